@@ -1,0 +1,103 @@
+//! What people see of a run: the models, the progress, the summary.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::embed::Embedder;
+use crate::pipeline::{People, Progress, Summary};
+
+/// Logs which models run where.
+pub fn models(people: &People, embedder: Option<&Embedder>) {
+    match people {
+        People::Network(d) => tracing::info!(model = %d.path().display(), provider = %d.provider(), "detector"),
+        People::Given(frames) => tracing::info!(frames = frames.len(), "detections from a file"),
+    }
+    match embedder {
+        Some(e) => tracing::info!(model = %e.path().display(), provider = %e.provider(), dimension = e.dimension(), "embedder"),
+        None => tracing::info!("no embedder: people are told apart by motion only"),
+    }
+}
+
+/// Shows the progress until aborted: a bar on a terminal, a line every few seconds elsewhere.
+pub async fn progress(p: Arc<Progress>, total: Option<u64>) {
+    const LINE_EVERY: Duration = Duration::from_secs(5);
+    let started = Instant::now();
+    let bar = std::io::stderr().is_terminal().then(|| bar(total));
+    loop {
+        tokio::time::sleep(if bar.is_some() { Duration::from_millis(200) } else { LINE_EVERY }).await;
+        let (frames, people, dropped) = (p.frames(), p.people.load(Ordering::Relaxed), p.dropped.load(Ordering::Relaxed));
+        let rate = frames as f64 / started.elapsed().as_secs_f64();
+        let drops = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
+        match &bar {
+            Some(b) => {
+                b.set_position(frames);
+                b.set_message(format!("{rate:.1} frames/s, {people} people{drops}"));
+            }
+            None => {
+                let left = total.filter(|_| rate > 0.0).map(|t| format!(" of {t}, {:.0} s left", t.saturating_sub(frames) as f64 / rate)).unwrap_or_default();
+                eprintln!("{frames} frames{left}, {rate:.1} frames/s, {people} people{drops}");
+            }
+        }
+    }
+}
+
+fn bar(total: Option<u64>) -> ProgressBar {
+    let (bar, template) = match total {
+        Some(n) => (ProgressBar::new(n), "{bar:30} {pos}/{len} frames, {msg}, {eta} left"),
+        None => (ProgressBar::new_spinner(), "{spinner} {pos} frames, {msg}, {elapsed}"),
+    };
+    bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed and right"))
+}
+
+/// The table at the end of a run.
+pub fn summary(s: &Summary) -> String {
+    let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
+    let mut out = String::new();
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<18}{value:>10}").expect("writing to a string cannot fail");
+    row("frames", s.frames.to_string());
+    row("people", s.people.to_string());
+    row("detections/frame", format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64));
+    if s.dropped > 0 {
+        row("frames dropped", s.dropped.to_string());
+    }
+    row("frames/s", format!("{:.1}", s.frames_per_second()));
+    for (stage, busy) in &s.stages {
+        row(&format!("{stage}, ms/frame"), format!("{:.2}", per_frame(*busy)));
+    }
+    row("whole, ms/frame", format!("{:.2}", per_frame(s.wall)));
+    if !s.inference.is_zero() {
+        row("ONNX Runtime", format!("{:.2}", per_frame(s.inference)));
+    }
+    if s.interrupted {
+        out.push_str("  stopped before the end; the files are whole up to here\n");
+    }
+    out.trim_end().to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_summary_names_every_stage_a_frame() {
+        let s = Summary {
+            frames: 10,
+            detections: 25,
+            people: 3,
+            dropped: 0,
+            wall: Duration::from_secs(1),
+            inference: Duration::from_millis(900),
+            stages: vec![("decode", Duration::from_millis(50))],
+            interrupted: true,
+        };
+        let text = summary(&s);
+        for part in ["people", "3", "2.5", "10.0", "decode, ms/frame", "5.00", "ONNX Runtime", "90.00", "stopped before the end"] {
+            assert!(text.contains(part), "{part} is missing from\n{text}");
+        }
+    }
+}

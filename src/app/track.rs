@@ -1,0 +1,255 @@
+//! `twintrack track INPUT`: a video in, trajectories out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use tokio_util::sync::CancellationToken;
+
+use crate::app::show;
+use crate::config::Config;
+use crate::detect::{Detector, InputSize, Precision};
+use crate::detection::Detection;
+use crate::embed::Embedder;
+use crate::geometry::BBox;
+use crate::infer::{Device, Runtime, SessionOptions};
+use crate::mot_format;
+use crate::pipeline::{People, Pipeline, Progress, Summary};
+use crate::sink::{Sink, jsonl::JsonLines, mot::MotText};
+use crate::source::{self, SourceInfo, SourceOptions};
+use crate::time::{Seconds, Timestamp};
+use crate::track::Tracker;
+use crate::trajectory::{Chronicle, RunId};
+
+/// Follow the people in a video, a folder of pictures, or a camera.
+#[derive(Debug, Args)]
+pub struct TrackArgs {
+    /// A video file, a folder of pictures, a MOTChallenge sequence folder, or an rtsp:// address.
+    input: String,
+    /// Configuration (TOML); keys it does not mention keep their defaults.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Trajectories as JSON lines; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Also a MOTChallenge result file.
+    #[arg(long, value_name = "FILE")]
+    mot: Option<PathBuf>,
+    /// Also an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
+    #[arg(long, value_name = "FILE")]
+    video: Option<PathBuf>,
+    /// Person detector (ONNX); a bare name is looked for in the `models` folders.
+    #[arg(long, value_name = "MODEL")]
+    detector: Option<PathBuf>,
+    /// Siamese network (ONNX); a bare name is looked for in the `models` folders.
+    #[arg(long, value_name = "MODEL")]
+    embedder: Option<PathBuf>,
+    /// Detections from a MOTChallenge file instead of a detector.
+    #[arg(long, value_name = "FILE", conflicts_with = "detector")]
+    detections: Option<PathBuf>,
+    /// Tell people apart by motion only.
+    #[arg(long, conflicts_with = "embedder")]
+    no_embed: bool,
+    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    #[arg(long, value_name = "DEVICE")]
+    device: Option<Device>,
+    /// Number format of the shipped detector: int8 is faster where the processor has VNNI.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
+    precision: Option<Precision>,
+    /// Detector input, WIDTHxHEIGHT or auto. Larger finds smaller people, in proportion more slowly.
+    #[arg(long, value_name = "SIZE")]
+    size: Option<InputSize>,
+    /// CPU threads for the networks; 0 takes one a core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Begin this many seconds into the input.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds)]
+    start: f64,
+    /// Stop after this many seconds of the input.
+    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    duration: Option<f64>,
+    /// Short name of the camera in events; the input's own name when not given.
+    #[arg(long, value_name = "NAME")]
+    camera: Option<String>,
+    /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    recorded_at: Option<Timestamp>,
+    /// Frames a second of a folder of pictures.
+    #[arg(long, value_name = "FPS", value_parser = clap::value_parser!(f64))]
+    frame_rate: Option<f64>,
+    /// Id of this run in events (UUID); a new one when not given.
+    #[arg(long, value_name = "UUID")]
+    run_id: Option<RunId>,
+    /// No progress and no summary.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+fn parse_precision(s: &str) -> Result<Precision, String> {
+    match s {
+        "auto" => Ok(Precision::Auto),
+        "fp32" => Ok(Precision::Fp32),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("use auto, fp32 or int8".into()),
+    }
+}
+
+fn parse_seconds(s: &str) -> Result<f64, String> {
+    s.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0).ok_or_else(|| "a number of seconds, zero or more".into())
+}
+
+fn parse_time(s: &str) -> Result<Timestamp, String> {
+    s.parse().map(Timestamp).map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
+}
+
+/// Runs the command. Exit code 130 after Ctrl-C.
+///
+/// # Errors
+/// Whatever ended the run; its message names the thing and the remedy.
+pub fn run(args: TrackArgs) -> Result<ExitCode> {
+    let config = configure(&args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start the async runtime")?;
+    let summary = runtime.block_on(follow(&args, config))?;
+    Ok(if summary.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+}
+
+/// The configuration file with the options of the command line over it.
+fn configure(args: &TrackArgs) -> Result<Config> {
+    let mut c = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    fn set<T: Clone>(to: &mut T, from: &Option<T>) {
+        if let Some(v) = from {
+            to.clone_from(v);
+        }
+    }
+    set(&mut c.device, &args.device);
+    set(&mut c.threads, &args.threads);
+    set(&mut c.detector.model, &args.detector);
+    set(&mut c.detector.precision, &args.precision);
+    set(&mut c.detector.size, &args.size);
+    set(&mut c.embedder.model, &args.embedder);
+    c.embedder.enabled &= !args.no_embed;
+    c.validate()?;
+    Ok(c)
+}
+
+async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
+    let options = SourceOptions {
+        camera: args.camera.clone(),
+        start: Seconds(args.start),
+        duration: args.duration.map(Seconds),
+        recorded_at: args.recorded_at,
+        pixels_optional: args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
+        frame_rate: args.frame_rate.filter(|r| *r > 0.0),
+    };
+    let source = source::open(&args.input, &options)?;
+    let info = source.info().clone();
+    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let people = match &args.detections {
+        Some(path) => People::Given(read_detections(path)?),
+        None => People::Network(Box::new(Detector::open(&Runtime::load()?, &config.detector, session)?)),
+    };
+    let embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
+    show::models(&people, embedder.as_ref());
+    let progress = Arc::new(Progress::default());
+    let stop = CancellationToken::new();
+    let pipeline = Pipeline {
+        source,
+        people,
+        embedder,
+        tracker: Tracker::new(config.tracker.clone()),
+        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), config.output.embeddings),
+        sinks: sinks(args, &config, &info)?,
+        output: config.output.clone(),
+        stop: stop.clone(),
+        progress: progress.clone(),
+    };
+    let watching = tokio::spawn(stop_on_signal(stop));
+    let display = (!args.quiet).then(|| tokio::spawn(show::progress(progress, info.frames)));
+    let result = pipeline.run().await;
+    watching.abort();
+    if let Some(d) = display {
+        d.abort();
+        let _ = d.await; // aborted on purpose
+    }
+    let summary = result?;
+    if !args.quiet {
+        eprintln!("{}", show::summary(&summary));
+    }
+    Ok(summary)
+}
+
+/// The first Ctrl-C (or SIGTERM) stops the input; what is under way comes out and files are finished. The second ends at once.
+async fn stop_on_signal(stop: CancellationToken) {
+    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
+    for _ in 0..2 {
+        tokio::select! {
+            _ = tokio::signal::ctrl_c() => {}
+            _ = terminate.recv() => {}
+        }
+        if stop.is_cancelled() {
+            std::process::exit(130);
+        }
+        stop.cancel();
+    }
+}
+
+fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {
+    let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+    let events = JsonLines::create(Some(&args.output), info.live)?;
+    sinks.push(if config.output.ended { Box::new(events) } else { Box::new(FramesOnly(events)) });
+    if let Some(path) = &args.mot {
+        sinks.push(Box::new(MotText::create(path)?));
+    }
+    if let Some(path) = &args.video {
+        sinks.push(annotated(path, info)?);
+    }
+    Ok(sinks)
+}
+
+#[cfg(feature = "video")]
+fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
+    Ok(Box::new(crate::sink::overlay::Overlay::create(path, info.frame_rate)?))
+}
+
+#[cfg(not(feature = "video"))]
+fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
+    bail!("cannot write the video {}: this program was built without the feature `video`", path.display())
+}
+
+/// Leaves out the events at tracks' ends.
+struct FramesOnly(JsonLines);
+
+impl Sink for FramesOnly {
+    fn frame(&mut self, frame: &crate::frame::Frame, event: &crate::trajectory::FrameEvent) -> Result<(), crate::sink::SinkError> {
+        self.0.frame(frame, event)
+    }
+
+    fn ended(&mut self, _: &crate::trajectory::EndedEvent) -> Result<(), crate::sink::SinkError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), crate::sink::SinkError> {
+        self.0.finish()
+    }
+}
+
+/// Detections by frame. Detectors of MOTChallenge with scores of other scales are clamped to [0, 1].
+fn read_detections(path: &Path) -> Result<BTreeMap<u64, Vec<Detection>>> {
+    let mut by_frame: BTreeMap<u64, Vec<Detection>> = BTreeMap::new();
+    let mut clamped = 0;
+    for row in mot_format::read_rows(path)? {
+        let bbox = BBox::from(row.ltwh.map(|v| v as f32));
+        if !bbox.is_valid() || row.confidence.is_nan() {
+            bail!("{}: frame {} has a box that is none: left, top, width, height = {:?}, confidence = {}", path.display(), row.frame, row.ltwh, row.confidence);
+        }
+        clamped += usize::from(!(0.0..=1.0).contains(&row.confidence));
+        by_frame.entry(row.frame).or_default().push(Detection { bbox, confidence: row.confidence.clamp(0.0, 1.0) as f32 });
+    }
+    if clamped > 0 {
+        tracing::warn!(file = %path.display(), clamped, "confidences outside [0, 1] were clamped to it");
+    }
+    Ok(by_frame)
+}

@@ -1,0 +1,130 @@
+//! The configuration: each room's own struct under its name. Every key has a default; `docs/configuration.md` lists them.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::detect::DetectorConfig;
+use crate::embed::EmbedderConfig;
+use crate::infer::Device;
+use crate::range::{OutOfRange, within};
+use crate::sink::OutputConfig;
+use crate::track::TrackerConfig;
+
+/// All settings of a run.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    pub device: Device,
+    /// CPU threads for the networks; 0 takes one a core.
+    pub threads: usize,
+    /// The person detector.
+    pub detector: DetectorConfig,
+    /// The Siamese network.
+    pub embedder: EmbedderConfig,
+    /// The tracker.
+    pub tracker: TrackerConfig,
+    /// What is written.
+    pub output: OutputConfig,
+}
+
+/// What can be wrong with a configuration.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or has an unknown key or a value of the wrong type.
+    #[error("the configuration {} is wrong: {reason}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        reason: String,
+    },
+    /// A value is out of range.
+    #[error("the configuration is wrong: {0}")]
+    Range(#[from] OutOfRange),
+}
+
+impl Config {
+    /// Reads a TOML file; keys it does not mention keep their defaults.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
+        let config: Config = toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), reason: e.to_string().trim().to_string() })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        within("threads", self.threads, 0, 1024)?;
+        self.detector.validate()?;
+        self.embedder.validate()?;
+        self.tracker.validate()?;
+        // The detector must let through what the tracker wants to see.
+        within("detector.confidence", self.detector.confidence, 0.0, self.tracker.unsure)?;
+        Ok(())
+    }
+
+    /// CPU threads for the networks, counted.
+    pub fn threads(&self) -> usize {
+        if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), text).expect("written");
+        Config::read(file.path())
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(read("").expect("empty is fine"), Config::default());
+        Config::default().validate().expect("the defaults are in their own ranges");
+    }
+
+    #[test]
+    fn one_number_changes_one_thing() {
+        let config = read("[tracker]\nkeep_lost = 5.0\n[tracker.cost]\nsize = 0.1").expect("valid");
+        assert_eq!(config.tracker.keep_lost, 5.0);
+        assert_eq!(config.tracker.cost.size, 0.1);
+        assert_eq!(config.detector, DetectorConfig::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_line() {
+        let e = read("[tracker]\nkeep_lots = 5.0\n").unwrap_err().to_string();
+        assert!(e.contains("keep_lots") && e.contains("line 2"), "{e}");
+    }
+
+    #[test]
+    fn a_value_out_of_range_is_told_with_its_range() {
+        let e = read("[tracker]\nkeep_lost = -1.0").unwrap_err().to_string();
+        assert!(e.contains("tracker.keep_lost = -1") && e.contains("from 0 to 3600"), "{e}");
+    }
+
+    #[test]
+    fn the_default_survives_toml() {
+        let text = toml::to_string(&Config::default()).expect("serialises");
+        assert_eq!(toml::from_str::<Config>(&text).expect("parses"), Config::default());
+    }
+}

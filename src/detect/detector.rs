@@ -1,0 +1,302 @@
+//! The person detector: one session, any of the known output layouts.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::{Duration, Instant};
+
+use ndarray::{Array4, ArrayView4, ArrayViewMut3};
+use serde::{Deserialize, Serialize};
+
+use crate::detect::heads::{self, Layout};
+use crate::detect::letterbox::Letterbox;
+use crate::detect::nms;
+use crate::detection::Detection;
+use crate::frame::Image;
+use crate::infer::{Device, InferError, Model, PixelFormat, Provider, Runtime, SessionOptions, tensor};
+use crate::range::{OutOfRange, share, within};
+
+/// The detector shipped with the product, and its int8 twin.
+const SHIPPED: &str = "person_detector.onnx";
+const SHIPPED_INT8: &str = "person_detector.int8.onnx";
+
+/// Number format of the shipped detector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// int8 on a CPU where it is faster, float32 elsewhere.
+    #[default]
+    Auto,
+    /// float32.
+    Fp32,
+    /// int8.
+    Int8,
+}
+
+/// Size of the network's input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum InputSize {
+    /// The model's own where it is fixed; else the frame's, its longer side at most 768 pixels.
+    #[default]
+    Auto,
+    /// Width and height, pixels.
+    Fixed(usize, usize),
+}
+
+impl FromStr for InputSize {
+    type Err = String;
+    fn from_str(s: &str) -> Result<Self, String> {
+        let fixed = || s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).filter(|&(w, h)| w > 0 && h > 0);
+        if s == "auto" { Ok(InputSize::Auto) } else { fixed().map(|(w, h)| InputSize::Fixed(w, h)).ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576")) }
+    }
+}
+
+impl fmt::Display for InputSize {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            InputSize::Auto => f.write_str("auto"),
+            InputSize::Fixed(w, h) => write!(f, "{w}x{h}"),
+        }
+    }
+}
+
+impl Serialize for InputSize {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for InputSize {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Which detector, and how it is used.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DetectorConfig {
+    /// ONNX file; a bare name is looked for in the `models` folders.
+    pub model: PathBuf,
+    /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
+    pub precision: Precision,
+    /// Output layout: boxes, yolox, yolo, detr or dfine. Absent: as the file's metadata says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub layout: Option<Layout>,
+    /// Number of the class "person" among the model's classes.
+    pub class: usize,
+    /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people, and costs time in proportion to its area.
+    pub size: InputSize,
+    /// Detections below this confidence are dropped, in [0, 1]. The tracker has thresholds of its own above it.
+    pub confidence: f32,
+    /// Of boxes that overlap by more than this IoU only the best stays, in (0, 1]. Higher keeps people who stand before each
+    /// other, but lets one person be found twice.
+    pub nms_iou: f32,
+    /// At most this many people a frame, the most confident ones.
+    pub max_people: usize,
+    /// Pixel format: color (bgr or rgb), mean and std by plane. Absent: as the file's metadata or the layout says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<PixelFormat>,
+}
+
+impl Default for DetectorConfig {
+    fn default() -> Self {
+        DetectorConfig {
+            model: SHIPPED.into(),
+            precision: Precision::Auto,
+            layout: None,
+            class: 0,
+            size: InputSize::Auto,
+            confidence: 0.2,
+            nms_iou: 0.6,
+            max_people: 300,
+            pixels: None,
+        }
+    }
+}
+
+impl DetectorConfig {
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        share("detector.confidence", self.confidence)?;
+        share("detector.nms_iou", self.nms_iou)?;
+        within("detector.max_people", self.max_people, 1, 10_000)?;
+        if let InputSize::Fixed(w, h) = self.size {
+            within("detector.size (width)", w, 32, 8192)?;
+            within("detector.size (height)", h, 32, 8192)?;
+        }
+        self.pixels.map_or(Ok(()), |p| p.std.iter().try_for_each(|s| within("detector.pixels.std", *s, 1e-3, 1e4)))
+    }
+}
+
+/// An opened detector.
+pub struct Detector {
+    model: Model,
+    config: DetectorConfig,
+    scaling: Scaling,
+    layout: Layout,
+}
+
+/// How frames become this detector's input. Cheap to clone, so that another thread can do it.
+#[derive(Debug, Clone)]
+pub struct Scaling {
+    format: PixelFormat,
+    size: InputSize,
+    step: usize,
+    stretch: bool,
+}
+
+impl Scaling {
+    /// Where a frame of `frame` (width, height) pixels lies in the input.
+    pub fn letterbox(&self, frame: (u32, u32)) -> Letterbox {
+        let input = match self.size {
+            InputSize::Auto => Letterbox::natural_input(frame, 768, self.step),
+            InputSize::Fixed(w, h) => (w, h),
+        };
+        Letterbox::fit(frame, input, self.stretch)
+    }
+
+    /// Writes the frame into one picture [3, h, w] of the batch.
+    pub fn write(&self, image: &Image, letterbox: &Letterbox, out: ArrayViewMut3<'_, f32>) {
+        tensor::write_scaled(image, letterbox.content.0, letterbox.content.1, &self.format, out);
+    }
+}
+
+impl Detector {
+    /// Opens the detector.
+    ///
+    /// # Errors
+    /// When the file is missing or broken, its input or output does not fit, or the device cannot be used.
+    pub fn open(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -> Result<Self, InferError> {
+        let path = choose(runtime, config, options)?;
+        let model = Model::open(runtime, &path, options)?;
+        let misfit = |problem: String| InferError::ModelShape { path: model.path().to_path_buf(), problem };
+        let stated = model.metadata().get("layout").and_then(|l| serde_json::from_value(l.into()).ok());
+        let layout = config.layout.or(stated).ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, detr or dfine".into()))?;
+        let format = config.pixels.or_else(|| model.metadata().pixel_format()).or_else(|| layout.pixel_format());
+        let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set detector.pixels (color, mean, std)".into()))?;
+        let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
+        let size = match (model.dims(), config.size) {
+            ([_, _, Some(h), Some(w)], InputSize::Auto) => InputSize::Fixed(w, h),
+            ([_, _, h, w], InputSize::Fixed(cw, ch)) if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) => {
+                return Err(misfit(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h))));
+            }
+            (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
+                return Err(misfit(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {}x{}", w.div_ceil(step) * step, h.div_ceil(step) * step)));
+            }
+            (_, size) => size,
+        };
+        let mut detector = Detector { model, config: config.clone(), scaling: Scaling { format, size, step, stretch: layout.stretches() }, layout };
+        detector.try_out()?;
+        Ok(detector)
+    }
+
+    /// Runs an empty picture, so that a model that does not fit is told at the start and not in the middle of the night.
+    fn try_out(&mut self) -> Result<(), InferError> {
+        let (w, h) = self.scaling.letterbox((320, 320)).input;
+        self.detect(Array4::zeros((self.model.dims()[0].unwrap_or(1), 3, h, w)).view(), &[]).map(|_| ())
+    }
+
+    /// Detects people in a batch [n, 3, h, w]; `letterboxes` says where each frame lies in it. Boxes are in pixels of the
+    /// source frames and inside them, in falling order of confidence.
+    ///
+    /// # Errors
+    /// When the run fails, or its output does not have the layout's shape.
+    pub fn detect(&mut self, batch: ArrayView4<'_, f32>, letterboxes: &[(Letterbox, (u32, u32))]) -> Result<Vec<Vec<Detection>>, InferError> {
+        let (n, _, h, w) = batch.dim();
+        let outputs = self.model.run(batch)?;
+        let found = heads::decode(&outputs, self.layout, self.config.class, n, (w, h), self.config.confidence)
+            .map_err(|problem| InferError::ModelShape { path: self.model.path().to_path_buf(), problem })?;
+        let finish = |(boxes, (letterbox, frame)): (Vec<Detection>, &(Letterbox, (u32, u32)))| {
+            let kept = nms::suppress(boxes, self.config.nms_iou, self.config.max_people).into_iter();
+            kept.filter_map(|d| letterbox.to_source(&d.bbox).clipped(frame.0 as f32, frame.1 as f32).map(|bbox| Detection { bbox, ..d })).collect()
+        };
+        Ok(found.into_iter().zip(letterboxes).map(finish).collect())
+    }
+
+    /// How frames become this detector's input.
+    pub fn scaling(&self) -> &Scaling {
+        &self.scaling
+    }
+
+    /// Where it really runs.
+    pub fn provider(&self) -> Provider {
+        self.model.provider()
+    }
+
+    /// The model file.
+    pub fn path(&self) -> &Path {
+        self.model.path()
+    }
+
+    /// Total time spent inside ONNX Runtime.
+    pub fn busy(&self) -> Duration {
+        self.model.busy()
+    }
+}
+
+fn show(side: Option<usize>) -> String {
+    side.map_or("any".into(), |s| s.to_string())
+}
+
+/// The file to open: the shipped detector has an int8 twin.
+fn choose(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -> Result<PathBuf, InferError> {
+    if config.model != Path::new(SHIPPED) {
+        return Ok(config.model.clone());
+    }
+    let int8 = match config.precision {
+        Precision::Int8 => true,
+        Precision::Fp32 => false,
+        Precision::Auto if !matches!(options.device, Device::Cpu | Device::Auto) => false,
+        Precision::Auto if options.device == Device::Auto && Runtime::has_cuda() => false,
+        Precision::Auto => has_vnni() || int8_is_faster(runtime, options)?,
+    };
+    Ok(if int8 { SHIPPED_INT8 } else { SHIPPED }.into())
+}
+
+/// Whether this processor multiplies int8 vectors in one instruction (x86 VNNI); without it int8 can be slower.
+pub fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// Runs both files a few times on a small picture, and compares the best times.
+fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, InferError> {
+    let best = |name: &str| -> Result<Duration, InferError> {
+        let mut model = Model::open(runtime, Path::new(name), options)?;
+        let picture = Array4::zeros((1, 3, 256, 320));
+        let mut best = Duration::MAX;
+        for _ in 0..4 {
+            let start = Instant::now();
+            model.run(picture.view())?;
+            best = best.min(start.elapsed());
+        }
+        Ok(best)
+    };
+    let (int8, fp32) = (best(SHIPPED_INT8)?, best(SHIPPED)?);
+    tracing::info!(?int8, ?fp32, "the processor has no VNNI: tried both precisions");
+    Ok(int8 < fp32)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_read_and_write_alike() {
+        assert_eq!("768x576".parse(), Ok(InputSize::Fixed(768, 576)));
+        assert_eq!("auto".parse::<InputSize>().map(|s| s.to_string()), Ok("auto".to_string()));
+        for bad in ["768", "0x5", "axb", ""] {
+            assert!(bad.parse::<InputSize>().is_err(), "{bad}");
+        }
+    }
+}

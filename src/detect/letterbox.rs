@@ -1,0 +1,68 @@
+//! From the frame's pixels to the network's input and back.
+
+use crate::geometry::BBox;
+
+/// How a frame lies in the network's input: scaled, in the top left corner, the rest black.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Letterbox {
+    /// Input of the network, pixels: width, height.
+    pub input: (usize, usize),
+    /// The part that the frame fills, pixels: width, height.
+    pub content: (usize, usize),
+    /// Input pixels a source pixel: horizontally, vertically.
+    scale: (f32, f32),
+}
+
+impl Letterbox {
+    /// Fits a frame of `frame` (width, height) pixels into an input of `input` pixels; `stretch` gives up the aspect ratio.
+    pub fn fit(frame: (u32, u32), input: (usize, usize), stretch: bool) -> Self {
+        let (fw, fh) = (frame.0 as f32, frame.1 as f32);
+        let one = (input.0 as f32 / fw).min(input.1 as f32 / fh);
+        let content = if stretch { input } else { (side(fw * one, input.0), side(fh * one, input.1)) };
+        Letterbox { input, content, scale: (content.0 as f32 / fw, content.1 as f32 / fh) }
+    }
+
+    /// The input for a network that takes any multiple of `step`: the frame as it is, or scaled down so that its longer
+    /// side is at most `longest`, rounded up to whole steps.
+    pub fn natural_input(frame: (u32, u32), longest: usize, step: usize) -> (usize, usize) {
+        let scale = (longest as f32 / frame.0.max(frame.1) as f32).min(1.0);
+        let round = |v: u32| ((v as f32 * scale).round().max(1.0) as usize).div_ceil(step) * step;
+        (round(frame.0), round(frame.1))
+    }
+
+    /// A box of the network's input in pixels of the source frame.
+    pub fn to_source(&self, b: &BBox) -> BBox {
+        BBox::new(b.left / self.scale.0, b.top / self.scale.1, b.width / self.scale.0, b.height / self.scale.1)
+    }
+}
+
+fn side(length: f32, limit: usize) -> usize {
+    (length.round() as usize).clamp(1, limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wide_frame_fills_the_width() {
+        let l = Letterbox::fit((1920, 1080), (736, 416), false);
+        assert_eq!(l.content, (736, 414));
+        let b = l.to_source(&BBox::new(368.0, 207.0, 36.8, 73.6));
+        assert!((b.left - 960.0).abs() < 0.1 && (b.top - 540.0).abs() < 0.1 && (b.width - 96.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn stretching_fills_the_input() {
+        let l = Letterbox::fit((1920, 1080), (640, 640), true);
+        assert_eq!(l.content, (640, 640));
+        assert!((l.to_source(&BBox::new(0.0, 0.0, 640.0, 640.0)).height - 1080.0).abs() < 0.1);
+    }
+
+    #[test]
+    fn a_small_frame_is_not_enlarged() {
+        assert_eq!(Letterbox::natural_input((768, 576), 768, 32), (768, 576));
+        assert_eq!(Letterbox::natural_input((320, 240), 768, 32), (320, 256));
+        assert_eq!(Letterbox::natural_input((1920, 1080), 768, 32), (768, 448));
+    }
+}

@@ -1,0 +1,10 @@
+//! Frames in, people out: scale, run the network, read its output layout, suppress duplicates.
+
+pub mod detector;
+pub mod heads;
+pub mod letterbox;
+pub mod nms;
+
+pub use detector::{Detector, DetectorConfig, InputSize, Precision};
+pub use heads::Layout;
+pub use letterbox::Letterbox;

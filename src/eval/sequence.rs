@@ -1,0 +1,179 @@
+//! Ground truth and results of one sequence, lined up frame by frame as MOTChallenge prescribes.
+//!
+//! The rules are those of the reference implementation (TrackEval; Luiten et al. 2021): boxes matched to a distractor
+//! (a static person, a reflection, somebody on a vehicle, ...) at an IoU of 0.5 are taken out of the results, then all
+//! ground truth that is not a pedestrian to be counted is taken out too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::mot_format::{self, MotError, MotRow, SequenceInfo};
+use crate::track::assignment::greatest;
+
+/// Whose rules apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Benchmark {
+    /// 2D MOT 2015: no distractors.
+    Mot15,
+    /// MOT16.
+    Mot16,
+    /// MOT17.
+    Mot17,
+    /// MOT20: non-motorised vehicles are distractors too.
+    Mot20,
+}
+
+const PEDESTRIAN: i64 = 1;
+
+impl Benchmark {
+    fn is_distractor(self, class: i64) -> bool {
+        // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12 reflection
+        matches!(class, 2 | 7 | 8 | 12) || (self == Benchmark::Mot20 && class == 6)
+    }
+}
+
+/// What can go wrong in evaluation.
+#[derive(Debug, Error)]
+pub enum EvalError {
+    /// A file could not be used.
+    #[error(transparent)]
+    File(#[from] MotError),
+    /// An identity stands twice in one frame.
+    #[error("{what} of sequence {sequence} has identity {id} twice in frame {frame}; identities must be unique within a frame")]
+    Duplicate {
+        /// Ground truth or results.
+        what: &'static str,
+        /// The sequence.
+        sequence: String,
+        /// The identity.
+        id: i64,
+        /// The frame.
+        frame: u64,
+    },
+    /// A folder does not hold what it should.
+    #[error("{0}")]
+    Layout(String),
+}
+
+/// One frame: who is there, who was reported, and how well their boxes agree.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Aligned {
+    /// Ground-truth identities, numbered from 0 within the sequence.
+    pub truth: Vec<usize>,
+    /// Reported identities, numbered from 0 within the sequence.
+    pub result: Vec<usize>,
+    /// IoU, [truth, result] row by row.
+    pub iou: Vec<f64>,
+}
+
+impl Aligned {
+    /// IoU of the `t`-th true and the `r`-th reported box.
+    pub fn iou(&self, t: usize, r: usize) -> f64 {
+        self.iou[t * self.result.len() + r]
+    }
+}
+
+/// A sequence ready to be counted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sequence {
+    /// Its name.
+    pub name: String,
+    /// Its frames in order.
+    pub frames: Vec<Aligned>,
+    /// How many frames each true identity is in.
+    pub truth_counts: Vec<usize>,
+    /// How many frames each reported identity is in.
+    pub result_counts: Vec<usize>,
+}
+
+impl Sequence {
+    /// Reads `<truth_dir>/gt/gt.txt` and `seqinfo.ini`, and the results from `results`.
+    ///
+    /// # Errors
+    /// When a file is missing or malformed, or an identity stands twice in a frame.
+    pub fn read(truth_dir: &Path, results: &Path, benchmark: Benchmark) -> Result<Self, EvalError> {
+        let info = SequenceInfo::read(truth_dir)?;
+        let name = truth_dir.file_name().map_or(info.name, |n| n.to_string_lossy().into_owned());
+        let truth = mot_format::read_rows(&truth_dir.join("gt/gt.txt"))?;
+        Self::align(&name, info.length, &truth, &mot_format::read_rows(results)?, benchmark)
+    }
+
+    /// Lines up rows of ground truth and results over `length` frames.
+    ///
+    /// # Errors
+    /// When an identity stands twice in a frame.
+    pub fn align(name: &str, length: u64, truth: &[MotRow], results: &[MotRow], benchmark: Benchmark) -> Result<Self, EvalError> {
+        let (truth, results) = (by_frame(truth, name, "ground truth")?, by_frame(results, name, "the result")?);
+        let (mut truth_ids, mut result_ids) = (Numbering::default(), Numbering::default());
+        let none = Vec::new();
+        let frames = (1..=length)
+            .map(|f| align_frame(truth.get(&f).unwrap_or(&none), results.get(&f).unwrap_or(&none), benchmark, &mut truth_ids, &mut result_ids))
+            .collect();
+        Ok(Sequence { name: name.to_string(), frames, truth_counts: truth_ids.counts, result_counts: result_ids.counts })
+    }
+}
+
+fn by_frame<'a>(rows: &'a [MotRow], sequence: &str, what: &'static str) -> Result<BTreeMap<u64, Vec<&'a MotRow>>, EvalError> {
+    let mut frames: BTreeMap<u64, Vec<&MotRow>> = BTreeMap::new();
+    for row in rows {
+        frames.entry(row.frame).or_default().push(row);
+    }
+    for (&frame, rows) in &frames {
+        let mut ids: Vec<i64> = rows.iter().map(|r| r.id).collect();
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|p| p[0] == p[1]) {
+            return Err(EvalError::Duplicate { what, sequence: sequence.to_string(), id: pair[0], frame });
+        }
+    }
+    Ok(frames)
+}
+
+/// Gives identities numbers from 0 in order of first appearance, and counts their frames.
+#[derive(Default)]
+struct Numbering {
+    number: HashMap<i64, usize>,
+    counts: Vec<usize>,
+}
+
+impl Numbering {
+    fn count(&mut self, id: i64) -> usize {
+        let n = *self.number.entry(id).or_insert(self.counts.len());
+        if n == self.counts.len() {
+            self.counts.push(0);
+        }
+        self.counts[n] += 1;
+        n
+    }
+}
+
+fn align_frame(truth: &[&MotRow], results: &[&MotRow], benchmark: Benchmark, truth_ids: &mut Numbering, result_ids: &mut Numbering) -> Aligned {
+    let overlap: Vec<Vec<f64>> = truth.iter().map(|t| results.iter().map(|r| iou(&t.ltwh, &r.ltwh)).collect()).collect();
+    let mut dropped = vec![false; results.len()];
+    if benchmark != Benchmark::Mot15 && !truth.is_empty() && !results.is_empty() {
+        let weight: Vec<f64> = overlap.iter().flatten().map(|&v| if v < 0.5 - f64::EPSILON { 0.0 } else { v }).collect();
+        for (t, r) in greatest(truth.len(), results.len(), &weight) {
+            dropped[r] = benchmark.is_distractor(truth[t].class);
+        }
+    }
+    let counted = |t: &MotRow| t.confidence != 0.0 && (benchmark == Benchmark::Mot15 || t.class == PEDESTRIAN);
+    let rows: Vec<usize> = (0..truth.len()).filter(|&t| counted(truth[t])).collect();
+    let columns: Vec<usize> = (0..results.len()).filter(|&r| !dropped[r]).collect();
+    Aligned {
+        truth: rows.iter().map(|&t| truth_ids.count(truth[t].id)).collect(),
+        result: columns.iter().map(|&r| result_ids.count(results[r].id)).collect(),
+        iou: rows.iter().flat_map(|&t| columns.iter().map(move |&r| (t, r))).map(|(t, r)| overlap[t][r]).collect(),
+    }
+}
+
+fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
+    let edges = |r: &[f64; 4]| [r[0], r[1], r[0] + r[2], r[1] + r[3]];
+    let (p, q) = (edges(a), edges(b));
+    let shared = (p[2].min(q[2]) - p[0].max(q[0])).max(0.0) * (p[3].min(q[3]) - p[1].max(q[1])).max(0.0);
+    let (area_p, area_q) = ((p[2] - p[0]) * (p[3] - p[1]), (q[2] - q[0]) * (q[3] - q[1]));
+    let union = area_p + area_q - shared;
+    if area_p <= f64::EPSILON || area_q <= f64::EPSILON || union <= f64::EPSILON { 0.0 } else { shared / union }
+}

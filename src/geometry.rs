@@ -1,0 +1,183 @@
+//! Boxes, how much they overlap, and the affine maps that move them when the camera moves.
+
+use serde::{Deserialize, Serialize};
+
+/// An axis-aligned box: left, top, width, height in pixels of the source frame.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(into = "[f32; 4]", from = "[f32; 4]")]
+pub struct BBox {
+    /// Left edge, pixels.
+    pub left: f32,
+    /// Top edge, pixels.
+    pub top: f32,
+    /// Width, pixels; a valid box has more than zero.
+    pub width: f32,
+    /// Height, pixels; a valid box has more than zero.
+    pub height: f32,
+}
+
+impl From<BBox> for [f32; 4] {
+    fn from(b: BBox) -> Self {
+        [b.left, b.top, b.width, b.height]
+    }
+}
+
+impl From<[f32; 4]> for BBox {
+    fn from([left, top, width, height]: [f32; 4]) -> Self {
+        BBox { left, top, width, height }
+    }
+}
+
+impl BBox {
+    /// A box from its left, top, width and height.
+    pub const fn new(left: f32, top: f32, width: f32, height: f32) -> Self {
+        BBox { left, top, width, height }
+    }
+
+    /// A box from its centre and size.
+    pub fn from_center(cx: f32, cy: f32, width: f32, height: f32) -> Self {
+        BBox::new(cx - width / 2.0, cy - height / 2.0, width, height)
+    }
+
+    /// A box from its left, top, right and bottom edges.
+    pub fn from_edges(left: f32, top: f32, right: f32, bottom: f32) -> Self {
+        BBox::new(left, top, right - left, bottom - top)
+    }
+
+    /// Right edge, pixels.
+    pub fn right(&self) -> f32 {
+        self.left + self.width
+    }
+
+    /// Bottom edge, pixels.
+    pub fn bottom(&self) -> f32 {
+        self.top + self.height
+    }
+
+    /// Centre (x, y), pixels.
+    pub fn center(&self) -> (f32, f32) {
+        (self.left + self.width / 2.0, self.top + self.height / 2.0)
+    }
+
+    /// Where the person stands: the middle of the bottom edge, pixels.
+    pub fn foot(&self) -> (f32, f32) {
+        (self.left + self.width / 2.0, self.bottom())
+    }
+
+    /// Area, square pixels.
+    pub fn area(&self) -> f32 {
+        self.width * self.height
+    }
+
+    /// True when all numbers are finite and both sides are longer than zero.
+    pub fn is_valid(&self) -> bool {
+        [self.left, self.top, self.width, self.height].iter().all(|v| v.is_finite()) && self.width > 0.0 && self.height > 0.0
+    }
+
+    /// Area shared with `other`, square pixels.
+    pub fn intersection(&self, other: &BBox) -> f32 {
+        let w = self.right().min(other.right()) - self.left.max(other.left);
+        let h = self.bottom().min(other.bottom()) - self.top.max(other.top);
+        w.max(0.0) * h.max(0.0)
+    }
+
+    /// Intersection over union, in [0, 1].
+    pub fn iou(&self, other: &BBox) -> f32 {
+        let shared = self.intersection(other);
+        let union = self.area() + other.area() - shared;
+        if union > 0.0 { shared / union } else { 0.0 }
+    }
+
+    /// The share of this box that `other` covers, in [0, 1].
+    pub fn covered_by(&self, other: &BBox) -> f32 {
+        if self.area() > 0.0 { (self.intersection(other) / self.area()).min(1.0) } else { 0.0 }
+    }
+
+    /// This box grown by `buffer` times its size on each side: two boxes so grown overlap although the person outran
+    /// the prediction (buffered IoU; Yang et al. 2023, "Hard to track objects with irregular motions", C-BIoU).
+    pub fn buffered(&self, buffer: f32) -> BBox {
+        let (dx, dy) = (self.width * buffer, self.height * buffer);
+        BBox::new(self.left - dx, self.top - dy, self.width + 2.0 * dx, self.height + 2.0 * dy)
+    }
+
+    /// The part inside a frame of `width` by `height` pixels; `None` when nothing of it is.
+    pub fn clipped(&self, width: f32, height: f32) -> Option<BBox> {
+        let b = BBox::from_edges(self.left.max(0.0), self.top.max(0.0), self.right().min(width), self.bottom().min(height));
+        b.is_valid().then_some(b)
+    }
+}
+
+/// A map of the image plane: x' = a x + b y + tx, y' = c x + d y + ty.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Affine {
+    /// The linear part, row by row: a, b, c, d.
+    pub linear: [f32; 4],
+    /// The translation, pixels: tx, ty.
+    pub shift: [f32; 2],
+}
+
+impl Affine {
+    /// The map that moves nothing.
+    pub const IDENTITY: Affine = Affine { linear: [1.0, 0.0, 0.0, 1.0], shift: [0.0, 0.0] };
+
+    /// Where the point (x, y) lands.
+    pub fn apply(&self, x: f32, y: f32) -> (f32, f32) {
+        let [a, b, c, d] = self.linear;
+        (a * x + b * y + self.shift[0], c * x + d * y + self.shift[1])
+    }
+
+    /// Where a direction (a velocity) points afterwards.
+    pub fn rotate(&self, x: f32, y: f32) -> (f32, f32) {
+        let [a, b, c, d] = self.linear;
+        (a * x + b * y, c * x + d * y)
+    }
+
+    /// The factor by which lengths grow: the square root of the determinant.
+    pub fn scale(&self) -> f32 {
+        let [a, b, c, d] = self.linear;
+        (a * d - b * c).abs().sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn overlap_of_known_boxes() {
+        let a = BBox::new(0.0, 0.0, 10.0, 10.0);
+        let b = BBox::new(5.0, 0.0, 10.0, 10.0);
+        assert!((a.iou(&b) - 50.0 / 150.0).abs() < 1e-6);
+        assert_eq!(a.iou(&BBox::new(20.0, 20.0, 5.0, 5.0)), 0.0);
+        assert!((a.covered_by(&b) - 0.5).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_buffer_lets_separate_boxes_meet() {
+        let a = BBox::new(0.0, 0.0, 10.0, 20.0);
+        let b = BBox::new(12.0, 0.0, 10.0, 20.0);
+        assert_eq!(a.iou(&b), 0.0);
+        assert!(a.buffered(0.3).iou(&b.buffered(0.3)) > 0.1);
+    }
+
+    #[test]
+    fn clipping_keeps_the_visible_part() {
+        assert_eq!(BBox::new(-5.0, 10.0, 10.0, 100.0).clipped(50.0, 50.0), Some(BBox::new(0.0, 10.0, 5.0, 40.0)));
+        assert_eq!(BBox::new(60.0, 0.0, 10.0, 10.0).clipped(50.0, 50.0), None);
+    }
+
+    #[test]
+    fn nan_and_negative_boxes_are_invalid() {
+        assert!(!BBox::new(f32::NAN, 0.0, 1.0, 1.0).is_valid());
+        assert!(!BBox::new(0.0, 0.0, -1.0, 1.0).is_valid());
+        assert!(!BBox::new(0.0, 0.0, 1.0, 0.0).is_valid());
+    }
+
+    #[test]
+    fn an_affine_map_moves_points_and_turns_directions() {
+        let quarter_turn = Affine { linear: [0.0, -2.0, 2.0, 0.0], shift: [1.0, 3.0] };
+        assert_eq!(quarter_turn.apply(1.0, 0.0), (1.0, 5.0));
+        assert_eq!(quarter_turn.rotate(1.0, 0.0), (0.0, 2.0));
+        assert_eq!(quarter_turn.scale(), 2.0);
+    }
+}

@@ -1,0 +1,67 @@
+//! The command line of twintrack.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+use twintrack::app::{doctor, evaluate, track};
+
+/// Streaming video pedestrian tracker: frames flow in, trajectories flow out.
+#[derive(Debug, Parser)]
+#[command(version, about, max_term_width = 110)]
+struct Cli {
+    /// Log more: -v what is used, -vv how.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Track(Box<track::TrackArgs>),
+    Eval(evaluate::EvalArgs),
+    /// Tell what this machine has, what is missing, and how to repair it.
+    Doctor,
+    /// Print the configuration with all its defaults (TOML).
+    Config,
+}
+
+fn main() -> ExitCode {
+    quiet_libraries();
+    let cli = Cli::parse();
+    let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
+    let filter = EnvFilter::try_from_env("TWINTRACK_LOG").unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    let result = match cli.command {
+        Command::Track(args) => track::run(*args),
+        Command::Eval(args) => evaluate::run(&args).map(print),
+        Command::Doctor => {
+            let (report, ok) = doctor::run();
+            print(report);
+            Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Command::Config => toml::to_string(&twintrack::config::Config::default()).map(print).map_err(Into::into),
+    };
+    result.unwrap_or_else(|e| {
+        eprintln!("error: {e:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[expect(clippy::print_stdout, reason = "the command's answer")]
+fn print(text: String) -> ExitCode {
+    println!("{}", text.trim_end());
+    ExitCode::SUCCESS
+}
+
+/// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.
+#[expect(unsafe_code, reason = "set_var is sound while no other thread runs, and main has started none")]
+fn quiet_libraries() {
+    for (key, value) in [("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_VIDEOIO_DEBUG", "0")] {
+        if std::env::var_os(key).is_none() {
+            // SAFETY: see above.
+            unsafe { std::env::set_var(key, value) }
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! MOTChallenge files: `seqinfo.ini`, detections, ground truth, results (Milan et al. 2016, arXiv 1603.00831, section 4).
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+/// What can be wrong with a MOTChallenge file.
+#[derive(Debug, Error)]
+pub enum MotError {
+    /// The file could not be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line does not have the form it should.
+    #[error("{}, line {line}: {problem} (a line reads: frame,id,left,top,width,height,confidence,...)", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// Line number, from 1.
+        line: usize,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// `seqinfo.ini` lacks something.
+    #[error("{}: {key} is missing or not a number above zero; the [Sequence] section must give frameRate, seqLength, imWidth and imHeight", path.display())]
+    SequenceInfo {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: &'static str,
+    },
+}
+
+/// A sequence's `seqinfo.ini`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SequenceInfo {
+    /// Name of the sequence; the folder's when the file gives none.
+    pub name: String,
+    /// Folder of the pictures inside the sequence's folder, `img1` by default.
+    pub image_dir: String,
+    /// Ending of the pictures, `.jpg` by default.
+    pub image_ext: String,
+    /// Frames per second.
+    pub frame_rate: f64,
+    /// Number of frames.
+    pub length: u64,
+    /// Width of a frame, pixels.
+    pub width: u32,
+    /// Height of a frame, pixels.
+    pub height: u32,
+}
+
+impl SequenceInfo {
+    /// Reads `seqinfo.ini` of the sequence folder `dir`.
+    ///
+    /// # Errors
+    /// When the file is missing or lacks frame rate, length or size.
+    pub fn read(dir: &Path) -> Result<Self, MotError> {
+        let path = dir.join("seqinfo.ini");
+        let text = read(&path)?;
+        let values: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.trim(), v.trim())).collect();
+        fn number<T: std::str::FromStr + PartialOrd + Default>(values: &BTreeMap<&str, &str>, path: &Path, key: &'static str) -> Result<T, MotError> {
+            let value = values.get(key).and_then(|v| v.parse().ok()).filter(|v| *v > T::default());
+            value.ok_or_else(|| MotError::SequenceInfo { path: path.to_path_buf(), key })
+        }
+        let text_of = |key: &str, default: String| values.get(key).map_or(default, |v| (*v).to_string());
+        Ok(SequenceInfo {
+            name: text_of("name", dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()),
+            image_dir: text_of("imDir", "img1".into()),
+            image_ext: text_of("imExt", ".jpg".into()),
+            frame_rate: number(&values, &path, "frameRate")?,
+            length: number(&values, &path, "seqLength")?,
+            width: number(&values, &path, "imWidth")?,
+            height: number(&values, &path, "imHeight")?,
+        })
+    }
+}
+
+/// One line of a MOTChallenge file: detection, ground truth or result.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct MotRow {
+    /// Frame number, from 1.
+    pub frame: u64,
+    /// Identity; -1 in detections.
+    pub id: i64,
+    /// Left, top, width, height; pixels.
+    pub ltwh: [f64; 4],
+    /// Confidence of a detection or result; in ground truth 0 marks a box to be ignored.
+    pub confidence: f64,
+    /// Class of a ground-truth box (1 is a pedestrian); 1 where the file gives none.
+    pub class: i64,
+}
+
+/// Reads all lines of a detection, ground-truth or result file.
+///
+/// # Errors
+/// When the file cannot be read, or a line has fewer than six numbers.
+pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
+    let text = read(path)?;
+    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
+    lines.map(|(i, l)| parse(l).map_err(|problem| MotError::Line { path: path.to_path_buf(), line: i + 1, problem })).collect()
+}
+
+fn read(path: &Path) -> Result<String, MotError> {
+    fs::read_to_string(path).map_err(|source| MotError::Read { path: path.to_path_buf(), source })
+}
+
+fn parse(line: &str) -> Result<MotRow, String> {
+    let fields: Vec<&str> = line.split([',', ' ', '\t']).filter(|f| !f.is_empty()).collect();
+    if fields.len() < 6 {
+        return Err(format!("{} values where at least 6 are needed", fields.len()));
+    }
+    let number = |i: usize| fields[i].parse::<f64>().map_err(|_| format!("'{}' is not a number", fields[i]));
+    let or = |i: usize, default: f64| if fields.len() > i { number(i) } else { Ok(default) };
+    let frame = number(0)?;
+    if frame < 1.0 || frame.fract() != 0.0 {
+        return Err(format!("frame {frame} is not a whole number from 1 on"));
+    }
+    Ok(MotRow {
+        frame: frame as u64,
+        id: number(1)? as i64,
+        ltwh: [number(2)?, number(3)?, number(4)?, number(5)?],
+        confidence: or(6, 1.0)?,
+        class: or(7, 1.0)? as i64,
+    })
+}
+
+/// Appends one result line (with its newline) to `out`.
+pub fn write_row(out: &mut String, frame: u64, id: u64, ltwh: [f32; 4], confidence: f32) {
+    let [l, t, w, h] = ltwh;
+    writeln!(out, "{frame},{id},{l:.2},{t:.2},{w:.2},{h:.2},{confidence:.4},-1,-1,-1").expect("writing to a string cannot fail");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_written_row_reads_back() {
+        let mut s = String::new();
+        write_row(&mut s, 3, 7, [1.5, 2.25, 30.0, 60.0], 0.5);
+        let row = parse(s.trim()).expect("our own line");
+        assert_eq!((row.frame, row.id, row.ltwh, row.confidence), (3, 7, [1.5, 2.25, 30.0, 60.0], 0.5));
+    }
+
+    #[test]
+    fn ground_truth_has_a_class() {
+        let row = parse("1,2,912,484,97,109,0,7,1").expect("a line of MOT17's ground truth");
+        assert_eq!((row.confidence, row.class), (0.0, 7));
+    }
+
+    #[test]
+    fn a_bad_line_says_what_is_wrong() {
+        assert!(parse("1,2,3").unwrap_err().contains("at least 6"));
+        assert!(parse("1,2,a,4,5,6").unwrap_err().contains("'a'"));
+        assert!(parse("0,2,3,4,5,6").unwrap_err().contains("frame 0"));
+    }
+}

@@ -1,0 +1,291 @@
+//! The wiring of one input's run: decode, scale, detect, embed, track, write.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use ndarray::{Array4, Axis};
+use thiserror::Error;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::detect::{Detector, Letterbox};
+use crate::detection::{Detection, Embeddings};
+use crate::embed::Embedder;
+use crate::frame::Frame;
+use crate::infer::InferError;
+use crate::pipeline::metrics::{Progress, Summary};
+use crate::pipeline::stage::{self, Outcome};
+use crate::sink::{OutputConfig, Sink, SinkError};
+use crate::source::{Source, SourceError};
+use crate::time::Seconds;
+use crate::track::{TrackError, TrackState, Tracker};
+use crate::trajectory::{Chronicle, EndedEvent, FrameEvent};
+
+/// What can end a run early.
+#[derive(Debug, Error)]
+pub enum PipelineError {
+    /// The input.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// A network.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// The tracker refused a frame.
+    #[error("frame {frame} of {camera}: {source}")]
+    Track {
+        /// The camera's short name.
+        camera: Arc<str>,
+        /// The frame.
+        frame: u64,
+        /// Why.
+        source: TrackError,
+    },
+    /// A way out.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// A frame without pixels met a stage that needs them.
+    #[error("frame {frame} of {camera} has no pixels; give --detections and --no-embed to track without pictures")]
+    NoPixels {
+        /// The camera's short name.
+        camera: Arc<str>,
+        /// The frame.
+        frame: u64,
+    },
+    /// A bug: a stage panicked.
+    #[error("the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it")]
+    Panic {
+        /// The stage.
+        stage: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// A thread could not be started.
+    #[error("a thread could not be started; is the limit of processes reached?")]
+    Thread,
+}
+
+/// Who finds the people.
+pub enum People {
+    /// A detector.
+    Network(Box<Detector>),
+    /// Detections given beforehand, by frame number.
+    Given(BTreeMap<u64, Vec<Detection>>),
+}
+
+/// Everything a run needs.
+pub struct Pipeline {
+    /// The frames.
+    pub source: Box<dyn Source>,
+    /// Who finds the people.
+    pub people: People,
+    /// Who tells them apart; by motion only when absent.
+    pub embedder: Option<Embedder>,
+    /// Who follows them.
+    pub tracker: Tracker,
+    /// Who writes the events down.
+    pub chronicle: Chronicle,
+    /// Where the events go.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// What is written.
+    pub output: OutputConfig,
+    /// Cancelled to stop: frames under way still come out.
+    pub stop: CancellationToken,
+    /// Counts as the run goes.
+    pub progress: Arc<Progress>,
+}
+
+/// A frame scaled for the detector, where there is one.
+struct Scaled {
+    frame: Frame,
+    input: Option<(Array4<f32>, Letterbox)>,
+}
+
+struct Detected {
+    frame: Frame,
+    detections: Vec<Detection>,
+}
+
+struct Embedded {
+    frame: Frame,
+    detections: Vec<Detection>,
+    embeddings: Embeddings,
+}
+
+/// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
+struct Told {
+    frame: Option<(Frame, FrameEvent)>,
+    ended: Vec<EndedEvent>,
+}
+
+impl Pipeline {
+    /// Runs to the input's end, or until stopped. Files are finished in either case, and after an error too.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub async fn run(self) -> Result<Summary, PipelineError> {
+        let started = Instant::now();
+        let Pipeline { source, people, embedder, tracker, chronicle, sinks, output, stop, progress } = self;
+        let live = source.info().live;
+        let scaling = match &people {
+            People::Network(d) => Some(d.scaling().clone()),
+            People::Given(_) => None,
+        };
+
+        let (frames, decoded) = decode(source, live, stop.clone(), progress.clone());
+        let p = progress.clone();
+        let (scaled, scale_done) = stage::transform("scale", scaling, frames, move |scaling, frame: Frame| {
+            p.scale.time(|| {
+                let Some(scaling) = scaling else { return Ok(Scaled { frame, input: None }) };
+                let image = frame.image.as_ref().ok_or_else(|| no_pixels(&frame))?;
+                let letterbox = scaling.letterbox((frame.width, frame.height));
+                let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
+                scaling.write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
+                Ok(Scaled { frame, input: Some((input, letterbox)) })
+            })
+        });
+        let p = progress.clone();
+        let (detected, detector) = stage::transform("detect", people, scaled, move |people, s: Scaled| {
+            p.detect.time(|| {
+                let detections = match (people, s.input) {
+                    (People::Network(d), Some((input, letterbox))) => d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default(),
+                    (People::Given(by_frame), _) => by_frame.remove(&s.frame.number).unwrap_or_default(),
+                    (People::Network(_), None) => return Err(no_pixels(&s.frame)),
+                };
+                p.detections.fetch_add(detections.len() as u64, Ordering::Relaxed);
+                Ok(Detected { frame: s.frame, detections })
+            })
+        });
+        let p = progress.clone();
+        let (embedded, embedder) = stage::transform("embed", embedder, detected, move |embedder, d: Detected| {
+            p.embed.time(|| {
+                let embeddings = match embedder {
+                    Some(e) => e.embed(d.frame.image.as_ref().ok_or_else(|| no_pixels(&d.frame))?, &d.detections)?,
+                    None => Embeddings::none(),
+                };
+                Ok(Embedded { frame: d.frame, detections: d.detections, embeddings })
+            })
+        });
+        let (told, tracked) = follow(tracker, chronicle, output, embedded, progress.clone());
+        let written = write(sinks, told, progress.clone());
+
+        // The sinks' error comes first: the stages before only notice that nobody takes their items.
+        let written = joined(written).await;
+        let tracked = tracked.await.unwrap_or(Err(PipelineError::Panic { stage: "track", message: "its task was lost".into() }));
+        let (decoded, scaled) = (joined(decoded).await, joined(scale_done).await);
+        let (detector, embedder) = (joined(detector).await, joined(embedder).await);
+        written?;
+        tracked?;
+        let embedder = embedder?;
+        let people = detector?;
+        scaled?;
+        decoded?;
+        let detector_time = if let People::Network(d) = &people { d.busy() } else { Duration::ZERO };
+        let (p, count) = (&progress, |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed));
+        Ok(Summary {
+            frames: count(&p.frames),
+            detections: count(&p.detections),
+            people: count(&p.people),
+            dropped: count(&p.dropped),
+            wall: started.elapsed(),
+            inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.busy()),
+            stages: vec![("decode", p.decode.busy()), ("scale", p.scale.busy()), ("detect", p.detect.busy()), ("embed", p.embed.busy()), ("track", p.track.busy()), ("write", p.write.busy())],
+            interrupted: stop.is_cancelled(),
+        })
+    }
+}
+
+fn no_pixels(frame: &Frame) -> PipelineError {
+    PipelineError::NoPixels { camera: frame.camera.clone(), frame: frame.number }
+}
+
+async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
+    outcome.await.unwrap_or(Err(PipelineError::Thread))
+}
+
+/// Reads the source. A file waits for the stages behind; a live source does not: a frame nobody has room for is dropped.
+fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, progress: Arc<Progress>) -> (mpsc::Receiver<Frame>, Outcome<()>) {
+    let (tx, rx) = mpsc::channel(if live { 1 } else { stage::CAPACITY });
+    let outcome = stage::spawn("decode", move || {
+        while !stop.is_cancelled() {
+            let Some(frame) = progress.decode.time(|| source.next_frame())? else { break };
+            if live {
+                match tx.try_send(frame) {
+                    Ok(()) => {}
+                    Err(mpsc::error::TrySendError::Full(_)) => {
+                        progress.dropped.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(mpsc::error::TrySendError::Closed(_)) => break,
+                }
+            } else if tx.blocking_send(frame).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    (rx, outcome)
+}
+
+/// Associates, on the async runtime: it computes for microseconds and never blocks.
+fn follow(
+    mut tracker: Tracker,
+    mut chronicle: Chronicle,
+    output: OutputConfig,
+    mut input: mpsc::Receiver<Embedded>,
+    progress: Arc<Progress>,
+) -> (mpsc::Receiver<Told>, tokio::task::JoinHandle<Result<(), PipelineError>>) {
+    let (tx, rx) = mpsc::channel(stage::CAPACITY);
+    let task = tokio::spawn(async move {
+        let mut last: Option<Seconds> = None;
+        while let Some(Embedded { frame, detections, embeddings }) = input.recv().await {
+            let told = progress.track.time(|| {
+                let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
+                last = Some(frame.pts);
+                let update = tracker.update(&detections, &embeddings, elapsed);
+                let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
+                progress.people.store(tracker.confirmed(), Ordering::Relaxed);
+                update.tracks.retain(|t| output.lost || t.state == TrackState::Confirmed);
+                let event = chronicle.frame(&frame, &update.tracks);
+                let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
+                Ok::<_, PipelineError>(Told { frame: Some((frame, event)), ended })
+            })?;
+            if tx.send(told).await.is_err() {
+                return Ok(());
+            }
+        }
+        let ended = tracker.finish().into_iter().map(|t| chronicle.ended(t)).collect();
+        let _ = tx.send(Told { frame: None, ended }).await; // the sinks may have failed: their own error tells
+        Ok(())
+    });
+    (rx, task)
+}
+
+/// Hands the events to every sink, and finishes them whatever happened.
+fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Told>, progress: Arc<Progress>) -> Outcome<()> {
+    stage::spawn("write", move || {
+        let mut deliver = |told: Told| -> Result<(), SinkError> {
+            for sink in &mut sinks {
+                if let Some((frame, event)) = &told.frame {
+                    sink.frame(frame, event)?;
+                }
+                told.ended.iter().try_for_each(|e| sink.ended(e))?;
+            }
+            Ok(())
+        };
+        let mut result = Ok(());
+        while let Some(told) = input.blocking_recv() {
+            let counts = u64::from(told.frame.is_some());
+            result = progress.write.time(|| deliver(told));
+            if result.is_err() {
+                break;
+            }
+            progress.frames.fetch_add(counts, Ordering::Relaxed);
+        }
+        drop(input); // the stages before must not wait for room while files are finished
+        let finished: Vec<Result<(), SinkError>> = sinks.iter_mut().map(|s| s.finish()).collect();
+        result?;
+        finished.into_iter().collect::<Result<(), SinkError>>()?;
+        Ok(())
+    })
+}

@@ -1,0 +1,141 @@
+//! The annotated video: boxes, ids, and coloured trails of where people walked.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::{Path, PathBuf};
+
+use opencv::core::{Mat, MatTraitConst, MatTraitManual, Point, Point2i, Rect, Scalar, Size, Vector};
+use opencv::imgproc;
+use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
+
+use crate::frame::{Frame, Image};
+use crate::sink::sink::{Sink, SinkError};
+use crate::track::TrackState;
+use crate::trajectory::{EndedEvent, FrameEvent, TrackEvent};
+
+/// Seconds of trail behind a person.
+const TRAIL: f64 = 4.0;
+
+/// Writes an annotated video.
+pub struct Overlay {
+    path: PathBuf,
+    frame_rate: f64,
+    writer: Option<VideoWriter>,
+    frames: u64,
+    trails: HashMap<u64, VecDeque<(f64, Point2i)>>,
+}
+
+impl Overlay {
+    /// To the file `path`; the container follows from its ending (mp4, mkv, avi).
+    ///
+    /// # Errors
+    /// When the file cannot be made.
+    pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
+        std::fs::File::create(path).map_err(|source| SinkError::Create { path: path.into(), source })?;
+        let frame_rate = if frame_rate > 0.1 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
+        Ok(Overlay { path: path.into(), frame_rate, writer: None, frames: 0, trails: HashMap::new() })
+    }
+
+    fn error(&self, reason: impl Into<String>) -> SinkError {
+        SinkError::Video { path: self.path.clone(), reason: reason.into() }
+    }
+
+    /// H.264 plays everywhere; MPEG-4 part 2 is what an FFmpeg without an H.264 encoder has.
+    fn open(&self, width: u32, height: u32) -> Result<VideoWriter, SinkError> {
+        let name = self.path.to_str().ok_or_else(|| self.error("its name is not UTF-8"))?;
+        for code in [['a', 'v', 'c', '1'], ['m', 'p', '4', 'v'], ['M', 'J', 'P', 'G']] {
+            let fourcc = VideoWriter::fourcc(code[0], code[1], code[2], code[3]).map_err(|e| self.error(e.message))?;
+            let writer = VideoWriter::new_with_backend(name, videoio::CAP_FFMPEG, fourcc, self.frame_rate, Size::new(width as i32, height as i32), true);
+            if let Some(w) = writer.ok().filter(|w| w.is_opened().unwrap_or(false)) {
+                return Ok(w);
+            }
+        }
+        Err(self.error("FFmpeg can write none of H.264, MPEG-4 and MJPEG into it; its name should end in .mp4, .mkv or .avi"))
+    }
+
+    fn draw(&mut self, image: &Image, event: &FrameEvent) -> Result<Mat, opencv::Error> {
+        let mut mat = mat_of(image)?;
+        for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+            let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);
+            self.trails.entry(t.id).or_default().push_back((event.pts, foot));
+        }
+        self.trails.retain(|_, trail| {
+            while trail.front().is_some_and(|(at, _)| event.pts - at > TRAIL) {
+                trail.pop_front();
+            }
+            !trail.is_empty()
+        });
+        let scale = (f64::from(image.height) / 720.0).clamp(0.6, 2.0);
+        let mut ids: Vec<u64> = self.trails.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let points: Vector<Point2i> = self.trails[&id].iter().map(|(_, p)| *p).collect();
+            let lines: Vector<Vector<Point2i>> = Vector::from_iter([points]);
+            imgproc::polylines(&mut mat, &lines, false, color(id), (2.0 * scale).round() as i32, imgproc::LINE_AA, 0)?;
+        }
+        for t in &event.tracks {
+            draw_person(&mut mat, t, scale)?;
+        }
+        Ok(mat)
+    }
+}
+
+fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::Error> {
+    let [l, top, w, h] = t.bbox.map(|v| v.round() as i32);
+    let thickness = if t.state == TrackState::Lost { 1 } else { (2.0 * scale).round() as i32 };
+    imgproc::rectangle(mat, Rect::new(l, top, w, h), color(t.id), thickness, imgproc::LINE_AA, 0)?;
+    let label = t.id.to_string();
+    let mut baseline = 0;
+    let (font, size) = (imgproc::FONT_HERSHEY_SIMPLEX, 0.55 * scale);
+    let text = imgproc::get_text_size(&label, font, size, 1, &mut baseline)?;
+    let top = top.max(text.height + 6);
+    imgproc::rectangle(mat, Rect::new(l, top - text.height - 6, text.width + 6, text.height + 6), color(t.id), imgproc::FILLED, imgproc::LINE_8, 0)?;
+    imgproc::put_text(mat, &label, Point::new(l + 3, top - 3), font, size, Scalar::all(0.0), 1, imgproc::LINE_AA, false)
+}
+
+/// Colours far apart for ids near each other: the hue turns by the golden angle.
+fn color(id: u64) -> Scalar {
+    let hue = (id as f64 * 137.507_764) % 360.0;
+    let channel = |n: f64| {
+        let k = (n + hue / 60.0) % 6.0;
+        255.0 * (1.0 - 0.75 * k.min(4.0 - k).clamp(0.0, 1.0))
+    };
+    Scalar::new(channel(1.0), channel(3.0), channel(5.0), 0.0)
+}
+
+fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
+    let mut mat = Mat::new_rows_cols_with_default(image.height as i32, image.width as i32, opencv::core::CV_8UC3, Scalar::all(0.0))?;
+    let row_bytes = 3 * image.width as usize;
+    for (y, row) in mat.data_bytes_mut()?.chunks_exact_mut(row_bytes).enumerate() {
+        row.copy_from_slice(image.row(y));
+    }
+    Ok(mat)
+}
+
+impl Sink for Overlay {
+    fn frame(&mut self, frame: &Frame, event: &FrameEvent) -> Result<(), SinkError> {
+        let image = frame.image.as_ref().ok_or_else(|| self.error("the input has no pictures to draw on"))?;
+        if self.writer.is_none() {
+            self.writer = Some(self.open(image.width, image.height)?);
+        }
+        let mat = self.draw(image, event).map_err(|e| self.error(e.message))?;
+        debug_assert!(!mat.empty());
+        let written = self.writer.as_mut().map_or(Ok(()), |w| w.write(&mat));
+        self.frames += 1;
+        written.map_err(|e| self.error(e.message))
+    }
+
+    fn ended(&mut self, _: &EndedEvent) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        writer.release().map_err(|e| self.error(e.message))?;
+        // OpenCV swallows write errors: look whether what it wrote can be read.
+        let count = VideoCapture::from_file(&self.path, videoio::CAP_FFMPEG).and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT)).unwrap_or(0.0);
+        if count + 1.0 < self.frames as f64 {
+            return Err(self.error(format!("it holds {count} of {} frames; is the disk full?", self.frames)));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! The trait every way out is, and a writer of whole lines that the others stand on.
+
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::frame::Frame;
+use crate::trajectory::{EndedEvent, FrameEvent};
+
+/// A way out for events. Blocks; belongs on a thread of its own.
+pub trait Sink: Send {
+    /// Takes the event of a frame, with the frame itself for those who draw.
+    ///
+    /// # Errors
+    /// When it cannot be written. What was written before stays valid.
+    fn frame(&mut self, frame: &Frame, event: &FrameEvent) -> Result<(), SinkError>;
+
+    /// Takes the event of a track's end.
+    ///
+    /// # Errors
+    /// As [`Sink::frame`].
+    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError>;
+
+    /// Writes what is still held back, and closes.
+    ///
+    /// # Errors
+    /// As [`Sink::frame`].
+    fn finish(&mut self) -> Result<(), SinkError>;
+}
+
+/// What is written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OutputConfig {
+    /// Also write believed tracks that are not seen in a frame, at their predicted place, as state `lost`.
+    pub lost: bool,
+    /// Also write an event when a track ends, with its path.
+    pub ended: bool,
+    /// Add the averaged embedding to the event of a track's end.
+    pub embeddings: bool,
+}
+
+impl Default for OutputConfig {
+    fn default() -> Self {
+        OutputConfig { lost: false, ended: true, embeddings: false }
+    }
+}
+
+/// What can go wrong with a way out.
+#[derive(Debug, Error)]
+pub enum SinkError {
+    /// A file cannot be made.
+    #[error("cannot write to {}: {source}", path.display())]
+    Create {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Writing failed half way.
+    #[error("writing to {} failed: {source}; what was written before is whole (free some space, or write elsewhere)", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// An annotated video cannot be made.
+    #[error("cannot write the video {}: {reason}", path.display())]
+    Video {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Writes whole lines only: when the disk is full, the file ends with the last line that fitted.
+pub struct LineWriter {
+    path: PathBuf,
+    out: Box<dyn Write + Send>,
+    /// The same file, when it is a regular one and can be cut back.
+    regular: Option<File>,
+    buffer: Vec<u8>,
+    /// Bytes of whole lines in the file.
+    written: u64,
+    /// Bytes held back before they are written.
+    hold: usize,
+}
+
+impl LineWriter {
+    /// Makes the file (its content is replaced). `prompt` writes every line at once, for who reads along.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn create(path: &Path, prompt: bool) -> Result<Self, SinkError> {
+        let fail = |source| SinkError::Create { path: path.into(), source };
+        let file = File::create(path).map_err(fail)?;
+        let regular = file.metadata().map_err(fail)?.is_file();
+        let second = if regular { Some(file.try_clone().map_err(fail)?) } else { None };
+        Ok(LineWriter { path: path.into(), out: Box::new(file), hold: if regular && !prompt { 64 * 1024 } else { 0 }, regular: second, buffer: Vec::new(), written: 0 })
+    }
+
+    /// Standard output, every line at once.
+    pub fn stdout() -> Self {
+        LineWriter { path: "standard output".into(), out: Box::new(io::stdout()), regular: None, buffer: Vec::new(), written: 0, hold: 0 }
+    }
+
+    /// Adds whole lines (with their newlines).
+    ///
+    /// # Errors
+    /// When the disk is full, or the reader has gone.
+    pub fn write(&mut self, lines: &[u8]) -> Result<(), SinkError> {
+        self.buffer.extend_from_slice(lines);
+        if self.buffer.len() > self.hold { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes what is held back.
+    ///
+    /// # Errors
+    /// As [`LineWriter::write`].
+    pub fn flush(&mut self) -> Result<(), SinkError> {
+        let mut sent = 0;
+        let mut result = Ok(());
+        while sent < self.buffer.len() && result.is_ok() {
+            match self.out.write(&self.buffer[sent..]) {
+                Ok(0) => result = Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => result = Err(e),
+            }
+        }
+        let result = result.and_then(|()| self.out.flush());
+        if result.is_err() {
+            // Keep the lines that fitted, cut off the piece of the next.
+            let whole = self.buffer[..sent].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1) as u64;
+            if let Some(f) = &mut self.regular {
+                let _ = f.set_len(self.written + whole).and_then(|()| f.seek(SeekFrom::Start(self.written + whole)));
+            }
+        }
+        self.written += sent as u64;
+        self.buffer.clear();
+        result.map_err(|source| SinkError::Write { path: self.path.clone(), source })
+    }
+}

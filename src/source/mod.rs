@@ -1,0 +1,10 @@
+//! Where frames come from: video files, folders of pictures, MOTChallenge sequences, cameras.
+
+pub mod image_folder;
+#[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
+pub mod source;
+pub mod timeline;
+#[cfg(feature = "video")]
+pub mod video;
+
+pub use source::{Source, SourceError, SourceInfo, SourceOptions, open};

@@ -1,0 +1,210 @@
+//! The trait every source is, what can go wrong with one, and the choice by the input's looks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::frame::Frame;
+use crate::mot_format::MotError;
+use crate::source::image_folder::ImageFolder;
+use crate::time::{Seconds, Timestamp};
+
+/// A stream of frames. Blocks; belongs on a thread of its own.
+pub trait Source: Send {
+    /// What is known before the first frame.
+    fn info(&self) -> &SourceInfo;
+
+    /// The next frame, or `None` at the end.
+    ///
+    /// # Errors
+    /// When the source breaks off before its end, or gives frames that cannot be used.
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
+}
+
+/// What is known of a source before its first frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SourceInfo {
+    /// The camera's short name.
+    pub camera: Arc<str>,
+    /// Width of a frame, pixels; 0 where unknown.
+    pub width: u32,
+    /// Height of a frame, pixels; 0 where unknown.
+    pub height: u32,
+    /// Frames per second; 0 where unknown.
+    pub frame_rate: f64,
+    /// How many frames will come, where known.
+    pub frames: Option<u64>,
+    /// A camera, which does not wait for us.
+    pub live: bool,
+    /// Frames carry pixels.
+    pub has_pixels: bool,
+}
+
+/// How a source is read.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SourceOptions {
+    /// Short name of the camera; the input's own name when absent.
+    pub camera: Option<String>,
+    /// Where to begin.
+    pub start: Seconds,
+    /// How much to take; all when absent.
+    pub duration: Option<Seconds>,
+    /// Wall-clock time of the first frame of a recording, where known.
+    pub recorded_at: Option<Timestamp>,
+    /// A MOTChallenge sequence may come without its pictures.
+    pub pixels_optional: bool,
+    /// Frames per second of a folder of pictures that does not say; 25 when absent.
+    pub frame_rate: Option<f64>,
+}
+
+/// What can go wrong with a source.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The input is not there.
+    #[error("the input {} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// The file has no bytes.
+    #[error("the input {} is empty (0 bytes)", .0.display())]
+    Empty(PathBuf),
+    /// The input cannot be opened as what it looks like.
+    #[error("cannot open {input} as {kind}: {reason}")]
+    Open {
+        /// The input, without any password.
+        input: String,
+        /// What it was taken for.
+        kind: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The input ended too early.
+    #[error("{input} breaks off after frame {read} of {expected}: the file is truncated or damaged; the trajectories up to there are written")]
+    Truncated {
+        /// The input.
+        input: String,
+        /// Frames read.
+        read: u64,
+        /// Frames that the file announces.
+        expected: u64,
+    },
+    /// A frame without pixels.
+    #[error("frame {number} of {input} is {width}x{height} pixels; a frame needs at least 16x16")]
+    FrameSize {
+        /// The input.
+        input: String,
+        /// The frame.
+        number: u64,
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+    },
+    /// A picture in a folder cannot be read.
+    #[error("cannot read the picture {}: {reason}", path.display())]
+    Picture {
+        /// The picture.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A MOTChallenge file is wrong.
+    #[error(transparent)]
+    Mot(#[from] MotError),
+    /// OpenCV failed.
+    #[error("reading {input} failed: {reason}")]
+    Read {
+        /// The input.
+        input: String,
+        /// Why.
+        reason: String,
+    },
+    /// The camera is gone.
+    #[error("the camera {input} gives no more frames; check its power, address and network")]
+    CameraLost {
+        /// The camera, without any password.
+        input: String,
+    },
+    /// The program was built without OpenCV.
+    #[error("{input} needs video decoding, and this program was built without it; build with the feature `video`")]
+    NoVideo {
+        /// The input.
+        input: String,
+    },
+}
+
+/// Smallest side of a usable frame, pixels.
+pub const MIN_SIDE: u32 = 16;
+
+/// Refuses frames too small to hold a person.
+///
+/// # Errors
+/// [`SourceError::FrameSize`].
+pub fn check_size(input: &str, number: u64, width: u32, height: u32) -> Result<(), SourceError> {
+    if width < MIN_SIDE || height < MIN_SIDE { Err(SourceError::FrameSize { input: input.into(), number, width, height }) } else { Ok(()) }
+}
+
+/// An address with its password replaced.
+pub fn without_password(input: &str) -> String {
+    let Some((scheme, rest)) = input.split_once("://") else { return input.to_string() };
+    let host_end = rest.find('/').unwrap_or(rest.len());
+    match rest[..host_end].rfind('@') {
+        Some(at) => format!("{scheme}://***@{}", &rest[at + 1..]),
+        None => input.to_string(),
+    }
+}
+
+/// Opens `input`: an address (`rtsp://…`), a folder of pictures, a MOTChallenge sequence, or a video file.
+///
+/// # Errors
+/// When it is missing, empty, or not what it looks like.
+pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    if input.contains("://") {
+        return open_stream(input, options);
+    }
+    let path = Path::new(input);
+    match std::fs::metadata(path) {
+        Err(_) => Err(SourceError::Missing(path.into())),
+        Ok(m) if m.is_dir() => Ok(Box::new(ImageFolder::open(path, options)?)),
+        Ok(m) if m.is_file() && m.len() == 0 => Err(SourceError::Empty(path.into())),
+        Ok(_) => open_file(input, options),
+    }
+}
+
+#[cfg(feature = "video")]
+fn open_stream(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Ok(Box::new(crate::source::video::Video::open_stream(input, options)?))
+}
+
+#[cfg(feature = "video")]
+fn open_file(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Ok(Box::new(crate::source::video::Video::open_file(input, options)?))
+}
+
+#[cfg(not(feature = "video"))]
+fn open_stream(input: &str, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Err(SourceError::NoVideo { input: without_password(input) })
+}
+
+#[cfg(not(feature = "video"))]
+fn open_file(input: &str, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Err(SourceError::NoVideo { input: input.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_never_shown() {
+        assert_eq!(without_password("rtsp://admin:pa@ss@10.0.0.9:554/live"), "rtsp://***@10.0.0.9:554/live");
+        assert_eq!(without_password("rtsp://10.0.0.9/live"), "rtsp://10.0.0.9/live");
+        assert_eq!(without_password("clip.mp4"), "clip.mp4");
+    }
+
+    #[test]
+    fn a_frame_of_no_pixels_is_refused() {
+        let e = check_size("cam", 3, 0, 0).unwrap_err().to_string();
+        assert!(e.contains("frame 3") && e.contains("0x0"), "{e}");
+        assert!(check_size("cam", 3, 16, 16).is_ok());
+    }
+}

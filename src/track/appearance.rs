@@ -1,0 +1,117 @@
+//! What a person looks like: an exponential moving average of unit embeddings (Wojke et al. 2017 kept a gallery, Zhang
+//! et al. 2021, FairMOT, the average), in unit length.
+
+use ndarray::ArrayView1;
+use serde::{Deserialize, Serialize};
+
+use crate::range::{OutOfRange, share, within};
+
+/// How appearance is remembered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AppearanceConfig {
+    /// Share of the old average that stays at each clear view, in [0, 1). Higher remembers longer and forgives a bad crop;
+    /// lower follows a person who turns around.
+    pub memory: f32,
+    /// A crop of which more than this share is covered by a person in front is not learnt from, in [0, 1].
+    pub max_covered: f32,
+    /// Detections below this confidence are not learnt from, in [0, 1].
+    pub min_confidence: f32,
+}
+
+impl Default for AppearanceConfig {
+    fn default() -> Self {
+        AppearanceConfig { memory: 0.9, max_covered: 0.3, min_confidence: 0.4 }
+    }
+}
+
+impl AppearanceConfig {
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        within("tracker.appearance.memory", self.memory, 0.0, 0.999)?;
+        share("tracker.appearance.max_covered", self.max_covered)?;
+        share("tracker.appearance.min_confidence", self.min_confidence)
+    }
+}
+
+/// The appearance of one track; empty until the first clear view.
+#[derive(Debug, Clone, Default)]
+pub struct Appearance {
+    mean: Vec<f32>,
+}
+
+impl Appearance {
+    /// Learns from one view (a unit vector).
+    pub fn learn(&mut self, view: ArrayView1<'_, f32>, config: &AppearanceConfig) {
+        if self.mean.len() != view.len() {
+            self.mean = view.to_vec();
+            return;
+        }
+        for (m, v) in self.mean.iter_mut().zip(view) {
+            *m = config.memory * *m + (1.0 - config.memory) * v;
+        }
+        let norm = self.mean.iter().map(|m| m * m).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+        self.mean.iter_mut().for_each(|m| *m /= norm);
+    }
+
+    /// Cosine distance to a view, 1 - cos, in [0, 2]; `None` when nothing has been learnt yet.
+    pub fn distance(&self, view: ArrayView1<'_, f32>) -> Option<f32> {
+        if self.mean.len() != view.len() {
+            return None;
+        }
+        let cosine: f32 = match view.as_slice() {
+            Some(v) => dot(&self.mean, v),
+            None => self.mean.iter().zip(view).map(|(m, v)| m * v).sum(),
+        };
+        Some((1.0 - cosine).clamp(0.0, 2.0))
+    }
+
+    /// The average, a unit vector; empty when nothing has been learnt.
+    pub fn mean(&self) -> &[f32] {
+        &self.mean
+    }
+}
+
+/// Inner product in eight lanes, which the compiler turns into vector instructions.
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 8];
+    let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
+    let rest: f32 = whole_a.remainder().iter().zip(whole_b.remainder()).map(|(x, y)| x * y).sum();
+    for (x, y) in whole_a.zip(whole_b) {
+        for i in 0..8 {
+            lanes[i] += x[i] * y[i];
+        }
+    }
+    lanes.iter().sum::<f32>() + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::arr1;
+
+    #[test]
+    fn the_average_stays_on_the_unit_sphere_and_leans_towards_what_was_seen() {
+        let (config, mut a) = (AppearanceConfig::default(), Appearance::default());
+        assert_eq!(a.distance(arr1(&[1.0, 0.0]).view()), None);
+        a.learn(arr1(&[1.0, 0.0]).view(), &config);
+        (0..5).for_each(|_| a.learn(arr1(&[0.0, 1.0]).view(), &config));
+        assert!((a.mean().iter().map(|m| m * m).sum::<f32>() - 1.0).abs() < 1e-5);
+        let (old, new) = (a.distance(arr1(&[1.0, 0.0]).view()), a.distance(arr1(&[0.0, 1.0]).view()));
+        assert!(old.expect("learnt") < 0.5 && new.expect("learnt") < 0.7);
+    }
+
+    #[test]
+    fn distance_is_one_minus_cosine_whatever_the_length() {
+        let mut a = Appearance::default();
+        let v: Vec<f32> = (0..19).map(|i| if i == 3 { 1.0 } else { 0.0 }).collect();
+        a.learn(arr1(&v).view(), &AppearanceConfig::default());
+        assert!(a.distance(arr1(&v).view()).expect("learnt").abs() < 1e-6);
+        let opposite: Vec<f32> = v.iter().map(|x| -x).collect();
+        assert!((a.distance(arr1(&opposite).view()).expect("learnt") - 2.0).abs() < 1e-6);
+        assert_eq!(a.distance(arr1(&[1.0]).view()), None);
+    }
+}

@@ -1,0 +1,311 @@
+//! Optimal assignment: which pairs to make so that the total cost is least.
+//!
+//! Costs above a limit are forbidden, and leaving someone alone is always allowed: a pair is made only where that is
+//! cheaper than leaving both alone at `limit`. The bipartite graph of allowed pairs falls apart into small groups of
+//! people near each other; each group is solved by shortest augmenting paths (Jonker and Volgenant 1987, in the
+//! rectangular form of Crouse 2016), so that a frame of hundreds of people costs little more than its crowded corners.
+
+/// A candidate pair: row, column, cost.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Candidate {
+    /// Row (a track).
+    pub row: usize,
+    /// Column (a detection).
+    pub column: usize,
+    /// Cost of making the pair; must be below the limit to be of use, and not NaN.
+    pub cost: f32,
+}
+
+/// Solves assignments and keeps its buffers from one frame to the next.
+#[derive(Debug, Default)]
+pub struct Assignment {
+    group_of_row: Vec<usize>,
+    group_of_column: Vec<usize>,
+    order: Vec<usize>,
+    rows: Vec<usize>,
+    columns: Vec<usize>,
+    matrix: Vec<f32>,
+    solver: Solver,
+}
+
+const NONE: usize = usize::MAX;
+
+impl Assignment {
+    /// The pairs (row, column) of least total cost, where an unmade pair costs `limit`. Sorted by row.
+    pub fn solve(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> Vec<(usize, usize)> {
+        let mut pairs = Vec::with_capacity(rows.min(columns));
+        let groups = self.connect(rows, columns, candidates, limit);
+        self.order.clear();
+        self.order.extend((0..candidates.len()).filter(|&i| candidates[i].cost < limit));
+        let group_of_row = &self.group_of_row;
+        self.order.sort_by_key(|&i| group_of_row[candidates[i].row]);
+        let mut at = 0;
+        for group in 0..groups {
+            let start = at;
+            while at < self.order.len() && self.group_of_row[candidates[self.order[at]].row] == group {
+                at += 1;
+            }
+            let members: Vec<Candidate> = self.order[start..at].iter().map(|&i| candidates[i]).collect();
+            self.solve_group(&members, limit, &mut pairs);
+        }
+        pairs.sort_unstable();
+        pairs
+    }
+
+    /// Numbers the connected groups of rows and columns; returns how many there are.
+    fn connect(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> usize {
+        let mut parent: Vec<usize> = (0..rows + columns).collect();
+        fn root(parent: &mut [usize], mut i: usize) -> usize {
+            while parent[i] != i {
+                parent[i] = parent[parent[i]];
+                i = parent[i];
+            }
+            i
+        }
+        for c in candidates.iter().filter(|c| c.cost < limit) {
+            let (a, b) = (root(&mut parent, c.row), root(&mut parent, rows + c.column));
+            parent[a.max(b)] = a.min(b);
+        }
+        let mut number = vec![NONE; rows + columns];
+        let mut groups = 0;
+        self.group_of_row.clear();
+        self.group_of_column.clear();
+        for i in 0..rows + columns {
+            let r = root(&mut parent, i);
+            if number[r] == NONE {
+                number[r] = groups;
+                groups += 1;
+            }
+            if i < rows { self.group_of_row.push(number[r]) } else { self.group_of_column.push(number[r]) }
+        }
+        groups
+    }
+
+    fn solve_group(&mut self, members: &[Candidate], limit: f32, pairs: &mut Vec<(usize, usize)>) {
+        if let [only] = members {
+            pairs.push((only.row, only.column));
+            return;
+        }
+        if members.is_empty() {
+            return;
+        }
+        for (list, pick) in [(&mut self.rows, (|c| c.row) as fn(&Candidate) -> usize), (&mut self.columns, |c: &Candidate| c.column)] {
+            list.clear();
+            list.extend(members.iter().map(pick));
+            list.sort_unstable();
+            list.dedup();
+        }
+        // A column of its own for every row stands for staying alone: a made pair then saves limit - cost.
+        let (n, m) = (self.rows.len(), self.columns.len());
+        let width = m + n;
+        self.matrix.clear();
+        self.matrix.resize(n * width, f32::INFINITY);
+        for c in members {
+            let (r, k) = (position(&self.rows, c.row), position(&self.columns, c.column));
+            let cell = &mut self.matrix[r * width + k];
+            *cell = cell.min(c.cost);
+        }
+        for r in 0..n {
+            self.matrix[r * width + m + r] = limit;
+        }
+        self.solver.solve(n, width, &self.matrix);
+        for (r, &k) in self.solver.column_of_row.iter().enumerate() {
+            if k < m {
+                pairs.push((self.rows[r], self.columns[k]));
+            }
+        }
+    }
+}
+
+fn position(sorted: &[usize], value: usize) -> usize {
+    sorted.binary_search(&value).expect("the list was made from these very values")
+}
+
+/// Shortest augmenting paths on a dense matrix with at least as many columns as rows and a finite way for every row.
+#[derive(Debug, Default)]
+struct Solver {
+    column_of_row: Vec<usize>,
+    row_of_column: Vec<usize>,
+    row_price: Vec<f32>,
+    column_price: Vec<f32>,
+    distance: Vec<f32>,
+    previous_row: Vec<usize>,
+    done: Vec<bool>,
+}
+
+impl Solver {
+    fn solve(&mut self, rows: usize, columns: usize, matrix: &[f32]) {
+        fill(&mut self.column_of_row, rows, NONE);
+        fill(&mut self.row_of_column, columns, NONE);
+        fill(&mut self.row_price, rows, 0.0);
+        fill(&mut self.column_price, columns, 0.0);
+        for start in 0..rows {
+            fill(&mut self.distance, columns, f32::INFINITY);
+            fill(&mut self.previous_row, columns, NONE);
+            fill(&mut self.done, columns, false);
+            let (mut row, mut reached) = (start, 0.0f32);
+            let sink = loop {
+                let mut nearest = NONE;
+                for k in (0..columns).filter(|&k| !self.done[k]) {
+                    let d = reached + matrix[row * columns + k] - self.row_price[row] - self.column_price[k];
+                    if d < self.distance[k] {
+                        self.distance[k] = d;
+                        self.previous_row[k] = row;
+                    }
+                }
+                let mut least = f32::INFINITY;
+                for k in (0..columns).filter(|&k| !self.done[k]) {
+                    // Of equals the free column ends the path at once.
+                    if self.distance[k] < least || (self.distance[k] == least && nearest != NONE && self.row_of_column[k] == NONE) {
+                        least = self.distance[k];
+                        nearest = k;
+                    }
+                }
+                self.done[nearest] = true;
+                reached = least;
+                match self.row_of_column[nearest] {
+                    NONE => break nearest,
+                    next => row = next,
+                }
+            };
+            self.row_price[start] += reached;
+            for k in (0..columns).filter(|&k| self.done[k] && k != sink) {
+                let slack = reached - self.distance[k];
+                self.column_price[k] -= slack;
+                self.row_price[self.row_of_column[k]] += slack;
+            }
+            let mut k = sink;
+            loop {
+                let r = self.previous_row[k];
+                self.row_of_column[k] = r;
+                std::mem::swap(&mut self.column_of_row[r], &mut k);
+                if r == start {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+fn fill<T: Clone>(list: &mut Vec<T>, len: usize, value: T) {
+    list.clear();
+    list.resize(len, value);
+}
+
+/// The assignment of greatest total weight on a dense [rows, columns] matrix, as pairs sorted by row; every pair made
+/// has a weight above zero. In f64, for evaluation, where ties and rounding must fall as in the reference.
+pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
+    let flip = columns < rows;
+    let (n, m) = if flip { (columns, rows) } else { (rows, columns) };
+    let at = |r: usize, k: usize| if flip { -weight[k * columns + r] } else { -weight[r * columns + k] };
+    // Kuhn-Munkres by shortest augmenting paths with potentials; one extra column and row hold the sentinel.
+    let (mut u, mut v) = (vec![0.0f64; n + 1], vec![0.0f64; m + 1]);
+    let (mut row_of, mut way) = (vec![0usize; m + 1], vec![0usize; m + 1]);
+    for r in 1..=n {
+        row_of[0] = r;
+        let (mut k0, mut least, mut used) = (0, vec![f64::INFINITY; m + 1], vec![false; m + 1]);
+        while row_of[k0] != 0 {
+            used[k0] = true;
+            let (r0, mut delta, mut k1) = (row_of[k0], f64::INFINITY, 0);
+            for k in (1..=m).filter(|&k| !used[k]) {
+                let reduced = at(r0 - 1, k - 1) - u[r0] - v[k];
+                if reduced < least[k] {
+                    least[k] = reduced;
+                    way[k] = k0;
+                }
+                if least[k] < delta {
+                    delta = least[k];
+                    k1 = k;
+                }
+            }
+            for k in 0..=m {
+                if used[k] {
+                    u[row_of[k]] += delta;
+                    v[k] -= delta;
+                } else {
+                    least[k] -= delta;
+                }
+            }
+            k0 = k1;
+        }
+        while k0 != 0 {
+            row_of[k0] = row_of[way[k0]];
+            k0 = way[k0];
+        }
+    }
+    let mut pairs: Vec<_> = (1..=m).filter(|&k| row_of[k] != 0).map(|k| if flip { (k - 1, row_of[k] - 1) } else { (row_of[k] - 1, k - 1) }).collect();
+    pairs.retain(|&(r, k)| weight[r * columns + k] > 0.0);
+    pairs.sort_unstable();
+    pairs
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn total(pairs: &[(usize, usize)], rows: usize, costs: &[Vec<Option<f32>>], limit: f32) -> f64 {
+        let made: f64 = pairs.iter().map(|&(r, k)| f64::from(costs[r][k].expect("only allowed pairs are made"))).sum();
+        made + f64::from(limit) * (rows - pairs.len()) as f64
+    }
+
+    /// The least total by trying everything.
+    fn brute_force(row: usize, taken: &mut Vec<bool>, costs: &[Vec<Option<f32>>], limit: f32) -> f64 {
+        let Some(line) = costs.get(row) else { return 0.0 };
+        let mut best = f64::from(limit) + brute_force(row + 1, taken, costs, limit);
+        for (k, c) in line.iter().enumerate() {
+            if let (Some(c), false) = (c, taken[k]) {
+                taken[k] = true;
+                best = best.min(f64::from(*c) + brute_force(row + 1, taken, costs, limit));
+                taken[k] = false;
+            }
+        }
+        best
+    }
+
+    fn matrix() -> impl Strategy<Value = Vec<Vec<Option<f32>>>> {
+        (1usize..6, 1usize..6).prop_flat_map(|(n, m)| {
+            prop::collection::vec(prop::collection::vec(prop::option::weighted(0.6, (0u8..100).prop_map(|v| f32::from(v) / 50.0)), m), n)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn no_other_assignment_is_cheaper(costs in matrix(), limit in 0.1f32..2.0) {
+            let (n, m) = (costs.len(), costs[0].len());
+            let candidates: Vec<Candidate> = costs.iter().enumerate()
+                .flat_map(|(row, line)| line.iter().enumerate().filter_map(move |(column, c)| c.map(|cost| Candidate { row, column, cost })))
+                .collect();
+            let pairs = Assignment::default().solve(n, m, &candidates, limit);
+            let mut columns: Vec<usize> = pairs.iter().map(|p| p.1).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            prop_assert_eq!(columns.len(), pairs.len(), "a column was used twice");
+            let best = brute_force(0, &mut vec![false; m], &costs, limit);
+            prop_assert!((total(&pairs, n, &costs, limit) - best).abs() < 1e-4);
+        }
+
+        #[test]
+        fn the_greatest_weight_agrees_with_the_least_cost(costs in matrix()) {
+            let (n, m) = (costs.len(), costs[0].len());
+            let weight: Vec<f64> = costs.iter().flatten().map(|c| c.map_or(0.0, |c| f64::from(2.0 - c))).collect();
+            let got: f64 = greatest(n, m, &weight).iter().map(|&(r, k)| weight[r * m + k]).sum();
+            let allowed: Vec<Vec<Option<f32>>> = costs.iter().map(|l| l.iter().map(|c| c.map(|c| c - 2.0)).collect()).collect();
+            prop_assert!((got + brute_force(0, &mut vec![false; m], &allowed, 0.0)).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_pair_beyond_the_limit_is_not_made() {
+        let c = [Candidate { row: 0, column: 0, cost: 0.9 }];
+        assert!(Assignment::default().solve(1, 1, &c, 0.8).is_empty());
+        assert_eq!(Assignment::default().solve(1, 1, &c, 1.0), [(0, 0)]);
+    }
+
+    #[test]
+    fn the_sum_decides_not_the_best_single_pair() {
+        let c = |row, column, cost| Candidate { row, column, cost };
+        let pairs = Assignment::default().solve(2, 2, &[c(0, 0, 0.1), c(0, 1, 0.2), c(1, 0, 0.15), c(1, 1, 0.9)], 1.0);
+        assert_eq!(pairs, [(0, 1), (1, 0)]);
+    }
+}

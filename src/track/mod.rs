@@ -1,0 +1,17 @@
+//! Who is who from frame to frame. Pure: no OpenCV, no ONNX Runtime, no clock, no thread.
+//!
+//! Read [`tracker`] first: its `update` is the whole method in five steps (predict, match, update, create, delete).
+//! [`cost`] holds what "looks like the same person" means, a function a term.
+
+pub mod appearance;
+pub mod assignment;
+pub mod camera_motion;
+pub mod cost;
+pub mod motion;
+#[expect(clippy::module_inception, reason = "a track is this module's central thing")]
+pub mod track;
+pub mod tracker;
+
+pub use camera_motion::CameraMotionConfig;
+pub use track::{EndedTrack, TrackState};
+pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker, TrackerConfig};

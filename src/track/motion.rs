@@ -1,0 +1,231 @@
+//! Where a person will be: a Kalman filter on the box's centre and size, in elapsed time.
+//!
+//! Kalman (1960); the state of SORT (Bewley et al. 2016) with width and height as in BoT-SORT (Aharon et al. 2022).
+//! All noise is independent between the four coordinates, so the 8x8 filter of the papers falls apart into four filters
+//! of two states (value, rate), which is the same filter at a tenth of the cost.
+
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::{Affine, BBox};
+use crate::range::{OutOfRange, within};
+use crate::time::Seconds;
+
+/// How people move. Lengths are in heights of the person, so one setting serves near and far.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MotionConfig {
+    /// Standard deviation of a detected edge, heights. Higher trusts the prediction more and smooths more.
+    pub measurement_noise: f32,
+    /// Random walk of the position, heights per square root of a second. Higher follows jerky detections more closely.
+    pub position_noise: f32,
+    /// Random walk of the velocity, heights per second per square root of a second. Higher follows turns and stops
+    /// sooner, but predicts worse through occlusions.
+    pub velocity_noise: f32,
+    /// How long a velocity lasts without being seen, seconds: it decays as exp(-t / this). People who are hidden slow
+    /// down and turn; higher lets a hidden person go on further.
+    pub velocity_memory: f64,
+    /// The same for the growth and shrinking of the box, which is mostly detector noise: seconds.
+    pub size_memory: f64,
+    /// How much less an unsure detection counts: its noise is multiplied by 1 + this * (1 - confidence)
+    /// (noise-scale-adaptive filter; Du et al. 2021, GIAOTracker).
+    pub confidence_scaling: f32,
+}
+
+impl Default for MotionConfig {
+    fn default() -> Self {
+        MotionConfig { measurement_noise: 0.05, position_noise: 0.27, velocity_noise: 1.03, velocity_memory: 1.0, size_memory: 0.5, confidence_scaling: 1.0 }
+    }
+}
+
+impl MotionConfig {
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        within("tracker.motion.measurement_noise", self.measurement_noise, 0.001, 1.0)?;
+        within("tracker.motion.position_noise", self.position_noise, 0.0, 10.0)?;
+        within("tracker.motion.velocity_noise", self.velocity_noise, 0.001, 20.0)?;
+        within("tracker.motion.velocity_memory", self.velocity_memory, 0.01, 1000.0)?;
+        within("tracker.motion.size_memory", self.size_memory, 0.01, 1000.0)?;
+        within("tracker.motion.confidence_scaling", self.confidence_scaling, 0.0, 20.0)
+    }
+}
+
+/// One coordinate: value and rate with their covariance.
+#[derive(Debug, Clone, Copy)]
+struct Coordinate {
+    value: f32,
+    rate: f32,
+    /// Variance of the value, covariance, variance of the rate.
+    var: [f32; 3],
+}
+
+impl Coordinate {
+    fn predict(&mut self, dt: f32, memory: f32, value_noise: f32, rate_noise: f32) {
+        let decay = (-dt / memory).exp();
+        let reach = memory * (1.0 - decay); // the integral of the decaying rate over dt
+        let [p, c, v] = self.var;
+        self.value += reach * self.rate;
+        self.rate *= decay;
+        let (q, r) = (value_noise * value_noise, rate_noise * rate_noise);
+        self.var = [
+            p + 2.0 * reach * c + reach * reach * v + q * dt + r * dt * dt * dt / 3.0,
+            decay * (c + reach * v) + r * dt * dt / 2.0,
+            decay * decay * v + r * dt,
+        ];
+    }
+
+    fn update(&mut self, measured: f32, variance: f32) {
+        let [p, c, v] = self.var;
+        let s = p + variance;
+        let (gain, rate_gain) = (p / s, c / s);
+        let residual = measured - self.value;
+        self.value += gain * residual;
+        self.rate += rate_gain * residual;
+        self.var = [(1.0 - gain) * p, (1.0 - gain) * c, v - rate_gain * c];
+    }
+}
+
+/// The filter of one person's box.
+#[derive(Debug, Clone)]
+pub struct BoxFilter {
+    /// Centre x, centre y, width, height; pixels and pixels per second.
+    coordinates: [Coordinate; 4],
+}
+
+impl BoxFilter {
+    /// Starts at a detection, standing still with an unknown velocity.
+    pub fn new(bbox: BBox, config: &MotionConfig) -> Self {
+        let h = bbox.height;
+        let (cx, cy) = bbox.center();
+        let start = |value, rate_sd: f32| {
+            let sd = 2.0 * config.measurement_noise * h;
+            Coordinate { value, rate: 0.0, var: [sd * sd, 0.0, (rate_sd * h).powi(2)] }
+        };
+        // A hurrying pedestrian covers a height in a second; boxes grow and shrink more slowly.
+        BoxFilter { coordinates: [start(cx, 1.0), start(cy, 1.0), start(bbox.width, 0.3), start(bbox.height, 0.3)] }
+    }
+
+    /// Moves on by `dt`.
+    pub fn predict(&mut self, dt: Seconds, config: &MotionConfig) {
+        let h = self.bbox().height;
+        let (q, r, dt) = (config.position_noise * h, config.velocity_noise * h, dt.f32());
+        for (i, c) in self.coordinates.iter_mut().enumerate() {
+            if i < 2 {
+                c.predict(dt, config.velocity_memory as f32, q, r);
+            } else {
+                c.predict(dt, config.size_memory as f32, q, r * 0.3);
+            }
+        }
+        let [_, _, w, h] = &mut self.coordinates;
+        w.value = w.value.max(1.0);
+        h.value = h.value.max(1.0);
+    }
+
+    /// Corrects by a detection.
+    pub fn update(&mut self, bbox: BBox, confidence: f32, config: &MotionConfig) {
+        let (cx, cy) = bbox.center();
+        let sd = config.measurement_noise * bbox.height * (1.0 + config.confidence_scaling * (1.0 - confidence.clamp(0.0, 1.0)));
+        for (c, z) in self.coordinates.iter_mut().zip([cx, cy, bbox.width, bbox.height]) {
+            c.update(z, sd * sd);
+        }
+    }
+
+    /// Moves with the camera: positions by the whole map, velocities by its linear part.
+    pub fn warp(&mut self, map: &Affine) {
+        let [x, y, w, h] = &mut self.coordinates;
+        (x.value, y.value) = map.apply(x.value, y.value);
+        (x.rate, y.rate) = map.rotate(x.rate, y.rate);
+        let s = map.scale();
+        for c in [w, h] {
+            c.value *= s;
+            c.rate *= s;
+        }
+        for c in &mut self.coordinates {
+            c.var = c.var.map(|v| v * s * s);
+        }
+    }
+
+    /// Adds to the velocity, pixels per second.
+    pub fn push(&mut self, dx: f32, dy: f32) {
+        self.coordinates[0].rate += dx;
+        self.coordinates[1].rate += dy;
+    }
+
+    /// The box now, pixels.
+    pub fn bbox(&self) -> BBox {
+        let [x, y, w, h] = &self.coordinates;
+        BBox::from_center(x.value, y.value, w.value, h.value)
+    }
+
+    /// The velocity of the centre, pixels per second.
+    pub fn velocity(&self) -> (f32, f32) {
+        (self.coordinates[0].rate, self.coordinates[1].rate)
+    }
+
+    /// The standard deviation of the predicted centre (x, y), pixels.
+    pub fn spread(&self) -> (f32, f32) {
+        (self.coordinates[0].var[0].max(0.0).sqrt(), self.coordinates[1].var[0].max(0.0).sqrt())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn walked(steps: usize, dt: f64) -> BoxFilter {
+        let config = MotionConfig::default();
+        let mut f = BoxFilter::new(BBox::from_center(100.0, 200.0, 40.0, 100.0), &config);
+        for i in 1..=steps {
+            f.predict(Seconds(dt), &config);
+            f.update(BBox::from_center(100.0 + 60.0 * (i as f64 * dt) as f32, 200.0, 40.0, 100.0), 1.0, &config);
+        }
+        f
+    }
+
+    #[test]
+    fn learns_a_steady_walk_in_pixels_per_second() {
+        let (vx, vy) = walked(60, 1.0 / 30.0).velocity();
+        assert!((vx - 60.0).abs() < 8.0, "vx = {vx}");
+        assert!(vy.abs() < 1.0);
+    }
+
+    #[test]
+    fn the_frame_rate_does_not_change_what_is_learnt() {
+        let (fast, slow) = (walked(60, 1.0 / 30.0), walked(14, 1.0 / 7.0));
+        assert!((fast.velocity().0 - slow.velocity().0).abs() < 10.0);
+    }
+
+    #[test]
+    fn one_long_prediction_equals_many_short_ones() {
+        let config = MotionConfig::default();
+        let (mut once, mut often) = (walked(30, 0.1), walked(30, 0.1));
+        once.predict(Seconds(1.0), &config);
+        (0..10).for_each(|_| often.predict(Seconds(0.1), &config));
+        assert!((once.bbox().center().0 - often.bbox().center().0).abs() < 0.1);
+        assert!((once.spread().0 / often.spread().0 - 1.0).abs() < 0.15, "{:?} {:?}", once.spread(), often.spread());
+    }
+
+    #[test]
+    fn doubt_grows_while_nobody_is_seen() {
+        let config = MotionConfig::default();
+        let mut f = walked(30, 0.1);
+        let before = f.spread().0;
+        f.predict(Seconds(1.0), &config);
+        assert!(f.spread().0 > 3.0 * before);
+    }
+
+    #[test]
+    fn an_unsure_detection_moves_the_track_less() {
+        let config = MotionConfig::default();
+        let moved = |confidence| {
+            let mut f = walked(30, 0.1);
+            let at = f.bbox().center().0;
+            f.predict(Seconds(0.1), &config);
+            f.update(BBox::from_center(at + 40.0, 200.0, 40.0, 100.0), confidence, &config);
+            f.bbox().center().0 - at
+        };
+        assert!(moved(0.2) < moved(1.0));
+    }
+}

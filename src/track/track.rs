@@ -1,0 +1,90 @@
+//! One person's track and its life: tentative, confirmed, lost, gone.
+
+use serde::{Deserialize, Serialize};
+
+use crate::detection::Detection;
+use crate::geometry::BBox;
+use crate::time::Seconds;
+use crate::track::appearance::Appearance;
+use crate::track::motion::{BoxFilter, MotionConfig};
+
+/// Where a track stands in its life.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrackState {
+    /// Seen too few times to be believed.
+    Tentative,
+    /// Believed, and seen in the current frame.
+    Confirmed,
+    /// Believed, and not seen in the current frame.
+    Lost,
+}
+
+/// A track under way.
+#[derive(Debug, Clone)]
+pub struct Track {
+    /// Never used again within a run. Given when the track is confirmed; 0 before.
+    pub id: u64,
+    /// Where it stands in its life.
+    pub state: TrackState,
+    /// The motion filter.
+    pub filter: BoxFilter,
+    /// The averaged embedding.
+    pub appearance: Appearance,
+    /// When its first detection came, on the tracker's clock.
+    pub born: Seconds,
+    /// When its last detection came, on the tracker's clock.
+    pub seen: Seconds,
+    /// How many detections it has had.
+    pub hits: u32,
+    /// Its last detection.
+    pub last: Detection,
+}
+
+impl Track {
+    /// A tentative track from its first detection.
+    pub fn new(detection: Detection, now: Seconds, motion: &MotionConfig) -> Self {
+        Track {
+            id: 0,
+            state: TrackState::Tentative,
+            filter: BoxFilter::new(detection.bbox, motion),
+            appearance: Appearance::default(),
+            born: now,
+            seen: now,
+            hits: 1,
+            last: detection,
+        }
+    }
+
+    /// Takes a detection as this person's.
+    pub fn see(&mut self, detection: Detection, now: Seconds, motion: &MotionConfig) {
+        self.filter.update(detection.bbox, detection.confidence, motion);
+        self.seen = now;
+        self.hits += 1;
+        self.last = detection;
+    }
+
+    /// The predicted or, after a detection, the filtered box; pixels.
+    pub fn bbox(&self) -> BBox {
+        self.filter.bbox()
+    }
+}
+
+/// What remains of a confirmed track when it is deleted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedTrack {
+    /// The track's id.
+    pub id: u64,
+    /// Its first and last detection, on the tracker's clock.
+    pub span: (Seconds, Seconds),
+    /// How many detections it had.
+    pub hits: u32,
+    /// Its averaged embedding, a unit vector; empty without an embedder.
+    pub embedding: Vec<f32>,
+}
+
+impl From<Track> for EndedTrack {
+    fn from(t: Track) -> Self {
+        EndedTrack { id: t.id, span: (t.born, t.seen), hits: t.hits, embedding: t.appearance.mean().to_vec() }
+    }
+}

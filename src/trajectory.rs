@@ -1,0 +1,181 @@
+//! The events that leave the program. `schema/trajectory.schema.json` is the contract; these types write it.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::frame::Frame;
+use crate::time::{Seconds, Timestamp};
+use crate::track::{EndedTrack, TrackOutput, TrackState};
+
+/// Version of the frame event.
+pub const FRAME_SCHEMA: &str = "twintrack.trajectory/1";
+/// Version of the event at a track's end.
+pub const ENDED_SCHEMA: &str = "twintrack.track_ended/1";
+
+/// A run of the program: (run, camera, track) is unique in the world.
+pub type RunId = uuid::Uuid;
+
+/// An event, one JSON object a line.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Event {
+    /// Where everybody is in a frame.
+    Frame(FrameEvent),
+    /// A track has ended.
+    Ended(EndedEvent),
+}
+
+/// Where everybody is in a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FrameEvent {
+    /// [`FRAME_SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run: RunId,
+    /// The camera's short name.
+    pub camera: Arc<str>,
+    /// Frame number within the camera, from 1.
+    pub frame: u64,
+    /// Presentation time, seconds.
+    pub pts: f64,
+    /// Wall-clock time, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<Timestamp>,
+    /// Width of the source frame, pixels.
+    pub width: u32,
+    /// Height of the source frame, pixels.
+    pub height: u32,
+    /// The people, by id.
+    pub tracks: Vec<TrackEvent>,
+}
+
+/// One person in a frame.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrackEvent {
+    /// Unique within run and camera, never used again.
+    pub id: u64,
+    /// Confirmed, or lost (predicted, not seen).
+    pub state: TrackState,
+    /// Left, top, width, height; pixels of the source frame.
+    pub bbox: [f64; 4],
+    /// Confidence of the last detection, in [0, 1].
+    pub confidence: f64,
+    /// Seconds since the first detection.
+    pub age: f64,
+    /// How many detections it has had.
+    pub hits: u32,
+    /// Pixels per second.
+    pub velocity: [f64; 2],
+    /// Middle of the bottom edge, pixels.
+    pub foot: [f64; 2],
+}
+
+/// A track has ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EndedEvent {
+    /// [`ENDED_SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run: RunId,
+    /// The camera's short name.
+    pub camera: Arc<str>,
+    /// The track.
+    pub id: u64,
+    /// Presentation time of its first detection, seconds.
+    pub first: f64,
+    /// Presentation time of its last detection, seconds.
+    pub last: f64,
+    /// How many detections it had.
+    pub hits: u32,
+    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`].
+    pub path: Vec<[f64; 3]>,
+    /// The averaged embedding, on request.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedding: Option<Vec<f32>>,
+}
+
+/// Least time between two points of a path.
+pub const PATH_STEP: Seconds = Seconds(0.2);
+
+/// Two decimals of a pixel are more than any detector knows.
+fn hundredths(v: f32) -> f64 {
+    (f64::from(v) * 100.0).round() / 100.0
+}
+
+fn thousandths(v: f64) -> f64 {
+    (v * 1000.0).round() / 1000.0
+}
+
+impl TrackEvent {
+    fn new(t: &TrackOutput) -> Self {
+        let foot = t.bbox.foot();
+        TrackEvent {
+            id: t.id,
+            state: t.state,
+            bbox: <[f32; 4]>::from(t.bbox).map(hundredths),
+            confidence: thousandths(f64::from(t.confidence)),
+            age: thousandths(t.age.0),
+            hits: t.hits,
+            velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
+            foot: [hundredths(foot.0), hundredths(foot.1)],
+        }
+    }
+}
+
+/// Writes one camera's events, and keeps the paths of its tracks until they end.
+#[derive(Debug)]
+pub struct Chronicle {
+    run: RunId,
+    camera: Arc<str>,
+    with_embeddings: bool,
+    /// Presentation time at which the tracker's clock stood at zero.
+    start: Option<Seconds>,
+    paths: std::collections::BTreeMap<u64, Vec<[f64; 3]>>,
+}
+
+impl Chronicle {
+    /// The chronicle of a camera within a run; `with_embeddings` adds the embedding to the event at a track's end.
+    pub fn new(run: RunId, camera: Arc<str>, with_embeddings: bool) -> Self {
+        Chronicle { run, camera, with_embeddings, start: None, paths: Default::default() }
+    }
+
+    /// The event of a frame.
+    pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
+        self.start.get_or_insert(frame.pts);
+        for t in tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+            let path = self.paths.entry(t.id).or_default();
+            if path.last().is_none_or(|p| frame.pts.0 - p[0] >= PATH_STEP.0 - 1e-9) {
+                let (x, y) = t.bbox.foot();
+                path.push([thousandths(frame.pts.0), hundredths(x), hundredths(y)]);
+            }
+        }
+        FrameEvent {
+            schema: FRAME_SCHEMA.into(),
+            run: self.run,
+            camera: self.camera.clone(),
+            frame: frame.number,
+            pts: thousandths(frame.pts.0),
+            time: frame.time,
+            width: frame.width,
+            height: frame.height,
+            tracks: tracks.iter().map(TrackEvent::new).collect(),
+        }
+    }
+
+    /// The event of a track's end.
+    pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
+        let start = self.start.unwrap_or_default();
+        EndedEvent {
+            schema: ENDED_SCHEMA.into(),
+            run: self.run,
+            camera: self.camera.clone(),
+            id: t.id,
+            first: thousandths((start + t.span.0).0),
+            last: thousandths((start + t.span.1).0),
+            hits: t.hits,
+            path: self.paths.remove(&t.id).unwrap_or_default(),
+            embedding: (self.with_embeddings && !t.embedding.is_empty()).then_some(t.embedding),
+        }
+    }
+}
