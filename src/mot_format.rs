@@ -132,8 +132,8 @@ fn parse(line: &str) -> Result<MotRow, String> {
     })
 }
 
-/// Appends one result line (with its newline) to `out`.
-pub fn write_row(out: &mut String, frame: u64, id: u64, ltwh: [f32; 4], confidence: f32) {
+/// Appends one line (with its newline) to `out`: a result, or with id -1 a detection.
+pub fn write_row(out: &mut String, frame: u64, id: i64, ltwh: [f32; 4], confidence: f32) {
     let [l, t, w, h] = ltwh;
     writeln!(out, "{frame},{id},{l:.2},{t:.2},{w:.2},{h:.2},{confidence:.4},-1,-1,-1").expect("writing to a string cannot fail");
 }

@@ -18,7 +18,9 @@ use crate::geometry::BBox;
 use crate::infer::{Device, Runtime, SessionOptions};
 use crate::mot_format;
 use crate::pipeline::{People, Pipeline, Progress, Summary};
-use crate::sink::{Sink, jsonl::JsonLines, mot::MotText};
+use crate::sink::Sink;
+use crate::sink::jsonl::JsonLines;
+use crate::sink::mot::{MotText, What};
 use crate::source::{self, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
 use crate::track::Tracker;
@@ -50,6 +52,9 @@ pub struct TrackArgs {
     /// Detections from a MOTChallenge file instead of a detector.
     #[arg(long, value_name = "FILE", conflicts_with = "detector")]
     detections: Option<PathBuf>,
+    /// Also the detections as a MOTChallenge file, to track again with --detections.
+    #[arg(long, value_name = "FILE")]
+    save_detections: Option<PathBuf>,
     /// Tell people apart by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
@@ -198,10 +203,11 @@ async fn stop_on_signal(stop: CancellationToken) {
 
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    let events = JsonLines::create(Some(&args.output), info.live)?;
-    sinks.push(if config.output.ended { Box::new(events) } else { Box::new(FramesOnly(events)) });
-    if let Some(path) = &args.mot {
-        sinks.push(Box::new(MotText::create(path)?));
+    sinks.push(Box::new(JsonLines::create(&args.output, info.live, config.output.ended)?));
+    for (path, what) in [(&args.mot, What::Tracks), (&args.save_detections, What::Detections)] {
+        if let Some(path) = path {
+            sinks.push(Box::new(MotText::create(path, what)?));
+        }
     }
     if let Some(path) = &args.video {
         sinks.push(annotated(path, info)?);
@@ -217,23 +223,6 @@ fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
 #[cfg(not(feature = "video"))]
 fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
     bail!("cannot write the video {}: this program was built without the feature `video`", path.display())
-}
-
-/// Leaves out the events at tracks' ends.
-struct FramesOnly(JsonLines);
-
-impl Sink for FramesOnly {
-    fn frame(&mut self, frame: &crate::frame::Frame, event: &crate::trajectory::FrameEvent) -> Result<(), crate::sink::SinkError> {
-        self.0.frame(frame, event)
-    }
-
-    fn ended(&mut self, _: &crate::trajectory::EndedEvent) -> Result<(), crate::sink::SinkError> {
-        Ok(())
-    }
-
-    fn finish(&mut self) -> Result<(), crate::sink::SinkError> {
-        self.0.finish()
-    }
 }
 
 /// Detections by frame. Detectors of MOTChallenge with scores of other scales are clamped to [0, 1].

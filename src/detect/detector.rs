@@ -47,7 +47,11 @@ impl FromStr for InputSize {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
         let fixed = || s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).filter(|&(w, h)| w > 0 && h > 0);
-        if s == "auto" { Ok(InputSize::Auto) } else { fixed().map(|(w, h)| InputSize::Fixed(w, h)).ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576")) }
+        if s == "auto" {
+            Ok(InputSize::Auto)
+        } else {
+            fixed().map(|(w, h)| InputSize::Fixed(w, h)).ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576"))
+        }
     }
 }
 
@@ -175,7 +179,10 @@ impl Detector {
         let model = Model::open(runtime, &path, options)?;
         let misfit = |problem: String| InferError::ModelShape { path: model.path().to_path_buf(), problem };
         let stated = model.metadata().get("layout").and_then(|l| serde_json::from_value(l.into()).ok());
-        let layout = config.layout.or(stated).ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, detr or dfine".into()))?;
+        let layout = config
+            .layout
+            .or(stated)
+            .ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, detr or dfine".into()))?;
         let format = config.pixels.or_else(|| model.metadata().pixel_format()).or_else(|| layout.pixel_format());
         let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set detector.pixels (color, mean, std)".into()))?;
         let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
@@ -185,7 +192,11 @@ impl Detector {
                 return Err(misfit(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h))));
             }
             (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
-                return Err(misfit(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {}x{}", w.div_ceil(step) * step, h.div_ceil(step) * step)));
+                return Err(misfit(format!(
+                    "its input must be a multiple of {step} on both sides, not {w}x{h}; try {}x{}",
+                    w.div_ceil(step) * step,
+                    h.div_ceil(step) * step
+                )));
             }
             (_, size) => size,
         };

@@ -111,8 +111,13 @@ struct Reader<'a> {
 impl<'a> Reader<'a> {
     fn mismatch(&self, wanted: &str) -> String {
         let have: Vec<String> = self.outputs.iter().map(|o| format!("{} {:?}", o.name, o.values.shape())).collect();
-        format!("the layout '{:?}' needs the output {wanted} for {} pictures, but the model gives {}; set detector.layout to boxes, yolox, yolo, detr or dfine", self.layout, self.n, have.join(", "))
-            .replace(&format!("'{:?}'", self.layout), &format!("'{}'", format!("{:?}", self.layout).to_lowercase()))
+        format!(
+            "the layout '{:?}' needs the output {wanted} for {} pictures, but the model gives {}; set detector.layout to boxes, yolox, yolo, detr or dfine",
+            self.layout,
+            self.n,
+            have.join(", ")
+        )
+        .replace(&format!("'{:?}'", self.layout), &format!("'{}'", format!("{:?}", self.layout).to_lowercase()))
     }
 
     fn only(&self, wanted: &str, fits: impl Fn(usize, usize) -> bool) -> Result<ArrayView3<'a, f32>, String> {
@@ -175,19 +180,37 @@ mod tests {
     fn yolox_cells_are_decoded() {
         // Input 64x64: 64 + 16 + 4 places; the place 64 + 5 is cell (1, 1) of stride 16.
         let p = 69;
-        let out = output("output", &[1, 84, 85], &[
-            (&[0, p, 0], 25.0 / 16.0 - 1.0), (&[0, p, 1], 50.0 / 16.0 - 1.0), (&[0, p, 2], (30.0f32 / 16.0).ln()),
-            (&[0, p, 3], (60.0f32 / 16.0).ln()), (&[0, p, 4], 0.9), (&[0, p, 5], 0.8),
-        ]);
+        let out = output(
+            "output",
+            &[1, 84, 85],
+            &[
+                (&[0, p, 0], 25.0 / 16.0 - 1.0),
+                (&[0, p, 1], 50.0 / 16.0 - 1.0),
+                (&[0, p, 2], (30.0f32 / 16.0).ln()),
+                (&[0, p, 3], (60.0f32 / 16.0).ln()),
+                (&[0, p, 4], 0.9),
+                (&[0, p, 5], 0.8),
+            ],
+        );
         assert_person(&decode(&[out], Layout::Yolox, 0, 1, (64, 64), 0.5).expect("fits"), 0.72);
     }
 
     #[test]
     fn yolo_places_are_columns_and_another_class_is_left_out() {
-        let out = output("output0", &[1, 6, 100], &[
-            (&[0, 0, 7], 25.0), (&[0, 1, 7], 50.0), (&[0, 2, 7], 30.0), (&[0, 3, 7], 60.0), (&[0, 4, 7], 0.8),
-            (&[0, 2, 9], 30.0), (&[0, 3, 9], 60.0), (&[0, 5, 9], 0.99),
-        ]);
+        let out = output(
+            "output0",
+            &[1, 6, 100],
+            &[
+                (&[0, 0, 7], 25.0),
+                (&[0, 1, 7], 50.0),
+                (&[0, 2, 7], 30.0),
+                (&[0, 3, 7], 60.0),
+                (&[0, 4, 7], 0.8),
+                (&[0, 2, 9], 30.0),
+                (&[0, 3, 9], 60.0),
+                (&[0, 5, 9], 0.99),
+            ],
+        );
         assert_person(&decode(&[out], Layout::Yolo, 0, 1, (640, 640), 0.5).expect("fits"), 0.8);
     }
 

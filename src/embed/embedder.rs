@@ -99,7 +99,7 @@ impl Embedder {
         let shapes: Vec<Vec<usize>> = outputs.iter().map(|o| o.values.shape().to_vec()).collect();
         let vectors = outputs.into_iter().next().and_then(|o| o.values.into_dimensionality::<Ix2>().ok()).filter(|v| v.nrows() == n && v.ncols() > 0);
         let vectors = vectors.ok_or_else(|| misfit(format!("its output has shape {shapes:?}, where [{n}, D] is needed for {n} crops")))?;
-        let long = vectors.rows().into_iter().map(|r| r.dot(&r).sqrt()).find(|l| !((l - 1.0).abs() < 0.02));
+        let long = vectors.rows().into_iter().map(|r| r.dot(&r).sqrt()).find(|l| !(0.98..1.02).contains(l));
         match long {
             None => Ok(vectors),
             Some(l) => Err(misfit(format!("an embedding has length {l}, not 1; the graph must end in L2 normalisation"))),

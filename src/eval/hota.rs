@@ -47,8 +47,7 @@ impl Hota {
             let (n, m) = (f.truth.len(), f.result.len());
             let weight: Vec<f64> = (0..n).flat_map(|t| (0..m).map(move |r| (t, r))).map(|(t, r)| alignment(f.truth[t], f.result[r]) * f.iou(t, r)).collect();
             let pairs = greatest(n, m, &weight);
-            for a in 0..ALPHAS {
-                let alpha = 0.05 * (a + 1) as f64;
+            for (a, alpha) in (1..=ALPHAS).map(|i| 0.05 * i as f64).enumerate() {
                 let mut made = 0.0;
                 for &(t, r) in pairs.iter().filter(|&&(t, r)| f.iou(t, r) >= alpha - f64::EPSILON) {
                     made += 1.0;

@@ -104,7 +104,11 @@ impl FromStr for Device {
             "cpu" => Ok(Device::Cpu),
             "cuda" => Ok(Device::Cuda(0)),
             "tensorrt" => Ok(Device::TensorRt),
-            _ => s.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Device::Cuda).ok_or_else(|| format!("'{s}' is not a device; use auto, cpu, cuda, cuda:N or tensorrt")),
+            _ => s
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(Device::Cuda)
+                .ok_or_else(|| format!("'{s}' is not a device; use auto, cpu, cuda, cuda:N or tensorrt")),
         }
     }
 }
@@ -160,7 +164,9 @@ impl Runtime {
         static LOADED: OnceLock<Result<Runtime, (PathBuf, String)>> = OnceLock::new();
         let library = find_library()?;
         let loaded = LOADED.get_or_init(|| {
-            let environment = ort::init_from(&library).map_err(|e| e.to_string()).and_then(|b| b.with_name("twintrack").with_telemetry(false).build().map_err(|e| e.to_string()));
+            let environment = ort::init_from(&library)
+                .map_err(|e| e.to_string())
+                .and_then(|b| b.with_name("twintrack").with_telemetry(false).build().map_err(|e| e.to_string()));
             environment.map(|environment| Runtime { environment, library: library.clone() }).map_err(|reason| (library.clone(), reason))
         });
         loaded.clone().map_err(|(path, reason)| InferError::LibraryBroken { path, reason })
@@ -222,7 +228,10 @@ pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
         places.extend(search_roots().iter().map(|r| r.join("models")));
     }
     let found = places.iter().map(|p| p.join(path)).find(|p| p.is_file());
-    found.ok_or_else(|| InferError::ModelMissing { path: path.to_path_buf(), looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ") })
+    found.ok_or_else(|| InferError::ModelMissing {
+        path: path.to_path_buf(),
+        looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
+    })
 }
 
 #[cfg(test)]

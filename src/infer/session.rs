@@ -74,7 +74,8 @@ impl Model {
             inputs.push((SIZES.into(), Tensor::from_array(sizes).map_err(fail)?.into()));
         }
         let outputs = self.session.run(inputs).map_err(fail)?;
-        let float = |v: DynValueRef<'_>| v.try_extract_array::<f32>().map(|a| a.to_owned()).or_else(|_| v.try_extract_array::<i64>().map(|a| a.mapv(|x| x as f32)));
+        let float =
+            |v: DynValueRef<'_>| v.try_extract_array::<f32>().map(|a| a.to_owned()).or_else(|_| v.try_extract_array::<i64>().map(|a| a.mapv(|x| x as f32)));
         let values = outputs.iter().map(|(name, v)| Ok(Output { name: name.to_string(), values: float(v).map_err(fail)? })).collect();
         self.busy += start.elapsed();
         values

@@ -17,11 +17,11 @@ use crate::frame::Frame;
 use crate::infer::InferError;
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, Outcome};
-use crate::sink::{OutputConfig, Sink, SinkError};
+use crate::sink::{Finished, OutputConfig, Sink, SinkError};
 use crate::source::{Source, SourceError};
 use crate::time::Seconds;
 use crate::track::{TrackError, TrackState, Tracker};
-use crate::trajectory::{Chronicle, EndedEvent, FrameEvent};
+use crate::trajectory::{Chronicle, EndedEvent};
 
 /// What can end a run early.
 #[derive(Debug, Error)]
@@ -115,7 +115,7 @@ struct Embedded {
 
 /// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
 struct Told {
-    frame: Option<(Frame, FrameEvent)>,
+    frame: Option<Finished>,
     ended: Vec<EndedEvent>,
 }
 
@@ -149,7 +149,9 @@ impl Pipeline {
         let (detected, detector) = stage::transform("detect", people, scaled, move |people, s: Scaled| {
             p.detect.time(|| {
                 let detections = match (people, s.input) {
-                    (People::Network(d), Some((input, letterbox))) => d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default(),
+                    (People::Network(d), Some((input, letterbox))) => {
+                        d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default()
+                    }
                     (People::Given(by_frame), _) => by_frame.remove(&s.frame.number).unwrap_or_default(),
                     (People::Network(_), None) => return Err(no_pixels(&s.frame)),
                 };
@@ -190,7 +192,14 @@ impl Pipeline {
             dropped: count(&p.dropped),
             wall: started.elapsed(),
             inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.busy()),
-            stages: vec![("decode", p.decode.busy()), ("scale", p.scale.busy()), ("detect", p.detect.busy()), ("embed", p.embed.busy()), ("track", p.track.busy()), ("write", p.write.busy())],
+            stages: vec![
+                ("decode", p.decode.busy()),
+                ("scale", p.scale.busy()),
+                ("detect", p.detect.busy()),
+                ("embed", p.embed.busy()),
+                ("track", p.track.busy()),
+                ("write", p.write.busy()),
+            ],
             interrupted: stop.is_cancelled(),
         })
     }
@@ -248,7 +257,7 @@ fn follow(
                 update.tracks.retain(|t| output.lost || t.state == TrackState::Confirmed);
                 let event = chronicle.frame(&frame, &update.tracks);
                 let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
-                Ok::<_, PipelineError>(Told { frame: Some((frame, event)), ended })
+                Ok::<_, PipelineError>(Told { frame: Some(Finished { frame, detections, event }), ended })
             })?;
             if tx.send(told).await.is_err() {
                 return Ok(());
@@ -266,8 +275,8 @@ fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Told>, progres
     stage::spawn("write", move || {
         let mut deliver = |told: Told| -> Result<(), SinkError> {
             for sink in &mut sinks {
-                if let Some((frame, event)) = &told.frame {
-                    sink.frame(frame, event)?;
+                if let Some(finished) = &told.frame {
+                    sink.frame(finished)?;
                 }
                 told.ended.iter().try_for_each(|e| sink.ended(e))?;
             }

@@ -4,27 +4,25 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::frame::Frame;
-use crate::sink::sink::{LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, FrameEvent};
+use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
+use crate::trajectory::EndedEvent;
 
 /// Writes every event as one line of JSON.
 pub struct JsonLines {
     out: LineWriter,
     line: Vec<u8>,
+    with_ended: bool,
 }
 
 impl JsonLines {
-    /// To a file, or to standard output when `path` is absent or `-`.
+    /// To a file, or to standard output when `path` is `-`. `prompt` writes every line at once; `with_ended` also writes the
+    /// events at tracks' ends.
     ///
     /// # Errors
     /// When the file cannot be made.
-    pub fn create(path: Option<&Path>, prompt: bool) -> Result<Self, SinkError> {
-        let out = match path {
-            Some(p) if p != Path::new("-") => LineWriter::create(p, prompt)?,
-            _ => LineWriter::stdout(),
-        };
-        Ok(JsonLines { out, line: Vec::new() })
+    pub fn create(path: &Path, prompt: bool, with_ended: bool) -> Result<Self, SinkError> {
+        let out = if path == Path::new("-") { LineWriter::stdout() } else { LineWriter::create(path, prompt)? };
+        Ok(JsonLines { out, line: Vec::new(), with_ended })
     }
 
     fn write(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
@@ -36,12 +34,12 @@ impl JsonLines {
 }
 
 impl Sink for JsonLines {
-    fn frame(&mut self, _: &Frame, event: &FrameEvent) -> Result<(), SinkError> {
-        self.write(event)
+    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+        self.write(&finished.event)
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.write(event)
+        if self.with_ended { self.write(event) } else { Ok(()) }
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

@@ -7,4 +7,4 @@ pub mod overlay;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod sink;
 
-pub use sink::{OutputConfig, Sink, SinkError};
+pub use sink::{Finished, OutputConfig, Sink, SinkError};

@@ -1,16 +1,24 @@
-//! MOTChallenge result text, for evaluation: the seen tracks of every frame.
+//! MOTChallenge text: results (the seen tracks of every frame) or detections.
 
 use std::path::Path;
 
-use crate::frame::Frame;
 use crate::mot_format;
-use crate::sink::sink::{LineWriter, Sink, SinkError};
+use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
 use crate::track::TrackState;
-use crate::trajectory::{EndedEvent, FrameEvent};
 
 /// Writes `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 pub struct MotText {
     out: LineWriter,
+    what: What,
+}
+
+/// What the lines are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum What {
+    /// Tracks, for evaluation.
+    Tracks,
+    /// Detections (id -1), to track again later with other settings.
+    Detections,
 }
 
 impl MotText {
@@ -18,22 +26,23 @@ impl MotText {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(path: &Path) -> Result<Self, SinkError> {
-        Ok(MotText { out: LineWriter::create(path, false)? })
+    pub fn create(path: &Path, what: What) -> Result<Self, SinkError> {
+        Ok(MotText { out: LineWriter::create(path, false)?, what })
     }
 }
 
 impl Sink for MotText {
-    fn frame(&mut self, _: &Frame, event: &FrameEvent) -> Result<(), SinkError> {
+    fn frame(&mut self, Finished { event, detections, .. }: &Finished) -> Result<(), SinkError> {
         let mut lines = String::new();
-        for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
-            mot_format::write_row(&mut lines, event.frame, t.id, t.bbox.map(|v| v as f32), t.confidence as f32);
+        match self.what {
+            What::Tracks => {
+                for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+                    mot_format::write_row(&mut lines, event.frame, t.id as i64, t.bbox.map(|v| v as f32), t.confidence as f32);
+                }
+            }
+            What::Detections => detections.iter().for_each(|d| mot_format::write_row(&mut lines, event.frame, -1, d.bbox.into(), d.confidence)),
         }
         self.out.write(lines.as_bytes())
-    }
-
-    fn ended(&mut self, _: &EndedEvent) -> Result<(), SinkError> {
-        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

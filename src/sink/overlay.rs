@@ -7,10 +7,10 @@ use opencv::core::{Mat, MatTraitConst, MatTraitManual, Point, Point2i, Rect, Sca
 use opencv::imgproc;
 use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
 
-use crate::frame::{Frame, Image};
-use crate::sink::sink::{Sink, SinkError};
+use crate::frame::Image;
+use crate::sink::sink::{Finished, Sink, SinkError};
 use crate::track::TrackState;
-use crate::trajectory::{EndedEvent, FrameEvent, TrackEvent};
+use crate::trajectory::{FrameEvent, TrackEvent};
 
 /// Seconds of trail behind a person.
 const TRAIL: f64 = 4.0;
@@ -112,7 +112,7 @@ fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
 }
 
 impl Sink for Overlay {
-    fn frame(&mut self, frame: &Frame, event: &FrameEvent) -> Result<(), SinkError> {
+    fn frame(&mut self, Finished { frame, event, .. }: &Finished) -> Result<(), SinkError> {
         let image = frame.image.as_ref().ok_or_else(|| self.error("the input has no pictures to draw on"))?;
         if self.writer.is_none() {
             self.writer = Some(self.open(image.width, image.height)?);
@@ -122,10 +122,6 @@ impl Sink for Overlay {
         let written = self.writer.as_mut().map_or(Ok(()), |w| w.write(&mat));
         self.frames += 1;
         written.map_err(|e| self.error(e.message))
-    }
-
-    fn ended(&mut self, _: &EndedEvent) -> Result<(), SinkError> {
-        Ok(())
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

@@ -7,22 +7,36 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::trajectory::{EndedEvent, FrameEvent};
 
+/// A frame when everything is known of it.
+#[derive(Debug)]
+pub struct Finished {
+    /// The frame itself, for those who draw.
+    pub frame: Frame,
+    /// What the detector found in it.
+    pub detections: Vec<Detection>,
+    /// Its event.
+    pub event: FrameEvent,
+}
+
 /// A way out for events. Blocks; belongs on a thread of its own.
 pub trait Sink: Send {
-    /// Takes the event of a frame, with the frame itself for those who draw.
+    /// Takes a finished frame.
     ///
     /// # Errors
     /// When it cannot be written. What was written before stays valid.
-    fn frame(&mut self, frame: &Frame, event: &FrameEvent) -> Result<(), SinkError>;
+    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError>;
 
-    /// Takes the event of a track's end.
+    /// Takes the event of a track's end; who has no use for it ignores it.
     ///
     /// # Errors
     /// As [`Sink::frame`].
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError>;
+    fn ended(&mut self, _event: &EndedEvent) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Writes what is still held back, and closes.
     ///
@@ -101,7 +115,14 @@ impl LineWriter {
         let file = File::create(path).map_err(fail)?;
         let regular = file.metadata().map_err(fail)?.is_file();
         let second = if regular { Some(file.try_clone().map_err(fail)?) } else { None };
-        Ok(LineWriter { path: path.into(), out: Box::new(file), hold: if regular && !prompt { 64 * 1024 } else { 0 }, regular: second, buffer: Vec::new(), written: 0 })
+        Ok(LineWriter {
+            path: path.into(),
+            out: Box::new(file),
+            hold: if regular && !prompt { 64 * 1024 } else { 0 },
+            regular: second,
+            buffer: Vec::new(),
+            written: 0,
+        })
     }
 
     /// Standard output, every line at once.

@@ -34,7 +34,11 @@ impl ImageFolder {
         let mut pictures = list(&images);
         if pictures.is_empty() && !(options.pixels_optional && sequence.is_some()) {
             let reason = if sequence.is_some() { "; give --detections and --no-embed to track without pictures" } else { "" };
-            return Err(SourceError::Open { input: images.display().to_string(), kind: "a folder of pictures", reason: format!("it holds none ({}){reason}", ENDINGS.join(", ")) });
+            return Err(SourceError::Open {
+                input: images.display().to_string(),
+                kind: "a folder of pictures",
+                reason: format!("it holds none ({}){reason}", ENDINGS.join(", ")),
+            });
         }
         let rate = sequence.as_ref().map(|s| s.frame_rate).or(options.frame_rate).unwrap_or(25.0);
         let total = match &sequence {
@@ -51,7 +55,15 @@ impl ImageFolder {
         let name = sequence.as_ref().map(|s| s.name.clone()).or_else(|| folder.canonicalize().ok()?.file_name().map(|n| n.to_string_lossy().into_owned()));
         let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "pictures".into()).into();
         let (width, height) = sequence.as_ref().map_or((0, 0), |s| (s.width, s.height));
-        let info = SourceInfo { camera, width, height, frame_rate: rate, frames: Some((last + 1).saturating_sub(first)), live: false, has_pixels: !pictures.is_empty() };
+        let info = SourceInfo {
+            camera,
+            width,
+            height,
+            frame_rate: rate,
+            frames: Some((last + 1).saturating_sub(first)),
+            live: false,
+            has_pixels: !pictures.is_empty(),
+        };
         let size = sequence.map(|s| (s.width, s.height));
         Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, options: options.clone() })
     }

@@ -37,7 +37,17 @@ pub struct CostConfig {
 
 impl Default for CostConfig {
     fn default() -> Self {
-        CostConfig { overlap: 1.0, position: 0.0, size: 0.3, appearance: 0.6, appearance_scale: 0.35, buffer: 0.3, second_buffer: 0.6, limit: 0.95, unsure_limit: 0.7 }
+        CostConfig {
+            overlap: 1.0,
+            position: 0.0,
+            size: 0.3,
+            appearance: 0.6,
+            appearance_scale: 0.35,
+            buffer: 0.3,
+            second_buffer: 0.6,
+            limit: 0.95,
+            unsure_limit: 0.7,
+        }
     }
 }
 

@@ -119,8 +119,6 @@ pub struct TrackOutput {
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: (f32, f32),
-    /// Which of the frame's detections it is, when seen.
-    pub detection: Option<usize>,
 }
 
 /// What a frame did to the tracks.
@@ -171,7 +169,7 @@ impl Tracker {
         self.see(&frame, &matched);
         self.create(&frame, &order, &matched);
         let ended = self.delete();
-        Ok(TrackUpdate { tracks: self.output(&matched), ended })
+        Ok(TrackUpdate { tracks: self.output(), ended })
     }
 
     /// Ends every track, as when the stream ends.
@@ -234,7 +232,8 @@ impl Tracker {
         let mut taken = vec![false; frame.detections.len()];
         let (sure, unsure): (Vec<usize>, Vec<usize>) = order.iter().partition(|&&d| frame.detections[d].confidence >= config.sure);
         let believed = |t: &Track| t.state != TrackState::Tentative;
-        let rounds: [(&[usize], Look, fn(&Track) -> bool); 4] = [
+        type Eligible = fn(&Track) -> bool;
+        let rounds: [(&[usize], Look, Eligible); 4] = [
             (&sure, Look { buffer: config.cost.buffer, limit: config.cost.limit }, believed),
             (&sure, Look { buffer: config.cost.second_buffer, limit: config.cost.limit }, believed),
             (&unsure, Look { buffer: config.cost.buffer, limit: config.cost.unsure_limit }, |t| t.state == TrackState::Confirmed),
@@ -318,7 +317,7 @@ impl Tracker {
         ended
     }
 
-    fn output(&self, _matched: &[Option<usize>]) -> Vec<TrackOutput> {
+    fn output(&self) -> Vec<TrackOutput> {
         let mut tracks: Vec<TrackOutput> = self
             .tracks
             .iter()
@@ -331,7 +330,6 @@ impl Tracker {
                 age: self.now - t.born,
                 hits: t.hits,
                 velocity: t.filter.velocity(),
-                detection: None,
             })
             .collect();
         tracks.sort_by_key(|t| t.id);

@@ -1,0 +1,43 @@
+# The commands of the project. Everything a machine needs is installed by `setup`; a second run does no work twice.
+SHELL := /bin/bash
+OUT   := out
+CLIP  := samples/pets2009-s2l1.mp4
+BIN   := target/release/twintrack
+
+.PHONY: help setup setup-gpu build demo test lint bench clean
+help:      ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+setup:     ## install what is missing (apt packages, ONNX Runtime)
+	@scripts/setup.sh cpu
+setup-gpu: ## the same with ONNX Runtime for NVIDIA GPUs (CUDA 13, cuDNN 9)
+	@scripts/setup.sh gpu
+
+# Whichever library is there serves; only where there is none the CPU's is fetched.
+.deps/onnxruntime/libonnxruntime.so:
+	@scripts/setup.sh cpu
+build: .deps/onnxruntime/libonnxruntime.so ## build the release program
+	@scripts/setup.sh $$(cut -d' ' -f1 .deps/onnxruntime/.installed)
+	@cargo build --release --locked
+
+demo: build ## track the sample video, then look at out/demo.mp4
+	@mkdir -p $(OUT)
+	@if [ ! $(OUT)/demo.mp4 -nt $(BIN) ] || [ ! $(OUT)/demo.mp4 -nt $(CLIP) ]; then \
+	  $(BIN) track $(CLIP) --output $(OUT)/demo.jsonl --mot $(OUT)/demo.txt --video $(OUT)/demo.mp4 2> >(tee $(OUT)/demo.log >&2); \
+	else grep -A30 '^  frames ' $(OUT)/demo.log; fi
+	@printf '\nannotated video  %s\ntrajectories     %s (JSON lines)\nMOTChallenge     %s\n' $(OUT)/demo.mp4 $(OUT)/demo.jsonl $(OUT)/demo.txt
+
+test: build ## all tests
+	@cargo test --release --locked
+
+lint:      ## format, clippy, licences
+	cargo fmt --check
+	cargo clippy --release --all-targets --locked -- -D warnings
+	cargo clippy --release --no-default-features --lib --bins --locked -- -D warnings
+	scripts/deny.sh
+
+bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
+	cargo bench --locked --bench tracker_update
+
+clean:     ## remove what was built (not what was fetched)
+	rm -rf $(OUT) target

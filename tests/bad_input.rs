@@ -1,0 +1,174 @@
+//! Bad input ends with one clear message that names the thing and the remedy, never with a panic.
+#![cfg(feature = "video")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{clip, json_lines, repository, text, twintrack};
+
+/// Runs, and insists on the exit code and on a single message that has all the parts.
+fn fails(command: &mut Command, code: i32, parts: &[&str]) -> Output {
+    let out = command.output().unwrap();
+    let stderr = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(code), "{command:?}\n{stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    if code == 1 {
+        assert_eq!(stderr.matches("error: ").count(), 1, "one message: {stderr}");
+        assert!(stderr.starts_with("error: "), "nothing else: {stderr}");
+    }
+    parts.iter().for_each(|p| assert!(stderr.contains(p), "'{p}' is missing from: {stderr}"));
+    out
+}
+
+fn track(input: &Path) -> Command {
+    let mut c = twintrack();
+    c.arg("track").arg(input).args(["--quiet", "--threads", "2"]);
+    c
+}
+
+fn file(dir: &Path, name: &str, content: &[u8]) -> std::path::PathBuf {
+    let path = dir.join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+#[test]
+fn a_missing_file() {
+    fails(&mut track(Path::new("/nowhere/clip.mp4")), 1, &["/nowhere/clip.mp4", "does not exist"]);
+}
+
+#[test]
+fn an_empty_file() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(&mut track(&file(dir.path(), "empty.mp4", b"")), 1, &["empty.mp4", "is empty"]);
+}
+
+#[test]
+fn a_text_file_named_mp4() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(&mut track(&file(dir.path(), "notes.mp4", b"these are my notes\n")), 1, &["notes.mp4", "not a video", "ffplay"]);
+}
+
+#[test]
+fn a_folder_without_pictures() {
+    let dir = tempfile::tempdir().unwrap();
+    fails(&mut track(dir.path()), 1, &["folder of pictures", "holds none"]);
+}
+
+#[test]
+fn a_truncated_video_keeps_what_was_tracked() {
+    let dir = tempfile::tempdir().unwrap();
+    let whole = std::fs::read(clip()).unwrap();
+    let cut = file(dir.path(), "cut.mp4", &whole[..whole.len() / 4]);
+    let out = fails(&mut track(&cut), 1, &["cut.mp4", "breaks off after frame", "of 400", "truncated"]);
+    assert!(json_lines(&text(&out.stdout)).len() > 10);
+}
+
+#[test]
+fn a_model_with_wrong_inputs() {
+    let wrong = repository("tests/fixtures/four_channels.onnx");
+    fails(track(&clip()).arg("--detector").arg(&wrong), 1, &["four_channels.onnx", "does not fit", "[N, 3, H, W]"]);
+    fails(track(&clip()).arg("--embedder").arg(&wrong), 1, &["four_channels.onnx", "does not fit"]);
+}
+
+#[test]
+fn a_detector_whose_layout_nobody_named() {
+    fails(track(&clip()).arg("--detector").arg(repository("tests/fixtures/yolo.onnx")), 1, &["yolo.onnx", "detector.layout"]);
+}
+
+#[test]
+fn a_detector_with_another_layout_than_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let model = repository("tests/fixtures/yolo.onnx");
+    let config = file(dir.path(), "c.toml", format!("[detector]\nmodel = {model:?}\nlayout = \"yolox\"\n").as_bytes());
+    fails(track(&clip()).arg("--config").arg(config), 1, &["yolo.onnx", "'yolox'", "output0 [1, 6, 100]"]);
+}
+
+#[test]
+fn an_input_size_the_model_cannot_take() {
+    fails(track(&clip()).args(["--size", "700x500"]), 1, &["multiple of 32", "704x512"]);
+    fails(track(&clip()).args(["--size", "huge"]), 2, &["WIDTHxHEIGHT"]);
+}
+
+#[test]
+fn an_embedder_that_does_not_normalise() {
+    fails(track(&clip()).arg("--embedder").arg(repository("tests/fixtures/unnormalised.onnx")), 1, &["unnormalised.onnx", "not 1", "L2 normalisation"]);
+}
+
+#[test]
+fn a_model_that_is_not_there_or_no_model() {
+    fails(track(&clip()).args(["--detector", "/nowhere/d.onnx"]), 1, &["/nowhere/d.onnx", "does not exist", "--detector"]);
+    let dir = tempfile::tempdir().unwrap();
+    let fake = file(dir.path(), "fake.onnx", b"not a model");
+    fails(track(&clip()).arg("--detector").arg(fake), 1, &["fake.onnx", "cannot load the model"]);
+}
+
+#[test]
+fn a_missing_or_broken_runtime_library() {
+    fails(track(&clip()).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"), 1, &["ONNX Runtime", "/nowhere/libonnxruntime.so", "make setup"]);
+    let dir = tempfile::tempdir().unwrap();
+    let fake = file(dir.path(), "libonnxruntime.so", b"not a library");
+    fails(track(&clip()).env("ORT_DYLIB_PATH", fake), 1, &["cannot load ONNX Runtime", "make setup"]);
+}
+
+#[test]
+fn a_gpu_that_is_not_there() {
+    fails(track(&clip()).args(["--device", "cuda"]), 1, &["cuda:0", "--device cpu", "make setup-gpu"]);
+}
+
+#[test]
+fn a_configuration_with_an_unknown_key_or_a_value_out_of_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let unknown = file(dir.path(), "a.toml", b"[tracker]\nkeep_lots = 2.0\n");
+    fails(track(&clip()).arg("--config").arg(unknown), 1, &["a.toml", "keep_lots", "line 2"]);
+    let range = file(dir.path(), "b.toml", b"[tracker]\nsure = 7.0\n");
+    fails(track(&clip()).arg("--config").arg(range), 1, &["tracker.sure = 7", "to 1"]);
+    fails(track(&clip()).args(["--config", "/nowhere/c.toml"]), 1, &["/nowhere/c.toml"]);
+}
+
+#[test]
+fn an_unwritable_output() {
+    for option in ["--output", "--mot", "--video"] {
+        fails(track(&clip()).args([option, "/nowhere/out.mp4"]), 1, &["cannot write", "/nowhere/out.mp4"]);
+    }
+}
+
+#[test]
+fn a_full_disk_at_once() {
+    fails(track(&clip()).args(["--output", "/dev/full"]), 1, &["/dev/full", "space"]);
+}
+
+/// A limit on the file's size stands for a disk that fills up: the write fails half way in the same manner.
+#[test]
+fn a_disk_that_fills_up_leaves_whole_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.jsonl");
+    let program = twintrack().get_program().to_owned();
+    let mut limited = Command::new("bash");
+    limited.args(["-c", "trap '' XFSZ; ulimit -f 100; exec \"$0\" \"$@\""]).arg(program).arg("track").arg(clip()).args(["--quiet", "--output"]).arg(&out);
+    fails(&mut limited, 1, &["out.jsonl", "what was written before is whole"]);
+    let events = json_lines(&std::fs::read_to_string(&out).unwrap());
+    assert!(events.len() > 10, "{} events fitted into 100 blocks", events.len());
+}
+
+#[test]
+fn detections_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    file(dir.path(), "seqinfo.ini", b"[Sequence]\nframeRate=10\nseqLength=3\nimWidth=640\nimHeight=480\n");
+    let mut run = |content: &[u8], parts: &[&str]| {
+        let det = file(dir.path(), "det.txt", content);
+        fails(track(dir.path()).arg("--no-embed").arg("--detections").arg(det), 1, parts);
+    };
+    run(b"1,-1,10,10,-5,20,0.9\n", &["det.txt", "frame 1", "-5"]);
+    run(b"1,-1,10\n", &["det.txt", "line 1", "at least 6"]);
+    run(b"1,-1,NaN,10,5,20,0.9\n", &["det.txt", "NaN"]);
+}
+
+#[test]
+fn wrong_usage_exits_2() {
+    fails(&mut twintrack(), 2, &["Usage"]);
+    fails(twintrack().args(["track", "x.mp4", "--device", "gpu"]), 2, &["cuda:N"]);
+}

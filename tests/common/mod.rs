@@ -1,0 +1,48 @@
+//! What the integration tests share.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The program, without what the caller's environment would change.
+pub fn twintrack() -> Command {
+    let mut c = Command::new(assert_cmd::cargo::cargo_bin!("twintrack"));
+    c.env_remove("ORT_DYLIB_PATH").env_remove("TWINTRACK_MODELS").env_remove("TWINTRACK_LOG");
+    c
+}
+
+/// A path inside the repository.
+pub fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+/// The sample clip: frames 1 to 400 of PETS 2009 S2L1.
+pub fn clip() -> PathBuf {
+    repository("samples/pets2009-s2l1.mp4")
+}
+
+/// Data beside the repository that users do not have; `None`, said loudly, without it.
+pub fn shared(path: &str) -> Option<PathBuf> {
+    let p = repository("../shared").join(path);
+    if !p.exists() {
+        eprintln!("SKIPPED: {} is not there; this test needs it", p.display());
+    }
+    p.exists().then_some(p)
+}
+
+/// Runs and insists on success.
+pub fn run(command: &mut Command) -> Output {
+    let out = command.output().expect("the program starts");
+    assert!(out.status.success(), "{command:?} failed ({}):\n{}", out.status, text(&out.stderr));
+    out
+}
+
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The JSON values of a file of JSON lines; every line must be whole.
+pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
+    assert!(text.is_empty() || text.ends_with('\n'), "the last line is cut off: {:?}", text.lines().last());
+    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e} in the line {l}"))).collect()
+}
