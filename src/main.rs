@@ -1,5 +1,6 @@
 //! The command line of twintrack.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG").unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
         Command::Eval(args) => evaluate::run(&args).map(print),

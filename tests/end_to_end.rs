@@ -150,7 +150,7 @@ fn a_folder_of_pictures_is_a_source() {
     let dir = tempfile::tempdir().unwrap();
     let pictures = dir.path().join("yard");
     std::fs::create_dir(&pictures).unwrap();
-    let mut capture = videoio::VideoCapture::from_file(&clip(), videoio::CAP_FFMPEG).unwrap();
+    let mut capture = videoio::VideoCapture::from_file(clip(), videoio::CAP_FFMPEG).unwrap();
     for i in 0..12 {
         let mut mat = opencv::core::Mat::default();
         assert!(capture.read(&mut mat).unwrap());

@@ -164,6 +164,7 @@ impl Runtime {
         static LOADED: OnceLock<Result<Runtime, (PathBuf, String)>> = OnceLock::new();
         let library = find_library()?;
         let loaded = LOADED.get_or_init(|| {
+            preload_cuda(&library);
             let environment = ort::init_from(&library)
                 .map_err(|e| e.to_string())
                 .and_then(|b| b.with_name("twintrack").with_telemetry(false).build().map_err(|e| e.to_string()));
@@ -202,6 +203,15 @@ pub fn search_roots() -> Vec<PathBuf> {
     }
     roots.extend(std::env::current_dir().ok());
     roots
+}
+
+/// The CUDA provider names the CUDA and cuDNN libraries without saying where they are: those that `make setup-gpu` laid
+/// beside it are loaded first.
+fn preload_cuda(library: &Path) {
+    let Some(folder) = library.parent().filter(|f| f.join("libcudart.so.13").exists()) else { return };
+    if let Err(e) = ort::ep::cuda::preload_dylibs(Some(folder), Some(folder)) {
+        tracing::info!(folder = %folder.display(), error = %e, "cannot load all CUDA libraries beside ONNX Runtime");
+    }
 }
 
 fn find_library() -> Result<PathBuf, InferError> {

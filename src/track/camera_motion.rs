@@ -12,7 +12,8 @@ use crate::geometry::{Affine, BBox};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraMotionConfig {
-    /// Estimate the camera's motion from the boxes. Helps wherever the camera pans, shakes or drives.
+    /// Estimate the camera's motion from the boxes. Helps where the camera pans or shakes as a whole and many people are in
+    /// view; off by default, as it costs some identities where it does not.
     pub from_boxes: bool,
     /// Fewer matched people than this tell nothing: no correction is made.
     pub min_people: usize,
@@ -22,7 +23,7 @@ pub struct CameraMotionConfig {
 
 impl Default for CameraMotionConfig {
     fn default() -> Self {
-        CameraMotionConfig { from_boxes: true, min_people: 3, min_people_zoom: 6 }
+        CameraMotionConfig { from_boxes: false, min_people: 3, min_people_zoom: 6 }
     }
 }
 

@@ -1,0 +1,68 @@
+//! Time of one `Tracker::update`, without pixels: how it grows with the number of people.
+//! `cargo bench --bench tracker_update`
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ndarray::Array2;
+use twintrack::detection::{Detection, Embeddings};
+use twintrack::geometry::BBox;
+use twintrack::time::Seconds;
+use twintrack::track::{Tracker, TrackerConfig};
+
+/// A repeatable stream of numbers in [0, 1) (xorshift).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> f32 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 40) as f32 / (1u64 << 24) as f32
+    }
+}
+
+/// Frames of `people` who walk straight in a scene that grows with them, one in ten missed, with embeddings of `d` numbers.
+fn walk(people: usize, frames: usize, d: usize) -> Vec<(Vec<Detection>, Embeddings)> {
+    let mut n = Numbers(0x2545_F491_4F6C_DD1D);
+    let side = 400.0 * (people as f32).sqrt();
+    let mut crowd: Vec<[f32; 4]> = (0..people).map(|_| [n.next() * side, n.next() * side, (n.next() - 0.5) * 6.0, (n.next() - 0.5) * 3.0]).collect();
+    let looks: Vec<Vec<f32>> = (0..people).map(|_| unit((0..d).map(|_| n.next() - 0.5).collect())).collect();
+    let frame = |_| {
+        let (mut detections, mut vectors) = (Vec::new(), Vec::new());
+        for (p, look) in crowd.iter_mut().zip(&looks) {
+            (p[0], p[1]) = (p[0] + p[2], p[1] + p[3]);
+            if n.next() > 0.1 {
+                detections.push(Detection { bbox: BBox::new(p[0] + n.next() * 3.0, p[1] + n.next() * 3.0, 40.0, 100.0), confidence: 0.6 + 0.4 * n.next() });
+                vectors.extend(unit(look.iter().map(|v| v + 0.02 * (n.next() - 0.5)).collect()));
+            }
+        }
+        let embeddings =
+            if d == 0 { Embeddings::none() } else { Embeddings::all(Array2::from_shape_vec((detections.len(), d), vectors).expect("d numbers each")) };
+        (detections, embeddings)
+    };
+    (0..frames).map(frame).collect()
+}
+
+fn unit(v: Vec<f32>) -> Vec<f32> {
+    let norm = v.iter().map(|x| x * x).sum::<f32>().sqrt();
+    v.into_iter().map(|x| x / norm).collect()
+}
+
+fn update(c: &mut Criterion) {
+    let mut group = c.benchmark_group("update");
+    for (people, d) in [(13, 0), (13, 128), (10, 128), (30, 128), (100, 128), (200, 128), (300, 128), (1000, 128)] {
+        const FRAMES: usize = 60;
+        let frames = walk(people, FRAMES, d);
+        group.throughput(Throughput::Elements(FRAMES as u64)).sample_size(10);
+        group.bench_function(BenchmarkId::new(format!("{d}-d"), people), |b| {
+            b.iter(|| {
+                let mut tracker = Tracker::new(TrackerConfig::default());
+                frames.iter().map(|(det, emb)| tracker.update(det, emb, Seconds(0.1)).expect("valid detections").tracks.len()).sum::<usize>()
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, update);
+criterion_main!(benches);

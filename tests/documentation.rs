@@ -1,0 +1,59 @@
+//! The reference pages say what the program does.
+
+mod common;
+
+use common::{repository, run, text, twintrack};
+use twintrack::config::Config;
+
+#[test]
+fn the_default_configuration_file_is_the_default() {
+    assert_eq!(Config::read(&repository("configs/default.toml")).expect("valid"), Config::default(), "run scripts/configuration_doc.py");
+}
+
+#[test]
+fn the_reference_page_lists_every_key_with_its_default() {
+    let page = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
+    let defaults = text(&run(twintrack().arg("config")).stdout);
+    let (mut section, mut checked) = (String::new(), 0);
+    for line in defaults.lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = format!("## `[{name}");
+            assert!(page.contains(&section), "{line} is missing from docs/configuration.md");
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            let rows = page
+                .split("## ")
+                .find(|part| section.is_empty() && part.starts_with("At the top") || format!("## {part}").starts_with(&section) && !section.is_empty());
+            let row = format!("| `{key}` | `{value}` |");
+            assert!(rows.is_some_and(|r| r.contains(&row)), "{section} {row} is missing from docs/configuration.md: run scripts/configuration_doc.py");
+            checked += 1;
+        }
+    }
+    assert!(checked > 30, "only {checked} keys seen");
+}
+
+#[test]
+fn every_option_is_in_the_readme_or_the_command_reference() {
+    let pages = ["README.md", "docs/commands.md"].map(|p| std::fs::read_to_string(repository(p)).expect("the page")).concat();
+    let help = text(&run(twintrack().args(["track", "--help"])).stdout);
+    let options: Vec<&str> = help.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 3).map(|w| w.trim_end_matches([',', '.'])).collect();
+    assert!(options.len() > 15, "{options:?}");
+    for option in options.into_iter().filter(|o| !["--help", "--verbose", "--version"].contains(o)) {
+        assert!(pages.contains(option), "{option} is in no page");
+    }
+}
+
+/// A binary file has its source and licence beside it.
+#[test]
+fn every_binary_file_is_accounted_for() {
+    for (dir, page) in
+        [("models", "models/README.md"), ("samples", "samples/README.md"), ("tests/fixtures", "tests/fixtures/README.md"), ("docs", "docs/README.md")]
+    {
+        let page = std::fs::read_to_string(repository(page)).unwrap_or_default();
+        for entry in std::fs::read_dir(repository(dir)).expect("a folder").flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if [".onnx", ".mp4", ".jpg", ".png"].iter().any(|e| name.ends_with(e)) {
+                assert!(page.contains(&name) || page.contains("Models made by"), "{dir}/{name} is not explained in its README");
+            }
+        }
+    }
+}
