@@ -158,7 +158,7 @@ fn a_disk_that_fills_up_leaves_whole_lines() {
 fn detections_that_are_none() {
     let dir = tempfile::tempdir().unwrap();
     file(dir.path(), "seqinfo.ini", b"[Sequence]\nframeRate=10\nseqLength=3\nimWidth=640\nimHeight=480\n");
-    let mut run = |content: &[u8], parts: &[&str]| {
+    let run = |content: &[u8], parts: &[&str]| {
         let det = file(dir.path(), "det.txt", content);
         fails(track(dir.path()).arg("--no-embed").arg("--detections").arg(det), 1, parts);
     };

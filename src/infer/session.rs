@@ -122,6 +122,8 @@ fn open_session(runtime: &Runtime, path: &Path, options: SessionOptions) -> Resu
         let builder = builder.with_intra_threads(options.threads.max(1)).map_err(|e| e.to_string())?;
         // Stages share the cores: a thread that waits by spinning takes time from one that works.
         let builder = builder.with_intra_op_spinning(false).map_err(|e| e.to_string())?;
+        // The number of crops changes from frame to frame: a plan of memory for each would grow with the numbers met.
+        let builder = builder.with_memory_pattern(false).map_err(|e| e.to_string())?;
         let builder = builder.with_log_level(ort::logging::LogLevel::Error).map_err(|e| e.to_string())?;
         let mut builder = builder.with_execution_providers(providers).map_err(|e| e.to_string())?;
         builder.commit_from_file(path).map_err(|e| e.to_string())
