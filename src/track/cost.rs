@@ -14,8 +14,8 @@ use crate::range::{OutOfRange, within};
 pub struct CostConfig {
     /// Weight of the overlap term (1 - buffered IoU). Higher holds on to the predicted place.
     pub overlap: f32,
-    /// Weight of the position term (distance of the centres over the reach). Higher holds on to the predicted place
-    /// for people so fast or so long hidden that the boxes no longer overlap.
+    /// Weight of the position term (difference of where the feet stand in the picture, over the height). On level ground
+    /// that is the distance from the camera, which changes slowly. Higher keeps people at different distances apart.
     pub position: f32,
     /// Weight of the size term (difference of the logarithms of the heights). Higher keeps near and far people apart, but
     /// loses those whose box is cut by an occlusion.
@@ -24,6 +24,9 @@ pub struct CostConfig {
     pub appearance: f32,
     /// The cosine distance at which the appearance term reaches 1: about that between two different people.
     pub appearance_scale: f32,
+    /// Cost of every second that a track has not been seen. Higher gives a detection rather to a track seen a moment ago,
+    /// and makes long-lost ones harder to find again.
+    pub absence: f32,
     /// Boxes are grown by this share of their size on each side before their overlap is measured, so that people who
     /// move more than their width between frames still meet their track. Higher finds more, and confuses more in crowds.
     pub buffer: f32,
@@ -39,13 +42,14 @@ impl Default for CostConfig {
     fn default() -> Self {
         CostConfig {
             overlap: 1.0,
-            position: 0.0,
-            size: 0.3,
+            position: 0.15,
+            size: 0.65,
             appearance: 0.6,
             appearance_scale: 0.35,
+            absence: 0.04,
             buffer: 0.3,
-            second_buffer: 0.6,
-            limit: 0.95,
+            second_buffer: 0.55,
+            limit: 0.87,
             unsure_limit: 0.7,
         }
     }
@@ -57,7 +61,7 @@ impl CostConfig {
     /// # Errors
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        let weights = [("overlap", self.overlap), ("position", self.position), ("size", self.size), ("appearance", self.appearance)];
+        let weights = [("overlap", self.overlap), ("position", self.position), ("size", self.size), ("appearance", self.appearance), ("absence", self.absence)];
         weights.iter().try_for_each(|(name, v)| within(&format!("tracker.cost.{name}"), *v, 0.0, 100.0))?;
         within("tracker.cost.appearance_scale", self.appearance_scale, 0.01, 2.0)?;
         within("tracker.cost.buffer", self.buffer, 0.0, 5.0)?;
@@ -72,11 +76,9 @@ pub fn overlap(predicted: &BBox, detected: &BBox, buffer: f32) -> f32 {
     1.0 - predicted.buffered(buffer).iou(&detected.buffered(buffer))
 }
 
-/// Position term: the distance between the two centres over `reach`, how far the person may be from the prediction;
-/// pixels both.
-pub fn position(predicted: &BBox, detected: &BBox, reach: f32) -> f32 {
-    let ((px, py), (dx, dy)) = (predicted.center(), detected.center());
-    (px - dx).hypot(py - dy) / reach
+/// Position term: the vertical distance between where the feet stand, over the predicted height.
+pub fn position(predicted: &BBox, detected: &BBox) -> f32 {
+    (predicted.bottom() - detected.bottom()).abs() / predicted.height
 }
 
 /// Size term: the absolute logarithm of the ratio of the heights; 0.69 for twice as tall.
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn every_term_is_zero_for_a_perfect_match() {
         assert!(overlap(&PERSON, &PERSON, 0.3).abs() < 1e-6);
-        assert_eq!(position(&PERSON, &PERSON, 50.0), 0.0);
+        assert_eq!(position(&PERSON, &PERSON), 0.0);
         assert_eq!(size(&PERSON, &PERSON), 0.0);
         assert_eq!(appearance(0.0, 0.35), 0.0);
     }
@@ -108,7 +110,7 @@ mod tests {
         let near = BBox::new(110.0, 100.0, 40.0, 90.0);
         let far = BBox::new(130.0, 100.0, 40.0, 60.0);
         assert!(overlap(&PERSON, &near, 0.3) < overlap(&PERSON, &far, 0.3));
-        assert!(position(&PERSON, &near, 50.0) < position(&PERSON, &far, 50.0));
+        assert!(position(&PERSON, &near) < position(&PERSON, &far));
         assert!(size(&PERSON, &near) < size(&PERSON, &far));
         assert!(appearance(0.1, 0.35) < appearance(0.3, 0.35));
     }

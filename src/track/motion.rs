@@ -33,7 +33,7 @@ pub struct MotionConfig {
 
 impl Default for MotionConfig {
     fn default() -> Self {
-        MotionConfig { measurement_noise: 0.05, position_noise: 0.1, velocity_noise: 1.0, velocity_memory: 1.0, size_memory: 0.5, confidence_scaling: 1.0 }
+        MotionConfig { measurement_noise: 0.045, position_noise: 0.1, velocity_noise: 0.7, velocity_memory: 1.4, size_memory: 0.5, confidence_scaling: 1.0 }
     }
 }
 
@@ -169,12 +169,6 @@ impl BoxFilter {
         for c in &mut self.coordinates {
             c.var = c.var.map(|v| v * s * s);
         }
-    }
-
-    /// Adds to the velocity, pixels per second.
-    pub fn push(&mut self, dx: f32, dy: f32) {
-        self.coordinates[0].rate += dx;
-        self.coordinates[1].rate += dy;
     }
 
     /// The box now, pixels.

@@ -81,8 +81,7 @@ impl TrackerConfig {
         self.motion.validate()?;
         self.cost.validate()?;
         self.appearance.validate()?;
-        within("tracker.camera_motion.min_people", self.camera_motion.min_people, 2, 1000)?;
-        within("tracker.camera_motion.min_people_zoom", self.camera_motion.min_people_zoom, self.camera_motion.min_people, 1000)
+        within("tracker.camera_motion.min_people", self.camera_motion.min_people, 2, 1000)
     }
 }
 
@@ -256,7 +255,7 @@ impl Tracker {
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
             for (column, &d) in detections.iter().enumerate() {
-                if let Some(cost) = pair_cost(track, frame, d, look, &self.config.cost) {
+                if let Some(cost) = pair_cost(track, frame, d, look, self.now, &self.config.cost) {
                     self.candidates.push(Candidate { row, column, cost });
                 }
             }
@@ -363,14 +362,16 @@ impl Observed<'_> {
 }
 
 /// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch.
-fn pair_cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, config: &CostConfig) -> Option<f32> {
+fn pair_cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seconds, config: &CostConfig) -> Option<f32> {
     let (predicted, detected) = (track.bbox(), frame.detections[d].bbox);
     let overlap = cost::overlap(&predicted, &detected, look.buffer);
     if overlap >= 1.0 {
         return None;
     }
-    let reach = predicted.height;
-    let mut total = config.overlap * overlap + config.position * cost::position(&predicted, &detected, reach) + config.size * cost::size(&predicted, &detected);
+    let mut total = config.overlap * overlap
+        + config.position * cost::position(&predicted, &detected)
+        + config.size * cost::size(&predicted, &detected)
+        + config.absence * (now - track.seen).f32();
     if let Some(distance) = frame.embeddings.get(d).and_then(|view| track.appearance.distance(view)) {
         // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
         total += config.appearance * (cost::appearance(distance, config.appearance_scale) - 0.5);
