@@ -78,7 +78,7 @@ fn appearance_decides_where_places_do_not() {
     let mut ids = Vec::new();
     for i in 0..40 {
         let x = if i < 20 { 10.0 * (i as f32 - 20.0) - 10.0 } else { 10.0 * (20.0 - i as f32) - 10.0 };
-        let mut people = vec![(person(300.0 + x, 200.0, 0.9), look(0)), (person(300.0 - x, 200.0, 0.9), look(1))];
+        let mut people = [(person(300.0 + x, 200.0, 0.9), look(0)), (person(300.0 - x, 200.0, 0.9), look(1))];
         if i % 2 == 1 {
             people.reverse();
         }
