@@ -42,9 +42,15 @@ fn id_at(events: &[Value], frame: u64, x: f64, y: f64, reach: f64) -> u64 {
 /// (some leave and come back), and three whom nobody hides for long, at the places where they stand in two far frames.
 #[test]
 fn people_of_the_sample_clip_are_counted_and_keep_their_identities() {
-    let dir = tempfile::tempdir().unwrap();
-    let (events, _) = track(dir.path(), &[]);
-    let all = frames(&events);
+    for precision in ["fp32", "int8"] {
+        let dir = tempfile::tempdir().unwrap();
+        let (events, _) = track(dir.path(), &["--precision", precision]);
+        check_people(&events);
+    }
+}
+
+fn check_people(events: &[Value]) {
+    let all = frames(events);
     assert_eq!(all.len(), 400);
     let per_frame: f64 = all.iter().map(|e| e["tracks"].as_array().unwrap().len() as f64).sum::<f64>() / 400.0;
     assert!((4.5..8.5).contains(&per_frame), "{per_frame:.1} people a frame; about six are to be seen");
@@ -59,7 +65,7 @@ fn people_of_the_sample_clip_are_counted_and_keep_their_identities() {
         ("in black", [(41, 619.0, 324.0), (121, 598.0, 196.0), (281, 641.0, 209.0)]),
         ("in jeans", [(121, 664.0, 202.0), (281, 127.0, 214.0), (381, 676.0, 307.0)]),
     ] {
-        let ids = places.map(|(frame, x, y)| id_at(&events, frame, x, y, 15.0));
+        let ids = places.map(|(frame, x, y)| id_at(events, frame, x, y, 15.0));
         assert!(ids.iter().all(|id| *id == ids[0]), "the person {name} is {ids:?}");
     }
 }
