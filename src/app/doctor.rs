@@ -87,9 +87,9 @@ fn models(r: &mut Report, runtime: &Runtime) {
     let options = SessionOptions { device: Device::Cpu, threads: 1 };
     for precision in [Precision::Fp32, Precision::Int8] {
         let config = DetectorConfig { precision, ..DetectorConfig::default() };
-        describe(r, runtime, "detector", Detector::open(runtime, &config, options).map(|d| d.path().to_path_buf()));
+        describe(r, runtime, "detector", Detector::open(runtime, &config, options).map(|d| d.model().path().to_path_buf()));
     }
-    describe(r, runtime, "embedder", Embedder::open(runtime, &EmbedderConfig::default(), options).map(|e| e.path().to_path_buf()));
+    describe(r, runtime, "embedder", Embedder::open(runtime, &EmbedderConfig::default(), options).map(|e| e.model().path().to_path_buf()));
 }
 
 fn describe(r: &mut Report, runtime: &Runtime, what: &str, path: Result<std::path::PathBuf, InferError>) {

@@ -14,11 +14,11 @@ use crate::pipeline::{People, Progress, Summary};
 /// Logs which models run where.
 pub fn models(people: &People, embedder: Option<&Embedder>) {
     match people {
-        People::Network(d) => tracing::info!(model = %d.path().display(), provider = %d.provider(), "detector"),
+        People::Network(d) => tracing::info!(model = %d.model().path().display(), provider = %d.model().provider(), "detector"),
         People::Given(frames) => tracing::info!(frames = frames.len(), "detections from a file"),
     }
     match embedder {
-        Some(e) => tracing::info!(model = %e.path().display(), provider = %e.provider(), dimension = e.dimension(), "embedder"),
+        Some(e) => tracing::info!(model = %e.model().path().display(), provider = %e.model().provider(), dimension = e.dimension(), "embedder"),
         None => tracing::info!("no embedder: people are told apart by motion only"),
     }
 }

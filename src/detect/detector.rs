@@ -13,7 +13,7 @@ use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::Image;
-use crate::infer::{Device, InferError, Model, PixelFormat, Provider, Runtime, SessionOptions, tensor};
+use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
 /// The detector shipped with the product, and its int8 twin.
@@ -233,19 +233,9 @@ impl Detector {
         &self.scaling
     }
 
-    /// Where it really runs.
-    pub fn provider(&self) -> Provider {
-        self.model.provider()
-    }
-
-    /// The model file.
-    pub fn path(&self) -> &Path {
-        self.model.path()
-    }
-
-    /// Total time spent inside ONNX Runtime.
-    pub fn busy(&self) -> Duration {
-        self.model.busy()
+    /// The opened model: its file, provider, metadata, and the time spent inside it.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 }
 

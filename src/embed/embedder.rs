@@ -1,14 +1,13 @@
 //! The embedder: a shared-weight tower that maps a person's crop to the unit sphere (Koch et al. 2015; Schroff et al. 2015).
 
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::path::PathBuf;
 
 use ndarray::{Array2, Array4, Axis, Ix2};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
-use crate::infer::{InferError, Model, PixelFormat, Provider, Runtime, SessionOptions, tensor};
+use crate::infer::{InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
 /// Which embedder, and what it looks at.
@@ -111,18 +110,8 @@ impl Embedder {
         self.dimension
     }
 
-    /// Where it really runs.
-    pub fn provider(&self) -> Provider {
-        self.model.provider()
-    }
-
-    /// The model file.
-    pub fn path(&self) -> &Path {
-        self.model.path()
-    }
-
-    /// Total time spent inside ONNX Runtime.
-    pub fn busy(&self) -> Duration {
-        self.model.busy()
+    /// The opened model: its file, provider, metadata, and the time spent inside it.
+    pub fn model(&self) -> &Model {
+        &self.model
     }
 }

@@ -183,7 +183,7 @@ impl Pipeline {
         let people = detector?;
         scaled?;
         decoded?;
-        let detector_time = if let People::Network(d) = &people { d.busy() } else { Duration::ZERO };
+        let detector_time = if let People::Network(d) = &people { d.model().busy() } else { Duration::ZERO };
         let (p, count) = (&progress, |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed));
         Ok(Summary {
             frames: count(&p.frames),
@@ -191,7 +191,7 @@ impl Pipeline {
             people: count(&p.people),
             dropped: count(&p.dropped),
             wall: started.elapsed(),
-            inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.busy()),
+            inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.model().busy()),
             stages: vec![
                 ("decode", p.decode.busy()),
                 ("scale", p.scale.busy()),
