@@ -1,6 +1,6 @@
 //! The command line of twintrack.
 
-use std::io::IsTerminal as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -39,8 +39,8 @@ fn main() -> ExitCode {
         Command::Eval(args) => evaluate::run(&args).map(print),
         Command::Doctor => {
             let (report, ok) = doctor::run();
-            print(report);
-            Ok(if ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+            let printed = print(report);
+            Ok(if ok { printed } else { ExitCode::FAILURE })
         }
         Command::Config => toml::to_string(&twintrack::config::Config::default()).map(print).map_err(Into::into),
     };
@@ -50,10 +50,15 @@ fn main() -> ExitCode {
     })
 }
 
-#[expect(clippy::print_stdout, reason = "the command's answer")]
+/// Prints the command's answer. A reader who has gone (`twintrack doctor | head -1`) is no error.
 fn print(text: String) -> ExitCode {
-    println!("{}", text.trim_end());
-    ExitCode::SUCCESS
+    match writeln!(std::io::stdout(), "{}", text.trim_end()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            eprintln!("error: cannot write to standard output: {e}");
+            ExitCode::FAILURE
+        }
+        _ => ExitCode::SUCCESS,
+    }
 }
 
 /// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.

@@ -172,3 +172,26 @@ fn wrong_usage_exits_2() {
     fails(&mut twintrack(), 2, &["Usage"]);
     fails(twintrack().args(["track", "x.mp4", "--device", "gpu"]), 2, &["cuda:N"]);
 }
+
+#[test]
+fn a_reader_who_goes_away() {
+    for args in [vec!["doctor"], vec!["config"], vec!["track", "--quiet", "CLIP"]] {
+        let mut child = twintrack()
+            .args(args.iter().map(|a| if *a == "CLIP" { clip().into_os_string() } else { a.into() }))
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        let out = child.wait_with_output().unwrap();
+        assert!(out.status.code().is_some() && !text(&out.stderr).contains("panicked"), "{args:?}: {}", text(&out.stderr));
+    }
+}
+
+#[test]
+fn a_full_disk_under_an_answer() {
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let out = twintrack().arg("config").stdout(full).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("cannot write to standard output"), "{}", text(&out.stderr));
+}
