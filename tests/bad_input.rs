@@ -195,3 +195,23 @@ fn a_full_disk_under_an_answer() {
     assert_eq!(out.status.code(), Some(1));
     assert!(text(&out.stderr).contains("cannot write to standard output"), "{}", text(&out.stderr));
 }
+
+#[test]
+fn an_output_that_is_the_input() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = dir.path().join("clip.mp4");
+    std::fs::copy(clip(), &copy).unwrap();
+    for option in ["--output", "--mot", "--video", "--save-detections"] {
+        fails(track(&copy).arg(option).arg(&copy), 1, &["clip.mp4", "is an input", "another name"]);
+    }
+    assert_eq!(std::fs::metadata(&copy).unwrap().len(), std::fs::metadata(clip()).unwrap().len(), "the input was harmed");
+    let one = dir.path().join("one.txt");
+    fails(track(&copy).arg("--output").arg(&one).arg("--mot").arg(&one), 1, &["one.txt", "another output"]);
+}
+
+#[test]
+fn a_part_beyond_the_end() {
+    fails(track(&clip()).args(["--start", "1000"]), 1, &["pets2009-s2l1.mp4", "no frame", "--start"]);
+    fails(track(&clip()).args(["--frame-rate", "0"]), 2, &["from 0.01"]);
+    fails(track(&clip()).args(["--start", "-3"]), 2, &[]);
+}

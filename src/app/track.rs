@@ -83,7 +83,7 @@ pub struct TrackArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     recorded_at: Option<Timestamp>,
     /// Frames a second of a folder of pictures.
-    #[arg(long, value_name = "FPS", value_parser = clap::value_parser!(f64))]
+    #[arg(long, value_name = "FPS", value_parser = parse_rate)]
     frame_rate: Option<f64>,
     /// Id of this run in events (UUID); a new one when not given.
     #[arg(long, value_name = "UUID")]
@@ -104,6 +104,10 @@ fn parse_precision(s: &str) -> Result<Precision, String> {
 
 fn parse_seconds(s: &str) -> Result<f64, String> {
     s.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0).ok_or_else(|| "a number of seconds, zero or more".into())
+}
+
+fn parse_rate(s: &str) -> Result<f64, String> {
+    s.parse().ok().filter(|v: &f64| (0.01..=1000.0).contains(v)).ok_or_else(|| "frames a second, from 0.01 to 1000".into())
 }
 
 fn parse_time(s: &str) -> Result<Timestamp, String> {
@@ -141,13 +145,14 @@ fn configure(args: &TrackArgs) -> Result<Config> {
 }
 
 async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
+    spare_inputs(args)?;
     let options = SourceOptions {
         camera: args.camera.clone(),
         start: Seconds(args.start),
         duration: args.duration.map(Seconds),
         recorded_at: args.recorded_at,
         pixels_optional: args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
-        frame_rate: args.frame_rate.filter(|r| *r > 0.0),
+        frame_rate: args.frame_rate,
     };
     let source = source::open(&args.input, &options)?;
     let info = source.info().clone();
@@ -180,10 +185,27 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         let _ = d.await; // aborted on purpose
     }
     let summary = result?;
+    if summary.frames == 0 && !summary.interrupted {
+        bail!("{} has no frame between {} s and the end asked for; check --start and --duration", source::without_password(&args.input), args.start);
+    }
     if !args.quiet {
         eprintln!("{}", show::summary(&summary));
     }
     Ok(summary)
+}
+
+/// Refuses to write over what is read, and two outputs to one file.
+fn spare_inputs(args: &TrackArgs) -> Result<()> {
+    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
+    let inputs = [Some(PathBuf::from(&args.input)), args.detections.clone(), args.config.clone()];
+    let mut taken: Vec<PathBuf> = inputs.iter().flatten().map(|p| real(p)).collect();
+    for path in [Some(&args.output), args.mot.as_ref(), args.video.as_ref(), args.save_detections.as_ref()].into_iter().flatten() {
+        if path != Path::new("-") && !path.starts_with("/dev") && taken.contains(&real(path)) {
+            bail!("cannot write to {}: it is an input or another output of this very command; give it another name", path.display());
+        }
+        taken.push(real(path));
+    }
+    Ok(())
 }
 
 /// The first Ctrl-C (or SIGTERM) stops the input; what is under way comes out and files are finished. The second ends at once.

@@ -7,4 +7,4 @@ pub mod timeline;
 #[cfg(feature = "video")]
 pub mod video;
 
-pub use source::{Source, SourceError, SourceInfo, SourceOptions, open};
+pub use source::{Source, SourceError, SourceInfo, SourceOptions, open, without_password};
