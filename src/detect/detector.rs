@@ -16,6 +16,8 @@ use crate::frame::Image;
 use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
+/// Longest side of an input whose size nobody asked for, pixels.
+const LONGEST_SIDE: usize = 768;
 /// The detector shipped with the product, and its int8 twin.
 const SHIPPED: &str = "person_detector.onnx";
 const SHIPPED_INT8: &str = "person_detector.int8.onnx";
@@ -157,7 +159,7 @@ impl Scaling {
     /// Where a frame of `frame` (width, height) pixels lies in the input.
     pub fn letterbox(&self, frame: (u32, u32)) -> Letterbox {
         let input = match self.size {
-            InputSize::Auto => Letterbox::natural_input(frame, 768, self.step),
+            InputSize::Auto => Letterbox::natural_input(frame, LONGEST_SIDE, self.step),
             InputSize::Fixed(w, h) => (w, h),
         };
         Letterbox::fit(frame, input, self.stretch)

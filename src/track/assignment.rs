@@ -20,7 +20,6 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct Assignment {
     group_of_row: Vec<usize>,
-    group_of_column: Vec<usize>,
     order: Vec<usize>,
     rows: Vec<usize>,
     columns: Vec<usize>,
@@ -52,7 +51,7 @@ impl Assignment {
         pairs
     }
 
-    /// Numbers the connected groups of rows and columns; returns how many there are.
+    /// Numbers the connected groups by their rows (a column without a row matters to nobody); returns how many there are.
     fn connect(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> usize {
         let mut parent: Vec<usize> = (0..rows + columns).collect();
         fn root(parent: &mut [usize], mut i: usize) -> usize {
@@ -69,14 +68,13 @@ impl Assignment {
         let mut number = vec![NONE; rows + columns];
         let mut groups = 0;
         self.group_of_row.clear();
-        self.group_of_column.clear();
-        for i in 0..rows + columns {
+        for i in 0..rows {
             let r = root(&mut parent, i);
             if number[r] == NONE {
                 number[r] = groups;
                 groups += 1;
             }
-            if i < rows { self.group_of_row.push(number[r]) } else { self.group_of_column.push(number[r]) }
+            self.group_of_row.push(number[r]);
         }
         groups
     }

@@ -64,6 +64,13 @@ impl Track {
         self.last = detection;
     }
 
+    /// Believes the track, and gives it the next id, which is counted on.
+    pub fn confirm(&mut self, next_id: &mut u64) {
+        self.state = TrackState::Confirmed;
+        self.id = *next_id;
+        *next_id += 1;
+    }
+
     /// The predicted or, after a detection, the filtered box; pixels.
     pub fn bbox(&self) -> BBox {
         self.filter.bbox()

@@ -173,9 +173,7 @@ impl Tracker {
 
     /// Ends every track, as when the stream ends.
     pub fn finish(&mut self) -> Vec<EndedTrack> {
-        let mut ended: Vec<EndedTrack> = self.tracks.drain(..).filter(|t| t.id != 0).map(EndedTrack::from).collect();
-        ended.sort_by_key(|t| t.id);
-        ended
+        ended(self.tracks.drain(..))
     }
 
     /// How many tracks have been confirmed so far.
@@ -226,17 +224,17 @@ impl Tracker {
     /// Match: sure detections to all tracks, looked at twice, then unsure ones to the tracks still seen a moment ago.
     /// Returns for each track its detection.
     fn match_all(&mut self, frame: &Observed<'_>, order: &[usize]) -> Vec<Option<usize>> {
-        let config = self.config.clone();
+        let (sure_from, cost) = (self.config.sure, self.config.cost.clone());
         let mut matched = vec![None; self.tracks.len()];
         let mut taken = vec![false; frame.detections.len()];
-        let (sure, unsure): (Vec<usize>, Vec<usize>) = order.iter().partition(|&&d| frame.detections[d].confidence >= config.sure);
+        let (sure, unsure): (Vec<usize>, Vec<usize>) = order.iter().partition(|&&d| frame.detections[d].confidence >= sure_from);
         let believed = |t: &Track| t.state != TrackState::Tentative;
         type Eligible = fn(&Track) -> bool;
         let rounds: [(&[usize], Look, Eligible); 4] = [
-            (&sure, Look { buffer: config.cost.buffer, limit: config.cost.limit }, believed),
-            (&sure, Look { buffer: config.cost.second_buffer, limit: config.cost.limit }, believed),
-            (&unsure, Look { buffer: config.cost.buffer, limit: config.cost.unsure_limit }, |t| t.state == TrackState::Confirmed),
-            (&sure, Look { buffer: config.cost.buffer, limit: config.cost.limit }, |t| t.state == TrackState::Tentative),
+            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, believed),
+            (&sure, Look { buffer: cost.second_buffer, limit: cost.limit }, believed),
+            (&unsure, Look { buffer: cost.buffer, limit: cost.unsure_limit }, |t| t.state == TrackState::Confirmed),
+            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, |t| t.state == TrackState::Tentative),
         ];
         for (detections, look, eligible) in rounds {
             let tracks: Vec<usize> = (0..self.tracks.len()).filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])).collect();
@@ -277,9 +275,7 @@ impl Tracker {
             if t.state == TrackState::Lost {
                 t.state = TrackState::Confirmed;
             } else if t.state == TrackState::Tentative && t.hits >= self.config.confirm_hits {
-                t.state = TrackState::Confirmed;
-                t.id = self.next_id;
-                self.next_id += 1;
+                t.confirm(&mut self.next_id);
             }
             frame.teach(t, d, &self.config.appearance);
         }
@@ -296,9 +292,7 @@ impl Tracker {
             let mut track = Track::new(detection, self.now, &self.config.motion);
             frame.teach(&mut track, d, &self.config.appearance);
             if self.config.confirm_hits <= 1 {
-                track.state = TrackState::Confirmed;
-                track.id = self.next_id;
-                self.next_id += 1;
+                track.confirm(&mut self.next_id);
             }
             self.tracks.push(track);
         }
@@ -311,9 +305,7 @@ impl Tracker {
             let allowed = if t.state == TrackState::Tentative { config.keep_tentative } else { config.keep_lost };
             (now - t.seen).0 <= allowed
         };
-        let mut ended: Vec<EndedTrack> = self.tracks.extract_if(.., |t| !keep(t)).filter(|t| t.id != 0).map(EndedTrack::from).collect();
-        ended.sort_by_key(|t| t.id);
-        ended
+        ended(self.tracks.extract_if(.., |t| !keep(t)))
     }
 
     fn output(&self) -> Vec<TrackOutput> {
@@ -334,6 +326,13 @@ impl Tracker {
         tracks.sort_by_key(|t| t.id);
         tracks
     }
+}
+
+/// What remains of the believed ones among these tracks, by id.
+fn ended(tracks: impl Iterator<Item = Track>) -> Vec<EndedTrack> {
+    let mut ended: Vec<EndedTrack> = tracks.filter(|t| t.id != 0).map(EndedTrack::from).collect();
+    ended.sort_by_key(|t| t.id);
+    ended
 }
 
 /// How one round of matching looks: how far boxes are grown, and what a pair may cost.
