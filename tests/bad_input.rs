@@ -19,6 +19,7 @@ fn fails(command: &mut Command, code: i32, parts: &[&str]) -> Output {
         assert_eq!(stderr.matches("error: ").count(), 1, "one message: {stderr}");
         assert!(stderr.starts_with("error: "), "nothing else: {stderr}");
     }
+    assert!(stderr.matches("os error").count() <= 1, "the cause is said twice: {stderr}");
     parts.iter().for_each(|p| assert!(stderr.contains(p), "'{p}' is missing from: {stderr}"));
     out
 }
