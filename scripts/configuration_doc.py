@@ -15,11 +15,17 @@ sections = [  # section, file, struct
     ("", "src/config.rs", "Config"),
     ("detector", "src/detect/detector.rs", "DetectorConfig"),
     ("embedder", "src/embed/embedder.rs", "EmbedderConfig"),
-    ("tracker", "src/track/tracker.rs", "TrackerConfig"),
+    ("tracker", "src/track/config.rs", "TrackerConfig"),
     ("tracker.motion", "src/track/motion.rs", "MotionConfig"),
     ("tracker.cost", "src/track/cost.rs", "CostConfig"),
     ("tracker.appearance", "src/track/appearance.rs", "AppearanceConfig"),
     ("tracker.camera_motion", "src/track/camera_motion.rs", "CameraMotionConfig"),
+    ("tracker.reidentify", "src/track/reidentify.rs", "ReidentifyConfig"),
+    ("tracker.scenery", "src/track/scenery.rs", "SceneryConfig"),
+    ("offline", "src/track/offline.rs", "OfflineConfig"),
+    ("offline.tracklets", "src/track/offline.rs", "TrackletConfig"),
+    ("offline.fill", "src/track/interpolate.rs", "InterpolateConfig"),
+    ("identity", "src/track/people.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
 ]
 toml = subprocess.run([program, "config"], check=True, capture_output=True, text=True).stdout

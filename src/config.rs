@@ -1,6 +1,7 @@
 //! The configuration: each room's own struct under its name. Every key has a default; `docs/configuration.md` lists them.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -11,6 +12,9 @@ use crate::infer::Device;
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::track::TrackerConfig;
+use crate::track::head::{Head, HeadTable};
+use crate::track::offline::OfflineConfig;
+use crate::track::people::IdentityConfig;
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
@@ -26,6 +30,10 @@ pub struct Config {
     pub embedder: EmbedderConfig,
     /// The tracker.
     pub tracker: TrackerConfig,
+    /// What is done once a whole recording is known (`track --offline`, `refine`).
+    pub offline: OfflineConfig,
+    /// Identities beyond the life of a track.
+    pub identity: IdentityConfig,
     /// What is written.
     pub output: OutputConfig,
 }
@@ -49,6 +57,14 @@ pub enum ConfigError {
         /// Where and what.
         reason: String,
     },
+    /// The association head it names cannot be used.
+    #[error("cannot use the association head {}: {reason}", path.display())]
+    Head {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// A value is out of range.
     #[error("the configuration is wrong: {0}")]
     Range(#[from] OutOfRange),
@@ -61,8 +77,12 @@ impl Config {
     /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let config: Config = toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), reason: e.to_string().trim().to_string() })?;
+        let mut config: Config = toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), reason: e.to_string().trim().to_string() })?;
         config.validate()?;
+        if let Some(head) = &config.tracker.head_file {
+            // Beside the configuration, unless its path says otherwise.
+            config.tracker.head = Some(Arc::new(read_head(&path.parent().unwrap_or(Path::new("")).join(head))?));
+        }
         Ok(config)
     }
 
@@ -75,6 +95,9 @@ impl Config {
         self.detector.validate()?;
         self.embedder.validate()?;
         self.tracker.validate()?;
+        self.offline.validate()?;
+        self.identity.validate()?;
+        self.output.validate()?;
         // The detector must let through what the tracker wants to see.
         within("detector.confidence", self.detector.confidence, 0.0, self.tracker.unsure)?;
         Ok(())
@@ -84,6 +107,13 @@ impl Config {
     pub fn threads(&self) -> usize {
         if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
     }
+}
+
+fn read_head(path: &Path) -> Result<Head, ConfigError> {
+    let wrong = |reason: String| ConfigError::Head { path: path.into(), reason };
+    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let table: HeadTable = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    Head::new(&table).map_err(|e| wrong(e.to_string()))
 }
 
 #[cfg(test)]
@@ -120,6 +150,16 @@ mod tests {
     fn a_value_out_of_range_is_told_with_its_range() {
         let e = read("[tracker]\nkeep_lost = -1.0").unwrap_err().to_string();
         assert!(e.contains("tracker.keep_lost = -1") && e.contains("from 0 to 3600"), "{e}");
+    }
+
+    #[test]
+    fn the_head_is_read_from_beside_the_configuration() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (config, head) = (dir.path().join("c.toml"), dir.path().join("head.json"));
+        std::fs::write(&config, "[tracker]\nhead_file = \"head.json\"\n").expect("written");
+        assert!(Config::read(&config).unwrap_err().to_string().contains("head.json"));
+        std::fs::write(&head, r#"{"schema":"twintrack.head/1","base":0.0,"trees":[[{"leaf":1.0}]]}"#).expect("written");
+        assert!(Config::read(&config).expect("valid").tracker.head.is_some());
     }
 
     #[test]

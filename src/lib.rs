@@ -21,6 +21,8 @@
 //! A room uses those on floors below it only; `tests/layering.rs` keeps it so.
 
 pub mod app;
+#[cfg(feature = "video")]
+pub mod camera_flow;
 pub mod config;
 pub mod detect;
 pub mod detection;
@@ -32,6 +34,7 @@ pub mod infer;
 pub mod mot_format;
 pub mod pipeline;
 pub mod range;
+pub mod refine;
 pub mod sink;
 pub mod source;
 pub mod time;

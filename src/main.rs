@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use twintrack::app::{doctor, evaluate, track};
+use twintrack::app::{doctor, evaluate, refine, track, tune};
 
 /// Streaming video pedestrian tracker: frames flow in, trajectories flow out.
 #[derive(Debug, Parser)]
@@ -21,7 +21,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Track(Box<track::TrackArgs>),
+    Refine(refine::RefineArgs),
     Eval(evaluate::EvalArgs),
+    Tune(tune::TuneArgs),
     /// Tell what this machine has, what is missing, and how to repair it.
     Doctor,
     /// Print the configuration with all its defaults (TOML).
@@ -36,7 +38,9 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
+        Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Eval(args) => evaluate::run(&args).map(print),
+        Command::Tune(args) => tune::run(&args).map(print),
         Command::Doctor => {
             let (report, ok) = doctor::run();
             let printed = print(report);

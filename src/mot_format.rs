@@ -47,6 +47,8 @@ pub struct SequenceInfo {
     pub image_dir: String,
     /// Ending of the pictures, `.jpg` by default.
     pub image_ext: String,
+    /// A video beside the folder that holds the pictures instead (key `video`, an addition of twintrack).
+    pub video: Option<PathBuf>,
     /// Frames per second.
     pub frame_rate: f64,
     /// Number of frames.
@@ -75,6 +77,7 @@ impl SequenceInfo {
             name: text_of("name", dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()),
             image_dir: text_of("imDir", "img1".into()),
             image_ext: text_of("imExt", ".jpg".into()),
+            video: values.get("video").map(PathBuf::from),
             frame_rate: number(&values, &path, "frameRate")?,
             length: number(&values, &path, "seqLength")?,
             width: number(&values, &path, "imWidth")?,

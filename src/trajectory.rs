@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::Frame;
 use crate::time::{Seconds, Timestamp};
+use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
 /// Version of the frame event.
@@ -55,7 +56,7 @@ pub struct FrameEvent {
 pub struct TrackEvent {
     /// Unique within run and camera, never used again.
     pub id: u64,
-    /// Confirmed, or lost (predicted, not seen).
+    /// Confirmed, lost (predicted, not seen), or interpolated (offline).
     pub state: TrackState,
     /// Left, top, width, height; pixels of the source frame.
     pub bbox: [f64; 4],
@@ -63,12 +64,18 @@ pub struct TrackEvent {
     pub confidence: f64,
     /// Seconds since the first detection.
     pub age: f64,
+    /// Seconds since the last detection; absent when seen in this frame.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub unseen: Option<f64>,
     /// How many detections it has had.
     pub hits: u32,
     /// Pixels per second.
     pub velocity: [f64; 2],
     /// Middle of the bottom edge, pixels.
     pub foot: [f64; 2],
+    /// Who this is beyond the track, where identities are asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub identity: Option<Identity>,
 }
 
 /// A track has ended.
@@ -116,9 +123,11 @@ impl TrackEvent {
             bbox: <[f32; 4]>::from(t.bbox).map(hundredths),
             confidence: thousandths(f64::from(t.confidence)),
             age: thousandths(t.age.0),
+            unseen: (t.state == TrackState::Lost).then(|| thousandths(t.unseen.0)),
             hits: t.hits,
             velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
             foot: [hundredths(foot.0), hundredths(foot.1)],
+            identity: t.identity.clone(),
         }
     }
 }
@@ -143,7 +152,7 @@ impl Chronicle {
     /// The event of a frame.
     pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
         self.start.get_or_insert(frame.pts);
-        for t in tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+        for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let path = self.paths.entry(t.id).or_default();
             if path.last().is_none_or(|p| frame.pts.0 - p[0] >= PATH_STEP.0 - 1e-9) {
                 let (x, y) = t.bbox.foot();

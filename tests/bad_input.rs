@@ -216,3 +216,47 @@ fn a_part_beyond_the_end() {
     fails(track(&clip()).args(["--frame-rate", "0"]), 2, &["from 0.01"]);
     fails(track(&clip()).args(["--start", "-3"]), 2, &[]);
 }
+
+#[test]
+fn refining_what_is_no_recording() {
+    let dir = tempfile::tempdir().unwrap();
+    let refine = |p: &Path| {
+        let mut c = twintrack();
+        c.arg("refine").arg(p);
+        c
+    };
+    fails(&mut refine(Path::new("/nowhere.jsonl")), 1, &["cannot read /nowhere.jsonl"]);
+    fails(&mut refine(&file(dir.path(), "a.jsonl", b"{\"hello\": 1}\n")), 1, &["a.jsonl, line 1", "not an event"]);
+    let event = |frame: u32, pts: f64, width: f64| {
+        format!(
+            "{{\"schema\":\"twintrack.trajectory/1\",\"run\":\"01936a1e-0000-7000-8000-000000000001\",\"camera\":\"a\",\"frame\":{frame},\"pts\":{pts},\"width\":9,\"height\":9,\
+             \"tracks\":[{{\"id\":1,\"state\":\"confirmed\",\"bbox\":[0,0,{width},4],\"confidence\":0.9,\"age\":0,\"hits\":1,\"velocity\":[0,0],\"foot\":[0,0]}}]}}\n"
+        )
+    };
+    let backwards = file(dir.path(), "b.jsonl", (event(1, 1.0, 4.0) + &event(2, 0.5, 4.0)).as_bytes());
+    fails(&mut refine(&backwards), 1, &["b.jsonl, line 2", "frame 2 of camera a", "not later"]);
+    fails(&mut refine(&file(dir.path(), "c.jsonl", event(1, 1.0, -4.0).as_bytes())), 1, &["c.jsonl, line 1", "box of track 1"]);
+    let good = file(dir.path(), "d.jsonl", event(1, 1.0, 4.0).as_bytes());
+    fails(refine(&good).arg("--output").arg(&good), 1, &["it is the input"]);
+    assert!(refine(&file(dir.path(), "empty.jsonl", b"")).output().unwrap().status.success(), "nothing refines to nothing");
+}
+
+#[test]
+fn tuning_without_what_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let tune = |more: &[&str]| {
+        let mut c = twintrack();
+        c.arg("tune").arg("--gt").arg(dir.path()).args(more).arg("--output").arg(dir.path().join("t.toml"));
+        c
+    };
+    fails(&mut tune(&[]), 1, &["holds no sequence"]);
+    let sequence = dir.path().join("s");
+    std::fs::create_dir_all(sequence.join("gt")).unwrap();
+    std::fs::write(sequence.join("gt/gt.txt"), "1,1,0,0,10,20,1,1,1\n").unwrap();
+    std::fs::write(sequence.join("seqinfo.ini"), "[Sequence]\nframeRate=10\nseqLength=2\nimWidth=100\nimHeight=100\n").unwrap();
+    fails(&mut tune(&[]), 1, &["sequence", "img1"]);
+    std::fs::create_dir_all(sequence.join("det")).unwrap();
+    std::fs::write(sequence.join("det/det.txt"), "1,-1,0,0,10,20,0.9\n").unwrap();
+    fails(&mut tune(&["--vary", "tracker.shoe_size=1..2"]), 1, &["no number 'tracker.shoe_size'", "docs/configuration.md"]);
+    fails(&mut tune(&["--vary", "tracker.keep_lost=2..1"]), 2, &["KEY=LOW..HIGH", "not a range"]);
+}

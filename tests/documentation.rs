@@ -11,6 +11,22 @@ fn the_default_configuration_file_is_the_default() {
 }
 
 #[test]
+fn every_preset_is_valid_and_changes_something_or_says_why_not() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir(repository("configs")).expect("a folder").flatten() {
+        let path = entry.path();
+        let config = Config::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let text = std::fs::read_to_string(&path).expect("readable");
+        if !path.ends_with("default.toml") {
+            assert_ne!(config, Config::default(), "{} changes nothing", path.display());
+            assert!(text.starts_with('#') && text.contains("IDF1"), "{} does not say on what numbers it was chosen", path.display());
+        }
+        seen += 1;
+    }
+    assert!(seen >= 5, "only {seen} configurations");
+}
+
+#[test]
 fn the_reference_page_lists_every_key_with_its_default() {
     let page = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
     let defaults = text(&run(twintrack().arg("config")).stdout);

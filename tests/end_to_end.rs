@@ -85,7 +85,7 @@ fn every_event_obeys_the_schema() {
     let states: BTreeSet<&str> = frames(&events).iter().flat_map(|e| e["tracks"].as_array().unwrap()).map(|t| t["state"].as_str().unwrap()).collect();
     assert_eq!(states, BTreeSet::from(["confirmed", "lost"]));
     let ended: Vec<&Value> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").collect();
-    assert!(!ended.is_empty() && ended.iter().all(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 1280)));
+    assert!(!ended.is_empty() && ended.iter().all(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 432)));
     assert_eq!(frames(&events)[10]["time"], "2009-06-01T12:00:01.000Z");
     // A validator that accepts anything would be no check.
     let mut broken = events[0].clone();
@@ -233,4 +233,68 @@ fn motion_alone_beats_the_peers_on_mot17() {
         let ours = all[measure].as_f64().unwrap();
         assert!(ours > has, "{measure} {ours:.2}, {peer} has {has}");
     }
+}
+
+#[test]
+fn offline_links_and_fills_and_refine_does_the_same_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("looks.toml");
+    std::fs::write(&config, "[output]\nembeddings = true\n").unwrap();
+    let online = dir.path().join("online.jsonl");
+    run(twintrack().arg("track").arg(clip()).args(["--quiet", "--duration", "12", "--run-id", RUN, "--output"]).arg(&online).arg("--config").arg(&config));
+    let video = dir.path().join("offline.mp4");
+    let (offline, mot) = track(dir.path(), &["--duration", "12", "--offline", "--video", video.to_str().unwrap()]);
+    let (refined, refined_mot) = (dir.path().join("refined.jsonl"), dir.path().join("refined.txt"));
+    run(twintrack().arg("refine").arg(&online).arg("--output").arg(&refined).arg("--mot").arg(&refined_mot));
+    let refined = json_lines(&std::fs::read_to_string(&refined).unwrap());
+
+    let schema: Value = serde_json::from_str(&std::fs::read_to_string(repository("schema/trajectory.schema.json")).unwrap()).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let online = json_lines(&std::fs::read_to_string(&online).unwrap());
+    let ids = |events: &[Value]| -> BTreeSet<u64> {
+        let tracks = frames(events).into_iter().flat_map(|e| e["tracks"].as_array().unwrap().clone());
+        tracks.map(|t| t["id"].as_u64().unwrap()).collect()
+    };
+    for events in [&offline, &refined] {
+        assert!(events.iter().all(|e| validator.is_valid(e)));
+        assert_eq!(frames(events).len(), 120);
+        let filled = frames(events).iter().flat_map(|e| e["tracks"].as_array().unwrap()).filter(|t| t["state"] == "interpolated").count();
+        assert!(filled > 10, "only {filled} boxes were filled in");
+        assert!(!events.iter().any(|e| e.get("embedding").is_some()), "embeddings were not asked for");
+        let ended: BTreeSet<u64> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").map(|e| e["id"].as_u64().unwrap()).collect();
+        assert_eq!(ended, ids(events), "every trajectory ends once, and none without having been");
+    }
+    assert!(ids(&refined).is_subset(&ids(&online)), "a trajectory has the id of its first track");
+    assert!(mot.lines().count() > frames(&offline).len() && std::fs::metadata(&video).unwrap().len() > 100_000);
+    assert_eq!(
+        std::fs::read_to_string(&refined_mot).unwrap().lines().count(),
+        frames(&refined).iter().map(|e| e["tracks"].as_array().unwrap().len()).sum::<usize>()
+    );
+}
+
+#[test]
+fn tune_writes_a_configuration_that_is_no_worse_where_it_was_tuned() {
+    let dir = tempfile::tempdir().unwrap();
+    let sequence = dir.path().join("gt/clip");
+    std::fs::create_dir_all(sequence.join("gt")).unwrap();
+    std::fs::create_dir_all(sequence.join("det")).unwrap();
+    std::fs::copy(repository("samples/pets2009-s2l1/gt/gt.txt"), sequence.join("gt/gt.txt")).unwrap();
+    std::fs::write(sequence.join("seqinfo.ini"), "[Sequence]\nframeRate=10\nseqLength=400\nimWidth=768\nimHeight=576\n").unwrap();
+    let detections = sequence.join("det/det.txt");
+    run(twintrack().arg("track").arg(clip()).args(["--quiet", "--no-embed", "--output", "/dev/null", "--save-detections"]).arg(&detections));
+    let tuned = dir.path().join("tuned.toml");
+    let tune = |more: &[&str]| {
+        text(&run(twintrack().args(["tune", "--trials", "40", "--gt"]).arg(dir.path().join("gt")).arg("--output").arg(&tuned).args(more)).stdout)
+    };
+    let report = tune(&["--vary", "tracker.keep_lost=0.2..6", "tracker.cost.limit=0.3..1"]);
+    let objective = |row: &str| {
+        let line = report.lines().find(|l| l.starts_with(row)).unwrap_or_else(|| panic!("no row {row} in\n{report}"));
+        let numbers: Vec<f64> = line.split_whitespace().skip(1).map(|v| v.parse().unwrap()).collect();
+        numbers[0] + numbers[5]
+    };
+    assert!(objective("best") >= objective("start"), "{report}");
+    assert!(report.contains("tracker.keep_lost") && report.contains("One sequence alone"));
+    let config = twintrack::config::Config::read(&tuned).unwrap();
+    assert!((0.2..=6.0).contains(&config.tracker.keep_lost));
+    assert_eq!(report, tune(&["--vary", "tracker.keep_lost=0.2..6", "tracker.cost.limit=0.3..1"]), "the same seed finds the same");
 }

@@ -12,19 +12,21 @@ const FLOORS: &[(&str, u32)] = &[
     ("source", 3),
     ("infer", 3),
     ("mot_format", 3),
+    ("camera_flow", 4),
     ("detect", 4),
     ("embed", 4),
     ("eval", 4),
     ("trajectory", 4),
-    ("sink", 5),
-    ("config", 6),
-    ("pipeline", 7),
+    ("refine", 5),
+    ("sink", 6),
+    ("config", 7),
+    ("pipeline", 8),
     ("app", 9),
     ("main", 10),
 ];
 /// On one floor, but one stands on the other: pictures come in MOTChallenge folders.
 const NEIGHBOURS: &[(&str, &str)] = &[("source", "mot_format")];
-const PURE: &[&str] = &["geometry", "time", "range", "frame", "detection", "track", "mot_format", "eval", "trajectory"];
+const PURE: &[&str] = &["geometry", "time", "range", "frame", "detection", "track", "mot_format", "eval", "trajectory", "refine"];
 const IMPURE_CRATES: &[&str] = &["opencv::", "ort::", "tokio::", "std::time::Instant", "std::thread"];
 
 fn files(dir: &Path, out: &mut Vec<PathBuf>) {

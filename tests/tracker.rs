@@ -54,11 +54,80 @@ fn a_hidden_person_is_lost_then_found_again() {
 fn a_person_gone_too_long_ends_and_the_next_gets_a_new_id() {
     let mut t = tracker();
     (0..5).for_each(|_| drop(see(&mut t, &[person(100.0, 200.0, 0.9)])));
-    let ended: Vec<_> = (0..25).flat_map(|_| see(&mut t, &[]).ended).collect();
+    let ended: Vec<_> = (0..40).flat_map(|_| see(&mut t, &[]).ended).collect();
     assert_eq!(ended.iter().map(|e| (e.id, e.hits)).collect::<Vec<_>>(), [(1, 5)]);
     assert!((ended[0].span.1.0 - 0.4).abs() < 1e-6);
     see(&mut t, &[person(100.0, 200.0, 0.9)]);
     assert_eq!(confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)])), [2]);
+}
+
+/// A walk of ten frames, then nobody for `away` seconds, then somebody at `x` who looks like this for two frames: the id.
+fn comes_back(away: f64, x: f32, look: [f32; 2]) -> u64 {
+    let mut t = tracker();
+    let see = |t: &mut Tracker, x: f32, look: [f32; 2]| {
+        let looks = Embeddings::all(Array2::from_shape_vec((1, 2), look.to_vec()).unwrap());
+        t.update(&[person(x, 200.0, 0.9)], &looks, FRAME).unwrap()
+    };
+    (0..10).for_each(|_| drop(see(&mut t, 100.0, [1.0, 0.0])));
+    (0..(away * 10.0) as usize).for_each(|_| drop(t.update(&[], &Embeddings::none(), FRAME).unwrap()));
+    see(&mut t, x, look);
+    confirmed(&see(&mut t, x, look))[0]
+}
+
+#[test]
+fn a_lost_person_is_known_again_by_looks_if_he_could_have_walked_there() {
+    assert_eq!(comes_back(4.0, 300.0, [1.0, 0.0]), 1, "two heights away after four seconds");
+    assert_eq!(comes_back(4.0, 300.0, [0.0, 1.0]), 2, "somebody else");
+    assert_eq!(comes_back(4.0, 2000.0, [1.0, 0.0]), 2, "nobody walks that far");
+    assert_eq!(comes_back(8.0, 300.0, [1.0, 0.0]), 2, "too long ago");
+}
+
+#[test]
+fn a_pan_told_from_the_pixels_keeps_everybody() {
+    let two = |shift: f32| [person(200.0 + shift, 200.0, 0.9), person(260.0 + shift, 200.0, 0.9)];
+    let ids_after = |told: bool| {
+        let config = TrackerConfig { camera_motion: twintrack::track::CameraMotionConfig { from_boxes: false, ..Default::default() }, ..Default::default() };
+        let mut t = Tracker::new(config);
+        (0..10).for_each(|_| drop(see(&mut t, &two(0.0))));
+        // The camera swings by exactly the distance between the two.
+        if told {
+            t.camera_moved(&twintrack::geometry::Affine { shift: [60.0, 0.0], ..twintrack::geometry::Affine::IDENTITY });
+        }
+        let u = see(&mut t, &two(60.0));
+        let of = |x: f32| u.tracks.iter().find(|t| (t.bbox.center().0 - x).abs() < 1.0).map(|t| t.id);
+        (of(260.0), of(320.0))
+    };
+    assert_eq!(ids_after(true), (Some(1), Some(2)));
+    assert_ne!(ids_after(false), (Some(1), Some(2)), "without being told it cannot know");
+}
+
+#[test]
+fn a_sign_is_shown_no_longer_than_it_takes_to_know_it_and_a_person_there_is() {
+    let mut t = tracker();
+    let sign = person(100.0, 100.0, 0.65);
+    let config = TrackerConfig { scenery: twintrack::track::scenery::SceneryConfig { confidence: 0.7, ..Default::default() }, ..Default::default() };
+    let mut with_sign = Tracker::new(config);
+    let shown = (0..100).filter(|_| !see(&mut with_sign, &[sign]).tracks.is_empty()).count();
+    assert!((30..50).contains(&shown), "shown for {shown} of 100 frames");
+    // It is known again after it was hidden for a while.
+    (0..40).for_each(|_| drop(see(&mut with_sign, &[])));
+    assert!((0..20).all(|_| see(&mut with_sign, &[sign]).tracks.is_empty()));
+    let standing = person(100.0, 100.0, 0.9);
+    assert_eq!((0..100).filter(|_| !see(&mut t, &[standing]).tracks.is_empty()).count(), 99, "a person may stand still");
+}
+
+#[test]
+fn a_learned_head_decides_in_place_of_the_weights() {
+    let head = |leaf: f32| {
+        let text = format!(r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[[{{"leaf":{leaf}}}]]}}"#);
+        std::sync::Arc::new(twintrack::track::head::Head::new(&serde_json::from_str(&text).unwrap()).unwrap())
+    };
+    let ids = |leaf: f32| {
+        let mut t = Tracker::new(TrackerConfig { head: Some(head(leaf)), confirm_hits: 1, ..TrackerConfig::default() });
+        (0..10).flat_map(|_| confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)]))).collect::<BTreeSet<u64>>().len()
+    };
+    assert_eq!(ids(3.0), 1, "always the same person");
+    assert_eq!(ids(-3.0), 10, "never the same person");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `twintrack eval`: HOTA, CLEAR MOT and identity measures of results against ground truth.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Args, ValueEnum};
@@ -25,12 +25,42 @@ pub struct EvalArgs {
     json: bool,
 }
 
+/// Whose rules apply.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Rules {
+pub enum Rules {
+    /// 2D MOT 2015: no distractors.
     Mot15,
+    /// MOT16.
     Mot16,
+    /// MOT17.
     Mot17,
+    /// MOT20: non-motorised vehicles are distractors too.
     Mot20,
+}
+
+impl From<Rules> for Benchmark {
+    fn from(rules: Rules) -> Self {
+        match rules {
+            Rules::Mot15 => Benchmark::Mot15,
+            Rules::Mot16 => Benchmark::Mot16,
+            Rules::Mot17 => Benchmark::Mot17,
+            Rules::Mot20 => Benchmark::Mot20,
+        }
+    }
+}
+
+/// The folders in `dir` that hold ground truth, by name.
+///
+/// # Errors
+/// When it cannot be read or holds none.
+pub fn sequences(dir: &Path) -> Result<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let mut sequences: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join("gt/gt.txt").is_file()).collect();
+    sequences.sort();
+    if sequences.is_empty() {
+        return Err(EvalError::Layout(format!("{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)", dir.display())).into());
+    }
+    Ok(sequences)
 }
 
 /// Evaluates; returns what is to be printed.
@@ -38,18 +68,8 @@ enum Rules {
 /// # Errors
 /// When a folder holds no sequences, or a file is missing or malformed.
 pub fn run(args: &EvalArgs) -> Result<String> {
-    let benchmark = match args.benchmark {
-        Rules::Mot15 => Benchmark::Mot15,
-        Rules::Mot16 => Benchmark::Mot16,
-        Rules::Mot17 => Benchmark::Mot17,
-        Rules::Mot20 => Benchmark::Mot20,
-    };
-    let entries = std::fs::read_dir(&args.gt).with_context(|| format!("cannot read the folder {}", args.gt.display()))?;
-    let mut sequences: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join("gt/gt.txt").is_file()).collect();
-    sequences.sort();
-    if sequences.is_empty() {
-        return Err(EvalError::Layout(format!("{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)", args.gt.display())).into());
-    }
+    let benchmark = args.benchmark.into();
+    let sequences = sequences(&args.gt)?;
     let mut counts = Vec::new();
     let mut rows: Vec<Scores> = Vec::new();
     for dir in &sequences {

@@ -2,5 +2,7 @@
 
 pub mod doctor;
 pub mod evaluate;
+pub mod refine;
 pub mod show;
 pub mod track;
+pub mod tune;

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::show;
+use crate::app::{refine, show};
 use crate::config::Config;
 use crate::detect::{Detector, InputSize, Precision};
 use crate::detection::Detection;
@@ -21,9 +21,11 @@ use crate::pipeline::{People, Pipeline, Progress, Summary};
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
+use crate::sink::recorder::Recorder;
 use crate::source::{self, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
 use crate::track::Tracker;
+use crate::track::people::People as KnownPeople;
 use crate::trajectory::{Chronicle, RunId};
 
 /// Follow the people in a video, a folder of pictures, or a camera.
@@ -58,6 +60,10 @@ pub struct TrackArgs {
     /// Tell people apart by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
+    /// Wait for the end of the recording, then link tracks over the whole of it and fill their gaps: better identities,
+    /// nothing comes out before.
+    #[arg(long)]
+    offline: bool,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
@@ -156,6 +162,9 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     };
     let source = source::open(&args.input, &options)?;
     let info = source.info().clone();
+    if args.offline && info.live {
+        bail!("--offline needs an end, which a camera does not have; record to a file, or leave out --offline");
+    }
     let session = SessionOptions { device: config.device, threads: config.threads() };
     let people = match &args.detections {
         Some(path) => People::Given(read_detections(path)?),
@@ -165,13 +174,23 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     show::models(&people, embedder.as_ref());
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
+    let recorder = Recorder::default();
+    let mut sinks = sinks(args, &config, &info)?;
+    let mut after: Vec<Box<dyn Sink>> = Vec::new();
+    if args.offline {
+        after = std::mem::replace(&mut sinks, vec![Box::new(recorder.clone())]);
+    }
+    if let Some(path) = &args.save_detections {
+        sinks.push(Box::new(MotText::create(path, What::Detections, &config.output)?));
+    }
     let pipeline = Pipeline {
         source,
         people,
         embedder,
-        tracker: Tracker::new(config.tracker.clone()),
-        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), config.output.embeddings),
-        sinks: sinks(args, &config, &info)?,
+        tracker: Tracker::new(if args.offline { config.offline.tracklets.tracker(&config.tracker) } else { config.tracker.clone() }),
+        known: KnownPeople::new(config.identity.clone()),
+        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), config.output.embeddings || args.offline),
+        sinks,
         output: config.output.clone(),
         stop: stop.clone(),
         progress: progress.clone(),
@@ -190,6 +209,16 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     }
     if !args.quiet {
         eprintln!("{}", show::summary(&summary));
+    }
+    if args.offline {
+        let recording = recorder.take();
+        let refined = refine::refined(&recording, &config);
+        let pictures = if args.video.is_some() { Some(source::open(&args.input, &options)?) } else { None };
+        refine::deliver(&refined, &mut after, pictures)?;
+        after.iter_mut().try_for_each(|s| s.finish())?;
+        if !args.quiet {
+            eprintln!("{}", refine::told(&recording, &refined));
+        }
     }
     Ok(summary)
 }
@@ -226,10 +255,8 @@ async fn stop_on_signal(stop: CancellationToken) {
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
     sinks.push(Box::new(JsonLines::create(&args.output, info.live, config.output.ended)?));
-    for (path, what) in [(&args.mot, What::Tracks), (&args.save_detections, What::Detections)] {
-        if let Some(path) = path {
-            sinks.push(Box::new(MotText::create(path, what)?));
-        }
+    if let Some(path) = &args.mot {
+        sinks.push(Box::new(MotText::create(path, What::Tracks, &config.output)?));
     }
     if let Some(path) = &args.video {
         sinks.push(annotated(path, info)?);
@@ -247,8 +274,11 @@ fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
     bail!("cannot write the video {}: this program was built without the feature `video`", path.display())
 }
 
-/// Detections by frame. Detectors of MOTChallenge with scores of other scales are clamped to [0, 1].
-fn read_detections(path: &Path) -> Result<BTreeMap<u64, Vec<Detection>>> {
+/// Detections by frame. Confidences of MOTChallenge detectors with other scales are clamped to [0, 1].
+///
+/// # Errors
+/// When the file cannot be read, or a line is no detection.
+pub fn read_detections(path: &Path) -> Result<BTreeMap<u64, Vec<Detection>>> {
     let mut by_frame: BTreeMap<u64, Vec<Detection>> = BTreeMap::new();
     let mut clamped = 0;
     for row in mot_format::read_rows(path)? {

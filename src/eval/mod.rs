@@ -7,6 +7,7 @@ pub mod hota;
 pub mod identity;
 pub mod report;
 pub mod sequence;
+pub mod tune;
 
 pub use report::{Scores, combine, score};
-pub use sequence::{Benchmark, EvalError, Sequence};
+pub use sequence::{Aligned, Benchmark, EvalError, Sequence};

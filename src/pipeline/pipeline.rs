@@ -14,12 +14,15 @@ use crate::detect::{Detector, Letterbox};
 use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::frame::Frame;
+use crate::geometry::Affine;
 use crate::infer::InferError;
+use crate::pipeline::camera_watch::CameraWatch;
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, Outcome};
 use crate::sink::{Finished, OutputConfig, Sink, SinkError};
 use crate::source::{Source, SourceError};
 use crate::time::Seconds;
+use crate::track::people::People as KnownPeople;
 use crate::track::{TrackError, TrackState, Tracker};
 use crate::trajectory::{Chronicle, EndedEvent};
 
@@ -84,6 +87,8 @@ pub struct Pipeline {
     pub embedder: Option<Embedder>,
     /// Who follows them.
     pub tracker: Tracker,
+    /// Who knows them again after their tracks have ended.
+    pub known: KnownPeople,
     /// Who writes the events down.
     pub chronicle: Chronicle,
     /// Where the events go.
@@ -99,16 +104,19 @@ pub struct Pipeline {
 /// A frame scaled for the detector, where there is one.
 struct Scaled {
     frame: Frame,
+    camera: Option<Affine>,
     input: Option<(Array4<f32>, Letterbox)>,
 }
 
 struct Detected {
     frame: Frame,
+    camera: Option<Affine>,
     detections: Vec<Detection>,
 }
 
 struct Embedded {
     frame: Frame,
+    camera: Option<Affine>,
     detections: Vec<Detection>,
     embeddings: Embeddings,
 }
@@ -126,7 +134,7 @@ impl Pipeline {
     /// The first thing that went wrong.
     pub async fn run(self) -> Result<Summary, PipelineError> {
         let started = Instant::now();
-        let Pipeline { source, people, embedder, tracker, chronicle, sinks, output, stop, progress } = self;
+        let Pipeline { source, people, embedder, tracker, known, chronicle, sinks, output, stop, progress } = self;
         let live = source.info().live;
         let scaling = match &people {
             People::Network(d) => Some(d.scaling().clone()),
@@ -135,14 +143,16 @@ impl Pipeline {
 
         let (frames, decoded) = decode(source, live, stop.clone(), progress.clone());
         let p = progress.clone();
-        let (scaled, scale_done) = stage::transform("scale", scaling, frames, move |scaling, frame: Frame| {
+        let watch = CameraWatch::new(tracker.config().camera_motion.from_pixels);
+        let (scaled, scale_done) = stage::transform("scale", (scaling, watch), frames, move |(scaling, watch), frame: Frame| {
             p.scale.time(|| {
-                let Some(scaling) = scaling else { return Ok(Scaled { frame, input: None }) };
+                let camera = watch.next(&frame);
+                let Some(scaling) = scaling else { return Ok(Scaled { frame, camera, input: None }) };
                 let image = frame.image.as_ref().ok_or_else(|| no_pixels(&frame))?;
                 let letterbox = scaling.letterbox((frame.width, frame.height));
                 let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
                 scaling.write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
-                Ok(Scaled { frame, input: Some((input, letterbox)) })
+                Ok(Scaled { frame, camera, input: Some((input, letterbox)) })
             })
         });
         let p = progress.clone();
@@ -156,7 +166,7 @@ impl Pipeline {
                     (People::Network(_), None) => return Err(no_pixels(&s.frame)),
                 };
                 p.detections.fetch_add(detections.len() as u64, Ordering::Relaxed);
-                Ok(Detected { frame: s.frame, detections })
+                Ok(Detected { frame: s.frame, camera: s.camera, detections })
             })
         });
         let p = progress.clone();
@@ -166,10 +176,10 @@ impl Pipeline {
                     Some(e) => e.embed(d.frame.image.as_ref().ok_or_else(|| no_pixels(&d.frame))?, &d.detections)?,
                     None => Embeddings::none(),
                 };
-                Ok(Embedded { frame: d.frame, detections: d.detections, embeddings })
+                Ok(Embedded { frame: d.frame, camera: d.camera, detections: d.detections, embeddings })
             })
         });
-        let (told, tracked) = follow(tracker, chronicle, output, embedded, progress.clone());
+        let (told, tracked) = follow(tracker, known, chronicle, output, embedded, progress.clone());
         let written = write(sinks, told, progress.clone());
 
         // The sinks' error comes first: the stages before only notice that nobody takes their items.
@@ -239,6 +249,7 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
 /// Associates, on the async runtime: it computes for microseconds and never blocks.
 fn follow(
     mut tracker: Tracker,
+    mut known: KnownPeople,
     mut chronicle: Chronicle,
     output: OutputConfig,
     mut input: mpsc::Receiver<Embedded>,
@@ -247,14 +258,21 @@ fn follow(
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
     let task = tokio::spawn(async move {
         let mut last: Option<Seconds> = None;
-        while let Some(Embedded { frame, detections, embeddings }) = input.recv().await {
+        while let Some(Embedded { frame, camera, detections, embeddings }) = input.recv().await {
             let told = progress.track.time(|| {
                 let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
                 last = Some(frame.pts);
+                if let Some(map) = camera {
+                    tracker.camera_moved(&map);
+                }
                 let update = tracker.update(&detections, &embeddings, elapsed);
                 let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
                 progress.people.store(tracker.confirmed(), Ordering::Relaxed);
-                update.tracks.retain(|t| output.lost || t.state == TrackState::Confirmed);
+                update.tracks.retain(|t| output.shows(t.unseen.0));
+                for t in update.tracks.iter_mut().filter(|t| t.state == TrackState::Confirmed) {
+                    t.identity = known.identify(t.id, t.hits, tracker.look(t.id), frame.pts);
+                }
+                update.ended.iter().for_each(|t| known.ended(t.id));
                 let event = chronicle.frame(&frame, &update.tracks);
                 let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
                 Ok::<_, PipelineError>(Told { frame: Some(Finished { frame, detections, event }), ended })

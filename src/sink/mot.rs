@@ -1,15 +1,15 @@
-//! MOTChallenge text: results (the seen tracks of every frame) or detections.
+//! MOTChallenge text: results (the tracks of every frame that are seen or were a moment ago) or detections.
 
 use std::path::Path;
 
 use crate::mot_format;
-use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
-use crate::track::TrackState;
+use crate::sink::sink::{Finished, LineWriter, OutputConfig, Sink, SinkError};
 
 /// Writes `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 pub struct MotText {
     out: LineWriter,
     what: What,
+    output: OutputConfig,
 }
 
 /// What the lines are.
@@ -26,8 +26,8 @@ impl MotText {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub fn create(path: &Path, what: What) -> Result<Self, SinkError> {
-        Ok(MotText { out: LineWriter::create(path, false)?, what })
+    pub fn create(path: &Path, what: What, output: &OutputConfig) -> Result<Self, SinkError> {
+        Ok(MotText { out: LineWriter::create(path, false)?, what, output: output.clone() })
     }
 }
 
@@ -36,7 +36,7 @@ impl Sink for MotText {
         let mut lines = String::new();
         match self.what {
             What::Tracks => {
-                for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+                for t in event.tracks.iter().filter(|t| self.output.coasts(t.unseen.unwrap_or(0.0))) {
                     mot_format::write_row(&mut lines, event.frame, t.id as i64, t.bbox.map(|v| v as f32), t.confidence as f32);
                 }
             }

@@ -54,7 +54,7 @@ impl Overlay {
 
     fn draw(&mut self, image: &Image, event: &FrameEvent) -> Result<Mat, opencv::Error> {
         let mut mat = mat_of(image)?;
-        for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+        for t in event.tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);
             self.trails.entry(t.id).or_default().push_back((event.pts, foot));
         }
@@ -81,7 +81,7 @@ impl Overlay {
 
 fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::Error> {
     let [l, top, w, h] = t.bbox.map(|v| v.round() as i32);
-    let thickness = if t.state == TrackState::Lost { 1 } else { (2.0 * scale).round() as i32 };
+    let thickness = if t.state != TrackState::Confirmed { 1 } else { (2.0 * scale).round() as i32 };
     imgproc::rectangle(mat, Rect::new(l, top, w, h), color(t.id), thickness, imgproc::LINE_AA, 0)?;
     let label = t.id.to_string();
     let mut baseline = 0;

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::detection::Detection;
 use crate::frame::Frame;
+use crate::range::{OutOfRange, within};
 use crate::trajectory::{EndedEvent, FrameEvent};
 
 /// A frame when everything is known of it.
@@ -51,6 +52,9 @@ pub trait Sink: Send {
 pub struct OutputConfig {
     /// Also write believed tracks that are not seen in a frame, at their predicted place, as state `lost`.
     pub lost: bool,
+    /// Write them in any case, and into MOTChallenge files, while they have been unseen for at most this long, seconds: the
+    /// detector missed them, they did not go. Higher bridges longer misses, and shows people longer who have gone.
+    pub coast: f64,
     /// Also write an event when a track ends, with its path.
     pub ended: bool,
     /// Add the averaged embedding to the event of a track's end.
@@ -59,7 +63,27 @@ pub struct OutputConfig {
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        OutputConfig { lost: false, ended: true, embeddings: false }
+        OutputConfig { lost: false, coast: 0.1, ended: true, embeddings: false }
+    }
+}
+
+impl OutputConfig {
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        within("output.coast", self.coast, 0.0, 3600.0)
+    }
+
+    /// Whether a track is written that has been unseen for so long (zero when it is seen).
+    pub fn shows(&self, unseen: f64) -> bool {
+        self.lost || self.coasts(unseen)
+    }
+
+    /// Whether a track unseen for so long counts as still there.
+    pub fn coasts(&self, unseen: f64) -> bool {
+        unseen <= self.coast + 1e-6
     }
 }
 

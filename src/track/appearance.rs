@@ -21,7 +21,7 @@ pub struct AppearanceConfig {
 
 impl Default for AppearanceConfig {
     fn default() -> Self {
-        AppearanceConfig { memory: 0.9, max_covered: 0.3, min_confidence: 0.4 }
+        AppearanceConfig { memory: 0.86, max_covered: 0.28, min_confidence: 0.4 }
     }
 }
 
@@ -62,17 +62,39 @@ impl Appearance {
         if self.mean.len() != view.len() {
             return None;
         }
-        let cosine: f32 = match view.as_slice() {
-            Some(v) => dot(&self.mean, v),
-            None => self.mean.iter().zip(view).map(|(m, v)| m * v).sum(),
-        };
-        Some((1.0 - cosine).clamp(0.0, 2.0))
+        Some(away(&self.mean, view))
+    }
+
+    /// Cosine distance to another track's look; `None` unless both are known.
+    pub fn between(&self, other: &Appearance) -> Option<f32> {
+        if other.mean.is_empty() { None } else { self.distance(ArrayView1::from(other.mean.as_slice())) }
+    }
+
+    /// Takes over what another track knew of the same person, where this one knows nothing.
+    pub fn join(&mut self, earlier: Appearance) {
+        if self.mean.is_empty() {
+            *self = earlier;
+        }
+    }
+
+    /// Whether anything has been learnt.
+    pub fn is_known(&self) -> bool {
+        !self.mean.is_empty()
     }
 
     /// The average, a unit vector; empty when nothing has been learnt.
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
+}
+
+/// Cosine distance of two unit vectors, in [0, 2].
+fn away(known: &[f32], view: ArrayView1<'_, f32>) -> f32 {
+    let cosine: f32 = match view.as_slice() {
+        Some(v) => dot(known, v),
+        None => known.iter().zip(view).map(|(m, v)| m * v).sum(),
+    };
+    (1.0 - cosine).clamp(0.0, 2.0)
 }
 
 /// Inner product in eight lanes, which the compiler turns into vector instructions.

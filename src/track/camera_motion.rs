@@ -16,13 +16,16 @@ pub struct CameraMotionConfig {
     /// Estimate the camera's shift from the boxes. Keeps identities where the camera pans, shakes or drives, and changes
     /// little where it stands.
     pub from_boxes: bool,
+    /// Estimate shift, turn and zoom from the pixels too, by optical flow, where there are pixels; it rests while the camera
+    /// stands still.
+    pub from_pixels: bool,
     /// Fewer matched people than this tell nothing: no correction is made. Higher trusts only a crowd.
     pub min_people: usize,
 }
 
 impl Default for CameraMotionConfig {
     fn default() -> Self {
-        CameraMotionConfig { from_boxes: true, min_people: 3 }
+        CameraMotionConfig { from_boxes: true, from_pixels: true, min_people: 3 }
     }
 }
 
@@ -56,6 +59,41 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
     Some(Affine { shift: [x, y], ..Affine::IDENTITY })
 }
 
+/// A point (x, y) before and after, pixels.
+pub type Pair = ([f32; 2], [f32; 2]);
+
+/// The similarity (shift, turn, zoom) that takes the first points to the second, agreed on by most of them: least squares with
+/// Tukey's weights, as above. `None` when there are too few, or no agreement.
+pub fn similarity(pairs: &[Pair]) -> Option<Affine> {
+    if pairs.len() < 8 {
+        return None;
+    }
+    let way = |axis: usize| median(pairs.iter().map(|(a, b)| b[axis] - a[axis]).collect());
+    let mut map = Affine { shift: [way(0), way(1)], ..Affine::IDENTITY };
+    let mut agreed = 0.0;
+    for _ in 0..10 {
+        let errors: Vec<f32> = pairs.iter().map(|(a, b)| distance(map.apply(a[0], a[1]), *b)).collect();
+        let cut = (4.685 * 1.4826 * median(errors.clone())).max(0.5);
+        let weights: Vec<f32> = errors.iter().map(|e| (1.0 - (e / cut).powi(2)).max(0.0).powi(2)).collect();
+        agreed = weights.iter().sum();
+        if agreed < 4.0 {
+            return None;
+        }
+        let mean = |of: &dyn Fn(&Pair) -> f32| pairs.iter().zip(&weights).map(|(p, w)| of(p) * w).sum::<f32>() / agreed;
+        let (ax, ay, bx, by) = (mean(&|p| p.0[0]), mean(&|p| p.0[1]), mean(&|p| p.1[0]), mean(&|p| p.1[1]));
+        let spread = mean(&|(a, _)| (a[0] - ax).powi(2) + (a[1] - ay).powi(2)).max(1e-6);
+        let cos = mean(&|(a, b)| (a[0] - ax) * (b[0] - bx) + (a[1] - ay) * (b[1] - by)) / spread;
+        let sin = mean(&|(a, b)| (a[0] - ax) * (b[1] - by) - (a[1] - ay) * (b[0] - bx)) / spread;
+        map = Affine { linear: [cos, -sin, sin, cos], shift: [bx - cos * ax + sin * ay, by - sin * ax - cos * ay] };
+    }
+    // Half of the points must say so, or it is the people who move.
+    (agreed >= 0.35 * pairs.len() as f32 && (0.7..1.4).contains(&map.scale())).then_some(map)
+}
+
+fn distance(a: (f32, f32), b: [f32; 2]) -> f32 {
+    (a.0 - b[0]).hypot(a.1 - b[1])
+}
+
 /// The middle value; 0 of nothing.
 fn median(mut values: Vec<f32>) -> f32 {
     if values.is_empty() {
@@ -68,6 +106,18 @@ fn median(mut values: Vec<f32>) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_similarity_is_found_among_people_who_walk() {
+        let map = |x: f32, y: f32| [1.02 * x - 0.03 * y + 5.0, 0.03 * x + 1.02 * y - 3.0];
+        let still = (0..30).map(|i| ((37 * i % 320) as f32, (53 * i % 240) as f32)).map(|(x, y)| ([x, y], map(x, y)));
+        let walking = (0..10).map(|i| ([10.0 * i as f32, 100.0], [10.0 * i as f32 + 25.0, 110.0]));
+        let pairs: Vec<_> = still.chain(walking).collect();
+        let found = similarity(&pairs).expect("most agree");
+        let ((x, y), [ex, ey]) = (found.apply(200.0, 100.0), map(200.0, 100.0));
+        assert!((x - ex).abs() < 0.05 && (y - ey).abs() < 0.05, "{found:?}");
+        assert_eq!(similarity(&pairs[..5]), None);
+    }
 
     fn moved_by(dx: f32, dy: f32, people: usize) -> Vec<(BBox, BBox)> {
         (0..people)

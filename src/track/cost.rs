@@ -42,15 +42,15 @@ impl Default for CostConfig {
     fn default() -> Self {
         CostConfig {
             overlap: 1.0,
-            position: 0.15,
-            size: 0.65,
-            appearance: 0.6,
-            appearance_scale: 0.35,
-            absence: 0.04,
+            position: 0.11,
+            size: 0.98,
+            appearance: 1.6,
+            appearance_scale: 0.29,
+            absence: 0.058,
             buffer: 0.3,
             second_buffer: 0.55,
-            limit: 0.87,
-            unsure_limit: 0.7,
+            limit: 0.69,
+            unsure_limit: 0.93,
         }
     }
 }

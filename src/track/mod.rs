@@ -6,12 +6,21 @@
 pub mod appearance;
 pub mod assignment;
 pub mod camera_motion;
+pub mod config;
 pub mod cost;
+pub mod flow;
+pub mod head;
+pub mod interpolate;
 pub mod motion;
+pub mod offline;
+pub mod people;
+pub mod reidentify;
+pub mod scenery;
 #[expect(clippy::module_inception, reason = "a track is this module's central thing")]
 pub mod track;
 pub mod tracker;
 
 pub use camera_motion::CameraMotionConfig;
+pub use config::TrackerConfig;
 pub use track::{EndedTrack, TrackState};
-pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker, TrackerConfig};
+pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker};

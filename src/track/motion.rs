@@ -33,7 +33,7 @@ pub struct MotionConfig {
 
 impl Default for MotionConfig {
     fn default() -> Self {
-        MotionConfig { measurement_noise: 0.045, position_noise: 0.1, velocity_noise: 0.7, velocity_memory: 1.4, size_memory: 0.5, confidence_scaling: 1.0 }
+        MotionConfig { measurement_noise: 0.043, position_noise: 0.19, velocity_noise: 0.62, velocity_memory: 2.9, size_memory: 0.46, confidence_scaling: 3.8 }
     }
 }
 
@@ -180,6 +180,23 @@ impl BoxFilter {
     /// The velocity of the centre, pixels per second.
     pub fn velocity(&self) -> (f32, f32) {
         (self.coordinates[0].rate, self.coordinates[1].rate)
+    }
+
+    /// How badly this filter, brought to a moment, meets another that came to it backwards in time: the negative logarithm of
+    /// a Student t density (4 degrees of freedom, forgiving outliers) over value and rate, in heights; for place and for size.
+    pub fn meet(&self, backward: &BoxFilter) -> (f32, f32) {
+        const FREEDOM: f32 = 4.0;
+        let h = (self.bbox().height * backward.bbox().height).sqrt();
+        let one = |i: usize| {
+            let (a, b) = (&self.coordinates[i], &backward.coordinates[i]);
+            // Backwards in time the rate has the other sign, and so has its covariance with the value.
+            let (value, rate) = ((a.value - b.value) / h, (a.rate + b.rate) / h);
+            let [p, c, v] = [a.var[0] + b.var[0], a.var[1] - b.var[1], a.var[2] + b.var[2]].map(|v| v / (h * h));
+            let determinant = (p * v - c * c).max(1e-12);
+            let squared = (v * value * value - 2.0 * c * value * rate + p * rate * rate) / determinant;
+            0.5 * (FREEDOM + 2.0) * (squared / FREEDOM).ln_1p() + 0.5 * determinant.ln()
+        };
+        (one(0) + one(1), one(2) + one(3))
     }
 
     /// The standard deviation of the predicted centre (x, y), pixels.

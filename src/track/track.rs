@@ -7,6 +7,7 @@ use crate::geometry::BBox;
 use crate::time::Seconds;
 use crate::track::appearance::Appearance;
 use crate::track::motion::{BoxFilter, MotionConfig};
+use crate::track::scenery::{SceneryConfig, Stillness};
 
 /// Where a track stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -18,6 +19,8 @@ pub enum TrackState {
     Confirmed,
     /// Believed, and not seen in the current frame.
     Lost,
+    /// Not seen, but filled in afterwards between two frames in which it was (offline only).
+    Interpolated,
 }
 
 /// A track under way.
@@ -37,8 +40,14 @@ pub struct Track {
     pub seen: Seconds,
     /// How many detections it has had.
     pub hits: u32,
+    /// Its first box.
+    pub first: BBox,
     /// Its last detection.
     pub last: Detection,
+    /// How still it has been.
+    pub still: Stillness,
+    /// Taken for scenery: not shown.
+    pub scenery: bool,
 }
 
 impl Track {
@@ -52,13 +61,17 @@ impl Track {
             born: now,
             seen: now,
             hits: 1,
+            first: detection.bbox,
             last: detection,
+            still: Stillness::new(detection.bbox, detection.confidence, now),
+            scenery: false,
         }
     }
 
     /// Takes a detection as this person's.
-    pub fn see(&mut self, detection: Detection, now: Seconds, motion: &MotionConfig) {
+    pub fn see(&mut self, detection: Detection, now: Seconds, motion: &MotionConfig, scenery: &SceneryConfig) {
         self.filter.update(detection.bbox, detection.confidence, motion);
+        self.still.see(detection.bbox, detection.confidence, now, scenery);
         self.seen = now;
         self.hits += 1;
         self.last = detection;
@@ -69,6 +82,29 @@ impl Track {
         self.state = TrackState::Confirmed;
         self.id = *next_id;
         *next_id += 1;
+    }
+
+    /// Gives up identity and memory to another track; it is spent then.
+    pub fn take_identity(&mut self) -> Track {
+        let old = self.clone();
+        self.id = 0;
+        self.hits = 0;
+        old
+    }
+
+    /// True once the identity was given away.
+    pub fn is_spent(&self) -> bool {
+        self.hits == 0
+    }
+
+    /// Goes on as the person of `old`, who had been lost.
+    pub fn resume(&mut self, old: Track) {
+        self.state = TrackState::Confirmed;
+        self.id = old.id;
+        self.born = old.born;
+        self.first = old.first;
+        self.hits += old.hits;
+        self.appearance.join(old.appearance);
     }
 
     /// The predicted or, after a detection, the filtered box; pixels.

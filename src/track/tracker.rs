@@ -4,86 +4,21 @@
 //! ones after (Zhang et al. 2022, ByteTrack), overlap of grown boxes looked at twice (Yang et al. 2023, C-BIoU), and
 //! appearance distance beside position and size in the cost (Leal-Taixé et al. 2016).
 
-use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::detection::{Detection, Embeddings};
 use crate::geometry::{Affine, BBox};
-use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 use crate::track::appearance::AppearanceConfig;
 use crate::track::assignment::{Assignment, Candidate};
-use crate::track::camera_motion::{self, CameraMotionConfig};
-use crate::track::cost::{self, CostConfig};
-use crate::track::motion::MotionConfig;
+use crate::track::camera_motion;
+use crate::track::config::TrackerConfig;
+use crate::track::cost;
+use crate::track::head::Features;
+use crate::track::people::Identity;
+use crate::track::reidentify;
+use crate::track::scenery::Scenery;
 use crate::track::track::{EndedTrack, Track, TrackState};
-
-/// Everything that decides identities. Times are in seconds, so any frame rate works with one setting.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrackerConfig {
-    /// Detections from this confidence on are sure: matched first, and able to start a track. In [0, 1].
-    pub sure: f32,
-    /// Detections below this confidence are ignored; those between it and `sure` only continue tracks. In [0, 1].
-    pub unsure: f32,
-    /// A new track needs a detection at least this confident. Higher starts fewer false tracks, later.
-    pub birth: f32,
-    /// Detections a track needs before it is believed and shown. Higher shows fewer false tracks, later.
-    pub confirm_hits: u32,
-    /// A track not yet believed is dropped when unseen for this long, seconds.
-    pub keep_tentative: f64,
-    /// A believed track is kept, unseen, for this long, seconds. Higher bridges longer occlusions, but may give an old
-    /// identity to a newcomer.
-    pub keep_lost: f64,
-    /// A detection that overlaps a track seen in this frame by more than this IoU starts no new track, in (0, 1].
-    pub duplicate: f32,
-    /// Motion of people.
-    pub motion: MotionConfig,
-    /// The association cost.
-    pub cost: CostConfig,
-    /// Memory of appearance.
-    pub appearance: AppearanceConfig,
-    /// Motion of the camera.
-    pub camera_motion: CameraMotionConfig,
-}
-
-impl Default for TrackerConfig {
-    fn default() -> Self {
-        TrackerConfig {
-            sure: 0.5,
-            unsure: 0.25,
-            birth: 0.5,
-            confirm_hits: 2,
-            keep_tentative: 0.25,
-            keep_lost: 2.0,
-            duplicate: 0.7,
-            motion: MotionConfig::default(),
-            cost: CostConfig::default(),
-            appearance: AppearanceConfig::default(),
-            camera_motion: CameraMotionConfig::default(),
-        }
-    }
-}
-
-impl TrackerConfig {
-    /// Refuses values outside their ranges.
-    ///
-    /// # Errors
-    /// The first such value.
-    pub fn validate(&self) -> Result<(), OutOfRange> {
-        share("tracker.unsure", self.unsure)?;
-        within("tracker.sure", self.sure, self.unsure, 1.0)?;
-        within("tracker.birth", self.birth, self.sure, 1.0)?;
-        within("tracker.confirm_hits", self.confirm_hits, 1, 100)?;
-        within("tracker.keep_tentative", self.keep_tentative, 0.0, 60.0)?;
-        within("tracker.keep_lost", self.keep_lost, 0.0, 3600.0)?;
-        share("tracker.duplicate", self.duplicate)?;
-        self.motion.validate()?;
-        self.cost.validate()?;
-        self.appearance.validate()?;
-        within("tracker.camera_motion.min_people", self.camera_motion.min_people, 2, 1000)
-    }
-}
 
 /// Why an update was refused. The tracker is as it was before.
 #[derive(Debug, Error, PartialEq)]
@@ -114,10 +49,14 @@ pub struct TrackOutput {
     pub confidence: f32,
     /// Time since its first detection.
     pub age: Seconds,
+    /// Time since its last detection; zero when seen in this frame.
+    pub unseen: Seconds,
     /// How many detections it has had.
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: (f32, f32),
+    /// Who this is beyond the track, where [`crate::track::people`] has said so.
+    pub identity: Option<Identity>,
 }
 
 /// What a frame did to the tracks.
@@ -139,12 +78,25 @@ pub struct Tracker {
     next_id: u64,
     assignment: Assignment,
     candidates: Vec<Candidate>,
+    scenery: Scenery,
+    /// The camera's motion since the frame before has been told.
+    camera_known: bool,
 }
 
 impl Tracker {
     /// A tracker that has seen nothing yet.
     pub fn new(config: TrackerConfig) -> Self {
-        Tracker { config, tracks: Vec::new(), now: Seconds::ZERO, started: false, next_id: 1, assignment: Assignment::default(), candidates: Vec::new() }
+        Tracker {
+            config,
+            tracks: Vec::new(),
+            now: Seconds::ZERO,
+            started: false,
+            next_id: 1,
+            assignment: Assignment::default(),
+            candidates: Vec::new(),
+            scenery: Scenery::default(),
+            camera_known: false,
+        }
     }
 
     /// Takes the detections of the next frame, `elapsed` after the one before (ignored for the first).
@@ -167,6 +119,7 @@ impl Tracker {
         let matched = self.match_all(&frame, &order);
         self.see(&frame, &matched);
         self.create(&frame, &order, &matched);
+        self.believe();
         let ended = self.delete();
         Ok(TrackUpdate { tracks: self.output(), ended })
     }
@@ -174,6 +127,16 @@ impl Tracker {
     /// Ends every track, as when the stream ends.
     pub fn finish(&mut self) -> Vec<EndedTrack> {
         ended(self.tracks.drain(..))
+    }
+
+    /// The averaged embedding of a believed track, a unit vector; empty when unknown.
+    pub fn look(&self, id: u64) -> &[f32] {
+        self.tracks.iter().find(|t| t.id == id).map_or(&[], |t| t.appearance.mean())
+    }
+
+    /// Its settings.
+    pub fn config(&self) -> &TrackerConfig {
+        &self.config
     }
 
     /// How many tracks have been confirmed so far.
@@ -202,7 +165,8 @@ impl Tracker {
 
     /// Tracks move with the camera, as far as the people all moved alike.
     fn compensate_camera(&mut self, frame: &Observed<'_>, order: &[usize], elapsed: Seconds) {
-        if !self.config.camera_motion.from_boxes || elapsed.0 <= 0.0 {
+        let known = std::mem::take(&mut self.camera_known);
+        if known || !self.config.camera_motion.from_boxes || elapsed.0 <= 0.0 {
             return;
         }
         let tracks: Vec<usize> = (0..self.tracks.len()).filter(|&t| self.tracks[t].state == TrackState::Confirmed).collect();
@@ -214,7 +178,12 @@ impl Tracker {
         }
     }
 
-    /// Moves every track by what the camera did since the frame before.
+    /// Tells what the camera did since the frame before, where that is known (from the pixels); before the update.
+    pub fn camera_moved(&mut self, map: &Affine) {
+        self.camera_known = true;
+        self.warp(map);
+    }
+
     fn warp(&mut self, map: &Affine) {
         for t in &mut self.tracks {
             t.filter.warp(map);
@@ -228,13 +197,14 @@ impl Tracker {
         let mut matched = vec![None; self.tracks.len()];
         let mut taken = vec![false; frame.detections.len()];
         let (sure, unsure): (Vec<usize>, Vec<usize>) = order.iter().partition(|&&d| frame.detections[d].confidence >= sure_from);
-        let believed = |t: &Track| t.state != TrackState::Tentative;
-        type Eligible = fn(&Track) -> bool;
-        let rounds: [(&[usize], Look, Eligible); 4] = [
-            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, believed),
-            (&sure, Look { buffer: cost.second_buffer, limit: cost.limit }, believed),
-            (&unsure, Look { buffer: cost.buffer, limit: cost.unsure_limit }, |t| t.state == TrackState::Confirmed),
-            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, |t| t.state == TrackState::Tentative),
+        let (now, keep_lost) = (self.now, self.config.keep_lost);
+        let believed = move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
+        type Eligible<'a> = &'a dyn Fn(&Track) -> bool;
+        let rounds: [(&[usize], Look, Eligible<'_>); 4] = [
+            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, &believed),
+            (&sure, Look { buffer: cost.second_buffer, limit: cost.limit }, &believed),
+            (&unsure, Look { buffer: cost.buffer, limit: cost.unsure_limit }, &|t| t.state == TrackState::Confirmed),
+            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, &|t| t.state == TrackState::Tentative),
         ];
         for (detections, look, eligible) in rounds {
             let tracks: Vec<usize> = (0..self.tracks.len()).filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])).collect();
@@ -253,7 +223,7 @@ impl Tracker {
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
             for (column, &d) in detections.iter().enumerate() {
-                if let Some(cost) = pair_cost(track, frame, d, look, self.now, &self.config.cost) {
+                if let Some(cost) = pair_cost(track, frame, d, look, self.now, &self.config) {
                     self.candidates.push(Candidate { row, column, cost });
                 }
             }
@@ -271,14 +241,19 @@ impl Tracker {
                 }
                 continue;
             };
-            t.see(frame.detections[d], self.now, &self.config.motion);
+            t.see(frame.detections[d], self.now, &self.config.motion, &self.config.scenery);
             if t.state == TrackState::Lost {
                 t.state = TrackState::Confirmed;
-            } else if t.state == TrackState::Tentative && t.hits >= self.config.confirm_hits {
-                t.confirm(&mut self.next_id);
             }
             frame.teach(t, d, &self.config.appearance);
+            if t.still.is_scenery(self.now, &self.config.scenery) {
+                t.scenery = true;
+                self.scenery.remember(t.last.bbox, self.now);
+            } else {
+                t.scenery &= self.scenery.knows(&t.last.bbox);
+            }
         }
+        self.scenery.forget(self.now, &self.config.scenery);
     }
 
     /// Create: sure detections that nobody took start tentative tracks.
@@ -290,19 +265,40 @@ impl Tracker {
                 continue;
             }
             let mut track = Track::new(detection, self.now, &self.config.motion);
+            track.scenery = self.scenery.knows(&detection.bbox);
             frame.teach(&mut track, d, &self.config.appearance);
-            if self.config.confirm_hits <= 1 {
-                track.confirm(&mut self.next_id);
-            }
             self.tracks.push(track);
         }
+    }
+
+    /// Believe: a track seen often enough gets an id, its old one where it is somebody who was lost.
+    fn believe(&mut self) {
+        for t in 0..self.tracks.len() {
+            let track = &self.tracks[t];
+            if track.state != TrackState::Tentative || track.scenery || track.hits < self.config.confirm_hits || track.seen != self.now {
+                continue;
+            }
+            match reidentify::who(track, &self.tracks, &self.config.reidentify) {
+                Some(lost) => {
+                    let old = self.tracks[lost].take_identity();
+                    self.tracks[t].resume(old);
+                }
+                None => self.tracks[t].confirm(&mut self.next_id),
+            }
+        }
+        self.tracks.retain(|t| !t.is_spent());
     }
 
     /// Delete: tracks unseen for too long end.
     fn delete(&mut self) -> Vec<EndedTrack> {
         let (now, config) = (self.now, &self.config);
         let keep = |t: &Track| {
-            let allowed = if t.state == TrackState::Tentative { config.keep_tentative } else { config.keep_lost };
+            let allowed = match t.state {
+                TrackState::Tentative => config.keep_tentative,
+                // By looks a person is known again for longer than by motion.
+                _ if t.appearance.is_known() => config.keep_lost.max(config.reidentify.within),
+                _ => config.keep_lost,
+            };
             (now - t.seen).0 <= allowed
         };
         ended(self.tracks.extract_if(.., |t| !keep(t)))
@@ -312,15 +308,17 @@ impl Tracker {
         let mut tracks: Vec<TrackOutput> = self
             .tracks
             .iter()
-            .filter(|t| t.state != TrackState::Tentative)
+            .filter(|t| t.state != TrackState::Tentative && !t.scenery && (self.now - t.seen).0 <= self.config.keep_lost)
             .map(|t| TrackOutput {
                 id: t.id,
                 state: t.state,
                 bbox: if t.state == TrackState::Confirmed { t.last.bbox } else { t.bbox() },
                 confidence: t.last.confidence,
                 age: self.now - t.born,
+                unseen: self.now - t.seen,
                 hits: t.hits,
                 velocity: t.filter.velocity(),
+                identity: None,
             })
             .collect();
         tracks.sort_by_key(|t| t.id);
@@ -360,22 +358,25 @@ impl Observed<'_> {
     }
 }
 
-/// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch.
-fn pair_cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seconds, config: &CostConfig) -> Option<f32> {
+/// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch, or a learned head
+/// says that it is more likely somebody else.
+fn pair_cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seconds, config: &TrackerConfig) -> Option<f32> {
     let (predicted, detected) = (track.bbox(), frame.detections[d].bbox);
     let overlap = cost::overlap(&predicted, &detected, look.buffer);
     if overlap >= 1.0 {
         return None;
     }
-    let mut total = config.overlap * overlap
-        + config.position * cost::position(&predicted, &detected)
-        + config.size * cost::size(&predicted, &detected)
-        + config.absence * (now - track.seen).f32();
-    if let Some(distance) = frame.embeddings.get(d).and_then(|view| track.appearance.distance(view)) {
-        // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
-        total += config.appearance * (cost::appearance(distance, config.appearance_scale) - 0.5);
+    let (position, size, absence) = (cost::position(&predicted, &detected), cost::size(&predicted, &detected), (now - track.seen).f32());
+    let distance = frame.embeddings.get(d).and_then(|view| track.appearance.distance(view));
+    if let Some(head) = &config.head {
+        let (covered, confidence) = (frame.covered[d], frame.detections[d].confidence);
+        let p = head.probability(&Features { overlap, position, size, absence, appearance: distance.unwrap_or(-1.0), covered, confidence });
+        return (p > 0.5).then_some(2.0 * (1.0 - p) * look.limit);
     }
-    Some(total)
+    let config = &config.cost;
+    // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
+    let appearance = distance.map_or(0.0, |d| cost::appearance(d, config.appearance_scale) - 0.5);
+    Some(config.overlap * overlap + config.position * position + config.size * size + config.absence * absence + config.appearance * appearance)
 }
 
 /// For each detection the greatest share of it that another, standing nearer to the camera (lower foot), covers.

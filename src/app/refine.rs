@@ -1,0 +1,116 @@
+//! `twintrack refine`: trajectories made earlier, linked and filled with the whole recording in view.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::config::Config;
+use crate::refine::{Recording, frame_of};
+use crate::sink::jsonl::JsonLines;
+use crate::sink::mot::{MotText, What};
+use crate::sink::{Finished, Sink, SinkError};
+use crate::source::{Source, SourceError};
+
+/// Link tracks over a whole recording and fill their gaps.
+#[derive(Debug, Args)]
+pub struct RefineArgs {
+    /// Trajectories of `twintrack track` (JSON lines). With `output.embeddings = true` they carry looks, which help.
+    input: PathBuf,
+    /// Configuration (TOML): sections `offline`, `tracker.motion` and `output`.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Refined trajectories as JSON lines; `-` is standard output.
+    #[arg(short, long, value_name = "FILE", default_value = "-")]
+    output: PathBuf,
+    /// Also a MOTChallenge result file.
+    #[arg(long, value_name = "FILE")]
+    mot: Option<PathBuf>,
+    /// No summary.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the input is no file of events, or an output cannot be written.
+pub fn run(args: &RefineArgs) -> Result<()> {
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let same = |p: &Path| p.canonicalize().is_ok_and(|p| args.input.canonicalize().is_ok_and(|i| i == p));
+    if same(&args.output) || args.mot.as_deref().is_some_and(same) {
+        bail!("cannot write to {}: it is the input; give the output another name", args.input.display());
+    }
+    let recordings = Recording::read(&args.input)?;
+    if args.mot.is_some() && recordings.len() > 1 {
+        bail!("{} holds {} recordings (runs or cameras), a MOTChallenge file only one; leave out --mot", args.input.display(), recordings.len());
+    }
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::create(&args.output, false, config.output.ended)?)];
+    if let Some(path) = &args.mot {
+        sinks.push(Box::new(MotText::create(path, What::Tracks, &config.output)?));
+    }
+    for recording in &recordings {
+        let refined = refined(recording, &config);
+        if !args.quiet {
+            eprintln!("{}", told(recording, &refined));
+        }
+        deliver(&refined, &mut sinks, None)?;
+    }
+    sinks.iter_mut().try_for_each(|s| s.finish())?;
+    Ok(())
+}
+
+/// The recording refined, without what the configuration does not want written.
+pub fn refined(recording: &Recording, config: &Config) -> Recording {
+    let mut refined = recording.refine(&config.offline, &config.tracker);
+    if !config.output.embeddings {
+        refined.ended.iter_mut().for_each(|e| e.embedding = None);
+    }
+    refined
+}
+
+/// One line of what refining did.
+pub fn told(before: &Recording, after: &Recording) -> String {
+    let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
+    let (tracks, people) = (before.ended.len(), after.ended.len());
+    format!("  refined                  {tracks} tracks to {people} trajectories, {} boxes to {}", boxes(before), boxes(after))
+}
+
+/// Hands a recording to the sinks: every frame, then the ends of the tracks that were last in it. A source gives the
+/// pictures to draw on.
+///
+/// # Errors
+/// When a sink fails, or the source.
+pub fn deliver(recording: &Recording, sinks: &mut [Box<dyn Sink>], mut pictures: Option<Box<dyn Source>>) -> Result<(), DeliverError> {
+    let mut ended = recording.ended.iter().peekable();
+    for event in &recording.frames {
+        let mut frame = frame_of(event);
+        if let Some(source) = &mut pictures {
+            while let Some(next) = source.next_frame()? {
+                if next.number == event.frame {
+                    frame = next;
+                    break;
+                }
+            }
+        }
+        let finished = Finished { frame, detections: Vec::new(), event: event.clone() };
+        for sink in sinks.iter_mut() {
+            sink.frame(&finished)?;
+        }
+        while let Some(e) = ended.next_if(|e| e.last <= event.pts) {
+            sinks.iter_mut().try_for_each(|s| s.ended(e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Why a recording could not be handed on.
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// A way out.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The pictures.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}

@@ -1,0 +1,198 @@
+//! Trajectories made better once the whole recording is known: events in, events out.
+//!
+//! [`crate::track::offline`] has the method; here events become tracklets and trajectories become events again.
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use crate::frame::Frame;
+use crate::time::Seconds;
+use crate::track::interpolate::Step;
+use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
+use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
+use crate::trajectory::{Chronicle, EndedEvent, Event, FrameEvent, RunId};
+
+/// Why events cannot be refined.
+#[derive(Debug, Error)]
+pub enum RefineError {
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A line is no event.
+    #[error("{}, line {line}: not an event of twintrack ({reason})", path.display())]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Frames of one camera do not follow each other in time.
+    #[error("{}, line {line}: frame {frame} of camera {camera} is not later than the one before it", path.display())]
+    Order {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The frame.
+        frame: u64,
+        /// The camera.
+        camera: Arc<str>,
+    },
+}
+
+/// Everything one camera told in one run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recording {
+    /// The frames, in order of time.
+    pub frames: Vec<FrameEvent>,
+    /// The ends of tracks.
+    pub ended: Vec<EndedEvent>,
+}
+
+impl Recording {
+    /// Reads a file of JSON lines; a recording for every run and camera in it, in order of appearance.
+    ///
+    /// # Errors
+    /// When the file cannot be read, a line is no event, or frames are out of order.
+    pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
+        let failed = |source| RefineError::Read { path: path.into(), source };
+        let lines = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?).lines();
+        let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
+        let mut all: Vec<Recording> = Vec::new();
+        for (i, line) in lines.enumerate() {
+            let line = line.map_err(failed)?;
+            let wrong = |reason: String| RefineError::Line { path: path.into(), line: i + 1, reason };
+            let event: Event = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+            let key = match &event {
+                Event::Frame(f) => (f.run, f.camera.clone()),
+                Event::Ended(e) => (e.run, e.camera.clone()),
+            };
+            let at = *place.entry(key).or_insert(all.len());
+            if at == all.len() {
+                all.push(Recording::default());
+            }
+            match event {
+                Event::Ended(e) => all[at].ended.push(e),
+                Event::Frame(f) if all[at].frames.last().is_some_and(|l| l.pts >= f.pts) => {
+                    return Err(RefineError::Order { path: path.into(), line: i + 1, frame: f.frame, camera: f.camera });
+                }
+                Event::Frame(f) => match f.tracks.iter().find(|t| !crate::geometry::BBox::from(t.bbox.map(|v| v as f32)).is_valid()) {
+                    Some(t) => return Err(wrong(format!("the box of track {} is none", t.id))),
+                    None => all[at].frames.push(f),
+                },
+            }
+        }
+        Ok(all)
+    }
+
+    /// The same recording with the tracks linked over the whole of it and their gaps filled. A trajectory has the id of its
+    /// first track.
+    pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
+        let Some(first) = self.frames.first() else { return Recording::default() };
+        let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
+        let tracklets = self.tracklets();
+        let ways = offline::refine(&tracklets, &times, config, tracker);
+        let mut chronicle = Chronicle::new(first.run, first.camera.clone(), self.ended.iter().any(|e| e.embedding.is_some()));
+        let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
+        let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
+        for way in &ways {
+            let id = tracklets[way.parts[0]].id;
+            outputs(id, way, &times).for_each(|(frame, out)| by_frame[frame].push(out));
+            let (start, end) = (way.steps[0].frame, way.steps[way.steps.len() - 1].frame);
+            let span = (times[start] - times[0], times[end] - times[0]);
+            let hits = way.steps.iter().filter(|s| s.seen).count() as u32;
+            ends[end].push(EndedTrack { id, span, hits, embedding: mean_look(way.parts.iter().map(|&p| &tracklets[p])) });
+        }
+        let mut out = Recording::default();
+        for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
+            tracks.sort_by_key(|t| t.id);
+            out.frames.push(chronicle.frame(&frame_of(event), &tracks));
+            ended.sort_by_key(|e| e.id);
+            out.ended.extend(ended.into_iter().map(|e| chronicle.ended(e)));
+        }
+        out
+    }
+
+    fn tracklets(&self) -> Vec<Tracklet> {
+        let mut by_id: BTreeMap<u64, Tracklet> = BTreeMap::new();
+        for (frame, event) in self.frames.iter().enumerate() {
+            for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
+                let tracklet = by_id.entry(t.id).or_insert_with(|| Tracklet { id: t.id, sightings: Vec::new(), embedding: Vec::new() });
+                tracklet.sightings.push(Sighting { frame, bbox: t.bbox.map(|v| v as f32).into(), confidence: t.confidence as f32 });
+            }
+        }
+        for e in &self.ended {
+            if let (Some(t), Some(look)) = (by_id.get_mut(&e.id), &e.embedding) {
+                t.embedding.clone_from(look);
+            }
+        }
+        by_id.into_values().collect()
+    }
+}
+
+/// The frame an event tells of, without its pixels.
+pub fn frame_of(event: &FrameEvent) -> Frame {
+    Frame {
+        camera: event.camera.clone(),
+        number: event.frame,
+        pts: Seconds(event.pts),
+        time: event.time,
+        width: event.width,
+        height: event.height,
+        image: None,
+    }
+}
+
+fn outputs<'a>(id: u64, way: &'a Trajectory, times: &'a [Seconds]) -> impl Iterator<Item = (usize, TrackOutput)> + 'a {
+    let born = times[way.steps[0].frame];
+    let mut hits = 0;
+    way.steps.iter().enumerate().map(move |(k, step)| {
+        hits += u32::from(step.seen);
+        let state = if step.seen { TrackState::Confirmed } else { TrackState::Interpolated };
+        let (before, after) = (&way.steps[k.saturating_sub(1)], &way.steps[(k + 1).min(way.steps.len() - 1)]);
+        let velocity = velocity(before, after, times);
+        (
+            step.frame,
+            TrackOutput {
+                id,
+                state,
+                bbox: step.bbox,
+                confidence: step.confidence,
+                age: times[step.frame] - born,
+                unseen: Seconds::ZERO,
+                hits,
+                velocity,
+                identity: None,
+            },
+        )
+    })
+}
+
+fn velocity(before: &Step, after: &Step, times: &[Seconds]) -> (f32, f32) {
+    let dt = (times[after.frame] - times[before.frame]).f32();
+    let ((x0, y0), (x1, y1)) = (before.bbox.center(), after.bbox.center());
+    if dt > 0.0 { ((x1 - x0) / dt, (y1 - y0) / dt) } else { (0.0, 0.0) }
+}
+
+/// The mean look of several tracklets, a unit vector weighted by how often each was seen; empty when none is known.
+fn mean_look<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
+    let mut sum: Vec<f32> = Vec::new();
+    for t in parts.filter(|t| !t.embedding.is_empty()) {
+        sum.resize(t.embedding.len(), 0.0);
+        sum.iter_mut().zip(&t.embedding).for_each(|(s, v)| *s += v * t.sightings.len() as f32);
+    }
+    let norm = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
+    sum.iter_mut().for_each(|v| *v /= norm.max(f32::MIN_POSITIVE));
+    sum
+}

@@ -1,0 +1,170 @@
+//! Sparse assignment for whole videos: the linear programme of data association as a min-cost flow.
+//!
+//! Zhang et al. 2008 and Leal-Taixé et al. 2016 write tracking as a flow of unit capacity through detections. Every
+//! tracklet has a way in and a way out, so the flow is an assignment of ends (rows) to beginnings (columns), where staying
+//! alone has a price. It is solved exactly by successive shortest augmenting paths with prices (Jonker and Volgenant 1987)
+//! on the sparse graph: memory is linear in the pairs, and each path ends near where it starts, because going alone ends it.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+
+use crate::track::assignment::Candidate;
+
+const NONE: usize = usize::MAX;
+
+/// A node of the search, nearest first; of equals the lower column first, so the result is one and the same.
+#[derive(PartialEq)]
+struct Reached {
+    distance: f64,
+    column: usize,
+}
+
+impl Eq for Reached {}
+
+impl Ord for Reached {
+    fn cmp(&self, other: &Self) -> Ordering {
+        other.distance.total_cmp(&self.distance).then_with(|| other.column.cmp(&self.column))
+    }
+}
+
+impl PartialOrd for Reached {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// The pairs (row, column) of least total cost, where an unmade pair costs `alone`. Sorted by row. The same answer as
+/// [`crate::track::assignment::Assignment`], for graphs too large to hold as a matrix.
+pub fn solve(rows: usize, columns: usize, candidates: &[Candidate], alone: f32) -> Vec<(usize, usize)> {
+    // A column of its own for every row stands for staying alone, numbered after the real ones.
+    let mut edges: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rows];
+    for c in candidates.iter().filter(|c| c.cost < alone) {
+        edges[c.row].push((c.column, f64::from(c.cost)));
+    }
+    for (row, list) in edges.iter_mut().enumerate() {
+        list.push((columns + row, f64::from(alone)));
+        list.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        list.dedup_by_key(|e| e.0);
+    }
+    let mut search = Search::new(edges, columns + rows);
+    (0..rows).for_each(|row| search.augment(row));
+    search.column_of_row.iter().enumerate().filter(|(_, c)| **c < columns).map(|(r, c)| (r, *c)).collect()
+}
+
+struct Search {
+    edges: Vec<Vec<(usize, f64)>>,
+    column_of_row: Vec<usize>,
+    row_of_column: Vec<usize>,
+    row_price: Vec<f64>,
+    column_price: Vec<f64>,
+    distance: Vec<f64>,
+    came_from: Vec<usize>,
+    /// Columns whose distance is set, and those finished, to be reset after each search.
+    touched: Vec<usize>,
+    finished: Vec<usize>,
+}
+
+impl Search {
+    fn new(edges: Vec<Vec<(usize, f64)>>, columns: usize) -> Self {
+        let rows = edges.len();
+        Search {
+            edges,
+            column_of_row: vec![NONE; rows],
+            row_of_column: vec![NONE; columns],
+            row_price: vec![0.0; rows],
+            column_price: vec![0.0; columns],
+            distance: vec![f64::INFINITY; columns],
+            came_from: vec![NONE; columns],
+            touched: Vec::new(),
+            finished: Vec::new(),
+        }
+    }
+
+    /// Finds a place for one more row, moving others where that is cheaper.
+    fn augment(&mut self, start: usize) {
+        let mut heap = BinaryHeap::new();
+        let (mut row, mut reached) = (start, 0.0);
+        let sink = loop {
+            for &(column, cost) in &self.edges[row] {
+                let d = reached + cost - self.row_price[row] - self.column_price[column];
+                if d < self.distance[column] {
+                    if self.distance[column].is_infinite() {
+                        self.touched.push(column);
+                    }
+                    self.distance[column] = d;
+                    self.came_from[column] = row;
+                    heap.push(Reached { distance: d, column });
+                }
+            }
+            // Every row can stay alone, so the search ends at the latest there.
+            let Some(next) = heap.pop() else { break NONE };
+            if next.distance > self.distance[next.column] {
+                continue; // an older, longer way to a column met since
+            }
+            reached = next.distance;
+            match self.row_of_column[next.column] {
+                NONE => break next.column,
+                taken_by => {
+                    self.finished.push(next.column);
+                    row = taken_by;
+                }
+            }
+        };
+        self.row_price[start] += reached;
+        for &column in &self.finished {
+            let slack = reached - self.distance[column];
+            self.column_price[column] -= slack;
+            self.row_price[self.row_of_column[column]] += slack;
+        }
+        let mut column = sink;
+        while column != NONE {
+            let r = self.came_from[column];
+            self.row_of_column[column] = r;
+            column = std::mem::replace(&mut self.column_of_row[r], column);
+        }
+        for column in self.touched.drain(..) {
+            self.distance[column] = f64::INFINITY;
+        }
+        self.finished.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::assignment::Assignment;
+    use proptest::prelude::*;
+
+    fn total(pairs: &[(usize, usize)], rows: usize, candidates: &[Candidate], alone: f32) -> f64 {
+        let cost = |&(r, c): &(usize, usize)| {
+            let of_pair = candidates.iter().filter(|k| (k.row, k.column) == (r, c)).map(|k| f64::from(k.cost));
+            of_pair.fold(f64::INFINITY, f64::min)
+        };
+        pairs.iter().map(cost).sum::<f64>() + f64::from(alone) * (rows - pairs.len()) as f64
+    }
+
+    proptest! {
+        #[test]
+        fn as_cheap_as_the_dense_solver(list in prop::collection::vec((0usize..12, 0usize..12, -100i8..100), 0..60), alone in 0.1f32..2.0) {
+            let candidates: Vec<Candidate> = list.iter().map(|&(row, column, c)| Candidate { row, column, cost: f32::from(c) / 50.0 }).collect();
+            let (sparse, dense) = (solve(12, 12, &candidates, alone), Assignment::default().solve(12, 12, &candidates, alone));
+            let mut columns: Vec<usize> = sparse.iter().map(|p| p.1).collect();
+            columns.sort_unstable();
+            columns.dedup();
+            prop_assert_eq!(columns.len(), sparse.len(), "a column was used twice");
+            prop_assert!((total(&sparse, 12, &candidates, alone) - total(&dense, 12, &candidates, alone)).abs() < 1e-4);
+        }
+    }
+
+    #[test]
+    fn a_long_chain_gives_way_link_by_link() {
+        // Row r likes column r best but for the last, which needs column 0: all others must move on by one.
+        let n = 2000;
+        let mut candidates: Vec<Candidate> =
+            (0..n - 1).flat_map(|r| [(r, 0.0), (r + 1, 0.1)].map(|(column, cost)| Candidate { row: r, column, cost })).collect();
+        candidates.push(Candidate { row: n - 1, column: 0, cost: 0.0 });
+        let pairs = solve(n, n, &candidates, 1000.0);
+        assert_eq!(pairs.len(), n);
+        assert!(pairs[..n - 1].iter().all(|&(r, c)| c == r + 1) && pairs[n - 1] == (n - 1, 0));
+    }
+}
