@@ -103,6 +103,11 @@ impl Config {
         Ok(())
     }
 
+    /// The tracker's settings, for a recording (`offline`) those that make tracklets.
+    pub fn tracker(&self, offline: bool) -> TrackerConfig {
+        if offline { self.offline.tracklets.tracker(&self.tracker) } else { self.tracker.clone() }
+    }
+
     /// CPU threads for the networks, counted.
     pub fn threads(&self) -> usize {
         if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }

@@ -5,7 +5,6 @@
 mod common;
 
 use common::{clip, repository};
-use ndarray::{Array4, Axis};
 use twintrack::config::Config;
 use twintrack::detect::Detector;
 use twintrack::detection::{Detection, Embeddings};
@@ -32,10 +31,7 @@ fn observe(config: &Config) -> Vec<Observed> {
     let mut all = Vec::new();
     while let Some(mut frame) = source.next_frame().unwrap() {
         let image = frame.image.take().unwrap();
-        let letterbox = detector.scaling().letterbox((frame.width, frame.height));
-        let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
-        detector.scaling().write(&image, &letterbox, input.index_axis_mut(Axis(0), 0));
-        let detections = detector.detect(input.view(), &[(letterbox, (frame.width, frame.height))]).unwrap().remove(0);
+        let detections = detector.detect_image(&image).unwrap();
         let embeddings = embedder.embed(&image, &detections).unwrap();
         all.push((frame, detections, embeddings));
     }
@@ -46,7 +42,7 @@ fn observe(config: &Config) -> Vec<Observed> {
 /// Tracks the frames that `keep` lets through, and scores against their ground truth.
 fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -> bool) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
-    let mut tracker = Tracker::new(if offline { config.offline.tracklets.tracker(&config.tracker) } else { config.tracker.clone() });
+    let mut tracker = Tracker::new(config.tracker(offline));
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), true);
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {

@@ -187,7 +187,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         source,
         people,
         embedder,
-        tracker: Tracker::new(if args.offline { config.offline.tracklets.tracker(&config.tracker) } else { config.tracker.clone() }),
+        tracker: Tracker::new(config.tracker(args.offline)),
         known: KnownPeople::new(config.identity.clone()),
         chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), config.output.embeddings || args.offline),
         sinks,

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use ndarray::{Array4, Axis};
 
 use crate::app::{evaluate, track};
 use crate::config::Config;
@@ -191,10 +190,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
                     networks.0 = Some(Detector::open(&Runtime::load()?, &config.detector, session)?);
                 }
                 let detector = networks.0.as_mut().expect("opened just now");
-                let letterbox = detector.scaling().letterbox((frame.width, frame.height));
-                let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
-                detector.scaling().write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
-                detector.detect(input.view(), &[(letterbox, (frame.width, frame.height))])?.pop().unwrap_or_default()
+                detector.detect_image(image)?
             }
         };
         let embeddings = match &frame.image {
@@ -215,7 +211,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
 
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
-    let mut tracker = Tracker::new(if args.offline { config.offline.tracklets.tracker(&config.tracker) } else { config.tracker.clone() });
+    let mut tracker = Tracker::new(config.tracker(args.offline));
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), s.name.as_str().into(), args.offline);
     let mut recording = Recording::default();
     let mut last: Option<Seconds> = None;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array4, ArrayView4, ArrayViewMut3};
+use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::heads::{self, Layout};
@@ -169,6 +169,14 @@ impl Scaling {
     pub fn write(&self, image: &Image, letterbox: &Letterbox, out: ArrayViewMut3<'_, f32>) {
         tensor::write_scaled(image, letterbox.content.0, letterbox.content.1, &self.format, out);
     }
+
+    /// The frame as a batch of one, [1, 3, h, w], and where it lies in it.
+    pub fn batch_of_one(&self, image: &Image) -> (Array4<f32>, Letterbox) {
+        let letterbox = self.letterbox((image.width, image.height));
+        let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
+        self.write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
+        (input, letterbox)
+    }
 }
 
 impl Detector {
@@ -228,6 +236,15 @@ impl Detector {
             kept.filter_map(|d| letterbox.to_source(&d.bbox).clipped(frame.0 as f32, frame.1 as f32).map(|bbox| Detection { bbox, ..d })).collect()
         };
         Ok(found.into_iter().zip(letterboxes).map(finish).collect())
+    }
+
+    /// Detects people in one frame: scales it and runs it as a batch of one.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detect_image(&mut self, image: &Image) -> Result<Vec<Detection>, InferError> {
+        let (input, letterbox) = self.scaling.batch_of_one(image);
+        Ok(self.detect(input.view(), &[(letterbox, (image.width, image.height))])?.pop().unwrap_or_default())
     }
 
     /// How frames become this detector's input.

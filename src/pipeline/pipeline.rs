@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array4, Axis};
+use ndarray::Array4;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -149,10 +149,8 @@ impl Pipeline {
                 let camera = watch.next(&frame);
                 let Some(scaling) = scaling else { return Ok(Scaled { frame, camera, input: None }) };
                 let image = frame.image.as_ref().ok_or_else(|| no_pixels(&frame))?;
-                let letterbox = scaling.letterbox((frame.width, frame.height));
-                let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
-                scaling.write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
-                Ok(Scaled { frame, camera, input: Some((input, letterbox)) })
+                let input = scaling.batch_of_one(image);
+                Ok(Scaled { frame, camera, input: Some(input) })
             })
         });
         let p = progress.clone();

@@ -59,15 +59,15 @@ impl Appearance {
 
     /// Cosine distance to a view, 1 - cos, in [0, 2]; `None` when nothing has been learnt yet.
     pub fn distance(&self, view: ArrayView1<'_, f32>) -> Option<f32> {
-        if self.mean.len() != view.len() {
-            return None;
+        match view.as_slice() {
+            Some(v) => cosine_distance(&self.mean, v),
+            None => cosine_distance(&self.mean, &view.to_vec()),
         }
-        Some(away(&self.mean, view))
     }
 
     /// Cosine distance to another track's look; `None` unless both are known.
     pub fn between(&self, other: &Appearance) -> Option<f32> {
-        if other.mean.is_empty() { None } else { self.distance(ArrayView1::from(other.mean.as_slice())) }
+        cosine_distance(&self.mean, &other.mean)
     }
 
     /// Takes over what another track knew of the same person, where this one knows nothing.
@@ -88,13 +88,9 @@ impl Appearance {
     }
 }
 
-/// Cosine distance of two unit vectors, in [0, 2].
-fn away(known: &[f32], view: ArrayView1<'_, f32>) -> f32 {
-    let cosine: f32 = match view.as_slice() {
-        Some(v) => dot(known, v),
-        None => known.iter().zip(view).map(|(m, v)| m * v).sum(),
-    };
-    (1.0 - cosine).clamp(0.0, 2.0)
+/// Cosine distance of two unit vectors, in [0, 2]; `None` unless both are known (not empty) and of one length.
+pub fn cosine_distance(a: &[f32], b: &[f32]) -> Option<f32> {
+    (!a.is_empty() && a.len() == b.len()).then(|| (1.0 - dot(a, b)).clamp(0.0, 2.0))
 }
 
 /// Inner product in eight lanes, which the compiler turns into vector instructions.

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::geometry::BBox;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
+use crate::track::appearance::cosine_distance;
 use crate::track::assignment::Candidate;
 use crate::track::camera_motion::{self, CameraMotionConfig};
 use crate::track::config::TrackerConfig;
@@ -214,17 +215,12 @@ fn links(tracklets: &[Tracklet], order: &[usize], times: &[Seconds], camera: &[[
                 break;
             }
             let (place, size) = ends[a].meet(&ends[b], gap, motion);
-            let look = distance(&earlier.embedding, &later.embedding).map_or(0.0, |d| (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0));
+            let look = cosine_distance(&earlier.embedding, &later.embedding).map_or(0.0, |d| (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0));
             let cost = config.motion * (place - PERFECT.0) + config.size * (size - PERFECT.1) + config.gap * gap.f32() + config.appearance * look;
             links.push(Candidate { row: a, column: b, cost });
         }
     }
     links
-}
-
-/// Cosine distance of two unit vectors; `None` unless both are known.
-fn distance(a: &[f32], b: &[f32]) -> Option<f32> {
-    (!a.is_empty() && a.len() == b.len()).then(|| 1.0 - a.iter().zip(b).map(|(x, y)| x * y).sum::<f32>())
 }
 
 /// The filters at both ends of a tracklet: come forward to its end, and backward to its start.

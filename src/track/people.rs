@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 use crate::time::Seconds;
+use crate::track::appearance::cosine_distance;
 
 /// Identities beyond the life of a track. Needs an embedder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -104,10 +105,10 @@ impl People {
 
     /// The person nearest in looks who is not there at the moment.
     fn nearest(&self, look: &[f32]) -> Option<(u64, f64)> {
-        let free = self.people.iter().filter(|(_, p)| p.track.is_none() && p.look.len() == look.len());
-        let away = free.map(|(&id, p)| (1.0 - p.look.iter().zip(look).map(|(a, b)| a * b).sum::<f32>(), id));
+        let free = self.people.iter().filter(|(_, p)| p.track.is_none());
+        let away = free.filter_map(|(&id, p)| Some((cosine_distance(&p.look, look)?, id)));
         let (distance, id) = away.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        let similarity = 1.0 - 0.5 * f64::from(distance.max(0.0) / self.config.limit.max(f32::MIN_POSITIVE));
+        let similarity = 1.0 - 0.5 * f64::from(distance / self.config.limit.max(f32::MIN_POSITIVE));
         (distance <= self.config.limit).then_some((id, (similarity.clamp(0.0, 1.0) * 1000.0).round() / 1000.0))
     }
 
