@@ -20,7 +20,10 @@ pub struct Candidate {
 #[derive(Debug, Default)]
 pub struct Assignment {
     group_of_row: Vec<usize>,
+    parent: Vec<usize>,
+    number: Vec<usize>,
     order: Vec<usize>,
+    members: Vec<Candidate>,
     rows: Vec<usize>,
     columns: Vec<usize>,
     matrix: Vec<f32>,
@@ -37,23 +40,28 @@ impl Assignment {
         self.order.clear();
         self.order.extend((0..candidates.len()).filter(|&i| candidates[i].cost < limit));
         let group_of_row = &self.group_of_row;
-        self.order.sort_by_key(|&i| group_of_row[candidates[i].row]);
+        self.order.sort_unstable_by_key(|&i| (group_of_row[candidates[i].row], i));
+        let mut members = std::mem::take(&mut self.members);
         let mut at = 0;
         for group in 0..groups {
             let start = at;
             while at < self.order.len() && self.group_of_row[candidates[self.order[at]].row] == group {
                 at += 1;
             }
-            let members: Vec<Candidate> = self.order[start..at].iter().map(|&i| candidates[i]).collect();
+            members.clear();
+            members.extend(self.order[start..at].iter().map(|&i| candidates[i]));
             self.solve_group(&members, limit, &mut pairs);
         }
+        self.members = members;
         pairs.sort_unstable();
         pairs
     }
 
     /// Numbers the connected groups by their rows (a column without a row matters to nobody); returns how many there are.
     fn connect(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> usize {
-        let mut parent: Vec<usize> = (0..rows + columns).collect();
+        let (parent, number) = (&mut self.parent, &mut self.number);
+        parent.clear();
+        parent.extend(0..rows + columns);
         fn root(parent: &mut [usize], mut i: usize) -> usize {
             while parent[i] != i {
                 parent[i] = parent[parent[i]];
@@ -62,14 +70,15 @@ impl Assignment {
             i
         }
         for c in candidates.iter().filter(|c| c.cost < limit) {
-            let (a, b) = (root(&mut parent, c.row), root(&mut parent, rows + c.column));
+            let (a, b) = (root(parent, c.row), root(parent, rows + c.column));
             parent[a.max(b)] = a.min(b);
         }
-        let mut number = vec![NONE; rows + columns];
+        number.clear();
+        number.resize(rows + columns, NONE);
         let mut groups = 0;
         self.group_of_row.clear();
         for i in 0..rows {
-            let r = root(&mut parent, i);
+            let r = root(parent, i);
             if number[r] == NONE {
                 number[r] = groups;
                 groups += 1;

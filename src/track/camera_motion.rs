@@ -44,11 +44,15 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
         })
         .collect();
     let (mut x, mut y) = (median(ways.iter().map(|w| w.0).collect()), median(ways.iter().map(|w| w.1).collect()));
+    let (mut errors, mut weights): (Vec<f32>, Vec<f32>) = (Vec::with_capacity(ways.len()), Vec::with_capacity(ways.len()));
     for _ in 0..5 {
-        let errors: Vec<f32> = ways.iter().map(|w| (w.0 - x).hypot(w.1 - y) / w.2).collect();
+        let error = |w: &(f32, f32, f32)| (w.0 - x).hypot(w.1 - y) / w.2;
+        errors.clear();
+        errors.extend(ways.iter().map(error));
         // 4.685 standard deviations, told robustly from the median: 95 % efficiency on Gaussian errors.
-        let cut = (4.685 * 1.4826 * median(errors.clone())).max(0.02);
-        let weights: Vec<f32> = errors.iter().map(|e| (1.0 - (e / cut).powi(2)).max(0.0).powi(2)).collect();
+        let cut = (4.685 * 1.4826 * middle(&mut errors)).max(0.02);
+        weights.clear();
+        weights.extend(ways.iter().map(|w| (1.0 - (error(w) / cut).powi(2)).max(0.0).powi(2)));
         let total: f32 = weights.iter().sum();
         if total < 1e-3 {
             return None;
@@ -96,11 +100,16 @@ fn distance(a: (f32, f32), b: [f32; 2]) -> f32 {
 
 /// The middle value; 0 of nothing.
 fn median(mut values: Vec<f32>) -> f32 {
+    middle(&mut values)
+}
+
+/// The same, in place: the order of the values is lost.
+fn middle(values: &mut [f32]) -> f32 {
     if values.is_empty() {
         return 0.0;
     }
-    let middle = values.len() / 2;
-    *values.select_nth_unstable_by(middle, f32::total_cmp).1
+    let at = values.len() / 2;
+    *values.select_nth_unstable_by(at, f32::total_cmp).1
 }
 
 #[cfg(test)]

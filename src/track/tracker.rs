@@ -110,8 +110,9 @@ impl Tracker {
         self.now = self.now + elapsed;
 
         // Detections in an order of their own, so that the caller's order has no say.
-        let mut order: Vec<usize> = (0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure).collect();
-        order.sort_by(|&a, &b| canonical(&detections[a], &detections[b]));
+        let mut order = Vec::with_capacity(detections.len());
+        order.extend((0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure));
+        order.sort_unstable_by(|&a, &b| canonical(&detections[a], &detections[b]));
         let frame = Observed { detections, embeddings, covered: covered(detections) };
 
         self.predict(elapsed);
@@ -206,9 +207,12 @@ impl Tracker {
             (&unsure, Look { buffer: cost.buffer, limit: cost.unsure_limit }, &|t| t.state == TrackState::Confirmed),
             (&sure, Look { buffer: cost.buffer, limit: cost.limit }, &|t| t.state == TrackState::Tentative),
         ];
+        let (mut tracks, mut free) = (Vec::with_capacity(self.tracks.len()), Vec::with_capacity(order.len()));
         for (detections, look, eligible) in rounds {
-            let tracks: Vec<usize> = (0..self.tracks.len()).filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])).collect();
-            let free: Vec<usize> = detections.iter().copied().filter(|&d| !taken[d]).collect();
+            tracks.clear();
+            tracks.extend((0..self.tracks.len()).filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])));
+            free.clear();
+            free.extend(detections.iter().copied().filter(|&d| !taken[d]));
             for (t, d) in self.solve(frame, &tracks, &free, look) {
                 matched[t] = Some(d);
                 taken[d] = true;
@@ -219,6 +223,9 @@ impl Tracker {
 
     /// The optimal pairs of the given tracks and detections.
     fn solve(&mut self, frame: &Observed<'_>, tracks: &[usize], detections: &[usize], look: Look) -> Vec<(usize, usize)> {
+        if tracks.is_empty() || detections.is_empty() {
+            return Vec::new();
+        }
         self.candidates.clear();
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
