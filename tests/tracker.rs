@@ -218,11 +218,15 @@ proptest! {
     }
 
     #[test]
-    fn ids_are_unique_never_used_again_and_explained_by_detections(frames in frames()) {
+    fn ids_are_unique_never_used_again_and_explained_by_detections(frames in frames(), looks in any::<bool>(), step in prop_oneof![Just(0.1), Just(1.7)]) {
         let mut t = tracker();
         let (mut ended, mut greatest) = (BTreeSet::new(), 0);
         for people in &frames {
-            let u = see(&mut t, people);
+            // With looks (one of four, by place) and long steps people are lost for long and known again.
+            let look = |p: &Detection| (p.bbox.left / 100.0).floor().rem_euclid(4.0);
+            let vectors: Vec<f32> = people.iter().flat_map(|p| [look(p).cos(), look(p).sin()]).collect();
+            let embeddings = if looks { Embeddings::all(Array2::from_shape_vec((people.len(), 2), vectors).unwrap()) } else { Embeddings::none() };
+            let u = t.update(people, &embeddings, Seconds(step)).unwrap();
             let ids: Vec<u64> = u.tracks.iter().map(|t| t.id).collect();
             prop_assert!(ids.windows(2).all(|w| w[0] < w[1]), "sorted and unique: {:?}", ids);
             prop_assert!(ids.iter().all(|i| !ended.contains(i)), "an ended id came back");
