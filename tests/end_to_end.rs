@@ -76,7 +76,7 @@ fn every_event_obeys_the_schema() {
     let validator = jsonschema::validator_for(&schema).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("all.toml");
-    std::fs::write(&config, "[output]\nlost = true\nembeddings = true\n").unwrap();
+    std::fs::write(&config, "[output]\nlost = true\nembeddings = true\n[identity]\nremember = 60.0\n").unwrap();
     let (events, _) = track(dir.path(), &["--duration", "12", "--recorded-at", "2009-06-01T12:00:00Z", "--config", config.to_str().unwrap()]);
     for e in &events {
         let problems: Vec<String> = validator.iter_errors(e).map(|p| format!("{p} at {}", p.instance_path())).collect();
@@ -87,6 +87,8 @@ fn every_event_obeys_the_schema() {
     let ended: Vec<&Value> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").collect();
     assert!(!ended.is_empty() && ended.iter().all(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 432)));
     assert_eq!(frames(&events)[10]["time"], "2009-06-01T12:00:01.000Z");
+    let named = |t: &Value| t["identity"]["name"].as_str().is_some_and(|n| n.starts_with("person-"));
+    assert!(frames(&events).iter().flat_map(|e| e["tracks"].as_array().unwrap()).any(named), "identities were asked for");
     // A validator that accepts anything would be no check.
     let mut broken = events[0].clone();
     broken["tracks"] = Value::Null;

@@ -267,10 +267,12 @@ fn follow(
                 let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
                 progress.people.store(tracker.confirmed(), Ordering::Relaxed);
                 update.tracks.retain(|t| output.shows(t.unseen.0));
-                for t in update.tracks.iter_mut().filter(|t| t.state == TrackState::Confirmed) {
-                    t.identity = known.identify(t.id, t.hits, tracker.look(t.id), frame.pts);
+                if known.is_on() {
+                    for t in update.tracks.iter_mut().filter(|t| t.state == TrackState::Confirmed) {
+                        t.identity = known.identify(t.id, t.hits, tracker.look(t.id), frame.pts);
+                    }
+                    update.ended.iter().for_each(|t| known.ended(t.id));
                 }
-                update.ended.iter().for_each(|t| known.ended(t.id));
                 let event = chronicle.frame(&frame, &update.tracks);
                 let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
                 Ok::<_, PipelineError>(Told { frame: Some(Finished { frame, detections, event }), ended })

@@ -74,9 +74,14 @@ impl People {
         People { config, people: BTreeMap::new(), named: BTreeMap::new(), next: 1 }
     }
 
+    /// Whether identities are asked for at all.
+    pub fn is_on(&self) -> bool {
+        self.config.remember > 0.0
+    }
+
     /// Who the track is that looks like this, `None` while that is not known. `now` is any clock that goes on.
     pub fn identify(&mut self, track: u64, hits: u32, look: &[f32], now: Seconds) -> Option<Identity> {
-        if self.config.remember <= 0.0 || look.is_empty() {
+        if !self.is_on() || look.is_empty() {
             return None;
         }
         if !self.named.contains_key(&track) && hits >= self.config.after_hits {
