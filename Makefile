@@ -4,7 +4,7 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-gpu build demo test lint bench clean
+.PHONY: help setup setup-gpu build demo test lint bench train-demo clean
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
@@ -28,16 +28,21 @@ demo: build ## track the sample video, then look at out/demo.mp4
 	@printf '\nannotated video  %s\ntrajectories     %s (JSON lines)\nMOTChallenge     %s\n' $(OUT)/demo.mp4 $(OUT)/demo.jsonl $(OUT)/demo.txt
 
 test: build ## all tests
-	@cargo test --release --locked
+	@cargo test --release --locked --features train
 
 lint:      ## format, clippy, licences
 	cargo fmt --check
-	cargo clippy --release --all-targets --locked -- -D warnings
+	cargo clippy --release --all-targets --locked --features train -- -D warnings
 	cargo clippy --release --no-default-features --lib --bins --locked -- -D warnings
 	scripts/deny.sh
 
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
 	cargo bench --locked --bench tracker_update
+
+train-demo: .deps/onnxruntime/libonnxruntime.so ## train a small network on drawn people (minutes), judge it on the sample clip
+	@cargo build --release --locked --features train
+	@target/release/twintrack-train run --data synthetic:200 --steps 200 --work $(OUT)/train --output $(OUT)/train-demo.onnx
+	@target/release/twintrack-train eval --model $(OUT)/train-demo.onnx --data synthetic:50 'mot:samples/pets2009-s2l1#251-400'
 
 clean:     ## remove what was built (not what was fetched)
 	rm -rf $(OUT) target

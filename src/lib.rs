@@ -17,6 +17,7 @@
 //! 4. [`source`] and [`sink`]: the ways in and out; [`trajectory`] is the event that leaves.
 //! 5. [`eval`]: how good it all is (HOTA, CLEAR MOT, identity).
 //! 6. [`config`]: every number that can be turned; [`app`]: the commands.
+//! 7. `train` (feature `train`): the second program, which trains the embedder.
 //!
 //! A room uses those on floors below it only; `tests/layering.rs` keeps it so.
 
@@ -39,4 +40,6 @@ pub mod sink;
 pub mod source;
 pub mod time;
 pub mod track;
+#[cfg(feature = "train")]
+pub mod train;
 pub mod trajectory;

@@ -99,6 +99,8 @@ pub struct MotRow {
     pub confidence: f64,
     /// Class of a ground-truth box (1 is a pedestrian); 1 where the file gives none.
     pub class: i64,
+    /// Share of a ground-truth box that is seen, in [0, 1]; 1 where the file gives none.
+    pub visibility: f64,
 }
 
 /// Reads all lines of a detection, ground-truth or result file.
@@ -132,6 +134,7 @@ fn parse(line: &str) -> Result<MotRow, String> {
         ltwh: [number(2)?, number(3)?, number(4)?, number(5)?],
         confidence: or(6, 1.0)?,
         class: or(7, 1.0)? as i64,
+        visibility: or(8, 1.0)?,
     })
 }
 

@@ -21,7 +21,9 @@ const FLOORS: &[(&str, u32)] = &[
     ("sink", 6),
     ("config", 7),
     ("pipeline", 8),
+    ("train", 8),
     ("app", 9),
+    ("bin", 10),
     ("main", 10),
 ];
 /// On one floor, but one stands on the other: pictures come in MOTChallenge folders.

@@ -62,7 +62,8 @@ fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -
     let truth = read_rows(&repository("samples/pets2009-s2l1/gt/gt.txt")).unwrap();
     let truth: Vec<MotRow> = truth.into_iter().filter_map(|r| Some(MotRow { frame: place(r.frame)?, ..r })).collect();
     let rows = recording.frames.iter().flat_map(|e| e.tracks.iter().map(|t| (e.frame, t)));
-    let rows: Vec<MotRow> = rows.map(|(f, t)| MotRow { frame: place(f).unwrap(), id: t.id as i64, ltwh: t.bbox, confidence: 1.0, class: 1 }).collect();
+    let rows: Vec<MotRow> =
+        rows.map(|(f, t)| MotRow { frame: place(f).unwrap(), id: t.id as i64, ltwh: t.bbox, confidence: 1.0, class: 1, visibility: 1.0 }).collect();
     let sequence = Sequence::align("clip", kept.len() as u64, &truth, &rows, Benchmark::Mot15).unwrap();
     score(&sequence).scores("clip")
 }

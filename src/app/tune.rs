@@ -232,7 +232,7 @@ fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
 }
 
 fn rows(event: &FrameEvent) -> impl Iterator<Item = MotRow> + '_ {
-    event.tracks.iter().map(|t| MotRow { frame: event.frame, id: t.id as i64, ltwh: t.bbox, confidence: t.confidence, class: 1 })
+    event.tracks.iter().map(|t| MotRow { frame: event.frame, id: t.id as i64, ltwh: t.bbox, confidence: t.confidence, class: 1, visibility: 1.0 })
 }
 
 fn report(args: &TuneArgs, parameters: &[Parameter], sequences: &[Observed], trials: &[Trial], best: &Trial) -> String {

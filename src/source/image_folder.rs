@@ -118,7 +118,7 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 }
 
 #[cfg(feature = "video")]
-fn read(path: &Path) -> Result<Image, SourceError> {
+pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
     use opencv::imgcodecs;
     let fail = |reason: String| SourceError::Picture { path: path.into(), reason };
     let name = path.to_str().ok_or_else(|| fail("its name is not UTF-8".into()))?;
@@ -127,7 +127,7 @@ fn read(path: &Path) -> Result<Image, SourceError> {
 }
 
 #[cfg(not(feature = "video"))]
-fn read(path: &Path) -> Result<Image, SourceError> {
+pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
     Err(SourceError::NoVideo { input: path.display().to_string() })
 }
 

@@ -1,0 +1,48 @@
+//! From a distance between embeddings to a similarity that means something: near 1 the same person, near 0 two people,
+//! 0.5 where false accepts and false rejects are equally many. Its two numbers are fitted on held-out pairs by
+//! `twintrack-train` and stored in the ONNX file, for distances mean different things to different networks.
+
+use crate::infer::ModelMetadata;
+
+/// similarity = 1 / (1 + exp(slope * (distance - threshold))), on cosine distances.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Calibration {
+    /// How fast similarity falls with distance, above zero.
+    pub slope: f32,
+    /// The distance at which it is 0.5.
+    pub threshold: f32,
+}
+
+impl Calibration {
+    /// The entry of the metadata that holds the two numbers.
+    pub const KEY: &'static str = "calibration";
+
+    /// What the file says, if it says it.
+    pub fn of(metadata: &ModelMetadata) -> Option<Self> {
+        let [slope, threshold] = metadata.numbers(Self::KEY)?;
+        (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
+    }
+
+    /// The text for the metadata.
+    pub fn entry(&self) -> String {
+        format!("{},{}", self.slope, self.threshold)
+    }
+
+    /// Similarity in [0, 1] at a cosine distance.
+    pub fn similarity(&self, distance: f32) -> f32 {
+        1.0 / (1.0 + (self.slope * (distance - self.threshold)).exp())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn similarity_falls_from_one_to_zero_through_a_half_at_the_threshold() {
+        let c = Calibration { slope: 20.0, threshold: 0.3 };
+        assert_eq!(c.similarity(0.3), 0.5);
+        assert!(c.similarity(0.0) > 0.99 && c.similarity(0.6) < 0.01);
+        assert!(c.similarity(0.0) <= 1.0 && c.similarity(2.0) >= 0.0);
+    }
+}

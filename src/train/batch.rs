@@ -1,0 +1,201 @@
+//! Batches: which people, which of their pictures, how each is altered; made ahead on a thread of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use fastrand::Rng;
+use ndarray::{Array3, Array4, ArrayViewMut3, Axis};
+use serde::{Deserialize, Serialize};
+
+use crate::geometry::BBox;
+use crate::infer::tensor::{self, PixelFormat};
+use crate::train::dataset::{Crop, Dataset, TrainError};
+use crate::train::loss::Relations;
+use crate::train::network::{HEIGHT, WIDTH};
+
+/// How pictures are altered before the network sees them. 0 switches an alteration off.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AugmentConfig {
+    /// Share of pictures mirrored.
+    pub flip: f32,
+    /// Greatest shift of the view, and change of its size, as a share of the person's box; stands for a detector's errors.
+    pub shift: f32,
+    /// Greatest change of brightness and contrast, as a share.
+    pub brightness: f32,
+    /// Greatest change of each colour channel by itself, as a share; stands for the cast of another camera.
+    pub color: f32,
+    /// Share of pictures with a patch erased (Zhong et al. 2020), which stands for an occlusion.
+    pub erase: f32,
+    /// Share of pictures scaled down and up again, which stands for far people.
+    pub far: f32,
+}
+
+impl Default for AugmentConfig {
+    fn default() -> Self {
+        AugmentConfig { flip: 0.5, shift: 0.08, brightness: 0.2, color: 0.06, erase: 0.3, far: 0.3 }
+    }
+}
+
+/// A batch for one step.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// RGB in [0, 1], [n, 3, 128, 64].
+    pub crops: Array4<f32>,
+    /// Who is who.
+    pub relations: Relations,
+}
+
+/// Draws P people times K of their pictures, the people evenly from all data sets.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    sets: Arc<Vec<(Dataset, Vec<Vec<usize>>)>>,
+    people: usize,
+    views: usize,
+    augment: AugmentConfig,
+    seed: u64,
+}
+
+impl Sampler {
+    /// A sampler of `people` times `views` pictures a batch.
+    ///
+    /// # Errors
+    /// When the data sets together have fewer identities with two pictures than `people`.
+    pub fn new(sets: Vec<Dataset>, people: usize, views: usize, augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
+        let mut with_index = Vec::new();
+        for mut set in sets {
+            let rare = set.drop_rare(2);
+            if rare > 0 {
+                tracing::warn!("{}: {rare} identities have one picture only and form no pair; they are left out", set.name);
+            }
+            if set.identities > 0 {
+                let index = set.by_identity();
+                with_index.push((set, index));
+            }
+        }
+        let total: usize = with_index.iter().map(|(s, _)| s.identities).sum();
+        if total < people || people < 2 || views < 2 {
+            return Err(TrainError::Setting(format!(
+                "a batch of {people} people with {views} pictures each was asked for; it takes at least 2 of both, and the data have {total} people with two pictures or more"
+            )));
+        }
+        Ok(Sampler { sets: Arc::new(with_index), people, views, augment, seed })
+    }
+
+    /// Batch number `step`: the same step gives the same batch, which makes going on from a checkpoint exact.
+    pub fn batch(&self, step: usize) -> Batch {
+        let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64);
+        let mut orders: Vec<Vec<usize>> = self.sets.iter().map(|(s, _)| shuffled(s.identities, &mut rng)).collect();
+        let mut chosen: Vec<(usize, usize, &Crop)> = Vec::with_capacity(self.people * self.views);
+        let mut set = rng.usize(0..self.sets.len());
+        for _ in 0..self.people {
+            while orders[set].is_empty() {
+                set = (set + 1) % self.sets.len();
+            }
+            let identity = orders[set].pop().expect("not empty");
+            let (data, index) = &self.sets[set];
+            let order = shuffled(index[identity].len(), &mut rng);
+            // Who has fewer pictures than asked for is shown again, altered anew.
+            chosen.extend((0..self.views).map(|k| (set, identity, &data.crops[index[identity][order[k % order.len()]]])));
+            set = (set + 1) % self.sets.len();
+        }
+        let mut crops = Array4::zeros((chosen.len(), 3, HEIGHT, WIDTH));
+        crops.axis_iter_mut(Axis(0)).zip(&chosen).for_each(|(out, (_, _, c))| altered(c, &self.augment, &mut rng, out));
+        let n = chosen.len();
+        let pair = |f: &dyn Fn(usize, usize) -> bool| (0..n * n).map(|k| f(k / n, k % n)).collect();
+        let same = pair(&|i, j| i != j && chosen[i].0 == chosen[j].0 && chosen[i].1 == chosen[j].1);
+        let different = pair(&|i, j| chosen[i].0 != chosen[j].0 || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1));
+        Batch { crops, relations: Relations { count: n, same, different } }
+    }
+
+    /// The batches from `step` on, made ahead on another thread, at most three waiting. The thread ends with the receiver.
+    pub fn ahead(&self, step: usize, last: usize) -> Receiver<Batch> {
+        let (sender, receiver) = sync_channel(3);
+        let sampler = self.clone();
+        std::thread::spawn(move || (step..last).take_while(|&s| sender.send(sampler.batch(s)).is_ok()).count());
+        receiver
+    }
+
+    /// Pictures of all data sets as they are, at most `most`, evenly chosen: what the network's start is computed from.
+    pub fn plain(&self, most: usize) -> Vec<&Crop> {
+        let each = most / self.sets.len();
+        self.sets.iter().flat_map(|(s, _)| s.crops.iter().step_by(s.crops.len().div_ceil(each.max(1)).max(1))).collect()
+    }
+}
+
+fn shuffled(n: usize, rng: &mut Rng) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..n).collect();
+    rng.shuffle(&mut order);
+    order
+}
+
+/// The crop as the tracker would see it.
+pub fn write_plain(crop: &Crop, out: ArrayViewMut3<'_, f32>) {
+    tensor::write_crop(&crop.image, &crop.person, &PixelFormat::UNIT_RGB, out);
+}
+
+fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayViewMut3<'_, f32>) {
+    let mut signed = |most: f32| (2.0 * rng.f32() - 1.0) * most;
+    let p = &crop.person;
+    let (cx, cy) = p.center();
+    let (cx, cy) = (cx + signed(config.shift) * p.width, cy + signed(config.shift) * p.height);
+    let region = BBox::from_center(cx, cy, p.width * (1.0 + signed(config.shift)), p.height * (1.0 + signed(config.shift)));
+    let (gain, bright) = (1.0 + signed(config.brightness), signed(config.brightness) * 0.3);
+    let cast: [f32; 3] = std::array::from_fn(|_| gain * (1.0 + signed(config.color)));
+    if rng.f32() < config.far {
+        let scale = 0.25 + 0.5 * rng.f32();
+        let mut small = Array3::zeros((3, (HEIGHT as f32 * scale) as usize, (WIDTH as f32 * scale) as usize));
+        tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, small.view_mut());
+        let (_, h, w) = small.dim();
+        out.indexed_iter_mut().for_each(|((c, y, x), v)| *v = small[[c, y * h / HEIGHT, x * w / WIDTH]]);
+    } else {
+        tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, out.view_mut());
+    }
+    if rng.f32() < config.flip {
+        out.rows_mut().into_iter().for_each(|mut row| row.as_slice_mut().expect("contiguous rows").reverse());
+    }
+    for (mut plane, cast) in out.axis_iter_mut(Axis(0)).zip(cast) {
+        plane.mapv_inplace(|v| ((v - 0.4) * cast + 0.4 + bright).clamp(0.0, 1.0));
+    }
+    if rng.f32() < config.erase {
+        let (h, w) = (rng.usize(HEIGHT / 10..HEIGHT / 3), rng.usize(WIDTH / 6..WIDTH / 2));
+        let (y, x) = (rng.usize(0..HEIGHT - h), rng.usize(0..WIDTH - w));
+        let fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
+        (0..3).for_each(|c| out.slice_mut(ndarray::s![c, y..y + h, x..x + w]).fill(fill[c]));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::synthetic;
+
+    #[test]
+    fn a_batch_holds_p_people_k_times_and_a_step_is_one_batch() {
+        let sets = vec![synthetic::dataset(6, 4, 1).expect("people"), synthetic::dataset(5, 4, 2).expect("people")];
+        let sampler = Sampler::new(sets, 4, 3, AugmentConfig::default(), 7).expect("enough people");
+        let (a, b, c) = (sampler.batch(3), sampler.batch(3), sampler.batch(4));
+        assert_eq!(a.crops.dim(), (12, 3, HEIGHT, WIDTH));
+        assert_eq!(a.crops, b.crops);
+        assert_ne!(a.crops, c.crops);
+        assert!(a.crops.iter().all(|v| (0.0..=1.0).contains(v)));
+        for i in 0..12 {
+            assert_eq!((0..12).filter(|j| a.relations.same[12 * i + j]).count(), 2);
+            assert_eq!((0..12).filter(|j| a.relations.different[12 * i + j]).count(), 9);
+        }
+    }
+
+    #[test]
+    fn fewer_people_than_asked_for_is_told() {
+        let e = Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], 8, 2, AugmentConfig::default(), 1).expect_err("three are not eight");
+        assert!(e.to_string().contains("8 people") && e.to_string().contains("have 3 people"), "{e}");
+    }
+
+    #[test]
+    fn people_who_may_be_one_are_not_called_two() {
+        let mut data = synthetic::dataset(3, 2, 1).expect("people");
+        data.apart = Some([(0, 1)].into());
+        let batch = Sampler::new(vec![data], 3, 2, AugmentConfig::default(), 1).expect("enough").batch(0);
+        assert_eq!(batch.relations.different.iter().filter(|d| **d).count(), 8);
+    }
+}

@@ -1,0 +1,71 @@
+//! The course of training, as a table and a picture.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use plotters::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::train::dataset::TrainError;
+
+/// What was measured at one validation, means since the last.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Point {
+    /// Steps done.
+    pub step: usize,
+    /// Loss.
+    pub loss: f64,
+    /// Share of pictures whose triplet is not yet satisfied.
+    pub active: f64,
+    /// Learning rate.
+    pub rate: f64,
+    /// Mean average precision on people held out, in [0, 1].
+    pub map: Option<f64>,
+    /// Images a second.
+    pub speed: f64,
+}
+
+/// A line of the plot: its name, its colour, its value at a point.
+type Line = (&'static str, RGBColor, fn(&Point) -> Option<f64>);
+
+/// All points.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curve(pub Vec<Point>);
+
+impl Curve {
+    /// Writes `curve.csv` and `curve.svg`.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
+        let mut text = String::from("step,loss,active,learning_rate,map,images_per_second\n");
+        for p in &self.0 {
+            let map = p.map.map_or(String::new(), |m| format!("{m:.5}"));
+            writeln!(text, "{},{:.6},{:.4},{:.3e},{map},{:.1}", p.step, p.loss, p.active, p.rate, p.speed).expect("writing to a string cannot fail");
+        }
+        let path = dir.join("curve.csv");
+        fs::write(&path, text).map_err(|e| TrainError::Write { path, reason: e.to_string() })?;
+        let path = dir.join("curve.svg");
+        self.plot(&path).map_err(|reason| TrainError::Write { path, reason })
+    }
+
+    fn plot(&self, path: &Path) -> Result<(), String> {
+        let last = self.0.last().map_or(1, |p| p.step) as f64;
+        let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
+        let drawn = (|| {
+            root.fill(&WHITE)?;
+            let mut chart = ChartBuilder::on(&root).margin(16).x_label_area_size(32).y_label_area_size(44).build_cartesian_2d(0.0..last, 0.0..1.0)?;
+            chart.configure_mesh().x_desc("step").draw()?;
+            let lines: [Line; 3] =
+                [("loss", RED, |p| Some(p.loss.min(1.0))), ("active triplets", BLUE, |p| Some(p.active)), ("mAP, people held out", GREEN, |p| p.map)];
+            for (name, color, of) in lines {
+                let line = LineSeries::new(self.0.iter().filter_map(|p| Some((p.step as f64, of(p)?))), color.stroke_width(2));
+                chart.draw_series(line)?.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+            }
+            chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+            root.present()
+        })();
+        drawn.map_err(|e: DrawingAreaErrorKind<_>| e.to_string())
+    }
+}

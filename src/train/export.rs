@@ -1,0 +1,89 @@
+//! From the trained tower to the ONNX file that the tracker loads.
+
+use std::fs;
+use std::path::Path;
+
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+use ndarray::Array4;
+
+use crate::embed::Calibration;
+use crate::infer::{Device, Model, Runtime, SessionOptions};
+use crate::train::dataset::TrainError;
+use crate::train::network::{HEIGHT, Tower, WIDTH};
+use crate::train::onnx::Graph;
+
+/// Greatest difference allowed between ONNX Runtime and the training framework.
+pub const TOLERANCE: f32 = 1e-4;
+
+/// What the file says of itself beside its format.
+#[derive(Debug, Clone)]
+pub struct About {
+    /// Short name.
+    pub name: String,
+    /// What it learnt from.
+    pub training_data: String,
+    /// Licence of the weights.
+    pub licence: String,
+    /// Fitted calibration, if there were pairs to fit it on.
+    pub calibration: Option<Calibration>,
+}
+
+/// Writes the tower to `path`, after comparing it with ONNX Runtime on random pictures; returns the difference.
+///
+/// # Errors
+/// When the two differ by more than [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be written. Nothing is
+/// written then.
+pub fn export<B: Backend>(tower: &Tower<B>, about: &About, path: &Path, device: &B::Device) -> Result<f32, TrainError> {
+    let mut graph = Graph::default();
+    tower.export(&mut graph);
+    let mut metadata: Vec<(String, String)> = [
+        ("kind", "embedder".to_string()),
+        ("name", about.name.clone()),
+        ("size", format!("{WIDTH}x{HEIGHT}")),
+        ("color", "rgb".into()),
+        ("mean", "0,0,0".into()),
+        ("std", "255,255,255".into()),
+        ("dimension", tower.dimension().to_string()),
+        ("precision", "fp32".into()),
+        ("training_data", about.training_data.clone()),
+        ("licence", about.licence.clone()),
+        ("date", jiff::Timestamp::now().strftime("%F").to_string()),
+    ]
+    .map(|(k, v)| (k.to_string(), v))
+    .to_vec();
+    metadata.extend(about.calibration.map(|c| (Calibration::KEY.to_string(), c.entry())));
+    let bytes = graph.finish("siamese_tower", ("crops", [3, HEIGHT, WIDTH]), ("embedding", tower.dimension()), &metadata);
+    let fresh = path.with_extension("onnx.new");
+    fs::write(&fresh, bytes).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
+    let difference = compare(tower, &fresh, device);
+    match difference {
+        Ok(d) if d <= TOLERANCE => {
+            fs::rename(&fresh, path).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
+            Ok(d)
+        }
+        other => {
+            // The file is of no use to anybody; that it may stay behind changes nothing about the error.
+            let _ = fs::remove_file(&fresh);
+            other.and_then(|d| Err(TrainError::Export(d)))
+        }
+    }
+}
+
+/// Greatest absolute difference between the tower and the file on batches of 1 and 5 random pictures.
+fn compare<B: Backend>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Result<f32, TrainError> {
+    let mut model = Model::open(&Runtime::load()?, file, SessionOptions { device: Device::Cpu, threads: 1 })?;
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut worst = 0.0f32;
+    for n in [1, 5] {
+        let batch = Array4::from_shape_simple_fn((n, 3, HEIGHT, WIDTH), || rng.f32());
+        let outputs = model.run(batch.view())?;
+        let ours = tower.forward(Tensor::from_data(TensorData::new(batch.into_raw_vec_and_offset().0, [n, 3, HEIGHT, WIDTH]), device));
+        let ours = ours.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+        let theirs = &outputs.first().ok_or(TrainError::Export(f32::NAN))?.values;
+        let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());
+        // A NaN must not pass for a small difference.
+        worst = if theirs.len() == ours.len() { differences.fold(worst, |w, d| if d > w || d.is_nan() { d } else { w }) } else { f32::NAN };
+    }
+    Ok(worst)
+}

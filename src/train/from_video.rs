@@ -1,0 +1,70 @@
+//! Data without a label: the tracker's own confident tracks. A track is one person (positives); people seen in the same
+//! frame are two (certain negatives). Whether two tracks never seen together are one person nobody knows, and they are
+//! not compared.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::config::Config;
+use crate::detect::Detector;
+use crate::embed::Embedder;
+use crate::geometry::BBox;
+use crate::infer::{Runtime, SessionOptions};
+use crate::source::{self, SourceOptions};
+use crate::time::Seconds;
+use crate::track::{TrackState, Tracker};
+use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut};
+use crate::train::readers::{EVERY, is_clear};
+
+/// Detections below this confidence give no crop.
+const MIN_CONFIDENCE: f32 = 0.5;
+/// A track gives a person only from so many crops on.
+const MIN_CROPS: usize = 6;
+
+/// Tracks a video with the default configuration, frames `frames` (first and last, from 1).
+///
+/// # Errors
+/// When the video cannot be read, a model cannot be opened, or nobody is followed long enough.
+pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
+    let config = Config::default();
+    let runtime = Runtime::load()?;
+    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let mut detector = Detector::open(&runtime, &config.detector, session)?;
+    let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
+    let mut tracker = Tracker::new(config.tracker(false));
+    let mut source = source::open(input, &SourceOptions::default())?;
+    let mut last: Option<Seconds> = None;
+    let mut crops: BTreeMap<u64, Vec<Crop>> = BTreeMap::new();
+    let mut together = BTreeSet::new();
+    while let Some(frame) = source.next_frame()? {
+        if frame.number > frames.1 {
+            break;
+        }
+        let Some(image) = frame.image.as_ref().filter(|_| frame.number >= frames.0) else { continue };
+        let detections = detector.detect_image(image)?;
+        let embeddings = embedder.embed(image, &detections)?;
+        let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
+        last = Some(frame.pts);
+        let update = tracker.update(&detections, &embeddings, elapsed).map_err(|e| TrainError::Data { name: input.into(), problem: e.to_string() })?;
+        let seen: Vec<_> = update.tracks.iter().filter(|t| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO).collect();
+        for (i, a) in seen.iter().enumerate() {
+            together.extend(seen[i + 1..].iter().map(|b| (a.id.min(b.id), a.id.max(b.id))));
+        }
+        if !(frame.number - frames.0).is_multiple_of(EVERY) {
+            continue;
+        }
+        let boxes: Vec<BBox> = seen.iter().map(|t| t.bbox).collect();
+        let (width, height) = (image.width as f32, image.height as f32);
+        let within = |b: &BBox| b.left >= 0.0 && b.top >= 0.0 && b.right() <= width && b.bottom() <= height;
+        for (i, t) in seen.iter().enumerate().filter(|(i, t)| t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_clear(&boxes, *i)) {
+            crops.entry(t.id).or_default().extend(cut(image, &boxes[i], 0, frame.number));
+        }
+    }
+    crops.retain(|_, c| c.len() >= MIN_CROPS);
+    let ids: Vec<u64> = crops.keys().copied().collect();
+    let number = |id: u64| ids.binary_search(&id).ok();
+    let apart = together.into_iter().filter_map(|(a, b)| Some((number(a)?, number(b)?))).collect();
+    let crops = crops.into_iter().flat_map(|(id, c)| c.into_iter().map(move |c| (id, c))).collect();
+    let mut data = Dataset::of(input, crops, Protocol::Apart(50))?;
+    data.apart = Some(apart);
+    Ok(data)
+}

@@ -1,0 +1,19 @@
+//! Training the Siamese network (`twintrack-train`, feature `train`).
+//!
+//! Reading order: [`network`] (the tower), [`loss`], [`learner`] (the loop), [`batch`] (what it sees), [`dataset`] with
+//! [`readers`], [`synthetic`] and [`from_video`] (where that comes from), [`retrieval`] (how good it is), [`calibrate`],
+//! [`export`] over [`onnx`].
+
+pub mod batch;
+pub mod calibrate;
+pub mod curves;
+pub mod dataset;
+pub mod export;
+pub mod from_video;
+pub mod learner;
+pub mod loss;
+pub mod network;
+pub mod onnx;
+pub mod readers;
+pub mod retrieval;
+pub mod synthetic;
