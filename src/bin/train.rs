@@ -19,6 +19,8 @@ use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{Pairs, distances, one_shot, retrieval};
 
 type Cpu = Autodiff<Flex>;
+/// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
+const COLLAPSED: f32 = 0.02;
 
 /// Train the Siamese network of twintrack, judge it, export it.
 #[derive(Debug, Parser)]
@@ -137,6 +139,11 @@ fn run(args: &RunArgs) -> Result<String> {
     let calibration = calibrate(&pairs.sorted());
     if calibration.is_none() {
         eprintln!("no data set has 20 identities, so nobody was held out and the similarity is not calibrated");
+    }
+    if calibration.is_some_and(|c| c.threshold < COLLAPSED) {
+        eprintln!(
+            "warning: even strangers held out lie closer than {COLLAPSED} together: the embeddings have collapsed. Try --config with a lower learning_rate, or loss = \"contrastive\""
+        );
     }
     let about = About { name: "tiny".into(), training_data, licence: args.licence.clone(), calibration };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
