@@ -63,7 +63,7 @@ impl Curve {
                 let line = LineSeries::new(self.0.iter().filter_map(|p| Some((p.step as f64, of(p)?))), color.stroke_width(2));
                 chart.draw_series(line)?.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
             }
-            chart.configure_series_labels().border_style(BLACK).background_style(WHITE).draw()?;
+            chart.configure_series_labels().position(SeriesLabelPosition::LowerLeft).border_style(BLACK).background_style(WHITE).draw()?;
             root.present()
         })();
         drawn.map_err(|e: DrawingAreaErrorKind<_>| e.to_string())
