@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
 use clap::{Args, Parser, Subcommand};
 use ndarray::{Array2, Array4, Axis};
+use twintrack::infer::tensor::write_crop;
 use twintrack::infer::{Device, Model, Runtime, SessionOptions};
-use twintrack::train::batch::write_plain;
 use twintrack::train::calibrate::calibrate;
 use twintrack::train::dataset::{Dataset, TrainError};
 use twintrack::train::export::{About, export};
@@ -165,11 +165,7 @@ fn eval(args: &EvalArgs) -> Result<String> {
         for part in set.crops.chunks(32) {
             let mut batch = Array4::zeros((part.len(), 3, h, w));
             for (mut to, crop) in batch.axis_iter_mut(Axis(0)).zip(part) {
-                if format == twintrack::infer::PixelFormat::UNIT_RGB && (h, w) == (HEIGHT, WIDTH) {
-                    write_plain(crop, to);
-                } else {
-                    twintrack::infer::tensor::write_crop(&crop.image, &crop.person, &format, to.view_mut());
-                }
+                write_crop(&crop.image, &crop.person, &format, to.view_mut());
             }
             let output = model.run(batch.view())?.into_iter().next().context("the model has no output")?;
             parts.push(output.values.into_dimensionality().context("the output is not [N, D]")?);
