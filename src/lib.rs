@@ -30,6 +30,7 @@ pub mod detection;
 pub mod embed;
 pub mod eval;
 pub mod frame;
+pub mod gallery;
 pub mod geometry;
 pub mod infer;
 pub mod mot_format;

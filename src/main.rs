@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use twintrack::app::{doctor, evaluate, refine, track, tune};
+use twintrack::app::{compare, doctor, evaluate, refine, search, track, tune};
 
 /// Streaming video pedestrian tracker: frames flow in, trajectories flow out.
 #[derive(Debug, Parser)]
@@ -22,6 +22,8 @@ struct Cli {
 enum Command {
     Track(Box<track::TrackArgs>),
     Refine(refine::RefineArgs),
+    Compare(compare::CompareArgs),
+    Search(search::SearchArgs),
     Eval(evaluate::EvalArgs),
     Tune(tune::TuneArgs),
     /// Tell what this machine has, what is missing, and how to repair it.
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
         Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
+        Command::Compare(args) => compare::run(&args).map(print),
+        Command::Search(args) => search::run(&args).map(print),
         Command::Eval(args) => evaluate::run(&args).map(print),
         Command::Tune(args) => tune::run(&args).map(print),
         Command::Doctor => {

@@ -13,6 +13,7 @@ use crate::frame::Frame;
 use crate::time::Seconds;
 use crate::track::interpolate::Step;
 use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
+use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
 use crate::trajectory::{Chronicle, EndedEvent, Event, FrameEvent, RunId};
 
@@ -103,12 +104,14 @@ impl Recording {
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets();
         let ways = offline::refine(&tracklets, &times, config, tracker);
-        let mut chronicle = Chronicle::new(first.run, first.camera.clone(), self.ended.iter().any(|e| e.embedding.is_some()));
+        let embedder = self.ended.iter().find(|e| e.embedding.is_some()).map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
+        let mut chronicle = Chronicle::new(first.run, first.camera.clone(), embedder);
         let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
         let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
-        for way in &ways {
+        let names = self.names(&ways, &tracklets);
+        for (way, name) in ways.iter().zip(names) {
             let id = tracklets[way.parts[0]].id;
-            outputs(id, way, &times).for_each(|(frame, out)| by_frame[frame].push(out));
+            outputs(id, way, &times).for_each(|(frame, out)| by_frame[frame].push(TrackOutput { identity: name.clone(), ..out }));
             let (start, end) = (way.steps[0].frame, way.steps[way.steps.len() - 1].frame);
             let span = (times[start] - times[0], times[end] - times[0]);
             let hits = way.steps.iter().filter(|s| s.seen).count() as u32;
@@ -122,6 +125,39 @@ impl Recording {
             out.ended.extend(ended.into_iter().map(|e| chronicle.ended(e)));
         }
         out
+    }
+
+    /// Who each trajectory is: the name that its tracks had in most frames, unless somebody who had it in more was there at
+    /// the same time.
+    fn names(&self, ways: &[Trajectory], tracklets: &[Tracklet]) -> Vec<Option<Identity>> {
+        let mut said: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
+        for t in self.frames.iter().flat_map(|f| &f.tracks) {
+            if let Some(i) = &t.identity {
+                let (frames, similarity) = said.entry(t.id).or_default().entry(&i.name).or_default();
+                (*frames, *similarity) = (*frames + 1, similarity.max(i.similarity));
+            }
+        }
+        let mut claims: Vec<(usize, f64, usize, &str)> = Vec::new();
+        for (w, way) in ways.iter().enumerate() {
+            let mut votes: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
+            for (name, (frames, similarity)) in way.parts.iter().filter_map(|&p| said.get(&tracklets[p].id)).flatten() {
+                let (all, best) = votes.entry(name).or_default();
+                (*all, *best) = (*all + frames, best.max(*similarity));
+            }
+            claims.extend(votes.into_iter().map(|(name, (frames, similarity))| (frames, similarity, w, name)));
+        }
+        claims.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
+        let span = |w: usize| (ways[w].steps[0].frame, ways[w].steps[ways[w].steps.len() - 1].frame);
+        let mut names: Vec<Option<Identity>> = vec![None; ways.len()];
+        for (_, similarity, w, name) in claims {
+            let (start, end) = span(w);
+            let meets = |o: usize| span(o).0 <= end && start <= span(o).1;
+            let taken = (0..ways.len()).any(|o| names[o].as_ref().is_some_and(|i| i.name == name) && meets(o));
+            if names[w].is_none() && !taken {
+                names[w] = Some(Identity { name: name.to_string(), similarity });
+            }
+        }
+        names
     }
 
     fn tracklets(&self) -> Vec<Tracklet> {
@@ -173,6 +209,7 @@ fn outputs<'a>(id: u64, way: &'a Trajectory, times: &'a [Seconds]) -> impl Itera
                 unseen: Seconds::ZERO,
                 hits,
                 velocity,
+                view: None,
                 identity: None,
             },
         )

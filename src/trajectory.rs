@@ -97,6 +97,9 @@ pub struct EndedEvent {
     pub hits: u32,
     /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`].
     pub path: Vec<[f64; 3]>,
+    /// Which network made the embedding: those of different networks cannot be compared.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub embedder: Option<Arc<str>>,
     /// The averaged embedding, on request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedding: Option<Vec<f32>>,
@@ -137,16 +140,17 @@ impl TrackEvent {
 pub struct Chronicle {
     run: RunId,
     camera: Arc<str>,
-    with_embeddings: bool,
+    /// Name of the network, when embeddings are written.
+    embedder: Option<Arc<str>>,
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
     paths: std::collections::BTreeMap<u64, Vec<[f64; 3]>>,
 }
 
 impl Chronicle {
-    /// The chronicle of a camera within a run; `with_embeddings` adds the embedding to the event at a track's end.
-    pub fn new(run: RunId, camera: Arc<str>, with_embeddings: bool) -> Self {
-        Chronicle { run, camera, with_embeddings, start: None, paths: Default::default() }
+    /// The chronicle of a camera within a run; with the name of an `embedder` the event at a track's end has the embedding.
+    pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
+        Chronicle { run, camera, embedder, start: None, paths: Default::default() }
     }
 
     /// The event of a frame.
@@ -175,6 +179,7 @@ impl Chronicle {
     /// The event of a track's end.
     pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
         let start = self.start.unwrap_or_default();
+        let embedding = (self.embedder.is_some() && !t.embedding.is_empty()).then_some(t.embedding);
         EndedEvent {
             schema: ENDED_SCHEMA.into(),
             run: self.run,
@@ -184,7 +189,8 @@ impl Chronicle {
             last: thousandths((start + t.span.1).0),
             hits: t.hits,
             path: self.paths.remove(&t.id).unwrap_or_default(),
-            embedding: (self.with_embeddings && !t.embedding.is_empty()).then_some(t.embedding),
+            embedder: embedding.as_ref().and(self.embedder.clone()),
+            embedding,
         }
     }
 }

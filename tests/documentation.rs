@@ -26,6 +26,17 @@ fn every_preset_is_valid_and_changes_something_or_says_why_not() {
     assert!(seen >= 5, "only {seen} configurations");
 }
 
+/// Every preset is a valid configuration, with the files it names.
+#[test]
+fn every_preset_is_read() {
+    let presets: Vec<_> = std::fs::read_dir(repository("configs")).expect("a folder").map(|e| e.expect("an entry").path()).collect();
+    assert!(presets.len() >= 6);
+    for preset in presets {
+        let config = Config::read(&preset).unwrap_or_else(|e| panic!("{e}"));
+        assert_eq!(config.tracker.head.is_some(), preset.ends_with("learned-head.toml"), "{}", preset.display());
+    }
+}
+
 #[test]
 fn the_reference_page_lists_every_key_with_its_default() {
     let page = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");

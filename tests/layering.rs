@@ -20,6 +20,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("refine", 5),
     ("sink", 6),
     ("config", 7),
+    ("gallery", 8),
     ("pipeline", 8),
     ("train", 8),
     ("app", 9),

@@ -43,7 +43,7 @@ fn observe(config: &Config) -> Vec<Observed> {
 fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -> bool) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
     let mut tracker = Tracker::new(config.tracker(offline));
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), true);
+    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);

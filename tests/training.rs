@@ -6,7 +6,7 @@ use std::path::Path;
 use assert_cmd::Command;
 use opencv::core::{CV_8UC3, Mat, Scalar, Vector};
 use opencv::imgcodecs;
-use twintrack::embed::{Calibration, Embedder, EmbedderConfig};
+use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, Runtime, SessionOptions};
 use twintrack::train::dataset::Protocol;
 use twintrack::train::readers::DataSpec;
@@ -91,17 +91,86 @@ fn what_is_trained_is_what_the_tracker_loads() {
     let config_of_tracker = EmbedderConfig { model: model.clone(), ..EmbedderConfig::default() };
     let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &config_of_tracker, options).expect("the tracker loads it");
     assert_eq!(embedder.dimension(), 32);
-    let calibration = Calibration::of(embedder.model().metadata()).expect("two people were held out");
+    let calibration = embedder.calibration().expect("two people were held out");
     assert!(calibration.similarity(0.0) > 0.5 && calibration.similarity(2.0) < 0.5, "{calibration:?}");
 
     std::fs::write(&config, "dimension = 64\nsteps = 6\n").expect("written");
     let other = run(&["--resume"]);
     assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("length 32"), "{}", String::from_utf8_lossy(&other.stderr));
 
+    for precision in ["fp16", "int8"] {
+        let small = dir.path().join(format!("{precision}.onnx"));
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        let c = c.args(["convert", "--data", "synthetic:12", "--precision", precision, "--model"]).arg(&model).arg("--output").arg(&small);
+        let done = c.output().expect("it starts");
+        assert!(done.status.success(), "{precision}: {}", String::from_utf8_lossy(&done.stderr));
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        let change: f64 = said.split('(').nth(1).and_then(|t| t.split(')').next()).expect("a change").parse().expect("a number");
+        assert!(change.abs() <= 1.0, "{precision}: {said}");
+        let bytes = |p: &Path| std::fs::metadata(p).expect("written").len();
+        assert!(4 * bytes(&small) < 3 * bytes(&model), "{precision}: {} of {} bytes", bytes(&small), bytes(&model));
+        let converted = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &EmbedderConfig { model: small, ..EmbedderConfig::default() }, options);
+        let converted = converted.expect("the tracker loads it");
+        assert_eq!(converted.model().metadata().get("precision"), Some(precision));
+        assert_eq!(converted.calibration(), Some(calibration));
+    }
+    let foreign = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx");
+    let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+    let c = c.args(["convert", "--data", "synthetic:12", "--precision", "fp16", "--model"]).arg(foreign).arg("--output").arg(dir.path().join("no.onnx"));
+    let refused = c.output().expect("it starts");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not made by twintrack-train"), "{}", String::from_utf8_lossy(&refused.stderr));
+
     let judged =
         Command::new(env!("CARGO_BIN_EXE_twintrack-train")).args(["eval", "--data", "synthetic:12", "--model"]).arg(&model).output().expect("it starts");
     let table = String::from_utf8_lossy(&judged.stdout).into_owned();
     assert!(judged.status.success() && table.contains("mAP") && table.contains("synthetic:12"), "{table}{}", String::from_utf8_lossy(&judged.stderr));
+}
+
+/// Every network of the registry, at both sizes, learns a little and comes out of ONNX Runtime as it was trained (the
+/// exporter refuses it otherwise).
+#[test]
+fn every_network_is_exported_as_it_was_trained() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let (model, config) = (dir.path().join("net.onnx"), dir.path().join("train.toml"));
+    let parts = [("tiny", 256, 600_000), ("mobile", 128, 3_000_000), ("omni", 128, 1_000_000)];
+    for (network, height, most) in parts {
+        let text = format!(
+            "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\nviews = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
+        );
+        std::fs::write(&config, text).expect("written");
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        let c = c.args(["run", "--data", "synthetic:6", "--config"]).arg(&config).arg("--work").arg(dir.path().join(network)).arg("--output").arg(&model);
+        let done = c.output().expect("it starts");
+        assert!(done.status.success(), "{network}: {}", String::from_utf8_lossy(&done.stderr));
+        let options = SessionOptions { device: Device::Cpu, threads: 1 };
+        let of_tracker = EmbedderConfig { model: model.clone(), ..EmbedderConfig::default() };
+        let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
+        assert_eq!(embedder.model().dims()[2..], [Some(height), Some(height / 2)]);
+        assert!(embedder.name().starts_with(network));
+        let floats = std::fs::metadata(&model).expect("written").len() / 4;
+        assert!(floats < most, "{network} has about {floats} parameters");
+    }
+}
+
+/// `mobile` starts from the weights of a file: here those of another `mobile`, which stands for the ImageNet one.
+#[test]
+fn mobile_starts_from_a_file() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let run = |name: &str, network: &str, from: &str| {
+        let config = dir.path().join(format!("{name}.toml"));
+        std::fs::write(&config, format!("network = \"{network}\"\ndimension = 16\nsteps = 1\npeople = 2\nviews = 2\n{from}")).expect("written");
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        c.args(["run", "--data", "synthetic:4", "--config"]).arg(&config);
+        c.arg("--work").arg(dir.path().join(name)).arg("--output").arg(dir.path().join(format!("{name}.onnx"))).output().expect("it starts")
+    };
+    assert!(run("first", "mobile", "").status.success());
+    let from = format!("start_from = {:?}\n", dir.path().join("first.onnx"));
+    let second = run("second", "mobile", &from);
+    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
+    let tiny = run("third", "tiny", &from);
+    assert!(String::from_utf8_lossy(&tiny.stderr).contains("only the network 'mobile'"), "{}", String::from_utf8_lossy(&tiny.stderr));
+    let wrong = run("fourth", "mobile", &format!("start_from = {:?}\n", dir.path().join("fourth.toml")));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no ONNX file"), "{}", String::from_utf8_lossy(&wrong.stderr));
 }
 
 #[test]

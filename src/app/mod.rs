@@ -1,8 +1,10 @@
 //! The commands, a file each. They compose the rooms below and talk to people; nothing here decides an identity.
 
+pub mod compare;
 pub mod doctor;
 pub mod evaluate;
 pub mod refine;
+pub mod search;
 pub mod show;
 pub mod track;
 pub mod tune;

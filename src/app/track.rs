@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::detect::{Detector, InputSize, Precision};
 use crate::detection::Detection;
 use crate::embed::Embedder;
+use crate::gallery::Portraitist;
 use crate::geometry::BBox;
 use crate::infer::{Device, Runtime, SessionOptions};
 use crate::mot_format;
@@ -60,6 +61,12 @@ pub struct TrackArgs {
     /// Tell people apart by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
+    /// Name the people of a gallery: a folder with one picture a person, the file's name is the person's.
+    #[arg(long, value_name = "DIR", conflicts_with = "no_embed")]
+    gallery: Option<PathBuf>,
+    /// Store the averaged embedding of each track, for `twintrack search`.
+    #[arg(long, conflicts_with = "no_embed")]
+    embeddings: bool,
     /// Wait for the end of the recording, then link tracks over the whole of it and fill their gaps: better identities,
     /// nothing comes out before.
     #[arg(long)]
@@ -146,6 +153,7 @@ fn configure(args: &TrackArgs) -> Result<Config> {
     set(&mut c.detector.size, &args.size);
     set(&mut c.embedder.model, &args.embedder);
     c.embedder.enabled &= !args.no_embed;
+    c.output.embeddings |= args.embeddings;
     c.validate()?;
     Ok(c)
 }
@@ -170,8 +178,10 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         Some(path) => People::Given(read_detections(path)?),
         None => People::Network(Box::new(Detector::open(&Runtime::load()?, &config.detector, session)?)),
     };
-    let embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
+    let mut embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
     show::models(&people, embedder.as_ref());
+    let known = known(args, &config, &mut embedder)?;
+    let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.name().into());
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
     let recorder = Recorder::default();
@@ -188,8 +198,8 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         people,
         embedder,
         tracker: Tracker::new(config.tracker(args.offline)),
-        known: KnownPeople::new(config.identity.clone()),
-        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), config.output.embeddings || args.offline),
+        known,
+        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), label),
         sinks,
         output: config.output.clone(),
         stop: stop.clone(),
@@ -221,6 +231,23 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         }
     }
     Ok(summary)
+}
+
+/// Who names people, where that is asked for.
+fn known(args: &TrackArgs, config: &Config, embedder: &mut Option<Embedder>) -> Result<Option<KnownPeople>> {
+    if args.gallery.is_none() && config.identity.remember <= 0.0 {
+        return Ok(None);
+    }
+    let asked = if args.gallery.is_some() { "--gallery" } else { "identity.remember" };
+    let Some(e) = embedder.take() else { bail!("{asked} needs an embedder, and embedder.enabled is false") };
+    let calibration = e.calibrated()?;
+    let mut portraitist = Portraitist::new(e, config.clone());
+    let gallery = args.gallery.as_deref().map_or_else(|| Ok(Vec::new()), |dir| portraitist.gallery(dir))?;
+    if !args.quiet && !gallery.is_empty() {
+        eprintln!("looking for {} people of the gallery", gallery.len());
+    }
+    *embedder = Some(portraitist.into_embedder());
+    Ok(Some(KnownPeople::new(config.identity.clone(), calibration, gallery)))
 }
 
 /// Refuses to write over what is read, and two outputs to one file.

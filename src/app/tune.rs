@@ -79,7 +79,7 @@ const USUAL: &[(&str, f64, f64)] = &[
     ("tracker.keep_lost", 0.5, 5.0),
 ];
 const USUAL_WITH_LOOKS: &[(&str, f64, f64)] =
-    &[("tracker.cost.appearance", 0.0, 2.0), ("tracker.cost.appearance_scale", 0.1, 0.8), ("tracker.appearance.memory", 0.5, 0.98)];
+    &[("tracker.cost.appearance", 0.0, 3.0), ("tracker.cost.appearance_scale", 0.2, 1.6), ("tracker.appearance.memory", 0.5, 0.98)];
 const USUAL_OFFLINE: &[(&str, f64, f64)] = &[
     ("offline.max_gap", 0.5, 10.0),
     ("offline.new_track", 0.0, 8.0),
@@ -212,7 +212,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
     let mut tracker = Tracker::new(config.tracker(args.offline));
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), s.name.as_str().into(), args.offline);
+    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), s.name.as_str().into(), args.offline.then(|| "embedder".into()));
     let mut recording = Recording::default();
     let mut last: Option<Seconds> = None;
     for (frame, detections, embeddings) in &s.frames {

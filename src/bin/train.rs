@@ -6,21 +6,28 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
-use clap::{Args, Parser, Subcommand};
-use ndarray::{Array2, Array4, Axis};
-use twintrack::infer::tensor::write_crop;
-use twintrack::infer::{Device, Model, Runtime, SessionOptions};
+use burn::tensor::backend::AutodiffBackend;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ndarray::{Array2, Axis};
+use twintrack::config::Config;
+use twintrack::embed::{Embedder, EmbedderConfig};
+use twintrack::infer::{Device, Runtime, SessionOptions};
+use twintrack::track::head::Head;
+use twintrack::train::association;
 use twintrack::train::calibrate::calibrate;
-use twintrack::train::dataset::{Dataset, TrainError};
+use twintrack::train::config::TrainConfig;
+use twintrack::train::convert::Precision;
+use twintrack::train::dataset::{Crop, Dataset, TrainError};
 use twintrack::train::export::{About, export};
-use twintrack::train::learner::{self, TrainConfig, labels, split};
-use twintrack::train::network::{HEIGHT, WIDTH};
+use twintrack::train::learner::{self, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{Pairs, distances, one_shot, retrieval};
 
 type Cpu = Autodiff<Flex>;
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
 const COLLAPSED: f32 = 0.02;
+/// So many pairs of each kind of each data set calibrate.
+const OF_EACH: usize = 4000;
 
 /// Train the Siamese network of twintrack, judge it, export it.
 #[derive(Debug, Parser)]
@@ -34,6 +41,8 @@ struct Cli {
 enum Command {
     Run(RunArgs),
     Eval(EvalArgs),
+    Convert(ConvertArgs),
+    Head(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -65,9 +74,25 @@ struct RunArgs {
     /// Go on from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
+    /// Take the calibration of this network, trained in the same way but with people held out that this one learns from.
+    #[arg(long, value_name = "FILE")]
+    calibrate_with: Option<PathBuf>,
+    /// Where to train: cpu, or cuda where the program was built with --features train-cuda.
+    #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
+    device: TrainDevice,
     /// Licence of the weights, for the file's metadata.
     #[arg(long, value_name = "TEXT", default_value = "as the training data allow")]
     licence: String,
+}
+
+/// Where to train.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TrainDevice {
+    /// All cores.
+    Cpu,
+    /// The first NVIDIA GPU.
+    #[cfg(feature = "train-cuda")]
+    Cuda,
 }
 
 /// Judge an ONNX embedder: retrieval, verification, one-shot identification.
@@ -84,11 +109,64 @@ struct EvalArgs {
     ways: usize,
 }
 
+/// Write an exported network in float16 or int8, and tell what that costs in mAP.
+#[derive(Debug, Args)]
+struct ConvertArgs {
+    /// The float32 network, made by `twintrack-train run`.
+    #[arg(long, value_name = "FILE", default_value = "siamese.onnx")]
+    model: PathBuf,
+    /// fp16 or int8.
+    #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
+    precision: Precision,
+    /// Crops that show the ranges of numbers (int8), KIND:WHERE as for training.
+    #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
+    data: Vec<DataSpec>,
+    /// Judge on these instead of on --data.
+    #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
+    test: Vec<DataSpec>,
+    /// The network to write.
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+}
+
+fn parse_precision(s: &str) -> Result<Precision, String> {
+    match s {
+        "fp16" => Ok(Precision::Fp16),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("use fp16 or int8".into()),
+    }
+}
+
+/// Learn to associate: trees that tell from looks, place, size and time how likely a track and a detection are one person.
+#[derive(Debug, Args)]
+struct HeadArgs {
+    /// Who is who in frames: video:FILE, mot:DIR (with det/det.txt), synthetic:SCENES.
+    #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
+    data: Vec<DataSpec>,
+    /// Judge on these instead of on pairs held out.
+    #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
+    test: Vec<DataSpec>,
+    /// The tracker whose head it will be (TOML): its motion, its embedder.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// How many trees.
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    trees: u16,
+    /// Seed of what is simulated and drawn.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// The table to write, for tracker.head_file.
+    #[arg(short, long, value_name = "FILE", default_value = "association_head.json")]
+    output: PathBuf,
+}
+
 fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_target(false).init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Eval(args) => eval(&args),
+        Command::Convert(args) => convert(&args),
+        Command::Head(args) => head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {
@@ -126,51 +204,110 @@ fn run(args: &RunArgs) -> Result<String> {
         eprintln!("{}: {} pictures of {} people", s.name, s.crops.len(), s.identities);
     }
     let training_data = sets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-    let (train, held) = split(sets, config.hold_out);
+    let (train, held) = split(sets, &config);
+    match args.device {
+        TrainDevice::Cpu => train_on::<Cpu>(args, &config, train, &held, training_data),
+        #[cfg(feature = "train-cuda")]
+        TrainDevice::Cuda => train_on::<Autodiff<burn::backend::Cuda>>(args, &config, train, &held, training_data),
+    }
+}
+
+/// Trains, calibrates and exports on one kind of device.
+fn train_on<B: AutodiffBackend>(args: &RunArgs, config: &TrainConfig, train: Vec<Dataset>, held: &[Dataset], training_data: String) -> Result<String> {
     let device = Default::default();
-    let trained = learner::train::<Cpu>(&config, train, &held, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
+    let trained = learner::train::<B>(config, train, held, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
     let mut pairs = Pairs::default();
-    for set in &held {
+    for set in held {
         let e = learner::embed(&trained.tower, &set.crops.iter().collect::<Vec<_>>(), &device);
-        let more = Pairs::of(&distances(e.view()), &labels(&set.crops), set.protocol, |a, b| set.different(a, b));
+        let of_set = Pairs::of(&distances(e.view()), &labels(&set.crops), set.protocol, |a, b| set.different(a, b));
+        let Some(more) = of_set.spread(OF_EACH) else { continue };
+        if let Some((eer, at)) = more.equal_error() {
+            eprintln!("held out of {}: {} people, equal errors of {:.1} % at cosine distance {at:.3}", set.name, set.identities, 100.0 * eer);
+        }
         pairs.same.extend(more.same);
         pairs.different.extend(more.different);
     }
-    let calibration = calibrate(&pairs.sorted());
+    let calibration = match &args.calibrate_with {
+        Some(file) => Some(open(file)?.calibrated()?),
+        None => calibrate(&pairs.sorted()),
+    };
     if calibration.is_none() {
-        eprintln!("no data set has 20 identities, so nobody was held out and the similarity is not calibrated");
+        eprintln!("no data set has 8 identities whose held-out people meet again, so the similarity is not calibrated");
     }
     if calibration.is_some_and(|c| c.threshold < COLLAPSED) {
         eprintln!(
             "warning: even strangers held out lie closer than {COLLAPSED} together: the embeddings have collapsed. Try --config with a lower learning_rate, or loss = \"contrastive\""
         );
     }
-    let about = About { name: "tiny".into(), training_data, licence: args.licence.clone(), calibration };
+    let about = About { name: config.network.name().into(), training_data, licence: args.licence.clone(), calibration };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
     Ok(format!("{}: {:.0} images/s, differs from the training framework by {difference:.1e}", args.output.display(), trained.speed))
 }
 
-fn eval(args: &EvalArgs) -> Result<String> {
+fn head(args: &HeadArgs) -> Result<String> {
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let collect = |specs: &[DataSpec], seed: u64| {
+        let mut pairs = association::Pairs::default();
+        for spec in specs {
+            spec.scenes(&config, seed)?.iter().for_each(|scene| pairs.collect(scene, &config.tracker));
+        }
+        Ok::<_, TrainError>(pairs)
+    };
+    let all = collect(&args.data, args.seed)?;
+    let (rest, held) = if args.test.is_empty() { all.hold_out(5) } else { (all, collect(&args.test, args.seed.wrapping_add(1))?) };
+    let count = |p: &association::Pairs| (p.same.len(), p.same.iter().filter(|s| **s).count());
+    let ((n, same), (held_n, held_same)) = (count(&rest), count(&held));
+    eprintln!("learning from {n} pairs, {same} of one person; judging on {held_n}, {held_same} of one person");
+    let table = rest.learn(usize::from(args.trees), args.seed)?;
+    let head = Head::new(&table)?;
+    let judged = association::judge(&held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(), &held.same);
+    let (loss, area) = judged.context("the pairs to judge on are all of one kind")?;
+    std::fs::write(&args.output, serde_json::to_string(&table)?).with_context(|| format!("cannot write {}", args.output.display()))?;
+    let nodes: usize = table.trees.iter().map(Vec::len).sum();
+    Ok(format!("{}: {} trees, {nodes} nodes; log loss {loss:.4}, area under the ROC curve {area:.5}", args.output.display(), table.trees.len()))
+}
+
+fn convert(args: &ConvertArgs) -> Result<String> {
+    let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(1)).collect::<Result<Vec<Dataset>, TrainError>>();
+    let sets = read(&args.data)?;
+    let crops: Vec<Crop> = sets.iter().flat_map(|s| s.crops.iter().cloned()).collect();
+    twintrack::train::convert::convert(&args.model, &args.output, args.precision, &crops)?;
+    let tests = if args.test.is_empty() { sets } else { read(&args.test)? };
+    let mut out = String::new();
+    for set in &tests {
+        let map = |model: &Path| {
+            let all = embeddings(&mut open(model)?, set)?;
+            let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol).with_context(|| format!("{}: nobody can be found again", set.name))?;
+            Ok::<f64, anyhow::Error>(100.0 * r.map)
+        };
+        let (before, after) = (map(&args.model)?, map(&args.output)?);
+        writeln!(out, "{}: mAP {before:.1} in float32, {after:.1} converted ({:+.1})", set.name, after - before)?;
+    }
+    Ok(out)
+}
+
+fn open(model: &Path) -> Result<Embedder> {
     let options = SessionOptions { device: Device::Auto, threads: std::thread::available_parallelism().map_or(1, |n| n.get()) };
-    let mut model = Model::open(&Runtime::load()?, &args.model, options)?;
-    let format = model.metadata().pixel_format().context("the file does not say its pixel format (twintrack.color, twintrack.mean, twintrack.std)")?;
+    let config = EmbedderConfig { model: model.into(), ..EmbedderConfig::default() };
+    Ok(Embedder::open(&Runtime::load()?, &config, options)?)
+}
+
+/// The embeddings of all crops of a set, [n, D].
+fn embeddings(embedder: &mut Embedder, set: &Dataset) -> Result<Array2<f32>> {
+    let mut parts: Vec<Array2<f32>> = Vec::new();
+    for part in set.crops.chunks(32) {
+        let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
+        parts.push(embedder.embed_crops(&crops)?);
+    }
+    Ok(ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>())?)
+}
+
+fn eval(args: &EvalArgs) -> Result<String> {
+    let mut embedder = open(&args.model)?;
     let mut out = String::from("data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%  one-shot\n");
     for spec in &args.data {
         let set = spec.read(1)?;
-        let (h, w) = match model.dims() {
-            [_, _, Some(h), Some(w)] => (h, w),
-            _ => (HEIGHT, WIDTH),
-        };
-        let mut parts: Vec<Array2<f32>> = Vec::new();
-        for part in set.crops.chunks(32) {
-            let mut batch = Array4::zeros((part.len(), 3, h, w));
-            for (mut to, crop) in batch.axis_iter_mut(Axis(0)).zip(part) {
-                write_crop(&crop.image, &crop.person, &format, to.view_mut());
-            }
-            let output = model.run(batch.view())?.into_iter().next().context("the model has no output")?;
-            parts.push(output.values.into_dimensionality().context("the output is not [N, D]")?);
-        }
-        let all = ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>())?;
+        let all = embeddings(&mut embedder, &set)?;
         let (d, l) = (distances(all.view()), labels(&set.crops));
         let r = retrieval(&d, &l, set.protocol)
             .with_context(|| format!("{}: nobody can be found again: no identity has two pictures that may be compared", set.name))?;
@@ -182,7 +319,11 @@ fn eval(args: &EvalArgs) -> Result<String> {
         let [r1, r5, r10] = r.rank.map(percent);
         let (one, tenth) = (percent(pairs.true_accepts_at(0.01)), percent(pairs.true_accepts_at(0.001)));
         writeln!(out, "{:36} {:7} {:>5} {r1:>7} {r5:>6} {r10:>7} {:>6} {one:>7} {tenth:>9} {shot:>9}", set.name, r.queries, percent(r.map), percent(eer))?;
-        writeln!(out, "  equal errors at cosine distance {limit:.3}; the file's calibration: {}", model.metadata().get("calibration").unwrap_or("none"))?;
+        writeln!(
+            out,
+            "  equal errors at cosine distance {limit:.3}; the file's calibration: {}",
+            embedder.calibration().map_or_else(|| "none".into(), |c| c.entry())
+        )?;
     }
     Ok(out)
 }

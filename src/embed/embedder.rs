@@ -7,8 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
+use crate::geometry::BBox;
 use crate::infer::{InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
+use crate::track::similarity::Calibration;
 
 /// Which embedder, and what it looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -82,12 +84,21 @@ impl Embedder {
         if which.is_empty() {
             return Ok(Embeddings::none());
         }
+        let crops: Vec<_> = which.iter().map(|&i| (image, &detections[i].bbox)).collect();
+        Ok(Embeddings::of(self.embed_crops(&crops)?, &which, detections.len()))
+    }
+
+    /// Embeds people out of several pictures in one batch: [n, D], unit rows.
+    ///
+    /// # Errors
+    /// When the run fails.
+    pub fn embed_crops(&mut self, crops: &[(&Image, &BBox)]) -> Result<Array2<f32>, InferError> {
         let (w, h) = self.size;
-        let mut batch = Array4::zeros((which.len(), 3, h, w));
-        for (mut crop, &i) in batch.axis_iter_mut(Axis(0)).zip(&which) {
-            tensor::write_crop(image, &detections[i].bbox, &self.format, crop.view_mut());
+        let mut batch = Array4::zeros((crops.len(), 3, h, w));
+        for (mut to, (image, person)) in batch.axis_iter_mut(Axis(0)).zip(crops) {
+            tensor::write_crop(image, person, &self.format, to.view_mut());
         }
-        Ok(Embeddings::of(self.run(batch)?, &which, detections.len()))
+        self.run(batch)
     }
 
     /// One batch [n, 3, h, w] to unit vectors [n, d].
@@ -108,6 +119,28 @@ impl Embedder {
     /// Length of an embedding, D.
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// What its distances mean, where `twintrack-train` has found out.
+    pub fn calibration(&self) -> Option<Calibration> {
+        let [slope, threshold] = self.model.metadata().numbers(Calibration::KEY)?;
+        (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
+    }
+
+    /// What its distances mean; refuses a network that does not say.
+    ///
+    /// # Errors
+    /// When it is not calibrated.
+    pub fn calibrated(&self) -> Result<Calibration, InferError> {
+        let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
+                       export it with twintrack-train, or use the shipped siamese.onnx";
+        self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
+    }
+
+    /// Name and date of the network: embeddings of different networks cannot be compared.
+    pub fn name(&self) -> String {
+        let of = |key| self.model.metadata().get(key).unwrap_or("unknown");
+        format!("{} {}", of("name"), of("date"))
     }
 
     /// The opened model: its file, provider, metadata, and the time spent inside it.

@@ -1,7 +1,5 @@
 //! Crops in, embeddings out: one tower of the Siamese network, all people of a frame in one batch.
 
 pub mod embedder;
-pub mod similarity;
 
 pub use embedder::{Embedder, EmbedderConfig};
-pub use similarity::Calibration;

@@ -22,8 +22,8 @@ use crate::pipeline::stage::{self, Outcome};
 use crate::sink::{Finished, OutputConfig, Sink, SinkError};
 use crate::source::{Source, SourceError};
 use crate::time::Seconds;
-use crate::track::people::People as KnownPeople;
-use crate::track::{TrackError, TrackState, Tracker};
+use crate::track::people::{People as KnownPeople, Sighting};
+use crate::track::{TrackError, TrackState, TrackUpdate, Tracker};
 use crate::trajectory::{Chronicle, EndedEvent};
 
 /// What can end a run early.
@@ -87,8 +87,8 @@ pub struct Pipeline {
     pub embedder: Option<Embedder>,
     /// Who follows them.
     pub tracker: Tracker,
-    /// Who knows them again after their tracks have ended.
-    pub known: KnownPeople,
+    /// Who knows them by name, or again after their tracks have ended.
+    pub known: Option<KnownPeople>,
     /// Who writes the events down.
     pub chronicle: Chronicle,
     /// Where the events go.
@@ -247,7 +247,7 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
 /// Associates, on the async runtime: it computes for microseconds and never blocks.
 fn follow(
     mut tracker: Tracker,
-    mut known: KnownPeople,
+    mut known: Option<KnownPeople>,
     mut chronicle: Chronicle,
     output: OutputConfig,
     mut input: mpsc::Receiver<Embedded>,
@@ -267,11 +267,8 @@ fn follow(
                 let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
                 progress.people.store(tracker.confirmed(), Ordering::Relaxed);
                 update.tracks.retain(|t| output.shows(t.unseen.0));
-                if known.is_on() {
-                    for t in update.tracks.iter_mut().filter(|t| t.state == TrackState::Confirmed) {
-                        t.identity = known.identify(t.id, t.hits, tracker.look(t.id), frame.pts);
-                    }
-                    update.ended.iter().for_each(|t| known.ended(t.id));
+                if let Some(known) = &mut known {
+                    identify(known, &tracker, &mut update, &embeddings, frame.pts);
                 }
                 let event = chronicle.frame(&frame, &update.tracks);
                 let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
@@ -286,6 +283,20 @@ fn follow(
         Ok(())
     });
     (rx, task)
+}
+
+/// Names the tracks seen in a frame.
+fn identify(known: &mut KnownPeople, tracker: &Tracker, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
+    let seen = || (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed);
+    let sighting = |i: usize| {
+        let t = &update.tracks[i];
+        let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
+        Sighting { track: t.id, hits: t.hits, look: tracker.look(t.id), view }
+    };
+    let identities = known.identify(&seen().map(sighting).collect::<Vec<_>>(), now);
+    let seen: Vec<usize> = seen().collect();
+    seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
+    update.ended.iter().for_each(|t| known.ended(t.id));
 }
 
 /// Hands the events to every sink, and finishes them whatever happened.

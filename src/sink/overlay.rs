@@ -83,7 +83,7 @@ fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::
     let [l, top, w, h] = t.bbox.map(|v| v.round() as i32);
     let thickness = if t.state != TrackState::Confirmed { 1 } else { (2.0 * scale).round() as i32 };
     imgproc::rectangle(mat, Rect::new(l, top, w, h), color(t.id), thickness, imgproc::LINE_AA, 0)?;
-    let label = t.id.to_string();
+    let label = t.identity.as_ref().map_or_else(|| t.id.to_string(), |i| format!("{} {}", t.id, i.name));
     let mut baseline = 0;
     let (font, size) = (imgproc::FONT_HERSHEY_SIMPLEX, 0.55 * scale);
     let text = imgproc::get_text_size(&label, font, size, 1, &mut baseline)?;

@@ -89,7 +89,8 @@ impl Source for ImageFolder {
     }
 }
 
-fn list(folder: &Path) -> Vec<PathBuf> {
+/// The pictures of a folder in the natural order of their names; none when it cannot be read.
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
     let mut pictures: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)))).collect();
     pictures.sort_by_cached_key(|p| natural_key(&p.file_name().unwrap_or_default().to_string_lossy()));

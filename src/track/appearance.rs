@@ -93,6 +93,18 @@ pub fn cosine_distance(a: &[f32], b: &[f32]) -> Option<f32> {
     (!a.is_empty() && a.len() == b.len()).then(|| (1.0 - dot(a, b)).clamp(0.0, 2.0))
 }
 
+/// The mean direction of embeddings of one length, a unit vector; empty when there are none.
+pub fn mean_direction<'a>(views: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+    let mut sum: Vec<f32> = Vec::new();
+    for view in views {
+        sum.resize(view.len(), 0.0);
+        sum.iter_mut().zip(view).for_each(|(s, v)| *s += v);
+    }
+    let length = sum.iter().map(|s| s * s).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    sum.iter_mut().for_each(|s| *s /= length);
+    sum
+}
+
 /// Inner product in eight lanes, which the compiler turns into vector instructions.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];

@@ -45,10 +45,12 @@ pub struct TrackerConfig {
     pub reidentify: ReidentifyConfig,
     /// What looks like a person and is none.
     pub scenery: SceneryConfig,
-    /// A learned association head (JSON) that replaces the weights of `tracker.cost`; a pair is made when it is likelier than
-    /// not.
+    /// A learned association head (JSON) that replaces the weights of `tracker.cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_file: Option<PathBuf>,
+    /// With a head: a pair less likely than this is never made, in [0, 1). Among those left the likeliest are made. Higher
+    /// starts new tracks rather than to continue a doubtful one.
+    pub head_limit: f32,
     /// The head read from that file.
     #[serde(skip)]
     pub head: Option<Arc<Head>>,
@@ -71,6 +73,7 @@ impl Default for TrackerConfig {
             reidentify: ReidentifyConfig::default(),
             scenery: SceneryConfig::default(),
             head_file: None,
+            head_limit: 0.05,
             head: None,
         }
     }
@@ -89,6 +92,7 @@ impl TrackerConfig {
         within("tracker.keep_tentative", self.keep_tentative, 0.0, 60.0)?;
         within("tracker.keep_lost", self.keep_lost, 0.0, 3600.0)?;
         share("tracker.duplicate", self.duplicate)?;
+        within("tracker.head_limit", self.head_limit, 0.0, 0.99)?;
         self.motion.validate()?;
         self.cost.validate()?;
         self.appearance.validate()?;

@@ -45,7 +45,7 @@ impl Default for CostConfig {
             position: 0.11,
             size: 0.98,
             appearance: 1.6,
-            appearance_scale: 0.29,
+            appearance_scale: 0.9,
             absence: 0.058,
             buffer: 0.3,
             second_buffer: 0.55,

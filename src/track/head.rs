@@ -10,7 +10,7 @@ use thiserror::Error;
 pub const HEAD_SCHEMA: &str = "twintrack.head/1";
 
 /// What a head may look at, in this order: see [`Features`].
-pub const FEATURES: [&str; 7] = ["overlap", "position", "size", "absence", "appearance", "covered", "confidence"];
+pub const FEATURES: [&str; 9] = ["overlap", "position", "horizontal", "size", "absence", "speed", "appearance", "covered", "confidence"];
 
 /// The features of a pair of track and detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -19,10 +19,14 @@ pub struct Features {
     pub overlap: f32,
     /// Difference of the feet's height in the picture, over the person's height.
     pub position: f32,
+    /// Distance of the centres across the picture, over the person's height.
+    pub horizontal: f32,
     /// Absolute logarithm of the ratio of heights.
     pub size: f32,
     /// Seconds since the track was last seen.
     pub absence: f32,
+    /// Speed of the track, its heights a second.
+    pub speed: f32,
     /// Cosine distance of looks, in [0, 2]; -1 when one is not known.
     pub appearance: f32,
     /// Share of the detection covered by somebody in front, in [0, 1].
@@ -32,8 +36,9 @@ pub struct Features {
 }
 
 impl Features {
-    fn get(&self, index: usize) -> f32 {
-        [self.overlap, self.position, self.size, self.absence, self.appearance, self.covered, self.confidence][index]
+    /// All of them, in the order of [`FEATURES`].
+    pub fn values(&self) -> [f32; FEATURES.len()] {
+        [self.overlap, self.position, self.horizontal, self.size, self.absence, self.speed, self.appearance, self.covered, self.confidence]
     }
 }
 
@@ -104,7 +109,12 @@ impl Head {
 
     /// Probability that the detection is the track's person, in [0, 1].
     pub fn probability(&self, features: &Features) -> f32 {
-        let log_odds: f32 = self.base + self.trees.iter().map(|t| answer(t, features)).sum::<f32>();
+        self.of(&features.values())
+    }
+
+    /// The same of the features' values, in the order of [`FEATURES`].
+    pub fn of(&self, values: &[f32; FEATURES.len()]) -> f32 {
+        let log_odds: f32 = self.base + self.trees.iter().map(|t| answer(t, values)).sum::<f32>();
         1.0 / (1.0 + (-log_odds).exp())
     }
 }
@@ -131,12 +141,12 @@ fn check(nodes: &[Node]) -> Result<Vec<Asked>, String> {
     nodes.iter().enumerate().map(one).collect()
 }
 
-fn answer(tree: &[Asked], features: &Features) -> f32 {
+fn answer(tree: &[Asked], features: &[f32; FEATURES.len()]) -> f32 {
     let mut at = 0;
     loop {
         match tree[at] {
             Asked::Leaf(value) => return value,
-            Asked::Split { feature, threshold, left, right } => at = if features.get(feature) < threshold { left } else { right },
+            Asked::Split { feature, threshold, left, right } => at = if features[feature] < threshold { left } else { right },
         }
     }
 }
@@ -145,7 +155,8 @@ fn answer(tree: &[Asked], features: &Features) -> f32 {
 mod tests {
     use super::*;
 
-    const ALIKE: Features = Features { overlap: 0.1, position: 0.0, size: 0.0, absence: 0.1, appearance: 0.1, covered: 0.0, confidence: 0.9 };
+    const ALIKE: Features =
+        Features { overlap: 0.1, position: 0.0, horizontal: 0.0, size: 0.0, absence: 0.1, speed: 0.3, appearance: 0.1, covered: 0.0, confidence: 0.9 };
 
     fn table(json: &str) -> Result<Head, HeadError> {
         Head::new(&serde_json::from_str(json).expect("JSON of a table"))

@@ -13,14 +13,16 @@ pub mod head;
 pub mod interpolate;
 pub mod motion;
 pub mod offline;
+pub mod pair;
 pub mod people;
 pub mod reidentify;
 pub mod scenery;
+pub mod similarity;
 #[expect(clippy::module_inception, reason = "a track is this module's central thing")]
 pub mod track;
 pub mod tracker;
 
 pub use camera_motion::CameraMotionConfig;
 pub use config::TrackerConfig;
-pub use track::{EndedTrack, TrackState};
+pub use track::{EndedTrack, TrackState, View};
 pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker};

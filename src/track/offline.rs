@@ -94,7 +94,7 @@ impl Default for OfflineConfig {
             size: 0.5,
             gap: 0.3,
             appearance: 5.0,
-            appearance_scale: 0.4,
+            appearance_scale: 0.6,
             new_track: 5.2,
             min_hits: 3,
             min_share: 0.58,

@@ -24,7 +24,7 @@ pub struct ReidentifyConfig {
 
 impl Default for ReidentifyConfig {
     fn default() -> Self {
-        ReidentifyConfig { within: 5.0, limit: 0.15, margin: 0.1, speed: 1.5 }
+        ReidentifyConfig { within: 5.0, limit: 0.4, margin: 0.1, speed: 1.5 }
     }
 }
 

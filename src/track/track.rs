@@ -48,6 +48,17 @@ pub struct Track {
     pub still: Stillness,
     /// Taken for scenery: not shown.
     pub scenery: bool,
+    /// Its clear view in the current frame.
+    pub view: Option<View>,
+}
+
+/// A clear view of a person in a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct View {
+    /// Place of the detection in the list given.
+    pub detection: usize,
+    /// How clear: the detection's confidence times the share of it that nobody covers, in [0, 1].
+    pub clear: f32,
 }
 
 impl Track {
@@ -65,6 +76,7 @@ impl Track {
             last: detection,
             still: Stillness::new(detection.bbox, detection.confidence, now),
             scenery: false,
+            view: None,
         }
     }
 

@@ -9,16 +9,14 @@ use thiserror::Error;
 use crate::detection::{Detection, Embeddings};
 use crate::geometry::{Affine, BBox};
 use crate::time::Seconds;
-use crate::track::appearance::AppearanceConfig;
 use crate::track::assignment::{Assignment, Candidate};
 use crate::track::camera_motion;
 use crate::track::config::TrackerConfig;
-use crate::track::cost;
-use crate::track::head::Features;
+use crate::track::pair::{self, Look, Observed};
 use crate::track::people::Identity;
 use crate::track::reidentify;
 use crate::track::scenery::Scenery;
-use crate::track::track::{EndedTrack, Track, TrackState};
+use crate::track::track::{EndedTrack, Track, TrackState, View};
 
 /// Why an update was refused. The tracker is as it was before.
 #[derive(Debug, Error, PartialEq)]
@@ -55,6 +53,8 @@ pub struct TrackOutput {
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: (f32, f32),
+    /// Its view in this frame, when it is a clear one.
+    pub view: Option<View>,
     /// Who this is beyond the track, where [`crate::track::people`] has said so.
     pub identity: Option<Identity>,
 }
@@ -113,7 +113,7 @@ impl Tracker {
         let mut order = Vec::with_capacity(detections.len());
         order.extend((0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure));
         order.sort_unstable_by(|&a, &b| canonical(&detections[a], &detections[b]));
-        let frame = Observed { detections, embeddings, covered: covered(detections) };
+        let frame = Observed::new(detections, embeddings);
 
         self.predict(elapsed);
         self.compensate_camera(&frame, &order, elapsed);
@@ -230,7 +230,7 @@ impl Tracker {
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
             for (column, &d) in detections.iter().enumerate() {
-                if let Some(cost) = pair_cost(track, frame, d, look, self.now, &self.config) {
+                if let Some(cost) = pair::cost(track, frame, d, look, self.now, &self.config) {
                     self.candidates.push(Candidate { row, column, cost });
                 }
             }
@@ -242,6 +242,7 @@ impl Tracker {
     /// Update: every matched track takes its detection, and is believed once it has had enough of them.
     fn see(&mut self, frame: &Observed<'_>, matched: &[Option<usize>]) {
         for (t, &d) in self.tracks.iter_mut().zip(matched) {
+            t.view = None;
             let Some(d) = d else {
                 if t.state == TrackState::Confirmed {
                     t.state = TrackState::Lost;
@@ -325,6 +326,7 @@ impl Tracker {
                 unseen: self.now - t.seen,
                 hits: t.hits,
                 velocity: t.filter.velocity(),
+                view: t.view,
                 identity: None,
             })
             .collect();
@@ -338,58 +340,6 @@ fn ended(tracks: impl Iterator<Item = Track>) -> Vec<EndedTrack> {
     let mut ended: Vec<EndedTrack> = tracks.filter(|t| t.id != 0).map(EndedTrack::from).collect();
     ended.sort_by_key(|t| t.id);
     ended
-}
-
-/// How one round of matching looks: how far boxes are grown, and what a pair may cost.
-#[derive(Debug, Clone, Copy)]
-struct Look {
-    buffer: f32,
-    limit: f32,
-}
-
-/// A frame's detections with what is known of each.
-struct Observed<'a> {
-    detections: &'a [Detection],
-    embeddings: &'a Embeddings,
-    /// For each detection the greatest share of it that a person in front covers.
-    covered: Vec<f32>,
-}
-
-impl Observed<'_> {
-    /// Lets a track learn the appearance of its detection, where the view is clear.
-    fn teach(&self, track: &mut Track, detection: usize, config: &AppearanceConfig) {
-        let clear = self.covered[detection] <= config.max_covered && self.detections[detection].confidence >= config.min_confidence;
-        if let (true, Some(view)) = (clear, self.embeddings.get(detection)) {
-            track.appearance.learn(view, config);
-        }
-    }
-}
-
-/// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch, or a learned head
-/// says that it is more likely somebody else.
-fn pair_cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seconds, config: &TrackerConfig) -> Option<f32> {
-    let (predicted, detected) = (track.bbox(), frame.detections[d].bbox);
-    let overlap = cost::overlap(&predicted, &detected, look.buffer);
-    if overlap >= 1.0 {
-        return None;
-    }
-    let (position, size, absence) = (cost::position(&predicted, &detected), cost::size(&predicted, &detected), (now - track.seen).f32());
-    let distance = frame.embeddings.get(d).and_then(|view| track.appearance.distance(view));
-    if let Some(head) = &config.head {
-        let (covered, confidence) = (frame.covered[d], frame.detections[d].confidence);
-        let p = head.probability(&Features { overlap, position, size, absence, appearance: distance.unwrap_or(-1.0), covered, confidence });
-        return (p > 0.5).then_some(2.0 * (1.0 - p) * look.limit);
-    }
-    let config = &config.cost;
-    // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
-    let appearance = distance.map_or(0.0, |d| cost::appearance(d, config.appearance_scale) - 0.5);
-    Some(config.overlap * overlap + config.position * position + config.size * size + config.absence * absence + config.appearance * appearance)
-}
-
-/// For each detection the greatest share of it that another, standing nearer to the camera (lower foot), covers.
-fn covered(detections: &[Detection]) -> Vec<f32> {
-    let share = |a: &Detection, b: &Detection| if b.bbox.bottom() > a.bbox.bottom() { a.bbox.covered_by(&b.bbox) } else { 0.0 };
-    detections.iter().map(|a| detections.iter().map(|b| share(a, b)).fold(0.0, f32::max)).collect()
 }
 
 fn canonical(a: &Detection, b: &Detection) -> std::cmp::Ordering {

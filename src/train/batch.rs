@@ -11,7 +11,6 @@ use crate::geometry::BBox;
 use crate::infer::tensor::{self, PixelFormat};
 use crate::train::dataset::{Crop, Dataset, TrainError};
 use crate::train::loss::Relations;
-use crate::train::network::{HEIGHT, WIDTH};
 
 /// How pictures are altered before the network sees them. 0 switches an alteration off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,10 +39,13 @@ impl Default for AugmentConfig {
 /// A batch for one step.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// RGB in [0, 1], [n, 3, 128, 64].
+    /// RGB in [0, 1], [n, 3, height, width].
     pub crops: Array4<f32>,
     /// Who is who.
     pub relations: Relations,
+    /// Class of each picture for classification: its identity, counted over the data sets in which all identities are
+    /// certainly different people; `None` in the others.
+    pub classes: Vec<Option<usize>>,
 }
 
 /// Draws P people times K of their pictures, the people evenly from all data sets.
@@ -52,16 +54,18 @@ pub struct Sampler {
     sets: Arc<Vec<(Dataset, Vec<Vec<usize>>)>>,
     people: usize,
     views: usize,
+    /// Height and width of a crop.
+    size: (usize, usize),
     augment: AugmentConfig,
     seed: u64,
 }
 
 impl Sampler {
-    /// A sampler of `people` times `views` pictures a batch.
+    /// A sampler of `people` times `views` pictures a batch, each of `size` (height, width).
     ///
     /// # Errors
     /// When the data sets together have fewer identities with two pictures than `people`.
-    pub fn new(sets: Vec<Dataset>, people: usize, views: usize, augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
+    pub fn new(sets: Vec<Dataset>, (people, views): (usize, usize), size: (usize, usize), augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
         let mut with_index = Vec::new();
         for mut set in sets {
             let rare = set.drop_rare(2);
@@ -79,7 +83,7 @@ impl Sampler {
                 "a batch of {people} people with {views} pictures each was asked for; it takes at least 2 of both, and the data have {total} people with two pictures or more"
             )));
         }
-        Ok(Sampler { sets: Arc::new(with_index), people, views, augment, seed })
+        Ok(Sampler { sets: Arc::new(with_index), people, views, size, augment, seed })
     }
 
     /// Batch number `step`: the same step gives the same batch, which makes going on from a checkpoint exact.
@@ -99,13 +103,32 @@ impl Sampler {
             chosen.extend((0..self.views).map(|k| (set, identity, &data.crops[index[identity][order[k % order.len()]]])));
             set = (set + 1) % self.sets.len();
         }
-        let mut crops = Array4::zeros((chosen.len(), 3, HEIGHT, WIDTH));
+        let mut crops = Array4::zeros((chosen.len(), 3, self.size.0, self.size.1));
         crops.axis_iter_mut(Axis(0)).zip(&chosen).for_each(|(out, (_, _, c))| altered(c, &self.augment, &mut rng, out));
         let n = chosen.len();
         let pair = |f: &dyn Fn(usize, usize) -> bool| (0..n * n).map(|k| f(k / n, k % n)).collect();
         let same = pair(&|i, j| i != j && chosen[i].0 == chosen[j].0 && chosen[i].1 == chosen[j].1);
         let different = pair(&|i, j| chosen[i].0 != chosen[j].0 || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1));
-        Batch { crops, relations: Relations { count: n, same, different } }
+        let offsets = self.class_offsets();
+        let classes = chosen.iter().map(|(set, identity, _)| offsets[*set].map(|o| o + identity)).collect();
+        Batch { crops, relations: Relations { count: n, same, different }, classes }
+    }
+
+    /// Where the classes of each data set begin; `None` where two identities may be one person.
+    fn class_offsets(&self) -> Vec<Option<usize>> {
+        let mut next = 0;
+        let offset = |(s, _): &(Dataset, Vec<Vec<usize>>)| {
+            s.apart.is_none().then(|| {
+                next += s.identities;
+                next - s.identities
+            })
+        };
+        self.sets.iter().map(offset).collect()
+    }
+
+    /// How many classes there are.
+    pub fn classes(&self) -> usize {
+        self.sets.iter().filter(|(s, _)| s.apart.is_none()).map(|(s, _)| s.identities).sum()
     }
 
     /// The batches from `step` on, made ahead on another thread, at most three waiting. The thread ends with the receiver.
@@ -142,12 +165,13 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
     let region = BBox::from_center(cx, cy, p.width * (1.0 + signed(config.shift)), p.height * (1.0 + signed(config.shift)));
     let (gain, bright) = (1.0 + signed(config.brightness), signed(config.brightness) * 0.3);
     let cast: [f32; 3] = std::array::from_fn(|_| gain * (1.0 + signed(config.color)));
+    let (_, height, width) = out.dim();
     if rng.f32() < config.far {
         let scale = 0.25 + 0.5 * rng.f32();
-        let mut small = Array3::zeros((3, (HEIGHT as f32 * scale) as usize, (WIDTH as f32 * scale) as usize));
+        let mut small = Array3::zeros((3, (height as f32 * scale) as usize, (width as f32 * scale) as usize));
         tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, small.view_mut());
         let (_, h, w) = small.dim();
-        out.indexed_iter_mut().for_each(|((c, y, x), v)| *v = small[[c, y * h / HEIGHT, x * w / WIDTH]]);
+        out.indexed_iter_mut().for_each(|((c, y, x), v)| *v = small[[c, y * h / height, x * w / width]]);
     } else {
         tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, out.view_mut());
     }
@@ -158,8 +182,8 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
         plane.mapv_inplace(|v| ((v - 0.4) * cast + 0.4 + bright).clamp(0.0, 1.0));
     }
     if rng.f32() < config.erase {
-        let (h, w) = (rng.usize(HEIGHT / 10..HEIGHT / 3), rng.usize(WIDTH / 6..WIDTH / 2));
-        let (y, x) = (rng.usize(0..HEIGHT - h), rng.usize(0..WIDTH - w));
+        let (h, w) = (rng.usize(height / 10..height / 3), rng.usize(width / 6..width / 2));
+        let (y, x) = (rng.usize(0..height - h), rng.usize(0..width - w));
         let fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
         (0..3).for_each(|c| out.slice_mut(ndarray::s![c, y..y + h, x..x + w]).fill(fill[c]));
     }
@@ -173,12 +197,14 @@ mod tests {
     #[test]
     fn a_batch_holds_p_people_k_times_and_a_step_is_one_batch() {
         let sets = vec![synthetic::dataset(6, 4, 1).expect("people"), synthetic::dataset(5, 4, 2).expect("people")];
-        let sampler = Sampler::new(sets, 4, 3, AugmentConfig::default(), 7).expect("enough people");
+        let sampler = Sampler::new(sets, (4, 3), (128, 64), AugmentConfig::default(), 7).expect("enough people");
         let (a, b, c) = (sampler.batch(3), sampler.batch(3), sampler.batch(4));
-        assert_eq!(a.crops.dim(), (12, 3, HEIGHT, WIDTH));
+        assert_eq!(a.crops.dim(), (12, 3, 128, 64));
         assert_eq!(a.crops, b.crops);
         assert_ne!(a.crops, c.crops);
         assert!(a.crops.iter().all(|v| (0.0..=1.0).contains(v)));
+        assert_eq!(sampler.classes(), 11);
+        assert!((0..12).all(|i| (0..12).all(|j| i == j || a.relations.same[12 * i + j] == (a.classes[i] == a.classes[j]))));
         for i in 0..12 {
             assert_eq!((0..12).filter(|j| a.relations.same[12 * i + j]).count(), 2);
             assert_eq!((0..12).filter(|j| a.relations.different[12 * i + j]).count(), 9);
@@ -187,7 +213,8 @@ mod tests {
 
     #[test]
     fn fewer_people_than_asked_for_is_told() {
-        let e = Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], 8, 2, AugmentConfig::default(), 1).expect_err("three are not eight");
+        let e =
+            Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], (8, 2), (128, 64), AugmentConfig::default(), 1).expect_err("three are not eight");
         assert!(e.to_string().contains("8 people") && e.to_string().contains("have 3 people"), "{e}");
     }
 
@@ -195,7 +222,8 @@ mod tests {
     fn people_who_may_be_one_are_not_called_two() {
         let mut data = synthetic::dataset(3, 2, 1).expect("people");
         data.apart = Some([(0, 1)].into());
-        let batch = Sampler::new(vec![data], 3, 2, AugmentConfig::default(), 1).expect("enough").batch(0);
+        let batch = Sampler::new(vec![data], (3, 2), (128, 64), AugmentConfig::default(), 1).expect("enough").batch(0);
+        assert_eq!(batch.classes, [None; 6]);
         assert_eq!(batch.relations.different.iter().filter(|d| **d).count(), 8);
     }
 }

@@ -1,6 +1,6 @@
 //! The two numbers of [`Calibration`], from pairs of people the network has not learnt from (after Platt 1999).
 
-use crate::embed::Calibration;
+use crate::track::similarity::Calibration;
 use crate::train::retrieval::Pairs;
 
 /// The threshold is the distance of equal errors; the slope is the one under which the pairs are most likely, both kinds

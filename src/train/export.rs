@@ -7,10 +7,10 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::Array4;
 
-use crate::embed::Calibration;
 use crate::infer::{Device, Model, Runtime, SessionOptions};
+use crate::track::similarity::Calibration;
 use crate::train::dataset::TrainError;
-use crate::train::network::{HEIGHT, Tower, WIDTH};
+use crate::train::network::Tower;
 use crate::train::onnx::Graph;
 
 /// Greatest difference allowed between ONNX Runtime and the training framework.
@@ -36,11 +36,12 @@ pub struct About {
 /// written then.
 pub fn export<B: Backend>(tower: &Tower<B>, about: &About, path: &Path, device: &B::Device) -> Result<f32, TrainError> {
     let mut graph = Graph::default();
+    let (height, width) = tower.size();
     tower.export(&mut graph);
     let mut metadata: Vec<(String, String)> = [
         ("kind", "embedder".to_string()),
         ("name", about.name.clone()),
-        ("size", format!("{WIDTH}x{HEIGHT}")),
+        ("size", format!("{width}x{height}")),
         ("color", "rgb".into()),
         ("mean", "0,0,0".into()),
         ("std", "255,255,255".into()),
@@ -53,7 +54,7 @@ pub fn export<B: Backend>(tower: &Tower<B>, about: &About, path: &Path, device: 
     .map(|(k, v)| (k.to_string(), v))
     .to_vec();
     metadata.extend(about.calibration.map(|c| (Calibration::KEY.to_string(), c.entry())));
-    let bytes = graph.finish("siamese_tower", ("crops", [3, HEIGHT, WIDTH]), ("embedding", tower.dimension()), &metadata);
+    let bytes = graph.finish("siamese_tower", ("crops", [3, height, width]), ("embedding", tower.dimension()), &metadata);
     let fresh = path.with_extension("onnx.new");
     fs::write(&fresh, bytes).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
     let difference = compare(tower, &fresh, device);
@@ -75,10 +76,11 @@ fn compare<B: Backend>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Res
     let mut model = Model::open(&Runtime::load()?, file, SessionOptions { device: Device::Cpu, threads: 1 })?;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut worst = 0.0f32;
+    let (height, width) = tower.size();
     for n in [1, 5] {
-        let batch = Array4::from_shape_simple_fn((n, 3, HEIGHT, WIDTH), || rng.f32());
+        let batch = Array4::from_shape_simple_fn((n, 3, height, width), || rng.f32());
         let outputs = model.run(batch.view())?;
-        let ours = tower.forward(Tensor::from_data(TensorData::new(batch.into_raw_vec_and_offset().0, [n, 3, HEIGHT, WIDTH]), device));
+        let ours = tower.forward(Tensor::from_data(TensorData::new(batch.into_raw_vec_and_offset().0, [n, 3, height, width]), device));
         let ours = ours.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
         let theirs = &outputs.first().ok_or(TrainError::Export(f32::NAN))?.values;
         let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());

@@ -6,12 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
 use crate::detect::Detector;
+use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
+use crate::frame::{Frame, Image};
 use crate::geometry::BBox;
 use crate::infer::{Runtime, SessionOptions};
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
-use crate::track::{TrackState, Tracker};
+use crate::track::{TrackState, TrackUpdate, Tracker, TrackerConfig};
 use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut};
 use crate::train::readers::{EVERY, is_clear};
 
@@ -20,21 +22,34 @@ const MIN_CONFIDENCE: f32 = 0.5;
 /// A track gives a person only from so many crops on.
 const MIN_CROPS: usize = 6;
 
-/// Tracks a video with the default configuration, frames `frames` (first and last, from 1).
+/// A frame when the tracker has seen it.
+pub struct Seen<'a> {
+    /// The frame.
+    pub frame: &'a Frame,
+    /// Its pixels.
+    pub image: &'a Image,
+    /// Time since the frame before.
+    pub elapsed: Seconds,
+    /// What the detector found.
+    pub detections: &'a [Detection],
+    /// What they look like.
+    pub embeddings: &'a Embeddings,
+    /// What the tracker made of it.
+    pub update: &'a TrackUpdate,
+}
+
+/// Runs detector, embedder and tracker over the frames `frames` (first and last, from 1) of a video, and shows each.
 ///
 /// # Errors
-/// When the video cannot be read, a model cannot be opened, or nobody is followed long enough.
-pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
-    let config = Config::default();
+/// When the video cannot be read or a model cannot be opened.
+pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: TrackerConfig, mut show: impl FnMut(&Seen<'_>)) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
     let session = SessionOptions { device: config.device, threads: config.threads() };
     let mut detector = Detector::open(&runtime, &config.detector, session)?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
-    let mut tracker = Tracker::new(config.tracker(false));
+    let mut tracker = Tracker::new(tracker);
     let mut source = source::open(input, &SourceOptions::default())?;
     let mut last: Option<Seconds> = None;
-    let mut crops: BTreeMap<u64, Vec<Crop>> = BTreeMap::new();
-    let mut together = BTreeSet::new();
     while let Some(frame) = source.next_frame()? {
         if frame.number > frames.1 {
             break;
@@ -45,12 +60,26 @@ pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
         last = Some(frame.pts);
         let update = tracker.update(&detections, &embeddings, elapsed).map_err(|e| TrainError::Data { name: input.into(), problem: e.to_string() })?;
+        show(&Seen { frame: &frame, image, elapsed, detections: &detections, embeddings: &embeddings, update: &update });
+    }
+    Ok(tracker)
+}
+
+/// Tracks a video with the default configuration, frames `frames` (first and last, from 1).
+///
+/// # Errors
+/// When the video cannot be read, a model cannot be opened, or nobody is followed long enough.
+pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
+    let config = Config::default();
+    let mut crops: BTreeMap<u64, Vec<Crop>> = BTreeMap::new();
+    let mut together = BTreeSet::new();
+    follow(input, frames, &config, config.tracker(false), |Seen { frame, image, update, .. }| {
         let seen: Vec<_> = update.tracks.iter().filter(|t| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO).collect();
         for (i, a) in seen.iter().enumerate() {
             together.extend(seen[i + 1..].iter().map(|b| (a.id.min(b.id), a.id.max(b.id))));
         }
         if !(frame.number - frames.0).is_multiple_of(EVERY) {
-            continue;
+            return;
         }
         let boxes: Vec<BBox> = seen.iter().map(|t| t.bbox).collect();
         let (width, height) = (image.width as f32, image.height as f32);
@@ -58,7 +87,7 @@ pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         for (i, t) in seen.iter().enumerate().filter(|(i, t)| t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_clear(&boxes, *i)) {
             crops.entry(t.id).or_default().extend(cut(image, &boxes[i], 0, frame.number));
         }
-    }
+    })?;
     crops.retain(|_, c| c.len() >= MIN_CROPS);
     let ids: Vec<u64> = crops.keys().copied().collect();
     let number = |id: u64| ids.binary_search(&id).ok();

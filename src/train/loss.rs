@@ -2,29 +2,50 @@
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
+use fastrand::Rng;
+use serde::{Deserialize, Serialize};
 
-/// Euclidean distances between all rows, [n, n]. On unit vectors this is sqrt(2 - 2 cos). The root is kept off zero, where
-/// its slope is infinite.
-pub fn pairwise_distances<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    let squares = x.clone().powi_scalar(2).sum_dim(1);
-    let distances = squares.clone() + squares.transpose() - x.clone().matmul(x.transpose()) * 2.0;
-    (distances.clamp_min(0.0) + 1e-6).sqrt()
+/// How far apart two embeddings are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Metric {
+    /// sqrt(2 - 2 cos) on unit vectors, in [0, 2].
+    Euclidean,
+    /// 1 - cos, in [0, 2]; what the tracker uses.
+    Cosine,
 }
 
-/// Distances between row i of `a` and row i of `b`, [n].
-fn distances<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
-    ((a - b).powi_scalar(2).sum_dim(1) + 1e-6).sqrt().squeeze_dim(1)
+impl Metric {
+    /// Distances between all rows, [n, n]. The root of the Euclidean ones is kept off zero, where its slope is infinite.
+    pub fn between_all<B: Backend>(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        let products = x.clone().matmul(x.clone().transpose());
+        match self {
+            Metric::Euclidean => {
+                let squares = x.powi_scalar(2).sum_dim(1);
+                ((squares.clone() + squares.transpose() - products * 2.0).clamp_min(0.0) + 1e-6).sqrt()
+            }
+            Metric::Cosine => products.neg() + 1.0,
+        }
+    }
+
+    /// Distances between row i of `a` and row i of `b`, [n].
+    fn by_row<B: Backend>(self, a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
+        match self {
+            Metric::Euclidean => ((a - b).powi_scalar(2).sum_dim(1) + 1e-6).sqrt().squeeze_dim(1),
+            Metric::Cosine => ((a * b).sum_dim(1).neg() + 1.0).squeeze_dim(1),
+        }
+    }
 }
 
 /// Triplet loss (Schroff et al. 2015): mean of max(d(a, p) - d(a, n) + margin, 0) over the rows.
-pub fn triplet<B: Backend>(anchor: Tensor<B, 2>, positive: Tensor<B, 2>, negative: Tensor<B, 2>, margin: f32) -> Tensor<B, 1> {
-    activation::relu(distances(anchor.clone(), positive) - distances(anchor, negative) + margin).mean()
+pub fn triplet<B: Backend>(metric: Metric, anchor: Tensor<B, 2>, positive: Tensor<B, 2>, negative: Tensor<B, 2>, margin: f32) -> Tensor<B, 1> {
+    activation::relu(metric.by_row(anchor.clone(), positive) - metric.by_row(anchor, negative) + margin).mean()
 }
 
 /// Contrastive loss (Hadsell et al. 2006): mean of d^2 / 2 for pairs of one person, max(margin - d, 0)^2 / 2 for others.
 /// `same` [n] is 1 for one person, 0 for two.
 pub fn contrastive<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>, same: Tensor<B, 1>, margin: f32) -> Tensor<B, 1> {
-    let d = distances(a, b);
+    let d = Metric::Euclidean.by_row(a, b);
     let apart = activation::relu(d.clone().neg() + margin).powi_scalar(2);
     ((same.clone() * d.powi_scalar(2) + (same.neg() + 1.0) * apart) * 0.5).mean()
 }
@@ -47,11 +68,67 @@ impl Relations {
     }
 }
 
+/// Random triplets of a batch: for every picture another of the same person and one of somebody else, rows [a, p, n].
+/// Pictures without the one or the other are left out.
+pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] {
+    let n = relations.count;
+    let mut rows: [Vec<usize>; 3] = Default::default();
+    for a in 0..n {
+        let mut draw = |which: &[bool]| {
+            let candidates: Vec<usize> = (0..n).filter(|b| which[a * n + b]).collect();
+            (!candidates.is_empty()).then(|| candidates[rng.usize(..candidates.len())])
+        };
+        if let (Some(p), Some(n)) = (draw(&relations.same), draw(&relations.different)) {
+            rows.iter_mut().zip([a, p, n]).for_each(|(r, v)| r.push(v));
+        }
+    }
+    rows
+}
+
+/// The triplet loss of random triplets drawn from a batch.
+pub fn random_triplet<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32, rng: &mut Rng) -> Tensor<B, 1> {
+    let device = embeddings.device();
+    let [a, p, n] = random_triplets(relations, rng).map(|rows| {
+        let rows: Vec<i64> = rows.into_iter().map(|r| r as i64).collect();
+        let count = rows.len();
+        embeddings.clone().select(0, Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &device))
+    });
+    triplet(metric, a, p, n, margin)
+}
+
+/// All triplets of a batch, averaged over those above zero ("batch all", Hermans et al. 2017). Gentler than the hardest:
+/// a network that starts from the hardest can map everybody to one point (Schroff et al. 2015, section 3.2).
+pub fn batch_all<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> Tensor<B, 1> {
+    let (device, n) = (embeddings.device(), relations.count);
+    let d = metric.between_all(embeddings);
+    let terms = d.clone().unsqueeze_dim::<3>(2) - d.unsqueeze_dim::<3>(1) + margin;
+    let valid: Vec<f32> = (0..n * n * n)
+        .map(|k| (k / n / n, k / n % n, k % n))
+        .map(|(a, p, q)| f32::from(u8::from(relations.same[a * n + p] && relations.different[a * n + q])))
+        .collect();
+    let terms = activation::relu(terms) * Tensor::from_data(TensorData::new(valid, [n, n, n]), &device);
+    let active = terms.clone().detach().greater_elem(0.0).float().sum().clamp_min(1.0);
+    terms.sum() / active
+}
+
+/// Cross-entropy with label smoothing (Szegedy et al. 2016): logits [n, classes], the class of each row. Rows without a
+/// class (people of whom it is not certain who they are not) do not count.
+pub fn classification<B: Backend>(logits: Tensor<B, 2>, classes: &[Option<usize>], smoothing: f32) -> Tensor<B, 1> {
+    let (device, [n, count]) = (logits.device(), logits.dims());
+    let target = |row: usize, class: usize| match classes[row] {
+        None => 0.0,
+        Some(c) => smoothing / count as f32 + if c == class { 1.0 - smoothing } else { 0.0 },
+    };
+    let targets: Vec<f32> = (0..n * count).map(|k| target(k / count, k % count)).collect();
+    let known = classes.iter().flatten().count().max(1) as f32;
+    (activation::log_softmax(logits, 1) * Tensor::from_data(TensorData::new(targets, [n, count]), &device)).sum().neg() / known
+}
+
 /// Batch-hard triplet loss (Hermans et al. 2017): for every picture its farthest view of the same person and its nearest
 /// of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns how many triplets are active (above zero), [1].
-pub fn batch_hard<B: Backend>(embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
+pub fn batch_hard<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
     let device = embeddings.device();
-    let d = pairwise_distances(embeddings);
+    let d = metric.between_all(embeddings);
     // Unit vectors are at most 2 apart: 4 never is the nearest, -4 never the farthest.
     let farthest = d.clone().mask_fill(relations.mask::<B>(&relations.same, &device).bool_not(), -4.0).max_dim(1);
     let nearest = d.mask_fill(relations.mask::<B>(&relations.different, &device).bool_not(), 4.0).min_dim(1);
@@ -64,7 +141,7 @@ pub fn batch_hard<B: Backend>(embeddings: Tensor<B, 2>, relations: &Relations, m
 /// many pairs of strangers do not drown the few of one person.
 pub fn contrastive_all<B: Backend>(embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> Tensor<B, 1> {
     let device = embeddings.device();
-    let d = pairwise_distances(embeddings);
+    let d = Metric::Euclidean.between_all(embeddings);
     let mean = |terms: Tensor<B, 2>, which: &[bool]| {
         let count = which.iter().filter(|w| **w).count().max(1) as f32;
         terms.mask_fill(relations.mask::<B>(which, &device).bool_not(), 0.0).sum() / count
@@ -101,7 +178,7 @@ mod tests {
     #[test]
     fn triplet_by_hand() {
         // d(a, p) = 5, d(a, n) = 3; and 1 and 5, which is satisfied.
-        let l = triplet(rows(&[[0.0, 0.0], [0.0, 0.0]]), rows(&[[3.0, 4.0], [0.0, 1.0]]), rows(&[[0.0, 3.0], [5.0, 0.0]]), 0.5);
+        let l = triplet(Metric::Euclidean, rows(&[[0.0, 0.0], [0.0, 0.0]]), rows(&[[3.0, 4.0], [0.0, 1.0]]), rows(&[[0.0, 3.0], [5.0, 0.0]]), 0.5);
         close(l, (5.0 - 3.0 + 0.5) / 2.0);
     }
 
@@ -115,7 +192,7 @@ mod tests {
     #[test]
     fn batch_hard_by_hand() {
         // Distances: 01 = 5, 02 = 1, 03 = 3, 12 = sqrt(18), 13 = sqrt(10), 23 = 2.
-        let (l, active) = batch_hard(rows(&FOUR), &two_by_two(), 0.5);
+        let (l, active) = batch_hard(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
         close(l, ((5.0 - 1.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + (2.0 - 1.0 + 0.5) + 0.0) / 4.0);
         assert_eq!(active.into_scalar(), 3);
     }
@@ -126,7 +203,7 @@ mod tests {
         for (i, j) in [(0, 2), (2, 0)] {
             unknown.different[4 * i + j] = false;
         }
-        let (l, _) = batch_hard(rows(&FOUR), &unknown, 0.5);
+        let (l, _) = batch_hard(Metric::Euclidean, rows(&FOUR), &unknown, 0.5);
         close(l, ((5.0 - 3.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + 0.0 + 0.0) / 4.0);
     }
 
@@ -137,20 +214,68 @@ mod tests {
     }
 
     #[test]
+    fn all_triplets_by_hand() {
+        // Active: 0: 5 - 1, 5 - 3; 1: 5 - sqrt(18), 5 - sqrt(10); 2: 2 - 1; not 2 - sqrt(18), 2 - 3, 2 - sqrt(10).
+        let l = batch_all(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
+        close(l, (4.5 + 2.5 + (5.5 - 18f32.sqrt()) + (5.5 - 10f32.sqrt()) + 1.5) / 5.0);
+    }
+
+    #[test]
+    fn cosine_distance_by_hand() {
+        let x = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]];
+        let d: Vec<f32> = Metric::Cosine.between_all(rows(&x)).into_data().to_vec().expect("floats");
+        [0.0, 0.4, 1.0, 0.4, 0.0, 0.2].iter().zip(d).for_each(|(want, got)| assert!((want - got).abs() < 1e-6, "{got}"));
+        close(triplet(Metric::Cosine, rows(&x[..1]), rows(&x[2..]), rows(&x[1..2]), 0.3), 1.0 - 0.4 + 0.3);
+    }
+
+    #[test]
+    fn a_random_triplet_is_two_of_one_and_one_of_another() {
+        let (relations, mut rng) = (two_by_two(), Rng::with_seed(1));
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..20 {
+            let [a, p, n] = random_triplets(&relations, &mut rng);
+            assert_eq!(a, [0, 1, 2, 3]);
+            for i in 0..4 {
+                assert!(relations.same[4 * a[i] + p[i]] && relations.different[4 * a[i] + n[i]]);
+                seen.insert((a[i], n[i]));
+            }
+        }
+        assert_eq!(seen.len(), 8, "every stranger is drawn at times");
+    }
+
+    #[test]
+    fn classification_by_hand() {
+        // Logits ln 3 and 0: probabilities 3/4 and 1/4; smoothing 0.2 asks for 0.9 and 0.1. The second row has no class.
+        let l = classification(rows(&[[3f32.ln(), 0.0], [7.0, -7.0]]), &[Some(0), None], 0.2);
+        close(l, -(0.9 * 0.75f32.ln() + 0.1 * 0.25f32.ln()));
+    }
+
+    #[test]
     fn slopes_agree_with_differences() {
-        let losses: [Loss; 2] = [|x| batch_hard(x, &two_by_two(), 0.5).0, |x| contrastive_all(x, &two_by_two(), 2.0)];
-        for loss in losses {
-            let x = rows(&FOUR).require_grad();
+        let losses: [Loss; 8] = [
+            |x| batch_hard(Metric::Euclidean, x, &two_by_two(), 0.5).0,
+            |x| batch_hard(Metric::Cosine, x, &two_by_two(), 0.5).0,
+            |x| batch_all(Metric::Euclidean, x, &two_by_two(), 0.4),
+            |x| contrastive_all(x, &two_by_two(), 2.0),
+            |x| random_triplet(Metric::Euclidean, x, &two_by_two(), 0.5, &mut Rng::with_seed(3)),
+            |x| triplet(Metric::Euclidean, x.clone().narrow(0, 0, 1), x.clone().narrow(0, 1, 1), x.narrow(0, 2, 1), 0.5),
+            |x| contrastive(x.clone().narrow(0, 0, 2), x.narrow(0, 2, 2), Tensor::from_floats([1.0, 0.0], &Default::default()), 4.0),
+            |x| classification(x, &[Some(0), Some(1), None, Some(1)], 0.1),
+        ];
+        // No two distances alike, where the hardest would change.
+        let points = [[0.2, -0.3], [1.0, 1.4], [0.4, 1.1], [-0.3, 0.9]];
+        for (which, loss) in losses.iter().enumerate() {
+            let x = rows(&points).require_grad();
             let gradients = loss(x.clone()).backward();
             let slope: Vec<f32> = x.grad(&gradients).expect("a gradient").into_data().to_vec().expect("floats");
             for k in 0..8 {
                 let at = |step: f32| {
-                    let mut moved = FOUR;
+                    let mut moved = points;
                     moved[k / 2][k % 2] += step;
                     loss(rows(&moved)).into_scalar()
                 };
                 let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
-                assert!((difference - slope[k]).abs() < 5e-3, "component {k}: {} against {difference}", slope[k]);
+                assert!((difference - slope[k]).abs() < 5e-3, "loss {which}, component {k}: {} against {difference}", slope[k]);
             }
         }
     }

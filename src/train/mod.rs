@@ -4,8 +4,12 @@
 //! [`readers`], [`synthetic`] and [`from_video`] (where that comes from), [`retrieval`] (how good it is), [`calibrate`],
 //! [`export`] over [`onnx`].
 
+pub mod association;
 pub mod batch;
+pub mod body;
 pub mod calibrate;
+pub mod config;
+pub mod convert;
 pub mod curves;
 pub mod dataset;
 pub mod export;
@@ -16,4 +20,6 @@ pub mod network;
 pub mod onnx;
 pub mod readers;
 pub mod retrieval;
+pub mod scenes;
+pub mod simulate;
 pub mod synthetic;

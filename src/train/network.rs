@@ -1,24 +1,23 @@
 //! The tower of the Siamese network. Both twins are this one set of parameters: a batch holds all pictures of all pairs.
 //!
-//! `tiny` looks at a person in two ways and adds what they say. *Colour*: which colours are worn at which height, the
-//! layout of `models/build_embedder.py` (soft votes for lightness and hue in eight stripes; Farenzena et al. 2010 stand on
-//! the same idea), of which a linear map learns what matters. *Texture*: five convolutions, averaged along each stripe.
+//! It looks at a person in two ways and adds what they say. *Colour*: which colours are worn at which height, the
+//! layout of `scripts/build_colour_layout.py` (soft votes for lightness and hue in eight stripes; Farenzena et al. 2010 stand on
+//! the same idea), of which a linear map learns what matters. *Texture*: a convolutional network ([`crate::train::body`]), averaged over each stripe.
 //! The linear map of the texture starts at zero, so that training starts from the colours and adds to them.
 
+use std::path::Path;
+
 use burn::module::{Module, Param};
-use burn::nn::conv::{Conv2d, Conv2dConfig};
-use burn::nn::{BatchNorm, BatchNormConfig, Initializer, Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
 use burn::tensor::{Tensor, TensorData, activation};
 use ndarray::Array2;
 
+use crate::train::body::{Body, Network, STRIDE};
+use crate::train::dataset::TrainError;
 use crate::train::onnx::{Attribute, Graph};
 
-/// Height of a crop, pixels.
-pub const HEIGHT: usize = 128;
-/// Width of a crop, pixels.
-pub const WIDTH: usize = 64;
 const STRIPES: usize = 8;
 const LIGHTNESS: [f32; 6] = [0.1, 0.27, 0.44, 0.61, 0.78, 0.95];
 const LIGHTNESS_WIDTH: f32 = 0.11;
@@ -30,9 +29,6 @@ const CHROMA_WIDTH: f32 = 0.035;
 const COLUMN_WIDTH: f32 = 0.22;
 /// Length of the colour layout: stripes x lightness x hue.
 pub const COLOURS: usize = STRIPES * LIGHTNESS.len() * BINS;
-const CHANNELS: [usize; 6] = [3, 16, 32, 64, 96, 96];
-const STRIDES: [usize; 5] = [2, 2, 2, 2, 1];
-const TEXTURE: usize = CHANNELS[5] * STRIPES;
 
 /// Lightness (BT.601), red against green, yellow against blue, of red, green and blue.
 const OPPONENT: [[f32; 3]; 3] = [[0.299, 0.587, 0.114], [0.7, -0.7, 0.0], [0.3, 0.3, -0.6]];
@@ -45,10 +41,9 @@ fn hue_centres() -> [Vec<f32>; 2] {
 }
 
 /// The weight of each column of the halved crop; over a stripe all weights sum to one.
-fn column() -> Vec<f32> {
-    let w = WIDTH / 2;
+fn column(h: usize, w: usize) -> Vec<f32> {
     let raw: Vec<f32> = (0..w).map(|x| (-0.5 * ((x as f32 - (w as f32 - 1.0) / 2.0) / (w as f32 * COLUMN_WIDTH)).powi(2)).exp()).collect();
-    let sum: f32 = raw.iter().sum::<f32>() * (HEIGHT / 2 / STRIPES) as f32;
+    let sum: f32 = raw.iter().sum::<f32>() * (h / STRIPES) as f32;
     raw.into_iter().map(|v| v / sum).collect()
 }
 
@@ -56,7 +51,7 @@ fn constant<B: Backend, const D: usize>(values: &[f32], shape: [usize; D], devic
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
-/// The colour layout of crops [n, 3, 128, 64] (RGB in [0, 1]): [n, 432], of unit length.
+/// The colour layout of crops [n, 3, h, w] (RGB in [0, 1]): [n, 432], of unit length.
 pub fn colour_layout<B: Backend>(crops: Tensor<B, 4>) -> Tensor<B, 2> {
     let (device, [n, _, h, w]) = (crops.device(), crops.dims());
     let small = avg_pool2d(crops, [2, 2], [2, 2], [0, 0], false, false);
@@ -68,7 +63,7 @@ pub fn colour_layout<B: Backend>(crops: Tensor<B, 4>) -> Tensor<B, 2> {
     let squared = |v: Tensor<B, 4>, centres: &[f32]| (v - constant(centres, [1, centres.len(), 1, 1], &device)).powi_scalar(2);
     // A softmax over -d^2 / 2s^2 shares each pixel among the bins as Gaussians of equal height would.
     let vote = |d: Tensor<B, 4>, width: f32| activation::softmax(d * (-0.5 / (width * width)), 1);
-    let lightness = vote(squared(light, &LIGHTNESS), LIGHTNESS_WIDTH) * constant(&column(), [1, 1, 1, w], &device);
+    let lightness = vote(squared(light, &LIGHTNESS), LIGHTNESS_WIDTH) * constant(&column(h, w), [1, 1, 1, w], &device);
     let [first, second] = hue_centres();
     let hue = vote(squared(a * scale.clone(), &first) + squared(b * scale, &second), CHROMA_WIDTH);
     let stripe = h / STRIPES * w;
@@ -83,70 +78,48 @@ pub fn normalise<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x / length
 }
 
-/// Convolution, batch normalisation, rectifier.
-#[derive(Module, Debug)]
-struct Block<B: Backend> {
-    conv: Conv2d<B>,
-    norm: BatchNorm<B>,
-}
-
-impl<B: Backend> Block<B> {
-    fn new(from: usize, to: usize, stride: usize, device: &B::Device) -> Self {
-        let conv = Conv2dConfig::new([from, to], [3, 3]).with_stride([stride, stride]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).with_bias(false);
-        Block { conv: conv.init(device), norm: BatchNormConfig::new(to).init(device) }
-    }
-
-    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        activation::relu(self.norm.forward(self.conv.forward(x)))
-    }
-
-    /// The convolution with the normalisation folded into it.
-    fn export(&self, graph: &mut Graph, input: &str, name: &str, stride: usize) -> String {
-        let values = |t: Tensor<B, 1>| t.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
-        let (gamma, beta) = (values(self.norm.gamma.val()), values(self.norm.beta.val()));
-        let (mean, var) = (values(self.norm.running_mean.value()), values(self.norm.running_var.value()));
-        let factor: Vec<f32> = gamma.iter().zip(&var).map(|(g, v)| g / (v + self.norm.epsilon as f32).sqrt()).collect();
-        let bias: Vec<f32> = (0..beta.len()).map(|c| beta[c] - mean[c] * factor[c]).collect();
-        let shape = self.conv.weight.dims();
-        let mut weight = values(self.conv.weight.val().reshape([-1]));
-        let each = weight.len() / shape[0];
-        weight.chunks_mut(each).zip(&factor).for_each(|(w, f)| w.iter_mut().for_each(|v| *v *= f));
-        let (w, b) = (graph.constant(&format!("{name}.weight"), &shape, &weight), graph.constant(&format!("{name}.bias"), &[shape[0]], &bias));
-        let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
-        let attributes = [("kernel_shape", ints(3, 2)), ("strides", ints(stride as i64, 2)), ("pads", ints(1, 4))];
-        let conv = graph.node("Conv", &[input, &w, &b], &format!("{name}.conv"), &attributes);
-        graph.node("Relu", &[&conv], name, &[])
-    }
-}
-
-/// The tower `tiny`: crops [n, 3, 128, 64] (RGB in [0, 1]) to unit vectors [n, d].
+/// The tower: crops [n, 3, h, w] (RGB in [0, 1]) to unit vectors [n, d].
 #[derive(Module, Debug)]
 pub struct Tower<B: Backend> {
-    blocks: Vec<Block<B>>,
+    body: Body<B>,
     colour: Linear<B>,
     texture: Linear<B>,
+    height: usize,
 }
 
 impl<B: Backend> Tower<B> {
-    /// A new tower with embeddings of length `dimension`. `colours` [samples, 432] are colour layouts of the people it will
-    /// learn from: the colour map starts as their principal components, which keep the most of their differences.
-    pub fn new(dimension: usize, colours: &Array2<f32>, device: &B::Device) -> Self {
-        let blocks = (0..STRIDES.len()).map(|i| Block::new(CHANNELS[i], CHANNELS[i + 1], STRIDES[i], device)).collect();
+    /// A new tower with embeddings of length `dimension` of crops `height` high and half as wide. `colours` [samples, 432]
+    /// are colour layouts of the people it will learn from: the colour map starts as their principal components, which keep
+    /// the most of their differences.
+    pub fn new(network: Network, height: usize, dimension: usize, colours: &Array2<f32>, device: &B::Device) -> Self {
+        let body = Body::new(network, device);
         let mut colour = LinearConfig::new(COLOURS, dimension).init(device);
         let (axes, mean) = principal_components(colours, dimension);
         let offset = -mean.dot(&axes);
         colour.weight = Param::from_tensor(constant(&axes.iter().copied().collect::<Vec<_>>(), [COLOURS, dimension], device));
         colour.bias = Some(Param::from_tensor(constant(&offset.to_vec(), [dimension], device)));
-        let texture = LinearConfig::new(TEXTURE, dimension).with_bias(false).with_initializer(Initializer::Zeros).init(device);
-        Tower { blocks, colour, texture }
+        let texture = LinearConfig::new(body.channels() * STRIPES, dimension).with_bias(false).with_initializer(Initializer::Zeros).init(device);
+        Tower { body, colour, texture, height }
+    }
+
+    /// Starts the body from an ONNX file of ImageNet weights.
+    ///
+    /// # Errors
+    /// When the file does not fit, or the network is not `mobile`.
+    pub fn load(&mut self, path: &Path, device: &B::Device) -> Result<(), TrainError> {
+        match &mut self.body {
+            Body::Mobile(m) => m.load(path, device),
+            _ => Err(TrainError::Setting("train.start_from: only the network 'mobile' starts from a file".into())),
+        }
     }
 
     /// Embeds crops.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 2> {
-        let n = crops.dims()[0];
         let colours = colour_layout(crops.clone());
-        let map = self.blocks.iter().fold(crops, |x, b| b.forward(x));
-        let stripes = map.mean_dim(3).reshape([n, TEXTURE]);
+        let map = self.body.forward(crops);
+        let [n, c, h, w] = map.dims();
+        let pool = [h / STRIPES, w];
+        let stripes = avg_pool2d(map, pool, pool, [0, 0], false, false).reshape([n, c * STRIPES]);
         normalise(self.colour.forward(colours) + self.texture.forward(stripes))
     }
 
@@ -155,28 +128,38 @@ impl<B: Backend> Tower<B> {
         self.colour.weight.dims()[1]
     }
 
+    /// Size of a crop: height, width.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.height / 2)
+    }
+
     /// Writes the tower as a graph from `crops` to `embedding`, normalisation folded and the L2 norm as its last node.
     pub fn export(&self, g: &mut Graph) {
-        let colours = export_colours(g);
-        let map = self.blocks.iter().enumerate().fold("crops".to_string(), |x, (i, b)| b.export(g, &x, &format!("block{i}"), STRIDES[i]));
-        let mean = g.node("ReduceMean", &[&map], "stripe_means", &[("axes", Attribute::Ints(vec![3])), ("keepdims", Attribute::Int(0))]);
+        // The body first: another may start from its convolutions, in their order.
+        let map = self.body.export(g);
+        let colours = export_colours(g, self.size());
+        let (h, w) = self.size();
+        let pool = || Attribute::Ints(vec![(h / STRIDE / STRIPES) as i64, (w / STRIDE) as i64]);
+        let mean = g.node("AveragePool", &[&map], "stripe_means", &[("kernel_shape", pool()), ("strides", pool())]);
         let flat = g.node("Flatten", &[&mean], "texture_flat", &[]);
-        let linear = |g: &mut Graph, l: &Linear<B>, input: &str, name: &str| {
-            let w = l.weight.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
-            let w = g.constant(&format!("{name}.weight"), &l.weight.dims(), &w);
-            let Some(bias) = &l.bias else { return g.node("MatMul", &[input, &w], name, &[]) };
-            let b = bias.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
-            let b = g.constant(&format!("{name}.bias"), &bias.dims(), &b);
-            g.node("Gemm", &[input, &w, &b], name, &[])
-        };
-        let (colour, texture) = (linear(g, &self.colour, &colours, "colour"), linear(g, &self.texture, &flat, "texture"));
+        let (colour, texture) = (export_linear(g, &self.colour, &colours, "colour"), export_linear(g, &self.texture, &flat, "texture"));
         let sum = g.node("Add", &[&colour, &texture], "sum", &[]);
         g.node("LpNormalization", &[&sum], "embedding", &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))]);
     }
 }
 
+/// Writes a linear map; returns its output.
+pub(super) fn export_linear<B: Backend>(g: &mut Graph, l: &Linear<B>, input: &str, name: &str) -> String {
+    let w = l.weight.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+    let w = g.constant(&format!("{name}.weight"), &l.weight.dims(), &w);
+    let Some(bias) = &l.bias else { return g.node("MatMul", &[input, &w], name, &[]) };
+    let b = bias.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+    let b = g.constant(&format!("{name}.bias"), &bias.dims(), &b);
+    g.node("Gemm", &[input, &w, &b], name, &[])
+}
+
 /// `colour_layout` as ONNX nodes; returns the name of its output.
-fn export_colours(g: &mut Graph) -> String {
+fn export_colours(g: &mut Graph, (height, width): (usize, usize)) -> String {
     let two = |v: i64| Attribute::Ints(vec![v; 2]);
     let small = g.node("AveragePool", &["crops"], "small", &[("kernel_shape", two(2)), ("strides", two(2))]);
     let opponent = g.constant("opponent", &[3, 3, 1, 1], OPPONENT.as_flattened());
@@ -206,7 +189,7 @@ fn export_colours(g: &mut Graph) -> String {
     };
     let light = squared(g, &light, "lightness", &LIGHTNESS);
     let lightness = vote(g, &light, "lightness_votes", LIGHTNESS_WIDTH);
-    let column = g.constant("column", &[1, 1, 1, WIDTH / 2], &column());
+    let column = g.constant("column", &[1, 1, 1, width / 2], &column(height / 2, width / 2));
     let weighted = g.node("Mul", &[&lightness, &column], "weighted", &[]);
     let distances: Vec<String> = ["a", "b"]
         .iter()
@@ -219,7 +202,7 @@ fn export_colours(g: &mut Graph) -> String {
     let distance = g.node("Add", &[&distances[0], &distances[1]], "chroma_distance", &[]);
     let hue = vote(g, &distance, "hue_votes", CHROMA_WIDTH);
     let stripes = |g: &mut Graph, input: &str, bins: usize, order: [i64; 4], name: &str| {
-        let shape = g.integers(&format!("{name}.shape"), &[0, bins as i64, STRIPES as i64, (HEIGHT / 2 / STRIPES * WIDTH / 2) as i64]);
+        let shape = g.integers(&format!("{name}.shape"), &[0, bins as i64, STRIPES as i64, (height / 2 / STRIPES * width / 2) as i64]);
         let cut = g.node("Reshape", &[input, &shape], &format!("{name}.cut"), &[]);
         g.node("Transpose", &[&cut], name, &[("perm", Attribute::Ints(order.to_vec()))])
     };

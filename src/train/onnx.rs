@@ -3,131 +3,139 @@
 //! The field numbers are those of the ONNX specification (IR version 8). Parts a network has no use for are left out;
 //! protocol buffers allow that.
 
+use std::path::Path;
+
 use prost::Message;
+
+use crate::train::dataset::TrainError;
 
 /// Opset that is written.
 pub const OPSET: i64 = 17;
-const FLOAT: i32 = 1;
+pub(super) const FLOAT: i32 = 1;
+pub(super) const UINT8: i32 = 2;
+pub(super) const INT8: i32 = 3;
+pub(super) const INT32: i32 = 6;
 const INT64: i32 = 7;
+pub(super) const FLOAT16: i32 = 10;
 
 #[derive(Clone, PartialEq, Message)]
-struct AttributeProto {
+pub(super) struct AttributeProto {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(int64, optional, tag = "3")]
-    i: Option<i64>,
+    pub(super) i: Option<i64>,
     #[prost(int64, repeated, packed = "false", tag = "8")]
-    ints: Vec<i64>,
+    pub(super) ints: Vec<i64>,
     #[prost(int32, tag = "20")]
-    kind: i32,
+    pub(super) kind: i32,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct NodeProto {
+pub(super) struct NodeProto {
     #[prost(string, repeated, tag = "1")]
-    input: Vec<String>,
+    pub(super) input: Vec<String>,
     #[prost(string, repeated, tag = "2")]
-    output: Vec<String>,
+    pub(super) output: Vec<String>,
     #[prost(string, tag = "3")]
-    name: String,
+    pub(super) name: String,
     #[prost(string, tag = "4")]
-    op_type: String,
+    pub(super) op_type: String,
     #[prost(message, repeated, tag = "5")]
-    attribute: Vec<AttributeProto>,
+    pub(super) attribute: Vec<AttributeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TensorProto {
+pub(super) struct TensorProto {
     #[prost(int64, repeated, packed = "false", tag = "1")]
-    dims: Vec<i64>,
+    pub(super) dims: Vec<i64>,
     #[prost(int32, tag = "2")]
-    data_type: i32,
+    pub(super) data_type: i32,
     #[prost(string, tag = "8")]
-    name: String,
+    pub(super) name: String,
     #[prost(bytes = "vec", tag = "9")]
-    raw_data: Vec<u8>,
+    pub(super) raw_data: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct StringStringEntryProto {
+pub(super) struct StringStringEntryProto {
     #[prost(string, tag = "1")]
-    key: String,
+    pub(super) key: String,
     #[prost(string, tag = "2")]
-    value: String,
+    pub(super) value: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct Dimension {
+pub(super) struct Dimension {
     #[prost(int64, optional, tag = "1")]
-    dim_value: Option<i64>,
+    pub(super) dim_value: Option<i64>,
     #[prost(string, optional, tag = "2")]
-    dim_param: Option<String>,
+    pub(super) dim_param: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TensorShapeProto {
+pub(super) struct TensorShapeProto {
     #[prost(message, repeated, tag = "1")]
-    dim: Vec<Dimension>,
+    pub(super) dim: Vec<Dimension>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TensorType {
+pub(super) struct TensorType {
     #[prost(int32, tag = "1")]
-    elem_type: i32,
+    pub(super) elem_type: i32,
     #[prost(message, optional, tag = "2")]
-    shape: Option<TensorShapeProto>,
+    pub(super) shape: Option<TensorShapeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct TypeProto {
+pub(super) struct TypeProto {
     #[prost(message, optional, tag = "1")]
-    tensor_type: Option<TensorType>,
+    pub(super) tensor_type: Option<TensorType>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ValueInfoProto {
+pub(super) struct ValueInfoProto {
     #[prost(string, tag = "1")]
-    name: String,
+    pub(super) name: String,
     #[prost(message, optional, tag = "2")]
-    kind: Option<TypeProto>,
+    pub(super) kind: Option<TypeProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct GraphProto {
+pub(super) struct GraphProto {
     #[prost(message, repeated, tag = "1")]
-    node: Vec<NodeProto>,
+    pub(super) node: Vec<NodeProto>,
     #[prost(string, tag = "2")]
-    name: String,
+    pub(super) name: String,
     #[prost(message, repeated, tag = "5")]
-    initializer: Vec<TensorProto>,
+    pub(super) initializer: Vec<TensorProto>,
     #[prost(message, repeated, tag = "11")]
-    input: Vec<ValueInfoProto>,
+    pub(super) input: Vec<ValueInfoProto>,
     #[prost(message, repeated, tag = "12")]
-    output: Vec<ValueInfoProto>,
+    pub(super) output: Vec<ValueInfoProto>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct OperatorSetIdProto {
+pub(super) struct OperatorSetIdProto {
     #[prost(string, tag = "1")]
-    domain: String,
+    pub(super) domain: String,
     #[prost(int64, tag = "2")]
-    version: i64,
+    pub(super) version: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
-struct ModelProto {
+pub(super) struct ModelProto {
     #[prost(int64, tag = "1")]
-    ir_version: i64,
+    pub(super) ir_version: i64,
     #[prost(string, tag = "2")]
-    producer_name: String,
+    pub(super) producer_name: String,
     #[prost(string, tag = "3")]
-    producer_version: String,
+    pub(super) producer_version: String,
     #[prost(message, optional, tag = "7")]
-    graph: Option<GraphProto>,
+    pub(super) graph: Option<GraphProto>,
     #[prost(message, repeated, tag = "8")]
-    opset_import: Vec<OperatorSetIdProto>,
+    pub(super) opset_import: Vec<OperatorSetIdProto>,
     #[prost(message, repeated, tag = "14")]
-    metadata_props: Vec<StringStringEntryProto>,
+    pub(super) metadata_props: Vec<StringStringEntryProto>,
 }
 
 /// An attribute of a node.
@@ -174,18 +182,7 @@ impl Graph {
 
     /// A node with several outputs.
     pub fn node_of(&mut self, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) {
-        let texts = |v: &[&str]| v.iter().map(ToString::to_string).collect();
-        let attribute = |(name, value): &(&str, Attribute)| {
-            let mut a = AttributeProto { name: name.to_string(), ..AttributeProto::default() };
-            match value {
-                Attribute::Int(v) => (a.i, a.kind) = (Some(*v), 2),
-                Attribute::Ints(v) => (a.ints, a.kind) = (v.clone(), 7),
-            }
-            a
-        };
-        let name = outputs.first().copied().unwrap_or(op).into();
-        let attribute = attributes.iter().map(attribute).collect();
-        self.proto.node.push(NodeProto { input: texts(inputs), output: texts(outputs), name, op_type: op.into(), attribute });
+        self.proto.node.push(node_of(op, inputs, outputs, attributes));
     }
 
     /// The finished file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free.
@@ -203,6 +200,72 @@ impl Graph {
         };
         model.encode_to_vec()
     }
+}
+
+/// A node of a graph.
+pub(super) fn node_of(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) -> NodeProto {
+    let texts = |v: &[&str]| v.iter().map(ToString::to_string).collect();
+    let attribute = |(name, value): &(&str, Attribute)| {
+        let mut a = AttributeProto { name: name.to_string(), ..AttributeProto::default() };
+        match value {
+            Attribute::Int(v) => (a.i, a.kind) = (Some(*v), 2),
+            Attribute::Ints(v) => (a.ints, a.kind) = (v.clone(), 7),
+        }
+        a
+    };
+    let name = outputs.first().copied().unwrap_or(op).into();
+    NodeProto { input: texts(inputs), output: texts(outputs), name, op_type: op.into(), attribute: attributes.iter().map(attribute).collect() }
+}
+
+/// The float32 values of a constant.
+pub(super) fn floats(t: &TensorProto) -> Vec<f32> {
+    t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+}
+
+/// Reads a file.
+///
+/// # Errors
+/// When it cannot be read or is no ONNX file.
+pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
+    let bytes = std::fs::read(path).map_err(|source| TrainError::Read { path: path.into(), source })?;
+    ModelProto::decode(bytes.as_slice()).map_err(|e| TrainError::Data { name: path.display().to_string(), problem: format!("it is no ONNX file ({e})") })
+}
+
+/// A convolution of a file: its weight and bias.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Convolution {
+    /// Out, in by group, height, width.
+    pub shape: [usize; 4],
+    /// Row-major weights.
+    pub weight: Vec<f32>,
+    /// A bias for each channel out.
+    pub bias: Vec<f32>,
+}
+
+/// The float32 convolutions of a file, in the order of its nodes; those without a bias have zeros.
+///
+/// # Errors
+/// When it cannot be read or is no ONNX file.
+pub fn convolutions(path: &Path) -> Result<Vec<Convolution>, TrainError> {
+    let misfit = |problem: String| TrainError::Data { name: path.display().to_string(), problem };
+    let graph = read(path)?.graph.unwrap_or_default();
+    let floats = |name: &String| {
+        let t = graph.initializer.iter().find(|t| t.name == *name && t.data_type == FLOAT)?;
+        Some((t.dims.iter().map(|&d| d as usize).collect::<Vec<_>>(), floats(t)))
+    };
+    let convolution = |node: &NodeProto| {
+        let (dims, weight) = node.input.get(1).and_then(floats)?;
+        let shape: [usize; 4] = dims.try_into().ok().filter(|s: &[usize; 4]| s.iter().product::<usize>() == weight.len())?;
+        let bias = node.input.get(2).map_or_else(|| Some(vec![0.0; shape[0]]), |b| floats(b).map(|(_, v)| v))?;
+        (bias.len() == shape[0]).then_some(Convolution { shape, weight, bias })
+    };
+    let nodes = graph.node.iter().filter(|n| n.op_type == "Conv");
+    nodes.map(|n| convolution(n).ok_or_else(|| misfit(format!("the convolution {} has no float32 weights of its own", n.name)))).collect()
+}
+
+/// An output of which nothing is said but its name and that it is float32.
+pub(super) fn untyped(name: &str) -> ValueInfoProto {
+    ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor_type: Some(TensorType { elem_type: FLOAT, shape: None }) }) }
 }
 
 fn value(name: &str, shape: &[usize]) -> ValueInfoProto {

@@ -4,11 +4,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use crate::config::Config;
 use crate::geometry::BBox;
 use crate::mot_format::{self, SequenceInfo};
 use crate::source::{self, SourceOptions, image_folder};
+use crate::train::association::Labelled;
 use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut, whole};
-use crate::train::{from_video, synthetic};
+use crate::train::{from_video, scenes, synthetic};
 
 /// What kind of data and where: KIND:WHERE, and for sequences and videos #FIRST-LAST for a range of frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +77,24 @@ impl DataSpec {
                     self.place.parse().map_err(|_| TrainError::Setting(format!("synthetic:{} needs a number of people, as in synthetic:1000", self.place)))?;
                 synthetic::dataset(count, 8, seed)
             }
+        }
+    }
+}
+
+impl DataSpec {
+    /// Reads scenes for the association head: sequences with public detections, videos, or simulated scenes.
+    ///
+    /// # Errors
+    /// When something is missing or unreadable, or the kind has no frames.
+    pub fn scenes(&self, config: &Config, seed: u64) -> Result<Vec<Vec<Labelled>>, TrainError> {
+        match self.kind {
+            Kind::Mot => Ok(vec![scenes::sequence(Path::new(&self.place), self.frames)?]),
+            Kind::Video => Ok(vec![scenes::video(&self.place, self.frames, config)?]),
+            Kind::Synthetic => {
+                let count = self.place.parse().map_err(|_| TrainError::Setting(format!("synthetic:{} needs a number of scenes", self.place)))?;
+                scenes::simulated(count, config, seed)
+            }
+            _ => Err(TrainError::Setting(format!("{}: single pictures do not show how people move; use mot, video or synthetic", self.place))),
         }
     }
 }

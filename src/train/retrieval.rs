@@ -85,6 +85,13 @@ impl Pairs {
         pairs.sorted()
     }
 
+    /// `count` of each kind, evenly spread over the distances (repeated where there are fewer): so that data sets of
+    /// different sizes weigh the same when put together. `None` without both kinds.
+    pub fn spread(&self, count: usize) -> Option<Self> {
+        let pick = |d: &[f32]| (0..count).map(|i| d[(2 * i + 1) * d.len() / (2 * count)]).collect();
+        (!self.same.is_empty() && !self.different.is_empty()).then(|| Pairs { same: pick(&self.same), different: pick(&self.different) })
+    }
+
     /// Puts both in ascending order.
     pub fn sorted(mut self) -> Self {
         self.same.sort_by(f32::total_cmp);
@@ -213,6 +220,14 @@ mod tests {
         assert_eq!(pairs.true_accepts_at(0.0), 0.5);
         assert_eq!(pairs.true_accepts_at(0.25), 1.0);
         assert_eq!(Pairs::default().equal_error(), None);
+    }
+
+    #[test]
+    fn a_spread_keeps_the_distribution() {
+        let pairs = Pairs { same: vec![0.1, 0.2], different: (0..9).map(|i| i as f32).collect() };
+        let s = pairs.spread(4).expect("both kinds");
+        assert_eq!((s.same, s.different), (vec![0.1, 0.1, 0.2, 0.2], vec![1.0, 3.0, 5.0, 7.0]));
+        assert_eq!(Pairs::default().spread(4), None);
     }
 
     #[test]

@@ -39,7 +39,8 @@ struct Person {
     build: f32,
 }
 
-fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
+/// A number between two.
+pub(crate) fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.f32()
 }
 
@@ -239,9 +240,9 @@ fn occlude(canvas: &mut Canvas, rng: &mut Rng) {
 /// Light and camera: exposure, colour cast, gamma, a shadow, then distance (fewer pixels), noise, bytes.
 fn develop(canvas: &Canvas, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     let mut fixed = Rng::with_seed(seed.wrapping_mul(31) ^ u64::from(camera));
-    let cast: Rgb = std::array::from_fn(|_| between(&mut fixed, 0.8, 1.2));
-    let (exposure, gamma) = (between(rng, 0.6, 1.4) * between(&mut fixed, 0.8, 1.2), between(rng, 0.85, 1.2));
-    let (slope, haze) = (between(rng, -0.35, 0.35), between(rng, 0.0, 0.12));
+    let cast: Rgb = std::array::from_fn(|_| between(&mut fixed, 0.93, 1.07));
+    let (exposure, gamma) = (between(rng, 0.75, 1.3) * between(&mut fixed, 0.9, 1.1), between(rng, 0.9, 1.12));
+    let (slope, haze) = (between(rng, -0.25, 0.25), between(rng, 0.0, 0.1));
     let scale = between(rng, 1.0, 3.2);
     let (w, h) = ((WIDTH as f32 / scale) as usize, (HEIGHT as f32 / scale) as usize);
     let noise = between(rng, 0.0, 0.04);

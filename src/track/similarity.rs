@@ -2,8 +2,6 @@
 //! 0.5 where false accepts and false rejects are equally many. Its two numbers are fitted on held-out pairs by
 //! `twintrack-train` and stored in the ONNX file, for distances mean different things to different networks.
 
-use crate::infer::ModelMetadata;
-
 /// similarity = 1 / (1 + exp(slope * (distance - threshold))), on cosine distances.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Calibration {
@@ -16,12 +14,6 @@ pub struct Calibration {
 impl Calibration {
     /// The entry of the metadata that holds the two numbers.
     pub const KEY: &'static str = "calibration";
-
-    /// What the file says, if it says it.
-    pub fn of(metadata: &ModelMetadata) -> Option<Self> {
-        let [slope, threshold] = metadata.numbers(Self::KEY)?;
-        (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
-    }
 
     /// The text for the metadata.
     pub fn entry(&self) -> String {

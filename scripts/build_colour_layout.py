@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Build models/siamese.onnx: the colour layout of a person, as one tower of a Siamese network.
+"""Build the colour layout of a person as an embedder: what models/siamese.onnx was before it was trained, and starts from.
 
     python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
-    .venv/bin/python models/build_embedder.py
+    .venv/bin/python scripts/build_colour_layout.py --out colour_layout.onnx
 
 No weight in it was trained, so there is nothing to fetch: the numbers below are the network. Two people are told apart by
 which colours they wear at which height. The crop is cut into stripes from head to foot; every pixel votes, more in the
@@ -77,7 +77,7 @@ def build() -> onnx.ModelProto:
     d = STRIPES * len(LIGHTNESS) * len(centres)
     graph = helper.make_graph(nodes, "siamese_tower", [helper.make_tensor_value_info("crops", TensorProto.FLOAT, ["N", 3, HEIGHT, WIDTH])],
                               [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["N", d])], initializers)
-    m = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="twintrack models/build_embedder.py", ir_version=8)
+    m = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], producer_name="twintrack scripts/build_colour_layout.py", ir_version=8)
     helper.set_model_props(m, {
         "twintrack.kind": "embedder", "twintrack.name": "colour layout", "twintrack.size": f"{WIDTH}x{HEIGHT}", "twintrack.color": "rgb",
         "twintrack.mean": "0,0,0", "twintrack.std": "255,255,255", "twintrack.dimension": str(d), "twintrack.precision": "fp32",
@@ -88,7 +88,7 @@ def build() -> onnx.ModelProto:
 
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent / "siamese.onnx")
+    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path("colour_layout.onnx"))
     a = a.parse_args()
     onnx.save(build(), a.out)
     print(f"{a.out}: {a.out.stat().st_size / 1e3:.1f} kB")

@@ -1,0 +1,53 @@
+//! `twintrack compare A B`: are these the same person?
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+
+use crate::config::Config;
+use crate::embed::Embedder;
+use crate::gallery::Portraitist;
+use crate::infer::{Runtime, SessionOptions};
+use crate::track::appearance::cosine_distance;
+
+/// Compare the people in two pictures: prints their similarity, 0 to 1.
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
+    first: PathBuf,
+    /// Another.
+    second: PathBuf,
+    /// Siamese network (ONNX); a bare name is looked for in the `models` folders.
+    #[arg(long, value_name = "MODEL")]
+    embedder: Option<PathBuf>,
+    /// Print JSON: similarity and cosine distance.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Opens what tells looks, and its calibration, as the default configuration with another embedder says.
+///
+/// # Errors
+/// When the embedder cannot be opened.
+pub fn portraitist(embedder: Option<&PathBuf>) -> Result<(Portraitist, crate::track::similarity::Calibration, String)> {
+    let mut config = Config::default();
+    config.embedder.model = embedder.cloned().unwrap_or(config.embedder.model);
+    let options = SessionOptions { device: config.device, threads: config.threads() };
+    let embedder = Embedder::open(&Runtime::load()?, &config.embedder, options)?;
+    let (calibration, name) = (embedder.calibrated()?, embedder.name());
+    Ok((Portraitist::new(embedder, config), calibration, name))
+}
+
+/// Compares; returns what is to be printed.
+///
+/// # Errors
+/// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
+pub fn run(args: &CompareArgs) -> Result<String> {
+    let (mut portraitist, calibration, _) = portraitist(args.embedder.as_ref())?;
+    let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
+    let distance = cosine_distance(&a, &b).unwrap_or(2.0);
+    let similarity = calibration.similarity(distance);
+    let json = || format!(r#"{{"similarity":{similarity:.4},"distance":{distance:.4}}}"#);
+    Ok(if args.json { json() } else { format!("{similarity:.3}") })
+}

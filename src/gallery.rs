@@ -1,0 +1,112 @@
+//! The gallery: one picture a person, the file's name is the person's. Adding a person is adding a picture; nothing is
+//! trained (one-shot identification, Koch et al. 2015).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::detect::Detector;
+use crate::embed::Embedder;
+use crate::frame::Image;
+use crate::geometry::BBox;
+use crate::infer::{InferError, Runtime, SessionOptions};
+use crate::source::{SourceError, image_folder};
+use crate::track::appearance::mean_direction;
+use crate::track::people::Known;
+
+/// A picture at most so wide for its height holds one person and little else. Wider ones are searched for the person.
+const CROP_ASPECT: f32 = 0.62;
+
+/// Why pictures of people cannot be used.
+#[derive(Debug, Error)]
+pub enum GalleryError {
+    /// A picture cannot be read.
+    #[error(transparent)]
+    Picture(#[from] SourceError),
+    /// A network.
+    #[error(transparent)]
+    Infer(#[from] InferError),
+    /// There is no picture.
+    #[error("the gallery {} holds no picture; put one picture a person there, named after the person (ada.jpg)", .0.display())]
+    Empty(PathBuf),
+    /// Nobody is in a picture.
+    #[error("no person was found in {}; cut the picture to the person (upright, at most {CROP_ASPECT} times as wide as high)", .0.display())]
+    Nobody(PathBuf),
+}
+
+/// Finds the person in a picture and tells what it looks like.
+pub struct Portraitist {
+    /// Who finds people in pictures that are not cut to one; opened when first needed.
+    detector: Option<Detector>,
+    config: Config,
+    embedder: Embedder,
+}
+
+impl Portraitist {
+    /// With an embedder, and the configuration of the detector for pictures that are not cut to a person.
+    pub fn new(embedder: Embedder, config: Config) -> Self {
+        Portraitist { detector: None, config, embedder }
+    }
+
+    /// The look of the person in a picture, a unit embedding.
+    ///
+    /// # Errors
+    /// When it cannot be read, nobody is found in it, or a network fails.
+    pub fn look(&mut self, path: &Path) -> Result<Vec<f32>, GalleryError> {
+        let image = image_folder::read(path)?;
+        let person = self.person(&image)?.ok_or_else(|| GalleryError::Nobody(path.into()))?;
+        Ok(self.embedder.embed_crops(&[(&image, &person)])?.into_raw_vec_and_offset().0)
+    }
+
+    /// Where the person is: everywhere in an upright crop, else where the detector is surest.
+    fn person(&mut self, image: &Image) -> Result<Option<BBox>, InferError> {
+        let (w, h) = (image.width as f32, image.height as f32);
+        if w <= CROP_ASPECT * h {
+            return Ok(Some(BBox::new(0.0, 0.0, w, h)));
+        }
+        let detector = match &mut self.detector {
+            Some(d) => d,
+            none => {
+                let options = SessionOptions { device: self.config.device, threads: self.config.threads() };
+                none.insert(Detector::open(&Runtime::load()?, &self.config.detector, options)?)
+            }
+        };
+        Ok(detector.detect_image(image)?.first().map(|d| d.bbox))
+    }
+
+    /// Everybody in a folder; several pictures of one name (in sub-folders of that name, or with other endings) are one
+    /// person known from several sides.
+    ///
+    /// # Errors
+    /// As [`Portraitist::look`], and when there is no picture.
+    pub fn gallery(&mut self, dir: &Path) -> Result<Vec<Known>, GalleryError> {
+        let mut pictures: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+        for path in image_folder::list(dir) {
+            pictures.entry(stem(&path)).or_default().push(path);
+        }
+        for folder in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+            pictures.entry(name(&folder)).or_default().extend(image_folder::list(&folder));
+        }
+        let mut known = Vec::new();
+        for (name, paths) in pictures.into_iter().filter(|(_, paths)| !paths.is_empty()) {
+            let looks = paths.iter().map(|p| self.look(p)).collect::<Result<Vec<_>, _>>()?;
+            known.push(Known { name, look: mean_direction(looks.iter().map(Vec::as_slice)) });
+        }
+        if known.is_empty() { Err(GalleryError::Empty(dir.into())) } else { Ok(known) }
+    }
+
+    /// The embedder, for who goes on with it.
+    pub fn into_embedder(self) -> Embedder {
+        self.embedder
+    }
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

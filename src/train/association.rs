@@ -1,0 +1,201 @@
+//! Learning to associate (Leal-Taixé et al. 2016, section 4): pairs of a track and a detection of which it is known
+//! whether they are one person, and gradient-boosted trees (Friedman 2001) that tell how likely that is.
+
+use std::collections::BTreeMap;
+
+use forust_ml::objective::ObjectiveType;
+use forust_ml::{GradientBooster, Matrix};
+
+use crate::detection::{Detection, Embeddings};
+use crate::time::Seconds;
+use crate::track::head::{FEATURES, HEAD_SCHEMA, HeadTable, Node};
+use crate::track::pair::Observed;
+use crate::track::track::Track;
+use crate::track::{TrackState, TrackerConfig};
+use crate::train::dataset::TrainError;
+
+/// A leaf holds at least so much evidence (sum of p (1 - p)): fewer pairs are chance.
+const MIN_LEAF: f32 = 10.0;
+
+/// Whom a detection shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// This person.
+    Person(u64),
+    /// Nobody: the detector is mistaken.
+    Nobody,
+    /// That is not known.
+    Unknown,
+}
+
+/// A frame of which it is known who is who.
+#[derive(Debug, Clone)]
+pub struct Labelled {
+    /// Time since the frame before.
+    pub elapsed: Seconds,
+    /// What the detector found.
+    pub detections: Vec<Detection>,
+    /// What they look like.
+    pub embeddings: Embeddings,
+    /// Whom each shows.
+    pub who: Vec<Who>,
+}
+
+/// Pairs: the features of each and whether it is one person.
+#[derive(Debug, Clone, Default)]
+pub struct Pairs {
+    /// A row of [`FEATURES`] each.
+    pub features: Vec<[f32; FEATURES.len()]>,
+    /// Whether track and detection are one person.
+    pub same: Vec<bool>,
+}
+
+impl Pairs {
+    /// The pairs a perfect tracker meets on these frames: each track, fed with its own person's detections, and every
+    /// detection it could be taken for, at both widths of looking.
+    pub fn collect(&mut self, frames: &[Labelled], config: &TrackerConfig) {
+        let mut tracks: BTreeMap<u64, Track> = BTreeMap::new();
+        let mut now = Seconds::ZERO;
+        for frame in frames {
+            now = now + frame.elapsed;
+            let observed = Observed::new(&frame.detections, &frame.embeddings);
+            tracks.retain(|_, t| (now - t.seen).0 <= config.keep_lost);
+            for (id, t) in &mut tracks {
+                t.filter.predict(frame.elapsed, &config.motion);
+                for (d, who) in frame.who.iter().enumerate().filter(|(_, w)| **w != Who::Unknown) {
+                    let within = |buffer| observed.features(t, d, buffer, now);
+                    for f in [within(config.cost.buffer), within(config.cost.second_buffer)].into_iter().flatten() {
+                        self.features.push(f.values());
+                        self.same.push(*who == Who::Person(*id));
+                    }
+                }
+            }
+            for (d, who) in frame.who.iter().enumerate() {
+                let Who::Person(id) = *who else { continue };
+                let detection = frame.detections[d];
+                let track = tracks.entry(id).and_modify(|t| t.see(detection, now, &config.motion, &config.scenery));
+                let track = track.or_insert_with(|| Track::new(detection, now, &config.motion));
+                track.state = TrackState::Confirmed;
+                observed.teach(track, d, &config.appearance);
+            }
+        }
+    }
+
+    /// Those of every `n`th person-and-moment held out: (rest, held out), in blocks, so that neighbours in time stay together.
+    pub fn hold_out(self, n: usize) -> (Pairs, Pairs) {
+        let block = (self.same.len() / 100).max(1);
+        let (mut rest, mut held) = (Pairs::default(), Pairs::default());
+        for (i, (f, s)) in self.features.into_iter().zip(self.same).enumerate() {
+            let to = if i / block % n == n - 1 { &mut held } else { &mut rest };
+            to.features.push(f);
+            to.same.push(s);
+        }
+        (rest, held)
+    }
+
+    /// `count` trees that together tell how likely a pair is one person.
+    ///
+    /// # Errors
+    /// When there are not both kinds of pairs.
+    pub fn learn(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
+        let fail = |problem: String| TrainError::Data { name: "pairs of tracks and detections".into(), problem };
+        if !self.same.contains(&true) || !self.same.contains(&false) {
+            return Err(fail("they are all of one kind; give sequences in which people meet".into()));
+        }
+        // The matrix lies by columns.
+        let columns: Vec<f64> = (0..FEATURES.len()).flat_map(|k| self.features.iter().map(move |f| f64::from(f[k]))).collect();
+        let matrix = Matrix::new(&columns, self.same.len(), FEATURES.len());
+        let truth: Vec<f64> = self.same.iter().map(|s| f64::from(u8::from(*s))).collect();
+        let booster = GradientBooster::default().set_objective_type(ObjectiveType::LogLoss).set_base_score(0.0).set_initialize_base_score(false);
+        let booster = booster.set_iterations(count).set_learning_rate((8.0 / count as f32).min(0.3)).set_max_leaves(16).set_max_depth(5);
+        let mut booster = booster.set_min_leaf_weight(MIN_LEAF).set_l2(1.0).set_seed(seed);
+        booster.fit_unweighted(&matrix, &truth, None).map_err(|e| fail(e.to_string()))?;
+        Ok(HeadTable { schema: HEAD_SCHEMA.into(), base: 0.0, trees: booster.trees.iter().map(table).collect() })
+    }
+}
+
+/// A tree as a list whose root comes first and whose nodes lead downwards.
+fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
+    let mut order = vec![0usize];
+    let mut place = BTreeMap::from([(0usize, 0usize)]);
+    let mut next = 0;
+    while next < order.len() {
+        let node = &tree.nodes[order[next]];
+        if !node.is_leaf {
+            for child in [node.left_child, node.right_child] {
+                place.insert(child, order.len());
+                order.push(child);
+            }
+        }
+        next += 1;
+    }
+    let entry = |n: &usize| {
+        let node = &tree.nodes[*n];
+        if node.is_leaf {
+            return Node::Leaf { leaf: node.weight_value };
+        }
+        let (left, right) = (place[&node.left_child], place[&node.right_child]);
+        Node::Split { feature: FEATURES[node.split_feature].into(), threshold: node.split_value as f32, left, right }
+    };
+    order.iter().map(entry).collect()
+}
+
+/// How good probabilities are: mean negative log likelihood, and the area under the ROC curve. `None` without both kinds.
+pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
+    let positives = same.iter().filter(|s| **s).count();
+    let negatives = same.len() - positives;
+    if positives == 0 || negatives == 0 {
+        return None;
+    }
+    let loss = |(p, s): (&f32, &bool)| -f64::from(if *s { *p } else { 1.0 - *p }).max(1e-7).ln();
+    let mean = probabilities.iter().zip(same).map(loss).sum::<f64>() / same.len() as f64;
+    let mut order: Vec<usize> = (0..same.len()).collect();
+    order.sort_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]));
+    // Mann-Whitney: equal probabilities share their ranks.
+    let (mut ranks, mut start) = (0.0, 0);
+    while start < order.len() {
+        let end = start + order[start..].iter().take_while(|&&i| probabilities[i] == probabilities[order[start]]).count();
+        let rank = (start + 1 + end) as f64 / 2.0;
+        ranks += rank * order[start..end].iter().filter(|&&i| same[i]).count() as f64;
+        start = end;
+    }
+    let (p, n) = (positives as f64, negatives as f64);
+    Some((mean, (ranks - p * (p + 1.0) / 2.0) / (p * n)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::track::head::Head;
+    use crate::train::simulate;
+
+    #[test]
+    fn judging_by_hand() {
+        let (loss, area) = judge(&[0.9, 0.6, 0.6, 0.2], &[true, false, true, false]).expect("both kinds");
+        let want = -(0.9f64.ln() + 0.4f64.ln() + 0.6f64.ln() + 0.8f64.ln()) / 4.0;
+        assert!((loss - want).abs() < 1e-6);
+        assert!((area - 3.5 / 4.0).abs() < 1e-9);
+        assert_eq!(judge(&[0.5], &[true]), None);
+    }
+
+    #[test]
+    fn trees_learnt_from_walking_people_know_them_and_survive_the_table() {
+        let mut pairs = Pairs::default();
+        (0..12).for_each(|s| pairs.collect(&simulate::scene(8.0, &simulate::Looks::new(), s), &TrackerConfig::default()));
+        let (rest, held) = pairs.hold_out(4);
+        assert!(held.same.len() > 500 && rest.same.len() > 2 * held.same.len());
+        let table = rest.learn(30, 1).expect("both kinds");
+        let head = Head::new(&table).expect("a valid table");
+        let p: Vec<f32> = held.features.iter().map(|f| head.of(f)).collect();
+        let (_, area) = judge(&p, &held.same).expect("both kinds");
+        let by_overlap: Vec<f32> = held.features.iter().map(|f| 1.0 - f[0]).collect();
+        let (_, plain) = judge(&by_overlap, &held.same).expect("both kinds");
+        assert!(area > plain && area > 0.95, "area {area}, by overlap alone {plain}");
+    }
+
+    #[test]
+    fn pairs_of_one_kind_teach_nothing() {
+        let pairs = Pairs { features: vec![[0.0; 9]; 3], same: vec![true; 3] };
+        assert!(pairs.learn(30, 1).expect_err("one kind").to_string().contains("one kind"));
+    }
+}

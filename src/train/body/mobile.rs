@@ -1,0 +1,113 @@
+//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block, the two last strides left out so that the map keeps
+//! eight rows.
+
+use std::path::Path;
+
+use burn::module::Module;
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, TensorData};
+
+use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::dataset::TrainError;
+use crate::train::onnx::{self, Graph};
+
+/// Channels of its maps.
+pub const CHANNELS: usize = 320;
+/// Expansion, channels, blocks, stride of the first.
+const STAGES: [(usize, usize, usize, usize); 7] =
+    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, CHANNELS, 1, 1)];
+const FIRST: usize = 32;
+/// Mean and deviation of ImageNet, red, green, blue.
+const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+const STD: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// An inverted residual: widen, look around, narrow.
+#[derive(Module, Debug)]
+struct Residual<B: Backend> {
+    widen: Option<ConvNorm<B>>,
+    around: ConvNorm<B>,
+    narrow: ConvNorm<B>,
+    adds: bool,
+}
+
+/// MobileNetV2 without its head.
+#[derive(Module, Debug)]
+pub struct Mobile<B: Backend> {
+    first: ConvNorm<B>,
+    blocks: Vec<Residual<B>>,
+}
+
+impl<B: Backend> Mobile<B> {
+    /// New, with random weights.
+    pub fn new(device: &B::Device) -> Self {
+        let (mut blocks, mut from) = (Vec::new(), FIRST);
+        for (expansion, to, count, stride) in STAGES {
+            for i in 0..count {
+                let (wide, stride) = (from * expansion, if i == 0 { stride } else { 1 });
+                blocks.push(Residual {
+                    widen: (expansion > 1).then(|| ConvNorm::new(Shape::point(from, wide), device)),
+                    around: ConvNorm::new(Shape::depthwise(wide, stride), device),
+                    narrow: ConvNorm::new(Shape::point(wide, to), device),
+                    adds: stride == 1 && from == to,
+                });
+                from = to;
+            }
+        }
+        Mobile { first: ConvNorm::new(Shape::full(3, FIRST, 2), device), blocks }
+    }
+
+    /// Starts from the convolutions of a MobileNetV2 file, normalisation folded, in the order of the network. Those it has
+    /// more (its head) are left.
+    ///
+    /// # Errors
+    /// When the file cannot be read or its convolutions are others.
+    pub fn load(&mut self, path: &Path, device: &B::Device) -> Result<(), TrainError> {
+        let misfit = |problem: String| TrainError::Data { name: path.display().to_string(), problem };
+        let mut convolutions = onnx::convolutions(path)?.into_iter();
+        let mut take = |to: &mut ConvNorm<B>| {
+            let c = convolutions.next().ok_or_else(|| misfit("it has fewer convolutions than MobileNetV2".into()))?;
+            if c.shape != to.weight_shape() {
+                return Err(misfit(format!("a convolution has shape {:?} where MobileNetV2 has {:?}", c.shape, to.weight_shape())));
+            }
+            to.load(&c.weight, &c.bias, device);
+            Ok(())
+        };
+        take(&mut self.first)?;
+        for b in &mut self.blocks {
+            b.widen.iter_mut().try_for_each(&mut take)?;
+            take(&mut b.around)?;
+            take(&mut b.narrow)?;
+        }
+        Ok(())
+    }
+
+    /// Crops to maps.
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+        let device = crops.device();
+        let channels = |v: [f32; 3]| Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device);
+        let x = After::Relu6.apply(self.first.forward((crops - channels(MEAN)) / channels(STD)));
+        self.blocks.iter().fold(x, |x, b| {
+            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| After::Relu6.apply(w.forward(x.clone())));
+            let y = b.narrow.forward(After::Relu6.apply(b.around.forward(wide)));
+            if b.adds { x + y } else { y }
+        })
+    }
+
+    /// Writes it; returns its output.
+    pub fn export(&self, g: &mut Graph) -> String {
+        let (mean, std) = (g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN), g.constant("imagenet_std", &[1, 3, 1, 1], &STD));
+        let centred = g.node("Sub", &["crops", &mean], "centred", &[]);
+        let scaled = g.node("Div", &[&centred, &std], "standardised", &[]);
+        let brick = |g: &mut Graph, conv: &ConvNorm<B>, input: &str, name: String| {
+            let c = conv.export(g, input, &format!("{name}.conv"));
+            After::Relu6.export(g, &c, &name)
+        };
+        let first = brick(g, &self.first, &scaled, "first".into());
+        self.blocks.iter().enumerate().fold(first, |x, (i, b)| {
+            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| brick(g, w, &x, format!("block{i}.widen")));
+            let around = brick(g, &b.around, &wide, format!("block{i}.around"));
+            let y = b.narrow.export(g, &around, &format!("block{i}.narrow"));
+            if b.adds { g.node("Add", &[&x, &y], &format!("block{i}"), &[]) } else { y }
+        })
+    }
+}

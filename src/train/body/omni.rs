@@ -1,0 +1,174 @@
+//! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3 convolutions see four scales;
+//! one small gate, shared by the streams, weighs each channel of each.
+
+use burn::module::Module;
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::backend::Backend;
+use burn::tensor::{Tensor, activation};
+
+use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::network::export_linear;
+use crate::train::onnx::{Attribute, Graph};
+
+/// Channels of its maps.
+pub const CHANNELS: usize = 128;
+const STAGES: [usize; 3] = [64, 96, CHANNELS];
+const FIRST: usize = 16;
+/// Blocks of a stage.
+const BLOCKS: usize = 2;
+const SCALES: usize = 4;
+/// Inside a block there are so many times fewer channels.
+const NARROW: usize = 4;
+
+/// A pointwise and a depthwise convolution.
+#[derive(Module, Debug)]
+struct Light<B: Backend> {
+    point: ConvNorm<B>,
+    around: ConvNorm<B>,
+}
+
+/// Weighs each channel by what the whole map shows.
+#[derive(Module, Debug)]
+struct Gate<B: Backend> {
+    narrow: Linear<B>,
+    widen: Linear<B>,
+}
+
+/// An omni-scale block.
+#[derive(Module, Debug)]
+struct OmniBlock<B: Backend> {
+    enter: ConvNorm<B>,
+    /// The streams one after another: of one, two, three, four light convolutions.
+    streams: Vec<Light<B>>,
+    gate: Gate<B>,
+    leave: ConvNorm<B>,
+    /// Where the channels change.
+    around: Option<ConvNorm<B>>,
+}
+
+/// OSNet x0.25 without its head.
+#[derive(Module, Debug)]
+pub struct Omni<B: Backend> {
+    first: ConvNorm<B>,
+    pool: MaxPool2d,
+    blocks: Vec<OmniBlock<B>>,
+    /// Between the stages; the map is halved after each.
+    between: Vec<ConvNorm<B>>,
+}
+
+impl<B: Backend> OmniBlock<B> {
+    fn new(from: usize, to: usize, device: &B::Device) -> Self {
+        let mid = to / NARROW;
+        let light = || Light { point: ConvNorm::new(Shape::point(mid, mid), device), around: ConvNorm::new(Shape::depthwise(mid, 1), device) };
+        OmniBlock {
+            enter: ConvNorm::new(Shape::point(from, mid), device),
+            streams: (0..SCALES * (SCALES + 1) / 2).map(|_| light()).collect(),
+            gate: Gate { narrow: LinearConfig::new(mid, mid / NARROW).init(device), widen: LinearConfig::new(mid / NARROW, mid).init(device) },
+            leave: ConvNorm::new(Shape::point(mid, to), device),
+            around: (from != to).then(|| ConvNorm::new(Shape::point(from, to), device)),
+        }
+    }
+
+    /// The convolutions of each stream.
+    fn streams(&self) -> impl Iterator<Item = &[Light<B>]> {
+        (1..=SCALES).map(|s| &self.streams[s * (s - 1) / 2..s * (s + 1) / 2])
+    }
+
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let entered = After::Relu.apply(self.enter.forward(x.clone()));
+        let seen = |stream: &[Light<B>]| stream.iter().fold(entered.clone(), |y, l| After::Relu.apply(l.around.forward(l.point.forward(y))));
+        let weighed = self.streams().map(seen).map(|y| self.gate.forward(y));
+        let sum = weighed.reduce(|a, b| a + b).unwrap_or_else(|| entered.clone());
+        let kept = self.around.as_ref().map_or_else(|| x.clone(), |c| c.forward(x.clone()));
+        activation::relu(self.leave.forward(sum) + kept)
+    }
+
+    fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
+        let enter = self.enter.export(g, input, &format!("{name}.enter.conv"));
+        let entered = After::Relu.export(g, &enter, &format!("{name}.enter"));
+        let mut sum: Option<String> = None;
+        for (s, stream) in self.streams().enumerate() {
+            let seen = stream.iter().enumerate().fold(entered.clone(), |y, (i, l)| {
+                let point = l.point.export(g, &y, &format!("{name}.stream{s}.{i}.point"));
+                let around = l.around.export(g, &point, &format!("{name}.stream{s}.{i}.around"));
+                After::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
+            });
+            let weighed = self.gate.export(g, &seen, &format!("{name}.gate{s}"));
+            sum = Some(match sum {
+                None => weighed,
+                Some(other) => g.node("Add", &[&other, &weighed], &format!("{name}.sum{s}"), &[]),
+            });
+        }
+        let left = self.leave.export(g, &sum.unwrap_or(entered), &format!("{name}.leave"));
+        let kept = self.around.as_ref().map_or_else(|| input.to_string(), |c| c.export(g, input, &format!("{name}.around")));
+        let both = g.node("Add", &[&left, &kept], &format!("{name}.both"), &[]);
+        After::Relu.export(g, &both, name)
+    }
+}
+
+impl<B: Backend> Gate<B> {
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
+        let [n, c, h, w] = x.dims();
+        let mean = x.clone().reshape([n, c, h * w]).mean_dim(2).reshape([n, c]);
+        let gate = activation::sigmoid(self.widen.forward(activation::relu(self.narrow.forward(mean))));
+        x * gate.reshape([n, c, 1, 1])
+    }
+
+    fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
+        let mean = g.node("GlobalAveragePool", &[input], &format!("{name}.mean"), &[]);
+        let flat = g.node("Flatten", &[&mean], &format!("{name}.flat"), &[]);
+        let narrow = export_linear(g, &self.narrow, &flat, &format!("{name}.narrow"));
+        let relu = g.node("Relu", &[&narrow], &format!("{name}.relu"), &[]);
+        let wide = export_linear(g, &self.widen, &relu, &format!("{name}.widen"));
+        let gate = g.node("Sigmoid", &[&wide], &format!("{name}.gate"), &[]);
+        let shape = g.integers(&format!("{name}.shape"), &[0, -1, 1, 1]);
+        let by_channel = g.node("Reshape", &[&gate, &shape], &format!("{name}.by_channel"), &[]);
+        g.node("Mul", &[input, &by_channel], name, &[])
+    }
+}
+
+impl<B: Backend> Omni<B> {
+    /// New, with random weights.
+    pub fn new(device: &B::Device) -> Self {
+        let (mut blocks, mut from) = (Vec::new(), FIRST);
+        for to in STAGES {
+            for _ in 0..BLOCKS {
+                blocks.push(OmniBlock::new(from, to, device));
+                from = to;
+            }
+        }
+        let between = STAGES[..STAGES.len() - 1].iter().map(|&c| ConvNorm::new(Shape::point(c, c), device)).collect();
+        let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
+        Omni { first: ConvNorm::new(Shape::full(3, FIRST, 2), device), pool, blocks, between }
+    }
+
+    /// Crops to maps.
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+        let mut x = self.pool.forward(After::Relu.apply(self.first.forward(crops)));
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(x);
+            if let Some(between) = self.between.get(i / BLOCKS).filter(|_| i % BLOCKS == BLOCKS - 1) {
+                x = burn::tensor::module::avg_pool2d(After::Relu.apply(between.forward(x)), [2, 2], [2, 2], [0, 0], false, false);
+            }
+        }
+        x
+    }
+
+    /// Writes it; returns its output.
+    pub fn export(&self, g: &mut Graph) -> String {
+        let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
+        let first = self.first.export(g, "crops", "first.conv");
+        let first = After::Relu.export(g, &first, "first");
+        let mut x = g.node("MaxPool", &[&first], "pool", &[("kernel_shape", ints(3, 2)), ("strides", ints(2, 2)), ("pads", ints(1, 4))]);
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.export(g, &x, &format!("block{i}"));
+            if let Some(between) = self.between.get(i / BLOCKS).filter(|_| i % BLOCKS == BLOCKS - 1) {
+                let conv = between.export(g, &x, &format!("between{i}.conv"));
+                let relu = After::Relu.export(g, &conv, &format!("between{i}"));
+                x = g.node("AveragePool", &[&relu], &format!("halved{i}"), &[("kernel_shape", ints(2, 2)), ("strides", ints(2, 2))]);
+            }
+        }
+        x
+    }
+}

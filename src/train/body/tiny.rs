@@ -1,0 +1,38 @@
+//! `tiny`: five convolutions.
+
+use burn::module::Module;
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::onnx::Graph;
+
+/// Channels of its maps.
+pub const CHANNELS: usize = 96;
+const LAYERS: [(usize, usize, usize); 5] = [(3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 96, 2), (96, CHANNELS, 1)];
+
+/// Five convolutions.
+#[derive(Module, Debug)]
+pub struct Tiny<B: Backend> {
+    blocks: Vec<ConvNorm<B>>,
+}
+
+impl<B: Backend> Tiny<B> {
+    /// New, with random weights.
+    pub fn new(device: &B::Device) -> Self {
+        Tiny { blocks: LAYERS.iter().map(|&(from, to, stride)| ConvNorm::new(Shape::full(from, to, stride), device)).collect() }
+    }
+
+    /// Crops to maps.
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+        self.blocks.iter().fold(crops, |x, b| After::Relu.apply(b.forward(x)))
+    }
+
+    /// Writes it; returns its output.
+    pub fn export(&self, g: &mut Graph) -> String {
+        self.blocks.iter().enumerate().fold("crops".to_string(), |x, (i, b)| {
+            let conv = b.export(g, &x, &format!("block{i}.conv"));
+            After::Relu.export(g, &conv, &format!("block{i}"))
+        })
+    }
+}

@@ -1,0 +1,160 @@
+//! How to train: every setting of `twintrack-train`.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::train::batch::AugmentConfig;
+use crate::train::body::Network;
+use crate::train::dataset::TrainError;
+use crate::train::loss::Metric;
+
+/// What is minimised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LossKind {
+    /// Each picture's farthest view of the same person against its nearest of another (Hermans et al. 2017).
+    BatchHard,
+    /// All triplets of a batch, averaged over those not satisfied yet.
+    BatchAll,
+    /// For each picture one other of the person and one of a stranger, drawn by chance.
+    RandomTriplet,
+    /// All pairs of a batch (Hadsell et al. 2006).
+    Contrastive,
+}
+
+/// How to train.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// The network that looks at texture: tiny, mobile or omni.
+    pub network: Network,
+    /// Height of a crop, 128 or 256; it is half as wide. Twice the height shows finer things at four times the cost.
+    pub height: usize,
+    /// Start `mobile` from the weights of this ONNX file (MobileNetV2 trained on ImageNet, normalisation folded).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_from: Option<PathBuf>,
+    /// Length of an embedding, 16 to 432. Longer tells more people apart and costs the tracker more.
+    pub dimension: usize,
+    /// How many batches.
+    pub steps: usize,
+    /// People in a batch (P). More makes the hardest negative harder.
+    pub people: usize,
+    /// Pictures of each (K). More makes the hardest positive harder.
+    pub views: usize,
+    /// What is minimised.
+    pub loss: LossKind,
+    /// The first steps minimise all triplets instead of the hardest, from which an untaught network can collapse.
+    pub easy_steps: usize,
+    /// Distance of triplets; contrastive loss is Euclidean.
+    pub metric: Metric,
+    /// Weight of identity classification beside the loss, 0 for none. It uses data sets whose people are all different.
+    pub classification: f32,
+    /// Share of each class's probability given to all others.
+    pub label_smoothing: f32,
+    /// How much farther a stranger should be than the person, above 0, below 2.
+    pub margin: f32,
+    /// Highest learning rate (AdamW); it rises to it over `warmup` steps and falls to a hundredth along a cosine.
+    pub learning_rate: f64,
+    /// Steps of rising learning rate.
+    pub warmup: usize,
+    /// Weight decay.
+    pub weight_decay: f32,
+    /// Validate and write a checkpoint every so many steps.
+    pub validate_every: usize,
+    /// Stop after so many validations without a better mAP.
+    pub patience: usize,
+    /// Every so manyth identity of a data set with 40 or more is held out for validation and calibration.
+    pub hold_out: usize,
+    /// The same for data sets of 8 to 39 people; 0 learns from all of them (then take the calibration from a network that did
+    /// not, with --calibrate-with).
+    pub hold_out_few: usize,
+    /// Seed of everything drawn.
+    pub seed: u64,
+    /// How pictures are altered.
+    pub augment: AugmentConfig,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        TrainConfig {
+            network: Network::Tiny,
+            height: 128,
+            start_from: None,
+            dimension: 128,
+            steps: 3000,
+            people: 16,
+            views: 4,
+            loss: LossKind::BatchHard,
+            easy_steps: 300,
+            metric: Metric::Euclidean,
+            classification: 0.0,
+            label_smoothing: 0.1,
+            margin: 0.3,
+            learning_rate: 3e-4,
+            warmup: 100,
+            weight_decay: 1e-3,
+            validate_every: 200,
+            patience: 10,
+            hold_out: 10,
+            hold_out_few: 4,
+            seed: 1,
+            augment: AugmentConfig::default(),
+        }
+    }
+}
+
+impl TrainConfig {
+    /// Refuses values outside their ranges.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self) -> Result<(), TrainError> {
+        let ok = [
+            (self.height == 128 || self.height == 256, "height must be 128 or 256"),
+            ((16..=432).contains(&self.dimension), "dimension must be in 16 to 432"),
+            (self.steps > 0, "steps must be above 0"),
+            (self.people >= 2 && self.views >= 2, "people and views must be at least 2"),
+            (self.margin > 0.0 && self.margin < 2.0, "margin must be above 0 and below 2: unit vectors are at most 2 apart"),
+            (self.classification >= 0.0 && self.classification <= 100.0, "classification must be in 0 to 100"),
+            ((0.0..1.0).contains(&self.label_smoothing), "label_smoothing must be at least 0 and below 1"),
+            (self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must be above 0 and below 1"),
+            (self.validate_every > 0 && self.patience > 0, "validate_every and patience must be above 0"),
+            (self.hold_out >= 2 && self.hold_out_few != 1, "hold_out must be at least 2, hold_out_few too or 0"),
+        ];
+        ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train: {text}"))))
+    }
+
+    /// Size of a crop: height, width.
+    pub fn size(&self) -> (usize, usize) {
+        (self.height, self.height / 2)
+    }
+
+    /// The learning rate at a step: linear warm-up, then half a cosine.
+    pub fn rate(&self, step: usize) -> f64 {
+        if step < self.warmup {
+            return self.learning_rate * (step + 1) as f64 / self.warmup as f64;
+        }
+        let done = (step - self.warmup) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
+        self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_rises_then_falls() {
+        let c = TrainConfig::default();
+        assert!(c.rate(0) < c.rate(50) && c.rate(50) < c.rate(99));
+        assert!((c.rate(100) - c.learning_rate).abs() < 1e-9);
+        assert!(c.rate(2999) < 0.02 * c.learning_rate && c.rate(2999) > 0.0);
+    }
+
+    #[test]
+    fn a_setting_out_of_range_is_told() {
+        let e = TrainConfig { margin: 2.5, ..TrainConfig::default() }.validate().expect_err("too far");
+        assert!(e.to_string().contains("margin"), "{e}");
+    }
+}
