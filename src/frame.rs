@@ -50,4 +50,7 @@ pub struct Frame {
     pub height: u32,
     /// The pixels; absent when a MOTChallenge folder comes without its pictures.
     pub image: Option<Image>,
+    /// The stream was interrupted for so long before this frame, or its size has changed, that who was seen before says
+    /// nothing about who is seen now.
+    pub restart: bool,
 }

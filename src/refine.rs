@@ -187,6 +187,7 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
         width: event.width,
         height: event.height,
         image: None,
+        restart: false,
     }
 }
 

@@ -27,12 +27,79 @@ fn serve() -> Option<(Server, String)> {
         return None;
     }
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    Some((serve_at(port), format!("rtsp://user:secret@127.0.0.1:{port}/cam")))
+}
+
+fn serve_at(port: u16) -> Server {
     let script = repository("tests/fixtures/rtsp_server.py");
     let mut child = Command::new("/usr/bin/python3").arg(script).arg(clip()).arg(port.to_string()).stdout(Stdio::piped()).spawn().unwrap();
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert_eq!(line.trim(), "ready");
-    Some((Server(child), format!("rtsp://user:secret@127.0.0.1:{port}/cam")))
+    Server(child)
+}
+
+/// The server is killed while it is watched, stays away for two seconds, and comes back: so does the camera, within five, with
+/// times that go forward and without a password in a log.
+#[test]
+fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
+    let Some((server, address)) = serve() else { return };
+    let port: u16 = address.rsplit_once(':').unwrap().1.trim_end_matches("/cam").parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (out, log) = (dir.path().join("out.jsonl"), dir.path().join("log"));
+    let stderr = std::fs::File::create(&log).unwrap();
+    let mut child = twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(stderr).spawn().unwrap();
+    let frames = || std::fs::read_to_string(&out).unwrap_or_default().lines().filter(|l| l.contains("twintrack.trajectory/1")).count();
+    let mut wait = |count: usize, seconds: u64| {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while frames() < count && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        (frames() >= count, std::fs::read_to_string(&log).unwrap())
+    };
+    let (seen, said) = wait(20, 60);
+    assert!(seen, "{said}");
+    drop(server);
+    std::thread::sleep(Duration::from_secs(2));
+    let before = frames();
+    let _server = serve_at(port);
+    let (back, said) = wait(before + 5, 5);
+    assert!(back, "not tracked within five seconds of its return: {said}");
+    let (on, said) = wait(before + 20, 20);
+    assert!(on, "{said}");
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.contains("broke off") && said.contains("the camera is back") && !said.contains("secret"), "{said}");
+    let events = json_lines(&std::fs::read_to_string(&out).unwrap());
+    let frames: Vec<_> = events.iter().filter(|e| e["schema"] == "twintrack.trajectory/1").collect();
+    assert!(frames.windows(2).all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64() && w[0]["frame"].as_u64() < w[1]["frame"].as_u64()));
+    let ended: Vec<u64> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").map(|e| e["id"].as_u64().unwrap()).collect();
+    let unique: std::collections::BTreeSet<&u64> = ended.iter().collect();
+    assert!(!ended.is_empty() && unique.len() == ended.len(), "{ended:?}");
+}
+
+/// Ctrl-C ends the program while the camera is away, too.
+#[test]
+fn waiting_for_a_camera_can_be_stopped() {
+    let Some((server, address)) = serve() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out.jsonl");
+    let mut child = twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(Stdio::null()).spawn().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while std::fs::read_to_string(&out).unwrap_or_default().lines().count() < 10 && Instant::now() < deadline {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    drop(server);
+    std::thread::sleep(Duration::from_secs(1));
+    let asked = Instant::now();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    while child.try_wait().unwrap().is_none() && asked.elapsed() < Duration::from_secs(20) {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let _ = child.kill(); // does nothing to one that has ended
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
 }
 
 #[test]

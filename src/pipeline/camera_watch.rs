@@ -15,6 +15,9 @@ impl CameraWatch {
 
     /// What the camera did since the frame before, where it did something.
     pub fn next(&mut self, frame: &Frame) -> Option<Affine> {
+        if frame.restart && self.0.is_some() {
+            self.0 = Some(Default::default());
+        }
         let (flow, image) = (self.0.as_mut()?, frame.image.as_ref()?);
         flow.next(image, frame.pts).unwrap_or_else(|e| {
             tracing::warn!(camera = %frame.camera, error = %e.message, "optical flow failed; the camera's motion is told from the boxes alone");

@@ -141,6 +141,13 @@ impl Pipeline {
             People::Given(_) => None,
         };
 
+        let interrupted = source.interrupt().map(|flag| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                stop.cancelled().await;
+                flag.store(true, Ordering::Relaxed);
+            })
+        });
         let (frames, decoded) = decode(source, live, stop.clone(), progress.clone());
         let p = progress.clone();
         let watch = CameraWatch::new(tracker.config().camera_motion.from_pixels);
@@ -185,6 +192,9 @@ impl Pipeline {
         let tracked = tracked.await.unwrap_or(Err(PipelineError::Panic { stage: "track", message: "its task was lost".into() }));
         let (decoded, scaled) = (joined(decoded).await, joined(scale_done).await);
         let (detector, embedder) = (joined(detector).await, joined(embedder).await);
+        if let Some(task) = interrupted {
+            task.abort();
+        }
         written?;
         tracked?;
         let embedder = embedder?;
@@ -258,6 +268,8 @@ fn follow(
         let mut last: Option<Seconds> = None;
         while let Some(Embedded { frame, camera, detections, embeddings }) = input.recv().await {
             let told = progress.track.time(|| {
+                // After an interruption everybody is somebody new; ids are never used again.
+                let before = if frame.restart { tracker.finish() } else { Vec::new() };
                 let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
                 last = Some(frame.pts);
                 if let Some(map) = camera {
@@ -266,6 +278,7 @@ fn follow(
                 let update = tracker.update(&detections, &embeddings, elapsed);
                 let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
                 progress.people.store(tracker.confirmed(), Ordering::Relaxed);
+                update.ended.splice(0..0, before);
                 update.tracks.retain(|t| output.shows(t.unseen.0));
                 if let Some(known) = &mut known {
                     identify(known, &tracker, &mut update, &embeddings, frame.pts);

@@ -85,7 +85,7 @@ impl Source for ImageFolder {
         check_size(&self.folder.display().to_string(), number, width, height)?;
         let pts = Seconds((number - 1) as f64 / self.info.frame_rate);
         let time = self.options.recorded_at.map(|t| t.plus(pts));
-        Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image }))
+        Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart: false }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! Where frames come from: video files, folders of pictures, MOTChallenge sequences, cameras.
 
+#[cfg(feature = "video")]
+pub mod camera;
 pub mod image_folder;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod source;

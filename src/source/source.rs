@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
@@ -20,6 +21,11 @@ pub trait Source: Send {
     /// # Errors
     /// When the source breaks off before its end, or gives frames that cannot be used.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
+
+    /// Set to end a source that waits for a camera to come back; it then says that it is at its end.
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        None
+    }
 }
 
 /// What is known of a source before its first frame.
@@ -172,7 +178,8 @@ pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
 
 #[cfg(feature = "video")]
 fn open_stream(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Ok(Box::new(crate::source::video::Video::open_stream(input, options)?))
+    let config = crate::source::camera::CameraConfig { url: input.into(), ..Default::default() };
+    Ok(Box::new(crate::source::camera::Camera::connect(config, options)?))
 }
 
 #[cfg(feature = "video")]

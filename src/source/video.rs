@@ -11,9 +11,14 @@ use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, chec
 use crate::source::timeline::Timeline;
 use crate::time::{Seconds, Timestamp};
 
-/// How long a camera may take to answer, and to send its next frame, milliseconds.
-const OPEN_TIMEOUT_MS: i32 = 10_000;
-const READ_TIMEOUT_MS: i32 = 10_000;
+/// How long a camera may take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Patience {
+    /// To answer.
+    pub open: Seconds,
+    /// To send its next frame.
+    pub read: Seconds,
+}
 
 /// A video file or a camera.
 pub struct Video {
@@ -51,12 +56,14 @@ impl Video {
     ///
     /// # Errors
     /// When it does not answer in time, or refuses.
-    pub fn open_stream(input: &str, options: &SourceOptions) -> Result<Self, SourceError> {
+    pub fn open_stream(input: &str, patience: Patience, options: &SourceOptions) -> Result<Self, SourceError> {
         let shown = without_password(input);
-        let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS, videoio::CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]);
+        let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
+        let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
+        let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, open, videoio::CAP_PROP_READ_TIMEOUT_MSEC, read]);
         let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
-            let reason = format!("no answer within {} s, or refused; check address, port, user and password", OPEN_TIMEOUT_MS / 1000);
+            let reason = format!("no answer within {} s, or refused; check address, port, user and password", patience.open.0);
             return Err(SourceError::Open { input: shown, kind: "a camera", reason });
         }
         let host = shown.split("://").nth(1).map(|r| r.trim_start_matches("***@").split(['/', ':']).next().unwrap_or(r).to_string());
@@ -123,7 +130,7 @@ impl Source for Video {
             check_size(&self.input, self.read, image.width, image.height)?;
             let time = if self.info.live { Some(Timestamp::now()) } else { self.options.recorded_at.map(|t| t.plus(since)) };
             let (width, height) = (image.width, image.height);
-            return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image) }));
+            return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart: false }));
         }
     }
 }

@@ -1,0 +1,347 @@
+//! A camera that is read for weeks: whenever it goes away it is opened again, with growing pauses, until it is back.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize, Serializer};
+
+use crate::frame::Frame;
+use crate::range::{OutOfRange, within};
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, without_password};
+use crate::source::video::{Patience, Video};
+use crate::time::{Seconds, Timestamp};
+
+/// A text that is never shown: not in a log, not in an event, not by `twintrack config`.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a text as a secret.
+    pub fn new(text: impl Into<String>) -> Self {
+        Secret(text.into())
+    }
+
+    /// The text itself; whoever asks must not show it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.serialize_str("***")
+    }
+}
+
+/// How RTSP carries pictures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Inside the connection that was opened: nothing is lost, firewalls let it through.
+    #[default]
+    Tcp,
+    /// In packets of its own: a little sooner, and lossy. Falls back to TCP where the camera refuses.
+    Udp,
+}
+
+/// How a camera is reached and read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CameraConfig {
+    /// Address: rtsp://host/path or http://host/stream.mjpg.
+    pub url: String,
+    /// User name, where the camera asks for one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Password. Better kept in `password_env` or `password_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Environment variable that holds the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// File whose first line is the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// How RTSP carries pictures: tcp or udp.
+    pub transport: Transport,
+    /// Time the camera may take to answer, seconds.
+    pub open_timeout: f64,
+    /// Time without a frame after which the camera counts as gone, seconds.
+    pub read_timeout: f64,
+    /// First pause before it is opened again, seconds. It doubles with each failure.
+    pub retry_after: f64,
+    /// Longest such pause, seconds. Each is varied by a fifth, so that cameras do not all come back in one moment.
+    pub retry_at_most: f64,
+    /// After an interruption of at most this, seconds, tracks go on with their ids; after a longer one all start anew.
+    pub keep_ids: f64,
+}
+
+impl Default for CameraConfig {
+    fn default() -> Self {
+        CameraConfig {
+            url: String::new(),
+            user: None,
+            password: None,
+            password_env: None,
+            password_file: None,
+            transport: Transport::Tcp,
+            open_timeout: 5.0,
+            read_timeout: 5.0,
+            retry_after: 0.5,
+            retry_at_most: 3.0,
+            keep_ids: 3.0,
+        }
+    }
+}
+
+impl CameraConfig {
+    /// Refuses values outside their ranges, and what contradicts itself.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self, name: &str) -> Result<(), OutOfRange> {
+        let key = |k: &str| format!("cameras.{name}.{k}");
+        within(&key("open_timeout"), self.open_timeout, 0.1, 600.0)?;
+        within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
+        within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
+        within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
+        within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)
+    }
+
+    /// The address to open, with user and password in it: never to be shown.
+    ///
+    /// # Errors
+    /// When the password's variable or file is missing.
+    pub fn address(&self) -> Result<Secret, SourceError> {
+        let fail = |reason: String| SourceError::Open { input: self.shown(), kind: "a camera", reason };
+        let password = match (&self.password, &self.password_env, &self.password_file) {
+            (Some(p), _, _) => Some(p.expose().to_string()),
+            (_, Some(name), _) => {
+                Some(std::env::var(name).map_err(|_| fail(format!("the environment variable {name}, which is to hold its password, is not set")))?)
+            }
+            (_, _, Some(file)) => {
+                let text = std::fs::read_to_string(file).map_err(|e| fail(format!("its password file {} cannot be read: {e}", file.display())))?;
+                Some(text.lines().next().unwrap_or_default().to_string())
+            }
+            _ => None,
+        };
+        let Some((scheme, rest)) = self.url.split_once("://") else { return Ok(Secret::new(&self.url)) };
+        let mut address = match (&self.user, password) {
+            (None, None) => self.url.clone(),
+            (user, password) => {
+                let password = password.map(|p| format!(":{}", escaped(&p))).unwrap_or_default();
+                format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default()))
+            }
+        };
+        if self.transport == Transport::Udp && scheme.starts_with("rtsp") {
+            // FFmpeg takes this part for itself and does not send it to the camera.
+            address.push_str(if rest.contains('?') { "&udp" } else { "?udp" });
+        }
+        Ok(Secret::new(address))
+    }
+
+    /// The address as it may be shown.
+    pub fn shown(&self) -> String {
+        without_password(&self.url)
+    }
+}
+
+/// Characters that would end a user or password within an address, written as %XX.
+fn escaped(text: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+}
+
+/// Pauses between attempts: doubling, bounded, varied by a fifth.
+#[derive(Debug)]
+pub struct Backoff {
+    first: f64,
+    longest: f64,
+    failures: u32,
+    rng: fastrand::Rng,
+}
+
+impl Backoff {
+    /// Pauses from `first` to `longest` seconds.
+    pub fn new(first: f64, longest: f64, seed: u64) -> Self {
+        Backoff { first, longest, failures: 0, rng: fastrand::Rng::with_seed(seed) }
+    }
+
+    /// The pause after one more failure.
+    pub fn pause(&mut self) -> Duration {
+        let pause = (self.first * 2f64.powi(self.failures.min(30) as i32)).min(self.longest);
+        self.failures += 1;
+        Duration::from_secs_f64(pause * (0.8 + 0.4 * self.rng.f64()))
+    }
+
+    /// It worked: the next failure is a first one.
+    pub fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    /// Failures since it last worked.
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+}
+
+/// A camera that comes back. Its first frame after an interruption is marked where tracks must start anew.
+pub struct Camera {
+    config: CameraConfig,
+    options: SourceOptions,
+    info: SourceInfo,
+    stream: Option<Video>,
+    backoff: Backoff,
+    stop: Arc<AtomicBool>,
+    /// Frames given so far.
+    frames: u64,
+    /// The last frame: its presentation time, its size, and when it was given.
+    last: Option<(Seconds, (u32, u32), Instant)>,
+    /// Added to the stream's own times since the last opening.
+    offset: Option<Seconds>,
+}
+
+impl Camera {
+    /// Opens the camera, so that a wrong address is told at once; later interruptions are waited out.
+    ///
+    /// # Errors
+    /// When it does not answer or refuses.
+    pub fn connect(config: CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
+        let stream = open(&config, options)?;
+        let info = stream.info().clone();
+        let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
+        let info = SourceInfo { live: true, frames: None, ..info };
+        let (stop, options) = (Arc::default(), options.clone());
+        Ok(Camera { config, options, info, stream: Some(stream), backoff, stop, frames: 0, last: None, offset: None })
+    }
+
+    /// Waits, unless told to stop.
+    fn pause(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while !self.stop.load(Ordering::Relaxed) && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20).min(end - Instant::now()));
+        }
+    }
+
+    fn reopen(&mut self) {
+        let pause = self.backoff.pause();
+        self.pause(pause);
+        if self.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        match open(&self.config, &self.options) {
+            Ok(stream) => {
+                tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
+                self.stream = Some(stream);
+                self.offset = None;
+            }
+            Err(e) => tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer"),
+        }
+    }
+
+    /// The frame on this camera's own clock, which goes on over interruptions as the wall's does.
+    fn placed(&mut self, frame: Frame) -> Frame {
+        let now = Instant::now();
+        let size = (frame.width, frame.height);
+        let offset = *self.offset.get_or_insert_with(|| match self.last {
+            Some((pts, _, at)) => pts + Seconds((now - at).as_secs_f64()) - frame.pts,
+            None => Seconds::ZERO,
+        });
+        let pts = frame.pts + offset;
+        let restart = self.last.is_some_and(|(before, old, _)| old != size || (pts - before).0 > self.config.keep_ids);
+        self.last = Some((pts, size, now));
+        self.frames += 1;
+        self.backoff.reset();
+        Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(Timestamp::now())), restart, ..frame }
+    }
+}
+
+fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Video, SourceError> {
+    let patience = Patience { open: Seconds(config.open_timeout), read: Seconds(config.read_timeout) };
+    Video::open_stream(config.address()?.expose(), patience, options)
+}
+
+impl Source for Camera {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+        while !self.stop.load(Ordering::Relaxed) {
+            let Some(stream) = &mut self.stream else {
+                self.reopen();
+                continue;
+            };
+            match stream.next_frame() {
+                Ok(Some(frame)) => return Ok(Some(self.placed(frame))),
+                Ok(None) => tracing::warn!(camera = %self.info.camera, "the stream has ended"),
+                Err(e) => tracing::warn!(camera = %self.info.camera, error = %e, "the stream broke off"),
+            }
+            self.stream = None;
+        }
+        Ok(None)
+    }
+
+    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
+        Some(self.stop.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(url: &str) -> CameraConfig {
+        CameraConfig { url: url.into(), ..CameraConfig::default() }
+    }
+
+    #[test]
+    fn user_and_password_are_put_into_the_address_and_never_shown() {
+        let config = CameraConfig { user: Some("admin".into()), password: Some(Secret::new("p@ss/w:rd")), ..camera("rtsp://10.0.0.9/live") };
+        assert_eq!(config.address().expect("both given").expose(), "rtsp://admin:p%40ss%2Fw%3Ard@10.0.0.9/live");
+        assert!(!format!("{config:?}").contains("p@ss") && !config.shown().contains("p@ss"));
+        assert!(!toml::to_string(&config).expect("serialises").contains("p@ss"));
+        assert_eq!(camera("rtsp://u:secret@h/x").shown(), "rtsp://***@h/x");
+    }
+
+    #[test]
+    fn a_password_comes_from_a_file_or_what_is_missing_is_told() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "secret\nand more\n").expect("written");
+        let config = CameraConfig { user: Some("u".into()), password_file: Some(file.path().into()), ..camera("rtsp://h/x") };
+        assert_eq!(config.address().expect("a file").expose(), "rtsp://u:secret@h/x");
+        let none = CameraConfig { password_file: Some("/no/such/file".into()), ..camera("rtsp://h/x") };
+        assert!(none.address().expect_err("missing").to_string().contains("/no/such/file"));
+        let unset = CameraConfig { password_env: Some("TWINTRACK_NO_SUCH_VARIABLE".into()), ..camera("rtsp://h/x") };
+        assert!(unset.address().expect_err("unset").to_string().contains("TWINTRACK_NO_SUCH_VARIABLE"));
+    }
+
+    #[test]
+    fn udp_is_asked_of_ffmpeg_in_the_address() {
+        let udp = |url: &str| CameraConfig { transport: Transport::Udp, ..camera(url) }.address().expect("an address").expose().to_string();
+        assert_eq!(udp("rtsp://h/x"), "rtsp://h/x?udp");
+        assert_eq!(udp("rtsp://h/x?channel=1"), "rtsp://h/x?channel=1&udp");
+        assert_eq!(udp("http://h/x.mjpg"), "http://h/x.mjpg");
+    }
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_start_anew_when_it_worked() {
+        let mut b = Backoff::new(0.5, 3.0, 7);
+        let pauses: Vec<f64> = (0..6).map(|_| b.pause().as_secs_f64()).collect();
+        for (pause, want) in pauses.iter().zip([0.5, 1.0, 2.0, 3.0, 3.0, 3.0]) {
+            assert!((0.8 * want..=1.2 * want).contains(pause), "{pauses:?}");
+        }
+        b.reset();
+        assert!(b.pause().as_secs_f64() <= 0.6);
+    }
+}
