@@ -13,21 +13,15 @@ import pathlib
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from onnx_nodes import writer
 
 STRIPES, BINS = 6, (8, 4, 4)
 
 
 def hsv_histograms() -> onnx.ModelProto:
-    nodes, initializers = [], []
-
-    def constant(name, value, dtype=np.float32):
-        initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def node(kind, inputs, name, **attributes):
-        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        return name
+    nodes, initializers, constant, node = writer()
 
     one, tiny = constant("one", 1.0), constant("tiny", 1e-6)
     nodes.append(helper.make_node("Split", ["crops", constant("ones", [1, 1, 1], np.int64)], ["r", "g", "b"], "split", axis=1))

@@ -19,7 +19,9 @@ import pathlib
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
+
+from onnx_nodes import writer
 
 HEIGHT, WIDTH = 128, 64
 STRIPES = 8
@@ -29,15 +31,7 @@ COLUMN_WIDTH = 0.22  # standard deviation of the column weight, crop widths
 
 
 def build() -> onnx.ModelProto:
-    nodes, initializers = [], []
-
-    def constant(name, value, dtype=np.float32):
-        initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
-        return name
-
-    def node(kind, inputs, name, **attributes):
-        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
-        return name
+    nodes, initializers, constant, node = writer()
 
     h, w = HEIGHT // 2, WIDTH // 2
     small = node("AveragePool", ["crops"], "small", kernel_shape=[2, 2], strides=[2, 2])

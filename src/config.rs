@@ -8,7 +8,7 @@ use thiserror::Error;
 
 use crate::detect::DetectorConfig;
 use crate::embed::EmbedderConfig;
-use crate::infer::Device;
+use crate::infer::{Device, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::track::TrackerConfig;
@@ -106,6 +106,11 @@ impl Config {
     /// The tracker's settings, for a recording (`offline`) those that make tracklets.
     pub fn tracker(&self, offline: bool) -> TrackerConfig {
         if offline { self.offline.tracklets.tracker(&self.tracker) } else { self.tracker.clone() }
+    }
+
+    /// How the networks' sessions are opened.
+    pub fn session(&self) -> SessionOptions {
+        SessionOptions { device: self.device, threads: self.threads() }
     }
 
     /// CPU threads for the networks, counted.

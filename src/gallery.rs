@@ -11,7 +11,7 @@ use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::{InferError, Runtime, SessionOptions};
+use crate::infer::{InferError, Runtime};
 use crate::source::{SourceError, image_folder};
 use crate::track::appearance::mean_direction;
 use crate::track::people::Known;
@@ -50,6 +50,24 @@ impl Portraitist {
         Portraitist { detector: None, config, embedder }
     }
 
+    /// With the default configuration, and another embedder than its own where one is given.
+    ///
+    /// # Errors
+    /// When the embedder cannot be opened.
+    pub fn open(embedder: Option<&Path>) -> Result<Self, InferError> {
+        let mut config = Config::default();
+        if let Some(model) = embedder {
+            config.embedder.model = model.into();
+        }
+        let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
+        Ok(Portraitist::new(embedder, config))
+    }
+
+    /// The embedder.
+    pub fn embedder(&self) -> &Embedder {
+        &self.embedder
+    }
+
     /// The look of the person in a picture, a unit embedding.
     ///
     /// # Errors
@@ -68,10 +86,7 @@ impl Portraitist {
         }
         let detector = match &mut self.detector {
             Some(d) => d,
-            none => {
-                let options = SessionOptions { device: self.config.device, threads: self.config.threads() };
-                none.insert(Detector::open(&Runtime::load()?, &self.config.detector, options)?)
-            }
+            none => none.insert(Detector::open(&Runtime::load()?, &self.config.detector, self.config.session())?),
         };
         Ok(detector.detect_image(image)?.first().map(|d| d.bbox))
     }
@@ -92,7 +107,7 @@ impl Portraitist {
         let mut known = Vec::new();
         for (name, paths) in pictures.into_iter().filter(|(_, paths)| !paths.is_empty()) {
             let looks = paths.iter().map(|p| self.look(p)).collect::<Result<Vec<_>, _>>()?;
-            known.push(Known { name, look: mean_direction(looks.iter().map(Vec::as_slice)) });
+            known.push(Known { name, look: mean_direction(looks.iter().map(|l| (l.as_slice(), 1.0))) });
         }
         if known.is_empty() { Err(GalleryError::Empty(dir.into())) } else { Ok(known) }
     }

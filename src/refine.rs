@@ -11,6 +11,7 @@ use thiserror::Error;
 
 use crate::frame::Frame;
 use crate::time::Seconds;
+use crate::track::appearance::mean_direction;
 use crate::track::interpolate::Step;
 use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
 use crate::track::people::Identity;
@@ -225,12 +226,5 @@ fn velocity(before: &Step, after: &Step, times: &[Seconds]) -> (f32, f32) {
 
 /// The mean look of several tracklets, a unit vector weighted by how often each was seen; empty when none is known.
 fn mean_look<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
-    let mut sum: Vec<f32> = Vec::new();
-    for t in parts.filter(|t| !t.embedding.is_empty()) {
-        sum.resize(t.embedding.len(), 0.0);
-        sum.iter_mut().zip(&t.embedding).for_each(|(s, v)| *s += v * t.sightings.len() as f32);
-    }
-    let norm = sum.iter().map(|v| v * v).sum::<f32>().sqrt();
-    sum.iter_mut().for_each(|v| *v /= norm.max(f32::MIN_POSITIVE));
-    sum
+    mean_direction(parts.filter(|t| !t.embedding.is_empty()).map(|t| (t.embedding.as_slice(), t.sightings.len() as f32)))
 }

@@ -113,7 +113,8 @@ fn hundredths(v: f32) -> f64 {
     (f64::from(v) * 100.0).round() / 100.0
 }
 
-fn thousandths(v: f64) -> f64 {
+/// Three decimals, as events have them.
+pub(crate) fn thousandths(v: f64) -> f64 {
     (v * 1000.0).round() / 1000.0
 }
 
@@ -130,7 +131,7 @@ impl TrackEvent {
             hits: t.hits,
             velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
             foot: [hundredths(foot.0), hundredths(foot.1)],
-            identity: t.identity.clone(),
+            identity: t.identity.clone().map(|i| Identity { similarity: thousandths(i.similarity), ..i }),
         }
     }
 }

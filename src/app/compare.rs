@@ -5,10 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::config::Config;
-use crate::embed::Embedder;
 use crate::gallery::Portraitist;
-use crate::infer::{Runtime, SessionOptions};
 use crate::track::appearance::cosine_distance;
 
 /// Compare the people in two pictures: prints their similarity, 0 to 1.
@@ -26,25 +23,13 @@ pub struct CompareArgs {
     json: bool,
 }
 
-/// Opens what tells looks, and its calibration, as the default configuration with another embedder says.
-///
-/// # Errors
-/// When the embedder cannot be opened.
-pub fn portraitist(embedder: Option<&PathBuf>) -> Result<(Portraitist, crate::track::similarity::Calibration, String)> {
-    let mut config = Config::default();
-    config.embedder.model = embedder.cloned().unwrap_or(config.embedder.model);
-    let options = SessionOptions { device: config.device, threads: config.threads() };
-    let embedder = Embedder::open(&Runtime::load()?, &config.embedder, options)?;
-    let (calibration, name) = (embedder.calibrated()?, embedder.name());
-    Ok((Portraitist::new(embedder, config), calibration, name))
-}
-
 /// Compares; returns what is to be printed.
 ///
 /// # Errors
 /// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
 pub fn run(args: &CompareArgs) -> Result<String> {
-    let (mut portraitist, calibration, _) = portraitist(args.embedder.as_ref())?;
+    let mut portraitist = Portraitist::open(args.embedder.as_deref())?;
+    let calibration = portraitist.embedder().calibrated()?;
     let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
     let distance = cosine_distance(&a, &b).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::app::compare::portraitist;
+use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
-use crate::trajectory::{EndedEvent, Event};
+use crate::trajectory::{EndedEvent, Event, thousandths};
 
 /// List the tracks of earlier runs that look most like the person in a picture.
 #[derive(Debug, Args)]
@@ -41,7 +41,8 @@ struct Found {
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
-    let (mut portraitist, calibration, name) = portraitist(args.embedder.as_ref())?;
+    let mut portraitist = Portraitist::open(args.embedder.as_deref())?;
+    let (calibration, name) = (portraitist.embedder().calibrated()?, portraitist.embedder().name());
     let look = portraitist.look(&args.picture)?;
     let mut found = Vec::new();
     let (mut other, mut without) = (None, 0);
@@ -100,7 +101,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
 fn line(f: &Found) -> Result<String> {
     let event = EndedEvent { path: Vec::new(), embedding: None, ..f.event.clone() };
     let mut value = serde_json::to_value(event)?;
-    value["similarity"] = ((f64::from(f.similarity) * 1000.0).round() / 1000.0).into();
+    value["similarity"] = thousandths(f64::from(f.similarity)).into();
     value["file"] = f.file.display().to_string().into();
     Ok(value.to_string() + "\n")
 }

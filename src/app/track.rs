@@ -16,7 +16,7 @@ use crate::detection::Detection;
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::geometry::BBox;
-use crate::infer::{Device, Runtime, SessionOptions};
+use crate::infer::{Device, Runtime};
 use crate::mot_format;
 use crate::pipeline::{People, Pipeline, Progress, Summary};
 use crate::sink::Sink;
@@ -173,7 +173,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     if args.offline && info.live {
         bail!("--offline needs an end, which a camera does not have; record to a file, or leave out --offline");
     }
-    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let session = config.session();
     let people = match &args.detections {
         Some(path) => People::Given(read_detections(path)?),
         None => People::Network(Box::new(Detector::open(&Runtime::load()?, &config.detector, session)?)),

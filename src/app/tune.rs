@@ -14,7 +14,7 @@ use crate::eval::report::{Counts, Scores, combine, table};
 use crate::eval::tune::{self, Parameter, Trial};
 use crate::eval::{Sequence, score};
 use crate::frame::Frame;
-use crate::infer::{Runtime, SessionOptions};
+use crate::infer::Runtime;
 use crate::mot_format::{self, MotRow, SequenceInfo};
 use crate::refine::Recording;
 use crate::source::{self, SourceOptions};
@@ -179,7 +179,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
     let given = dir.join("det/det.txt");
     let mut given = if given.is_file() { Some(track::read_detections(&given)?) } else { None };
     let mut source = source::open(&input.to_string_lossy(), &SourceOptions { pixels_optional: given.is_some(), ..SourceOptions::default() })?;
-    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let session = config.session();
     let mut frames = Vec::new();
     while let Some(mut frame) = source.next_frame()? {
         let detections = match (&mut given, &frame.image) {

@@ -8,7 +8,6 @@ use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use ndarray::{Array2, Axis};
 use twintrack::config::Config;
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, Runtime, SessionOptions};
@@ -21,7 +20,7 @@ use twintrack::train::dataset::{Crop, Dataset, TrainError};
 use twintrack::train::export::{About, export};
 use twintrack::train::learner::{self, labels, split};
 use twintrack::train::readers::DataSpec;
-use twintrack::train::retrieval::{Pairs, distances, one_shot, retrieval};
+use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, retrieval};
 
 type Cpu = Autodiff<Flex>;
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
@@ -273,14 +272,15 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     let crops: Vec<Crop> = sets.iter().flat_map(|s| s.crops.iter().cloned()).collect();
     twintrack::train::convert::convert(&args.model, &args.output, args.precision, &crops)?;
     let tests = if args.test.is_empty() { sets } else { read(&args.test)? };
+    let (mut original, mut converted) = (open(&args.model)?, open(&args.output)?);
     let mut out = String::new();
     for set in &tests {
-        let map = |model: &Path| {
-            let all = embeddings(&mut open(model)?, set)?;
+        let map = |embedder: &mut Embedder| {
+            let all = embeddings(embedder, &set.crops)?;
             let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol).with_context(|| format!("{}: nobody can be found again", set.name))?;
             Ok::<f64, anyhow::Error>(100.0 * r.map)
         };
-        let (before, after) = (map(&args.model)?, map(&args.output)?);
+        let (before, after) = (map(&mut original)?, map(&mut converted)?);
         writeln!(out, "{}: mAP {before:.1} in float32, {after:.1} converted ({:+.1})", set.name, after - before)?;
     }
     Ok(out)
@@ -292,22 +292,12 @@ fn open(model: &Path) -> Result<Embedder> {
     Ok(Embedder::open(&Runtime::load()?, &config, options)?)
 }
 
-/// The embeddings of all crops of a set, [n, D].
-fn embeddings(embedder: &mut Embedder, set: &Dataset) -> Result<Array2<f32>> {
-    let mut parts: Vec<Array2<f32>> = Vec::new();
-    for part in set.crops.chunks(32) {
-        let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
-        parts.push(embedder.embed_crops(&crops)?);
-    }
-    Ok(ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>())?)
-}
-
 fn eval(args: &EvalArgs) -> Result<String> {
     let mut embedder = open(&args.model)?;
     let mut out = String::from("data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%  one-shot\n");
     for spec in &args.data {
         let set = spec.read(1)?;
-        let all = embeddings(&mut embedder, &set)?;
+        let all = embeddings(&mut embedder, &set.crops)?;
         let (d, l) = (distances(all.view()), labels(&set.crops));
         let r = retrieval(&d, &l, set.protocol)
             .with_context(|| format!("{}: nobody can be found again: no identity has two pictures that may be compared", set.name))?;

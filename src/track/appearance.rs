@@ -53,8 +53,7 @@ impl Appearance {
         for (m, v) in self.mean.iter_mut().zip(view) {
             *m = config.memory * *m + (1.0 - config.memory) * v;
         }
-        let norm = self.mean.iter().map(|m| m * m).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-        self.mean.iter_mut().for_each(|m| *m /= norm);
+        normalise(&mut self.mean);
     }
 
     /// Cosine distance to a view, 1 - cos, in [0, 2]; `None` when nothing has been learnt yet.
@@ -93,16 +92,21 @@ pub fn cosine_distance(a: &[f32], b: &[f32]) -> Option<f32> {
     (!a.is_empty() && a.len() == b.len()).then(|| (1.0 - dot(a, b)).clamp(0.0, 2.0))
 }
 
-/// The mean direction of embeddings of one length, a unit vector; empty when there are none.
-pub fn mean_direction<'a>(views: impl Iterator<Item = &'a [f32]>) -> Vec<f32> {
+/// The mean direction of embeddings of one length, each with its weight: a unit vector, empty when there are none.
+pub fn mean_direction<'a>(views: impl Iterator<Item = (&'a [f32], f32)>) -> Vec<f32> {
     let mut sum: Vec<f32> = Vec::new();
-    for view in views {
+    for (view, weight) in views {
         sum.resize(view.len(), 0.0);
-        sum.iter_mut().zip(view).for_each(|(s, v)| *s += v);
+        sum.iter_mut().zip(view).for_each(|(s, v)| *s += v * weight);
     }
-    let length = sum.iter().map(|s| s * s).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-    sum.iter_mut().for_each(|s| *s /= length);
+    normalise(&mut sum);
     sum
+}
+
+/// Makes a vector one of unit length; zeros stay zeros.
+pub fn normalise(vector: &mut [f32]) {
+    let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    vector.iter_mut().for_each(|v| *v /= length);
 }
 
 /// Inner product in eight lanes, which the compiler turns into vector instructions.

@@ -136,7 +136,7 @@ impl People {
             if s.hits < self.config.after_hits {
                 continue;
             }
-            let look = mean_direction(portrait.iter().map(|(_, view)| view.as_slice()));
+            let look = mean_direction(portrait.iter().map(|(_, view)| (view.as_slice(), 1.0)));
             for (column, known) in self.gallery.iter().enumerate() {
                 let Some(distance) = cosine_distance(&known.look, &look) else { continue };
                 let similarity = self.calibration.similarity(distance);
@@ -148,7 +148,7 @@ impl People {
         // An unmade pair costs more than any candidate, so that as many as can are named.
         for (row, column) in self.assignment.solve(sightings.len(), self.gallery.len(), &candidates, 1.01) {
             let cost = candidates.iter().find(|c| (c.row, c.column) == (row, column)).map_or(1.0, |c| c.cost);
-            identities[row] = Some(Identity { name: self.gallery[column].name.clone(), similarity: thousandths(1.0 - cost) });
+            identities[row] = Some(Identity { name: self.gallery[column].name.clone(), similarity: f64::from(1.0 - cost) });
         }
         identities
     }
@@ -186,17 +186,13 @@ impl People {
         let away = free.filter_map(|(&id, p)| Some((cosine_distance(&p.look, look)?, id)));
         let (distance, id) = away.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         let similarity = self.calibration.similarity(distance);
-        (similarity >= self.config.similarity).then(|| (id, thousandths(similarity)))
+        (similarity >= self.config.similarity).then(|| (id, f64::from(similarity)))
     }
 
     fn forget(&mut self, now: Seconds) {
         let remember = self.config.remember;
         self.people.retain(|_, p| p.track.is_some() || (now - p.seen).0 <= remember);
     }
-}
-
-fn thousandths(similarity: f32) -> f64 {
-    (f64::from(similarity) * 1000.0).round() / 1000.0
 }
 
 #[cfg(test)]

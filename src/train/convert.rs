@@ -34,6 +34,7 @@ pub enum Precision {
 pub fn convert(from: &Path, to: &Path, precision: Precision, crops: &[Crop]) -> Result<(), TrainError> {
     let mut model = onnx::read(from)?;
     let misfit = |problem: &str| TrainError::Data { name: from.display().to_string(), problem: problem.into() };
+    let probe = model.clone();
     let graph = model.graph.as_mut().ok_or_else(|| misfit("it has no graph"))?;
     let body = body(graph);
     if body.is_empty() {
@@ -45,7 +46,7 @@ pub fn convert(from: &Path, to: &Path, precision: Precision, crops: &[Crop]) -> 
             "fp16"
         }
         Precision::Int8 => {
-            let ranges = ranges(from, graph, &body, crops)?;
+            let ranges = ranges(from, probe, &edges(graph, &body), crops)?;
             quantise(graph, &body, &ranges);
             "int8"
         }
@@ -101,9 +102,7 @@ fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
 }
 
 /// Least and greatest value of each such edge over the crops.
-fn ranges(path: &Path, graph: &GraphProto, body: &BTreeSet<usize>, crops: &[Crop]) -> Result<BTreeMap<String, (f32, f32)>, TrainError> {
-    let edges = edges(graph, body);
-    let mut probe = onnx::read(path)?;
+fn ranges(path: &Path, mut probe: ModelProto, edges: &BTreeSet<String>, crops: &[Crop]) -> Result<BTreeMap<String, (f32, f32)>, TrainError> {
     let shown = edges.iter().filter(|e| *e != INPUT);
     probe.graph.get_or_insert_default().output.extend(shown.map(|e| onnx::untyped(e)));
     let file = path.with_extension("onnx.probe");

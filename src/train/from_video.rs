@@ -10,7 +10,7 @@ use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::frame::{Frame, Image};
 use crate::geometry::BBox;
-use crate::infer::{Runtime, SessionOptions};
+use crate::infer::Runtime;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
 use crate::track::{TrackState, TrackUpdate, Tracker, TrackerConfig};
@@ -44,7 +44,7 @@ pub struct Seen<'a> {
 /// When the video cannot be read or a model cannot be opened.
 pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: TrackerConfig, mut show: impl FnMut(&Seen<'_>)) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
-    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let session = config.session();
     let mut detector = Detector::open(&runtime, &config.detector, session)?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
     let mut tracker = Tracker::new(tracker);

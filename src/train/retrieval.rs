@@ -1,10 +1,12 @@
 //! How good embeddings are: retrieval (CMC, mAP; Zheng et al. 2015), verification (ROC: EER, TAR at FAR) and one-shot
 //! identification (N-way accuracy; Koch et al. 2015).
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, Axis};
 
+use crate::embed::Embedder;
+use crate::infer::InferError;
 use crate::track::appearance::cosine_distance;
-use crate::train::dataset::Protocol;
+use crate::train::dataset::{Crop, Protocol};
 
 /// Who is in a picture, and where and when it was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +45,19 @@ pub struct Retrieval {
 pub fn distances(embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
     let rows: Vec<Vec<f32>> = embeddings.rows().into_iter().map(|r| r.to_vec()).collect();
     Array2::from_shape_fn((rows.len(), rows.len()), |(i, j)| cosine_distance(&rows[i], &rows[j]).unwrap_or(2.0))
+}
+
+/// Embeds crops with an ONNX embedder, 32 at a time: [n, D].
+///
+/// # Errors
+/// When a run fails.
+pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>, InferError> {
+    let mut rows = Array2::zeros((0, embedder.dimension()));
+    for part in crops.chunks(32) {
+        let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
+        rows.append(Axis(0), embedder.embed_crops(&crops)?.view()).expect("rows of one length");
+    }
+    Ok(rows)
 }
 
 /// CMC and mAP. `None` when no query has a match.

@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::geometry::BBox;
-use crate::infer::{Runtime, SessionOptions};
+use crate::infer::Runtime;
 use crate::mot_format::{self, MotRow, SequenceInfo};
 use crate::refine::Recording;
 use crate::time::Seconds;
@@ -17,7 +17,7 @@ use crate::track::assignment::{Assignment, Candidate};
 use crate::train::association::{Labelled, Who};
 use crate::train::dataset::TrainError;
 use crate::train::simulate::{self, Looks};
-use crate::train::{from_video, synthetic};
+use crate::train::{from_video, retrieval, synthetic};
 use crate::trajectory::Chronicle;
 
 /// A detection is a ground-truth box's when they overlap by so much.
@@ -32,15 +32,12 @@ const DRAWN: usize = 150;
 /// # Errors
 /// When the embedder cannot be opened or run.
 pub fn simulated(count: usize, config: &Config, seed: u64) -> Result<Vec<Vec<Labelled>>, TrainError> {
-    let session = SessionOptions { device: config.device, threads: config.threads() };
+    let session = config.session();
     let mut embedder = Embedder::open(&Runtime::load()?, &config.embedder, session)?;
     let drawn = synthetic::dataset(DRAWN, 8, seed.wrapping_add(77))?;
     let mut looks: Looks = vec![Vec::new(); drawn.identities];
-    for part in drawn.crops.chunks(32) {
-        let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
-        let embeddings = embedder.embed_crops(&crops)?;
-        part.iter().zip(embeddings.rows()).for_each(|(c, e)| looks[c.identity].push(e.to_vec()));
-    }
+    let embeddings = retrieval::embeddings(&mut embedder, &drawn.crops)?;
+    drawn.crops.iter().zip(embeddings.rows()).for_each(|(c, e)| looks[c.identity].push(e.to_vec()));
     let none = Looks::new();
     let scene = |i: usize| simulate::scene(SCENE, if i % 3 == 2 { &none } else { &looks }, seed.wrapping_mul(1_000_003) ^ i as u64);
     Ok((0..count).map(scene).collect())

@@ -10,6 +10,7 @@ use ndarray::Array2;
 use crate::detection::{Detection, Embeddings};
 use crate::geometry::BBox;
 use crate::time::Seconds;
+use crate::track::appearance::normalise;
 use crate::train::association::{Labelled, Who};
 use crate::train::synthetic::between;
 
@@ -186,9 +187,9 @@ fn view(w: &Walker, front: &Walker, covered: f32, looks: &Looks, rng: &mut Rng) 
     let (own, other) = (looks.get(w.looks)?, looks.get(front.looks)?);
     let (a, b, c) = (&own[w.view % own.len()], &own[rng.usize(..own.len())], &other[front.view % other.len()]);
     let share = between(rng, 0.0, 0.35);
-    let mixed: Vec<f32> = (0..a.len()).map(|k| a[k] + share * b[k] + 1.2 * covered * c[k]).collect();
-    let length = mixed.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
-    Some(mixed.into_iter().map(|v| v / length).collect())
+    let mut mixed: Vec<f32> = (0..a.len()).map(|k| a[k] + share * b[k] + 1.2 * covered * c[k]).collect();
+    normalise(&mut mixed);
+    Some(mixed)
 }
 
 #[cfg(test)]

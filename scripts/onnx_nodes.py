@@ -1,0 +1,18 @@
+"""Two lists and two functions to write an ONNX graph with: what the scripts that build embedders by hand share."""
+import numpy as np
+from onnx import helper, numpy_helper
+
+
+def writer():
+    """(nodes, initializers, constant, node); `constant` and `node` add to the lists and return the name of what they made."""
+    nodes, initializers = [], []
+
+    def constant(name, value, dtype=np.float32):
+        initializers.append(numpy_helper.from_array(np.asarray(value, dtype), name))
+        return name
+
+    def node(kind, inputs, name, **attributes):
+        nodes.append(helper.make_node(kind, inputs, [name], name, **attributes))
+        return name
+
+    return nodes, initializers, constant, node
