@@ -70,14 +70,36 @@ pub enum ConfigError {
     Range(#[from] OutOfRange),
 }
 
+impl ConfigError {
+    /// The file `path` does not say what it should.
+    pub fn wrong(path: &Path, reason: impl ToString) -> Self {
+        ConfigError::Parse { path: path.into(), reason: reason.to_string().trim().to_string() }
+    }
+}
+
 impl Config {
     /// Reads a TOML file; keys it does not mention keep their defaults.
     ///
     /// # Errors
     /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })?;
-        let mut config: Config = toml::from_str(&text).map_err(|e| ConfigError::Parse { path: path.into(), reason: e.to_string().trim().to_string() })?;
+        Self::from_toml(&Self::text(path)?, path)
+    }
+
+    /// The text of a configuration file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn text(path: &Path) -> Result<String, ConfigError> {
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+    }
+
+    /// Takes the TOML `text` of the file `path`, which other files it names lie beside.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Config = toml::from_str(text).map_err(|e| ConfigError::wrong(path, e))?;
         config.validate()?;
         if let Some(head) = &config.tracker.head_file {
             // Beside the configuration, unless its path says otherwise.

@@ -21,6 +21,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Track(Box<track::TrackArgs>),
+    #[cfg(feature = "video")]
+    Serve(twintrack::app::serve::ServeArgs),
     Refine(refine::RefineArgs),
     Compare(compare::CompareArgs),
     Search(search::SearchArgs),
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
+        #[cfg(feature = "video")]
+        Command::Serve(args) => twintrack::app::serve::run(&args),
         Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(print),
         Command::Search(args) => search::run(&args).map(print),

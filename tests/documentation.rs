@@ -84,3 +84,34 @@ fn every_binary_file_is_accounted_for() {
         }
     }
 }
+
+/// The page on cameras has every key of a camera and of their sharing, with its default.
+#[cfg(feature = "video")]
+#[test]
+fn the_page_on_cameras_lists_every_key() {
+    let page = std::fs::read_to_string(repository("docs/cameras.md")).expect("the page");
+    let camera = twintrack::source::camera::CameraConfig { user: Some("u".into()), ..Default::default() };
+    let keys = [toml::to_string(&camera), toml::to_string(&twintrack::pipeline::fleet::FleetConfig::default())].map(|t| t.expect("serialises")).concat();
+    let mut checked = 0;
+    for (key, value) in keys.lines().filter_map(|l| l.split_once(" = ")) {
+        let row = page.lines().find(|l| l.starts_with(&format!("| `{key}` |"))).unwrap_or_else(|| panic!("{key} is not in docs/cameras.md"));
+        assert!(["url", "user"].contains(&key) || row.replace('`', "").contains(&format!("| {value} |")), "{key} = {value}: {row}");
+        checked += 1;
+    }
+    for key in ["password", "password_env", "password_file"] {
+        assert!(page.contains(&format!("| `{key}` |")), "{key}");
+    }
+    assert!(checked >= 12, "{checked}");
+}
+
+/// Its example is a valid file of cameras.
+#[cfg(feature = "video")]
+#[test]
+fn the_example_on_the_page_on_cameras_is_valid() {
+    let page = std::fs::read_to_string(repository("docs/cameras.md")).expect("the page");
+    let example = page.split("```").nth(1).expect("an example").trim_start_matches("toml");
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), example).expect("written");
+    let (fleet, _) = twintrack::app::serve::read(file.path()).unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!(fleet.cameras.len(), 3);
+}

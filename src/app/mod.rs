@@ -5,6 +5,8 @@ pub mod doctor;
 pub mod evaluate;
 pub mod refine;
 pub mod search;
+#[cfg(feature = "video")]
+pub mod serve;
 pub mod show;
 pub mod track;
 pub mod tune;

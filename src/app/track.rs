@@ -265,7 +265,7 @@ fn spare_inputs(args: &TrackArgs) -> Result<()> {
 }
 
 /// The first Ctrl-C (or SIGTERM) stops the input; what is under way comes out and files are finished. The second ends at once.
-async fn stop_on_signal(stop: CancellationToken) {
+pub(crate) async fn stop_on_signal(stop: CancellationToken) {
     let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
     for _ in 0..2 {
         tokio::select! {

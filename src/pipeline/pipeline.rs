@@ -17,14 +17,14 @@ use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::infer::InferError;
 use crate::pipeline::camera_watch::CameraWatch;
+use crate::pipeline::follower::{Embedded, Follower, Told};
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, Outcome};
-use crate::sink::{Finished, OutputConfig, Sink, SinkError};
+use crate::sink::{OutputConfig, Sink, SinkError};
 use crate::source::{Source, SourceError};
-use crate::time::Seconds;
-use crate::track::people::{People as KnownPeople, Sighting};
-use crate::track::{TrackError, TrackState, TrackUpdate, Tracker};
-use crate::trajectory::{Chronicle, EndedEvent};
+use crate::track::people::People as KnownPeople;
+use crate::track::{TrackError, Tracker};
+use crate::trajectory::Chronicle;
 
 /// What can end a run early.
 #[derive(Debug, Error)]
@@ -114,19 +114,6 @@ struct Detected {
     detections: Vec<Detection>,
 }
 
-struct Embedded {
-    frame: Frame,
-    camera: Option<Affine>,
-    detections: Vec<Detection>,
-    embeddings: Embeddings,
-}
-
-/// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
-struct Told {
-    frame: Option<Finished>,
-    ended: Vec<EndedEvent>,
-}
-
 impl Pipeline {
     /// Runs to the input's end, or until stopped. Files are finished in either case, and after an error too.
     ///
@@ -184,7 +171,8 @@ impl Pipeline {
                 Ok(Embedded { frame: d.frame, camera: d.camera, detections: d.detections, embeddings })
             })
         });
-        let (told, tracked) = follow(tracker, known, chronicle, output, embedded, progress.clone());
+        let follower = Follower::new(tracker, known, chronicle, output);
+        let (told, tracked) = follow(follower, embedded, progress.clone());
         let written = write(sinks, told, progress.clone());
 
         // The sinks' error comes first: the stages before only notice that nobody takes their items.
@@ -223,11 +211,11 @@ impl Pipeline {
     }
 }
 
-fn no_pixels(frame: &Frame) -> PipelineError {
+pub(super) fn no_pixels(frame: &Frame) -> PipelineError {
     PipelineError::NoPixels { camera: frame.camera.clone(), frame: frame.number }
 }
 
-async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
+pub(super) async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
     outcome.await.unwrap_or(Err(PipelineError::Thread))
 }
 
@@ -256,64 +244,27 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
 
 /// Associates, on the async runtime: it computes for microseconds and never blocks.
 fn follow(
-    mut tracker: Tracker,
-    mut known: Option<KnownPeople>,
-    mut chronicle: Chronicle,
-    output: OutputConfig,
+    mut follower: Follower,
     mut input: mpsc::Receiver<Embedded>,
     progress: Arc<Progress>,
 ) -> (mpsc::Receiver<Told>, tokio::task::JoinHandle<Result<(), PipelineError>>) {
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
     let task = tokio::spawn(async move {
-        let mut last: Option<Seconds> = None;
-        while let Some(Embedded { frame, camera, detections, embeddings }) = input.recv().await {
-            let told = progress.track.time(|| {
-                // After an interruption everybody is somebody new; ids are never used again.
-                let before = if frame.restart { tracker.finish() } else { Vec::new() };
-                let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
-                last = Some(frame.pts);
-                if let Some(map) = camera {
-                    tracker.camera_moved(&map);
-                }
-                let update = tracker.update(&detections, &embeddings, elapsed);
-                let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
-                progress.people.store(tracker.confirmed(), Ordering::Relaxed);
-                update.ended.splice(0..0, before);
-                update.tracks.retain(|t| output.shows(t.unseen.0));
-                if let Some(known) = &mut known {
-                    identify(known, &tracker, &mut update, &embeddings, frame.pts);
-                }
-                let event = chronicle.frame(&frame, &update.tracks);
-                let ended = update.ended.into_iter().map(|t| chronicle.ended(t)).collect();
-                Ok::<_, PipelineError>(Told { frame: Some(Finished { frame, detections, event }), ended })
-            })?;
+        while let Some(embedded) = input.recv().await {
+            let told = progress.track.time(|| follower.follow(embedded))?;
+            progress.people.store(follower.people(), Ordering::Relaxed);
             if tx.send(told).await.is_err() {
                 return Ok(());
             }
         }
-        let ended = tracker.finish().into_iter().map(|t| chronicle.ended(t)).collect();
-        let _ = tx.send(Told { frame: None, ended }).await; // the sinks may have failed: their own error tells
+        let _ = tx.send(follower.finish()).await; // the sinks may have failed: their own error tells
         Ok(())
     });
     (rx, task)
 }
 
-/// Names the tracks seen in a frame.
-fn identify(known: &mut KnownPeople, tracker: &Tracker, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
-    let seen = || (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed);
-    let sighting = |i: usize| {
-        let t = &update.tracks[i];
-        let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
-        Sighting { track: t.id, hits: t.hits, look: tracker.look(t.id), view }
-    };
-    let identities = known.identify(&seen().map(sighting).collect::<Vec<_>>(), now);
-    let seen: Vec<usize> = seen().collect();
-    seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
-    update.ended.iter().for_each(|t| known.ended(t.id));
-}
-
 /// Hands the events to every sink, and finishes them whatever happened.
-fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Told>, progress: Arc<Progress>) -> Outcome<()> {
+pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Told>, progress: Arc<Progress>) -> Outcome<()> {
     stage::spawn("write", move || {
         let mut deliver = |told: Told| -> Result<(), SinkError> {
             for sink in &mut sinks {

@@ -58,7 +58,7 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraConfig {
-    /// Address: rtsp://host/path or http://host/stream.mjpg.
+    /// Address: rtsp://host/path or http://host/stream.mjpg. A file's path plays the file as a camera.
     pub url: String,
     /// User name, where the camera asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -84,6 +84,12 @@ pub struct CameraConfig {
     pub retry_at_most: f64,
     /// After an interruption of at most this, seconds, tracks go on with their ids; after a longer one all start anew.
     pub keep_ids: f64,
+    /// A file plays at its own pace and waits for nobody, as a camera does. `false`: as fast as it is tracked, every frame.
+    pub realtime: bool,
+    /// A file begins anew at its end.
+    pub repeat: bool,
+    /// Share of the detector's time, beside other cameras' weights, when there is not enough for all.
+    pub weight: f64,
 }
 
 impl Default for CameraConfig {
@@ -100,6 +106,9 @@ impl Default for CameraConfig {
             retry_after: 0.5,
             retry_at_most: 3.0,
             keep_ids: 3.0,
+            realtime: true,
+            repeat: false,
+            weight: 1.0,
         }
     }
 }
@@ -115,7 +124,8 @@ impl CameraConfig {
         within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
         within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
         within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
-        within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)
+        within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
+        within(&key("weight"), self.weight, 0.01, 100.0)
     }
 
     /// The address to open, with user and password in it: never to be shown.

@@ -3,6 +3,8 @@
 #[cfg(feature = "video")]
 pub mod camera;
 pub mod image_folder;
+#[cfg(feature = "video")]
+pub mod playback;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod source;
 pub mod timeline;

@@ -1,0 +1,86 @@
+//! One camera's people: tracker, names and events together, frame by frame.
+
+use crate::detection::{Detection, Embeddings};
+use crate::frame::Frame;
+use crate::geometry::Affine;
+use crate::pipeline::pipeline::PipelineError;
+use crate::sink::{Finished, OutputConfig};
+use crate::time::Seconds;
+use crate::track::people::{People as KnownPeople, Sighting};
+use crate::track::{TrackState, TrackUpdate, Tracker};
+use crate::trajectory::{Chronicle, EndedEvent};
+
+/// A frame of which all is known that the tracker needs.
+pub(super) struct Embedded {
+    pub frame: Frame,
+    pub camera: Option<Affine>,
+    pub detections: Vec<Detection>,
+    pub embeddings: Embeddings,
+}
+
+/// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
+pub(super) struct Told {
+    pub frame: Option<Finished>,
+    pub ended: Vec<EndedEvent>,
+}
+
+/// Follows the people of one camera.
+pub(super) struct Follower {
+    tracker: Tracker,
+    known: Option<KnownPeople>,
+    chronicle: Chronicle,
+    output: OutputConfig,
+    last: Option<Seconds>,
+}
+
+impl Follower {
+    pub fn new(tracker: Tracker, known: Option<KnownPeople>, chronicle: Chronicle, output: OutputConfig) -> Self {
+        Follower { tracker, known, chronicle, output, last: None }
+    }
+
+    /// People so far: tracks that were confirmed.
+    pub fn people(&self) -> u64 {
+        self.tracker.confirmed()
+    }
+
+    /// Associates the frame's detections, and writes down what came of it.
+    pub fn follow(&mut self, Embedded { frame, camera, detections, embeddings }: Embedded) -> Result<Told, PipelineError> {
+        // After an interruption everybody is somebody new; ids are never used again.
+        let before = if frame.restart { self.tracker.finish() } else { Vec::new() };
+        let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
+        self.last = Some(frame.pts);
+        if let Some(map) = camera {
+            self.tracker.camera_moved(&map);
+        }
+        let update = self.tracker.update(&detections, &embeddings, elapsed);
+        let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
+        update.ended.splice(0..0, before);
+        update.tracks.retain(|t| self.output.shows(t.unseen.0));
+        if let Some(known) = &mut self.known {
+            identify(known, &self.tracker, &mut update, &embeddings, frame.pts);
+        }
+        let event = self.chronicle.frame(&frame, &update.tracks);
+        let ended = update.ended.into_iter().map(|t| self.chronicle.ended(t)).collect();
+        Ok(Told { frame: Some(Finished { frame, detections, event }), ended })
+    }
+
+    /// Nothing more comes: every track ends.
+    pub fn finish(&mut self) -> Told {
+        let ended = self.tracker.finish().into_iter().map(|t| self.chronicle.ended(t)).collect();
+        Told { frame: None, ended }
+    }
+}
+
+/// Names the tracks seen in a frame.
+fn identify(known: &mut KnownPeople, tracker: &Tracker, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
+    let seen = || (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed);
+    let sighting = |i: usize| {
+        let t = &update.tracks[i];
+        let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
+        Sighting { track: t.id, hits: t.hits, look: tracker.look(t.id), view }
+    };
+    let identities = known.identify(&seen().map(sighting).collect::<Vec<_>>(), now);
+    let seen: Vec<usize> = seen().collect();
+    seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
+    update.ended.iter().for_each(|t| known.ended(t.id));
+}

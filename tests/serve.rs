@@ -1,0 +1,156 @@
+//! Many cameras in one process: `twintrack serve`.
+#![cfg(feature = "video")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use common::{clip, json_lines, run, text, twintrack};
+use serde_json::Value;
+
+/// Serves the cameras of `toml`, with small pictures and a fast start.
+fn serve(dir: &Path, toml: &str) -> Output {
+    let file = dir.join("cameras.toml");
+    std::fs::write(&file, format!("{toml}\n[detector]\nsize = \"416x320\"\n")).unwrap();
+    twintrack().args(["serve", "--config"]).arg(file).arg("--output").arg(dir.join("out.jsonl")).output().unwrap()
+}
+
+/// The first 4 s of the clip, as a file of its own.
+fn short_clip(dir: &Path) -> String {
+    let path = dir.join("short.mp4");
+    run(Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(clip()).args(["-t", "4", "-c", "copy"]).arg(&path));
+    path.to_str().unwrap().into()
+}
+
+fn frames(dir: &Path, camera: &str) -> Vec<Value> {
+    let events = json_lines(&std::fs::read_to_string(dir.join("out.jsonl")).unwrap());
+    events.into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera).collect()
+}
+
+/// Events but for the run's id.
+fn plain(mut frames: Vec<Value>) -> Vec<Value> {
+    frames.iter_mut().for_each(|f| f["run"] = Value::Null);
+    frames
+}
+
+fn has_ffmpeg() -> bool {
+    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
+    if !there {
+        eprintln!("SKIPPED: no ffmpeg here to cut the clip");
+    }
+    there
+}
+
+/// Batches change nothing: each of three cameras has every frame, in order, and the events it has alone.
+#[test]
+fn cameras_that_share_batches_have_the_events_they_have_alone() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let url = short_clip(dir.path());
+    let camera = |name: &str| format!("[cameras.{name}]\nurl = \"{url}\"\nrealtime = false\n");
+    let out = serve(dir.path(), &camera("alone"));
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let alone = plain(frames(dir.path(), "alone"));
+    assert!(alone.len() > 20 && alone.iter().any(|f| f["tracks"].as_array().unwrap().len() > 3), "{} frames", alone.len());
+    let out = serve(dir.path(), &["a", "b", "c"].map(camera).concat());
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(text(&out.stderr).contains("b: "), "no summary: {}", text(&out.stderr));
+    for name in ["a", "b", "c"] {
+        let mut mine = plain(frames(dir.path(), name));
+        mine.iter_mut().for_each(|f| f["camera"] = "alone".into());
+        assert_eq!(mine.len(), alone.len(), "camera {name}");
+        let near = |a: &Value, b: &Value| (a.as_f64().unwrap() - b.as_f64().unwrap()).abs() < 2.0;
+        for (one, other) in mine.iter().zip(&alone) {
+            assert_eq!((&one["frame"], &one["pts"]), (&other["frame"], &other["pts"]));
+            let ids = |f: &Value| f["tracks"].as_array().unwrap().iter().map(|t| t["id"].as_u64().unwrap()).collect::<Vec<_>>();
+            assert_eq!(ids(one), ids(other), "camera {name}, frame {}", one["frame"]);
+            let boxes = |f: &Value| f["tracks"].as_array().unwrap().iter().flat_map(|t| t["bbox"].as_array().unwrap().clone()).collect::<Vec<_>>();
+            assert!(boxes(one).iter().zip(&boxes(other)).all(|(a, b)| near(a, b)), "camera {name}, frame {}", one["frame"]);
+        }
+    }
+}
+
+/// A dead camera and a file that is no video: the third loses nothing, and the exit code tells.
+#[test]
+fn the_failure_of_one_camera_is_its_own() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let url = short_clip(dir.path());
+    std::fs::write(dir.path().join("noise.mp4"), vec![7u8; 5000]).unwrap();
+    let noise = dir.path().join("noise.mp4");
+    let out = serve(dir.path(), &format!("[cameras.good]\nurl = \"{url}\"\nrealtime = false\n[cameras.bad]\nurl = \"{}\"\n", noise.display()));
+    let said = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{said}");
+    assert!(said.contains("camera=bad") && said.contains("is not a video"), "{said}");
+    let good = frames(dir.path(), "good");
+    assert!(good.len() > 20 && good.last().unwrap()["frame"].as_u64().unwrap() == good.len() as u64, "{}", good.len());
+}
+
+/// Cameras play at their own pace, one of them dead; Ctrl-C ends them at once, with every track ended and no password shown.
+#[test]
+fn live_cameras_stop_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    let toml = format!(
+        "[detector]\nsize = \"416x320\"\n[cameras.gate-1]\nurl = \"{0}\"\nrepeat = true\n[cameras.gate-2]\nurl = \"{0}\"\nrepeat = true\n\
+         [cameras.dead]\nurl = \"rtsp://127.0.0.1:{port}/cam\"\nuser = \"admin\"\npassword = \"secret\"\n",
+        clip().display()
+    );
+    std::fs::write(&file, toml).unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log).spawn().unwrap();
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
+    while lines() < 60 && std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+    let asked = std::time::Instant::now();
+    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
+    while child.try_wait().unwrap().is_none() && asked.elapsed().as_secs() < 20 {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let _ = child.kill(); // does nothing to one that has ended
+    let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
+    assert!(said.contains("camera=dead") && !said.contains("secret"), "{said}");
+    let events = json_lines(&std::fs::read_to_string(&out).unwrap());
+    for name in ["gate-1", "gate-2"] {
+        let frames = frames(dir.path(), name);
+        assert!(frames.len() > 15, "{name}: {}", frames.len());
+        assert!(frames.windows(2).all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64() && w[0]["frame"].as_u64() < w[1]["frame"].as_u64()));
+        let seen: std::collections::BTreeSet<u64> =
+            frames.iter().flat_map(|f| f["tracks"].as_array().unwrap().iter().map(|t| t["id"].as_u64().unwrap())).collect();
+        let ended = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1" && e["camera"] == name);
+        let ended: std::collections::BTreeSet<u64> = ended.map(|e| e["id"].as_u64().unwrap()).collect();
+        assert!(!seen.is_empty() && seen.is_subset(&ended), "{name}: seen {seen:?}, ended {ended:?}");
+    }
+}
+
+#[test]
+fn a_wrong_file_of_cameras_is_refused_with_what_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        ("", "names no camera"),
+        ("[cameras.a]\nurl = \"/no/such/file.mp4\"", "/no/such/file.mp4 does not exist"),
+        ("[cameras.a]\nulr = \"x\"", "ulr"),
+        ("[cameras.a]\nuser = \"x\"", "cameras.a has no url"),
+        ("[cameras.\"a/b\"]\nurl = \"rtsp://h/x\"", "'a/b'"),
+        ("[cameras.a]\nurl = \"rtsp://h/x\"\nweight = 0", "cameras.a.weight = 0"),
+        ("[serve]\nbatch = 0\n[cameras.a]\nurl = \"rtsp://h/x\"", "serve.batch = 0"),
+        ("[serve.cameras.a]\nurl = \"rtsp://h/x\"", "[cameras.NAME]"),
+        ("[tracker]\nno_such = 1\n[cameras.a]\nurl = \"rtsp://h/x\"", "no_such"),
+    ];
+    for (toml, want) in cases {
+        let out = serve(dir.path(), toml);
+        assert_eq!(out.status.code(), Some(1), "{toml}");
+        assert!(text(&out.stderr).contains(want), "{toml}: {}", text(&out.stderr));
+    }
+}
