@@ -79,6 +79,46 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
     assert!(!ended.is_empty() && unique.len() == ended.len(), "{ended:?}");
 }
 
+/// Two cameras served together: one's server dies and comes back, and is tracked again within five seconds; the other goes on
+/// meanwhile, and neither password is shown.
+#[test]
+fn of_two_cameras_served_one_may_die_and_come_back() {
+    let Some((mortal, address)) = serve() else { return };
+    let (_healthy, other) = serve().unwrap();
+    let port: u16 = address.rsplit_once(':').unwrap().1.trim_end_matches("/cam").parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out, log) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"), dir.path().join("log"));
+    std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n[cameras.mortal]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n")).unwrap();
+    let stderr = std::fs::File::create(&log).unwrap();
+    let mut child = twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(stderr).spawn().unwrap();
+    let frames = |name: &str| {
+        let mark = format!("\"camera\":\"{name}\"");
+        let text = std::fs::read_to_string(&out).unwrap_or_default();
+        text.lines().filter(|l| l.contains("twintrack.trajectory/1") && l.contains(&mark)).count()
+    };
+    let wait = |name: &str, count: usize, seconds: u64| {
+        let deadline = Instant::now() + Duration::from_secs(seconds);
+        while frames(name) < count && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        frames(name) >= count
+    };
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let started = wait("mortal", 20, 60) && wait("healthy", 20, 60);
+    let (healthy, at) = (frames("healthy"), Instant::now());
+    drop(mortal);
+    std::thread::sleep(Duration::from_secs(3));
+    let gone = frames("mortal");
+    let _mortal = serve_at(port);
+    let back = wait("mortal", gone + 5, 5);
+    let rate = (frames("healthy") - healthy) as f64 / at.elapsed().as_secs_f64();
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said());
+    assert!(started && back, "started {started}, back {back}: {}", said());
+    assert!((8.5..12.5).contains(&rate), "the healthy camera gave {rate} frames/s, where 10 came: {}", said());
+    assert!(said().contains("camera=mortal") && !said().contains("secret"), "{}", said());
+}
+
 /// Ctrl-C ends the program while the camera is away, too.
 #[test]
 fn waiting_for_a_camera_can_be_stopped() {
