@@ -74,6 +74,31 @@ fn cameras_that_share_batches_have_the_events_they_have_alone() {
     }
 }
 
+/// A picture that stands still: with the gate the tracks are those without it, of people who stand there all the time.
+#[test]
+fn who_stands_still_is_tracked_though_the_networks_rest() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let still = dir.path().join("still.mp4");
+    let filter = "select=eq(n\\,60),loop=60:1:0,setpts=N/10/TB,noise=alls=6:allf=t";
+    run(Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(clip()).args(["-vf", filter, "-r", "10", "-frames:v", "50"]).arg(&still));
+    let camera = |name: &str, gate: bool| format!("[cameras.{name}]\nurl = \"{}\"\nrealtime = false\nmotion_gate = {gate}\n", still.display());
+    let out = serve(dir.path(), &(camera("gated", true) + &camera("plain", false)));
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    let tracks = |name: &str| frames(dir.path(), name).iter().map(|f| f["tracks"].as_array().unwrap().clone()).collect::<Vec<_>>();
+    let (gated, plain) = (tracks("gated"), tracks("plain"));
+    assert_eq!((gated.len(), plain.len()), (50, 50));
+    let ids = |tracks: &[Value]| tracks.iter().map(|t| t["id"].as_u64().unwrap()).collect::<Vec<_>>();
+    assert!(ids(&gated[49]).len() >= 3 && ids(&gated[10]) == ids(&gated[49]), "{:?} and {:?}", ids(&gated[10]), ids(&gated[49]));
+    // The networks' answer differs from frame to frame by the noise; while they rest it does not. (They look again every two
+    // seconds, and when a key frame of the video changes the picture.)
+    let differ = |all: &[Vec<Value>]| all[10..].windows(2).filter(|w| w[0].iter().zip(&w[1]).any(|(a, b)| a["confidence"] != b["confidence"])).count();
+    let (gated, plain) = (differ(&gated), differ(&plain));
+    assert!(plain > 30 && gated < plain / 3, "the networks looked {gated} times at a still picture, without the gate {plain} times");
+}
+
 /// A dead camera and a file that is no video: the third loses nothing, and the exit code tells.
 #[test]
 fn the_failure_of_one_camera_is_its_own() {
@@ -132,6 +157,18 @@ fn live_cameras_stop_cleanly() {
         let ended: std::collections::BTreeSet<u64> = ended.map(|e| e["id"].as_u64().unwrap()).collect();
         assert!(!seen.is_empty() && seen.is_subset(&ended), "{name}: seen {seen:?}, ended {ended:?}");
     }
+}
+
+#[test]
+fn a_camera_s_own_file_is_not_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let video = dir.path().join("out.jsonl");
+    std::fs::copy(clip(), &video).unwrap();
+    let before = std::fs::metadata(&video).unwrap().len();
+    let out = serve(dir.path(), &format!("[cameras.a]\nurl = \"{}\"\n", video.display()));
+    assert_eq!(out.status.code(), Some(1));
+    assert!(text(&out.stderr).contains("it is an input"), "{}", text(&out.stderr));
+    assert_eq!(std::fs::metadata(&video).unwrap().len(), before);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use crate::app::track::stop_on_signal;
+use crate::app::track::{spare, stop_on_signal};
 use crate::config::{Config, ConfigError};
 use crate::detect::Detector;
 use crate::embed::Embedder;
@@ -74,11 +74,15 @@ pub fn read(path: &Path) -> Result<(FleetConfig, Config), ConfigError> {
 /// Whatever ended the run for all cameras.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (fleet, config) = read(&args.config)?;
-    for (name, camera) in &fleet.cameras {
-        if !camera.url.contains("://") && !Path::new(&camera.url).exists() {
-            bail!("cameras.{name}: {}", source::SourceError::Missing(camera.url.clone().into()));
+    let mut read = vec![args.config.clone()];
+    for (name, camera) in fleet.cameras.iter().filter(|(_, camera)| !camera.has_address()) {
+        let file = PathBuf::from(&camera.url);
+        if !file.exists() {
+            bail!("cameras.{name}: {}", source::SourceError::Missing(file));
         }
+        read.push(file);
     }
+    spare([&args.output].into_iter(), &read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start the async runtime")?;
     runtime.block_on(serve(args, fleet, config))
 }

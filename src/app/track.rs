@@ -252,10 +252,15 @@ fn known(args: &TrackArgs, config: &Config, embedder: &mut Option<Embedder>) -> 
 
 /// Refuses to write over what is read, and two outputs to one file.
 fn spare_inputs(args: &TrackArgs) -> Result<()> {
+    let inputs: Vec<PathBuf> = [Some(PathBuf::from(&args.input)), args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
+    spare([Some(&args.output), args.mot.as_ref(), args.video.as_ref(), args.save_detections.as_ref()].into_iter().flatten(), &inputs)
+}
+
+/// Refuses outputs that are an input, or each other.
+pub(crate) fn spare<'a>(outputs: impl Iterator<Item = &'a PathBuf>, inputs: &[PathBuf]) -> Result<()> {
     let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
-    let inputs = [Some(PathBuf::from(&args.input)), args.detections.clone(), args.config.clone()];
-    let mut taken: Vec<PathBuf> = inputs.iter().flatten().map(|p| real(p)).collect();
-    for path in [Some(&args.output), args.mot.as_ref(), args.video.as_ref(), args.save_detections.as_ref()].into_iter().flatten() {
+    let mut taken: Vec<PathBuf> = inputs.iter().map(|p| real(p)).collect();
+    for path in outputs {
         if path != Path::new("-") && !path.starts_with("/dev") && taken.contains(&real(path)) {
             bail!("cannot write to {}: it is an input or another output of this very command; give it another name", path.display());
         }

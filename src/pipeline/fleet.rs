@@ -1,7 +1,7 @@
 //! Many cameras, one detector and one embedder: each camera reads on a thread of its own, batches go through the stages,
 //! each camera has its own tracker. One camera's failure is its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -20,6 +20,7 @@ use crate::pipeline::batcher::{Batch, BatchLimits, Batcher, Lane};
 use crate::pipeline::camera_watch::CameraWatch;
 use crate::pipeline::follower::{Embedded, Follower, Told};
 use crate::pipeline::metrics::Progress;
+use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::pipeline::{PipelineError, joined, no_pixels, write};
 use crate::pipeline::reader::{CameraCounts, Member, read};
 use crate::pipeline::stage::{self, Outcome};
@@ -86,6 +87,8 @@ struct Item {
     camera: Option<Affine>,
     detections: Vec<Detection>,
     embeddings: Embeddings,
+    /// Nothing has moved since the frame before that the networks looked at: what they found still holds.
+    still: bool,
     /// Work spent on it by the shared stages, seconds.
     cost: f64,
 }
@@ -111,6 +114,7 @@ impl From<Batch> for Parcel {
             camera: None,
             detections: Vec::new(),
             embeddings: Embeddings::none(),
+            still: false,
             cost: 0.0,
         };
         Parcel { items: batch.frames.into_iter().map(item).collect(), ended: batch.ended, input: None }
@@ -148,19 +152,26 @@ impl Fleet {
 
         let (parcels, batched) = batches(batcher.clone());
         let pixels = tracker.camera_motion.from_pixels;
-        let (scaled, scale_done) = stage::transform("scale", BTreeMap::new(), parcels, move |watches, mut parcel: Parcel| {
+        let gates: BTreeMap<Lane, MotionGate> = members.iter().filter(|(_, m)| m.config.motion_gate).map(|(&lane, _)| (lane, MotionGate::default())).collect();
+        let gated: BTreeSet<Lane> = gates.keys().copied().collect();
+        let (scaled, scale_done) = stage::transform("scale", (BTreeMap::new(), gates), parcels, move |(watches, gates), mut parcel: Parcel| {
             for lane in &parcel.ended {
                 watches.remove(lane);
+                gates.remove(lane);
             }
             timed(&mut parcel, |parcel| {
                 for item in &mut parcel.items {
-                    item.camera = watches.entry(item.lane).or_insert_with(|| CameraWatch::new(pixels)).next(&item.frame);
+                    item.still = gates.get_mut(&item.lane).is_some_and(|gate| stands_still(gate, &item.frame));
+                    if !item.still {
+                        item.camera = watches.entry(item.lane).or_insert_with(|| CameraWatch::new(pixels)).next(&item.frame);
+                    }
                 }
-                let Some(first) = parcel.items.first() else { return Ok(()) };
+                let moving: Vec<&Item> = parcel.items.iter().filter(|i| !i.still).collect();
+                let Some(first) = moving.first() else { return Ok(()) };
                 let (w, h) = scaling.letterbox((first.frame.width, first.frame.height)).input;
-                let mut batch = Array4::zeros((parcel.items.len(), 3, h, w));
+                let mut batch = Array4::zeros((moving.len(), 3, h, w));
                 let mut places = Vec::new();
-                for (item, out) in parcel.items.iter().zip(batch.axis_iter_mut(Axis(0))) {
+                for (item, out) in moving.into_iter().zip(batch.axis_iter_mut(Axis(0))) {
                     let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
                     let letterbox = scaling.letterbox((image.width, image.height));
                     scaling.write(image, &letterbox, out);
@@ -175,16 +186,26 @@ impl Fleet {
             timed(&mut parcel, |parcel| {
                 let Some(Scaled { batch, places }) = parcel.input.take() else { return Ok(()) };
                 let found = detector.detect(batch.view(), &places)?;
-                parcel.items.iter_mut().zip(found).for_each(|(item, found)| item.detections = found);
+                parcel.items.iter_mut().filter(|i| !i.still).zip(found).for_each(|(item, found)| item.detections = found);
                 Ok(())
             })?;
             Ok(parcel)
         });
-        let (embedded, embed_done) = stage::transform("embed", (), detected, move |(), mut parcel: Parcel| {
+        let (embedded, embed_done) = stage::transform("embed", BTreeMap::new(), detected, move |found, mut parcel: Parcel| {
+            for lane in &parcel.ended {
+                found.remove(lane);
+            }
             for item in &mut parcel.items {
                 let start = Instant::now();
+                if item.still {
+                    (item.detections, item.embeddings) = found.get(&item.lane).cloned().unwrap_or_else(|| (Vec::new(), Embeddings::none()));
+                    continue;
+                }
                 if let Some(e) = &mut embedder {
                     item.embeddings = e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?;
+                }
+                if gated.contains(&item.lane) {
+                    found.insert(item.lane, (item.detections.clone(), item.embeddings.clone()));
                 }
                 item.cost += start.elapsed().as_secs_f64();
             }
@@ -213,12 +234,21 @@ impl Fleet {
     }
 }
 
-/// Runs a stage's work on a parcel and charges its time to the frames in equal parts.
+/// Whether nothing has moved since the frame that the networks looked at last.
+fn stands_still(gate: &mut MotionGate, frame: &Frame) -> bool {
+    if frame.restart {
+        *gate = MotionGate::default();
+    }
+    frame.image.as_ref().is_some_and(|image| !gate.opens(image, frame.pts))
+}
+
+/// Runs a stage's work on a parcel and charges its time, in equal parts, to the frames that the networks look at.
 fn timed(parcel: &mut Parcel, work: impl FnOnce(&mut Parcel) -> Result<(), PipelineError>) -> Result<(), PipelineError> {
     let start = Instant::now();
     work(parcel)?;
-    let share = start.elapsed().as_secs_f64() / parcel.items.len().max(1) as f64;
-    parcel.items.iter_mut().for_each(|item| item.cost += share);
+    let moving = parcel.items.iter().filter(|i| !i.still).count();
+    let share = start.elapsed().as_secs_f64() / moving.max(1) as f64;
+    parcel.items.iter_mut().filter(|i| !i.still).for_each(|item| item.cost += share);
     Ok(())
 }
 
@@ -261,11 +291,7 @@ fn follow(
                 counts.people.store(who.people(), Ordering::Relaxed);
                 // The ends of tracks outlive a frame that a slow sink has no room for.
                 told.ended.splice(0..0, held.remove(&lane).unwrap_or_default());
-                let sent = if member.config.realtime || member.config.url.contains("://") {
-                    tx.try_send(told)
-                } else {
-                    tx.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0))
-                };
+                let sent = if member.config.is_live() { tx.try_send(told) } else { tx.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
                 match sent {
                     Ok(()) => counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed()),
                     Err(mpsc::error::TrySendError::Full(told)) => {

@@ -6,6 +6,7 @@ mod camera_watch;
 pub mod fleet;
 mod follower;
 pub mod metrics;
+pub mod motion_gate;
 #[expect(clippy::module_inception, reason = "the wiring is this module's central thing")]
 pub mod pipeline;
 #[cfg(feature = "video")]

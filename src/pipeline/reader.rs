@@ -73,7 +73,7 @@ pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, stop: Canc
                 Err(_) => tracing::error!(camera = %name, "reading the camera crashed; this is a bug of twintrack, please report it"),
             }
             counts.failures.fetch_add(1, Ordering::Relaxed);
-            if !config.url.contains("://") {
+            if !config.has_address() {
                 break;
             }
             let until = Instant::now() + backoff.pause();

@@ -90,6 +90,8 @@ pub struct CameraConfig {
     pub repeat: bool,
     /// Share of the detector's time, beside other cameras' weights, when there is not enough for all.
     pub weight: f64,
+    /// Where nothing has moved, the networks do not look: what they found before is taken to hold, for at most two seconds.
+    pub motion_gate: bool,
 }
 
 impl Default for CameraConfig {
@@ -109,6 +111,7 @@ impl Default for CameraConfig {
             realtime: true,
             repeat: false,
             weight: 1.0,
+            motion_gate: false,
         }
     }
 }
@@ -126,6 +129,16 @@ impl CameraConfig {
         within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
         within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
         within(&key("weight"), self.weight, 0.01, 100.0)
+    }
+
+    /// It has an address; otherwise it is a file.
+    pub fn has_address(&self) -> bool {
+        self.url.contains("://")
+    }
+
+    /// It waits for nobody: a camera, or a file that plays as one.
+    pub fn is_live(&self) -> bool {
+        self.realtime || self.has_address()
     }
 
     /// The address to open, with user and password in it: never to be shown.

@@ -14,7 +14,7 @@ use crate::time::{Seconds, Timestamp};
 /// # Errors
 /// When it does not answer, is missing, or is no video.
 pub fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    if config.url.contains("://") {
+    if config.has_address() {
         return Ok(Box::new(Camera::connect(config.clone(), options)?));
     }
     Ok(Box::new(Playback::open(config, options)?))

@@ -1,0 +1,105 @@
+//! Whether anything has moved: where nothing has, the network need not look again, and what it found before still holds.
+
+use crate::frame::Image;
+use crate::time::Seconds;
+
+/// Side of a cell, pixels: small enough for a far person, large enough to average the camera's noise away.
+const CELL: usize = 16;
+/// Every so manieth pixel of a cell is looked at, both ways.
+const STEP: usize = 4;
+/// A cell has changed when its mean differs by more than this from before, of 255, beyond what the whole picture did.
+const CHANGE: f32 = 5.0;
+/// In any case the network looks again after this time.
+const REFRESH: Seconds = Seconds(2.0);
+
+/// Compares each frame with the one the network looked at last, so that slow changes add up until they are seen.
+#[derive(Debug, Default)]
+pub struct MotionGate {
+    /// Mean green of the cells of that frame, its size, and its time.
+    reference: Option<(Vec<f32>, (u32, u32), Seconds)>,
+}
+
+impl MotionGate {
+    /// Whether the network should look at this frame; it is the new reference then.
+    pub fn opens(&mut self, image: &Image, now: Seconds) -> bool {
+        let cells = cells(image);
+        let size = (image.width, image.height);
+        if let Some((before, old, at)) = &self.reference
+            && *old == size
+            && (0.0..REFRESH.0).contains(&(now - *at).0)
+            && !changed(before, &cells)
+        {
+            return false;
+        }
+        self.reference = Some((cells, size, now));
+        true
+    }
+}
+
+fn cells(image: &Image) -> Vec<f32> {
+    let (columns, rows) = ((image.width as usize).div_ceil(CELL), (image.height as usize).div_ceil(CELL));
+    let (mut sums, mut counts) = (vec![0u32; columns * rows], vec![0u32; columns * rows]);
+    for y in (0..image.height as usize).step_by(STEP) {
+        for (i, pixel) in image.row(y).chunks_exact(3 * STEP).enumerate() {
+            let cell = y / CELL * columns + i * STEP / CELL;
+            sums[cell] += u32::from(pixel[1]);
+            counts[cell] += 1;
+        }
+    }
+    sums.iter().zip(&counts).map(|(&sum, &count)| sum as f32 / count.max(1) as f32).collect()
+}
+
+/// A lamp or the camera's exposure changes all cells alike: that is taken out, by the median.
+fn changed(before: &[f32], now: &[f32]) -> bool {
+    let differences: Vec<f32> = before.iter().zip(now).map(|(b, n)| n - b).collect();
+    let mut sorted = differences.clone();
+    let middle = sorted.len() / 2;
+    let Some(median) = (!sorted.is_empty()).then(|| *sorted.select_nth_unstable_by(middle, f32::total_cmp).1) else { return false };
+    differences.iter().any(|d| (d - median).abs() > CHANGE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A noisy grey picture with a darker person of 12x36 pixels, and light added all over.
+    fn picture(seed: u64, person: Option<(usize, usize)>, light: u8) -> Image {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let (w, h) = (160, 120);
+        let mut data = Vec::with_capacity(3 * w * h);
+        for i in 0..w * h {
+            let (x, y) = (i % w, i / w);
+            let inside = person.is_some_and(|(l, t)| (l..l + 12).contains(&x) && (t..t + 36).contains(&y));
+            let v = if inside { 60 } else { 120 } + rng.u8(0..9) + light;
+            data.extend([v; 3]);
+        }
+        Image::packed(w as u32, h as u32, data.into())
+    }
+
+    #[test]
+    fn noise_and_light_keep_it_shut_and_a_step_opens_it() {
+        let mut gate = MotionGate::default();
+        assert!(gate.opens(&picture(1, Some((60, 40)), 0), Seconds(0.0)), "the first frame");
+        assert!(!gate.opens(&picture(2, Some((60, 40)), 0), Seconds(0.1)), "noise");
+        assert!(!gate.opens(&picture(3, Some((60, 40)), 20), Seconds(0.2)), "light");
+        assert!(gate.opens(&picture(4, Some((64, 40)), 0), Seconds(0.3)), "a step of four pixels");
+        assert!(gate.opens(&picture(5, None, 0), Seconds(0.4)), "gone");
+    }
+
+    #[test]
+    fn slow_steps_add_up_and_it_opens_from_time_to_time_anyway() {
+        let mut gate = MotionGate::default();
+        let opened = (0..10).filter(|&i| gate.opens(&picture(i as u64, Some((60 + i, 40)), 0), Seconds(0.1 * i as f64))).count();
+        assert!((2..=10).contains(&opened), "{opened}");
+        let mut gate = MotionGate::default();
+        let opened: Vec<u32> = (0..50).filter(|&i| gate.opens(&picture(u64::from(i), None, 0), Seconds(0.1 * f64::from(i)))).collect();
+        assert_eq!(opened, [0, 20, 40]);
+    }
+
+    #[test]
+    fn another_size_opens_it() {
+        let mut gate = MotionGate::default();
+        assert!(gate.opens(&picture(1, None, 0), Seconds(0.0)));
+        assert!(gate.opens(&Image::packed(32, 32, vec![120; 3 * 32 * 32].into()), Seconds(0.1)));
+    }
+}
