@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::time::{Seconds, Timestamp};
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Seconds, WallTime};
 
 /// Pixels of one picture: BGR, 8 bits a channel, rows of `stride` bytes. Cloning shares them.
 #[derive(Debug, Clone)]
@@ -33,6 +35,20 @@ impl Image {
     }
 }
 
+/// How a camera stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CameraState {
+    /// Not opened yet, or being opened again.
+    Connecting,
+    /// It gives frames.
+    Online,
+    /// It does not answer, or broke off; it is tried again.
+    Offline,
+    /// Nothing more will come.
+    Ended,
+}
+
 /// One frame of one camera.
 #[derive(Debug, Clone)]
 pub struct Frame {
@@ -43,7 +59,7 @@ pub struct Frame {
     /// Presentation time on the stream's own clock.
     pub pts: Seconds,
     /// Wall-clock time at which it was taken, where that is known.
-    pub time: Option<Timestamp>,
+    pub time: Option<WallTime>,
     /// Width of the source frame, pixels.
     pub width: u32,
     /// Height of the source frame, pixels.

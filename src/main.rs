@@ -21,7 +21,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Track(Box<track::TrackArgs>),
-    #[cfg(feature = "video")]
+    #[cfg(feature = "serve")]
     Serve(twintrack::app::serve::ServeArgs),
     Refine(refine::RefineArgs),
     Compare(compare::CompareArgs),
@@ -42,7 +42,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false).init();
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
-        #[cfg(feature = "video")]
+        #[cfg(feature = "serve")]
         Command::Serve(args) => twintrack::app::serve::run(&args),
         Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(print),

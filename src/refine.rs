@@ -10,7 +10,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::frame::Frame;
-use crate::time::Seconds;
+use crate::time::{Seconds, WallTime};
 use crate::track::appearance::mean_direction;
 use crate::track::interpolate::Step;
 use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
@@ -79,12 +79,14 @@ impl Recording {
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
                 Event::Ended(e) => (e.run, e.camera.clone()),
+                Event::Status(_) => continue, // where somebody is does not hang on it
             };
             let at = *place.entry(key).or_insert(all.len());
             if at == all.len() {
                 all.push(Recording::default());
             }
             match event {
+                Event::Status(_) => {}
                 Event::Ended(e) => all[at].ended.push(e),
                 Event::Frame(f) if all[at].frames.last().is_some_and(|l| l.pts >= f.pts) => {
                     return Err(RefineError::Order { path: path.into(), line: i + 1, frame: f.frame, camera: f.camera });
@@ -184,7 +186,7 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
         camera: event.camera.clone(),
         number: event.frame,
         pts: Seconds(event.pts),
-        time: event.time,
+        time: event.time.map(|at| WallTime { at, clock: event.clock }),
         width: event.width,
         height: event.height,
         image: None,

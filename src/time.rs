@@ -70,6 +70,32 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
+/// Where a wall-clock time comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Clock {
+    /// This machine's clock when the frame had been decoded: the network's and the camera's delay later than the picture.
+    Arrival,
+    /// The stated beginning of a recording, and the frame's presentation time.
+    Recording,
+}
+
+/// Wall-clock time of a frame, and how it is known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WallTime {
+    /// The time.
+    pub at: Timestamp,
+    /// Where it comes from, when that is known.
+    pub clock: Option<Clock>,
+}
+
+impl WallTime {
+    /// A frame that has arrived just now.
+    pub fn arrival() -> Self {
+        WallTime { at: Timestamp::now(), clock: Some(Clock::Arrival) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

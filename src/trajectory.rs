@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::frame::Frame;
-use crate::time::{Seconds, Timestamp};
+use crate::frame::{CameraState, Frame};
+use crate::time::{Clock, Seconds, Timestamp};
 use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
@@ -13,6 +13,8 @@ use crate::track::{EndedTrack, TrackOutput, TrackState};
 pub const FRAME_SCHEMA: &str = "twintrack.trajectory/1";
 /// Version of the event at a track's end.
 pub const ENDED_SCHEMA: &str = "twintrack.track_ended/1";
+/// Version of the event of a camera's change of state.
+pub const STATUS_SCHEMA: &str = "twintrack.camera_status/1";
 
 /// A run of the program: (run, camera, track) is unique in the world.
 pub type RunId = uuid::Uuid;
@@ -25,6 +27,8 @@ pub enum Event {
     Frame(FrameEvent),
     /// A track has ended.
     Ended(EndedEvent),
+    /// A camera has come or gone.
+    Status(StatusEvent),
 }
 
 /// Where everybody is in a frame.
@@ -36,6 +40,9 @@ pub struct FrameEvent {
     pub run: RunId,
     /// The camera's short name.
     pub camera: Arc<str>,
+    /// Number of the event within run and camera, from 1: who gets an event twice knows it by this. 0 in files older than it.
+    #[serde(default)]
+    pub seq: u64,
     /// Frame number within the camera, from 1.
     pub frame: u64,
     /// Presentation time, seconds.
@@ -43,6 +50,9 @@ pub struct FrameEvent {
     /// Wall-clock time, where it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub time: Option<Timestamp>,
+    /// Where that time comes from.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock: Option<Clock>,
     /// Width of the source frame, pixels.
     pub width: u32,
     /// Height of the source frame, pixels.
@@ -87,6 +97,9 @@ pub struct EndedEvent {
     pub run: RunId,
     /// The camera's short name.
     pub camera: Arc<str>,
+    /// As [`FrameEvent::seq`].
+    #[serde(default)]
+    pub seq: u64,
     /// The track.
     pub id: u64,
     /// Presentation time of its first detection, seconds.
@@ -103,6 +116,28 @@ pub struct EndedEvent {
     /// The averaged embedding, on request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedding: Option<Vec<f32>>,
+}
+
+/// A camera has come or gone. Only the newest counts.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StatusEvent {
+    /// [`STATUS_SCHEMA`].
+    pub schema: String,
+    /// The run.
+    pub run: RunId,
+    /// The camera's short name.
+    pub camera: Arc<str>,
+    /// How it stands now.
+    pub state: CameraState,
+    /// Since when.
+    pub time: Timestamp,
+}
+
+impl StatusEvent {
+    /// The camera's state has changed just now.
+    pub fn now(run: RunId, camera: Arc<str>, state: CameraState) -> Self {
+        StatusEvent { schema: STATUS_SCHEMA.into(), run, camera, state, time: Timestamp::now() }
+    }
 }
 
 /// Least time between two points of a path.
@@ -146,12 +181,14 @@ pub struct Chronicle {
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
     paths: std::collections::BTreeMap<u64, Vec<[f64; 3]>>,
+    /// Events so far.
+    events: u64,
 }
 
 impl Chronicle {
     /// The chronicle of a camera within a run; with the name of an `embedder` the event at a track's end has the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
-        Chronicle { run, camera, embedder, start: None, paths: Default::default() }
+        Chronicle { run, camera, embedder, start: None, paths: Default::default(), events: 0 }
     }
 
     /// The event of a frame.
@@ -164,13 +201,16 @@ impl Chronicle {
                 path.push([thousandths(frame.pts.0), hundredths(x), hundredths(y)]);
             }
         }
+        self.events += 1;
         FrameEvent {
             schema: FRAME_SCHEMA.into(),
             run: self.run,
             camera: self.camera.clone(),
+            seq: self.events,
             frame: frame.number,
             pts: thousandths(frame.pts.0),
-            time: frame.time,
+            time: frame.time.map(|t| t.at),
+            clock: frame.time.and_then(|t| t.clock),
             width: frame.width,
             height: frame.height,
             tracks: tracks.iter().map(TrackEvent::new).collect(),
@@ -181,10 +221,12 @@ impl Chronicle {
     pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
         let start = self.start.unwrap_or_default();
         let embedding = (self.embedder.is_some() && !t.embedding.is_empty()).then_some(t.embedding);
+        self.events += 1;
         EndedEvent {
             schema: ENDED_SCHEMA.into(),
             run: self.run,
             camera: self.camera.clone(),
+            seq: self.events,
             id: t.id,
             first: thousandths((start + t.span.0).0),
             last: thousandths((start + t.span.1).0),

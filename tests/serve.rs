@@ -7,7 +7,7 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{clip, json_lines, run, text, twintrack};
+use common::{Running, clip, json_lines, run, text, twintrack, until};
 use serde_json::Value;
 
 /// Serves the cameras of `toml`, with small pictures and a fast start.
@@ -25,8 +25,10 @@ fn short_clip(dir: &Path) -> String {
 }
 
 fn frames(dir: &Path, camera: &str) -> Vec<Value> {
-    let events = json_lines(&std::fs::read_to_string(dir.join("out.jsonl")).unwrap());
-    events.into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera).collect()
+    let text = std::fs::read_to_string(dir.join("out.jsonl")).unwrap_or_default();
+    // While it is being written the last line may be read in half.
+    let whole = text.rfind('\n').map_or(0, |at| at + 1);
+    json_lines(&text[..whole]).into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera).collect()
 }
 
 /// Events but for the run's id.
@@ -130,20 +132,13 @@ fn live_cameras_stop_cleanly() {
     );
     std::fs::write(&file, toml).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut child = twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log).spawn().unwrap();
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
-    while lines() < 60 && std::time::Instant::now() < deadline && child.try_wait().unwrap().is_none() {
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
+    let mut child = Running::start(twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log));
+    until(60, || std::fs::read_to_string(&out).unwrap_or_default().lines().count() >= 60);
     let asked = std::time::Instant::now();
-    run(Command::new("kill").args(["-INT", &child.id().to_string()]));
-    while child.try_wait().unwrap().is_none() && asked.elapsed().as_secs() < 20 {
-        std::thread::sleep(std::time::Duration::from_millis(50));
-    }
-    let _ = child.kill(); // does nothing to one that has ended
+    child.signal("INT");
+    let code = child.code(20);
     let said = std::fs::read_to_string(dir.path().join("log")).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
+    assert_eq!(code, Some(130), "{said}");
     assert!(asked.elapsed().as_secs() < 10, "{:?}", asked.elapsed());
     assert!(said.contains("camera=dead") && !said.contains("secret"), "{said}");
     let events = json_lines(&std::fs::read_to_string(&out).unwrap());
@@ -157,6 +152,78 @@ fn live_cameras_stop_cleanly() {
         let ended: std::collections::BTreeSet<u64> = ended.map(|e| e["id"].as_u64().unwrap()).collect();
         assert!(!seen.is_empty() && seen.is_subset(&ended), "{name}: seen {seen:?}, ended {ended:?}");
     }
+}
+
+/// SIGHUP: a camera goes and comes back, another comes; the one that stays loses no frame; a wrong file changes nothing.
+#[test]
+fn the_file_of_cameras_is_read_again_on_sighup() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    let write = |names: &[&str], more: &str| {
+        let cameras: String = names.iter().map(|n| format!("[cameras.{n}]\nurl = \"{}\"\nrepeat = true\n", clip().display())).collect();
+        std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n{cameras}{more}")).unwrap();
+    };
+    write(&["stays", "goes"], "");
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = Running::start(twintrack().args(["serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log));
+    let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let count = |name: &str| frames(dir.path(), name).len();
+    assert!(until(60, || count("stays") > 10 && count("goes") > 10), "{}", said());
+    write(&["stays", "comes"], "");
+    child.signal("HUP");
+    assert!(until(10, || count("comes") > 5), "{}", said());
+    let gone = count("goes");
+    write(&["stays"], "[cameras.bad]\nulr = \"x\"");
+    child.signal("HUP");
+    assert!(until(10, || said().contains("everything stays")), "{}", said());
+    assert_eq!(count("goes"), gone);
+    write(&["stays", "comes", "goes"], "");
+    child.signal("HUP");
+    assert!(until(10, || count("goes") > gone + 20), "{}", said());
+    child.signal("TERM");
+    assert_eq!(child.code(20), Some(130), "{}", said());
+    let stays = frames(dir.path(), "stays");
+    let rate = stays.len() as f64 / (stays.last().unwrap()["pts"].as_f64().unwrap() - stays[0]["pts"].as_f64().unwrap());
+    assert!((9.5..10.5).contains(&rate), "{rate} frames/s of 10");
+    let goes = frames(dir.path(), "goes");
+    assert!(goes.windows(2).all(|w| w[0]["frame"].as_u64() < w[1]["frame"].as_u64() && w[0]["seq"].as_u64() < w[1]["seq"].as_u64()));
+    // Nobody of its second time has an id of its first.
+    let ids = |frames: &[Value]| frames.iter().flat_map(|f| f["tracks"].as_array().unwrap().iter().map(|t| t["id"].as_u64().unwrap())).collect::<Vec<_>>();
+    let (first, second) = (ids(&goes[..gone]), ids(&goes[gone..]));
+    assert!(!first.is_empty() && second.iter().min() > first.iter().max(), "{first:?} {second:?}");
+    let events = json_lines(&std::fs::read_to_string(&out).unwrap());
+    let states = |name: &str| {
+        let mine = events.iter().filter(|e| e["schema"] == "twintrack.camera_status/1" && e["camera"] == name);
+        mine.map(|e| e["state"].as_str().unwrap().to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(states("stays").iter().filter(|s| *s == "online").count(), 1, "{:?}", states("stays"));
+    assert_eq!(states("comes").last().unwrap(), "ended");
+}
+
+/// A row of JPEG pictures over HTTP has no times of its own: those of arrival count. And `target_fps` thins it.
+#[test]
+fn pictures_over_http_are_tracked_by_their_arrival() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = format!("http://127.0.0.1:{port}/cam.mjpg");
+    let pictures = ["-t", "30", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", &url];
+    let _camera = Running::start(Command::new("ffmpeg").args(["-v", "quiet", "-re", "-i"]).arg(clip()).args(pictures));
+    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n[cameras.web]\nurl = \"{url}\"\ntarget_fps = 3.5\n")).unwrap();
+    let mut child = Running::start(twintrack().args(["serve", "--quiet", "--config"]).arg(&file).arg("--output").arg(&out));
+    let enough = until(60, || frames(dir.path(), "web").len() >= 25);
+    child.signal("INT");
+    assert_eq!(child.code(20), Some(130));
+    let frames = frames(dir.path(), "web");
+    assert!(enough, "{} frames", frames.len());
+    let pts: Vec<f64> = frames.iter().map(|f| f["pts"].as_f64().unwrap()).collect();
+    // The first pictures come in a heap, as the server waits for nobody while it opens.
+    let rate = 15.0 / (pts[24] - pts[9]);
+    assert!((2.8..3.7).contains(&rate), "{rate} frames/s where 3.5 were asked for: {pts:?}");
+    assert!(frames.iter().all(|f| f["clock"] == "arrival") && frames.iter().any(|f| !f["tracks"].as_array().unwrap().is_empty()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod refine;
 pub mod search;
-#[cfg(feature = "video")]
+#[cfg(feature = "serve")]
 pub mod serve;
 pub mod show;
 pub mod track;

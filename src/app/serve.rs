@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::track::{spare, stop_on_signal};
@@ -13,10 +15,12 @@ use crate::config::{Config, ConfigError};
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::infer::Runtime;
+use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::{Fleet, FleetConfig};
-use crate::pipeline::reader::CameraCounts;
+use crate::pipeline::fleet_metrics::FleetMetrics;
+use crate::pipeline::roster::Wanted;
 use crate::sink::jsonl::JsonLines;
-use crate::source;
+use crate::source::{self, playback};
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -94,6 +98,9 @@ async fn serve(args: &ServeArgs, fleet: FleetConfig, config: Config) -> Result<E
     let stop = CancellationToken::new();
     let watching = tokio::spawn(stop_on_signal(stop.clone()));
     let asked = stop.clone();
+    let cameras = Cameras::default();
+    let (tell, changes) = mpsc::channel(1);
+    let reloading = tokio::spawn(reload_on_signal(args.config.clone(), fleet.clone(), config.clone(), tell));
     let fleet = Fleet {
         config: fleet,
         detector,
@@ -102,15 +109,21 @@ async fn serve(args: &ServeArgs, fleet: FleetConfig, config: Config) -> Result<E
         run: uuid::Uuid::now_v7(),
         sinks: vec![Box::new(JsonLines::create(&args.output, true, config.output.ended)?)],
         output: config.output.clone(),
+        open: Arc::new(playback::open),
+        cameras: cameras.clone(),
+        metrics: FleetMetrics::default(),
+        changes,
         stop,
     };
-    let counts = fleet.run().await?;
+    fleet.run().await?;
     let interrupted = asked.is_cancelled();
     watching.abort();
+    reloading.abort();
+    let cameras = cameras.all();
     if !args.quiet {
-        counts.iter().for_each(|(name, c)| eprintln!("{}", told(name, c)));
+        cameras.iter().for_each(|c| eprintln!("{}", told(c)));
     }
-    let failed = counts.values().any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
+    let failed = cameras.iter().map(|c| &c.counts).any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
     Ok(if interrupted {
         ExitCode::from(130)
     } else if failed {
@@ -120,19 +133,49 @@ async fn serve(args: &ServeArgs, fleet: FleetConfig, config: Config) -> Result<E
     })
 }
 
+/// SIGHUP: the file of cameras is read again. One that is wrong changes nothing.
+async fn reload_on_signal(path: PathBuf, fleet: FleetConfig, config: Config, tell: mpsc::Sender<Wanted>) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+        tracing::error!("SIGHUP cannot be listened for: the file of cameras is not read again");
+        return;
+    };
+    while hangup.recv().await.is_some() {
+        let (again, other) = match read(&path) {
+            Ok(both) => both,
+            Err(e) => {
+                tracing::error!(error = %e, "the file of cameras is wrong; everything stays as it was");
+                continue;
+            }
+        };
+        let same = FleetConfig { cameras: fleet.cameras.clone(), ..again.clone() } == fleet && other == config;
+        if !same {
+            tracing::warn!("only [cameras] can change while running; for the other changes start anew");
+        }
+        tracing::warn!(cameras = again.cameras.len(), "the file of cameras has been read again");
+        if tell.send(again.cameras).await.is_err() {
+            return;
+        }
+    }
+}
+
 /// One camera's line of the summary.
-fn told(name: &str, c: &CameraCounts) -> String {
+fn told(camera: &Member) -> String {
+    let c = &camera.counts;
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let latency = |share| c.latency(share).map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s));
     format!(
-        "{name}: {} frames read, {} tracked, {} dropped (detector busy), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} failures",
+        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
+        camera.name,
         n(&c.read),
         n(&c.tracked),
+        camera.late(),
         n(&c.detector_busy),
         n(&c.sink_slow),
         n(&c.people),
         latency(0.5),
         latency(0.95),
+        camera.reconnects(),
         n(&c.failures),
     )
 }

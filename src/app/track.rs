@@ -167,7 +167,9 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         recorded_at: args.recorded_at,
         pixels_optional: args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
         frame_rate: args.frame_rate,
+        ..SourceOptions::default()
     };
+    let link = options.link.clone();
     let source = source::open(&args.input, &options)?;
     let info = source.info().clone();
     if args.offline && info.live {
@@ -195,6 +197,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     }
     let pipeline = Pipeline {
         source,
+        link,
         people,
         embedder,
         tracker: Tracker::new(config.tracker(args.offline)),

@@ -39,6 +39,13 @@ impl Turns {
         self.lanes.insert(lane, Turn { end: self.now, weight, cost: FIRST_COST });
     }
 
+    /// A camera's weight is another from now on.
+    pub fn set_weight(&mut self, lane: Lane, weight: f64) {
+        if let Some(turn) = self.lanes.get_mut(&lane) {
+            turn.weight = weight;
+        }
+    }
+
     /// A camera goes.
     pub fn leave(&mut self, lane: Lane) {
         self.lanes.remove(&lane);
@@ -144,6 +151,16 @@ impl Batcher {
         state.turns.join(lane, weight);
         state.slots.insert(lane, Slot::default());
         lane
+    }
+
+    /// A camera's weight is another from now on.
+    pub fn set_weight(&self, lane: Lane, weight: f64) {
+        self.lock().turns.set_weight(lane, weight);
+    }
+
+    /// Frames that wait.
+    pub fn waiting(&self) -> usize {
+        self.lock().slots.values().filter(|s| s.waiting.is_some()).count()
     }
 
     /// The camera's newest frame. Tells whether one was dropped for it because the detector was busy.

@@ -1,7 +1,7 @@
 //! Many cameras, one detector and one embedder: each camera reads on a thread of its own, batches go through the stages,
 //! each camera has its own tracker. One camera's failure is its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -11,18 +11,22 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::detect::detector::Scaling;
 use crate::detect::{Detector, Letterbox};
 use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::frame::Frame;
 use crate::geometry::Affine;
-use crate::pipeline::batcher::{Batch, BatchLimits, Batcher, Lane};
+use crate::pipeline::batcher::{Batch, BatchLimits, Batcher, Lane, Waiting};
 use crate::pipeline::camera_watch::CameraWatch;
+use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::follower::{Embedded, Follower, Told};
 use crate::pipeline::metrics::Progress;
 use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::pipeline::{PipelineError, joined, no_pixels, write};
-use crate::pipeline::reader::{CameraCounts, Member, read};
+use crate::pipeline::reader::Opener;
+use crate::pipeline::roster::{Roster, Wanted};
 use crate::pipeline::stage::{self, Outcome};
 use crate::range::{OutOfRange, within};
 use crate::sink::{OutputConfig, Sink};
@@ -62,7 +66,7 @@ impl FleetConfig {
 
 /// Everything a run over many cameras needs.
 pub struct Fleet {
-    /// The cameras, and how they share.
+    /// The cameras to begin with, and how they share.
     pub config: FleetConfig,
     /// Who finds the people.
     pub detector: Detector,
@@ -76,6 +80,14 @@ pub struct Fleet {
     pub sinks: Vec<Box<dyn Sink>>,
     /// What is written.
     pub output: OutputConfig,
+    /// How a camera is opened.
+    pub open: Opener,
+    /// Filled with the cameras, for whoever shows them.
+    pub cameras: Cameras,
+    /// Filled with what is measured.
+    pub metrics: FleetMetrics,
+    /// Other cameras to have from now on.
+    pub changes: mpsc::Receiver<Wanted>,
     /// Cancelled to stop: frames under way still come out.
     pub stop: CancellationToken,
 }
@@ -87,6 +99,8 @@ struct Item {
     camera: Option<Affine>,
     detections: Vec<Detection>,
     embeddings: Embeddings,
+    /// The networks may rest where nothing moves.
+    gated: bool,
     /// Nothing has moved since the frame before that the networks looked at: what they found still holds.
     still: bool,
     /// Work spent on it by the shared stages, seconds.
@@ -105,9 +119,10 @@ struct Scaled {
     places: Vec<(Letterbox, (u32, u32))>,
 }
 
-impl From<Batch> for Parcel {
-    fn from(batch: Batch) -> Self {
-        let item = |w: crate::pipeline::batcher::Waiting| Item {
+impl Parcel {
+    fn of(batch: Batch, cameras: &Cameras) -> Self {
+        let item = |w: Waiting| Item {
+            gated: cameras.get(w.lane).is_some_and(|m| m.config.motion_gate),
             lane: w.lane,
             arrived: w.arrived,
             frame: w.frame,
@@ -127,63 +142,31 @@ const UNDER_WAY: usize = 3;
 const TOLD: usize = 256;
 
 impl Fleet {
-    /// Runs until every camera has ended (files do) or the run is stopped. Gives the cameras' counts, by name.
+    /// Runs until every camera has ended (files do) or the run is stopped.
     ///
     /// # Errors
     /// What ended the run for all: a network, a sink. A camera's failure is logged and counted.
-    pub async fn run(self) -> Result<BTreeMap<String, Arc<CameraCounts>>, PipelineError> {
-        let Fleet { config, detector, mut embedder, tracker, run, sinks, output, stop } = self;
+    pub async fn run(self) -> Result<(), PipelineError> {
+        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, changes, stop } = self;
         let scaling = detector.scaling().clone();
         let size = detector.model().dims()[0].unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
         let shapes = scaling.clone();
         let batcher = Arc::new(Batcher::new(limits, move |frame| shapes.letterbox(frame).input));
         let halt = stop.child_token();
-        let mut members = BTreeMap::new();
-        let mut readers = Vec::new();
-        for (name, camera) in config.cameras {
-            let lane = batcher.join(camera.weight);
-            let member = Member { name: name.as_str().into(), config: camera, counts: Arc::default() };
-            readers.push(read(member.clone(), lane, batcher.clone(), halt.clone()));
-            members.insert(lane, member);
-        }
-        batcher.close();
-        let counts = members.values().map(|m| (m.name.to_string(), m.counts.clone())).collect();
+        let mut roster = Roster::new(run, batcher.clone(), cameras.clone(), open, metrics.clone());
+        roster.apply(config.cameras);
 
-        let (parcels, batched) = batches(batcher.clone());
-        let pixels = tracker.camera_motion.from_pixels;
-        let gates: BTreeMap<Lane, MotionGate> = members.iter().filter(|(_, m)| m.config.motion_gate).map(|(&lane, _)| (lane, MotionGate::default())).collect();
-        let gated: BTreeSet<Lane> = gates.keys().copied().collect();
-        let (scaled, scale_done) = stage::transform("scale", (BTreeMap::new(), gates), parcels, move |(watches, gates), mut parcel: Parcel| {
-            for lane in &parcel.ended {
-                watches.remove(lane);
-                gates.remove(lane);
-            }
-            timed(&mut parcel, |parcel| {
-                for item in &mut parcel.items {
-                    item.still = gates.get_mut(&item.lane).is_some_and(|gate| stands_still(gate, &item.frame));
-                    if !item.still {
-                        item.camera = watches.entry(item.lane).or_insert_with(|| CameraWatch::new(pixels)).next(&item.frame);
-                    }
-                }
-                let moving: Vec<&Item> = parcel.items.iter().filter(|i| !i.still).collect();
-                let Some(first) = moving.first() else { return Ok(()) };
-                let (w, h) = scaling.letterbox((first.frame.width, first.frame.height)).input;
-                let mut batch = Array4::zeros((moving.len(), 3, h, w));
-                let mut places = Vec::new();
-                for (item, out) in moving.into_iter().zip(batch.axis_iter_mut(Axis(0))) {
-                    let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
-                    let letterbox = scaling.letterbox((image.width, image.height));
-                    scaling.write(image, &letterbox, out);
-                    places.push((letterbox, (image.width, image.height)));
-                }
-                parcel.input = Some(Scaled { batch, places });
-                Ok(())
-            })?;
+        let (parcels, batched) = batches(batcher.clone(), cameras.clone(), metrics.clone());
+        let watches = Watches { pixels: tracker.camera_motion.from_pixels, watches: BTreeMap::new(), gates: BTreeMap::new(), scaling };
+        let m = metrics.clone();
+        let (scaled, scale_done) = stage::transform("scale", watches, parcels, move |watches, mut parcel: Parcel| {
+            timed("scale", &m, &mut parcel, |parcel| watches.scale(parcel))?;
             Ok(parcel)
         });
-        let (detected, detect_done) = stage::transform("detect", detector, scaled, |detector, mut parcel: Parcel| {
-            timed(&mut parcel, |parcel| {
+        let m = metrics.clone();
+        let (detected, detect_done) = stage::transform("detect", detector, scaled, move |detector, mut parcel: Parcel| {
+            timed("detect", &m, &mut parcel, |parcel| {
                 let Some(Scaled { batch, places }) = parcel.input.take() else { return Ok(()) };
                 let found = detector.detect(batch.view(), &places)?;
                 parcel.items.iter_mut().filter(|i| !i.still).zip(found).for_each(|(item, found)| item.detections = found);
@@ -191,46 +174,102 @@ impl Fleet {
             })?;
             Ok(parcel)
         });
-        let (embedded, embed_done) = stage::transform("embed", BTreeMap::new(), detected, move |found, mut parcel: Parcel| {
-            for lane in &parcel.ended {
-                found.remove(lane);
-            }
-            for item in &mut parcel.items {
-                let start = Instant::now();
-                if item.still {
-                    (item.detections, item.embeddings) = found.get(&item.lane).cloned().unwrap_or_else(|| (Vec::new(), Embeddings::none()));
-                    continue;
-                }
-                if let Some(e) = &mut embedder {
-                    item.embeddings = e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?;
-                }
-                if gated.contains(&item.lane) {
-                    found.insert(item.lane, (item.detections.clone(), item.embeddings.clone()));
-                }
-                item.cost += start.elapsed().as_secs_f64();
-            }
+        let m = metrics.clone();
+        let looks = Looks { embedder, found: BTreeMap::new() };
+        let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {
+            let start = Instant::now();
+            looks.embed(&mut parcel)?;
+            m.stage("embed", start.elapsed());
             Ok(parcel)
         });
         let follower = move |m: &Member| Follower::new(Tracker::new(tracker.clone()), None, Chronicle::new(run, m.name.clone(), None), output.clone());
-        let (told, tracked) = follow(members, follower, batcher.clone(), embedded);
+        let (tx, told) = mpsc::channel(TOLD);
+        let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));
+        let followers =
+            Followers { followers: BTreeMap::new(), left: BTreeMap::new(), held: BTreeMap::new(), cameras, new: Box::new(follower), metrics, out: tx };
+        let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
-        let written = joined(written).await;
+        // The roster too has a way to the sinks, so a stage that fails is seen at the trackers' end.
         let tracked = joined(tracked).await;
-        // Where a stage failed, the cameras stop too, and nobody waits for a batch that never comes back.
         halt.cancel();
         batcher.abandon();
+        let watched = watching.await;
+        let written = joined(written).await;
         let stages = (joined(embed_done).await, joined(detect_done).await, joined(scale_done).await, joined(batched).await);
-        for reader in readers {
-            joined(reader).await?;
-        }
         written?;
         tracked?;
         stages.0?;
         stages.1?;
         stages.2?;
         stages.3?;
-        Ok(counts)
+        watched.map_err(|e| PipelineError::Panic { stage: "roster", message: e.to_string() })
+    }
+}
+
+/// What is known of each camera's picture.
+struct Watches {
+    /// Whether cameras may move.
+    pixels: bool,
+    watches: BTreeMap<Lane, CameraWatch>,
+    gates: BTreeMap<Lane, MotionGate>,
+    scaling: Scaling,
+}
+
+impl Watches {
+    fn scale(&mut self, parcel: &mut Parcel) -> Result<(), PipelineError> {
+        for lane in &parcel.ended {
+            self.watches.remove(lane);
+            self.gates.remove(lane);
+        }
+        for item in &mut parcel.items {
+            item.still = item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
+            if !item.still {
+                item.camera = self.watches.entry(item.lane).or_insert_with(|| CameraWatch::new(self.pixels)).next(&item.frame);
+            }
+        }
+        let moving: Vec<&Item> = parcel.items.iter().filter(|i| !i.still).collect();
+        let Some(first) = moving.first() else { return Ok(()) };
+        let (w, h) = self.scaling.letterbox((first.frame.width, first.frame.height)).input;
+        let mut batch = Array4::zeros((moving.len(), 3, h, w));
+        let mut places = Vec::new();
+        for (item, out) in moving.into_iter().zip(batch.axis_iter_mut(Axis(0))) {
+            let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
+            let letterbox = self.scaling.letterbox((image.width, image.height));
+            self.scaling.write(image, &letterbox, out);
+            places.push((letterbox, (image.width, image.height)));
+        }
+        parcel.input = Some(Scaled { batch, places });
+        Ok(())
+    }
+}
+
+/// What the networks found last, of cameras at whose still pictures they need not look again.
+struct Looks {
+    embedder: Option<Embedder>,
+    found: BTreeMap<Lane, (Vec<Detection>, Embeddings)>,
+}
+
+impl Looks {
+    fn embed(&mut self, parcel: &mut Parcel) -> Result<(), PipelineError> {
+        for lane in &parcel.ended {
+            self.found.remove(lane);
+        }
+        for item in &mut parcel.items {
+            let start = Instant::now();
+            if item.still {
+                (item.detections, item.embeddings) = self.found.get(&item.lane).cloned().unwrap_or_else(|| (Vec::new(), Embeddings::none()));
+                continue;
+            }
+            if let Some(e) = &mut self.embedder {
+                item.embeddings = e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?;
+            }
+            if item.gated {
+                self.found.insert(item.lane, (item.detections.clone(), item.embeddings.clone()));
+            }
+            item.cost += start.elapsed().as_secs_f64();
+        }
+        Ok(())
     }
 }
 
@@ -243,20 +282,29 @@ fn stands_still(gate: &mut MotionGate, frame: &Frame) -> bool {
 }
 
 /// Runs a stage's work on a parcel and charges its time, in equal parts, to the frames that the networks look at.
-fn timed(parcel: &mut Parcel, work: impl FnOnce(&mut Parcel) -> Result<(), PipelineError>) -> Result<(), PipelineError> {
+fn timed(
+    stage: &'static str,
+    metrics: &FleetMetrics,
+    parcel: &mut Parcel,
+    work: impl FnOnce(&mut Parcel) -> Result<(), PipelineError>,
+) -> Result<(), PipelineError> {
     let start = Instant::now();
     work(parcel)?;
+    metrics.stage(stage, start.elapsed());
     let moving = parcel.items.iter().filter(|i| !i.still).count();
     let share = start.elapsed().as_secs_f64() / moving.max(1) as f64;
     parcel.items.iter_mut().filter(|i| !i.still).for_each(|item| item.cost += share);
     Ok(())
 }
 
-fn batches(batcher: Arc<Batcher>) -> (mpsc::Receiver<Parcel>, Outcome<()>) {
+fn batches(batcher: Arc<Batcher>, cameras: Cameras, metrics: FleetMetrics) -> (mpsc::Receiver<Parcel>, Outcome<()>) {
     let (tx, rx) = mpsc::channel(1);
     let outcome = stage::spawn("batch", move || {
         while let Some(batch) = batcher.next() {
-            if tx.blocking_send(batch.into()).is_err() {
+            if !batch.frames.is_empty() {
+                metrics.batch(batch.frames.len());
+            }
+            if tx.blocking_send(Parcel::of(batch, &cameras)).is_err() {
                 break;
             }
         }
@@ -265,53 +313,89 @@ fn batches(batcher: Arc<Batcher>) -> (mpsc::Receiver<Parcel>, Outcome<()>) {
     (rx, outcome)
 }
 
-/// Every camera's tracker, on one thread: it computes for microseconds a frame.
-fn follow(
-    members: BTreeMap<Lane, Member>,
-    follower: impl Fn(&Member) -> Follower + Send + 'static,
-    batcher: Arc<Batcher>,
-    mut input: mpsc::Receiver<Parcel>,
-) -> (mpsc::Receiver<Told>, Outcome<()>) {
-    let (tx, rx) = mpsc::channel(TOLD);
-    let outcome = stage::spawn("track", move || {
-        let mut followers: BTreeMap<Lane, Follower> = members.iter().map(|(&lane, m)| (lane, follower(m))).collect();
-        let mut held: BTreeMap<Lane, Vec<EndedEvent>> = BTreeMap::new();
+/// Every camera's tracker.
+struct Followers {
+    followers: BTreeMap<Lane, (Follower, Member)>,
+    /// Those of cameras that have left: should one come again, its ids go on.
+    left: BTreeMap<Arc<str>, Follower>,
+    /// The ends of tracks that a slow sink had no room for.
+    held: BTreeMap<Lane, Vec<EndedEvent>>,
+    cameras: Cameras,
+    new: Box<dyn Fn(&Member) -> Follower + Send>,
+    metrics: FleetMetrics,
+    out: mpsc::Sender<Told>,
+}
+
+/// The sinks are gone.
+struct Gone;
+
+impl Followers {
+    fn follow(&mut self, item: Item) -> Result<(), Gone> {
+        let Item { lane, arrived, frame, camera, detections, embeddings, .. } = item;
+        let now = self.cameras.get(lane);
+        if !self.followers.contains_key(&lane) {
+            let Some(member) = &now else { return Ok(()) }; // it has left before its first frame was looked at
+            let before = self.followers.iter().find(|(_, (_, m))| m.name == member.name).map(|(&lane, _)| lane);
+            before.map_or(Ok(()), |lane| self.end(lane))?;
+            let who = self.left.remove(&member.name).unwrap_or_else(|| (self.new)(member));
+            self.followers.insert(lane, (who, member.clone()));
+        }
+        let Some((who, member)) = self.followers.get_mut(&lane) else { return Ok(()) };
+        if let Some(now) = now {
+            *member = now;
+        }
+        let mut told = match who.follow(Embedded { frame, camera, detections, embeddings }) {
+            Ok(told) => told,
+            Err(e) => {
+                tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
+                return Ok(());
+            }
+        };
+        let counts = &member.counts;
+        counts.people.store(who.people(), Ordering::Relaxed);
+        counts.present.store(told.frame.as_ref().map_or(0, |f| f.event.tracks.len() as u64), Ordering::Relaxed);
+        // The ends of tracks outlive a frame that a slow sink has no room for.
+        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
+        let sent =
+            if member.config.is_live() { self.out.try_send(told) } else { self.out.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
+        match sent {
+            Ok(()) => {
+                counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed());
+                self.metrics.latency(&member.name, arrived.elapsed());
+            }
+            Err(mpsc::error::TrySendError::Full(told)) => {
+                counts.sink_slow.fetch_add(1, Ordering::Relaxed);
+                self.held.insert(lane, told.ended);
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self, lane: Lane) -> Result<(), Gone> {
+        let Some((mut who, member)) = self.followers.remove(&lane) else { return Ok(()) };
+        let mut told = who.finish();
+        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
+        member.counts.present.store(0, Ordering::Relaxed);
+        self.left.insert(member.name, who);
+        self.out.blocking_send(told).map_err(|_| Gone)
+    }
+}
+
+/// Runs the trackers, on one thread: they compute for microseconds a frame.
+fn follow(mut followers: Followers, batcher: Arc<Batcher>, mut input: mpsc::Receiver<Parcel>) -> Outcome<()> {
+    stage::spawn("track", move || {
         while let Some(parcel) = input.blocking_recv() {
+            let start = Instant::now();
             let costs: Vec<(Lane, f64)> = parcel.items.iter().map(|i| (i.lane, i.cost)).collect();
-            for Item { lane, arrived, frame, camera, detections, embeddings, .. } in parcel.items {
-                let (Some(who), Some(member)) = (followers.get_mut(&lane), members.get(&lane)) else { continue };
-                let mut told = match who.follow(Embedded { frame, camera, detections, embeddings }) {
-                    Ok(told) => told,
-                    Err(e) => {
-                        tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
-                        continue;
-                    }
-                };
-                let counts = &member.counts;
-                counts.people.store(who.people(), Ordering::Relaxed);
-                // The ends of tracks outlive a frame that a slow sink has no room for.
-                told.ended.splice(0..0, held.remove(&lane).unwrap_or_default());
-                let sent = if member.config.is_live() { tx.try_send(told) } else { tx.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
-                match sent {
-                    Ok(()) => counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed()),
-                    Err(mpsc::error::TrySendError::Full(told)) => {
-                        counts.sink_slow.fetch_add(1, Ordering::Relaxed);
-                        held.insert(lane, told.ended);
-                    }
-                    Err(mpsc::error::TrySendError::Closed(_)) => return Ok(()),
-                }
+            let items = parcel.items.into_iter().try_for_each(|item| followers.follow(item));
+            let ends = items.and_then(|()| parcel.ended.into_iter().try_for_each(|lane| followers.end(lane)));
+            if ends.is_err() {
+                break;
             }
-            for lane in parcel.ended {
-                let Some(mut who) = followers.remove(&lane) else { continue };
-                let mut told = who.finish();
-                told.ended.splice(0..0, held.remove(&lane).unwrap_or_default());
-                if tx.blocking_send(told).is_err() {
-                    return Ok(());
-                }
-            }
+            followers.metrics.stage("track", start.elapsed());
             batcher.done(&costs);
         }
         Ok(())
-    });
-    (rx, outcome)
+    })
 }

@@ -8,7 +8,7 @@ use crate::sink::{Finished, OutputConfig};
 use crate::time::Seconds;
 use crate::track::people::{People as KnownPeople, Sighting};
 use crate::track::{TrackState, TrackUpdate, Tracker};
-use crate::trajectory::{Chronicle, EndedEvent};
+use crate::trajectory::{Chronicle, EndedEvent, StatusEvent};
 
 /// A frame of which all is known that the tracker needs.
 pub(super) struct Embedded {
@@ -22,6 +22,7 @@ pub(super) struct Embedded {
 pub(super) struct Told {
     pub frame: Option<Finished>,
     pub ended: Vec<EndedEvent>,
+    pub status: Option<StatusEvent>,
 }
 
 /// Follows the people of one camera.
@@ -61,13 +62,13 @@ impl Follower {
         }
         let event = self.chronicle.frame(&frame, &update.tracks);
         let ended = update.ended.into_iter().map(|t| self.chronicle.ended(t)).collect();
-        Ok(Told { frame: Some(Finished { frame, detections, event }), ended })
+        Ok(Told { frame: Some(Finished { frame, detections, event }), ended, status: None })
     }
 
     /// Nothing more comes: every track ends.
     pub fn finish(&mut self) -> Told {
         let ended = self.tracker.finish().into_iter().map(|t| self.chronicle.ended(t)).collect();
-        Told { frame: None, ended }
+        Told { frame: None, ended, status: None }
     }
 }
 

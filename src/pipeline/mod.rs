@@ -1,16 +1,24 @@
 //! The flow of frames: stages on threads of their own, joined by bounded channels.
 
+#[cfg(feature = "serve")]
 pub mod batcher;
 mod camera_watch;
-#[cfg(feature = "video")]
+#[cfg(feature = "serve")]
+pub mod cameras;
+#[cfg(feature = "serve")]
 pub mod fleet;
+#[cfg(feature = "serve")]
+pub mod fleet_metrics;
 mod follower;
 pub mod metrics;
+#[cfg(feature = "serve")]
 pub mod motion_gate;
 #[expect(clippy::module_inception, reason = "the wiring is this module's central thing")]
 pub mod pipeline;
-#[cfg(feature = "video")]
+#[cfg(feature = "serve")]
 pub mod reader;
+#[cfg(feature = "serve")]
+pub mod roster;
 pub mod stage;
 
 pub use metrics::{Progress, Summary};

@@ -21,7 +21,7 @@ use crate::pipeline::follower::{Embedded, Follower, Told};
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, Outcome};
 use crate::sink::{OutputConfig, Sink, SinkError};
-use crate::source::{Source, SourceError};
+use crate::source::{Link, Source, SourceError};
 use crate::track::people::People as KnownPeople;
 use crate::track::{TrackError, Tracker};
 use crate::trajectory::Chronicle;
@@ -81,6 +81,8 @@ pub enum People {
 pub struct Pipeline {
     /// The frames.
     pub source: Box<dyn Source>,
+    /// By which the source is told to stop: that of the options it was opened with.
+    pub link: Link,
     /// Who finds the people.
     pub people: People,
     /// Who tells them apart; by motion only when absent.
@@ -121,19 +123,19 @@ impl Pipeline {
     /// The first thing that went wrong.
     pub async fn run(self) -> Result<Summary, PipelineError> {
         let started = Instant::now();
-        let Pipeline { source, people, embedder, tracker, known, chronicle, sinks, output, stop, progress } = self;
+        let Pipeline { source, link, people, embedder, tracker, known, chronicle, sinks, output, stop, progress } = self;
         let live = source.info().live;
         let scaling = match &people {
             People::Network(d) => Some(d.scaling().clone()),
             People::Given(_) => None,
         };
 
-        let interrupted = source.interrupt().map(|flag| {
+        let interrupted = tokio::spawn({
             let stop = stop.clone();
-            tokio::spawn(async move {
+            async move {
                 stop.cancelled().await;
-                flag.store(true, Ordering::Relaxed);
-            })
+                link.stop();
+            }
         });
         let (frames, decoded) = decode(source, live, stop.clone(), progress.clone());
         let p = progress.clone();
@@ -180,9 +182,7 @@ impl Pipeline {
         let tracked = tracked.await.unwrap_or(Err(PipelineError::Panic { stage: "track", message: "its task was lost".into() }));
         let (decoded, scaled) = (joined(decoded).await, joined(scale_done).await);
         let (detector, embedder) = (joined(detector).await, joined(embedder).await);
-        if let Some(task) = interrupted {
-            task.abort();
-        }
+        interrupted.abort();
         written?;
         tracked?;
         let embedder = embedder?;
@@ -272,6 +272,7 @@ pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Tol
                     sink.frame(finished)?;
                 }
                 told.ended.iter().try_for_each(|e| sink.ended(e))?;
+                told.status.iter().try_for_each(|e| sink.status(e))?;
             }
             Ok(())
         };

@@ -1,72 +1,30 @@
 //! Reading one camera of many: a thread of its own, and whatever goes wrong stays here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
-
+use crate::frame::CameraState;
 use crate::pipeline::batcher::{Batcher, Lane};
+use crate::pipeline::cameras::{Last, Member};
 use crate::pipeline::stage::{self, Outcome};
 use crate::source::camera::{Backoff, CameraConfig};
-use crate::source::{SourceError, SourceOptions, playback};
+use crate::source::{Source, SourceError, SourceOptions};
 use crate::time::Seconds;
 
-/// What has become of a camera's frames.
-#[derive(Debug, Default)]
-pub struct CameraCounts {
-    /// Frames decoded.
-    pub read: AtomicU64,
-    /// Frames whose events were handed to the sinks.
-    pub tracked: AtomicU64,
-    /// Frames dropped for newer ones because the detector was busy.
-    pub detector_busy: AtomicU64,
-    /// Frames whose events were dropped because a sink was slow.
-    pub sink_slow: AtomicU64,
-    /// Tracks confirmed.
-    pub people: AtomicU64,
-    /// Times its reading failed or crashed and was begun anew.
-    pub failures: AtomicU64,
-    /// Seconds from a frame's decoding to its event, of the last frames.
-    latencies: Mutex<Vec<f32>>,
-}
+/// How a camera is opened.
+pub type Opener = Arc<dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
 
-/// So many latencies are kept.
-const LATENCIES: usize = 4096;
-
-impl CameraCounts {
-    pub(super) fn note(&self, nth: u64, latency: Duration) {
-        let mut kept = self.latencies.lock().unwrap_or_else(PoisonError::into_inner);
-        let latency = latency.as_secs_f32();
-        if kept.len() < LATENCIES { kept.push(latency) } else { kept[nth as usize % LATENCIES] = latency }
-    }
-
-    /// The latency, seconds, that a share of the last frames stayed below.
-    pub fn latency(&self, share: f64) -> Option<f32> {
-        let mut kept = self.latencies.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        kept.sort_unstable_by(f32::total_cmp);
-        kept.get(((kept.len() as f64 * share) as usize).min(kept.len().saturating_sub(1))).copied()
-    }
-}
-
-/// A camera on its way through the fleet.
-#[derive(Clone)]
-pub(super) struct Member {
-    pub name: Arc<str>,
-    pub config: CameraConfig,
-    pub counts: Arc<CameraCounts>,
-}
-
-/// Reads a camera until it ends or the run is stopped. Whatever goes wrong with it stays here; one with an address is begun
-/// anew after a pause.
-pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, stop: CancellationToken) -> Outcome<()> {
+/// Reads a camera into its lane until it ends or its link says stop. Whatever goes wrong with it stays here; one with an address
+/// is begun anew after a pause.
+pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, open: Opener) -> Outcome<()> {
     stage::spawn("decode", move || {
-        let Member { name, config, counts } = &member;
+        let Member { name, config, counts, link, .. } = &member;
         let mut backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
-        let mut last = None;
-        while !stop.is_cancelled() {
-            let outcome = catch_unwind(AssertUnwindSafe(|| play(&member, lane, &batcher, &stop, &mut last, &mut backoff)));
+        while !link.stopped() {
+            link.beat();
+            let outcome = catch_unwind(AssertUnwindSafe(|| play(&member, lane, &batcher, &open, &mut backoff)));
             match outcome {
                 Ok(Ok(())) => break,
                 Ok(Err(e)) => tracing::error!(camera = %name, error = %e, "the camera cannot be read"),
@@ -76,65 +34,126 @@ pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, stop: Canc
             if !config.has_address() {
                 break;
             }
-            let until = Instant::now() + backoff.pause();
-            while Instant::now() < until && !stop.is_cancelled() {
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            link.set(CameraState::Offline);
+            link.pause(backoff.pause());
         }
-        batcher.end(lane);
+        link.set(CameraState::Ended);
         Ok(())
     })
 }
 
-/// Plays what the camera gives into its lane; frame numbers and times go on from `last`, where there was one.
-fn play(
-    member: &Member,
-    lane: Lane,
-    batcher: &Batcher,
-    stop: &CancellationToken,
-    last: &mut Option<(u64, Seconds, Instant)>,
-    backoff: &mut Backoff,
-) -> Result<(), SourceError> {
-    let options = SourceOptions { camera: Some(member.name.to_string()), ..SourceOptions::default() };
-    let mut source = playback::open(&member.config, &options)?;
+/// Plays what the camera gives into its lane; frame numbers and times go on from where the camera's last reader stood.
+fn play(member: &Member, lane: Lane, batcher: &Batcher, open: &Opener, backoff: &mut Backoff) -> Result<(), SourceError> {
+    let link = &member.link;
+    let options = SourceOptions { camera: Some(member.name.to_string()), link: link.clone(), ..SourceOptions::default() };
+    let mut source = open(&member.config, &options)?;
     let live = source.info().live;
-    let interrupt = source.interrupt();
-    std::thread::scope(|scope| {
-        // A source that waits for its camera ends by its own flag.
-        let done = CancellationToken::new();
-        let finished = done.clone().drop_guard();
-        scope.spawn(move || {
-            while !stop.is_cancelled() && !done.is_cancelled() {
-                std::thread::sleep(Duration::from_millis(50));
+    let mut offset = None;
+    while !link.stopped() {
+        link.beat();
+        let Some(mut frame) = source.next_frame()? else { break };
+        backoff.reset();
+        link.set(CameraState::Online);
+        member.counts.read.fetch_add(1, Ordering::Relaxed);
+        {
+            let mut place = member.place.lock().unwrap_or_else(PoisonError::into_inner);
+            // Another reader may have taken over while this one hung.
+            if link.stopped() {
+                break;
             }
-            if let Some(flag) = interrupt {
-                flag.store(true, Ordering::Relaxed);
-            }
-        });
-        let mut offset = None;
-        while !stop.is_cancelled() {
-            let Some(mut frame) = source.next_frame()? else { break };
-            backoff.reset();
-            member.counts.read.fetch_add(1, Ordering::Relaxed);
-            let (number, pts) = *offset.get_or_insert_with(|| match *last {
-                Some((number, pts, at)) => {
-                    frame.restart = true;
-                    (number, pts + Seconds(at.elapsed().as_secs_f64()) - frame.pts)
+            let (number, pts) = *offset.get_or_insert_with(|| match *place {
+                Some(last) => {
+                    let gap = last.at.elapsed().as_secs_f64();
+                    frame.restart |= gap > member.config.keep_ids || last.size != (frame.width, frame.height);
+                    (last.number, last.pts + Seconds(gap) - frame.pts)
                 }
                 None => (0, Seconds::ZERO),
             });
             frame.number += number;
             frame.pts = frame.pts + pts;
-            *last = Some((frame.number, frame.pts, Instant::now()));
+            *place = Some(Last { number: frame.number, pts: frame.pts, size: (frame.width, frame.height), at: Instant::now() });
             if live {
                 if batcher.offer(lane, frame) {
                     member.counts.detector_busy.fetch_add(1, Ordering::Relaxed);
                 }
-            } else if !batcher.offer_patiently(lane, frame) {
-                break;
+                continue;
             }
         }
-        drop(finished);
-        Ok(())
-    })
+        if !batcher.offer_patiently(lane, frame) {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::pipeline::batcher::BatchLimits;
+    use crate::source::SourceInfo;
+
+    /// A camera that misbehaves: what it does is decided by the number of its opening and of its frame.
+    struct Wild {
+        info: SourceInfo,
+        opening: u64,
+        frame: u64,
+    }
+
+    impl Source for Wild {
+        fn info(&self) -> &SourceInfo {
+            &self.info
+        }
+
+        fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+            self.frame += 1;
+            std::thread::sleep(Duration::from_millis(5));
+            match (self.opening, self.frame) {
+                (1, 4) => panic!("a decoder that crashes"),
+                (2, 4) => Err(SourceError::CameraLost { input: "wild".into() }),
+                (3, 6) => Ok(None),
+                (_, n) => Ok(Some(Frame {
+                    camera: "wild".into(),
+                    number: n,
+                    pts: Seconds(0.1 * n as f64),
+                    time: None,
+                    width: 64,
+                    height: 64,
+                    image: None,
+                    restart: false,
+                })),
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_in_decoding_and_a_loss_are_gone_over_and_numbers_and_times_go_on() {
+        let limits = BatchLimits { size: 1, wait: Duration::ZERO, under_way: 1 };
+        let batcher = Arc::new(Batcher::new(limits, |(w, h)| (w as usize, h as usize)));
+        let lane = batcher.join(1.0);
+        let openings = Arc::new(AtomicU64::new(0));
+        let count = openings.clone();
+        let open: Opener = Arc::new(move |_, _| {
+            let info = SourceInfo { camera: "wild".into(), width: 64, height: 64, frame_rate: 10.0, frames: None, live: false, has_pixels: false };
+            Ok(Box::new(Wild { info, opening: count.fetch_add(1, Ordering::Relaxed) + 1, frame: 0 }))
+        });
+        let config = CameraConfig { url: "rtsp://wild/1".into(), retry_after: 0.05, retry_at_most: 0.05, keep_ids: 0.0, ..CameraConfig::default() };
+        let member = Member::new("wild", config);
+        let (counts, link) = (member.counts.clone(), member.link.clone());
+        let done = read(member, lane, batcher.clone(), open);
+        let mut frames = Vec::new();
+        while frames.len() < 11 {
+            let batch = batcher.next().expect("a frame");
+            frames.extend(batch.frames.into_iter().map(|w| w.frame));
+            batcher.done(&[]);
+        }
+        done.blocking_recv().expect("it ends").expect("without an error");
+        assert_eq!(frames.iter().map(|f| f.number).collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
+        assert!(frames.windows(2).all(|w| w[0].pts < w[1].pts));
+        assert_eq!(frames.iter().filter(|f| f.restart).map(|f| f.number).collect::<Vec<_>>(), [4, 7]);
+        assert_eq!((counts.failures.load(Ordering::Relaxed), openings.load(Ordering::Relaxed), link.state()), (2, 3, CameraState::Ended));
+    }
 }

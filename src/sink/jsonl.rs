@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
-use crate::trajectory::EndedEvent;
+use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// Writes every event as one line of JSON.
 pub struct JsonLines {
@@ -40,6 +40,10 @@ impl Sink for JsonLines {
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
         if self.with_ended { self.write(event) } else { Ok(()) }
+    }
+
+    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+        self.write(event)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {

@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::range::{OutOfRange, within};
-use crate::trajectory::{EndedEvent, FrameEvent};
+use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 
 /// A frame when everything is known of it.
 #[derive(Debug)]
@@ -36,6 +36,14 @@ pub trait Sink: Send {
     /// # Errors
     /// As [`Sink::frame`].
     fn ended(&mut self, _event: &EndedEvent) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Takes the event of a camera's change of state; who has no use for it ignores it.
+    ///
+    /// # Errors
+    /// As [`Sink::frame`].
+    fn status(&mut self, _event: &StatusEvent) -> Result<(), SinkError> {
         Ok(())
     }
 

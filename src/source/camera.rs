@@ -2,17 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::frame::Frame;
+use crate::frame::{CameraState, Frame};
 use crate::range::{OutOfRange, within};
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, without_password};
+use crate::source::link::Link;
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, without_password};
 use crate::source::video::{Patience, Video};
-use crate::time::{Seconds, Timestamp};
+use crate::time::{Seconds, WallTime};
 
 /// A text that is never shown: not in a log, not in an event, not by `twintrack config`.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
@@ -58,7 +57,7 @@ pub enum Transport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraConfig {
-    /// Address: rtsp://host/path or http://host/stream.mjpg. A file's path plays the file as a camera.
+    /// Address: rtsp://host/path, http://host/stream.mjpg, or /dev/video0. A file's path plays the file as a camera.
     pub url: String,
     /// User name, where the camera asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -82,8 +81,15 @@ pub struct CameraConfig {
     pub retry_after: f64,
     /// Longest such pause, seconds. Each is varied by a fifth, so that cameras do not all come back in one moment.
     pub retry_at_most: f64,
+    /// Time without a sign of life from the decoder, seconds, after which it counts as hung and another is begun.
+    pub hang_timeout: f64,
     /// After an interruption of at most this, seconds, tracks go on with their ids; after a longer one all start anew.
     pub keep_ids: f64,
+    /// At most so many frames a second, evenly; all when absent. Others are not even converted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_fps: Option<f64>,
+    /// A frame that comes so long after its time, seconds, is left out: after a hold-up the newest counts.
+    pub late: f64,
     /// A file plays at its own pace and waits for nobody, as a camera does. `false`: as fast as it is tracked, every frame.
     pub realtime: bool,
     /// A file begins anew at its end.
@@ -107,7 +113,10 @@ impl Default for CameraConfig {
             read_timeout: 5.0,
             retry_after: 0.5,
             retry_at_most: 3.0,
+            hang_timeout: 20.0,
             keep_ids: 3.0,
+            target_fps: None,
+            late: 0.5,
             realtime: true,
             repeat: false,
             weight: 1.0,
@@ -127,13 +136,16 @@ impl CameraConfig {
         within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
         within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
         within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
+        within(&key("hang_timeout"), self.hang_timeout, self.open_timeout.max(self.read_timeout) + 0.5, 3600.0)?;
         within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
+        within(&key("late"), self.late, 0.05, 60.0)?;
+        self.target_fps.map_or(Ok(()), |rate| within(&key("target_fps"), rate, 0.05, 1000.0))?;
         within(&key("weight"), self.weight, 0.01, 100.0)
     }
 
-    /// It has an address; otherwise it is a file.
+    /// It has an address, in the network or of this machine's own; otherwise it is a file.
     pub fn has_address(&self) -> bool {
-        self.url.contains("://")
+        is_camera(&self.url)
     }
 
     /// It waits for nobody: a camera, or a file that plays as one.
@@ -225,7 +237,6 @@ pub struct Camera {
     info: SourceInfo,
     stream: Option<Video>,
     backoff: Backoff,
-    stop: Arc<AtomicBool>,
     /// Frames given so far.
     frames: u64,
     /// The last frame: its presentation time, its size, and when it was given.
@@ -240,32 +251,30 @@ impl Camera {
     /// # Errors
     /// When it does not answer or refuses.
     pub fn connect(config: CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
-        let stream = open(&config, options)?;
+        let options = SourceOptions { target_fps: config.target_fps, late: Some(Seconds(config.late)), ..options.clone() };
+        let stream = open(&config, &options)?;
         let info = stream.info().clone();
         let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
         let info = SourceInfo { live: true, frames: None, ..info };
-        let (stop, options) = (Arc::default(), options.clone());
-        Ok(Camera { config, options, info, stream: Some(stream), backoff, stop, frames: 0, last: None, offset: None })
+        Ok(Camera { config, options, info, stream: Some(stream), backoff, frames: 0, last: None, offset: None })
     }
 
-    /// Waits, unless told to stop.
-    fn pause(&self, pause: Duration) {
-        let end = Instant::now() + pause;
-        while !self.stop.load(Ordering::Relaxed) && Instant::now() < end {
-            std::thread::sleep(Duration::from_millis(20).min(end - Instant::now()));
-        }
+    fn link(&self) -> &Link {
+        &self.options.link
     }
 
     fn reopen(&mut self) {
         let pause = self.backoff.pause();
-        self.pause(pause);
-        if self.stop.load(Ordering::Relaxed) {
+        self.link().pause(pause);
+        if self.link().stopped() {
             return;
         }
+        self.link().beat();
         match open(&self.config, &self.options) {
             Ok(stream) => {
                 tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
                 self.stream = Some(stream);
+                self.link().reconnected();
                 self.offset = None;
             }
             Err(e) => tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer"),
@@ -285,7 +294,8 @@ impl Camera {
         self.last = Some((pts, size, now));
         self.frames += 1;
         self.backoff.reset();
-        Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(Timestamp::now())), restart, ..frame }
+        self.link().set(CameraState::Online);
+        Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(WallTime::arrival())), restart, ..frame }
     }
 }
 
@@ -300,7 +310,8 @@ impl Source for Camera {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
-        while !self.stop.load(Ordering::Relaxed) {
+        while !self.link().stopped() {
+            self.link().beat();
             let Some(stream) = &mut self.stream else {
                 self.reopen();
                 continue;
@@ -311,12 +322,9 @@ impl Source for Camera {
                 Err(e) => tracing::warn!(camera = %self.info.camera, error = %e, "the stream broke off"),
             }
             self.stream = None;
+            self.link().set(CameraState::Offline);
         }
         Ok(None)
-    }
-
-    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
-        Some(self.stop.clone())
     }
 }
 

@@ -84,7 +84,7 @@ impl Source for ImageFolder {
         let (width, height) = image.as_ref().map(|i| (i.width, i.height)).or(self.size).unwrap_or_default();
         check_size(&self.folder.display().to_string(), number, width, height)?;
         let pts = Seconds((number - 1) as f64 / self.info.frame_rate);
-        let time = self.options.recorded_at.map(|t| t.plus(pts));
+        let time = self.options.wall_time(pts);
         Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart: false }))
     }
 }

@@ -3,6 +3,7 @@
 #[cfg(feature = "video")]
 pub mod camera;
 pub mod image_folder;
+pub mod link;
 #[cfg(feature = "video")]
 pub mod playback;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
@@ -11,4 +12,5 @@ pub mod timeline;
 #[cfg(feature = "video")]
 pub mod video;
 
+pub use link::Link;
 pub use source::{Source, SourceError, SourceInfo, SourceOptions, open, without_password};

@@ -1,13 +1,11 @@
 //! A file that plays as a camera: at its own pace, and over and over where that is wanted.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::frame::Frame;
+use crate::frame::{CameraState, Frame};
 use crate::source::camera::{Camera, CameraConfig};
 use crate::source::source::{self, Source, SourceError, SourceInfo, SourceOptions};
-use crate::time::{Seconds, Timestamp};
+use crate::time::{Seconds, WallTime};
 
 /// Opens what a camera's configuration names: an address, or a file that plays as a camera.
 ///
@@ -31,7 +29,6 @@ pub struct Playback {
     /// What earlier rounds add to a frame's number and time.
     offset: (u64, Seconds),
     last: Option<(u64, Seconds)>,
-    stop: Arc<AtomicBool>,
 }
 
 impl Playback {
@@ -40,11 +37,11 @@ impl Playback {
     /// # Errors
     /// As [`source::open`].
     pub fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
-        let file = source::open(&config.url, options)?;
+        let options = SourceOptions { target_fps: config.target_fps, ..options.clone() };
+        let file = source::open(&config.url, &options)?;
         let frames = file.info().frames.filter(|_| !config.repeat);
         let info = SourceInfo { live: config.realtime, frames, ..file.info().clone() };
-        let (config, options) = (config.clone(), options.clone());
-        Ok(Playback { config, options, file, info, started: None, offset: (0, Seconds::ZERO), last: None, stop: Arc::default() })
+        Ok(Playback { config: config.clone(), options, file, info, started: None, offset: (0, Seconds::ZERO), last: None })
     }
 
     /// The next frame of the file, or the first again.
@@ -65,13 +62,7 @@ impl Playback {
     fn wait(&mut self, pts: Seconds) {
         let &mut (start, first) = self.started.get_or_insert_with(|| (Instant::now(), pts));
         let due = start + Duration::from_secs_f64((pts - first).0.max(0.0));
-        while !self.stop.load(Ordering::Relaxed) {
-            let left = due.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            std::thread::sleep(left.min(Duration::from_millis(50)));
-        }
+        self.options.link.pause(due.saturating_duration_since(Instant::now()));
     }
 }
 
@@ -84,14 +75,11 @@ impl Source for Playback {
         let Some(mut frame) = self.read()? else { return Ok(None) };
         if self.config.realtime {
             self.wait(frame.pts);
-            frame.time = Some(Timestamp::now());
+            frame.time = Some(WallTime::arrival());
         }
         self.last = Some((frame.number, frame.pts));
-        Ok((!self.stop.load(Ordering::Relaxed)).then_some(frame))
-    }
-
-    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
-        Some(self.stop.clone())
+        self.options.link.set(CameraState::Online);
+        Ok((!self.options.link.stopped()).then_some(frame))
     }
 }
 

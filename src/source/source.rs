@@ -2,14 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use thiserror::Error;
 
 use crate::frame::Frame;
 use crate::mot_format::MotError;
 use crate::source::image_folder::ImageFolder;
-use crate::time::{Seconds, Timestamp};
+use crate::source::link::Link;
+use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
 /// A stream of frames. Blocks; belongs on a thread of its own.
 pub trait Source: Send {
@@ -21,11 +21,6 @@ pub trait Source: Send {
     /// # Errors
     /// When the source breaks off before its end, or gives frames that cannot be used.
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
-
-    /// Set to end a source that waits for a camera to come back; it then says that it is at its end.
-    fn interrupt(&self) -> Option<Arc<AtomicBool>> {
-        None
-    }
 }
 
 /// What is known of a source before its first frame.
@@ -48,7 +43,7 @@ pub struct SourceInfo {
 }
 
 /// How a source is read.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default)]
 pub struct SourceOptions {
     /// Short name of the camera; the input's own name when absent.
     pub camera: Option<String>,
@@ -62,6 +57,19 @@ pub struct SourceOptions {
     pub pixels_optional: bool,
     /// Frames per second of a folder of pictures that does not say; 25 when absent.
     pub frame_rate: Option<f64>,
+    /// At most so many frames a second, evenly; all when absent. Of videos and cameras.
+    pub target_fps: Option<f64>,
+    /// A camera's frame that comes so long after its time is left out; none when absent.
+    pub late: Option<Seconds>,
+    /// To whoever supervises the source.
+    pub link: Link,
+}
+
+impl SourceOptions {
+    /// Wall-clock time of a recording's frame, `since` its first.
+    pub fn wall_time(&self, since: Seconds) -> Option<WallTime> {
+        self.recorded_at.map(|t| WallTime { at: t.plus(since), clock: Some(Clock::Recording) })
+    }
 }
 
 /// What can go wrong with a source.
@@ -159,12 +167,22 @@ pub fn without_password(input: &str) -> String {
     }
 }
 
-/// Opens `input`: an address (`rtsp://…`), a folder of pictures, a MOTChallenge sequence, or a video file.
+/// Whether `input` is the address of a camera: a URL, or a device of this machine.
+pub fn is_camera(input: &str) -> bool {
+    input.contains("://") || is_device(input)
+}
+
+/// Whether `input` is a camera of this machine (Video4Linux).
+pub fn is_device(input: &str) -> bool {
+    input.strip_prefix("/dev/video").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Opens `input`: an address (`rtsp://…`, `/dev/video0`), a folder of pictures, a MOTChallenge sequence, or a video file.
 ///
 /// # Errors
 /// When it is missing, empty, or not what it looks like.
 pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    if input.contains("://") {
+    if is_camera(input) {
         return open_stream(input, options);
     }
     let path = Path::new(input);
@@ -206,6 +224,12 @@ mod tests {
         assert_eq!(without_password("rtsp://admin:pa@ss@10.0.0.9:554/live"), "rtsp://***@10.0.0.9:554/live");
         assert_eq!(without_password("rtsp://10.0.0.9/live"), "rtsp://10.0.0.9/live");
         assert_eq!(without_password("clip.mp4"), "clip.mp4");
+    }
+
+    #[test]
+    fn cameras_are_known_by_their_addresses() {
+        assert!(is_camera("rtsp://h/x") && is_camera("http://h/x.mjpg") && is_camera("/dev/video0") && is_camera("/dev/video12"));
+        assert!(!is_camera("/dev/video") && !is_camera("/dev/videos/a.mp4") && !is_camera("clip.mp4"));
     }
 
     #[test]

@@ -35,6 +35,69 @@ impl Timeline {
     }
 }
 
+/// Thins a stream to a number of frames a second, evenly.
+#[derive(Debug, Clone)]
+pub struct Thinning {
+    step: f64,
+    due: Option<f64>,
+}
+
+impl Thinning {
+    /// At most `rate` frames a second.
+    pub fn new(rate: f64) -> Self {
+        Thinning { step: 1.0 / rate, due: None }
+    }
+
+    /// Whether the frame of this time is one of them.
+    pub fn takes(&mut self, pts: Seconds) -> bool {
+        let due = self.due.unwrap_or(pts.0);
+        // Half a millisecond for times that were rounded.
+        if pts.0 < due - 5e-4 {
+            return false;
+        }
+        // The beat is kept where frames come a little after theirs, and begun anew after a gap.
+        self.due = Some(if pts.0 - due < self.step { due + self.step } else { pts.0 + self.step });
+        true
+    }
+}
+
+/// How far a live stream's frames come behind their own times: a reader that was held up finds a row of old ones.
+#[derive(Debug, Clone, Default)]
+pub struct Lateness {
+    /// Least of (arrival - presentation time), and when it was looked at.
+    least: Option<(f64, f64)>,
+    /// Since when frames are late, and how late they were then.
+    since: Option<(f64, f64)>,
+}
+
+/// Clocks of cameras go wrong by less than this, seconds a second.
+const DRIFT: f64 = 5e-4;
+/// Frames that stay late for so long without catching up are not late: their clock was put back.
+const CATCH_UP: f64 = 1.0;
+
+impl Lateness {
+    /// How late the frame is that arrives at `now` (any clock that goes forward evenly), beyond the stream's usual delay.
+    pub fn of(&mut self, now: Seconds, pts: Seconds, limit: Seconds) -> Seconds {
+        let lag = now.0 - pts.0;
+        let least = self.least.map_or(lag, |(least, at)| lag.min(least + DRIFT * (now.0 - at)));
+        self.least = Some((least, now.0));
+        let late = lag - least;
+        if late <= limit.0 {
+            self.since = None;
+            return Seconds(late);
+        }
+        let &mut (since, before) = self.since.get_or_insert((now.0, late));
+        if now.0 - since > CATCH_UP {
+            self.since = Some((now.0, late));
+            if late > 0.9 * before {
+                *self = Lateness { least: Some((lag, now.0)), since: None };
+                return Seconds::ZERO;
+            }
+        }
+        Seconds(late)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +122,42 @@ mod tests {
     fn a_jump_back_or_far_ahead_is_one_frame() {
         assert_eq!(run(&[Some(100.0), Some(100.1), Some(3.0), Some(3.1)]), [100.0, 100.1, 100.2, 100.3]);
         assert_eq!(run(&[Some(0.0), Some(95000.0), Some(95000.1)]), [0.0, 0.1, 0.2]);
+    }
+
+    #[test]
+    fn thinning_is_even_and_never_above_the_rate() {
+        let taken = |rate: f64, from: f64, n: u32| {
+            let mut thin = Thinning::new(rate);
+            (0..n).map(|i| (f64::from(i) / from * 1000.0).round() / 1000.0).filter(|&t| thin.takes(Seconds(t))).collect::<Vec<_>>()
+        };
+        assert_eq!(taken(10.0, 30.0, 300).len(), 100);
+        assert_eq!(taken(7.0, 25.0, 250).len(), 70);
+        assert_eq!(taken(25.0, 10.0, 50).len(), 50);
+        assert!(taken(4.0, 10.0, 100).windows(2).all(|w| w[1] - w[0] > 0.15 && w[1] - w[0] < 0.35));
+        let mut thin = Thinning::new(2.0);
+        assert_eq!([0.0, 0.3, 30.0, 30.2, 30.4, 30.5].map(|t| thin.takes(Seconds(t))), [true, false, true, false, false, true]);
+    }
+
+    #[test]
+    fn frames_held_up_are_late_until_the_row_is_worked_off() {
+        let mut l = Lateness::default();
+        let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0;
+        assert!((0..20).all(|i| late(5.0 + 0.1 * f64::from(i), 0.1 * f64::from(i)) < 0.01));
+        // Nothing for 3 s, then everything at once, 200 frames a second.
+        let row: Vec<f64> = (0..30).map(|i| late(9.9 + 0.005 * f64::from(i), 2.0 + 0.1 * f64::from(i))).collect();
+        assert!(row[0] > 2.5 && row[20] > 0.5 && row[29] < 0.5, "{row:?}");
+        assert!(late(10.1, 5.1) < 0.1);
+    }
+
+    #[test]
+    fn a_clock_put_back_is_believed_within_a_second_or_so_and_a_slow_one_is_never_late() {
+        let mut l = Lateness::default();
+        let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0 > 0.5;
+        assert!(!late(0.0, 0.0));
+        let after: Vec<bool> = (0..40).map(|i| late(5.0 + 0.1 * f64::from(i), 0.1 + 0.1 * f64::from(i))).collect();
+        assert!(after[0] && after[12..].iter().all(|l| !l), "{after:?}");
+        let mut l = Lateness::default();
+        assert!((0..360_000).all(|i| l.of(Seconds(0.1 * f64::from(i)), Seconds(0.1 * f64::from(i) * (1.0 - 1e-4)), Seconds(0.5)).0 < 0.1));
     }
 
     #[test]

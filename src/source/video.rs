@@ -2,14 +2,15 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
 use crate::frame::{Frame, Image};
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, without_password};
-use crate::source::timeline::Timeline;
-use crate::time::{Seconds, Timestamp};
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, is_device, without_password};
+use crate::source::timeline::{Lateness, Thinning, Timeline};
+use crate::time::{Seconds, WallTime};
 
 /// How long a camera may take.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -34,6 +35,11 @@ pub struct Video {
     announced: Option<u64>,
     options: SourceOptions,
     first: Option<Seconds>,
+    thinning: Option<Thinning>,
+    lateness: Lateness,
+    opened: Instant,
+    /// The container knows no times, as a row of JPEG pictures over HTTP does not: a frame's time is its arrival.
+    timeless: bool,
 }
 
 impl Video {
@@ -49,7 +55,7 @@ impl Video {
         }
         let name = Path::new(input).file_stem().map(|n| n.to_string_lossy().into_owned());
         let announced = Some(property(&capture, videoio::CAP_PROP_FRAME_COUNT)).filter(|n| *n >= 1.0 && *n < 1e12).map(|n| n as u64);
-        Self::new(capture, input.into(), name, announced, options)
+        Self::new(capture, input.into(), name, false, announced, options)
     }
 
     /// Opens a camera by its address.
@@ -60,6 +66,14 @@ impl Video {
         let shown = without_password(input);
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
         let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
+        if is_device(input) {
+            let capture = VideoCapture::from_file(input, videoio::CAP_V4L2).map_err(|e| read_error(input, e))?;
+            if !capture.is_opened().unwrap_or(false) {
+                let reason = "no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them".into();
+                return Err(SourceError::Open { input: input.into(), kind: "a camera", reason });
+            }
+            return Self::new(capture, input.into(), Path::new(input).file_name().map(|n| n.to_string_lossy().into_owned()), true, None, options);
+        }
         let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, open, videoio::CAP_PROP_READ_TIMEOUT_MSEC, read]);
         let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
@@ -67,12 +81,18 @@ impl Video {
             return Err(SourceError::Open { input: shown, kind: "a camera", reason });
         }
         let host = shown.split("://").nth(1).map(|r| r.trim_start_matches("***@").split(['/', ':']).next().unwrap_or(r).to_string());
-        Self::new(capture, shown, host, None, options)
+        Self::new(capture, shown, host, true, None, options)
     }
 
-    fn new(capture: VideoCapture, input: String, name: Option<String>, announced: Option<u64>, options: &SourceOptions) -> Result<Self, SourceError> {
+    fn new(
+        capture: VideoCapture,
+        input: String,
+        name: Option<String>,
+        live: bool,
+        announced: Option<u64>,
+        options: &SourceOptions,
+    ) -> Result<Self, SourceError> {
         let (width, height) = (property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32, property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32);
-        let live = input.contains("://");
         if !live {
             check_size(&input, 1, width, height)?;
         }
@@ -84,7 +104,24 @@ impl Video {
         };
         let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "camera".into()).into();
         let info = SourceInfo { camera, width, height, frame_rate, frames: announced.map(wanted), live, has_pixels: true };
-        Ok(Video { capture, mat: Mat::default(), info, input, timeline: Timeline::new(frame_rate), read: 0, announced, options: options.clone(), first: None })
+        // "MJPG", or "mjpe" by older OpenCVs
+        let codec = String::from_utf8_lossy(&(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes()).into_owned();
+        tracing::debug!(%input, width, height, frame_rate, codec, "video opened");
+        Ok(Video {
+            capture,
+            mat: Mat::default(),
+            info,
+            timeless: is_device(&input) || (input.starts_with("http") && codec.to_lowercase().starts_with("mjp")),
+            input,
+            timeline: Timeline::new(frame_rate),
+            read: 0,
+            announced,
+            options: options.clone(),
+            first: None,
+            thinning: options.target_fps.map(Thinning::new),
+            lateness: Lateness::default(),
+            opened: Instant::now(),
+        })
     }
 
     /// Takes the next frame without decoding it; `false` at the end.
@@ -111,11 +148,14 @@ impl Source for Video {
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
+            self.options.link.beat();
             if !self.grab()? {
                 return Ok(None);
             }
-            let reported = property(&self.capture, videoio::CAP_PROP_POS_MSEC);
-            let pts = self.timeline.next((reported > 0.0).then_some(Seconds(reported / 1000.0)));
+            let now = Seconds(self.opened.elapsed().as_secs_f64());
+            let reported = Seconds(property(&self.capture, videoio::CAP_PROP_POS_MSEC) / 1000.0);
+            let reported = if self.timeless { now } else { reported };
+            let pts = self.timeline.next((reported.0 > 0.0).then_some(reported));
             let since = pts - *self.first.get_or_insert(pts);
             if since < self.options.start {
                 continue;
@@ -123,12 +163,22 @@ impl Source for Video {
             if self.options.duration.is_some_and(|d| since.0 >= self.options.start.0 + d.0 - 1e-6) {
                 return Ok(None);
             }
+            if let Some(limit) = self.options.late.filter(|_| !self.timeless)
+                && self.lateness.of(now, pts, limit) > limit
+            {
+                self.options.link.late();
+                continue;
+            }
+            if self.thinning.as_mut().is_some_and(|thin| !thin.takes(pts)) {
+                self.options.link.thinned();
+                continue;
+            }
             if !self.capture.retrieve(&mut self.mat, 0).map_err(|e| read_error(&self.input, e))? {
                 continue; // this picture is damaged, the next may be whole
             }
             let image = image_of(&self.mat).map_err(|reason| SourceError::Read { input: self.input.clone(), reason })?;
             check_size(&self.input, self.read, image.width, image.height)?;
-            let time = if self.info.live { Some(Timestamp::now()) } else { self.options.recorded_at.map(|t| t.plus(since)) };
+            let time = if self.info.live { Some(WallTime::arrival()) } else { self.options.wall_time(since) };
             let (width, height) = (image.width, image.height);
             return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart: false }));
         }

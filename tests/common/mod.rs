@@ -46,3 +46,48 @@ pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
     assert!(text.is_empty() || text.ends_with('\n'), "the last line is cut off: {:?}", text.lines().last());
     text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e} in the line {l}"))).collect()
 }
+
+/// A program that ends with the test, whatever becomes of the test.
+pub struct Running(pub std::process::Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Self {
+        Running(command.spawn().expect("the program starts"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
+    }
+
+    /// Its exit code, where it ends within so many seconds.
+    pub fn code(&mut self, seconds: u64) -> Option<i32> {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        while std::time::Instant::now() < deadline {
+            if let Some(status) = self.0.try_wait().expect("it is ours") {
+                return status.code();
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        None
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Waits for something, at most so many seconds; tells whether it came.
+pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    while std::time::Instant::now() < deadline {
+        if what() {
+            return true;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    what()
+}

@@ -1,0 +1,147 @@
+//! What passes between a source and whoever supervises it: the wish to stop, the state, signs of life, counts.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::frame::CameraState;
+
+/// One source's link to its supervisor. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Link(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    began: Instant,
+    stop: AtomicBool,
+    state: AtomicU8,
+    /// Milliseconds from `began` to the last sign of life.
+    alive: AtomicU64,
+    reconnects: AtomicU64,
+    late: AtomicU64,
+    thinned: AtomicU64,
+}
+
+impl Default for Link {
+    fn default() -> Self {
+        Link(Arc::new(Shared {
+            began: Instant::now(),
+            stop: AtomicBool::new(false),
+            state: AtomicU8::new(0),
+            alive: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            late: AtomicU64::new(0),
+            thinned: AtomicU64::new(0),
+        }))
+    }
+}
+
+const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Online, CameraState::Offline, CameraState::Ended];
+
+impl Link {
+    /// Ends a source that waits, for a camera to come back or for a frame's moment; it then says that it is at its end.
+    pub fn stop(&self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to end.
+    pub fn stopped(&self) -> bool {
+        self.0.stop.load(Ordering::Relaxed)
+    }
+
+    /// The source's state.
+    pub fn state(&self) -> CameraState {
+        STATES[usize::from(self.0.state.load(Ordering::Relaxed)).min(3)]
+    }
+
+    /// Notes the source's state.
+    pub fn set(&self, state: CameraState) {
+        self.0.state.store(state as u8, Ordering::Relaxed);
+        self.beat();
+    }
+
+    /// A sign of life.
+    pub fn beat(&self) {
+        self.0.alive.store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Time since the last sign of life.
+    pub fn silent(&self) -> Duration {
+        self.0.began.elapsed().saturating_sub(Duration::from_millis(self.0.alive.load(Ordering::Relaxed)))
+    }
+
+    /// Waits, with signs of life, unless told to stop.
+    pub fn pause(&self, pause: Duration) {
+        let end = Instant::now() + pause;
+        while !self.stopped() {
+            self.beat();
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            std::thread::sleep(left.min(Duration::from_millis(20)));
+        }
+    }
+
+    /// The camera was opened again after an interruption.
+    pub fn reconnected(&self) {
+        self.0.reconnects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A frame came too late to be worth its work, and was left out.
+    pub fn late(&self) {
+        self.0.late.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A frame was left out because fewer a second were asked for.
+    pub fn thinned(&self) {
+        self.0.thinned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often the camera was opened again.
+    pub fn reconnects(&self) -> u64 {
+        self.0.reconnects.load(Ordering::Relaxed)
+    }
+
+    /// Frames left out because they came too late.
+    pub fn late_frames(&self) -> u64 {
+        self.0.late.load(Ordering::Relaxed)
+    }
+
+    /// Frames left out because fewer a second were asked for.
+    pub fn thinned_frames(&self) -> u64 {
+        self.0.thinned.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_ends_when_told_and_shows_signs_of_life() {
+        let link = Link::default();
+        let other = link.clone();
+        let waits = std::thread::spawn(move || {
+            let start = Instant::now();
+            other.pause(Duration::from_secs(20));
+            start.elapsed()
+        });
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(link.silent() < Duration::from_millis(120), "{:?}", link.silent());
+        link.stop();
+        assert!(waits.join().expect("no panic") < Duration::from_secs(5));
+        std::thread::sleep(Duration::from_millis(150));
+        assert!(link.silent() >= Duration::from_millis(100), "{:?}", link.silent());
+    }
+
+    #[test]
+    fn every_state_comes_back_as_it_was_set() {
+        let link = Link::default();
+        assert_eq!(link.state(), CameraState::Connecting);
+        for state in STATES {
+            link.set(state);
+            assert_eq!(link.state(), state);
+        }
+    }
+}
