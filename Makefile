@@ -4,12 +4,14 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-gpu build demo test lint bench train-demo clean
+.PHONY: help setup setup-test setup-gpu build demo test soak lint bench train-demo clean
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 setup:     ## install what is missing (apt packages, ONNX Runtime)
 	@scripts/setup.sh cpu
+setup-test: ## install what the tests talk to (an MQTT broker, an RTSP server, ffmpeg); without them those tests skip
+	@scripts/setup.sh tests
 setup-gpu: ## the same with ONNX Runtime for NVIDIA GPUs (CUDA 13, cuDNN 9)
 	@scripts/setup.sh gpu
 
@@ -29,6 +31,9 @@ demo: build ## track the sample video, then look at out/demo.mp4
 
 test: build ## all tests
 	@cargo test --release --locked --features train
+
+soak: build ## the long tests (minutes each, bounded)
+	@cargo test --release --locked --features train --test ways_out --test web -- --ignored --nocapture --test-threads 1 soak
 
 lint:      ## format, clippy, licences
 	cargo fmt --check

@@ -24,7 +24,7 @@ with tempfile.TemporaryDirectory() as folder:
     how = "repeat = true" if mode == "live" else "realtime = false"
     sections = [f'[cameras.c{i}]\nurl = "{clip.resolve()}"\n{how}\n' for i in range(cameras)]
     config = pathlib.Path(folder, "cameras.toml")
-    config.write_text('[detector]\nsize = "416x320"\n' + "".join(sections))
+    config.write_text('[serve]\nlisten = ""\n[detector]\nsize = "416x320"\n' + "".join(sections))
     start, asked, frames = time.time(), False, 0
     program = subprocess.Popen([root / "target/release/twintrack", "serve", "--config", config], stdout=subprocess.PIPE, text=True)
     latencies, memory = collections.defaultdict(list), collections.defaultdict(float)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what is missing: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
-#   scripts/setup.sh [cpu|gpu]
+#   scripts/setup.sh [cpu|gpu]      scripts/setup.sh tests: what the tests talk to (broker, RTSP server, ffmpeg)
 # Needs root (or sudo) only where packages are missing. A second run finds everything there and does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,14 @@ command -v clang >/dev/null || missing+=(clang)
 { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*'; } >/dev/null || missing+=(libclang-dev)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+if [ "$kind" = tests ]; then
+  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl; do
+    command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
+  done
+  /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || missing+=(python3-gi gir1.2-gst-rtsp-server-1.0)
+  command -v gst-inspect-1.0 >/dev/null && gst-inspect-1.0 rtph264pay >/dev/null 2>&1 || missing+=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good)
+  command -v gst-inspect-1.0 >/dev/null && gst-inspect-1.0 h264parse >/dev/null 2>&1 || missing+=(gstreamer1.0-plugins-bad)
+fi
 if ((${#missing[@]})); then
   if ! command -v apt-get >/dev/null; then
     say "missing: ${missing[*]} (Debian's names); install them with this system's package manager"; exit 1
@@ -28,4 +36,4 @@ if ((${#missing[@]})); then
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
-scripts/fetch_onnxruntime.sh "$kind"
+[ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

@@ -37,6 +37,9 @@ pub mod mot_format;
 pub mod pipeline;
 pub mod range;
 pub mod refine;
+pub mod secret;
+#[cfg(feature = "serve")]
+pub mod serve;
 pub mod sink;
 pub mod source;
 pub mod time;

@@ -6,6 +6,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("geometry", 1),
     ("time", 1),
     ("range", 1),
+    ("secret", 1),
     ("frame", 2),
     ("detection", 2),
     ("track", 3),
@@ -23,9 +24,10 @@ const FLOORS: &[(&str, u32)] = &[
     ("gallery", 8),
     ("pipeline", 8),
     ("train", 8),
-    ("app", 9),
-    ("bin", 10),
-    ("main", 10),
+    ("serve", 9),
+    ("app", 10),
+    ("bin", 11),
+    ("main", 11),
 ];
 /// On one floor, but one stands on the other: pictures come in MOTChallenge folders.
 const NEIGHBOURS: &[(&str, &str)] = &[("source", "mot_format")];

@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{clip, json_lines, repository, text, twintrack};
+use common::{NO_PAGE, clip, json_lines, repository, text, twintrack};
 
 /// A server that ends with the test.
 struct Server(Child);
@@ -88,7 +88,8 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
     let port: u16 = address.rsplit_once(':').unwrap().1.trim_end_matches("/cam").parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (file, out, log) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"), dir.path().join("log"));
-    std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n[cameras.mortal]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n")).unwrap();
+    std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.mortal]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n"))
+        .unwrap();
     let stderr = std::fs::File::create(&log).unwrap();
     let mut child = twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(stderr).spawn().unwrap();
     let frames = |name: &str| {

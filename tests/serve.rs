@@ -7,13 +7,13 @@ mod common;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use common::{Running, clip, json_lines, run, text, twintrack, until};
+use common::{NO_PAGE, Running, clip, json_lines, run, text, twintrack, until, whole_lines};
 use serde_json::Value;
 
 /// Serves the cameras of `toml`, with small pictures and a fast start.
 fn serve(dir: &Path, toml: &str) -> Output {
     let file = dir.join("cameras.toml");
-    std::fs::write(&file, format!("{toml}\n[detector]\nsize = \"416x320\"\n")).unwrap();
+    std::fs::write(&file, format!("{toml}\n[detector]\nsize = \"416x320\"\n{}", if toml.contains("[serve]") { "" } else { NO_PAGE })).unwrap();
     twintrack().args(["serve", "--config"]).arg(file).arg("--output").arg(dir.join("out.jsonl")).output().unwrap()
 }
 
@@ -25,10 +25,7 @@ fn short_clip(dir: &Path) -> String {
 }
 
 fn frames(dir: &Path, camera: &str) -> Vec<Value> {
-    let text = std::fs::read_to_string(dir.join("out.jsonl")).unwrap_or_default();
-    // While it is being written the last line may be read in half.
-    let whole = text.rfind('\n').map_or(0, |at| at + 1);
-    json_lines(&text[..whole]).into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera).collect()
+    whole_lines(&dir.join("out.jsonl")).into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera).collect()
 }
 
 /// Events but for the run's id.
@@ -126,7 +123,7 @@ fn live_cameras_stop_cleanly() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
     let toml = format!(
-        "[detector]\nsize = \"416x320\"\n[cameras.gate-1]\nurl = \"{0}\"\nrepeat = true\n[cameras.gate-2]\nurl = \"{0}\"\nrepeat = true\n\
+        "{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.gate-1]\nurl = \"{0}\"\nrepeat = true\n[cameras.gate-2]\nurl = \"{0}\"\nrepeat = true\n\
          [cameras.dead]\nurl = \"rtsp://127.0.0.1:{port}/cam\"\nuser = \"admin\"\npassword = \"secret\"\n",
         clip().display()
     );
@@ -161,7 +158,7 @@ fn the_file_of_cameras_is_read_again_on_sighup() {
     let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
     let write = |names: &[&str], more: &str| {
         let cameras: String = names.iter().map(|n| format!("[cameras.{n}]\nurl = \"{}\"\nrepeat = true\n", clip().display())).collect();
-        std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n{cameras}{more}")).unwrap();
+        std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n{cameras}{more}")).unwrap();
     };
     write(&["stays", "goes"], "");
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
@@ -212,7 +209,7 @@ fn pictures_over_http_are_tracked_by_their_arrival() {
     let pictures = ["-t", "30", "-q:v", "4", "-f", "mpjpeg", "-listen", "1", &url];
     let _camera = Running::start(Command::new("ffmpeg").args(["-v", "quiet", "-re", "-i"]).arg(clip()).args(pictures));
     let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
-    std::fs::write(&file, format!("[detector]\nsize = \"416x320\"\n[cameras.web]\nurl = \"{url}\"\ntarget_fps = 3.5\n")).unwrap();
+    std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.web]\nurl = \"{url}\"\ntarget_fps = 3.5\n")).unwrap();
     let mut child = Running::start(twintrack().args(["serve", "--quiet", "--config"]).arg(&file).arg("--output").arg(&out));
     let enough = until(60, || frames(dir.path(), "web").len() >= 25);
     child.signal("INT");

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
@@ -11,15 +12,23 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::track::{spare, stop_on_signal};
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::infer::Runtime;
 use crate::pipeline::cameras::{Cameras, Member};
-use crate::pipeline::fleet::{Fleet, FleetConfig};
+use crate::pipeline::fleet::Fleet;
 use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::roster::Wanted;
+use crate::serve::config::{ServeConfig, ServiceConfig};
+use crate::serve::hub::Hub;
+use crate::serve::metrics;
+use crate::serve::pulse::Pulse;
+use crate::serve::server::{self, Service};
+use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
+use crate::sink::rotating::Rotating;
+use crate::sink::spool::Spool;
 use crate::source::{self, playback};
 
 /// Track many cameras at once, with one detector for all.
@@ -36,50 +45,14 @@ pub struct ServeArgs {
     quiet: bool,
 }
 
-/// Reads a file of cameras: `[serve]`, `[cameras.NAME]`, and beside them the sections of any configuration.
-///
-/// # Errors
-/// When it cannot be read, is not TOML, names no camera, or has an unknown key or a value out of range.
-pub fn read(path: &Path) -> Result<(FleetConfig, Config), ConfigError> {
-    let wrong = |e: toml::de::Error| ConfigError::wrong(path, e);
-    let mut table: toml::Table = toml::from_str(&Config::text(path)?).map_err(wrong)?;
-    let mut own = match table.remove("serve") {
-        Some(toml::Value::Table(own)) => own,
-        None => toml::Table::new(),
-        Some(_) => return Err(ConfigError::wrong(path, "serve is no section; write [serve]")),
-    };
-    if own.contains_key("cameras") {
-        return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
-    }
-    own.extend(table.remove("cameras").map(|cameras| ("cameras".to_string(), cameras)));
-    let fleet: FleetConfig = own.try_into().map_err(wrong)?;
-    fleet.validate()?;
-    if fleet.cameras.is_empty() {
-        return Err(ConfigError::wrong(path, "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\""));
-    }
-    for (name, camera) in &fleet.cameras {
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
-            return Err(ConfigError::wrong(
-                path,
-                format!("the camera's name '{name}' may have letters, digits, '-', '_' and '.' only: it becomes a part of addresses"),
-            ));
-        }
-        if camera.url.is_empty() {
-            return Err(ConfigError::wrong(path, format!("cameras.{name} has no url")));
-        }
-    }
-    let text = toml::to_string(&table).map_err(|e| ConfigError::wrong(path, e))?;
-    Ok((fleet, Config::from_toml(&text, path)?))
-}
-
 /// Runs the command. Exit code 130 after Ctrl-C, 1 when a camera could not be read to its end.
 ///
 /// # Errors
 /// Whatever ended the run for all cameras.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
-    let (fleet, config) = read(&args.config)?;
+    let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
-    for (name, camera) in fleet.cameras.iter().filter(|(_, camera)| !camera.has_address()) {
+    for (name, camera) in service.cameras.iter().filter(|(_, camera)| !camera.has_address()) {
         let file = PathBuf::from(&camera.url);
         if !file.exists() {
             bail!("cameras.{name}: {}", source::SourceError::Missing(file));
@@ -87,44 +60,102 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         read.push(file);
     }
     spare([&args.output].into_iter(), &read)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start the async runtime")?;
-    runtime.block_on(serve(args, fleet, config))
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the async runtime")?;
+    runtime.block_on(serve(args, service, config))
 }
 
-async fn serve(args: &ServeArgs, fleet: FleetConfig, config: Config) -> Result<ExitCode> {
+/// The ways out, and what is to be known of them.
+struct Ways {
+    sinks: Vec<Box<dyn Sink>>,
+    spools: Vec<Arc<Spool>>,
+    lost: Option<Arc<AtomicU64>>,
+}
+
+fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -> Result<Ways> {
+    let ServeConfig { output_bytes, output_keep, stop_within, .. } = service.serve;
+    let mut ways = Ways { sinks: vec![Box::new(hub.clone())], spools: Vec::new(), lost: None };
+    let patience = Duration::from_secs_f64(stop_within);
+    if let Some(mqtt) = &service.mqtt {
+        let spool = Spool::open(&service.serve.state(), "mqtt", mqtt.spool)?;
+        ways.spools.push(spool.clone());
+        ways.sinks.push(Box::new(mqtt.start(spool, patience)?));
+    }
+    if let Some(webhook) = &service.webhook {
+        let spool = Spool::open(&service.serve.state(), "webhook", webhook.spool)?;
+        ways.spools.push(spool.clone());
+        ways.sinks.push(Box::new(webhook.start(spool, patience)?));
+    }
+    if args.output == Path::new("-") {
+        ways.sinks.push(Box::new(JsonLines::create(&args.output, true, config.output.ended)?));
+    } else {
+        let (file, lost) = Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
+        ways.sinks.push(Box::new(file));
+        ways.lost = Some(lost);
+    }
+    Ok(ways)
+}
+
+async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
+    let door = match service.serve.door().map_err(anyhow::Error::msg)? {
+        Some((address, token)) => Some((server::listen(address).await?, token)),
+        None => None,
+    };
     let networks = Runtime::load()?;
     let detector = Detector::open(&networks, &config.detector, config.session())?;
     let embedder = if config.embedder.enabled { Some(Embedder::open(&networks, &config.embedder, config.session())?) } else { None };
-    let stop = CancellationToken::new();
+    let (hub, cameras, metrics, run) = (Hub::default(), Cameras::default(), FleetMetrics::default(), uuid::Uuid::now_v7());
+    let Ways { sinks, spools, lost } = ways(args, &service, &config, &hub)?;
+
+    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
     let watching = tokio::spawn(stop_on_signal(stop.clone()));
-    let asked = stop.clone();
-    let cameras = Cameras::default();
+    let pulse = Pulse::default();
+    let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
+    let serving = door.map(|(listener, token)| {
+        if !args.quiet {
+            eprintln!("page, live events and metrics: http://{}", listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()));
+        }
+        let registry = Arc::new(metrics::registry(&metrics, cameras.clone(), hub.clone(), spools, lost));
+        let shown = Service { run, cameras: cameras.clone(), hub: hub.clone(), registry, pulse, stop: over.clone() };
+        tokio::spawn(server::run(listener, shown, token))
+    });
     let (tell, changes) = mpsc::channel(1);
-    let reloading = tokio::spawn(reload_on_signal(args.config.clone(), fleet.clone(), config.clone(), tell));
+    let reloading = tokio::spawn(reload_on_signal(args.config.clone(), service.clone(), config.clone(), hub, tell));
+    tell_systemd(sd_notify::NotifyState::Ready);
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        tell_systemd(sd_notify::NotifyState::Stopping);
+    });
+
     let fleet = Fleet {
-        config: fleet,
+        config: service.fleet(),
         detector,
         embedder,
         tracker: config.tracker(false),
-        run: uuid::Uuid::now_v7(),
-        sinks: vec![Box::new(JsonLines::create(&args.output, true, config.output.ended)?)],
+        run,
+        sinks,
         output: config.output.clone(),
         open: Arc::new(playback::open),
         cameras: cameras.clone(),
-        metrics: FleetMetrics::default(),
+        metrics,
         changes,
-        stop,
+        stop: stop.clone(),
     };
-    fleet.run().await?;
-    let interrupted = asked.is_cancelled();
+    let ended = fleet.run().await;
+    over.cancel();
     watching.abort();
     reloading.abort();
+    if let Some(serving) = serving {
+        let _ = serving.await; // it logs its own errors
+    }
+    let _ = beating.await; // it has none
+    ended?;
     let cameras = cameras.all();
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
     }
     let failed = cameras.iter().map(|c| &c.counts).any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
-    Ok(if interrupted {
+    Ok(if stop.is_cancelled() {
         ExitCode::from(130)
     } else if failed {
         ExitCode::FAILURE
@@ -133,29 +164,38 @@ async fn serve(args: &ServeArgs, fleet: FleetConfig, config: Config) -> Result<E
     })
 }
 
+/// Tells systemd, where it asks for it.
+fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+    if let Err(e) = sd_notify::notify(&[state]) {
+        tracing::warn!(error = %e, "systemd does not hear");
+    }
+}
+
 /// SIGHUP: the file of cameras is read again. One that is wrong changes nothing.
-async fn reload_on_signal(path: PathBuf, fleet: FleetConfig, config: Config, tell: mpsc::Sender<Wanted>) {
+async fn reload_on_signal(path: PathBuf, service: ServiceConfig, config: Config, hub: Hub, tell: mpsc::Sender<Wanted>) {
     use tokio::signal::unix::{SignalKind, signal};
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         tracing::error!("SIGHUP cannot be listened for: the file of cameras is not read again");
         return;
     };
     while hangup.recv().await.is_some() {
-        let (again, other) = match read(&path) {
+        let (again, other) = match ServiceConfig::read(&path) {
             Ok(both) => both,
             Err(e) => {
                 tracing::error!(error = %e, "the file of cameras is wrong; everything stays as it was");
                 continue;
             }
         };
-        let same = FleetConfig { cameras: fleet.cameras.clone(), ..again.clone() } == fleet && other == config;
+        let same = ServiceConfig { cameras: service.cameras.clone(), ..again.clone() } == service && other == config;
         if !same {
             tracing::warn!("only [cameras] can change while running; for the other changes start anew");
         }
         tracing::warn!(cameras = again.cameras.len(), "the file of cameras has been read again");
+        let names: Vec<Arc<str>> = again.cameras.keys().map(|name| name.as_str().into()).collect();
         if tell.send(again.cameras).await.is_err() {
             return;
         }
+        hub.forget_all_but(&names);
     }
 }
 

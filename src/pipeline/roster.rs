@@ -43,11 +43,13 @@ pub(super) struct Roster {
     entries: BTreeMap<String, Entry>,
     /// Cameras that have left, for should they come again: their numbers go on.
     left: BTreeMap<String, Member>,
+    /// Cameras of whose leaving is to be told.
+    leaving: Vec<Arc<str>>,
 }
 
 impl Roster {
     pub fn new(run: RunId, batcher: Arc<Batcher>, cameras: Cameras, open: Opener, metrics: FleetMetrics) -> Self {
-        Roster { run, batcher, cameras, open, metrics, entries: BTreeMap::new(), left: BTreeMap::new() }
+        Roster { run, batcher, cameras, open, metrics, entries: BTreeMap::new(), left: BTreeMap::new(), leaving: Vec::new() }
     }
 
     /// Makes the fleet what is wanted; cameras of which nothing has changed are not touched.
@@ -60,6 +62,7 @@ impl Roster {
             self.batcher.end(entry.lane);
             self.cameras.remove(entry.lane);
             self.metrics.forget(&name);
+            self.leaving.push(entry.member.name.clone());
             self.left.insert(name, entry.member);
         }
         for (name, config) in wanted {
@@ -136,13 +139,17 @@ impl Roster {
 
     /// Tells of every change of state; one that the sinks have no room for is told at the next look.
     fn tell(&mut self, told: &mpsc::Sender<Told>) {
+        let tell = |camera: &Arc<str>, state| {
+            let status = Some(StatusEvent::now(self.run, camera.clone(), state));
+            told.try_send(Told { frame: None, ended: Vec::new(), status }).is_ok()
+        };
+        self.leaving.retain(|camera| !tell(camera, CameraState::Ended));
         for entry in self.entries.values_mut() {
             let state = entry.member.state();
             if entry.said == Some(state) {
                 continue;
             }
-            let status = Some(StatusEvent::now(self.run, entry.member.name.clone(), state));
-            if told.try_send(Told { frame: None, ended: Vec::new(), status }).is_ok() {
+            if tell(&entry.member.name, state) {
                 entry.said = Some(state);
             }
         }

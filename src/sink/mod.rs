@@ -1,11 +1,21 @@
-//! Where trajectories go: JSON lines, MOTChallenge text, an annotated video.
+//! Where trajectories go: JSON lines, MOTChallenge text, an annotated video; MQTT and web addresses, with a spool on disk.
 
+#[cfg(feature = "serve")]
+pub mod courier;
 pub mod jsonl;
 pub mod mot;
+#[cfg(feature = "serve")]
+pub mod mqtt;
 #[cfg(feature = "video")]
 pub mod overlay;
 pub mod recorder;
+#[cfg(feature = "serve")]
+pub mod rotating;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod sink;
+#[cfg(feature = "serve")]
+pub mod spool;
+#[cfg(feature = "serve")]
+pub mod webhook;
 
 pub use sink::{Finished, OutputConfig, Sink, SinkError};

@@ -4,8 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
 use opencv::core::{Mat, MatTraitConst, MatTraitManual, Point, Point2i, Rect, Scalar, Size, Vector};
-use opencv::imgproc;
 use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
+use opencv::{imgcodecs, imgproc};
 
 use crate::frame::Image;
 use crate::sink::sink::{Finished, Sink, SinkError};
@@ -21,6 +21,12 @@ pub struct Overlay {
     frame_rate: f64,
     writer: Option<VideoWriter>,
     frames: u64,
+    painter: Painter,
+}
+
+/// Draws people into pictures, with the trails of where they walked.
+#[derive(Debug, Default)]
+pub struct Painter {
     trails: HashMap<u64, VecDeque<(f64, Point2i)>>,
 }
 
@@ -32,7 +38,7 @@ impl Overlay {
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
         std::fs::File::create(path).map_err(|source| SinkError::Create { path: path.into(), source })?;
         let frame_rate = if frame_rate > 0.1 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
-        Ok(Overlay { path: path.into(), frame_rate, writer: None, frames: 0, trails: HashMap::new() })
+        Ok(Overlay { path: path.into(), frame_rate, writer: None, frames: 0, painter: Painter::default() })
     }
 
     fn error(&self, reason: impl Into<String>) -> SinkError {
@@ -51,9 +57,11 @@ impl Overlay {
         }
         Err(self.error("FFmpeg can write none of H.264, MPEG-4 and MJPEG into it; its name should end in .mp4, .mkv or .avi"))
     }
+}
 
-    fn draw(&mut self, image: &Image, event: &FrameEvent) -> Result<Mat, opencv::Error> {
-        let mut mat = mat_of(image)?;
+impl Painter {
+    /// Notes where everybody is.
+    pub fn note(&mut self, event: &FrameEvent) {
         for t in event.tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);
             self.trails.entry(t.id).or_default().push_back((event.pts, foot));
@@ -64,6 +72,10 @@ impl Overlay {
             }
             !trail.is_empty()
         });
+    }
+
+    fn draw(&self, image: &Image, event: &FrameEvent) -> Result<Mat, opencv::Error> {
+        let mut mat = mat_of(image)?;
         let scale = (f64::from(image.height) / 720.0).clamp(0.6, 2.0);
         let mut ids: Vec<u64> = self.trails.keys().copied().collect();
         ids.sort_unstable();
@@ -76,6 +88,26 @@ impl Overlay {
             draw_person(&mut mat, t, scale)?;
         }
         Ok(mat)
+    }
+
+    /// The picture with the people of `event` in it, as JPEG, at most `width` pixels wide.
+    ///
+    /// # Errors
+    /// OpenCV's own words.
+    pub fn jpeg(&self, image: &Image, event: &FrameEvent, width: u32) -> Result<Vec<u8>, String> {
+        let encode = || {
+            let mut mat = self.draw(image, event)?;
+            if width < image.width {
+                let height = (f64::from(image.height) * f64::from(width) / f64::from(image.width)).round().max(1.0) as i32;
+                let mut small = Mat::default();
+                imgproc::resize(&mat, &mut small, Size::new(width as i32, height), 0.0, 0.0, imgproc::INTER_AREA)?;
+                mat = small;
+            }
+            let mut bytes = Vector::new();
+            imgcodecs::imencode(".jpg", &mat, &mut bytes, &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 80]))?;
+            Ok(bytes.into())
+        };
+        encode().map_err(|e: opencv::Error| e.message)
     }
 }
 
@@ -117,7 +149,8 @@ impl Sink for Overlay {
         if self.writer.is_none() {
             self.writer = Some(self.open(image.width, image.height)?);
         }
-        let mat = self.draw(image, event).map_err(|e| self.error(e.message))?;
+        self.painter.note(event);
+        let mat = self.painter.draw(image, event).map_err(|e| self.error(e.message))?;
         debug_assert!(!mat.empty());
         let written = self.writer.as_mut().map_or(Ok(()), |w| w.write(&mat));
         self.frames += 1;

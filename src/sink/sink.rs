@@ -114,6 +114,25 @@ pub enum SinkError {
         /// Why.
         source: io::Error,
     },
+    /// The file is none of ours.
+    #[error("{} holds something else than events; give another file", .0.display())]
+    Foreign(PathBuf),
+    /// The events that wait for a receiver cannot be kept.
+    #[error("cannot keep events in {}: {reason}", path.display())]
+    Spool {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A receiver's settings are wrong.
+    #[error("{sink}: {reason}")]
+    Settings {
+        /// The sink.
+        sink: &'static str,
+        /// What is wrong.
+        reason: String,
+    },
     /// An annotated video cannot be made.
     #[error("cannot write the video {}: {reason}", path.display())]
     Video {

@@ -1,46 +1,17 @@
 //! A camera that is read for weeks: whenever it goes away it is opened again, with growing pauses, until it is back.
 
-use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use crate::frame::{CameraState, Frame};
 use crate::range::{OutOfRange, within};
+use crate::secret::Secret;
 use crate::source::link::Link;
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, without_password};
 use crate::source::video::{Patience, Video};
 use crate::time::{Seconds, WallTime};
-
-/// A text that is never shown: not in a log, not in an event, not by `twintrack config`.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Takes a text as a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Secret(text.into())
-    }
-
-    /// The text itself; whoever asks must not show it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl Serialize for Secret {
-    fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.serialize_str("***")
-    }
-}
 
 /// How RTSP carries pictures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -159,22 +130,12 @@ impl CameraConfig {
     /// When the password's variable or file is missing.
     pub fn address(&self) -> Result<Secret, SourceError> {
         let fail = |reason: String| SourceError::Open { input: self.shown(), kind: "a camera", reason };
-        let password = match (&self.password, &self.password_env, &self.password_file) {
-            (Some(p), _, _) => Some(p.expose().to_string()),
-            (_, Some(name), _) => {
-                Some(std::env::var(name).map_err(|_| fail(format!("the environment variable {name}, which is to hold its password, is not set")))?)
-            }
-            (_, _, Some(file)) => {
-                let text = std::fs::read_to_string(file).map_err(|e| fail(format!("its password file {} cannot be read: {e}", file.display())))?;
-                Some(text.lines().next().unwrap_or_default().to_string())
-            }
-            _ => None,
-        };
+        let password = Secret::find("password", &self.password, &self.password_env, &self.password_file).map_err(fail)?;
         let Some((scheme, rest)) = self.url.split_once("://") else { return Ok(Secret::new(&self.url)) };
         let mut address = match (&self.user, password) {
             (None, None) => self.url.clone(),
             (user, password) => {
-                let password = password.map(|p| format!(":{}", escaped(&p))).unwrap_or_default();
+                let password = password.map(|p| format!(":{}", escaped(p.expose()))).unwrap_or_default();
                 format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default()))
             }
         };

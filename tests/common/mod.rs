@@ -91,3 +91,17 @@ pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
     }
     what()
 }
+
+/// Of `serve`, where no test looks at its page: two tests at once would want one port.
+pub const NO_PAGE: &str = "[serve]\nlisten = \"\"\n";
+
+/// A port that is free at this moment.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port()
+}
+
+/// The whole lines of a file that is being written.
+pub fn whole_lines(path: &Path) -> Vec<serde_json::Value> {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    json_lines(&text[..text.rfind('\n').map_or(0, |at| at + 1)])
+}

@@ -1,0 +1,179 @@
+//! The file that `twintrack serve` runs by: the service's own sections, and beside them any section of a configuration.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Config, ConfigError};
+use crate::pipeline::fleet::FleetConfig;
+use crate::range::{OutOfRange, within};
+use crate::secret::Secret;
+use crate::sink::mqtt::MqttConfig;
+use crate::sink::webhook::WebhookConfig;
+use crate::source::camera::CameraConfig;
+
+/// `[serve]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeConfig {
+    /// At most this many frames go to the detector at once.
+    pub batch: usize,
+    /// A frame waits at most this long for others to share its batch, seconds.
+    pub batch_wait: f64,
+    /// Address and port of the page, the live events and the metrics; empty for none. Port 0 takes any that is free.
+    pub listen: String,
+    /// What a client must show; without it only this machine itself is let in. Better kept in `token_env` or `token_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<Secret>,
+    /// Environment variable that holds the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_env: Option<String>,
+    /// File whose first line is the token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// The file of events is put aside when it has so many bytes; 0: never.
+    pub output_bytes: u64,
+    /// So many files put aside are kept.
+    pub output_keep: u32,
+    /// Folder for the events that wait for a receiver. Systemd's STATE_DIRECTORY, or `twintrack-state`, when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_dir: Option<PathBuf>,
+    /// At the end the receivers get what is left for at most so long, seconds; the rest waits for the next run.
+    pub stop_within: f64,
+}
+
+impl Default for ServeConfig {
+    fn default() -> Self {
+        ServeConfig {
+            batch: FleetConfig::default().batch,
+            batch_wait: FleetConfig::default().batch_wait,
+            listen: "127.0.0.1:8090".into(),
+            token: None,
+            token_env: None,
+            token_file: None,
+            output_bytes: 256 << 20,
+            output_keep: 16,
+            state_dir: None,
+            stop_within: 5.0,
+        }
+    }
+}
+
+/// Shortest token that is let pass beyond this machine.
+const SHORTEST_TOKEN: usize = 16;
+
+impl ServeConfig {
+    fn validate(&self) -> Result<(), OutOfRange> {
+        within("serve.batch", self.batch, 1, 256)?;
+        within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
+        within("serve.output_keep", f64::from(self.output_keep), 0.0, 100_000.0)?;
+        within("serve.stop_within", self.stop_within, 0.0, 600.0)
+    }
+
+    /// Where to listen, and the token to ask for.
+    ///
+    /// # Errors
+    /// When the address is none, the token is missing where it was named, or an address beyond this machine has none.
+    pub fn door(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
+        if self.listen.is_empty() {
+            return Ok(None);
+        }
+        let address: SocketAddr =
+            self.listen.parse().map_err(|_| format!("serve.listen = \"{}\" is no address with a port, as 127.0.0.1:8090 is", self.listen))?;
+        let token = Secret::find("token", &self.token, &self.token_env, &self.token_file)?;
+        let long = token.as_ref().is_some_and(|t| t.expose().len() >= SHORTEST_TOKEN);
+        if !address.ip().is_loopback() && !long {
+            return Err(format!(
+                "serve.listen = \"{}\" lets other machines in, which needs a token of at least {SHORTEST_TOKEN} characters: set serve.token_file (`openssl rand -hex 24` makes one)",
+                self.listen
+            ));
+        }
+        Ok(Some((address, token)))
+    }
+
+    /// The folder for what must outlive the run.
+    pub fn state(&self) -> PathBuf {
+        let systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+        self.state_dir.clone().or_else(systemd).unwrap_or_else(|| "twintrack-state".into())
+    }
+}
+
+/// The whole file, but for the sections of [`Config`].
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServiceConfig {
+    /// The service.
+    pub serve: ServeConfig,
+    /// The cameras by their short names.
+    pub cameras: BTreeMap<String, CameraConfig>,
+    /// An MQTT broker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mqtt: Option<MqttConfig>,
+    /// A web address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<WebhookConfig>,
+}
+
+impl ServiceConfig {
+    /// Reads a file of cameras: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, and beside them the sections of any configuration.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, names no camera, or has an unknown key or a value out of range.
+    pub fn read(path: &Path) -> Result<(Self, Config), ConfigError> {
+        let wrong = |e: toml::de::Error| ConfigError::wrong(path, e);
+        let mut table: toml::Table = toml::from_str(&Config::text(path)?).map_err(wrong)?;
+        let mut own = toml::Table::new();
+        for section in ["serve", "cameras", "mqtt", "webhook"] {
+            own.extend(table.remove(section).map(|value| (section.to_string(), value)));
+        }
+        if own.get("serve").and_then(|s| s.get("cameras")).is_some() {
+            return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
+        }
+        let me: ServiceConfig = own.try_into().map_err(wrong)?;
+        me.serve.validate()?;
+        me.fleet().validate()?;
+        me.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        me.webhook.iter().try_for_each(WebhookConfig::validate)?;
+        me.serve.door().map_err(|e| ConfigError::wrong(path, e))?;
+        if me.cameras.is_empty() {
+            return Err(ConfigError::wrong(path, "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\""));
+        }
+        for (name, camera) in &me.cameras {
+            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+                return Err(ConfigError::wrong(
+                    path,
+                    format!("the camera's name '{name}' may have letters, digits, '-', '_' and '.' only: it becomes a part of addresses"),
+                ));
+            }
+            if camera.url.is_empty() {
+                return Err(ConfigError::wrong(path, format!("cameras.{name} has no url")));
+            }
+        }
+        let text = toml::to_string(&table).map_err(|e| ConfigError::wrong(path, e))?;
+        Ok((me, Config::from_toml(&text, path)?))
+    }
+
+    /// The fleet's part.
+    pub fn fleet(&self) -> FleetConfig {
+        FleetConfig { batch: self.serve.batch, batch_wait: self.serve.batch_wait, cameras: self.cameras.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_machines_are_let_in_by_a_long_token_only() {
+        let with = |listen: &str, token: Option<&str>| ServeConfig { listen: listen.into(), token: token.map(Secret::new), ..ServeConfig::default() }.door();
+        assert!(with("127.0.0.1:0", None).is_ok_and(|d| d.is_some_and(|(_, token)| token.is_none())));
+        assert!(with("[::1]:8090", None).is_ok());
+        assert!(with("0.0.0.0:8090", None).expect_err("open to all").contains("token"));
+        assert!(with("0.0.0.0:8090", Some("short")).is_err());
+        assert!(with("0.0.0.0:8090", Some("0123456789abcdef")).is_ok());
+        assert!(with("", None).is_ok_and(|d| d.is_none()));
+        assert!(with("localhost", None).is_err());
+    }
+}

@@ -1,0 +1,142 @@
+//! Live events for web clients, as a WebSocket or as server-sent events: `/api/v1/live?cameras=a,b&events=trajectory,track_ended`.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use tokio::sync::broadcast::error::RecvError;
+use tokio_util::sync::CancellationToken;
+
+use crate::serve::hub::{Hub, News};
+use crate::serve::server::Service;
+use crate::sink::spool::Kind;
+
+/// What a client wants to hear; everything by default.
+#[derive(Debug, Default, Deserialize)]
+pub struct Wishes {
+    /// Names of cameras, with commas between.
+    cameras: Option<String>,
+    /// Kinds of events, with commas between.
+    events: Option<String>,
+}
+
+/// The same, understood.
+struct Ears {
+    cameras: Option<Vec<String>>,
+    kinds: Option<Vec<Kind>>,
+}
+
+impl Wishes {
+    fn understood(&self) -> Result<Ears, String> {
+        let list = |text: &Option<String>| text.as_ref().map(|t| t.split(',').map(|s| s.trim().to_string()).collect::<Vec<_>>());
+        let kind = |name: &String| {
+            serde_json::from_value(name.as_str().into()).map_err(|_| format!("there is no event '{name}'; there are trajectory, track_ended, camera_status\n"))
+        };
+        let kinds = list(&self.events).map(|names| names.iter().map(kind).collect::<Result<Vec<Kind>, _>>()).transpose()?;
+        Ok(Ears { cameras: list(&self.cameras), kinds })
+    }
+}
+
+impl Ears {
+    fn hear(&self, news: &News) -> bool {
+        self.cameras.as_ref().is_none_or(|c| c.iter().any(|c| **c == *news.camera)) && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
+    }
+}
+
+/// A client that takes nothing for so long is let go.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often a quiet line is tried.
+const PING: Duration = Duration::from_secs(15);
+
+/// The events, in the way the client asks for.
+pub async fn live(State(service): State<Service>, Query(wishes): Query<Wishes>, upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>) -> Response {
+    let ears = match wishes.understood() {
+        Ok(ears) => ears,
+        Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
+    };
+    match upgrade {
+        Ok(upgrade) => upgrade.max_message_size(4096).on_upgrade(move |socket| talk(socket, service.hub, ears, service.stop)),
+        Err(_) => sse(service.hub, ears, service.stop).into_response(),
+    }
+}
+
+async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationToken) {
+    let (mut listener, first) = hub.listen();
+    for news in first.into_iter().filter(|n| ears.hear(n)) {
+        if socket.send(Message::Text(news.text)).await.is_err() {
+            return;
+        }
+    }
+    loop {
+        let message = tokio::select! {
+            () = stop.cancelled() => {
+                let _ = socket.send(Message::Close(None)).await; // it may be gone already
+                return;
+            }
+            heard = listener.news.recv() => match heard {
+                Ok(news) if ears.hear(&news) => Message::Text(news.text),
+                Ok(_) => continue,
+                Err(RecvError::Lagged(events)) => {
+                    hub.miss(events);
+                    continue;
+                }
+                Err(RecvError::Closed) => return,
+            },
+            said = socket.recv() => match said {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                Some(Ok(_)) => continue, // clients have nothing to say; pings are answered by the library
+            },
+            () = tokio::time::sleep(PING) => Message::Ping(Default::default()),
+        };
+        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
+    use tokio_stream::StreamExt as _;
+    let (listener, first) = hub.listen();
+    let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
+    tokio::spawn(async move {
+        let mut listener = listener;
+        let mut first = first.into_iter();
+        loop {
+            let news = match first.next() {
+                Some(news) => news,
+                None => tokio::select! {
+                    () = stop.cancelled() => return,
+                    () = tx.closed() => return,
+                    heard = listener.news.recv() => match heard {
+                        Ok(news) => news,
+                        Err(RecvError::Lagged(events)) => {
+                            hub.miss(events);
+                            continue;
+                        }
+                        Err(RecvError::Closed) => return,
+                    }
+                },
+            };
+            if !ears.hear(&news) {
+                continue;
+            }
+            let name = match news.kind {
+                Kind::Trajectory => "trajectory",
+                Kind::TrackEnded => "track_ended",
+                Kind::CameraStatus => "camera_status",
+            };
+            let sent = tokio::time::timeout(PATIENCE, tx.send(Ok(Event::default().event(name).data(news.text.as_str()))));
+            if !matches!(sent.await, Ok(Ok(()))) {
+                return;
+            }
+        }
+    });
+    Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx).fuse()).keep_alive(KeepAlive::new().interval(PING))
+}

@@ -1,0 +1,135 @@
+//! `/metrics`, as Prometheus reads it.
+
+use std::fmt::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use crate::frame::CameraState;
+use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::fleet_metrics::FleetMetrics;
+use crate::serve::hub::Hub;
+use crate::sink::spool::Spool;
+
+/// Everything that is read off when it is asked for.
+struct Instruments {
+    cameras: Cameras,
+    hub: Hub,
+    spools: Vec<Arc<Spool>>,
+    lost: Option<Arc<AtomicU64>>,
+}
+
+impl std::fmt::Debug for Instruments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Instruments")
+    }
+}
+
+/// The registry of all metrics.
+pub fn registry(fleet: &FleetMetrics, cameras: Cameras, hub: Hub, spools: Vec<Arc<Spool>>, lost: Option<Arc<AtomicU64>>) -> Registry {
+    let mut registry = Registry::with_prefix("twintrack");
+    fleet.register(&mut registry);
+    registry.register_collector(Box::new(Instruments { cameras, hub, spools, lost }));
+    registry
+}
+
+type Labels<'a> = Vec<(&'a str, &'a str)>;
+
+/// A family of numbers that only rise, or of ones that go up and down.
+fn family<'a>(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rising: bool, values: impl Iterator<Item = (Labels<'a>, u64)>) -> Result<(), Error> {
+    let kind = if rising { MetricType::Counter } else { MetricType::Gauge };
+    let mut metric = e.encode_descriptor(name, help, None, kind)?;
+    for (labels, value) in values {
+        let one = metric.encode_family(&labels)?;
+        if rising { ConstCounter::new(value).encode(one)? } else { ConstGauge::new(value as i64).encode(one)? }
+    }
+    Ok(())
+}
+
+impl Collector for Instruments {
+    fn encode(&self, mut e: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let e = &mut e;
+        let all = self.cameras.all();
+        let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let each = |value: fn(&Member) -> u64| all.iter().map(move |m| (vec![("camera", &*m.name)], value(m)));
+        family(e, "frames_read", "Frames decoded", true, each(|m| m.counts.read.load(Ordering::Relaxed)))?;
+        family(e, "frames_tracked", "Frames whose events left", true, each(|m| m.counts.tracked.load(Ordering::Relaxed)))?;
+        let dropped = all.iter().flat_map(|m| {
+            let causes =
+                [("decode_late", m.late()), ("detector_busy", n(&m.counts.detector_busy)), ("sink_slow", n(&m.counts.sink_slow)), ("target_fps", m.thinned())];
+            causes.map(|(cause, count)| (vec![("camera", &*m.name), ("cause", cause)], count))
+        });
+        family(e, "frames_dropped", "Frames left out, by cause", true, dropped)?;
+        family(e, "people", "Tracks confirmed", true, each(|m| m.counts.people.load(Ordering::Relaxed)))?;
+        family(e, "people_present", "Tracks in the last frame", false, each(|m| m.counts.present.load(Ordering::Relaxed)))?;
+        family(e, "camera_up", "Whether the camera gives frames", false, each(|m| u64::from(m.state() == CameraState::Online)))?;
+        family(e, "camera_reconnects", "Times the camera was opened again", true, each(Member::reconnects))?;
+        family(e, "camera_failures", "Times its reading failed or crashed", true, each(|m| m.counts.failures.load(Ordering::Relaxed)))?;
+        family(e, "camera_hung", "Times its decoder hung and was replaced", true, each(|m| m.counts.hung.load(Ordering::Relaxed)))?;
+
+        let sinks = |value: fn(&Spool) -> u64| self.spools.iter().map(move |s| (vec![("sink", s.name())], value(s)));
+        family(e, "spool_events", "Events that wait for their receiver", false, sinks(|s| s.counts.events.load(Ordering::Relaxed)))?;
+        family(e, "spool_bytes", "Their bytes", false, sinks(|s| s.counts.bytes.load(Ordering::Relaxed)))?;
+        family(e, "sink_delivered", "Events that their receiver has", true, sinks(|s| s.counts.delivered.load(Ordering::Relaxed)))?;
+        let lost = self.lost.iter().map(|l| (vec![("sink", "file")], n(l)));
+        family(e, "sink_lost", "Events lost on the way", true, sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost))?;
+        family(e, "sink_failures", "Attempts that failed", true, sinks(|s| s.counts.failures.load(Ordering::Relaxed)))?;
+        family(e, "sink_connected", "Whether the receiver is reached", false, sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))))?;
+        family(e, "live_clients", "Web clients that listen", false, [(vec![], self.hub.clients())].into_iter())?;
+        family(e, "live_missed", "Events that web clients missed because they were slow", true, [(vec![], self.hub.missed())].into_iter())?;
+
+        let process = process();
+        family(e, "process_memory_bytes", "Resident memory", false, [(vec![], process.memory)].into_iter())?;
+        family(e, "process_threads", "Threads", false, [(vec![], process.threads)].into_iter())?;
+        family(e, "process_open_files", "Open descriptors", false, [(vec![], process.files)].into_iter())
+    }
+}
+
+/// What the system knows of this process.
+#[derive(Debug, Default, PartialEq)]
+pub struct Process {
+    /// Resident memory, bytes.
+    pub memory: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Open descriptors.
+    pub files: u64,
+}
+
+/// Asks the system; zeros where it does not tell (it is not Linux).
+pub fn process() -> Process {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let number = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
+    let files = std::fs::read_dir("/proc/self/fd").map_or(0, |d| d.count().saturating_sub(1) as u64);
+    Process { memory: 1024 * number("VmRSS:"), threads: number("Threads:"), files }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_process_knows_itself() {
+        let p = process();
+        assert!(p.memory > 1 << 20 && p.threads >= 1 && p.files >= 3, "{p:?}");
+    }
+
+    #[test]
+    fn every_family_is_written_as_prometheus_reads_it() {
+        let fleet = FleetMetrics::default();
+        fleet.stage("detect", std::time::Duration::from_millis(30));
+        fleet.batch(3);
+        let registry = registry(&fleet, Cameras::default(), Hub::default(), Vec::new(), None);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
+        for line in ["twintrack_stage_seconds_count{stage=\"detect\"} 1", "twintrack_batch_frames_sum 3.0", "twintrack_live_clients 0", "# EOF"] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+}

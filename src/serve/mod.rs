@@ -1,0 +1,11 @@
+//! What `twintrack serve` shows of itself: live events, pictures, state and metrics over HTTP.
+
+pub mod auth;
+pub mod config;
+pub mod hub;
+pub mod live;
+pub mod metrics;
+pub mod pulse;
+pub mod server;
+
+pub use config::ServiceConfig;

@@ -1,0 +1,186 @@
+//! The web server: page, pictures, live events, health, metrics.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use prometheus_client::registry::Registry;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::frame::CameraState;
+use crate::pipeline::cameras::{Cameras, Member};
+use crate::secret::Secret;
+use crate::serve::auth::{Guard, guard};
+use crate::serve::hub::Hub;
+use crate::serve::live::live;
+use crate::serve::pulse::{Pulse, ready};
+use crate::trajectory::RunId;
+
+/// The server cannot begin.
+#[derive(Debug, Error)]
+#[error("cannot listen on {address}: {source}; is another twintrack running? Give serve.listen another port, or \"\" for none")]
+pub struct ListenError {
+    /// Where.
+    pub address: SocketAddr,
+    /// Why.
+    pub source: std::io::Error,
+}
+
+/// What the server shows. Clones share it.
+#[derive(Clone)]
+pub struct Service {
+    /// The run.
+    pub run: RunId,
+    /// The cameras.
+    pub cameras: Cameras,
+    /// Live events and pictures.
+    pub hub: Hub,
+    /// The metrics.
+    pub registry: Arc<Registry>,
+    /// Whether the service is well.
+    pub pulse: Pulse,
+    /// Cancelled when the service ends.
+    pub stop: CancellationToken,
+}
+
+/// A camera as the page shows it.
+#[derive(Debug, Serialize)]
+struct CameraView {
+    name: Arc<str>,
+    state: CameraState,
+    /// Frames read and tracked so far: their growth is the frame rate.
+    read: u64,
+    tracked: u64,
+    dropped: Dropped,
+    /// Seconds, of the last frames; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_p50: Option<f32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_p95: Option<f32>,
+    people: u64,
+    present: u64,
+    reconnects: u64,
+    failures: u64,
+    /// The address without any password.
+    url: String,
+}
+
+#[derive(Debug, Serialize)]
+struct Dropped {
+    decode_late: u64,
+    detector_busy: u64,
+    sink_slow: u64,
+}
+
+impl CameraView {
+    fn of(m: &Member) -> Self {
+        let (n, c) = (|count: &AtomicU64| count.load(Ordering::Relaxed), &m.counts);
+        CameraView {
+            name: m.name.clone(),
+            state: m.state(),
+            read: n(&c.read),
+            tracked: n(&c.tracked),
+            dropped: Dropped { decode_late: m.late(), detector_busy: n(&c.detector_busy), sink_slow: n(&c.sink_slow) },
+            latency_p50: c.latency(0.5),
+            latency_p95: c.latency(0.95),
+            people: n(&c.people),
+            present: n(&c.present),
+            reconnects: m.reconnects(),
+            failures: n(&c.failures),
+            url: m.config.shown(),
+        }
+    }
+}
+
+/// The page, whole: nothing is fetched from elsewhere.
+const PAGE: &str = include_str!("../../web/index.html");
+
+/// Connections that are still open are waited for so long.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Listens, before anything else begins: a port that is taken is told at once.
+///
+/// # Errors
+/// When the address is not to be had.
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+}
+
+/// Serves until the service ends.
+pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>) {
+    let guarded = Router::new()
+        .route("/", get(|| async { Html(PAGE) }))
+        .route("/metrics", get(metrics))
+        .route("/api/v1/cameras", get(cameras))
+        .route("/api/v1/cameras/{name}/picture.jpg", get(picture))
+        .route("/api/v1/live", get(live))
+        .layer(middleware::from_fn_with_state(Guard { token: token.map(Arc::new) }, guard));
+    // Health tells nothing that needs hiding, and its askers have no token.
+    let app = Router::new().route("/healthz", get(health)).route("/readyz", get(readiness)).merge(guarded).with_state(service.clone());
+    let stop = service.stop;
+    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let ended = tokio::select! {
+        ended = serving.into_future() => ended,
+        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+    };
+    if let Err(e) = ended {
+        tracing::error!(error = %e, "the web server has ended");
+    }
+}
+
+async fn health(State(service): State<Service>) -> Response {
+    if service.pulse.well() { "ok\n".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "frames come, but no events leave\n").into_response() }
+}
+
+async fn readiness(State(service): State<Service>) -> Response {
+    if service.stop.is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
+    } else if ready(&service.cameras) {
+        "ready\n".into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no camera gives frames\n").into_response()
+    }
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    let mut text = String::new();
+    match prometheus_client::encoding::text::encode(&mut text, &service.registry) {
+        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
+
+#[derive(Serialize)]
+struct Overview {
+    run: RunId,
+    cameras: Vec<CameraView>,
+}
+
+async fn cameras(State(service): State<Service>) -> impl IntoResponse {
+    ([(header::CACHE_CONTROL, "no-store")], Json(Overview { run: service.run, cameras: service.cameras.all().iter().map(CameraView::of).collect() }))
+}
+
+#[derive(Deserialize)]
+struct Size {
+    width: Option<u32>,
+}
+
+async fn picture(State(service): State<Service>, Path(name): Path<String>, Query(size): Query<Size>) -> Response {
+    let width = size.width.unwrap_or(u32::MAX).max(16);
+    // Drawing takes milliseconds, which belong on no async thread.
+    let made = tokio::task::spawn_blocking(move || service.hub.jpeg(&name, width)).await;
+    match made {
+        Ok(Some(jpeg)) => ([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "no-store")], jpeg).into_response(),
+        Ok(None) => (StatusCode::NOT_FOUND, "no such camera, or no picture of it yet\n").into_response(),
+        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
+    }
+}
