@@ -33,7 +33,7 @@ test: build ## all tests
 	@cargo test --release --locked --features train
 
 soak: build ## the long tests (minutes each, bounded)
-	@cargo test --release --locked --features train --test ways_out --test web -- --ignored --nocapture --test-threads 1 soak
+	@cargo test --release --locked --features train --test ways_out --test web --test soak -- --ignored --nocapture --test-threads 1 soak
 
 lint:      ## format, clippy, licences
 	cargo fmt --check

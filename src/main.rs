@@ -21,6 +21,17 @@ struct Cli {
     command: Command,
 }
 
+impl Command {
+    fn opens_cameras(&self) -> bool {
+        match self {
+            Command::Track(args) => args.is_camera(),
+            #[cfg(feature = "serve")]
+            Command::Serve(_) => true,
+            _ => false,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
 enum LogFormat {
     Text,
@@ -44,8 +55,8 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    quiet_libraries();
     let cli = Cli::parse();
+    prepare_libraries(cli.command.opens_cameras());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG").unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
@@ -92,9 +103,13 @@ fn print(text: String) -> ExitCode {
 }
 
 /// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.
+/// Told nothing, FFmpeg watches twenty frames of a camera to learn its rate, which nobody here asks for: two seconds at each
+/// opening, at ten frames a second.
 #[expect(unsafe_code, reason = "set_var is sound while no other thread runs, and main has started none")]
-fn quiet_libraries() {
-    for (key, value) in [("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_VIDEOIO_DEBUG", "0")] {
+fn prepare_libraries(cameras: bool) {
+    let quiet = [("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_VIDEOIO_DEBUG", "0")];
+    let quick = ("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_flags;prefer_tcp|fpsprobesize;0|analyzeduration;2000000");
+    for (key, value) in quiet.into_iter().chain(cameras.then_some(quick)) {
         if std::env::var_os(key).is_none() {
             // SAFETY: see above.
             unsafe { std::env::set_var(key, value) }

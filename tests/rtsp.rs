@@ -4,39 +4,19 @@
 
 mod common;
 
-use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{NO_PAGE, clip, json_lines, repository, text, twintrack};
+use common::{NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack};
 
-/// A server that ends with the test.
-struct Server(Child);
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// A server, and the address of its camera.
+fn serve() -> Option<(Running, String)> {
+    let port = free_port();
+    Some((serve_at(port)?, format!("rtsp://user:secret@127.0.0.1:{port}/cam")))
 }
 
-fn serve() -> Option<(Server, String)> {
-    let check = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('h264parse')";
-    if !Command::new("/usr/bin/python3").args(["-c", check]).stderr(Stdio::null()).status().is_ok_and(|s| s.success()) {
-        eprintln!("SKIPPED: no GStreamer RTSP server here (Debian: gir1.2-gst-rtsp-server-1.0 python3-gi gstreamer1.0-plugins-good gstreamer1.0-plugins-bad)");
-        return None;
-    }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    Some((serve_at(port), format!("rtsp://user:secret@127.0.0.1:{port}/cam")))
-}
-
-fn serve_at(port: u16) -> Server {
-    let script = repository("tests/fixtures/rtsp_server.py");
-    let mut child = Command::new("/usr/bin/python3").arg(script).arg(clip()).arg(port.to_string()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut line = String::new();
-    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line.trim(), "ready");
-    Server(child)
+fn serve_at(port: u16) -> Option<Running> {
+    rtsp_server(&clip(), port, 120, &[])
 }
 
 /// The server is killed while it is watched, stays away for two seconds, and comes back: so does the camera, within five, with
@@ -62,7 +42,7 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
     drop(server);
     std::thread::sleep(Duration::from_secs(2));
     let before = frames();
-    let _server = serve_at(port);
+    let _server = serve_at(port).unwrap();
     let (back, said) = wait(before + 5, 5);
     assert!(back, "not tracked within five seconds of its return: {said}");
     let (on, said) = wait(before + 20, 20);
@@ -110,7 +90,7 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
     drop(mortal);
     std::thread::sleep(Duration::from_secs(3));
     let gone = frames("mortal");
-    let _mortal = serve_at(port);
+    let _mortal = serve_at(port).unwrap();
     let back = wait("mortal", gone + 5, 5);
     let rate = (frames("healthy") - healthy) as f64 / at.elapsed().as_secs_f64();
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());

@@ -158,6 +158,13 @@ fn configure(args: &TrackArgs) -> Result<Config> {
     Ok(c)
 }
 
+impl TrackArgs {
+    /// The input is a camera.
+    pub fn is_camera(&self) -> bool {
+        source::is_camera(&self.input)
+    }
+}
+
 async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     spare_inputs(args)?;
     let options = SourceOptions {

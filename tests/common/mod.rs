@@ -105,3 +105,19 @@ pub fn whole_lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     json_lines(&text[..text.rfind('\n').map_or(0, |at| at + 1)])
 }
+
+/// A real RTSP server that plays a video without end for at most so long, where GStreamer is; else `None`, said loudly.
+pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Option<Running> {
+    use std::io::BufRead as _;
+    let check = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('h264parse')";
+    if !Command::new("/usr/bin/python3").args(["-c", check]).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success()) {
+        eprintln!("SKIPPED: no GStreamer RTSP server here (`make setup-test` installs it)");
+        return None;
+    }
+    let mut command = Command::new("/usr/bin/python3");
+    command.arg(repository("tests/fixtures/rtsp_server.py")).arg(video).arg(port.to_string()).args(["--seconds", &seconds.to_string()]).args(more);
+    let mut server = Running::start(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()));
+    let mut line = String::new();
+    std::io::BufReader::new(server.0.stdout.take().expect("piped")).read_line(&mut line).expect("it speaks");
+    (line.trim() == "ready").then_some(server)
+}
