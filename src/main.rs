@@ -22,12 +22,14 @@ struct Cli {
 }
 
 impl Command {
-    fn opens_cameras(&self) -> bool {
+    /// What FFmpeg is to be told of cameras, where the command reads some.
+    fn camera_options(&self) -> Option<String> {
         match self {
-            Command::Track(args) => args.is_camera(),
+            #[cfg(feature = "video")]
+            Command::Track(args) => args.is_camera().then(|| twintrack::source::camera::Transport::Tcp.ffmpeg_options()),
             #[cfg(feature = "serve")]
-            Command::Serve(_) => true,
-            _ => false,
+            Command::Serve(args) => Some(args.transport().ffmpeg_options()),
+            _ => None,
         }
     }
 }
@@ -56,7 +58,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    prepare_libraries(cli.command.opens_cameras());
+    prepare_libraries(cli.command.camera_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG").unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
@@ -103,13 +105,11 @@ fn print(text: String) -> ExitCode {
 }
 
 /// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.
-/// Told nothing, FFmpeg watches twenty frames of a camera to learn its rate, which nobody here asks for: two seconds at each
-/// opening, at ten frames a second.
 #[expect(unsafe_code, reason = "set_var is sound while no other thread runs, and main has started none")]
-fn prepare_libraries(cameras: bool) {
+fn prepare_libraries(cameras: Option<String>) {
     let quiet = [("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_VIDEOIO_DEBUG", "0")];
-    let quick = ("OPENCV_FFMPEG_CAPTURE_OPTIONS", "rtsp_flags;prefer_tcp|fpsprobesize;0|analyzeduration;2000000");
-    for (key, value) in quiet.into_iter().chain(cameras.then_some(quick)) {
+    let cameras = cameras.as_deref().map(|options| ("OPENCV_FFMPEG_CAPTURE_OPTIONS", options));
+    for (key, value) in quiet.into_iter().chain(cameras) {
         if std::env::var_os(key).is_none() {
             // SAFETY: see above.
             unsafe { std::env::set_var(key, value) }

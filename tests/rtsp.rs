@@ -7,7 +7,7 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack};
+use common::{NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack, until, whole_lines};
 
 /// A server, and the address of its camera.
 fn serve() -> Option<(Running, String)> {
@@ -155,4 +155,38 @@ fn a_camera_that_does_not_answer_is_told_without_its_password() {
     let stderr = text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{stderr}");
     assert!(stderr.contains("as a camera") && stderr.contains("check address") && !stderr.contains("secret"), "{stderr}");
+}
+
+/// H.265, and pictures in packets of their own (UDP): both are tracked, side by side.
+#[test]
+fn h265_and_udp_are_tracked() {
+    let dir = tempfile::tempdir().unwrap();
+    let clip265 = dir.path().join("h265.mp4");
+    let encode = ["-t", "30", "-c:v", "libx265", "-x265-params", "log-level=error:keyint=10:bframes=0", "-preset", "ultrafast"];
+    if !Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(clip()).args(encode).arg(&clip265).status().is_ok_and(|s| s.success()) {
+        eprintln!("SKIPPED: no ffmpeg with H.265 here (`make setup-test` installs it)");
+        return;
+    }
+    let ports = [free_port(), free_port()];
+    let Some(_h265) = rtsp_server(&clip265, ports[0], 120, &["--codec", "h265"]) else { return };
+    let _h264 = rtsp_server(&clip(), ports[1], 120, &[]).unwrap();
+    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    let toml = format!(
+        "{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.h265]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n[cameras.udp]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n",
+        ports[0], ports[1]
+    );
+    std::fs::write(&file, toml).unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = Running::start(twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log));
+    let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let people = |name: &str| {
+        let frames = whole_lines(&out).into_iter().filter(|e| e["camera"] == name && e["tracks"].as_array().is_some_and(|t| !t.is_empty()));
+        frames.count()
+    };
+    assert!(until(60, || people("h265") >= 20 && people("udp") >= 20), "{} and {}: {}", people("h265"), people("udp"), said());
+    // It really is UDP: the server's other end of it is a socket of ours.
+    let udp = || std::fs::read_to_string(format!("/proc/{}/net/udp", child.0.id())).unwrap_or_default().lines().count();
+    assert!(udp() > 4, "{} sockets of UDP", udp());
+    child.signal("INT");
+    assert_eq!(child.code(20), Some(130), "{}", said());
 }

@@ -247,6 +247,7 @@ fn a_wrong_file_of_cameras_is_refused_with_what_is_wrong() {
         ("[cameras.a]\nurl = \"rtsp://h/x\"\nweight = 0", "cameras.a.weight = 0"),
         ("[serve]\nbatch = 0\n[cameras.a]\nurl = \"rtsp://h/x\"", "serve.batch = 0"),
         ("[serve.cameras.a]\nurl = \"rtsp://h/x\"", "[cameras.NAME]"),
+        ("[cameras.a]\nurl = \"rtsp://h/x\"\n[cameras.b]\nurl = \"rtsp://h/y\"\ntransport = \"udp\"", "transport differs"),
         ("[tracker]\nno_such = 1\n[cameras.a]\nurl = \"rtsp://h/x\"", "no_such"),
     ];
     for (toml, want) in cases {

@@ -271,6 +271,50 @@ fn soak_a_hundred_web_clients() {
     many_clients(100, 5, 4, 60);
 }
 
+/// Nobody reads standard output: the cameras go on, web clients hear everything, and what is lost is counted. The ends of tracks
+/// wait for the reader.
+#[test]
+fn a_reader_who_sleeps_slows_nobody_down() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cameras.toml");
+    let camera = |name: &str| format!("[cameras.{name}]\nurl = \"{}\"\nrealtime = false\nrepeat = true\n", clip().display());
+    std::fs::write(&file, format!("[serve]\nlisten = \"127.0.0.1:0\"\n[detector]\nsize = \"416x320\"\n{}", camera("c1"))).unwrap();
+    let log = std::fs::File::create(dir.path().join("log")).unwrap();
+    let mut child = Running::start(twintrack().args(["serve", "--config"]).arg(&file).stdout(std::process::Stdio::piped()).stderr(log));
+    let port = || said(dir.path()).lines().find_map(|l| l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?.parse::<u16>().ok());
+    assert!(until(60, || port().is_some()), "{}", said(dir.path()));
+    let port = port().unwrap();
+    let lost = || metrics(port)["twintrack_sink_lost_total{sink=\"output\"}"];
+    assert!(until(120, || lost() > 0.0), "nothing is lost though nobody reads");
+    let (tracked, before) = (metrics(port)["twintrack_frames_tracked_total{camera=\"c1\"}"], lost());
+    std::thread::sleep(Duration::from_secs(2));
+    let rate = (metrics(port)["twintrack_frames_tracked_total{camera=\"c1\"}"] - tracked) / 2.0;
+    assert!(rate > 15.0 && lost() > before, "{rate} frames/s");
+    let mut numbers = Vec::new();
+    listen(port, "/api/v1/live", &[], |e| {
+        numbers.extend(e["seq"].as_u64());
+        numbers.len() > 40
+    })
+    .unwrap();
+    assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
+    // The reader wakes: who was seen in a frame that it got has an end, though that came while it slept.
+    let out = child.0.stdout.take().unwrap();
+    let reader = std::thread::spawn(move || BufReader::new(out).lines().map(|l| serde_json::from_str::<Value>(&l.unwrap()).unwrap()).collect::<Vec<_>>());
+    std::thread::sleep(Duration::from_secs(1));
+    child.signal("TERM");
+    assert_eq!(child.code(20), Some(130), "{}", said(dir.path()));
+    let all = reader.join().unwrap();
+    let ids = |schema: &str| {
+        all.iter()
+            .filter(|e| e["schema"] == schema)
+            .flat_map(|e| e["tracks"].as_array().map_or_else(|| vec![e["id"].as_u64()], |t| t.iter().map(|t| t["id"].as_u64()).collect()))
+            .flatten()
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    let (seen, ended) = (ids("twintrack.trajectory/1"), ids("twintrack.track_ended/1"));
+    assert!(seen.len() > 5 && seen.is_subset(&ended), "{:?} have no end", seen.difference(&ended));
+}
+
 /// The log as an object a line, with the camera's name in it.
 #[test]
 fn the_log_can_be_json() {

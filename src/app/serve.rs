@@ -26,9 +26,10 @@ use crate::serve::metrics;
 use crate::serve::pulse::Pulse;
 use crate::serve::server::{self, Service};
 use crate::sink::Sink;
-use crate::sink::jsonl::JsonLines;
+use crate::sink::aside::Aside;
 use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
+use crate::source::camera::Transport;
 use crate::source::{self, playback};
 
 /// Track many cameras at once, with one detector for all.
@@ -43,6 +44,13 @@ pub struct ServeArgs {
     /// No summary.
     #[arg(short, long)]
     quiet: bool,
+}
+
+impl ServeArgs {
+    /// How the cameras' pictures are carried; what is wrong with the file is told when the command runs.
+    pub fn transport(&self) -> Transport {
+        ServiceConfig::read(&self.config).map(|(service, _)| service.transport()).unwrap_or_default()
+    }
 }
 
 /// Runs the command. Exit code 130 after Ctrl-C, 1 when a camera could not be read to its end.
@@ -86,7 +94,9 @@ fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -
         ways.sinks.push(Box::new(webhook.start(spool, patience)?));
     }
     if args.output == Path::new("-") {
-        ways.sinks.push(Box::new(JsonLines::create(&args.output, true, config.output.ended)?));
+        let (stdout, lost) = Aside::stdout(config.output.ended, patience)?;
+        ways.sinks.push(Box::new(stdout));
+        ways.lost = Some(lost);
     } else {
         let (file, lost) = Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
         ways.sinks.push(Box::new(file));
@@ -186,6 +196,10 @@ async fn reload_on_signal(path: PathBuf, service: ServiceConfig, config: Config,
                 continue;
             }
         };
+        if again.transport() != service.transport() {
+            tracing::error!("tcp or udp is chosen at the start for all cameras; everything stays as it was");
+            continue;
+        }
         let same = ServiceConfig { cameras: service.cameras.clone(), ..again.clone() } == service && other == config;
         if !same {
             tracing::warn!("only [cameras] can change while running; for the other changes start anew");

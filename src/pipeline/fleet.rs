@@ -138,8 +138,8 @@ impl Parcel {
 
 /// Batches under way at once: one scaled, one detected, one embedded.
 const UNDER_WAY: usize = 3;
-/// Events between trackers and sinks.
-const TOLD: usize = 256;
+/// Frames, with their pixels, between trackers and sinks: the sinks wait for nobody, so few are enough.
+const TOLD: usize = 32;
 
 impl Fleet {
     /// Runs until every camera has ended (files do) or the run is stopped.

@@ -211,7 +211,7 @@ mod tests {
     }
 
     fn camera(url: &str) -> CameraConfig {
-        CameraConfig { url: format!("rtsp://{url}"), open_timeout: 0.2, read_timeout: 0.2, hang_timeout: 0.8, keep_ids: 5.0, ..CameraConfig::default() }
+        CameraConfig { url: format!("rtsp://{url}"), open_timeout: 0.2, read_timeout: 0.2, hang_timeout: 1.0, keep_ids: 5.0, ..CameraConfig::default() }
     }
 
     fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {

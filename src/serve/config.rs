@@ -12,7 +12,7 @@ use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
-use crate::source::camera::CameraConfig;
+use crate::source::camera::{CameraConfig, Transport};
 
 /// `[serve]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -151,8 +151,26 @@ impl ServiceConfig {
                 return Err(ConfigError::wrong(path, format!("cameras.{name} has no url")));
             }
         }
+        if let Some((name, _)) = me.rtsp().find(|(_, camera)| camera.transport != me.transport()) {
+            let other = me.rtsp().next().map_or("", |(name, _)| name.as_str());
+            return Err(ConfigError::wrong(
+                path,
+                format!(
+                    "cameras.{name}.transport differs from that of {other}: FFmpeg takes one order for all RTSP cameras of a process; run two, or choose one"
+                ),
+            ));
+        }
         let text = toml::to_string(&table).map_err(|e| ConfigError::wrong(path, e))?;
         Ok((me, Config::from_toml(&text, path)?))
+    }
+
+    fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {
+        self.cameras.iter().filter(|(_, camera)| camera.url.starts_with("rtsp"))
+    }
+
+    /// How RTSP carries pictures, for all cameras.
+    pub fn transport(&self) -> Transport {
+        self.rtsp().next().map(|(_, camera)| camera.transport).unwrap_or_default()
     }
 
     /// The fleet's part.

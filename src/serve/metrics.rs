@@ -77,7 +77,7 @@ impl Collector for Instruments {
         family(e, "spool_events", "Events that wait for their receiver", false, sinks(|s| s.counts.events.load(Ordering::Relaxed)))?;
         family(e, "spool_bytes", "Their bytes", false, sinks(|s| s.counts.bytes.load(Ordering::Relaxed)))?;
         family(e, "sink_delivered", "Events that their receiver has", true, sinks(|s| s.counts.delivered.load(Ordering::Relaxed)))?;
-        let lost = self.lost.iter().map(|l| (vec![("sink", "file")], n(l)));
+        let lost = self.lost.iter().map(|l| (vec![("sink", "output")], n(l)));
         family(e, "sink_lost", "Events lost on the way", true, sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost))?;
         family(e, "sink_failures", "Attempts that failed", true, sinks(|s| s.counts.failures.load(Ordering::Relaxed)))?;
         family(e, "sink_connected", "Whether the receiver is reached", false, sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))))?;

@@ -1,6 +1,8 @@
 //! Where trajectories go: JSON lines, MOTChallenge text, an annotated video; MQTT and web addresses, with a spool on disk.
 
 #[cfg(feature = "serve")]
+pub mod aside;
+#[cfg(feature = "serve")]
 pub mod courier;
 pub mod jsonl;
 pub mod mot;

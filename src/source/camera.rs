@@ -24,6 +24,20 @@ pub enum Transport {
     Udp,
 }
 
+impl Transport {
+    /// What FFmpeg is to be told, in OpenCV's way. It takes orders for all cameras of a process at once, by the environment.
+    ///
+    /// Told nothing else, it watches twenty frames of a camera to learn its rate, which nobody here asks for: two seconds at each
+    /// opening, at ten frames a second.
+    pub fn ffmpeg_options(self) -> String {
+        let transport = match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp+tcp",
+        };
+        format!("rtsp_transport;{transport}|fpsprobesize;0|analyzeduration;2000000")
+    }
+}
+
 /// How a camera is reached and read.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -42,11 +56,11 @@ pub struct CameraConfig {
     /// File whose first line is the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// How RTSP carries pictures: tcp or udp.
+    /// How RTSP carries pictures: tcp or udp; one for all cameras of a process.
     pub transport: Transport,
-    /// Time the camera may take to answer, seconds.
+    /// Time the camera may take to answer, seconds. It gets more, up to four times as much, while attempts run out of it.
     pub open_timeout: f64,
-    /// Time without a frame after which the camera counts as gone, seconds.
+    /// Time without a frame after which the camera counts as gone, seconds. To the first frame it gets more in the same way.
     pub read_timeout: f64,
     /// First pause before it is opened again, seconds. It doubles with each failure.
     pub retry_after: f64,
@@ -80,10 +94,10 @@ impl Default for CameraConfig {
             password_env: None,
             password_file: None,
             transport: Transport::Tcp,
-            open_timeout: 5.0,
+            open_timeout: 3.0,
             read_timeout: 3.0,
             retry_after: 0.5,
-            retry_at_most: 2.0,
+            retry_at_most: 1.0,
             hang_timeout: 20.0,
             keep_ids: 3.0,
             target_fps: None,
@@ -107,7 +121,7 @@ impl CameraConfig {
         within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
         within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
         within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
-        within(&key("hang_timeout"), self.hang_timeout, self.open_timeout.max(self.read_timeout) + 0.5, 3600.0)?;
+        within(&key("hang_timeout"), self.hang_timeout, 4.0 * self.open_timeout.max(self.read_timeout) + 0.2, 36000.0)?;
         within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
         within(&key("late"), self.late, 0.05, 60.0)?;
         self.target_fps.map_or(Ok(()), |rate| within(&key("target_fps"), rate, 0.05, 1000.0))?;
@@ -132,18 +146,13 @@ impl CameraConfig {
         let fail = |reason: String| SourceError::Open { input: self.shown(), kind: "a camera", reason };
         let password = Secret::find("password", &self.password, &self.password_env, &self.password_file).map_err(fail)?;
         let Some((scheme, rest)) = self.url.split_once("://") else { return Ok(Secret::new(&self.url)) };
-        let mut address = match (&self.user, password) {
+        Ok(Secret::new(match (&self.user, password) {
             (None, None) => self.url.clone(),
             (user, password) => {
                 let password = password.map(|p| format!(":{}", escaped(p.expose()))).unwrap_or_default();
                 format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default()))
             }
-        };
-        if self.transport == Transport::Udp && scheme.starts_with("rtsp") {
-            // FFmpeg takes this part for itself and does not send it to the camera.
-            address.push_str(if rest.contains('?') { "&udp" } else { "?udp" });
-        }
-        Ok(Secret::new(address))
+        }))
     }
 
     /// The address as it may be shown.
@@ -198,6 +207,10 @@ pub struct Camera {
     info: SourceInfo,
     stream: Option<Video>,
     backoff: Backoff,
+    /// Openings in a row that ran out of time without a frame: a camera that is slow, or far from its next whole picture.
+    slow: u32,
+    /// When the stream was opened, while it has given no frame.
+    fresh: Option<Instant>,
     /// Frames given so far.
     frames: u64,
     /// The last frame: its presentation time, its size, and when it was given.
@@ -213,11 +226,11 @@ impl Camera {
     /// When it does not answer or refuses.
     pub fn connect(config: CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
         let options = SourceOptions { target_fps: config.target_fps, late: Some(Seconds(config.late)), ..options.clone() };
-        let stream = open(&config, &options)?;
+        let stream = open(&config, &options, 0)?;
         let info = stream.info().clone();
         let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
         let info = SourceInfo { live: true, frames: None, ..info };
-        Ok(Camera { config, options, info, stream: Some(stream), backoff, frames: 0, last: None, offset: None })
+        Ok(Camera { config, options, info, stream: Some(stream), backoff, slow: 0, fresh: Some(Instant::now()), frames: 0, last: None, offset: None })
     }
 
     fn link(&self) -> &Link {
@@ -231,14 +244,26 @@ impl Camera {
             return;
         }
         self.link().beat();
-        match open(&self.config, &self.options) {
+        let start = Instant::now();
+        match open(&self.config, &self.options, self.slow) {
             Ok(stream) => {
                 tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
                 self.stream = Some(stream);
                 self.link().reconnected();
                 self.offset = None;
+                self.fresh = Some(Instant::now());
             }
-            Err(e) => tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer"),
+            Err(e) => {
+                self.ran_out(start);
+                tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer");
+            }
+        }
+    }
+
+    /// Notes an attempt that ended without a frame: one that took its whole time gets more the next time.
+    fn ran_out(&mut self, start: Instant) {
+        if start.elapsed().as_secs_f64() > 0.9 * self.config.open_timeout.min(self.config.read_timeout) {
+            self.slow = (self.slow + 1).min(3);
         }
     }
 
@@ -255,13 +280,15 @@ impl Camera {
         self.last = Some((pts, size, now));
         self.frames += 1;
         self.backoff.reset();
+        (self.slow, self.fresh) = (0, None);
         self.link().set(CameraState::Online);
         Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(WallTime::arrival())), restart, ..frame }
     }
 }
 
-fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Video, SourceError> {
-    let patience = Patience { open: Seconds(config.open_timeout), read: Seconds(config.read_timeout) };
+fn open(config: &CameraConfig, options: &SourceOptions, slow: u32) -> Result<Video, SourceError> {
+    let more = f64::from(1 + slow);
+    let patience = Patience { open: Seconds(more * config.open_timeout), read: Seconds(more * config.read_timeout) };
     Video::open_stream(config.address()?.expose(), patience, options)
 }
 
@@ -283,6 +310,9 @@ impl Source for Camera {
                 Err(e) => tracing::warn!(camera = %self.info.camera, error = %e, "the stream broke off"),
             }
             self.stream = None;
+            if let Some(opened) = self.fresh.take() {
+                self.ran_out(opened);
+            }
             self.link().set(CameraState::Offline);
         }
         Ok(None)
@@ -319,11 +349,9 @@ mod tests {
     }
 
     #[test]
-    fn udp_is_asked_of_ffmpeg_in_the_address() {
-        let udp = |url: &str| CameraConfig { transport: Transport::Udp, ..camera(url) }.address().expect("an address").expose().to_string();
-        assert_eq!(udp("rtsp://h/x"), "rtsp://h/x?udp");
-        assert_eq!(udp("rtsp://h/x?channel=1"), "rtsp://h/x?channel=1&udp");
-        assert_eq!(udp("http://h/x.mjpg"), "http://h/x.mjpg");
+    fn ffmpeg_is_told_the_transport() {
+        assert!(Transport::Tcp.ffmpeg_options().starts_with("rtsp_transport;tcp|"));
+        assert!(Transport::Udp.ffmpeg_options().starts_with("rtsp_transport;udp+tcp|"));
     }
 
     #[test]
