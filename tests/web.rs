@@ -83,6 +83,7 @@ fn page_pictures_health_and_metrics() {
     for cause in ["decode_late", "detector_busy", "sink_slow", "target_fps"] {
         has(&format!("twintrack_frames_dropped_total{{camera=\"c1\",cause=\"{cause}\"}}"));
     }
+    assert!(has("twintrack_queue_frames{queue=\"detector\"}") <= 2.0 && has("twintrack_queue_frames{queue=\"sinks\"}") < 10.0);
     for stage in ["scale", "detect", "embed", "track"] {
         assert!(has(&format!("twintrack_stage_seconds_count{{stage=\"{stage}\"}}")) > 3.0);
     }

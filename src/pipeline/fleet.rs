@@ -303,6 +303,7 @@ fn batches(batcher: Arc<Batcher>, cameras: Cameras, metrics: FleetMetrics) -> (m
         while let Some(batch) = batcher.next() {
             if !batch.frames.is_empty() {
                 metrics.batch(batch.frames.len());
+                metrics.queue("detector", batcher.waiting());
             }
             if tx.blocking_send(Parcel::of(batch, &cameras)).is_err() {
                 break;
@@ -358,6 +359,7 @@ impl Followers {
         told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
         let sent =
             if member.config.is_live() { self.out.try_send(told) } else { self.out.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
+        self.metrics.queue("sinks", self.out.max_capacity() - self.out.capacity());
         match sent {
             Ok(()) => {
                 counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
@@ -22,6 +23,13 @@ pub struct OfCamera {
     pub camera: String,
 }
 
+/// A queue.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Queue {
+    /// Its name.
+    pub queue: &'static str,
+}
+
 type Made<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The measurements. Clones share them.
@@ -30,6 +38,7 @@ pub struct FleetMetrics {
     stages: Made<Stage>,
     latency: Made<OfCamera>,
     batch: Arc<Histogram>,
+    queues: Family<Queue, Gauge>,
 }
 
 /// 1 ms to 8 s.
@@ -43,6 +52,7 @@ impl Default for FleetMetrics {
             stages: Family::new_with_constructor(durations),
             latency: Family::new_with_constructor(durations),
             batch: Arc::new(Histogram::new((0..8).map(|i| f64::from(1u32 << i)))),
+            queues: Family::default(),
         }
     }
 }
@@ -52,6 +62,7 @@ impl FleetMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register_with_unit("stage", "Time of a batch in a stage", Unit::Seconds, self.stages.clone());
         registry.register_with_unit("latency", "Time from a frame's decoding to its event", Unit::Seconds, self.latency.clone());
+        registry.register("queue_frames", "Frames that wait: for the detector, for the sinks", self.queues.clone());
         registry.register("batch_frames", "Frames that went to the detector at once", (*self.batch).clone());
     }
 
@@ -68,6 +79,11 @@ impl FleetMetrics {
     /// So many frames went to the detector at once.
     pub fn batch(&self, frames: usize) {
         self.batch.observe(frames as f64);
+    }
+
+    /// So many frames wait.
+    pub fn queue(&self, queue: &'static str, frames: usize) {
+        self.queues.get_or_create(&Queue { queue }).set(frames as i64);
     }
 
     /// A camera has left the fleet.
