@@ -77,7 +77,7 @@ pub struct Member {
     /// Its short name.
     pub name: Arc<str>,
     /// How it is read.
-    pub config: CameraConfig,
+    pub config: Arc<CameraConfig>,
     /// What has become of its frames.
     pub counts: Arc<CameraCounts>,
     /// To the source that reads it at present.
@@ -87,7 +87,7 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, config: CameraConfig) -> Self {
-        Member { name: name.into(), config, counts: Arc::default(), link: Link::default(), place: Place::default() }
+        Member { name: name.into(), config: Arc::new(config), counts: Arc::default(), link: Link::default(), place: Place::default() }
     }
 
     /// The same camera with another reader to come.
@@ -96,7 +96,7 @@ impl Member {
         self.counts.earlier.iter().zip(old).for_each(|(sum, n)| {
             sum.fetch_add(n, Ordering::Relaxed);
         });
-        Member { config, link: Link::default(), ..self.clone() }
+        Member { config: Arc::new(config), link: Link::default(), ..self.clone() }
     }
 
     /// Its state.

@@ -7,7 +7,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array4, Axis};
-use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -35,8 +34,7 @@ use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{Chronicle, EndedEvent, RunId};
 
 /// Which cameras, and how they share the networks.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct FleetConfig {
     /// At most this many frames go to the detector at once.
     pub batch: usize,

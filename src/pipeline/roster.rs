@@ -67,7 +67,7 @@ impl Roster {
         }
         for (name, config) in wanted {
             match self.entries.get_mut(&name) {
-                Some(entry) if entry.member.config == config => {}
+                Some(entry) if *entry.member.config == config => {}
                 Some(entry) if entry.reader.is_some() => {
                     tracing::info!(camera = %name, "the camera is read by its new settings");
                     self.batcher.set_weight(entry.lane, config.weight);
@@ -130,7 +130,7 @@ impl Roster {
             if config.has_address() && link.silent() > Duration::from_secs_f64(config.hang_timeout) {
                 tracing::error!(camera = %name, seconds = link.silent().as_secs(), "its decoder hangs; another is begun");
                 counts.hung.fetch_add(1, Ordering::Relaxed);
-                let config = config.clone();
+                let config = CameraConfig::clone(config);
                 renew(entry, config, &self.batcher, &self.cameras, &self.open);
             }
         }

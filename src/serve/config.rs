@@ -65,9 +65,8 @@ impl Default for ServeConfig {
 const SHORTEST_TOKEN: usize = 16;
 
 impl ServeConfig {
+    /// What is not the fleet's to check.
     fn validate(&self) -> Result<(), OutOfRange> {
-        within("serve.batch", self.batch, 1, 256)?;
-        within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
         within("serve.output_keep", f64::from(self.output_keep), 0.0, 100_000.0)?;
         within("serve.stop_within", self.stop_within, 0.0, 600.0)
     }

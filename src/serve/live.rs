@@ -102,7 +102,6 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
 }
 
 fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
-    use tokio_stream::StreamExt as _;
     let (listener, first) = hub.listen();
     let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
     tokio::spawn(async move {
@@ -138,5 +137,5 @@ fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
             }
         }
     });
-    Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx).fuse()).keep_alive(KeepAlive::new().interval(PING))
+    Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx)).keep_alive(KeepAlive::new().interval(PING))
 }
