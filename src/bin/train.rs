@@ -18,6 +18,7 @@ use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
 use twintrack::train::dataset::{Crop, Dataset, TrainError};
 use twintrack::train::export::{About, export};
+use twintrack::train::kernels::backend::Kernels;
 use twintrack::train::learner::{self, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, retrieval};
@@ -212,7 +213,13 @@ fn run(args: &RunArgs) -> Result<String> {
 }
 
 /// Trains, calibrates and exports on one kind of device.
-fn train_on<B: AutodiffBackend>(args: &RunArgs, config: &TrainConfig, train: Vec<Dataset>, held: &[Dataset], training_data: String) -> Result<String> {
+fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+    args: &RunArgs,
+    config: &TrainConfig,
+    train: Vec<Dataset>,
+    held: &[Dataset],
+    training_data: String,
+) -> Result<String> {
     let device = Default::default();
     let trained = learner::train::<B>(config, train, held, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
     let mut pairs = Pairs::default();

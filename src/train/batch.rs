@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 
 use fastrand::Rng;
-use ndarray::{Array3, Array4, ArrayViewMut3, Axis};
+use ndarray::{Array2, Array3, Array4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::infer::tensor::{self, PixelFormat};
+use crate::train::colour;
 use crate::train::dataset::{Crop, Dataset, TrainError};
 use crate::train::loss::Relations;
 
@@ -41,6 +42,8 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// RGB in [0, 1], [n, 3, height, width].
     pub crops: Array4<f32>,
+    /// Their colour layouts, [n, 432].
+    pub colours: Array2<f32>,
     /// Who is who.
     pub relations: Relations,
     /// Class of each picture for classification: its identity, counted over the data sets in which all identities are
@@ -111,7 +114,8 @@ impl Sampler {
         let different = pair(&|i, j| chosen[i].0 != chosen[j].0 || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1));
         let offsets = self.class_offsets();
         let classes = chosen.iter().map(|(set, identity, _)| offsets[*set].map(|o| o + identity)).collect();
-        Batch { crops, relations: Relations { count: n, same, different }, classes }
+        let colours = colour::layouts(&crops);
+        Batch { crops, colours, relations: Relations { count: n, same, different }, classes }
     }
 
     /// Where the classes of each data set begin; `None` where two identities may be one person.

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
 use crate::train::batch::AugmentConfig;
@@ -23,6 +24,25 @@ pub enum LossKind {
     Contrastive,
 }
 
+/// In what the network that looks at texture computes while training. Weights, sums and everything else stay in float32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainPrecision {
+    /// 32 bits.
+    Float32,
+    /// 16 bits with the range of 32 (mixed precision, Micikevicius et al. 2018), which needs no scaling of the loss.
+    Bfloat16,
+}
+
+impl From<TrainPrecision> for FloatDType {
+    fn from(p: TrainPrecision) -> Self {
+        match p {
+            TrainPrecision::Float32 => FloatDType::F32,
+            TrainPrecision::Bfloat16 => FloatDType::BF16,
+        }
+    }
+}
+
 /// How to train.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -34,6 +54,8 @@ pub struct TrainConfig {
     /// Start `mobile` from the weights of this ONNX file (MobileNetV2 trained on ImageNet, normalisation folded).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
+    /// float32, or bfloat16 for mixed precision, which is faster on a GPU and slower on a CPU.
+    pub precision: TrainPrecision,
     /// Length of an embedding, 16 to 432. Longer tells more people apart and costs the tracker more.
     pub dimension: usize,
     /// How many batches.
@@ -81,6 +103,7 @@ impl Default for TrainConfig {
             network: Network::Tiny,
             height: 128,
             start_from: None,
+            precision: TrainPrecision::Float32,
             dimension: 128,
             steps: 3000,
             people: 16,

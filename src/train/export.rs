@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::Path;
 
-use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
 use ndarray::Array4;
 
 use crate::infer::{Device, Model, Runtime, SessionOptions};
 use crate::track::similarity::Calibration;
 use crate::train::dataset::TrainError;
+use crate::train::kernels::backend::Kernels;
+use crate::train::learner::embed_batch;
 use crate::train::network::Tower;
 use crate::train::onnx::Graph;
 
@@ -34,7 +34,7 @@ pub struct About {
 /// # Errors
 /// When the two differ by more than [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be written. Nothing is
 /// written then.
-pub fn export<B: Backend>(tower: &Tower<B>, about: &About, path: &Path, device: &B::Device) -> Result<f32, TrainError> {
+pub fn export<B: Kernels>(tower: &Tower<B>, about: &About, path: &Path, device: &B::Device) -> Result<f32, TrainError> {
     let mut graph = Graph::default();
     let (height, width) = tower.size();
     tower.export(&mut graph);
@@ -72,7 +72,7 @@ pub fn export<B: Backend>(tower: &Tower<B>, about: &About, path: &Path, device: 
 }
 
 /// Greatest absolute difference between the tower and the file on batches of 1 and 5 random pictures.
-fn compare<B: Backend>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Result<f32, TrainError> {
+fn compare<B: Kernels>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Result<f32, TrainError> {
     let mut model = Model::open(&Runtime::load()?, file, SessionOptions { device: Device::Cpu, threads: 1 })?;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut worst = 0.0f32;
@@ -80,8 +80,7 @@ fn compare<B: Backend>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Res
     for n in [1, 5] {
         let batch = Array4::from_shape_simple_fn((n, 3, height, width), || rng.f32());
         let outputs = model.run(batch.view())?;
-        let ours = tower.forward(Tensor::from_data(TensorData::new(batch.into_raw_vec_and_offset().0, [n, 3, height, width]), device));
-        let ours = ours.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+        let ours = embed_batch(tower, batch, device);
         let theirs = &outputs.first().ok_or(TrainError::Export(f32::NAN))?.values;
         let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());
         // A NaN must not pass for a small difference.

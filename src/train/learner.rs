@@ -14,11 +14,13 @@ use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::train::batch::{Batch, Sampler, write_plain};
+use crate::train::colour;
 use crate::train::config::{LossKind, TrainConfig};
 use crate::train::curves::{Curve, Point};
 use crate::train::dataset::{Crop, Dataset, TrainError};
+use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::loss;
-use crate::train::network::{Tower, colour_layout};
+use crate::train::network::Tower;
 use crate::train::retrieval::{self, Label};
 
 /// Where training stands, beside the weights.
@@ -41,7 +43,7 @@ struct Learner<B: Backend> {
     classifier: Option<Linear<B>>,
 }
 
-impl<B: AutodiffBackend> Learner<B> {
+impl<B: AutodiffBackend + Kernels> Learner<B> {
     fn new(config: &TrainConfig, colours: &Array2<f32>, classes: usize, device: &B::Device) -> Self {
         let tower = Tower::new(config.network, config.height, config.dimension, colours, device);
         let classifier = (config.classification > 0.0 && classes > 0).then(|| LinearConfig::new(config.dimension, classes).with_bias(false).init(device));
@@ -50,8 +52,8 @@ impl<B: AutodiffBackend> Learner<B> {
 
     /// The loss of a batch [1], and how many of its hardest triplets are active [1].
     fn loss(&self, batch: Batch, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
-        let Batch { crops, relations, classes } = batch;
-        let x = self.tower.forward(tensor(crops, device));
+        let Batch { crops, colours, relations, classes } = batch;
+        let x = self.tower.forward(cast(tensor(crops, device), config.precision.into()), matrix(colours, device));
         let hardest = |x| loss::batch_hard(config.metric, x, &relations, config.margin);
         let kind = if config.loss == LossKind::BatchHard && step < config.easy_steps { LossKind::BatchAll } else { config.loss };
         let mut rng = fastrand::Rng::with_seed(config.seed ^ (step as u64) << 20);
@@ -89,24 +91,37 @@ pub struct Trained<B: AutodiffBackend> {
     pub speed: f64,
 }
 
-/// Embeds crops, 64 at a time: [n, d].
-pub fn embed<B: Backend>(tower: &Tower<B>, crops: &[&Crop], device: &B::Device) -> Array2<f32> {
-    map_crops(crops, tower.size(), |t| tower.forward(t), device)
+/// Crops as the tracker would see them, 64 at a time.
+fn plain(crops: &[&Crop], (height, width): (usize, usize)) -> impl Iterator<Item = Array4<f32>> {
+    crops.chunks(64).map(move |part| {
+        let mut batch = Array4::zeros((part.len(), 3, height, width));
+        batch.axis_iter_mut(Axis(0)).zip(part).for_each(|(out, c)| write_plain(c, out));
+        batch
+    })
 }
 
-fn map_crops<B: Backend>(crops: &[&Crop], (height, width): (usize, usize), f: impl Fn(Tensor<B, 4>) -> Tensor<B, 2>, device: &B::Device) -> Array2<f32> {
-    let parts: Vec<Array2<f32>> = crops
-        .chunks(64)
-        .map(|part| {
-            let mut batch = Array4::zeros((part.len(), 3, height, width));
-            batch.axis_iter_mut(Axis(0)).zip(part).for_each(|(out, c)| write_plain(c, out));
-            let out = f(tensor(batch, device));
-            let [n, d] = out.dims();
-            let values = out.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
-            Array2::from_shape_vec((n, d), values).expect("n rows of d")
-        })
-        .collect();
+/// One below another.
+fn stacked(parts: impl Iterator<Item = Array2<f32>>) -> Array2<f32> {
+    let parts: Vec<_> = parts.collect();
     ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>()).unwrap_or_default()
+}
+
+/// Embeds crops [n, 3, h, w]: [n, d].
+pub fn embed_batch<B: Kernels>(tower: &Tower<B>, batch: Array4<f32>, device: &B::Device) -> Array2<f32> {
+    let colours = matrix(colour::layouts(&batch), device);
+    let out = tower.forward(tensor(batch, device), colours);
+    let dims = out.dims();
+    Array2::from_shape_vec(dims, out.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")).expect("n rows of d")
+}
+
+/// Embeds crops: [n, d].
+pub fn embed<B: Kernels>(tower: &Tower<B>, crops: &[&Crop], device: &B::Device) -> Array2<f32> {
+    stacked(plain(crops, tower.size()).map(|batch| embed_batch(tower, batch, device)))
+}
+
+fn matrix<B: Backend>(rows: Array2<f32>, device: &B::Device) -> Tensor<B, 2> {
+    let (n, d) = rows.dim();
+    Tensor::from_data(TensorData::new(rows.into_raw_vec_and_offset().0, [n, d]), device)
 }
 
 fn tensor<B: Backend>(batch: Array4<f32>, device: &B::Device) -> Tensor<B, 4> {
@@ -142,7 +157,7 @@ pub fn split(sets: Vec<Dataset>, config: &TrainConfig) -> (Vec<Dataset>, Vec<Dat
 }
 
 /// mAP over the sets held out, on average; `None` when there is none with a match.
-fn validate<B: Backend>(tower: &Tower<B>, held: &[Dataset], device: &B::Device) -> Option<f64> {
+fn validate<B: Kernels>(tower: &Tower<B>, held: &[Dataset], device: &B::Device) -> Option<f64> {
     let maps: Vec<f64> = held
         .iter()
         .filter_map(|set| {
@@ -159,7 +174,7 @@ type Files = NamedMpkFileRecorder<FullPrecisionSettings>;
 ///
 /// # Errors
 /// When the settings or data do not suffice, the loss stops being a number, or a file cannot be written.
-pub fn train<B: AutodiffBackend>(
+pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     config: &TrainConfig,
     train: Vec<Dataset>,
     held: &[Dataset],
@@ -172,7 +187,7 @@ pub fn train<B: AutodiffBackend>(
     fs::create_dir_all(dir).map_err(|e| TrainError::Write { path: dir.into(), reason: e.to_string() })?;
     B::seed(device, config.seed);
     let sampler = Sampler::new(train, (config.people, config.views), config.size(), config.augment.clone(), config.seed)?;
-    let start = map_crops::<B::InnerBackend>(&sampler.plain(2000), config.size(), colour_layout, device);
+    let start = stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch)));
     let mut learner = Learner::<B>::new(config, &start, sampler.classes(), device);
     let mut optimizer = AdamWConfig::new().with_weight_decay(config.weight_decay).init::<B, Learner<B>>();
     let mut state = State { config: config.clone(), step: 0, best: 0.0, stale: 0, points: Vec::new() };
@@ -286,6 +301,9 @@ fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError> {
 mod tests {
     use super::*;
 
+    /// Held by who draws from burn's random numbers, of which there is one sequence for all tests.
+    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
     #[test]
     fn a_loss_that_is_no_number_names_the_checkpoint_and_the_likely_cause() {
         type B = burn::backend::Flex;
@@ -302,6 +320,7 @@ mod tests {
     fn going_on_from_a_checkpoint_is_exact() {
         use crate::train::synthetic;
         use burn::backend::{Autodiff, Flex};
+        let _alone = ALONE.lock().expect("no test failed while it drew");
         let dirs = ["whole", "parts"].map(|n| std::env::temp_dir().join(format!("twintrack-train-{}-{n}", std::process::id())));
         let config =
             TrainConfig { dimension: 16, steps: 4, people: 2, views: 2, validate_every: 2, warmup: 100, classification: 0.5, ..TrainConfig::default() };
@@ -319,6 +338,52 @@ mod tests {
         assert!(worst < 1e-5, "the embeddings differ by {worst}");
         for dir in dirs {
             std::fs::remove_dir_all(dir).expect("our own folder");
+        }
+    }
+
+    /// Half of the bits give nearly the same embeddings on every network, and learn as much.
+    #[test]
+    fn mixed_precision_learns_as_float32_does() {
+        use crate::train::body::Network;
+        use crate::train::config::TrainPrecision;
+        use crate::train::synthetic;
+        use burn::backend::{Autodiff, Flex};
+        type B = Autodiff<Flex>;
+        let _alone = ALONE.lock().expect("no test failed while it drew");
+        let device = Default::default();
+        B::seed(&device, 1);
+        let sampler = Sampler::new(vec![synthetic::dataset(8, 3, 1).expect("people")], (8, 3), (128, 64), Default::default(), 1).expect("enough");
+        let start = stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
+        let precisions = [TrainPrecision::Float32, TrainPrecision::Bfloat16];
+        for network in [Network::Tiny, Network::Mobile, Network::Omni] {
+            let config = |precision| TrainConfig { network, precision, dimension: 16, loss: LossKind::Contrastive, margin: 1.0, ..TrainConfig::default() };
+            let mut learner = Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, &device);
+            // The texture starts at zero; here it shall count from the first step on.
+            learner.tower.excite(&device);
+            let batch = sampler.batch(0);
+            let [full, half] = precisions.map(|p| {
+                let x = learner.tower.forward(cast(tensor(batch.crops.clone(), &device), p.into()), matrix(batch.colours.clone(), &device));
+                x.into_data().to_vec::<f32>().expect("embeddings are float32")
+            });
+            let alike = full.chunks(16).zip(half.chunks(16)).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()).sum::<f32>() / 24.0;
+            // Each normalisation of an untaught network enlarges what little tells its pictures apart, and the rounding with
+            // it; the fifty of `mobile` leave 0.85.
+            assert!(alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half, "{network:?}: {alike}");
+            if network == Network::Tiny {
+                let learnt = precisions.map(|p| {
+                    let (mut learner, mut optimizer) = (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
+                    let losses: Vec<f64> = (0..12)
+                        .map(|_| {
+                            let (value, _) = learner.loss(batch.clone(), &config(p), 0, &device);
+                            let loss = finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
+                            learner = optimizer.step(1e-3, learner.clone(), GradientsParams::from_grads(value.backward(), &learner));
+                            loss
+                        })
+                        .collect();
+                    losses[11] / losses[0]
+                });
+                assert!(learnt.iter().all(|l| *l < 0.5) && (learnt[0] - learnt[1]).abs() < 0.1, "{learnt:?}");
+            }
         }
     }
 }

@@ -101,12 +101,16 @@ pub fn random_triplet<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, rela
 pub fn batch_all<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> Tensor<B, 1> {
     let (device, n) = (embeddings.device(), relations.count);
     let d = metric.between_all(embeddings);
-    let terms = d.clone().unsqueeze_dim::<3>(2) - d.unsqueeze_dim::<3>(1) + margin;
-    let valid: Vec<f32> = (0..n * n * n)
-        .map(|k| (k / n / n, k / n % n, k % n))
-        .map(|(a, p, q)| f32::from(u8::from(relations.same[a * n + p] && relations.different[a * n + q])))
-        .collect();
-    let terms = activation::relu(terms) * Tensor::from_data(TensorData::new(valid, [n, n, n]), &device);
+    // A row for each pair of one person: its distance against those from the anchor to everybody.
+    let pairs: Vec<usize> = (0..n * n).filter(|&k| relations.same[k]).collect();
+    let rows = |of: &dyn Fn(usize) -> usize| {
+        let values: Vec<i64> = pairs.iter().map(|&k| of(k) as i64).collect();
+        Tensor::<B, 1, Int>::from_data(TensorData::new(values, [pairs.len()]), &device)
+    };
+    let to_positive = d.clone().reshape([n * n]).select(0, rows(&|k| k)).reshape([pairs.len(), 1]);
+    let to_all = d.select(0, rows(&|k| k / n));
+    let valid: Vec<f32> = pairs.iter().flat_map(|k| &relations.different[k / n * n..][..n]).map(|&d| f32::from(u8::from(d))).collect();
+    let terms = activation::relu(to_positive - to_all + margin) * Tensor::from_data(TensorData::new(valid, [pairs.len(), n]), &device);
     let active = terms.clone().detach().greater_elem(0.0).float().sum().clamp_min(1.0);
     terms.sum() / active
 }

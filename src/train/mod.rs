@@ -1,6 +1,6 @@
 //! Training the Siamese network (`twintrack-train`, feature `train`).
 //!
-//! Reading order: [`network`] (the tower), [`loss`], [`learner`] (the loop), [`batch`] (what it sees), [`dataset`] with
+//! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`], [`learner`] (the loop), [`batch`] (what it sees), [`dataset`] with
 //! [`readers`], [`synthetic`] and [`from_video`] (where that comes from), [`retrieval`] (how good it is), [`calibrate`],
 //! [`export`] over [`onnx`].
 
@@ -8,12 +8,14 @@ pub mod association;
 pub mod batch;
 pub mod body;
 pub mod calibrate;
+pub mod colour;
 pub mod config;
 pub mod convert;
 pub mod curves;
 pub mod dataset;
 pub mod export;
 pub mod from_video;
+pub mod kernels;
 pub mod learner;
 pub mod loss;
 pub mod network;

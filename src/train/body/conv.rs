@@ -4,31 +4,14 @@ use burn::module::{Module, Param};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData, activation};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
+use crate::train::kernels::backend::{Kernels, Normalised, cast};
+pub use crate::train::kernels::normalisation::After;
+pub use crate::train::kernels::shape::Shape;
 use crate::train::onnx::{Attribute, Graph};
 
-/// What follows the normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// Nothing.
-    Linear,
-    /// max(x, 0).
-    Relu,
-    /// min(max(x, 0), 6).
-    Relu6,
-}
-
 impl After {
-    /// Applies it.
-    pub fn apply<B: Backend>(self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        match self {
-            After::Linear => x,
-            After::Relu => activation::relu(x),
-            After::Relu6 => x.clamp(0.0, 6.0),
-        }
-    }
-
     /// Writes it; returns its output.
     pub fn export(self, g: &mut Graph, input: &str, name: &str) -> String {
         match self {
@@ -43,36 +26,6 @@ impl After {
     }
 }
 
-/// The shape of a convolution.
-#[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    /// Channels in and out.
-    pub channels: (usize, usize),
-    /// Side of the kernel.
-    pub kernel: usize,
-    /// Stride.
-    pub stride: usize,
-    /// Groups; as many as channels is depthwise.
-    pub groups: usize,
-}
-
-impl Shape {
-    /// 3x3 over all channels.
-    pub fn full(from: usize, to: usize, stride: usize) -> Self {
-        Shape { channels: (from, to), kernel: 3, stride, groups: 1 }
-    }
-
-    /// 1x1.
-    pub fn point(from: usize, to: usize) -> Self {
-        Shape { channels: (from, to), kernel: 1, stride: 1, groups: 1 }
-    }
-
-    /// 3x3, each channel by itself.
-    pub fn depthwise(channels: usize, stride: usize) -> Self {
-        Shape { channels: (channels, channels), kernel: 3, stride, groups: channels }
-    }
-}
-
 /// Convolution without bias, batch normalisation.
 #[derive(Module, Debug)]
 pub struct ConvNorm<B: Backend> {
@@ -83,18 +36,41 @@ pub struct ConvNorm<B: Backend> {
 impl<B: Backend> ConvNorm<B> {
     /// New, with random weights.
     pub fn new(shape: Shape, device: &B::Device) -> Self {
-        let pad = shape.kernel / 2;
+        let pad = shape.padding();
         let conv = Conv2dConfig::new([shape.channels.0, shape.channels.1], [shape.kernel; 2])
             .with_stride([shape.stride; 2])
-            .with_groups(shape.groups)
+            .with_groups(shape.groups())
             .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
             .with_bias(false);
         ConvNorm { conv: conv.init(device), norm: BatchNormConfig::new(shape.channels.1).init(device) }
     }
 
-    /// Applies both.
-    pub fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.norm.forward(self.conv.forward(x))
+    fn shape(&self) -> Shape {
+        let (conv, [to, by_group, kernel, _]) = (&self.conv, self.weight_shape());
+        Shape { channels: (by_group * conv.groups, to), kernel, stride: conv.stride[0], depthwise: conv.groups > 1 }
+    }
+
+    /// Applies both, and what follows. While training it normalises by the batch and remembers a running average of its
+    /// moments, by which it normalises later. It convolves in the precision of the maps; weights and moments stay in float32
+    /// (mixed precision, Micikevicius et al. 2018).
+    pub fn forward(&self, x: Tensor<B, 4>, after: After) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
+        let (norm, device) = (&self.norm, x.device());
+        let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+        let precision = FloatDType::from(x.dtype());
+        let maps = cast(B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()), FloatDType::F32);
+        if !B::ad_enabled(&device) {
+            let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
+            let offset = beta - norm.running_mean.value() * factor.clone();
+            return cast(B::scale(maps, factor, offset, after), precision);
+        }
+        let Normalised { maps, moments: [mean, variance] } = B::normalise(maps, gamma, beta, norm.epsilon as f32, after);
+        for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
+            running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
+        }
+        cast(maps, precision)
     }
 
     /// The shape of the weights: out, in by group, height, width.

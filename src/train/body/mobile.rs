@@ -5,10 +5,11 @@ use std::path::Path;
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::train::body::conv::{After, ConvNorm, Shape};
 use crate::train::dataset::TrainError;
+use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::{self, Graph};
 
 /// Channels of its maps.
@@ -82,13 +83,17 @@ impl<B: Backend> Mobile<B> {
     }
 
     /// Crops to maps.
-    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
         let device = crops.device();
-        let channels = |v: [f32; 3]| Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device);
-        let x = After::Relu6.apply(self.first.forward((crops - channels(MEAN)) / channels(STD)));
+        let precision = FloatDType::from(crops.dtype());
+        let channels = |v: [f32; 3]| cast(Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device), precision);
+        let x = self.first.forward((crops - channels(MEAN)) / channels(STD), After::Relu6);
         self.blocks.iter().fold(x, |x, b| {
-            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| After::Relu6.apply(w.forward(x.clone())));
-            let y = b.narrow.forward(After::Relu6.apply(b.around.forward(wide)));
+            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| w.forward(x.clone(), After::Relu6));
+            let y = b.narrow.forward(b.around.forward(wide, After::Relu6), After::Linear);
             if b.adds { x + y } else { y }
         })
     }

@@ -5,9 +5,10 @@ use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
-use burn::tensor::{Tensor, activation};
+use burn::tensor::{FloatDType, Tensor, activation};
 
 use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::network::export_linear;
 use crate::train::onnx::{Attribute, Graph};
 
@@ -75,13 +76,16 @@ impl<B: Backend> OmniBlock<B> {
         (1..=SCALES).map(|s| &self.streams[s * (s - 1) / 2..s * (s + 1) / 2])
     }
 
-    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let entered = After::Relu.apply(self.enter.forward(x.clone()));
-        let seen = |stream: &[Light<B>]| stream.iter().fold(entered.clone(), |y, l| After::Relu.apply(l.around.forward(l.point.forward(y))));
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
+        let entered = self.enter.forward(x.clone(), After::Relu);
+        let seen = |stream: &[Light<B>]| stream.iter().fold(entered.clone(), |y, l| l.around.forward(l.point.forward(y, After::Linear), After::Relu));
         let weighed = self.streams().map(seen).map(|y| self.gate.forward(y));
         let sum = weighed.reduce(|a, b| a + b).unwrap_or_else(|| entered.clone());
-        let kept = self.around.as_ref().map_or_else(|| x.clone(), |c| c.forward(x.clone()));
-        activation::relu(self.leave.forward(sum) + kept)
+        let kept = self.around.as_ref().map_or_else(|| x.clone(), |c| c.forward(x.clone(), After::Linear));
+        activation::relu(self.leave.forward(sum, After::Linear) + kept)
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
@@ -111,8 +115,9 @@ impl<B: Backend> Gate<B> {
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
         let [n, c, h, w] = x.dims();
         let mean = x.clone().reshape([n, c, h * w]).mean_dim(2).reshape([n, c]);
-        let gate = activation::sigmoid(self.widen.forward(activation::relu(self.narrow.forward(mean))));
-        x * gate.reshape([n, c, 1, 1])
+        let precision = FloatDType::from(x.dtype());
+        let gate = activation::sigmoid(self.widen.forward(activation::relu(self.narrow.forward(cast(mean, FloatDType::F32)))));
+        x * cast(gate, precision).reshape([n, c, 1, 1])
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
@@ -144,12 +149,15 @@ impl<B: Backend> Omni<B> {
     }
 
     /// Crops to maps.
-    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
-        let mut x = self.pool.forward(After::Relu.apply(self.first.forward(crops)));
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
+        let mut x = self.pool.forward(self.first.forward(crops, After::Relu));
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
             if let Some(between) = self.between.get(i / BLOCKS).filter(|_| i % BLOCKS == BLOCKS - 1) {
-                x = burn::tensor::module::avg_pool2d(After::Relu.apply(between.forward(x)), [2, 2], [2, 2], [0, 0], false, false);
+                x = burn::tensor::module::avg_pool2d(between.forward(x, After::Relu), [2, 2], [2, 2], [0, 0], false, false);
             }
         }
         x

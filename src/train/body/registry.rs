@@ -6,6 +6,7 @@ use burn::tensor::backend::Backend;
 use serde::{Deserialize, Serialize};
 
 use crate::train::body::{mobile, omni, tiny};
+use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
 /// Crops are divided by so much.
@@ -65,7 +66,10 @@ impl<B: Backend> Body<B> {
     }
 
     /// Crops to maps.
-    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
         match self {
             Body::Tiny(b) => b.forward(crops),
             Body::Mobile(b) => b.forward(crops),

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
 use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
 /// Channels of its maps.
@@ -24,8 +25,11 @@ impl<B: Backend> Tiny<B> {
     }
 
     /// Crops to maps.
-    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.blocks.iter().fold(crops, |x, b| After::Relu.apply(b.forward(x)))
+    pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
+        self.blocks.iter().fold(crops, |x, b| b.forward(x, After::Relu))
     }
 
     /// Writes it; returns its output.

@@ -1,0 +1,130 @@
+//! What the networks call: by burn's operations on any backend, by the loops of this folder on the CPU.
+
+use burn::backend::Flex;
+use burn::tensor::backend::Backend;
+use burn::tensor::ops::{ConvOptions, FloatTensor};
+use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
+
+use crate::train::kernels::normalisation::{self, After, Moments};
+use crate::train::kernels::shape::{Shape, Sized as OnPictures};
+use crate::train::kernels::{convolution, depthwise};
+
+/// A normalised batch, and the mean and the variance [channels] it had.
+#[derive(Debug)]
+pub struct Normalised<B: Backend> {
+    /// The batch [n, channels, height, width].
+    pub maps: Tensor<B, 4>,
+    /// Mean, variance; not on the tape.
+    pub moments: [Tensor<B, 1>; 2],
+}
+
+/// A backend on which the networks can be trained.
+pub trait Kernels: Backend {
+    /// Convolution without bias: [n, from, h, w] and weights [to, from by group, k, k].
+    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
+        composed_convolve(x, weight, shape)
+    }
+
+    /// Normalisation by the moments of the batch, times `gamma` plus `beta` [channels], and `after`.
+    fn normalise(x: Tensor<Self, 4>, gamma: Tensor<Self, 1>, beta: Tensor<Self, 1>, epsilon: f32, after: After) -> Normalised<Self> {
+        composed_normalise(x, gamma, beta, epsilon, after)
+    }
+
+    /// Each channel times `factor` plus `offset` [channels], and `after`.
+    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+        composed_scale(x, factor, offset, after)
+    }
+}
+
+pub(super) fn composed_convolve<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, shape: Shape) -> Tensor<B, 4> {
+    let pad = shape.padding();
+    module::conv2d(x, weight, None, ConvOptions::new([shape.stride; 2], [pad; 2], [1; 2], shape.groups()))
+}
+
+pub(super) fn composed_normalise<B: Backend>(x: Tensor<B, 4>, gamma: Tensor<B, 1>, beta: Tensor<B, 1>, epsilon: f32, after: After) -> Normalised<B> {
+    let [n, c, h, w] = x.dims();
+    let mean_of = |x: Tensor<B, 4>| x.swap_dims(0, 1).reshape([c, n * h * w]).mean_dim(1).reshape([1, c, 1, 1]);
+    let mean = mean_of(x.clone());
+    let variance = mean_of((x.clone() - mean.clone()).square());
+    let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
+    let unit = (x - mean) / (variance + epsilon).sqrt();
+    Normalised { maps: composed_scale(unit, gamma, beta, after), moments }
+}
+
+pub(super) fn composed_scale<B: Backend>(x: Tensor<B, 4>, factor: Tensor<B, 1>, offset: Tensor<B, 1>, after: After) -> Tensor<B, 4> {
+    let shape = [1, x.dims()[1], 1, 1];
+    let y = x * factor.reshape(shape) + offset.reshape(shape);
+    match after {
+        After::Linear => y,
+        After::Relu => activation::relu(y),
+        After::Relu6 => y.clamp(0.0, 6.0),
+    }
+}
+
+/// A tensor in another precision; the same if it is in that one.
+pub fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: FloatDType) -> Tensor<B, D> {
+    if x.dtype() == DType::from(precision) { x } else { x.cast(precision) }
+}
+
+/// The primitive of a tensor of floats.
+pub(super) fn primitive<B: Backend, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
+    x.into_primitive().tensor()
+}
+
+/// A tensor of a primitive.
+pub(super) fn tensor<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
+    Tensor::from_primitive(TensorPrimitive::Float(x))
+}
+
+/// Values in their order, one after another.
+pub(super) fn dense(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
+    x.to_contiguous()
+}
+
+/// A tensor of values.
+pub(super) fn of<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
+    FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
+}
+
+/// The convolution of maps of this shape.
+pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> OnPictures {
+    let [_, _, h, w] = x.shape().dims::<4>();
+    shape.on((h, w))
+}
+
+/// The convolution on the CPU, of dense tensors.
+pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape) -> FloatTensor<Flex> {
+    let (s, n) = (sized(x, shape), x.shape().dims::<4>()[0]);
+    let forward = if shape.depthwise { depthwise::forward } else { convolution::forward };
+    of(forward(x.storage(), weight.storage(), &s), [n, shape.channels.1, s.out.0, s.out.1])
+}
+
+/// The moments of dense maps.
+pub(super) fn moments(x: &FloatTensor<Flex>) -> Moments {
+    let [_, c, h, w] = x.shape().dims::<4>();
+    Moments::of(x.storage(), c, h * w)
+}
+
+#[cfg(feature = "train-cuda")]
+impl Kernels for burn::backend::Cuda {}
+
+#[cfg(feature = "train-cuda")]
+impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels for burn::backend::Autodiff<burn::backend::Cuda, C> {}
+
+impl Kernels for Flex {
+    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return composed_convolve(x, weight, shape);
+        }
+        tensor(convolve(&dense(primitive(x)), &dense(primitive(weight)), shape))
+    }
+
+    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return composed_scale(x, factor, offset, after);
+        }
+        let dims = x.dims();
+        let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
+        tensor(of(normalisation::scale(x.storage(), dims[2] * dims[3], factor.storage(), offset.storage(), after), dims))
+    }
+}

@@ -1,0 +1,188 @@
+//! Convolution over all channels, as a product of matrices: the pixels that a kernel sees become a column ("im2col").
+//!
+//! Maps are [n, channels, height, width], weights [to, from, kernel, kernel]. The pictures of a batch are shared among the
+//! cores in groups that do not depend on how many cores there are, so that sums come out the same on every machine.
+
+use ndarray::linalg::general_mat_mul;
+use ndarray::{ArrayView2, ArrayViewMut2};
+use rayon::prelude::*;
+
+use crate::train::kernels::shape::{Run, Sized};
+
+/// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
+const COLUMNS: usize = 512;
+
+/// The convolution of one batch.
+struct Product {
+    from: usize,
+    to: usize,
+    stride: usize,
+    pixels_in: usize,
+    pixels_out: usize,
+    /// Weights of one output channel.
+    taps: usize,
+    runs: Vec<Run>,
+    /// Pictures of a group.
+    group: usize,
+    /// The columns are the pixels themselves.
+    direct: bool,
+}
+
+impl Product {
+    fn new(s: &Sized, n: usize) -> Self {
+        let (from, to) = s.shape.channels;
+        let group = (COLUMNS / s.pixels_out()).clamp(1, n.max(1));
+        Product {
+            from,
+            to,
+            stride: s.shape.stride,
+            pixels_in: s.pixels_in(),
+            pixels_out: s.pixels_out(),
+            taps: from * s.shape.kernel * s.shape.kernel,
+            runs: s.runs(),
+            group,
+            direct: s.shape.kernel == 1 && s.shape.stride == 1 && group == 1,
+        }
+    }
+
+    /// Runs of channel `c` of a picture that is number `i` of its group: row of the matrix of columns, place in it, run.
+    fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &Run)) {
+        let kernel = self.taps / self.from;
+        for c in 0..self.from {
+            self.runs.iter().for_each(|r| f((c * kernel + r.tap) * width + i * self.pixels_out + r.to, c * self.pixels_in + r.from, r));
+        }
+    }
+
+    /// The columns [taps, pictures * pixels] of a group of pictures. What lies outside a picture is left as it is: zero.
+    fn columns(&self, pictures: &[f32], columns: &mut [f32]) {
+        let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
+        for (i, picture) in pictures.chunks_exact(self.from * self.pixels_in).enumerate() {
+            self.rows(i, width, |to, from, r| {
+                let row = &mut columns[to..to + r.count];
+                if self.stride == 1 {
+                    row.copy_from_slice(&picture[from..from + r.count]);
+                } else {
+                    row.iter_mut().zip(picture[from..].iter().step_by(self.stride)).for_each(|(a, b)| *a = *b);
+                }
+            });
+        }
+    }
+
+    /// Adds columns up to the pictures they were taken from.
+    fn gather(&self, columns: &[f32], pictures: &mut [f32]) {
+        let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
+        for (i, picture) in pictures.chunks_exact_mut(self.from * self.pixels_in).enumerate() {
+            self.rows(i, width, |at, to, r| {
+                let row = &columns[at..at + r.count];
+                if self.stride == 1 {
+                    picture[to..to + r.count].iter_mut().zip(row).for_each(|(a, b)| *a += b);
+                } else {
+                    picture[to..].iter_mut().step_by(self.stride).zip(row).for_each(|(a, b)| *a += b);
+                }
+            });
+        }
+    }
+
+    /// Moves maps between [pictures, channels, pixels] and [channels, pictures, pixels].
+    fn swap(&self, rows: usize, columns: usize, from: &[f32], to: &mut [f32]) {
+        for (k, part) in from.chunks_exact(self.pixels_out).enumerate() {
+            let at = (k % columns * rows + k / columns) * self.pixels_out;
+            to[at..at + self.pixels_out].copy_from_slice(part);
+        }
+    }
+}
+
+fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
+    ArrayView2::from_shape((rows, columns), &values[..rows * columns]).expect("as long as it was cut")
+}
+
+fn matrix_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
+    ArrayViewMut2::from_shape((rows, columns), &mut values[..rows * columns]).expect("as long as it was cut")
+}
+
+/// Columns and maps of a group, kept from group to group. A group that is smaller than the others comes last and has
+/// columns of another width, so that it begins with fresh zeros.
+#[derive(Default)]
+struct Scratch {
+    width: usize,
+    columns: Vec<f32>,
+    maps: Vec<f32>,
+}
+
+impl Scratch {
+    fn fit(&mut self, p: &Product, width: usize) {
+        if self.width != width {
+            self.width = width;
+            self.columns = vec![0.0; if p.direct { 0 } else { p.taps * width }];
+            self.maps = vec![0.0; if p.group == 1 { 0 } else { p.to * width }];
+        }
+    }
+}
+
+/// The maps that `weight` makes of `x`.
+pub fn forward(x: &[f32], weight: &[f32], s: &Sized) -> Vec<f32> {
+    let n = x.len() / (s.shape.channels.0 * s.pixels_in());
+    let p = Product::new(s, n);
+    let mut out = vec![0.0; n * p.to * p.pixels_out];
+    let groups = out.par_chunks_mut(p.group * p.to * p.pixels_out).zip(x.par_chunks(p.group * p.from * p.pixels_in));
+    groups.for_each_init(Scratch::default, |scratch, (out, x)| {
+        let pictures = out.len() / (p.to * p.pixels_out);
+        let width = pictures * p.pixels_out;
+        scratch.fit(&p, width);
+        let Scratch { columns, maps, .. } = scratch;
+        if !p.direct {
+            p.columns(x, columns);
+        }
+        let columns = matrix(if p.direct { x } else { columns }, p.taps, width);
+        let target = if p.group == 1 { &mut *out } else { &mut *maps };
+        general_mat_mul(1.0, &matrix(weight, p.to, p.taps), &columns, 0.0, &mut matrix_mut(target, p.to, width));
+        if p.group > 1 {
+            p.swap(p.to, pictures, maps, out);
+        }
+    });
+    out
+}
+
+/// The derivatives by the input (if wanted) and by the weights, from the one by the output.
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Sized, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
+    let n = x.len() / (s.shape.channels.0 * s.pixels_in());
+    let p = Product::new(s, n);
+    let mut by_x = vec![0.0; if wants_x { x.len() } else { 0 }];
+    let (per_in, per_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
+    // Without a derivative by x there is nothing to cut: an empty slice for each group.
+    let targets: Vec<&mut [f32]> = if wants_x { by_x.chunks_mut(per_in).collect() } else { (0..n.div_ceil(p.group)).map(|_| Default::default()).collect() };
+    let groups = targets.into_par_iter().zip(x.par_chunks(per_in)).zip(grad.par_chunks(per_out));
+    let parts: Vec<Vec<f32>> = groups
+        .map_init(Scratch::default, |scratch, ((by_x, x), grad)| {
+            let pictures = grad.len() / (p.to * p.pixels_out);
+            let width = pictures * p.pixels_out;
+            scratch.fit(&p, width);
+            let Scratch { columns, maps, .. } = scratch;
+            if p.group > 1 {
+                p.swap(pictures, p.to, grad, maps);
+            }
+            let grad = matrix(if p.group == 1 { grad } else { maps }, p.to, width);
+            if !p.direct {
+                p.columns(x, columns);
+            }
+            let mut by_weight = vec![0.0; p.to * p.taps];
+            general_mat_mul(1.0, &grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), 0.0, &mut matrix_mut(&mut by_weight, p.to, p.taps));
+            if wants_x {
+                let weight = matrix(weight, p.to, p.taps);
+                if p.direct {
+                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(by_x, p.taps, width));
+                } else {
+                    let mut seen = vec![0.0; p.taps * width];
+                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(&mut seen, p.taps, width));
+                    p.gather(&seen, by_x);
+                }
+            }
+            by_weight
+        })
+        .collect();
+    let by_weight = parts.into_iter().reduce(|mut a, b| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    });
+    (wants_x.then_some(by_x), by_weight.unwrap_or_else(|| vec![0.0; weight.len()]))
+}

@@ -1,0 +1,12 @@
+//! Convolution and batch normalisation for the CPU, with their derivatives, where burn's `flex` backend goes element by
+//! element; other backends keep burn's own.
+//!
+//! Reading order: [`shape`], [`backend`] (what the networks call), [`autodiff`] (how it enters the tape), [`convolution`],
+//! [`depthwise`] and [`normalisation`] (the loops).
+
+pub mod autodiff;
+pub mod backend;
+pub mod convolution;
+pub mod depthwise;
+pub mod normalisation;
+pub mod shape;

@@ -1,0 +1,156 @@
+//! Batch normalisation (Ioffe and Szegedy 2015) and what follows it, in one go: [n, channels, pixels].
+
+use rayon::prelude::*;
+
+/// What follows the normalisation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum After {
+    /// Nothing.
+    Linear,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+}
+
+impl After {
+    fn of(self, v: f32) -> f32 {
+        match self {
+            After::Linear => v,
+            After::Relu => v.max(0.0),
+            After::Relu6 => v.clamp(0.0, 6.0),
+        }
+    }
+
+    /// Its slope, 0 or 1.
+    fn slope(self, v: f32) -> f32 {
+        let passes = match self {
+            After::Linear => true,
+            After::Relu => v > 0.0,
+            After::Relu6 => v > 0.0 && v < 6.0,
+        };
+        f32::from(u8::from(passes))
+    }
+}
+
+/// The sum of `f` over two rows, in sixteen sums side by side: a single one would wait for itself.
+pub(super) fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+    const WIDTH: usize = 16;
+    let mut sums = [0.0f32; WIDTH];
+    let (a, b) = (a.chunks_exact(WIDTH), b.chunks_exact(WIDTH));
+    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| f(*a, *b)).sum();
+    for (a, b) in a.zip(b) {
+        for k in 0..WIDTH {
+            sums[k] += f(a[k], b[k]);
+        }
+    }
+    sums.iter().sum::<f32>() + rest
+}
+
+/// Sums over the planes of each channel.
+fn by_channel<T: Send>(channels: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
+    (0..channels).into_par_iter().map(f).collect()
+}
+
+/// Planes of a channel: [n, channels, pixels].
+fn planes(x: &[f32], channel: usize, channels: usize, pixels: usize) -> impl Iterator<Item = &[f32]> {
+    x.chunks_exact(pixels).skip(channel).step_by(channels)
+}
+
+/// What a batch was normalised by, of each channel.
+#[derive(Debug, Clone)]
+pub struct Moments {
+    /// Mean.
+    pub mean: Vec<f32>,
+    /// Variance (divided by the count, not by one less).
+    pub variance: Vec<f32>,
+}
+
+impl Moments {
+    /// Of the pixels of a batch.
+    pub fn of(x: &[f32], channels: usize, pixels: usize) -> Self {
+        let count = (x.len() / channels.max(1)) as f64;
+        let (mean, variance) = by_channel(channels, |c| {
+            let total = |f: &dyn Fn(&[f32]) -> f32| planes(x, c, channels, pixels).map(|p| f64::from(f(p))).sum::<f64>() / count;
+            let mean = total(&|p| lanes(p, p, |v, _| v)) as f32;
+            (mean, total(&|p| lanes(p, p, |v, _| (v - mean) * (v - mean))) as f32)
+        })
+        .into_iter()
+        .unzip();
+        Moments { mean, variance }
+    }
+}
+
+/// `after(x * factor + offset)`, each of a channel.
+pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(pixels).zip(x.par_chunks(pixels)).enumerate().for_each(|(plane, (out, x))| {
+        let (factor, offset) = (factor[plane % factor.len()], offset[plane % factor.len()]);
+        out.iter_mut().zip(x).for_each(|(o, x)| *o = after.of(x * factor + offset));
+    });
+    out
+}
+
+/// A normalisation by the moments of its batch.
+#[derive(Debug, Clone)]
+pub struct Norm {
+    /// The moments.
+    pub moments: Moments,
+    /// Factor and offset after the normalisation.
+    pub gamma: Vec<f32>,
+    /// Offset after the normalisation.
+    pub beta: Vec<f32>,
+    /// Added to the variance.
+    pub epsilon: f32,
+    /// What follows.
+    pub after: After,
+}
+
+impl Norm {
+    /// One over the deviation of a channel.
+    fn inverse(&self, channel: usize) -> f32 {
+        1.0 / (self.moments.variance[channel] + self.epsilon).sqrt()
+    }
+
+    /// Factor and offset of a channel: the whole normalisation.
+    fn line(&self, channel: usize) -> (f32, f32) {
+        let factor = self.gamma[channel] * self.inverse(channel);
+        (factor, self.beta[channel] - self.moments.mean[channel] * factor)
+    }
+
+    /// Normalises.
+    pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
+        let (factor, offset): (Vec<f32>, Vec<f32>) = (0..self.gamma.len()).map(|c| self.line(c)).unzip();
+        scale(x, pixels, &factor, &offset, self.after)
+    }
+
+    /// The derivatives by the input, by gamma and by beta, from the one by the output.
+    pub fn backward(&self, x: &[f32], grad: &[f32], pixels: usize) -> [Vec<f32>; 3] {
+        let channels = self.gamma.len();
+        let count = (x.len() / channels.max(1)) as f64;
+        // Sums of the derivative, and of it times the normalised input.
+        let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
+            let (factor, offset) = self.line(c);
+            let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
+            let passed = |x: f32, g: f32| g * self.after.slope(x * factor + offset);
+            let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
+            let (plain, weighed) = both.fold((0.0f64, 0.0f64), |(a, b), (x, g)| {
+                (a + f64::from(lanes(x, g, passed)), b + f64::from(lanes(x, g, |x, g| passed(x, g) * (x - mean) * inverse)))
+            });
+            (plain as f32, weighed as f32)
+        });
+        let mut by_x = vec![0.0; x.len()];
+        by_x.par_chunks_mut(pixels).zip(x.par_chunks(pixels).zip(grad.par_chunks(pixels))).enumerate().for_each(|(plane, (out, (x, grad)))| {
+            let c = plane % channels;
+            let (factor, offset) = self.line(c);
+            let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
+            let (plain, weighed) = ((f64::from(sums[c].0) / count) as f32, (f64::from(sums[c].1) / count) as f32);
+            for ((o, x), g) in out.iter_mut().zip(x).zip(grad) {
+                let g = g * self.after.slope(x * factor + offset);
+                *o = factor * (g - plain - (x - mean) * inverse * weighed);
+            }
+        });
+        let (beta, gamma) = sums.into_iter().unzip();
+        [by_x, gamma, beta]
+    }
+}

@@ -1,0 +1,110 @@
+//! The shape of a convolution, and where each weight of a kernel meets the picture.
+
+/// The shape of a convolution. The border is padded with zeros by half the kernel, rounded down.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    /// Channels in and out.
+    pub channels: (usize, usize),
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Stride.
+    pub stride: usize,
+    /// Each channel by itself, of which there are as many out as in.
+    pub depthwise: bool,
+}
+
+impl Shape {
+    /// 3x3 over all channels.
+    pub fn full(from: usize, to: usize, stride: usize) -> Self {
+        Shape { channels: (from, to), kernel: 3, stride, depthwise: false }
+    }
+
+    /// 1x1.
+    pub fn point(from: usize, to: usize) -> Self {
+        Shape { channels: (from, to), kernel: 1, stride: 1, depthwise: false }
+    }
+
+    /// 3x3, each channel by itself.
+    pub fn depthwise(channels: usize, stride: usize) -> Self {
+        Shape { channels: (channels, channels), kernel: 3, stride, depthwise: true }
+    }
+
+    /// Groups of channels that do not see each other.
+    pub fn groups(&self) -> usize {
+        if self.depthwise { self.channels.0 } else { 1 }
+    }
+
+    /// Rows and columns of zeros around a picture.
+    pub fn padding(&self) -> usize {
+        self.kernel / 2
+    }
+
+    /// The same on pictures of a size (height, width).
+    pub fn on(self, size: (usize, usize)) -> Sized {
+        let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
+        Sized { shape: self, size, out: (out(size.0), out(size.1)) }
+    }
+}
+
+/// A convolution on pictures of one size.
+#[derive(Debug, Clone, Copy)]
+pub struct Sized {
+    /// The convolution.
+    pub shape: Shape,
+    /// Height and width of a picture.
+    pub size: (usize, usize),
+    /// Height and width of what comes out.
+    pub out: (usize, usize),
+}
+
+/// Where one weight of the kernel meets one row of the picture: `output[to..to + count]` sees
+/// `input[from], input[from + stride], ...`.
+#[derive(Debug, Clone, Copy)]
+pub struct Run {
+    /// Which weight, row-major.
+    pub tap: usize,
+    /// First pixel of a plane of the output.
+    pub to: usize,
+    /// First pixel of a plane of the input.
+    pub from: usize,
+    /// Pixels.
+    pub count: usize,
+}
+
+impl Sized {
+    /// Pixels of a plane of the input.
+    pub fn pixels_in(&self) -> usize {
+        self.size.0 * self.size.1
+    }
+
+    /// Pixels of a plane of the output.
+    pub fn pixels_out(&self) -> usize {
+        self.out.0 * self.out.1
+    }
+
+    /// Every meeting of a weight with a row of a plane, what lies outside the picture left out.
+    pub fn runs(&self) -> Vec<Run> {
+        let (k, stride, pad) = (self.shape.kernel, self.shape.stride, self.shape.padding());
+        // Outputs o with 0 <= o * stride + tap - pad < side.
+        let inside = |tap: usize, side: usize, out: usize| {
+            let first = pad.saturating_sub(tap).div_ceil(stride);
+            let last = (side + pad).checked_sub(tap + 1).map_or(0, |v| v / stride + 1).min(out);
+            first..last.max(first)
+        };
+        let mut runs = Vec::new();
+        for (y, x) in (0..k * k).map(|tap| (tap / k, tap % k)) {
+            let columns = inside(x, self.size.1, self.out.1);
+            if columns.is_empty() {
+                continue;
+            }
+            let first = columns.start * stride + x - pad;
+            runs.extend(inside(y, self.size.0, self.out.0).map(|row| Run {
+                tap: y * k + x,
+                to: row * self.out.1 + columns.start,
+                from: (row * stride + y - pad) * self.size.1 + first,
+                count: columns.len(),
+            }));
+        }
+        runs
+    }
+}
