@@ -55,6 +55,11 @@ impl Timestamp {
         let span = jiff::SignedDuration::try_from_secs_f64(seconds.0).unwrap_or_default();
         Timestamp(self.0.saturating_add(span).unwrap_or(self.0))
     }
+
+    /// How long after `other` this is.
+    pub fn since(self, other: Timestamp) -> Seconds {
+        Seconds(self.0.duration_since(other.0).as_secs_f64())
+    }
 }
 
 impl Serialize for Timestamp {
@@ -76,6 +81,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 pub enum Clock {
     /// This machine's clock when the frame had been decoded: the network's and the camera's delay later than the picture.
     Arrival,
+    /// The camera's own clock, by its RTCP reports.
+    Rtcp,
     /// The stated beginning of a recording, and the frame's presentation time.
     Recording,
 }

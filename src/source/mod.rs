@@ -2,6 +2,8 @@
 
 #[cfg(feature = "video")]
 pub mod camera;
+#[cfg(feature = "video")]
+pub mod camera_clock;
 pub mod image_folder;
 pub mod link;
 #[cfg(feature = "video")]

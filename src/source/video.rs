@@ -8,9 +8,10 @@ use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
 use crate::frame::{Frame, Image};
+use crate::source::camera_clock::CameraClock;
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, is_device, without_password};
 use crate::source::timeline::{Lateness, Thinning, Timeline};
-use crate::time::{Seconds, WallTime};
+use crate::time::{Seconds, Timestamp, WallTime};
 
 /// How long a camera may take.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -37,6 +38,7 @@ pub struct Video {
     first: Option<Seconds>,
     thinning: Option<Thinning>,
     lateness: Lateness,
+    clock: CameraClock,
     opened: Instant,
     /// The container knows no times, as a row of JPEG pictures over HTTP does not: a frame's time is its arrival.
     timeless: bool,
@@ -120,8 +122,15 @@ impl Video {
             first: None,
             thinning: options.target_fps.map(Thinning::new),
             lateness: Lateness::default(),
+            clock: CameraClock::default(),
             opened: Instant::now(),
         })
+    }
+
+    /// The wall-clock time of a camera's frame.
+    fn wall_time(&mut self, reported: Seconds) -> WallTime {
+        let zero = if self.timeless { 0.0 } else { property(&self.capture, videoio::CAP_PROP_STREAM_OPEN_TIME_USEC) };
+        self.clock.time(&self.info.camera, zero, reported, Timestamp::now())
     }
 
     /// Takes the next frame without decoding it; `false` at the end.
@@ -154,8 +163,8 @@ impl Source for Video {
             }
             let now = Seconds(self.opened.elapsed().as_secs_f64());
             let reported = Seconds(property(&self.capture, videoio::CAP_PROP_POS_MSEC) / 1000.0);
-            let reported = if self.timeless { now } else { reported };
-            let pts = self.timeline.next((reported.0 > 0.0).then_some(reported));
+            let time_of_stream = if self.timeless { now } else { reported };
+            let pts = self.timeline.next((time_of_stream.0 > 0.0).then_some(time_of_stream));
             let since = pts - *self.first.get_or_insert(pts);
             if since < self.options.start {
                 continue;
@@ -178,7 +187,7 @@ impl Source for Video {
             }
             let image = image_of(&self.mat).map_err(|reason| SourceError::Read { input: self.input.clone(), reason })?;
             check_size(&self.input, self.read, image.width, image.height)?;
-            let time = if self.info.live { Some(WallTime::arrival()) } else { self.options.wall_time(since) };
+            let time = if self.info.live { Some(self.wall_time(reported)) } else { self.options.wall_time(since) };
             let (width, height) = (image.width, image.height);
             return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart: false }));
         }
