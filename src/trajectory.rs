@@ -191,6 +191,11 @@ impl Chronicle {
         Chronicle { run, camera, embedder, start: None, paths: Default::default(), events: 0 }
     }
 
+    /// The camera's short name.
+    pub fn camera(&self) -> &Arc<str> {
+        &self.camera
+    }
+
     /// The event of a frame.
     pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
         self.start.get_or_insert(frame.pts);

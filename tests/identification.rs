@@ -125,6 +125,41 @@ fn people_of_a_gallery_are_named_and_found_again() {
     assert!(named, "{out}");
 }
 
+/// `serve` names the people of a gallery too, on every camera where views overlap; a picture that is added is known after SIGHUP,
+/// a wrong one changes nothing; and embeddings are stored where that is asked for.
+#[cfg(feature = "serve")]
+#[test]
+fn a_service_names_people_and_learns_new_ones_while_it_runs() {
+    let dir = tempfile::tempdir().unwrap();
+    let (gallery, file, out, log) = (dir.path().join("gallery"), dir.path().join("cameras.toml"), dir.path().join("out.jsonl"), dir.path().join("log"));
+    std::fs::create_dir(&gallery).unwrap();
+    portrait(&gallery, "ada", 1, 10);
+    let camera = |name: &str| format!("[cameras.{name}]\nurl = \"{}\"\nrepeat = true\n", clip().display());
+    let more = "[identity]\noverlap = true\n[output]\nembeddings = true\n[detector]\nsize = \"416x320\"\n";
+    std::fs::write(&file, format!("{}{more}{}{}", common::NO_PAGE, camera("door"), camera("yard"))).unwrap();
+    let mut serve = twintrack();
+    serve.args(["serve", "--config"]).arg(&file).arg("--gallery").arg(&gallery).arg("-o").arg(&out);
+    let mut child = common::Running::start(serve.stderr(std::fs::File::create(&log).unwrap()));
+    let said = || std::fs::read_to_string(&log).unwrap();
+    let named = |camera: &str, name: &str| {
+        let here = |e: &Value| e["camera"] == camera && e["tracks"].as_array().into_iter().flatten().any(|t| t["identity"]["name"] == name);
+        common::whole_lines(&out).iter().any(here)
+    };
+    assert!(common::until(60, || named("door", "ada") && named("yard", "ada")), "{}", said());
+    assert!(said().contains("looking for 1 people") && !named("door", "ben"));
+    std::fs::write(gallery.join("broken.png"), "no picture").unwrap();
+    child.signal("HUP");
+    assert!(common::until(20, || said().contains("the gallery is wrong")), "{}", said());
+    std::fs::remove_file(gallery.join("broken.png")).unwrap();
+    portrait(&gallery, "ben", 3, 10);
+    child.signal("HUP");
+    assert!(common::until(60, || named("door", "ben") && named("yard", "ben")), "{}", said());
+    child.signal("TERM");
+    assert_eq!(child.code(20), Some(130), "{}", said());
+    let ended: Vec<Value> = common::whole_lines(&out).into_iter().filter(|e| e["schema"] == "twintrack.track_ended/1").collect();
+    assert!(ended.iter().any(|e| e["embedding"].as_array().is_some_and(|a| a.len() == 128)), "{:?}", ended.first());
+}
+
 #[test]
 fn what_cannot_be_compared_is_told() {
     let dir = tempfile::tempdir().unwrap();

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::track::{spare, stop_on_signal};
+use crate::app::track::{known, spare, stop_on_signal};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
+use crate::gallery::Portraitist;
 use crate::infer::Runtime;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::Fleet;
@@ -31,6 +32,7 @@ use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
 use crate::source::camera::Transport;
 use crate::source::{self, playback};
+use crate::track::people::Known;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -41,6 +43,9 @@ pub struct ServeArgs {
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
+    /// Name the people of a gallery: a folder with one picture a person, the file's name is the person's. Read again on SIGHUP.
+    #[arg(long, value_name = "DIR")]
+    gallery: Option<PathBuf>,
     /// No summary.
     #[arg(short, long)]
     quiet: bool,
@@ -112,7 +117,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     };
     let networks = Runtime::load()?;
     let detector = Detector::open(&networks, &config.detector, config.session())?;
-    let embedder = if config.embedder.enabled { Some(Embedder::open(&networks, &config.embedder, config.session())?) } else { None };
+    let mut embedder = if config.embedder.enabled { Some(Embedder::open(&networks, &config.embedder, config.session())?) } else { None };
+    let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics, run) = (Hub::default(), Cameras::default(), FleetMetrics::default(), uuid::Uuid::now_v7());
     let Ways { sinks, spools, lost } = ways(args, &service, &config, &hub)?;
 
@@ -129,7 +135,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         tokio::spawn(server::run(listener, shown, token))
     });
     let (tell, changes) = mpsc::channel(1);
-    let reloading = tokio::spawn(reload_on_signal(args.config.clone(), service.clone(), config.clone(), hub, tell));
+    let (show, gallery) = watch::channel(Vec::new());
+    let reload = Reload { path: args.config.clone(), service: service.clone(), config: config.clone(), gallery: args.gallery.clone() };
+    let reloading = tokio::spawn(reload.on_signal(hub, tell, show));
     tell_systemd(sd_notify::NotifyState::Ready);
     let stopping = stop.clone();
     tokio::spawn(async move {
@@ -148,6 +156,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         open: Arc::new(playback::open),
         cameras: cameras.clone(),
         metrics,
+        known,
+        gallery,
         changes,
         stop: stop.clone(),
     };
@@ -181,35 +191,68 @@ fn tell_systemd(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// SIGHUP: the file of cameras is read again. One that is wrong changes nothing.
-async fn reload_on_signal(path: PathBuf, service: ServiceConfig, config: Config, hub: Hub, tell: mpsc::Sender<Wanted>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-        tracing::error!("SIGHUP cannot be listened for: the file of cameras is not read again");
-        return;
-    };
-    while hangup.recv().await.is_some() {
-        let (again, other) = match ServiceConfig::read(&path) {
+/// What is read again on SIGHUP, and what the run began with.
+struct Reload {
+    path: PathBuf,
+    service: ServiceConfig,
+    config: Config,
+    gallery: Option<PathBuf>,
+}
+
+impl Reload {
+    /// Waits for SIGHUP, again and again. What is wrong then changes nothing.
+    async fn on_signal(self, hub: Hub, tell: mpsc::Sender<Wanted>, show: watch::Sender<Vec<Known>>) {
+        use tokio::signal::unix::{SignalKind, signal};
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
+            tracing::error!("SIGHUP cannot be listened for: nothing is read again");
+            return;
+        };
+        while hangup.recv().await.is_some() {
+            if let Some(cameras) = self.cameras() {
+                let names: Vec<Arc<str>> = cameras.keys().map(|name| name.as_str().into()).collect();
+                if tell.send(cameras).await.is_err() {
+                    return;
+                }
+                hub.forget_all_but(&names);
+            }
+            self.gallery(&show).await;
+        }
+    }
+
+    fn cameras(&self) -> Option<Wanted> {
+        let (again, other) = match ServiceConfig::read(&self.path) {
             Ok(both) => both,
             Err(e) => {
                 tracing::error!(error = %e, "the file of cameras is wrong; everything stays as it was");
-                continue;
+                return None;
             }
         };
-        if again.transport() != service.transport() {
+        if again.transport() != self.service.transport() {
             tracing::error!("tcp or udp is chosen at the start for all cameras; everything stays as it was");
-            continue;
+            return None;
         }
-        let same = ServiceConfig { cameras: service.cameras.clone(), ..again.clone() } == service && other == config;
+        let same = ServiceConfig { cameras: self.service.cameras.clone(), ..again.clone() } == self.service && other == self.config;
         if !same {
             tracing::warn!("only [cameras] can change while running; for the other changes start anew");
         }
         tracing::warn!(cameras = again.cameras.len(), "the file of cameras has been read again");
-        let names: Vec<Arc<str>> = again.cameras.keys().map(|name| name.as_str().into()).collect();
-        if tell.send(again.cameras).await.is_err() {
-            return;
+        Some(again.cameras)
+    }
+
+    /// Reads the gallery with an embedder of its own, beside the one at work.
+    async fn gallery(&self, show: &watch::Sender<Vec<Known>>) {
+        let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else { return };
+        let read = tokio::task::spawn_blocking(move || -> Result<Vec<Known>> {
+            let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
+            Ok(Portraitist::new(embedder, config).gallery(&dir)?)
+        });
+        match read.await.map_err(anyhow::Error::from).flatten() {
+            Ok(people) => {
+                tracing::warn!(people = people.len(), "the gallery has been read again");
+                show.send_replace(people);
+            }
+            Err(e) => tracing::error!(error = %e, "the gallery is wrong; it stays as it was"),
         }
-        hub.forget_all_but(&names);
     }
 }
 

@@ -189,7 +189,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     };
     let mut embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
     show::models(&people, embedder.as_ref());
-    let known = known(args, &config, &mut embedder)?;
+    let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.name().into());
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
@@ -244,16 +244,19 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
 }
 
 /// Who names people, where that is asked for.
-fn known(args: &TrackArgs, config: &Config, embedder: &mut Option<Embedder>) -> Result<Option<KnownPeople>> {
-    if args.gallery.is_none() && config.identity.remember <= 0.0 {
+///
+/// # Errors
+/// When there is no embedder, it is not calibrated, or a picture of the gallery cannot be used.
+pub(crate) fn known(gallery: Option<&Path>, config: &Config, embedder: &mut Option<Embedder>, quiet: bool) -> Result<Option<KnownPeople>> {
+    if gallery.is_none() && config.identity.remember <= 0.0 {
         return Ok(None);
     }
-    let asked = if args.gallery.is_some() { "--gallery" } else { "identity.remember" };
+    let asked = if gallery.is_some() { "--gallery" } else { "identity.remember" };
     let Some(e) = embedder.take() else { bail!("{asked} needs an embedder, and embedder.enabled is false") };
     let calibration = e.calibrated()?;
     let mut portraitist = Portraitist::new(e, config.clone());
-    let gallery = args.gallery.as_deref().map_or_else(|| Ok(Vec::new()), |dir| portraitist.gallery(dir))?;
-    if !args.quiet && !gallery.is_empty() {
+    let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| portraitist.gallery(dir))?;
+    if !quiet && !gallery.is_empty() {
         eprintln!("looking for {} people of the gallery", gallery.len());
     }
     *embedder = Some(portraitist.into_embedder());

@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array4, Axis};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::detect::detector::Scaling;
@@ -20,7 +19,8 @@ use crate::pipeline::batcher::{Batch, BatchLimits, Batcher, Lane, Waiting};
 use crate::pipeline::camera_watch::CameraWatch;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::follower::{Embedded, Follower, Told};
+use crate::pipeline::follower::Follower;
+use crate::pipeline::followers::{Followers, Registry, follow};
 use crate::pipeline::metrics::Progress;
 use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::pipeline::{PipelineError, joined, no_pixels, write};
@@ -30,8 +30,9 @@ use crate::pipeline::stage::{self, Outcome};
 use crate::range::{OutOfRange, within};
 use crate::sink::{OutputConfig, Sink};
 use crate::source::camera::CameraConfig;
+use crate::track::people::{Known, People as KnownPeople};
 use crate::track::{Tracker, TrackerConfig};
-use crate::trajectory::{Chronicle, EndedEvent, RunId};
+use crate::trajectory::{Chronicle, RunId};
 
 /// Which cameras, and how they share the networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -84,30 +85,36 @@ pub struct Fleet {
     pub cameras: Cameras,
     /// Filled with what is measured.
     pub metrics: FleetMetrics,
+    /// Who names the people of all cameras, where that is asked for.
+    pub known: Option<KnownPeople>,
+    /// Another gallery to name people by from now on.
+    pub gallery: watch::Receiver<Vec<Known>>,
     /// Other cameras to have from now on.
     pub changes: mpsc::Receiver<Wanted>,
     /// Cancelled to stop: frames under way still come out.
     pub stop: CancellationToken,
 }
 
-struct Item {
-    lane: Lane,
-    arrived: Instant,
-    frame: Frame,
-    camera: Option<Affine>,
-    detections: Vec<Detection>,
-    embeddings: Embeddings,
+/// A frame on its way through the stages.
+pub(super) struct Item {
+    pub lane: Lane,
+    pub arrived: Instant,
+    pub frame: Frame,
+    pub camera: Option<Affine>,
+    pub detections: Vec<Detection>,
+    pub embeddings: Embeddings,
     /// The networks may rest where nothing moves.
     gated: bool,
     /// Nothing has moved since the frame before that the networks looked at: what they found still holds.
     still: bool,
     /// Work spent on it by the shared stages, seconds.
-    cost: f64,
+    pub cost: f64,
 }
 
-struct Parcel {
-    items: Vec<Item>,
-    ended: Vec<Lane>,
+/// Frames that go through the stages together.
+pub(super) struct Parcel {
+    pub items: Vec<Item>,
+    pub ended: Vec<Lane>,
     input: Option<Scaled>,
 }
 
@@ -145,7 +152,7 @@ impl Fleet {
     /// # Errors
     /// What ended the run for all: a network, a sink. A camera's failure is logged and counted.
     pub async fn run(self) -> Result<(), PipelineError> {
-        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, changes, stop } = self;
+        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop } = self;
         let scaling = detector.scaling().clone();
         let size = detector.model().dims()[0].unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
@@ -173,6 +180,7 @@ impl Fleet {
             Ok(parcel)
         });
         let m = metrics.clone();
+        let label: Option<Arc<str>> = embedder.as_ref().filter(|_| output.embeddings).map(|e| e.name().into());
         let looks = Looks { embedder, found: BTreeMap::new() };
         let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {
             let start = Instant::now();
@@ -180,11 +188,14 @@ impl Fleet {
             m.stage("embed", start.elapsed());
             Ok(parcel)
         });
-        let follower = move |m: &Member| Follower::new(Tracker::new(tracker.clone()), None, Chronicle::new(run, m.name.clone(), None), output.clone());
+        let follower = move |m: &Member| {
+            let chronicle = Chronicle::new(run, m.name.clone(), label.clone());
+            Follower::new(Tracker::new(tracker.clone()), chronicle, output.clone())
+        };
         let (tx, told) = mpsc::channel(TOLD);
         let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));
-        let followers =
-            Followers { followers: BTreeMap::new(), left: BTreeMap::new(), held: BTreeMap::new(), cameras, new: Box::new(follower), metrics, out: tx };
+        let registry = Registry { known, gallery, since: Instant::now() };
+        let followers = Followers::new(cameras, registry, Box::new(follower), metrics, tx);
         let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
@@ -310,92 +321,4 @@ fn batches(batcher: Arc<Batcher>, cameras: Cameras, metrics: FleetMetrics) -> (m
         Ok(())
     });
     (rx, outcome)
-}
-
-/// Every camera's tracker.
-struct Followers {
-    followers: BTreeMap<Lane, (Follower, Member)>,
-    /// Those of cameras that have left: should one come again, its ids go on.
-    left: BTreeMap<Arc<str>, Follower>,
-    /// The ends of tracks that a slow sink had no room for.
-    held: BTreeMap<Lane, Vec<EndedEvent>>,
-    cameras: Cameras,
-    new: Box<dyn Fn(&Member) -> Follower + Send>,
-    metrics: FleetMetrics,
-    out: mpsc::Sender<Told>,
-}
-
-/// The sinks are gone.
-struct Gone;
-
-impl Followers {
-    fn follow(&mut self, item: Item) -> Result<(), Gone> {
-        let Item { lane, arrived, frame, camera, detections, embeddings, .. } = item;
-        let now = self.cameras.get(lane);
-        if !self.followers.contains_key(&lane) {
-            let Some(member) = &now else { return Ok(()) }; // it has left before its first frame was looked at
-            let before = self.followers.iter().find(|(_, (_, m))| m.name == member.name).map(|(&lane, _)| lane);
-            before.map_or(Ok(()), |lane| self.end(lane))?;
-            let who = self.left.remove(&member.name).unwrap_or_else(|| (self.new)(member));
-            self.followers.insert(lane, (who, member.clone()));
-        }
-        let Some((who, member)) = self.followers.get_mut(&lane) else { return Ok(()) };
-        if let Some(now) = now {
-            *member = now;
-        }
-        let mut told = match who.follow(Embedded { frame, camera, detections, embeddings }) {
-            Ok(told) => told,
-            Err(e) => {
-                tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
-                return Ok(());
-            }
-        };
-        let counts = &member.counts;
-        counts.people.store(who.people(), Ordering::Relaxed);
-        counts.present.store(told.frame.as_ref().map_or(0, |f| f.event.tracks.len() as u64), Ordering::Relaxed);
-        // The ends of tracks outlive a frame that a slow sink has no room for.
-        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
-        let sent =
-            if member.config.is_live() { self.out.try_send(told) } else { self.out.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
-        self.metrics.queue("sinks", self.out.max_capacity() - self.out.capacity());
-        match sent {
-            Ok(()) => {
-                counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed());
-                self.metrics.latency(&member.name, arrived.elapsed());
-            }
-            Err(mpsc::error::TrySendError::Full(told)) => {
-                counts.sink_slow.fetch_add(1, Ordering::Relaxed);
-                self.held.insert(lane, told.ended);
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
-        }
-        Ok(())
-    }
-
-    fn end(&mut self, lane: Lane) -> Result<(), Gone> {
-        let Some((mut who, member)) = self.followers.remove(&lane) else { return Ok(()) };
-        let mut told = who.finish();
-        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
-        member.counts.present.store(0, Ordering::Relaxed);
-        self.left.insert(member.name, who);
-        self.out.blocking_send(told).map_err(|_| Gone)
-    }
-}
-
-/// Runs the trackers, on one thread: they compute for microseconds a frame.
-fn follow(mut followers: Followers, batcher: Arc<Batcher>, mut input: mpsc::Receiver<Parcel>) -> Outcome<()> {
-    stage::spawn("track", move || {
-        while let Some(parcel) = input.blocking_recv() {
-            let start = Instant::now();
-            let costs: Vec<(Lane, f64)> = parcel.items.iter().map(|i| (i.lane, i.cost)).collect();
-            let items = parcel.items.into_iter().try_for_each(|item| followers.follow(item));
-            let ends = items.and_then(|()| parcel.ended.into_iter().try_for_each(|lane| followers.end(lane)));
-            if ends.is_err() {
-                break;
-            }
-            followers.metrics.stage("track", start.elapsed());
-            batcher.done(&costs);
-        }
-        Ok(())
-    })
 }

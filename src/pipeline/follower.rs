@@ -25,18 +25,23 @@ pub(super) struct Told {
     pub status: Option<StatusEvent>,
 }
 
+/// Who names people, and the time by a clock that all cameras share; a single camera goes by its frames'.
+pub(super) struct Names<'a> {
+    pub people: &'a mut KnownPeople,
+    pub now: Option<Seconds>,
+}
+
 /// Follows the people of one camera.
 pub(super) struct Follower {
     tracker: Tracker,
-    known: Option<KnownPeople>,
     chronicle: Chronicle,
     output: OutputConfig,
     last: Option<Seconds>,
 }
 
 impl Follower {
-    pub fn new(tracker: Tracker, known: Option<KnownPeople>, chronicle: Chronicle, output: OutputConfig) -> Self {
-        Follower { tracker, known, chronicle, output, last: None }
+    pub fn new(tracker: Tracker, chronicle: Chronicle, output: OutputConfig) -> Self {
+        Follower { tracker, chronicle, output, last: None }
     }
 
     /// People so far: tracks that were confirmed.
@@ -45,7 +50,8 @@ impl Follower {
     }
 
     /// Associates the frame's detections, and writes down what came of it.
-    pub fn follow(&mut self, Embedded { frame, camera, detections, embeddings }: Embedded) -> Result<Told, PipelineError> {
+    pub fn follow(&mut self, embedded: Embedded, names: Option<Names<'_>>) -> Result<Told, PipelineError> {
+        let Embedded { frame, camera, detections, embeddings } = embedded;
         // After an interruption everybody is somebody new; ids are never used again.
         let before = if frame.restart { self.tracker.finish() } else { Vec::new() };
         let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
@@ -57,8 +63,8 @@ impl Follower {
         let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
         update.ended.splice(0..0, before);
         update.tracks.retain(|t| self.output.shows(t.unseen.0));
-        if let Some(known) = &mut self.known {
-            identify(known, &self.tracker, &mut update, &embeddings, frame.pts);
+        if let Some(Names { people, now }) = names {
+            self.identify(people, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
         let event = self.chronicle.frame(&frame, &update.tracks);
         let ended = update.ended.into_iter().map(|t| self.chronicle.ended(t)).collect();
@@ -66,22 +72,23 @@ impl Follower {
     }
 
     /// Nothing more comes: every track ends.
-    pub fn finish(&mut self) -> Told {
-        let ended = self.tracker.finish().into_iter().map(|t| self.chronicle.ended(t)).collect();
-        Told { frame: None, ended, status: None }
+    pub fn finish(&mut self, names: Option<&mut KnownPeople>) -> Told {
+        let tracks = self.tracker.finish();
+        names.into_iter().for_each(|people| tracks.iter().for_each(|t| people.ended(self.chronicle.camera(), t.id)));
+        Told { frame: None, ended: tracks.into_iter().map(|t| self.chronicle.ended(t)).collect(), status: None }
     }
-}
 
-/// Names the tracks seen in a frame.
-fn identify(known: &mut KnownPeople, tracker: &Tracker, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
-    let seen = || (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed);
-    let sighting = |i: usize| {
-        let t = &update.tracks[i];
-        let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
-        Sighting { track: t.id, hits: t.hits, look: tracker.look(t.id), view }
-    };
-    let identities = known.identify(&seen().map(sighting).collect::<Vec<_>>(), now);
-    let seen: Vec<usize> = seen().collect();
-    seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
-    update.ended.iter().for_each(|t| known.ended(t.id));
+    /// Names the tracks seen in a frame.
+    fn identify(&self, people: &mut KnownPeople, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
+        // Who has gone first: the name is free for who has come.
+        update.ended.iter().for_each(|t| people.ended(self.chronicle.camera(), t.id));
+        let seen: Vec<usize> = (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed).collect();
+        let sighting = |&i: &usize| {
+            let t = &update.tracks[i];
+            let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
+            Sighting { track: t.id, hits: t.hits, look: self.tracker.look(t.id), view }
+        };
+        let identities = people.identify(self.chronicle.camera(), &seen.iter().map(sighting).collect::<Vec<_>>(), now);
+        seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
+    }
 }

@@ -10,6 +10,8 @@ pub mod fleet;
 #[cfg(feature = "serve")]
 pub mod fleet_metrics;
 mod follower;
+#[cfg(feature = "serve")]
+mod followers;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod motion_gate;

@@ -17,7 +17,7 @@ use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::infer::InferError;
 use crate::pipeline::camera_watch::CameraWatch;
-use crate::pipeline::follower::{Embedded, Follower, Told};
+use crate::pipeline::follower::{Embedded, Follower, Names, Told};
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, Outcome};
 use crate::sink::{OutputConfig, Sink, SinkError};
@@ -173,8 +173,8 @@ impl Pipeline {
                 Ok(Embedded { frame: d.frame, camera: d.camera, detections: d.detections, embeddings })
             })
         });
-        let follower = Follower::new(tracker, known, chronicle, output);
-        let (told, tracked) = follow(follower, embedded, progress.clone());
+        let follower = Follower::new(tracker, chronicle, output);
+        let (told, tracked) = follow(follower, known, embedded, progress.clone());
         let written = write(sinks, told, progress.clone());
 
         // The sinks' error comes first: the stages before only notice that nobody takes their items.
@@ -245,19 +245,21 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
 /// Associates, on the async runtime: it computes for microseconds and never blocks.
 fn follow(
     mut follower: Follower,
+    mut known: Option<KnownPeople>,
     mut input: mpsc::Receiver<Embedded>,
     progress: Arc<Progress>,
 ) -> (mpsc::Receiver<Told>, tokio::task::JoinHandle<Result<(), PipelineError>>) {
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
     let task = tokio::spawn(async move {
         while let Some(embedded) = input.recv().await {
-            let told = progress.track.time(|| follower.follow(embedded))?;
+            let names = known.as_mut().map(|people| Names { people, now: None });
+            let told = progress.track.time(|| follower.follow(embedded, names))?;
             progress.people.store(follower.people(), Ordering::Relaxed);
             if tx.send(told).await.is_err() {
                 return Ok(());
             }
         }
-        let _ = tx.send(follower.finish()).await; // the sinks may have failed: their own error tells
+        let _ = tx.send(follower.finish(known.as_mut())).await; // the sinks may have failed: their own error tells
         Ok(())
     });
     (rx, task)

@@ -1,9 +1,10 @@
 //! Who a track is beyond the track: a person known from one picture (one-shot identification, Koch et al. 2015), or
 //! whoever comes back after the track has ended, who gets a new track id but the name it had.
 //!
-//! The registry belongs to no camera; one may serve several. A person has one track at a time.
+//! The registry belongs to no camera; one serves all. A person has one track at a time, or where views overlap one a camera.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -26,11 +27,13 @@ pub struct IdentityConfig {
     pub after_hits: u32,
     /// So many of a track's clearest crops, averaged, are compared with the gallery.
     pub crops: usize,
+    /// Views of cameras overlap (`serve`): a person may be seen by several at once. Otherwise one camera at a time has the person.
+    pub overlap: bool,
 }
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        IdentityConfig { remember: 0.0, similarity: 0.7, after_hits: 5, crops: 5 }
+        IdentityConfig { remember: 0.0, similarity: 0.7, after_hits: 5, crops: 5, overlap: false }
     }
 }
 
@@ -78,12 +81,33 @@ pub struct Sighting<'a> {
     pub view: Option<(&'a [f32], f32)>,
 }
 
+/// A camera's name and the id of a track of it.
+type Key = (Arc<str>, u64);
+
 #[derive(Debug)]
 struct Person {
     look: Vec<f32>,
     seen: Seconds,
-    /// The track that is this person now.
-    track: Option<u64>,
+    /// The tracks that are this person now.
+    tracks: BTreeSet<Key>,
+}
+
+/// The track that was last taken for a person of the gallery.
+#[derive(Debug)]
+struct Holder {
+    track: Key,
+    similarity: f32,
+    seen: Seconds,
+}
+
+/// A track that is called by a name of the gallery keeps it from other cameras for so long after it was last seen.
+const HOLDS: Seconds = Seconds(2.0);
+
+impl Holder {
+    /// Another camera's track holds the name, and is no less alike.
+    fn keeps(&self, camera: &Arc<str>, similarity: f32, now: Seconds) -> bool {
+        self.track.0 != *camera && self.similarity >= similarity && (now - self.seen).0 <= HOLDS.0
+    }
 }
 
 /// Everybody known.
@@ -92,11 +116,13 @@ pub struct People {
     config: IdentityConfig,
     calibration: Calibration,
     gallery: Vec<Known>,
+    /// Who holds each of the gallery's names.
+    holders: BTreeMap<usize, Holder>,
     /// The clearest crops of each track: how clear, and the embedding.
-    portraits: BTreeMap<u64, Vec<(f32, Vec<f32>)>>,
+    portraits: BTreeMap<Key, Vec<(f32, Vec<f32>)>>,
     people: BTreeMap<u64, Person>,
     /// The person a track is, and how sure that is.
-    named: BTreeMap<u64, (u64, f64)>,
+    named: BTreeMap<Key, (u64, f64)>,
     next: u64,
     assignment: Assignment,
 }
@@ -104,30 +130,37 @@ pub struct People {
 impl People {
     /// Knows the gallery, and will remember others for as long as the configuration says.
     pub fn new(config: IdentityConfig, calibration: Calibration, gallery: Vec<Known>) -> Self {
-        let (portraits, people, named) = Default::default();
-        People { config, calibration, gallery, portraits, people, named, next: 1, assignment: Assignment::default() }
+        let (holders, portraits, people, named) = Default::default();
+        People { config, calibration, gallery, holders, portraits, people, named, next: 1, assignment: Assignment::default() }
     }
 
-    /// Who the tracks of a frame are, in their order; `None` while that is not known. `now` is any clock that goes on.
-    pub fn identify(&mut self, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
-        let mut identities = self.recognise(sightings);
+    /// Another gallery from now on; who is remembered without one stays.
+    pub fn replace_gallery(&mut self, gallery: Vec<Known>) {
+        self.holders.clear();
+        self.gallery = gallery;
+    }
+
+    /// Who the tracks of a frame of a camera are, in their order; `None` while that is not known. `now` is any clock that goes on,
+    /// one for all cameras.
+    pub fn identify(&mut self, camera: &Arc<str>, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
+        let mut identities = self.recognise(camera, sightings, now);
         if self.config.remember > 0.0 {
             for (s, identity) in sightings.iter().zip(&mut identities).filter(|(s, i)| i.is_none() && !s.look.is_empty()) {
-                *identity = self.recall(s, now);
+                *identity = self.recall(camera, s, now);
             }
         }
         identities
     }
 
     /// The tracks have their person of the gallery where they look alike enough, each person at most one of them.
-    fn recognise(&mut self, sightings: &[Sighting<'_>]) -> Vec<Option<Identity>> {
+    fn recognise(&mut self, camera: &Arc<str>, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
         let mut identities = vec![None; sightings.len()];
         if self.gallery.is_empty() {
             return identities;
         }
         let mut candidates = Vec::new();
         for (row, s) in sightings.iter().enumerate() {
-            let portrait = self.portraits.entry(s.track).or_default();
+            let portrait = self.portraits.entry((camera.clone(), s.track)).or_default();
             if let Some((view, clear)) = s.view {
                 let place = portrait.partition_point(|(other, _)| *other >= clear);
                 portrait.insert(place, (clear, view.to_vec()));
@@ -140,7 +173,8 @@ impl People {
             for (column, known) in self.gallery.iter().enumerate() {
                 let Some(distance) = cosine_distance(&known.look, &look) else { continue };
                 let similarity = self.calibration.similarity(distance);
-                if similarity >= self.config.similarity {
+                let elsewhere = self.holders.get(&column).is_some_and(|h| !self.config.overlap && h.keeps(camera, similarity, now));
+                if similarity >= self.config.similarity && !elsewhere {
                     candidates.push(Candidate { row, column, cost: 1.0 - similarity });
                 }
             }
@@ -149,41 +183,46 @@ impl People {
         for (row, column) in self.assignment.solve(sightings.len(), self.gallery.len(), &candidates, 1.01) {
             let cost = candidates.iter().find(|c| (c.row, c.column) == (row, column)).map_or(1.0, |c| c.cost);
             identities[row] = Some(Identity { name: self.gallery[column].name.clone(), similarity: f64::from(1.0 - cost) });
+            self.holders.insert(column, Holder { track: (camera.clone(), sightings[row].track), similarity: 1.0 - cost, seen: now });
         }
         identities
     }
 
     /// The person a track is among those seen before; somebody new when it is none of them.
-    fn recall(&mut self, s: &Sighting<'_>, now: Seconds) -> Option<Identity> {
-        if !self.named.contains_key(&s.track) && s.hits >= self.config.after_hits {
+    fn recall(&mut self, camera: &Arc<str>, s: &Sighting<'_>, now: Seconds) -> Option<Identity> {
+        let key = (camera.clone(), s.track);
+        if !self.named.contains_key(&key) && s.hits >= self.config.after_hits {
             self.forget(now);
-            let found = self.nearest(s.look);
+            let found = self.nearest(camera, s.look);
             let (person, similarity) = found.unwrap_or_else(|| {
                 self.next += 1;
                 (self.next - 1, 1.0)
             });
-            self.named.insert(s.track, (person, similarity));
+            self.named.insert(key.clone(), (person, similarity));
         }
-        let &(person, similarity) = self.named.get(&s.track)?;
-        let known = self.people.entry(person).or_insert_with(|| Person { look: Vec::new(), seen: now, track: None });
+        let &(person, similarity) = self.named.get(&key)?;
+        let known = self.people.entry(person).or_insert_with(|| Person { look: Vec::new(), seen: now, tracks: BTreeSet::new() });
         known.look.clear();
         known.look.extend_from_slice(s.look);
-        (known.seen, known.track) = (now, Some(s.track));
+        known.seen = now;
+        known.tracks.insert(key);
         Some(Identity { name: format!("person-{person}"), similarity })
     }
 
     /// The track has ended: its person is free to come back.
-    pub fn ended(&mut self, track: u64) {
-        self.portraits.remove(&track);
-        if let Some(p) = self.named.remove(&track).and_then(|(person, _)| self.people.get_mut(&person)) {
-            p.track = None;
+    pub fn ended(&mut self, camera: &Arc<str>, track: u64) {
+        let key = (camera.clone(), track);
+        self.portraits.remove(&key);
+        self.holders.retain(|_, h| h.track != key);
+        if let Some(p) = self.named.remove(&key).and_then(|(person, _)| self.people.get_mut(&person)) {
+            p.tracks.remove(&key);
         }
     }
 
     /// The person nearest in looks who is not there at the moment.
-    fn nearest(&self, look: &[f32]) -> Option<(u64, f64)> {
-        let free = self.people.iter().filter(|(_, p)| p.track.is_none());
-        let away = free.filter_map(|(&id, p)| Some((cosine_distance(&p.look, look)?, id)));
+    fn nearest(&self, camera: &Arc<str>, look: &[f32]) -> Option<(u64, f64)> {
+        let there = |p: &Person| p.tracks.iter().any(|(other, _)| !self.config.overlap || other == camera);
+        let away = self.people.iter().filter(|(_, p)| !there(p)).filter_map(|(&id, p)| Some((cosine_distance(&p.look, look)?, id)));
         let (distance, id) = away.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         let similarity = self.calibration.similarity(distance);
         (similarity >= self.config.similarity).then(|| (id, f64::from(similarity)))
@@ -191,7 +230,7 @@ impl People {
 
     fn forget(&mut self, now: Seconds) {
         let remember = self.config.remember;
-        self.people.retain(|_, p| p.track.is_some() || (now - p.seen).0 <= remember);
+        self.people.retain(|_, p| !p.tracks.is_empty() || (now - p.seen).0 <= remember);
     }
 }
 
@@ -203,6 +242,10 @@ mod tests {
     const BLUE: [f32; 2] = [0.0, 1.0];
     const CALIBRATION: Calibration = Calibration { slope: 20.0, threshold: 0.3 };
 
+    fn door() -> Arc<str> {
+        "door".into()
+    }
+
     fn people() -> People {
         People::new(IdentityConfig { remember: 60.0, ..IdentityConfig::default() }, CALIBRATION, Vec::new())
     }
@@ -212,7 +255,7 @@ mod tests {
     }
 
     fn name(p: &mut People, track: u64, look: &[f32], at: f64) -> Option<String> {
-        p.identify(&[sight(track, look)], Seconds(at)).remove(0).map(|i| i.name)
+        p.identify(&door(), &[sight(track, look)], Seconds(at)).remove(0).map(|i| i.name)
     }
 
     #[test]
@@ -220,7 +263,7 @@ mod tests {
         let mut p = people();
         assert_eq!(name(&mut p, 1, &RED, 0.0).as_deref(), Some("person-1"));
         assert_eq!(name(&mut p, 2, &BLUE, 0.0).as_deref(), Some("person-2"));
-        p.ended(1);
+        p.ended(&door(), 1);
         assert_eq!(name(&mut p, 3, &RED, 20.0).as_deref(), Some("person-1"));
     }
 
@@ -234,9 +277,9 @@ mod tests {
     #[test]
     fn the_forgotten_are_new_and_the_unsettled_have_no_name() {
         let mut p = people();
-        assert_eq!(p.identify(&[Sighting { hits: 2, ..sight(1, &RED) }], Seconds(0.0)), [None]);
+        assert_eq!(p.identify(&door(), &[Sighting { hits: 2, ..sight(1, &RED) }], Seconds(0.0)), [None]);
         name(&mut p, 1, &RED, 0.0);
-        p.ended(1);
+        p.ended(&door(), 1);
         assert_eq!(name(&mut p, 2, &RED, 100.0).as_deref(), Some("person-2"));
     }
 
@@ -253,7 +296,7 @@ mod tests {
     fn a_person_of_the_gallery_is_the_most_alike_track_and_no_second() {
         let mut p = gallery();
         let (near, nearer, stranger) = (unit(20.0), unit(5.0), unit(45.0));
-        let who = p.identify(&[sight(1, &near), sight(2, &nearer), sight(3, &BLUE), sight(4, &stranger)], Seconds(0.0));
+        let who = p.identify(&door(), &[sight(1, &near), sight(2, &nearer), sight(3, &BLUE), sight(4, &stranger)], Seconds(0.0));
         let names: Vec<Option<&str>> = who.iter().map(|i| i.as_ref().map(|i| i.name.as_str())).collect();
         assert_eq!(names, [None, Some("ada"), Some("ben"), None]);
         let similarity = f64::from(CALIBRATION.similarity(1.0 - 5f32.to_radians().cos()));
@@ -263,7 +306,7 @@ mod tests {
     #[test]
     fn the_clearest_crops_say_who_it_is() {
         let mut p = gallery();
-        let mut see = |look: &[f32], clear: f32| p.identify(&[Sighting { view: Some((look, clear)), ..sight(1, look) }], Seconds(0.0)).remove(0);
+        let mut see = |look: &[f32], clear: f32| p.identify(&door(), &[Sighting { view: Some((look, clear)), ..sight(1, look) }], Seconds(0.0)).remove(0);
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
         // Blurred views of another colour do not displace the clear ones; clearer ones do.
@@ -275,6 +318,48 @@ mod tests {
     #[test]
     fn without_a_clear_crop_the_gallery_is_not_asked() {
         let mut p = gallery();
-        assert_eq!(p.identify(&[Sighting { view: None, ..sight(1, &RED) }], Seconds(0.0)), [None]);
+        assert_eq!(p.identify(&door(), &[Sighting { view: None, ..sight(1, &RED) }], Seconds(0.0)), [None]);
+    }
+
+    fn seen_by(p: &mut People, camera: &str, look: &[f32], at: f64) -> Option<String> {
+        p.identify(&camera.into(), &[sight(1, look)], Seconds(at)).remove(0).map(|i| i.name)
+    }
+
+    #[test]
+    fn who_leaves_one_camera_is_known_at_the_next_and_track_ids_are_each_cameras_own() {
+        let mut p = people();
+        assert_eq!(seen_by(&mut p, "door", &RED, 0.0).as_deref(), Some("person-1"));
+        // While the door sees the one, who looks alike in the yard is another; and a stranger is a stranger.
+        assert_eq!(seen_by(&mut p, "yard", &RED, 1.0).as_deref(), Some("person-2"));
+        assert_eq!(seen_by(&mut p, "hall", &BLUE, 1.0).as_deref(), Some("person-3"));
+        p.ended(&door(), 1);
+        assert_eq!(seen_by(&mut p, "lift", &RED, 9.0).as_deref(), Some("person-1"));
+    }
+
+    #[test]
+    fn where_views_overlap_two_cameras_see_one_person() {
+        let mut p = People::new(IdentityConfig { remember: 60.0, overlap: true, ..IdentityConfig::default() }, CALIBRATION, Vec::new());
+        assert_eq!(seen_by(&mut p, "door", &RED, 0.0).as_deref(), Some("person-1"));
+        assert_eq!(seen_by(&mut p, "yard", &RED, 0.1).as_deref(), Some("person-1"));
+        p.ended(&door(), 1);
+        // The yard still has the person: a second in the yard is another.
+        let second = p.identify(&"yard".into(), &[sight(1, &RED), sight(2, &RED)], Seconds(1.0));
+        assert_eq!(second.iter().map(|i| i.as_ref().map(|i| i.name.as_str())).collect::<Vec<_>>(), [Some("person-1"), Some("person-2")]);
+    }
+
+    #[test]
+    fn a_name_of_the_gallery_is_with_the_camera_that_sees_it_best_until_it_is_gone() {
+        let (far, near) = (unit(12.0), unit(4.0));
+        let mut p = gallery();
+        assert_eq!(seen_by(&mut p, "door", &far, 0.0).as_deref(), Some("ada"));
+        assert_eq!(seen_by(&mut p, "yard", &near, 0.1).as_deref(), Some("ada"));
+        assert_eq!(seen_by(&mut p, "door", &far, 0.2), None);
+        // The yard loses sight of her; or her track ends.
+        assert_eq!(seen_by(&mut p, "door", &far, 3.0).as_deref(), Some("ada"));
+        assert_eq!(seen_by(&mut p, "yard", &near, 3.1).as_deref(), Some("ada"));
+        p.ended(&"yard".into(), 1);
+        assert_eq!(seen_by(&mut p, "door", &far, 3.2).as_deref(), Some("ada"));
+        p.replace_gallery(vec![Known { name: "eve".into(), look: RED.into() }]);
+        assert_eq!(seen_by(&mut p, "door", &far, 3.3).as_deref(), Some("eve"));
     }
 }
