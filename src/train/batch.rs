@@ -135,12 +135,19 @@ impl Sampler {
         self.sets.iter().filter(|(s, _)| s.apart.is_none()).map(|(s, _)| s.identities).sum()
     }
 
-    /// The batches from `step` on, made ahead on another thread, at most three waiting. The thread ends with the receiver.
-    pub fn ahead(&self, step: usize, last: usize) -> Receiver<Batch> {
-        let (sender, receiver) = sync_channel(3);
-        let sampler = self.clone();
-        std::thread::spawn(move || (step..last).take_while(|&s| sender.send(sampler.batch(s)).is_ok()).count());
-        receiver
+    /// The batches from `step` on, in their order, made ahead on `loaders` threads, at most three of each waiting. The threads end
+    /// with the iterator.
+    pub fn ahead(&self, step: usize, last: usize, loaders: usize) -> impl Iterator<Item = Batch> + use<> {
+        let loaders = loaders.max(1);
+        let lanes: Vec<Receiver<Batch>> = (0..loaders)
+            .map(|lane| {
+                let (sender, receiver) = sync_channel(3);
+                let sampler = self.clone();
+                std::thread::spawn(move || (step + lane..last).step_by(loaders).take_while(|&s| sender.send(sampler.batch(s)).is_ok()).count());
+                receiver
+            })
+            .collect();
+        (0..last.saturating_sub(step)).map_while(move |i| lanes[i % loaders].recv().ok())
     }
 
     /// Pictures of all data sets as they are, at most `most`, evenly chosen: what the network's start is computed from.
@@ -213,6 +220,17 @@ mod tests {
             assert_eq!((0..12).filter(|j| a.relations.same[12 * i + j]).count(), 2);
             assert_eq!((0..12).filter(|j| a.relations.different[12 * i + j]).count(), 9);
         }
+    }
+
+    #[test]
+    fn however_many_load_the_batches_come_in_their_order() {
+        let sampler = Sampler::new(vec![synthetic::dataset(6, 4, 1).expect("people")], (3, 2), (128, 64), AugmentConfig::default(), 7).expect("enough");
+        for loaders in [0, 1, 3] {
+            let batches: Vec<Batch> = sampler.ahead(2, 9, loaders).collect();
+            assert_eq!(batches.len(), 7);
+            assert!(batches.iter().zip(2..).all(|(b, step)| b.crops == sampler.batch(step).crops));
+        }
+        assert_eq!(sampler.ahead(9, 9, 2).count(), 0);
     }
 
     #[test]

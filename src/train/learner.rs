@@ -208,9 +208,9 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     let mut idle = std::time::Duration::ZERO;
     let images = (config.people * config.views) as f64;
     let (mut sum, mut active, mut count) = (0.0, 0.0, 0);
-    let batches = sampler.ahead(state.step, config.steps);
-    while state.step < config.steps {
-        let Ok(batch) = batches.recv() else { break };
+    // Beside a GPU the cores have nothing else to do; where they train themselves one loader is quick enough.
+    let loaders = if B::ON_PROCESSOR { 1 } else { std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1) };
+    for batch in sampler.ahead(state.step, config.steps, loaders) {
         let (value, hard) = learner.loss(batch, config, state.step, device);
         let rate = config.rate(state.step);
         sum += finite(&value, state.step, rate, dir)?;

@@ -61,6 +61,8 @@ impl Backward<Flex, 3> for Normalisation {
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
+    const ON_PROCESSOR: bool = true;
+
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return backend::composed_convolve(x, weight, shape);

@@ -20,6 +20,9 @@ pub struct Normalised<B: Backend> {
 
 /// A backend on which the networks can be trained.
 pub trait Kernels: Backend {
+    /// It computes on the processor's own cores.
+    const ON_PROCESSOR: bool = false;
+
     /// Convolution without bias: [n, from, h, w] and weights [to, from by group, k, k].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         composed_convolve(x, weight, shape)
@@ -112,6 +115,8 @@ impl Kernels for burn::backend::Cuda {}
 impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels for burn::backend::Autodiff<burn::backend::Cuda, C> {}
 
 impl Kernels for Flex {
+    const ON_PROCESSOR: bool = true;
+
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return composed_convolve(x, weight, shape);
