@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 
 use crate::train::kernels::normalisation::{self, After, Moments};
-use crate::train::kernels::shape::{Shape, Sized as OnPictures};
+use crate::train::kernels::shape::{Geometry, Shape};
 use crate::train::kernels::{convolution, depthwise};
 
 /// A normalised batch, and the mean and the variance [channels] it had.
@@ -90,7 +90,7 @@ pub(super) fn of<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTe
 }
 
 /// The convolution of maps of this shape.
-pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> OnPictures {
+pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
     let [_, _, h, w] = x.shape().dims::<4>();
     shape.on((h, w))
 }

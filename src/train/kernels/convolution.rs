@@ -7,7 +7,7 @@ use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use crate::train::kernels::shape::{Run, Sized};
+use crate::train::kernels::shape::{Geometry, Run};
 
 /// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
 const COLUMNS: usize = 512;
@@ -29,7 +29,7 @@ struct Product {
 }
 
 impl Product {
-    fn new(s: &Sized, n: usize) -> Self {
+    fn new(s: &Geometry, n: usize) -> Self {
         let (from, to) = s.shape.channels;
         let group = (COLUMNS / s.pixels_out()).clamp(1, n.max(1));
         Product {
@@ -120,7 +120,7 @@ impl Scratch {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Sized) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let mut out = vec![0.0; n * p.to * p.pixels_out];
@@ -144,7 +144,7 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Sized) -> Vec<f32> {
 }
 
 /// The derivatives by the input (if wanted) and by the weights, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Sized, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let mut by_x = vec![0.0; if wants_x { x.len() } else { 0 }];

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::train::kernels::normalisation::lanes;
-use crate::train::kernels::shape::{Run, Sized};
+use crate::train::kernels::shape::{Geometry, Run};
 
 /// The part of a plane of the input that a run sees.
 fn seen<'a>(plane: &'a [f32], r: &Run, stride: usize) -> impl Iterator<Item = &'a f32> {
@@ -11,7 +11,7 @@ fn seen<'a>(plane: &'a [f32], r: &Run, stride: usize) -> impl Iterator<Item = &'
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Sized) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
     let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
     let mut out = vec![0.0; x.len() / s.pixels_in() * s.pixels_out()];
     out.par_chunks_mut(s.pixels_out()).zip(x.par_chunks(s.pixels_in())).enumerate().for_each(|(plane, (out, x))| {
@@ -29,7 +29,7 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Sized) -> Vec<f32> {
 }
 
 /// The derivatives by the input (if wanted) and by the weights, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Sized, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
     let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
     let by_x = wants_x.then(|| {
         let mut by_x = vec![0.0; x.len()];

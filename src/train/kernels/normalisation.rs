@@ -96,7 +96,7 @@ pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: Af
 pub struct Norm {
     /// The moments.
     pub moments: Moments,
-    /// Factor and offset after the normalisation.
+    /// Factor after the normalisation.
     pub gamma: Vec<f32>,
     /// Offset after the normalisation.
     pub beta: Vec<f32>,

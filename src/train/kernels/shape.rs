@@ -40,15 +40,15 @@ impl Shape {
     }
 
     /// The same on pictures of a size (height, width).
-    pub fn on(self, size: (usize, usize)) -> Sized {
+    pub fn on(self, size: (usize, usize)) -> Geometry {
         let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
-        Sized { shape: self, size, out: (out(size.0), out(size.1)) }
+        Geometry { shape: self, size, out: (out(size.0), out(size.1)) }
     }
 }
 
 /// A convolution on pictures of one size.
 #[derive(Debug, Clone, Copy)]
-pub struct Sized {
+pub struct Geometry {
     /// The convolution.
     pub shape: Shape,
     /// Height and width of a picture.
@@ -71,7 +71,7 @@ pub struct Run {
     pub count: usize,
 }
 
-impl Sized {
+impl Geometry {
     /// Pixels of a plane of the input.
     pub fn pixels_in(&self) -> usize {
         self.size.0 * self.size.1
