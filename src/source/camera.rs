@@ -9,6 +9,7 @@ use crate::frame::{CameraState, Frame};
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::source::link::Link;
+use crate::source::slowness::Slowness;
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, without_password};
 use crate::source::video::{Patience, Video};
 use crate::time::{Seconds, WallTime};
@@ -60,7 +61,7 @@ pub struct CameraConfig {
     pub transport: Transport,
     /// Time the camera may take to answer, seconds. It gets more, up to four times as much, while attempts run out of it.
     pub open_timeout: f64,
-    /// Time without a frame after which the camera counts as gone, seconds. To the first frame it gets more in the same way.
+    /// Time without a frame after which the camera counts as gone, seconds. One that gives few frames gets more in the same way.
     pub read_timeout: f64,
     /// First pause before it is opened again, seconds. It doubles with each failure.
     pub retry_after: f64,
@@ -94,8 +95,8 @@ impl Default for CameraConfig {
             password_env: None,
             password_file: None,
             transport: Transport::Tcp,
-            open_timeout: 3.0,
-            read_timeout: 3.0,
+            open_timeout: 2.0,
+            read_timeout: 2.0,
             retry_after: 0.5,
             retry_at_most: 1.0,
             hang_timeout: 20.0,
@@ -207,10 +208,9 @@ pub struct Camera {
     info: SourceInfo,
     stream: Option<Video>,
     backoff: Backoff,
-    /// Openings in a row that ran out of time without a frame: a camera that is slow, or far from its next whole picture.
-    slow: u32,
-    /// When the stream was opened, while it has given no frame.
-    fresh: Option<Instant>,
+    slowness: Slowness,
+    /// When the stream was opened.
+    opened: Instant,
     /// Frames given so far.
     frames: u64,
     /// The last frame: its presentation time, its size, and when it was given.
@@ -226,11 +226,22 @@ impl Camera {
     /// When it does not answer or refuses.
     pub fn connect(config: CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
         let options = SourceOptions { target_fps: config.target_fps, late: Some(Seconds(config.late)), ..options.clone() };
-        let stream = open(&config, &options, 0)?;
+        let stream = open(&config, &options, &Slowness::default())?;
         let info = stream.info().clone();
         let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
         let info = SourceInfo { live: true, frames: None, ..info };
-        Ok(Camera { config, options, info, stream: Some(stream), backoff, slow: 0, fresh: Some(Instant::now()), frames: 0, last: None, offset: None })
+        Ok(Camera {
+            config,
+            options,
+            info,
+            stream: Some(stream),
+            backoff,
+            slowness: Slowness::default(),
+            opened: Instant::now(),
+            frames: 0,
+            last: None,
+            offset: None,
+        })
     }
 
     fn link(&self) -> &Link {
@@ -244,27 +255,25 @@ impl Camera {
             return;
         }
         self.link().beat();
+        self.slowness.opened();
         let start = Instant::now();
-        match open(&self.config, &self.options, self.slow) {
+        match open(&self.config, &self.options, &self.slowness) {
             Ok(stream) => {
                 tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
                 self.stream = Some(stream);
                 self.link().reconnected();
                 self.offset = None;
-                self.fresh = Some(Instant::now());
+                self.opened = Instant::now();
             }
             Err(e) => {
-                self.ran_out(start);
+                self.slowness.lost(start.elapsed().as_secs_f64(), self.shortest());
                 tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer");
             }
         }
     }
 
-    /// Notes an attempt that ended without a frame: one that took its whole time gets more the next time.
-    fn ran_out(&mut self, start: Instant) {
-        if start.elapsed().as_secs_f64() > 0.9 * self.config.open_timeout.min(self.config.read_timeout) {
-            self.slow = (self.slow + 1).min(3);
-        }
+    fn shortest(&self) -> f64 {
+        self.config.open_timeout.min(self.config.read_timeout)
     }
 
     /// The frame on this camera's own clock, which goes on over interruptions as the wall's does.
@@ -280,14 +289,14 @@ impl Camera {
         self.last = Some((pts, size, now));
         self.frames += 1;
         self.backoff.reset();
-        (self.slow, self.fresh) = (0, None);
+        self.slowness.frame(frame.number, frame.pts, self.config.read_timeout);
         self.link().set(CameraState::Online);
         Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(WallTime::arrival())), restart, ..frame }
     }
 }
 
-fn open(config: &CameraConfig, options: &SourceOptions, slow: u32) -> Result<Video, SourceError> {
-    let more = f64::from(1 + slow);
+fn open(config: &CameraConfig, options: &SourceOptions, slowness: &Slowness) -> Result<Video, SourceError> {
+    let more = slowness.factor();
     let patience = Patience { open: Seconds(more * config.open_timeout), read: Seconds(more * config.read_timeout) };
     Video::open_stream(config.address()?.expose(), patience, options)
 }
@@ -310,9 +319,8 @@ impl Source for Camera {
                 Err(e) => tracing::warn!(camera = %self.info.camera, error = %e, "the stream broke off"),
             }
             self.stream = None;
-            if let Some(opened) = self.fresh.take() {
-                self.ran_out(opened);
-            }
+            let since = self.last.map_or(self.opened, |(_, _, at)| at.max(self.opened));
+            self.slowness.lost(since.elapsed().as_secs_f64(), self.shortest());
             self.link().set(CameraState::Offline);
         }
         Ok(None)

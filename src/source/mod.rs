@@ -8,6 +8,8 @@ pub mod image_folder;
 pub mod link;
 #[cfg(feature = "video")]
 pub mod playback;
+#[cfg(feature = "video")]
+mod slowness;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod source;
 pub mod timeline;
