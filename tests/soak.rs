@@ -280,10 +280,10 @@ fn faults(victims: usize, seconds: u64) {
     eprintln!("healthy camera: {calm:.3} frames/s before, {troubled:.3} during; threads and descriptors {before:?} before, {after:?} after; {hung} hung");
     assert_eq!(code, Some(130), "{}", said(dir));
     assert!(!said(dir).contains("panic") && !said(dir).contains("crashed") && !said(dir).contains("right-word"), "{}", said(dir));
-    // Wanted are five seconds each time. Noise in the stream can cost a read time-out and an opening that falls into it too: one
-    // of 442 took 5.5 s (BENCHMARKS.md).
+    // Wanted are five seconds each time. Noise in the stream can cost a time-out and an opening that falls into it too: a single
+    // one may take longer.
     let late = returns.iter().filter(|r| r.1 > 5.0).count();
-    assert!(late <= (returns.len() / 200).max(1) && returns.iter().all(|r| r.1 <= 7.0), "{late} late: {told:?}\n{}", said(dir));
+    assert!(late <= 1 && returns.iter().all(|r| r.1 <= 7.0), "{late} late: {told:?}\n{}", said(dir));
     assert!(troubled > 0.98 * calm, "{troubled} frames/s of {calm}");
     assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 2, "threads and descriptors: {before:?}, {after:?}");
     assert!(returns.len() as u64 >= victims as u64 * seconds / 9, "only {} faults", returns.len());
