@@ -107,6 +107,8 @@ struct Scratch {
     width: usize,
     columns: Vec<f32>,
     maps: Vec<f32>,
+    /// Derivatives by the columns.
+    by_columns: Vec<f32>,
 }
 
 impl Scratch {
@@ -157,7 +159,7 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
             let pictures = grad.len() / (p.to * p.pixels_out);
             let width = pictures * p.pixels_out;
             scratch.fit(&p, width);
-            let Scratch { columns, maps, .. } = scratch;
+            let Scratch { columns, maps, by_columns, .. } = scratch;
             if p.group > 1 {
                 p.swap(pictures, p.to, grad, maps);
             }
@@ -172,9 +174,9 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
                 if p.direct {
                     general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(by_x, p.taps, width));
                 } else {
-                    let mut seen = vec![0.0; p.taps * width];
-                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(&mut seen, p.taps, width));
-                    p.gather(&seen, by_x);
+                    by_columns.resize(p.taps * width, 0.0);
+                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(by_columns, p.taps, width));
+                    p.gather(by_columns, by_x);
                 }
             }
             by_weight
