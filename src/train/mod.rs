@@ -20,6 +20,7 @@ pub mod learner;
 pub mod loss;
 pub mod network;
 pub mod onnx;
+pub mod probe;
 pub mod readers;
 pub mod retrieval;
 pub mod scenes;

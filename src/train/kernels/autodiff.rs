@@ -11,7 +11,7 @@ use burn::tensor::{DType, Tensor, TensorMetadata};
 use crate::train::kernels::backend::{self, Kernels, Normalised, dense, of, primitive, tensor};
 use crate::train::kernels::normalisation::{After, Norm};
 use crate::train::kernels::shape::Shape;
-use crate::train::kernels::{convolution, depthwise};
+use crate::train::kernels::{convolution, depthwise, weighing};
 
 /// A dense tensor of the CPU.
 type Dense = FloatTensor<Flex>;
@@ -60,6 +60,61 @@ impl Backward<Flex, 3> for Normalisation {
     }
 }
 
+#[derive(Debug)]
+struct Gating;
+
+impl Backward<Flex, 2> for Gating {
+    type State = (Dense, Dense);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ((x, gates), [of_x, of_gates]) = (ops.state, ops.parents);
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let [n, c, h, w] = x.shape().dims::<4>();
+        let (by_x, by_gates) = weighing::gate_backward(x.storage(), gates.storage(), grad.storage(), h * w);
+        if let Some(node) = of_x {
+            grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
+        }
+        if let Some(node) = of_gates {
+            grads.register::<Flex>(node.id, of(by_gates, [n, c]));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct PlaneMean;
+
+impl Backward<Flex, 1> for PlaneMean {
+    type State = [usize; 4];
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let dims = ops.state;
+        if let [Some(node)] = ops.parents {
+            grads.register::<Flex>(node.id, of(weighing::mean_backward(grad.storage(), dims[2] * dims[3]), dims));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ReadOut;
+
+impl Backward<Flex, 2> for ReadOut {
+    type State = (Dense, Dense);
+
+    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let ((x, weights), [of_x, of_weights]) = (ops.state, ops.parents);
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let [n, c, h, w] = x.shape().dims::<4>();
+        let (by_x, by_weights) = weighing::read_out_backward(x.storage(), weights.storage(), grad.storage(), h * w);
+        if let Some(node) = of_x {
+            grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
+        }
+        if let Some(node) = of_weights {
+            grads.register::<Flex>(node.id, of(by_weights, [c, h * w]));
+        }
+    }
+}
+
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
     const ON_PROCESSOR: bool = true;
 
@@ -93,6 +148,44 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         };
         Normalised { maps: tensor(maps), moments: averages }
+    }
+
+    fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return backend::composed_gate(x, gates);
+        }
+        let (x, gates) = (primitive(x), primitive(gates));
+        let [input, values] = [x.primitive, gates.primitive].map(dense);
+        let output = backend::gate(&input, &values);
+        tensor(match Gating.prepare::<C>([x.node, gates.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
+    }
+
+    fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return backend::composed_plane_mean(x);
+        }
+        let (dims, x) = (x.dims(), primitive(x));
+        let output = backend::plane_mean(&dense(x.primitive));
+        tensor(match PlaneMean.prepare::<C>([x.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(dims, output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
+    }
+
+    fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return backend::composed_read_out(x, weights);
+        }
+        let (x, weights) = (primitive(x), primitive(weights));
+        let [input, values] = [x.primitive, weights.primitive].map(dense);
+        let output = backend::read_out(&input, &values);
+        tensor(match ReadOut.prepare::<C>([x.node, weights.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
     }
 }
 
@@ -171,6 +264,31 @@ mod tests {
             let worst = maps.chain(channels).fold(0.0, f32::max);
             assert!(worst < 1e-4, "{after:?}: {worst}");
         }
+    }
+
+    #[test]
+    fn weighing_and_its_derivatives_are_burns() {
+        let (x, gates, weights) = (random([3, 5, 4, 7]), random([3, 5]), random([5, 28]));
+        type Results = Vec<Tensor<Flex, 2>>;
+        let run = |by: &dyn Fn(Tensor<B, 4>) -> Tensor<B, 2>, other: &Tensor<B, 2>| -> Results {
+            let out = by(x.clone());
+            let [rows, columns] = out.dims();
+            let grads = weighed(out.clone().reshape([rows, columns, 1, 1])).backward();
+            let by_x = x.grad(&grads).expect("on the tape").reshape([3, 140]);
+            [Some(out.inner()), Some(by_x), other.grad(&grads)].into_iter().flatten().collect()
+        };
+        let flat = |m: Tensor<B, 4>| m.reshape([3, 140]);
+        let pairs: [(Results, Results); 3] = [
+            (run(&|x| flat(B::gate(x, gates.clone())), &gates), run(&|x| flat(backend::composed_gate(x, gates.clone())), &gates)),
+            (run(&|x| B::plane_mean(x), &gates), run(&|x| backend::composed_plane_mean(x), &gates)),
+            (run(&|x| B::read_out(x, weights.clone()), &weights), run(&|x| backend::composed_read_out(x, weights.clone()), &weights)),
+        ];
+        for (ours, burns) in pairs {
+            assert_eq!(ours.len(), burns.len());
+            assert!(ours.into_iter().zip(burns).all(|(a, b)| apart(a, b) < 1e-5));
+        }
+        let plain = Flex::gate(x.clone().inner(), gates.clone().inner());
+        assert!(apart(plain, B::gate(x, gates).inner()) < 1e-6);
     }
 
     #[test]

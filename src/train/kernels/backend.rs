@@ -7,7 +7,7 @@ use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, Tensor
 
 use crate::train::kernels::normalisation::{self, After, Moments};
 use crate::train::kernels::shape::{Geometry, Shape};
-use crate::train::kernels::{convolution, depthwise};
+use crate::train::kernels::{convolution, depthwise, weighing};
 
 /// A normalised batch, and the mean and the variance [channels] it had.
 #[derive(Debug)]
@@ -37,6 +37,36 @@ pub trait Kernels: Backend {
     fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
         composed_scale(x, factor, offset, after)
     }
+
+    /// Each plane of [n, channels, h, w] times its gate [n, channels].
+    fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        composed_gate(x, gates)
+    }
+
+    /// The mean of each plane of [n, channels, h, w]: [n, channels].
+    fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        composed_plane_mean(x)
+    }
+
+    /// The sum of each plane of [n, channels, h, w], its pixels weighed by `weights` [channels, h * w]: [n, channels].
+    fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        composed_read_out(x, weights)
+    }
+}
+
+pub(super) fn composed_gate<B: Backend>(x: Tensor<B, 4>, gates: Tensor<B, 2>) -> Tensor<B, 4> {
+    let [n, c, _, _] = x.dims();
+    x * gates.reshape([n, c, 1, 1])
+}
+
+pub(super) fn composed_plane_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
+    let [n, c, h, w] = x.dims();
+    x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+}
+
+pub(super) fn composed_read_out<B: Backend>(x: Tensor<B, 4>, weights: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [n, c, h, w] = x.dims();
+    (x.reshape([n, c, h * w]) * weights.reshape([1, c, h * w])).sum_dim(2).reshape([n, c])
 }
 
 pub(super) fn composed_convolve<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, shape: Shape) -> Tensor<B, 4> {
@@ -132,4 +162,43 @@ impl Kernels for Flex {
         let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
         tensor(of(normalisation::scale(x.storage(), dims[2] * dims[3], factor.storage(), offset.storage(), after), dims))
     }
+
+    fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return composed_gate(x, gates);
+        }
+        tensor(gate(&dense(primitive(x)), &dense(primitive(gates))))
+    }
+
+    fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return composed_plane_mean(x);
+        }
+        tensor(plane_mean(&dense(primitive(x))))
+    }
+
+    fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
+        if x.dtype() != DType::F32 {
+            return composed_read_out(x, weights);
+        }
+        tensor(read_out(&dense(primitive(x)), &dense(primitive(weights))))
+    }
+}
+
+/// [`Kernels::gate`] of dense tensors.
+pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let [n, c, h, w] = x.shape().dims::<4>();
+    of(weighing::gate(x.storage(), gates.storage(), h * w), [n, c, h, w])
+}
+
+/// [`Kernels::plane_mean`] of a dense tensor.
+pub(super) fn plane_mean(x: &FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let [n, c, h, w] = x.shape().dims::<4>();
+    of(weighing::mean(x.storage(), h * w), [n, c])
+}
+
+/// [`Kernels::read_out`] of dense tensors.
+pub(super) fn read_out(x: &FloatTensor<Flex>, weights: &FloatTensor<Flex>) -> FloatTensor<Flex> {
+    let [n, c, h, w] = x.shape().dims::<4>();
+    of(weighing::read_out(x.storage(), weights.storage(), h * w), [n, c])
 }

@@ -3,10 +3,10 @@
 //! Maps are [n, channels, height, width], weights [to, from, kernel, kernel]. The pictures of a batch are shared among the
 //! cores in groups that do not depend on how many cores there are, so that sums come out the same on every machine.
 
-use ndarray::linalg::general_mat_mul;
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
+use crate::train::kernels::product::multiply;
 use crate::train::kernels::shape::{Geometry, Run};
 
 /// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
@@ -137,7 +137,7 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
         }
         let columns = matrix(if p.direct { x } else { columns }, p.taps, width);
         let target = if p.group == 1 { &mut *out } else { &mut *maps };
-        general_mat_mul(1.0, &matrix(weight, p.to, p.taps), &columns, 0.0, &mut matrix_mut(target, p.to, width));
+        multiply(&matrix(weight, p.to, p.taps), &columns, &mut matrix_mut(target, p.to, width));
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
         }
@@ -168,14 +168,14 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
                 p.columns(x, columns);
             }
             let mut by_weight = vec![0.0; p.to * p.taps];
-            general_mat_mul(1.0, &grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), 0.0, &mut matrix_mut(&mut by_weight, p.to, p.taps));
+            multiply(&grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), &mut matrix_mut(&mut by_weight, p.to, p.taps));
             if wants_x {
                 let weight = matrix(weight, p.to, p.taps);
                 if p.direct {
-                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(by_x, p.taps, width));
+                    multiply(&weight.t(), &grad, &mut matrix_mut(by_x, p.taps, width));
                 } else {
                     by_columns.resize(p.taps * width, 0.0);
-                    general_mat_mul(1.0, &weight.t(), &grad, 0.0, &mut matrix_mut(by_columns, p.taps, width));
+                    multiply(&weight.t(), &grad, &mut matrix_mut(by_columns, p.taps, width));
                     p.gather(by_columns, by_x);
                 }
             }

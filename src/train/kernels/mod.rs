@@ -2,11 +2,13 @@
 //! element; other backends keep burn's own.
 //!
 //! Reading order: [`shape`], [`backend`] (what the networks call), [`autodiff`] (how it enters the tape), [`convolution`],
-//! [`depthwise`] and [`normalisation`] (the loops).
+//! [`depthwise`], [`normalisation`] and [`weighing`] (the loops), [`product`] (of matrices).
 
 pub mod autodiff;
 pub mod backend;
 pub mod convolution;
 pub mod depthwise;
 pub mod normalisation;
+pub mod product;
 pub mod shape;
+pub mod weighing;

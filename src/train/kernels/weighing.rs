@@ -1,0 +1,55 @@
+//! Maps [n, channels, pixels] weighed: every pixel of a channel by one number of its picture, or every picture by the same
+//! numbers, one for each pixel of each channel.
+
+use rayon::prelude::*;
+
+use crate::train::kernels::normalisation::lanes;
+
+/// `x` times `gates` [n, channels], a number for each plane.
+pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
+    let mut out = vec![0.0; x.len()];
+    out.par_chunks_mut(pixels).zip(x.par_chunks(pixels)).zip(gates.par_iter()).for_each(|((out, x), g)| {
+        out.iter_mut().zip(x).for_each(|(o, x)| *o = x * g);
+    });
+    out
+}
+
+/// The derivatives of [`gate`] by `x` and by the gates.
+pub fn gate_backward(x: &[f32], gates: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
+    let by_gates = x.par_chunks(pixels).zip(grad.par_chunks(pixels)).map(|(x, g)| lanes(x, g, |x, g| x * g)).collect();
+    (gate(grad, gates, pixels), by_gates)
+}
+
+/// The mean of each plane: [n, channels].
+pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
+    x.par_chunks(pixels).map(|x| lanes(x, x, |x, _| x) / pixels as f32).collect()
+}
+
+/// The derivative of [`mean`] by `x`.
+pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
+    let mut out = vec![0.0; grad.len() * pixels];
+    out.par_chunks_mut(pixels).zip(grad.par_iter()).for_each(|(out, g)| out.fill(g / pixels as f32));
+    out
+}
+
+/// The sum of each plane weighed by `weights` [channels, pixels]: [n, channels].
+pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
+    let channels = weights.len() / pixels;
+    x.par_chunks(pixels).enumerate().map(|(plane, x)| lanes(x, &weights[plane % channels * pixels..][..pixels], |x, w| x * w)).collect()
+}
+
+/// The derivatives of [`read_out`] by `x` and by the weights.
+pub fn read_out_backward(x: &[f32], weights: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
+    let channels = weights.len() / pixels;
+    let mut by_x = vec![0.0; x.len()];
+    by_x.par_chunks_mut(pixels).zip(grad.par_iter()).enumerate().for_each(|(plane, (out, g))| {
+        out.iter_mut().zip(&weights[plane % channels * pixels..][..pixels]).for_each(|(o, w)| *o = g * w);
+    });
+    let mut by_weights = vec![0.0; weights.len()];
+    by_weights.par_chunks_mut(pixels).enumerate().for_each(|(channel, out)| {
+        for plane in (channel..grad.len()).step_by(channels) {
+            out.iter_mut().zip(&x[plane * pixels..][..pixels]).for_each(|(o, x)| *o += grad[plane] * x);
+        }
+    });
+    (by_x, by_weights)
+}

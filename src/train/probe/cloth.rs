@@ -1,0 +1,118 @@
+//! Colours of skin, hair and clothes, and patterned cloth.
+
+use fastrand::Rng;
+
+use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mixed, noise};
+pub(crate) use crate::train::synthetic::{between, cloth};
+
+/// Whether something that has this probability happens.
+pub fn chance(rng: &mut Rng, probability: f32) -> bool {
+    rng.f32() < probability
+}
+
+/// A skin colour, from dark to pale.
+pub fn skin(rng: &mut Rng) -> Rgb {
+    let tone = between(rng, 0.25, 0.92);
+    [tone, tone * between(rng, 0.72, 0.82), tone * between(rng, 0.58, 0.72)]
+}
+
+/// A hair colour, mostly dark, at times blond, grey or white.
+pub fn hair(rng: &mut Rng) -> Rgb {
+    let tone = if chance(rng, 0.8) { between(rng, 0.04, 0.55) } else { between(rng, 0.5, 0.85) };
+    [tone, tone * between(rng, 0.6, 0.95), tone * between(rng, 0.4, 0.9)]
+}
+
+/// A picture of cloth: plain, striped, checked, mottled, printed with a piece of a picture, or with a band or a badge.
+/// `print` gives such a piece, of the size asked for.
+pub fn pattern(size: (usize, usize), rng: &mut Rng, print: impl FnOnce(&mut Rng) -> Picture) -> Picture {
+    let (first, second) = (cloth(rng), cloth(rng));
+    let (w, h) = (size.0 as f32, size.1 as f32);
+    let kind = rng.f32();
+    let bool_mask = |f: &dyn Fn(f32, f32) -> bool| Mask::of(size, |x, y| f32::from(u8::from(f(x, y))));
+    let share = match kind {
+        k if k < 0.52 => return Picture::filled(size, first),
+        k if k < 0.62 => {
+            let (down, period, phase, width) = (chance(rng, 0.7), between(rng, 3.0, 16.0), rng.f32(), between(rng, 0.2, 0.7));
+            bool_mask(&|x, y| ((if down { y * h } else { x * w }) / period + phase).fract() < width)
+        }
+        k if k < 0.70 => {
+            let (period, width, weak) = (between(rng, 4.0, 14.0), between(rng, 0.15, 0.5), if chance(rng, 0.5) { 0.6 } else { 1.0 });
+            let line = |v: f32| f32::from(u8::from((v / period).fract() < width));
+            Mask::of(size, |x, y| line(x * w).max(weak * line(y * h)))
+        }
+        k if k < 0.80 => {
+            let grey = print(rng).map(|c| luma(*c));
+            let low = grey.values.iter().copied().fold(f32::INFINITY, f32::min);
+            let high = grey.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            grey.map(|v| (v - low) / (high - low + 1e-3))
+        }
+        k if k < 0.88 => {
+            let (cells, level) = (rng.usize(4..24), between(rng, -0.5, 1.0));
+            noise(size, cells, 1.0, rng).map(|v| f32::from(u8::from(*v > level)))
+        }
+        k if k < 0.94 => {
+            let (middle, half) = (between(rng, 0.15, 0.75), between(rng, 0.02, 0.12));
+            bool_mask(&|_, y| (y - middle).abs() < half)
+        }
+        _ => {
+            let (x0, y0, size) = (between(rng, 0.3, 0.7), between(rng, 0.2, 0.45), between(rng, 0.01, 0.08));
+            bool_mask(&|x, y| (x - x0).powi(2) * 2.0 + (y - y0).powi(2) * 8.0 < size)
+        }
+    };
+    share.map(|&s| mixed(first, second, s))
+}
+
+/// Another colouring of a picture: two cloth colours by its brightness, another hue and saturation, or another gamma.
+pub fn tinted(picture: &Picture, rng: &mut Rng) -> Picture {
+    let kind = rng.f32();
+    let clamped = |c: Rgb| c.map(|v| v.clamp(0.0, 1.0));
+    if kind < 0.4 {
+        let (dark, bright, strength) = (cloth(rng), cloth(rng), between(rng, 0.3, 1.0));
+        return picture.map(|&p| clamped(mixed(p, mixed(dark, bright, luma(p)), strength)));
+    }
+    if kind < 0.7 {
+        // A rotation of the colour plane around the grey axis, and a factor on the distance from it.
+        let (angle, saturation) = (between(rng, 0.0, std::f32::consts::TAU), between(rng, 0.0, 2.0));
+        let (sin, cos) = angle.sin_cos();
+        let third = 1.0 / 3.0;
+        let (a, b) = (cos + (1.0 - cos) * third, (1.0 - cos) * third);
+        let s = sin * third.sqrt();
+        let rows = [[a, b - s, b + s], [b + s, a, b - s], [b - s, b + s, a]];
+        return picture.map(|&p| {
+            let grey = luma(p);
+            clamped(std::array::from_fn(|k| {
+                let turned: f32 = (0..3).map(|j| rows[k][j] * (p[j] - grey)).sum();
+                grey + saturation * turned
+            }))
+        });
+    }
+    let (gamma, gain) = (between(rng, 0.5, 2.0), between(rng, 0.5, 1.4));
+    picture.map(|p| clamped(p.map(|v| v.max(0.0).powf(gamma) * gain)))
+}
+
+/// One colour everywhere, with shares: what [`Grid::cover`] takes.
+pub fn plain(size: (usize, usize), color: Rgb) -> Picture {
+    Grid::filled(size, color)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_and_patterns_stay_in_range_and_come_from_the_seed() {
+        let draw = |seed| {
+            let mut rng = Rng::with_seed(seed);
+            let cloth = pattern((16, 32), &mut rng, |_| Picture::of((16, 32), |x, y| [x, y, 0.5]));
+            tinted(&cloth, &mut rng)
+        };
+        for seed in 0..60 {
+            let picture = draw(seed);
+            assert_eq!(picture.size(), (16, 32));
+            assert!(picture.values.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
+            assert_eq!(picture, draw(seed));
+        }
+        let plain = (0..60).filter(|&s| pattern((8, 16), &mut Rng::with_seed(s), |_| Picture::filled((8, 16), [0.5; 3])).values.windows(2).all(|w| w[0] == w[1])).count();
+        assert!((15..50).contains(&plain), "{plain} of 60 are plain");
+    }
+}

@@ -1,0 +1,322 @@
+//! A person who does not exist, from figures: another's legs, other clothes, hair and skin, a bag, another background.
+
+use fastrand::Rng;
+
+use crate::frame::Image;
+use crate::geometry::BBox;
+use crate::train::probe::cloth::{between, chance, cloth, hair, pattern, plain, skin, tinted};
+use crate::train::probe::figure::{Figure, Part, parts_by_height};
+use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mixed, noise, normal};
+
+/// What people are made of: sources of figures, each drawn equally often, and scenes to stand before.
+#[derive(Debug, Clone)]
+pub struct Stock {
+    /// Figures by source, none empty.
+    pub figures: Vec<Vec<Figure>>,
+    /// Pictures of scenes; may be empty.
+    pub scenes: Vec<Image>,
+    /// Width and height of a probe, pixels.
+    pub size: (usize, usize),
+}
+
+/// A person under construction.
+struct Body {
+    picture: Picture,
+    coverage: Mask,
+    parts: Vec<Part>,
+    /// The figure's own colours mean nothing (a rendered body): every part gets new ones.
+    bare: bool,
+}
+
+impl Stock {
+    /// A new person on a background.
+    pub fn person(&self, rng: &mut Rng) -> Picture {
+        let mut body = self.body(rng);
+        if chance(rng, 0.35) {
+            let other = self.body(rng);
+            exchange_legs(&mut body, other, rng);
+        }
+        let original = body.picture.clone();
+        if body.bare || chance(rng, 0.85) {
+            self.dress(&mut body, rng);
+        } else if chance(rng, 0.5) {
+            body.picture = tinted(&body.picture, rng);
+        }
+        let coverage = &body.coverage;
+        let behind = if body.bare || chance(rng, 0.65) {
+            self.background(rng)
+        } else if chance(rng, 0.5) {
+            tinted(&original, rng)
+        } else {
+            return body.picture;
+        };
+        let mut out = behind;
+        out.cover(&body.picture, coverage);
+        out
+    }
+
+    /// A figure as it is, on its own background where it has one.
+    pub fn unchanged(&self, rng: &mut Rng) -> Picture {
+        let figure = self.figure(rng);
+        if figure.parts().is_some() { self.person(rng) } else { figure.picture() }
+    }
+
+    fn figure(&self, rng: &mut Rng) -> &Figure {
+        let source = &self.figures[rng.usize(..self.figures.len())];
+        &source[rng.usize(..source.len())]
+    }
+
+    fn body(&self, rng: &mut Rng) -> Body {
+        let figure = self.figure(rng);
+        let (picture, coverage, bare) = (figure.picture(), figure.coverage(), figure.parts().is_some());
+        let parts = figure.parts().map_or_else(|| parts_by_height(self.size, rng), <[Part]>::to_vec);
+        if chance(rng, 0.5) {
+            let parts = parts.chunks_exact(self.size.0).flat_map(|row| row.iter().rev().copied()).collect();
+            return Body { picture: picture.mirrored(), coverage: coverage.mirrored(), parts, bare };
+        }
+        Body { picture, coverage, parts, bare }
+    }
+
+    /// A piece of a scene, as it is.
+    fn piece(&self, rng: &mut Rng) -> Option<Picture> {
+        let scene = self.scenes.get(rng.usize(..self.scenes.len().max(1)))?;
+        let (w, h) = (scene.width as f32, scene.height as f32);
+        let height = between(rng, 40.0f32.min(h * 0.5), h.min(260.0));
+        let width = (height * between(rng, 0.35, 0.8)).min(w);
+        let region = BBox::new(rng.f32() * (w - width), rng.f32() * (h - height), width, height);
+        Some(Picture::cut(scene, &region, self.size))
+    }
+
+    /// What a person may stand before: a piece of a scene, recoloured at times, or a made-up one.
+    pub fn background(&self, rng: &mut Rng) -> Picture {
+        let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.75)) else { return made_up(self.size, rng) };
+        if chance(rng, 0.6) {
+            piece = tinted(&piece, rng);
+        }
+        if chance(rng, 0.2) {
+            // The ground of another scene.
+            let ground = if chance(rng, 0.5) { self.piece(rng) } else { None }.unwrap_or_else(|| plain(self.size, cloth(rng)));
+            let horizon = between(rng, 0.2, 0.9);
+            piece.cover(&ground, &Mask::of(self.size, |_, y| f32::from(u8::from(y > horizon))));
+        }
+        piece
+    }
+
+    fn pattern(&self, rng: &mut Rng) -> Picture {
+        pattern(self.size, rng, |rng| self.piece(rng).unwrap_or_else(|| made_up(self.size, rng)))
+    }
+
+    /// New clothes, hair and skin.
+    fn dress(&self, body: &mut Body, rng: &mut Rng) {
+        let (size, bare, skin_color) = (self.size, body.bare, skin(rng));
+        let strength = between(rng, 0.4, 1.0);
+        let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength };
+        // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
+        let often = |rng: &mut Rng, p: f32| bare || chance(rng, p);
+        let top = self.pattern(rng);
+        if often(rng, 0.8) {
+            wardrobe.put(&[Part::Top, Part::Panel], &top, |_, _| true);
+            // Long sleeves like the top, or of another colour, or none.
+            match rng.f32() {
+                k if k < 0.65 => wardrobe.put(&[Part::Sleeves], &top, |_, _| true),
+                k if k < 0.80 => wardrobe.put(&[Part::Sleeves], &plain(size, cloth(rng)), |_, _| true),
+                _ => {
+                    let elbow = between(rng, 0.2, 0.45);
+                    wardrobe.put(&[Part::Sleeves], &top, |_, y| y < elbow);
+                    wardrobe.put(&[Part::Sleeves], &plain(size, skin_color), |_, y| y >= elbow);
+                }
+            }
+        }
+        if chance(rng, if bare { 0.5 } else { 0.0 }) {
+            wardrobe.put(&[Part::Panel], &self.pattern(rng), |_, _| true);
+        }
+        if chance(rng, 0.2) {
+            // An open jacket, a tie, a scarf.
+            let (middle, half) = (between(rng, 0.4, 0.6), between(rng, 0.03, 0.09));
+            wardrobe.put(&[Part::Top], &self.pattern(rng), |x, _| (x - middle).abs() < half);
+        }
+        let legs = if chance(rng, 0.3) { self.pattern(rng) } else { plain(size, cloth(rng)) };
+        if often(rng, 0.8) {
+            wardrobe.put(&[Part::Thighs], &legs, |_, _| true);
+            let calves = match rng.f32() {
+                k if k < 0.7 => legs,
+                k if k < 0.9 => plain(size, skin_color),
+                _ => plain(size, cloth(rng)),
+            };
+            wardrobe.put(&[Part::Calves], &calves, |_, _| true);
+        }
+        if chance(rng, 0.15) {
+            let (hem, coat) = (between(rng, 0.55, 0.75), if chance(rng, 0.6) { top } else { self.pattern(rng) });
+            wardrobe.put(&[Part::Thighs, Part::Calves, Part::Top], &coat, |_, y| y < hem);
+        }
+        if often(rng, 0.6) {
+            wardrobe.put(&[Part::Shoes], &plain(size, cloth(rng)), |_, _| true);
+        }
+        let hair_color = plain(size, hair(rng));
+        if bare {
+            wardrobe.put(&[Part::Face, Part::Skin], &plain(size, skin_color), |_, _| true);
+            wardrobe.put(&[Part::Hair], &hair_color, |_, _| true);
+            wardrobe.put(&[Part::Hat], &self.pattern(rng), |_, _| true);
+            wardrobe.put(&[Part::Bag], &self.pattern(rng), |_, _| true);
+        } else if chance(rng, 0.7) {
+            let (line, from_behind, long, half) = (between(rng, 0.05, 0.11), chance(rng, 0.4), chance(rng, 0.2), between(rng, 0.1, 0.2));
+            wardrobe.put(&[Part::Head], &plain(size, skin_color), |_, _| true);
+            wardrobe.put(&[Part::Head], &hair_color, |_, y| y < line || from_behind);
+            if long {
+                let end = between(rng, 0.1, 0.3);
+                wardrobe.put(&[Part::Head, Part::Top], &hair_color, |x, y| {
+                    let off = (x - 0.5).abs();
+                    y < end && off < half && (off > 0.07 || from_behind)
+                });
+            }
+        }
+        if chance(rng, if bare { 0.15 } else { 0.3 }) {
+            bag(&mut body.picture, rng);
+        }
+    }
+}
+
+/// A body with the picture it had before it was dressed, from which light and folds are taken.
+struct Wardrobe<'a> {
+    body: &'a mut Body,
+    original: Picture,
+    /// How strongly the folds of the original show, in [0, 1].
+    strength: f32,
+}
+
+impl Wardrobe<'_> {
+    /// Puts cloth over the parts, where `place` (x, y in [0, 1]) allows it, with the light and folds of the original.
+    fn put(&mut self, parts: &[Part], cloth: &Picture, place: impl Fn(f32, f32) -> bool) {
+        let size = self.original.size();
+        let mut pixel = 0;
+        let raw = Mask::of(size, |x, y| {
+            pixel += 1;
+            if parts.contains(&self.body.parts[pixel - 1]) && place(x, y) { self.body.coverage.values[pixel - 1] } else { 0.0 }
+        });
+        let sum: f32 = raw.values.iter().sum();
+        if sum < 4.0 {
+            return;
+        }
+        let mean = self.original.values.iter().zip(&raw.values).map(|(c, m)| luma(*c) * m).sum::<f32>() / sum;
+        let lit = cloth.join(&self.original, |c, p| {
+            let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength).clamp(0.15, 2.2);
+            c.map(|v| (v * shade).clamp(0.0, 1.0))
+        });
+        self.body.picture.cover(&lit, &raw.blurred((0.7, 0.7)));
+    }
+}
+
+fn exchange_legs(body: &mut Body, other: Body, rng: &mut Rng) {
+    let size = body.picture.size();
+    let waist = between(rng, 0.45, 0.58);
+    let share = Mask::of(size, |_, y| ((y - waist) * 30.0).clamp(0.0, 1.0));
+    body.picture.cover(&other.picture, &share);
+    body.coverage.cover(&other.coverage, &share);
+    let lower = share.values.iter().zip(body.parts.iter_mut()).zip(other.parts);
+    lower.filter(|((s, _), _)| **s > 0.5).for_each(|((_, part), new)| *part = new);
+    body.bare |= other.bare;
+}
+
+/// A backpack, a shoulder bag or a strap.
+fn bag(picture: &mut Picture, rng: &mut Rng) {
+    let size = picture.size();
+    let (color, strap) = (cloth(rng), cloth(rng));
+    let (shoulder, waist) = (between(rng, 0.14, 0.18), between(rng, 0.42, 0.6));
+    let side = between(rng, 0.2, 0.8);
+    let kind = rng.f32();
+    let shape = if kind < 0.4 {
+        let (x0, y0, rx, ry) = (between(rng, 0.3, 0.7), shoulder + between(rng, 0.08, 0.25), between(rng, 0.1, 0.22), between(rng, 0.07, 0.15));
+        Mask::of(size, |x, y| f32::from(u8::from(((x - x0) / rx).powi(2) + ((y - y0) / ry).powi(2) < 1.0)))
+    } else if kind < 0.7 {
+        let (y0, bw, bh) = (waist + between(rng, -0.15, 0.15), between(rng, 0.12, 0.35), between(rng, 0.06, 0.18));
+        Mask::of(size, |x, y| f32::from(u8::from((side..side + bw).contains(&x) && (y0..y0 + bh).contains(&y))))
+    } else {
+        line(size, (between(rng, 0.3, 0.45), shoulder), (between(rng, 0.55, 0.75), waist), between(rng, 1.0, 5.0))
+    };
+    let cloudy = noise(size, 12, 0.15, rng).map(|v| (1.0 + v).clamp(0.5, 1.5));
+    let lit = |c: Rgb| cloudy.map(|v| c.map(|k| (k * v).clamp(0.0, 1.0)));
+    picture.cover(&lit(color), &shape.blurred((0.6, 0.6)));
+    if chance(rng, 0.4) {
+        let strap_line = line(size, (between(rng, 0.35, 0.65), shoulder), (side, waist), between(rng, 1.0, 2.0));
+        picture.cover(&lit(strap), &strap_line.blurred((0.6, 0.6)));
+    }
+}
+
+/// A line from one place to another (shares of width and height), so many pixels wide.
+fn line(size: (usize, usize), from: (f32, f32), to: (f32, f32), width: f32) -> Mask {
+    let (w, h) = (size.0 as f32, size.1 as f32);
+    let (dx, dy) = ((to.0 - from.0) * w, (to.1 - from.1) * h);
+    let square = (dx * dx + dy * dy).max(1e-6);
+    Mask::of(size, |x, y| {
+        let (px, py) = ((x - from.0) * w, (y - from.1) * h);
+        let along = ((px * dx + py * dy) / square).clamp(0.0, 1.0);
+        let off = (px - along * dx).hypot(py - along * dy);
+        (width / 2.0 - off + 0.5).clamp(0.0, 1.0)
+    })
+}
+
+/// A background of a few flat things, unevenly lit, with noise.
+fn made_up(size: (usize, usize), rng: &mut Rng) -> Picture {
+    let mut out = plain(size, cloth(rng));
+    for _ in 0..rng.usize(0..7) {
+        let color = plain(size, cloth(rng));
+        let shape = if chance(rng, 0.6) {
+            let (x0, y0, w, h) = (between(rng, -0.3, 1.0), between(rng, -0.2, 1.0), between(rng, 0.05, 1.0), between(rng, 0.03, 0.8));
+            Mask::of(size, |x, y| f32::from(u8::from((x0..x0 + w).contains(&x) && (y0..y0 + h).contains(&y))))
+        } else {
+            line(size, (rng.f32(), rng.f32()), (rng.f32(), rng.f32()), between(rng, 1.0, 8.0))
+        };
+        out.cover(&color, &shape);
+    }
+    let (light, grain) = (noise(size, 8, 0.12, rng), between(rng, 0.0, 0.06));
+    out.join(&light, |c, l| {
+        let n = grain * normal(rng);
+        c.map(|v| (v * (1.0 + l) + n).clamp(0.0, 1.0))
+    })
+}
+
+/// Two pictures in one, as when somebody is seen through glass or a box holds two: `share` of the second.
+pub fn blended(a: &Picture, b: &Picture, share: f32) -> Picture {
+    Grid { width: a.width, height: a.height, values: a.values.iter().zip(&b.values).map(|(a, b)| mixed(*a, *b, share)).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stock(bare: bool) -> Stock {
+        let size = (32, 64);
+        let picture = Picture::of(size, |x, y| [x, y, 0.3]);
+        let coverage = Mask::of(size, |x, _| f32::from(u8::from((x - 0.5).abs() < 0.25)));
+        let parts = bare.then(|| parts_by_height(size, &mut Rng::with_seed(1)));
+        Stock { figures: vec![vec![Figure::new(&picture, &coverage, parts)]], scenes: Vec::new(), size }
+    }
+
+    #[test]
+    fn people_differ_and_come_from_the_seed() {
+        for bare in [false, true] {
+            let stock = stock(bare);
+            let make = |seed| stock.person(&mut Rng::with_seed(seed));
+            let people: Vec<Picture> = (0..12).map(make).collect();
+            assert_eq!(people[3], make(3));
+            for (i, p) in people.iter().enumerate() {
+                assert!(p.values.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
+                assert!(people[..i].iter().all(|other| other != p));
+            }
+        }
+    }
+
+    #[test]
+    fn clothes_cover_their_part_only() {
+        let stock = stock(false);
+        let mut rng = Rng::with_seed(2);
+        let mut body = stock.body(&mut rng);
+        let before = body.picture.clone();
+        let mut wardrobe = Wardrobe { original: before.clone(), body: &mut body, strength: 0.0 };
+        wardrobe.put(&[Part::Shoes], &plain((32, 64), [1.0, 0.0, 0.0]), |_, _| true);
+        assert_eq!(body.picture.at(16, 10), before.at(16, 10));
+        let shoe = body.picture.at(16, 63);
+        assert!(shoe[0] > 0.9 && shoe[1] < 0.1, "{shoe:?}");
+        assert_eq!(body.picture.at(1, 63), before.at(1, 63), "outside the person");
+    }
+}
