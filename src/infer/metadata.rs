@@ -16,8 +16,12 @@ impl ModelMetadata {
     pub(super) fn read(session: &Session) -> Result<Self, String> {
         let metadata = session.metadata().map_err(|e| e.to_string())?;
         let keys = metadata.custom_keys().map_err(|e| e.to_string())?;
-        let entries = keys.iter().filter_map(|k| Some((k.strip_prefix("twintrack.")?.to_string(), metadata.custom(k)?))).collect();
-        Ok(ModelMetadata { entries })
+        Ok(Self::of(keys.iter().filter_map(|k| Some((k.as_str(), metadata.custom(k)?)))))
+    }
+
+    /// From the keys and values of a file's metadata; those that are not `twintrack.*` are left out.
+    pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
+        ModelMetadata { entries: pairs.filter_map(|(k, v)| Some((k.strip_prefix("twintrack.")?.to_string(), v))).collect() }
     }
 
     /// An entry's text.

@@ -22,6 +22,8 @@ pub enum Attribute {
 #[derive(Debug, Default)]
 pub struct Graph {
     proto: GraphProto,
+    /// The version of the operators, where a part needs a newer one than [`OPSET`].
+    opset: i64,
 }
 
 impl Graph {
@@ -57,22 +59,34 @@ impl Graph {
         self.proto.node.push(node_of(op, inputs, outputs, attributes));
     }
 
+    /// Takes over the nodes and constants of another graph with operators of version `opset`.
+    pub fn adopt(&mut self, part: GraphProto, opset: i64) {
+        self.proto.node.extend(part.node);
+        self.proto.initializer.extend(part.initializer);
+        self.opset = self.opset.max(opset);
+    }
+
     /// The finished file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free. `metadata` is written under
     /// `twintrack.*`.
     pub fn finish(mut self, name: &str, input: (&str, [usize; 3]), output: (&str, usize), metadata: &[(String, String)]) -> Vec<u8> {
         self.proto.name = name.into();
         self.proto.input = vec![value(input.0, &input.1)];
         self.proto.output = vec![value(output.0, &[output.1])];
-        let model = ModelProto {
-            ir_version: 8,
-            producer_name: "twintrack".into(),
-            producer_version: env!("CARGO_PKG_VERSION").into(),
-            graph: Some(self.proto),
-            opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
-            metadata_props: entries(metadata),
-        };
-        model.encode_to_vec()
+        onnx_of_graph(self.proto, OPSET.max(self.opset), metadata)
     }
+}
+
+/// The file of a finished graph with operators of version `opset`. `metadata` is written under `twintrack.*`.
+pub fn onnx_of_graph(graph: GraphProto, opset: i64, metadata: &[(String, String)]) -> Vec<u8> {
+    let model = ModelProto {
+        ir_version: 8,
+        producer_name: "twintrack".into(),
+        producer_version: env!("CARGO_PKG_VERSION").into(),
+        graph: Some(graph),
+        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
+        metadata_props: entries(metadata),
+    };
+    model.encode_to_vec()
 }
 
 /// Metadata under `twintrack.*`.

@@ -1,17 +1,16 @@
-//! Batches: which people, which of their pictures, how each is altered; made ahead on a thread of their own.
+//! Batches: which people, which of their pictures, how each is altered.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use fastrand::Rng;
-use ndarray::{Array2, Array3, Array4, ArrayViewMut3, Axis};
+use ndarray::{Array3, Array4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::infer::tensor::{self, PixelFormat};
-use crate::train::colour;
 use crate::train::dataset::{Crop, Dataset, TrainError};
 use crate::train::loss::Relations;
+use crate::train::network::{Design, Inputs};
 
 /// How pictures are altered before the network sees them. 0 switches an alteration off.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,10 +39,8 @@ impl Default for AugmentConfig {
 /// A batch for one step.
 #[derive(Debug, Clone)]
 pub struct Batch {
-    /// RGB in [0, 1], [n, 3, height, width].
-    pub crops: Array4<f32>,
-    /// Their colour layouts, [n, 432].
-    pub colours: Array2<f32>,
+    /// The pictures.
+    pub inputs: Inputs,
     /// Who is who.
     pub relations: Relations,
     /// Class of each picture for classification: its identity, counted over the data sets in which all identities are
@@ -57,18 +54,18 @@ pub struct Sampler {
     sets: Arc<Vec<(Dataset, Vec<Vec<usize>>)>>,
     people: usize,
     views: usize,
-    /// Height and width of a crop.
-    size: (usize, usize),
+    /// The tower they are for.
+    design: Design,
     augment: AugmentConfig,
     seed: u64,
 }
 
 impl Sampler {
-    /// A sampler of `people` times `views` pictures a batch, each of `size` (height, width).
+    /// A sampler of `people` times `views` pictures a batch for the tower of a design.
     ///
     /// # Errors
     /// When the data sets together have fewer identities with two pictures than `people`.
-    pub fn new(sets: Vec<Dataset>, (people, views): (usize, usize), size: (usize, usize), augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
+    pub fn new(sets: Vec<Dataset>, (people, views): (usize, usize), design: Design, augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
         let mut with_index = Vec::new();
         for mut set in sets {
             let rare = set.drop_rare(2);
@@ -86,7 +83,7 @@ impl Sampler {
                 "a batch of {people} people with {views} pictures each was asked for; it takes at least 2 of both, and the data have {total} people with two pictures or more"
             )));
         }
-        Ok(Sampler { sets: Arc::new(with_index), people, views, size, augment, seed })
+        Ok(Sampler { sets: Arc::new(with_index), people, views, design, augment, seed })
     }
 
     /// Batch number `step`: the same step gives the same batch, which makes going on from a checkpoint exact.
@@ -106,7 +103,7 @@ impl Sampler {
             chosen.extend((0..self.views).map(|k| (set, identity, &data.crops[index[identity][order[k % order.len()]]])));
             set = (set + 1) % self.sets.len();
         }
-        let mut crops = Array4::zeros((chosen.len(), 3, self.size.0, self.size.1));
+        let mut crops = Array4::zeros((chosen.len(), 3, self.design.size.0, self.design.size.1));
         crops.axis_iter_mut(Axis(0)).zip(&chosen).for_each(|(out, (_, _, c))| altered(c, &self.augment, &mut rng, out));
         let n = chosen.len();
         let pair = |f: &dyn Fn(usize, usize) -> bool| (0..n * n).map(|k| f(k / n, k % n)).collect();
@@ -114,8 +111,7 @@ impl Sampler {
         let different = pair(&|i, j| chosen[i].0 != chosen[j].0 || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1));
         let offsets = self.class_offsets();
         let classes = chosen.iter().map(|(set, identity, _)| offsets[*set].map(|o| o + identity)).collect();
-        let colours = colour::layouts(&crops);
-        Batch { crops, colours, relations: Relations { count: n, same, different }, classes }
+        Batch { inputs: self.design.inputs(crops), relations: Relations { count: n, same, different }, classes }
     }
 
     /// Where the classes of each data set begin; `None` where two identities may be one person.
@@ -133,21 +129,6 @@ impl Sampler {
     /// How many classes there are.
     pub fn classes(&self) -> usize {
         self.sets.iter().filter(|(s, _)| s.apart.is_none()).map(|(s, _)| s.identities).sum()
-    }
-
-    /// The batches from `step` on, in their order, made ahead on `loaders` threads, at most three of each waiting. The threads end
-    /// with the iterator.
-    pub fn ahead(&self, step: usize, last: usize, loaders: usize) -> impl Iterator<Item = Batch> + use<> {
-        let loaders = loaders.max(1);
-        let lanes: Vec<Receiver<Batch>> = (0..loaders)
-            .map(|lane| {
-                let (sender, receiver) = sync_channel(3);
-                let sampler = self.clone();
-                std::thread::spawn(move || (step + lane..last).step_by(loaders).take_while(|&s| sender.send(sampler.batch(s)).is_ok()).count());
-                receiver
-            })
-            .collect();
-        (0..last.saturating_sub(step)).map_while(move |i| lanes[i % loaders].recv().ok())
     }
 
     /// Pictures of all data sets as they are, at most `most`, evenly chosen: what the network's start is computed from.
@@ -203,17 +184,22 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::body::Network;
+    use crate::train::network::HeadKind;
     use crate::train::synthetic;
+
+    const DESIGN: Design =
+        Design { network: Network::Tiny, head: HeadKind::Stripes, colours: true, normalise: false, size: (128, 64), dimension: 16, channels: 16, pixels: None };
 
     #[test]
     fn a_batch_holds_p_people_k_times_and_a_step_is_one_batch() {
         let sets = vec![synthetic::dataset(6, 4, 1).expect("people"), synthetic::dataset(5, 4, 2).expect("people")];
-        let sampler = Sampler::new(sets, (4, 3), (128, 64), AugmentConfig::default(), 7).expect("enough people");
+        let sampler = Sampler::new(sets, (4, 3), DESIGN, AugmentConfig::default(), 7).expect("enough people");
         let (a, b, c) = (sampler.batch(3), sampler.batch(3), sampler.batch(4));
-        assert_eq!(a.crops.dim(), (12, 3, 128, 64));
-        assert_eq!(a.crops, b.crops);
-        assert_ne!(a.crops, c.crops);
-        assert!(a.crops.iter().all(|v| (0.0..=1.0).contains(v)));
+        assert_eq!(a.inputs.crops.dim(), (12, 3, 128, 64));
+        assert_eq!(a.inputs.crops, b.inputs.crops);
+        assert_ne!(a.inputs.crops, c.inputs.crops);
+        assert!(a.inputs.crops.iter().all(|v| (0.0..=1.0).contains(v)));
         assert_eq!(sampler.classes(), 11);
         assert!((0..12).all(|i| (0..12).all(|j| i == j || a.relations.same[12 * i + j] == (a.classes[i] == a.classes[j]))));
         for i in 0..12 {
@@ -223,20 +209,8 @@ mod tests {
     }
 
     #[test]
-    fn however_many_load_the_batches_come_in_their_order() {
-        let sampler = Sampler::new(vec![synthetic::dataset(6, 4, 1).expect("people")], (3, 2), (128, 64), AugmentConfig::default(), 7).expect("enough");
-        for loaders in [0, 1, 3] {
-            let batches: Vec<Batch> = sampler.ahead(2, 9, loaders).collect();
-            assert_eq!(batches.len(), 7);
-            assert!(batches.iter().zip(2..).all(|(b, step)| b.crops == sampler.batch(step).crops));
-        }
-        assert_eq!(sampler.ahead(9, 9, 2).count(), 0);
-    }
-
-    #[test]
     fn fewer_people_than_asked_for_is_told() {
-        let e =
-            Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], (8, 2), (128, 64), AugmentConfig::default(), 1).expect_err("three are not eight");
+        let e = Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], (8, 2), DESIGN, AugmentConfig::default(), 1).expect_err("three are not eight");
         assert!(e.to_string().contains("8 people") && e.to_string().contains("have 3 people"), "{e}");
     }
 
@@ -244,7 +218,7 @@ mod tests {
     fn people_who_may_be_one_are_not_called_two() {
         let mut data = synthetic::dataset(3, 2, 1).expect("people");
         data.apart = Some([(0, 1)].into());
-        let batch = Sampler::new(vec![data], (3, 2), (128, 64), AugmentConfig::default(), 1).expect("enough").batch(0);
+        let batch = Sampler::new(vec![data], (3, 2), DESIGN, AugmentConfig::default(), 1).expect("enough").batch(0);
         assert_eq!(batch.classes, [None; 6]);
         assert_eq!(batch.relations.different.iter().filter(|d| **d).count(), 8);
     }

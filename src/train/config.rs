@@ -5,10 +5,15 @@ use std::path::PathBuf;
 use burn::tensor::FloatDType;
 use serde::{Deserialize, Serialize};
 
+use crate::infer::PixelFormat;
 use crate::train::batch::AugmentConfig;
 use crate::train::body::Network;
+use crate::train::colour::COLOURS;
 use crate::train::dataset::TrainError;
+use crate::train::distil::config::DistilConfig;
 use crate::train::loss::Metric;
+use crate::train::network::{Design, HeadKind};
+use crate::train::onnx;
 
 /// What is minimised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,13 +52,32 @@ impl From<TrainPrecision> for FloatDType {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// The network that looks at texture: tiny, mobile or omni.
+    /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,
-    /// Height of a crop, 128 or 256; it is half as wide. Twice the height shows finer things at four times the cost.
+    /// How its maps become a vector: stripes (means of eight horizontal stripes) or read-out (weights of its own for each
+    /// pixel of each channel).
+    pub head: HeadKind,
+    /// Add the colour layout: which colours are worn at which height. With little data most of what can be known.
+    pub colours: bool,
+    /// Bring each channel of a crop to mean 0 and deviation 1 first, which takes away exposure and colour cast.
+    pub normalise: bool,
+    /// Height of a crop, pixels, a multiple of 16. Twice the height and width show finer things at four times the cost.
     pub height: usize,
-    /// Start `mobile` from the weights of this ONNX file (MobileNetV2 trained on ImageNet, normalisation folded).
+    /// Width of a crop, pixels, a multiple of 16; 0: half the height.
+    pub width: usize,
+    /// Channels of the maps that a read-out reads.
+    pub channels: usize,
+    /// Start from this ONNX file: its graph is the network in place of `network`, and its weights learn on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
+    /// The value of that graph at which a new head begins; absent: the whole graph learns and is written as it was.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cut: Option<String>,
+    /// Convolutions of that graph that would make maps smaller than this part of the crop keep their size; 0: none do.
+    pub stride: usize,
+    /// The pixel format of that file, where its metadata does not say it: color (bgr or rgb), mean, std.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start_pixels: Option<PixelFormat>,
     /// float32, or bfloat16 for mixed precision, which is faster on a GPU and slower on a CPU.
     pub precision: TrainPrecision,
     /// Length of an embedding, 16 to 432. Longer tells more people apart and costs the tracker more.
@@ -82,6 +106,8 @@ pub struct TrainConfig {
     pub warmup: usize,
     /// Weight decay.
     pub weight_decay: f32,
+    /// Gradients of a set of weights that are longer than this are shortened to it; 0 leaves them.
+    pub clip: f32,
     /// Validate and write a checkpoint every so many steps.
     pub validate_every: usize,
     /// Stop after so many validations without a better mAP.
@@ -95,14 +121,24 @@ pub struct TrainConfig {
     pub seed: u64,
     /// How pictures are altered.
     pub augment: AugmentConfig,
+    /// A teacher in place of labels, for `twintrack-train distil`.
+    pub distil: DistilConfig,
 }
 
 impl Default for TrainConfig {
     fn default() -> Self {
         TrainConfig {
             network: Network::Tiny,
+            head: HeadKind::Stripes,
+            colours: true,
+            normalise: false,
             height: 128,
+            width: 0,
+            channels: 512,
             start_from: None,
+            cut: None,
+            stride: 0,
+            start_pixels: None,
             precision: TrainPrecision::Float32,
             dimension: 128,
             steps: 3000,
@@ -117,12 +153,14 @@ impl Default for TrainConfig {
             learning_rate: 3e-4,
             warmup: 100,
             weight_decay: 1e-3,
+            clip: 0.0,
             validate_every: 200,
             patience: 10,
             hold_out: 10,
             hold_out_few: 4,
             seed: 1,
             augment: AugmentConfig::default(),
+            distil: DistilConfig::default(),
         }
     }
 }
@@ -134,8 +172,21 @@ impl TrainConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), TrainError> {
         let ok = [
-            (self.height == 128 || self.height == 256, "height must be 128 or 256"),
-            ((16..=432).contains(&self.dimension), "dimension must be in 16 to 432"),
+            ([self.size().0, self.size().1].iter().all(|s| s % 16 == 0 && (16..=1024).contains(s)), "height and width must be multiples of 16 in 16 to 1024"),
+            (
+                self.head == HeadKind::ReadOut || self.height % 128 == 0,
+                "height must be a multiple of 128 for eight stripes; other heights need head = \"read-out\"",
+            ),
+            ((1..=4096).contains(&self.channels), "channels must be in 1 to 4096"),
+            (self.start_from.is_some() || (self.cut.is_none() && self.stride == 0), "cut and stride belong to start_from"),
+            (
+                self.start_from.is_none() || !(self.colours || self.normalise),
+                "a network that is started from a file reads neither colours nor normalised crops: set colours = false, normalise = false",
+            ),
+            (
+                (16..=COLOURS).contains(&self.dimension) || !self.colours && (2..=4096).contains(&self.dimension),
+                "dimension must be in 16 to 432 with colours, in 2 to 4096 without",
+            ),
             (self.steps > 0, "steps must be above 0"),
             (self.people >= 2 && self.views >= 2, "people and views must be at least 2"),
             (self.margin > 0.0 && self.margin < 2.0, "margin must be above 0 and below 2: unit vectors are at most 2 apart"),
@@ -143,14 +194,39 @@ impl TrainConfig {
             ((0.0..1.0).contains(&self.label_smoothing), "label_smoothing must be at least 0 and below 1"),
             (self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must be above 0 and below 1"),
             (self.validate_every > 0 && self.patience > 0, "validate_every and patience must be above 0"),
+            (self.clip >= 0.0 && self.clip.is_finite(), "clip must be at least 0"),
             (self.hold_out >= 2 && self.hold_out_few != 1, "hold_out must be at least 2, hold_out_few too or 0"),
         ];
-        ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train: {text}"))))
+        ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train: {text}"))))?;
+        self.distil.validate()
     }
 
     /// Size of a crop: height, width.
     pub fn size(&self) -> (usize, usize) {
-        (self.height, self.height / 2)
+        (self.height, if self.width == 0 { self.height / 2 } else { self.width })
+    }
+
+    /// Takes the pixel format of `start_from` from its metadata where the configuration does not give it.
+    ///
+    /// # Errors
+    /// When neither does, or the file cannot be read.
+    pub fn complete(&mut self) -> Result<(), TrainError> {
+        let Some(path) = self.start_from.as_ref().filter(|_| self.start_pixels.is_none()) else { return Ok(()) };
+        self.start_pixels = onnx::metadata(path)?.pixel_format();
+        match self.start_pixels {
+            Some(_) => Ok(()),
+            None => Err(TrainError::Setting(format!(
+                "{} does not say how it wants its pixels: set start_pixels = {{ color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }} as its authors say",
+                path.display()
+            ))),
+        }
+    }
+
+    /// The tower to train.
+    pub fn design(&self) -> Design {
+        let TrainConfig { network, head, colours, normalise, dimension, channels, .. } = *self;
+        let pixels = self.start_from.as_ref().and(self.start_pixels);
+        Design { network, head, colours, normalise, size: self.size(), dimension, channels, pixels }
     }
 
     /// The learning rate at a step: linear warm-up, then half a cosine.

@@ -16,12 +16,14 @@ pub struct Point {
     pub step: usize,
     /// Loss.
     pub loss: f64,
-    /// Share of pictures whose triplet is not yet satisfied.
-    pub active: f64,
+    /// Share of labelled pictures whose triplet is not yet satisfied.
+    pub active: Option<f64>,
     /// Learning rate.
     pub rate: f64,
     /// Mean average precision on people held out, in [0, 1].
     pub map: Option<f64>,
+    /// Mean cosine to the teacher's embeddings of pictures held out.
+    pub agreement: Option<f64>,
     /// Images a second.
     pub speed: f64,
 }
@@ -39,10 +41,10 @@ impl Curve {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
-        let mut text = String::from("step,loss,active,learning_rate,map,images_per_second\n");
+        let mut text = String::from("step,loss,active,learning_rate,map,agreement,images_per_second\n");
         for p in &self.0 {
-            let map = p.map.map_or(String::new(), |m| format!("{m:.5}"));
-            writeln!(text, "{},{:.6},{:.4},{:.3e},{map},{:.1}", p.step, p.loss, p.active, p.rate, p.speed).expect("writing to a string cannot fail");
+            let [active, map, agreement] = [p.active, p.map, p.agreement].map(|v| v.map_or(String::new(), |v| format!("{v:.5}")));
+            writeln!(text, "{},{:.6},{active},{:.3e},{map},{agreement},{:.1}", p.step, p.loss, p.rate, p.speed).expect("writing to a string cannot fail");
         }
         let path = dir.join("curve.csv");
         fs::write(&path, text).map_err(|e| TrainError::Write { path, reason: e.to_string() })?;
@@ -57,8 +59,12 @@ impl Curve {
             root.fill(&WHITE)?;
             let mut chart = ChartBuilder::on(&root).margin(16).x_label_area_size(32).y_label_area_size(44).build_cartesian_2d(0.0..last, 0.0..1.0)?;
             chart.configure_mesh().x_desc("step").draw()?;
-            let lines: [Line; 3] =
-                [("loss", RED, |p| Some(p.loss.min(1.0))), ("active triplets", BLUE, |p| Some(p.active)), ("mAP, people held out", GREEN, |p| p.map)];
+            let lines: [Line; 4] = [
+                ("loss", RED, |p| Some(p.loss.min(1.0))),
+                ("active triplets", BLUE, |p| p.active),
+                ("mAP, people held out", GREEN, |p| p.map),
+                ("cosine to the teacher", MAGENTA, |p| p.agreement),
+            ];
             for (name, color, of) in lines {
                 let line = LineSeries::new(self.0.iter().filter_map(|p| Some((p.step as f64, of(p)?))), color.stroke_width(2));
                 chart.draw_series(line)?.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use ndarray::Array4;
 
-use crate::infer::{Device, Model, Runtime, SessionOptions};
+use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions};
+use crate::track::appearance::normalise;
 use crate::track::similarity::Calibration;
 use crate::train::dataset::TrainError;
+use crate::train::graph::write::format_entries;
 use crate::train::kernels::backend::Kernels;
 use crate::train::learner::embed_batch;
-use crate::train::network::Tower;
-use crate::train::onnx::Graph;
+use crate::train::network::{Design, Tower};
 
 /// Greatest difference allowed between ONNX Runtime and the training framework.
 pub const TOLERANCE: f32 = 1e-4;
@@ -35,17 +36,13 @@ pub struct About {
 /// When the two differ by more than [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be written. Nothing is
 /// written then.
 pub fn export<B: Kernels>(tower: &Tower<B>, about: &About, path: &Path, device: &B::Device) -> Result<f32, TrainError> {
-    let mut graph = Graph::default();
     let (height, width) = tower.size();
-    tower.export(&mut graph);
+    let format = tower.design().pixels.unwrap_or(PixelFormat::UNIT_RGB);
     let mut metadata: Vec<(String, String)> = [
         ("kind", "embedder".to_string()),
         ("name", about.name.clone()),
         ("size", format!("{width}x{height}")),
-        ("color", "rgb".into()),
-        ("mean", "0,0,0".into()),
-        ("std", "255,255,255".into()),
-        ("dimension", tower.dimension().to_string()),
+        ("dimension", tower.design().dimension.to_string()),
         ("precision", "fp32".into()),
         ("training_data", about.training_data.clone()),
         ("licence", about.licence.clone()),
@@ -53,8 +50,9 @@ pub fn export<B: Kernels>(tower: &Tower<B>, about: &About, path: &Path, device: 
     ]
     .map(|(k, v)| (k.to_string(), v))
     .to_vec();
+    metadata.extend(format_entries(&format));
     metadata.extend(about.calibration.map(|c| (Calibration::KEY.to_string(), c.entry())));
-    let bytes = graph.finish("siamese_tower", ("crops", [3, height, width]), ("embedding", tower.dimension()), &metadata);
+    let bytes = tower.to_onnx(&metadata);
     let fresh = path.with_extension("onnx.new");
     fs::write(&fresh, bytes).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;
     let difference = compare(tower, &fresh, device);
@@ -71,7 +69,8 @@ pub fn export<B: Kernels>(tower: &Tower<B>, about: &About, path: &Path, device: 
     }
 }
 
-/// Greatest absolute difference between the tower and the file on batches of 1 and 5 random pictures.
+/// Greatest absolute difference between the tower and the file on batches of 1 and 5 random pictures. The file's vectors are
+/// brought to unit length, as the tracker does.
 fn compare<B: Kernels>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Result<f32, TrainError> {
     let mut model = Model::open(&Runtime::load()?, file, SessionOptions { device: Device::Cpu, threads: 1 })?;
     let mut rng = fastrand::Rng::with_seed(1);
@@ -79,9 +78,12 @@ fn compare<B: Kernels>(tower: &Tower<B>, file: &Path, device: &B::Device) -> Res
     let (height, width) = tower.size();
     for n in [1, 5] {
         let batch = Array4::from_shape_simple_fn((n, 3, height, width), || rng.f32());
-        let outputs = model.run(batch.view())?;
+        let plain = Design { colours: false, normalise: false, ..*tower.design() }.inputs(batch.clone()).crops;
+        let outputs = model.run(plain.view())?;
         let ours = embed_batch(tower, batch, device);
         let theirs = &outputs.first().ok_or(TrainError::Export(f32::NAN))?.values;
+        let mut theirs: Vec<f32> = theirs.iter().copied().collect();
+        theirs.chunks_mut(tower.design().dimension).for_each(normalise);
         let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());
         // A NaN must not pass for a small difference.
         worst = if theirs.len() == ours.len() { differences.fold(worst, |w, d| if d > w || d.is_nan() { d } else { w }) } else { f32::NAN };

@@ -13,8 +13,9 @@ use crate::geometry::BBox;
 use crate::infer::Runtime;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
-use crate::track::{TrackState, TrackUpdate, Tracker, TrackerConfig};
+use crate::track::{TrackOutput, TrackState, TrackUpdate, Tracker, TrackerConfig};
 use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut};
+use crate::train::probe::footage::Boxes;
 use crate::train::readers::{EVERY, is_clear};
 
 /// Detections below this confidence give no crop.
@@ -63,6 +64,22 @@ pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: Tracker
         show(&Seen { frame: &frame, image, elapsed, detections: &detections, embeddings: &embeddings, update: &update });
     }
     Ok(tracker)
+}
+
+/// Where people are in a video by the default configuration's own tracks, frames `frames` (first and last, from 1), by frame.
+///
+/// # Errors
+/// When the video cannot be read or a model cannot be opened.
+pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
+    let config = Config::default();
+    let mut people = Boxes::new();
+    follow(input, frames, &config, config.tracker(false), |Seen { frame, update, .. }| {
+        let sure = |t: &&TrackOutput| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO && t.confidence >= MIN_CONFIDENCE;
+        let seen: Vec<BBox> = update.tracks.iter().filter(sure).map(|t| t.bbox).collect();
+        let clear = (0..seen.len()).filter(|&i| is_clear(&seen, i)).map(|i| seen[i]).collect();
+        people.insert(frame.number, clear);
+    })?;
+    Ok(people)
 }
 
 /// Tracks a video with the default configuration, frames `frames` (first and last, from 1).

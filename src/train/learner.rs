@@ -1,59 +1,99 @@
 //! The training loop: batch, forward, loss, backward, step; now and then validate, remember, tell.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use burn::module::{AutodiffModule, Module};
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::{AutodiffModule, Module, Param};
 use burn::nn::{Linear, LinearConfig};
 use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
-use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
+use burn::record::Recorder;
 use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Int, Tensor, TensorData};
+use burn::tensor::{Distribution, Int, Tensor, TensorData};
 use ndarray::{Array2, Array4, Axis};
-use serde::{Deserialize, Serialize};
 
+use crate::train::ahead::ahead;
 use crate::train::batch::{Batch, Sampler, write_plain};
+use crate::train::checkpoint::{Files, State, bad, checkpoint, read_state, save};
 use crate::train::colour;
 use crate::train::config::{LossKind, TrainConfig};
 use crate::train::curves::{Curve, Point};
 use crate::train::dataset::{Crop, Dataset, TrainError};
+use crate::train::distil;
+use crate::train::distil::lessons::{Judged, Lessons};
 use crate::train::kernels::backend::{Kernels, cast};
+use crate::train::kernels::shape::Shape;
 use crate::train::loss;
-use crate::train::network::Tower;
+use crate::train::network::{Inputs, MapSize, Seen, Tower, normalise};
 use crate::train::retrieval::{self, Label};
-
-/// Where training stands, beside the weights.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct State {
-    config: TrainConfig,
-    step: usize,
-    best: f64,
-    stale: usize,
-    points: Vec<Point>,
-}
 
 /// Scale of the unit vectors before classification: without it no class could be certain.
 const CLASS_SCALE: f32 = 16.0;
 
-/// What is trained: the tower that ships, and beside it a linear map to the training identities, if asked for.
+/// What is trained: the tower that ships, and beside it what only training needs.
 #[derive(Module, Debug)]
 struct Learner<B: Backend> {
     tower: Tower<B>,
+    /// To the training identities, if asked for.
     classifier: Option<Linear<B>>,
+    /// From the student's to the teacher's embeddings, where their lengths differ.
+    projection: Option<Linear<B>>,
+    /// From the student's to the teacher's channels [teacher, student, 1, 1], where maps are compared and channels differ.
+    map_projection: Option<Param<Tensor<B, 4>>>,
+}
+
+/// What one step learns from.
+#[derive(Debug, Clone)]
+pub struct Lesson {
+    labelled: Option<Batch>,
+    judged: Option<Judged>,
 }
 
 impl<B: AutodiffBackend + Kernels> Learner<B> {
-    fn new(config: &TrainConfig, colours: &Array2<f32>, classes: usize, device: &B::Device) -> Self {
-        let tower = Tower::new(config.network, config.height, config.dimension, colours, device);
-        let classifier = (config.classification > 0.0 && classes > 0).then(|| LinearConfig::new(config.dimension, classes).with_bias(false).init(device));
-        Learner { tower, classifier }
+    fn new(
+        config: &TrainConfig,
+        colours: &Array2<f32>,
+        classes: usize,
+        teacher: Option<(usize, Option<MapSize>)>,
+        device: &B::Device,
+    ) -> Result<Self, TrainError> {
+        let tower = match &config.start_from {
+            None => Tower::new(config.design(), colours, device),
+            Some(path) => Tower::from_graph(path, config.cut.as_deref(), config.stride, config.design(), device)?,
+        };
+        let dimension = tower.design().dimension;
+        let linear = |to| LinearConfig::new(dimension, to).with_bias(false).init(device);
+        let classifier = (config.classification > 0.0 && classes > 0).then(|| linear(classes));
+        let projection = teacher.filter(|(d, _)| *d != dimension).map(|(d, _)| linear(d));
+        let [channels, ..] = tower.map_size();
+        let map_projection = teacher.and_then(|(_, map)| map).filter(|[c, ..]| *c != channels).map(|[c, ..]| {
+            let deviation = (1.0 / channels as f64).sqrt();
+            Param::from_tensor(Tensor::random([c, channels, 1, 1], Distribution::Normal(0.0, deviation), device))
+        });
+        Ok(Learner { tower, classifier, projection, map_projection })
     }
 
-    /// The loss of a batch [1], and how many of its hardest triplets are active [1].
-    fn loss(&self, batch: Batch, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
-        let Batch { crops, colours, relations, classes } = batch;
-        let x = self.tower.forward(cast(tensor(crops, device), config.precision.into()), matrix(colours, device));
+    /// The loss of a step [1], and how many of the hardest triplets of its labelled pictures are active [1], if it has any.
+    fn loss(&self, lesson: Lesson, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Option<Tensor<B, 1, Int>>) {
+        let labelled = lesson.labelled.map(|batch| self.labelled_loss(batch, config, step, device));
+        let judged = lesson.judged.map(|batch| self.distilled_loss(batch, config, device));
+        match (labelled, judged) {
+            (Some((value, active)), None) => (value, Some(active)),
+            (Some((value, active)), Some(judged)) => (value * config.distil.labels + judged, Some(active)),
+            (None, Some(judged)) => (judged, None),
+            (None, None) => (Tensor::zeros([1], device), None),
+        }
+    }
+
+    /// What the tower makes of prepared crops.
+    fn embed(&self, inputs: Inputs, config: &TrainConfig, device: &B::Device) -> Seen<B> {
+        self.tower.forward(cast(tensor(inputs.crops, device), config.precision.into()), inputs.colours.map(|c| matrix(c, device)))
+    }
+
+    fn labelled_loss(&self, batch: Batch, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
+        let Batch { inputs, relations, classes } = batch;
+        let x = self.embed(inputs, config, device).embeddings;
         let hardest = |x| loss::batch_hard(config.metric, x, &relations, config.margin);
         let kind = if config.loss == LossKind::BatchHard && step < config.easy_steps { LossKind::BatchAll } else { config.loss };
         let mut rng = fastrand::Rng::with_seed(config.seed ^ (step as u64) << 20);
@@ -72,6 +112,56 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
             None => (value, active),
             Some(c) => (value + loss::classification(c.forward(x * CLASS_SCALE), &classes, config.label_smoothing) * config.classification, active),
         }
+    }
+
+    fn distilled_loss(&self, batch: Judged, config: &TrainConfig, device: &B::Device) -> Tensor<B, 1> {
+        let weights = &config.distil;
+        let Seen { embeddings: student, maps } = self.embed(batch.inputs, config, device);
+        let teacher = matrix::<B>(batch.embeddings, device);
+        let mut sum = Tensor::zeros([1], device);
+        if weights.relations > 0.0 {
+            sum = sum + distil::loss::relations(student.clone(), teacher.clone()) * weights.relations;
+        }
+        if weights.cosine > 0.0 {
+            sum = sum + distil::loss::cosine(self.projected(student), teacher) * weights.cosine;
+        }
+        if let Some(target) = batch.maps.filter(|_| weights.map > 0.0) {
+            let maps = match &self.map_projection {
+                None => maps,
+                Some(weight) => {
+                    let [to, from, ..] = weight.dims();
+                    B::convolve(maps, weight.val(), Shape::point(from, to))
+                }
+            };
+            sum = sum + distil::loss::maps(maps, tensor(target, device)) * weights.map;
+        }
+        sum
+    }
+
+    /// The student's embeddings in the teacher's space, unit rows.
+    fn projected(&self, student: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.projection {
+            None => student,
+            Some(linear) => normalise(linear.forward(student)),
+        }
+    }
+
+    /// Mean cosine to the teacher over pictures held out.
+    fn agreement(&self, held: &[Judged], config: &TrainConfig, device: &B::Device) -> f64
+    where
+        B::InnerBackend: Kernels,
+    {
+        let (tower, projection) = (self.tower.valid(), self.projection.as_ref().map(|p| p.valid()));
+        let (mut sum, mut count) = (0.0, 0);
+        for batch in held {
+            let crops = cast(tensor(batch.inputs.crops.clone(), device), config.precision.into());
+            let student = tower.forward(crops, batch.inputs.colours.clone().map(|c| matrix(c, device))).embeddings;
+            let student = projection.as_ref().map_or_else(|| student.clone(), |p| normalise(p.forward(student.clone())));
+            let product = (student * matrix::<B::InnerBackend>(batch.embeddings.clone(), device)).sum();
+            sum += f64::from(product.into_data().convert::<f32>().to_vec::<f32>().map_or(f32::NAN, |v| v[0]));
+            count += batch.embeddings.nrows();
+        }
+        sum / count.max(1) as f64
     }
 }
 
@@ -108,8 +198,8 @@ fn stacked(parts: impl Iterator<Item = Array2<f32>>) -> Array2<f32> {
 
 /// Embeds crops [n, 3, h, w]: [n, d].
 pub fn embed_batch<B: Kernels>(tower: &Tower<B>, batch: Array4<f32>, device: &B::Device) -> Array2<f32> {
-    let colours = matrix(colour::layouts(&batch), device);
-    let out = tower.forward(tensor(batch, device), colours);
+    let Inputs { crops, colours } = tower.design().inputs(batch);
+    let out = tower.forward(tensor(crops, device), colours.map(|c| matrix(c, device))).embeddings;
     let dims = out.dims();
     Array2::from_shape_vec(dims, out.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")).expect("n rows of d")
 }
@@ -168,7 +258,35 @@ fn validate<B: Kernels>(tower: &Tower<B>, held: &[Dataset], device: &B::Device) 
     (!maps.is_empty()).then(|| maps.iter().sum::<f64>() / maps.len() as f64)
 }
 
-type Files = NamedMpkFileRecorder<FullPrecisionSettings>;
+/// What there is to learn from and to be judged by.
+#[derive(Debug, Default)]
+pub struct Material {
+    /// Labelled data.
+    pub train: Vec<Dataset>,
+    /// Labelled people held out.
+    pub held: Vec<Dataset>,
+    /// Pictures judged by a teacher.
+    pub lessons: Option<Lessons>,
+}
+
+/// What a network is worth at a validation: mAP on people held out, cosine to the teacher on pictures held out.
+#[derive(Debug, Clone, Copy)]
+struct Worth {
+    map: Option<f64>,
+    agreement: Option<f64>,
+}
+
+impl Worth {
+    /// What decides which network is kept: mAP where there are people held out, else agreement.
+    fn score(self) -> Option<f64> {
+        self.map.or(self.agreement)
+    }
+
+    fn text(self) -> String {
+        let map = self.map.map_or(String::new(), |m| format!(", mAP {:.1}", 100.0 * m));
+        map + &self.agreement.map_or(String::new(), |a| format!(", cosine to the teacher {a:.4}"))
+    }
+}
 
 /// Trains into `dir`: checkpoints (`last`, `best`), `curve.csv`, `curve.svg`. With `resume` it goes on from `dir`'s last.
 ///
@@ -176,8 +294,7 @@ type Files = NamedMpkFileRecorder<FullPrecisionSettings>;
 /// When the settings or data do not suffice, the loss stops being a number, or a file cannot be written.
 pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     config: &TrainConfig,
-    train: Vec<Dataset>,
-    held: &[Dataset],
+    material: Material,
     dir: &Path,
     resume: bool,
     device: &B::Device,
@@ -186,58 +303,76 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     config.validate()?;
     fs::create_dir_all(dir).map_err(|e| TrainError::Write { path: dir.into(), reason: e.to_string() })?;
     B::seed(device, config.seed);
-    let sampler = Sampler::new(train, (config.people, config.views), config.size(), config.augment.clone(), config.seed)?;
-    let start = stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch)));
-    let mut learner = Learner::<B>::new(config, &start, sampler.classes(), device);
-    let mut optimizer = AdamWConfig::new().with_weight_decay(config.weight_decay).init::<B, Learner<B>>();
+    let Material { train, held, lessons } = material;
+    let sampler = match train.is_empty() {
+        true => None,
+        false => Some(Sampler::new(train, (config.people, config.views), config.design(), config.augment.clone(), config.seed)?),
+    };
+    if sampler.is_none() && lessons.is_none() {
+        return Err(TrainError::Setting("there is nothing to learn from: neither labelled data nor pictures that a teacher has judged".into()));
+    }
+    let probes = lessons.as_ref().map(Lessons::held_out).transpose()?.unwrap_or_default();
+    let start = match &sampler {
+        _ if !config.colours => Array2::default((0, 0)),
+        Some(sampler) => stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch))),
+        None => stacked(probes.iter().filter_map(|p| p.inputs.colours.clone())),
+    };
+    let classes = sampler.as_ref().map_or(0, Sampler::classes);
+    let mut learner = Learner::<B>::new(config, &start, classes, lessons.as_ref().map(Lessons::teacher), device)?;
+    let clipping = (config.clip > 0.0).then_some(GradientClippingConfig::Norm(config.clip));
+    let mut optimizer = AdamWConfig::new().with_weight_decay(config.weight_decay).with_grad_clipping(clipping).init::<B, Learner<B>>();
     let mut state = State { config: config.clone(), step: 0, best: 0.0, stale: 0, points: Vec::new() };
+    let judge = |learner: &Learner<B>| Worth {
+        map: validate(&learner.tower.valid(), &held, device),
+        agreement: (!probes.is_empty()).then(|| learner.agreement(&probes, config, device)),
+    };
     if resume {
         state = read_state(dir, config)?;
         learner = learner.load_file(dir.join("last"), &Files::new(), device).map_err(|e| bad(dir, &e.to_string()))?;
         let record = Recorder::<B>::load(&Files::new(), dir.join("last_optimizer"), device).map_err(|e| bad(dir, &e.to_string()))?;
         optimizer = optimizer.load_record(record);
     } else {
-        if let Some(path) = &config.start_from {
-            learner.tower.load(path, device)?;
-        }
-        state.best = validate(&learner.tower.valid(), held, device).unwrap_or_default();
-        tell(format!("before training: mAP {:.1} on people held out", 100.0 * state.best));
+        let worth = judge(&learner);
+        state.best = worth.score().unwrap_or_default();
+        tell(format!("before training{}", worth.text()));
         save(&learner.tower, dir, "best")?;
     }
     let (begun, first) = (Instant::now(), state.step);
     let mut idle = std::time::Duration::ZERO;
-    let images = (config.people * config.views) as f64;
-    let (mut sum, mut active, mut count) = (0.0, 0.0, 0);
+    let labelled = sampler.as_ref().map_or(0, |_| config.people * config.views);
+    let images = (labelled + lessons.as_ref().map_or(0, |_| config.distil.batch)) as f64;
+    let (mut sum, mut active, mut count) = (0.0, None, 0);
     // Beside a GPU the cores have nothing else to do; where they train themselves one loader is quick enough.
     let loaders = if B::ON_PROCESSOR { 1 } else { std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1) };
-    for batch in sampler.ahead(state.step, config.steps, loaders) {
-        let (value, hard) = learner.loss(batch, config, state.step, device);
+    let make = move |step| {
+        Ok::<_, TrainError>(Lesson { labelled: sampler.as_ref().map(|s| s.batch(step)), judged: lessons.as_ref().map(|l| l.batch(step)).transpose()? })
+    };
+    for lesson in ahead(make, state.step, config.steps, loaders) {
+        let (value, hard) = learner.loss(lesson?, config, state.step, device);
         let rate = config.rate(state.step);
         sum += finite(&value, state.step, rate, dir)?;
-        active += hard.into_data().iter::<i64>().next().unwrap_or_default() as f64 / images;
+        if let Some(hard) = hard {
+            let share = hard.into_data().iter::<i64>().next().unwrap_or_default() as f64 / labelled as f64;
+            active = Some(active.unwrap_or(0.0) + share);
+        }
         count += 1;
         let gradients = GradientsParams::from_grads(value.backward(), &learner);
         learner = optimizer.step(rate, learner, gradients);
         state.step += 1;
         if state.step.is_multiple_of(config.validate_every) || state.step == config.steps {
             let pause = Instant::now();
-            let map = validate(&learner.tower.valid(), held, device);
+            let worth = judge(&learner);
             let n = f64::from(count);
             let speed = (state.step - first) as f64 * images / (begun.elapsed() - idle).as_secs_f64();
             let left = (config.steps - state.step) as f64 * images / speed;
-            let shown = map.map_or(String::new(), |m| format!(", mAP {:.1}", 100.0 * m));
-            tell(format!(
-                "step {:6} of {}: loss {:.4}, active {:3.0} %{shown}, {speed:.0} images/s, {left:.0} s left",
-                state.step,
-                config.steps,
-                sum / n,
-                100.0 * active / n
-            ));
-            state.points.push(Point { step: state.step, loss: sum / n, active: active / n, rate, map, speed });
-            (sum, active, count) = (0.0, 0.0, 0);
-            // Without people held out the last network is taken.
-            let better = map.is_none_or(|m| m > state.best);
-            state.best = state.best.max(map.unwrap_or_default());
+            let active_text = active.map_or(String::new(), |a| format!(", active {:3.0} %", 100.0 * a / n));
+            tell(format!("step {:6} of {}: loss {:.4}{active_text}{}, {speed:.0} images/s, {left:.0} s left", state.step, config.steps, sum / n, worth.text()));
+            let Worth { map, agreement } = worth;
+            state.points.push(Point { step: state.step, loss: sum / n, active: active.map(|a| a / n), rate, map, agreement, speed });
+            (sum, active, count) = (0.0, None, 0);
+            // Without anything held out the last network is taken.
+            let better = worth.score().is_none_or(|m| m > state.best);
+            state.best = state.best.max(worth.score().unwrap_or_default());
             state.stale = if better { 0 } else { state.stale + 1 };
             if better {
                 save(&learner.tower, dir, "best")?;
@@ -245,7 +380,7 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
             checkpoint(&learner, &optimizer, &state, dir)?;
             Curve(state.points.clone()).write(dir)?;
             if state.stale >= config.patience {
-                tell(format!("no better mAP in {} validations: stopping early", config.patience));
+                tell(format!("no better network in {} validations: stopping early", config.patience));
                 break;
             }
             idle += pause.elapsed();
@@ -254,47 +389,6 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     let speed = state.points.last().map_or(0.0, |p| p.speed);
     let best = learner.tower.load_file(dir.join("best"), &Files::new(), device).map_err(|e| bad(dir, &e.to_string()))?;
     Ok(Trained { tower: best.valid(), curve: Curve(state.points), speed })
-}
-
-fn bad(dir: &Path, problem: &str) -> TrainError {
-    TrainError::Checkpoint { path: dir.to_path_buf(), problem: problem.to_string() }
-}
-
-fn save<B: Backend>(module: &impl Module<B>, dir: &Path, name: &str) -> Result<(), TrainError> {
-    replace(dir, name, |path| module.clone().save_file(path, &Files::new()).map_err(|e| e.to_string()))
-}
-
-fn checkpoint<B: AutodiffBackend>(learner: &Learner<B>, optimizer: &impl Optimizer<Learner<B>, B>, state: &State, dir: &Path) -> Result<(), TrainError> {
-    save(learner, dir, "last")?;
-    replace(dir, "last_optimizer", |path| Recorder::<B>::record(&Files::new(), optimizer.to_record(), path).map_err(|e| e.to_string()))?;
-    let path = dir.join("last.json");
-    let text = serde_json::to_string_pretty(state).map_err(|e| TrainError::Write { path: path.clone(), reason: e.to_string() })?;
-    fs::write(&path, text).map_err(|e| TrainError::Write { path, reason: e.to_string() })
-}
-
-/// Writes beside and renames: a run broken off while writing leaves the former file whole. The recorder gives the file its
-/// own ending.
-fn replace(dir: &Path, name: &str, write: impl FnOnce(PathBuf) -> Result<(), String>) -> Result<(), TrainError> {
-    let (fresh, path) = (dir.join(format!("{name}_new")), dir.join(format!("{name}.mpk")));
-    let fail = |reason: String| TrainError::Write { path: path.clone(), reason };
-    write(fresh.clone()).map_err(fail)?;
-    fs::rename(fresh.with_extension("mpk"), &path).map_err(|e| fail(e.to_string()))
-}
-
-fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError> {
-    let path = dir.join("last.json");
-    let text = fs::read_to_string(&path).map_err(|source| TrainError::Read { path: path.clone(), source })?;
-    let state: State = serde_json::from_str(&text).map_err(|e| bad(&path, &e.to_string()))?;
-    let (a, b) = (&state.config, config);
-    let network = |c: &TrainConfig| format!("{} for crops {} high with embeddings of length {}", c.network.name(), c.height, c.dimension);
-    if network(a) != network(b) || (a.classification > 0.0) != (b.classification > 0.0) {
-        let heads = |c: &TrainConfig| if c.classification > 0.0 { ", with classification" } else { "" };
-        return Err(bad(&path, &format!("it is of the network {}{}, and {}{} was asked for", network(a), heads(a), network(b), heads(b))));
-    }
-    if (a.people, a.views, a.seed) != (b.people, b.views, b.seed) {
-        return Err(bad(&path, "people, views and seed must stay as they were, or the batches are others"));
-    }
-    Ok(state)
 }
 
 #[cfg(test)]
@@ -326,7 +420,9 @@ mod tests {
             TrainConfig { dimension: 16, steps: 4, people: 2, views: 2, validate_every: 2, warmup: 100, classification: 0.5, ..TrainConfig::default() };
         let device = Default::default();
         let sets = || vec![synthetic::dataset(4, 3, 1).expect("people")];
-        let run = |config: &TrainConfig, dir: &Path, resume| train::<Autodiff<Flex>>(config, sets(), &[], dir, resume, &device, |_| {});
+        let run = |config: &TrainConfig, dir: &Path, resume| {
+            train::<Autodiff<Flex>>(config, Material { train: sets(), ..Material::default() }, dir, resume, &device, |_| {})
+        };
         let look = |t: &Trained<Autodiff<Flex>>| embed(&t.tower, &sets()[0].crops.iter().collect::<Vec<_>>(), &device);
         let whole = run(&config, &dirs[0], false).expect("trained");
         run(&TrainConfig { steps: 2, ..config.clone() }, &dirs[1], false).expect("trained");
@@ -352,17 +448,18 @@ mod tests {
         let _alone = ALONE.lock().expect("no test failed while it drew");
         let device = Default::default();
         B::seed(&device, 1);
-        let sampler = Sampler::new(vec![synthetic::dataset(8, 3, 1).expect("people")], (8, 3), (128, 64), Default::default(), 1).expect("enough");
+        let design = TrainConfig { dimension: 16, ..TrainConfig::default() }.design();
+        let sampler = Sampler::new(vec![synthetic::dataset(8, 3, 1).expect("people")], (8, 3), design, Default::default(), 1).expect("enough");
         let start = stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
         let precisions = [TrainPrecision::Float32, TrainPrecision::Bfloat16];
         for network in [Network::Tiny, Network::Mobile, Network::Omni] {
             let config = |precision| TrainConfig { network, precision, dimension: 16, loss: LossKind::Contrastive, margin: 1.0, ..TrainConfig::default() };
-            let mut learner = Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, &device);
+            let mut learner = Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device).expect("a tower");
             // The texture starts at zero; here it shall count from the first step on.
             learner.tower.excite(&device);
             let batch = sampler.batch(0);
             let [full, half] = precisions.map(|p| {
-                let x = learner.tower.forward(cast(tensor(batch.crops.clone(), &device), p.into()), matrix(batch.colours.clone(), &device));
+                let x = learner.embed(batch.inputs.clone(), &config(p), &device).embeddings;
                 x.into_data().to_vec::<f32>().expect("embeddings are float32")
             });
             let alike = full.chunks(16).zip(half.chunks(16)).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()).sum::<f32>() / 24.0;
@@ -374,7 +471,7 @@ mod tests {
                     let (mut learner, mut optimizer) = (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
                     let losses: Vec<f64> = (0..12)
                         .map(|_| {
-                            let (value, _) = learner.loss(batch.clone(), &config(p), 0, &device);
+                            let (value, _) = learner.labelled_loss(batch.clone(), &config(p), 0, &device);
                             let loss = finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
                             learner = optimizer.step(1e-3, learner.clone(), GradientsParams::from_grads(value.backward(), &learner));
                             loss

@@ -1,8 +1,9 @@
 //! The tower of the Siamese network. Both twins are this one set of parameters: a batch holds all pictures of all pairs.
 //!
-//! It looks at a person in two ways and adds what they say. *Colour*: which colours are worn at which height
-//! ([`crate::train::colour`]), of which a linear map learns what matters. *Texture*: a convolutional network ([`crate::train::body`]), averaged over each stripe.
-//! The linear map of the texture starts at zero, so that training starts from the colours and adds to them.
+//! A convolutional network ([`crate::train::body`]) turns a crop into maps, and a [`Head`] the maps into a vector. Beside it,
+//! unless [`Design::colours`] is off, stands a linear map of the colour layout ([`crate::train::colour`]: which colours are
+//! worn at which height); the two vectors are added. The head then starts at zero, so that training starts from the
+//! colours and adds to them.
 
 use std::path::Path;
 
@@ -10,14 +11,26 @@ use burn::module::{Module, Param};
 use burn::nn::{Initializer, Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
-use burn::tensor::{FloatDType, Tensor, TensorData};
-use ndarray::Array2;
+use burn::tensor::{Distribution, FloatDType, Tensor, TensorData, activation};
+use ndarray::{Array2, Array4, Axis};
+use serde::{Deserialize, Serialize};
 
-use crate::train::body::{Body, Network, STRIDE};
+use crate::infer::tensor::{ColorOrder, PixelFormat};
+use crate::onnx::graph::onnx_of_graph;
+use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::{Body, Network};
 use crate::train::colour::{self, COLOURS, STRIPES};
 use crate::train::dataset::TrainError;
+use crate::train::graph::network::{GraphNetwork, Outputs};
+use crate::train::graph::plan::Plan;
+use crate::train::graph::write;
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::{Attribute, Graph};
+
+/// Added to the variance of a channel before a crop is divided by its deviation (pixels in [0, 1]): a flat crop stays flat.
+const EPSILON: f32 = 1.0 / (255.0 * 255.0);
+/// What the parametric rectifier of the head starts with (He et al. 2015).
+const SLOPE: f32 = 0.25;
 
 fn constant<B: Backend, const D: usize>(values: &[f32], shape: [usize; D], device: &B::Device) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
@@ -29,82 +42,340 @@ pub fn normalise<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
     x / length
 }
 
+/// Channels, height and width of maps.
+pub type MapSize = [usize; 3];
+
+/// How maps become a vector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeadKind {
+    /// The mean of each of eight horizontal stripes, then a linear map.
+    Stripes,
+    /// A weighted sum over the map, with weights of its own for each channel, then a linear map and a parametric rectifier.
+    ReadOut,
+}
+
+/// What the tower consists of.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Design {
+    /// The convolutional network.
+    pub network: Network,
+    /// How its maps become a vector.
+    pub head: HeadKind,
+    /// Whether the colour layout is added.
+    pub colours: bool,
+    /// Whether each channel of a crop is brought to mean 0 and deviation 1 first (instance normalisation, Ulyanov et al. 2016),
+    /// which takes away exposure and colour cast.
+    pub normalise: bool,
+    /// Height and width of a crop, pixels.
+    pub size: (usize, usize),
+    /// Length of an embedding.
+    pub dimension: usize,
+    /// Channels of the maps that a read-out reads.
+    pub channels: usize,
+    /// The pixel format of the file that the body was started from, if it was.
+    pub pixels: Option<PixelFormat>,
+}
+
+impl Design {
+    /// What the tower reads, made of crops [n, 3, h, w] (RGB in [0, 1]).
+    pub fn inputs(&self, mut crops: Array4<f32>) -> Inputs {
+        let colours = self.colours.then(|| colour::layouts(&crops));
+        if let Some(format) = &self.pixels {
+            reformat(&mut crops, format);
+        }
+        if self.normalise {
+            normalise_crops(&mut crops);
+        }
+        Inputs { crops, colours }
+    }
+}
+
+/// Crops as another network wants them.
+fn reformat(crops: &mut Array4<f32>, format: &PixelFormat) {
+    for mut crop in crops.outer_iter_mut() {
+        if format.color == ColorOrder::Bgr {
+            crop.invert_axis(Axis(0));
+            let turned = crop.to_owned();
+            crop.invert_axis(Axis(0));
+            crop.assign(&turned);
+        }
+        for (c, mut plane) in crop.outer_iter_mut().enumerate() {
+            plane.mapv_inplace(|v| (v * 255.0 - format.mean[c]) / format.std[c]);
+        }
+    }
+}
+
+/// What a tower reads. What has no weights is computed here, by the loader, ahead of the step.
+#[derive(Debug, Clone)]
+pub struct Inputs {
+    /// [n, 3, h, w]: RGB in [0, 1], or normalised, or in the format of the file that the body was started from.
+    pub crops: Array4<f32>,
+    /// The colour layouts [n, 432], where the tower reads them.
+    pub colours: Option<Array2<f32>>,
+}
+
+fn normalise_crops(crops: &mut Array4<f32>) {
+    let pixels = (crops.dim().2 * crops.dim().3) as f32;
+    for mut plane in crops.outer_iter_mut().flat_map(|crop| crop.into_outer_iter_mut()) {
+        let mean = plane.sum() / pixels;
+        let variance = plane.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / pixels;
+        let factor = 1.0 / (variance + EPSILON).sqrt();
+        plane.mapv_inplace(|v| (v - mean) * factor);
+    }
+}
+
+/// A head.
+#[derive(Module, Debug)]
+pub enum Head<B: Backend> {
+    /// [`HeadKind::Stripes`]
+    Stripes(Linear<B>),
+    /// [`HeadKind::ReadOut`]
+    ReadOut(ReadOut<B>),
+}
+
+/// [`HeadKind::ReadOut`]
+#[derive(Module, Debug)]
+pub struct ReadOut<B: Backend> {
+    /// To the channels that are read.
+    widen: ConvNorm<B>,
+    /// [channels, height * width of a map]
+    weights: Param<Tensor<B, 2>>,
+    linear: Linear<B>,
+    /// Slope of the rectifier below zero, [d].
+    slope: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Head<B> {
+    /// A head for maps of `c` channels, `h` by `w` pixels.
+    fn new(design: &Design, [c, h, w]: MapSize, device: &B::Device) -> Self {
+        // Beside colours it begins with nothing to say.
+        let linear = |from: usize, bias: bool| {
+            let linear = LinearConfig::new(from, design.dimension).with_bias(bias);
+            if design.colours { linear.with_initializer(Initializer::Zeros) } else { linear }.init(device)
+        };
+        match design.head {
+            HeadKind::Stripes => Head::Stripes(linear(c * STRIPES, !design.colours)),
+            HeadKind::ReadOut => {
+                // Nearly the mean over the map.
+                let mean = 1.0 / (h * w) as f64;
+                let weights = Tensor::random([design.channels, h * w], Distribution::Normal(mean, 0.3 * mean), device);
+                Head::ReadOut(ReadOut {
+                    widen: ConvNorm::new(Shape::point(c, design.channels), device),
+                    weights: Param::from_tensor(weights),
+                    linear: linear(design.channels, true),
+                    slope: Param::from_tensor(Tensor::full([design.dimension], SLOPE, device)),
+                })
+            }
+        }
+    }
+
+    /// The vectors [n, d] of the body's maps, and the maps that they are read from.
+    fn forward(&self, map: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 4>)
+    where
+        B: Kernels,
+    {
+        let [n, c, h, w] = map.dims();
+        match self {
+            Head::Stripes(linear) => {
+                let pool = [h / STRIPES, w];
+                (linear.forward(avg_pool2d(map.clone(), pool, pool, [0, 0], false, false).reshape([n, c * STRIPES])), map)
+            }
+            Head::ReadOut(head) => {
+                let map = head.widen.forward(map, After::Relu);
+                let x = head.linear.forward(B::read_out(map.clone(), head.weights.val()));
+                let [_, d] = x.dims();
+                (activation::relu(x.clone()) - activation::relu(x.neg()) * head.slope.val().reshape([1, d]), map)
+            }
+        }
+    }
+
+    /// Writes it, from the edge `map`; returns its output.
+    fn export(&self, g: &mut Graph, map: &str, (h, w): (usize, usize)) -> String {
+        match self {
+            Head::Stripes(linear) => {
+                let pool = || Attribute::Ints(vec![(h / STRIPES) as i64, w as i64]);
+                let mean = g.node("AveragePool", &[map], "stripe_means", &[("kernel_shape", pool()), ("strides", pool())]);
+                let flat = g.node("Flatten", &[&mean], "texture_flat", &[]);
+                export_linear(g, linear, &flat, "texture")
+            }
+            Head::ReadOut(head) => {
+                let conv = head.widen.export(g, map, "widen.conv");
+                let wide = After::Relu.export(g, &conv, "widen");
+                let channels = head.weights.dims()[0];
+                // A convolution of each channel by itself whose kernel is as large as the map.
+                let weights = g.constant("read_out.weight", &[channels, 1, h, w], &values(head.weights.val().reshape([-1])));
+                let kernel = Attribute::Ints(vec![h as i64, w as i64]);
+                let sums = g.node("Conv", &[&wide, &weights], "read_out", &[("kernel_shape", kernel), ("group", Attribute::Int(channels as i64))]);
+                let flat = g.node("Flatten", &[&sums], "read_out_flat", &[]);
+                let linear = export_linear(g, &head.linear, &flat, "texture_linear");
+                let slope = values(head.slope.val());
+                let slope = g.constant("texture.slope", &[slope.len()], &slope);
+                g.node("PRelu", &[&linear, &slope], "texture", &[])
+            }
+        }
+    }
+}
+
+/// The values of a vector.
+fn values<B: Backend>(x: Tensor<B, 1>) -> Vec<f32> {
+    x.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")
+}
+
+/// What a tower makes of crops.
+#[derive(Debug)]
+pub struct Seen<B: Backend> {
+    /// Unit vectors [n, d].
+    pub embeddings: Tensor<B, 2>,
+    /// The last maps [n, c, h, w], which distillation compares.
+    pub maps: Tensor<B, 4>,
+}
+
 /// The tower: crops [n, 3, h, w] (RGB in [0, 1]) to unit vectors [n, d].
 #[derive(Module, Debug)]
 pub struct Tower<B: Backend> {
     body: Body<B>,
-    colour: Linear<B>,
-    texture: Linear<B>,
-    height: usize,
+    colour: Option<Linear<B>>,
+    /// Absent where the body is a whole graph that ends in an embedding.
+    head: Option<Head<B>>,
+    #[module(skip)]
+    design: Design,
 }
 
 impl<B: Backend> Tower<B> {
-    /// A new tower with embeddings of length `dimension` of crops `height` high and half as wide. `colours` [samples, 432]
-    /// are colour layouts of the people it will learn from: the colour map starts as their principal components, which keep
-    /// the most of their differences.
-    pub fn new(network: Network, height: usize, dimension: usize, colours: &Array2<f32>, device: &B::Device) -> Self {
-        let body = Body::new(network, device);
-        let mut colour = LinearConfig::new(COLOURS, dimension).init(device);
-        let (axes, mean) = principal_components(colours, dimension);
-        let offset = -mean.dot(&axes);
-        colour.weight = Param::from_tensor(constant(&axes.iter().copied().collect::<Vec<_>>(), [COLOURS, dimension], device));
-        colour.bias = Some(Param::from_tensor(constant(&offset.to_vec(), [dimension], device)));
-        let texture = LinearConfig::new(body.channels() * STRIPES, dimension).with_bias(false).with_initializer(Initializer::Zeros).init(device);
-        Tower { body, colour, texture, height }
+    /// A new tower. `colours` [samples, 432] are colour layouts of the people it will learn from: where the design has
+    /// colours, their map starts as the principal components, which keep the most of their differences.
+    pub fn new(design: Design, colours: &Array2<f32>, device: &B::Device) -> Self {
+        let body = Body::new(design.network, device);
+        let colour = design.colours.then(|| {
+            let mut colour = LinearConfig::new(COLOURS, design.dimension).init(device);
+            let (axes, mean) = principal_components(colours, design.dimension);
+            let offset = -mean.dot(&axes);
+            colour.weight = Param::from_tensor(constant(&axes.iter().copied().collect::<Vec<_>>(), [COLOURS, design.dimension], device));
+            colour.bias = Some(Param::from_tensor(constant(&offset.to_vec(), [design.dimension], device)));
+            colour
+        });
+        let head = Some(Head::new(&design, body.map_size(design.size), device));
+        Tower { body, colour, head, design }
     }
 
-    /// Starts the body from an ONNX file of ImageNet weights.
+    /// A tower whose body is the graph of an ONNX file. With `cut` its graph ends at that value and a new head begins there; else
+    /// the whole graph is the tower. Convolutions that would make maps smaller than a `stride`th of the crop keep their size;
+    /// 0 leaves them.
     ///
     /// # Errors
-    /// When the file does not fit, or the network is not `mobile`.
-    pub fn load(&mut self, path: &Path, device: &B::Device) -> Result<(), TrainError> {
-        match &mut self.body {
-            Body::Mobile(m) => m.load(path, device),
-            _ => Err(TrainError::Setting("train.start_from: only the network 'mobile' starts from a file".into())),
-        }
-    }
-
-    /// Embeds crops, given their colour layouts [n, 432] too: those have no weights, so the loader makes them. The body works in
-    /// the precision of the crops.
-    pub fn forward(&self, crops: Tensor<B, 4>, colours: Tensor<B, 2>) -> Tensor<B, 2>
+    /// When the file cannot be read, trained, or run on crops of the design's size.
+    pub fn from_graph(path: &Path, cut: Option<&str>, stride: usize, design: Design, device: &B::Device) -> Result<Self, TrainError>
     where
         B: Kernels,
     {
-        let map = cast(self.body.forward(crops), FloatDType::F32);
-        let [n, c, h, w] = map.dims();
-        let pool = [h / STRIPES, w];
-        let stripes = avg_pool2d(map, pool, pool, [0, 0], false, false).reshape([n, c * STRIPES]);
-        normalise(self.colour.forward(colours) + self.texture.forward(stripes))
+        let graph = GraphNetwork::new(Plan::read(path, cut)?, design.size, stride, device)?;
+        let end = graph.end_size();
+        let body = Body::Graph(graph);
+        if cut.is_some() {
+            let head = Some(Head::new(&design, end, device));
+            return Ok(Tower { body, colour: None, head, design });
+        }
+        if end[1] * end[2] != 1 {
+            return Err(TrainError::Setting(format!(
+                "{} ends in maps of {}x{} pixels, not in a vector; set train.cut to give it a head",
+                path.display(),
+                end[2],
+                end[1]
+            )));
+        }
+        Ok(Tower { body, colour: None, head: None, design: Design { dimension: end[0], ..design } })
+    }
+
+    /// Embeds crops that [`Design::inputs`] has prepared, [n, 3, h, w], and with colours their layouts [n, 432]. The body works
+    /// in the precision of the crops.
+    ///
+    /// # Panics
+    /// When it reads colour layouts and there are none.
+    pub fn forward(&self, crops: Tensor<B, 4>, colours: Option<Tensor<B, 2>>) -> Seen<B>
+    where
+        B: Kernels,
+    {
+        let Some(head) = &self.head else {
+            let Body::Graph(graph) = &self.body else { unreachable!("only a graph goes without a head") };
+            let Outputs { end, map } = graph.forward(cast(crops, FloatDType::F32));
+            let [n, d, ..] = end.dims();
+            return Seen { maps: map.unwrap_or_else(|| end.clone()), embeddings: normalise(end.reshape([n, d])) };
+        };
+        let (texture, maps) = head.forward(cast(self.body.forward(crops), FloatDType::F32));
+        let embeddings = normalise(match &self.colour {
+            None => texture,
+            Some(linear) => linear.forward(colours.expect("a tower with colours is given them")) + texture,
+        });
+        Seen { embeddings, maps }
     }
 
     /// Lets the texture count as much as an untaught one can.
     #[cfg(test)]
     pub(super) fn excite(&mut self, device: &B::Device) {
-        self.texture = LinearConfig::new(self.body.channels() * STRIPES, self.dimension()).with_bias(false).init(device);
+        let design = Design { colours: false, ..self.design };
+        self.head = Some(Head::new(&design, self.body.map_size(design.size), device));
     }
 
-    /// Length of an embedding.
-    pub fn dimension(&self) -> usize {
-        self.colour.weight.dims()[1]
+    /// Size of the maps that distillation compares.
+    pub fn map_size(&self) -> MapSize {
+        let [c, h, w] = match &self.body {
+            Body::Graph(graph) if self.head.is_none() => graph.map_size(),
+            body => body.map_size(self.design.size),
+        };
+        [if let Some(Head::ReadOut(_)) = self.head { self.design.channels } else { c }, h, w]
+    }
+
+    /// Its convolutional network.
+    #[cfg(test)]
+    pub(super) fn body(&self) -> &Body<B> {
+        &self.body
+    }
+
+    /// What it consists of.
+    pub fn design(&self) -> &Design {
+        &self.design
     }
 
     /// Size of a crop: height, width.
     pub fn size(&self) -> (usize, usize) {
-        (self.height, self.height / 2)
+        self.design.size
     }
 
-    /// Writes the tower as a graph from `crops` to `embedding`, normalisation folded and the L2 norm as its last node.
-    pub fn export(&self, g: &mut Graph) {
-        // The body first: another may start from its convolutions, in their order.
-        let map = self.body.export(g);
-        let colours = colour::export(g, self.size());
-        let (h, w) = self.size();
-        let pool = || Attribute::Ints(vec![(h / STRIDE / STRIPES) as i64, (w / STRIDE) as i64]);
-        let mean = g.node("AveragePool", &[&map], "stripe_means", &[("kernel_shape", pool()), ("strides", pool())]);
-        let flat = g.node("Flatten", &[&mean], "texture_flat", &[]);
-        let (colour, texture) = (export_linear(g, &self.colour, &colours, "colour"), export_linear(g, &self.texture, &flat, "texture"));
-        let sum = g.node("Add", &[&colour, &texture], "sum", &[]);
+    /// The ONNX file of the tower, normalisation folded and the L2 norm as its last node; a whole graph is written as it was.
+    /// `metadata` is written under `twintrack.*`.
+    pub fn to_onnx(&self, metadata: &[(String, String)]) -> Vec<u8>
+    where
+        B: Kernels,
+    {
+        let ((h, w), mut g) = (self.size(), Graph::default());
+        let input = if self.design.normalise {
+            let (scale, bias) = (g.constant("input.scale", &[3], &[1.0; 3]), g.constant("input.bias", &[3], &[0.0; 3]));
+            g.node("InstanceNormalization", &["crops", &scale, &bias], "input", &[("epsilon", Attribute::Float(EPSILON))])
+        } else {
+            "crops".to_string()
+        };
+        let map = match (&self.body, &self.head) {
+            (Body::Graph(graph), None) => return onnx_of_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata),
+            (Body::Graph(graph), Some(_)) => {
+                let mut part = write::graph(graph, (h, w));
+                let end = write::rename(&mut part, "start.", &input, &graph.plan().end);
+                g.adopt(part, graph.plan().opset);
+                end
+            }
+            // The body first: another may start from its convolutions, in their order.
+            (body, _) => body.export(&mut g, &input),
+        };
+        let colours = self.colour.as_ref().map(|linear| {
+            let layout = colour::export(&mut g, (h, w));
+            export_linear(&mut g, linear, &layout, "colour")
+        });
+        let [_, map_h, map_w] = self.map_size();
+        let head = self.head.as_ref().expect("a tower without a head is a whole graph, which has been written");
+        let texture = head.export(&mut g, &map, (map_h, map_w));
+        let sum = colours.map_or_else(|| texture.clone(), |colour| g.node("Add", &[&colour, &texture], "sum", &[]));
         g.node("LpNormalization", &[&sum], "embedding", &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))]);
+        g.finish("siamese_tower", ("crops", [3, h, w]), ("embedding", self.design.dimension), metadata)
     }
 }
 

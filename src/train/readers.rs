@@ -1,5 +1,6 @@
 //! Data sets from disk. `docs/training.md` shows the layout of each kind.
 
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -10,6 +11,8 @@ use crate::mot_format::{self, SequenceInfo};
 use crate::source::{self, SourceOptions, image_folder};
 use crate::train::association::Labelled;
 use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut, whole};
+use crate::train::probe::atlas;
+use crate::train::probe::footage::{self, Boxes, Footage};
 use crate::train::{from_video, scenes, synthetic};
 
 /// What kind of data and where: KIND:WHERE, and for sequences and videos #FIRST-LAST for a range of frames.
@@ -29,9 +32,11 @@ enum Kind {
     Mot,
     Video,
     Synthetic,
+    Pictures,
+    Figures,
 }
 
-const KINDS: [(&str, Kind); 7] = [
+const KINDS: [(&str, Kind); 9] = [
     ("folders", Kind::Folders),
     ("market", Kind::Market),
     ("msmt17", Kind::Msmt17),
@@ -39,7 +44,17 @@ const KINDS: [(&str, Kind); 7] = [
     ("mot", Kind::Mot),
     ("video", Kind::Video),
     ("synthetic", Kind::Synthetic),
+    ("pictures", Kind::Pictures),
+    ("figures", Kind::Figures),
 ];
+
+impl fmt::Display for DataSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = KINDS.iter().find(|(_, k)| *k == self.kind).map_or("", |(name, _)| name);
+        write!(f, "{kind}:{}", self.place)?;
+        if self.frames == (1, u64::MAX) { Ok(()) } else { write!(f, "#{}-{}", self.frames.0, self.frames.1) }
+    }
+}
 
 impl FromStr for DataSpec {
     type Err = String;
@@ -77,8 +92,60 @@ impl DataSpec {
                     self.place.parse().map_err(|_| TrainError::Setting(format!("synthetic:{} needs a number of people, as in synthetic:1000", self.place)))?;
                 synthetic::dataset(count, 8, seed)
             }
+            Kind::Pictures | Kind::Figures => {
+                Err(TrainError::Setting(format!("{}: nobody says who is in these pictures; they are for --probes of distil only", self.place)))
+            }
         }
     }
+
+    /// Reads people to make probes of, each `size` (width, height): nobody has to know who they are.
+    ///
+    /// # Errors
+    /// As [`DataSpec::read`].
+    pub fn footage(&self, size: (usize, usize), seed: u64) -> Result<Footage, TrainError> {
+        let path = Path::new(&self.place);
+        match self.kind {
+            Kind::Mot => footage::of_video(&pixels_of_sequence(path)?, &boxes_of_sequence(path, self.frames)?, size),
+            Kind::Video => footage::of_video(&self.place, &from_video::boxes(&self.place, self.frames)?, size),
+            Kind::Figures => atlas::read(path, size),
+            Kind::Pictures => {
+                let mut crops = Vec::new();
+                for folder in std::iter::once(path.to_path_buf()).chain(entries(path)?.into_iter().filter(|p| p.is_dir())) {
+                    for file in pictures(&folder)? {
+                        crops.push((0, picture(&file, 0, 0)?));
+                    }
+                }
+                Ok(footage::of_pictures(&Dataset::of(&self.place, crops, Protocol::All)?, size))
+            }
+            _ => Ok(footage::of_pictures(&self.read(seed)?, size)),
+        }
+    }
+}
+
+/// The video or folder of pictures of a MOTChallenge sequence.
+fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
+    let info = SequenceInfo::read(dir)?;
+    let input = info.video.as_ref().map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
+    Ok(input.to_string_lossy().into_owned())
+}
+
+/// The pedestrians of a sequence's ground truth that can be seen, by frame.
+fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<Boxes, TrainError> {
+    let mut people = Boxes::new();
+    for row in mot_format::read_rows(&dir.join("gt/gt.txt"))? {
+        if (first..=last).contains(&row.frame) && row.confidence > 0.0 && row.class == 1 && row.visibility >= f64::from(1.0 - MAX_COVERED) {
+            people.entry(row.frame).or_default().push(bbox(row.ltwh));
+        }
+    }
+    for boxes in people.values_mut() {
+        let all = boxes.clone();
+        let mut i = 0;
+        boxes.retain(|_| {
+            i += 1;
+            is_clear(&all, i - 1)
+        });
+    }
+    Ok(people)
 }
 
 impl DataSpec {
@@ -196,10 +263,8 @@ pub(super) fn is_clear(boxes: &[BBox], i: usize) -> bool {
 /// A MOTChallenge sequence with ground truth: a picture of every pedestrian in every fifth frame, those hidden left out (by
 /// the visibility in column nine where it is given, and by the boxes of the others).
 fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
-    let info = SequenceInfo::read(dir)?;
     let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
-    let input = info.video.as_ref().map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
-    let mut source = source::open(&input.to_string_lossy(), &SourceOptions::default())?;
+    let mut source = source::open(&pixels_of_sequence(dir)?, &SourceOptions::default())?;
     let mut crops = Vec::new();
     while let Some(frame) = source.next_frame()? {
         if frame.number > frames.1 {
@@ -239,6 +304,7 @@ mod tests {
     fn a_place_with_a_range() {
         let spec: DataSpec = "video:a#b.mp4#1-250".parse().expect("a range");
         assert_eq!((spec.place.as_str(), spec.frames), ("a#b.mp4", (1, 250)));
+        assert_eq!(spec.to_string(), "video:a#b.mp4#1-250");
         assert!("video:a.mp4#250-1".parse::<DataSpec>().expect_err("backwards").contains("#FIRST-LAST"));
         assert!("cuhk:x".parse::<DataSpec>().expect_err("unknown").contains("market"));
     }

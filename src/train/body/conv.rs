@@ -1,10 +1,10 @@
 //! Convolution and batch normalisation, the brick of every network here.
 
-use burn::module::{Module, Param};
+use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
-use burn::tensor::{FloatDType, Tensor, TensorData};
+use burn::tensor::{FloatDType, Tensor};
 
 use crate::train::kernels::backend::{Kernels, Normalised, cast};
 pub use crate::train::kernels::normalisation::After;
@@ -76,13 +76,6 @@ impl<B: Backend> ConvNorm<B> {
     /// The shape of the weights: out, in by group, height, width.
     pub fn weight_shape(&self) -> [usize; 4] {
         self.conv.weight.dims()
-    }
-
-    /// Takes the weights of a convolution with its normalisation folded in: the normalisation starts as the bias alone.
-    pub fn load(&mut self, weight: &[f32], bias: &[f32], device: &B::Device) {
-        self.conv.weight = Param::from_tensor(Tensor::from_data(TensorData::new(weight.to_vec(), self.weight_shape()), device));
-        // Deviation one and mean zero would hold only for the data it was folded on; training finds them anew.
-        self.norm.beta = Param::from_tensor(Tensor::from_data(TensorData::new(bias.to_vec(), [bias.len()]), device));
     }
 
     /// Writes the convolution with the normalisation folded into it; returns its output.

@@ -1,16 +1,13 @@
 //! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block, the two last strides left out so that the map keeps
 //! eight rows.
 
-use std::path::Path;
-
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
 use crate::train::body::conv::{After, ConvNorm, Shape};
-use crate::train::dataset::TrainError;
 use crate::train::kernels::backend::{Kernels, cast};
-use crate::train::onnx::{self, Graph};
+use crate::train::onnx::Graph;
 
 /// Channels of its maps.
 pub const CHANNELS: usize = 320;
@@ -57,31 +54,6 @@ impl<B: Backend> Mobile<B> {
         Mobile { first: ConvNorm::new(Shape::full(3, FIRST, 2), device), blocks }
     }
 
-    /// Starts from the convolutions of a MobileNetV2 file, normalisation folded, in the order of the network. Those it has
-    /// more (its head) are left.
-    ///
-    /// # Errors
-    /// When the file cannot be read or its convolutions are others.
-    pub fn load(&mut self, path: &Path, device: &B::Device) -> Result<(), TrainError> {
-        let misfit = |problem: String| TrainError::Data { name: path.display().to_string(), problem };
-        let mut convolutions = onnx::convolutions(path)?.into_iter();
-        let mut take = |to: &mut ConvNorm<B>| {
-            let c = convolutions.next().ok_or_else(|| misfit("it has fewer convolutions than MobileNetV2".into()))?;
-            if c.shape != to.weight_shape() {
-                return Err(misfit(format!("a convolution has shape {:?} where MobileNetV2 has {:?}", c.shape, to.weight_shape())));
-            }
-            to.load(&c.weight, &c.bias, device);
-            Ok(())
-        };
-        take(&mut self.first)?;
-        for b in &mut self.blocks {
-            b.widen.iter_mut().try_for_each(&mut take)?;
-            take(&mut b.around)?;
-            take(&mut b.narrow)?;
-        }
-        Ok(())
-    }
-
     /// Crops to maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
@@ -98,10 +70,10 @@ impl<B: Backend> Mobile<B> {
         })
     }
 
-    /// Writes it; returns its output.
-    pub fn export(&self, g: &mut Graph) -> String {
+    /// Writes it from the edge `input`; returns its output.
+    pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let (mean, std) = (g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN), g.constant("imagenet_std", &[1, 3, 1, 1], &STD));
-        let centred = g.node("Sub", &["crops", &mean], "centred", &[]);
+        let centred = g.node("Sub", &[input, &mean], "centred", &[]);
         let scaled = g.node("Div", &[&centred, &std], "standardised", &[]);
         let brick = |g: &mut Graph, conv: &ConvNorm<B>, input: &str, name: String| {
             let c = conv.export(g, input, &format!("{name}.conv"));

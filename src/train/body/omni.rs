@@ -163,10 +163,10 @@ impl<B: Backend> Omni<B> {
         x
     }
 
-    /// Writes it; returns its output.
-    pub fn export(&self, g: &mut Graph) -> String {
+    /// Writes it from the edge `input`; returns its output.
+    pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
-        let first = self.first.export(g, "crops", "first.conv");
+        let first = self.first.export(g, input, "first.conv");
         let first = After::Relu.export(g, &first, "first");
         let mut x = g.node("MaxPool", &[&first], "pool", &[("kernel_shape", ints(3, 2)), ("strides", ints(2, 2)), ("pads", ints(1, 4))]);
         for (i, block) in self.blocks.iter().enumerate() {

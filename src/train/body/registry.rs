@@ -1,16 +1,15 @@
 //! The networks to choose from.
 
 use burn::module::Module;
-use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
+use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::train::body::{mobile, omni, tiny};
-use crate::train::kernels::backend::Kernels;
+use crate::train::body::{mobile, omni, residual, tiny};
+use crate::train::graph::network::GraphNetwork;
+use crate::train::kernels::backend::{Kernels, cast};
+use crate::train::network::MapSize;
 use crate::train::onnx::Graph;
-
-/// Crops are divided by so much.
-pub const STRIDE: usize = 16;
 
 /// Which network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,6 +21,10 @@ pub enum Network {
     Mobile,
     /// Omni-scale (OSNet, Zhou et al. 2019), a quarter of its width.
     Omni,
+    /// Plain convolutions with residual blocks, for the CPU.
+    Residual,
+    /// The same, wider and deeper: four times the time.
+    ResidualWide,
 }
 
 impl Network {
@@ -31,6 +34,8 @@ impl Network {
             Network::Tiny => "tiny",
             Network::Mobile => "mobile",
             Network::Omni => "omni",
+            Network::Residual => "residual",
+            Network::ResidualWide => "residual-wide",
         }
     }
 }
@@ -44,6 +49,10 @@ pub enum Body<B: Backend> {
     Mobile(mobile::Mobile<B>),
     /// [`Network::Omni`]
     Omni(omni::Omni<B>),
+    /// [`Network::Residual`], [`Network::ResidualWide`]
+    Residual(residual::Residual<B>),
+    /// The graph of an ONNX file.
+    Graph(GraphNetwork<B>),
 }
 
 impl<B: Backend> Body<B> {
@@ -53,6 +62,8 @@ impl<B: Backend> Body<B> {
             Network::Tiny => Body::Tiny(tiny::Tiny::new(device)),
             Network::Mobile => Body::Mobile(mobile::Mobile::new(device)),
             Network::Omni => Body::Omni(omni::Omni::new(device)),
+            Network::Residual => Body::Residual(residual::Residual::new(residual::Plan::SLIM, device)),
+            Network::ResidualWide => Body::Residual(residual::Residual::new(residual::Plan::WIDE, device)),
         }
     }
 
@@ -62,6 +73,17 @@ impl<B: Backend> Body<B> {
             Body::Tiny(_) => tiny::CHANNELS,
             Body::Mobile(_) => mobile::CHANNELS,
             Body::Omni(_) => omni::CHANNELS,
+            Body::Residual(b) => b.channels(),
+            Body::Graph(b) => b.end_size()[0],
+        }
+    }
+
+    /// Size of its maps of crops of a size (height, width).
+    pub fn map_size(&self, (h, w): (usize, usize)) -> MapSize {
+        match self {
+            Body::Residual(_) => [self.channels(), h / residual::STRIDE, w / residual::STRIDE],
+            Body::Graph(b) => b.end_size(),
+            _ => [self.channels(), h / 16, w / 16],
         }
     }
 
@@ -74,15 +96,19 @@ impl<B: Backend> Body<B> {
             Body::Tiny(b) => b.forward(crops),
             Body::Mobile(b) => b.forward(crops),
             Body::Omni(b) => b.forward(crops),
+            Body::Residual(b) => b.forward(crops),
+            Body::Graph(b) => b.forward(cast(crops, FloatDType::F32)).end,
         }
     }
 
-    /// Writes it, from the edge `crops`; returns its output.
-    pub fn export(&self, g: &mut Graph) -> String {
+    /// Writes it, from the edge `input`; returns its output.
+    pub fn export(&self, g: &mut Graph, input: &str) -> String {
         match self {
-            Body::Tiny(b) => b.export(g),
-            Body::Mobile(b) => b.export(g),
-            Body::Omni(b) => b.export(g),
+            Body::Tiny(b) => b.export(g, input),
+            Body::Mobile(b) => b.export(g, input),
+            Body::Omni(b) => b.export(g, input),
+            Body::Residual(b) => b.export(g, input),
+            Body::Graph(_) => unreachable!("a graph is written by Tower::to_onnx"),
         }
     }
 }

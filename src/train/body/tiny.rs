@@ -32,9 +32,9 @@ impl<B: Backend> Tiny<B> {
         self.blocks.iter().fold(crops, |x, b| b.forward(x, After::Relu))
     }
 
-    /// Writes it; returns its output.
-    pub fn export(&self, g: &mut Graph) -> String {
-        self.blocks.iter().enumerate().fold("crops".to_string(), |x, (i, b)| {
+    /// Writes it from the edge `input`; returns its output.
+    pub fn export(&self, g: &mut Graph, input: &str) -> String {
+        self.blocks.iter().enumerate().fold(input.to_string(), |x, (i, b)| {
             let conv = b.export(g, &x, &format!("block{i}.conv"));
             After::Relu.export(g, &conv, &format!("block{i}"))
         })

@@ -11,7 +11,7 @@ use burn::tensor::{DType, Tensor, TensorMetadata};
 use crate::train::kernels::backend::{self, Kernels, Normalised, dense, of, primitive, tensor};
 use crate::train::kernels::normalisation::{After, Norm};
 use crate::train::kernels::shape::Shape;
-use crate::train::kernels::{convolution, depthwise, weighing};
+use crate::train::kernels::{convolution, depthwise, normalisation, weighing};
 
 /// A dense tensor of the CPU.
 type Dense = FloatTensor<Flex>;
@@ -55,6 +55,30 @@ impl Backward<Flex, 3> for Normalisation {
         for (node, values) in [(of_gamma, by_gamma), (of_beta, by_beta)] {
             if let Some(node) = node {
                 grads.register::<Flex>(node.id, of(values, channels));
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Scaling;
+
+impl Backward<Flex, 3> for Scaling {
+    type State = (Dense, Dense, Dense, After);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (x, factor, offset, after) = ops.state;
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let dims = x.shape().dims::<4>();
+        let pixels = dims[2] * dims[3];
+        let [by_x, by_factor, by_offset] = normalisation::scale_backward(x.storage(), grad.storage(), pixels, factor.storage(), offset.storage(), after);
+        let [of_x, of_factor, of_offset] = ops.parents;
+        if let Some(node) = of_x {
+            grads.register::<Flex>(node.id, of(by_x, dims));
+        }
+        for (node, values) in [(of_factor, by_factor), (of_offset, by_offset)] {
+            if let Some(node) = node {
+                grads.register::<Flex>(node.id, of(values, [dims[1]]));
             }
         }
     }
@@ -148,6 +172,19 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         };
         Normalised { maps: tensor(maps), moments: averages }
+    }
+
+    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return backend::composed_scale(x, factor, offset, after);
+        }
+        let (x, factor, offset) = (primitive(x), primitive(factor), primitive(offset));
+        let [input, factors, offsets] = [x.primitive, factor.primitive, offset.primitive].map(dense);
+        let output = backend::scale(&input, &factors, &offsets, after);
+        tensor(match Scaling.prepare::<C>([x.node, factor.node, offset.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish((input, factors, offsets, after), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
     }
 
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
@@ -293,10 +330,17 @@ mod tests {
 
     #[test]
     fn scaling_is_burns_and_what_needs_no_derivative_gets_none() {
-        let (x, factor, offset) = (random([2, 3, 5, 4]).inner(), random([3]).inner(), random([3]).inner());
+        let (x, factor, offset) = (random([2, 3, 5, 4]), random([3]), random([3]));
         for after in [After::Linear, After::Relu, After::Relu6] {
-            let ours = Flex::scale(x.clone(), factor.clone(), offset.clone(), after);
-            assert!(apart(ours, backend::composed_scale(x.clone(), factor.clone(), offset.clone(), after)) < 1e-6);
+            let ours = Flex::scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
+            let plain = backend::composed_scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
+            assert!(apart(ours, plain) < 1e-6);
+            let run = |f: fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>| {
+                let grads = weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
+                let by = [factor.grad(&grads), offset.grad(&grads)].map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
+                [x.grad(&grads).expect("on the tape")].into_iter().chain(by)
+            };
+            assert!(run(B::scale).zip(run(backend::composed_scale::<B>)).all(|(a, b)| apart(a, b) < 1e-4));
         }
         let (crops, weight) = (Tensor::<B, 4>::ones([1, 3, 8, 8], &Default::default()), random([4, 3, 3, 3]));
         let grads = weighed(B::convolve(crops.clone(), weight.clone(), Shape::full(3, 4, 1))).backward();

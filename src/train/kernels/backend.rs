@@ -158,9 +158,8 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_scale(x, factor, offset, after);
         }
-        let dims = x.dims();
         let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
-        tensor(of(normalisation::scale(x.storage(), dims[2] * dims[3], factor.storage(), offset.storage(), after), dims))
+        tensor(scale(&x, &factor, &offset, after))
     }
 
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
@@ -183,6 +182,12 @@ impl Kernels for Flex {
         }
         tensor(read_out(&dense(primitive(x)), &dense(primitive(weights))))
     }
+}
+
+/// [`Kernels::scale`] of dense tensors.
+pub(super) fn scale(x: &FloatTensor<Flex>, factor: &FloatTensor<Flex>, offset: &FloatTensor<Flex>, after: After) -> FloatTensor<Flex> {
+    let [n, c, h, w] = x.shape().dims::<4>();
+    of(normalisation::scale(x.storage(), h * w, factor.storage(), offset.storage(), after), [n, c, h, w])
 }
 
 /// [`Kernels::gate`] of dense tensors.

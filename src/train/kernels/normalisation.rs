@@ -91,6 +91,25 @@ pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: Af
     out
 }
 
+/// The derivatives of [`scale`] by the input, the factors and the offsets, from the one by the output.
+pub fn scale_backward(x: &[f32], grad: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> [Vec<f32>; 3] {
+    let channels = factor.len();
+    let passed = |c: usize| move |x: f32, g: f32| g * after.slope(x * factor[c] + offset[c]);
+    let mut by_x = vec![0.0; x.len()];
+    by_x.par_chunks_mut(pixels).zip(x.par_chunks(pixels).zip(grad.par_chunks(pixels))).enumerate().for_each(|(plane, (out, (x, grad)))| {
+        let c = plane % channels;
+        let passed = passed(c);
+        out.iter_mut().zip(x).zip(grad).for_each(|((o, x), g)| *o = factor[c] * passed(*x, *g));
+    });
+    let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
+        let passed = passed(c);
+        let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
+        both.fold((0.0, 0.0), |(a, b), (x, g)| (a + lanes(x, g, |x, g| passed(x, g) * x), b + lanes(x, g, passed)))
+    });
+    let (by_factor, by_offset) = sums.into_iter().unzip();
+    [by_x, by_factor, by_offset]
+}
+
 /// A normalisation by the moments of its batch.
 #[derive(Debug, Clone)]
 pub struct Norm {

@@ -33,9 +33,8 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
         }
         for cell in 0..columns * rows {
             let (left, top) = (cell % columns * CELL.0, cell / columns * CELL.1);
-            let bytes: Vec<[u8; 3]> = (0..CELL.1)
-                .flat_map(|y| sheet.row(top + y)[3 * left..3 * (left + CELL.0)].chunks_exact(3).map(|p| [p[2], p[1], p[0]]))
-                .collect();
+            let bytes: Vec<[u8; 3]> =
+                (0..CELL.1).flat_map(|y| sheet.row(top + y)[3 * left..3 * (left + CELL.0)].chunks_exact(3).map(|p| [p[2], p[1], p[0]])).collect();
             figures.extend(figure(&bytes, size));
         }
     }

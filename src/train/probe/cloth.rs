@@ -112,7 +112,9 @@ mod tests {
             assert!(picture.values.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
             assert_eq!(picture, draw(seed));
         }
-        let plain = (0..60).filter(|&s| pattern((8, 16), &mut Rng::with_seed(s), |_| Picture::filled((8, 16), [0.5; 3])).values.windows(2).all(|w| w[0] == w[1])).count();
+        let plain = (0..60)
+            .filter(|&s| pattern((8, 16), &mut Rng::with_seed(s), |_| Picture::filled((8, 16), [0.5; 3])).values.windows(2).all(|w| w[0] == w[1]))
+            .count();
         assert!((15..50).contains(&plain), "{plain} of 60 are plain");
     }
 }

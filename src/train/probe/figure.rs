@@ -108,7 +108,11 @@ pub fn parts_by_height(size: (usize, usize), rng: &mut Rng) -> Vec<Part> {
 pub fn coverage_by_outline(picture: &Picture) -> Mask {
     let size = picture.size();
     let grey = picture.map(|c| luma(*c));
-    let mut border: Vec<f32> = (0..grey.height * 55 / 100).flat_map(|y| [0, 1, 2].map(|x| [(x, y), (grey.width - 1 - x, y)])).flatten().map(|(x, y)| grey.at(x as isize, y as isize)).collect();
+    let mut border: Vec<f32> = (0..grey.height * 55 / 100)
+        .flat_map(|y| [0, 1, 2].map(|x| [(x, y), (grey.width - 1 - x, y)]))
+        .flatten()
+        .map(|(x, y)| grey.at(x as isize, y as isize))
+        .collect();
     border.sort_by(f32::total_cmp);
     let ground = border.get(border.len() / 2).copied().unwrap_or_default();
     let outline = Mask::of(size, |x, y| {

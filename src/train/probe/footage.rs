@@ -1,12 +1,11 @@
 //! Figures and backgrounds from pictures and videos.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::source::{self, SourceOptions};
-use crate::train::dataset::{Dataset, TrainError};
+use crate::train::dataset::{Crop, Dataset, TrainError};
 use crate::train::probe::figure::{Figure, coverage_by_difference, coverage_by_outline};
 use crate::train::probe::grid::Picture;
 
@@ -66,7 +65,7 @@ pub fn of_video(input: &str, boxes: &Boxes, size: (usize, usize)) -> Result<Foot
 
 /// Figures of `size` (width, height) from pictures that are cut to people already.
 pub fn of_pictures(data: &Dataset, size: (usize, usize)) -> Footage {
-    let figure = |c: &crate::train::dataset::Crop| {
+    let figure = |c: &Crop| {
         let picture = Picture::cut(&c.image, &c.person, size);
         Figure::new(&picture, &coverage_by_outline(&picture), None)
     };
@@ -116,21 +115,6 @@ fn moves(pictures: &[Image], median: &Image) -> bool {
     }
     let middle = differences.len() / 2;
     !differences.is_empty() && *differences.select_nth_unstable(middle).1 > MOVING
-}
-
-/// The boxes of a MOTChallenge sequence's ground truth, pedestrians of the frames `first` to `last`.
-///
-/// # Errors
-/// When the ground truth cannot be read.
-pub fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<Boxes, TrainError> {
-    let mut boxes = Boxes::new();
-    for row in crate::mot_format::read_rows(&dir.join("gt/gt.txt"))? {
-        if (first..=last).contains(&row.frame) && row.confidence > 0.0 && row.class == 1 {
-            let [l, t, w, h] = row.ltwh.map(|v| v as f32);
-            boxes.entry(row.frame).or_default().push(BBox::new(l, t, w, h));
-        }
-    }
-    Ok(boxes)
 }
 
 #[cfg(test)]

@@ -125,9 +125,7 @@ impl<T: Linear> Grid<T> {
         };
         let along = |grid: &Self, kernel: &[f32], step: (isize, isize)| {
             let reach = kernel.len() as isize / 2;
-            let sum = |x: isize, y: isize| {
-                kernel.iter().zip(-reach..).fold(T::ZERO, |sum, (&k, i)| sum.add(grid.at(x + i * step.0, y + i * step.1), k))
-            };
+            let sum = |x: isize, y: isize| kernel.iter().zip(-reach..).fold(T::ZERO, |sum, (&k, i)| sum.add(grid.at(x + i * step.0, y + i * step.1), k));
             let values = (0..grid.values.len()).map(|i| sum((i % grid.width) as isize, (i / grid.width) as isize)).collect();
             Grid { values, ..*grid }
         };

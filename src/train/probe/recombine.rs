@@ -198,8 +198,10 @@ impl Wardrobe<'_> {
             return;
         }
         let mean = self.original.values.iter().zip(&raw.values).map(|(c, m)| luma(*c) * m).sum::<f32>() / sum;
+        // A rendered body's brightness is linear light; a picture's is not.
+        let gamma = if self.body.bare { 0.45 } else { 1.0 };
         let lit = cloth.join(&self.original, |c, p| {
-            let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength).clamp(0.15, 2.2);
+            let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength).clamp(0.15, 2.2).powf(gamma);
             c.map(|v| (v * shade).clamp(0.0, 1.0))
         });
         self.body.picture.cover(&lit, &raw.blurred((0.7, 0.7)));

@@ -1,5 +1,7 @@
 //! The command line of twintrack-train.
 
+mod distil;
+
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ use twintrack::train::convert::Precision;
 use twintrack::train::dataset::{Crop, Dataset, TrainError};
 use twintrack::train::export::{About, export};
 use twintrack::train::kernels::backend::Kernels;
-use twintrack::train::learner::{self, labels, split};
+use twintrack::train::learner::{self, Material, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, retrieval};
 
@@ -40,6 +42,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
+    Distil(distil::DistilArgs),
     Eval(EvalArgs),
     Convert(ConvertArgs),
     Head(HeadArgs),
@@ -56,9 +59,19 @@ struct RunArgs {
     /// Learn from a video without labels (the same as --data video:FILE[#FIRST-LAST]).
     #[arg(long, value_name = "FILE")]
     from_video: Vec<String>,
+    #[command(flatten)]
+    training: Training,
+}
+
+/// How to train and where to write, the same for all ways of learning.
+#[derive(Debug, Args)]
+struct Training {
     /// Training configuration (TOML); `twintrack-train config` prints the defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Train this ONNX network further instead of a new one (start_from of the configuration).
+    #[arg(long, value_name = "FILE")]
+    start_from: Option<PathBuf>,
     /// Steps instead of the configuration's.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -164,6 +177,7 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_target(false).init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Distil(args) => distil::distil(&args),
         Command::Eval(args) => eval(&args),
         Command::Convert(args) => convert(&args),
         Command::Head(args) => head(&args),
@@ -189,11 +203,21 @@ fn read_config(path: Option<&Path>) -> Result<TrainConfig> {
     toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))
 }
 
+impl Training {
+    /// The configuration with what the command line overrules.
+    fn config(&self) -> Result<TrainConfig> {
+        let mut config = read_config(self.config.as_deref())?;
+        config.steps = self.steps.unwrap_or(config.steps);
+        config.seed = self.seed.unwrap_or(config.seed);
+        config.start_from = self.start_from.clone().or(config.start_from);
+        config.complete()?;
+        config.validate()?;
+        Ok(config)
+    }
+}
+
 fn run(args: &RunArgs) -> Result<String> {
-    let mut config = read_config(args.config.as_deref())?;
-    config.steps = args.steps.unwrap_or(config.steps);
-    config.seed = args.seed.unwrap_or(config.seed);
-    config.validate()?;
+    let config = args.training.config()?;
     let videos = args.from_video.iter().map(|v| format!("video:{v}").parse::<DataSpec>().map_err(anyhow::Error::msg));
     let specs: Vec<DataSpec> = args.data.iter().cloned().map(Ok).chain(videos).collect::<Result<_>>()?;
     if specs.is_empty() {
@@ -204,26 +228,31 @@ fn run(args: &RunArgs) -> Result<String> {
         eprintln!("{}: {} pictures of {} people", s.name, s.crops.len(), s.identities);
     }
     let training_data = sets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
-    let (train, held) = split(sets, &config);
+    let (labelled, held) = split(sets, &config);
+    train(&args.training, &config, Material { train: labelled, held, lessons: None }, training_data)
+}
+
+/// Trains, calibrates and exports; returns what to print.
+fn train(args: &Training, config: &TrainConfig, material: Material, training_data: String) -> Result<String> {
     match args.device {
-        TrainDevice::Cpu => train_on::<Cpu>(args, &config, train, &held, training_data),
+        TrainDevice::Cpu => train_on::<Cpu>(args, config, material, training_data),
         #[cfg(feature = "train-cuda")]
-        TrainDevice::Cuda => train_on::<Autodiff<burn::backend::Cuda>>(args, &config, train, &held, training_data),
+        TrainDevice::Cuda => train_on::<Autodiff<burn::backend::Cuda>>(args, config, material, training_data),
     }
 }
 
-/// Trains, calibrates and exports on one kind of device.
+/// The same on one kind of device.
 fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
-    args: &RunArgs,
+    args: &Training,
     config: &TrainConfig,
-    train: Vec<Dataset>,
-    held: &[Dataset],
+    material: Material,
     training_data: String,
 ) -> Result<String> {
     let device = Default::default();
-    let trained = learner::train::<B>(config, train, held, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
+    let held = material.held.clone();
+    let trained = learner::train::<B>(config, material, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
     let mut pairs = Pairs::default();
-    for set in held {
+    for set in &held {
         let e = learner::embed(&trained.tower, &set.crops.iter().collect::<Vec<_>>(), &device);
         let of_set = Pairs::of(&distances(e.view()), &labels(&set.crops), set.protocol, |a, b| set.different(a, b));
         let Some(more) = of_set.spread(OF_EACH) else { continue };
@@ -245,7 +274,8 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
             "warning: even strangers held out lie closer than {COLLAPSED} together: the embeddings have collapsed. Try --config with a lower learning_rate, or loss = \"contrastive\""
         );
     }
-    let about = About { name: config.network.name().into(), training_data, licence: args.licence.clone(), calibration };
+    let name = config.start_from.as_ref().map_or_else(|| config.network.name().into(), |p| p.file_stem().unwrap_or_default().to_string_lossy().into_owned());
+    let about = About { name, training_data, licence: args.licence.clone(), calibration };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
     Ok(format!("{}: {:.0} images/s, differs from the training framework by {difference:.1e}", args.output.display(), trained.speed))
 }

@@ -1,0 +1,550 @@
+//! The network of a [`Plan`].
+
+use std::sync::Arc;
+
+use burn::module::{Module, Param};
+use burn::tensor::backend::Backend;
+use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Int, Tensor, TensorData, activation};
+
+use crate::train::dataset::TrainError;
+use crate::train::graph::operation::{Arithmetic, Elementwise, Operand, Operation, Window};
+use crate::train::graph::plan::{Plan, Step};
+use crate::train::kernels::backend::{Kernels, Normalised};
+use crate::train::kernels::normalisation::After;
+use crate::train::kernels::shape::Shape;
+use crate::train::network::{MapSize, normalise};
+
+/// Values are kept with four dimensions, those that are missing at the end as 1; this is how many there really are.
+#[derive(Debug, Clone)]
+struct Value<B: Backend> {
+    x: Tensor<B, 4>,
+    rank: usize,
+}
+
+/// What a graph gives.
+#[derive(Debug)]
+pub struct Outputs<B: Backend> {
+    /// The value at the graph's end, [n, c, h, w].
+    pub end: Tensor<B, 4>,
+    /// The last value before it that is a map wider and higher than a pixel.
+    pub map: Option<Tensor<B, 4>>,
+}
+
+/// A graph with its weights.
+#[derive(Module, Debug)]
+pub struct GraphNetwork<B: Backend> {
+    weights: Vec<Param<Tensor<B, 1>>>,
+    #[module(skip)]
+    plan: Arc<Plan>,
+    /// Sizes of the value at its end and of the last map before it.
+    #[module(skip)]
+    sizes: [MapSize; 2],
+}
+
+impl<B: Backend> GraphNetwork<B> {
+    /// The network of a plan for pictures of `size` (height, width). Convolutions over whole maps are fitted to the maps of that
+    /// size; those that would make maps smaller than a `stride`th of the picture keep their size (0: none do).
+    ///
+    /// # Errors
+    /// When the graph cannot run on pictures of that size.
+    pub fn new(mut plan: Plan, size: (usize, usize), stride: usize, device: &B::Device) -> Result<Self, TrainError>
+    where
+        B: Kernels,
+    {
+        if stride > 0 {
+            keep_fine(&mut plan, stride);
+        }
+        let (plan, sizes) = fitted::<B>(&plan, size, device)?;
+        Ok(GraphNetwork { weights: parameters(&plan, device), plan: Arc::new(plan), sizes })
+    }
+
+    /// Channels, height and width of the value at its end.
+    pub fn end_size(&self) -> MapSize {
+        self.sizes[0]
+    }
+
+    /// The same of the last map before it, or of the end where there is none.
+    pub fn map_size(&self) -> MapSize {
+        self.sizes[1]
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The values of a weight as they are now.
+    pub fn values(&self, weight: usize) -> Vec<f32> {
+        self.weights[weight].val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")
+    }
+
+    /// Runs it on pictures [n, 3, h, w] as the file wants them.
+    ///
+    /// # Panics
+    /// When a step does not fit its values, which [`GraphNetwork::new`] has refused.
+    pub fn forward(&self, pictures: Tensor<B, 4>) -> Outputs<B>
+    where
+        B: Kernels,
+    {
+        self.run(pictures, |_, _| ()).expect("the steps were tried when the network was made")
+    }
+
+    /// Runs it and shows what each step reads.
+    fn run(&self, pictures: Tensor<B, 4>, mut show: impl FnMut(usize, &Tensor<B, 4>)) -> Result<Outputs<B>, String>
+    where
+        B: Kernels,
+    {
+        let mut values: Vec<Option<Value<B>>> = vec![None; self.plan.values];
+        values[0] = Some(Value { x: pictures, rank: 4 });
+        let mut map = None;
+        let uses = last_uses(&self.plan);
+        for (number, step) in self.plan.steps.iter().enumerate() {
+            if let Some(x) = first_input(&step.operation).and_then(|v| values[v].as_ref()) {
+                show(number, &x.x);
+            }
+            let value = self.step(step, &values).map_err(|problem| format!("node '{}': {problem}", step.name))?;
+            if value.rank == 4 && value.x.dims()[2] > 1 && value.x.dims()[3] > 1 && step.output != self.plan.output {
+                map = Some(value.x.clone());
+            }
+            values[step.output] = Some(value);
+            // Freed as soon as nothing reads it any more.
+            uses[number].iter().for_each(|v| values[*v] = None);
+        }
+        let end = values[self.plan.output].take().ok_or("its end is not computed")?;
+        Ok(Outputs { end: end.x, map })
+    }
+
+    fn weight<const D: usize>(&self, weight: usize, dims: [usize; D]) -> Tensor<B, D> {
+        self.weights[weight].val().reshape(dims)
+    }
+
+    /// A weight with four dimensions for a value of some rank: ONNX aligns dimensions at the last one.
+    fn broadcast(&self, weight: usize, rank: usize) -> Result<Tensor<B, 4>, String> {
+        let own = &self.plan.weights[weight].dims;
+        let missing = rank.checked_sub(own.len()).ok_or("a constant has more dimensions than the value")?;
+        let mut dims = [1; 4];
+        dims[missing..rank].copy_from_slice(own);
+        Ok(self.weight(weight, dims))
+    }
+
+    fn step(&self, step: &Step, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
+    where
+        B: Kernels,
+    {
+        let value = |v: usize| values[v].clone().ok_or_else(|| "it reads a value that is not computed".to_string());
+        let map = |x| Ok(Value { x, rank: 4 });
+        match &step.operation {
+            Operation::Conv { x, weight, bias, window, groups } => {
+                let x = self.convolve(value(*x)?.x, *weight, window, *groups)?;
+                map(match bias {
+                    None => x,
+                    Some(bias) => {
+                        let channels = x.dims()[1];
+                        B::scale(x, Tensor::ones([channels], &self.weights[*bias].val().device()), self.weight(*bias, [channels]), After::Linear)
+                    }
+                })
+            }
+            Operation::BatchNorm { x, scale, offset, mean, variance, epsilon } => {
+                let x = value(*x)?.x;
+                let channels = [x.dims()[1]];
+                // The moments are the file's and stay.
+                let [mean, variance] = [mean, variance].map(|w| self.weight(*w, channels).detach());
+                let factor = self.weight(*scale, channels) / (variance + *epsilon).sqrt();
+                let offset = self.weight(*offset, channels) - mean * factor.clone();
+                map(B::scale(x, factor, offset, After::Linear))
+            }
+            Operation::InstanceNorm { x, scale, offset, epsilon } => {
+                let Value { x, rank } = value(*x)?;
+                let [n, c, h, w] = x.dims();
+                // Each picture's channel is a channel of one large picture.
+                let [gamma, beta] = [scale, offset].map(|p| self.weight(*p, [1, c]).repeat_dim(0, n).reshape([n * c]));
+                let Normalised { maps, .. } = B::normalise(x.reshape([1, n * c, h, w]), gamma, beta, *epsilon, After::Linear);
+                Ok(Value { x: maps.reshape([n, c, h, w]), rank })
+            }
+            Operation::Elementwise { x, function } => {
+                let Value { x, rank } = value(*x)?;
+                Ok(Value { x: elementwise(x, *function), rank })
+            }
+            Operation::PRelu { x, slope } => {
+                let Value { x, rank } = value(*x)?;
+                let slope = self.broadcast(*slope, rank)?;
+                Ok(Value { x: activation::relu(x.clone()) - activation::relu(x.neg()) * slope, rank })
+            }
+            Operation::Arithmetic { a, b, kind } => self.arithmetic(*a, *b, *kind, values),
+            Operation::MaxPool { x, window: w } => map(max_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, [1, 1], false)),
+            Operation::AveragePool { x, window: w } => map(avg_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, false, false)),
+            Operation::PlaneMean { x } => {
+                let x = value(*x)?.x;
+                let [n, c, ..] = x.dims();
+                map(B::plane_mean(x).reshape([n, c, 1, 1]))
+            }
+            Operation::Reshape { x, dims } => reshaped(value(*x)?, dims),
+            Operation::Flatten { x } => {
+                let x = value(*x)?.x;
+                let [n, c, h, w] = x.dims();
+                Ok(Value { x: x.reshape([n, c * h * w, 1, 1]), rank: 2 })
+            }
+            Operation::Concat { xs } => {
+                let parts = xs.iter().map(|x| value(*x)).collect::<Result<Vec<_>, _>>()?;
+                let rank = parts.first().map_or(4, |v| v.rank);
+                Ok(Value { x: Tensor::cat(parts.into_iter().map(|v| v.x).collect(), 1), rank })
+            }
+            Operation::Channels { x, which } => {
+                let Value { x, rank } = value(*x)?;
+                let channels = x.dims()[1] as i64;
+                let which: Vec<i64> = which.iter().map(|w| if *w < 0 { w + channels } else { *w }).collect();
+                let index = Tensor::<B, 1, Int>::from_data(TensorData::new(which.clone(), [which.len()]), &x.device());
+                Ok(Value { x: x.select(1, index), rank })
+            }
+            Operation::Linear { x, weight, bias, transposed } => {
+                let Value { x, rank } = value(*x)?;
+                let [n, c, h, w] = x.dims();
+                let [rows, columns] = self.plan.weights[*weight].dims[..] else { return Err("its weight is no matrix".into()) };
+                let matrix = self.weight(*weight, [rows, columns]);
+                let (matrix, to, from) = if *transposed { (matrix.transpose(), rows, columns) } else { (matrix, columns, rows) };
+                if rank != 2 || c * h * w != from {
+                    return Err(format!("rows of {} numbers meet a matrix for {from}; was another input size asked for?", c * h * w));
+                }
+                let mut out = x.reshape([n, from]).matmul(matrix);
+                if let Some(bias) = bias {
+                    out = out + self.weight(*bias, [1, to]);
+                }
+                Ok(Value { x: out.reshape([n, to, 1, 1]), rank: 2 })
+            }
+            Operation::UnitRows { x } => {
+                let Value { x, rank } = value(*x)?;
+                let [n, c, h, w] = x.dims();
+                Ok(Value { x: normalise(x.reshape([n, c * h * w])).reshape([n, c, h, w]), rank })
+            }
+        }
+    }
+
+    fn convolve(&self, x: Tensor<B, 4>, weight: usize, w: &Window, groups: usize) -> Result<Tensor<B, 4>, String>
+    where
+        B: Kernels,
+    {
+        let [n, from, height, width] = x.dims();
+        let [to, by_group, kh, kw] = self.plan.weights[weight].dims[..] else { return Err("its weight has no four dimensions".into()) };
+        if by_group * groups != from || kh > height + 2 * w.padding[0] || kw > width + 2 * w.padding[1] {
+            return Err(format!("a kernel {kh}x{kw} over {} channels meets {from} maps of {height}x{width}", by_group * groups));
+        }
+        let depthwise = groups == from && to == from;
+        if depthwise && [kh, kw] == [height, width] && w.padding == [0, 0] {
+            return Ok(B::read_out(x, self.weight(weight, [to, kh * kw])).reshape([n, to, 1, 1]));
+        }
+        let values = self.weight(weight, [to, by_group, kh, kw]);
+        if kh == kw && w.stride[0] == w.stride[1] && w.padding == [kh / 2; 2] && (groups == 1 || depthwise) {
+            return Ok(B::convolve(x, values, Shape { channels: (from, to), kernel: kh, stride: w.stride[0], depthwise: groups > 1 }));
+        }
+        Ok(conv2d(x, values, None, ConvOptions::new(w.stride, w.padding, [1, 1], groups)))
+    }
+
+    fn arithmetic(&self, a: Operand, b: Operand, kind: Arithmetic, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
+    where
+        B: Kernels,
+    {
+        let value = |v: usize| values[v].clone().ok_or_else(|| "it reads a value that is not computed".to_string());
+        let by_channel = |w: usize, x: &Value<B>| {
+            let dims = &self.plan.weights[w].dims;
+            x.rank == 4 && dims.len() >= 3 && dims[dims.len() - 3] == x.x.dims()[1] && dims.iter().product::<usize>() == x.x.dims()[1]
+        };
+        match (a, b) {
+            (Operand::Value(a), Operand::Weight(w)) | (Operand::Weight(w), Operand::Value(a)) if matches!(kind, Arithmetic::Add | Arithmetic::Mul) => {
+                let x = value(a)?;
+                if by_channel(w, &x) {
+                    let channels = [x.x.dims()[1]];
+                    let (weight, device) = (self.weight(w, channels), x.x.device());
+                    let scaled = match kind {
+                        Arithmetic::Add => B::scale(x.x, Tensor::ones(channels, &device), weight, After::Linear),
+                        _ => B::scale(x.x, weight, Tensor::zeros(channels, &device), After::Linear),
+                    };
+                    return Ok(Value { x: scaled, rank: 4 });
+                }
+                let weight = self.broadcast(w, x.rank)?;
+                Ok(Value { x: combined(x.x, weight, kind), rank: x.rank })
+            }
+            (Operand::Value(a), Operand::Weight(w)) => {
+                let x = value(a)?;
+                Ok(Value { x: combined(x.x, self.broadcast(w, x.rank)?, kind), rank: x.rank })
+            }
+            (Operand::Weight(w), Operand::Value(b)) => {
+                let x = value(b)?;
+                Ok(Value { x: combined(self.broadcast(w, x.rank)?, x.x, kind), rank: x.rank })
+            }
+            (Operand::Value(a), Operand::Value(b)) => {
+                let (a, b) = (value(a)?, value(b)?);
+                let ([n, c, h, w], [_, _, bh, bw]) = (a.x.dims(), b.x.dims());
+                let rank = a.rank.max(b.rank);
+                if kind == Arithmetic::Mul && h * w > 1 && bh * bw == 1 {
+                    return Ok(Value { x: B::gate(a.x, b.x.reshape([n, c])), rank });
+                }
+                if kind == Arithmetic::Mul && bh * bw > 1 && h * w == 1 {
+                    return Ok(Value { x: B::gate(b.x, a.x.reshape([n, c])), rank });
+                }
+                Ok(Value { x: combined(a.x, b.x, kind), rank })
+            }
+            (Operand::Weight(_), Operand::Weight(_)) => Err("arithmetic of two constants".into()),
+        }
+    }
+}
+
+fn combined<B: Backend>(a: Tensor<B, 4>, b: Tensor<B, 4>, kind: Arithmetic) -> Tensor<B, 4> {
+    match kind {
+        Arithmetic::Add => a + b,
+        Arithmetic::Sub => a - b,
+        Arithmetic::Mul => a * b,
+        Arithmetic::Div => a / b,
+    }
+}
+
+fn elementwise<B: Backend>(x: Tensor<B, 4>, function: Elementwise) -> Tensor<B, 4> {
+    match function {
+        Elementwise::Relu => activation::relu(x),
+        Elementwise::Clip(low, high) => x.clamp(low.max(f32::MIN), high.min(f32::MAX)),
+        Elementwise::LeakyRelu(slope) => activation::leaky_relu(x, f64::from(slope)),
+        Elementwise::Sigmoid => activation::sigmoid(x),
+        Elementwise::HardSigmoid(alpha, beta) => (x * alpha + beta).clamp(0.0, 1.0),
+        Elementwise::HardSwish => x.clone() * (x / 6.0 + 0.5).clamp(0.0, 1.0),
+    }
+}
+
+fn reshaped<B: Backend>(value: Value<B>, dims: &[i64]) -> Result<Value<B>, String> {
+    let own = value.x.dims();
+    let total: usize = own.iter().product();
+    let mut to = [1usize; 4];
+    if dims.is_empty() || dims.len() > 4 {
+        return Err(format!("{} dimensions are not known", dims.len()));
+    }
+    for (i, d) in dims.iter().enumerate() {
+        to[i] = match *d {
+            0 => own[i],
+            d if d > 0 => d as usize,
+            _ => 1,
+        };
+    }
+    // A constant batch of one means the batch.
+    if dims[0] == 1 && !dims.contains(&-1) {
+        to[0] = own[0];
+    }
+    if let Some(free) = dims.iter().position(|d| *d == -1) {
+        let rest: usize = to.iter().enumerate().filter(|(i, _)| *i != free).map(|(_, d)| d).product();
+        to[free] = total / rest.max(1);
+    }
+    if to.iter().product::<usize>() != total {
+        return Err(format!("{own:?} cannot become {dims:?}"));
+    }
+    Ok(Value { x: value.x.reshape(to), rank: dims.len() })
+}
+
+fn parameters<B: Backend>(plan: &Plan, device: &B::Device) -> Vec<Param<Tensor<B, 1>>> {
+    let parameter = |values: &Vec<f32>| Param::from_tensor(Tensor::from_data(TensorData::new(values.clone(), [values.len()]), device));
+    plan.weights.iter().map(|w| parameter(&w.values)).collect()
+}
+
+/// The values each step reads.
+fn inputs(operation: &Operation) -> Vec<usize> {
+    match operation {
+        Operation::Concat { xs } => xs.clone(),
+        Operation::Arithmetic { a, b, .. } => [a, b].into_iter().filter_map(|o| if let Operand::Value(v) = o { Some(*v) } else { None }).collect(),
+        Operation::Conv { x, .. }
+        | Operation::BatchNorm { x, .. }
+        | Operation::InstanceNorm { x, .. }
+        | Operation::Elementwise { x, .. }
+        | Operation::PRelu { x, .. }
+        | Operation::MaxPool { x, .. }
+        | Operation::AveragePool { x, .. }
+        | Operation::PlaneMean { x }
+        | Operation::Reshape { x, .. }
+        | Operation::Flatten { x }
+        | Operation::Channels { x, .. }
+        | Operation::Linear { x, .. }
+        | Operation::UnitRows { x } => vec![*x],
+    }
+}
+
+fn first_input(operation: &Operation) -> Option<usize> {
+    inputs(operation).first().copied()
+}
+
+/// For each step, the values that no later step reads.
+fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
+    let mut seen = std::collections::BTreeSet::from([plan.output]);
+    let mut uses: Vec<Vec<usize>> = plan.steps.iter().rev().map(|s| inputs(&s.operation).into_iter().filter(|v| seen.insert(*v)).collect()).collect();
+    uses.reverse();
+    uses
+}
+
+/// Takes the strides from convolutions whose maps would be smaller than a `most`th of the picture.
+fn keep_fine(plan: &mut Plan, most: usize) {
+    let mut divided = vec![1; plan.values];
+    for step in &mut plan.steps {
+        let before = inputs(&step.operation).iter().map(|v| divided[*v]).max().unwrap_or(1);
+        divided[step.output] = match &mut step.operation {
+            Operation::Conv { window, .. } => {
+                if before * window.stride[0] > most {
+                    window.stride = [1, 1];
+                }
+                before * window.stride[0]
+            }
+            Operation::MaxPool { window, .. } | Operation::AveragePool { window, .. } => before * window.stride[0],
+            _ => before,
+        };
+    }
+}
+
+/// The plan for pictures of a size: where a convolution of each channel by itself once saw the whole map, and the maps are now
+/// smaller by a whole factor, its weights are summed over blocks of that factor.
+fn fitted<B: Kernels>(plan: &Plan, size: (usize, usize), device: &B::Device) -> Result<(Plan, [MapSize; 2]), TrainError> {
+    let mut plan = plan.clone();
+    loop {
+        let network = GraphNetwork::<B> { weights: parameters(&plan, device), plan: Arc::new(plan.clone()), sizes: [[0; 3]; 2] };
+        let mut seen: Vec<(usize, [usize; 2])> = Vec::new();
+        let pictures = Tensor::zeros([1, 3, size.0, size.1], device);
+        let done = network.run(pictures, |step, x| seen.push((step, [x.dims()[2], x.dims()[3]])));
+        let problem = match done {
+            Err(problem) => problem,
+            Ok(Outputs { end, map }) => {
+                let size = |x: &Tensor<B, 4>| [x.dims()[1], x.dims()[2], x.dims()[3]];
+                return Ok((plan, [size(&end), map.as_ref().map_or_else(|| size(&end), size)]));
+            }
+        };
+        let misfit = || TrainError::Setting(format!("the network cannot read pictures of {}x{}: {problem}", size.1, size.0));
+        let Some(&(step, map)) = seen.last() else { return Err(misfit()) };
+        let Operation::Conv { weight, window, groups, .. } = &mut plan.steps[step].operation else { return Err(misfit()) };
+        let [to, by_group, kh, kw] = plan.weights[*weight].dims[..] else { return Err(misfit()) };
+        let whole = by_group == 1 && *groups == to && window.padding == [0, 0] && map[0] > 0 && map[1] > 0;
+        if !whole || kh % map[0] != 0 || kw % map[1] != 0 || [kh, kw] == map {
+            return Err(misfit());
+        }
+        let (fy, fx) = (kh / map[0], kw / map[1]);
+        let old = std::mem::take(&mut plan.weights[*weight].values);
+        let mut new = vec![0.0; to * map[0] * map[1]];
+        for (i, v) in old.iter().enumerate() {
+            let (c, y, x) = (i / (kh * kw), i / kw % kh, i % kw);
+            new[(c * map[0] + y / fy) * map[1] + x / fx] += v;
+        }
+        plan.weights[*weight].values = new;
+        plan.weights[*weight].dims = vec![to, 1, map[0], map[1]];
+        window.kernel = map;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use burn::backend::{Autodiff, Flex};
+    use ndarray::Array4;
+
+    use super::*;
+    use crate::infer::{Device, Model, Runtime, SessionOptions};
+    use crate::track::appearance;
+    use crate::train::body::{Body, Network};
+    use crate::train::network::{Design, HeadKind, Tower};
+
+    /// The greatest difference between the graph on the back end and in ONNX Runtime, on unit vectors.
+    fn difference(path: &Path, (height, width): (usize, usize), range: f32) -> f32 {
+        let device = Default::default();
+        let graph = GraphNetwork::<Flex>::new(Plan::read(path, None).expect("understood"), (height, width), 0, &device).expect("it runs");
+        let options = SessionOptions { device: Device::Cpu, threads: 1 };
+        let mut model = Model::open(&Runtime::load().expect("ONNX Runtime"), path, options).expect("a model");
+        let mut rng = fastrand::Rng::with_seed(3);
+        let batch = Array4::from_shape_simple_fn((3, 3, height, width), || rng.f32() * range);
+        let mut theirs: Vec<f32> = model.run(batch.view()).expect("it runs")[0].values.iter().copied().collect();
+        let data = TensorData::new(batch.into_raw_vec_and_offset().0, [3, 3, height, width]);
+        let end = graph.forward(Tensor::from_data(data, &device)).end;
+        let [n, d, ..] = end.dims();
+        assert_eq!(theirs.len(), n * d);
+        theirs.chunks_mut(d).for_each(appearance::normalise);
+        let ours = normalise(end.reshape([n, d])).into_data().to_vec::<f32>().expect("floats");
+        ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    fn shared(name: &str) -> Option<PathBuf> {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+        if !path.exists() {
+            eprintln!("SKIPPED: {} is not here", path.display());
+        }
+        path.exists().then_some(path)
+    }
+
+    #[test]
+    fn foreign_networks_compute_what_onnx_runtime_does() {
+        for name in ["data/omz-reid/omz-reid-0288.onnx", "data/omz-reid/omz-reid-0287.onnx", "data/omz-reid/omz-reid-0277.onnx"] {
+            let Some(path) = shared(name) else { return };
+            let worst = difference(&path, (256, 128), 255.0);
+            assert!(worst < 1e-4, "{name}: {worst}");
+        }
+        let Some(path) = shared("models/mobilenetv2_imagenet.onnx") else { return };
+        let worst = difference(&path, (128, 64), 2.0);
+        assert!(worst < 1e-4, "{worst}");
+    }
+
+    /// Each of our own networks, written, read again as a graph, learns as a graph and is written as the graph it was.
+    #[test]
+    fn our_own_networks_come_back_as_graphs_that_learn() {
+        type B = Autodiff<Flex>;
+        let device = Default::default();
+        let file = std::env::temp_dir().join(format!("twintrack-graph-{}.onnx", std::process::id()));
+        for (network, head, normalise) in
+            [(Network::Residual, HeadKind::ReadOut, true), (Network::Omni, HeadKind::Stripes, false), (Network::Mobile, HeadKind::ReadOut, false)]
+        {
+            let design = Design { network, head, normalise, colours: false, size: (128, 64), dimension: 24, channels: 32, pixels: None };
+            let tower = Tower::<Flex>::new(design, &Default::default(), &device);
+            std::fs::write(&file, tower.to_onnx(&[])).expect("written");
+            let worst = difference(&file, (128, 64), 1.0);
+            assert!(worst < 1e-4, "{network:?}: {worst}");
+
+            let again = Tower::<B>::from_graph(&file, None, 0, Design { normalise: false, ..design }, &device).expect("a graph");
+            assert_eq!(again.design().dimension, 24);
+            let crops = || {
+                Tensor::<B, 4>::from_data(TensorData::new((0..6 * 128 * 64).map(|i| (i % 97) as f32 / 97.0).collect::<Vec<f32>>(), [2, 3, 128, 64]), &device)
+            };
+            let seen = again.forward(crops(), None);
+            let grads = (seen.embeddings.clone() * seen.embeddings.clone().detach().slice([0..1, 0..24])).sum().backward();
+            let Body::Graph(graph) = again.body() else { panic!("a graph") };
+            // Single numbers are limits and factors of the design, which do not learn.
+            let learning: Vec<_> = graph.weights.iter().filter(|w| w.val().dims()[0] > 1).collect();
+            let moved = learning.iter().filter(|w| w.val().grad(&grads).is_some_and(|g| g.abs().max().into_scalar() > 0.0)).count();
+            assert!(10 * moved > 7 * learning.len(), "{network:?}: {moved} of {} weights have a gradient", learning.len());
+            let file2 = file.with_extension("2.onnx");
+            std::fs::write(&file2, again.to_onnx(&[])).expect("written");
+            let nodes =
+                |p: &Path| crate::train::onnx::read(p).expect("read").graph.expect("a graph").node.iter().map(|n| n.op_type.clone()).collect::<Vec<_>>();
+            assert_eq!(nodes(&file), nodes(&file2));
+            assert!(difference(&file2, (128, 64), 1.0) < 1e-4);
+            std::fs::remove_file(&file2).expect("our own file");
+        }
+        std::fs::remove_file(&file).expect("our own file");
+    }
+
+    #[test]
+    fn an_operation_that_cannot_be_trained_is_named() {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx");
+        let e = Plan::read(&file, None).expect_err("a detector").to_string();
+        assert!(e.contains("person_detector.onnx") && e.contains("node '") && e.contains("cannot be trained"), "{e}");
+    }
+
+    #[test]
+    fn half_the_size_keeps_a_kernel_over_the_whole_map() {
+        let Some(path) = shared("data/omz-reid/omz-reid-0288.onnx") else { return };
+        let device = Default::default();
+        let design = Design {
+            network: Network::Tiny,
+            head: HeadKind::Stripes,
+            colours: false,
+            normalise: false,
+            size: (128, 64),
+            dimension: 16,
+            channels: 1,
+            pixels: None,
+        };
+        let tower = Tower::<Flex>::from_graph(&path, None, 0, design, &device).expect("fitted");
+        let file = std::env::temp_dir().join(format!("twintrack-half-{}.onnx", std::process::id()));
+        std::fs::write(&file, tower.to_onnx(&[])).expect("written");
+        assert!(difference(&file, (128, 64), 255.0) < 1e-4);
+        std::fs::remove_file(&file).expect("our own file");
+    }
+}
