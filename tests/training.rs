@@ -132,7 +132,7 @@ fn what_is_trained_is_what_the_tracker_loads() {
 fn every_network_is_exported_as_it_was_trained() {
     let dir = tempfile::tempdir().expect("a folder");
     let (model, config) = (dir.path().join("net.onnx"), dir.path().join("train.toml"));
-    let parts = [("tiny", 256, 600_000), ("mobile", 128, 3_000_000), ("omni", 128, 1_000_000)];
+    let parts = [("tiny", 256, 600_000), ("mobile", 128, 3_000_000), ("omni", 128, 1_000_000), ("residual", 128, 800_000), ("residual-wide", 128, 4_000_000)];
     for (network, height, most) in parts {
         let text = format!(
             "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\nviews = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
@@ -152,27 +152,6 @@ fn every_network_is_exported_as_it_was_trained() {
     }
 }
 
-/// `mobile` starts from the weights of a file: here those of another `mobile`, which stands for the ImageNet one.
-#[test]
-fn mobile_starts_from_a_file() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let run = |name: &str, network: &str, from: &str| {
-        let config = dir.path().join(format!("{name}.toml"));
-        std::fs::write(&config, format!("network = \"{network}\"\ndimension = 16\nsteps = 1\npeople = 2\nviews = 2\n{from}")).expect("written");
-        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        c.args(["run", "--data", "synthetic:4", "--config"]).arg(&config);
-        c.arg("--work").arg(dir.path().join(name)).arg("--output").arg(dir.path().join(format!("{name}.onnx"))).output().expect("it starts")
-    };
-    assert!(run("first", "mobile", "").status.success());
-    let from = format!("start_from = {:?}\n", dir.path().join("first.onnx"));
-    let second = run("second", "mobile", &from);
-    assert!(second.status.success(), "{}", String::from_utf8_lossy(&second.stderr));
-    let tiny = run("third", "tiny", &from);
-    assert!(String::from_utf8_lossy(&tiny.stderr).contains("only the network 'mobile'"), "{}", String::from_utf8_lossy(&tiny.stderr));
-    let wrong = run("fourth", "mobile", &format!("start_from = {:?}\n", dir.path().join("fourth.toml")));
-    assert!(String::from_utf8_lossy(&wrong.stderr).contains("no ONNX file"), "{}", String::from_utf8_lossy(&wrong.stderr));
-}
-
 #[test]
 fn orders_that_make_no_sense_are_refused() {
     let said = |args: &[&str]| {
@@ -184,4 +163,94 @@ fn orders_that_make_no_sense_are_refused() {
     assert!(said(&["run", "--data", "synthetic:3"]).contains("have 3 people"));
     assert!(said(&["run", "--data", "faces:x"]).contains("market"));
     assert!(said(&["eval", "--model", "missing.onnx", "--data", "synthetic:4"]).contains("missing.onnx"));
+}
+
+/// A student learns from the shipped network on drawn people, goes on from its checkpoint without asking the teacher again, and
+/// the file is loaded by the tracker.
+#[test]
+fn a_student_learns_from_a_teacher_and_asks_it_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let teacher = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
+    let config = |steps: usize| {
+        let text = format!(
+            "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\nnormalise = true\ndimension = 48\nsteps = {steps}\nvalidate_every = 2\nwarmup = 1\n             [distil]\nprobes = 80\nfirst = 40\nfresh = 8\nbatch = 8\n"
+        );
+        std::fs::write(at("distil.toml"), text).expect("written");
+    };
+    let run = |more: &[&str]| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        c.args(["distil", "--probes", "synthetic:6", "--teacher"]).arg(&teacher).arg("--config").arg(at("distil.toml"));
+        c.arg("--work").arg(at("work")).arg("--output").arg(at("student.onnx")).args(more).output().expect("it starts")
+    };
+    config(4);
+    let done = run(&[]);
+    let said = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(done.status.success() && said.contains("cosine to the teacher"), "{said}");
+    let curve = std::fs::read_to_string(at("work/curve.csv")).expect("a table");
+    let agreement = |line: &str| line.split(',').nth(5).expect("a column").parse::<f64>().expect("a number");
+    assert!(curve.lines().skip(1).all(|l| (-1.0..=1.0).contains(&agreement(l))), "{curve}");
+
+    let store = std::fs::read_dir(at("work")).expect("a folder").filter_map(|e| Some(e.ok()?.path())).find(|p| p.is_dir()).expect("the judged pictures");
+    let judged = || std::fs::metadata(store.join("pictures.u8")).expect("written").len() / (3 * 64 * 128);
+    let before = judged();
+    config(6);
+    let on = run(&["--resume"]);
+    assert!(on.status.success(), "{}", String::from_utf8_lossy(&on.stderr));
+    assert!(judged() >= before && judged() <= 512 + 80, "{before}, then {}", judged());
+    assert!(std::fs::read_to_string(at("work/curve.csv")).expect("a table").lines().last().is_some_and(|l| l.starts_with("6,")));
+
+    let options = SessionOptions { device: Device::Cpu, threads: 1 };
+    let of_tracker = EmbedderConfig { model: at("student.onnx"), ..EmbedderConfig::default() };
+    let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
+    assert_eq!(embedder.dimension(), 48);
+    assert!(embedder.model().metadata().get("training_data").is_some_and(|t| t.contains("siamese.onnx") && t.contains("synthetic:6")));
+}
+
+/// The shipped network's own graph is trained further on drawn people and written as the graph it was.
+#[test]
+fn a_network_is_trained_further_as_the_graph_it_is() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let at = |name: &str| dir.path().join(name);
+    let run = |start: &Path, config: &str, output: &str| {
+        std::fs::write(at("train.toml"), config).expect("written");
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        c.args(["run", "--data", "synthetic:8", "--config"]).arg(at("train.toml")).arg("--start-from").arg(start);
+        c.arg("--work").arg(at("work")).arg("--output").arg(at(output)).output().expect("it starts")
+    };
+    let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\ndimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
+    std::fs::write(at("train.toml"), base).expect("written");
+    let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+    c.args(["run", "--data", "synthetic:8", "--config"]).arg(at("train.toml")).arg("--work").arg(at("first")).arg("--output").arg(at("first.onnx"));
+    assert!(c.output().expect("it starts").status.success());
+
+    let further = "colours = false\nhead = \"read-out\"\nsteps = 3\npeople = 2\nviews = 2\nheight = 64\nwidth = 32\n";
+    let done = run(&at("first.onnx"), further, "further.onnx");
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    let options = SessionOptions { device: Device::Cpu, threads: 1 };
+    let of_tracker = EmbedderConfig { model: at("further.onnx"), ..EmbedderConfig::default() };
+    let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
+    assert_eq!((embedder.dimension(), &embedder.model().dims()[2..]), (24, &[Some(64), Some(32)][..]));
+
+    let told = |start: &Path, config: &str| {
+        let refused = run(start, config, "no.onnx");
+        assert!(!refused.status.success());
+        String::from_utf8_lossy(&refused.stderr).into_owned()
+    };
+    let detector = told(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx"), further);
+    assert!(detector.contains("person_detector.onnx") && detector.contains("cannot be trained"), "{detector}");
+    assert!(told(&at("train.toml"), further).contains("no ONNX file"));
+    assert!(told(&at("first.onnx"), &format!("{further}cut = \"nowhere\"\n")).contains("'nowhere'"));
+
+    // Cut before its head, it gets a new one.
+    let cut = run(&at("first.onnx"), &format!("{further}cut = \"eighth1\"\ndimension = 40\nchannels = 16\n"), "cut.onnx");
+    assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
+    let of_tracker = EmbedderConfig { model: at("cut.onnx"), ..EmbedderConfig::default() };
+    assert_eq!(Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it").dimension(), 40);
+    for precision in ["fp16", "int8"] {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        let c = c.args(["convert", "--data", "synthetic:6", "--precision", precision, "--model"]).arg(at("cut.onnx")).arg("--output").arg(at("small.onnx"));
+        let done = c.output().expect("it starts");
+        assert!(done.status.success(), "{precision}: {}", String::from_utf8_lossy(&done.stderr));
+    }
 }

@@ -13,8 +13,8 @@ use crate::infer::{Device, Model, Runtime, SessionOptions};
 use crate::train::dataset::{Crop, TrainError};
 use crate::train::onnx::{self, Attribute, FLOAT, FLOAT16, GraphProto, INT8, INT32, ModelProto, NodeProto, StringStringEntryProto, TensorProto, UINT8};
 
-/// Where the body ends in the graph that [`crate::train::network::Tower::export`] writes.
-const BODY_END: &str = "texture_flat";
+/// Where the body ends in the graph that [`crate::train::network::Tower::to_onnx`] writes, by its head.
+const BODY_ENDS: [&str; 2] = ["texture_flat", "read_out_flat"];
 const INPUT: &str = "crops";
 
 /// Number format of the body.
@@ -36,13 +36,12 @@ pub fn convert(from: &Path, to: &Path, precision: Precision, crops: &[Crop]) -> 
     let misfit = |problem: &str| TrainError::Data { name: from.display().to_string(), problem: problem.into() };
     let probe = model.clone();
     let graph = model.graph.as_mut().ok_or_else(|| misfit("it has no graph"))?;
-    let body = body(graph);
-    if body.is_empty() {
-        return Err(misfit("it was not made by twintrack-train run; only such files can be converted"));
-    }
+    let end = BODY_ENDS.into_iter().find(|end| graph.node.iter().any(|n| n.output.iter().any(|o| o == end)));
+    let end = end.ok_or_else(|| misfit("it was not made by twintrack-train with a head of its own; only such files can be converted"))?;
+    let body = body(graph, end);
     let name = match precision {
         Precision::Fp16 => {
-            halve(graph, &body);
+            halve(graph, &body, end);
             "fp16"
         }
         Precision::Int8 => {
@@ -61,10 +60,10 @@ fn label(model: &mut ModelProto, precision: &str) {
 }
 
 /// Places of the nodes that lead to the end of the body.
-fn body(graph: &GraphProto) -> BTreeSet<usize> {
+fn body(graph: &GraphProto, end: &str) -> BTreeSet<usize> {
     let maker: BTreeMap<&str, usize> = graph.node.iter().enumerate().flat_map(|(i, n)| n.output.iter().map(move |o| (o.as_str(), i))).collect();
     let mut found = BTreeSet::new();
-    let mut open: Vec<usize> = maker.get(BODY_END).copied().into_iter().collect();
+    let mut open: Vec<usize> = maker.get(end).copied().into_iter().collect();
     while let Some(i) = open.pop() {
         if found.insert(i) {
             open.extend(graph.node[i].input.iter().filter_map(|x| maker.get(x.as_str())));
@@ -73,24 +72,24 @@ fn body(graph: &GraphProto) -> BTreeSet<usize> {
     found
 }
 
-fn halve(graph: &mut GraphProto, body: &BTreeSet<usize>) {
+fn halve(graph: &mut GraphProto, body: &BTreeSet<usize>, end: &str) {
     let used: BTreeSet<String> = body.iter().flat_map(|&i| graph.node[i].input.iter().cloned()).collect();
     for t in graph.initializer.iter_mut().filter(|t| t.data_type == FLOAT && used.contains(&t.name)) {
         t.raw_data = onnx::floats(t).into_iter().flat_map(|v| f16::from_f32(v).to_le_bytes()).collect();
         t.data_type = FLOAT16;
     }
-    let (inside, outside) = (format!("{INPUT}.half"), format!("{BODY_END}.half"));
+    let (inside, outside) = (format!("{INPUT}.half"), format!("{end}.half"));
     for &i in body {
         let node = &mut graph.node[i];
         node.input.iter_mut().filter(|x| *x == INPUT).for_each(|x| x.clone_from(&inside));
-        if node.output[0] == BODY_END {
+        if node.output[0] == end {
             node.output[0].clone_from(&outside);
             node.name.clone_from(&outside);
         }
     }
     let cast = |from: &str, to: &str, kind: i32| onnx::node_of("Cast", &[from], &[to], &[("to", Attribute::Int(i64::from(kind)))]);
     let last = body.last().copied().unwrap_or_default();
-    graph.node.insert(last + 1, cast(&outside, BODY_END, FLOAT));
+    graph.node.insert(last + 1, cast(&outside, end, FLOAT));
     graph.node.insert(0, cast(INPUT, &inside, FLOAT16));
 }
 
@@ -105,6 +104,7 @@ fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
 fn ranges(path: &Path, mut probe: ModelProto, edges: &BTreeSet<String>, crops: &[Crop]) -> Result<BTreeMap<String, (f32, f32)>, TrainError> {
     let shown = edges.iter().filter(|e| *e != INPUT);
     probe.graph.get_or_insert_default().output.extend(shown.map(|e| onnx::untyped(e)));
+    let format = onnx::metadata(path)?.pixel_format().unwrap_or(PixelFormat::UNIT_RGB);
     let file = path.with_extension("onnx.probe");
     std::fs::write(&file, probe.encode_to_vec()).map_err(|e| TrainError::Write { path: file.clone(), reason: e.to_string() })?;
     let opened = Runtime::load().and_then(|r| Model::open(&r, &file, SessionOptions { device: Device::Cpu, threads: 2 }));
@@ -116,10 +116,12 @@ fn ranges(path: &Path, mut probe: ModelProto, edges: &BTreeSet<String>, crops: &
         _ => (128, 64),
     };
     // Pixels are eight bits already.
-    let mut ranges = BTreeMap::from([(INPUT.to_string(), (0.0f32, 1.0f32))]);
+    let ends = (0..3).flat_map(|c| [0.0, 255.0].map(|v| (v - format.mean[c]) / format.std[c]));
+    let pixels = ends.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
+    let mut ranges = BTreeMap::from([(INPUT.to_string(), pixels)]);
     for part in crops.chunks(32) {
         let mut batch = Array4::zeros((part.len(), 3, height, width));
-        batch.axis_iter_mut(Axis(0)).zip(part).for_each(|(out, c)| tensor::write_crop(&c.image, &c.person, &PixelFormat::UNIT_RGB, out));
+        batch.axis_iter_mut(Axis(0)).zip(part).for_each(|(out, c)| tensor::write_crop(&c.image, &c.person, &format, out));
         for output in model.run(batch.view())?.into_iter().filter(|o| edges.contains(&o.name)) {
             let range = ranges.entry(output.name).or_insert((0.0, 0.0));
             *range = output.values.iter().fold(*range, |(low, high), &v| (low.min(v), high.max(v)));

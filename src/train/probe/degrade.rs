@@ -19,10 +19,12 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
     if chance(rng, 0.8) {
         picture = box_error(&picture, rng);
     }
-    if chance(rng, 0.3) {
+    // A third of the pictures are as clear as the sources allow.
+    let spoilt = chance(rng, 0.67);
+    if spoilt && chance(rng, 0.4) {
         let width = rng.usize(size.0 * 28 / 100..size.0 * 88 / 100);
         picture = picture.resized((width, 2 * width)).resized(size);
-    } else if chance(rng, 0.3) {
+    } else if spoilt && chance(rng, 0.4) {
         picture = picture.blurred((between(rng, 0.3, 1.5), between(rng, 0.3, 1.2)));
     }
     if chance(rng, 0.3) {
@@ -50,7 +52,7 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
         let thing = if chance(rng, 0.4) { plain(size, cloth(rng)) } else { stock.background(rng) };
         picture.cover(&thing, &Mask::of(size, |x, y| f32::from(u8::from((x0..x0 + w).contains(&x) && (y0..y0 + h).contains(&y)))));
     }
-    if chance(rng, 0.3) {
+    if spoilt && chance(rng, 0.4) {
         let amount = between(rng, 0.005, 0.05);
         picture = picture.map(|p| {
             let n = amount * normal(rng);

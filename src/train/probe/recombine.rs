@@ -8,7 +8,8 @@ use crate::train::probe::cloth::{between, chance, cloth, hair, pattern, plain, s
 use crate::train::probe::figure::{Figure, Part, parts_by_height};
 use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mixed, noise, normal};
 
-/// What people are made of: sources of figures, each drawn equally often, and scenes to stand before.
+/// What people are made of: sources of figures and scenes to stand before. A source is drawn as often as the root of the number
+/// of its figures says: a large one has more to show, and does not drown a small one.
 #[derive(Debug, Clone)]
 pub struct Stock {
     /// Figures by source, none empty.
@@ -26,6 +27,8 @@ struct Body {
     parts: Vec<Part>,
     /// The figure's own colours mean nothing (a rendered body): every part gets new ones.
     bare: bool,
+    /// The figure comes from footage without colour.
+    grey: bool,
 }
 
 impl Stock {
@@ -37,13 +40,13 @@ impl Stock {
             exchange_legs(&mut body, other, rng);
         }
         let original = body.picture.clone();
-        if body.bare || chance(rng, 0.85) {
+        if body.bare || body.grey || chance(rng, 0.85) {
             self.dress(&mut body, rng);
         } else if chance(rng, 0.5) {
             body.picture = tinted(&body.picture, rng);
         }
         let coverage = &body.coverage;
-        let behind = if body.bare || chance(rng, 0.65) {
+        let behind = if body.bare || chance(rng, if body.grey { 0.8 } else { 0.65 }) {
             self.background(rng)
         } else if chance(rng, 0.5) {
             tinted(&original, rng)
@@ -62,7 +65,10 @@ impl Stock {
     }
 
     fn figure(&self, rng: &mut Rng) -> &Figure {
-        let source = &self.figures[rng.usize(..self.figures.len())];
+        let roots = |sources: &[Vec<Figure>]| sources.iter().map(|f| (f.len() as f32).sqrt()).sum::<f32>();
+        let drawn = rng.f32() * roots(&self.figures);
+        let which = (1..self.figures.len()).find(|i| roots(&self.figures[..*i]) > drawn).unwrap_or(self.figures.len()) - 1;
+        let source = &self.figures[which];
         &source[rng.usize(..source.len())]
     }
 
@@ -70,11 +76,12 @@ impl Stock {
         let figure = self.figure(rng);
         let (picture, coverage, bare) = (figure.picture(), figure.coverage(), figure.parts().is_some());
         let parts = figure.parts().map_or_else(|| parts_by_height(self.size, rng), <[Part]>::to_vec);
+        let grey = !bare && picture.values.iter().all(|c| (c[0] - c[1]).abs() + (c[1] - c[2]).abs() < 0.04);
         if chance(rng, 0.5) {
             let parts = parts.chunks_exact(self.size.0).flat_map(|row| row.iter().rev().copied()).collect();
-            return Body { picture: picture.mirrored(), coverage: coverage.mirrored(), parts, bare };
+            return Body { picture: picture.mirrored(), coverage: coverage.mirrored(), parts, bare, grey };
         }
-        Body { picture, coverage, parts, bare }
+        Body { picture, coverage, parts, bare, grey }
     }
 
     /// A piece of a scene, as it is.
@@ -108,11 +115,11 @@ impl Stock {
 
     /// New clothes, hair and skin.
     fn dress(&self, body: &mut Body, rng: &mut Rng) {
-        let (size, bare, skin_color) = (self.size, body.bare, skin(rng));
+        let (size, bare, grey, skin_color) = (self.size, body.bare, body.grey, skin(rng));
         let strength = between(rng, 0.4, 1.0);
         let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength };
         // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
-        let often = |rng: &mut Rng, p: f32| bare || chance(rng, p);
+        let often = |rng: &mut Rng, p: f32| bare || grey || chance(rng, p);
         let top = self.pattern(rng);
         if often(rng, 0.8) {
             wardrobe.put(&[Part::Top, Part::Panel], &top, |_, _| true);
@@ -158,7 +165,7 @@ impl Stock {
             wardrobe.put(&[Part::Hair], &hair_color, |_, _| true);
             wardrobe.put(&[Part::Hat], &self.pattern(rng), |_, _| true);
             wardrobe.put(&[Part::Bag], &self.pattern(rng), |_, _| true);
-        } else if chance(rng, 0.7) {
+        } else if often(rng, 0.7) {
             let (line, from_behind, long, half) = (between(rng, 0.05, 0.11), chance(rng, 0.4), chance(rng, 0.2), between(rng, 0.1, 0.2));
             wardrobe.put(&[Part::Head], &plain(size, skin_color), |_, _| true);
             wardrobe.put(&[Part::Head], &hair_color, |_, y| y < line || from_behind);
