@@ -34,6 +34,7 @@ pub mod gallery;
 pub mod geometry;
 pub mod infer;
 pub mod mot_format;
+pub mod onnx;
 pub mod pipeline;
 pub mod range;
 pub mod refine;

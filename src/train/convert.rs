@@ -133,7 +133,7 @@ fn quantise(graph: &mut GraphProto, body: &BTreeSet<usize>, ranges: &BTreeMap<St
     let scale_of = |edge: &str| ranges.get(edge).map(|(low, high)| ((high - low).max(1e-6) / 255.0, *low));
     let mut made: Vec<TensorProto> = Vec::new();
     let mut constant = |name: String, kind: i32, dims: Vec<i64>, raw_data: Vec<u8>| {
-        made.push(TensorProto { dims, data_type: kind, name: name.clone(), raw_data });
+        made.push(TensorProto { dims, data_type: kind, name: name.clone(), raw_data, ..TensorProto::default() });
         name
     };
     let le = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
