@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{refine, show};
 use crate::config::Config;
-use crate::detect::{Detector, InputSize, Precision};
+use crate::detect::{Detector, Precision};
 use crate::detection::Detection;
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::geometry::BBox;
-use crate::infer::{Device, Runtime};
+use crate::infer::{Device, InputSize, Runtime};
 use crate::mot_format;
 use crate::pipeline::{People, Pipeline, Progress, Summary};
 use crate::sink::Sink;

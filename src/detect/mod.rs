@@ -5,6 +5,6 @@ pub mod heads;
 pub mod letterbox;
 pub mod nms;
 
-pub use detector::{Detector, DetectorConfig, InputSize, Precision};
+pub use detector::{Detector, DetectorConfig, Precision};
 pub use heads::Layout;
 pub use letterbox::Letterbox;
