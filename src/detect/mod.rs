@@ -3,6 +3,7 @@
 pub mod detector;
 pub mod heads;
 pub mod letterbox;
+mod nanodet;
 pub mod nms;
 
 pub use detector::{Detector, DetectorConfig, Precision};
