@@ -1,6 +1,7 @@
 //! ONNX Runtime at arm's length: find and load it, open models, turn pixels into tensors.
 
 pub mod metadata;
+pub mod places;
 pub mod runtime;
 pub mod session;
 pub mod size;
