@@ -33,11 +33,23 @@ pub struct EmbedderConfig {
     /// Pixel format: color (bgr or rgb), mean and std by plane. Absent: as the file's metadata says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
+    /// What cosine distances mean, for --gallery, compare and search: threshold (similarity 0.5) and slope, as `twintrack-train
+    /// eval` fits them. Absent: as the file's metadata says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 impl Default for EmbedderConfig {
     fn default() -> Self {
-        EmbedderConfig { enabled: true, model: "siamese.onnx".into(), size: InputSize::Auto, min_confidence: 0.3, max_crops: 128, pixels: None }
+        EmbedderConfig {
+            enabled: true,
+            model: "siamese.onnx".into(),
+            size: InputSize::Auto,
+            min_confidence: 0.3,
+            max_crops: 128,
+            pixels: None,
+            calibration: None,
+        }
     }
 }
 
@@ -50,7 +62,8 @@ impl EmbedderConfig {
         share("embedder.min_confidence", self.min_confidence)?;
         within("embedder.max_crops", self.max_crops, 1, 10_000)?;
         self.size.validate("embedder.size", 8)?;
-        self.pixels.map_or(Ok(()), |p| p.validate("embedder.pixels"))
+        self.pixels.map_or(Ok(()), |p| p.validate("embedder.pixels"))?;
+        self.calibration.map_or(Ok(()), |c| c.validate("embedder.calibration"))
     }
 }
 
@@ -160,8 +173,11 @@ impl Embedder {
         self.dimension
     }
 
-    /// What its distances mean, where `twintrack-train` has found out.
+    /// What its distances mean, where the configuration or the file says so.
     pub fn calibration(&self) -> Option<Calibration> {
+        if self.config.calibration.is_some() {
+            return self.config.calibration;
+        }
         let [slope, threshold] = self.model.metadata().numbers(Calibration::KEY)?;
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
@@ -172,7 +188,7 @@ impl Embedder {
     /// When it is not calibrated.
     pub fn calibrated(&self) -> Result<Calibration, InferError> {
         let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
-                       export it with twintrack-train, or use the shipped siamese.onnx";
+                       set embedder.calibration (`twintrack-train eval` fits it), or use the shipped siamese.onnx";
         self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
     }
 

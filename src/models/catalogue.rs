@@ -7,6 +7,7 @@ use serde::Deserialize;
 use crate::infer::{InputSize, PixelFormat};
 use crate::models::digest::Digest;
 use crate::models::error::ModelsError;
+use crate::track::similarity::Calibration;
 
 /// The catalogue of this program.
 const OWN: &str = include_str!("../../models/catalogue.toml");
@@ -106,6 +107,8 @@ pub struct Settings {
     pub size: InputSize,
     /// What pixels it takes.
     pub pixels: PixelFormat,
+    /// What an embedder's distances mean, where that was measured.
+    pub calibration: Option<Calibration>,
 }
 
 impl Catalogue {
@@ -170,6 +173,7 @@ impl Entry {
             ("color", Some(pixels.color.name().to_string())),
             ("mean", Some(numbers(pixels.mean))),
             ("std", Some(numbers(pixels.std))),
+            (Calibration::KEY, self.settings.calibration.map(|c| c.entry())),
             ("licence", Some(self.licence.clone())),
             ("source", Some(self.source.clone())),
         ];
@@ -196,6 +200,7 @@ impl Entry {
             return Err("a detector needs settings.layout, an embedder has none".into());
         }
         self.settings.pixels.validate("settings.pixels").map_err(|e| e.to_string())?;
+        self.settings.calibration.map_or(Ok(()), |c| c.validate("settings.calibration")).map_err(|e| e.to_string())?;
         for file in &self.files {
             if !(file.address.starts_with("https://") || file.address.starts_with("http://")) || file.name().contains(['?', '#', '\\']) {
                 return Err(format!("'{}' is no http:// or https:// address of a file", file.address));
