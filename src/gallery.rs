@@ -50,12 +50,11 @@ impl Portraitist {
         Portraitist { detector: None, config, embedder }
     }
 
-    /// With the default configuration, and another embedder than its own where one is given.
+    /// With a configuration, and another embedder than its own where one is given.
     ///
     /// # Errors
     /// When the embedder cannot be opened.
-    pub fn open(embedder: Option<&Path>) -> Result<Self, InferError> {
-        let mut config = Config::default();
+    pub fn open(mut config: Config, embedder: Option<&Path>) -> Result<Self, InferError> {
         if let Some(model) = embedder {
             config.embedder.model = model.into();
         }

@@ -17,7 +17,8 @@
 //! 4. [`source`] and [`sink`]: the ways in and out; [`trajectory`] is the event that leaves.
 //! 5. [`eval`]: how good it all is (HOTA, CLEAR MOT, identity).
 //! 6. [`config`]: every number that can be turned; [`app`]: the commands.
-//! 7. `train` (feature `train`): the second program, which trains the embedder.
+//! 7. `models` (feature `models`): networks that others have trained, by name.
+//! 8. `train` (feature `train`): the second program, which trains the embedder.
 //!
 //! A room uses those on floors below it only; `tests/layering.rs` keeps it so.
 
@@ -33,6 +34,8 @@ pub mod frame;
 pub mod gallery;
 pub mod geometry;
 pub mod infer;
+#[cfg(feature = "models")]
+pub mod models;
 pub mod mot_format;
 pub mod onnx;
 pub mod pipeline;

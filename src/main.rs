@@ -50,6 +50,8 @@ enum Command {
     Search(search::SearchArgs),
     Eval(evaluate::EvalArgs),
     Tune(tune::TuneArgs),
+    #[cfg(feature = "models")]
+    Models(twintrack::app::models::ModelsArgs),
     /// Tell what this machine has, what is missing, and how to repair it.
     Doctor,
     /// Print the configuration with all its defaults (TOML).
@@ -75,6 +77,8 @@ fn main() -> ExitCode {
         Command::Search(args) => search::run(&args).map(print),
         Command::Eval(args) => evaluate::run(&args).map(print),
         Command::Tune(args) => tune::run(&args).map(print),
+        #[cfg(feature = "models")]
+        Command::Models(args) => twintrack::app::models::run(&args).map(print),
         Command::Doctor => {
             let (report, ok) = doctor::run();
             let printed = print(report);

@@ -17,6 +17,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("camera_flow", 4),
     ("detect", 4),
     ("embed", 4),
+    ("models", 4),
     ("eval", 4),
     ("trajectory", 4),
     ("refine", 5),

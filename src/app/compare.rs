@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
 
@@ -15,7 +16,10 @@ pub struct CompareArgs {
     first: PathBuf,
     /// Another.
     second: PathBuf,
-    /// Siamese network (ONNX); a bare name is looked for in the `models` folders.
+    /// Configuration (TOML), of which [embedder] and [detector] count.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON: similarity and cosine distance.
@@ -28,7 +32,8 @@ pub struct CompareArgs {
 /// # Errors
 /// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
 pub fn run(args: &CompareArgs) -> Result<String> {
-    let mut portraitist = Portraitist::open(args.embedder.as_deref())?;
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     let calibration = portraitist.embedder().calibrated()?;
     let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
     let distance = cosine_distance(&a, &b).unwrap_or(2.0);

@@ -3,6 +3,8 @@
 pub mod compare;
 pub mod doctor;
 pub mod evaluate;
+#[cfg(feature = "models")]
+pub mod models;
 pub mod refine;
 pub mod search;
 #[cfg(feature = "serve")]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
+use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
 use crate::trajectory::{EndedEvent, Event, thousandths};
@@ -22,7 +23,11 @@ pub struct SearchArgs {
     /// List at most so many.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     most: usize,
-    /// Siamese network (ONNX) that the tracks were embedded with; a bare name is looked for in the `models` folders.
+    /// Configuration (TOML), of which [embedder] and [detector] count.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Siamese network that the tracks were embedded with: an ONNX file, or a name from `twintrack models list` that is
+    /// installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON lines: the events of the tracks' ends with a similarity, without path and embedding.
@@ -41,7 +46,8 @@ struct Found {
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
-    let mut portraitist = Portraitist::open(args.embedder.as_deref())?;
+    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     let (calibration, name) = (portraitist.embedder().calibrated()?, portraitist.embedder().name());
     let look = portraitist.look(&args.picture)?;
     let mut found = Vec::new();

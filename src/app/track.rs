@@ -11,12 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::{refine, show};
 use crate::config::Config;
-use crate::detect::{Detector, InputSize, Precision};
+use crate::detect::{Detector, Precision};
 use crate::detection::Detection;
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::geometry::BBox;
-use crate::infer::{Device, Runtime};
+use crate::infer::{Device, InputSize, Runtime};
 use crate::mot_format;
 use crate::pipeline::{People, Pipeline, Progress, Summary};
 use crate::sink::Sink;
@@ -46,10 +46,10 @@ pub struct TrackArgs {
     /// Also an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
-    /// Person detector (ONNX); a bare name is looked for in the `models` folders.
+    /// Person detector: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Siamese network (ONNX); a bare name is looked for in the `models` folders.
+    /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Detections from a MOTChallenge file instead of a detector.

@@ -1,8 +1,6 @@
 //! The person detector: one session, any of the known output layouts.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
@@ -13,7 +11,7 @@ use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::Image;
-use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::{Device, InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
 /// Longest side of an input whose size nobody asked for, pixels.
@@ -35,58 +33,16 @@ pub enum Precision {
     Int8,
 }
 
-/// Size of the network's input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum InputSize {
-    /// The model's own where it is fixed; else the frame's, its longer side at most 768 pixels.
-    #[default]
-    Auto,
-    /// Width and height, pixels.
-    Fixed(usize, usize),
-}
-
-impl FromStr for InputSize {
-    type Err = String;
-    fn from_str(s: &str) -> Result<Self, String> {
-        let fixed = || s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).filter(|&(w, h)| w > 0 && h > 0);
-        if s == "auto" {
-            Ok(InputSize::Auto)
-        } else {
-            fixed().map(|(w, h)| InputSize::Fixed(w, h)).ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576"))
-        }
-    }
-}
-
-impl fmt::Display for InputSize {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            InputSize::Auto => f.write_str("auto"),
-            InputSize::Fixed(w, h) => write!(f, "{w}x{h}"),
-        }
-    }
-}
-
-impl Serialize for InputSize {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        s.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for InputSize {
-    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
-    }
-}
-
 /// Which detector, and how it is used.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectorConfig {
-    /// ONNX file; a bare name is looked for in the `models` folders.
+    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
+    /// folders first.
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
     pub precision: Precision,
-    /// Output layout: boxes, yolox, yolo, detr or dfine. Absent: as the file's metadata says.
+    /// Output layout: boxes, yolox, yolo, nanodet, detr or dfine. Absent: as the file's metadata says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub layout: Option<Layout>,
     /// Number of the class "person" among the model's classes.
@@ -130,11 +86,8 @@ impl DetectorConfig {
         share("detector.confidence", self.confidence)?;
         share("detector.nms_iou", self.nms_iou)?;
         within("detector.max_people", self.max_people, 1, 10_000)?;
-        if let InputSize::Fixed(w, h) = self.size {
-            within("detector.size (width)", w, 32, 8192)?;
-            within("detector.size (height)", h, 32, 8192)?;
-        }
-        self.pixels.map_or(Ok(()), |p| p.std.iter().try_for_each(|s| within("detector.pixels.std", *s, 1e-3, 1e4)))
+        self.size.validate("detector.size", 32)?;
+        self.pixels.map_or(Ok(()), |p| p.validate("detector.pixels"))
     }
 }
 
@@ -192,7 +145,7 @@ impl Detector {
         let layout = config
             .layout
             .or(stated)
-            .ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, detr or dfine".into()))?;
+            .ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, nanodet, detr or dfine".into()))?;
         let format = config.pixels.or_else(|| model.metadata().pixel_format()).or_else(|| layout.pixel_format());
         let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set detector.pixels (color, mean, std)".into()))?;
         let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
@@ -305,18 +258,4 @@ fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, In
     let (int8, fp32) = (best(SHIPPED_INT8)?, best(SHIPPED)?);
     tracing::info!(?int8, ?fp32, "the processor has no VNNI: tried both precisions");
     Ok(int8 < fp32)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_read_and_write_alike() {
-        assert_eq!("768x576".parse(), Ok(InputSize::Fixed(768, 576)));
-        assert_eq!("auto".parse::<InputSize>().map(|s| s.to_string()), Ok("auto".to_string()));
-        for bad in ["768", "0x5", "axb", ""] {
-            assert!(bad.parse::<InputSize>().is_err(), "{bad}");
-        }
-    }
 }

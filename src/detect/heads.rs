@@ -3,6 +3,7 @@
 use ndarray::{ArrayView2, ArrayView3, ArrayViewD, Ix3};
 use serde::{Deserialize, Serialize};
 
+use crate::detect::nanodet;
 use crate::detection::Detection;
 use crate::geometry::BBox;
 use crate::infer::{Output, PixelFormat};
@@ -18,6 +19,10 @@ pub enum Layout {
     Yolox,
     /// YOLOv8 and YOLO11 without built-in suppression: one output [N, 4 + C, P]: centre x, y, width, height (pixels), scores.
     Yolo,
+    /// NanoDet (RangiLyu 2020), also as OpenCV Zoo ships it: for each stride s of 8, 16, 32 and possibly 64 two outputs, class
+    /// scores [N, P, C] after the sigmoid and distances [N, P, 4 B]: for the left, top, right and bottom side B = 8 or 11
+    /// logits of a distribution over 0 to B - 1, in cells, from the cell's centre (i + 0.5) s.
+    Nanodet,
     /// RT-DETR, raw: `logits` [N, P, C] and boxes [N, P, 4], or one output [N, P, 4 + C] with scores: centre x, y, width,
     /// height as shares of the picture.
     Detr,
@@ -31,6 +36,7 @@ impl Layout {
     pub fn pixel_format(self) -> Option<PixelFormat> {
         match self {
             Layout::Boxes => None,
+            Layout::Nanodet => Some(PixelFormat::IMAGENET_BGR),
             Layout::Yolox => Some(PixelFormat::BYTES_BGR),
             Layout::Yolo | Layout::Detr | Layout::Dfine => Some(PixelFormat::UNIT_RGB),
         }
@@ -70,6 +76,10 @@ pub fn decode(outputs: &[Output], layout: Layout, class: usize, n: usize, input:
         Layout::Yolo => {
             let out = reader.only("[N, 4 + C, P]", |middle, last| middle > 4 + class && last > middle)?;
             pictures(&|i| rows(out, i).columns().into_iter().filter_map(|c| keep(BBox::from_center(c[0], c[1], c[2], c[3]), c[4 + class])).collect())
+        }
+        Layout::Nanodet => {
+            let levels = nanodet::levels(outputs, class, n, input).ok_or_else(|| reader.mismatch(nanodet::WANTED))?;
+            pictures(&|i| levels.iter().flat_map(|l| l.boxes(i, class, threshold)).filter_map(|(bbox, score)| keep(bbox, score)).collect())
         }
         Layout::Detr => {
             let (w, h) = (input.0 as f32, input.1 as f32);
@@ -112,7 +122,7 @@ impl<'a> Reader<'a> {
     fn mismatch(&self, wanted: &str) -> String {
         let have: Vec<String> = self.outputs.iter().map(|o| format!("{} {:?}", o.name, o.values.shape())).collect();
         format!(
-            "the layout '{:?}' needs the output {wanted} for {} pictures, but the model gives {}; set detector.layout to boxes, yolox, yolo, detr or dfine",
+            "the layout '{:?}' needs the output {wanted} for {} pictures, but the model gives {}; set detector.layout to boxes, yolox, yolo, nanodet, detr or dfine",
             self.layout,
             self.n,
             have.join(", ")

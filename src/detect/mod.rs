@@ -3,8 +3,9 @@
 pub mod detector;
 pub mod heads;
 pub mod letterbox;
+mod nanodet;
 pub mod nms;
 
-pub use detector::{Detector, DetectorConfig, InputSize, Precision};
+pub use detector::{Detector, DetectorConfig, Precision};
 pub use heads::Layout;
 pub use letterbox::Letterbox;

@@ -2,15 +2,18 @@
 
 use std::path::PathBuf;
 
-use ndarray::{Array2, Array4, Axis, Ix2};
+use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::{InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::{InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 use crate::track::similarity::Calibration;
+
+/// Lengths this close to 1 are left as the network gave them.
+const UNIT_TOLERANCE: f32 = 1e-4;
 
 /// Which embedder, and what it looks at.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,17 +21,35 @@ use crate::track::similarity::Calibration;
 pub struct EmbedderConfig {
     /// Use appearance at all. Without it people are told apart by motion only.
     pub enabled: bool,
-    /// ONNX file; a bare name is looked for in the `models` folders.
+    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
+    /// folders first.
     pub model: PathBuf,
+    /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or metadata says.
+    pub size: InputSize,
     /// Crops of detections below this confidence are not embedded, in [0, 1]. Higher saves time and keeps poor crops out.
     pub min_confidence: f32,
     /// At most this many crops a frame, the most confident ones; bounds the time a crowd takes.
     pub max_crops: usize,
+    /// Pixel format: color (bgr or rgb), mean and std by plane. Absent: as the file's metadata says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pixels: Option<PixelFormat>,
+    /// What cosine distances mean, for --gallery, compare and search: threshold (similarity 0.5) and slope, as `twintrack-train
+    /// eval` fits them. Absent: as the file's metadata says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
 }
 
 impl Default for EmbedderConfig {
     fn default() -> Self {
-        EmbedderConfig { enabled: true, model: "siamese.onnx".into(), min_confidence: 0.3, max_crops: 128 }
+        EmbedderConfig {
+            enabled: true,
+            model: "siamese.onnx".into(),
+            size: InputSize::Auto,
+            min_confidence: 0.3,
+            max_crops: 128,
+            pixels: None,
+            calibration: None,
+        }
     }
 }
 
@@ -39,7 +60,10 @@ impl EmbedderConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("embedder.min_confidence", self.min_confidence)?;
-        within("embedder.max_crops", self.max_crops, 1, 10_000)
+        within("embedder.max_crops", self.max_crops, 1, 10_000)?;
+        self.size.validate("embedder.size", 8)?;
+        self.pixels.map_or(Ok(()), |p| p.validate("embedder.pixels"))?;
+        self.calibration.map_or(Ok(()), |c| c.validate("embedder.calibration"))
     }
 }
 
@@ -54,24 +78,28 @@ pub struct Embedder {
 }
 
 impl Embedder {
-    /// Opens the embedder and tries it on one empty crop.
+    /// Opens the embedder and tries it on one empty crop. Crop size and pixel format are the configuration's, else those the
+    /// file gives.
     ///
     /// # Errors
-    /// When the file is missing or broken, does not say its crop size or pixel format, does not give [n, d] vectors of unit
-    /// length, or the device cannot be used.
+    /// When the file is missing or broken, nothing says its crop size or pixel format, its output is not a vector for each
+    /// crop, or the device cannot be used.
     pub fn open(runtime: &Runtime, config: &EmbedderConfig, options: SessionOptions) -> Result<Self, InferError> {
         let model = Model::open(runtime, &config.model, options)?;
-        let misfit = |problem: &str| InferError::ModelShape { path: model.path().to_path_buf(), problem: problem.to_string() };
-        let size = match (model.dims(), model.metadata().size()) {
-            ([_, _, Some(h), Some(w)], _) => (w, h),
-            (_, Some(size)) => size,
-            _ => return Err(misfit("its input size is free and its metadata has no twintrack.size (WIDTHxHEIGHT of a crop)")),
-        };
-        let format = model.metadata().pixel_format().ok_or_else(|| misfit("its metadata does not give twintrack.color, twintrack.mean and twintrack.std"))?;
+        let misfit = |problem: String| InferError::ModelShape { path: model.path().to_path_buf(), problem };
+        let size = crop_size(&model, config.size).map_err(misfit)?;
+        let format = config.pixels.or_else(|| model.metadata().pixel_format());
+        let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set embedder.pixels (color, mean, std)".into()))?;
         let mut embedder = Embedder { model, config: config.clone(), format, size, dimension: 0 };
         let (w, h) = size;
-        embedder.dimension = embedder.run(Array4::zeros((1, 3, h, w)))?.ncols();
+        let n = embedder.batch().unwrap_or(1);
+        embedder.dimension = embedder.run(Array4::zeros((n, 3, h, w)))?.ncols();
         Ok(embedder)
+    }
+
+    /// Crops in every run, where the file fixes that.
+    fn batch(&self) -> Option<usize> {
+        self.model.dims()[0].filter(|n| *n > 0)
     }
 
     /// Embeds the people of one frame, all in one batch.
@@ -88,17 +116,34 @@ impl Embedder {
         Ok(Embeddings::of(self.embed_crops(&crops)?, &which, detections.len()))
     }
 
-    /// Embeds people out of several pictures in one batch: [n, D], unit rows.
+    /// Embeds people out of several pictures in one batch: [n, D], unit rows. A file with a fixed batch is run as often as
+    /// needed, its last batch filled up with empty crops.
     ///
     /// # Errors
     /// When the run fails.
     pub fn embed_crops(&mut self, crops: &[(&Image, &BBox)]) -> Result<Array2<f32>, InferError> {
         let (w, h) = self.size;
-        let mut batch = Array4::zeros((crops.len(), 3, h, w));
-        for (mut to, (image, person)) in batch.axis_iter_mut(Axis(0)).zip(crops) {
-            tensor::write_crop(image, person, &self.format, to.view_mut());
+        let fixed = self.batch();
+        let mut parts = Vec::new();
+        for part in crops.chunks(fixed.unwrap_or(crops.len()).max(1)) {
+            let mut batch = Array4::zeros((fixed.unwrap_or(part.len()), 3, h, w));
+            for (mut to, (image, person)) in batch.axis_iter_mut(Axis(0)).zip(part) {
+                tensor::write_crop(image, person, &self.format, to.view_mut());
+            }
+            let mut vectors = self.run(batch)?;
+            if vectors.nrows() > part.len() {
+                vectors = vectors.slice_move(ndarray::s![..part.len(), ..]);
+            }
+            parts.push(vectors);
         }
-        self.run(batch)
+        match parts.len() {
+            0 => Ok(Array2::zeros((0, self.dimension))),
+            1 => Ok(parts.swap_remove(0)),
+            _ => {
+                let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
+                Ok(concatenate(Axis(0), &views).expect("every run gives vectors of one length"))
+            }
+        }
     }
 
     /// One batch [n, 3, h, w] to unit vectors [n, d].
@@ -107,13 +152,20 @@ impl Embedder {
         let outputs = self.model.run(batch.view())?;
         let misfit = |problem: String| InferError::ModelShape { path: self.model.path().to_path_buf(), problem };
         let shapes: Vec<Vec<usize>> = outputs.iter().map(|o| o.values.shape().to_vec()).collect();
-        let vectors = outputs.into_iter().next().and_then(|o| o.values.into_dimensionality::<Ix2>().ok()).filter(|v| v.nrows() == n && v.ncols() > 0);
-        let vectors = vectors.ok_or_else(|| misfit(format!("its output has shape {shapes:?}, where [{n}, D] is needed for {n} crops")))?;
-        let long = vectors.rows().into_iter().map(|r| r.dot(&r).sqrt()).find(|l| !(0.98..1.02).contains(l));
-        match long {
-            None => Ok(vectors),
-            Some(l) => Err(misfit(format!("an embedding has length {l}, not 1; the graph must end in L2 normalisation"))),
+        let vectors = outputs.into_iter().find_map(|o| flatten(o.values, n)).filter(|v| self.dimension == 0 || v.ncols() == self.dimension);
+        let mut vectors =
+            vectors.ok_or_else(|| misfit(format!("its outputs have the shapes {shapes:?}, where [{n}, D] or [{n}, D, 1, 1] is needed for {n} crops")))?;
+        for mut row in vectors.rows_mut() {
+            let length = row.dot(&row).sqrt();
+            if !length.is_finite() {
+                return Err(misfit(format!("an embedding has length {length}; do embedder.pixels and embedder.size fit the network?")));
+            }
+            if (length - 1.0).abs() > UNIT_TOLERANCE {
+                // A crop of which the network says nothing (zeros) is equally far from everybody.
+                row /= length.max(f32::MIN_POSITIVE);
+            }
         }
+        Ok(vectors)
     }
 
     /// Length of an embedding, D.
@@ -121,8 +173,11 @@ impl Embedder {
         self.dimension
     }
 
-    /// What its distances mean, where `twintrack-train` has found out.
+    /// What its distances mean, where the configuration or the file says so.
     pub fn calibration(&self) -> Option<Calibration> {
+        if self.config.calibration.is_some() {
+            return self.config.calibration;
+        }
         let [slope, threshold] = self.model.metadata().numbers(Calibration::KEY)?;
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
@@ -133,18 +188,43 @@ impl Embedder {
     /// When it is not calibrated.
     pub fn calibrated(&self) -> Result<Calibration, InferError> {
         let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
-                       export it with twintrack-train, or use the shipped siamese.onnx";
+                       set embedder.calibration (`twintrack-train eval` fits it), or use the shipped siamese.onnx";
         self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
     }
 
-    /// Name and date of the network: embeddings of different networks cannot be compared.
+    /// Name and date of the network, the file's name where it does not say: embeddings of different networks cannot be
+    /// compared.
     pub fn name(&self) -> String {
-        let of = |key| self.model.metadata().get(key).unwrap_or("unknown");
-        format!("{} {}", of("name"), of("date"))
+        let of = |key| self.model.metadata().get(key);
+        let name = of("name").map_or_else(|| self.model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned(), Into::into);
+        of("date").map_or_else(|| name.clone(), |date| format!("{name} {date}"))
     }
 
     /// The opened model: its file, provider, metadata, and the time spent inside it.
     pub fn model(&self) -> &Model {
         &self.model
     }
+}
+
+/// Width and height of a crop.
+fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> {
+    let [_, _, h, w] = model.dims();
+    let show = |side: Option<usize>| side.map_or("any".into(), |s| s.to_string());
+    match (asked, model.metadata().size()) {
+        (InputSize::Fixed(cw, ch), _) if w.is_some_and(|w| w != cw) || h.is_some_and(|h| h != ch) => {
+            Err(format!("its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; leave that setting away", show(w), show(h)))
+        }
+        (InputSize::Fixed(w, h), _) => Ok((w, h)),
+        (InputSize::Auto, stated) => match (w.zip(h), stated) {
+            (Some(size), _) | (None, Some(size)) => Ok(size),
+            (None, None) => Err("its input size is free and its metadata names none; set embedder.size (WIDTHxHEIGHT of a crop)".into()),
+        },
+    }
+}
+
+/// An output as [n, D], where it has a vector for each of `n` crops: [n, D] or [n, D, 1, …].
+fn flatten(values: ArrayD<f32>, n: usize) -> Option<Array2<f32>> {
+    let fits = values.ndim() >= 2 && values.shape()[0] == n && values.shape()[1] > 0 && values.shape()[2..].iter().all(|&side| side == 1);
+    let dimension = *values.shape().get(1)?;
+    if fits { values.into_shape_with_order((n, dimension)).ok() } else { None }
 }

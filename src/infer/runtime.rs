@@ -10,6 +10,8 @@ use ort::ep::ExecutionProvider as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::infer::places::search_roots;
+
 /// What can go wrong with inference.
 #[derive(Debug, Error)]
 pub enum InferError {
@@ -28,7 +30,11 @@ pub enum InferError {
         reason: String,
     },
     /// A model file is missing.
-    #[error("the model {} does not exist (looked in: {looked}); name a file with --detector or --embedder, or set TWINTRACK_MODELS to the folder of models", path.display())]
+    #[error(
+        "the model {} does not exist (looked in: {looked}); name a file with --detector or --embedder, download one of `twintrack models list` with \
+         `twintrack models get NAME`, or set TWINTRACK_MODELS to the folder of models",
+        path.display()
+    )]
     ModelMissing {
         /// The file asked for.
         path: PathBuf,
@@ -194,17 +200,6 @@ impl Runtime {
     }
 }
 
-/// Folders that may hold what the program needs: around the program, then around the working folder.
-pub fn search_roots() -> Vec<PathBuf> {
-    let mut roots = Vec::new();
-    if let Ok(exe) = std::env::current_exe() {
-        // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
-        roots.extend(exe.ancestors().skip(1).take(4).map(Path::to_path_buf));
-    }
-    roots.extend(std::env::current_dir().ok());
-    roots
-}
-
 /// The CUDA provider names the CUDA and cuDNN libraries without saying where they are: those that `make setup-gpu` laid
 /// beside it are loaded first.
 fn preload_cuda(library: &Path) {
@@ -223,25 +218,6 @@ fn find_library() -> Result<PathBuf, InferError> {
     places.extend(["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from));
     let found = places.iter().map(|p| p.join(NAME)).find(|p| p.is_file());
     found.ok_or_else(|| InferError::LibraryMissing { looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ") })
-}
-
-/// A model by name: the path itself where it exists, else in TWINTRACK_MODELS and the `models` folders around.
-///
-/// # Errors
-/// When no such file exists.
-pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
-    if path.is_file() {
-        return Ok(path.to_path_buf());
-    }
-    let mut places: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS").map(PathBuf::from).into_iter().collect();
-    if path.components().count() == 1 {
-        places.extend(search_roots().iter().map(|r| r.join("models")));
-    }
-    let found = places.iter().map(|p| p.join(path)).find(|p| p.is_file());
-    found.ok_or_else(|| InferError::ModelMissing {
-        path: path.to_path_buf(),
-        looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
-    })
 }
 
 #[cfg(test)]

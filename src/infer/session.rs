@@ -8,7 +8,8 @@ use ort::session::Session;
 use ort::value::{DynValueRef, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 
 use crate::infer::metadata::ModelMetadata;
-use crate::infer::runtime::{Device, InferError, Provider, Runtime, find_model};
+use crate::infer::places::find_model;
+use crate::infer::runtime::{Device, InferError, Provider, Runtime};
 
 /// How a session is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

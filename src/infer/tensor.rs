@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::frame::Image;
 use crate::geometry::BBox;
+use crate::range::{OutOfRange, within};
 
 /// Order of the planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,6 +15,16 @@ pub enum ColorOrder {
     Bgr,
     /// Red, green, blue.
     Rgb,
+}
+
+impl ColorOrder {
+    /// Its name in settings and metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            ColorOrder::Bgr => "bgr",
+            ColorOrder::Rgb => "rgb",
+        }
+    }
 }
 
 /// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`.
@@ -31,8 +42,18 @@ pub struct PixelFormat {
 impl PixelFormat {
     /// Bytes as they are, divided by 255.
     pub const UNIT_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [0.0; 3], std: [255.0; 3] };
+    /// Mean and deviation of ImageNet's pictures.
+    pub const IMAGENET_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [103.53, 116.28, 123.675], std: [57.375, 57.12, 58.395] };
     /// Bytes as they are.
     pub const BYTES_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [0.0; 3], std: [1.0; 3] };
+
+    /// Refuses a `std` that is not a positive number; `key` is the setting's name.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
+        self.std.iter().try_for_each(|s| within(&format!("{key}.std"), *s, 1e-3, 1e4))
+    }
 
     /// For each of the frame's channels (blue, green, red): its plane, factor and offset.
     fn planes(&self) -> [(usize, f32, f32); 3] {

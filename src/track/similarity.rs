@@ -2,8 +2,13 @@
 //! 0.5 where false accepts and false rejects are equally many. Its two numbers are fitted on held-out pairs by
 //! `twintrack-train` and stored in the ONNX file, for distances mean different things to different networks.
 
+use serde::{Deserialize, Serialize};
+
+use crate::range::{OutOfRange, within};
+
 /// similarity = 1 / (1 + exp(slope * (distance - threshold))), on cosine distances.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// How fast similarity falls with distance, above zero.
     pub slope: f32,
@@ -14,6 +19,15 @@ pub struct Calibration {
 impl Calibration {
     /// The entry of the metadata that holds the two numbers.
     pub const KEY: &'static str = "calibration";
+
+    /// Refuses numbers that no network can have; `key` is the setting's name.
+    ///
+    /// # Errors
+    /// The first such number.
+    pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
+        within(&format!("{key}.slope"), self.slope, 0.01, 1000.0)?;
+        within(&format!("{key}.threshold"), self.threshold, 0.0, 2.0)
+    }
 
     /// The text for the metadata.
     pub fn entry(&self) -> String {

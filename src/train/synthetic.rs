@@ -45,7 +45,7 @@ pub(crate) fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
 }
 
 /// Clothes are mostly dark, grey or pale, sometimes of a strong colour.
-pub(crate) fn cloth(rng: &mut Rng) -> Rgb {
+fn cloth(rng: &mut Rng) -> Rgb {
     let (hue, kind) = (rng.f32() * 6.0, rng.f32());
     let (saturation, value) = match kind {
         k if k < 0.3 => (between(rng, 0.0, 0.25), between(rng, 0.04, 0.25)),

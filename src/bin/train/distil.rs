@@ -11,7 +11,7 @@ use twintrack::train::distil::lessons::Lessons;
 use twintrack::train::distil::store::{Rows, Store};
 use twintrack::train::distil::teacher::Teacher;
 use twintrack::train::learner::{Material, split};
-use twintrack::train::probe::generator::Generator;
+use twintrack::train::probe::generator::{Generator, VERSION};
 use twintrack::train::probe::recombine::Stock;
 use twintrack::train::readers::DataSpec;
 
@@ -93,7 +93,7 @@ fn store_key(args: &DistilArgs, config: &TrainConfig, stock: &Stock) -> Result<u
     let counts: Vec<usize> = stock.figures.iter().map(Vec::len).chain([stock.scenes.len()]).collect();
     let settings = format!(
         "{:?} {:?} {:?} {counts:?} {} {} {} {:?} {:?}",
-        env!("CARGO_PKG_VERSION"),
+        VERSION,
         args.probes.iter().map(ToString::to_string).collect::<Vec<_>>(),
         stock.size,
         config.seed,

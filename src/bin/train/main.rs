@@ -111,9 +111,12 @@ enum TrainDevice {
 /// Judge an ONNX embedder: retrieval, verification, one-shot identification.
 #[derive(Debug, Args)]
 struct EvalArgs {
-    /// The ONNX file.
-    #[arg(long, value_name = "FILE", default_value = "siamese.onnx")]
-    model: PathBuf,
+    /// The ONNX file, or the name of one that `twintrack models get` has downloaded; that of --config, else siamese.onnx, when not given.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Who is who, KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
@@ -324,13 +327,18 @@ fn convert(args: &ConvertArgs) -> Result<String> {
 }
 
 fn open(model: &Path) -> Result<Embedder> {
+    open_as(&EmbedderConfig { model: model.into(), ..EmbedderConfig::default() })
+}
+
+fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
     let options = SessionOptions { device: Device::Auto, threads: std::thread::available_parallelism().map_or(1, |n| n.get()) };
-    let config = EmbedderConfig { model: model.into(), ..EmbedderConfig::default() };
-    Ok(Embedder::open(&Runtime::load()?, &config, options)?)
+    Ok(Embedder::open(&Runtime::load()?, config, options)?)
 }
 
 fn eval(args: &EvalArgs) -> Result<String> {
-    let mut embedder = open(&args.model)?;
+    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.embedder;
+    config.model = args.model.clone().unwrap_or(config.model);
+    let mut embedder = open_as(&config)?;
     let mut out = String::from("data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%  one-shot\n");
     for spec in &args.data {
         let set = spec.read(1)?;
@@ -348,7 +356,8 @@ fn eval(args: &EvalArgs) -> Result<String> {
         writeln!(out, "{:36} {:7} {:>5} {r1:>7} {r5:>6} {r10:>7} {:>6} {one:>7} {tenth:>9} {shot:>9}", set.name, r.queries, percent(r.map), percent(eer))?;
         writeln!(
             out,
-            "  equal errors at cosine distance {limit:.3}; the file's calibration: {}",
+            "  equal errors at cosine distance {limit:.3}; fitted calibration (slope, threshold): {}; the one in use: {}",
+            calibrate(&pairs).map_or_else(|| "none".into(), |c| c.entry()),
             embedder.calibration().map_or_else(|| "none".into(), |c| c.entry())
         )?;
     }

@@ -3,11 +3,33 @@
 use fastrand::Rng;
 
 use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mixed, noise};
-pub(crate) use crate::train::synthetic::{between, cloth};
+pub(crate) use crate::train::synthetic::between;
 
 /// Whether something that has this probability happens.
 pub fn chance(rng: &mut Rng, probability: f32) -> bool {
     rng.f32() < probability
+}
+
+/// A colour of hue in degrees, saturation and value in [0, 1].
+fn hsv(hue: f32, saturation: f32, value: f32) -> Rgb {
+    [5.0f32, 3.0, 1.0].map(|n| {
+        let k = (n + hue / 60.0).rem_euclid(6.0);
+        value - value * saturation * k.min(4.0 - k).clamp(0.0, 1.0)
+    })
+}
+
+/// A colour of clothes as people wear them: mostly black, grey, white, blue and brown, at times strong.
+pub fn cloth(rng: &mut Rng) -> Rgb {
+    let kind = rng.f32();
+    let (hue, saturation, value) = match kind {
+        k if k < 0.30 => ((0.0, 360.0), (0.0, 0.3), (0.03, 0.22)),
+        k if k < 0.48 => ((0.0, 360.0), (0.0, 0.1), (0.25, 0.95)),
+        k if k < 0.62 => ((205.0, 240.0), (0.25, 0.6), (0.15, 0.55)),
+        k if k < 0.74 => ((18.0, 52.0), (0.2, 0.5), (0.2, 0.75)),
+        k if k < 0.90 => ((0.0, 360.0), (0.15, 0.45), (0.2, 0.8)),
+        _ => ((0.0, 360.0), (0.5, 0.95), (0.25, 0.9)),
+    };
+    hsv(between(rng, hue.0, hue.1), between(rng, saturation.0, saturation.1), between(rng, value.0, value.1))
 }
 
 /// A skin colour, from dark to pale.
@@ -98,6 +120,13 @@ pub fn plain(size: (usize, usize), color: Rgb) -> Picture {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hues_are_where_they_belong() {
+        assert_eq!(hsv(0.0, 1.0, 1.0), [1.0, 0.0, 0.0]);
+        assert_eq!(hsv(120.0, 1.0, 0.5), [0.0, 0.5, 0.0]);
+        assert_eq!(hsv(240.0, 0.5, 1.0), [0.5, 0.5, 1.0]);
+    }
 
     #[test]
     fn colours_and_patterns_stay_in_range_and_come_from_the_seed() {

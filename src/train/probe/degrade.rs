@@ -4,7 +4,7 @@
 use fastrand::Rng;
 
 use crate::train::probe::cloth::{between, chance, cloth, plain};
-use crate::train::probe::grid::{Border, Mask, Picture, luma, noise, normal};
+use crate::train::probe::grid::{Border, Mask, Picture, luma, mixed, noise, normal};
 use crate::train::probe::recombine::Stock;
 
 /// The picture as a camera might give it.
@@ -27,8 +27,10 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
     } else if spoilt && chance(rng, 0.4) {
         picture = picture.blurred((between(rng, 0.3, 1.5), between(rng, 0.3, 1.2)));
     }
-    if chance(rng, 0.3) {
-        let (amount, soft) = (between(rng, 0.3, 1.2), picture.blurred((1.2, 1.2)));
+    // Cameras sharpen, and most of them too much.
+    if chance(rng, 0.6) {
+        let (amount, width) = (between(rng, 0.4, 1.5), between(rng, 0.8, 1.5));
+        let soft = picture.blurred((width, width));
         picture = picture.join(&soft, |p, s| std::array::from_fn(|k| (p[k] + amount * (p[k] - s[k])).clamp(0.0, 1.0)));
     }
     if chance(rng, 0.7) {
@@ -45,6 +47,9 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
     }
     if chance(rng, 0.06) {
         picture = picture.map(|p| [luma(*p); 3]);
+    } else if chance(rng, 0.5) {
+        let pale = between(rng, 0.0, 0.7);
+        picture = picture.map(|p| mixed(*p, [luma(*p); 3], pale));
     }
     if chance(rng, 0.12) {
         let (w, h) = (between(rng, 0.2, 0.8), between(rng, 0.1, 0.45));

@@ -6,6 +6,9 @@ use crate::train::probe::cloth::{between, chance};
 use crate::train::probe::degrade::degraded;
 use crate::train::probe::recombine::{Stock, blended};
 
+/// Goes up whenever the same seed gives other pictures than before: stores of judged pictures depend on it.
+pub const VERSION: u32 = 1;
+
 /// Makes probes.
 #[derive(Debug, Clone)]
 pub struct Generator {

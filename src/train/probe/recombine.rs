@@ -113,11 +113,21 @@ impl Stock {
         pattern(self.size, rng, |rng| self.piece(rng).unwrap_or_else(|| made_up(self.size, rng)))
     }
 
+    /// Fine structure of cloth: what a blur takes away from a piece of a scene, in half of the cases.
+    fn weave(&self, rng: &mut Rng) -> Option<Mask> {
+        let piece = self.piece(rng).filter(|_| chance(rng, 0.5))?.map(|c| luma(*c));
+        let fine = piece.join(&piece.blurred((2.5, 2.5)), |p, b| p - b);
+        let deviation = (fine.values.iter().map(|v| v * v).sum::<f32>() / fine.values.len() as f32).sqrt();
+        let amplitude = between(rng, 0.05, 0.3) / (deviation + 1e-3);
+        Some(fine.map(|v| (v * amplitude).clamp(-0.6, 0.6)))
+    }
+
     /// New clothes, hair and skin.
     fn dress(&self, body: &mut Body, rng: &mut Rng) {
         let (size, bare, grey, skin_color) = (self.size, body.bare, body.grey, skin(rng));
         let strength = between(rng, 0.4, 1.0);
-        let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength };
+        let weave = self.weave(rng);
+        let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength, weave };
         // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
         let often = |rng: &mut Rng, p: f32| bare || grey || chance(rng, p);
         let top = self.pattern(rng);
@@ -189,6 +199,8 @@ struct Wardrobe<'a> {
     original: Picture,
     /// How strongly the folds of the original show, in [0, 1].
     strength: f32,
+    /// Fine structure of all cloth, as a share of its brightness.
+    weave: Option<Mask>,
 }
 
 impl Wardrobe<'_> {
@@ -211,6 +223,10 @@ impl Wardrobe<'_> {
             let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength).clamp(0.15, 2.2).powf(gamma);
             c.map(|v| (v * shade).clamp(0.0, 1.0))
         });
+        let lit = match &self.weave {
+            None => lit,
+            Some(weave) => lit.join(weave, |c, w| c.map(|v| (v * (1.0 + w)).clamp(0.0, 1.0))),
+        };
         self.body.picture.cover(&lit, &raw.blurred((0.7, 0.7)));
     }
 }
@@ -321,7 +337,7 @@ mod tests {
         let mut rng = Rng::with_seed(2);
         let mut body = stock.body(&mut rng);
         let before = body.picture.clone();
-        let mut wardrobe = Wardrobe { original: before.clone(), body: &mut body, strength: 0.0 };
+        let mut wardrobe = Wardrobe { original: before.clone(), body: &mut body, strength: 0.0, weave: None };
         wardrobe.put(&[Part::Shoes], &plain((32, 64), [1.0, 0.0, 0.0]), |_, _| true);
         assert_eq!(body.picture.at(16, 10), before.at(16, 10));
         let shoe = body.picture.at(16, 63);

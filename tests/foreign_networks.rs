@@ -1,0 +1,154 @@
+//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes or fixed batches; NanoDet's raw
+//! outputs.
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{repository, run, text, twintrack};
+use ndarray::Array2;
+use prost::Message as _;
+use twintrack::embed::{Embedder, EmbedderConfig};
+use twintrack::frame::Image;
+use twintrack::geometry::BBox;
+use twintrack::infer::{ColorOrder, Device, InferError, InputSize, PixelFormat, Runtime, SessionOptions};
+use twintrack::onnx::graph::untyped;
+use twintrack::onnx::proto::{Dimension, ModelProto};
+use twintrack::onnx::{Attribute, Graph};
+
+const PIXELS: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [10.0, 20.0, 30.0], std: [2.0, 4.0, 8.0] };
+
+/// Writes a network whose vector is the mean of each plane, [N, 3, 1, 1] or [N, 3], its input of the sides given (`None`: free).
+fn network(dir: &Path, input: [Option<i64>; 4], flat: bool) -> PathBuf {
+    let mut graph = Graph::default();
+    let pooled = graph.node("GlobalAveragePool", &["x"], if flat { "pooled" } else { "y" }, &[]);
+    if flat {
+        graph.node("Flatten", &[&pooled], "y", &[("axis", Attribute::Int(1))]);
+    }
+    let mut model = ModelProto::decode(graph.finish("foreign", ("x", [3, 8, 8]), ("y", 3), &[]).as_slice()).expect("just written");
+    let graph = model.graph.as_mut().expect("it has a graph");
+    graph.output = vec![untyped("y")];
+    let shape = graph.input[0].kind.as_mut().and_then(|k| k.tensor_type.as_mut()).and_then(|t| t.shape.as_mut()).expect("it has a shape");
+    shape.dim = input.iter().enumerate().map(|(i, d)| Dimension { dim_value: *d, dim_param: d.is_none().then(|| format!("d{i}")) }).collect();
+    let path = dir.join("foreign.onnx");
+    std::fs::write(&path, model.encode_to_vec()).expect("written");
+    path
+}
+
+fn open(model: PathBuf, size: InputSize, pixels: Option<PixelFormat>) -> Option<Result<Embedder, InferError>> {
+    let config = EmbedderConfig { model, size, pixels, ..EmbedderConfig::default() };
+    config.validate().expect("in range");
+    match Runtime::load() {
+        Ok(runtime) => Some(Embedder::open(&runtime, &config, SessionOptions { device: Device::Cpu, threads: 1 })),
+        Err(e) => {
+            eprintln!("SKIPPED: {e}");
+            None
+        }
+    }
+}
+
+/// Six crops of one colour each (blue, green, red).
+fn embed(embedder: &mut Embedder) -> Array2<f32> {
+    let colours: Vec<[u8; 3]> = (0..6).map(|i| [40 * i, 200 - 30 * i, 90 + i]).collect();
+    let images: Vec<Image> = colours.iter().map(|c| Image { width: 8, height: 8, stride: 24, data: c.repeat(64).into() }).collect();
+    let whole = BBox::new(0.0, 0.0, 8.0, 8.0);
+    let crops: Vec<(&Image, &BBox)> = images.iter().map(|i| (i, &whole)).collect();
+    let vectors = embedder.embed_crops(&crops).expect("it runs");
+    assert_eq!(vectors.dim(), (6, 3));
+    for (vector, [b, g, r]) in vectors.outer_iter().zip(&colours) {
+        let raw = [(f32::from(*r) - 10.0) / 2.0, (f32::from(*g) - 20.0) / 4.0, (f32::from(*b) - 30.0) / 8.0];
+        let length = raw.iter().map(|v| v * v).sum::<f32>().sqrt();
+        for (a, v) in vector.iter().zip(raw) {
+            assert!((a - v / length).abs() < 1e-5, "{vector} instead of {raw:?} at unit length");
+        }
+    }
+    vectors
+}
+
+const FREE: [Option<i64>; 4] = [None, Some(3), None, None];
+
+#[test]
+fn the_configuration_says_what_the_file_does_not() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let size = InputSize::Fixed(8, 8);
+    for flat in [true, false] {
+        let Some(opened) = open(network(dir.path(), FREE, flat), size, Some(PIXELS)) else { return };
+        let mut embedder = opened.expect("it fits");
+        assert_eq!((embedder.dimension(), embedder.name().as_str()), (3, "foreign"));
+        embed(&mut embedder);
+    }
+}
+
+#[test]
+fn a_fixed_batch_is_filled_up_and_run_as_often_as_needed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    for batch in [1, 4, 6, 8] {
+        let Some(opened) = open(network(dir.path(), [Some(batch), Some(3), Some(8), Some(8)], batch % 3 == 0), InputSize::Auto, Some(PIXELS)) else { return };
+        let mut embedder = opened.expect("it fits");
+        embed(&mut embedder);
+        assert_eq!(embedder.embed_crops(&[]).expect("nothing to do").dim(), (0, 3));
+    }
+}
+
+#[test]
+fn what_nobody_says_is_asked_for_by_its_setting() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let refused = |input, size, pixels| open(network(dir.path(), input, true), size, pixels).map(|r| r.err().expect("refused").to_string());
+    let Some(e) = refused(FREE, InputSize::Fixed(8, 8), None) else { return };
+    assert!(e.contains("foreign.onnx") && e.contains("set embedder.pixels"), "{e}");
+    let e = refused(FREE, InputSize::Auto, Some(PIXELS)).expect("a runtime");
+    assert!(e.contains("set embedder.size"), "{e}");
+    let e = refused([None, Some(3), Some(8), Some(8)], InputSize::Fixed(64, 128), Some(PIXELS)).expect("a runtime");
+    assert!(e.contains("fixed at 8x8") && e.contains("64x128"), "{e}");
+}
+
+#[test]
+fn the_configuration_says_what_distances_mean() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = network(dir.path(), FREE, true);
+    let Some(opened) = open(model.clone(), InputSize::Fixed(8, 8), Some(PIXELS)) else { return };
+    let e = opened.expect("it fits").calibrated().unwrap_err().to_string();
+    assert!(e.contains("set embedder.calibration"), "{e}");
+    // Two pictures of one colour are one person to this network; by the configuration alone it says so.
+    let config = dir.path().join("foreign.toml");
+    let pixels = "pixels = { color = \"rgb\", mean = [10, 20, 30], std = [2, 4, 8] }";
+    let model = model.display().to_string();
+    std::fs::write(&config, format!("[embedder]\nmodel = {model:?}\nsize = \"8x8\"\n{pixels}\ncalibration = {{ slope = 10, threshold = 0.5 }}\n"))
+        .expect("written");
+    let demo = repository("docs/demo.jpg");
+    let demo = demo.to_str().expect("text");
+    let said = text(&run(twintrack().args(["compare", demo, demo, "--json", "--config"]).arg(&config)).stdout);
+    assert!(said.contains("\"similarity\":0.9933"), "{said}");
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    let wrong = EmbedderConfig { pixels: Some(PixelFormat { std: [0.0, 1.0, 1.0], ..PIXELS }), ..EmbedderConfig::default() };
+    assert!(wrong.validate().unwrap_err().to_string().contains("embedder.pixels.std"));
+    let wrong = EmbedderConfig { size: InputSize::Fixed(4, 9000), ..EmbedderConfig::default() };
+    assert!(wrong.validate().unwrap_err().to_string().contains("embedder.size"));
+}
+
+/// The shipped detector is NanoDet-g with its boxes decoded in the graph; the same network as published gives the same people.
+#[test]
+fn nanodet_as_published_finds_what_the_shipped_one_finds() {
+    let published = repository("../shared/models/nanodet_g_coco.onnx");
+    if !published.is_file() {
+        eprintln!("SKIPPED: {} is not here; the layout is tested on numbers of our own only", published.display());
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a folder");
+    let config = dir.path().join("nanodet.toml");
+    std::fs::write(&config, format!("[detector]\nmodel = {:?}\nlayout = \"nanodet\"\n", published.display().to_string())).expect("written");
+    let clip = repository("samples/pets2009-s2l1.mp4");
+    let detections = |options: &[&str]| {
+        let to = dir.path().join("detections.txt");
+        let (clip, to_text) = (clip.to_str().expect("text"), to.to_str().expect("text"));
+        let fixed = ["track", clip, "--duration", "0.5", "--no-embed", "--size", "768x576", "--output", "/dev/null", "--quiet", "--save-detections", to_text];
+        run(twintrack().args(fixed).args(options));
+        std::fs::read_to_string(to).expect("detections")
+    };
+    let theirs = detections(&["--config", config.to_str().expect("text")]);
+    assert!(theirs.lines().count() > 10, "{theirs}");
+    assert_eq!(theirs, detections(&["--precision", "fp32"]));
+}
