@@ -176,7 +176,22 @@ struct HeadArgs {
     output: PathBuf,
 }
 
+/// Keeps large buffers in the process: a step of training frees and asks for hundreds of maps of some ten megabytes, which the
+/// allocator of glibc would otherwise give back to the kernel and get again, zeroed, each time.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+fn keep_memory() {
+    const MOST: libc::c_int = 1 << 30;
+    // SAFETY: mallopt only sets two numbers of the allocator, before any other thread is there.
+    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1 };
+    if !set {
+        tracing::debug!("the allocator does not keep large buffers; training is slower");
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    keep_memory();
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_target(false).init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
