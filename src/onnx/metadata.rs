@@ -22,8 +22,8 @@ pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u
     let mut at = 0;
     while at < file.len() {
         let field = next_field(file, at).ok_or_else(|| format!("it is no ONNX file: its bytes from {at} on are no field of a protocol buffer"))?;
-        let old = field.number == METADATA_PROPS
-            && StringStringEntryProto::decode(&file[field.content.clone()]).is_ok_and(|entry| replaced.contains(&entry.key));
+        let old =
+            field.number == METADATA_PROPS && StringStringEntryProto::decode(&file[field.content.clone()]).is_ok_and(|entry| replaced.contains(&entry.key));
         if !old {
             out.extend_from_slice(&file[at..field.content.end]);
         }

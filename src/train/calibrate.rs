@@ -99,7 +99,8 @@ fn errors(s: &Judged, calibration: &Calibration) -> [f64; 2] {
 /// A line a set: how good the network is there, and what errors a similarity of 0.5 makes; then what was fitted.
 pub fn report(sets: &[Judged], fitted: &Fitted) -> String {
     let (percent, c) = (|v: f64| format!("{:.1}", 100.0 * v), &fitted.calibration);
-    let mut out = String::from("data                                 people      same   strangers   EER  distance | at similarity 0.5: false accepts, rejects\n");
+    let mut out =
+        String::from("data                                 people      same   strangers   EER  distance | at similarity 0.5: false accepts, rejects\n");
     for s in sets {
         let ((eer, at), [accepted, rejected]) = (s.equal_error(), errors(s, c));
         let (same, different) = (s.pairs.same.len(), s.pairs.different.len());
