@@ -2,7 +2,7 @@
 //!
 //! [`crate::track::offline`] has the method; here events become tracklets and trajectories become events again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Recording {
     pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
         let Some(first) = self.frames.first() else { return Recording::default() };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
-        let tracklets = self.tracklets();
+        let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
         let ways = offline::refine(&tracklets, &times, config, tracker);
         let embedder = self.ended.iter().find(|e| e.embedding.is_some()).map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
         let mut chronicle = Chronicle::new(first.run, first.camera.clone(), embedder);
@@ -143,7 +143,8 @@ impl Recording {
         let mut claims: Vec<(usize, f64, usize, &str)> = Vec::new();
         for (w, way) in ways.iter().enumerate() {
             let mut votes: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-            for (name, (frames, similarity)) in way.parts.iter().filter_map(|&p| said.get(&tracklets[p].id)).flatten() {
+            let ids: BTreeSet<u64> = way.parts.iter().map(|&p| tracklets[p].id).collect();
+            for (name, (frames, similarity)) in ids.iter().filter_map(|id| said.get(id)).flatten() {
                 let (all, best) = votes.entry(name).or_default();
                 (*all, *best) = (*all + frames, best.max(*similarity));
             }
@@ -163,20 +164,27 @@ impl Recording {
         names
     }
 
-    fn tracklets(&self) -> Vec<Tracklet> {
-        let mut by_id: BTreeMap<u64, Tracklet> = BTreeMap::new();
+    /// The stretches in which each id was seen. Who was away for longer than `away` was known again by looks, and has two.
+    fn tracklets(&self, times: &[Seconds], away: Seconds) -> Vec<Tracklet> {
+        let mut by_id: BTreeMap<u64, Vec<Tracklet>> = BTreeMap::new();
         for (frame, event) in self.frames.iter().enumerate() {
             for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
-                let tracklet = by_id.entry(t.id).or_insert_with(|| Tracklet { id: t.id, sightings: Vec::new(), embedding: Vec::new() });
-                tracklet.sightings.push(Sighting { frame, bbox: t.bbox.map(|v| v as f32).into(), confidence: t.confidence as f32 });
+                let sighting = Sighting { frame, bbox: t.bbox.map(|v| v as f32).into(), confidence: t.confidence as f32 };
+                let stretches = by_id.entry(t.id).or_default();
+                // A millisecond more, for the tracker's clock adds up what these times are.
+                let goes_on = |s: &&mut Tracklet| s.sightings.last().is_some_and(|l| (times[frame] - times[l.frame]).0 <= away.0 + 1e-3);
+                match stretches.last_mut().filter(goes_on) {
+                    Some(stretch) => stretch.sightings.push(sighting),
+                    None => stretches.push(Tracklet { id: t.id, sightings: vec![sighting], embedding: Vec::new() }),
+                }
             }
         }
         for e in &self.ended {
-            if let (Some(t), Some(look)) = (by_id.get_mut(&e.id), &e.embedding) {
-                t.embedding.clone_from(look);
+            if let (Some(stretches), Some(look)) = (by_id.get_mut(&e.id), &e.embedding) {
+                stretches.iter_mut().for_each(|t| t.embedding.clone_from(look));
             }
         }
-        by_id.into_values().collect()
+        by_id.into_values().flatten().collect()
     }
 }
 
@@ -200,7 +208,9 @@ fn outputs<'a>(id: u64, way: &'a Trajectory, times: &'a [Seconds]) -> impl Itera
     way.steps.iter().enumerate().map(move |(k, step)| {
         hits += u32::from(step.seen);
         let state = if step.seen { TrackState::Confirmed } else { TrackState::Interpolated };
-        let (before, after) = (&way.steps[k.saturating_sub(1)], &way.steps[(k + 1).min(way.steps.len() - 1)]);
+        // Who was away did not walk from the last place to the first.
+        let beside = |other: Option<&'a Step>| other.filter(|o| o.frame.abs_diff(step.frame) == 1).unwrap_or(step);
+        let (before, after) = (beside(k.checked_sub(1).map(|b| &way.steps[b])), beside(way.steps.get(k + 1)));
         let velocity = velocity(before, after, times);
         (
             step.frame,

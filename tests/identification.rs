@@ -43,7 +43,8 @@ fn said(output: &std::process::Output) -> (bool, String, String) {
 fn similarity(a: &Path, b: &Path) -> f64 {
     let (ok, out, err) = said(&twintrack().arg("compare").args([a, b]).output().unwrap());
     assert!(ok, "{err}");
-    let value: f64 = out.trim().parse().unwrap();
+    let value: f64 = out.lines().next().unwrap().parse().unwrap();
+    assert!(out.lines().nth(1).unwrap().contains("strangers are this similar"), "{out}");
     assert!((0.0..=1.0).contains(&value), "{value}");
     value
 }

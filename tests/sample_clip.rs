@@ -42,7 +42,7 @@ fn observe(config: &Config) -> Vec<Observed> {
 /// Tracks the frames that `keep` lets through, and scores against their ground truth.
 fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -> bool) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
-    let mut tracker = Tracker::new(config.tracker(offline));
+    let mut tracker = Tracker::new(config.tracker(offline)).knowing(strangers.clone());
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {

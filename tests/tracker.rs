@@ -61,9 +61,10 @@ fn a_person_gone_too_long_ends_and_the_next_gets_a_new_id() {
     assert_eq!(confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)])), [2]);
 }
 
-/// A walk of ten frames, then nobody for `away` seconds, then somebody at `x` who looks like this for two frames: the id.
-fn comes_back(away: f64, x: f32, look: [f32; 2]) -> u64 {
-    let mut t = tracker();
+/// A walk of ten frames, then nobody for `away` seconds, then somebody at `x` who looks like this for two frames: the id. The
+/// network says how often strangers are alike, or does not.
+fn comes_back_to(strangers: Option<&str>, away: f64, x: f32, look: [f32; 2]) -> u64 {
+    let mut t = tracker().knowing(strangers.map(|s| s.parse().unwrap()));
     let see = |t: &mut Tracker, x: f32, look: [f32; 2]| {
         let looks = Embeddings::all(Array2::from_shape_vec((1, 2), look.to_vec()).unwrap());
         t.update(&[person(x, 200.0, 0.9)], &looks, FRAME).unwrap()
@@ -74,12 +75,34 @@ fn comes_back(away: f64, x: f32, look: [f32; 2]) -> u64 {
     confirmed(&see(&mut t, x, look))[0]
 }
 
+fn comes_back(away: f64, x: f32, look: [f32; 2]) -> u64 {
+    comes_back_to(Some("0.5@0.8,0.01@0.4,0.001@0.3"), away, x, look)
+}
+
 #[test]
 fn a_lost_person_is_known_again_by_looks_if_he_could_have_walked_there() {
     assert_eq!(comes_back(4.0, 300.0, [1.0, 0.0]), 1, "two heights away after four seconds");
     assert_eq!(comes_back(4.0, 300.0, [0.0, 1.0]), 2, "somebody else");
     assert_eq!(comes_back(4.0, 2000.0, [1.0, 0.0]), 2, "nobody walks that far");
     assert_eq!(comes_back(8.0, 300.0, [1.0, 0.0]), 2, "too long ago");
+    assert_eq!(comes_back_to(None, 4.0, 300.0, [1.0, 0.0]), 2, "the network does not say how often strangers are alike");
+    assert_eq!(comes_back_to(Some("0.1@0.01"), 4.0, 300.0, [1.0, 0.0]), 2, "strangers are often as alike as that");
+}
+
+/// Six people come one after another, all in black to the network: unlike one another as the measured strangers are at best.
+#[test]
+fn people_who_come_one_after_another_have_an_id_each() {
+    let mut t = tracker().knowing(Some("0.5@0.3,0.1@0.15,0.02@0.08,0.01@0.06".parse().unwrap()));
+    let mut ids = BTreeSet::new();
+    for i in 0..6 {
+        let angle = f32::from(i as u8) * 0.45;
+        for f in 0..12 {
+            let looks = Embeddings::all(Array2::from_shape_vec((1, 2), vec![angle.cos(), angle.sin()]).unwrap());
+            ids.extend(confirmed(&t.update(&[person(100.0 + 5.0 * f as f32, 200.0, 0.9)], &looks, FRAME).unwrap()));
+        }
+        (0..35).for_each(|_| drop(t.update(&[], &Embeddings::none(), FRAME).unwrap()));
+    }
+    assert_eq!(ids.len(), 6);
 }
 
 #[test]

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
+use crate::app::show::UNKNOWN;
 use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
+use crate::track::similarity::StrangerRate;
 
-/// Compare the people in two pictures: prints their similarity, 0 to 1.
+/// Compare the people in two pictures: prints their similarity, 0 to 1, and how often strangers reach it.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
@@ -22,7 +24,8 @@ pub struct CompareArgs {
     /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Print JSON: similarity and cosine distance.
+    /// Print JSON: similarity, cosine distance, and the share of pairs of strangers who are as similar (`stranger_rate`;
+    /// with `stranger_rate_below` it is smaller than that, the smallest that was measured).
     #[arg(long)]
     json: bool,
 }
@@ -38,6 +41,15 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
     let distance = cosine_distance(&a, &b).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
-    let json = || format!(r#"{{"similarity":{similarity:.4},"distance":{distance:.4}}}"#);
-    Ok(if args.json { json() } else { format!("{similarity:.3}") })
+    let rate = portraitist.embedder().strangers().map(|s| s.rate(distance));
+    if args.json {
+        let rate = match rate {
+            None => String::new(),
+            Some(StrangerRate::About(r)) => format!(r#","stranger_rate":{r}"#),
+            Some(StrangerRate::Below(r)) => format!(r#","stranger_rate":{r},"stranger_rate_below":true"#),
+        };
+        return Ok(format!(r#"{{"similarity":{similarity:.4},"distance":{distance:.4}{rate}}}"#));
+    }
+    let often = rate.map_or_else(|| format!("how often strangers are this similar is not known, {UNKNOWN}"), |r| format!("strangers are this similar {r}"));
+    Ok(format!("{similarity:.3}\n{often}"))
 }

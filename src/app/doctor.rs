@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::app::show::UNKNOWN;
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
@@ -89,7 +90,17 @@ fn models(r: &mut Report, runtime: &Runtime) {
         let config = DetectorConfig { precision, ..DetectorConfig::default() };
         describe(r, runtime, "detector", Detector::open(runtime, &config, options).map(|d| d.model().path().to_path_buf()));
     }
-    describe(r, runtime, "embedder", Embedder::open(runtime, &EmbedderConfig::default(), options).map(|e| e.model().path().to_path_buf()));
+    let embedder = Embedder::open(runtime, &EmbedderConfig::default(), options);
+    let known_again = embedder.as_ref().is_ok_and(|e| e.strangers().is_some());
+    let known = embedder.is_ok();
+    describe(r, runtime, "embedder", embedder.map(|e| e.model().path().to_path_buf()));
+    if known {
+        r.note(&if known_again {
+            "returning people: known again by looks (tracker.reidentify)".into()
+        } else {
+            format!("returning people: not known again by looks, {UNKNOWN}")
+        });
+    }
 }
 
 fn describe(r: &mut Report, runtime: &Runtime, what: &str, path: Result<std::path::PathBuf, InferError>) {

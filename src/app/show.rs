@@ -11,11 +11,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::embed::Embedder;
 use crate::pipeline::{People, Progress, Summary};
 
+/// Why nobody is known again by looks.
+pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
+
 /// Logs which models run where.
 pub fn models(people: &People, embedder: Option<&Embedder>) {
     match people {
         People::Network(d) => tracing::info!(model = %d.model().path().display(), provider = %d.model().provider(), "detector"),
         People::Given(frames) => tracing::info!(frames = frames.len(), "detections from a file"),
+    }
+    if embedder.is_some_and(|e| e.strangers().is_none()) {
+        tracing::info!("tracker.reidentify is off, {UNKNOWN}");
     }
     match embedder {
         Some(e) => tracing::info!(model = %e.model().path().display(), provider = %e.model().provider(), dimension = e.dimension(), "embedder"),

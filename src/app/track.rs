@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::app::show::UNKNOWN;
 use crate::app::{refine, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
@@ -191,6 +192,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     show::models(&people, embedder.as_ref());
     let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.name().into());
+    let strangers = embedder.as_ref().and_then(Embedder::strangers);
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();
     let recorder = Recorder::default();
@@ -207,7 +209,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         link,
         people,
         embedder,
-        tracker: Tracker::new(config.tracker(args.offline)),
+        tracker: Tracker::new(config.tracker(args.offline)).knowing(strangers),
         known,
         chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), label),
         sinks,
@@ -259,8 +261,12 @@ pub(crate) fn known(gallery: Option<&Path>, config: &Config, embedder: &mut Opti
     if !quiet && !gallery.is_empty() {
         eprintln!("looking for {} people of the gallery", gallery.len());
     }
-    *embedder = Some(portraitist.into_embedder());
-    Ok(Some(KnownPeople::new(config.identity.clone(), calibration, gallery)))
+    let embedder = embedder.insert(portraitist.into_embedder());
+    let strangers = embedder.strangers();
+    if config.identity.remember > 0.0 && strangers.is_none() {
+        tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {UNKNOWN}");
+    }
+    Ok(Some(KnownPeople::new(config.identity.clone(), calibration, gallery).remembering(strangers, &config.tracker.reidentify)))
 }
 
 /// Refuses to write over what is read, and two outputs to one file.

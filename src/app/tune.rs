@@ -19,6 +19,7 @@ use crate::mot_format::{self, MotRow, SequenceInfo};
 use crate::refine::Recording;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
+use crate::track::similarity::Strangers;
 use crate::track::{TrackState, Tracker};
 use crate::trajectory::{Chronicle, FrameEvent};
 
@@ -94,6 +95,8 @@ struct Observed {
     length: u64,
     truth: Vec<MotRow>,
     frames: Vec<(Frame, Vec<Detection>, Embeddings)>,
+    /// How often strangers are alike to the embedder that was used.
+    strangers: Option<Strangers>,
 }
 
 /// Runs the command; returns what is to be printed.
@@ -206,12 +209,13 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
         frames.push((frame, detections, embeddings));
     }
     let name = dir.file_name().map_or(info.name, |n| n.to_string_lossy().into_owned());
-    Ok(Observed { name, length: info.length, truth, frames })
+    let strangers = networks.1.as_ref().and_then(Embedder::strangers);
+    Ok(Observed { name, length: info.length, truth, frames, strangers })
 }
 
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
-    let mut tracker = Tracker::new(config.tracker(args.offline));
+    let mut tracker = Tracker::new(config.tracker(args.offline)).knowing(s.strangers.clone());
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), s.name.as_str().into(), args.offline.then(|| "embedder".into()));
     let mut recording = Recording::default();
     let mut last: Option<Seconds> = None;

@@ -10,7 +10,7 @@ use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::infer::{InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
-use crate::track::similarity::Calibration;
+use crate::track::similarity::{Calibration, Strangers};
 
 /// Lengths this close to 1 are left as the network gave them.
 const UNIT_TOLERANCE: f32 = 1e-4;
@@ -37,6 +37,10 @@ pub struct EmbedderConfig {
     /// eval` fits them. Absent: as the file's metadata says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
+    /// How often strangers are alike, for compare and for knowing people again: RATE@DISTANCE, ..., as `twintrack-train
+    /// calibrate` measures it. Absent: as the file's metadata says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub strangers: Option<Strangers>,
 }
 
 impl Default for EmbedderConfig {
@@ -49,6 +53,7 @@ impl Default for EmbedderConfig {
             max_crops: 128,
             pixels: None,
             calibration: None,
+            strangers: None,
         }
     }
 }
@@ -182,13 +187,23 @@ impl Embedder {
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
 
+    /// How often strangers are alike to it, where the configuration or the file says so. A table that cannot be read is told
+    /// of, and counts as none.
+    pub fn strangers(&self) -> Option<Strangers> {
+        if self.config.strangers.is_some() {
+            return self.config.strangers.clone();
+        }
+        let read = self.model.metadata().get(Strangers::KEY).filter(|text| !text.is_empty())?.parse();
+        read.inspect_err(|e| tracing::warn!(model = %self.model.path().display(), "its table of strangers is not used: {e}")).ok()
+    }
+
     /// What its distances mean; refuses a network that does not say.
     ///
     /// # Errors
     /// When it is not calibrated.
     pub fn calibrated(&self) -> Result<Calibration, InferError> {
         let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
-                       set embedder.calibration (`twintrack-train eval` fits it), or use the shipped siamese.onnx";
+                       write it into a copy with `twintrack-train calibrate`, set embedder.calibration, or use the shipped siamese.onnx";
         self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
     }
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use crate::infer::{InputSize, PixelFormat};
 use crate::models::digest::Digest;
 use crate::models::error::ModelsError;
-use crate::track::similarity::Calibration;
+use crate::track::similarity::{Calibration, Strangers};
 
 /// The catalogue of this program.
 const OWN: &str = include_str!("../../models/catalogue.toml");
@@ -109,6 +109,8 @@ pub struct Settings {
     pub pixels: PixelFormat,
     /// What an embedder's distances mean, where that was measured.
     pub calibration: Option<Calibration>,
+    /// How often strangers are alike to it, where that was measured.
+    pub strangers: Option<Strangers>,
 }
 
 impl Catalogue {
@@ -174,6 +176,7 @@ impl Entry {
             ("mean", Some(numbers(pixels.mean))),
             ("std", Some(numbers(pixels.std))),
             (Calibration::KEY, self.settings.calibration.map(|c| c.entry())),
+            (Strangers::KEY, self.settings.strangers.as_ref().map(Strangers::to_string)),
             ("licence", Some(self.licence.clone())),
             ("source", Some(self.source.clone())),
         ];

@@ -181,6 +181,7 @@ impl Fleet {
         });
         let m = metrics.clone();
         let label: Option<Arc<str>> = embedder.as_ref().filter(|_| output.embeddings).map(|e| e.name().into());
+        let strangers = embedder.as_ref().and_then(Embedder::strangers);
         let looks = Looks { embedder, found: BTreeMap::new() };
         let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {
             let start = Instant::now();
@@ -190,7 +191,7 @@ impl Fleet {
         });
         let follower = move |m: &Member| {
             let chronicle = Chronicle::new(run, m.name.clone(), label.clone());
-            Follower::new(Tracker::new(tracker.clone()), chronicle, output.clone())
+            Follower::new(Tracker::new(tracker.clone()).knowing(strangers.clone()), chronicle, output.clone())
         };
         let (tx, told) = mpsc::channel(TOLD);
         let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));

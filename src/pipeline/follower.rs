@@ -86,7 +86,7 @@ impl Follower {
         let sighting = |&i: &usize| {
             let t = &update.tracks[i];
             let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
-            Sighting { track: t.id, hits: t.hits, look: self.tracker.look(t.id), view }
+            Sighting { track: t.id, hits: t.hits, bbox: t.bbox, views: self.tracker.views(t.id), view }
         };
         let identities = people.identify(self.chronicle.camera(), &seen.iter().map(sighting).collect::<Vec<_>>(), now);
         seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);

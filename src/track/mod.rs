@@ -11,16 +11,19 @@ pub mod cost;
 pub mod flow;
 pub mod head;
 pub mod interpolate;
+pub mod memory;
 pub mod motion;
 pub mod offline;
 pub mod pair;
 pub mod people;
 pub mod reidentify;
+pub mod returns;
 pub mod scenery;
 pub mod similarity;
 #[expect(clippy::module_inception, reason = "a track is this module's central thing")]
 pub mod track;
 pub mod tracker;
+pub mod views;
 
 pub use camera_motion::CameraMotionConfig;
 pub use config::TrackerConfig;

@@ -18,6 +18,7 @@ use crate::track::cost::CostConfig;
 use crate::track::flow;
 use crate::track::interpolate::{self, InterpolateConfig, Step};
 use crate::track::motion::{BoxFilter, MotionConfig};
+use crate::track::returns::Returns;
 use crate::track::scenery::Stillness;
 
 /// Linking of tracklets over a whole recording. Costs are in natural logarithms of likelihood.
@@ -75,9 +76,10 @@ impl TrackletConfig {
     /// The settings of the online tracker that makes the tracklets.
     pub fn tracker(&self, online: &TrackerConfig) -> TrackerConfig {
         let mut t = online.clone();
-        // Whether a short track is believed, who comes back and what is scenery is decided when all is known.
+        // Whether a short track is believed and what is scenery is decided when all is known. Who comes back is decided as
+        // online, after as many detections.
+        t.reidentify.after_hits = t.reidentify.after_hits.max(t.confirm_hits);
         t.confirm_hits = 1;
-        t.reidentify.within = 0.0;
         t.scenery.after = 0.0;
         t.keep_lost = self.keep_lost;
         t.birth = self.birth.max(t.sure);
@@ -140,7 +142,7 @@ pub struct Sighting {
     pub confidence: f32,
 }
 
-/// A stretch of one person's way.
+/// A stretch of one person's way. Several have one id where the person was lost and known again.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tracklet {
     /// The id the online tracker gave.
@@ -166,7 +168,7 @@ impl Tracklet {
 pub struct Trajectory {
     /// Places of its tracklets in the list given, in order of time.
     pub parts: Vec<usize>,
-    /// Where the person was, by frame, filled in where it was not seen.
+    /// Where the person was, by frame, filled in where it was not seen; not where it was away and came back.
     pub steps: Vec<Step>,
 }
 
@@ -177,18 +179,18 @@ pub fn refine(tracklets: &[Tracklet], times: &[Seconds], config: &OfflineConfig,
     let camera = camera_path(tracklets, times, motion);
     let mut order: Vec<usize> = (0..tracklets.len()).collect();
     order.sort_by_key(|&t| (tracklets[t].first().frame, tracklets[t].id));
+    let returns = Returns::of(tracklets.iter().map(|t| (t.id, t.first().frame, t.last().frame)).collect());
+    let mut candidates = links(tracklets, &order, times, &camera, config, motion);
+    candidates.retain(|c| returns.allow(c.row, c.column));
     let mut next = vec![None; tracklets.len()];
     let mut continues = vec![false; tracklets.len()];
-    for (a, b) in flow::solve(tracklets.len(), tracklets.len(), &links(tracklets, &order, times, &camera, config, motion), config.new_track) {
+    for (a, b) in flow::solve(tracklets.len(), tracklets.len(), &candidates, config.new_track) {
         next[a] = Some(b);
         continues[b] = true;
     }
     let chain = |first: usize| std::iter::successors(Some(first), |&t| next[t]).collect::<Vec<usize>>();
     let starts = order.iter().filter(|&&t| !continues[t]);
-    let ways = starts.map(|&t| chain(t)).map(|parts| {
-        let sightings: Vec<Sighting> = parts.iter().flat_map(|&p| tracklets[p].sightings.iter().copied()).collect();
-        (parts, sightings)
-    });
+    let sightings = |parts: &[usize]| parts.iter().flat_map(|&p| tracklets[p].sightings.iter().copied()).collect::<Vec<Sighting>>();
     let believed = |s: &[Sighting]| {
         let span = s[s.len() - 1].frame - s[0].frame + 1;
         let still = || {
@@ -199,7 +201,9 @@ pub fn refine(tracklets: &[Tracklet], times: &[Seconds], config: &OfflineConfig,
         };
         s.len() >= config.min_hits && !still().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery) && s.len() as f32 >= config.min_share * span as f32
     };
-    ways.filter(|(_, s)| believed(s)).map(|(parts, s)| Trajectory { parts, steps: interpolate::fill(&s, times, &camera, &config.fill) }).collect()
+    let chains: Vec<Vec<usize>> = starts.map(|&t| chain(t)).filter(|parts| believed(&sightings(parts))).collect();
+    let filled = |parts: &Vec<usize>| interpolate::fill(&sightings(parts), times, &camera, &config.fill);
+    returns.join(chains).into_iter().map(|group| Trajectory { steps: group.iter().flat_map(filled).collect(), parts: group.concat() }).collect()
 }
 
 /// Every pair of tracklets of which one may continue the other, with what that costs.

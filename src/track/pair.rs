@@ -39,9 +39,12 @@ impl<'a> Observed<'a> {
         if covered > config.max_covered || confidence < config.min_confidence {
             return;
         }
-        track.view = Some(View { detection, clear: confidence * (1.0 - covered) });
+        let clear = confidence * (1.0 - covered);
+        track.view = Some(View { detection, clear });
         if let Some(view) = self.embeddings.get(detection) {
             track.appearance.learn(view, config);
+            // Rows of a matrix lie together; of one that does not only the average is learnt.
+            view.as_slice().into_iter().for_each(|v| track.views.learn(v, clear, track.seen));
         }
     }
 

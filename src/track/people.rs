@@ -1,27 +1,32 @@
 //! Who a track is beyond the track: a person known from one picture (one-shot identification, Koch et al. 2015), or
-//! whoever comes back after the track has ended, who gets a new track id but the name it had.
+//! whoever comes back after the track has ended ([`memory`](crate::track::memory)).
 //!
 //! The registry belongs to no camera; one serves all. A person has one track at a time, or where views overlap one a camera.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::geometry::BBox;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 use crate::track::appearance::{cosine_distance, mean_direction};
 use crate::track::assignment::{Assignment, Candidate};
-use crate::track::similarity::Calibration;
+use crate::track::memory::{Key, Memory, MemoryConfig, Seen};
+use crate::track::reidentify::ReidentifyConfig;
+use crate::track::similarity::{Calibration, Strangers};
+use crate::track::views::Views;
 
 /// Identities beyond the life of a track. Needs an embedder that is calibrated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
-    /// A person is remembered for this long after the last sight, seconds; 0 remembers nobody.
+    /// A person is remembered for this long after the last sight, seconds; 0 remembers nobody. Who is known again follows the
+    /// rules of `tracker.reidentify`.
     pub remember: f64,
-    /// Similarity of looks from which it is the same person, in [0, 1]; at 0.5 false accepts and false rejects are equally
-    /// many. Lower knows more people again, and mistakes more.
+    /// Similarity of looks from which a track is a person of the gallery, in [0, 1]; at 0.5 false accepts and false rejects are
+    /// equally many. Lower names more people, and mistakes more.
     pub similarity: f32,
     /// Detections a track needs before it is named: its look must have settled.
     pub after_hits: u32,
@@ -75,21 +80,12 @@ pub struct Sighting<'a> {
     pub track: u64,
     /// How many detections it has had.
     pub hits: u32,
-    /// Its averaged embedding; empty when unknown.
-    pub look: &'a [f32],
+    /// Where it is, pixels.
+    pub bbox: BBox,
+    /// Some of its views; none when nothing is known of its looks.
+    pub views: Option<&'a Views>,
     /// The embedding of this frame's crop and how clear the crop is, in [0, 1]; none when it is not clear.
     pub view: Option<(&'a [f32], f32)>,
-}
-
-/// A camera's name and the id of a track of it.
-type Key = (Arc<str>, u64);
-
-#[derive(Debug)]
-struct Person {
-    look: Vec<f32>,
-    seen: Seconds,
-    /// The tracks that are this person now.
-    tracks: BTreeSet<Key>,
 }
 
 /// The track that was last taken for a person of the gallery.
@@ -120,18 +116,25 @@ pub struct People {
     holders: BTreeMap<usize, Holder>,
     /// The clearest crops of each track: how clear, and the embedding.
     portraits: BTreeMap<Key, Vec<(f32, Vec<f32>)>>,
-    people: BTreeMap<u64, Person>,
-    /// The person a track is, and how sure that is.
-    named: BTreeMap<Key, (u64, f64)>,
-    next: u64,
+    /// Whoever was seen, where that is asked for.
+    memory: Option<Memory>,
     assignment: Assignment,
 }
 
 impl People {
-    /// Knows the gallery, and will remember others for as long as the configuration says.
+    /// Knows the gallery.
     pub fn new(config: IdentityConfig, calibration: Calibration, gallery: Vec<Known>) -> Self {
-        let (holders, portraits, people, named) = Default::default();
-        People { config, calibration, gallery, holders, portraits, people, named, next: 1, assignment: Assignment::default() }
+        let (holders, portraits) = Default::default();
+        People { config, calibration, gallery, holders, portraits, memory: None, assignment: Assignment::default() }
+    }
+
+    /// Remembers everybody else for as long as the configuration says, and knows them again by the rules of `reidentify`, given
+    /// how often strangers are alike to the embedder; without that everybody is somebody new.
+    pub fn remembering(mut self, strangers: Option<Strangers>, reidentify: &ReidentifyConfig) -> Self {
+        let IdentityConfig { remember, after_hits, overlap, .. } = self.config;
+        let config = MemoryConfig { remember, after_hits, overlap, reidentify: reidentify.clone() };
+        self.memory = (remember > 0.0).then(|| Memory::new(config, strangers));
+        self
     }
 
     /// Another gallery from now on; who is remembered without one stays.
@@ -144,10 +147,14 @@ impl People {
     /// one for all cameras.
     pub fn identify(&mut self, camera: &Arc<str>, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
         let mut identities = self.recognise(camera, sightings, now);
-        if self.config.remember > 0.0 {
-            for (s, identity) in sightings.iter().zip(&mut identities).filter(|(s, i)| i.is_none() && !s.look.is_empty()) {
-                *identity = self.recall(camera, s, now);
-            }
+        let Some(memory) = &mut self.memory else { return identities };
+        for (s, identity) in sightings.iter().zip(&mut identities).filter(|(_, i)| i.is_none()) {
+            let Some(views) = s.views.filter(|v| !v.is_empty()) else { continue };
+            let found = memory.recall(&(camera.clone(), s.track), &Seen { hits: s.hits, views, bbox: s.bbox }, now);
+            *identity = found.map(|(person, distance)| {
+                let similarity = distance.map_or(1.0, |d| f64::from(self.calibration.similarity(d)));
+                Identity { name: format!("person-{person}"), similarity }
+            });
         }
         identities
     }
@@ -188,49 +195,14 @@ impl People {
         identities
     }
 
-    /// The person a track is among those seen before; somebody new when it is none of them.
-    fn recall(&mut self, camera: &Arc<str>, s: &Sighting<'_>, now: Seconds) -> Option<Identity> {
-        let key = (camera.clone(), s.track);
-        if !self.named.contains_key(&key) && s.hits >= self.config.after_hits {
-            self.forget(now);
-            let found = self.nearest(camera, s.look);
-            let (person, similarity) = found.unwrap_or_else(|| {
-                self.next += 1;
-                (self.next - 1, 1.0)
-            });
-            self.named.insert(key.clone(), (person, similarity));
-        }
-        let &(person, similarity) = self.named.get(&key)?;
-        let known = self.people.entry(person).or_insert_with(|| Person { look: Vec::new(), seen: now, tracks: BTreeSet::new() });
-        known.look.clear();
-        known.look.extend_from_slice(s.look);
-        known.seen = now;
-        known.tracks.insert(key);
-        Some(Identity { name: format!("person-{person}"), similarity })
-    }
-
     /// The track has ended: its person is free to come back.
     pub fn ended(&mut self, camera: &Arc<str>, track: u64) {
         let key = (camera.clone(), track);
         self.portraits.remove(&key);
         self.holders.retain(|_, h| h.track != key);
-        if let Some(p) = self.named.remove(&key).and_then(|(person, _)| self.people.get_mut(&person)) {
-            p.tracks.remove(&key);
+        if let Some(memory) = &mut self.memory {
+            memory.ended(&key);
         }
-    }
-
-    /// The person nearest in looks who is not there at the moment.
-    fn nearest(&self, camera: &Arc<str>, look: &[f32]) -> Option<(u64, f64)> {
-        let there = |p: &Person| p.tracks.iter().any(|(other, _)| !self.config.overlap || other == camera);
-        let away = self.people.iter().filter(|(_, p)| !there(p)).filter_map(|(&id, p)| Some((cosine_distance(&p.look, look)?, id)));
-        let (distance, id) = away.min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        let similarity = self.calibration.similarity(distance);
-        (similarity >= self.config.similarity).then(|| (id, f64::from(similarity)))
-    }
-
-    fn forget(&mut self, now: Seconds) {
-        let remember = self.config.remember;
-        self.people.retain(|_, p| !p.tracks.is_empty() || (now - p.seen).0 <= remember);
     }
 }
 
@@ -246,41 +218,26 @@ mod tests {
         "door".into()
     }
 
-    fn people() -> People {
-        People::new(IdentityConfig { remember: 60.0, ..IdentityConfig::default() }, CALIBRATION, Vec::new())
-    }
-
     fn sight(track: u64, look: &[f32]) -> Sighting<'_> {
-        Sighting { track, hits: 10, look, view: Some((look, 0.9)) }
-    }
-
-    fn name(p: &mut People, track: u64, look: &[f32], at: f64) -> Option<String> {
-        p.identify(&door(), &[sight(track, look)], Seconds(at)).remove(0).map(|i| i.name)
+        Sighting { track, hits: 10, bbox: BBox::new(0.0, 0.0, 40.0, 100.0), views: None, view: Some((look, 0.9)) }
     }
 
     #[test]
     fn who_comes_back_keeps_the_name_under_a_new_track_id() {
-        let mut p = people();
-        assert_eq!(name(&mut p, 1, &RED, 0.0).as_deref(), Some("person-1"));
-        assert_eq!(name(&mut p, 2, &BLUE, 0.0).as_deref(), Some("person-2"));
+        let config = IdentityConfig { remember: 60.0, ..IdentityConfig::default() };
+        let strangers: Strangers = "0.1@0.4,0.001@0.2".parse().expect("a table");
+        let mut p = People::new(config, CALIBRATION, Vec::new()).remembering(Some(strangers), &ReidentifyConfig::default());
+        let views = Views::of(&RED);
+        let mut see = |track, at| p.identify(&door(), &[Sighting { views: Some(&views), ..sight(track, &RED) }], Seconds(at)).remove(0);
+        let first = see(1, 0.0).expect("named");
+        assert_eq!((first.name.as_str(), first.similarity), ("person-1", 1.0));
+        assert_eq!(see(2, 0.1).expect("named").name, "person-2", "the first is still there");
         p.ended(&door(), 1);
-        assert_eq!(name(&mut p, 3, &RED, 20.0).as_deref(), Some("person-1"));
-    }
-
-    #[test]
-    fn nobody_is_at_two_places() {
-        let mut p = people();
-        assert_eq!(name(&mut p, 1, &RED, 0.0).as_deref(), Some("person-1"));
-        assert_eq!(name(&mut p, 2, &RED, 0.0).as_deref(), Some("person-2"));
-    }
-
-    #[test]
-    fn the_forgotten_are_new_and_the_unsettled_have_no_name() {
-        let mut p = people();
-        assert_eq!(p.identify(&door(), &[Sighting { hits: 2, ..sight(1, &RED) }], Seconds(0.0)), [None]);
-        name(&mut p, 1, &RED, 0.0);
-        p.ended(&door(), 1);
-        assert_eq!(name(&mut p, 2, &RED, 100.0).as_deref(), Some("person-2"));
+        let again = p.identify(&door(), &[Sighting { views: None, ..sight(3, &RED) }], Seconds(20.0));
+        assert_eq!(again, [None], "nothing is known of its looks");
+        p.ended(&door(), 2);
+        let unsettled = p.identify(&door(), &[Sighting { hits: 2, views: Some(&views), ..sight(4, &RED) }], Seconds(20.0));
+        assert_eq!(unsettled, [None]);
     }
 
     fn gallery() -> People {
@@ -323,28 +280,6 @@ mod tests {
 
     fn seen_by(p: &mut People, camera: &str, look: &[f32], at: f64) -> Option<String> {
         p.identify(&camera.into(), &[sight(1, look)], Seconds(at)).remove(0).map(|i| i.name)
-    }
-
-    #[test]
-    fn who_leaves_one_camera_is_known_at_the_next_and_track_ids_are_each_cameras_own() {
-        let mut p = people();
-        assert_eq!(seen_by(&mut p, "door", &RED, 0.0).as_deref(), Some("person-1"));
-        // While the door sees the one, who looks alike in the yard is another; and a stranger is a stranger.
-        assert_eq!(seen_by(&mut p, "yard", &RED, 1.0).as_deref(), Some("person-2"));
-        assert_eq!(seen_by(&mut p, "hall", &BLUE, 1.0).as_deref(), Some("person-3"));
-        p.ended(&door(), 1);
-        assert_eq!(seen_by(&mut p, "lift", &RED, 9.0).as_deref(), Some("person-1"));
-    }
-
-    #[test]
-    fn where_views_overlap_two_cameras_see_one_person() {
-        let mut p = People::new(IdentityConfig { remember: 60.0, overlap: true, ..IdentityConfig::default() }, CALIBRATION, Vec::new());
-        assert_eq!(seen_by(&mut p, "door", &RED, 0.0).as_deref(), Some("person-1"));
-        assert_eq!(seen_by(&mut p, "yard", &RED, 0.1).as_deref(), Some("person-1"));
-        p.ended(&door(), 1);
-        // The yard still has the person: a second in the yard is another.
-        let second = p.identify(&"yard".into(), &[sight(1, &RED), sight(2, &RED)], Seconds(1.0));
-        assert_eq!(second.iter().map(|i| i.as_ref().map(|i| i.name.as_str())).collect::<Vec<_>>(), [Some("person-1"), Some("person-2")]);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::time::Seconds;
 use crate::track::appearance::Appearance;
 use crate::track::motion::{BoxFilter, MotionConfig};
 use crate::track::scenery::{SceneryConfig, Stillness};
+use crate::track::views::Views;
 
 /// Where a track stands in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,8 @@ pub struct Track {
     pub filter: BoxFilter,
     /// The averaged embedding.
     pub appearance: Appearance,
+    /// Some of its views, by which it is known again.
+    pub views: Views,
     /// When its first detection came, on the tracker's clock.
     pub born: Seconds,
     /// When its last detection came, on the tracker's clock.
@@ -69,6 +72,7 @@ impl Track {
             state: TrackState::Tentative,
             filter: BoxFilter::new(detection.bbox, motion),
             appearance: Appearance::default(),
+            views: Views::default(),
             born: now,
             seen: now,
             hits: 1,
@@ -117,6 +121,7 @@ impl Track {
         self.first = old.first;
         self.hits += old.hits;
         self.appearance.join(old.appearance);
+        self.views.join(&old.views);
     }
 
     /// The predicted or, after a detection, the filtered box; pixels.

@@ -14,9 +14,11 @@ use crate::track::camera_motion;
 use crate::track::config::TrackerConfig;
 use crate::track::pair::{self, Look, Observed};
 use crate::track::people::Identity;
-use crate::track::reidentify;
+use crate::track::reidentify::{self, Newcomer};
 use crate::track::scenery::Scenery;
+use crate::track::similarity::Strangers;
 use crate::track::track::{EndedTrack, Track, TrackState, View};
+use crate::track::views::Views;
 
 /// Why an update was refused. The tracker is as it was before.
 #[derive(Debug, Error, PartialEq)]
@@ -81,6 +83,8 @@ pub struct Tracker {
     scenery: Scenery,
     /// The camera's motion since the frame before has been told.
     camera_known: bool,
+    /// How often strangers are alike to the embedder; `None`: nobody is known again by looks.
+    strangers: Option<Strangers>,
 }
 
 impl Tracker {
@@ -96,7 +100,14 @@ impl Tracker {
             candidates: Vec::new(),
             scenery: Scenery::default(),
             camera_known: false,
+            strangers: None,
         }
+    }
+
+    /// Knows people again by looks, given how often strangers are alike to the embedder (`tracker.reidentify`).
+    pub fn knowing(mut self, strangers: Option<Strangers>) -> Self {
+        self.strangers = strangers;
+        self
     }
 
     /// Takes the detections of the next frame, `elapsed` after the one before (ignored for the first).
@@ -130,9 +141,9 @@ impl Tracker {
         ended(self.tracks.drain(..))
     }
 
-    /// The averaged embedding of a believed track, a unit vector; empty when unknown.
-    pub fn look(&self, id: u64) -> &[f32] {
-        self.tracks.iter().find(|t| t.id == id).map_or(&[], |t| t.appearance.mean())
+    /// Some views of a believed track.
+    pub fn views(&self, id: u64) -> Option<&Views> {
+        self.tracks.iter().find(|t| t.id == id).map(|t| &t.views)
     }
 
     /// Its settings.
@@ -286,12 +297,14 @@ impl Tracker {
             if track.state != TrackState::Tentative || track.scenery || track.hits < self.config.confirm_hits || track.seen != self.now {
                 continue;
             }
-            match reidentify::who(track, &self.tracks, &self.config.reidentify) {
-                Some(lost) => {
+            let who = |strangers| reidentify::who(track, &self.tracks, strangers, &self.config.reidentify);
+            match self.strangers.as_ref().filter(|_| self.config.reidentify.within > 0.0).map_or(Newcomer::New, who) {
+                Newcomer::Returned(lost) => {
                     let old = self.tracks[lost].take_identity();
                     self.tracks[t].resume(old);
                 }
-                None => self.tracks[t].confirm(&mut self.next_id),
+                Newcomer::New => self.tracks[t].confirm(&mut self.next_id),
+                Newcomer::Open => {}
             }
         }
         self.tracks.retain(|t| !t.is_spent());
@@ -300,11 +313,12 @@ impl Tracker {
     /// Delete: tracks unseen for too long end.
     fn delete(&mut self) -> Vec<EndedTrack> {
         let (now, config) = (self.now, &self.config);
+        let known_again = |t: &Track| self.strangers.is_some() && !t.views.is_empty();
         let keep = |t: &Track| {
             let allowed = match t.state {
                 TrackState::Tentative => config.keep_tentative,
                 // By looks a person is known again for longer than by motion.
-                _ if t.appearance.is_known() => config.keep_lost.max(config.reidentify.within),
+                _ if known_again(t) => config.keep_lost.max(config.reidentify.within),
                 _ => config.keep_lost,
             };
             (now - t.seen).0 <= allowed

@@ -7,7 +7,7 @@ use ndarray::Array4;
 
 use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions};
 use crate::track::appearance::normalise;
-use crate::track::similarity::Calibration;
+use crate::track::similarity::{Calibration, Strangers};
 use crate::train::dataset::TrainError;
 use crate::train::graph::write::format_entries;
 use crate::train::kernels::backend::Kernels;
@@ -28,6 +28,8 @@ pub struct About {
     pub licence: String,
     /// Fitted calibration, if there were pairs to fit it on.
     pub calibration: Option<Calibration>,
+    /// How often strangers are alike, if enough were compared.
+    pub strangers: Option<Strangers>,
 }
 
 /// Writes the tower to `path`, after comparing it with ONNX Runtime on random pictures; returns the difference.
@@ -52,6 +54,7 @@ pub fn export<B: Kernels>(tower: &Tower<B>, about: &About, path: &Path, device: 
     .to_vec();
     metadata.extend(format_entries(&format));
     metadata.extend(about.calibration.map(|c| (Calibration::KEY.to_string(), c.entry())));
+    metadata.extend(about.strangers.as_ref().map(|s| (Strangers::KEY.to_string(), s.to_string())));
     let bytes = tower.to_onnx(&metadata);
     let fresh = path.with_extension("onnx.new");
     fs::write(&fresh, bytes).map_err(|e| TrainError::Write { path: path.into(), reason: e.to_string() })?;

@@ -48,7 +48,7 @@ pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: Tracker
     let session = config.session();
     let mut detector = Detector::open(&runtime, &config.detector, session)?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
-    let mut tracker = Tracker::new(tracker);
+    let mut tracker = Tracker::new(tracker).knowing(embedder.strangers());
     let mut source = source::open(input, &SourceOptions::default())?;
     let mut last: Option<Seconds> = None;
     while let Some(frame) = source.next_frame()? {

@@ -1,5 +1,6 @@
 //! Data sets from disk. `docs/training.md` shows the layout of each kind.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -261,11 +262,13 @@ pub(super) fn is_clear(boxes: &[BBox], i: usize) -> bool {
 }
 
 /// A MOTChallenge sequence with ground truth: a picture of every pedestrian in every fifth frame, those hidden left out (by
-/// the visibility in column nine where it is given, and by the boxes of the others).
+/// the visibility in column nine where it is given, and by the boxes of the others). In such data a person who leaves and
+/// comes back is somebody new, so only people seen in one frame are certainly two.
 fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
     let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
     let mut source = source::open(&pixels_of_sequence(dir)?, &SourceOptions::default())?;
     let mut crops = Vec::new();
+    let mut together = BTreeSet::new();
     while let Some(frame) = source.next_frame()? {
         if frame.number > frames.1 {
             break;
@@ -273,11 +276,15 @@ fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         let Some(image) = frame.image.as_ref().filter(|_| frame.number >= frames.0 && (frame.number - frames.0).is_multiple_of(EVERY)) else { continue };
         let people: Vec<_> = rows.iter().filter(|r| r.frame == frame.number && r.confidence > 0.0 && r.class == 1).collect();
         let boxes: Vec<BBox> = people.iter().map(|r| bbox(r.ltwh)).collect();
+        together.extend(people.iter().flat_map(|a| people.iter().filter(|b| a.id < b.id).map(|b| (a.id, b.id))));
         for (i, row) in people.iter().enumerate().filter(|(i, r)| r.visibility >= f64::from(1.0 - MAX_COVERED) && is_clear(&boxes, *i)) {
             crops.extend(cut(image, &boxes[i], 0, frame.number).map(|c| (row.id, c)));
         }
     }
-    Dataset::of(&dir.display().to_string(), crops, Protocol::Apart(APART))
+    let ids: Vec<i64> = crops.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>().into_iter().collect();
+    let number = |id: i64| ids.binary_search(&id).ok();
+    let apart = together.into_iter().filter_map(|(a, b)| Some((number(a)?, number(b)?))).collect();
+    Ok(Dataset { apart: Some(apart), ..Dataset::of(&dir.display().to_string(), crops, Protocol::Apart(APART))? })
 }
 
 /// Of a moving person only every so many frames give a new view.

@@ -1,5 +1,6 @@
 //! The command line of twintrack-train.
 
+mod calibrate;
 mod distil;
 
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, Runtime, SessionOptions};
 use twintrack::track::head::Head;
 use twintrack::train::association;
-use twintrack::train::calibrate::calibrate;
+use twintrack::train::calibrate::{Judged, calibrate, fit, report};
 use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
 use twintrack::train::dataset::{Crop, Dataset, TrainError};
@@ -28,8 +29,6 @@ use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, retrie
 type Cpu = Autodiff<Flex>;
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
 const COLLAPSED: f32 = 0.02;
-/// So many pairs of each kind of each data set calibrate.
-const OF_EACH: usize = 4000;
 
 /// Train the Siamese network of twintrack, judge it, export it.
 #[derive(Debug, Parser)]
@@ -44,6 +43,7 @@ enum Command {
     Run(RunArgs),
     Distil(distil::DistilArgs),
     Eval(EvalArgs),
+    Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
     Head(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
@@ -197,6 +197,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run(&args),
         Command::Distil(args) => distil::distil(&args),
         Command::Eval(args) => eval(&args),
+        Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
         Command::Head(args) => head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
@@ -269,20 +270,21 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     let device = Default::default();
     let held = material.held.clone();
     let trained = learner::train::<B>(config, material, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
-    let mut pairs = Pairs::default();
+    let mut judged = Vec::new();
     for set in &held {
         let e = learner::embed(&trained.tower, &set.crops.iter().collect::<Vec<_>>(), &device);
-        let of_set = Pairs::of(&distances(e.view()), &labels(&set.crops), set.protocol, |a, b| set.different(a, b));
-        let Some(more) = of_set.spread(OF_EACH) else { continue };
-        if let Some((eer, at)) = more.equal_error() {
-            eprintln!("held out of {}: {} people, equal errors of {:.1} % at cosine distance {at:.3}", set.name, set.identities, 100.0 * eer);
-        }
-        pairs.same.extend(more.same);
-        pairs.different.extend(more.different);
+        judged.extend(Judged::of(set, e.view()));
     }
-    let calibration = match &args.calibrate_with {
-        Some(file) => Some(open(file)?.calibrated()?),
-        None => calibrate(&pairs.sorted()),
+    let fitted = fit(&judged);
+    if let Some(fitted) = &fitted {
+        eprintln!("people held out:\n{}", report(&judged, fitted).trim_end());
+    }
+    let (calibration, strangers) = match &args.calibrate_with {
+        Some(file) => {
+            let other = open(file)?;
+            (Some(other.calibrated()?), other.strangers())
+        }
+        None => fitted.map_or((None, None), |f| (Some(f.calibration), f.strangers)),
     };
     if calibration.is_none() {
         eprintln!("no data set has 8 identities whose held-out people meet again, so the similarity is not calibrated");
@@ -293,7 +295,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         );
     }
     let name = config.start_from.as_ref().map_or_else(|| config.network.name().into(), |p| p.file_stem().unwrap_or_default().to_string_lossy().into_owned());
-    let about = About { name, training_data, licence: args.licence.clone(), calibration };
+    let about = About { name, training_data, licence: args.licence.clone(), calibration, strangers };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
     Ok(format!("{}: {:.0} images/s, differs from the training framework by {difference:.1e}", args.output.display(), trained.speed))
 }

@@ -1,0 +1,101 @@
+//! `twintrack-train calibrate`: what the distances of any ONNX embedder mean, written into a copy of its file.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+use twintrack::config::Config;
+use twintrack::embed::{Embedder, EmbedderConfig};
+use twintrack::infer::InputSize;
+use twintrack::onnx::metadata::with_metadata;
+use twintrack::track::similarity::{Calibration, Strangers};
+use twintrack::train::calibrate::{Fitted, Judged, fit, report};
+use twintrack::train::graph::write::format_entries;
+use twintrack::train::readers::DataSpec;
+use twintrack::train::retrieval::embeddings;
+
+use crate::open_as;
+
+/// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
+#[derive(Debug, Args)]
+pub struct CalibrateArgs {
+    /// The ONNX file, or the name of one that `twintrack models get` has downloaded; that of --config, else siamese.onnx, when not given.
+    #[arg(long, value_name = "FILE")]
+    model: Option<PathBuf>,
+    /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere. They are written too.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Who is who, KIND:WHERE as for training; several sets, unlike what the network has learnt from. Of a video only people seen in
+    /// one frame count as strangers.
+    #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
+    data: Vec<DataSpec>,
+    /// The copy to write. Without it nothing is written.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Seed of what is drawn.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+}
+
+/// Runs the command; returns what to print.
+pub fn run(args: &CalibrateArgs) -> Result<String> {
+    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.embedder;
+    config.model = args.model.clone().unwrap_or(config.model);
+    let mut embedder = open_as(&config)?;
+    let original = embedder.model().path().to_path_buf();
+    let same = |output: &PathBuf| output.canonicalize().ok().zip(original.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    if args.output.as_ref().is_some_and(same) {
+        bail!("cannot write to {}: it is the network itself; give the copy another name", original.display());
+    }
+    let mut sets = Vec::new();
+    for spec in &args.data {
+        let set = spec.read(args.seed)?;
+        eprintln!("{}: {} pictures of {} people", set.name, set.crops.len(), set.identities);
+        let judged = Judged::of(&set, embeddings(&mut embedder, &set.crops)?.view());
+        sets.push(judged.with_context(|| format!("{}: it needs pictures of one person and of two that may be compared", set.name))?);
+    }
+    let fitted = fit(&sets).context("there are no pairs to calibrate on")?;
+    let mut out = report(&sets, &fitted);
+    if let Some(output) = &args.output {
+        let names: Vec<&str> = sets.iter().map(|s| s.name.as_str()).collect();
+        let entries = entries(&embedder, &config, &fitted, &names.join(", "));
+        let file = std::fs::read(&original).with_context(|| format!("cannot read {}", original.display()))?;
+        let copy = with_metadata(&file, &entries).map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
+        write(output, &copy)?;
+        let written = open_as(&EmbedderConfig { model: output.clone(), calibration: None, strangers: None, ..config })?;
+        if written.calibration() != Some(fitted.calibration) || written.strangers() != fitted.strangers {
+            bail!("{} does not say what was written into it. This is a bug, please report it", output.display());
+        }
+        out += &format!("written: {}\n", output.display());
+    }
+    Ok(out)
+}
+
+/// The metadata to write: the calibration, and what a file made elsewhere does not say of itself.
+fn entries(embedder: &Embedder, config: &EmbedderConfig, fitted: &Fitted, sets: &str) -> Vec<(String, String)> {
+    let metadata = embedder.model().metadata();
+    let mut entries = vec![(Calibration::KEY.to_string(), fitted.calibration.entry())];
+    // A table of an earlier calibration does not stay behind.
+    entries.push((Strangers::KEY.to_string(), fitted.strangers.as_ref().map_or_else(String::new, Strangers::to_string)));
+    entries.push(("calibrated_on".into(), sets.into()));
+    entries.extend(metadata.get("kind").is_none().then(|| ("kind".into(), "embedder".into())));
+    entries.extend(metadata.get("name").is_none().then(|| ("name".into(), embedder.name())));
+    entries.extend(config.pixels.iter().flat_map(format_entries));
+    if let InputSize::Fixed(w, h) = config.size {
+        entries.push(("size".into(), format!("{w}x{h}")));
+    }
+    entries
+}
+
+/// Writes the whole file or nothing.
+fn write(output: &std::path::Path, bytes: &[u8]) -> Result<()> {
+    let mut part = output.as_os_str().to_owned();
+    part.push(".part");
+    let part = PathBuf::from(part);
+    let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, output));
+    if written.is_err() {
+        // What remains of it is of no use to anybody.
+        let _ = std::fs::remove_file(&part);
+    }
+    written.with_context(|| format!("cannot write {}", output.display()))
+}

@@ -1,0 +1,113 @@
+//! Changes a file's metadata without decoding the rest of it: every other byte stays as its authors wrote it.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use prost::Message;
+
+use crate::onnx::graph::metadata_tail;
+use crate::onnx::proto::StringStringEntryProto;
+
+/// The field of `ModelProto` that holds the metadata.
+const METADATA_PROPS: u64 = 14;
+
+/// The bytes of an ONNX file with these entries under `twintrack.*` in place of those of the same keys; all others stay.
+///
+/// # Errors
+/// Where the bytes are no protocol buffer.
+pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u8>, String> {
+    let replaced: BTreeSet<String> = metadata.iter().map(|(k, _)| format!("twintrack.{k}")).collect();
+    let tail = metadata_tail(metadata);
+    let mut out = Vec::with_capacity(file.len() + tail.len());
+    let mut at = 0;
+    while at < file.len() {
+        let field = next_field(file, at).ok_or_else(|| format!("it is no ONNX file: its bytes from {at} on are no field of a protocol buffer"))?;
+        let old =
+            field.number == METADATA_PROPS && StringStringEntryProto::decode(&file[field.content.clone()]).is_ok_and(|entry| replaced.contains(&entry.key));
+        if !old {
+            out.extend_from_slice(&file[at..field.content.end]);
+        }
+        at = field.content.end;
+    }
+    out.extend_from_slice(&tail);
+    Ok(out)
+}
+
+/// A field on the outermost level: its number, and where its value lies.
+struct Field {
+    number: u64,
+    content: Range<usize>,
+}
+
+/// The field that begins at `at`; `None` where there is none.
+fn next_field(file: &[u8], at: usize) -> Option<Field> {
+    let (tag, start) = varint(file, at)?;
+    let (begin, length) = match tag & 7 {
+        0 => (start, varint(file, start)?.1 - start),
+        1 => (start, 8),
+        2 => {
+            let (length, begin) = varint(file, start)?;
+            (begin, usize::try_from(length).ok()?)
+        }
+        5 => (start, 4),
+        // Groups, which onnx.proto does not have.
+        _ => return None,
+    };
+    let end = begin.checked_add(length).filter(|end| *end <= file.len())?;
+    (tag >> 3 > 0).then_some(Field { number: tag >> 3, content: begin..end })
+}
+
+/// A number of variable length, and where it ends.
+fn varint(file: &[u8], mut at: usize) -> Option<(u64, usize)> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *file.get(at)?;
+        at += 1;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some((value, at));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::onnx::graph::Graph;
+    use crate::onnx::proto::ModelProto;
+
+    fn entry(key: &str, value: &str) -> (String, String) {
+        (key.into(), value.into())
+    }
+
+    fn file() -> Vec<u8> {
+        let mut graph = Graph::default();
+        graph.node("Flatten", &["x"], "y", &[]);
+        graph.finish("g", ("x", [3, 8, 8]), ("y", 192), &[entry("name", "old"), entry("size", "8x8")])
+    }
+
+    #[test]
+    fn entries_are_replaced_and_added_and_the_rest_stays() {
+        // What this program does not know of, as a newer ONNX may have it: field 20, a string; field 21, eight bytes.
+        let unknown = [0xa2, 0x01, 0x03, b'a', b'b', b'c', 0xa9, 0x01, 1, 2, 3, 4, 5, 6, 7, 8];
+        let before = [file(), unknown.to_vec()].concat();
+        let after = with_metadata(&before, &[entry("name", "new"), entry("strangers", "0.1@0.5")]).expect("a file");
+        let read = |bytes: &[u8]| ModelProto::decode(bytes).expect("whole");
+        let of: Vec<(String, String)> = read(&after).metadata_props.into_iter().map(|p| (p.key, p.value)).collect();
+        assert_eq!(of, [entry("twintrack.size", "8x8"), entry("twintrack.name", "new"), entry("twintrack.strangers", "0.1@0.5")]);
+        assert_eq!(read(&after).graph, read(&before).graph);
+        assert!(after.windows(unknown.len()).any(|w| w == unknown), "fields that are not known stay");
+        // Again with the same entries: nothing grows.
+        assert_eq!(with_metadata(&after, &[entry("name", "new"), entry("strangers", "0.1@0.5")]).expect("a file"), after);
+    }
+
+    #[test]
+    fn what_is_no_protocol_buffer_is_refused() {
+        for wrong in [&b"\xff\xff"[..], b"not an ONNX file", b"\x0b", b"\x12\x7f\x00", b"\x00\x00"] {
+            assert!(with_metadata(wrong, &[]).is_err(), "{wrong:?}");
+        }
+        let whole = file();
+        assert!(with_metadata(&whole[..whole.len() - 1], &[]).is_err());
+    }
+}
