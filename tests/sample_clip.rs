@@ -16,13 +16,14 @@ use twintrack::mot_format::{MotRow, read_rows};
 use twintrack::refine::Recording;
 use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
+use twintrack::track::similarity::Strangers;
 use twintrack::track::{TrackState, Tracker};
 use twintrack::trajectory::Chronicle;
 
 type Observed = (Frame, Vec<Detection>, Embeddings);
 
-/// Every frame of the clip with what the networks say of it.
-fn observe(config: &Config) -> Vec<Observed> {
+/// Every frame of the clip with what the networks say of it, and how often strangers are alike to the embedder.
+fn observe(config: &Config) -> (Vec<Observed>, Option<Strangers>) {
     let runtime = Runtime::load().unwrap();
     let session = SessionOptions { device: Device::Cpu, threads: config.threads() };
     let mut detector = Detector::open(&runtime, &config.detector, session).unwrap();
@@ -36,11 +37,11 @@ fn observe(config: &Config) -> Vec<Observed> {
         all.push((frame, detections, embeddings));
     }
     assert_eq!(all.len(), 400);
-    all
+    (all, embedder.strangers())
 }
 
 /// Tracks the frames that `keep` lets through, and scores against their ground truth.
-fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -> bool) -> Scores {
+fn judged(all: &[Observed], config: &Config, strangers: &Option<Strangers>, offline: bool, keep: impl Fn(u64) -> bool) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
     let mut tracker = Tracker::new(config.tracker(offline)).knowing(strangers.clone());
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
@@ -72,15 +73,15 @@ fn judged(all: &[Observed], config: &Config, offline: bool, keep: impl Fn(u64) -
 #[test]
 fn identities_hold_online_offline_and_with_frames_dropped() {
     let config = Config::default();
-    let all = observe(&config);
-    let online = judged(&all, &config, false, |_| true);
+    let (all, strangers) = observe(&config);
+    let online = judged(&all, &config, &strangers, false, |_| true);
     assert!(online.IDF1 > 89.0 && online.HOTA > 79.0 && online.MOTA > 88.0 && online.IDSW <= 8, "online {online:?}");
-    let offline = judged(&all, &config, true, |_| true);
+    let offline = judged(&all, &config, &strangers, true, |_| true);
     assert!(offline.IDF1 > 92.0 && offline.HOTA > 86.0 && offline.MOTA > 90.0 && offline.IDSW <= 6, "offline {offline:?}");
-    let every_second = judged(&all, &config, false, |n| n % 2 == 0);
+    let every_second = judged(&all, &config, &strangers, false, |n| n % 2 == 0);
     assert!(every_second.IDF1 > online.IDF1 - 6.0, "every second frame {every_second:?}, all {online:?}");
     // Two frames of five, at random but the same each time (a hash of the number).
-    let some = judged(&all, &config, false, |n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0xFF < 102);
+    let some = judged(&all, &config, &strangers, false, |n| n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0xFF < 102);
     assert!(some.IDF1 > online.IDF1 - 6.0, "60 % dropped {some:?}, all {online:?}");
     eprintln!("online {online:?}\noffline {offline:?}\nhalf {every_second:?}\n40 % {some:?}");
 }

@@ -254,3 +254,58 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
         assert!(done.status.success(), "{precision}: {}", String::from_utf8_lossy(&done.stderr));
     }
 }
+
+/// Beside the repository, what users do not have; `None`, said loudly, without it.
+fn shared(path: &str) -> Option<std::path::PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if !path.exists() {
+        eprintln!("SKIPPED: {} is not there; this test needs it", path.display());
+    }
+    path.exists().then_some(path)
+}
+
+/// The copy of a calibrated file gives the same vectors and says what its distances mean; `compare` tells how often strangers
+/// are as alike.
+#[test]
+fn any_embedder_is_calibrated_into_a_copy() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
+    let clip = format!("mot:{}#1-200", Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/pets2009-s2l1").display());
+    let settings = dir.path().join("foreign.toml");
+    std::fs::write(&settings, "[embedder]\nsize = \"128x256\"\npixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n").expect("written");
+    let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
+        c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"]).arg(model).arg("--output").arg(output);
+        config.iter().for_each(|path| drop(c.arg("--config").arg(path)));
+        c.output().expect("it starts")
+    };
+    let open = |model: &Path, config: Option<&Path>| {
+        let of_file = config.map_or_else(Default::default, |path| twintrack::config::Config::read(path).expect("valid").embedder);
+        let config = EmbedderConfig { model: model.into(), ..of_file };
+        Embedder::open(&Runtime::load().expect("ONNX Runtime"), &config, SessionOptions { device: Device::Cpu, threads: 1 }).expect("it opens")
+    };
+    let foreign = shared("data/omz-reid/omz-reid-0288.onnx");
+    for (model, config) in [(Some(own.clone()), None), (foreign, Some(settings.as_path()))] {
+        let Some(model) = model else { continue };
+        let copy = dir.path().join("copy.onnx");
+        let done = calibrate(&model, config, &copy);
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        assert!(said.contains("synthetic:12") && said.contains("worst: ") && said.contains("at similarity 0.5"), "{said}");
+        // The copy needs no configuration: what was given is written into it.
+        let (mut before, mut after) = (open(&model, config), open(&copy, None));
+        let (calibration, strangers) = (after.calibration().expect("calibrated"), after.strangers().expect("a table"));
+        assert!(said.contains(&calibration.entry()) && said.contains(&strangers.to_string()), "{said}");
+        assert_eq!((after.model().metadata().get("kind"), after.name()), (Some("embedder"), before.name()));
+        let set = "synthetic:3".parse::<DataSpec>().expect("people").read(2).expect("drawn");
+        let crops: Vec<_> = set.crops.iter().map(|c| (&c.image, &c.person)).collect();
+        assert_eq!(before.embed_crops(&crops).expect("it runs"), after.embed_crops(&crops).expect("it runs"));
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/demo.jpg");
+        let compared = Command::new(env!("CARGO_BIN_EXE_twintrack")).args(["compare", "--json", "--embedder"]).arg(&copy).args([&demo, &demo]).output();
+        let json: serde_json::Value = serde_json::from_slice(&compared.expect("it starts").stdout).expect("JSON");
+        // One picture twice: nearer than strangers ever were.
+        assert!(json["stranger_rate_below"] == true && json["stranger_rate"].as_f64().is_some_and(|r| r > 0.0 && r < 0.1), "{json}");
+    }
+    let refused = calibrate(&own, None, &own);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("it is the network itself"), "{}", String::from_utf8_lossy(&refused.stderr));
+}

@@ -46,7 +46,9 @@ impl Returns {
         let mut of: BTreeMap<usize, usize> = BTreeMap::new();
         let mut groups: Vec<Vec<Vec<usize>>> = Vec::new();
         for chain in chains {
-            chain.iter().for_each(|&t| drop(of.insert(t, groups.len())));
+            chain.iter().for_each(|&t| {
+                of.insert(t, groups.len());
+            });
             groups.push(vec![chain]);
         }
         // Tracklets that were left out join nothing, and part nobody.
@@ -62,7 +64,9 @@ impl Returns {
             }
             let (keep, give) = (one.min(other), one.max(other));
             let moved = std::mem::take(&mut groups[give]);
-            moved.iter().flatten().for_each(|&t| drop(of.insert(t, keep)));
+            moved.iter().flatten().for_each(|&t| {
+                of.insert(t, keep);
+            });
             groups[keep].extend(moved);
             groups[keep].sort_by_key(|chain| span(chain));
         }

@@ -1,0 +1,100 @@
+//! Who leaves and comes back is the same person online, offline, and when online events are refined; so is the name.
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+use std::collections::BTreeSet;
+
+use ndarray::Array2;
+use twintrack::config::Config;
+use twintrack::detection::{Detection, Embeddings};
+use twintrack::frame::Frame;
+use twintrack::geometry::BBox;
+use twintrack::refine::Recording;
+use twintrack::time::Seconds;
+use twintrack::track::people::{IdentityConfig, People, Sighting};
+use twintrack::track::similarity::{Calibration, Strangers};
+use twintrack::track::{TrackState, Tracker};
+use twintrack::trajectory::{Chronicle, TrackEvent};
+
+const ANA: [f32; 2] = [1.0, 0.0];
+const BEN: [f32; 2] = [0.0, 1.0];
+
+/// Ben stands. Ana walks for two seconds, is away for 4.7, longer than motion or a link bridges, and somebody of this look comes
+/// where she could be.
+fn scene(offline: bool, returning: [f32; 2]) -> Recording {
+    let config = Config::default();
+    let strangers: Strangers = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
+    let mut tracker = Tracker::new(config.tracker(offline)).knowing(Some(strangers.clone()));
+    let (identity, calibration) = (IdentityConfig { remember: 60.0, ..config.identity.clone() }, Calibration { slope: 20.0, threshold: 0.5 });
+    let mut people = People::new(identity, calibration, Vec::new()).remembering(Some(strangers), &config.tracker.reidentify);
+    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
+    let mut recording = Recording::default();
+    for number in 0..110u64 {
+        let at = |x: f32| Detection { bbox: BBox::from_center(x, 200.0, 40.0, 100.0), confidence: 0.9 };
+        let ana = match number {
+            0..20 => Some((at(100.0 + 3.0 * number as f32), ANA)),
+            66.. => Some((at(300.0 - 2.0 * (number - 66) as f32), returning)),
+            _ => None,
+        };
+        let seen: Vec<(Detection, [f32; 2])> = ana.into_iter().chain([(at(600.0), BEN)]).collect();
+        let detections: Vec<Detection> = seen.iter().map(|s| s.0).collect();
+        let looks = Embeddings::all(Array2::from_shape_vec((seen.len(), 2), seen.iter().flat_map(|s| s.1).collect()).unwrap());
+        let mut update = tracker.update(&detections, &looks, Seconds(0.1)).unwrap();
+        let pts = Seconds(number as f64 / 10.0);
+        update.tracks.retain(|t| t.state == TrackState::Confirmed);
+        update.ended.iter().for_each(|t| people.ended(chronicle.camera(), t.id));
+        let sightings: Vec<Sighting<'_>> =
+            update.tracks.iter().map(|t| Sighting { track: t.id, hits: t.hits, bbox: t.bbox, views: tracker.views(t.id), view: None }).collect();
+        let names = people.identify(chronicle.camera(), &sightings, pts);
+        update.tracks.iter_mut().zip(names).for_each(|(t, name)| t.identity = name);
+        let frame = Frame { camera: "yard".into(), number, pts, time: None, width: 768, height: 576, image: None, restart: false };
+        recording.frames.push(chronicle.frame(&frame, &update.tracks));
+        recording.ended.extend(update.ended.into_iter().map(|e| chronicle.ended(e)));
+    }
+    recording.ended.extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+    recording
+}
+
+/// The track left of Ben in a frame.
+fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
+    recording.frames[frame].tracks.iter().find(|t| t.foot[0] < 500.0)
+}
+
+/// Ids and names that the walker has before and after the absence, and everybody's.
+fn judged(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
+    let (before, after) = (ana(r, 15).unwrap(), ana(r, 90).unwrap());
+    let name = |t: &TrackEvent| t.identity.as_ref().map(|i| i.name.clone()).unwrap();
+    let all = r.frames.iter().flat_map(|f| f.tracks.iter().map(|t| t.id)).collect();
+    ([before.id, after.id], [name(before), name(after)], all)
+}
+
+fn all_ways(returning: [f32; 2]) -> [Recording; 3] {
+    let config = Config::default();
+    let refine = |r: &Recording| r.refine(&config.offline, &config.tracker);
+    let online = scene(false, returning);
+    let refined = refine(&online);
+    [online, refined, refine(&scene(true, returning))]
+}
+
+#[test]
+fn who_comes_back_is_one_person_online_refined_and_offline() {
+    for (way, r) in ["online", "refined", "offline"].iter().zip(all_ways(ANA)) {
+        let (ids, names, all) = judged(&r);
+        assert_eq!(ids[0], ids[1], "{way}");
+        assert_eq!(names[0], names[1], "{way}");
+        assert_eq!(all.len(), 2, "{way}: {all:?}");
+        let ben = r.frames[90].tracks.iter().find(|t| t.foot[0] > 500.0).unwrap();
+        assert_ne!(ben.identity.as_ref().unwrap().name, names[0], "{way}");
+        assert!((25..60).all(|f| ana(&r, f).is_none()), "{way}: nobody is filled in where she was away");
+        assert_eq!(r.ended.iter().map(|e| e.id).collect::<BTreeSet<_>>(), all, "{way}");
+    }
+}
+
+#[test]
+fn a_stranger_who_comes_is_somebody_new_in_all_three() {
+    // As alike as one stranger in 25.
+    let stranger = [0.5, 0.75f32.sqrt()];
+    for (way, r) in ["online", "refined", "offline"].iter().zip(all_ways(stranger)) {
+        let (ids, names, all) = judged(&r);
+        assert!(ids[0] != ids[1] && names[0] != names[1] && all.len() == 3, "{way}: {ids:?} {names:?}");
+    }
+}
