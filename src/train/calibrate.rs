@@ -96,12 +96,13 @@ fn errors(s: &Judged, calibration: &Calibration) -> [f64; 2] {
     [s.pairs.accepted_different(calibration.threshold), 1.0 - s.pairs.accepted_same(calibration.threshold)]
 }
 
-/// A line a set: how good the network is there, and what errors a similarity of 0.5 makes; then what was fitted.
-pub fn report(sets: &[Judged], fitted: &Fitted) -> String {
+/// A line a set: how good the network is there, and what errors a similarity of 0.5 makes; then what was fitted. The sets
+/// `tests`, to which nothing was fitted, follow the others.
+pub fn report(sets: &[Judged], tests: &[Judged], fitted: &Fitted) -> String {
     let (percent, c) = (|v: f64| format!("{:.1}", 100.0 * v), &fitted.calibration);
     let mut out =
         String::from("data                                 people      same   strangers   EER  distance | at similarity 0.5: false accepts, rejects\n");
-    for s in sets {
+    for s in sets.iter().chain(tests) {
         let ((eer, at), [accepted, rejected]) = (s.equal_error(), errors(s, c));
         let (same, different) = (s.pairs.same.len(), s.pairs.different.len());
         let (eer, accepted, rejected) = (percent(eer), percent(accepted), percent(rejected));
@@ -177,8 +178,8 @@ mod tests {
         }
         // Ten pairs of 20,000 are a rate of 0.0005: nothing is said below.
         assert_eq!((table.limit(0.0004), table.limit(0.0005).is_some()), (None, true));
-        let said = report(&[far, near], &fitted);
-        assert!(said.contains("worst: ") && said.contains(&table.to_string()) && said.lines().count() == 6, "{said}");
+        let said = report(&[far.clone(), near], &[far], &fitted);
+        assert!(said.contains("worst: ") && said.contains(&table.to_string()) && said.lines().count() == 7, "{said}");
     }
 
     #[test]
@@ -195,7 +196,7 @@ mod tests {
         let few = Judged { name: "few".into(), people: 2, pairs: Pairs { same: vec![0.1, 0.2], different: vec![0.8, 0.9] } };
         let fitted = fit(std::slice::from_ref(&few)).expect("both kinds");
         assert_eq!(fitted.strangers, None);
-        assert!(report(&[few], &fitted).contains("too few pairs"));
+        assert!(report(&[few], &[], &fitted).contains("too few pairs"));
         assert_eq!(fit(&[]), None);
     }
 }

@@ -14,7 +14,7 @@ use twintrack::train::graph::write::format_entries;
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::embeddings;
 
-use crate::open_as;
+use super::open_as;
 
 /// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
 #[derive(Debug, Args)]
@@ -29,6 +29,9 @@ pub struct CalibrateArgs {
     /// one frame count as strangers.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
+    /// Only judge the calibration on these, to see how far it carries; nothing is fitted to them.
+    #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
+    test: Vec<DataSpec>,
     /// The copy to write. Without it nothing is written.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -47,15 +50,16 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     if args.output.as_ref().is_some_and(same) {
         bail!("cannot write to {}: it is the network itself; give the copy another name", original.display());
     }
-    let mut sets = Vec::new();
-    for spec in &args.data {
+    let mut judge = |spec: &DataSpec| {
         let set = spec.read(args.seed)?;
         eprintln!("{}: {} pictures of {} people", set.name, set.crops.len(), set.identities);
         let judged = Judged::of(&set, embeddings(&mut embedder, &set.crops)?.view());
-        sets.push(judged.with_context(|| format!("{}: it needs pictures of one person and of two that may be compared", set.name))?);
-    }
+        judged.with_context(|| format!("{}: it needs pictures of one person and of two that may be compared", set.name))
+    };
+    let sets = args.data.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
+    let tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
     let fitted = fit(&sets).context("there are no pairs to calibrate on")?;
-    let mut out = report(&sets, &fitted);
+    let mut out = report(&sets, &tests, &fitted);
     if let Some(output) = &args.output {
         let names: Vec<&str> = sets.iter().map(|s| s.name.as_str()).collect();
         let entries = entries(&embedder, &config, &fitted, &names.join(", "));

@@ -277,7 +277,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     }
     let fitted = fit(&judged);
     if let Some(fitted) = &fitted {
-        eprintln!("people held out:\n{}", report(&judged, fitted).trim_end());
+        eprintln!("people held out:\n{}", report(&judged, &[], fitted).trim_end());
     }
     let (calibration, strangers) = match &args.calibrate_with {
         Some(file) => {
