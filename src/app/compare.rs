@@ -22,6 +22,10 @@ pub struct CompareArgs {
     /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
+    /// Take both pictures whole, whatever their shape, and look for no person in them: for networks trained on letters,
+    /// signatures or faces.
+    #[arg(long)]
+    whole: bool,
     /// Print JSON: similarity and cosine distance.
     #[arg(long)]
     json: bool,
@@ -35,7 +39,8 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     let calibration = portraitist.embedder().calibrated()?;
-    let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
+    let mut look = |path| if args.whole { portraitist.look_whole(path) } else { portraitist.look(path) };
+    let (a, b) = (look(&args.first)?, look(&args.second)?);
     let distance = cosine_distance(&a, &b).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
     let json = || format!(r#"{{"similarity":{similarity:.4},"distance":{distance:.4}}}"#);
