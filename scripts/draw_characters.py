@@ -174,11 +174,12 @@ def picture(rng, ink, bones, size):
     """One picture of a character, [size, size] bytes."""
     traced = rng.random() < 0.8
     points = moved(rng, bones if traced else outline(ink))
-    canvas = inked(rng, points, traced, len(bones) / max(ink.shape))
+    complexity = len(bones) / max(ink.shape)
+    canvas = inked(rng, points, traced, complexity)
     image = Image.fromarray((255 * canvas).astype(np.uint8))
     if rng.random() < 0.5:
-        # A scanner of low resolution.
-        small = int(rng.integers(8, 17))
+        # A scanner of low resolution, as low as the lines of the character can bear.
+        small = int(rng.integers(np.clip(2.7 * complexity, 8, 16), 18))
         image = image.resize((small, small), Image.Resampling.BOX)
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     else:
