@@ -197,8 +197,9 @@ fn a_port_that_is_taken_is_told() {
     assert!(common::text(&out.stderr).contains(&format!("cannot listen on {address}")), "{}", common::text(&out.stderr));
 }
 
-/// Many clients, some of whom take nothing: the others hear every event within a tenth of a second (p95).
-fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) {
+/// Many clients, some of whom take nothing: the others miss no event. Returns the time from decoding to client that 95 of 100
+/// events take at most, seconds.
+fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, port) = serve(dir.path(), cameras, "");
     let request = format!(
@@ -249,7 +250,6 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) {
     drop(sleepers);
     child.signal("TERM");
     assert_eq!(child.code(20), Some(130), "{}", said(dir.path()));
-    assert!(p95 < 0.1, "{p95} s");
     assert_eq!(gaps.load(Ordering::Relaxed), 0, "clients that listen have missed events");
     assert!(delays.len() as u64 > (clients - stalled) as u64 * cameras as u64 * seconds * 8, "{} events", delays.len());
     assert!(present >= (clients - stalled) as f64, "{present} clients");
@@ -258,6 +258,7 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) {
         let frames = all.iter().filter(|e| e["camera"] == format!("c{i}") && e["schema"] == "twintrack.trajectory/1").count();
         assert!(frames as u64 > seconds * 9, "camera {i} has {frames} frames in more than {seconds} s");
     }
+    p95
 }
 
 #[test]
@@ -269,7 +270,8 @@ fn twenty_web_clients_three_of_them_asleep() {
 #[test]
 #[ignore = "long: `make soak`"]
 fn soak_a_hundred_web_clients() {
-    many_clients(100, 5, 4, 60);
+    let p95 = many_clients(100, 5, 4, 60);
+    assert!(p95 < 0.1, "{p95} s");
 }
 
 /// Nobody reads standard output: the cameras go on, web clients hear everything, and what is lost is counted. The ends of tracks
