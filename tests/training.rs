@@ -276,7 +276,9 @@ fn any_embedder_is_calibrated_into_a_copy() {
     let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
         c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"]).arg(model).arg("--output").arg(output);
-        config.iter().for_each(|path| drop(c.arg("--config").arg(path)));
+        if let Some(path) = config {
+            c.arg("--config").arg(path);
+        }
         c.output().expect("it starts")
     };
     let open = |model: &Path, config: Option<&Path>| {
