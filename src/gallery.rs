@@ -32,7 +32,7 @@ pub enum GalleryError {
     #[error("the gallery {} holds no picture; put one picture a person there, named after the person (ada.jpg)", .0.display())]
     Empty(PathBuf),
     /// Nobody is in a picture.
-    #[error("no person was found in {}; cut the picture to the person (upright, at most {CROP_ASPECT} times as wide as high)", .0.display())]
+    #[error("no person was found in {}; cut the picture to the person (upright, at most {CROP_ASPECT} times as wide as high); `twintrack compare --whole` compares pictures of other things", .0.display())]
     Nobody(PathBuf),
 }
 
@@ -75,6 +75,16 @@ impl Portraitist {
         let image = image_folder::read(path)?;
         let person = self.person(&image)?.ok_or_else(|| GalleryError::Nobody(path.into()))?;
         Ok(self.embedder.embed_crops(&[(&image, &person)])?.into_raw_vec_and_offset().0)
+    }
+
+    /// The look of a whole picture, whatever its shape, a unit embedding: for networks of letters, signatures or faces.
+    ///
+    /// # Errors
+    /// When it cannot be read or the network fails.
+    pub fn look_whole(&mut self, path: &Path) -> Result<Vec<f32>, GalleryError> {
+        let image = image_folder::read(path)?;
+        let all = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
+        Ok(self.embedder.embed_crops(&[(&image, &all)])?.into_raw_vec_and_offset().0)
     }
 
     /// Where the person is: everywhere in an upright crop, else where the detector is surest.

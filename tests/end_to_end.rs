@@ -85,7 +85,7 @@ fn every_event_obeys_the_schema() {
     let states: BTreeSet<&str> = frames(&events).iter().flat_map(|e| e["tracks"].as_array().unwrap()).map(|t| t["state"].as_str().unwrap()).collect();
     assert_eq!(states, BTreeSet::from(["confirmed", "lost"]));
     let ended: Vec<&Value> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").collect();
-    assert!(!ended.is_empty() && ended.iter().all(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 128)));
+    assert!(!ended.is_empty() && ended.iter().all(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 256)));
     assert_eq!(frames(&events)[10]["time"], "2009-06-01T12:00:01.000Z");
     let named = |t: &Value| t["identity"]["name"].as_str().is_some_and(|n| n.starts_with("person-"));
     assert!(frames(&events).iter().flat_map(|e| e["tracks"].as_array().unwrap()).any(named), "identities were asked for");

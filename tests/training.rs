@@ -207,7 +207,7 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
     assert!(embedder.model().metadata().get("training_data").is_some_and(|t| t.contains("siamese.onnx") && t.contains("synthetic:6")));
 }
 
-/// The shipped network's own graph is trained further on drawn people and written as the graph it was.
+/// The graph of a file learns on, also at another size, and is written as the graph it was; cut, it gets a new head.
 #[test]
 fn a_network_is_trained_further_as_the_graph_it_is() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -224,7 +224,7 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
     c.args(["run", "--data", "synthetic:8", "--config"]).arg(at("train.toml")).arg("--work").arg(at("first")).arg("--output").arg(at("first.onnx"));
     assert!(c.output().expect("it starts").status.success());
 
-    let further = "colours = false\nhead = \"read-out\"\nsteps = 3\npeople = 2\nviews = 2\nheight = 64\nwidth = 32\n";
+    let further = "colours = false\nsteps = 3\npeople = 2\nviews = 2\nheight = 64\nwidth = 32\n";
     let done = run(&at("first.onnx"), further, "further.onnx");
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     let options = SessionOptions { device: Device::Cpu, threads: 1 };
@@ -240,10 +240,10 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
     let detector = told(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx"), further);
     assert!(detector.contains("person_detector.onnx") && detector.contains("cannot be trained"), "{detector}");
     assert!(told(&at("train.toml"), further).contains("no ONNX file"));
-    assert!(told(&at("first.onnx"), &format!("{further}cut = \"nowhere\"\n")).contains("'nowhere'"));
+    assert!(told(&at("first.onnx"), &format!("{further}head = \"read-out\"\ncut = \"nowhere\"\n")).contains("'nowhere'"));
 
     // Cut before its head, it gets a new one.
-    let cut = run(&at("first.onnx"), &format!("{further}cut = \"eighth1\"\ndimension = 40\nchannels = 16\n"), "cut.onnx");
+    let cut = run(&at("first.onnx"), &format!("{further}head = \"read-out\"\ncut = \"eighth1\"\ndimension = 40\nchannels = 16\n"), "cut.onnx");
     assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
     let of_tracker = EmbedderConfig { model: at("cut.onnx"), ..EmbedderConfig::default() };
     assert_eq!(Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it").dimension(), 40);
@@ -276,9 +276,9 @@ fn any_embedder_is_calibrated_into_a_copy() {
     let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
         c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"]).arg(model).arg("--output").arg(output);
-        if let Some(path) = config {
+        config.iter().for_each(|path| {
             c.arg("--config").arg(path);
-        }
+        });
         c.output().expect("it starts")
     };
     let open = |model: &Path, config: Option<&Path>| {

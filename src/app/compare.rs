@@ -24,6 +24,10 @@ pub struct CompareArgs {
     /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
+    /// Take both pictures whole, whatever their shape, and look for no person in them: for networks trained on letters,
+    /// signatures or faces.
+    #[arg(long)]
+    whole: bool,
     /// Print JSON: similarity, cosine distance, and the share of pairs of strangers who are as similar (`stranger_rate`;
     /// with `stranger_rate_below` it is smaller than that, the smallest that was measured).
     #[arg(long)]
@@ -38,7 +42,8 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     let calibration = portraitist.embedder().calibrated()?;
-    let (a, b) = (portraitist.look(&args.first)?, portraitist.look(&args.second)?);
+    let mut look = |path| if args.whole { portraitist.look_whole(path) } else { portraitist.look(path) };
+    let (a, b) = (look(&args.first)?, look(&args.second)?);
     let distance = cosine_distance(&a, &b).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
     let rate = portraitist.embedder().strangers().map(|s| s.rate(distance));

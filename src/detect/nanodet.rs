@@ -32,7 +32,7 @@ pub(super) fn levels<'a>(outputs: &'a [Output], class: usize, n: usize, input: (
         let of_stride: Vec<_> = views.iter().filter(|v| v.dim().1 == columns * rows).collect();
         let level = |scores: &ArrayView3<'a, f32>, distances: &ArrayView3<'a, f32>| {
             let fits = scores.dim().2 > class && DISTANCES.contains(&distances.dim().2);
-            fits.then(|| Level { scores: *scores, distances: *distances, stride, columns })
+            fits.then_some(Level { scores: *scores, distances: *distances, stride, columns })
         };
         match of_stride.as_slice() {
             [a, b] => levels.push(level(a, b).or_else(|| level(b, a))?),

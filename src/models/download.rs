@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn a_full_disk_is_told_with_what_to_do() {
         let arriving = chunks(io::Cursor::new(vec![7; 200_000]));
-        let stop = pump(&arriving, &mut Full(100_000), RANGE, sum(), SILENCE, &mut |_| {}).err().expect("full");
+        let stop = pump(&arriving, &mut Full(100_000), RANGE, sum(), SILENCE, &mut |_| {}).expect_err("full");
         let Stop::Write(e) = stop else { panic!("{stop:?}") };
         let text = ModelsError::write(Path::new("/data/x.onnx.part"), 200_000, e).to_string();
         assert!(text.contains("is full") && text.contains("0.2 MB") && text.contains("TWINTRACK_DATA"), "{text}");
@@ -242,7 +242,7 @@ mod tests {
     #[test]
     fn a_silent_server_is_given_up() {
         let (_keep, arriving) = sync_channel(1);
-        let stop = pump(&arriving, &mut io::sink(), RANGE, sum(), Duration::from_millis(30), &mut |_| {}).err().expect("silent");
+        let stop = pump(&arriving, &mut io::sink(), RANGE, sum(), Duration::from_millis(30), &mut |_| {}).expect_err("silent");
         assert!(matches!(&stop, Stop::Broken { have: 0, reason } if reason.contains("nothing came")), "{stop:?}");
     }
 

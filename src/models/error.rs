@@ -28,7 +28,8 @@ pub enum ModelsError {
     NoFolder,
     /// The server cannot be reached.
     #[error(
-        "cannot download {address}: {reason}; check the network (a proxy is taken from HTTPS_PROXY), or download it on another machine, put it at {} and run this command again: it is checked there and installed",
+        "cannot download {address}: {reason}; check the network (a proxy is taken from HTTPS_PROXY), or download it on another machine, put it at \
+         {} and run this command again: it is checked there and installed",
         part.display()
     )]
     Unreachable {
@@ -61,7 +62,8 @@ pub enum ModelsError {
     },
     /// The bytes are others than the catalogue's.
     #[error(
-        "what came from {address} is not what the catalogue names: {kind} {found} instead of {wanted}; it was deleted. Run the command again; if that does not help, the file at that address has changed and is not to be trusted"
+        "what came from {address} is not what the catalogue names: {kind} {found} instead of {wanted}; it was deleted. Run the command again; if that \
+         does not help, the file at that address has changed and is not to be trusted"
     )]
     WrongHash {
         /// Where it came from.
@@ -74,7 +76,11 @@ pub enum ModelsError {
         wanted: String,
     },
     /// The disk is full.
-    #[error("the disk that holds {} is full; what had been downloaded was deleted. Free {} or set TWINTRACK_DATA to a folder on another disk", path.display(), size(*bytes))]
+    #[error(
+        "the disk that holds {} is full; what had been downloaded was deleted. Free {} or set TWINTRACK_DATA to a folder on another disk",
+        path.display(),
+        size(*bytes)
+    )]
     DiskFull {
         /// What was written.
         path: PathBuf,

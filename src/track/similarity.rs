@@ -80,7 +80,7 @@ impl Strangers {
             return Err("a table of strangers needs at least one entry, as 0.01@0.35".into());
         }
         for &(distance, rate) in &points {
-            if !(0.0..FARTHEST.0).contains(&distance) || !(rate > 0.0 && rate < 1.0) {
+            if !((0.0..FARTHEST.0).contains(&distance) && rate > 0.0 && rate < 1.0) {
                 return Err(format!("{rate}@{distance}: a rate lies between 0 and 1, a cosine distance from 0 to 2"));
             }
         }

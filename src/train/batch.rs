@@ -176,7 +176,12 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
     if rng.f32() < config.erase {
         let (h, w) = (rng.usize(height / 10..height / 3), rng.usize(width / 6..width / 2));
         let (y, x) = (rng.usize(0..height - h), rng.usize(0..width - w));
-        let fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
+        let mut fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
+        let plane = |c| out.index_axis(Axis(0), c);
+        if plane(0) == plane(1) && plane(1) == plane(2) {
+            // A patch of colour in a grey picture would tell where it is.
+            fill = [fill[0]; 3];
+        }
         (0..3).for_each(|c| out.slice_mut(ndarray::s![c, y..y + h, x..x + w]).fill(fill[c]));
     }
 }
@@ -184,7 +189,9 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Image;
     use crate::train::body::Network;
+    use crate::train::dataset::whole;
     use crate::train::network::HeadKind;
     use crate::train::synthetic;
 
@@ -205,6 +212,36 @@ mod tests {
         for i in 0..12 {
             assert_eq!((0..12).filter(|j| a.relations.same[12 * i + j]).count(), 2);
             assert_eq!((0..12).filter(|j| a.relations.different[12 * i + j]).count(), 9);
+        }
+    }
+
+    /// A square grey picture, darker to the right: `altered` by the settings, its planes.
+    fn altered_ramp(config: &AugmentConfig, seed: u64) -> Array3<f32> {
+        let bytes: Vec<u8> = (0..24 * 24).flat_map(|i| [250 - 10 * (i % 24) as u8; 3]).collect();
+        let crop = whole(Image::packed(24, 24, bytes.into()), 0, 0);
+        let mut out = Array3::zeros((3, 32, 32));
+        altered(&crop, config, &mut Rng::with_seed(seed), out.view_mut());
+        out
+    }
+
+    #[test]
+    fn what_is_switched_off_alters_nothing_and_letters_are_never_mirrored() {
+        let off = AugmentConfig { flip: 0.0, shift: 0.0, brightness: 0.0, color: 0.0, erase: 0.0, far: 0.0 };
+        let mirrored = |p: &Array3<f32>| p[[0, 16, 2]] < p[[0, 16, 29]];
+        let plain = altered_ramp(&off, 0);
+        assert!((0..50).all(|seed| altered_ramp(&off, seed) == plain) && !mirrored(&plain));
+        let no_flip = AugmentConfig { flip: 0.0, erase: 0.0, ..AugmentConfig::default() };
+        assert!((0..50).all(|seed| !mirrored(&altered_ramp(&no_flip, seed))));
+        assert!((0..50).any(|seed| mirrored(&altered_ramp(&AugmentConfig { flip: 0.5, ..no_flip.clone() }, seed))));
+    }
+
+    #[test]
+    fn a_grey_picture_stays_grey() {
+        let config = AugmentConfig { color: 0.0, erase: 1.0, ..AugmentConfig::default() };
+        for seed in 0..20 {
+            let p = altered_ramp(&config, seed);
+            assert_eq!(p.index_axis(Axis(0), 0), p.index_axis(Axis(0), 1));
+            assert_eq!(p.index_axis(Axis(0), 1), p.index_axis(Axis(0), 2));
         }
     }
 

@@ -75,7 +75,7 @@ fn strangers(sets: &[Judged]) -> Option<Strangers> {
         // Four decimals in the file, rounded down: never more strangers than are stated.
         let distance = (distances.into_iter().fold(f32::INFINITY, f32::min) * 1e4).floor() / 1e4;
         // Where many strangers have the same distance the greater rate stands for it.
-        if distance >= 0.0 && distance < 2.0 && points.last().is_none_or(|p| distance < p.0) {
+        if (0.0..2.0).contains(&distance) && points.last().is_none_or(|p| distance < p.0) {
             points.push((distance, rate as f32));
         }
     }

@@ -172,9 +172,12 @@ impl TrainConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), TrainError> {
         let ok = [
-            ([self.size().0, self.size().1].iter().all(|s| s % 16 == 0 && (16..=1024).contains(s)), "height and width must be multiples of 16 in 16 to 1024"),
             (
-                self.head == HeadKind::ReadOut || self.height % 128 == 0,
+                [self.size().0, self.size().1].iter().all(|s| s.is_multiple_of(16) && (16..=1024).contains(s)),
+                "height and width must be multiples of 16 in 16 to 1024",
+            ),
+            (
+                self.head == HeadKind::ReadOut || self.height.is_multiple_of(128) || !self.has_head(),
                 "height must be a multiple of 128 for eight stripes; other heights need head = \"read-out\"",
             ),
             ((1..=4096).contains(&self.channels), "channels must be in 1 to 4096"),
@@ -199,6 +202,11 @@ impl TrainConfig {
         ];
         ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train: {text}"))))?;
         self.distil.validate()
+    }
+
+    /// Whether the tower has a head of its own: a whole graph ends in its embedding.
+    fn has_head(&self) -> bool {
+        self.start_from.is_none() || self.cut.is_some()
     }
 
     /// Size of a crop: height, width.

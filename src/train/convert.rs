@@ -151,7 +151,9 @@ fn quantise(graph: &mut GraphProto, body: &BTreeSet<usize>, ranges: &BTreeMap<St
     for (i, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         if body.contains(&i) {
             let input = node.input[0].clone();
-            if let (true, Some((scale, _))) = (node.op_type == "Conv", scale_of(&input)) {
+            // A read-out, a convolution without a bias, keeps its digits: it is one product for each channel.
+            let quantised = node.op_type == "Conv" && node.input.len() > 2;
+            if let (true, Some((scale, _))) = (quantised, scale_of(&input)) {
                 let (weight, bias) = (&constants[&node.input[1]], &constants[&node.input[2]]);
                 let (values, channels) = (onnx::floats(weight), weight.dims[0]);
                 let each = values.len() / channels as usize;

@@ -127,6 +127,7 @@ fn normalise_crops(crops: &mut Array4<f32>) {
 
 /// A head.
 #[derive(Module, Debug)]
+#[allow(clippy::large_enum_variant)] // There is one of it in a network.
 pub enum Head<B: Backend> {
     /// [`HeadKind::Stripes`]
     Stripes(Linear<B>),

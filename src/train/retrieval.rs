@@ -1,11 +1,11 @@
 //! How good embeddings are: retrieval (CMC, mAP; Zheng et al. 2015), verification (ROC: EER, TAR at FAR) and one-shot
 //! identification (N-way accuracy; Koch et al. 2015).
 
-use ndarray::{Array2, ArrayView2, Axis};
+use ndarray::{Array2, Array4, ArrayView2, Axis};
 
 use crate::embed::Embedder;
 use crate::infer::InferError;
-use crate::track::appearance::cosine_distance;
+use crate::train::batch::write_plain;
 use crate::train::dataset::{Crop, Protocol};
 
 /// Who is in a picture, and where and when it was taken.
@@ -41,10 +41,11 @@ pub struct Retrieval {
     pub queries: usize,
 }
 
-/// Cosine distances of all pairs of rows, [n, n].
+/// Cosine distances of all pairs of unit rows, [n, n].
 pub fn distances(embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
-    let rows: Vec<Vec<f32>> = embeddings.rows().into_iter().map(|r| r.to_vec()).collect();
-    Array2::from_shape_fn((rows.len(), rows.len()), |(i, j)| cosine_distance(&rows[i], &rows[j]).unwrap_or(2.0))
+    let mut d = embeddings.dot(&embeddings.t());
+    d.mapv_inplace(|cosine| (1.0 - cosine).clamp(0.0, 2.0));
+    d
 }
 
 /// Embeds crops with an ONNX embedder, 32 at a time: [n, D].
@@ -58,6 +59,21 @@ pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>
         rows.append(Axis(0), embedder.embed_crops(&crops)?.view()).expect("rows of one length");
     }
     Ok(rows)
+}
+
+/// The pixels of crops brought to `size` (width, height), as embeddings [n, 3 * w * h]: each picture less its mean, at unit
+/// length, so that the cosine of two is their correlation and neither brightness nor contrast counts.
+pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
+    let mut rows = Array4::zeros((crops.len(), 3, height, width));
+    rows.axis_iter_mut(Axis(0)).zip(crops).for_each(|(out, crop)| write_plain(crop, out));
+    let mut rows = rows.into_shape_with_order((crops.len(), 3 * width * height)).expect("a row a crop");
+    for mut row in rows.rows_mut() {
+        let mean = row.mean().unwrap_or_default();
+        row -= mean;
+        let length = row.dot(&row).sqrt();
+        row /= length.max(f32::MIN_POSITIVE);
+    }
+    rows
 }
 
 /// CMC and mAP. `None` when no query has a match.
@@ -142,8 +158,9 @@ impl Pairs {
     }
 }
 
-/// N-way one-shot identification: `ways` people, one reference picture each; a probe of one of them goes to the nearest.
-/// Share answered rightly over `trials`; `None` when the data have fewer people with two comparable pictures.
+/// N-way one-shot identification (Koch et al. 2015): a trial draws `ways` different people, one reference picture of each,
+/// and a probe, another picture of the first; the probe goes to the nearest reference. Share answered rightly over `trials`
+/// (a tie is an error); `None` when the data have fewer people with two comparable pictures.
 pub fn one_shot(distances: &Array2<f32>, labels: &[Label], protocol: Protocol, ways: usize, trials: usize, seed: u64) -> Option<f64> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let identities = labels.iter().map(|l| l.identity).max()? + 1;

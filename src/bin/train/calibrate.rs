@@ -14,7 +14,7 @@ use twintrack::train::graph::write::format_entries;
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::embeddings;
 
-use super::open_as;
+use super::judge::open_as;
 
 /// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
 #[derive(Debug, Args)]

@@ -1,10 +1,11 @@
 //! `twintrack-train distil`: a small network learns from a large one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use twintrack::infer::Runtime;
+use twintrack::infer::places::find_model;
 use twintrack::train::config::TrainConfig;
 use twintrack::train::dataset::{Dataset, TrainError};
 use twintrack::train::distil::lessons::Lessons;
@@ -20,7 +21,7 @@ use crate::{Training, train};
 /// Learn from another embedder, the teacher (any ONNX file), on pictures of people nobody has labelled (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
-    /// The teacher, an ONNX embedder.
+    /// The teacher, an ONNX embedder; a bare name is looked for in the `models` folders and among those downloaded.
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
     /// Whom to show it, KIND:WHERE: video, mot, pictures, figures, synthetic and all kinds of --data (docs/training.md).
@@ -72,7 +73,7 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     let rows = Rows { picture: size, dimension: teacher.dimension(), map: teacher.map_size() };
     let map = rows.map.map_or("no map".to_string(), |[c, h, w]| format!("a map of {c}x{h}x{w}"));
     eprintln!("teacher {}: embeddings of length {}, {map}", args.teacher.display(), rows.dimension);
-    let key = store_key(args, config, &stock)?;
+    let key = store_key(&find_model(&args.teacher)?, args, config, &stock)?;
     let dir = args.probe_store(key);
     let store = Store::open(&dir, rows)?;
     eprintln!("{}: {} pictures judged", dir.display(), store.count());
@@ -88,8 +89,8 @@ impl DistilArgs {
 }
 
 /// What the judged pictures depend on, as one number (FNV-1a).
-fn store_key(args: &DistilArgs, config: &TrainConfig, stock: &Stock) -> Result<u64> {
-    let teacher = std::fs::read(&args.teacher).with_context(|| format!("cannot read {}", args.teacher.display()))?;
+fn store_key(teacher: &Path, args: &DistilArgs, config: &TrainConfig, stock: &Stock) -> Result<u64> {
+    let teacher = std::fs::read(teacher).with_context(|| format!("cannot read {}", teacher.display()))?;
     let counts: Vec<usize> = stock.figures.iter().map(Vec::len).chain([stock.scenes.len()]).collect();
     let settings = format!(
         "{:?} {:?} {:?} {counts:?} {} {} {} {:?} {:?}",

@@ -2,6 +2,7 @@
 
 mod calibrate;
 mod distil;
+mod judge;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,11 +13,10 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::config::Config;
-use twintrack::embed::{Embedder, EmbedderConfig};
-use twintrack::infer::{Device, Runtime, SessionOptions};
+use twintrack::embed::Embedder;
 use twintrack::track::head::Head;
 use twintrack::train::association;
-use twintrack::train::calibrate::{Judged, calibrate, fit, report};
+use twintrack::train::calibrate::{Judged, fit, report};
 use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
 use twintrack::train::dataset::{Crop, Dataset, TrainError};
@@ -24,7 +24,9 @@ use twintrack::train::export::{About, export};
 use twintrack::train::kernels::backend::Kernels;
 use twintrack::train::learner::{self, Material, labels, split};
 use twintrack::train::readers::DataSpec;
-use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, retrieval};
+use twintrack::train::retrieval::{distances, embeddings, retrieval};
+
+use crate::judge::open;
 
 type Cpu = Autodiff<Flex>;
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
@@ -42,7 +44,7 @@ struct Cli {
 enum Command {
     Run(RunArgs),
     Distil(distil::DistilArgs),
-    Eval(EvalArgs),
+    Eval(judge::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
     Head(HeadArgs),
@@ -108,23 +110,6 @@ enum TrainDevice {
     Cuda,
 }
 
-/// Judge an ONNX embedder: retrieval, verification, one-shot identification.
-#[derive(Debug, Args)]
-struct EvalArgs {
-    /// The ONNX file, or the name of one that `twintrack models get` has downloaded; that of --config, else siamese.onnx, when not given.
-    #[arg(long, value_name = "FILE")]
-    model: Option<PathBuf>,
-    /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Who is who, KIND:WHERE as for training.
-    #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
-    data: Vec<DataSpec>,
-    /// People to choose among in one-shot identification.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    ways: usize,
-}
-
 /// Write an exported network in float16 or int8, and tell what that costs in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
@@ -176,12 +161,27 @@ struct HeadArgs {
     output: PathBuf,
 }
 
+/// Keeps large buffers in the process: a step of training frees and asks for hundreds of maps of some ten megabytes, which the
+/// allocator of glibc would otherwise give back to the kernel and get again, zeroed, each time.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[allow(unsafe_code)]
+fn keep_memory() {
+    const MOST: libc::c_int = 1 << 30;
+    // SAFETY: mallopt only sets two numbers of the allocator, before any other thread is there.
+    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1 };
+    if !set {
+        tracing::debug!("the allocator does not keep large buffers; training is slower");
+    }
+}
+
 fn main() -> ExitCode {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    keep_memory();
     tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_target(false).init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Distil(args) => distil::distil(&args),
-        Command::Eval(args) => eval(&args),
+        Command::Eval(args) => judge::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
         Command::Head(args) => head(&args),
@@ -324,44 +324,6 @@ fn convert(args: &ConvertArgs) -> Result<String> {
         };
         let (before, after) = (map(&mut original)?, map(&mut converted)?);
         writeln!(out, "{}: mAP {before:.1} in float32, {after:.1} converted ({:+.1})", set.name, after - before)?;
-    }
-    Ok(out)
-}
-
-fn open(model: &Path) -> Result<Embedder> {
-    open_as(&EmbedderConfig { model: model.into(), ..EmbedderConfig::default() })
-}
-
-fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
-    let options = SessionOptions { device: Device::Auto, threads: std::thread::available_parallelism().map_or(1, |n| n.get()) };
-    Ok(Embedder::open(&Runtime::load()?, config, options)?)
-}
-
-fn eval(args: &EvalArgs) -> Result<String> {
-    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.embedder;
-    config.model = args.model.clone().unwrap_or(config.model);
-    let mut embedder = open_as(&config)?;
-    let mut out = String::from("data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%  one-shot\n");
-    for spec in &args.data {
-        let set = spec.read(1)?;
-        let all = embeddings(&mut embedder, &set.crops)?;
-        let (d, l) = (distances(all.view()), labels(&set.crops));
-        let r = retrieval(&d, &l, set.protocol)
-            .with_context(|| format!("{}: nobody can be found again: no identity has two pictures that may be compared", set.name))?;
-        let pairs = Pairs::of(&d, &l, set.protocol, |a, b| set.different(a, b));
-        let (eer, limit) = pairs.equal_error().with_context(|| format!("{}: there are no pairs of two people", set.name))?;
-        let shot = one_shot(&d, &l, set.protocol, args.ways, 2000, 1);
-        let percent = |v: f64| format!("{:.1}", 100.0 * v);
-        let shot = shot.map_or("too few people".into(), percent);
-        let [r1, r5, r10] = r.rank.map(percent);
-        let (one, tenth) = (percent(pairs.true_accepts_at(0.01)), percent(pairs.true_accepts_at(0.001)));
-        writeln!(out, "{:36} {:7} {:>5} {r1:>7} {r5:>6} {r10:>7} {:>6} {one:>7} {tenth:>9} {shot:>9}", set.name, r.queries, percent(r.map), percent(eer))?;
-        writeln!(
-            out,
-            "  equal errors at cosine distance {limit:.3}; fitted calibration (slope, threshold): {}; the one in use: {}",
-            calibrate(&pairs).map_or_else(|| "none".into(), |c| c.entry()),
-            embedder.calibration().map_or_else(|| "none".into(), |c| c.entry())
-        )?;
     }
     Ok(out)
 }

@@ -142,7 +142,7 @@ impl<B: Backend> GraphNetwork<B> {
                     None => x,
                     Some(bias) => {
                         let channels = x.dims()[1];
-                        B::scale(x, Tensor::ones([channels], &self.weights[*bias].val().device()), self.weight(*bias, [channels]), After::Linear)
+                        B::scale(x, Tensor::ones([channels], &self.weights[*bias].val().device()), self.weight(*bias, [channels]), step.after)
                     }
                 })
             }
@@ -153,7 +153,7 @@ impl<B: Backend> GraphNetwork<B> {
                 let [mean, variance] = [mean, variance].map(|w| self.weight(*w, channels).detach());
                 let factor = self.weight(*scale, channels) / (variance + *epsilon).sqrt();
                 let offset = self.weight(*offset, channels) - mean * factor.clone();
-                map(B::scale(x, factor, offset, After::Linear))
+                map(B::scale(x, factor, offset, step.after))
             }
             Operation::InstanceNorm { x, scale, offset, epsilon } => {
                 let Value { x, rank } = value(*x)?;
@@ -165,14 +165,22 @@ impl<B: Backend> GraphNetwork<B> {
             }
             Operation::Elementwise { x, function } => {
                 let Value { x, rank } = value(*x)?;
-                Ok(Value { x: elementwise(x, *function), rank })
+                let [_, channels, h, w] = x.dims();
+                let x = match function.rectifier().filter(|_| h * w > 1) {
+                    None => elementwise(x, *function),
+                    Some(after) => {
+                        let device = x.device();
+                        B::scale(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), after)
+                    }
+                };
+                Ok(Value { x, rank })
             }
             Operation::PRelu { x, slope } => {
                 let Value { x, rank } = value(*x)?;
                 let slope = self.broadcast(*slope, rank)?;
                 Ok(Value { x: activation::relu(x.clone()) - activation::relu(x.neg()) * slope, rank })
             }
-            Operation::Arithmetic { a, b, kind } => self.arithmetic(*a, *b, *kind, values),
+            Operation::Arithmetic { a, b, kind } => self.arithmetic(*a, *b, *kind, step.after, values),
             Operation::MaxPool { x, window: w } => map(max_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, [1, 1], false)),
             Operation::AveragePool { x, window: w } => map(avg_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, false, false)),
             Operation::PlaneMean { x } => {
@@ -241,7 +249,7 @@ impl<B: Backend> GraphNetwork<B> {
         Ok(conv2d(x, values, None, ConvOptions::new(w.stride, w.padding, [1, 1], groups)))
     }
 
-    fn arithmetic(&self, a: Operand, b: Operand, kind: Arithmetic, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
+    fn arithmetic(&self, a: Operand, b: Operand, kind: Arithmetic, after: After, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
     where
         B: Kernels,
     {
@@ -257,13 +265,18 @@ impl<B: Backend> GraphNetwork<B> {
                     let channels = [x.x.dims()[1]];
                     let (weight, device) = (self.weight(w, channels), x.x.device());
                     let scaled = match kind {
-                        Arithmetic::Add => B::scale(x.x, Tensor::ones(channels, &device), weight, After::Linear),
-                        _ => B::scale(x.x, weight, Tensor::zeros(channels, &device), After::Linear),
+                        Arithmetic::Add => B::scale(x.x, Tensor::ones(channels, &device), weight, after),
+                        _ => B::scale(x.x, weight, Tensor::zeros(channels, &device), after),
                     };
                     return Ok(Value { x: scaled, rank: 4 });
                 }
-                let weight = self.broadcast(w, x.rank)?;
-                Ok(Value { x: combined(x.x, weight, kind), rank: x.rank })
+                let sum = combined(x.x, self.broadcast(w, x.rank)?, kind);
+                let rectified = match after {
+                    After::Linear => sum,
+                    After::Relu => activation::relu(sum),
+                    After::Relu6 => sum.clamp(0.0, 6.0),
+                };
+                Ok(Value { x: rectified, rank: x.rank })
             }
             (Operand::Value(a), Operand::Weight(w)) => {
                 let x = value(a)?;
@@ -343,35 +356,14 @@ fn parameters<B: Backend>(plan: &Plan, device: &B::Device) -> Vec<Param<Tensor<B
     plan.weights.iter().map(|w| parameter(&w.values)).collect()
 }
 
-/// The values each step reads.
-fn inputs(operation: &Operation) -> Vec<usize> {
-    match operation {
-        Operation::Concat { xs } => xs.clone(),
-        Operation::Arithmetic { a, b, .. } => [a, b].into_iter().filter_map(|o| if let Operand::Value(v) = o { Some(*v) } else { None }).collect(),
-        Operation::Conv { x, .. }
-        | Operation::BatchNorm { x, .. }
-        | Operation::InstanceNorm { x, .. }
-        | Operation::Elementwise { x, .. }
-        | Operation::PRelu { x, .. }
-        | Operation::MaxPool { x, .. }
-        | Operation::AveragePool { x, .. }
-        | Operation::PlaneMean { x }
-        | Operation::Reshape { x, .. }
-        | Operation::Flatten { x }
-        | Operation::Channels { x, .. }
-        | Operation::Linear { x, .. }
-        | Operation::UnitRows { x } => vec![*x],
-    }
-}
-
 fn first_input(operation: &Operation) -> Option<usize> {
-    inputs(operation).first().copied()
+    operation.inputs().first().copied()
 }
 
 /// For each step, the values that no later step reads.
 fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
     let mut seen = std::collections::BTreeSet::from([plan.output]);
-    let mut uses: Vec<Vec<usize>> = plan.steps.iter().rev().map(|s| inputs(&s.operation).into_iter().filter(|v| seen.insert(*v)).collect()).collect();
+    let mut uses: Vec<Vec<usize>> = plan.steps.iter().rev().map(|s| s.operation.inputs().into_iter().filter(|v| seen.insert(*v)).collect()).collect();
     uses.reverse();
     uses
 }
@@ -380,7 +372,7 @@ fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
 fn keep_fine(plan: &mut Plan, most: usize) {
     let mut divided = vec![1; plan.values];
     for step in &mut plan.steps {
-        let before = inputs(&step.operation).iter().map(|v| divided[*v]).max().unwrap_or(1);
+        let before = step.operation.inputs().iter().map(|v| divided[*v]).max().unwrap_or(1);
         divided[step.output] = match &mut step.operation {
             Operation::Conv { window, .. } => {
                 if before * window.stride[0] > most {

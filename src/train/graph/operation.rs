@@ -2,6 +2,7 @@
 
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::train::graph::plan::{Known, Planner};
+use crate::train::kernels::normalisation::After;
 
 /// What stands on a side of an arithmetic operation.
 #[derive(Debug, Clone, Copy)]
@@ -87,6 +88,53 @@ pub enum Operation {
     Linear { x: usize, weight: usize, bias: Option<usize>, transposed: bool },
     /// Rows of unit length.
     UnitRows { x: usize },
+}
+
+impl Elementwise {
+    /// The rectifier that the kernels know, if it is one.
+    pub fn rectifier(self) -> Option<After> {
+        match self {
+            Elementwise::Relu => Some(After::Relu),
+            Elementwise::Clip(0.0, 6.0) => Some(After::Relu6),
+            _ => None,
+        }
+    }
+}
+
+impl Operation {
+    /// Whether it ends in a factor or an offset for each channel.
+    pub fn is_affine(&self) -> bool {
+        match self {
+            Operation::Conv { bias, .. } => bias.is_some(),
+            Operation::BatchNorm { .. } => true,
+            Operation::Arithmetic { a, b, kind } => {
+                matches!(kind, Arithmetic::Add | Arithmetic::Mul)
+                    && matches!((a, b), (Operand::Value(_), Operand::Weight(_)) | (Operand::Weight(_), Operand::Value(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// The values it reads.
+    pub fn inputs(&self) -> Vec<usize> {
+        match self {
+            Operation::Concat { xs } => xs.clone(),
+            Operation::Arithmetic { a, b, .. } => [a, b].into_iter().filter_map(|o| if let Operand::Value(v) = o { Some(*v) } else { None }).collect(),
+            Operation::Conv { x, .. }
+            | Operation::BatchNorm { x, .. }
+            | Operation::InstanceNorm { x, .. }
+            | Operation::Elementwise { x, .. }
+            | Operation::PRelu { x, .. }
+            | Operation::MaxPool { x, .. }
+            | Operation::AveragePool { x, .. }
+            | Operation::PlaneMean { x }
+            | Operation::Reshape { x, .. }
+            | Operation::Flatten { x }
+            | Operation::Channels { x, .. }
+            | Operation::Linear { x, .. }
+            | Operation::UnitRows { x } => vec![*x],
+        }
+    }
 }
 
 /// What a node turns out to be.

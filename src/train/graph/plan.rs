@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::onnx::proto::{FLOAT, GraphProto, INT32, INT64, ModelProto, NodeProto, TensorProto};
 use crate::train::dataset::TrainError;
 use crate::train::graph::operation::{self, Operation};
+use crate::train::kernels::normalisation::After;
 use crate::train::onnx;
 
 /// A learnt constant of the file.
@@ -28,6 +29,8 @@ pub struct Step {
     pub name: String,
     /// The value it makes.
     pub output: usize,
+    /// A rectifier that follows and is done in the same pass over the maps.
+    pub after: After,
 }
 
 /// The steps of a graph, in order. Values are numbered; value 0 is the picture.
@@ -106,7 +109,7 @@ impl Plan {
                     let output = planner.values;
                     planner.values += 1;
                     planner.known.insert(out, Known::Value(output));
-                    steps.push(Step { operation, name: label, output });
+                    steps.push(Step { operation, name: label, output, after: After::Linear });
                 }
             }
         }
@@ -114,6 +117,7 @@ impl Plan {
             return Err(misfit(format!("no value of its graph that depends on the picture is called '{end}'")));
         };
         let output = *output;
+        let steps = rectified(steps);
         Ok(Plan { graph, opset, steps, weights: planner.weights, values: planner.values, output, end })
     }
 }
@@ -185,6 +189,28 @@ impl Planner {
             _ => Ok(Known::Nothing),
         }
     }
+}
+
+/// Joins rectifiers with the steps before them: where a step that ends in a factor or offset for each channel is read by a
+/// rectifier alone, it makes the rectifier's value itself.
+fn rectified(steps: Vec<Step>) -> Vec<Step> {
+    let readers = |value: usize| steps.iter().filter(|s| s.operation.inputs().contains(&value)).count();
+    let joins: BTreeMap<usize, (usize, After)> = steps
+        .iter()
+        .filter_map(|s| match s.operation {
+            Operation::Elementwise { x, function } => Some((x, (s.output, function.rectifier()?))),
+            _ => None,
+        })
+        .filter(|(x, _)| readers(*x) == 1 && steps.iter().any(|s| s.output == *x && s.operation.is_affine()))
+        .collect();
+    let joined: Vec<usize> = joins.values().map(|(output, _)| *output).collect();
+    let join = |mut step: Step| {
+        if let Some((output, after)) = joins.get(&step.output) {
+            (step.output, step.after) = (*output, *after);
+        }
+        step
+    };
+    steps.iter().filter(|s| !joined.contains(&s.output)).cloned().map(join).collect()
 }
 
 fn constants_to_initializers(graph: &mut GraphProto) {

@@ -232,6 +232,7 @@ mod tests {
     use burn::tensor::TensorData;
 
     type B = Autodiff<Flex>;
+    type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>;
     type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, After) -> Normalised<B>;
 
     /// Not burn's own random numbers: their one sequence belongs to the tests that train.
@@ -335,7 +336,7 @@ mod tests {
             let ours = Flex::scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
             let plain = backend::composed_scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
             assert!(apart(ours, plain) < 1e-6);
-            let run = |f: fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>| {
+            let run = |f: Affine| {
                 let grads = weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
                 let by = [factor.grad(&grads), offset.grad(&grads)].map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
                 [x.grad(&grads).expect("on the tape")].into_iter().chain(by)

@@ -6,6 +6,7 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
+use crate::train::kernels::made::made_with;
 use crate::train::kernels::product::multiply;
 use crate::train::kernels::shape::{Geometry, Run};
 
@@ -125,9 +126,9 @@ impl Scratch {
 pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
-    let mut out = vec![0.0; n * p.to * p.pixels_out];
-    let groups = out.par_chunks_mut(p.group * p.to * p.pixels_out).zip(x.par_chunks(p.group * p.from * p.pixels_in));
-    groups.for_each_init(Scratch::default, |scratch, (out, x)| {
+    let (chunk_in, chunk_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
+    let fill = |scratch: &mut Scratch, number: usize, out: &mut [f32]| {
+        let x = &x[number * chunk_in..x.len().min((number + 1) * chunk_in)];
         let pictures = out.len() / (p.to * p.pixels_out);
         let width = pictures * p.pixels_out;
         scratch.fit(&p, width);
@@ -141,50 +142,53 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
         }
-    });
-    out
+    };
+    made_with(n * p.to * p.pixels_out, chunk_out.max(1), Scratch::default, fill).0
 }
 
 /// The derivatives by the input (if wanted) and by the weights, from the one by the output.
 pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
-    let mut by_x = vec![0.0; if wants_x { x.len() } else { 0 }];
     let (per_in, per_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
-    // Without a derivative by x there is nothing to cut: an empty slice for each group.
-    let targets: Vec<&mut [f32]> = if wants_x { by_x.chunks_mut(per_in).collect() } else { (0..n.div_ceil(p.group)).map(|_| Default::default()).collect() };
-    let groups = targets.into_par_iter().zip(x.par_chunks(per_in)).zip(grad.par_chunks(per_out));
-    let parts: Vec<Vec<f32>> = groups
-        .map_init(Scratch::default, |scratch, ((by_x, x), grad)| {
-            let pictures = grad.len() / (p.to * p.pixels_out);
-            let width = pictures * p.pixels_out;
-            scratch.fit(&p, width);
-            let Scratch { columns, maps, by_columns, .. } = scratch;
-            if p.group > 1 {
-                p.swap(pictures, p.to, grad, maps);
+    // Of one group: writes its derivatives by the input where they are wanted, returns those by the weights.
+    let group = |scratch: &mut Scratch, number: usize, by_x: Option<&mut [f32]>| {
+        let x = &x[number * per_in..x.len().min((number + 1) * per_in)];
+        let grad = &grad[number * per_out..grad.len().min((number + 1) * per_out)];
+        let pictures = grad.len() / (p.to * p.pixels_out);
+        let width = pictures * p.pixels_out;
+        scratch.fit(&p, width);
+        let Scratch { columns, maps, by_columns, .. } = scratch;
+        if p.group > 1 {
+            p.swap(pictures, p.to, grad, maps);
+        }
+        let grad = matrix(if p.group == 1 { grad } else { maps }, p.to, width);
+        if !p.direct {
+            p.columns(x, columns);
+        }
+        let mut by_weight = vec![0.0; p.to * p.taps];
+        multiply(&grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), &mut matrix_mut(&mut by_weight, p.to, p.taps));
+        if let Some(by_x) = by_x {
+            let weight = matrix(weight, p.to, p.taps);
+            if p.direct {
+                multiply(&weight.t(), &grad, &mut matrix_mut(by_x, p.taps, width));
+            } else {
+                by_columns.resize(p.taps * width, 0.0);
+                multiply(&weight.t(), &grad, &mut matrix_mut(by_columns, p.taps, width));
+                p.gather(by_columns, by_x);
             }
-            let grad = matrix(if p.group == 1 { grad } else { maps }, p.to, width);
-            if !p.direct {
-                p.columns(x, columns);
-            }
-            let mut by_weight = vec![0.0; p.to * p.taps];
-            multiply(&grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), &mut matrix_mut(&mut by_weight, p.to, p.taps));
-            if wants_x {
-                let weight = matrix(weight, p.to, p.taps);
-                if p.direct {
-                    multiply(&weight.t(), &grad, &mut matrix_mut(by_x, p.taps, width));
-                } else {
-                    by_columns.resize(p.taps * width, 0.0);
-                    multiply(&weight.t(), &grad, &mut matrix_mut(by_columns, p.taps, width));
-                    p.gather(by_columns, by_x);
-                }
-            }
-            by_weight
-        })
-        .collect();
+        }
+        by_weight
+    };
+    let (by_x, parts) = if wants_x {
+        let (by_x, parts) = made_with(x.len(), per_in.max(1), Scratch::default, |scratch, number, by_x| group(scratch, number, Some(by_x)));
+        (Some(by_x), parts)
+    } else {
+        (None, (0..n.div_ceil(p.group)).into_par_iter().map_init(Scratch::default, |scratch, number| group(scratch, number, None)).collect())
+    };
     let by_weight = parts.into_iter().reduce(|mut a, b| {
         a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
         a
     });
-    (wants_x.then_some(by_x), by_weight.unwrap_or_else(|| vec![0.0; weight.len()]))
+    (by_x, by_weight.unwrap_or_else(|| vec![0.0; weight.len()]))
 }

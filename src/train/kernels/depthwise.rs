@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use crate::train::kernels::made::made;
 use crate::train::kernels::normalisation::lanes;
 use crate::train::kernels::shape::{Geometry, Run};
 
@@ -13,8 +14,8 @@ fn seen<'a>(plane: &'a [f32], r: &Run, stride: usize) -> impl Iterator<Item = &'
 /// The maps that `weight` makes of `x`.
 pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
     let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
-    let mut out = vec![0.0; x.len() / s.pixels_in() * s.pixels_out()];
-    out.par_chunks_mut(s.pixels_out()).zip(x.par_chunks(s.pixels_in())).enumerate().for_each(|(plane, (out, x))| {
+    made(x.len() / s.pixels_in() * s.pixels_out(), s.pixels_out(), |plane, out| {
+        let x = &x[plane * s.pixels_in()..][..s.pixels_in()];
         let weight = &weight[plane % channels * taps..][..taps];
         for r in &runs {
             let (w, out) = (weight[r.tap], &mut out[r.to..r.to + r.count]);
@@ -24,16 +25,15 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
                 out.iter_mut().zip(seen(x, r, stride)).for_each(|(o, x)| *o += w * x);
             }
         }
-    });
-    out
+    })
 }
 
 /// The derivatives by the input (if wanted) and by the weights, from the one by the output.
 pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
     let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
     let by_x = wants_x.then(|| {
-        let mut by_x = vec![0.0; x.len()];
-        by_x.par_chunks_mut(s.pixels_in()).zip(grad.par_chunks(s.pixels_out())).enumerate().for_each(|(plane, (by_x, grad))| {
+        made(x.len(), s.pixels_in(), |plane, by_x| {
+            let grad = &grad[plane * s.pixels_out()..][..s.pixels_out()];
             let weight = &weight[plane % channels * taps..][..taps];
             for r in &runs {
                 let (w, grad) = (weight[r.tap], &grad[r.to..r.to + r.count]);
@@ -43,8 +43,7 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
                     by_x[r.from..].iter_mut().step_by(stride).zip(grad).for_each(|(x, g)| *x += w * g);
                 }
             }
-        });
-        by_x
+        })
     });
     let mut by_weight = vec![0.0; channels * taps];
     by_weight.par_chunks_mut(taps).enumerate().for_each(|(channel, by_weight)| {

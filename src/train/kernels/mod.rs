@@ -8,6 +8,7 @@ pub mod autodiff;
 pub mod backend;
 pub mod convolution;
 pub mod depthwise;
+pub mod made;
 pub mod normalisation;
 pub mod product;
 pub mod shape;

@@ -2,6 +2,8 @@
 
 use rayon::prelude::*;
 
+use crate::train::kernels::made::made;
+
 /// What follows the normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
@@ -83,23 +85,20 @@ impl Moments {
 
 /// `after(x * factor + offset)`, each of a channel.
 pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(pixels).zip(x.par_chunks(pixels)).enumerate().for_each(|(plane, (out, x))| {
+    made(x.len(), pixels, |plane, out| {
         let (factor, offset) = (factor[plane % factor.len()], offset[plane % factor.len()]);
-        out.iter_mut().zip(x).for_each(|(o, x)| *o = after.of(x * factor + offset));
-    });
-    out
+        out.iter_mut().zip(&x[plane * pixels..]).for_each(|(o, x)| *o = after.of(x * factor + offset));
+    })
 }
 
 /// The derivatives of [`scale`] by the input, the factors and the offsets, from the one by the output.
 pub fn scale_backward(x: &[f32], grad: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> [Vec<f32>; 3] {
     let channels = factor.len();
     let passed = |c: usize| move |x: f32, g: f32| g * after.slope(x * factor[c] + offset[c]);
-    let mut by_x = vec![0.0; x.len()];
-    by_x.par_chunks_mut(pixels).zip(x.par_chunks(pixels).zip(grad.par_chunks(pixels))).enumerate().for_each(|(plane, (out, (x, grad)))| {
+    let by_x = made(x.len(), pixels, |plane, out| {
         let c = plane % channels;
-        let passed = passed(c);
-        out.iter_mut().zip(x).zip(grad).for_each(|((o, x), g)| *o = factor[c] * passed(*x, *g));
+        let (passed, at) = (passed(c), plane * pixels);
+        out.iter_mut().zip(&x[at..]).zip(&grad[at..]).for_each(|((o, x), g)| *o = factor[c] * passed(*x, *g));
     });
     let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
         let passed = passed(c);
@@ -158,13 +157,12 @@ impl Norm {
             });
             (plain as f32, weighed as f32)
         });
-        let mut by_x = vec![0.0; x.len()];
-        by_x.par_chunks_mut(pixels).zip(x.par_chunks(pixels).zip(grad.par_chunks(pixels))).enumerate().for_each(|(plane, (out, (x, grad)))| {
-            let c = plane % channels;
+        let by_x = made(x.len(), pixels, |plane, out| {
+            let (c, at) = (plane % channels, plane * pixels);
             let (factor, offset) = self.line(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
             let (plain, weighed) = ((f64::from(sums[c].0) / count) as f32, (f64::from(sums[c].1) / count) as f32);
-            for ((o, x), g) in out.iter_mut().zip(x).zip(grad) {
+            for ((o, x), g) in out.iter_mut().zip(&x[at..]).zip(&grad[at..]) {
                 let g = g * self.after.slope(x * factor + offset);
                 *o = factor * (g - plain - (x - mean) * inverse * weighed);
             }

@@ -3,15 +3,14 @@
 
 use rayon::prelude::*;
 
+use crate::train::kernels::made::made;
 use crate::train::kernels::normalisation::lanes;
 
 /// `x` times `gates` [n, channels], a number for each plane.
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
-    let mut out = vec![0.0; x.len()];
-    out.par_chunks_mut(pixels).zip(x.par_chunks(pixels)).zip(gates.par_iter()).for_each(|((out, x), g)| {
-        out.iter_mut().zip(x).for_each(|(o, x)| *o = x * g);
-    });
-    out
+    made(x.len(), pixels, |plane, out| {
+        out.iter_mut().zip(&x[plane * pixels..]).for_each(|(o, x)| *o = x * gates[plane]);
+    })
 }
 
 /// The derivatives of [`gate`] by `x` and by the gates.
@@ -27,9 +26,7 @@ pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
 
 /// The derivative of [`mean`] by `x`.
 pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
-    let mut out = vec![0.0; grad.len() * pixels];
-    out.par_chunks_mut(pixels).zip(grad.par_iter()).for_each(|(out, g)| out.fill(g / pixels as f32));
-    out
+    made(grad.len() * pixels, pixels, |plane, out| out.fill(grad[plane] / pixels as f32))
 }
 
 /// The sum of each plane weighed by `weights` [channels, pixels]: [n, channels].
@@ -41,12 +38,10 @@ pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
 /// The derivatives of [`read_out`] by `x` and by the weights.
 pub fn read_out_backward(x: &[f32], weights: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
     let channels = weights.len() / pixels;
-    let mut by_x = vec![0.0; x.len()];
-    by_x.par_chunks_mut(pixels).zip(grad.par_iter()).enumerate().for_each(|(plane, (out, g))| {
-        out.iter_mut().zip(&weights[plane % channels * pixels..][..pixels]).for_each(|(o, w)| *o = g * w);
+    let by_x = made(x.len(), pixels, |plane, out| {
+        out.iter_mut().zip(&weights[plane % channels * pixels..]).for_each(|(o, w)| *o = grad[plane] * w);
     });
-    let mut by_weights = vec![0.0; weights.len()];
-    by_weights.par_chunks_mut(pixels).enumerate().for_each(|(channel, out)| {
+    let by_weights = made(weights.len(), pixels, |channel, out| {
         for plane in (channel..grad.len()).step_by(channels) {
             out.iter_mut().zip(&x[plane * pixels..][..pixels]).for_each(|(o, x)| *o += grad[plane] * x);
         }

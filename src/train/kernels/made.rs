@@ -1,0 +1,62 @@
+//! Vectors made in parallel. Each chunk is zeroed by the thread that fills it, just before: zeroing a whole map first is a pass
+//! over memory by one thread, which took longer than the arithmetic.
+
+use std::mem::MaybeUninit;
+
+use rayon::prelude::*;
+
+/// A vector of `total` numbers, filled `chunk` numbers at a time: `fill` is given what `init` made for its thread, the number of
+/// the chunk, and the chunk, all zeros. Returns the vector, and what `fill` returned for each chunk.
+///
+/// # Panics
+/// When `chunk` is 0.
+#[allow(unsafe_code)]
+pub fn made_with<S, T: Send>(
+    total: usize,
+    chunk: usize,
+    init: impl Fn() -> S + Sync + Send,
+    fill: impl Fn(&mut S, usize, &mut [f32]) -> T + Sync + Send,
+) -> (Vec<f32>, Vec<T>) {
+    let mut values: Vec<f32> = Vec::with_capacity(total);
+    let spare = &mut values.spare_capacity_mut()[..total];
+    let results = spare
+        .par_chunks_mut(chunk)
+        .enumerate()
+        .map_init(init, |state, (number, part): (usize, &mut [MaybeUninit<f32>])| {
+            part.fill(MaybeUninit::new(0.0));
+            // SAFETY: every element of the part has just been written, and MaybeUninit<f32> has the layout of f32.
+            let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len()) };
+            fill(state, number, part)
+        })
+        .collect();
+    // SAFETY: the chunks cover all of the first `total` elements, and each has been written; the capacity is at least that.
+    unsafe { values.set_len(total) };
+    (values, results)
+}
+
+/// The same where threads keep nothing and chunks return nothing.
+pub fn made(total: usize, chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
+    made_with(total, chunk, || (), |(), number, part| fill(number, part)).0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_number_is_filled_or_zero() {
+        let (values, sums) = made_with(
+            10,
+            4,
+            || 1.0,
+            |one, number, part| {
+                assert!(part.iter().all(|v| *v == 0.0));
+                part[0] = number as f32 + *one;
+                part.len()
+            },
+        );
+        assert_eq!(values, [1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0, 0.0]);
+        assert_eq!(sums, [4, 4, 2]);
+        assert_eq!(made(0, 3, |_, _| ()), Vec::<f32>::new());
+    }
+}
