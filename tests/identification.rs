@@ -52,7 +52,7 @@ fn similarity(a: &Path, b: &Path) -> f64 {
 #[test]
 fn one_person_is_more_alike_than_two() {
     let dir = tempfile::tempdir().unwrap();
-    let (early, late) = (portrait(dir.path(), "early", 1, 10), portrait(dir.path(), "late", 1, 120));
+    let (early, late) = (portrait(dir.path(), "early", 1, 10), portrait(dir.path(), "late", 1, 170));
     let other = portrait(dir.path(), "other", 3, 10);
     let (same, two, itself) = (similarity(&early, &late), similarity(&early, &other), similarity(&early, &early));
     assert!(same > 0.7 && two < 0.5 && itself > 0.95, "same {same}, two {two}, itself {itself}");

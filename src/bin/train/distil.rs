@@ -16,7 +16,7 @@ use twintrack::train::probe::generator::{Generator, VERSION};
 use twintrack::train::probe::recombine::Stock;
 use twintrack::train::readers::DataSpec;
 
-use crate::{Training, train};
+use super::{Training, train};
 
 /// Learn from another embedder, the teacher (any ONNX file), on pictures of people nobody has labelled (Hinton et al. 2015).
 #[derive(Debug, Args)]

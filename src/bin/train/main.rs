@@ -26,7 +26,7 @@ use twintrack::train::learner::{self, Material, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{distances, embeddings, retrieval};
 
-use crate::judge::open;
+use judge::open;
 
 type Cpu = Autodiff<Flex>;
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
