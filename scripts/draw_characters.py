@@ -142,7 +142,7 @@ def moved(rng, points):
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     p = p @ (turn @ np.array([[stretch, slant], [0, 1 / stretch]])).T
     x, y = np.clip(np.rint(p + WORK / 2), 0, WORK - 1).astype(int).T
-    for knots, most in ((4, 0.075), (7, 0.03)):
+    for knots, most in ((4, 0.06), (7, 0.022)):
         amount = rng.uniform(0.2, 1) * most * WORK
         p = p + amount * np.stack([field(rng, knots)[y, x], field(rng, knots)[y, x]], 1)
     # As a scanner cuts a character: it fills the height or the width, often both somewhat.
@@ -160,7 +160,7 @@ def inked(rng, points, traced, complexity):
     away = np.ones((WORK, WORK), bool)
     away[ys, xs] = False
     # Radius of the pen: the more lines there are, the thinner, or they would run together.
-    widest = np.clip(0.25 / complexity, 0.033, 0.068)
+    widest = np.clip(0.22 / complexity, 0.032, 0.062)
     pen = WORK * (rng.uniform(0.022, widest) * (1 + rng.uniform(0, 0.3) * field(rng, 5)) if traced else rng.uniform(0.01, 0.02))
     if rng.random() < 0.2:
         # A gap in a stroke.
@@ -177,9 +177,9 @@ def picture(rng, ink, bones, size):
     complexity = len(bones) / max(ink.shape)
     canvas = inked(rng, points, traced, complexity)
     image = Image.fromarray((255 * canvas).astype(np.uint8))
-    if rng.random() < 0.5:
+    if rng.random() < 0.35:
         # A scanner of low resolution, as low as the lines of the character can bear.
-        small = int(rng.integers(np.clip(2.7 * complexity, 8, 16), 18))
+        small = int(rng.integers(np.clip(3 * complexity, 8, 16), 18))
         image = image.resize((small, small), Image.Resampling.BOX)
         image = image.resize((size, size), Image.Resampling.BICUBIC)
     else:
