@@ -394,9 +394,7 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Held by who draws from burn's random numbers, of which there is one sequence for all tests.
-    static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    use crate::train::drawing::ALONE;
 
     #[test]
     fn a_loss_that_is_no_number_names_the_checkpoint_and_the_likely_cause() {

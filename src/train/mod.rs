@@ -16,6 +16,8 @@ pub mod convert;
 pub mod curves;
 pub mod dataset;
 pub mod distil;
+#[cfg(test)]
+mod drawing;
 pub mod export;
 pub mod from_video;
 pub mod graph;

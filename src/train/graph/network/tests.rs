@@ -9,6 +9,7 @@ use super::*;
 use crate::infer::{Device, Model, Runtime, SessionOptions};
 use crate::track::appearance;
 use crate::train::body::{Body, Network};
+use crate::train::drawing::ALONE;
 use crate::train::network::{Design, HeadKind, Tower};
 
 /// The greatest difference between the graph on the back end and in ONNX Runtime, on unit vectors.
@@ -53,6 +54,7 @@ fn foreign_networks_compute_what_onnx_runtime_does() {
 #[test]
 fn our_own_networks_come_back_as_graphs_that_learn() {
     type B = Autodiff<Flex>;
+    let _alone = ALONE.lock().expect("no test failed while it drew");
     let device = Default::default();
     let file = std::env::temp_dir().join(format!("twintrack-graph-{}.onnx", std::process::id()));
     for (network, head, normalise) in
