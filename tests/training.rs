@@ -181,10 +181,12 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
     let run = |more: &[&str]| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
         c.args(["distil", "--probes", "synthetic:6", "--teacher"]).arg(&teacher).arg("--config").arg(at("distil.toml"));
-        c.arg("--work").arg(at("work")).arg("--output").arg(at("student.onnx")).args(more).output().expect("it starts")
+        c.args(more).output().expect("it starts")
     };
+    let (work, student) = (at("work"), at("student.onnx"));
+    let places = ["--work", work.to_str().expect("UTF-8"), "--output", student.to_str().expect("UTF-8")];
     config(4);
-    let done = run(&[]);
+    let done = run(&places);
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success() && said.contains("cosine to the teacher"), "{said}");
     let curve = std::fs::read_to_string(at("work/curve.csv")).expect("a table");
@@ -195,10 +197,16 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
     let judged = || std::fs::metadata(store.join("pictures.u8")).expect("written").len() / (3 * 64 * 128);
     let before = judged();
     config(6);
-    let on = run(&["--resume"]);
+    let on = run(&[&places[..], &["--resume"]].concat());
     assert!(on.status.success(), "{}", String::from_utf8_lossy(&on.stderr));
     assert!(judged() >= before && judged() <= 512 + 80, "{before}, then {}", judged());
     assert!(std::fs::read_to_string(at("work/curve.csv")).expect("a table").lines().last().is_some_and(|l| l.starts_with("6,")));
+
+    // Square crops: probes have the shape that the student reads.
+    let text = std::fs::read_to_string(at("distil.toml")).expect("written").replace("[distil]", "height = 64\nwidth = 64\n[distil]");
+    std::fs::write(at("distil.toml"), text).expect("written");
+    let square = run(&["--work", at("square").to_str().expect("UTF-8"), "--output", at("square.onnx").to_str().expect("UTF-8")]);
+    assert!(square.status.success(), "{}", String::from_utf8_lossy(&square.stderr));
 
     let options = SessionOptions { device: Device::Cpu, threads: 1 };
     let of_tracker = EmbedderConfig { model: at("student.onnx"), ..EmbedderConfig::default() };

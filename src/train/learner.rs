@@ -50,6 +50,21 @@ pub struct Lesson {
     judged: Option<Judged>,
 }
 
+impl<B: Kernels> Learner<B> {
+    /// What the tower makes of prepared crops.
+    fn embed(&self, inputs: Inputs, config: &TrainConfig, device: &B::Device) -> Seen<B> {
+        self.tower.forward(cast(tensor(inputs.crops, device), config.precision.into()), inputs.colours.map(|c| matrix(c, device)))
+    }
+
+    /// The student's embeddings in the teacher's space, unit rows.
+    fn projected(&self, student: Tensor<B, 2>) -> Tensor<B, 2> {
+        match &self.projection {
+            None => student,
+            Some(linear) => normalise(linear.forward(student)),
+        }
+    }
+}
+
 impl<B: AutodiffBackend + Kernels> Learner<B> {
     fn new(
         config: &TrainConfig,
@@ -84,11 +99,6 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
             (None, Some(judged)) => (judged, None),
             (None, None) => (Tensor::zeros([1], device), None),
         }
-    }
-
-    /// What the tower makes of prepared crops.
-    fn embed(&self, inputs: Inputs, config: &TrainConfig, device: &B::Device) -> Seen<B> {
-        self.tower.forward(cast(tensor(inputs.crops, device), config.precision.into()), inputs.colours.map(|c| matrix(c, device)))
     }
 
     fn labelled_loss(&self, batch: Batch, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
@@ -133,17 +143,11 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
                     B::convolve(maps, weight.val(), Shape::point(from, to))
                 }
             };
-            sum = sum + distil::loss::maps(maps, tensor(target, device)) * weights.map;
+            if let Some(value) = distil::loss::maps(maps, tensor(target, device)) {
+                sum = sum + value * weights.map;
+            }
         }
         sum
-    }
-
-    /// The student's embeddings in the teacher's space, unit rows.
-    fn projected(&self, student: Tensor<B, 2>) -> Tensor<B, 2> {
-        match &self.projection {
-            None => student,
-            Some(linear) => normalise(linear.forward(student)),
-        }
     }
 
     /// Mean cosine to the teacher over pictures held out.
@@ -151,12 +155,10 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
     where
         B::InnerBackend: Kernels,
     {
-        let (tower, projection) = (self.tower.valid(), self.projection.as_ref().map(|p| p.valid()));
+        let learner = self.valid();
         let (mut sum, mut count) = (0.0, 0);
         for batch in held {
-            let crops = cast(tensor(batch.inputs.crops.clone(), device), config.precision.into());
-            let student = tower.forward(crops, batch.inputs.colours.clone().map(|c| matrix(c, device))).embeddings;
-            let student = projection.as_ref().map_or_else(|| student.clone(), |p| normalise(p.forward(student.clone())));
+            let student = learner.projected(learner.embed(batch.inputs.clone(), config, device).embeddings);
             let product = (student * matrix::<B::InnerBackend>(batch.embeddings.clone(), device)).sum();
             sum += f64::from(product.into_data().convert::<f32>().to_vec::<f32>().map_or(f32::NAN, |v| v[0]));
             count += batch.embeddings.nrows();
@@ -319,6 +321,10 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     };
     let classes = sampler.as_ref().map_or(0, Sampler::classes);
     let mut learner = Learner::<B>::new(config, &start, classes, lessons.as_ref().map(Lessons::teacher), device)?;
+    let sizes = lessons.as_ref().and_then(|l| l.teacher().1).map(|of_teacher| (learner.tower.map_size(), of_teacher));
+    if let Some(([_, h, w], [_, th, tw])) = sizes.filter(|([_, h, w], [_, th, tw])| distil::loss::common_size((*h, *w), (*th, *tw)).is_none()) {
+        tell(format!("maps of {w}x{h} pixels cannot be compared with the teacher's of {tw}x{th}: neither size divides the other; distil.map counts nothing"));
+    }
     let clipping = (config.clip > 0.0).then_some(GradientClippingConfig::Norm(config.clip));
     let mut optimizer = AdamWConfig::new().with_weight_decay(config.weight_decay).with_grad_clipping(clipping).init::<B, Learner<B>>();
     let mut state = State { config: config.clone(), step: 0, best: 0.0, stale: 0, points: Vec::new() };

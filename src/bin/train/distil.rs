@@ -55,7 +55,8 @@ pub fn distil(args: &DistilArgs) -> Result<String> {
 
 /// Opens the teacher and the store of its judgements, and begins to fill it.
 fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
-    let size = (config.height / 2, config.height);
+    let (height, width) = config.size();
+    let size = (width, height);
     let mut stock = Stock { figures: Vec::new(), scenes: Vec::new(), size };
     for spec in &args.probes {
         let footage = spec.footage(size, config.seed)?;

@@ -19,14 +19,14 @@ pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Te
     (products(student) - products(teacher)).powi_scalar(2).mean() * RELATION_SCALE
 }
 
-/// Mean squared difference of two maps [n, c, h, w], over the teacher's mean square. The larger is averaged down to the smaller
-/// (see [`common_size`]).
-pub fn maps<B: Backend>(student: Tensor<B, 4>, teacher: Tensor<B, 4>) -> Tensor<B, 1> {
+/// Mean squared difference of two maps [n, c, h, w], over the teacher's mean square. The larger is averaged down to the smaller;
+/// `None` where their sizes do not allow that (see [`common_size`]).
+pub fn maps<B: Backend>(student: Tensor<B, 4>, teacher: Tensor<B, 4>) -> Option<Tensor<B, 1>> {
     let ([_, _, sh, sw], [_, _, th, tw]) = (student.dims(), teacher.dims());
-    let (h, w) = (sh.min(th), sw.min(tw));
-    let (student, teacher) = (shrunk(student, (h, w)), shrunk(teacher, (h, w)));
+    let size = common_size((sh, sw), (th, tw))?;
+    let (student, teacher) = (shrunk(student, size), shrunk(teacher, size));
     let scale = teacher.clone().powi_scalar(2).mean() + 1e-12;
-    (student - teacher).powi_scalar(2).mean() / scale
+    Some((student - teacher).powi_scalar(2).mean() / scale)
 }
 
 fn shrunk<B: Backend>(x: Tensor<B, 4>, (h, w): (usize, usize)) -> Tensor<B, 4> {
@@ -74,9 +74,10 @@ mod tests {
     fn maps_by_hand_also_of_two_sizes() {
         let map = |values: &[f32], dims: [usize; 4]| Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), dims), &Default::default());
         let teacher = map(&[2.0, 0.0], [1, 1, 2, 1]);
-        close(maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()), 0.5 / 2.0);
+        close(maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()).expect("one size"), 0.5 / 2.0);
         // Averaged by rows of two: 1 and 0.
-        close(maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher), 0.5 / 2.0);
+        close(maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher.clone()).expect("twice the height"), 0.5 / 2.0);
+        assert!(maps(map(&[0.0; 3], [1, 1, 3, 1]), teacher).is_none(), "three rows do not make two");
         assert_eq!(common_size((16, 8), (8, 4)), Some((8, 4)));
         assert_eq!(common_size((16, 8), (7, 4)), None);
     }

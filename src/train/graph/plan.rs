@@ -98,7 +98,7 @@ impl Plan {
         }
         let mut steps = Vec::new();
         for node in &graph.node {
-            let label = if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() };
+            let label = label(node);
             let read = operation::read(node, &mut planner, opset).map_err(|problem| misfit(format!("node '{label}' ({}): {problem}", node.op_type)))?;
             let out = node.output.first().cloned().unwrap_or_default();
             match read {
@@ -120,6 +120,11 @@ impl Plan {
         let steps = rectified(steps);
         Ok(Plan { graph, opset, steps, weights: planner.weights, values: planner.values, output, end })
     }
+}
+
+/// A node's name, or where it has none that of its output.
+pub fn label(node: &NodeProto) -> String {
+    if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
 }
 
 impl Planner {

@@ -2,9 +2,10 @@
 
 use crate::infer::PixelFormat;
 use crate::infer::tensor::ColorOrder;
-use crate::onnx::proto::{Dimension, FLOAT, GraphProto, NodeProto, TensorProto, ValueInfoProto};
+use crate::onnx::proto::{Dimension, FLOAT, GraphProto, TensorProto, ValueInfoProto};
 use crate::train::graph::network::GraphNetwork;
 use crate::train::graph::operation::Operation;
+use crate::train::graph::plan::label;
 use crate::train::kernels::backend::Kernels;
 
 /// The file's graph with the weights as they are now, its input [N, 3, height, width].
@@ -40,11 +41,6 @@ pub fn graph<B: Kernels>(network: &GraphNetwork<B>, (height, width): (usize, usi
         resize(input, [None, Some(3), Some(height), Some(width)]);
     }
     graph
-}
-
-/// A node's name, or where it has none that of its output.
-pub fn label(node: &NodeProto) -> String {
-    if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
 }
 
 /// Puts a prefix before every name inside a graph, but for its input's, which becomes `input`; returns the name that `end`

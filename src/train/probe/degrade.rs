@@ -23,7 +23,7 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
     let spoilt = chance(rng, 0.67);
     if spoilt && chance(rng, 0.4) {
         let width = rng.usize(size.0 * 28 / 100..size.0 * 88 / 100);
-        picture = picture.resized((width, 2 * width)).resized(size);
+        picture = picture.resized((width, width * size.1 / size.0)).resized(size);
     } else if spoilt && chance(rng, 0.4) {
         picture = picture.blurred((between(rng, 0.3, 1.5), between(rng, 0.3, 1.2)));
     }
