@@ -142,7 +142,8 @@ fn mqtt_3_1_1_has_every_event_under_its_topic() {
     topics_and_states("3.1.1");
 }
 
-/// The broker is away for some seconds: what happens meanwhile arrives after its return, in order.
+/// The broker is away until 40 events have happened without it, and `away` seconds at least: they arrive after its return, in
+/// order. No rate is asked for: how fast events come depends on the machine.
 fn broker_away(version: &str, before: u64, away: u64, after: u64) {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
@@ -154,27 +155,27 @@ fn broker_away(version: &str, before: u64, away: u64, after: u64) {
     std::thread::sleep(Duration::from_secs(before));
     first.signal("TERM");
     assert!(first.code(10).is_some());
-    let at = whole_lines(&dir.join("out.jsonl")).len();
+    let written = || whole_lines(&dir.join("out.jsonl")).len();
+    let at = written();
     std::thread::sleep(Duration::from_secs(away));
-    let grown = whole_lines(&dir.join("out.jsonl")).len() - at;
-    assert!(grown as u64 > 12 * away, "the cameras stood still without the broker: {grown} events");
+    assert!(until(120, || written() >= at + 40), "the cameras stand still without the broker: {} events; {}", written() - at, said(dir));
+    assert!(until(60, || said(dir).contains("the broker is not reached")), "{}", said(dir));
     let _second = broker(dir, port, "allow_anonymous true").unwrap();
     std::thread::sleep(Duration::from_secs(after));
     child.signal("TERM");
     assert_eq!(child.code(20), Some(130), "{}", said(dir));
-    until(15, || events(dir).iter().map(who).collect::<BTreeSet<_>>().len() >= whole_lines(&dir.join("out.jsonl")).len());
-    assert!(said(dir).contains("the broker is not reached"), "{}", said(dir));
+    until(60, || events(dir).iter().map(who).collect::<BTreeSet<_>>().len() >= written());
     assert_whole(dir, &events(dir));
 }
 
 #[test]
 fn a_broker_that_was_away_has_every_event_after_its_return() {
-    broker_away("5", 0, 5, 4);
+    broker_away("5", 0, 0, 4);
 }
 
 #[test]
 fn and_so_has_one_of_the_older_protocol() {
-    broker_away("3.1.1", 0, 3, 4);
+    broker_away("3.1.1", 0, 0, 4);
 }
 
 /// 60 s of a 3 minute run.

@@ -60,9 +60,9 @@ impl Running {
         run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
     }
 
-    /// Its exit code, where it ends within so many seconds.
+    /// Its exit code, where it ends within so many seconds, thirty at least: a busy machine is no fault.
     pub fn code(&mut self, seconds: u64) -> Option<i32> {
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
         while std::time::Instant::now() < deadline {
             if let Some(status) = self.0.try_wait().expect("it is ours") {
                 return status.code();
@@ -80,9 +80,9 @@ impl Drop for Running {
     }
 }
 
-/// Waits for something, at most so many seconds; tells whether it came.
+/// Waits for something, at most so many seconds, thirty at least: a busy machine is no fault. Tells whether it came.
 pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
     while std::time::Instant::now() < deadline {
         if what() {
             return true;
