@@ -137,14 +137,8 @@ impl<B: Backend> GraphNetwork<B> {
         let map = |x| Ok(Value { x, rank: 4 });
         match &step.operation {
             Operation::Conv { x, weight, bias, window, groups } => {
-                let x = self.convolve(value(*x)?.x, *weight, window, *groups)?;
-                map(match bias {
-                    None => x,
-                    Some(bias) => {
-                        let channels = x.dims()[1];
-                        B::scale(x, Tensor::ones([channels], &self.weights[*bias].val().device()), self.weight(*bias, [channels]), step.after)
-                    }
-                })
+                let bias = bias.map(|b| (b, step.after));
+                map(self.convolve(value(*x)?.x, (*weight, bias), window, *groups)?)
             }
             Operation::BatchNorm { x, scale, offset, mean, variance, epsilon } => {
                 let x = value(*x)?.x;
@@ -229,7 +223,8 @@ impl<B: Backend> GraphNetwork<B> {
         }
     }
 
-    fn convolve(&self, x: Tensor<B, 4>, weight: usize, w: &Window, groups: usize) -> Result<Tensor<B, 4>, String>
+    /// A convolution; what follows it is part of it where it has a bias.
+    fn convolve(&self, x: Tensor<B, 4>, (weight, bias): (usize, Option<(usize, After)>), w: &Window, groups: usize) -> Result<Tensor<B, 4>, String>
     where
         B: Kernels,
     {
@@ -239,14 +234,25 @@ impl<B: Backend> GraphNetwork<B> {
             return Err(format!("a kernel {kh}x{kw} over {} channels meets {from} maps of {height}x{width}", by_group * groups));
         }
         let depthwise = groups == from && to == from;
-        if depthwise && [kh, kw] == [height, width] && w.padding == [0, 0] {
-            return Ok(B::read_out(x, self.weight(weight, [to, kh * kw])).reshape([n, to, 1, 1]));
-        }
         let values = self.weight(weight, [to, by_group, kh, kw]);
-        if kh == kw && w.stride[0] == w.stride[1] && w.padding == [kh / 2; 2] && (groups == 1 || depthwise) {
-            return Ok(B::convolve(x, values, Shape { channels: (from, to), kernel: kh, stride: w.stride[0], depthwise: groups > 1 }));
+        let bias = bias.map(|(bias, after)| (self.weight(bias, [to]), after));
+        let whole = depthwise && [kh, kw] == [height, width] && w.padding == [0, 0];
+        let alike = kh == kw && w.stride[0] == w.stride[1] && w.padding == [kh / 2; 2] && (groups == 1 || depthwise && kh % 2 == 1);
+        if alike && !whole {
+            let shape = Shape { channels: (from, to), kernel: kh, stride: w.stride[0], depthwise: groups > 1 };
+            return Ok(match bias {
+                None => B::convolve(x, values, shape),
+                Some((bias, after)) => B::convolve_with_bias(x, values, bias, shape, after),
+            });
         }
-        Ok(conv2d(x, values, None, ConvOptions::new(w.stride, w.padding, [1, 1], groups)))
+        let maps = match whole {
+            true => B::read_out(x, values.reshape([to, kh * kw])).reshape([n, to, 1, 1]),
+            false => conv2d(x, values, None, ConvOptions::new(w.stride, w.padding, [1, 1], groups)),
+        };
+        Ok(match bias {
+            None => maps,
+            Some((bias, after)) => B::scale(maps, Tensor::ones_like(&bias), bias, after),
+        })
     }
 
     fn arithmetic(&self, a: Operand, b: Operand, kind: Arithmetic, after: After, values: &[Option<Value<B>>]) -> Result<Value<B>, String>

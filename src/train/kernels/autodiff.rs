@@ -10,7 +10,7 @@ use burn::tensor::{DType, Tensor, TensorMetadata};
 
 use crate::train::kernels::backend::{self, Kernels, Normalised, dense, of, primitive, tensor};
 use crate::train::kernels::normalisation::{After, Norm};
-use crate::train::kernels::shape::Shape;
+use crate::train::kernels::shape::{Derivatives, Ending, Made, Shape};
 use crate::train::kernels::{convolution, depthwise, normalisation, weighing};
 
 /// A dense tensor of the CPU.
@@ -26,12 +26,38 @@ impl Backward<Flex, 2> for Convolution {
         let ((x, weight, shape), [of_x, of_weight]) = (ops.state, ops.parents);
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let backward = if shape.depthwise { depthwise::backward } else { convolution::backward };
-        let (by_x, by_weight) = backward(x.storage(), weight.storage(), grad.storage(), &backend::sized(&x, shape), of_x.is_some());
+        let Derivatives { by_x, by_weight, .. } = backward(x.storage(), weight.storage(), grad.storage(), &backend::sized(&x, shape), of_x.is_some(), None);
         if let (Some(node), Some(values)) = (of_x, by_x) {
             grads.register::<Flex>(node.id, of(values, x.shape().dims::<4>()));
         }
         if let Some(node) = of_weight {
             grads.register::<Flex>(node.id, of(by_weight, weight.shape().dims::<4>()));
+        }
+    }
+}
+
+#[derive(Debug)]
+struct ConvolutionWithBias;
+
+impl Backward<Flex, 3> for ConvolutionWithBias {
+    /// Input, weights, maps made.
+    type State = ([Dense; 3], Shape, After);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let (([x, weight, maps], shape, after), [of_x, of_weight, of_bias]) = (ops.state, ops.parents);
+        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let backward = if shape.depthwise { depthwise::backward } else { convolution::backward };
+        let made = Some(Made { maps: maps.storage(), after });
+        let Derivatives { by_x, by_weight, by_bias } =
+            backward(x.storage(), weight.storage(), grad.storage(), &backend::sized(&x, shape), of_x.is_some(), made);
+        if let (Some(node), Some(values)) = (of_x, by_x) {
+            grads.register::<Flex>(node.id, of(values, x.shape().dims::<4>()));
+        }
+        if let Some(node) = of_weight {
+            grads.register::<Flex>(node.id, of(by_weight, weight.shape().dims::<4>()));
+        }
+        if let Some(node) = of_bias {
+            grads.register::<Flex>(node.id, of(by_bias, [shape.channels.1]));
         }
     }
 }
@@ -148,9 +174,22 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         }
         let (x, weight) = (primitive(x), primitive(weight));
         let [input, values] = [x.primitive, weight.primitive].map(dense);
-        let output = backend::convolve(&input, &values, shape);
+        let output = backend::convolve(&input, &values, shape, None);
         tensor(match Convolution.prepare::<C>([x.node, weight.node]).compute_bound().stateful() {
             OpsKind::Tracked(prepared) => prepared.finish((input, values, shape), output),
+            OpsKind::UnTracked(prepared) => prepared.finish(output),
+        })
+    }
+
+    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return backend::composed_scale(backend::composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after);
+        }
+        let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
+        let [input, values, biases] = [x.primitive, weight.primitive, bias.primitive].map(dense);
+        let output = backend::convolve(&input, &values, shape, Some(Ending { bias: biases.storage(), after }));
+        tensor(match ConvolutionWithBias.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
+            OpsKind::Tracked(prepared) => prepared.finish(([input, values, output.clone()], shape, after), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         })
     }
@@ -282,6 +321,32 @@ mod tests {
             }
             let plain = Flex::convolve(x.clone().inner(), weight.clone().inner(), shape);
             assert!(apart(plain, B::convolve(x, weight, shape).inner()) < 1e-6);
+        }
+    }
+
+    #[test]
+    fn convolutions_with_bias_and_their_derivatives_are_burns() {
+        for (shape, [n, h, w]) in
+            [(Shape::full(3, 5, 2), [7, 17, 9]), (Shape::point(5, 4), [3, 6, 6]), (Shape::point(5, 4), [2, 32, 20]), (Shape::depthwise(6, 2), [3, 9, 7])]
+        {
+            for after in [After::Linear, After::Relu, After::Relu6] {
+                let (from, to) = shape.channels;
+                let (x, weight, bias) = (random([n, from, h, w]), random([to, from / shape.groups(), shape.kernel, shape.kernel]), random([to]));
+                let run = |ours: bool| {
+                    let (x, weight, bias) = (x.clone() * 2.0, weight.clone(), bias.clone());
+                    let maps = match ours {
+                        true => B::convolve_with_bias(x, weight, bias, shape, after),
+                        false => backend::composed_scale(backend::composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after),
+                    };
+                    (maps.clone().inner(), weighed(maps).backward())
+                };
+                let ((ours, our_grads), (burns, burn_grads)) = (run(true), run(false));
+                let plain = Flex::convolve_with_bias(x.clone().inner() * 2.0, weight.clone().inner(), bias.clone().inner(), shape, after);
+                assert!(apart(ours.clone(), burns) < 1e-5 && apart(plain, ours) < 1e-6, "{shape:?} {after:?}");
+                let by = |grads: &_| (x.grad(grads).expect("on the tape"), weight.grad(grads).expect("on the tape"), bias.grad(grads).expect("on the tape"));
+                let ((x1, w1, b1), (x2, w2, b2)) = (by(&our_grads), by(&burn_grads));
+                assert!(apart(x1, x2) < 1e-4 && apart(w1, w2) < 1e-4 && apart(b1, b2) < 1e-4, "{shape:?} {after:?}");
+            }
         }
     }
 

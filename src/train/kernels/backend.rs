@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 
 use crate::train::kernels::normalisation::{self, After, Moments};
-use crate::train::kernels::shape::{Geometry, Shape};
+use crate::train::kernels::shape::{Ending, Geometry, Shape};
 use crate::train::kernels::{convolution, depthwise, weighing};
 
 /// A normalised batch, and the mean and the variance [channels] it had.
@@ -26,6 +26,12 @@ pub trait Kernels: Backend {
     /// Convolution without bias: [n, from, h, w] and weights [to, from by group, k, k].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         composed_convolve(x, weight, shape)
+    }
+
+    /// The same with `bias` [to] added to each channel, and `after`.
+    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+        let ones = Tensor::ones_like(&bias);
+        Self::scale(Self::convolve(x, weight, shape), ones, bias, after)
     }
 
     /// Normalisation by the moments of the batch, times `gamma` plus `beta` [channels], and `after`.
@@ -126,10 +132,10 @@ pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
 }
 
 /// The convolution on the CPU, of dense tensors.
-pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape) -> FloatTensor<Flex> {
+pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape, ending: Option<Ending<'_>>) -> FloatTensor<Flex> {
     let (s, n) = (sized(x, shape), x.shape().dims::<4>()[0]);
     let forward = if shape.depthwise { depthwise::forward } else { convolution::forward };
-    of(forward(x.storage(), weight.storage(), &s), [n, shape.channels.1, s.out.0, s.out.1])
+    of(forward(x.storage(), weight.storage(), &s, ending), [n, shape.channels.1, s.out.0, s.out.1])
 }
 
 /// The moments of dense maps.
@@ -151,7 +157,15 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_convolve(x, weight, shape);
         }
-        tensor(convolve(&dense(primitive(x)), &dense(primitive(weight)), shape))
+        tensor(convolve(&dense(primitive(x)), &dense(primitive(weight)), shape, None))
+    }
+
+    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+        if x.dtype() != DType::F32 {
+            return composed_scale(composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after);
+        }
+        let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
+        tensor(convolve(&x, &weight, shape, Some(Ending { bias: bias.storage(), after })))
     }
 
     fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {

@@ -8,10 +8,13 @@ use rayon::prelude::*;
 
 use crate::train::kernels::made::made_with;
 use crate::train::kernels::product::multiply;
-use crate::train::kernels::shape::{Geometry, Run};
+use crate::train::kernels::shape::{Derivatives, Ending, Geometry, Made, Run};
+use crate::train::kernels::wide;
 
 /// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
 const COLUMNS: usize = 512;
+/// The fewest columns that are multiplied where they need no copy.
+const FEWEST: usize = 100;
 
 /// The convolution of one batch.
 struct Product {
@@ -32,7 +35,9 @@ struct Product {
 impl Product {
     fn new(s: &Geometry, n: usize) -> Self {
         let (from, to) = s.shape.channels;
-        let group = (COLUMNS / s.pixels_out()).clamp(1, n.max(1));
+        let pointwise = s.shape.kernel == 1 && s.shape.stride == 1;
+        // Pixels that are columns as they are need no copy, so that few of them are enough.
+        let group = if pointwise && s.pixels_out() >= FEWEST { 1 } else { (COLUMNS / s.pixels_out()).clamp(1, n.max(1)) };
         Product {
             from,
             to,
@@ -42,7 +47,7 @@ impl Product {
             taps: from * s.shape.kernel * s.shape.kernel,
             runs: s.runs(),
             group,
-            direct: s.shape.kernel == 1 && s.shape.stride == 1 && group == 1,
+            direct: pointwise && group == 1,
         }
     }
 
@@ -110,6 +115,8 @@ struct Scratch {
     maps: Vec<f32>,
     /// Derivatives by the columns.
     by_columns: Vec<f32>,
+    /// Derivatives by the maps before their ending.
+    passed: Vec<f32>,
 }
 
 impl Scratch {
@@ -123,7 +130,7 @@ impl Scratch {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_>>) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let (chunk_in, chunk_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
@@ -139,6 +146,9 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
         let columns = matrix(if p.direct { x } else { columns }, p.taps, width);
         let target = if p.group == 1 { &mut *out } else { &mut *maps };
         multiply(&matrix(weight, p.to, p.taps), &columns, &mut matrix_mut(target, p.to, width));
+        if let Some(Ending { bias, after }) = ending {
+            target.chunks_exact_mut(width).zip(bias).for_each(|(row, bias)| wide::finish(row, *bias, after));
+        }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
         }
@@ -146,19 +156,30 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
     made_with(n * p.to * p.pixels_out, chunk_out.max(1), Scratch::default, fill).0
 }
 
-/// The derivatives by the input (if wanted) and by the weights, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
+/// The derivatives, from the one by the output.
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, made: Option<Made<'_>>) -> Derivatives {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let (per_in, per_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
-    // Of one group: writes its derivatives by the input where they are wanted, returns those by the weights.
+    // Of one group: writes its derivatives by the input where they are wanted, returns those by the weights and by the bias.
     let group = |scratch: &mut Scratch, number: usize, by_x: Option<&mut [f32]>| {
         let x = &x[number * per_in..x.len().min((number + 1) * per_in)];
-        let grad = &grad[number * per_out..grad.len().min((number + 1) * per_out)];
+        let part = number * per_out..grad.len().min((number + 1) * per_out);
+        let grad = &grad[part.clone()];
         let pictures = grad.len() / (p.to * p.pixels_out);
         let width = pictures * p.pixels_out;
         scratch.fit(&p, width);
-        let Scratch { columns, maps, by_columns, .. } = scratch;
+        let Scratch { columns, maps, by_columns, passed, .. } = scratch;
+        let mut by_bias = vec![0.0; if made.is_some() { p.to } else { 0 }];
+        let grad = match made {
+            None => grad,
+            Some(Made { maps, after }) => {
+                passed.resize(grad.len(), 0.0);
+                let planes = passed.chunks_exact_mut(p.pixels_out).zip(grad.chunks_exact(p.pixels_out)).zip(maps[part].chunks_exact(p.pixels_out));
+                planes.enumerate().for_each(|(k, ((out, grad), made))| by_bias[k % p.to] += wide::passed(grad, made, after, out));
+                passed
+            }
+        };
         if p.group > 1 {
             p.swap(pictures, p.to, grad, maps);
         }
@@ -178,7 +199,7 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
                 p.gather(by_columns, by_x);
             }
         }
-        by_weight
+        (by_weight, by_bias)
     };
     let (by_x, parts) = if wants_x {
         let (by_x, parts) = made_with(x.len(), per_in.max(1), Scratch::default, |scratch, number, by_x| group(scratch, number, Some(by_x)));
@@ -186,9 +207,12 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
     } else {
         (None, (0..n.div_ceil(p.group)).into_par_iter().map_init(Scratch::default, |scratch, number| group(scratch, number, None)).collect())
     };
-    let by_weight = parts.into_iter().reduce(|mut a, b| {
-        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-        a
+    let none = || (vec![0.0; weight.len()], vec![0.0; if made.is_some() { p.to } else { 0 }]);
+    let add = |a: &mut [f32], b: Vec<f32>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+    let (by_weight, by_bias) = parts.into_iter().fold(none(), |mut sum, (by_weight, by_bias)| {
+        add(&mut sum.0, by_weight);
+        add(&mut sum.1, by_bias);
+        sum
     });
-    (by_x, by_weight.unwrap_or_else(|| vec![0.0; weight.len()]))
+    Derivatives { by_x, by_weight, by_bias }
 }

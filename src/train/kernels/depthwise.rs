@@ -1,61 +1,127 @@
-//! Convolution of each channel by itself: [n, channels, height, width] with weights [channels, 1, kernel, kernel].
+//! Convolution of each channel by itself: [n, channels, height, width] with weights [channels, 1, kernel, kernel], odd kernels.
+//!
+//! A plane is copied into one with a border of zeros, in which each weight meets one contiguous stretch over all rows: the loops
+//! are long however narrow the maps are. A stride is a choice among the results of stride 1.
 
 use rayon::prelude::*;
 
-use crate::train::kernels::made::made;
-use crate::train::kernels::normalisation::lanes;
-use crate::train::kernels::shape::{Geometry, Run};
+use crate::train::kernels::made::made_with;
+use crate::train::kernels::shape::{Derivatives, Ending, Geometry, Made};
+use crate::train::kernels::wide::{self, BLOCK};
 
-/// The part of a plane of the input that a run sees.
-fn seen<'a>(plane: &'a [f32], r: &Run, stride: usize) -> impl Iterator<Item = &'a f32> {
-    plane[r.from..].iter().step_by(stride).take(r.count)
+/// Planes with a border of zeros.
+struct Bordered {
+    /// Width of a plane with its border.
+    width: usize,
+    border: usize,
+    /// Where each weight's stretch begins.
+    offsets: Vec<usize>,
+    /// Length of a stretch: all results in their rows, with the border's columns between them.
+    stretch: usize,
+    /// Length of a plane, with room for the last block.
+    plane: usize,
+}
+
+impl Bordered {
+    fn new(s: &Geometry) -> Self {
+        let (kernel, (h, w)) = (s.shape.kernel, s.size);
+        assert!(kernel % 2 == 1, "a kernel of {kernel} pixels has no middle");
+        let width = w + kernel - 1;
+        let stretch = (h - 1) * width + w;
+        let offsets = (0..kernel * kernel).map(|tap| tap / kernel * width + tap % kernel).collect();
+        Bordered { width, border: kernel / 2, offsets, stretch, plane: ((h + kernel - 1) * width).next_multiple_of(BLOCK) + BLOCK }
+    }
+
+    /// A plane and a stretch, zeros.
+    fn scratch(&self) -> [Vec<f32>; 2] {
+        [vec![0.0; self.plane], vec![0.0; self.stretch.next_multiple_of(BLOCK)]]
+    }
+
+    /// Writes rows of `width` values into a plane or a stretch, the first at `first`, `stride` pixels apart in both directions.
+    fn spread(&self, rows: &[f32], width: usize, first: usize, stride: usize, to: &mut [f32]) {
+        for (y, row) in rows.chunks_exact(width).enumerate() {
+            let to = &mut to[first + y * stride * self.width..];
+            if stride == 1 {
+                to[..width].copy_from_slice(row);
+            } else {
+                to.iter_mut().step_by(stride).zip(row).for_each(|(t, v)| *t = *v);
+            }
+        }
+    }
+
+    /// Reads rows of `width` values out of a stretch.
+    fn pick(&self, stretch: &[f32], width: usize, stride: usize, rows: &mut [f32]) {
+        for (y, row) in rows.chunks_exact_mut(width).enumerate() {
+            let from = &stretch[y * stride * self.width..];
+            if stride == 1 {
+                row.copy_from_slice(&from[..width]);
+            } else {
+                row.iter_mut().zip(from.iter().step_by(stride)).for_each(|(v, f)| *v = *f);
+            }
+        }
+    }
+
+    /// Where the first pixel of a plane lies.
+    fn first(&self) -> usize {
+        self.border * self.width + self.border
+    }
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry) -> Vec<f32> {
-    let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
-    made(x.len() / s.pixels_in() * s.pixels_out(), s.pixels_out(), |plane, out| {
-        let x = &x[plane * s.pixels_in()..][..s.pixels_in()];
-        let weight = &weight[plane % channels * taps..][..taps];
-        for r in &runs {
-            let (w, out) = (weight[r.tap], &mut out[r.to..r.to + r.count]);
-            if stride == 1 {
-                out.iter_mut().zip(&x[r.from..r.from + r.count]).for_each(|(o, x)| *o += w * x);
-            } else {
-                out.iter_mut().zip(seen(x, r, stride)).for_each(|(o, x)| *o += w * x);
-            }
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_>>) -> Vec<f32> {
+    let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
+    let taps = bordered.offsets.len();
+    let fill = |[padded, stretch]: &mut [Vec<f32>; 2], plane: usize, out: &mut [f32]| {
+        bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
+        wide::correlate(padded, &weight[plane % channels * taps..][..taps], &bordered.offsets, stretch);
+        bordered.pick(stretch, s.out.1, stride, out);
+        if let Some(Ending { bias, after }) = ending {
+            wide::finish(out, bias[plane % channels], after);
         }
-    })
+    };
+    made_with(x.len() / s.pixels_in() * s.pixels_out(), s.pixels_out(), || bordered.scratch(), fill).0
 }
 
-/// The derivatives by the input (if wanted) and by the weights, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool) -> (Option<Vec<f32>>, Vec<f32>) {
-    let (channels, taps, stride, runs) = (s.shape.channels.0, s.shape.kernel * s.shape.kernel, s.shape.stride, s.runs());
-    let by_x = wants_x.then(|| {
-        made(x.len(), s.pixels_in(), |plane, by_x| {
-            let grad = &grad[plane * s.pixels_out()..][..s.pixels_out()];
-            let weight = &weight[plane % channels * taps..][..taps];
-            for r in &runs {
-                let (w, grad) = (weight[r.tap], &grad[r.to..r.to + r.count]);
-                if stride == 1 {
-                    by_x[r.from..r.from + r.count].iter_mut().zip(grad).for_each(|(x, g)| *x += w * g);
-                } else {
-                    by_x[r.from..].iter_mut().step_by(stride).zip(grad).for_each(|(x, g)| *x += w * g);
-                }
+/// The derivatives, from the one by the output.
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, made: Option<Made<'_>>) -> Derivatives {
+    let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
+    let taps = bordered.offsets.len();
+    let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
+    // Calls `then` with the derivative by a plane before its ending; returns the one by the bias.
+    let of_plane = |plane: usize, passed: &mut [f32], then: &mut dyn FnMut(&[f32])| {
+        let grad = &grad[plane * s.pixels_out()..][..s.pixels_out()];
+        match made {
+            None => {
+                then(grad);
+                0.0
             }
-        })
-    });
-    let mut by_weight = vec![0.0; channels * taps];
-    by_weight.par_chunks_mut(taps).enumerate().for_each(|(channel, by_weight)| {
-        let planes = (channel..x.len() / s.pixels_in()).step_by(channels);
-        for plane in planes {
-            let (x, grad) = (&x[plane * s.pixels_in()..][..s.pixels_in()], &grad[plane * s.pixels_out()..][..s.pixels_out()]);
-            for r in &runs {
-                let grad = &grad[r.to..r.to + r.count];
-                by_weight[r.tap] +=
-                    if stride == 1 { lanes(&x[r.from..r.from + r.count], grad, |x, g| x * g) } else { seen(x, r, stride).zip(grad).map(|(x, g)| x * g).sum() };
+            Some(Made { maps, after }) => {
+                let by_bias = wide::passed(grad, &maps[plane * s.pixels_out()..][..s.pixels_out()], after, passed);
+                then(passed);
+                by_bias
             }
         }
+    };
+    // Seen from the input, each kernel is turned by half a circle.
+    let turned: Vec<f32> = weight.chunks_exact(taps).flat_map(|w| w.iter().rev().copied()).collect();
+    let by_x = wants_x.then(|| {
+        let fill = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>), plane: usize, by_x: &mut [f32]| {
+            of_plane(plane, passed, &mut |grad| bordered.spread(grad, s.out.1, bordered.first(), stride, padded));
+            wide::correlate(padded, &turned[plane % channels * taps..][..taps], &bordered.offsets, stretch);
+            bordered.pick(stretch, s.size.1, 1, by_x);
+        };
+        made_with(x.len(), s.pixels_in(), scratch, fill).0
     });
-    (by_x, by_weight)
+    let mut by_weight = vec![0.0; channels * taps];
+    let of_channel = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>), (channel, by_weight): (usize, &mut [f32])| {
+        let mut by_bias = 0.0;
+        for plane in (channel..x.len() / s.pixels_in()).step_by(channels) {
+            bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
+            by_bias += of_plane(plane, passed, &mut |grad| bordered.spread(grad, s.out.1, 0, stride, stretch));
+            wide::products(padded, &stretch[..bordered.stretch], &bordered.offsets, by_weight);
+        }
+        by_bias
+    };
+    let by_bias = by_weight.par_chunks_mut(taps).enumerate().map_init(scratch, of_channel).collect();
+    Derivatives { by_x, by_weight, by_bias }
 }

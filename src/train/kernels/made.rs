@@ -23,9 +23,11 @@ pub fn made_with<S, T: Send>(
         .par_chunks_mut(chunk)
         .enumerate()
         .map_init(init, |state, (number, part): (usize, &mut [MaybeUninit<f32>])| {
-            part.fill(MaybeUninit::new(0.0));
-            // SAFETY: every element of the part has just been written, and MaybeUninit<f32> has the layout of f32.
-            let part = unsafe { std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len()) };
+            // SAFETY: the part is this closure's alone; all bytes zero is the number 0.0, and MaybeUninit<f32> has the layout of f32.
+            let part = unsafe {
+                part.as_mut_ptr().write_bytes(0, part.len());
+                std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len())
+            };
             fill(state, number, part)
         })
         .collect();

@@ -2,7 +2,7 @@
 //! element; other backends keep burn's own.
 //!
 //! Reading order: [`shape`], [`backend`] (what the networks call), [`autodiff`] (how it enters the tape), [`convolution`],
-//! [`depthwise`], [`normalisation`] and [`weighing`] (the loops), [`product`] (of matrices).
+//! [`depthwise`], [`normalisation`] and [`weighing`] (the loops; the innermost in `wide`), [`product`] (of matrices).
 
 pub mod autodiff;
 pub mod backend;
@@ -13,3 +13,4 @@ pub mod normalisation;
 pub mod product;
 pub mod shape;
 pub mod weighing;
+mod wide;

@@ -2,7 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::train::kernels::made::made;
+use crate::train::kernels::made::{made, made_with};
+use crate::train::kernels::wide;
 
 /// What follows the normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,14 +17,6 @@ pub enum After {
 }
 
 impl After {
-    fn of(self, v: f32) -> f32 {
-        match self {
-            After::Linear => v,
-            After::Relu => v.max(0.0),
-            After::Relu6 => v.clamp(0.0, 6.0),
-        }
-    }
-
     /// Its slope, 0 or 1.
     fn slope(self, v: f32) -> f32 {
         let passes = match self {
@@ -86,25 +79,28 @@ impl Moments {
 /// `after(x * factor + offset)`, each of a channel.
 pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
-        let (factor, offset) = (factor[plane % factor.len()], offset[plane % factor.len()]);
-        out.iter_mut().zip(&x[plane * pixels..]).for_each(|(o, x)| *o = after.of(x * factor + offset));
+        let c = plane % factor.len();
+        wide::line(&x[plane * pixels..][..pixels], (factor[c], offset[c]), after, out);
     })
 }
 
 /// The derivatives of [`scale`] by the input, the factors and the offsets, from the one by the output.
 pub fn scale_backward(x: &[f32], grad: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> [Vec<f32>; 3] {
     let channels = factor.len();
-    let passed = |c: usize| move |x: f32, g: f32| g * after.slope(x * factor[c] + offset[c]);
-    let by_x = made(x.len(), pixels, |plane, out| {
-        let c = plane % channels;
-        let (passed, at) = (passed(c), plane * pixels);
-        out.iter_mut().zip(&x[at..]).zip(&grad[at..]).for_each(|((o, x), g)| *o = factor[c] * passed(*x, *g));
-    });
-    let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
-        let passed = passed(c);
-        let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
-        both.fold((0.0, 0.0), |(a, b), (x, g)| (a + lanes(x, g, |x, g| passed(x, g) * x), b + lanes(x, g, passed)))
-    });
+    let (by_x, planes) = made_with(
+        x.len(),
+        pixels,
+        || (),
+        |(), plane, out| {
+            let (c, at) = (plane % channels, plane * pixels);
+            wide::line_backward(&x[at..][..pixels], &grad[at..][..pixels], (factor[c], offset[c]), after, out)
+        },
+    );
+    let mut sums = vec![(0.0, 0.0); channels];
+    for (plane, (by_factor, by_offset)) in planes.into_iter().enumerate() {
+        let sum = &mut sums[plane % channels];
+        *sum = (sum.0 + by_factor, sum.1 + by_offset);
+    }
     let (by_factor, by_offset) = sums.into_iter().unzip();
     [by_x, by_factor, by_offset]
 }

@@ -1,5 +1,7 @@
 //! The shape of a convolution, and where each weight of a kernel meets the picture.
 
+use crate::train::kernels::normalisation::After;
+
 /// The shape of a convolution. The border is padded with zeros by half the kernel, rounded down.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
@@ -44,6 +46,35 @@ impl Shape {
         let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
         Geometry { shape: self, size, out: (out(size.0), out(size.1)) }
     }
+}
+
+/// What a convolution adds to each channel, and what follows.
+#[derive(Debug, Clone, Copy)]
+pub struct Ending<'a> {
+    /// Added to each channel.
+    pub bias: &'a [f32],
+    /// What follows.
+    pub after: After,
+}
+
+/// What a convolution with an [`Ending`] made, from which its derivatives follow.
+#[derive(Debug, Clone, Copy)]
+pub struct Made<'a> {
+    /// The maps.
+    pub maps: &'a [f32],
+    /// What followed.
+    pub after: After,
+}
+
+/// The derivatives of a convolution.
+#[derive(Debug)]
+pub struct Derivatives {
+    /// By the input, if wanted.
+    pub by_x: Option<Vec<f32>>,
+    /// By the weights.
+    pub by_weight: Vec<f32>,
+    /// By the bias, where there is one.
+    pub by_bias: Vec<f32>,
 }
 
 /// A convolution on pictures of one size.

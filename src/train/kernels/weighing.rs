@@ -5,6 +5,7 @@ use rayon::prelude::*;
 
 use crate::train::kernels::made::made;
 use crate::train::kernels::normalisation::lanes;
+use crate::train::kernels::wide::product;
 
 /// `x` times `gates` [n, channels], a number for each plane.
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
@@ -15,7 +16,7 @@ pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
 
 /// The derivatives of [`gate`] by `x` and by the gates.
 pub fn gate_backward(x: &[f32], gates: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
-    let by_gates = x.par_chunks(pixels).zip(grad.par_chunks(pixels)).map(|(x, g)| lanes(x, g, |x, g| x * g)).collect();
+    let by_gates = x.par_chunks(pixels).zip(grad.par_chunks(pixels)).map(|(x, g)| product(x, g)).collect();
     (gate(grad, gates, pixels), by_gates)
 }
 
@@ -32,7 +33,7 @@ pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
 /// The sum of each plane weighed by `weights` [channels, pixels]: [n, channels].
 pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
     let channels = weights.len() / pixels;
-    x.par_chunks(pixels).enumerate().map(|(plane, x)| lanes(x, &weights[plane % channels * pixels..][..pixels], |x, w| x * w)).collect()
+    x.par_chunks(pixels).enumerate().map(|(plane, x)| product(x, &weights[plane % channels * pixels..][..pixels])).collect()
 }
 
 /// The derivatives of [`read_out`] by `x` and by the weights.
