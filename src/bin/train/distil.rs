@@ -79,7 +79,7 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     let store = Store::open(&dir, rows)?;
     eprintln!("{}: {} pictures judged", dir.display(), store.count());
     let generator = Generator::new(stock, config.seed, config.distil.recombined);
-    Ok(Lessons::begin(store, generator, teacher, &config.distil, config.design(), (config.augment.flip, config.seed)))
+    Ok(Lessons::begin(store, generator, teacher, &config.distil, config.design(), config.seed))
 }
 
 impl DistilArgs {

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use fastrand::Rng;
-use ndarray::{Array2, Array4, Axis};
+use ndarray::{Array2, Array4};
+use rayon::prelude::*;
 
 use crate::frame::Image;
 use crate::train::dataset::TrainError;
@@ -35,7 +36,6 @@ pub struct Lessons {
     store: Arc<Store>,
     config: DistilConfig,
     design: Design,
-    flip: f32,
     seed: u64,
     _filler: Arc<Filler>,
 }
@@ -58,9 +58,9 @@ impl Drop for Filler {
 }
 
 impl Lessons {
-    /// Begins to fill `store` with the generator's pictures and the teacher's judgement; `flip` is the share of pictures that
-    /// the student sees mirrored.
-    pub fn begin(store: Store, generator: Generator, teacher: Teacher, config: &DistilConfig, design: Design, (flip, seed): (f32, u64)) -> Self {
+    /// Begins to fill `store` with the generator's pictures and the teacher's judgement. The student sees the very pictures that
+    /// were judged: the generator mirrors half of them, and nothing is mirrored or altered afterwards.
+    pub fn begin(store: Store, generator: Generator, teacher: Teacher, config: &DistilConfig, design: Design, seed: u64) -> Self {
         let (store, stop) = (Arc::new(store), Arc::new(AtomicBool::new(false)));
         let total = HELD_OUT + config.probes;
         let thread = std::thread::spawn({
@@ -71,7 +71,7 @@ impl Lessons {
                 }
             }
         });
-        Lessons { store, config: config.clone(), design, flip, seed, _filler: Arc::new(Filler { stop, thread: Some(thread) }) }
+        Lessons { store, config: config.clone(), design, seed, _filler: Arc::new(Filler { stop, thread: Some(thread) }) }
     }
 
     /// Batch number `step`: the same step gives the same batch. Waits for the teacher where it is behind.
@@ -83,8 +83,7 @@ impl Lessons {
         self.store.wait(HELD_OUT + available)?;
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64 ^ 1 << 63);
         let which: Vec<usize> = (0..self.config.batch).map(|_| HELD_OUT + rng.usize(..available)).collect();
-        let mirrored: Vec<bool> = which.iter().map(|_| rng.f32() < self.flip).collect();
-        Ok(self.judged(self.store.read(&which)?, &mirrored))
+        Ok(self.judged(self.store.read(&which)?))
     }
 
     /// The pictures that are never learnt from.
@@ -94,7 +93,7 @@ impl Lessons {
     pub fn held_out(&self) -> Result<Vec<Judged>, TrainError> {
         self.store.wait(HELD_OUT)?;
         let parts = (0..HELD_OUT).step_by(AT_ONCE).map(|start| (start..(start + AT_ONCE).min(HELD_OUT)).collect::<Vec<_>>());
-        parts.map(|which| Ok(self.judged(self.store.read(&which)?, &vec![false; which.len()]))).collect()
+        parts.map(|which| Ok(self.judged(self.store.read(&which)?))).collect()
     }
 
     /// Length of the teacher's embeddings, and the size of its maps where they are used.
@@ -102,23 +101,15 @@ impl Lessons {
         (self.store.rows().dimension, self.store.rows().map)
     }
 
-    fn judged(&self, part: Part, mirrored: &[bool]) -> Judged {
+    fn judged(&self, part: Part) -> Judged {
         let (w, h) = self.store.rows().picture;
         let mut crops = Array4::zeros((part.pictures.len(), 3, h, w));
-        for ((mut crop, bytes), &mirrored) in crops.outer_iter_mut().zip(&part.pictures).zip(mirrored) {
+        for (mut crop, bytes) in crops.outer_iter_mut().zip(&part.pictures) {
             for (i, pixel) in bytes.chunks_exact(3).enumerate() {
-                let (y, x) = (i / w, if mirrored { w - 1 - i % w } else { i % w });
-                (0..3).for_each(|c| crop[[c, y, x]] = f32::from(pixel[2 - c]) / 255.0);
+                (0..3).for_each(|c| crop[[c, i / w, i % w]] = f32::from(pixel[2 - c]) / 255.0);
             }
         }
-        let mut maps = part.judgement.maps;
-        for (mut map, _) in maps.iter_mut().flat_map(|m| m.axis_iter_mut(Axis(0))).zip(mirrored).filter(|(_, m)| **m) {
-            map.invert_axis(Axis(2));
-            let turned = map.to_owned();
-            map.invert_axis(Axis(2));
-            map.assign(&turned);
-        }
-        Judged { inputs: self.design.inputs(crops), embeddings: part.judgement.embeddings, maps }
+        Judged { inputs: self.design.inputs(crops), embeddings: part.judgement.embeddings, maps: part.judgement.maps }
     }
 }
 
@@ -129,7 +120,7 @@ fn fill(store: &Store, generator: &Generator, mut teacher: Teacher, total: usize
         if start >= total {
             break;
         }
-        let pictures: Vec<Vec<u8>> = (start..(start + AT_ONCE).min(total)).map(|n| generator.probe(n as u64)).collect();
+        let pictures: Vec<Vec<u8>> = (start..(start + AT_ONCE).min(total)).into_par_iter().map(|n| generator.probe(n as u64)).collect();
         let images: Vec<Image> = pictures.iter().map(|p| Image::packed(w as u32, h as u32, p.as_slice().into())).collect();
         let judgement = teacher.judge(&images)?;
         store.append(&Part { pictures, judgement })?;
