@@ -13,14 +13,14 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
     if chance(rng, 0.5) {
         picture = picture.mirrored();
     }
-    if chance(rng, 0.25) {
+    if chance(rng, 0.15) {
         neighbour(&mut picture, stock, rng);
     }
     if chance(rng, 0.8) {
         picture = box_error(&picture, rng);
     }
-    // A third of the pictures are as clear as the sources allow.
-    let spoilt = chance(rng, 0.67);
+    // Most pictures are as clear as the sources allow.
+    let spoilt = chance(rng, 0.4);
     if spoilt && chance(rng, 0.4) {
         let width = rng.usize(size.0 * 28 / 100..size.0 * 88 / 100);
         picture = picture.resized((width, width * size.1 / size.0)).resized(size);
@@ -33,25 +33,25 @@ pub fn degraded(mut picture: Picture, stock: &Stock, rng: &mut Rng) -> Picture {
         let soft = picture.blurred((width, width));
         picture = picture.join(&soft, |p, s| std::array::from_fn(|k| (p[k] + amount * (p[k] - s[k])).clamp(0.0, 1.0)));
     }
-    if chance(rng, 0.7) {
+    if chance(rng, 0.4) {
         let (gamma, gain, lift) = (between(rng, 0.6, 1.6), between(rng, 0.55, 1.35), between(rng, -0.08, 0.12));
         picture = picture.map(|p| p.map(|v| v.max(0.0).powf(gamma) * gain + lift));
     }
-    if chance(rng, 0.4) {
+    if chance(rng, 0.25) {
         let cast = [between(rng, 0.8, 1.2), between(rng, 0.9, 1.1), between(rng, 0.8, 1.2)];
         picture = picture.map(|p| std::array::from_fn(|k| p[k] * cast[k]));
     }
-    if chance(rng, 0.25) {
+    if chance(rng, 0.15) {
         let shadow = noise(size, 2, between(rng, 0.1, 0.4), rng);
         picture = picture.join(&shadow, |p, s| p.map(|v| v * (1.0 + s).clamp(0.3, 1.7)));
     }
-    if chance(rng, 0.06) {
+    if chance(rng, 0.03) {
         picture = picture.map(|p| [luma(*p); 3]);
-    } else if chance(rng, 0.5) {
+    } else if chance(rng, 0.25) {
         let pale = between(rng, 0.0, 0.7);
         picture = picture.map(|p| mixed(*p, [luma(*p); 3], pale));
     }
-    if chance(rng, 0.12) {
+    if chance(rng, 0.06) {
         let (w, h) = (between(rng, 0.2, 0.8), between(rng, 0.1, 0.45));
         let (x0, y0) = (between(rng, 0.0, 1.0 - w), between(rng, 0.0, 1.0 - h));
         let thing = if chance(rng, 0.4) { plain(size, cloth(rng)) } else { stock.background(rng) };

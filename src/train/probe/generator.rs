@@ -7,7 +7,7 @@ use crate::train::probe::degrade::degraded;
 use crate::train::probe::recombine::{Stock, blended};
 
 /// Goes up whenever the same seed gives other pictures than before: stores of judged pictures depend on it.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Makes probes.
 #[derive(Debug, Clone)]
@@ -35,7 +35,7 @@ impl Generator {
         let rng = &mut rng;
         let kind = rng.f32();
         // A few show nobody: a teacher has something to say of those too, and a detector errs.
-        let nobody = kind > 0.93;
+        let nobody = kind > 0.97;
         let mut picture = if nobody {
             self.stock.background(rng)
         } else if chance(rng, self.recombined) {
@@ -43,7 +43,7 @@ impl Generator {
         } else {
             self.stock.unchanged(rng)
         };
-        if kind < 0.05 || (nobody && kind < 0.95) {
+        if kind < 0.03 || (nobody && kind < 0.98) {
             picture = blended(&picture, &self.stock.person(rng), between(rng, 0.2, 0.8));
         }
         degraded(picture, &self.stock, rng).to_bgr()

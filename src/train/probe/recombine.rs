@@ -96,8 +96,8 @@ impl Stock {
 
     /// What a person may stand before: a piece of a scene, recoloured at times, or a made-up one.
     pub fn background(&self, rng: &mut Rng) -> Picture {
-        let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.75)) else { return made_up(self.size, rng) };
-        if chance(rng, 0.6) {
+        let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.8)) else { return made_up(self.size, rng) };
+        if chance(rng, 0.15) {
             piece = tinted(&piece, rng);
         }
         if chance(rng, 0.2) {
@@ -113,9 +113,9 @@ impl Stock {
         pattern(self.size, rng, |rng| self.piece(rng).unwrap_or_else(|| made_up(self.size, rng)))
     }
 
-    /// Fine structure of cloth: what a blur takes away from a piece of a scene, in half of the cases.
+    /// Fine structure of cloth: what a blur takes away from a piece of a scene, in most cases.
     fn weave(&self, rng: &mut Rng) -> Option<Mask> {
-        let piece = self.piece(rng).filter(|_| chance(rng, 0.5))?.map(|c| luma(*c));
+        let piece = self.piece(rng).filter(|_| chance(rng, 0.8))?.map(|c| luma(*c));
         let fine = piece.join(&piece.blurred((2.5, 2.5)), |p, b| p - b);
         let deviation = (fine.values.iter().map(|v| v * v).sum::<f32>() / fine.values.len() as f32).sqrt();
         let amplitude = between(rng, 0.05, 0.3) / (deviation + 1e-3);
@@ -125,7 +125,7 @@ impl Stock {
     /// New clothes, hair and skin.
     fn dress(&self, body: &mut Body, rng: &mut Rng) {
         let (size, bare, grey, skin_color) = (self.size, body.bare, body.grey, skin(rng));
-        let strength = between(rng, 0.4, 1.0);
+        let strength = between(rng, 0.6, 1.5);
         let weave = self.weave(rng);
         let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength, weave };
         // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
@@ -197,7 +197,7 @@ impl Stock {
 struct Wardrobe<'a> {
     body: &'a mut Body,
     original: Picture,
-    /// How strongly the folds of the original show, in [0, 1].
+    /// How strongly the folds of the original show: 0 not at all, 1 as they are.
     strength: f32,
     /// Fine structure of all cloth, as a share of its brightness.
     weave: Option<Mask>,
