@@ -10,7 +10,7 @@ use std::net::TcpStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::{Running, clip, json_lines, repository, twintrack, until, whole_lines};
 use serde_json::Value;
