@@ -16,6 +16,9 @@ const COLUMNS: usize = 512;
 /// The fewest columns that are multiplied where they need no copy.
 const FEWEST: usize = 100;
 
+/// So many groups' derivatives by the weights are added up by one thread.
+const BUNDLE: usize = 8;
+
 /// The convolution of one batch.
 struct Product {
     from: usize,
@@ -207,12 +210,16 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
     } else {
         (None, (0..n.div_ceil(p.group)).into_par_iter().map_init(Scratch::default, |scratch, number| group(scratch, number, None)).collect())
     };
-    let none = || (vec![0.0; weight.len()], vec![0.0; if made.is_some() { p.to } else { 0 }]);
-    let add = |a: &mut [f32], b: Vec<f32>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
-    let (by_weight, by_bias) = parts.into_iter().fold(none(), |mut sum, (by_weight, by_bias)| {
-        add(&mut sum.0, by_weight);
-        add(&mut sum.1, by_bias);
-        sum
-    });
+    // First within bundles, side by side, then over them: the same sums in the same order on every machine.
+    let sum = |parts: Vec<(Vec<f32>, Vec<f32>)>| {
+        parts.into_iter().reduce(|mut sum, (by_weight, by_bias)| {
+            let add = |a: &mut [f32], b: Vec<f32>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+            add(&mut sum.0, by_weight);
+            add(&mut sum.1, by_bias);
+            sum
+        })
+    };
+    let bundles: Vec<_> = parts.into_par_iter().chunks(BUNDLE).filter_map(sum).collect();
+    let (by_weight, by_bias) = sum(bundles).unwrap_or_else(|| (vec![0.0; weight.len()], vec![0.0; if made.is_some() { p.to } else { 0 }]));
     Derivatives { by_x, by_weight, by_bias }
 }

@@ -2,58 +2,53 @@
 //! built for the oldest processor that may run it. Each is a type because only `#[inline(always)]` functions are certain to be
 //! compiled again for each kind of vectors; a closure is not.
 
-use pulp::{Arch, NullaryFnOnce};
+use pulp::{Arch, Simd, WithSimd};
 
 use crate::train::kernels::normalisation::After;
 
-/// Sums side by side: a single one would wait for itself.
-const LANES: usize = 16;
-/// Results of a correlation computed at once.
+/// A correlation writes so many results at once: two vectors, whatever their width.
 pub(super) const BLOCK: usize = 32;
 
-fn widest<F: NullaryFnOnce>(f: F) -> F::Output {
-    Arch::new().dispatch(Inlined(f))
-}
-
-/// `WithSimd` for a loop.
-struct Inlined<F>(F);
-
-impl<F: NullaryFnOnce> pulp::WithSimd for Inlined<F> {
-    type Output = F::Output;
-
-    #[inline(always)]
-    fn with_simd<S: pulp::Simd>(self, _: S) -> F::Output {
-        self.0.call()
-    }
-}
-
+/// The sum of the products of two rows of one length.
 #[inline(always)]
-fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut sums = [0.0f32; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| f(*a, *b)).sum();
-    for (a, b) in a.zip(b) {
-        for k in 0..LANES {
-            sums[k] += f(a[k], b[k]);
-        }
+fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
+    let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
+    let zero = simd.splat_f32s(0.0);
+    // Two sums side by side: a single one would wait for itself.
+    let (mut even, mut odd) = (zero, zero);
+    let (a2, b2) = (a.chunks_exact(2), b.chunks_exact(2));
+    if let ([x], [y]) = (a2.remainder(), b2.remainder()) {
+        even = simd.mul_add_f32s(*x, *y, even);
     }
-    sums.iter().sum::<f32>() + rest
+    for (x, y) in a2.zip(b2) {
+        even = simd.mul_add_f32s(x[0], y[0], even);
+        odd = simd.mul_add_f32s(x[1], y[1], odd);
+    }
+    simd.reduce_sum_f32s(simd.add_f32s(even, odd)) + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
+}
+
+/// The sum of a row.
+#[inline(always)]
+fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
+    let (row, rest) = S::as_simd_f32s(row);
+    let total = row.iter().fold(simd.splat_f32s(0.0), |sum, v| simd.add_f32s(sum, *v));
+    simd.reduce_sum_f32s(total) + rest.iter().sum::<f32>()
 }
 
 struct Product<'a>(&'a [f32], &'a [f32]);
 
-impl NullaryFnOnce for Product<'_> {
+impl WithSimd for Product<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn call(self) -> f32 {
-        lanes(self.0, self.1, |a, b| a * b)
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        dot(simd, self.0, self.1)
     }
 }
 
-/// The sum of the products of two rows.
+/// The sum of the products of two rows of one length.
 pub(super) fn product(a: &[f32], b: &[f32]) -> f32 {
-    widest(Product(a, b))
+    Arch::new().dispatch(Product(a, b))
 }
 
 struct Correlate<'a> {
@@ -63,27 +58,29 @@ struct Correlate<'a> {
     out: &'a mut [f32],
 }
 
-impl NullaryFnOnce for Correlate<'_> {
+impl WithSimd for Correlate<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
-        for (number, out) in self.out.chunks_exact_mut(BLOCK).enumerate() {
-            let mut sums = [0.0f32; BLOCK];
-            for (weight, offset) in self.weights.iter().zip(self.offsets) {
-                let seen = &self.plane[number * BLOCK + offset..][..BLOCK];
-                for k in 0..BLOCK {
-                    sums[k] += weight * seen[k];
-                }
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Correlate { plane, weights, offsets, out } = self;
+        let (out, _) = S::as_mut_simd_f32s(out);
+        for (number, out) in out.chunks_exact_mut(2).enumerate() {
+            let mut sums = [simd.splat_f32s(0.0); 2];
+            for (weight, offset) in weights.iter().zip(offsets) {
+                let (seen, _) = S::as_simd_f32s(&plane[2 * number * S::F32_LANES + offset..][..2 * S::F32_LANES]);
+                let weight = simd.splat_f32s(*weight);
+                sums = [simd.mul_add_f32s(weight, seen[0], sums[0]), simd.mul_add_f32s(weight, seen[1], sums[1])];
             }
             out.copy_from_slice(&sums);
         }
     }
 }
 
-/// Writes the sums of `plane`, from each weight's offset on, weighed by the weights; as many as fill whole blocks of `out`.
+/// Writes the sums of `plane`, from each weight's offset on, weighed by the weights; `out` is a number of whole blocks.
 pub(super) fn correlate(plane: &[f32], weights: &[f32], offsets: &[usize], out: &mut [f32]) {
-    widest(Correlate { plane, weights, offsets, out });
+    debug_assert!(out.len().is_multiple_of(BLOCK));
+    Arch::new().dispatch(Correlate { plane, weights, offsets, out });
 }
 
 struct Products<'a> {
@@ -93,20 +90,20 @@ struct Products<'a> {
     sums: &'a mut [f32],
 }
 
-impl NullaryFnOnce for Products<'_> {
+impl WithSimd for Products<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
+    fn with_simd<S: Simd>(self, simd: S) {
         for (sum, offset) in self.sums.iter_mut().zip(self.offsets) {
-            *sum += lanes(&self.plane[*offset..][..self.row.len()], self.row, |a, b| a * b);
+            *sum += dot(simd, &self.plane[*offset..][..self.row.len()], self.row);
         }
     }
 }
 
 /// Adds to each sum the product of `row` with as much of `plane` from its offset on.
 pub(super) fn products(plane: &[f32], row: &[f32], offsets: &[usize], sums: &mut [f32]) {
-    widest(Products { plane, row, offsets, sums });
+    Arch::new().dispatch(Products { plane, row, offsets, sums });
 }
 
 struct Line<'a> {
@@ -117,11 +114,11 @@ struct Line<'a> {
     out: &'a mut [f32],
 }
 
-impl NullaryFnOnce for Line<'_> {
+impl WithSimd for Line<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
+    fn with_simd<S: Simd>(self, _: S) {
         let line = self.x.iter().map(|x| x * self.factor + self.offset);
         match self.after {
             After::Linear => self.out.iter_mut().zip(line).for_each(|(o, v)| *o = v),
@@ -133,7 +130,7 @@ impl NullaryFnOnce for Line<'_> {
 
 /// Writes `after(x * factor + offset)`.
 pub(super) fn line(x: &[f32], (factor, offset): (f32, f32), after: After, out: &mut [f32]) {
-    widest(Line { x, factor, offset, after, out });
+    Arch::new().dispatch(Line { x, factor, offset, after, out });
 }
 
 struct LineBackward<'a> {
@@ -147,33 +144,33 @@ struct LineBackward<'a> {
 
 impl LineBackward<'_> {
     #[inline(always)]
-    fn by(self, passes: impl Fn(f32) -> bool) -> (f32, f32) {
+    fn by<S: Simd>(self, simd: S, passes: impl Fn(f32) -> bool) -> (f32, f32) {
         let LineBackward { x, grad, factor, offset, out, .. } = self;
         for ((o, x), g) in out.iter_mut().zip(x).zip(grad) {
             *o = if passes(x * factor + offset) { *g } else { 0.0 };
         }
-        let sums = (lanes(x, out, |x, g| g * x), lanes(x, out, |_, g| g));
+        let sums = (dot(simd, x, out), sum(simd, out));
         out.iter_mut().for_each(|o| *o *= factor);
         sums
     }
 }
 
-impl NullaryFnOnce for LineBackward<'_> {
+impl WithSimd for LineBackward<'_> {
     type Output = (f32, f32);
 
     #[inline(always)]
-    fn call(self) -> (f32, f32) {
+    fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
         match self.after {
-            After::Linear => self.by(|_| true),
-            After::Relu => self.by(|v| v > 0.0),
-            After::Relu6 => self.by(|v| v > 0.0 && v < 6.0),
+            After::Linear => self.by(simd, |_| true),
+            After::Relu => self.by(simd, |v| v > 0.0),
+            After::Relu6 => self.by(simd, |v| v > 0.0 && v < 6.0),
         }
     }
 }
 
 /// Writes the derivative of [`line`] by `x`, from the one by its output; returns those by the factor and by the offset.
 pub(super) fn line_backward(x: &[f32], grad: &[f32], (factor, offset): (f32, f32), after: After, out: &mut [f32]) -> (f32, f32) {
-    widest(LineBackward { x, grad, factor, offset, after, out })
+    Arch::new().dispatch(LineBackward { x, grad, factor, offset, after, out })
 }
 
 struct Finish<'a> {
@@ -182,11 +179,11 @@ struct Finish<'a> {
     after: After,
 }
 
-impl NullaryFnOnce for Finish<'_> {
+impl WithSimd for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
-    fn call(self) {
+    fn with_simd<S: Simd>(self, _: S) {
         let bias = self.bias;
         match self.after {
             After::Linear => self.row.iter_mut().for_each(|v| *v += bias),
@@ -198,7 +195,7 @@ impl NullaryFnOnce for Finish<'_> {
 
 /// Replaces each value by `after(value + bias)`.
 pub(super) fn finish(row: &mut [f32], bias: f32, after: After) {
-    widest(Finish { row, bias, after });
+    Arch::new().dispatch(Finish { row, bias, after });
 }
 
 struct Passed<'a> {
@@ -210,28 +207,28 @@ struct Passed<'a> {
 
 impl Passed<'_> {
     #[inline(always)]
-    fn by(self, passes: impl Fn(f32) -> bool) -> f32 {
+    fn by<S: Simd>(self, simd: S, passes: impl Fn(f32) -> bool) -> f32 {
         for ((o, g), y) in self.out.iter_mut().zip(self.grad).zip(self.made) {
             *o = if passes(*y) { *g } else { 0.0 };
         }
-        lanes(self.out, self.out, |g, _| g)
+        sum(simd, self.out)
     }
 }
 
-impl NullaryFnOnce for Passed<'_> {
+impl WithSimd for Passed<'_> {
     type Output = f32;
 
     #[inline(always)]
-    fn call(self) -> f32 {
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
         match self.after {
-            After::Linear => self.by(|_| true),
-            After::Relu => self.by(|y| y > 0.0),
-            After::Relu6 => self.by(|y| y > 0.0 && y < 6.0),
+            After::Linear => self.by(simd, |_| true),
+            After::Relu => self.by(simd, |y| y > 0.0),
+            After::Relu6 => self.by(simd, |y| y > 0.0 && y < 6.0),
         }
     }
 }
 
 /// Writes the derivative by what [`finish`] was given, from the one by what it `made`; returns the one by the bias.
 pub(super) fn passed(grad: &[f32], made: &[f32], after: After, out: &mut [f32]) -> f32 {
-    widest(Passed { grad, made, after, out })
+    Arch::new().dispatch(Passed { grad, made, after, out })
 }
