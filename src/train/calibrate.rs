@@ -53,25 +53,25 @@ pub struct Fitted {
     pub strangers: Option<Strangers>,
 }
 
-/// Fits both to data sets; `None` without any.
-pub fn fit(sets: &[Judged]) -> Option<Fitted> {
+/// Fits both to data sets; the sets `more` count for how often strangers are alike only. `None` without any pair.
+pub fn fit(sets: &[Judged], more: &[Judged]) -> Option<Fitted> {
     let mut all = Pairs::default();
     for more in sets.iter().filter_map(|s| s.pairs.spread(OF_EACH)) {
         all.same.extend(more.same);
         all.different.extend(more.different);
     }
-    Some(Fitted { calibration: calibrate(&all.sorted())?, strangers: strangers(sets) })
+    Some(Fitted { calibration: calibrate(&all.sorted())?, strangers: strangers(sets.iter().chain(more)) })
 }
 
 /// At each rate the least distance at which any set has it: the greatest false accept rate of all sets at each distance.
-fn strangers(sets: &[Judged]) -> Option<Strangers> {
+fn strangers<'a>(sets: impl Iterator<Item = &'a Judged> + Clone) -> Option<Strangers> {
     let mut points: Vec<(f32, f32)> = Vec::new();
     for rate in RATES {
         let at = |s: &Judged| {
             let behind = (rate * s.pairs.different.len() as f64).floor();
             (behind >= BEHIND).then(|| s.pairs.different[behind as usize - 1])
         };
-        let Some(distances) = sets.iter().map(at).collect::<Option<Vec<f32>>>() else { break };
+        let Some(distances) = sets.clone().map(at).collect::<Option<Vec<f32>>>() else { break };
         // Four decimals in the file, rounded down: never more strangers than are stated.
         let distance = (distances.into_iter().fold(f32::INFINITY, f32::min) * 1e4).floor() / 1e4;
         // Where many strangers have the same distance the greater rate stands for it.
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn strangers_are_as_alike_as_on_the_worst_set() {
         let (far, near) = (judged("far", (0.0, 0.5), (0.4, 1.4)), judged("near", (0.0, 0.3), (0.2, 1.2)));
-        let fitted = fit(&[far.clone(), near.clone()]).expect("pairs of both kinds");
+        let fitted = fit(&[far.clone(), near.clone()], &[]).expect("pairs of both kinds");
         let table = fitted.strangers.clone().expect("enough pairs");
         for rate in [0.5f32, 0.1, 0.01, 0.001] {
             let limit = table.limit(rate).expect("measured");
@@ -185,18 +185,27 @@ mod tests {
     #[test]
     fn the_calibration_weighs_small_sets_as_much_as_large_ones() {
         let (large, mut small) = (judged("large", (0.0, 0.4), (0.2, 1.2)), judged("small", (0.2, 0.8), (0.6, 1.6)));
-        let even = fit(&[large.clone(), small.clone()]).expect("pairs").calibration;
+        let even = fit(&[large.clone(), small.clone()], &[]).expect("pairs").calibration;
         small.pairs = small.pairs.spread(50).expect("pairs");
-        let uneven = fit(&[large, small]).expect("pairs").calibration;
+        let uneven = fit(&[large, small], &[]).expect("pairs").calibration;
         assert!((even.threshold - uneven.threshold).abs() < 0.01, "{even:?} {uneven:?}");
+    }
+
+    #[test]
+    fn sets_for_the_table_alone_leave_the_similarity_as_it_is() {
+        let (far, near) = (judged("far", (0.0, 0.5), (0.4, 1.4)), judged("near", (0.0, 0.3), (0.2, 1.2)));
+        let (alone, both) = (fit(std::slice::from_ref(&far), &[]).expect("pairs"), fit(&[far], &[near]).expect("pairs"));
+        assert_eq!(alone.calibration, both.calibration);
+        let limit = |f: &Fitted| f.strangers.as_ref().and_then(|s| s.limit(0.01)).expect("measured");
+        assert!((limit(&alone) - 0.41).abs() < 1e-3 && (limit(&both) - 0.21).abs() < 1e-3);
     }
 
     #[test]
     fn too_few_strangers_make_no_table() {
         let few = Judged { name: "few".into(), people: 2, pairs: Pairs { same: vec![0.1, 0.2], different: vec![0.8, 0.9] } };
-        let fitted = fit(std::slice::from_ref(&few)).expect("both kinds");
+        let fitted = fit(std::slice::from_ref(&few), &[]).expect("both kinds");
         assert_eq!(fitted.strangers, None);
         assert!(report(&[few], &[], &fitted).contains("too few pairs"));
-        assert_eq!(fit(&[]), None);
+        assert_eq!(fit(&[], &[]), None);
     }
 }

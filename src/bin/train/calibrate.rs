@@ -29,6 +29,10 @@ pub struct CalibrateArgs {
     /// one frame count as strangers.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
+    /// More sets for the table of how often strangers are alike, of which the worst counts at each distance; the similarity is not
+    /// fitted to them.
+    #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
+    strangers: Vec<DataSpec>,
     /// Only judge the calibration on these, to see how far it carries; nothing is fitted to them.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
@@ -57,11 +61,13 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         judged.with_context(|| format!("{}: it needs pictures of one person and of two that may be compared", set.name))
     };
     let sets = args.data.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
-    let tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
-    let fitted = fit(&sets).context("there are no pairs to calibrate on")?;
+    let strangers = args.strangers.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
+    let mut tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
+    let fitted = fit(&sets, &strangers).context("there are no pairs to calibrate on")?;
+    let names: Vec<String> = sets.iter().chain(&strangers).map(|s| s.name.clone()).collect();
+    tests.splice(0..0, strangers);
     let mut out = report(&sets, &tests, &fitted);
     if let Some(output) = &args.output {
-        let names: Vec<&str> = sets.iter().map(|s| s.name.as_str()).collect();
         let entries = entries(&embedder, &config, &fitted, &names.join(", "));
         let file = std::fs::read(&original).with_context(|| format!("cannot read {}", original.display()))?;
         let copy = with_metadata(&file, &entries).map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;

@@ -260,7 +260,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         let e = learner::embed(&trained.tower, &set.crops.iter().collect::<Vec<_>>(), &device);
         judged.extend(Judged::of(set, e.view()));
     }
-    let fitted = fit(&judged);
+    let fitted = fit(&judged, &[]);
     if let Some(fitted) = &fitted {
         eprintln!("people held out:\n{}", report(&judged, &[], fitted).trim_end());
     }
