@@ -6,7 +6,7 @@ use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
 
 use crate::train::kernels::normalisation::{self, After, Moments};
-use crate::train::kernels::shape::{Ending, Geometry, Shape};
+use crate::train::kernels::shape::{Epilogue, Geometry, Shape};
 use crate::train::kernels::{convolution, depthwise, weighing};
 
 /// A normalised batch, and the mean and the variance [channels] it had.
@@ -30,8 +30,7 @@ pub trait Kernels: Backend {
 
     /// The same with `bias` [to] added to each channel, and `after`.
     fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
-        let ones = Tensor::ones_like(&bias);
-        Self::scale(Self::convolve(x, weight, shape), ones, bias, after)
+        composed_convolve_with_bias(x, weight, bias, shape, after)
     }
 
     /// Normalisation by the moments of the batch, times `gamma` plus `beta` [channels], and `after`.
@@ -78,6 +77,10 @@ pub(super) fn composed_read_out<B: Backend>(x: Tensor<B, 4>, weights: Tensor<B, 
 pub(super) fn composed_convolve<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, shape: Shape) -> Tensor<B, 4> {
     let pad = shape.padding();
     module::conv2d(x, weight, None, ConvOptions::new([shape.stride; 2], [pad; 2], [1; 2], shape.groups()))
+}
+
+pub(super) fn composed_convolve_with_bias<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, bias: Tensor<B, 1>, shape: Shape, after: After) -> Tensor<B, 4> {
+    composed_scale(composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after)
 }
 
 pub(super) fn composed_normalise<B: Backend>(x: Tensor<B, 4>, gamma: Tensor<B, 1>, beta: Tensor<B, 1>, epsilon: f32, after: After) -> Normalised<B> {
@@ -132,10 +135,10 @@ pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
 }
 
 /// The convolution on the CPU, of dense tensors.
-pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape, ending: Option<Ending<'_>>) -> FloatTensor<Flex> {
+pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape, epilogue: Option<Epilogue<'_>>) -> FloatTensor<Flex> {
     let (s, n) = (sized(x, shape), x.shape().dims::<4>()[0]);
     let forward = if shape.depthwise { depthwise::forward } else { convolution::forward };
-    of(forward(x.storage(), weight.storage(), &s, ending), [n, shape.channels.1, s.out.0, s.out.1])
+    of(forward(x.storage(), weight.storage(), &s, epilogue), [n, shape.channels.1, s.out.0, s.out.1])
 }
 
 /// The moments of dense maps.
@@ -162,10 +165,10 @@ impl Kernels for Flex {
 
     fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return composed_scale(composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after);
+            return composed_convolve_with_bias(x, weight, bias, shape, after);
         }
         let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
-        tensor(convolve(&x, &weight, shape, Some(Ending { bias: bias.storage(), after })))
+        tensor(convolve(&x, &weight, shape, Some(Epilogue { bias: bias.storage(), after })))
     }
 
     fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::train::kernels::made::made_with;
 use crate::train::kernels::product::multiply;
-use crate::train::kernels::shape::{Derivatives, Ending, Geometry, Made, Run};
+use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output, Run};
 use crate::train::kernels::wide;
 
 /// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
@@ -118,7 +118,7 @@ struct Scratch {
     maps: Vec<f32>,
     /// Derivatives by the columns.
     by_columns: Vec<f32>,
-    /// Derivatives by the maps before their ending.
+    /// Derivatives by the maps before their epilogue.
     passed: Vec<f32>,
 }
 
@@ -133,7 +133,7 @@ impl Scratch {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_>>) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, epilogue: Option<Epilogue<'_>>) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let (chunk_in, chunk_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
@@ -149,8 +149,8 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_
         let columns = matrix(if p.direct { x } else { columns }, p.taps, width);
         let target = if p.group == 1 { &mut *out } else { &mut *maps };
         multiply(&matrix(weight, p.to, p.taps), &columns, &mut matrix_mut(target, p.to, width));
-        if let Some(Ending { bias, after }) = ending {
-            target.chunks_exact_mut(width).zip(bias).for_each(|(row, bias)| wide::finish(row, *bias, after));
+        if let Some(Epilogue { bias, after }) = epilogue {
+            target.chunks_exact_mut(width).zip(bias).for_each(|(row, bias)| wide::line(row, (1.0, *bias), after));
         }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
@@ -160,7 +160,7 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_
 }
 
 /// The derivatives, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, made: Option<Made<'_>>) -> Derivatives {
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, output: Option<Output<'_>>) -> Derivatives {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let (per_in, per_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
@@ -173,13 +173,13 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
         let width = pictures * p.pixels_out;
         scratch.fit(&p, width);
         let Scratch { columns, maps, by_columns, passed, .. } = scratch;
-        let mut by_bias = vec![0.0; if made.is_some() { p.to } else { 0 }];
-        let grad = match made {
+        let mut by_bias = vec![0.0; if output.is_some() { p.to } else { 0 }];
+        let grad = match output {
             None => grad,
-            Some(Made { maps, after }) => {
+            Some(Output { maps, after }) => {
                 passed.resize(grad.len(), 0.0);
                 let planes = passed.chunks_exact_mut(p.pixels_out).zip(grad.chunks_exact(p.pixels_out)).zip(maps[part].chunks_exact(p.pixels_out));
-                planes.enumerate().for_each(|(k, ((out, grad), made))| by_bias[k % p.to] += wide::passed(grad, made, after, out));
+                planes.enumerate().for_each(|(k, ((out, grad), y))| by_bias[k % p.to] += wide::rectifier_backward(grad, y, after, out));
                 passed
             }
         };
@@ -220,6 +220,6 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
         })
     };
     let bundles: Vec<_> = parts.into_par_iter().chunks(BUNDLE).filter_map(sum).collect();
-    let (by_weight, by_bias) = sum(bundles).unwrap_or_else(|| (vec![0.0; weight.len()], vec![0.0; if made.is_some() { p.to } else { 0 }]));
+    let (by_weight, by_bias) = sum(bundles).unwrap_or_else(|| (vec![0.0; weight.len()], vec![0.0; if output.is_some() { p.to } else { 0 }]));
     Derivatives { by_x, by_weight, by_bias }
 }

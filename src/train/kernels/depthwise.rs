@@ -3,10 +3,12 @@
 //! A plane is copied into one with a border of zeros, in which each weight meets one contiguous stretch over all rows: the loops
 //! are long however narrow the maps are. A stride is a choice among the results of stride 1.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use crate::train::kernels::made::made_with;
-use crate::train::kernels::shape::{Derivatives, Ending, Geometry, Made};
+use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output};
 use crate::train::kernels::wide::{self, BLOCK};
 
 /// Planes with a border of zeros.
@@ -68,45 +70,44 @@ impl Bordered {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, ending: Option<Ending<'_>>) -> Vec<f32> {
+pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, epilogue: Option<Epilogue<'_>>) -> Vec<f32> {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
     let fill = |[padded, stretch]: &mut [Vec<f32>; 2], plane: usize, out: &mut [f32]| {
         bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
         wide::correlate(padded, &weight[plane % channels * taps..][..taps], &bordered.offsets, stretch);
         bordered.pick(stretch, s.out.1, stride, out);
-        if let Some(Ending { bias, after }) = ending {
-            wide::finish(out, bias[plane % channels], after);
+        if let Some(Epilogue { bias, after }) = epilogue {
+            wide::line(out, (1.0, bias[plane % channels]), after);
         }
     };
     made_with(x.len() / s.pixels_in() * s.pixels_out(), s.pixels_out(), || bordered.scratch(), fill).0
 }
 
+/// The derivative by a plane before its epilogue, written into `passed` where there is one, and the derivative by the bias.
+fn before_epilogue<'a>(grad: &'a [f32], output: Option<Output<'_>>, plane: Range<usize>, passed: &'a mut [f32]) -> (&'a [f32], f32) {
+    let grad = &grad[plane.clone()];
+    match output {
+        None => (grad, 0.0),
+        Some(Output { maps, after }) => {
+            let by_bias = wide::rectifier_backward(grad, &maps[plane], after, passed);
+            (passed, by_bias)
+        }
+    }
+}
+
 /// The derivatives, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, made: Option<Made<'_>>) -> Derivatives {
+pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, output: Option<Output<'_>>) -> Derivatives {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
     let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
-    // Calls `then` with the derivative by a plane before its ending; returns the one by the bias.
-    let of_plane = |plane: usize, passed: &mut [f32], then: &mut dyn FnMut(&[f32])| {
-        let grad = &grad[plane * s.pixels_out()..][..s.pixels_out()];
-        match made {
-            None => {
-                then(grad);
-                0.0
-            }
-            Some(Made { maps, after }) => {
-                let by_bias = wide::passed(grad, &maps[plane * s.pixels_out()..][..s.pixels_out()], after, passed);
-                then(passed);
-                by_bias
-            }
-        }
-    };
+    let of_plane = |plane: usize| plane * s.pixels_out()..(plane + 1) * s.pixels_out();
     // Seen from the input, each kernel is turned by half a circle.
     let turned: Vec<f32> = weight.chunks_exact(taps).flat_map(|w| w.iter().rev().copied()).collect();
     let by_x = wants_x.then(|| {
         let fill = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>), plane: usize, by_x: &mut [f32]| {
-            of_plane(plane, passed, &mut |grad| bordered.spread(grad, s.out.1, bordered.first(), stride, padded));
+            let (grad, _) = before_epilogue(grad, output, of_plane(plane), passed);
+            bordered.spread(grad, s.out.1, bordered.first(), stride, padded);
             wide::correlate(padded, &turned[plane % channels * taps..][..taps], &bordered.offsets, stretch);
             bordered.pick(stretch, s.size.1, 1, by_x);
         };
@@ -117,7 +118,9 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
         let mut by_bias = 0.0;
         for plane in (channel..x.len() / s.pixels_in()).step_by(channels) {
             bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
-            by_bias += of_plane(plane, passed, &mut |grad| bordered.spread(grad, s.out.1, 0, stride, stretch));
+            let (grad, sum) = before_epilogue(grad, output, of_plane(plane), passed);
+            by_bias += sum;
+            bordered.spread(grad, s.out.1, 0, stride, stretch);
             wide::products(padded, &stretch[..bordered.stretch], &bordered.offsets, by_weight);
         }
         by_bias

@@ -29,7 +29,7 @@ impl After {
 }
 
 /// The sum of `f` over two rows, in sixteen sums side by side: a single one would wait for itself.
-pub(super) fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
+fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     const WIDTH: usize = 16;
     let mut sums = [0.0f32; WIDTH];
     let (a, b) = (a.chunks_exact(WIDTH), b.chunks_exact(WIDTH));
@@ -80,7 +80,8 @@ impl Moments {
 pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
         let c = plane % factor.len();
-        wide::line(&x[plane * pixels..][..pixels], (factor[c], offset[c]), after, out);
+        out.copy_from_slice(&x[plane * pixels..][..pixels]);
+        wide::line(out, (factor[c], offset[c]), after);
     })
 }
 

@@ -48,18 +48,18 @@ impl Shape {
     }
 }
 
-/// What a convolution adds to each channel, and what follows.
+/// What follows a convolution, computed while its maps are in the cache.
 #[derive(Debug, Clone, Copy)]
-pub struct Ending<'a> {
+pub struct Epilogue<'a> {
     /// Added to each channel.
     pub bias: &'a [f32],
     /// What follows.
     pub after: After,
 }
 
-/// What a convolution with an [`Ending`] made, from which its derivatives follow.
+/// What a convolution with an [`Epilogue`] returned, from which its derivatives follow.
 #[derive(Debug, Clone, Copy)]
-pub struct Made<'a> {
+pub struct Output<'a> {
     /// The maps.
     pub maps: &'a [f32],
     /// What followed.

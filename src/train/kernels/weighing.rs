@@ -4,8 +4,7 @@
 use rayon::prelude::*;
 
 use crate::train::kernels::made::made;
-use crate::train::kernels::normalisation::lanes;
-use crate::train::kernels::wide::product;
+use crate::train::kernels::wide::{product, total};
 
 /// `x` times `gates` [n, channels], a number for each plane.
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
@@ -22,7 +21,7 @@ pub fn gate_backward(x: &[f32], gates: &[f32], grad: &[f32], pixels: usize) -> (
 
 /// The mean of each plane: [n, channels].
 pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
-    x.par_chunks(pixels).map(|x| lanes(x, x, |x, _| x) / pixels as f32).collect()
+    x.par_chunks(pixels).map(|x| total(x) / pixels as f32).collect()
 }
 
 /// The derivative of [`mean`] by `x`.

@@ -6,7 +6,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use crate::train::kernels::normalisation::After;
 
-/// A correlation writes so many results at once: two vectors, whatever their width.
+/// The results of a correlation are a multiple of so many: two of the widest vectors.
 pub(super) const BLOCK: usize = 32;
 
 /// The sum of the products of two rows of one length.
@@ -33,6 +33,22 @@ fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
     let (row, rest) = S::as_simd_f32s(row);
     let total = row.iter().fold(simd.splat_f32s(0.0), |sum, v| simd.add_f32s(sum, *v));
     simd.reduce_sum_f32s(total) + rest.iter().sum::<f32>()
+}
+
+struct Total<'a>(&'a [f32]);
+
+impl WithSimd for Total<'_> {
+    type Output = f32;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f32 {
+        sum(simd, self.0)
+    }
+}
+
+/// The sum of a row.
+pub(super) fn total(row: &[f32]) -> f32 {
+    Arch::new().dispatch(Total(row))
 }
 
 struct Product<'a>(&'a [f32], &'a [f32]);
@@ -107,11 +123,10 @@ pub(super) fn products(plane: &[f32], row: &[f32], offsets: &[usize], sums: &mut
 }
 
 struct Line<'a> {
-    x: &'a [f32],
+    row: &'a mut [f32],
     factor: f32,
     offset: f32,
     after: After,
-    out: &'a mut [f32],
 }
 
 impl WithSimd for Line<'_> {
@@ -119,18 +134,18 @@ impl WithSimd for Line<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
-        let line = self.x.iter().map(|x| x * self.factor + self.offset);
+        let line = |v: f32| v * self.factor + self.offset;
         match self.after {
-            After::Linear => self.out.iter_mut().zip(line).for_each(|(o, v)| *o = v),
-            After::Relu => self.out.iter_mut().zip(line).for_each(|(o, v)| *o = v.max(0.0)),
-            After::Relu6 => self.out.iter_mut().zip(line).for_each(|(o, v)| *o = v.clamp(0.0, 6.0)),
+            After::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
+            After::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
+            After::Relu6 => self.row.iter_mut().for_each(|v| *v = line(*v).clamp(0.0, 6.0)),
         }
     }
 }
 
-/// Writes `after(x * factor + offset)`.
-pub(super) fn line(x: &[f32], (factor, offset): (f32, f32), after: After, out: &mut [f32]) {
-    Arch::new().dispatch(Line { x, factor, offset, after, out });
+/// Replaces each value by `after(value * factor + offset)`.
+pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), after: After) {
+    Arch::new().dispatch(Line { row, factor, offset, after });
 }
 
 struct LineBackward<'a> {
@@ -173,49 +188,24 @@ pub(super) fn line_backward(x: &[f32], grad: &[f32], (factor, offset): (f32, f32
     Arch::new().dispatch(LineBackward { x, grad, factor, offset, after, out })
 }
 
-struct Finish<'a> {
-    row: &'a mut [f32],
-    bias: f32,
-    after: After,
-}
-
-impl WithSimd for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let bias = self.bias;
-        match self.after {
-            After::Linear => self.row.iter_mut().for_each(|v| *v += bias),
-            After::Relu => self.row.iter_mut().for_each(|v| *v = (*v + bias).max(0.0)),
-            After::Relu6 => self.row.iter_mut().for_each(|v| *v = (*v + bias).clamp(0.0, 6.0)),
-        }
-    }
-}
-
-/// Replaces each value by `after(value + bias)`.
-pub(super) fn finish(row: &mut [f32], bias: f32, after: After) {
-    Arch::new().dispatch(Finish { row, bias, after });
-}
-
-struct Passed<'a> {
+struct RectifierBackward<'a> {
     grad: &'a [f32],
-    made: &'a [f32],
+    output: &'a [f32],
     after: After,
     out: &'a mut [f32],
 }
 
-impl Passed<'_> {
+impl RectifierBackward<'_> {
     #[inline(always)]
     fn by<S: Simd>(self, simd: S, passes: impl Fn(f32) -> bool) -> f32 {
-        for ((o, g), y) in self.out.iter_mut().zip(self.grad).zip(self.made) {
+        for ((o, g), y) in self.out.iter_mut().zip(self.grad).zip(self.output) {
             *o = if passes(*y) { *g } else { 0.0 };
         }
         sum(simd, self.out)
     }
 }
 
-impl WithSimd for Passed<'_> {
+impl WithSimd for RectifierBackward<'_> {
     type Output = f32;
 
     #[inline(always)]
@@ -228,7 +218,8 @@ impl WithSimd for Passed<'_> {
     }
 }
 
-/// Writes the derivative by what [`finish`] was given, from the one by what it `made`; returns the one by the bias.
-pub(super) fn passed(grad: &[f32], made: &[f32], after: After, out: &mut [f32]) -> f32 {
-    Arch::new().dispatch(Passed { grad, made, after, out })
+/// Writes the derivative by what a rectifier was given, from the one by its `output`; returns the sum, which is the one by a bias
+/// before it.
+pub(super) fn rectifier_backward(grad: &[f32], output: &[f32], after: After, out: &mut [f32]) -> f32 {
+    Arch::new().dispatch(RectifierBackward { grad, output, after, out })
 }
