@@ -56,9 +56,9 @@ pub struct Fitted {
 /// Fits both to data sets; the sets `more` count for how often strangers are alike only. `None` without any pair.
 pub fn fit(sets: &[Judged], more: &[Judged]) -> Option<Fitted> {
     let mut all = Pairs::default();
-    for more in sets.iter().filter_map(|s| s.pairs.spread(OF_EACH)) {
-        all.same.extend(more.same);
-        all.different.extend(more.different);
+    for pairs in sets.iter().filter_map(|s| s.pairs.spread(OF_EACH)) {
+        all.same.extend(pairs.same);
+        all.different.extend(pairs.different);
     }
     Some(Fitted { calibration: calibrate(&all.sorted())?, strangers: strangers(sets.iter().chain(more)) })
 }
@@ -97,12 +97,12 @@ fn errors(s: &Judged, calibration: &Calibration) -> [f64; 2] {
 }
 
 /// A line a set: how good the network is there, and what errors a similarity of 0.5 makes; then what was fitted. The sets
-/// `tests`, to which nothing was fitted, follow the others.
-pub fn report(sets: &[Judged], tests: &[Judged], fitted: &Fitted) -> String {
+/// `others`, to which the similarity was not fitted, follow.
+pub fn report(sets: &[Judged], others: &[Judged], fitted: &Fitted) -> String {
     let (percent, c) = (|v: f64| format!("{:.1}", 100.0 * v), &fitted.calibration);
     let mut out =
         String::from("data                                 people      same   strangers   EER  distance | at similarity 0.5: false accepts, rejects\n");
-    for s in sets.iter().chain(tests) {
+    for s in sets.iter().chain(others) {
         let ((eer, at), [accepted, rejected]) = (s.equal_error(), errors(s, c));
         let (same, different) = (s.pairs.same.len(), s.pairs.different.len());
         let (eer, accepted, rejected) = (percent(eer), percent(accepted), percent(rejected));

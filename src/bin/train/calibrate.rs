@@ -62,11 +62,11 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     };
     let sets = args.data.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
     let strangers = args.strangers.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
-    let mut tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
+    let tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
     let fitted = fit(&sets, &strangers).context("there are no pairs to calibrate on")?;
     let names: Vec<String> = sets.iter().chain(&strangers).map(|s| s.name.clone()).collect();
-    tests.splice(0..0, strangers);
-    let mut out = report(&sets, &tests, &fitted);
+    let others: Vec<Judged> = strangers.into_iter().chain(tests).collect();
+    let mut out = report(&sets, &others, &fitted);
     if let Some(output) = &args.output {
         let entries = entries(&embedder, &config, &fitted, &names.join(", "));
         let file = std::fs::read(&original).with_context(|| format!("cannot read {}", original.display()))?;
