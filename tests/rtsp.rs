@@ -130,20 +130,12 @@ fn waiting_for_a_camera_can_be_stopped() {
     let Some((server, address)) = serve() else { return };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
-    let mut child = twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(Stdio::null()).spawn().unwrap();
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while std::fs::read_to_string(&out).unwrap_or_default().lines().count() < 10 && Instant::now() < deadline {
-        std::thread::sleep(Duration::from_millis(50));
-    }
+    let mut child = Running::start(twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(Stdio::null()));
+    until(60, || std::fs::read_to_string(&out).unwrap_or_default().lines().count() >= 10);
     drop(server);
     std::thread::sleep(Duration::from_secs(1));
-    let asked = Instant::now();
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
-    while child.try_wait().unwrap().is_none() && asked.elapsed() < Duration::from_secs(60) {
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    let _ = child.kill(); // does nothing to one that has ended
-    assert_eq!(child.wait().unwrap().code(), Some(130));
+    child.signal("INT");
+    assert_eq!(child.code(60), Some(130));
 }
 
 #[test]
