@@ -91,7 +91,7 @@ impl SequenceInfo {
 pub struct MotRow {
     /// Frame number, from 1.
     pub frame: u64,
-    /// Identity; -1 in detections.
+    /// Identity; -1 in detections and where the file leaves it out.
     pub id: i64,
     /// Left, top, width, height; pixels.
     pub ltwh: [f64; 4],
@@ -113,24 +113,40 @@ pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
     lines.map(|(i, l)| parse(l).map_err(|problem| MotError::Line { path: path.to_path_buf(), line: i + 1, problem })).collect()
 }
 
+/// The file's text, without the byte-order mark that spreadsheets put at its head.
 fn read(path: &Path) -> Result<String, MotError> {
-    fs::read_to_string(path).map_err(|source| MotError::Read { path: path.to_path_buf(), source })
+    let text = fs::read_to_string(path)
+        .map_err(|source| MotError::Read { path: path.to_path_buf(), source })?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }
 
+/// One line, its fields separated by commas or, where it has none, by white space. An empty field
+/// between commas is absent; a number that is not finite is refused.
 fn parse(line: &str) -> Result<MotRow, String> {
-    let fields: Vec<&str> = line.split([',', ' ', '\t']).filter(|f| !f.is_empty()).collect();
+    let fields: Vec<&str> = if line.contains(',') {
+        line.split(',').map(str::trim).collect()
+    } else {
+        line.split_whitespace().collect()
+    };
     if fields.len() < 6 {
         return Err(format!("{} values where at least 6 are needed", fields.len()));
     }
-    let number = |i: usize| fields[i].parse::<f64>().map_err(|_| format!("'{}' is not a number", fields[i]));
-    let or = |i: usize, default: f64| if fields.len() > i { number(i) } else { Ok(default) };
+    let given = |i: usize| fields.get(i).copied().filter(|f| !f.is_empty());
+    let parsed = |text: &str| match text.parse::<f64>() {
+        Ok(value) if value.is_finite() => Ok(value),
+        _ => Err(format!("'{text}' is not a number")),
+    };
+    let number = |i: usize| {
+        given(i).map_or_else(|| Err(format!("value {} of the line is empty", i + 1)), parsed)
+    };
+    let or = |i: usize, default: f64| given(i).map_or(Ok(default), parsed);
     let frame = number(0)?;
     if frame < 1.0 || frame.fract() != 0.0 {
         return Err(format!("frame {frame} is not a whole number from 1 on"));
     }
     Ok(MotRow {
         frame: frame as u64,
-        id: number(1)? as i64,
+        id: or(1, -1.0)? as i64,
         ltwh: [number(2)?, number(3)?, number(4)?, number(5)?],
         confidence: or(6, 1.0)?,
         class: or(7, 1.0)? as i64,
@@ -167,5 +183,28 @@ mod tests {
         assert!(parse("1,2,3").unwrap_err().contains("at least 6"));
         assert!(parse("1,2,a,4,5,6").unwrap_err().contains("'a'"));
         assert!(parse("0,2,3,4,5,6").unwrap_err().contains("frame 0"));
+        for number in ["nan", "NaN", "inf", "-inf", "infinity", "1e999"] {
+            let line = format!("1,2,3,{number},5,6,0.5");
+            assert!(parse(&line).unwrap_err().contains(number), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_empty_field_is_absent_and_moves_no_other() {
+        let row = parse("1,,10,20,30,60,,1,0.5").expect("id and confidence are left out");
+        assert_eq!((row.id, row.ltwh, row.confidence), (-1, [10.0, 20.0, 30.0, 60.0], 1.0));
+        assert_eq!((row.class, row.visibility), (1, 0.5));
+        assert!(parse("1,2,10,,30,60,1").unwrap_err().contains("value 4"));
+        let row = parse(" 1, 2 ,\t10, 20, 30, 60,").expect("spaces beside commas, a comma at the end");
+        assert_eq!((row.id, row.confidence), (2, 1.0));
+        assert_eq!(parse("1 2  10 20\t30 60").expect("no commas").ltwh[3], 60.0);
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_no_part_of_the_first_number() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "\u{feff}1,-1,2,3,4,5,0.5\r\n2,-1,2,3,4,5,0.5\r\n").expect("written");
+        let frames: Vec<u64> = read_rows(file.path()).expect("readable").iter().map(|r| r.frame).collect();
+        assert_eq!(frames, [1, 2]);
     }
 }

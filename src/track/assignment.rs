@@ -12,8 +12,18 @@ pub struct Candidate {
     pub row: usize,
     /// Column (a detection).
     pub column: usize,
-    /// Cost of making the pair; must be below the limit to be of use, and not NaN.
+    /// Cost of making the pair. Only pairs below the limit are made; NaN and costs beyond [`MAX_COST`] never are.
     pub cost: f32,
+}
+
+/// Greatest magnitude of a cost or limit: sums of so many stay finite, so that the search ends on any input.
+pub const MAX_COST: f32 = 1e9;
+
+impl Candidate {
+    /// Whether the pair may be made where staying alone costs `limit`.
+    pub(super) fn is_allowed(&self, limit: f32) -> bool {
+        self.cost < limit && self.cost >= -MAX_COST
+    }
 }
 
 /// Solves assignments and keeps its buffers from one frame to the next.
@@ -35,10 +45,11 @@ const NONE: usize = usize::MAX;
 impl Assignment {
     /// The pairs (row, column) of least total cost, where an unmade pair costs `limit`. Sorted by row.
     pub fn solve(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> Vec<(usize, usize)> {
+        let limit = limit.min(MAX_COST);
         let mut pairs = Vec::with_capacity(rows.min(columns));
         let groups = self.connect(rows, columns, candidates, limit);
         self.order.clear();
-        self.order.extend((0..candidates.len()).filter(|&i| candidates[i].cost < limit));
+        self.order.extend((0..candidates.len()).filter(|&i| candidates[i].is_allowed(limit)));
         let group_of_row = &self.group_of_row;
         self.order.sort_unstable_by_key(|&i| (group_of_row[candidates[i].row], i));
         let mut members = std::mem::take(&mut self.members);
@@ -69,7 +80,7 @@ impl Assignment {
             }
             i
         }
-        for c in candidates.iter().filter(|c| c.cost < limit) {
+        for c in candidates.iter().filter(|c| c.is_allowed(limit)) {
             let (a, b) = (root(parent, c.row), root(parent, rows + c.column));
             parent[a.max(b)] = a.min(b);
         }
@@ -199,12 +210,14 @@ fn fill<T: Clone>(list: &mut Vec<T>, len: usize, value: T) {
     list.resize(len, value);
 }
 
-/// The assignment of greatest total weight on a dense [rows, columns] matrix, as pairs sorted by row; every pair made
-/// has a weight above zero. In f64, for evaluation, where ties and rounding must fall as in the reference.
+/// The assignment of greatest total weight on a dense [rows, columns] matrix, as pairs sorted by row. Every pair made has a
+/// finite weight above zero; a weight that is not finite counts as zero. In f64, for evaluation, where ties and rounding
+/// must fall as in the reference.
 pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
     let flip = columns < rows;
     let (n, m) = if flip { (columns, rows) } else { (rows, columns) };
-    let at = |r: usize, k: usize| if flip { -weight[k * columns + r] } else { -weight[r * columns + k] };
+    let usable = |w: f64| if w.is_finite() { w.clamp(-f64::from(MAX_COST), f64::from(MAX_COST)) } else { 0.0 };
+    let at = |r: usize, k: usize| -usable(if flip { weight[k * columns + r] } else { weight[r * columns + k] });
     // Kuhn-Munkres by shortest augmenting paths with potentials; one extra column and row hold the sentinel.
     let (mut u, mut v) = (vec![0.0f64; n + 1], vec![0.0f64; m + 1]);
     let (mut row_of, mut way) = (vec![0usize; m + 1], vec![0usize; m + 1]);
@@ -241,7 +254,7 @@ pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usiz
         }
     }
     let mut pairs: Vec<_> = (1..=m).filter(|&k| row_of[k] != 0).map(|k| if flip { (k - 1, row_of[k] - 1) } else { (row_of[k] - 1, k - 1) }).collect();
-    pairs.retain(|&(r, k)| weight[r * columns + k] > 0.0);
+    pairs.retain(|&(r, k)| usable(weight[r * columns + k]) > 0.0);
     pairs.sort_unstable();
     pairs
 }
@@ -300,6 +313,34 @@ mod tests {
             let allowed: Vec<Vec<Option<f32>>> = costs.iter().map(|l| l.iter().map(|c| c.map(|c| c - 2.0)).collect()).collect();
             prop_assert!((got + brute_force(0, &mut vec![false; m], &allowed, 0.0)).abs() < 1e-4);
         }
+    }
+
+    /// Any bits of a float: NaN, infinities, the greatest and the least among them.
+    fn any_costs() -> impl Strategy<Value = (usize, usize, Vec<f32>, f32)> {
+        (1usize..6, 1usize..6).prop_flat_map(|(n, m)| (Just(n), Just(m), prop::collection::vec(any::<u32>().prop_map(f32::from_bits), n * m), any::<f32>()))
+    }
+
+    proptest! {
+        #[test]
+        fn every_solver_ends_on_any_numbers((n, m, costs, limit) in any_costs()) {
+            let candidates: Vec<Candidate> = costs.iter().enumerate().map(|(i, &cost)| Candidate { row: i / m, column: i % m, cost }).collect();
+            for pairs in [
+                Assignment::default().solve(n, m, &candidates, limit),
+                crate::track::flow::solve(n, m, &candidates, limit),
+                greatest(n, m, &costs.iter().map(|&c| f64::from(c)).collect::<Vec<_>>()),
+            ] {
+                prop_assert!(pairs.iter().all(|&(r, k)| r < n && k < m && costs[r * m + k].is_finite()));
+                prop_assert!(pairs.windows(2).all(|p| p[0].0 < p[1].0), "a row was used twice");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_makes_no_pair_and_the_others_are_made() {
+        assert_eq!(greatest(2, 2, &[f64::NAN, 0.5, 0.7, f64::INFINITY]), [(0, 1), (1, 0)]);
+        let c = |row, column, cost| Candidate { row, column, cost };
+        let pairs = Assignment::default().solve(2, 2, &[c(0, 0, f32::NAN), c(0, 1, 0.2), c(1, 0, 0.4), c(1, 1, f32::NEG_INFINITY)], 1.0);
+        assert_eq!(pairs, [(0, 1), (1, 0)]);
     }
 
     #[test]

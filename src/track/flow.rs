@@ -8,7 +8,7 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 
-use crate::track::assignment::Candidate;
+use crate::track::assignment::{Candidate, MAX_COST};
 
 const NONE: usize = usize::MAX;
 
@@ -36,9 +36,10 @@ impl PartialOrd for Reached {
 /// The pairs (row, column) of least total cost, where an unmade pair costs `alone`. Sorted by row. The same answer as
 /// [`crate::track::assignment::Assignment`], for graphs too large to hold as a matrix.
 pub fn solve(rows: usize, columns: usize, candidates: &[Candidate], alone: f32) -> Vec<(usize, usize)> {
+    let alone = alone.min(MAX_COST);
     // A column of its own for every row stands for staying alone, numbered after the real ones.
     let mut edges: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rows];
-    for c in candidates.iter().filter(|c| c.cost < alone) {
+    for c in candidates.iter().filter(|c| c.is_allowed(alone)) {
         edges[c.row].push((c.column, f64::from(c.cost)));
     }
     for (row, list) in edges.iter_mut().enumerate() {
@@ -62,6 +63,8 @@ struct Search {
     /// Columns whose distance is set, and those finished, to be reset after each search.
     touched: Vec<usize>,
     finished: Vec<usize>,
+    /// Whether a column is in `finished`. Rounding may make a way to it look shorter still; taking it would close a circle.
+    is_finished: Vec<bool>,
 }
 
 impl Search {
@@ -77,6 +80,7 @@ impl Search {
             came_from: vec![NONE; columns],
             touched: Vec::new(),
             finished: Vec::new(),
+            is_finished: vec![false; columns],
         }
     }
 
@@ -85,7 +89,7 @@ impl Search {
         let mut heap = BinaryHeap::new();
         let (mut row, mut reached) = (start, 0.0);
         let sink = loop {
-            for &(column, cost) in &self.edges[row] {
+            for &(column, cost) in self.edges[row].iter().filter(|e| !self.is_finished[e.0]) {
                 let d = reached + cost - self.row_price[row] - self.column_price[column];
                 if d < self.distance[column] {
                     if self.distance[column].is_infinite() {
@@ -98,7 +102,7 @@ impl Search {
             }
             // Every row can stay alone, so the search ends at the latest there.
             let Some(next) = heap.pop() else { break NONE };
-            if next.distance > self.distance[next.column] {
+            if self.is_finished[next.column] || next.distance > self.distance[next.column] {
                 continue; // an older, longer way to a column met since
             }
             reached = next.distance;
@@ -106,6 +110,7 @@ impl Search {
                 NONE => break next.column,
                 taken_by => {
                     self.finished.push(next.column);
+                    self.is_finished[next.column] = true;
                     row = taken_by;
                 }
             }
@@ -125,7 +130,9 @@ impl Search {
         for column in self.touched.drain(..) {
             self.distance[column] = f64::INFINITY;
         }
-        self.finished.clear();
+        for column in self.finished.drain(..) {
+            self.is_finished[column] = false;
+        }
     }
 }
 
