@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     let mut rng = fastrand::Rng::with_seed(1);
     let data: Vec<u8> = (0..3 * 640 * 480).map(|_| rng.u8(..)).collect();
-    let image = Image { width: 640, height: 480, stride: 3 * 640, data: data.into() };
+    let image = Image::packed(640, 480, data.into());
     let people: Vec<BBox> = (0..CROPS).map(|i| BBox::new(70.0 * i as f32, 50.0 + 10.0 * i as f32, 60.0, 150.0)).collect();
     let crops: Vec<(&Image, &BBox)> = people.iter().map(|p| (&image, p)).collect();
     for round in 0..ROUNDS + 5 {

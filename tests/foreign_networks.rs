@@ -50,7 +50,7 @@ fn open(model: PathBuf, size: InputSize, pixels: Option<PixelFormat>) -> Option<
 /// Six crops of one colour each (blue, green, red).
 fn embed(embedder: &mut Embedder) -> Array2<f32> {
     let colours: Vec<[u8; 3]> = (0..6).map(|i| [40 * i, 200 - 30 * i, 90 + i]).collect();
-    let images: Vec<Image> = colours.iter().map(|c| Image { width: 8, height: 8, stride: 24, data: c.repeat(64).into() }).collect();
+    let images: Vec<Image> = colours.iter().map(|c| Image::packed(8, 8, c.repeat(64).into())).collect();
     let whole = BBox::new(0.0, 0.0, 8.0, 8.0);
     let crops: Vec<(&Image, &BBox)> = images.iter().map(|i| (i, &whole)).collect();
     let vectors = embedder.embed_crops(&crops).expect("it runs");

@@ -10,7 +10,7 @@ use crate::detect::heads::{self, Layout};
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
 use crate::detection::Detection;
-use crate::frame::Image;
+use crate::frame::{Image, Shape};
 use crate::infer::{Device, InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
@@ -109,8 +109,8 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Where a frame of `frame` (width, height) pixels lies in the input.
-    pub fn letterbox(&self, frame: (u32, u32)) -> Letterbox {
+    /// Where a frame of this shape lies in the input.
+    pub fn letterbox(&self, frame: Shape) -> Letterbox {
         let input = match self.size {
             InputSize::Auto => Letterbox::natural_input(frame, LONGEST_SIDE, self.step),
             InputSize::Fixed(w, h) => (w, h),
@@ -125,7 +125,7 @@ impl Scaling {
 
     /// The frame as a batch of one, [1, 3, h, w], and where it lies in it.
     pub fn batch_of_one(&self, image: &Image) -> (Array4<f32>, Letterbox) {
-        let letterbox = self.letterbox((image.width, image.height));
+        let letterbox = self.letterbox(image.shape());
         let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
         self.write(image, &letterbox, input.index_axis_mut(Axis(0), 0));
         (input, letterbox)
@@ -170,7 +170,7 @@ impl Detector {
 
     /// Runs an empty picture, so that a model that does not fit is told at the start and not in the middle of the night.
     fn try_out(&mut self) -> Result<(), InferError> {
-        let (w, h) = self.scaling.letterbox((320, 320)).input;
+        let (w, h) = self.scaling.letterbox(Shape::square(320, 320)).input;
         self.detect(Array4::zeros((self.model.dims()[0].unwrap_or(1), 3, h, w)).view(), &[]).map(|_| ())
     }
 

@@ -1,5 +1,6 @@
 //! From the frame's pixels to the network's input and back.
 
+use crate::frame::Shape;
 use crate::geometry::BBox;
 
 /// How a frame lies in the network's input: scaled, in the top left corner, the rest black.
@@ -14,17 +15,19 @@ pub struct Letterbox {
 }
 
 impl Letterbox {
-    /// Fits a frame of `frame` (width, height) pixels into an input of `input` pixels; `stretch` gives up the aspect ratio.
-    pub fn fit(frame: (u32, u32), input: (usize, usize), stretch: bool) -> Self {
-        let (fw, fh) = (frame.0 as f32, frame.1 as f32);
+    /// Fits a frame into an input of `input` (width, height) pixels in its true proportions; `stretch` gives them up.
+    pub fn fit(frame: Shape, input: (usize, usize), stretch: bool) -> Self {
+        let (fw, fh) = (frame.shown.0 as f32, frame.shown.1 as f32);
         let one = (input.0 as f32 / fw).min(input.1 as f32 / fh);
         let content = if stretch { input } else { (side(fw * one, input.0), side(fh * one, input.1)) };
-        Letterbox { input, content, scale: (content.0 as f32 / fw, content.1 as f32 / fh) }
+        let scale = (content.0 as f32 / frame.stored.0 as f32, content.1 as f32 / frame.stored.1 as f32);
+        Letterbox { input, content, scale }
     }
 
-    /// The input for a network that takes any multiple of `step`: the frame as it is, or scaled down so that its longer
-    /// side is at most `longest`, rounded up to whole steps.
-    pub fn natural_input(frame: (u32, u32), longest: usize, step: usize) -> (usize, usize) {
+    /// The input for a network that takes any multiple of `step`: the frame as it is shown, or scaled down so that its
+    /// longer side is at most `longest`, rounded up to whole steps.
+    pub fn natural_input(frame: Shape, longest: usize, step: usize) -> (usize, usize) {
+        let frame = frame.shown;
         let scale = (longest as f32 / frame.0.max(frame.1) as f32).min(1.0);
         let round = |v: u32| ((v as f32 * scale).round().max(1.0) as usize).div_ceil(step) * step;
         (round(frame.0), round(frame.1))
@@ -46,7 +49,7 @@ mod tests {
 
     #[test]
     fn a_wide_frame_fills_the_width() {
-        let l = Letterbox::fit((1920, 1080), (736, 416), false);
+        let l = Letterbox::fit(Shape::square(1920, 1080), (736, 416), false);
         assert_eq!(l.content, (736, 414));
         let b = l.to_source(&BBox::new(368.0, 207.0, 36.8, 73.6));
         assert!((b.left - 960.0).abs() < 0.1 && (b.top - 540.0).abs() < 0.1 && (b.width - 96.0).abs() < 0.1);
@@ -54,15 +57,25 @@ mod tests {
 
     #[test]
     fn stretching_fills_the_input() {
-        let l = Letterbox::fit((1920, 1080), (640, 640), true);
+        let l = Letterbox::fit(Shape::square(1920, 1080), (640, 640), true);
         assert_eq!(l.content, (640, 640));
         assert!((l.to_source(&BBox::new(0.0, 0.0, 640.0, 640.0)).height - 1080.0).abs() < 0.1);
     }
 
     #[test]
     fn a_small_frame_is_not_enlarged() {
-        assert_eq!(Letterbox::natural_input((768, 576), 768, 32), (768, 576));
-        assert_eq!(Letterbox::natural_input((320, 240), 768, 32), (320, 256));
-        assert_eq!(Letterbox::natural_input((1920, 1080), 768, 32), (768, 448));
+        assert_eq!(Letterbox::natural_input(Shape::square(768, 576), 768, 32), (768, 576));
+        assert_eq!(Letterbox::natural_input(Shape::square(320, 240), 768, 32), (320, 256));
+        assert_eq!(Letterbox::natural_input(Shape::square(1920, 1080), 768, 32), (768, 448));
+    }
+
+    #[test]
+    fn wide_pixels_are_shown_in_their_true_proportions_and_boxes_stay_in_stored_ones() {
+        let frame = Shape { stored: (960, 1080), shown: (1920, 1080) };
+        assert_eq!(Letterbox::natural_input(frame, 768, 32), (768, 448));
+        let l = Letterbox::fit(frame, (736, 416), false);
+        assert_eq!(l.content, (736, 414));
+        let b = l.to_source(&BBox::new(368.0, 0.0, 36.8, 207.0));
+        assert!((b.left - 480.0).abs() < 0.01 && (b.width - 48.0).abs() < 0.01 && (b.height - 540.0).abs() < 0.01, "{b:?}");
     }
 }

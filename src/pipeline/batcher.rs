@@ -122,19 +122,19 @@ pub struct Batcher {
     state: Mutex<State>,
     changed: Condvar,
     limits: BatchLimits,
-    /// The detector's input size for a frame's: only frames of one input size share a batch.
+    /// The size of the detector's input that a frame becomes: only frames of one input size share a batch.
     input: InputOf,
 }
 
 /// (width, height) of a frame to (width, height) of the detector's input.
-type InputOf = Box<dyn Fn((u32, u32)) -> (usize, usize) + Send + Sync>;
+type InputOf = Box<dyn Fn(&Frame) -> (usize, usize) + Send + Sync>;
 
 /// A camera that gave no frame for so long is not waited for.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
     /// With no camera yet.
-    pub fn new(limits: BatchLimits, input: impl Fn((u32, u32)) -> (usize, usize) + Send + Sync + 'static) -> Self {
+    pub fn new(limits: BatchLimits, input: impl Fn(&Frame) -> (usize, usize) + Send + Sync + 'static) -> Self {
         Batcher { state: Mutex::default(), changed: Condvar::new(), limits, input: Box::new(input) }
     }
 
@@ -244,10 +244,10 @@ impl Batcher {
         let mut size = None;
         while frames.len() < self.limits.size {
             let State { turns, slots, .. } = state;
-            let fits = |s: &Slot| s.waiting.as_ref().is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)((f.width, f.height))));
+            let fits = |s: &Slot| s.waiting.as_ref().is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)(f)));
             let Some(lane) = turns.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane)) else { break };
             let Some((frame, arrived)) = slots.get_mut(&lane).and_then(|s| s.waiting.take()) else { break };
-            size = Some((self.input)((frame.width, frame.height)));
+            size = Some((self.input)(&frame));
             frames.push(Waiting { lane, frame, arrived });
         }
         let ended: Vec<Lane> = state.slots.iter().filter(|(_, s)| s.ended && s.waiting.is_none()).map(|(&lane, _)| lane).collect();
@@ -278,7 +278,7 @@ mod tests {
 
     fn batcher(size: usize) -> Batcher {
         let limits = BatchLimits { size, wait: Duration::from_millis(5), under_way: 2 };
-        Batcher::new(limits, |(w, h)| (w as usize, h as usize))
+        Batcher::new(limits, |f| (f.width as usize, f.height as usize))
     }
 
     fn shares(weights: &[f64], costs: &[f64]) -> Vec<f64> {

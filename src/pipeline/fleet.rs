@@ -157,7 +157,7 @@ impl Fleet {
         let size = detector.model().dims()[0].unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
         let shapes = scaling.clone();
-        let batcher = Arc::new(Batcher::new(limits, move |frame| shapes.letterbox(frame).input));
+        let batcher = Arc::new(Batcher::new(limits, move |frame| shapes.letterbox(frame.shape()).input));
         let halt = stop.child_token();
         let mut roster = Roster::new(run, batcher.clone(), cameras.clone(), open, metrics.clone());
         roster.apply(config.cameras);
@@ -240,12 +240,12 @@ impl Watches {
         }
         let moving: Vec<&Item> = parcel.items.iter().filter(|i| !i.still).collect();
         let Some(first) = moving.first() else { return Ok(()) };
-        let (w, h) = self.scaling.letterbox((first.frame.width, first.frame.height)).input;
+        let (w, h) = self.scaling.letterbox(first.frame.shape()).input;
         let mut batch = Array4::zeros((moving.len(), 3, h, w));
         let mut places = Vec::new();
         for (item, out) in moving.into_iter().zip(batch.axis_iter_mut(Axis(0))) {
             let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
-            let letterbox = self.scaling.letterbox((image.width, image.height));
+            let letterbox = self.scaling.letterbox(image.shape());
             self.scaling.write(image, &letterbox, out);
             places.push((letterbox, (image.width, image.height)));
         }

@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn a_crash_in_decoding_and_a_loss_are_gone_over_and_numbers_and_times_go_on() {
         let limits = BatchLimits { size: 1, wait: Duration::ZERO, under_way: 1 };
-        let batcher = Arc::new(Batcher::new(limits, |(w, h)| (w as usize, h as usize)));
+        let batcher = Arc::new(Batcher::new(limits, |f| (f.width as usize, f.height as usize)));
         let lane = batcher.join(1.0);
         let openings = Arc::new(AtomicU64::new(0));
         let count = openings.clone();

@@ -218,7 +218,7 @@ mod tests {
 
     fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {
         let limits = BatchLimits { size: 2, wait: Duration::ZERO, under_way: 1 };
-        let batcher = Arc::new(Batcher::new(limits, |(w, h)| (w as usize, h as usize)));
+        let batcher = Arc::new(Batcher::new(limits, |f| (f.width as usize, f.height as usize)));
         let (seen, said) = (Arc::<Mutex<Vec<_>>>::default(), Arc::<Mutex<Vec<_>>>::default());
         let openings = Arc::<Mutex<Vec<String>>>::default();
         let opened = openings.clone();
