@@ -28,6 +28,14 @@ pub enum MotError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Nobody says what a sequence without `seqinfo.ini` is like.
+    #[error("{} has no seqinfo.ini; give {missing}", path.display())]
+    Undescribed {
+        /// The sequence's folder.
+        path: PathBuf,
+        /// What is to be given.
+        missing: &'static str,
+    },
     /// `seqinfo.ini` lacks something.
     #[error("{}: {key} is missing or not a number above zero; the [Sequence] section must give frameRate, seqLength, imWidth and imHeight", path.display())]
     SequenceInfo {
@@ -38,7 +46,7 @@ pub enum MotError {
     },
 }
 
-/// A sequence's `seqinfo.ini`.
+/// What a sequence is like: its `seqinfo.ini`, or what can be known without (see [`SequenceInfo::open`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceInfo {
     /// Name of the sequence; the folder's when the file gives none.
@@ -49,17 +57,53 @@ pub struct SequenceInfo {
     pub image_ext: String,
     /// A video beside the folder that holds the pictures instead (key `video`, an addition of twintrack).
     pub video: Option<PathBuf>,
-    /// Frames per second.
+    /// Frames per second; 0 where unknown.
     pub frame_rate: f64,
     /// Number of frames.
     pub length: u64,
-    /// Width of a frame, pixels.
+    /// Width of a frame, pixels; 0 where unknown.
     pub width: u32,
-    /// Height of a frame, pixels.
+    /// Height of a frame, pixels; 0 where unknown.
     pub height: u32,
 }
 
+/// What the caller knows of a sequence that has no `seqinfo.ini`.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Known {
+    /// Frames per second.
+    pub frame_rate: Option<f64>,
+    /// Width and height of a frame, pixels.
+    pub size: Option<(u32, u32)>,
+}
+
 impl SequenceInfo {
+    /// The sequence in the folder `dir`: what its `seqinfo.ini` says; without one, as CVAT exports sequences, what `known`
+    /// and the last frame of `gt/gt.txt` and `det/det.txt` say. `None` when the folder has none of these files.
+    ///
+    /// # Errors
+    /// When one of the files is wrong.
+    pub fn open(dir: &Path, known: Known) -> Result<Option<Self>, MotError> {
+        if dir.join("seqinfo.ini").is_file() {
+            return Self::read(dir).map(Some);
+        }
+        let files: Vec<PathBuf> = ["gt/gt.txt", "det/det.txt"].iter().map(|f| dir.join(f)).filter(|f| f.is_file()).collect();
+        if files.is_empty() {
+            return Ok(None);
+        }
+        let rows: Vec<Vec<MotRow>> = files.iter().map(|f| read_rows(f)).collect::<Result<_, _>>()?;
+        let (width, height) = known.size.unwrap_or_default();
+        Ok(Some(SequenceInfo {
+            name: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            image_dir: "img1".into(),
+            image_ext: ".jpg".into(),
+            video: None,
+            frame_rate: known.frame_rate.unwrap_or_default(),
+            length: rows.iter().flatten().map(|r| r.frame).max().unwrap_or_default(),
+            width,
+            height,
+        }))
+    }
+
     /// Reads `seqinfo.ini` of the sequence folder `dir`.
     ///
     /// # Errors
@@ -115,19 +159,14 @@ pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
 
 /// The file's text, without the byte-order mark that spreadsheets put at its head.
 fn read(path: &Path) -> Result<String, MotError> {
-    let text = fs::read_to_string(path)
-        .map_err(|source| MotError::Read { path: path.to_path_buf(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| MotError::Read { path: path.to_path_buf(), source })?;
     Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
 }
 
 /// One line, its fields separated by commas or, where it has none, by white space. An empty field
 /// between commas is absent; a number that is not finite is refused.
 fn parse(line: &str) -> Result<MotRow, String> {
-    let fields: Vec<&str> = if line.contains(',') {
-        line.split(',').map(str::trim).collect()
-    } else {
-        line.split_whitespace().collect()
-    };
+    let fields: Vec<&str> = if line.contains(',') { line.split(',').map(str::trim).collect() } else { line.split_whitespace().collect() };
     if fields.len() < 6 {
         return Err(format!("{} values where at least 6 are needed", fields.len()));
     }
@@ -136,9 +175,7 @@ fn parse(line: &str) -> Result<MotRow, String> {
         Ok(value) if value.is_finite() => Ok(value),
         _ => Err(format!("'{text}' is not a number")),
     };
-    let number = |i: usize| {
-        given(i).map_or_else(|| Err(format!("value {} of the line is empty", i + 1)), parsed)
-    };
+    let number = |i: usize| given(i).map_or_else(|| Err(format!("value {} of the line is empty", i + 1)), parsed);
     let or = |i: usize, default: f64| given(i).map_or(Ok(default), parsed);
     let frame = number(0)?;
     if frame < 1.0 || frame.fract() != 0.0 {

@@ -119,9 +119,10 @@ fn the_page_on_cameras_lists_every_key() {
         password_env: text.clone(),
         password_file: file.clone(),
         target_fps: Some(5.0),
+        recorded: Some(true),
         ..Default::default()
     };
-    assert!(rows_of("docs/cameras.md", &camera, &["url", "user", "password", "password_env", "password_file", "target_fps"]) >= 18);
+    assert!(rows_of("docs/cameras.md", &camera, &["url", "user", "password", "password_env", "password_file", "target_fps", "recorded"]) >= 19);
     let serve = ServeConfig { token: secret.clone(), token_env: text.clone(), token_file: file.clone(), state_dir: file.clone(), ..Default::default() };
     assert!(rows_of("docs/serving.md", &serve, &["token", "token_env", "token_file", "state_dir"]) >= 10);
     let mqtt = MqttConfig {

@@ -48,3 +48,99 @@ fn an_identity_twice_in_a_frame_is_refused() {
     let out = twintrack().args(["eval", "--gt"]).arg(dir.path()).arg("--results").arg(dir.path()).output().unwrap();
     assert!(text(&out.stderr).contains("holds no sequence"));
 }
+
+/// A sequence of ten frames in `dir`: one person walks, and is reported as it is.
+fn sequence(dir: &std::path::Path, name: &str, class: i64) {
+    let gt = dir.join("gt").join(name).join("gt");
+    std::fs::create_dir_all(&gt).unwrap();
+    std::fs::create_dir_all(dir.join("results")).unwrap();
+    let row = |f: u32, rest: &str| format!("{f},1,{},20,30,60,1,{rest}\n", 10 * f);
+    let truth: String = (1..=10).map(|f| row(f, &format!("{class},1"))).collect();
+    std::fs::write(gt.join("gt.txt"), truth).unwrap();
+    let result: String = (1..=10).map(|f| row(f, "-1,-1,-1")).collect();
+    std::fs::write(dir.join("results").join(format!("{name}.txt")), result).unwrap();
+}
+
+fn describe(dir: &std::path::Path, name: &str, length: u32) {
+    let text = format!("[Sequence]\nframeRate=10\nseqLength={length}\nimWidth=640\nimHeight=480\n");
+    std::fs::write(dir.join("gt").join(name).join("seqinfo.ini"), text).unwrap();
+}
+
+fn eval(dir: &std::path::Path, gt: &str, results: &str, more: &[&str]) -> (bool, String, String) {
+    let out = twintrack().current_dir(dir).args(["eval", "--gt", gt, "--results", results]).args(more).output().unwrap();
+    (out.status.success(), text(&out.stdout), text(&out.stderr))
+}
+
+#[test]
+fn a_class_column_of_other_rules_is_told_with_the_remedy() {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, class) in [("mot15", -1), ("cvat", 2)] {
+        sequence(dir.path(), name, class);
+        describe(dir.path(), name, 10);
+        let (gt, result) = (format!("gt/{name}"), format!("results/{name}.txt"));
+        let (ok, _, stderr) = eval(dir.path(), &gt, &result, &[]);
+        assert!(!ok && stderr.contains(&format!("its classes are {class} (10 rows)")) && stderr.contains("--benchmark mot15"), "{stderr}");
+        let (ok, table, stderr) = eval(dir.path(), &gt, &result, &["--benchmark", "mot15"]);
+        assert!(ok && table.contains("100.00"), "{table}{stderr}");
+    }
+    let out = twintrack().current_dir(dir.path()).args(["tune", "--gt", "gt/cvat", "--trials", "1"]).output().unwrap();
+    assert!(!out.status.success() && text(&out.stderr).contains("its classes are 2 (10 rows)"), "{}", text(&out.stderr));
+}
+
+#[test]
+fn a_number_that_is_none_is_refused_with_file_and_line() {
+    let dir = tempfile::tempdir().unwrap();
+    sequence(dir.path(), "a", 1);
+    describe(dir.path(), "a", 10);
+    std::fs::write(dir.path().join("results/a.txt"), "1,1,10,20,30,60,1,-1,-1,-1\n2,1,nan,20,30,60,1,-1,-1,-1\n").unwrap();
+    let (ok, _, stderr) = eval(dir.path(), "gt", "results", &[]);
+    assert!(!ok && stderr.contains("results/a.txt, line 2: 'nan' is not a number"), "{stderr}");
+}
+
+#[test]
+fn one_sequence_a_part_of_them_and_one_without_a_description_can_be_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        sequence(dir.path(), name, 1);
+    }
+    describe(dir.path(), "a", 10);
+    for (gt, results) in [("gt/a", "results"), ("gt/a", "results/a.txt"), ("gt/b", "results/b.txt"), ("gt/b/.", "results")] {
+        let (ok, table, stderr) = eval(dir.path(), gt, results, &[]);
+        assert!(ok && table.contains("100.00") && stderr.is_empty(), "{gt} {results}: {table}{stderr}");
+    }
+    std::fs::remove_file(dir.path().join("results/b.txt")).unwrap();
+    let (ok, table, stderr) = eval(dir.path(), "gt", "results", &[]);
+    assert!(ok && table.contains("a ") && !table.contains("b ") && stderr.contains("results/b.txt"), "{table}{stderr}");
+    std::fs::remove_file(dir.path().join("results/a.txt")).unwrap();
+    let (ok, _, stderr) = eval(dir.path(), "gt", "results", &[]);
+    assert!(!ok && stderr.contains("no result for any sequence"), "{stderr}");
+}
+
+#[test]
+fn what_lies_beyond_the_length_of_a_sequence_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    sequence(dir.path(), "a", 1);
+    describe(dir.path(), "a", 8);
+    let (ok, table, stderr) = eval(dir.path(), "gt", "results", &[]);
+    assert!(ok && table.contains("100.00"), "{table}");
+    assert!(stderr.contains("ground truth beyond") && stderr.contains("results beyond") && stderr.contains("rows=2"), "{stderr}");
+}
+
+#[test]
+fn tune_takes_an_export_of_cvat_once_it_is_told_rate_and_size() {
+    let dir = tempfile::tempdir().unwrap();
+    sequence(dir.path(), "export", 1);
+    let det = dir.path().join("gt/export/det");
+    std::fs::create_dir(&det).unwrap();
+    std::fs::copy(dir.path().join("results/export.txt"), det.join("det.txt")).unwrap();
+    let tune = |more: &[&str]| {
+        let mut c = twintrack();
+        c.current_dir(dir.path()).args(["tune", "--gt", "gt/export", "--trials", "1", "--no-embed"]).args(more);
+        let out = c.output().unwrap();
+        (out.status.success(), text(&out.stdout), text(&out.stderr))
+    };
+    assert!(tune(&[]).2.contains("--frame-rate"), "{}", tune(&[]).2);
+    assert!(tune(&["--frame-rate", "10"]).2.contains("--frame-size"));
+    let (ok, table, stderr) = tune(&["--frame-rate", "10", "--frame-size", "640x480"]);
+    assert!(ok && table.contains("export"), "{table}{stderr}");
+}

@@ -1,21 +1,24 @@
 //! `twintrack eval`: HOTA, CLEAR MOT and identity measures of results against ground truth.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::{Args, ValueEnum};
 
+use crate::app::sequences;
 use crate::eval::report::table;
 use crate::eval::{Benchmark, EvalError, Scores, Sequence, combine, score};
+use crate::mot_format::{self, Known};
 
 /// Judge results by ground truth: HOTA, MOTA, IDF1 and their company.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// Folder of sequences, each with gt/gt.txt and seqinfo.ini.
+    /// Folder of sequences, each with gt/gt.txt and seqinfo.ini; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Folder of results, a file <sequence>.txt each (MOTChallenge format).
-    #[arg(long, value_name = "DIR")]
+    /// Folder of results, a file <sequence>.txt each (MOTChallenge format); of one sequence also the file itself. Sequences
+    /// without a result are named and left out.
+    #[arg(long, value_name = "PATH")]
     results: PathBuf,
     /// Whose rules: which classes are distractors.
     #[arg(long, value_enum, default_value_t = Rules::Mot17)]
@@ -49,35 +52,47 @@ impl From<Rules> for Benchmark {
     }
 }
 
-/// The folders in `dir` that hold ground truth, by name.
-///
-/// # Errors
-/// When it cannot be read or holds none.
-pub fn sequences(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
-    let mut sequences: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join("gt/gt.txt").is_file()).collect();
-    sequences.sort();
-    if sequences.is_empty() {
-        return Err(EvalError::Layout(format!("{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)", dir.display())).into());
-    }
-    Ok(sequences)
-}
-
 /// Evaluates; returns what is to be printed.
 ///
 /// # Errors
-/// When a folder holds no sequences, or a file is missing or malformed.
+/// When a folder holds no sequences or results, or a file is missing or malformed.
 pub fn run(args: &EvalArgs) -> Result<String> {
-    let benchmark = args.benchmark.into();
-    let sequences = sequences(&args.gt)?;
     let mut counts = Vec::new();
     let mut rows: Vec<Scores> = Vec::new();
-    for dir in &sequences {
-        let name = dir.file_name().unwrap_or_default().to_string_lossy();
-        let s = Sequence::read(dir, &args.results.join(format!("{name}.txt")), benchmark)?;
+    for (dir, result) in pairs(args)? {
+        let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
+        let reported = mot_format::read_rows(&result)?;
+        let beyond = reported.iter().filter(|r| r.frame > truth.info.length).count();
+        if beyond > 0 {
+            tracing::warn!(sequence = %truth.name, rows = beyond, length = truth.info.length, "results beyond the sequence's length are left out");
+        }
+        let s = Sequence::align(&truth.name, truth.info.length, &truth.rows, &reported, args.benchmark.into())?;
         counts.push(score(&s));
         rows.push(counts[counts.len() - 1].scores(&s.name));
     }
     rows.push(combine(&counts).scores("COMBINED"));
     Ok(if args.json { serde_json::to_string_pretty(&rows)? } else { table(&rows).trim_end().to_string() })
+}
+
+/// The sequences with their results.
+fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let dirs = sequences::find(&args.gt)?;
+    if let ([dir], true) = (dirs.as_slice(), args.results.is_file()) {
+        return Ok(vec![(dir.clone(), args.results.clone())]);
+    }
+    let result = |dir: PathBuf| {
+        let dir = dir.canonicalize().unwrap_or(dir);
+        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let file = args.results.join(format!("{name}.txt"));
+        (dir, file)
+    };
+    let (found, missing): (Vec<_>, Vec<_>) = dirs.into_iter().map(result).partition(|(_, file)| file.is_file());
+    let names: Vec<String> = missing.iter().map(|(_, file)| file.display().to_string()).collect();
+    if found.is_empty() {
+        return Err(EvalError::Layout(format!("there is no result for any sequence: {} not found", names.join(", "))).into());
+    }
+    if !missing.is_empty() {
+        tracing::warn!(sequences = missing.len(), "left out, for they have no result: {}", names.join(", "));
+    }
+    Ok(found)
 }

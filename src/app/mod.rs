@@ -1,12 +1,14 @@
 //! The commands, a file each. They compose the rooms below and talk to people; nothing here decides an identity.
 
 pub mod compare;
+pub mod detections;
 pub mod doctor;
 pub mod evaluate;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod refine;
 pub mod search;
+pub mod sequences;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod show;

@@ -1,6 +1,5 @@
 //! `twintrack track INPUT`: a video in, trajectories out.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,21 +9,18 @@ use clap::Args;
 use tokio_util::sync::CancellationToken;
 
 use crate::app::show::UNKNOWN;
-use crate::app::{refine, show};
+use crate::app::{detections, refine, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
-use crate::detection::Detection;
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
-use crate::geometry::BBox;
 use crate::infer::{Device, InputSize, Runtime};
-use crate::mot_format;
 use crate::pipeline::{People, Pipeline, Progress, Summary};
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
 use crate::sink::recorder::Recorder;
-use crate::source::{self, SourceInfo, SourceOptions};
+use crate::source::{self, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
 use crate::track::Tracker;
 use crate::track::people::People as KnownPeople;
@@ -33,7 +29,7 @@ use crate::trajectory::{Chronicle, RunId};
 /// Follow the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
 pub struct TrackArgs {
-    /// A video file, a folder of pictures, a MOTChallenge sequence folder, or an rtsp:// address.
+    /// A video file, a folder of pictures, a MOTChallenge sequence folder, an rtsp:// or http:// address, or /dev/video0.
     input: String,
     /// Configuration (TOML); keys it does not mention keep their defaults.
     #[arg(short, long, value_name = "FILE")]
@@ -99,6 +95,18 @@ pub struct TrackArgs {
     /// Frames a second of a folder of pictures.
     #[arg(long, value_name = "FPS", value_parser = parse_rate)]
     frame_rate: Option<f64>,
+    /// Exit with code 1 when a frame could not be decoded or a picture not be read; otherwise they are counted and left out.
+    #[arg(long)]
+    strict: bool,
+    /// The address is a camera's: it is opened again whenever it ends.
+    #[arg(long, conflicts_with = "recording")]
+    live: bool,
+    /// The address is a recording's: it ends at its end, and no frame is left out.
+    #[arg(long)]
+    recording: bool,
+    /// The confidences of --detections are divided by it (100 for percent).
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_scale, requires = "detections")]
+    confidence_scale: f64,
     /// Id of this run in events (UUID); a new one when not given.
     #[arg(long, value_name = "UUID")]
     run_id: Option<RunId>,
@@ -120,7 +128,11 @@ fn parse_seconds(s: &str) -> Result<f64, String> {
     s.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0).ok_or_else(|| "a number of seconds, zero or more".into())
 }
 
-fn parse_rate(s: &str) -> Result<f64, String> {
+pub(super) fn parse_scale(s: &str) -> Result<f64, String> {
+    s.parse().ok().filter(|v: &f64| (1e-6..=1e6).contains(v)).ok_or_else(|| "a number above zero".into())
+}
+
+pub(super) fn parse_rate(s: &str) -> Result<f64, String> {
     s.parse().ok().filter(|v: &f64| (0.01..=1000.0).contains(v)).ok_or_else(|| "frames a second, from 0.01 to 1000".into())
 }
 
@@ -175,6 +187,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         recorded_at: args.recorded_at,
         pixels_optional: args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
         frame_rate: args.frame_rate,
+        recorded: if args.live { Some(false) } else { args.recording.then_some(true) },
         ..SourceOptions::default()
     };
     let link = options.link.clone();
@@ -185,7 +198,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     }
     let session = config.session();
     let people = match &args.detections {
-        Some(path) => People::Given(read_detections(path)?),
+        Some(path) => People::Given(detections::read(path, args.confidence_scale)?),
         None => People::Network(Box::new(Detector::open(&Runtime::load()?, &config.detector, session)?)),
     };
     let mut embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
@@ -225,8 +238,9 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         d.abort();
         let _ = d.await; // aborted on purpose
     }
-    let summary = result?;
-    if summary.frames == 0 && !summary.interrupted {
+    let mut summary = result?;
+    let cut = summary.cut.take();
+    if summary.frames == 0 && !summary.interrupted && cut.is_none() {
         bail!("{} has no frame between {} s and the end asked for; check --start and --duration", source::without_password(&args.input), args.start);
     }
     if !args.quiet {
@@ -235,12 +249,18 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     if args.offline {
         let recording = recorder.take();
         let refined = refine::refined(&recording, &config);
-        let pictures = if args.video.is_some() { Some(source::open(&args.input, &options)?) } else { None };
+        let pictures = if args.video.is_some() { Some(source::open(&args.input, &SourceOptions { link: Link::default(), ..options })?) } else { None };
         refine::deliver(&refined, &mut after, pictures)?;
         after.iter_mut().try_for_each(|s| s.finish())?;
         if !args.quiet {
             eprintln!("{}", refine::told(&recording, &refined));
         }
+    }
+    if let Some(cut) = cut {
+        return Err(cut.into());
+    }
+    if args.strict && summary.damaged > 0 {
+        bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, source::without_password(&args.input));
     }
     Ok(summary)
 }
@@ -323,25 +343,4 @@ fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
 #[cfg(not(feature = "video"))]
 fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
     bail!("cannot write the video {}: this program was built without the feature `video`", path.display())
-}
-
-/// Detections by frame. Confidences of MOTChallenge detectors with other scales are clamped to [0, 1].
-///
-/// # Errors
-/// When the file cannot be read, or a line is no detection.
-pub fn read_detections(path: &Path) -> Result<BTreeMap<u64, Vec<Detection>>> {
-    let mut by_frame: BTreeMap<u64, Vec<Detection>> = BTreeMap::new();
-    let mut clamped = 0;
-    for row in mot_format::read_rows(path)? {
-        let bbox = BBox::from(row.ltwh.map(|v| v as f32));
-        if !bbox.is_valid() || row.confidence.is_nan() {
-            bail!("{}: frame {} has a box that is none: left, top, width, height = {:?}, confidence = {}", path.display(), row.frame, row.ltwh, row.confidence);
-        }
-        clamped += usize::from(!(0.0..=1.0).contains(&row.confidence));
-        by_frame.entry(row.frame).or_default().push(Detection { bbox, confidence: row.confidence.clamp(0.0, 1.0) as f32 });
-    }
-    if clamped > 0 {
-        tracing::warn!(file = %path.display(), clamped, "confidences outside [0, 1] were clamped to it");
-    }
-    Ok(by_frame)
 }

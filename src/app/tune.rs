@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::app::{evaluate, track};
+use crate::app::sequences::{self, Truth};
+use crate::app::{detections, evaluate, track};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::detection::{Detection, Embeddings};
@@ -15,7 +16,7 @@ use crate::eval::tune::{self, Parameter, Trial};
 use crate::eval::{Sequence, score};
 use crate::frame::Frame;
 use crate::infer::Runtime;
-use crate::mot_format::{self, MotRow, SequenceInfo};
+use crate::mot_format::{Known, MotError, MotRow};
 use crate::refine::Recording;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
@@ -26,7 +27,8 @@ use crate::trajectory::{Chronicle, FrameEvent};
 /// Search for the settings that suit these cameras, against ground truth.
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt and det/det.txt, or pictures to detect people in.
+    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt and det/det.txt, or pictures to detect people in; or one such
+    /// sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
     /// Configuration to start from (TOML).
@@ -53,6 +55,20 @@ pub struct TuneArgs {
     /// Whose rules: which classes are distractors.
     #[arg(long, value_enum, default_value_t = evaluate::Rules::Mot17)]
     benchmark: evaluate::Rules,
+    /// Frames a second of sequences without seqinfo.ini, as CVAT exports them.
+    #[arg(long, value_name = "FPS", value_parser = track::parse_rate)]
+    frame_rate: Option<f64>,
+    /// Frame size of sequences with neither seqinfo.ini nor pictures.
+    #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
+    frame_size: Option<(u32, u32)>,
+    /// The confidences in det/det.txt are divided by it (100 for percent).
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = track::parse_scale)]
+    confidence_scale: f64,
+}
+
+fn parse_size(s: &str) -> Result<(u32, u32), String> {
+    let sides = s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    sides.ok_or_else(|| format!("'{s}' is no size; write WIDTHxHEIGHT, as 1920x1080"))
 }
 
 fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
@@ -106,7 +122,7 @@ struct Observed {
 pub fn run(args: &TuneArgs) -> Result<String> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     config.embedder.enabled &= !args.no_embed;
-    let sequences = observe_all(&evaluate::sequences(&args.gt)?, &config)?;
+    let sequences = observe_all(args, &config)?;
     let looks = sequences.iter().any(|s| s.frames.iter().any(|(_, _, e)| !e.is_empty()));
     let parameters = parameters(args, &config, looks)?;
     let evaluate = |values: &Vec<f64>| {
@@ -169,19 +185,26 @@ fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Con
     Ok(config)
 }
 
-fn observe_all(dirs: &[PathBuf], config: &Config) -> Result<Vec<Observed>> {
+fn observe_all(args: &TuneArgs, config: &Config) -> Result<Vec<Observed>> {
     let mut networks: (Option<Detector>, Option<Embedder>) = (None, None);
-    dirs.iter().map(|dir| observe(dir, config, &mut networks).with_context(|| format!("sequence {}", dir.display()))).collect()
+    sequences::find(&args.gt)?.iter().map(|dir| observe(dir, args, config, &mut networks).with_context(|| format!("sequence {}", dir.display()))).collect()
 }
 
 /// Reads a sequence and runs the networks over it, as far as they are needed and there are pictures.
-fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option<Embedder>)) -> Result<Observed> {
-    let info = SequenceInfo::read(dir)?;
-    let truth = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
+fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<Detector>, Option<Embedder>)) -> Result<Observed> {
+    let known = Known { frame_rate: args.frame_rate, size: args.frame_size };
+    let Truth { name, info, rows: truth } = sequences::read(dir, known, args.benchmark.into())?;
+    if info.frame_rate <= 0.0 {
+        return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-rate" }.into());
+    }
     let input = info.video.as_ref().map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
     let given = dir.join("det/det.txt");
-    let mut given = if given.is_file() { Some(track::read_detections(&given)?) } else { None };
-    let mut source = source::open(&input.to_string_lossy(), &SourceOptions { pixels_optional: given.is_some(), ..SourceOptions::default() })?;
+    let mut given = if given.is_file() { Some(detections::read(&given, args.confidence_scale)?) } else { None };
+    let options = SourceOptions { pixels_optional: given.is_some(), frame_rate: args.frame_rate, frame_size: args.frame_size, ..SourceOptions::default() };
+    let mut source = source::open(&input.to_string_lossy(), &options)?;
+    if !source.info().has_pixels && info.width == 0 {
+        return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-size" }.into());
+    }
     let session = config.session();
     let mut frames = Vec::new();
     while let Some(mut frame) = source.next_frame()? {
@@ -208,7 +231,6 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
         frame.image = None;
         frames.push((frame, detections, embeddings));
     }
-    let name = dir.file_name().map_or(info.name, |n| n.to_string_lossy().into_owned());
     let strangers = networks.1.as_ref().and_then(Embedder::strangers);
     Ok(Observed { name, length: info.length, truth, frames, strangers })
 }

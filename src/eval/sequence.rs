@@ -5,12 +5,11 @@
 //! ground truth that is not a pedestrian to be counted is taken out too.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::mot_format::{self, MotError, MotRow, SequenceInfo};
+use crate::mot_format::{MotError, MotRow};
 use crate::track::assignment::greatest;
 
 /// Whose rules apply.
@@ -30,6 +29,31 @@ pub enum Benchmark {
 const PEDESTRIAN: i64 = 1;
 
 impl Benchmark {
+    /// Whether a row of ground truth is somebody who is to be found.
+    fn counts(self, row: &MotRow) -> bool {
+        row.confidence != 0.0 && (self == Benchmark::Mot15 || row.class == PEDESTRIAN)
+    }
+
+    /// Refuses ground truth in which nobody counts, as when its class column is written by other rules.
+    ///
+    /// # Errors
+    /// [`EvalError::NobodyCounts`], with the classes found.
+    pub fn check(self, sequence: &str, truth: &[MotRow]) -> Result<(), EvalError> {
+        if truth.is_empty() || truth.iter().any(|row| self.counts(row)) {
+            return Ok(());
+        }
+        let mut classes: BTreeMap<i64, usize> = BTreeMap::new();
+        truth.iter().filter(|r| r.confidence != 0.0).for_each(|r| *classes.entry(r.class).or_default() += 1);
+        let found = match classes.is_empty() {
+            true => "every row has a 0 in the column that marks who counts".to_string(),
+            false => {
+                let list: Vec<String> = classes.iter().map(|(class, rows)| format!("{class} ({rows} rows)")).collect();
+                format!("its classes are {}; where the class column is not MOTChallenge's, --benchmark mot15 counts every row", list.join(", "))
+            }
+        };
+        Err(EvalError::NobodyCounts { sequence: sequence.to_string(), found })
+    }
+
     fn is_distractor(self, class: i64) -> bool {
         // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12 reflection
         matches!(class, 2 | 7 | 8 | 12) || (self == Benchmark::Mot20 && class == 6)
@@ -53,6 +77,14 @@ pub enum EvalError {
         id: i64,
         /// The frame.
         frame: u64,
+    },
+    /// No row of the ground truth is a pedestrian to be found.
+    #[error("nobody in the ground truth of sequence {sequence} is a pedestrian to be found (class 1): {found}")]
+    NobodyCounts {
+        /// The sequence.
+        sequence: String,
+        /// What was found instead, and the remedy.
+        found: String,
     },
     /// A folder does not hold what it should.
     #[error("{0}")]
@@ -91,17 +123,6 @@ pub struct Sequence {
 }
 
 impl Sequence {
-    /// Reads `<truth_dir>/gt/gt.txt` and `seqinfo.ini`, and the results from `results`.
-    ///
-    /// # Errors
-    /// When a file is missing or malformed, or an identity stands twice in a frame.
-    pub fn read(truth_dir: &Path, results: &Path, benchmark: Benchmark) -> Result<Self, EvalError> {
-        let info = SequenceInfo::read(truth_dir)?;
-        let name = truth_dir.file_name().map_or(info.name, |n| n.to_string_lossy().into_owned());
-        let truth = mot_format::read_rows(&truth_dir.join("gt/gt.txt"))?;
-        Self::align(&name, info.length, &truth, &mot_format::read_rows(results)?, benchmark)
-    }
-
     /// Lines up rows of ground truth and results over `length` frames.
     ///
     /// # Errors
@@ -159,8 +180,7 @@ fn align_frame(truth: &[&MotRow], results: &[&MotRow], benchmark: Benchmark, tru
             dropped[r] = benchmark.is_distractor(truth[t].class);
         }
     }
-    let counted = |t: &MotRow| t.confidence != 0.0 && (benchmark == Benchmark::Mot15 || t.class == PEDESTRIAN);
-    let rows: Vec<usize> = (0..truth.len()).filter(|&t| counted(truth[t])).collect();
+    let rows: Vec<usize> = (0..truth.len()).filter(|&t| benchmark.counts(truth[t])).collect();
     let columns: Vec<usize> = (0..results.len()).filter(|&r| !dropped[r]).collect();
     Aligned {
         truth: rows.iter().map(|&t| truth_ids.count(truth[t].id)).collect(),

@@ -3,6 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::source::SourceError;
+
 /// Time and items of one stage; updated by its thread, read by anyone.
 #[derive(Debug, Default)]
 pub struct Meter {
@@ -59,7 +61,7 @@ impl Progress {
 }
 
 /// What a run did.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Summary {
     /// Frames written.
     pub frames: u64,
@@ -69,6 +71,10 @@ pub struct Summary {
     pub people: u64,
     /// Frames dropped (live sources only).
     pub dropped: u64,
+    /// Frames that could not be decoded or read, and were left out.
+    pub damaged: u64,
+    /// The input's end is missing: [`SourceError::Truncated`]. Everything before it was written.
+    pub cut: Option<SourceError>,
     /// Time from the first frame asked for to the last event written.
     pub wall: Duration,
     /// Time inside ONNX Runtime: detector and embedder.

@@ -131,7 +131,7 @@ impl Pipeline {
         };
 
         let interrupted = tokio::spawn({
-            let stop = stop.clone();
+            let (stop, link) = (stop.clone(), link.clone());
             async move {
                 stop.cancelled().await;
                 link.stop();
@@ -188,7 +188,7 @@ impl Pipeline {
         let embedder = embedder?;
         let people = detector?;
         scaled?;
-        decoded?;
+        let cut = decoded?;
         let detector_time = if let People::Network(d) = &people { d.model().busy() } else { Duration::ZERO };
         let (p, count) = (&progress, |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed));
         Ok(Summary {
@@ -196,6 +196,8 @@ impl Pipeline {
             detections: count(&p.detections),
             people: count(&p.people),
             dropped: count(&p.dropped),
+            damaged: link.damaged_frames(),
+            cut,
             wall: started.elapsed(),
             inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.model().busy()),
             stages: vec![
@@ -220,11 +222,16 @@ pub(super) async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
 }
 
 /// Reads the source. A file waits for the stages behind; a live source does not: a frame nobody has room for is dropped.
-fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, progress: Arc<Progress>) -> (mpsc::Receiver<Frame>, Outcome<()>) {
+/// A missing end is an end, and given back.
+fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, progress: Arc<Progress>) -> (mpsc::Receiver<Frame>, Outcome<Option<SourceError>>) {
     let (tx, rx) = mpsc::channel(if live { 1 } else { stage::CAPACITY });
     let outcome = stage::spawn("decode", move || {
         while !stop.is_cancelled() {
-            let Some(frame) = progress.decode.time(|| source.next_frame())? else { break };
+            let frame = match progress.decode.time(|| source.next_frame()) {
+                Err(cut @ SourceError::Truncated { .. }) => return Ok(Some(cut)),
+                frame => frame?,
+            };
+            let Some(frame) = frame else { break };
             if live {
                 match tx.try_send(frame) {
                     Ok(()) => {}
@@ -237,7 +244,7 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
                 break;
             }
         }
-        Ok(())
+        Ok(None)
     });
     (rx, outcome)
 }

@@ -19,7 +19,8 @@ const TRAIL: f64 = 4.0;
 pub struct Overlay {
     path: PathBuf,
     frame_rate: f64,
-    writer: Option<VideoWriter>,
+    /// The video being written, and the size of its pictures: that of the first frame as shown.
+    writer: Option<(VideoWriter, Size)>,
     frames: u64,
     painter: Painter,
 }
@@ -45,12 +46,18 @@ impl Overlay {
         SinkError::Video { path: self.path.clone(), reason: reason.into() }
     }
 
+    /// The file's path as FFmpeg is told it, which takes what stands before a colon for a protocol unless a slash comes first.
+    fn place(&self) -> Result<String, SinkError> {
+        let path = std::path::absolute(&self.path).map_err(|e| self.error(e.to_string()))?;
+        path.into_os_string().into_string().map_err(|_| self.error("its name is not UTF-8"))
+    }
+
     /// H.264 plays everywhere; MPEG-4 part 2 is what an FFmpeg without an H.264 encoder has.
-    fn open(&self, width: u32, height: u32) -> Result<VideoWriter, SinkError> {
-        let name = self.path.to_str().ok_or_else(|| self.error("its name is not UTF-8"))?;
+    fn open(&self, size: Size) -> Result<VideoWriter, SinkError> {
+        let name = self.place()?;
         for code in [['a', 'v', 'c', '1'], ['m', 'p', '4', 'v'], ['M', 'J', 'P', 'G']] {
             let fourcc = VideoWriter::fourcc(code[0], code[1], code[2], code[3]).map_err(|e| self.error(e.message))?;
-            let writer = VideoWriter::new_with_backend(name, videoio::CAP_FFMPEG, fourcc, self.frame_rate, Size::new(width as i32, height as i32), true);
+            let writer = VideoWriter::new_with_backend(&name, videoio::CAP_FFMPEG, fourcc, self.frame_rate, size, true);
             if let Some(w) = writer.ok().filter(|w| w.is_opened().unwrap_or(false)) {
                 return Ok(w);
             }
@@ -143,25 +150,47 @@ fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
     Ok(mat)
 }
 
+/// A picture of `shown` square pixels as the whole of a video's picture: scaled in its proportions, the rest black.
+fn fitted(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error> {
+    if mat.size()? == size {
+        return mat.try_clone();
+    }
+    let scale = (f64::from(size.width) / f64::from(shown.0)).min(f64::from(size.height) / f64::from(shown.1));
+    // A picture that lacks less than two pixels is one of odd size: it is filled up, not enlarged.
+    let scale = if scale > 1.0 && f64::from(shown.0.max(shown.1)) * (scale - 1.0) < 2.0 { 1.0 } else { scale };
+    let side = |v: u32, limit: i32| ((f64::from(v) * scale).round() as i32).clamp(1, limit);
+    let (width, height) = (side(shown.0, size.width), side(shown.1, size.height));
+    let mut scaled = Mat::default();
+    imgproc::resize(mat, &mut scaled, Size::new(width, height), 0.0, 0.0, imgproc::INTER_AREA)?;
+    let (left, top) = ((size.width - width) / 2, (size.height - height) / 2);
+    let mut whole = Mat::default();
+    let (right, bottom) = (size.width - width - left, size.height - height - top);
+    opencv::core::copy_make_border(&scaled, &mut whole, top, bottom, left, right, opencv::core::BORDER_CONSTANT, Scalar::all(0.0))?;
+    Ok(whole)
+}
+
 impl Sink for Overlay {
     fn frame(&mut self, Finished { frame, event, .. }: &Finished) -> Result<(), SinkError> {
         let image = frame.image.as_ref().ok_or_else(|| self.error("the input has no pictures to draw on"))?;
+        let shown = image.shape().shown;
         if self.writer.is_none() {
-            self.writer = Some(self.open(image.width, image.height)?);
+            // Encoders of H.264 take even sizes only.
+            let size = Size::new(shown.0.next_multiple_of(2) as i32, shown.1.next_multiple_of(2) as i32);
+            self.writer = Some((self.open(size)?, size));
         }
         self.painter.note(event);
-        let mat = self.painter.draw(image, event).map_err(|e| self.error(e.message))?;
-        debug_assert!(!mat.empty());
-        let written = self.writer.as_mut().map_or(Ok(()), |w| w.write(&mat));
+        let drawn = self.painter.draw(image, event);
+        let Some((writer, size)) = &mut self.writer else { return Ok(()) };
+        let written = drawn.and_then(|mat| fitted(&mat, shown, *size)).and_then(|mat| writer.write(&mat));
         self.frames += 1;
         written.map_err(|e| self.error(e.message))
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        let Some(mut writer) = self.writer.take() else { return Ok(()) };
+        let Some((mut writer, _)) = self.writer.take() else { return Ok(()) };
         writer.release().map_err(|e| self.error(e.message))?;
         // OpenCV swallows write errors: look whether what it wrote can be read.
-        let count = VideoCapture::from_file(&self.path, videoio::CAP_FFMPEG).and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT)).unwrap_or(0.0);
+        let count = VideoCapture::from_file(self.place()?, videoio::CAP_FFMPEG).and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT)).unwrap_or(0.0);
         if count + 1.0 < self.frames as f64 {
             return Err(self.error(format!("it holds {count} of {} frames; is the disk full?", self.frames)));
         }

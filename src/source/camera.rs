@@ -80,6 +80,10 @@ pub struct CameraConfig {
     pub realtime: bool,
     /// A file begins anew at its end.
     pub repeat: bool,
+    /// What the address gives is a recording, which plays as a file does; or a camera, opened again whenever it ends. Absent:
+    /// over HTTP a video of known length is a recording, everything else is a camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<bool>,
     /// Share of the detector's time, beside other cameras' weights, when there is not enough for all.
     pub weight: f64,
     /// Where nothing has moved, the networks do not look: what they found before is taken to hold, for at most two seconds.
@@ -105,6 +109,7 @@ impl Default for CameraConfig {
             late: 0.5,
             realtime: true,
             repeat: false,
+            recorded: None,
             weight: 1.0,
             motion_gate: false,
         }
@@ -136,7 +141,7 @@ impl CameraConfig {
 
     /// It waits for nobody: a camera, or a file that plays as one.
     pub fn is_live(&self) -> bool {
-        self.realtime || self.has_address()
+        self.realtime || (self.has_address() && self.recorded != Some(true))
     }
 
     /// The address to open, with user and password in it: never to be shown.
@@ -219,31 +224,41 @@ pub struct Camera {
     offset: Option<Seconds>,
 }
 
-impl Camera {
-    /// Opens the camera, so that a wrong address is told at once; later interruptions are waited out.
-    ///
-    /// # Errors
-    /// When it does not answer or refuses.
-    pub fn connect(config: CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
-        let options = SourceOptions { target_fps: config.target_fps, late: Some(Seconds(config.late)), ..options.clone() };
-        let stream = open(&config, &options, &Slowness::default())?;
-        let info = stream.info().clone();
-        let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
-        let info = SourceInfo { live: true, frames: None, ..info };
-        Ok(Camera {
-            config,
-            options,
-            info,
-            stream: Some(stream),
-            backoff,
-            slowness: Slowness::default(),
-            opened: Instant::now(),
-            frames: 0,
-            last: None,
-            offset: None,
-        })
-    }
+/// What an address gave.
+pub enum Opened {
+    /// Frames without end.
+    Camera(Box<Camera>),
+    /// A recording, from its first frame on.
+    Recording(Box<dyn Source>),
+}
 
+/// Opens the address of `config`, so that a wrong one is told at once; a camera's later interruptions are waited out.
+///
+/// # Errors
+/// When it does not answer or refuses.
+pub fn open(config: CameraConfig, options: &SourceOptions) -> Result<Opened, SourceError> {
+    let live = SourceOptions { target_fps: config.target_fps.or(options.target_fps), late: Some(Seconds(config.late)), ..options.clone() };
+    let stream = open_stream(&config, &live, &Slowness::default())?;
+    if !stream.info().live {
+        return Ok(Opened::Recording(Box::new(stream)));
+    }
+    let info = SourceInfo { frames: None, ..stream.info().clone() };
+    let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
+    Ok(Opened::Camera(Box::new(Camera {
+        config,
+        options: live,
+        info,
+        stream: Some(stream),
+        backoff,
+        slowness: Slowness::default(),
+        opened: Instant::now(),
+        frames: 0,
+        last: None,
+        offset: None,
+    })))
+}
+
+impl Camera {
     fn link(&self) -> &Link {
         &self.options.link
     }
@@ -257,7 +272,7 @@ impl Camera {
         self.link().beat();
         self.slowness.opened();
         let start = Instant::now();
-        match open(&self.config, &self.options, &self.slowness) {
+        match open_stream(&self.config, &self.options, &self.slowness) {
             Ok(stream) => {
                 tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
                 self.stream = Some(stream);
@@ -295,8 +310,9 @@ impl Camera {
     }
 }
 
-fn open(config: &CameraConfig, options: &SourceOptions, slowness: &Slowness) -> Result<Video, SourceError> {
+fn open_stream(config: &CameraConfig, options: &SourceOptions, slowness: &Slowness) -> Result<Video, SourceError> {
     let more = slowness.factor();
+    let options = &SourceOptions { recorded: config.recorded, ..options.clone() };
     let patience = Patience { open: Seconds(more * config.open_timeout), read: Seconds(more * config.read_timeout) };
     Video::open_stream(config.address()?.expose(), patience, options)
 }

@@ -1,38 +1,50 @@
 //! A folder of pictures, or a MOTChallenge sequence folder (with `seqinfo.ini`, its pictures in `img1`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::frame::{Frame, Image};
-use crate::mot_format::SequenceInfo;
+use crate::mot_format::{Known, SequenceInfo};
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size};
+use crate::source::timeline::Holes;
 use crate::time::Seconds;
 
-const ENDINGS: [&str; 6] = ["jpg", "jpeg", "png", "bmp", "webp", "tif"];
+const ENDINGS: [&str; 11] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"];
 
-/// The pictures of a folder in the natural order of their names (2 before 10).
+/// The pictures of a folder, one a frame. A picture that is missing or cannot be read is left out and counted, as a damaged
+/// frame of a video is.
 pub struct ImageFolder {
     info: SourceInfo,
     folder: PathBuf,
-    /// One a frame; empty for a sequence without pictures.
-    pictures: Vec<PathBuf>,
+    /// Pictures by the numbers of their frames; empty for a sequence without pictures.
+    pictures: BTreeMap<u64, PathBuf>,
     /// Frames still to come: next number, last number.
     next: u64,
     last: u64,
-    size: Option<(u32, u32)>,
+    /// Size of a sequence's frames that have no pictures.
+    size: (u32, u32),
+    holes: Holes,
+    /// Size of the frame before.
+    before: Option<(u32, u32)>,
+    /// The first picture that could not be read, while none could.
+    failure: Option<SourceError>,
     options: SourceOptions,
 }
+
+/// Frames a second of pictures whose rate nobody names.
+const USUAL_RATE: f64 = 25.0;
 
 impl ImageFolder {
     /// Opens the folder.
     ///
     /// # Errors
-    /// When it holds no pictures (and they are needed), or its `seqinfo.ini` is wrong.
+    /// When it holds no pictures (and they are needed), or the description of the sequence is wrong.
     pub fn open(folder: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
-        let sequence = if folder.join("seqinfo.ini").is_file() { Some(SequenceInfo::read(folder)?) } else { None };
+        let sequence = SequenceInfo::open(folder, Known { frame_rate: options.frame_rate, size: options.frame_size })?;
         let images = sequence.as_ref().map_or(folder.to_path_buf(), |s| folder.join(&s.image_dir));
-        let mut pictures = list(&images);
-        if pictures.is_empty() && !(options.pixels_optional && sequence.is_some()) {
+        let files = list(&images);
+        if files.is_empty() && !(options.pixels_optional && sequence.is_some()) {
             let reason = if sequence.is_some() { "; give --detections and --no-embed to track without pictures" } else { "" };
             return Err(SourceError::Open {
                 input: images.display().to_string(),
@@ -40,33 +52,82 @@ impl ImageFolder {
                 reason: format!("it holds none ({}){reason}", ENDINGS.join(", ")),
             });
         }
-        let rate = sequence.as_ref().map(|s| s.frame_rate).or(options.frame_rate).unwrap_or(25.0);
-        let total = match &sequence {
-            Some(s) if options.pixels_optional => {
-                if (pictures.len() as u64) < s.length {
-                    pictures.clear(); // some or all are missing: go by the detections alone
-                }
-                s.length
-            }
-            _ => pictures.len() as u64,
+        let mut pictures = match &sequence {
+            Some(s) => by_number(files, s.length),
+            None => in_order(files),
         };
+        let mut total = pictures.keys().next_back().copied().unwrap_or_default();
+        if let Some(s) = &sequence {
+            if total > s.length {
+                let (beyond, length) = (pictures.range(s.length + 1..).count(), s.length);
+                tracing::warn!(sequence = %folder.display(), beyond, length, "pictures are numbered beyond the sequence's length");
+            }
+            total = total.max(s.length);
+            if options.pixels_optional && (1..=s.length).any(|n| !pictures.contains_key(&n)) {
+                pictures.clear(); // go by the detections alone
+                total = s.length;
+            }
+        }
+        let rate = sequence.as_ref().map(|s| s.frame_rate).filter(|r| *r > 0.0).or(options.frame_rate).unwrap_or_else(|| {
+            tracing::warn!(input = %folder.display(), "nobody says how many frames a second these are: {USUAL_RATE} are assumed; --frame-rate tells");
+            USUAL_RATE
+        });
         let first = (options.start.0 * rate).ceil() as u64 + 1;
         let last = options.duration.map_or(total, |d| total.min(((options.start.0 + d.0) * rate - 1e-9).ceil() as u64));
         let name = sequence.as_ref().map(|s| s.name.clone()).or_else(|| folder.canonicalize().ok()?.file_name().map(|n| n.to_string_lossy().into_owned()));
         let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "pictures".into()).into();
-        let (width, height) = sequence.as_ref().map_or((0, 0), |s| (s.width, s.height));
+        let size = sequence.as_ref().map_or((0, 0), |s| (s.width, s.height));
         let info = SourceInfo {
             camera,
-            width,
-            height,
+            width: size.0,
+            height: size.1,
             frame_rate: rate,
             frames: Some((last + 1).saturating_sub(first)),
             live: false,
             has_pixels: !pictures.is_empty(),
         };
-        let size = sequence.map(|s| (s.width, s.height));
-        Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, options: options.clone() })
+        let (holes, options) = (Holes::default(), options.clone());
+        Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, holes, before: None, failure: None, options })
     }
+
+    /// The picture of frame `number`; `None`, counted, where it is missing or cannot be read.
+    fn picture(&mut self, number: u64) -> Option<Image> {
+        let read = match self.pictures.get(&number) {
+            Some(path) => read(path),
+            None => Err(SourceError::Picture { path: self.folder.clone(), reason: format!("it has none of frame {number}") }),
+        };
+        match read {
+            Ok(image) => Some(image),
+            Err(e) => {
+                tracing::warn!(error = %e, "the frame is left out");
+                self.options.link.damaged(1);
+                if self.before.is_none() {
+                    self.failure.get_or_insert(e);
+                }
+                None
+            }
+        }
+    }
+}
+
+/// Pictures numbered by their order.
+fn in_order(files: Vec<PathBuf>) -> BTreeMap<u64, PathBuf> {
+    (1..).zip(files).collect()
+}
+
+/// Pictures of a sequence, numbered by the last number in their names, so that a missing one moves no other; numbers that
+/// begin at 0 count from 1. By their order where names have no numbers, share them, or all lie beyond the sequence's length.
+fn by_number(files: Vec<PathBuf>, length: u64) -> BTreeMap<u64, PathBuf> {
+    let number = |p: &PathBuf| {
+        let stem = p.file_stem()?.to_string_lossy().into_owned();
+        let end = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
+        end[end.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse::<u64>().ok().filter(|n| *n < u64::MAX)
+    };
+    let Some(numbers) = files.iter().map(number).collect::<Option<Vec<u64>>>() else { return in_order(files) };
+    let shift = u64::from(numbers.contains(&0));
+    let named: BTreeMap<u64, PathBuf> = numbers.iter().map(|n| n + shift).zip(files.iter().cloned()).collect();
+    let are_frames = named.len() == files.len() && named.keys().next().is_some_and(|first| *first <= length);
+    if are_frames { named } else { in_order(files) }
 }
 
 impl Source for ImageFolder {
@@ -75,24 +136,37 @@ impl Source for ImageFolder {
     }
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
-        if self.next > self.last {
-            return Ok(None);
+        while self.next <= self.last && !self.options.link.stopped() {
+            self.options.link.beat();
+            let number = self.next;
+            self.next += 1;
+            let image = if self.info.has_pixels {
+                let Some(image) = self.picture(number) else { continue };
+                Some(image)
+            } else {
+                None
+            };
+            let size = image.as_ref().map_or(self.size, |i| (i.width, i.height));
+            let (width, height) = size;
+            check_size(&self.folder.display().to_string(), number, width, height)?;
+            let pts = Seconds((number - 1) as f64 / self.info.frame_rate);
+            let resized = self.before.replace(size).is_some_and(|before| before != size);
+            let restart = self.holes.before(pts) || resized;
+            let time = self.options.wall_time(pts);
+            return Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart }));
         }
-        let number = self.next;
-        self.next += 1;
-        let image = self.pictures.get(number as usize - 1).map(|p| read(p)).transpose()?;
-        let (width, height) = image.as_ref().map(|i| (i.width, i.height)).or(self.size).unwrap_or_default();
-        check_size(&self.folder.display().to_string(), number, width, height)?;
-        let pts = Seconds((number - 1) as f64 / self.info.frame_rate);
-        let time = self.options.wall_time(pts);
-        Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart: false }))
+        // Of a folder in which no picture can be read the first says why.
+        self.failure.take().filter(|_| self.before.is_none()).map_or(Ok(None), Err)
     }
 }
 
 /// The pictures of a folder in the natural order of their names; none when it cannot be read.
 pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
-    let mut pictures: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)))).collect();
+    // Hidden files are none: macOS keeps `._000001.jpg` beside a picture, with the picture's ending.
+    let hidden = |p: &Path| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
+    let is_picture = |p: &Path| p.extension().is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)));
+    let mut pictures: Vec<PathBuf> = entries.filter(|p| is_picture(p) && !hidden(p)).collect();
     pictures.sort_by_cached_key(|p| natural_key(&p.file_name().unwrap_or_default().to_string_lossy()));
     pictures
 }
@@ -141,6 +215,32 @@ mod tests {
         let mut names = ["img10.jpg", "img2.jpg", "img1.jpg", "a3.png"];
         names.sort_by_key(|n| natural_key(n));
         assert_eq!(names, ["a3.png", "img1.jpg", "img2.jpg", "img10.jpg"]);
+    }
+
+    fn numbers(names: &[&str], length: u64) -> Vec<(u64, String)> {
+        let named = by_number(names.iter().map(PathBuf::from).collect(), length);
+        named.into_iter().map(|(n, p)| (n, p.display().to_string())).collect()
+    }
+
+    #[test]
+    fn pictures_of_a_sequence_are_numbered_by_their_names() {
+        let of = |names: &[&str]| numbers(names, 9).into_iter().map(|(n, _)| n).collect::<Vec<_>>();
+        assert_eq!(of(&["000001.jpg", "000002.jpg", "000004.jpg"]), [1, 2, 4]);
+        assert_eq!(of(&["frame_000000.PNG", "frame_000003.PNG"]), [1, 4], "they begin at 0");
+        assert_eq!(of(&["a1_left.jpg", "a3_left.jpg"]), [1, 3]);
+        assert_eq!(of(&["x.jpg", "y2.jpg"]), [1, 2], "no number");
+        assert_eq!(of(&["2026-11-26 10-05-00.jpg", "2026-11-26 10-06-00.jpg"]), [1, 2], "a number shared");
+        assert_eq!(of(&["20261126100500.jpg", "20261126100600.jpg"]), [1, 2], "times, not numbers of frames");
+    }
+
+    #[test]
+    fn hidden_files_are_no_pictures_and_every_usual_ending_is_one() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for name in ["._1.jpg", ".2.png", "3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "7.txt", "8.tif"] {
+            std::fs::write(dir.path().join(name), "x").expect("written");
+        }
+        let names: Vec<String> = list(dir.path()).iter().map(|p| p.file_name().expect("a name").to_string_lossy().into_owned()).collect();
+        assert_eq!(names, ["3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "8.tif"]);
     }
 
     #[test]

@@ -20,6 +20,7 @@ struct Shared {
     reconnects: AtomicU64,
     late: AtomicU64,
     thinned: AtomicU64,
+    damaged: AtomicU64,
 }
 
 impl Default for Link {
@@ -32,6 +33,7 @@ impl Default for Link {
             reconnects: AtomicU64::new(0),
             late: AtomicU64::new(0),
             thinned: AtomicU64::new(0),
+            damaged: AtomicU64::new(0),
         }))
     }
 }
@@ -98,6 +100,11 @@ impl Link {
         self.0.thinned.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many frames could not be decoded, or their pictures not be read; they were left out.
+    pub fn damaged(&self, frames: u64) {
+        self.0.damaged.fetch_add(frames, Ordering::Relaxed);
+    }
+
     /// How often the camera was opened again.
     pub fn reconnects(&self) -> u64 {
         self.0.reconnects.load(Ordering::Relaxed)
@@ -106,6 +113,11 @@ impl Link {
     /// Frames left out because they came too late.
     pub fn late_frames(&self) -> u64 {
         self.0.late.load(Ordering::Relaxed)
+    }
+
+    /// Frames left out because they could not be decoded or read.
+    pub fn damaged_frames(&self) -> u64 {
+        self.0.damaged.load(Ordering::Relaxed)
     }
 
     /// Frames left out because fewer a second were asked for.

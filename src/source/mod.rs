@@ -4,6 +4,8 @@
 pub mod camera;
 #[cfg(feature = "video")]
 pub mod camera_clock;
+#[cfg(feature = "video")]
+mod container;
 pub mod image_folder;
 pub mod link;
 #[cfg(feature = "video")]

@@ -1,24 +1,33 @@
-//! A file that plays as a camera: at its own pace, and over and over where that is wanted.
+//! A recording that plays as a camera: at its own pace, and over and over where that is wanted.
 
 use std::time::{Duration, Instant};
 
 use crate::frame::{CameraState, Frame};
-use crate::source::camera::{Camera, CameraConfig};
+use crate::source::camera::{self, CameraConfig, Opened};
 use crate::source::source::{self, Source, SourceError, SourceInfo, SourceOptions};
 use crate::time::{Seconds, WallTime};
 
-/// Opens what a camera's configuration names: an address, or a file that plays as a camera.
+/// Opens what a camera's configuration names: a camera, or a recording that plays as one.
 ///
 /// # Errors
 /// When it does not answer, is missing, or is no video.
 pub fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    if config.has_address() {
-        return Ok(Box::new(Camera::connect(config.clone(), options)?));
-    }
-    Ok(Box::new(Playback::open(config, options)?))
+    Ok(match from_start(config, options)? {
+        Opened::Camera(camera) => camera,
+        Opened::Recording(file) => Box::new(Playback::of(file, config, options)),
+    })
 }
 
-/// A playing file.
+/// Opens it at its first frame.
+fn from_start(config: &CameraConfig, options: &SourceOptions) -> Result<Opened, SourceError> {
+    if config.has_address() {
+        return camera::open(config.clone(), options);
+    }
+    let options = SourceOptions { target_fps: config.target_fps, ..options.clone() };
+    source::open(&config.url, &options).map(Opened::Recording)
+}
+
+/// A playing recording.
 pub struct Playback {
     config: CameraConfig,
     options: SourceOptions,
@@ -32,26 +41,27 @@ pub struct Playback {
 }
 
 impl Playback {
-    /// Opens the file.
-    ///
-    /// # Errors
-    /// As [`source::open`].
-    pub fn open(config: &CameraConfig, options: &SourceOptions) -> Result<Self, SourceError> {
-        let options = SourceOptions { target_fps: config.target_fps, ..options.clone() };
-        let file = source::open(&config.url, &options)?;
+    fn of(file: Box<dyn Source>, config: &CameraConfig, options: &SourceOptions) -> Self {
         let frames = file.info().frames.filter(|_| !config.repeat);
         let info = SourceInfo { live: config.realtime, frames, ..file.info().clone() };
-        Ok(Playback { config: config.clone(), options, file, info, started: None, offset: (0, Seconds::ZERO), last: None })
+        Playback { config: config.clone(), options: options.clone(), file, info, started: None, offset: (0, Seconds::ZERO), last: None }
     }
 
     /// The next frame of the file, or the first again.
     fn read(&mut self) -> Result<Option<Frame>, SourceError> {
-        if let Some(frame) = self.file.next_frame()? {
-            return Ok(Some(Frame { number: self.offset.0 + frame.number, pts: self.offset.1 + frame.pts, ..frame }));
+        match self.file.next_frame() {
+            Ok(Some(frame)) => return Ok(Some(Frame { number: self.offset.0 + frame.number, pts: self.offset.1 + frame.pts, ..frame })),
+            Err(e @ SourceError::Truncated { .. }) if self.config.repeat => {
+                tracing::warn!(camera = %self.info.camera, error = %e, "the recording begins anew");
+            }
+            end => {
+                end?;
+            }
         }
         // A file of no frames is not begun anew without end.
         let Some((number, pts)) = self.last.filter(|_| self.config.repeat) else { return Ok(None) };
-        self.file = source::open(&self.config.url, &self.options)?;
+        let Opened::Recording(file) = from_start(&self.config, &self.options)? else { return Ok(None) };
+        self.file = file;
         let Some(frame) = self.file.next_frame()? else { return Ok(None) };
         let pause = Seconds(1.0 / Some(self.info.frame_rate).filter(|r| *r > 0.1).unwrap_or(25.0));
         self.offset = (number + 1 - frame.number, pts + pause - frame.pts);
@@ -90,7 +100,7 @@ mod tests {
     fn play(config: CameraConfig, frames: usize) -> (Vec<Frame>, Duration) {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
         let options = SourceOptions { duration: Some(Seconds(0.5)), ..SourceOptions::default() };
-        let mut source = Playback::open(&CameraConfig { url: clip.into(), ..config }, &options).expect("the clip opens");
+        let mut source = open(&CameraConfig { url: clip.into(), ..config }, &options).expect("the clip opens");
         let start = Instant::now();
         let got = (0..frames).map_while(|_| source.next_frame().expect("no error")).collect();
         (got, start.elapsed())

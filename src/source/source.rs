@@ -57,6 +57,11 @@ pub struct SourceOptions {
     pub pixels_optional: bool,
     /// Frames per second of a folder of pictures that does not say; 25 when absent.
     pub frame_rate: Option<f64>,
+    /// Width and height of a sequence's frames, pixels, where neither `seqinfo.ini` nor pictures say.
+    pub frame_size: Option<(u32, u32)>,
+    /// A stream with an address is a recording, which ends, and of which no frame is left out; or a camera. Where absent,
+    /// what the stream itself says: over HTTP one of known length is a recording; devices and RTSP are cameras.
+    pub recorded: Option<bool>,
     /// At most so many frames a second, evenly; all when absent. Of videos and cameras.
     pub target_fps: Option<f64>,
     /// A camera's frame that comes so long after its time is left out; none when absent.
@@ -91,15 +96,15 @@ pub enum SourceError {
         /// Why, and what to do.
         reason: String,
     },
-    /// The input ended too early.
-    #[error("{input} breaks off after frame {read} of {expected}: the file is truncated or damaged; the trajectories up to there are written")]
+    /// The file's end is missing.
+    #[error("{input} is cut short after frame {read} ({how}); the trajectories up to there are written")]
     Truncated {
         /// The input.
         input: String,
         /// Frames read.
         read: u64,
-        /// Frames that the file announces.
-        expected: u64,
+        /// How the file shows it.
+        how: String,
     },
     /// A frame without pixels.
     #[error("frame {number} of {input} is {width}x{height} pixels; a frame needs at least 16x16")]
@@ -167,17 +172,28 @@ pub fn without_password(input: &str) -> String {
     }
 }
 
-/// Whether `input` is the address of a camera: a URL, or a device of this machine.
+/// Whether `input` is opened as a stream: a URL that is not a file's, or a device of this machine.
 pub fn is_camera(input: &str) -> bool {
-    input.contains("://") || is_device(input)
+    (input.contains("://") && local_file(input).is_none()) || device(input).is_some()
 }
 
-/// Whether `input` is a camera of this machine (Video4Linux).
-pub fn is_device(input: &str) -> bool {
-    input.strip_prefix("/dev/video").is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()))
+/// The path of a `file://` address.
+fn local_file(input: &str) -> Option<PathBuf> {
+    input.starts_with("file://").then(|| url::Url::parse(input).ok()?.to_file_path().ok())?
 }
 
-/// Opens `input`: an address (`rtsp://…`, `/dev/video0`), a folder of pictures, a MOTChallenge sequence, or a video file.
+/// The camera of this machine (Video4Linux) that `input` names: `/dev/video0`, a link in `/dev/v4l`, or its number alone.
+pub fn device(input: &str) -> Option<PathBuf> {
+    let is_number = |n: &str| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit());
+    if is_number(input) && !Path::new(input).exists() {
+        return Some(PathBuf::from(format!("/dev/video{input}")));
+    }
+    let known = input.strip_prefix("/dev/video").is_some_and(is_number) || input.starts_with("/dev/v4l/");
+    known.then(|| PathBuf::from(input))
+}
+
+/// Opens `input`: an address (`rtsp://…`, `https://…/clip.mp4`, `/dev/video0`), a folder of pictures, a MOTChallenge
+/// sequence, or a video file.
 ///
 /// # Errors
 /// When it is missing, empty, or not what it looks like.
@@ -185,24 +201,28 @@ pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     if is_camera(input) {
         return open_stream(input, options);
     }
-    let path = Path::new(input);
-    match std::fs::metadata(path) {
-        Err(_) => Err(SourceError::Missing(path.into())),
-        Ok(m) if m.is_dir() => Ok(Box::new(ImageFolder::open(path, options)?)),
-        Ok(m) if m.is_file() && m.len() == 0 => Err(SourceError::Empty(path.into())),
-        Ok(_) => open_file(input, options),
+    let path = local_file(input).unwrap_or_else(|| PathBuf::from(input));
+    match std::fs::metadata(&path) {
+        Err(_) => Err(SourceError::Missing(path)),
+        Ok(m) if m.is_dir() => Ok(Box::new(ImageFolder::open(&path, options)?)),
+        Ok(m) if m.is_file() && m.len() == 0 => Err(SourceError::Empty(path)),
+        Ok(_) => open_file(&path, options),
     }
 }
 
 #[cfg(feature = "video")]
 fn open_stream(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    let config = crate::source::camera::CameraConfig { url: input.into(), ..Default::default() };
-    Ok(Box::new(crate::source::camera::Camera::connect(config, options)?))
+    use crate::source::camera::{self, CameraConfig, Opened};
+    let config = CameraConfig { url: input.into(), recorded: options.recorded, ..CameraConfig::default() };
+    Ok(match camera::open(config, options)? {
+        Opened::Camera(camera) => camera,
+        Opened::Recording(video) => video,
+    })
 }
 
 #[cfg(feature = "video")]
-fn open_file(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Ok(Box::new(crate::source::video::Video::open_file(input, options)?))
+fn open_file(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Ok(Box::new(crate::source::video::Video::open_file(path, options)?))
 }
 
 #[cfg(not(feature = "video"))]
@@ -211,8 +231,8 @@ fn open_stream(input: &str, _: &SourceOptions) -> Result<Box<dyn Source>, Source
 }
 
 #[cfg(not(feature = "video"))]
-fn open_file(input: &str, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Err(SourceError::NoVideo { input: input.into() })
+fn open_file(path: &Path, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    Err(SourceError::NoVideo { input: path.display().to_string() })
 }
 
 #[cfg(test)]
@@ -229,7 +249,17 @@ mod tests {
     #[test]
     fn cameras_are_known_by_their_addresses() {
         assert!(is_camera("rtsp://h/x") && is_camera("http://h/x.mjpg") && is_camera("/dev/video0") && is_camera("/dev/video12"));
-        assert!(!is_camera("/dev/video") && !is_camera("/dev/videos/a.mp4") && !is_camera("clip.mp4"));
+        assert!(is_camera("/dev/v4l/by-id/usb-046d_C920-video-index0") && is_camera("0"));
+        assert_eq!(device("2"), Some("/dev/video2".into()));
+        assert!(!is_camera("/dev/video") && !is_camera("/dev/videos/a.mp4") && !is_camera("clip.mp4") && !is_camera("0.mp4"));
+        assert!(!is_camera("file:///tmp/a.mp4"));
+    }
+
+    #[test]
+    fn the_address_of_a_file_is_its_path() {
+        assert_eq!(local_file("file:///tmp/a%20b%25.mp4"), Some("/tmp/a b%.mp4".into()));
+        assert_eq!(local_file("file://elsewhere/x.mp4"), None);
+        assert_eq!(local_file("http://h/x.mp4"), None);
     }
 
     #[test]

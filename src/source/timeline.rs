@@ -4,34 +4,64 @@ use crate::time::Seconds;
 
 /// Turns reported presentation times into times that always go forward.
 ///
-/// Policy: a reported time up to [`MAX_JUMP`] after the last is believed. A time that stands still, runs backwards, is
-/// missing or jumps further ahead is replaced by the last time plus one frame at the nominal rate, and later reports
-/// are taken relative to that.
+/// Policy: a reported time after the last is believed, of a live stream up to [`MAX_JUMP`] after it, of a recording however
+/// far. A time that stands still, runs backwards, is missing or jumps further ahead is replaced by the last time plus one
+/// frame at the nominal rate, and later reports are taken relative to that.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     frame: Seconds,
+    max_jump: Seconds,
+    /// Of the last frame: the time reported, the time given.
     last: Option<(Seconds, Seconds)>,
 }
 
-/// The greatest believable gap between two frames.
+/// The greatest believable gap between two frames of a live stream.
 pub const MAX_JUMP: Seconds = Seconds(10.0);
 
 impl Timeline {
-    /// For a stream of about `frame_rate` frames a second (25 where that is unknown).
-    pub fn new(frame_rate: f64) -> Self {
-        let rate = if frame_rate.is_finite() && frame_rate > 0.1 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
-        Timeline { frame: Seconds(1.0 / rate), last: None }
+    /// For a live stream of about `frame_rate` frames a second (25 where that is unknown).
+    pub fn of_stream(frame_rate: f64) -> Self {
+        let rate = if frame_rate.is_finite() && frame_rate > 0.01 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
+        Timeline { frame: Seconds(1.0 / rate), max_jump: MAX_JUMP, last: None }
+    }
+
+    /// For a recording, whose container's own times are believed however far they go forward.
+    pub fn of_recording(frame_rate: f64) -> Self {
+        Timeline { max_jump: Seconds(f64::INFINITY), ..Self::of_stream(frame_rate) }
     }
 
     /// The time of the next frame, given the time reported for it.
     pub fn next(&mut self, reported: Option<Seconds>) -> Seconds {
         let now = match (self.last, reported) {
             (None, reported) => (reported.unwrap_or_default(), reported.unwrap_or_default()),
-            (Some((raw, out)), Some(r)) if r > raw && (r - raw) <= MAX_JUMP => (r, out + (r - raw)),
+            (Some((raw, out)), Some(r)) if r > raw && r - raw <= self.max_jump => (r, out + (r - raw)),
             (Some((raw, out)), r) => (r.unwrap_or(raw + self.frame), out + self.frame),
         };
         self.last = Some(now);
         now.1
+    }
+}
+
+/// A gap of a recording from which on it may be a hole, as after an interruption of a camera.
+pub const HOLE: Seconds = Seconds(3.0);
+
+/// Tells holes in a recording from a slow rate of frames.
+#[derive(Debug, Clone, Default)]
+pub struct Holes {
+    last: Option<Seconds>,
+    /// The gap before, unless that was a hole.
+    usual: Option<Seconds>,
+}
+
+impl Holes {
+    /// Whether something is missing before the frame at `pts`: a gap of more than [`HOLE`] and ten times the one before.
+    pub fn before(&mut self, pts: Seconds) -> bool {
+        let gap = self.last.replace(pts).map(|last| pts - last);
+        let is_hole = matches!((gap, self.usual), (Some(gap), Some(usual)) if gap > HOLE && gap.0 > 10.0 * usual.0);
+        if !is_hole {
+            self.usual = gap.or(self.usual);
+        }
+        is_hole
     }
 }
 
@@ -103,7 +133,10 @@ mod tests {
     use super::*;
 
     fn run(reported: &[Option<f64>]) -> Vec<f64> {
-        let mut t = Timeline::new(10.0);
+        run_on(Timeline::of_stream(10.0), reported)
+    }
+
+    fn run_on(mut t: Timeline, reported: &[Option<f64>]) -> Vec<f64> {
         reported.iter().map(|r| (t.next(r.map(Seconds)).0 * 1000.0).round() / 1000.0).collect()
     }
 
@@ -122,6 +155,26 @@ mod tests {
     fn a_jump_back_or_far_ahead_is_one_frame() {
         assert_eq!(run(&[Some(100.0), Some(100.1), Some(3.0), Some(3.1)]), [100.0, 100.1, 100.2, 100.3]);
         assert_eq!(run(&[Some(0.0), Some(95000.0), Some(95000.1)]), [0.0, 0.1, 0.2]);
+    }
+
+    #[test]
+    fn a_recordings_times_are_believed_however_far_they_go_forward_but_not_backwards() {
+        let recording = |reported: &[Option<f64>]| run_on(Timeline::of_recording(10.0), reported);
+        assert_eq!(recording(&[Some(0.0), Some(20.0), Some(40.0)]), [0.0, 20.0, 40.0]);
+        assert_eq!(recording(&[Some(0.0), Some(0.1), Some(60.1), Some(60.2)]), [0.0, 0.1, 60.1, 60.2]);
+        assert_eq!(recording(&[Some(9.0), Some(9.0), None, Some(3.0), Some(3.1)]), [9.0, 9.1, 9.2, 9.3, 9.4]);
+    }
+
+    #[test]
+    fn a_hole_is_long_beside_the_usual_gap_and_a_slow_rate_is_none() {
+        let holes = |times: &[f64]| {
+            let mut holes = Holes::default();
+            times.iter().map(|t| holes.before(Seconds(*t))).collect::<Vec<_>>()
+        };
+        assert_eq!(holes(&[0.0, 0.1, 0.2, 60.2, 60.3, 120.0]), [false, false, false, true, false, true]);
+        assert_eq!(holes(&[0.0, 20.0, 40.0, 60.0]), [false; 4]);
+        assert_eq!(holes(&[0.0, 0.1, 3.0, 3.1]), [false; 4], "bridged as a camera's interruption is");
+        assert_eq!(holes(&[0.0, 0.1, 3.3, 3.4]), [false, false, true, false]);
     }
 
     #[test]
@@ -162,7 +215,8 @@ mod tests {
 
     #[test]
     fn a_senseless_rate_is_25() {
-        assert_eq!(Timeline::new(f64::NAN).frame, Seconds(0.04));
-        assert_eq!(Timeline::new(90000.0).frame, Seconds(0.04));
+        assert_eq!(Timeline::of_stream(f64::NAN).frame, Seconds(0.04));
+        assert_eq!(Timeline::of_stream(90000.0).frame, Seconds(0.04));
+        assert_eq!(Timeline::of_stream(0.05).frame, Seconds(20.0));
     }
 }

@@ -1,6 +1,6 @@
 //! Video files and network cameras, decoded by OpenCV (FFmpeg).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,8 +9,9 @@ use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitCo
 
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, is_device, without_password};
-use crate::source::timeline::{Lateness, Thinning, Timeline};
+use crate::source::container::{self, Container};
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device, without_password};
+use crate::source::timeline::{Holes, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
 
 /// How long a camera may take.
@@ -22,7 +23,7 @@ pub struct Patience {
     pub read: Seconds,
 }
 
-/// A video file or a camera.
+/// A video file or a stream.
 pub struct Video {
     capture: VideoCapture,
     mat: Mat,
@@ -32,8 +33,17 @@ pub struct Video {
     timeline: Timeline,
     /// Frames read so far.
     read: u64,
-    /// Frames that the file announces.
+    /// A file of this machine, at whose end nobody has to wait.
+    is_file: bool,
+    /// What the file says of its own length; nothing of a stream.
+    container: Container,
+    /// Frames that the container announces: their number where it stores that, otherwise an estimate.
     announced: Option<u64>,
+    /// Width of a pixel over its height.
+    pixel_aspect: f32,
+    holes: Holes,
+    /// Width and height of the last frame, pixels.
+    size: Option<(u32, u32)>,
     options: SourceOptions,
     first: Option<Seconds>,
     thinning: Option<Thinning>,
@@ -44,61 +54,95 @@ pub struct Video {
     timeless: bool,
 }
 
+/// So many frames on end that cannot be decoded are taken for the end of the file.
+const DAMAGED_ON_END: u64 = 1000;
+
+/// What is to be opened.
+struct Opening {
+    capture: VideoCapture,
+    /// The input as it may be shown.
+    input: String,
+    name: Option<String>,
+    live: bool,
+    /// Frames carry no time of their own.
+    timeless: bool,
+    /// Of a file of this machine.
+    container: Option<Container>,
+}
+
 impl Video {
     /// Opens a video file.
     ///
     /// # Errors
     /// When it is no video, or has no usable size.
-    pub fn open_file(input: &str, options: &SourceOptions) -> Result<Self, SourceError> {
-        let capture = VideoCapture::from_file(input, videoio::CAP_FFMPEG).map_err(|e| read_error(input, e))?;
+    pub fn open_file(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        let input = path.display().to_string();
+        let fail = |reason: String| SourceError::Open { input: input.clone(), kind: "a video", reason };
+        let container = container::look(path).map_err(|e| fail(e.to_string()))?;
+        // FFmpeg takes what stands before a colon for a protocol, unless the path begins with a slash.
+        let whole = std::path::absolute(path).map_err(|e| fail(e.to_string()))?;
+        let name = whole.to_str().ok_or_else(|| fail("its name is not UTF-8; rename it".into()))?;
+        let capture = VideoCapture::from_file(name, videoio::CAP_FFMPEG).map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
-            let reason = "it is not a video that FFmpeg knows, or it is damaged; try to play it with ffplay".into();
-            return Err(SourceError::Open { input: input.into(), kind: "a video", reason });
+            return Err(fail(match container.cut {
+                Some(how) => format!("it is cut short ({how}), and what is missing is needed to read the rest"),
+                None => "it is not a video that FFmpeg knows, or it is damaged; try to play it with ffplay".into(),
+            }));
         }
-        let name = Path::new(input).file_stem().map(|n| n.to_string_lossy().into_owned());
-        let announced = Some(property(&capture, videoio::CAP_PROP_FRAME_COUNT)).filter(|n| *n >= 1.0 && *n < 1e12).map(|n| n as u64);
-        Self::new(capture, input.into(), name, false, announced, options)
+        let name = path.file_stem().map(|n| n.to_string_lossy().into_owned());
+        Self::new(Opening { capture, input, name, live: false, timeless: false, container: Some(container) }, options)
     }
 
-    /// Opens a camera by its address.
+    /// Opens a stream by its address. Where nobody says whether it is a recording (`options.recorded`), one over HTTP whose
+    /// container knows its length is.
     ///
     /// # Errors
     /// When it does not answer in time, or refuses.
     pub fn open_stream(input: &str, patience: Patience, options: &SourceOptions) -> Result<Self, SourceError> {
+        if let Some(device) = device(input) {
+            return Self::open_device(&device, options);
+        }
         let shown = without_password(input);
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
         let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
-        if is_device(input) {
-            let capture = VideoCapture::from_file(input, videoio::CAP_V4L2).map_err(|e| read_error(input, e))?;
-            if !capture.is_opened().unwrap_or(false) {
-                let reason = "no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them".into();
-                return Err(SourceError::Open { input: input.into(), kind: "a camera", reason });
-            }
-            return Self::new(capture, input.into(), Path::new(input).file_name().map(|n| n.to_string_lossy().into_owned()), true, None, options);
-        }
         let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, open, videoio::CAP_PROP_READ_TIMEOUT_MSEC, read]);
         let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
             let reason = format!("no answer within {} s, or refused; check address, port, user and password", patience.open.0);
             return Err(SourceError::Open { input: shown, kind: "a camera", reason });
         }
+        let over_http = input.starts_with("http");
+        // "MJPG", or "mjpe" by older OpenCVs
+        let codec = String::from_utf8_lossy(&(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes()).to_lowercase();
+        let recorded = options.recorded.unwrap_or_else(|| over_http && announced(&capture).is_some());
         let host = shown.split("://").nth(1).map(|r| r.trim_start_matches("***@").split(['/', ':']).next().unwrap_or(r).to_string());
-        Self::new(capture, shown, host, true, None, options)
+        let timeless = !recorded && over_http && codec.starts_with("mjp");
+        Self::new(Opening { capture, input: shown, name: host, live: !recorded, timeless, container: None }, options)
     }
 
-    fn new(
-        capture: VideoCapture,
-        input: String,
-        name: Option<String>,
-        live: bool,
-        announced: Option<u64>,
-        options: &SourceOptions,
-    ) -> Result<Self, SourceError> {
+    fn open_device(device: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
+        let input = device.display().to_string();
+        let fail = |reason: &str| SourceError::Open { input: input.clone(), kind: "a camera", reason: reason.into() };
+        // Names in /dev/v4l are links that last while numbers change from start to start.
+        let real: PathBuf = device.canonicalize().unwrap_or_else(|_| device.to_path_buf());
+        let path = real.to_str().ok_or_else(|| fail("its name is not UTF-8"))?;
+        let capture = VideoCapture::from_file(path, videoio::CAP_V4L2).map_err(|e| read_error(&input, e))?;
+        if !capture.is_opened().unwrap_or(false) {
+            return Err(fail("no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them"));
+        }
+        let name = device.file_name().map(|n| n.to_string_lossy().into_owned());
+        Self::new(Opening { capture, input, name, live: true, timeless: true, container: None }, options)
+    }
+
+    fn new(opening: Opening, options: &SourceOptions) -> Result<Self, SourceError> {
+        let Opening { capture, input, name, live, timeless, container } = opening;
+        let (is_file, container) = (container.is_some(), container.unwrap_or_default());
         let (width, height) = (property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32, property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32);
         if !live {
             check_size(&input, 1, width, height)?;
         }
         let frame_rate = property(&capture, videoio::CAP_PROP_FPS);
+        let announced = announced(&capture).filter(|_| !live);
         let wanted = |n: u64| {
             let skipped = (options.start.0 * frame_rate).ceil() as u64;
             let rest = n.saturating_sub(skipped);
@@ -106,18 +150,22 @@ impl Video {
         };
         let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "camera".into()).into();
         let info = SourceInfo { camera, width, height, frame_rate, frames: announced.map(wanted), live, has_pixels: true };
-        // "MJPG", or "mjpe" by older OpenCVs
-        let codec = String::from_utf8_lossy(&(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes()).into_owned();
-        tracing::debug!(%input, width, height, frame_rate, codec, "video opened");
+        let pixel_aspect = (property(&capture, videoio::CAP_PROP_SAR_NUM) / property(&capture, videoio::CAP_PROP_SAR_DEN).max(1.0)) as f32;
+        tracing::debug!(%input, width, height, frame_rate, pixel_aspect, ?container, "video opened");
         Ok(Video {
             capture,
             mat: Mat::default(),
             info,
-            timeless: is_device(&input) || (input.starts_with("http") && codec.to_lowercase().starts_with("mjp")),
+            timeless,
             input,
-            timeline: Timeline::new(frame_rate),
+            timeline: if live { Timeline::of_stream(frame_rate) } else { Timeline::of_recording(frame_rate) },
             read: 0,
+            is_file,
+            container,
             announced,
+            pixel_aspect,
+            holes: Holes::default(),
+            size: None,
             options: options.clone(),
             first: None,
             thinning: options.target_fps.map(Thinning::new),
@@ -135,18 +183,59 @@ impl Video {
 
     /// Takes the next frame without decoding it; `false` at the end.
     fn grab(&mut self) -> Result<bool, SourceError> {
-        if self.capture.grab().map_err(|e| read_error(&self.input, e))? {
-            self.read += 1;
+        if self.try_grab()? {
             return Ok(true);
         }
         if self.info.live {
             return Err(SourceError::CameraLost { input: self.input.clone() });
         }
-        // The count in a file's header may be off by a frame or two, but not by more.
-        match self.announced {
-            Some(n) if self.read + 2 + n / 50 < n => Err(SourceError::Truncated { input: self.input.clone(), read: self.read, expected: n }),
-            _ => Ok(false),
+        if self.resumes()? {
+            return Ok(true);
         }
+        match &self.container {
+            Container { cut: Some(how), .. } => Err(SourceError::Truncated { input: self.input.clone(), read: self.read, how: how.clone() }),
+            Container { stores_count, .. } => {
+                // A stored number may be off by a frame or two.
+                let missing = self.announced.filter(|_| *stores_count).map_or(0, |all| all.saturating_sub(self.read));
+                if missing > 2 {
+                    self.damaged(missing);
+                }
+                Ok(false)
+            }
+        }
+    }
+
+    fn try_grab(&mut self) -> Result<bool, SourceError> {
+        let grabbed = self.capture.grab().map_err(|e| read_error(&self.input, e))?;
+        self.read += u64::from(grabbed);
+        Ok(grabbed)
+    }
+
+    /// Whether frames come after those that cannot be decoded: to OpenCV such a frame looks like the end of the file.
+    fn resumes(&mut self) -> Result<bool, SourceError> {
+        if !self.is_file {
+            return Ok(false);
+        }
+        for skipped in 1..=DAMAGED_ON_END {
+            if self.try_grab()? {
+                self.read += skipped;
+                self.damaged(skipped);
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Notes frames that could not be decoded.
+    fn damaged(&mut self, frames: u64) {
+        self.options.link.damaged(frames);
+        tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are left out");
+    }
+
+    /// Whether tracks must start anew before this frame: its size has changed, or frames of a recording are missing before it.
+    fn restarts(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
+        let resized = self.size.replace(size).is_some_and(|before| before != size);
+        (!self.info.live && self.holes.before(pts)) || resized
     }
 }
 
@@ -172,7 +261,7 @@ impl Source for Video {
             if self.options.duration.is_some_and(|d| since.0 >= self.options.start.0 + d.0 - 1e-6) {
                 return Ok(None);
             }
-            if let Some(limit) = self.options.late.filter(|_| !self.timeless)
+            if let Some(limit) = self.options.late.filter(|_| self.info.live && !self.timeless)
                 && self.lateness.of(now, pts, limit) > limit
             {
                 self.options.link.late();
@@ -183,13 +272,16 @@ impl Source for Video {
                 continue;
             }
             if !self.capture.retrieve(&mut self.mat, 0).map_err(|e| read_error(&self.input, e))? {
-                continue; // this picture is damaged, the next may be whole
+                self.damaged(1);
+                continue;
             }
             let image = image_of(&self.mat).map_err(|reason| SourceError::Read { input: self.input.clone(), reason })?;
+            let image = image.with_pixel_aspect(self.pixel_aspect);
             check_size(&self.input, self.read, image.width, image.height)?;
             let time = if self.info.live { Some(self.wall_time(reported)) } else { self.options.wall_time(since) };
             let (width, height) = (image.width, image.height);
-            return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart: false }));
+            let restart = self.restarts(pts, (width, height));
+            return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart }));
         }
     }
 }
@@ -204,6 +296,11 @@ pub(crate) fn image_of(mat: &Mat) -> Result<Image, String> {
     }
     let bytes = mat.data_bytes().map_err(|e| e.message)?;
     Ok(Image::packed(mat.cols() as u32, mat.rows() as u32, bytes.into()))
+}
+
+/// How many frames the container says or lets expect; `None` where it does not know its length.
+fn announced(capture: &VideoCapture) -> Option<u64> {
+    Some(property(capture, videoio::CAP_PROP_FRAME_COUNT)).filter(|n| *n >= 1.0 && *n < 1e12).map(|n| n as u64)
 }
 
 fn property(capture: &VideoCapture, id: i32) -> f64 {

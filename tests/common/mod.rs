@@ -121,3 +121,19 @@ pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Opti
     std::io::BufReader::new(server.0.stdout.take().expect("piped")).read_line(&mut line).expect("it speaks");
     (line.trim() == "ready").then_some(server)
 }
+
+/// Whether FFmpeg's program is here to make videos with; said loudly without it.
+pub fn has_ffmpeg() -> bool {
+    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
+    if !there {
+        eprintln!("SKIPPED: no ffmpeg here to make the video (`make setup-test` installs it)");
+    }
+    there
+}
+
+/// Makes a file with FFmpeg, in the folder `dir`.
+pub fn ffmpeg(dir: &Path, arguments: &str) {
+    let mut command = Command::new("ffmpeg");
+    command.current_dir(dir).args(["-v", "error", "-y"]).args(arguments.split_whitespace());
+    run(&mut command);
+}

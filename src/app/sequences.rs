@@ -1,0 +1,52 @@
+//! Sequences with ground truth on disk, as `eval` and `tune` read them.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use crate::eval::{Benchmark, EvalError};
+use crate::mot_format::{self, Known, MotRow, SequenceInfo};
+
+/// A sequence's ground truth.
+pub struct Truth {
+    /// Name of the sequence: its folder's.
+    pub name: String,
+    /// What the sequence is like.
+    pub info: SequenceInfo,
+    /// Rows of `gt/gt.txt`.
+    pub rows: Vec<MotRow>,
+}
+
+/// The folders that hold ground truth, by name: `dir` itself, or those in it.
+///
+/// # Errors
+/// When it cannot be read or holds none.
+pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
+    let has_truth = |p: &Path| p.join("gt/gt.txt").is_file();
+    if has_truth(dir) {
+        return Ok(vec![dir.to_path_buf()]);
+    }
+    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let mut sequences: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| has_truth(p)).collect();
+    sequences.sort();
+    if sequences.is_empty() {
+        return Err(EvalError::Layout(format!("{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)", dir.display())).into());
+    }
+    Ok(sequences)
+}
+
+/// Reads the ground truth of the sequence in `dir`; `known` describes it where it has no `seqinfo.ini`.
+///
+/// # Errors
+/// When a file is missing or malformed, or nobody in it counts by the rules of `benchmark`.
+pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
+    let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
+    let info = SequenceInfo::open(dir, known)?.with_context(|| format!("{} is no sequence", dir.display()))?;
+    let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| info.name.clone());
+    benchmark.check(&name, &rows)?;
+    let beyond = rows.iter().filter(|r| r.frame > info.length).count();
+    if beyond > 0 {
+        tracing::warn!(sequence = %name, rows = beyond, length = info.length, "ground truth beyond the sequence's length is left out; is seqLength right?");
+    }
+    Ok(Truth { name, info, rows })
+}
