@@ -22,6 +22,7 @@
 //!
 //! A room uses those on floors below it only; `tests/layering.rs` keeps it so.
 
+pub mod address;
 pub mod app;
 #[cfg(feature = "video")]
 pub mod camera_flow;

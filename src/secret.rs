@@ -39,6 +39,22 @@ impl Secret {
             _ => Ok(None),
         }
     }
+
+    /// As [`Secret::find`], for one that is compared or signed with: an empty one would let everybody in.
+    ///
+    /// # Errors
+    /// As there, and when it is empty or of white space.
+    pub fn find_strong(what: &str, itself: &Option<Secret>, variable: &Option<String>, file: &Option<PathBuf>) -> Result<Option<Secret>, String> {
+        let secret = Self::find(what, itself, variable, file)?;
+        let Some(blank) = secret.as_ref().filter(|s| s.0.trim().is_empty()) else { return Ok(secret) };
+        let place = match (itself, variable, file) {
+            (Some(_), _, _) => "given".to_string(),
+            (_, Some(name), _) => format!("in the environment variable {name}"),
+            (_, _, Some(file)) => format!("in the file {}", file.display()),
+            _ => String::new(),
+        };
+        Err(format!("its {what} {place} is {}; `openssl rand -hex 24` makes one", if blank.0.is_empty() { "empty" } else { "white space" }))
+    }
 }
 
 impl fmt::Debug for Secret {
@@ -50,5 +66,24 @@ impl fmt::Debug for Secret {
 impl Serialize for Secret {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.serialize_str("***")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_blank_token_is_refused_wherever_it_stands() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        for blank in ["", "\n", "   \nand more\n"] {
+            std::fs::write(file.path(), blank).expect("written");
+            let refused = Secret::find_strong("token", &None, &None, &Some(file.path().into())).expect_err("blank");
+            assert!(refused.contains("token") && refused.contains(&file.path().display().to_string()), "{refused}");
+        }
+        assert!(Secret::find_strong("secret", &Some(Secret::new(" \t")), &None, &None).expect_err("blank").contains("white space"));
+        std::fs::write(file.path(), "good\n").expect("written");
+        assert_eq!(Secret::find_strong("token", &None, &None, &Some(file.path().into())), Ok(Some(Secret::new("good"))));
+        assert_eq!(Secret::find_strong("token", &None, &None, &None), Ok(None));
     }
 }

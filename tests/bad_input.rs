@@ -119,6 +119,36 @@ fn a_missing_or_broken_runtime_library() {
     fails(track(&clip()).env("ORT_DYLIB_PATH", fake), 1, &["cannot load ONNX Runtime", "make setup"]);
 }
 
+/// Whoever runs the program in a folder of somebody else's does not run that folder's code.
+#[test]
+fn a_library_in_the_working_folder_is_not_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bin, strange) = (dir.path().join("opt/a/b/c/d/bin"), dir.path().join("strange"));
+    for folder in [&bin, &strange.join("lib"), &strange.join(".deps/onnxruntime")] {
+        std::fs::create_dir_all(folder).unwrap();
+    }
+    for fake in ["lib", ".deps/onnxruntime"] {
+        file(&strange.join(fake), "libonnxruntime.so", b"not a library");
+    }
+    let program = bin.join("twintrack");
+    std::fs::copy(assert_cmd::cargo::cargo_bin!("twintrack"), &program).unwrap();
+    let out = Command::new(&program).current_dir(&strange).env("HOME", dir.path()).env_remove("ORT_DYLIB_PATH").arg("doctor").output().unwrap();
+    let said = text(&out.stdout) + &text(&out.stderr);
+    assert!(said.contains("ONNX Runtime") && !said.contains("strange"), "{said}");
+}
+
+#[test]
+fn an_address_whose_password_cannot_be_told_apart() {
+    for (address, secret) in
+        [("rtsp://admin:pa/ss@127.0.0.1:9/x", "pa/ss"), ("rtsp://admin:pa#ss@127.0.0.1:9/x", "pa#ss"), ("rtsp://admin:12/34@127.0.0.1:9/x", "34")]
+    {
+        let out = fails(&mut track(Path::new(address)), 1, &["%2F", "as a camera"]);
+        assert!(!text(&out.stderr).contains(secret), "{}", text(&out.stderr));
+    }
+    let out = fails(&mut track(Path::new("http://127.0.0.1:9/flv?user=a&password=SECRET")), 1, &["password=***"]);
+    assert!(!text(&out.stderr).contains("SECRET"));
+}
+
 #[test]
 fn a_gpu_that_is_not_there() {
     fails(track(&clip()).args(["--device", "cuda"]), 1, &["cuda:0", "--device cpu", "make setup-gpu"]);

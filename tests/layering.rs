@@ -7,6 +7,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("time", 1),
     ("range", 1),
     ("secret", 1),
+    ("address", 1),
     ("onnx", 1),
     ("frame", 2),
     ("detection", 2),

@@ -4,10 +4,13 @@
 
 mod common;
 
+use std::io::Write as _;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
-use common::{NO_PAGE, Running, clip, json_lines, run, text, twintrack, until, whole_lines};
+use common::{NO_PAGE, Running, clip, has_ffmpeg, json_lines, run, text, twintrack, until, whole_lines};
 use serde_json::Value;
 
 /// Serves the cameras of `toml`, with small pictures and a fast start.
@@ -32,14 +35,6 @@ fn frames(dir: &Path, camera: &str) -> Vec<Value> {
 fn plain(mut frames: Vec<Value>) -> Vec<Value> {
     frames.iter_mut().for_each(|f| f["run"] = Value::Null);
     frames
-}
-
-fn has_ffmpeg() -> bool {
-    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
-    if !there {
-        eprintln!("SKIPPED: no ffmpeg here to cut the clip");
-    }
-    there
 }
 
 /// Batches change nothing: each of three cameras has every frame, in order, and the events it has alone.
@@ -252,5 +247,62 @@ fn a_wrong_file_of_cameras_is_refused_with_what_is_wrong() {
         let out = serve(dir.path(), toml);
         assert_eq!(out.status.code(), Some(1), "{toml}");
         assert!(text(&out.stderr).contains(want), "{toml}: {}", text(&out.stderr));
+    }
+}
+
+/// JPEG pictures over HTTP from a camera that takes so long to answer each request.
+fn slow_camera(answers_after: Duration) -> String {
+    use opencv::core::{CV_8UC3, Mat, Scalar, Vector};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let grey = Mat::new_rows_cols_with_default(64, 64, CV_8UC3, Scalar::all(90.0)).unwrap();
+    let mut jpeg = Vector::<u8>::new();
+    assert!(opencv::imgcodecs::imencode(".jpg", &grey, &mut jpeg, &Vector::new()).unwrap());
+    let jpeg: Vec<u8> = jpeg.into();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten().take(20) {
+            let jpeg = jpeg.clone();
+            std::thread::spawn(move || -> std::io::Result<()> {
+                std::thread::sleep(answers_after);
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")?;
+                for _ in 0..600 {
+                    write!(stream, "--b\r\nContent-Type: image/jpeg\r\nContent-Length: {}\r\n\r\n", jpeg.len())?;
+                    stream.write_all(&jpeg)?;
+                    stream.write_all(b"\r\n")?;
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Ok(())
+            });
+        }
+    });
+    format!("http://{address}/video.mjpg")
+}
+
+/// It would never be seen if each attempt had the same time as the first.
+#[test]
+fn a_camera_that_needs_longer_to_answer_than_it_first_has_is_given_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = slow_camera(Duration::from_millis(2500));
+    let file = dir.path().join("cameras.toml");
+    let toml =
+        format!("[cameras.slow]\nurl = \"{url}\"\nopen_timeout = 1.0\nretry_after = 0.05\nretry_at_most = 0.05\n[detector]\nsize = \"64x64\"\n{NO_PAGE}");
+    std::fs::write(&file, toml).unwrap();
+    let out = dir.path().join("out.jsonl");
+    let mut service = Running::start(twintrack().args(["serve", "--config"]).arg(&file).arg("--output").arg(&out));
+    until(120, || !frames(dir.path(), "slow").is_empty());
+    service.signal("INT");
+    assert_eq!(service.code(60), Some(130));
+    assert!(!frames(dir.path(), "slow").is_empty());
+}
+
+#[test]
+fn a_blank_token_is_refused_at_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("token"), "\n").unwrap();
+    let token = dir.path().join("token");
+    for (setting, named) in [(format!("token_file = \"{}\"", token.display()), "token"), ("token = \"  \"".to_string(), "white space")] {
+        let out = serve(dir.path(), &format!("[serve]\nlisten = \"127.0.0.1:0\"\n{setting}\n[cameras.a]\nurl = \"rtsp://127.0.0.1:9/x\""));
+        let stderr = text(&out.stderr);
+        assert!(out.status.code() == Some(1) && stderr.contains(named) && stderr.contains("openssl rand"), "{stderr}");
     }
 }

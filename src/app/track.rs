@@ -8,6 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
+use crate::address;
 use crate::app::show::UNKNOWN;
 use crate::app::{detections, refine, show};
 use crate::config::Config;
@@ -241,7 +242,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     let mut summary = result?;
     let cut = summary.cut.take();
     if summary.frames == 0 && !summary.interrupted && cut.is_none() {
-        bail!("{} has no frame between {} s and the end asked for; check --start and --duration", source::without_password(&args.input), args.start);
+        bail!("{} has no frame between {} s and the end asked for; check --start and --duration", address::masked(&args.input), args.start);
     }
     if !args.quiet {
         eprintln!("{}", show::summary(&summary));
@@ -260,7 +261,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         return Err(cut.into());
     }
     if args.strict && summary.damaged > 0 {
-        bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, source::without_password(&args.input));
+        bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, address::masked(&args.input));
     }
     Ok(summary)
 }

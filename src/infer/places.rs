@@ -4,15 +4,25 @@ use std::path::{Path, PathBuf};
 
 use crate::infer::runtime::InferError;
 
-/// Folders that may hold what the program needs: around the program, then around the working folder.
+/// The program's own folder and those above it, which its owner controls.
+fn program_roots() -> Vec<PathBuf> {
+    let Ok(exe) = std::env::current_exe() else { return Vec::new() };
+    // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
+    exe.ancestors().skip(1).take(4).map(Path::to_path_buf).collect()
+}
+
+/// Folders that may hold models: around the program, then the working folder.
 pub fn search_roots() -> Vec<PathBuf> {
-    let mut roots = Vec::new();
-    if let Ok(exe) = std::env::current_exe() {
-        // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
-        roots.extend(exe.ancestors().skip(1).take(4).map(Path::to_path_buf));
-    }
-    roots.extend(std::env::current_dir().ok());
-    roots
+    program_roots().into_iter().chain(std::env::current_dir().ok()).collect()
+}
+
+/// Folders that may hold libraries: around the program, in its data folder, in the system. Never around the working folder,
+/// which may be anybody's: a library that is loaded runs.
+pub(super) fn library_places() -> Vec<PathBuf> {
+    let around = program_roots().into_iter().flat_map(|r| [r.join(".deps/onnxruntime"), r.join("lib")]);
+    let data = downloads().and_then(|models| Some(models.parent()?.join("lib")));
+    let system = ["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from);
+    around.chain(data).chain(system).collect()
 }
 
 /// Folder of downloaded models: `models` in `$TWINTRACK_DATA`, else in `$XDG_DATA_HOME/twintrack`, else in

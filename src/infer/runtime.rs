@@ -10,7 +10,7 @@ use ort::ep::ExecutionProvider as _;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::infer::places::search_roots;
+use crate::infer::places::library_places;
 
 /// What can go wrong with inference.
 #[derive(Debug, Error)]
@@ -161,7 +161,7 @@ pub struct Runtime {
 
 impl Runtime {
     /// Finds and loads the library: ORT_DYLIB_PATH, then `.deps/onnxruntime` and `lib` beside the program and above it,
-    /// then the working folder's, then the system's.
+    /// then `lib` in the data folder (`~/.local/share/twintrack`), then the system's.
     ///
     /// # Errors
     /// When there is none, or it does not load.
@@ -214,8 +214,7 @@ fn find_library() -> Result<PathBuf, InferError> {
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from) {
         return if path.is_file() { Ok(path) } else { Err(InferError::LibraryMissing { looked: format!("ORT_DYLIB_PATH={}", path.display()) }) };
     }
-    let mut places: Vec<PathBuf> = search_roots().iter().flat_map(|r| [r.join(".deps/onnxruntime"), r.join("lib")]).collect();
-    places.extend(["/usr/local/lib", "/usr/lib", "/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu"].map(PathBuf::from));
+    let places = library_places();
     let found = places.iter().map(|p| p.join(NAME)).find(|p| p.is_file());
     found.ok_or_else(|| InferError::LibraryMissing { looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ") })
 }

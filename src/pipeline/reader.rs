@@ -92,6 +92,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::address::Address;
     use crate::frame::Frame;
     use crate::pipeline::batcher::BatchLimits;
     use crate::source::SourceInfo;
@@ -140,7 +141,7 @@ mod tests {
             let info = SourceInfo { camera: "wild".into(), width: 64, height: 64, frame_rate: 10.0, frames: None, live: false, has_pixels: false };
             Ok(Box::new(Wild { info, opening: count.fetch_add(1, Ordering::Relaxed) + 1, frame: 0 }))
         });
-        let config = CameraConfig { url: "rtsp://wild/1".into(), retry_after: 0.05, retry_at_most: 0.05, keep_ids: 0.0, ..CameraConfig::default() };
+        let config = CameraConfig { url: Address::new("rtsp://wild/1"), retry_after: 0.05, retry_at_most: 0.05, keep_ids: 0.0, ..CameraConfig::default() };
         let member = Member::new("wild", config);
         let (counts, link) = (member.counts.clone(), member.link.clone());
         let done = read(member, lane, batcher.clone(), open);

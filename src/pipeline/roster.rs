@@ -172,6 +172,7 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
+    use crate::address::Address;
     use crate::frame::Frame;
     use crate::pipeline::batcher::BatchLimits;
     use crate::source::{Link, Source, SourceError, SourceInfo};
@@ -213,7 +214,14 @@ mod tests {
     }
 
     fn camera(url: &str) -> CameraConfig {
-        CameraConfig { url: format!("rtsp://{url}"), open_timeout: 0.2, read_timeout: 0.2, hang_timeout: 1.0, keep_ids: 5.0, ..CameraConfig::default() }
+        CameraConfig {
+            url: Address::new(format!("rtsp://{url}")),
+            open_timeout: 0.2,
+            read_timeout: 0.2,
+            hang_timeout: 1.0,
+            keep_ids: 5.0,
+            ..CameraConfig::default()
+        }
     }
 
     fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {
@@ -224,8 +232,8 @@ mod tests {
         let opened = openings.clone();
         let open: Opener = Arc::new(move |config, options| {
             let mut opened = opened.lock().expect("whole");
-            let hangs = config.url.contains("hangs") && !opened.contains(&config.url);
-            opened.push(config.url.clone());
+            let hangs = config.url.expose().contains("hangs") && !opened.iter().any(|o| o == config.url.expose());
+            opened.push(config.url.expose().to_string());
             let name = options.camera.clone().unwrap_or_default();
             let info = SourceInfo { camera: name.as_str().into(), width: 64, height: 64, frame_rate: 100.0, frames: None, live: true, has_pixels: false };
             Ok(Box::new(Scripted { info, hangs, frame: 0, link: options.link.clone() }))

@@ -45,7 +45,7 @@ impl Guard {
         let bearer = text(headers, header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer "));
         let cookies = text(headers, header::COOKIE).unwrap_or_default().split(';');
         let cookie = cookies.filter_map(|c| c.trim().split_once('=')).find(|(name, _)| *name == COOKIE).map(|(_, value)| value);
-        [bearer, cookie, in_query(query)].into_iter().flatten().any(|shown| same(shown, token.expose()))
+        [bearer, cookie, in_query(query)].into_iter().flatten().any(|shown| !shown.is_empty() && same(shown, token.expose()))
     }
 
     /// Whether a browser asks for a page of somebody else's: by its origin, or by a name that is not this machine's.
@@ -97,6 +97,8 @@ mod tests {
         assert!(!guard.shown(&headers(&[]), None) && !guard.shown(&headers(&[(header::AUTHORIZATION, "Bearer 0123456789abcdeX")]), None));
         assert!(guard.shown(&headers(&[(header::AUTHORIZATION, "Bearer 0123456789abcdef")]), None));
         assert!(guard.shown(&headers(&[(header::COOKIE, "a=b; twintrack_token=0123456789abcdef")]), None));
+        let blank = Guard { token: Some(Arc::new(Secret::new(""))) };
+        assert!(!blank.shown(&headers(&[]), Some("token=")) && !blank.shown(&headers(&[(header::AUTHORIZATION, "Bearer ")]), None));
         assert!(guard.shown(&headers(&[]), Some("cameras=a&token=0123456789abcdef")) && !guard.shown(&headers(&[]), Some("token=")));
     }
 

@@ -81,7 +81,7 @@ impl ServeConfig {
         }
         let address: SocketAddr =
             self.listen.parse().map_err(|_| format!("serve.listen = \"{}\" is no address with a port, as 127.0.0.1:8090 is", self.listen))?;
-        let token = Secret::find("token", &self.token, &self.token_env, &self.token_file)?;
+        let token = Secret::find_strong("token", &self.token, &self.token_env, &self.token_file)?;
         let long = token.as_ref().is_some_and(|t| t.expose().len() >= SHORTEST_TOKEN);
         if !address.ip().is_loopback() && !long {
             return Err(format!(
@@ -164,7 +164,7 @@ impl ServiceConfig {
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {
-        self.cameras.iter().filter(|(_, camera)| camera.url.starts_with("rtsp"))
+        self.cameras.iter().filter(|(_, camera)| camera.url.expose().starts_with("rtsp"))
     }
 
     /// How RTSP carries pictures, for all cameras.

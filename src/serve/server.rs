@@ -96,7 +96,7 @@ impl CameraView {
             present: n(&c.present),
             reconnects: m.reconnects(),
             failures: n(&c.failures),
-            url: m.config.shown(),
+            url: m.config.url.to_string(),
         }
     }
 }

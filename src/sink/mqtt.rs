@@ -11,12 +11,12 @@ use rumqttc::{TlsConfiguration, Transport, v5};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use crate::address::masked as without_password;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::courier::{Errand, Spooled};
 use crate::sink::sink::SinkError;
 use crate::sink::spool::{Kept, Kind, Spool, SpoolLimits};
-use crate::source::without_password;
 
 /// The protocol's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

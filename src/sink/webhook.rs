@@ -14,12 +14,12 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
+use crate::address::masked as without_password;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::courier::{Errand, Spooled};
 use crate::sink::sink::SinkError;
 use crate::sink::spool::{Kind, Spool, SpoolLimits};
-use crate::source::without_password;
 
 /// Which address, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,7 +89,7 @@ impl WebhookConfig {
         if !(self.url.starts_with("http://") || self.url.starts_with("https://")) {
             return Err(wrong(format!("url = \"{}\": it begins with http:// or https://", without_password(&self.url))));
         }
-        let secret = Secret::find("secret", &self.secret, &self.secret_env, &self.secret_file).map_err(wrong)?;
+        let secret = Secret::find_strong("secret", &self.secret, &self.secret_env, &self.secret_file).map_err(wrong)?;
         let mut agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs_f64(self.timeout))).http_status_as_error(false).max_redirects(0);
         if let Some(path) = &self.ca_file {
             let pem = std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))?;

@@ -5,12 +5,13 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::address::Address;
 use crate::frame::{CameraState, Frame};
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::source::link::Link;
 use crate::source::slowness::Slowness;
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, without_password};
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, is_camera};
 use crate::source::video::{Patience, Video};
 use crate::time::{Seconds, WallTime};
 
@@ -44,7 +45,7 @@ impl Transport {
 #[serde(deny_unknown_fields, default)]
 pub struct CameraConfig {
     /// Address: rtsp://host/path, http://host/stream.mjpg, or /dev/video0. A file's path plays the file as a camera.
-    pub url: String,
+    pub url: Address,
     /// User name, where the camera asks for one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -93,7 +94,7 @@ pub struct CameraConfig {
 impl Default for CameraConfig {
     fn default() -> Self {
         CameraConfig {
-            url: String::new(),
+            url: Address::default(),
             user: None,
             password: None,
             password_env: None,
@@ -136,7 +137,7 @@ impl CameraConfig {
 
     /// It has an address, in the network or of this machine's own; otherwise it is a file.
     pub fn has_address(&self) -> bool {
-        is_camera(&self.url)
+        is_camera(self.url.expose())
     }
 
     /// It waits for nobody: a camera, or a file that plays as one.
@@ -144,26 +145,21 @@ impl CameraConfig {
         self.realtime || (self.has_address() && self.recorded != Some(true))
     }
 
-    /// The address to open, with user and password in it: never to be shown.
+    /// The address to open, with user and password in it.
     ///
     /// # Errors
     /// When the password's variable or file is missing.
-    pub fn address(&self) -> Result<Secret, SourceError> {
-        let fail = |reason: String| SourceError::Open { input: self.shown(), kind: "a camera", reason };
+    pub fn address(&self) -> Result<Address, SourceError> {
+        let fail = |reason: String| SourceError::Open { input: self.url.to_string(), kind: "a camera", reason };
         let password = Secret::find("password", &self.password, &self.password_env, &self.password_file).map_err(fail)?;
-        let Some((scheme, rest)) = self.url.split_once("://") else { return Ok(Secret::new(&self.url)) };
-        Ok(Secret::new(match (&self.user, password) {
+        let Some((scheme, rest)) = self.url.expose().split_once("://") else { return Ok(self.url.clone()) };
+        Ok(match (&self.user, password) {
             (None, None) => self.url.clone(),
             (user, password) => {
                 let password = password.map(|p| format!(":{}", escaped(p.expose()))).unwrap_or_default();
-                format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default()))
+                Address::new(format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default())))
             }
-        }))
-    }
-
-    /// The address as it may be shown.
-    pub fn shown(&self) -> String {
-        without_password(&self.url)
+        })
     }
 }
 
@@ -238,7 +234,11 @@ pub enum Opened {
 /// When it does not answer or refuses.
 pub fn open(config: CameraConfig, options: &SourceOptions) -> Result<Opened, SourceError> {
     let live = SourceOptions { target_fps: config.target_fps.or(options.target_fps), late: Some(Seconds(config.late)), ..options.clone() };
-    let stream = open_stream(&config, &live, &Slowness::default())?;
+    let slowness = Slowness::after(options.link.timeouts());
+    let start = Instant::now();
+    let stream = open_stream(&config, &live, &slowness);
+    options.link.first_answer(stream.is_err() && start.elapsed().as_secs_f64() > 0.9 * config.open_timeout);
+    let stream = stream?;
     if !stream.info().live {
         return Ok(Opened::Recording(Box::new(stream)));
     }
@@ -250,7 +250,7 @@ pub fn open(config: CameraConfig, options: &SourceOptions) -> Result<Opened, Sou
         info,
         stream: Some(stream),
         backoff,
-        slowness: Slowness::default(),
+        slowness,
         opened: Instant::now(),
         frames: 0,
         last: None,
@@ -314,7 +314,7 @@ fn open_stream(config: &CameraConfig, options: &SourceOptions, slowness: &Slowne
     let more = slowness.factor();
     let options = &SourceOptions { recorded: config.recorded, ..options.clone() };
     let patience = Patience { open: Seconds(more * config.open_timeout), read: Seconds(more * config.read_timeout) };
-    Video::open_stream(config.address()?.expose(), patience, options)
+    Video::open_stream(&config.address()?, patience, options)
 }
 
 impl Source for Camera {
@@ -348,16 +348,16 @@ mod tests {
     use super::*;
 
     fn camera(url: &str) -> CameraConfig {
-        CameraConfig { url: url.into(), ..CameraConfig::default() }
+        CameraConfig { url: Address::new(url), ..CameraConfig::default() }
     }
 
     #[test]
     fn user_and_password_are_put_into_the_address_and_never_shown() {
         let config = CameraConfig { user: Some("admin".into()), password: Some(Secret::new("p@ss/w:rd")), ..camera("rtsp://10.0.0.9/live") };
         assert_eq!(config.address().expect("both given").expose(), "rtsp://admin:p%40ss%2Fw%3Ard@10.0.0.9/live");
-        assert!(!format!("{config:?}").contains("p@ss") && !config.shown().contains("p@ss"));
+        assert!(!format!("{config:?}").contains("p@ss") && !config.url.to_string().contains("p@ss"));
         assert!(!toml::to_string(&config).expect("serialises").contains("p@ss"));
-        assert_eq!(camera("rtsp://u:secret@h/x").shown(), "rtsp://***@h/x");
+        assert!(!toml::to_string(&camera("rtsp://u:secret@h/x")).expect("serialises").contains("secret"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What passes between a source and whoever supervises it: the wish to stop, the state, signs of life, counts.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::frame::CameraState;
@@ -21,6 +21,7 @@ struct Shared {
     late: AtomicU64,
     thinned: AtomicU64,
     damaged: AtomicU64,
+    timeouts: AtomicU32,
 }
 
 impl Default for Link {
@@ -34,6 +35,7 @@ impl Default for Link {
             late: AtomicU64::new(0),
             thinned: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
+            timeouts: AtomicU32::new(0),
         }))
     }
 }
@@ -98,6 +100,20 @@ impl Link {
     /// A frame was left out because fewer a second were asked for.
     pub fn thinned(&self) {
         self.0.thinned.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The camera used up the whole time that it had to answer for the first time; or it answered.
+    pub fn first_answer(&self, timed_out: bool) {
+        if timed_out {
+            self.0.timeouts.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.0.timeouts.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// How often in a row it used it up. It outlives the attempts, each of which may be made by another reader.
+    pub fn timeouts(&self) -> u32 {
+        self.0.timeouts.load(Ordering::Relaxed)
     }
 
     /// So many frames could not be decoded, or their pictures not be read; they were left out.

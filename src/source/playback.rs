@@ -24,7 +24,7 @@ fn from_start(config: &CameraConfig, options: &SourceOptions) -> Result<Opened, 
         return camera::open(config.clone(), options);
     }
     let options = SourceOptions { target_fps: config.target_fps, ..options.clone() };
-    source::open(&config.url, &options).map(Opened::Recording)
+    source::open(config.url.expose(), &options).map(Opened::Recording)
 }
 
 /// A playing recording.
@@ -96,11 +96,12 @@ impl Source for Playback {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::address::Address;
 
     fn play(config: CameraConfig, frames: usize) -> (Vec<Frame>, Duration) {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
         let options = SourceOptions { duration: Some(Seconds(0.5)), ..SourceOptions::default() };
-        let mut source = open(&CameraConfig { url: clip.into(), ..config }, &options).expect("the clip opens");
+        let mut source = open(&CameraConfig { url: Address::new(clip), ..config }, &options).expect("the clip opens");
         let start = Instant::now();
         let got = (0..frames).map_while(|_| source.next_frame().expect("no error")).collect();
         (got, start.elapsed())

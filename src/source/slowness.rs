@@ -19,6 +19,11 @@ const SLOWEST: u32 = 4;
 const BRISK: f64 = 0.25;
 
 impl Slowness {
+    /// Of a camera that used up its whole time so many times in a row.
+    pub fn after(timeouts: u32) -> Self {
+        Slowness { steps: timeouts.min(SLOWEST), between: None }
+    }
+
     /// Time-outs are multiplied by it.
     pub fn factor(&self) -> f64 {
         f64::from(self.steps.max(1))

@@ -7,10 +7,11 @@ use std::time::Instant;
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
+use crate::address::Address;
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device, without_password};
+use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device};
 use crate::source::timeline::{Holes, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
 
@@ -98,24 +99,27 @@ impl Video {
     ///
     /// # Errors
     /// When it does not answer in time, or refuses.
-    pub fn open_stream(input: &str, patience: Patience, options: &SourceOptions) -> Result<Self, SourceError> {
+    pub fn open_stream(address: &Address, patience: Patience, options: &SourceOptions) -> Result<Self, SourceError> {
+        let input = address.expose();
         if let Some(device) = device(input) {
             return Self::open_device(&device, options);
         }
-        let shown = without_password(input);
+        let shown = address.to_string();
+        address.check().map_err(|reason| SourceError::Open { input: shown.clone(), kind: "a camera", reason })?;
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
         let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
         let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, open, videoio::CAP_PROP_READ_TIMEOUT_MSEC, read]);
         let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
-            let reason = format!("no answer within {} s, or refused; check address, port, user and password", patience.open.0);
+            let doubt = address.doubt().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            let reason = format!("no answer within {} s, or refused; check address, port, user and password{doubt}", patience.open.0);
             return Err(SourceError::Open { input: shown, kind: "a camera", reason });
         }
         let over_http = input.starts_with("http");
         // "MJPG", or "mjpe" by older OpenCVs
         let codec = String::from_utf8_lossy(&(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes()).to_lowercase();
         let recorded = options.recorded.unwrap_or_else(|| over_http && announced(&capture).is_some());
-        let host = shown.split("://").nth(1).map(|r| r.trim_start_matches("***@").split(['/', ':']).next().unwrap_or(r).to_string());
+        let host = url::Url::parse(input).ok().and_then(|u| u.host_str().map(str::to_string));
         let timeless = !recorded && over_http && codec.starts_with("mjp");
         Self::new(Opening { capture, input: shown, name: host, live: !recorded, timeless, container: None }, options)
     }
@@ -219,7 +223,10 @@ impl Video {
         for skipped in 1..=DAMAGED_ON_END {
             if self.try_grab()? {
                 self.read += skipped;
-                self.damaged(skipped);
+                // Of a file that was cut the last frame is damaged; its missing end is told.
+                if self.container.cut.is_none() {
+                    self.damaged(skipped);
+                }
                 return Ok(true);
             }
         }
