@@ -30,6 +30,11 @@ impl Timeline {
         Timeline { max_jump: Seconds(f64::INFINITY), ..Self::of_stream(frame_rate) }
     }
 
+    /// The time reported for the last frame, or what it must have been where none was.
+    pub fn reported(&self) -> Seconds {
+        self.last.map_or(Seconds::ZERO, |(reported, _)| reported)
+    }
+
     /// The time of the next frame, given the time reported for it.
     pub fn next(&mut self, reported: Option<Seconds>) -> Seconds {
         let now = match (self.last, reported) {
@@ -149,6 +154,12 @@ mod tests {
     fn missing_and_standing_times_go_on_at_the_nominal_rate() {
         assert_eq!(run(&[None, None, None]), [0.0, 0.1, 0.2]);
         assert_eq!(run(&[Some(0.0), Some(0.0), Some(0.0)]), [0.0, 0.1, 0.2]);
+    }
+
+    #[test]
+    fn a_frame_without_a_time_of_its_own_follows_the_last() {
+        let mut t = Timeline::of_stream(10.0);
+        assert_eq!([Some(7.0), None, None].map(|r| (t.next(r.map(Seconds)), t.reported()).1.0), [7.0, 7.1, 7.199999999999999]);
     }
 
     #[test]

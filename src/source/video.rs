@@ -180,7 +180,9 @@ impl Video {
     }
 
     /// The wall-clock time of a camera's frame.
-    fn wall_time(&mut self, reported: Seconds) -> WallTime {
+    fn wall_time(&mut self) -> WallTime {
+        // Frames that the decoder still held at the end of a stream come without a time.
+        let reported = self.timeline.reported();
         let zero = if self.timeless { 0.0 } else { property(&self.capture, videoio::CAP_PROP_STREAM_OPEN_TIME_USEC) };
         self.clock.time(&self.info.camera, zero, reported, Timestamp::now())
     }
@@ -285,7 +287,7 @@ impl Source for Video {
             let image = image_of(&self.mat).map_err(|reason| SourceError::Read { input: self.input.clone(), reason })?;
             let image = image.with_pixel_aspect(self.pixel_aspect);
             check_size(&self.input, self.read, image.width, image.height)?;
-            let time = if self.info.live { Some(self.wall_time(reported)) } else { self.options.wall_time(since) };
+            let time = if self.info.live { Some(self.wall_time()) } else { self.options.wall_time(since) };
             let (width, height) = (image.width, image.height);
             let restart = self.restarts(pts, (width, height));
             return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart }));
