@@ -216,7 +216,7 @@ impl Training {
         let mut config = read_config(self.config.as_deref())?;
         config.steps = self.steps.unwrap_or(config.steps);
         config.seed = self.seed.unwrap_or(config.seed);
-        config.start_from = self.start_from.clone().or(config.start_from);
+        config.start_from = self.start_from.clone().or(config.start_from).map(|p| find_model(&p)).transpose()?;
         config.complete()?;
         config.validate()?;
         Ok(config)
