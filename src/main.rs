@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args).map(print),
         #[cfg(feature = "models")]
         Command::Models(args) => twintrack::app::models::run(&args).map(print),
-        Command::Doctor(args) => doctor::run(&args).map(|(report, ok)| {
+        Command::Doctor(args) => doctor::run(&args).map_err(Into::into).map(|(report, ok)| {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }
         }),

@@ -1,5 +1,6 @@
-//! Detectors made elsewhere: fixed batches, float16, int32, masks beside the boxes, and output layouts
-//! that nobody names.
+//! Detectors made elsewhere: fixed batches, float16, int32, masks beside the boxes, and output
+//! layouts that nobody names.
+#![cfg(feature = "video")]
 
 mod common;
 #[path = "common/toy.rs"]
@@ -29,7 +30,8 @@ fn of(model: PathBuf) -> DetectorConfig {
     DetectorConfig { model, ..DetectorConfig::default() }
 }
 
-/// The box of a picture of a colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score 0.5 + r / 1000.
+/// The box of a picture of a colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score
+/// 0.5 + r / 1000.
 const WEIGHTS: [[f32; 5]; 3] = [[1.0, 0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.001]];
 const BIAS: [f32; 5] = [0.0, 0.0, 20.0, 40.0, 0.5];
 
@@ -104,8 +106,8 @@ fn half_precision_goes_in_and_comes_out() {
     }
 }
 
-/// Values for each place of strides 8, 16 and 32 of an input of 64x64, 84 in all; a person of 16x40 at the centre (20, 36) where
-/// the cell (2, 4) of stride 8 is.
+/// Values for each place of strides 8, 16 and 32 of an input of 64x64, 84 in all; a person of 16x40
+/// at the centre (20, 36) where the cell (2, 4) of stride 8 is.
 fn cells(columns: usize, pixels: bool) -> Vec<f32> {
     let of = |s: usize| (0..64 / s).flat_map(move |y| (0..64 / s).map(move |x| (x, y, s)));
     let row = |(x, y, s): (usize, usize, usize)| {
@@ -300,14 +302,10 @@ fn what_was_decided_is_told() {
     assert!(!refused.status.success() && text(&refused.stdout).contains("of this shape are yolo"), "{}", text(&refused.stdout));
 }
 
-fn real(path: &str) -> Option<PathBuf> {
-    common::shared(path)
-}
-
 /// YOLOX as its authors publish it needs no setting at all, and finds people of the sample clip.
 #[test]
 fn a_real_yolox_needs_no_setting() {
-    let Some(model) = real("data/yolox-nano/yolox_nano_coco.onnx") else { return };
+    let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else { return };
     let Some(opened) = open(&DetectorConfig { size: InputSize::Fixed(768, 576), ..of(model) }) else { return };
     let mut detector = opened.expect("it fits");
     let reading = detector.reading();
@@ -320,13 +318,12 @@ fn a_real_yolox_needs_no_setting() {
 /// Its boxes are cut off before they are decoded: told as what it is, not read as something else.
 #[test]
 fn a_real_network_of_no_known_layout_is_refused() {
-    let Some(model) = real("data/person-detection-0303/person_detection_0303.onnx") else { return };
+    let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx") else { return };
     let Some(opened) = open(&of(model)) else { return };
     let e = opened.err().expect("refused").to_string();
     assert!(e.contains("det_s8 [1, 5, 40, 40]") && e.contains("no detector.layout reads"), "{e}");
 }
 
-#[cfg(feature = "video")]
 fn first_frame() -> twintrack::frame::Image {
     use twintrack::source::{self, SourceOptions};
     let path = clip();

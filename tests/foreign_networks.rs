@@ -1,5 +1,5 @@
-//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes, fixed batches or half
-//! precision; NanoDet's raw outputs.
+//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes,
+//! fixed batches or half precision; NanoDet's raw outputs.
 
 mod common;
 #[path = "common/toy.rs"]
@@ -92,7 +92,8 @@ fn a_fixed_batch_is_filled_up_and_run_as_often_as_needed() {
     }
 }
 
-/// What its input says does not bind a graph: one that takes a crop at a time passes its try-out and must go on.
+/// What its input says does not bind a graph: one that takes a crop at a time passes its try-out
+/// and must go on.
 #[test]
 fn half_precision_and_graphs_for_one_crop_give_the_same_vectors() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -127,7 +128,8 @@ fn the_vectors_are_told_from_the_scores_beside_them() {
     assert!(e.contains("a [1, 3], b [1, 3]"), "{e}");
 }
 
-/// Without a calibration the tracker works with distances; what needs similarities says how to get them. A preset is enough.
+/// Without a calibration the tracker works with distances; what needs similarities says how to get
+/// them. A preset is enough.
 #[test]
 fn an_uncalibrated_network_tracks_and_says_what_compare_needs() {
     let dir = tempfile::tempdir().expect("a folder");

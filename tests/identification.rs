@@ -118,7 +118,8 @@ fn people_of_a_gallery_are_named_and_found_again() {
     let found: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(found.len() == 2 && found[0]["similarity"].as_f64() >= found[1]["similarity"].as_f64());
     assert!(found[0]["similarity"].as_f64().unwrap() > 0.5 && found[0]["embedding"].is_null(), "{out}");
-    // Tracks of another network, though it has the same name, are not ranked; they and whatever else is left out are named.
+    // Tracks of another network, though it has the same name, are not ranked; they and whatever
+    // else is left out are named.
     let other = |line: &str| line.contains("track_ended").then(|| line.replace("sha256:", "sha256:0"));
     let others: Vec<String> = std::fs::read_to_string(&events).unwrap().lines().filter_map(other).collect();
     assert!(!others.is_empty() && others[0].contains("sha256:0"));

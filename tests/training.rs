@@ -126,8 +126,9 @@ fn what_is_trained_is_what_the_tracker_loads() {
     assert!(judged.status.success() && table.contains("mAP") && table.contains("synthetic:12"), "{table}{}", String::from_utf8_lossy(&judged.stderr));
 }
 
-/// What is written without a name is no network of the program, and files named without a folder are read where they were
-/// written. A copy with a calibration is the same network, one in other numbers is not.
+/// What is written without a name is no network of the program, and files named without a folder
+/// are read where they were written. A copy with a calibration is the same network, one in other
+/// numbers is not.
 #[test]
 fn what_is_written_by_default_takes_no_networks_place() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -1,25 +1,26 @@
 //! `twintrack doctor`: what this machine has, what is missing, and how to repair it.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::Result;
 use clap::Args;
 
 use crate::app::show::{UNKNOWN, batch};
-use crate::config::Config;
+use crate::config::{Config, ConfigError};
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::infer::places::find_model;
-use crate::infer::{Device, Model, Runtime, SessionOptions};
+use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
-/// Tell what this machine has, what is missing, and how to repair it; of the networks also how they are read.
+/// Tell what this machine has, what is missing, and how to repair it; of the networks also how they
+/// are read.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Configuration (TOML), of which [embedder] and [detector] count.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Look at this detector instead of the shipped ones: an ONNX file (./mine.onnx), or a name that is installed.
+    /// Look at this detector instead of the shipped ones: an ONNX file (./mine.onnx), or a name
+    /// that is installed.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
     /// Look at this embedder instead of the shipped one.
@@ -31,7 +32,7 @@ pub struct DoctorArgs {
 ///
 /// # Errors
 /// When the configuration cannot be read.
-pub fn run(args: &DoctorArgs) -> Result<(String, bool)> {
+pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
     let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     config.detector.model = args.detector.clone().unwrap_or(config.detector.model);
     config.embedder.model = args.embedder.clone().unwrap_or(config.embedder.model);
@@ -93,6 +94,12 @@ fn video(r: &mut Report) {
     r.line(false, "OpenCV", "built without the feature `video`: only MOTChallenge folders with given detections can be read".into());
 }
 
+/// The shipped detector on a device.
+fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> {
+    let path = find_model(&DetectorConfig::default().model)?;
+    Model::open(runtime, &path, SessionOptions { device, threads: 1 })
+}
+
 fn providers(r: &mut Report, runtime: &Runtime) {
     let vnni = if detector::has_vnni() { "with VNNI: int8 is the default" } else { "without VNNI: float32 or int8, by a quick test" };
     r.line(true, "provider CPU", vnni.to_string());
@@ -101,7 +108,7 @@ fn providers(r: &mut Report, runtime: &Runtime) {
         // Not having a GPU is no fault; having the library and not being able to use it is worth knowing.
         let state = match built {
             false => "not in this library; `make setup-gpu` takes the one with it".into(),
-            true => match find_model(Path::new("person_detector.onnx")).and_then(|m| Model::open(runtime, &m, SessionOptions { device, threads: 1 })) {
+            true => match open_shipped(runtime, device) {
                 Ok(m) => format!("works ({})", m.provider()),
                 Err(e) => format!("does not work: {e}"),
             },
@@ -138,7 +145,8 @@ fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
     };
     file(r, "embedder", e.model());
     let (w, h) = e.size();
-    r.note(&format!("pixels: {}, crops of {w}x{h}, vectors of length {} from the output '{}'", e.pixels(), e.dimension(), e.output()));
+    let (pixels, length, output) = (e.pixels(), e.dimension(), e.output());
+    r.note(&format!("pixels: {pixels}, crops of {w}x{h}, vectors of length {length} from the output '{output}'"));
     metadata(r, e.model());
     if let Err(e) = e.calibrated() {
         r.note(&format!("similarity (compare, search, --gallery): {e}"));

@@ -18,8 +18,8 @@ use crate::trajectory::{EndedEvent, Event, thousandths};
 pub struct SearchArgs {
     /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
     picture: PathBuf,
-    /// Folder of trajectories (.jsonl, rotated ones too), written by `twintrack track --embeddings`; or one such file. What is
-    /// not searched is named.
+    /// Folder of trajectories (.jsonl, rotated ones too), written by `twintrack track
+    /// --embeddings`; or one such file. What is not searched is named.
     #[arg(long = "in", value_name = "DIR")]
     within: PathBuf,
     /// List at most so many.
@@ -28,8 +28,8 @@ pub struct SearchArgs {
     /// Configuration (TOML), of which [embedder] and [detector] count.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or a name from `twintrack models list` that
-    /// is installed.
+    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or a name
+    /// from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON lines: the events of the tracks' ends with a similarity, without path and embedding.
@@ -52,7 +52,8 @@ struct Left {
     others: BTreeMap<String, usize>,
 }
 
-/// Searches; returns what is to be printed. What is left out of the search is named on standard error.
+/// Searches; returns what is to be printed. What is left out of the search is named on standard
+/// error.
 ///
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
@@ -80,7 +81,7 @@ pub fn run(args: &SearchArgs) -> Result<String> {
             };
             let own = event.embedder.as_deref().is_some_and(|identity| portraitist.embedder().made(identity));
             match cosine_distance(embedding, &look).filter(|_| own) {
-                None => *left.others.entry(event.embedder.as_deref().unwrap_or("an unknown network").into()).or_default() += 1,
+                None => left.other(event.embedder.as_deref()),
                 Some(distance) => found.push(Found { file: file.clone(), similarity: calibration.similarity(distance), event }),
             }
         }
@@ -97,6 +98,11 @@ pub fn run(args: &SearchArgs) -> Result<String> {
 }
 
 impl Left {
+    /// A track of another network.
+    fn other(&mut self, identity: Option<&str>) {
+        *self.others.entry(identity.unwrap_or("an unknown network").into()).or_default() += 1;
+    }
+
     fn add(&mut self, other: Left) {
         self.without += other.without;
         other.others.into_iter().for_each(|(network, n)| *self.others.entry(network).or_default() += n);
@@ -104,7 +110,8 @@ impl Left {
 
     /// A line for people where something was left out of a file, or nothing is in it at all.
     fn told(&self, file: &Path, searched: bool) -> Option<String> {
-        let mut reasons: Vec<String> = self.others.iter().map(|(network, n)| format!("{n} tracks were embedded by '{network}'")).collect();
+        let of = |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
+        let mut reasons: Vec<String> = self.others.iter().map(of).collect();
         reasons.extend((self.without > 0).then(|| format!("{} tracks have no stored embedding", self.without)));
         if reasons.is_empty() && !searched {
             reasons.push("it holds no end of a track".into());
@@ -117,8 +124,11 @@ impl Left {
 fn nothing(within: &Path, left: &Left, identity: &str, unfit: &[String]) -> anyhow::Error {
     let place = within.display();
     if let Some(other) = left.others.keys().next() {
-        let dated = if other.contains("sha256:") { "" } else { " or, where that is an older version's name for the same network, track again" };
-        return anyhow!("the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{dated}");
+        let again = match other.contains("sha256:") {
+            true => "",
+            false => " or, where an earlier version of twintrack wrote that name, track again",
+        };
+        return anyhow!("the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{again}");
     }
     if left.without > 0 {
         return anyhow!("no track in {place} has a stored embedding ({} have none); track with --embeddings", left.without);
@@ -126,28 +136,31 @@ fn nothing(within: &Path, left: &Left, identity: &str, unfit: &[String]) -> anyh
     anyhow!("no track in {place} has ended: {}", unfit.join("; "))
 }
 
-/// The files to search: a file itself, or those of trajectories in a folder, rotated ones (`NAME.jsonl.1`) too; and a line for
-/// people on the folder's other files.
+/// The files to search: a file itself, or those of trajectories in a folder, rotated ones
+/// (`NAME.jsonl.1`) too; and a line for people on the folder's other files.
 fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     if within.is_file() {
         return Ok((vec![within.into()], Vec::new()));
     }
     let entries = std::fs::read_dir(within).with_context(|| format!("cannot read the folder {}", within.display()))?;
-    let (mut files, mut others): (Vec<PathBuf>, Vec<PathBuf>) = entries.flatten().map(|e| e.path()).filter(|p| p.is_file()).partition(|p| is_trajectories(p));
+    let all = entries.flatten().map(|e| e.path()).filter(|p| p.is_file());
+    let (mut files, mut others): (Vec<PathBuf>, Vec<PathBuf>) = all.partition(|p| is_trajectories(p));
     files.sort();
     others.sort();
     if files.is_empty() {
         bail!("{} holds no trajectories (.jsonl)", within.display());
     }
-    let names: Vec<String> = others.iter().map(|p| p.file_name().unwrap_or_default().to_string_lossy().into_owned()).collect();
+    let name = |p: &PathBuf| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names: Vec<String> = others.iter().map(name).collect();
     let told = (!names.is_empty()).then(|| format!("{}, which are no trajectories (.jsonl)", names.join(", ")));
     Ok((files, told.into_iter().collect()))
 }
 
 fn is_trajectories(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let whole = name.rsplit_once('.').filter(|(_, end)| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit())).map_or(&*name, |(whole, _)| whole);
-    whole.ends_with(".jsonl")
+    let is_number = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    let rotated = name.rsplit_once('.').filter(|(_, end)| is_number(end));
+    rotated.map_or(&*name, |(whole, _)| whole).ends_with(".jsonl")
 }
 
 /// The ends of tracks in a file. Frames, which are most of it, are not parsed.

@@ -28,7 +28,8 @@ pub fn models(people: &People, embedder: Option<&Embedder>) {
     }
 }
 
-/// Logs a detector: its file with the hash of its weights, where it runs, what was decided about it and by what.
+/// Logs a detector: its file with the hash of its weights, where it runs, what was decided about it
+/// and by what.
 pub fn detector(d: &Detector) {
     let (model, reading) = (d.model(), d.reading());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());

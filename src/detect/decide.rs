@@ -11,8 +11,11 @@ use crate::detect::nanodet;
 
 /// Of two readings of the centres one is believed where it misses the cells this many times less.
 const BELIEVED: f32 = 4.0;
-/// Channels of the prototypes of masks that Ultralytics' segmenting networks give beside their boxes.
+/// Channels of the prototypes of masks that Ultralytics' segmenting networks give beside their
+/// boxes.
 const MASKS: usize = 32;
+/// Names of the class of people.
+const PEOPLE: [&str; 4] = ["person", "people", "pedestrian", "human"];
 /// Columns of COCO's own numbering of classes, which begins at 1: the person's is 1.
 const COCO_NUMBERS: usize = 91;
 
@@ -31,10 +34,12 @@ impl<T> Decided<T> {
     }
 }
 
-/// Decides the layout of a batch of one black picture; `classes` is how many the file names, 0 where it names none.
+/// Decides the layout of a batch of one black picture; `classes` is how many the file names, 0
+/// where it names none.
 ///
 /// # Errors
-/// Where names, shapes and values do not settle it; says what was found, and which settings would fit.
+/// Where names, shapes and values do not settle it; says what was found, and which settings would
+/// fit.
 pub(super) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout>, String> {
     if let Some(decided) = by_names(batch) {
         return Ok(decided);
@@ -64,10 +69,12 @@ pub(super) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
     if last >= 5 && middle >= last && table.rows().into_iter().all(is_share) {
         return Ok(Decided::new(Layout::Detr, format!("{shape}, all values from 0 to 1")));
     }
-    Err(refusal(batch, &format!("{shape} and the values of [{}] in it belong to no layout for certain", first_row(*table))))
+    let first = first_row(*table);
+    Err(refusal(batch, &format!("{shape} and the values of [{first}] in it belong to no layout for certain")))
 }
 
-/// Refuses a layout that was named where the values say that the outputs are of another which has the same shape.
+/// Refuses a layout that was named where the values say that the outputs are of another which has
+/// the same shape.
 ///
 /// # Errors
 /// Says which one to name.
@@ -102,10 +109,12 @@ pub(super) fn suggestion(batch: &Batch<'_>) -> String {
 
 /// Layouts that name their outputs.
 fn by_names(batch: &Batch<'_>) -> Option<Decided<Layout>> {
-    let axes = |part: &str| batch.outputs.iter().find(|o| o.name.contains(part)).map(|o| o.values.ndim());
-    let has = |part: &str, n: usize| axes(part) == Some(n);
-    let fits = |layout: Layout| heads::decode(batch, layout).is_ok();
-    let by = |layout: Layout, names: &str| fits(layout).then(|| Decided::new(layout, format!("outputs named {names}")));
+    let named = |part: &str| batch.outputs.iter().find(|o| o.name.contains(part));
+    let has = |part: &str, axes: usize| named(part).is_some_and(|o| o.values.ndim() == axes);
+    let by = |layout: Layout, names: &str| {
+        let fits = heads::decode(batch, layout).is_ok();
+        fits.then(|| Decided::new(layout, format!("outputs named {names}")))
+    };
     if has("labels", 2) && has("scores", 2) && has("boxes", 3) {
         return by(Layout::Dfine, "labels, boxes, scores");
     }
@@ -129,7 +138,8 @@ fn by_cells(table: ArrayView3<'_, f32>, batch: &Batch<'_>, classes: usize) -> Re
     }
     let strides = strides_of(places, batch.input).unwrap_or_default();
     let grid = cells(strides, batch.input);
-    // How far the first two columns are from the cells, in cells: as offsets, as pixels, as edges of boxes in pixels.
+    // How far the first two columns are from the cells, in cells: as offsets, as pixels, as edges
+    // of boxes in pixels.
     let miss = |at: &dyn Fn(ArrayView1<'_, f32>) -> (f32, f32), decoded: bool| {
         let one = |(row, (x, y, s)): (ArrayView1<'_, f32>, &(f32, f32, f32))| {
             let (a, b) = at(row);
@@ -153,7 +163,8 @@ fn by_cells(table: ArrayView3<'_, f32>, batch: &Batch<'_>, classes: usize) -> Re
         let layout = if without_objectness { Layout::Yolo } else { Layout::YoloxDecoded };
         return Ok(Decided::new(layout, seen("with centres in pixels")));
     }
-    Err(refusal(batch, &format!("there is a row a cell, but its first two columns, [{}] in the first row, are no centres", first_row(table))))
+    let first = first_row(table);
+    Err(refusal(batch, &format!("there is a row a cell, but its first two columns are no centres (the first row: {first})")))
 }
 
 /// The middle value; infinite where some are no numbers.
@@ -163,14 +174,16 @@ fn median(mut values: Vec<f32>) -> f32 {
     values.get(middle).copied().filter(|v| v.is_finite()).unwrap_or(f32::INFINITY)
 }
 
-/// A row of a box that was found: a score from 0 to 1 and the whole number of a class. Rows of zeros fill up the rest.
+/// A row of a box that was found: a score from 0 to 1 and the whole number of a class. Rows of
+/// zeros fill up the rest.
 fn is_found(row: ArrayView1<'_, f32>) -> bool {
     (0.0..=1.0).contains(&row[4]) && row[5] >= 0.0 && row[5].fract() == 0.0
 }
 
 /// A row of a box in shares of the picture and of scores. A box may lie a little outside.
 fn is_share(row: ArrayView1<'_, f32>) -> bool {
-    row.iter().take(4).all(|v| (-0.5..=1.5).contains(v)) && row.iter().skip(4).all(|v| (0.0..=1.0).contains(v))
+    let within = |v: &f32, margin: f32| (-margin..=1.0 + margin).contains(v);
+    row.iter().take(4).all(|v| within(v, 0.5)) && row.iter().skip(4).all(|v| within(v, 0.0))
 }
 
 fn has_masks(batch: &Batch<'_>) -> bool {
@@ -178,8 +191,8 @@ fn has_masks(batch: &Batch<'_>) -> bool {
 }
 
 fn first_row(table: ArrayView3<'_, f32>) -> String {
-    let row = table.rows().into_iter().next().map(|r| r.iter().take(6).map(|v| format!("{v:.3}")).collect::<Vec<_>>());
-    row.unwrap_or_default().join(", ")
+    let values = table.iter().take(table.dim().2.min(6));
+    values.map(|v| format!("{v:.3}")).collect::<Vec<_>>().join(", ")
 }
 
 fn refusal(batch: &Batch<'_>, why: &str) -> String {
@@ -189,27 +202,31 @@ fn refusal(batch: &Batch<'_>, why: &str) -> String {
 
 /// The layouts whose shapes the outputs have.
 fn fitting(batch: &Batch<'_>) -> String {
-    let fits = |l: &Layout| heads::decode(batch, *l).is_ok() && (*l != Layout::End2end || batch.tables().any(|t| t.dim().2 == 6));
+    let six = batch.tables().any(|t| t.dim().2 == 6);
+    let fits = |l: &Layout| heads::decode(batch, *l).is_ok() && (*l != Layout::End2end || six);
     let names: Vec<&str> = Layout::ALL.into_iter().filter(fits).map(Layout::name).collect();
     if names.is_empty() {
         let all: Vec<&str> = Layout::ALL.into_iter().map(Layout::name).collect();
-        return format!("no detector.layout reads such outputs (there are {}): export the network in one of these", all.join(", "));
+        let all = all.join(", ");
+        return format!("no detector.layout reads such outputs (there are {all}): export the network in one of these");
     }
     format!("set detector.layout to what its authors say; of this shape are {}", names.join(", "))
 }
 
-/// Decides the number of the class "person" among `count`, where that is known; `names` are those of the file.
+/// Decides the number of the class "person" among `count`, where that is known; `names` are those
+/// of the file.
 ///
 /// # Errors
 /// Where several classes are named and none is a person.
 pub(super) fn class(names: &BTreeMap<usize, String>, count: Option<usize>) -> Result<Decided<usize>, String> {
-    let person = |name: &str| ["person", "people", "pedestrian", "human"].contains(&name.to_lowercase().as_str());
+    let person = |name: &str| PEOPLE.contains(&name.to_lowercase().as_str());
     if let Some((number, name)) = names.iter().find(|(_, name)| person(name)) {
         return Ok(Decided::new(*number, format!("the file, which names it '{name}'")));
     }
     if names.len() > 1 {
         let all: Vec<String> = names.iter().take(20).map(|(i, name)| format!("{i} {name}")).collect();
-        return Err(format!("none of its classes is called person ({}); set detector.class to the number of yours", all.join(", ")));
+        let all = all.join(", ");
+        return Err(format!("none of its classes is called person ({all}); set detector.class to the number of yours"));
     }
     Ok(match count {
         Some(COCO_NUMBERS) => Decided::new(1, format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1")),
@@ -237,7 +254,8 @@ mod tests {
         with(outputs, |batch| layout(batch, classes).map(|d| d.value))
     }
 
-    /// Values of a row for each cell of strides 8, 16, 32: centres in pixels or as offsets, sizes, then scores.
+    /// Values of a row for each cell of strides 8, 16, 32: centres in pixels or as offsets, sizes,
+    /// then scores.
     fn of_cells(i: &[usize], pixels: bool) -> f32 {
         let (x, y, s) = cells(&[8, 16, 32], INPUT)[i[1]];
         match (i[2], pixels) {
@@ -261,9 +279,10 @@ mod tests {
         let rfdetr = [zero("dets", &[1, 9, 4]), zero("labels", &[1, 9, 91]), zero("masks", &[1, 9, 32, 32])];
         let detr = [zero("logits", &[1, 9, 80]), zero("pred_boxes", &[1, 9, 4])];
         let mmdeploy = [zero("dets", &[1, 9, 5]), zero("labels", &[1, 9])];
-        for (outputs, wanted) in [(&dfine[..], Layout::Dfine), (&rfdetr, Layout::Rfdetr), (&detr, Layout::Detr), (&mmdeploy, Layout::Boxes)] {
-            assert_eq!(decided(outputs, 0), Ok(wanted));
-        }
+        assert_eq!(decided(&dfine, 0), Ok(Layout::Dfine));
+        assert_eq!(decided(&rfdetr, 0), Ok(Layout::Rfdetr));
+        assert_eq!(decided(&detr, 0), Ok(Layout::Detr));
+        assert_eq!(decided(&mmdeploy, 0), Ok(Layout::Boxes));
     }
 
     #[test]
@@ -286,16 +305,20 @@ mod tests {
         };
         assert_eq!(decided(&[output("boxes", &[1, PLACES, 5], edges)], 0), Ok(Layout::Boxes));
         assert_eq!(decided(&[output("output0", &[1, 84, PLACES], |_| 0.0)], 0), Ok(Layout::Yolo));
-        let seg = [output("output0", &[1, 4 + 80 + 32, PLACES], |_| 0.0), output("output1", &[1, 32, 24, 32], |_| 0.0)];
-        assert_eq!(decided(&seg, 80), Ok(Layout::Yolo));
-        assert_eq!(decided(&[output("output", &[1, 3 * PLACES, 85], |i| 30.0 * i[2] as f32)], 0), Ok(Layout::Yolov5));
+        let masks = output("output1", &[1, 32, 24, 32], |_| 0.0);
+        let segmenting = [output("output0", &[1, 4 + 80 + 32, PLACES], |_| 0.0), masks];
+        assert_eq!(decided(&segmenting, 80), Ok(Layout::Yolo));
+        let anchors = output("output", &[1, 3 * PLACES, 85], |i| 30.0 * i[2] as f32);
+        assert_eq!(decided(&[anchors], 0), Ok(Layout::Yolov5));
     }
 
     #[test]
     fn whole_classes_tell_suppressed_boxes_from_shares() {
-        let found = output("output0", &[1, 300, 6], |i| if i[1] < 4 { [40.0, 30.0, 60.0, 90.0, 0.9, 0.0][i[2]] } else { 0.0 });
+        let of_four = |i: &[usize]| if i[1] < 4 { [40.0, 30.0, 60.0, 90.0, 0.9, 0.0][i[2]] } else { 0.0 };
+        let found = output("output0", &[1, 300, 6], of_four);
         assert_eq!(decided(std::slice::from_ref(&found), 0), Ok(Layout::End2end));
-        let segmenting = [output("output0", &[1, 300, 38], |_| 0.0), output("output1", &[1, 32, 24, 32], |_| 0.0)];
+        let masks = output("output1", &[1, 32, 24, 32], |_| 0.0);
+        let segmenting = [output("output0", &[1, 300, 38], |_| 0.0), masks];
         assert_eq!(decided(&segmenting, 0), Ok(Layout::End2end));
         let shares = output("output0", &[1, 300, 6], |i| [0.5, 0.4, 0.1, 0.3, 0.02, 0.01][i[2]]);
         assert_eq!(decided(std::slice::from_ref(&shares), 0), Ok(Layout::Detr));

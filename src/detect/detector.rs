@@ -46,12 +46,14 @@ pub struct DetectorConfig {
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
     pub precision: Precision,
-    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, detr, rfdetr or dfine. auto: as the
-    /// file's metadata says, else as names, shapes and values of the outputs tell.
+    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, detr,
+    /// rfdetr or dfine. auto: as the file's metadata says, else as names, shapes and values of the
+    /// outputs tell.
     #[serde(with = "choice")]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the model's classes, or auto. auto: the one that the file names so; without names 1
-    /// of 91 classes (COCO's own numbering), else 0.
+    /// Number of the class "person" among the model's classes, or auto. auto: the one that the file
+    /// names so; without names 1 of the 91 logits of a network of the DETR family (COCO's own
+    /// numbering), else 0.
     #[serde(with = "choice")]
     pub class: Option<usize>,
     /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people, and costs time in proportion to its area.
@@ -63,8 +65,9 @@ pub struct DetectorConfig {
     pub nms_iou: f32,
     /// At most this many people a frame, the most confident ones.
     pub max_people: usize,
-    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or rgb), mean and std by plane on
-    /// the scale of bytes. Absent: as the file's metadata or the layout says.
+    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
+    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata or the
+    /// layout says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
 }
@@ -189,7 +192,8 @@ impl Detector {
     pub fn detect(&mut self, batch: ArrayView4<'_, f32>, letterboxes: &[(Letterbox, (u32, u32))]) -> Result<Vec<Vec<Detection>>, InferError> {
         let (n, _, h, w) = batch.dim();
         let outputs = self.model.run(batch)?;
-        let read = Batch { outputs: &outputs, n, input: (w, h), class: self.reading.class.value, threshold: self.config.confidence };
+        let (class, threshold) = (self.reading.class.value, self.config.confidence);
+        let read = Batch { outputs: &outputs, n, input: (w, h), class, threshold };
         let found = heads::decode(&read, self.reading.layout.value);
         let found = found.map_err(|problem| InferError::ModelShape { path: self.model.path().to_path_buf(), problem })?;
         let finish = |(boxes, (letterbox, frame)): (Vec<Detection>, &(Letterbox, (u32, u32)))| {
@@ -232,20 +236,22 @@ fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize,
             Err(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h)))
         }
         (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
-            Err(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {}x{}", w.div_ceil(step) * step, h.div_ceil(step) * step))
+            let (whole_w, whole_h) = (w.div_ceil(step) * step, h.div_ceil(step) * step);
+            Err(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {whole_w}x{whole_h}"))
         }
         (_, size) => Ok(size),
     }
 }
 
-/// Decides how the outputs of one black picture are read: the configuration wins over the file's metadata, and that over what
-/// the outputs tell.
+/// Decides how the outputs of one black picture are read: the configuration wins over the file's
+/// metadata, and that over what the outputs tell.
 fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<Reading, String> {
     let metadata = model.metadata();
     let stated = metadata.get("layout").and_then(Layout::of_name);
-    let layout = match config.layout.map(|l| (l, "the configuration")).or_else(|| stated.map(|l| (l, "the file's metadata"))) {
-        Some((layout, by)) => Decided::new(layout, by),
-        None => decide::layout(&batch, metadata.classes().len())?,
+    let layout = match (config.layout, stated) {
+        (Some(layout), _) => Decided::new(layout, "the configuration"),
+        (None, Some(layout)) => Decided::new(layout, "the file's metadata"),
+        (None, None) => decide::layout(&batch, metadata.classes().len())?,
     };
     let class = match config.class {
         Some(class) => Decided::new(class, "the configuration"),

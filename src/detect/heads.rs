@@ -15,7 +15,9 @@ const ANCHORS: usize = 3;
 
 /// Column, row and stride of every cell of the strides given, in the order of the outputs.
 pub(super) fn cells(strides: &[usize], input: (usize, usize)) -> Vec<(f32, f32, f32)> {
-    let of = |s: usize| (0..input.1 / s).flat_map(move |y| (0..input.0 / s).map(move |x| (x as f32, y as f32, s as f32)));
+    let cell = |x: usize, y: usize, s: usize| (x as f32, y as f32, s as f32);
+    let row = move |y, s| (0..input.0 / s).map(move |x| cell(x, y, s));
+    let of = |s: usize| (0..input.1 / s).flat_map(move |y| row(y, s));
     strides.iter().copied().flat_map(of).collect()
 }
 
@@ -29,6 +31,13 @@ pub(super) fn strides_of(places: usize, input: (usize, usize)) -> Option<&'stati
 pub(super) fn is_yolov5(places: usize, input: (usize, usize)) -> bool {
     places.is_multiple_of(ANCHORS) && strides_of(places / ANCHORS, input).is_some()
 }
+
+/// A row of an output: what is said of one place.
+type Row<'a> = ArrayView1<'a, f32>;
+/// What is made of the row of a picture and place.
+type One<'a> = dyn Fn(usize, usize, Row<'_>) -> Option<Detection> + 'a;
+/// The boxes of each picture, or what does not fit.
+type Found = Result<Vec<Vec<Detection>>, String>;
 
 /// A batch's outputs and what is asked of them.
 pub(super) struct Batch<'a> {
@@ -44,12 +53,12 @@ pub(super) struct Batch<'a> {
     pub threshold: f32,
 }
 
-/// For each picture of a batch the boxes of the class with a score of at least the threshold, in pixels of the input,
-/// unsuppressed.
+/// For each picture of a batch the boxes of the class with a score of at least the threshold, in
+/// pixels of the input, unsuppressed.
 ///
 /// # Errors
 /// When the outputs do not have the layout's shapes; says which they have and which they should.
-pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Result<Vec<Vec<Detection>>, String> {
+pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
     let reader = Reader { batch, layout };
     match layout {
         Layout::Boxes => boxes(&reader),
@@ -65,8 +74,12 @@ pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Result<Vec<Vec<Detect
         Layout::Yolo => yolo(&reader),
         Layout::End2end => end2end(&reader),
         Layout::Nanodet => {
-            let levels = nanodet::levels(batch.outputs, batch.class, batch.n, batch.input).ok_or_else(|| reader.mismatch(nanodet::WANTED))?;
-            let of = |i| levels.iter().flat_map(move |l| l.boxes(i, batch.class, batch.threshold)).filter_map(|(b, score)| batch.keep(b, score)).collect();
+            let levels = nanodet::levels(batch.outputs, batch.class, batch.n, batch.input);
+            let levels = levels.ok_or_else(|| reader.mismatch(nanodet::WANTED))?;
+            let of = |i| {
+                let boxes = levels.iter().flat_map(move |l| l.boxes(i, batch.class, batch.threshold));
+                boxes.filter_map(|(bbox, score)| batch.keep(bbox, score)).collect()
+            };
             Ok((0..batch.n).map(of).collect())
         }
         Layout::Detr if reader.find("logits").is_none() => detr_of_one(&reader),
@@ -76,67 +89,69 @@ pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Result<Vec<Vec<Detect
     }
 }
 
-/// How many classes the outputs tell apart, where their shapes say so. Coefficients of masks count as classes.
+/// How many classes a network of the DETR family tells apart: some number them as COCO does.
 pub(super) fn classes(batch: &Batch<'_>, layout: Layout) -> Option<usize> {
-    let reader = Reader { batch, layout };
-    let last = |fits: &dyn Fn(usize, usize) -> bool| reader.only("", fits).ok().map(|v| v.dim().2);
-    match layout {
-        Layout::Boxes | Layout::End2end | Layout::Dfine => None,
-        Layout::Yolox | Layout::YoloxDecoded | Layout::Yolov5 => last(&|_, last| last > 5).map(|l| l - 5),
-        Layout::Yolo => reader.only("", |a, b| a.min(b) > 4).ok().map(|v| v.dim().1.min(v.dim().2) - 4),
-        Layout::Nanodet => nanodet::levels(batch.outputs, 0, batch.n, batch.input).and_then(|l| l.first().map(nanodet::Level::classes)),
-        Layout::Detr if reader.find("logits").is_none() => last(&|_, last| last > 4).map(|l| l - 4),
-        Layout::Detr => reader.named("logits", |_| true).ok().map(|v| v.dim().2),
-        Layout::Rfdetr => reader.named("labels", |_| true).ok().map(|v| v.dim().2),
-    }
+    let logits = match layout {
+        Layout::Detr => "logits",
+        Layout::Rfdetr => "labels",
+        _ => return None,
+    };
+    Reader { batch, layout }.named(logits, |_| true).ok().map(|v| v.dim().2)
 }
 
 /// [N, P, 5], with or without labels [N, P].
-fn boxes(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn boxes(r: &Reader<'_>) -> Found {
     let out = r.only("[N, P, 5]", |_, last| last == 5)?;
     let labels = if r.find("label").is_some() { Some(r.list("label", out.dim().1)?) } else { None };
     let is_person = |i: usize, p: usize| labels.is_none_or(|l| l[[i, p]] == r.batch.class as f32);
-    let one = |i, p, b: ArrayView1<'_, f32>| if is_person(i, p) { r.batch.keep(edges(b), b[4]) } else { None };
+    let one = |i, p, b: Row<'_>| if is_person(i, p) { r.batch.keep(edges(b), b[4]) } else { None };
     Ok(r.pictures(out, &one))
 }
 
-fn yolox(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn yolox(r: &Reader<'_>) -> Found {
     let (grid, class) = (cells(STRIDES[0], r.batch.input), r.batch.class);
     let fits = |places: usize, last: usize| places == grid.len() && last > 5 + class;
-    let out = r.only(&format!("[N, {}, 5 + C] for an input of {}x{} pixels", grid.len(), r.batch.input.0, r.batch.input.1), fits)?;
-    let one = |_, p: usize, b: ArrayView1<'_, f32>| {
+    let (w, h) = r.batch.input;
+    let wanted = format!("[N, {}, 5 + C] for an input of {w}x{h} pixels", grid.len());
+    let out = r.only(&wanted, fits)?;
+    let one = |_, p: usize, b: Row<'_>| {
         let (x, y, s) = grid[p];
-        r.batch.keep(BBox::from_center((b[0] + x) * s, (b[1] + y) * s, b[2].exp() * s, b[3].exp() * s), b[4] * b[5 + class])
+        let (cx, cy) = ((b[0] + x) * s, (b[1] + y) * s);
+        let bbox = BBox::from_center(cx, cy, b[2].exp() * s, b[3].exp() * s);
+        r.batch.keep(bbox, b[4] * b[5 + class])
     };
     Ok(r.pictures(out, &one))
 }
 
 /// Centre, width and height in pixels, objectness, class scores.
-fn decoded(r: &Reader<'_>, wanted: &str, places: &dyn Fn(usize) -> bool) -> Result<Vec<Vec<Detection>>, String> {
+fn decoded(r: &Reader<'_>, wanted: &str, places: &dyn Fn(usize) -> bool) -> Found {
     let class = r.batch.class;
     let out = r.only(wanted, |middle, last| places(middle) && last > 5 + class)?;
-    let one = |_, _, b: ArrayView1<'_, f32>| r.batch.keep(center(b), b[4] * b[5 + class]);
+    let one = |_, _, b: Row<'_>| r.batch.keep(center(b), b[4] * b[5 + class]);
     Ok(r.pictures(out, &one))
 }
 
-fn yolo(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn yolo(r: &Reader<'_>) -> Found {
     let class = r.batch.class;
     let mut out = r.only("[N, 4 + C, P] or [N, P, 4 + C]", |middle, last| middle.min(last) > 4 + class)?;
     if out.dim().1 < out.dim().2 {
         out.swap_axes(1, 2);
     }
-    let one = |_, _, b: ArrayView1<'_, f32>| r.batch.keep(center(b), b[4 + class]);
+    let one = |_, _, b: Row<'_>| r.batch.keep(center(b), b[4 + class]);
     Ok(r.pictures(out, &one))
 }
 
-fn end2end(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn end2end(r: &Reader<'_>) -> Found {
     let out = r.only("[N, P, 6]", |_, last| last >= 6)?;
-    let one = |_, _, b: ArrayView1<'_, f32>| if b[5] == r.batch.class as f32 { r.batch.keep(edges(b), b[4]) } else { None };
+    let one = |_, _, b: Row<'_>| {
+        let is_person = b[5] == r.batch.class as f32;
+        if is_person { r.batch.keep(edges(b), b[4]) } else { None }
+    };
     Ok(r.pictures(out, &one))
 }
 
 /// Boxes as shares of the picture, and logits.
-fn detr(r: &Reader<'_>, logits: &str, boxes: &str) -> Result<Vec<Vec<Detection>>, String> {
+fn detr(r: &Reader<'_>, logits: &str, boxes: &str) -> Found {
     let class = r.batch.class;
     let logits = r.named(logits, |last| last > class)?;
     let boxes = r.named(boxes, |last| last == 4)?;
@@ -144,22 +159,25 @@ fn detr(r: &Reader<'_>, logits: &str, boxes: &str) -> Result<Vec<Vec<Detection>>
         return Err(r.mismatch("boxes [N, P, 4] and logits [N, P, C] with the same P"));
     }
     let sigmoid = |v: f32| 1.0 / (1.0 + (-v).exp());
-    let one = |i, p, b: ArrayView1<'_, f32>| r.batch.keep(r.batch.share(b), sigmoid(logits[[i, p, class]]));
+    let score = |i: usize, p: usize| sigmoid(logits[[i, p, class]]);
+    let one = |i, p, b: Row<'_>| r.batch.keep(r.batch.share(b), score(i, p));
     Ok(r.pictures(boxes, &one))
 }
 
-fn detr_of_one(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn detr_of_one(r: &Reader<'_>) -> Found {
     let class = r.batch.class;
-    let out = r.only("[N, P, 4 + C], or logits [N, P, C] and boxes [N, P, 4]", |_, last| last > 4 + class)?;
-    let one = |_, _, b: ArrayView1<'_, f32>| r.batch.keep(r.batch.share(b), b[4 + class]);
+    let wanted = "[N, P, 4 + C], or logits [N, P, C] and boxes [N, P, 4]";
+    let out = r.only(wanted, |_, last| last > 4 + class)?;
+    let one = |_, _, b: Row<'_>| r.batch.keep(r.batch.share(b), b[4 + class]);
     Ok(r.pictures(out, &one))
 }
 
-fn dfine(r: &Reader<'_>) -> Result<Vec<Vec<Detection>>, String> {
+fn dfine(r: &Reader<'_>) -> Found {
     let boxes = r.named("boxes", |last| last == 4)?;
     let (labels, scores) = (r.list("labels", boxes.dim().1)?, r.list("scores", boxes.dim().1)?);
     let is_person = |i: usize, p: usize| labels[[i, p]] == r.batch.class as f32;
-    let one = |i, p, b: ArrayView1<'_, f32>| if is_person(i, p) { r.batch.keep(edges(b), scores[[i, p]]) } else { None };
+    let score = |i, p| is_person(i, p).then(|| scores[[i, p]]);
+    let one = |i, p, b: Row<'_>| r.batch.keep(edges(b), score(i, p)?);
     Ok(r.pictures(boxes, &one))
 }
 
@@ -173,7 +191,8 @@ fn center(b: ArrayView1<'_, f32>) -> BBox {
 
 impl Batch<'_> {
     fn keep(&self, bbox: BBox, confidence: f32) -> Option<Detection> {
-        (confidence >= self.threshold && bbox.is_valid()).then_some(Detection { bbox, confidence: confidence.min(1.0) })
+        let kept = confidence >= self.threshold && bbox.is_valid();
+        kept.then_some(Detection { bbox, confidence: confidence.min(1.0) })
     }
 
     /// A box given as shares of the picture: centre, width, height.
@@ -184,14 +203,14 @@ impl Batch<'_> {
 
     /// Names and shapes of the outputs, for messages.
     pub(super) fn shapes(&self) -> String {
-        let all: Vec<String> = self.outputs.iter().map(|o| format!("{} {:?}", o.name, o.values.shape())).collect();
-        all.join(", ")
+        let one = |o: &Output| format!("{} {:?}", o.name, o.values.shape());
+        self.outputs.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
     /// The outputs with three axes of which the first is that of the pictures.
     pub(super) fn tables(&self) -> impl Iterator<Item = ArrayView3<'_, f32>> {
-        let view = |o: &Output| o.values.shape().first().is_some_and(|n| *n == self.n) && o.values.ndim() == 3;
-        self.outputs.iter().filter(move |o| view(o)).filter_map(|o| o.values.view().into_dimensionality::<Ix3>().ok())
+        let views = self.outputs.iter().filter_map(|o| o.values.view().into_dimensionality::<Ix3>().ok());
+        views.filter(|v| v.dim().0 == self.n)
     }
 }
 
@@ -203,7 +222,7 @@ struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     /// What `one` makes of each row of each picture, given picture, place and row.
-    fn pictures(&self, batch: ArrayView3<'_, f32>, one: &dyn Fn(usize, usize, ArrayView1<'_, f32>) -> Option<Detection>) -> Vec<Vec<Detection>> {
+    fn pictures(&self, batch: ArrayView3<'_, f32>, one: &One<'_>) -> Vec<Vec<Detection>> {
         let of = |i: usize| {
             let rows: ArrayView2<'_, f32> = batch.index_axis(Axis(0), i);
             rows.rows().into_iter().enumerate().filter_map(|(p, row)| one(i, p, row)).collect()
@@ -213,8 +232,12 @@ impl<'a> Reader<'a> {
 
     fn mismatch(&self, wanted: &str) -> String {
         let Batch { n, class, .. } = self.batch;
-        let class = if *class > 0 { format!(" with the class {class} of detector.class") } else { String::new() };
-        format!("the layout '{}' needs the output {wanted}{class} for {n} pictures, but the model gives {}", self.layout.name(), self.batch.shapes())
+        let class = match class {
+            0 => String::new(),
+            class => format!(" with the class {class} of detector.class"),
+        };
+        let (layout, shapes) = (self.layout.name(), self.batch.shapes());
+        format!("the layout '{layout}' needs the output {wanted}{class} for {n} pictures, but the model gives {shapes}")
     }
 
     /// The one output with three axes that fits; others (masks, features) may stand beside it.
@@ -232,12 +255,14 @@ impl<'a> Reader<'a> {
 
     fn named(&self, part: &str, fits: impl Fn(usize) -> bool) -> Result<ArrayView3<'a, f32>, String> {
         let view = self.find(part).and_then(|v| v.into_dimensionality::<Ix3>().ok());
-        view.filter(|v| v.dim().0 == self.batch.n && fits(v.dim().2)).ok_or_else(|| self.mismatch(&format!("'{part}' with three axes")))
+        let view = view.filter(|v| v.dim().0 == self.batch.n && fits(v.dim().2));
+        view.ok_or_else(|| self.mismatch(&format!("'{part}' with three axes")))
     }
 
     fn list(&self, part: &str, places: usize) -> Result<ArrayView2<'a, f32>, String> {
         let view = self.find(part).and_then(|v| v.into_dimensionality::<Ix2>().ok());
-        view.filter(|v| v.dim() == (self.batch.n, places)).ok_or_else(|| self.mismatch(&format!("'{part}' [N, {places}]")))
+        let view = view.filter(|v| v.dim() == (self.batch.n, places));
+        view.ok_or_else(|| self.mismatch(&format!("'{part}' [N, {places}]")))
     }
 }
 
@@ -246,7 +271,7 @@ mod tests {
     use super::*;
     use ndarray::{Array, ArrayD, IxDyn};
 
-    fn decode(outputs: &[Output], layout: Layout, class: usize, n: usize, input: (usize, usize), threshold: f32) -> Result<Vec<Vec<Detection>>, String> {
+    fn decode(outputs: &[Output], layout: Layout, class: usize, n: usize, input: (usize, usize), threshold: f32) -> Found {
         super::decode(&Batch { outputs, n, input, class, threshold }, layout)
     }
 

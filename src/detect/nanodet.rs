@@ -53,11 +53,6 @@ fn batched(values: ArrayViewD<'_, f32>, n: usize) -> Option<ArrayView3<'_, f32>>
 }
 
 impl Level<'_> {
-    /// How many classes are told apart.
-    pub(super) fn classes(&self) -> usize {
-        self.scores.dim().2
-    }
-
     /// Box (pixels of the input) and score of every place of one picture with a score of at least `threshold`.
     pub(super) fn boxes(&self, picture: usize, class: usize, threshold: f32) -> impl Iterator<Item = (BBox, f32)> {
         let (scores, distances) = (self.scores.index_axis(Axis(0), picture), self.distances.index_axis(Axis(0), picture));

@@ -31,8 +31,8 @@ pub struct EmbedderConfig {
     pub min_confidence: f32,
     /// At most this many crops a frame, the most confident ones; bounds the time a crowd takes.
     pub max_crops: usize,
-    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or rgb), mean and std by plane on
-    /// the scale of bytes. Absent: as the file's metadata says.
+    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
+    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
     /// What cosine distances mean, for --gallery, compare and search: threshold (similarity 0.5) and slope, as `twintrack-train
@@ -207,12 +207,14 @@ impl Embedder {
         self.model.metadata().get("name").map_or_else(stem, Into::into)
     }
 
-    /// Name of the network and, behind the last space, the hash of its weights: what embeddings are stored with.
+    /// Name of the network and, behind the last space, the hash of its weights: what embeddings are
+    /// stored with.
     pub fn identity(&self) -> String {
         format!("{} {}", self.name(), self.model.weights())
     }
 
-    /// Whether embeddings stored with this identity are of this network and may be compared with its own: only the hash counts.
+    /// Whether embeddings stored with this identity are of this network and may be compared with
+    /// its own: only the hash counts.
     pub fn made(&self, identity: &str) -> bool {
         identity.rsplit(' ').next() == Some(self.model.weights())
     }
@@ -254,11 +256,15 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
     }
 }
 
-/// Name and length of the vectors among the outputs for one crop. Classifiers that were trained on people have their
-/// scores beside them: a name says then which are the vectors.
+/// Name and length of the vectors among the outputs for one crop. Classifiers that were trained on
+/// people have their scores beside them: a name says then which are the vectors.
 fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
-    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(|o| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()))).collect();
-    let named = |(name, _): &&(String, usize)| ["embed", "feat"].iter().any(|part| name.to_lowercase().contains(part));
+    let length = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
+    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(length).collect();
+    let named = |(name, _): &&(String, usize)| {
+        let name = name.to_lowercase();
+        name.contains("embed") || name.contains("feat")
+    };
     match fitting.as_slice() {
         [one] => Ok(one.clone()),
         [] => Err(format!("its outputs are {}, where [N, D] or [N, D, 1, 1] is needed for N crops", shapes(outputs))),

@@ -1,5 +1,5 @@
-//! Batches for files that fix how many pictures a run takes: outputs of several runs become those of
-//! one, without what was read out of padding.
+//! Batches for files that fix how many pictures a run takes: outputs of several runs become those
+//! of one, without what was read out of padding.
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, concatenate};
 
@@ -13,8 +13,8 @@ pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
     whole
 }
 
-/// Of the outputs of a run of `size` pictures those of the first `n`. Files for a single picture may
-/// leave out the axis of pictures; it is added. An output that has no such axis is left out.
+/// Of the outputs of a run of `size` pictures those of the first `n`. Files for a single picture
+/// may leave out the axis of pictures; it is added. An output that has no such axis is left out.
 pub(super) fn first(outputs: Vec<Output>, size: usize, n: usize) -> Vec<Output> {
     let own = |Output { name, mut values }: Output| {
         if size == 1 && values.shape().first() != Some(&1) {
@@ -32,8 +32,8 @@ pub(super) fn first(outputs: Vec<Output>, size: usize, n: usize) -> Vec<Output> 
 /// The outputs of several runs, one behind the other along the axis of pictures.
 ///
 /// # Errors
-/// When an output has other sides in one run than in another, so that it cannot be joined: a network
-/// whose number of places depends on what it sees. Names the output.
+/// When an output has other sides in one run than in another, so that it cannot be joined: a
+/// network whose number of places depends on what it sees. Names the output.
 pub(super) fn joined(mut runs: Vec<Vec<Output>>) -> Result<Vec<Output>, String> {
     if runs.len() < 2 {
         return Ok(runs.pop().unwrap_or_default());
@@ -45,8 +45,12 @@ pub(super) fn joined(mut runs: Vec<Vec<Output>>) -> Result<Vec<Output>, String> 
         match values {
             Some(values) => Ok(Output { name, values }),
             None => {
-                let shapes: Vec<_> = runs.iter().map(|run| run.get(i).map(|o| o.values.shape().to_vec()).unwrap_or_default()).collect();
-                Err(format!("its output '{name}' has different shapes in runs of one batch, {shapes:?}; export it with a free batch (dynamic=True)"))
+                let shape = |run: &Vec<Output>| run.get(i).map(|o| o.values.shape().to_vec());
+                let shapes: Vec<_> = runs.iter().filter_map(shape).collect();
+                Err(format!(
+                    "its output '{name}' has different shapes in runs of one batch, {shapes:?}; \
+                     export it with a free batch (dynamic=True)"
+                ))
             }
         }
     };

@@ -1,5 +1,5 @@
-//! What an ONNX file says of itself: the `twintrack.*` entries of its metadata, and the names of its
-//! classes as Ultralytics writes them.
+//! What an ONNX file says of itself: the `twintrack.*` entries of its metadata, and the names of
+//! its classes as Ultralytics writes them.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,8 @@ use ort::session::Session;
 
 use crate::infer::pixels::{ColorOrder, PixelFormat};
 
-/// The `twintrack.*` entries, without their prefix, and the names of classes. A file made elsewhere has none of the former.
+/// The `twintrack.*` entries, without their prefix, and the names of classes. A file made elsewhere
+/// has none of the former.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelMetadata {
     entries: BTreeMap<String, String>,
@@ -21,7 +22,8 @@ impl ModelMetadata {
         Ok(Self::of(keys.iter().filter_map(|k| Some((k.as_str(), metadata.custom(k)?)))))
     }
 
-    /// From the keys and values of a file's metadata; those that are neither `twintrack.*` nor names of classes are left out.
+    /// From the keys and values of a file's metadata; those that are neither `twintrack.*` nor
+    /// names of classes are left out.
     pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
         let mut metadata = ModelMetadata::default();
         for (key, value) in pairs {
@@ -72,8 +74,8 @@ impl ModelMetadata {
     }
 }
 
-/// Names of classes as Ultralytics writes them, the text of a Python dictionary: `{0: 'person', 1: "driver's cab"}`. Empty where
-/// the text is something else.
+/// Names of classes as Ultralytics writes them, the text of a Python dictionary: `{0: 'person', 1:
+/// "driver's cab"}`. Empty where the text is something else.
 fn class_names(text: &str) -> BTreeMap<usize, String> {
     let mut names = BTreeMap::new();
     let mut rest = text.trim().strip_prefix('{').unwrap_or_default();

@@ -29,8 +29,8 @@ impl ColorOrder {
     }
 }
 
-/// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`. Settings give
-/// it by the name of a preset or as a table of the three.
+/// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`. Settings
+/// give it by the name of a preset or as a table of the three.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PixelFormat {
     /// Order of the planes.

@@ -28,10 +28,11 @@ fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     Some(var("TWINTRACK_DATA").or_else(xdg).or_else(home)?.join("models"))
 }
 
-/// The file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is that file. A bare name is looked for
-/// in TWINTRACK_MODELS, the `models` folders around the program and the working folder, and the folder of downloaded models,
-/// and nowhere else: a file that happens to lie in the working folder never takes the place of a network of the program. A bare
-/// name without an ending also stands for the `.onnx` file of that name.
+/// The file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is that
+/// file. A bare name is looked for in TWINTRACK_MODELS, the `models` folders around the program and
+/// the working folder, and the folder of downloaded models, and nowhere else: a file that happens
+/// to lie in the working folder never takes the place of a network of the program. A bare name
+/// without an ending also stands for the `.onnx` file of that name.
 ///
 /// # Errors
 /// When no such file exists; says so where one of that name lies in the working folder.
@@ -51,7 +52,8 @@ fn is_bare(path: &Path) -> bool {
 fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
     let missing = |looked: String, hint: String| InferError::ModelMissing { path: path.to_path_buf(), looked, hint };
     if !is_bare(path) {
-        return if path.is_file() { Ok(path.to_path_buf()) } else { Err(missing(path.display().to_string(), String::new())) };
+        let there = path.is_file().then(|| path.to_path_buf());
+        return there.ok_or_else(|| missing(path.display().to_string(), String::new()));
     }
     let with_ending = path.extension().is_none().then(|| path.with_extension("onnx"));
     let names: Vec<&Path> = std::iter::once(path).chain(with_ending.as_deref()).collect();
@@ -72,7 +74,8 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
     }
 }
 
-/// A file as a path that names its folder, so that [`find_model`] takes it as it is: `x.onnx` becomes `./x.onnx`.
+/// A file as a path that names its folder, so that [`find_model`] takes it as it is: `x.onnx`
+/// becomes `./x.onnx`.
 pub fn explicit(file: &Path) -> PathBuf {
     if is_bare(file) { Path::new(".").join(file) } else { file.to_path_buf() }
 }

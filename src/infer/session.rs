@@ -60,10 +60,12 @@ pub struct Output {
 const SIZES: &str = "orig_target_sizes";
 
 impl Model {
-    /// Opens the model file `path`; names are looked up by [`crate::infer::places::find_model`] first.
+    /// Opens the model file `path`; names are looked up by [`crate::infer::places::find_model`]
+    /// first.
     ///
     /// # Errors
-    /// When the file is missing or broken, its input is not [N, 3, H, W] of float32 or float16, or the device cannot be used.
+    /// When the file is missing or broken, its input is not [N, 3, H, W] of float32 or float16, or
+    /// the device cannot be used.
     pub fn open(runtime: &Runtime, path: &Path, options: SessionOptions) -> Result<Self, InferError> {
         let misfit = |problem: String| InferError::ModelShape { path: path.to_path_buf(), problem };
         let (session, provider) = open_session(runtime, path, options)?;
@@ -75,28 +77,35 @@ impl Model {
         let weights = weights::hash_of(path).map_err(broken)?;
         tracing::debug!(model = %path.display(), %weights, %provider, threads = options.threads, "model opened");
         let batch = input.dims[0];
-        Ok(Model { session, path: path.to_path_buf(), provider, metadata, weights, input, batch, selected, busy: Duration::ZERO })
+        let (path, busy) = (path.to_path_buf(), Duration::ZERO);
+        Ok(Model { session, path, provider, metadata, weights, input, batch, selected, busy })
     }
 
-    /// Runs pictures [n, 3, h, w], any number of them; returns the outputs in the model's order, each with n along its first
-    /// axis. A file that takes a fixed number at once is run as often as needed, its last batch filled up with black pictures.
+    /// Runs pictures [n, 3, h, w], any number of them; returns the outputs in the model's order,
+    /// each with n along its first axis. A file that takes a fixed number at once is run as often
+    /// as needed, its last batch filled up with black pictures.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the input or fails, or the outputs of several runs do not fit together.
+    /// When ONNX Runtime refuses the input or fails, or the outputs of several runs do not fit
+    /// together.
     pub fn run(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
         let Some(size) = self.batch else { return self.run_once(pictures) };
         let mut runs = Vec::new();
         for part in pictures.axis_chunks_iter(Axis(0), size) {
             let n = part.dim().0;
-            let outputs = if n == size { self.run_once(part)? } else { self.run_once(batch::padded(part, size).view())? };
+            let outputs = match n == size {
+                true => self.run_once(part)?,
+                false => self.run_once(batch::padded(part, size).view())?,
+            };
             runs.push(batch::first(outputs, size, n));
         }
         batch::joined(runs).map_err(|problem| InferError::ModelShape { path: self.path.clone(), problem })
     }
 
-    /// Runs black pictures of `width` by `height` pixels, so that a file that does not fit is told when it is opened; returns
-    /// the outputs for one picture. A file whose input says that any number of pictures may come, but which does not give
-    /// outputs for two, is run with single pictures from then on.
+    /// Runs black pictures of `width` by `height` pixels, so that a file that does not fit is told
+    /// when it is opened; returns the outputs for one picture. A file whose input says that any
+    /// number of pictures may come, but which does not give outputs for two, is run with single
+    /// pictures from then on.
     ///
     /// # Errors
     /// As [`Model::run`].
@@ -146,7 +155,10 @@ impl Model {
     /// # Errors
     /// When ONNX Runtime refuses the choice.
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
-        let refused = |e: ort::Error| InferError::ModelShape { path: self.path.clone(), problem: format!("its outputs {names:?} cannot be chosen: {e}") };
+        let refused = |e: ort::Error| {
+            let problem = format!("its outputs {names:?} cannot be chosen: {e}");
+            InferError::ModelShape { path: self.path.clone(), problem }
+        };
         self.selected = selection(names.iter().copied()).map_err(refused)?;
         Ok(())
     }
@@ -166,8 +178,8 @@ impl Model {
         &self.metadata
     }
 
-    /// Hash of the network without what its file says of itself (`sha256:` and 16 hexadecimal digits): the same for a copy
-    /// under another name or with other metadata.
+    /// Hash of the network without what its file says of itself (`sha256:` and 16 hexadecimal
+    /// digits): the same for a copy under another name or with other metadata.
     pub fn weights(&self) -> &str {
         &self.weights
     }
@@ -177,8 +189,8 @@ impl Model {
         self.input.dims
     }
 
-    /// Pictures in every run, where the file fixes that, or [`Model::try_out`] has found that it takes one at a time. Other
-    /// numbers are split and filled up by [`Model::run`].
+    /// Pictures in every run, where the file fixes that, or [`Model::try_out`] has found that it
+    /// takes one at a time. Other numbers are split and filled up by [`Model::run`].
     pub fn batch(&self) -> Option<usize> {
         self.batch
     }
@@ -239,7 +251,8 @@ fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
     let (pictures, others): (Vec<&Outlet>, Vec<&Outlet>) = inputs.iter().partition(|i| i.name() != SIZES);
     let [input] = pictures.as_slice() else {
         let all: Vec<String> = pictures.iter().map(|i| format!("'{}' {}", i.name(), i.dtype())).collect();
-        return Err(format!("it has the inputs {}, where one picture input [N, 3, H, W] is needed", all.join(", ")));
+        let all = all.join(", ");
+        return Err(format!("it has the inputs {all}, where one picture input [N, 3, H, W] is needed"));
     };
     let wanted = "where [N, 3, H, W] of float32 or float16 is needed";
     let (element, shape) = match input.dtype() {
@@ -248,7 +261,10 @@ fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
     };
     let dims: Vec<Option<usize>> = shape.iter().map(|&d| usize::try_from(d).ok().filter(|d| *d > 0)).collect();
     match <[Option<usize>; 4]>::try_from(dims) {
-        Ok(dims) if dims[1].is_none_or(|c| c == 3) => Ok(PictureInput { name: input.name().to_string(), element, dims, wants_sizes: !others.is_empty() }),
+        Ok(dims) if dims[1].is_none_or(|c| c == 3) => {
+            let name = input.name().to_string();
+            Ok(PictureInput { name, element, dims, wants_sizes: !others.is_empty() })
+        }
         _ => Err(format!("its input '{}' has shape {:?}, {wanted}", input.name(), shape.to_vec())),
     }
 }

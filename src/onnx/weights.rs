@@ -12,11 +12,14 @@ use sha2::{Digest, Sha256};
 use crate::onnx::metadata::{METADATA_PROPS, next_field};
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
-/// Bytes of the hash that are shown: enough that no two networks that anybody has are taken for one.
+/// Bytes of the hash that are shown: enough that no two networks that anybody has are taken for
+/// one.
 const SHOWN: usize = 8;
+/// The key under which a constant names the file of its values.
+const LOCATION: &str = "location";
 
-/// Hash of the network in the ONNX file `path`: `sha256:` and 16 hexadecimal digits. Files that differ
-/// in their name or metadata only (a calibrated copy) have the same.
+/// Hash of the network in the ONNX file `path`: `sha256:` and 16 hexadecimal digits. Files that
+/// differ in their name or metadata only (a calibrated copy) have the same.
 ///
 /// # Errors
 /// When the file, or one of the files that hold its weights, cannot be read.
@@ -36,7 +39,10 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
         at = field.content.end;
     }
     let beside = path.parent().unwrap_or(Path::new(""));
-    for name in ModelProto::decode(file.as_slice()).ok().and_then(|m| m.graph).map(|g| external(&g)).unwrap_or_default() {
+    // Files that hold all their weights need no second copy in memory.
+    let elsewhere = file.windows(LOCATION.len()).any(|bytes| bytes == LOCATION.as_bytes());
+    let graph = if elsewhere { ModelProto::decode(file.as_slice()).ok().and_then(|m| m.graph) } else { None };
+    for name in graph.map(|g| external(&g)).unwrap_or_default() {
         add_file(&mut hash, &beside.join(&name))?;
     }
     let mut text = String::from("sha256:");
@@ -59,7 +65,7 @@ fn add_file(hash: &mut Sha256, path: &Path) -> io::Result<()> {
 
 /// Names of the files that hold weights, as exporters write them for large networks.
 fn external(graph: &GraphProto) -> BTreeSet<String> {
-    let of_tensor = |t: &TensorProto| t.external_data.iter().find(|e| e.key == "location").map(|e| e.value.clone());
+    let of_tensor = |t: &TensorProto| t.external_data.iter().find(|e| e.key == LOCATION).map(|e| e.value.clone());
     let constants = graph.node.iter().flat_map(|n| &n.attribute).filter_map(|a: &AttributeProto| a.t.as_ref());
     graph.initializer.iter().chain(constants).filter_map(of_tensor).collect()
 }

@@ -1,4 +1,5 @@
-//! Toy networks: ONNX files whose outputs are constants, or a linear map of a picture's mean colour.
+//! Toy networks: ONNX files whose outputs are constants, or a linear map of a picture's mean
+//! colour.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::path::{Path, PathBuf};
@@ -45,7 +46,8 @@ fn cast(graph: &mut Graph, from: &str, to: &str, element: i32) {
     graph.node("Cast", &[from], to, &[("to", Attribute::Int(i64::from(element)))]);
 }
 
-/// A network for one picture at a time with constant outputs. `metadata` as they are, without a prefix.
+/// A network for one picture at a time with constant outputs. `metadata` as they are, without a
+/// prefix.
 pub fn constants(path: PathBuf, input: Input, outputs: &[Constant<'_>], metadata: &[(&str, &str)]) -> PathBuf {
     let mut graph = Graph::default();
     let mut values = Vec::new();
@@ -58,8 +60,9 @@ pub fn constants(path: PathBuf, input: Input, outputs: &[Constant<'_>], metadata
     write(path, graph, vec![value("x", input.element, Some(&input.dims))], values, metadata)
 }
 
-/// A detector of the layout `boxes` that finds one person in every picture: the box is `mean colour * 3 rows of weights + bias`.
-/// With `alone` its graph takes one picture at a time, whatever its input says.
+/// A detector of the layout `boxes` that finds one person in every picture, at a box that is a linear
+/// map of the mean colour: three rows of `weights`, and `bias`. With `alone` its graph takes one
+/// picture at a time, whatever its input says.
 pub fn one_person(path: PathBuf, input: Input, weights: [[f32; 5]; 3], bias: [f32; 5], alone: bool) -> PathBuf {
     let mut graph = Graph::default();
     cast(&mut graph, "x", "pixels", FLOAT);
@@ -80,8 +83,8 @@ pub fn toy(dir: &Path) -> PathBuf {
     dir.join("toy.onnx")
 }
 
-/// An embedder whose vectors are the mean colour of a crop, [N, 3], given by every output named. With `alone` its graph takes
-/// one crop at a time, whatever its input says.
+/// An embedder whose vectors are the mean colour of a crop, [N, 3], given by every output named.
+/// With `alone` its graph takes one crop at a time, whatever its input says.
 pub fn mean_colour(path: PathBuf, input: Input, outputs: &[&str], alone: bool) -> PathBuf {
     let mut graph = Graph::default();
     cast(&mut graph, "x", "pixels", FLOAT);

@@ -20,8 +20,9 @@ use super::judge::open_as;
 /// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that `twintrack models get` has
-    /// downloaded; that of --config, else the shipped siamese.onnx, when not given.
+    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; that of --config, else the shipped siamese.onnx, when
+    /// not given.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere. They are written too.

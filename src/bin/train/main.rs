@@ -30,7 +30,8 @@ use twintrack::train::retrieval::{distances, embeddings, retrieval};
 use judge::open;
 
 type Cpu = Autodiff<Flex>;
-/// What is written where the user does not say: a path, so that it is no name of a network of the program.
+/// What is written where the user does not say: a path, so that it is no name of a network of the
+/// program.
 const TRAINED: &str = "./trained.onnx";
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
 const COLLAPSED: f32 = 0.02;
@@ -116,7 +117,8 @@ enum TrainDevice {
 /// Write an exported network in float16 or int8, and tell what that costs in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, made by `twintrack-train run`: a path, or the name of one in the `models` folders.
+    /// The float32 network, made by `twintrack-train run`: a path, or the name of one in the
+    /// `models` folders.
     #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
     /// fp16 or int8.
