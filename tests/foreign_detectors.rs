@@ -8,7 +8,7 @@ mod toy;
 
 use std::path::{Path, PathBuf};
 
-use common::{clip, json_lines, repository, run, text, twintrack};
+use common::{clip, repository, run, text, twintrack};
 use ndarray::{Array4, Axis};
 use toy::{Constant, Input, constants, input, one_person};
 use twintrack::detect::{Detector, DetectorConfig, Layout};
@@ -88,7 +88,7 @@ fn a_service_runs_with_a_detector_of_a_fixed_batch() {
     let done = run(twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out));
     let log = text(&done.stderr);
     assert!(log.contains("layout=\"boxes\"") && log.contains("batch=\"4\"") && log.contains("sha256:"), "{log}");
-    let events = json_lines(&std::fs::read_to_string(&out).expect("events"));
+    let events = common::json_lines(&std::fs::read_to_string(&out).expect("events"));
     for name in ["a", "b", "c"] {
         let frames = events.iter().filter(|e| e["camera"] == name && e["tracks"].as_array().is_some_and(|t| t.len() == 1)).count();
         assert!(frames > 300, "{name}: {frames} frames with the person");
@@ -310,18 +310,29 @@ fn a_real_yolox_needs_no_setting() {
     let mut detector = opened.expect("it fits");
     let reading = detector.reading();
     assert_eq!((reading.layout.value, reading.class.value, reading.pixels.value), (Layout::Yolox, 0, PixelFormat::BYTES_BGR));
-    let picture = first_frame();
-    let found = detector.detect_image(&picture).expect("it runs");
-    assert!((4..30).contains(&found.len()), "{} people", found.len());
+    assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
 
-/// Its boxes are cut off before they are decoded: told as what it is, not read as something else.
+/// Intel's detector, whose boxes are cut off before they are decoded.
 #[test]
-fn a_real_network_of_no_known_layout_is_refused() {
+fn a_real_atss_needs_no_setting() {
     let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx") else { return };
     let Some(opened) = open(&of(model)) else { return };
-    let e = opened.err().expect("refused").to_string();
-    assert!(e.contains("det_s8 [1, 5, 40, 40]") && e.contains("no detector.layout reads"), "{e}");
+    let mut detector = opened.expect("it fits");
+    let reading = detector.reading();
+    let read = (reading.layout.value, reading.class.value, reading.pixels.value);
+    assert_eq!(read, (Layout::Atss, 0, PixelFormat::BYTES_BGR));
+    assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
+}
+
+/// The three people of the clip's first frame are found, and are the surest of what is found.
+fn assert_three(found: &[Detection]) {
+    use twintrack::geometry::BBox;
+    let people = [BBox::new(642.0, 241.0, 42.0, 81.0), BBox::new(500.0, 156.0, 29.0, 77.0), BBox::new(253.0, 219.0, 30.0, 89.0)];
+    assert!(found.len() >= 3, "{found:?}");
+    for person in people {
+        assert!(found[..3].iter().any(|d| d.bbox.iou(&person) > 0.6), "{person:?} is not among {found:?}");
+    }
 }
 
 fn first_frame() -> twintrack::frame::Image {
@@ -335,8 +346,10 @@ fn first_frame() -> twintrack::frame::Image {
 #[test]
 fn a_file_in_the_current_folder_replaces_no_network() {
     let dir = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(dir.path().join("models")).expect("a folder");
     for name in ["siamese.onnx", "person_detector.onnx", "person_detector.int8.onnx"] {
         std::fs::write(dir.path().join(name), "no network").expect("written");
+        std::fs::write(dir.path().join("models").join(name), "no network").expect("written");
     }
     let mine = constants(dir.path().join("mine.onnx"), input(Some(1), 64, 64), &[Constant("a", &[1, 3], FLOAT, vec![1.0; 3])], &[]);
     let demo = repository("docs/demo.jpg");

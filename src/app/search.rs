@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
+use crate::app::show;
 use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
@@ -60,6 +61,7 @@ struct Left {
 pub fn run(args: &SearchArgs) -> Result<String> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
+    show::embedder(portraitist.embedder());
     let (calibration, identity) = (portraitist.embedder().calibrated()?, portraitist.embedder().identity());
     let look = portraitist.look(&args.picture)?;
     let (files, mut unfit) = files(&args.within)?;

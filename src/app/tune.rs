@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::app::{evaluate, track};
+use crate::app::{evaluate, show, track};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::detection::{Detection, Embeddings};
@@ -191,6 +191,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
             (None, Some(image)) => {
                 if networks.0.is_none() {
                     networks.0 = Some(Detector::open(&Runtime::load()?, &config.detector, session)?);
+                    networks.0.iter().for_each(show::detector);
                 }
                 let detector = networks.0.as_mut().expect("opened just now");
                 detector.detect_image(image)?
@@ -200,6 +201,7 @@ fn observe(dir: &Path, config: &Config, networks: &mut (Option<Detector>, Option
             Some(image) if config.embedder.enabled => {
                 if networks.1.is_none() {
                     networks.1 = Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?);
+                    networks.1.iter().for_each(show::embedder);
                 }
                 networks.1.as_mut().expect("opened just now").embed(image, &detections)?
             }

@@ -7,7 +7,7 @@ use ndarray::{ArrayView1, ArrayView3};
 
 use crate::detect::heads::{self, Batch, cells, is_yolov5, strides_of};
 use crate::detect::layout::Layout;
-use crate::detect::nanodet;
+use crate::detect::{atss, nanodet};
 
 /// Of two readings of the centres one is believed where it misses the cells this many times less.
 const BELIEVED: f32 = 4.0;
@@ -46,6 +46,9 @@ pub(super) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
     }
     if nanodet::levels(batch.outputs, 0, batch.n, batch.input).is_some() {
         return Ok(Decided::new(Layout::Nanodet, "pairs of scores and distributions for strides 8, 16, 32"));
+    }
+    if atss::levels(batch).is_some() {
+        return Ok(Decided::new(Layout::Atss, "maps of five channels for strides 8, 16, 32 and on"));
     }
     let tables: Vec<_> = batch.tables().collect();
     let [table] = tables.as_slice() else {

@@ -15,7 +15,7 @@ use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::Image;
 use crate::infer::places::find_model;
-use crate::infer::{Device, InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::{Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
 /// Longest side of an input whose size nobody asked for, pixels.
@@ -41,13 +41,13 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectorConfig {
-    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
-    /// folders first.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
     pub precision: Precision,
-    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, detr,
-    /// rfdetr or dfine. auto: as the file's metadata says, else as names, shapes and values of the
+    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, atss,
+    /// detr, rfdetr or dfine. auto: as the file's metadata says, else as names, shapes and values of the
     /// outputs tell.
     #[serde(with = "choice")]
     pub layout: Option<Layout>,
@@ -175,8 +175,9 @@ impl Detector {
         let outputs = model.try_out(tried)?;
         let batch = Batch { outputs: &outputs, n: 1, input: tried, class: 0, threshold: config.confidence };
         let reading = read_as(&model, config, batch).map_err(misfit)?;
-        // Masks have four axes and are never read.
-        let read: Vec<&str> = outputs.iter().filter(|o| o.values.ndim() < 4).map(|o| o.name.as_str()).collect();
+        // What has four axes beside tables is masks, which nobody reads.
+        let is_read = |o: &&Output| o.values.ndim() < 4 || reading.layout.value == Layout::Atss;
+        let read: Vec<&str> = outputs.iter().filter(is_read).map(|o| o.name.as_str()).collect();
         if read.len() < outputs.len() {
             model.select(&read)?;
         }

@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, Axis, Ix2, Ix3};
 
 use crate::detect::layout::Layout;
-use crate::detect::nanodet;
+use crate::detect::{atss, nanodet};
 use crate::detection::Detection;
 use crate::geometry::BBox;
 use crate::infer::Output;
@@ -78,6 +78,14 @@ pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
             let levels = levels.ok_or_else(|| reader.mismatch(nanodet::WANTED))?;
             let of = |i| {
                 let boxes = levels.iter().flat_map(move |l| l.boxes(i, batch.class, batch.threshold));
+                boxes.filter_map(|(bbox, score)| batch.keep(bbox, score)).collect()
+            };
+            Ok((0..batch.n).map(of).collect())
+        }
+        Layout::Atss => {
+            let levels = atss::levels(batch).ok_or_else(|| reader.mismatch(atss::WANTED))?;
+            let of = |i| {
+                let boxes = levels.iter().flat_map(move |l| l.boxes(i, batch.threshold));
                 boxes.filter_map(|(bbox, score)| batch.keep(bbox, score)).collect()
             };
             Ok((0..batch.n).map(of).collect())

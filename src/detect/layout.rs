@@ -32,6 +32,10 @@ pub enum Layout {
     /// for the left, top, right and bottom side B = 8 or 11 logits of a distribution over 0 to B -
     /// 1, in cells, from the cell's centre (i + 0.5) s.
     Nanodet,
+    /// ATSS (Zhang et al. 2020) for one class, cut before its boxes are decoded, as Intel's
+    /// person-detection-0303: [N, 5, H / s, W / s] for each stride s of 8, 16, 32 and possibly 64 and
+    /// 128: score, offsets of the centre and logarithms of the sides over an anchor of 8 s pixels.
+    Atss,
     /// RT-DETR, raw: `logits` [N, P, C] and boxes [N, P, 4], or one output [N, P, 4 + C] with
     /// scores: centre x, y, width, height as shares of the picture.
     Detr,
@@ -44,7 +48,7 @@ pub enum Layout {
 
 impl Layout {
     /// All layouts.
-    pub const ALL: [Layout; 10] = [
+    pub const ALL: [Layout; 11] = [
         Layout::Boxes,
         Layout::Yolox,
         Layout::YoloxDecoded,
@@ -52,6 +56,7 @@ impl Layout {
         Layout::Yolo,
         Layout::End2end,
         Layout::Nanodet,
+        Layout::Atss,
         Layout::Detr,
         Layout::Rfdetr,
         Layout::Dfine,
@@ -67,6 +72,7 @@ impl Layout {
             Layout::Yolo => "yolo",
             Layout::End2end => "end2end",
             Layout::Nanodet => "nanodet",
+            Layout::Atss => "atss",
             Layout::Detr => "detr",
             Layout::Rfdetr => "rfdetr",
             Layout::Dfine => "dfine",
@@ -85,7 +91,7 @@ impl Layout {
             Layout::Boxes => None,
             Layout::Nanodet => Some(PixelFormat::IMAGENET_BGR),
             Layout::Rfdetr => Some(PixelFormat::IMAGENET_RGB),
-            Layout::Yolox | Layout::YoloxDecoded => Some(PixelFormat::BYTES_BGR),
+            Layout::Yolox | Layout::YoloxDecoded | Layout::Atss => Some(PixelFormat::BYTES_BGR),
             Layout::Yolov5 | Layout::Yolo | Layout::End2end | Layout::Detr | Layout::Dfine => Some(PixelFormat::UNIT_RGB),
         }
     }

@@ -1,5 +1,6 @@
 //! Frames in, people out: scale, run the network, read its output layout, suppress duplicates.
 
+mod atss;
 mod choice;
 mod decide;
 pub mod detector;

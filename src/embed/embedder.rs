@@ -22,8 +22,8 @@ const UNIT_TOLERANCE: f32 = 1e-4;
 pub struct EmbedderConfig {
     /// Use appearance at all. Without it people are told apart by motion only.
     pub enabled: bool,
-    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
-    /// folders first.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
     /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or metadata says.
     pub size: InputSize,

@@ -6,13 +6,16 @@ use crate::infer::runtime::InferError;
 
 /// Folders that may hold what the program needs: around the program, then around the working folder.
 pub fn search_roots() -> Vec<PathBuf> {
-    let mut roots = Vec::new();
-    if let Ok(exe) = std::env::current_exe() {
-        // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
-        roots.extend(exe.ancestors().skip(1).take(4).map(Path::to_path_buf));
-    }
+    let mut roots = program_roots();
     roots.extend(std::env::current_dir().ok());
     roots
+}
+
+/// Folders around the program.
+fn program_roots() -> Vec<PathBuf> {
+    let Ok(exe) = std::env::current_exe() else { return Vec::new() };
+    // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
+    exe.ancestors().skip(1).take(4).map(Path::to_path_buf).collect()
 }
 
 /// Folder of downloaded models: `models` in `$TWINTRACK_DATA`, else in `$XDG_DATA_HOME/twintrack`, else in
@@ -29,17 +32,19 @@ fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
 }
 
 /// The file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is that
-/// file. A bare name is looked for in TWINTRACK_MODELS, the `models` folders around the program and
-/// the working folder, and the folder of downloaded models, and nowhere else: a file that happens
-/// to lie in the working folder never takes the place of a network of the program. A bare name
-/// without an ending also stands for the `.onnx` file of that name.
+/// file. A bare name is looked for in TWINTRACK_MODELS, the `models` folders around the program, the
+/// folder of downloaded models, and `models` in the working folder, in this order and nowhere else:
+/// what happens to lie in the working folder never takes the place of a network of the program. A
+/// bare name without an ending also stands for the `.onnx` file of that name.
 ///
 /// # Errors
 /// When no such file exists; says so where one of that name lies in the working folder.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
     let mut places: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS").map(PathBuf::from).into_iter().collect();
-    places.extend(search_roots().iter().map(|r| r.join("models")));
+    places.extend(program_roots().iter().map(|r| r.join("models")));
     places.extend(downloads());
+    // Last: a folder that happens to have models of these names replaces no network either.
+    places.extend(std::env::current_dir().map(|d| d.join("models")));
     find_in(path, &places)
 }
 
