@@ -52,8 +52,7 @@ enum Command {
     Tune(tune::TuneArgs),
     #[cfg(feature = "models")]
     Models(twintrack::app::models::ModelsArgs),
-    /// Tell what this machine has, what is missing, and how to repair it.
-    Doctor,
+    Doctor(doctor::DoctorArgs),
     /// Print the configuration with all its defaults (TOML).
     Config,
 }
@@ -79,11 +78,10 @@ fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args).map(print),
         #[cfg(feature = "models")]
         Command::Models(args) => twintrack::app::models::run(&args).map(print),
-        Command::Doctor => {
-            let (report, ok) = doctor::run();
+        Command::Doctor(args) => doctor::run(&args).map_err(Into::into).map(|(report, ok)| {
             let printed = print(report);
-            Ok(if ok { printed } else { ExitCode::FAILURE })
-        }
+            if ok { printed } else { ExitCode::FAILURE }
+        }),
         Command::Config => toml::to_string(&twintrack::config::Config::default()).map(print).map_err(Into::into),
     };
     result.unwrap_or_else(|e| {

@@ -110,7 +110,8 @@ pub struct EndedEvent {
     pub hits: u32,
     /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`].
     pub path: Vec<[f64; 3]>,
-    /// Which network made the embedding: those of different networks cannot be compared.
+    /// Which network made the embedding: its name and, behind the last space, the hash of its
+    /// weights. Those of different hashes cannot be compared.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedder: Option<Arc<str>>,
     /// The averaged embedding, on request.
@@ -176,7 +177,7 @@ impl TrackEvent {
 pub struct Chronicle {
     run: RunId,
     camera: Arc<str>,
-    /// Name of the network, when embeddings are written.
+    /// Identity of the network, when embeddings are written.
     embedder: Option<Arc<str>>,
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
@@ -186,7 +187,8 @@ pub struct Chronicle {
 }
 
 impl Chronicle {
-    /// The chronicle of a camera within a run; with the name of an `embedder` the event at a track's end has the embedding.
+    /// The chronicle of a camera within a run; with the identity of an `embedder` the event at a
+    /// track's end has the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
         Chronicle { run, camera, embedder, start: None, paths: Default::default(), events: 0 }
     }

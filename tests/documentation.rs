@@ -74,6 +74,24 @@ fn every_option_is_in_the_readme_or_the_command_reference() {
     }
 }
 
+/// The page on networks has every layout and every preset of pixels.
+#[test]
+fn every_layout_and_preset_is_on_the_page_on_networks() {
+    let page = std::fs::read_to_string(repository("docs/networks.md")).expect("the page");
+    let reference = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
+    for layout in twintrack::detect::Layout::ALL {
+        let pixels = layout.pixel_format().map_or("must be set".to_string(), |p| format!("`{p}`"));
+        let row = page.lines().find(|l| l.starts_with(&format!("| `{}` |", layout.name())));
+        let row = row.unwrap_or_else(|| panic!("{} is not on the page", layout.name()));
+        assert!(row.ends_with(&format!("| {pixels} |")), "{row}, not {pixels}");
+        assert!(reference.contains(layout.name()), "{} is not in docs/configuration.md", layout.name());
+    }
+    for preset in ["imagenet-rgb", "imagenet-bgr", "unit-rgb", "bytes-bgr"] {
+        assert!(preset.parse::<twintrack::infer::PixelFormat>().is_ok());
+        assert!(page.contains(&format!("| `{preset}` |")) && reference.contains(preset), "{preset}");
+    }
+}
+
 /// A binary file has its source and licence beside it.
 #[test]
 fn every_binary_file_is_accounted_for() {

@@ -1,11 +1,13 @@
-//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes or fixed batches; NanoDet's raw
-//! outputs.
+//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes,
+//! fixed batches or half precision; NanoDet's raw outputs.
 
 mod common;
+#[path = "common/toy.rs"]
+mod toy;
 
 use std::path::{Path, PathBuf};
 
-use common::{repository, run, text, twintrack};
+use common::{json_lines, repository, run, text, twintrack};
 use ndarray::Array2;
 use prost::Message as _;
 use twintrack::embed::{Embedder, EmbedderConfig};
@@ -13,7 +15,7 @@ use twintrack::frame::Image;
 use twintrack::geometry::BBox;
 use twintrack::infer::{ColorOrder, Device, InferError, InputSize, PixelFormat, Runtime, SessionOptions};
 use twintrack::onnx::graph::untyped;
-use twintrack::onnx::proto::{Dimension, ModelProto};
+use twintrack::onnx::proto::{Dimension, FLOAT16, ModelProto};
 use twintrack::onnx::{Attribute, Graph};
 
 const PIXELS: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [10.0, 20.0, 30.0], std: [2.0, 4.0, 8.0] };
@@ -90,12 +92,75 @@ fn a_fixed_batch_is_filled_up_and_run_as_often_as_needed() {
     }
 }
 
+/// What its input says does not bind a graph: one that takes a crop at a time passes its try-out
+/// and must go on.
+#[test]
+fn half_precision_and_graphs_for_one_crop_give_the_same_vectors() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let pixels = Some(PixelFormat::BYTES_BGR);
+    let vectors = |input: toy::Input, alone: bool| {
+        let opened = open(toy::mean_colour(toy::toy(dir.path()), input, &["y"], alone), InputSize::Fixed(8, 8), pixels)?;
+        let mut embedder = opened.expect("it fits");
+        let colours: Vec<[u8; 3]> = (0..6).map(|i| [40 * i, 200 - 30 * i, 90 + i]).collect();
+        let images: Vec<Image> = colours.iter().map(|c| Image::packed(8, 8, c.repeat(64).into())).collect();
+        let whole = BBox::new(0.0, 0.0, 8.0, 8.0);
+        let crops: Vec<(&Image, &BBox)> = images.iter().map(|i| (i, &whole)).collect();
+        Some((embedder.embed_crops(&crops).expect("it runs"), embedder.model().batch()))
+    };
+    let Some((wanted, free)) = vectors(toy::input(None, 8, 8), false) else { return };
+    assert_eq!((wanted.dim(), free), ((6, 3), None));
+    for (element, fixed, alone, batch) in
+        [(FLOAT16, None, false, None), (FLOAT16, Some(4), false, Some(4)), (FLOAT16, None, true, Some(1)), (1, None, true, Some(1))]
+    {
+        let (got, found) = vectors(toy::Input { element, ..toy::input(fixed, 8, 8) }, alone).expect("a runtime");
+        assert_eq!(found, batch);
+        assert!(got.iter().zip(&wanted).all(|(a, b)| (a - b).abs() < 2e-3), "{got} instead of {wanted}");
+    }
+}
+
+#[test]
+fn the_vectors_are_told_from_the_scores_beside_them() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let with = |outputs: &[&str]| open(toy::mean_colour(toy::toy(dir.path()), toy::input(None, 8, 8), outputs, false), InputSize::Auto, Some(PIXELS));
+    let Some(opened) = with(&["logits", "features"]) else { return };
+    assert_eq!(opened.expect("it fits").output(), "features");
+    let e = with(&["a", "b"]).expect("a runtime").err().expect("nobody says which").to_string();
+    assert!(e.contains("a [1, 3], b [1, 3]"), "{e}");
+}
+
+/// Without a calibration the tracker works with distances; what needs similarities says how to get
+/// them. A preset is enough.
+#[test]
+fn an_uncalibrated_network_tracks_and_says_what_compare_needs() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let model = toy::mean_colour(toy::toy(dir.path()), toy::input(Some(4), 8, 16), &["y"], false);
+    let config = dir.path().join("foreign.toml");
+    std::fs::write(&config, format!("[embedder]\nmodel = {model:?}\npixels = \"imagenet-rgb\"\n")).expect("written");
+    if Runtime::load().is_err() {
+        eprintln!("SKIPPED: no ONNX Runtime");
+        return;
+    }
+    let mut track = twintrack();
+    track.args(["track", "--quiet", "--duration", "3", "--embeddings", "--config"]).arg(&config).arg(common::clip());
+    let events = json_lines(&text(&run(&mut track).stdout));
+    let ended: Vec<_> = events.iter().filter(|e| e["embedding"].as_array().is_some_and(|v| v.len() == 3)).collect();
+    assert!(ended.len() >= 3, "{} tracks have an embedding", ended.len());
+    let of = |e: &serde_json::Value| e["embedder"].as_str().expect("a network").to_string();
+    assert!(ended.iter().all(|e| of(e).starts_with("toy sha256:")), "{}", of(ended[0]));
+    let demo = repository("docs/demo.jpg");
+    let compared = twintrack().args(["compare", "--config"]).arg(&config).args([&demo, &demo]).output().expect("it starts");
+    let said = text(&compared.stderr);
+    assert!(!compared.status.success() && said.contains("twintrack-train calibrate") && said.contains("toy.onnx"), "{said}");
+    let doctor = text(&run(twintrack().args(["doctor", "--config"]).arg(&config)).stdout);
+    assert!(doctor.contains("pixels: imagenet-rgb, crops of 8x16") && doctor.contains("it is not calibrated"), "{doctor}");
+}
+
 #[test]
 fn what_nobody_says_is_asked_for_by_its_setting() {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = |input, size, pixels| open(network(dir.path(), input, true), size, pixels).map(|r| r.err().expect("refused").to_string());
     let Some(e) = refused(FREE, InputSize::Fixed(8, 8), None) else { return };
-    assert!(e.contains("foreign.onnx") && e.contains("set embedder.pixels"), "{e}");
+    assert!(e.contains("foreign.onnx") && e.contains("set embedder.pixels") && e.contains("bytes-bgr"), "{e}");
     let e = refused(FREE, InputSize::Auto, Some(PIXELS)).expect("a runtime");
     assert!(e.contains("set embedder.size"), "{e}");
     let e = refused([None, Some(3), Some(8), Some(8)], InputSize::Fixed(64, 128), Some(PIXELS)).expect("a runtime");
@@ -139,7 +204,7 @@ fn nanodet_as_published_finds_what_the_shipped_one_finds() {
     }
     let dir = tempfile::tempdir().expect("a folder");
     let config = dir.path().join("nanodet.toml");
-    std::fs::write(&config, format!("[detector]\nmodel = {:?}\nlayout = \"nanodet\"\n", published.display().to_string())).expect("written");
+    std::fs::write(&config, format!("[detector]\nmodel = {:?}\n", published.display().to_string())).expect("written");
     let clip = repository("samples/pets2009-s2l1.mp4");
     let detections = |options: &[&str]| {
         let to = dir.path().join("detections.txt");

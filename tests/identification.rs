@@ -118,6 +118,25 @@ fn people_of_a_gallery_are_named_and_found_again() {
     let found: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(found.len() == 2 && found[0]["similarity"].as_f64() >= found[1]["similarity"].as_f64());
     assert!(found[0]["similarity"].as_f64().unwrap() > 0.5 && found[0]["embedding"].is_null(), "{out}");
+    // Tracks of another network, though it has the same name, are not ranked; they and whatever
+    // else is left out are named.
+    let other = |line: &str| line.contains("track_ended").then(|| line.replace("sha256:", "sha256:0"));
+    let others: Vec<String> = std::fs::read_to_string(&events).unwrap().lines().filter_map(other).collect();
+    assert!(!others.is_empty() && others[0].contains("sha256:0"));
+    std::fs::write(runs.join("others.jsonl"), others.join("\n") + "\n").unwrap();
+    std::fs::write(runs.join("broken.jsonl"), "{\"schema\":\"twintrack.track_ended/1\"\n").unwrap();
+    std::fs::write(runs.join("notes.txt"), "none of ours").unwrap();
+    std::fs::copy(&events, runs.join("old.jsonl.1")).unwrap();
+    let (ok, again, err) = search(&portrait(dir.path(), "later", 5, 140));
+    let found_again: Vec<Value> = again.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(ok && found_again.len() == 2, "{err}");
+    let names = |v: &Value| v["file"].as_str().unwrap().rsplit('/').next().unwrap().to_string();
+    let files: std::collections::BTreeSet<String> = found_again.iter().map(names).collect();
+    assert_eq!(files.into_iter().collect::<Vec<_>>(), ["clip.jsonl", "old.jsonl.1"], "one track in a file and in its rotated copy");
+    for told in ["others.jsonl: ", "were embedded by", "broken.jsonl, line 1", "notes.txt"] {
+        assert!(err.contains(told), "{told} is not in {err}");
+    }
+    assert!(!err.contains("clip.jsonl"), "{err}");
     // The track found is the one that was named cora.
     let named = std::fs::read_to_string(&events).unwrap().lines().any(|l| {
         let e: Value = serde_json::from_str(l).unwrap();

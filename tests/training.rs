@@ -126,6 +126,33 @@ fn what_is_trained_is_what_the_tracker_loads() {
     assert!(judged.status.success() && table.contains("mAP") && table.contains("synthetic:12"), "{table}{}", String::from_utf8_lossy(&judged.stderr));
 }
 
+/// What is written without a name is no network of the program, and files named without a folder
+/// are read where they were written. A copy with a calibration is the same network, one in other
+/// numbers is not.
+#[test]
+fn what_is_written_by_default_takes_no_networks_place() {
+    let dir = tempfile::tempdir().expect("a folder");
+    std::fs::write(dir.path().join("train.toml"), "dimension = 16\nsteps = 2\npeople = 4\nviews = 2\nvalidate_every = 2\n").expect("written");
+    let call = |program: &str, args: &[&str]| {
+        let out = Command::new(program).current_dir(dir.path()).args(args).output().expect("it starts");
+        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let train = |args: &[&str]| call(env!("CARGO_BIN_EXE_twintrack-train"), args);
+    assert!(train(&["run", "--data", "synthetic:24", "--config", "train.toml", "--work", "work"]).contains("./trained.onnx: "));
+    assert!(dir.path().join("trained.onnx").is_file() && !dir.path().join("siamese.onnx").exists());
+    train(&["convert", "--data", "synthetic:12", "--precision", "fp16", "--output", "half.onnx"]);
+    assert!(train(&["calibrate", "--model", "./trained.onnx", "--data", "synthetic:12", "--output", "copy.onnx"]).contains("written: copy.onnx"));
+    let identity = |name: &str| {
+        let doctor = call(env!("CARGO_BIN_EXE_twintrack"), &["doctor", "--embedder", name]);
+        let embedder = doctor.split("embedder").nth(1).expect("a line").to_string();
+        embedder.split("sha256:").nth(1).and_then(|t| t.get(..16)).expect("a hash").to_string()
+    };
+    let trained = identity("./trained.onnx");
+    assert_eq!(trained, identity("./copy.onnx"));
+    assert!(trained != identity("./half.onnx") && trained != identity("siamese.onnx"));
+}
+
 /// Every network of the registry, at both sizes, learns a little and comes out of ONNX Runtime as it was trained (the
 /// exporter refuses it otherwise).
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 
-use crate::app::show::UNKNOWN;
+use crate::app::show::{self, UNKNOWN};
 use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
@@ -41,6 +41,7 @@ pub struct CompareArgs {
 pub fn run(args: &CompareArgs) -> Result<String> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
+    show::embedder(portraitist.embedder());
     let calibration = portraitist.embedder().calibrated()?;
     let mut look = |path| if args.whole { portraitist.look_whole(path) } else { portraitist.look(path) };
     let (a, b) = (look(&args.first)?, look(&args.second)?);

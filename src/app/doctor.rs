@@ -1,15 +1,41 @@
 //! `twintrack doctor`: what this machine has, what is missing, and how to repair it.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::PathBuf;
 
-use crate::app::show::UNKNOWN;
+use clap::Args;
+
+use crate::app::show::{UNKNOWN, batch};
+use crate::config::{Config, ConfigError};
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
+use crate::infer::places::find_model;
 use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
+/// Tell what this machine has, what is missing, and how to repair it; of the networks also how they
+/// are read.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Configuration (TOML), of which [embedder] and [detector] count.
+    #[arg(short, long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Look at this detector instead of the shipped ones: an ONNX file (./mine.onnx), or a name
+    /// that is installed.
+    #[arg(long, value_name = "MODEL")]
+    detector: Option<PathBuf>,
+    /// Look at this embedder instead of the shipped one.
+    #[arg(long, value_name = "MODEL")]
+    embedder: Option<PathBuf>,
+}
+
 /// The report, and whether everything needed is there.
-pub fn run() -> (String, bool) {
+///
+/// # Errors
+/// When the configuration cannot be read.
+pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
+    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    config.detector.model = args.detector.clone().unwrap_or(config.detector.model);
+    config.embedder.model = args.embedder.clone().unwrap_or(config.embedder.model);
     let mut r = Report::default();
     r.line(true, "twintrack", env!("CARGO_PKG_VERSION").to_string());
     video(&mut r);
@@ -19,10 +45,11 @@ pub fn run() -> (String, bool) {
             r.line(true, "ONNX Runtime", runtime.library().display().to_string());
             r.note(Runtime::build_info().split(", build type").next().unwrap_or_default());
             providers(&mut r, &runtime);
-            models(&mut r, &runtime);
+            detectors(&mut r, &runtime, &config.detector);
+            embedder(&mut r, &runtime, &config.embedder);
         }
     }
-    (r.text.trim_end().to_string(), r.ok)
+    Ok((r.text.trim_end().to_string(), r.ok))
 }
 
 struct Report {
@@ -67,6 +94,12 @@ fn video(r: &mut Report) {
     r.line(false, "OpenCV", "built without the feature `video`: only MOTChallenge folders with given detections can be read".into());
 }
 
+/// The shipped detector on a device.
+fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> {
+    let path = find_model(&DetectorConfig::default().model)?;
+    Model::open(runtime, &path, SessionOptions { device, threads: 1 })
+}
+
 fn providers(r: &mut Report, runtime: &Runtime) {
     let vnni = if detector::has_vnni() { "with VNNI: int8 is the default" } else { "without VNNI: float32 or int8, by a quick test" };
     r.line(true, "provider CPU", vnni.to_string());
@@ -75,7 +108,7 @@ fn providers(r: &mut Report, runtime: &Runtime) {
         // Not having a GPU is no fault; having the library and not being able to use it is worth knowing.
         let state = match built {
             false => "not in this library; `make setup-gpu` takes the one with it".into(),
-            true => match Model::open(runtime, Path::new("person_detector.onnx"), SessionOptions { device, threads: 1 }) {
+            true => match open_shipped(runtime, device) {
                 Ok(m) => format!("works ({})", m.provider()),
                 Err(e) => format!("does not work: {e}"),
             },
@@ -84,34 +117,55 @@ fn providers(r: &mut Report, runtime: &Runtime) {
     }
 }
 
-fn models(r: &mut Report, runtime: &Runtime) {
-    let options = SessionOptions { device: Device::Cpu, threads: 1 };
-    for precision in [Precision::Fp32, Precision::Int8] {
-        let config = DetectorConfig { precision, ..DetectorConfig::default() };
-        describe(r, runtime, "detector", Detector::open(runtime, &config, options).map(|d| d.model().path().to_path_buf()));
-    }
-    let embedder = Embedder::open(runtime, &EmbedderConfig::default(), options);
-    let known_again = embedder.as_ref().is_ok_and(|e| e.strangers().is_some());
-    let known = embedder.is_ok();
-    describe(r, runtime, "embedder", embedder.map(|e| e.model().path().to_path_buf()));
-    if known {
-        r.note(&if known_again {
-            "returning people: known again by looks (tracker.reidentify)".into()
-        } else {
-            format!("returning people: not known again by looks, {UNKNOWN}")
-        });
-    }
-}
+const ON_CPU: SessionOptions = SessionOptions { device: Device::Cpu, threads: 1 };
 
-fn describe(r: &mut Report, runtime: &Runtime, what: &str, path: Result<std::path::PathBuf, InferError>) {
-    match path {
-        Err(e) => r.line(false, what, e.to_string()),
-        Ok(path) => {
-            r.line(true, what, path.display().to_string());
-            if let Ok(model) = Model::open(runtime, &path, SessionOptions { device: Device::Cpu, threads: 1 }) {
-                model.metadata().entries().for_each(|(k, v)| r.note(&format!("{k}: {v}")));
-                model.outputs().iter().for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1 is free)")));
+/// The detector of the configuration, the shipped one in both its precisions.
+fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
+    let shipped = config.model == DetectorConfig::default().model;
+    let precisions: &[Precision] = if shipped { &[Precision::Fp32, Precision::Int8] } else { &[config.precision] };
+    for &precision in precisions {
+        match Detector::open(runtime, &DetectorConfig { precision, ..config.clone() }, ON_CPU) {
+            Err(e) => r.line(false, "detector", e.to_string()),
+            Ok(d) => {
+                let reading = d.reading();
+                file(r, "detector", d.model());
+                r.note(&format!("layout: {} (decided by {})", reading.layout.value.name(), reading.layout.by));
+                r.note(&format!("class of people: {} (decided by {})", reading.class.value, reading.class.by));
+                r.note(&format!("pixels: {} (decided by {})", reading.pixels.value, reading.pixels.by));
+                metadata(r, d.model());
             }
         }
     }
+}
+
+fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
+    let e = match Embedder::open(runtime, config, ON_CPU) {
+        Err(e) => return r.line(false, "embedder", e.to_string()),
+        Ok(e) => e,
+    };
+    file(r, "embedder", e.model());
+    let (w, h) = e.size();
+    let (pixels, length, output) = (e.pixels(), e.dimension(), e.output());
+    r.note(&format!("pixels: {pixels}, crops of {w}x{h}, vectors of length {length} from the output '{output}'"));
+    metadata(r, e.model());
+    if let Err(e) = e.calibrated() {
+        r.note(&format!("similarity (compare, search, --gallery): {e}"));
+    }
+    r.note(&if e.strangers().is_some() {
+        "returning people: known again by looks (tracker.reidentify)".into()
+    } else {
+        format!("returning people: not known again by looks, {UNKNOWN}")
+    });
+}
+
+/// A network's file, with the hash of its weights.
+fn file(r: &mut Report, what: &str, model: &Model) {
+    r.line(true, what, model.path().display().to_string());
+    r.note(&format!("weights: {}, pictures at once: {}", model.weights(), batch(model)));
+}
+
+/// What a network's file says of itself, and its outputs.
+fn metadata(r: &mut Report, model: &Model) {
+    model.metadata().entries().for_each(|(k, v)| r.note(&format!("{k}: {v}")));
+    model.outputs().iter().for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1 is free)")));
 }

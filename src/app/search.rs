@@ -1,12 +1,14 @@
 //! `twintrack search PICTURE --in DIR`: where was this person?
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::BufRead as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
+use crate::app::show;
 use crate::config::Config;
 use crate::gallery::Portraitist;
 use crate::track::appearance::cosine_distance;
@@ -17,7 +19,8 @@ use crate::trajectory::{EndedEvent, Event, thousandths};
 pub struct SearchArgs {
     /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
     picture: PathBuf,
-    /// Folder of trajectories (.jsonl), written by `twintrack track --embeddings`; or one such file.
+    /// Folder of trajectories (.jsonl, rotated ones too), written by `twintrack track
+    /// --embeddings`; or one such file. What is not searched is named.
     #[arg(long = "in", value_name = "DIR")]
     within: PathBuf,
     /// List at most so many.
@@ -26,8 +29,8 @@ pub struct SearchArgs {
     /// Configuration (TOML), of which [embedder] and [detector] count.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Siamese network that the tracks were embedded with: an ONNX file, or a name from `twintrack models list` that is
-    /// installed.
+    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or a name
+    /// from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON lines: the events of the tracks' ends with a similarity, without path and embedding.
@@ -41,51 +44,125 @@ struct Found {
     similarity: f32,
 }
 
-/// Searches; returns what is to be printed.
+/// Tracks of a file that were not compared, and why.
+#[derive(Default)]
+struct Left {
+    /// How many have no embedding.
+    without: usize,
+    /// How many are of another network, by its identity.
+    others: BTreeMap<String, usize>,
+}
+
+/// Searches; returns what is to be printed. What is left out of the search is named on standard
+/// error.
 ///
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
     let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
-    let (calibration, name) = (portraitist.embedder().calibrated()?, portraitist.embedder().name());
+    show::embedder(portraitist.embedder());
+    let (calibration, identity) = (portraitist.embedder().calibrated()?, portraitist.embedder().identity());
     let look = portraitist.look(&args.picture)?;
-    let mut found = Vec::new();
-    let (mut other, mut without) = (None, 0);
-    for file in files(&args.within)? {
-        for event in ended(&file)? {
+    let (files, mut unfit) = files(&args.within)?;
+    let (mut found, mut all) = (Vec::new(), Left::default());
+    for file in &files {
+        let events = match ended(file) {
+            Ok(events) => events,
+            Err(e) if args.within.is_dir() => {
+                unfit.push(format!("{e:#}"));
+                continue;
+            }
+            Err(e) => return Err(e),
+        };
+        let (before, mut left) = (found.len(), Left::default());
+        for event in events {
             let Some(embedding) = &event.embedding else {
-                without += 1;
+                left.without += 1;
                 continue;
             };
-            match cosine_distance(embedding, &look).filter(|_| event.embedder.as_deref() == Some(&name)) {
-                None => other = event.embedder,
+            let own = event.embedder.as_deref().is_some_and(|identity| portraitist.embedder().made(identity));
+            match cosine_distance(embedding, &look).filter(|_| own) {
+                None => left.other(event.embedder.as_deref()),
                 Some(distance) => found.push(Found { file: file.clone(), similarity: calibration.similarity(distance), event }),
             }
         }
+        unfit.extend(left.told(file, found.len() > before));
+        all.add(left);
     }
     if found.is_empty() {
-        match other {
-            Some(other) => bail!("the tracks in {} were embedded by '{other}', and this is '{name}'; give --embedder", args.within.display()),
-            None => bail!("no track in {} has a stored embedding ({without} have none); track with --embeddings", args.within.display()),
-        }
+        return Err(nothing(&args.within, &all, &identity, &unfit));
     }
+    unfit.iter().for_each(|line| eprintln!("not searched: {line}"));
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.event.id.cmp(&b.event.id)));
     found.truncate(args.most);
     if args.json { found.iter().map(line).collect() } else { Ok(table(&found)) }
 }
 
-fn files(within: &Path) -> Result<Vec<PathBuf>> {
+impl Left {
+    /// A track of another network.
+    fn other(&mut self, identity: Option<&str>) {
+        *self.others.entry(identity.unwrap_or("an unknown network").into()).or_default() += 1;
+    }
+
+    fn add(&mut self, other: Left) {
+        self.without += other.without;
+        other.others.into_iter().for_each(|(network, n)| *self.others.entry(network).or_default() += n);
+    }
+
+    /// A line for people where something was left out of a file, or nothing is in it at all.
+    fn told(&self, file: &Path, searched: bool) -> Option<String> {
+        let of = |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
+        let mut reasons: Vec<String> = self.others.iter().map(of).collect();
+        reasons.extend((self.without > 0).then(|| format!("{} tracks have no stored embedding", self.without)));
+        if reasons.is_empty() && !searched {
+            reasons.push("it holds no end of a track".into());
+        }
+        (!reasons.is_empty()).then(|| format!("{}: {}", file.display(), reasons.join(", ")))
+    }
+}
+
+/// Why nothing could be searched.
+fn nothing(within: &Path, left: &Left, identity: &str, unfit: &[String]) -> anyhow::Error {
+    let place = within.display();
+    if let Some(other) = left.others.keys().next() {
+        let again = match other.contains("sha256:") {
+            true => "",
+            false => " or, where an earlier version of twintrack wrote that name, track again",
+        };
+        return anyhow!("the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{again}");
+    }
+    if left.without > 0 {
+        return anyhow!("no track in {place} has a stored embedding ({} have none); track with --embeddings", left.without);
+    }
+    anyhow!("no track in {place} has ended: {}", unfit.join("; "))
+}
+
+/// The files to search: a file itself, or those of trajectories in a folder, rotated ones
+/// (`NAME.jsonl.1`) too; and a line for people on the folder's other files.
+fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     if within.is_file() {
-        return Ok(vec![within.into()]);
+        return Ok((vec![within.into()], Vec::new()));
     }
     let entries = std::fs::read_dir(within).with_context(|| format!("cannot read the folder {}", within.display()))?;
-    let mut files: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "jsonl")).collect();
+    let all = entries.flatten().map(|e| e.path()).filter(|p| p.is_file());
+    let (mut files, mut others): (Vec<PathBuf>, Vec<PathBuf>) = all.partition(|p| is_trajectories(p));
     files.sort();
+    others.sort();
     if files.is_empty() {
         bail!("{} holds no trajectories (.jsonl)", within.display());
     }
-    Ok(files)
+    let name = |p: &PathBuf| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let names: Vec<String> = others.iter().map(name).collect();
+    let told = (!names.is_empty()).then(|| format!("{}, which are no trajectories (.jsonl)", names.join(", ")));
+    Ok((files, told.into_iter().collect()))
+}
+
+fn is_trajectories(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let is_number = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
+    let rotated = name.rsplit_once('.').filter(|(_, end)| is_number(end));
+    rotated.map_or(&*name, |(whole, _)| whole).ends_with(".jsonl")
 }
 
 /// The ends of tracks in a file. Frames, which are most of it, are not parsed.

@@ -11,6 +11,7 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::show;
 use crate::app::track::{known, spare, stop_on_signal};
 use crate::config::Config;
 use crate::detect::Detector;
@@ -118,6 +119,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let networks = Runtime::load()?;
     let detector = Detector::open(&networks, &config.detector, config.session())?;
     let mut embedder = if config.embedder.enabled { Some(Embedder::open(&networks, &config.embedder, config.session())?) } else { None };
+    show::detector(&detector);
+    embedder.iter().for_each(show::embedder);
     let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics, run) = (Hub::default(), Cameras::default(), FleetMetrics::default(), uuid::Uuid::now_v7());
     let Ways { sinks, spools, lost } = ways(args, &service, &config, &hub)?;

@@ -8,25 +8,50 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::detect::Detector;
 use crate::embed::Embedder;
+use crate::infer::Model;
 use crate::pipeline::{People, Progress, Summary};
 
 /// Why nobody is known again by looks.
 pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
 
-/// Logs which models run where.
+/// Logs which models run where, and how they are read.
 pub fn models(people: &People, embedder: Option<&Embedder>) {
     match people {
-        People::Network(d) => tracing::info!(model = %d.model().path().display(), provider = %d.model().provider(), "detector"),
+        People::Network(d) => detector(d),
         People::Given(frames) => tracing::info!(frames = frames.len(), "detections from a file"),
     }
-    if embedder.is_some_and(|e| e.strangers().is_none()) {
-        tracing::info!("tracker.reidentify is off, {UNKNOWN}");
-    }
     match embedder {
-        Some(e) => tracing::info!(model = %e.model().path().display(), provider = %e.model().provider(), dimension = e.dimension(), "embedder"),
+        Some(e) => self::embedder(e),
         None => tracing::info!("no embedder: people are told apart by motion only"),
     }
+}
+
+/// Logs a detector: its file with the hash of its weights, where it runs, what was decided about it
+/// and by what.
+pub fn detector(d: &Detector) {
+    let (model, reading) = (d.model(), d.reading());
+    let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
+    tracing::info!(model = %path, weights, %provider, layout = reading.layout.value.name(), by = reading.layout.by, "detector");
+    tracing::info!(class = reading.class.value, by = reading.class.by, "detector: which class is a person");
+    tracing::info!(pixels = %reading.pixels.value, by = reading.pixels.by, batch = batch(model), "detector: input");
+}
+
+/// Logs an embedder in the same way.
+pub fn embedder(e: &Embedder) {
+    let (model, (w, h)) = (e.model(), e.size());
+    let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
+    tracing::info!(model = %path, weights, %provider, output = e.output(), dimension = e.dimension(), "embedder");
+    tracing::info!(pixels = %e.pixels(), size = format!("{w}x{h}"), batch = batch(model), "embedder: input");
+    if e.strangers().is_none() {
+        tracing::info!("tracker.reidentify is off, {UNKNOWN}");
+    }
+}
+
+/// Pictures that a network takes at once, for people.
+pub fn batch(model: &Model) -> String {
+    model.batch().map_or_else(|| "any".into(), |n| n.to_string())
 }
 
 /// Shows the progress until aborted: a bar on a terminal, a line every few seconds elsewhere.

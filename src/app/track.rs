@@ -205,7 +205,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     let mut embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
     show::models(&people, embedder.as_ref());
     let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.name().into());
+    let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.identity().into());
     let strangers = embedder.as_ref().and_then(Embedder::strangers);
     let progress = Arc::new(Progress::default());
     let stop = CancellationToken::new();

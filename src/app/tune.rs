@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::sequences::{self, Truth};
-use crate::app::{detections, evaluate, track};
+use crate::app::{detections, evaluate, show, track};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::detection::{Detection, Embeddings};
@@ -214,6 +214,7 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
             (None, Some(image)) => {
                 if networks.0.is_none() {
                     networks.0 = Some(Detector::open(&Runtime::load()?, &config.detector, session)?);
+                    networks.0.iter().for_each(show::detector);
                 }
                 let detector = networks.0.as_mut().expect("opened just now");
                 detector.detect_image(image)?
@@ -223,6 +224,7 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
             Some(image) if config.embedder.enabled => {
                 if networks.1.is_none() {
                     networks.1 = Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?);
+                    networks.1.iter().for_each(show::embedder);
                 }
                 networks.1.as_mut().expect("opened just now").embed(image, &detections)?
             }

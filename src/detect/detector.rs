@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::detect::heads::{self, Layout};
+use crate::detect::choice;
+use crate::detect::decide::{self, Decided};
+use crate::detect::heads::{self, Batch};
+use crate::detect::layout::Layout;
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::{Image, Shape};
-use crate::infer::{Device, InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::places::find_model;
+use crate::infer::{Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 
 /// Longest side of an input whose size nobody asked for, pixels.
@@ -37,16 +41,21 @@ pub enum Precision {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectorConfig {
-    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
-    /// folders first.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
     pub precision: Precision,
-    /// Output layout: boxes, yolox, yolo, nanodet, detr or dfine. Absent: as the file's metadata says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, atss,
+    /// detr, rfdetr or dfine. auto: as the file's metadata says, else as names, shapes and values of the
+    /// outputs tell.
+    #[serde(with = "choice")]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the model's classes.
-    pub class: usize,
+    /// Number of the class "person" among the model's classes, or auto. auto: the one that the file
+    /// names so; without names 1 of the 91 logits of a network of the DETR family (COCO's own
+    /// numbering), else 0.
+    #[serde(with = "choice")]
+    pub class: Option<usize>,
     /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people, and costs time in proportion to its area.
     pub size: InputSize,
     /// Detections below this confidence are dropped, in [0, 1]. The tracker has thresholds of its own above it.
@@ -56,7 +65,9 @@ pub struct DetectorConfig {
     pub nms_iou: f32,
     /// At most this many people a frame, the most confident ones.
     pub max_people: usize,
-    /// Pixel format: color (bgr or rgb), mean and std by plane. Absent: as the file's metadata or the layout says.
+    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
+    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata or the
+    /// layout says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
 }
@@ -67,7 +78,7 @@ impl Default for DetectorConfig {
             model: SHIPPED.into(),
             precision: Precision::Auto,
             layout: None,
-            class: 0,
+            class: None,
             size: InputSize::Auto,
             confidence: 0.2,
             nms_iou: 0.6,
@@ -96,7 +107,18 @@ pub struct Detector {
     model: Model,
     config: DetectorConfig,
     scaling: Scaling,
-    layout: Layout,
+    reading: Reading,
+}
+
+/// How a detector is read, and what that was decided by.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reading {
+    /// Output layout.
+    pub layout: Decided<Layout>,
+    /// Number of the class "person".
+    pub class: Decided<usize>,
+    /// What pixels it takes.
+    pub pixels: Decided<PixelFormat>,
 }
 
 /// How frames become this detector's input. Cheap to clone, so that another thread can do it.
@@ -133,45 +155,34 @@ impl Scaling {
 }
 
 impl Detector {
-    /// Opens the detector.
+    /// Opens the detector and tries it on a black picture.
     ///
     /// # Errors
     /// When the file is missing or broken, its input or output does not fit, or the device cannot be used.
     pub fn open(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -> Result<Self, InferError> {
         let path = choose(runtime, config, options)?;
-        let model = Model::open(runtime, &path, options)?;
-        let misfit = |problem: String| InferError::ModelShape { path: model.path().to_path_buf(), problem };
-        let stated = model.metadata().get("layout").and_then(|l| serde_json::from_value(l.into()).ok());
-        let layout = config
-            .layout
-            .or(stated)
-            .ok_or_else(|| misfit("its metadata names no output layout; set detector.layout to boxes, yolox, yolo, nanodet, detr or dfine".into()))?;
-        let format = config.pixels.or_else(|| model.metadata().pixel_format()).or_else(|| layout.pixel_format());
-        let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set detector.pixels (color, mean, std)".into()))?;
-        let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
-        let size = match (model.dims(), config.size) {
-            ([_, _, Some(h), Some(w)], InputSize::Auto) => InputSize::Fixed(w, h),
-            ([_, _, h, w], InputSize::Fixed(cw, ch)) if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) => {
-                return Err(misfit(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h))));
-            }
-            (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
-                return Err(misfit(format!(
-                    "its input must be a multiple of {step} on both sides, not {w}x{h}; try {}x{}",
-                    w.div_ceil(step) * step,
-                    h.div_ceil(step) * step
-                )));
-            }
-            (_, size) => size,
+        let mut model = Model::open(runtime, &find_model(&path)?, options)?;
+        let misfit = {
+            let path = model.path().to_path_buf();
+            move |problem: String| InferError::ModelShape { path: path.clone(), problem }
         };
-        let mut detector = Detector { model, config: config.clone(), scaling: Scaling { format, size, step, stretch: layout.stretches() }, layout };
-        detector.try_out()?;
-        Ok(detector)
-    }
-
-    /// Runs an empty picture, so that a model that does not fit is told at the start and not in the middle of the night.
-    fn try_out(&mut self) -> Result<(), InferError> {
-        let (w, h) = self.scaling.letterbox(Shape::square(320, 320)).input;
-        self.detect(Array4::zeros((self.model.dims()[0].unwrap_or(1), 3, h, w)).view(), &[]).map(|_| ())
+        let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
+        let size = input_size(&model, config.size, step).map_err(&misfit)?;
+        let tried = match size {
+            InputSize::Fixed(w, h) => (w, h),
+            InputSize::Auto => Letterbox::natural_input(Shape::square(320, 320), LONGEST_SIDE, step),
+        };
+        let outputs = model.try_out(tried)?;
+        let batch = Batch { outputs: &outputs, n: 1, input: tried, class: 0, threshold: config.confidence };
+        let reading = read_as(&model, config, batch).map_err(misfit)?;
+        // What has four axes beside tables is masks, which nobody reads.
+        let is_read = |o: &&Output| o.values.ndim() < 4 || reading.layout.value == Layout::Atss;
+        let read: Vec<&str> = outputs.iter().filter(is_read).map(|o| o.name.as_str()).collect();
+        if read.len() < outputs.len() {
+            model.select(&read)?;
+        }
+        let scaling = Scaling { format: reading.pixels.value, size, step, stretch: reading.layout.value.stretches() };
+        Ok(Detector { model, config: config.clone(), scaling, reading })
     }
 
     /// Detects people in a batch [n, 3, h, w]; `letterboxes` says where each frame lies in it. Boxes are in pixels of the
@@ -182,8 +193,10 @@ impl Detector {
     pub fn detect(&mut self, batch: ArrayView4<'_, f32>, letterboxes: &[(Letterbox, (u32, u32))]) -> Result<Vec<Vec<Detection>>, InferError> {
         let (n, _, h, w) = batch.dim();
         let outputs = self.model.run(batch)?;
-        let found = heads::decode(&outputs, self.layout, self.config.class, n, (w, h), self.config.confidence)
-            .map_err(|problem| InferError::ModelShape { path: self.model.path().to_path_buf(), problem })?;
+        let (class, threshold) = (self.reading.class.value, self.config.confidence);
+        let read = Batch { outputs: &outputs, n, input: (w, h), class, threshold };
+        let found = heads::decode(&read, self.reading.layout.value);
+        let found = found.map_err(|problem| InferError::ModelShape { path: self.model.path().to_path_buf(), problem })?;
         let finish = |(boxes, (letterbox, frame)): (Vec<Detection>, &(Letterbox, (u32, u32)))| {
             let kept = nms::suppress(boxes, self.config.nms_iou, self.config.max_people).into_iter();
             kept.filter_map(|d| letterbox.to_source(&d.bbox).clipped(frame.0 as f32, frame.1 as f32).map(|bbox| Detection { bbox, ..d })).collect()
@@ -200,6 +213,11 @@ impl Detector {
         Ok(self.detect(input.view(), &[(letterbox, (image.width, image.height))])?.pop().unwrap_or_default())
     }
 
+    /// How its outputs are read and its pixels are given, and what that was decided by.
+    pub fn reading(&self) -> &Reading {
+        &self.reading
+    }
+
     /// How frames become this detector's input.
     pub fn scaling(&self) -> &Scaling {
         &self.scaling
@@ -209,6 +227,50 @@ impl Detector {
     pub fn model(&self) -> &Model {
         &self.model
     }
+}
+
+/// The size of the network's input.
+fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize, String> {
+    match (model.dims(), asked) {
+        ([_, _, Some(h), Some(w)], InputSize::Auto) => Ok(InputSize::Fixed(w, h)),
+        ([_, _, h, w], InputSize::Fixed(cw, ch)) if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) => {
+            Err(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h)))
+        }
+        (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
+            let (whole_w, whole_h) = (w.div_ceil(step) * step, h.div_ceil(step) * step);
+            Err(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {whole_w}x{whole_h}"))
+        }
+        (_, size) => Ok(size),
+    }
+}
+
+/// Decides how the outputs of one black picture are read: the configuration wins over the file's
+/// metadata, and that over what the outputs tell.
+fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<Reading, String> {
+    let metadata = model.metadata();
+    let stated = metadata.get("layout").and_then(Layout::of_name);
+    let layout = match (config.layout, stated) {
+        (Some(layout), _) => Decided::new(layout, "the configuration"),
+        (None, Some(layout)) => Decided::new(layout, "the file's metadata"),
+        (None, None) => decide::layout(&batch, metadata.classes().len())?,
+    };
+    let class = match config.class {
+        Some(class) => Decided::new(class, "the configuration"),
+        None => decide::class(metadata.classes(), heads::classes(&batch, layout.value))?,
+    };
+    let batch = Batch { class: class.value, ..batch };
+    heads::decode(&batch, layout.value).map_err(|problem| format!("{problem}; {}", decide::suggestion(&batch)))?;
+    if config.layout.is_some() {
+        decide::contradiction(&batch, layout.value)?;
+    }
+    let pixels = config.pixels.map(|p| (p, "the configuration"));
+    let pixels = pixels.or_else(|| metadata.pixel_format().map(|p| (p, "the file's metadata")));
+    let pixels = pixels.or_else(|| layout.value.pixel_format().map(|p| (p, "the layout")));
+    let (pixels, by) = pixels.ok_or(
+        "neither its metadata nor the layout 'boxes' says what pixels it takes; set detector.pixels as its authors say \
+         (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, or color, mean and std)",
+    )?;
+    Ok(Reading { layout, class, pixels: Decided::new(pixels, by) })
 }
 
 fn show(side: Option<usize>) -> String {
@@ -245,7 +307,7 @@ pub fn has_vnni() -> bool {
 /// Runs both files a few times on a small picture, and compares the best times.
 fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, InferError> {
     let best = |name: &str| -> Result<Duration, InferError> {
-        let mut model = Model::open(runtime, Path::new(name), options)?;
+        let mut model = Model::open(runtime, &find_model(Path::new(name))?, options)?;
         let picture = Array4::zeros((1, 3, 256, 320));
         let mut best = Duration::MAX;
         for _ in 0..4 {

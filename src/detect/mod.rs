@@ -1,11 +1,16 @@
 //! Frames in, people out: scale, run the network, read its output layout, suppress duplicates.
 
+mod atss;
+mod choice;
+mod decide;
 pub mod detector;
-pub mod heads;
+mod heads;
+pub mod layout;
 pub mod letterbox;
 mod nanodet;
 pub mod nms;
 
-pub use detector::{Detector, DetectorConfig, Precision};
-pub use heads::Layout;
+pub use decide::Decided;
+pub use detector::{Detector, DetectorConfig, Precision, Reading};
+pub use layout::Layout;
 pub use letterbox::Letterbox;

@@ -82,8 +82,14 @@ fn expectation(logits: impl Iterator<Item = f32> + Clone) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::detect::heads::{Layout, decode};
+    use crate::detect::Layout;
+    use crate::detect::heads::{self, Batch};
+    use crate::detection::Detection;
     use ndarray::{ArrayD, IxDyn};
+
+    fn decode(outputs: &[Output]) -> Result<Vec<Vec<Detection>>, String> {
+        heads::decode(&Batch { outputs, n: 1, input: (416, 416), class: 0, threshold: 0.5 }, Layout::Nanodet)
+    }
 
     /// Outputs for an input of 416x416, in the order of strides or all scores first.
     fn outputs(bins: usize, strides: &[usize], scores_first: bool) -> Vec<Output> {
@@ -110,7 +116,7 @@ mod tests {
                     [2 * bins + 3, 2 * bins + 4].into_iter().for_each(|k| o.values[[0, place, k]] = 40.0);
                 }
             }
-            let found = decode(&outputs, Layout::Nanodet, 0, 1, (416, 416), 0.5).expect("fits");
+            let found = decode(&outputs).expect("fits");
             let [d] = found[0].as_slice() else { panic!("one person expected: {found:?}") };
             assert_eq!(d.confidence, 0.75);
             let want = [56.0 - 32.0, 40.0 - 32.0, 32.0 + 56.0, 32.0 + 32.0];
@@ -122,8 +128,8 @@ mod tests {
 
     #[test]
     fn a_missing_stride_or_another_width_is_refused() {
-        let e = decode(&outputs(8, &[8, 16], false), Layout::Nanodet, 0, 1, (416, 416), 0.5).unwrap_err();
+        let e = decode(&outputs(8, &[8, 16], false)).unwrap_err();
         assert!(e.contains("'nanodet'") && e.contains("8, 16, 32"), "{e}");
-        assert!(decode(&outputs(9, &[8, 16, 32], false), Layout::Nanodet, 0, 1, (416, 416), 0.5).is_err());
+        assert!(decode(&outputs(9, &[8, 16, 32], false)).is_err());
     }
 }

@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use ndarray::{Array2, Array4, ArrayD, Axis, concatenate};
+use ndarray::{Array2, Array4, ArrayD, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::{InferError, InputSize, Model, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::places::find_model;
+use crate::infer::{InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::range::{OutOfRange, share, within};
 use crate::track::similarity::{Calibration, Strangers};
 
@@ -21,8 +22,8 @@ const UNIT_TOLERANCE: f32 = 1e-4;
 pub struct EmbedderConfig {
     /// Use appearance at all. Without it people are told apart by motion only.
     pub enabled: bool,
-    /// ONNX file, or the name of one that `twintrack models get` has downloaded; a bare name is looked for in the `models`
-    /// folders first.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
     /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or metadata says.
     pub size: InputSize,
@@ -30,7 +31,8 @@ pub struct EmbedderConfig {
     pub min_confidence: f32,
     /// At most this many crops a frame, the most confident ones; bounds the time a crowd takes.
     pub max_crops: usize,
-    /// Pixel format: color (bgr or rgb), mean and std by plane. Absent: as the file's metadata says.
+    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
+    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata says.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
     /// What cosine distances mean, for --gallery, compare and search: threshold (similarity 0.5) and slope, as `twintrack-train
@@ -79,6 +81,8 @@ pub struct Embedder {
     format: PixelFormat,
     /// Crop size, pixels: width, height.
     size: (usize, usize),
+    /// Name of the output that has the vectors.
+    output: String,
     dimension: usize,
 }
 
@@ -90,21 +94,23 @@ impl Embedder {
     /// When the file is missing or broken, nothing says its crop size or pixel format, its output is not a vector for each
     /// crop, or the device cannot be used.
     pub fn open(runtime: &Runtime, config: &EmbedderConfig, options: SessionOptions) -> Result<Self, InferError> {
-        let model = Model::open(runtime, &config.model, options)?;
-        let misfit = |problem: String| InferError::ModelShape { path: model.path().to_path_buf(), problem };
-        let size = crop_size(&model, config.size).map_err(misfit)?;
+        let mut model = Model::open(runtime, &find_model(&config.model)?, options)?;
+        let misfit = {
+            let path = model.path().to_path_buf();
+            move |problem: String| InferError::ModelShape { path: path.clone(), problem }
+        };
+        let size = crop_size(&model, config.size).map_err(&misfit)?;
         let format = config.pixels.or_else(|| model.metadata().pixel_format());
-        let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set embedder.pixels (color, mean, std)".into()))?;
-        let mut embedder = Embedder { model, config: config.clone(), format, size, dimension: 0 };
-        let (w, h) = size;
-        let n = embedder.batch().unwrap_or(1);
-        embedder.dimension = embedder.run(Array4::zeros((n, 3, h, w)))?.ncols();
-        Ok(embedder)
-    }
-
-    /// Crops in every run, where the file fixes that.
-    fn batch(&self) -> Option<usize> {
-        self.model.dims()[0].filter(|n| *n > 0)
+        let format = format.ok_or_else(|| {
+            misfit(
+                "its metadata names no pixel format; set embedder.pixels as its authors say (imagenet-rgb, imagenet-bgr, \
+                 unit-rgb, bytes-bgr, or color, mean and std)"
+                    .into(),
+            )
+        })?;
+        let (output, dimension) = vectors(&model.try_out(size)?).map_err(misfit)?;
+        model.select(&[&output])?;
+        Ok(Embedder { model, config: config.clone(), format, size, output, dimension })
     }
 
     /// Embeds the people of one frame, all in one batch.
@@ -121,45 +127,32 @@ impl Embedder {
         Ok(Embeddings::of(self.embed_crops(&crops)?, &which, detections.len()))
     }
 
-    /// Embeds people out of several pictures in one batch: [n, D], unit rows. A file with a fixed batch is run as often as
-    /// needed, its last batch filled up with empty crops.
+    /// Embeds people out of several pictures in one batch: [n, D], unit rows.
     ///
     /// # Errors
     /// When the run fails.
     pub fn embed_crops(&mut self, crops: &[(&Image, &BBox)]) -> Result<Array2<f32>, InferError> {
+        if crops.is_empty() {
+            return Ok(Array2::zeros((0, self.dimension)));
+        }
         let (w, h) = self.size;
-        let fixed = self.batch();
-        let mut parts = Vec::new();
-        for part in crops.chunks(fixed.unwrap_or(crops.len()).max(1)) {
-            let mut batch = Array4::zeros((fixed.unwrap_or(part.len()), 3, h, w));
-            for (mut to, (image, person)) in batch.axis_iter_mut(Axis(0)).zip(part) {
-                tensor::write_crop(image, person, &self.format, to.view_mut());
-            }
-            let mut vectors = self.run(batch)?;
-            if vectors.nrows() > part.len() {
-                vectors = vectors.slice_move(ndarray::s![..part.len(), ..]);
-            }
-            parts.push(vectors);
+        let mut batch = Array4::zeros((crops.len(), 3, h, w));
+        for (mut to, (image, person)) in batch.axis_iter_mut(Axis(0)).zip(crops) {
+            tensor::write_crop(image, person, &self.format, to.view_mut());
         }
-        match parts.len() {
-            0 => Ok(Array2::zeros((0, self.dimension))),
-            1 => Ok(parts.swap_remove(0)),
-            _ => {
-                let views: Vec<_> = parts.iter().map(|p| p.view()).collect();
-                Ok(concatenate(Axis(0), &views).expect("every run gives vectors of one length"))
-            }
-        }
+        self.run(&batch)
     }
 
-    /// One batch [n, 3, h, w] to unit vectors [n, d].
-    fn run(&mut self, batch: Array4<f32>) -> Result<Array2<f32>, InferError> {
+    /// Crops [n, 3, h, w] to unit vectors [n, d].
+    fn run(&mut self, batch: &Array4<f32>) -> Result<Array2<f32>, InferError> {
         let n = batch.dim().0;
         let outputs = self.model.run(batch.view())?;
         let misfit = |problem: String| InferError::ModelShape { path: self.model.path().to_path_buf(), problem };
-        let shapes: Vec<Vec<usize>> = outputs.iter().map(|o| o.values.shape().to_vec()).collect();
-        let vectors = outputs.into_iter().find_map(|o| flatten(o.values, n)).filter(|v| self.dimension == 0 || v.ncols() == self.dimension);
-        let mut vectors =
-            vectors.ok_or_else(|| misfit(format!("its outputs have the shapes {shapes:?}, where [{n}, D] or [{n}, D, 1, 1] is needed for {n} crops")))?;
+        let shapes = shapes(&outputs);
+        let vectors = outputs.into_iter().find(|o| o.name == self.output).and_then(|o| flatten(o.values, n));
+        let mut vectors = vectors
+            .filter(|v| v.ncols() == self.dimension)
+            .ok_or_else(|| misfit(format!("it gives {shapes} for {n} crops, where [{n}, {}] is needed", self.dimension)))?;
         for mut row in vectors.rows_mut() {
             let length = row.dot(&row).sqrt();
             if !length.is_finite() {
@@ -203,16 +196,42 @@ impl Embedder {
     /// When it is not calibrated.
     pub fn calibrated(&self) -> Result<Calibration, InferError> {
         let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
-                       write it into a copy with `twintrack-train calibrate`, set embedder.calibration, or use the shipped siamese.onnx";
+                       measure it with `twintrack-train calibrate`, which writes it into a copy, set embedder.calibration, or use the \
+                       shipped siamese.onnx. Tracking needs no calibration";
         self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
     }
 
-    /// Name and date of the network, the file's name where it does not say: embeddings of different networks cannot be
-    /// compared.
+    /// Name of the network: what its metadata say, else the file's name.
     pub fn name(&self) -> String {
-        let of = |key| self.model.metadata().get(key);
-        let name = of("name").map_or_else(|| self.model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned(), Into::into);
-        of("date").map_or_else(|| name.clone(), |date| format!("{name} {date}"))
+        let stem = || self.model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        self.model.metadata().get("name").map_or_else(stem, Into::into)
+    }
+
+    /// Name of the network and, behind the last space, the hash of its weights: what embeddings are
+    /// stored with.
+    pub fn identity(&self) -> String {
+        format!("{} {}", self.name(), self.model.weights())
+    }
+
+    /// Whether embeddings stored with this identity are of this network and may be compared with
+    /// its own: only the hash counts.
+    pub fn made(&self, identity: &str) -> bool {
+        identity.rsplit(' ').next() == Some(self.model.weights())
+    }
+
+    /// What pixels it takes.
+    pub fn pixels(&self) -> PixelFormat {
+        self.format
+    }
+
+    /// Size of a crop, pixels: width, height.
+    pub fn size(&self) -> (usize, usize) {
+        self.size
+    }
+
+    /// Name of the output that has the vectors.
+    pub fn output(&self) -> &str {
+        &self.output
     }
 
     /// The opened model: its file, provider, metadata, and the time spent inside it.
@@ -235,6 +254,30 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
             (None, None) => Err("its input size is free and its metadata names none; set embedder.size (WIDTHxHEIGHT of a crop)".into()),
         },
     }
+}
+
+/// Name and length of the vectors among the outputs for one crop. Classifiers that were trained on
+/// people have their scores beside them: a name says then which are the vectors.
+fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
+    let length = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
+    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(length).collect();
+    let named = |(name, _): &&(String, usize)| {
+        let name = name.to_lowercase();
+        name.contains("embed") || name.contains("feat")
+    };
+    match fitting.as_slice() {
+        [one] => Ok(one.clone()),
+        [] => Err(format!("its outputs are {}, where [N, D] or [N, D, 1, 1] is needed for N crops", shapes(outputs))),
+        several => match several.iter().filter(named).collect::<Vec<_>>().as_slice() {
+            [one] => Ok((*one).clone()),
+            _ => Err(format!("its outputs {} could all be embeddings; export it with one output", shapes(outputs))),
+        },
+    }
+}
+
+/// Names and shapes of outputs, for messages.
+fn shapes(outputs: &[Output]) -> String {
+    outputs.iter().map(|o| format!("{} {:?}", o.name, o.values.shape())).collect::<Vec<_>>().join(", ")
 }
 
 /// An output as [n, D], where it has a vector for each of `n` crops: [n, D] or [n, D, 1, …].

@@ -1,15 +1,18 @@
-//! What an ONNX file says of itself: the `twintrack.*` entries of its metadata.
+//! What an ONNX file says of itself: the `twintrack.*` entries of its metadata, and the names of
+//! its classes as Ultralytics writes them.
 
 use std::collections::BTreeMap;
 
 use ort::session::Session;
 
-use crate::infer::tensor::{ColorOrder, PixelFormat};
+use crate::infer::pixels::{ColorOrder, PixelFormat};
 
-/// The `twintrack.*` entries, without their prefix. A file made elsewhere has none.
+/// The `twintrack.*` entries, without their prefix, and the names of classes. A file made elsewhere
+/// has none of the former.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelMetadata {
     entries: BTreeMap<String, String>,
+    classes: BTreeMap<usize, String>,
 }
 
 impl ModelMetadata {
@@ -19,9 +22,23 @@ impl ModelMetadata {
         Ok(Self::of(keys.iter().filter_map(|k| Some((k.as_str(), metadata.custom(k)?)))))
     }
 
-    /// From the keys and values of a file's metadata; those that are not `twintrack.*` are left out.
+    /// From the keys and values of a file's metadata; those that are neither `twintrack.*` nor
+    /// names of classes are left out.
     pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
-        ModelMetadata { entries: pairs.filter_map(|(k, v)| Some((k.strip_prefix("twintrack.")?.to_string(), v))).collect() }
+        let mut metadata = ModelMetadata::default();
+        for (key, value) in pairs {
+            if let Some(key) = key.strip_prefix("twintrack.") {
+                metadata.entries.insert(key.to_string(), value);
+            } else if key == "names" {
+                metadata.classes = class_names(&value);
+            }
+        }
+        metadata
+    }
+
+    /// Names of the classes by their numbers, where the file has them under `names`.
+    pub fn classes(&self) -> &BTreeMap<usize, String> {
+        &self.classes
     }
 
     /// An entry's text.
@@ -54,5 +71,36 @@ impl ModelMetadata {
     pub fn size(&self) -> Option<(usize, usize)> {
         let (w, h) = self.get("size")?.split_once('x')?;
         Some((w.parse().ok()?, h.parse().ok()?))
+    }
+}
+
+/// Names of classes as Ultralytics writes them, the text of a Python dictionary: `{0: 'person', 1:
+/// "driver's cab"}`. Empty where the text is something else.
+fn class_names(text: &str) -> BTreeMap<usize, String> {
+    let mut names = BTreeMap::new();
+    let mut rest = text.trim().strip_prefix('{').unwrap_or_default();
+    while let Some((number, after)) = rest.split_once(':') {
+        let (number, after) = (number.trim_matches([',', ' ']).parse(), after.trim_start());
+        let Some(quote) = after.chars().next().filter(|c| ['\'', '"'].contains(c)) else { break };
+        let (Ok(number), Some((name, behind))) = (number, after[1..].split_once(quote)) else { break };
+        names.insert(number, name.to_string());
+        rest = behind;
+    }
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_classes_are_read_as_python_writes_them() {
+        let read = |text: &str| class_names(text).into_iter().collect::<Vec<_>>();
+        let of = |names: &[(usize, &str)]| names.iter().map(|(i, n)| (*i, n.to_string())).collect::<Vec<_>>();
+        assert_eq!(read("{0: 'person', 1: 'stop: sign', 12: \"driver's cab\"}"), of(&[(0, "person"), (1, "stop: sign"), (12, "driver's cab")]));
+        assert_eq!(read("{0: 'Menschen'}"), of(&[(0, "Menschen")]));
+        for none in ["", "person", "['person']", "{}", "{0: person}", "{'a': 'b'}", "{0: 'open"] {
+            assert_eq!(read(none), [], "{none}");
+        }
     }
 }

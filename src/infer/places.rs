@@ -1,6 +1,6 @@
 //! Where models and libraries lie.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use crate::infer::runtime::InferError;
 
@@ -38,28 +38,58 @@ fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     Some(var("TWINTRACK_DATA").or_else(xdg).or_else(home)?.join("models"))
 }
 
-/// A model by name: the path itself where it exists, else in TWINTRACK_MODELS, the `models` folders around, and the folder of
-/// downloaded models. A bare name without an ending also stands for the `.onnx` file of that name.
+/// The file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is that
+/// file. A bare name is looked for in TWINTRACK_MODELS, the `models` folders around the program, the
+/// folder of downloaded models, and `models` in the working folder, in this order and nowhere else:
+/// what happens to lie in the working folder never takes the place of a network of the program. A
+/// bare name without an ending also stands for the `.onnx` file of that name.
 ///
 /// # Errors
-/// When no such file exists.
+/// When no such file exists; says so where one of that name lies in the working folder.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
-    if path.is_file() {
-        return Ok(path.to_path_buf());
-    }
     let mut places: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS").map(PathBuf::from).into_iter().collect();
-    let bare = path.components().count() == 1;
-    if bare {
-        places.extend(search_roots().iter().map(|r| r.join("models")));
-        places.extend(downloads());
+    places.extend(program_roots().iter().map(|r| r.join("models")));
+    places.extend(downloads());
+    // Last: a folder that happens to have models of these names replaces no network either.
+    places.extend(std::env::current_dir().map(|d| d.join("models")));
+    find_in(path, &places)
+}
+
+/// Whether a path is a file's name alone.
+fn is_bare(path: &Path) -> bool {
+    let mut parts = path.components();
+    matches!((parts.next(), parts.next()), (Some(Component::Normal(_)), None))
+}
+
+fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
+    let missing = |looked: String, hint: String| InferError::ModelMissing { path: path.to_path_buf(), looked, hint };
+    if !is_bare(path) {
+        let there = path.is_file().then(|| path.to_path_buf());
+        return there.ok_or_else(|| missing(path.display().to_string(), String::new()));
     }
-    let with_ending = (bare && path.extension().is_none()).then(|| path.with_extension("onnx"));
+    let with_ending = path.extension().is_none().then(|| path.with_extension("onnx"));
     let names: Vec<&Path> = std::iter::once(path).chain(with_ending.as_deref()).collect();
     let found = places.iter().flat_map(|p| names.iter().map(|n| p.join(n))).find(|p| p.is_file());
-    found.ok_or_else(|| InferError::ModelMissing {
-        path: path.to_path_buf(),
-        looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", "),
-    })
+    let here = names.iter().find(|n| n.is_file()).map(|n| explicit(n));
+    match (found, here) {
+        (Some(found), None) => Ok(found),
+        (Some(found), Some(here)) => {
+            let (used, here) = (found.display(), here.display());
+            tracing::warn!("the network '{}' is {used}; write {here} for the file in the current folder", path.display());
+            Ok(found)
+        }
+        (None, here) => {
+            let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+            let hint = |h: PathBuf| format!("a file of that name is in the current folder: write {}; otherwise ", h.display());
+            Err(missing(looked.join(", "), here.map(hint).unwrap_or_default()))
+        }
+    }
+}
+
+/// A file as a path that names its folder, so that [`find_model`] takes it as it is: `x.onnx`
+/// becomes `./x.onnx`.
+pub fn explicit(file: &Path) -> PathBuf {
+    if is_bare(file) { Path::new(".").join(file) } else { file.to_path_buf() }
 }
 
 #[cfg(test)]
@@ -75,5 +105,34 @@ mod tests {
         assert_eq!(folder(&[home, ("XDG_DATA_HOME", "data")]), Some("/home/ada/.local/share/twintrack/models".into()));
         assert_eq!(folder(&[home, ("XDG_DATA_HOME", "/data"), ("TWINTRACK_DATA", "/srv/tt")]), Some("/srv/tt/models".into()));
         assert_eq!(folder(&[]), None);
+    }
+
+    #[test]
+    fn a_bare_name_means_the_folders_of_models_and_a_path_means_itself() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let [models, downloads, elsewhere] = ["models", "downloads", "elsewhere"].map(|d| dir.path().join(d));
+        for (folder, file) in [(&models, "a.onnx"), (&downloads, "a.onnx"), (&downloads, "b.onnx"), (&elsewhere, "c.onnx")] {
+            std::fs::create_dir_all(folder).expect("a folder");
+            std::fs::write(folder.join(file), "").expect("written");
+        }
+        let places = [models.clone(), downloads.clone()];
+        let find = |name: &Path| find_in(name, &places);
+        for (name, wanted) in [("a.onnx", models.join("a.onnx")), ("a", models.join("a.onnx")), ("b", downloads.join("b.onnx"))] {
+            assert_eq!(find(Path::new(name)).expect("there"), wanted);
+        }
+        assert_eq!(find(&elsewhere.join("c.onnx")).expect("there"), elsewhere.join("c.onnx"));
+        // Tests run in the repository's folder, where Cargo.toml lies.
+        let e = find(Path::new("Cargo.toml")).unwrap_err().to_string();
+        assert!(e.contains("write ./Cargo.toml"), "{e}");
+        assert_eq!(find(Path::new("./Cargo.toml")).expect("a path"), Path::new("./Cargo.toml"));
+        assert!(!find(Path::new("c.onnx")).unwrap_err().to_string().contains("current folder"));
+        assert!(find(&elsewhere.join("a.onnx")).is_err(), "a path is looked for nowhere else");
+    }
+
+    #[test]
+    fn a_file_is_made_a_path() {
+        for (file, path) in [("x.onnx", "./x.onnx"), ("./x.onnx", "./x.onnx"), ("out/x.onnx", "out/x.onnx"), ("/x.onnx", "/x.onnx")] {
+            assert_eq!(explicit(Path::new(file)), Path::new(path));
+        }
     }
 }

@@ -31,7 +31,7 @@ pub enum InferError {
     },
     /// A model file is missing.
     #[error(
-        "the model {} does not exist (looked in: {looked}); name a file with --detector or --embedder, download one of `twintrack models list` with \
+        "the model {} does not exist (looked in: {looked}); {hint}name a file with --detector or --embedder, download one of `twintrack models list` with \
          `twintrack models get NAME`, or set TWINTRACK_MODELS to the folder of models",
         path.display()
     )]
@@ -40,6 +40,8 @@ pub enum InferError {
         path: PathBuf,
         /// The places looked in.
         looked: String,
+        /// What else to do, ending in "; otherwise ", or nothing.
+        hint: String,
     },
     /// A model does not load.
     #[error("cannot load the model {}: {reason}", path.display())]

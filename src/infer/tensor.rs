@@ -1,68 +1,10 @@
 //! Pixels to tensors: scale, normalise, and lay out by planes, straight from the frame's bytes.
 
 use ndarray::ArrayViewMut3;
-use serde::{Deserialize, Serialize};
 
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::range::{OutOfRange, within};
-
-/// Order of the planes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ColorOrder {
-    /// Blue, green, red.
-    Bgr,
-    /// Red, green, blue.
-    Rgb,
-}
-
-impl ColorOrder {
-    /// Its name in settings and metadata.
-    pub fn name(self) -> &'static str {
-        match self {
-            ColorOrder::Bgr => "bgr",
-            ColorOrder::Rgb => "rgb",
-        }
-    }
-}
-
-/// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct PixelFormat {
-    /// Order of the planes.
-    pub color: ColorOrder,
-    /// Subtracted from each plane, on the scale of bytes (0 to 255).
-    pub mean: [f32; 3],
-    /// Divides each plane, on the scale of bytes.
-    pub std: [f32; 3],
-}
-
-impl PixelFormat {
-    /// Bytes as they are, divided by 255.
-    pub const UNIT_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [0.0; 3], std: [255.0; 3] };
-    /// Mean and deviation of ImageNet's pictures.
-    pub const IMAGENET_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [103.53, 116.28, 123.675], std: [57.375, 57.12, 58.395] };
-    /// Bytes as they are.
-    pub const BYTES_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [0.0; 3], std: [1.0; 3] };
-
-    /// Refuses a `std` that is not a positive number; `key` is the setting's name.
-    ///
-    /// # Errors
-    /// The first such value.
-    pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
-        self.std.iter().try_for_each(|s| within(&format!("{key}.std"), *s, 1e-3, 1e4))
-    }
-
-    /// For each of the frame's channels (blue, green, red): its plane, factor and offset.
-    fn planes(&self) -> [(usize, f32, f32); 3] {
-        std::array::from_fn(|channel| {
-            let plane = if self.color == ColorOrder::Bgr { channel } else { 2 - channel };
-            (plane, 1.0 / self.std[plane], -self.mean[plane] / self.std[plane])
-        })
-    }
-}
+use crate::infer::pixels::PixelFormat;
 
 /// Two neighbouring source positions and the share of the second, for every target position.
 struct Taps(Vec<(usize, usize, f32)>);
@@ -142,6 +84,7 @@ fn write_region(image: &Image, region: &BBox, width: usize, height: usize, forma
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infer::pixels::ColorOrder;
     use ndarray::Array3;
 
     /// 4x2 pixels, blue = 10 x, green = 100 + y, red = 200.

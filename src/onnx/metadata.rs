@@ -9,7 +9,7 @@ use crate::onnx::graph::metadata_tail;
 use crate::onnx::proto::StringStringEntryProto;
 
 /// The field of `ModelProto` that holds the metadata.
-const METADATA_PROPS: u64 = 14;
+pub(super) const METADATA_PROPS: u64 = 14;
 
 /// The bytes of an ONNX file with these entries under `twintrack.*` in place of those of the same keys; all others stay.
 ///
@@ -34,13 +34,14 @@ pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u
 }
 
 /// A field on the outermost level: its number, and where its value lies.
-struct Field {
-    number: u64,
-    content: Range<usize>,
+pub(super) struct Field {
+    pub(super) number: u64,
+    /// Its value; the bytes before are its tag.
+    pub(super) content: Range<usize>,
 }
 
 /// The field that begins at `at`; `None` where there is none.
-fn next_field(file: &[u8], at: usize) -> Option<Field> {
+pub(super) fn next_field(file: &[u8], at: usize) -> Option<Field> {
     let (tag, start) = varint(file, at)?;
     let (begin, length) = match tag & 7 {
         0 => (start, varint(file, start)?.1 - start),

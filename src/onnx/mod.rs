@@ -3,5 +3,6 @@
 pub mod graph;
 pub mod metadata;
 pub mod proto;
+pub mod weights;
 
 pub use graph::{Attribute, Graph};

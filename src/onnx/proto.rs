@@ -97,6 +97,9 @@ pub struct TensorProto {
     /// Values, little-endian, row by row.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
+    /// Where the values lie in another file: `location` and, possibly, `offset` and `length`.
+    #[prost(message, repeated, tag = "13")]
+    pub external_data: Vec<StringStringEntryProto>,
 }
 
 /// An entry of the metadata.

@@ -154,7 +154,7 @@ impl Fleet {
     pub async fn run(self) -> Result<(), PipelineError> {
         let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop } = self;
         let scaling = detector.scaling().clone();
-        let size = detector.model().dims()[0].unwrap_or(config.batch);
+        let size = detector.model().batch().unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
         let shapes = scaling.clone();
         let batcher = Arc::new(Batcher::new(limits, move |frame| shapes.letterbox(frame.shape()).input));
@@ -180,7 +180,7 @@ impl Fleet {
             Ok(parcel)
         });
         let m = metrics.clone();
-        let label: Option<Arc<str>> = embedder.as_ref().filter(|_| output.embeddings).map(|e| e.name().into());
+        let label: Option<Arc<str>> = embedder.as_ref().filter(|_| output.embeddings).map(|e| e.identity().into());
         let strangers = embedder.as_ref().and_then(Embedder::strangers);
         let looks = Looks { embedder, found: BTreeMap::new() };
         let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {

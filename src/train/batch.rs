@@ -7,7 +7,7 @@ use ndarray::{Array3, Array4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
-use crate::infer::tensor::{self, PixelFormat};
+use crate::infer::{PixelFormat, tensor};
 use crate::train::dataset::{Crop, Dataset, TrainError};
 use crate::train::loss::Relations;
 use crate::train::network::{Design, Inputs};

@@ -8,8 +8,7 @@ use half::f16;
 use ndarray::{Array4, Axis};
 use prost::Message;
 
-use crate::infer::tensor::{self, PixelFormat};
-use crate::infer::{Device, Model, Runtime, SessionOptions};
+use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::train::dataset::{Crop, TrainError};
 use crate::train::onnx::{self, Attribute, FLOAT, FLOAT16, GraphProto, INT8, INT32, ModelProto, NodeProto, StringStringEntryProto, TensorProto, UINT8};
 

@@ -15,7 +15,7 @@ use burn::tensor::{Distribution, FloatDType, Tensor, TensorData, activation};
 use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::infer::tensor::{ColorOrder, PixelFormat};
+use crate::infer::{ColorOrder, PixelFormat};
 use crate::onnx::graph::onnx_of_graph;
 use crate::train::body::conv::{After, ConvNorm, Shape};
 use crate::train::body::{Body, Network};

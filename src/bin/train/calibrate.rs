@@ -7,6 +7,7 @@ use clap::Args;
 use twintrack::config::Config;
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
+use twintrack::infer::places::explicit;
 use twintrack::onnx::metadata::with_metadata;
 use twintrack::track::similarity::{Calibration, Strangers};
 use twintrack::train::calibrate::{Fitted, Judged, fit, report};
@@ -19,7 +20,9 @@ use super::judge::open_as;
 /// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The ONNX file, or the name of one that `twintrack models get` has downloaded; that of --config, else siamese.onnx, when not given.
+    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; that of --config, else the shipped siamese.onnx, when
+    /// not given.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere. They are written too.
@@ -72,7 +75,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         let file = std::fs::read(&original).with_context(|| format!("cannot read {}", original.display()))?;
         let copy = with_metadata(&file, &entries).map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
         write(output, &copy)?;
-        let written = open_as(&EmbedderConfig { model: output.clone(), calibration: None, strangers: None, ..config })?;
+        let written = open_as(&EmbedderConfig { model: explicit(output), calibration: None, strangers: None, ..config })?;
         if written.calibration() != Some(fitted.calibration) || written.strangers() != fitted.strangers {
             bail!("{} does not say what was written into it. This is a bug, please report it", output.display());
         }

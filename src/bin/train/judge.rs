@@ -20,7 +20,9 @@ const TRIALS: usize = 10_000;
 /// Judge an ONNX embedder: retrieval, verification, one-shot identification.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The ONNX file, or the name of one that `twintrack models get` has downloaded; that of --config, else siamese.onnx, when not given.
+    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
+    /// `twintrack models get` has downloaded; that of --config, else the shipped siamese.onnx, when
+    /// not given.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere.

@@ -14,6 +14,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::config::Config;
 use twintrack::embed::Embedder;
+use twintrack::infer::places::{explicit, find_model};
 use twintrack::track::head::Head;
 use twintrack::train::association;
 use twintrack::train::calibrate::{Judged, fit, report};
@@ -29,6 +30,9 @@ use twintrack::train::retrieval::{distances, embeddings, retrieval};
 use judge::open;
 
 type Cpu = Autodiff<Flex>;
+/// What is written where the user does not say: a path, so that it is no name of a network of the
+/// program.
+const TRAINED: &str = "./trained.onnx";
 /// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
 const COLLAPSED: f32 = 0.02;
 
@@ -80,8 +84,8 @@ struct Training {
     /// Seed instead of the configuration's.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The network to write.
-    #[arg(short, long, value_name = "FILE", default_value = "siamese.onnx")]
+    /// The network to write; use it with `twintrack track --embedder ./trained.onnx`.
+    #[arg(short, long, value_name = "FILE", default_value = TRAINED)]
     output: PathBuf,
     /// Folder of checkpoints and curves.
     #[arg(long, value_name = "DIR", default_value = "out/train")]
@@ -113,8 +117,9 @@ enum TrainDevice {
 /// Write an exported network in float16 or int8, and tell what that costs in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, made by `twintrack-train run`.
-    #[arg(long, value_name = "FILE", default_value = "siamese.onnx")]
+    /// The float32 network, made by `twintrack-train run`: a path, or the name of one in the
+    /// `models` folders.
+    #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
     /// fp16 or int8.
     #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
@@ -213,7 +218,7 @@ impl Training {
         let mut config = read_config(self.config.as_deref())?;
         config.steps = self.steps.unwrap_or(config.steps);
         config.seed = self.seed.unwrap_or(config.seed);
-        config.start_from = self.start_from.clone().or(config.start_from);
+        config.start_from = self.start_from.clone().or(config.start_from).map(|p| find_model(&p)).transpose()?;
         config.complete()?;
         config.validate()?;
         Ok(config)
@@ -312,9 +317,9 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(1)).collect::<Result<Vec<Dataset>, TrainError>>();
     let sets = read(&args.data)?;
     let crops: Vec<Crop> = sets.iter().flat_map(|s| s.crops.iter().cloned()).collect();
-    twintrack::train::convert::convert(&args.model, &args.output, args.precision, &crops)?;
+    twintrack::train::convert::convert(&find_model(&args.model)?, &args.output, args.precision, &crops)?;
     let tests = if args.test.is_empty() { sets } else { read(&args.test)? };
-    let (mut original, mut converted) = (open(&args.model)?, open(&args.output)?);
+    let (mut original, mut converted) = (open(&args.model)?, open(&explicit(&args.output))?);
     let mut out = String::new();
     for set in &tests {
         let map = |embedder: &mut Embedder| {

@@ -6,8 +6,8 @@ use ndarray::{Array2, Array4, Axis, Ix4};
 use prost::Message;
 
 use crate::frame::Image;
-use crate::infer::tensor::{self, PixelFormat};
-use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
+use crate::infer::places::find_model;
+use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::onnx::graph::untyped;
 use crate::onnx::proto::{GraphProto, ModelProto};
 use crate::track::appearance::normalise;
@@ -27,14 +27,15 @@ pub struct Judgement {
     pub maps: Option<Array4<f32>>,
 }
 
+/// Pictures of a run, at most.
+const AT_ONCE: usize = 16;
+
 /// An opened teacher.
 pub struct Teacher {
     model: Model,
     format: PixelFormat,
     /// Width and height of a crop.
     size: (usize, usize),
-    /// Pictures of every run, where the file fixes that.
-    fixed: Option<usize>,
     dimension: usize,
     map: Option<MapSize>,
 }
@@ -48,7 +49,7 @@ impl Teacher {
     /// crop.
     pub fn open(runtime: &Runtime, path: &Path, config: &DistilConfig, dir: &Path, threads: usize) -> Result<Self, TrainError> {
         let options = SessionOptions { device: Device::Auto, threads };
-        let plain = Model::open(runtime, path, options)?;
+        let plain = Model::open(runtime, &find_model(path)?, options)?;
         let misfit = |problem: String| TrainError::Infer(InferError::ModelShape { path: plain.path().to_path_buf(), problem });
         let size = match (config.teacher_size, plain.dims(), plain.metadata().size()) {
             (Some([w, h]), _, _) => (w, h),
@@ -58,14 +59,13 @@ impl Teacher {
         };
         let format = config.teacher_pixels.or_else(|| plain.metadata().pixel_format());
         let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set distil.teacher_pixels (color, mean, std)".into()))?;
-        let fixed = plain.dims()[0].filter(|n| *n > 0);
-        let map = if config.map > 0.0 { last_map(runtime, plain.path(), dir, (size, fixed), options)? } else { None };
+        let map = if config.map > 0.0 { last_map(runtime, plain.path(), dir, size, options)? } else { None };
         let model = match &map {
             None => plain,
             Some((name, _)) => Model::open(runtime, &with_outputs(plain.path(), std::slice::from_ref(name), dir, "teacher.onnx")?, options)?,
         };
         let map = map.map(|(_, size)| size);
-        let mut teacher = Teacher { model, format, size, fixed, dimension: 0, map };
+        let mut teacher = Teacher { model, format, size, dimension: 0, map };
         let flat = Image::packed(8, 16, vec![128; 3 * 8 * 16].into());
         teacher.dimension = teacher.judge(&[flat])?.embeddings.ncols();
         Ok(teacher)
@@ -79,8 +79,8 @@ impl Teacher {
         let (w, h) = self.size;
         let mut rows = Array2::zeros((0, 0));
         let mut maps = self.map.map(|[c, h, w]| Array4::zeros((0, c, h, w)));
-        for part in pictures.chunks(self.fixed.unwrap_or(16)) {
-            let mut batch = Array4::zeros((self.fixed.unwrap_or(part.len()), 3, h, w));
+        for part in pictures.chunks(AT_ONCE) {
+            let mut batch = Array4::zeros((part.len(), 3, h, w));
             for (mut out, picture) in batch.axis_iter_mut(Axis(0)).zip(part) {
                 tensor::write_scaled(picture, w, h, &self.format, out.view_mut());
             }
@@ -103,10 +103,10 @@ impl Teacher {
             if rows.is_empty() {
                 rows = Array2::zeros((0, d));
             }
-            rows.append(Axis(0), vectors.slice(ndarray::s![..part.len(), ..])).map_err(|_| misfit())?;
+            rows.append(Axis(0), vectors.view()).map_err(|_| misfit())?;
             if let Some(maps) = &mut maps {
                 let more = outputs.next_back().and_then(|o| o.values.into_dimensionality::<Ix4>().ok()).ok_or_else(misfit)?;
-                maps.append(Axis(0), more.slice(ndarray::s![..part.len(), .., .., ..])).map_err(|_| misfit())?;
+                maps.append(Axis(0), more.view()).map_err(|_| misfit())?;
             }
         }
         Ok(Judgement { embeddings: rows, maps })
@@ -134,18 +134,16 @@ fn with_outputs(path: &Path, names: &[String], dir: &Path, file: &str) -> Result
     Ok(copy)
 }
 
-type Crops = ((usize, usize), Option<usize>);
-
 /// The last value of the graph that is a map wider and higher than one pixel, and its size. `None` where there is none, as
 /// in a quantised network.
-fn last_map(runtime: &Runtime, path: &Path, dir: &Path, (size, fixed): Crops, options: SessionOptions) -> Result<Option<(String, MapSize)>, TrainError> {
+fn last_map(runtime: &Runtime, path: &Path, dir: &Path, size: (usize, usize), options: SessionOptions) -> Result<Option<(String, MapSize)>, TrainError> {
     let graph = crate::train::onnx::read(path)?.graph.unwrap_or_default();
     let outputs: Vec<&String> = graph.output.iter().map(|o| &o.name).collect();
     let maps = graph.node.iter().filter(|n| MAP_OPERATIONS.contains(&n.op_type.as_str())).filter_map(|n| n.output.first());
     let names: Vec<String> = maps.filter(|n| !outputs.contains(n)).cloned().collect();
     let copy = with_outputs(path, &names, dir, "teacher_maps.onnx")?;
     let mut model = Model::open(runtime, &copy, options)?;
-    let found = model.run(Array4::zeros((fixed.unwrap_or(1), 3, size.1, size.0)).view())?;
+    let found = model.run(Array4::zeros((1, 3, size.1, size.0)).view())?;
     std::fs::remove_file(&copy).map_err(|e| TrainError::Write { path: copy, reason: e.to_string() })?;
     let size = |o: &crate::infer::Output| match *o.values.shape() {
         [_, c, h, w] if h > 1 && w > 1 => Some([c, h, w]),

@@ -1,7 +1,7 @@
 //! A trained graph back to ONNX: the file's own nodes with the learnt constants.
 
+use crate::infer::ColorOrder;
 use crate::infer::PixelFormat;
-use crate::infer::tensor::ColorOrder;
 use crate::onnx::proto::{Dimension, FLOAT, GraphProto, TensorProto, ValueInfoProto};
 use crate::train::graph::network::GraphNetwork;
 use crate::train::graph::operation::Operation;

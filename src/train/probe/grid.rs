@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::tensor::{self, PixelFormat};
+use crate::infer::{PixelFormat, tensor};
 
 /// A colour: red, green, blue in [0, 1].
 pub type Rgb = [f32; 3];

@@ -1,0 +1,76 @@
+//! Settings that are `auto` unless the user says otherwise: `None` is written `auto`.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use serde::de::value::{StrDeserializer, U64Deserializer};
+use serde::de::{self, Deserialize, Deserializer, Visitor};
+use serde::ser::{Serialize, Serializer};
+
+/// Writes `auto` or the value.
+///
+/// # Errors
+/// The serializer's.
+#[expect(clippy::ref_option, reason = "serde calls it so")]
+pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(s),
+        None => s.serialize_str("auto"),
+    }
+}
+
+/// Reads `auto`, or a name or number that `T` reads.
+///
+/// # Errors
+/// When it is none of these.
+pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+    d.deserialize_any(AutoOr(PhantomData))
+}
+
+struct AutoOr<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("auto, or a value of its own")
+    }
+
+    fn visit_str<E: de::Error>(self, s: &str) -> Result<Option<T>, E> {
+        if s == "auto" { Ok(None) } else { T::deserialize(StrDeserializer::<E>::new(s)).map(Some).map_err(|e| E::custom(format!("{e} or auto"))) }
+    }
+
+    fn visit_i64<E: de::Error>(self, v: i64) -> Result<Option<T>, E> {
+        let v = u64::try_from(v).map_err(|_| E::invalid_value(de::Unexpected::Signed(v), &"auto, or a number from 0"))?;
+        self.visit_u64(v)
+    }
+
+    fn visit_u64<E: de::Error>(self, v: u64) -> Result<Option<T>, E> {
+        T::deserialize(U64Deserializer::<E>::new(v)).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::detect::{DetectorConfig, Layout};
+
+    #[test]
+    fn auto_and_values_are_read_and_written() {
+        let read = |text: &str| toml::from_str::<DetectorConfig>(text).map_err(|e| e.to_string());
+        let auto = read("layout = \"auto\"\nclass = \"auto\"").expect("the default");
+        assert_eq!(auto, DetectorConfig::default());
+        let own = read("layout = \"yolox-decoded\"\nclass = 7").expect("valid");
+        assert_eq!((own.layout, own.class), (Some(Layout::YoloxDecoded), Some(7)));
+        assert_eq!(read(&toml::to_string(&own).expect("serialises")), Ok(own));
+        for (wrong, says) in [
+            ("layout = \"yolo9\"", "or auto"),
+            ("layout = 3", "expected enum Layout"),
+            ("class = -1", "a number from 0"),
+            ("class = \"person\"", "person"),
+            ("class = true", "auto"),
+        ] {
+            let e = read(wrong).unwrap_err();
+            assert!(e.contains(says) && e.contains(wrong.split(' ').next().expect("a key")), "{wrong}: {e}");
+        }
+    }
+}

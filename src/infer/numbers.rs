@@ -1,0 +1,45 @@
+//! Element types of a network's tensors: the program works in float32, files may not.
+
+use half::f16;
+use ndarray::{ArrayD, ArrayView4};
+use ort::session::SessionInputValue;
+use ort::value::{DynValueRef, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
+
+/// Element types that an input of pictures may have.
+const PICTURES: [TensorElementType; 2] = [TensorElementType::Float32, TensorElementType::Float16];
+/// Element types that an output may have.
+const OUTPUTS: [TensorElementType; 5] =
+    [TensorElementType::Float32, TensorElementType::Float16, TensorElementType::Int64, TensorElementType::Int32, TensorElementType::Float64];
+
+/// Whether pictures can be given to an input of this type.
+pub(super) fn takes_pictures(element: TensorElementType) -> bool {
+    PICTURES.contains(&element)
+}
+
+/// Whether an output can be read: text, sequences and truth values cannot.
+pub(super) fn is_readable(output: &Outlet) -> bool {
+    matches!(output.dtype(), ValueType::Tensor { ty, .. } if OUTPUTS.contains(ty))
+}
+
+/// Pictures as an input of the element type given, one of those that [`takes_pictures`] allows.
+pub(super) fn pictures<'a>(batch: ArrayView4<'a, f32>, element: TensorElementType) -> ort::Result<SessionInputValue<'a>> {
+    if element == TensorElementType::Float16 {
+        return Ok(Tensor::from_array(batch.mapv(f16::from_f32))?.into());
+    }
+    Ok(TensorRef::from_array_view(batch)?.into())
+}
+
+/// The values of an output as float32.
+pub(super) fn floats(value: DynValueRef<'_>) -> ort::Result<ArrayD<f32>> {
+    let element = match value.dtype() {
+        ValueType::Tensor { ty, .. } => *ty,
+        _ => TensorElementType::Float32,
+    };
+    match element {
+        TensorElementType::Float16 => value.try_extract_array::<f16>().map(|a| a.mapv(f16::to_f32)),
+        TensorElementType::Int64 => value.try_extract_array::<i64>().map(|a| a.mapv(|v| v as f32)),
+        TensorElementType::Int32 => value.try_extract_array::<i32>().map(|a| a.mapv(|v| v as f32)),
+        TensorElementType::Float64 => value.try_extract_array::<f64>().map(|a| a.mapv(|v| v as f32)),
+        _ => value.try_extract_array::<f32>().map(|a| a.to_owned()),
+    }
+}

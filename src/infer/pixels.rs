@@ -1,0 +1,185 @@
+//! What pixels a network takes: order of the planes, mean and standard deviation.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, Deserializer, MapAccess, Visitor};
+use serde::{Deserialize, Serialize};
+
+use crate::range::OutOfRange;
+
+/// Order of the planes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ColorOrder {
+    /// Blue, green, red.
+    Bgr,
+    /// Red, green, blue.
+    Rgb,
+}
+
+impl ColorOrder {
+    /// Its name in settings and metadata.
+    pub fn name(self) -> &'static str {
+        match self {
+            ColorOrder::Bgr => "bgr",
+            ColorOrder::Rgb => "rgb",
+        }
+    }
+}
+
+/// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`. Settings
+/// give it by the name of a preset or as a table of the three.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct PixelFormat {
+    /// Order of the planes.
+    pub color: ColorOrder,
+    /// Subtracted from each plane, on the scale of bytes (0 to 255).
+    pub mean: [f32; 3],
+    /// Divides each plane, on the scale of bytes.
+    pub std: [f32; 3],
+}
+
+/// Names of the presets, for messages.
+const PRESETS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
+/// A standard deviation below this is not on the scale of bytes.
+const LEAST_STD: f32 = 1.0;
+const GREATEST_STD: f32 = 1e4;
+
+impl PixelFormat {
+    /// Bytes divided by 255.
+    pub const UNIT_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [0.0; 3], std: [255.0; 3] };
+    /// Mean and deviation of ImageNet's pictures, as torchvision has them.
+    pub const IMAGENET_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
+    /// The same with the planes in the order of OpenCV.
+    pub const IMAGENET_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [103.53, 116.28, 123.675], std: [57.375, 57.12, 58.395] };
+    /// Bytes as they are.
+    pub const BYTES_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [0.0; 3], std: [1.0; 3] };
+    /// The formats that have a name in settings.
+    const NAMED: [(&str, PixelFormat); 4] =
+        [("imagenet-rgb", Self::IMAGENET_RGB), ("imagenet-bgr", Self::IMAGENET_BGR), ("unit-rgb", Self::UNIT_RGB), ("bytes-bgr", Self::BYTES_BGR)];
+
+    /// Refuses a `std` that is not on the scale of bytes; `key` is the setting's name.
+    ///
+    /// # Errors
+    /// The first such value.
+    pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
+        match self.std.iter().find(|s| !(LEAST_STD..=GREATEST_STD).contains(*s)) {
+            None => Ok(()),
+            Some(s) => Err(OutOfRange {
+                key: format!("{key}.std"),
+                value: s.to_string(),
+                allowed: format!(
+                    "from {LEAST_STD} to {GREATEST_STD}, on the scale of bytes: multiply a mean and \
+                     std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
+                ),
+            }),
+        }
+    }
+
+    /// For each of a frame's channels (blue, green, red): its plane, factor and offset.
+    pub(super) fn planes(&self) -> [(usize, f32, f32); 3] {
+        std::array::from_fn(|channel| {
+            let plane = if self.color == ColorOrder::Bgr { channel } else { 2 - channel };
+            (plane, 1.0 / self.std[plane], -self.mean[plane] / self.std[plane])
+        })
+    }
+}
+
+impl FromStr for PixelFormat {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        let named = Self::NAMED.iter().find(|(name, _)| *name == s);
+        named.map(|(_, format)| *format).ok_or_else(|| format!("'{s}' is not a pixel format; use {PRESETS}, or a table {{ color, mean, std }}"))
+    }
+}
+
+impl fmt::Display for PixelFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMED.iter().find(|(_, format)| format == self) {
+            Some((name, _)) => f.write_str(name),
+            None => write!(f, "{} mean {:?} std {:?}", self.color.name(), self.mean, self.std),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for PixelFormat {
+    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        d.deserialize_any(NameOrTable)
+    }
+}
+
+/// Reads a pixel format as settings write it.
+struct NameOrTable;
+
+impl<'de> Visitor<'de> for NameOrTable {
+    type Value = PixelFormat;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a pixel format: {PRESETS}, or a table {{ color, mean, std }}")
+    }
+
+    fn visit_str<E: de::Error>(self, s: &str) -> Result<PixelFormat, E> {
+        s.parse().map_err(E::custom)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PixelFormat, A::Error> {
+        #[derive(Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Table {
+            color: ColorOrder,
+            mean: [f32; 3],
+            std: [f32; 3],
+        }
+        let Table { color, mean, std } = Table::deserialize(MapAccessDeserializer::new(map))?;
+        Ok(PixelFormat { color, mean, std })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<PixelFormat, String> {
+        #[derive(Debug, Deserialize)]
+        struct Holder {
+            pixels: PixelFormat,
+        }
+        toml::from_str::<Holder>(&format!("pixels = {text}")).map(|h| h.pixels).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_preset_and_its_table_are_one_format() {
+        let table = "{ color = \"rgb\", mean = [123.675, 116.28, 103.53], std = [58.395, 57.12, 57.375] }";
+        assert_eq!(read("\"imagenet-rgb\""), Ok(PixelFormat::IMAGENET_RGB));
+        assert_eq!(read(table), Ok(PixelFormat::IMAGENET_RGB));
+        assert_eq!(read("\"bytes-bgr\""), read("{ color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }"));
+        for (name, format) in PixelFormat::NAMED {
+            assert_eq!((name.parse(), format.to_string().as_str()), (Ok(format), name));
+            assert!(format.validate("pixels").is_ok());
+        }
+    }
+
+    #[test]
+    fn what_is_no_pixel_format_is_told_with_what_would_be() {
+        for (wrong, says) in [
+            ("\"imagenet\"", "imagenet-rgb, imagenet-bgr"),
+            ("5", "a pixel format: imagenet-rgb"),
+            ("{ color = \"rgb\", mean = [0, 0, 0] }", "missing field `std`"),
+            ("{ color = \"grey\", mean = [0, 0, 0], std = [1, 1, 1] }", "`bgr` or `rgb`"),
+            ("{ colour = \"rgb\" }", "unknown field `colour`"),
+        ] {
+            let e = read(wrong).unwrap_err();
+            assert!(e.contains(says), "{wrong}: {e}");
+        }
+    }
+
+    #[test]
+    fn numbers_for_pictures_from_0_to_1_are_refused() {
+        let unit = PixelFormat { color: ColorOrder::Rgb, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+        let e = unit.validate("embedder.pixels").unwrap_err().to_string();
+        assert!(e.contains("embedder.pixels.std = 0.229") && e.contains("by 255"), "{e}");
+    }
+}
