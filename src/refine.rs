@@ -68,8 +68,17 @@ impl Recording {
     /// # Errors
     /// When the file cannot be read, a line is no event, or frames are out of order.
     pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
+        let file = std::fs::File::open(path).map_err(|source| RefineError::Read { path: path.into(), source })?;
+        Self::of_lines(std::io::BufReader::new(file), path)
+    }
+
+    /// Reads lines from anywhere; `path` names it in messages.
+    ///
+    /// # Errors
+    /// As [`Recording::read`].
+    pub fn of_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read { path: path.into(), source };
-        let lines = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?).lines();
+        let lines = lines.lines();
         let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
         let mut all: Vec<Recording> = Vec::new();
         for (i, line) in lines.enumerate() {

@@ -121,8 +121,16 @@ impl ServiceConfig {
     /// # Errors
     /// When it cannot be read, is not TOML, names no camera, or has an unknown key or a value out of range.
     pub fn read(path: &Path) -> Result<(Self, Config), ConfigError> {
+        Self::from_toml(&Config::text(path)?, path)
+    }
+
+    /// Takes the TOML `text` of the file `path`.
+    ///
+    /// # Errors
+    /// As [`ServiceConfig::read`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let wrong = |e: toml::de::Error| ConfigError::wrong(path, e);
-        let mut table: toml::Table = toml::from_str(&Config::text(path)?).map_err(wrong)?;
+        let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
         let mut own = toml::Table::new();
         for section in ["serve", "cameras", "mqtt", "webhook"] {
             own.extend(table.remove(section).map(|value| (section.to_string(), value)));

@@ -43,6 +43,12 @@ impl Wishes {
     }
 }
 
+/// Reads a query as the page of live events does.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
+    Query::<Wishes>::try_from_uri(uri).is_ok_and(|Query(wishes)| wishes.understood().is_ok())
+}
+
 impl Ears {
     fn hear(&self, news: &News) -> bool {
         self.cameras.as_ref().is_none_or(|c| c.iter().any(|c| **c == *news.camera)) && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
