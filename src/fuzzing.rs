@@ -154,7 +154,7 @@ pub fn address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let any = Address::new(text.as_ref());
     let _ = (any.to_string(), any.origin(), any.check(), any.doubt());
-    let around: Vec<&str> = text.splitn(3, '\n').collect();
+    let around: Vec<&str> = text.splitn(3, '\n').filter(|part| !part.contains(PASSWORD)).collect();
     if let [before, after, place] = around.as_slice() {
         let address = Address::new(format!("rtsp://admin:{before}{PASSWORD}{after}@host/{place}"));
         assert!(!address.to_string().contains(PASSWORD) && !address.origin().contains(PASSWORD), "{address}");
