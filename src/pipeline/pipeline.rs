@@ -288,6 +288,7 @@ pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Tol
             progress.frames.fetch_add(counts, Ordering::Relaxed);
         }
         drop(input); // the stages before must not wait for room while files are finished
+        sinks.iter_mut().for_each(|s| s.close());
         let finished: Vec<Result<(), SinkError>> = sinks.iter_mut().map(|s| s.finish()).collect();
         result?;
         finished.into_iter().collect::<Result<(), SinkError>>()?;

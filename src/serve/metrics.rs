@@ -79,6 +79,8 @@ impl Collector for Instruments {
         family(e, "sink_delivered", "Events that their receiver has", true, sinks(|s| s.counts.delivered.load(Ordering::Relaxed)))?;
         let lost = self.lost.iter().map(|l| (vec![("sink", "output")], n(l)));
         family(e, "sink_lost", "Events lost on the way", true, sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost))?;
+        let refused = sinks(|s| s.counts.refused.load(Ordering::Relaxed));
+        family(e, "sink_refused", "Events that their receiver refuses for good, kept in the dead-letter file", true, refused)?;
         family(e, "sink_failures", "Attempts that failed", true, sinks(|s| s.counts.failures.load(Ordering::Relaxed)))?;
         family(e, "sink_connected", "Whether the receiver is reached", false, sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))))?;
         family(e, "live_clients", "Web clients that listen", false, [(vec![], self.hub.clients())].into_iter())?;

@@ -1,6 +1,6 @@
 //! JSON lines into a file that is continued, and put aside when it is full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::sink::private;
 use crate::sink::sink::{Finished, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
@@ -97,7 +98,7 @@ impl Rotating {
 
 /// Opens a file of events at its end, without the piece of a line that a sudden end may have left; `None` when it is none.
 fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = private::options().read(true).append(true).create(true).open(path)?;
     let metadata = file.metadata()?;
     let length = metadata.len();
     if length == 0 || !metadata.is_file() {
