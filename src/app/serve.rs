@@ -174,7 +174,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
     }
-    let failed = cameras.iter().map(|c| &c.counts).any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
+    let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let failed = cameras.iter().map(|c| &c.counts).any(|c| (n(&c.failures) > 0 && n(&c.read) == 0) || (n(&c.network_failed) > 0 && n(&c.tracked) == 0));
     Ok(if stop.is_cancelled() {
         ExitCode::from(130)
     } else if failed {
@@ -262,12 +263,13 @@ fn told(camera: &Member) -> String {
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let latency = |share| c.latency(share).map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s));
     format!(
-        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
+        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
         camera.name,
         n(&c.read),
         n(&c.tracked),
         camera.late(),
         n(&c.detector_busy),
+        n(&c.network_failed),
         n(&c.sink_slow),
         n(&c.people),
         latency(0.5),

@@ -71,6 +71,9 @@ pub fn summary(s: &Summary) -> String {
     if s.dropped > 0 {
         row("frames dropped", s.dropped.to_string());
     }
+    if s.failed > 0 {
+        row("network failed", s.failed.to_string());
+    }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in &s.stages {
         row(&format!("{stage}, ms/frame"), format!("{:.2}", per_frame(*busy)));
@@ -96,13 +99,14 @@ mod tests {
             detections: 25,
             people: 3,
             dropped: 0,
+            failed: 2,
             wall: Duration::from_secs(1),
             inference: Duration::from_millis(900),
             stages: vec![("decode", Duration::from_millis(50))],
             interrupted: true,
         };
         let text = summary(&s);
-        for part in ["people", "3", "2.5", "10.0", "decode, ms/frame", "5.00", "ONNX Runtime", "90.00", "stopped before the end"] {
+        for part in ["people", "3", "2.5", "network failed", "10.0", "decode, ms/frame", "5.00", "ONNX Runtime", "90.00", "stopped before the end"] {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
     }

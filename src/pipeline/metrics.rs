@@ -49,6 +49,8 @@ pub struct Progress {
     pub people: AtomicU64,
     /// Frames of a live source dropped because the stages behind were busy.
     pub dropped: AtomicU64,
+    /// Frames left out because a network failed at them.
+    pub failed: AtomicU64,
 }
 
 impl Progress {
@@ -69,6 +71,8 @@ pub struct Summary {
     pub people: u64,
     /// Frames dropped (live sources only).
     pub dropped: u64,
+    /// Frames left out because a network failed at them.
+    pub failed: u64,
     /// Time from the first frame asked for to the last event written.
     pub wall: Duration,
     /// Time inside ONNX Runtime: detector and embedder.
