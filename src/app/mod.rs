@@ -10,5 +10,6 @@ pub mod search;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod show;
+pub(crate) mod signals;
 pub mod track;
 pub mod tune;

@@ -94,6 +94,8 @@ pub struct Fleet {
     pub changes: mpsc::Receiver<Wanted>,
     /// Cancelled to stop: frames under way still come out.
     pub stop: CancellationToken,
+    /// So long the sinks may take to finish, all together.
+    pub finish_within: Duration,
 }
 
 /// A frame on its way through the stages.
@@ -154,6 +156,8 @@ impl Parcel {
 
 /// Batches under way at once: one scaled, one detected, one embedded.
 const UNDER_WAY: usize = 3;
+/// After a stop, batches under way may take so long; and after the last of them a sink this much longer than it has to finish.
+const LAST_BATCHES: Duration = Duration::from_secs(10);
 /// Frames, with their pixels, between trackers and sinks: the sinks wait for nobody, so few are enough.
 const TOLD: usize = 32;
 
@@ -163,7 +167,7 @@ impl Fleet {
     /// # Errors
     /// What ended the run for all: a network, a sink. A camera's failure is logged and counted.
     pub async fn run(self) -> Result<(), PipelineError> {
-        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop } = self;
+        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop, finish_within } = self;
         let scaling = detector.scaling().clone();
         let size = detector.model().dims()[0].unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
@@ -217,12 +221,22 @@ impl Fleet {
         let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
+        // A sink that takes nothing holds up the trackers, and they the stages before: the run is left then, whoever waits.
+        let limit = LAST_BATCHES + finish_within;
+        let too_long = async {
+            stop.cancelled().await;
+            tokio::time::sleep(limit).await;
+        };
         // The roster too has a way to the sinks, so a stage that fails is seen at the trackers' end.
-        let tracked = joined(tracked).await;
+        let tracked = tokio::select! {
+            tracked = joined(tracked) => Some(tracked),
+            () = too_long => None,
+        };
         halt.cancel();
         batcher.abandon();
         let watched = watching.await;
-        let written = joined(written).await;
+        let written = tokio::time::timeout(if tracked.is_some() { limit } else { Duration::ZERO }, joined(written)).await;
+        let (Some(tracked), Ok(written)) = (tracked, written) else { return Err(PipelineError::Hung { seconds: limit.as_secs() }) };
         let stages = (joined(embed_done).await, joined(detect_done).await, joined(scale_done).await, joined(batched).await);
         written?;
         tracked?;

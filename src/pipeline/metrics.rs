@@ -1,6 +1,6 @@
 //! What a run has done so far, and what it did in all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Time and items of one stage; updated by its thread, read by anyone.
@@ -51,6 +51,8 @@ pub struct Progress {
     pub dropped: AtomicU64,
     /// Frames left out because a network failed at them.
     pub failed: AtomicU64,
+    /// The source has come to its end.
+    pub ended: AtomicBool,
 }
 
 impl Progress {

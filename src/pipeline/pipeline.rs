@@ -56,6 +56,12 @@ pub enum PipelineError {
         /// The frame.
         frame: u64,
     },
+    /// The end of the run does not come: a stage waits for a sink that takes nothing.
+    #[error("after {seconds} s the events under way have not been written: a way out hangs, as a disk or a pipe that nobody reads does; it is left behind")]
+    Hung {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A bug: a stage panicked.
     #[error("the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it")]
     Panic {
@@ -229,7 +235,7 @@ impl Pipeline {
                 ("track", p.track.busy()),
                 ("write", p.write.busy()),
             ],
-            interrupted: stop.is_cancelled(),
+            interrupted: !p.ended.load(Ordering::Relaxed),
         })
     }
 }
@@ -252,7 +258,10 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
     let (tx, rx) = mpsc::channel(if live { 1 } else { stage::CAPACITY });
     let outcome = stage::spawn("decode", move || {
         while !stop.is_cancelled() {
-            let Some(frame) = progress.decode.time(|| source.next_frame())? else { break };
+            let Some(frame) = progress.decode.time(|| source.next_frame())? else {
+                progress.ended.store(!stop.is_cancelled(), Ordering::Relaxed);
+                break;
+            };
             if live {
                 match tx.try_send(frame) {
                     Ok(()) => {}
@@ -338,4 +347,39 @@ pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Tol
         finished.into_iter().collect::<Result<(), SinkError>>()?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A sink that notes what is asked of it.
+    struct Noting(&'static str, Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Noting {
+        fn frame(&mut self, _: &crate::sink::Finished) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn close(&mut self) {
+            self.1.lock().expect("whole").push(format!("close {}", self.0));
+        }
+
+        fn finish(&mut self) -> Result<(), SinkError> {
+            self.1.lock().expect("whole").push(format!("finish {}", self.0));
+            Ok(())
+        }
+    }
+
+    /// Each sink had its time after the one before: two receivers that are away took twice as long as allowed.
+    #[tokio::test]
+    async fn the_time_to_finish_runs_for_all_sinks_at_once() {
+        let noted = Arc::<Mutex<Vec<String>>>::default();
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Noting("a", noted.clone())), Box::new(Noting("b", noted.clone()))];
+        let (_, told) = mpsc::channel(1);
+        joined(write(sinks, told, Arc::default())).await.expect("written");
+        assert_eq!(*noted.lock().expect("whole"), ["close a", "close b", "finish a", "finish b"]);
+    }
 }

@@ -155,3 +155,25 @@ impl Drop for Spooled {
         let _ = self.finish(); // after an error elsewhere: it never fails
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::sink::spool::SpoolLimits;
+
+    /// A courier that is held by a receiver or a disk: the end does not wait for it.
+    #[test]
+    fn a_courier_that_does_not_come_back_is_left_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(dir.path(), "test", SpoolLimits::default()).expect("a spool");
+        let mut sink = Spooled::start(spool, vec![Kind::Trajectory], Duration::ZERO, |_| async {
+            std::thread::sleep(Duration::from_secs(600)); // no await: nothing on its thread can interrupt it
+        })
+        .expect("a thread");
+        let (done, ended) = channel();
+        std::thread::spawn(move || done.send(sink.finish().is_ok()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
+    }
+}

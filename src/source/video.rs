@@ -158,7 +158,8 @@ impl Source for Video {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             self.options.link.beat();
-            if !self.grab()? {
+            // Frames that are skipped give nobody else the chance to look.
+            if self.options.link.stopped() || !self.grab()? {
                 return Ok(None);
             }
             let now = Seconds(self.opened.elapsed().as_secs_f64());
@@ -212,4 +213,19 @@ fn property(capture: &VideoCapture, id: i32) -> f64 {
 
 fn read_error(input: &str, e: opencv::Error) -> SourceError {
     SourceError::Read { input: input.into(), reason: e.message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_noticed_while_frames_are_skipped() {
+        let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
+        let options = SourceOptions { start: Seconds(1e6), ..SourceOptions::default() };
+        let mut video = Video::open_file(clip, &options).expect("the clip opens");
+        options.link.stop();
+        assert!(video.next_frame().expect("no error").is_none());
+        assert_eq!(video.read, 0, "frames were read after the stop");
+    }
 }
