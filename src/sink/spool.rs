@@ -367,5 +367,4 @@ impl Spool {
 }
 
 #[cfg(test)]
-#[path = "spool_tests.rs"]
 mod tests;
