@@ -71,7 +71,7 @@ fn index(path: &Path) -> Option<Vec<f64>> {
     let (Some(track), None) = (videos.next(), videos.next()) else { return None };
     let (scale, durations) = (track.timescale.as_ref()?.0 as f64, &track.stts.as_ref()?.samples);
     let count: u64 = durations.iter().map(|s| u64::from(s.sample_count)).sum();
-    if count > LONGEST || !(scale > 0.0) {
+    if count > LONGEST || scale < 1.0 {
         return None;
     }
     let steps = durations.iter().flat_map(|s| std::iter::repeat_n(i64::from(s.sample_delta), s.sample_count as usize));
