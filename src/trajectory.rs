@@ -109,8 +109,9 @@ pub struct EndedEvent {
     pub last: f64,
     /// How many detections it had.
     pub hits: u32,
-    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`], simplified ([`crate::track::path`]): between two of them
-    /// the way is straight and even up to 2 pixels, or `path_error`. At most 512 points.
+    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`], simplified
+    /// ([`crate::track::path`]): between two of them the way is straight and even up to 2 pixels,
+    /// or `path_error`. At most 512 points.
     pub path: Vec<[f64; 3]>,
     /// The greatest distance of the path from where the track was, pixels; absent where that is 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]

@@ -68,7 +68,8 @@ fn linking_tracks_can_be_interrupted() {
     }
 }
 
-/// A file of events that takes nothing, as on a disk that hangs: here a pipe that nobody reads. The end comes all the same.
+/// A file of events that takes nothing, as on a disk that hangs: here a pipe that nobody reads. The
+/// end comes all the same.
 #[test]
 fn a_way_out_that_hangs_does_not_hold_up_the_end() {
     let dir = tempfile::tempdir().unwrap();

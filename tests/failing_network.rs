@@ -1,4 +1,5 @@
-//! A network that fails at some frames: they are left out, their camera with them where there are many, and nobody else.
+//! A network that fails at some frames: they are left out, their camera with them where there are
+//! many, and nobody else.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -14,8 +15,9 @@ use twintrack::onnx::graph::untyped;
 use twintrack::onnx::proto::{FLOAT, ModelProto};
 use twintrack::onnx::{Attribute, Graph};
 
-/// A detector of YOLO's layout that finds one person in every picture, and fails at a batch with a white one: the person is
-/// taken from a table of one row, and for white pictures it is asked for the second.
+/// A detector of YOLO's layout that finds one person in every picture, and fails at a batch with a
+/// white one: the person is taken from a table of one row, and for white pictures it is asked for
+/// the second.
 fn network(dir: &Path) -> PathBuf {
     let mut g = Graph::default();
     let mut rows = vec![0.0f32; 6 * 100];

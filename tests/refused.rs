@@ -1,4 +1,5 @@
-//! Events that an MQTT broker refuses for good: they are set aside, and the rest arrives over the same connection.
+//! Events that an MQTT broker refuses for good: they are set aside, and the rest arrives over the
+//! same connection.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -37,7 +38,8 @@ struct Delivered {
     spool: Arc<Spool>,
 }
 
-/// Delivers these events, each of a kind, to a broker with these settings; `expected` of them arrive.
+/// Delivers these events, each of a kind, to a broker with these settings; `expected` of them
+/// arrive.
 fn delivered(version: Version, settings: &str, events: &[(Kind, Vec<u8>)], expected: usize) -> Option<Delivered> {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
@@ -61,7 +63,8 @@ fn count(n: &AtomicU64) -> u64 {
     n.load(Ordering::Relaxed)
 }
 
-/// The broker's list of rights forbids one topic: the connection holds, and the other topics arrive.
+/// The broker's list of rights forbids one topic: the connection holds, and the other topics
+/// arrive.
 #[test]
 fn a_topic_that_the_broker_forbids_blocks_no_other() {
     let kinds = [Kind::Trajectory, Kind::TrackEnded, Kind::Trajectory, Kind::CameraStatus];
@@ -74,8 +77,8 @@ fn a_topic_that_the_broker_forbids_blocks_no_other() {
     assert_eq!((count(&d.spool.counts.refused), count(&d.spool.counts.delivered), count(&d.spool.counts.failures)), (50, 50, 0));
 }
 
-/// A broker that answers a forbidden topic by breaking off the connection (mosquitto does with this setting): the topic is found,
-/// and after that none of it is sent, so that the connection holds.
+/// A broker that answers a forbidden topic by breaking off the connection (mosquitto does with this
+/// setting): the topic is found, and after that none of it is sent, so that the connection holds.
 #[test]
 fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
     let kinds = [Kind::TrackEnded, Kind::Trajectory];

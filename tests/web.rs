@@ -156,7 +156,8 @@ fn live_events_by_websocket_and_by_server_sent_events() {
     assert!(names > 5 && data.len() > 5 && data.iter().all(|e| e["camera"] == "c1"));
 }
 
-/// A client that wants little of what happens was never asked whether it is there: every event put the question off.
+/// A client that wants little of what happens was never asked whether it is there: every event put
+/// the question off.
 #[test]
 fn a_client_that_filters_out_all_events_is_pinged() {
     let dir = tempfile::tempdir().unwrap();

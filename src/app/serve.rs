@@ -60,8 +60,8 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, 143 where a way out could not be finished in time; 1 when a camera
-/// could not be read at all.
+/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, 143 where a way out could not be
+/// finished in time; 1 when a camera could not be read at all.
 ///
 /// # Errors
 /// Whatever ended the run for all cameras.

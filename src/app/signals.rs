@@ -68,7 +68,8 @@ impl Signals {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
-    /// Another part of the run begins, which its first signal ends in good order. That is cancelled by it.
+    /// Another part of the run begins, which its first signal ends in good order. That is cancelled
+    /// by it.
     pub fn end_in_order(&self) -> CancellationToken {
         let fresh = CancellationToken::new();
         self.0.stop.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
@@ -77,8 +78,8 @@ impl Signals {
         fresh
     }
 
-    /// The exit code of a run that a signal has ended: 130 after SIGINT; after SIGTERM 0 where the work was `finished` properly,
-    /// 143 where not. `None` where no signal came.
+    /// The exit code of a run that a signal has ended: 130 after SIGINT; after SIGTERM 0 where the
+    /// work was `finished` properly, 143 where not. `None` where no signal came.
     pub fn code(&self, finished: bool) -> Option<ExitCode> {
         match self.0.last.load(Ordering::Relaxed) {
             0 => None,

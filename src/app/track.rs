@@ -128,7 +128,8 @@ fn parse_time(s: &str) -> Result<Timestamp, String> {
     s.parse().map(Timestamp).map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was tracked, which has no other end.
+/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was
+/// tracked, which has no other end.
 ///
 /// # Errors
 /// Whatever ended the run; its message names the thing and the remedy.

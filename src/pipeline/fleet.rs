@@ -156,7 +156,8 @@ impl Parcel {
 
 /// Batches under way at once: one scaled, one detected, one embedded.
 const UNDER_WAY: usize = 3;
-/// After a stop, batches under way may take so long; and after the last of them a sink this much longer than it has to finish.
+/// After a stop, batches under way may take so long; and after the last of them a sink this much
+/// longer than it has to finish.
 const LAST_BATCHES: Duration = Duration::from_secs(10);
 /// Frames, with their pixels, between trackers and sinks: the sinks wait for nobody, so few are enough.
 const TOLD: usize = 32;
@@ -221,7 +222,8 @@ impl Fleet {
         let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
-        // A sink that takes nothing holds up the trackers, and they the stages before: the run is left then, whoever waits.
+        // A sink that takes nothing holds up the trackers, and they the stages before: the run is
+        // left then, whoever waits.
         let limit = LAST_BATCHES + finish_within;
         let too_long = async {
             stop.cancelled().await;

@@ -51,7 +51,8 @@ impl Follower {
         self.tracker.confirmed()
     }
 
-    /// Nothing is known of who is in this frame: it has no event. What the camera did is not lost on the tracker.
+    /// Nothing is known of who is in this frame: it has no event. What the camera did is not lost
+    /// on the tracker.
     pub fn skip(&mut self, frame: &Frame, camera: Option<Affine>) {
         self.restart |= frame.restart;
         if let Some(map) = camera {

@@ -373,7 +373,8 @@ mod tests {
         }
     }
 
-    /// Each sink had its time after the one before: two receivers that are away took twice as long as allowed.
+    /// Each sink had its time after the one before: two receivers that are away took twice as long
+    /// as allowed.
     #[tokio::test]
     async fn the_time_to_finish_runs_for_all_sinks_at_once() {
         let noted = Arc::<Mutex<Vec<String>>>::default();

@@ -1,5 +1,6 @@
-//! Frames at which a network fails or panics: each is tried again alone and then left out; a camera at whose frames the networks
-//! fail several times in a row is kept from them for a while. Nobody else is held up by it.
+//! Frames at which a network fails or panics: each is tried again alone and then left out; a camera
+//! at whose frames the networks fail several times in a row is kept from them for a while. Nobody
+//! else is held up by it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -24,7 +25,8 @@ pub(super) enum LeftOut {
     Held,
 }
 
-/// Which cameras are in quarantine. Shared by the stage that lets frames in and the one that sees what became of them.
+/// Which cameras are in quarantine. Shared by the stage that lets frames in and the one that sees
+/// what became of them.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(Mutex<BTreeMap<Lane, Record>>);
 

@@ -30,7 +30,8 @@ pub fn caught<T>(stage: &'static str, work: impl FnOnce() -> Result<T, PipelineE
 /// So many frames in a row at which a network fails are more than bad luck with a frame.
 pub const FAILURES: u32 = 5;
 
-/// Runs a network on `n` frames together; where that fails or panics, on each alone, once more. Each frame has its own outcome.
+/// Runs a network on `n` frames together; where that fails or panics, on each alone, once more.
+/// Each frame has its own outcome.
 pub fn each<T>(stage: &'static str, n: usize, mut work: impl FnMut(Range<usize>) -> Result<Vec<T>, PipelineError>) -> Vec<Result<T, PipelineError>> {
     if let Ok(all) = caught(stage, || work(0..n)) {
         return all.into_iter().map(Ok).collect();

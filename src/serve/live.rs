@@ -52,7 +52,8 @@ impl Ears {
 
 /// A client that takes nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a client to whom nothing is sent is asked whether it is there; one that does not answer until the next time is let go.
+/// How often a client to whom nothing is sent is asked whether it is there; one that does not
+/// answer until the next time is let go.
 const PING: Duration = Duration::from_secs(15);
 
 /// The events, in the way the client asks for.
@@ -74,7 +75,8 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             return;
         }
     }
-    // Counted from what was last sent, not from what was last heard: a client may want little of it.
+    // Counted from what was last sent, not from what was last heard: a client may want little of
+    // it.
     let (mut quiet_until, mut asked) = (Instant::now() + PING, false);
     loop {
         let message = tokio::select! {
@@ -93,7 +95,8 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             },
             said = socket.recv() => match said {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                // Clients have nothing to say but that they are there; their pings are answered by the library.
+                // Clients have nothing to say but that they are there; their pings are answered by
+                // the library.
                 Some(Ok(_)) => {
                     asked = false;
                     continue;

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{CameraCounts, Cameras};
 
-/// Liveness limit: where frames come and no event leaves for so long, the service is unhealthy and systemd's watchdog is not fed
-/// any more, so that it is started anew.
+/// Liveness limit: where frames come and no event leaves for so long, the service is unhealthy and
+/// systemd's watchdog is not fed any more, so that it is started anew.
 const STUCK: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -49,8 +49,8 @@ impl Pulse {
     }
 }
 
-/// Frames that came, and those whose events have left. What a slow sink had no room for has not left: where a disk hangs, that is
-/// all of them.
+/// Frames that came, and those whose events have left. What a slow sink had no room for has not
+/// left: where a disk hangs, that is all of them.
 fn flow<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
     cameras.fold((0, 0), |(read, left), c| (read + c.read.load(Ordering::Relaxed), left + c.tracked.load(Ordering::Relaxed)))
 }
@@ -91,7 +91,8 @@ mod tests {
         assert!(!j.stuck(241, 200, at(241)));
     }
 
-    /// Events that a hung disk has no room for counted as a sign of health, and the watchdog was fed.
+    /// Events that a hung disk has no room for counted as a sign of health, and the watchdog was
+    /// fed.
     #[test]
     fn a_sink_that_takes_nothing_is_an_illness_though_its_losses_are_counted() {
         let (start, counts) = (Instant::now(), CameraCounts::default());

@@ -24,7 +24,8 @@ pub struct Errand {
 
 /// Pauses between attempts at a spool whose disk fails, seconds: the first and the longest.
 const DISK_PAUSE: (f64, f64) = (0.5, 10.0);
-/// A courier that has been told to stop is waited for this much longer than it has, to let it end by itself.
+/// A courier that has been told to stop is waited for this much longer than it has, to let it end
+/// by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Errand {
@@ -33,8 +34,8 @@ impl Errand {
         self.insist("events cannot be read", || self.spool.after(place, most, bytes)).await
     }
 
-    /// The receiver has these events. Returns when they have left the spool: until then nothing more is sent, or the receiver
-    /// would get them again and again.
+    /// The receiver has these events. Returns when they have left the spool: until then nothing
+    /// more is sent, or the receiver would get them again and again.
     pub async fn acknowledge(&self, places: &[i64]) {
         self.insist("delivered events cannot be removed", || self.spool.acknowledge(places)).await;
     }

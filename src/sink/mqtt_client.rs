@@ -1,4 +1,5 @@
-//! One connection to an MQTT broker, of either version of the protocol: what is sent, and what the broker tells.
+//! One connection to an MQTT broker, of either version of the protocol: what is sent, and what the
+//! broker tells.
 
 use std::time::Duration;
 
@@ -50,7 +51,8 @@ pub(super) enum Client {
 }
 
 impl Broker {
-    /// Begins a connection; what comes of it is told by the signals. After an error there are no more.
+    /// Begins a connection; what comes of it is told by the signals. After an error there are no
+    /// more.
     pub fn connect(&self) -> (Client, Signals, tokio::task::JoinHandle<()>) {
         let (tx, rx) = mpsc::unbounded_channel();
         let (client, task) = match self.config.version {

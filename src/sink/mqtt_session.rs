@@ -1,9 +1,11 @@
 //! Delivery of a spool's events to an MQTT broker, over as many connections as it takes.
 //!
-//! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason 0x80 and above), by the longest
-//! packet that it states (MQTT 5), or by breaking off the connection whenever it gets the event (MQTT 3.1.1, and brokers that
-//! answer a forbidden topic so). The last is told from a network that fails by sending one event at a time after a break: an
-//! event that is alone under way when [`BREAKS`] connections break is refused. It then goes to the dead-letter file.
+//! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason
+//! 0x80 and above), by the longest packet that it states (MQTT 5), or by breaking off the
+//! connection whenever it gets the event (MQTT 3.1.1, and brokers that answer a forbidden topic
+//! so). The last is told from a network that fails by sending one event at a time after a break: an
+//! event that is alone under way when [`BREAKS`] connections break is refused. It then goes to the
+//! dead-letter file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -23,7 +25,8 @@ const ACKNOWLEDGE: Duration = Duration::from_secs(30);
 const PAUSE: (f64, f64) = (0.5, 5.0);
 /// So many connections in a row that break at an event show that the broker refuses it.
 const BREAKS: u32 = 3;
-/// So many events in a row of a topic that were refused by breaking show that it refuses the topic ...
+/// So many events in a row of a topic that were refused by breaking show that it refuses the topic
+/// ...
 const DENIED: u32 = 2;
 /// ... and for so long none of it is sent.
 const DENIED_FOR: Duration = Duration::from_secs(300);
@@ -33,9 +36,11 @@ const READ: usize = 4 << 20;
 /// What is known of the broker beyond one connection.
 #[derive(Debug, Default)]
 struct Experience {
-    /// While events up to this place are delivered, only one is under way at a time: one of them broke a connection.
+    /// While events up to this place are delivered, only one is under way at a time: one of them
+    /// broke a connection.
     one_by_one: i64,
-    /// The event that was alone under way when the last connections broke, and how many of them. None is the program's own status.
+    /// The event that was alone under way when the last connections broke, and how many of them.
+    /// None is the program's own status.
     suspect: Option<(Option<i64>, u32)>,
     /// The broker does not take the program's own status.
     no_status: bool,
@@ -48,7 +53,8 @@ impl Experience {
         self.denied.get(topic).is_some_and(|(n, at)| *n >= DENIED && at.elapsed() < DENIED_FOR)
     }
 
-    /// A connection has broken while only this was under way; whether the broker has shown that it refuses it.
+    /// A connection has broken while only this was under way; whether the broker has shown that it
+    /// refuses it.
     fn broke_at(&mut self, alone: Option<i64>) -> bool {
         let before = self.suspect.filter(|(who, _)| *who == alone).map_or(0, |(_, n)| n);
         let shown = before + 1 >= BREAKS;
@@ -62,8 +68,8 @@ pub(super) async fn deliver(broker: Broker, errand: Errand) {
     let (mut pause, mut experience) = (PAUSE.0, Experience::default());
     let counts = &errand.spool.counts;
     loop {
-        // Everything that was not acknowledged is sent again by a new client, from the first on: rumqttc itself forgets what was
-        // under way when the broker has no session for it.
+        // Everything that was not acknowledged is sent again by a new client, from the first on:
+        // rumqttc itself forgets what was under way when the broker has no session for it.
         let (client, signals, task) = broker.connect();
         let mut session = Session::new(&broker, &errand, &mut experience, client, signals);
         let ended = session.run().await;
@@ -86,7 +92,8 @@ pub(super) async fn deliver(broker: Broker, errand: Errand) {
     }
 }
 
-/// What a broken connection tells: several things under way, and the next tries them one by one; only one, and it is suspected.
+/// What a broken connection tells: several things under way, and the next tries them one by one;
+/// only one, and it is suspected.
 async fn learn(experience: &mut Experience, left: Left, errand: &Errand, error: &str) {
     let Left { events, topic, status } = left;
     match events.as_slice() {
@@ -127,7 +134,8 @@ struct Session<'a> {
     signals: Signals,
     /// Longest packet that the broker takes, bytes.
     longest: usize,
-    /// Handed to the client, not yet sent: their places in the spool, none for the program's own status.
+    /// Handed to the client, not yet sent: their places in the spool, none for the program's own
+    /// status.
     handed: VecDeque<Option<i64>>,
     /// Sent, by packet id.
     under_way: BTreeMap<u16, Option<i64>>,
@@ -185,7 +193,8 @@ impl<'a> Session<'a> {
         if first <= self.experience.one_by_one { 1 } else { WINDOW }
     }
 
-    /// Hands events to the client, as many as may be under way; those that it would refuse are set aside.
+    /// Hands events to the client, as many as may be under way; those that it would refuse are set
+    /// aside.
     async fn fill(&mut self) -> Result<(), Failure> {
         while self.unsure.len() < self.window() {
             let events = self.errand.after(self.last, self.window() - self.unsure.len(), READ).await;

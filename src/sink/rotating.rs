@@ -17,12 +17,15 @@ use crate::trajectory::{EndedEvent, StatusEvent};
 ///
 /// A run adds to what earlier runs wrote. At `size` bytes the file is put aside as `NAME.1`, older ones as `NAME.2` and so on up to
 /// `keep`. A disk that fails or is full costs events, which are counted and told; cameras do not stop for it, and what is written is
-/// always whole lines. A file that cannot be renamed, as one that is mounted into a container, is copied aside and emptied; where that
-/// fails too, it is continued beyond `size`, and that is told and tried again. (The crate file-rotate was looked at: where it cannot open its file it says that all is well.)
+/// always whole lines. A file that cannot be renamed, as one that is mounted into a container, is
+/// copied aside and emptied; where that fails too, it is continued beyond `size`, and that is told
+/// and tried again. (The crate file-rotate was looked at: where it cannot open its file it says
+/// that all is well.)
 pub struct Rotating {
     path: PathBuf,
     size: u64,
-    /// The file is put aside before it grows beyond this: `size`, or more after an attempt that failed.
+    /// The file is put aside before it grows beyond this: `size`, or more after an attempt that
+    /// failed.
     limit: u64,
     keep: u32,
     with_ended: bool,
@@ -240,7 +243,8 @@ mod tests {
         assert_eq!(lost.load(Ordering::Relaxed), 3);
     }
 
-    /// A file that is mounted into a container cannot be renamed: every event after the first full file was lost.
+    /// A file that is mounted into a container cannot be renamed: every event after the first full
+    /// file was lost.
     #[test]
     fn a_file_that_cannot_be_renamed_is_copied_aside_and_emptied() {
         let dir = tempfile::tempdir().expect("a folder");

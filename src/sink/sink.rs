@@ -48,8 +48,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Nothing more comes: begins to deliver what is left, without waiting. Called on every sink before the first
-    /// [`Sink::finish`], so that the time that each may take runs for all at once.
+    /// Nothing more comes: begins to deliver what is left, without waiting. Called on every sink
+    /// before the first [`Sink::finish`], so that the time that each may take runs for all at once.
     fn close(&mut self) {}
 
     /// Writes what is still held back, and closes.
@@ -162,7 +162,8 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// Makes the file, readable by its owner only (the content of one that exists is replaced). `prompt` writes every line at once, for who reads along.
+    /// Makes the file, readable by its owner only (the content of one that exists is replaced).
+    /// `prompt` writes every line at once, for who reads along.
     ///
     /// # Errors
     /// When it cannot be made.

@@ -1,8 +1,8 @@
 //! Events kept on disk until their receiver has them.
 //!
 //! A queue in an SQLite file (write-ahead log): what was put in survives the end of the process, however sudden; a loss of power may
-//! cost the last moments. Bounded in size and age: then the oldest go, and are counted. What the receiver refuses for good goes to
-//! a dead-letter file beside it.
+//! cost the last moments. Bounded in size and age: then the oldest go, and are counted. What the
+//! receiver refuses for good goes to a dead-letter file beside it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -122,8 +122,8 @@ const LOOK: Duration = Duration::from_secs(1);
 const TELL: Duration = Duration::from_secs(10);
 
 impl Spool {
-    /// Opens the queue of the sink called `name` in the folder `state`; events that an earlier run has left are in it. Its files are
-    /// readable by their owner only.
+    /// Opens the queue of the sink called `name` in the folder `state`; events that an earlier run
+    /// has left are in it. Its files are readable by their owner only.
     ///
     /// # Errors
     /// When the file cannot be made, is none of ours, or another process has it open.
@@ -161,8 +161,8 @@ impl Spool {
         SinkError::Spool { path: self.path.clone(), reason: e.to_string() }
     }
 
-    /// Makes a change whole or not at all. The counts follow once it is committed; after an error they are read from the queue,
-    /// so that they never tell of what did not happen.
+    /// Makes a change whole or not at all. The counts follow once it is committed; after an error
+    /// they are read from the queue, so that they never tell of what did not happen.
     fn change(&self, db: &mut Db, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Change>) -> rusqlite::Result<u64> {
         let changed = db.connection.transaction().and_then(|t| {
             let change = work(&t)?;
@@ -238,8 +238,8 @@ impl Spool {
         gone
     }
 
-    /// The next events behind `place` (0 for the first), in the order in which they came: at most so many, and of at most so many
-    /// bytes together, but one at least where there is one.
+    /// The next events behind `place` (0 for the first), in the order in which they came: at most
+    /// so many, and of at most so many bytes together, but one at least where there is one.
     ///
     /// # Errors
     /// When the disk fails.
@@ -277,8 +277,9 @@ impl Spool {
         Ok(())
     }
 
-    /// The receiver refuses this event for good: it goes to the dead-letter file, is counted and told. Where that file cannot be
-    /// written the event is lost, and counted as such: it must not stand in the way of the others.
+    /// The receiver refuses this event for good: it goes to the dead-letter file, is counted and
+    /// told. Where that file cannot be written the event is lost, and counted as such: it must not
+    /// stand in the way of the others.
     ///
     /// # Errors
     /// When the disk fails; the event is still there.
@@ -289,7 +290,8 @@ impl Spool {
         let Some(body) = body else { return Ok(()) }; // too old meanwhile
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut written = Ok(());
-        // The letter before the commit: a sudden end between the two leaves the event twice, not lost.
+        // The letter before the commit: a sudden end between the two leaves the event twice, not
+        // lost.
         let gone = self.change(&mut db, |t| {
             let change = remove(t, "DELETE FROM events WHERE place = ? RETURNING length(body)", [place])?;
             written = letters.keep(&self.name, reason, &body);
@@ -354,7 +356,8 @@ fn seconds_now() -> f64 {
 
 #[cfg(test)]
 impl Spool {
-    /// From now on a removal of this event fails when it is committed, as on a disk that fails; without an event none does.
+    /// From now on a removal of this event fails when it is committed, as on a disk that fails;
+    /// without an event none does.
     pub(crate) fn fail_removal_of(&self, place: Option<i64>) {
         let pins = "PRAGMA foreign_keys = ON; DROP TABLE IF EXISTS pins;
                     CREATE TABLE pins (place INTEGER REFERENCES events (place) DEFERRABLE INITIALLY DEFERRED);";

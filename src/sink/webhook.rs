@@ -1,9 +1,9 @@
 //! Events to a web address: POST of JSON lines, signed.
 //!
 //! Header `X-Twintrack-Signature: v1=<hex>` is the HMAC-SHA256, with the shared secret, of the text of header
-//! `X-Twintrack-Timestamp` (seconds since 1970), a full stop, and the body. A receiver answers 2xx when it has the events. It refuses
-//! them by 400, 413 or 422: then they are sent in smaller parts, and one that is refused alone is set aside. Anything else, and
-//! they come again.
+//! `X-Twintrack-Timestamp` (seconds since 1970), a full stop, and the body. A receiver answers 2xx
+//! when it has the events. It refuses them by 400, 413 or 422: then they are sent in smaller parts,
+//! and one that is refused alone is set aside. Anything else, and they come again.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -133,8 +133,9 @@ enum Answer {
 }
 
 impl Answer {
-    /// The meaning of an HTTP status. A refusal is what tells of the events themselves (400, 413, 422); what tells of the address,
-    /// the secret or the receiver's state (401, 404, 429, 5xx) is a reason to wait.
+    /// The meaning of an HTTP status. A refusal is what tells of the events themselves (400, 413,
+    /// 422); what tells of the address, the secret or the receiver's state (401, 404, 429, 5xx) is
+    /// a reason to wait.
     fn of(status: u16, retry_after: Option<&str>, now: SystemTime) -> Self {
         let reason = format!("it answers {status}");
         match status {
@@ -146,7 +147,8 @@ impl Answer {
     }
 }
 
-/// The pause that a Retry-After header asks for: seconds, or a date of HTTP; [`LONGEST_WAIT`] at most.
+/// The pause that a Retry-After header asks for: seconds, or a date of HTTP; [`LONGEST_WAIT`] at
+/// most.
 fn wait(text: &str, now: SystemTime) -> Option<Duration> {
     let seconds = text.trim().parse::<u64>().ok().map(Duration::from_secs);
     let until = || {
@@ -164,8 +166,9 @@ struct Portion {
 }
 
 impl Portion {
-    /// After an answer to a POST of several events: fewer of them, until those that are refused are alone. What was too large
-    /// once stays a limit, for a receiver's limit does not change by itself; the number grows again.
+    /// After an answer to a POST of several events: fewer of them, until those that are refused are
+    /// alone. What was too large once stays a limit, for a receiver's limit does not change by
+    /// itself; the number grows again.
     fn follow(&mut self, answer: &Answer, sent: Portion, most: usize) {
         match answer {
             Answer::Taken => self.events = (2 * self.events).min(most),
@@ -184,8 +187,8 @@ struct Hook {
 }
 
 impl Hook {
-    /// Sends the events, and tells what becomes of them. Blocks, on the courier's own thread where nothing else runs but the clock of
-    /// the end.
+    /// Sends the events, and tells what becomes of them. Blocks, on the courier's own thread where
+    /// nothing else runs but the clock of the end.
     fn post(&self, body: &[u8]) -> Answer {
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -269,7 +272,8 @@ mod tests {
         assert_eq!((of(429, Some("86400")), of(429, Some("soon"))), (later(429, Some(3600)), later(429, None)));
     }
 
-    /// A receiver in memory: takes what `answer` takes of a POST's lines. Returns its address, and the lines of every POST.
+    /// A receiver in memory: takes what `answer` takes of a POST's lines. Returns its address, and
+    /// the lines of every POST.
     fn receiver(answer: impl Fn(usize, &[String]) -> &'static str + Send + 'static) -> (String, std::sync::mpsc::Receiver<Vec<String>>) {
         use std::io::{BufRead as _, Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");

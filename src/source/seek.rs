@@ -1,5 +1,6 @@
-//! Beginning far into a recording without decoding what lies before: where the container has an index that says which frame is at
-//! which time (MP4, MOV), so that frames keep their numbers. Elsewhere the frames before are decoded and left out.
+//! Beginning far into a recording without decoding what lies before: where the container has an
+//! index that says which frame is at which time (MP4, MOV), so that frames keep their numbers.
+//! Elsewhere the frames before are decoded and left out.
 
 use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom};
@@ -12,7 +13,8 @@ use crate::time::Seconds;
 
 /// Fewer frames than this are decoded and left out.
 const WORTH: usize = 100;
-/// How long before the place FFmpeg is told to begin, seconds: it goes by an average rate, and must not come out behind.
+/// How long before the place FFmpeg is told to begin, seconds: it goes by an average rate, and must
+/// not come out behind.
 const MARGINS: [f64; 3] = [1.0, 10.0, 60.0];
 /// A frame's time and that of the index are the same up to this, seconds.
 const SAME: f64 = 0.0006;
@@ -29,8 +31,8 @@ pub(super) struct Landing {
     pub first: Seconds,
 }
 
-/// Opens the file again, a little before its first frame that comes `start` or more after its first; `None` where that cannot be
-/// done with certainty, or is not worth it.
+/// Opens the file again, a little before its first frame that comes `start` or more after its
+/// first; `None` where that cannot be done with certainty, or is not worth it.
 pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
     let times = index(Path::new(path))?;
     let target = times.partition_point(|t| *t < start.0 - 1e-6);
@@ -53,7 +55,8 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
         let landed = time(&mut capture)? - first;
         let at = times.partition_point(|t| *t < landed - SAME);
         let known = times.get(at).is_some_and(|t| (t - landed).abs() < SAME);
-        // OpenCV ends where its own count, told from the average rate, reaches the number of frames: it must not run ahead.
+        // OpenCV ends where its own count, told from the average rate, reaches the number of
+        // frames: it must not run ahead.
         let counted = capture.get(videoio::CAP_PROP_POS_FRAMES).unwrap_or(f64::MAX);
         if known && at < target && counted <= (at + 1) as f64 {
             tracing::debug!(path, frame = at + 1, seconds = landed, "begun within the file");
@@ -63,7 +66,8 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
     None
 }
 
-/// The presentation times of all frames of a file, seconds after its first, ascending; `None` where no index tells them all.
+/// The presentation times of all frames of a file, seconds after its first, ascending; `None` where
+/// no index tells them all.
 fn index(path: &Path) -> Option<Vec<f64>> {
     let moov = movie_box(path)?;
     let context = mp4parse::read_mp4(&mut Cursor::new(moov)).ok()?;
@@ -86,14 +90,15 @@ fn index(path: &Path) -> Option<Vec<f64>> {
     }
     times.sort_unstable();
     let first = *times.first()?;
-    // An edit list that begins later leaves frames out, and two frames at one time cannot be told apart.
+    // An edit list that begins later leaves frames out, and two frames at one time cannot be told
+    // apart.
     let trimmed = track.media_time.as_ref().is_some_and(|t| t.0 as i64 > first);
     let doubled = times.windows(2).any(|w| w[0] == w[1]);
     (!trimmed && !doubled).then(|| times.into_iter().map(|t| (t - first) as f64 / scale).collect())
 }
 
-/// The box of ISO/IEC 14496-12 that holds the index, whole, found without reading the pictures; `None` for fragmented files, whose
-/// index is not in one place, and for others than MP4.
+/// The box of ISO/IEC 14496-12 that holds the index, whole, found without reading the pictures;
+/// `None` for fragmented files, whose index is not in one place, and for others than MP4.
 fn movie_box(path: &Path) -> Option<Vec<u8>> {
     let mut file = File::open(path).ok()?;
     let (mut at, mut moov, length) = (0, None, file.metadata().ok()?.len());
@@ -184,7 +189,8 @@ mod tests {
             assert!(open(&path, Seconds(1.0)).is_none(), "{name}: few frames are decoded");
             match name {
                 "other.mkv" => assert_eq!(sought, 0, "an index of MP4 in {name}"),
-                // Where OpenCV's count runs ahead of the frames it would end too early, and the frames before are decoded.
+                // Where OpenCV's count runs ahead of the frames it would end too early, and the
+                // frames before are decoded.
                 "sparse-first.mp4" | "sparse-last.mp4" => {}
                 _ => assert_eq!(sought, 4, "{name}: times that the frames before were not decoded"),
             }

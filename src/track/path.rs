@@ -1,7 +1,9 @@
-//! The path of a track, simplified and bounded: few points that tell where somebody was at any time.
+//! The path of a track, simplified and bounded: few points that tell where somebody was at any
+//! time.
 //!
-//! Ramer (1972) and Douglas and Peucker (1973), with the error taken between places at the same time (Meratnia and de By 2004)
-//! instead of the distance from the line: who stands still on a straight way is not lost.
+//! Ramer (1972) and Douglas and Peucker (1973), with the error taken between places at the same
+//! time (Meratnia and de By 2004) instead of the distance from the line: who stands still on a
+//! straight way is not lost.
 
 /// A point of a path: seconds, x and y in pixels.
 pub type Point = [f64; 3];
@@ -39,7 +41,8 @@ impl Path {
         }
     }
 
-    /// The points, and the greatest distance from where the track was at the times between them, pixels.
+    /// The points, and the greatest distance from where the track was at the times between them,
+    /// pixels.
     pub fn finish(mut self) -> (Vec<Point>, f64) {
         self.shrink();
         (self.points, self.error)
@@ -63,8 +66,8 @@ impl Path {
     }
 }
 
-/// Leaves out the points that straight and even movement between those left tells up to `error` pixels. The first and the last
-/// stay.
+/// Leaves out the points that straight and even movement between those left tells up to `error`
+/// pixels. The first and the last stay.
 pub fn simplified(points: &[Point], error: f64) -> Vec<Point> {
     let mut keep = vec![false; points.len()];
     let mut pieces = match points.len() {
@@ -119,7 +122,8 @@ mod tests {
         assert_eq!(error, ERROR);
     }
 
-    /// A day of somebody who never stands still, at five points a second: it was half a megabyte an hour.
+    /// A day of somebody who never stands still, at five points a second: it was half a megabyte an
+    /// hour.
     #[test]
     fn a_path_of_a_day_is_bounded_and_says_how_exact_it_is() {
         let way = |i: u32| {

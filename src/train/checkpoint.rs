@@ -37,7 +37,8 @@ pub fn bad(dir: &Path, problem: &str) -> TrainError {
     TrainError::Checkpoint { path: dir.to_path_buf(), problem: problem.to_string() }
 }
 
-/// What going on needs, beside the settings: the learner with its optimiser, and the best tower so far.
+/// What going on needs, beside the settings: the learner with its optimiser, and the best tower so
+/// far.
 pub struct Checkpoint<'a, L, O, T> {
     /// The learner.
     pub learner: &'a L,
@@ -49,8 +50,8 @@ pub struct Checkpoint<'a, L, O, T> {
     pub state: &'a State,
 }
 
-/// Writes a checkpoint: a set of files that belong together, in a folder of its own. A run that is broken off while it writes
-/// leaves the former checkpoint whole.
+/// Writes a checkpoint: a set of files that belong together, in a folder of its own. A run that is
+/// broken off while it writes leaves the former checkpoint whole.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -100,7 +101,8 @@ fn newest(dir: &Path) -> Option<PathBuf> {
     all(dir).pop().map(|(_, path)| path)
 }
 
-/// Where the files of the newest checkpoint are. Before checkpoints had folders of their own they lay in the working folder itself.
+/// Where the files of the newest checkpoint are. Before checkpoints had folders of their own they
+/// lay in the working folder itself.
 pub fn place(dir: &Path) -> PathBuf {
     newest(dir).unwrap_or_else(|| dir.into())
 }
@@ -113,8 +115,8 @@ pub fn clear(dir: &Path) -> Result<(), TrainError> {
     all(dir).iter().try_for_each(|(_, path)| fs::remove_dir_all(path).map_err(|e| failed(path, &e)))
 }
 
-/// Lets `write` fill a new folder, which becomes the checkpoint of `step` by being renamed when all is on the disk; then the former
-/// ones go.
+/// Lets `write` fill a new folder, which becomes the checkpoint of `step` by being renamed when all
+/// is on the disk; then the former ones go.
 fn set(dir: &Path, step: usize, write: impl FnOnce(&Path) -> Result<(), TrainError>) -> Result<(), TrainError> {
     let (path, fresh) = (dir.join(format!("{NAME}{step}")), dir.join(format!("{NAME}new")));
     let _ = fs::remove_dir_all(&fresh); // of a run that was broken off
@@ -139,7 +141,8 @@ fn set(dir: &Path, step: usize, write: impl FnOnce(&Path) -> Result<(), TrainErr
     Ok(())
 }
 
-/// Reads where training stands in the folder of a checkpoint; refuses the state of another network or of other batches.
+/// Reads where training stands in the folder of a checkpoint; refuses the state of another network
+/// or of other batches.
 ///
 /// # Errors
 /// When it cannot be read or does not fit.
@@ -166,7 +169,8 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError>
 mod tests {
     use super::*;
 
-    /// Files were replaced one by one: a run that was broken off between two left weights of one step with the optimiser of another.
+    /// Files were replaced one by one: a run that was broken off between two left weights of one
+    /// step with the optimiser of another.
     #[test]
     fn a_checkpoint_that_was_broken_off_leaves_the_former_one_whole() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -49,7 +49,8 @@ fn events_come_by_number_and_by_bytes_and_one_at_least() {
     assert_eq!([(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(most, bytes)| lengths(most, bytes)), [3, 2, 2, 1, 4]);
 }
 
-/// The counts went down before the commit: one that failed wrapped them, and every later event was deleted.
+/// The counts went down before the commit: one that failed wrapped them, and every later event was
+/// deleted.
 #[test]
 fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
