@@ -12,5 +12,6 @@ pub mod sequences;
 #[cfg(feature = "serve")]
 pub mod serve;
 pub mod show;
+pub(crate) mod signals;
 pub mod track;
 pub mod tune;

@@ -11,6 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::hub::{Hub, News};
@@ -57,7 +58,8 @@ impl Ears {
 
 /// A client that takes nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a quiet line is tried.
+/// How often a client to whom nothing is sent is asked whether it is there; one that does not
+/// answer until the next time is let go.
 const PING: Duration = Duration::from_secs(15);
 
 /// The events, in the way the client asks for.
@@ -79,6 +81,9 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             return;
         }
     }
+    // Counted from what was last sent, not from what was last heard: a client may want little of
+    // it.
+    let (mut quiet_until, mut asked) = (Instant::now() + PING, false);
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => {
@@ -96,10 +101,21 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             },
             said = socket.recv() => match said {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue, // clients have nothing to say; pings are answered by the library
+                // Clients have nothing to say but that they are there; their pings are answered by
+                // the library.
+                Some(Ok(_)) => {
+                    asked = false;
+                    continue;
+                }
             },
-            () = tokio::time::sleep(PING) => Message::Ping(Default::default()),
+            () = tokio::time::sleep_until(quiet_until) => {
+                if std::mem::replace(&mut asked, true) {
+                    return;
+                }
+                Message::Ping(Default::default())
+            }
         };
+        quiet_until = Instant::now() + PING;
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
