@@ -53,4 +53,20 @@ mod tests {
         own(&file).expect("taken");
         assert_eq!(mode(&file), 0o600);
     }
+
+    /// Files of events hold paths and embeddings of persons.
+    #[test]
+    fn files_of_events_are_the_owner_s_alone() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("out.jsonl");
+        crate::sink::jsonl::JsonLines::create(&path, true, true).expect("made");
+        let mode = |p: &Path| std::fs::metadata(p).expect("there").permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o600);
+        #[cfg(feature = "serve")]
+        {
+            let path = dir.path().join("events.jsonl");
+            crate::sink::rotating::Rotating::open(&path, 0, 0, true).expect("made");
+            assert_eq!(mode(&path), 0o600);
+        }
+    }
 }
