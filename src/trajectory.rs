@@ -138,12 +138,15 @@ pub struct StatusEvent {
     pub state: CameraState,
     /// Since when.
     pub time: Timestamp,
+    /// Why it gives no frames; absent while it does.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub reason: Option<Arc<str>>,
 }
 
 impl StatusEvent {
     /// The camera's state has changed just now.
-    pub fn now(run: RunId, camera: Arc<str>, state: CameraState) -> Self {
-        StatusEvent { schema: STATUS_SCHEMA.into(), run, camera, state, time: Timestamp::now() }
+    pub fn now(run: RunId, camera: Arc<str>, state: CameraState, reason: Option<Arc<str>>) -> Self {
+        StatusEvent { schema: STATUS_SCHEMA.into(), run, camera, state, time: Timestamp::now(), reason }
     }
 }
 

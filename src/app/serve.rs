@@ -187,7 +187,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let failed = cameras.iter().map(|c| &c.counts).any(|c| (n(&c.failures) > 0 && n(&c.read) == 0) || (n(&c.network_failed) > 0 && n(&c.tracked) == 0));
+    let failed = cameras.iter().any(|m| (m.failures() > 0 && n(&m.counts.read) == 0) || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0));
     let code = if failed || !finished { ExitCode::FAILURE } else { ExitCode::SUCCESS };
     Ok(signals.code(finished).unwrap_or(code))
 }
@@ -282,6 +282,6 @@ fn told(camera: &Member) -> String {
         latency(0.5),
         latency(0.95),
         camera.reconnects(),
-        n(&c.failures),
+        camera.failures(),
     )
 }

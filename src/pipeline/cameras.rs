@@ -31,12 +31,10 @@ pub struct CameraCounts {
     pub people: AtomicU64,
     /// Tracks in the last frame.
     pub present: AtomicU64,
-    /// Times its reading failed or crashed and was begun anew.
-    pub failures: AtomicU64,
     /// Times its decoder hung and another was begun.
     pub hung: AtomicU64,
-    /// What links of earlier readers have counted: reconnects, late frames, frames left out by `target_fps`.
-    earlier: [AtomicU64; 3],
+    /// What links of earlier readers have counted: reconnects, late frames, frames left out by `target_fps`, failures.
+    earlier: [AtomicU64; 4],
     /// Seconds from a frame's decoding to its event, of the last frames.
     latencies: Mutex<Vec<f32>>,
 }
@@ -97,7 +95,7 @@ impl Member {
 
     /// The same camera with another reader to come.
     pub(super) fn renewed(&self, config: CameraConfig) -> Self {
-        let old = [self.link.reconnects(), self.link.late_frames(), self.link.thinned_frames()];
+        let old = [self.link.reconnects(), self.link.late_frames(), self.link.thinned_frames(), self.link.failures()];
         self.counts.earlier.iter().zip(old).for_each(|(sum, n)| {
             sum.fetch_add(n, Ordering::Relaxed);
         });
@@ -116,6 +114,11 @@ impl Member {
     /// How often it was opened again after an interruption.
     pub fn reconnects(&self) -> u64 {
         self.counted(0, self.link.reconnects())
+    }
+
+    /// How often it broke off or could not be opened.
+    pub fn failures(&self) -> u64 {
+        self.counted(3, self.link.failures())
     }
 
     /// Frames left out because they came too late.

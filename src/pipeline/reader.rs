@@ -20,17 +20,16 @@ pub type Opener = Arc<dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn So
 /// is begun anew after a pause.
 pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, open: Opener) -> Outcome<()> {
     stage::spawn("decode", move || {
-        let Member { name, config, counts, link, .. } = &member;
+        let Member { name, config, link, .. } = &member;
         let mut backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
         while !link.stopped() {
             link.beat();
             let outcome = catch_unwind(AssertUnwindSafe(|| play(&member, lane, &batcher, &open, &mut backoff)));
             match outcome {
                 Ok(Ok(())) => break,
-                Ok(Err(e)) => tracing::error!(camera = %name, error = %e, "the camera cannot be read"),
-                Err(_) => tracing::error!(camera = %name, "reading the camera crashed; this is a bug of twintrack, please report it"),
+                Ok(Err(e)) => link.failed(name, &e.to_string()),
+                Err(_) => link.failed(name, "reading it crashed; this is a bug of twintrack, please report it"),
             }
-            counts.failures.fetch_add(1, Ordering::Relaxed);
             if !config.has_address() {
                 break;
             }
@@ -143,7 +142,7 @@ mod tests {
         });
         let config = CameraConfig { url: Address::new("rtsp://wild/1"), retry_after: 0.05, retry_at_most: 0.05, keep_ids: 0.0, ..CameraConfig::default() };
         let member = Member::new("wild", config);
-        let (counts, link) = (member.counts.clone(), member.link.clone());
+        let link = member.link.clone();
         let done = read(member, lane, batcher.clone(), open);
         let mut frames = Vec::new();
         while frames.len() < 11 {
@@ -155,6 +154,6 @@ mod tests {
         assert_eq!(frames.iter().map(|f| f.number).collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
         assert!(frames.windows(2).all(|w| w[0].pts < w[1].pts));
         assert_eq!(frames.iter().filter(|f| f.restart).map(|f| f.number).collect::<Vec<_>>(), [4, 7]);
-        assert_eq!((counts.failures.load(Ordering::Relaxed), openings.load(Ordering::Relaxed), link.state()), (2, 3, CameraState::Ended));
+        assert_eq!((link.failures(), openings.load(Ordering::Relaxed), link.state()), (2, 3, CameraState::Ended));
     }
 }

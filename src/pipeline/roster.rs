@@ -30,8 +30,8 @@ struct Entry {
     lane: Lane,
     member: Member,
     reader: Option<Outcome<()>>,
-    /// The state told last.
-    said: Option<CameraState>,
+    /// The state that was told last, and why it gives no frames.
+    said: Option<(CameraState, Option<Arc<str>>)>,
 }
 
 pub(super) struct Roster {
@@ -141,18 +141,18 @@ impl Roster {
 
     /// Tells of every change of state; one that the sinks have no room for is told at the next look.
     fn tell(&mut self, told: &mpsc::Sender<Told>) {
-        let tell = |camera: &Arc<str>, state| {
-            let status = Some(StatusEvent::now(self.run, camera.clone(), state));
+        let tell = |camera: &Arc<str>, state, reason| {
+            let status = Some(StatusEvent::now(self.run, camera.clone(), state, reason));
             told.try_send(Told { frame: None, ended: Vec::new(), status }).is_ok()
         };
-        self.leaving.retain(|camera| !tell(camera, CameraState::Ended));
+        self.leaving.retain(|camera| !tell(camera, CameraState::Ended, None));
         for entry in self.entries.values_mut() {
             let state = entry.member.state();
-            if entry.said == Some(state) {
-                continue;
-            }
-            if tell(&entry.member.name, state) {
-                entry.said = Some(state);
+            let reason = entry.member.link.reason().filter(|_| state != CameraState::Online);
+            // Another reason is news, too; the attempts under way between two failures are none.
+            let told = entry.said.as_ref().is_some_and(|(said, why)| *said == state && (why == &reason || state == CameraState::Connecting));
+            if !told && tell(&entry.member.name, state, reason.clone()) {
+                entry.said = Some((state, reason));
             }
         }
     }

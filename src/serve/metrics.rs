@@ -76,7 +76,7 @@ impl Collector for Instruments {
         family(e, "people_present", "Tracks in the last frame", false, each(|m| m.counts.present.load(Ordering::Relaxed)))?;
         family(e, "camera_up", "Whether the camera gives frames", false, each(|m| u64::from(m.state() == CameraState::Online)))?;
         family(e, "camera_reconnects", "Times the camera was opened again", true, each(Member::reconnects))?;
-        family(e, "camera_failures", "Times its reading failed or crashed", true, each(|m| m.counts.failures.load(Ordering::Relaxed)))?;
+        family(e, "camera_failures", "Times it broke off or could not be opened", true, each(Member::failures))?;
         let quarantined = each(|m| m.counts.quarantined.load(Ordering::Relaxed));
         family(e, "camera_quarantines", "Times networks failed at so many of its frames in a row that it was put in quarantine", true, quarantined)?;
         family(e, "camera_hung", "Times its decoder hung and was replaced", true, each(|m| m.counts.hung.load(Ordering::Relaxed)))?;

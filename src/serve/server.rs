@@ -70,6 +70,9 @@ struct CameraView {
     present: u64,
     reconnects: u64,
     failures: u64,
+    /// Why it gives no frames; absent while it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<Arc<str>>,
     /// The address without any password.
     url: String,
 }
@@ -96,7 +99,8 @@ impl CameraView {
             people: n(&c.people),
             present: n(&c.present),
             reconnects: m.reconnects(),
-            failures: n(&c.failures),
+            failures: m.failures(),
+            reason: m.link.reason(),
             url: m.config.url.to_string(),
         }
     }

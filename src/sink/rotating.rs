@@ -190,7 +190,7 @@ mod tests {
     use crate::trajectory::RunId;
 
     fn event(camera: &str) -> StatusEvent {
-        StatusEvent::now(RunId::nil(), camera.into(), CameraState::Online)
+        StatusEvent::now(RunId::nil(), camera.into(), CameraState::Online, None)
     }
 
     fn cameras(path: &Path) -> Vec<String> {

@@ -195,11 +195,6 @@ impl Backoff {
     pub fn reset(&mut self) {
         self.failures = 0;
     }
-
-    /// Failures since it last worked.
-    pub fn failures(&self) -> u32 {
-        self.failures
-    }
 }
 
 /// A camera that comes back. Its first frame after an interruption is marked where tracks must start anew.
@@ -274,7 +269,6 @@ impl Camera {
         let start = Instant::now();
         match open_stream(&self.config, &self.options, &self.slowness) {
             Ok(stream) => {
-                tracing::info!(camera = %self.info.camera, attempts = self.backoff.failures(), "the camera is back");
                 self.stream = Some(stream);
                 self.link().reconnected();
                 self.offset = None;
@@ -282,7 +276,7 @@ impl Camera {
             }
             Err(e) => {
                 self.slowness.lost(start.elapsed().as_secs_f64(), self.shortest());
-                tracing::warn!(camera = %self.info.camera, attempt = self.backoff.failures(), error = %e, "the camera does not answer");
+                self.link().failed(&self.info.camera, &e.to_string());
             }
         }
     }
@@ -329,12 +323,13 @@ impl Source for Camera {
                 self.reopen();
                 continue;
             };
-            match stream.next_frame() {
+            let reason = match stream.next_frame() {
                 Ok(Some(frame)) => return Ok(Some(self.placed(frame))),
-                Ok(None) => tracing::warn!(camera = %self.info.camera, "the stream has ended"),
-                Err(e) => tracing::warn!(camera = %self.info.camera, error = %e, "the stream broke off"),
-            }
+                Ok(None) => "the stream has ended".to_string(),
+                Err(e) => e.to_string(),
+            };
             self.stream = None;
+            self.link().failed(&self.info.camera, &reason);
             let since = self.last.map_or(self.opened, |(_, _, at)| at.max(self.opened));
             self.slowness.lost(since.elapsed().as_secs_f64(), self.shortest());
             self.link().set(CameraState::Offline);

@@ -1,7 +1,7 @@
 //! What passes between a source and whoever supervises it: the wish to stop, the state, signs of life, counts.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::frame::CameraState;
@@ -22,7 +22,23 @@ struct Shared {
     thinned: AtomicU64,
     damaged: AtomicU64,
     timeouts: AtomicU32,
+    failures: AtomicU64,
+    outage: Mutex<Option<Outage>>,
 }
+
+/// The time without frames that a source is in.
+#[derive(Debug)]
+struct Outage {
+    camera: Arc<str>,
+    began: Instant,
+    attempts: u64,
+    reason: Arc<str>,
+    /// When it was last logged.
+    logged: Instant,
+}
+
+/// A source that stays away is logged again after so long.
+const LOG_AGAIN: Duration = Duration::from_secs(600);
 
 impl Default for Link {
     fn default() -> Self {
@@ -36,6 +52,8 @@ impl Default for Link {
             thinned: AtomicU64::new(0),
             damaged: AtomicU64::new(0),
             timeouts: AtomicU32::new(0),
+            failures: AtomicU64::new(0),
+            outage: Mutex::new(None),
         }))
     }
 }
@@ -58,10 +76,46 @@ impl Link {
         STATES[usize::from(self.0.state.load(Ordering::Relaxed)).min(3)]
     }
 
-    /// Notes the source's state.
+    /// Notes the source's state. The end of an outage is logged.
     pub fn set(&self, state: CameraState) {
-        self.0.state.store(state as u8, Ordering::Relaxed);
+        let before = self.0.state.swap(state as u8, Ordering::Relaxed);
         self.beat();
+        if state == CameraState::Online
+            && before != state as u8
+            && let Some(outage) = self.outage().take()
+        {
+            let seconds = outage.began.elapsed().as_secs();
+            tracing::warn!(camera = %outage.camera, attempts = outage.attempts, seconds, "the camera is back");
+        }
+    }
+
+    /// The source gives no frames, or could not be opened. The first failure of an outage is logged, then another reason, then
+    /// every ten minutes with the number of attempts.
+    pub fn failed(&self, camera: &str, reason: &str) {
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
+        let mut outage = self.outage();
+        let now = Instant::now();
+        let seen = outage.get_or_insert_with(|| Outage { camera: camera.into(), began: now, attempts: 0, reason: "".into(), logged: now });
+        seen.attempts += 1;
+        if *seen.reason != *reason || seen.logged.elapsed() > LOG_AGAIN {
+            (seen.reason, seen.logged) = (reason.into(), now);
+            let (attempts, seconds) = (seen.attempts, seen.began.elapsed().as_secs());
+            tracing::error!(%camera, attempts, seconds, error = %reason, "the camera gives no frames");
+        }
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Option<Outage>> {
+        self.0.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it gives no frames; `None` while it does.
+    pub fn reason(&self) -> Option<Arc<str>> {
+        self.outage().as_ref().map(|o| o.reason.clone())
+    }
+
+    /// How often it broke off or could not be opened.
+    pub fn failures(&self) -> u64 {
+        self.0.failures.load(Ordering::Relaxed)
     }
 
     /// A sign of life.
@@ -161,6 +215,17 @@ mod tests {
         assert!(waits.join().expect("no panic") < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(150));
         assert!(link.silent() >= Duration::from_millis(100), "{:?}", link.silent());
+    }
+
+    #[test]
+    fn an_outage_has_its_reason_until_frames_come_again() {
+        let link = Link::default();
+        link.failed("gate", "nothing listens there");
+        link.set(CameraState::Offline);
+        link.failed("gate", "its path is wrong");
+        assert_eq!((link.failures(), link.reason().as_deref()), (2, Some("its path is wrong")));
+        link.set(CameraState::Online);
+        assert_eq!((link.failures(), link.reason()), (2, None));
     }
 
     #[test]

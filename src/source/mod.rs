@@ -6,6 +6,8 @@ pub mod camera;
 pub mod camera_clock;
 #[cfg(feature = "video")]
 mod container;
+#[cfg(feature = "video")]
+mod diagnosis;
 pub mod image_folder;
 pub mod link;
 #[cfg(feature = "video")]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
+use crate::source::diagnosis;
 use crate::source::seek::{self, Landing};
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device};
 use crate::source::timeline::{Holes, Lateness, Thinning, Timeline};
@@ -117,7 +118,8 @@ impl Video {
         let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
             let doubt = address.doubt().map(|remedy| format!("; {remedy}")).unwrap_or_default();
-            let reason = format!("no answer within {} s, or refused; check address, port, user and password{doubt}", patience.open.0);
+            let why = diagnosis::why(address, Duration::from_secs_f64(patience.open.0));
+            let reason = format!("{why}; check address, port, user and password{doubt}");
             return Err(SourceError::Open { input: shown, kind: "a camera", reason });
         }
         let over_http = input.starts_with("http");
