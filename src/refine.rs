@@ -68,14 +68,23 @@ impl Recording {
     /// # Errors
     /// When the file cannot be read, a line is no event, or frames are out of order.
     pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
+        let file = std::fs::File::open(path).map_err(|source| RefineError::Read { path: path.into(), source })?;
+        Recording::read_lines(std::io::BufReader::new(file), path)
+    }
+
+    /// Reads JSON lines; `path` is their name in messages.
+    ///
+    /// # Errors
+    /// As [`Recording::read`].
+    pub fn read_lines(input: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read { path: path.into(), source };
-        let lines = std::io::BufReader::new(std::fs::File::open(path).map_err(failed)?).lines();
+        let lines = input.lines();
         let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
         let mut all: Vec<Recording> = Vec::new();
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
             let wrong = |reason: String| RefineError::Line { path: path.into(), line: i + 1, reason };
-            let event: Event = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+            let event = Event::read(&line).map_err(|e| wrong(e.to_string()))?;
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
                 Event::Ended(e) => (e.run, e.camera.clone()),

@@ -11,8 +11,9 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::outputs;
 use crate::app::show;
-use crate::app::track::{known, spare, stop_on_signal};
+use crate::app::track::{known, stop_on_signal};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
@@ -39,7 +40,7 @@ use crate::track::people::Known;
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see docs/cameras.md.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -73,7 +74,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         }
         read.push(file);
     }
-    spare([&args.output].into_iter(), &read)?;
+    outputs::prepare([&args.output], &read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the async runtime")?;
     runtime.block_on(serve(args, service, config))
 }
@@ -176,6 +177,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let cameras = cameras.all();
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
+        eprint!("{}", outputs::written(&[("events", Some(&args.output))]));
     }
     let failed = cameras.iter().map(|c| &c.counts).any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
     Ok(if stop.is_cancelled() {

@@ -89,7 +89,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
 pub fn summary(s: &Summary) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
-    let mut row = |name: &str, value: String| writeln!(out, "  {name:<18}{value:>10}").expect("writing to a string cannot fail");
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<22}{value:>10}").expect("writing to a string cannot fail");
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
     row("detections/frame", format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64));
@@ -105,7 +105,7 @@ pub fn summary(s: &Summary) -> String {
     }
     row("whole, ms/frame", format!("{:.2}", per_frame(s.wall)));
     if !s.inference.is_zero() {
-        row("ONNX Runtime", format!("{:.2}", per_frame(s.inference)));
+        row("ONNX Runtime, ms/frame", format!("{:.2}", per_frame(s.inference)));
     }
     if s.interrupted {
         out.push_str("  stopped before the end; the files are whole up to here\n");
