@@ -53,6 +53,7 @@ impl Event {
     /// When it is not an event of these schemas.
     pub fn read(line: &str) -> Result<Self, EventError> {
         #[derive(Deserialize)]
+        #[serde(expecting = "an object")]
         struct Head {
             schema: Option<String>,
         }
@@ -290,7 +291,7 @@ mod tests {
         let unknown = "none of twintrack.trajectory/1";
         for (line, says) in [
             ("", "EOF"),
-            ("1,2,3", "trailing characters"),
+            ("1,2,3", "expected an object"),
             ("[]", "invalid length"),
             ("{}", "no `schema`"),
             (r#"{"schema":"twintrack.trajectory/9"}"#, unknown),
@@ -298,7 +299,7 @@ mod tests {
             (&frame, "missing field `run`"),
         ] {
             let e = Event::read(line).expect_err(line).to_string();
-            assert!(e.contains(says) && !e.contains("untagged"), "{line}: {e}");
+            assert!(e.contains(says) && !e.contains("untagged") && !e.contains("struct"), "{line}: {e}");
         }
     }
 }

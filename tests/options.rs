@@ -23,7 +23,10 @@ fn options(text: &str) -> BTreeSet<String> {
 /// What `--help` of a command lists, without what every command has.
 fn listed(program: &mut Command, arguments: &[&str]) -> BTreeSet<String> {
     let help = text(&run(program.args(arguments).arg("--help")).stdout);
-    let heads = help.lines().map(str::trim_start).filter(|l| l.starts_with('-')).map(|l| l.split("  ").next().unwrap_or_default());
+    let list = help.split("\nOptions:").nth(1).expect("a list of options");
+    // What is indented further is text that was wrapped.
+    let is_head = |l: &&str| (2..=6).contains(&(l.len() - l.trim_start().len())) && l.trim_start().starts_with('-');
+    let heads = list.lines().filter(is_head).map(str::trim_start).map(|l| l.split("  ").next().unwrap_or_default());
     heads.flat_map(options).filter(|o| !GLOBAL.contains(&o.as_str())).collect()
 }
 

@@ -16,6 +16,11 @@ use crate::pipeline::{People, Progress, Summary};
 /// Why nobody is known again by looks.
 pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
 
+/// The error with its causes, each said once: many of our messages hold their cause already.
+pub fn message(e: &anyhow::Error) -> String {
+    e.chain().skip(1).map(ToString::to_string).fold(e.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+}
+
 /// Logs which models run where, and how they are read.
 pub fn models(people: &People, embedder: Option<&Embedder>) {
     match people {
@@ -116,6 +121,12 @@ pub fn summary(s: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let said = message(&anyhow::anyhow!("no such file").context("cannot read x: no such file").context("sequence a"));
+        assert_eq!(said, "sequence a: cannot read x: no such file");
+    }
 
     #[test]
     fn the_summary_names_every_stage_a_frame() {

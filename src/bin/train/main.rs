@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use twintrack::app::{outputs, settings};
+use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
 use twintrack::infer::places::{explicit, find_model};
 use twintrack::track::head::Head;
@@ -200,7 +200,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", show::message(&e));
             ExitCode::FAILURE
         }
     }
