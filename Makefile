@@ -4,7 +4,7 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-test setup-gpu build demo test soak lint bench train-demo clean
+.PHONY: help setup setup-test setup-gpu build demo test soak fuzz lint bench train-demo clean
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
@@ -34,6 +34,16 @@ test: build ## all tests
 
 soak: build ## the long tests (minutes each, bounded)
 	@cargo test --release --locked --features train --test ways_out --test web --test soak -- --ignored --nocapture --test-threads 1 soak
+
+# Readers of what strangers bring; without a sanitizer they run on any Rust, some 10,000 to 300,000 inputs a second.
+FUZZED  := mot config events head metadata detections http address
+SECONDS ?= 60
+fuzz: build ## run every fuzz target for SECONDS=60 each
+	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
+	@for t in $(FUZZED); do \
+	  mkdir -p fuzz/corpus/$$t && \
+	  cargo fuzz run --sanitizer none -O $$t fuzz/corpus/$$t fuzz/seeds/$$t -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
+	done
 
 lint:      ## format, clippy, licences
 	cargo fmt --check

@@ -50,8 +50,7 @@ impl Address {
     /// What may be wrong with an address that is not answered: an `@` behind the host may belong to a password.
     pub fn doubt(&self) -> Option<&'static str> {
         let url = Url::parse(&self.0).ok().filter(Url::has_host)?;
-        let behind = [Some(url.path()), url.query(), url.fragment()];
-        behind.into_iter().flatten().any(|part| part.contains('@')).then_some(ESCAPE)
+        is_doubtful(&url).then_some(ESCAPE)
     }
 }
 
@@ -91,12 +90,19 @@ pub fn masked(address: &str) -> String {
     }
 }
 
+/// Whether an `@` behind the host may end a password with a `/`, `?` or `#` in it, whose beginning was then taken for the host.
+fn is_doubtful(url: &Url) -> bool {
+    let has_login = !url.username().is_empty() || url.password().is_some() || url.port().is_some();
+    let behind = [url.query(), url.fragment()].into_iter().flatten();
+    url.path().contains('@') || (has_login && behind.into_iter().any(|part| part.contains('@')))
+}
+
 fn of_parts(url: &Url) -> String {
-    let path = match url.path().rsplit_once('@') {
-        // A password with a slash in it: its end was taken for the path, its beginning for the host.
-        Some((_, host_and_path)) => return format!("{}://***@{host_and_path}", url.scheme()),
-        None => url.path().split('/').map(|word| if may_be_secret(word) { "***" } else { word }).collect::<Vec<_>>().join("/"),
-    };
+    if is_doubtful(url) {
+        let host = url.as_str().rsplit('@').next().unwrap_or_default();
+        return format!("{}://***@{}", url.scheme(), host.split(['?', '#']).next().unwrap_or_default());
+    }
+    let path = url.path().split('/').map(|word| if may_be_secret(word) { "***" } else { word }).collect::<Vec<_>>().join("/");
     let login = if url.username().is_empty() && url.password().is_none() { "" } else { "***@" };
     let query = url.query().map(|q| {
         let shown = q.split('&').map(|pair| pair.split_once('=').map_or("***".to_string(), |(key, _)| format!("{key}=***")));
@@ -135,6 +141,9 @@ mod tests {
             ("rtsp://admin:12/SECRET@host/x", "rtsp://***@host/x"),
             ("rtsp://admin:SEC?RET@host/x", "rtsp://***@host"),
             ("rtsp://admin:SEC#RET@host/x", "rtsp://***@host"),
+            ("rtsp://admin:SEC@RET?x@host/y", "rtsp://***@host/y"),
+            ("rtsp://admin:12?SECRET@host", "rtsp://***@host"),
+            ("http://h/flv?user=me@mail.example", "http://h/flv?user=***"),
             ("http://h/flv?user=a&password=SECRET", "http://h/flv?user=***&password=***"),
             ("http://h/flv?SECRET", "http://h/flv?***"),
             ("rtsp://h:554/user=a_password=SECRET_channel=1.sdp", "rtsp://h:554/***"),

@@ -32,6 +32,8 @@ pub mod detection;
 pub mod embed;
 pub mod eval;
 pub mod frame;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod gallery;
 pub mod geometry;
 pub mod infer;

@@ -152,7 +152,14 @@ pub struct MotRow {
 /// # Errors
 /// When the file cannot be read, or a line has fewer than six numbers.
 pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
-    let text = read(path)?;
+    rows_of(&read(path)?, path)
+}
+
+/// The lines of the text of a file; `path` is for messages.
+///
+/// # Errors
+/// When a line has fewer than six numbers.
+pub fn rows_of(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
     let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
     lines.map(|(i, l)| parse(l).map_err(|problem| MotError::Line { path: path.to_path_buf(), line: i + 1, problem })).collect()
 }

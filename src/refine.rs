@@ -69,16 +69,16 @@ impl Recording {
     /// When the file cannot be read, a line is no event, or frames are out of order.
     pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
         let file = std::fs::File::open(path).map_err(|source| RefineError::Read { path: path.into(), source })?;
-        Recording::read_lines(std::io::BufReader::new(file), path)
+        Self::of_lines(std::io::BufReader::new(file), path)
     }
 
-    /// Reads JSON lines; `path` is their name in messages.
+    /// Reads lines from anywhere; `path` names it in messages.
     ///
     /// # Errors
     /// As [`Recording::read`].
-    pub fn read_lines(input: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
+    pub fn of_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read { path: path.into(), source };
-        let lines = input.lines();
+        let lines = lines.lines();
         let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
         let mut all: Vec<Recording> = Vec::new();
         for (i, line) in lines.enumerate() {

@@ -7,6 +7,7 @@ use thiserror::Error;
 
 use crate::frame::{CameraState, Frame};
 use crate::time::{Clock, Seconds, Timestamp};
+use crate::track::path::{self, Path};
 use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
@@ -144,8 +145,13 @@ pub struct EndedEvent {
     pub last: f64,
     /// How many detections it had.
     pub hits: u32,
-    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`].
+    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`], simplified
+    /// ([`crate::track::path`]): between two of them the way is straight and even up to 2 pixels,
+    /// or `path_error`. At most 512 points.
     pub path: Vec<[f64; 3]>,
+    /// The greatest distance of the path from where the track was, pixels; absent where that is 2.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub path_error: Option<f64>,
     /// Which network made the embedding: its name and, behind the last space, the hash of its
     /// weights. Those of different hashes cannot be compared.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -217,7 +223,7 @@ pub struct Chronicle {
     embedder: Option<Arc<str>>,
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
-    paths: std::collections::BTreeMap<u64, Vec<[f64; 3]>>,
+    paths: std::collections::BTreeMap<u64, Path>,
     /// Events so far.
     events: u64,
 }
@@ -239,7 +245,7 @@ impl Chronicle {
         self.start.get_or_insert(frame.pts);
         for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let path = self.paths.entry(t.id).or_default();
-            if path.last().is_none_or(|p| frame.pts.0 - p[0] >= PATH_STEP.0 - 1e-9) {
+            if path.last().is_none_or(|at| frame.pts.0 - at >= PATH_STEP.0 - 1e-9) {
                 let (x, y) = t.bbox.foot();
                 path.push([thousandths(frame.pts.0), hundredths(x), hundredths(y)]);
             }
@@ -263,6 +269,7 @@ impl Chronicle {
     /// The event of a track's end.
     pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
         let start = self.start.unwrap_or_default();
+        let (path, error) = self.paths.remove(&t.id).unwrap_or_default().finish();
         let embedding = (self.embedder.is_some() && !t.embedding.is_empty()).then_some(t.embedding);
         self.events += 1;
         EndedEvent {
@@ -274,7 +281,8 @@ impl Chronicle {
             first: thousandths((start + t.span.0).0),
             last: thousandths((start + t.span.1).0),
             hits: t.hits,
-            path: self.paths.remove(&t.id).unwrap_or_default(),
+            path,
+            path_error: (error > path::ERROR).then(|| hundredths(error as f32)),
             embedder: embedding.as_ref().and(self.embedder.clone()),
             embedding,
         }

@@ -37,7 +37,7 @@ const BIAS: [f32; 5] = [0.0, 0.0, 20.0, 40.0, 0.5];
 
 /// What is found in `n` pictures of one colour each, every picture another.
 fn find(detector: &mut Detector, n: usize) -> Vec<Detection> {
-    let letterbox = detector.scaling().letterbox((64, 64));
+    let letterbox = detector.scaling().letterbox(twintrack::frame::Shape::square(64, 64));
     let mut batch = Array4::zeros((n, 3, letterbox.input.1, letterbox.input.0));
     for (i, mut picture) in batch.axis_iter_mut(Axis(0)).enumerate() {
         let colour = [1.0 + i as f32, 20.0 - i as f32, 10.0 * i as f32];
@@ -215,7 +215,7 @@ fn yolo8(columns: usize) -> Vec<f32> {
 fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
     let mut detector = open(config)?.expect("it fits");
     let found = {
-        let letterbox = detector.scaling().letterbox((64, 64));
+        let letterbox = detector.scaling().letterbox(twintrack::frame::Shape::square(64, 64));
         detector.detect(Array4::zeros((1, 3, 64, 64)).view(), &[(letterbox, (64, 64))]).expect("it runs").remove(0)
     };
     let [d] = found.as_slice() else { panic!("{config:?}: one person expected in {found:?}") };

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("train", 8),
     ("serve", 9),
     ("app", 10),
+    ("fuzzing", 10),
     ("bin", 11),
     ("main", 11),
 ];

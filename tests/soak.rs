@@ -278,7 +278,7 @@ fn faults(victims: usize, seconds: u64) {
     let told: Vec<String> = FAULTS.iter().map(|&f| format!("{f:?} {} worst {:.1} s", returns.iter().filter(|r| r.0 == f).count(), worst(f))).collect();
     eprintln!("{} faults in {seconds} s: {}", returns.len(), told.join(", "));
     eprintln!("healthy camera: {calm:.3} frames/s before, {troubled:.3} during; threads and descriptors {before:?} before, {after:?} after; {hung} hung");
-    assert_eq!(code, Some(130), "{}", said(dir));
+    assert_eq!(code, Some(0), "{}", said(dir));
     assert!(!said(dir).contains("panic") && !said(dir).contains("crashed") && !said(dir).contains("right-word"), "{}", said(dir));
     // Wanted are five seconds each time. Noise in the stream can cost a time-out and an opening that falls into it too: a single
     // one may take longer.

@@ -82,7 +82,8 @@ fn what_is_trained_is_what_the_tracker_loads() {
     };
     let done = run(&[]);
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    for file in ["last.mpk", "best.mpk", "last.json", "curve.csv", "curve.svg"] {
+    let checkpoint = ["last.mpk", "last_optimizer.mpk", "best.mpk", "last.json"].map(|file| format!("checkpoint-4/{file}"));
+    for file in checkpoint.iter().map(String::as_str).chain(["curve.csv", "curve.svg"]) {
         assert!(work.join(file).metadata().is_ok_and(|m| m.len() > 0), "{file}");
     }
     assert_eq!(std::fs::read_to_string(work.join("curve.csv")).expect("a table").lines().count(), 3);

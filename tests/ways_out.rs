@@ -6,13 +6,14 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use common::broker::{broker, heard, subscriber};
 use common::{NO_PAGE, Running, clip, free_port, twintrack, until, whole_lines};
 use serde_json::Value;
 
@@ -58,41 +59,6 @@ fn assert_whole(dir: &Path, arrived: &[Value]) {
     assert!(seen.len() > 40, "only {} events", seen.len());
 }
 
-/// A broker that keeps its clients' sessions on disk.
-fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
-    if Command::new("mosquitto").arg("-h").output().is_err() || Command::new("mosquitto_sub").arg("--help").output().is_err() {
-        eprintln!("SKIPPED: no mosquitto here (Debian: mosquitto mosquitto-clients)");
-        return None;
-    }
-    let config = dir.join("mosquitto.conf");
-    let store = dir.join("broker");
-    std::fs::create_dir_all(&store).unwrap();
-    // As root mosquitto becomes another user, who may not write here.
-    let text = format!("listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 0\n{more}\n", store.display());
-    std::fs::write(&config, text).unwrap();
-    let running = Running::start(Command::new("mosquitto").arg("-c").arg(&config).stdout(Stdio::null()).stderr(Stdio::null()));
-    assert!(until(10, || TcpStream::connect(("127.0.0.1", port)).is_ok()), "mosquitto does not begin");
-    Some(running)
-}
-
-/// A subscriber whose session the broker keeps; a line a message: retained or not, topic, text.
-fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
-    let out = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("heard")).unwrap();
-    let port = port.to_string();
-    let all = ["-h", "127.0.0.1", "-p", &port, "-i", "test", "-c", "-q", "1", "-t", "twintrack/#", "-F", "%r\t%t\t%p"];
-    Running::start(Command::new("mosquitto_sub").args(all).args(more).stdout(out).stderr(Stdio::null()))
-}
-
-fn heard(dir: &Path) -> Vec<(bool, String, String)> {
-    let text = std::fs::read_to_string(dir.join("heard")).unwrap_or_default();
-    let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
-    whole
-        .lines()
-        .filter_map(|l| l.splitn(3, '\t').map(String::from).collect::<Vec<_>>().try_into().ok())
-        .map(|[r, t, p]: [String; 3]| (r == "1", t, p))
-        .collect()
-}
-
 fn events(dir: &Path) -> Vec<Value> {
     heard(dir).iter().filter(|(_, _, p)| p.starts_with('{')).map(|(_, _, p)| serde_json::from_str(p).unwrap()).collect()
 }
@@ -110,7 +76,7 @@ fn topics_and_states(version: &str) {
     let mut child = serve(dir, &file);
     assert!(until(60, || events(dir).len() > 60), "{}", said(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(130), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", said(dir));
     until(5, || events(dir).len() >= whole_lines(&dir.join("out.jsonl")).len());
     assert_whole(dir, &events(dir));
     for (_, topic, text) in heard(dir).iter().filter(|(_, _, p)| p.starts_with('{')) {
@@ -163,7 +129,7 @@ fn broker_away(version: &str, before: u64, away: u64, after: u64) {
     let _second = broker(dir, port, "allow_anonymous true").unwrap();
     std::thread::sleep(Duration::from_secs(after));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(130), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", said(dir));
     until(60, || events(dir).iter().map(who).collect::<BTreeSet<_>>().len() >= written());
     assert_whole(dir, &events(dir));
 }
@@ -214,7 +180,7 @@ fn a_killed_run_s_events_are_delivered_by_the_next() {
     assert!(until(60, || own().last().is_some_and(|s| s == "online")), "{:?}", own());
     std::thread::sleep(Duration::from_secs(1));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(130), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", said(dir));
     until(15, || events(dir).iter().map(who).collect::<BTreeSet<_>>().len() >= whole_lines(&dir.join("out.jsonl")).len());
     assert!(said(dir).contains("events of an earlier run"), "{}", said(dir));
     assert_whole(dir, &events(dir));
@@ -259,7 +225,7 @@ fn a_broker_behind_tls_and_a_password_is_reached_and_a_wrong_password_is_told() 
     let mut child = serve(dir, &file);
     assert!(until(60, || events(dir).len() > 30), "{}", said(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(130), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", said(dir));
     assert!(!said(dir).contains("secret-word") && !said(dir).contains("wrong-word"));
 }
 
@@ -317,7 +283,7 @@ fn a_webhook_has_every_event_signed() {
     r.takes.store(true, Ordering::Relaxed);
     assert!(until(60, || whole_lines(&dir.join("out.jsonl")).len() > 60), "{}", said(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(130), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", said(dir));
     let posts = r.posts.lock().unwrap().clone();
     let taken: Vec<Value> = posts.iter().filter(|p| p.3).flat_map(|p| common::json_lines(&p.2)).collect();
     let wanted: BTreeSet<Who> = whole_lines(&dir.join("out.jsonl")).iter().filter(|e| e["schema"] != "twintrack.trajectory/1").map(who).collect();

@@ -14,5 +14,6 @@ pub mod sequences;
 pub mod serve;
 pub mod settings;
 pub mod show;
+pub(crate) mod signals;
 pub mod track;
 pub mod tune;

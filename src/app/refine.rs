@@ -43,7 +43,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     let inputs: Vec<PathBuf> = args.config.iter().cloned().chain((!from_stdin).then(|| args.input.clone())).collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
-        true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
+        true => Recording::of_lines(std::io::stdin().lock(), Path::new("standard input"))?,
         false => Recording::read(&args.input)?,
     };
     if args.mot.is_some() && recordings.len() > 1 {
@@ -61,7 +61,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         if !args.quiet {
             eprintln!("{}", told(recording, &refined));
         }
-        deliver(&refined, &mut sinks, None)?;
+        deliver(&refined, &mut sinks, None, &|| false)?;
     }
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
@@ -90,13 +90,13 @@ pub fn told(before: &Recording, after: &Recording) -> String {
 }
 
 /// Hands a recording to the sinks: every frame, then the ends of the tracks that were last in it. A source gives the
-/// pictures to draw on.
+/// pictures to draw on. Ends early where `stop` says so, between two frames.
 ///
 /// # Errors
 /// When a sink fails, or the source.
-pub fn deliver(recording: &Recording, sinks: &mut [Box<dyn Sink>], mut pictures: Option<Box<dyn Source>>) -> Result<(), DeliverError> {
+pub fn deliver(recording: &Recording, sinks: &mut [Box<dyn Sink>], mut pictures: Option<Box<dyn Source>>, stop: &dyn Fn() -> bool) -> Result<(), DeliverError> {
     let mut ended = recording.ended.iter().peekable();
-    for event in &recording.frames {
+    for event in recording.frames.iter().take_while(|_| !stop()) {
         let mut frame = frame_of(event);
         if let Some(source) = &mut pictures {
             while let Some(next) = source.next_frame()? {

@@ -13,12 +13,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::outputs;
 use crate::app::show;
-use crate::app::track::{known, stop_on_signal};
+use crate::app::signals::Signals;
+use crate::app::track::known;
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::infer::Runtime;
+use crate::pipeline::PipelineError;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::Fleet;
 use crate::pipeline::fleet_metrics::FleetMetrics;
@@ -60,7 +62,8 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C, 1 when a camera could not be read to its end.
+/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, 143 where a way out could not be
+/// finished in time; 1 when a camera could not be read at all.
 ///
 /// # Errors
 /// Whatever ended the run for all cameras.
@@ -126,8 +129,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let (hub, cameras, metrics, run) = (Hub::default(), Cameras::default(), FleetMetrics::default(), uuid::Uuid::now_v7());
     let Ways { sinks, spools, lost } = ways(args, &service, &config, &hub)?;
 
-    let (stop, over) = (CancellationToken::new(), CancellationToken::new());
-    let watching = tokio::spawn(stop_on_signal(stop.clone()));
+    let (signals, over) = (Signals::listen(), CancellationToken::new());
+    let stop = signals.stop();
     let pulse = Pulse::default();
     let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
     let serving = door.map(|(listener, token)| {
@@ -163,30 +166,32 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         known,
         gallery,
         changes,
-        stop: stop.clone(),
+        stop,
+        finish_within: Duration::from_secs_f64(service.serve.stop_within),
     };
     let ended = fleet.run().await;
     over.cancel();
-    watching.abort();
     reloading.abort();
     if let Some(serving) = serving {
         let _ = serving.await; // it logs its own errors
     }
     let _ = beating.await; // it has none
-    ended?;
+    let finished = match ended {
+        Err(e @ PipelineError::Hung { .. }) => {
+            tracing::error!("{e}");
+            false
+        }
+        ended => ended.map(|()| true)?,
+    };
     let cameras = cameras.all();
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
         eprint!("{}", outputs::written(&[("events", Some(&args.output))]));
     }
-    let failed = cameras.iter().map(|c| &c.counts).any(|c| c.failures.load(Ordering::Relaxed) > 0 && c.read.load(Ordering::Relaxed) == 0);
-    Ok(if stop.is_cancelled() {
-        ExitCode::from(130)
-    } else if failed {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let failed = cameras.iter().map(|c| &c.counts).any(|c| (n(&c.failures) > 0 && n(&c.read) == 0) || (n(&c.network_failed) > 0 && n(&c.tracked) == 0));
+    let code = if failed || !finished { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    Ok(signals.code(finished).unwrap_or(code))
 }
 
 /// Tells systemd, where it asks for it.
@@ -267,12 +272,13 @@ fn told(camera: &Member) -> String {
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let latency = |share| c.latency(share).map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s));
     format!(
-        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
+        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
         camera.name,
         n(&c.read),
         n(&c.tracked),
         camera.late(),
         n(&c.detector_busy),
+        n(&c.network_failed),
         n(&c.sink_slow),
         n(&c.people),
         latency(0.5),

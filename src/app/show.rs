@@ -104,6 +104,9 @@ pub fn summary(s: &Summary) -> String {
     if s.damaged > 0 {
         row("frames damaged", s.damaged.to_string());
     }
+    if s.failed > 0 {
+        row("network failed", s.failed.to_string());
+    }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in &s.stages {
         row(&format!("{stage}, ms/frame"), format!("{:.2}", per_frame(*busy)));
@@ -137,13 +140,27 @@ mod tests {
             dropped: 0,
             damaged: 4,
             cut: None,
+            failed: 2,
             wall: Duration::from_secs(1),
             inference: Duration::from_millis(900),
             stages: vec![("decode", Duration::from_millis(50))],
             interrupted: true,
         };
         let text = summary(&s);
-        for part in ["people", "3", "frames damaged", "4", "2.5", "10.0", "decode, ms/frame", "5.00", "ONNX Runtime", "90.00", "stopped before the end"] {
+        for part in [
+            "people",
+            "3",
+            "frames damaged",
+            "4",
+            "network failed",
+            "2.5",
+            "10.0",
+            "decode, ms/frame",
+            "5.00",
+            "ONNX Runtime",
+            "90.00",
+            "stopped before the end",
+        ] {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
     }

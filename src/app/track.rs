@@ -6,17 +6,17 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio_util::sync::CancellationToken;
 
 use crate::address;
 use crate::app::show::UNKNOWN;
+use crate::app::signals::Signals;
 use crate::app::{detections, outputs, refine, settings, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
 use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::infer::{Device, InputSize, Runtime};
-use crate::pipeline::{People, Pipeline, Progress, Summary};
+use crate::pipeline::{People, Pipeline, Progress};
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
@@ -141,15 +141,15 @@ fn parse_time(s: &str) -> Result<Timestamp, String> {
     s.parse().map(Timestamp).map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C.
+/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was
+/// tracked, which has no other end.
 ///
 /// # Errors
 /// Whatever ended the run; its message names the thing and the remedy.
 pub fn run(args: TrackArgs) -> Result<ExitCode> {
     let config = configure(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start the async runtime")?;
-    let summary = runtime.block_on(follow(&args, config))?;
-    Ok(if summary.interrupted { ExitCode::from(130) } else { ExitCode::SUCCESS })
+    runtime.block_on(follow(&args, config))
 }
 
 /// The configuration file with the options of the command line over it.
@@ -179,7 +179,7 @@ impl TrackArgs {
     }
 }
 
-async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
+async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     spare_inputs(args)?;
     let options = SourceOptions {
         camera: args.camera.clone(),
@@ -208,7 +208,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.identity().into());
     let strangers = embedder.as_ref().and_then(Embedder::strangers);
     let progress = Arc::new(Progress::default());
-    let stop = CancellationToken::new();
+    let signals = Signals::listen();
     let recorder = Recorder::default();
     let mut sinks = sinks(args, &config, &info)?;
     let mut after: Vec<Box<dyn Sink>> = Vec::new();
@@ -228,13 +228,11 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
         chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), label),
         sinks,
         output: config.output.clone(),
-        stop: stop.clone(),
+        stop: signals.stop(),
         progress: progress.clone(),
     };
-    let watching = tokio::spawn(stop_on_signal(stop));
     let display = (!args.quiet).then(|| tokio::spawn(show::progress(progress, info.frames)));
     let result = pipeline.run().await;
-    watching.abort();
     if let Some(d) = display {
         d.abort();
         let _ = d.await; // aborted on purpose
@@ -247,11 +245,19 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     if !args.quiet {
         eprintln!("{}", show::summary(&summary));
     }
+    let mut finished = info.live || !summary.interrupted;
     if args.offline {
         let recording = recorder.take();
+        tracing::info!(tracks = recording.ended.len(), "tracks are linked");
+        // Linking cannot stop half way: there is nothing to write before its end.
+        signals.end_at_once();
         let refined = refine::refined(&recording, &config);
-        let pictures = if args.video.is_some() { Some(source::open(&args.input, &SourceOptions { link: Link::default(), ..options })?) } else { None };
-        refine::deliver(&refined, &mut after, pictures)?;
+        let stop = signals.end_in_order();
+        // Its own link: that of the first reading may have been told to stop.
+        let again = SourceOptions { link: Link::default(), ..options };
+        let pictures = if args.video.is_some() { Some(source::open(&args.input, &again)?) } else { None };
+        refine::deliver(&refined, &mut after, pictures, &|| stop.is_cancelled())?;
+        finished &= !stop.is_cancelled();
         after.iter_mut().try_for_each(|s| s.finish())?;
         if !args.quiet {
             eprintln!("{}", refine::told(&recording, &refined));
@@ -266,7 +272,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<Summary> {
     if args.strict && summary.damaged > 0 {
         bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, address::masked(&args.input));
     }
-    Ok(summary)
+    Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
 }
 
 /// Who names people, where that is asked for.
@@ -309,21 +315,6 @@ fn spare_inputs(args: &TrackArgs) -> Result<()> {
     let pictures = source::sequence_video(&input).ok().flatten();
     let inputs: Vec<PathBuf> = [Some(input), pictures, args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
     outputs::prepare(outputs_of(args).into_iter().filter_map(|(_, path)| path), &inputs)
-}
-
-/// The first Ctrl-C (or SIGTERM) stops the input; what is under way comes out and files are finished. The second ends at once.
-pub(crate) async fn stop_on_signal(stop: CancellationToken) {
-    let Ok(mut terminate) = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) else { return };
-    for _ in 0..2 {
-        tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            _ = terminate.recv() => {}
-        }
-        if stop.is_cancelled() {
-            std::process::exit(130);
-        }
-        stop.cancel();
-    }
 }
 
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {

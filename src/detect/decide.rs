@@ -40,7 +40,7 @@ impl<T> Decided<T> {
 /// # Errors
 /// Where names, shapes and values do not settle it; says what was found, and which settings would
 /// fit.
-pub(super) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout>, String> {
+pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout>, String> {
     if let Some(decided) = by_names(batch) {
         return Ok(decided);
     }
@@ -81,7 +81,7 @@ pub(super) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
 ///
 /// # Errors
 /// Says which one to name.
-pub(super) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), String> {
+pub(crate) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), String> {
     let confused: &[Layout] = match named {
         Layout::Yolox => &[Layout::YoloxDecoded],
         Layout::YoloxDecoded => &[Layout::Yolox],
@@ -103,7 +103,7 @@ pub(super) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), Stri
 }
 
 /// Where the outputs do not have the shapes of the layout named: what they would fit.
-pub(super) fn suggestion(batch: &Batch<'_>) -> String {
+pub(crate) fn suggestion(batch: &Batch<'_>) -> String {
     match layout(batch, 0) {
         Ok(other) => format!("set detector.layout = \"{}\" or \"auto\"", other.value.name()),
         Err(_) => fitting(batch),

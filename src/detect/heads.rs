@@ -40,7 +40,7 @@ type One<'a> = dyn Fn(usize, usize, Row<'_>) -> Option<Detection> + 'a;
 type Found = Result<Vec<Vec<Detection>>, String>;
 
 /// A batch's outputs and what is asked of them.
-pub(super) struct Batch<'a> {
+pub(crate) struct Batch<'a> {
     /// The outputs of the model.
     pub outputs: &'a [Output],
     /// Pictures in it.
@@ -58,7 +58,7 @@ pub(super) struct Batch<'a> {
 ///
 /// # Errors
 /// When the outputs do not have the layout's shapes; says which they have and which they should.
-pub(super) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
+pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
     let reader = Reader { batch, layout };
     match layout {
         Layout::Boxes => boxes(&reader),

@@ -2,9 +2,9 @@
 
 mod atss;
 mod choice;
-mod decide;
+pub(crate) mod decide;
 pub mod detector;
-mod heads;
+pub(crate) mod heads;
 pub mod layout;
 pub mod letterbox;
 mod nanodet;

@@ -22,6 +22,11 @@ pub struct CameraCounts {
     pub detector_busy: AtomicU64,
     /// Frames whose events were dropped because a sink was slow.
     pub sink_slow: AtomicU64,
+    /// Frames left out because a network failed at them, or because their camera was in quarantine
+    /// for such frames.
+    pub network_failed: AtomicU64,
+    /// Times the camera was put in quarantine because a network failed at its frames.
+    pub quarantined: AtomicU64,
     /// Tracks confirmed.
     pub people: AtomicU64,
     /// Tracks in the last frame.

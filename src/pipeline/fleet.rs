@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ndarray::{Array4, Axis};
+use ndarray::{Array4, Axis, s};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -24,9 +24,10 @@ use crate::pipeline::followers::{Followers, Registry, follow};
 use crate::pipeline::metrics::Progress;
 use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::pipeline::{PipelineError, joined, no_pixels, write};
+use crate::pipeline::quarantine::{LeftOut, Quarantine};
 use crate::pipeline::reader::Opener;
 use crate::pipeline::roster::{Roster, Wanted};
-use crate::pipeline::stage::{self, Outcome};
+use crate::pipeline::stage::{self, Outcome, caught, each};
 use crate::range::{OutOfRange, within};
 use crate::sink::{OutputConfig, Sink};
 use crate::source::camera::CameraConfig;
@@ -93,6 +94,8 @@ pub struct Fleet {
     pub changes: mpsc::Receiver<Wanted>,
     /// Cancelled to stop: frames under way still come out.
     pub stop: CancellationToken,
+    /// So long the sinks may take to finish, all together.
+    pub finish_within: Duration,
 }
 
 /// A frame on its way through the stages.
@@ -107,8 +110,17 @@ pub(super) struct Item {
     gated: bool,
     /// Nothing has moved since the frame before that the networks looked at: what they found still holds.
     still: bool,
+    /// Why nothing more is done with it, where that is so.
+    pub left_out: Option<LeftOut>,
     /// Work spent on it by the shared stages, seconds.
     pub cost: f64,
+}
+
+impl Item {
+    /// The networks look at it.
+    fn is_looked_at(&self) -> bool {
+        !self.still && self.left_out.is_none()
+    }
 }
 
 /// Frames that go through the stages together.
@@ -135,6 +147,7 @@ impl Parcel {
             detections: Vec::new(),
             embeddings: Embeddings::none(),
             still: false,
+            left_out: None,
             cost: 0.0,
         };
         Parcel { items: batch.frames.into_iter().map(item).collect(), ended: batch.ended, input: None }
@@ -143,6 +156,9 @@ impl Parcel {
 
 /// Batches under way at once: one scaled, one detected, one embedded.
 const UNDER_WAY: usize = 3;
+/// After a stop, batches under way may take so long; and after the last of them a sink this much
+/// longer than it has to finish.
+const LAST_BATCHES: Duration = Duration::from_secs(10);
 /// Frames, with their pixels, between trackers and sinks: the sinks wait for nobody, so few are enough.
 const TOLD: usize = 32;
 
@@ -152,7 +168,7 @@ impl Fleet {
     /// # Errors
     /// What ended the run for all: a network, a sink. A camera's failure is logged and counted.
     pub async fn run(self) -> Result<(), PipelineError> {
-        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop } = self;
+        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop, finish_within } = self;
         let scaling = detector.scaling().clone();
         let size = detector.model().batch().unwrap_or(config.batch);
         let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
@@ -163,20 +179,26 @@ impl Fleet {
         roster.apply(config.cameras);
 
         let (parcels, batched) = batches(batcher.clone(), cameras.clone(), metrics.clone());
-        let watches = Watches { pixels: tracker.camera_motion.from_pixels, watches: BTreeMap::new(), gates: BTreeMap::new(), scaling };
+        let quarantine = Arc::<Quarantine>::default();
+        let watches =
+            Watches { quarantine: quarantine.clone(), pixels: tracker.camera_motion.from_pixels, watches: BTreeMap::new(), gates: BTreeMap::new(), scaling };
         let m = metrics.clone();
         let (scaled, scale_done) = stage::transform("scale", watches, parcels, move |watches, mut parcel: Parcel| {
-            timed("scale", &m, &mut parcel, |parcel| watches.scale(parcel))?;
+            timed("scale", &m, &mut parcel, |parcel| watches.scale(parcel));
             Ok(parcel)
         });
         let m = metrics.clone();
         let (detected, detect_done) = stage::transform("detect", detector, scaled, move |detector, mut parcel: Parcel| {
             timed("detect", &m, &mut parcel, |parcel| {
-                let Some(Scaled { batch, places }) = parcel.input.take() else { return Ok(()) };
-                let found = detector.detect(batch.view(), &places)?;
-                parcel.items.iter_mut().filter(|i| !i.still).zip(found).for_each(|(item, found)| item.detections = found);
-                Ok(())
-            })?;
+                let Some(Scaled { batch, places }) = parcel.input.take() else { return };
+                let found = each("detect", places.len(), |some| Ok(detector.detect(batch.slice(s![some.clone(), .., .., ..]), &places[some])?));
+                for (item, found) in parcel.items.iter_mut().filter(|i| i.is_looked_at()).zip(found) {
+                    match found {
+                        Ok(found) => item.detections = found,
+                        Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+                    }
+                }
+            });
             Ok(parcel)
         });
         let m = metrics.clone();
@@ -185,7 +207,7 @@ impl Fleet {
         let looks = Looks { embedder, found: BTreeMap::new() };
         let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {
             let start = Instant::now();
-            looks.embed(&mut parcel)?;
+            looks.embed(&mut parcel);
             m.stage("embed", start.elapsed());
             Ok(parcel)
         });
@@ -196,16 +218,27 @@ impl Fleet {
         let (tx, told) = mpsc::channel(TOLD);
         let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));
         let registry = Registry { known, gallery, since: Instant::now() };
-        let followers = Followers::new(cameras, registry, Box::new(follower), metrics, tx);
+        let followers = Followers::new(cameras, registry, Box::new(follower), metrics, quarantine, tx);
         let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
+        // A sink that takes nothing holds up the trackers, and they the stages before: the run is
+        // left then, whoever waits.
+        let limit = LAST_BATCHES + finish_within;
+        let too_long = async {
+            stop.cancelled().await;
+            tokio::time::sleep(limit).await;
+        };
         // The roster too has a way to the sinks, so a stage that fails is seen at the trackers' end.
-        let tracked = joined(tracked).await;
+        let tracked = tokio::select! {
+            tracked = joined(tracked) => Some(tracked),
+            () = too_long => None,
+        };
         halt.cancel();
         batcher.abandon();
         let watched = watching.await;
-        let written = joined(written).await;
+        let written = tokio::time::timeout(if tracked.is_some() { limit } else { Duration::ZERO }, joined(written)).await;
+        let (Some(tracked), Ok(written)) = (tracked, written) else { return Err(PipelineError::Hung { seconds: limit.as_secs() }) };
         let stages = (joined(embed_done).await, joined(detect_done).await, joined(scale_done).await, joined(batched).await);
         written?;
         tracked?;
@@ -219,6 +252,7 @@ impl Fleet {
 
 /// What is known of each camera's picture.
 struct Watches {
+    quarantine: Arc<Quarantine>,
     /// Whether cameras may move.
     pixels: bool,
     watches: BTreeMap<Lane, CameraWatch>,
@@ -227,29 +261,46 @@ struct Watches {
 }
 
 impl Watches {
-    fn scale(&mut self, parcel: &mut Parcel) -> Result<(), PipelineError> {
+    fn scale(&mut self, parcel: &mut Parcel) {
         for lane in &parcel.ended {
             self.watches.remove(lane);
             self.gates.remove(lane);
         }
         for item in &mut parcel.items {
-            item.still = item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
-            if !item.still {
-                item.camera = self.watches.entry(item.lane).or_insert_with(|| CameraWatch::new(self.pixels)).next(&item.frame);
+            if self.quarantine.holds(item.lane, item.frame.pts) {
+                item.left_out = Some(LeftOut::Held);
+            } else if let Err(e) = caught("scale", || self.watch(item)) {
+                item.left_out = Some(LeftOut::Failed(e));
             }
         }
-        let moving: Vec<&Item> = parcel.items.iter().filter(|i| !i.still).collect();
-        let Some(first) = moving.first() else { return Ok(()) };
+        let looked_at = parcel.items.iter().filter(|i| i.is_looked_at()).count();
+        let Some(first) = parcel.items.iter().find(|i| i.is_looked_at()) else { return };
         let (w, h) = self.scaling.letterbox(first.frame.shape()).input;
-        let mut batch = Array4::zeros((moving.len(), 3, h, w));
+        let mut batch = Array4::zeros((looked_at, 3, h, w));
         let mut places = Vec::new();
-        for (item, out) in moving.into_iter().zip(batch.axis_iter_mut(Axis(0))) {
-            let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
-            let letterbox = self.scaling.letterbox(image.shape());
-            self.scaling.write(image, &letterbox, out);
-            places.push((letterbox, (image.width, image.height)));
+        for item in parcel.items.iter_mut().filter(|i| i.is_looked_at()) {
+            let out = batch.index_axis_mut(Axis(0), places.len());
+            let written = caught("scale", || {
+                let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
+                let letterbox = self.scaling.letterbox(image.shape());
+                self.scaling.write(image, &letterbox, out);
+                Ok((letterbox, (image.width, image.height)))
+            });
+            match written {
+                Ok(place) => places.push(place),
+                Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+            }
         }
-        parcel.input = Some(Scaled { batch, places });
+        let batch = batch.slice_move(s![..places.len(), .., .., ..]);
+        parcel.input = (!places.is_empty()).then_some(Scaled { batch, places });
+    }
+
+    /// What the camera did since the frame before, and whether anything moves.
+    fn watch(&mut self, item: &mut Item) -> Result<(), PipelineError> {
+        item.still = item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
+        if !item.still {
+            item.camera = self.watches.entry(item.lane).or_insert_with(|| CameraWatch::new(self.pixels)).next(&item.frame);
+        }
         Ok(())
     }
 }
@@ -261,25 +312,29 @@ struct Looks {
 }
 
 impl Looks {
-    fn embed(&mut self, parcel: &mut Parcel) -> Result<(), PipelineError> {
+    fn embed(&mut self, parcel: &mut Parcel) {
         for lane in &parcel.ended {
             self.found.remove(lane);
         }
-        for item in &mut parcel.items {
+        for item in parcel.items.iter_mut().filter(|i| i.left_out.is_none()) {
             let start = Instant::now();
             if item.still {
                 (item.detections, item.embeddings) = self.found.get(&item.lane).cloned().unwrap_or_else(|| (Vec::new(), Embeddings::none()));
                 continue;
             }
             if let Some(e) = &mut self.embedder {
-                item.embeddings = e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?;
+                let one = |_| Ok(vec![e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?]);
+                match each("embed", 1, one).pop() {
+                    Some(Ok(embeddings)) => item.embeddings = embeddings,
+                    Some(Err(e)) => item.left_out = Some(LeftOut::Failed(e)),
+                    None => item.left_out = Some(LeftOut::Failed(PipelineError::NoAnswer { stage: "embed" })),
+                }
             }
-            if item.gated {
+            if item.gated && item.left_out.is_none() {
                 self.found.insert(item.lane, (item.detections.clone(), item.embeddings.clone()));
             }
             item.cost += start.elapsed().as_secs_f64();
         }
-        Ok(())
     }
 }
 
@@ -292,19 +347,13 @@ fn stands_still(gate: &mut MotionGate, frame: &Frame) -> bool {
 }
 
 /// Runs a stage's work on a parcel and charges its time, in equal parts, to the frames that the networks look at.
-fn timed(
-    stage: &'static str,
-    metrics: &FleetMetrics,
-    parcel: &mut Parcel,
-    work: impl FnOnce(&mut Parcel) -> Result<(), PipelineError>,
-) -> Result<(), PipelineError> {
+fn timed(stage: &'static str, metrics: &FleetMetrics, parcel: &mut Parcel, work: impl FnOnce(&mut Parcel)) {
     let start = Instant::now();
-    work(parcel)?;
+    work(parcel);
     metrics.stage(stage, start.elapsed());
-    let moving = parcel.items.iter().filter(|i| !i.still).count();
+    let moving = parcel.items.iter().filter(|i| i.is_looked_at()).count();
     let share = start.elapsed().as_secs_f64() / moving.max(1) as f64;
-    parcel.items.iter_mut().filter(|i| !i.still).for_each(|item| item.cost += share);
-    Ok(())
+    parcel.items.iter_mut().filter(|i| i.is_looked_at()).for_each(|item| item.cost += share);
 }
 
 fn batches(batcher: Arc<Batcher>, cameras: Cameras, metrics: FleetMetrics) -> (mpsc::Receiver<Parcel>, Outcome<()>) {

@@ -37,11 +37,13 @@ pub(super) struct Follower {
     chronicle: Chronicle,
     output: OutputConfig,
     last: Option<Seconds>,
+    /// A frame before which too much time had passed was left out: the next stands for it.
+    restart: bool,
 }
 
 impl Follower {
     pub fn new(tracker: Tracker, chronicle: Chronicle, output: OutputConfig) -> Self {
-        Follower { tracker, chronicle, output, last: None }
+        Follower { tracker, chronicle, output, last: None, restart: false }
     }
 
     /// People so far: tracks that were confirmed.
@@ -49,9 +51,19 @@ impl Follower {
         self.tracker.confirmed()
     }
 
+    /// Nothing is known of who is in this frame: it has no event. What the camera did is not lost
+    /// on the tracker.
+    pub fn skip(&mut self, frame: &Frame, camera: Option<Affine>) {
+        self.restart |= frame.restart;
+        if let Some(map) = camera {
+            self.tracker.camera_moved(&map);
+        }
+    }
+
     /// Associates the frame's detections, and writes down what came of it.
     pub fn follow(&mut self, embedded: Embedded, names: Option<Names<'_>>) -> Result<Told, PipelineError> {
-        let Embedded { frame, camera, detections, embeddings } = embedded;
+        let Embedded { mut frame, camera, detections, embeddings } = embedded;
+        frame.restart |= std::mem::take(&mut self.restart);
         // After an interruption everybody is somebody new; ids are never used again.
         let before = if frame.restart { self.tracker.finish() } else { Vec::new() };
         let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);

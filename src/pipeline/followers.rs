@@ -7,12 +7,14 @@ use std::time::Instant;
 
 use tokio::sync::{mpsc, watch};
 
+use crate::frame::Frame;
 use crate::pipeline::batcher::{Batcher, Lane};
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::{Item, Parcel};
 use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::follower::{Embedded, Follower, Names, Told};
-use crate::pipeline::stage::{self, Outcome};
+use crate::pipeline::quarantine::{LASTS, LeftOut, Quarantine, Sentence};
+use crate::pipeline::stage::{self, FAILURES, Outcome};
 use crate::time::Seconds;
 use crate::track::people::{Known, People as KnownPeople};
 use crate::trajectory::EndedEvent;
@@ -28,6 +30,7 @@ pub(super) struct Followers {
     registry: Registry,
     new: Box<dyn Fn(&Member) -> Follower + Send>,
     metrics: FleetMetrics,
+    quarantine: Arc<Quarantine>,
     out: mpsc::Sender<Told>,
 }
 
@@ -53,12 +56,19 @@ impl Registry {
 }
 
 impl Followers {
-    pub fn new(cameras: Cameras, registry: Registry, new: Box<dyn Fn(&Member) -> Follower + Send>, metrics: FleetMetrics, out: mpsc::Sender<Told>) -> Self {
-        Followers { followers: BTreeMap::new(), left: BTreeMap::new(), held: BTreeMap::new(), cameras, registry, new, metrics, out }
+    pub fn new(
+        cameras: Cameras,
+        registry: Registry,
+        new: Box<dyn Fn(&Member) -> Follower + Send>,
+        metrics: FleetMetrics,
+        quarantine: Arc<Quarantine>,
+        out: mpsc::Sender<Told>,
+    ) -> Self {
+        Followers { followers: BTreeMap::new(), left: BTreeMap::new(), held: BTreeMap::new(), cameras, registry, new, metrics, quarantine, out }
     }
 
     fn follow(&mut self, item: Item) -> Result<(), Gone> {
-        let Item { lane, arrived, frame, camera, detections, embeddings, .. } = item;
+        let Item { lane, arrived, frame, camera, detections, embeddings, left_out, .. } = item;
         let now = self.cameras.get(lane);
         if !self.followers.contains_key(&lane) {
             let Some(member) = &now else { return Ok(()) }; // it has left before its first frame was looked at
@@ -71,6 +81,12 @@ impl Followers {
         if let Some(now) = now {
             *member = now;
         }
+        if let Some(why) = left_out {
+            who.skip(&frame, camera);
+            tell_left_out(&self.quarantine, lane, member, &frame, why);
+            return Ok(());
+        }
+        self.quarantine.passed(lane);
         let mut told = match who.follow(Embedded { frame, camera, detections, embeddings }, self.registry.names()) {
             Ok(told) => told,
             Err(e) => {
@@ -107,6 +123,21 @@ impl Followers {
         member.counts.present.store(0, Ordering::Relaxed);
         self.left.insert(member.name, who);
         self.out.blocking_send(told).map_err(|_| Gone)
+    }
+}
+
+/// Counts a frame that was left out, and tells of it.
+fn tell_left_out(quarantine: &Quarantine, lane: Lane, member: &Member, frame: &Frame, why: LeftOut) {
+    let left_out = 1 + member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
+    let LeftOut::Failed(error) = why else { return };
+    let Sentence { camera, tell } = quarantine.failed(lane, frame.pts);
+    if camera {
+        member.counts.quarantined.fetch_add(1, Ordering::Relaxed);
+        let seconds = LASTS.0;
+        tracing::error!(camera = %member.name, frame = frame.number, left_out, %error, seconds,
+            "networks fail at {FAILURES} frames in a row: the camera is in quarantine, its frames are left out; the others go on");
+    } else if tell {
+        tracing::error!(camera = %member.name, frame = frame.number, left_out, %error, "a network fails at a frame, alone too: the frame is left out");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run has done so far, and what it did in all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::source::SourceError;
@@ -51,6 +51,10 @@ pub struct Progress {
     pub people: AtomicU64,
     /// Frames of a live source dropped because the stages behind were busy.
     pub dropped: AtomicU64,
+    /// Frames left out because a network failed at them.
+    pub failed: AtomicU64,
+    /// The source has come to its end.
+    pub ended: AtomicBool,
 }
 
 impl Progress {
@@ -75,6 +79,8 @@ pub struct Summary {
     pub damaged: u64,
     /// The input's end is missing: [`SourceError::Truncated`]. Everything before it was written.
     pub cut: Option<SourceError>,
+    /// Frames left out because a network failed at them.
+    pub failed: u64,
     /// Time from the first frame asked for to the last event written.
     pub wall: Duration,
     /// Time inside ONNX Runtime: detector and embedder.

@@ -18,6 +18,8 @@ pub mod motion_gate;
 #[expect(clippy::module_inception, reason = "the wiring is this module's central thing")]
 pub mod pipeline;
 #[cfg(feature = "serve")]
+mod quarantine;
+#[cfg(feature = "serve")]
 pub mod reader;
 #[cfg(feature = "serve")]
 pub mod roster;

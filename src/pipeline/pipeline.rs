@@ -19,7 +19,7 @@ use crate::infer::InferError;
 use crate::pipeline::camera_watch::CameraWatch;
 use crate::pipeline::follower::{Embedded, Follower, Names, Told};
 use crate::pipeline::metrics::{Progress, Summary};
-use crate::pipeline::stage::{self, Outcome};
+use crate::pipeline::stage::{self, FAILURES, Outcome, each};
 use crate::sink::{OutputConfig, Sink, SinkError};
 use crate::source::{Link, Source, SourceError};
 use crate::track::people::People as KnownPeople;
@@ -56,6 +56,12 @@ pub enum PipelineError {
         /// The frame.
         frame: u64,
     },
+    /// The end of the run does not come: a stage waits for a sink that takes nothing.
+    #[error("after {seconds} s the events under way have not been written: a way out hangs, as a disk or a pipe that nobody reads does; it is left behind")]
+    Hung {
+        /// How long it was waited for.
+        seconds: u64,
+    },
     /// A bug: a stage panicked.
     #[error("the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it")]
     Panic {
@@ -63,6 +69,12 @@ pub enum PipelineError {
         stage: &'static str,
         /// What it said.
         message: String,
+    },
+    /// A network gave nothing for a frame.
+    #[error("the stage '{stage}' gave no answer for a frame; this is a bug of twintrack, please report it")]
+    NoAnswer {
+        /// The stage.
+        stage: &'static str,
     },
     /// A thread could not be started.
     #[error("a thread could not be started; is the limit of processes reached?")]
@@ -110,10 +122,18 @@ struct Scaled {
     input: Option<(Array4<f32>, Letterbox)>,
 }
 
+/// A frame with its people; an error where a network failed at it.
 struct Detected {
     frame: Frame,
     camera: Option<Affine>,
-    detections: Vec<Detection>,
+    detections: Result<Vec<Detection>, PipelineError>,
+}
+
+/// A frame with its people and their looks; an error where a network failed at it.
+struct Looked {
+    frame: Frame,
+    camera: Option<Affine>,
+    found: Result<(Vec<Detection>, Embeddings), PipelineError>,
 }
 
 impl Pipeline {
@@ -154,23 +174,31 @@ impl Pipeline {
             p.detect.time(|| {
                 let detections = match (people, s.input) {
                     (People::Network(d), Some((input, letterbox))) => {
-                        d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default()
+                        one("detect", || Ok(d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default()))
                     }
-                    (People::Given(by_frame), _) => by_frame.remove(&s.frame.number).unwrap_or_default(),
+                    (People::Given(by_frame), _) => Ok(by_frame.remove(&s.frame.number).unwrap_or_default()),
                     (People::Network(_), None) => return Err(no_pixels(&s.frame)),
                 };
-                p.detections.fetch_add(detections.len() as u64, Ordering::Relaxed);
+                p.detections.fetch_add(detections.as_ref().map_or(0, Vec::len) as u64, Ordering::Relaxed);
                 Ok(Detected { frame: s.frame, camera: s.camera, detections })
             })
         });
         let p = progress.clone();
         let (embedded, embedder) = stage::transform("embed", embedder, detected, move |embedder, d: Detected| {
             p.embed.time(|| {
-                let embeddings = match embedder {
-                    Some(e) => e.embed(d.frame.image.as_ref().ok_or_else(|| no_pixels(&d.frame))?, &d.detections)?,
-                    None => Embeddings::none(),
+                let Detected { frame, camera, detections } = d;
+                let image = frame.image.as_ref();
+                let looks = |detections: Vec<Detection>| match embedder {
+                    Some(e) => {
+                        let image = image.ok_or_else(|| no_pixels(&frame))?;
+                        one("embed", || Ok(e.embed(image, &detections)?)).map(|embeddings| (detections, embeddings))
+                    }
+                    None => Ok((detections, Embeddings::none())),
                 };
-                Ok(Embedded { frame: d.frame, camera: d.camera, detections: d.detections, embeddings })
+                match detections.and_then(looks) {
+                    Err(e @ PipelineError::NoPixels { .. }) => Err(e),
+                    found => Ok(Looked { frame, camera, found }),
+                }
             })
         });
         let follower = Follower::new(tracker, chronicle, output);
@@ -198,6 +226,7 @@ impl Pipeline {
             dropped: count(&p.dropped),
             damaged: link.damaged_frames(),
             cut,
+            failed: count(&p.failed),
             wall: started.elapsed(),
             inference: detector_time + embedder.map_or(Duration::ZERO, |e| e.model().busy()),
             stages: vec![
@@ -208,9 +237,14 @@ impl Pipeline {
                 ("track", p.track.busy()),
                 ("write", p.write.busy()),
             ],
-            interrupted: stop.is_cancelled(),
+            interrupted: !p.ended.load(Ordering::Relaxed),
         })
     }
+}
+
+/// A network's work on one frame, tried again where it fails or panics.
+fn one<T>(stage: &'static str, mut work: impl FnMut() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    each(stage, 1, |_| Ok(vec![work()?])).pop().unwrap_or(Err(PipelineError::NoAnswer { stage }))
 }
 
 pub(super) fn no_pixels(frame: &Frame) -> PipelineError {
@@ -228,10 +262,16 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
     let outcome = stage::spawn("decode", move || {
         while !stop.is_cancelled() {
             let frame = match progress.decode.time(|| source.next_frame()) {
-                Err(cut @ SourceError::Truncated { .. }) => return Ok(Some(cut)),
+                Err(cut @ SourceError::Truncated { .. }) => {
+                    progress.ended.store(!stop.is_cancelled(), Ordering::Relaxed);
+                    return Ok(Some(cut));
+                }
                 frame => frame?,
             };
-            let Some(frame) = frame else { break };
+            let Some(frame) = frame else {
+                progress.ended.store(!stop.is_cancelled(), Ordering::Relaxed);
+                break;
+            };
             if live {
                 match tx.try_send(frame) {
                     Ok(()) => {}
@@ -253,12 +293,28 @@ fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, prog
 fn follow(
     mut follower: Follower,
     mut known: Option<KnownPeople>,
-    mut input: mpsc::Receiver<Embedded>,
+    mut input: mpsc::Receiver<Looked>,
     progress: Arc<Progress>,
 ) -> (mpsc::Receiver<Told>, tokio::task::JoinHandle<Result<(), PipelineError>>) {
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
     let task = tokio::spawn(async move {
-        while let Some(embedded) = input.recv().await {
+        let mut failures = 0;
+        while let Some(Looked { frame, camera, found }) = input.recv().await {
+            let (detections, embeddings) = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    failures += 1;
+                    if failures >= FAILURES {
+                        return Err(error);
+                    }
+                    progress.failed.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(camera = %frame.camera, frame = frame.number, %error, "a network fails at a frame, twice: the frame is left out");
+                    follower.skip(&frame, camera);
+                    continue;
+                }
+            };
+            failures = 0;
+            let embedded = Embedded { frame, camera, detections, embeddings };
             let names = known.as_mut().map(|people| Names { people, now: None });
             let told = progress.track.time(|| follower.follow(embedded, names))?;
             progress.people.store(follower.people(), Ordering::Relaxed);
@@ -295,9 +351,46 @@ pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Tol
             progress.frames.fetch_add(counts, Ordering::Relaxed);
         }
         drop(input); // the stages before must not wait for room while files are finished
+        sinks.iter_mut().for_each(|s| s.close());
         let finished: Vec<Result<(), SinkError>> = sinks.iter_mut().map(|s| s.finish()).collect();
         result?;
         finished.into_iter().collect::<Result<(), SinkError>>()?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// A sink that notes what is asked of it.
+    struct Noting(&'static str, Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Noting {
+        fn frame(&mut self, _: &crate::sink::Finished) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn close(&mut self) {
+            self.1.lock().expect("whole").push(format!("close {}", self.0));
+        }
+
+        fn finish(&mut self) -> Result<(), SinkError> {
+            self.1.lock().expect("whole").push(format!("finish {}", self.0));
+            Ok(())
+        }
+    }
+
+    /// Each sink had its time after the one before: two receivers that are away took twice as long
+    /// as allowed.
+    #[tokio::test]
+    async fn the_time_to_finish_runs_for_all_sinks_at_once() {
+        let noted = Arc::<Mutex<Vec<String>>>::default();
+        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Noting("a", noted.clone())), Box::new(Noting("b", noted.clone()))];
+        let (_, told) = mpsc::channel(1);
+        joined(write(sinks, told, Arc::default())).await.expect("written");
+        assert_eq!(*noted.lock().expect("whole"), ["close a", "close b", "finish a", "finish b"]);
+    }
 }

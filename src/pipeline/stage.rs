@@ -3,6 +3,7 @@
 //! When the stage before it ends, its channel closes and it ends too, after its last item; when the stage behind it is
 //! gone, it ends at once. So a stop runs down the line and nothing on its way is lost, and an error runs up it.
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::{mpsc, oneshot};
@@ -15,14 +16,35 @@ pub const CAPACITY: usize = 2;
 /// A thread's result to come.
 pub type Outcome<T> = oneshot::Receiver<Result<T, PipelineError>>;
 
+/// Runs `work`; a panic in it becomes an error.
+///
+/// # Errors
+/// Those of `work`, and [`PipelineError::Panic`].
+pub fn caught<T>(stage: &'static str, work: impl FnOnce() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
+        Err(PipelineError::Panic { stage, message: text.unwrap_or_else(|| "no message".into()) })
+    })
+}
+
+/// So many frames in a row at which a network fails are more than bad luck with a frame.
+pub const FAILURES: u32 = 5;
+
+/// Runs a network on `n` frames together; where that fails or panics, on each alone, once more.
+/// Each frame has its own outcome.
+pub fn each<T>(stage: &'static str, n: usize, mut work: impl FnMut(Range<usize>) -> Result<Vec<T>, PipelineError>) -> Vec<Result<T, PipelineError>> {
+    if let Ok(all) = caught(stage, || work(0..n)) {
+        return all.into_iter().map(Ok).collect();
+    }
+    let alone = |i| caught(stage, || work(i..i + 1)).and_then(|mut one| one.pop().ok_or(PipelineError::NoAnswer { stage }));
+    (0..n).map(alone).collect()
+}
+
 /// Runs `work` on a thread of its own; a panic in it becomes an error.
 pub fn spawn<T: Send + 'static>(name: &'static str, work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static) -> Outcome<T> {
     let (tx, rx) = oneshot::channel();
     let body = move || {
-        let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-            let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
-            Err(PipelineError::Panic { stage: name, message: text.unwrap_or_else(|| "no message".into()) })
-        });
+        let result = caught(name, work);
         let _ = tx.send(result); // nobody waits any more only when the whole run was dropped
     };
     if let Err(e) = std::thread::Builder::new().name(name.into()).spawn(body) {
@@ -54,6 +76,32 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn outcomes(results: &[Result<usize, PipelineError>]) -> Vec<Option<usize>> {
+        results.iter().map(|r| r.as_ref().ok().copied()).collect()
+    }
+
+    #[test]
+    fn frames_that_fail_together_are_tried_alone_and_only_the_bad_one_is_left_out() {
+        let mut runs = Vec::new();
+        let work = |bad: fn() -> Result<Vec<usize>, PipelineError>, runs: &mut Vec<Range<usize>>, range: Range<usize>| {
+            runs.push(range.clone());
+            if range.contains(&2) { bad() } else { Ok(range.map(|i| 10 * i).collect()) }
+        };
+        let error = each("detect", 4, |range| work(|| Err(PipelineError::Thread), &mut runs, range));
+        assert_eq!(outcomes(&error), [Some(0), Some(10), None, Some(30)]);
+        assert_eq!(runs, [0..4, 0..1, 1..2, 2..3, 3..4]);
+        let panic = each("detect", 4, |range| work(|| panic!("a bad kernel"), &mut runs, range));
+        assert_eq!(outcomes(&panic), [Some(0), Some(10), None, Some(30)]);
+        assert!(panic[2].as_ref().is_err_and(|e| e.to_string().contains("a bad kernel")));
+    }
+
+    #[test]
+    fn a_failure_that_passes_costs_nothing() {
+        let mut first = true;
+        let work = |range: Range<usize>| if std::mem::take(&mut first) { Err(PipelineError::Thread) } else { Ok(range.collect()) };
+        assert_eq!(outcomes(&each("embed", 1, work)), [Some(0)]);
+    }
 
     #[tokio::test]
     async fn order_is_kept_and_the_state_comes_back() {

@@ -48,6 +48,12 @@ impl Guard {
         [bearer, cookie, in_query(query)].into_iter().flatten().any(|shown| !shown.is_empty() && same(shown, token.expose()))
     }
 
+    /// Whether a request with these headers and query is let in.
+    #[cfg(feature = "fuzzing")]
+    pub(crate) fn admits(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
+        !self.foreign(headers) && self.shown(headers, query)
+    }
+
     /// Whether a browser asks for a page of somebody else's: by its origin, or by a name that is not this machine's.
     fn foreign(&self, headers: &HeaderMap) -> bool {
         let asked = text(headers, header::HOST).unwrap_or_default();

@@ -123,7 +123,15 @@ impl ServiceConfig {
     /// # Errors
     /// When it cannot be read, is not TOML, names no camera, or has an unknown key or a value out of range.
     pub fn read(path: &Path) -> Result<(Self, Config), ConfigError> {
-        let (me, config) = Self::sections(path)?;
+        Self::from_toml(&Config::text(path)?, path)
+    }
+
+    /// Takes the TOML `text` of the file `path`.
+    ///
+    /// # Errors
+    /// As [`ServiceConfig::read`].
+    pub fn from_toml(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
+        let (me, config) = Self::of_sections(text, path)?;
         me.serve.door().map_err(|e| ConfigError::wrong(path, e))?;
         if me.cameras.is_empty() {
             return Err(ConfigError::wrong(path, "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\""));
@@ -136,15 +144,18 @@ impl ServiceConfig {
     /// # Errors
     /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
     pub fn sections(path: &Path) -> Result<(Self, Config), ConfigError> {
-        let text = Config::text(path)?;
-        let whole = config::table(&text, path)?;
+        Self::of_sections(&Config::text(path)?, path)
+    }
+
+    fn of_sections(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
+        let whole = config::table(text, path)?;
         let span = whole.span();
         let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook"].contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole.into_inner().into_iter().partition(|(key, _)| is_own(key.get_ref()));
         if own.get("serve").and_then(|s| s.get_ref().get("cameras")).is_some() {
             return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
         }
-        let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), &text, path)?;
+        let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), text, path)?;
         me.serve.validate()?;
         me.fleet().validate()?;
         me.mqtt.iter().try_for_each(MqttConfig::validate)?;
@@ -169,7 +180,7 @@ impl ServiceConfig {
                 ),
             ));
         }
-        Ok((me, Config::from_table(Spanned::new(span, other), &text, path)?))
+        Ok((me, Config::from_table(Spanned::new(span, other), text, path)?))
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use axum::body::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -33,8 +34,14 @@ struct Look {
     event: Option<FrameEvent>,
     painter: Painter,
     status: Option<News>,
-    /// The last JPEG made: of which frame, how wide.
-    jpeg: Option<(u64, u32, axum::body::Bytes)>,
+    drawn: Arc<Mutex<Option<Drawn>>>,
+}
+
+/// The last JPEG made of a camera.
+struct Drawn {
+    frame: u64,
+    width: u32,
+    jpeg: Bytes,
 }
 
 struct Shared {
@@ -96,19 +103,29 @@ impl Hub {
     }
 
     /// The camera's last picture with its people, as JPEG at most `width` wide, made when it is asked for. Blocks for some
-    /// milliseconds.
-    pub fn jpeg(&self, camera: &str, width: u32) -> Option<axum::body::Bytes> {
-        let mut looks = self.looks();
-        let look = looks.get_mut(camera)?;
-        let (image, event) = (look.picture.as_ref()?, look.event.as_ref()?);
-        if let Some((_, _, made)) = look.jpeg.as_ref().filter(|j| (j.0, j.1) == (event.frame, width)) {
-            return Some(made.clone());
-        }
-        match look.painter.jpeg(image, event, width) {
-            Ok(made) => {
-                let made = axum::body::Bytes::from(made);
-                look.jpeg = Some((event.frame, width, made.clone()));
-                Some(made)
+    /// milliseconds, and holds up nobody but those who ask for the same camera's.
+    pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
+        self.drawn(camera, width, |painter, image, event| painter.jpeg(image, event, width).map(Bytes::from))
+    }
+
+    fn drawn(&self, camera: &str, width: u32, draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>) -> Option<Bytes> {
+        // Who asks next waits here, so that a picture is drawn once.
+        let last = self.looks().get(camera)?.drawn.clone();
+        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+        // Every frame is written under the other lock: drawing must not hold it.
+        let (image, event, painter) = {
+            let looks = self.looks();
+            let look = looks.get(camera)?;
+            let (image, event) = (look.picture.as_ref()?, look.event.as_ref()?);
+            if let Some(made) = last.as_ref().filter(|d| (d.frame, d.width) == (event.frame, width)) {
+                return Some(made.jpeg.clone());
+            }
+            (image.clone(), event.clone(), look.painter.clone())
+        };
+        match draw(&painter, &image, &event) {
+            Ok(jpeg) => {
+                *last = Some(Drawn { frame: event.frame, width, jpeg: jpeg.clone() });
+                Some(jpeg)
             }
             Err(reason) => {
                 tracing::error!(camera, reason, "the picture cannot be drawn");
@@ -160,5 +177,45 @@ impl Sink for Hub {
 
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::frame::Frame;
+    use crate::time::Seconds;
+    use crate::trajectory::{Chronicle, RunId};
+
+    fn finished(number: u64) -> Finished {
+        let image = Image::packed(32, 32, vec![0; 3 * 32 * 32].into());
+        let frame = Frame { camera: "gate".into(), number, pts: Seconds(number as f64), time: None, width: 32, height: 32, image: Some(image), restart: false };
+        let event = Chronicle::new(RunId::nil(), "gate".into(), None).frame(&frame, &[]);
+        Finished { frame, detections: Vec::new(), event }
+    }
+
+    /// Drawing held the lock that the writing of every frame needs.
+    #[test]
+    fn frames_are_written_while_a_picture_is_drawn() {
+        let hub = Hub::default();
+        hub.clone().frame(&finished(1)).expect("in memory");
+        let (done, ended) = channel();
+        let drawing = hub.clone();
+        std::thread::spawn(move || {
+            let made = drawing.drawn("gate", 32, |_, _, event| {
+                drawing.clone().frame(&finished(2)).expect("in memory");
+                Ok(Bytes::from(event.frame.to_string()))
+            });
+            done.send(made).expect("the test waits");
+        });
+        let made = ended.recv_timeout(Duration::from_secs(30)).expect("the frame waits for the picture");
+        assert_eq!(made, Some(Bytes::from("1")));
+        // The next who asks has the new frame's, and the one after it the same without drawing.
+        assert_eq!(hub.drawn("gate", 32, |_, _, event| Ok(Bytes::from(event.frame.to_string()))), Some(Bytes::from("2")));
+        assert_eq!(hub.drawn("gate", 32, |_, _, _| Err("drawn twice".into())), Some(Bytes::from("2")));
+        assert_eq!(hub.drawn("nobody", 32, |_, _, _| Ok(Bytes::new())), None);
     }
 }

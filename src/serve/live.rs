@@ -11,6 +11,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::hub::{Hub, News};
@@ -43,6 +44,12 @@ impl Wishes {
     }
 }
 
+/// Reads a query as the page of live events does.
+#[cfg(feature = "fuzzing")]
+pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
+    Query::<Wishes>::try_from_uri(uri).is_ok_and(|Query(wishes)| wishes.understood().is_ok())
+}
+
 impl Ears {
     fn hear(&self, news: &News) -> bool {
         self.cameras.as_ref().is_none_or(|c| c.iter().any(|c| **c == *news.camera)) && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
@@ -51,7 +58,8 @@ impl Ears {
 
 /// A client that takes nothing for so long is let go.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a quiet line is tried.
+/// How often a client to whom nothing is sent is asked whether it is there; one that does not
+/// answer until the next time is let go.
 const PING: Duration = Duration::from_secs(15);
 
 /// The events, in the way the client asks for.
@@ -73,6 +81,9 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             return;
         }
     }
+    // Counted from what was last sent, not from what was last heard: a client may want little of
+    // it.
+    let (mut quiet_until, mut asked) = (Instant::now() + PING, false);
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => {
@@ -90,10 +101,21 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
             },
             said = socket.recv() => match said {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue, // clients have nothing to say; pings are answered by the library
+                // Clients have nothing to say but that they are there; their pings are answered by
+                // the library.
+                Some(Ok(_)) => {
+                    asked = false;
+                    continue;
+                }
             },
-            () = tokio::time::sleep(PING) => Message::Ping(Default::default()),
+            () = tokio::time::sleep_until(quiet_until) => {
+                if std::mem::replace(&mut asked, true) {
+                    return;
+                }
+                Message::Ping(Default::default())
+            }
         };
+        quiet_until = Instant::now() + PING;
         match tokio::time::timeout(PATIENCE, socket.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,

@@ -61,8 +61,14 @@ impl Collector for Instruments {
         family(e, "frames_read", "Frames decoded", true, each(|m| m.counts.read.load(Ordering::Relaxed)))?;
         family(e, "frames_tracked", "Frames whose events left", true, each(|m| m.counts.tracked.load(Ordering::Relaxed)))?;
         let dropped = all.iter().flat_map(|m| {
-            let causes =
-                [("decode_late", m.late()), ("detector_busy", n(&m.counts.detector_busy)), ("sink_slow", n(&m.counts.sink_slow)), ("target_fps", m.thinned())];
+            let c = &m.counts;
+            let causes = [
+                ("decode_late", m.late()),
+                ("detector_busy", n(&c.detector_busy)),
+                ("network_failed", n(&c.network_failed)),
+                ("sink_slow", n(&c.sink_slow)),
+                ("target_fps", m.thinned()),
+            ];
             causes.map(|(cause, count)| (vec![("camera", &*m.name), ("cause", cause)], count))
         });
         family(e, "frames_dropped", "Frames left out, by cause", true, dropped)?;
@@ -71,6 +77,8 @@ impl Collector for Instruments {
         family(e, "camera_up", "Whether the camera gives frames", false, each(|m| u64::from(m.state() == CameraState::Online)))?;
         family(e, "camera_reconnects", "Times the camera was opened again", true, each(Member::reconnects))?;
         family(e, "camera_failures", "Times its reading failed or crashed", true, each(|m| m.counts.failures.load(Ordering::Relaxed)))?;
+        let quarantined = each(|m| m.counts.quarantined.load(Ordering::Relaxed));
+        family(e, "camera_quarantines", "Times networks failed at so many of its frames in a row that it was put in quarantine", true, quarantined)?;
         family(e, "camera_hung", "Times its decoder hung and was replaced", true, each(|m| m.counts.hung.load(Ordering::Relaxed)))?;
 
         let sinks = |value: fn(&Spool) -> u64| self.spools.iter().map(move |s| (vec![("sink", s.name())], value(s)));
@@ -79,6 +87,8 @@ impl Collector for Instruments {
         family(e, "sink_delivered", "Events that their receiver has", true, sinks(|s| s.counts.delivered.load(Ordering::Relaxed)))?;
         let lost = self.lost.iter().map(|l| (vec![("sink", "output")], n(l)));
         family(e, "sink_lost", "Events lost on the way", true, sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost))?;
+        let refused = sinks(|s| s.counts.refused.load(Ordering::Relaxed));
+        family(e, "sink_refused", "Events that their receiver refuses for good, kept in the dead-letter file", true, refused)?;
         family(e, "sink_failures", "Attempts that failed", true, sinks(|s| s.counts.failures.load(Ordering::Relaxed)))?;
         family(e, "sink_connected", "Whether the receiver is reached", false, sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))))?;
         family(e, "live_clients", "Web clients that listen", false, [(vec![], self.hub.clients())].into_iter())?;

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::frame::CameraState;
-use crate::pipeline::cameras::Cameras;
+use crate::pipeline::cameras::{CameraCounts, Cameras};
 
-/// Frames that come, and nothing that leaves for so long, is an illness that only a new start cures.
+/// Liveness limit: where frames come and no event leaves for so long, the service is unhealthy and
+/// systemd's watchdog is not fed any more, so that it is started anew.
 const STUCK: Duration = Duration::from_secs(30);
 const BEAT: Duration = Duration::from_secs(1);
 
@@ -30,10 +31,8 @@ impl Pulse {
         let beat = watchdog.map_or(BEAT, |limit| (limit / 2).min(BEAT));
         let mut judge = Judge { before: (0, 0), moved: Instant::now() };
         while !stop.is_cancelled() {
-            let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
             let all = cameras.all();
-            let read = all.iter().map(|m| count(&m.counts.read)).sum();
-            let left = all.iter().map(|m| count(&m.counts.tracked) + count(&m.counts.sink_slow)).sum();
+            let (read, left) = flow(all.iter().map(|m| &*m.counts));
             let stuck = judge.stuck(read, left, Instant::now());
             if stuck && self.well() {
                 tracing::error!(seconds = STUCK.as_secs(), "frames come, but no events leave");
@@ -48,6 +47,12 @@ impl Pulse {
             }
         }
     }
+}
+
+/// Frames that came, and those whose events have left. What a slow sink had no room for has not
+/// left: where a disk hangs, that is all of them.
+fn flow<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
+    cameras.fold((0, 0), |(read, left), c| (read + c.read.load(Ordering::Relaxed), left + c.tracked.load(Ordering::Relaxed)))
 }
 
 struct Judge {
@@ -84,5 +89,23 @@ mod tests {
         let stuck: Vec<bool> = (200..240).map(|s| j.stuck(s, 199, at(s))).collect();
         assert!(!stuck[25] && stuck[35], "{stuck:?}");
         assert!(!j.stuck(241, 200, at(241)));
+    }
+
+    /// Events that a hung disk has no room for counted as a sign of health, and the watchdog was
+    /// fed.
+    #[test]
+    fn a_sink_that_takes_nothing_is_an_illness_though_its_losses_are_counted() {
+        let (start, counts) = (Instant::now(), CameraCounts::default());
+        let mut j = Judge { before: (0, 0), moved: start };
+        let mut beat = |second: u64, to: &std::sync::atomic::AtomicU64| {
+            counts.read.fetch_add(10, Ordering::Relaxed);
+            to.fetch_add(10, Ordering::Relaxed);
+            let (read, left) = flow([&counts].into_iter());
+            j.stuck(read, left, start + Duration::from_secs(second))
+        };
+        assert!((1..50).all(|s| !beat(s, &counts.tracked)));
+        let stuck: Vec<bool> = (50..90).map(|s| beat(s, &counts.sink_slow)).collect();
+        assert!(!stuck[25] && stuck[35], "{stuck:?}");
+        assert!(!beat(90, &counts.tracked));
     }
 }

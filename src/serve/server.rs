@@ -78,6 +78,7 @@ struct CameraView {
 struct Dropped {
     decode_late: u64,
     detector_busy: u64,
+    network_failed: u64,
     sink_slow: u64,
 }
 
@@ -89,7 +90,7 @@ impl CameraView {
             state: m.state(),
             read: n(&c.read),
             tracked: n(&c.tracked),
-            dropped: Dropped { decode_late: m.late(), detector_busy: n(&c.detector_busy), sink_slow: n(&c.sink_slow) },
+            dropped: Dropped { decode_late: m.late(), detector_busy: n(&c.detector_busy), network_failed: n(&c.network_failed), sink_slow: n(&c.sink_slow) },
             latency_p50: c.latency(0.5),
             latency_p95: c.latency(0.95),
             people: n(&c.people),

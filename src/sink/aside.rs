@@ -26,6 +26,8 @@ pub struct Aside {
     failed: Receiver<SinkError>,
     writer: Option<JoinHandle<()>>,
     patience: Duration,
+    /// Until when the reader may take what waits.
+    deadline: Option<Instant>,
 }
 
 impl Aside {
@@ -51,7 +53,7 @@ impl Aside {
         let create = |source| SinkError::Create { path: Path::new("standard output").into(), source };
         let writer = std::thread::Builder::new().name("output".into()).spawn(work).map_err(create)?;
         let lost = Arc::<AtomicU64>::default();
-        Ok((Aside { lines: Some(lines), held: VecDeque::new(), with_ended, lost: lost.clone(), failed, writer: Some(writer), patience }, lost))
+        Ok((Aside { lines: Some(lines), held: VecDeque::new(), with_ended, lost: lost.clone(), failed, writer: Some(writer), patience, deadline: None }, lost))
     }
 
     fn put(&mut self, event: &impl Serialize, dear: bool) -> Result<(), SinkError> {
@@ -92,8 +94,12 @@ impl Sink for Aside {
         self.put(event, true)
     }
 
+    fn close(&mut self) {
+        self.deadline.get_or_insert_with(|| Instant::now() + self.patience);
+    }
+
     fn finish(&mut self) -> Result<(), SinkError> {
-        let deadline = Instant::now() + self.patience;
+        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.patience);
         let mut error = self.failed.try_recv().ok();
         while error.is_none() && !self.held.is_empty() && Instant::now() < deadline {
             self.release();

@@ -2,13 +2,15 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::sink::sink::{Finished, Sink, SinkError};
-use crate::sink::spool::{Kind, Spool};
+use crate::sink::spool::{Kept, Kind, Spool};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// What a courier works with.
@@ -20,11 +22,55 @@ pub struct Errand {
     pub ending: CancellationToken,
 }
 
+/// Pauses between attempts at a spool whose disk fails, seconds: the first and the longest.
+const DISK_PAUSE: (f64, f64) = (0.5, 10.0);
+/// A courier that has been told to stop is waited for this much longer than it has, to let it end
+/// by itself.
+const GRACE: Duration = Duration::from_millis(500);
+
+impl Errand {
+    /// The next events, as [`Spool::after`] gives them.
+    pub async fn after(&self, place: i64, most: usize, bytes: usize) -> Vec<Kept> {
+        self.insist("events cannot be read", || self.spool.after(place, most, bytes)).await
+    }
+
+    /// The receiver has these events. Returns when they have left the spool: until then nothing
+    /// more is sent, or the receiver would get them again and again.
+    pub async fn acknowledge(&self, places: &[i64]) {
+        self.insist("delivered events cannot be removed", || self.spool.acknowledge(places)).await;
+    }
+
+    /// The receiver refuses this event for good. Returns when it has left the spool.
+    pub async fn refuse(&self, place: i64, reason: &str) {
+        self.insist("a refused event cannot be set aside", || self.spool.refuse(place, reason)).await;
+    }
+
+    /// Does `work` on the spool until it succeeds, with pauses.
+    async fn insist<T>(&self, what: &str, work: impl Fn() -> Result<T, SinkError>) -> T {
+        let mut pause = DISK_PAUSE.0;
+        loop {
+            match work() {
+                Ok(done) => return done,
+                Err(e) => {
+                    self.spool.counts.failures.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(sink = self.spool.name(), error = %e, "{what}; nothing is sent until the disk is well again");
+                }
+            }
+            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+            pause = (2.0 * pause).min(DISK_PAUSE.1);
+        }
+    }
+}
+
 /// The sink that fills the spool.
 pub struct Spooled {
     errand: Errand,
     wanted: Vec<Kind>,
-    courier: Option<std::thread::JoinHandle<()>>,
+    /// Disconnected when the courier's thread has ended.
+    courier: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
+    patience: Duration,
+    /// When the courier must have ended.
+    deadline: Option<Instant>,
     body: Vec<u8>,
 }
 
@@ -39,7 +85,9 @@ impl Spooled {
     {
         let errand = Errand { spool, ending: CancellationToken::new() };
         let (mine, path) = (errand.clone(), errand.spool.name().to_string().into());
+        let (alive, ended) = sync_channel::<()>(0);
         let work = move || {
+            let _alive = alive; // dropped at the end, and in a panic too
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             let Ok(runtime) = runtime else {
                 tracing::error!(sink = mine.spool.name(), "no runtime for the courier: events wait on disk");
@@ -56,7 +104,7 @@ impl Spooled {
             });
         };
         let courier = std::thread::Builder::new().name("courier".into()).spawn(work).map_err(|source| SinkError::Create { path, source })?;
-        Ok(Spooled { errand, wanted, courier: Some(courier), body: Vec::new() })
+        Ok(Spooled { errand, wanted, courier: Some((courier, ended)), patience, deadline: None, body: Vec::new() })
     }
 
     fn put(&mut self, kind: Kind, camera: &str, event: &impl Serialize) {
@@ -85,9 +133,18 @@ impl Sink for Spooled {
         Ok(())
     }
 
-    fn finish(&mut self) -> Result<(), SinkError> {
+    fn close(&mut self) {
         self.errand.ending.cancel();
-        if self.courier.take().is_some_and(|c| c.join().is_err()) {
+        self.deadline.get_or_insert_with(|| Instant::now() + self.patience + GRACE);
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.close();
+        let (Some((courier, ended)), Some(deadline)) = (self.courier.take(), self.deadline) else { return Ok(()) };
+        if ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+            // It waits for an answer, or for the disk; it ends with the program.
+            tracing::warn!(sink = self.errand.spool.name(), "the courier has not come back in time and is left behind; events wait on disk");
+        } else if courier.join().is_err() {
             tracing::error!(sink = self.errand.spool.name(), "the courier crashed; events wait on disk. This is a bug of twintrack, please report it");
         }
         Ok(())
@@ -97,5 +154,27 @@ impl Sink for Spooled {
 impl Drop for Spooled {
     fn drop(&mut self) {
         let _ = self.finish(); // after an error elsewhere: it never fails
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::sink::spool::SpoolLimits;
+
+    /// A courier that is held by a receiver or a disk: the end does not wait for it.
+    #[test]
+    fn a_courier_that_does_not_come_back_is_left_behind() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let spool = Spool::open(dir.path(), "test", SpoolLimits::default()).expect("a spool");
+        let mut sink = Spooled::start(spool, vec![Kind::Trajectory], Duration::ZERO, |_| async {
+            std::thread::sleep(Duration::from_secs(600)); // no await: nothing on its thread can interrupt it
+        })
+        .expect("a thread");
+        let (done, ended) = channel();
+        std::thread::spawn(move || done.send(sink.finish().is_ok()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(true));
     }
 }

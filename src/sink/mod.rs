@@ -4,12 +4,19 @@
 pub mod aside;
 #[cfg(feature = "serve")]
 pub mod courier;
+#[cfg(feature = "serve")]
+pub mod dead_letter;
 pub mod jsonl;
 pub mod mot;
 #[cfg(feature = "serve")]
 pub mod mqtt;
+#[cfg(feature = "serve")]
+mod mqtt_client;
+#[cfg(feature = "serve")]
+mod mqtt_session;
 #[cfg(feature = "video")]
 pub mod overlay;
+pub mod private;
 pub mod recorder;
 #[cfg(feature = "serve")]
 pub mod rotating;

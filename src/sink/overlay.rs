@@ -26,7 +26,7 @@ pub struct Overlay {
 }
 
 /// Draws people into pictures, with the trails of where they walked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Painter {
     trails: HashMap<u64, VecDeque<(f64, Point2i)>>,
 }

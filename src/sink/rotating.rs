@@ -1,6 +1,6 @@
 //! JSON lines into a file that is continued, and put aside when it is full.
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::sink::private;
 use crate::sink::sink::{Finished, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
@@ -16,12 +17,19 @@ use crate::trajectory::{EndedEvent, StatusEvent};
 ///
 /// A run adds to what earlier runs wrote. At `size` bytes the file is put aside as `NAME.1`, older ones as `NAME.2` and so on up to
 /// `keep`. A disk that fails or is full costs events, which are counted and told; cameras do not stop for it, and what is written is
-/// always whole lines. (The crate file-rotate was looked at: where it cannot open its file it says that all is well.)
+/// always whole lines. A file that cannot be renamed, as one that is mounted into a container, is
+/// copied aside and emptied; where that fails too, it is continued beyond `size`, and that is told
+/// and tried again. (The crate file-rotate was looked at: where it cannot open its file it says
+/// that all is well.)
 pub struct Rotating {
     path: PathBuf,
     size: u64,
+    /// The file is put aside before it grows beyond this: `size`, or more after an attempt that
+    /// failed.
+    limit: u64,
     keep: u32,
     with_ended: bool,
+    rename: fn(&Path, &Path) -> io::Result<()>,
     file: Option<File>,
     written: u64,
     line: Vec<u8>,
@@ -44,7 +52,9 @@ impl Rotating {
         let lost = Arc::<AtomicU64>::default();
         // A device or a pipe cannot be put aside.
         let size = if path.is_file() { size } else { 0 };
-        let me = Rotating { path: path.into(), size, keep, with_ended, file: Some(file), written, line: Vec::new(), lost: lost.clone(), told: None };
+        let (path, rename) = (path.into(), |from: &Path, to: &Path| std::fs::rename(from, to));
+        let (file, line) = (Some(file), Vec::new());
+        let me = Rotating { path, size, limit: size, keep, with_ended, rename, file, written, line, lost: lost.clone(), told: None };
         Ok((me, lost))
     }
 
@@ -54,17 +64,39 @@ impl Rotating {
         name.into()
     }
 
+    /// Puts the file aside; what is open is the new one then, or the old one where it was emptied.
     fn rotate(&mut self) -> io::Result<()> {
-        self.file = None;
         for n in (1..self.keep).rev().filter(|&n| self.aside(n).exists()) {
-            std::fs::rename(self.aside(n), self.aside(n + 1))?;
+            (self.rename)(&self.aside(n), &self.aside(n + 1))?;
         }
-        if self.keep == 0 { std::fs::remove_file(&self.path) } else { std::fs::rename(&self.path, self.aside(1)) }
+        let moved = if self.keep == 0 { std::fs::remove_file(&self.path) } else { (self.rename)(&self.path, &self.aside(1)) };
+        if moved.is_ok() {
+            self.file = None;
+            return Ok(());
+        }
+        if self.keep > 0 {
+            // Whole, or not at all: a copy that breaks off leaves the file as it was.
+            let part = self.aside(0);
+            let copied = std::fs::copy(&self.path, &part).and_then(|_| std::fs::rename(&part, self.aside(1)));
+            copied.inspect_err(|_| {
+                let _ = std::fs::remove_file(&part);
+            })?;
+        }
+        std::fs::OpenOptions::new().write(true).open(&self.path)?.set_len(0)?;
+        self.written = 0;
+        Ok(())
     }
 
     fn put(&mut self) -> io::Result<()> {
-        if self.size > 0 && self.written > 0 && self.written + self.line.len() as u64 > self.size {
-            self.rotate()?;
+        if self.size > 0 && self.written > 0 && self.written + self.line.len() as u64 > self.limit {
+            self.limit = match self.rotate() {
+                Ok(()) => self.size,
+                Err(e) => {
+                    tracing::error!(file = %self.path.display(), bytes = self.written, error = %e,
+                        "the file of events cannot be put aside: it is continued; mount its folder instead of the file, or set serve.output_bytes = 0");
+                    self.written + self.size
+                }
+            };
         }
         if self.file.is_none() {
             let foreign = || io::Error::other("it holds something else than events");
@@ -97,7 +129,7 @@ impl Rotating {
 
 /// Opens a file of events at its end, without the piece of a line that a sudden end may have left; `None` when it is none.
 fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
-    let mut file = OpenOptions::new().read(true).append(true).create(true).open(path)?;
+    let mut file = private::options().read(true).append(true).create(true).open(path)?;
     let metadata = file.metadata()?;
     let length = metadata.len();
     if length == 0 || !metadata.is_file() {
@@ -209,5 +241,49 @@ mod tests {
         let (mut sink, lost) = Rotating::open(Path::new("/dev/full"), 0, 0, true).expect("a device");
         (0..3).for_each(|_| sink.write(&event("a")));
         assert_eq!(lost.load(Ordering::Relaxed), 3);
+    }
+
+    /// A file that is mounted into a container cannot be renamed: every event after the first full
+    /// file was lost.
+    #[test]
+    fn a_file_that_cannot_be_renamed_is_copied_aside_and_emptied() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("events.jsonl");
+        let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
+        let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
+        sink.rename =
+            |from, to| if from.extension().is_some_and(|e| e == "jsonl") { Err(io::ErrorKind::ResourceBusy.into()) } else { std::fs::rename(from, to) };
+        let same = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).expect("there"));
+        let before = same();
+        (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
+        assert_eq!((cameras(&path), same()), (vec!["09".to_string(), "10".into()], before));
+        assert_eq!(cameras(&dir.path().join("events.jsonl.1")), ["06", "07", "08"]);
+        assert_eq!(cameras(&dir.path().join("events.jsonl.2")), ["03", "04", "05"]);
+        assert_eq!((std::fs::read_dir(dir.path()).expect("a folder").count(), lost.load(Ordering::Relaxed)), (3, 0));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_put_aside_is_continued() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("events.jsonl");
+        let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
+        // Something that is not ours stands in the way.
+        std::fs::create_dir_all(dir.path().join("events.jsonl.1/letters")).expect("a folder");
+        let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");
+        (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
+        assert_eq!((cameras(&path).len(), lost.load(Ordering::Relaxed)), (11, 0));
+        std::fs::remove_dir_all(dir.path().join("events.jsonl.1")).expect("gone");
+        let aside = dir.path().join("events.jsonl.1");
+        let written = (11..30).take_while(|i| {
+            let waits = !aside.is_file();
+            if waits {
+                sink.write(&event(&format!("{i:02}")));
+            }
+            waits
+        });
+        let written = 11 + written.count();
+        let (old, new) = (cameras(&aside), cameras(&path));
+        assert_eq!(old.iter().chain(&new).cloned().collect::<Vec<_>>(), (0..written).map(|i| format!("{i:02}")).collect::<Vec<_>>());
+        assert!(!new.is_empty() && lost.load(Ordering::Relaxed) == 0);
     }
 }

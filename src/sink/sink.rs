@@ -10,6 +10,7 @@ use thiserror::Error;
 use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::range::{OutOfRange, within};
+use crate::sink::private;
 use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 
 /// A frame when everything is known of it.
@@ -46,6 +47,10 @@ pub trait Sink: Send {
     fn status(&mut self, _event: &StatusEvent) -> Result<(), SinkError> {
         Ok(())
     }
+
+    /// Nothing more comes: begins to deliver what is left, without waiting. Called on every sink
+    /// before the first [`Sink::finish`], so that the time that each may take runs for all at once.
+    fn close(&mut self) {}
 
     /// Writes what is still held back, and closes.
     ///
@@ -157,13 +162,14 @@ pub struct LineWriter {
 }
 
 impl LineWriter {
-    /// Makes the file (its content is replaced). `prompt` writes every line at once, for who reads along.
+    /// Makes the file, readable by its owner only (the content of one that exists is replaced).
+    /// `prompt` writes every line at once, for who reads along.
     ///
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, prompt: bool) -> Result<Self, SinkError> {
         let fail = |source| SinkError::Create { path: path.into(), source };
-        let file = File::create(path).map_err(fail)?;
+        let file = private::options().write(true).create(true).truncate(true).open(path).map_err(fail)?;
         let regular = file.metadata().map_err(fail)?.is_file();
         let second = if regular { Some(file.try_clone().map_err(fail)?) } else { None };
         Ok(LineWriter {

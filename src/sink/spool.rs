@@ -1,18 +1,21 @@
 //! Events kept on disk until their receiver has them.
 //!
 //! A queue in an SQLite file (write-ahead log): what was put in survives the end of the process, however sudden; a loss of power may
-//! cost the last moments. Bounded in size and age: then the oldest go, and are counted.
+//! cost the last moments. Bounded in size and age: then the oldest go, and are counted. What the
+//! receiver refuses for good goes to a dead-letter file beside it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
 use crate::range::{OutOfRange, within};
+use crate::sink::dead_letter::DeadLetters;
+use crate::sink::private;
 use crate::sink::sink::SinkError;
 
 /// What kind of event.
@@ -80,6 +83,8 @@ pub struct SpoolCounts {
     pub delivered: AtomicU64,
     /// Events lost: too many, too old, or the disk failed.
     pub dropped: AtomicU64,
+    /// Events that their receiver refuses for good; they are in the dead-letter file.
+    pub refused: AtomicU64,
     /// Attempts that failed.
     pub failures: AtomicU64,
     /// The receiver is reached.
@@ -90,7 +95,9 @@ pub struct SpoolCounts {
 #[derive(Debug)]
 pub struct Spool {
     name: String,
+    path: PathBuf,
     db: Mutex<Db>,
+    letters: Mutex<DeadLetters>,
     limits: SpoolLimits,
     news: Notify,
     /// What has become of the events.
@@ -101,35 +108,32 @@ pub struct Spool {
 struct Db {
     connection: Connection,
     looked: Instant,
-    /// When a failure was last told.
+    /// When a loss was last told.
     told: Option<Instant>,
+    /// When a refusal was last told.
+    told_refused: Option<Instant>,
 }
+
+/// Events and bytes that a change adds to the queue.
+type Change = (i64, i64);
 
 /// How often old events are looked for, and at most how often a failure is told.
 const LOOK: Duration = Duration::from_secs(1);
 const TELL: Duration = Duration::from_secs(10);
 
 impl Spool {
-    /// Opens the queue of the sink called `name` in the folder `state`; events that an earlier run has left are in it.
+    /// Opens the queue of the sink called `name` in the folder `state`; events that an earlier run
+    /// has left are in it. Its files are readable by their owner only.
     ///
     /// # Errors
     /// When the file cannot be made, is none of ours, or another process has it open.
     pub fn open(state: &Path, name: &str, limits: SpoolLimits) -> Result<Arc<Spool>, SinkError> {
         let path = state.join(format!("{name}.spool"));
         let fail = |reason: String| SinkError::Spool { path: path.clone(), reason };
-        std::fs::create_dir_all(state).map_err(|e| fail(e.to_string()))?;
-        let open = || -> Result<(Connection, (u64, u64)), rusqlite::Error> {
-            let connection = Connection::open(&path)?;
-            // In exclusive mode the lock comes with the first write and stays.
-            connection.execute_batch(
-                "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304;
-                 CREATE TABLE IF NOT EXISTS events (place INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind INTEGER NOT NULL, camera TEXT NOT NULL, body BLOB NOT NULL);
-                 BEGIN IMMEDIATE; COMMIT;",
-            )?;
-            let sums = connection.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?)))?;
-            Ok((connection, sums))
-        };
-        let (connection, (events, bytes)) = open().map_err(|e| match e.sqlite_error_code() {
+        private::create_folder(state).map_err(|e| fail(e.to_string()))?;
+        // SQLite gives the files that it makes beside this one its mode.
+        private::own(&path).map_err(|e| fail(e.to_string()))?;
+        let (connection, (events, bytes)) = open(&path).map_err(|e| match e.sqlite_error_code() {
             Some(rusqlite::ErrorCode::DatabaseBusy) => fail("another twintrack uses it; give each its own state folder".into()),
             Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => fail(format!("{e}; move it away to begin anew")),
             _ => fail(e.to_string()),
@@ -139,8 +143,9 @@ impl Spool {
         }
         let counts = SpoolCounts { events: events.into(), bytes: bytes.into(), ..SpoolCounts::default() };
         let now = Instant::now();
-        let db = Mutex::new(Db { connection, looked: now.checked_sub(LOOK).unwrap_or(now), told: None });
-        Ok(Arc::new(Spool { name: name.into(), db, limits, news: Notify::new(), counts }))
+        let letters = Mutex::new(DeadLetters::new(state, name));
+        let db = Mutex::new(Db { connection, looked: now.checked_sub(LOOK).unwrap_or(now), told: None, told_refused: None });
+        Ok(Arc::new(Spool { name: name.into(), path, db, letters, limits, news: Notify::new(), counts }))
     }
 
     /// The sink's name.
@@ -152,20 +157,44 @@ impl Spool {
         self.db.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn fail(&self, e: &rusqlite::Error) -> SinkError {
+        SinkError::Spool { path: self.path.clone(), reason: e.to_string() }
+    }
+
+    /// Makes a change whole or not at all. The counts follow once it is committed; after an error
+    /// they are read from the queue, so that they never tell of what did not happen.
+    fn change(&self, db: &mut Db, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Change>) -> rusqlite::Result<u64> {
+        let changed = db.connection.transaction().and_then(|t| {
+            let change = work(&t)?;
+            t.commit().map(|()| change)
+        });
+        let (events, bytes) = (&self.counts.events, &self.counts.bytes);
+        match changed {
+            Ok((more, longer)) => {
+                events.store(events.load(Ordering::Relaxed).saturating_add_signed(more), Ordering::Relaxed);
+                bytes.store(bytes.load(Ordering::Relaxed).saturating_add_signed(longer), Ordering::Relaxed);
+                Ok(more.unsigned_abs())
+            }
+            Err(e) => {
+                if let Ok((n, length)) = sums(&db.connection) {
+                    events.store(n, Ordering::Relaxed);
+                    bytes.store(length, Ordering::Relaxed);
+                }
+                Err(e)
+            }
+        }
+    }
+
     /// Puts an event in. A disk that fails loses it, and the loss is counted and told: cameras do not stop for it.
     pub fn push(&self, kind: Kind, camera: &str, body: &[u8]) {
         let mut db = self.lock();
         let at = seconds_now();
-        let put = db
-            .connection
-            .prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")
-            .and_then(|mut s| s.execute(params![at, kind as u8, camera, body]));
+        let put = self.change(&mut db, |t| {
+            t.prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")?.execute(params![at, kind as u8, camera, body])?;
+            Ok((1, body.len() as i64))
+        });
         match put {
-            Ok(_) => {
-                self.counts.events.fetch_add(1, Ordering::Relaxed);
-                self.counts.bytes.fetch_add(body.len() as u64, Ordering::Relaxed);
-                self.trim(&mut db, at);
-            }
+            Ok(_) => self.trim(&mut db, at),
             Err(e) => self.lost(&mut db, 1, &e.to_string()),
         }
         drop(db);
@@ -185,62 +214,101 @@ impl Spool {
     fn trim(&self, db: &mut Db, now: f64) {
         if db.looked.elapsed() >= LOOK {
             db.looked = Instant::now();
-            let old = self.remove(db, "DELETE FROM events WHERE at < ? RETURNING length(body)", params![now - self.limits.age]);
-            if old > 0 {
-                self.lost(db, old, "they are too old");
-            }
+            let old = now - self.limits.age;
+            let gone = self.change(db, |t| remove(t, "DELETE FROM events WHERE at < ? RETURNING length(body)", [old]));
+            self.tidied(db, gone, "they are too old");
         }
         while self.counts.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             let oldest = "DELETE FROM events WHERE place IN (SELECT place FROM events ORDER BY place LIMIT 32) RETURNING length(body)";
-            match self.remove(db, oldest, []) {
-                0 => break,
-                n => self.lost(db, n, "the receiver has been away for so long that the spool is full"),
+            let gone = self.change(db, |t| remove(t, oldest, []));
+            if self.tidied(db, gone, "the receiver has been away for so long that the spool is full") == 0 {
+                break;
             }
         }
     }
 
-    /// Removes events; tells how many.
-    fn remove(&self, db: &Db, sql: &str, params: impl rusqlite::Params) -> u64 {
-        let lengths = db.connection.prepare_cached(sql).and_then(|mut s| s.query_map(params, |r| r.get::<_, u64>(0))?.collect::<Result<Vec<_>, _>>());
-        let lengths = lengths.unwrap_or_else(|e| {
-            tracing::error!(sink = %self.name, error = %e, "the spool cannot be tidied");
-            Vec::new()
+    fn tidied(&self, db: &mut Db, gone: rusqlite::Result<u64>, why: &str) -> u64 {
+        let gone = gone.unwrap_or_else(|e| {
+            tracing::error!(sink = %self.name, error = %e, "the spool cannot be tidied; this is tried again");
+            0
         });
-        self.counts.events.fetch_sub(lengths.len() as u64, Ordering::Relaxed);
-        self.counts.bytes.fetch_sub(lengths.iter().sum(), Ordering::Relaxed);
-        lengths.len() as u64
+        if gone > 0 {
+            self.lost(db, gone, why);
+        }
+        gone
     }
 
-    /// The next events behind `place` (0 for the first), at most so many, in the order in which they came.
-    pub fn after(&self, place: i64, most: usize) -> Vec<Kept> {
-        let db = self.lock();
-        let kept = |r: &rusqlite::Row<'_>| {
-            let kind = KINDS[usize::from(r.get::<_, u8>(1)?).min(2)];
-            Ok(Kept { place: r.get(0)?, kind, camera: r.get(2)?, body: r.get(3)? })
+    /// The next events behind `place` (0 for the first), in the order in which they came: at most
+    /// so many, and of at most so many bytes together, but one at least where there is one.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub fn after(&self, place: i64, most: usize, bytes: usize) -> Result<Vec<Kept>, SinkError> {
+        let read = |connection: &Connection| -> rusqlite::Result<Vec<Kept>> {
+            let mut select = connection.prepare_cached("SELECT place, kind, camera, body FROM events WHERE place > ? ORDER BY place LIMIT ?")?;
+            let mut rows = select.query(params![place, most as i64])?;
+            let (mut events, mut sum) = (Vec::new(), 0);
+            while let Some(r) = rows.next()? {
+                let kind = KINDS[usize::from(r.get::<_, u8>(1)?).min(2)];
+                let event = Kept { place: r.get(0)?, kind, camera: r.get(2)?, body: r.get(3)? };
+                sum += event.body.len();
+                if sum > bytes && !events.is_empty() {
+                    break;
+                }
+                events.push(event);
+            }
+            Ok(events)
         };
-        let rows = db
-            .connection
-            .prepare_cached("SELECT place, kind, camera, body FROM events WHERE place > ? ORDER BY place LIMIT ?")
-            .and_then(|mut s| s.query_map(params![place, most as i64], kept)?.collect::<Result<Vec<_>, _>>());
-        rows.unwrap_or_else(|e| {
-            tracing::error!(sink = %self.name, error = %e, "the spool cannot be read");
-            Vec::new()
-        })
+        read(&self.lock().connection).map_err(|e| self.fail(&e))
     }
 
-    /// The receiver has these events.
-    pub fn done(&self, places: &[i64]) {
-        let db = self.lock();
-        let removed = db.connection.unchecked_transaction().map(|t| {
-            let n: u64 = places.iter().map(|p| self.remove(&db, "DELETE FROM events WHERE place = ? RETURNING length(body)", [p])).sum();
-            t.commit().map(|()| n)
+    /// The receiver has these events: they leave the queue, all or none.
+    ///
+    /// # Errors
+    /// When the disk fails; the events are still there.
+    pub fn acknowledge(&self, places: &[i64]) -> Result<(), SinkError> {
+        let gone = self.change(&mut self.lock(), |t| {
+            places.iter().try_fold((0, 0), |(events, bytes), place| {
+                let (e, b) = remove(t, "DELETE FROM events WHERE place = ? RETURNING length(body)", [place])?;
+                Ok((events + e, bytes + b))
+            })
         });
-        match removed.and_then(|n| n) {
-            Ok(n) => {
-                self.counts.delivered.fetch_add(n, Ordering::Relaxed);
-            }
-            Err(e) => tracing::error!(sink = %self.name, error = %e, "the spool cannot be tidied; events may come twice"),
+        self.counts.delivered.fetch_add(gone.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// The receiver refuses this event for good: it goes to the dead-letter file, is counted and
+    /// told. Where that file cannot be written the event is lost, and counted as such: it must not
+    /// stand in the way of the others.
+    ///
+    /// # Errors
+    /// When the disk fails; the event is still there.
+    pub fn refuse(&self, place: i64, reason: &str) -> Result<(), SinkError> {
+        let mut db = self.lock();
+        let body = "SELECT body FROM events WHERE place = ?";
+        let body: Option<Vec<u8>> = db.connection.query_row(body, [place], |r| r.get(0)).optional().map_err(|e| self.fail(&e))?;
+        let Some(body) = body else { return Ok(()) }; // too old meanwhile
+        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut written = Ok(());
+        // The letter before the commit: a sudden end between the two leaves the event twice, not
+        // lost.
+        let gone = self.change(&mut db, |t| {
+            let change = remove(t, "DELETE FROM events WHERE place = ? RETURNING length(body)", [place])?;
+            written = letters.keep(&self.name, reason, &body);
+            Ok(change)
+        });
+        gone.map_err(|e| self.fail(&e))?;
+        if let Err(e) = written {
+            self.lost(&mut db, 1, &format!("the receiver refuses them ({reason}), and {} cannot be written: {e}", letters.path().display()));
+            return Ok(());
         }
+        let refused = 1 + self.counts.refused.fetch_add(1, Ordering::Relaxed);
+        if db.told_refused.is_none_or(|at| at.elapsed() > TELL) {
+            db.told_refused = Some(Instant::now());
+            let file = letters.path().display();
+            tracing::error!(sink = %self.name, refused, reason, %file, "the receiver refuses an event for good; it is kept in the dead-letter file");
+        }
+        Ok(())
     }
 
     /// Nothing waits.
@@ -254,71 +322,52 @@ impl Spool {
     }
 }
 
+fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
+    let connection = Connection::open(path)?;
+    // In exclusive mode the lock comes with the first write and stays.
+    connection.execute_batch(
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304;
+         CREATE TABLE IF NOT EXISTS events (place INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind INTEGER NOT NULL, camera TEXT NOT NULL, body BLOB NOT NULL);
+         BEGIN IMMEDIATE; COMMIT;",
+    )?;
+    let sums = sums(&connection)?;
+    Ok((connection, sums))
+}
+
+/// Events in the queue, and their bytes.
+fn sums(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+    connection.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?)))
+}
+
+/// Removes events; tells how many, and their bytes, as what is added.
+fn remove(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Change> {
+    let mut delete = t.prepare_cached(sql)?;
+    let mut rows = delete.query(params)?;
+    let mut change = (0, 0);
+    while let Some(r) = rows.next()? {
+        change = (change.0 - 1, change.1 - r.get::<_, i64>(0)?);
+    }
+    Ok(change)
+}
+
 fn seconds_now() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn open(dir: &Path, limits: SpoolLimits) -> Arc<Spool> {
-        Spool::open(dir, "test", limits).expect("a spool")
-    }
-
-    fn texts(kept: &[Kept]) -> Vec<String> {
-        kept.iter().map(|k| String::from_utf8_lossy(&k.body).into_owned()).collect()
-    }
-
-    #[test]
-    fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let spool = open(dir.path(), SpoolLimits::default());
-        (0..10).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("event {i}").as_bytes()));
-        let first = spool.after(0, 4);
-        assert_eq!(texts(&first), ["event 0", "event 1", "event 2", "event 3"]);
-        spool.done(&[first[0].place, first[2].place]);
-        assert_eq!((spool.counts.events.load(Ordering::Relaxed), spool.counts.delivered.load(Ordering::Relaxed)), (8, 2));
-        drop(spool);
-        let spool = open(dir.path(), SpoolLimits::default());
-        let rest = spool.after(0, 100);
-        assert_eq!(texts(&rest), [1, 3, 4, 5, 6, 7, 8, 9].map(|i| format!("event {i}")));
-        assert!(rest.iter().all(|k| k.kind == Kind::TrackEnded && k.camera == "cam"));
-        spool.push(Kind::Trajectory, "cam", b"new");
-        assert_eq!(texts(&spool.after(rest[7].place, 5)), ["new"]);
-        spool.done(&spool.after(0, 100).iter().map(|k| k.place).collect::<Vec<_>>());
-        assert!(spool.is_empty() && spool.counts.bytes.load(Ordering::Relaxed) == 0);
-    }
-
-    #[test]
-    fn beyond_its_size_the_oldest_go_and_are_counted() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let spool = open(dir.path(), SpoolLimits { bytes: 65536, age: 1000.0 });
-        (0..200).for_each(|i| spool.push(Kind::Trajectory, "cam", format!("{i:0>1000}").as_bytes()));
-        let (events, dropped) = (spool.counts.events.load(Ordering::Relaxed), spool.counts.dropped.load(Ordering::Relaxed));
-        assert!((33..=65).contains(&events) && events + dropped == 200, "{events} and {dropped}");
-        let left = spool.after(0, 1000);
-        assert_eq!((left.len() as u64, texts(&left).last().map(|t| t.trim_start_matches('0').to_string())), (events, Some("199".into())));
-    }
-
-    #[test]
-    fn what_is_too_old_goes() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let spool = open(dir.path(), SpoolLimits { bytes: 1 << 20, age: 1.0 });
-        spool.push(Kind::Trajectory, "cam", b"old");
-        std::thread::sleep(Duration::from_millis(1200));
-        spool.push(Kind::Trajectory, "cam", b"new");
-        assert_eq!((texts(&spool.after(0, 9)), spool.counts.dropped.load(Ordering::Relaxed)), (vec!["new".into()], 1));
-    }
-
-    #[test]
-    fn a_spool_in_use_or_no_spool_is_told() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let _held = open(dir.path(), SpoolLimits::default());
-        let e = Spool::open(dir.path(), "test", SpoolLimits::default()).expect_err("in use").to_string();
-        assert!(e.contains("another twintrack"), "{e}");
-        std::fs::write(dir.path().join("other.spool"), vec![b'x'; 4096]).expect("written");
-        let e = Spool::open(dir.path(), "other", SpoolLimits::default()).expect_err("no spool").to_string();
-        assert!(e.contains("move it away"), "{e}");
+impl Spool {
+    /// From now on a removal of this event fails when it is committed, as on a disk that fails;
+    /// without an event none does.
+    pub(crate) fn fail_removal_of(&self, place: Option<i64>) {
+        let pins = "PRAGMA foreign_keys = ON; DROP TABLE IF EXISTS pins;
+                    CREATE TABLE pins (place INTEGER REFERENCES events (place) DEFERRABLE INITIALLY DEFERRED);";
+        let db = self.lock();
+        db.connection.execute_batch(pins).expect("a table");
+        if let Some(place) = place {
+            db.connection.execute("INSERT INTO pins VALUES (?)", [place]).expect("a row");
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,6 +11,8 @@ pub mod link;
 #[cfg(feature = "video")]
 pub mod playback;
 #[cfg(feature = "video")]
+mod seek;
+#[cfg(feature = "video")]
 mod slowness;
 #[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
 pub mod source;

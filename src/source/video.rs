@@ -11,6 +11,7 @@ use crate::address::Address;
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
+use crate::source::seek::{self, Landing};
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device};
 use crate::source::timeline::{Holes, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
@@ -90,8 +91,12 @@ impl Video {
                 None => "it is not a video that FFmpeg knows, or it is damaged; try to play it with ffplay".into(),
             }));
         }
-        let name = path.file_stem().map(|n| n.to_string_lossy().into_owned());
-        Self::new(Opening { capture, input, name, live: false, timeless: false, container: Some(container) }, options)
+        let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned());
+        let mut video = Self::new(Opening { capture, input, name: stem, live: false, timeless: false, container: Some(container) }, options)?;
+        if let Some(Landing { capture, read, first }) = seek::open(name, options.start) {
+            (video.capture, video.read, video.first) = (capture, read, Some(first));
+        }
+        Ok(video)
     }
 
     /// Opens a stream by its address. Where nobody says whether it is a recording (`options.recorded`), one over HTTP whose
@@ -256,7 +261,8 @@ impl Source for Video {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             self.options.link.beat();
-            if !self.grab()? {
+            // Frames that are skipped give nobody else the chance to look.
+            if self.options.link.stopped() || !self.grab()? {
                 return Ok(None);
             }
             let now = Seconds(self.opened.elapsed().as_secs_f64());
@@ -318,4 +324,20 @@ fn property(capture: &VideoCapture, id: i32) -> f64 {
 
 fn read_error(input: &str, e: opencv::Error) -> SourceError {
     SourceError::Read { input: input.into(), reason: e.message }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_is_noticed_while_frames_are_skipped() {
+        let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
+        let options = SourceOptions { start: Seconds(1e6), ..SourceOptions::default() };
+        let mut video = Video::open_file(Path::new(clip), &options).expect("the clip opens");
+        let before = video.read;
+        options.link.stop();
+        assert!(video.next_frame().expect("no error").is_none());
+        assert_eq!(video.read, before, "frames were read after the stop");
+    }
 }

@@ -15,6 +15,7 @@ pub mod memory;
 pub mod motion;
 pub mod offline;
 pub mod pair;
+pub mod path;
 pub mod people;
 pub mod reidentify;
 pub mod returns;

@@ -15,7 +15,7 @@ use ndarray::{Array2, Array4, Axis};
 
 use crate::train::ahead::ahead;
 use crate::train::batch::{Batch, Sampler, write_plain};
-use crate::train::checkpoint::{Files, State, bad, checkpoint, read_state, save};
+use crate::train::checkpoint::{self, Checkpoint, Files, State, bad, read_state};
 use crate::train::colour;
 use crate::train::config::{LossKind, TrainConfig};
 use crate::train::curves::{Curve, Point};
@@ -170,7 +170,7 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
 /// The value of a loss, or the error that says why there is none.
 fn finite<B: Backend>(loss: &Tensor<B, 1>, step: usize, rate: f64, dir: &Path) -> Result<f64, TrainError> {
     let value = loss.clone().into_data().convert::<f32>().to_vec::<f32>().map_or(f32::NAN, |v| v[0]);
-    if value.is_finite() { Ok(f64::from(value)) } else { Err(TrainError::Diverged { value, step, rate, checkpoint: dir.join("last.mpk") }) }
+    if value.is_finite() { Ok(f64::from(value)) } else { Err(TrainError::Diverged { value, step, rate, checkpoint: checkpoint::place(dir).join("last.mpk") }) }
 }
 
 /// What came of it.
@@ -333,15 +333,17 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         agreement: (!probes.is_empty()).then(|| learner.agreement(&probes, config, device)),
     };
     if resume {
-        state = read_state(dir, config)?;
-        learner = learner.load_file(dir.join("last"), &Files::new(), device).map_err(|e| bad(dir, &e.to_string()))?;
-        let record = Recorder::<B>::load(&Files::new(), dir.join("last_optimizer"), device).map_err(|e| bad(dir, &e.to_string()))?;
+        let from = checkpoint::place(dir);
+        state = read_state(&from, config)?;
+        learner = learner.load_file(from.join("last"), &Files::new(), device).map_err(|e| bad(&from, &e.to_string()))?;
+        let record = Recorder::<B>::load(&Files::new(), from.join("last_optimizer"), device).map_err(|e| bad(&from, &e.to_string()))?;
         optimizer = optimizer.load_record(record);
     } else {
         let worth = judge(&learner);
         state.best = worth.score().unwrap_or_default();
         tell(format!("before training{}", worth.text()));
-        save(&learner.tower, dir, "best")?;
+        checkpoint::clear(dir)?;
+        checkpoint::write(&Checkpoint { learner: &learner, optimizer: &optimizer, best: Some(&learner.tower), state: &state }, dir)?;
     }
     let (begun, first) = (Instant::now(), state.step);
     let mut idle = std::time::Duration::ZERO;
@@ -380,10 +382,8 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
             let better = worth.score().is_none_or(|m| m > state.best);
             state.best = state.best.max(worth.score().unwrap_or_default());
             state.stale = if better { 0 } else { state.stale + 1 };
-            if better {
-                save(&learner.tower, dir, "best")?;
-            }
-            checkpoint(&learner, &optimizer, &state, dir)?;
+            let best = better.then_some(&learner.tower);
+            checkpoint::write(&Checkpoint { learner: &learner, optimizer: &optimizer, best, state: &state }, dir)?;
             Curve(state.points.clone()).write(dir)?;
             if state.stale >= config.patience {
                 tell(format!("no better network in {} validations: stopping early", config.patience));
@@ -393,7 +393,8 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         }
     }
     let speed = state.points.last().map_or(0.0, |p| p.speed);
-    let best = learner.tower.load_file(dir.join("best"), &Files::new(), device).map_err(|e| bad(dir, &e.to_string()))?;
+    let from = checkpoint::place(dir);
+    let best = learner.tower.load_file(from.join("best"), &Files::new(), device).map_err(|e| bad(&from, &e.to_string()))?;
     Ok(Trained { tower: best.valid(), curve: Curve(state.points), speed })
 }
 

@@ -1,0 +1,162 @@
+//! What `fuzz/` runs: every reader of what strangers bring, given any bytes. Each function returns, or panics where a promise
+//! is broken.
+
+use std::io::BufReader;
+use std::path::Path;
+
+use ndarray::{ArrayD, IxDyn};
+
+use crate::address::Address;
+use crate::config::Config;
+use crate::detect::heads::Batch;
+use crate::detect::{Layout, decide, heads};
+use crate::infer::{ModelMetadata, Output};
+use crate::mot_format;
+use crate::onnx::metadata::with_metadata;
+use crate::onnx::proto::ModelProto;
+use crate::refine::Recording;
+use crate::secret::Secret;
+use crate::serve::auth::Guard;
+use crate::serve::config::ServiceConfig;
+use crate::track::head::{FEATURES, Head, HeadTable};
+
+fn here() -> &'static Path {
+    Path::new("fuzzed")
+}
+
+/// MOTChallenge files: every number that is read is finite, and a row that is written reads back.
+pub fn mot(bytes: &[u8]) {
+    let Ok(rows) = mot_format::rows_of(&String::from_utf8_lossy(bytes), here()) else { return };
+    for row in rows {
+        assert!(row.frame >= 1 && row.ltwh.iter().chain([&row.confidence, &row.visibility]).all(|v| v.is_finite()), "{row:?}");
+        let mut line = String::new();
+        let ltwh = row.ltwh.map(|v| v.clamp(-1e6, 1e6) as f32);
+        mot_format::write_row(&mut line, row.frame, row.id, ltwh, row.confidence.clamp(0.0, 1.0) as f32);
+        let again = mot_format::rows_of(&line, here()).expect("our own line");
+        assert!((again[0].ltwh[0] - f64::from(ltwh[0])).abs() < 0.01 && again[0].frame == row.frame, "{line}");
+    }
+}
+
+/// Configurations and files of cameras: what is accepted is accepted again as it is written, without a secret.
+pub fn config(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(config) = Config::from_toml(&text, here()) {
+        let written = toml::to_string(&config).expect("it was read from such a text");
+        let again: Config = toml::from_str(&written).expect("our own text");
+        assert_eq!(toml::to_string(&again).ok(), Some(written));
+    }
+    if let Ok((service, _)) = ServiceConfig::from_toml(&text, here()) {
+        let written = toml::to_string(&service).expect("it was read from such a text");
+        for camera in service.cameras.values() {
+            let secret = camera.password.as_ref().map_or("", Secret::expose);
+            assert!(secret.len() < 12 || !written.contains(secret) || text.matches(secret).count() > 1, "a password is shown");
+        }
+    }
+}
+
+/// Events read back: what is read is refined, and has its frames.
+pub fn events(bytes: &[u8]) {
+    let Ok(recordings) = Recording::of_lines(BufReader::new(bytes), here()) else { return };
+    let config = Config::default();
+    for recording in recordings.iter().filter(|r| r.frames.len() < 64) {
+        let refined = recording.refine(&config.offline, &config.tracker);
+        assert_eq!(refined.frames.len(), recording.frames.len());
+        assert!(refined.frames.iter().flat_map(|f| &f.tracks).all(|t| t.bbox.iter().all(|v| v.is_finite())));
+    }
+}
+
+/// The association head: a table that is accepted gives probabilities, whatever is asked.
+pub fn head(bytes: &[u8]) {
+    let Ok(table) = serde_json::from_slice::<HeadTable>(bytes) else { return };
+    let Ok(head) = Head::new(&table) else { return };
+    for value in [0.0, 1.0, -1.0, 1e30, f32::INFINITY, f32::NAN] {
+        let probability = head.of(&[value; FEATURES.len()]);
+        assert!((0.0..=1.0).contains(&probability), "{probability} for {value}");
+    }
+}
+
+/// ONNX files: their metadata is read and replaced; what is replaced reads back.
+pub fn metadata(bytes: &[u8]) {
+    let entry = [("size".to_string(), "64x128".to_string())];
+    if let Ok(changed) = with_metadata(bytes, &entry)
+        && let Ok(model) = <ModelProto as prost::Message>::decode(changed.as_slice())
+    {
+        assert!(model.metadata_props.iter().any(|e| e.key == "twintrack.size" && e.value == "64x128"));
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let keys = ["names", "twintrack.mean", "twintrack.std", "twintrack.color", "twintrack.size", "twintrack.layout"];
+    let pairs = keys.into_iter().zip(text.split('\n').map(str::to_string));
+    let metadata = ModelMetadata::of(pairs);
+    let _ = (metadata.pixel_format(), metadata.size(), metadata.classes().len(), metadata.numbers::<2>("mean"));
+    let _ = text.parse::<crate::track::similarity::Strangers>();
+}
+
+/// Outputs of a detector through every layout: boxes that are found have a score of at least the threshold.
+pub fn detections(bytes: &[u8]) {
+    let mut bytes = bytes.iter().copied();
+    let mut next = || bytes.next().unwrap_or_default();
+    let input = (32 * usize::from(next() % 4), 32 * usize::from(next() % 4));
+    let n = usize::from(next() % 3);
+    let names = ["dets", "labels", "boxes", "scores", "logits", "pred_boxes", "cls_8", "reg_8", "output", ""];
+    let outputs: Vec<Output> = (0..next() % 7)
+        .map(|_| {
+            let name = names[usize::from(next()) % names.len()].to_string();
+            let shape: Vec<usize> = (0..next() % 5).map(|_| usize::from(next()) % 90).collect();
+            let count = shape.iter().product::<usize>();
+            let shape = if count > 20_000 { vec![0, 4] } else { shape };
+            let values = (0..shape.iter().product()).map(|_| match next() {
+                255 => f32::NAN,
+                254 => f32::INFINITY,
+                253 => f32::MIN,
+                v => f32::from(v) / 50.0 - 1.0,
+            });
+            let values: Vec<f32> = values.collect();
+            Output { name, values: ArrayD::from_shape_vec(IxDyn(&shape), values).expect("as many values as the shape has") }
+        })
+        .collect();
+    let batch = Batch { outputs: &outputs, n, input, class: usize::from(next() % 8), threshold: 0.3 };
+    let _ = decide::layout(&batch, usize::from(next() % 4));
+    let _ = decide::suggestion(&batch);
+    for layout in Layout::ALL {
+        let _ = decide::contradiction(&batch, layout);
+        if let Ok(found) = heads::decode(&batch, layout) {
+            assert!(found.len() == n && found.iter().flatten().all(|d| d.confidence >= batch.threshold), "{layout:?}");
+        }
+    }
+}
+
+/// Headers and query of a request: nobody is let in without the token.
+pub fn http(bytes: &[u8]) {
+    use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+    const TOKEN: &str = "0123456789abcdef";
+    let mut lines = bytes.split(|b| *b == b'\n');
+    let query = lines.next().unwrap_or_default();
+    let mut headers = HeaderMap::new();
+    for line in lines.take(16) {
+        let mut parts = line.splitn(2, |b| *b == b':');
+        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+            headers.append(name, value);
+        }
+    }
+    let uri = Uri::try_from([b"/api/v1/live?", query].concat().as_slice());
+    let Ok(uri) = uri else { return };
+    let _ = crate::serve::live::try_query(&uri);
+    let guard = Guard { token: Some(std::sync::Arc::new(Secret::new(TOKEN))) };
+    let shown = String::from_utf8_lossy(bytes).contains(TOKEN);
+    assert!(shown || !guard.admits(&headers, uri.query()), "let in without the token");
+    let _ = Guard { token: None }.admits(&headers, uri.query());
+}
+
+/// Addresses: however they are broken, the password in them is not shown.
+pub fn address(bytes: &[u8]) {
+    const PASSWORD: &str = "Tr0ub4dor";
+    let text = String::from_utf8_lossy(bytes);
+    let any = Address::new(text.as_ref());
+    let _ = (any.to_string(), any.origin(), any.check(), any.doubt());
+    let around: Vec<&str> = text.splitn(3, '\n').filter(|part| !part.contains(PASSWORD)).collect();
+    if let [before, after, place] = around.as_slice() {
+        let address = Address::new(format!("rtsp://admin:{before}{PASSWORD}{after}@host/{place}"));
+        assert!(!address.to_string().contains(PASSWORD) && !address.origin().contains(PASSWORD), "{address}");
+    }
+}
