@@ -41,7 +41,7 @@ pub struct DistilArgs {
 /// Runs the command; returns what to print.
 pub fn distil(args: &DistilArgs) -> Result<String> {
     let config = args.training.config()?;
-    outputs::prepare([&args.training.output], &[args.teacher.clone()])?;
+    outputs::prepare([&args.training.output], std::slice::from_ref(&args.teacher))?;
     let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(config.seed)).collect::<Result<Vec<Dataset>, TrainError>>();
     let (labelled, mut held) = split(read(&args.data)?, &config);
     held.extend(read(&args.validate)?);
