@@ -110,7 +110,7 @@ fn every_setting_on_the_pages_is_one() {
             let name = quoted.split(' ').next().unwrap_or_default();
             let Some((section, rest)) = name.split_once('.').filter(|(s, r)| sections.contains(s) && r.split('.').all(is_key)) else { continue };
             let is_section = known.iter().any(|k| k.starts_with(&format!("{name}.")));
-            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"].contains(&rest);
+            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"].contains(&rest.rsplit('.').next().unwrap_or_default());
             assert!(is_file || is_section || known.contains(name) || known.contains(&format!("{section}.NAME.{rest}")), "{path}: there is no {name}");
             seen += 1;
         }

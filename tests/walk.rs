@@ -155,7 +155,7 @@ fn one_file_of_settings_is_for_every_command() {
     let (file, video) = (dir.path().join("site.toml"), dir.path().join("a.mp4"));
     std::fs::write(&video, "no video").unwrap();
     let settings = format!(
-        "[tracker]\nbirth = 0.9\n\n[cameras.gate]\nurl = \"{}\"\n\n[serve]\nlisten = \"\"\ntoken_file = \"/nowhere/token\"\n\n[webhook]\nurl = \"https://h/x\"\n",
+        "[tracker]\nbirth = 0.9\n\n[cameras.gate]\nurl = \"{}\"\n\n[serve]\nlisten = \"\"\ntoken_file = \"/nowhere/token\"\n\n[webhook]\nurl = \"http://127.0.0.1:9/x\"\n",
         video.display()
     );
     std::fs::write(&file, &settings).unwrap();
@@ -165,17 +165,17 @@ fn one_file_of_settings_is_for_every_command() {
     assert!(std::fs::read_to_string(&tuned).unwrap().contains("birth = 0.9"), "the other sections count");
     run(track(&sequence).args(["-q", "-o", "/dev/null", "-c"]).arg(&tuned));
     // The service takes the same file: what it says is of its camera, which is no video.
-    let said = twintrack().args(["serve", "-q", "-o", "/dev/null", "-c"]).arg(&file).output().unwrap();
+    let said = twintrack().current_dir(dir.path()).args(["serve", "-q", "-o", "/dev/null", "-c"]).arg(&file).output().unwrap();
     assert!(!text(&said.stderr).contains("is wrong"), "{}", text(&said.stderr));
     for (wrong, says) in [
         (settings.replace("listen", "lissen"), ["unknown field `lissen`", "line 8"]),
         (settings.replace("[tracker]", "[trackers]"), ["unknown field `trackers`", "line 1"]),
         (settings.replace("birth = 0.9", "birth = 9.0"), ["tracker.birth = 9", "from 0.5 to 1"]),
-        (settings.replace("url = \"https", "batch = 0\nurl = \"https"), ["webhook.batch", "from 1"]),
+        (settings.replace("url = \"http:", "batch = 0\nurl = \"http:"), ["webhook.batch", "from 1"]),
     ] {
         std::fs::write(&file, wrong).unwrap();
         fails(track(&sequence).args(["-o", "/dev/null", "-c"]).arg(&file), &says);
-        fails(twintrack().args(["serve", "-o", "/dev/null", "-c"]).arg(&file), &says);
+        fails(twintrack().current_dir(dir.path()).args(["serve", "-o", "/dev/null", "-c"]).arg(&file), &says);
     }
 }
 

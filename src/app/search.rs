@@ -63,7 +63,6 @@ pub fn run(args: &SearchArgs) -> Result<String> {
     show::embedder(portraitist.embedder());
     let (calibration, identity) = (portraitist.embedder().calibrated()?, portraitist.embedder().identity());
     let Portrait { look, taken } = portraitist.look(&args.picture)?;
-    eprintln!("{}: {taken}", args.picture.display());
     let (files, mut unfit) = files(&args.within)?;
     let (mut found, mut all) = (Vec::new(), Left::default());
     for file in &files {
@@ -93,6 +92,7 @@ pub fn run(args: &SearchArgs) -> Result<String> {
     if found.is_empty() {
         return Err(nothing(&args.within, &all, &identity, &unfit));
     }
+    eprintln!("{}: {taken}", args.picture.display());
     unfit.iter().for_each(|line| eprintln!("not searched: {line}"));
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.event.id.cmp(&b.event.id)));
     found.truncate(args.most);
