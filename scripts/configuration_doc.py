@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes docs/configuration.md and configs/default.toml from the config structs' own documentation and `twintrack config`.
+"""Writes the pages of settings from the config structs' own documentation and what `config` prints: docs/configuration.md and
+configs/default.toml of the tracker, docs/training-configuration.md of training where that program is built.
 
-    python3 scripts/configuration_doc.py [path of the twintrack program]
-`tests/documentation.rs` fails when either is out of date.
+    python3 scripts/configuration_doc.py [folder of the programs]
+`tests/documentation.rs` fails when one of them is out of date.
 """
 import pathlib
 import re
@@ -10,8 +11,8 @@ import subprocess
 import sys
 
 root = pathlib.Path(__file__).parent.parent
-program = sys.argv[1] if len(sys.argv) > 1 else str(root / "target/release/twintrack")
-sections = [  # section, file, struct
+programs = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "target/release"
+TRACKER = [  # section, file, struct
     ("", "src/config.rs", "Config"),
     ("detector", "src/detect/detector.rs", "DetectorConfig"),
     ("embedder", "src/embed/embedder.rs", "EmbedderConfig"),
@@ -28,39 +29,71 @@ sections = [  # section, file, struct
     ("identity", "src/track/people.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
 ]
-toml = subprocess.run([program, "config"], check=True, capture_output=True, text=True).stdout
-defaults, section = {}, ""
-for line in toml.splitlines():
-    if line.startswith("["):
-        section = line.strip("[]")
-    elif "=" in line:
-        key, value = line.split(" = ", 1)
-        defaults[section, key] = value
-docs = {}
-for name, file, struct in sections:
+TRAINING = [
+    ("", "src/train/config.rs", "TrainConfig"),
+    ("augment", "src/train/batch.rs", "AugmentConfig"),
+    ("distil", "src/train/distil/config.rs", "DistilConfig"),
+]
+
+
+def defaults_of(program):
+    """The default of each (section, key) that `program config` prints."""
+    toml = subprocess.run([str(programs / program), "config"], check=True, capture_output=True, text=True).stdout
+    defaults, section = {}, ""
+    for line in toml.splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif "=" in line:
+            key, value = line.split(" = ", 1)
+            defaults[section, key] = value
+    return defaults
+
+
+def fields(file, struct):
+    """The keys of a struct with their documentation; not those that no file may hold."""
     body = re.search(r"pub struct %s \{\n(.*?)\n\}" % struct, (root / file).read_text(), re.S).group(1)
-    text = []
+    text, skipped = [], False
     for line in body.splitlines():
         line = line.strip()
         if line.startswith("///"):
             text.append(line[3:].strip())
+        elif line.startswith("#[serde(skip)"):
+            skipped = True
         elif line.startswith("pub "):
-            docs[name, line[4:].split(":")[0]] = " ".join(text)
-            text = []
-out = ["# Configuration", "", "A TOML file for `--config`. Every key has a default; a key that is not known, or a value out of range, is refused.",
-       "Made by `scripts/configuration_doc.py` from the documentation in the code.", ""]
-commented = ["# All settings with their defaults. Copy what you want to change; the rest may go.",
-             "# Made by scripts/configuration_doc.py; docs/configuration.md says the same as a table.", ""]
-structs = {n.split(".")[-1] for n, _, _ in sections if n}
-for name, _, _ in sections:
-    keys = [(k, d) for (n, k), d in docs.items() if n == name and not (k in structs and (name, k) not in defaults)]
-    out += [f"## `[{name}]`" if name else "## At the top", "", "| key | default | what it does |", "|---|---|---|"]
-    commented += ([f"[{name}]"] if name else [])
-    for key, doc in keys:
-        default = defaults.get((name, key))
-        out.append(f"| `{key}` | {'`' + default + '`' if default else 'absent'} | {doc} |")
-        commented += [f"# {doc}", f"{key} = {default}" if default else f"# {key} ="]
-    out.append("")
-    commented.append("")
-(root / "docs/configuration.md").write_text("\n".join(out))
-(root / "configs/default.toml").write_text("\n".join(commented))
+            if not skipped:
+                yield line[4:].split(":")[0], " ".join(text)
+            text, skipped = [], False
+
+
+def write(program, sections, page, head, example):
+    """Writes a page of tables, and the same as a file of settings where `example` names one."""
+    defaults = defaults_of(program)
+    out, commented = list(head), ["# All settings with their defaults. Copy what you want to change; the rest may go.",
+                                  f"# Made by scripts/configuration_doc.py; {page} says the same as a table.", ""]
+    structs = {name.split(".")[-1] for name, _, _ in sections if name}
+    for name, file, struct in sections:
+        out += [f"## `[{name}]`" if name else "## At the top", "", "| key | default | what it does |", "|---|---|---|"]
+        commented += ([f"[{name}]"] if name else [])
+        for key, doc in fields(file, struct):
+            default = defaults.get((name, key))
+            if key in structs and not default:
+                continue  # a section of its own
+            out.append(f"| `{key}` | {'`' + default + '`' if default else 'absent'} | {doc} |")
+            commented += [f"# {doc}", f"{key} = {default}" if default else f"# {key} ="]
+        out.append("")
+        commented.append("")
+    (root / page).write_text("\n".join(out))
+    if example:
+        (root / example).write_text("\n".join(commented))
+
+
+write("twintrack", TRACKER, "docs/configuration.md", [
+    "# Configuration", "",
+    "A TOML file for `--config`. Every key has a default; a key that is not known, or a value out of range, is refused.",
+    "The sections of `serve` are in [cameras.md](cameras.md) and [serving.md](serving.md); one file may hold all.",
+    "Made by `scripts/configuration_doc.py` from the documentation in the code.", ""], "configs/default.toml")
+if (programs / "twintrack-train").exists():
+    write("twintrack-train", TRAINING, "docs/training-configuration.md", [
+        "# Configuration of training", "",
+        "A TOML file for `--config` of `twintrack-train run` and `distil`, another than the tracker's. Every key has a default; a key that is not known is refused.",
+        "Made by `scripts/configuration_doc.py` from the documentation in the code.", ""], None)

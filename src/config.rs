@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -73,8 +74,14 @@ pub enum ConfigError {
 impl ConfigError {
     /// The file `path` does not say what it should.
     pub fn wrong(path: &Path, reason: impl ToString) -> Self {
-        ConfigError::Parse { path: path.into(), reason: reason.to_string().trim().to_string() }
+        ConfigError::Parse { path: path.into(), reason: without_type_names(reason.to_string().trim()) }
     }
+}
+
+/// serde names the program's own types where it wants a table: "expected struct TrackerConfig".
+fn without_type_names(reason: &str) -> String {
+    let Some((head, rest)) = reason.split_once("expected struct ") else { return reason.to_string() };
+    format!("{head}expected a table{}", rest.trim_start_matches(|c: char| c.is_alphanumeric()))
 }
 
 impl Config {
@@ -99,7 +106,15 @@ impl Config {
     /// # Errors
     /// As [`Config::read`].
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Config = toml::from_str(text).map_err(|e| ConfigError::wrong(path, e))?;
+        Self::from_table(table(text, path)?, text, path)
+    }
+
+    /// Takes a `table` of the TOML `text` of the file `path`.
+    ///
+    /// # Errors
+    /// As [`Config::read`].
+    pub fn from_table(table: Table<'_>, text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Config = of_table(table, text, path)?;
         config.validate()?;
         if let Some(head) = &config.tracker.head_file {
             // Beside the configuration, unless its path says otherwise.
@@ -141,6 +156,28 @@ impl Config {
     }
 }
 
+/// A TOML table that knows where in the text it stands.
+pub type Table<'a> = toml::Spanned<toml::de::DeTable<'a>>;
+
+/// The table at the top of the TOML `text` of the file `path`.
+///
+/// # Errors
+/// When it is not TOML.
+pub fn table<'a>(text: &'a str, path: &Path) -> Result<Table<'a>, ConfigError> {
+    toml::de::DeTable::parse(text).map_err(|e| ConfigError::wrong(path, e))
+}
+
+/// What a `table` of the TOML `text` of the file `path` holds.
+///
+/// # Errors
+/// On an unknown key or a value of the wrong type; with its line in `text`.
+pub fn of_table<T: DeserializeOwned>(table: Table<'_>, text: &str, path: &Path) -> Result<T, ConfigError> {
+    T::deserialize(toml::de::Deserializer::from(table)).map_err(|mut e| {
+        e.set_input(Some(text));
+        ConfigError::wrong(path, e)
+    })
+}
+
 fn read_head(path: &Path) -> Result<Head, ConfigError> {
     let wrong = |reason: String| ConfigError::Head { path: path.into(), reason };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
@@ -176,6 +213,14 @@ mod tests {
     fn an_unknown_key_is_told_with_its_line() {
         let e = read("[tracker]\nkeep_lots = 5.0\n").unwrap_err().to_string();
         assert!(e.contains("keep_lots") && e.contains("line 2"), "{e}");
+    }
+
+    #[test]
+    fn no_message_names_a_type_of_the_program() {
+        for text in ["tracker = 5", "[tracker]\nmotion = 5", "[embedder]\ncalibration = 5"] {
+            let e = read(text).unwrap_err().to_string();
+            assert!(e.contains("expected a table") && !e.contains("struct") && !e.contains("Config"), "{e}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! trained (one-shot identification, Koch et al. 2015).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -28,12 +29,58 @@ pub enum GalleryError {
     /// A network.
     #[error(transparent)]
     Infer(#[from] InferError),
+    /// The folder cannot be read.
+    #[error("cannot read the gallery {}: {source}; it is a folder with one picture a person, named after the person (ada.jpg)", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// There is no picture.
     #[error("the gallery {} holds no picture; put one picture a person there, named after the person (ada.jpg)", .0.display())]
     Empty(PathBuf),
     /// Nobody is in a picture.
     #[error("no person was found in {}; cut the picture to the person (upright, at most {CROP_ASPECT} times as wide as high); `twintrack compare --whole` compares pictures of other things", .0.display())]
     Nobody(PathBuf),
+}
+
+/// What somebody in a picture looks like.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Portrait {
+    /// The embedding, unit length.
+    pub look: Vec<f32>,
+    /// What of the picture was taken.
+    pub taken: Taken,
+}
+
+/// What of a picture is taken for the person.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Taken {
+    /// All of it.
+    Whole,
+    /// The surest person in it.
+    Person {
+        /// Where, pixels.
+        bbox: BBox,
+        /// How sure the detector is, in [0, 1].
+        confidence: f32,
+        /// How many people it found.
+        of: usize,
+    },
+}
+
+impl fmt::Display for Taken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Taken::Whole => f.write_str("the whole picture is taken"),
+            Taken::Person { bbox, confidence, of } => {
+                let [left, top, width, height]: [f32; 4] = (*bbox).into();
+                let which = if *of == 1 { "the person".into() } else { format!("the surest of {of} people") };
+                write!(f, "{which} at left {left:.0}, top {top:.0}, {width:.0}x{height:.0} pixels is taken (confidence {confidence:.2})")
+            }
+        }
+    }
 }
 
 /// Finds the person in a picture and tells what it looks like.
@@ -67,37 +114,46 @@ impl Portraitist {
         &self.embedder
     }
 
-    /// The look of the person in a picture, a unit embedding.
+    /// The look of the person in a picture.
     ///
     /// # Errors
     /// When it cannot be read, nobody is found in it, or a network fails.
-    pub fn look(&mut self, path: &Path) -> Result<Vec<f32>, GalleryError> {
-        let image = image_folder::read(path)?;
-        let person = self.person(&image)?.ok_or_else(|| GalleryError::Nobody(path.into()))?;
-        Ok(self.embedder.embed_crops(&[(&image, &person)])?.into_raw_vec_and_offset().0)
+    pub fn look(&mut self, path: &Path) -> Result<Portrait, GalleryError> {
+        let image = picture(path)?;
+        let taken = self.person(&image)?.ok_or_else(|| GalleryError::Nobody(path.into()))?;
+        tracing::info!(picture = %path.display(), "{taken}");
+        self.portrait(&image, taken)
     }
 
-    /// The look of a whole picture, whatever its shape, a unit embedding: for networks of letters, signatures or faces.
+    /// The look of a whole picture, whatever its shape: for networks of letters, signatures or faces.
     ///
     /// # Errors
     /// When it cannot be read or the network fails.
-    pub fn look_whole(&mut self, path: &Path) -> Result<Vec<f32>, GalleryError> {
-        let image = image_folder::read(path)?;
-        let all = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
-        Ok(self.embedder.embed_crops(&[(&image, &all)])?.into_raw_vec_and_offset().0)
+    pub fn look_whole(&mut self, path: &Path) -> Result<Portrait, GalleryError> {
+        self.portrait(&picture(path)?, Taken::Whole)
+    }
+
+    fn portrait(&mut self, image: &Image, taken: Taken) -> Result<Portrait, GalleryError> {
+        let bbox = match taken {
+            Taken::Whole => BBox::new(0.0, 0.0, image.width as f32, image.height as f32),
+            Taken::Person { bbox, .. } => bbox,
+        };
+        let look = self.embedder.embed_crops(&[(image, &bbox)])?.into_raw_vec_and_offset().0;
+        Ok(Portrait { look, taken })
     }
 
     /// Where the person is: everywhere in an upright crop, else where the detector is surest.
-    fn person(&mut self, image: &Image) -> Result<Option<BBox>, InferError> {
+    fn person(&mut self, image: &Image) -> Result<Option<Taken>, InferError> {
         let (w, h) = (image.width as f32, image.height as f32);
         if w <= CROP_ASPECT * h {
-            return Ok(Some(BBox::new(0.0, 0.0, w, h)));
+            return Ok(Some(Taken::Whole));
         }
         let detector = match &mut self.detector {
             Some(d) => d,
             none => none.insert(Detector::open(&Runtime::load()?, &self.config.detector, self.config.session())?),
         };
-        Ok(detector.detect_image(image)?.first().map(|d| d.bbox))
+        let people = detector.detect_image(image)?;
+        Ok(people.first().map(|d| Taken::Person { bbox: d.bbox, confidence: d.confidence, of: people.len() }))
     }
 
     /// Everybody in a folder; several pictures of one name (in sub-folders of that name, or with other endings) are one
@@ -106,17 +162,18 @@ impl Portraitist {
     /// # Errors
     /// As [`Portraitist::look`], and when there is no picture.
     pub fn gallery(&mut self, dir: &Path) -> Result<Vec<Known>, GalleryError> {
+        let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder { path: dir.into(), source })?;
         let mut pictures: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         for path in image_folder::list(dir) {
             pictures.entry(stem(&path)).or_default().push(path);
         }
-        for folder in std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
+        for folder in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
             pictures.entry(name(&folder)).or_default().extend(image_folder::list(&folder));
         }
         let mut known = Vec::new();
         for (name, paths) in pictures.into_iter().filter(|(_, paths)| !paths.is_empty()) {
             let looks = paths.iter().map(|p| self.look(p)).collect::<Result<Vec<_>, _>>()?;
-            known.push(Known { name, look: mean_direction(looks.iter().map(|l| (l.as_slice(), 1.0))) });
+            known.push(Known { name, look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))) });
         }
         if known.is_empty() { Err(GalleryError::Empty(dir.into())) } else { Ok(known) }
     }
@@ -125,6 +182,16 @@ impl Portraitist {
     pub fn into_embedder(self) -> Embedder {
         self.embedder
     }
+}
+
+/// Reads a picture; says why where the file cannot even be opened.
+fn picture(path: &Path) -> Result<Image, SourceError> {
+    let wrong = |reason: String| SourceError::Picture { path: path.into(), reason };
+    let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
+    if file.metadata().is_ok_and(|m| m.is_dir()) {
+        return Err(wrong("it is a folder".into()));
+    }
+    image_folder::read(path)
 }
 
 fn stem(path: &Path) -> String {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use twintrack::app::{compare, doctor, evaluate, refine, search, track, tune};
+use twintrack::app::{compare, doctor, evaluate, refine, search, show, track, tune};
 
 /// Streaming video pedestrian tracker: frames flow in, trajectories flow out.
 #[derive(Debug, Parser)]
@@ -85,14 +85,9 @@ fn main() -> ExitCode {
         Command::Config => toml::to_string(&twintrack::config::Config::default()).map(print).map_err(Into::into),
     };
     result.unwrap_or_else(|e| {
-        eprintln!("error: {}", message(&e));
+        eprintln!("error: {}", show::message(&e));
         ExitCode::FAILURE
     })
-}
-
-/// The error with its causes, each said once: many of our messages hold their cause already.
-fn message(e: &anyhow::Error) -> String {
-    e.chain().skip(1).map(ToString::to_string).fold(e.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
 }
 
 /// Prints the command's answer. A reader who has gone (`twintrack doctor | head -1`) is no error.

@@ -84,7 +84,7 @@ impl Recording {
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
             let wrong = |reason: String| RefineError::Line { path: path.into(), line: i + 1, reason };
-            let event: Event = serde_json::from_str(&line).map_err(|e| wrong(e.to_string()))?;
+            let event = Event::read(&line).map_err(|e| wrong(e.to_string()))?;
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
                 Event::Ended(e) => (e.run, e.camera.clone()),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::frame::{CameraState, Frame};
 use crate::time::{Clock, Seconds, Timestamp};
@@ -21,7 +22,7 @@ pub const STATUS_SCHEMA: &str = "twintrack.camera_status/1";
 pub type RunId = uuid::Uuid;
 
 /// An event, one JSON object a line.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Event {
     /// Where everybody is in a frame.
@@ -30,6 +31,41 @@ pub enum Event {
     Ended(EndedEvent),
     /// A camera has come or gone.
     Status(StatusEvent),
+}
+
+/// Why a line is no event.
+#[derive(Debug, Error)]
+pub enum EventError {
+    /// It is not a JSON object, or one of its kind lacks a field or has one of the wrong type.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// It does not say what it is.
+    #[error("it has no `schema`, which every event has")]
+    Untold,
+    /// It is something else.
+    #[error("its schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
+    Unknown(String),
+}
+
+impl Event {
+    /// Reads a line of JSON.
+    ///
+    /// # Errors
+    /// When it is not an event of these schemas.
+    pub fn read(line: &str) -> Result<Self, EventError> {
+        #[derive(Deserialize)]
+        #[serde(expecting = "an object")]
+        struct Head {
+            schema: Option<String>,
+        }
+        let schema = serde_json::from_str::<Head>(line)?.schema.ok_or(EventError::Untold)?;
+        Ok(match schema.as_str() {
+            FRAME_SCHEMA => Event::Frame(serde_json::from_str(line)?),
+            ENDED_SCHEMA => Event::Ended(serde_json::from_str(line)?),
+            STATUS_SCHEMA => Event::Status(serde_json::from_str(line)?),
+            _ => return Err(EventError::Unknown(schema)),
+        })
+    }
 }
 
 /// Where everybody is in a frame.
@@ -252,6 +288,29 @@ impl Chronicle {
             path_error: (error > path::ERROR).then(|| hundredths(error as f32)),
             embedder: embedding.as_ref().and(self.embedder.clone()),
             embedding,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
+        let frame = format!(r#"{{"schema":"{FRAME_SCHEMA}","camera":"a"}}"#);
+        let unknown = "none of twintrack.trajectory/1";
+        for (line, says) in [
+            ("", "EOF"),
+            ("1,2,3", "expected an object"),
+            ("[]", "invalid length"),
+            ("{}", "no `schema`"),
+            (r#"{"schema":"twintrack.trajectory/9"}"#, unknown),
+            (r#"{"schema":5}"#, "expected a string"),
+            (&frame, "missing field `run`"),
+        ] {
+            let e = Event::read(line).expect_err(line).to_string();
+            assert!(e.contains(says) && !e.contains("untagged") && !e.contains("struct"), "{line}: {e}");
         }
     }
 }

@@ -1,8 +1,13 @@
 //! The reference pages say what the program does.
 
 mod common;
+#[path = "common/pages.rs"]
+mod pages;
+
+use std::collections::BTreeSet;
 
 use common::{repository, run, text, twintrack};
+use pages::{page, prose};
 use twintrack::config::Config;
 
 #[test]
@@ -63,14 +68,129 @@ fn the_reference_page_lists_every_key_with_its_default() {
     assert!(checked > 30, "only {checked} keys seen");
 }
 
+/// Rows of a page's tables of settings: section, key.
+fn rows(page: &str) -> Vec<(String, String)> {
+    let (mut section, mut all) = (String::new(), Vec::new());
+    for line in page.lines() {
+        if line.starts_with("## ") {
+            section = line.split_once("`[").and_then(|(_, rest)| rest.split_once("]`")).map(|(name, _)| name.to_string()).unwrap_or_default();
+            if line.contains("`, `[") {
+                section = "mqtt.spool".into(); // one table for two sections
+            }
+        } else if let Some((key, _)) = line.strip_prefix("| `").and_then(|l| l.split_once("` | ")) {
+            all.push((section.clone(), key.to_string()));
+        }
+    }
+    all
+}
+
+/// No table of settings has a row that the program refuses, and no page names a setting that there is not.
+#[cfg(feature = "serve")]
 #[test]
-fn every_option_is_in_the_readme_or_the_command_reference() {
-    let pages = ["README.md", "docs/commands.md"].map(|p| std::fs::read_to_string(repository(p)).expect("the page")).concat();
-    let help = text(&run(twintrack().args(["track", "--help"])).stdout);
-    let options: Vec<&str> = help.split_whitespace().filter(|w| w.starts_with("--") && w.len() > 3).map(|w| w.trim_end_matches([',', '.'])).collect();
-    assert!(options.len() > 15, "{options:?}");
-    for option in options.into_iter().filter(|o| !["--help", "--verbose", "--version"].contains(o)) {
-        assert!(pages.contains(option), "{option} is in no page");
+fn every_setting_on_the_pages_is_one() {
+    let is_key = |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    for path in ["docs/configuration.md", "docs/cameras.md", "docs/serving.md"] {
+        for (section, key) in rows(&page(path)).into_iter().filter(|(s, k)| is_key(k) && (!s.is_empty() || path.ends_with("configuration.md"))) {
+            let of_camera = section == "cameras.NAME";
+            let head = if section.is_empty() { String::new() } else { format!("[{}]\n", section.replace("NAME", "x")) };
+            let other = if of_camera && key != "url" { "url = \"x\"\n" } else { "" };
+            let file = tempfile::NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), format!("{head}{other}{key} = 1e300\n")).expect("written");
+            let said = twintrack::serve::ServiceConfig::sections(file.path()).map_or_else(|e| e.to_string(), |_| String::new());
+            assert!(!said.contains("unknown field"), "{path}: [{section}] {key}: {said}");
+            known.insert(if section.is_empty() { key } else { format!("{section}.{key}") });
+        }
+    }
+    assert!(known.len() > 110, "only {} settings", known.len());
+    let sections: BTreeSet<&str> = known.iter().filter_map(|k| k.split('.').next()).collect();
+    let mut seen = 0;
+    for (path, line) in prose() {
+        for quoted in line.split('`').skip(1).step_by(2) {
+            let name = quoted.split(' ').next().unwrap_or_default();
+            let Some((section, rest)) = name.split_once('.').filter(|(s, r)| sections.contains(s) && r.split('.').all(is_key)) else { continue };
+            let is_section = known.iter().any(|k| k.starts_with(&format!("{name}.")));
+            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"].contains(&rest.rsplit('.').next().unwrap_or_default());
+            assert!(is_file || is_section || known.contains(name) || known.contains(&format!("{section}.NAME.{rest}")), "{path}: there is no {name}");
+            seen += 1;
+        }
+    }
+    assert!(seen > 30, "only {seen} settings named");
+}
+
+/// The page on training's settings has every key with its default, and no other.
+#[cfg(feature = "train")]
+#[test]
+fn the_page_on_settings_of_training_is_complete() {
+    use twintrack::train::config::TrainConfig;
+    let reference = page("docs/training-configuration.md");
+    let (mut section, mut checked) = (String::new(), 0);
+    for line in toml::to_string(&TrainConfig::default()).expect("serialises").lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_string();
+        } else if let Some((key, value)) = line.split_once(" = ") {
+            assert!(rows(&reference).contains(&(section.clone(), key.to_string())), "[{section}] {key}: run scripts/configuration_doc.py");
+            assert!(reference.contains(&format!("| `{key}` | `{value}` |")), "[{section}] {key} = {value}: run scripts/configuration_doc.py");
+            checked += 1;
+        }
+    }
+    assert!(checked > 40, "only {checked}");
+    for (section, key) in rows(&reference) {
+        let head = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
+        let said = toml::from_str::<TrainConfig>(&format!("{head}{key} = 1e300\n")).map_or_else(|e| e.to_string(), |_| String::new());
+        assert!(!said.contains("unknown field"), "[{section}] {key}: {said}");
+    }
+}
+
+/// The page on events names every field of the schema, and no other, kind by kind.
+#[test]
+fn every_field_of_events_is_on_their_page() {
+    let schema: serde_json::Value = serde_json::from_str(&page("schema/trajectory.schema.json")).expect("JSON");
+    let reference = page("docs/events.md");
+    for (kind, heading) in [
+        ("trajectory", "## `twintrack.trajectory/1`"),
+        ("track", "## A person in `tracks`"),
+        ("track_ended", "## `twintrack.track_ended/1`"),
+        ("camera_status", "## `twintrack.camera_status/1`"),
+    ] {
+        let fields: BTreeSet<String> = schema["$defs"][kind]["properties"].as_object().expect("properties").keys().cloned().collect();
+        let section = reference.split(heading).nth(1).and_then(|s| s.split("\n## ").next()).unwrap_or_else(|| panic!("no section {heading}"));
+        let cells = section.lines().filter(|l| l.starts_with("| `")).map(|l| l.split(" | ").next().unwrap_or_default());
+        let named: BTreeSet<String> = cells.flat_map(|c| c.split('`').skip(1).step_by(2)).map(str::to_string).collect();
+        assert_eq!(named, fields, "{kind}: the page, and the schema");
+    }
+    let states = schema["$defs"]["camera_status"]["properties"]["state"]["enum"].as_array().expect("states").clone();
+    for state in states.iter().filter_map(serde_json::Value::as_str) {
+        for path in ["docs/events.md", "docs/cameras.md"] {
+            assert!(page(path).contains(&format!("`{state}`")), "{state} is not in {path}");
+        }
+    }
+}
+
+/// The environment variables that the program reads are in the reference of commands, and no other.
+#[test]
+fn every_environment_variable_is_in_the_reference() {
+    let (mut code, mut folders) = (String::new(), vec![repository("src")]);
+    while let Some(folder) = folders.pop() {
+        for path in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path()) {
+            if path.is_dir() { folders.push(path) } else { code += &std::fs::read_to_string(path).expect("readable") }
+        }
+    }
+    let variables = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
+        let ours = |w: &&str| w.starts_with("TWINTRACK_") || *w == "ORT_DYLIB_PATH";
+        words.filter(ours).filter(|w| !w.contains("NO_SUCH")).map(str::to_string).collect()
+    };
+    let table: String = page("docs/commands.md").lines().filter(|l| l.starts_with("| `TWINTRACK_") || l.starts_with("| `ORT_")).collect();
+    assert_eq!(variables(&table), variables(&code));
+}
+
+/// What can be an input is in `track --help`.
+#[test]
+fn the_help_of_track_names_every_kind_of_input() {
+    let help = text(&run(twintrack().args(["track", "--help"])).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
+    for kind in ["video file", "folder of pictures", "MOTChallenge sequence", "rtsp://", "http://", "/dev/video0"] {
+        assert!(help.contains(kind), "{kind} is not in {help}");
     }
 }
 

@@ -231,7 +231,7 @@ fn a_damaged_picture_is_left_out_counted_and_told() {
     let numbers: Vec<u64> = frames(&out).iter().map(|e| e["frame"].as_u64().unwrap()).collect();
     assert_eq!(numbers, (1..=20).filter(|n| *n != 7).collect::<Vec<_>>());
     let stderr = text(&out.stderr);
-    assert!(stderr.contains("yard/7.png") && stderr.contains("frames damaged             1"), "{stderr}");
+    assert!(stderr.contains("yard/7.png") && stderr.contains("frames damaged                 1"), "{stderr}");
     let strict = track(dir.path(), "yard").args(["--frame-rate", "10", "--strict"]).output().unwrap();
     assert!(strict.status.code() == Some(1) && frames(&strict).len() == 19 && text(&strict.stderr).contains("--strict"));
     for n in 1..=20 {

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
+use serde_json::{Value, json};
 
+use crate::app::settings;
 use crate::app::show::{self, UNKNOWN};
-use crate::config::Config;
-use crate::gallery::Portraitist;
+use crate::gallery::{Portrait, Portraitist, Taken};
 use crate::track::appearance::cosine_distance;
 use crate::track::similarity::StrangerRate;
 
-/// Compare the people in two pictures: prints their similarity, 0 to 1, and how often strangers reach it.
+/// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach it, and which person of
+/// each picture was taken.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
     /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
@@ -28,8 +30,9 @@ pub struct CompareArgs {
     /// signatures or faces.
     #[arg(long)]
     whole: bool,
-    /// Print JSON: similarity, cosine distance, and the share of pairs of strangers who are as similar (`stranger_rate`;
-    /// with `stranger_rate_below` it is smaller than that, the smallest that was measured).
+    /// Print JSON: similarity, cosine distance, the share of pairs of strangers who are as similar (`stranger_rate`; with
+    /// `stranger_rate_below` it is smaller than that, the smallest that was measured), and what of each picture was taken
+    /// (`taken`).
     #[arg(long)]
     json: bool,
 }
@@ -39,23 +42,43 @@ pub struct CompareArgs {
 /// # Errors
 /// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
 pub fn run(args: &CompareArgs) -> Result<String> {
-    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let config = settings::read(args.config.as_deref())?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     show::embedder(portraitist.embedder());
     let calibration = portraitist.embedder().calibrated()?;
     let mut look = |path| if args.whole { portraitist.look_whole(path) } else { portraitist.look(path) };
     let (a, b) = (look(&args.first)?, look(&args.second)?);
-    let distance = cosine_distance(&a, &b).unwrap_or(2.0);
+    let distance = cosine_distance(&a.look, &b.look).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
     let rate = portraitist.embedder().strangers().map(|s| s.rate(distance));
     if args.json {
-        let rate = match rate {
-            None => String::new(),
-            Some(StrangerRate::About(r)) => format!(r#","stranger_rate":{r}"#),
-            Some(StrangerRate::Below(r)) => format!(r#","stranger_rate":{r},"stranger_rate_below":true"#),
-        };
-        return Ok(format!(r#"{{"similarity":{similarity:.4},"distance":{distance:.4}{rate}}}"#));
+        return Ok(json(similarity, distance, rate, [&a, &b]).to_string());
     }
     let often = rate.map_or_else(|| format!("how often strangers are this similar is not known, {UNKNOWN}"), |r| format!("strangers are this similar {r}"));
-    Ok(format!("{similarity:.3}\n{often}"))
+    let taken = [(&args.first, a.taken), (&args.second, b.taken)].map(|(path, taken)| format!("{}: {taken}", path.display()));
+    Ok(format!("{similarity:.3}\n{often}\n{}", taken.join("\n")))
+}
+
+/// The answer for programs.
+fn json(similarity: f32, distance: f32, rate: Option<StrangerRate>, portraits: [&Portrait; 2]) -> Value {
+    let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
+    // As short as it was stored: 0.013, not 0.013000000268.
+    let decimal = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
+    let mut answer = json!({ "similarity": number(similarity), "distance": number(distance) });
+    match rate {
+        None => {}
+        Some(StrangerRate::About(r)) => answer["stranger_rate"] = decimal(r),
+        Some(StrangerRate::Below(r)) => {
+            answer["stranger_rate"] = decimal(r);
+            answer["stranger_rate_below"] = true.into();
+        }
+    }
+    let taken = |p: &Portrait| match p.taken {
+        Taken::Whole => json!({ "whole": true }),
+        Taken::Person { bbox, confidence, of } => {
+            json!({ "bbox": <[f32; 4]>::from(bbox).map(number), "confidence": number(confidence), "people": of })
+        }
+    };
+    answer["taken"] = portraits.map(taken).to_vec().into();
+    answer
 }

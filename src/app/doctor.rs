@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::app::settings;
 use crate::app::show::{UNKNOWN, batch};
-use crate::config::{Config, ConfigError};
+use crate::config::ConfigError;
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::infer::places::find_model;
@@ -33,7 +34,7 @@ pub struct DoctorArgs {
 /// # Errors
 /// When the configuration cannot be read.
 pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
-    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut config = settings::read(args.config.as_deref())?;
     config.detector.model = args.detector.clone().unwrap_or(config.detector.model);
     config.embedder.model = args.embedder.clone().unwrap_or(config.embedder.model);
     let mut r = Report::default();

@@ -6,11 +6,13 @@ pub mod doctor;
 pub mod evaluate;
 #[cfg(feature = "models")]
 pub mod models;
+pub mod outputs;
 pub mod refine;
 pub mod search;
 pub mod sequences;
 #[cfg(feature = "serve")]
 pub mod serve;
+pub mod settings;
 pub mod show;
 pub(crate) mod signals;
 pub mod track;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 use clap::Args;
 
+use crate::app::{outputs, settings};
 use crate::config::Config;
 use crate::refine::{Recording, frame_of};
 use crate::sink::jsonl::JsonLines;
@@ -15,9 +16,10 @@ use crate::source::{Source, SourceError};
 /// Link tracks over a whole recording and fill their gaps.
 #[derive(Debug, Args)]
 pub struct RefineArgs {
-    /// Trajectories of `twintrack track` (JSON lines). With `output.embeddings = true` they carry looks, which help.
+    /// Trajectories of `twintrack track` (JSON lines); `-` is standard input. Those of `--embeddings` carry looks, which
+    /// help, and keep them.
     input: PathBuf,
-    /// Configuration (TOML): sections `offline`, `tracker.motion` and `output`.
+    /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery] and [output] count.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Refined trajectories as JSON lines; `-` is standard output.
@@ -36,12 +38,14 @@ pub struct RefineArgs {
 /// # Errors
 /// When the input is no file of events, or an output cannot be written.
 pub fn run(args: &RefineArgs) -> Result<()> {
-    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
-    let same = |p: &Path| p.canonicalize().is_ok_and(|p| args.input.canonicalize().is_ok_and(|i| i == p));
-    if same(&args.output) || args.mot.as_deref().is_some_and(same) {
-        bail!("cannot write to {}: it is the input; give the output another name", args.input.display());
-    }
-    let recordings = Recording::read(&args.input)?;
+    let config = settings::read(args.config.as_deref())?;
+    let from_stdin = args.input == Path::new(STDIN);
+    let inputs: Vec<PathBuf> = args.config.iter().cloned().chain((!from_stdin).then(|| args.input.clone())).collect();
+    outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
+    let recordings = match from_stdin {
+        true => Recording::of_lines(std::io::stdin().lock(), Path::new("standard input"))?,
+        false => Recording::read(&args.input)?,
+    };
     if args.mot.is_some() && recordings.len() > 1 {
         bail!("{} holds {} recordings (runs or cameras), a MOTChallenge file only one; leave out --mot", args.input.display(), recordings.len());
     }
@@ -49,16 +53,25 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     if let Some(path) = &args.mot {
         sinks.push(Box::new(MotText::create(path, What::Tracks, &config.output)?));
     }
+    if recordings.is_empty() && !args.quiet {
+        eprintln!("  nothing to refine          the input holds no event");
+    }
     for recording in &recordings {
-        let refined = refined(recording, &config);
+        let refined = recording.refine(&config.offline, &config.tracker);
         if !args.quiet {
             eprintln!("{}", told(recording, &refined));
         }
         deliver(&refined, &mut sinks, None, &|| false)?;
     }
     sinks.iter_mut().try_for_each(|s| s.finish())?;
+    if !args.quiet {
+        eprint!("{}", outputs::written(&[("trajectories", Some(&args.output)), ("MOTChallenge", args.mot.as_ref())]));
+    }
     Ok(())
 }
+
+/// The name of standard input.
+const STDIN: &str = "-";
 
 /// The recording refined, without what the configuration does not want written.
 pub fn refined(recording: &Recording, config: &Config) -> Recording {
@@ -73,7 +86,7 @@ pub fn refined(recording: &Recording, config: &Config) -> Recording {
 pub fn told(before: &Recording, after: &Recording) -> String {
     let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
     let (tracks, people) = (before.ended.len(), after.ended.len());
-    format!("  refined                  {tracks} tracks to {people} trajectories, {} boxes to {}", boxes(before), boxes(after))
+    format!("  refined                     {tracks} tracks to {people} trajectories, {} boxes to {} boxes", boxes(before), boxes(after))
 }
 
 /// Hands a recording to the sinks: every frame, then the ends of the tracks that were last in it. A source gives the

@@ -8,9 +8,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
-use crate::app::show;
-use crate::config::Config;
-use crate::gallery::Portraitist;
+use crate::app::{settings, show};
+use crate::gallery::{Portrait, Portraitist};
 use crate::track::appearance::cosine_distance;
 use crate::trajectory::{EndedEvent, Event, thousandths};
 
@@ -59,11 +58,11 @@ struct Left {
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
-    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let config = settings::read(args.config.as_deref())?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     show::embedder(portraitist.embedder());
     let (calibration, identity) = (portraitist.embedder().calibrated()?, portraitist.embedder().identity());
-    let look = portraitist.look(&args.picture)?;
+    let Portrait { look, taken } = portraitist.look(&args.picture)?;
     let (files, mut unfit) = files(&args.within)?;
     let (mut found, mut all) = (Vec::new(), Left::default());
     for file in &files {
@@ -93,6 +92,7 @@ pub fn run(args: &SearchArgs) -> Result<String> {
     if found.is_empty() {
         return Err(nothing(&args.within, &all, &identity, &unfit));
     }
+    eprintln!("{}: {taken}", args.picture.display());
     unfit.iter().for_each(|line| eprintln!("not searched: {line}"));
     found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.event.id.cmp(&b.event.id)));
     found.truncate(args.most);
@@ -172,7 +172,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     for (i, line) in std::io::BufReader::new(std::fs::File::open(file).with_context(read)?).lines().enumerate() {
         let line = line.with_context(read)?;
         if line.contains(crate::trajectory::ENDED_SCHEMA) {
-            let event = serde_json::from_str(&line).with_context(|| format!("{}, line {}: not an event of twintrack", file.display(), i + 1))?;
+            let event = Event::read(&line).with_context(|| format!("{}, line {}: not an event of twintrack", file.display(), i + 1))?;
             if let Event::Ended(e) = event {
                 events.push(e);
             }

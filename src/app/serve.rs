@@ -11,9 +11,10 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::app::outputs;
 use crate::app::show;
 use crate::app::signals::Signals;
-use crate::app::track::{known, spare};
+use crate::app::track::known;
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
@@ -41,7 +42,7 @@ use crate::track::people::Known;
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see docs/cameras.md.
-    #[arg(long, value_name = "FILE")]
+    #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
@@ -76,7 +77,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         }
         read.push(file);
     }
-    spare([&args.output].into_iter(), &read)?;
+    outputs::prepare([&args.output], &read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the async runtime")?;
     runtime.block_on(serve(args, service, config))
 }
@@ -185,6 +186,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let cameras = cameras.all();
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
+        eprint!("{}", outputs::written(&[("events", Some(&args.output))]));
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let failed = cameras.iter().any(|m| (m.failures() > 0 && n(&m.counts.read) == 0) || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0));

@@ -16,6 +16,11 @@ use crate::pipeline::{People, Progress, Summary};
 /// Why nobody is known again by looks.
 pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
 
+/// The error with its causes, each said once: many of our messages hold their cause already.
+pub fn message(e: &anyhow::Error) -> String {
+    e.chain().skip(1).map(ToString::to_string).fold(e.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+}
+
 /// Logs which models run where, and how they are read.
 pub fn models(people: &People, embedder: Option<&Embedder>) {
     match people {
@@ -89,7 +94,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
 pub fn summary(s: &Summary) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
-    let mut row = |name: &str, value: String| writeln!(out, "  {name:<18}{value:>10}").expect("writing to a string cannot fail");
+    let mut row = |name: &str, value: String| writeln!(out, "  {name:<22}{value:>10}").expect("writing to a string cannot fail");
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
     row("detections/frame", format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64));
@@ -108,7 +113,7 @@ pub fn summary(s: &Summary) -> String {
     }
     row("whole, ms/frame", format!("{:.2}", per_frame(s.wall)));
     if !s.inference.is_zero() {
-        row("ONNX Runtime", format!("{:.2}", per_frame(s.inference)));
+        row("ONNX Runtime, ms/frame", format!("{:.2}", per_frame(s.inference)));
     }
     if s.interrupted {
         out.push_str("  stopped before the end; the files are whole up to here\n");
@@ -119,6 +124,12 @@ pub fn summary(s: &Summary) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_cause_is_said_once() {
+        let said = message(&anyhow::anyhow!("no such file").context("cannot read x: no such file").context("sequence a"));
+        assert_eq!(said, "sequence a: cannot read x: no such file");
+    }
 
     #[test]
     fn the_summary_names_every_stage_a_frame() {

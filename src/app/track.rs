@@ -10,7 +10,7 @@ use clap::Args;
 use crate::address;
 use crate::app::show::UNKNOWN;
 use crate::app::signals::Signals;
-use crate::app::{detections, refine, show};
+use crate::app::{detections, outputs, refine, settings, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
 use crate::embed::Embedder;
@@ -154,7 +154,7 @@ pub fn run(args: TrackArgs) -> Result<ExitCode> {
 
 /// The configuration file with the options of the command line over it.
 fn configure(args: &TrackArgs) -> Result<Config> {
-    let mut c = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut c = settings::read(args.config.as_deref())?;
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
         if let Some(v) = from {
             to.clone_from(v);
@@ -263,6 +263,9 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
             eprintln!("{}", refine::told(&recording, &refined));
         }
     }
+    if !args.quiet {
+        eprint!("{}", outputs::written(&outputs_of(args)));
+    }
     if let Some(cut) = cut {
         return Err(cut.into());
     }
@@ -296,23 +299,22 @@ pub(crate) fn known(gallery: Option<&Path>, config: &Config, embedder: &mut Opti
     Ok(Some(KnownPeople::new(config.identity.clone(), calibration, gallery).remembering(strangers, &config.tracker.reidentify)))
 }
 
-/// Refuses to write over what is read, and two outputs to one file.
-fn spare_inputs(args: &TrackArgs) -> Result<()> {
-    let inputs: Vec<PathBuf> = [Some(PathBuf::from(&args.input)), args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
-    spare([Some(&args.output), args.mot.as_ref(), args.video.as_ref(), args.save_detections.as_ref()].into_iter().flatten(), &inputs)
+/// What is written where.
+fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
+    [
+        ("trajectories", Some(&args.output)),
+        ("MOTChallenge", args.mot.as_ref()),
+        ("annotated video", args.video.as_ref()),
+        ("detections", args.save_detections.as_ref()),
+    ]
 }
 
-/// Refuses outputs that are an input, or each other.
-pub(crate) fn spare<'a>(outputs: impl Iterator<Item = &'a PathBuf>, inputs: &[PathBuf]) -> Result<()> {
-    let real = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
-    let mut taken: Vec<PathBuf> = inputs.iter().map(|p| real(p)).collect();
-    for path in outputs {
-        if path != Path::new("-") && !path.starts_with("/dev") && taken.contains(&real(path)) {
-            bail!("cannot write to {}: it is an input or another output of this very command; give it another name", path.display());
-        }
-        taken.push(real(path));
-    }
-    Ok(())
+/// Refuses to write over what is read, and two outputs to one file; makes the folders of outputs.
+fn spare_inputs(args: &TrackArgs) -> Result<()> {
+    let input = PathBuf::from(&args.input);
+    let pictures = source::sequence_video(&input).ok().flatten();
+    let inputs: Vec<PathBuf> = [Some(input), pictures, args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
+    outputs::prepare(outputs_of(args).into_iter().filter_map(|(_, path)| path), &inputs)
 }
 
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::sequences::{self, Truth};
-use crate::app::{detections, evaluate, show, track};
+use crate::app::{detections, evaluate, outputs, settings, show, track};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::detection::{Detection, Embeddings};
@@ -120,8 +120,9 @@ struct Observed {
 /// # Errors
 /// When a folder lacks what is needed, a key is unknown, or the output cannot be written.
 pub fn run(args: &TuneArgs) -> Result<String> {
-    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    let mut config = settings::read(args.config.as_deref())?;
     config.embedder.enabled &= !args.no_embed;
+    outputs::prepare([&args.output], args.config.as_slice())?;
     let sequences = observe_all(args, &config)?;
     let looks = sequences.iter().any(|s| s.frames.iter().any(|(_, _, e)| !e.is_empty()));
     let parameters = parameters(args, &config, looks)?;
@@ -197,11 +198,10 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
     if info.frame_rate <= 0.0 {
         return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-rate" }.into());
     }
-    let input = info.video.as_ref().map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
     let given = dir.join("det/det.txt");
     let mut given = if given.is_file() { Some(detections::read(&given, args.confidence_scale)?) } else { None };
     let options = SourceOptions { pixels_optional: given.is_some(), frame_rate: args.frame_rate, frame_size: args.frame_size, ..SourceOptions::default() };
-    let mut source = source::open(&input.to_string_lossy(), &options)?;
+    let mut source = source::open(&dir.to_string_lossy(), &options)?;
     if !source.info().has_pixels && info.width == 0 {
         return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-size" }.into());
     }

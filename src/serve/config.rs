@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use toml::Spanned;
+use toml::de::DeTable;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{self, Config, ConfigError};
 use crate::pipeline::fleet::FleetConfig;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
@@ -129,24 +131,35 @@ impl ServiceConfig {
     /// # Errors
     /// As [`ServiceConfig::read`].
     pub fn from_toml(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
-        let wrong = |e: toml::de::Error| ConfigError::wrong(path, e);
-        let mut table: toml::Table = toml::from_str(text).map_err(wrong)?;
-        let mut own = toml::Table::new();
-        for section in ["serve", "cameras", "mqtt", "webhook"] {
-            own.extend(table.remove(section).map(|value| (section.to_string(), value)));
-        }
-        if own.get("serve").and_then(|s| s.get("cameras")).is_some() {
-            return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
-        }
-        let me: ServiceConfig = own.try_into().map_err(wrong)?;
-        me.serve.validate()?;
-        me.fleet().validate()?;
-        me.mqtt.iter().try_for_each(MqttConfig::validate)?;
-        me.webhook.iter().try_for_each(WebhookConfig::validate)?;
+        let (me, config) = Self::of_sections(text, path)?;
         me.serve.door().map_err(|e| ConfigError::wrong(path, e))?;
         if me.cameras.is_empty() {
             return Err(ConfigError::wrong(path, "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\""));
         }
+        Ok((me, config))
+    }
+
+    /// The same of a file that need not be complete: for commands that run no service. No secret is looked for.
+    ///
+    /// # Errors
+    /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
+    pub fn sections(path: &Path) -> Result<(Self, Config), ConfigError> {
+        Self::of_sections(&Config::text(path)?, path)
+    }
+
+    fn of_sections(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
+        let whole = config::table(text, path)?;
+        let span = whole.span();
+        let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook"].contains(&key);
+        let (own, other): (DeTable<'_>, DeTable<'_>) = whole.into_inner().into_iter().partition(|(key, _)| is_own(key.get_ref()));
+        if own.get("serve").and_then(|s| s.get_ref().get("cameras")).is_some() {
+            return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
+        }
+        let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), text, path)?;
+        me.serve.validate()?;
+        me.fleet().validate()?;
+        me.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        me.webhook.iter().try_for_each(WebhookConfig::validate)?;
         for (name, camera) in &me.cameras {
             if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
                 return Err(ConfigError::wrong(
@@ -167,8 +180,7 @@ impl ServiceConfig {
                 ),
             ));
         }
-        let text = toml::to_string(&table).map_err(|e| ConfigError::wrong(path, e))?;
-        Ok((me, Config::from_toml(&text, path)?))
+        Ok((me, Config::from_table(Spanned::new(span, other), text, path)?))
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::frame::Frame;
-use crate::mot_format::MotError;
+use crate::mot_format::{MotError, SequenceInfo};
 use crate::source::image_folder::ImageFolder;
 use crate::source::link::Link;
 use crate::time::{Clock, Seconds, Timestamp, WallTime};
@@ -194,9 +194,32 @@ pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     let path = local_file(input).unwrap_or_else(|| PathBuf::from(input));
     match std::fs::metadata(&path) {
         Err(_) => Err(SourceError::Missing(path)),
-        Ok(m) if m.is_dir() => Ok(Box::new(ImageFolder::open(&path, options)?)),
+        Ok(m) if m.is_dir() => open_folder(&path, options),
         Ok(m) if m.is_file() && m.len() == 0 => Err(SourceError::Empty(path)),
         Ok(_) => open_file(&path, options),
+    }
+}
+
+/// The video that the sequence in the folder `dir` names in place of pictures (key `video` of `seqinfo.ini`).
+///
+/// # Errors
+/// When `seqinfo.ini` is wrong.
+pub fn sequence_video(dir: &Path) -> Result<Option<PathBuf>, MotError> {
+    if !dir.join("seqinfo.ini").is_file() {
+        return Ok(None);
+    }
+    Ok(SequenceInfo::read(dir)?.video.map(|video| dir.join(video)))
+}
+
+/// A folder of pictures or a sequence; a sequence's video where it names one, but where that is missing and pixels are optional.
+fn open_folder(dir: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
+    match sequence_video(dir)? {
+        Some(video) if !video.is_file() && !options.pixels_optional => Err(SourceError::Missing(video)),
+        Some(video) if video.is_file() => {
+            let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            open_file(&video, &SourceOptions { camera: options.camera.clone().or(name), ..options.clone() })
+        }
+        _ => Ok(Box::new(ImageFolder::open(dir, options)?)),
     }
 }
 

@@ -44,7 +44,7 @@ impl Features {
 
 /// A node of a tree: a question, or an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
+#[serde(untagged, try_from = "Fields")]
 pub enum Node {
     /// Goes to `left` when the feature is below the threshold, else to `right` (both further down in the list).
     Split {
@@ -62,6 +62,31 @@ pub enum Node {
         /// The value.
         leaf: f32,
     },
+}
+
+/// A node as it is read, before it is known which kind it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    feature: Option<String>,
+    threshold: Option<f32>,
+    left: Option<usize>,
+    right: Option<usize>,
+    leaf: Option<f32>,
+}
+
+impl TryFrom<Fields> for Node {
+    type Error = &'static str;
+
+    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+        match fields {
+            Fields { feature: Some(feature), threshold: Some(threshold), left: Some(left), right: Some(right), leaf: None } => {
+                Ok(Node::Split { feature, threshold, left, right })
+            }
+            Fields { feature: None, threshold: None, left: None, right: None, leaf: Some(leaf) } => Ok(Node::Leaf { leaf }),
+            _ => Err("a node has either `leaf` or `feature`, `threshold`, `left` and `right`"),
+        }
+    }
 }
 
 /// The table as it is written.
@@ -182,6 +207,10 @@ mod tests {
         assert!(refused(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#).contains("downwards"));
         assert!(refused(r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#).contains("shoe size"));
         assert!(refused("[]").contains("no node"));
+        let unread = |node: &str| serde_json::from_str::<Node>(node).expect_err(node).to_string();
+        assert!(unread(r#"{"feature":"overlap","left":1,"right":2}"#).contains("either `leaf` or `feature`"));
+        assert!(unread(r#"{"leaf":1.0,"left":1}"#).contains("either `leaf`") && unread(r#"{"leaf":"x"}"#).contains("expected f32"));
+        assert!(unread(r#"{"leave":1.0}"#).contains("unknown field `leave`"));
         assert!(table(r#"{"schema":"other","base":0.0,"trees":[]}"#).unwrap_err().to_string().contains("other"));
     }
 }

@@ -56,8 +56,6 @@ pub struct OfflineConfig {
 pub struct TrackletConfig {
     /// In place of `tracker.keep_lost`, seconds. Lower leaves more to linking.
     pub keep_lost: f64,
-    /// In place of `tracker.birth`: doubtful beginnings are weeded out later.
-    pub birth: f32,
     /// In place of `tracker.cost.limit`.
     pub limit: f32,
     /// In place of `tracker.cost.unsure_limit`.
@@ -68,7 +66,7 @@ pub struct TrackletConfig {
 
 impl Default for TrackletConfig {
     fn default() -> Self {
-        TrackletConfig { keep_lost: 1.9, birth: 0.57, limit: 0.73, unsure_limit: 0.7, absence: 0.08 }
+        TrackletConfig { keep_lost: 1.9, limit: 0.73, unsure_limit: 0.7, absence: 0.08 }
     }
 }
 
@@ -82,7 +80,6 @@ impl TrackletConfig {
         t.confirm_hits = 1;
         t.scenery.after = 0.0;
         t.keep_lost = self.keep_lost;
-        t.birth = self.birth.max(t.sure);
         t.cost = CostConfig { limit: self.limit, unsure_limit: self.unsure_limit, absence: self.absence, ..t.cost };
         t
     }
@@ -120,7 +117,6 @@ impl OfflineConfig {
         within("offline.min_hits", self.min_hits, 1, 10_000)?;
         share("offline.min_share", self.min_share)?;
         within("offline.tracklets.keep_lost", self.tracklets.keep_lost, 0.0, 3600.0)?;
-        share("offline.tracklets.birth", self.tracklets.birth)?;
         let limits = [("limit", self.tracklets.limit), ("unsure_limit", self.tracklets.unsure_limit), ("absence", self.tracklets.absence)];
         limits.iter().try_for_each(|(name, v)| within(&format!("offline.tracklets.{name}"), *v, 0.0, 100.0))?;
         self.fill.validate()

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use twintrack::config::Config;
+use twintrack::app::{outputs, settings};
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
 use twintrack::infer::places::explicit;
@@ -49,7 +49,7 @@ pub struct CalibrateArgs {
 
 /// Runs the command; returns what to print.
 pub fn run(args: &CalibrateArgs) -> Result<String> {
-    let mut config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.embedder;
+    let mut config = settings::read(args.config.as_deref())?.embedder;
     config.model = args.model.clone().unwrap_or(config.model);
     let mut embedder = open_as(&config)?;
     let original = embedder.model().path().to_path_buf();
@@ -57,6 +57,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     if args.output.as_ref().is_some_and(same) {
         bail!("cannot write to {}: it is the network itself; give the copy another name", original.display());
     }
+    outputs::prepare(&args.output, &[])?;
     let mut judge = |spec: &DataSpec| {
         let set = spec.read(args.seed)?;
         eprintln!("{}: {} pictures of {} people", set.name, set.crops.len(), set.identities);

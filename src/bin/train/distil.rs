@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use twintrack::app::outputs;
 use twintrack::infer::Runtime;
 use twintrack::infer::places::find_model;
 use twintrack::train::config::TrainConfig;
@@ -40,6 +41,7 @@ pub struct DistilArgs {
 /// Runs the command; returns what to print.
 pub fn distil(args: &DistilArgs) -> Result<String> {
     let config = args.training.config()?;
+    outputs::prepare([&args.training.output], std::slice::from_ref(&args.teacher))?;
     let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(config.seed)).collect::<Result<Vec<Dataset>, TrainError>>();
     let (labelled, mut held) = split(read(&args.data)?, &config);
     held.extend(read(&args.validate)?);

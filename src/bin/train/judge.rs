@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use twintrack::config::Config;
+use twintrack::app::settings;
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, InputSize, Runtime, SessionOptions};
 use twintrack::train::calibrate::calibrate;
@@ -64,7 +64,7 @@ impl EvalArgs {
             Some(InputSize::Auto) => bail!("--pixels needs a size, WIDTHxHEIGHT as 32x32"),
             None => {}
         }
-        let mut config = self.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?.embedder;
+        let mut config = settings::read(self.config.as_deref())?.embedder;
         config.model = self.model.clone().unwrap_or(config.model);
         Ok(Judged::Network(Box::new(open_as(&config)?)))
     }

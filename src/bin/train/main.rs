@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use twintrack::config::Config;
+use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
 use twintrack::infer::places::{explicit, find_model};
 use twintrack::track::head::Head;
@@ -200,7 +200,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            eprintln!("error: {e:#}");
+            eprintln!("error: {}", show::message(&e));
             ExitCode::FAILURE
         }
     }
@@ -227,6 +227,7 @@ impl Training {
 
 fn run(args: &RunArgs) -> Result<String> {
     let config = args.training.config()?;
+    outputs::prepare([&args.training.output], args.training.start_from.as_slice())?;
     let videos = args.from_video.iter().map(|v| format!("video:{v}").parse::<DataSpec>().map_err(anyhow::Error::msg));
     let specs: Vec<DataSpec> = args.data.iter().cloned().map(Ok).chain(videos).collect::<Result<_>>()?;
     if specs.is_empty() {
@@ -291,7 +292,8 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
 }
 
 fn head(args: &HeadArgs) -> Result<String> {
-    let config = args.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read)?;
+    outputs::prepare([&args.output], args.config.as_slice())?;
+    let config = settings::read(args.config.as_deref())?;
     let collect = |specs: &[DataSpec], seed: u64| {
         let mut pairs = association::Pairs::default();
         for spec in specs {
@@ -314,6 +316,7 @@ fn head(args: &HeadArgs) -> Result<String> {
 }
 
 fn convert(args: &ConvertArgs) -> Result<String> {
+    outputs::prepare([&args.output], std::slice::from_ref(&args.model))?;
     let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(1)).collect::<Result<Vec<Dataset>, TrainError>>();
     let sets = read(&args.data)?;
     let crops: Vec<Crop> = sets.iter().flat_map(|s| s.crops.iter().cloned()).collect();

@@ -1,0 +1,29 @@
+//! The readme and the pages of the documents.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use crate::common::repository;
+
+/// The text of a file of the repository.
+pub fn page(path: &str) -> String {
+    std::fs::read_to_string(repository(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// The lines of the readme and the pages that are no example, each with its page.
+pub fn prose() -> Vec<(String, String)> {
+    let mut paths = vec!["README.md".to_string()];
+    for dir in ["docs", "docs/guide"] {
+        let names = std::fs::read_dir(repository(dir)).expect("a folder").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned());
+        paths.extend(names.filter(|n| n.ends_with(".md")).map(|n| format!("{dir}/{n}")));
+    }
+    let mut lines = Vec::new();
+    for path in paths {
+        let mut fenced = false;
+        for line in page(&path).lines() {
+            fenced ^= line.starts_with("```");
+            if !fenced && !line.starts_with("    ") {
+                lines.push((path.clone(), line.to_string()));
+            }
+        }
+    }
+    lines
+}
