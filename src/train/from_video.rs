@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::config::Config;
-use crate::detect::Detector;
+use crate::detect::{Detector, DetectorConfig, Precision};
 use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::frame::{Frame, Image};
@@ -46,7 +46,9 @@ pub struct Seen<'a> {
 pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: TrackerConfig, mut show: impl FnMut(&Seen<'_>)) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
     let session = config.session();
-    let mut detector = Detector::open(&runtime, &config.detector, session)?;
+    // Which format is faster is measured: what a network learns from must not hang on it.
+    let precision = if config.detector.precision == Precision::Auto { Precision::Fp32 } else { config.detector.precision };
+    let mut detector = Detector::open(&runtime, &DetectorConfig { precision, ..config.detector.clone() }, session)?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
     let mut tracker = Tracker::new(tracker).knowing(embedder.strangers());
     let mut source = source::open(input, &SourceOptions::default())?;
