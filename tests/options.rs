@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::{run, text, twintrack};
-use pages::{page, prose};
+use pages::page;
 
 /// Options of every command, which stand in a table of their own.
 const GLOBAL: [&str; 6] = ["--help", "-h", "--verbose", "-v", "--log-format", "--version"];
@@ -77,23 +77,18 @@ fn every_command_of_training_has_a_table_of_exactly_its_options() {
     }
 }
 
-/// An option that a page names is one of some command.
+/// An option that a page names is one of some command of either program.
+#[cfg(feature = "train")]
 #[test]
 fn no_page_names_an_option_that_there_is_not() {
     let mut known: BTreeSet<String> = GLOBAL.iter().map(|o| o.to_string()).collect();
     known.extend(commands(&mut twintrack()).iter().flat_map(|name| listed(&mut twintrack(), &[name])));
     known.extend(listed(&mut twintrack(), &["models", "get"]));
-    #[cfg(feature = "train")]
-    {
-        let train = || Command::new(assert_cmd::cargo::cargo_bin!("twintrack-train"));
-        known.extend(commands(&mut train()).iter().flat_map(|name| listed(&mut train(), &[name])));
-    }
+    let train = || Command::new(assert_cmd::cargo::cargo_bin!("twintrack-train"));
+    known.extend(commands(&mut train()).iter().flat_map(|name| listed(&mut train(), &[name])));
     known.insert("--features".into()); // cargo's
     let mut seen = 0;
-    for (path, line) in prose() {
-        if !cfg!(feature = "train") && path.contains("train") {
-            continue;
-        }
+    for (path, line) in pages::prose() {
         for quoted in line.split('`').skip(1).step_by(2).filter(|q| !q.contains(".py")) {
             for option in options(quoted).iter().filter(|o| o.starts_with("--")) {
                 assert!(known.contains(option), "{path}: there is no {option}: {line}");
