@@ -239,6 +239,8 @@ fn an_output_that_is_the_input() {
     std::fs::copy(clip(), &copy).unwrap();
     for option in ["--output", "--mot", "--video", "--save-detections"] {
         fails(track(&copy).arg(option).arg(&copy), 1, &["clip.mp4", "is an input", "another name"]);
+        let address = format!("file://{}", copy.display());
+        fails(track(Path::new(&address)).arg(option).arg(&copy), 1, &["clip.mp4", "is an input", "another name"]);
     }
     assert_eq!(std::fs::metadata(&copy).unwrap().len(), std::fs::metadata(clip()).unwrap().len(), "the input was harmed");
     let one = dir.path().join("one.txt");

@@ -93,6 +93,19 @@ fn who_stands_still_is_tracked_though_the_networks_rest() {
     assert!(plain > 30 && gated < plain / 3, "the networks looked {gated} times at a still picture, without the gate {plain} times");
 }
 
+/// A file's address plays the file as its path does; it was looked for as a path and said to be missing.
+#[test]
+fn the_address_of_a_file_plays_the_file() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", short_clip(dir.path()));
+    let out = serve(dir.path(), &format!("[cameras.a]\nurl = \"{url}\"\nrealtime = false\n"));
+    assert!(out.status.success(), "{}", text(&out.stderr));
+    assert!(frames(dir.path(), "a").len() > 20);
+}
+
 /// A dead camera and a file that is no video: the third loses nothing, and the exit code tells.
 #[test]
 fn the_failure_of_one_camera_is_its_own() {

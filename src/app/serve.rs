@@ -71,7 +71,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
     for (name, camera) in service.cameras.iter().filter(|(_, camera)| !camera.has_address()) {
-        let file = PathBuf::from(camera.url.expose());
+        let file = source::path_of(camera.url.expose());
         if !file.exists() {
             bail!("cameras.{name}: {}", source::SourceError::Missing(file));
         }

@@ -311,7 +311,7 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
 
 /// Refuses to write over what is read, and two outputs to one file; makes the folders of outputs.
 fn spare_inputs(args: &TrackArgs) -> Result<()> {
-    let input = PathBuf::from(&args.input);
+    let input = source::path_of(&args.input);
     let pictures = source::sequence_video(&input).ok().flatten();
     let inputs: Vec<PathBuf> = [Some(input), pictures, args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
     outputs::prepare(outputs_of(args).into_iter().filter_map(|(_, path)| path), &inputs)

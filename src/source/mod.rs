@@ -23,4 +23,4 @@ pub mod timeline;
 pub mod video;
 
 pub use link::Link;
-pub use source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, open, sequence_video};
+pub use source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, open, path_of, sequence_video};

@@ -182,6 +182,11 @@ pub fn device(input: &str) -> Option<PathBuf> {
     known.then(|| PathBuf::from(input))
 }
 
+/// The path that `input` names where it is no camera: itself, or that of a `file://` address.
+pub fn path_of(input: &str) -> PathBuf {
+    local_file(input).unwrap_or_else(|| PathBuf::from(input))
+}
+
 /// Opens `input`: an address (`rtsp://…`, `https://…/clip.mp4`, `/dev/video0`), a folder of pictures, a MOTChallenge
 /// sequence, or a video file.
 ///
@@ -191,7 +196,7 @@ pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     if is_camera(input) {
         return open_stream(input, options);
     }
-    let path = local_file(input).unwrap_or_else(|| PathBuf::from(input));
+    let path = path_of(input);
     match std::fs::metadata(&path) {
         Err(_) => Err(SourceError::Missing(path)),
         Ok(m) if m.is_dir() => open_folder(&path, options),
@@ -266,7 +271,8 @@ mod tests {
 
     #[test]
     fn the_address_of_a_file_is_its_path() {
-        assert_eq!(local_file("file:///tmp/a%20b%25.mp4"), Some("/tmp/a b%.mp4".into()));
+        assert_eq!(path_of("file:///tmp/a%20b%25.mp4"), PathBuf::from("/tmp/a b%.mp4"));
+        assert_eq!(path_of("a b%25.mp4"), PathBuf::from("a b%25.mp4"));
         assert_eq!(local_file("file://elsewhere/x.mp4"), None);
         assert_eq!(local_file("http://h/x.mp4"), None);
     }
