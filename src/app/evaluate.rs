@@ -62,10 +62,7 @@ pub fn run(args: &EvalArgs) -> Result<String> {
     for (dir, result) in pairs(args)? {
         let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
         let reported = mot_format::read_rows(&result)?;
-        let beyond = reported.iter().filter(|r| r.frame > truth.info.length).count();
-        if beyond > 0 {
-            tracing::warn!(sequence = %truth.name, rows = beyond, length = truth.info.length, "results beyond the sequence's length are left out");
-        }
+        truth.warn_beyond("results", &reported);
         let s = Sequence::align(&truth.name, truth.info.length, &truth.rows, &reported, args.benchmark.into())?;
         counts.push(score(&s));
         rows.push(counts[counts.len() - 1].scores(&s.name));

@@ -44,9 +44,17 @@ pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
     let info = SequenceInfo::open(dir, known)?.with_context(|| format!("{} is no sequence", dir.display()))?;
     let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| info.name.clone());
     benchmark.check(&name, &rows)?;
-    let beyond = rows.iter().filter(|r| r.frame > info.length).count();
-    if beyond > 0 {
-        tracing::warn!(sequence = %name, rows = beyond, length = info.length, "ground truth beyond the sequence's length is left out; is seqLength right?");
+    let truth = Truth { name, info, rows };
+    truth.warn_beyond("ground truth", &truth.rows);
+    Ok(truth)
+}
+
+impl Truth {
+    /// Warns of rows that lie beyond the sequence's length; nobody counts them.
+    pub fn warn_beyond(&self, what: &str, rows: &[MotRow]) {
+        let (length, beyond) = (self.info.length, rows.iter().filter(|r| r.frame > self.info.length).count());
+        if beyond > 0 {
+            tracing::warn!(sequence = %self.name, rows = beyond, length, "{what} beyond the sequence's length, left out; is seqLength right?");
+        }
     }
-    Ok(Truth { name, info, rows })
 }

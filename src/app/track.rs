@@ -17,6 +17,7 @@ use crate::embed::Embedder;
 use crate::gallery::Portraitist;
 use crate::infer::{Device, InputSize, Runtime};
 use crate::pipeline::{People, Pipeline, Progress};
+use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
@@ -247,21 +248,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     }
     let mut finished = info.live || !summary.interrupted;
     if args.offline {
-        let recording = recorder.take();
-        tracing::info!(tracks = recording.ended.len(), "tracks are linked");
-        // Linking cannot stop half way: there is nothing to write before its end.
-        signals.end_at_once();
-        let refined = refine::refined(&recording, &config);
-        let stop = signals.end_in_order();
-        // Its own link: that of the first reading may have been told to stop.
-        let again = SourceOptions { link: Link::default(), ..options };
-        let pictures = if args.video.is_some() { Some(source::open(&args.input, &again)?) } else { None };
-        refine::deliver(&refined, &mut after, pictures, &|| stop.is_cancelled())?;
-        finished &= !stop.is_cancelled();
-        after.iter_mut().try_for_each(|s| s.finish())?;
-        if !args.quiet {
-            eprintln!("{}", refine::told(&recording, &refined));
-        }
+        finished &= link_and_write(args, &config, options, &recorder.take(), after, &signals)?;
     }
     if !args.quiet {
         eprint!("{}", outputs::written(&outputs_of(args)));
@@ -273,6 +260,31 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, address::masked(&args.input));
     }
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Links the tracks of a recording and hands it to the outputs; whether that came to its end before a signal did.
+fn link_and_write(
+    args: &TrackArgs,
+    config: &Config,
+    options: SourceOptions,
+    recording: &Recording,
+    mut sinks: Vec<Box<dyn Sink>>,
+    signals: &Signals,
+) -> Result<bool> {
+    tracing::info!(tracks = recording.ended.len(), "tracks are linked");
+    // Linking cannot stop half way: there is nothing to write before its end.
+    signals.end_at_once();
+    let refined = refine::refined(recording, config);
+    let stop = signals.end_in_order();
+    // Its own link: that of the first reading may have been told to stop.
+    let again = SourceOptions { link: Link::default(), ..options };
+    let pictures = if args.video.is_some() { Some(source::open(&args.input, &again)?) } else { None };
+    refine::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
+    sinks.iter_mut().try_for_each(|s| s.finish())?;
+    if !args.quiet {
+        eprintln!("{}", refine::told(recording, &refined));
+    }
+    Ok(!stop.is_cancelled())
 }
 
 /// Who names people, where that is asked for.

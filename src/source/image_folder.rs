@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::frame::{Frame, Image};
 use crate::mot_format::{Known, SequenceInfo};
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size};
-use crate::source::timeline::Holes;
+use crate::source::timeline::Breaks;
 use crate::time::Seconds;
 
 const ENDINGS: [&str; 11] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"];
@@ -24,9 +24,9 @@ pub struct ImageFolder {
     last: u64,
     /// Size of a sequence's frames that have no pictures.
     size: (u32, u32),
-    holes: Holes,
-    /// Size of the frame before.
-    before: Option<(u32, u32)>,
+    breaks: Breaks,
+    /// Whether a frame was given.
+    began: bool,
     /// The first picture that could not be read, while none could.
     failure: Option<SourceError>,
     options: SourceOptions,
@@ -86,8 +86,8 @@ impl ImageFolder {
             live: false,
             has_pixels: !pictures.is_empty(),
         };
-        let (holes, options) = (Holes::default(), options.clone());
-        Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, holes, before: None, failure: None, options })
+        let (breaks, options) = (Breaks::default(), options.clone());
+        Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, breaks, began: false, failure: None, options })
     }
 
     /// The picture of frame `number`; `None`, counted, where it is missing or cannot be read.
@@ -101,7 +101,7 @@ impl ImageFolder {
             Err(e) => {
                 tracing::warn!(error = %e, "the frame is left out");
                 self.options.link.damaged(1);
-                if self.before.is_none() {
+                if !self.began {
                     self.failure.get_or_insert(e);
                 }
                 None
@@ -150,13 +150,13 @@ impl Source for ImageFolder {
             let (width, height) = size;
             check_size(&self.folder.display().to_string(), number, width, height)?;
             let pts = Seconds((number - 1) as f64 / self.info.frame_rate);
-            let resized = self.before.replace(size).is_some_and(|before| before != size);
-            let restart = self.holes.before(pts) || resized;
+            self.began = true;
+            let restart = self.breaks.before(pts, size);
             let time = self.options.wall_time(pts);
             return Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart }));
         }
         // Of a folder in which no picture can be read the first says why.
-        self.failure.take().filter(|_| self.before.is_none()).map_or(Ok(None), Err)
+        self.failure.take().filter(|_| !self.began).map_or(Ok(None), Err)
     }
 }
 

@@ -50,23 +50,27 @@ impl Timeline {
 /// A gap of a recording from which on it may be a hole, as after an interruption of a camera.
 pub const HOLE: Seconds = Seconds(3.0);
 
-/// Tells holes in a recording from a slow rate of frames.
+/// Finds the frames of a recording before which tracks must start anew: at a hole, told from a slow rate of frames, and at
+/// another size.
 #[derive(Debug, Clone, Default)]
-pub struct Holes {
-    last: Option<Seconds>,
-    /// The gap before, unless that was a hole.
+pub struct Breaks {
+    /// Time and size, pixels, of the last frame.
+    last: Option<(Seconds, (u32, u32))>,
+    /// The gap before it, unless that was a hole.
     usual: Option<Seconds>,
 }
 
-impl Holes {
-    /// Whether something is missing before the frame at `pts`: a gap of more than [`HOLE`] and ten times the one before.
-    pub fn before(&mut self, pts: Seconds) -> bool {
-        let gap = self.last.replace(pts).map(|last| pts - last);
-        let is_hole = matches!((gap, self.usual), (Some(gap), Some(usual)) if gap > HOLE && gap.0 > 10.0 * usual.0);
+impl Breaks {
+    /// Whether tracks must start anew before this frame: its size, in pixels, is another, or the gap before it is more than
+    /// [`HOLE`] and ten times the one before.
+    pub fn before(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
+        let Some((last, last_size)) = self.last.replace((pts, size)) else { return false };
+        let gap = pts - last;
+        let is_hole = self.usual.is_some_and(|usual| gap > HOLE && gap.0 > 10.0 * usual.0);
         if !is_hole {
-            self.usual = gap.or(self.usual);
+            self.usual = Some(gap);
         }
-        is_hole
+        is_hole || last_size != size
     }
 }
 
@@ -179,13 +183,16 @@ mod tests {
     #[test]
     fn a_hole_is_long_beside_the_usual_gap_and_a_slow_rate_is_none() {
         let holes = |times: &[f64]| {
-            let mut holes = Holes::default();
-            times.iter().map(|t| holes.before(Seconds(*t))).collect::<Vec<_>>()
+            let mut breaks = Breaks::default();
+            times.iter().map(|t| breaks.before(Seconds(*t), (640, 480))).collect::<Vec<_>>()
         };
         assert_eq!(holes(&[0.0, 0.1, 0.2, 60.2, 60.3, 120.0]), [false, false, false, true, false, true]);
         assert_eq!(holes(&[0.0, 20.0, 40.0, 60.0]), [false; 4]);
         assert_eq!(holes(&[0.0, 0.1, 3.0, 3.1]), [false; 4], "bridged as a camera's interruption is");
         assert_eq!(holes(&[0.0, 0.1, 3.3, 3.4]), [false, false, true, false]);
+        let mut breaks = Breaks::default();
+        let sizes = [(64, 48), (64, 48), (48, 64), (48, 64)];
+        assert_eq!([0.0, 0.1, 0.2, 0.3].iter().zip(sizes).map(|(t, s)| breaks.before(Seconds(*t), s)).collect::<Vec<_>>(), [false, false, true, false]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::source::container::{self, Container};
 use crate::source::diagnosis;
 use crate::source::seek::{self, Landing};
 use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device};
-use crate::source::timeline::{Holes, Lateness, Thinning, Timeline};
+use crate::source::timeline::{Breaks, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
 
 /// How long a camera may take.
@@ -36,17 +36,13 @@ pub struct Video {
     timeline: Timeline,
     /// Frames read so far.
     read: u64,
-    /// A file of this machine, at whose end nobody has to wait.
-    is_file: bool,
-    /// What the file says of its own length; nothing of a stream.
-    container: Container,
+    /// What a file of this machine says of its own length; absent of a stream.
+    container: Option<Container>,
     /// Frames that the container announces: their number where it stores that, otherwise an estimate.
     announced: Option<u64>,
     /// Width of a pixel over its height.
     pixel_aspect: f32,
-    holes: Holes,
-    /// Width and height of the last frame, pixels.
-    size: Option<(u32, u32)>,
+    breaks: Breaks,
     options: SourceOptions,
     first: Option<Seconds>,
     thinning: Option<Thinning>,
@@ -147,7 +143,6 @@ impl Video {
 
     fn new(opening: Opening, options: &SourceOptions) -> Result<Self, SourceError> {
         let Opening { capture, input, name, live, timeless, container } = opening;
-        let (is_file, container) = (container.is_some(), container.unwrap_or_default());
         let (width, height) = (property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32, property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32);
         if !live {
             check_size(&input, 1, width, height)?;
@@ -171,12 +166,10 @@ impl Video {
             input,
             timeline: if live { Timeline::of_stream(frame_rate) } else { Timeline::of_recording(frame_rate) },
             read: 0,
-            is_file,
             container,
             announced,
             pixel_aspect,
-            holes: Holes::default(),
-            size: None,
+            breaks: Breaks::default(),
             options: options.clone(),
             first: None,
             thinning: options.target_fps.map(Thinning::new),
@@ -205,17 +198,16 @@ impl Video {
         if self.resumes()? {
             return Ok(true);
         }
-        match &self.container {
-            Container { cut: Some(how), .. } => Err(SourceError::Truncated { input: self.input.clone(), read: self.read, how: how.clone() }),
-            Container { stores_count, .. } => {
-                // A stored number may be off by a frame or two.
-                let missing = self.announced.filter(|_| *stores_count).map_or(0, |all| all.saturating_sub(self.read));
-                if missing > 2 {
-                    self.damaged(missing);
-                }
-                Ok(false)
-            }
+        let Some(Container { cut, stores_count }) = &self.container else { return Ok(false) };
+        if let Some(how) = cut {
+            return Err(SourceError::Truncated { input: self.input.clone(), read: self.read, how: how.clone() });
         }
+        // A stored number may be off by a frame or two.
+        let missing = self.announced.filter(|_| *stores_count).map_or(0, |all| all.saturating_sub(self.read));
+        if missing > 2 {
+            self.damaged(missing);
+        }
+        Ok(false)
     }
 
     fn try_grab(&mut self) -> Result<bool, SourceError> {
@@ -226,14 +218,14 @@ impl Video {
 
     /// Whether frames come after those that cannot be decoded: to OpenCV such a frame looks like the end of the file.
     fn resumes(&mut self) -> Result<bool, SourceError> {
-        if !self.is_file {
-            return Ok(false);
-        }
+        // At the end of a stream each attempt may have to wait.
+        let Some(container) = &self.container else { return Ok(false) };
+        // Of a file that was cut the last frame is damaged; its missing end is told.
+        let is_told = container.cut.is_some();
         for skipped in 1..=DAMAGED_ON_END {
             if self.try_grab()? {
                 self.read += skipped;
-                // Of a file that was cut the last frame is damaged; its missing end is told.
-                if self.container.cut.is_none() {
+                if !is_told {
                     self.damaged(skipped);
                 }
                 return Ok(true);
@@ -246,12 +238,6 @@ impl Video {
     fn damaged(&mut self, frames: u64) {
         self.options.link.damaged(frames);
         tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are left out");
-    }
-
-    /// Whether tracks must start anew before this frame: its size has changed, or frames of a recording are missing before it.
-    fn restarts(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
-        let resized = self.size.replace(size).is_some_and(|before| before != size);
-        (!self.info.live && self.holes.before(pts)) || resized
     }
 }
 
@@ -297,7 +283,8 @@ impl Source for Video {
             check_size(&self.input, self.read, image.width, image.height)?;
             let time = if self.info.live { Some(self.wall_time()) } else { self.options.wall_time(since) };
             let (width, height) = (image.width, image.height);
-            let restart = self.restarts(pts, (width, height));
+            // A camera is judged by its own clock, over interruptions too (`Camera`).
+            let restart = !self.info.live && self.breaks.before(pts, (width, height));
             return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart }));
         }
     }
