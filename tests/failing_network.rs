@@ -8,7 +8,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{NO_PAGE, json_lines, run, text, twintrack, whole_lines};
+use common::{NO_PAGE, has_ffmpeg, json_lines, run, text, twintrack, whole_lines};
 use prost::Message as _;
 use serde_json::Value;
 use twintrack::onnx::graph::untyped;
@@ -59,14 +59,6 @@ fn frames(events: &[Value], camera: &str) -> Vec<u64> {
 /// All the numbers but these.
 fn but(out: &[u64]) -> Vec<u64> {
     (1..=60).filter(|n| !out.contains(n)).collect()
-}
-
-fn has_ffmpeg() -> bool {
-    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
-    if !there {
-        eprintln!("SKIPPED: no ffmpeg here to make videos");
-    }
-    there
 }
 
 /// One failed inference ended all cameras.

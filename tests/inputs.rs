@@ -42,18 +42,16 @@ fn one_person(dir: &Path, frames: u64) {
     std::fs::write(dir.join("det.txt"), rows).unwrap();
 }
 
-fn folder() -> tempfile::TempDir {
-    tempfile::tempdir().unwrap()
+/// A folder to make videos in; `None`, said loudly, where FFmpeg is missing.
+fn folder() -> Option<tempfile::TempDir> {
+    has_ffmpeg().then(|| tempfile::tempdir().unwrap())
 }
 
 const PICTURE: &str = "-f lavfi -i testsrc=size=64x64:rate=10:duration=4";
 
 #[test]
 fn only_a_number_of_frames_that_is_stored_is_held_against_a_file() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} -f lavfi -i sine=duration=9 -c:a pcm_s16le sound.mkv"));
     ffmpeg(dir.path(), &format!("{PICTURE} -vf select='lt(n,5)+gt(n,30)' -vsync vfr uneven.mkv"));
     ffmpeg(dir.path(), &format!("{PICTURE} -movflags +frag_keyframe+empty_moov -g 10 fragments.mp4"));
@@ -66,10 +64,7 @@ fn only_a_number_of_frames_that_is_stored_is_held_against_a_file() {
 
 #[test]
 fn a_part_of_a_video_cut_without_encoding_is_whole() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} -g 40 whole.mp4"));
     ffmpeg(dir.path(), "-ss 2 -i whole.mp4 -c copy part.mp4");
     let out = run(track(dir.path(), "part.mp4").arg("--strict"));
@@ -78,10 +73,7 @@ fn a_part_of_a_video_cut_without_encoding_is_whole() {
 
 #[test]
 fn a_file_that_is_cut_short_is_told_and_what_was_read_is_written() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     let picture = "-f lavfi -i testsrc=size=320x240:rate=10:duration=4 -g 5";
     for encoding in ["-movflags +faststart a.mp4", "b.ts", "c.mkv", "-c:v mpeg4 d.avi"] {
         ffmpeg(dir.path(), &format!("{picture} {encoding}"));
@@ -106,10 +98,7 @@ fn a_file_that_is_cut_short_is_told_and_what_was_read_is_written() {
 
 #[test]
 fn names_are_names_whatever_is_in_them() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} plain.mp4"));
     let names = ["2026-11-26T10:00:00.mp4", "yard %03d 100%.mp4", "höf 側.mp4", "-front.mp4", "http:clip.mp4"];
     for name in names {
@@ -125,10 +114,7 @@ fn names_are_names_whatever_is_in_them() {
 
 #[test]
 fn the_times_of_a_file_are_believed() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), "-f lavfi -i testsrc=size=64x64:rate=1/20:duration=100 lapse.mkv");
     assert_eq!(times(&run(&mut track(dir.path(), "lapse.mkv"))), [0.0, 20.0, 40.0, 60.0, 80.0]);
     let part = run(track(dir.path(), "lapse.mkv").args(["--start", "30", "--duration", "40"]));
@@ -137,10 +123,7 @@ fn the_times_of_a_file_are_believed() {
 
 #[test]
 fn tracks_end_at_a_hole_of_a_recording() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} -vf setpts='PTS+gt(N,19)*60/TB' -vsync vfr hole.mkv"));
     one_person(dir.path(), 40);
     let keep = dir.path().join("keep.toml");
@@ -154,10 +137,7 @@ fn tracks_end_at_a_hole_of_a_recording() {
 
 #[test]
 fn people_are_found_in_their_true_shape_where_pixels_are_not_square() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     let clip = clip();
     for (name, filter) in [("square.mp4", "scale=768:576,setsar=1"), ("narrow.mp4", "scale=768:1152,setsar=2/1")] {
         run(Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(&clip).args(["-t", "4", "-crf", "12", "-vf", filter]).arg(dir.path().join(name)));
@@ -182,10 +162,7 @@ fn people_are_found_in_their_true_shape_where_pixels_are_not_square() {
 
 #[test]
 fn portrait_videos_of_telephones_stand_upright() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), "-f lavfi -i testsrc=size=96x64:rate=10:duration=1 wide.mp4");
     for turn in ["90", "270"] {
         ffmpeg(dir.path(), &format!("-i wide.mp4 -c copy -metadata:s:v:0 rotate={turn} turned{turn}.mp4"));
@@ -202,10 +179,7 @@ fn pictures(dir: &Path, sub: &str, count: u32, size: &str) {
 
 #[test]
 fn pictures_of_two_sizes_make_one_video_and_two_groups_of_tracks() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     pictures(dir.path(), "yard", 20, "64x64");
     ffmpeg(dir.path(), "-f lavfi -i testsrc=size=96x64:rate=10 -frames:v 10 -start_number 11 yard/%d.png");
     ffmpeg(dir.path(), "-f lavfi -i testsrc=size=96x64:rate=10 -frames:v 10 yard/21%d.png");
@@ -220,10 +194,7 @@ fn pictures_of_two_sizes_make_one_video_and_two_groups_of_tracks() {
 
 #[test]
 fn a_damaged_picture_is_left_out_counted_and_told() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     pictures(dir.path(), "yard", 20, "64x64");
     std::fs::write(dir.path().join("yard/._1.png"), "what macOS leaves").unwrap();
     std::fs::write(dir.path().join("yard/7.png"), "no picture").unwrap();
@@ -243,10 +214,7 @@ fn a_damaged_picture_is_left_out_counted_and_told() {
 
 #[test]
 fn a_damaged_part_of_a_video_is_left_out_counted_and_told() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), "-f lavfi -i testsrc=size=320x240:rate=10:duration=4 -c:v mjpeg a.mov");
     let mut bytes = std::fs::read(dir.path().join("a.mov")).unwrap();
     let half = bytes.len() / 3;
@@ -260,10 +228,7 @@ fn a_damaged_part_of_a_video_is_left_out_counted_and_told() {
 
 #[test]
 fn pictures_of_every_kind_are_read() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     std::fs::create_dir(dir.path().join("kinds")).unwrap();
     let kinds = ["rgb48be 1.png", "gray 2.png", "rgba 3.png", "gray16be 4.png", "rgb24 5.tiff", "rgb24 6.ppm", "gray 7.pgm", "yuvj420p 8.jpeg"];
     for kind in kinds {
@@ -277,10 +242,7 @@ fn pictures_of_every_kind_are_read() {
 
 #[test]
 fn a_picture_that_a_sequence_lacks_moves_no_other() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     pictures(dir.path(), "walk/img1", 12, "64x64");
     std::fs::write(dir.path().join("walk/seqinfo.ini"), "[Sequence]\nframeRate=10\nseqLength=10\nimWidth=64\nimHeight=64\n").unwrap();
     std::fs::remove_file(dir.path().join("walk/img1/3.png")).unwrap();
@@ -298,10 +260,7 @@ fn a_picture_that_a_sequence_lacks_moves_no_other() {
 
 #[test]
 fn a_folder_without_a_rate_is_told_which_is_assumed() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     pictures(dir.path(), "yard", 3, "64x64");
     let out = run(&mut track(dir.path(), "yard"));
     assert!(text(&out.stderr).contains("25 are assumed"), "{}", text(&out.stderr));
@@ -341,10 +300,7 @@ fn answer(mut stream: TcpStream, dir: &Path) -> Option<()> {
 
 #[test]
 fn a_recording_behind_an_address_ends_at_its_end() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} -movflags +faststart clip.mp4"));
     let server = serve(dir.path().to_path_buf());
     let file = format!("file://{}/clip.mp4", dir.path().display());
@@ -358,10 +314,7 @@ fn a_recording_behind_an_address_ends_at_its_end() {
 
 #[test]
 fn an_address_that_is_called_live_is_opened_again() {
-    if !has_ffmpeg() {
-        return;
-    }
-    let dir = folder();
+    let Some(dir) = folder() else { return };
     ffmpeg(dir.path(), &format!("{PICTURE} -movflags +faststart clip.mp4"));
     let server = serve(dir.path().to_path_buf());
     let mut child = track(dir.path(), &format!("{server}/clip.mp4")).args(["--live", "--output", "out.jsonl"]).spawn().unwrap();

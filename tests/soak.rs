@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use common::{NO_PAGE, Running, clip, free_port, rtsp_server, run, twintrack, until};
+use common::{NO_PAGE, Running, clip, free_port, has_ffmpeg, rtsp_server, run, twintrack, until};
 
 /// What the proxy does with a connection.
 const PASS: u8 = 0;
@@ -194,8 +194,7 @@ fn said(dir: &Path) -> String {
 /// The clip as cameras send it, with a whole picture every second, of that width and so many seconds.
 fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
     let (once, path) = (dir.join(format!("{width}-once.mp4")), dir.join(format!("{width}.mp4")));
-    if Command::new("ffmpeg").arg("-version").output().is_err() {
-        eprintln!("SKIPPED: no ffmpeg here to make the camera's clip (`make setup-test` installs it)");
+    if !has_ffmpeg() {
         return None;
     }
     let size = format!("scale={width}:-2");
