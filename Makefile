@@ -42,7 +42,8 @@ fuzz: build ## run every fuzz target for SECONDS=60 each
 	@cargo fuzz --version >/dev/null 2>&1 || cargo install --locked cargo-fuzz
 	@for t in $(FUZZED); do \
 	  mkdir -p fuzz/corpus/$$t && \
-	  cargo fuzz run --sanitizer none -O $$t fuzz/corpus/$$t fuzz/seeds/$$t -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
+	  case $$t in config) more=configs;; metadata) more=tests/fixtures;; *) more=;; esac && \
+	  cargo fuzz run --sanitizer none -O $$t fuzz/corpus/$$t fuzz/seeds/$$t $$more -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
 	done
 
 lint:      ## format, clippy, licences
