@@ -13,7 +13,7 @@ use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::{Item, Parcel};
 use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::follower::{Embedded, Follower, Names, Told};
-use crate::pipeline::quarantine::{LASTS, LeftOut, Quarantine, Sentence};
+use crate::pipeline::quarantine::{Consequence, LASTS, LeftOut, Quarantine};
 use crate::pipeline::stage::{self, FAILURES, Outcome};
 use crate::time::Seconds;
 use crate::track::people::{Known, People as KnownPeople};
@@ -83,7 +83,7 @@ impl Followers {
         }
         if let Some(why) = left_out {
             who.skip(&frame, camera);
-            tell_left_out(&self.quarantine, lane, member, &frame, why);
+            log_left_out(&self.quarantine, lane, member, &frame, why);
             return Ok(());
         }
         self.quarantine.passed(lane);
@@ -126,17 +126,17 @@ impl Followers {
     }
 }
 
-/// Counts a frame that was left out, and tells of it.
-fn tell_left_out(quarantine: &Quarantine, lane: Lane, member: &Member, frame: &Frame, why: LeftOut) {
+/// Counts a frame that was left out, and logs it.
+fn log_left_out(quarantine: &Quarantine, lane: Lane, member: &Member, frame: &Frame, why: LeftOut) {
     let left_out = 1 + member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
     let LeftOut::Failed(error) = why else { return };
-    let Sentence { camera, tell } = quarantine.failed(lane, frame.pts);
-    if camera {
+    let Consequence { quarantines, logs } = quarantine.failed(lane, frame.pts);
+    if quarantines {
         member.counts.quarantined.fetch_add(1, Ordering::Relaxed);
         let seconds = LASTS.0;
         tracing::error!(camera = %member.name, frame = frame.number, left_out, %error, seconds,
             "networks fail at {FAILURES} frames in a row: the camera is in quarantine, its frames are left out; the others go on");
-    } else if tell {
+    } else if logs {
         tracing::error!(camera = %member.name, frame = frame.number, left_out, %error, "a network fails at a frame, alone too: the frame is left out");
     }
 }

@@ -13,8 +13,8 @@ use crate::time::Seconds;
 
 /// How long it lasts, by the camera's own clock. After it one frame is tried.
 pub(super) const LASTS: Seconds = Seconds(60.0);
-/// At most how often a camera's failures are told.
-const TELL: Duration = Duration::from_secs(10);
+/// Least time between two entries in the log on one camera's failures.
+const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a frame is left out.
 #[derive(Debug)]
@@ -36,16 +36,16 @@ struct Record {
     in_a_row: u32,
     /// The end of the quarantine.
     until: Option<Seconds>,
-    told: Option<Instant>,
+    logged: Option<Instant>,
 }
 
 /// What follows from a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Sentence {
+pub(super) struct Consequence {
     /// The camera is in quarantine from now on.
-    pub camera: bool,
-    /// It was not told of for a while.
-    pub tell: bool,
+    pub quarantines: bool,
+    /// It is to be logged: nothing of this camera was for [`LOG_EVERY`].
+    pub logs: bool,
 }
 
 impl Quarantine {
@@ -64,19 +64,19 @@ impl Quarantine {
     }
 
     /// A network has failed at a frame of this time.
-    pub fn failed(&self, lane: Lane, pts: Seconds) -> Sentence {
+    pub fn failed(&self, lane: Lane, pts: Seconds) -> Consequence {
         let mut records = self.lock();
         let r = records.entry(lane).or_default();
         r.in_a_row += 1;
-        let camera = r.in_a_row >= FAILURES && r.until.is_none_or(|until| until <= pts);
-        if camera {
+        let quarantines = r.in_a_row >= FAILURES && r.until.is_none_or(|until| until <= pts);
+        if quarantines {
             r.until = Some(pts + LASTS);
         }
-        let tell = camera || r.told.is_none_or(|at| at.elapsed() > TELL);
-        if tell {
-            r.told = Some(Instant::now());
+        let logs = quarantines || r.logged.is_none_or(|at| at.elapsed() > LOG_EVERY);
+        if logs {
+            r.logged = Some(Instant::now());
         }
-        Sentence { camera, tell }
+        Consequence { quarantines, logs }
     }
 }
 
@@ -88,14 +88,14 @@ mod tests {
     fn a_camera_is_held_after_several_failures_in_a_row_then_tried_by_one_frame() {
         let (q, at) = (Quarantine::default(), |s: f64| Seconds(s));
         for i in 0..4 {
-            assert!(!q.failed(1, at(0.1 * f64::from(i))).camera && !q.holds(1, at(0.5)));
+            assert!(!q.failed(1, at(0.1 * f64::from(i))).quarantines && !q.holds(1, at(0.5)));
         }
         q.passed(1); // four, and one that passed
-        let held: Vec<bool> = (0..5).map(|i| q.failed(1, at(1.0 + 0.1 * f64::from(i))).camera).collect();
+        let held: Vec<bool> = (0..5).map(|i| q.failed(1, at(1.0 + 0.1 * f64::from(i))).quarantines).collect();
         assert_eq!(held, [false, false, false, false, true]);
         assert!(q.holds(1, at(1.5)) && q.holds(1, at(61.3)) && !q.holds(1, at(61.5)) && !q.holds(2, at(1.5)));
-        assert!(q.failed(1, at(61.5)).camera && q.holds(1, at(121.0)));
+        assert!(q.failed(1, at(61.5)).quarantines && q.holds(1, at(121.0)));
         q.passed(1);
-        assert!(!q.holds(1, at(121.0)) && !q.failed(1, at(121.1)).camera);
+        assert!(!q.holds(1, at(121.0)) && !q.failed(1, at(121.1)).quarantines);
     }
 }

@@ -150,7 +150,7 @@ impl Client {
         }
     }
 
-    /// Takes leave of the broker.
+    /// Sends DISCONNECT, after which the broker does not publish the last will.
     pub async fn disconnect(&self) -> Result<(), Failure> {
         match self {
             Client::V3(c) => c.disconnect().await.map_err(|e| e.to_string().into()),

@@ -289,7 +289,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Takes leave, so that the broker does not execute the last will.
+    /// Sends DISCONNECT, so that the broker does not publish the last will, and waits for it to be sent, 1 s at most.
     async fn leave(&mut self) -> Result<(), Failure> {
         self.client.disconnect().await?;
         // The client ends with the connection.

@@ -187,8 +187,8 @@ struct Hook {
 }
 
 impl Hook {
-    /// Sends the events, and tells what becomes of them. Blocks, on the courier's own thread where
-    /// nothing else runs but the clock of the end.
+    /// Posts the events; says what the receiver made of them. Blocks the courier's own thread, on
+    /// which nothing else runs but the timer of the deadline at the end.
     fn post(&self, body: &[u8]) -> Answer {
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
