@@ -17,21 +17,41 @@ const ROUNDS: usize = 60;
 const CROPS: usize = 8;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let named: Vec<String> = std::env::args().skip(1).filter(|a| !a.starts_with('-')).collect();
-    let names = if named.is_empty() { vec!["siamese.onnx".to_string()] } else { named };
+    let named: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| !a.starts_with('-'))
+        .collect();
+    let names = if named.is_empty() {
+        vec!["siamese.onnx".to_string()]
+    } else {
+        named
+    };
     let runtime = Runtime::load()?;
     let mut networks = Vec::new();
     for name in names {
-        let config = EmbedderConfig { model: name.clone().into(), ..EmbedderConfig::default() };
-        let bare = EmbedderConfig { size: InputSize::Fixed(128, 256), pixels: Some(PixelFormat::BYTES_BGR), ..config.clone() };
-        let options = SessionOptions { device: Device::Cpu, threads: 2 };
-        let embedder = Embedder::open(&runtime, &config, options).or_else(|_| Embedder::open(&runtime, &bare, options))?;
+        let config = EmbedderConfig {
+            model: name.clone().into(),
+            ..EmbedderConfig::default()
+        };
+        let bare = EmbedderConfig {
+            size: InputSize::Fixed(128, 256),
+            pixels: Some(PixelFormat::BYTES_BGR),
+            ..config.clone()
+        };
+        let options = SessionOptions {
+            device: Device::Cpu,
+            threads: 2,
+        };
+        let embedder = Embedder::open(&runtime, &config, options)
+            .or_else(|_| Embedder::open(&runtime, &bare, options))?;
         networks.push((name, embedder, Vec::new()));
     }
     let mut rng = fastrand::Rng::with_seed(1);
     let data: Vec<u8> = (0..3 * 640 * 480).map(|_| rng.u8(..)).collect();
     let image = Image::packed(640, 480, data.into());
-    let people: Vec<BBox> = (0..CROPS).map(|i| BBox::new(70.0 * i as f32, 50.0 + 10.0 * i as f32, 60.0, 150.0)).collect();
+    let people: Vec<BBox> = (0..CROPS)
+        .map(|i| BBox::new(70.0 * i as f32, 50.0 + 10.0 * i as f32, 60.0, 150.0))
+        .collect();
     let crops: Vec<(&Image, &BBox)> = people.iter().map(|p| (&image, p)).collect();
     for round in 0..ROUNDS + 5 {
         for (_, embedder, times) in &mut networks {
@@ -44,7 +64,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
     for (name, _, mut times) in networks {
         times.sort_by(f64::total_cmp);
-        eprintln!("{name}: {:.2} ms (lower quartile {:.2})", times[ROUNDS / 2], times[ROUNDS / 4]);
+        eprintln!(
+            "{name}: {:.2} ms (lower quartile {:.2})",
+            times[ROUNDS / 2],
+            times[ROUNDS / 4]
+        );
     }
     Ok(())
 }

@@ -1,6 +1,9 @@
 //! Time of one `Tracker::update`, without pixels: how it grows with the number of people.
 //! `cargo bench --bench tracker_update`
-#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+#![allow(
+    missing_docs,
+    reason = "criterion's macros make undocumented functions"
+)]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use ndarray::Array2;
@@ -26,19 +29,40 @@ impl Numbers {
 fn walk(people: usize, frames: usize, d: usize, missed: f32) -> Vec<(Vec<Detection>, Embeddings)> {
     let mut n = Numbers(0x2545_F491_4F6C_DD1D);
     let side = 400.0 * (people as f32).sqrt();
-    let mut crowd: Vec<[f32; 4]> = (0..people).map(|_| [n.next() * side, n.next() * side, (n.next() - 0.5) * 6.0, (n.next() - 0.5) * 3.0]).collect();
-    let looks: Vec<Vec<f32>> = (0..people).map(|_| unit((0..d).map(|_| n.next() - 0.5).collect())).collect();
+    let mut crowd: Vec<[f32; 4]> = (0..people)
+        .map(|_| {
+            [
+                n.next() * side,
+                n.next() * side,
+                (n.next() - 0.5) * 6.0,
+                (n.next() - 0.5) * 3.0,
+            ]
+        })
+        .collect();
+    let looks: Vec<Vec<f32>> = (0..people)
+        .map(|_| unit((0..d).map(|_| n.next() - 0.5).collect()))
+        .collect();
     let frame = |_| {
         let (mut detections, mut vectors) = (Vec::new(), Vec::new());
         for (p, look) in crowd.iter_mut().zip(&looks) {
             (p[0], p[1]) = (p[0] + p[2], p[1] + p[3]);
             if n.next() >= missed {
-                detections.push(Detection { bbox: BBox::new(p[0] + n.next() * 3.0, p[1] + n.next() * 3.0, 40.0, 100.0), confidence: 0.6 + 0.4 * n.next() });
-                vectors.extend(unit(look.iter().map(|v| v + 0.02 * (n.next() - 0.5)).collect()));
+                detections.push(Detection {
+                    bbox: BBox::new(p[0] + n.next() * 3.0, p[1] + n.next() * 3.0, 40.0, 100.0),
+                    confidence: 0.6 + 0.4 * n.next(),
+                });
+                vectors.extend(unit(
+                    look.iter().map(|v| v + 0.02 * (n.next() - 0.5)).collect(),
+                ));
             }
         }
-        let embeddings =
-            if d == 0 { Embeddings::none() } else { Embeddings::all(Array2::from_shape_vec((detections.len(), d), vectors).expect("d numbers each")) };
+        let embeddings = if d == 0 {
+            Embeddings::none()
+        } else {
+            Embeddings::all(
+                Array2::from_shape_vec((detections.len(), d), vectors).expect("d numbers each"),
+            )
+        };
         (detections, embeddings)
     };
     (0..frames).map(frame).collect()
@@ -52,34 +76,77 @@ fn unit(v: Vec<f32>) -> Vec<f32> {
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
     // 300 people of whom a third is missed in each frame: 200 detections for 300 live and lost tracks.
-    for (people, d, missed) in [(13, 0, 0.1), (13, 128, 0.1), (10, 128, 0.1), (30, 128, 0.1), (100, 128, 0.1), (300, 128, 0.33), (1000, 128, 0.1)] {
+    for (people, d, missed) in [
+        (13, 0, 0.1),
+        (13, 128, 0.1),
+        (10, 128, 0.1),
+        (30, 128, 0.1),
+        (100, 128, 0.1),
+        (300, 128, 0.33),
+        (1000, 128, 0.1),
+    ] {
         const FRAMES: usize = 60;
         let frames = walk(people, FRAMES, d, missed);
-        group.throughput(Throughput::Elements(FRAMES as u64)).sample_size(10);
-        group.bench_function(BenchmarkId::new(format!("{d}-d"), format!("{people} people, {:.0} % missed", 100.0 * missed)), |b| {
-            b.iter(|| {
-                let mut tracker = Tracker::new(TrackerConfig::default());
-                frames.iter().map(|(det, emb)| tracker.update(det, emb, Seconds(0.1)).expect("valid detections").tracks.len()).sum::<usize>()
-            });
-        });
+        group
+            .throughput(Throughput::Elements(FRAMES as u64))
+            .sample_size(10);
+        group.bench_function(
+            BenchmarkId::new(
+                format!("{d}-d"),
+                format!("{people} people, {:.0} % missed", 100.0 * missed),
+            ),
+            |b| {
+                b.iter(|| {
+                    let mut tracker = Tracker::new(TrackerConfig::default());
+                    frames
+                        .iter()
+                        .map(|(det, emb)| {
+                            tracker
+                                .update(det, emb, Seconds(0.1))
+                                .expect("valid detections")
+                                .tracks
+                                .len()
+                        })
+                        .sum::<usize>()
+                });
+            },
+        );
     }
     group.finish();
 }
 
 /// The same over a MOTChallenge detection file, named by the environment: `scripts/bench_update.py` sets it beside a peer.
 fn recorded(c: &mut Criterion) {
-    let Some(path) = std::env::var_os("TWINTRACK_DETECTIONS") else { return };
-    let rows = twintrack::mot_format::read_rows(std::path::Path::new(&path)).expect("a detection file");
+    let Some(path) = std::env::var_os("TWINTRACK_DETECTIONS") else {
+        return;
+    };
+    let rows =
+        twintrack::mot_format::read_rows(std::path::Path::new(&path)).expect("a detection file");
     let mut frames = vec![Vec::new(); rows.iter().map(|r| r.frame as usize).max().unwrap_or(0)];
     for r in &rows {
-        frames[r.frame as usize - 1].push(Detection { bbox: r.ltwh.map(|v| v as f32).into(), confidence: r.confidence.clamp(0.0, 1.0) as f32 });
-    }
-    c.benchmark_group("recorded").sample_size(20).throughput(Throughput::Elements(frames.len() as u64)).bench_function("update", |b| {
-        b.iter(|| {
-            let mut tracker = Tracker::new(TrackerConfig::default());
-            frames.iter().map(|d| tracker.update(d, &Embeddings::none(), Seconds(1.0 / 30.0)).expect("valid detections").tracks.len()).sum::<usize>()
+        frames[r.frame as usize - 1].push(Detection {
+            bbox: r.ltwh.map(|v| v as f32).into(),
+            confidence: r.confidence.clamp(0.0, 1.0) as f32,
         });
-    });
+    }
+    c.benchmark_group("recorded")
+        .sample_size(20)
+        .throughput(Throughput::Elements(frames.len() as u64))
+        .bench_function("update", |b| {
+            b.iter(|| {
+                let mut tracker = Tracker::new(TrackerConfig::default());
+                frames
+                    .iter()
+                    .map(|d| {
+                        tracker
+                            .update(d, &Embeddings::none(), Seconds(1.0 / 30.0))
+                            .expect("valid detections")
+                            .tracks
+                            .len()
+                    })
+                    .sum::<usize>()
+            });
+        });
 }
 
 criterion_group!(benches, update, recorded);

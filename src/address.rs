@@ -42,7 +42,9 @@ impl Address {
     pub fn check(&self) -> Result<(), String> {
         let is_address = self.0.contains("://");
         match Url::parse(&self.0) {
-            Err(e @ (url::ParseError::InvalidPort | url::ParseError::EmptyHost)) if is_address => Err(format!("{e}; {ESCAPE}")),
+            Err(e @ (url::ParseError::InvalidPort | url::ParseError::EmptyHost)) if is_address => {
+                Err(format!("{e}; {ESCAPE}"))
+            }
             _ => Ok(()),
         }
     }
@@ -78,13 +80,18 @@ impl Serialize for Address {
 /// The address without its secrets: `***` stands for user and password, for values in the query and in the path
 /// (`user=a_password=b`), and for long random words in the path. The path of a file is shown as it is.
 pub fn masked(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else { return address.to_string() };
+    let Some((scheme, rest)) = address.split_once("://") else {
+        return address.to_string();
+    };
     match Url::parse(address) {
         Ok(url) if url.has_host() => of_parts(&url),
         Ok(url) if url.scheme() == "file" => address.to_string(),
         // What the parts are is not known: only what stands behind the last @ cannot be a password.
         _ => match rest.rsplit_once('@') {
-            Some((_, host)) => format!("{scheme}://***@{}", host.split(['/', '?', '#']).next().unwrap_or_default()),
+            Some((_, host)) => format!(
+                "{scheme}://***@{}",
+                host.split(['/', '?', '#']).next().unwrap_or_default()
+            ),
             None => format!("{scheme}://***"),
         },
     }
@@ -100,22 +107,44 @@ fn is_doubtful(url: &Url) -> bool {
 fn of_parts(url: &Url) -> String {
     if is_doubtful(url) {
         let host = url.as_str().rsplit('@').next().unwrap_or_default();
-        return format!("{}://***@{}", url.scheme(), host.split(['?', '#']).next().unwrap_or_default());
+        return format!(
+            "{}://***@{}",
+            url.scheme(),
+            host.split(['?', '#']).next().unwrap_or_default()
+        );
     }
-    let path = url.path().split('/').map(|word| if may_be_secret(word) { "***" } else { word }).collect::<Vec<_>>().join("/");
-    let login = if url.username().is_empty() && url.password().is_none() { "" } else { "***@" };
+    let path = url
+        .path()
+        .split('/')
+        .map(|word| if may_be_secret(word) { "***" } else { word })
+        .collect::<Vec<_>>()
+        .join("/");
+    let login = if url.username().is_empty() && url.password().is_none() {
+        ""
+    } else {
+        "***@"
+    };
     let query = url.query().map(|q| {
-        let shown = q.split('&').map(|pair| pair.split_once('=').map_or("***".to_string(), |(key, _)| format!("{key}=***")));
+        let shown = q.split('&').map(|pair| {
+            pair.split_once('=')
+                .map_or("***".to_string(), |(key, _)| format!("{key}=***"))
+        });
         format!("?{}", shown.collect::<Vec<_>>().join("&"))
     });
     let fragment = if url.fragment().is_some() { "#***" } else { "" };
-    format!("{}://{login}{}{path}{}{fragment}", url.scheme(), place(url), query.unwrap_or_default())
+    format!(
+        "{}://{login}{}{path}{}{fragment}",
+        url.scheme(),
+        place(url),
+        query.unwrap_or_default()
+    )
 }
 
 /// Host and port.
 fn place(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
-    url.port().map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
+    url.port()
+        .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
 /// Length from which on a word of letters and digits is taken for a key.
@@ -123,7 +152,10 @@ const LONG: usize = 16;
 
 fn may_be_secret(word: &str) -> bool {
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
-    let random = word.len() >= LONG && has(char::is_ascii_digit) && has(char::is_ascii_alphabetic) && word.chars().all(|c| c.is_ascii_alphanumeric());
+    let random = word.len() >= LONG
+        && has(char::is_ascii_digit)
+        && has(char::is_ascii_alphabetic)
+        && word.chars().all(|c| c.is_ascii_alphanumeric());
     word.contains('=') || random
 }
 
@@ -134,8 +166,14 @@ mod tests {
     #[test]
     fn nothing_that_may_be_a_secret_is_shown() {
         for (address, shown) in [
-            ("rtsp://admin:SECRET@10.0.0.9:554/live", "rtsp://***@10.0.0.9:554/live"),
-            ("rtsp://admin:SEC@RET@10.0.0.9/live", "rtsp://***@10.0.0.9/live"),
+            (
+                "rtsp://admin:SECRET@10.0.0.9:554/live",
+                "rtsp://***@10.0.0.9:554/live",
+            ),
+            (
+                "rtsp://admin:SEC@RET@10.0.0.9/live",
+                "rtsp://***@10.0.0.9/live",
+            ),
             ("rtsp://SECRET@h/x", "rtsp://***@h/x"),
             ("rtsp://admin:SEC/RET@host/x", "rtsp://***@host"),
             ("rtsp://admin:12/SECRET@host/x", "rtsp://***@host/x"),
@@ -144,37 +182,79 @@ mod tests {
             ("rtsp://admin:SEC@RET?x@host/y", "rtsp://***@host/y"),
             ("rtsp://admin:12?SECRET@host", "rtsp://***@host"),
             ("http://h/flv?user=me@mail.example", "http://h/flv?user=***"),
-            ("http://h/flv?user=a&password=SECRET", "http://h/flv?user=***&password=***"),
+            (
+                "http://h/flv?user=a&password=SECRET",
+                "http://h/flv?user=***&password=***",
+            ),
             ("http://h/flv?SECRET", "http://h/flv?***"),
-            ("rtsp://h:554/user=a_password=SECRET_channel=1.sdp", "rtsp://h:554/***"),
+            (
+                "rtsp://h:554/user=a_password=SECRET_channel=1.sdp",
+                "rtsp://h:554/***",
+            ),
             ("rtsp://h:7447/SECRET8Rxc3v9FzCK", "rtsp://h:7447/***"),
             ("rtsp://h/x#SECRET", "rtsp://h/x#***"),
-            ("rtsp://[fd00::1]:554/Streaming/Channels/101", "rtsp://[fd00::1]:554/Streaming/Channels/101"),
+            (
+                "rtsp://[fd00::1]:554/Streaming/Channels/101",
+                "rtsp://[fd00::1]:554/Streaming/Channels/101",
+            ),
             ("file:///videos/a%20b.mp4", "file:///videos/a%20b.mp4"),
             ("user=a_password=b.mp4", "user=a_password=b.mp4"),
         ] {
             let it = Address::new(address);
             assert_eq!(it.to_string(), shown, "{address}");
-            assert!(!format!("{it:?}{}{}", serde_json::to_string(&it).expect("serialises"), it.origin()).contains("SECRET"), "{address}");
+            assert!(
+                !format!(
+                    "{it:?}{}{}",
+                    serde_json::to_string(&it).expect("serialises"),
+                    it.origin()
+                )
+                .contains("SECRET"),
+                "{address}"
+            );
             assert_eq!(it.expose(), address);
         }
     }
 
     #[test]
     fn of_a_receiver_only_its_host_is_shown() {
-        assert_eq!(Address::new("https://u:p@hooks.example:8443/T00/B11/SECRET?k=v").origin(), "https://hooks.example:8443");
+        assert_eq!(
+            Address::new("https://u:p@hooks.example:8443/T00/B11/SECRET?k=v").origin(),
+            "https://hooks.example:8443"
+        );
         assert_eq!(Address::new("not an address").origin(), "not an address");
     }
 
     #[test]
     fn a_password_that_cannot_be_told_apart_is_refused_with_the_remedy() {
-        for address in ["rtsp://admin:pa/ss@host/x", "rtsp://admin:pa?ss@host/x", "rtsp://admin:pa#ss@host/x", "rtsp://:554/x"] {
-            assert!(Address::new(address).check().expect_err(address).contains("%2F"), "{address}");
+        for address in [
+            "rtsp://admin:pa/ss@host/x",
+            "rtsp://admin:pa?ss@host/x",
+            "rtsp://admin:pa#ss@host/x",
+            "rtsp://:554/x",
+        ] {
+            assert!(
+                Address::new(address)
+                    .check()
+                    .expect_err(address)
+                    .contains("%2F"),
+                "{address}"
+            );
         }
-        for address in ["rtsp://admin:pa@ss@host/x", "rtsp://host:554/a b", "clip.mp4", "/dev/video0", "2026-11-26T10:00:00.mp4"] {
+        for address in [
+            "rtsp://admin:pa@ss@host/x",
+            "rtsp://host:554/a b",
+            "clip.mp4",
+            "/dev/video0",
+            "2026-11-26T10:00:00.mp4",
+        ] {
             assert_eq!(Address::new(address).check(), Ok(()), "{address}");
         }
-        assert!(Address::new("rtsp://admin:12/34@host/x").doubt().expect("an @ in the path").contains("%2F"));
+        assert!(
+            Address::new("rtsp://admin:12/34@host/x")
+                .doubt()
+                .expect("an @ in the path")
+                .contains("%2F")
+        );
         assert_eq!(Address::new("rtsp://admin:1@host/x").doubt(), None);
     }
 }

@@ -1,7 +1,9 @@
 //! What the camera did between two frames, told from the pixels: corners followed by sparse optical flow (Lucas and Kanade
 //! 1981, in Bouguet's pyramid) on scaled-down frames, and the similarity that most of them agree on.
 
-use opencv::core::{Mat, MatTraitConst, Point2f, Size, TermCriteria, TermCriteria_COUNT, TermCriteria_EPS, Vector};
+use opencv::core::{
+    Mat, MatTraitConst, Point2f, Size, TermCriteria, TermCriteria_COUNT, TermCriteria_EPS, Vector,
+};
 use opencv::{imgproc, video};
 
 use crate::frame::Image;
@@ -51,14 +53,20 @@ impl CameraFlow {
             }
             None => None,
         };
-        let moves = motion.is_some_and(|m| m.shift[0].hypot(m.shift[1]) > STILL || (m.scale() - 1.0).abs() * WIDTH as f32 / 2.0 > STILL);
+        let moves = motion.is_some_and(|m| {
+            m.shift[0].hypot(m.shift[1]) > STILL
+                || (m.scale() - 1.0).abs() * WIDTH as f32 / 2.0 > STILL
+        });
         if moves {
             self.moved_at = Some(pts);
         }
         // Asleep, a pair of frames is compared, then none is kept until the next look.
         let keep = !asleep || moves || self.before.is_none();
         self.before = keep.then_some(grey);
-        Ok(motion.filter(|_| moves).map(|m| Affine { shift: m.shift.map(|v| v * scale), ..m }))
+        Ok(motion.filter(|_| moves).map(|m| Affine {
+            shift: m.shift.map(|v| v * scale),
+            ..m
+        }))
     }
 
     /// How many pairs of frames have been compared.
@@ -68,16 +76,23 @@ impl CameraFlow {
 }
 
 fn small_grey(image: &Image) -> Result<(Mat, f32), opencv::Error> {
-    let bytes = &image.data[..image.stride * (image.height as usize - 1) + 3 * image.width as usize];
+    let bytes =
+        &image.data[..image.stride * (image.height as usize - 1) + 3 * image.width as usize];
     let packed: std::borrow::Cow<'_, [u8]> = if image.stride == 3 * image.width as usize {
         bytes.into()
     } else {
-        (0..image.height as usize).flat_map(|y| image.row(y).iter().copied()).collect::<Vec<u8>>().into()
+        (0..image.height as usize)
+            .flat_map(|y| image.row(y).iter().copied())
+            .collect::<Vec<u8>>()
+            .into()
     };
     let flat = Mat::from_slice(&packed)?;
     let full = flat.reshape(3, image.height as i32)?;
     let scale = (image.width as f32 / WIDTH as f32).max(1.0);
-    let size = Size::new((image.width as f32 / scale).round() as i32, (image.height as f32 / scale).round() as i32);
+    let size = Size::new(
+        (image.width as f32 / scale).round() as i32,
+        (image.height as f32 / scale).round() as i32,
+    );
     let (mut small, mut grey) = (Mat::default(), Mat::default());
     imgproc::resize(&full, &mut small, size, 0.0, 0.0, imgproc::INTER_AREA)?;
     imgproc::cvt_color(&small, &mut grey, imgproc::COLOR_BGR2GRAY, 0)?;
@@ -89,15 +104,47 @@ fn between(before: &Mat, now: &Mat) -> Result<Option<Affine>, opencv::Error> {
         return Ok(None); // the stream changed its resolution
     }
     let mut corners: Vector<Point2f> = Vector::new();
-    imgproc::good_features_to_track(before, &mut corners, CORNERS, 0.01, 7.0, &Mat::default(), 3, false, 0.04)?;
+    imgproc::good_features_to_track(
+        before,
+        &mut corners,
+        CORNERS,
+        0.01,
+        7.0,
+        &Mat::default(),
+        3,
+        false,
+        0.04,
+    )?;
     if corners.len() < 8 {
         return Ok(None);
     }
-    let (mut found, mut status, mut error) = (Vector::<Point2f>::new(), Vector::<u8>::new(), Vector::<f32>::new());
+    let (mut found, mut status, mut error) = (
+        Vector::<Point2f>::new(),
+        Vector::<u8>::new(),
+        Vector::<f32>::new(),
+    );
     let stop = TermCriteria::new(TermCriteria_COUNT + TermCriteria_EPS, 20, 0.03)?;
-    video::calc_optical_flow_pyr_lk(before, now, &corners, &mut found, &mut status, &mut error, Size::new(11, 11), 3, stop, 0, 1e-4)?;
-    let followed = corners.iter().zip(&found).zip(&status).filter(|(_, ok)| *ok == 1);
-    let pairs: Vec<Pair> = followed.map(|((a, b), _)| ([a.x, a.y], [b.x, b.y])).collect();
+    video::calc_optical_flow_pyr_lk(
+        before,
+        now,
+        &corners,
+        &mut found,
+        &mut status,
+        &mut error,
+        Size::new(11, 11),
+        3,
+        stop,
+        0,
+        1e-4,
+    )?;
+    let followed = corners
+        .iter()
+        .zip(&found)
+        .zip(&status)
+        .filter(|(_, ok)| *ok == 1);
+    let pairs: Vec<Pair> = followed
+        .map(|((a, b), _)| ([a.x, a.y], [b.x, b.y]))
+        .collect();
     Ok(camera_motion::similarity(&pairs))
 }
 
@@ -109,19 +156,33 @@ mod tests {
     fn window(x: usize, y: usize) -> Image {
         let (w, h) = (640usize, 480usize);
         let noise = |x: usize, y: usize| {
-            let cell = (x / 16).wrapping_mul(2_654_435_761).wrapping_add((y / 16).wrapping_mul(40_503)) as u32;
+            let cell = (x / 16)
+                .wrapping_mul(2_654_435_761)
+                .wrapping_add((y / 16).wrapping_mul(40_503)) as u32;
             ((cell ^ (cell >> 13)).wrapping_mul(0x5bd1_e995) >> 24) as u8
         };
-        let data: Vec<u8> = (0..h).flat_map(|r| (0..w).flat_map(move |c| [noise(c + x, r + y); 3])).collect();
+        let data: Vec<u8> = (0..h)
+            .flat_map(|r| (0..w).flat_map(move |c| [noise(c + x, r + y); 3]))
+            .collect();
         Image::packed(w as u32, h as u32, data.into())
     }
 
     #[test]
     fn a_pan_is_told_in_pixels_of_the_full_frame() {
         let mut flow = CameraFlow::default();
-        assert_eq!(flow.next(&window(100, 100), Seconds(0.0)).expect("runs"), None, "one frame tells nothing");
-        let map = flow.next(&window(110, 96), Seconds(0.1)).expect("runs").expect("the camera moved");
-        assert!((map.shift[0] + 10.0).abs() < 0.6 && (map.shift[1] - 4.0).abs() < 0.6, "{map:?}");
+        assert_eq!(
+            flow.next(&window(100, 100), Seconds(0.0)).expect("runs"),
+            None,
+            "one frame tells nothing"
+        );
+        let map = flow
+            .next(&window(110, 96), Seconds(0.1))
+            .expect("runs")
+            .expect("the camera moved");
+        assert!(
+            (map.shift[0] + 10.0).abs() < 0.6 && (map.shift[1] - 4.0).abs() < 0.6,
+            "{map:?}"
+        );
         assert!((map.scale() - 1.0).abs() < 0.01);
     }
 
@@ -129,10 +190,24 @@ mod tests {
     fn a_still_camera_costs_two_looks_a_second_and_is_noticed_when_it_moves() {
         let mut flow = CameraFlow::default();
         for i in 0..200 {
-            assert_eq!(flow.next(&window(100, 100), Seconds(f64::from(i) * 0.05)).expect("runs"), None);
+            assert_eq!(
+                flow.next(&window(100, 100), Seconds(f64::from(i) * 0.05))
+                    .expect("runs"),
+                None
+            );
         }
-        assert!(flow.compared() < 60, "{} of 200 frames compared", flow.compared());
-        let woken = (0..60).filter(|&i| flow.next(&window(100 + 4 * i, 100), Seconds(10.0 + i as f64 * 0.05)).expect("runs").is_some()).count();
+        assert!(
+            flow.compared() < 60,
+            "{} of 200 frames compared",
+            flow.compared()
+        );
+        let woken = (0..60)
+            .filter(|&i| {
+                flow.next(&window(100 + 4 * i, 100), Seconds(10.0 + i as f64 * 0.05))
+                    .expect("runs")
+                    .is_some()
+            })
+            .count();
         assert!(woken > 35, "only {woken} of 60 moves noticed");
     }
 }

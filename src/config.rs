@@ -74,14 +74,22 @@ pub enum ConfigError {
 impl ConfigError {
     /// The file `path` does not say what it should.
     pub fn wrong(path: &Path, reason: impl ToString) -> Self {
-        ConfigError::Parse { path: path.into(), reason: without_type_names(reason.to_string().trim()) }
+        ConfigError::Parse {
+            path: path.into(),
+            reason: without_type_names(reason.to_string().trim()),
+        }
     }
 }
 
 /// serde names the program's own types where it wants a table: "expected struct TrackerConfig".
 fn without_type_names(reason: &str) -> String {
-    let Some((head, rest)) = reason.split_once("expected struct ") else { return reason.to_string() };
-    format!("{head}expected a table{}", rest.trim_start_matches(|c: char| c.is_alphanumeric()))
+    let Some((head, rest)) = reason.split_once("expected struct ") else {
+        return reason.to_string();
+    };
+    format!(
+        "{head}expected a table{}",
+        rest.trim_start_matches(|c: char| c.is_alphanumeric())
+    )
 }
 
 impl Config {
@@ -98,7 +106,10 @@ impl Config {
     /// # Errors
     /// When it cannot be read.
     pub fn text(path: &Path) -> Result<String, ConfigError> {
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.into(), source })
+        std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })
     }
 
     /// Takes the TOML `text` of the file `path`, which other files it names lie beside.
@@ -118,7 +129,9 @@ impl Config {
         config.validate()?;
         if let Some(head) = &config.tracker.head_file {
             // Beside the configuration, unless its path says otherwise.
-            config.tracker.head = Some(Arc::new(read_head(&path.parent().unwrap_or(Path::new("")).join(head))?));
+            config.tracker.head = Some(Arc::new(read_head(
+                &path.parent().unwrap_or(Path::new("")).join(head),
+            )?));
         }
         Ok(config)
     }
@@ -136,23 +149,39 @@ impl Config {
         self.identity.validate()?;
         self.output.validate()?;
         // The detector must let through what the tracker wants to see.
-        within("detector.confidence", self.detector.confidence, 0.0, self.tracker.unsure)?;
+        within(
+            "detector.confidence",
+            self.detector.confidence,
+            0.0,
+            self.tracker.unsure,
+        )?;
         Ok(())
     }
 
     /// The tracker's settings, for a recording (`offline`) those that make tracklets.
     pub fn tracker(&self, offline: bool) -> TrackerConfig {
-        if offline { self.offline.tracklets.tracker(&self.tracker) } else { self.tracker.clone() }
+        if offline {
+            self.offline.tracklets.tracker(&self.tracker)
+        } else {
+            self.tracker.clone()
+        }
     }
 
     /// How the networks' sessions are opened.
     pub fn session(&self) -> SessionOptions {
-        SessionOptions { device: self.device, threads: self.threads() }
+        SessionOptions {
+            device: self.device,
+            threads: self.threads(),
+        }
     }
 
     /// CPU threads for the networks, counted.
     pub fn threads(&self) -> usize {
-        if self.threads > 0 { self.threads } else { std::thread::available_parallelism().map_or(1, usize::from) }
+        if self.threads > 0 {
+            self.threads
+        } else {
+            std::thread::available_parallelism().map_or(1, usize::from)
+        }
     }
 }
 
@@ -171,7 +200,11 @@ pub fn table<'a>(text: &'a str, path: &Path) -> Result<Table<'a>, ConfigError> {
 ///
 /// # Errors
 /// On an unknown key or a value of the wrong type; with its line in `text`.
-pub fn of_table<T: DeserializeOwned>(table: Table<'_>, text: &str, path: &Path) -> Result<T, ConfigError> {
+pub fn of_table<T: DeserializeOwned>(
+    table: Table<'_>,
+    text: &str,
+    path: &Path,
+) -> Result<T, ConfigError> {
     T::deserialize(toml::de::Deserializer::from(table)).map_err(|mut e| {
         e.set_input(Some(text));
         ConfigError::wrong(path, e)
@@ -179,7 +212,10 @@ pub fn of_table<T: DeserializeOwned>(table: Table<'_>, text: &str, path: &Path) 
 }
 
 fn read_head(path: &Path) -> Result<Head, ConfigError> {
-    let wrong = |reason: String| ConfigError::Head { path: path.into(), reason };
+    let wrong = |reason: String| ConfigError::Head {
+        path: path.into(),
+        reason,
+    };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     let table: HeadTable = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     Head::new(&table).map_err(|e| wrong(e.to_string()))
@@ -198,7 +234,9 @@ mod tests {
     #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(read("").expect("empty is fine"), Config::default());
-        Config::default().validate().expect("the defaults are in their own ranges");
+        Config::default()
+            .validate()
+            .expect("the defaults are in their own ranges");
     }
 
     #[test]
@@ -211,22 +249,34 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_told_with_its_line() {
-        let e = read("[tracker]\nkeep_lots = 5.0\n").unwrap_err().to_string();
+        let e = read("[tracker]\nkeep_lots = 5.0\n")
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("keep_lots") && e.contains("line 2"), "{e}");
     }
 
     #[test]
     fn no_message_names_a_type_of_the_program() {
-        for text in ["tracker = 5", "[tracker]\nmotion = 5", "[embedder]\ncalibration = 5"] {
+        for text in [
+            "tracker = 5",
+            "[tracker]\nmotion = 5",
+            "[embedder]\ncalibration = 5",
+        ] {
             let e = read(text).unwrap_err().to_string();
-            assert!(e.contains("expected a table") && !e.contains("struct") && !e.contains("Config"), "{e}");
+            assert!(
+                e.contains("expected a table") && !e.contains("struct") && !e.contains("Config"),
+                "{e}"
+            );
         }
     }
 
     #[test]
     fn a_value_out_of_range_is_told_with_its_range() {
         let e = read("[tracker]\nkeep_lost = -1.0").unwrap_err().to_string();
-        assert!(e.contains("tracker.keep_lost = -1") && e.contains("from 0 to 3600"), "{e}");
+        assert!(
+            e.contains("tracker.keep_lost = -1") && e.contains("from 0 to 3600"),
+            "{e}"
+        );
     }
 
     #[test]
@@ -234,14 +284,26 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let (config, head) = (dir.path().join("c.toml"), dir.path().join("head.json"));
         std::fs::write(&config, "[tracker]\nhead_file = \"head.json\"\n").expect("written");
-        assert!(Config::read(&config).unwrap_err().to_string().contains("head.json"));
-        std::fs::write(&head, r#"{"schema":"twintrack.head/1","base":0.0,"trees":[[{"leaf":1.0}]]}"#).expect("written");
+        assert!(
+            Config::read(&config)
+                .unwrap_err()
+                .to_string()
+                .contains("head.json")
+        );
+        std::fs::write(
+            &head,
+            r#"{"schema":"twintrack.head/1","base":0.0,"trees":[[{"leaf":1.0}]]}"#,
+        )
+        .expect("written");
         assert!(Config::read(&config).expect("valid").tracker.head.is_some());
     }
 
     #[test]
     fn the_default_survives_toml() {
         let text = toml::to_string(&Config::default()).expect("serialises");
-        assert_eq!(toml::from_str::<Config>(&text).expect("parses"), Config::default());
+        assert_eq!(
+            toml::from_str::<Config>(&text).expect("parses"),
+            Config::default()
+        );
     }
 }

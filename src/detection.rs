@@ -46,7 +46,11 @@ impl Embeddings {
 
     /// The embedding of a detection, if it has one.
     pub fn get(&self, detection: usize) -> Option<ArrayView1<'_, f32>> {
-        self.row_of.get(detection).copied().flatten().map(|row| self.vectors.row(row))
+        self.row_of
+            .get(detection)
+            .copied()
+            .flatten()
+            .map(|row| self.vectors.row(row))
     }
 
     /// How many detections have an embedding.

@@ -33,7 +33,10 @@ pub struct Shape {
 impl Shape {
     /// A picture of square pixels.
     pub fn square(width: u32, height: u32) -> Self {
-        Shape { stored: (width, height), shown: (width, height) }
+        Shape {
+            stored: (width, height),
+            shown: (width, height),
+        }
     }
 }
 
@@ -43,20 +46,40 @@ impl Image {
     /// # Panics
     /// When `data` is not exactly 3 * width * height long.
     pub fn packed(width: u32, height: u32, data: Arc<[u8]>) -> Self {
-        assert_eq!(data.len(), 3 * width as usize * height as usize, "packed BGR pixels of a {width}x{height} picture");
-        Image { width, height, stride: 3 * width as usize, data, pixel_aspect: 1.0 }
+        assert_eq!(
+            data.len(),
+            3 * width as usize * height as usize,
+            "packed BGR pixels of a {width}x{height} picture"
+        );
+        Image {
+            width,
+            height,
+            stride: 3 * width as usize,
+            data,
+            pixel_aspect: 1.0,
+        }
     }
 
     /// The same picture with pixels of another shape; one that no recorder makes (beyond 1:4 and 4:1) is not believed.
     pub fn with_pixel_aspect(self, pixel_aspect: f32) -> Self {
-        let pixel_aspect = if (0.25..=4.0).contains(&pixel_aspect) { pixel_aspect } else { 1.0 };
-        Image { pixel_aspect, ..self }
+        let pixel_aspect = if (0.25..=4.0).contains(&pixel_aspect) {
+            pixel_aspect
+        } else {
+            1.0
+        };
+        Image {
+            pixel_aspect,
+            ..self
+        }
     }
 
     /// Its size, as stored and as shown.
     pub fn shape(&self) -> Shape {
         let width = (self.width as f32 * self.pixel_aspect).round().max(1.0) as u32;
-        Shape { stored: (self.width, self.height), shown: (width, self.height) }
+        Shape {
+            stored: (self.width, self.height),
+            shown: (width, self.height),
+        }
     }
 
     /// Row `y` as packed BGR bytes.
@@ -104,7 +127,9 @@ pub struct Frame {
 impl Frame {
     /// Its size, as stored and as shown; square pixels where there is no picture.
     pub fn shape(&self) -> Shape {
-        self.image.as_ref().map_or_else(|| Shape::square(self.width, self.height), Image::shape)
+        self.image
+            .as_ref()
+            .map_or_else(|| Shape::square(self.width, self.height), Image::shape)
     }
 }
 
@@ -114,8 +139,18 @@ mod tests {
 
     #[test]
     fn the_shape_of_pixels_changes_what_is_shown_not_what_is_stored() {
-        let image = |aspect| Image::packed(96, 108, vec![0; 3 * 96 * 108].into()).with_pixel_aspect(aspect).shape();
-        assert_eq!(image(2.0), Shape { stored: (96, 108), shown: (192, 108) });
+        let image = |aspect| {
+            Image::packed(96, 108, vec![0; 3 * 96 * 108].into())
+                .with_pixel_aspect(aspect)
+                .shape()
+        };
+        assert_eq!(
+            image(2.0),
+            Shape {
+                stored: (96, 108),
+                shown: (192, 108)
+            }
+        );
         assert_eq!(image(0.0), Shape::square(96, 108), "unknown");
         assert_eq!(image(f32::NAN), Shape::square(96, 108));
     }

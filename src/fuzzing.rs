@@ -26,14 +26,33 @@ fn here() -> &'static Path {
 
 /// MOTChallenge files: every number that is read is finite, and a row that is written reads back.
 pub fn mot(bytes: &[u8]) {
-    let Ok(rows) = mot_format::rows_of(&String::from_utf8_lossy(bytes), here()) else { return };
+    let Ok(rows) = mot_format::rows_of(&String::from_utf8_lossy(bytes), here()) else {
+        return;
+    };
     for row in rows {
-        assert!(row.frame >= 1 && row.ltwh.iter().chain([&row.confidence, &row.visibility]).all(|v| v.is_finite()), "{row:?}");
+        assert!(
+            row.frame >= 1
+                && row
+                    .ltwh
+                    .iter()
+                    .chain([&row.confidence, &row.visibility])
+                    .all(|v| v.is_finite()),
+            "{row:?}"
+        );
         let mut line = String::new();
         let ltwh = row.ltwh.map(|v| v.clamp(-1e6, 1e6) as f32);
-        mot_format::write_row(&mut line, row.frame, row.id, ltwh, row.confidence.clamp(0.0, 1.0) as f32);
+        mot_format::write_row(
+            &mut line,
+            row.frame,
+            row.id,
+            ltwh,
+            row.confidence.clamp(0.0, 1.0) as f32,
+        );
         let again = mot_format::rows_of(&line, here()).expect("our own line");
-        assert!((again[0].ltwh[0] - f64::from(ltwh[0])).abs() < 0.01 && again[0].frame == row.frame, "{line}");
+        assert!(
+            (again[0].ltwh[0] - f64::from(ltwh[0])).abs() < 0.01 && again[0].frame == row.frame,
+            "{line}"
+        );
     }
 }
 
@@ -49,29 +68,45 @@ pub fn config(bytes: &[u8]) {
         let written = toml::to_string(&service).expect("it was read from such a text");
         for camera in service.cameras.values() {
             let secret = camera.password.as_ref().map_or("", Secret::expose);
-            assert!(secret.len() < 12 || !written.contains(secret) || text.matches(secret).count() > 1, "a password is shown");
+            assert!(
+                secret.len() < 12 || !written.contains(secret) || text.matches(secret).count() > 1,
+                "a password is shown"
+            );
         }
     }
 }
 
 /// Events read back: what is read is refined, and has its frames.
 pub fn events(bytes: &[u8]) {
-    let Ok(recordings) = Recording::of_lines(BufReader::new(bytes), here()) else { return };
+    let Ok(recordings) = Recording::of_lines(BufReader::new(bytes), here()) else {
+        return;
+    };
     let config = Config::default();
     for recording in recordings.iter().filter(|r| r.frames.len() < 64) {
         let refined = recording.refine(&config.offline, &config.tracker);
         assert_eq!(refined.frames.len(), recording.frames.len());
-        assert!(refined.frames.iter().flat_map(|f| &f.tracks).all(|t| t.bbox.iter().all(|v| v.is_finite())));
+        assert!(
+            refined
+                .frames
+                .iter()
+                .flat_map(|f| &f.tracks)
+                .all(|t| t.bbox.iter().all(|v| v.is_finite()))
+        );
     }
 }
 
 /// The association head: a table that is accepted gives probabilities, whatever is asked.
 pub fn head(bytes: &[u8]) {
-    let Ok(table) = serde_json::from_slice::<HeadTable>(bytes) else { return };
+    let Ok(table) = serde_json::from_slice::<HeadTable>(bytes) else {
+        return;
+    };
     let Ok(head) = Head::new(&table) else { return };
     for value in [0.0, 1.0, -1.0, 1e30, f32::INFINITY, f32::NAN] {
         let probability = head.of(&[value; FEATURES.len()]);
-        assert!((0.0..=1.0).contains(&probability), "{probability} for {value}");
+        assert!(
+            (0.0..=1.0).contains(&probability),
+            "{probability} for {value}"
+        );
     }
 }
 
@@ -81,13 +116,30 @@ pub fn metadata(bytes: &[u8]) {
     if let Ok(changed) = with_metadata(bytes, &entry)
         && let Ok(model) = <ModelProto as prost::Message>::decode(changed.as_slice())
     {
-        assert!(model.metadata_props.iter().any(|e| e.key == "twintrack.size" && e.value == "64x128"));
+        assert!(
+            model
+                .metadata_props
+                .iter()
+                .any(|e| e.key == "twintrack.size" && e.value == "64x128")
+        );
     }
     let text = String::from_utf8_lossy(bytes);
-    let keys = ["names", "twintrack.mean", "twintrack.std", "twintrack.color", "twintrack.size", "twintrack.layout"];
+    let keys = [
+        "names",
+        "twintrack.mean",
+        "twintrack.std",
+        "twintrack.color",
+        "twintrack.size",
+        "twintrack.layout",
+    ];
     let pairs = keys.into_iter().zip(text.split('\n').map(str::to_string));
     let metadata = ModelMetadata::of(pairs);
-    let _ = (metadata.pixel_format(), metadata.size(), metadata.classes().len(), metadata.numbers::<2>("mean"));
+    let _ = (
+        metadata.pixel_format(),
+        metadata.size(),
+        metadata.classes().len(),
+        metadata.numbers::<2>("mean"),
+    );
     let _ = text.parse::<crate::track::similarity::Strangers>();
 }
 
@@ -97,7 +149,18 @@ pub fn detections(bytes: &[u8]) {
     let mut next = || bytes.next().unwrap_or_default();
     let input = (32 * usize::from(next() % 4), 32 * usize::from(next() % 4));
     let n = usize::from(next() % 3);
-    let names = ["dets", "labels", "boxes", "scores", "logits", "pred_boxes", "cls_8", "reg_8", "output", ""];
+    let names = [
+        "dets",
+        "labels",
+        "boxes",
+        "scores",
+        "logits",
+        "pred_boxes",
+        "cls_8",
+        "reg_8",
+        "output",
+        "",
+    ];
     let outputs: Vec<Output> = (0..next() % 7)
         .map(|_| {
             let name = names[usize::from(next()) % names.len()].to_string();
@@ -111,16 +174,33 @@ pub fn detections(bytes: &[u8]) {
                 v => f32::from(v) / 50.0 - 1.0,
             });
             let values: Vec<f32> = values.collect();
-            Output { name, values: ArrayD::from_shape_vec(IxDyn(&shape), values).expect("as many values as the shape has") }
+            Output {
+                name,
+                values: ArrayD::from_shape_vec(IxDyn(&shape), values)
+                    .expect("as many values as the shape has"),
+            }
         })
         .collect();
-    let batch = Batch { outputs: &outputs, n, input, class: usize::from(next() % 8), threshold: 0.3 };
+    let batch = Batch {
+        outputs: &outputs,
+        n,
+        input,
+        class: usize::from(next() % 8),
+        threshold: 0.3,
+    };
     let _ = decide::layout(&batch, usize::from(next() % 4));
     let _ = decide::suggestion(&batch);
     for layout in Layout::ALL {
         let _ = decide::contradiction(&batch, layout);
         if let Ok(found) = heads::decode(&batch, layout) {
-            assert!(found.len() == n && found.iter().flatten().all(|d| d.confidence >= batch.threshold), "{layout:?}");
+            assert!(
+                found.len() == n
+                    && found
+                        .iter()
+                        .flatten()
+                        .all(|d| d.confidence >= batch.threshold),
+                "{layout:?}"
+            );
         }
     }
 }
@@ -134,17 +214,27 @@ pub fn http(bytes: &[u8]) {
     let mut headers = HeaderMap::new();
     for line in lines.take(16) {
         let mut parts = line.splitn(2, |b| *b == b':');
-        let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
-        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
+        let (name, value) = (
+            parts.next().unwrap_or_default(),
+            parts.next().unwrap_or_default(),
+        );
+        if let (Ok(name), Ok(value)) =
+            (HeaderName::from_bytes(name), HeaderValue::from_bytes(value))
+        {
             headers.append(name, value);
         }
     }
     let uri = Uri::try_from([b"/api/v1/live?", query].concat().as_slice());
     let Ok(uri) = uri else { return };
     let _ = crate::serve::live::try_query(&uri);
-    let guard = Guard { token: Some(std::sync::Arc::new(Secret::new(TOKEN))) };
+    let guard = Guard {
+        token: Some(std::sync::Arc::new(Secret::new(TOKEN))),
+    };
     let shown = String::from_utf8_lossy(bytes).contains(TOKEN);
-    assert!(shown || !guard.admits(&headers, uri.query()), "let in without the token");
+    assert!(
+        shown || !guard.admits(&headers, uri.query()),
+        "let in without the token"
+    );
     let _ = Guard { token: None }.admits(&headers, uri.query());
 }
 
@@ -154,9 +244,17 @@ pub fn address(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     let any = Address::new(text.as_ref());
     let _ = (any.to_string(), any.origin(), any.check(), any.doubt());
-    let around: Vec<&str> = text.splitn(3, '\n').filter(|part| !part.contains(PASSWORD)).collect();
+    let around: Vec<&str> = text
+        .splitn(3, '\n')
+        .filter(|part| !part.contains(PASSWORD))
+        .collect();
     if let [before, after, place] = around.as_slice() {
-        let address = Address::new(format!("rtsp://admin:{before}{PASSWORD}{after}@host/{place}"));
-        assert!(!address.to_string().contains(PASSWORD) && !address.origin().contains(PASSWORD), "{address}");
+        let address = Address::new(format!(
+            "rtsp://admin:{before}{PASSWORD}{after}@host/{place}"
+        ));
+        assert!(
+            !address.to_string().contains(PASSWORD) && !address.origin().contains(PASSWORD),
+            "{address}"
+        );
     }
 }

@@ -74,10 +74,21 @@ impl fmt::Display for Taken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Taken::Whole => f.write_str("the whole picture is taken"),
-            Taken::Person { bbox, confidence, of } => {
+            Taken::Person {
+                bbox,
+                confidence,
+                of,
+            } => {
                 let [left, top, width, height]: [f32; 4] = (*bbox).into();
-                let which = if *of == 1 { "the person".into() } else { format!("the surest of {of} people") };
-                write!(f, "{which} at left {left:.0}, top {top:.0}, {width:.0}x{height:.0} pixels is taken (confidence {confidence:.2})")
+                let which = if *of == 1 {
+                    "the person".into()
+                } else {
+                    format!("the surest of {of} people")
+                };
+                write!(
+                    f,
+                    "{which} at left {left:.0}, top {top:.0}, {width:.0}x{height:.0} pixels is taken (confidence {confidence:.2})"
+                )
             }
         }
     }
@@ -94,7 +105,11 @@ pub struct Portraitist {
 impl Portraitist {
     /// With an embedder, and the configuration of the detector for pictures that are not cut to a person.
     pub fn new(embedder: Embedder, config: Config) -> Self {
-        Portraitist { detector: None, config, embedder }
+        Portraitist {
+            detector: None,
+            config,
+            embedder,
+        }
     }
 
     /// With a configuration, and another embedder than its own where one is given.
@@ -120,7 +135,9 @@ impl Portraitist {
     /// When it cannot be read, nobody is found in it, or a network fails.
     pub fn look(&mut self, path: &Path) -> Result<Portrait, GalleryError> {
         let image = picture(path)?;
-        let taken = self.person(&image)?.ok_or_else(|| GalleryError::Nobody(path.into()))?;
+        let taken = self
+            .person(&image)?
+            .ok_or_else(|| GalleryError::Nobody(path.into()))?;
         tracing::info!(picture = %path.display(), "{taken}");
         self.portrait(&image, taken)
     }
@@ -138,7 +155,11 @@ impl Portraitist {
             Taken::Whole => BBox::new(0.0, 0.0, image.width as f32, image.height as f32),
             Taken::Person { bbox, .. } => bbox,
         };
-        let look = self.embedder.embed_crops(&[(image, &bbox)])?.into_raw_vec_and_offset().0;
+        let look = self
+            .embedder
+            .embed_crops(&[(image, &bbox)])?
+            .into_raw_vec_and_offset()
+            .0;
         Ok(Portrait { look, taken })
     }
 
@@ -150,10 +171,18 @@ impl Portraitist {
         }
         let detector = match &mut self.detector {
             Some(d) => d,
-            none => none.insert(Detector::open(&Runtime::load()?, &self.config.detector, self.config.session())?),
+            none => none.insert(Detector::open(
+                &Runtime::load()?,
+                &self.config.detector,
+                self.config.session(),
+            )?),
         };
         let people = detector.detect_image(image)?;
-        Ok(people.first().map(|d| Taken::Person { bbox: d.bbox, confidence: d.confidence, of: people.len() }))
+        Ok(people.first().map(|d| Taken::Person {
+            bbox: d.bbox,
+            confidence: d.confidence,
+            of: people.len(),
+        }))
     }
 
     /// Everybody in a folder; several pictures of one name (in sub-folders of that name, or with other endings) are one
@@ -162,20 +191,36 @@ impl Portraitist {
     /// # Errors
     /// As [`Portraitist::look`], and when there is no picture.
     pub fn gallery(&mut self, dir: &Path) -> Result<Vec<Known>, GalleryError> {
-        let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder { path: dir.into(), source })?;
+        let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder {
+            path: dir.into(),
+            source,
+        })?;
         let mut pictures: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
         for path in image_folder::list(dir) {
             pictures.entry(stem(&path)).or_default().push(path);
         }
         for folder in entries.flatten().map(|e| e.path()).filter(|p| p.is_dir()) {
-            pictures.entry(name(&folder)).or_default().extend(image_folder::list(&folder));
+            pictures
+                .entry(name(&folder))
+                .or_default()
+                .extend(image_folder::list(&folder));
         }
         let mut known = Vec::new();
         for (name, paths) in pictures.into_iter().filter(|(_, paths)| !paths.is_empty()) {
-            let looks = paths.iter().map(|p| self.look(p)).collect::<Result<Vec<_>, _>>()?;
-            known.push(Known { name, look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))) });
+            let looks = paths
+                .iter()
+                .map(|p| self.look(p))
+                .collect::<Result<Vec<_>, _>>()?;
+            known.push(Known {
+                name,
+                look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))),
+            });
         }
-        if known.is_empty() { Err(GalleryError::Empty(dir.into())) } else { Ok(known) }
+        if known.is_empty() {
+            Err(GalleryError::Empty(dir.into()))
+        } else {
+            Ok(known)
+        }
     }
 
     /// The embedder, for who goes on with it.
@@ -186,7 +231,10 @@ impl Portraitist {
 
 /// Reads a picture; says why where the file cannot even be opened.
 fn picture(path: &Path) -> Result<Image, SourceError> {
-    let wrong = |reason: String| SourceError::Picture { path: path.into(), reason };
+    let wrong = |reason: String| SourceError::Picture {
+        path: path.into(),
+        reason,
+    };
     let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
     if file.metadata().is_ok_and(|m| m.is_dir()) {
         return Err(wrong("it is a folder".into()));
@@ -195,9 +243,15 @@ fn picture(path: &Path) -> Result<Image, SourceError> {
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }

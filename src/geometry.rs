@@ -24,14 +24,24 @@ impl From<BBox> for [f32; 4] {
 
 impl From<[f32; 4]> for BBox {
     fn from([left, top, width, height]: [f32; 4]) -> Self {
-        BBox { left, top, width, height }
+        BBox {
+            left,
+            top,
+            width,
+            height,
+        }
     }
 }
 
 impl BBox {
     /// A box from its left, top, width and height.
     pub const fn new(left: f32, top: f32, width: f32, height: f32) -> Self {
-        BBox { left, top, width, height }
+        BBox {
+            left,
+            top,
+            width,
+            height,
+        }
     }
 
     /// A box from its centre and size.
@@ -71,7 +81,11 @@ impl BBox {
 
     /// True when all numbers are finite and both sides are longer than zero.
     pub fn is_valid(&self) -> bool {
-        [self.left, self.top, self.width, self.height].iter().all(|v| v.is_finite()) && self.width > 0.0 && self.height > 0.0
+        [self.left, self.top, self.width, self.height]
+            .iter()
+            .all(|v| v.is_finite())
+            && self.width > 0.0
+            && self.height > 0.0
     }
 
     /// Area shared with `other`, square pixels.
@@ -90,19 +104,33 @@ impl BBox {
 
     /// The share of this box that `other` covers, in [0, 1].
     pub fn covered_by(&self, other: &BBox) -> f32 {
-        if self.area() > 0.0 { (self.intersection(other) / self.area()).min(1.0) } else { 0.0 }
+        if self.area() > 0.0 {
+            (self.intersection(other) / self.area()).min(1.0)
+        } else {
+            0.0
+        }
     }
 
     /// This box grown by `buffer` times its size on each side: two boxes so grown overlap although the person outran
     /// the prediction (buffered IoU; Yang et al. 2023, "Hard to track objects with irregular motions", C-BIoU).
     pub fn buffered(&self, buffer: f32) -> BBox {
         let (dx, dy) = (self.width * buffer, self.height * buffer);
-        BBox::new(self.left - dx, self.top - dy, self.width + 2.0 * dx, self.height + 2.0 * dy)
+        BBox::new(
+            self.left - dx,
+            self.top - dy,
+            self.width + 2.0 * dx,
+            self.height + 2.0 * dy,
+        )
     }
 
     /// The part inside a frame of `width` by `height` pixels; `None` when nothing of it is.
     pub fn clipped(&self, width: f32, height: f32) -> Option<BBox> {
-        let b = BBox::from_edges(self.left.max(0.0), self.top.max(0.0), self.right().min(width), self.bottom().min(height));
+        let b = BBox::from_edges(
+            self.left.max(0.0),
+            self.top.max(0.0),
+            self.right().min(width),
+            self.bottom().min(height),
+        );
         b.is_valid().then_some(b)
     }
 }
@@ -118,7 +146,10 @@ pub struct Affine {
 
 impl Affine {
     /// The map that moves nothing.
-    pub const IDENTITY: Affine = Affine { linear: [1.0, 0.0, 0.0, 1.0], shift: [0.0, 0.0] };
+    pub const IDENTITY: Affine = Affine {
+        linear: [1.0, 0.0, 0.0, 1.0],
+        shift: [0.0, 0.0],
+    };
 
     /// Where the point (x, y) lands.
     pub fn apply(&self, x: f32, y: f32) -> (f32, f32) {
@@ -162,7 +193,10 @@ mod tests {
 
     #[test]
     fn clipping_keeps_the_visible_part() {
-        assert_eq!(BBox::new(-5.0, 10.0, 10.0, 100.0).clipped(50.0, 50.0), Some(BBox::new(0.0, 10.0, 5.0, 40.0)));
+        assert_eq!(
+            BBox::new(-5.0, 10.0, 10.0, 100.0).clipped(50.0, 50.0),
+            Some(BBox::new(0.0, 10.0, 5.0, 40.0))
+        );
         assert_eq!(BBox::new(60.0, 0.0, 10.0, 10.0).clipped(50.0, 50.0), None);
     }
 
@@ -175,7 +209,10 @@ mod tests {
 
     #[test]
     fn an_affine_map_moves_points_and_turns_directions() {
-        let quarter_turn = Affine { linear: [0.0, -2.0, 2.0, 0.0], shift: [1.0, 3.0] };
+        let quarter_turn = Affine {
+            linear: [0.0, -2.0, 2.0, 0.0],
+            shift: [1.0, 3.0],
+        };
         assert_eq!(quarter_turn.apply(1.0, 0.0), (1.0, 5.0));
         assert_eq!(quarter_turn.rotate(1.0, 0.0), (0.0, 2.0));
         assert_eq!(quarter_turn.scale(), 2.0);

@@ -15,7 +15,13 @@ struct Cli {
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// How the log is written: text for people, json (an object a line) for programs.
-    #[arg(long, value_name = "HOW", value_enum, default_value = "text", global = true)]
+    #[arg(
+        long,
+        value_name = "HOW",
+        value_enum,
+        default_value = "text",
+        global = true
+    )]
     log_format: LogFormat,
     #[command(subcommand)]
     command: Command,
@@ -26,7 +32,9 @@ impl Command {
     fn camera_options(&self) -> Option<String> {
         match self {
             #[cfg(feature = "video")]
-            Command::Track(args) => args.is_camera().then(|| twintrack::source::camera::Transport::Tcp.ffmpeg_options()),
+            Command::Track(args) => args
+                .is_camera()
+                .then(|| twintrack::source::camera::Transport::Tcp.ffmpeg_options()),
             #[cfg(feature = "serve")]
             Command::Serve(args) => Some(args.transport().ffmpeg_options()),
             _ => None,
@@ -61,8 +69,12 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     prepare_libraries(cli.command.camera_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
-    let filter = EnvFilter::try_from_env("TWINTRACK_LOG").unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
+        .unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false);
     match cli.log_format {
         LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         LogFormat::Json => log.json().flatten_event(true).init(),
@@ -82,7 +94,9 @@ fn main() -> ExitCode {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }
         }),
-        Command::Config => toml::to_string(&twintrack::config::Config::default()).map(print).map_err(Into::into),
+        Command::Config => toml::to_string(&twintrack::config::Config::default())
+            .map(print)
+            .map_err(Into::into),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {}", show::message(&e));
@@ -102,10 +116,19 @@ fn print(text: String) -> ExitCode {
 }
 
 /// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.
-#[expect(unsafe_code, reason = "set_var is sound while no other thread runs, and main has started none")]
+#[expect(
+    unsafe_code,
+    reason = "set_var is sound while no other thread runs, and main has started none"
+)]
 fn prepare_libraries(cameras: Option<String>) {
-    let quiet = [("OPENCV_FFMPEG_LOGLEVEL", "-8"), ("OPENCV_LOG_LEVEL", "SILENT"), ("OPENCV_VIDEOIO_DEBUG", "0")];
-    let cameras = cameras.as_deref().map(|options| ("OPENCV_FFMPEG_CAPTURE_OPTIONS", options));
+    let quiet = [
+        ("OPENCV_FFMPEG_LOGLEVEL", "-8"),
+        ("OPENCV_LOG_LEVEL", "SILENT"),
+        ("OPENCV_VIDEOIO_DEBUG", "0"),
+    ];
+    let cameras = cameras
+        .as_deref()
+        .map(|options| ("OPENCV_FFMPEG_CAPTURE_OPTIONS", options));
     for (key, value) in quiet.into_iter().chain(cameras) {
         if std::env::var_os(key).is_none() {
             // SAFETY: see above.

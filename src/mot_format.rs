@@ -86,19 +86,34 @@ impl SequenceInfo {
         if dir.join("seqinfo.ini").is_file() {
             return Self::read(dir).map(Some);
         }
-        let files: Vec<PathBuf> = ["gt/gt.txt", "det/det.txt"].iter().map(|f| dir.join(f)).filter(|f| f.is_file()).collect();
+        let files: Vec<PathBuf> = ["gt/gt.txt", "det/det.txt"]
+            .iter()
+            .map(|f| dir.join(f))
+            .filter(|f| f.is_file())
+            .collect();
         if files.is_empty() {
             return Ok(None);
         }
-        let rows: Vec<Vec<MotRow>> = files.iter().map(|f| read_rows(f)).collect::<Result<_, _>>()?;
+        let rows: Vec<Vec<MotRow>> = files
+            .iter()
+            .map(|f| read_rows(f))
+            .collect::<Result<_, _>>()?;
         let (width, height) = known.size.unwrap_or_default();
         Ok(Some(SequenceInfo {
-            name: dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default(),
+            name: dir
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             image_dir: "img1".into(),
             image_ext: ".jpg".into(),
             video: None,
             frame_rate: known.frame_rate.unwrap_or_default(),
-            length: rows.iter().flatten().map(|r| r.frame).max().unwrap_or_default(),
+            length: rows
+                .iter()
+                .flatten()
+                .map(|r| r.frame)
+                .max()
+                .unwrap_or_default(),
             width,
             height,
         }))
@@ -111,14 +126,34 @@ impl SequenceInfo {
     pub fn read(dir: &Path) -> Result<Self, MotError> {
         let path = dir.join("seqinfo.ini");
         let text = read(&path)?;
-        let values: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.trim(), v.trim())).collect();
-        fn number<T: std::str::FromStr + PartialOrd + Default>(values: &BTreeMap<&str, &str>, path: &Path, key: &'static str) -> Result<T, MotError> {
-            let value = values.get(key).and_then(|v| v.parse().ok()).filter(|v| *v > T::default());
-            value.ok_or_else(|| MotError::SequenceInfo { path: path.to_path_buf(), key })
+        let values: BTreeMap<&str, &str> = text
+            .lines()
+            .filter_map(|l| l.split_once('='))
+            .map(|(k, v)| (k.trim(), v.trim()))
+            .collect();
+        fn number<T: std::str::FromStr + PartialOrd + Default>(
+            values: &BTreeMap<&str, &str>,
+            path: &Path,
+            key: &'static str,
+        ) -> Result<T, MotError> {
+            let value = values
+                .get(key)
+                .and_then(|v| v.parse().ok())
+                .filter(|v| *v > T::default());
+            value.ok_or_else(|| MotError::SequenceInfo {
+                path: path.to_path_buf(),
+                key,
+            })
         }
-        let text_of = |key: &str, default: String| values.get(key).map_or(default, |v| (*v).to_string());
+        let text_of =
+            |key: &str, default: String| values.get(key).map_or(default, |v| (*v).to_string());
         Ok(SequenceInfo {
-            name: text_of("name", dir.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()),
+            name: text_of(
+                "name",
+                dir.file_name()
+                    .map(|n| n.to_string_lossy().into_owned())
+                    .unwrap_or_default(),
+            ),
             image_dir: text_of("imDir", "img1".into()),
             image_ext: text_of("imExt", ".jpg".into()),
             video: values.get("video").map(PathBuf::from),
@@ -160,29 +195,58 @@ pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
 /// # Errors
 /// When a line has fewer than six numbers.
 pub fn rows_of(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
-    let lines = text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty());
-    lines.map(|(i, l)| parse(l).map_err(|problem| MotError::Line { path: path.to_path_buf(), line: i + 1, problem })).collect()
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty());
+    lines
+        .map(|(i, l)| {
+            parse(l).map_err(|problem| MotError::Line {
+                path: path.to_path_buf(),
+                line: i + 1,
+                problem,
+            })
+        })
+        .collect()
 }
 
 /// The file's text, without the byte-order mark that spreadsheets put at its head.
 fn read(path: &Path) -> Result<String, MotError> {
-    let text = fs::read_to_string(path).map_err(|source| MotError::Read { path: path.to_path_buf(), source })?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
+    let text = fs::read_to_string(path).map_err(|source| MotError::Read {
+        path: path.to_path_buf(),
+        source,
+    })?;
+    Ok(text
+        .strip_prefix('\u{feff}')
+        .map(str::to_string)
+        .unwrap_or(text))
 }
 
 /// One line, its fields separated by commas or, where it has none, by white space. An empty field
 /// between commas is absent; a number that is not finite is refused.
 fn parse(line: &str) -> Result<MotRow, String> {
-    let fields: Vec<&str> = if line.contains(',') { line.split(',').map(str::trim).collect() } else { line.split_whitespace().collect() };
+    let fields: Vec<&str> = if line.contains(',') {
+        line.split(',').map(str::trim).collect()
+    } else {
+        line.split_whitespace().collect()
+    };
     if fields.len() < 6 {
-        return Err(format!("{} values where at least 6 are needed", fields.len()));
+        return Err(format!(
+            "{} values where at least 6 are needed",
+            fields.len()
+        ));
     }
     let given = |i: usize| fields.get(i).copied().filter(|f| !f.is_empty());
     let parsed = |text: &str| match text.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         _ => Err(format!("'{text}' is not a number")),
     };
-    let number = |i: usize| given(i).map_or_else(|| Err(format!("value {} of the line is empty", i + 1)), parsed);
+    let number = |i: usize| {
+        given(i).map_or_else(
+            || Err(format!("value {} of the line is empty", i + 1)),
+            parsed,
+        )
+    };
     let or = |i: usize, default: f64| given(i).map_or(Ok(default), parsed);
     let frame = number(0)?;
     if frame < 1.0 || frame.fract() != 0.0 {
@@ -201,7 +265,11 @@ fn parse(line: &str) -> Result<MotRow, String> {
 /// Appends one line (with its newline) to `out`: a result, or with id -1 a detection.
 pub fn write_row(out: &mut String, frame: u64, id: i64, ltwh: [f32; 4], confidence: f32) {
     let [l, t, w, h] = ltwh;
-    writeln!(out, "{frame},{id},{l:.2},{t:.2},{w:.2},{h:.2},{confidence:.4},-1,-1,-1").expect("writing to a string cannot fail");
+    writeln!(
+        out,
+        "{frame},{id},{l:.2},{t:.2},{w:.2},{h:.2},{confidence:.4},-1,-1,-1"
+    )
+    .expect("writing to a string cannot fail");
 }
 
 #[cfg(test)]
@@ -213,7 +281,10 @@ mod tests {
         let mut s = String::new();
         write_row(&mut s, 3, 7, [1.5, 2.25, 30.0, 60.0], 0.5);
         let row = parse(s.trim()).expect("our own line");
-        assert_eq!((row.frame, row.id, row.ltwh, row.confidence), (3, 7, [1.5, 2.25, 30.0, 60.0], 0.5));
+        assert_eq!(
+            (row.frame, row.id, row.ltwh, row.confidence),
+            (3, 7, [1.5, 2.25, 30.0, 60.0], 0.5)
+        );
     }
 
     #[test]
@@ -236,10 +307,14 @@ mod tests {
     #[test]
     fn an_empty_field_is_absent_and_moves_no_other() {
         let row = parse("1,,10,20,30,60,,1,0.5").expect("id and confidence are left out");
-        assert_eq!((row.id, row.ltwh, row.confidence), (-1, [10.0, 20.0, 30.0, 60.0], 1.0));
+        assert_eq!(
+            (row.id, row.ltwh, row.confidence),
+            (-1, [10.0, 20.0, 30.0, 60.0], 1.0)
+        );
         assert_eq!((row.class, row.visibility), (1, 0.5));
         assert!(parse("1,2,10,,30,60,1").unwrap_err().contains("value 4"));
-        let row = parse(" 1, 2 ,\t10, 20, 30, 60,").expect("spaces beside commas, a comma at the end");
+        let row =
+            parse(" 1, 2 ,\t10, 20, 30, 60,").expect("spaces beside commas, a comma at the end");
         assert_eq!((row.id, row.confidence), (2, 1.0));
         assert_eq!(parse("1 2  10 20\t30 60").expect("no commas").ltwh[3], 60.0);
     }
@@ -247,8 +322,16 @@ mod tests {
     #[test]
     fn a_byte_order_mark_is_no_part_of_the_first_number() {
         let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), "\u{feff}1,-1,2,3,4,5,0.5\r\n2,-1,2,3,4,5,0.5\r\n").expect("written");
-        let frames: Vec<u64> = read_rows(file.path()).expect("readable").iter().map(|r| r.frame).collect();
+        std::fs::write(
+            file.path(),
+            "\u{feff}1,-1,2,3,4,5,0.5\r\n2,-1,2,3,4,5,0.5\r\n",
+        )
+        .expect("written");
+        let frames: Vec<u64> = read_rows(file.path())
+            .expect("readable")
+            .iter()
+            .map(|r| r.frame)
+            .collect();
         assert_eq!(frames, [1, 2]);
     }
 }

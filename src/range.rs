@@ -20,8 +20,21 @@ pub struct OutOfRange {
 ///
 /// # Errors
 /// [`OutOfRange`], naming key, value and range.
-pub fn within<T: PartialOrd + Display>(key: &str, value: T, low: T, high: T) -> Result<(), OutOfRange> {
-    if value >= low && value <= high { Ok(()) } else { Err(OutOfRange { key: key.into(), value: value.to_string(), allowed: format!("from {low} to {high}") }) }
+pub fn within<T: PartialOrd + Display>(
+    key: &str,
+    value: T,
+    low: T,
+    high: T,
+) -> Result<(), OutOfRange> {
+    if value >= low && value <= high {
+        Ok(())
+    } else {
+        Err(OutOfRange {
+            key: key.into(),
+            value: value.to_string(),
+            allowed: format!("from {low} to {high}"),
+        })
+    }
 }
 
 /// Refuses a number of `key` that is not a share, from 0 to 1.
@@ -38,7 +51,10 @@ mod tests {
 
     #[test]
     fn a_value_outside_is_told_with_key_and_range() {
-        assert_eq!(share("tracker.sure", 1.5).unwrap_err().to_string(), "tracker.sure = 1.5 is out of range: it must be from 0 to 1");
+        assert_eq!(
+            share("tracker.sure", 1.5).unwrap_err().to_string(),
+            "tracker.sure = 1.5 is out of range: it must be from 0 to 1"
+        );
         assert!(share("x", f32::NAN).is_err());
         assert!(within("n", 3, 1, 3).is_ok());
     }

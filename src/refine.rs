@@ -68,7 +68,10 @@ impl Recording {
     /// # Errors
     /// When the file cannot be read, a line is no event, or frames are out of order.
     pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
-        let file = std::fs::File::open(path).map_err(|source| RefineError::Read { path: path.into(), source })?;
+        let file = std::fs::File::open(path).map_err(|source| RefineError::Read {
+            path: path.into(),
+            source,
+        })?;
         Self::of_lines(std::io::BufReader::new(file), path)
     }
 
@@ -77,13 +80,20 @@ impl Recording {
     /// # Errors
     /// As [`Recording::read`].
     pub fn of_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
-        let failed = |source| RefineError::Read { path: path.into(), source };
+        let failed = |source| RefineError::Read {
+            path: path.into(),
+            source,
+        };
         let lines = lines.lines();
         let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
         let mut all: Vec<Recording> = Vec::new();
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
-            let wrong = |reason: String| RefineError::Line { path: path.into(), line: i + 1, reason };
+            let wrong = |reason: String| RefineError::Line {
+                path: path.into(),
+                line: i + 1,
+                reason,
+            };
             let event = Event::read(&line).map_err(|e| wrong(e.to_string()))?;
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
@@ -98,9 +108,18 @@ impl Recording {
                 Event::Status(_) => {}
                 Event::Ended(e) => all[at].ended.push(e),
                 Event::Frame(f) if all[at].frames.last().is_some_and(|l| l.pts >= f.pts) => {
-                    return Err(RefineError::Order { path: path.into(), line: i + 1, frame: f.frame, camera: f.camera });
+                    return Err(RefineError::Order {
+                        path: path.into(),
+                        line: i + 1,
+                        frame: f.frame,
+                        camera: f.camera,
+                    });
                 }
-                Event::Frame(f) => match f.tracks.iter().find(|t| !crate::geometry::BBox::from(t.bbox.map(|v| v as f32)).is_valid()) {
+                Event::Frame(f) => match f
+                    .tracks
+                    .iter()
+                    .find(|t| !crate::geometry::BBox::from(t.bbox.map(|v| v as f32)).is_valid())
+                {
                     Some(t) => return Err(wrong(format!("the box of track {} is none", t.id))),
                     None => all[at].frames.push(f),
                 },
@@ -112,29 +131,46 @@ impl Recording {
     /// The same recording with the tracks linked over the whole of it and their gaps filled. A trajectory has the id of its
     /// first track.
     pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
-        let Some(first) = self.frames.first() else { return Recording::default() };
+        let Some(first) = self.frames.first() else {
+            return Recording::default();
+        };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
         let ways = offline::refine(&tracklets, &times, config, tracker);
-        let embedder = self.ended.iter().find(|e| e.embedding.is_some()).map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
+        let embedder = self
+            .ended
+            .iter()
+            .find(|e| e.embedding.is_some())
+            .map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
         let mut chronicle = Chronicle::new(first.run, first.camera.clone(), embedder);
         let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
         let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
         let names = self.names(&ways, &tracklets);
         for (way, name) in ways.iter().zip(names) {
             let id = tracklets[way.parts[0]].id;
-            outputs(id, way, &times).for_each(|(frame, out)| by_frame[frame].push(TrackOutput { identity: name.clone(), ..out }));
+            outputs(id, way, &times).for_each(|(frame, out)| {
+                by_frame[frame].push(TrackOutput {
+                    identity: name.clone(),
+                    ..out
+                })
+            });
             let (start, end) = (way.steps[0].frame, way.steps[way.steps.len() - 1].frame);
             let span = (times[start] - times[0], times[end] - times[0]);
             let hits = way.steps.iter().filter(|s| s.seen).count() as u32;
-            ends[end].push(EndedTrack { id, span, hits, embedding: mean_look(way.parts.iter().map(|&p| &tracklets[p])) });
+            ends[end].push(EndedTrack {
+                id,
+                span,
+                hits,
+                embedding: mean_look(way.parts.iter().map(|&p| &tracklets[p])),
+            });
         }
         let mut out = Recording::default();
         for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
             tracks.sort_by_key(|t| t.id);
             out.frames.push(chronicle.frame(&frame_of(event), &tracks));
             ended.sort_by_key(|e| e.id);
-            out.ended.extend(ended.into_iter().map(|e| chronicle.ended(e)));
+            out.ended
+                .extend(ended.into_iter().map(|e| chronicle.ended(e)));
         }
         out
     }
@@ -145,7 +181,8 @@ impl Recording {
         let mut said: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
         for t in self.frames.iter().flat_map(|f| &f.tracks) {
             if let Some(i) = &t.identity {
-                let (frames, similarity) = said.entry(t.id).or_default().entry(&i.name).or_default();
+                let (frames, similarity) =
+                    said.entry(t.id).or_default().entry(&i.name).or_default();
                 (*frames, *similarity) = (*frames + 1, similarity.max(i.similarity));
             }
         }
@@ -157,17 +194,30 @@ impl Recording {
                 let (all, best) = votes.entry(name).or_default();
                 (*all, *best) = (*all + frames, best.max(*similarity));
             }
-            claims.extend(votes.into_iter().map(|(name, (frames, similarity))| (frames, similarity, w, name)));
+            claims.extend(
+                votes
+                    .into_iter()
+                    .map(|(name, (frames, similarity))| (frames, similarity, w, name)),
+            );
         }
         claims.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
-        let span = |w: usize| (ways[w].steps[0].frame, ways[w].steps[ways[w].steps.len() - 1].frame);
+        let span = |w: usize| {
+            (
+                ways[w].steps[0].frame,
+                ways[w].steps[ways[w].steps.len() - 1].frame,
+            )
+        };
         let mut names: Vec<Option<Identity>> = vec![None; ways.len()];
         for (_, similarity, w, name) in claims {
             let (start, end) = span(w);
             let meets = |o: usize| span(o).0 <= end && start <= span(o).1;
-            let taken = (0..ways.len()).any(|o| names[o].as_ref().is_some_and(|i| i.name == name) && meets(o));
+            let taken = (0..ways.len())
+                .any(|o| names[o].as_ref().is_some_and(|i| i.name == name) && meets(o));
             if names[w].is_none() && !taken {
-                names[w] = Some(Identity { name: name.to_string(), similarity });
+                names[w] = Some(Identity {
+                    name: name.to_string(),
+                    similarity,
+                });
             }
         }
         names
@@ -177,20 +227,38 @@ impl Recording {
     fn tracklets(&self, times: &[Seconds], away: Seconds) -> Vec<Tracklet> {
         let mut by_id: BTreeMap<u64, Vec<Tracklet>> = BTreeMap::new();
         for (frame, event) in self.frames.iter().enumerate() {
-            for t in event.tracks.iter().filter(|t| t.state == TrackState::Confirmed) {
-                let sighting = Sighting { frame, bbox: t.bbox.map(|v| v as f32).into(), confidence: t.confidence as f32 };
+            for t in event
+                .tracks
+                .iter()
+                .filter(|t| t.state == TrackState::Confirmed)
+            {
+                let sighting = Sighting {
+                    frame,
+                    bbox: t.bbox.map(|v| v as f32).into(),
+                    confidence: t.confidence as f32,
+                };
                 let stretches = by_id.entry(t.id).or_default();
                 // A millisecond more, for the tracker's clock adds up what these times are.
-                let goes_on = |s: &&mut Tracklet| s.sightings.last().is_some_and(|l| (times[frame] - times[l.frame]).0 <= away.0 + 1e-3);
+                let goes_on = |s: &&mut Tracklet| {
+                    s.sightings
+                        .last()
+                        .is_some_and(|l| (times[frame] - times[l.frame]).0 <= away.0 + 1e-3)
+                };
                 match stretches.last_mut().filter(goes_on) {
                     Some(stretch) => stretch.sightings.push(sighting),
-                    None => stretches.push(Tracklet { id: t.id, sightings: vec![sighting], embedding: Vec::new() }),
+                    None => stretches.push(Tracklet {
+                        id: t.id,
+                        sightings: vec![sighting],
+                        embedding: Vec::new(),
+                    }),
                 }
             }
         }
         for e in &self.ended {
             if let (Some(stretches), Some(look)) = (by_id.get_mut(&e.id), &e.embedding) {
-                stretches.iter_mut().for_each(|t| t.embedding.clone_from(look));
+                stretches
+                    .iter_mut()
+                    .for_each(|t| t.embedding.clone_from(look));
             }
         }
         by_id.into_values().flatten().collect()
@@ -203,7 +271,10 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
         camera: event.camera.clone(),
         number: event.frame,
         pts: Seconds(event.pts),
-        time: event.time.map(|at| WallTime { at, clock: event.clock }),
+        time: event.time.map(|at| WallTime {
+            at,
+            clock: event.clock,
+        }),
         width: event.width,
         height: event.height,
         image: None,
@@ -211,15 +282,30 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
     }
 }
 
-fn outputs<'a>(id: u64, way: &'a Trajectory, times: &'a [Seconds]) -> impl Iterator<Item = (usize, TrackOutput)> + 'a {
+fn outputs<'a>(
+    id: u64,
+    way: &'a Trajectory,
+    times: &'a [Seconds],
+) -> impl Iterator<Item = (usize, TrackOutput)> + 'a {
     let born = times[way.steps[0].frame];
     let mut hits = 0;
     way.steps.iter().enumerate().map(move |(k, step)| {
         hits += u32::from(step.seen);
-        let state = if step.seen { TrackState::Confirmed } else { TrackState::Interpolated };
+        let state = if step.seen {
+            TrackState::Confirmed
+        } else {
+            TrackState::Interpolated
+        };
         // Who was away did not walk from the last place to the first.
-        let beside = |other: Option<&'a Step>| other.filter(|o| o.frame.abs_diff(step.frame) == 1).unwrap_or(step);
-        let (before, after) = (beside(k.checked_sub(1).map(|b| &way.steps[b])), beside(way.steps.get(k + 1)));
+        let beside = |other: Option<&'a Step>| {
+            other
+                .filter(|o| o.frame.abs_diff(step.frame) == 1)
+                .unwrap_or(step)
+        };
+        let (before, after) = (
+            beside(k.checked_sub(1).map(|b| &way.steps[b])),
+            beside(way.steps.get(k + 1)),
+        );
         let velocity = velocity(before, after, times);
         (
             step.frame,
@@ -242,10 +328,18 @@ fn outputs<'a>(id: u64, way: &'a Trajectory, times: &'a [Seconds]) -> impl Itera
 fn velocity(before: &Step, after: &Step, times: &[Seconds]) -> (f32, f32) {
     let dt = (times[after.frame] - times[before.frame]).f32();
     let ((x0, y0), (x1, y1)) = (before.bbox.center(), after.bbox.center());
-    if dt > 0.0 { ((x1 - x0) / dt, (y1 - y0) / dt) } else { (0.0, 0.0) }
+    if dt > 0.0 {
+        ((x1 - x0) / dt, (y1 - y0) / dt)
+    } else {
+        (0.0, 0.0)
+    }
 }
 
 /// The mean look of several tracklets, a unit vector weighted by how often each was seen; empty when none is known.
 fn mean_look<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
-    mean_direction(parts.filter(|t| !t.embedding.is_empty()).map(|t| (t.embedding.as_slice(), t.sightings.len() as f32)))
+    mean_direction(
+        parts
+            .filter(|t| !t.embedding.is_empty())
+            .map(|t| (t.embedding.as_slice(), t.sightings.len() as f32)),
+    )
 }

@@ -25,16 +25,27 @@ impl Secret {
     ///
     /// # Errors
     /// When the variable or the file is missing: a text that says so.
-    pub fn find(what: &str, itself: &Option<Secret>, variable: &Option<String>, file: &Option<PathBuf>) -> Result<Option<Secret>, String> {
+    pub fn find(
+        what: &str,
+        itself: &Option<Secret>,
+        variable: &Option<String>,
+        file: &Option<PathBuf>,
+    ) -> Result<Option<Secret>, String> {
         match (itself, variable, file) {
             (Some(secret), _, _) => Ok(Some(secret.clone())),
             (_, Some(name), _) => match std::env::var(name) {
                 Ok(text) => Ok(Some(Secret(text))),
-                Err(_) => Err(format!("the environment variable {name}, which is to hold its {what}, is not set")),
+                Err(_) => Err(format!(
+                    "the environment variable {name}, which is to hold its {what}, is not set"
+                )),
             },
             (_, _, Some(file)) => {
-                let text = std::fs::read_to_string(file).map_err(|e| format!("its {what} file {} cannot be read: {e}", file.display()))?;
-                Ok(Some(Secret(text.lines().next().unwrap_or_default().to_string())))
+                let text = std::fs::read_to_string(file).map_err(|e| {
+                    format!("its {what} file {} cannot be read: {e}", file.display())
+                })?;
+                Ok(Some(Secret(
+                    text.lines().next().unwrap_or_default().to_string(),
+                )))
             }
             _ => Ok(None),
         }
@@ -44,16 +55,30 @@ impl Secret {
     ///
     /// # Errors
     /// As there, and when it is empty or of white space.
-    pub fn find_strong(what: &str, itself: &Option<Secret>, variable: &Option<String>, file: &Option<PathBuf>) -> Result<Option<Secret>, String> {
+    pub fn find_strong(
+        what: &str,
+        itself: &Option<Secret>,
+        variable: &Option<String>,
+        file: &Option<PathBuf>,
+    ) -> Result<Option<Secret>, String> {
         let secret = Self::find(what, itself, variable, file)?;
-        let Some(blank) = secret.as_ref().filter(|s| s.0.trim().is_empty()) else { return Ok(secret) };
+        let Some(blank) = secret.as_ref().filter(|s| s.0.trim().is_empty()) else {
+            return Ok(secret);
+        };
         let place = match (itself, variable, file) {
             (Some(_), _, _) => "given".to_string(),
             (_, Some(name), _) => format!("in the environment variable {name}"),
             (_, _, Some(file)) => format!("in the file {}", file.display()),
             _ => String::new(),
         };
-        Err(format!("its {what} {place} is {}; `openssl rand -hex 24` makes one", if blank.0.is_empty() { "empty" } else { "white space" }))
+        Err(format!(
+            "its {what} {place} is {}; `openssl rand -hex 24` makes one",
+            if blank.0.is_empty() {
+                "empty"
+            } else {
+                "white space"
+            }
+        ))
     }
 }
 
@@ -78,12 +103,23 @@ mod tests {
         let file = tempfile::NamedTempFile::new().expect("a file");
         for blank in ["", "\n", "   \nand more\n"] {
             std::fs::write(file.path(), blank).expect("written");
-            let refused = Secret::find_strong("token", &None, &None, &Some(file.path().into())).expect_err("blank");
-            assert!(refused.contains("token") && refused.contains(&file.path().display().to_string()), "{refused}");
+            let refused = Secret::find_strong("token", &None, &None, &Some(file.path().into()))
+                .expect_err("blank");
+            assert!(
+                refused.contains("token") && refused.contains(&file.path().display().to_string()),
+                "{refused}"
+            );
         }
-        assert!(Secret::find_strong("secret", &Some(Secret::new(" \t")), &None, &None).expect_err("blank").contains("white space"));
+        assert!(
+            Secret::find_strong("secret", &Some(Secret::new(" \t")), &None, &None)
+                .expect_err("blank")
+                .contains("white space")
+        );
         std::fs::write(file.path(), "good\n").expect("written");
-        assert_eq!(Secret::find_strong("token", &None, &None, &Some(file.path().into())), Ok(Some(Secret::new("good"))));
+        assert_eq!(
+            Secret::find_strong("token", &None, &None, &Some(file.path().into())),
+            Ok(Some(Secret::new("good")))
+        );
         assert_eq!(Secret::find_strong("token", &None, &None, &None), Ok(None));
     }
 }

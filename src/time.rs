@@ -71,7 +71,9 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        text.parse().map(Timestamp).map_err(serde::de::Error::custom)
+        text.parse()
+            .map(Timestamp)
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -99,7 +101,10 @@ pub struct WallTime {
 impl WallTime {
     /// A frame that has arrived just now.
     pub fn arrival() -> Self {
-        WallTime { at: Timestamp::now(), clock: Some(Clock::Arrival) }
+        WallTime {
+            at: Timestamp::now(),
+            clock: Some(Clock::Arrival),
+        }
     }
 }
 
@@ -109,7 +114,11 @@ mod tests {
 
     #[test]
     fn a_timestamp_is_rfc_3339_with_milliseconds() {
-        let t: Timestamp = serde_json::from_str("\"2026-11-24T12:00:41.133Z\"").expect("a valid time");
-        assert_eq!(serde_json::to_string(&t.plus(Seconds(0.5))).expect("serialises"), "\"2026-11-24T12:00:41.633Z\"");
+        let t: Timestamp =
+            serde_json::from_str("\"2026-11-24T12:00:41.133Z\"").expect("a valid time");
+        assert_eq!(
+            serde_json::to_string(&t.plus(Seconds(0.5))).expect("serialises"),
+            "\"2026-11-24T12:00:41.633Z\""
+        );
     }
 }

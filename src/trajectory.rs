@@ -58,7 +58,9 @@ impl Event {
         struct Head {
             schema: Option<String>,
         }
-        let schema = serde_json::from_str::<Head>(line)?.schema.ok_or(EventError::Untold)?;
+        let schema = serde_json::from_str::<Head>(line)?
+            .schema
+            .ok_or(EventError::Untold)?;
         Ok(match schema.as_str() {
             FRAME_SCHEMA => Event::Frame(serde_json::from_str(line)?),
             ENDED_SCHEMA => Event::Ended(serde_json::from_str(line)?),
@@ -182,7 +184,14 @@ pub struct StatusEvent {
 impl StatusEvent {
     /// The camera's state has changed just now.
     pub fn now(run: RunId, camera: Arc<str>, state: CameraState, reason: Option<Arc<str>>) -> Self {
-        StatusEvent { schema: STATUS_SCHEMA.into(), run, camera, state, time: Timestamp::now(), reason }
+        StatusEvent {
+            schema: STATUS_SCHEMA.into(),
+            run,
+            camera,
+            state,
+            time: Timestamp::now(),
+            reason,
+        }
     }
 }
 
@@ -212,7 +221,10 @@ impl TrackEvent {
             hits: t.hits,
             velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
             foot: [hundredths(foot.0), hundredths(foot.1)],
-            identity: t.identity.clone().map(|i| Identity { similarity: thousandths(i.similarity), ..i }),
+            identity: t.identity.clone().map(|i| Identity {
+                similarity: thousandths(i.similarity),
+                ..i
+            }),
         }
     }
 }
@@ -235,7 +247,14 @@ impl Chronicle {
     /// The chronicle of a camera within a run; with the identity of an `embedder` the event at a
     /// track's end has the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
-        Chronicle { run, camera, embedder, start: None, paths: Default::default(), events: 0 }
+        Chronicle {
+            run,
+            camera,
+            embedder,
+            start: None,
+            paths: Default::default(),
+            events: 0,
+        }
     }
 
     /// The camera's short name.
@@ -248,7 +267,10 @@ impl Chronicle {
         self.start.get_or_insert(frame.pts);
         for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let path = self.paths.entry(t.id).or_default();
-            if path.last().is_none_or(|at| frame.pts.0 - at >= PATH_STEP.0 - 1e-9) {
+            if path
+                .last()
+                .is_none_or(|at| frame.pts.0 - at >= PATH_STEP.0 - 1e-9)
+            {
                 let (x, y) = t.bbox.foot();
                 path.push([thousandths(frame.pts.0), hundredths(x), hundredths(y)]);
             }
@@ -310,7 +332,10 @@ mod tests {
             (&frame, "missing field `run`"),
         ] {
             let e = Event::read(line).expect_err(line).to_string();
-            assert!(e.contains(says) && !e.contains("untagged") && !e.contains("struct"), "{line}: {e}");
+            assert!(
+                e.contains(says) && !e.contains("untagged") && !e.contains("struct"),
+                "{line}: {e}"
+            );
         }
     }
 }

@@ -12,12 +12,18 @@ use twintrack::config::Config;
 
 #[test]
 fn the_default_configuration_file_is_the_default() {
-    assert_eq!(Config::read(&repository("configs/default.toml")).expect("valid"), Config::default(), "run scripts/configuration_doc.py");
+    assert_eq!(
+        Config::read(&repository("configs/default.toml")).expect("valid"),
+        Config::default(),
+        "run scripts/configuration_doc.py"
+    );
 }
 
 /// Configurations of the tracker; those of training lie in a folder of their own (tests/one_shot.rs reads them).
 fn presets() -> Vec<std::path::PathBuf> {
-    let all = std::fs::read_dir(repository("configs")).expect("a folder").map(|e| e.expect("an entry").path());
+    let all = std::fs::read_dir(repository("configs"))
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path());
     all.filter(|p| p.is_file()).collect()
 }
 
@@ -28,8 +34,17 @@ fn every_preset_is_valid_and_changes_something_or_says_why_not() {
         let config = Config::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let text = std::fs::read_to_string(&path).expect("readable");
         if !path.ends_with("default.toml") {
-            assert_ne!(config, Config::default(), "{} changes nothing", path.display());
-            assert!(text.starts_with('#') && text.contains("IDF1"), "{} does not say on what numbers it was chosen", path.display());
+            assert_ne!(
+                config,
+                Config::default(),
+                "{} changes nothing",
+                path.display()
+            );
+            assert!(
+                text.starts_with('#') && text.contains("IDF1"),
+                "{} does not say on what numbers it was chosen",
+                path.display()
+            );
         }
         seen += 1;
     }
@@ -43,7 +58,12 @@ fn every_preset_is_read() {
     assert!(presets.len() >= 6);
     for preset in presets {
         let config = Config::read(&preset).unwrap_or_else(|e| panic!("{e}"));
-        assert_eq!(config.tracker.head.is_some(), preset.ends_with("learned-head.toml"), "{}", preset.display());
+        assert_eq!(
+            config.tracker.head.is_some(),
+            preset.ends_with("learned-head.toml"),
+            "{}",
+            preset.display()
+        );
     }
 }
 
@@ -55,13 +75,20 @@ fn the_reference_page_lists_every_key_with_its_default() {
     for line in defaults.lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = format!("## `[{name}");
-            assert!(page.contains(&section), "{line} is missing from docs/configuration.md");
+            assert!(
+                page.contains(&section),
+                "{line} is missing from docs/configuration.md"
+            );
         } else if let Some((key, value)) = line.split_once(" = ") {
-            let rows = page
-                .split("## ")
-                .find(|part| section.is_empty() && part.starts_with("At the top") || format!("## {part}").starts_with(&section) && !section.is_empty());
+            let rows = page.split("## ").find(|part| {
+                section.is_empty() && part.starts_with("At the top")
+                    || format!("## {part}").starts_with(&section) && !section.is_empty()
+            });
             let row = format!("| `{key}` | `{value}` |");
-            assert!(rows.is_some_and(|r| r.contains(&row)), "{section} {row} is missing from docs/configuration.md: run scripts/configuration_doc.py");
+            assert!(
+                rows.is_some_and(|r| r.contains(&row)),
+                "{section} {row} is missing from docs/configuration.md: run scripts/configuration_doc.py"
+            );
             checked += 1;
         }
     }
@@ -73,7 +100,11 @@ fn rows(page: &str) -> Vec<(String, String)> {
     let (mut section, mut all) = (String::new(), Vec::new());
     for line in page.lines() {
         if line.starts_with("## ") {
-            section = line.split_once("`[").and_then(|(_, rest)| rest.split_once("]`")).map(|(name, _)| name.to_string()).unwrap_or_default();
+            section = line
+                .split_once("`[")
+                .and_then(|(_, rest)| rest.split_once("]`"))
+                .map(|(name, _)| name.to_string())
+                .unwrap_or_default();
             if line.contains("`, `[") {
                 section = "mqtt.spool".into(); // one table for two sections
             }
@@ -90,16 +121,39 @@ fn rows(page: &str) -> Vec<(String, String)> {
 fn every_setting_on_the_pages_is_one() {
     let is_key = |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let mut known: BTreeSet<String> = BTreeSet::new();
-    for path in ["docs/configuration.md", "docs/cameras.md", "docs/serving.md"] {
-        for (section, key) in rows(&page(path)).into_iter().filter(|(s, k)| is_key(k) && (!s.is_empty() || path.ends_with("configuration.md"))) {
+    for path in [
+        "docs/configuration.md",
+        "docs/cameras.md",
+        "docs/serving.md",
+    ] {
+        for (section, key) in rows(&page(path))
+            .into_iter()
+            .filter(|(s, k)| is_key(k) && (!s.is_empty() || path.ends_with("configuration.md")))
+        {
             let of_camera = section == "cameras.NAME";
-            let head = if section.is_empty() { String::new() } else { format!("[{}]\n", section.replace("NAME", "x")) };
-            let other = if of_camera && key != "url" { "url = \"x\"\n" } else { "" };
+            let head = if section.is_empty() {
+                String::new()
+            } else {
+                format!("[{}]\n", section.replace("NAME", "x"))
+            };
+            let other = if of_camera && key != "url" {
+                "url = \"x\"\n"
+            } else {
+                ""
+            };
             let file = tempfile::NamedTempFile::new().expect("a file");
             std::fs::write(file.path(), format!("{head}{other}{key} = 1e300\n")).expect("written");
-            let said = twintrack::serve::ServiceConfig::sections(file.path()).map_or_else(|e| e.to_string(), |_| String::new());
-            assert!(!said.contains("unknown field"), "{path}: [{section}] {key}: {said}");
-            known.insert(if section.is_empty() { key } else { format!("{section}.{key}") });
+            let said = twintrack::serve::ServiceConfig::sections(file.path())
+                .map_or_else(|e| e.to_string(), |_| String::new());
+            assert!(
+                !said.contains("unknown field"),
+                "{path}: [{section}] {key}: {said}"
+            );
+            known.insert(if section.is_empty() {
+                key
+            } else {
+                format!("{section}.{key}")
+            });
         }
     }
     assert!(known.len() > 110, "only {} settings", known.len());
@@ -108,10 +162,22 @@ fn every_setting_on_the_pages_is_one() {
     for (path, line) in prose() {
         for quoted in line.split('`').skip(1).step_by(2) {
             let name = quoted.split(' ').next().unwrap_or_default();
-            let Some((section, rest)) = name.split_once('.').filter(|(s, r)| sections.contains(s) && r.split('.').all(is_key)) else { continue };
+            let Some((section, rest)) = name
+                .split_once('.')
+                .filter(|(s, r)| sections.contains(s) && r.split('.').all(is_key))
+            else {
+                continue;
+            };
             let is_section = known.iter().any(|k| k.starts_with(&format!("{name}.")));
-            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"].contains(&rest.rsplit('.').next().unwrap_or_default());
-            assert!(is_file || is_section || known.contains(name) || known.contains(&format!("{section}.NAME.{rest}")), "{path}: there is no {name}");
+            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"]
+                .contains(&rest.rsplit('.').next().unwrap_or_default());
+            assert!(
+                is_file
+                    || is_section
+                    || known.contains(name)
+                    || known.contains(&format!("{section}.NAME.{rest}")),
+                "{path}: there is no {name}"
+            );
             seen += 1;
         }
     }
@@ -125,19 +191,33 @@ fn the_page_on_settings_of_training_is_complete() {
     use twintrack::train::config::TrainConfig;
     let reference = page("docs/training-configuration.md");
     let (mut section, mut checked) = (String::new(), 0);
-    for line in toml::to_string(&TrainConfig::default()).expect("serialises").lines() {
+    for line in toml::to_string(&TrainConfig::default())
+        .expect("serialises")
+        .lines()
+    {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']').to_string();
         } else if let Some((key, value)) = line.split_once(" = ") {
-            assert!(rows(&reference).contains(&(section.clone(), key.to_string())), "[{section}] {key}: run scripts/configuration_doc.py");
-            assert!(reference.contains(&format!("| `{key}` | `{value}` |")), "[{section}] {key} = {value}: run scripts/configuration_doc.py");
+            assert!(
+                rows(&reference).contains(&(section.clone(), key.to_string())),
+                "[{section}] {key}: run scripts/configuration_doc.py"
+            );
+            assert!(
+                reference.contains(&format!("| `{key}` | `{value}` |")),
+                "[{section}] {key} = {value}: run scripts/configuration_doc.py"
+            );
             checked += 1;
         }
     }
     assert!(checked > 40, "only {checked}");
     for (section, key) in rows(&reference) {
-        let head = if section.is_empty() { String::new() } else { format!("[{section}]\n") };
-        let said = toml::from_str::<TrainConfig>(&format!("{head}{key} = 1e300\n")).map_or_else(|e| e.to_string(), |_| String::new());
+        let head = if section.is_empty() {
+            String::new()
+        } else {
+            format!("[{section}]\n")
+        };
+        let said = toml::from_str::<TrainConfig>(&format!("{head}{key} = 1e300\n"))
+            .map_or_else(|e| e.to_string(), |_| String::new());
         assert!(!said.contains("unknown field"), "[{section}] {key}: {said}");
     }
 }
@@ -145,7 +225,8 @@ fn the_page_on_settings_of_training_is_complete() {
 /// The page on events names every field of the schema, and no other, kind by kind.
 #[test]
 fn every_field_of_events_is_on_their_page() {
-    let schema: serde_json::Value = serde_json::from_str(&page("schema/trajectory.schema.json")).expect("JSON");
+    let schema: serde_json::Value =
+        serde_json::from_str(&page("schema/trajectory.schema.json")).expect("JSON");
     let reference = page("docs/events.md");
     for (kind, heading) in [
         ("trajectory", "## `twintrack.trajectory/1`"),
@@ -153,16 +234,37 @@ fn every_field_of_events_is_on_their_page() {
         ("track_ended", "## `twintrack.track_ended/1`"),
         ("camera_status", "## `twintrack.camera_status/1`"),
     ] {
-        let fields: BTreeSet<String> = schema["$defs"][kind]["properties"].as_object().expect("properties").keys().cloned().collect();
-        let section = reference.split(heading).nth(1).and_then(|s| s.split("\n## ").next()).unwrap_or_else(|| panic!("no section {heading}"));
-        let cells = section.lines().filter(|l| l.starts_with("| `")).map(|l| l.split(" | ").next().unwrap_or_default());
-        let named: BTreeSet<String> = cells.flat_map(|c| c.split('`').skip(1).step_by(2)).map(str::to_string).collect();
+        let fields: BTreeSet<String> = schema["$defs"][kind]["properties"]
+            .as_object()
+            .expect("properties")
+            .keys()
+            .cloned()
+            .collect();
+        let section = reference
+            .split(heading)
+            .nth(1)
+            .and_then(|s| s.split("\n## ").next())
+            .unwrap_or_else(|| panic!("no section {heading}"));
+        let cells = section
+            .lines()
+            .filter(|l| l.starts_with("| `"))
+            .map(|l| l.split(" | ").next().unwrap_or_default());
+        let named: BTreeSet<String> = cells
+            .flat_map(|c| c.split('`').skip(1).step_by(2))
+            .map(str::to_string)
+            .collect();
         assert_eq!(named, fields, "{kind}: the page, and the schema");
     }
-    let states = schema["$defs"]["camera_status"]["properties"]["state"]["enum"].as_array().expect("states").clone();
+    let states = schema["$defs"]["camera_status"]["properties"]["state"]["enum"]
+        .as_array()
+        .expect("states")
+        .clone();
     for state in states.iter().filter_map(serde_json::Value::as_str) {
         for path in ["docs/events.md", "docs/cameras.md"] {
-            assert!(page(path).contains(&format!("`{state}`")), "{state} is not in {path}");
+            assert!(
+                page(path).contains(&format!("`{state}`")),
+                "{state} is not in {path}"
+            );
         }
     }
 }
@@ -172,24 +274,48 @@ fn every_field_of_events_is_on_their_page() {
 fn every_environment_variable_is_in_the_reference() {
     let (mut code, mut folders) = (String::new(), vec![repository("src")]);
     while let Some(folder) = folders.pop() {
-        for path in std::fs::read_dir(folder).expect("a folder").map(|e| e.expect("an entry").path()) {
-            if path.is_dir() { folders.push(path) } else { code += &std::fs::read_to_string(path).expect("readable") }
+        for path in std::fs::read_dir(folder)
+            .expect("a folder")
+            .map(|e| e.expect("an entry").path())
+        {
+            if path.is_dir() {
+                folders.push(path)
+            } else {
+                code += &std::fs::read_to_string(path).expect("readable")
+            }
         }
     }
     let variables = |text: &str| -> BTreeSet<String> {
         let words = text.split(|c: char| !(c.is_ascii_uppercase() || c == '_'));
         let ours = |w: &&str| w.starts_with("TWINTRACK_") || *w == "ORT_DYLIB_PATH";
-        words.filter(ours).filter(|w| !w.contains("NO_SUCH")).map(str::to_string).collect()
+        words
+            .filter(ours)
+            .filter(|w| !w.contains("NO_SUCH"))
+            .map(str::to_string)
+            .collect()
     };
-    let table: String = page("docs/commands.md").lines().filter(|l| l.starts_with("| `TWINTRACK_") || l.starts_with("| `ORT_")).collect();
+    let table: String = page("docs/commands.md")
+        .lines()
+        .filter(|l| l.starts_with("| `TWINTRACK_") || l.starts_with("| `ORT_"))
+        .collect();
     assert_eq!(variables(&table), variables(&code));
 }
 
 /// What can be an input is in `track --help`.
 #[test]
 fn the_help_of_track_names_every_kind_of_input() {
-    let help = text(&run(twintrack().args(["track", "--help"])).stdout).split_whitespace().collect::<Vec<_>>().join(" ");
-    for kind in ["video file", "folder of pictures", "MOTChallenge sequence", "rtsp://", "http://", "/dev/video0"] {
+    let help = text(&run(twintrack().args(["track", "--help"])).stdout)
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
+    for kind in [
+        "video file",
+        "folder of pictures",
+        "MOTChallenge sequence",
+        "rtsp://",
+        "http://",
+        "/dev/video0",
+    ] {
         assert!(help.contains(kind), "{kind} is not in {help}");
     }
 }
@@ -200,29 +326,55 @@ fn every_layout_and_preset_is_on_the_page_on_networks() {
     let page = std::fs::read_to_string(repository("docs/networks.md")).expect("the page");
     let reference = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
     for layout in twintrack::detect::Layout::ALL {
-        let pixels = layout.pixel_format().map_or("must be set".to_string(), |p| format!("`{p}`"));
-        let row = page.lines().find(|l| l.starts_with(&format!("| `{}` |", layout.name())));
+        let pixels = layout
+            .pixel_format()
+            .map_or("must be set".to_string(), |p| format!("`{p}`"));
+        let row = page
+            .lines()
+            .find(|l| l.starts_with(&format!("| `{}` |", layout.name())));
         let row = row.unwrap_or_else(|| panic!("{} is not on the page", layout.name()));
-        assert!(row.ends_with(&format!("| {pixels} |")), "{row}, not {pixels}");
-        assert!(reference.contains(layout.name()), "{} is not in docs/configuration.md", layout.name());
+        assert!(
+            row.ends_with(&format!("| {pixels} |")),
+            "{row}, not {pixels}"
+        );
+        assert!(
+            reference.contains(layout.name()),
+            "{} is not in docs/configuration.md",
+            layout.name()
+        );
     }
     for preset in ["imagenet-rgb", "imagenet-bgr", "unit-rgb", "bytes-bgr"] {
         assert!(preset.parse::<twintrack::infer::PixelFormat>().is_ok());
-        assert!(page.contains(&format!("| `{preset}` |")) && reference.contains(preset), "{preset}");
+        assert!(
+            page.contains(&format!("| `{preset}` |")) && reference.contains(preset),
+            "{preset}"
+        );
     }
 }
 
 /// A binary file has its source and licence beside it.
 #[test]
 fn every_binary_file_is_accounted_for() {
-    for (dir, page) in
-        [("models", "models/README.md"), ("samples", "samples/README.md"), ("tests/fixtures", "tests/fixtures/README.md"), ("docs", "docs/README.md")]
-    {
+    for (dir, page) in [
+        ("models", "models/README.md"),
+        ("samples", "samples/README.md"),
+        ("tests/fixtures", "tests/fixtures/README.md"),
+        ("docs", "docs/README.md"),
+    ] {
         let page = std::fs::read_to_string(repository(page)).unwrap_or_default();
-        for entry in std::fs::read_dir(repository(dir)).expect("a folder").flatten() {
+        for entry in std::fs::read_dir(repository(dir))
+            .expect("a folder")
+            .flatten()
+        {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if [".onnx", ".mp4", ".jpg", ".png"].iter().any(|e| name.ends_with(e)) {
-                assert!(page.contains(&name) || page.contains("Models made by"), "{dir}/{name} is not explained in its README");
+            if [".onnx", ".mp4", ".jpg", ".png"]
+                .iter()
+                .any(|e| name.ends_with(e))
+            {
+                assert!(
+                    page.contains(&name) || page.contains("Models made by"),
+                    "{dir}/{name} is not explained in its README"
+                );
             }
         }
     }
@@ -235,9 +387,16 @@ fn rows_of(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usize {
     let keys = toml::to_string(config).expect("serialises");
     let mut checked = 0;
     for (key, value) in keys.lines().filter_map(|l| l.split_once(" = ")) {
-        let mut rows = text.lines().filter(|l| l.starts_with(&format!("| `{key}` |"))).peekable();
+        let mut rows = text
+            .lines()
+            .filter(|l| l.starts_with(&format!("| `{key}` |")))
+            .peekable();
         assert!(rows.peek().is_some(), "{key} is not in {page}");
-        assert!(free.contains(&key) || rows.any(|row| row.replace('`', "").contains(&format!("| {value} |"))), "{key} = {value} in {page}");
+        assert!(
+            free.contains(&key)
+                || rows.any(|row| row.replace('`', "").contains(&format!("| {value} |"))),
+            "{key} = {value} in {page}"
+        );
         checked += 1;
     }
     checked
@@ -250,7 +409,11 @@ fn the_page_on_cameras_lists_every_key() {
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
     use twintrack::sink::{mqtt::MqttConfig, webhook::WebhookConfig};
-    let (text, file, secret) = (Some("x".to_string()), Some("x".into()), Some(Secret::new("x")));
+    let (text, file, secret) = (
+        Some("x".to_string()),
+        Some("x".into()),
+        Some(Secret::new("x")),
+    );
     let camera = twintrack::source::camera::CameraConfig {
         user: text.clone(),
         password: secret.clone(),
@@ -260,9 +423,35 @@ fn the_page_on_cameras_lists_every_key() {
         recorded: Some(true),
         ..Default::default()
     };
-    assert!(rows_of("docs/cameras.md", &camera, &["url", "user", "password", "password_env", "password_file", "target_fps", "recorded"]) >= 19);
-    let serve = ServeConfig { token: secret.clone(), token_env: text.clone(), token_file: file.clone(), state_dir: file.clone(), ..Default::default() };
-    assert!(rows_of("docs/serving.md", &serve, &["token", "token_env", "token_file", "state_dir"]) >= 10);
+    assert!(
+        rows_of(
+            "docs/cameras.md",
+            &camera,
+            &[
+                "url",
+                "user",
+                "password",
+                "password_env",
+                "password_file",
+                "target_fps",
+                "recorded"
+            ]
+        ) >= 19
+    );
+    let serve = ServeConfig {
+        token: secret.clone(),
+        token_env: text.clone(),
+        token_file: file.clone(),
+        state_dir: file.clone(),
+        ..Default::default()
+    };
+    assert!(
+        rows_of(
+            "docs/serving.md",
+            &serve,
+            &["token", "token_env", "token_file", "state_dir"]
+        ) >= 10
+    );
     let mqtt = MqttConfig {
         user: text.clone(),
         password: secret.clone(),
@@ -273,10 +462,31 @@ fn the_page_on_cameras_lists_every_key() {
         key_file: file.clone(),
         ..Default::default()
     };
-    let free = ["broker", "user", "password", "password_env", "password_file", "ca_file", "certificate_file", "key_file"];
+    let free = [
+        "broker",
+        "user",
+        "password",
+        "password_env",
+        "password_file",
+        "ca_file",
+        "certificate_file",
+        "key_file",
+    ];
     assert!(rows_of("docs/serving.md", &mqtt, &free) >= 14);
-    let webhook = WebhookConfig { secret, secret_env: text, secret_file: file.clone(), ca_file: file, ..Default::default() };
-    assert!(rows_of("docs/serving.md", &webhook, &["url", "secret", "secret_env", "secret_file", "ca_file"]) >= 10);
+    let webhook = WebhookConfig {
+        secret,
+        secret_env: text,
+        secret_file: file.clone(),
+        ca_file: file,
+        ..Default::default()
+    };
+    assert!(
+        rows_of(
+            "docs/serving.md",
+            &webhook,
+            &["url", "secret", "secret_env", "secret_file", "ca_file"]
+        ) >= 10
+    );
 }
 
 /// Their examples are valid files of cameras.
@@ -285,11 +495,23 @@ fn the_page_on_cameras_lists_every_key() {
 fn the_examples_on_the_pages_on_cameras_and_serving_are_valid() {
     for (page, cameras) in [("docs/cameras.md", 3), ("docs/serving.md", 1)] {
         let text = std::fs::read_to_string(repository(page)).expect("the page");
-        let example = text.split("```toml").nth(1).and_then(|t| t.split("```").next()).expect("an example");
+        let example = text
+            .split("```toml")
+            .nth(1)
+            .and_then(|t| t.split("```").next())
+            .expect("an example");
         let file = tempfile::NamedTempFile::new().expect("a file");
         // A token's file is not there on every machine.
-        std::fs::write(file.path(), example.replace("token_file = \"/etc/twintrack/token\"", "token = \"0123456789abcdef\"")).expect("written");
-        let (service, _) = twintrack::serve::ServiceConfig::read(file.path()).unwrap_or_else(|e| panic!("{page}: {e}"));
+        std::fs::write(
+            file.path(),
+            example.replace(
+                "token_file = \"/etc/twintrack/token\"",
+                "token = \"0123456789abcdef\"",
+            ),
+        )
+        .expect("written");
+        let (service, _) = twintrack::serve::ServiceConfig::read(file.path())
+            .unwrap_or_else(|e| panic!("{page}: {e}"));
         assert_eq!(service.cameras.len(), cameras, "{page}");
     }
 }

@@ -9,16 +9,25 @@ use serde_json::Value;
 #[test]
 fn every_measure_agrees_with_the_reference() {
     let dir = repository("tests/fixtures/eval");
-    let reference: Value = serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).unwrap()).unwrap();
+    let reference: Value =
+        serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).unwrap())
+            .unwrap();
     let mut checked = 0;
     for (benchmark, sequences) in reference.as_object().unwrap() {
-        let out = run(twintrack().args(["eval", "--json", "--benchmark", benchmark, "--gt"]).arg(dir.join("gt")).arg("--results").arg(dir.join("results")));
+        let out = run(twintrack()
+            .args(["eval", "--json", "--benchmark", benchmark, "--gt"])
+            .arg(dir.join("gt"))
+            .arg("--results")
+            .arg(dir.join("results")));
         let rows: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
         for (sequence, measures) in sequences.as_object().unwrap() {
             let ours = rows.iter().find(|r| r["sequence"] == *sequence).unwrap();
             for (measure, want) in measures.as_object().unwrap() {
                 let (got, want) = (ours[measure].as_f64().unwrap(), want.as_f64().unwrap());
-                assert!((got - want).abs() < 1e-6, "{benchmark} {sequence} {measure}: {got}, the reference says {want}");
+                assert!(
+                    (got - want).abs() < 1e-6,
+                    "{benchmark} {sequence} {measure}: {got}, the reference says {want}"
+                );
                 checked += 1;
             }
         }
@@ -29,8 +38,18 @@ fn every_measure_agrees_with_the_reference() {
 #[test]
 fn the_table_has_a_row_a_sequence_and_the_sum() {
     let dir = repository("tests/fixtures/eval");
-    let out = text(&run(twintrack().args(["eval", "--gt"]).arg(dir.join("gt")).arg("--results").arg(dir.join("results"))).stdout);
-    let first: Vec<&str> = out.lines().filter_map(|l| l.split_whitespace().next()).collect();
+    let out = text(
+        &run(twintrack()
+            .args(["eval", "--gt"])
+            .arg(dir.join("gt"))
+            .arg("--results")
+            .arg(dir.join("results")))
+        .stdout,
+    );
+    let first: Vec<&str> = out
+        .lines()
+        .filter_map(|l| l.split_whitespace().next())
+        .collect();
     assert_eq!(first, ["sequence", "walk-a", "walk-b", "COMBINED"]);
 }
 
@@ -39,13 +58,29 @@ fn an_identity_twice_in_a_frame_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let gt = repository("tests/fixtures/eval/gt");
     for name in ["walk-a", "walk-b"] {
-        std::fs::write(dir.path().join(format!("{name}.txt")), "1,5,0,0,10,20,1,-1,-1,-1\n1,5,50,0,10,20,1,-1,-1,-1\n").unwrap();
+        std::fs::write(
+            dir.path().join(format!("{name}.txt")),
+            "1,5,0,0,10,20,1,-1,-1,-1\n1,5,50,0,10,20,1,-1,-1,-1\n",
+        )
+        .unwrap();
     }
-    let out = twintrack().args(["eval", "--gt"]).arg(&gt).arg("--results").arg(dir.path()).output().unwrap();
+    let out = twintrack()
+        .args(["eval", "--gt"])
+        .arg(&gt)
+        .arg("--results")
+        .arg(dir.path())
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(1));
     let stderr = text(&out.stderr);
     assert!(stderr.contains("identity 5 twice in frame 1"), "{stderr}");
-    let out = twintrack().args(["eval", "--gt"]).arg(dir.path()).arg("--results").arg(dir.path()).output().unwrap();
+    let out = twintrack()
+        .args(["eval", "--gt"])
+        .arg(dir.path())
+        .arg("--results")
+        .arg(dir.path())
+        .output()
+        .unwrap();
     assert!(text(&out.stderr).contains("holds no sequence"));
 }
 
@@ -67,7 +102,12 @@ fn describe(dir: &std::path::Path, name: &str, length: u32) {
 }
 
 fn eval(dir: &std::path::Path, gt: &str, results: &str, more: &[&str]) -> (bool, String, String) {
-    let out = twintrack().current_dir(dir).args(["eval", "--gt", gt, "--results", results]).args(more).output().unwrap();
+    let out = twintrack()
+        .current_dir(dir)
+        .args(["eval", "--gt", gt, "--results", results])
+        .args(more)
+        .output()
+        .unwrap();
     (out.status.success(), text(&out.stdout), text(&out.stderr))
 }
 
@@ -79,12 +119,24 @@ fn a_class_column_of_other_rules_is_told_with_the_remedy() {
         describe(dir.path(), name, 10);
         let (gt, result) = (format!("gt/{name}"), format!("results/{name}.txt"));
         let (ok, _, stderr) = eval(dir.path(), &gt, &result, &[]);
-        assert!(!ok && stderr.contains(&format!("its classes are {class} (10 rows)")) && stderr.contains("--benchmark mot15"), "{stderr}");
+        assert!(
+            !ok && stderr.contains(&format!("its classes are {class} (10 rows)"))
+                && stderr.contains("--benchmark mot15"),
+            "{stderr}"
+        );
         let (ok, table, stderr) = eval(dir.path(), &gt, &result, &["--benchmark", "mot15"]);
         assert!(ok && table.contains("100.00"), "{table}{stderr}");
     }
-    let out = twintrack().current_dir(dir.path()).args(["tune", "--gt", "gt/cvat", "--trials", "1"]).output().unwrap();
-    assert!(!out.status.success() && text(&out.stderr).contains("its classes are 2 (10 rows)"), "{}", text(&out.stderr));
+    let out = twintrack()
+        .current_dir(dir.path())
+        .args(["tune", "--gt", "gt/cvat", "--trials", "1"])
+        .output()
+        .unwrap();
+    assert!(
+        !out.status.success() && text(&out.stderr).contains("its classes are 2 (10 rows)"),
+        "{}",
+        text(&out.stderr)
+    );
 }
 
 #[test]
@@ -92,9 +144,16 @@ fn a_number_that_is_none_is_refused_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     sequence(dir.path(), "a", 1);
     describe(dir.path(), "a", 10);
-    std::fs::write(dir.path().join("results/a.txt"), "1,1,10,20,30,60,1,-1,-1,-1\n2,1,nan,20,30,60,1,-1,-1,-1\n").unwrap();
+    std::fs::write(
+        dir.path().join("results/a.txt"),
+        "1,1,10,20,30,60,1,-1,-1,-1\n2,1,nan,20,30,60,1,-1,-1,-1\n",
+    )
+    .unwrap();
     let (ok, _, stderr) = eval(dir.path(), "gt", "results", &[]);
-    assert!(!ok && stderr.contains("results/a.txt, line 2: 'nan' is not a number"), "{stderr}");
+    assert!(
+        !ok && stderr.contains("results/a.txt, line 2: 'nan' is not a number"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -104,16 +163,30 @@ fn one_sequence_a_part_of_them_and_one_without_a_description_can_be_judged() {
         sequence(dir.path(), name, 1);
     }
     describe(dir.path(), "a", 10);
-    for (gt, results) in [("gt/a", "results"), ("gt/a", "results/a.txt"), ("gt/b", "results/b.txt"), ("gt/b/.", "results")] {
+    for (gt, results) in [
+        ("gt/a", "results"),
+        ("gt/a", "results/a.txt"),
+        ("gt/b", "results/b.txt"),
+        ("gt/b/.", "results"),
+    ] {
         let (ok, table, stderr) = eval(dir.path(), gt, results, &[]);
-        assert!(ok && table.contains("100.00") && stderr.is_empty(), "{gt} {results}: {table}{stderr}");
+        assert!(
+            ok && table.contains("100.00") && stderr.is_empty(),
+            "{gt} {results}: {table}{stderr}"
+        );
     }
     std::fs::remove_file(dir.path().join("results/b.txt")).unwrap();
     let (ok, table, stderr) = eval(dir.path(), "gt", "results", &[]);
-    assert!(ok && table.contains("a ") && !table.contains("b ") && stderr.contains("results/b.txt"), "{table}{stderr}");
+    assert!(
+        ok && table.contains("a ") && !table.contains("b ") && stderr.contains("results/b.txt"),
+        "{table}{stderr}"
+    );
     std::fs::remove_file(dir.path().join("results/a.txt")).unwrap();
     let (ok, _, stderr) = eval(dir.path(), "gt", "results", &[]);
-    assert!(!ok && stderr.contains("no result for any sequence"), "{stderr}");
+    assert!(
+        !ok && stderr.contains("no result for any sequence"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -123,7 +196,12 @@ fn what_lies_beyond_the_length_of_a_sequence_is_told() {
     describe(dir.path(), "a", 8);
     let (ok, table, stderr) = eval(dir.path(), "gt", "results", &[]);
     assert!(ok && table.contains("100.00"), "{table}");
-    assert!(stderr.contains("ground truth beyond") && stderr.contains("results beyond") && stderr.contains("rows=2"), "{stderr}");
+    assert!(
+        stderr.contains("ground truth beyond")
+            && stderr.contains("results beyond")
+            && stderr.contains("rows=2"),
+        "{stderr}"
+    );
 }
 
 #[test]
@@ -135,7 +213,9 @@ fn tune_takes_an_export_of_cvat_once_it_is_told_rate_and_size() {
     std::fs::copy(dir.path().join("results/export.txt"), det.join("det.txt")).unwrap();
     let tune = |more: &[&str]| {
         let mut c = twintrack();
-        c.current_dir(dir.path()).args(["tune", "--gt", "gt/export", "--trials", "1", "--no-embed"]).args(more);
+        c.current_dir(dir.path())
+            .args(["tune", "--gt", "gt/export", "--trials", "1", "--no-embed"])
+            .args(more);
         let out = c.output().unwrap();
         (out.status.success(), text(&out.stdout), text(&out.stderr))
     };

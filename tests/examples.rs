@@ -13,7 +13,9 @@ use std::process::{Command, Stdio};
 
 use common::{clip, repository, text};
 use opencv::core::{Mat, MatTraitConst, Rect, Size, Vector};
-use opencv::videoio::{CAP_ANY, CAP_FFMPEG, VideoCapture, VideoCaptureTrait, VideoWriter, VideoWriterTrait};
+use opencv::videoio::{
+    CAP_ANY, CAP_FFMPEG, VideoCapture, VideoCaptureTrait, VideoWriter, VideoWriterTrait,
+};
 use pages::page;
 
 const PAGES: [&str; 11] = [
@@ -42,21 +44,57 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("make demo", BUILD),
     ("make test", BUILD),
     ("cargo build --release --features train", BUILD),
-    ("target/release/twintrack track rtsp://camera/stream", CAMERA),
-    ("twintrack serve --config cameras.toml --output events.jsonl", CAMERA),
+    (
+        "target/release/twintrack track rtsp://camera/stream",
+        CAMERA,
+    ),
+    (
+        "twintrack serve --config cameras.toml --output events.jsonl",
+        CAMERA,
+    ),
     ("kill -HUP $(pgrep -f 'twintrack serve')", CAMERA),
     ("target/release/twintrack models get omz-reid-0287", NETWORK),
-    ("target/release/twintrack track video.mp4 --config configs/reidentification.toml", NETWORK),
-    ("sudo git clone . /opt/twintrack && (cd /opt/twintrack && sudo make build)", SYSTEM),
-    ("sudo cp scripts/twintrack.service /etc/systemd/system/ && sudo systemctl enable --now twintrack", SYSTEM),
+    (
+        "target/release/twintrack track video.mp4 --config configs/reidentification.toml",
+        NETWORK,
+    ),
+    (
+        "sudo git clone . /opt/twintrack && (cd /opt/twintrack && sudo make build)",
+        SYSTEM,
+    ),
+    (
+        "sudo cp scripts/twintrack.service /etc/systemd/system/ && sudo systemctl enable --now twintrack",
+        SYSTEM,
+    ),
     ("sudo systemctl reload twintrack", SYSTEM),
-    ("twintrack doctor --detector ./yolo11n.onnx --embedder ./osnet.onnx --config mine.toml", DATA),
-    ("twintrack track video.mp4 --detector ./yolo11n.onnx --embedder ./osnet.onnx --config mine.toml", DATA),
-    ("twintrack-train calibrate --config osnet.toml --data market:my-gallery --output osnet-calibrated.onnx", DATA),
-    ("twintrack track video.mp4 --embedder ./osnet-calibrated.onnx --gallery people/", DATA),
-    ("target/release/twintrack-train run --from-video my-camera.mp4 --data synthetic:1000 --output my-siamese.onnx", TRAINING),
-    ("target/release/twintrack-train eval --model ./my-siamese.onnx --data market:Market-1501/bounding_box_test", DATA),
-    ("target/release/twintrack-train convert --model ./my-siamese.onnx --precision int8 --data video:my-camera.mp4 --output my-siamese.int8.onnx", TRAINING),
+    (
+        "twintrack doctor --detector ./yolo11n.onnx --embedder ./osnet.onnx --config mine.toml",
+        DATA,
+    ),
+    (
+        "twintrack track video.mp4 --detector ./yolo11n.onnx --embedder ./osnet.onnx --config mine.toml",
+        DATA,
+    ),
+    (
+        "twintrack-train calibrate --config osnet.toml --data market:my-gallery --output osnet-calibrated.onnx",
+        DATA,
+    ),
+    (
+        "twintrack track video.mp4 --embedder ./osnet-calibrated.onnx --gallery people/",
+        DATA,
+    ),
+    (
+        "target/release/twintrack-train run --from-video my-camera.mp4 --data synthetic:1000 --output my-siamese.onnx",
+        TRAINING,
+    ),
+    (
+        "target/release/twintrack-train eval --model ./my-siamese.onnx --data market:Market-1501/bounding_box_test",
+        DATA,
+    ),
+    (
+        "target/release/twintrack-train convert --model ./my-siamese.onnx --precision int8 --data video:my-camera.mp4 --output my-siamese.int8.onnx",
+        TRAINING,
+    ),
     (
         "twintrack-train distil --teacher ./reid.onnx --start-from ./reid.onnx --probes video:my-camera.mp4 figures:figures --config half.toml --output reid-half.onnx",
         TRAINING,
@@ -65,15 +103,30 @@ const NOT_RUN: &[(&str, &str)] = &[
         "twintrack-train distil --teacher ./large.onnx --probes video:my-camera.mp4 figures:figures synthetic:500 --config student.toml --output small.onnx",
         TRAINING,
     ),
-    ("target/release/twintrack-train head --data synthetic:200 video:my-camera.mp4 --output head.json", TRAINING),
+    (
+        "target/release/twintrack-train head --data synthetic:200 video:my-camera.mp4 --output head.json",
+        TRAINING,
+    ),
     (
         "target/release/twintrack-train calibrate --model ./my-siamese.onnx --data market:a-gallery mot:my-sequence video:my-camera.mp4 --output calibrated.onnx",
         DATA,
     ),
-    ("apt-get install --no-install-recommends fonts-noto-core fonts-freefont-ttf fonts-dejavu-core", SYSTEM),
-    ("python3 -m venv .venv && .venv/bin/pip install -r scripts/draw_characters.txt", NETWORK),
-    (".venv/bin/python scripts/draw_characters.py --out out/characters", NETWORK),
-    (".venv/bin/python scripts/draw_characters.py --out out/characters --digits", NETWORK),
+    (
+        "apt-get install --no-install-recommends fonts-noto-core fonts-freefont-ttf fonts-dejavu-core",
+        SYSTEM,
+    ),
+    (
+        "python3 -m venv .venv && .venv/bin/pip install -r scripts/draw_characters.txt",
+        NETWORK,
+    ),
+    (
+        ".venv/bin/python scripts/draw_characters.py --out out/characters",
+        NETWORK,
+    ),
+    (
+        ".venv/bin/python scripts/draw_characters.py --out out/characters --digits",
+        NETWORK,
+    ),
     (
         "target/release/twintrack-train run --data folders:out/characters/train --config configs/train/characters.toml --work out/characters/work --output out/characters.onnx",
         TRAINING,
@@ -82,12 +135,29 @@ const NOT_RUN: &[(&str, &str)] = &[
         "target/release/twintrack-train eval --model out/characters.onnx --ways 10 20 --data folders:out/characters/held-out folders:out/characters/digits",
         TRAINING,
     ),
-    ("target/release/twintrack-train eval --pixels 32x32 --ways 10 20 --data folders:out/characters/held-out folders:out/characters/digits", DATA),
-    ("target/release/twintrack compare --whole --embedder out/characters.onnx out/characters/digits/3/0003.png out/characters/digits/3/0013.png", TRAINING),
+    (
+        "target/release/twintrack-train eval --pixels 32x32 --ways 10 20 --data folders:out/characters/held-out folders:out/characters/digits",
+        DATA,
+    ),
+    (
+        "target/release/twintrack compare --whole --embedder out/characters.onnx out/characters/digits/3/0003.png out/characters/digits/3/0013.png",
+        TRAINING,
+    ),
 ];
 
 /// Words that a shell command begins with.
-const SHELL: [&str; 10] = ["twintrack", "twintrack-train", "target", "make", "cargo", "kill", "sudo", "apt-get", "python3", "echo"];
+const SHELL: [&str; 10] = [
+    "twintrack",
+    "twintrack-train",
+    "target",
+    "make",
+    "cargo",
+    "kill",
+    "sudo",
+    "apt-get",
+    "python3",
+    "echo",
+];
 
 /// An example of a page.
 #[derive(Debug)]
@@ -121,14 +191,29 @@ fn examples(page: &str) -> Vec<Example> {
 }
 
 fn read(language: &str, block: &[String]) -> Vec<Example> {
-    let Some(first) = block.first() else { return Vec::new() };
+    let Some(first) = block.first() else {
+        return Vec::new();
+    };
     let word = first.split([' ', '/']).next().unwrap_or_default();
-    let is_shell = language == "sh" || language.is_empty() && (SHELL.contains(&word) || word == ".venv");
+    let is_shell =
+        language == "sh" || language.is_empty() && (SHELL.contains(&word) || word == ".venv");
     match language {
         _ if is_shell => {
             let whole = block.join("\n").replace("\\\n", " ");
-            let bare = |l: &str| l.split("  #").next().unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
-            whole.lines().map(bare).filter(|l| !l.is_empty() && !l.starts_with('#')).map(Example::Command).collect()
+            let bare = |l: &str| {
+                l.split("  #")
+                    .next()
+                    .unwrap_or_default()
+                    .split_whitespace()
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            };
+            whole
+                .lines()
+                .map(bare)
+                .filter(|l| !l.is_empty() && !l.starts_with('#'))
+                .map(Example::Command)
+                .collect()
         }
         "" | "toml" => vec![Example::Settings(block.join("\n"))],
         _ => vec![Example::Shown],
@@ -139,9 +224,15 @@ fn read(language: &str, block: &[String]) -> Vec<Example> {
 #[test]
 fn no_page_is_forgotten() {
     for dir in ["docs", "docs/guide"] {
-        for entry in std::fs::read_dir(repository(dir)).unwrap().map(|e| e.unwrap().file_name().to_string_lossy().into_owned()) {
+        for entry in std::fs::read_dir(repository(dir))
+            .unwrap()
+            .map(|e| e.unwrap().file_name().to_string_lossy().into_owned())
+        {
             let path = format!("{dir}/{entry}");
-            assert!(!entry.ends_with(".md") || PAGES.contains(&path.as_str()), "{path} is not among PAGES");
+            assert!(
+                !entry.ends_with(".md") || PAGES.contains(&path.as_str()),
+                "{path} is not among PAGES"
+            );
         }
     }
 }
@@ -150,7 +241,15 @@ fn no_page_is_forgotten() {
 fn short_clip(path: &Path, frames: usize) {
     let mut capture = VideoCapture::from_file(clip().to_str().unwrap(), CAP_ANY).unwrap();
     let code = VideoWriter::fourcc('m', 'p', '4', 'v').unwrap();
-    let mut writer = VideoWriter::new_with_backend(path.to_str().unwrap(), CAP_FFMPEG, code, 10.0, Size::new(768, 576), true).unwrap();
+    let mut writer = VideoWriter::new_with_backend(
+        path.to_str().unwrap(),
+        CAP_FFMPEG,
+        code,
+        10.0,
+        Size::new(768, 576),
+        true,
+    )
+    .unwrap();
     let mut picture = Mat::default();
     for _ in 0..frames {
         assert!(capture.read(&mut picture).unwrap());
@@ -162,8 +261,17 @@ fn short_clip(path: &Path, frames: usize) {
 /// A person of the clip's 10th frame, by the ground truth.
 fn portrait(path: &Path, person: u32) {
     let truth = page("samples/pets2009-s2l1/gt/gt.txt");
-    let numbers = |l: &str| l.split(',').take(6).map(|v| v.parse::<f64>().unwrap()).collect::<Vec<_>>();
-    let row = truth.lines().map(numbers).find(|r| r[0] == 10.0 && r[1] == f64::from(person)).unwrap();
+    let numbers = |l: &str| {
+        l.split(',')
+            .take(6)
+            .map(|v| v.parse::<f64>().unwrap())
+            .collect::<Vec<_>>()
+    };
+    let row = truth
+        .lines()
+        .map(numbers)
+        .find(|r| r[0] == 10.0 && r[1] == f64::from(person))
+        .unwrap();
     let mut capture = VideoCapture::from_file(clip().to_str().unwrap(), CAP_ANY).unwrap();
     let mut picture = Mat::default();
     (0..10).for_each(|_| assert!(capture.read(&mut picture).unwrap()));
@@ -182,12 +290,25 @@ fn new_user() -> tempfile::TempDir {
     for name in ["configs", "models", "scripts", "samples"] {
         std::os::unix::fs::symlink(repository(name), at(name)).unwrap();
     }
-    std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin!("twintrack"), at("target/release/twintrack")).unwrap();
+    std::os::unix::fs::symlink(
+        assert_cmd::cargo::cargo_bin!("twintrack"),
+        at("target/release/twintrack"),
+    )
+    .unwrap();
     #[cfg(feature = "train")]
-    std::os::unix::fs::symlink(assert_cmd::cargo::cargo_bin!("twintrack-train"), at("target/release/twintrack-train")).unwrap();
+    std::os::unix::fs::symlink(
+        assert_cmd::cargo::cargo_bin!("twintrack-train"),
+        at("target/release/twintrack-train"),
+    )
+    .unwrap();
     short_clip(&at("video.mp4"), 40);
     std::fs::copy(at("video.mp4"), at("my-camera.mp4")).unwrap();
-    for (name, person) in [("a.jpg", 1), ("b.jpg", 3), ("ada.jpg", 1), ("people/ada.jpg", 1)] {
+    for (name, person) in [
+        ("a.jpg", 1),
+        ("b.jpg", 3),
+        ("ada.jpg", 1),
+        ("people/ada.jpg", 1),
+    ] {
         portrait(&at(name), person);
     }
     // Stands for one that the reader has trained.
@@ -197,11 +318,26 @@ fn new_user() -> tempfile::TempDir {
 
 /// A shell in that folder, with the programs on its path.
 fn shell(home: &Path, command: &str) -> std::process::Output {
-    let path = format!("{}:{}", home.join("target/release").display(), std::env::var("PATH").unwrap());
+    let path = format!(
+        "{}:{}",
+        home.join("target/release").display(),
+        std::env::var("PATH").unwrap()
+    );
     let mut bash = Command::new("bash");
-    bash.args(["-euo", "pipefail", "-c", command]).current_dir(home).env("PATH", path).stdin(Stdio::null());
-    bash.env("HOME", home).env("XDG_DATA_HOME", home.join("data"));
-    ["ORT_DYLIB_PATH", "TWINTRACK_MODELS", "TWINTRACK_DATA", "TWINTRACK_LOG"].iter().for_each(|key| {
+    bash.args(["-euo", "pipefail", "-c", command])
+        .current_dir(home)
+        .env("PATH", path)
+        .stdin(Stdio::null());
+    bash.env("HOME", home)
+        .env("XDG_DATA_HOME", home.join("data"));
+    [
+        "ORT_DYLIB_PATH",
+        "TWINTRACK_MODELS",
+        "TWINTRACK_DATA",
+        "TWINTRACK_LOG",
+    ]
+    .iter()
+    .for_each(|key| {
         bash.env_remove(key);
     });
     bash.output().expect("bash")
@@ -213,24 +349,45 @@ fn every_command_of_the_pages_runs_word_for_word_or_is_listed() {
     let (mut run, mut left) = (0, BTreeSet::new());
     for path in PAGES {
         for example in examples(&page(path)) {
-            let Example::Command(command) = example else { continue };
+            let Example::Command(command) = example else {
+                continue;
+            };
             if let Some((listed, _)) = NOT_RUN.iter().find(|(c, _)| *c == command) {
                 left.insert(*listed);
                 continue;
             }
             let begun = std::time::Instant::now();
             let out = shell(home.path(), &command);
-            assert!(out.status.success(), "{path}: {command}\n{}\n{}", text(&out.stdout), text(&out.stderr));
+            assert!(
+                out.status.success(),
+                "{path}: {command}\n{}\n{}",
+                text(&out.stdout),
+                text(&out.stderr)
+            );
             eprintln!("{:6.1} s  {command}", begun.elapsed().as_secs_f64());
             run += 1;
         }
     }
     assert!(run >= 12, "only {run} examples were run");
-    let stale: Vec<&str> = NOT_RUN.iter().map(|(c, _)| *c).filter(|c| !left.contains(c)).collect();
+    let stale: Vec<&str> = NOT_RUN
+        .iter()
+        .map(|(c, _)| *c)
+        .filter(|c| !left.contains(c))
+        .collect();
     assert!(stale.is_empty(), "on no page any more: {stale:#?}");
     // What the examples promise to write.
-    for file in ["annotated.mp4", "trajectories.jsonl", "run.jsonl", "my.toml", "out/pets2009-s2l1.txt", "events.jsonl"] {
-        assert!(std::fs::metadata(home.path().join(file)).is_ok_and(|m| m.len() > 0), "{file} was not written");
+    for file in [
+        "annotated.mp4",
+        "trajectories.jsonl",
+        "run.jsonl",
+        "my.toml",
+        "out/pets2009-s2l1.txt",
+        "events.jsonl",
+    ] {
+        assert!(
+            std::fs::metadata(home.path().join(file)).is_ok_and(|m| m.len() > 0),
+            "{file} was not written"
+        );
     }
 }
 
@@ -241,14 +398,29 @@ fn the_arguments_of_every_other_example_are_known() {
     let mut checked = 0;
     for (command, reason) in NOT_RUN {
         assert!(!reason.is_empty());
-        let program = command.split(' ').next().unwrap().rsplit('/').next().unwrap();
-        let here = program == "twintrack" || program == "twintrack-train" && cfg!(feature = "train");
+        let program = command
+            .split(' ')
+            .next()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap();
+        let here =
+            program == "twintrack" || program == "twintrack-train" && cfg!(feature = "train");
         if here {
             // The parser stops at what it does not know before it comes to --help.
             let out = shell(home.path(), &format!("{command} --help"));
-            assert!(out.status.success() && text(&out.stdout).contains("Usage:"), "{command}: {}", text(&out.stderr));
+            assert!(
+                out.status.success() && text(&out.stdout).contains("Usage:"),
+                "{command}: {}",
+                text(&out.stderr)
+            );
             let wrong = shell(home.path(), &format!("{command} --nonesuch --help"));
-            assert_eq!(wrong.status.code(), Some(2), "{command}: an option that is none is found");
+            assert_eq!(
+                wrong.status.code(),
+                Some(2),
+                "{command}: an option that is none is found"
+            );
             checked += 1;
         }
     }
@@ -261,17 +433,26 @@ fn every_example_of_settings_is_valid() {
     let mut seen = 0;
     for path in PAGES {
         for example in examples(&page(path)) {
-            let Example::Settings(settings) = example else { continue };
+            let Example::Settings(settings) = example else {
+                continue;
+            };
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &settings).unwrap();
-            let service = twintrack::serve::ServiceConfig::sections(file.path()).map(|_| ()).map_err(|e| e.to_string());
+            let service = twintrack::serve::ServiceConfig::sections(file.path())
+                .map(|_| ())
+                .map_err(|e| e.to_string());
             #[cfg(feature = "train")]
             let service = service.or_else(|e| {
                 let training = toml::from_str::<twintrack::train::config::TrainConfig>(&settings);
-                training.map(|_| ()).map_err(|other| format!("{e}\n{other}"))
+                training
+                    .map(|_| ())
+                    .map_err(|other| format!("{e}\n{other}"))
             });
             let of_training = path.contains("training") && !cfg!(feature = "train");
-            assert!(service.is_ok() || of_training, "{path}:\n{settings}\n{service:?}");
+            assert!(
+                service.is_ok() || of_training,
+                "{path}:\n{settings}\n{service:?}"
+            );
             seen += 1;
         }
     }

@@ -24,14 +24,31 @@ fn network(dir: &Path) -> PathBuf {
     for (row, value) in [100.0, 120.0, 40.0, 100.0, 0.9].into_iter().enumerate() {
         rows[100 * row + 3] = value;
     }
-    g.tensor("table", &[1, 6, 100], FLOAT, rows.iter().flat_map(|v| v.to_le_bytes()).collect());
+    g.tensor(
+        "table",
+        &[1, 6, 100],
+        FLOAT,
+        rows.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    );
     g.constant("limit", &[1], &[0.97]);
-    let whole = [("axes", Attribute::Ints(vec![1, 2, 3])), ("keepdims", Attribute::Int(0))];
+    let whole = [
+        ("axes", Attribute::Ints(vec![1, 2, 3])),
+        ("keepdims", Attribute::Int(0)),
+    ];
     g.node("ReduceMean", &["images"], "mean", &whole);
     g.node("Greater", &["mean", "limit"], "white", &[]);
     g.node("Cast", &["white"], "row", &[("to", Attribute::Int(7))]);
-    g.node("Gather", &["table", "row"], "output0", &[("axis", Attribute::Int(0))]);
-    let mut model = ModelProto::decode(g.finish("picky", ("images", [3, 256, 320]), ("output0", 1), &[]).as_slice()).unwrap();
+    g.node(
+        "Gather",
+        &["table", "row"],
+        "output0",
+        &[("axis", Attribute::Int(0))],
+    );
+    let mut model = ModelProto::decode(
+        g.finish("picky", ("images", [3, 256, 320]), ("output0", 1), &[])
+            .as_slice(),
+    )
+    .unwrap();
     model.graph.as_mut().unwrap().output = vec![untyped("output0")];
     let path = dir.join("picky.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
@@ -41,18 +58,39 @@ fn network(dir: &Path) -> PathBuf {
 /// A video of 60 frames of which those from `first` to `last`, counted from 0, are white.
 fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     let path = dir.join(format!("{name}.mp4"));
-    let picture = format!("testsrc=size=320x256:rate=10,drawbox=x=0:y=0:w=iw:h=ih:color=white:t=fill:enable='between(n,{first},{last})'");
-    run(Command::new("ffmpeg").args(["-v", "error", "-f", "lavfi", "-i", &picture, "-frames:v", "60", "-pix_fmt", "yuv420p"]).arg(&path));
+    let picture = format!(
+        "testsrc=size=320x256:rate=10,drawbox=x=0:y=0:w=iw:h=ih:color=white:t=fill:enable='between(n,{first},{last})'"
+    );
+    run(Command::new("ffmpeg")
+        .args([
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            &picture,
+            "-frames:v",
+            "60",
+            "-pix_fmt",
+            "yuv420p",
+        ])
+        .arg(&path));
     path
 }
 
 fn config(dir: &Path) -> String {
-    let pixels = "pixels = { color = \"rgb\", mean = [0.0, 0.0, 0.0], std = [255.0, 255.0, 255.0] }";
-    format!("[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n[embedder]\nenabled = false\n", network(dir))
+    let pixels =
+        "pixels = { color = \"rgb\", mean = [0.0, 0.0, 0.0], std = [255.0, 255.0, 255.0] }";
+    format!(
+        "[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n[embedder]\nenabled = false\n",
+        network(dir)
+    )
 }
 
 fn frames(events: &[Value], camera: &str) -> Vec<u64> {
-    let mine = events.iter().filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera);
+    let mine = events
+        .iter()
+        .filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera);
     mine.map(|e| e["frame"].as_u64().unwrap()).collect()
 }
 
@@ -70,25 +108,58 @@ fn a_frame_at_which_the_network_fails_is_left_out_and_costs_no_other_camera_anyt
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let cameras: String = [("good", 100, 100), ("spotted", 20, 21), ("white", 0, 59)]
-        .map(|(name, first, last)| format!("[cameras.{name}]\nurl = {:?}\nrealtime = false\n", video(dir, name, first, last)))
+        .map(|(name, first, last)| {
+            format!(
+                "[cameras.{name}]\nurl = {:?}\nrealtime = false\n",
+                video(dir, name, first, last)
+            )
+        })
         .concat();
     let file = dir.join("cameras.toml");
     std::fs::write(&file, format!("{NO_PAGE}{}{cameras}", config(dir))).unwrap();
-    let out = twintrack().args(["serve", "--config"]).arg(&file).arg("--output").arg(dir.join("out.jsonl")).output().unwrap();
+    let out = twintrack()
+        .args(["serve", "--config"])
+        .arg(&file)
+        .arg("--output")
+        .arg(dir.join("out.jsonl"))
+        .output()
+        .unwrap();
     let said = text(&out.stderr);
     let events = whole_lines(&dir.join("out.jsonl"));
-    assert_eq!((frames(&events, "good"), frames(&events, "spotted")), (but(&[]), but(&[21, 22])), "{said}");
+    assert_eq!(
+        (frames(&events, "good"), frames(&events, "spotted")),
+        (but(&[]), but(&[21, 22])),
+        "{said}"
+    );
     assert!(frames(&events, "white").is_empty());
     // Who was there before the frames that are missing is there after them.
     let ids: std::collections::BTreeSet<u64> = events
         .iter()
         .filter(|e| e["camera"] == "spotted")
-        .flat_map(|e| e["tracks"].as_array().into_iter().flatten().map(|t| t["id"].as_u64().unwrap()))
+        .flat_map(|e| {
+            e["tracks"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .map(|t| t["id"].as_u64().unwrap())
+        })
         .collect();
     assert_eq!(ids.len(), 1);
-    assert!(said.contains("camera=spotted") && said.contains("the frame is left out"), "{said}");
-    assert!(said.lines().any(|l| l.contains("camera=white") && l.contains("quarantine")) && !said.contains("camera=good"), "{said}");
-    assert!(said.contains("white: 60 frames read, 0 tracked") && said.contains("60 left out (network failed)"), "{said}");
+    assert!(
+        said.contains("camera=spotted") && said.contains("the frame is left out"),
+        "{said}"
+    );
+    assert!(
+        said.lines()
+            .any(|l| l.contains("camera=white") && l.contains("quarantine"))
+            && !said.contains("camera=good"),
+        "{said}"
+    );
+    assert!(
+        said.contains("white: 60 frames read, 0 tracked")
+            && said.contains("60 left out (network failed)"),
+        "{said}"
+    );
     // A camera of which nothing could be tracked is told by the exit code.
     assert_eq!(out.status.code(), Some(1), "{said}");
 }
@@ -102,13 +173,36 @@ fn a_video_goes_on_after_such_a_frame_and_ends_where_all_are_such() {
     let dir = dir.path();
     let file = dir.join("c.toml");
     std::fs::write(&file, config(dir)).unwrap();
-    let track = |name: &str, first, last| twintrack().arg("track").arg(video(dir, name, first, last)).arg("--config").arg(&file).output().unwrap();
+    let track = |name: &str, first, last| {
+        twintrack()
+            .arg("track")
+            .arg(video(dir, name, first, last))
+            .arg("--config")
+            .arg(&file)
+            .output()
+            .unwrap()
+    };
     let out = track("spotted", 20, 21);
     assert!(out.status.success(), "{}", text(&out.stderr));
-    assert_eq!(frames(&json_lines(&text(&out.stdout)), "spotted"), but(&[21, 22]));
-    assert!(text(&out.stderr).contains("the frame is left out") && text(&out.stderr).contains("network failed"), "{}", text(&out.stderr));
+    assert_eq!(
+        frames(&json_lines(&text(&out.stdout)), "spotted"),
+        but(&[21, 22])
+    );
+    assert!(
+        text(&out.stderr).contains("the frame is left out")
+            && text(&out.stderr).contains("network failed"),
+        "{}",
+        text(&out.stderr)
+    );
     let out = track("white", 30, 59);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
-    assert_eq!(frames(&json_lines(&text(&out.stdout)), "white"), (1..=30).collect::<Vec<u64>>());
-    assert!(text(&out.stderr).contains("error: ") && text(&out.stderr).contains("picky.onnx"), "{}", text(&out.stderr));
+    assert_eq!(
+        frames(&json_lines(&text(&out.stdout)), "white"),
+        (1..=30).collect::<Vec<u64>>()
+    );
+    assert!(
+        text(&out.stderr).contains("error: ") && text(&out.stderr).contains("picky.onnx"),
+        "{}",
+        text(&out.stderr)
+    );
 }

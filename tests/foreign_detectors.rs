@@ -18,7 +18,14 @@ use twintrack::onnx::proto::{FLOAT, FLOAT16, INT32, INT64};
 
 fn open(config: &DetectorConfig) -> Option<Result<Detector, InferError>> {
     match Runtime::load() {
-        Ok(runtime) => Some(Detector::open(&runtime, config, SessionOptions { device: Device::Cpu, threads: 1 })),
+        Ok(runtime) => Some(Detector::open(
+            &runtime,
+            config,
+            SessionOptions {
+                device: Device::Cpu,
+                threads: 1,
+            },
+        )),
         Err(e) => {
             eprintln!("SKIPPED: {e}");
             None
@@ -27,34 +34,57 @@ fn open(config: &DetectorConfig) -> Option<Result<Detector, InferError>> {
 }
 
 fn of(model: PathBuf) -> DetectorConfig {
-    DetectorConfig { model, ..DetectorConfig::default() }
+    DetectorConfig {
+        model,
+        ..DetectorConfig::default()
+    }
 }
 
 /// The box of a picture of a colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score
 /// 0.5 + r / 1000.
-const WEIGHTS: [[f32; 5]; 3] = [[1.0, 0.0, 1.0, 0.0, 0.0], [0.0, 1.0, 0.0, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0, 0.001]];
+const WEIGHTS: [[f32; 5]; 3] = [
+    [1.0, 0.0, 1.0, 0.0, 0.0],
+    [0.0, 1.0, 0.0, 1.0, 0.0],
+    [0.0, 0.0, 0.0, 0.0, 0.001],
+];
 const BIAS: [f32; 5] = [0.0, 0.0, 20.0, 40.0, 0.5];
 
 /// What is found in `n` pictures of one colour each, every picture another.
 fn find(detector: &mut Detector, n: usize) -> Vec<Detection> {
-    let letterbox = detector.scaling().letterbox(twintrack::frame::Shape::square(64, 64));
+    let letterbox = detector
+        .scaling()
+        .letterbox(twintrack::frame::Shape::square(64, 64));
     let mut batch = Array4::zeros((n, 3, letterbox.input.1, letterbox.input.0));
     for (i, mut picture) in batch.axis_iter_mut(Axis(0)).enumerate() {
         let colour = [1.0 + i as f32, 20.0 - i as f32, 10.0 * i as f32];
-        picture.axis_iter_mut(Axis(0)).zip(colour).for_each(|(mut plane, v)| plane.fill(v));
+        picture
+            .axis_iter_mut(Axis(0))
+            .zip(colour)
+            .for_each(|(mut plane, v)| plane.fill(v));
     }
-    let found = detector.detect(batch.view(), &vec![(letterbox, (64, 64)); n]).expect("it runs");
+    let found = detector
+        .detect(batch.view(), &vec![(letterbox, (64, 64)); n])
+        .expect("it runs");
     assert_eq!(found.len(), n);
-    found.into_iter().map(|one| one.first().copied().expect("one person a picture")).collect()
+    found
+        .into_iter()
+        .map(|one| one.first().copied().expect("one person a picture"))
+        .collect()
 }
 
 fn assert_people(found: &[Detection], tolerance: f32) {
     for (i, d) in found.iter().enumerate() {
         let wanted = [1.0 + i as f32, 20.0 - i as f32, 20.0, 40.0];
         for (got, want) in <[f32; 4]>::from(d.bbox).into_iter().zip(wanted) {
-            assert!((got - want).abs() < tolerance, "picture {i}: {d:?} instead of {wanted:?}");
+            assert!(
+                (got - want).abs() < tolerance,
+                "picture {i}: {d:?} instead of {wanted:?}"
+            );
         }
-        assert!((d.confidence - (0.5 + 0.01 * i as f32)).abs() < tolerance, "picture {i}: {d:?}");
+        assert!(
+            (d.confidence - (0.5 + 0.01 * i as f32)).abs() < tolerance,
+            "picture {i}: {d:?}"
+        );
     }
 }
 
@@ -63,10 +93,26 @@ fn assert_people(found: &[Detection], tolerance: f32) {
 fn any_number_of_pictures_passes_through_a_fixed_batch() {
     let dir = tempfile::tempdir().expect("a folder");
     // Fixed at 1, 4, 16; free; free by its input alone.
-    for (fixed, alone, batch) in [(Some(1), false, Some(1)), (Some(4), false, Some(4)), (Some(16), false, Some(16)), (None, false, None), (None, true, Some(1))]
-    {
-        let model = one_person(toy::toy(dir.path()), input(fixed, 64, 64), WEIGHTS, BIAS, alone);
-        let Some(opened) = open(&DetectorConfig { pixels: Some(PixelFormat::BYTES_BGR), ..of(model) }) else { return };
+    for (fixed, alone, batch) in [
+        (Some(1), false, Some(1)),
+        (Some(4), false, Some(4)),
+        (Some(16), false, Some(16)),
+        (None, false, None),
+        (None, true, Some(1)),
+    ] {
+        let model = one_person(
+            toy::toy(dir.path()),
+            input(fixed, 64, 64),
+            WEIGHTS,
+            BIAS,
+            alone,
+        );
+        let Some(opened) = open(&DetectorConfig {
+            pixels: Some(PixelFormat::BYTES_BGR),
+            ..of(model)
+        }) else {
+            return;
+        };
         let mut detector = opened.expect("it fits");
         assert_eq!(detector.model().batch(), batch);
         for n in [1, 3, 4, 5, 16, 17] {
@@ -80,17 +126,46 @@ fn any_number_of_pictures_passes_through_a_fixed_batch() {
 #[test]
 fn a_service_runs_with_a_detector_of_a_fixed_batch() {
     let dir = tempfile::tempdir().expect("a folder");
-    let model = one_person(toy::toy(dir.path()), input(Some(4), 64, 64), [[0.0; 5]; 3], [10.0, 10.0, 30.0, 50.0, 0.9], false);
-    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    let model = one_person(
+        toy::toy(dir.path()),
+        input(Some(4), 64, 64),
+        [[0.0; 5]; 3],
+        [10.0, 10.0, 30.0, 50.0, 0.9],
+        false,
+    );
+    let (file, out) = (
+        dir.path().join("cameras.toml"),
+        dir.path().join("out.jsonl"),
+    );
     let camera = |name: &str| format!("[cameras.{name}]\nurl = {:?}\nrealtime = false\n", clip());
-    let networks = format!("[detector]\nmodel = {model:?}\npixels = \"bytes-bgr\"\n[embedder]\nenabled = false\n");
-    std::fs::write(&file, format!("{}{networks}{}", common::NO_PAGE, ["a", "b", "c"].map(camera).concat())).expect("written");
-    let done = run(twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out));
+    let networks = format!(
+        "[detector]\nmodel = {model:?}\npixels = \"bytes-bgr\"\n[embedder]\nenabled = false\n"
+    );
+    std::fs::write(
+        &file,
+        format!(
+            "{}{networks}{}",
+            common::NO_PAGE,
+            ["a", "b", "c"].map(camera).concat()
+        ),
+    )
+    .expect("written");
+    let done = run(twintrack()
+        .args(["-v", "serve", "--config"])
+        .arg(&file)
+        .arg("--output")
+        .arg(&out));
     let log = text(&done.stderr);
-    assert!(log.contains("layout=\"boxes\"") && log.contains("batch=\"4\"") && log.contains("sha256:"), "{log}");
+    assert!(
+        log.contains("layout=\"boxes\"") && log.contains("batch=\"4\"") && log.contains("sha256:"),
+        "{log}"
+    );
     let events = common::json_lines(&std::fs::read_to_string(&out).expect("events"));
     for name in ["a", "b", "c"] {
-        let frames = events.iter().filter(|e| e["camera"] == name && e["tracks"].as_array().is_some_and(|t| t.len() == 1)).count();
+        let frames = events
+            .iter()
+            .filter(|e| e["camera"] == name && e["tracks"].as_array().is_some_and(|t| t.len() == 1))
+            .count();
         assert!(frames > 300, "{name}: {frames} frames with the person");
     }
 }
@@ -99,9 +174,17 @@ fn a_service_runs_with_a_detector_of_a_fixed_batch() {
 fn half_precision_goes_in_and_comes_out() {
     let dir = tempfile::tempdir().expect("a folder");
     for (element, fixed) in [(FLOAT16, None), (FLOAT16, Some(4)), (FLOAT, None)] {
-        let input = Input { element, ..input(fixed, 64, 64) };
+        let input = Input {
+            element,
+            ..input(fixed, 64, 64)
+        };
         let model = one_person(toy::toy(dir.path()), input, WEIGHTS, BIAS, false);
-        let Some(opened) = open(&DetectorConfig { pixels: Some(PixelFormat::BYTES_BGR), ..of(model) }) else { return };
+        let Some(opened) = open(&DetectorConfig {
+            pixels: Some(PixelFormat::BYTES_BGR),
+            ..of(model)
+        }) else {
+            return;
+        };
         assert_people(&find(&mut opened.expect("it fits"), 5), 0.05);
     }
 }
@@ -120,27 +203,51 @@ fn cells(columns: usize, pixels: bool) -> Vec<f32> {
             (false, false) => [0.5, 0.5, 0.0, 0.0],
         };
         let score = |v: f32| if person { v } else { 0.0 };
-        let scores = if columns == 84 { vec![score(0.72)] } else { vec![score(0.9), score(0.8)] };
-        place.into_iter().chain(scores).chain(std::iter::repeat(0.0)).take(columns).collect::<Vec<f32>>()
+        let scores = if columns == 84 {
+            vec![score(0.72)]
+        } else {
+            vec![score(0.9), score(0.8)]
+        };
+        place
+            .into_iter()
+            .chain(scores)
+            .chain(std::iter::repeat(0.0))
+            .take(columns)
+            .collect::<Vec<f32>>()
     };
     [8, 16, 32].into_iter().flat_map(of).flat_map(row).collect()
 }
 
 /// `rows` and then zeros, `count` numbers in all.
 fn filled(rows: &[f32], count: usize) -> Vec<f32> {
-    rows.iter().copied().chain(std::iter::repeat(0.0)).take(count).collect()
+    rows.iter()
+        .copied()
+        .chain(std::iter::repeat(0.0))
+        .take(count)
+        .collect()
 }
 
 fn turned(table: Vec<f32>, columns: usize) -> Vec<f32> {
     let rows = table.len() / columns;
-    (0..columns).flat_map(|c| (0..rows).map(move |r| (r, c))).map(|(r, c)| table[r * columns + c]).collect()
+    (0..columns)
+        .flat_map(|c| (0..rows).map(move |r| (r, c)))
+        .map(|(r, c)| table[r * columns + c])
+        .collect()
 }
 
 /// Each: what it is, its outputs, its layout, the number of the class.
 fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     let masks = || Constant("output1", &[1, 32, 16, 16], FLOAT, vec![0.0; 32 * 16 * 16]);
-    let found = [[0.0, 0.0, 60.0, 60.0, 0.95, 2.0], [12.0, 16.0, 28.0, 56.0, 0.72, 0.0]].concat();
-    let shares = [[0.9, 0.9, 0.1, 0.1], [20.0 / 64.0, 36.0 / 64.0, 0.25, 0.625]].concat();
+    let found = [
+        [0.0, 0.0, 60.0, 60.0, 0.95, 2.0],
+        [12.0, 16.0, 28.0, 56.0, 0.72, 0.0],
+    ]
+    .concat();
+    let shares = [
+        [0.9, 0.9, 0.1, 0.1],
+        [20.0 / 64.0, 36.0 / 64.0, 0.25, 0.625],
+    ]
+    .concat();
     let logits = |class: usize, classes: usize| {
         let mut all = vec![-9.0; 2 * classes];
         // Of the sigmoid 0.72.
@@ -150,19 +257,71 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     let edges = vec![0.0, 0.0, 60.0, 60.0, 12.0, 16.0, 28.0, 56.0];
     let anchors = {
         let mut all = vec![1.0; 252 * 85];
-        all.chunks_mut(85).for_each(|row| row.copy_from_slice(&filled(&[30.0, 30.0, 8.0, 8.0], 85)));
+        all.chunks_mut(85)
+            .for_each(|row| row.copy_from_slice(&filled(&[30.0, 30.0, 8.0, 8.0], 85)));
         all[85 * 7..85 * 8].copy_from_slice(&filled(&[20.0, 36.0, 16.0, 40.0, 0.9, 0.8], 85));
         all
     };
     vec![
-        ("YOLOX", vec![Constant("output", &[1, 84, 85], FLOAT, cells(85, false))], Layout::Yolox, 0),
-        ("YOLOX, decoded", vec![Constant("output", &[1, 84, 85], FLOAT, cells(85, true))], Layout::YoloxDecoded, 0),
-        ("YOLOX of one class in float16", vec![Constant("output", &[1, 84, 6], FLOAT16, cells(6, true))], Layout::YoloxDecoded, 0),
-        ("YOLOv5", vec![Constant("output0", &[1, 252, 85], FLOAT, anchors)], Layout::Yolov5, 0),
-        ("YOLOv8", vec![Constant("output0", &[1, 84, 84], FLOAT, cells(84, true))], Layout::Yolo, 0),
-        ("YOLOv8 that segments", vec![Constant("output0", &[1, 5, 84], FLOAT, turned(yolo8(5), 5)), masks()], Layout::Yolo, 0),
-        ("YOLO26", vec![Constant("output0", &[1, 300, 6], FLOAT, filled(&found, 1800))], Layout::End2end, 0),
-        ("YOLO26 that segments", vec![Constant("output0", &[1, 300, 38], FLOAT, spread(&found, 38)), masks()], Layout::End2end, 0),
+        (
+            "YOLOX",
+            vec![Constant("output", &[1, 84, 85], FLOAT, cells(85, false))],
+            Layout::Yolox,
+            0,
+        ),
+        (
+            "YOLOX, decoded",
+            vec![Constant("output", &[1, 84, 85], FLOAT, cells(85, true))],
+            Layout::YoloxDecoded,
+            0,
+        ),
+        (
+            "YOLOX of one class in float16",
+            vec![Constant("output", &[1, 84, 6], FLOAT16, cells(6, true))],
+            Layout::YoloxDecoded,
+            0,
+        ),
+        (
+            "YOLOv5",
+            vec![Constant("output0", &[1, 252, 85], FLOAT, anchors)],
+            Layout::Yolov5,
+            0,
+        ),
+        (
+            "YOLOv8",
+            vec![Constant("output0", &[1, 84, 84], FLOAT, cells(84, true))],
+            Layout::Yolo,
+            0,
+        ),
+        (
+            "YOLOv8 that segments",
+            vec![
+                Constant("output0", &[1, 5, 84], FLOAT, turned(yolo8(5), 5)),
+                masks(),
+            ],
+            Layout::Yolo,
+            0,
+        ),
+        (
+            "YOLO26",
+            vec![Constant(
+                "output0",
+                &[1, 300, 6],
+                FLOAT,
+                filled(&found, 1800),
+            )],
+            Layout::End2end,
+            0,
+        ),
+        (
+            "YOLO26 that segments",
+            vec![
+                Constant("output0", &[1, 300, 38], FLOAT, spread(&found, 38)),
+                masks(),
+            ],
+            Layout::End2end,
+            0,
+        ),
         (
             "RF-DETR",
             vec![
@@ -175,7 +334,10 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
         ),
         (
             "RT-DETR of Hugging Face in float16",
-            vec![Constant("logits", &[1, 2, 80], FLOAT16, logits(0, 80)), Constant("pred_boxes", &[1, 2, 4], FLOAT16, shares)],
+            vec![
+                Constant("logits", &[1, 2, 80], FLOAT16, logits(0, 80)),
+                Constant("pred_boxes", &[1, 2, 4], FLOAT16, shares),
+            ],
             Layout::Detr,
             0,
         ),
@@ -192,7 +354,12 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
         (
             "MMDeploy",
             vec![
-                Constant("dets", &[1, 2, 5], FLOAT, [[0.0, 0.0, 60.0, 60.0, 0.95], [12.0, 16.0, 28.0, 56.0, 0.72]].concat()),
+                Constant(
+                    "dets",
+                    &[1, 2, 5],
+                    FLOAT,
+                    [[0.0, 0.0, 60.0, 60.0, 0.95], [12.0, 16.0, 28.0, 56.0, 0.72]].concat(),
+                ),
                 Constant("labels", &[1, 2], INT64, vec![2.0, 0.0]),
             ],
             Layout::Boxes,
@@ -203,23 +370,46 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
 
 /// Of a row of six columns a row of `columns`, 300 rows in all.
 fn spread(rows: &[f32], columns: usize) -> Vec<f32> {
-    filled(&rows.chunks(6).flat_map(|r| filled(r, columns)).collect::<Vec<f32>>(), 300 * columns)
+    filled(
+        &rows
+            .chunks(6)
+            .flat_map(|r| filled(r, columns))
+            .collect::<Vec<f32>>(),
+        300 * columns,
+    )
 }
 
 /// A table of the cells without objectness.
 fn yolo8(columns: usize) -> Vec<f32> {
-    cells(84, true).chunks(84).flat_map(|row| row[..columns].to_vec()).collect()
+    cells(84, true)
+        .chunks(84)
+        .flat_map(|row| row[..columns].to_vec())
+        .collect()
 }
 
 /// The first box of a detector of constants, which looks at a picture of 64x64.
 fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
     let mut detector = open(config)?.expect("it fits");
     let found = {
-        let letterbox = detector.scaling().letterbox(twintrack::frame::Shape::square(64, 64));
-        detector.detect(Array4::zeros((1, 3, 64, 64)).view(), &[(letterbox, (64, 64))]).expect("it runs").remove(0)
+        let letterbox = detector
+            .scaling()
+            .letterbox(twintrack::frame::Shape::square(64, 64));
+        detector
+            .detect(
+                Array4::zeros((1, 3, 64, 64)).view(),
+                &[(letterbox, (64, 64))],
+            )
+            .expect("it runs")
+            .remove(0)
     };
-    let [d] = found.as_slice() else { panic!("{config:?}: one person expected in {found:?}") };
-    Some((detector.reading().layout.value, detector.reading().class.value, *d))
+    let [d] = found.as_slice() else {
+        panic!("{config:?}: one person expected in {found:?}")
+    };
+    Some((
+        detector.reading().layout.value,
+        detector.reading().class.value,
+        *d,
+    ))
 }
 
 #[test]
@@ -227,27 +417,63 @@ fn outputs_tell_their_layout() {
     let dir = tempfile::tempdir().expect("a folder");
     for (what, outputs, layout, class) in exports() {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), &outputs, &[]);
-        let config = DetectorConfig { pixels: Some(PixelFormat::UNIT_RGB), ..of(model) };
-        let Some((decided, of_person, d)) = person(&config) else { return };
+        let config = DetectorConfig {
+            pixels: Some(PixelFormat::UNIT_RGB),
+            ..of(model)
+        };
+        let Some((decided, of_person, d)) = person(&config) else {
+            return;
+        };
         assert_eq!((decided, of_person), (layout, class), "{what}");
-        for (got, want) in <[f32; 4]>::from(d.bbox).into_iter().zip([12.0, 16.0, 16.0, 40.0]) {
+        for (got, want) in <[f32; 4]>::from(d.bbox)
+            .into_iter()
+            .zip([12.0, 16.0, 16.0, 40.0])
+        {
             assert!((got - want).abs() < 0.1, "{what}: {d:?}");
         }
         assert!((d.confidence - 0.72).abs() < 1e-3, "{what}: {d:?}");
         // Named, the same comes out.
-        assert_eq!(person(&DetectorConfig { layout: Some(layout), ..config }), Some((layout, class, d)), "{what}");
+        assert_eq!(
+            person(&DetectorConfig {
+                layout: Some(layout),
+                ..config
+            }),
+            Some((layout, class, d)),
+            "{what}"
+        );
     }
 }
 
 #[test]
 fn the_names_of_classes_are_believed() {
     let dir = tempfile::tempdir().expect("a folder");
-    let outputs = [Constant("output0", &[1, 300, 6], FLOAT, filled(&[12.0, 16.0, 28.0, 56.0, 0.72, 2.0], 1800))];
-    let with = |names: &str| of(constants(toy::toy(dir.path()), input(Some(1), 64, 64), &outputs, &[("names", names)]));
-    let Some((_, class, _)) = person(&with("{0: 'car', 1: 'bus', 2: 'pedestrian'}")) else { return };
+    let outputs = [Constant(
+        "output0",
+        &[1, 300, 6],
+        FLOAT,
+        filled(&[12.0, 16.0, 28.0, 56.0, 0.72, 2.0], 1800),
+    )];
+    let with = |names: &str| {
+        of(constants(
+            toy::toy(dir.path()),
+            input(Some(1), 64, 64),
+            &outputs,
+            &[("names", names)],
+        ))
+    };
+    let Some((_, class, _)) = person(&with("{0: 'car', 1: 'bus', 2: 'pedestrian'}")) else {
+        return;
+    };
     assert_eq!(class, 2);
-    let e = open(&with("{0: 'helmet', 1: 'vest'}")).expect("a runtime").err().expect("nobody is meant").to_string();
-    assert!(e.contains("0 helmet, 1 vest") && e.contains("set detector.class"), "{e}");
+    let e = open(&with("{0: 'helmet', 1: 'vest'}"))
+        .expect("a runtime")
+        .err()
+        .expect("nobody is meant")
+        .to_string();
+    assert!(
+        e.contains("0 helmet, 1 vest") && e.contains("set detector.class"),
+        "{e}"
+    );
 }
 
 /// Every refusal names what was found and the setting that would fit.
@@ -256,71 +482,175 @@ fn what_would_give_wrong_boxes_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = |outputs: &[Constant<'_>], layout: Option<Layout>| {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), outputs, &[]);
-        let config = DetectorConfig { layout, pixels: Some(PixelFormat::UNIT_RGB), ..of(model) };
+        let config = DetectorConfig {
+            layout,
+            pixels: Some(PixelFormat::UNIT_RGB),
+            ..of(model)
+        };
         open(&config).map(|r| r.err().expect("refused").to_string())
     };
-    let found = || [Constant("output0", &[1, 300, 6], FLOAT, filled(&[12.0, 16.0, 28.0, 56.0, 0.72, 0.0], 1800))];
-    let Some(e) = refused(&found(), Some(Layout::Detr)) else { return };
-    assert!(e.contains("toy.onnx") && e.contains("[1, 300, 6]") && e.contains("\"end2end\""), "{e}");
+    let found = || {
+        [Constant(
+            "output0",
+            &[1, 300, 6],
+            FLOAT,
+            filled(&[12.0, 16.0, 28.0, 56.0, 0.72, 0.0], 1800),
+        )]
+    };
+    let Some(e) = refused(&found(), Some(Layout::Detr)) else {
+        return;
+    };
+    assert!(
+        e.contains("toy.onnx") && e.contains("[1, 300, 6]") && e.contains("\"end2end\""),
+        "{e}"
+    );
     let decoded = || [Constant("output", &[1, 84, 85], FLOAT, cells(85, true))];
     let e = refused(&decoded(), Some(Layout::Yolox)).expect("a runtime");
-    assert!(e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""), "{e}");
+    assert!(
+        e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""),
+        "{e}"
+    );
     let e = refused(&decoded(), Some(Layout::Nanodet)).expect("a runtime");
-    assert!(e.contains("'nanodet'") && e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""), "{e}");
-    let e = refused(&[Constant("features", &[1, 16, 8, 8], FLOAT, vec![0.0; 1024])], None).expect("a runtime");
-    assert!(e.contains("features [1, 16, 8, 8]") && e.contains("no detector.layout reads"), "{e}");
-    let e = refused(&[Constant("out", &[1, 50, 9], FLOAT, vec![7.0; 450])], None).expect("a runtime");
-    assert!(e.contains("out [1, 50, 9]") && e.contains("set detector.layout"), "{e}");
+    assert!(
+        e.contains("'nanodet'") && e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""),
+        "{e}"
+    );
+    let e = refused(
+        &[Constant("features", &[1, 16, 8, 8], FLOAT, vec![0.0; 1024])],
+        None,
+    )
+    .expect("a runtime");
+    assert!(
+        e.contains("features [1, 16, 8, 8]") && e.contains("no detector.layout reads"),
+        "{e}"
+    );
+    let e =
+        refused(&[Constant("out", &[1, 50, 9], FLOAT, vec![7.0; 450])], None).expect("a runtime");
+    assert!(
+        e.contains("out [1, 50, 9]") && e.contains("set detector.layout"),
+        "{e}"
+    );
 }
 
 #[test]
 fn boxes_without_a_pixel_format_are_asked_for_it() {
     let dir = tempfile::tempdir().expect("a folder");
-    let Some(opened) = open(&of(one_person(toy::toy(dir.path()), input(None, 64, 64), WEIGHTS, BIAS, false))) else { return };
+    let Some(opened) = open(&of(one_person(
+        toy::toy(dir.path()),
+        input(None, 64, 64),
+        WEIGHTS,
+        BIAS,
+        false,
+    ))) else {
+        return;
+    };
     let e = opened.err().expect("refused").to_string();
-    assert!(e.contains("set detector.pixels") && e.contains("imagenet-rgb"), "{e}");
+    assert!(
+        e.contains("set detector.pixels") && e.contains("imagenet-rgb"),
+        "{e}"
+    );
 }
 
 /// What was decided is in the log and in `doctor`, with the hash of the file.
 #[test]
 fn what_was_decided_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
-    let outputs = [Constant("output0", &[1, 300, 6], FLOAT, filled(&[12.0, 16.0, 28.0, 56.0, 0.9, 0.0], 1800))];
+    let outputs = [Constant(
+        "output0",
+        &[1, 300, 6],
+        FLOAT,
+        filled(&[12.0, 16.0, 28.0, 56.0, 0.9, 0.0], 1800),
+    )];
     let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), &outputs, &[]);
     let doctor = text(&run(twintrack().args(["doctor", "--detector"]).arg(&model)).stdout);
-    for told in
-        ["toy.onnx", "weights: sha256:", "pictures at once: 1", "layout: end2end (decided by the shape [N, 300, 6]", "pixels: unit-rgb (decided by the layout)"]
-    {
+    for told in [
+        "toy.onnx",
+        "weights: sha256:",
+        "pictures at once: 1",
+        "layout: end2end (decided by the shape [N, 300, 6]",
+        "pixels: unit-rgb (decided by the layout)",
+    ] {
         assert!(doctor.contains(told), "{told} is not in\n{doctor}");
     }
-    let weights = doctor.split("sha256:").nth(1).and_then(|t| t.get(..16)).expect("a hash");
+    let weights = doctor
+        .split("sha256:")
+        .nth(1)
+        .and_then(|t| t.get(..16))
+        .expect("a hash");
     let mut track = twintrack();
-    track.args(["-v", "track", "--quiet", "--duration", "0.2", "--no-embed", "-o", "/dev/null", "--detector"]).arg(&model).arg(clip());
+    track
+        .args([
+            "-v",
+            "track",
+            "--quiet",
+            "--duration",
+            "0.2",
+            "--no-embed",
+            "-o",
+            "/dev/null",
+            "--detector",
+        ])
+        .arg(&model)
+        .arg(clip());
     let log = text(&run(&mut track).stderr);
-    assert!(log.contains("layout=\"end2end\"") && log.contains(&format!("sha256:{weights}")), "{log}");
-    let refused = twintrack().args(["doctor", "--detector"]).arg(repository("tests/fixtures/yolo.onnx")).output().expect("it starts");
-    assert!(!refused.status.success() && text(&refused.stdout).contains("of this shape are yolo"), "{}", text(&refused.stdout));
+    assert!(
+        log.contains("layout=\"end2end\"") && log.contains(&format!("sha256:{weights}")),
+        "{log}"
+    );
+    let refused = twintrack()
+        .args(["doctor", "--detector"])
+        .arg(repository("tests/fixtures/yolo.onnx"))
+        .output()
+        .expect("it starts");
+    assert!(
+        !refused.status.success() && text(&refused.stdout).contains("of this shape are yolo"),
+        "{}",
+        text(&refused.stdout)
+    );
 }
 
 /// YOLOX as its authors publish it needs no setting at all, and finds people of the sample clip.
 #[test]
 fn a_real_yolox_needs_no_setting() {
-    let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else { return };
-    let Some(opened) = open(&DetectorConfig { size: InputSize::Fixed(768, 576), ..of(model) }) else { return };
+    let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else {
+        return;
+    };
+    let Some(opened) = open(&DetectorConfig {
+        size: InputSize::Fixed(768, 576),
+        ..of(model)
+    }) else {
+        return;
+    };
     let mut detector = opened.expect("it fits");
     let reading = detector.reading();
-    assert_eq!((reading.layout.value, reading.class.value, reading.pixels.value), (Layout::Yolox, 0, PixelFormat::BYTES_BGR));
+    assert_eq!(
+        (
+            reading.layout.value,
+            reading.class.value,
+            reading.pixels.value
+        ),
+        (Layout::Yolox, 0, PixelFormat::BYTES_BGR)
+    );
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
 
 /// Intel's detector, whose boxes are cut off before they are decoded.
 #[test]
 fn a_real_atss_needs_no_setting() {
-    let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx") else { return };
-    let Some(opened) = open(&of(model)) else { return };
+    let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx")
+    else {
+        return;
+    };
+    let Some(opened) = open(&of(model)) else {
+        return;
+    };
     let mut detector = opened.expect("it fits");
     let reading = detector.reading();
-    let read = (reading.layout.value, reading.class.value, reading.pixels.value);
+    let read = (
+        reading.layout.value,
+        reading.class.value,
+        reading.pixels.value,
+    );
     assert_eq!(read, (Layout::Atss, 0, PixelFormat::BYTES_BGR));
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
@@ -328,18 +658,31 @@ fn a_real_atss_needs_no_setting() {
 /// The three people of the clip's first frame are found, and are the surest of what is found.
 fn assert_three(found: &[Detection]) {
     use twintrack::geometry::BBox;
-    let people = [BBox::new(642.0, 241.0, 42.0, 81.0), BBox::new(500.0, 156.0, 29.0, 77.0), BBox::new(253.0, 219.0, 30.0, 89.0)];
+    let people = [
+        BBox::new(642.0, 241.0, 42.0, 81.0),
+        BBox::new(500.0, 156.0, 29.0, 77.0),
+        BBox::new(253.0, 219.0, 30.0, 89.0),
+    ];
     assert!(found.len() >= 3, "{found:?}");
     for person in people {
-        assert!(found[..3].iter().any(|d| d.bbox.iou(&person) > 0.6), "{person:?} is not among {found:?}");
+        assert!(
+            found[..3].iter().any(|d| d.bbox.iou(&person) > 0.6),
+            "{person:?} is not among {found:?}"
+        );
     }
 }
 
 fn first_frame() -> twintrack::frame::Image {
     use twintrack::source::{self, SourceOptions};
     let path = clip();
-    let mut opened = source::open(path.to_str().expect("text"), &SourceOptions::default()).expect("the clip");
-    opened.next_frame().expect("readable").expect("a frame").image.expect("pixels")
+    let mut opened =
+        source::open(path.to_str().expect("text"), &SourceOptions::default()).expect("the clip");
+    opened
+        .next_frame()
+        .expect("readable")
+        .expect("a frame")
+        .image
+        .expect("pixels")
 }
 
 /// A bare file name never means the current folder.
@@ -347,21 +690,51 @@ fn first_frame() -> twintrack::frame::Image {
 fn a_file_in_the_current_folder_replaces_no_network() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(dir.path().join("models")).expect("a folder");
-    for name in ["siamese.onnx", "person_detector.onnx", "person_detector.int8.onnx"] {
+    for name in [
+        "siamese.onnx",
+        "person_detector.onnx",
+        "person_detector.int8.onnx",
+    ] {
         std::fs::write(dir.path().join(name), "no network").expect("written");
         std::fs::write(dir.path().join("models").join(name), "no network").expect("written");
     }
-    let mine = constants(dir.path().join("mine.onnx"), input(Some(1), 64, 64), &[Constant("a", &[1, 3], FLOAT, vec![1.0; 3])], &[]);
+    let mine = constants(
+        dir.path().join("mine.onnx"),
+        input(Some(1), 64, 64),
+        &[Constant("a", &[1, 3], FLOAT, vec![1.0; 3])],
+        &[],
+    );
     let demo = repository("docs/demo.jpg");
-    let compare = |dir: &Path, more: &[&str]| twintrack().current_dir(dir).arg("compare").args([&demo, &demo]).args(more).output().expect("it starts");
+    let compare = |dir: &Path, more: &[&str]| {
+        twintrack()
+            .current_dir(dir)
+            .arg("compare")
+            .args([&demo, &demo])
+            .args(more)
+            .output()
+            .expect("it starts")
+    };
     let there = compare(&repository("."), &[]);
     let here = compare(dir.path(), &[]);
     assert!(here.status.success(), "{}", text(&here.stderr));
     assert_eq!(text(&here.stdout), text(&there.stdout));
-    assert!(text(&here.stderr).contains("write ./siamese.onnx"), "{}", text(&here.stderr));
+    assert!(
+        text(&here.stderr).contains("write ./siamese.onnx"),
+        "{}",
+        text(&here.stderr)
+    );
     let asked = compare(dir.path(), &["--embedder", "./siamese.onnx"]);
-    assert!(!asked.status.success() && text(&asked.stderr).contains("cannot load the model ./siamese.onnx"), "{}", text(&asked.stderr));
+    assert!(
+        !asked.status.success()
+            && text(&asked.stderr).contains("cannot load the model ./siamese.onnx"),
+        "{}",
+        text(&asked.stderr)
+    );
     let bare = compare(dir.path(), &["--embedder", "mine.onnx"]);
-    assert!(!bare.status.success() && text(&bare.stderr).contains("write ./mine.onnx"), "{}", text(&bare.stderr));
+    assert!(
+        !bare.status.success() && text(&bare.stderr).contains("write ./mine.onnx"),
+        "{}",
+        text(&bare.stderr)
+    );
     assert!(mine.is_file());
 }

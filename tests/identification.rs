@@ -13,9 +13,16 @@ use serde_json::Value;
 
 /// Ground truth of the clip: frame, person, left, top, width, height.
 fn truth() -> Vec<[f64; 6]> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/pets2009-s2l1/gt/gt.txt")).unwrap();
+    let text = std::fs::read_to_string(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/pets2009-s2l1/gt/gt.txt"),
+    )
+    .unwrap();
     let row = |line: &str| {
-        let v: Vec<f64> = line.split(',').take(6).map(|v| v.parse().unwrap()).collect();
+        let v: Vec<f64> = line
+            .split(',')
+            .take(6)
+            .map(|v| v.parse().unwrap())
+            .collect();
         v.try_into().unwrap()
     };
     text.lines().map(row).collect()
@@ -24,7 +31,11 @@ fn truth() -> Vec<[f64; 6]> {
 /// A picture of a person of the clip in a frame, in `dir`.
 fn portrait(dir: &Path, name: &str, person: u32, frame: u32) -> PathBuf {
     let of = |r: &&[f64; 6]| r[0] == f64::from(frame) && r[1] == f64::from(person);
-    let [_, _, l, t, w, h] = truth().iter().find(of).copied().unwrap_or_else(|| panic!("person {person} is not in frame {frame}"));
+    let [_, _, l, t, w, h] = truth()
+        .iter()
+        .find(of)
+        .copied()
+        .unwrap_or_else(|| panic!("person {person} is not in frame {frame}"));
     let mut capture = VideoCapture::from_file(clip().to_str().unwrap(), CAP_ANY).unwrap();
     let mut picture = Mat::default();
     (0..frame).for_each(|_| assert!(capture.read(&mut picture).unwrap()));
@@ -37,14 +48,24 @@ fn portrait(dir: &Path, name: &str, person: u32, frame: u32) -> PathBuf {
 
 fn said(output: &std::process::Output) -> (bool, String, String) {
     let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
-    (output.status.success(), text(&output.stdout), text(&output.stderr))
+    (
+        output.status.success(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
 }
 
 fn similarity(a: &Path, b: &Path) -> f64 {
     let (ok, out, err) = said(&twintrack().arg("compare").args([a, b]).output().unwrap());
     assert!(ok, "{err}");
     let value: f64 = out.lines().next().unwrap().parse().unwrap();
-    assert!(out.lines().nth(1).unwrap().contains("strangers are this similar"), "{out}");
+    assert!(
+        out.lines()
+            .nth(1)
+            .unwrap()
+            .contains("strangers are this similar"),
+        "{out}"
+    );
     assert!((0.0..=1.0).contains(&value), "{value}");
     value
 }
@@ -52,13 +73,32 @@ fn similarity(a: &Path, b: &Path) -> f64 {
 #[test]
 fn one_person_is_more_alike_than_two() {
     let dir = tempfile::tempdir().unwrap();
-    let (early, late) = (portrait(dir.path(), "early", 1, 10), portrait(dir.path(), "late", 1, 170));
+    let (early, late) = (
+        portrait(dir.path(), "early", 1, 10),
+        portrait(dir.path(), "late", 1, 170),
+    );
     let other = portrait(dir.path(), "other", 3, 10);
-    let (same, two, itself) = (similarity(&early, &late), similarity(&early, &other), similarity(&early, &early));
-    assert!(same > 0.7 && two < 0.5 && itself > 0.95, "same {same}, two {two}, itself {itself}");
-    let (ok, out, _) = said(&twintrack().args(["compare", "--json"]).args([&early, &other]).output().unwrap());
+    let (same, two, itself) = (
+        similarity(&early, &late),
+        similarity(&early, &other),
+        similarity(&early, &early),
+    );
+    assert!(
+        same > 0.7 && two < 0.5 && itself > 0.95,
+        "same {same}, two {two}, itself {itself}"
+    );
+    let (ok, out, _) = said(
+        &twintrack()
+            .args(["compare", "--json"])
+            .args([&early, &other])
+            .output()
+            .unwrap(),
+    );
     let json: Value = serde_json::from_str(&out).unwrap();
-    assert!(ok && (json["similarity"].as_f64().unwrap() - two).abs() < 1e-3 && json["distance"].as_f64().unwrap() > 0.0);
+    assert!(
+        ok && (json["similarity"].as_f64().unwrap() - two).abs() < 1e-3
+            && json["distance"].as_f64().unwrap() > 0.0
+    );
 }
 
 /// Three people are known by one picture each; they are named, mostly rightly, and nobody is at two places.
@@ -75,7 +115,19 @@ fn people_of_a_gallery_are_named_and_found_again() {
     std::fs::create_dir(&runs).unwrap();
     let events = runs.join("clip.jsonl");
     let mut track = twintrack();
-    track.args(["track", "-q", "--duration", "15", "--embeddings", "--gallery"]).arg(&gallery).arg("-o").arg(&events).arg(clip());
+    track
+        .args([
+            "track",
+            "-q",
+            "--duration",
+            "15",
+            "--embeddings",
+            "--gallery",
+        ])
+        .arg(&gallery)
+        .arg("-o")
+        .arg(&events)
+        .arg(clip());
     let (ok, _, err) = said(&track.output().unwrap());
     assert!(ok, "{err}");
 
@@ -85,62 +137,153 @@ fn people_of_a_gallery_are_named_and_found_again() {
         let event: Value = serde_json::from_str(line).unwrap();
         let mut here = std::collections::BTreeSet::new();
         for t in event["tracks"].as_array().into_iter().flatten() {
-            let Some(name) = t["identity"]["name"].as_str() else { continue };
-            assert!(here.insert(name.to_string()), "{name} is at two places: {line}");
-            assert!(t["identity"]["similarity"].as_f64().is_some_and(|s| (0.7..=1.0).contains(&s)), "{t}");
+            let Some(name) = t["identity"]["name"].as_str() else {
+                continue;
+            };
+            assert!(
+                here.insert(name.to_string()),
+                "{name} is at two places: {line}"
+            );
+            assert!(
+                t["identity"]["similarity"]
+                    .as_f64()
+                    .is_some_and(|s| (0.7..=1.0).contains(&s)),
+                "{t}"
+            );
             let foot = t["foot"].as_array().unwrap();
             let near = |r: &&[f64; 6]| {
                 let (x, y) = (r[2] + r[4] / 2.0, r[3] + r[5]);
-                r[0] == event["frame"].as_f64().unwrap() && (foot[0].as_f64().unwrap() - x).hypot(foot[1].as_f64().unwrap() - y) < 12.0
+                r[0] == event["frame"].as_f64().unwrap()
+                    && (foot[0].as_f64().unwrap() - x).hypot(foot[1].as_f64().unwrap() - y) < 12.0
             };
-            let Some(who) = truth.iter().find(near) else { continue };
-            if people.contains(&(name, who[1])) { right += 1 } else { wrong += 1 }
+            let Some(who) = truth.iter().find(near) else {
+                continue;
+            };
+            if people.contains(&(name, who[1])) {
+                right += 1
+            } else {
+                wrong += 1
+            }
         }
     }
-    assert!(right > 150 && wrong * 20 < right, "{right} named rightly, {wrong} wrongly");
+    assert!(
+        right > 150 && wrong * 20 < right,
+        "{right} named rightly, {wrong} wrongly"
+    );
 
     // What is made better afterwards keeps the names, one place each.
     let refined = dir.path().join("refined.jsonl");
-    let (ok, _, err) = said(&twintrack().args(["refine", "-q"]).arg(&events).arg("-o").arg(&refined).output().unwrap());
+    let (ok, _, err) = said(
+        &twintrack()
+            .args(["refine", "-q"])
+            .arg(&events)
+            .arg("-o")
+            .arg(&refined)
+            .output()
+            .unwrap(),
+    );
     assert!(ok, "{err}");
     let mut named = 0;
     for line in std::fs::read_to_string(&refined).unwrap().lines() {
         let event: Value = serde_json::from_str(line).unwrap();
-        let names: Vec<&str> = event["tracks"].as_array().into_iter().flatten().filter_map(|t| t["identity"]["name"].as_str()).collect();
-        assert_eq!(names.iter().collect::<std::collections::BTreeSet<_>>().len(), names.len(), "{line}");
+        let names: Vec<&str> = event["tracks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|t| t["identity"]["name"].as_str())
+            .collect();
+        assert_eq!(
+            names
+                .iter()
+                .collect::<std::collections::BTreeSet<_>>()
+                .len(),
+            names.len(),
+            "{line}"
+        );
         named += names.len();
     }
     assert!(named >= right, "{named} named after, {right} before");
 
-    let search = |picture: &Path| said(&twintrack().args(["search", "--json", "-n", "2"]).arg(picture).arg("--in").arg(&runs).output().unwrap());
+    let search = |picture: &Path| {
+        said(
+            &twintrack()
+                .args(["search", "--json", "-n", "2"])
+                .arg(picture)
+                .arg("--in")
+                .arg(&runs)
+                .output()
+                .unwrap(),
+        )
+    };
     let (ok, out, err) = search(&portrait(dir.path(), "later", 5, 140));
     assert!(ok, "{err}");
-    let found: Vec<Value> = out.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let found: Vec<Value> = out
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert!(found.len() == 2 && found[0]["similarity"].as_f64() >= found[1]["similarity"].as_f64());
-    assert!(found[0]["similarity"].as_f64().unwrap() > 0.5 && found[0]["embedding"].is_null(), "{out}");
+    assert!(
+        found[0]["similarity"].as_f64().unwrap() > 0.5 && found[0]["embedding"].is_null(),
+        "{out}"
+    );
     // Tracks of another network, though it has the same name, are not ranked; they and whatever
     // else is left out are named.
-    let other = |line: &str| line.contains("track_ended").then(|| line.replace("sha256:", "sha256:0"));
-    let others: Vec<String> = std::fs::read_to_string(&events).unwrap().lines().filter_map(other).collect();
+    let other = |line: &str| {
+        line.contains("track_ended")
+            .then(|| line.replace("sha256:", "sha256:0"))
+    };
+    let others: Vec<String> = std::fs::read_to_string(&events)
+        .unwrap()
+        .lines()
+        .filter_map(other)
+        .collect();
     assert!(!others.is_empty() && others[0].contains("sha256:0"));
     std::fs::write(runs.join("others.jsonl"), others.join("\n") + "\n").unwrap();
-    std::fs::write(runs.join("broken.jsonl"), "{\"schema\":\"twintrack.track_ended/1\"\n").unwrap();
+    std::fs::write(
+        runs.join("broken.jsonl"),
+        "{\"schema\":\"twintrack.track_ended/1\"\n",
+    )
+    .unwrap();
     std::fs::write(runs.join("notes.txt"), "none of ours").unwrap();
     std::fs::copy(&events, runs.join("old.jsonl.1")).unwrap();
     let (ok, again, err) = search(&portrait(dir.path(), "later", 5, 140));
-    let found_again: Vec<Value> = again.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let found_again: Vec<Value> = again
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
     assert!(ok && found_again.len() == 2, "{err}");
-    let names = |v: &Value| v["file"].as_str().unwrap().rsplit('/').next().unwrap().to_string();
+    let names = |v: &Value| {
+        v["file"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_string()
+    };
     let files: std::collections::BTreeSet<String> = found_again.iter().map(names).collect();
-    assert_eq!(files.into_iter().collect::<Vec<_>>(), ["clip.jsonl", "old.jsonl.1"], "one track in a file and in its rotated copy");
-    for told in ["others.jsonl: ", "were embedded by", "broken.jsonl, line 1", "notes.txt"] {
+    assert_eq!(
+        files.into_iter().collect::<Vec<_>>(),
+        ["clip.jsonl", "old.jsonl.1"],
+        "one track in a file and in its rotated copy"
+    );
+    for told in [
+        "others.jsonl: ",
+        "were embedded by",
+        "broken.jsonl, line 1",
+        "notes.txt",
+    ] {
         assert!(err.contains(told), "{told} is not in {err}");
     }
     assert!(!err.contains("clip.jsonl"), "{err}");
     // The track found is the one that was named cora.
     let named = std::fs::read_to_string(&events).unwrap().lines().any(|l| {
         let e: Value = serde_json::from_str(l).unwrap();
-        e["tracks"].as_array().into_iter().flatten().any(|t| t["id"] == found[0]["id"] && t["identity"]["name"] == "cora")
+        e["tracks"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|t| t["id"] == found[0]["id"] && t["identity"]["name"] == "cora")
     });
     assert!(named, "{out}");
 }
@@ -151,33 +294,87 @@ fn people_of_a_gallery_are_named_and_found_again() {
 #[test]
 fn a_service_names_people_and_learns_new_ones_while_it_runs() {
     let dir = tempfile::tempdir().unwrap();
-    let (gallery, file, out, log) = (dir.path().join("gallery"), dir.path().join("cameras.toml"), dir.path().join("out.jsonl"), dir.path().join("log"));
+    let (gallery, file, out, log) = (
+        dir.path().join("gallery"),
+        dir.path().join("cameras.toml"),
+        dir.path().join("out.jsonl"),
+        dir.path().join("log"),
+    );
     std::fs::create_dir(&gallery).unwrap();
     portrait(&gallery, "ada", 1, 10);
-    let camera = |name: &str| format!("[cameras.{name}]\nurl = \"{}\"\nrepeat = true\n", clip().display());
-    let more = "[identity]\noverlap = true\n[output]\nembeddings = true\n[detector]\nsize = \"416x320\"\n";
-    std::fs::write(&file, format!("{}{more}{}{}", common::NO_PAGE, camera("door"), camera("yard"))).unwrap();
+    let camera = |name: &str| {
+        format!(
+            "[cameras.{name}]\nurl = \"{}\"\nrepeat = true\n",
+            clip().display()
+        )
+    };
+    let more =
+        "[identity]\noverlap = true\n[output]\nembeddings = true\n[detector]\nsize = \"416x320\"\n";
+    std::fs::write(
+        &file,
+        format!(
+            "{}{more}{}{}",
+            common::NO_PAGE,
+            camera("door"),
+            camera("yard")
+        ),
+    )
+    .unwrap();
     let mut serve = twintrack();
-    serve.args(["serve", "--config"]).arg(&file).arg("--gallery").arg(&gallery).arg("-o").arg(&out);
+    serve
+        .args(["serve", "--config"])
+        .arg(&file)
+        .arg("--gallery")
+        .arg(&gallery)
+        .arg("-o")
+        .arg(&out);
     let mut child = common::Running::start(serve.stderr(std::fs::File::create(&log).unwrap()));
     let said = || std::fs::read_to_string(&log).unwrap();
     let named = |camera: &str, name: &str| {
-        let here = |e: &Value| e["camera"] == camera && e["tracks"].as_array().into_iter().flatten().any(|t| t["identity"]["name"] == name);
+        let here = |e: &Value| {
+            e["camera"] == camera
+                && e["tracks"]
+                    .as_array()
+                    .into_iter()
+                    .flatten()
+                    .any(|t| t["identity"]["name"] == name)
+        };
         common::whole_lines(&out).iter().any(here)
     };
-    assert!(common::until(60, || named("door", "ada") && named("yard", "ada")), "{}", said());
+    assert!(
+        common::until(60, || named("door", "ada") && named("yard", "ada")),
+        "{}",
+        said()
+    );
     assert!(said().contains("looking for 1 people") && !named("door", "ben"));
     std::fs::write(gallery.join("broken.png"), "no picture").unwrap();
     child.signal("HUP");
-    assert!(common::until(20, || said().contains("the gallery is wrong")), "{}", said());
+    assert!(
+        common::until(20, || said().contains("the gallery is wrong")),
+        "{}",
+        said()
+    );
     std::fs::remove_file(gallery.join("broken.png")).unwrap();
     portrait(&gallery, "ben", 3, 10);
     child.signal("HUP");
-    assert!(common::until(60, || named("door", "ben") && named("yard", "ben")), "{}", said());
+    assert!(
+        common::until(60, || named("door", "ben") && named("yard", "ben")),
+        "{}",
+        said()
+    );
     child.signal("TERM");
     assert_eq!(child.code(20), Some(0), "{}", said());
-    let ended: Vec<Value> = common::whole_lines(&out).into_iter().filter(|e| e["schema"] == "twintrack.track_ended/1").collect();
-    assert!(ended.iter().any(|e| e["embedding"].as_array().is_some_and(|a| a.len() == 256)), "{:?}", ended.first());
+    let ended: Vec<Value> = common::whole_lines(&out)
+        .into_iter()
+        .filter(|e| e["schema"] == "twintrack.track_ended/1")
+        .collect();
+    assert!(
+        ended
+            .iter()
+            .any(|e| e["embedding"].as_array().is_some_and(|a| a.len() == 256)),
+        "{:?}",
+        ended.first()
+    );
 }
 
 #[test]
@@ -188,16 +385,54 @@ fn what_cannot_be_compared_is_told() {
     std::fs::write(&broken, b"no picture").unwrap();
     let fails = |args: &[&std::ffi::OsStr], what: &str| {
         let (ok, _, err) = said(&twintrack().args(args).output().unwrap());
-        assert!(!ok && err.contains(what) && err.lines().count() == 1, "{err}");
+        assert!(
+            !ok && err.contains(what) && err.lines().count() == 1,
+            "{err}"
+        );
     };
     let s = |t: &'static str| std::ffi::OsStr::new(t);
     let video = clip();
-    fails(&[s("track"), video.as_os_str(), s("--gallery"), empty.as_os_str()], "holds no picture");
-    fails(&[s("compare"), broken.as_os_str(), broken.as_os_str()], "broken.png");
+    fails(
+        &[
+            s("track"),
+            video.as_os_str(),
+            s("--gallery"),
+            empty.as_os_str(),
+        ],
+        "holds no picture",
+    );
+    fails(
+        &[s("compare"), broken.as_os_str(), broken.as_os_str()],
+        "broken.png",
+    );
     let person = portrait(dir.path(), "ada", 1, 10);
-    fails(&[s("search"), person.as_os_str(), s("--in"), empty.as_os_str()], "holds no trajectories");
+    fails(
+        &[
+            s("search"),
+            person.as_os_str(),
+            s("--in"),
+            empty.as_os_str(),
+        ],
+        "holds no trajectories",
+    );
     std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]}"#, "\n")).unwrap();
-    fails(&[s("search"), person.as_os_str(), s("--in"), empty.as_os_str()], "track with --embeddings");
+    fails(
+        &[
+            s("search"),
+            person.as_os_str(),
+            s("--in"),
+            empty.as_os_str(),
+        ],
+        "track with --embeddings",
+    );
     std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[],"embedder":"another 2020-01-01","embedding":[1.0,0.0]}"#, "\n")).unwrap();
-    fails(&[s("search"), person.as_os_str(), s("--in"), empty.as_os_str()], "embedded by 'another 2020-01-01'");
+    fails(
+        &[
+            s("search"),
+            person.as_os_str(),
+            s("--in"),
+            empty.as_os_str(),
+        ],
+        "embedded by 'another 2020-01-01'",
+    );
 }

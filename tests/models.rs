@@ -35,10 +35,21 @@ impl Server {
     fn start(files: &[(&str, &[u8])]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("bound").port();
-        let files = files.iter().map(|(name, bytes)| (format!("/{name}"), bytes.to_vec())).collect();
-        let served = Arc::new(Mutex::new(Served { files, ..Served::default() }));
+        let files = files
+            .iter()
+            .map(|(name, bytes)| (format!("/{name}"), bytes.to_vec()))
+            .collect();
+        let served = Arc::new(Mutex::new(Served {
+            files,
+            ..Served::default()
+        }));
         let shared = served.clone();
-        std::thread::spawn(move || listener.incoming().flatten().for_each(|stream| answer(stream, &shared)));
+        std::thread::spawn(move || {
+            listener
+                .incoming()
+                .flatten()
+                .for_each(|stream| answer(stream, &shared))
+        });
         Server { port, served }
     }
 
@@ -47,31 +58,57 @@ impl Server {
     }
 
     fn asked(&self) -> Vec<(String, Option<String>)> {
-        self.served.lock().expect("no test panicked with it").asked.clone()
+        self.served
+            .lock()
+            .expect("no test panicked with it")
+            .asked
+            .clone()
     }
 }
 
 fn answer(mut stream: TcpStream, served: &Mutex<Served>) {
-    let mut lines = BufReader::new(stream.try_clone().expect("cloned")).lines().map_while(Result::ok);
-    let path = lines.next().and_then(|l| l.split(' ').nth(1).map(str::to_string)).unwrap_or_default();
-    let range = lines.take_while(|l| !l.is_empty()).find_map(|l| l.to_ascii_lowercase().strip_prefix("range: ").map(str::to_string));
+    let mut lines = BufReader::new(stream.try_clone().expect("cloned"))
+        .lines()
+        .map_while(Result::ok);
+    let path = lines
+        .next()
+        .and_then(|l| l.split(' ').nth(1).map(str::to_string))
+        .unwrap_or_default();
+    let range = lines.take_while(|l| !l.is_empty()).find_map(|l| {
+        l.to_ascii_lowercase()
+            .strip_prefix("range: ")
+            .map(str::to_string)
+    });
     let mut served = served.lock().expect("no test panicked with it");
     served.asked.push((path.clone(), range.clone()));
     let Some(body) = served.files.get(&path) else {
-        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        let _ = stream
+            .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         return;
     };
-    let from = range.filter(|_| !served.no_ranges).and_then(|r| r.trim_start_matches("bytes=").trim_end_matches('-').parse::<usize>().ok());
+    let from = range.filter(|_| !served.no_ranges).and_then(|r| {
+        r.trim_start_matches("bytes=")
+            .trim_end_matches('-')
+            .parse::<usize>()
+            .ok()
+    });
     let whole = body.len();
     let (status, part) = match from {
         Some(from) if from >= whole => ("416 Range Not Satisfiable", &body[whole..]),
         Some(from) => ("206 Partial Content", &body[from..]),
         None => ("200 OK", &body[..]),
     };
-    let place = from.map_or(String::new(), |f| format!("Content-Range: bytes {f}-{}/{whole}\r\n", whole - 1));
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n{place}Connection: close\r\n\r\n", part.len());
+    let place = from.map_or(String::new(), |f| {
+        format!("Content-Range: bytes {f}-{}/{whole}\r\n", whole - 1)
+    });
+    let head = format!(
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{place}Connection: close\r\n\r\n",
+        part.len()
+    );
     // A client that has gone is what some of the tests are about.
-    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(&part[..served.break_after.unwrap_or(part.len()).min(part.len())]));
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| {
+        stream.write_all(&part[..served.break_after.unwrap_or(part.len()).min(part.len())])
+    });
 }
 
 /// A folder of the user's data, and a catalogue beside it.
@@ -92,7 +129,9 @@ impl User {
 
     fn twintrack(&self, args: &[&str]) -> Command {
         let mut command = Command::cargo_bin("twintrack").expect("built");
-        command.env("TWINTRACK_DATA", self.dir.path().join("data")).args(args);
+        command
+            .env("TWINTRACK_DATA", self.dir.path().join("data"))
+            .args(args);
         for proxy in ["http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"] {
             command.env_remove(proxy);
         }
@@ -102,14 +141,26 @@ impl User {
     /// Standard output on success, standard error on failure.
     fn run(&self, args: &[&str]) -> Result<String, String> {
         let catalogue = self.dir.path().join("catalogue.toml");
-        let all = [&["models", "--catalogue", catalogue.to_str().expect("text")], args].concat();
+        let all = [
+            &["models", "--catalogue", catalogue.to_str().expect("text")],
+            args,
+        ]
+        .concat();
         let out = self.twintrack(&all).output().expect("it runs");
-        if out.status.success() { Ok(String::from_utf8_lossy(&out.stdout).into()) } else { Err(String::from_utf8_lossy(&out.stderr).into()) }
+        if out.status.success() {
+            Ok(String::from_utf8_lossy(&out.stdout).into())
+        } else {
+            Err(String::from_utf8_lossy(&out.stderr).into())
+        }
     }
 
     /// Names in the folder of models.
     fn files(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.models()).into_iter().flatten().flatten().map(|e| e.file_name().to_string_lossy().into_owned());
+        let names = std::fs::read_dir(self.models())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|e| e.file_name().to_string_lossy().into_owned());
         let mut names: Vec<String> = names.collect();
         names.sort();
         names
@@ -141,7 +192,11 @@ fn onnx_entry(name: &str, port: u16, bytes: &[u8]) -> String {
 
 fn ir_entry(name: &str, port: u16, xml: &[u8], bin: &[u8]) -> String {
     let file = |end: &str, bytes: &[u8]| {
-        format!("{{ address = \"http://127.0.0.1:{port}/{name}.{end}\", bytes = {}, hash.sha384 = \"{}\" }}", bytes.len(), sha384(bytes))
+        format!(
+            "{{ address = \"http://127.0.0.1:{port}/{name}.{end}\", bytes = {}, hash.sha384 = \"{}\" }}",
+            bytes.len(),
+            sha384(bytes)
+        )
     };
     format!(
         "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"a test.\"\nlicence = \"CC0-1.0\"\nsource = \"here\"\nformat = \"openvino\"\n\
@@ -163,19 +218,48 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
     let server = Server::start(&[("net.xml", xml.as_bytes()), ("net.bin", &bin)]);
     let user = User::new(&ir_entry("net", server.port, xml.as_bytes(), &bin));
     let list = user.run(&["list"]).expect("it lists");
-    assert!(list.contains("net") && list.contains("not installed") && list.contains("CC0-1.0") && list.contains("mAP 12.3"), "{list}");
+    assert!(
+        list.contains("net")
+            && list.contains("not installed")
+            && list.contains("CC0-1.0")
+            && list.contains("mAP 12.3"),
+        "{list}"
+    );
     assert!(server.asked().is_empty(), "a list downloads nothing");
-    assert!(user.run(&["verify"]).expect("nothing is wrong").contains("nothing"));
+    assert!(
+        user.run(&["verify"])
+            .expect("nothing is wrong")
+            .contains("nothing")
+    );
 
     let got = user.run(&["get", "net"]).expect("it downloads");
-    assert!(got.contains("--embedder net") && got.contains("CC0-1.0"), "{got}");
+    assert!(
+        got.contains("--embedder net") && got.contains("CC0-1.0"),
+        "{got}"
+    );
     assert_eq!(user.files(), ["net", "net.onnx"]);
-    assert!(user.run(&["list"]).expect("it lists").contains(" installed"));
-    assert!(user.run(&["verify"]).expect("right").contains("every byte is right"));
+    assert!(
+        user.run(&["list"])
+            .expect("it lists")
+            .contains(" installed")
+    );
+    assert!(
+        user.run(&["verify"])
+            .expect("right")
+            .contains("every byte is right")
+    );
 
     let before = server.asked().len();
-    assert!(user.run(&["get", "net"]).expect("nothing to do").contains("already"));
-    assert_eq!(server.asked().len(), before, "what is there is not downloaded again");
+    assert!(
+        user.run(&["get", "net"])
+            .expect("nothing to do")
+            .contains("already")
+    );
+    assert_eq!(
+        server.asked().len(),
+        before,
+        "what is there is not downloaded again"
+    );
 
     let model = user.models().join("net.onnx");
     let mut bytes = std::fs::read(&model).expect("installed");
@@ -183,7 +267,10 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
     bytes[middle] ^= 1;
     std::fs::write(&model, bytes).expect("written");
     let e = user.run(&["verify"]).unwrap_err();
-    assert!(e.contains("net.onnx is damaged") && e.contains("twintrack models get net"), "{e}");
+    assert!(
+        e.contains("net.onnx is damaged") && e.contains("twintrack models get net"),
+        "{e}"
+    );
     user.run(&["get", "net"]).expect("repaired");
     user.run(&["verify"]).expect("right again");
 }
@@ -196,15 +283,38 @@ fn an_installed_name_is_an_embedder() {
     // Not downloaded unless asked for.
     let track = |out: &str| {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
-        user.twintrack(&["track", clip, "--duration", "0.5", "--embedder", "net", "-v", "--quiet", "--output", out]).output().expect("it runs")
+        user.twintrack(&[
+            "track",
+            clip,
+            "--duration",
+            "0.5",
+            "--embedder",
+            "net",
+            "-v",
+            "--quiet",
+            "--output",
+            out,
+        ])
+        .output()
+        .expect("it runs")
     };
     let refused = track("/dev/null");
     let e = String::from_utf8_lossy(&refused.stderr);
-    assert!(!refused.status.success() && e.contains("twintrack models get") && server.asked().is_empty(), "{e}");
+    assert!(
+        !refused.status.success()
+            && e.contains("twintrack models get")
+            && server.asked().is_empty(),
+        "{e}"
+    );
     user.run(&["get", "net", "--quiet"]).expect("it downloads");
     let tracked = track(user.dir.path().join("run.jsonl").to_str().expect("text"));
     let log = String::from_utf8_lossy(&tracked.stderr);
-    assert!(tracked.status.success() && log.contains("net.onnx") && log.contains(&format!("dimension={}", fixture::DIMENSION)), "{log}");
+    assert!(
+        tracked.status.success()
+            && log.contains("net.onnx")
+            && log.contains(&format!("dimension={}", fixture::DIMENSION)),
+        "{log}"
+    );
 }
 
 #[test]
@@ -214,16 +324,37 @@ fn a_download_goes_on_where_it_broke_off() {
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     server.set(|s| s.break_after = Some(100_000));
     let e = user.run(&["get", "big"]).unwrap_err();
-    assert!(e.contains("broke off after 100000 of 300000 bytes") && e.contains("goes on from there"), "{e}");
-    assert_eq!(user.files(), ["big.onnx.part"], "nothing half-written has the real name");
-    assert!(user.run(&["list"]).expect("it lists").contains("not installed"));
+    assert!(
+        e.contains("broke off after 100000 of 300000 bytes") && e.contains("goes on from there"),
+        "{e}"
+    );
+    assert_eq!(
+        user.files(),
+        ["big.onnx.part"],
+        "nothing half-written has the real name"
+    );
+    assert!(
+        user.run(&["list"])
+            .expect("it lists")
+            .contains("not installed")
+    );
 
     server.set(|s| s.break_after = None);
     user.run(&["get", "big"]).expect("the rest comes");
-    assert_eq!(server.asked().last().expect("asked").1.as_deref(), Some("bytes=100000-"));
+    assert_eq!(
+        server.asked().last().expect("asked").1.as_deref(),
+        Some("bytes=100000-")
+    );
     let installed = std::fs::read(user.models().join("big.onnx")).expect("installed");
-    assert_eq!(installed[..bytes.len()], bytes[..], "the publisher's bytes stand in front, as they are");
-    assert!(installed.len() > bytes.len() && installed.len() < bytes.len() + 1000, "followed by the settings");
+    assert_eq!(
+        installed[..bytes.len()],
+        bytes[..],
+        "the publisher's bytes stand in front, as they are"
+    );
+    assert!(
+        installed.len() > bytes.len() && installed.len() < bytes.len() + 1000,
+        "followed by the settings"
+    );
     assert_eq!(user.files(), ["big.onnx"]);
     user.run(&["verify"]).expect("right");
 }
@@ -246,10 +377,15 @@ fn a_file_fetched_by_hand_is_checked_and_installed_without_a_network() {
     let user = User::new(&onnx_entry("big", 9, &bytes));
     let e = user.run(&["get", "big"]).unwrap_err();
     let part = user.models().join("big.onnx.part");
-    assert!(e.contains("cannot download http://127.0.0.1:9/big.onnx") && e.contains(part.to_str().expect("text")), "{e}");
+    assert!(
+        e.contains("cannot download http://127.0.0.1:9/big.onnx")
+            && e.contains(part.to_str().expect("text")),
+        "{e}"
+    );
     assert!(user.files().is_empty(), "{:?}", user.files());
     std::fs::write(&part, &bytes).expect("written");
-    user.run(&["get", "big"]).expect("nothing is left to download");
+    user.run(&["get", "big"])
+        .expect("nothing is left to download");
     user.run(&["verify"]).expect("right");
 }
 
@@ -261,15 +397,26 @@ fn a_wrong_file_is_refused_and_deleted() {
     let server = Server::start(&[("big.onnx", &other)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     let e = user.run(&["get", "big"]).unwrap_err();
-    assert!(e.contains("is not what the catalogue names") && e.contains(&sha256(&other)) && e.contains(&sha256(&bytes)), "{e}");
+    assert!(
+        e.contains("is not what the catalogue names")
+            && e.contains(&sha256(&other))
+            && e.contains(&sha256(&bytes)),
+        "{e}"
+    );
     assert!(user.files().is_empty(), "{:?}", user.files());
 
     // A pointer file instead of the file itself, as a repository without its large files gives.
     server.set(|s| {
-        s.files.insert("/big.onnx".into(), b"version https://git-lfs.github.com/spec/v1".to_vec());
+        s.files.insert(
+            "/big.onnx".into(),
+            b"version https://git-lfs.github.com/spec/v1".to_vec(),
+        );
     });
     let e = user.run(&["get", "big"]).unwrap_err();
-    assert!(e.contains("42 bytes where the catalogue names 300000"), "{e}");
+    assert!(
+        e.contains("42 bytes where the catalogue names 300000"),
+        "{e}"
+    );
     server.set(|s| s.files.clear());
     let e = user.run(&["get", "big"]).unwrap_err();
     assert!(e.contains("404 Not Found"), "{e}");
@@ -282,33 +429,58 @@ fn an_unknown_name_moves_no_byte() {
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     let e = user.run(&["get", "big", "bog"]).unwrap_err();
-    assert!(e.contains("no network 'bog'") && server.asked().is_empty(), "{e}");
+    assert!(
+        e.contains("no network 'bog'") && server.asked().is_empty(),
+        "{e}"
+    );
 }
 
 #[test]
 fn a_full_disk_is_left_as_it_was() {
     let disk = tempfile::tempdir().expect("a folder");
-    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"]).arg(disk.path()).output();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
+        .arg(disk.path())
+        .output();
     if !mounted.is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: a small disk cannot be mounted here (needs root); the writer of download.rs is tested on its own");
+        eprintln!(
+            "SKIPPED: a small disk cannot be mounted here (needs root); the writer of download.rs is tested on its own"
+        );
         return;
     }
     let bytes = noise();
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     let catalogue = user.dir.path().join("catalogue.toml");
-    let out = user.twintrack(&["models", "get", "big", "--catalogue"]).arg(&catalogue).env("TWINTRACK_DATA", disk.path()).output().expect("it runs");
-    let left: Vec<_> = std::fs::read_dir(disk.path().join("models")).expect("made").flatten().collect();
-    let unmounted = std::process::Command::new("umount").arg(disk.path()).status().expect("umount is there");
+    let out = user
+        .twintrack(&["models", "get", "big", "--catalogue"])
+        .arg(&catalogue)
+        .env("TWINTRACK_DATA", disk.path())
+        .output()
+        .expect("it runs");
+    let left: Vec<_> = std::fs::read_dir(disk.path().join("models"))
+        .expect("made")
+        .flatten()
+        .collect();
+    let unmounted = std::process::Command::new("umount")
+        .arg(disk.path())
+        .status()
+        .expect("umount is there");
     let e = String::from_utf8_lossy(&out.stderr);
-    assert!(!out.status.success() && e.contains("is full") && e.contains("TWINTRACK_DATA"), "{e}");
+    assert!(
+        !out.status.success() && e.contains("is full") && e.contains("TWINTRACK_DATA"),
+        "{e}"
+    );
     assert!(left.is_empty() && unmounted.success(), "{left:?}");
 }
 
 #[test]
 fn every_layout_of_the_catalogue_is_one_of_the_detector() {
     for entry in twintrack::models::Catalogue::own().expect("right").entries {
-        let Some(layout) = entry.settings.layout else { continue };
-        serde_json::from_value::<twintrack::detect::Layout>(layout.as_str().into()).unwrap_or_else(|e| panic!("{}: {e}", entry.name));
+        let Some(layout) = entry.settings.layout else {
+            continue;
+        };
+        serde_json::from_value::<twintrack::detect::Layout>(layout.as_str().into())
+            .unwrap_or_else(|e| panic!("{}: {e}", entry.name));
     }
 }

@@ -22,12 +22,32 @@ fn trainer() -> Command {
 /// Writes a grey picture with one channel: two strokes whose ends depend on the letter, moved a little by the hand.
 fn letter(path: &Path, letter: i32, hand: i32) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
-    let mut mat = Mat::new_rows_cols_with_default(SIDE, SIDE, CV_8UC1, Scalar::all(12.0)).expect("a picture");
-    let at = |corner: i32| Point::new(3 + 9 * (corner % 3) + hand % 2, 3 + 8 * (corner / 3 % 3) + hand / 2 % 2);
-    for (a, b) in [(letter % 9, (letter * 5 + 4) % 9), ((letter * 7 + 2) % 9, (letter * 2 + 6) % 9)] {
-        imgproc::line(&mut mat, at(a), at(b), Scalar::all(220.0), 1 + hand % 3, imgproc::LINE_AA, 0).expect("drawn");
+    let mut mat =
+        Mat::new_rows_cols_with_default(SIDE, SIDE, CV_8UC1, Scalar::all(12.0)).expect("a picture");
+    let at = |corner: i32| {
+        Point::new(
+            3 + 9 * (corner % 3) + hand % 2,
+            3 + 8 * (corner / 3 % 3) + hand / 2 % 2,
+        )
+    };
+    for (a, b) in [
+        (letter % 9, (letter * 5 + 4) % 9),
+        ((letter * 7 + 2) % 9, (letter * 2 + 6) % 9),
+    ] {
+        imgproc::line(
+            &mut mat,
+            at(a),
+            at(b),
+            Scalar::all(220.0),
+            1 + hand % 3,
+            imgproc::LINE_AA,
+            0,
+        )
+        .expect("drawn");
     }
-    assert!(imgcodecs::imwrite(path.to_str().expect("UTF-8"), &mat, &Vector::new()).expect("written"));
+    assert!(
+        imgcodecs::imwrite(path.to_str().expect("UTF-8"), &mat, &Vector::new()).expect("written")
+    );
 }
 
 fn letters(dir: &Path, which: std::ops::Range<i32>, hands: i32) -> String {
@@ -39,18 +59,34 @@ fn letters(dir: &Path, which: std::ops::Range<i32>, hands: i32) -> String {
 
 /// The numbers of a row of `eval`: those after the data set's name.
 fn row(table: &str, set: &str) -> Vec<String> {
-    let line = table.lines().find(|l| l.starts_with(set)).unwrap_or_else(|| panic!("{set} is not in\n{table}"));
-    line[set.len()..].split_whitespace().map(str::to_string).collect()
+    let line = table
+        .lines()
+        .find(|l| l.starts_with(set))
+        .unwrap_or_else(|| panic!("{set} is not in\n{table}"));
+    line[set.len()..]
+        .split_whitespace()
+        .map(str::to_string)
+        .collect()
 }
 
 #[test]
 fn every_training_configuration_is_valid() {
     let mut seen = 0;
-    for path in std::fs::read_dir(repository("configs/train")).expect("a folder").map(|e| e.expect("an entry").path()) {
+    for path in std::fs::read_dir(repository("configs/train"))
+        .expect("a folder")
+        .map(|e| e.expect("an entry").path())
+    {
         let text = std::fs::read_to_string(&path).expect("readable");
-        let config: TrainConfig = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        config.validate().unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert!(text.starts_with('#') && config != TrainConfig::default(), "{} does not say what it is for, or changes nothing", path.display());
+        let config: TrainConfig =
+            toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        config
+            .validate()
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(
+            text.starts_with('#') && config != TrainConfig::default(),
+            "{} does not say what it is for, or changes nothing",
+            path.display()
+        );
         seen += 1;
     }
     assert!(seen >= 1);
@@ -61,34 +97,87 @@ fn every_training_configuration_is_valid() {
 fn letters_are_learnt_judged_and_compared() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
-    let (known, strange) = (letters(&at("known"), 0..12, 4), letters(&at("strange"), 12..18, 4));
-    let shipped = std::fs::read_to_string(repository("configs/train/characters.toml")).expect("readable");
-    let config = TrainConfig { steps: 4, people: 4, views: 2, validate_every: 2, ..toml::from_str(&shipped).expect("valid") };
-    assert_eq!((config.size(), config.augment.flip), ((32, 32), 0.0), "letters are square, and a mirrored letter is another");
-    std::fs::write(at("train.toml"), toml::to_string(&config).expect("serialises")).expect("written");
+    let (known, strange) = (
+        letters(&at("known"), 0..12, 4),
+        letters(&at("strange"), 12..18, 4),
+    );
+    let shipped =
+        std::fs::read_to_string(repository("configs/train/characters.toml")).expect("readable");
+    let config = TrainConfig {
+        steps: 4,
+        people: 4,
+        views: 2,
+        validate_every: 2,
+        ..toml::from_str(&shipped).expect("valid")
+    };
+    assert_eq!(
+        (config.size(), config.augment.flip),
+        ((32, 32), 0.0),
+        "letters are square, and a mirrored letter is another"
+    );
+    std::fs::write(
+        at("train.toml"),
+        toml::to_string(&config).expect("serialises"),
+    )
+    .expect("written");
     let model = at("letters.onnx");
     let mut c = trainer();
-    c.args(["run", "--data", &known, "--config"]).arg(at("train.toml")).arg("--work").arg(at("work")).arg("--output").arg(&model);
+    c.args(["run", "--data", &known, "--config"])
+        .arg(at("train.toml"))
+        .arg("--work")
+        .arg(at("work"))
+        .arg("--output")
+        .arg(&model);
     run(&mut c);
 
-    let table = text(&run(trainer().args(["eval", "--ways", "2", "6", "7", "--data", &strange, "--model"]).arg(&model)).stdout);
-    let (heads, numbers) = (table.lines().next().expect("a head"), row(&table, strange.trim_start_matches("folders:")));
+    let table = text(
+        &run(trainer()
+            .args([
+                "eval", "--ways", "2", "6", "7", "--data", &strange, "--model",
+            ])
+            .arg(&model))
+        .stdout,
+    );
+    let (heads, numbers) = (
+        table.lines().next().expect("a head"),
+        row(&table, strange.trim_start_matches("folders:")),
+    );
     assert!(heads.ends_with("   2-way    6-way    7-way"), "{heads}");
     let [two, six] = [8, 9].map(|i| numbers[i].parse::<f64>().expect("a share"));
-    assert!(numbers[0] == "24" && two >= six && (0.0..=100.0).contains(&six), "{table}");
-    assert!(table.lines().nth(1).is_some_and(|l| l.ends_with("too few")), "six letters are not seven: {table}");
+    assert!(
+        numbers[0] == "24" && two >= six && (0.0..=100.0).contains(&six),
+        "{table}"
+    );
+    assert!(
+        table.lines().nth(1).is_some_and(|l| l.ends_with("too few")),
+        "six letters are not seven: {table}"
+    );
     assert!(table.contains("10000 trials over 6 identities"), "{table}");
 
     let compare = |whole: &[&str]| {
         let mut c = twintrack();
-        c.arg("compare").args(whole).args([at("strange/letter-12/0.png"), at("strange/letter-12/1.png")]).arg("--embedder").arg(&model);
+        c.arg("compare")
+            .args(whole)
+            .args([at("strange/letter-12/0.png"), at("strange/letter-12/1.png")])
+            .arg("--embedder")
+            .arg(&model);
         c.output().expect("it starts")
     };
     let same = compare(&["--whole", "--json"]);
-    let said: serde_json::Value = serde_json::from_slice(&same.stdout).unwrap_or_else(|e| panic!("{e}: {}", text(&same.stderr)));
-    assert!(said["similarity"].as_f64().is_some_and(|s| (0.0..=1.0).contains(&s)), "{said}");
+    let said: serde_json::Value = serde_json::from_slice(&same.stdout)
+        .unwrap_or_else(|e| panic!("{e}: {}", text(&same.stderr)));
+    assert!(
+        said["similarity"]
+            .as_f64()
+            .is_some_and(|s| (0.0..=1.0).contains(&s)),
+        "{said}"
+    );
     let refused = compare(&[]);
-    assert!(!refused.status.success() && text(&refused.stderr).contains("--whole"), "{}", text(&refused.stderr));
+    assert!(
+        !refused.status.success() && text(&refused.stderr).contains("--whole"),
+        "{}",
+        text(&refused.stderr)
+    );
 }
 
 /// The baseline: pixels judge as a network would, need none, and know nothing of brightness.
@@ -96,20 +185,44 @@ fn letters_are_learnt_judged_and_compared() {
 fn pixels_are_judged_without_a_network() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = letters(dir.path(), 0..8, 4);
-    let table = text(&run(trainer().args(["eval", "--pixels", "16x24", "--ways", "5", "--data", &data])).stdout);
+    let table = text(
+        &run(trainer().args(["eval", "--pixels", "16x24", "--ways", "5", "--data", &data])).stdout,
+    );
     let numbers = row(&table, data.trim_start_matches("folders:"));
     let shot: f64 = numbers[8].parse().expect("a share");
-    assert!(numbers[0] == "32" && shot > 30.0, "better than chance, 20 %: {table}");
+    assert!(
+        numbers[0] == "32" && shot > 30.0,
+        "better than chance, 20 %: {table}"
+    );
     assert!(!table.contains("calibration"), "{table}");
-    for (args, hint) in [(["--pixels", "auto"], "WIDTHxHEIGHT"), (["--ways", "1"], "at least 2")] {
-        let out = trainer().args(["eval", "--data", &data]).args(args).output().expect("it starts");
-        assert!(!out.status.success() && text(&out.stderr).contains(hint), "{}", text(&out.stderr));
+    for (args, hint) in [
+        (["--pixels", "auto"], "WIDTHxHEIGHT"),
+        (["--ways", "1"], "at least 2"),
+    ] {
+        let out = trainer()
+            .args(["eval", "--data", &data])
+            .args(args)
+            .output()
+            .expect("it starts");
+        assert!(
+            !out.status.success() && text(&out.stderr).contains(hint),
+            "{}",
+            text(&out.stderr)
+        );
     }
 
-    let set = data.parse::<DataSpec>().expect("a place").read(1).expect("pictures");
+    let set = data
+        .parse::<DataSpec>()
+        .expect("a place")
+        .read(1)
+        .expect("pictures");
     let rows = pixels(&set.crops, (16, 24));
     assert_eq!(rows.dim(), (32, 3 * 16 * 24));
-    assert!(rows.rows().into_iter().all(|r| (r.dot(&r) - 1.0).abs() < 1e-4 && r.sum().abs() < 1e-2));
+    assert!(
+        rows.rows()
+            .into_iter()
+            .all(|r| (r.dot(&r) - 1.0).abs() < 1e-4 && r.sum().abs() < 1e-2)
+    );
     let d = distances(rows.view());
     assert!((0..32).all(|i| d[[i, i]] < 1e-5) && d[[0, 5]] > 0.01);
 }

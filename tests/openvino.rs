@@ -12,7 +12,17 @@ mod fixture;
 
 fn open(path: &Path) -> Option<Model> {
     match Runtime::load() {
-        Ok(runtime) => Some(Model::open(&runtime, path, SessionOptions { device: Device::Cpu, threads: 2 }).expect("it opens")),
+        Ok(runtime) => Some(
+            Model::open(
+                &runtime,
+                path,
+                SessionOptions {
+                    device: Device::Cpu,
+                    threads: 2,
+                },
+            )
+            .expect("it opens"),
+        ),
         Err(e) => {
             eprintln!("SKIPPED: {e}");
             None
@@ -29,20 +39,40 @@ fn random(n: usize, h: usize, w: usize) -> Array4<f32> {
 fn intels_networks_are_imported_as_they_should_be() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/omz-reid");
     if !data.is_dir() {
-        eprintln!("SKIPPED: {} is not here; the importer is tested on its own fixture only", data.display());
+        eprintln!(
+            "SKIPPED: {} is not here; the importer is tested on its own fixture only",
+            data.display()
+        );
         return;
     }
     for name in ["0287", "0288"] {
         let part = |end: &str| data.join(format!("ir/person-reidentification-retail-{name}.{end}"));
         let dir = tempfile::tempdir().expect("a folder");
         let file = dir.path().join("imported.onnx");
-        std::fs::write(&file, openvino::import(&part("xml"), &part("bin"), name, &[]).expect("imported")).expect("written");
-        let (Some(mut ours), Some(mut reference)) = (open(&file), open(&data.join(format!("omz-reid-{name}.onnx")))) else { return };
+        std::fs::write(
+            &file,
+            openvino::import(&part("xml"), &part("bin"), name, &[]).expect("imported"),
+        )
+        .expect("written");
+        let (Some(mut ours), Some(mut reference)) = (
+            open(&file),
+            open(&data.join(format!("omz-reid-{name}.onnx"))),
+        ) else {
+            return;
+        };
         for n in [1, 3] {
             let batch = random(n, 256, 128);
-            let (a, b) = (ours.run(batch.view()).expect("it runs"), reference.run(batch.view()).expect("it runs"));
+            let (a, b) = (
+                ours.run(batch.view()).expect("it runs"),
+                reference.run(batch.view()).expect("it runs"),
+            );
             assert_eq!(a[0].values.shape(), [n, 256]);
-            let worst = a[0].values.iter().zip(&b[0].values).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            let worst = a[0]
+                .values
+                .iter()
+                .zip(&b[0].values)
+                .map(|(x, y)| (x - y).abs())
+                .fold(0.0, f32::max);
             assert!(worst < 1e-4, "{name}, {n} crops: {worst}");
         }
     }
@@ -50,17 +80,26 @@ fn intels_networks_are_imported_as_they_should_be() {
 
 /// Runs a network of the fixture on `n` crops of 4x2 pixels and compares with what `expected` computes for each, both at unit
 /// length.
-fn imports(what: &str, build: impl Fn(&mut fixture::Ir, &fixture::Value) -> fixture::Value, expected: impl Fn(&[f32]) -> Vec<f32>) {
+fn imports(
+    what: &str,
+    build: impl Fn(&mut fixture::Ir, &fixture::Value) -> fixture::Value,
+    expected: impl Fn(&[f32]) -> Vec<f32>,
+) {
     let dir = tempfile::tempdir().expect("a folder");
     let (xml, bin) = fixture::network(4, 2, build);
     let path = |end: &str| dir.path().join(format!("net.{end}"));
     std::fs::write(path("xml"), xml).expect("written");
     std::fs::write(path("bin"), bin).expect("written");
-    let bytes = openvino::import(&path("xml"), &path("bin"), "net", &[]).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let bytes = openvino::import(&path("xml"), &path("bin"), "net", &[])
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
     std::fs::write(path("onnx"), bytes).expect("written");
-    let Some(mut model) = open(&path("onnx")) else { return };
+    let Some(mut model) = open(&path("onnx")) else {
+        return;
+    };
     let batch = random(2, 4, 2).mapv(|v| v / 64.0 - 2.0);
-    let output = model.run(batch.view()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let output = model
+        .run(batch.view())
+        .unwrap_or_else(|e| panic!("{what}: {e}"));
     for (crop, got) in batch.outer_iter().zip(output[0].values.outer_iter()) {
         let mut want = expected(crop.as_slice().expect("contiguous"));
         let length = want.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -79,17 +118,42 @@ fn every_operation_is_imported() {
     imports(
         "Add, Subtract, Multiply, Divide, Const, Convert",
         |ir, x| {
-            let numbers: Vec<_> = [3.0, 2.0, 1.0, 4.0].iter().map(|v| ir.halves(&[1, 1, 1, 1], &[*v])).collect();
-            let y = ir.op("Subtract", "auto_broadcast=\"numpy\"", &[x, &numbers[0]], &shape);
-            let y = ir.op("Multiply", "auto_broadcast=\"numpy\"", &[&y, &numbers[1]], &shape);
+            let numbers: Vec<_> = [3.0, 2.0, 1.0, 4.0]
+                .iter()
+                .map(|v| ir.halves(&[1, 1, 1, 1], &[*v]))
+                .collect();
+            let y = ir.op(
+                "Subtract",
+                "auto_broadcast=\"numpy\"",
+                &[x, &numbers[0]],
+                &shape,
+            );
+            let y = ir.op(
+                "Multiply",
+                "auto_broadcast=\"numpy\"",
+                &[&y, &numbers[1]],
+                &shape,
+            );
             let y = ir.op("Add", "", &[&y, &numbers[2]], &shape);
             ir.op("Divide", "", &[&y, &numbers[3]], &shape)
         },
         same(|v| ((v - 3.0) * 2.0 + 1.0) / 4.0),
     );
-    imports("ReLU", |ir, x| ir.op("ReLU", "", &[x], &shape), same(|v| v.max(0.0)));
-    imports("Sigmoid", |ir, x| ir.op("Sigmoid", "", &[x], &shape), same(|v| 1.0 / (1.0 + (-v).exp())));
-    imports("Tanh", |ir, x| ir.op("Tanh", "", &[x], &shape), same(f32::tanh));
+    imports(
+        "ReLU",
+        |ir, x| ir.op("ReLU", "", &[x], &shape),
+        same(|v| v.max(0.0)),
+    );
+    imports(
+        "Sigmoid",
+        |ir, x| ir.op("Sigmoid", "", &[x], &shape),
+        same(|v| 1.0 / (1.0 + (-v).exp())),
+    );
+    imports(
+        "Tanh",
+        |ir, x| ir.op("Tanh", "", &[x], &shape),
+        same(f32::tanh),
+    );
     imports(
         "Clamp, Sqrt",
         |ir, x| {
@@ -104,7 +168,18 @@ fn every_operation_is_imported() {
             let slope = ir.halves(&[3], &[0.5, 0.25, 2.0]);
             ir.op("PReLU", "", &[x, &slope], &shape)
         },
-        |x| x.iter().enumerate().map(|(i, v)| if *v < 0.0 { v * [0.5, 0.25, 2.0][i / 8] } else { *v }).collect(),
+        |x| {
+            x.iter()
+                .enumerate()
+                .map(|(i, v)| {
+                    if *v < 0.0 {
+                        v * [0.5, 0.25, 2.0][i / 8]
+                    } else {
+                        *v
+                    }
+                })
+                .collect()
+        },
     );
     imports(
         "Gather",
@@ -126,7 +201,12 @@ fn every_operation_is_imported() {
         "ReduceMean",
         |ir, x| {
             let axes = ir.whole(&[2], &[2, 3]);
-            ir.op("ReduceMean", "keep_dims=\"true\"", &[x, &axes], &[1, 3, 1, 1])
+            ir.op(
+                "ReduceMean",
+                "keep_dims=\"true\"",
+                &[x, &axes],
+                &[1, 3, 1, 1],
+            )
         },
         |x| x.chunks(8).map(|c| c.iter().sum::<f32>() / 8.0).collect(),
     );
@@ -134,13 +214,20 @@ fn every_operation_is_imported() {
         "MVN",
         |ir, x| {
             let axes = ir.whole(&[2], &[2, 3]);
-            ir.op("MVN", "eps=\"0.01\" eps_mode=\"INSIDE_SQRT\" normalize_variance=\"true\"", &[x, &axes], &shape)
+            ir.op(
+                "MVN",
+                "eps=\"0.01\" eps_mode=\"INSIDE_SQRT\" normalize_variance=\"true\"",
+                &[x, &axes],
+                &shape,
+            )
         },
         |x| {
             let normal = |c: &[f32]| {
                 let mean = c.iter().sum::<f32>() / 8.0;
                 let variance = c.iter().map(|v| (v - mean).powi(2)).sum::<f32>() / 8.0;
-                c.iter().map(|v| (v - mean) / (variance + 0.01).sqrt()).collect::<Vec<f32>>()
+                c.iter()
+                    .map(|v| (v - mean) / (variance + 0.01).sqrt())
+                    .collect::<Vec<f32>>()
             };
             x.chunks(8).flat_map(normal).collect()
         },
@@ -148,11 +235,26 @@ fn every_operation_is_imported() {
     imports(
         "ShapeOf, Concat, Reshape",
         |ir, x| {
-            let (first, axis, rest) = (ir.whole(&[1], &[0]), ir.whole(&[], &[0]), ir.whole(&[2], &[4, -1]));
+            let (first, axis, rest) = (
+                ir.whole(&[1], &[0]),
+                ir.whole(&[], &[0]),
+                ir.whole(&[2], &[4, -1]),
+            );
             let all = ir.shape_of(x);
-            let n = ir.typed("Gather", "batch_dims=\"0\"", &[&all, &first, &axis], &[1], "I64");
+            let n = ir.typed(
+                "Gather",
+                "batch_dims=\"0\"",
+                &[&all, &first, &axis],
+                &[1],
+                "I64",
+            );
             let wanted = ir.typed("Concat", "axis=\"0\"", &[&n, &rest], &[3], "I64");
-            ir.op("Reshape", "special_zero=\"false\"", &[x, &wanted], &[1, 4, 6])
+            ir.op(
+                "Reshape",
+                "special_zero=\"false\"",
+                &[x, &wanted],
+                &[1, 4, 6],
+            )
         },
         same(|v| v),
     );
@@ -162,18 +264,38 @@ fn every_operation_is_imported() {
 fn every_window_is_imported() {
     const PLAIN: &str = "auto_pad=\"explicit\" dilations=\"1, 1\"";
     // A window over one channel of 4 rows and 2 columns, one row and column of nothing around it.
-    let around = |c: &[f32], y: i32, x: i32| (0..4).contains(&y).then(|| (0..2).contains(&x).then(|| c[(2 * y + x) as usize])).flatten();
-    let window = move |c: &[f32], y: i32, x: i32| -> Vec<Option<f32>> { (0..9).map(|k| around(c, y + k / 3 - 1, x + k % 3 - 1)).collect() };
+    let around = |c: &[f32], y: i32, x: i32| {
+        (0..4)
+            .contains(&y)
+            .then(|| (0..2).contains(&x).then(|| c[(2 * y + x) as usize]))
+            .flatten()
+    };
+    let window = move |c: &[f32], y: i32, x: i32| -> Vec<Option<f32>> {
+        (0..9)
+            .map(|k| around(c, y + k / 3 - 1, x + k % 3 - 1))
+            .collect()
+    };
     let kernel: Vec<f32> = (0..54).map(|i| (i % 7) as f32 * 0.25 - 0.5).collect();
     let weights = kernel.clone();
     imports(
         "Convolution",
         move |ir, x| {
             let w = ir.halves(&[2, 3, 3, 3], &weights);
-            ir.op("Convolution", &format!("{PLAIN} strides=\"2, 2\" pads_begin=\"1, 1\" pads_end=\"1, 1\""), &[x, &w], &[1, 2, 2, 1])
+            ir.op(
+                "Convolution",
+                &format!("{PLAIN} strides=\"2, 2\" pads_begin=\"1, 1\" pads_end=\"1, 1\""),
+                &[x, &w],
+                &[1, 2, 2, 1],
+            )
         },
         move |x| {
-            let at = |o: usize, y: i32| (0..3).flat_map(|c| window(&x[8 * c..8 * c + 8], y, 0)).zip(&kernel[27 * o..]).map(|(v, k)| v.unwrap_or(0.0) * k).sum();
+            let at = |o: usize, y: i32| {
+                (0..3)
+                    .flat_map(|c| window(&x[8 * c..8 * c + 8], y, 0))
+                    .zip(&kernel[27 * o..])
+                    .map(|(v, k)| v.unwrap_or(0.0) * k)
+                    .sum()
+            };
             vec![at(0, 0), at(0, 2), at(1, 0), at(1, 2)]
         },
     );
@@ -181,9 +303,18 @@ fn every_window_is_imported() {
         "GroupConvolution",
         |ir, x| {
             let w = ir.halves(&[3, 2, 1, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-            ir.op("GroupConvolution", &format!("{PLAIN} strides=\"1, 1\" pads_begin=\"0, 0\" pads_end=\"0, 0\""), &[x, &w], &[1, 6, 4, 2])
+            ir.op(
+                "GroupConvolution",
+                &format!("{PLAIN} strides=\"1, 1\" pads_begin=\"0, 0\" pads_end=\"0, 0\""),
+                &[x, &w],
+                &[1, 6, 4, 2],
+            )
         },
-        |x| (0..48).map(|i| x[8 * (i / 16) + i % 8] * (i / 8 + 1) as f32).collect(),
+        |x| {
+            (0..48)
+                .map(|i| x[8 * (i / 16) + i % 8] * (i / 8 + 1) as f32)
+                .collect()
+        },
     );
     let pool = |kind: &'static str, more: &'static str| {
         move |ir: &mut fixture::Ir, x: &fixture::Value| {
@@ -192,11 +323,32 @@ fn every_window_is_imported() {
         }
     };
     let everywhere = move |x: &[f32], f: fn(Vec<f32>) -> f32| -> Vec<f32> {
-        (0..24).map(|i| f(window(&x[8 * (i / 8)..8 * (i / 8) + 8], (i % 8 / 2) as i32, (i % 2) as i32).into_iter().flatten().collect())).collect()
+        (0..24)
+            .map(|i| {
+                f(window(
+                    &x[8 * (i / 8)..8 * (i / 8) + 8],
+                    (i % 8 / 2) as i32,
+                    (i % 2) as i32,
+                )
+                .into_iter()
+                .flatten()
+                .collect())
+            })
+            .collect()
     };
-    imports("MaxPool", pool("MaxPool", "dilations=\"1, 1\""), move |x| everywhere(x, |v| v.into_iter().fold(f32::MIN, f32::max)));
-    imports("AvgPool", pool("AvgPool", "exclude-pad=\"true\""), move |x| everywhere(x, |v| v.iter().sum::<f32>() / v.len() as f32));
-    imports("AvgPool with the pad", pool("AvgPool", "exclude-pad=\"false\""), move |x| everywhere(x, |v| v.iter().sum::<f32>() / 9.0));
+    imports("MaxPool", pool("MaxPool", "dilations=\"1, 1\""), move |x| {
+        everywhere(x, |v| v.into_iter().fold(f32::MIN, f32::max))
+    });
+    imports(
+        "AvgPool",
+        pool("AvgPool", "exclude-pad=\"true\""),
+        move |x| everywhere(x, |v| v.iter().sum::<f32>() / v.len() as f32),
+    );
+    imports(
+        "AvgPool with the pad",
+        pool("AvgPool", "exclude-pad=\"false\""),
+        move |x| everywhere(x, |v| v.iter().sum::<f32>() / 9.0),
+    );
 }
 
 #[test]
@@ -207,26 +359,47 @@ fn a_product_is_imported() {
         "MatMul",
         move |ir, x| {
             let (flat, w) = (ir.flat(x), ir.halves(&[5, 24], &weight));
-            ir.op("MatMul", "transpose_a=\"false\" transpose_b=\"true\"", &[&flat, &w], &[1, 5])
+            ir.op(
+                "MatMul",
+                "transpose_a=\"false\" transpose_b=\"true\"",
+                &[&flat, &w],
+                &[1, 5],
+            )
         },
-        move |x| same.chunks(24).map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum()).collect(),
+        move |x| {
+            same.chunks(24)
+                .map(|row| row.iter().zip(x).map(|(a, b)| a * b).sum())
+                .collect()
+        },
     );
 }
 
 #[test]
 fn what_is_not_understood_is_named() {
     let import = |kind: &str, attributes: &str| {
-        let (xml, bin) = fixture::network(4, 2, |ir, x| ir.op(kind, attributes, &[x], &[1, 3, 4, 2]));
+        let (xml, bin) =
+            fixture::network(4, 2, |ir, x| ir.op(kind, attributes, &[x], &[1, 3, 4, 2]));
         let dir = tempfile::tempdir().expect("a folder");
         let path = |end: &str| dir.path().join(format!("net.{end}"));
         std::fs::write(path("xml"), xml).expect("written");
         std::fs::write(path("bin"), bin).expect("written");
-        openvino::import(&path("xml"), &path("bin"), "net", &[]).unwrap_err().to_string()
+        openvino::import(&path("xml"), &path("bin"), "net", &[])
+            .unwrap_err()
+            .to_string()
     };
     let e = import("NonMaxSuppression", "");
-    assert!(e.contains("the operation NonMaxSuppression is not supported") && e.contains("net.xml"), "{e}");
-    let e = import("MaxPool", "strides=\"1, 1\" kernel=\"2, 2\" auto_pad=\"same_upper\"");
-    assert!(e.contains("MaxPool") && e.contains("auto_pad = 'same_upper'"), "{e}");
+    assert!(
+        e.contains("the operation NonMaxSuppression is not supported") && e.contains("net.xml"),
+        "{e}"
+    );
+    let e = import(
+        "MaxPool",
+        "strides=\"1, 1\" kernel=\"2, 2\" auto_pad=\"same_upper\"",
+    );
+    assert!(
+        e.contains("MaxPool") && e.contains("auto_pad = 'same_upper'"),
+        "{e}"
+    );
     let e = import("Const", "offset=\"10\" size=\"999\"");
     assert!(e.contains("outside the binary"), "{e}");
     let e = import("Add", "");

@@ -11,12 +11,23 @@ use common::{run, text, twintrack};
 use pages::page;
 
 /// Options of every command, which stand in a table of their own.
-const GLOBAL: [&str; 6] = ["--help", "-h", "--verbose", "-v", "--log-format", "--version"];
+const GLOBAL: [&str; 6] = [
+    "--help",
+    "-h",
+    "--verbose",
+    "-v",
+    "--log-format",
+    "--version",
+];
 
 /// The words of a text that are options: `-c`, `--config`.
 fn options(text: &str) -> BTreeSet<String> {
-    let words = text.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).map(|w| w.trim_end_matches('-'));
-    let is_option = |w: &&str| w.starts_with("--") && w.len() > 3 || w.starts_with('-') && w.len() == 2 && *w != "--";
+    let words = text
+        .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+        .map(|w| w.trim_end_matches('-'));
+    let is_option = |w: &&str| {
+        w.starts_with("--") && w.len() > 3 || w.starts_with('-') && w.len() == 2 && *w != "--"
+    };
     words.filter(is_option).map(str::to_string).collect()
 }
 
@@ -25,26 +36,57 @@ fn listed(program: &mut Command, arguments: &[&str]) -> BTreeSet<String> {
     let help = text(&run(program.args(arguments).arg("--help")).stdout);
     let list = help.split("\nOptions:").nth(1).expect("a list of options");
     // What is indented further is text that was wrapped.
-    let is_head = |l: &&str| (2..=6).contains(&(l.len() - l.trim_start().len())) && l.trim_start().starts_with('-');
-    let heads = list.lines().filter(is_head).map(str::trim_start).map(|l| l.split("  ").next().unwrap_or_default());
-    heads.flat_map(options).filter(|o| !GLOBAL.contains(&o.as_str())).collect()
+    let is_head = |l: &&str| {
+        (2..=6).contains(&(l.len() - l.trim_start().len())) && l.trim_start().starts_with('-')
+    };
+    let heads = list
+        .lines()
+        .filter(is_head)
+        .map(str::trim_start)
+        .map(|l| l.split("  ").next().unwrap_or_default());
+    heads
+        .flat_map(options)
+        .filter(|o| !GLOBAL.contains(&o.as_str()))
+        .collect()
 }
 
 /// The options in the first column of the tables of a section, which begins with `heading`.
 fn tabled(page: &str, heading: &str) -> BTreeSet<String> {
     let level = heading.split(' ').next().expect("a heading");
-    let at = page.find(&format!("\n{heading}")).unwrap_or_else(|| panic!("there is no section '{heading}'"));
+    let at = page
+        .find(&format!("\n{heading}"))
+        .unwrap_or_else(|| panic!("there is no section '{heading}'"));
     let section = &page[at + 1..];
-    let section = section.split(&format!("\n{level} ")).next().unwrap_or(section);
-    section.lines().filter(|l| l.starts_with("| `-")).flat_map(|l| options(l.split(" | ").next().unwrap_or_default())).collect()
+    let section = section
+        .split(&format!("\n{level} "))
+        .next()
+        .unwrap_or(section);
+    section
+        .lines()
+        .filter(|l| l.starts_with("| `-"))
+        .flat_map(|l| options(l.split(" | ").next().unwrap_or_default()))
+        .collect()
 }
 
 /// The names of a program's commands.
 fn commands(program: &mut Command) -> Vec<String> {
     let help = text(&run(program.arg("--help")).stdout);
-    let list = help.split("Commands:").nth(1).and_then(|l| l.split("Options:").next()).expect("a list of commands").to_string();
-    let name = |l: &str| l.strip_prefix("  ").filter(|l| !l.starts_with(' ')).and_then(|l| l.split(' ').next()).map(str::to_string);
-    list.lines().filter_map(name).filter(|n| n != "help" && n != "config").collect()
+    let list = help
+        .split("Commands:")
+        .nth(1)
+        .and_then(|l| l.split("Options:").next())
+        .expect("a list of commands")
+        .to_string();
+    let name = |l: &str| {
+        l.strip_prefix("  ")
+            .filter(|l| !l.starts_with(' '))
+            .and_then(|l| l.split(' ').next())
+            .map(str::to_string)
+    };
+    list.lines()
+        .filter_map(name)
+        .filter(|n| n != "help" && n != "config")
+        .collect()
 }
 
 #[test]
@@ -58,10 +100,21 @@ fn every_command_has_a_table_of_exactly_its_options() {
             wanted.extend(listed(&mut twintrack(), &["models", "get"]));
         }
         assert!(!wanted.is_empty(), "{name} --help lists nothing");
-        assert_eq!(tabled(&reference, &format!("## `twintrack {name}")), wanted, "twintrack {name}: the table, and --help");
+        assert_eq!(
+            tabled(&reference, &format!("## `twintrack {name}")),
+            wanted,
+            "twintrack {name}: the table, and --help"
+        );
     }
     let of_every = tabled(&reference, "## For every command");
-    assert_eq!(of_every, GLOBAL.iter().filter(|o| **o != "--version").map(|o| o.to_string()).collect());
+    assert_eq!(
+        of_every,
+        GLOBAL
+            .iter()
+            .filter(|o| **o != "--version")
+            .map(|o| o.to_string())
+            .collect()
+    );
 }
 
 #[cfg(feature = "train")]
@@ -73,7 +126,11 @@ fn every_command_of_training_has_a_table_of_exactly_its_options() {
     assert!(all.len() >= 6, "{all:?}");
     for name in all {
         let wanted = listed(&mut train(), &[&name]);
-        assert_eq!(tabled(&reference, &format!("### `twintrack-train {name}")), wanted, "twintrack-train {name}: the table, and --help");
+        assert_eq!(
+            tabled(&reference, &format!("### `twintrack-train {name}")),
+            wanted,
+            "twintrack-train {name}: the table, and --help"
+        );
     }
 }
 
@@ -82,16 +139,32 @@ fn every_command_of_training_has_a_table_of_exactly_its_options() {
 #[test]
 fn no_page_names_an_option_that_there_is_not() {
     let mut known: BTreeSet<String> = GLOBAL.iter().map(|o| o.to_string()).collect();
-    known.extend(commands(&mut twintrack()).iter().flat_map(|name| listed(&mut twintrack(), &[name])));
+    known.extend(
+        commands(&mut twintrack())
+            .iter()
+            .flat_map(|name| listed(&mut twintrack(), &[name])),
+    );
     known.extend(listed(&mut twintrack(), &["models", "get"]));
     let train = || Command::new(assert_cmd::cargo::cargo_bin!("twintrack-train"));
-    known.extend(commands(&mut train()).iter().flat_map(|name| listed(&mut train(), &[name])));
+    known.extend(
+        commands(&mut train())
+            .iter()
+            .flat_map(|name| listed(&mut train(), &[name])),
+    );
     known.insert("--features".into()); // cargo's
     let mut seen = 0;
     for (path, line) in pages::prose() {
-        for quoted in line.split('`').skip(1).step_by(2).filter(|q| !q.contains(".py")) {
+        for quoted in line
+            .split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(|q| !q.contains(".py"))
+        {
             for option in options(quoted).iter().filter(|o| o.starts_with("--")) {
-                assert!(known.contains(option), "{path}: there is no {option}: {line}");
+                assert!(
+                    known.contains(option),
+                    "{path}: there is no {option}: {line}"
+                );
                 seen += 1;
             }
         }

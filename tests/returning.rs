@@ -24,12 +24,25 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     let config = Config::default();
     let strangers: Strangers = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
     let mut tracker = Tracker::new(config.tracker(offline)).knowing(Some(strangers.clone()));
-    let (identity, calibration) = (IdentityConfig { remember: 60.0, ..config.identity.clone() }, Calibration { slope: 20.0, threshold: 0.5 });
-    let mut people = People::new(identity, calibration, Vec::new()).remembering(Some(strangers), &config.tracker.reidentify);
+    let (identity, calibration) = (
+        IdentityConfig {
+            remember: 60.0,
+            ..config.identity.clone()
+        },
+        Calibration {
+            slope: 20.0,
+            threshold: 0.5,
+        },
+    );
+    let mut people = People::new(identity, calibration, Vec::new())
+        .remembering(Some(strangers), &config.tracker.reidentify);
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
     let mut recording = Recording::default();
     for number in 0..110u64 {
-        let at = |x: f32| Detection { bbox: BBox::from_center(x, 200.0, 40.0, 100.0), confidence: 0.9 };
+        let at = |x: f32| Detection {
+            bbox: BBox::from_center(x, 200.0, 40.0, 100.0),
+            confidence: 0.9,
+        };
         let ana = match number {
             0..20 => Some((at(100.0 + 3.0 * number as f32), ANA)),
             66.. => Some((at(300.0 - 2.0 * (number - 66) as f32), returning)),
@@ -37,33 +50,74 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
         };
         let seen: Vec<(Detection, [f32; 2])> = ana.into_iter().chain([(at(600.0), BEN)]).collect();
         let detections: Vec<Detection> = seen.iter().map(|s| s.0).collect();
-        let looks = Embeddings::all(Array2::from_shape_vec((seen.len(), 2), seen.iter().flat_map(|s| s.1).collect()).unwrap());
+        let looks = Embeddings::all(
+            Array2::from_shape_vec((seen.len(), 2), seen.iter().flat_map(|s| s.1).collect())
+                .unwrap(),
+        );
         let mut update = tracker.update(&detections, &looks, Seconds(0.1)).unwrap();
         let pts = Seconds(number as f64 / 10.0);
         update.tracks.retain(|t| t.state == TrackState::Confirmed);
-        update.ended.iter().for_each(|t| people.ended(chronicle.camera(), t.id));
-        let sightings: Vec<Sighting<'_>> =
-            update.tracks.iter().map(|t| Sighting { track: t.id, hits: t.hits, bbox: t.bbox, views: tracker.views(t.id), view: None }).collect();
+        update
+            .ended
+            .iter()
+            .for_each(|t| people.ended(chronicle.camera(), t.id));
+        let sightings: Vec<Sighting<'_>> = update
+            .tracks
+            .iter()
+            .map(|t| Sighting {
+                track: t.id,
+                hits: t.hits,
+                bbox: t.bbox,
+                views: tracker.views(t.id),
+                view: None,
+            })
+            .collect();
         let names = people.identify(chronicle.camera(), &sightings, pts);
-        update.tracks.iter_mut().zip(names).for_each(|(t, name)| t.identity = name);
-        let frame = Frame { camera: "yard".into(), number, pts, time: None, width: 768, height: 576, image: None, restart: false };
-        recording.frames.push(chronicle.frame(&frame, &update.tracks));
-        recording.ended.extend(update.ended.into_iter().map(|e| chronicle.ended(e)));
+        update
+            .tracks
+            .iter_mut()
+            .zip(names)
+            .for_each(|(t, name)| t.identity = name);
+        let frame = Frame {
+            camera: "yard".into(),
+            number,
+            pts,
+            time: None,
+            width: 768,
+            height: 576,
+            image: None,
+            restart: false,
+        };
+        recording
+            .frames
+            .push(chronicle.frame(&frame, &update.tracks));
+        recording
+            .ended
+            .extend(update.ended.into_iter().map(|e| chronicle.ended(e)));
     }
-    recording.ended.extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+    recording
+        .ended
+        .extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
     recording
 }
 
 /// The track left of Ben in a frame.
 fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
-    recording.frames[frame].tracks.iter().find(|t| t.foot[0] < 500.0)
+    recording.frames[frame]
+        .tracks
+        .iter()
+        .find(|t| t.foot[0] < 500.0)
 }
 
 /// Ids and names that the walker has before and after the absence, and everybody's.
 fn judged(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
     let (before, after) = (ana(r, 15).unwrap(), ana(r, 90).unwrap());
     let name = |t: &TrackEvent| t.identity.as_ref().map(|i| i.name.clone()).unwrap();
-    let all = r.frames.iter().flat_map(|f| f.tracks.iter().map(|t| t.id)).collect();
+    let all = r
+        .frames
+        .iter()
+        .flat_map(|f| f.tracks.iter().map(|t| t.id))
+        .collect();
     ([before.id, after.id], [name(before), name(after)], all)
 }
 
@@ -82,10 +136,21 @@ fn who_comes_back_is_one_person_online_refined_and_offline() {
         assert_eq!(ids[0], ids[1], "{way}");
         assert_eq!(names[0], names[1], "{way}");
         assert_eq!(all.len(), 2, "{way}: {all:?}");
-        let ben = r.frames[90].tracks.iter().find(|t| t.foot[0] > 500.0).unwrap();
+        let ben = r.frames[90]
+            .tracks
+            .iter()
+            .find(|t| t.foot[0] > 500.0)
+            .unwrap();
         assert_ne!(ben.identity.as_ref().unwrap().name, names[0], "{way}");
-        assert!((25..60).all(|f| ana(&r, f).is_none()), "{way}: nobody is filled in where she was away");
-        assert_eq!(r.ended.iter().map(|e| e.id).collect::<BTreeSet<_>>(), all, "{way}");
+        assert!(
+            (25..60).all(|f| ana(&r, f).is_none()),
+            "{way}: nobody is filled in where she was away"
+        );
+        assert_eq!(
+            r.ended.iter().map(|e| e.id).collect::<BTreeSet<_>>(),
+            all,
+            "{way}"
+        );
     }
 }
 
@@ -93,8 +158,14 @@ fn who_comes_back_is_one_person_online_refined_and_offline() {
 fn a_stranger_who_comes_is_somebody_new_in_all_three() {
     // As alike as one stranger in 25.
     let stranger = [0.5, 0.75f32.sqrt()];
-    for (way, r) in ["online", "refined", "offline"].iter().zip(all_ways(stranger)) {
+    for (way, r) in ["online", "refined", "offline"]
+        .iter()
+        .zip(all_ways(stranger))
+    {
         let (ids, names, all) = judged(&r);
-        assert!(ids[0] != ids[1] && names[0] != names[1] && all.len() == 3, "{way}: {ids:?} {names:?}");
+        assert!(
+            ids[0] != ids[1] && names[0] != names[1] && all.len() == 3,
+            "{way}: {ids:?} {names:?}"
+        );
     }
 }

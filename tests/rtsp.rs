@@ -7,12 +7,17 @@ mod common;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use common::{NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack, until, whole_lines};
+use common::{
+    NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack, until, whole_lines,
+};
 
 /// A server, and the address of its camera.
 fn serve() -> Option<(Running, String)> {
     let port = free_port();
-    Some((serve_at(port)?, format!("rtsp://user:secret@127.0.0.1:{port}/cam")))
+    Some((
+        serve_at(port)?,
+        format!("rtsp://user:secret@127.0.0.1:{port}/cam"),
+    ))
 }
 
 fn serve_at(port: u16) -> Option<Running> {
@@ -23,13 +28,32 @@ fn serve_at(port: u16) -> Option<Running> {
 /// go forward and without a password in a log. How soon it is back, `make soak` measures.
 #[test]
 fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
-    let Some((server, address)) = serve() else { return };
-    let port: u16 = address.rsplit_once(':').unwrap().1.trim_end_matches("/cam").parse().unwrap();
+    let Some((server, address)) = serve() else {
+        return;
+    };
+    let port: u16 = address
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .trim_end_matches("/cam")
+        .parse()
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
     let (out, log) = (dir.path().join("out.jsonl"), dir.path().join("log"));
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut child = twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(stderr).spawn().unwrap();
-    let frames = || std::fs::read_to_string(&out).unwrap_or_default().lines().filter(|l| l.contains("twintrack.trajectory/1")).count();
+    let mut child = twintrack()
+        .args(["-v", "track", &address, "--output"])
+        .arg(&out)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
+    let frames = || {
+        std::fs::read_to_string(&out)
+            .unwrap_or_default()
+            .lines()
+            .filter(|l| l.contains("twintrack.trajectory/1"))
+            .count()
+    };
     let mut wait = |count: usize, seconds: u64| {
         let deadline = Instant::now() + Duration::from_secs(seconds);
         while frames() < count && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
@@ -45,35 +69,82 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
     let _server = serve_at(port).unwrap();
     let (back, said) = wait(before + 20, 60);
     assert!(back, "not tracked after its return: {said}");
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     let said = std::fs::read_to_string(&log).unwrap();
-    assert!(said.contains("the camera gives no frames") && said.contains("the camera is back") && !said.contains("secret"), "{said}");
+    assert!(
+        said.contains("the camera gives no frames")
+            && said.contains("the camera is back")
+            && !said.contains("secret"),
+        "{said}"
+    );
     let events = json_lines(&std::fs::read_to_string(&out).unwrap());
-    let frames: Vec<_> = events.iter().filter(|e| e["schema"] == "twintrack.trajectory/1").collect();
-    assert!(frames.windows(2).all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64() && w[0]["frame"].as_u64() < w[1]["frame"].as_u64()));
-    let ended: Vec<u64> = events.iter().filter(|e| e["schema"] == "twintrack.track_ended/1").map(|e| e["id"].as_u64().unwrap()).collect();
+    let frames: Vec<_> = events
+        .iter()
+        .filter(|e| e["schema"] == "twintrack.trajectory/1")
+        .collect();
+    assert!(
+        frames
+            .windows(2)
+            .all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64()
+                && w[0]["frame"].as_u64() < w[1]["frame"].as_u64())
+    );
+    let ended: Vec<u64> = events
+        .iter()
+        .filter(|e| e["schema"] == "twintrack.track_ended/1")
+        .map(|e| e["id"].as_u64().unwrap())
+        .collect();
     let unique: std::collections::BTreeSet<&u64> = ended.iter().collect();
-    assert!(!ended.is_empty() && unique.len() == ended.len(), "{ended:?}");
+    assert!(
+        !ended.is_empty() && unique.len() == ended.len(),
+        "{ended:?}"
+    );
 }
 
 /// Two cameras served together: one's server dies and comes back, and is tracked again; the other goes on meanwhile, and neither
 /// password is shown.
 #[test]
 fn of_two_cameras_served_one_may_die_and_come_back() {
-    let Some((mortal, address)) = serve() else { return };
+    let Some((mortal, address)) = serve() else {
+        return;
+    };
     let (_healthy, other) = serve().unwrap();
-    let port: u16 = address.rsplit_once(':').unwrap().1.trim_end_matches("/cam").parse().unwrap();
+    let port: u16 = address
+        .rsplit_once(':')
+        .unwrap()
+        .1
+        .trim_end_matches("/cam")
+        .parse()
+        .unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let (file, out, log) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"), dir.path().join("log"));
+    let (file, out, log) = (
+        dir.path().join("cameras.toml"),
+        dir.path().join("out.jsonl"),
+        dir.path().join("log"),
+    );
     std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.mortal]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n"))
         .unwrap();
     let stderr = std::fs::File::create(&log).unwrap();
-    let mut child = twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(stderr).spawn().unwrap();
+    let mut child = twintrack()
+        .args(["-v", "serve", "--config"])
+        .arg(&file)
+        .arg("--output")
+        .arg(&out)
+        .stderr(stderr)
+        .spawn()
+        .unwrap();
     let frames = |name: &str| {
         let mark = format!("\"camera\":\"{name}\"");
         let text = std::fs::read_to_string(&out).unwrap_or_default();
-        text.lines().filter(|l| l.contains("twintrack.trajectory/1") && l.contains(&mark)).count()
+        text.lines()
+            .filter(|l| l.contains("twintrack.trajectory/1") && l.contains(&mark))
+            .count()
     };
     let wait = |name: &str, count: usize, seconds: u64| {
         let deadline = Instant::now() + Duration::from_secs(seconds);
@@ -90,48 +161,111 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
     let meanwhile = wait("healthy", frames("healthy") + 20, 60);
     let _mortal = serve_at(port).unwrap();
     let back = wait("mortal", gone + 5, 60);
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said());
-    assert!(started && back, "started {started}, back {back}: {}", said());
-    assert!(meanwhile, "the healthy camera stood still while the other was away: {}", said());
-    assert!(said().contains("camera=mortal") && !said().contains("secret"), "{}", said());
+    assert!(
+        started && back,
+        "started {started}, back {back}: {}",
+        said()
+    );
+    assert!(
+        meanwhile,
+        "the healthy camera stood still while the other was away: {}",
+        said()
+    );
+    assert!(
+        said().contains("camera=mortal") && !said().contains("secret"),
+        "{}",
+        said()
+    );
 }
 
 /// GStreamer's server sends RTCP reports: from the first on, frames have the camera's own time, which is a little before their
 /// arrival and goes on evenly.
 #[test]
 fn frames_have_the_cameras_own_time_once_it_has_told_it() {
-    let Some((_server, address)) = serve() else { return };
+    let Some((_server, address)) = serve() else {
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
     let started = jiff::Timestamp::now();
-    let _child = Running::start(twintrack().args(["track", &address, "--output"]).arg(&out).stderr(Stdio::null()));
-    let frames = || whole_lines(&out).into_iter().filter(|e| e["schema"] == "twintrack.trajectory/1").collect::<Vec<_>>();
-    let told = |frames: &[serde_json::Value]| frames.iter().filter(|f| f["clock"] == "rtcp").count();
-    assert!(until(60, || told(&frames()) >= 20), "no frame has the camera's own time: {:?}", frames().last());
+    let _child = Running::start(
+        twintrack()
+            .args(["track", &address, "--output"])
+            .arg(&out)
+            .stderr(Stdio::null()),
+    );
+    let frames = || {
+        whole_lines(&out)
+            .into_iter()
+            .filter(|e| e["schema"] == "twintrack.trajectory/1")
+            .collect::<Vec<_>>()
+    };
+    let told =
+        |frames: &[serde_json::Value]| frames.iter().filter(|f| f["clock"] == "rtcp").count();
+    assert!(
+        until(60, || told(&frames()) >= 20),
+        "no frame has the camera's own time: {:?}",
+        frames().last()
+    );
     let frames = frames();
     assert_eq!(frames[0]["clock"], "arrival");
-    let time = |f: &serde_json::Value| f["time"].as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    let time = |f: &serde_json::Value| {
+        f["time"]
+            .as_str()
+            .unwrap()
+            .parse::<jiff::Timestamp>()
+            .unwrap()
+    };
     let own: Vec<_> = frames.iter().filter(|f| f["clock"] == "rtcp").collect();
     for pair in own.windows(2) {
-        let (wall, stream) = (time(pair[1]).duration_since(time(pair[0])).as_secs_f64(), pair[1]["pts"].as_f64().unwrap() - pair[0]["pts"].as_f64().unwrap());
+        let (wall, stream) = (
+            time(pair[1]).duration_since(time(pair[0])).as_secs_f64(),
+            pair[1]["pts"].as_f64().unwrap() - pair[0]["pts"].as_f64().unwrap(),
+        );
         assert!((wall - stream).abs() < 2e-3, "{wall} {stream}");
     }
     let last = frames.iter().rfind(|f| f["clock"] == "arrival").unwrap();
     let ahead = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
     let delay = ahead - time(own[0]).duration_since(time(last)).as_secs_f64();
-    assert!((-0.1..30.0).contains(&delay), "a frame arrives {delay} s after its time");
-    assert!(own.iter().all(|f| time(f) > started && time(f) <= jiff::Timestamp::now()));
+    assert!(
+        (-0.1..30.0).contains(&delay),
+        "a frame arrives {delay} s after its time"
+    );
+    assert!(
+        own.iter()
+            .all(|f| time(f) > started && time(f) <= jiff::Timestamp::now())
+    );
 }
 
 /// Ctrl-C ends the program while the camera is away, too.
 #[test]
 fn waiting_for_a_camera_can_be_stopped() {
-    let Some((server, address)) = serve() else { return };
+    let Some((server, address)) = serve() else {
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
-    let mut child = Running::start(twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(Stdio::null()));
-    until(60, || std::fs::read_to_string(&out).unwrap_or_default().lines().count() >= 10);
+    let mut child = Running::start(
+        twintrack()
+            .args(["-v", "track", &address, "--output"])
+            .arg(&out)
+            .stderr(Stdio::null()),
+    );
+    until(60, || {
+        std::fs::read_to_string(&out)
+            .unwrap_or_default()
+            .lines()
+            .count()
+            >= 10
+    });
     drop(server);
     std::thread::sleep(Duration::from_secs(1));
     child.signal("INT");
@@ -140,40 +274,92 @@ fn waiting_for_a_camera_can_be_stopped() {
 
 #[test]
 fn a_camera_is_tracked_live_and_stops_cleanly() {
-    let Some((_server, address)) = serve() else { return };
+    let Some((_server, address)) = serve() else {
+        return;
+    };
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
-    let mut child = twintrack().args(["-v", "track", &address, "--output"]).arg(&out).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = twintrack()
+        .args(["-v", "track", &address, "--output"])
+        .arg(&out)
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
     let deadline = Instant::now() + Duration::from_secs(60);
-    let lines = || std::fs::read_to_string(&out).unwrap_or_default().lines().count();
+    let lines = || {
+        std::fs::read_to_string(&out)
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
     while lines() < 40 && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
     let result = child.wait_with_output().unwrap();
     let stderr = text(&result.stderr);
     assert_eq!(result.status.code(), Some(130), "{stderr}");
-    assert!(!stderr.contains("secret"), "the password is shown: {stderr}");
+    assert!(
+        !stderr.contains("secret"),
+        "the password is shown: {stderr}"
+    );
     let events = json_lines(&std::fs::read_to_string(&out).unwrap());
-    let frames: Vec<_> = events.iter().filter(|e| e["schema"] == "twintrack.trajectory/1").collect();
+    let frames: Vec<_> = events
+        .iter()
+        .filter(|e| e["schema"] == "twintrack.trajectory/1")
+        .collect();
     assert!(frames.len() >= 30, "{} frames: {stderr}", frames.len());
-    assert!(frames.iter().all(|f| f["time"].is_string() && f["camera"] == "127.0.0.1"), "{}", frames[0]);
+    assert!(
+        frames
+            .iter()
+            .all(|f| f["time"].is_string() && f["camera"] == "127.0.0.1"),
+        "{}",
+        frames[0]
+    );
     assert!(
         frames
             .windows(2)
-            .all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64() && (w[0]["time"].as_str() <= w[1]["time"].as_str() || w[0]["clock"] != w[1]["clock"]))
+            .all(|w| w[0]["pts"].as_f64() < w[1]["pts"].as_f64()
+                && (w[0]["time"].as_str() <= w[1]["time"].as_str()
+                    || w[0]["clock"] != w[1]["clock"]))
     );
-    assert!(frames.iter().any(|f| !f["tracks"].as_array().unwrap().is_empty()));
+    assert!(
+        frames
+            .iter()
+            .any(|f| !f["tracks"].as_array().unwrap().is_empty())
+    );
     assert!(!std::fs::read_to_string(&out).unwrap().contains("secret"));
 }
 
 #[test]
 fn a_camera_that_does_not_answer_is_told_without_its_password() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let out = twintrack().args(["track", &format!("rtsp://user:secret@127.0.0.1:{port}/cam"), "--quiet"]).output().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let out = twintrack()
+        .args([
+            "track",
+            &format!("rtsp://user:secret@127.0.0.1:{port}/cam"),
+            "--quiet",
+        ])
+        .output()
+        .unwrap();
     let stderr = text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("as a camera") && stderr.contains("check address") && !stderr.contains("secret"), "{stderr}");
+    assert!(
+        stderr.contains("as a camera")
+            && stderr.contains("check address")
+            && !stderr.contains("secret"),
+        "{stderr}"
+    );
 }
 
 /// H.265, and pictures in packets of their own (UDP): both are tracked, side by side.
@@ -181,30 +367,71 @@ fn a_camera_that_does_not_answer_is_told_without_its_password() {
 fn h265_and_udp_are_tracked() {
     let dir = tempfile::tempdir().unwrap();
     let clip265 = dir.path().join("h265.mp4");
-    let encode = ["-t", "30", "-c:v", "libx265", "-x265-params", "log-level=error:keyint=10:bframes=0", "-preset", "ultrafast"];
-    if !Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(clip()).args(encode).arg(&clip265).status().is_ok_and(|s| s.success()) {
+    let encode = [
+        "-t",
+        "30",
+        "-c:v",
+        "libx265",
+        "-x265-params",
+        "log-level=error:keyint=10:bframes=0",
+        "-preset",
+        "ultrafast",
+    ];
+    if !Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(clip())
+        .args(encode)
+        .arg(&clip265)
+        .status()
+        .is_ok_and(|s| s.success())
+    {
         eprintln!("SKIPPED: no ffmpeg with H.265 here (`make setup-test` installs it)");
         return;
     }
     let ports = [free_port(), free_port()];
-    let Some(_h265) = rtsp_server(&clip265, ports[0], 120, &["--codec", "h265"]) else { return };
+    let Some(_h265) = rtsp_server(&clip265, ports[0], 120, &["--codec", "h265"]) else {
+        return;
+    };
     let _h264 = rtsp_server(&clip(), ports[1], 120, &[]).unwrap();
-    let (file, out) = (dir.path().join("cameras.toml"), dir.path().join("out.jsonl"));
+    let (file, out) = (
+        dir.path().join("cameras.toml"),
+        dir.path().join("out.jsonl"),
+    );
     let toml = format!(
         "{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.h265]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n[cameras.udp]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n",
         ports[0], ports[1]
     );
     std::fs::write(&file, toml).unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut child = Running::start(twintrack().args(["-v", "serve", "--config"]).arg(&file).arg("--output").arg(&out).stderr(log));
+    let mut child = Running::start(
+        twintrack()
+            .args(["-v", "serve", "--config"])
+            .arg(&file)
+            .arg("--output")
+            .arg(&out)
+            .stderr(log),
+    );
     let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
     let people = |name: &str| {
-        let frames = whole_lines(&out).into_iter().filter(|e| e["camera"] == name && e["tracks"].as_array().is_some_and(|t| !t.is_empty()));
+        let frames = whole_lines(&out).into_iter().filter(|e| {
+            e["camera"] == name && e["tracks"].as_array().is_some_and(|t| !t.is_empty())
+        });
         frames.count()
     };
-    assert!(until(60, || people("h265") >= 20 && people("udp") >= 20), "{} and {}: {}", people("h265"), people("udp"), said());
+    assert!(
+        until(60, || people("h265") >= 20 && people("udp") >= 20),
+        "{} and {}: {}",
+        people("h265"),
+        people("udp"),
+        said()
+    );
     // It really is UDP: the server's other end of it is a socket of ours.
-    let udp = || std::fs::read_to_string(format!("/proc/{}/net/udp", child.0.id())).unwrap_or_default().lines().count();
+    let udp = || {
+        std::fs::read_to_string(format!("/proc/{}/net/udp", child.0.id()))
+            .unwrap_or_default()
+            .lines()
+            .count()
+    };
     assert!(udp() > 4, "{} sockets of UDP", udp());
     child.signal("INT");
     assert_eq!(child.code(20), Some(130), "{}", said());

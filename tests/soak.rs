@@ -34,7 +34,11 @@ struct Proxy {
 
 fn proxy(camera: u16) -> Proxy {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let p = Proxy { port: listener.local_addr().unwrap().port(), mode: Arc::new(AtomicU8::new(PASS)), orphans: Arc::default() };
+    let p = Proxy {
+        port: listener.local_addr().unwrap().port(),
+        mode: Arc::new(AtomicU8::new(PASS)),
+        orphans: Arc::default(),
+    };
     let (mode, orphans) = (p.mode.clone(), p.orphans.clone());
     std::thread::spawn(move || {
         for client in listener.incoming().flatten() {
@@ -43,10 +47,19 @@ fn proxy(camera: u16) -> Proxy {
                 continue;
             }
             // A server that is gone refuses: so does the proxy, by closing.
-            let Ok(server) = TcpStream::connect(("127.0.0.1", camera)) else { continue };
-            let (mut up, mut down) = ((client.try_clone().unwrap(), server.try_clone().unwrap()), (server, client));
+            let Ok(server) = TcpStream::connect(("127.0.0.1", camera)) else {
+                continue;
+            };
+            let (mut up, mut down) = (
+                (client.try_clone().unwrap(), server.try_clone().unwrap()),
+                (server, client),
+            );
             for (ways, noisy) in [(&mut up, false), (&mut down, true)] {
-                let (from, to, mode) = (ways.0.try_clone().unwrap(), ways.1.try_clone().unwrap(), mode.clone());
+                let (from, to, mode) = (
+                    ways.0.try_clone().unwrap(),
+                    ways.1.try_clone().unwrap(),
+                    mode.clone(),
+                );
                 std::thread::spawn(move || forward(from, to, &mode, noisy));
             }
         }
@@ -56,7 +69,8 @@ fn proxy(camera: u16) -> Proxy {
 
 fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool) {
     let mut buffer = [0; 8192];
-    from.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    from.set_read_timeout(Some(Duration::from_millis(100)))
+        .unwrap();
     let mut orphan = false;
     loop {
         match mode.load(Ordering::Relaxed) {
@@ -71,7 +85,14 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool)
         let n = match from.read(&mut buffer) {
             Ok(0) => break,
             Ok(n) => n,
-            Err(e) if matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut) => continue,
+            Err(e)
+                if matches!(
+                    e.kind(),
+                    std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut
+                ) =>
+            {
+                continue;
+            }
             Err(_) => break,
         };
         if orphan {
@@ -110,7 +131,14 @@ enum Fault {
     OtherPassword,
 }
 
-const FAULTS: [Fault; 6] = [Fault::Killed, Fault::Stalled, Fault::HalfOpen, Fault::Garbage, Fault::OtherSize, Fault::OtherPassword];
+const FAULTS: [Fault; 6] = [
+    Fault::Killed,
+    Fault::Stalled,
+    Fault::HalfOpen,
+    Fault::Garbage,
+    Fault::OtherSize,
+    Fault::OtherPassword,
+];
 
 /// A camera to be maltreated.
 struct Victim {
@@ -129,7 +157,12 @@ impl Victim {
         let mut tries = 0;
         // The port of the one just killed may be held for a moment.
         while self.server.is_none() {
-            self.server = rtsp_server(&self.clips[self.size], self.port, self.seconds, &["--user", "viewer", "--password", password]);
+            self.server = rtsp_server(
+                &self.clips[self.size],
+                self.port,
+                self.seconds,
+                &["--user", "viewer", "--password", password],
+            );
             tries += 1;
             assert!(tries < 20, "the server of {} does not begin", self.name);
         }
@@ -167,22 +200,45 @@ impl Gauges {
 
     fn get(&self, key: &str) -> f64 {
         let text = self.text();
-        text.lines().find_map(|l| l.strip_prefix(key)?.trim().parse().ok()).unwrap_or_else(|| panic!("{key} is not in {text}"))
+        text.lines()
+            .find_map(|l| l.strip_prefix(key)?.trim().parse().ok())
+            .unwrap_or_else(|| panic!("{key} is not in {text}"))
     }
 
     fn tracked(&self, camera: &str) -> f64 {
-        self.get(&format!("twintrack_frames_tracked_total{{camera=\"{camera}\"}}"))
+        self.get(&format!(
+            "twintrack_frames_tracked_total{{camera=\"{camera}\"}}"
+        ))
     }
 }
 
 /// The program with these cameras (names and addresses) and its metrics.
 fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Gauges) {
     let file = dir.join("cameras.toml");
-    let sections: String = cameras.iter().map(|(name, url)| format!("[cameras.{name}]\nurl = \"{url}\"\n")).collect();
-    std::fs::write(&file, format!("[serve]\nlisten = \"127.0.0.1:0\"\n[detector]\nsize = \"416x320\"\n{sections}")).unwrap();
+    let sections: String = cameras
+        .iter()
+        .map(|(name, url)| format!("[cameras.{name}]\nurl = \"{url}\"\n"))
+        .collect();
+    std::fs::write(
+        &file,
+        format!("[serve]\nlisten = \"127.0.0.1:0\"\n[detector]\nsize = \"416x320\"\n{sections}"),
+    )
+    .unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
-    let child = Running::start(twintrack().args(["-v", "serve", "--config"]).arg(&file).args(["--output", "/dev/null"]).stderr(log));
-    let port = || said(dir).lines().find_map(|l| l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?.parse::<u16>().ok());
+    let child = Running::start(
+        twintrack()
+            .args(["-v", "serve", "--config"])
+            .arg(&file)
+            .args(["--output", "/dev/null"])
+            .stderr(log),
+    );
+    let port = || {
+        said(dir).lines().find_map(|l| {
+            l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?
+                .parse::<u16>()
+                .ok()
+        })
+    };
     assert!(until(30, || port().is_some()), "{}", said(dir));
     (child, Gauges(port().unwrap()))
 }
@@ -193,14 +249,25 @@ fn said(dir: &Path) -> String {
 
 /// The clip as cameras send it, with a whole picture every second, of that width and so many seconds.
 fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
-    let (once, path) = (dir.join(format!("{width}-once.mp4")), dir.join(format!("{width}.mp4")));
+    let (once, path) = (
+        dir.join(format!("{width}-once.mp4")),
+        dir.join(format!("{width}.mp4")),
+    );
     if !has_ffmpeg() {
         return None;
     }
     let size = format!("scale={width}:-2");
-    run(Command::new("ffmpeg").args(["-v", "error", "-i"]).arg(clip()).args(["-vf", &size, "-preset", "veryfast", "-g", "10", "-bf", "0"]).arg(&once));
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-i"])
+        .arg(clip())
+        .args(["-vf", &size, "-preset", "veryfast", "-g", "10", "-bf", "0"])
+        .arg(&once));
     let rounds = (seconds / 40 + 1).to_string();
-    run(Command::new("ffmpeg").args(["-v", "error", "-stream_loop", &rounds, "-i"]).arg(&once).args(["-c", "copy", "-movflags", "+faststart"]).arg(&path));
+    run(Command::new("ffmpeg")
+        .args(["-v", "error", "-stream_loop", &rounds, "-i"])
+        .arg(&once)
+        .args(["-c", "copy", "-movflags", "+faststart"])
+        .arg(&path));
     Some(path)
 }
 
@@ -210,16 +277,34 @@ fn faults(victims: usize, seconds: u64) {
     let dir = dir.path();
     let healthy = free_port();
     let clips = [768, 640].map(|width| camera_clip(dir, width, seconds + 120));
-    let [Some(large), Some(small)] = clips else { return };
-    let Some(_healthy) = rtsp_server(&large, healthy, seconds + 120, &[]) else { return };
-    let mut cameras = vec![("healthy".to_string(), format!("rtsp://127.0.0.1:{healthy}/cam"))];
+    let [Some(large), Some(small)] = clips else {
+        return;
+    };
+    let Some(_healthy) = rtsp_server(&large, healthy, seconds + 120, &[]) else {
+        return;
+    };
+    let mut cameras = vec![(
+        "healthy".to_string(),
+        format!("rtsp://127.0.0.1:{healthy}/cam"),
+    )];
     let mut all = Vec::new();
     for i in 0..victims {
         let port = free_port();
         let proxy = proxy(port);
         let name = format!("victim-{i}");
-        cameras.push((name.clone(), format!("rtsp://viewer:right-word@127.0.0.1:{}/cam", proxy.port)));
-        let mut v = Victim { name, port, proxy, server: None, clips: [large.clone(), small.clone()], size: 0, seconds: seconds + 120 };
+        cameras.push((
+            name.clone(),
+            format!("rtsp://viewer:right-word@127.0.0.1:{}/cam", proxy.port),
+        ));
+        let mut v = Victim {
+            name,
+            port,
+            proxy,
+            server: None,
+            clips: [large.clone(), small.clone()],
+            size: 0,
+            seconds: seconds + 120,
+        };
         v.begin("right-word");
         all.push(v);
     }
@@ -234,16 +319,24 @@ fn faults(victims: usize, seconds: u64) {
         (gauges.tracked("healthy") - before) / start.elapsed().as_secs_f64()
     };
     let calm = rate(quiet);
-    let process = |what: &str| std::fs::read_dir(format!("/proc/{}/{what}", child.0.id())).unwrap().count();
+    let process = |what: &str| {
+        std::fs::read_dir(format!("/proc/{}/{what}", child.0.id()))
+            .unwrap()
+            .count()
+    };
     let before = (process("task"), process("fd"));
 
-    let (over, count) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let (over, count) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU64::new(0)),
+    );
     let returns: Arc<Mutex<Vec<(Fault, f64)>>> = Arc::default();
     let sufferers: Vec<_> = all
         .into_iter()
         .enumerate()
         .map(|(i, mut v)| {
-            let (over, count, returns, port) = (over.clone(), count.clone(), returns.clone(), gauges.0);
+            let (over, count, returns, port) =
+                (over.clone(), count.clone(), returns.clone(), gauges.0);
             std::thread::spawn(move || {
                 let (mut rng, gauges) = (fastrand::Rng::with_seed(7 + i as u64), Gauges(port));
                 // Every kind at least once, then at random.
@@ -253,10 +346,15 @@ fn faults(victims: usize, seconds: u64) {
                     let fault = first.pop().unwrap_or_else(|| FAULTS[rng.usize(..6)]);
                     v.suffer(fault, Duration::from_secs_f64(0.5 + 3.0 * rng.f64()));
                     let (at, start) = (gauges.tracked(&v.name), Instant::now());
-                    while gauges.tracked(&v.name) < at + 2.0 && start.elapsed() < Duration::from_secs(20) {
+                    while gauges.tracked(&v.name) < at + 2.0
+                        && start.elapsed() < Duration::from_secs(20)
+                    {
                         std::thread::sleep(Duration::from_millis(50));
                     }
-                    returns.lock().unwrap().push((fault, start.elapsed().as_secs_f64()));
+                    returns
+                        .lock()
+                        .unwrap()
+                        .push((fault, start.elapsed().as_secs_f64()));
                     count.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_secs_f64(0.2 + 0.5 * rng.f64()));
                 }
@@ -269,23 +367,69 @@ fn faults(victims: usize, seconds: u64) {
     let all: Vec<Victim> = sufferers.into_iter().map(|s| s.join().unwrap()).collect();
     std::thread::sleep(Duration::from_secs(2));
     let after = (process("task"), process("fd"));
-    let hung: f64 = all.iter().map(|v| gauges.get(&format!("twintrack_camera_hung_total{{camera=\"{}\"}}", v.name))).sum();
+    let hung: f64 = all
+        .iter()
+        .map(|v| {
+            gauges.get(&format!(
+                "twintrack_camera_hung_total{{camera=\"{}\"}}",
+                v.name
+            ))
+        })
+        .sum();
     child.signal("TERM");
     let code = child.code(20);
     let returns = returns.lock().unwrap().clone();
-    let worst = |f: Fault| returns.iter().filter(|r| r.0 == f).map(|r| r.1).fold(0.0, f64::max);
-    let told: Vec<String> = FAULTS.iter().map(|&f| format!("{f:?} {} worst {:.1} s", returns.iter().filter(|r| r.0 == f).count(), worst(f))).collect();
-    eprintln!("{} faults in {seconds} s: {}", returns.len(), told.join(", "));
-    eprintln!("healthy camera: {calm:.3} frames/s before, {troubled:.3} during; threads and descriptors {before:?} before, {after:?} after; {hung} hung");
+    let worst = |f: Fault| {
+        returns
+            .iter()
+            .filter(|r| r.0 == f)
+            .map(|r| r.1)
+            .fold(0.0, f64::max)
+    };
+    let told: Vec<String> = FAULTS
+        .iter()
+        .map(|&f| {
+            format!(
+                "{f:?} {} worst {:.1} s",
+                returns.iter().filter(|r| r.0 == f).count(),
+                worst(f)
+            )
+        })
+        .collect();
+    eprintln!(
+        "{} faults in {seconds} s: {}",
+        returns.len(),
+        told.join(", ")
+    );
+    eprintln!(
+        "healthy camera: {calm:.3} frames/s before, {troubled:.3} during; threads and descriptors {before:?} before, {after:?} after; {hung} hung"
+    );
     assert_eq!(code, Some(0), "{}", said(dir));
-    assert!(!said(dir).contains("panic") && !said(dir).contains("crashed") && !said(dir).contains("right-word"), "{}", said(dir));
+    assert!(
+        !said(dir).contains("panic")
+            && !said(dir).contains("crashed")
+            && !said(dir).contains("right-word"),
+        "{}",
+        said(dir)
+    );
     // Wanted are five seconds each time. Noise in the stream can cost a time-out and an opening that falls into it too: a single
     // one may take longer.
     let late = returns.iter().filter(|r| r.1 > 5.0).count();
-    assert!(late <= 1 && returns.iter().all(|r| r.1 <= 7.0), "{late} late: {told:?}\n{}", said(dir));
+    assert!(
+        late <= 1 && returns.iter().all(|r| r.1 <= 7.0),
+        "{late} late: {told:?}\n{}",
+        said(dir)
+    );
     assert!(troubled > 0.98 * calm, "{troubled} frames/s of {calm}");
-    assert!(after.0 <= before.0 + 2 && after.1 <= before.1 + 2, "threads and descriptors: {before:?}, {after:?}");
-    assert!(returns.len() as u64 >= victims as u64 * seconds / 9, "only {} faults", returns.len());
+    assert!(
+        after.0 <= before.0 + 2 && after.1 <= before.1 + 2,
+        "threads and descriptors: {before:?}, {after:?}"
+    );
+    assert!(
+        returns.len() as u64 >= victims as u64 * seconds / 9,
+        "only {} faults",
+        returns.len()
+    );
 }
 
 #[test]
@@ -307,20 +451,54 @@ fn soak_four_cameras_for_ten_minutes() {
     let minutes = 10;
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
-    let Some(long) = camera_clip(dir.path(), 768, 60 * minutes + 60) else { return };
+    let Some(long) = camera_clip(dir.path(), 768, 60 * minutes + 60) else {
+        return;
+    };
     // Without the camera's own time in the events, latency is counted from the arrival.
-    let Some(_server) = rtsp_server(&long, port, 60 * minutes + 60, &["--mounts", "4", "--no-rtcp"]) else { return };
+    let Some(_server) = rtsp_server(
+        &long,
+        port,
+        60 * minutes + 60,
+        &["--mounts", "4", "--no-rtcp"],
+    ) else {
+        return;
+    };
     let file = dir.path().join("cameras.toml");
-    let sections: String = (1..=4).map(|i| format!("[cameras.c{i}]\nurl = \"rtsp://127.0.0.1:{port}/cam{i}\"\n")).collect();
-    std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n{sections}")).unwrap();
+    let sections: String = (1..=4)
+        .map(|i| format!("[cameras.c{i}]\nurl = \"rtsp://127.0.0.1:{port}/cam{i}\"\n"))
+        .collect();
+    std::fs::write(
+        &file,
+        format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n{sections}"),
+    )
+    .unwrap();
     let log = std::fs::File::create(dir.path().join("log")).unwrap();
-    let mut child = Running::start(twintrack().args(["serve", "--config"]).arg(&file).stdout(Stdio::piped()).stderr(log));
+    let mut child = Running::start(
+        twintrack()
+            .args(["serve", "--config"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(log),
+    );
     let status = format!("/proc/{}/status", child.0.id());
     let memory = || {
         let text = std::fs::read_to_string(&status).unwrap_or_default();
-        text.lines().find_map(|l| l.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse::<f64>().ok()).unwrap_or(0.0) / 1024.0
+        text.lines()
+            .find_map(|l| {
+                l.strip_prefix("VmRSS:")?
+                    .split_whitespace()
+                    .next()?
+                    .parse::<f64>()
+                    .ok()
+            })
+            .unwrap_or(0.0)
+            / 1024.0
     };
-    let (start, mut latencies, mut resident) = (Instant::now(), vec![Vec::new(); minutes as usize], vec![0.0f64; minutes as usize]);
+    let (start, mut latencies, mut resident) = (
+        Instant::now(),
+        vec![Vec::new(); minutes as usize],
+        vec![0.0f64; minutes as usize],
+    );
     for line in BufReader::new(child.0.stdout.take().unwrap()).lines() {
         let event: serde_json::Value = serde_json::from_str(&line.unwrap()).unwrap();
         let minute = start.elapsed().as_secs() as usize / 60;
@@ -356,7 +534,13 @@ fn soak_four_cameras_for_ten_minutes() {
     }
     eprintln!("{}", said(dir.path()));
     let last = minutes as usize - 1;
-    assert!(latencies.iter().skip(1).all(|l| l.len() > 2300), "frames are missing");
+    assert!(
+        latencies.iter().skip(1).all(|l| l.len() > 2300),
+        "frames are missing"
+    );
     assert!(p95[last] < 1.1 * p95[1], "latency grows: {p95:?}");
-    assert!(resident[last] - resident[1] < 5.0, "memory grows: {resident:?} MB");
+    assert!(
+        resident[last] - resident[1] < 5.0,
+        "memory grows: {resident:?} MB"
+    );
 }

@@ -13,7 +13,10 @@ use twintrack::track::{TrackError, TrackState, TrackUpdate, Tracker, TrackerConf
 const FRAME: Seconds = Seconds(0.1);
 
 fn person(x: f32, y: f32, confidence: f32) -> Detection {
-    Detection { bbox: BBox::from_center(x, y, 40.0, 100.0), confidence }
+    Detection {
+        bbox: BBox::from_center(x, y, 40.0, 100.0),
+        confidence,
+    }
 }
 
 fn see(t: &mut Tracker, people: &[Detection]) -> TrackUpdate {
@@ -25,7 +28,11 @@ fn tracker() -> Tracker {
 }
 
 fn confirmed(u: &TrackUpdate) -> Vec<u64> {
-    u.tracks.iter().filter(|t| t.state == TrackState::Confirmed).map(|t| t.id).collect()
+    u.tracks
+        .iter()
+        .filter(|t| t.state == TrackState::Confirmed)
+        .map(|t| t.id)
+        .collect()
 }
 
 #[test]
@@ -55,7 +62,10 @@ fn a_person_gone_too_long_ends_and_the_next_gets_a_new_id() {
     let mut t = tracker();
     (0..5).for_each(|_| drop(see(&mut t, &[person(100.0, 200.0, 0.9)])));
     let ended: Vec<_> = (0..40).flat_map(|_| see(&mut t, &[]).ended).collect();
-    assert_eq!(ended.iter().map(|e| (e.id, e.hits)).collect::<Vec<_>>(), [(1, 5)]);
+    assert_eq!(
+        ended.iter().map(|e| (e.id, e.hits)).collect::<Vec<_>>(),
+        [(1, 5)]
+    );
     assert!((ended[0].span.1.0 - 0.4).abs() < 1e-6);
     see(&mut t, &[person(100.0, 200.0, 0.9)]);
     assert_eq!(confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)])), [2]);
@@ -70,7 +80,8 @@ fn comes_back_to(strangers: Option<&str>, away: f64, x: f32, look: [f32; 2]) -> 
         t.update(&[person(x, 200.0, 0.9)], &looks, FRAME).unwrap()
     };
     (0..10).for_each(|_| drop(see(&mut t, 100.0, [1.0, 0.0])));
-    (0..(away * 10.0) as usize).for_each(|_| drop(t.update(&[], &Embeddings::none(), FRAME).unwrap()));
+    (0..(away * 10.0) as usize)
+        .for_each(|_| drop(t.update(&[], &Embeddings::none(), FRAME).unwrap()));
     see(&mut t, x, look);
     confirmed(&see(&mut t, x, look))[0]
 }
@@ -81,24 +92,47 @@ fn comes_back(away: f64, x: f32, look: [f32; 2]) -> u64 {
 
 #[test]
 fn a_lost_person_is_known_again_by_looks_if_he_could_have_walked_there() {
-    assert_eq!(comes_back(4.0, 300.0, [1.0, 0.0]), 1, "two heights away after four seconds");
+    assert_eq!(
+        comes_back(4.0, 300.0, [1.0, 0.0]),
+        1,
+        "two heights away after four seconds"
+    );
     assert_eq!(comes_back(4.0, 300.0, [0.0, 1.0]), 2, "somebody else");
-    assert_eq!(comes_back(4.0, 2000.0, [1.0, 0.0]), 2, "nobody walks that far");
+    assert_eq!(
+        comes_back(4.0, 2000.0, [1.0, 0.0]),
+        2,
+        "nobody walks that far"
+    );
     assert_eq!(comes_back(8.0, 300.0, [1.0, 0.0]), 2, "too long ago");
-    assert_eq!(comes_back_to(None, 4.0, 300.0, [1.0, 0.0]), 2, "the network does not say how often strangers are alike");
-    assert_eq!(comes_back_to(Some("0.1@0.01"), 4.0, 300.0, [1.0, 0.0]), 2, "strangers are often as alike as that");
+    assert_eq!(
+        comes_back_to(None, 4.0, 300.0, [1.0, 0.0]),
+        2,
+        "the network does not say how often strangers are alike"
+    );
+    assert_eq!(
+        comes_back_to(Some("0.1@0.01"), 4.0, 300.0, [1.0, 0.0]),
+        2,
+        "strangers are often as alike as that"
+    );
 }
 
 /// Six people come one after another, all in black to the network: unlike one another as the measured strangers are at best.
 #[test]
 fn people_who_come_one_after_another_have_an_id_each() {
-    let mut t = tracker().knowing(Some("0.5@0.3,0.1@0.15,0.02@0.08,0.01@0.06".parse().unwrap()));
+    let mut t = tracker().knowing(Some(
+        "0.5@0.3,0.1@0.15,0.02@0.08,0.01@0.06".parse().unwrap(),
+    ));
     let mut ids = BTreeSet::new();
     for i in 0..6 {
         let angle = f32::from(i as u8) * 0.45;
         for f in 0..12 {
-            let looks = Embeddings::all(Array2::from_shape_vec((1, 2), vec![angle.cos(), angle.sin()]).unwrap());
-            ids.extend(confirmed(&t.update(&[person(100.0 + 5.0 * f as f32, 200.0, 0.9)], &looks, FRAME).unwrap()));
+            let looks = Embeddings::all(
+                Array2::from_shape_vec((1, 2), vec![angle.cos(), angle.sin()]).unwrap(),
+            );
+            ids.extend(confirmed(
+                &t.update(&[person(100.0 + 5.0 * f as f32, 200.0, 0.9)], &looks, FRAME)
+                    .unwrap(),
+            ));
         }
         (0..35).for_each(|_| drop(t.update(&[], &Embeddings::none(), FRAME).unwrap()));
     }
@@ -107,47 +141,94 @@ fn people_who_come_one_after_another_have_an_id_each() {
 
 #[test]
 fn a_pan_told_from_the_pixels_keeps_everybody() {
-    let two = |shift: f32| [person(200.0 + shift, 200.0, 0.9), person(260.0 + shift, 200.0, 0.9)];
+    let two = |shift: f32| {
+        [
+            person(200.0 + shift, 200.0, 0.9),
+            person(260.0 + shift, 200.0, 0.9),
+        ]
+    };
     let ids_after = |told: bool| {
-        let config = TrackerConfig { camera_motion: twintrack::track::CameraMotionConfig { from_boxes: false, ..Default::default() }, ..Default::default() };
+        let config = TrackerConfig {
+            camera_motion: twintrack::track::CameraMotionConfig {
+                from_boxes: false,
+                ..Default::default()
+            },
+            ..Default::default()
+        };
         let mut t = Tracker::new(config);
         (0..10).for_each(|_| drop(see(&mut t, &two(0.0))));
         // The camera swings by exactly the distance between the two.
         if told {
-            t.camera_moved(&twintrack::geometry::Affine { shift: [60.0, 0.0], ..twintrack::geometry::Affine::IDENTITY });
+            t.camera_moved(&twintrack::geometry::Affine {
+                shift: [60.0, 0.0],
+                ..twintrack::geometry::Affine::IDENTITY
+            });
         }
         let u = see(&mut t, &two(60.0));
-        let of = |x: f32| u.tracks.iter().find(|t| (t.bbox.center().0 - x).abs() < 1.0).map(|t| t.id);
+        let of = |x: f32| {
+            u.tracks
+                .iter()
+                .find(|t| (t.bbox.center().0 - x).abs() < 1.0)
+                .map(|t| t.id)
+        };
         (of(260.0), of(320.0))
     };
     assert_eq!(ids_after(true), (Some(1), Some(2)));
-    assert_ne!(ids_after(false), (Some(1), Some(2)), "without being told it cannot know");
+    assert_ne!(
+        ids_after(false),
+        (Some(1), Some(2)),
+        "without being told it cannot know"
+    );
 }
 
 #[test]
 fn a_sign_is_shown_no_longer_than_it_takes_to_know_it_and_a_person_there_is() {
     let mut t = tracker();
     let sign = person(100.0, 100.0, 0.65);
-    let config = TrackerConfig { scenery: twintrack::track::scenery::SceneryConfig { confidence: 0.7, ..Default::default() }, ..Default::default() };
+    let config = TrackerConfig {
+        scenery: twintrack::track::scenery::SceneryConfig {
+            confidence: 0.7,
+            ..Default::default()
+        },
+        ..Default::default()
+    };
     let mut with_sign = Tracker::new(config);
-    let shown = (0..100).filter(|_| !see(&mut with_sign, &[sign]).tracks.is_empty()).count();
+    let shown = (0..100)
+        .filter(|_| !see(&mut with_sign, &[sign]).tracks.is_empty())
+        .count();
     assert!((30..50).contains(&shown), "shown for {shown} of 100 frames");
     // It is known again after it was hidden for a while.
     (0..40).for_each(|_| drop(see(&mut with_sign, &[])));
     assert!((0..20).all(|_| see(&mut with_sign, &[sign]).tracks.is_empty()));
     let standing = person(100.0, 100.0, 0.9);
-    assert_eq!((0..100).filter(|_| !see(&mut t, &[standing]).tracks.is_empty()).count(), 99, "a person may stand still");
+    assert_eq!(
+        (0..100)
+            .filter(|_| !see(&mut t, &[standing]).tracks.is_empty())
+            .count(),
+        99,
+        "a person may stand still"
+    );
 }
 
 #[test]
 fn a_learned_head_decides_in_place_of_the_weights() {
     let head = |leaf: f32| {
-        let text = format!(r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[[{{"leaf":{leaf}}}]]}}"#);
-        std::sync::Arc::new(twintrack::track::head::Head::new(&serde_json::from_str(&text).unwrap()).unwrap())
+        let text =
+            format!(r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[[{{"leaf":{leaf}}}]]}}"#);
+        std::sync::Arc::new(
+            twintrack::track::head::Head::new(&serde_json::from_str(&text).unwrap()).unwrap(),
+        )
     };
     let ids = |leaf: f32| {
-        let mut t = Tracker::new(TrackerConfig { head: Some(head(leaf)), confirm_hits: 1, ..TrackerConfig::default() });
-        (0..10).flat_map(|_| confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)]))).collect::<BTreeSet<u64>>().len()
+        let mut t = Tracker::new(TrackerConfig {
+            head: Some(head(leaf)),
+            confirm_hits: 1,
+            ..TrackerConfig::default()
+        });
+        (0..10)
+            .flat_map(|_| confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)])))
+            .collect::<BTreeSet<u64>>()
+            .len()
     };
     assert_eq!(ids(3.0), 1, "always the same person");
     assert_eq!(ids(-9.0), 10, "never the same person");
@@ -158,31 +239,61 @@ fn an_unsure_detection_continues_a_track_but_starts_none() {
     let mut t = tracker();
     (0..5).for_each(|_| drop(see(&mut t, &[person(100.0, 200.0, 0.9)])));
     for _ in 0..5 {
-        assert_eq!(confirmed(&see(&mut t, &[person(100.0, 200.0, 0.3), person(400.0, 200.0, 0.3)])), [1]);
+        assert_eq!(
+            confirmed(&see(
+                &mut t,
+                &[person(100.0, 200.0, 0.3), person(400.0, 200.0, 0.3)]
+            )),
+            [1]
+        );
     }
 }
 
 #[test]
 fn appearance_decides_where_places_do_not() {
     // Two people meet, stop side by side, and part the way they came: motion alone would let them pass through each other.
-    let look = |i: usize| if i == 0 { [1.0f32, 0.0, 0.0] } else { [0.0, 1.0, 0.0] };
+    let look = |i: usize| {
+        if i == 0 {
+            [1.0f32, 0.0, 0.0]
+        } else {
+            [0.0, 1.0, 0.0]
+        }
+    };
     let mut t = tracker();
     let mut ids = Vec::new();
     for i in 0..40 {
-        let x = if i < 20 { 10.0 * (i as f32 - 20.0) - 10.0 } else { 10.0 * (20.0 - i as f32) - 10.0 };
-        let mut people = [(person(300.0 + x, 200.0, 0.9), look(0)), (person(300.0 - x, 200.0, 0.9), look(1))];
+        let x = if i < 20 {
+            10.0 * (i as f32 - 20.0) - 10.0
+        } else {
+            10.0 * (20.0 - i as f32) - 10.0
+        };
+        let mut people = [
+            (person(300.0 + x, 200.0, 0.9), look(0)),
+            (person(300.0 - x, 200.0, 0.9), look(1)),
+        ];
         if i % 2 == 1 {
             people.reverse();
         }
-        let vectors = Array2::from_shape_vec((2, 3), people.iter().flat_map(|p| p.1).collect()).unwrap();
+        let vectors =
+            Array2::from_shape_vec((2, 3), people.iter().flat_map(|p| p.1).collect()).unwrap();
         let detections: Vec<Detection> = people.iter().map(|p| p.0).collect();
-        let u = t.update(&detections, &Embeddings::all(vectors), FRAME).unwrap();
+        let u = t
+            .update(&detections, &Embeddings::all(vectors), FRAME)
+            .unwrap();
         if u.tracks.len() == 2 {
-            let left = u.tracks.iter().min_by(|a, b| a.bbox.left.total_cmp(&b.bbox.left)).unwrap();
+            let left = u
+                .tracks
+                .iter()
+                .min_by(|a, b| a.bbox.left.total_cmp(&b.bbox.left))
+                .unwrap();
             ids.push(left.id);
         }
     }
-    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 1, "the person on the left is {ids:?}");
+    assert_eq!(
+        ids.iter().collect::<BTreeSet<_>>().len(),
+        1,
+        "the person on the left is {ids:?}"
+    );
 }
 
 #[test]
@@ -192,8 +303,17 @@ fn dropped_frames_do_not_matter_as_time_counts() {
         let mut seen = BTreeSet::new();
         for i in (0..90).filter(|i| i % every == 0) {
             let s = i as f32 / 30.0;
-            let people = [person(100.0 + 80.0 * s, 200.0, 0.9), person(600.0 - 80.0 * s, 330.0, 0.9)];
-            let u = t.update(&people, &Embeddings::none(), Seconds(f64::from(every) / 30.0)).unwrap();
+            let people = [
+                person(100.0 + 80.0 * s, 200.0, 0.9),
+                person(600.0 - 80.0 * s, 330.0, 0.9),
+            ];
+            let u = t
+                .update(
+                    &people,
+                    &Embeddings::none(),
+                    Seconds(f64::from(every) / 30.0),
+                )
+                .unwrap();
             seen.extend(confirmed(&u));
         }
         assert_eq!(seen, BTreeSet::from([1, 2]), "every {every}. frame");
@@ -205,25 +325,57 @@ fn a_senseless_box_or_time_is_refused_and_changes_nothing() {
     let mut t = tracker();
     (0..3).for_each(|_| drop(see(&mut t, &[person(100.0, 200.0, 0.9)])));
     let bad = [
-        Detection { bbox: BBox::new(f32::NAN, 0.0, 10.0, 20.0), confidence: 0.9 },
-        Detection { bbox: BBox::new(0.0, 0.0, -10.0, 20.0), confidence: 0.9 },
-        Detection { bbox: BBox::new(0.0, f32::INFINITY, 10.0, 20.0), confidence: 0.9 },
-        Detection { bbox: BBox::new(0.0, 0.0, 10.0, 20.0), confidence: 1.5 },
-        Detection { bbox: BBox::new(0.0, 0.0, 10.0, 20.0), confidence: f32::NAN },
+        Detection {
+            bbox: BBox::new(f32::NAN, 0.0, 10.0, 20.0),
+            confidence: 0.9,
+        },
+        Detection {
+            bbox: BBox::new(0.0, 0.0, -10.0, 20.0),
+            confidence: 0.9,
+        },
+        Detection {
+            bbox: BBox::new(0.0, f32::INFINITY, 10.0, 20.0),
+            confidence: 0.9,
+        },
+        Detection {
+            bbox: BBox::new(0.0, 0.0, 10.0, 20.0),
+            confidence: 1.5,
+        },
+        Detection {
+            bbox: BBox::new(0.0, 0.0, 10.0, 20.0),
+            confidence: f32::NAN,
+        },
     ];
     for d in bad {
-        let e = t.update(&[person(100.0, 200.0, 0.9), d], &Embeddings::none(), FRAME).unwrap_err();
-        assert!(matches!(e, TrackError::InvalidDetection { index: 1, .. }) && e.to_string().contains("detection 1"), "{e}");
+        let e = t
+            .update(&[person(100.0, 200.0, 0.9), d], &Embeddings::none(), FRAME)
+            .unwrap_err();
+        assert!(
+            matches!(e, TrackError::InvalidDetection { index: 1, .. })
+                && e.to_string().contains("detection 1"),
+            "{e}"
+        );
     }
     for elapsed in [0.0, -0.1, f64::NAN, f64::INFINITY] {
-        assert!(matches!(t.update(&[], &Embeddings::none(), Seconds(elapsed)), Err(TrackError::InvalidElapsed(_))), "{elapsed}");
+        assert!(
+            matches!(
+                t.update(&[], &Embeddings::none(), Seconds(elapsed)),
+                Err(TrackError::InvalidElapsed(_))
+            ),
+            "{elapsed}"
+        );
     }
     assert_eq!(confirmed(&see(&mut t, &[person(100.0, 200.0, 0.9)])), [1]);
 }
 
 fn frames() -> impl Strategy<Value = Vec<Vec<Detection>>> {
-    let detection = (0u32..600, 0u32..400, 20u32..60, 50u32..150, 0u8..=100)
-        .prop_map(|(x, y, w, h, c)| Detection { bbox: BBox::new(x as f32, y as f32, w as f32, h as f32), confidence: f32::from(c) / 100.0 });
+    let detection =
+        (0u32..600, 0u32..400, 20u32..60, 50u32..150, 0u8..=100).prop_map(|(x, y, w, h, c)| {
+            Detection {
+                bbox: BBox::new(x as f32, y as f32, w as f32, h as f32),
+                confidence: f32::from(c) / 100.0,
+            }
+        });
     prop::collection::vec(prop::collection::vec(detection, 0..8), 1..25)
 }
 

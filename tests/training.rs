@@ -13,51 +13,106 @@ use twintrack::train::readers::DataSpec;
 
 fn picture(path: &Path) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
-    let mat = Mat::new_rows_cols_with_default(64, 32, CV_8UC3, Scalar::new(10.0, 200.0, 60.0, 0.0)).expect("a picture");
-    assert!(imgcodecs::imwrite(path.to_str().expect("UTF-8"), &mat, &Vector::new()).expect("written"));
+    let mat = Mat::new_rows_cols_with_default(64, 32, CV_8UC3, Scalar::new(10.0, 200.0, 60.0, 0.0))
+        .expect("a picture");
+    assert!(
+        imgcodecs::imwrite(path.to_str().expect("UTF-8"), &mat, &Vector::new()).expect("written")
+    );
 }
 
 fn read(kind: &str, place: &Path) -> Result<twintrack::train::dataset::Dataset, String> {
-    format!("{kind}:{}", place.display()).parse::<DataSpec>()?.read(1).map_err(|e| e.to_string())
+    format!("{kind}:{}", place.display())
+        .parse::<DataSpec>()?
+        .read(1)
+        .map_err(|e| e.to_string())
 }
 
 #[test]
 fn each_layout_is_read() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
-    for name in ["market/0002_c1s1_000451_03.jpg", "market/0002_c2s1_000500_01.jpg", "market/0007_c3s2_000001_00.jpg", "market/-1_c1s1_000001_00.jpg"] {
+    for name in [
+        "market/0002_c1s1_000451_03.jpg",
+        "market/0002_c2s1_000500_01.jpg",
+        "market/0007_c3s2_000001_00.jpg",
+        "market/-1_c1s1_000001_00.jpg",
+    ] {
         picture(&at(name));
     }
     let market = read("market", &at("market")).expect("read");
-    assert_eq!((market.crops.len(), market.identities, market.protocol), (3, 2, Protocol::CrossCamera));
-    assert_eq!(market.crops.iter().map(|c| (c.identity, c.camera, c.frame)).collect::<Vec<_>>(), [(0, 1, 451), (0, 2, 500), (1, 3, 1)]);
+    assert_eq!(
+        (market.crops.len(), market.identities, market.protocol),
+        (3, 2, Protocol::CrossCamera)
+    );
+    assert_eq!(
+        market
+            .crops
+            .iter()
+            .map(|c| (c.identity, c.camera, c.frame))
+            .collect::<Vec<_>>(),
+        [(0, 1, 451), (0, 2, 500), (1, 3, 1)]
+    );
 
-    for name in ["letters/alpha/1.png", "letters/alpha/2.png", "letters/beta/1.png"] {
+    for name in [
+        "letters/alpha/1.png",
+        "letters/alpha/2.png",
+        "letters/beta/1.png",
+    ] {
         picture(&at(name));
     }
     let letters = read("folders", &at("letters")).expect("read");
-    assert_eq!((letters.crops.len(), letters.identities, letters.protocol), (3, 2, Protocol::All));
+    assert_eq!(
+        (letters.crops.len(), letters.identities, letters.protocol),
+        (3, 2, Protocol::All)
+    );
 
-    for name in ["viper/cam_a/000_45.bmp", "viper/cam_b/000_90.bmp", "viper/cam_a/001_0.bmp"] {
+    for name in [
+        "viper/cam_a/000_45.bmp",
+        "viper/cam_b/000_90.bmp",
+        "viper/cam_a/001_0.bmp",
+    ] {
         picture(&at(name));
     }
     let viper = read("viper", &at("viper")).expect("read");
-    assert_eq!(viper.crops.iter().map(|c| (c.identity, c.camera)).collect::<Vec<_>>(), [(0, 0), (1, 0), (0, 1)]);
+    assert_eq!(
+        viper
+            .crops
+            .iter()
+            .map(|c| (c.identity, c.camera))
+            .collect::<Vec<_>>(),
+        [(0, 0), (1, 0), (0, 1)]
+    );
 
     picture(&at("msmt/train/0000/0000_000_01_0303morning_0008_0.jpg"));
-    std::fs::write(at("msmt/list_train.txt"), "0000/0000_000_01_0303morning_0008_0.jpg 0\n").expect("written");
+    std::fs::write(
+        at("msmt/list_train.txt"),
+        "0000/0000_000_01_0303morning_0008_0.jpg 0\n",
+    )
+    .expect("written");
     let msmt = read("msmt17", &at("msmt/list_train.txt")).expect("read");
     assert_eq!((msmt.identities, msmt.crops[0].camera), (1, 1));
     std::fs::write(at("msmt/list_train.txt"), "nonsense\n").expect("written");
-    assert!(read("msmt17", &at("msmt/list_train.txt")).expect_err("a broken list").contains("line 1"));
+    assert!(
+        read("msmt17", &at("msmt/list_train.txt"))
+            .expect_err("a broken list")
+            .contains("line 1")
+    );
 }
 
 #[test]
 fn what_cannot_be_read_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
-    assert!(read("market", dir.path()).expect_err("an empty folder").contains("no picture"));
+    assert!(
+        read("market", dir.path())
+            .expect_err("an empty folder")
+            .contains("no picture")
+    );
     std::fs::write(dir.path().join("0001_c1s1_000001_00.jpg"), "not a picture").expect("written");
-    assert!(read("market", dir.path()).expect_err("not a picture").contains("0001_c1s1_000001_00.jpg"));
+    assert!(
+        read("market", dir.path())
+            .expect_err("not a picture")
+            .contains("0001_c1s1_000001_00.jpg")
+    );
 }
 
 #[test]
@@ -73,58 +128,166 @@ fn the_ground_truth_of_the_sample_gives_clear_people_only() {
 #[test]
 fn what_is_trained_is_what_the_tracker_loads() {
     let dir = tempfile::tempdir().expect("a folder");
-    let (model, work, config) = (dir.path().join("net.onnx"), dir.path().join("work"), dir.path().join("train.toml"));
-    std::fs::write(&config, "dimension = 32\nsteps = 4\npeople = 4\nviews = 2\nvalidate_every = 2\nwarmup = 1\n").expect("written");
+    let (model, work, config) = (
+        dir.path().join("net.onnx"),
+        dir.path().join("work"),
+        dir.path().join("train.toml"),
+    );
+    std::fs::write(
+        &config,
+        "dimension = 32\nsteps = 4\npeople = 4\nviews = 2\nvalidate_every = 2\nwarmup = 1\n",
+    )
+    .expect("written");
     let run = |more: &[&str]| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        c.args(["run", "--data", "synthetic:24", "--config"]).arg(&config).arg("--work").arg(&work).arg("--output").arg(&model).args(more);
+        c.args(["run", "--data", "synthetic:24", "--config"])
+            .arg(&config)
+            .arg("--work")
+            .arg(&work)
+            .arg("--output")
+            .arg(&model)
+            .args(more);
         c.output().expect("it starts")
     };
     let done = run(&[]);
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let checkpoint = ["last.mpk", "last_optimizer.mpk", "best.mpk", "last.json"].map(|file| format!("checkpoint-4/{file}"));
-    for file in checkpoint.iter().map(String::as_str).chain(["curve.csv", "curve.svg"]) {
-        assert!(work.join(file).metadata().is_ok_and(|m| m.len() > 0), "{file}");
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let checkpoint = ["last.mpk", "last_optimizer.mpk", "best.mpk", "last.json"]
+        .map(|file| format!("checkpoint-4/{file}"));
+    for file in checkpoint
+        .iter()
+        .map(String::as_str)
+        .chain(["curve.csv", "curve.svg"])
+    {
+        assert!(
+            work.join(file).metadata().is_ok_and(|m| m.len() > 0),
+            "{file}"
+        );
     }
-    assert_eq!(std::fs::read_to_string(work.join("curve.csv")).expect("a table").lines().count(), 3);
+    assert_eq!(
+        std::fs::read_to_string(work.join("curve.csv"))
+            .expect("a table")
+            .lines()
+            .count(),
+        3
+    );
 
-    let options = SessionOptions { device: Device::Cpu, threads: 1 };
-    let config_of_tracker = EmbedderConfig { model: model.clone(), ..EmbedderConfig::default() };
-    let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &config_of_tracker, options).expect("the tracker loads it");
+    let options = SessionOptions {
+        device: Device::Cpu,
+        threads: 1,
+    };
+    let config_of_tracker = EmbedderConfig {
+        model: model.clone(),
+        ..EmbedderConfig::default()
+    };
+    let embedder = Embedder::open(
+        &Runtime::load().expect("ONNX Runtime"),
+        &config_of_tracker,
+        options,
+    )
+    .expect("the tracker loads it");
     assert_eq!(embedder.dimension(), 32);
     let calibration = embedder.calibration().expect("two people were held out");
-    assert!(calibration.similarity(0.0) > 0.5 && calibration.similarity(2.0) < 0.5, "{calibration:?}");
+    assert!(
+        calibration.similarity(0.0) > 0.5 && calibration.similarity(2.0) < 0.5,
+        "{calibration:?}"
+    );
 
     std::fs::write(&config, "dimension = 64\nsteps = 6\n").expect("written");
     let other = run(&["--resume"]);
-    assert!(!other.status.success() && String::from_utf8_lossy(&other.stderr).contains("length 32"), "{}", String::from_utf8_lossy(&other.stderr));
+    assert!(
+        !other.status.success() && String::from_utf8_lossy(&other.stderr).contains("length 32"),
+        "{}",
+        String::from_utf8_lossy(&other.stderr)
+    );
 
     for precision in ["fp16", "int8"] {
         let small = dir.path().join(format!("{precision}.onnx"));
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        let c = c.args(["convert", "--data", "synthetic:12", "--precision", precision, "--model"]).arg(&model).arg("--output").arg(&small);
+        let c = c
+            .args([
+                "convert",
+                "--data",
+                "synthetic:12",
+                "--precision",
+                precision,
+                "--model",
+            ])
+            .arg(&model)
+            .arg("--output")
+            .arg(&small);
         let done = c.output().expect("it starts");
-        assert!(done.status.success(), "{precision}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{precision}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        let change: f64 = said.split('(').nth(1).and_then(|t| t.split(')').next()).expect("a change").parse().expect("a number");
+        let change: f64 = said
+            .split('(')
+            .nth(1)
+            .and_then(|t| t.split(')').next())
+            .expect("a change")
+            .parse()
+            .expect("a number");
         assert!(change.abs() <= 1.0, "{precision}: {said}");
         let bytes = |p: &Path| std::fs::metadata(p).expect("written").len();
-        assert!(4 * bytes(&small) < 3 * bytes(&model), "{precision}: {} of {} bytes", bytes(&small), bytes(&model));
-        let converted = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &EmbedderConfig { model: small, ..EmbedderConfig::default() }, options);
+        assert!(
+            4 * bytes(&small) < 3 * bytes(&model),
+            "{precision}: {} of {} bytes",
+            bytes(&small),
+            bytes(&model)
+        );
+        let converted = Embedder::open(
+            &Runtime::load().expect("ONNX Runtime"),
+            &EmbedderConfig {
+                model: small,
+                ..EmbedderConfig::default()
+            },
+            options,
+        );
         let converted = converted.expect("the tracker loads it");
-        assert_eq!(converted.model().metadata().get("precision"), Some(precision));
+        assert_eq!(
+            converted.model().metadata().get("precision"),
+            Some(precision)
+        );
         assert_eq!(converted.calibration(), Some(calibration));
     }
     let foreign = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx");
     let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-    let c = c.args(["convert", "--data", "synthetic:12", "--precision", "fp16", "--model"]).arg(foreign).arg("--output").arg(dir.path().join("no.onnx"));
+    let c = c
+        .args([
+            "convert",
+            "--data",
+            "synthetic:12",
+            "--precision",
+            "fp16",
+            "--model",
+        ])
+        .arg(foreign)
+        .arg("--output")
+        .arg(dir.path().join("no.onnx"));
     let refused = c.output().expect("it starts");
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("not made by twintrack-train"), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("not made by twintrack-train"),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
 
-    let judged =
-        Command::new(env!("CARGO_BIN_EXE_twintrack-train")).args(["eval", "--data", "synthetic:12", "--model"]).arg(&model).output().expect("it starts");
+    let judged = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
+        .args(["eval", "--data", "synthetic:12", "--model"])
+        .arg(&model)
+        .output()
+        .expect("it starts");
     let table = String::from_utf8_lossy(&judged.stdout).into_owned();
-    assert!(judged.status.success() && table.contains("mAP") && table.contains("synthetic:12"), "{table}{}", String::from_utf8_lossy(&judged.stderr));
+    assert!(
+        judged.status.success() && table.contains("mAP") && table.contains("synthetic:12"),
+        "{table}{}",
+        String::from_utf8_lossy(&judged.stderr)
+    );
 }
 
 /// What is written without a name is no network of the program, and files named without a folder
@@ -133,21 +296,71 @@ fn what_is_trained_is_what_the_tracker_loads() {
 #[test]
 fn what_is_written_by_default_takes_no_networks_place() {
     let dir = tempfile::tempdir().expect("a folder");
-    std::fs::write(dir.path().join("train.toml"), "dimension = 16\nsteps = 2\npeople = 4\nviews = 2\nvalidate_every = 2\n").expect("written");
+    std::fs::write(
+        dir.path().join("train.toml"),
+        "dimension = 16\nsteps = 2\npeople = 4\nviews = 2\nvalidate_every = 2\n",
+    )
+    .expect("written");
     let call = |program: &str, args: &[&str]| {
-        let out = Command::new(program).current_dir(dir.path()).args(args).output().expect("it starts");
-        assert!(out.status.success(), "{args:?}: {}", String::from_utf8_lossy(&out.stderr));
+        let out = Command::new(program)
+            .current_dir(dir.path())
+            .args(args)
+            .output()
+            .expect("it starts");
+        assert!(
+            out.status.success(),
+            "{args:?}: {}",
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
     let train = |args: &[&str]| call(env!("CARGO_BIN_EXE_twintrack-train"), args);
-    assert!(train(&["run", "--data", "synthetic:24", "--config", "train.toml", "--work", "work"]).contains("./trained.onnx: "));
+    assert!(
+        train(&[
+            "run",
+            "--data",
+            "synthetic:24",
+            "--config",
+            "train.toml",
+            "--work",
+            "work"
+        ])
+        .contains("./trained.onnx: ")
+    );
     assert!(dir.path().join("trained.onnx").is_file() && !dir.path().join("siamese.onnx").exists());
-    train(&["convert", "--data", "synthetic:12", "--precision", "fp16", "--output", "half.onnx"]);
-    assert!(train(&["calibrate", "--model", "./trained.onnx", "--data", "synthetic:12", "--output", "copy.onnx"]).contains("written: copy.onnx"));
+    train(&[
+        "convert",
+        "--data",
+        "synthetic:12",
+        "--precision",
+        "fp16",
+        "--output",
+        "half.onnx",
+    ]);
+    assert!(
+        train(&[
+            "calibrate",
+            "--model",
+            "./trained.onnx",
+            "--data",
+            "synthetic:12",
+            "--output",
+            "copy.onnx"
+        ])
+        .contains("written: copy.onnx")
+    );
     let identity = |name: &str| {
-        let doctor = call(env!("CARGO_BIN_EXE_twintrack"), &["doctor", "--embedder", name]);
+        let doctor = call(
+            env!("CARGO_BIN_EXE_twintrack"),
+            &["doctor", "--embedder", name],
+        );
         let embedder = doctor.split("embedder").nth(1).expect("a line").to_string();
-        embedder.split("sha256:").nth(1).and_then(|t| t.get(..16)).expect("a hash").to_string()
+        embedder
+            .split("sha256:")
+            .nth(1)
+            .and_then(|t| t.get(..16))
+            .expect("a hash")
+            .to_string()
     };
     let trained = identity("./trained.onnx");
     assert_eq!(trained, identity("./copy.onnx"));
@@ -160,20 +373,50 @@ fn what_is_written_by_default_takes_no_networks_place() {
 fn every_network_is_exported_as_it_was_trained() {
     let dir = tempfile::tempdir().expect("a folder");
     let (model, config) = (dir.path().join("net.onnx"), dir.path().join("train.toml"));
-    let parts = [("tiny", 256, 600_000), ("mobile", 128, 3_000_000), ("omni", 128, 1_000_000), ("residual", 128, 800_000), ("residual-wide", 128, 4_000_000)];
+    let parts = [
+        ("tiny", 256, 600_000),
+        ("mobile", 128, 3_000_000),
+        ("omni", 128, 1_000_000),
+        ("residual", 128, 800_000),
+        ("residual-wide", 128, 4_000_000),
+    ];
     for (network, height, most) in parts {
         let text = format!(
             "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\nviews = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
         );
         std::fs::write(&config, text).expect("written");
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        let c = c.args(["run", "--data", "synthetic:6", "--config"]).arg(&config).arg("--work").arg(dir.path().join(network)).arg("--output").arg(&model);
+        let c = c
+            .args(["run", "--data", "synthetic:6", "--config"])
+            .arg(&config)
+            .arg("--work")
+            .arg(dir.path().join(network))
+            .arg("--output")
+            .arg(&model);
         let done = c.output().expect("it starts");
-        assert!(done.status.success(), "{network}: {}", String::from_utf8_lossy(&done.stderr));
-        let options = SessionOptions { device: Device::Cpu, threads: 1 };
-        let of_tracker = EmbedderConfig { model: model.clone(), ..EmbedderConfig::default() };
-        let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
-        assert_eq!(embedder.model().dims()[2..], [Some(height), Some(height / 2)]);
+        assert!(
+            done.status.success(),
+            "{network}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        let options = SessionOptions {
+            device: Device::Cpu,
+            threads: 1,
+        };
+        let of_tracker = EmbedderConfig {
+            model: model.clone(),
+            ..EmbedderConfig::default()
+        };
+        let embedder = Embedder::open(
+            &Runtime::load().expect("ONNX Runtime"),
+            &of_tracker,
+            options,
+        )
+        .expect("the tracker loads it");
+        assert_eq!(
+            embedder.model().dims()[2..],
+            [Some(height), Some(height / 2)]
+        );
         assert!(embedder.name().starts_with(network));
         let floats = std::fs::metadata(&model).expect("written").len() / 4;
         assert!(floats < most, "{network} has about {floats} parameters");
@@ -183,14 +426,20 @@ fn every_network_is_exported_as_it_was_trained() {
 #[test]
 fn orders_that_make_no_sense_are_refused() {
     let said = |args: &[&str]| {
-        let out = Command::new(env!("CARGO_BIN_EXE_twintrack-train")).args(args).output().expect("it starts");
+        let out = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
+            .args(args)
+            .output()
+            .expect("it starts");
         assert!(!out.status.success());
         String::from_utf8_lossy(&out.stderr).into_owned()
     };
     assert!(said(&["run"]).contains("--from-video"));
     assert!(said(&["run", "--data", "synthetic:3"]).contains("have 3 people"));
     assert!(said(&["run", "--data", "faces:x"]).contains("market"));
-    assert!(said(&["eval", "--model", "missing.onnx", "--data", "synthetic:4"]).contains("missing.onnx"));
+    assert!(
+        said(&["eval", "--model", "missing.onnx", "--data", "synthetic:4"])
+            .contains("missing.onnx")
+    );
 }
 
 /// A student learns from the shipped network on drawn people, goes on from its checkpoint without asking the teacher again, and
@@ -208,39 +457,113 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
     };
     let run = |more: &[&str]| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        c.args(["distil", "--probes", "synthetic:6", "--teacher"]).arg(&teacher).arg("--config").arg(at("distil.toml"));
+        c.args(["distil", "--probes", "synthetic:6", "--teacher"])
+            .arg(&teacher)
+            .arg("--config")
+            .arg(at("distil.toml"));
         c.args(more).output().expect("it starts")
     };
     let (work, student) = (at("work"), at("student.onnx"));
-    let places = ["--work", work.to_str().expect("UTF-8"), "--output", student.to_str().expect("UTF-8")];
+    let places = [
+        "--work",
+        work.to_str().expect("UTF-8"),
+        "--output",
+        student.to_str().expect("UTF-8"),
+    ];
     config(4);
     let done = run(&places);
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
-    assert!(done.status.success() && said.contains("cosine to the teacher"), "{said}");
+    assert!(
+        done.status.success() && said.contains("cosine to the teacher"),
+        "{said}"
+    );
     let curve = std::fs::read_to_string(at("work/curve.csv")).expect("a table");
-    let agreement = |line: &str| line.split(',').nth(5).expect("a column").parse::<f64>().expect("a number");
-    assert!(curve.lines().skip(1).all(|l| (-1.0..=1.0).contains(&agreement(l))), "{curve}");
+    let agreement = |line: &str| {
+        line.split(',')
+            .nth(5)
+            .expect("a column")
+            .parse::<f64>()
+            .expect("a number")
+    };
+    assert!(
+        curve
+            .lines()
+            .skip(1)
+            .all(|l| (-1.0..=1.0).contains(&agreement(l))),
+        "{curve}"
+    );
 
-    let store = std::fs::read_dir(at("work")).expect("a folder").filter_map(|e| Some(e.ok()?.path())).find(|p| p.is_dir()).expect("the judged pictures");
-    let judged = || std::fs::metadata(store.join("pictures.u8")).expect("written").len() / (3 * 64 * 128);
+    let store = std::fs::read_dir(at("work"))
+        .expect("a folder")
+        .filter_map(|e| Some(e.ok()?.path()))
+        .find(|p| p.is_dir())
+        .expect("the judged pictures");
+    let judged = || {
+        std::fs::metadata(store.join("pictures.u8"))
+            .expect("written")
+            .len()
+            / (3 * 64 * 128)
+    };
     let before = judged();
     config(6);
     let on = run(&[&places[..], &["--resume"]].concat());
-    assert!(on.status.success(), "{}", String::from_utf8_lossy(&on.stderr));
-    assert!(judged() >= before && judged() <= 512 + 80, "{before}, then {}", judged());
-    assert!(std::fs::read_to_string(at("work/curve.csv")).expect("a table").lines().last().is_some_and(|l| l.starts_with("6,")));
+    assert!(
+        on.status.success(),
+        "{}",
+        String::from_utf8_lossy(&on.stderr)
+    );
+    assert!(
+        judged() >= before && judged() <= 512 + 80,
+        "{before}, then {}",
+        judged()
+    );
+    assert!(
+        std::fs::read_to_string(at("work/curve.csv"))
+            .expect("a table")
+            .lines()
+            .last()
+            .is_some_and(|l| l.starts_with("6,"))
+    );
 
     // Square crops: probes have the shape that the student reads.
-    let text = std::fs::read_to_string(at("distil.toml")).expect("written").replace("[distil]", "height = 64\nwidth = 64\n[distil]");
+    let text = std::fs::read_to_string(at("distil.toml"))
+        .expect("written")
+        .replace("[distil]", "height = 64\nwidth = 64\n[distil]");
     std::fs::write(at("distil.toml"), text).expect("written");
-    let square = run(&["--work", at("square").to_str().expect("UTF-8"), "--output", at("square.onnx").to_str().expect("UTF-8")]);
-    assert!(square.status.success(), "{}", String::from_utf8_lossy(&square.stderr));
+    let square = run(&[
+        "--work",
+        at("square").to_str().expect("UTF-8"),
+        "--output",
+        at("square.onnx").to_str().expect("UTF-8"),
+    ]);
+    assert!(
+        square.status.success(),
+        "{}",
+        String::from_utf8_lossy(&square.stderr)
+    );
 
-    let options = SessionOptions { device: Device::Cpu, threads: 1 };
-    let of_tracker = EmbedderConfig { model: at("student.onnx"), ..EmbedderConfig::default() };
-    let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
+    let options = SessionOptions {
+        device: Device::Cpu,
+        threads: 1,
+    };
+    let of_tracker = EmbedderConfig {
+        model: at("student.onnx"),
+        ..EmbedderConfig::default()
+    };
+    let embedder = Embedder::open(
+        &Runtime::load().expect("ONNX Runtime"),
+        &of_tracker,
+        options,
+    )
+    .expect("the tracker loads it");
     assert_eq!(embedder.dimension(), 48);
-    assert!(embedder.model().metadata().get("training_data").is_some_and(|t| t.contains("siamese.onnx") && t.contains("synthetic:6")));
+    assert!(
+        embedder
+            .model()
+            .metadata()
+            .get("training_data")
+            .is_some_and(|t| t.contains("siamese.onnx") && t.contains("synthetic:6"))
+    );
 }
 
 /// The graph of a file learns on, also at another size, and is written as the graph it was; cut, it gets a new head.
@@ -251,51 +574,136 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
     let run = |start: &Path, config: &str, output: &str| {
         std::fs::write(at("train.toml"), config).expect("written");
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        c.args(["run", "--data", "synthetic:8", "--config"]).arg(at("train.toml")).arg("--start-from").arg(start);
-        c.arg("--work").arg(at("work")).arg("--output").arg(at(output)).output().expect("it starts")
+        c.args(["run", "--data", "synthetic:8", "--config"])
+            .arg(at("train.toml"))
+            .arg("--start-from")
+            .arg(start);
+        c.arg("--work")
+            .arg(at("work"))
+            .arg("--output")
+            .arg(at(output))
+            .output()
+            .expect("it starts")
     };
     let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\ndimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
     std::fs::write(at("train.toml"), base).expect("written");
     let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-    c.args(["run", "--data", "synthetic:8", "--config"]).arg(at("train.toml")).arg("--work").arg(at("first")).arg("--output").arg(at("first.onnx"));
+    c.args(["run", "--data", "synthetic:8", "--config"])
+        .arg(at("train.toml"))
+        .arg("--work")
+        .arg(at("first"))
+        .arg("--output")
+        .arg(at("first.onnx"));
     assert!(c.output().expect("it starts").status.success());
 
     let further = "colours = false\nsteps = 3\npeople = 2\nviews = 2\nheight = 64\nwidth = 32\n";
     let done = run(&at("first.onnx"), further, "further.onnx");
-    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let options = SessionOptions { device: Device::Cpu, threads: 1 };
-    let of_tracker = EmbedderConfig { model: at("further.onnx"), ..EmbedderConfig::default() };
-    let embedder = Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it");
-    assert_eq!((embedder.dimension(), &embedder.model().dims()[2..]), (24, &[Some(64), Some(32)][..]));
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    let options = SessionOptions {
+        device: Device::Cpu,
+        threads: 1,
+    };
+    let of_tracker = EmbedderConfig {
+        model: at("further.onnx"),
+        ..EmbedderConfig::default()
+    };
+    let embedder = Embedder::open(
+        &Runtime::load().expect("ONNX Runtime"),
+        &of_tracker,
+        options,
+    )
+    .expect("the tracker loads it");
+    assert_eq!(
+        (embedder.dimension(), &embedder.model().dims()[2..]),
+        (24, &[Some(64), Some(32)][..])
+    );
 
     let told = |start: &Path, config: &str| {
         let refused = run(start, config, "no.onnx");
         assert!(!refused.status.success());
         String::from_utf8_lossy(&refused.stderr).into_owned()
     };
-    let detector = told(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx"), further);
-    assert!(detector.contains("person_detector.onnx") && detector.contains("cannot be trained"), "{detector}");
+    let detector = told(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx"),
+        further,
+    );
+    assert!(
+        detector.contains("person_detector.onnx") && detector.contains("cannot be trained"),
+        "{detector}"
+    );
     assert!(told(&at("train.toml"), further).contains("no ONNX file"));
-    assert!(told(&at("first.onnx"), &format!("{further}head = \"read-out\"\ncut = \"nowhere\"\n")).contains("'nowhere'"));
+    assert!(
+        told(
+            &at("first.onnx"),
+            &format!("{further}head = \"read-out\"\ncut = \"nowhere\"\n")
+        )
+        .contains("'nowhere'")
+    );
 
     // Cut before its head, it gets a new one.
-    let cut = run(&at("first.onnx"), &format!("{further}head = \"read-out\"\ncut = \"eighth1\"\ndimension = 40\nchannels = 16\n"), "cut.onnx");
-    assert!(cut.status.success(), "{}", String::from_utf8_lossy(&cut.stderr));
-    let of_tracker = EmbedderConfig { model: at("cut.onnx"), ..EmbedderConfig::default() };
-    assert_eq!(Embedder::open(&Runtime::load().expect("ONNX Runtime"), &of_tracker, options).expect("the tracker loads it").dimension(), 40);
+    let cut = run(
+        &at("first.onnx"),
+        &format!(
+            "{further}head = \"read-out\"\ncut = \"eighth1\"\ndimension = 40\nchannels = 16\n"
+        ),
+        "cut.onnx",
+    );
+    assert!(
+        cut.status.success(),
+        "{}",
+        String::from_utf8_lossy(&cut.stderr)
+    );
+    let of_tracker = EmbedderConfig {
+        model: at("cut.onnx"),
+        ..EmbedderConfig::default()
+    };
+    assert_eq!(
+        Embedder::open(
+            &Runtime::load().expect("ONNX Runtime"),
+            &of_tracker,
+            options
+        )
+        .expect("the tracker loads it")
+        .dimension(),
+        40
+    );
     for precision in ["fp16", "int8"] {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        let c = c.args(["convert", "--data", "synthetic:6", "--precision", precision, "--model"]).arg(at("cut.onnx")).arg("--output").arg(at("small.onnx"));
+        let c = c
+            .args([
+                "convert",
+                "--data",
+                "synthetic:6",
+                "--precision",
+                precision,
+                "--model",
+            ])
+            .arg(at("cut.onnx"))
+            .arg("--output")
+            .arg(at("small.onnx"));
         let done = c.output().expect("it starts");
-        assert!(done.status.success(), "{precision}: {}", String::from_utf8_lossy(&done.stderr));
+        assert!(
+            done.status.success(),
+            "{precision}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
     }
 }
 
 /// Beside the repository, what users do not have; `None`, said loudly, without it.
 fn shared(path: &str) -> Option<std::path::PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared")
+        .join(path);
     if !path.exists() {
-        eprintln!("SKIPPED: {} is not there; this test needs it", path.display());
+        eprintln!(
+            "SKIPPED: {} is not there; this test needs it",
+            path.display()
+        );
     }
     path.exists().then_some(path)
 }
@@ -306,44 +714,110 @@ fn shared(path: &str) -> Option<std::path::PathBuf> {
 fn any_embedder_is_calibrated_into_a_copy() {
     let dir = tempfile::tempdir().expect("a folder");
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
-    let clip = format!("mot:{}#1-200", Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/pets2009-s2l1").display());
+    let clip = format!(
+        "mot:{}#1-200",
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("samples/pets2009-s2l1")
+            .display()
+    );
     let settings = dir.path().join("foreign.toml");
     std::fs::write(&settings, "[embedder]\nsize = \"128x256\"\npixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n").expect("written");
     let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
-        c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"]).arg(model).arg("--output").arg(output);
+        c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"])
+            .arg(model)
+            .arg("--output")
+            .arg(output);
         config.iter().for_each(|path| {
             c.arg("--config").arg(path);
         });
         c.output().expect("it starts")
     };
     let open = |model: &Path, config: Option<&Path>| {
-        let of_file = config.map_or_else(Default::default, |path| twintrack::config::Config::read(path).expect("valid").embedder);
-        let config = EmbedderConfig { model: model.into(), ..of_file };
-        Embedder::open(&Runtime::load().expect("ONNX Runtime"), &config, SessionOptions { device: Device::Cpu, threads: 1 }).expect("it opens")
+        let of_file = config.map_or_else(Default::default, |path| {
+            twintrack::config::Config::read(path)
+                .expect("valid")
+                .embedder
+        });
+        let config = EmbedderConfig {
+            model: model.into(),
+            ..of_file
+        };
+        Embedder::open(
+            &Runtime::load().expect("ONNX Runtime"),
+            &config,
+            SessionOptions {
+                device: Device::Cpu,
+                threads: 1,
+            },
+        )
+        .expect("it opens")
     };
     let foreign = shared("data/omz-reid/omz-reid-0288.onnx");
-    for (model, config) in [(Some(own.clone()), None), (foreign, Some(settings.as_path()))] {
+    for (model, config) in [
+        (Some(own.clone()), None),
+        (foreign, Some(settings.as_path())),
+    ] {
         let Some(model) = model else { continue };
         let copy = dir.path().join("copy.onnx");
         let done = calibrate(&model, config, &copy);
         let said = String::from_utf8_lossy(&done.stdout).into_owned();
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-        assert!(said.contains("synthetic:12") && said.contains("worst: ") && said.contains("at similarity 0.5"), "{said}");
+        assert!(
+            done.status.success(),
+            "{}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        assert!(
+            said.contains("synthetic:12")
+                && said.contains("worst: ")
+                && said.contains("at similarity 0.5"),
+            "{said}"
+        );
         // The copy needs no configuration: what was given is written into it.
         let (mut before, mut after) = (open(&model, config), open(&copy, None));
-        let (calibration, strangers) = (after.calibration().expect("calibrated"), after.strangers().expect("a table"));
-        assert!(said.contains(&calibration.entry()) && said.contains(&strangers.to_string()), "{said}");
-        assert_eq!((after.model().metadata().get("kind"), after.name()), (Some("embedder"), before.name()));
-        let set = "synthetic:3".parse::<DataSpec>().expect("people").read(2).expect("drawn");
+        let (calibration, strangers) = (
+            after.calibration().expect("calibrated"),
+            after.strangers().expect("a table"),
+        );
+        assert!(
+            said.contains(&calibration.entry()) && said.contains(&strangers.to_string()),
+            "{said}"
+        );
+        assert_eq!(
+            (after.model().metadata().get("kind"), after.name()),
+            (Some("embedder"), before.name())
+        );
+        let set = "synthetic:3"
+            .parse::<DataSpec>()
+            .expect("people")
+            .read(2)
+            .expect("drawn");
         let crops: Vec<_> = set.crops.iter().map(|c| (&c.image, &c.person)).collect();
-        assert_eq!(before.embed_crops(&crops).expect("it runs"), after.embed_crops(&crops).expect("it runs"));
+        assert_eq!(
+            before.embed_crops(&crops).expect("it runs"),
+            after.embed_crops(&crops).expect("it runs")
+        );
         let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/demo.jpg");
-        let compared = Command::new(env!("CARGO_BIN_EXE_twintrack")).args(["compare", "--json", "--embedder"]).arg(&copy).args([&demo, &demo]).output();
-        let json: serde_json::Value = serde_json::from_slice(&compared.expect("it starts").stdout).expect("JSON");
+        let compared = Command::new(env!("CARGO_BIN_EXE_twintrack"))
+            .args(["compare", "--json", "--embedder"])
+            .arg(&copy)
+            .args([&demo, &demo])
+            .output();
+        let json: serde_json::Value =
+            serde_json::from_slice(&compared.expect("it starts").stdout).expect("JSON");
         // One picture twice: nearer than strangers ever were.
-        assert!(json["stranger_rate_below"] == true && json["stranger_rate"].as_f64().is_some_and(|r| r > 0.0 && r < 0.1), "{json}");
+        assert!(
+            json["stranger_rate_below"] == true
+                && json["stranger_rate"]
+                    .as_f64()
+                    .is_some_and(|r| r > 0.0 && r < 0.1),
+            "{json}"
+        );
     }
     let refused = calibrate(&own, None, &own);
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("it is the network itself"), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(
+        String::from_utf8_lossy(&refused.stderr).contains("it is the network itself"),
+        "{}",
+        String::from_utf8_lossy(&refused.stderr)
+    );
 }

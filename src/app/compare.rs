@@ -46,7 +46,13 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     show::embedder(portraitist.embedder());
     let calibration = portraitist.embedder().calibrated()?;
-    let mut look = |path| if args.whole { portraitist.look_whole(path) } else { portraitist.look(path) };
+    let mut look = |path| {
+        if args.whole {
+            portraitist.look_whole(path)
+        } else {
+            portraitist.look(path)
+        }
+    };
     let (a, b) = (look(&args.first)?, look(&args.second)?);
     let distance = cosine_distance(&a.look, &b.look).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
@@ -54,13 +60,22 @@ pub fn run(args: &CompareArgs) -> Result<String> {
     if args.json {
         return Ok(json(similarity, distance, rate, [&a, &b]).to_string());
     }
-    let often = rate.map_or_else(|| format!("how often strangers are this similar is not known, {UNKNOWN}"), |r| format!("strangers are this similar {r}"));
-    let taken = [(&args.first, a.taken), (&args.second, b.taken)].map(|(path, taken)| format!("{}: {taken}", path.display()));
+    let often = rate.map_or_else(
+        || format!("how often strangers are this similar is not known, {UNKNOWN}"),
+        |r| format!("strangers are this similar {r}"),
+    );
+    let taken = [(&args.first, a.taken), (&args.second, b.taken)]
+        .map(|(path, taken)| format!("{}: {taken}", path.display()));
     Ok(format!("{similarity:.3}\n{often}\n{}", taken.join("\n")))
 }
 
 /// The answer for programs.
-fn json(similarity: f32, distance: f32, rate: Option<StrangerRate>, portraits: [&Portrait; 2]) -> Value {
+fn json(
+    similarity: f32,
+    distance: f32,
+    rate: Option<StrangerRate>,
+    portraits: [&Portrait; 2],
+) -> Value {
     let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
     // As short as it was stored: 0.013, not 0.013000000268.
     let decimal = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
@@ -75,7 +90,11 @@ fn json(similarity: f32, distance: f32, rate: Option<StrangerRate>, portraits: [
     }
     let taken = |p: &Portrait| match p.taken {
         Taken::Whole => json!({ "whole": true }),
-        Taken::Person { bbox, confidence, of } => {
+        Taken::Person {
+            bbox,
+            confidence,
+            of,
+        } => {
             json!({ "bbox": <[f32; 4]>::from(bbox).map(number), "confidence": number(confidence), "people": of })
         }
     };

@@ -25,15 +25,27 @@ pub fn read(path: &Path, scale: f64) -> Result<BTreeMap<u64, Vec<Detection>>> {
     for row in rows {
         let bbox = BBox::from(row.ltwh.map(|v| v as f32));
         if !bbox.is_valid() {
-            bail!("{}: frame {} has a box that is none: left, top, width, height = {:?}", path.display(), row.frame, row.ltwh);
+            bail!(
+                "{}: frame {} has a box that is none: left, top, width, height = {:?}",
+                path.display(),
+                row.frame,
+                row.ltwh
+            );
         }
         let confidence = if unknown { 1.0 } else { row.confidence / scale };
         clamped += usize::from(!(0.0..=1.0).contains(&confidence));
         highest = highest.max(confidence);
-        by_frame.entry(row.frame).or_default().push(Detection { bbox, confidence: confidence.clamp(0.0, 1.0) as f32 });
+        by_frame.entry(row.frame).or_default().push(Detection {
+            bbox,
+            confidence: confidence.clamp(0.0, 1.0) as f32,
+        });
     }
     if clamped > 0 {
-        let percent = if (2.0..=100.0).contains(&highest) { "; if they are percent, give --confidence-scale 100" } else { "" };
+        let percent = if (2.0..=100.0).contains(&highest) {
+            "; if they are percent, give --confidence-scale 100"
+        } else {
+            ""
+        };
         tracing::warn!(file = %path.display(), clamped, highest, "confidences outside [0, 1] were clamped to it{percent}");
     }
     Ok(by_frame)
@@ -46,7 +58,12 @@ mod tests {
     fn confidences(text: &str, scale: f64) -> Vec<f32> {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), text).expect("written");
-        read(file.path(), scale).expect("detections").into_values().flatten().map(|d| d.confidence).collect()
+        read(file.path(), scale)
+            .expect("detections")
+            .into_values()
+            .flatten()
+            .map(|d| d.confidence)
+            .collect()
     }
 
     #[test]
@@ -57,7 +74,11 @@ mod tests {
         assert_eq!(confidences(percent, 100.0), [0.87, 0.25]);
         assert_eq!(confidences(percent, 1.0), [1.0, 1.0]);
         let some = "1,-1,10,10,30,60,-1\n2,-1,10,10,30,60,0.5\n";
-        assert_eq!(confidences(some, 1.0), [0.0, 0.5], "-1 among others is a low score");
+        assert_eq!(
+            confidences(some, 1.0),
+            [0.0, 0.5],
+            "-1 among others is a low score"
+        );
         assert_eq!(confidences("1,-1,10,10,30,60\n", 1.0), [1.0], "left out");
     }
 }

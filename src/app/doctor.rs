@@ -43,8 +43,17 @@ pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
     match Runtime::load() {
         Err(e) => r.line(false, "ONNX Runtime", e.to_string()),
         Ok(runtime) => {
-            r.line(true, "ONNX Runtime", runtime.library().display().to_string());
-            r.note(Runtime::build_info().split(", build type").next().unwrap_or_default());
+            r.line(
+                true,
+                "ONNX Runtime",
+                runtime.library().display().to_string(),
+            );
+            r.note(
+                Runtime::build_info()
+                    .split(", build type")
+                    .next()
+                    .unwrap_or_default(),
+            );
             providers(&mut r, &runtime);
             detectors(&mut r, &runtime, &config.detector);
             embedder(&mut r, &runtime, &config.embedder);
@@ -60,14 +69,22 @@ struct Report {
 
 impl Default for Report {
     fn default() -> Self {
-        Report { text: String::new(), ok: true }
+        Report {
+            text: String::new(),
+            ok: true,
+        }
     }
 }
 
 impl Report {
     fn line(&mut self, good: bool, what: &str, detail: String) {
         self.ok &= good;
-        writeln!(self.text, "{} {what:<16} {detail}", if good { "ok     " } else { "MISSING" }).expect("writing to a string cannot fail");
+        writeln!(
+            self.text,
+            "{} {what:<16} {detail}",
+            if good { "ok     " } else { "MISSING" }
+        )
+        .expect("writing to a string cannot fail");
     }
 
     fn note(&mut self, text: &str) {
@@ -81,11 +98,26 @@ fn video(r: &mut Report) {
     let info = core::get_build_information().unwrap_or_default();
     let version = core::get_version_string().unwrap_or_default();
     r.line(true, "OpenCV", version);
-    let names: Vec<String> = videoio::get_backends().into_iter().flatten().filter_map(|b| videoio::get_backend_name(b).ok()).collect();
+    let names: Vec<String> = videoio::get_backends()
+        .into_iter()
+        .flatten()
+        .filter_map(|b| videoio::get_backend_name(b).ok())
+        .collect();
     let ffmpeg = names.iter().any(|n| n == "FFMPEG");
-    let detail = if ffmpeg { names.join(", ") } else { format!("{}; FFMPEG is missing: install libopencv-dev (`make setup`)", names.join(", ")) };
+    let detail = if ffmpeg {
+        names.join(", ")
+    } else {
+        format!(
+            "{}; FFMPEG is missing: install libopencv-dev (`make setup`)",
+            names.join(", ")
+        )
+    };
     r.line(ffmpeg, "video back ends", detail);
-    for line in info.lines().map(str::trim).filter(|l| ["avcodec", "avformat"].iter().any(|k| l.starts_with(k))) {
+    for line in info
+        .lines()
+        .map(str::trim)
+        .filter(|l| ["avcodec", "avformat"].iter().any(|k| l.starts_with(k)))
+    {
         r.note(line);
     }
 }
@@ -102,9 +134,16 @@ fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> 
 }
 
 fn providers(r: &mut Report, runtime: &Runtime) {
-    let vnni = if detector::has_vnni() { "with VNNI: int8 is the default" } else { "without VNNI: float32 or int8, by a quick test" };
+    let vnni = if detector::has_vnni() {
+        "with VNNI: int8 is the default"
+    } else {
+        "without VNNI: float32 or int8, by a quick test"
+    };
     r.line(true, "provider CPU", vnni.to_string());
-    let built = [("CUDA", Runtime::has_cuda(), Device::Cuda(0)), ("TensorRT", Runtime::has_tensorrt(), Device::TensorRt)];
+    let built = [
+        ("CUDA", Runtime::has_cuda(), Device::Cuda(0)),
+        ("TensorRT", Runtime::has_tensorrt(), Device::TensorRt),
+    ];
     for (name, built, device) in built {
         // Not having a GPU is no fault; having the library and not being able to use it is worth knowing.
         let state = match built {
@@ -118,21 +157,45 @@ fn providers(r: &mut Report, runtime: &Runtime) {
     }
 }
 
-const ON_CPU: SessionOptions = SessionOptions { device: Device::Cpu, threads: 1 };
+const ON_CPU: SessionOptions = SessionOptions {
+    device: Device::Cpu,
+    threads: 1,
+};
 
 /// The detector of the configuration, the shipped one in both its precisions.
 fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
     let shipped = config.model == DetectorConfig::default().model;
-    let precisions: &[Precision] = if shipped { &[Precision::Fp32, Precision::Int8] } else { &[config.precision] };
+    let precisions: &[Precision] = if shipped {
+        &[Precision::Fp32, Precision::Int8]
+    } else {
+        &[config.precision]
+    };
     for &precision in precisions {
-        match Detector::open(runtime, &DetectorConfig { precision, ..config.clone() }, ON_CPU) {
+        match Detector::open(
+            runtime,
+            &DetectorConfig {
+                precision,
+                ..config.clone()
+            },
+            ON_CPU,
+        ) {
             Err(e) => r.line(false, "detector", e.to_string()),
             Ok(d) => {
                 let reading = d.reading();
                 file(r, "detector", d.model());
-                r.note(&format!("layout: {} (decided by {})", reading.layout.value.name(), reading.layout.by));
-                r.note(&format!("class of people: {} (decided by {})", reading.class.value, reading.class.by));
-                r.note(&format!("pixels: {} (decided by {})", reading.pixels.value, reading.pixels.by));
+                r.note(&format!(
+                    "layout: {} (decided by {})",
+                    reading.layout.value.name(),
+                    reading.layout.by
+                ));
+                r.note(&format!(
+                    "class of people: {} (decided by {})",
+                    reading.class.value, reading.class.by
+                ));
+                r.note(&format!(
+                    "pixels: {} (decided by {})",
+                    reading.pixels.value, reading.pixels.by
+                ));
                 metadata(r, d.model());
             }
         }
@@ -147,7 +210,9 @@ fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
     file(r, "embedder", e.model());
     let (w, h) = e.size();
     let (pixels, length, output) = (e.pixels(), e.dimension(), e.output());
-    r.note(&format!("pixels: {pixels}, crops of {w}x{h}, vectors of length {length} from the output '{output}'"));
+    r.note(&format!(
+        "pixels: {pixels}, crops of {w}x{h}, vectors of length {length} from the output '{output}'"
+    ));
     metadata(r, e.model());
     if let Err(e) = e.calibrated() {
         r.note(&format!("similarity (compare, search, --gallery): {e}"));
@@ -162,11 +227,21 @@ fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
 /// A network's file, with the hash of its weights.
 fn file(r: &mut Report, what: &str, model: &Model) {
     r.line(true, what, model.path().display().to_string());
-    r.note(&format!("weights: {}, pictures at once: {}", model.weights(), batch(model)));
+    r.note(&format!(
+        "weights: {}, pictures at once: {}",
+        model.weights(),
+        batch(model)
+    ));
 }
 
 /// What a network's file says of itself, and its outputs.
 fn metadata(r: &mut Report, model: &Model) {
-    model.metadata().entries().for_each(|(k, v)| r.note(&format!("{k}: {v}")));
-    model.outputs().iter().for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1 is free)")));
+    model
+        .metadata()
+        .entries()
+        .for_each(|(k, v)| r.note(&format!("{k}: {v}")));
+    model
+        .outputs()
+        .iter()
+        .for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1 is free)")));
 }

@@ -63,12 +63,22 @@ pub fn run(args: &EvalArgs) -> Result<String> {
         let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
         let reported = mot_format::read_rows(&result)?;
         truth.warn_beyond("results", &reported);
-        let s = Sequence::align(&truth.name, truth.info.length, &truth.rows, &reported, args.benchmark.into())?;
+        let s = Sequence::align(
+            &truth.name,
+            truth.info.length,
+            &truth.rows,
+            &reported,
+            args.benchmark.into(),
+        )?;
         counts.push(score(&s));
         rows.push(counts[counts.len() - 1].scores(&s.name));
     }
     rows.push(combine(&counts).scores("COMBINED"));
-    Ok(if args.json { serde_json::to_string_pretty(&rows)? } else { table(&rows).trim_end().to_string() })
+    Ok(if args.json {
+        serde_json::to_string_pretty(&rows)?
+    } else {
+        table(&rows).trim_end().to_string()
+    })
 }
 
 /// The sequences with their results.
@@ -79,17 +89,35 @@ fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
     }
     let result = |dir: PathBuf| {
         let dir = dir.canonicalize().unwrap_or(dir);
-        let name = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = dir
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         let file = args.results.join(format!("{name}.txt"));
         (dir, file)
     };
-    let (found, missing): (Vec<_>, Vec<_>) = dirs.into_iter().map(result).partition(|(_, file)| file.is_file());
-    let names: Vec<String> = missing.iter().map(|(_, file)| file.display().to_string()).collect();
+    let (found, missing): (Vec<_>, Vec<_>) = dirs
+        .into_iter()
+        .map(result)
+        .partition(|(_, file)| file.is_file());
+    let names: Vec<String> = missing
+        .iter()
+        .map(|(_, file)| file.display().to_string())
+        .collect();
     if found.is_empty() {
-        return Err(EvalError::Layout(format!("there is no result for any sequence: {} not found", names.join(", "))).into());
+        return Err(EvalError::Layout(format!(
+            "there is no result for any sequence: {} not found",
+            names.join(", ")
+        ))
+        .into());
     }
     if !missing.is_empty() {
-        tracing::warn!(sequences = missing.len(), "left out, for they have no result: {}", names.join(", "));
+        tracing::warn!(
+            sequences = missing.len(),
+            "left out, for they have no result: {}",
+            names.join(", ")
+        );
     }
     Ok(found)
 }

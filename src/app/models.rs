@@ -46,7 +46,10 @@ enum ModelsCommand {
 /// # Errors
 /// When the catalogue is wrong, a download fails, or an installed file is damaged.
 pub fn run(args: &ModelsArgs) -> Result<String> {
-    let catalogue = args.catalogue.as_deref().map_or_else(Catalogue::own, Catalogue::read)?;
+    let catalogue = args
+        .catalogue
+        .as_deref()
+        .map_or_else(Catalogue::own, Catalogue::read)?;
     let folder = Folder::of_user()?;
     match &args.command {
         ModelsCommand::List => Ok(list(&catalogue, &folder)),
@@ -56,28 +59,58 @@ pub fn run(args: &ModelsArgs) -> Result<String> {
 }
 
 fn list(catalogue: &Catalogue, folder: &Folder) -> String {
-    let mut out = format!("{:<17} {:<9} {:>9}  {:<11} {:<13} what it is\n", "name", "kind", "size", "licence", "state");
+    let mut out = format!(
+        "{:<17} {:<9} {:>9}  {:<11} {:<13} what it is\n",
+        "name", "kind", "size", "licence", "state"
+    );
     for e in &catalogue.entries {
-        let state = if folder.has(e) { "installed" } else { "not installed" };
-        let row = format!("{:<17} {:<9} {:>9}  {:<11} {state:<13} {}", e.name, e.kind.name(), size(e.bytes()), e.licence, e.about);
+        let state = if folder.has(e) {
+            "installed"
+        } else {
+            "not installed"
+        };
+        let row = format!(
+            "{:<17} {:<9} {:>9}  {:<11} {state:<13} {}",
+            e.name,
+            e.kind.name(),
+            size(e.bytes()),
+            e.licence,
+            e.about
+        );
         let quality = e.quality.as_deref().unwrap_or("quality not measured here");
         writeln!(out, "{row}\n{:64} {quality}", "").expect("writing to a string cannot fail");
     }
-    writeln!(out, "\nfolder: {}", folder.path().display()).expect("writing to a string cannot fail");
+    writeln!(out, "\nfolder: {}", folder.path().display())
+        .expect("writing to a string cannot fail");
     out
 }
 
 fn get(catalogue: &Catalogue, folder: &Folder, names: &[String], quiet: bool) -> Result<String> {
     // All names are known before the first byte moves.
-    let entries = names.iter().map(|n| catalogue.entry(n)).collect::<Result<Vec<&Entry>, _>>()?;
+    let entries = names
+        .iter()
+        .map(|n| catalogue.entry(n))
+        .collect::<Result<Vec<&Entry>, _>>()?;
     let mut out = String::new();
     for entry in entries {
         let mut shown = Shown::new(quiet);
         let got = folder.get(entry, &mut |file, there| shown.update(file, there))?;
         shown.finish();
-        let done = if got == Got::Already { "is installed already" } else { "installed" };
+        let done = if got == Got::Already {
+            "is installed already"
+        } else {
+            "installed"
+        };
         let path = folder.model(entry);
-        writeln!(out, "{}: {done}, {}, licence {}; use it with --{} {}", entry.name, path.display(), entry.licence, entry.kind.name(), entry.name)?;
+        writeln!(
+            out,
+            "{}: {done}, {}, licence {}; use it with --{} {}",
+            entry.name,
+            path.display(),
+            entry.licence,
+            entry.kind.name(),
+            entry.name
+        )?;
     }
     Ok(out)
 }
@@ -94,7 +127,11 @@ fn verify(catalogue: &Catalogue, folder: &Folder) -> Result<String> {
         bail!("{}{}", out, damaged.join("\n"));
     }
     if out.is_empty() {
-        writeln!(out, "nothing of this catalogue is installed in {}", folder.path().display())?;
+        writeln!(
+            out,
+            "nothing of this catalogue is installed in {}",
+            folder.path().display()
+        )?;
     }
     Ok(out)
 }
@@ -109,7 +146,12 @@ struct Shown {
 
 impl Shown {
     fn new(quiet: bool) -> Self {
-        Shown { quiet, bar: None, file: String::new(), told: Instant::now() }
+        Shown {
+            quiet,
+            bar: None,
+            file: String::new(),
+            told: Instant::now(),
+        }
     }
 
     fn update(&mut self, file: &RemoteFile, there: u64) {
@@ -143,6 +185,10 @@ impl Shown {
 }
 
 fn bar(file: &RemoteFile) -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left");
-    ProgressBar::new(file.bytes).with_style(style.expect("the template is fixed and right")).with_message(file.name().to_string())
+    let style = ProgressStyle::with_template(
+        "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
+    );
+    ProgressBar::new(file.bytes)
+        .with_style(style.expect("the template is fixed and right"))
+        .with_message(file.name().to_string())
 }

@@ -40,18 +40,35 @@ pub struct RefineArgs {
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
     let from_stdin = args.input == Path::new(STDIN);
-    let inputs: Vec<PathBuf> = args.config.iter().cloned().chain((!from_stdin).then(|| args.input.clone())).collect();
+    let inputs: Vec<PathBuf> = args
+        .config
+        .iter()
+        .cloned()
+        .chain((!from_stdin).then(|| args.input.clone()))
+        .collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
         true => Recording::of_lines(std::io::stdin().lock(), Path::new("standard input"))?,
         false => Recording::read(&args.input)?,
     };
     if args.mot.is_some() && recordings.len() > 1 {
-        bail!("{} holds {} recordings (runs or cameras), a MOTChallenge file only one; leave out --mot", args.input.display(), recordings.len());
+        bail!(
+            "{} holds {} recordings (runs or cameras), a MOTChallenge file only one; leave out --mot",
+            args.input.display(),
+            recordings.len()
+        );
     }
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::create(&args.output, false, config.output.ended)?)];
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::create(
+        &args.output,
+        false,
+        config.output.ended,
+    )?)];
     if let Some(path) = &args.mot {
-        sinks.push(Box::new(MotText::create(path, What::Tracks, &config.output)?));
+        sinks.push(Box::new(MotText::create(
+            path,
+            What::Tracks,
+            &config.output,
+        )?));
     }
     if recordings.is_empty() && !args.quiet {
         eprintln!("  nothing to refine          the input holds no event");
@@ -65,7 +82,13 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     }
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
-        eprint!("{}", outputs::written(&[("trajectories", Some(&args.output)), ("MOTChallenge", args.mot.as_ref())]));
+        eprint!(
+            "{}",
+            outputs::written(&[
+                ("trajectories", Some(&args.output)),
+                ("MOTChallenge", args.mot.as_ref())
+            ])
+        );
     }
     Ok(())
 }
@@ -86,7 +109,11 @@ pub fn refined(recording: &Recording, config: &Config) -> Recording {
 pub fn told(before: &Recording, after: &Recording) -> String {
     let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
     let (tracks, people) = (before.ended.len(), after.ended.len());
-    format!("  refined                     {tracks} tracks to {people} trajectories, {} boxes to {} boxes", boxes(before), boxes(after))
+    format!(
+        "  refined                     {tracks} tracks to {people} trajectories, {} boxes to {} boxes",
+        boxes(before),
+        boxes(after)
+    )
 }
 
 /// Hands a recording to the sinks: every frame, then the ends of the tracks that were last in it. A source gives the
@@ -94,7 +121,12 @@ pub fn told(before: &Recording, after: &Recording) -> String {
 ///
 /// # Errors
 /// When a sink fails, or the source.
-pub fn deliver(recording: &Recording, sinks: &mut [Box<dyn Sink>], mut pictures: Option<Box<dyn Source>>, stop: &dyn Fn() -> bool) -> Result<(), DeliverError> {
+pub fn deliver(
+    recording: &Recording,
+    sinks: &mut [Box<dyn Sink>],
+    mut pictures: Option<Box<dyn Source>>,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), DeliverError> {
     let mut ended = recording.ended.iter().peekable();
     for event in recording.frames.iter().take_while(|_| !stop()) {
         let mut frame = frame_of(event);
@@ -106,7 +138,11 @@ pub fn deliver(recording: &Recording, sinks: &mut [Box<dyn Sink>], mut pictures:
                 }
             }
         }
-        let finished = Finished { frame, detections: Vec::new(), event: event.clone() };
+        let finished = Finished {
+            frame,
+            detections: Vec::new(),
+            event: event.clone(),
+        };
         for sink in sinks.iter_mut() {
             sink.frame(&finished)?;
         }

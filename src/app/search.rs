@@ -61,7 +61,10 @@ pub fn run(args: &SearchArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
     let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
     show::embedder(portraitist.embedder());
-    let (calibration, identity) = (portraitist.embedder().calibrated()?, portraitist.embedder().identity());
+    let (calibration, identity) = (
+        portraitist.embedder().calibrated()?,
+        portraitist.embedder().identity(),
+    );
     let Portrait { look, taken } = portraitist.look(&args.picture)?;
     let (files, mut unfit) = files(&args.within)?;
     let (mut found, mut all) = (Vec::new(), Left::default());
@@ -80,10 +83,17 @@ pub fn run(args: &SearchArgs) -> Result<String> {
                 left.without += 1;
                 continue;
             };
-            let own = event.embedder.as_deref().is_some_and(|identity| portraitist.embedder().made(identity));
+            let own = event
+                .embedder
+                .as_deref()
+                .is_some_and(|identity| portraitist.embedder().made(identity));
             match cosine_distance(embedding, &look).filter(|_| own) {
                 None => left.other(event.embedder.as_deref()),
-                Some(distance) => found.push(Found { file: file.clone(), similarity: calibration.similarity(distance), event }),
+                Some(distance) => found.push(Found {
+                    file: file.clone(),
+                    similarity: calibration.similarity(distance),
+                    event,
+                }),
             }
         }
         unfit.extend(left.told(file, found.len() > before));
@@ -93,28 +103,47 @@ pub fn run(args: &SearchArgs) -> Result<String> {
         return Err(nothing(&args.within, &all, &identity, &unfit));
     }
     eprintln!("{}: {taken}", args.picture.display());
-    unfit.iter().for_each(|line| eprintln!("not searched: {line}"));
-    found.sort_by(|a, b| b.similarity.total_cmp(&a.similarity).then(a.event.id.cmp(&b.event.id)));
+    unfit
+        .iter()
+        .for_each(|line| eprintln!("not searched: {line}"));
+    found.sort_by(|a, b| {
+        b.similarity
+            .total_cmp(&a.similarity)
+            .then(a.event.id.cmp(&b.event.id))
+    });
     found.truncate(args.most);
-    if args.json { found.iter().map(line).collect() } else { Ok(table(&found)) }
+    if args.json {
+        found.iter().map(line).collect()
+    } else {
+        Ok(table(&found))
+    }
 }
 
 impl Left {
     /// A track of another network.
     fn other(&mut self, identity: Option<&str>) {
-        *self.others.entry(identity.unwrap_or("an unknown network").into()).or_default() += 1;
+        *self
+            .others
+            .entry(identity.unwrap_or("an unknown network").into())
+            .or_default() += 1;
     }
 
     fn add(&mut self, other: Left) {
         self.without += other.without;
-        other.others.into_iter().for_each(|(network, n)| *self.others.entry(network).or_default() += n);
+        other
+            .others
+            .into_iter()
+            .for_each(|(network, n)| *self.others.entry(network).or_default() += n);
     }
 
     /// A line for people where something was left out of a file, or nothing is in it at all.
     fn told(&self, file: &Path, searched: bool) -> Option<String> {
-        let of = |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
+        let of =
+            |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
         let mut reasons: Vec<String> = self.others.iter().map(of).collect();
-        reasons.extend((self.without > 0).then(|| format!("{} tracks have no stored embedding", self.without)));
+        reasons.extend(
+            (self.without > 0).then(|| format!("{} tracks have no stored embedding", self.without)),
+        );
         if reasons.is_empty() && !searched {
             reasons.push("it holds no end of a track".into());
         }
@@ -130,10 +159,15 @@ fn nothing(within: &Path, left: &Left, identity: &str, unfit: &[String]) -> anyh
             true => "",
             false => " or, where an earlier version of twintrack wrote that name, track again",
         };
-        return anyhow!("the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{again}");
+        return anyhow!(
+            "the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{again}"
+        );
     }
     if left.without > 0 {
-        return anyhow!("no track in {place} has a stored embedding ({} have none); track with --embeddings", left.without);
+        return anyhow!(
+            "no track in {place} has a stored embedding ({} have none); track with --embeddings",
+            left.without
+        );
     }
     anyhow!("no track in {place} has ended: {}", unfit.join("; "))
 }
@@ -144,17 +178,25 @@ fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     if within.is_file() {
         return Ok((vec![within.into()], Vec::new()));
     }
-    let entries = std::fs::read_dir(within).with_context(|| format!("cannot read the folder {}", within.display()))?;
+    let entries = std::fs::read_dir(within)
+        .with_context(|| format!("cannot read the folder {}", within.display()))?;
     let all = entries.flatten().map(|e| e.path()).filter(|p| p.is_file());
-    let (mut files, mut others): (Vec<PathBuf>, Vec<PathBuf>) = all.partition(|p| is_trajectories(p));
+    let (mut files, mut others): (Vec<PathBuf>, Vec<PathBuf>) =
+        all.partition(|p| is_trajectories(p));
     files.sort();
     others.sort();
     if files.is_empty() {
         bail!("{} holds no trajectories (.jsonl)", within.display());
     }
-    let name = |p: &PathBuf| p.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let name = |p: &PathBuf| {
+        p.file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned()
+    };
     let names: Vec<String> = others.iter().map(name).collect();
-    let told = (!names.is_empty()).then(|| format!("{}, which are no trajectories (.jsonl)", names.join(", ")));
+    let told = (!names.is_empty())
+        .then(|| format!("{}, which are no trajectories (.jsonl)", names.join(", ")));
     Ok((files, told.into_iter().collect()))
 }
 
@@ -162,17 +204,28 @@ fn is_trajectories(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let is_number = |end: &str| !end.is_empty() && end.bytes().all(|b| b.is_ascii_digit());
     let rotated = name.rsplit_once('.').filter(|(_, end)| is_number(end));
-    rotated.map_or(&*name, |(whole, _)| whole).ends_with(".jsonl")
+    rotated
+        .map_or(&*name, |(whole, _)| whole)
+        .ends_with(".jsonl")
 }
 
 /// The ends of tracks in a file. Frames, which are most of it, are not parsed.
 fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     let read = || format!("cannot read {}", file.display());
     let mut events = Vec::new();
-    for (i, line) in std::io::BufReader::new(std::fs::File::open(file).with_context(read)?).lines().enumerate() {
+    for (i, line) in std::io::BufReader::new(std::fs::File::open(file).with_context(read)?)
+        .lines()
+        .enumerate()
+    {
         let line = line.with_context(read)?;
         if line.contains(crate::trajectory::ENDED_SCHEMA) {
-            let event = Event::read(&line).with_context(|| format!("{}, line {}: not an event of twintrack", file.display(), i + 1))?;
+            let event = Event::read(&line).with_context(|| {
+                format!(
+                    "{}, line {}: not an event of twintrack",
+                    file.display(),
+                    i + 1
+                )
+            })?;
             if let Event::Ended(e) = event {
                 events.push(e);
             }
@@ -182,7 +235,11 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
 }
 
 fn line(f: &Found) -> Result<String> {
-    let event = EndedEvent { path: Vec::new(), embedding: None, ..f.event.clone() };
+    let event = EndedEvent {
+        path: Vec::new(),
+        embedding: None,
+        ..f.event.clone()
+    };
     let mut value = serde_json::to_value(event)?;
     value["similarity"] = thousandths(f64::from(f.similarity)).into();
     value["file"] = f.file.display().to_string().into();
@@ -191,9 +248,22 @@ fn line(f: &Found) -> Result<String> {
 
 fn table(found: &[Found]) -> String {
     let mut out = String::from("similarity  track  from s    to s  camera            file\n");
-    for Found { file, event: e, similarity } in found {
+    for Found {
+        file,
+        event: e,
+        similarity,
+    } in found
+    {
         // A String takes everything.
-        let _ = writeln!(out, "{similarity:10.3} {:6} {:7.1} {:7.1}  {:16}  {}", e.id, e.first, e.last, e.camera, file.display());
+        let _ = writeln!(
+            out,
+            "{similarity:10.3} {:6} {:7.1} {:7.1}  {:16}  {}",
+            e.id,
+            e.first,
+            e.last,
+            e.camera,
+            file.display()
+        );
     }
     out
 }

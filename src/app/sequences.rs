@@ -26,11 +26,20 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     if has_truth(dir) {
         return Ok(vec![dir.to_path_buf()]);
     }
-    let entries = std::fs::read_dir(dir).with_context(|| format!("cannot read the folder {}", dir.display()))?;
-    let mut sequences: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| has_truth(p)).collect();
+    let entries = std::fs::read_dir(dir)
+        .with_context(|| format!("cannot read the folder {}", dir.display()))?;
+    let mut sequences: Vec<PathBuf> = entries
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| has_truth(p))
+        .collect();
     sequences.sort();
     if sequences.is_empty() {
-        return Err(EvalError::Layout(format!("{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)", dir.display())).into());
+        return Err(EvalError::Layout(format!(
+            "{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)",
+            dir.display()
+        ))
+        .into());
     }
     Ok(sequences)
 }
@@ -41,8 +50,13 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
 /// When a file is missing or malformed, or nobody in it counts by the rules of `benchmark`.
 pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
     let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
-    let info = SequenceInfo::open(dir, known)?.with_context(|| format!("{} is no sequence", dir.display()))?;
-    let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned())).unwrap_or_else(|| info.name.clone());
+    let info = SequenceInfo::open(dir, known)?
+        .with_context(|| format!("{} is no sequence", dir.display()))?;
+    let name = dir
+        .canonicalize()
+        .ok()
+        .and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()))
+        .unwrap_or_else(|| info.name.clone());
     benchmark.check(&name, &rows)?;
     let truth = Truth { name, info, rows };
     truth.warn_beyond("ground truth", &truth.rows);
@@ -52,7 +66,10 @@ pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
 impl Truth {
     /// Warns of rows that lie beyond the sequence's length; nobody counts them.
     pub fn warn_beyond(&self, what: &str, rows: &[MotRow]) {
-        let (length, beyond) = (self.info.length, rows.iter().filter(|r| r.frame > self.info.length).count());
+        let (length, beyond) = (
+            self.info.length,
+            rows.iter().filter(|r| r.frame > self.info.length).count(),
+        );
         if beyond > 0 {
             tracing::warn!(sequence = %self.name, rows = beyond, length, "{what} beyond the sequence's length, left out; is seqLength right?");
         }

@@ -58,7 +58,9 @@ pub struct ServeArgs {
 impl ServeArgs {
     /// How the cameras' pictures are carried; what is wrong with the file is told when the command runs.
     pub fn transport(&self) -> Transport {
-        ServiceConfig::read(&self.config).map(|(service, _)| service.transport()).unwrap_or_default()
+        ServiceConfig::read(&self.config)
+            .map(|(service, _)| service.transport())
+            .unwrap_or_default()
     }
 }
 
@@ -70,7 +72,11 @@ impl ServeArgs {
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
-    for (name, camera) in service.cameras.iter().filter(|(_, camera)| !camera.has_address()) {
+    for (name, camera) in service
+        .cameras
+        .iter()
+        .filter(|(_, camera)| !camera.has_address())
+    {
         let file = source::path_of(camera.url.expose());
         if !file.exists() {
             bail!("cameras.{name}: {}", source::SourceError::Missing(file));
@@ -78,7 +84,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         read.push(file);
     }
     outputs::prepare([&args.output], &read)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().context("cannot start the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
     runtime.block_on(serve(args, service, config))
 }
 
@@ -90,8 +100,17 @@ struct Ways {
 }
 
 fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -> Result<Ways> {
-    let ServeConfig { output_bytes, output_keep, stop_within, .. } = service.serve;
-    let mut ways = Ways { sinks: vec![Box::new(hub.clone())], spools: Vec::new(), lost: None };
+    let ServeConfig {
+        output_bytes,
+        output_keep,
+        stop_within,
+        ..
+    } = service.serve;
+    let mut ways = Ways {
+        sinks: vec![Box::new(hub.clone())],
+        spools: Vec::new(),
+        lost: None,
+    };
     let patience = Duration::from_secs_f64(stop_within);
     if let Some(mqtt) = &service.mqtt {
         let spool = Spool::open(&service.serve.state(), "mqtt", mqtt.spool)?;
@@ -108,7 +127,8 @@ fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -
         ways.sinks.push(Box::new(stdout));
         ways.lost = Some(lost);
     } else {
-        let (file, lost) = Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
+        let (file, lost) =
+            Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
         ways.sinks.push(Box::new(file));
         ways.lost = Some(lost);
     }
@@ -122,12 +142,29 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     };
     let networks = Runtime::load()?;
     let detector = Detector::open(&networks, &config.detector, config.session())?;
-    let mut embedder = if config.embedder.enabled { Some(Embedder::open(&networks, &config.embedder, config.session())?) } else { None };
+    let mut embedder = if config.embedder.enabled {
+        Some(Embedder::open(
+            &networks,
+            &config.embedder,
+            config.session(),
+        )?)
+    } else {
+        None
+    };
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
     let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let (hub, cameras, metrics, run) = (Hub::default(), Cameras::default(), FleetMetrics::default(), uuid::Uuid::now_v7());
-    let Ways { sinks, spools, lost } = ways(args, &service, &config, &hub)?;
+    let (hub, cameras, metrics, run) = (
+        Hub::default(),
+        Cameras::default(),
+        FleetMetrics::default(),
+        uuid::Uuid::now_v7(),
+    );
+    let Ways {
+        sinks,
+        spools,
+        lost,
+    } = ways(args, &service, &config, &hub)?;
 
     let (signals, over) = (Signals::listen(), CancellationToken::new());
     let stop = signals.stop();
@@ -135,15 +172,38 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
     let serving = door.map(|(listener, token)| {
         if !args.quiet {
-            eprintln!("page, live events and metrics: http://{}", listener.local_addr().map_or_else(|e| e.to_string(), |a| a.to_string()));
+            eprintln!(
+                "page, live events and metrics: http://{}",
+                listener
+                    .local_addr()
+                    .map_or_else(|e| e.to_string(), |a| a.to_string())
+            );
         }
-        let registry = Arc::new(metrics::registry(&metrics, cameras.clone(), hub.clone(), spools, lost));
-        let shown = Service { run, cameras: cameras.clone(), hub: hub.clone(), registry, pulse, stop: over.clone() };
+        let registry = Arc::new(metrics::registry(
+            &metrics,
+            cameras.clone(),
+            hub.clone(),
+            spools,
+            lost,
+        ));
+        let shown = Service {
+            run,
+            cameras: cameras.clone(),
+            hub: hub.clone(),
+            registry,
+            pulse,
+            stop: over.clone(),
+        };
         tokio::spawn(server::run(listener, shown, token))
     });
     let (tell, changes) = mpsc::channel(1);
     let (show, gallery) = watch::channel(Vec::new());
-    let reload = Reload { path: args.config.clone(), service: service.clone(), config: config.clone(), gallery: args.gallery.clone() };
+    let reload = Reload {
+        path: args.config.clone(),
+        service: service.clone(),
+        config: config.clone(),
+        gallery: args.gallery.clone(),
+    };
     let reloading = tokio::spawn(reload.on_signal(hub, tell, show));
     tell_systemd(sd_notify::NotifyState::Ready);
     let stopping = stop.clone();
@@ -189,8 +249,15 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         eprint!("{}", outputs::written(&[("events", Some(&args.output))]));
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let failed = cameras.iter().any(|m| (m.failures() > 0 && n(&m.counts.read) == 0) || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0));
-    let code = if failed || !finished { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    let failed = cameras.iter().any(|m| {
+        (m.failures() > 0 && n(&m.counts.read) == 0)
+            || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0)
+    });
+    let code = if failed || !finished {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    };
     Ok(signals.code(finished).unwrap_or(code))
 }
 
@@ -211,7 +278,12 @@ struct Reload {
 
 impl Reload {
     /// Waits for SIGHUP, again and again. What is wrong then changes nothing.
-    async fn on_signal(self, hub: Hub, tell: mpsc::Sender<Wanted>, show: watch::Sender<Vec<Known>>) {
+    async fn on_signal(
+        self,
+        hub: Hub,
+        tell: mpsc::Sender<Wanted>,
+        show: watch::Sender<Vec<Known>>,
+    ) {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             tracing::error!("SIGHUP cannot be listened for: nothing is read again");
@@ -219,7 +291,8 @@ impl Reload {
         };
         while hangup.recv().await.is_some() {
             if let Some(cameras) = self.cameras() {
-                let names: Vec<Arc<str>> = cameras.keys().map(|name| name.as_str().into()).collect();
+                let names: Vec<Arc<str>> =
+                    cameras.keys().map(|name| name.as_str().into()).collect();
                 if tell.send(cameras).await.is_err() {
                     return;
                 }
@@ -238,20 +311,33 @@ impl Reload {
             }
         };
         if again.transport() != self.service.transport() {
-            tracing::error!("tcp or udp is chosen at the start for all cameras; everything stays as it was");
+            tracing::error!(
+                "tcp or udp is chosen at the start for all cameras; everything stays as it was"
+            );
             return None;
         }
-        let same = ServiceConfig { cameras: self.service.cameras.clone(), ..again.clone() } == self.service && other == self.config;
+        let same = ServiceConfig {
+            cameras: self.service.cameras.clone(),
+            ..again.clone()
+        } == self.service
+            && other == self.config;
         if !same {
-            tracing::warn!("only [cameras] can change while running; for the other changes start anew");
+            tracing::warn!(
+                "only [cameras] can change while running; for the other changes start anew"
+            );
         }
-        tracing::warn!(cameras = again.cameras.len(), "the file of cameras has been read again");
+        tracing::warn!(
+            cameras = again.cameras.len(),
+            "the file of cameras has been read again"
+        );
         Some(again.cameras)
     }
 
     /// Reads the gallery with an embedder of its own, beside the one at work.
     async fn gallery(&self, show: &watch::Sender<Vec<Known>>) {
-        let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else { return };
+        let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
+            return;
+        };
         let read = tokio::task::spawn_blocking(move || -> Result<Vec<Known>> {
             let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
             Ok(Portraitist::new(embedder, config).gallery(&dir)?)
@@ -270,7 +356,10 @@ impl Reload {
 fn told(camera: &Member) -> String {
     let c = &camera.counts;
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
-    let latency = |share| c.latency(share).map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s));
+    let latency = |share| {
+        c.latency(share)
+            .map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s))
+    };
     format!(
         "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
         camera.name,

@@ -18,7 +18,16 @@ pub const UNKNOWN: &str = "for the network does not say how often strangers are 
 
 /// The error with its causes, each said once: many of our messages hold their cause already.
 pub fn message(e: &anyhow::Error) -> String {
-    e.chain().skip(1).map(ToString::to_string).fold(e.to_string(), |text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+    e.chain()
+        .skip(1)
+        .map(ToString::to_string)
+        .fold(e.to_string(), |text, cause| {
+            if text.contains(&cause) {
+                text
+            } else {
+                format!("{text}: {cause}")
+            }
+        })
 }
 
 /// Logs which models run where, and how they are read.
@@ -39,7 +48,11 @@ pub fn detector(d: &Detector) {
     let (model, reading) = (d.model(), d.reading());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
     tracing::info!(model = %path, weights, %provider, layout = reading.layout.value.name(), by = reading.layout.by, "detector");
-    tracing::info!(class = reading.class.value, by = reading.class.by, "detector: which class is a person");
+    tracing::info!(
+        class = reading.class.value,
+        by = reading.class.by,
+        "detector: which class is a person"
+    );
     tracing::info!(pixels = %reading.pixels.value, by = reading.pixels.by, batch = batch(model), "detector: input");
 }
 
@@ -56,7 +69,9 @@ pub fn embedder(e: &Embedder) {
 
 /// Pictures that a network takes at once, for people.
 pub fn batch(model: &Model) -> String {
-    model.batch().map_or_else(|| "any".into(), |n| n.to_string())
+    model
+        .batch()
+        .map_or_else(|| "any".into(), |n| n.to_string())
 }
 
 /// Shows the progress until aborted: a bar on a terminal, a line every few seconds elsewhere.
@@ -65,17 +80,38 @@ pub async fn progress(p: Arc<Progress>, total: Option<u64>) {
     let started = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| bar(total));
     loop {
-        tokio::time::sleep(if bar.is_some() { Duration::from_millis(200) } else { LINE_EVERY }).await;
-        let (frames, people, dropped) = (p.frames(), p.people.load(Ordering::Relaxed), p.dropped.load(Ordering::Relaxed));
+        tokio::time::sleep(if bar.is_some() {
+            Duration::from_millis(200)
+        } else {
+            LINE_EVERY
+        })
+        .await;
+        let (frames, people, dropped) = (
+            p.frames(),
+            p.people.load(Ordering::Relaxed),
+            p.dropped.load(Ordering::Relaxed),
+        );
         let rate = frames as f64 / started.elapsed().as_secs_f64();
-        let drops = if dropped > 0 { format!(", {dropped} dropped") } else { String::new() };
+        let drops = if dropped > 0 {
+            format!(", {dropped} dropped")
+        } else {
+            String::new()
+        };
         match &bar {
             Some(b) => {
                 b.set_position(frames);
                 b.set_message(format!("{rate:.1} frames/s, {people} people{drops}"));
             }
             None => {
-                let left = total.filter(|_| rate > 0.0).map(|t| format!(" of {t}, {:.0} s left", t.saturating_sub(frames) as f64 / rate)).unwrap_or_default();
+                let left = total
+                    .filter(|_| rate > 0.0)
+                    .map(|t| {
+                        format!(
+                            " of {t}, {:.0} s left",
+                            t.saturating_sub(frames) as f64 / rate
+                        )
+                    })
+                    .unwrap_or_default();
                 eprintln!("{frames} frames{left}, {rate:.1} frames/s, {people} people{drops}");
             }
         }
@@ -84,8 +120,14 @@ pub async fn progress(p: Arc<Progress>, total: Option<u64>) {
 
 fn bar(total: Option<u64>) -> ProgressBar {
     let (bar, template) = match total {
-        Some(n) => (ProgressBar::new(n), "{bar:30} {pos}/{len} frames, {msg}, {eta} left"),
-        None => (ProgressBar::new_spinner(), "{spinner} {pos} frames, {msg}, {elapsed}"),
+        Some(n) => (
+            ProgressBar::new(n),
+            "{bar:30} {pos}/{len} frames, {msg}, {eta} left",
+        ),
+        None => (
+            ProgressBar::new_spinner(),
+            "{spinner} {pos} frames, {msg}, {elapsed}",
+        ),
     };
     bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed and right"))
 }
@@ -94,10 +136,15 @@ fn bar(total: Option<u64>) -> ProgressBar {
 pub fn summary(s: &Summary) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
-    let mut row = |name: &str, value: String| writeln!(out, "  {name:<22}{value:>10}").expect("writing to a string cannot fail");
+    let mut row = |name: &str, value: String| {
+        writeln!(out, "  {name:<22}{value:>10}").expect("writing to a string cannot fail")
+    };
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
-    row("detections/frame", format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64));
+    row(
+        "detections/frame",
+        format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64),
+    );
     if s.dropped > 0 {
         row("frames dropped", s.dropped.to_string());
     }
@@ -109,11 +156,17 @@ pub fn summary(s: &Summary) -> String {
     }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in &s.stages {
-        row(&format!("{stage}, ms/frame"), format!("{:.2}", per_frame(*busy)));
+        row(
+            &format!("{stage}, ms/frame"),
+            format!("{:.2}", per_frame(*busy)),
+        );
     }
     row("whole, ms/frame", format!("{:.2}", per_frame(s.wall)));
     if !s.inference.is_zero() {
-        row("ONNX Runtime, ms/frame", format!("{:.2}", per_frame(s.inference)));
+        row(
+            "ONNX Runtime, ms/frame",
+            format!("{:.2}", per_frame(s.inference)),
+        );
     }
     if s.interrupted {
         out.push_str("  stopped before the end; the files are whole up to here\n");
@@ -127,7 +180,11 @@ mod tests {
 
     #[test]
     fn each_cause_is_said_once() {
-        let said = message(&anyhow::anyhow!("no such file").context("cannot read x: no such file").context("sequence a"));
+        let said = message(
+            &anyhow::anyhow!("no such file")
+                .context("cannot read x: no such file")
+                .context("sequence a"),
+        );
         assert_eq!(said, "sequence a: cannot read x: no such file");
     }
 

@@ -31,7 +31,10 @@ impl Signals {
     pub fn listen() -> Self {
         let me = Signals::default();
         let heard = me.clone();
-        let (Ok(mut interrupt), Ok(mut terminate)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+        let (Ok(mut interrupt), Ok(mut terminate)) = (
+            signal(SignalKind::interrupt()),
+            signal(SignalKind::terminate()),
+        ) else {
             tracing::error!("signals cannot be listened for: Ctrl-C ends the program at once");
             return me;
         };
@@ -60,7 +63,11 @@ impl Signals {
 
     /// Cancelled by the first signal in this part of the run.
     pub fn stop(&self) -> CancellationToken {
-        self.0.stop.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Another part of the run begins, which its first signal ends at once.
@@ -72,7 +79,11 @@ impl Signals {
     /// by it.
     pub fn end_in_order(&self) -> CancellationToken {
         let fresh = CancellationToken::new();
-        self.0.stop.lock().unwrap_or_else(PoisonError::into_inner).clone_from(&fresh);
+        self.0
+            .stop
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone_from(&fresh);
         self.0.count.store(0, Ordering::Relaxed);
         self.0.at_once.store(false, Ordering::Relaxed);
         fresh

@@ -127,19 +127,30 @@ fn parse_precision(s: &str) -> Result<Precision, String> {
 }
 
 fn parse_seconds(s: &str) -> Result<f64, String> {
-    s.parse().ok().filter(|v: &f64| v.is_finite() && *v >= 0.0).ok_or_else(|| "a number of seconds, zero or more".into())
+    s.parse()
+        .ok()
+        .filter(|v: &f64| v.is_finite() && *v >= 0.0)
+        .ok_or_else(|| "a number of seconds, zero or more".into())
 }
 
 pub(super) fn parse_scale(s: &str) -> Result<f64, String> {
-    s.parse().ok().filter(|v: &f64| (1e-6..=1e6).contains(v)).ok_or_else(|| "a number above zero".into())
+    s.parse()
+        .ok()
+        .filter(|v: &f64| (1e-6..=1e6).contains(v))
+        .ok_or_else(|| "a number above zero".into())
 }
 
 pub(super) fn parse_rate(s: &str) -> Result<f64, String> {
-    s.parse().ok().filter(|v: &f64| (0.01..=1000.0).contains(v)).ok_or_else(|| "frames a second, from 0.01 to 1000".into())
+    s.parse()
+        .ok()
+        .filter(|v: &f64| (0.01..=1000.0).contains(v))
+        .ok_or_else(|| "frames a second, from 0.01 to 1000".into())
 }
 
 fn parse_time(s: &str) -> Result<Timestamp, String> {
-    s.parse().map(Timestamp).map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
+    s.parse()
+        .map(Timestamp)
+        .map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
 }
 
 /// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was
@@ -149,7 +160,11 @@ fn parse_time(s: &str) -> Result<Timestamp, String> {
 /// Whatever ended the run; its message names the thing and the remedy.
 pub fn run(args: TrackArgs) -> Result<ExitCode> {
     let config = configure(&args)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("cannot start the async runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("cannot start the async runtime")?;
     runtime.block_on(follow(&args, config))
 }
 
@@ -187,26 +202,49 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         start: Seconds(args.start),
         duration: args.duration.map(Seconds),
         recorded_at: args.recorded_at,
-        pixels_optional: args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
+        pixels_optional: args.detections.is_some()
+            && !config.embedder.enabled
+            && args.video.is_none(),
         frame_rate: args.frame_rate,
-        recorded: if args.live { Some(false) } else { args.recording.then_some(true) },
+        recorded: if args.live {
+            Some(false)
+        } else {
+            args.recording.then_some(true)
+        },
         ..SourceOptions::default()
     };
     let link = options.link.clone();
     let source = source::open(&args.input, &options)?;
     let info = source.info().clone();
     if args.offline && info.live {
-        bail!("--offline needs an end, which a camera does not have; record to a file, or leave out --offline");
+        bail!(
+            "--offline needs an end, which a camera does not have; record to a file, or leave out --offline"
+        );
     }
     let session = config.session();
     let people = match &args.detections {
         Some(path) => People::Given(detections::read(path, args.confidence_scale)?),
-        None => People::Network(Box::new(Detector::open(&Runtime::load()?, &config.detector, session)?)),
+        None => People::Network(Box::new(Detector::open(
+            &Runtime::load()?,
+            &config.detector,
+            session,
+        )?)),
     };
-    let mut embedder = if config.embedder.enabled { Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?) } else { None };
+    let mut embedder = if config.embedder.enabled {
+        Some(Embedder::open(
+            &Runtime::load()?,
+            &config.embedder,
+            session,
+        )?)
+    } else {
+        None
+    };
     show::models(&people, embedder.as_ref());
     let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let label = embedder.as_ref().filter(|_| config.output.embeddings || args.offline).map(|e| e.identity().into());
+    let label = embedder
+        .as_ref()
+        .filter(|_| config.output.embeddings || args.offline)
+        .map(|e| e.identity().into());
     let strangers = embedder.as_ref().and_then(Embedder::strangers);
     let progress = Arc::new(Progress::default());
     let signals = Signals::listen();
@@ -217,7 +255,11 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         after = std::mem::replace(&mut sinks, vec![Box::new(recorder.clone())]);
     }
     if let Some(path) = &args.save_detections {
-        sinks.push(Box::new(MotText::create(path, What::Detections, &config.output)?));
+        sinks.push(Box::new(MotText::create(
+            path,
+            What::Detections,
+            &config.output,
+        )?));
     }
     let pipeline = Pipeline {
         source,
@@ -226,7 +268,11 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         embedder,
         tracker: Tracker::new(config.tracker(args.offline)).knowing(strangers),
         known,
-        chronicle: Chronicle::new(args.run_id.unwrap_or_else(uuid::Uuid::now_v7), info.camera.clone(), label),
+        chronicle: Chronicle::new(
+            args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
+            info.camera.clone(),
+            label,
+        ),
         sinks,
         output: config.output.clone(),
         stop: signals.stop(),
@@ -241,7 +287,11 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let mut summary = result?;
     let cut = summary.cut.take();
     if summary.frames == 0 && !summary.interrupted && cut.is_none() {
-        bail!("{} has no frame between {} s and the end asked for; check --start and --duration", address::masked(&args.input), args.start);
+        bail!(
+            "{} has no frame between {} s and the end asked for; check --start and --duration",
+            address::masked(&args.input),
+            args.start
+        );
     }
     if !args.quiet {
         eprintln!("{}", show::summary(&summary));
@@ -257,7 +307,11 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         return Err(cut.into());
     }
     if args.strict && summary.damaged > 0 {
-        bail!("{} frames of {} could not be decoded or read (--strict); all others are written", summary.damaged, address::masked(&args.input));
+        bail!(
+            "{} frames of {} could not be decoded or read (--strict); all others are written",
+            summary.damaged,
+            address::masked(&args.input)
+        );
     }
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
 }
@@ -277,8 +331,15 @@ fn link_and_write(
     let refined = refine::refined(recording, config);
     let stop = signals.end_in_order();
     // Its own link: that of the first reading may have been told to stop.
-    let again = SourceOptions { link: Link::default(), ..options };
-    let pictures = if args.video.is_some() { Some(source::open(&args.input, &again)?) } else { None };
+    let again = SourceOptions {
+        link: Link::default(),
+        ..options
+    };
+    let pictures = if args.video.is_some() {
+        Some(source::open(&args.input, &again)?)
+    } else {
+        None
+    };
     refine::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
@@ -291,12 +352,23 @@ fn link_and_write(
 ///
 /// # Errors
 /// When there is no embedder, it is not calibrated, or a picture of the gallery cannot be used.
-pub(crate) fn known(gallery: Option<&Path>, config: &Config, embedder: &mut Option<Embedder>, quiet: bool) -> Result<Option<KnownPeople>> {
+pub(crate) fn known(
+    gallery: Option<&Path>,
+    config: &Config,
+    embedder: &mut Option<Embedder>,
+    quiet: bool,
+) -> Result<Option<KnownPeople>> {
     if gallery.is_none() && config.identity.remember <= 0.0 {
         return Ok(None);
     }
-    let asked = if gallery.is_some() { "--gallery" } else { "identity.remember" };
-    let Some(e) = embedder.take() else { bail!("{asked} needs an embedder, and embedder.enabled is false") };
+    let asked = if gallery.is_some() {
+        "--gallery"
+    } else {
+        "identity.remember"
+    };
+    let Some(e) = embedder.take() else {
+        bail!("{asked} needs an embedder, and embedder.enabled is false")
+    };
     let calibration = e.calibrated()?;
     let mut portraitist = Portraitist::new(e, config.clone());
     let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| portraitist.gallery(dir))?;
@@ -308,7 +380,10 @@ pub(crate) fn known(gallery: Option<&Path>, config: &Config, embedder: &mut Opti
     if config.identity.remember > 0.0 && strangers.is_none() {
         tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {UNKNOWN}");
     }
-    Ok(Some(KnownPeople::new(config.identity.clone(), calibration, gallery).remembering(strangers, &config.tracker.reidentify)))
+    Ok(Some(
+        KnownPeople::new(config.identity.clone(), calibration, gallery)
+            .remembering(strangers, &config.tracker.reidentify),
+    ))
 }
 
 /// What is written where.
@@ -325,15 +400,34 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
 fn spare_inputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
     let pictures = source::sequence_video(&input).ok().flatten();
-    let inputs: Vec<PathBuf> = [Some(input), pictures, args.detections.clone(), args.config.clone()].into_iter().flatten().collect();
-    outputs::prepare(outputs_of(args).into_iter().filter_map(|(_, path)| path), &inputs)
+    let inputs: Vec<PathBuf> = [
+        Some(input),
+        pictures,
+        args.detections.clone(),
+        args.config.clone(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    outputs::prepare(
+        outputs_of(args).into_iter().filter_map(|(_, path)| path),
+        &inputs,
+    )
 }
 
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {
     let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-    sinks.push(Box::new(JsonLines::create(&args.output, info.live, config.output.ended)?));
+    sinks.push(Box::new(JsonLines::create(
+        &args.output,
+        info.live,
+        config.output.ended,
+    )?));
     if let Some(path) = &args.mot {
-        sinks.push(Box::new(MotText::create(path, What::Tracks, &config.output)?));
+        sinks.push(Box::new(MotText::create(
+            path,
+            What::Tracks,
+            &config.output,
+        )?));
     }
     if let Some(path) = &args.video {
         sinks.push(annotated(path, info)?);
@@ -343,10 +437,16 @@ fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box
 
 #[cfg(feature = "video")]
 fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
-    Ok(Box::new(crate::sink::overlay::Overlay::create(path, info.frame_rate)?))
+    Ok(Box::new(crate::sink::overlay::Overlay::create(
+        path,
+        info.frame_rate,
+    )?))
 }
 
 #[cfg(not(feature = "video"))]
 fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
-    bail!("cannot write the video {}: this program was built without the feature `video`", path.display())
+    bail!(
+        "cannot write the video {}: this program was built without the feature `video`",
+        path.display()
+    )
 }

@@ -67,16 +67,22 @@ pub struct TuneArgs {
 }
 
 fn parse_size(s: &str) -> Result<(u32, u32), String> {
-    let sides = s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
+    let sides = s
+        .split_once('x')
+        .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
     sides.ok_or_else(|| format!("'{s}' is no size; write WIDTHxHEIGHT, as 1920x1080"))
 }
 
 fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
-    let parts = s.split_once('=').and_then(|(key, range)| range.split_once("..").map(|(low, high)| (key, low, high)));
+    let parts = s
+        .split_once('=')
+        .and_then(|(key, range)| range.split_once("..").map(|(low, high)| (key, low, high)));
     let (key, low, high) = parts.ok_or("write KEY=LOW..HIGH, as in tracker.cost.size=0.2..1")?;
     match (low.parse(), high.parse()) {
         (Ok(low), Ok(high)) if low < high => Ok((key.to_string(), low, high)),
-        _ => Err(format!("'{low}..{high}' is not a range of two numbers, the lower first")),
+        _ => Err(format!(
+            "'{low}..{high}' is not a range of two numbers, the lower first"
+        )),
     }
 }
 
@@ -95,8 +101,11 @@ const USUAL: &[(&str, f64, f64)] = &[
     ("tracker.motion.size_memory", 0.2, 1.5),
     ("tracker.keep_lost", 0.5, 5.0),
 ];
-const USUAL_WITH_LOOKS: &[(&str, f64, f64)] =
-    &[("tracker.cost.appearance", 0.0, 3.0), ("tracker.cost.appearance_scale", 0.2, 1.6), ("tracker.appearance.memory", 0.5, 0.98)];
+const USUAL_WITH_LOOKS: &[(&str, f64, f64)] = &[
+    ("tracker.cost.appearance", 0.0, 3.0),
+    ("tracker.cost.appearance_scale", 0.2, 1.6),
+    ("tracker.appearance.memory", 0.5, 0.98),
+];
 const USUAL_OFFLINE: &[(&str, f64, f64)] = &[
     ("offline.max_gap", 0.5, 10.0),
     ("offline.new_track", 0.0, 8.0),
@@ -124,42 +133,81 @@ pub fn run(args: &TuneArgs) -> Result<String> {
     config.embedder.enabled &= !args.no_embed;
     outputs::prepare([&args.output], args.config.as_slice())?;
     let sequences = observe_all(args, &config)?;
-    let looks = sequences.iter().any(|s| s.frames.iter().any(|(_, _, e)| !e.is_empty()));
+    let looks = sequences
+        .iter()
+        .any(|s| s.frames.iter().any(|(_, _, e)| !e.is_empty()));
     let parameters = parameters(args, &config, looks)?;
     let evaluate = |values: &Vec<f64>| {
         let config = with(&config, &parameters, values).ok()?;
-        sequences.iter().map(|s| judge(s, &config, args)).collect::<Result<Vec<Counts>>>().ok()
+        sequences
+            .iter()
+            .map(|s| judge(s, &config, args))
+            .collect::<Result<Vec<Counts>>>()
+            .ok()
     };
     let threads = config.threads();
     let mut shown = 0;
     let told = |done: &[Trial]| {
         if done.len() >= shown + 48 {
             shown = done.len();
-            eprintln!("{shown} of {} tried, HOTA and IDF1 on average {:.2}", args.trials, tune::best(done, |_| true).score(|_| true));
+            eprintln!(
+                "{shown} of {} tried, HOTA and IDF1 on average {:.2}",
+                args.trials,
+                tune::best(done, |_| true).score(|_| true)
+            );
         }
     };
-    let trials = tune::search(&parameters, args.trials as usize, args.seed, |round| on_threads(round, threads, &evaluate), told);
+    let trials = tune::search(
+        &parameters,
+        args.trials as usize,
+        args.seed,
+        |round| on_threads(round, threads, &evaluate),
+        told,
+    );
     if trials.is_empty() {
-        bail!("the starting configuration cannot be used; is every value of --vary's keys in its range?");
+        bail!(
+            "the starting configuration cannot be used; is every value of --vary's keys in its range?"
+        );
     }
     let best = tune::best(&trials, |_| true);
     let text = toml::to_string(&with(&config, &parameters, &best.values)?)?;
-    std::fs::write(&args.output, text).with_context(|| format!("cannot write {}", args.output.display()))?;
+    std::fs::write(&args.output, text)
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
     Ok(report(args, &parameters, &sequences, &trials, best))
 }
 
 /// Works on every item, on several threads; the answers are in the order of the items.
-fn on_threads<A: Sync, B: Send>(items: &[A], threads: usize, work: &(impl Fn(&A) -> B + Sync)) -> Vec<B> {
+fn on_threads<A: Sync, B: Send>(
+    items: &[A],
+    threads: usize,
+    work: &(impl Fn(&A) -> B + Sync),
+) -> Vec<B> {
     let share = items.len().div_ceil(threads.max(1)).max(1);
     std::thread::scope(|scope| {
-        let running: Vec<_> = items.chunks(share).map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<B>>())).collect();
-        running.into_iter().flat_map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        let running: Vec<_> = items
+            .chunks(share)
+            .map(|part| scope.spawn(move || part.iter().map(work).collect::<Vec<B>>()))
+            .collect();
+        running
+            .into_iter()
+            .flat_map(|t| {
+                t.join()
+                    .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+            })
+            .collect()
     })
 }
 
 fn parameters(args: &TuneArgs, config: &Config, looks: bool) -> Result<Vec<Parameter>> {
-    let usual = USUAL.iter().chain(USUAL_WITH_LOOKS.iter().filter(|_| looks)).chain(USUAL_OFFLINE.iter().filter(|_| args.offline));
-    let ranges: Vec<(String, f64, f64)> = if args.vary.is_empty() { usual.map(|&(k, l, h)| (k.to_string(), l, h)).collect() } else { args.vary.clone() };
+    let usual = USUAL
+        .iter()
+        .chain(USUAL_WITH_LOOKS.iter().filter(|_| looks))
+        .chain(USUAL_OFFLINE.iter().filter(|_| args.offline));
+    let ranges: Vec<(String, f64, f64)> = if args.vary.is_empty() {
+        usual.map(|&(k, l, h)| (k.to_string(), l, h)).collect()
+    } else {
+        args.vary.clone()
+    };
     let table = toml::Value::try_from(config)?;
     let start = |key: &str| {
         let value = key.split('.').try_fold(&table, |t, part| t.get(part));
@@ -167,17 +215,35 @@ fn parameters(args: &TuneArgs, config: &Config, looks: bool) -> Result<Vec<Param
             .and_then(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)))
             .with_context(|| format!("the configuration has no number '{key}' to vary; docs/configuration.md lists all"))
     };
-    ranges.into_iter().map(|(key, low, high)| Ok(Parameter { start: start(&key)?, key, low, high })).collect()
+    ranges
+        .into_iter()
+        .map(|(key, low, high)| {
+            Ok(Parameter {
+                start: start(&key)?,
+                key,
+                low,
+                high,
+            })
+        })
+        .collect()
 }
 
 /// The configuration with these values in it.
 fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Config> {
     let mut table = toml::Value::try_from(config)?;
     for (p, &value) in parameters.iter().zip(values) {
-        let slot = p.key.split('.').try_fold(&mut table, |t, part| t.get_mut(part)).with_context(|| format!("no key {}", p.key))?;
+        let slot = p
+            .key
+            .split('.')
+            .try_fold(&mut table, |t, part| t.get_mut(part))
+            .with_context(|| format!("no key {}", p.key))?;
         // Four digits: more than any of these numbers carries, and readable.
         let rounded = (value * 1e4).round() / 1e4;
-        *slot = if slot.is_integer() { toml::Value::Integer(value.round() as i64) } else { toml::Value::Float(rounded) };
+        *slot = if slot.is_integer() {
+            toml::Value::Integer(value.round() as i64)
+        } else {
+            toml::Value::Float(rounded)
+        };
     }
     let head = config.tracker.head.clone();
     let mut config: Config = table.try_into()?;
@@ -188,22 +254,57 @@ fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Con
 
 fn observe_all(args: &TuneArgs, config: &Config) -> Result<Vec<Observed>> {
     let mut networks: (Option<Detector>, Option<Embedder>) = (None, None);
-    sequences::find(&args.gt)?.iter().map(|dir| observe(dir, args, config, &mut networks).with_context(|| format!("sequence {}", dir.display()))).collect()
+    sequences::find(&args.gt)?
+        .iter()
+        .map(|dir| {
+            observe(dir, args, config, &mut networks)
+                .with_context(|| format!("sequence {}", dir.display()))
+        })
+        .collect()
 }
 
 /// Reads a sequence and runs the networks over it, as far as they are needed and there are pictures.
-fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<Detector>, Option<Embedder>)) -> Result<Observed> {
-    let known = Known { frame_rate: args.frame_rate, size: args.frame_size };
-    let Truth { name, info, rows: truth } = sequences::read(dir, known, args.benchmark.into())?;
+fn observe(
+    dir: &Path,
+    args: &TuneArgs,
+    config: &Config,
+    networks: &mut (Option<Detector>, Option<Embedder>),
+) -> Result<Observed> {
+    let known = Known {
+        frame_rate: args.frame_rate,
+        size: args.frame_size,
+    };
+    let Truth {
+        name,
+        info,
+        rows: truth,
+    } = sequences::read(dir, known, args.benchmark.into())?;
     if info.frame_rate <= 0.0 {
-        return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-rate" }.into());
+        return Err(MotError::Undescribed {
+            path: dir.to_path_buf(),
+            missing: "--frame-rate",
+        }
+        .into());
     }
     let given = dir.join("det/det.txt");
-    let mut given = if given.is_file() { Some(detections::read(&given, args.confidence_scale)?) } else { None };
-    let options = SourceOptions { pixels_optional: given.is_some(), frame_rate: args.frame_rate, frame_size: args.frame_size, ..SourceOptions::default() };
+    let mut given = if given.is_file() {
+        Some(detections::read(&given, args.confidence_scale)?)
+    } else {
+        None
+    };
+    let options = SourceOptions {
+        pixels_optional: given.is_some(),
+        frame_rate: args.frame_rate,
+        frame_size: args.frame_size,
+        ..SourceOptions::default()
+    };
     let mut source = source::open(&dir.to_string_lossy(), &options)?;
     if !source.info().has_pixels && info.width == 0 {
-        return Err(MotError::Undescribed { path: dir.to_path_buf(), missing: "--frame-size" }.into());
+        return Err(MotError::Undescribed {
+            path: dir.to_path_buf(),
+            missing: "--frame-size",
+        }
+        .into());
     }
     let session = config.session();
     let mut frames = Vec::new();
@@ -213,7 +314,11 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
             (None, None) => bail!("it has neither det/det.txt nor pictures"),
             (None, Some(image)) => {
                 if networks.0.is_none() {
-                    networks.0 = Some(Detector::open(&Runtime::load()?, &config.detector, session)?);
+                    networks.0 = Some(Detector::open(
+                        &Runtime::load()?,
+                        &config.detector,
+                        session,
+                    )?);
                     networks.0.iter().for_each(show::detector);
                 }
                 let detector = networks.0.as_mut().expect("opened just now");
@@ -223,10 +328,18 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
         let embeddings = match &frame.image {
             Some(image) if config.embedder.enabled => {
                 if networks.1.is_none() {
-                    networks.1 = Some(Embedder::open(&Runtime::load()?, &config.embedder, session)?);
+                    networks.1 = Some(Embedder::open(
+                        &Runtime::load()?,
+                        &config.embedder,
+                        session,
+                    )?);
                     networks.1.iter().for_each(show::embedder);
                 }
-                networks.1.as_mut().expect("opened just now").embed(image, &detections)?
+                networks
+                    .1
+                    .as_mut()
+                    .expect("opened just now")
+                    .embed(image, &detections)?
             }
             _ => Embeddings::none(),
         };
@@ -234,39 +347,80 @@ fn observe(dir: &Path, args: &TuneArgs, config: &Config, networks: &mut (Option<
         frames.push((frame, detections, embeddings));
     }
     let strangers = networks.1.as_ref().and_then(Embedder::strangers);
-    Ok(Observed { name, length: info.length, truth, frames, strangers })
+    Ok(Observed {
+        name,
+        length: info.length,
+        truth,
+        frames,
+        strangers,
+    })
 }
 
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
     let mut tracker = Tracker::new(config.tracker(args.offline)).knowing(s.strangers.clone());
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), s.name.as_str().into(), args.offline.then(|| "embedder".into()));
+    let mut chronicle = Chronicle::new(
+        uuid::Uuid::nil(),
+        s.name.as_str().into(),
+        args.offline.then(|| "embedder".into()),
+    );
     let mut recording = Recording::default();
     let mut last: Option<Seconds> = None;
     for (frame, detections, embeddings) in &s.frames {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
         last = Some(frame.pts);
         let mut update = tracker.update(detections, embeddings, elapsed)?;
-        update.tracks.retain(|t| config.output.coasts(t.unseen.0) && (!args.offline || t.state == TrackState::Confirmed));
-        recording.frames.push(chronicle.frame(frame, &update.tracks));
-        recording.ended.extend(update.ended.into_iter().map(|t| chronicle.ended(t)));
+        update.tracks.retain(|t| {
+            config.output.coasts(t.unseen.0) && (!args.offline || t.state == TrackState::Confirmed)
+        });
+        recording
+            .frames
+            .push(chronicle.frame(frame, &update.tracks));
+        recording
+            .ended
+            .extend(update.ended.into_iter().map(|t| chronicle.ended(t)));
     }
     if args.offline {
-        recording.ended.extend(tracker.finish().into_iter().map(|t| chronicle.ended(t)));
+        recording
+            .ended
+            .extend(tracker.finish().into_iter().map(|t| chronicle.ended(t)));
         recording = recording.refine(&config.offline, &config.tracker);
     }
     let rows: Vec<MotRow> = recording.frames.iter().flat_map(rows).collect();
-    Ok(score(&Sequence::align(&s.name, s.length, &s.truth, &rows, args.benchmark.into())?))
+    Ok(score(&Sequence::align(
+        &s.name,
+        s.length,
+        &s.truth,
+        &rows,
+        args.benchmark.into(),
+    )?))
 }
 
 fn rows(event: &FrameEvent) -> impl Iterator<Item = MotRow> + '_ {
-    event.tracks.iter().map(|t| MotRow { frame: event.frame, id: t.id as i64, ltwh: t.bbox, confidence: t.confidence, class: 1, visibility: 1.0 })
+    event.tracks.iter().map(|t| MotRow {
+        frame: event.frame,
+        id: t.id as i64,
+        ltwh: t.bbox,
+        confidence: t.confidence,
+        class: 1,
+        visibility: 1.0,
+    })
 }
 
-fn report(args: &TuneArgs, parameters: &[Parameter], sequences: &[Observed], trials: &[Trial], best: &Trial) -> String {
+fn report(
+    args: &TuneArgs,
+    parameters: &[Parameter],
+    sequences: &[Observed],
+    trials: &[Trial],
+    best: &Trial,
+) -> String {
     use std::fmt::Write as _;
     let line = |t: &Trial, name: &str| -> Scores { combine(&t.counts).scores(name) };
-    let mut lines: Vec<Scores> = sequences.iter().zip(&best.counts).map(|(s, c)| c.scores(&s.name)).collect();
+    let mut lines: Vec<Scores> = sequences
+        .iter()
+        .zip(&best.counts)
+        .map(|(s, c)| c.scores(&s.name))
+        .collect();
     lines.extend([line(&trials[0], "start"), line(best, "best")]);
     let mut out = table(&lines);
     let mut add = |text: String| writeln!(out, "{text}").expect("writing to a string cannot fail");
@@ -280,11 +434,19 @@ fn report(args: &TuneArgs, parameters: &[Parameter], sequences: &[Observed], tri
     } else {
         add("\nHow much is luck: the best of the other sequences, judged on the one left out (mean of HOTA and IDF1)".into());
         for h in &held {
-            add(format!("{:40} {:8.2} -> {:8.2} ({:+.2})", sequences[h.sequence].name, h.start, h.chosen, h.chosen - h.start));
+            add(format!(
+                "{:40} {:8.2} -> {:8.2} ({:+.2})",
+                sequences[h.sequence].name,
+                h.start,
+                h.chosen,
+                h.chosen - h.start
+            ));
         }
         let gain = held.iter().map(|h| h.chosen - h.start).sum::<f64>() / held.len() as f64;
         let seen = best.score(|_| true) - trials[0].score(|_| true);
-        add(format!("gain on the sequences tuned on {seen:+.2}, on those left out {gain:+.2} on average: expect the latter elsewhere"));
+        add(format!(
+            "gain on the sequences tuned on {seen:+.2}, on those left out {gain:+.2} on average: expect the latter elsewhere"
+        ));
     }
     add(format!("\nwritten to {}", args.output.display()));
     out.trim_end().to_string()

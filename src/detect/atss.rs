@@ -29,27 +29,43 @@ pub(super) struct Level<'a> {
 pub(super) fn levels<'a>(batch: &'a Batch<'_>) -> Option<Vec<Level<'a>>> {
     let level = |(i, o): (usize, &'a crate::infer::Output)| {
         let (maps, stride) = (o.values.view().into_dimensionality::<Ix4>().ok()?, 8 << i);
-        let size = (batch.n, 5, batch.input.1.div_ceil(stride), batch.input.0.div_ceil(stride));
+        let size = (
+            batch.n,
+            5,
+            batch.input.1.div_ceil(stride),
+            batch.input.0.div_ceil(stride),
+        );
         (maps.dim() == size).then_some(Level { maps, stride })
     };
     let fits = STRIDES.contains(&batch.outputs.len());
-    fits.then(|| batch.outputs.iter().enumerate().map(level).collect()).flatten()
+    fits.then(|| batch.outputs.iter().enumerate().map(level).collect())
+        .flatten()
 }
 
 impl Level<'_> {
     /// Box (pixels of the input) and score of every cell of one picture with a score of at least
     /// `threshold`.
-    pub(super) fn boxes(&self, picture: usize, threshold: f32) -> impl Iterator<Item = (BBox, f32)> {
+    pub(super) fn boxes(
+        &self,
+        picture: usize,
+        threshold: f32,
+    ) -> impl Iterator<Item = (BBox, f32)> {
         let maps: ArrayView3<'_, f32> = self.maps.index_axis(Axis(0), picture);
         let (s, side) = (self.stride as f32, ANCHOR * self.stride as f32);
         let (_, rows, columns) = maps.dim();
         let cells = (0..rows).flat_map(move |y| (0..columns).map(move |x| (y, x)));
-        cells.filter(move |&(y, x)| maps[[0, y, x]] >= threshold).map(move |(y, x)| {
-            let [score, dx, dy, dw, dh] = std::array::from_fn(|k| maps[[k, y, x]]);
-            let center = |cell: usize, offset: f32| cell as f32 * s + DEVIATIONS.0 * side * offset;
-            let length = |d: f32| side * (DEVIATIONS.1 * d).min(GREATEST).exp();
-            (BBox::from_center(center(x, dx), center(y, dy), length(dw), length(dh)), score)
-        })
+        cells
+            .filter(move |&(y, x)| maps[[0, y, x]] >= threshold)
+            .map(move |(y, x)| {
+                let [score, dx, dy, dw, dh] = std::array::from_fn(|k| maps[[k, y, x]]);
+                let center =
+                    |cell: usize, offset: f32| cell as f32 * s + DEVIATIONS.0 * side * offset;
+                let length = |d: f32| side * (DEVIATIONS.1 * d).min(GREATEST).exp();
+                (
+                    BBox::from_center(center(x, dx), center(y, dy), length(dw), length(dh)),
+                    score,
+                )
+            })
     }
 }
 
@@ -63,19 +79,50 @@ mod tests {
 
     #[test]
     fn offsets_are_shares_of_anchors() {
-        let of = |s: usize| Output { name: format!("det_s{s}"), values: ArrayD::zeros(IxDyn(&[2, 5, 96usize.div_ceil(s), 160usize.div_ceil(s)])) };
+        let of = |s: usize| Output {
+            name: format!("det_s{s}"),
+            values: ArrayD::zeros(IxDyn(&[2, 5, 96usize.div_ceil(s), 160usize.div_ceil(s)])),
+        };
         let mut outputs = [8, 16, 32, 64, 128].map(of);
         // Cell (column 3, row 2) of stride 16 in the second picture: its anchor is 128 pixels wide.
         let values: [f32; 5] = [0.75, 0.5, -1.0, 5.0 * 0.25f32.ln(), 5.0 * 0.5f32.ln()];
-        values.into_iter().enumerate().for_each(|(k, v)| outputs[1].values[[1, k, 2, 3]] = v);
-        let found = decode(&Batch { outputs: &outputs, n: 2, input: (160, 96), class: 0, threshold: 0.5 }, Layout::Atss).expect("fits");
-        let ([], [d]) = (found[0].as_slice(), found[1].as_slice()) else { panic!("one person expected: {found:?}") };
+        values
+            .into_iter()
+            .enumerate()
+            .for_each(|(k, v)| outputs[1].values[[1, k, 2, 3]] = v);
+        let found = decode(
+            &Batch {
+                outputs: &outputs,
+                n: 2,
+                input: (160, 96),
+                class: 0,
+                threshold: 0.5,
+            },
+            Layout::Atss,
+        )
+        .expect("fits");
+        let ([], [d]) = (found[0].as_slice(), found[1].as_slice()) else {
+            panic!("one person expected: {found:?}")
+        };
         let want = [48.0 + 6.4 - 16.0, 32.0 - 12.8 - 32.0, 32.0, 64.0];
         for (a, b) in <[f32; 4]>::from(d.bbox).into_iter().zip(want) {
             assert!((a - b).abs() < 1e-3, "{d:?}, not {want:?}");
         }
         assert_eq!(d.confidence, 0.75);
-        let e = decode(&Batch { outputs: &outputs[..2], n: 2, input: (160, 96), class: 0, threshold: 0.5 }, Layout::Atss).unwrap_err();
-        assert!(e.contains("'atss'") && e.contains("det_s16 [2, 5, 6, 10]"), "{e}");
+        let e = decode(
+            &Batch {
+                outputs: &outputs[..2],
+                n: 2,
+                input: (160, 96),
+                class: 0,
+                threshold: 0.5,
+            },
+            Layout::Atss,
+        )
+        .unwrap_err();
+        assert!(
+            e.contains("'atss'") && e.contains("det_s16 [2, 5, 6, 10]"),
+            "{e}"
+        );
     }
 }

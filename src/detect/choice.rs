@@ -12,7 +12,10 @@ use serde::ser::{Serialize, Serializer};
 /// # Errors
 /// The serializer's.
 #[expect(clippy::ref_option, reason = "serde calls it so")]
-pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, s: S) -> Result<S::Ok, S::Error> {
+pub(super) fn serialize<T: Serialize, S: Serializer>(
+    value: &Option<T>,
+    s: S,
+) -> Result<S::Ok, S::Error> {
     match value {
         Some(value) => value.serialize(s),
         None => s.serialize_str("auto"),
@@ -23,7 +26,9 @@ pub(super) fn serialize<T: Serialize, S: Serializer>(value: &Option<T>, s: S) ->
 ///
 /// # Errors
 /// When it is none of these.
-pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(d: D) -> Result<Option<T>, D::Error> {
+pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    d: D,
+) -> Result<Option<T>, D::Error> {
     d.deserialize_any(AutoOr(PhantomData))
 }
 
@@ -37,11 +42,19 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
     }
 
     fn visit_str<E: de::Error>(self, s: &str) -> Result<Option<T>, E> {
-        if s == "auto" { Ok(None) } else { T::deserialize(StrDeserializer::<E>::new(s)).map(Some).map_err(|e| E::custom(format!("{e} or auto"))) }
+        if s == "auto" {
+            Ok(None)
+        } else {
+            T::deserialize(StrDeserializer::<E>::new(s))
+                .map(Some)
+                .map_err(|e| E::custom(format!("{e} or auto")))
+        }
     }
 
     fn visit_i64<E: de::Error>(self, v: i64) -> Result<Option<T>, E> {
-        let v = u64::try_from(v).map_err(|_| E::invalid_value(de::Unexpected::Signed(v), &"auto, or a number from 0"))?;
+        let v = u64::try_from(v).map_err(|_| {
+            E::invalid_value(de::Unexpected::Signed(v), &"auto, or a number from 0")
+        })?;
         self.visit_u64(v)
     }
 
@@ -60,7 +73,10 @@ mod tests {
         let auto = read("layout = \"auto\"\nclass = \"auto\"").expect("the default");
         assert_eq!(auto, DetectorConfig::default());
         let own = read("layout = \"yolox-decoded\"\nclass = 7").expect("valid");
-        assert_eq!((own.layout, own.class), (Some(Layout::YoloxDecoded), Some(7)));
+        assert_eq!(
+            (own.layout, own.class),
+            (Some(Layout::YoloxDecoded), Some(7))
+        );
         assert_eq!(read(&toml::to_string(&own).expect("serialises")), Ok(own));
         for (wrong, says) in [
             ("layout = \"yolo9\"", "or auto"),
@@ -70,7 +86,10 @@ mod tests {
             ("class = true", "auto"),
         ] {
             let e = read(wrong).unwrap_err();
-            assert!(e.contains(says) && e.contains(wrong.split(' ').next().expect("a key")), "{wrong}: {e}");
+            assert!(
+                e.contains(says) && e.contains(wrong.split(' ').next().expect("a key")),
+                "{wrong}: {e}"
+            );
         }
     }
 }

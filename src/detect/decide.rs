@@ -30,7 +30,10 @@ pub struct Decided<T> {
 
 impl<T> Decided<T> {
     pub(super) fn new(value: T, by: impl Into<String>) -> Self {
-        Decided { value, by: by.into() }
+        Decided {
+            value,
+            by: by.into(),
+        }
     }
 }
 
@@ -45,14 +48,23 @@ pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
         return Ok(decided);
     }
     if nanodet::levels(batch.outputs, 0, batch.n, batch.input).is_some() {
-        return Ok(Decided::new(Layout::Nanodet, "pairs of scores and distributions for strides 8, 16, 32"));
+        return Ok(Decided::new(
+            Layout::Nanodet,
+            "pairs of scores and distributions for strides 8, 16, 32",
+        ));
     }
     if atss::levels(batch).is_some() {
-        return Ok(Decided::new(Layout::Atss, "maps of five channels for strides 8, 16, 32 and on"));
+        return Ok(Decided::new(
+            Layout::Atss,
+            "maps of five channels for strides 8, 16, 32 and on",
+        ));
     }
     let tables: Vec<_> = batch.tables().collect();
     let [table] = tables.as_slice() else {
-        return Err(refusal(batch, "their names are not known, and not just one of them is [N, P, columns]"));
+        return Err(refusal(
+            batch,
+            "their names are not known, and not just one of them is [N, P, columns]",
+        ));
     };
     let (_, middle, last) = table.dim();
     let shape = format!("the shape [N, {middle}, {last}]");
@@ -60,20 +72,32 @@ pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
         return by_cells(*table, batch, classes);
     }
     if middle >= 5 && middle < last && strides_of(last, batch.input).is_some() {
-        return Ok(Decided::new(Layout::Yolo, format!("{shape}: a column a cell")));
+        return Ok(Decided::new(
+            Layout::Yolo,
+            format!("{shape}: a column a cell"),
+        ));
     }
     if last == 5 {
         return Ok(Decided::new(Layout::Boxes, shape));
     }
     let suppressed = last == 6 || (last == 6 + MASKS && has_masks(batch));
     if suppressed && table.rows().into_iter().all(is_found) {
-        return Ok(Decided::new(Layout::End2end, format!("{shape}, whole numbers in the sixth column")));
+        return Ok(Decided::new(
+            Layout::End2end,
+            format!("{shape}, whole numbers in the sixth column"),
+        ));
     }
     if last >= 5 && middle >= last && table.rows().into_iter().all(is_share) {
-        return Ok(Decided::new(Layout::Detr, format!("{shape}, all values from 0 to 1")));
+        return Ok(Decided::new(
+            Layout::Detr,
+            format!("{shape}, all values from 0 to 1"),
+        ));
     }
     let first = first_row(*table);
-    Err(refusal(batch, &format!("{shape} and the values of [{first}] in it belong to no layout for certain")))
+    Err(refusal(
+        batch,
+        &format!("{shape} and the values of [{first}] in it belong to no layout for certain"),
+    ))
 }
 
 /// Refuses a layout that was named where the values say that the outputs are of another which has
@@ -105,7 +129,10 @@ pub(crate) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), Stri
 /// Where the outputs do not have the shapes of the layout named: what they would fit.
 pub(crate) fn suggestion(batch: &Batch<'_>) -> String {
     match layout(batch, 0) {
-        Ok(other) => format!("set detector.layout = \"{}\" or \"auto\"", other.value.name()),
+        Ok(other) => format!(
+            "set detector.layout = \"{}\" or \"auto\"",
+            other.value.name()
+        ),
         Err(_) => fitting(batch),
     }
 }
@@ -134,10 +161,17 @@ fn by_names(batch: &Batch<'_>) -> Option<Decided<Layout>> {
 }
 
 /// Networks that give a box, or three, for each cell.
-fn by_cells(table: ArrayView3<'_, f32>, batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout>, String> {
+fn by_cells(
+    table: ArrayView3<'_, f32>,
+    batch: &Batch<'_>,
+    classes: usize,
+) -> Result<Decided<Layout>, String> {
     let (_, places, columns) = table.dim();
     if is_yolov5(places, batch.input) && columns > 5 {
-        return Ok(Decided::new(Layout::Yolov5, format!("the shape [N, {places}, {columns}]: three boxes a cell")));
+        return Ok(Decided::new(
+            Layout::Yolov5,
+            format!("the shape [N, {places}, {columns}]: three boxes a cell"),
+        ));
     }
     let strides = strides_of(places, batch.input).unwrap_or_default();
     let grid = cells(strides, batch.input);
@@ -146,35 +180,65 @@ fn by_cells(table: ArrayView3<'_, f32>, batch: &Batch<'_>, classes: usize) -> Re
     let miss = |at: &dyn Fn(ArrayView1<'_, f32>) -> (f32, f32), decoded: bool| {
         let one = |(row, (x, y, s)): (ArrayView1<'_, f32>, &(f32, f32, f32))| {
             let (a, b) = at(row);
-            let (dx, dy) = if decoded { (a / s - x - 0.5, b / s - y - 0.5) } else { (a - 0.5, b - 0.5) };
+            let (dx, dy) = if decoded {
+                (a / s - x - 0.5, b / s - y - 0.5)
+            } else {
+                (a - 0.5, b - 0.5)
+            };
             dx.abs().max(dy.abs())
         };
         median(table.rows().into_iter().zip(&grid).map(one).collect())
     };
-    let (raw, decoded) = (miss(&|r| (r[0], r[1]), false), miss(&|r| (r[0], r[1]), true));
+    let (raw, decoded) = (
+        miss(&|r| (r[0], r[1]), false),
+        miss(&|r| (r[0], r[1]), true),
+    );
     let edges = miss(&|r| ((r[0] + r[2]) / 2.0, (r[1] + r[3]) / 2.0), true);
     let seen = |what: &str| format!("the shape [N, {places}, {columns}]: a box a cell, {what}");
     if columns == 5 && edges * BELIEVED < decoded.min(raw) {
-        return Ok(Decided::new(Layout::Boxes, seen("whose edges lie around it")));
+        return Ok(Decided::new(
+            Layout::Boxes,
+            seen("whose edges lie around it"),
+        ));
     }
     if raw * BELIEVED < decoded && strides == [8, 16, 32] && columns > 5 {
-        return Ok(Decided::new(Layout::Yolox, seen("with centres as offsets in cells")));
+        return Ok(Decided::new(
+            Layout::Yolox,
+            seen("with centres as offsets in cells"),
+        ));
     }
     if decoded * BELIEVED < raw {
         // Both are in pixels, and differ by the column of objectness.
-        let without_objectness = if classes > 0 { columns == 4 + classes } else { columns == 5 || columns == 84 };
-        let layout = if without_objectness { Layout::Yolo } else { Layout::YoloxDecoded };
+        let without_objectness = if classes > 0 {
+            columns == 4 + classes
+        } else {
+            columns == 5 || columns == 84
+        };
+        let layout = if without_objectness {
+            Layout::Yolo
+        } else {
+            Layout::YoloxDecoded
+        };
         return Ok(Decided::new(layout, seen("with centres in pixels")));
     }
     let first = first_row(table);
-    Err(refusal(batch, &format!("there is a row a cell, but its first two columns are no centres (the first row: {first})")))
+    Err(refusal(
+        batch,
+        &format!(
+            "there is a row a cell, but its first two columns are no centres (the first row: {first})"
+        ),
+    ))
 }
 
 /// The middle value; infinite where some are no numbers.
 fn median(mut values: Vec<f32>) -> f32 {
     let middle = values.len() / 2;
     values.sort_by(f32::total_cmp);
-    values.get(middle).copied().filter(|v| v.is_finite()).unwrap_or(f32::INFINITY)
+    values
+        .get(middle)
+        .copied()
+        .filter(|v| v.is_finite())
+        .unwrap_or(f32::INFINITY)
 }
 
 /// A row of a box that was found: a score from 0 to 1 and the whole number of a class. Rows of
@@ -190,30 +254,49 @@ fn is_share(row: ArrayView1<'_, f32>) -> bool {
 }
 
 fn has_masks(batch: &Batch<'_>) -> bool {
-    batch.outputs.iter().any(|o| o.values.ndim() == 4 && o.values.shape()[1] == MASKS)
+    batch
+        .outputs
+        .iter()
+        .any(|o| o.values.ndim() == 4 && o.values.shape()[1] == MASKS)
 }
 
 fn first_row(table: ArrayView3<'_, f32>) -> String {
     let values = table.iter().take(table.dim().2.min(6));
-    values.map(|v| format!("{v:.3}")).collect::<Vec<_>>().join(", ")
+    values
+        .map(|v| format!("{v:.3}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 fn refusal(batch: &Batch<'_>, why: &str) -> String {
     let (w, h) = batch.input;
-    format!("its outputs {} for an input of {w}x{h} pixels settle no layout: {why}; {}", batch.shapes(), fitting(batch))
+    format!(
+        "its outputs {} for an input of {w}x{h} pixels settle no layout: {why}; {}",
+        batch.shapes(),
+        fitting(batch)
+    )
 }
 
 /// The layouts whose shapes the outputs have.
 fn fitting(batch: &Batch<'_>) -> String {
     let six = batch.tables().any(|t| t.dim().2 == 6);
     let fits = |l: &Layout| heads::decode(batch, *l).is_ok() && (*l != Layout::End2end || six);
-    let names: Vec<&str> = Layout::ALL.into_iter().filter(fits).map(Layout::name).collect();
+    let names: Vec<&str> = Layout::ALL
+        .into_iter()
+        .filter(fits)
+        .map(Layout::name)
+        .collect();
     if names.is_empty() {
         let all: Vec<&str> = Layout::ALL.into_iter().map(Layout::name).collect();
         let all = all.join(", ");
-        return format!("no detector.layout reads such outputs (there are {all}): export the network in one of these");
+        return format!(
+            "no detector.layout reads such outputs (there are {all}): export the network in one of these"
+        );
     }
-    format!("set detector.layout to what its authors say; of this shape are {}", names.join(", "))
+    format!(
+        "set detector.layout to what its authors say; of this shape are {}",
+        names.join(", ")
+    )
 }
 
 /// Decides the number of the class "person" among `count`, where that is known; `names` are those
@@ -221,18 +304,33 @@ fn fitting(batch: &Batch<'_>) -> String {
 ///
 /// # Errors
 /// Where several classes are named and none is a person.
-pub(super) fn class(names: &BTreeMap<usize, String>, count: Option<usize>) -> Result<Decided<usize>, String> {
+pub(super) fn class(
+    names: &BTreeMap<usize, String>,
+    count: Option<usize>,
+) -> Result<Decided<usize>, String> {
     let person = |name: &str| PEOPLE.contains(&name.to_lowercase().as_str());
     if let Some((number, name)) = names.iter().find(|(_, name)| person(name)) {
-        return Ok(Decided::new(*number, format!("the file, which names it '{name}'")));
+        return Ok(Decided::new(
+            *number,
+            format!("the file, which names it '{name}'"),
+        ));
     }
     if names.len() > 1 {
-        let all: Vec<String> = names.iter().take(20).map(|(i, name)| format!("{i} {name}")).collect();
+        let all: Vec<String> = names
+            .iter()
+            .take(20)
+            .map(|(i, name)| format!("{i} {name}"))
+            .collect();
         let all = all.join(", ");
-        return Err(format!("none of its classes is called person ({all}); set detector.class to the number of yours"));
+        return Err(format!(
+            "none of its classes is called person ({all}); set detector.class to the number of yours"
+        ));
     }
     Ok(match count {
-        Some(COCO_NUMBERS) => Decided::new(1, format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1")),
+        Some(COCO_NUMBERS) => Decided::new(
+            1,
+            format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1"),
+        ),
         _ => Decided::new(0, "default: the first, as in most networks"),
     })
 }
@@ -246,11 +344,20 @@ mod tests {
     const INPUT: (usize, usize) = (128, 96);
 
     fn output(name: &str, shape: &[usize], value: impl Fn(&[usize]) -> f32) -> Output {
-        Output { name: name.into(), values: ArrayD::from_shape_fn(IxDyn(shape), |i| value(i.slice())) }
+        Output {
+            name: name.into(),
+            values: ArrayD::from_shape_fn(IxDyn(shape), |i| value(i.slice())),
+        }
     }
 
     fn with<T>(outputs: &[Output], see: impl Fn(&Batch<'_>) -> T) -> T {
-        see(&Batch { outputs, n: 1, input: INPUT, class: 0, threshold: 0.5 })
+        see(&Batch {
+            outputs,
+            n: 1,
+            input: INPUT,
+            class: 0,
+            threshold: 0.5,
+        })
     }
 
     fn decided(outputs: &[Output], classes: usize) -> Result<Layout, String> {
@@ -278,8 +385,16 @@ mod tests {
     #[test]
     fn names_decide_where_there_are_some() {
         let zero = |name: &str, shape: &[usize]| output(name, shape, |_| 0.0);
-        let dfine = [zero("labels", &[1, 9]), zero("boxes", &[1, 9, 4]), zero("scores", &[1, 9])];
-        let rfdetr = [zero("dets", &[1, 9, 4]), zero("labels", &[1, 9, 91]), zero("masks", &[1, 9, 32, 32])];
+        let dfine = [
+            zero("labels", &[1, 9]),
+            zero("boxes", &[1, 9, 4]),
+            zero("scores", &[1, 9]),
+        ];
+        let rfdetr = [
+            zero("dets", &[1, 9, 4]),
+            zero("labels", &[1, 9, 91]),
+            zero("masks", &[1, 9, 32, 32]),
+        ];
         let detr = [zero("logits", &[1, 9, 80]), zero("pred_boxes", &[1, 9, 4])];
         let mmdeploy = [zero("dets", &[1, 9, 5]), zero("labels", &[1, 9])];
         assert_eq!(decided(&dfine, 0), Ok(Layout::Dfine));
@@ -300,14 +415,33 @@ mod tests {
             (vec![1, PLACES, 5], true, 0, Layout::Yolo),
         ];
         for (shape, pixels, classes, wanted) in cases {
-            assert_eq!(decided(&[output("output", &shape, |i| of_cells(i, pixels))], classes), Ok(wanted), "{shape:?} {pixels}");
+            assert_eq!(
+                decided(
+                    &[output("output", &shape, |i| of_cells(i, pixels))],
+                    classes
+                ),
+                Ok(wanted),
+                "{shape:?} {pixels}"
+            );
         }
         let edges = |i: &[usize]| {
             let (x, y, s) = cells(&[8, 16, 32], INPUT)[i[1]];
-            [(x - 0.5) * s, (y - 1.5) * s, (x + 1.5) * s, (y + 2.5) * s, 0.0][i[2]]
+            [
+                (x - 0.5) * s,
+                (y - 1.5) * s,
+                (x + 1.5) * s,
+                (y + 2.5) * s,
+                0.0,
+            ][i[2]]
         };
-        assert_eq!(decided(&[output("boxes", &[1, PLACES, 5], edges)], 0), Ok(Layout::Boxes));
-        assert_eq!(decided(&[output("output0", &[1, 84, PLACES], |_| 0.0)], 0), Ok(Layout::Yolo));
+        assert_eq!(
+            decided(&[output("boxes", &[1, PLACES, 5], edges)], 0),
+            Ok(Layout::Boxes)
+        );
+        assert_eq!(
+            decided(&[output("output0", &[1, 84, PLACES], |_| 0.0)], 0),
+            Ok(Layout::Yolo)
+        );
         let masks = output("output1", &[1, 32, 24, 32], |_| 0.0);
         let segmenting = [output("output0", &[1, 4 + 80 + 32, PLACES], |_| 0.0), masks];
         assert_eq!(decided(&segmenting, 80), Ok(Layout::Yolo));
@@ -317,41 +451,93 @@ mod tests {
 
     #[test]
     fn whole_classes_tell_suppressed_boxes_from_shares() {
-        let of_four = |i: &[usize]| if i[1] < 4 { [40.0, 30.0, 60.0, 90.0, 0.9, 0.0][i[2]] } else { 0.0 };
+        let of_four = |i: &[usize]| {
+            if i[1] < 4 {
+                [40.0, 30.0, 60.0, 90.0, 0.9, 0.0][i[2]]
+            } else {
+                0.0
+            }
+        };
         let found = output("output0", &[1, 300, 6], of_four);
-        assert_eq!(decided(std::slice::from_ref(&found), 0), Ok(Layout::End2end));
+        assert_eq!(
+            decided(std::slice::from_ref(&found), 0),
+            Ok(Layout::End2end)
+        );
         let masks = output("output1", &[1, 32, 24, 32], |_| 0.0);
         let segmenting = [output("output0", &[1, 300, 38], |_| 0.0), masks];
         assert_eq!(decided(&segmenting, 0), Ok(Layout::End2end));
-        let shares = output("output0", &[1, 300, 6], |i| [0.5, 0.4, 0.1, 0.3, 0.02, 0.01][i[2]]);
+        let shares = output("output0", &[1, 300, 6], |i| {
+            [0.5, 0.4, 0.1, 0.3, 0.02, 0.01][i[2]]
+        });
         assert_eq!(decided(std::slice::from_ref(&shares), 0), Ok(Layout::Detr));
-        assert_eq!(decided(&[output("output0", &[1, 300, 84], |_| 0.1)], 0), Ok(Layout::Detr));
-        assert_eq!(decided(&[output("any", &[1, 100, 5], |_| 7.0)], 0), Ok(Layout::Boxes));
+        assert_eq!(
+            decided(&[output("output0", &[1, 300, 84], |_| 0.1)], 0),
+            Ok(Layout::Detr)
+        );
+        assert_eq!(
+            decided(&[output("any", &[1, 100, 5], |_| 7.0)], 0),
+            Ok(Layout::Boxes)
+        );
         // What was silent garbage: these boxes read as shares of the picture.
-        let e = with(std::slice::from_ref(&found), |b| contradiction(b, Layout::Detr)).unwrap_err();
-        assert!(e.contains("[1, 300, 6]") && e.contains("detector.layout = \"end2end\""), "{e}");
+        let e = with(std::slice::from_ref(&found), |b| {
+            contradiction(b, Layout::Detr)
+        })
+        .unwrap_err();
+        assert!(
+            e.contains("[1, 300, 6]") && e.contains("detector.layout = \"end2end\""),
+            "{e}"
+        );
         assert_eq!(with(&[shares], |b| contradiction(b, Layout::Detr)), Ok(()));
     }
 
     #[test]
     fn what_is_not_certain_is_refused_with_shapes_and_settings() {
         let e = decided(&[output("output0", &[1, 6, 100], |_| 0.0)], 0).unwrap_err();
-        assert!(e.contains("output0 [1, 6, 100]") && e.contains("128x96") && e.contains("of this shape are yolo"), "{e}");
+        assert!(
+            e.contains("output0 [1, 6, 100]")
+                && e.contains("128x96")
+                && e.contains("of this shape are yolo"),
+            "{e}"
+        );
         let e = decided(&[output("features", &[1, 5, 12, 16], |_| 0.0)], 0).unwrap_err();
-        assert!(e.contains("features [1, 5, 12, 16]") && e.contains("there are boxes, yolox,"), "{e}");
+        assert!(
+            e.contains("features [1, 5, 12, 16]") && e.contains("there are boxes, yolox,"),
+            "{e}"
+        );
         let e = decided(&[output("output", &[1, PLACES, 85], |_| f32::NAN)], 0).unwrap_err();
-        assert!(e.contains("are no centres") && e.contains("yolox, yolox-decoded"), "{e}");
+        assert!(
+            e.contains("are no centres") && e.contains("yolox, yolox-decoded"),
+            "{e}"
+        );
         let e = decided(&[output("a", &[1, 300, 6], |_| 900.5)], 0).unwrap_err();
         assert!(e.contains("900.500"), "{e}");
     }
 
     #[test]
     fn the_person_is_found_among_the_classes() {
-        let named = |names: &[&str]| names.iter().enumerate().map(|(i, n)| (i, n.to_string())).collect::<BTreeMap<_, _>>();
+        let named = |names: &[&str]| {
+            names
+                .iter()
+                .enumerate()
+                .map(|(i, n)| (i, n.to_string()))
+                .collect::<BTreeMap<_, _>>()
+        };
         let of = |names: &[&str], count| class(&named(names), count).map(|d| d.value);
-        assert_eq!((of(&[], None), of(&[], Some(80)), of(&[], Some(91))), (Ok(0), Ok(0), Ok(1)));
-        assert_eq!((of(&["car", "Pedestrian"], Some(2)), of(&["Mensch"], Some(1))), (Ok(1), Ok(0)));
+        assert_eq!(
+            (of(&[], None), of(&[], Some(80)), of(&[], Some(91))),
+            (Ok(0), Ok(0), Ok(1))
+        );
+        assert_eq!(
+            (
+                of(&["car", "Pedestrian"], Some(2)),
+                of(&["Mensch"], Some(1))
+            ),
+            (Ok(1), Ok(0))
+        );
         let e = of(&["helmet", "vest"], Some(2)).unwrap_err();
-        assert!(e.contains("0 helmet, 1 vest") && e.contains("detector.class"), "{e}");
+        assert!(
+            e.contains("0 helmet, 1 vest") && e.contains("detector.class"),
+            "{e}"
+        );
     }
 }

@@ -15,7 +15,9 @@ use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::{Image, Shape};
 use crate::infer::places::find_model;
-use crate::infer::{Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::{
+    Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
+};
 use crate::range::{OutOfRange, share, within};
 
 /// Longest side of an input whose size nobody asked for, pixels.
@@ -98,7 +100,8 @@ impl DetectorConfig {
         share("detector.nms_iou", self.nms_iou)?;
         within("detector.max_people", self.max_people, 1, 10_000)?;
         self.size.validate("detector.size", 32)?;
-        self.pixels.map_or(Ok(()), |p| p.validate("detector.pixels"))
+        self.pixels
+            .map_or(Ok(()), |p| p.validate("detector.pixels"))
     }
 }
 
@@ -142,7 +145,13 @@ impl Scaling {
 
     /// Writes the frame into one picture [3, h, w] of the batch.
     pub fn write(&self, image: &Image, letterbox: &Letterbox, out: ArrayViewMut3<'_, f32>) {
-        tensor::write_scaled(image, letterbox.content.0, letterbox.content.1, &self.format, out);
+        tensor::write_scaled(
+            image,
+            letterbox.content.0,
+            letterbox.content.1,
+            &self.format,
+            out,
+        );
     }
 
     /// The frame as a batch of one, [1, 3, h, w], and where it lies in it.
@@ -159,30 +168,63 @@ impl Detector {
     ///
     /// # Errors
     /// When the file is missing or broken, its input or output does not fit, or the device cannot be used.
-    pub fn open(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -> Result<Self, InferError> {
+    pub fn open(
+        runtime: &Runtime,
+        config: &DetectorConfig,
+        options: SessionOptions,
+    ) -> Result<Self, InferError> {
         let path = choose(runtime, config, options)?;
         let mut model = Model::open(runtime, &find_model(&path)?, options)?;
         let misfit = {
             let path = model.path().to_path_buf();
-            move |problem: String| InferError::ModelShape { path: path.clone(), problem }
+            move |problem: String| InferError::ModelShape {
+                path: path.clone(),
+                problem,
+            }
         };
-        let step = model.metadata().get("stride").and_then(|s| s.parse().ok()).unwrap_or(32);
+        let step = model
+            .metadata()
+            .get("stride")
+            .and_then(|s| s.parse().ok())
+            .unwrap_or(32);
         let size = input_size(&model, config.size, step).map_err(&misfit)?;
         let tried = match size {
             InputSize::Fixed(w, h) => (w, h),
-            InputSize::Auto => Letterbox::natural_input(Shape::square(320, 320), LONGEST_SIDE, step),
+            InputSize::Auto => {
+                Letterbox::natural_input(Shape::square(320, 320), LONGEST_SIDE, step)
+            }
         };
         let outputs = model.try_out(tried)?;
-        let batch = Batch { outputs: &outputs, n: 1, input: tried, class: 0, threshold: config.confidence };
+        let batch = Batch {
+            outputs: &outputs,
+            n: 1,
+            input: tried,
+            class: 0,
+            threshold: config.confidence,
+        };
         let reading = read_as(&model, config, batch).map_err(misfit)?;
         // What has four axes beside tables is masks, which nobody reads.
         let is_read = |o: &&Output| o.values.ndim() < 4 || reading.layout.value == Layout::Atss;
-        let read: Vec<&str> = outputs.iter().filter(is_read).map(|o| o.name.as_str()).collect();
+        let read: Vec<&str> = outputs
+            .iter()
+            .filter(is_read)
+            .map(|o| o.name.as_str())
+            .collect();
         if read.len() < outputs.len() {
             model.select(&read)?;
         }
-        let scaling = Scaling { format: reading.pixels.value, size, step, stretch: reading.layout.value.stretches() };
-        Ok(Detector { model, config: config.clone(), scaling, reading })
+        let scaling = Scaling {
+            format: reading.pixels.value,
+            size,
+            step,
+            stretch: reading.layout.value.stretches(),
+        };
+        Ok(Detector {
+            model,
+            config: config.clone(),
+            scaling,
+            reading,
+        })
     }
 
     /// Detects people in a batch [n, 3, h, w]; `letterboxes` says where each frame lies in it. Boxes are in pixels of the
@@ -190,16 +232,36 @@ impl Detector {
     ///
     /// # Errors
     /// When the run fails, or its output does not have the layout's shape.
-    pub fn detect(&mut self, batch: ArrayView4<'_, f32>, letterboxes: &[(Letterbox, (u32, u32))]) -> Result<Vec<Vec<Detection>>, InferError> {
+    pub fn detect(
+        &mut self,
+        batch: ArrayView4<'_, f32>,
+        letterboxes: &[(Letterbox, (u32, u32))],
+    ) -> Result<Vec<Vec<Detection>>, InferError> {
         let (n, _, h, w) = batch.dim();
         let outputs = self.model.run(batch)?;
         let (class, threshold) = (self.reading.class.value, self.config.confidence);
-        let read = Batch { outputs: &outputs, n, input: (w, h), class, threshold };
+        let read = Batch {
+            outputs: &outputs,
+            n,
+            input: (w, h),
+            class,
+            threshold,
+        };
         let found = heads::decode(&read, self.reading.layout.value);
-        let found = found.map_err(|problem| InferError::ModelShape { path: self.model.path().to_path_buf(), problem })?;
+        let found = found.map_err(|problem| InferError::ModelShape {
+            path: self.model.path().to_path_buf(),
+            problem,
+        })?;
         let finish = |(boxes, (letterbox, frame)): (Vec<Detection>, &(Letterbox, (u32, u32)))| {
-            let kept = nms::suppress(boxes, self.config.nms_iou, self.config.max_people).into_iter();
-            kept.filter_map(|d| letterbox.to_source(&d.bbox).clipped(frame.0 as f32, frame.1 as f32).map(|bbox| Detection { bbox, ..d })).collect()
+            let kept =
+                nms::suppress(boxes, self.config.nms_iou, self.config.max_people).into_iter();
+            kept.filter_map(|d| {
+                letterbox
+                    .to_source(&d.bbox)
+                    .clipped(frame.0 as f32, frame.1 as f32)
+                    .map(|bbox| Detection { bbox, ..d })
+            })
+            .collect()
         };
         Ok(found.into_iter().zip(letterboxes).map(finish).collect())
     }
@@ -210,7 +272,10 @@ impl Detector {
     /// As [`Detector::detect`].
     pub fn detect_image(&mut self, image: &Image) -> Result<Vec<Detection>, InferError> {
         let (input, letterbox) = self.scaling.batch_of_one(image);
-        Ok(self.detect(input.view(), &[(letterbox, (image.width, image.height))])?.pop().unwrap_or_default())
+        Ok(self
+            .detect(input.view(), &[(letterbox, (image.width, image.height))])?
+            .pop()
+            .unwrap_or_default())
     }
 
     /// How its outputs are read and its pixels are given, and what that was decided by.
@@ -233,12 +298,20 @@ impl Detector {
 fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize, String> {
     match (model.dims(), asked) {
         ([_, _, Some(h), Some(w)], InputSize::Auto) => Ok(InputSize::Fixed(w, h)),
-        ([_, _, h, w], InputSize::Fixed(cw, ch)) if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) => {
-            Err(format!("its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away", show(w), show(h)))
+        ([_, _, h, w], InputSize::Fixed(cw, ch))
+            if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) =>
+        {
+            Err(format!(
+                "its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away",
+                show(w),
+                show(h)
+            ))
         }
         (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
             let (whole_w, whole_h) = (w.div_ceil(step) * step, h.div_ceil(step) * step);
-            Err(format!("its input must be a multiple of {step} on both sides, not {w}x{h}; try {whole_w}x{whole_h}"))
+            Err(format!(
+                "its input must be a multiple of {step} on both sides, not {w}x{h}; try {whole_w}x{whole_h}"
+            ))
         }
         (_, size) => Ok(size),
     }
@@ -258,8 +331,12 @@ fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<R
         Some(class) => Decided::new(class, "the configuration"),
         None => decide::class(metadata.classes(), heads::classes(&batch, layout.value))?,
     };
-    let batch = Batch { class: class.value, ..batch };
-    heads::decode(&batch, layout.value).map_err(|problem| format!("{problem}; {}", decide::suggestion(&batch)))?;
+    let batch = Batch {
+        class: class.value,
+        ..batch
+    };
+    heads::decode(&batch, layout.value)
+        .map_err(|problem| format!("{problem}; {}", decide::suggestion(&batch)))?;
     if config.layout.is_some() {
         decide::contradiction(&batch, layout.value)?;
     }
@@ -270,7 +347,11 @@ fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<R
         "neither its metadata nor the layout 'boxes' says what pixels it takes; set detector.pixels as its authors say \
          (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, or color, mean and std)",
     )?;
-    Ok(Reading { layout, class, pixels: Decided::new(pixels, by) })
+    Ok(Reading {
+        layout,
+        class,
+        pixels: Decided::new(pixels, by),
+    })
 }
 
 fn show(side: Option<usize>) -> String {
@@ -278,7 +359,11 @@ fn show(side: Option<usize>) -> String {
 }
 
 /// The file to open: the shipped detector has an int8 twin.
-fn choose(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -> Result<PathBuf, InferError> {
+fn choose(
+    runtime: &Runtime,
+    config: &DetectorConfig,
+    options: SessionOptions,
+) -> Result<PathBuf, InferError> {
     if config.model != Path::new(SHIPPED) {
         return Ok(config.model.clone());
     }
@@ -296,7 +381,8 @@ fn choose(runtime: &Runtime, config: &DetectorConfig, options: SessionOptions) -
 pub fn has_vnni() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
-        std::arch::is_x86_feature_detected!("avx512vnni") || std::arch::is_x86_feature_detected!("avxvnni")
+        std::arch::is_x86_feature_detected!("avx512vnni")
+            || std::arch::is_x86_feature_detected!("avxvnni")
     }
     #[cfg(not(target_arch = "x86_64"))]
     {
@@ -318,6 +404,10 @@ fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, In
         Ok(best)
     };
     let (int8, fp32) = (best(SHIPPED_INT8)?, best(SHIPPED)?);
-    tracing::info!(?int8, ?fp32, "the processor has no VNNI: tried both precisions");
+    tracing::info!(
+        ?int8,
+        ?fp32,
+        "the processor has no VNNI: tried both precisions"
+    );
     Ok(int8 < fp32)
 }

@@ -23,8 +23,15 @@ pub(super) fn cells(strides: &[usize], input: (usize, usize)) -> Vec<(f32, f32, 
 
 /// The strides of which an input has so many cells.
 pub(super) fn strides_of(places: usize, input: (usize, usize)) -> Option<&'static [usize]> {
-    let count = |strides: &[usize]| strides.iter().map(|s| (input.0 / s) * (input.1 / s)).sum::<usize>();
-    STRIDES.into_iter().find(|strides| places > 0 && count(strides) == places)
+    let count = |strides: &[usize]| {
+        strides
+            .iter()
+            .map(|s| (input.0 / s) * (input.1 / s))
+            .sum::<usize>()
+    };
+    STRIDES
+        .into_iter()
+        .find(|strides| places > 0 && count(strides) == places)
 }
 
 /// Whether an input has so many places of YOLOv5.
@@ -65,11 +72,19 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
         Layout::Yolox => yolox(&reader),
         Layout::YoloxDecoded => {
             let wanted = |places| strides_of(places, batch.input).is_some();
-            decoded(&reader, "[N, P, 5 + C] with a box a cell of strides 8, 16, 32", &wanted)
+            decoded(
+                &reader,
+                "[N, P, 5 + C] with a box a cell of strides 8, 16, 32",
+                &wanted,
+            )
         }
         Layout::Yolov5 => {
             let wanted = |places| is_yolov5(places, batch.input);
-            decoded(&reader, "[N, P, 5 + C] with three boxes a cell of strides 8, 16, 32", &wanted)
+            decoded(
+                &reader,
+                "[N, P, 5 + C] with three boxes a cell of strides 8, 16, 32",
+                &wanted,
+            )
         }
         Layout::Yolo => yolo(&reader),
         Layout::End2end => end2end(&reader),
@@ -77,8 +92,12 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
             let levels = nanodet::levels(batch.outputs, batch.class, batch.n, batch.input);
             let levels = levels.ok_or_else(|| reader.mismatch(nanodet::WANTED))?;
             let of = |i| {
-                let boxes = levels.iter().flat_map(move |l| l.boxes(i, batch.class, batch.threshold));
-                boxes.filter_map(|(bbox, score)| batch.keep(bbox, score)).collect()
+                let boxes = levels
+                    .iter()
+                    .flat_map(move |l| l.boxes(i, batch.class, batch.threshold));
+                boxes
+                    .filter_map(|(bbox, score)| batch.keep(bbox, score))
+                    .collect()
             };
             Ok((0..batch.n).map(of).collect())
         }
@@ -86,7 +105,9 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
             let levels = atss::levels(batch).ok_or_else(|| reader.mismatch(atss::WANTED))?;
             let of = |i| {
                 let boxes = levels.iter().flat_map(move |l| l.boxes(i, batch.threshold));
-                boxes.filter_map(|(bbox, score)| batch.keep(bbox, score)).collect()
+                boxes
+                    .filter_map(|(bbox, score)| batch.keep(bbox, score))
+                    .collect()
             };
             Ok((0..batch.n).map(of).collect())
         }
@@ -104,15 +125,28 @@ pub(super) fn classes(batch: &Batch<'_>, layout: Layout) -> Option<usize> {
         Layout::Rfdetr => "labels",
         _ => return None,
     };
-    Reader { batch, layout }.named(logits, |_| true).ok().map(|v| v.dim().2)
+    Reader { batch, layout }
+        .named(logits, |_| true)
+        .ok()
+        .map(|v| v.dim().2)
 }
 
 /// [N, P, 5], with or without labels [N, P].
 fn boxes(r: &Reader<'_>) -> Found {
     let out = r.only("[N, P, 5]", |_, last| last == 5)?;
-    let labels = if r.find("label").is_some() { Some(r.list("label", out.dim().1)?) } else { None };
+    let labels = if r.find("label").is_some() {
+        Some(r.list("label", out.dim().1)?)
+    } else {
+        None
+    };
     let is_person = |i: usize, p: usize| labels.is_none_or(|l| l[[i, p]] == r.batch.class as f32);
-    let one = |i, p, b: Row<'_>| if is_person(i, p) { r.batch.keep(edges(b), b[4]) } else { None };
+    let one = |i, p, b: Row<'_>| {
+        if is_person(i, p) {
+            r.batch.keep(edges(b), b[4])
+        } else {
+            None
+        }
+    };
     Ok(r.pictures(out, &one))
 }
 
@@ -141,7 +175,9 @@ fn decoded(r: &Reader<'_>, wanted: &str, places: &dyn Fn(usize) -> bool) -> Foun
 
 fn yolo(r: &Reader<'_>) -> Found {
     let class = r.batch.class;
-    let mut out = r.only("[N, 4 + C, P] or [N, P, 4 + C]", |middle, last| middle.min(last) > 4 + class)?;
+    let mut out = r.only("[N, 4 + C, P] or [N, P, 4 + C]", |middle, last| {
+        middle.min(last) > 4 + class
+    })?;
     if out.dim().1 < out.dim().2 {
         out.swap_axes(1, 2);
     }
@@ -153,7 +189,11 @@ fn end2end(r: &Reader<'_>) -> Found {
     let out = r.only("[N, P, 6]", |_, last| last >= 6)?;
     let one = |_, _, b: Row<'_>| {
         let is_person = b[5] == r.batch.class as f32;
-        if is_person { r.batch.keep(edges(b), b[4]) } else { None }
+        if is_person {
+            r.batch.keep(edges(b), b[4])
+        } else {
+            None
+        }
     };
     Ok(r.pictures(out, &one))
 }
@@ -182,7 +222,10 @@ fn detr_of_one(r: &Reader<'_>) -> Found {
 
 fn dfine(r: &Reader<'_>) -> Found {
     let boxes = r.named("boxes", |last| last == 4)?;
-    let (labels, scores) = (r.list("labels", boxes.dim().1)?, r.list("scores", boxes.dim().1)?);
+    let (labels, scores) = (
+        r.list("labels", boxes.dim().1)?,
+        r.list("scores", boxes.dim().1)?,
+    );
     let is_person = |i: usize, p: usize| labels[[i, p]] == r.batch.class as f32;
     let score = |i, p| is_person(i, p).then(|| scores[[i, p]]);
     let one = |i, p, b: Row<'_>| r.batch.keep(edges(b), score(i, p)?);
@@ -200,7 +243,10 @@ fn center(b: ArrayView1<'_, f32>) -> BBox {
 impl Batch<'_> {
     fn keep(&self, bbox: BBox, confidence: f32) -> Option<Detection> {
         let kept = confidence >= self.threshold && bbox.is_valid();
-        kept.then_some(Detection { bbox, confidence: confidence.min(1.0) })
+        kept.then_some(Detection {
+            bbox,
+            confidence: confidence.min(1.0),
+        })
     }
 
     /// A box given as shares of the picture: centre, width, height.
@@ -217,7 +263,10 @@ impl Batch<'_> {
 
     /// The outputs with three axes of which the first is that of the pictures.
     pub(super) fn tables(&self) -> impl Iterator<Item = ArrayView3<'_, f32>> {
-        let views = self.outputs.iter().filter_map(|o| o.values.view().into_dimensionality::<Ix3>().ok());
+        let views = self
+            .outputs
+            .iter()
+            .filter_map(|o| o.values.view().into_dimensionality::<Ix3>().ok());
         views.filter(|v| v.dim().0 == self.n)
     }
 }
@@ -233,7 +282,11 @@ impl<'a> Reader<'a> {
     fn pictures(&self, batch: ArrayView3<'_, f32>, one: &One<'_>) -> Vec<Vec<Detection>> {
         let of = |i: usize| {
             let rows: ArrayView2<'_, f32> = batch.index_axis(Axis(0), i);
-            rows.rows().into_iter().enumerate().filter_map(|(p, row)| one(i, p, row)).collect()
+            rows.rows()
+                .into_iter()
+                .enumerate()
+                .filter_map(|(p, row)| one(i, p, row))
+                .collect()
         };
         (0..self.batch.n).map(of).collect()
     }
@@ -245,11 +298,17 @@ impl<'a> Reader<'a> {
             class => format!(" with the class {class} of detector.class"),
         };
         let (layout, shapes) = (self.layout.name(), self.batch.shapes());
-        format!("the layout '{layout}' needs the output {wanted}{class} for {n} pictures, but the model gives {shapes}")
+        format!(
+            "the layout '{layout}' needs the output {wanted}{class} for {n} pictures, but the model gives {shapes}"
+        )
     }
 
     /// The one output with three axes that fits; others (masks, features) may stand beside it.
-    fn only(&self, wanted: &str, fits: impl Fn(usize, usize) -> bool) -> Result<ArrayView3<'a, f32>, String> {
+    fn only(
+        &self,
+        wanted: &str,
+        fits: impl Fn(usize, usize) -> bool,
+    ) -> Result<ArrayView3<'a, f32>, String> {
         let mut fitting = self.batch.tables().filter(|v| fits(v.dim().1, v.dim().2));
         match (fitting.next(), fitting.next()) {
             (Some(one), None) => Ok(one),
@@ -258,17 +317,29 @@ impl<'a> Reader<'a> {
     }
 
     fn find(&self, part: &str) -> Option<ArrayViewD<'a, f32>> {
-        self.batch.outputs.iter().find(|o| o.name.contains(part)).map(|o| o.values.view())
+        self.batch
+            .outputs
+            .iter()
+            .find(|o| o.name.contains(part))
+            .map(|o| o.values.view())
     }
 
-    fn named(&self, part: &str, fits: impl Fn(usize) -> bool) -> Result<ArrayView3<'a, f32>, String> {
-        let view = self.find(part).and_then(|v| v.into_dimensionality::<Ix3>().ok());
+    fn named(
+        &self,
+        part: &str,
+        fits: impl Fn(usize) -> bool,
+    ) -> Result<ArrayView3<'a, f32>, String> {
+        let view = self
+            .find(part)
+            .and_then(|v| v.into_dimensionality::<Ix3>().ok());
         let view = view.filter(|v| v.dim().0 == self.batch.n && fits(v.dim().2));
         view.ok_or_else(|| self.mismatch(&format!("'{part}' with three axes")))
     }
 
     fn list(&self, part: &str, places: usize) -> Result<ArrayView2<'a, f32>, String> {
-        let view = self.find(part).and_then(|v| v.into_dimensionality::<Ix2>().ok());
+        let view = self
+            .find(part)
+            .and_then(|v| v.into_dimensionality::<Ix2>().ok());
         let view = view.filter(|v| v.dim() == (self.batch.n, places));
         view.ok_or_else(|| self.mismatch(&format!("'{part}' [N, {places}]")))
     }

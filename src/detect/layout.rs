@@ -92,7 +92,9 @@ impl Layout {
             Layout::Nanodet => Some(PixelFormat::IMAGENET_BGR),
             Layout::Rfdetr => Some(PixelFormat::IMAGENET_RGB),
             Layout::Yolox | Layout::YoloxDecoded | Layout::Atss => Some(PixelFormat::BYTES_BGR),
-            Layout::Yolov5 | Layout::Yolo | Layout::End2end | Layout::Detr | Layout::Dfine => Some(PixelFormat::UNIT_RGB),
+            Layout::Yolov5 | Layout::Yolo | Layout::End2end | Layout::Detr | Layout::Dfine => {
+                Some(PixelFormat::UNIT_RGB)
+            }
         }
     }
 

@@ -19,9 +19,20 @@ impl Letterbox {
     pub fn fit(frame: Shape, input: (usize, usize), stretch: bool) -> Self {
         let (fw, fh) = (frame.shown.0 as f32, frame.shown.1 as f32);
         let one = (input.0 as f32 / fw).min(input.1 as f32 / fh);
-        let content = if stretch { input } else { (side(fw * one, input.0), side(fh * one, input.1)) };
-        let scale = (content.0 as f32 / frame.stored.0 as f32, content.1 as f32 / frame.stored.1 as f32);
-        Letterbox { input, content, scale }
+        let content = if stretch {
+            input
+        } else {
+            (side(fw * one, input.0), side(fh * one, input.1))
+        };
+        let scale = (
+            content.0 as f32 / frame.stored.0 as f32,
+            content.1 as f32 / frame.stored.1 as f32,
+        );
+        Letterbox {
+            input,
+            content,
+            scale,
+        }
     }
 
     /// The input for a network that takes any multiple of `step`: the frame as it is shown, or scaled down so that its
@@ -35,7 +46,12 @@ impl Letterbox {
 
     /// A box of the network's input in pixels of the source frame.
     pub fn to_source(&self, b: &BBox) -> BBox {
-        BBox::new(b.left / self.scale.0, b.top / self.scale.1, b.width / self.scale.0, b.height / self.scale.1)
+        BBox::new(
+            b.left / self.scale.0,
+            b.top / self.scale.1,
+            b.width / self.scale.0,
+            b.height / self.scale.1,
+        )
     }
 }
 
@@ -52,7 +68,11 @@ mod tests {
         let l = Letterbox::fit(Shape::square(1920, 1080), (736, 416), false);
         assert_eq!(l.content, (736, 414));
         let b = l.to_source(&BBox::new(368.0, 207.0, 36.8, 73.6));
-        assert!((b.left - 960.0).abs() < 0.1 && (b.top - 540.0).abs() < 0.1 && (b.width - 96.0).abs() < 0.1);
+        assert!(
+            (b.left - 960.0).abs() < 0.1
+                && (b.top - 540.0).abs() < 0.1
+                && (b.width - 96.0).abs() < 0.1
+        );
     }
 
     #[test]
@@ -64,18 +84,35 @@ mod tests {
 
     #[test]
     fn a_small_frame_is_not_enlarged() {
-        assert_eq!(Letterbox::natural_input(Shape::square(768, 576), 768, 32), (768, 576));
-        assert_eq!(Letterbox::natural_input(Shape::square(320, 240), 768, 32), (320, 256));
-        assert_eq!(Letterbox::natural_input(Shape::square(1920, 1080), 768, 32), (768, 448));
+        assert_eq!(
+            Letterbox::natural_input(Shape::square(768, 576), 768, 32),
+            (768, 576)
+        );
+        assert_eq!(
+            Letterbox::natural_input(Shape::square(320, 240), 768, 32),
+            (320, 256)
+        );
+        assert_eq!(
+            Letterbox::natural_input(Shape::square(1920, 1080), 768, 32),
+            (768, 448)
+        );
     }
 
     #[test]
     fn wide_pixels_are_shown_in_their_true_proportions_and_boxes_stay_in_stored_ones() {
-        let frame = Shape { stored: (960, 1080), shown: (1920, 1080) };
+        let frame = Shape {
+            stored: (960, 1080),
+            shown: (1920, 1080),
+        };
         assert_eq!(Letterbox::natural_input(frame, 768, 32), (768, 448));
         let l = Letterbox::fit(frame, (736, 416), false);
         assert_eq!(l.content, (736, 414));
         let b = l.to_source(&BBox::new(368.0, 0.0, 36.8, 207.0));
-        assert!((b.left - 480.0).abs() < 0.01 && (b.width - 48.0).abs() < 0.01 && (b.height - 540.0).abs() < 0.01, "{b:?}");
+        assert!(
+            (b.left - 480.0).abs() < 0.01
+                && (b.width - 48.0).abs() < 0.01
+                && (b.height - 540.0).abs() < 0.01,
+            "{b:?}"
+        );
     }
 }

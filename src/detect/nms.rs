@@ -6,7 +6,13 @@ use crate::detection::Detection;
 /// `limit` of them. Equal confidences fall in the order of their boxes, so the result does not depend on the input's.
 pub fn suppress(mut detections: Vec<Detection>, iou: f32, limit: usize) -> Vec<Detection> {
     let key = |d: &Detection| (d.bbox.left, d.bbox.top, d.bbox.width, d.bbox.height);
-    detections.sort_by(|a, b| b.confidence.total_cmp(&a.confidence).then_with(|| key(a).partial_cmp(&key(b)).unwrap_or(std::cmp::Ordering::Equal)));
+    detections.sort_by(|a, b| {
+        b.confidence.total_cmp(&a.confidence).then_with(|| {
+            key(a)
+                .partial_cmp(&key(b))
+                .unwrap_or(std::cmp::Ordering::Equal)
+        })
+    });
     let mut kept: Vec<Detection> = Vec::new();
     for d in detections {
         if kept.len() == limit {
@@ -25,7 +31,10 @@ mod tests {
     use crate::geometry::BBox;
 
     fn at(left: f32, confidence: f32) -> Detection {
-        Detection { bbox: BBox::new(left, 0.0, 10.0, 20.0), confidence }
+        Detection {
+            bbox: BBox::new(left, 0.0, 10.0, 20.0),
+            confidence,
+        }
     }
 
     #[test]
@@ -41,6 +50,9 @@ mod tests {
 
     #[test]
     fn the_limit_keeps_the_best() {
-        assert_eq!(suppress(vec![at(0.0, 0.1), at(50.0, 0.9), at(100.0, 0.5)], 0.6, 2), [at(50.0, 0.9), at(100.0, 0.5)]);
+        assert_eq!(
+            suppress(vec![at(0.0, 0.1), at(50.0, 0.9), at(100.0, 0.5)], 0.6, 2),
+            [at(50.0, 0.9), at(100.0, 0.5)]
+        );
     }
 }

@@ -9,7 +9,9 @@ use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::infer::places::find_model;
-use crate::infer::{InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor};
+use crate::infer::{
+    InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
+};
 use crate::range::{OutOfRange, share, within};
 use crate::track::similarity::{Calibration, Strangers};
 
@@ -69,8 +71,10 @@ impl EmbedderConfig {
         share("embedder.min_confidence", self.min_confidence)?;
         within("embedder.max_crops", self.max_crops, 1, 10_000)?;
         self.size.validate("embedder.size", 8)?;
-        self.pixels.map_or(Ok(()), |p| p.validate("embedder.pixels"))?;
-        self.calibration.map_or(Ok(()), |c| c.validate("embedder.calibration"))
+        self.pixels
+            .map_or(Ok(()), |p| p.validate("embedder.pixels"))?;
+        self.calibration
+            .map_or(Ok(()), |c| c.validate("embedder.calibration"))
     }
 }
 
@@ -93,11 +97,18 @@ impl Embedder {
     /// # Errors
     /// When the file is missing or broken, nothing says its crop size or pixel format, its output is not a vector for each
     /// crop, or the device cannot be used.
-    pub fn open(runtime: &Runtime, config: &EmbedderConfig, options: SessionOptions) -> Result<Self, InferError> {
+    pub fn open(
+        runtime: &Runtime,
+        config: &EmbedderConfig,
+        options: SessionOptions,
+    ) -> Result<Self, InferError> {
         let mut model = Model::open(runtime, &find_model(&config.model)?, options)?;
         let misfit = {
             let path = model.path().to_path_buf();
-            move |problem: String| InferError::ModelShape { path: path.clone(), problem }
+            move |problem: String| InferError::ModelShape {
+                path: path.clone(),
+                problem,
+            }
         };
         let size = crop_size(&model, config.size).map_err(&misfit)?;
         let format = config.pixels.or_else(|| model.metadata().pixel_format());
@@ -110,21 +121,42 @@ impl Embedder {
         })?;
         let (output, dimension) = vectors(&model.try_out(size)?).map_err(misfit)?;
         model.select(&[&output])?;
-        Ok(Embedder { model, config: config.clone(), format, size, output, dimension })
+        Ok(Embedder {
+            model,
+            config: config.clone(),
+            format,
+            size,
+            output,
+            dimension,
+        })
     }
 
     /// Embeds the people of one frame, all in one batch.
     ///
     /// # Errors
     /// When the run fails.
-    pub fn embed(&mut self, image: &Image, detections: &[Detection]) -> Result<Embeddings, InferError> {
+    pub fn embed(
+        &mut self,
+        image: &Image,
+        detections: &[Detection],
+    ) -> Result<Embeddings, InferError> {
         // Detections come in falling order of confidence.
-        let which: Vec<usize> = (0..detections.len()).filter(|&i| detections[i].confidence >= self.config.min_confidence).take(self.config.max_crops).collect();
+        let which: Vec<usize> = (0..detections.len())
+            .filter(|&i| detections[i].confidence >= self.config.min_confidence)
+            .take(self.config.max_crops)
+            .collect();
         if which.is_empty() {
             return Ok(Embeddings::none());
         }
-        let crops: Vec<_> = which.iter().map(|&i| (image, &detections[i].bbox)).collect();
-        Ok(Embeddings::of(self.embed_crops(&crops)?, &which, detections.len()))
+        let crops: Vec<_> = which
+            .iter()
+            .map(|&i| (image, &detections[i].bbox))
+            .collect();
+        Ok(Embeddings::of(
+            self.embed_crops(&crops)?,
+            &which,
+            detections.len(),
+        ))
     }
 
     /// Embeds people out of several pictures in one batch: [n, D], unit rows.
@@ -147,16 +179,29 @@ impl Embedder {
     fn run(&mut self, batch: &Array4<f32>) -> Result<Array2<f32>, InferError> {
         let n = batch.dim().0;
         let outputs = self.model.run(batch.view())?;
-        let misfit = |problem: String| InferError::ModelShape { path: self.model.path().to_path_buf(), problem };
+        let misfit = |problem: String| InferError::ModelShape {
+            path: self.model.path().to_path_buf(),
+            problem,
+        };
         let shapes = shapes(&outputs);
-        let vectors = outputs.into_iter().find(|o| o.name == self.output).and_then(|o| flatten(o.values, n));
+        let vectors = outputs
+            .into_iter()
+            .find(|o| o.name == self.output)
+            .and_then(|o| flatten(o.values, n));
         let mut vectors = vectors
             .filter(|v| v.ncols() == self.dimension)
-            .ok_or_else(|| misfit(format!("it gives {shapes} for {n} crops, where [{n}, {}] is needed", self.dimension)))?;
+            .ok_or_else(|| {
+                misfit(format!(
+                    "it gives {shapes} for {n} crops, where [{n}, {}] is needed",
+                    self.dimension
+                ))
+            })?;
         for mut row in vectors.rows_mut() {
             let length = row.dot(&row).sqrt();
             if !length.is_finite() {
-                return Err(misfit(format!("an embedding has length {length}; do embedder.pixels and embedder.size fit the network?")));
+                return Err(misfit(format!(
+                    "an embedding has length {length}; do embedder.pixels and embedder.size fit the network?"
+                )));
             }
             if (length - 1.0).abs() > UNIT_TOLERANCE {
                 // A crop of which the network says nothing (zeros) is equally far from everybody.
@@ -186,7 +231,12 @@ impl Embedder {
         if self.config.strangers.is_some() {
             return self.config.strangers.clone();
         }
-        let read = self.model.metadata().get(Strangers::KEY).filter(|text| !text.is_empty())?.parse();
+        let read = self
+            .model
+            .metadata()
+            .get(Strangers::KEY)
+            .filter(|text| !text.is_empty())?
+            .parse();
         read.inspect_err(|e| tracing::warn!(model = %self.model.path().display(), "its table of strangers is not used: {e}")).ok()
     }
 
@@ -198,13 +248,26 @@ impl Embedder {
         let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
                        measure it with `twintrack-train calibrate`, which writes it into a copy, set embedder.calibration, or use the \
                        shipped siamese.onnx. Tracking needs no calibration";
-        self.calibration().ok_or_else(|| InferError::ModelShape { path: self.model.path().to_path_buf(), problem: problem.into() })
+        self.calibration().ok_or_else(|| InferError::ModelShape {
+            path: self.model.path().to_path_buf(),
+            problem: problem.into(),
+        })
     }
 
     /// Name of the network: what its metadata say, else the file's name.
     pub fn name(&self) -> String {
-        let stem = || self.model.path().file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        self.model.metadata().get("name").map_or_else(stem, Into::into)
+        let stem = || {
+            self.model
+                .path()
+                .file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        };
+        self.model
+            .metadata()
+            .get("name")
+            .map_or_else(stem, Into::into)
     }
 
     /// Name of the network and, behind the last space, the hash of its weights: what embeddings are
@@ -267,22 +330,39 @@ fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
     };
     match fitting.as_slice() {
         [one] => Ok(one.clone()),
-        [] => Err(format!("its outputs are {}, where [N, D] or [N, D, 1, 1] is needed for N crops", shapes(outputs))),
+        [] => Err(format!(
+            "its outputs are {}, where [N, D] or [N, D, 1, 1] is needed for N crops",
+            shapes(outputs)
+        )),
         several => match several.iter().filter(named).collect::<Vec<_>>().as_slice() {
             [one] => Ok((*one).clone()),
-            _ => Err(format!("its outputs {} could all be embeddings; export it with one output", shapes(outputs))),
+            _ => Err(format!(
+                "its outputs {} could all be embeddings; export it with one output",
+                shapes(outputs)
+            )),
         },
     }
 }
 
 /// Names and shapes of outputs, for messages.
 fn shapes(outputs: &[Output]) -> String {
-    outputs.iter().map(|o| format!("{} {:?}", o.name, o.values.shape())).collect::<Vec<_>>().join(", ")
+    outputs
+        .iter()
+        .map(|o| format!("{} {:?}", o.name, o.values.shape()))
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// An output as [n, D], where it has a vector for each of `n` crops: [n, D] or [n, D, 1, …].
 fn flatten(values: ArrayD<f32>, n: usize) -> Option<Array2<f32>> {
-    let fits = values.ndim() >= 2 && values.shape()[0] == n && values.shape()[1] > 0 && values.shape()[2..].iter().all(|&side| side == 1);
+    let fits = values.ndim() >= 2
+        && values.shape()[0] == n
+        && values.shape()[1] > 0
+        && values.shape()[2..].iter().all(|&side| side == 1);
     let dimension = *values.shape().get(1)?;
-    if fits { values.into_shape_with_order((n, dimension)).ok() } else { None }
+    if fits {
+        values.into_shape_with_order((n, dimension)).ok()
+    } else {
+        None
+    }
 }

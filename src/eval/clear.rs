@@ -27,7 +27,10 @@ pub struct Clear {
 impl Clear {
     /// Counts one sequence.
     pub fn count(s: &Sequence) -> Self {
-        let mut out = Clear { people: s.truth_counts.len() as u64, ..Clear::default() };
+        let mut out = Clear {
+            people: s.truth_counts.len() as u64,
+            ..Clear::default()
+        };
         let people = s.truth_counts.len();
         let (mut last, mut in_previous_frame) = (vec![None; people], vec![None; people]);
         let (mut matched, mut pieces) = (vec![0usize; people], vec![0u64; people]);
@@ -88,7 +91,8 @@ impl Clear {
 
     /// MOTA, 1 minus the share of misses, false alarms and switches; at most 1, may be negative.
     pub fn mota(&self) -> f64 {
-        (self.true_positives - self.false_positives - self.switches as f64) / (self.true_positives + self.false_negatives).max(1.0)
+        (self.true_positives - self.false_positives - self.switches as f64)
+            / (self.true_positives + self.false_negatives).max(1.0)
     }
 
     /// MOTP, the mean IoU of the matched boxes; in [0, 1].

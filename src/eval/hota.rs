@@ -26,7 +26,9 @@ impl Hota {
         let mut potential = vec![0.0f64; people * tracks];
         for f in &s.frames {
             let n = f.result.len();
-            let by_column: Vec<f64> = (0..n).map(|r| (0..f.truth.len()).map(|t| f.iou(t, r)).sum()).collect();
+            let by_column: Vec<f64> = (0..n)
+                .map(|r| (0..f.truth.len()).map(|t| f.iou(t, r)).sum())
+                .collect();
             for (t, &i) in f.truth.iter().enumerate() {
                 let in_row: f64 = (0..n).map(|r| f.iou(t, r)).sum();
                 for (r, &j) in f.result.iter().enumerate() {
@@ -45,11 +47,17 @@ impl Hota {
         let mut matches = vec![[0u32; ALPHAS]; people * tracks];
         for f in &s.frames {
             let (n, m) = (f.truth.len(), f.result.len());
-            let weight: Vec<f64> = (0..n).flat_map(|t| (0..m).map(move |r| (t, r))).map(|(t, r)| alignment(f.truth[t], f.result[r]) * f.iou(t, r)).collect();
+            let weight: Vec<f64> = (0..n)
+                .flat_map(|t| (0..m).map(move |r| (t, r)))
+                .map(|(t, r)| alignment(f.truth[t], f.result[r]) * f.iou(t, r))
+                .collect();
             let pairs = greatest(n, m, &weight);
             for (a, alpha) in (1..=ALPHAS).map(|i| 0.05 * i as f64).enumerate() {
                 let mut made = 0.0;
-                for &(t, r) in pairs.iter().filter(|&&(t, r)| f.iou(t, r) >= alpha - f64::EPSILON) {
+                for &(t, r) in pairs
+                    .iter()
+                    .filter(|&&(t, r)| f.iou(t, r) >= alpha - f64::EPSILON)
+                {
                     made += 1.0;
                     out.localisation[a] += f.iou(t, r);
                     matches[f.truth[t] * tracks + f.result[r]][a] += 1;
@@ -81,7 +89,8 @@ impl Hota {
     }
 
     fn detection_at(&self, a: usize) -> f64 {
-        self.true_positives[a] / (self.true_positives[a] + self.false_negatives[a] + self.false_positives[a]).max(1.0)
+        self.true_positives[a]
+            / (self.true_positives[a] + self.false_negatives[a] + self.false_positives[a]).max(1.0)
     }
 
     fn association_at(&self, a: usize) -> f64 {

@@ -20,14 +20,26 @@ impl Identity {
         let mut together = vec![0.0f64; people * tracks];
         for f in &s.frames {
             for (t, &i) in f.truth.iter().enumerate() {
-                for (_, &j) in f.result.iter().enumerate().filter(|&(r, _)| f.iou(t, r) >= THRESHOLD) {
+                for (_, &j) in f
+                    .result
+                    .iter()
+                    .enumerate()
+                    .filter(|&(r, _)| f.iou(t, r) >= THRESHOLD)
+                {
                     together[i * tracks + j] += 1.0;
                 }
             }
         }
-        let agreed: f64 = greatest(people, tracks, &together).iter().map(|&(i, j)| together[i * tracks + j]).sum();
+        let agreed: f64 = greatest(people, tracks, &together)
+            .iter()
+            .map(|&(i, j)| together[i * tracks + j])
+            .sum();
         let total = |counts: &[usize]| counts.iter().sum::<usize>() as f64;
-        Identity { true_positives: agreed, false_negatives: total(&s.truth_counts) - agreed, false_positives: total(&s.result_counts) - agreed }
+        Identity {
+            true_positives: agreed,
+            false_negatives: total(&s.truth_counts) - agreed,
+            false_positives: total(&s.result_counts) - agreed,
+        }
     }
 
     /// Adds the counts of another sequence.
@@ -39,7 +51,9 @@ impl Identity {
 
     /// IDF1, the harmonic mean of identity precision and recall; in [0, 1].
     pub fn idf1(&self) -> f64 {
-        self.true_positives / (self.true_positives + 0.5 * self.false_positives + 0.5 * self.false_negatives).max(1.0)
+        self.true_positives
+            / (self.true_positives + 0.5 * self.false_positives + 0.5 * self.false_negatives)
+                .max(1.0)
     }
 
     /// IDP, identity precision; in [0, 1].

@@ -19,7 +19,10 @@ pub struct Counts {
 
 /// The measures. Shares are in percent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(non_snake_case, reason = "the field's own names, as they stand in every paper's table")]
+#[expect(
+    non_snake_case,
+    reason = "the field's own names, as they stand in every paper's table"
+)]
 pub struct Scores {
     /// Sequence, or `COMBINED`.
     pub sequence: String,
@@ -55,7 +58,11 @@ pub struct Scores {
 
 /// Counts a sequence.
 pub fn score(s: &Sequence) -> Counts {
-    Counts { hota: Hota::count(s), clear: Clear::count(s), identity: Identity::count(s) }
+    Counts {
+        hota: Hota::count(s),
+        clear: Clear::count(s),
+        identity: Identity::count(s),
+    }
 }
 
 /// The counts of several sequences together.
@@ -94,8 +101,16 @@ impl Counts {
 
 /// A table of the measures, a line a sequence.
 pub fn table(rows: &[Scores]) -> String {
-    let width = rows.iter().map(|r| r.sequence.len()).max().unwrap_or(0).max(8);
-    let mut out = format!("{:width$}   HOTA   DetA   AssA   MOTA   MOTP   IDF1   IDSW   Frag     MT     ML\n", "sequence");
+    let width = rows
+        .iter()
+        .map(|r| r.sequence.len())
+        .max()
+        .unwrap_or(0)
+        .max(8);
+    let mut out = format!(
+        "{:width$}   HOTA   DetA   AssA   MOTA   MOTP   IDF1   IDSW   Frag     MT     ML\n",
+        "sequence"
+    );
     for r in rows {
         writeln!(
             out,

@@ -43,15 +43,27 @@ impl Benchmark {
             return Ok(());
         }
         let mut classes: BTreeMap<i64, usize> = BTreeMap::new();
-        truth.iter().filter(|r| r.confidence != 0.0).for_each(|r| *classes.entry(r.class).or_default() += 1);
+        truth
+            .iter()
+            .filter(|r| r.confidence != 0.0)
+            .for_each(|r| *classes.entry(r.class).or_default() += 1);
         let found = match classes.is_empty() {
             true => "every row has a 0 in the column that marks who counts".to_string(),
             false => {
-                let list: Vec<String> = classes.iter().map(|(class, rows)| format!("{class} ({rows} rows)")).collect();
-                format!("its classes are {}; where the class column is not MOTChallenge's, --benchmark mot15 counts every row", list.join(", "))
+                let list: Vec<String> = classes
+                    .iter()
+                    .map(|(class, rows)| format!("{class} ({rows} rows)"))
+                    .collect();
+                format!(
+                    "its classes are {}; where the class column is not MOTChallenge's, --benchmark mot15 counts every row",
+                    list.join(", ")
+                )
             }
         };
-        Err(EvalError::NobodyCounts { sequence: sequence.to_string(), found })
+        Err(EvalError::NobodyCounts {
+            sequence: sequence.to_string(),
+            found,
+        })
     }
 
     fn is_distractor(self, class: i64) -> bool {
@@ -67,7 +79,9 @@ pub enum EvalError {
     #[error(transparent)]
     File(#[from] MotError),
     /// An identity stands twice in one frame.
-    #[error("{what} of sequence {sequence} has identity {id} twice in frame {frame}; identities must be unique within a frame")]
+    #[error(
+        "{what} of sequence {sequence} has identity {id} twice in frame {frame}; identities must be unique within a frame"
+    )]
     Duplicate {
         /// Ground truth or results.
         what: &'static str,
@@ -79,7 +93,9 @@ pub enum EvalError {
         frame: u64,
     },
     /// No row of the ground truth is a pedestrian to be found.
-    #[error("nobody in the ground truth of sequence {sequence} is a pedestrian to be found (class 1): {found}")]
+    #[error(
+        "nobody in the ground truth of sequence {sequence} is a pedestrian to be found (class 1): {found}"
+    )]
     NobodyCounts {
         /// The sequence.
         sequence: String,
@@ -127,18 +143,44 @@ impl Sequence {
     ///
     /// # Errors
     /// When an identity stands twice in a frame.
-    pub fn align(name: &str, length: u64, truth: &[MotRow], results: &[MotRow], benchmark: Benchmark) -> Result<Self, EvalError> {
-        let (truth, results) = (by_frame(truth, name, "ground truth")?, by_frame(results, name, "the result")?);
+    pub fn align(
+        name: &str,
+        length: u64,
+        truth: &[MotRow],
+        results: &[MotRow],
+        benchmark: Benchmark,
+    ) -> Result<Self, EvalError> {
+        let (truth, results) = (
+            by_frame(truth, name, "ground truth")?,
+            by_frame(results, name, "the result")?,
+        );
         let (mut truth_ids, mut result_ids) = (Numbering::default(), Numbering::default());
         let none = Vec::new();
         let frames = (1..=length)
-            .map(|f| align_frame(truth.get(&f).unwrap_or(&none), results.get(&f).unwrap_or(&none), benchmark, &mut truth_ids, &mut result_ids))
+            .map(|f| {
+                align_frame(
+                    truth.get(&f).unwrap_or(&none),
+                    results.get(&f).unwrap_or(&none),
+                    benchmark,
+                    &mut truth_ids,
+                    &mut result_ids,
+                )
+            })
             .collect();
-        Ok(Sequence { name: name.to_string(), frames, truth_counts: truth_ids.counts, result_counts: result_ids.counts })
+        Ok(Sequence {
+            name: name.to_string(),
+            frames,
+            truth_counts: truth_ids.counts,
+            result_counts: result_ids.counts,
+        })
     }
 }
 
-fn by_frame<'a>(rows: &'a [MotRow], sequence: &str, what: &'static str) -> Result<BTreeMap<u64, Vec<&'a MotRow>>, EvalError> {
+fn by_frame<'a>(
+    rows: &'a [MotRow],
+    sequence: &str,
+    what: &'static str,
+) -> Result<BTreeMap<u64, Vec<&'a MotRow>>, EvalError> {
     let mut frames: BTreeMap<u64, Vec<&MotRow>> = BTreeMap::new();
     for row in rows {
         frames.entry(row.frame).or_default().push(row);
@@ -147,7 +189,12 @@ fn by_frame<'a>(rows: &'a [MotRow], sequence: &str, what: &'static str) -> Resul
         let mut ids: Vec<i64> = rows.iter().map(|r| r.id).collect();
         ids.sort_unstable();
         if let Some(pair) = ids.windows(2).find(|p| p[0] == p[1]) {
-            return Err(EvalError::Duplicate { what, sequence: sequence.to_string(), id: pair[0], frame });
+            return Err(EvalError::Duplicate {
+                what,
+                sequence: sequence.to_string(),
+                id: pair[0],
+                frame,
+            });
         }
     }
     Ok(frames)
@@ -171,29 +218,56 @@ impl Numbering {
     }
 }
 
-fn align_frame(truth: &[&MotRow], results: &[&MotRow], benchmark: Benchmark, truth_ids: &mut Numbering, result_ids: &mut Numbering) -> Aligned {
-    let overlap: Vec<Vec<f64>> = truth.iter().map(|t| results.iter().map(|r| iou(&t.ltwh, &r.ltwh)).collect()).collect();
+fn align_frame(
+    truth: &[&MotRow],
+    results: &[&MotRow],
+    benchmark: Benchmark,
+    truth_ids: &mut Numbering,
+    result_ids: &mut Numbering,
+) -> Aligned {
+    let overlap: Vec<Vec<f64>> = truth
+        .iter()
+        .map(|t| results.iter().map(|r| iou(&t.ltwh, &r.ltwh)).collect())
+        .collect();
     let mut dropped = vec![false; results.len()];
     if benchmark != Benchmark::Mot15 && !truth.is_empty() && !results.is_empty() {
-        let weight: Vec<f64> = overlap.iter().flatten().map(|&v| if v < 0.5 - f64::EPSILON { 0.0 } else { v }).collect();
+        let weight: Vec<f64> = overlap
+            .iter()
+            .flatten()
+            .map(|&v| if v < 0.5 - f64::EPSILON { 0.0 } else { v })
+            .collect();
         for (t, r) in greatest(truth.len(), results.len(), &weight) {
             dropped[r] = benchmark.is_distractor(truth[t].class);
         }
     }
-    let rows: Vec<usize> = (0..truth.len()).filter(|&t| benchmark.counts(truth[t])).collect();
+    let rows: Vec<usize> = (0..truth.len())
+        .filter(|&t| benchmark.counts(truth[t]))
+        .collect();
     let columns: Vec<usize> = (0..results.len()).filter(|&r| !dropped[r]).collect();
     Aligned {
         truth: rows.iter().map(|&t| truth_ids.count(truth[t].id)).collect(),
-        result: columns.iter().map(|&r| result_ids.count(results[r].id)).collect(),
-        iou: rows.iter().flat_map(|&t| columns.iter().map(move |&r| (t, r))).map(|(t, r)| overlap[t][r]).collect(),
+        result: columns
+            .iter()
+            .map(|&r| result_ids.count(results[r].id))
+            .collect(),
+        iou: rows
+            .iter()
+            .flat_map(|&t| columns.iter().map(move |&r| (t, r)))
+            .map(|(t, r)| overlap[t][r])
+            .collect(),
     }
 }
 
 fn iou(a: &[f64; 4], b: &[f64; 4]) -> f64 {
     let edges = |r: &[f64; 4]| [r[0], r[1], r[0] + r[2], r[1] + r[3]];
     let (p, q) = (edges(a), edges(b));
-    let shared = (p[2].min(q[2]) - p[0].max(q[0])).max(0.0) * (p[3].min(q[3]) - p[1].max(q[1])).max(0.0);
+    let shared =
+        (p[2].min(q[2]) - p[0].max(q[0])).max(0.0) * (p[3].min(q[3]) - p[1].max(q[1])).max(0.0);
     let (area_p, area_q) = ((p[2] - p[0]) * (p[3] - p[1]), (q[2] - q[0]) * (q[3] - q[1]));
     let union = area_p + area_q - shared;
-    if area_p <= f64::EPSILON || area_q <= f64::EPSILON || union <= f64::EPSILON { 0.0 } else { shared / union }
+    if area_p <= f64::EPSILON || area_q <= f64::EPSILON || union <= f64::EPSILON {
+        0.0
+    } else {
+        shared / union
+    }
 }

@@ -9,7 +9,9 @@ use crate::infer::session::Output;
 pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
     let (n, c, h, w) = part.dim();
     let mut whole = Array4::zeros((size, c, h, w));
-    whole.slice_axis_mut(Axis(0), Slice::from(..n)).assign(&part);
+    whole
+        .slice_axis_mut(Axis(0), Slice::from(..n))
+        .assign(&part);
     whole
 }
 
@@ -39,7 +41,10 @@ pub(super) fn joined(mut runs: Vec<Vec<Output>>) -> Result<Vec<Output>, String> 
         return Ok(runs.pop().unwrap_or_default());
     }
     let one = |i: usize| {
-        let parts: Option<Vec<_>> = runs.iter().map(|run| run.get(i).map(|o| o.values.view())).collect();
+        let parts: Option<Vec<_>> = runs
+            .iter()
+            .map(|run| run.get(i).map(|o| o.values.view()))
+            .collect();
         let values = parts.and_then(|parts| concatenate(Axis(0), &parts).ok());
         let name = runs[0][i].name.clone();
         match values {
@@ -63,28 +68,48 @@ mod tests {
     use ndarray::{ArrayD, IxDyn};
 
     fn output(name: &str, shape: &[usize], value: f32) -> Output {
-        Output { name: name.into(), values: ArrayD::from_elem(IxDyn(shape), value) }
+        Output {
+            name: name.into(),
+            values: ArrayD::from_elem(IxDyn(shape), value),
+        }
     }
 
     #[test]
     fn padding_is_black_and_cut_off_again() {
         let whole = padded(Array4::ones((3, 3, 2, 2)).view(), 4);
         assert_eq!((whole.dim(), whole.sum()), ((4, 3, 2, 2), 36.0));
-        let kept = first(vec![output("boxes", &[4, 7, 5], 1.0), output("number", &[], 1.0)], 4, 3);
-        assert_eq!(kept.iter().map(|o| o.values.shape()).collect::<Vec<_>>(), [[3, 7, 5]]);
+        let kept = first(
+            vec![output("boxes", &[4, 7, 5], 1.0), output("number", &[], 1.0)],
+            4,
+            3,
+        );
+        assert_eq!(
+            kept.iter().map(|o| o.values.shape()).collect::<Vec<_>>(),
+            [[3, 7, 5]]
+        );
     }
 
     #[test]
     fn a_file_for_one_picture_may_leave_out_the_axis_of_pictures() {
-        let runs = [1.0, 2.0].map(|v| first(vec![output("a", &[7, 5], v), output("b", &[1, 4], v)], 1, 1));
+        let runs =
+            [1.0, 2.0].map(|v| first(vec![output("a", &[7, 5], v), output("b", &[1, 4], v)], 1, 1));
         let both = joined(runs.to_vec()).expect("they fit");
-        assert_eq!((both[0].values.shape(), both[1].values.shape()), (&[2, 7, 5][..], &[2, 4][..]));
-        assert_eq!((both[0].values[[0, 0, 0]], both[1].values[[1, 0]]), (1.0, 2.0));
+        assert_eq!(
+            (both[0].values.shape(), both[1].values.shape()),
+            (&[2, 7, 5][..], &[2, 4][..])
+        );
+        assert_eq!(
+            (both[0].values[[0, 0, 0]], both[1].values[[1, 0]]),
+            (1.0, 2.0)
+        );
     }
 
     #[test]
     fn outputs_of_different_shapes_are_told() {
-        let runs = vec![vec![output("found", &[1, 7, 6], 0.0)], vec![output("found", &[1, 8, 6], 0.0)]];
+        let runs = vec![
+            vec![output("found", &[1, 7, 6], 0.0)],
+            vec![output("found", &[1, 8, 6], 0.0)],
+        ];
         let e = joined(runs).unwrap_err();
         assert!(e.contains("'found'") && e.contains("[1, 8, 6]"), "{e}");
     }

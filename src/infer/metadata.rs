@@ -19,7 +19,10 @@ impl ModelMetadata {
     pub(super) fn read(session: &Session) -> Result<Self, String> {
         let metadata = session.metadata().map_err(|e| e.to_string())?;
         let keys = metadata.custom_keys().map_err(|e| e.to_string())?;
-        Ok(Self::of(keys.iter().filter_map(|k| Some((k.as_str(), metadata.custom(k)?)))))
+        Ok(Self::of(
+            keys.iter()
+                .filter_map(|k| Some((k.as_str(), metadata.custom(k)?))),
+        ))
     }
 
     /// From the keys and values of a file's metadata; those that are neither `twintrack.*` nor
@@ -53,7 +56,11 @@ impl ModelMetadata {
 
     /// An entry of numbers separated by commas, as many as asked for; `None` when absent or not so.
     pub fn numbers<const N: usize>(&self, key: &str) -> Option<[f32; N]> {
-        let values: Vec<f32> = self.get(key)?.split(',').map(|v| v.trim().parse().ok()).collect::<Option<_>>()?;
+        let values: Vec<f32> = self
+            .get(key)?
+            .split(',')
+            .map(|v| v.trim().parse().ok())
+            .collect::<Option<_>>()?;
         values.try_into().ok()
     }
 
@@ -64,7 +71,11 @@ impl ModelMetadata {
             "rgb" => ColorOrder::Rgb,
             _ => return None,
         };
-        Some(PixelFormat { color, mean: self.numbers("mean")?, std: self.numbers("std")? })
+        Some(PixelFormat {
+            color,
+            mean: self.numbers("mean")?,
+            std: self.numbers("std")?,
+        })
     }
 
     /// Input size (width, height) written as WIDTHxHEIGHT.
@@ -81,8 +92,12 @@ fn class_names(text: &str) -> BTreeMap<usize, String> {
     let mut rest = text.trim().strip_prefix('{').unwrap_or_default();
     while let Some((number, after)) = rest.split_once(':') {
         let (number, after) = (number.trim_matches([',', ' ']).parse(), after.trim_start());
-        let Some(quote) = after.chars().next().filter(|c| ['\'', '"'].contains(c)) else { break };
-        let (Ok(number), Some((name, behind))) = (number, after[1..].split_once(quote)) else { break };
+        let Some(quote) = after.chars().next().filter(|c| ['\'', '"'].contains(c)) else {
+            break;
+        };
+        let (Ok(number), Some((name, behind))) = (number, after[1..].split_once(quote)) else {
+            break;
+        };
         names.insert(number, name.to_string());
         rest = behind;
     }
@@ -96,10 +111,26 @@ mod tests {
     #[test]
     fn names_of_classes_are_read_as_python_writes_them() {
         let read = |text: &str| class_names(text).into_iter().collect::<Vec<_>>();
-        let of = |names: &[(usize, &str)]| names.iter().map(|(i, n)| (*i, n.to_string())).collect::<Vec<_>>();
-        assert_eq!(read("{0: 'person', 1: 'stop: sign', 12: \"driver's cab\"}"), of(&[(0, "person"), (1, "stop: sign"), (12, "driver's cab")]));
+        let of = |names: &[(usize, &str)]| {
+            names
+                .iter()
+                .map(|(i, n)| (*i, n.to_string()))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            read("{0: 'person', 1: 'stop: sign', 12: \"driver's cab\"}"),
+            of(&[(0, "person"), (1, "stop: sign"), (12, "driver's cab")])
+        );
         assert_eq!(read("{0: 'Menschen'}"), of(&[(0, "Menschen")]));
-        for none in ["", "person", "['person']", "{}", "{0: person}", "{'a': 'b'}", "{0: 'open"] {
+        for none in [
+            "",
+            "person",
+            "['person']",
+            "{}",
+            "{0: person}",
+            "{'a': 'b'}",
+            "{0: 'open",
+        ] {
             assert_eq!(read(none), [], "{none}");
         }
     }

@@ -8,8 +8,13 @@ use ort::value::{DynValueRef, Outlet, Tensor, TensorElementType, TensorRef, Valu
 /// Element types that an input of pictures may have.
 const PICTURES: [TensorElementType; 2] = [TensorElementType::Float32, TensorElementType::Float16];
 /// Element types that an output may have.
-const OUTPUTS: [TensorElementType; 5] =
-    [TensorElementType::Float32, TensorElementType::Float16, TensorElementType::Int64, TensorElementType::Int32, TensorElementType::Float64];
+const OUTPUTS: [TensorElementType; 5] = [
+    TensorElementType::Float32,
+    TensorElementType::Float16,
+    TensorElementType::Int64,
+    TensorElementType::Int32,
+    TensorElementType::Float64,
+];
 
 /// Whether pictures can be given to an input of this type.
 pub(super) fn takes_pictures(element: TensorElementType) -> bool {
@@ -22,7 +27,10 @@ pub(super) fn is_readable(output: &Outlet) -> bool {
 }
 
 /// Pictures as an input of the element type given, one of those that [`takes_pictures`] allows.
-pub(super) fn pictures<'a>(batch: ArrayView4<'a, f32>, element: TensorElementType) -> ort::Result<SessionInputValue<'a>> {
+pub(super) fn pictures<'a>(
+    batch: ArrayView4<'a, f32>,
+    element: TensorElementType,
+) -> ort::Result<SessionInputValue<'a>> {
     if element == TensorElementType::Float16 {
         return Ok(Tensor::from_array(batch.mapv(f16::from_f32))?.into());
     }
@@ -36,10 +44,18 @@ pub(super) fn floats(value: DynValueRef<'_>) -> ort::Result<ArrayD<f32>> {
         _ => TensorElementType::Float32,
     };
     match element {
-        TensorElementType::Float16 => value.try_extract_array::<f16>().map(|a| a.mapv(f16::to_f32)),
-        TensorElementType::Int64 => value.try_extract_array::<i64>().map(|a| a.mapv(|v| v as f32)),
-        TensorElementType::Int32 => value.try_extract_array::<i32>().map(|a| a.mapv(|v| v as f32)),
-        TensorElementType::Float64 => value.try_extract_array::<f64>().map(|a| a.mapv(|v| v as f32)),
+        TensorElementType::Float16 => value
+            .try_extract_array::<f16>()
+            .map(|a| a.mapv(f16::to_f32)),
+        TensorElementType::Int64 => value
+            .try_extract_array::<i64>()
+            .map(|a| a.mapv(|v| v as f32)),
+        TensorElementType::Int32 => value
+            .try_extract_array::<i32>()
+            .map(|a| a.mapv(|v| v as f32)),
+        TensorElementType::Float64 => value
+            .try_extract_array::<f64>()
+            .map(|a| a.mapv(|v| v as f32)),
         _ => value.try_extract_array::<f32>().map(|a| a.to_owned()),
     }
 }

@@ -49,23 +49,47 @@ const GREATEST_STD: f32 = 1e4;
 
 impl PixelFormat {
     /// Bytes divided by 255.
-    pub const UNIT_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [0.0; 3], std: [255.0; 3] };
+    pub const UNIT_RGB: PixelFormat = PixelFormat {
+        color: ColorOrder::Rgb,
+        mean: [0.0; 3],
+        std: [255.0; 3],
+    };
     /// Mean and deviation of ImageNet's pictures, as torchvision has them.
-    pub const IMAGENET_RGB: PixelFormat = PixelFormat { color: ColorOrder::Rgb, mean: [123.675, 116.28, 103.53], std: [58.395, 57.12, 57.375] };
+    pub const IMAGENET_RGB: PixelFormat = PixelFormat {
+        color: ColorOrder::Rgb,
+        mean: [123.675, 116.28, 103.53],
+        std: [58.395, 57.12, 57.375],
+    };
     /// The same with the planes in the order of OpenCV.
-    pub const IMAGENET_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [103.53, 116.28, 123.675], std: [57.375, 57.12, 58.395] };
+    pub const IMAGENET_BGR: PixelFormat = PixelFormat {
+        color: ColorOrder::Bgr,
+        mean: [103.53, 116.28, 123.675],
+        std: [57.375, 57.12, 58.395],
+    };
     /// Bytes as they are.
-    pub const BYTES_BGR: PixelFormat = PixelFormat { color: ColorOrder::Bgr, mean: [0.0; 3], std: [1.0; 3] };
+    pub const BYTES_BGR: PixelFormat = PixelFormat {
+        color: ColorOrder::Bgr,
+        mean: [0.0; 3],
+        std: [1.0; 3],
+    };
     /// The formats that have a name in settings.
-    const NAMED: [(&str, PixelFormat); 4] =
-        [("imagenet-rgb", Self::IMAGENET_RGB), ("imagenet-bgr", Self::IMAGENET_BGR), ("unit-rgb", Self::UNIT_RGB), ("bytes-bgr", Self::BYTES_BGR)];
+    const NAMED: [(&str, PixelFormat); 4] = [
+        ("imagenet-rgb", Self::IMAGENET_RGB),
+        ("imagenet-bgr", Self::IMAGENET_BGR),
+        ("unit-rgb", Self::UNIT_RGB),
+        ("bytes-bgr", Self::BYTES_BGR),
+    ];
 
     /// Refuses a `std` that is not on the scale of bytes; `key` is the setting's name.
     ///
     /// # Errors
     /// The first such value.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
-        match self.std.iter().find(|s| !(LEAST_STD..=GREATEST_STD).contains(*s)) {
+        match self
+            .std
+            .iter()
+            .find(|s| !(LEAST_STD..=GREATEST_STD).contains(*s))
+        {
             None => Ok(()),
             Some(s) => Err(OutOfRange {
                 key: format!("{key}.std"),
@@ -81,8 +105,16 @@ impl PixelFormat {
     /// For each of a frame's channels (blue, green, red): its plane, factor and offset.
     pub(super) fn planes(&self) -> [(usize, f32, f32); 3] {
         std::array::from_fn(|channel| {
-            let plane = if self.color == ColorOrder::Bgr { channel } else { 2 - channel };
-            (plane, 1.0 / self.std[plane], -self.mean[plane] / self.std[plane])
+            let plane = if self.color == ColorOrder::Bgr {
+                channel
+            } else {
+                2 - channel
+            };
+            (
+                plane,
+                1.0 / self.std[plane],
+                -self.mean[plane] / self.std[plane],
+            )
         })
     }
 }
@@ -92,7 +124,9 @@ impl FromStr for PixelFormat {
 
     fn from_str(s: &str) -> Result<Self, String> {
         let named = Self::NAMED.iter().find(|(name, _)| *name == s);
-        named.map(|(_, format)| *format).ok_or_else(|| format!("'{s}' is not a pixel format; use {PRESETS}, or a table {{ color, mean, std }}"))
+        named.map(|(_, format)| *format).ok_or_else(|| {
+            format!("'{s}' is not a pixel format; use {PRESETS}, or a table {{ color, mean, std }}")
+        })
     }
 }
 
@@ -100,7 +134,13 @@ impl fmt::Display for PixelFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match Self::NAMED.iter().find(|(_, format)| format == self) {
             Some((name, _)) => f.write_str(name),
-            None => write!(f, "{} mean {:?} std {:?}", self.color.name(), self.mean, self.std),
+            None => write!(
+                f,
+                "{} mean {:?} std {:?}",
+                self.color.name(),
+                self.mean,
+                self.std
+            ),
         }
     }
 }
@@ -118,7 +158,10 @@ impl<'de> Visitor<'de> for NameOrTable {
     type Value = PixelFormat;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a pixel format: {PRESETS}, or a table {{ color, mean, std }}")
+        write!(
+            f,
+            "a pixel format: {PRESETS}, or a table {{ color, mean, std }}"
+        )
     }
 
     fn visit_str<E: de::Error>(self, s: &str) -> Result<PixelFormat, E> {
@@ -147,17 +190,26 @@ mod tests {
         struct Holder {
             pixels: PixelFormat,
         }
-        toml::from_str::<Holder>(&format!("pixels = {text}")).map(|h| h.pixels).map_err(|e| e.to_string())
+        toml::from_str::<Holder>(&format!("pixels = {text}"))
+            .map(|h| h.pixels)
+            .map_err(|e| e.to_string())
     }
 
     #[test]
     fn a_preset_and_its_table_are_one_format() {
-        let table = "{ color = \"rgb\", mean = [123.675, 116.28, 103.53], std = [58.395, 57.12, 57.375] }";
+        let table =
+            "{ color = \"rgb\", mean = [123.675, 116.28, 103.53], std = [58.395, 57.12, 57.375] }";
         assert_eq!(read("\"imagenet-rgb\""), Ok(PixelFormat::IMAGENET_RGB));
         assert_eq!(read(table), Ok(PixelFormat::IMAGENET_RGB));
-        assert_eq!(read("\"bytes-bgr\""), read("{ color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }"));
+        assert_eq!(
+            read("\"bytes-bgr\""),
+            read("{ color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }")
+        );
         for (name, format) in PixelFormat::NAMED {
-            assert_eq!((name.parse(), format.to_string().as_str()), (Ok(format), name));
+            assert_eq!(
+                (name.parse(), format.to_string().as_str()),
+                (Ok(format), name)
+            );
             assert!(format.validate("pixels").is_ok());
         }
     }
@@ -167,8 +219,14 @@ mod tests {
         for (wrong, says) in [
             ("\"imagenet\"", "imagenet-rgb, imagenet-bgr"),
             ("5", "a pixel format: imagenet-rgb"),
-            ("{ color = \"rgb\", mean = [0, 0, 0] }", "missing field `std`"),
-            ("{ color = \"grey\", mean = [0, 0, 0], std = [1, 1, 1] }", "`bgr` or `rgb`"),
+            (
+                "{ color = \"rgb\", mean = [0, 0, 0] }",
+                "missing field `std`",
+            ),
+            (
+                "{ color = \"grey\", mean = [0, 0, 0], std = [1, 1, 1] }",
+                "`bgr` or `rgb`",
+            ),
             ("{ colour = \"rgb\" }", "unknown field `colour`"),
         ] {
             let e = read(wrong).unwrap_err();
@@ -178,8 +236,15 @@ mod tests {
 
     #[test]
     fn numbers_for_pictures_from_0_to_1_are_refused() {
-        let unit = PixelFormat { color: ColorOrder::Rgb, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225] };
+        let unit = PixelFormat {
+            color: ColorOrder::Rgb,
+            mean: [0.485, 0.456, 0.406],
+            std: [0.229, 0.224, 0.225],
+        };
         let e = unit.validate("embedder.pixels").unwrap_err().to_string();
-        assert!(e.contains("embedder.pixels.std = 0.229") && e.contains("by 255"), "{e}");
+        assert!(
+            e.contains("embedder.pixels.std = 0.229") && e.contains("by 255"),
+            "{e}"
+        );
     }
 }

@@ -16,7 +16,9 @@ use crate::infer::places::library_places;
 #[derive(Debug, Error)]
 pub enum InferError {
     /// No library was found.
-    #[error("the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so")]
+    #[error(
+        "the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
+    )]
     LibraryMissing {
         /// The places looked in.
         looked: String,
@@ -60,7 +62,9 @@ pub enum InferError {
         problem: String,
     },
     /// The device asked for cannot be used.
-    #[error("the device {device} cannot be used: {reason}; use --device cpu, or run `make setup-gpu` and `twintrack doctor`")]
+    #[error(
+        "the device {device} cannot be used: {reason}; use --device cpu, or run `make setup-gpu` and `twintrack doctor`"
+    )]
     Device {
         /// The device.
         device: Device,
@@ -116,7 +120,9 @@ impl FromStr for Device {
                 .strip_prefix("cuda:")
                 .and_then(|n| n.parse().ok())
                 .map(Device::Cuda)
-                .ok_or_else(|| format!("'{s}' is not a device; use auto, cpu, cuda, cuda:N or tensorrt")),
+                .ok_or_else(|| {
+                    format!("'{s}' is not a device; use auto, cpu, cuda, cuda:N or tensorrt")
+                }),
         }
     }
 }
@@ -129,7 +135,9 @@ impl Serialize for Device {
 
 impl<'de> Deserialize<'de> for Device {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -175,10 +183,22 @@ impl Runtime {
             preload_cuda(&library);
             let environment = ort::init_from(&library)
                 .map_err(|e| e.to_string())
-                .and_then(|b| b.with_name("twintrack").with_telemetry(false).build().map_err(|e| e.to_string()));
-            environment.map(|environment| Runtime { environment, library: library.clone() }).map_err(|reason| (library.clone(), reason))
+                .and_then(|b| {
+                    b.with_name("twintrack")
+                        .with_telemetry(false)
+                        .build()
+                        .map_err(|e| e.to_string())
+                });
+            environment
+                .map(|environment| Runtime {
+                    environment,
+                    library: library.clone(),
+                })
+                .map_err(|reason| (library.clone(), reason))
         });
-        loaded.clone().map_err(|(path, reason)| InferError::LibraryBroken { path, reason })
+        loaded
+            .clone()
+            .map_err(|(path, reason)| InferError::LibraryBroken { path, reason })
     }
 
     /// The library's path.
@@ -205,20 +225,41 @@ impl Runtime {
 /// The CUDA provider names the CUDA and cuDNN libraries without saying where they are: those that `make setup-gpu` laid
 /// beside it are loaded first.
 fn preload_cuda(library: &Path) {
-    let Some(folder) = library.parent().filter(|f| f.join("libcudart.so.13").exists()) else { return };
+    let Some(folder) = library
+        .parent()
+        .filter(|f| f.join("libcudart.so.13").exists())
+    else {
+        return;
+    };
     if let Err(e) = ort::ep::cuda::preload_dylibs(Some(folder), Some(folder)) {
         tracing::info!(folder = %folder.display(), error = %e, "cannot load all CUDA libraries beside ONNX Runtime");
     }
 }
 
 fn find_library() -> Result<PathBuf, InferError> {
-    const NAME: &str = if cfg!(target_os = "macos") { "libonnxruntime.dylib" } else { "libonnxruntime.so" };
+    const NAME: &str = if cfg!(target_os = "macos") {
+        "libonnxruntime.dylib"
+    } else {
+        "libonnxruntime.so"
+    };
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from) {
-        return if path.is_file() { Ok(path) } else { Err(InferError::LibraryMissing { looked: format!("ORT_DYLIB_PATH={}", path.display()) }) };
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(InferError::LibraryMissing {
+                looked: format!("ORT_DYLIB_PATH={}", path.display()),
+            })
+        };
     }
     let places = library_places();
     let found = places.iter().map(|p| p.join(NAME)).find(|p| p.is_file());
-    found.ok_or_else(|| InferError::LibraryMissing { looked: places.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ") })
+    found.ok_or_else(|| InferError::LibraryMissing {
+        looked: places
+            .iter()
+            .map(|p| p.display().to_string())
+            .collect::<Vec<_>>()
+            .join(", "),
+    })
 }
 
 #[cfg(test)]

@@ -66,19 +66,43 @@ impl Model {
     /// # Errors
     /// When the file is missing or broken, its input is not [N, 3, H, W] of float32 or float16, or
     /// the device cannot be used.
-    pub fn open(runtime: &Runtime, path: &Path, options: SessionOptions) -> Result<Self, InferError> {
-        let misfit = |problem: String| InferError::ModelShape { path: path.to_path_buf(), problem };
+    pub fn open(
+        runtime: &Runtime,
+        path: &Path,
+        options: SessionOptions,
+    ) -> Result<Self, InferError> {
+        let misfit = |problem: String| InferError::ModelShape {
+            path: path.to_path_buf(),
+            problem,
+        };
         let (session, provider) = open_session(runtime, path, options)?;
         let metadata = ModelMetadata::read(&session).map_err(misfit)?;
         let input = picture_input(session.inputs()).map_err(misfit)?;
-        let readable = session.outputs().iter().filter(|o| numbers::is_readable(o)).map(Outlet::name);
+        let readable = session
+            .outputs()
+            .iter()
+            .filter(|o| numbers::is_readable(o))
+            .map(Outlet::name);
         let selected = selection(readable).map_err(|e| misfit(e.to_string()))?;
-        let broken = |e: std::io::Error| InferError::ModelBroken { path: path.to_path_buf(), reason: e.to_string() };
+        let broken = |e: std::io::Error| InferError::ModelBroken {
+            path: path.to_path_buf(),
+            reason: e.to_string(),
+        };
         let weights = weights::hash_of(path).map_err(broken)?;
         tracing::debug!(model = %path.display(), %weights, %provider, threads = options.threads, "model opened");
         let batch = input.dims[0];
         let (path, busy) = (path.to_path_buf(), Duration::ZERO);
-        Ok(Model { session, path, provider, metadata, weights, input, batch, selected, busy })
+        Ok(Model {
+            session,
+            path,
+            provider,
+            metadata,
+            weights,
+            input,
+            batch,
+            selected,
+            busy,
+        })
     }
 
     /// Runs pictures [n, 3, h, w], any number of them; returns the outputs in the model's order,
@@ -89,7 +113,9 @@ impl Model {
     /// When ONNX Runtime refuses the input or fails, or the outputs of several runs do not fit
     /// together.
     pub fn run(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
-        let Some(size) = self.batch else { return self.run_once(pictures) };
+        let Some(size) = self.batch else {
+            return self.run_once(pictures);
+        };
         let mut runs = Vec::new();
         for part in pictures.axis_chunks_iter(Axis(0), size) {
             let n = part.dim().0;
@@ -99,7 +125,10 @@ impl Model {
             };
             runs.push(batch::first(outputs, size, n));
         }
-        batch::joined(runs).map_err(|problem| InferError::ModelShape { path: self.path.clone(), problem })
+        batch::joined(runs).map_err(|problem| InferError::ModelShape {
+            path: self.path.clone(),
+            problem,
+        })
     }
 
     /// Runs black pictures of `width` by `height` pixels, so that a file that does not fit is told
@@ -120,8 +149,15 @@ impl Model {
 
     /// Whether a run of two pictures gives outputs for two.
     fn takes_two(&mut self, two: ArrayView4<'_, f32>) -> bool {
-        let readable = self.session.outputs().iter().filter(|o| numbers::is_readable(o)).map(Outlet::name);
-        let Ok(mut quiet) = selection(readable) else { return false };
+        let readable = self
+            .session
+            .outputs()
+            .iter()
+            .filter(|o| numbers::is_readable(o))
+            .map(Outlet::name);
+        let Ok(mut quiet) = selection(readable) else {
+            return false;
+        };
         // ONNX Runtime logs a run that fails; here failure is an answer.
         if quiet.set_log_level(LogLevel::Fatal).is_err() {
             return false;
@@ -135,16 +171,31 @@ impl Model {
     /// One run of the session.
     fn run_once(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
         let shape = pictures.shape().to_vec();
-        let fail = |e: ort::Error| InferError::Run { path: self.path.clone(), shape: shape.clone(), reason: e.to_string() };
+        let fail = |e: ort::Error| InferError::Run {
+            path: self.path.clone(),
+            shape: shape.clone(),
+            reason: e.to_string(),
+        };
         let start = Instant::now();
         let tensor = numbers::pictures(pictures, self.input.element).map_err(fail)?;
         let mut inputs = ort::inputs![self.input.name.as_str() => tensor];
         if self.input.wants_sizes {
             let sizes = Array2::from_shape_fn((shape[0], 2), |(_, i)| shape[3 - i] as i64);
-            inputs.push((SIZES.into(), Tensor::from_array(sizes).map_err(fail)?.into()));
+            inputs.push((
+                SIZES.into(),
+                Tensor::from_array(sizes).map_err(fail)?.into(),
+            ));
         }
-        let outputs = self.session.run_with_options(inputs, &self.selected).map_err(fail)?;
-        let read = |(name, v): (&str, _)| Ok(Output { name: name.to_string(), values: numbers::floats(v).map_err(fail)? });
+        let outputs = self
+            .session
+            .run_with_options(inputs, &self.selected)
+            .map_err(fail)?;
+        let read = |(name, v): (&str, _)| {
+            Ok(Output {
+                name: name.to_string(),
+                values: numbers::floats(v).map_err(fail)?,
+            })
+        };
         let values = outputs.iter().map(read).collect();
         self.busy += start.elapsed();
         values
@@ -157,7 +208,10 @@ impl Model {
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
         let refused = |e: ort::Error| {
             let problem = format!("its outputs {names:?} cannot be chosen: {e}");
-            InferError::ModelShape { path: self.path.clone(), problem }
+            InferError::ModelShape {
+                path: self.path.clone(),
+                problem,
+            }
         };
         self.selected = selection(names.iter().copied()).map_err(refused)?;
         Ok(())
@@ -201,7 +255,11 @@ impl Model {
             ValueType::Tensor { shape, .. } => shape.to_vec(),
             _ => Vec::new(),
         };
-        self.session.outputs().iter().map(|o| (o.name().to_string(), shape(o))).collect()
+        self.session
+            .outputs()
+            .iter()
+            .map(|o| (o.name().to_string(), shape(o)))
+            .collect()
     }
 
     /// Total time spent inside ONNX Runtime.
@@ -210,61 +268,118 @@ impl Model {
     }
 }
 
-fn open_session(runtime: &Runtime, path: &Path, options: SessionOptions) -> Result<(Session, Provider), InferError> {
+fn open_session(
+    runtime: &Runtime,
+    path: &Path,
+    options: SessionOptions,
+) -> Result<(Session, Provider), InferError> {
     let open = |providers: &[ort::ep::ExecutionProviderDispatch]| -> Result<Session, String> {
         let builder = Session::builder(&runtime.environment).map_err(|e| e.to_string())?;
-        let builder = builder.with_intra_threads(options.threads.max(1)).map_err(|e| e.to_string())?;
+        let builder = builder
+            .with_intra_threads(options.threads.max(1))
+            .map_err(|e| e.to_string())?;
         // Stages share the cores: a thread that waits by spinning takes time from one that works.
-        let builder = builder.with_intra_op_spinning(false).map_err(|e| e.to_string())?;
+        let builder = builder
+            .with_intra_op_spinning(false)
+            .map_err(|e| e.to_string())?;
         // The number of crops changes from frame to frame: a plan of memory for each would grow with the numbers met.
-        let builder = builder.with_memory_pattern(false).map_err(|e| e.to_string())?;
-        let builder = builder.with_log_level(ort::logging::LogLevel::Error).map_err(|e| e.to_string())?;
-        let mut builder = builder.with_execution_providers(providers).map_err(|e| e.to_string())?;
+        let builder = builder
+            .with_memory_pattern(false)
+            .map_err(|e| e.to_string())?;
+        let builder = builder
+            .with_log_level(ort::logging::LogLevel::Error)
+            .map_err(|e| e.to_string())?;
+        let mut builder = builder
+            .with_execution_providers(providers)
+            .map_err(|e| e.to_string())?;
         builder.commit_from_file(path).map_err(|e| e.to_string())
     };
-    let cuda = |n: i32| ort::ep::CUDA::default().with_device_id(n).build().error_on_failure();
+    let cuda = |n: i32| {
+        ort::ep::CUDA::default()
+            .with_device_id(n)
+            .build()
+            .error_on_failure()
+    };
     let on_gpu = |providers: &[_], provider| open(providers).map(|s| (s, provider));
-    let broken = |reason| InferError::ModelBroken { path: path.to_path_buf(), reason };
+    let broken = |reason| InferError::ModelBroken {
+        path: path.to_path_buf(),
+        reason,
+    };
     let on_cpu = || open(&[]).map(|s| (s, Provider::Cpu)).map_err(broken);
     match options.device {
         Device::Cpu => on_cpu(),
-        Device::Cuda(n) => on_gpu(&[cuda(n)], Provider::Cuda).map_err(|reason| InferError::Device { device: options.device, reason }),
-        Device::TensorRt => {
-            let providers = [ort::ep::TensorRT::default().build().error_on_failure(), cuda(0)];
-            on_gpu(&providers, Provider::TensorRt).map_err(|reason| InferError::Device { device: options.device, reason })
+        Device::Cuda(n) => {
+            on_gpu(&[cuda(n)], Provider::Cuda).map_err(|reason| InferError::Device {
+                device: options.device,
+                reason,
+            })
         }
-        Device::Auto if Runtime::has_cuda() => on_gpu(&[cuda(0)], Provider::Cuda).or_else(|reason| {
-            tracing::warn!(%reason, "CUDA is there but does not work; running on the CPU");
-            on_cpu()
-        }),
+        Device::TensorRt => {
+            let providers = [
+                ort::ep::TensorRT::default().build().error_on_failure(),
+                cuda(0),
+            ];
+            on_gpu(&providers, Provider::TensorRt).map_err(|reason| InferError::Device {
+                device: options.device,
+                reason,
+            })
+        }
+        Device::Auto if Runtime::has_cuda() => {
+            on_gpu(&[cuda(0)], Provider::Cuda).or_else(|reason| {
+                tracing::warn!(%reason, "CUDA is there but does not work; running on the CPU");
+                on_cpu()
+            })
+        }
         Device::Auto => on_cpu(),
     }
 }
 
 /// Options of a run that computes only the outputs named.
-fn selection<'a>(names: impl Iterator<Item = &'a str>) -> ort::Result<RunOptions<HasSelectedOutputs>> {
-    let selector = names.fold(OutputSelector::no_default(), |selector, name| selector.with(name));
+fn selection<'a>(
+    names: impl Iterator<Item = &'a str>,
+) -> ort::Result<RunOptions<HasSelectedOutputs>> {
+    let selector = names.fold(OutputSelector::no_default(), |selector, name| {
+        selector.with(name)
+    });
     Ok(RunOptions::new()?.with_outputs(selector))
 }
 
 fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
-    let (pictures, others): (Vec<&Outlet>, Vec<&Outlet>) = inputs.iter().partition(|i| i.name() != SIZES);
+    let (pictures, others): (Vec<&Outlet>, Vec<&Outlet>) =
+        inputs.iter().partition(|i| i.name() != SIZES);
     let [input] = pictures.as_slice() else {
-        let all: Vec<String> = pictures.iter().map(|i| format!("'{}' {}", i.name(), i.dtype())).collect();
+        let all: Vec<String> = pictures
+            .iter()
+            .map(|i| format!("'{}' {}", i.name(), i.dtype()))
+            .collect();
         let all = all.join(", ");
-        return Err(format!("it has the inputs {all}, where one picture input [N, 3, H, W] is needed"));
+        return Err(format!(
+            "it has the inputs {all}, where one picture input [N, 3, H, W] is needed"
+        ));
     };
     let wanted = "where [N, 3, H, W] of float32 or float16 is needed";
     let (element, shape) = match input.dtype() {
         ValueType::Tensor { ty, shape, .. } if numbers::takes_pictures(*ty) => (*ty, shape),
         other => return Err(format!("its input '{}' is {other}, {wanted}", input.name())),
     };
-    let dims: Vec<Option<usize>> = shape.iter().map(|&d| usize::try_from(d).ok().filter(|d| *d > 0)).collect();
+    let dims: Vec<Option<usize>> = shape
+        .iter()
+        .map(|&d| usize::try_from(d).ok().filter(|d| *d > 0))
+        .collect();
     match <[Option<usize>; 4]>::try_from(dims) {
         Ok(dims) if dims[1].is_none_or(|c| c == 3) => {
             let name = input.name().to_string();
-            Ok(PictureInput { name, element, dims, wants_sizes: !others.is_empty() })
+            Ok(PictureInput {
+                name,
+                element,
+                dims,
+                wants_sizes: !others.is_empty(),
+            })
         }
-        _ => Err(format!("its input '{}' has shape {:?}, {wanted}", input.name(), shape.to_vec())),
+        _ => Err(format!(
+            "its input '{}' has shape {:?}, {wanted}",
+            input.name(),
+            shape.to_vec()
+        )),
     }
 }

@@ -21,11 +21,17 @@ pub enum InputSize {
 impl FromStr for InputSize {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        let fixed = || s.split_once('x').and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?))).filter(|&(w, h)| w > 0 && h > 0);
+        let fixed = || {
+            s.split_once('x')
+                .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)))
+                .filter(|&(w, h)| w > 0 && h > 0)
+        };
         if s == "auto" {
             Ok(InputSize::Auto)
         } else {
-            fixed().map(|(w, h)| InputSize::Fixed(w, h)).ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576"))
+            fixed()
+                .map(|(w, h)| InputSize::Fixed(w, h))
+                .ok_or_else(|| format!("'{s}' is not a size; use auto or WIDTHxHEIGHT, as 768x576"))
         }
     }
 }
@@ -47,7 +53,9 @@ impl Serialize for InputSize {
 
 impl<'de> Deserialize<'de> for InputSize {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -57,7 +65,9 @@ impl InputSize {
     /// # Errors
     /// The first side out of range.
     pub fn validate(self, key: &str, least: usize) -> Result<(), OutOfRange> {
-        let InputSize::Fixed(w, h) = self else { return Ok(()) };
+        let InputSize::Fixed(w, h) = self else {
+            return Ok(());
+        };
         within(&format!("{key} (width)"), w, least, 8192)?;
         within(&format!("{key} (height)"), h, least, 8192)
     }
@@ -70,7 +80,10 @@ mod tests {
     #[test]
     fn sizes_read_and_write_alike() {
         assert_eq!("768x576".parse(), Ok(InputSize::Fixed(768, 576)));
-        assert_eq!("auto".parse::<InputSize>().map(|s| s.to_string()), Ok("auto".to_string()));
+        assert_eq!(
+            "auto".parse::<InputSize>().map(|s| s.to_string()),
+            Ok("auto".to_string())
+        );
         for bad in ["768", "0x5", "axb", ""] {
             assert!(bad.parse::<InputSize>().is_err(), "{bad}");
         }
@@ -78,7 +91,10 @@ mod tests {
 
     #[test]
     fn a_side_out_of_range_is_told() {
-        let e = InputSize::Fixed(64, 9000).validate("detector.size", 32).unwrap_err().to_string();
+        let e = InputSize::Fixed(64, 9000)
+            .validate("detector.size", 32)
+            .unwrap_err()
+            .to_string();
         assert!(e.contains("detector.size (height) = 9000"), "{e}");
         assert!(InputSize::Auto.validate("detector.size", 32).is_ok());
     }

@@ -32,7 +32,13 @@ impl Taps {
 ///
 /// # Panics
 /// When `width` by `height` is larger than the planes.
-pub fn write_scaled(image: &Image, width: usize, height: usize, format: &PixelFormat, out: ArrayViewMut3<'_, f32>) {
+pub fn write_scaled(
+    image: &Image,
+    width: usize,
+    height: usize,
+    format: &PixelFormat,
+    out: ArrayViewMut3<'_, f32>,
+) {
     let whole = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
     write_region(image, &whole, width, height, format, out);
 }
@@ -44,9 +50,19 @@ pub fn write_crop(image: &Image, region: &BBox, format: &PixelFormat, out: Array
     write_region(image, region, w, h, format, out);
 }
 
-fn write_region(image: &Image, region: &BBox, width: usize, height: usize, format: &PixelFormat, mut out: ArrayViewMut3<'_, f32>) {
+fn write_region(
+    image: &Image,
+    region: &BBox,
+    width: usize,
+    height: usize,
+    format: &PixelFormat,
+    mut out: ArrayViewMut3<'_, f32>,
+) {
     let (_, plane_height, plane_width) = out.dim();
-    assert!(width <= plane_width && height <= plane_height, "{width}x{height} pixels do not fit planes of {plane_width}x{plane_height}");
+    assert!(
+        width <= plane_width && height <= plane_height,
+        "{width}x{height} pixels do not fit planes of {plane_width}x{plane_height}"
+    );
     let planes = format.planes();
     let columns = Taps::new(width, region.left, region.width, image.width as usize);
     let rows = Taps::new(height, region.top, region.height, image.height as usize);
@@ -56,27 +72,46 @@ fn write_region(image: &Image, region: &BBox, width: usize, height: usize, forma
     let mut blended = vec![0.0f32; 3 * (last - first + 1)];
     for (y, &(y0, y1, share)) in rows.0.iter().enumerate() {
         // Down first, over the bytes as they lie: the loop the compiler vectorises best.
-        let (upper, lower) = (&image.row(y0)[3 * first..3 * (last + 1)], &image.row(y1)[3 * first..3 * (last + 1)]);
+        let (upper, lower) = (
+            &image.row(y0)[3 * first..3 * (last + 1)],
+            &image.row(y1)[3 * first..3 * (last + 1)],
+        );
         if share == 0.0 {
-            blended.iter_mut().zip(upper).for_each(|(o, &u)| *o = f32::from(u));
+            blended
+                .iter_mut()
+                .zip(upper)
+                .for_each(|(o, &u)| *o = f32::from(u));
         } else {
-            blended.iter_mut().zip(upper.iter().zip(lower)).for_each(|(o, (&u, &l))| *o = f32::from(u) + share * (f32::from(l) - f32::from(u)));
+            blended
+                .iter_mut()
+                .zip(upper.iter().zip(lower))
+                .for_each(|(o, (&u, &l))| {
+                    *o = f32::from(u) + share * (f32::from(l) - f32::from(u))
+                });
         }
         for (channel, &(plane, factor, offset)) in planes.iter().enumerate() {
             let mut line = out.slice_mut(ndarray::s![plane, y, ..width]);
-            let line = line.as_slice_mut().expect("the last axis of the planes is contiguous");
+            let line = line
+                .as_slice_mut()
+                .expect("the last axis of the planes is contiguous");
             if unscaled {
-                line.iter_mut().zip(blended.chunks_exact(3)).for_each(|(o, p)| *o = p[channel] * factor + offset);
+                line.iter_mut()
+                    .zip(blended.chunks_exact(3))
+                    .for_each(|(o, p)| *o = p[channel] * factor + offset);
             } else {
                 for (o, &(x0, x1, share)) in line.iter_mut().zip(&columns.0) {
-                    let (a, b) = (blended[3 * (x0 - first) + channel], blended[3 * (x1 - first) + channel]);
+                    let (a, b) = (
+                        blended[3 * (x0 - first) + channel],
+                        blended[3 * (x1 - first) + channel],
+                    );
                     *o = (a + share * (b - a)) * factor + offset;
                 }
             }
         }
     }
     for &(plane, _, black) in &planes {
-        out.slice_mut(ndarray::s![plane, ..height, width..]).fill(black);
+        out.slice_mut(ndarray::s![plane, ..height, width..])
+            .fill(black);
         out.slice_mut(ndarray::s![plane, height.., ..]).fill(black);
     }
 }
@@ -89,7 +124,9 @@ mod tests {
 
     /// 4x2 pixels, blue = 10 x, green = 100 + y, red = 200.
     fn picture() -> Image {
-        let data: Vec<u8> = (0..2u8).flat_map(|y| (0..4u8).flat_map(move |x| [10 * x, 100 + y, 200])).collect();
+        let data: Vec<u8> = (0..2u8)
+            .flat_map(|y| (0..4u8).flat_map(move |x| [10 * x, 100 + y, 200]))
+            .collect();
         Image::packed(4, 2, data.into())
     }
 
@@ -104,7 +141,11 @@ mod tests {
 
     #[test]
     fn red_comes_first_when_asked_and_is_normalised() {
-        let format = PixelFormat { color: ColorOrder::Rgb, mean: [100.0, 0.0, 0.0], std: [50.0, 1.0, 1.0] };
+        let format = PixelFormat {
+            color: ColorOrder::Rgb,
+            mean: [100.0, 0.0, 0.0],
+            std: [50.0, 1.0, 1.0],
+        };
         let mut out = Array3::zeros((3, 2, 4));
         write_scaled(&picture(), 4, 2, &format, out.view_mut());
         assert_eq!(out[[0, 0, 0]], 2.0);
@@ -113,7 +154,11 @@ mod tests {
 
     #[test]
     fn what_the_picture_does_not_fill_is_black() {
-        let format = PixelFormat { color: ColorOrder::Bgr, mean: [50.0; 3], std: [10.0; 3] };
+        let format = PixelFormat {
+            color: ColorOrder::Bgr,
+            mean: [50.0; 3],
+            std: [10.0; 3],
+        };
         let mut out = Array3::zeros((3, 4, 6));
         write_scaled(&picture(), 4, 2, &format, out.view_mut());
         assert_eq!(out[[1, 3, 0]], -5.0);
@@ -131,7 +176,15 @@ mod tests {
     #[test]
     fn a_crop_beyond_the_edge_repeats_the_edge() {
         let mut out = Array3::zeros((3, 2, 4));
-        write_crop(&picture(), &BBox::new(2.0, 0.0, 4.0, 2.0), &PixelFormat::BYTES_BGR, out.view_mut());
-        assert_eq!(out.slice(ndarray::s![0, 0, ..]).to_vec(), [20.0, 30.0, 30.0, 30.0]);
+        write_crop(
+            &picture(),
+            &BBox::new(2.0, 0.0, 4.0, 2.0),
+            &PixelFormat::BYTES_BGR,
+            out.view_mut(),
+        );
+        assert_eq!(
+            out.slice(ndarray::s![0, 0, ..]).to_vec(),
+            [20.0, 30.0, 30.0, 30.0]
+        );
     }
 }

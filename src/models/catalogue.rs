@@ -132,10 +132,16 @@ impl Catalogue {
     }
 
     fn parse(text: &str, name: &str) -> Result<Self, ModelsError> {
-        let wrong = |reason: String| ModelsError::Catalogue { name: name.into(), reason };
-        let catalogue: Catalogue = toml::from_str(text).map_err(|e| wrong(e.to_string().trim().to_string()))?;
+        let wrong = |reason: String| ModelsError::Catalogue {
+            name: name.into(),
+            reason,
+        };
+        let catalogue: Catalogue =
+            toml::from_str(text).map_err(|e| wrong(e.to_string().trim().to_string()))?;
         for (i, entry) in catalogue.entries.iter().enumerate() {
-            entry.check().map_err(|reason| wrong(format!("{}: {reason}", entry.name)))?;
+            entry
+                .check()
+                .map_err(|reason| wrong(format!("{}: {reason}", entry.name)))?;
             if catalogue.entries[..i].iter().any(|e| e.name == entry.name) {
                 return Err(wrong(format!("it has two networks '{}'", entry.name)));
             }
@@ -148,8 +154,20 @@ impl Catalogue {
     /// # Errors
     /// When there is none.
     pub fn entry(&self, name: &str) -> Result<&Entry, ModelsError> {
-        let known = || self.entries.iter().map(|e| e.name.as_str()).collect::<Vec<_>>().join(", ");
-        self.entries.iter().find(|e| e.name == name).ok_or_else(|| ModelsError::Unknown { name: name.into(), known: known() })
+        let known = || {
+            self.entries
+                .iter()
+                .map(|e| e.name.as_str())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
+        self.entries
+            .iter()
+            .find(|e| e.name == name)
+            .ok_or_else(|| ModelsError::Unknown {
+                name: name.into(),
+                known: known(),
+            })
     }
 }
 
@@ -175,26 +193,48 @@ impl Entry {
             ("color", Some(pixels.color.name().to_string())),
             ("mean", Some(numbers(pixels.mean))),
             ("std", Some(numbers(pixels.std))),
-            (Calibration::KEY, self.settings.calibration.map(|c| c.entry())),
-            (Strangers::KEY, self.settings.strangers.as_ref().map(Strangers::to_string)),
+            (
+                Calibration::KEY,
+                self.settings.calibration.map(|c| c.entry()),
+            ),
+            (
+                Strangers::KEY,
+                self.settings.strangers.as_ref().map(Strangers::to_string),
+            ),
             ("licence", Some(self.licence.clone())),
             ("source", Some(self.source.clone())),
         ];
-        entries.into_iter().filter_map(|(k, v)| Some((k.to_string(), v?))).collect()
+        entries
+            .into_iter()
+            .filter_map(|(k, v)| Some((k.to_string(), v?)))
+            .collect()
     }
 
     /// Refuses what could not be installed, and names that would leave the folder.
     fn check(&self) -> Result<(), String> {
-        if self.name.is_empty() || !self.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+        if self.name.is_empty()
+            || !self
+                .name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        {
             return Err("a name has small letters, digits and hyphens only".into());
         }
         let endings: &[&str] = match self.format {
             Format::Onnx => &[".onnx"],
             Format::OpenVino => &[".xml", ".bin"],
         };
-        let fits = self.files.len() == endings.len() && self.files.iter().zip(endings).all(|(f, end)| f.name().ends_with(end) && f.name() != *end);
+        let fits = self.files.len() == endings.len()
+            && self
+                .files
+                .iter()
+                .zip(endings)
+                .all(|(f, end)| f.name().ends_with(end) && f.name() != *end);
         if !fits {
-            return Err(format!("its format needs the files {}, in this order", endings.join(" and ")));
+            return Err(format!(
+                "its format needs the files {}, in this order",
+                endings.join(" and ")
+            ));
         }
         if self.format == Format::OpenVino && self.kind != Kind::Embedder {
             return Err("only embedders can be imported from OpenVINO".into());
@@ -202,14 +242,28 @@ impl Entry {
         if (self.kind == Kind::Detector) != self.settings.layout.is_some() {
             return Err("a detector needs settings.layout, an embedder has none".into());
         }
-        self.settings.pixels.validate("settings.pixels").map_err(|e| e.to_string())?;
-        self.settings.calibration.map_or(Ok(()), |c| c.validate("settings.calibration")).map_err(|e| e.to_string())?;
+        self.settings
+            .pixels
+            .validate("settings.pixels")
+            .map_err(|e| e.to_string())?;
+        self.settings
+            .calibration
+            .map_or(Ok(()), |c| c.validate("settings.calibration"))
+            .map_err(|e| e.to_string())?;
         for file in &self.files {
-            if !(file.address.starts_with("https://") || file.address.starts_with("http://")) || file.name().contains(['?', '#', '\\']) {
-                return Err(format!("'{}' is no http:// or https:// address of a file", file.address));
+            if !(file.address.starts_with("https://") || file.address.starts_with("http://"))
+                || file.name().contains(['?', '#', '\\'])
+            {
+                return Err(format!(
+                    "'{}' is no http:// or https:// address of a file",
+                    file.address
+                ));
             }
             if file.bytes == 0 || !file.hash.is_valid() {
-                return Err(format!("{} needs its length and its hash (sha256 or sha384, small letters)", file.name()));
+                return Err(format!(
+                    "{} needs its length and its hash (sha256 or sha384, small letters)",
+                    file.name()
+                ));
             }
         }
         Ok(())
@@ -225,22 +279,69 @@ mod tests {
     fn our_own_catalogue_is_right_and_complete() {
         let catalogue = Catalogue::own().expect("right");
         let names: Vec<&str> = catalogue.entries.iter().map(|e| e.name.as_str()).collect();
-        assert_eq!(names, ["omz-reid-0277", "omz-reid-0287", "omz-reid-0288", "youtu-reid", "youtu-reid-int8", "yolox-s", "nanodet-m"]);
+        assert_eq!(
+            names,
+            [
+                "omz-reid-0277",
+                "omz-reid-0287",
+                "omz-reid-0288",
+                "youtu-reid",
+                "youtu-reid-int8",
+                "yolox-s",
+                "nanodet-m"
+            ]
+        );
         for e in &catalogue.entries {
             assert_eq!(e.licence, "Apache-2.0", "{}", e.name);
-            assert!(e.files.iter().all(|f| f.address.starts_with("https://")), "{}", e.name);
-            assert!(e.about.ends_with('.') && e.source.starts_with("https://github.com/"), "{}", e.name);
+            assert!(
+                e.files.iter().all(|f| f.address.starts_with("https://")),
+                "{}",
+                e.name
+            );
+            assert!(
+                e.about.ends_with('.') && e.source.starts_with("https://github.com/"),
+                "{}",
+                e.name
+            );
         }
         let omz = catalogue.entry("omz-reid-0287").expect("there");
-        assert_eq!((omz.format, omz.settings.pixels.color, omz.settings.size), (Format::OpenVino, ColorOrder::Bgr, InputSize::Fixed(128, 256)));
-        let text: Vec<String> = omz.metadata().into_iter().map(|(k, v)| format!("{k}={v}")).collect();
-        assert_eq!(text[..6], ["kind=embedder", "name=omz-reid-0287", "size=128x256", "color=bgr", "mean=0,0,0", "std=1,1,1"]);
+        assert_eq!(
+            (omz.format, omz.settings.pixels.color, omz.settings.size),
+            (
+                Format::OpenVino,
+                ColorOrder::Bgr,
+                InputSize::Fixed(128, 256)
+            )
+        );
+        let text: Vec<String> = omz
+            .metadata()
+            .into_iter()
+            .map(|(k, v)| format!("{k}={v}"))
+            .collect();
+        assert_eq!(
+            text[..6],
+            [
+                "kind=embedder",
+                "name=omz-reid-0287",
+                "size=128x256",
+                "color=bgr",
+                "mean=0,0,0",
+                "std=1,1,1"
+            ]
+        );
     }
 
     #[test]
     fn an_unknown_name_is_told_with_those_there_are() {
-        let e = Catalogue::own().expect("right").entry("omz-reid-287").unwrap_err().to_string();
-        assert!(e.contains("'omz-reid-287'") && e.contains("omz-reid-0287"), "{e}");
+        let e = Catalogue::own()
+            .expect("right")
+            .entry("omz-reid-287")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            e.contains("'omz-reid-287'") && e.contains("omz-reid-0287"),
+            "{e}"
+        );
     }
 
     #[test]
@@ -260,10 +361,17 @@ mod tests {
             ("short", "http://x/a.onnx", "00", "its hash"),
             ("pickle", "http://x/a.pkl", &hash, ".onnx"),
         ] {
-            let e = Catalogue::parse(&entry(name, address, hash), "c").unwrap_err().to_string();
+            let e = Catalogue::parse(&entry(name, address, hash), "c")
+                .unwrap_err()
+                .to_string();
             assert!(e.contains(name) && e.contains(says), "{e}");
         }
         let twice = entry("a", "http://x/a.onnx", &hash).repeat(2);
-        assert!(Catalogue::parse(&twice, "c").unwrap_err().to_string().contains("two networks"));
+        assert!(
+            Catalogue::parse(&twice, "c")
+                .unwrap_err()
+                .to_string()
+                .contains("two networks")
+        );
     }
 }

@@ -38,7 +38,11 @@ impl Digest {
             Digest::Sha256(_) => 64,
             Digest::Sha384(_) => 96,
         };
-        self.hex().len() == digits && self.hex().bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+        self.hex().len() == digits
+            && self
+                .hex()
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 
     /// A sum of the same kind, of nothing yet.

@@ -24,23 +24,43 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// # Errors
 /// When the server cannot be reached, breaks off, or has another file; when the disk is full or cannot be written. `to` is
 /// then as it was.
-pub fn fetch(file: &RemoteFile, to: &Path, tail: &[u8], progress: &mut dyn FnMut(u64)) -> Result<(), ModelsError> {
+pub fn fetch(
+    file: &RemoteFile,
+    to: &Path,
+    tail: &[u8],
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), ModelsError> {
     let path = part_of(to);
     let wrong = |e| ModelsError::write(&path, file.bytes, e);
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(|e| ModelsError::write(folder, file.bytes, e))?;
     }
-    let out = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path).map_err(wrong)?;
+    let out = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(wrong)?;
     match out.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(ModelsError::Busy(path)),
         Err(TryLockError::Error(e)) => return Err(wrong(e)),
     }
-    let done = Part { file, path: &path, out }.complete(tail, progress);
+    let done = Part {
+        file,
+        path: &path,
+        out,
+    }
+    .complete(tail, progress);
     match done {
         Ok(()) => fs::rename(&path, to).map_err(|e| ModelsError::write(to, file.bytes, e)),
         Err(e) => {
-            if matches!(e, ModelsError::DiskFull { .. } | ModelsError::WrongHash { .. }) || fs::metadata(&path).is_ok_and(|m| m.len() == 0) {
+            if matches!(
+                e,
+                ModelsError::DiskFull { .. } | ModelsError::WrongHash { .. }
+            ) || fs::metadata(&path).is_ok_and(|m| m.len() == 0)
+            {
                 // That the useless piece may stay behind changes nothing about the error.
                 let _ = fs::remove_file(&path);
             }
@@ -71,7 +91,9 @@ impl Part<'_> {
     /// Brings the file to its full length, checks it, and writes `tail` behind it.
     fn complete(mut self, tail: &[u8], progress: &mut dyn FnMut(u64)) -> Result<(), ModelsError> {
         let mut sum = self.file.hash.start();
-        let there = sum.update_from(&mut self.out, self.file.bytes).map_err(|e| self.failed(e))?;
+        let there = sum
+            .update_from(&mut self.out, self.file.bytes)
+            .map_err(|e| self.failed(e))?;
         self.cut(there)?;
         progress(there);
         if there < self.file.bytes {
@@ -80,18 +102,35 @@ impl Part<'_> {
         let found = sum.finish();
         if found != self.file.hash.hex() {
             let (kind, wanted) = (self.file.hash.kind(), self.file.hash.hex().to_string());
-            return Err(ModelsError::WrongHash { address: self.file.address.clone(), kind, found, wanted });
+            return Err(ModelsError::WrongHash {
+                address: self.file.address.clone(),
+                kind,
+                found,
+                wanted,
+            });
         }
-        self.out.write_all(tail).and_then(|()| self.out.sync_all()).map_err(|e| self.failed(e))
+        self.out
+            .write_all(tail)
+            .and_then(|()| self.out.sync_all())
+            .map_err(|e| self.failed(e))
     }
 
     /// Leaves the first `length` bytes and goes on behind them.
     fn cut(&mut self, length: u64) -> Result<(), ModelsError> {
-        self.out.set_len(length).and_then(|()| self.out.seek(SeekFrom::Start(length))).map(|_| ()).map_err(|e| self.failed(e))
+        self.out
+            .set_len(length)
+            .and_then(|()| self.out.seek(SeekFrom::Start(length)))
+            .map(|_| ())
+            .map_err(|e| self.failed(e))
     }
 
     /// Gets what is missing behind the first `there` bytes, of which `sum` is the hash.
-    fn download(&mut self, there: u64, sum: Sum, progress: &mut dyn FnMut(u64)) -> Result<Sum, ModelsError> {
+    fn download(
+        &mut self,
+        there: u64,
+        sum: Sum,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<Sum, ModelsError> {
         let mut answer = self.ask(there)?;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             answer = self.ask(0)?;
@@ -102,15 +141,25 @@ impl Part<'_> {
             StatusCode::OK => (0, self.file.hash.start()),
             other => return Err(self.refused(other.to_string())),
         };
-        let number = |name, at: fn(&str) -> Option<&str>| answer.headers().get(name).and_then(|v| at(v.to_str().ok()?)?.parse::<u64>().ok());
+        let number = |name, at: fn(&str) -> Option<&str>| {
+            answer
+                .headers()
+                .get(name)
+                .and_then(|v| at(v.to_str().ok()?)?.parse::<u64>().ok())
+        };
         let whole = match from {
             0 => number(header::CONTENT_LENGTH, |v| v.split(',').next()),
             // bytes FIRST-LAST/WHOLE
             _ => number(header::CONTENT_RANGE, |v| v.split('/').nth(1)),
         };
-        let first = number(header::CONTENT_RANGE, |v| v.trim_start_matches("bytes ").split('-').next());
+        let first = number(header::CONTENT_RANGE, |v| {
+            v.trim_start_matches("bytes ").split('-').next()
+        });
         if let Some(other) = whole.filter(|w| *w != self.file.bytes) {
-            return Err(self.refused(format!("with a file of {other} bytes where the catalogue names {}", self.file.bytes)));
+            return Err(self.refused(format!(
+                "with a file of {other} bytes where the catalogue names {}",
+                self.file.bytes
+            )));
         }
         if from > 0 && first != Some(from) {
             return Err(self.refused("with another part of the file than the one asked for".into()));
@@ -118,24 +167,58 @@ impl Part<'_> {
         self.cut(from)?;
         let arriving = chunks(answer.into_body().into_reader());
         let (address, bytes) = (&self.file.address, self.file.bytes);
-        pump(&arriving, &mut self.out, Range { from, bytes }, sum, SILENCE, progress).map_err(|stop| match stop {
+        pump(
+            &arriving,
+            &mut self.out,
+            Range { from, bytes },
+            sum,
+            SILENCE,
+            progress,
+        )
+        .map_err(|stop| match stop {
             Stop::Write(e) => ModelsError::write(self.path, bytes, e),
-            Stop::Broken { have, reason } => ModelsError::Interrupted { address: address.clone(), have, bytes, reason },
-            Stop::TooLong => ModelsError::Refused { address: address.clone(), answer: format!("with more than the {bytes} bytes that the catalogue names") },
+            Stop::Broken { have, reason } => ModelsError::Interrupted {
+                address: address.clone(),
+                have,
+                bytes,
+                reason,
+            },
+            Stop::TooLong => ModelsError::Refused {
+                address: address.clone(),
+                answer: format!("with more than the {bytes} bytes that the catalogue names"),
+            },
         })
     }
 
     fn ask(&self, from: u64) -> Result<ureq::http::Response<ureq::Body>, ModelsError> {
-        let config = Agent::config_builder().timeout_connect(Some(ANSWER)).timeout_recv_response(Some(ANSWER)).http_status_as_error(false);
-        let agent = Agent::new_with_config(config.user_agent(concat!("twintrack/", env!("CARGO_PKG_VERSION"))).build());
+        let config = Agent::config_builder()
+            .timeout_connect(Some(ANSWER))
+            .timeout_recv_response(Some(ANSWER))
+            .http_status_as_error(false);
+        let agent = Agent::new_with_config(
+            config
+                .user_agent(concat!("twintrack/", env!("CARGO_PKG_VERSION")))
+                .build(),
+        );
         let request = agent.get(&self.file.address);
-        let request = if from > 0 { request.header(header::RANGE, format!("bytes={from}-")) } else { request };
-        let unreachable = |e: ureq::Error| ModelsError::Unreachable { address: self.file.address.clone(), reason: e.to_string(), part: self.path.into() };
+        let request = if from > 0 {
+            request.header(header::RANGE, format!("bytes={from}-"))
+        } else {
+            request
+        };
+        let unreachable = |e: ureq::Error| ModelsError::Unreachable {
+            address: self.file.address.clone(),
+            reason: e.to_string(),
+            part: self.path.into(),
+        };
         request.call().map_err(unreachable)
     }
 
     fn refused(&self, answer: String) -> ModelsError {
-        ModelsError::Refused { address: self.file.address.clone(), answer }
+        ModelsError::Refused {
+            address: self.file.address.clone(),
+            answer,
+        }
     }
 }
 
@@ -191,11 +274,17 @@ fn pump(
         let broken = |reason: String| Stop::Broken { have, reason };
         let chunk = match arriving.recv_timeout(silence) {
             Ok(chunk) => chunk.map_err(|e| broken(e.to_string()))?,
-            Err(RecvTimeoutError::Timeout) => return Err(broken(format!("nothing came for {} s", silence.as_secs()))),
+            Err(RecvTimeoutError::Timeout) => {
+                return Err(broken(format!("nothing came for {} s", silence.as_secs())));
+            }
             Err(RecvTimeoutError::Disconnected) => Vec::new(),
         };
         if chunk.is_empty() {
-            return if have == range.bytes { Ok(sum) } else { Err(broken("the server closed the connection".into())) };
+            return if have == range.bytes {
+                Ok(sum)
+            } else {
+                Err(broken("the server closed the connection".into()))
+            };
         }
         have += chunk.len() as u64;
         if have > range.bytes {
@@ -216,7 +305,10 @@ mod tests {
 
     impl Write for Full {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0 = self.0.checked_sub(bytes.len()).ok_or(io::ErrorKind::StorageFull)?;
+            self.0 = self
+                .0
+                .checked_sub(bytes.len())
+                .ok_or(io::ErrorKind::StorageFull)?;
             Ok(bytes.len())
         }
         fn flush(&mut self) -> io::Result<()> {
@@ -228,29 +320,68 @@ mod tests {
         Digest::Sha256(String::new()).start()
     }
 
-    const RANGE: Range = Range { from: 0, bytes: 200_000 };
+    const RANGE: Range = Range {
+        from: 0,
+        bytes: 200_000,
+    };
 
     #[test]
     fn a_full_disk_is_told_with_what_to_do() {
         let arriving = chunks(io::Cursor::new(vec![7; 200_000]));
-        let stop = pump(&arriving, &mut Full(100_000), RANGE, sum(), SILENCE, &mut |_| {}).expect_err("full");
-        let Stop::Write(e) = stop else { panic!("{stop:?}") };
+        let stop = pump(
+            &arriving,
+            &mut Full(100_000),
+            RANGE,
+            sum(),
+            SILENCE,
+            &mut |_| {},
+        )
+        .expect_err("full");
+        let Stop::Write(e) = stop else {
+            panic!("{stop:?}")
+        };
         let text = ModelsError::write(Path::new("/data/x.onnx.part"), 200_000, e).to_string();
-        assert!(text.contains("is full") && text.contains("0.2 MB") && text.contains("TWINTRACK_DATA"), "{text}");
+        assert!(
+            text.contains("is full") && text.contains("0.2 MB") && text.contains("TWINTRACK_DATA"),
+            "{text}"
+        );
     }
 
     #[test]
     fn a_silent_server_is_given_up() {
         let (_keep, arriving) = sync_channel(1);
-        let stop = pump(&arriving, &mut io::sink(), RANGE, sum(), Duration::from_millis(30), &mut |_| {}).expect_err("silent");
-        assert!(matches!(&stop, Stop::Broken { have: 0, reason } if reason.contains("nothing came")), "{stop:?}");
+        let stop = pump(
+            &arriving,
+            &mut io::sink(),
+            RANGE,
+            sum(),
+            Duration::from_millis(30),
+            &mut |_| {},
+        )
+        .expect_err("silent");
+        assert!(
+            matches!(&stop, Stop::Broken { have: 0, reason } if reason.contains("nothing came")),
+            "{stop:?}"
+        );
     }
 
     #[test]
     fn more_than_announced_is_refused_and_less_is_a_break() {
-        let ended = |n: usize| pump(&chunks(io::Cursor::new(vec![7; n])), &mut io::sink(), RANGE, sum(), SILENCE, &mut |_| {});
+        let ended = |n: usize| {
+            pump(
+                &chunks(io::Cursor::new(vec![7; n])),
+                &mut io::sink(),
+                RANGE,
+                sum(),
+                SILENCE,
+                &mut |_| {},
+            )
+        };
         assert!(matches!(ended(200_001), Err(Stop::TooLong)));
-        assert!(matches!(ended(150_000), Err(Stop::Broken { have: 150_000, .. })));
+        assert!(matches!(
+            ended(150_000),
+            Err(Stop::Broken { have: 150_000, .. })
+        ));
         assert!(ended(200_000).is_ok());
     }
 }

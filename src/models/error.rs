@@ -24,7 +24,9 @@ pub enum ModelsError {
         known: String,
     },
     /// No folder to keep networks in.
-    #[error("there is no folder to keep networks in: neither TWINTRACK_DATA, XDG_DATA_HOME nor HOME is set; set TWINTRACK_DATA to a folder")]
+    #[error(
+        "there is no folder to keep networks in: neither TWINTRACK_DATA, XDG_DATA_HOME nor HOME is set; set TWINTRACK_DATA to a folder"
+    )]
     NoFolder,
     /// The server cannot be reached.
     #[error(
@@ -41,7 +43,9 @@ pub enum ModelsError {
         part: PathBuf,
     },
     /// The server answers something else.
-    #[error("cannot download {address}: the server answered {answer}; nothing was installed. The file may have moved: look for a newer twintrack")]
+    #[error(
+        "cannot download {address}: the server answered {answer}; nothing was installed. The file may have moved: look for a newer twintrack"
+    )]
     Refused {
         /// What was asked for.
         address: String,
@@ -49,7 +53,9 @@ pub enum ModelsError {
         answer: String,
     },
     /// The download ended too early.
-    #[error("the download of {address} broke off after {have} of {bytes} bytes ({reason}); run the same command again and it goes on from there")]
+    #[error(
+        "the download of {address} broke off after {have} of {bytes} bytes ({reason}); run the same command again and it goes on from there"
+    )]
     Interrupted {
         /// What was asked for.
         address: String,
@@ -124,18 +130,35 @@ impl ModelsError {
     /// Writing `path`, a file of `bytes` bytes, failed.
     pub fn write(path: &Path, bytes: u64, source: std::io::Error) -> Self {
         match source.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => ModelsError::DiskFull { path: path.into(), bytes },
-            _ => ModelsError::File { action: "write", path: path.into(), source },
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                ModelsError::DiskFull {
+                    path: path.into(),
+                    bytes,
+                }
+            }
+            _ => ModelsError::File {
+                action: "write",
+                path: path.into(),
+                source,
+            },
         }
     }
 
     /// Reading `path` failed.
     pub fn read(path: &Path, source: std::io::Error) -> Self {
-        ModelsError::File { action: "read", path: path.into(), source }
+        ModelsError::File {
+            action: "read",
+            path: path.into(),
+            source,
+        }
     }
 }
 
 /// A number of bytes for people.
 pub fn size(bytes: u64) -> String {
-    if bytes < 100_000 { format!("{:.1} kB", bytes as f64 / 1e3) } else { format!("{:.1} MB", bytes as f64 / 1e6) }
+    if bytes < 100_000 {
+        format!("{:.1} kB", bytes as f64 / 1e3)
+    } else {
+        format!("{:.1} MB", bytes as f64 / 1e6)
+    }
 }

@@ -71,9 +71,12 @@ impl Folder {
                 let file = &entry.files[0];
                 if check(file, &model).is_ok() {
                     // Only the metadata behind it are another version's.
-                    fs::rename(&model, part_of(&model)).map_err(|e| ModelsError::write(&model, file.bytes, e))?;
+                    fs::rename(&model, part_of(&model))
+                        .map_err(|e| ModelsError::write(&model, file.bytes, e))?;
                 }
-                fetch(file, &model, &metadata_tail(&entry.metadata()), &mut |n| progress(file, n))?;
+                fetch(file, &model, &metadata_tail(&entry.metadata()), &mut |n| {
+                    progress(file, n)
+                })?;
             }
             Format::OpenVino => {
                 for file in &entry.files {
@@ -94,14 +97,21 @@ impl Folder {
     /// When a file is missing, changed, or cannot be read.
     pub fn verify(&self, entry: &Entry) -> Result<(), ModelsError> {
         let model = self.model(entry);
-        let damaged = |path: &Path, reason: String| ModelsError::Damaged { path: path.into(), reason, name: entry.name.clone() };
+        let damaged = |path: &Path, reason: String| ModelsError::Damaged {
+            path: path.into(),
+            reason,
+            name: entry.name.clone(),
+        };
         let content = match entry.format {
             Format::Onnx => {
                 let file = &entry.files[0];
                 check(file, &model).map_err(|reason| damaged(&model, reason))?;
                 let (mut rest, read) = (Vec::new(), |e| ModelsError::read(&model, e));
                 let mut opened = File::open(&model).map_err(read)?;
-                opened.seek(SeekFrom::Start(file.bytes)).and_then(|_| opened.read_to_end(&mut rest)).map_err(read)?;
+                opened
+                    .seek(SeekFrom::Start(file.bytes))
+                    .and_then(|_| opened.read_to_end(&mut rest))
+                    .map_err(read)?;
                 rest == metadata_tail(&entry.metadata())
             }
             Format::OpenVino => {
@@ -112,7 +122,14 @@ impl Folder {
                 fs::read(&model).map_err(|e| ModelsError::read(&model, e))? == self.import(entry)?
             }
         };
-        if content { Ok(()) } else { Err(damaged(&model, "it is not what this version of twintrack installs".into())) }
+        if content {
+            Ok(())
+        } else {
+            Err(damaged(
+                &model,
+                "it is not what this version of twintrack installs".into(),
+            ))
+        }
     }
 
     fn original(&self, entry: &Entry, file: &RemoteFile) -> PathBuf {
@@ -120,7 +137,12 @@ impl Folder {
     }
 
     fn import(&self, entry: &Entry) -> Result<Vec<u8>, ModelsError> {
-        openvino::import(&self.original(entry, &entry.files[0]), &self.original(entry, &entry.files[1]), &entry.name, &entry.metadata())
+        openvino::import(
+            &self.original(entry, &entry.files[0]),
+            &self.original(entry, &entry.files[1]),
+            &entry.name,
+            &entry.metadata(),
+        )
     }
 }
 
@@ -128,18 +150,34 @@ impl Folder {
 fn check(file: &RemoteFile, path: &Path) -> Result<(), String> {
     let mut opened = File::open(path).map_err(|e| e.to_string())?;
     let mut sum = file.hash.start();
-    let there = sum.update_from(&mut opened, file.bytes).map_err(|e| e.to_string())?;
+    let there = sum
+        .update_from(&mut opened, file.bytes)
+        .map_err(|e| e.to_string())?;
     if there < file.bytes {
-        return Err(format!("it has {there} bytes where {} has {}", file.name(), file.bytes));
+        return Err(format!(
+            "it has {there} bytes where {} has {}",
+            file.name(),
+            file.bytes
+        ));
     }
     let found = sum.finish();
-    if found == file.hash.hex() { Ok(()) } else { Err(format!("its {} is {found} instead of {}", file.hash.kind(), file.hash.hex())) }
+    if found == file.hash.hex() {
+        Ok(())
+    } else {
+        Err(format!(
+            "its {} is {found} instead of {}",
+            file.hash.kind(),
+            file.hash.hex()
+        ))
+    }
 }
 
 /// Writes a file under another name first, so that it is there as a whole or not at all.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelsError> {
     let part = part_of(path);
-    let written = File::create(&part).and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all())).and_then(|()| fs::rename(&part, path));
+    let written = File::create(&part)
+        .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
+        .and_then(|()| fs::rename(&part, path));
     written.map_err(|e| {
         // Of no use to anybody; that it may stay behind changes nothing about the error.
         let _ = fs::remove_file(&part);

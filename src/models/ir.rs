@@ -88,27 +88,54 @@ impl Network {
             ));
         }
         let edges: BTreeMap<(&str, &str), (&str, &str)> = children(net, "edges")
-            .filter_map(|e| Some(((e.attribute("to-layer")?, e.attribute("to-port")?), (e.attribute("from-layer")?, e.attribute("from-port")?))))
+            .filter_map(|e| {
+                Some((
+                    (e.attribute("to-layer")?, e.attribute("to-port")?),
+                    (e.attribute("from-layer")?, e.attribute("from-port")?),
+                ))
+            })
             .collect();
         let mut made: BTreeMap<(&str, &str), Value> = BTreeMap::new();
         let mut layers = Vec::new();
         for node in children(net, "layers") {
-            let attribute = |key| node.attribute(key).ok_or_else(|| format!("a layer has no attribute '{key}'"));
+            let attribute = |key| {
+                node.attribute(key)
+                    .ok_or_else(|| format!("a layer has no attribute '{key}'"))
+            };
             let (id, name, kind) = (attribute("id")?, attribute("name")?, attribute("type")?);
-            let data = child(node, "data").into_iter().flat_map(|d| d.attributes()).map(|a| (a.name().to_string(), a.value().to_string())).collect();
+            let data = child(node, "data")
+                .into_iter()
+                .flat_map(|d| d.attributes())
+                .map(|a| (a.name().to_string(), a.value().to_string()))
+                .collect();
             let mut inputs = Vec::new();
             for port in children(node, "input") {
                 let to = (id, port.attribute("id").unwrap_or_default());
                 let value = edges.get(&to).and_then(|from| made.get(from));
-                inputs.push(value.cloned().ok_or_else(|| format!("nothing before it leads to the input {} of the layer '{name}'", to.1))?);
+                inputs.push(value.cloned().ok_or_else(|| {
+                    format!(
+                        "nothing before it leads to the input {} of the layer '{name}'",
+                        to.1
+                    )
+                })?);
             }
             let mut outputs = Vec::new();
             for port in children(node, "output") {
-                let value = output(port, &format!("{name}_{id}"), outputs.len()).map_err(|problem| format!("the layer '{name}' ({kind}): {problem}"))?;
-                made.insert((id, port.attribute("id").unwrap_or_default()), value.clone());
+                let value = output(port, &format!("{name}_{id}"), outputs.len())
+                    .map_err(|problem| format!("the layer '{name}' ({kind}): {problem}"))?;
+                made.insert(
+                    (id, port.attribute("id").unwrap_or_default()),
+                    value.clone(),
+                );
                 outputs.push(value);
             }
-            layers.push(Layer { name: name.into(), kind: kind.into(), data, inputs, outputs });
+            layers.push(Layer {
+                name: name.into(),
+                kind: kind.into(),
+                data,
+                inputs,
+                outputs,
+            });
         }
         Ok(Network { layers })
     }
@@ -116,11 +143,25 @@ impl Network {
 
 /// The value of an output port; a layer's second and later ones have their number behind the name.
 fn output(port: Node<'_, '_>, layer: &str, place: usize) -> Result<Value, String> {
-    let dims = port.children().filter(|c| c.has_tag_name("dim")).map(|d| d.text().unwrap_or_default().trim().parse());
-    let dims = dims.collect::<Result<Vec<usize>, _>>().map_err(|_| "its output has sides that are no numbers (a dynamic shape?)".to_string())?;
+    let dims = port
+        .children()
+        .filter(|c| c.has_tag_name("dim"))
+        .map(|d| d.text().unwrap_or_default().trim().parse());
+    let dims = dims
+        .collect::<Result<Vec<usize>, _>>()
+        .map_err(|_| "its output has sides that are no numbers (a dynamic shape?)".to_string())?;
     let precision = port.attribute("precision").unwrap_or_default();
-    let element = Element::parse(precision).ok_or_else(|| format!("elements of type '{precision}' are not supported"))?;
-    Ok(Value { name: if place == 0 { layer.into() } else { format!("{layer}.{place}") }, dims, element })
+    let element = Element::parse(precision)
+        .ok_or_else(|| format!("elements of type '{precision}' are not supported"))?;
+    Ok(Value {
+        name: if place == 0 {
+            layer.into()
+        } else {
+            format!("{layer}.{place}")
+        },
+        dims,
+        element,
+    })
 }
 
 fn child<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> Option<Node<'a, 'i>> {
@@ -129,7 +170,10 @@ fn child<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> Option<Node<'a, 'i>> {
 
 /// Elements inside the child `tag`.
 fn children<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> impl Iterator<Item = Node<'a, 'i>> {
-    child(node, tag).into_iter().flat_map(|c| c.children()).filter(|c| c.is_element())
+    child(node, tag)
+        .into_iter()
+        .flat_map(|c| c.children())
+        .filter(|c| c.is_element())
 }
 
 impl Layer {
@@ -138,12 +182,17 @@ impl Layer {
     /// # Errors
     /// When it is not there.
     pub fn text(&self, key: &str) -> Result<&str, String> {
-        self.data.get(key).map(String::as_str).ok_or_else(|| format!("it has no attribute '{key}'"))
+        self.data
+            .get(key)
+            .map(String::as_str)
+            .ok_or_else(|| format!("it has no attribute '{key}'"))
     }
 
     /// Whether a yes-or-no attribute is yes; `default` where it is absent.
     pub fn flag(&self, key: &str, default: bool) -> bool {
-        self.data.get(key).map_or(default, |v| v == "true" || v == "1")
+        self.data
+            .get(key)
+            .map_or(default, |v| v == "true" || v == "1")
     }
 
     /// Whole numbers separated by commas.
@@ -153,7 +202,12 @@ impl Layer {
     pub fn numbers(&self, key: &str) -> Result<Vec<i64>, String> {
         let text = self.text(key)?;
         let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
-        parts.map(|p| p.parse().map_err(|_| format!("its attribute {key} = '{text}' is not whole numbers"))).collect()
+        parts
+            .map(|p| {
+                p.parse()
+                    .map_err(|_| format!("its attribute {key} = '{text}' is not whole numbers"))
+            })
+            .collect()
     }
 
     /// An offset or length in the binary.
@@ -162,7 +216,8 @@ impl Layer {
     /// When it is not there, or no such number.
     pub fn number_of_bytes(&self, key: &str) -> Result<usize, String> {
         let text = self.text(key)?;
-        text.parse().map_err(|_| format!("its attribute {key} = '{text}' is no number of bytes"))
+        text.parse()
+            .map_err(|_| format!("its attribute {key} = '{text}' is no number of bytes"))
     }
 
     /// A number.
@@ -171,7 +226,8 @@ impl Layer {
     /// When it is not there, or none.
     pub fn number(&self, key: &str) -> Result<f32, String> {
         let text = self.text(key)?;
-        text.parse().map_err(|_| format!("its attribute {key} = '{text}' is no number"))
+        text.parse()
+            .map_err(|_| format!("its attribute {key} = '{text}' is no number"))
     }
 
     /// What it reads at a place.
@@ -179,7 +235,13 @@ impl Layer {
     /// # Errors
     /// When it has fewer inputs.
     pub fn input(&self, place: usize) -> Result<&Value, String> {
-        self.inputs.get(place).ok_or_else(|| format!("it has {} inputs where at least {} are needed", self.inputs.len(), place + 1))
+        self.inputs.get(place).ok_or_else(|| {
+            format!(
+                "it has {} inputs where at least {} are needed",
+                self.inputs.len(),
+                place + 1
+            )
+        })
     }
 
     /// The first value it makes.
@@ -187,7 +249,9 @@ impl Layer {
     /// # Errors
     /// When it makes none.
     pub fn output(&self) -> Result<&Value, String> {
-        self.outputs.first().ok_or_else(|| "it makes no value".into())
+        self.outputs
+            .first()
+            .ok_or_else(|| "it makes no value".into())
     }
 }
 
@@ -198,14 +262,26 @@ mod tests {
     #[test]
     fn what_is_no_ir_is_told() {
         assert!(Network::parse("<net").unwrap_err().contains("no XML"));
-        assert!(Network::parse("<model version=\"11\"/>").unwrap_err().contains("<model version=\"11\">"));
-        assert!(Network::parse("<net version=\"7\"/>").unwrap_err().contains("10 or 11"));
+        assert!(
+            Network::parse("<model version=\"11\"/>")
+                .unwrap_err()
+                .contains("<model version=\"11\">")
+        );
+        assert!(
+            Network::parse("<net version=\"7\"/>")
+                .unwrap_err()
+                .contains("10 or 11")
+        );
     }
 
     #[test]
     fn an_edge_from_nowhere_is_told() {
         let xml = "<net version=\"11\"><layers><layer id=\"1\" name=\"r\" type=\"ReLU\"><input><port id=\"0\"/></input></layer></layers><edges/></net>";
-        assert!(Network::parse(xml).unwrap_err().contains("input 0 of the layer 'r'"));
+        assert!(
+            Network::parse(xml)
+                .unwrap_err()
+                .contains("input 0 of the layer 'r'")
+        );
     }
 
     #[test]
@@ -215,8 +291,23 @@ mod tests {
                 "<net version=\"11\"><layers><layer id=\"0\" name=\"x\" type=\"Parameter\"><output>{port}</output></layer></layers><edges/></net>"
             ))
         };
-        assert!(layer("<port id=\"0\" precision=\"FP32\"><dim>-1</dim></port>").unwrap_err().contains("dynamic"));
-        assert!(layer("<port id=\"0\" precision=\"BF16\"><dim>1</dim></port>").unwrap_err().contains("'BF16'"));
-        assert_eq!(layer("<port id=\"0\" precision=\"FP32\"><dim>3</dim></port>").expect("right").layers[0].outputs[0].dims, [3]);
+        assert!(
+            layer("<port id=\"0\" precision=\"FP32\"><dim>-1</dim></port>")
+                .unwrap_err()
+                .contains("dynamic")
+        );
+        assert!(
+            layer("<port id=\"0\" precision=\"BF16\"><dim>1</dim></port>")
+                .unwrap_err()
+                .contains("'BF16'")
+        );
+        assert_eq!(
+            layer("<port id=\"0\" precision=\"FP32\"><dim>3</dim></port>")
+                .expect("right")
+                .layers[0]
+                .outputs[0]
+                .dims,
+            [3]
+        );
     }
 }

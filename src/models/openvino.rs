@@ -14,24 +14,57 @@ use crate::onnx::{Attribute, Graph};
 ///
 /// # Errors
 /// When a file cannot be read, or has something that is not understood: names the layer and its operation.
-pub fn import(xml: &Path, bin: &Path, name: &str, metadata: &[(String, String)]) -> Result<Vec<u8>, ModelsError> {
+pub fn import(
+    xml: &Path,
+    bin: &Path,
+    name: &str,
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, ModelsError> {
     let text = std::fs::read_to_string(xml).map_err(|e| ModelsError::read(xml, e))?;
     let constants = std::fs::read(bin).map_err(|e| ModelsError::read(bin, e))?;
-    convert(&text, &constants, name, metadata).map_err(|reason| ModelsError::Import { path: xml.into(), reason })
+    convert(&text, &constants, name, metadata).map_err(|reason| ModelsError::Import {
+        path: xml.into(),
+        reason,
+    })
 }
 
-fn convert(xml: &str, constants: &[u8], name: &str, metadata: &[(String, String)]) -> Result<Vec<u8>, String> {
+fn convert(
+    xml: &str,
+    constants: &[u8],
+    name: &str,
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>, String> {
     let network = Network::parse(xml)?;
-    let mut importer = Importer { graph: Graph::default(), constants, whole: BTreeMap::new(), input: None, output: None };
+    let mut importer = Importer {
+        graph: Graph::default(),
+        constants,
+        whole: BTreeMap::new(),
+        input: None,
+        output: None,
+    };
     for layer in &network.layers {
-        importer.layer(layer).map_err(|problem| format!("the layer '{}' ({}): {problem}", layer.name, layer.kind))?;
+        importer
+            .layer(layer)
+            .map_err(|problem| format!("the layer '{}' ({}): {problem}", layer.name, layer.kind))?;
     }
     let size = importer.input.ok_or("it has no input")?;
     let output = importer.output.ok_or("it has no output")?;
     let dimension: usize = output.dims.iter().product();
-    let flat = importer.graph.node("Flatten", &[&output.name], "flat", &[("axis", Attribute::Int(1))]);
-    importer.graph.node("LpNormalization", &[&flat], OUTPUT, &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))]);
-    Ok(importer.graph.finish(name, (INPUT, size), (OUTPUT, dimension), metadata))
+    let flat = importer.graph.node(
+        "Flatten",
+        &[&output.name],
+        "flat",
+        &[("axis", Attribute::Int(1))],
+    );
+    importer.graph.node(
+        "LpNormalization",
+        &[&flat],
+        OUTPUT,
+        &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))],
+    );
+    Ok(importer
+        .graph
+        .finish(name, (INPUT, size), (OUTPUT, dimension), metadata))
 }
 
 const INPUT: &str = "image";
@@ -80,14 +113,25 @@ impl Importer<'_> {
             "Gather" => self.gather(layer),
             "Concat" => self.concat(layer),
             "Transpose" => self.transpose(layer),
-            other => Err(format!("the operation {other} is not supported by the importer")),
+            other => Err(format!(
+                "the operation {other} is not supported by the importer"
+            )),
         }
     }
 
     /// A node whose inputs, but for those given as attributes, are the layer's first `inputs`.
-    fn node(&mut self, op: &str, layer: &Layer, inputs: usize, attributes: &[(&str, Attribute)]) -> Result<(), String> {
-        let names = (0..inputs).map(|i| Ok(layer.input(i)?.name.as_str())).collect::<Result<Vec<_>, String>>()?;
-        self.graph.node(op, &names, &layer.output()?.name, attributes);
+    fn node(
+        &mut self,
+        op: &str,
+        layer: &Layer,
+        inputs: usize,
+        attributes: &[(&str, Attribute)],
+    ) -> Result<(), String> {
+        let names = (0..inputs)
+            .map(|i| Ok(layer.input(i)?.name.as_str()))
+            .collect::<Result<Vec<_>, String>>()?;
+        self.graph
+            .node(op, &names, &layer.output()?.name, attributes);
         Ok(())
     }
 
@@ -97,7 +141,12 @@ impl Importer<'_> {
 
     fn parameter(&mut self, layer: &Layer) -> Result<(), String> {
         let value = layer.output()?;
-        let [1, 3, h, w] = value.dims[..] else { return Err(format!("its shape is {:?}, where [1, 3, H, W] is needed", value.dims)) };
+        let [1, 3, h, w] = value.dims[..] else {
+            return Err(format!(
+                "its shape is {:?}, where [1, 3, H, W] is needed",
+                value.dims
+            ));
+        };
         if self.input.replace([3, h, w]).is_some() || value.element != Element::F32 {
             return Err("one input of float32 is needed".into());
         }
@@ -107,44 +156,101 @@ impl Importer<'_> {
 
     fn result(&mut self, layer: &Layer) -> Result<(), String> {
         let value = layer.input(0)?.clone();
-        if value.dims.len() < 2 || value.dims[0] != 1 || value.dims[2..].iter().any(|side| *side != 1) {
-            return Err(format!("its shape is {:?}, where [1, D] is needed", value.dims));
+        if value.dims.len() < 2
+            || value.dims[0] != 1
+            || value.dims[2..].iter().any(|side| *side != 1)
+        {
+            return Err(format!(
+                "its shape is {:?}, where [1, D] is needed",
+                value.dims
+            ));
         }
-        if self.output.replace(value).is_some() { Err("one output is needed".into()) } else { Ok(()) }
+        if self.output.replace(value).is_some() {
+            Err("one output is needed".into())
+        } else {
+            Ok(())
+        }
     }
 
     fn constant(&mut self, layer: &Layer) -> Result<(), String> {
         let value = layer.output()?;
-        let (from, bytes) = (layer.number_of_bytes("offset")?, layer.number_of_bytes("size")?);
-        let raw = from.checked_add(bytes).and_then(|end| self.constants.get(from..end));
-        let raw = raw.ok_or_else(|| format!("its bytes {from} to {from} + {bytes} lie outside the binary of {} bytes", self.constants.len()))?;
-        if value.dims.iter().product::<usize>().checked_mul(value.element.bytes()) != Some(bytes) {
-            return Err(format!("its {bytes} bytes do not fill the shape {:?}", value.dims));
+        let (from, bytes) = (
+            layer.number_of_bytes("offset")?,
+            layer.number_of_bytes("size")?,
+        );
+        let raw = from
+            .checked_add(bytes)
+            .and_then(|end| self.constants.get(from..end));
+        let raw = raw.ok_or_else(|| {
+            format!(
+                "its bytes {from} to {from} + {bytes} lie outside the binary of {} bytes",
+                self.constants.len()
+            )
+        })?;
+        if value
+            .dims
+            .iter()
+            .product::<usize>()
+            .checked_mul(value.element.bytes())
+            != Some(bytes)
+        {
+            return Err(format!(
+                "its {bytes} bytes do not fill the shape {:?}",
+                value.dims
+            ));
         }
         let whole: Option<Vec<i64>> = match value.element {
-            Element::I64 => Some(raw.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect()),
-            Element::I32 => Some(raw.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect()),
+            Element::I64 => Some(
+                raw.as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|b| i64::from_le_bytes(*b))
+                    .collect(),
+            ),
+            Element::I32 => Some(
+                raw.as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|b| i64::from(i32::from_le_bytes(*b)))
+                    .collect(),
+            ),
             _ => None,
         };
         if let Some(numbers) = whole {
             self.whole.insert(value.name.clone(), numbers);
         }
-        self.graph.tensor(&value.name, &value.dims, data_type(value.element), raw.to_vec());
+        self.graph.tensor(
+            &value.name,
+            &value.dims,
+            data_type(value.element),
+            raw.to_vec(),
+        );
         Ok(())
     }
 
     /// The constant whole numbers that a layer reads at a place.
     fn whole(&self, layer: &Layer, place: usize, what: &str) -> Result<&[i64], String> {
         let value = layer.input(place)?;
-        self.whole.get(&value.name).map(Vec::as_slice).ok_or_else(|| format!("its {what} are not constant"))
+        self.whole
+            .get(&value.name)
+            .map(Vec::as_slice)
+            .ok_or_else(|| format!("its {what} are not constant"))
     }
 
     fn cast(&mut self, layer: &Layer, to: Element) -> Result<(), String> {
-        self.node("Cast", layer, 1, &[("to", Attribute::Int(i64::from(data_type(to))))])
+        self.node(
+            "Cast",
+            layer,
+            1,
+            &[("to", Attribute::Int(i64::from(data_type(to))))],
+        )
     }
 
     fn elementwise(&mut self, layer: &Layer) -> Result<(), String> {
-        let rule = layer.data.get("auto_broadcast").map_or("numpy", String::as_str);
+        let rule = layer
+            .data
+            .get("auto_broadcast")
+            .map_or("numpy", String::as_str);
         if rule != "numpy" {
             return Err(format!("auto_broadcast = '{rule}' is not supported"));
         }
@@ -159,9 +265,14 @@ impl Importer<'_> {
 
     fn clamp(&mut self, layer: &Layer) -> Result<(), String> {
         let name = &layer.output()?.name;
-        let low = self.graph.constant(&format!("{name}.min"), &[], &[layer.number("min")?]);
-        let high = self.graph.constant(&format!("{name}.max"), &[], &[layer.number("max")?]);
-        self.graph.node("Clip", &[&layer.input(0)?.name, &low, &high], name, &[]);
+        let low = self
+            .graph
+            .constant(&format!("{name}.min"), &[], &[layer.number("min")?]);
+        let high = self
+            .graph
+            .constant(&format!("{name}.max"), &[], &[layer.number("max")?]);
+        self.graph
+            .node("Clip", &[&layer.input(0)?.name, &low, &high], name, &[]);
         Ok(())
     }
 
@@ -172,7 +283,9 @@ impl Importer<'_> {
             return self.node("PRelu", layer, 2, &[]);
         }
         let name = &layer.output()?.name;
-        let shape: Vec<i64> = std::iter::once(slope.dims[0] as i64).chain(std::iter::repeat_n(1, data.dims.len() - 2)).collect();
+        let shape: Vec<i64> = std::iter::once(slope.dims[0] as i64)
+            .chain(std::iter::repeat_n(1, data.dims.len() - 2))
+            .collect();
         let slope = self.reshaped(&format!("{name}.slope"), &slope.name, &shape);
         self.graph.node("PRelu", &[&data.name, &slope], name, &[]);
         Ok(())
@@ -186,19 +299,32 @@ impl Importer<'_> {
     /// Strides, pads and dilations of a window.
     fn window(layer: &Layer) -> Result<Vec<(&'static str, Attribute)>, String> {
         let mut pads = vec![0; 2 * layer.numbers("strides")?.len()];
-        match layer.data.get("auto_pad").map_or("explicit", String::as_str) {
-            "explicit" | "notset" => pads = [layer.numbers("pads_begin")?, layer.numbers("pads_end")?].concat(),
+        match layer
+            .data
+            .get("auto_pad")
+            .map_or("explicit", String::as_str)
+        {
+            "explicit" | "notset" => {
+                pads = [layer.numbers("pads_begin")?, layer.numbers("pads_end")?].concat()
+            }
             "valid" => {}
             other => return Err(format!("auto_pad = '{other}' is not supported")),
         }
-        let mut window = vec![("strides", Attribute::Ints(layer.numbers("strides")?)), ("pads", Attribute::Ints(pads))];
+        let mut window = vec![
+            ("strides", Attribute::Ints(layer.numbers("strides")?)),
+            ("pads", Attribute::Ints(pads)),
+        ];
         if layer.data.contains_key("dilations") {
             window.push(("dilations", Attribute::Ints(layer.numbers("dilations")?)));
         }
         Ok(window)
     }
 
-    fn convolution(&mut self, layer: &Layer, grouped: Option<(String, usize)>) -> Result<(), String> {
+    fn convolution(
+        &mut self,
+        layer: &Layer,
+        grouped: Option<(String, usize)>,
+    ) -> Result<(), String> {
         let mut attributes = Self::window(layer)?;
         let weight = match grouped {
             Some((weight, groups)) => {
@@ -207,15 +333,25 @@ impl Importer<'_> {
             }
             None => layer.input(1)?.name.clone(),
         };
-        self.graph.node("Conv", &[&layer.input(0)?.name, &weight], &layer.output()?.name, &attributes);
+        self.graph.node(
+            "Conv",
+            &[&layer.input(0)?.name, &weight],
+            &layer.output()?.name,
+            &attributes,
+        );
         Ok(())
     }
 
     /// Weights [G, O, I, H, W] become [G O, I, H, W].
     fn group_convolution(&mut self, layer: &Layer) -> Result<(), String> {
         let weight = layer.input(1)?;
-        let [groups, out, rest @ ..] = &weight.dims[..] else { return Err(format!("its weights have the shape {:?}", weight.dims)) };
-        let shape: Vec<i64> = std::iter::once(groups * out).chain(rest.iter().copied()).map(|d| d as i64).collect();
+        let [groups, out, rest @ ..] = &weight.dims[..] else {
+            return Err(format!("its weights have the shape {:?}", weight.dims));
+        };
+        let shape: Vec<i64> = std::iter::once(groups * out)
+            .chain(rest.iter().copied())
+            .map(|d| d as i64)
+            .collect();
         let name = format!("{}.weight", layer.output()?.name);
         let reshaped = self.reshaped(&name, &weight.name, &shape);
         self.convolution(layer, Some((reshaped, *groups)))
@@ -224,13 +360,20 @@ impl Importer<'_> {
     fn pool(&mut self, layer: &Layer) -> Result<(), String> {
         let mut attributes = Self::window(layer)?;
         attributes.push(("kernel_shape", Attribute::Ints(layer.numbers("kernel")?)));
-        match layer.data.get("rounding_type").map_or("floor", String::as_str) {
+        match layer
+            .data
+            .get("rounding_type")
+            .map_or("floor", String::as_str)
+        {
             "floor" => {}
             "ceil" => attributes.push(("ceil_mode", Attribute::Int(1))),
             other => return Err(format!("rounding_type = '{other}' is not supported")),
         }
         if layer.kind == "AvgPool" {
-            attributes.push(("count_include_pad", Attribute::Int(i64::from(!layer.flag("exclude-pad", false)))));
+            attributes.push((
+                "count_include_pad",
+                Attribute::Int(i64::from(!layer.flag("exclude-pad", false))),
+            ));
             return self.node("AveragePool", layer, 1, &attributes);
         }
         self.node("MaxPool", layer, 1, &attributes)
@@ -240,25 +383,54 @@ impl Importer<'_> {
     fn normalise(&mut self, layer: &Layer) -> Result<(), String> {
         let (data, name) = (layer.input(0)?, &layer.output()?.name);
         let rank = data.dims.len() as i64;
-        let mut axes: Vec<i64> = self.whole(layer, 1, "axes")?.iter().map(|a| if *a < 0 { a + rank } else { *a }).collect();
+        let mut axes: Vec<i64> = self
+            .whole(layer, 1, "axes")?
+            .iter()
+            .map(|a| if *a < 0 { a + rank } else { *a })
+            .collect();
         axes.sort_unstable();
-        let mode = layer.data.get("eps_mode").map_or("INSIDE_SQRT", String::as_str).to_ascii_uppercase();
-        if rank < 3 || axes != (2..rank).collect::<Vec<_>>() || !layer.flag("normalize_variance", true) || mode != "INSIDE_SQRT" {
+        let mode = layer
+            .data
+            .get("eps_mode")
+            .map_or("INSIDE_SQRT", String::as_str)
+            .to_ascii_uppercase();
+        if rank < 3
+            || axes != (2..rank).collect::<Vec<_>>()
+            || !layer.flag("normalize_variance", true)
+            || mode != "INSIDE_SQRT"
+        {
             return Err(format!(
                 "only a normalisation of the variance over all axes behind the channels with eps inside the root is supported (axes {axes:?}, {mode})"
             ));
         }
         let channels = data.dims[1];
-        let scale = self.graph.constant(&format!("{name}.scale"), &[channels], &vec![1.0; channels]);
-        let offset = self.graph.constant(&format!("{name}.offset"), &[channels], &vec![0.0; channels]);
-        self.graph.node("InstanceNormalization", &[&data.name, &scale, &offset], name, &[("epsilon", Attribute::Float(layer.number("eps")?))]);
+        let scale =
+            self.graph
+                .constant(&format!("{name}.scale"), &[channels], &vec![1.0; channels]);
+        let offset =
+            self.graph
+                .constant(&format!("{name}.offset"), &[channels], &vec![0.0; channels]);
+        self.graph.node(
+            "InstanceNormalization",
+            &[&data.name, &scale, &offset],
+            name,
+            &[("epsilon", Attribute::Float(layer.number("eps")?))],
+        );
         Ok(())
     }
 
     fn mean(&mut self, layer: &Layer) -> Result<(), String> {
         let axes = self.whole(layer, 1, "axes")?.to_vec();
         let keep = i64::from(layer.flag("keep_dims", false));
-        self.node("ReduceMean", layer, 1, &[("axes", Attribute::Ints(axes)), ("keepdims", Attribute::Int(keep))])
+        self.node(
+            "ReduceMean",
+            layer,
+            1,
+            &[
+                ("axes", Attribute::Ints(axes)),
+                ("keepdims", Attribute::Int(keep)),
+            ],
+        )
     }
 
     fn product(&mut self, layer: &Layer) -> Result<(), String> {
@@ -270,24 +442,39 @@ impl Importer<'_> {
             if layer.flag(key, false) && rank >= 2 {
                 let mut order: Vec<i64> = (0..rank as i64).collect();
                 order.swap(rank - 2, rank - 1);
-                sides.push(self.graph.node("Transpose", &[&value.name], &format!("{name}.{key}"), &[("perm", Attribute::Ints(order))]));
+                sides.push(self.graph.node(
+                    "Transpose",
+                    &[&value.name],
+                    &format!("{name}.{key}"),
+                    &[("perm", Attribute::Ints(order))],
+                ));
             } else {
                 sides.push(value.name.clone());
             }
         }
-        self.graph.node("MatMul", &[&sides[0], &sides[1]], name, &[]);
+        self.graph
+            .node("MatMul", &[&sides[0], &sides[1]], name, &[]);
         Ok(())
     }
 
     fn reshape(&mut self, layer: &Layer) -> Result<(), String> {
         let (data, shape, name) = (layer.input(0)?, layer.input(1)?, &layer.output()?.name);
-        let zeros = [("allowzero", Attribute::Int(i64::from(!layer.flag("special_zero", false))))];
+        let zeros = [(
+            "allowzero",
+            Attribute::Int(i64::from(!layer.flag("special_zero", false))),
+        )];
         let shape = if shape.element == Element::I64 {
             shape.name.clone()
         } else {
-            self.graph.node("Cast", &[&shape.name], &format!("{name}.shape"), &[("to", Attribute::Int(i64::from(INT64)))])
+            self.graph.node(
+                "Cast",
+                &[&shape.name],
+                &format!("{name}.shape"),
+                &[("to", Attribute::Int(i64::from(INT64)))],
+            )
         };
-        self.graph.node("Reshape", &[&data.name, &shape], name, &zeros);
+        self.graph
+            .node("Reshape", &[&data.name, &shape], name, &zeros);
         Ok(())
     }
 
@@ -302,13 +489,24 @@ impl Importer<'_> {
         if layer.data.get("batch_dims").is_some_and(|b| b != "0") {
             return Err("batch_dims other than 0 are not supported".into());
         }
-        let [axis] = *self.whole(layer, 2, "axes")? else { return Err("it needs one axis".into()) };
+        let [axis] = *self.whole(layer, 2, "axes")? else {
+            return Err("it needs one axis".into());
+        };
         self.node("Gather", layer, 2, &[("axis", Attribute::Int(axis))])
     }
 
     fn concat(&mut self, layer: &Layer) -> Result<(), String> {
-        let axis = layer.numbers("axis")?.first().copied().ok_or("it needs an axis")?;
-        self.node("Concat", layer, layer.inputs.len(), &[("axis", Attribute::Int(axis))])
+        let axis = layer
+            .numbers("axis")?
+            .first()
+            .copied()
+            .ok_or("it needs an axis")?;
+        self.node(
+            "Concat",
+            layer,
+            layer.inputs.len(),
+            &[("axis", Attribute::Int(axis))],
+        )
     }
 
     fn transpose(&mut self, layer: &Layer) -> Result<(), String> {

@@ -3,8 +3,9 @@
 use prost::Message;
 
 use crate::onnx::proto::{
-    AttributeProto, Dimension, FLOAT, GraphProto, INT64, ModelProto, NodeProto, OPSET, OperatorSetIdProto, StringStringEntryProto, TensorProto,
-    TensorShapeProto, TensorType, TypeProto, ValueInfoProto,
+    AttributeProto, Dimension, FLOAT, GraphProto, INT64, ModelProto, NodeProto, OPSET,
+    OperatorSetIdProto, StringStringEntryProto, TensorProto, TensorShapeProto, TensorType,
+    TypeProto, ValueInfoProto,
 };
 
 /// An attribute of a node.
@@ -32,31 +33,71 @@ impl Graph {
     /// # Panics
     /// When the shape does not hold as many values.
     pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
-        assert_eq!(shape.iter().product::<usize>(), values.len(), "the constant {name}");
-        self.tensor(name, shape, FLOAT, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        assert_eq!(
+            shape.iter().product::<usize>(),
+            values.len(),
+            "the constant {name}"
+        );
+        self.tensor(
+            name,
+            shape,
+            FLOAT,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
     }
 
     /// A vector of whole numbers.
     pub fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        self.tensor(name, &[values.len()], INT64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        self.tensor(
+            name,
+            &[values.len()],
+            INT64,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
     }
 
     /// A constant of any element type, from its little-endian bytes.
-    pub fn tensor(&mut self, name: &str, shape: &[usize], data_type: i32, raw_data: Vec<u8>) -> String {
+    pub fn tensor(
+        &mut self,
+        name: &str,
+        shape: &[usize],
+        data_type: i32,
+        raw_data: Vec<u8>,
+    ) -> String {
         let dims = shape.iter().map(|&d| d as i64).collect();
-        self.proto.initializer.push(TensorProto { dims, data_type, name: name.into(), raw_data, ..TensorProto::default() });
+        self.proto.initializer.push(TensorProto {
+            dims,
+            data_type,
+            name: name.into(),
+            raw_data,
+            ..TensorProto::default()
+        });
         name.into()
     }
 
     /// A node with one output, which has the node's name.
-    pub fn node(&mut self, op: &str, inputs: &[&str], name: &str, attributes: &[(&str, Attribute)]) -> String {
+    pub fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        name: &str,
+        attributes: &[(&str, Attribute)],
+    ) -> String {
         self.node_of(op, inputs, &[name], attributes);
         name.into()
     }
 
     /// A node with several outputs.
-    pub fn node_of(&mut self, op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) {
-        self.proto.node.push(node_of(op, inputs, outputs, attributes));
+    pub fn node_of(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        outputs: &[&str],
+        attributes: &[(&str, Attribute)],
+    ) {
+        self.proto
+            .node
+            .push(node_of(op, inputs, outputs, attributes));
     }
 
     /// Takes over the nodes and constants of another graph with operators of version `opset`.
@@ -68,7 +109,13 @@ impl Graph {
 
     /// The finished file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free. `metadata` is written under
     /// `twintrack.*`.
-    pub fn finish(mut self, name: &str, input: (&str, [usize; 3]), output: (&str, usize), metadata: &[(String, String)]) -> Vec<u8> {
+    pub fn finish(
+        mut self,
+        name: &str,
+        input: (&str, [usize; 3]),
+        output: (&str, usize),
+        metadata: &[(String, String)],
+    ) -> Vec<u8> {
         self.proto.name = name.into();
         self.proto.input = vec![value(input.0, &input.1)];
         self.proto.output = vec![value(output.0, &[output.1])];
@@ -83,7 +130,10 @@ pub fn onnx_of_graph(graph: GraphProto, opset: i64, metadata: &[(String, String)
         producer_name: "twintrack".into(),
         producer_version: env!("CARGO_PKG_VERSION").into(),
         graph: Some(graph),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: opset }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: opset,
+        }],
         metadata_props: entries(metadata),
     };
     model.encode_to_vec()
@@ -91,20 +141,38 @@ pub fn onnx_of_graph(graph: GraphProto, opset: i64, metadata: &[(String, String)
 
 /// Metadata under `twintrack.*`.
 fn entries(metadata: &[(String, String)]) -> Vec<StringStringEntryProto> {
-    metadata.iter().map(|(k, v)| StringStringEntryProto { key: format!("twintrack.{k}"), value: v.clone() }).collect()
+    metadata
+        .iter()
+        .map(|(k, v)| StringStringEntryProto {
+            key: format!("twintrack.{k}"),
+            value: v.clone(),
+        })
+        .collect()
 }
 
 /// Bytes that add metadata under `twintrack.*` to an ONNX file when written behind its last byte: protocol buffers merge
 /// what is concatenated, so the file itself stays as its authors made it.
 pub fn metadata_tail(metadata: &[(String, String)]) -> Vec<u8> {
-    ModelProto { metadata_props: entries(metadata), ..ModelProto::default() }.encode_to_vec()
+    ModelProto {
+        metadata_props: entries(metadata),
+        ..ModelProto::default()
+    }
+    .encode_to_vec()
 }
 
 /// A node of a graph.
-pub fn node_of(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str, Attribute)]) -> NodeProto {
+pub fn node_of(
+    op: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    attributes: &[(&str, Attribute)],
+) -> NodeProto {
     let texts = |v: &[&str]| v.iter().map(ToString::to_string).collect();
     let attribute = |(name, value): &(&str, Attribute)| {
-        let mut a = AttributeProto { name: name.to_string(), ..AttributeProto::default() };
+        let mut a = AttributeProto {
+            name: name.to_string(),
+            ..AttributeProto::default()
+        };
         match value {
             Attribute::Float(v) => (a.f, a.kind) = (Some(*v), 1),
             Attribute::Int(v) => (a.i, a.kind) = (Some(*v), 2),
@@ -114,22 +182,58 @@ pub fn node_of(op: &str, inputs: &[&str], outputs: &[&str], attributes: &[(&str,
     };
     let name = outputs.first().copied().unwrap_or(op).into();
     let attribute = attributes.iter().map(attribute).collect();
-    NodeProto { input: texts(inputs), output: texts(outputs), name, op_type: op.into(), attribute, domain: String::new() }
+    NodeProto {
+        input: texts(inputs),
+        output: texts(outputs),
+        name,
+        op_type: op.into(),
+        attribute,
+        domain: String::new(),
+    }
 }
 
 /// The float32 values in `raw_data` of a constant.
 pub fn floats(t: &TensorProto) -> Vec<f32> {
-    t.raw_data.as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect()
+    t.raw_data
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|b| f32::from_le_bytes(*b))
+        .collect()
 }
 
 /// An output of which nothing is said but its name and that it is float32.
 pub fn untyped(name: &str) -> ValueInfoProto {
-    ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor_type: Some(TensorType { elem_type: FLOAT, shape: None }) }) }
+    ValueInfoProto {
+        name: name.into(),
+        kind: Some(TypeProto {
+            tensor_type: Some(TensorType {
+                elem_type: FLOAT,
+                shape: None,
+            }),
+        }),
+    }
 }
 
 fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
-    let free = Dimension { dim_value: None, dim_param: Some("N".into()) };
-    let fixed = shape.iter().map(|&d| Dimension { dim_value: Some(d as i64), dim_param: None });
-    let shape = TensorShapeProto { dim: std::iter::once(free).chain(fixed).collect() };
-    ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor_type: Some(TensorType { elem_type: FLOAT, shape: Some(shape) }) }) }
+    let free = Dimension {
+        dim_value: None,
+        dim_param: Some("N".into()),
+    };
+    let fixed = shape.iter().map(|&d| Dimension {
+        dim_value: Some(d as i64),
+        dim_param: None,
+    });
+    let shape = TensorShapeProto {
+        dim: std::iter::once(free).chain(fixed).collect(),
+    };
+    ValueInfoProto {
+        name: name.into(),
+        kind: Some(TypeProto {
+            tensor_type: Some(TensorType {
+                elem_type: FLOAT,
+                shape: Some(shape),
+            }),
+        }),
+    }
 }

@@ -16,14 +16,20 @@ pub(super) const METADATA_PROPS: u64 = 14;
 /// # Errors
 /// Where the bytes are no protocol buffer.
 pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u8>, String> {
-    let replaced: BTreeSet<String> = metadata.iter().map(|(k, _)| format!("twintrack.{k}")).collect();
+    let replaced: BTreeSet<String> = metadata
+        .iter()
+        .map(|(k, _)| format!("twintrack.{k}"))
+        .collect();
     let tail = metadata_tail(metadata);
     let mut out = Vec::with_capacity(file.len() + tail.len());
     let mut at = 0;
     while at < file.len() {
-        let field = next_field(file, at).ok_or_else(|| format!("it is no ONNX file: its bytes from {at} on are no field of a protocol buffer"))?;
-        let old =
-            field.number == METADATA_PROPS && StringStringEntryProto::decode(&file[field.content.clone()]).is_ok_and(|entry| replaced.contains(&entry.key));
+        let field = next_field(file, at).ok_or_else(|| {
+            format!("it is no ONNX file: its bytes from {at} on are no field of a protocol buffer")
+        })?;
+        let old = field.number == METADATA_PROPS
+            && StringStringEntryProto::decode(&file[field.content.clone()])
+                .is_ok_and(|entry| replaced.contains(&entry.key));
         if !old {
             out.extend_from_slice(&file[at..field.content.end]);
         }
@@ -55,7 +61,10 @@ pub(super) fn next_field(file: &[u8], at: usize) -> Option<Field> {
         _ => return None,
     };
     let end = begin.checked_add(length).filter(|end| *end <= file.len())?;
-    (tag >> 3 > 0).then_some(Field { number: tag >> 3, content: begin..end })
+    (tag >> 3 > 0).then_some(Field {
+        number: tag >> 3,
+        content: begin..end,
+    })
 }
 
 /// A number of variable length, and where it ends.
@@ -85,27 +94,65 @@ mod tests {
     fn file() -> Vec<u8> {
         let mut graph = Graph::default();
         graph.node("Flatten", &["x"], "y", &[]);
-        graph.finish("g", ("x", [3, 8, 8]), ("y", 192), &[entry("name", "old"), entry("size", "8x8")])
+        graph.finish(
+            "g",
+            ("x", [3, 8, 8]),
+            ("y", 192),
+            &[entry("name", "old"), entry("size", "8x8")],
+        )
     }
 
     #[test]
     fn entries_are_replaced_and_added_and_the_rest_stays() {
         // What this program does not know of, as a newer ONNX may have it: field 20, a string; field 21, eight bytes.
-        let unknown = [0xa2, 0x01, 0x03, b'a', b'b', b'c', 0xa9, 0x01, 1, 2, 3, 4, 5, 6, 7, 8];
+        let unknown = [
+            0xa2, 0x01, 0x03, b'a', b'b', b'c', 0xa9, 0x01, 1, 2, 3, 4, 5, 6, 7, 8,
+        ];
         let before = [file(), unknown.to_vec()].concat();
-        let after = with_metadata(&before, &[entry("name", "new"), entry("strangers", "0.1@0.5")]).expect("a file");
+        let after = with_metadata(
+            &before,
+            &[entry("name", "new"), entry("strangers", "0.1@0.5")],
+        )
+        .expect("a file");
         let read = |bytes: &[u8]| ModelProto::decode(bytes).expect("whole");
-        let of: Vec<(String, String)> = read(&after).metadata_props.into_iter().map(|p| (p.key, p.value)).collect();
-        assert_eq!(of, [entry("twintrack.size", "8x8"), entry("twintrack.name", "new"), entry("twintrack.strangers", "0.1@0.5")]);
+        let of: Vec<(String, String)> = read(&after)
+            .metadata_props
+            .into_iter()
+            .map(|p| (p.key, p.value))
+            .collect();
+        assert_eq!(
+            of,
+            [
+                entry("twintrack.size", "8x8"),
+                entry("twintrack.name", "new"),
+                entry("twintrack.strangers", "0.1@0.5")
+            ]
+        );
         assert_eq!(read(&after).graph, read(&before).graph);
-        assert!(after.windows(unknown.len()).any(|w| w == unknown), "fields that are not known stay");
+        assert!(
+            after.windows(unknown.len()).any(|w| w == unknown),
+            "fields that are not known stay"
+        );
         // Again with the same entries: nothing grows.
-        assert_eq!(with_metadata(&after, &[entry("name", "new"), entry("strangers", "0.1@0.5")]).expect("a file"), after);
+        assert_eq!(
+            with_metadata(
+                &after,
+                &[entry("name", "new"), entry("strangers", "0.1@0.5")]
+            )
+            .expect("a file"),
+            after
+        );
     }
 
     #[test]
     fn what_is_no_protocol_buffer_is_refused() {
-        for wrong in [&b"\xff\xff"[..], b"not an ONNX file", b"\x0b", b"\x12\x7f\x00", b"\x00\x00"] {
+        for wrong in [
+            &b"\xff\xff"[..],
+            b"not an ONNX file",
+            b"\x0b",
+            b"\x12\x7f\x00",
+            b"\x00\x00",
+        ] {
             assert!(with_metadata(wrong, &[]).is_err(), "{wrong:?}");
         }
         let whole = file();

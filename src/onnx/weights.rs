@@ -40,14 +40,25 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
     }
     let beside = path.parent().unwrap_or(Path::new(""));
     // Files that hold all their weights need no second copy in memory.
-    let elsewhere = file.windows(LOCATION.len()).any(|bytes| bytes == LOCATION.as_bytes());
-    let graph = if elsewhere { ModelProto::decode(file.as_slice()).ok().and_then(|m| m.graph) } else { None };
+    let elsewhere = file
+        .windows(LOCATION.len())
+        .any(|bytes| bytes == LOCATION.as_bytes());
+    let graph = if elsewhere {
+        ModelProto::decode(file.as_slice())
+            .ok()
+            .and_then(|m| m.graph)
+    } else {
+        None
+    };
     for name in graph.map(|g| external(&g)).unwrap_or_default() {
         add_file(&mut hash, &beside.join(&name))?;
     }
     let mut text = String::from("sha256:");
     // A String takes everything.
-    hash.finalize().iter().take(SHOWN).for_each(|byte| write!(text, "{byte:02x}").unwrap_or_default());
+    hash.finalize()
+        .iter()
+        .take(SHOWN)
+        .for_each(|byte| write!(text, "{byte:02x}").unwrap_or_default());
     Ok(text)
 }
 
@@ -65,9 +76,23 @@ fn add_file(hash: &mut Sha256, path: &Path) -> io::Result<()> {
 
 /// Names of the files that hold weights, as exporters write them for large networks.
 fn external(graph: &GraphProto) -> BTreeSet<String> {
-    let of_tensor = |t: &TensorProto| t.external_data.iter().find(|e| e.key == LOCATION).map(|e| e.value.clone());
-    let constants = graph.node.iter().flat_map(|n| &n.attribute).filter_map(|a: &AttributeProto| a.t.as_ref());
-    graph.initializer.iter().chain(constants).filter_map(of_tensor).collect()
+    let of_tensor = |t: &TensorProto| {
+        t.external_data
+            .iter()
+            .find(|e| e.key == LOCATION)
+            .map(|e| e.value.clone())
+    };
+    let constants = graph
+        .node
+        .iter()
+        .flat_map(|n| &n.attribute)
+        .filter_map(|a: &AttributeProto| a.t.as_ref());
+    graph
+        .initializer
+        .iter()
+        .chain(constants)
+        .filter_map(of_tensor)
+        .collect()
 }
 
 #[cfg(test)]
@@ -81,7 +106,15 @@ mod tests {
         let mut graph = Graph::default();
         let w = graph.constant("w", &[1], &[weight]);
         graph.node("Mul", &["x", &w], "y", &[]);
-        graph.finish("g", ("x", [3, 8, 8]), ("y", 192), &[("name".into(), name.into()), ("date".into(), "2026-11-26".into())])
+        graph.finish(
+            "g",
+            ("x", [3, 8, 8]),
+            ("y", 192),
+            &[
+                ("name".into(), name.into()),
+                ("date".into(), "2026-11-26".into()),
+            ],
+        )
     }
 
     #[test]
@@ -97,19 +130,49 @@ mod tests {
         assert!(first.starts_with("sha256:") && first.len() == 23, "{first}");
         // Trained on the same day under the same name: another network.
         assert_ne!(first, hash(&file(2.0, "tiny"), "a.onnx"));
-        let calibrated = with_metadata(&one, &[("name".into(), "other".into()), ("calibration".into(), "15,0.5".into())]).expect("a file");
+        let calibrated = with_metadata(
+            &one,
+            &[
+                ("name".into(), "other".into()),
+                ("calibration".into(), "15,0.5".into()),
+            ],
+        )
+        .expect("a file");
         assert_eq!(first, hash(&calibrated, "b.onnx"));
-        assert_ne!(hash(b"not an ONNX file", "c.onnx"), hash(b"not an ONNX file.", "c.onnx"));
+        assert_ne!(
+            hash(b"not an ONNX file", "c.onnx"),
+            hash(b"not an ONNX file.", "c.onnx")
+        );
     }
 
     #[test]
     fn weights_beside_the_file_count() {
         let dir = tempfile::tempdir().expect("a folder");
         let (model, data) = (dir.path().join("m.onnx"), dir.path().join("m.onnx.data"));
-        let location = StringStringEntryProto { key: "location".into(), value: "m.onnx.data".into() };
-        let tensor = TensorProto { dims: vec![1], data_type: 1, name: "w".into(), external_data: vec![location], ..TensorProto::default() };
-        let graph = GraphProto { initializer: vec![tensor], ..GraphProto::default() };
-        std::fs::write(&model, ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec()).expect("written");
+        let location = StringStringEntryProto {
+            key: "location".into(),
+            value: "m.onnx.data".into(),
+        };
+        let tensor = TensorProto {
+            dims: vec![1],
+            data_type: 1,
+            name: "w".into(),
+            external_data: vec![location],
+            ..TensorProto::default()
+        };
+        let graph = GraphProto {
+            initializer: vec![tensor],
+            ..GraphProto::default()
+        };
+        std::fs::write(
+            &model,
+            ModelProto {
+                graph: Some(graph),
+                ..ModelProto::default()
+            }
+            .encode_to_vec(),
+        )
+        .expect("written");
         assert!(hash_of(&model).is_err(), "its weights are missing");
         let with = |weights: [u8; 4]| {
             std::fs::write(&data, weights).expect("written");

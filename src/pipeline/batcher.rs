@@ -36,7 +36,14 @@ const FIRST_COST: f64 = 0.03;
 impl Turns {
     /// A camera comes in.
     pub fn join(&mut self, lane: Lane, weight: f64) {
-        self.lanes.insert(lane, Turn { end: self.now, weight, cost: FIRST_COST });
+        self.lanes.insert(
+            lane,
+            Turn {
+                end: self.now,
+                weight,
+                cost: FIRST_COST,
+            },
+        );
     }
 
     /// A camera's weight is another from now on.
@@ -54,7 +61,9 @@ impl Turns {
     /// Gives the turn to one of the cameras that have a frame waiting.
     pub fn next(&mut self, waiting: impl Iterator<Item = Lane>) -> Option<Lane> {
         let start = |lane: Lane| self.lanes.get(&lane).map(|t| (t.end.max(self.now), lane));
-        let (start, lane) = waiting.filter_map(start).min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
+        let (start, lane) = waiting
+            .filter_map(start)
+            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         self.now = start;
         let turn = self.lanes.get_mut(&lane)?;
         turn.end = start + turn.cost / turn.weight;
@@ -63,7 +72,9 @@ impl Turns {
 
     /// A frame of the camera has cost so much, seconds.
     pub fn charge(&mut self, lane: Lane, cost: f64) {
-        let Some(turn) = self.lanes.get_mut(&lane) else { return };
+        let Some(turn) = self.lanes.get_mut(&lane) else {
+            return;
+        };
         turn.end += (cost - turn.cost) / turn.weight;
         turn.cost += 0.2 * (cost - turn.cost);
     }
@@ -134,8 +145,16 @@ const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
     /// With no camera yet.
-    pub fn new(limits: BatchLimits, input: impl Fn(&Frame) -> (usize, usize) + Send + Sync + 'static) -> Self {
-        Batcher { state: Mutex::default(), changed: Condvar::new(), limits, input: Box::new(input) }
+    pub fn new(
+        limits: BatchLimits,
+        input: impl Fn(&Frame) -> (usize, usize) + Send + Sync + 'static,
+    ) -> Self {
+        Batcher {
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            limits,
+            input: Box::new(input),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -160,13 +179,19 @@ impl Batcher {
 
     /// Frames that wait.
     pub fn waiting(&self) -> usize {
-        self.lock().slots.values().filter(|s| s.waiting.is_some()).count()
+        self.lock()
+            .slots
+            .values()
+            .filter(|s| s.waiting.is_some())
+            .count()
     }
 
     /// The camera's newest frame. Tells whether one was dropped for it because the detector was busy.
     pub fn offer(&self, lane: Lane, frame: Frame) -> bool {
         let mut state = self.lock();
-        let Some(slot) = state.slots.get_mut(&lane) else { return false };
+        let Some(slot) = state.slots.get_mut(&lane) else {
+            return false;
+        };
         let now = Instant::now();
         slot.offered = Some(now);
         let old = slot.waiting.replace((frame, now));
@@ -182,7 +207,10 @@ impl Batcher {
     pub fn offer_patiently(&self, lane: Lane, frame: Frame) -> bool {
         let mut state = self.lock();
         while state.slots.get(&lane).is_some_and(|s| s.waiting.is_some()) {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         let there = state.slots.contains_key(&lane);
         drop(state); // only this camera's own thread fills its place
@@ -221,11 +249,23 @@ impl Batcher {
             let now = Instant::now();
             let mut pause = Duration::from_millis(500);
             if state.under_way < self.limits.under_way {
-                let oldest = state.slots.values().filter_map(|s| s.waiting.as_ref()).map(|w| w.1).min();
+                let oldest = state
+                    .slots
+                    .values()
+                    .filter_map(|s| s.waiting.as_ref())
+                    .map(|w| w.1)
+                    .min();
                 let waiting = state.slots.values().filter(|s| s.waiting.is_some()).count();
-                let lively = state.slots.values().filter(|s| !s.ended && s.offered.is_some_and(|at| now - at < QUIET)).count();
+                let lively = state
+                    .slots
+                    .values()
+                    .filter(|s| !s.ended && s.offered.is_some_and(|at| now - at < QUIET))
+                    .count();
                 let due = oldest.map(|at| (at + self.limits.wait).saturating_duration_since(now));
-                if waiting >= self.limits.size.min(lively.max(1)) || due == Some(Duration::ZERO) || state.slots.values().any(|s| s.ended) {
+                if waiting >= self.limits.size.min(lively.max(1))
+                    || due == Some(Duration::ZERO)
+                    || state.slots.values().any(|s| s.ended)
+                {
                     let batch = self.take(&mut state);
                     if !(batch.frames.is_empty() && batch.ended.is_empty()) {
                         state.under_way += 1;
@@ -235,7 +275,11 @@ impl Batcher {
                 }
                 pause = due.unwrap_or(pause).max(Duration::from_micros(100));
             }
-            state = self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner).0;
+            state = self
+                .changed
+                .wait_timeout(state, pause)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
     }
 
@@ -244,13 +288,32 @@ impl Batcher {
         let mut size = None;
         while frames.len() < self.limits.size {
             let State { turns, slots, .. } = state;
-            let fits = |s: &Slot| s.waiting.as_ref().is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)(f)));
-            let Some(lane) = turns.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane)) else { break };
-            let Some((frame, arrived)) = slots.get_mut(&lane).and_then(|s| s.waiting.take()) else { break };
+            let fits = |s: &Slot| {
+                s.waiting
+                    .as_ref()
+                    .is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)(f)))
+            };
+            let Some(lane) =
+                turns.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane))
+            else {
+                break;
+            };
+            let Some((frame, arrived)) = slots.get_mut(&lane).and_then(|s| s.waiting.take()) else {
+                break;
+            };
             size = Some((self.input)(&frame));
-            frames.push(Waiting { lane, frame, arrived });
+            frames.push(Waiting {
+                lane,
+                frame,
+                arrived,
+            });
         }
-        let ended: Vec<Lane> = state.slots.iter().filter(|(_, s)| s.ended && s.waiting.is_none()).map(|(&lane, _)| lane).collect();
+        let ended: Vec<Lane> = state
+            .slots
+            .iter()
+            .filter(|(_, s)| s.ended && s.waiting.is_none())
+            .map(|(&lane, _)| lane)
+            .collect();
         for lane in &ended {
             state.slots.remove(lane);
             state.turns.leave(*lane);
@@ -262,7 +325,9 @@ impl Batcher {
     pub fn done(&self, costs: &[(Lane, f64)]) {
         let mut state = self.lock();
         state.under_way -= 1;
-        costs.iter().for_each(|&(lane, cost)| state.turns.charge(lane, cost));
+        costs
+            .iter()
+            .for_each(|&(lane, cost)| state.turns.charge(lane, cost));
         self.changed.notify_all();
     }
 }
@@ -273,17 +338,33 @@ mod tests {
     use crate::time::Seconds;
 
     fn frame(number: u64, width: u32) -> Frame {
-        Frame { camera: "cam".into(), number, pts: Seconds(number as f64), time: None, width, height: 100, image: None, restart: number == 1 }
+        Frame {
+            camera: "cam".into(),
+            number,
+            pts: Seconds(number as f64),
+            time: None,
+            width,
+            height: 100,
+            image: None,
+            restart: number == 1,
+        }
     }
 
     fn batcher(size: usize) -> Batcher {
-        let limits = BatchLimits { size, wait: Duration::from_millis(5), under_way: 2 };
+        let limits = BatchLimits {
+            size,
+            wait: Duration::from_millis(5),
+            under_way: 2,
+        };
         Batcher::new(limits, |f| (f.width as usize, f.height as usize))
     }
 
     fn shares(weights: &[f64], costs: &[f64]) -> Vec<f64> {
         let mut turns = Turns::default();
-        weights.iter().enumerate().for_each(|(lane, &w)| turns.join(lane, w));
+        weights
+            .iter()
+            .enumerate()
+            .for_each(|(lane, &w)| turns.join(lane, w));
         let mut spent = vec![0.0; weights.len()];
         for _ in 0..3000 {
             let lane = turns.next(0..weights.len()).expect("all wait");
@@ -296,7 +377,10 @@ mod tests {
 
     #[test]
     fn time_goes_by_weight_however_dear_the_frames() {
-        for (share, want) in shares(&[1.0, 1.0, 2.0], &[0.01, 0.1, 0.02]).iter().zip([0.25, 0.25, 0.5]) {
+        for (share, want) in shares(&[1.0, 1.0, 2.0], &[0.01, 0.1, 0.02])
+            .iter()
+            .zip([0.25, 0.25, 0.5])
+        {
             assert!((share - want).abs() < 0.01, "{share} where {want} is due");
         }
     }
@@ -320,7 +404,14 @@ mod tests {
         assert!(!b.offer(lane, frame(1, 100)));
         assert!(b.offer(lane, frame(2, 100)));
         let batch = b.next().expect("a batch");
-        assert_eq!(batch.frames.iter().map(|w| (w.frame.number, w.frame.restart)).collect::<Vec<_>>(), [(2, true)]);
+        assert_eq!(
+            batch
+                .frames
+                .iter()
+                .map(|w| (w.frame.number, w.frame.restart))
+                .collect::<Vec<_>>(),
+            [(2, true)]
+        );
     }
 
     #[test]
@@ -349,7 +440,12 @@ mod tests {
         std::thread::sleep(Duration::from_millis(50));
         assert!(!third.is_finished());
         b.done(&[(lane, 0.01)]);
-        assert_eq!(third.join().expect("no panic").expect("a batch").frames[0].frame.number, 3);
+        assert_eq!(
+            third.join().expect("no panic").expect("a batch").frames[0]
+                .frame
+                .number,
+            3
+        );
     }
 
     #[test]
@@ -370,6 +466,9 @@ mod tests {
             b.done(&[]);
         }
         feed.join().expect("no panic");
-        assert_eq!((numbers, ended), ((1..=20).collect::<Vec<u64>>(), vec![lane]));
+        assert_eq!(
+            (numbers, ended),
+            ((1..=20).collect::<Vec<u64>>(), vec![lane])
+        );
     }
 }

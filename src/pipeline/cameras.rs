@@ -46,14 +46,19 @@ impl CameraCounts {
     pub(super) fn note(&self, nth: u64, latency: Duration) {
         let mut kept = lock(&self.latencies);
         let latency = latency.as_secs_f32();
-        if kept.len() < LATENCIES { kept.push(latency) } else { kept[nth as usize % LATENCIES] = latency }
+        if kept.len() < LATENCIES {
+            kept.push(latency)
+        } else {
+            kept[nth as usize % LATENCIES] = latency
+        }
     }
 
     /// The latency, seconds, that a share of the last frames stayed below.
     pub fn latency(&self, share: f64) -> Option<f32> {
         let mut kept = lock(&self.latencies).clone();
         kept.sort_unstable_by(f32::total_cmp);
-        kept.get(((kept.len() as f64 * share) as usize).min(kept.len().saturating_sub(1))).copied()
+        kept.get(((kept.len() as f64 * share) as usize).min(kept.len().saturating_sub(1)))
+            .copied()
     }
 }
 
@@ -90,16 +95,31 @@ pub struct Member {
 
 impl Member {
     pub(super) fn new(name: &str, config: CameraConfig) -> Self {
-        Member { name: name.into(), config: Arc::new(config), counts: Arc::default(), link: Link::default(), place: Place::default() }
+        Member {
+            name: name.into(),
+            config: Arc::new(config),
+            counts: Arc::default(),
+            link: Link::default(),
+            place: Place::default(),
+        }
     }
 
     /// The same camera with another reader to come.
     pub(super) fn renewed(&self, config: CameraConfig) -> Self {
-        let old = [self.link.reconnects(), self.link.late_frames(), self.link.thinned_frames(), self.link.failures()];
+        let old = [
+            self.link.reconnects(),
+            self.link.late_frames(),
+            self.link.thinned_frames(),
+            self.link.failures(),
+        ];
         self.counts.earlier.iter().zip(old).for_each(|(sum, n)| {
             sum.fetch_add(n, Ordering::Relaxed);
         });
-        Member { config: Arc::new(config), link: Link::default(), ..self.clone() }
+        Member {
+            config: Arc::new(config),
+            link: Link::default(),
+            ..self.clone()
+        }
     }
 
     /// Its state.

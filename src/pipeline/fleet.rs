@@ -48,7 +48,11 @@ pub struct FleetConfig {
 
 impl Default for FleetConfig {
     fn default() -> Self {
-        FleetConfig { batch: 4, batch_wait: 0.01, cameras: BTreeMap::new() }
+        FleetConfig {
+            batch: 4,
+            batch_wait: 0.01,
+            cameras: BTreeMap::new(),
+        }
     }
 }
 
@@ -60,7 +64,9 @@ impl FleetConfig {
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("serve.batch", self.batch, 1, 256)?;
         within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
-        self.cameras.iter().try_for_each(|(name, camera)| camera.validate(name))
+        self.cameras
+            .iter()
+            .try_for_each(|(name, camera)| camera.validate(name))
     }
 }
 
@@ -150,7 +156,11 @@ impl Parcel {
             left_out: None,
             cost: 0.0,
         };
-        Parcel { items: batch.frames.into_iter().map(item).collect(), ended: batch.ended, input: None }
+        Parcel {
+            items: batch.frames.into_iter().map(item).collect(),
+            ended: batch.ended,
+            input: None,
+        }
     }
 }
 
@@ -168,57 +178,130 @@ impl Fleet {
     /// # Errors
     /// What ended the run for all: a network, a sink. A camera's failure is logged and counted.
     pub async fn run(self) -> Result<(), PipelineError> {
-        let Fleet { config, detector, embedder, tracker, run, sinks, output, open, cameras, metrics, known, gallery, changes, stop, finish_within } = self;
+        let Fleet {
+            config,
+            detector,
+            embedder,
+            tracker,
+            run,
+            sinks,
+            output,
+            open,
+            cameras,
+            metrics,
+            known,
+            gallery,
+            changes,
+            stop,
+            finish_within,
+        } = self;
         let scaling = detector.scaling().clone();
         let size = detector.model().batch().unwrap_or(config.batch);
-        let limits = BatchLimits { size, wait: Duration::from_secs_f64(config.batch_wait), under_way: UNDER_WAY };
+        let limits = BatchLimits {
+            size,
+            wait: Duration::from_secs_f64(config.batch_wait),
+            under_way: UNDER_WAY,
+        };
         let shapes = scaling.clone();
-        let batcher = Arc::new(Batcher::new(limits, move |frame| shapes.letterbox(frame.shape()).input));
+        let batcher = Arc::new(Batcher::new(limits, move |frame| {
+            shapes.letterbox(frame.shape()).input
+        }));
         let halt = stop.child_token();
         let mut roster = Roster::new(run, batcher.clone(), cameras.clone(), open, metrics.clone());
         roster.apply(config.cameras);
 
         let (parcels, batched) = batches(batcher.clone(), cameras.clone(), metrics.clone());
         let quarantine = Arc::<Quarantine>::default();
-        let watches =
-            Watches { quarantine: quarantine.clone(), pixels: tracker.camera_motion.from_pixels, watches: BTreeMap::new(), gates: BTreeMap::new(), scaling };
+        let watches = Watches {
+            quarantine: quarantine.clone(),
+            pixels: tracker.camera_motion.from_pixels,
+            watches: BTreeMap::new(),
+            gates: BTreeMap::new(),
+            scaling,
+        };
         let m = metrics.clone();
-        let (scaled, scale_done) = stage::transform("scale", watches, parcels, move |watches, mut parcel: Parcel| {
-            timed("scale", &m, &mut parcel, |parcel| watches.scale(parcel));
-            Ok(parcel)
-        });
+        let (scaled, scale_done) = stage::transform(
+            "scale",
+            watches,
+            parcels,
+            move |watches, mut parcel: Parcel| {
+                timed("scale", &m, &mut parcel, |parcel| watches.scale(parcel));
+                Ok(parcel)
+            },
+        );
         let m = metrics.clone();
-        let (detected, detect_done) = stage::transform("detect", detector, scaled, move |detector, mut parcel: Parcel| {
-            timed("detect", &m, &mut parcel, |parcel| {
-                let Some(Scaled { batch, places }) = parcel.input.take() else { return };
-                let found = each("detect", places.len(), |some| Ok(detector.detect(batch.slice(s![some.clone(), .., .., ..]), &places[some])?));
-                for (item, found) in parcel.items.iter_mut().filter(|i| i.is_looked_at()).zip(found) {
-                    match found {
-                        Ok(found) => item.detections = found,
-                        Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+        let (detected, detect_done) = stage::transform(
+            "detect",
+            detector,
+            scaled,
+            move |detector, mut parcel: Parcel| {
+                timed("detect", &m, &mut parcel, |parcel| {
+                    let Some(Scaled { batch, places }) = parcel.input.take() else {
+                        return;
+                    };
+                    let found = each("detect", places.len(), |some| {
+                        Ok(detector
+                            .detect(batch.slice(s![some.clone(), .., .., ..]), &places[some])?)
+                    });
+                    for (item, found) in parcel
+                        .items
+                        .iter_mut()
+                        .filter(|i| i.is_looked_at())
+                        .zip(found)
+                    {
+                        match found {
+                            Ok(found) => item.detections = found,
+                            Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+                        }
                     }
-                }
-            });
-            Ok(parcel)
-        });
+                });
+                Ok(parcel)
+            },
+        );
         let m = metrics.clone();
-        let label: Option<Arc<str>> = embedder.as_ref().filter(|_| output.embeddings).map(|e| e.identity().into());
+        let label: Option<Arc<str>> = embedder
+            .as_ref()
+            .filter(|_| output.embeddings)
+            .map(|e| e.identity().into());
         let strangers = embedder.as_ref().and_then(Embedder::strangers);
-        let looks = Looks { embedder, found: BTreeMap::new() };
-        let (embedded, embed_done) = stage::transform("embed", looks, detected, move |looks, mut parcel: Parcel| {
-            let start = Instant::now();
-            looks.embed(&mut parcel);
-            m.stage("embed", start.elapsed());
-            Ok(parcel)
-        });
+        let looks = Looks {
+            embedder,
+            found: BTreeMap::new(),
+        };
+        let (embedded, embed_done) = stage::transform(
+            "embed",
+            looks,
+            detected,
+            move |looks, mut parcel: Parcel| {
+                let start = Instant::now();
+                looks.embed(&mut parcel);
+                m.stage("embed", start.elapsed());
+                Ok(parcel)
+            },
+        );
         let follower = move |m: &Member| {
             let chronicle = Chronicle::new(run, m.name.clone(), label.clone());
-            Follower::new(Tracker::new(tracker.clone()).knowing(strangers.clone()), chronicle, output.clone())
+            Follower::new(
+                Tracker::new(tracker.clone()).knowing(strangers.clone()),
+                chronicle,
+                output.clone(),
+            )
         };
         let (tx, told) = mpsc::channel(TOLD);
         let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));
-        let registry = Registry { known, gallery, since: Instant::now() };
-        let followers = Followers::new(cameras, registry, Box::new(follower), metrics, quarantine, tx);
+        let registry = Registry {
+            known,
+            gallery,
+            since: Instant::now(),
+        };
+        let followers = Followers::new(
+            cameras,
+            registry,
+            Box::new(follower),
+            metrics,
+            quarantine,
+            tx,
+        );
         let tracked = follow(followers, batcher.clone(), embedded);
         let written = write(sinks, told, Arc::new(Progress::default()));
 
@@ -237,16 +320,36 @@ impl Fleet {
         halt.cancel();
         batcher.abandon();
         let watched = watching.await;
-        let written = tokio::time::timeout(if tracked.is_some() { limit } else { Duration::ZERO }, joined(written)).await;
-        let (Some(tracked), Ok(written)) = (tracked, written) else { return Err(PipelineError::Hung { seconds: limit.as_secs() }) };
-        let stages = (joined(embed_done).await, joined(detect_done).await, joined(scale_done).await, joined(batched).await);
+        let written = tokio::time::timeout(
+            if tracked.is_some() {
+                limit
+            } else {
+                Duration::ZERO
+            },
+            joined(written),
+        )
+        .await;
+        let (Some(tracked), Ok(written)) = (tracked, written) else {
+            return Err(PipelineError::Hung {
+                seconds: limit.as_secs(),
+            });
+        };
+        let stages = (
+            joined(embed_done).await,
+            joined(detect_done).await,
+            joined(scale_done).await,
+            joined(batched).await,
+        );
         written?;
         tracked?;
         stages.0?;
         stages.1?;
         stages.2?;
         stages.3?;
-        watched.map_err(|e| PipelineError::Panic { stage: "roster", message: e.to_string() })
+        watched.map_err(|e| PipelineError::Panic {
+            stage: "roster",
+            message: e.to_string(),
+        })
     }
 }
 
@@ -274,14 +377,20 @@ impl Watches {
             }
         }
         let looked_at = parcel.items.iter().filter(|i| i.is_looked_at()).count();
-        let Some(first) = parcel.items.iter().find(|i| i.is_looked_at()) else { return };
+        let Some(first) = parcel.items.iter().find(|i| i.is_looked_at()) else {
+            return;
+        };
         let (w, h) = self.scaling.letterbox(first.frame.shape()).input;
         let mut batch = Array4::zeros((looked_at, 3, h, w));
         let mut places = Vec::new();
         for item in parcel.items.iter_mut().filter(|i| i.is_looked_at()) {
             let out = batch.index_axis_mut(Axis(0), places.len());
             let written = caught("scale", || {
-                let image = item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?;
+                let image = item
+                    .frame
+                    .image
+                    .as_ref()
+                    .ok_or_else(|| no_pixels(&item.frame))?;
                 let letterbox = self.scaling.letterbox(image.shape());
                 self.scaling.write(image, &letterbox, out);
                 Ok((letterbox, (image.width, image.height)))
@@ -297,9 +406,14 @@ impl Watches {
 
     /// What the camera did since the frame before, and whether anything moves.
     fn watch(&mut self, item: &mut Item) -> Result<(), PipelineError> {
-        item.still = item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
+        item.still =
+            item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
         if !item.still {
-            item.camera = self.watches.entry(item.lane).or_insert_with(|| CameraWatch::new(self.pixels)).next(&item.frame);
+            item.camera = self
+                .watches
+                .entry(item.lane)
+                .or_insert_with(|| CameraWatch::new(self.pixels))
+                .next(&item.frame);
         }
         Ok(())
     }
@@ -319,19 +433,39 @@ impl Looks {
         for item in parcel.items.iter_mut().filter(|i| i.left_out.is_none()) {
             let start = Instant::now();
             if item.still {
-                (item.detections, item.embeddings) = self.found.get(&item.lane).cloned().unwrap_or_else(|| (Vec::new(), Embeddings::none()));
+                (item.detections, item.embeddings) = self
+                    .found
+                    .get(&item.lane)
+                    .cloned()
+                    .unwrap_or_else(|| (Vec::new(), Embeddings::none()));
                 continue;
             }
             if let Some(e) = &mut self.embedder {
-                let one = |_| Ok(vec![e.embed(item.frame.image.as_ref().ok_or_else(|| no_pixels(&item.frame))?, &item.detections)?]);
+                let one = |_| {
+                    Ok(vec![
+                        e.embed(
+                            item.frame
+                                .image
+                                .as_ref()
+                                .ok_or_else(|| no_pixels(&item.frame))?,
+                            &item.detections,
+                        )?,
+                    ])
+                };
                 match each("embed", 1, one).pop() {
                     Some(Ok(embeddings)) => item.embeddings = embeddings,
                     Some(Err(e)) => item.left_out = Some(LeftOut::Failed(e)),
-                    None => item.left_out = Some(LeftOut::Failed(PipelineError::NoAnswer { stage: "embed" })),
+                    None => {
+                        item.left_out =
+                            Some(LeftOut::Failed(PipelineError::NoAnswer { stage: "embed" }))
+                    }
                 }
             }
             if item.gated && item.left_out.is_none() {
-                self.found.insert(item.lane, (item.detections.clone(), item.embeddings.clone()));
+                self.found.insert(
+                    item.lane,
+                    (item.detections.clone(), item.embeddings.clone()),
+                );
             }
             item.cost += start.elapsed().as_secs_f64();
         }
@@ -343,20 +477,36 @@ fn stands_still(gate: &mut MotionGate, frame: &Frame) -> bool {
     if frame.restart {
         *gate = MotionGate::default();
     }
-    frame.image.as_ref().is_some_and(|image| !gate.opens(image, frame.pts))
+    frame
+        .image
+        .as_ref()
+        .is_some_and(|image| !gate.opens(image, frame.pts))
 }
 
 /// Runs a stage's work on a parcel and charges its time, in equal parts, to the frames that the networks look at.
-fn timed(stage: &'static str, metrics: &FleetMetrics, parcel: &mut Parcel, work: impl FnOnce(&mut Parcel)) {
+fn timed(
+    stage: &'static str,
+    metrics: &FleetMetrics,
+    parcel: &mut Parcel,
+    work: impl FnOnce(&mut Parcel),
+) {
     let start = Instant::now();
     work(parcel);
     metrics.stage(stage, start.elapsed());
     let moving = parcel.items.iter().filter(|i| i.is_looked_at()).count();
     let share = start.elapsed().as_secs_f64() / moving.max(1) as f64;
-    parcel.items.iter_mut().filter(|i| i.is_looked_at()).for_each(|item| item.cost += share);
+    parcel
+        .items
+        .iter_mut()
+        .filter(|i| i.is_looked_at())
+        .for_each(|item| item.cost += share);
 }
 
-fn batches(batcher: Arc<Batcher>, cameras: Cameras, metrics: FleetMetrics) -> (mpsc::Receiver<Parcel>, Outcome<()>) {
+fn batches(
+    batcher: Arc<Batcher>,
+    cameras: Cameras,
+    metrics: FleetMetrics,
+) -> (mpsc::Receiver<Parcel>, Outcome<()>) {
     let (tx, rx) = mpsc::channel(1);
     let outcome = stage::spawn("batch", move || {
         while let Some(batch) = batcher.next() {

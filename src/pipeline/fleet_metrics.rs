@@ -60,20 +60,44 @@ impl Default for FleetMetrics {
 impl FleetMetrics {
     /// Puts them under their names.
     pub fn register(&self, registry: &mut Registry) {
-        registry.register_with_unit("stage", "Time of a batch in a stage", Unit::Seconds, self.stages.clone());
-        registry.register_with_unit("latency", "Time from a frame's decoding to its event", Unit::Seconds, self.latency.clone());
-        registry.register("queue_frames", "Frames that wait: for the detector, for the sinks", self.queues.clone());
-        registry.register("batch_frames", "Frames that went to the detector at once", (*self.batch).clone());
+        registry.register_with_unit(
+            "stage",
+            "Time of a batch in a stage",
+            Unit::Seconds,
+            self.stages.clone(),
+        );
+        registry.register_with_unit(
+            "latency",
+            "Time from a frame's decoding to its event",
+            Unit::Seconds,
+            self.latency.clone(),
+        );
+        registry.register(
+            "queue_frames",
+            "Frames that wait: for the detector, for the sinks",
+            self.queues.clone(),
+        );
+        registry.register(
+            "batch_frames",
+            "Frames that went to the detector at once",
+            (*self.batch).clone(),
+        );
     }
 
     /// A stage has worked on a batch.
     pub fn stage(&self, stage: &'static str, took: Duration) {
-        self.stages.get_or_create(&Stage { stage }).observe(took.as_secs_f64());
+        self.stages
+            .get_or_create(&Stage { stage })
+            .observe(took.as_secs_f64());
     }
 
     /// A frame's event has left so long after its decoding.
     pub fn latency(&self, camera: &str, took: Duration) {
-        self.latency.get_or_create(&OfCamera { camera: camera.into() }).observe(took.as_secs_f64());
+        self.latency
+            .get_or_create(&OfCamera {
+                camera: camera.into(),
+            })
+            .observe(took.as_secs_f64());
     }
 
     /// So many frames went to the detector at once.
@@ -83,11 +107,15 @@ impl FleetMetrics {
 
     /// So many frames wait.
     pub fn queue(&self, queue: &'static str, frames: usize) {
-        self.queues.get_or_create(&Queue { queue }).set(frames as i64);
+        self.queues
+            .get_or_create(&Queue { queue })
+            .set(frames as i64);
     }
 
     /// A camera has left the fleet.
     pub fn forget(&self, camera: &str) {
-        self.latency.remove(&OfCamera { camera: camera.into() });
+        self.latency.remove(&OfCamera {
+            camera: camera.into(),
+        });
     }
 }

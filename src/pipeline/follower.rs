@@ -43,7 +43,13 @@ pub(super) struct Follower {
 
 impl Follower {
     pub fn new(tracker: Tracker, chronicle: Chronicle, output: OutputConfig) -> Self {
-        Follower { tracker, chronicle, output, last: None, restart: false }
+        Follower {
+            tracker,
+            chronicle,
+            output,
+            last: None,
+            restart: false,
+        }
     }
 
     /// People so far: tracks that were confirmed.
@@ -61,46 +67,111 @@ impl Follower {
     }
 
     /// Associates the frame's detections, and writes down what came of it.
-    pub fn follow(&mut self, embedded: Embedded, names: Option<Names<'_>>) -> Result<Told, PipelineError> {
-        let Embedded { mut frame, camera, detections, embeddings } = embedded;
+    pub fn follow(
+        &mut self,
+        embedded: Embedded,
+        names: Option<Names<'_>>,
+    ) -> Result<Told, PipelineError> {
+        let Embedded {
+            mut frame,
+            camera,
+            detections,
+            embeddings,
+        } = embedded;
         frame.restart |= std::mem::take(&mut self.restart);
         // After an interruption everybody is somebody new; ids are never used again.
-        let before = if frame.restart { self.tracker.finish() } else { Vec::new() };
+        let before = if frame.restart {
+            self.tracker.finish()
+        } else {
+            Vec::new()
+        };
         let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
         self.last = Some(frame.pts);
         if let Some(map) = camera {
             self.tracker.camera_moved(&map);
         }
         let update = self.tracker.update(&detections, &embeddings, elapsed);
-        let mut update = update.map_err(|source| PipelineError::Track { camera: frame.camera.clone(), frame: frame.number, source })?;
+        let mut update = update.map_err(|source| PipelineError::Track {
+            camera: frame.camera.clone(),
+            frame: frame.number,
+            source,
+        })?;
         update.ended.splice(0..0, before);
         update.tracks.retain(|t| self.output.shows(t.unseen.0));
         if let Some(Names { people, now }) = names {
             self.identify(people, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
         let event = self.chronicle.frame(&frame, &update.tracks);
-        let ended = update.ended.into_iter().map(|t| self.chronicle.ended(t)).collect();
-        Ok(Told { frame: Some(Finished { frame, detections, event }), ended, status: None })
+        let ended = update
+            .ended
+            .into_iter()
+            .map(|t| self.chronicle.ended(t))
+            .collect();
+        Ok(Told {
+            frame: Some(Finished {
+                frame,
+                detections,
+                event,
+            }),
+            ended,
+            status: None,
+        })
     }
 
     /// Nothing more comes: every track ends.
     pub fn finish(&mut self, names: Option<&mut KnownPeople>) -> Told {
         let tracks = self.tracker.finish();
-        names.into_iter().for_each(|people| tracks.iter().for_each(|t| people.ended(self.chronicle.camera(), t.id)));
-        Told { frame: None, ended: tracks.into_iter().map(|t| self.chronicle.ended(t)).collect(), status: None }
+        names.into_iter().for_each(|people| {
+            tracks
+                .iter()
+                .for_each(|t| people.ended(self.chronicle.camera(), t.id))
+        });
+        Told {
+            frame: None,
+            ended: tracks
+                .into_iter()
+                .map(|t| self.chronicle.ended(t))
+                .collect(),
+            status: None,
+        }
     }
 
     /// Names the tracks seen in a frame.
-    fn identify(&self, people: &mut KnownPeople, update: &mut TrackUpdate, embeddings: &Embeddings, now: Seconds) {
+    fn identify(
+        &self,
+        people: &mut KnownPeople,
+        update: &mut TrackUpdate,
+        embeddings: &Embeddings,
+        now: Seconds,
+    ) {
         // Who has gone first: the name is free for who has come.
-        update.ended.iter().for_each(|t| people.ended(self.chronicle.camera(), t.id));
-        let seen: Vec<usize> = (0..update.tracks.len()).filter(|&i| update.tracks[i].state == TrackState::Confirmed).collect();
+        update
+            .ended
+            .iter()
+            .for_each(|t| people.ended(self.chronicle.camera(), t.id));
+        let seen: Vec<usize> = (0..update.tracks.len())
+            .filter(|&i| update.tracks[i].state == TrackState::Confirmed)
+            .collect();
         let sighting = |&i: &usize| {
             let t = &update.tracks[i];
-            let view = t.view.and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
-            Sighting { track: t.id, hits: t.hits, bbox: t.bbox, views: self.tracker.views(t.id), view }
+            let view = t
+                .view
+                .and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
+            Sighting {
+                track: t.id,
+                hits: t.hits,
+                bbox: t.bbox,
+                views: self.tracker.views(t.id),
+                view,
+            }
         };
-        let identities = people.identify(self.chronicle.camera(), &seen.iter().map(sighting).collect::<Vec<_>>(), now);
-        seen.into_iter().zip(identities).for_each(|(i, identity)| update.tracks[i].identity = identity);
+        let identities = people.identify(
+            self.chronicle.camera(),
+            &seen.iter().map(sighting).collect::<Vec<_>>(),
+            now,
+        );
+        seen.into_iter()
+            .zip(identities)
+            .for_each(|(i, identity)| update.tracks[i].identity = identity);
     }
 }

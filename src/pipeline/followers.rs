@@ -51,7 +51,10 @@ impl Registry {
         if self.gallery.has_changed().unwrap_or_default() {
             people.replace_gallery(self.gallery.borrow_and_update().clone());
         }
-        Some(Names { people, now: Some(Seconds(self.since.elapsed().as_secs_f64())) })
+        Some(Names {
+            people,
+            now: Some(Seconds(self.since.elapsed().as_secs_f64())),
+        })
     }
 }
 
@@ -64,20 +67,48 @@ impl Followers {
         quarantine: Arc<Quarantine>,
         out: mpsc::Sender<Told>,
     ) -> Self {
-        Followers { followers: BTreeMap::new(), left: BTreeMap::new(), held: BTreeMap::new(), cameras, registry, new, metrics, quarantine, out }
+        Followers {
+            followers: BTreeMap::new(),
+            left: BTreeMap::new(),
+            held: BTreeMap::new(),
+            cameras,
+            registry,
+            new,
+            metrics,
+            quarantine,
+            out,
+        }
     }
 
     fn follow(&mut self, item: Item) -> Result<(), Gone> {
-        let Item { lane, arrived, frame, camera, detections, embeddings, left_out, .. } = item;
+        let Item {
+            lane,
+            arrived,
+            frame,
+            camera,
+            detections,
+            embeddings,
+            left_out,
+            ..
+        } = item;
         let now = self.cameras.get(lane);
         if !self.followers.contains_key(&lane) {
             let Some(member) = &now else { return Ok(()) }; // it has left before its first frame was looked at
-            let before = self.followers.iter().find(|(_, (_, m))| m.name == member.name).map(|(&lane, _)| lane);
+            let before = self
+                .followers
+                .iter()
+                .find(|(_, (_, m))| m.name == member.name)
+                .map(|(&lane, _)| lane);
             before.map_or(Ok(()), |lane| self.end(lane))?;
-            let who = self.left.remove(&member.name).unwrap_or_else(|| (self.new)(member));
+            let who = self
+                .left
+                .remove(&member.name)
+                .unwrap_or_else(|| (self.new)(member));
             self.followers.insert(lane, (who, member.clone()));
         }
-        let Some((who, member)) = self.followers.get_mut(&lane) else { return Ok(()) };
+        let Some((who, member)) = self.followers.get_mut(&lane) else {
+            return Ok(());
+        };
         if let Some(now) = now {
             *member = now;
         }
@@ -87,7 +118,15 @@ impl Followers {
             return Ok(());
         }
         self.quarantine.passed(lane);
-        let mut told = match who.follow(Embedded { frame, camera, detections, embeddings }, self.registry.names()) {
+        let mut told = match who.follow(
+            Embedded {
+                frame,
+                camera,
+                detections,
+                embeddings,
+            },
+            self.registry.names(),
+        ) {
             Ok(told) => told,
             Err(e) => {
                 tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
@@ -96,15 +135,30 @@ impl Followers {
         };
         let counts = &member.counts;
         counts.people.store(who.people(), Ordering::Relaxed);
-        counts.present.store(told.frame.as_ref().map_or(0, |f| f.event.tracks.len() as u64), Ordering::Relaxed);
+        counts.present.store(
+            told.frame
+                .as_ref()
+                .map_or(0, |f| f.event.tracks.len() as u64),
+            Ordering::Relaxed,
+        );
         // The ends of tracks outlive a frame that a slow sink has no room for.
-        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
-        let sent =
-            if member.config.is_live() { self.out.try_send(told) } else { self.out.blocking_send(told).map_err(|e| mpsc::error::TrySendError::Closed(e.0)) };
-        self.metrics.queue("sinks", self.out.max_capacity() - self.out.capacity());
+        told.ended
+            .splice(0..0, self.held.remove(&lane).unwrap_or_default());
+        let sent = if member.config.is_live() {
+            self.out.try_send(told)
+        } else {
+            self.out
+                .blocking_send(told)
+                .map_err(|e| mpsc::error::TrySendError::Closed(e.0))
+        };
+        self.metrics
+            .queue("sinks", self.out.max_capacity() - self.out.capacity());
         match sent {
             Ok(()) => {
-                counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), arrived.elapsed());
+                counts.note(
+                    counts.tracked.fetch_add(1, Ordering::Relaxed),
+                    arrived.elapsed(),
+                );
                 self.metrics.latency(&member.name, arrived.elapsed());
             }
             Err(mpsc::error::TrySendError::Full(told)) => {
@@ -117,9 +171,12 @@ impl Followers {
     }
 
     fn end(&mut self, lane: Lane) -> Result<(), Gone> {
-        let Some((mut who, member)) = self.followers.remove(&lane) else { return Ok(()) };
+        let Some((mut who, member)) = self.followers.remove(&lane) else {
+            return Ok(());
+        };
         let mut told = who.finish(self.registry.known.as_mut());
-        told.ended.splice(0..0, self.held.remove(&lane).unwrap_or_default());
+        told.ended
+            .splice(0..0, self.held.remove(&lane).unwrap_or_default());
         member.counts.present.store(0, Ordering::Relaxed);
         self.left.insert(member.name, who);
         self.out.blocking_send(told).map_err(|_| Gone)
@@ -142,13 +199,25 @@ fn log_left_out(quarantine: &Quarantine, lane: Lane, member: &Member, frame: &Fr
 }
 
 /// Runs the trackers, on one thread: they compute for microseconds a frame.
-pub(super) fn follow(mut followers: Followers, batcher: Arc<Batcher>, mut input: mpsc::Receiver<Parcel>) -> Outcome<()> {
+pub(super) fn follow(
+    mut followers: Followers,
+    batcher: Arc<Batcher>,
+    mut input: mpsc::Receiver<Parcel>,
+) -> Outcome<()> {
     stage::spawn("track", move || {
         while let Some(parcel) = input.blocking_recv() {
             let start = Instant::now();
             let costs: Vec<(Lane, f64)> = parcel.items.iter().map(|i| (i.lane, i.cost)).collect();
-            let items = parcel.items.into_iter().try_for_each(|item| followers.follow(item));
-            let ends = items.and_then(|()| parcel.ended.into_iter().try_for_each(|lane| followers.end(lane)));
+            let items = parcel
+                .items
+                .into_iter()
+                .try_for_each(|item| followers.follow(item));
+            let ends = items.and_then(|()| {
+                parcel
+                    .ended
+                    .into_iter()
+                    .try_for_each(|lane| followers.end(lane))
+            });
             if ends.is_err() {
                 break;
             }

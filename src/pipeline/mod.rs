@@ -15,7 +15,10 @@ mod followers;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod motion_gate;
-#[expect(clippy::module_inception, reason = "the wiring is this module's central thing")]
+#[expect(
+    clippy::module_inception,
+    reason = "the wiring is this module's central thing"
+)]
 pub mod pipeline;
 #[cfg(feature = "serve")]
 mod quarantine;

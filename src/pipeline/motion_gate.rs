@@ -37,7 +37,10 @@ impl MotionGate {
 }
 
 fn cells(image: &Image) -> Vec<f32> {
-    let (columns, rows) = ((image.width as usize).div_ceil(CELL), (image.height as usize).div_ceil(CELL));
+    let (columns, rows) = (
+        (image.width as usize).div_ceil(CELL),
+        (image.height as usize).div_ceil(CELL),
+    );
     let (mut sums, mut counts) = (vec![0u32; columns * rows], vec![0u32; columns * rows]);
     for y in (0..image.height as usize).step_by(STEP) {
         for (i, pixel) in image.row(y).chunks_exact(3 * STEP).enumerate() {
@@ -46,7 +49,10 @@ fn cells(image: &Image) -> Vec<f32> {
             counts[cell] += 1;
         }
     }
-    sums.iter().zip(&counts).map(|(&sum, &count)| sum as f32 / count.max(1) as f32).collect()
+    sums.iter()
+        .zip(&counts)
+        .map(|(&sum, &count)| sum as f32 / count.max(1) as f32)
+        .collect()
 }
 
 /// A lamp or the camera's exposure changes all cells alike: that is taken out, by the median.
@@ -54,7 +60,11 @@ fn changed(before: &[f32], now: &[f32]) -> bool {
     let differences: Vec<f32> = before.iter().zip(now).map(|(b, n)| n - b).collect();
     let mut sorted = differences.clone();
     let middle = sorted.len() / 2;
-    let Some(median) = (!sorted.is_empty()).then(|| *sorted.select_nth_unstable_by(middle, f32::total_cmp).1) else { return false };
+    let Some(median) =
+        (!sorted.is_empty()).then(|| *sorted.select_nth_unstable_by(middle, f32::total_cmp).1)
+    else {
+        return false;
+    };
     differences.iter().any(|d| (d - median).abs() > CHANGE)
 }
 
@@ -69,7 +79,8 @@ mod tests {
         let mut data = Vec::with_capacity(3 * w * h);
         for i in 0..w * h {
             let (x, y) = (i % w, i / w);
-            let inside = person.is_some_and(|(l, t)| (l..l + 12).contains(&x) && (t..t + 36).contains(&y));
+            let inside =
+                person.is_some_and(|(l, t)| (l..l + 12).contains(&x) && (t..t + 36).contains(&y));
             let v = if inside { 60 } else { 120 } + rng.u8(0..9) + light;
             data.extend([v; 3]);
         }
@@ -79,20 +90,41 @@ mod tests {
     #[test]
     fn noise_and_light_keep_it_shut_and_a_step_opens_it() {
         let mut gate = MotionGate::default();
-        assert!(gate.opens(&picture(1, Some((60, 40)), 0), Seconds(0.0)), "the first frame");
-        assert!(!gate.opens(&picture(2, Some((60, 40)), 0), Seconds(0.1)), "noise");
-        assert!(!gate.opens(&picture(3, Some((60, 40)), 20), Seconds(0.2)), "light");
-        assert!(gate.opens(&picture(4, Some((64, 40)), 0), Seconds(0.3)), "a step of four pixels");
+        assert!(
+            gate.opens(&picture(1, Some((60, 40)), 0), Seconds(0.0)),
+            "the first frame"
+        );
+        assert!(
+            !gate.opens(&picture(2, Some((60, 40)), 0), Seconds(0.1)),
+            "noise"
+        );
+        assert!(
+            !gate.opens(&picture(3, Some((60, 40)), 20), Seconds(0.2)),
+            "light"
+        );
+        assert!(
+            gate.opens(&picture(4, Some((64, 40)), 0), Seconds(0.3)),
+            "a step of four pixels"
+        );
         assert!(gate.opens(&picture(5, None, 0), Seconds(0.4)), "gone");
     }
 
     #[test]
     fn slow_steps_add_up_and_it_opens_from_time_to_time_anyway() {
         let mut gate = MotionGate::default();
-        let opened = (0..10).filter(|&i| gate.opens(&picture(i as u64, Some((60 + i, 40)), 0), Seconds(0.1 * i as f64))).count();
+        let opened = (0..10)
+            .filter(|&i| {
+                gate.opens(
+                    &picture(i as u64, Some((60 + i, 40)), 0),
+                    Seconds(0.1 * i as f64),
+                )
+            })
+            .count();
         assert!((2..=10).contains(&opened), "{opened}");
         let mut gate = MotionGate::default();
-        let opened: Vec<u32> = (0..50).filter(|&i| gate.opens(&picture(u64::from(i), None, 0), Seconds(0.1 * f64::from(i)))).collect();
+        let opened: Vec<u32> = (0..50)
+            .filter(|&i| gate.opens(&picture(u64::from(i), None, 0), Seconds(0.1 * f64::from(i))))
+            .collect();
         assert_eq!(opened, [0, 20, 40]);
     }
 
@@ -100,6 +132,9 @@ mod tests {
     fn another_size_opens_it() {
         let mut gate = MotionGate::default();
         assert!(gate.opens(&picture(1, None, 0), Seconds(0.0)));
-        assert!(gate.opens(&Image::packed(32, 32, vec![120; 3 * 32 * 32].into()), Seconds(0.1)));
+        assert!(gate.opens(
+            &Image::packed(32, 32, vec![120; 3 * 32 * 32].into()),
+            Seconds(0.1)
+        ));
     }
 }

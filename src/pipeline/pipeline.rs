@@ -49,7 +49,9 @@ pub enum PipelineError {
     #[error(transparent)]
     Sink(#[from] SinkError),
     /// A frame without pixels met a stage that needs them.
-    #[error("frame {frame} of {camera} has no pixels; give --detections and --no-embed to track without pictures")]
+    #[error(
+        "frame {frame} of {camera} has no pixels; give --detections and --no-embed to track without pictures"
+    )]
     NoPixels {
         /// The camera's short name.
         camera: Arc<str>,
@@ -57,13 +59,17 @@ pub enum PipelineError {
         frame: u64,
     },
     /// The end of the run does not come: a stage waits for a sink that takes nothing.
-    #[error("after {seconds} s the events under way have not been written: a way out hangs, as a disk or a pipe that nobody reads does; it is left behind")]
+    #[error(
+        "after {seconds} s the events under way have not been written: a way out hangs, as a disk or a pipe that nobody reads does; it is left behind"
+    )]
     Hung {
         /// How long it was waited for.
         seconds: u64,
     },
     /// A bug: a stage panicked.
-    #[error("the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it")]
+    #[error(
+        "the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it"
+    )]
     Panic {
         /// The stage.
         stage: &'static str,
@@ -71,7 +77,9 @@ pub enum PipelineError {
         message: String,
     },
     /// A network gave nothing for a frame.
-    #[error("the stage '{stage}' gave no answer for a frame; this is a bug of twintrack, please report it")]
+    #[error(
+        "the stage '{stage}' gave no answer for a frame; this is a bug of twintrack, please report it"
+    )]
     NoAnswer {
         /// The stage.
         stage: &'static str,
@@ -143,7 +151,19 @@ impl Pipeline {
     /// The first thing that went wrong.
     pub async fn run(self) -> Result<Summary, PipelineError> {
         let started = Instant::now();
-        let Pipeline { source, link, people, embedder, tracker, known, chronicle, sinks, output, stop, progress } = self;
+        let Pipeline {
+            source,
+            link,
+            people,
+            embedder,
+            tracker,
+            known,
+            chronicle,
+            sinks,
+            output,
+            stop,
+            progress,
+        } = self;
         let live = source.info().live;
         let scaling = match &people {
             People::Network(d) => Some(d.scaling().clone()),
@@ -160,54 +180,97 @@ impl Pipeline {
         let (frames, decoded) = decode(source, live, stop.clone(), progress.clone());
         let p = progress.clone();
         let watch = CameraWatch::new(tracker.config().camera_motion.from_pixels);
-        let (scaled, scale_done) = stage::transform("scale", (scaling, watch), frames, move |(scaling, watch), frame: Frame| {
-            p.scale.time(|| {
-                let camera = watch.next(&frame);
-                let Some(scaling) = scaling else { return Ok(Scaled { frame, camera, input: None }) };
-                let image = frame.image.as_ref().ok_or_else(|| no_pixels(&frame))?;
-                let input = scaling.batch_of_one(image);
-                Ok(Scaled { frame, camera, input: Some(input) })
-            })
-        });
+        let (scaled, scale_done) = stage::transform(
+            "scale",
+            (scaling, watch),
+            frames,
+            move |(scaling, watch), frame: Frame| {
+                p.scale.time(|| {
+                    let camera = watch.next(&frame);
+                    let Some(scaling) = scaling else {
+                        return Ok(Scaled {
+                            frame,
+                            camera,
+                            input: None,
+                        });
+                    };
+                    let image = frame.image.as_ref().ok_or_else(|| no_pixels(&frame))?;
+                    let input = scaling.batch_of_one(image);
+                    Ok(Scaled {
+                        frame,
+                        camera,
+                        input: Some(input),
+                    })
+                })
+            },
+        );
         let p = progress.clone();
-        let (detected, detector) = stage::transform("detect", people, scaled, move |people, s: Scaled| {
-            p.detect.time(|| {
-                let detections = match (people, s.input) {
-                    (People::Network(d), Some((input, letterbox))) => {
-                        one("detect", || Ok(d.detect(input.view(), &[(letterbox, (s.frame.width, s.frame.height))])?.pop().unwrap_or_default()))
-                    }
-                    (People::Given(by_frame), _) => Ok(by_frame.remove(&s.frame.number).unwrap_or_default()),
-                    (People::Network(_), None) => return Err(no_pixels(&s.frame)),
-                };
-                p.detections.fetch_add(detections.as_ref().map_or(0, Vec::len) as u64, Ordering::Relaxed);
-                Ok(Detected { frame: s.frame, camera: s.camera, detections })
-            })
-        });
+        let (detected, detector) =
+            stage::transform("detect", people, scaled, move |people, s: Scaled| {
+                p.detect.time(|| {
+                    let detections = match (people, s.input) {
+                        (People::Network(d), Some((input, letterbox))) => one("detect", || {
+                            Ok(d.detect(
+                                input.view(),
+                                &[(letterbox, (s.frame.width, s.frame.height))],
+                            )?
+                            .pop()
+                            .unwrap_or_default())
+                        }),
+                        (People::Given(by_frame), _) => {
+                            Ok(by_frame.remove(&s.frame.number).unwrap_or_default())
+                        }
+                        (People::Network(_), None) => return Err(no_pixels(&s.frame)),
+                    };
+                    p.detections.fetch_add(
+                        detections.as_ref().map_or(0, Vec::len) as u64,
+                        Ordering::Relaxed,
+                    );
+                    Ok(Detected {
+                        frame: s.frame,
+                        camera: s.camera,
+                        detections,
+                    })
+                })
+            });
         let p = progress.clone();
-        let (embedded, embedder) = stage::transform("embed", embedder, detected, move |embedder, d: Detected| {
-            p.embed.time(|| {
-                let Detected { frame, camera, detections } = d;
-                let image = frame.image.as_ref();
-                let looks = |detections: Vec<Detection>| match embedder {
-                    Some(e) => {
-                        let image = image.ok_or_else(|| no_pixels(&frame))?;
-                        one("embed", || Ok(e.embed(image, &detections)?)).map(|embeddings| (detections, embeddings))
+        let (embedded, embedder) =
+            stage::transform("embed", embedder, detected, move |embedder, d: Detected| {
+                p.embed.time(|| {
+                    let Detected {
+                        frame,
+                        camera,
+                        detections,
+                    } = d;
+                    let image = frame.image.as_ref();
+                    let looks = |detections: Vec<Detection>| match embedder {
+                        Some(e) => {
+                            let image = image.ok_or_else(|| no_pixels(&frame))?;
+                            one("embed", || Ok(e.embed(image, &detections)?))
+                                .map(|embeddings| (detections, embeddings))
+                        }
+                        None => Ok((detections, Embeddings::none())),
+                    };
+                    match detections.and_then(looks) {
+                        Err(e @ PipelineError::NoPixels { .. }) => Err(e),
+                        found => Ok(Looked {
+                            frame,
+                            camera,
+                            found,
+                        }),
                     }
-                    None => Ok((detections, Embeddings::none())),
-                };
-                match detections.and_then(looks) {
-                    Err(e @ PipelineError::NoPixels { .. }) => Err(e),
-                    found => Ok(Looked { frame, camera, found }),
-                }
-            })
-        });
+                })
+            });
         let follower = Follower::new(tracker, chronicle, output);
         let (told, tracked) = follow(follower, known, embedded, progress.clone());
         let written = write(sinks, told, progress.clone());
 
         // The sinks' error comes first: the stages before only notice that nobody takes their items.
         let written = joined(written).await;
-        let tracked = tracked.await.unwrap_or(Err(PipelineError::Panic { stage: "track", message: "its task was lost".into() }));
+        let tracked = tracked.await.unwrap_or(Err(PipelineError::Panic {
+            stage: "track",
+            message: "its task was lost".into(),
+        }));
         let (decoded, scaled) = (joined(decoded).await, joined(scale_done).await);
         let (detector, embedder) = (joined(detector).await, joined(embedder).await);
         interrupted.abort();
@@ -217,8 +280,14 @@ impl Pipeline {
         let people = detector?;
         scaled?;
         let cut = decoded?;
-        let detector_time = if let People::Network(d) = &people { d.model().busy() } else { Duration::ZERO };
-        let (p, count) = (&progress, |c: &std::sync::atomic::AtomicU64| c.load(Ordering::Relaxed));
+        let detector_time = if let People::Network(d) = &people {
+            d.model().busy()
+        } else {
+            Duration::ZERO
+        };
+        let (p, count) = (&progress, |c: &std::sync::atomic::AtomicU64| {
+            c.load(Ordering::Relaxed)
+        });
         Ok(Summary {
             frames: count(&p.frames),
             detections: count(&p.detections),
@@ -243,12 +312,20 @@ impl Pipeline {
 }
 
 /// A network's work on one frame, tried again where it fails or panics.
-fn one<T>(stage: &'static str, mut work: impl FnMut() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
-    each(stage, 1, |_| Ok(vec![work()?])).pop().unwrap_or(Err(PipelineError::NoAnswer { stage }))
+fn one<T>(
+    stage: &'static str,
+    mut work: impl FnMut() -> Result<T, PipelineError>,
+) -> Result<T, PipelineError> {
+    each(stage, 1, |_| Ok(vec![work()?]))
+        .pop()
+        .unwrap_or(Err(PipelineError::NoAnswer { stage }))
 }
 
 pub(super) fn no_pixels(frame: &Frame) -> PipelineError {
-    PipelineError::NoPixels { camera: frame.camera.clone(), frame: frame.number }
+    PipelineError::NoPixels {
+        camera: frame.camera.clone(),
+        frame: frame.number,
+    }
 }
 
 pub(super) async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
@@ -257,19 +334,28 @@ pub(super) async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
 
 /// Reads the source. A file waits for the stages behind; a live source does not: a frame nobody has room for is dropped.
 /// A missing end is an end, and given back.
-fn decode(mut source: Box<dyn Source>, live: bool, stop: CancellationToken, progress: Arc<Progress>) -> (mpsc::Receiver<Frame>, Outcome<Option<SourceError>>) {
+fn decode(
+    mut source: Box<dyn Source>,
+    live: bool,
+    stop: CancellationToken,
+    progress: Arc<Progress>,
+) -> (mpsc::Receiver<Frame>, Outcome<Option<SourceError>>) {
     let (tx, rx) = mpsc::channel(if live { 1 } else { stage::CAPACITY });
     let outcome = stage::spawn("decode", move || {
         while !stop.is_cancelled() {
             let frame = match progress.decode.time(|| source.next_frame()) {
                 Err(cut @ SourceError::Truncated { .. }) => {
-                    progress.ended.store(!stop.is_cancelled(), Ordering::Relaxed);
+                    progress
+                        .ended
+                        .store(!stop.is_cancelled(), Ordering::Relaxed);
                     return Ok(Some(cut));
                 }
                 frame => frame?,
             };
             let Some(frame) = frame else {
-                progress.ended.store(!stop.is_cancelled(), Ordering::Relaxed);
+                progress
+                    .ended
+                    .store(!stop.is_cancelled(), Ordering::Relaxed);
                 break;
             };
             if live {
@@ -295,11 +381,19 @@ fn follow(
     mut known: Option<KnownPeople>,
     mut input: mpsc::Receiver<Looked>,
     progress: Arc<Progress>,
-) -> (mpsc::Receiver<Told>, tokio::task::JoinHandle<Result<(), PipelineError>>) {
+) -> (
+    mpsc::Receiver<Told>,
+    tokio::task::JoinHandle<Result<(), PipelineError>>,
+) {
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
     let task = tokio::spawn(async move {
         let mut failures = 0;
-        while let Some(Looked { frame, camera, found }) = input.recv().await {
+        while let Some(Looked {
+            frame,
+            camera,
+            found,
+        }) = input.recv().await
+        {
             let (detections, embeddings) = match found {
                 Ok(found) => found,
                 Err(error) => {
@@ -314,7 +408,12 @@ fn follow(
                 }
             };
             failures = 0;
-            let embedded = Embedded { frame, camera, detections, embeddings };
+            let embedded = Embedded {
+                frame,
+                camera,
+                detections,
+                embeddings,
+            };
             let names = known.as_mut().map(|people| Names { people, now: None });
             let told = progress.track.time(|| follower.follow(embedded, names))?;
             progress.people.store(follower.people(), Ordering::Relaxed);
@@ -329,7 +428,11 @@ fn follow(
 }
 
 /// Hands the events to every sink, and finishes them whatever happened.
-pub(super) fn write(mut sinks: Vec<Box<dyn Sink>>, mut input: mpsc::Receiver<Told>, progress: Arc<Progress>) -> Outcome<()> {
+pub(super) fn write(
+    mut sinks: Vec<Box<dyn Sink>>,
+    mut input: mpsc::Receiver<Told>,
+    progress: Arc<Progress>,
+) -> Outcome<()> {
     stage::spawn("write", move || {
         let mut deliver = |told: Told| -> Result<(), SinkError> {
             for sink in &mut sinks {
@@ -374,11 +477,17 @@ mod tests {
         }
 
         fn close(&mut self) {
-            self.1.lock().expect("whole").push(format!("close {}", self.0));
+            self.1
+                .lock()
+                .expect("whole")
+                .push(format!("close {}", self.0));
         }
 
         fn finish(&mut self) -> Result<(), SinkError> {
-            self.1.lock().expect("whole").push(format!("finish {}", self.0));
+            self.1
+                .lock()
+                .expect("whole")
+                .push(format!("finish {}", self.0));
             Ok(())
         }
     }
@@ -388,9 +497,17 @@ mod tests {
     #[tokio::test]
     async fn the_time_to_finish_runs_for_all_sinks_at_once() {
         let noted = Arc::<Mutex<Vec<String>>>::default();
-        let sinks: Vec<Box<dyn Sink>> = vec![Box::new(Noting("a", noted.clone())), Box::new(Noting("b", noted.clone()))];
+        let sinks: Vec<Box<dyn Sink>> = vec![
+            Box::new(Noting("a", noted.clone())),
+            Box::new(Noting("b", noted.clone())),
+        ];
         let (_, told) = mpsc::channel(1);
-        joined(write(sinks, told, Arc::default())).await.expect("written");
-        assert_eq!(*noted.lock().expect("whole"), ["close a", "close b", "finish a", "finish b"]);
+        joined(write(sinks, told, Arc::default()))
+            .await
+            .expect("written");
+        assert_eq!(
+            *noted.lock().expect("whole"),
+            ["close a", "close b", "finish a", "finish b"]
+        );
     }
 }

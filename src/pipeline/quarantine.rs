@@ -55,7 +55,10 @@ impl Quarantine {
 
     /// Whether the camera's frame of this time is kept from the networks.
     pub fn holds(&self, lane: Lane, pts: Seconds) -> bool {
-        self.lock().get(&lane).and_then(|r| r.until).is_some_and(|until| pts < until)
+        self.lock()
+            .get(&lane)
+            .and_then(|r| r.until)
+            .is_some_and(|until| pts < until)
     }
 
     /// The networks have looked at a frame of the camera.
@@ -91,9 +94,16 @@ mod tests {
             assert!(!q.failed(1, at(0.1 * f64::from(i))).quarantines && !q.holds(1, at(0.5)));
         }
         q.passed(1); // four, and one that passed
-        let held: Vec<bool> = (0..5).map(|i| q.failed(1, at(1.0 + 0.1 * f64::from(i))).quarantines).collect();
+        let held: Vec<bool> = (0..5)
+            .map(|i| q.failed(1, at(1.0 + 0.1 * f64::from(i))).quarantines)
+            .collect();
         assert_eq!(held, [false, false, false, false, true]);
-        assert!(q.holds(1, at(1.5)) && q.holds(1, at(61.3)) && !q.holds(1, at(61.5)) && !q.holds(2, at(1.5)));
+        assert!(
+            q.holds(1, at(1.5))
+                && q.holds(1, at(61.3))
+                && !q.holds(1, at(61.5))
+                && !q.holds(2, at(1.5))
+        );
         assert!(q.failed(1, at(61.5)).quarantines && q.holds(1, at(121.0)));
         q.passed(1);
         assert!(!q.holds(1, at(121.0)) && !q.failed(1, at(121.1)).quarantines);

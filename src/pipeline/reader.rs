@@ -14,21 +14,30 @@ use crate::source::{Source, SourceError, SourceOptions};
 use crate::time::Seconds;
 
 /// How a camera is opened.
-pub type Opener = Arc<dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + Sync>;
+pub type Opener = Arc<
+    dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + Sync,
+>;
 
 /// Reads a camera into its lane until it ends or its link says stop. Whatever goes wrong with it stays here; one with an address
 /// is begun anew after a pause.
 pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, open: Opener) -> Outcome<()> {
     stage::spawn("decode", move || {
-        let Member { name, config, link, .. } = &member;
+        let Member {
+            name, config, link, ..
+        } = &member;
         let mut backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
         while !link.stopped() {
             link.beat();
-            let outcome = catch_unwind(AssertUnwindSafe(|| play(&member, lane, &batcher, &open, &mut backoff)));
+            let outcome = catch_unwind(AssertUnwindSafe(|| {
+                play(&member, lane, &batcher, &open, &mut backoff)
+            }));
             match outcome {
                 Ok(Ok(())) => break,
                 Ok(Err(e)) => link.failed(name, &e.to_string()),
-                Err(_) => link.failed(name, "reading it crashed; this is a bug of twintrack, please report it"),
+                Err(_) => link.failed(
+                    name,
+                    "reading it crashed; this is a bug of twintrack, please report it",
+                ),
             }
             if !config.has_address() {
                 break;
@@ -42,15 +51,27 @@ pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, open: Open
 }
 
 /// Plays what the camera gives into its lane; frame numbers and times go on from where the camera's last reader stood.
-fn play(member: &Member, lane: Lane, batcher: &Batcher, open: &Opener, backoff: &mut Backoff) -> Result<(), SourceError> {
+fn play(
+    member: &Member,
+    lane: Lane,
+    batcher: &Batcher,
+    open: &Opener,
+    backoff: &mut Backoff,
+) -> Result<(), SourceError> {
     let link = &member.link;
-    let options = SourceOptions { camera: Some(member.name.to_string()), link: link.clone(), ..SourceOptions::default() };
+    let options = SourceOptions {
+        camera: Some(member.name.to_string()),
+        link: link.clone(),
+        ..SourceOptions::default()
+    };
     let mut source = open(&member.config, &options)?;
     let live = source.info().live;
     let mut offset = None;
     while !link.stopped() {
         link.beat();
-        let Some(mut frame) = source.next_frame()? else { break };
+        let Some(mut frame) = source.next_frame()? else {
+            break;
+        };
         backoff.reset();
         link.set(CameraState::Online);
         member.counts.read.fetch_add(1, Ordering::Relaxed);
@@ -63,14 +84,20 @@ fn play(member: &Member, lane: Lane, batcher: &Batcher, open: &Opener, backoff: 
             let (number, pts) = *offset.get_or_insert_with(|| match *place {
                 Some(last) => {
                     let gap = last.at.elapsed().as_secs_f64();
-                    frame.restart |= gap > member.config.keep_ids || last.size != (frame.width, frame.height);
+                    frame.restart |=
+                        gap > member.config.keep_ids || last.size != (frame.width, frame.height);
                     (last.number, last.pts + Seconds(gap) - frame.pts)
                 }
                 None => (0, Seconds::ZERO),
             });
             frame.number += number;
             frame.pts = frame.pts + pts;
-            *place = Some(Last { number: frame.number, pts: frame.pts, size: (frame.width, frame.height), at: Instant::now() });
+            *place = Some(Last {
+                number: frame.number,
+                pts: frame.pts,
+                size: (frame.width, frame.height),
+                at: Instant::now(),
+            });
             if live {
                 if batcher.offer(lane, frame) {
                     member.counts.detector_busy.fetch_add(1, Ordering::Relaxed);
@@ -113,7 +140,9 @@ mod tests {
             std::thread::sleep(Duration::from_millis(5));
             match (self.opening, self.frame) {
                 (1, 4) => panic!("a decoder that crashes"),
-                (2, 4) => Err(SourceError::CameraLost { input: "wild".into() }),
+                (2, 4) => Err(SourceError::CameraLost {
+                    input: "wild".into(),
+                }),
                 (3, 6) => Ok(None),
                 (_, n) => Ok(Some(Frame {
                     camera: "wild".into(),
@@ -131,16 +160,40 @@ mod tests {
 
     #[test]
     fn a_crash_in_decoding_and_a_loss_are_gone_over_and_numbers_and_times_go_on() {
-        let limits = BatchLimits { size: 1, wait: Duration::ZERO, under_way: 1 };
-        let batcher = Arc::new(Batcher::new(limits, |f| (f.width as usize, f.height as usize)));
+        let limits = BatchLimits {
+            size: 1,
+            wait: Duration::ZERO,
+            under_way: 1,
+        };
+        let batcher = Arc::new(Batcher::new(limits, |f| {
+            (f.width as usize, f.height as usize)
+        }));
         let lane = batcher.join(1.0);
         let openings = Arc::new(AtomicU64::new(0));
         let count = openings.clone();
         let open: Opener = Arc::new(move |_, _| {
-            let info = SourceInfo { camera: "wild".into(), width: 64, height: 64, frame_rate: 10.0, frames: None, live: false, has_pixels: false };
-            Ok(Box::new(Wild { info, opening: count.fetch_add(1, Ordering::Relaxed) + 1, frame: 0 }))
+            let info = SourceInfo {
+                camera: "wild".into(),
+                width: 64,
+                height: 64,
+                frame_rate: 10.0,
+                frames: None,
+                live: false,
+                has_pixels: false,
+            };
+            Ok(Box::new(Wild {
+                info,
+                opening: count.fetch_add(1, Ordering::Relaxed) + 1,
+                frame: 0,
+            }))
         });
-        let config = CameraConfig { url: Address::new("rtsp://wild/1"), retry_after: 0.05, retry_at_most: 0.05, keep_ids: 0.0, ..CameraConfig::default() };
+        let config = CameraConfig {
+            url: Address::new("rtsp://wild/1"),
+            retry_after: 0.05,
+            retry_at_most: 0.05,
+            keep_ids: 0.0,
+            ..CameraConfig::default()
+        };
         let member = Member::new("wild", config);
         let link = member.link.clone();
         let done = read(member, lane, batcher.clone(), open);
@@ -150,10 +203,29 @@ mod tests {
             frames.extend(batch.frames.into_iter().map(|w| w.frame));
             batcher.done(&[]);
         }
-        done.blocking_recv().expect("it ends").expect("without an error");
-        assert_eq!(frames.iter().map(|f| f.number).collect::<Vec<_>>(), (1..=11).collect::<Vec<_>>());
+        done.blocking_recv()
+            .expect("it ends")
+            .expect("without an error");
+        assert_eq!(
+            frames.iter().map(|f| f.number).collect::<Vec<_>>(),
+            (1..=11).collect::<Vec<_>>()
+        );
         assert!(frames.windows(2).all(|w| w[0].pts < w[1].pts));
-        assert_eq!(frames.iter().filter(|f| f.restart).map(|f| f.number).collect::<Vec<_>>(), [4, 7]);
-        assert_eq!((link.failures(), openings.load(Ordering::Relaxed), link.state()), (2, 3, CameraState::Ended));
+        assert_eq!(
+            frames
+                .iter()
+                .filter(|f| f.restart)
+                .map(|f| f.number)
+                .collect::<Vec<_>>(),
+            [4, 7]
+        );
+        assert_eq!(
+            (
+                link.failures(),
+                openings.load(Ordering::Relaxed),
+                link.state()
+            ),
+            (2, 3, CameraState::Ended)
+        );
     }
 }

@@ -20,10 +20,19 @@ pub type Outcome<T> = oneshot::Receiver<Result<T, PipelineError>>;
 ///
 /// # Errors
 /// Those of `work`, and [`PipelineError::Panic`].
-pub fn caught<T>(stage: &'static str, work: impl FnOnce() -> Result<T, PipelineError>) -> Result<T, PipelineError> {
+pub fn caught<T>(
+    stage: &'static str,
+    work: impl FnOnce() -> Result<T, PipelineError>,
+) -> Result<T, PipelineError> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let text = panic.downcast_ref::<String>().cloned().or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
-        Err(PipelineError::Panic { stage, message: text.unwrap_or_else(|| "no message".into()) })
+        let text = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_string()));
+        Err(PipelineError::Panic {
+            stage,
+            message: text.unwrap_or_else(|| "no message".into()),
+        })
     })
 }
 
@@ -32,16 +41,26 @@ pub const FAILURES: u32 = 5;
 
 /// Runs a network on `n` frames together; where that fails or panics, on each alone, once more.
 /// Each frame has its own outcome.
-pub fn each<T>(stage: &'static str, n: usize, mut work: impl FnMut(Range<usize>) -> Result<Vec<T>, PipelineError>) -> Vec<Result<T, PipelineError>> {
+pub fn each<T>(
+    stage: &'static str,
+    n: usize,
+    mut work: impl FnMut(Range<usize>) -> Result<Vec<T>, PipelineError>,
+) -> Vec<Result<T, PipelineError>> {
     if let Ok(all) = caught(stage, || work(0..n)) {
         return all.into_iter().map(Ok).collect();
     }
-    let alone = |i| caught(stage, || work(i..i + 1)).and_then(|mut one| one.pop().ok_or(PipelineError::NoAnswer { stage }));
+    let alone = |i| {
+        caught(stage, || work(i..i + 1))
+            .and_then(|mut one| one.pop().ok_or(PipelineError::NoAnswer { stage }))
+    };
     (0..n).map(alone).collect()
 }
 
 /// Runs `work` on a thread of its own; a panic in it becomes an error.
-pub fn spawn<T: Send + 'static>(name: &'static str, work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static) -> Outcome<T> {
+pub fn spawn<T: Send + 'static>(
+    name: &'static str,
+    work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static,
+) -> Outcome<T> {
     let (tx, rx) = oneshot::channel();
     let body = move || {
         let result = caught(name, work);
@@ -54,7 +73,12 @@ pub fn spawn<T: Send + 'static>(name: &'static str, work: impl FnOnce() -> Resul
 }
 
 /// A stage that turns every item into one other, in order, with what it holds (`state`), which it gives back at the end.
-pub fn transform<S, A, B, F>(name: &'static str, mut state: S, mut input: mpsc::Receiver<A>, mut work: F) -> (mpsc::Receiver<B>, Outcome<S>)
+pub fn transform<S, A, B, F>(
+    name: &'static str,
+    mut state: S,
+    mut input: mpsc::Receiver<A>,
+    mut work: F,
+) -> (mpsc::Receiver<B>, Outcome<S>)
 where
     S: Send + 'static,
     A: Send + 'static,
@@ -84,22 +108,42 @@ mod tests {
     #[test]
     fn frames_that_fail_together_are_tried_alone_and_only_the_bad_one_is_left_out() {
         let mut runs = Vec::new();
-        let work = |bad: fn() -> Result<Vec<usize>, PipelineError>, runs: &mut Vec<Range<usize>>, range: Range<usize>| {
+        let work = |bad: fn() -> Result<Vec<usize>, PipelineError>,
+                    runs: &mut Vec<Range<usize>>,
+                    range: Range<usize>| {
             runs.push(range.clone());
-            if range.contains(&2) { bad() } else { Ok(range.map(|i| 10 * i).collect()) }
+            if range.contains(&2) {
+                bad()
+            } else {
+                Ok(range.map(|i| 10 * i).collect())
+            }
         };
-        let error = each("detect", 4, |range| work(|| Err(PipelineError::Thread), &mut runs, range));
+        let error = each("detect", 4, |range| {
+            work(|| Err(PipelineError::Thread), &mut runs, range)
+        });
         assert_eq!(outcomes(&error), [Some(0), Some(10), None, Some(30)]);
         assert_eq!(runs, [0..4, 0..1, 1..2, 2..3, 3..4]);
-        let panic = each("detect", 4, |range| work(|| panic!("a bad kernel"), &mut runs, range));
+        let panic = each("detect", 4, |range| {
+            work(|| panic!("a bad kernel"), &mut runs, range)
+        });
         assert_eq!(outcomes(&panic), [Some(0), Some(10), None, Some(30)]);
-        assert!(panic[2].as_ref().is_err_and(|e| e.to_string().contains("a bad kernel")));
+        assert!(
+            panic[2]
+                .as_ref()
+                .is_err_and(|e| e.to_string().contains("a bad kernel"))
+        );
     }
 
     #[test]
     fn a_failure_that_passes_costs_nothing() {
         let mut first = true;
-        let work = |range: Range<usize>| if std::mem::take(&mut first) { Err(PipelineError::Thread) } else { Ok(range.collect()) };
+        let work = |range: Range<usize>| {
+            if std::mem::take(&mut first) {
+                Err(PipelineError::Thread)
+            } else {
+                Ok(range.collect())
+            }
+        };
         assert_eq!(outcomes(&each("embed", 1, work)), [Some(0)]);
     }
 
@@ -127,6 +171,9 @@ mod tests {
     async fn a_panic_becomes_an_error_with_its_message() {
         let outcome = spawn::<()>("fragile", || panic!("broken {}", "glass"));
         let error = outcome.await.expect("told").unwrap_err().to_string();
-        assert!(error.contains("fragile") && error.contains("broken glass"), "{error}");
+        assert!(
+            error.contains("fragile") && error.contains("broken glass"),
+            "{error}"
+        );
     }
 }

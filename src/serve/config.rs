@@ -69,7 +69,12 @@ const SHORTEST_TOKEN: usize = 16;
 impl ServeConfig {
     /// What is not the fleet's to check.
     fn validate(&self) -> Result<(), OutOfRange> {
-        within("serve.output_keep", f64::from(self.output_keep), 0.0, 100_000.0)?;
+        within(
+            "serve.output_keep",
+            f64::from(self.output_keep),
+            0.0,
+            100_000.0,
+        )?;
         within("serve.stop_within", self.stop_within, 0.0, 600.0)
     }
 
@@ -81,10 +86,16 @@ impl ServeConfig {
         if self.listen.is_empty() {
             return Ok(None);
         }
-        let address: SocketAddr =
-            self.listen.parse().map_err(|_| format!("serve.listen = \"{}\" is no address with a port, as 127.0.0.1:8090 is", self.listen))?;
+        let address: SocketAddr = self.listen.parse().map_err(|_| {
+            format!(
+                "serve.listen = \"{}\" is no address with a port, as 127.0.0.1:8090 is",
+                self.listen
+            )
+        })?;
         let token = Secret::find_strong("token", &self.token, &self.token_env, &self.token_file)?;
-        let long = token.as_ref().is_some_and(|t| t.expose().len() >= SHORTEST_TOKEN);
+        let long = token
+            .as_ref()
+            .is_some_and(|t| t.expose().len() >= SHORTEST_TOKEN);
         if !address.ip().is_loopback() && !long {
             return Err(format!(
                 "serve.listen = \"{}\" lets other machines in, which needs a token of at least {SHORTEST_TOKEN} characters: set serve.token_file (`openssl rand -hex 24` makes one)",
@@ -97,7 +108,10 @@ impl ServeConfig {
     /// The folder for what must outlive the run.
     pub fn state(&self) -> PathBuf {
         let systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
-        self.state_dir.clone().or_else(systemd).unwrap_or_else(|| "twintrack-state".into())
+        self.state_dir
+            .clone()
+            .or_else(systemd)
+            .unwrap_or_else(|| "twintrack-state".into())
     }
 }
 
@@ -134,7 +148,10 @@ impl ServiceConfig {
         let (me, config) = Self::of_sections(text, path)?;
         me.serve.door().map_err(|e| ConfigError::wrong(path, e))?;
         if me.cameras.is_empty() {
-            return Err(ConfigError::wrong(path, "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\""));
+            return Err(ConfigError::wrong(
+                path,
+                "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\"",
+            ));
         }
         Ok((me, config))
     }
@@ -151,9 +168,19 @@ impl ServiceConfig {
         let whole = config::table(text, path)?;
         let span = whole.span();
         let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook"].contains(&key);
-        let (own, other): (DeTable<'_>, DeTable<'_>) = whole.into_inner().into_iter().partition(|(key, _)| is_own(key.get_ref()));
-        if own.get("serve").and_then(|s| s.get_ref().get("cameras")).is_some() {
-            return Err(ConfigError::wrong(path, "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]"));
+        let (own, other): (DeTable<'_>, DeTable<'_>) = whole
+            .into_inner()
+            .into_iter()
+            .partition(|(key, _)| is_own(key.get_ref()));
+        if own
+            .get("serve")
+            .and_then(|s| s.get_ref().get("cameras"))
+            .is_some()
+        {
+            return Err(ConfigError::wrong(
+                path,
+                "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]",
+            ));
         }
         let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), text, path)?;
         me.serve.validate()?;
@@ -161,17 +188,29 @@ impl ServiceConfig {
         me.mqtt.iter().try_for_each(MqttConfig::validate)?;
         me.webhook.iter().try_for_each(WebhookConfig::validate)?;
         for (name, camera) in &me.cameras {
-            if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)) {
+            if name.is_empty()
+                || !name
+                    .chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+            {
                 return Err(ConfigError::wrong(
                     path,
-                    format!("the camera's name '{name}' may have letters, digits, '-', '_' and '.' only: it becomes a part of addresses"),
+                    format!(
+                        "the camera's name '{name}' may have letters, digits, '-', '_' and '.' only: it becomes a part of addresses"
+                    ),
                 ));
             }
             if camera.url.is_empty() {
-                return Err(ConfigError::wrong(path, format!("cameras.{name} has no url")));
+                return Err(ConfigError::wrong(
+                    path,
+                    format!("cameras.{name} has no url"),
+                ));
             }
         }
-        if let Some((name, _)) = me.rtsp().find(|(_, camera)| camera.transport != me.transport()) {
+        if let Some((name, _)) = me
+            .rtsp()
+            .find(|(_, camera)| camera.transport != me.transport())
+        {
             let other = me.rtsp().next().map_or("", |(name, _)| name.as_str());
             return Err(ConfigError::wrong(
                 path,
@@ -180,21 +219,33 @@ impl ServiceConfig {
                 ),
             ));
         }
-        Ok((me, Config::from_table(Spanned::new(span, other), text, path)?))
+        Ok((
+            me,
+            Config::from_table(Spanned::new(span, other), text, path)?,
+        ))
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {
-        self.cameras.iter().filter(|(_, camera)| camera.url.expose().starts_with("rtsp"))
+        self.cameras
+            .iter()
+            .filter(|(_, camera)| camera.url.expose().starts_with("rtsp"))
     }
 
     /// How RTSP carries pictures, for all cameras.
     pub fn transport(&self) -> Transport {
-        self.rtsp().next().map(|(_, camera)| camera.transport).unwrap_or_default()
+        self.rtsp()
+            .next()
+            .map(|(_, camera)| camera.transport)
+            .unwrap_or_default()
     }
 
     /// The fleet's part.
     pub fn fleet(&self) -> FleetConfig {
-        FleetConfig { batch: self.serve.batch, batch_wait: self.serve.batch_wait, cameras: self.cameras.clone() }
+        FleetConfig {
+            batch: self.serve.batch,
+            batch_wait: self.serve.batch_wait,
+            cameras: self.cameras.clone(),
+        }
     }
 }
 
@@ -204,10 +255,23 @@ mod tests {
 
     #[test]
     fn other_machines_are_let_in_by_a_long_token_only() {
-        let with = |listen: &str, token: Option<&str>| ServeConfig { listen: listen.into(), token: token.map(Secret::new), ..ServeConfig::default() }.door();
-        assert!(with("127.0.0.1:0", None).is_ok_and(|d| d.is_some_and(|(_, token)| token.is_none())));
+        let with = |listen: &str, token: Option<&str>| {
+            ServeConfig {
+                listen: listen.into(),
+                token: token.map(Secret::new),
+                ..ServeConfig::default()
+            }
+            .door()
+        };
+        assert!(
+            with("127.0.0.1:0", None).is_ok_and(|d| d.is_some_and(|(_, token)| token.is_none()))
+        );
         assert!(with("[::1]:8090", None).is_ok());
-        assert!(with("0.0.0.0:8090", None).expect_err("open to all").contains("token"));
+        assert!(
+            with("0.0.0.0:8090", None)
+                .expect_err("open to all")
+                .contains("token")
+        );
         assert!(with("0.0.0.0:8090", Some("short")).is_err());
         assert!(with("0.0.0.0:8090", Some("0123456789abcdef")).is_ok());
         assert!(with("", None).is_ok_and(|d| d.is_none()));

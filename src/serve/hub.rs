@@ -58,7 +58,12 @@ pub struct Hub(Arc<Shared>);
 impl Default for Hub {
     fn default() -> Self {
         let news = broadcast::Sender::new(BEHIND);
-        Hub(Arc::new(Shared { news, looks: Mutex::default(), clients: AtomicU64::new(0), missed: AtomicU64::new(0) }))
+        Hub(Arc::new(Shared {
+            news,
+            looks: Mutex::default(),
+            clients: AtomicU64::new(0),
+            missed: AtomicU64::new(0),
+        }))
     }
 }
 
@@ -83,8 +88,17 @@ impl Hub {
     /// A new client, and the states of the cameras that it begins with.
     pub fn listen(&self) -> (Listener, Vec<News>) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener { hub: self.clone(), news: self.0.news.subscribe() };
-        (listener, self.looks().values().filter_map(|l| l.status.clone()).collect())
+        let listener = Listener {
+            hub: self.clone(),
+            news: self.0.news.subscribe(),
+        };
+        (
+            listener,
+            self.looks()
+                .values()
+                .filter_map(|l| l.status.clone())
+                .collect(),
+        )
     }
 
     /// Clients at present.
@@ -105,10 +119,17 @@ impl Hub {
     /// The camera's last picture with its people, as JPEG at most `width` wide, made when it is asked for. Blocks for some
     /// milliseconds, and holds up nobody but those who ask for the same camera's.
     pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
-        self.drawn(camera, width, |painter, image, event| painter.jpeg(image, event, width).map(Bytes::from))
+        self.drawn(camera, width, |painter, image, event| {
+            painter.jpeg(image, event, width).map(Bytes::from)
+        })
     }
 
-    fn drawn(&self, camera: &str, width: u32, draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>) -> Option<Bytes> {
+    fn drawn(
+        &self,
+        camera: &str,
+        width: u32,
+        draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>,
+    ) -> Option<Bytes> {
         // Who asks next waits here, so that a picture is drawn once.
         let last = self.looks().get(camera)?.drawn.clone();
         let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -117,14 +138,21 @@ impl Hub {
             let looks = self.looks();
             let look = looks.get(camera)?;
             let (image, event) = (look.picture.as_ref()?, look.event.as_ref()?);
-            if let Some(made) = last.as_ref().filter(|d| (d.frame, d.width) == (event.frame, width)) {
+            if let Some(made) = last
+                .as_ref()
+                .filter(|d| (d.frame, d.width) == (event.frame, width))
+            {
                 return Some(made.jpeg.clone());
             }
             (image.clone(), event.clone(), look.painter.clone())
         };
         match draw(&painter, &image, &event) {
             Ok(jpeg) => {
-                *last = Some(Drawn { frame: event.frame, width, jpeg: jpeg.clone() });
+                *last = Some(Drawn {
+                    frame: event.frame,
+                    width,
+                    jpeg: jpeg.clone(),
+                });
                 Some(jpeg)
             }
             Err(reason) => {
@@ -143,8 +171,14 @@ impl Hub {
         if self.0.news.receiver_count() == 0 && kind != Kind::CameraStatus {
             return None;
         }
-        let text = serde_json::to_string(event).expect("events hold nothing that JSON cannot").into();
-        let news = News { camera: camera.clone(), kind, text };
+        let text = serde_json::to_string(event)
+            .expect("events hold nothing that JSON cannot")
+            .into();
+        let news = News {
+            camera: camera.clone(),
+            kind,
+            text,
+        };
         let _ = self.0.news.send(news.clone()); // nobody listening is no error
         Some(news)
     }
@@ -192,9 +226,22 @@ mod tests {
 
     fn finished(number: u64) -> Finished {
         let image = Image::packed(32, 32, vec![0; 3 * 32 * 32].into());
-        let frame = Frame { camera: "gate".into(), number, pts: Seconds(number as f64), time: None, width: 32, height: 32, image: Some(image), restart: false };
+        let frame = Frame {
+            camera: "gate".into(),
+            number,
+            pts: Seconds(number as f64),
+            time: None,
+            width: 32,
+            height: 32,
+            image: Some(image),
+            restart: false,
+        };
         let event = Chronicle::new(RunId::nil(), "gate".into(), None).frame(&frame, &[]);
-        Finished { frame, detections: Vec::new(), event }
+        Finished {
+            frame,
+            detections: Vec::new(),
+            event,
+        }
     }
 
     /// Drawing held the lock that the writing of every frame needs.
@@ -211,11 +258,21 @@ mod tests {
             });
             done.send(made).expect("the test waits");
         });
-        let made = ended.recv_timeout(Duration::from_secs(30)).expect("the frame waits for the picture");
+        let made = ended
+            .recv_timeout(Duration::from_secs(30))
+            .expect("the frame waits for the picture");
         assert_eq!(made, Some(Bytes::from("1")));
         // The next who asks has the new frame's, and the one after it the same without drawing.
-        assert_eq!(hub.drawn("gate", 32, |_, _, event| Ok(Bytes::from(event.frame.to_string()))), Some(Bytes::from("2")));
-        assert_eq!(hub.drawn("gate", 32, |_, _, _| Err("drawn twice".into())), Some(Bytes::from("2")));
+        assert_eq!(
+            hub.drawn("gate", 32, |_, _, event| Ok(Bytes::from(
+                event.frame.to_string()
+            ))),
+            Some(Bytes::from("2"))
+        );
+        assert_eq!(
+            hub.drawn("gate", 32, |_, _, _| Err("drawn twice".into())),
+            Some(Bytes::from("2"))
+        );
         assert_eq!(hub.drawn("nobody", 32, |_, _, _| Ok(Bytes::new())), None);
     }
 }

@@ -35,12 +35,27 @@ struct Ears {
 
 impl Wishes {
     fn understood(&self) -> Result<Ears, String> {
-        let list = |text: &Option<String>| text.as_ref().map(|t| t.split(',').map(|s| s.trim().to_string()).collect::<Vec<_>>());
-        let kind = |name: &String| {
-            serde_json::from_value(name.as_str().into()).map_err(|_| format!("there is no event '{name}'; there are trajectory, track_ended, camera_status\n"))
+        let list = |text: &Option<String>| {
+            text.as_ref().map(|t| {
+                t.split(',')
+                    .map(|s| s.trim().to_string())
+                    .collect::<Vec<_>>()
+            })
         };
-        let kinds = list(&self.events).map(|names| names.iter().map(kind).collect::<Result<Vec<Kind>, _>>()).transpose()?;
-        Ok(Ears { cameras: list(&self.cameras), kinds })
+        let kind = |name: &String| {
+            serde_json::from_value(name.as_str().into()).map_err(|_| {
+                format!(
+                    "there is no event '{name}'; there are trajectory, track_ended, camera_status\n"
+                )
+            })
+        };
+        let kinds = list(&self.events)
+            .map(|names| names.iter().map(kind).collect::<Result<Vec<Kind>, _>>())
+            .transpose()?;
+        Ok(Ears {
+            cameras: list(&self.cameras),
+            kinds,
+        })
     }
 }
 
@@ -52,7 +67,10 @@ pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
 
 impl Ears {
     fn hear(&self, news: &News) -> bool {
-        self.cameras.as_ref().is_none_or(|c| c.iter().any(|c| **c == *news.camera)) && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
+        self.cameras
+            .as_ref()
+            .is_none_or(|c| c.iter().any(|c| **c == *news.camera))
+            && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
     }
 }
 
@@ -63,13 +81,19 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const PING: Duration = Duration::from_secs(15);
 
 /// The events, in the way the client asks for.
-pub async fn live(State(service): State<Service>, Query(wishes): Query<Wishes>, upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>) -> Response {
+pub async fn live(
+    State(service): State<Service>,
+    Query(wishes): Query<Wishes>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Response {
     let ears = match wishes.understood() {
         Ok(ears) => ears,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
     match upgrade {
-        Ok(upgrade) => upgrade.max_message_size(4096).on_upgrade(move |socket| talk(socket, service.hub, ears, service.stop)),
+        Ok(upgrade) => upgrade
+            .max_message_size(4096)
+            .on_upgrade(move |socket| talk(socket, service.hub, ears, service.stop)),
         Err(_) => sse(service.hub, ears, service.stop).into_response(),
     }
 }
@@ -153,11 +177,15 @@ fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
                 Kind::TrackEnded => "track_ended",
                 Kind::CameraStatus => "camera_status",
             };
-            let sent = tokio::time::timeout(PATIENCE, tx.send(Ok(Event::default().event(name).data(news.text.as_str()))));
+            let sent = tokio::time::timeout(
+                PATIENCE,
+                tx.send(Ok(Event::default().event(name).data(news.text.as_str()))),
+            );
             if !matches!(sent.await, Ok(Ok(()))) {
                 return;
             }
         }
     });
-    Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx)).keep_alive(KeepAlive::new().interval(PING))
+    Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx))
+        .keep_alive(KeepAlive::new().interval(PING))
 }

@@ -32,22 +32,47 @@ impl std::fmt::Debug for Instruments {
 }
 
 /// The registry of all metrics.
-pub fn registry(fleet: &FleetMetrics, cameras: Cameras, hub: Hub, spools: Vec<Arc<Spool>>, lost: Option<Arc<AtomicU64>>) -> Registry {
+pub fn registry(
+    fleet: &FleetMetrics,
+    cameras: Cameras,
+    hub: Hub,
+    spools: Vec<Arc<Spool>>,
+    lost: Option<Arc<AtomicU64>>,
+) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
     fleet.register(&mut registry);
-    registry.register_collector(Box::new(Instruments { cameras, hub, spools, lost }));
+    registry.register_collector(Box::new(Instruments {
+        cameras,
+        hub,
+        spools,
+        lost,
+    }));
     registry
 }
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
 
 /// A family of numbers that only rise, or of ones that go up and down.
-fn family<'a>(e: &mut DescriptorEncoder<'_>, name: &str, help: &str, rising: bool, values: impl Iterator<Item = (Labels<'a>, u64)>) -> Result<(), Error> {
-    let kind = if rising { MetricType::Counter } else { MetricType::Gauge };
+fn family<'a>(
+    e: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    rising: bool,
+    values: impl Iterator<Item = (Labels<'a>, u64)>,
+) -> Result<(), Error> {
+    let kind = if rising {
+        MetricType::Counter
+    } else {
+        MetricType::Gauge
+    };
     let mut metric = e.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in values {
         let one = metric.encode_family(&labels)?;
-        if rising { ConstCounter::new(value).encode(one)? } else { ConstGauge::new(value as i64).encode(one)? }
+        if rising {
+            ConstCounter::new(value).encode(one)?
+        } else {
+            ConstGauge::new(value as i64).encode(one)?
+        }
     }
     Ok(())
 }
@@ -57,9 +82,24 @@ impl Collector for Instruments {
         let e = &mut e;
         let all = self.cameras.all();
         let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let each = |value: fn(&Member) -> u64| all.iter().map(move |m| (vec![("camera", &*m.name)], value(m)));
-        family(e, "frames_read", "Frames decoded", true, each(|m| m.counts.read.load(Ordering::Relaxed)))?;
-        family(e, "frames_tracked", "Frames whose events left", true, each(|m| m.counts.tracked.load(Ordering::Relaxed)))?;
+        let each = |value: fn(&Member) -> u64| {
+            all.iter()
+                .map(move |m| (vec![("camera", &*m.name)], value(m)))
+        };
+        family(
+            e,
+            "frames_read",
+            "Frames decoded",
+            true,
+            each(|m| m.counts.read.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "frames_tracked",
+            "Frames whose events left",
+            true,
+            each(|m| m.counts.tracked.load(Ordering::Relaxed)),
+        )?;
         let dropped = all.iter().flat_map(|m| {
             let c = &m.counts;
             let causes = [
@@ -71,33 +111,157 @@ impl Collector for Instruments {
             ];
             causes.map(|(cause, count)| (vec![("camera", &*m.name), ("cause", cause)], count))
         });
-        family(e, "frames_dropped", "Frames left out, by cause", true, dropped)?;
-        family(e, "people", "Tracks confirmed", true, each(|m| m.counts.people.load(Ordering::Relaxed)))?;
-        family(e, "people_present", "Tracks in the last frame", false, each(|m| m.counts.present.load(Ordering::Relaxed)))?;
-        family(e, "camera_up", "Whether the camera gives frames", false, each(|m| u64::from(m.state() == CameraState::Online)))?;
-        family(e, "camera_reconnects", "Times the camera was opened again", true, each(Member::reconnects))?;
-        family(e, "camera_failures", "Times it broke off or could not be opened", true, each(Member::failures))?;
+        family(
+            e,
+            "frames_dropped",
+            "Frames left out, by cause",
+            true,
+            dropped,
+        )?;
+        family(
+            e,
+            "people",
+            "Tracks confirmed",
+            true,
+            each(|m| m.counts.people.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "people_present",
+            "Tracks in the last frame",
+            false,
+            each(|m| m.counts.present.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "camera_up",
+            "Whether the camera gives frames",
+            false,
+            each(|m| u64::from(m.state() == CameraState::Online)),
+        )?;
+        family(
+            e,
+            "camera_reconnects",
+            "Times the camera was opened again",
+            true,
+            each(Member::reconnects),
+        )?;
+        family(
+            e,
+            "camera_failures",
+            "Times it broke off or could not be opened",
+            true,
+            each(Member::failures),
+        )?;
         let quarantined = each(|m| m.counts.quarantined.load(Ordering::Relaxed));
-        family(e, "camera_quarantines", "Times networks failed at so many of its frames in a row that it was put in quarantine", true, quarantined)?;
-        family(e, "camera_hung", "Times its decoder hung and was replaced", true, each(|m| m.counts.hung.load(Ordering::Relaxed)))?;
+        family(
+            e,
+            "camera_quarantines",
+            "Times networks failed at so many of its frames in a row that it was put in quarantine",
+            true,
+            quarantined,
+        )?;
+        family(
+            e,
+            "camera_hung",
+            "Times its decoder hung and was replaced",
+            true,
+            each(|m| m.counts.hung.load(Ordering::Relaxed)),
+        )?;
 
-        let sinks = |value: fn(&Spool) -> u64| self.spools.iter().map(move |s| (vec![("sink", s.name())], value(s)));
-        family(e, "spool_events", "Events that wait for their receiver", false, sinks(|s| s.counts.events.load(Ordering::Relaxed)))?;
-        family(e, "spool_bytes", "Their bytes", false, sinks(|s| s.counts.bytes.load(Ordering::Relaxed)))?;
-        family(e, "sink_delivered", "Events that their receiver has", true, sinks(|s| s.counts.delivered.load(Ordering::Relaxed)))?;
+        let sinks = |value: fn(&Spool) -> u64| {
+            self.spools
+                .iter()
+                .map(move |s| (vec![("sink", s.name())], value(s)))
+        };
+        family(
+            e,
+            "spool_events",
+            "Events that wait for their receiver",
+            false,
+            sinks(|s| s.counts.events.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "spool_bytes",
+            "Their bytes",
+            false,
+            sinks(|s| s.counts.bytes.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "sink_delivered",
+            "Events that their receiver has",
+            true,
+            sinks(|s| s.counts.delivered.load(Ordering::Relaxed)),
+        )?;
         let lost = self.lost.iter().map(|l| (vec![("sink", "output")], n(l)));
-        family(e, "sink_lost", "Events lost on the way", true, sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost))?;
+        family(
+            e,
+            "sink_lost",
+            "Events lost on the way",
+            true,
+            sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost),
+        )?;
         let refused = sinks(|s| s.counts.refused.load(Ordering::Relaxed));
-        family(e, "sink_refused", "Events that their receiver refuses for good, kept in the dead-letter file", true, refused)?;
-        family(e, "sink_failures", "Attempts that failed", true, sinks(|s| s.counts.failures.load(Ordering::Relaxed)))?;
-        family(e, "sink_connected", "Whether the receiver is reached", false, sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))))?;
-        family(e, "live_clients", "Web clients that listen", false, [(vec![], self.hub.clients())].into_iter())?;
-        family(e, "live_missed", "Events that web clients missed because they were slow", true, [(vec![], self.hub.missed())].into_iter())?;
+        family(
+            e,
+            "sink_refused",
+            "Events that their receiver refuses for good, kept in the dead-letter file",
+            true,
+            refused,
+        )?;
+        family(
+            e,
+            "sink_failures",
+            "Attempts that failed",
+            true,
+            sinks(|s| s.counts.failures.load(Ordering::Relaxed)),
+        )?;
+        family(
+            e,
+            "sink_connected",
+            "Whether the receiver is reached",
+            false,
+            sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))),
+        )?;
+        family(
+            e,
+            "live_clients",
+            "Web clients that listen",
+            false,
+            [(vec![], self.hub.clients())].into_iter(),
+        )?;
+        family(
+            e,
+            "live_missed",
+            "Events that web clients missed because they were slow",
+            true,
+            [(vec![], self.hub.missed())].into_iter(),
+        )?;
 
         let process = process();
-        family(e, "process_memory_bytes", "Resident memory", false, [(vec![], process.memory)].into_iter())?;
-        family(e, "process_threads", "Threads", false, [(vec![], process.threads)].into_iter())?;
-        family(e, "process_open_files", "Open descriptors", false, [(vec![], process.files)].into_iter())
+        family(
+            e,
+            "process_memory_bytes",
+            "Resident memory",
+            false,
+            [(vec![], process.memory)].into_iter(),
+        )?;
+        family(
+            e,
+            "process_threads",
+            "Threads",
+            false,
+            [(vec![], process.threads)].into_iter(),
+        )?;
+        family(
+            e,
+            "process_open_files",
+            "Open descriptors",
+            false,
+            [(vec![], process.files)].into_iter(),
+        )
     }
 }
 
@@ -115,9 +279,20 @@ pub struct Process {
 /// Asks the system; zeros where it does not tell (it is not Linux).
 pub fn process() -> Process {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let number = |key: &str| status.lines().find_map(|l| l.strip_prefix(key)).and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0);
-    let files = std::fs::read_dir("/proc/self/fd").map_or(0, |d| d.count().saturating_sub(1) as u64);
-    Process { memory: 1024 * number("VmRSS:"), threads: number("Threads:"), files }
+    let number = |key: &str| {
+        status
+            .lines()
+            .find_map(|l| l.strip_prefix(key))
+            .and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    let files =
+        std::fs::read_dir("/proc/self/fd").map_or(0, |d| d.count().saturating_sub(1) as u64);
+    Process {
+        memory: 1024 * number("VmRSS:"),
+        threads: number("Threads:"),
+        files,
+    }
 }
 
 #[cfg(test)]
@@ -127,7 +302,10 @@ mod tests {
     #[test]
     fn the_process_knows_itself() {
         let p = process();
-        assert!(p.memory > 1 << 20 && p.threads >= 1 && p.files >= 3, "{p:?}");
+        assert!(
+            p.memory > 1 << 20 && p.threads >= 1 && p.files >= 3,
+            "{p:?}"
+        );
     }
 
     #[test]
@@ -138,7 +316,12 @@ mod tests {
         let registry = registry(&fleet, Cameras::default(), Hub::default(), Vec::new(), None);
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
-        for line in ["twintrack_stage_seconds_count{stage=\"detect\"} 1", "twintrack_batch_frames_sum 3.0", "twintrack_live_clients 0", "# EOF"] {
+        for line in [
+            "twintrack_stage_seconds_count{stage=\"detect\"} 1",
+            "twintrack_batch_frames_sum 3.0",
+            "twintrack_live_clients 0",
+            "# EOF",
+        ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }

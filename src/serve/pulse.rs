@@ -29,13 +29,19 @@ impl Pulse {
         // Systemd wants to hear twice within its limit.
         let watchdog = sd_notify::watchdog_enabled();
         let beat = watchdog.map_or(BEAT, |limit| (limit / 2).min(BEAT));
-        let mut judge = Judge { before: (0, 0), moved: Instant::now() };
+        let mut judge = Judge {
+            before: (0, 0),
+            moved: Instant::now(),
+        };
         while !stop.is_cancelled() {
             let all = cameras.all();
             let (read, left) = flow(all.iter().map(|m| &*m.counts));
             let stuck = judge.stuck(read, left, Instant::now());
             if stuck && self.well() {
-                tracing::error!(seconds = STUCK.as_secs(), "frames come, but no events leave");
+                tracing::error!(
+                    seconds = STUCK.as_secs(),
+                    "frames come, but no events leave"
+                );
             }
             self.0.store(stuck, Ordering::Relaxed);
             if watchdog.is_some() && !stuck {
@@ -52,7 +58,12 @@ impl Pulse {
 /// Frames that came, and those whose events have left. What a slow sink had no room for has not
 /// left: where a disk hangs, that is all of them.
 fn flow<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
-    cameras.fold((0, 0), |(read, left), c| (read + c.read.load(Ordering::Relaxed), left + c.tracked.load(Ordering::Relaxed)))
+    cameras.fold((0, 0), |(read, left), c| {
+        (
+            read + c.read.load(Ordering::Relaxed),
+            left + c.tracked.load(Ordering::Relaxed),
+        )
+    })
 }
 
 struct Judge {
@@ -72,7 +83,10 @@ impl Judge {
 
 /// Whether a camera gives frames.
 pub fn ready(cameras: &Cameras) -> bool {
-    cameras.all().iter().any(|m| m.state() == CameraState::Online)
+    cameras
+        .all()
+        .iter()
+        .any(|m| m.state() == CameraState::Online)
 }
 
 #[cfg(test)]
@@ -83,8 +97,14 @@ mod tests {
     fn frames_in_and_nothing_out_is_an_illness_but_silence_is_not() {
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
-        let mut j = Judge { before: (0, 0), moved: start };
-        assert!((1..100).all(|s| !j.stuck(0, 0, at(s))), "no camera gives anything");
+        let mut j = Judge {
+            before: (0, 0),
+            moved: start,
+        };
+        assert!(
+            (1..100).all(|s| !j.stuck(0, 0, at(s))),
+            "no camera gives anything"
+        );
         assert!((100..200).all(|s| !j.stuck(s, s, at(s))));
         let stuck: Vec<bool> = (200..240).map(|s| j.stuck(s, 199, at(s))).collect();
         assert!(!stuck[25] && stuck[35], "{stuck:?}");
@@ -96,7 +116,10 @@ mod tests {
     #[test]
     fn a_sink_that_takes_nothing_is_an_illness_though_its_losses_are_counted() {
         let (start, counts) = (Instant::now(), CameraCounts::default());
-        let mut j = Judge { before: (0, 0), moved: start };
+        let mut j = Judge {
+            before: (0, 0),
+            moved: start,
+        };
         let mut beat = |second: u64, to: &std::sync::atomic::AtomicU64| {
             counts.read.fetch_add(10, Ordering::Relaxed);
             to.fetch_add(10, Ordering::Relaxed);

@@ -27,7 +27,9 @@ use crate::trajectory::RunId;
 
 /// The server cannot begin.
 #[derive(Debug, Error)]
-#[error("cannot listen on {address}: {source}; is another twintrack running? Give serve.listen another port, or \"\" for none")]
+#[error(
+    "cannot listen on {address}: {source}; is another twintrack running? Give serve.listen another port, or \"\" for none"
+)]
 pub struct ListenError {
     /// Where.
     pub address: SocketAddr,
@@ -93,7 +95,12 @@ impl CameraView {
             state: m.state(),
             read: n(&c.read),
             tracked: n(&c.tracked),
-            dropped: Dropped { decode_late: m.late(), detector_busy: n(&c.detector_busy), network_failed: n(&c.network_failed), sink_slow: n(&c.sink_slow) },
+            dropped: Dropped {
+                decode_late: m.late(),
+                detector_busy: n(&c.detector_busy),
+                network_failed: n(&c.network_failed),
+                sink_slow: n(&c.sink_slow),
+            },
             latency_p50: c.latency(0.5),
             latency_p95: c.latency(0.95),
             people: n(&c.people),
@@ -117,7 +124,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 /// # Errors
 /// When the address is not to be had.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| ListenError { address, source })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ListenError { address, source })
 }
 
 /// Serves until the service ends.
@@ -128,9 +137,18 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
         .route("/api/v1/cameras", get(cameras))
         .route("/api/v1/cameras/{name}/picture.jpg", get(picture))
         .route("/api/v1/live", get(live))
-        .layer(middleware::from_fn_with_state(Guard { token: token.map(Arc::new) }, guard));
+        .layer(middleware::from_fn_with_state(
+            Guard {
+                token: token.map(Arc::new),
+            },
+            guard,
+        ));
     // Health tells nothing that needs hiding, and its askers have no token.
-    let app = Router::new().route("/healthz", get(health)).route("/readyz", get(readiness)).merge(guarded).with_state(service.clone());
+    let app = Router::new()
+        .route("/healthz", get(health))
+        .route("/readyz", get(readiness))
+        .merge(guarded)
+        .with_state(service.clone());
     let stop = service.stop;
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     let ended = tokio::select! {
@@ -143,7 +161,15 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
 }
 
 async fn health(State(service): State<Service>) -> Response {
-    if service.pulse.well() { "ok\n".into_response() } else { (StatusCode::SERVICE_UNAVAILABLE, "frames come, but no events leave\n").into_response() }
+    if service.pulse.well() {
+        "ok\n".into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "frames come, but no events leave\n",
+        )
+            .into_response()
+    }
 }
 
 async fn readiness(State(service): State<Service>) -> Response {
@@ -159,7 +185,14 @@ async fn readiness(State(service): State<Service>) -> Response {
 async fn metrics(State(service): State<Service>) -> Response {
     let mut text = String::new();
     match prometheus_client::encoding::text::encode(&mut text, &service.registry) {
-        Ok(()) => ([(header::CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response(),
+        Ok(()) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
 }
@@ -171,7 +204,13 @@ struct Overview {
 }
 
 async fn cameras(State(service): State<Service>) -> impl IntoResponse {
-    ([(header::CACHE_CONTROL, "no-store")], Json(Overview { run: service.run, cameras: service.cameras.all().iter().map(CameraView::of).collect() }))
+    (
+        [(header::CACHE_CONTROL, "no-store")],
+        Json(Overview {
+            run: service.run,
+            cameras: service.cameras.all().iter().map(CameraView::of).collect(),
+        }),
+    )
 }
 
 #[derive(Deserialize)]
@@ -179,13 +218,28 @@ struct Size {
     width: Option<u32>,
 }
 
-async fn picture(State(service): State<Service>, Path(name): Path<String>, Query(size): Query<Size>) -> Response {
+async fn picture(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(size): Query<Size>,
+) -> Response {
     let width = size.width.unwrap_or(u32::MAX).max(16);
     // Drawing takes milliseconds, which belong on no async thread.
     let made = tokio::task::spawn_blocking(move || service.hub.jpeg(&name, width)).await;
     match made {
-        Ok(Some(jpeg)) => ([(header::CONTENT_TYPE, "image/jpeg"), (header::CACHE_CONTROL, "no-store")], jpeg).into_response(),
-        Ok(None) => (StatusCode::NOT_FOUND, "no such camera, or no picture of it yet\n").into_response(),
+        Ok(Some(jpeg)) => (
+            [
+                (header::CONTENT_TYPE, "image/jpeg"),
+                (header::CACHE_CONTROL, "no-store"),
+            ],
+            jpeg,
+        )
+            .into_response(),
+        Ok(None) => (
+            StatusCode::NOT_FOUND,
+            "no such camera, or no picture of it yet\n",
+        )
+            .into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
     }
 }

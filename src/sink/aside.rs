@@ -35,11 +35,18 @@ impl Aside {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn stdout(with_ended: bool, patience: Duration) -> Result<(Self, Arc<AtomicU64>), SinkError> {
+    pub fn stdout(
+        with_ended: bool,
+        patience: Duration,
+    ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
         Self::to(LineWriter::stdout(), with_ended, patience)
     }
 
-    fn to(mut out: LineWriter, with_ended: bool, patience: Duration) -> Result<(Self, Arc<AtomicU64>), SinkError> {
+    fn to(
+        mut out: LineWriter,
+        with_ended: bool,
+        patience: Duration,
+    ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
         let (lines, waiting) = sync_channel::<Vec<u8>>(WAITING);
         let (fail, failed) = sync_channel(1);
         let work = move || {
@@ -50,10 +57,28 @@ impl Aside {
                 }
             }
         };
-        let create = |source| SinkError::Create { path: Path::new("standard output").into(), source };
-        let writer = std::thread::Builder::new().name("output".into()).spawn(work).map_err(create)?;
+        let create = |source| SinkError::Create {
+            path: Path::new("standard output").into(),
+            source,
+        };
+        let writer = std::thread::Builder::new()
+            .name("output".into())
+            .spawn(work)
+            .map_err(create)?;
         let lost = Arc::<AtomicU64>::default();
-        Ok((Aside { lines: Some(lines), held: VecDeque::new(), with_ended, lost: lost.clone(), failed, writer: Some(writer), patience, deadline: None }, lost))
+        Ok((
+            Aside {
+                lines: Some(lines),
+                held: VecDeque::new(),
+                with_ended,
+                lost: lost.clone(),
+                failed,
+                writer: Some(writer),
+                patience,
+                deadline: None,
+            },
+            lost,
+        ))
     }
 
     fn put(&mut self, event: &impl Serialize, dear: bool) -> Result<(), SinkError> {
@@ -63,7 +88,12 @@ impl Aside {
         if dear {
             self.held.push_back(line);
             self.release();
-        } else if !self.held.is_empty() || self.lines.as_ref().is_none_or(|lines| lines.try_send(line).is_err()) {
+        } else if !self.held.is_empty()
+            || self
+                .lines
+                .as_ref()
+                .is_none_or(|lines| lines.try_send(line).is_err())
+        {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
         self.failed.try_recv().map_or(Ok(()), Err)
@@ -73,7 +103,9 @@ impl Aside {
     fn release(&mut self) {
         let Some(lines) = &self.lines else { return };
         while let Some(line) = self.held.pop_front() {
-            if let Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) = lines.try_send(line) {
+            if let Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) =
+                lines.try_send(line)
+            {
                 self.held.push_front(line);
                 return;
             }
@@ -87,7 +119,11 @@ impl Sink for Aside {
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        if self.with_ended { self.put(event, true) } else { Ok(()) }
+        if self.with_ended {
+            self.put(event, true)
+        } else {
+            Ok(())
+        }
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
@@ -95,18 +131,24 @@ impl Sink for Aside {
     }
 
     fn close(&mut self) {
-        self.deadline.get_or_insert_with(|| Instant::now() + self.patience);
+        self.deadline
+            .get_or_insert_with(|| Instant::now() + self.patience);
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        let deadline = *self.deadline.get_or_insert_with(|| Instant::now() + self.patience);
+        let deadline = *self
+            .deadline
+            .get_or_insert_with(|| Instant::now() + self.patience);
         let mut error = self.failed.try_recv().ok();
         while error.is_none() && !self.held.is_empty() && Instant::now() < deadline {
             self.release();
             error = self.failed.recv_timeout(Duration::from_millis(10)).ok();
         }
         self.lines = None;
-        while error.is_none() && self.writer.as_ref().is_some_and(|w| !w.is_finished()) && Instant::now() < deadline {
+        while error.is_none()
+            && self.writer.as_ref().is_some_and(|w| !w.is_finished())
+            && Instant::now() < deadline
+        {
             match self.failed.recv_timeout(Duration::from_millis(10)) {
                 Ok(e) => error = Some(e),
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -117,7 +159,10 @@ impl Sink for Aside {
         if let Some(writer) = self.writer.take().filter(JoinHandle::is_finished) {
             let _ = writer.join(); // it does not panic
         } else {
-            tracing::warn!(held = self.held.len(), "the reader of standard output did not take the last events");
+            tracing::warn!(
+                held = self.held.len(),
+                "the reader of standard output did not take the last events"
+            );
         }
         error.map_or(Ok(()), Err)
     }

@@ -31,18 +31,27 @@ const GRACE: Duration = Duration::from_millis(500);
 impl Errand {
     /// The next events, as [`Spool::after`] gives them.
     pub async fn after(&self, place: i64, most: usize, bytes: usize) -> Vec<Kept> {
-        self.insist("events cannot be read", || self.spool.after(place, most, bytes)).await
+        self.insist("events cannot be read", || {
+            self.spool.after(place, most, bytes)
+        })
+        .await
     }
 
     /// The receiver has these events. Returns when they have left the spool: until then nothing
     /// more is sent, or the receiver would get them again and again.
     pub async fn acknowledge(&self, places: &[i64]) {
-        self.insist("delivered events cannot be removed", || self.spool.acknowledge(places)).await;
+        self.insist("delivered events cannot be removed", || {
+            self.spool.acknowledge(places)
+        })
+        .await;
     }
 
     /// The receiver refuses this event for good. Returns when it has left the spool.
     pub async fn refuse(&self, place: i64, reason: &str) {
-        self.insist("a refused event cannot be set aside", || self.spool.refuse(place, reason)).await;
+        self.insist("a refused event cannot be set aside", || {
+            self.spool.refuse(place, reason)
+        })
+        .await;
     }
 
     /// Does `work` on the spool until it succeeds, with pauses.
@@ -79,18 +88,31 @@ impl Spooled {
     ///
     /// # Errors
     /// When no thread can be started.
-    pub fn start<F>(spool: Arc<Spool>, wanted: Vec<Kind>, patience: Duration, courier: impl FnOnce(Errand) -> F + Send + 'static) -> Result<Self, SinkError>
+    pub fn start<F>(
+        spool: Arc<Spool>,
+        wanted: Vec<Kind>,
+        patience: Duration,
+        courier: impl FnOnce(Errand) -> F + Send + 'static,
+    ) -> Result<Self, SinkError>
     where
         F: Future<Output = ()>,
     {
-        let errand = Errand { spool, ending: CancellationToken::new() };
+        let errand = Errand {
+            spool,
+            ending: CancellationToken::new(),
+        };
         let (mine, path) = (errand.clone(), errand.spool.name().to_string().into());
         let (alive, ended) = sync_channel::<()>(0);
         let work = move || {
             let _alive = alive; // dropped at the end, and in a panic too
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
             let Ok(runtime) = runtime else {
-                tracing::error!(sink = mine.spool.name(), "no runtime for the courier: events wait on disk");
+                tracing::error!(
+                    sink = mine.spool.name(),
+                    "no runtime for the courier: events wait on disk"
+                );
                 return;
             };
             let ending = mine.ending.clone();
@@ -103,8 +125,18 @@ impl Spooled {
                 }
             });
         };
-        let courier = std::thread::Builder::new().name("courier".into()).spawn(work).map_err(|source| SinkError::Create { path, source })?;
-        Ok(Spooled { errand, wanted, courier: Some((courier, ended)), patience, deadline: None, body: Vec::new() })
+        let courier = std::thread::Builder::new()
+            .name("courier".into())
+            .spawn(work)
+            .map_err(|source| SinkError::Create { path, source })?;
+        Ok(Spooled {
+            errand,
+            wanted,
+            courier: Some((courier, ended)),
+            patience,
+            deadline: None,
+            body: Vec::new(),
+        })
     }
 
     fn put(&mut self, kind: Kind, camera: &str, event: &impl Serialize) {
@@ -135,17 +167,28 @@ impl Sink for Spooled {
 
     fn close(&mut self) {
         self.errand.ending.cancel();
-        self.deadline.get_or_insert_with(|| Instant::now() + self.patience + GRACE);
+        self.deadline
+            .get_or_insert_with(|| Instant::now() + self.patience + GRACE);
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         self.close();
-        let (Some((courier, ended)), Some(deadline)) = (self.courier.take(), self.deadline) else { return Ok(()) };
-        if ended.recv_timeout(deadline.saturating_duration_since(Instant::now())) == Err(RecvTimeoutError::Timeout) {
+        let (Some((courier, ended)), Some(deadline)) = (self.courier.take(), self.deadline) else {
+            return Ok(());
+        };
+        if ended.recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            == Err(RecvTimeoutError::Timeout)
+        {
             // It waits for an answer, or for the disk; it ends with the program.
-            tracing::warn!(sink = self.errand.spool.name(), "the courier has not come back in time and is left behind; events wait on disk");
+            tracing::warn!(
+                sink = self.errand.spool.name(),
+                "the courier has not come back in time and is left behind; events wait on disk"
+            );
         } else if courier.join().is_err() {
-            tracing::error!(sink = self.errand.spool.name(), "the courier crashed; events wait on disk. This is a bug of twintrack, please report it");
+            tracing::error!(
+                sink = self.errand.spool.name(),
+                "the courier crashed; events wait on disk. This is a bug of twintrack, please report it"
+            );
         }
         Ok(())
     }

@@ -34,7 +34,11 @@ pub struct DeadLetters {
 impl DeadLetters {
     /// That of the sink `name`, in the folder `state`.
     pub fn new(state: &Path, name: &str) -> Self {
-        DeadLetters { path: state.join(format!("{name}.refused.jsonl")), file: None, most: MOST }
+        DeadLetters {
+            path: state.join(format!("{name}.refused.jsonl")),
+            file: None,
+            most: MOST,
+        }
     }
 
     /// Where the file is.
@@ -48,17 +52,30 @@ impl DeadLetters {
     /// When the file cannot be written; it then ends with a whole line.
     pub fn keep(&mut self, sink: &str, reason: &str, event: &[u8]) -> io::Result<()> {
         let event = serde_json::from_slice(event)?;
-        let letter = Letter { schema: "twintrack.refused/1", sink, time: Timestamp::now(), reason, event };
+        let letter = Letter {
+            schema: "twintrack.refused/1",
+            sink,
+            time: Timestamp::now(),
+            reason,
+            event,
+        };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
-        if self.file.as_ref().is_some_and(|(_, written)| *written > 0 && written + line.len() as u64 > self.most) {
+        if self
+            .file
+            .as_ref()
+            .is_some_and(|(_, written)| *written > 0 && written + line.len() as u64 > self.most)
+        {
             self.file = None;
             std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
         }
         let (file, written) = match &mut self.file {
             Some(open) => open,
             None => {
-                let file = private::options().append(true).create(true).open(&self.path)?;
+                let file = private::options()
+                    .append(true)
+                    .create(true)
+                    .open(&self.path)?;
                 let written = file.metadata()?.len();
                 self.file.insert((file, written))
             }
@@ -80,13 +97,27 @@ mod tests {
     #[test]
     fn it_holds_the_event_as_it_was_and_is_bounded() {
         let dir = tempfile::tempdir().expect("a folder");
-        let mut letters = DeadLetters { most: 1000, ..DeadLetters::new(dir.path(), "hook") };
+        let mut letters = DeadLetters {
+            most: 1000,
+            ..DeadLetters::new(dir.path(), "hook")
+        };
         for i in 0..40 {
-            letters.keep("hook", "it answers 413", format!("{{\"seq\":{i},\"b\":1.50}}").as_bytes()).expect("written");
+            letters
+                .keep(
+                    "hook",
+                    "it answers 413",
+                    format!("{{\"seq\":{i},\"b\":1.50}}").as_bytes(),
+                )
+                .expect("written");
         }
         let read = |name: &str| std::fs::read_to_string(dir.path().join(name)).expect("there");
         let (new, old) = (read("hook.refused.jsonl"), read("hook.refused.jsonl.1"));
-        assert!(new.len() <= 1000 && old.len() <= 1000 && new.ends_with("\"event\":{\"seq\":39,\"b\":1.50}}\n"), "{new}");
+        assert!(
+            new.len() <= 1000
+                && old.len() <= 1000
+                && new.ends_with("\"event\":{\"seq\":39,\"b\":1.50}}\n"),
+            "{new}"
+        );
         assert_eq!(std::fs::read_dir(dir.path()).expect("a folder").count(), 2);
     }
 }

@@ -21,8 +21,16 @@ impl JsonLines {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(path: &Path, prompt: bool, with_ended: bool) -> Result<Self, SinkError> {
-        let out = if path == Path::new("-") { LineWriter::stdout() } else { LineWriter::create(path, prompt)? };
-        Ok(JsonLines { out, line: Vec::new(), with_ended })
+        let out = if path == Path::new("-") {
+            LineWriter::stdout()
+        } else {
+            LineWriter::create(path, prompt)?
+        };
+        Ok(JsonLines {
+            out,
+            line: Vec::new(),
+            with_ended,
+        })
     }
 
     fn write(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
@@ -39,7 +47,11 @@ impl Sink for JsonLines {
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        if self.with_ended { self.write(event) } else { Ok(()) }
+        if self.with_ended {
+            self.write(event)
+        } else {
+            Ok(())
+        }
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {

@@ -20,7 +20,10 @@ pub mod private;
 pub mod recorder;
 #[cfg(feature = "serve")]
 pub mod rotating;
-#[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
+#[expect(
+    clippy::module_inception,
+    reason = "the trait is this module's central thing"
+)]
 pub mod sink;
 #[cfg(feature = "serve")]
 pub mod spool;

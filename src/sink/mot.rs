@@ -27,20 +27,41 @@ impl MotText {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, what: What, output: &OutputConfig) -> Result<Self, SinkError> {
-        Ok(MotText { out: LineWriter::create(path, false)?, what, output: output.clone() })
+        Ok(MotText {
+            out: LineWriter::create(path, false)?,
+            what,
+            output: output.clone(),
+        })
     }
 }
 
 impl Sink for MotText {
-    fn frame(&mut self, Finished { event, detections, .. }: &Finished) -> Result<(), SinkError> {
+    fn frame(
+        &mut self,
+        Finished {
+            event, detections, ..
+        }: &Finished,
+    ) -> Result<(), SinkError> {
         let mut lines = String::new();
         match self.what {
             What::Tracks => {
-                for t in event.tracks.iter().filter(|t| self.output.coasts(t.unseen.unwrap_or(0.0))) {
-                    mot_format::write_row(&mut lines, event.frame, t.id as i64, t.bbox.map(|v| v as f32), t.confidence as f32);
+                for t in event
+                    .tracks
+                    .iter()
+                    .filter(|t| self.output.coasts(t.unseen.unwrap_or(0.0)))
+                {
+                    mot_format::write_row(
+                        &mut lines,
+                        event.frame,
+                        t.id as i64,
+                        t.bbox.map(|v| v as f32),
+                        t.confidence as f32,
+                    );
                 }
             }
-            What::Detections => detections.iter().for_each(|d| mot_format::write_row(&mut lines, event.frame, -1, d.bbox.into(), d.confidence)),
+            What::Detections => detections.iter().for_each(|d| {
+                mot_format::write_row(&mut lines, event.frame, -1, d.bbox.into(), d.confidence)
+            }),
         }
         self.out.write(lines.as_bytes())
     }

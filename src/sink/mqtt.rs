@@ -108,29 +108,55 @@ impl MqttConfig {
     }
 
     fn broker(&self) -> Result<Broker, SinkError> {
-        let wrong = |reason: String| SinkError::Settings { sink: "mqtt", reason };
-        let (scheme, rest) =
-            self.broker.split_once("://").ok_or_else(|| wrong(format!("broker = \"{}\" is no address; write mqtt://host:1883", self.broker)))?;
+        let wrong = |reason: String| SinkError::Settings {
+            sink: "mqtt",
+            reason,
+        };
+        let (scheme, rest) = self.broker.split_once("://").ok_or_else(|| {
+            wrong(format!(
+                "broker = \"{}\" is no address; write mqtt://host:1883",
+                self.broker
+            ))
+        })?;
         let tls = match scheme {
             "mqtt" | "tcp" => false,
             "mqtts" | "ssl" => true,
-            _ => return Err(wrong(format!("broker = \"{scheme}://…\": mqtt:// and mqtts:// are known"))),
+            _ => {
+                return Err(wrong(format!(
+                    "broker = \"{scheme}://…\": mqtt:// and mqtts:// are known"
+                )));
+            }
         };
         if rest.contains('@') {
-            return Err(wrong("user and password have their own fields, beside the broker's address".into()));
+            return Err(wrong(
+                "user and password have their own fields, beside the broker's address".into(),
+            ));
         }
         if self.topic.is_empty() || self.topic.contains(['+', '#']) {
-            return Err(wrong(format!("topic = \"{}\": it may not be empty, nor hold + or #", self.topic)));
+            return Err(wrong(format!(
+                "topic = \"{}\": it may not be empty, nor hold + or #",
+                self.topic
+            )));
         }
         let (host, port) = match rest.trim_end_matches('/').rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().map_err(|_| wrong(format!("{port} is no port")))?),
+            Some((host, port)) => (
+                host,
+                port.parse()
+                    .map_err(|_| wrong(format!("{port} is no port")))?,
+            ),
             None => (rest.trim_end_matches('/'), if tls { 8883 } else { 1883 }),
         };
-        let read = |path: &PathBuf| std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())));
+        let read = |path: &PathBuf| {
+            std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))
+        };
         let client_auth = match (&self.certificate_file, &self.key_file) {
             (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
             (None, None) => None,
-            _ => return Err(wrong("certificate_file and key_file belong together".into())),
+            _ => {
+                return Err(wrong(
+                    "certificate_file and key_file belong together".into(),
+                ));
+            }
         };
         let transport = if !tls {
             Transport::Tcp
@@ -138,21 +164,45 @@ impl MqttConfig {
             // Another part of the program may have been first: they want the same.
             let _ = rustls::crypto::ring::default_provider().install_default();
             match &self.ca_file {
-                Some(ca) => Transport::Tls(TlsConfiguration::Simple { ca: read(ca)?, alpn: None, client_auth }),
-                None if client_auth.is_some() => return Err(wrong("certificate_file needs ca_file beside it".into())),
+                Some(ca) => Transport::Tls(TlsConfiguration::Simple {
+                    ca: read(ca)?,
+                    alpn: None,
+                    client_auth,
+                }),
+                None if client_auth.is_some() => {
+                    return Err(wrong("certificate_file needs ca_file beside it".into()));
+                }
                 None => Transport::Tls(TlsConfiguration::default()),
             }
         };
-        let password = Secret::find("password", &self.password, &self.password_env, &self.password_file).map_err(wrong)?;
-        Ok(Broker { config: self.clone(), host: host.into(), port, password, transport })
+        let password = Secret::find(
+            "password",
+            &self.password,
+            &self.password_env,
+            &self.password_file,
+        )
+        .map_err(wrong)?;
+        Ok(Broker {
+            config: self.clone(),
+            host: host.into(),
+            port,
+            password,
+            transport,
+        })
     }
 
     /// The sink; its courier starts at once, and a broker that is away is waited for.
     ///
     /// # Errors
     /// When the settings are wrong.
-    pub fn start(&self, spool: std::sync::Arc<Spool>, patience: Duration) -> Result<Spooled, SinkError> {
+    pub fn start(
+        &self,
+        spool: std::sync::Arc<Spool>,
+        patience: Duration,
+    ) -> Result<Spooled, SinkError> {
         let broker = self.broker()?;
-        Spooled::start(spool, self.events.clone(), patience, move |errand| deliver(broker, errand))
+        Spooled::start(spool, self.events.clone(), patience, move |errand| {
+            deliver(broker, errand)
+        })
     }
 }

@@ -38,7 +38,10 @@ pub(super) struct Failure {
 
 impl<T: Into<String>> From<T> for Failure {
     fn from(reason: T) -> Self {
-        Failure { reason: reason.into(), passes: false }
+        Failure {
+            reason: reason.into(),
+            passes: false,
+        }
     }
 }
 
@@ -58,12 +61,28 @@ impl Broker {
         let (client, task) = match self.config.version {
             Version::V3 => {
                 let (client, mut events) = rumqttc::AsyncClient::new(self.options_v3(), 2 * WINDOW);
-                let task = tokio::spawn(async move { while tell(&tx, events.poll().await.map_or_else(|e| Some(Err(e.to_string().into())), signal_v3)) {} });
+                let task = tokio::spawn(async move {
+                    while tell(
+                        &tx,
+                        events
+                            .poll()
+                            .await
+                            .map_or_else(|e| Some(Err(e.to_string().into())), signal_v3),
+                    ) {}
+                });
                 (Client::V3(client), task)
             }
             Version::V5 => {
                 let (client, mut events) = v5::AsyncClient::new(self.options_v5(), 2 * WINDOW);
-                let task = tokio::spawn(async move { while tell(&tx, events.poll().await.map_or_else(|e| Some(Err(e.to_string().into())), signal_v5)) {} });
+                let task = tokio::spawn(async move {
+                    while tell(
+                        &tx,
+                        events
+                            .poll()
+                            .await
+                            .map_or_else(|e| Some(Err(e.to_string().into())), signal_v5),
+                    ) {}
+                });
                 (Client::V5(client), task)
             }
         };
@@ -77,14 +96,26 @@ impl Broker {
 
     /// User and password, where the broker asks for them.
     fn login(&self) -> Option<(&str, &str)> {
-        let (user, password) = (self.config.user.as_deref(), self.password.as_ref().map(Secret::expose));
-        (user.is_some() || password.is_some()).then(|| (user.unwrap_or_default(), password.unwrap_or_default()))
+        let (user, password) = (
+            self.config.user.as_deref(),
+            self.password.as_ref().map(Secret::expose),
+        );
+        (user.is_some() || password.is_some())
+            .then(|| (user.unwrap_or_default(), password.unwrap_or_default()))
     }
 
     fn options_v3(&self) -> rumqttc::MqttOptions {
         let mut o = rumqttc::MqttOptions::new(&self.config.client_id, &self.host, self.port);
-        o.set_keep_alive(KEEP_ALIVE).set_transport(self.transport.clone()).set_max_packet_size(LONGEST, LONGEST).set_inflight(2 * WINDOW as u16);
-        o.set_last_will(rumqttc::LastWill::new(self.status_topic(), "offline", rumqttc::QoS::AtLeastOnce, true));
+        o.set_keep_alive(KEEP_ALIVE)
+            .set_transport(self.transport.clone())
+            .set_max_packet_size(LONGEST, LONGEST)
+            .set_inflight(2 * WINDOW as u16);
+        o.set_last_will(rumqttc::LastWill::new(
+            self.status_topic(),
+            "offline",
+            rumqttc::QoS::AtLeastOnce,
+            true,
+        ));
         if let Some((user, password)) = self.login() {
             o.set_credentials(user, password);
         }
@@ -93,8 +124,16 @@ impl Broker {
 
     fn options_v5(&self) -> v5::MqttOptions {
         let mut o = v5::MqttOptions::new(&self.config.client_id, &self.host, self.port);
-        o.set_keep_alive(KEEP_ALIVE).set_transport(self.transport.clone()).set_outgoing_inflight_upper_limit(2 * WINDOW as u16);
-        o.set_last_will(v5::mqttbytes::v5::LastWill::new(self.status_topic(), "offline", v5::mqttbytes::QoS::AtLeastOnce, true, None));
+        o.set_keep_alive(KEEP_ALIVE)
+            .set_transport(self.transport.clone())
+            .set_outgoing_inflight_upper_limit(2 * WINDOW as u16);
+        o.set_last_will(v5::mqttbytes::v5::LastWill::new(
+            self.status_topic(),
+            "offline",
+            v5::mqttbytes::QoS::AtLeastOnce,
+            true,
+            None,
+        ));
         if let Some((user, password)) = self.login() {
             o.set_credentials(user, password);
         }
@@ -105,7 +144,10 @@ impl Broker {
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// Hands a signal on; whether another may follow.
-fn tell(tx: &mpsc::UnboundedSender<Result<Signal, Failure>>, signal: Option<Result<Signal, Failure>>) -> bool {
+fn tell(
+    tx: &mpsc::UnboundedSender<Result<Signal, Failure>>,
+    signal: Option<Result<Signal, Failure>>,
+) -> bool {
     let Some(signal) = signal else { return true };
     let goes_on = signal.is_ok();
     tx.send(signal).is_ok() && goes_on
@@ -124,16 +166,27 @@ fn signal_v3(event: rumqttc::Event) -> Option<Result<Signal, Failure>> {
 fn signal_v5(event: v5::Event) -> Option<Result<Signal, Failure>> {
     use v5::mqttbytes::v5::Packet;
     match event {
-        v5::Event::Incoming(Packet::ConnAck(a)) => Some(Ok(Signal::Connected(a.properties.and_then(|p| p.max_packet_size).map(|n| n as usize)))),
+        v5::Event::Incoming(Packet::ConnAck(a)) => Some(Ok(Signal::Connected(
+            a.properties
+                .and_then(|p| p.max_packet_size)
+                .map(|n| n as usize),
+        ))),
         v5::Event::Incoming(Packet::PubAck(a)) => Some(match a.reason {
             Reason::Success | Reason::NoMatchingSubscribers => Ok(Signal::Acknowledged(a.pkid)),
             // These pass: the event is sent again over another connection, after a pause.
-            Reason::QuotaExceeded | Reason::PacketIdentifierInUse => {
-                Err(Failure { reason: format!("the broker does not take events at present: {:?}", a.reason), passes: true })
-            }
+            Reason::QuotaExceeded | Reason::PacketIdentifierInUse => Err(Failure {
+                reason: format!("the broker does not take events at present: {:?}", a.reason),
+                passes: true,
+            }),
             reason => {
-                let said = a.properties.and_then(|p| p.reason_string).map_or(String::new(), |text| format!(" ({text})"));
-                Ok(Signal::Refused(a.pkid, format!("the broker refuses it: {reason:?}{said}")))
+                let said = a
+                    .properties
+                    .and_then(|p| p.reason_string)
+                    .map_or(String::new(), |text| format!(" ({text})"));
+                Ok(Signal::Refused(
+                    a.pkid,
+                    format!("the broker refuses it: {reason:?}{said}"),
+                ))
             }
         }),
         v5::Event::Outgoing(Outgoing::Publish(id)) => Some(Ok(Signal::Sent(id))),
@@ -143,10 +196,21 @@ fn signal_v5(event: v5::Event) -> Option<Result<Signal, Failure>> {
 
 impl Client {
     /// Hands a message over for sending.
-    pub async fn publish(&self, topic: String, retained: bool, body: Vec<u8>) -> Result<(), Failure> {
+    pub async fn publish(
+        &self,
+        topic: String,
+        retained: bool,
+        body: Vec<u8>,
+    ) -> Result<(), Failure> {
         match self {
-            Client::V3(c) => c.publish(topic, rumqttc::QoS::AtLeastOnce, retained, body).await.map_err(|e| e.to_string().into()),
-            Client::V5(c) => c.publish(topic, v5::mqttbytes::QoS::AtLeastOnce, retained, body).await.map_err(|e| e.to_string().into()),
+            Client::V3(c) => c
+                .publish(topic, rumqttc::QoS::AtLeastOnce, retained, body)
+                .await
+                .map_err(|e| e.to_string().into()),
+            Client::V5(c) => c
+                .publish(topic, v5::mqttbytes::QoS::AtLeastOnce, retained, body)
+                .await
+                .map_err(|e| e.to_string().into()),
         }
     }
 

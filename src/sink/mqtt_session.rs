@@ -50,13 +50,18 @@ struct Experience {
 
 impl Experience {
     fn denies(&self, topic: &str) -> bool {
-        self.denied.get(topic).is_some_and(|(n, at)| *n >= DENIED && at.elapsed() < DENIED_FOR)
+        self.denied
+            .get(topic)
+            .is_some_and(|(n, at)| *n >= DENIED && at.elapsed() < DENIED_FOR)
     }
 
     /// A connection has broken while only this was under way; whether the broker has shown that it
     /// refuses it.
     fn broke_at(&mut self, alone: Option<i64>) -> bool {
-        let before = self.suspect.filter(|(who, _)| *who == alone).map_or(0, |(_, n)| n);
+        let before = self
+            .suspect
+            .filter(|(who, _)| *who == alone)
+            .map_or(0, |(_, n)| n);
         let shown = before + 1 >= BREAKS;
         self.suspect = (!shown).then_some((alone, before + 1));
         shown
@@ -74,8 +79,17 @@ pub(super) async fn deliver(broker: Broker, errand: Errand) {
         let mut session = Session::new(&broker, &errand, &mut experience, client, signals);
         let ended = session.run().await;
         task.abort();
-        let (left, was) = (session.left(), counts.connected.swap(false, Ordering::Relaxed));
-        let Err(Failure { reason: error, passes }) = ended else { return };
+        let (left, was) = (
+            session.left(),
+            counts.connected.swap(false, Ordering::Relaxed),
+        );
+        let Err(Failure {
+            reason: error,
+            passes,
+        }) = ended
+        else {
+            return;
+        };
         counts.failures.fetch_add(1, Ordering::Relaxed);
         let address = masked(&broker.config.broker);
         if was {
@@ -83,36 +97,66 @@ pub(super) async fn deliver(broker: Broker, errand: Errand) {
             if !passes {
                 learn(&mut experience, left, &errand, &error).await;
             }
-            pause = if passes || experience.suspect.is_some() { (2.0 * pause).min(PAUSE.1) } else { PAUSE.0 };
+            pause = if passes || experience.suspect.is_some() {
+                (2.0 * pause).min(PAUSE.1)
+            } else {
+                PAUSE.0
+            };
         } else {
             tracing::warn!(sink = "mqtt", broker = %address, error, "the broker is not reached; events wait on disk");
             pause = (2.0 * pause).min(PAUSE.1);
         }
-        tokio::time::sleep(Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64()))).await;
+        tokio::time::sleep(Duration::from_secs_f64(
+            pause * (0.8 + 0.4 * fastrand::f64()),
+        ))
+        .await;
     }
 }
 
 /// What a broken connection tells: several things under way, and the next tries them one by one;
 /// only one, and it is suspected.
 async fn learn(experience: &mut Experience, left: Left, errand: &Errand, error: &str) {
-    let Left { events, topic, status } = left;
+    let Left {
+        events,
+        topic,
+        status,
+    } = left;
     match events.as_slice() {
         [] if status => {
             if experience.broke_at(None) {
                 experience.no_status = true;
-                tracing::error!(sink = "mqtt", error, "the broker does not take the program's own status, TOPIC/status; it is not told any more");
+                tracing::error!(
+                    sink = "mqtt",
+                    error,
+                    "the broker does not take the program's own status, TOPIC/status; it is not told any more"
+                );
             }
         }
         [] => experience.suspect = None,
         &[alone] if !status => {
             experience.one_by_one = experience.one_by_one.max(alone);
             if experience.broke_at(Some(alone)) {
-                let (n, at) = experience.denied.entry(topic).or_insert((0, Instant::now()));
+                let (n, at) = experience
+                    .denied
+                    .entry(topic)
+                    .or_insert((0, Instant::now()));
                 (*n, *at) = (*n + 1, Instant::now());
-                errand.refuse(alone, &format!("the broker breaks off the connection at it, {BREAKS} times: {error}")).await;
+                errand
+                    .refuse(
+                        alone,
+                        &format!(
+                            "the broker breaks off the connection at it, {BREAKS} times: {error}"
+                        ),
+                    )
+                    .await;
             }
         }
-        several => experience.one_by_one = several.iter().copied().fold(experience.one_by_one, i64::max),
+        several => {
+            experience.one_by_one = several
+                .iter()
+                .copied()
+                .fold(experience.one_by_one, i64::max)
+        }
     }
 }
 
@@ -148,18 +192,46 @@ struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    fn new(broker: &'a Broker, errand: &'a Errand, experience: &'a mut Experience, client: Client, signals: Signals) -> Self {
+    fn new(
+        broker: &'a Broker,
+        errand: &'a Errand,
+        experience: &'a mut Experience,
+        client: Client,
+        signals: Signals,
+    ) -> Self {
         let (handed, under_way, unsure) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
-        Session { broker, errand, experience, client, signals, longest: usize::MAX, handed, under_way, unsure, last: 0, moved: Instant::now() }
+        Session {
+            broker,
+            errand,
+            experience,
+            client,
+            signals,
+            longest: usize::MAX,
+            handed,
+            under_way,
+            unsure,
+            last: 0,
+            moved: Instant::now(),
+        }
     }
 
     async fn run(&mut self) -> Result<(), Failure> {
-        let connected = tokio::time::timeout(ANSWER, self.signals.recv()).await.map_err(|_| "no answer")?;
+        let connected = tokio::time::timeout(ANSWER, self.signals.recv())
+            .await
+            .map_err(|_| "no answer")?;
         match connected.ok_or("no connection")?? {
             Signal::Connected(longest) => self.longest = longest.unwrap_or(usize::MAX),
-            other => return Err(format!("it did not begin with a connection, but with {other:?}").into()),
+            other => {
+                return Err(
+                    format!("it did not begin with a connection, but with {other:?}").into(),
+                );
+            }
         }
-        self.errand.spool.counts.connected.store(true, Ordering::Relaxed);
+        self.errand
+            .spool
+            .counts
+            .connected
+            .store(true, Ordering::Relaxed);
         tracing::info!(sink = "mqtt", "the broker is reached");
         self.say("online").await?;
         // Alone, so that a break at it is not taken for one at an event.
@@ -189,15 +261,26 @@ impl<'a> Session<'a> {
 
     /// At most so many events under way.
     fn window(&self) -> usize {
-        let first = self.unsure.keys().next().map_or(self.last + 1, |place| *place);
-        if first <= self.experience.one_by_one { 1 } else { WINDOW }
+        let first = self
+            .unsure
+            .keys()
+            .next()
+            .map_or(self.last + 1, |place| *place);
+        if first <= self.experience.one_by_one {
+            1
+        } else {
+            WINDOW
+        }
     }
 
     /// Hands events to the client, as many as may be under way; those that it would refuse are set
     /// aside.
     async fn fill(&mut self) -> Result<(), Failure> {
         while self.unsure.len() < self.window() {
-            let events = self.errand.after(self.last, self.window() - self.unsure.len(), READ).await;
+            let events = self
+                .errand
+                .after(self.last, self.window() - self.unsure.len(), READ)
+                .await;
             if events.is_empty() {
                 break;
             }
@@ -206,11 +289,26 @@ impl<'a> Session<'a> {
                 let (topic, retained) = topic(&self.broker.config.topic, &event);
                 let size = packet_size(&topic, &event.body);
                 if size > self.longest {
-                    self.errand.refuse(event.place, &format!("it makes a packet of {size} bytes; the broker takes {} at most", self.longest)).await;
+                    self.errand
+                        .refuse(
+                            event.place,
+                            &format!(
+                                "it makes a packet of {size} bytes; the broker takes {} at most",
+                                self.longest
+                            ),
+                        )
+                        .await;
                 } else if self.experience.denies(&topic) {
-                    self.errand.refuse(event.place, &format!("the broker breaks off the connection at events of {topic}")).await;
+                    self.errand
+                        .refuse(
+                            event.place,
+                            &format!("the broker breaks off the connection at events of {topic}"),
+                        )
+                        .await;
                 } else {
-                    self.client.publish(topic.clone(), retained, event.body).await?;
+                    self.client
+                        .publish(topic.clone(), retained, event.body)
+                        .await?;
                     self.handed.push_back(Some(event.place));
                     self.unsure.insert(event.place, topic);
                 }
@@ -225,9 +323,17 @@ impl<'a> Session<'a> {
 
     /// What was not acknowledged.
     fn left(&self) -> Left {
-        let status = self.handed.iter().chain(self.under_way.values()).any(Option::is_none);
+        let status = self
+            .handed
+            .iter()
+            .chain(self.under_way.values())
+            .any(Option::is_none);
         let topic = self.unsure.values().last().cloned().unwrap_or_default();
-        Left { events: self.unsure.keys().copied().collect(), topic, status }
+        Left {
+            events: self.unsure.keys().copied().collect(),
+            topic,
+            status,
+        }
     }
 
     async fn say(&mut self, status: &str) -> Result<(), Failure> {
@@ -235,13 +341,17 @@ impl<'a> Session<'a> {
             return Ok(());
         }
         self.handed.push_back(None);
-        self.client.publish(self.broker.status_topic(), true, status.into()).await
+        self.client
+            .publish(self.broker.status_topic(), true, status.into())
+            .await
     }
 
     /// Waits until nothing is under way.
     async fn settle(&mut self) -> Result<(), Failure> {
         while !self.settled() {
-            let signal = tokio::time::timeout(ANSWER, self.signals.recv()).await.map_err(|_| "no answer")?;
+            let signal = tokio::time::timeout(ANSWER, self.signals.recv())
+                .await
+                .map_err(|_| "no answer")?;
             self.hear(signal.ok_or("the connection has ended")??).await;
         }
         Ok(())
@@ -263,7 +373,12 @@ impl<'a> Session<'a> {
                     Some(Some(place)) => refused.push((place, reason)),
                     Some(None) => {
                         self.experience.no_status = true;
-                        tracing::error!(sink = "mqtt", topic = self.broker.status_topic(), reason, "the program's own status is not told any more");
+                        tracing::error!(
+                            sink = "mqtt",
+                            topic = self.broker.status_topic(),
+                            reason,
+                            "the program's own status is not told any more"
+                        );
                     }
                     None => {}
                 },
@@ -277,8 +392,13 @@ impl<'a> Session<'a> {
             self.unsure.remove(place);
         }
         if !delivered.is_empty() {
-            self.errand.acknowledge(&delivered.iter().copied().collect::<Vec<_>>()).await;
-            let topics: Vec<String> = delivered.iter().filter_map(|place| self.unsure.remove(place)).collect();
+            self.errand
+                .acknowledge(&delivered.iter().copied().collect::<Vec<_>>())
+                .await;
+            let topics: Vec<String> = delivered
+                .iter()
+                .filter_map(|place| self.unsure.remove(place))
+                .collect();
             topics.iter().for_each(|topic| {
                 self.experience.denied.remove(topic);
             });
@@ -293,7 +413,10 @@ impl<'a> Session<'a> {
     async fn leave(&mut self) -> Result<(), Failure> {
         self.client.disconnect().await?;
         // The client ends with the connection.
-        let _ = tokio::time::timeout(Duration::from_secs(1), async { while self.signals.recv().await.is_some_and(|s| s.is_ok()) {} }).await;
+        let _ = tokio::time::timeout(Duration::from_secs(1), async {
+            while self.signals.recv().await.is_some_and(|s| s.is_ok()) {}
+        })
+        .await;
         Ok(())
     }
 }

@@ -3,8 +3,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 
-use opencv::core::{Mat, MatTraitConst, MatTraitManual, Point, Point2i, Rect, Scalar, Size, Vector};
-use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait, VideoWriterTraitConst};
+use opencv::core::{
+    Mat, MatTraitConst, MatTraitManual, Point, Point2i, Rect, Scalar, Size, Vector,
+};
+use opencv::videoio::{
+    self, VideoCapture, VideoCaptureTraitConst, VideoWriter, VideoWriterTrait,
+    VideoWriterTraitConst,
+};
 use opencv::{imgcodecs, imgproc};
 
 use crate::frame::Image;
@@ -37,27 +42,57 @@ impl Overlay {
     /// # Errors
     /// When the file cannot be made.
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
-        std::fs::File::create(path).map_err(|source| SinkError::Create { path: path.into(), source })?;
-        let frame_rate = if frame_rate > 0.1 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
-        Ok(Overlay { path: path.into(), frame_rate, writer: None, frames: 0, painter: Painter::default() })
+        std::fs::File::create(path).map_err(|source| SinkError::Create {
+            path: path.into(),
+            source,
+        })?;
+        let frame_rate = if frame_rate > 0.1 && frame_rate < 1000.0 {
+            frame_rate
+        } else {
+            25.0
+        };
+        Ok(Overlay {
+            path: path.into(),
+            frame_rate,
+            writer: None,
+            frames: 0,
+            painter: Painter::default(),
+        })
     }
 
     fn error(&self, reason: impl Into<String>) -> SinkError {
-        SinkError::Video { path: self.path.clone(), reason: reason.into() }
+        SinkError::Video {
+            path: self.path.clone(),
+            reason: reason.into(),
+        }
     }
 
     /// The file's path as FFmpeg is told it, which takes what stands before a colon for a protocol unless a slash comes first.
     fn place(&self) -> Result<String, SinkError> {
         let path = std::path::absolute(&self.path).map_err(|e| self.error(e.to_string()))?;
-        path.into_os_string().into_string().map_err(|_| self.error("its name is not UTF-8"))
+        path.into_os_string()
+            .into_string()
+            .map_err(|_| self.error("its name is not UTF-8"))
     }
 
     /// H.264 plays everywhere; MPEG-4 part 2 is what an FFmpeg without an H.264 encoder has.
     fn open(&self, size: Size) -> Result<VideoWriter, SinkError> {
         let name = self.place()?;
-        for code in [['a', 'v', 'c', '1'], ['m', 'p', '4', 'v'], ['M', 'J', 'P', 'G']] {
-            let fourcc = VideoWriter::fourcc(code[0], code[1], code[2], code[3]).map_err(|e| self.error(e.message))?;
-            let writer = VideoWriter::new_with_backend(&name, videoio::CAP_FFMPEG, fourcc, self.frame_rate, size, true);
+        for code in [
+            ['a', 'v', 'c', '1'],
+            ['m', 'p', '4', 'v'],
+            ['M', 'J', 'P', 'G'],
+        ] {
+            let fourcc = VideoWriter::fourcc(code[0], code[1], code[2], code[3])
+                .map_err(|e| self.error(e.message))?;
+            let writer = VideoWriter::new_with_backend(
+                &name,
+                videoio::CAP_FFMPEG,
+                fourcc,
+                self.frame_rate,
+                size,
+                true,
+            );
             if let Some(w) = writer.ok().filter(|w| w.is_opened().unwrap_or(false)) {
                 return Ok(w);
             }
@@ -71,7 +106,10 @@ impl Painter {
     pub fn note(&mut self, event: &FrameEvent) {
         for t in event.tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);
-            self.trails.entry(t.id).or_default().push_back((event.pts, foot));
+            self.trails
+                .entry(t.id)
+                .or_default()
+                .push_back((event.pts, foot));
         }
         self.trails.retain(|_, trail| {
             while trail.front().is_some_and(|(at, _)| event.pts - at > TRAIL) {
@@ -89,7 +127,15 @@ impl Painter {
         for id in ids {
             let points: Vector<Point2i> = self.trails[&id].iter().map(|(_, p)| *p).collect();
             let lines: Vector<Vector<Point2i>> = Vector::from_iter([points]);
-            imgproc::polylines(&mut mat, &lines, false, color(id), (2.0 * scale).round() as i32, imgproc::LINE_AA, 0)?;
+            imgproc::polylines(
+                &mut mat,
+                &lines,
+                false,
+                color(id),
+                (2.0 * scale).round() as i32,
+                imgproc::LINE_AA,
+                0,
+            )?;
         }
         for t in &event.tracks {
             draw_person(&mut mat, t, scale)?;
@@ -105,13 +151,27 @@ impl Painter {
         let encode = || {
             let mut mat = self.draw(image, event)?;
             if width < image.width {
-                let height = (f64::from(image.height) * f64::from(width) / f64::from(image.width)).round().max(1.0) as i32;
+                let height = (f64::from(image.height) * f64::from(width) / f64::from(image.width))
+                    .round()
+                    .max(1.0) as i32;
                 let mut small = Mat::default();
-                imgproc::resize(&mat, &mut small, Size::new(width as i32, height), 0.0, 0.0, imgproc::INTER_AREA)?;
+                imgproc::resize(
+                    &mat,
+                    &mut small,
+                    Size::new(width as i32, height),
+                    0.0,
+                    0.0,
+                    imgproc::INTER_AREA,
+                )?;
                 mat = small;
             }
             let mut bytes = Vector::new();
-            imgcodecs::imencode(".jpg", &mat, &mut bytes, &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 80]))?;
+            imgcodecs::imencode(
+                ".jpg",
+                &mat,
+                &mut bytes,
+                &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 80]),
+            )?;
             Ok(bytes.into())
         };
         encode().map_err(|e: opencv::Error| e.message)
@@ -120,15 +180,46 @@ impl Painter {
 
 fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::Error> {
     let [l, top, w, h] = t.bbox.map(|v| v.round() as i32);
-    let thickness = if t.state != TrackState::Confirmed { 1 } else { (2.0 * scale).round() as i32 };
-    imgproc::rectangle(mat, Rect::new(l, top, w, h), color(t.id), thickness, imgproc::LINE_AA, 0)?;
-    let label = t.identity.as_ref().map_or_else(|| t.id.to_string(), |i| format!("{} {}", t.id, i.name));
+    let thickness = if t.state != TrackState::Confirmed {
+        1
+    } else {
+        (2.0 * scale).round() as i32
+    };
+    imgproc::rectangle(
+        mat,
+        Rect::new(l, top, w, h),
+        color(t.id),
+        thickness,
+        imgproc::LINE_AA,
+        0,
+    )?;
+    let label = t
+        .identity
+        .as_ref()
+        .map_or_else(|| t.id.to_string(), |i| format!("{} {}", t.id, i.name));
     let mut baseline = 0;
     let (font, size) = (imgproc::FONT_HERSHEY_SIMPLEX, 0.55 * scale);
     let text = imgproc::get_text_size(&label, font, size, 1, &mut baseline)?;
     let top = top.max(text.height + 6);
-    imgproc::rectangle(mat, Rect::new(l, top - text.height - 6, text.width + 6, text.height + 6), color(t.id), imgproc::FILLED, imgproc::LINE_8, 0)?;
-    imgproc::put_text(mat, &label, Point::new(l + 3, top - 3), font, size, Scalar::all(0.0), 1, imgproc::LINE_AA, false)
+    imgproc::rectangle(
+        mat,
+        Rect::new(l, top - text.height - 6, text.width + 6, text.height + 6),
+        color(t.id),
+        imgproc::FILLED,
+        imgproc::LINE_8,
+        0,
+    )?;
+    imgproc::put_text(
+        mat,
+        &label,
+        Point::new(l + 3, top - 3),
+        font,
+        size,
+        Scalar::all(0.0),
+        1,
+        imgproc::LINE_AA,
+        false,
+    )
 }
 
 /// Colours far apart for ids near each other: the hue turns by the golden angle.
@@ -142,9 +233,18 @@ fn color(id: u64) -> Scalar {
 }
 
 fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
-    let mut mat = Mat::new_rows_cols_with_default(image.height as i32, image.width as i32, opencv::core::CV_8UC3, Scalar::all(0.0))?;
+    let mut mat = Mat::new_rows_cols_with_default(
+        image.height as i32,
+        image.width as i32,
+        opencv::core::CV_8UC3,
+        Scalar::all(0.0),
+    )?;
     let row_bytes = 3 * image.width as usize;
-    for (y, row) in mat.data_bytes_mut()?.chunks_exact_mut(row_bytes).enumerate() {
+    for (y, row) in mat
+        .data_bytes_mut()?
+        .chunks_exact_mut(row_bytes)
+        .enumerate()
+    {
         row.copy_from_slice(image.row(y));
     }
     Ok(mat)
@@ -155,44 +255,82 @@ fn fitted(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error
     if mat.size()? == size {
         return mat.try_clone();
     }
-    let scale = (f64::from(size.width) / f64::from(shown.0)).min(f64::from(size.height) / f64::from(shown.1));
+    let scale = (f64::from(size.width) / f64::from(shown.0))
+        .min(f64::from(size.height) / f64::from(shown.1));
     // A picture that lacks less than two pixels is one of odd size: it is filled up, not enlarged.
-    let scale = if scale > 1.0 && f64::from(shown.0.max(shown.1)) * (scale - 1.0) < 2.0 { 1.0 } else { scale };
+    let scale = if scale > 1.0 && f64::from(shown.0.max(shown.1)) * (scale - 1.0) < 2.0 {
+        1.0
+    } else {
+        scale
+    };
     let side = |v: u32, limit: i32| ((f64::from(v) * scale).round() as i32).clamp(1, limit);
     let (width, height) = (side(shown.0, size.width), side(shown.1, size.height));
     let mut scaled = Mat::default();
-    imgproc::resize(mat, &mut scaled, Size::new(width, height), 0.0, 0.0, imgproc::INTER_AREA)?;
+    imgproc::resize(
+        mat,
+        &mut scaled,
+        Size::new(width, height),
+        0.0,
+        0.0,
+        imgproc::INTER_AREA,
+    )?;
     let (left, top) = ((size.width - width) / 2, (size.height - height) / 2);
     let mut whole = Mat::default();
     let (right, bottom) = (size.width - width - left, size.height - height - top);
-    opencv::core::copy_make_border(&scaled, &mut whole, top, bottom, left, right, opencv::core::BORDER_CONSTANT, Scalar::all(0.0))?;
+    opencv::core::copy_make_border(
+        &scaled,
+        &mut whole,
+        top,
+        bottom,
+        left,
+        right,
+        opencv::core::BORDER_CONSTANT,
+        Scalar::all(0.0),
+    )?;
     Ok(whole)
 }
 
 impl Sink for Overlay {
     fn frame(&mut self, Finished { frame, event, .. }: &Finished) -> Result<(), SinkError> {
-        let image = frame.image.as_ref().ok_or_else(|| self.error("the input has no pictures to draw on"))?;
+        let image = frame
+            .image
+            .as_ref()
+            .ok_or_else(|| self.error("the input has no pictures to draw on"))?;
         let shown = image.shape().shown;
         if self.writer.is_none() {
             // Encoders of H.264 take even sizes only.
-            let size = Size::new(shown.0.next_multiple_of(2) as i32, shown.1.next_multiple_of(2) as i32);
+            let size = Size::new(
+                shown.0.next_multiple_of(2) as i32,
+                shown.1.next_multiple_of(2) as i32,
+            );
             self.writer = Some((self.open(size)?, size));
         }
         self.painter.note(event);
         let drawn = self.painter.draw(image, event);
-        let Some((writer, size)) = &mut self.writer else { return Ok(()) };
-        let written = drawn.and_then(|mat| fitted(&mat, shown, *size)).and_then(|mat| writer.write(&mat));
+        let Some((writer, size)) = &mut self.writer else {
+            return Ok(());
+        };
+        let written = drawn
+            .and_then(|mat| fitted(&mat, shown, *size))
+            .and_then(|mat| writer.write(&mat));
         self.frames += 1;
         written.map_err(|e| self.error(e.message))
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        let Some((mut writer, _)) = self.writer.take() else { return Ok(()) };
+        let Some((mut writer, _)) = self.writer.take() else {
+            return Ok(());
+        };
         writer.release().map_err(|e| self.error(e.message))?;
         // OpenCV swallows write errors: look whether what it wrote can be read.
-        let count = VideoCapture::from_file(self.place()?, videoio::CAP_FFMPEG).and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT)).unwrap_or(0.0);
+        let count = VideoCapture::from_file(self.place()?, videoio::CAP_FFMPEG)
+            .and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT))
+            .unwrap_or(0.0);
         if count + 1.0 < self.frames as f64 {
-            return Err(self.error(format!("it holds {count} of {} frames; is the disk full?", self.frames)));
+            return Err(self.error(format!(
+                "it holds {count} of {} frames; is the disk full?",
+                self.frames
+            )));
         }
         Ok(())
     }

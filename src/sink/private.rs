@@ -32,7 +32,11 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 /// When it cannot be made, or belongs to somebody else.
 pub fn own(path: &Path) -> io::Result<()> {
     let file = options().append(true).create(true).open(path)?;
-    if file.metadata()?.permissions().mode() & 0o777 == FILE { Ok(()) } else { file.set_permissions(Permissions::from_mode(FILE)) }
+    if file.metadata()?.permissions().mode() & 0o777 == FILE {
+        Ok(())
+    } else {
+        file.set_permissions(Permissions::from_mode(FILE))
+    }
 }
 
 #[cfg(test)]
@@ -45,10 +49,21 @@ mod tests {
         let mode = |p: &Path| std::fs::metadata(p).expect("there").permissions().mode() & 0o777;
         let (folder, file) = (dir.path().join("a/b"), dir.path().join("a/b/events"));
         create_folder(&folder).expect("made");
-        options().append(true).create(true).open(&file).expect("made");
-        assert_eq!((mode(&dir.path().join("a")), mode(&folder), mode(&file)), (0o700, 0o700, 0o600));
+        options()
+            .append(true)
+            .create(true)
+            .open(&file)
+            .expect("made");
+        assert_eq!(
+            (mode(&dir.path().join("a")), mode(&folder), mode(&file)),
+            (0o700, 0o700, 0o600)
+        );
         std::fs::set_permissions(&file, Permissions::from_mode(0o644)).expect("changed");
-        options().append(true).create(true).open(&file).expect("opened");
+        options()
+            .append(true)
+            .create(true)
+            .open(&file)
+            .expect("opened");
         assert_eq!(mode(&file), 0o644);
         own(&file).expect("taken");
         assert_eq!(mode(&file), 0o600);

@@ -19,12 +19,20 @@ impl Recorder {
 
 impl Sink for Recorder {
     fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).frames.push(finished.event.clone());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .frames
+            .push(finished.event.clone());
         Ok(())
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).ended.push(event.clone());
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended
+            .push(event.clone());
         Ok(())
     }
 

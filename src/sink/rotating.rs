@@ -46,15 +46,39 @@ impl Rotating {
     ///
     /// # Errors
     /// When it cannot be written, or holds something else than events.
-    pub fn open(path: &Path, size: u64, keep: u32, with_ended: bool) -> Result<(Self, Arc<AtomicU64>), SinkError> {
-        let fail = |source| SinkError::Create { path: path.into(), source };
-        let (file, written) = continued(path).map_err(fail)?.ok_or_else(|| SinkError::Foreign(path.into()))?;
+    pub fn open(
+        path: &Path,
+        size: u64,
+        keep: u32,
+        with_ended: bool,
+    ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
+        let fail = |source| SinkError::Create {
+            path: path.into(),
+            source,
+        };
+        let (file, written) = continued(path)
+            .map_err(fail)?
+            .ok_or_else(|| SinkError::Foreign(path.into()))?;
         let lost = Arc::<AtomicU64>::default();
         // A device or a pipe cannot be put aside.
         let size = if path.is_file() { size } else { 0 };
-        let (path, rename) = (path.into(), |from: &Path, to: &Path| std::fs::rename(from, to));
+        let (path, rename) = (path.into(), |from: &Path, to: &Path| {
+            std::fs::rename(from, to)
+        });
         let (file, line) = (Some(file), Vec::new());
-        let me = Rotating { path, size, limit: size, keep, with_ended, rename, file, written, line, lost: lost.clone(), told: None };
+        let me = Rotating {
+            path,
+            size,
+            limit: size,
+            keep,
+            with_ended,
+            rename,
+            file,
+            written,
+            line,
+            lost: lost.clone(),
+            told: None,
+        };
         Ok((me, lost))
     }
 
@@ -69,7 +93,11 @@ impl Rotating {
         for n in (1..self.keep).rev().filter(|&n| self.aside(n).exists()) {
             (self.rename)(&self.aside(n), &self.aside(n + 1))?;
         }
-        let moved = if self.keep == 0 { std::fs::remove_file(&self.path) } else { (self.rename)(&self.path, &self.aside(1)) };
+        let moved = if self.keep == 0 {
+            std::fs::remove_file(&self.path)
+        } else {
+            (self.rename)(&self.path, &self.aside(1))
+        };
         if moved.is_ok() {
             self.file = None;
             return Ok(());
@@ -77,12 +105,16 @@ impl Rotating {
         if self.keep > 0 {
             // Whole, or not at all: a copy that breaks off leaves the file as it was.
             let part = self.aside(0);
-            let copied = std::fs::copy(&self.path, &part).and_then(|_| std::fs::rename(&part, self.aside(1)));
+            let copied = std::fs::copy(&self.path, &part)
+                .and_then(|_| std::fs::rename(&part, self.aside(1)));
             copied.inspect_err(|_| {
                 let _ = std::fs::remove_file(&part);
             })?;
         }
-        std::fs::OpenOptions::new().write(true).open(&self.path)?.set_len(0)?;
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&self.path)?
+            .set_len(0)?;
         self.written = 0;
         Ok(())
     }
@@ -103,7 +135,9 @@ impl Rotating {
             let (file, written) = continued(&self.path)?.ok_or_else(foreign)?;
             (self.file, self.written) = (Some(file), written);
         }
-        let Some(file) = &mut self.file else { return Ok(()) };
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
         if let Err(e) = file.write_all(&self.line) {
             let _ = file.set_len(self.written); // the next opening looks again
             self.file = None;
@@ -129,7 +163,11 @@ impl Rotating {
 
 /// Opens a file of events at its end, without the piece of a line that a sudden end may have left; `None` when it is none.
 fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
-    let mut file = private::options().read(true).append(true).create(true).open(path)?;
+    let mut file = private::options()
+        .read(true)
+        .append(true)
+        .create(true)
+        .open(path)?;
     let metadata = file.metadata()?;
     let length = metadata.len();
     if length == 0 || !metadata.is_file() {
@@ -196,7 +234,14 @@ mod tests {
     fn cameras(path: &Path) -> Vec<String> {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         assert!(text.is_empty() || text.ends_with('\n'));
-        text.lines().map(|l| serde_json::from_str::<StatusEvent>(l).expect("an event").camera.to_string()).collect()
+        text.lines()
+            .map(|l| {
+                serde_json::from_str::<StatusEvent>(l)
+                    .expect("an event")
+                    .camera
+                    .to_string()
+            })
+            .collect()
     }
 
     #[test]
@@ -207,8 +252,14 @@ mod tests {
         let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
         assert_eq!(cameras(&path), ["09", "10"]);
-        assert_eq!(cameras(&dir.path().join("events.jsonl.1")), ["06", "07", "08"]);
-        assert_eq!(cameras(&dir.path().join("events.jsonl.2")), ["03", "04", "05"]);
+        assert_eq!(
+            cameras(&dir.path().join("events.jsonl.1")),
+            ["06", "07", "08"]
+        );
+        assert_eq!(
+            cameras(&dir.path().join("events.jsonl.2")),
+            ["03", "04", "05"]
+        );
         assert!(!dir.path().join("events.jsonl.3").exists() && lost.load(Ordering::Relaxed) == 0);
     }
 
@@ -232,13 +283,21 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("letter.txt");
         std::fs::write(&path, "Dear Sir,").expect("written");
-        let e = Rotating::open(&path, 0, 0, true).err().expect("refused").to_string();
-        assert!(e.contains("something else") && std::fs::read_to_string(&path).expect("there") == "Dear Sir,", "{e}");
+        let e = Rotating::open(&path, 0, 0, true)
+            .err()
+            .expect("refused")
+            .to_string();
+        assert!(
+            e.contains("something else")
+                && std::fs::read_to_string(&path).expect("there") == "Dear Sir,",
+            "{e}"
+        );
     }
 
     #[test]
     fn a_disk_that_is_full_costs_events_and_nothing_else() {
-        let (mut sink, lost) = Rotating::open(Path::new("/dev/full"), 0, 0, true).expect("a device");
+        let (mut sink, lost) =
+            Rotating::open(Path::new("/dev/full"), 0, 0, true).expect("a device");
         (0..3).for_each(|_| sink.write(&event("a")));
         assert_eq!(lost.load(Ordering::Relaxed), 3);
     }
@@ -251,15 +310,36 @@ mod tests {
         let path = dir.path().join("events.jsonl");
         let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
         let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
-        sink.rename =
-            |from, to| if from.extension().is_some_and(|e| e == "jsonl") { Err(io::ErrorKind::ResourceBusy.into()) } else { std::fs::rename(from, to) };
-        let same = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).expect("there"));
+        sink.rename = |from, to| {
+            if from.extension().is_some_and(|e| e == "jsonl") {
+                Err(io::ErrorKind::ResourceBusy.into())
+            } else {
+                std::fs::rename(from, to)
+            }
+        };
+        let same =
+            || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).expect("there"));
         let before = same();
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
-        assert_eq!((cameras(&path), same()), (vec!["09".to_string(), "10".into()], before));
-        assert_eq!(cameras(&dir.path().join("events.jsonl.1")), ["06", "07", "08"]);
-        assert_eq!(cameras(&dir.path().join("events.jsonl.2")), ["03", "04", "05"]);
-        assert_eq!((std::fs::read_dir(dir.path()).expect("a folder").count(), lost.load(Ordering::Relaxed)), (3, 0));
+        assert_eq!(
+            (cameras(&path), same()),
+            (vec!["09".to_string(), "10".into()], before)
+        );
+        assert_eq!(
+            cameras(&dir.path().join("events.jsonl.1")),
+            ["06", "07", "08"]
+        );
+        assert_eq!(
+            cameras(&dir.path().join("events.jsonl.2")),
+            ["03", "04", "05"]
+        );
+        assert_eq!(
+            (
+                std::fs::read_dir(dir.path()).expect("a folder").count(),
+                lost.load(Ordering::Relaxed)
+            ),
+            (3, 0)
+        );
     }
 
     #[test]
@@ -271,7 +351,10 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("events.jsonl.1/letters")).expect("a folder");
         let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
-        assert_eq!((cameras(&path).len(), lost.load(Ordering::Relaxed)), (11, 0));
+        assert_eq!(
+            (cameras(&path).len(), lost.load(Ordering::Relaxed)),
+            (11, 0)
+        );
         std::fs::remove_dir_all(dir.path().join("events.jsonl.1")).expect("gone");
         let aside = dir.path().join("events.jsonl.1");
         let written = (11..30).take_while(|i| {
@@ -283,7 +366,10 @@ mod tests {
         });
         let written = 11 + written.count();
         let (old, new) = (cameras(&aside), cameras(&path));
-        assert_eq!(old.iter().chain(&new).cloned().collect::<Vec<_>>(), (0..written).map(|i| format!("{i:02}")).collect::<Vec<_>>());
+        assert_eq!(
+            old.iter().chain(&new).cloned().collect::<Vec<_>>(),
+            (0..written).map(|i| format!("{i:02}")).collect::<Vec<_>>()
+        );
         assert!(!new.is_empty() && lost.load(Ordering::Relaxed) == 0);
     }
 }

@@ -76,7 +76,12 @@ pub struct OutputConfig {
 
 impl Default for OutputConfig {
     fn default() -> Self {
-        OutputConfig { lost: false, coast: 0.1, ended: true, embeddings: false }
+        OutputConfig {
+            lost: false,
+            coast: 0.1,
+            ended: true,
+            embeddings: false,
+        }
     }
 }
 
@@ -168,10 +173,22 @@ impl LineWriter {
     /// # Errors
     /// When it cannot be made.
     pub fn create(path: &Path, prompt: bool) -> Result<Self, SinkError> {
-        let fail = |source| SinkError::Create { path: path.into(), source };
-        let file = private::options().write(true).create(true).truncate(true).open(path).map_err(fail)?;
+        let fail = |source| SinkError::Create {
+            path: path.into(),
+            source,
+        };
+        let file = private::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(path)
+            .map_err(fail)?;
         let regular = file.metadata().map_err(fail)?.is_file();
-        let second = if regular { Some(file.try_clone().map_err(fail)?) } else { None };
+        let second = if regular {
+            Some(file.try_clone().map_err(fail)?)
+        } else {
+            None
+        };
         Ok(LineWriter {
             path: path.into(),
             out: Box::new(file),
@@ -184,7 +201,14 @@ impl LineWriter {
 
     /// Standard output, every line at once.
     pub fn stdout() -> Self {
-        LineWriter { path: "standard output".into(), out: Box::new(io::stdout()), regular: None, buffer: Vec::new(), written: 0, hold: 0 }
+        LineWriter {
+            path: "standard output".into(),
+            out: Box::new(io::stdout()),
+            regular: None,
+            buffer: Vec::new(),
+            written: 0,
+            hold: 0,
+        }
     }
 
     /// Adds whole lines (with their newlines).
@@ -193,7 +217,11 @@ impl LineWriter {
     /// When the disk is full, or the reader has gone.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), SinkError> {
         self.buffer.extend_from_slice(lines);
-        if self.buffer.len() > self.hold { self.flush() } else { Ok(()) }
+        if self.buffer.len() > self.hold {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Writes what is held back.
@@ -214,13 +242,21 @@ impl LineWriter {
         let result = result.and_then(|()| self.out.flush());
         if result.is_err() {
             // Keep the lines that fitted, cut off the piece of the next.
-            let whole = self.buffer[..sent].iter().rposition(|&b| b == b'\n').map_or(0, |i| i + 1) as u64;
+            let whole = self.buffer[..sent]
+                .iter()
+                .rposition(|&b| b == b'\n')
+                .map_or(0, |i| i + 1) as u64;
             if let Some(f) = &mut self.regular {
-                let _ = f.set_len(self.written + whole).and_then(|()| f.seek(SeekFrom::Start(self.written + whole)));
+                let _ = f
+                    .set_len(self.written + whole)
+                    .and_then(|()| f.seek(SeekFrom::Start(self.written + whole)));
             }
         }
         self.written += sent as u64;
         self.buffer.clear();
-        result.map_err(|source| SinkError::Write { path: self.path.clone(), source })
+        result.map_err(|source| SinkError::Write {
+            path: self.path.clone(),
+            source,
+        })
     }
 }

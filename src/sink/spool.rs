@@ -44,7 +44,10 @@ pub struct SpoolLimits {
 
 impl Default for SpoolLimits {
     fn default() -> Self {
-        SpoolLimits { bytes: 256 << 20, age: 86400.0 }
+        SpoolLimits {
+            bytes: 256 << 20,
+            age: 86400.0,
+        }
     }
 }
 
@@ -54,7 +57,12 @@ impl SpoolLimits {
     /// # Errors
     /// The first such value.
     pub fn validate(&self, section: &str) -> Result<(), OutOfRange> {
-        within(&format!("{section}.spool.bytes"), self.bytes as f64, 65536.0, 1e15)?;
+        within(
+            &format!("{section}.spool.bytes"),
+            self.bytes as f64,
+            65536.0,
+            1e15,
+        )?;
         within(&format!("{section}.spool.age"), self.age, 1.0, 1e9)
     }
 }
@@ -129,23 +137,52 @@ impl Spool {
     /// When the file cannot be made, is none of ours, or another process has it open.
     pub fn open(state: &Path, name: &str, limits: SpoolLimits) -> Result<Arc<Spool>, SinkError> {
         let path = state.join(format!("{name}.spool"));
-        let fail = |reason: String| SinkError::Spool { path: path.clone(), reason };
+        let fail = |reason: String| SinkError::Spool {
+            path: path.clone(),
+            reason,
+        };
         private::create_folder(state).map_err(|e| fail(e.to_string()))?;
         // SQLite gives the files that it makes beside this one its mode.
         private::own(&path).map_err(|e| fail(e.to_string()))?;
-        let (connection, (events, bytes)) = open(&path).map_err(|e| match e.sqlite_error_code() {
-            Some(rusqlite::ErrorCode::DatabaseBusy) => fail("another twintrack uses it; give each its own state folder".into()),
-            Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => fail(format!("{e}; move it away to begin anew")),
-            _ => fail(e.to_string()),
-        })?;
+        let (connection, (events, bytes)) =
+            open(&path).map_err(|e| match e.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                    fail("another twintrack uses it; give each its own state folder".into())
+                }
+                Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+                    fail(format!("{e}; move it away to begin anew"))
+                }
+                _ => fail(e.to_string()),
+            })?;
         if events > 0 {
-            tracing::warn!(sink = name, events, "events of an earlier run wait to be delivered");
+            tracing::warn!(
+                sink = name,
+                events,
+                "events of an earlier run wait to be delivered"
+            );
         }
-        let counts = SpoolCounts { events: events.into(), bytes: bytes.into(), ..SpoolCounts::default() };
+        let counts = SpoolCounts {
+            events: events.into(),
+            bytes: bytes.into(),
+            ..SpoolCounts::default()
+        };
         let now = Instant::now();
         let letters = Mutex::new(DeadLetters::new(state, name));
-        let db = Mutex::new(Db { connection, looked: now.checked_sub(LOOK).unwrap_or(now), told: None, told_refused: None });
-        Ok(Arc::new(Spool { name: name.into(), path, db, letters, limits, news: Notify::new(), counts }))
+        let db = Mutex::new(Db {
+            connection,
+            looked: now.checked_sub(LOOK).unwrap_or(now),
+            told: None,
+            told_refused: None,
+        });
+        Ok(Arc::new(Spool {
+            name: name.into(),
+            path,
+            db,
+            letters,
+            limits,
+            news: Notify::new(),
+            counts,
+        }))
     }
 
     /// The sink's name.
@@ -158,12 +195,19 @@ impl Spool {
     }
 
     fn fail(&self, e: &rusqlite::Error) -> SinkError {
-        SinkError::Spool { path: self.path.clone(), reason: e.to_string() }
+        SinkError::Spool {
+            path: self.path.clone(),
+            reason: e.to_string(),
+        }
     }
 
     /// Makes a change whole or not at all. The counts follow once it is committed; after an error
     /// they are read from the queue, so that they never tell of what did not happen.
-    fn change(&self, db: &mut Db, work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Change>) -> rusqlite::Result<u64> {
+    fn change(
+        &self,
+        db: &mut Db,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Change>,
+    ) -> rusqlite::Result<u64> {
         let changed = db.connection.transaction().and_then(|t| {
             let change = work(&t)?;
             t.commit().map(|()| change)
@@ -171,8 +215,14 @@ impl Spool {
         let (events, bytes) = (&self.counts.events, &self.counts.bytes);
         match changed {
             Ok((more, longer)) => {
-                events.store(events.load(Ordering::Relaxed).saturating_add_signed(more), Ordering::Relaxed);
-                bytes.store(bytes.load(Ordering::Relaxed).saturating_add_signed(longer), Ordering::Relaxed);
+                events.store(
+                    events.load(Ordering::Relaxed).saturating_add_signed(more),
+                    Ordering::Relaxed,
+                );
+                bytes.store(
+                    bytes.load(Ordering::Relaxed).saturating_add_signed(longer),
+                    Ordering::Relaxed,
+                );
                 Ok(more.unsigned_abs())
             }
             Err(e) => {
@@ -190,7 +240,8 @@ impl Spool {
         let mut db = self.lock();
         let at = seconds_now();
         let put = self.change(&mut db, |t| {
-            t.prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")?.execute(params![at, kind as u8, camera, body])?;
+            t.prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")?
+                .execute(params![at, kind as u8, camera, body])?;
             Ok((1, body.len() as i64))
         });
         match put {
@@ -215,13 +266,24 @@ impl Spool {
         if db.looked.elapsed() >= LOOK {
             db.looked = Instant::now();
             let old = now - self.limits.age;
-            let gone = self.change(db, |t| remove(t, "DELETE FROM events WHERE at < ? RETURNING length(body)", [old]));
+            let gone = self.change(db, |t| {
+                remove(
+                    t,
+                    "DELETE FROM events WHERE at < ? RETURNING length(body)",
+                    [old],
+                )
+            });
             self.tidied(db, gone, "they are too old");
         }
         while self.counts.bytes.load(Ordering::Relaxed) > self.limits.bytes {
             let oldest = "DELETE FROM events WHERE place IN (SELECT place FROM events ORDER BY place LIMIT 32) RETURNING length(body)";
             let gone = self.change(db, |t| remove(t, oldest, []));
-            if self.tidied(db, gone, "the receiver has been away for so long that the spool is full") == 0 {
+            if self.tidied(
+                db,
+                gone,
+                "the receiver has been away for so long that the spool is full",
+            ) == 0
+            {
                 break;
             }
         }
@@ -250,7 +312,12 @@ impl Spool {
             let (mut events, mut sum) = (Vec::new(), 0);
             while let Some(r) = rows.next()? {
                 let kind = KINDS[usize::from(r.get::<_, u8>(1)?).min(2)];
-                let event = Kept { place: r.get(0)?, kind, camera: r.get(2)?, body: r.get(3)? };
+                let event = Kept {
+                    place: r.get(0)?,
+                    kind,
+                    camera: r.get(2)?,
+                    body: r.get(3)?,
+                };
                 sum += event.body.len();
                 if sum > bytes && !events.is_empty() {
                     break;
@@ -269,11 +336,17 @@ impl Spool {
     pub fn acknowledge(&self, places: &[i64]) -> Result<(), SinkError> {
         let gone = self.change(&mut self.lock(), |t| {
             places.iter().try_fold((0, 0), |(events, bytes), place| {
-                let (e, b) = remove(t, "DELETE FROM events WHERE place = ? RETURNING length(body)", [place])?;
+                let (e, b) = remove(
+                    t,
+                    "DELETE FROM events WHERE place = ? RETURNING length(body)",
+                    [place],
+                )?;
                 Ok((events + e, bytes + b))
             })
         });
-        self.counts.delivered.fetch_add(gone.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
+        self.counts
+            .delivered
+            .fetch_add(gone.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
         Ok(())
     }
 
@@ -286,20 +359,35 @@ impl Spool {
     pub fn refuse(&self, place: i64, reason: &str) -> Result<(), SinkError> {
         let mut db = self.lock();
         let body = "SELECT body FROM events WHERE place = ?";
-        let body: Option<Vec<u8>> = db.connection.query_row(body, [place], |r| r.get(0)).optional().map_err(|e| self.fail(&e))?;
+        let body: Option<Vec<u8>> = db
+            .connection
+            .query_row(body, [place], |r| r.get(0))
+            .optional()
+            .map_err(|e| self.fail(&e))?;
         let Some(body) = body else { return Ok(()) }; // too old meanwhile
         let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
         let mut written = Ok(());
         // The letter before the commit: a sudden end between the two leaves the event twice, not
         // lost.
         let gone = self.change(&mut db, |t| {
-            let change = remove(t, "DELETE FROM events WHERE place = ? RETURNING length(body)", [place])?;
+            let change = remove(
+                t,
+                "DELETE FROM events WHERE place = ? RETURNING length(body)",
+                [place],
+            )?;
             written = letters.keep(&self.name, reason, &body);
             Ok(change)
         });
         gone.map_err(|e| self.fail(&e))?;
         if let Err(e) = written {
-            self.lost(&mut db, 1, &format!("the receiver refuses them ({reason}), and {} cannot be written: {e}", letters.path().display()));
+            self.lost(
+                &mut db,
+                1,
+                &format!(
+                    "the receiver refuses them ({reason}), and {} cannot be written: {e}",
+                    letters.path().display()
+                ),
+            );
             return Ok(());
         }
         let refused = 1 + self.counts.refused.fetch_add(1, Ordering::Relaxed);
@@ -336,11 +424,19 @@ fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
 
 /// Events in the queue, and their bytes.
 fn sums(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    connection.query_row("SELECT count(*), coalesce(sum(length(body)), 0) FROM events", [], |r| Ok((r.get(0)?, r.get(1)?)))
+    connection.query_row(
+        "SELECT count(*), coalesce(sum(length(body)), 0) FROM events",
+        [],
+        |r| Ok((r.get(0)?, r.get(1)?)),
+    )
 }
 
 /// Removes events; tells how many, and their bytes, as what is added.
-fn remove(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> rusqlite::Result<Change> {
+fn remove(
+    t: &Transaction<'_>,
+    sql: &str,
+    params: impl rusqlite::Params,
+) -> rusqlite::Result<Change> {
     let mut delete = t.prepare_cached(sql)?;
     let mut rows = delete.query(params)?;
     let mut change = (0, 0);
@@ -351,7 +447,10 @@ fn remove(t: &Transaction<'_>, sql: &str, params: impl rusqlite::Params) -> rusq
 }
 
 fn seconds_now() -> f64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs_f64()
 }
 
 #[cfg(test)]
@@ -364,7 +463,9 @@ impl Spool {
         let db = self.lock();
         db.connection.execute_batch(pins).expect("a table");
         if let Some(place) = place {
-            db.connection.execute("INSERT INTO pins VALUES (?)", [place]).expect("a row");
+            db.connection
+                .execute("INSERT INTO pins VALUES (?)", [place])
+                .expect("a row");
         }
     }
 }

@@ -92,31 +92,61 @@ impl WebhookConfig {
     /// # Errors
     /// When the settings are wrong.
     pub fn start(&self, spool: Arc<Spool>, patience: Duration) -> Result<Spooled, SinkError> {
-        let wrong = |reason: String| SinkError::Settings { sink: "webhook", reason };
-        if !["http://", "https://"].iter().any(|scheme| self.url.expose().starts_with(scheme)) {
-            return Err(wrong(format!("url = \"{}\": it begins with http:// or https://", self.url.origin())));
+        let wrong = |reason: String| SinkError::Settings {
+            sink: "webhook",
+            reason,
+        };
+        if !["http://", "https://"]
+            .iter()
+            .any(|scheme| self.url.expose().starts_with(scheme))
+        {
+            return Err(wrong(format!(
+                "url = \"{}\": it begins with http:// or https://",
+                self.url.origin()
+            )));
         }
-        let secret = Secret::find_strong("secret", &self.secret, &self.secret_env, &self.secret_file).map_err(wrong)?;
-        let mut agent = ureq::Agent::config_builder().timeout_global(Some(Duration::from_secs_f64(self.timeout))).http_status_as_error(false).max_redirects(0);
+        let secret =
+            Secret::find_strong("secret", &self.secret, &self.secret_env, &self.secret_file)
+                .map_err(wrong)?;
+        let mut agent = ureq::Agent::config_builder()
+            .timeout_global(Some(Duration::from_secs_f64(self.timeout)))
+            .http_status_as_error(false)
+            .max_redirects(0);
         if let Some(path) = &self.ca_file {
-            let pem = std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))?;
-            let certificate = ureq::tls::Certificate::from_pem(&pem).map_err(|e| wrong(format!("{}: {e}", path.display())))?;
-            agent = agent.tls_config(ureq::tls::TlsConfig::builder().root_certs(ureq::tls::RootCerts::new_with_certs(&[certificate])).build());
+            let pem = std::fs::read(path)
+                .map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))?;
+            let certificate = ureq::tls::Certificate::from_pem(&pem)
+                .map_err(|e| wrong(format!("{}: {e}", path.display())))?;
+            agent = agent.tls_config(
+                ureq::tls::TlsConfig::builder()
+                    .root_certs(ureq::tls::RootCerts::new_with_certs(&[certificate]))
+                    .build(),
+            );
         }
-        let hook = Hook { config: self.clone(), secret, agent: ureq::Agent::new_with_config(agent.build()) };
-        Spooled::start(spool, self.events.clone(), patience, move |errand| deliver(hook, errand))
+        let hook = Hook {
+            config: self.clone(),
+            secret,
+            agent: ureq::Agent::new_with_config(agent.build()),
+        };
+        Spooled::start(spool, self.events.clone(), patience, move |errand| {
+            deliver(hook, errand)
+        })
     }
 }
 
 /// The signature of a body at a time.
 fn signature(secret: &Secret, timestamp: u64, body: &[u8]) -> String {
-    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes()).expect("a key of any length will do");
+    let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
+        .expect("a key of any length will do");
     mac.update(format!("{timestamp}.").as_bytes());
     mac.update(body);
-    mac.finalize().into_bytes().iter().fold("v1=".to_string(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}"); // to a String: cannot fail
-        text
-    })
+    mac.finalize()
+        .into_bytes()
+        .iter()
+        .fold("v1=".to_string(), |mut text, byte| {
+            let _ = write!(text, "{byte:02x}"); // to a String: cannot fail
+            text
+        })
 }
 
 /// What an answer means for the events that were sent.
@@ -192,13 +222,23 @@ impl Hook {
     fn post(&self, body: &[u8]) -> Answer {
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-        let mut post =
-            self.agent.post(self.config.url.expose()).header("Content-Type", "application/x-ndjson").header("X-Twintrack-Timestamp", timestamp.to_string());
+        let mut post = self
+            .agent
+            .post(self.config.url.expose())
+            .header("Content-Type", "application/x-ndjson")
+            .header("X-Twintrack-Timestamp", timestamp.to_string());
         if let Some(secret) = &self.secret {
             post = post.header("X-Twintrack-Signature", signature(secret, timestamp, body));
         }
         match post.send(body) {
-            Ok(answer) => Answer::of(answer.status().as_u16(), answer.headers().get("retry-after").and_then(|v| v.to_str().ok()), now),
+            Ok(answer) => Answer::of(
+                answer.status().as_u16(),
+                answer
+                    .headers()
+                    .get("retry-after")
+                    .and_then(|v| v.to_str().ok()),
+                now,
+            ),
             Err(e) => Answer::Later(e.to_string(), None),
         }
     }
@@ -206,7 +246,10 @@ impl Hook {
 
 async fn deliver(hook: Hook, errand: Errand) {
     let (spool, ending, most) = (&errand.spool, &errand.ending, hook.config.batch);
-    let mut portion = Portion { events: most, bytes: hook.config.batch_bytes };
+    let mut portion = Portion {
+        events: most,
+        bytes: hook.config.batch_bytes,
+    };
     let mut pause = PAUSE.0;
     loop {
         let events = errand.after(0, portion.events, portion.bytes).await;
@@ -222,16 +265,42 @@ async fn deliver(hook: Hook, errand: Errand) {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }
-        let body: Vec<u8> = events.iter().flat_map(|e| e.body.iter().chain(b"\n")).copied().collect();
+        let body: Vec<u8> = events
+            .iter()
+            .flat_map(|e| e.body.iter().chain(b"\n"))
+            .copied()
+            .collect();
         let answer = hook.post(&body);
-        portion.follow(&answer, Portion { events: events.len(), bytes: body.len() }, most);
-        spool.counts.connected.store(!matches!(answer, Answer::Later(..)), Ordering::Relaxed);
+        portion.follow(
+            &answer,
+            Portion {
+                events: events.len(),
+                bytes: body.len(),
+            },
+            most,
+        );
+        spool
+            .counts
+            .connected
+            .store(!matches!(answer, Answer::Later(..)), Ordering::Relaxed);
         let mut wait = None;
         match (answer, events.as_slice()) {
-            (Answer::Taken, _) => errand.acknowledge(&events.iter().map(|e| e.place).collect::<Vec<_>>()).await,
-            (Answer::TooLarge(reason) | Answer::Refused(reason), [alone]) => errand.refuse(alone.place, &reason).await,
+            (Answer::Taken, _) => {
+                errand
+                    .acknowledge(&events.iter().map(|e| e.place).collect::<Vec<_>>())
+                    .await
+            }
+            (Answer::TooLarge(reason) | Answer::Refused(reason), [alone]) => {
+                errand.refuse(alone.place, &reason).await
+            }
             (Answer::TooLarge(reason) | Answer::Refused(reason), _) => {
-                tracing::info!(sink = "webhook", events = events.len(), bytes = body.len(), reason, "sent again in smaller parts");
+                tracing::info!(
+                    sink = "webhook",
+                    events = events.len(),
+                    bytes = body.len(),
+                    reason,
+                    "sent again in smaller parts"
+                );
             }
             (Answer::Later(reason, asked), _) => wait = Some((reason, asked)),
         }
@@ -241,7 +310,10 @@ async fn deliver(hook: Hook, errand: Errand) {
         };
         spool.counts.failures.fetch_add(1, Ordering::Relaxed);
         tracing::warn!(sink = "webhook", url = %hook.config.url.origin(), error = reason, "the receiver does not take the events; they wait on disk");
-        tokio::time::sleep(asked.unwrap_or_else(|| Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64())))).await;
+        tokio::time::sleep(
+            asked.unwrap_or_else(|| Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64()))),
+        )
+        .await;
         pause = (2.0 * pause).min(PAUSE.1);
     }
 }
@@ -254,28 +326,58 @@ mod tests {
     fn the_signature_is_hmac_sha256_of_time_and_body() {
         // printf '1700000000.{"a":1}\n' | openssl dgst -sha256 -hmac secret
         let want = "e2c33919390901334d6c0383710d62cf97b5e002a58fbc7de77185a8f50a22e1";
-        assert_eq!(signature(&Secret::new("secret"), 1_700_000_000, b"{\"a\":1}\n"), format!("v1={want}"));
+        assert_eq!(
+            signature(&Secret::new("secret"), 1_700_000_000, b"{\"a\":1}\n"),
+            format!("v1={want}")
+        );
     }
 
     #[test]
     fn an_answer_is_read_as_taken_refused_or_later() {
         let now = UNIX_EPOCH + Duration::from_secs(784_111_770); // 1994-11-06 08:49:30 UTC
         let of = |status, header| Answer::of(status, header, now);
-        let later = |status: u16, pause: Option<u64>| Answer::Later(format!("it answers {status}"), pause.map(Duration::from_secs));
-        assert_eq!((of(200, None), of(204, None)), (Answer::Taken, Answer::Taken));
-        assert!([400, 422].iter().all(|s| matches!(of(*s, None), Answer::Refused(_))) && matches!(of(413, None), Answer::TooLarge(_)));
+        let later = |status: u16, pause: Option<u64>| {
+            Answer::Later(
+                format!("it answers {status}"),
+                pause.map(Duration::from_secs),
+            )
+        };
+        assert_eq!(
+            (of(200, None), of(204, None)),
+            (Answer::Taken, Answer::Taken)
+        );
+        assert!(
+            [400, 422]
+                .iter()
+                .all(|s| matches!(of(*s, None), Answer::Refused(_)))
+                && matches!(of(413, None), Answer::TooLarge(_))
+        );
         for status in [301, 401, 403, 404, 408, 429, 500, 502, 503] {
             assert_eq!(of(status, None), later(status, None));
         }
-        assert_eq!((of(429, Some("7")), of(503, Some(" 120 "))), (later(429, Some(7)), later(503, Some(120))));
-        assert_eq!(of(429, Some("Sun, 06 Nov 1994 08:49:37 GMT")), later(429, Some(7)));
-        assert_eq!(of(503, Some("Sun, 06 Nov 1994 08:00:00 GMT")), later(503, Some(0)));
-        assert_eq!((of(429, Some("86400")), of(429, Some("soon"))), (later(429, Some(3600)), later(429, None)));
+        assert_eq!(
+            (of(429, Some("7")), of(503, Some(" 120 "))),
+            (later(429, Some(7)), later(503, Some(120)))
+        );
+        assert_eq!(
+            of(429, Some("Sun, 06 Nov 1994 08:49:37 GMT")),
+            later(429, Some(7))
+        );
+        assert_eq!(
+            of(503, Some("Sun, 06 Nov 1994 08:00:00 GMT")),
+            later(503, Some(0))
+        );
+        assert_eq!(
+            (of(429, Some("86400")), of(429, Some("soon"))),
+            (later(429, Some(3600)), later(429, None))
+        );
     }
 
     /// A receiver in memory: takes what `answer` takes of a POST's lines. Returns its address, and
     /// the lines of every POST.
-    fn receiver(answer: impl Fn(usize, &[String]) -> &'static str + Send + 'static) -> (Address, std::sync::mpsc::Receiver<Vec<String>>) {
+    fn receiver(
+        answer: impl Fn(usize, &[String]) -> &'static str + Send + 'static,
+    ) -> (Address, std::sync::mpsc::Receiver<Vec<String>>) {
         use std::io::{BufRead as _, Read as _, Write as _};
         let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
         let url = format!("http://{}/", listener.local_addr().expect("bound"));
@@ -294,10 +396,17 @@ mod tests {
                 if reader.read_exact(&mut body).is_err() {
                     continue;
                 }
-                let lines: Vec<String> = String::from_utf8(body).expect("text").lines().map(Into::into).collect();
+                let lines: Vec<String> = String::from_utf8(body)
+                    .expect("text")
+                    .lines()
+                    .map(Into::into)
+                    .collect();
                 let head = answer(length, &lines);
                 let _ = tx.send(lines);
-                let _ = write!(reader.get_mut(), "HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+                let _ = write!(
+                    reader.get_mut(),
+                    "HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
             }
         });
         (Address::new(url), posts)
@@ -306,9 +415,16 @@ mod tests {
     /// A spool with these events, and a courier at work on it.
     fn delivering(dir: &std::path::Path, url: Address, events: &[String]) -> (Arc<Spool>, Spooled) {
         let spool = Spool::open(dir, "webhook", SpoolLimits::default()).expect("a spool");
-        events.iter().for_each(|e| spool.push(Kind::TrackEnded, "cam", e.as_bytes()));
-        let config = WebhookConfig { url, ..WebhookConfig::default() };
-        let sink = config.start(spool.clone(), Duration::from_secs(30)).expect("settings");
+        events
+            .iter()
+            .for_each(|e| spool.push(Kind::TrackEnded, "cam", e.as_bytes()));
+        let config = WebhookConfig {
+            url,
+            ..WebhookConfig::default()
+        };
+        let sink = config
+            .start(spool.clone(), Duration::from_secs(30))
+            .expect("settings");
         (spool, sink)
     }
 
@@ -326,41 +442,95 @@ mod tests {
 
     fn refused(dir: &std::path::Path) -> Vec<u64> {
         let text = std::fs::read_to_string(dir.join("webhook.refused.jsonl")).unwrap_or_default();
-        text.lines().map(|l| number(&serde_json::from_str::<serde_json::Value>(l).expect("JSON")["event"])).collect()
+        text.lines()
+            .map(|l| number(&serde_json::from_str::<serde_json::Value>(l).expect("JSON")["event"]))
+            .collect()
     }
 
     fn numbers<'a>(lines: impl Iterator<Item = &'a String>) -> Vec<u64> {
-        lines.map(|l| number(&serde_json::from_str(l).expect("JSON"))).collect()
+        lines
+            .map(|l| number(&serde_json::from_str(l).expect("JSON")))
+            .collect()
     }
 
     /// A receiver that answered 413 above 6,000 bytes got the same batch until the end.
     #[test]
     fn what_is_too_large_together_goes_in_parts_and_what_is_too_large_alone_is_set_aside() {
         let dir = tempfile::tempdir().expect("a folder");
-        let (url, posts) = receiver(|length, _| if length > 6000 { "413 Too Large" } else { "204 No Content" });
-        let mut events: Vec<String> = (0..90).map(|i| format!("{{\"seq\":{i},\"path\":\"{}\"}}", "x".repeat(300))).collect();
+        let (url, posts) = receiver(|length, _| {
+            if length > 6000 {
+                "413 Too Large"
+            } else {
+                "204 No Content"
+            }
+        });
+        let mut events: Vec<String> = (0..90)
+            .map(|i| format!("{{\"seq\":{i},\"path\":\"{}\"}}", "x".repeat(300)))
+            .collect();
         events[40] = format!("{{\"seq\":40,\"path\":\"{}\"}}", "x".repeat(7000));
         let (spool, _sink) = delivering(dir.path(), url, &events);
-        assert!(until(|| spool.is_empty()), "{} wait", spool.counts.events.load(Ordering::Relaxed));
-        let taken: Vec<String> = posts.try_iter().filter(|p| p.iter().map(|l| l.len() + 1).sum::<usize>() <= 6000).flatten().collect();
+        assert!(
+            until(|| spool.is_empty()),
+            "{} wait",
+            spool.counts.events.load(Ordering::Relaxed)
+        );
+        let taken: Vec<String> = posts
+            .try_iter()
+            .filter(|p| p.iter().map(|l| l.len() + 1).sum::<usize>() <= 6000)
+            .flatten()
+            .collect();
         assert_eq!(refused(dir.path()), [40]);
-        assert_eq!(numbers(taken.iter()), (0..90).filter(|n| *n != 40).collect::<Vec<u64>>());
+        assert_eq!(
+            numbers(taken.iter()),
+            (0..90).filter(|n| *n != 40).collect::<Vec<u64>>()
+        );
         let count = |n: &std::sync::atomic::AtomicU64| n.load(Ordering::Relaxed);
-        assert_eq!((count(&spool.counts.delivered), count(&spool.counts.refused), count(&spool.counts.dropped)), (89, 1, 0));
+        assert_eq!(
+            (
+                count(&spool.counts.delivered),
+                count(&spool.counts.refused),
+                count(&spool.counts.dropped)
+            ),
+            (89, 1, 0)
+        );
     }
 
     #[test]
     fn an_event_that_is_refused_for_good_is_set_aside_and_the_rest_arrives() {
         for status in ["400 Bad Request", "422 Unprocessable Content"] {
             let dir = tempfile::tempdir().expect("a folder");
-            let (url, posts) = receiver(move |_, lines| if lines.iter().any(|l| l.contains("bad")) { status } else { "200 OK" });
-            let events: Vec<String> = (0..70).map(|i| format!("{{\"seq\":{i},\"is\":\"{}\"}}", if i % 23 == 7 { "bad" } else { "good" })).collect();
+            let (url, posts) = receiver(move |_, lines| {
+                if lines.iter().any(|l| l.contains("bad")) {
+                    status
+                } else {
+                    "200 OK"
+                }
+            });
+            let events: Vec<String> = (0..70)
+                .map(|i| {
+                    format!(
+                        "{{\"seq\":{i},\"is\":\"{}\"}}",
+                        if i % 23 == 7 { "bad" } else { "good" }
+                    )
+                })
+                .collect();
             let (spool, _sink) = delivering(dir.path(), url, &events);
-            assert!(until(|| spool.is_empty()), "{} wait", spool.counts.events.load(Ordering::Relaxed));
+            assert!(
+                until(|| spool.is_empty()),
+                "{} wait",
+                spool.counts.events.load(Ordering::Relaxed)
+            );
             let good = |e: &&String| !e.contains("bad");
-            let taken: Vec<String> = posts.try_iter().filter(|p| p.iter().all(|l| good(&l))).flatten().collect();
+            let taken: Vec<String> = posts
+                .try_iter()
+                .filter(|p| p.iter().all(|l| good(&l)))
+                .flatten()
+                .collect();
             assert_eq!(numbers(taken.iter()), numbers(events.iter().filter(good)));
-            assert_eq!(refused(dir.path()), numbers(events.iter().filter(|e| !good(e))));
+            assert_eq!(
+                refused(dir.path()),
+                numbers(events.iter().filter(|e| !good(e)))
+            );
         }
     }
 
@@ -372,9 +542,20 @@ mod tests {
         spool.push(Kind::TrackEnded, "cam", b"{}");
         spool.fail_removal_of(Some(spool.after(0, 1, 1).expect("read")[0].place));
         let (url, posts) = receiver(|_, _| "200 OK");
-        let sink = WebhookConfig { url, ..WebhookConfig::default() }.start(spool.clone(), Duration::ZERO).expect("settings");
+        let sink = WebhookConfig {
+            url,
+            ..WebhookConfig::default()
+        }
+        .start(spool.clone(), Duration::ZERO)
+        .expect("settings");
         assert!(until(|| spool.counts.failures.load(Ordering::Relaxed) >= 3));
-        assert_eq!((posts.try_iter().count(), spool.counts.events.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!(
+            (
+                posts.try_iter().count(),
+                spool.counts.events.load(Ordering::Relaxed)
+            ),
+            (1, 1)
+        );
         spool.fail_removal_of(None);
         assert!(until(|| spool.is_empty()));
         assert_eq!(posts.try_iter().count(), 0);
@@ -387,8 +568,14 @@ mod tests {
         let (asked, times) = std::sync::mpsc::channel();
         let first = std::sync::atomic::AtomicBool::new(true);
         let (url, _posts) = receiver(move |_, _| {
-            asked.send(std::time::Instant::now()).expect("the test listens");
-            if first.swap(false, Ordering::Relaxed) { "429 Slow\r\nRetry-After: 3" } else { "200 OK" }
+            asked
+                .send(std::time::Instant::now())
+                .expect("the test listens");
+            if first.swap(false, Ordering::Relaxed) {
+                "429 Slow\r\nRetry-After: 3"
+            } else {
+                "200 OK"
+            }
         });
         let (spool, _sink) = delivering(dir.path(), url, &["{}".into()]);
         let next = || times.recv_timeout(Duration::from_secs(60)).expect("a POST");

@@ -127,11 +127,23 @@ impl CameraConfig {
         within(&key("open_timeout"), self.open_timeout, 0.1, 600.0)?;
         within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
         within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
-        within(&key("retry_at_most"), self.retry_at_most, self.retry_after, 3600.0)?;
-        within(&key("hang_timeout"), self.hang_timeout, 4.0 * self.open_timeout.max(self.read_timeout) + 0.2, 36000.0)?;
+        within(
+            &key("retry_at_most"),
+            self.retry_at_most,
+            self.retry_after,
+            3600.0,
+        )?;
+        within(
+            &key("hang_timeout"),
+            self.hang_timeout,
+            4.0 * self.open_timeout.max(self.read_timeout) + 0.2,
+            36000.0,
+        )?;
         within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
         within(&key("late"), self.late, 0.05, 60.0)?;
-        self.target_fps.map_or(Ok(()), |rate| within(&key("target_fps"), rate, 0.05, 1000.0))?;
+        self.target_fps.map_or(Ok(()), |rate| {
+            within(&key("target_fps"), rate, 0.05, 1000.0)
+        })?;
         within(&key("weight"), self.weight, 0.01, 100.0)
     }
 
@@ -150,14 +162,31 @@ impl CameraConfig {
     /// # Errors
     /// When the password's variable or file is missing.
     pub fn address(&self) -> Result<Address, SourceError> {
-        let fail = |reason: String| SourceError::Open { input: self.url.to_string(), kind: "a camera", reason };
-        let password = Secret::find("password", &self.password, &self.password_env, &self.password_file).map_err(fail)?;
-        let Some((scheme, rest)) = self.url.expose().split_once("://") else { return Ok(self.url.clone()) };
+        let fail = |reason: String| SourceError::Open {
+            input: self.url.to_string(),
+            kind: "a camera",
+            reason,
+        };
+        let password = Secret::find(
+            "password",
+            &self.password,
+            &self.password_env,
+            &self.password_file,
+        )
+        .map_err(fail)?;
+        let Some((scheme, rest)) = self.url.expose().split_once("://") else {
+            return Ok(self.url.clone());
+        };
         Ok(match (&self.user, password) {
             (None, None) => self.url.clone(),
             (user, password) => {
-                let password = password.map(|p| format!(":{}", escaped(p.expose()))).unwrap_or_default();
-                Address::new(format!("{scheme}://{}{password}@{rest}", escaped(user.as_deref().unwrap_or_default())))
+                let password = password
+                    .map(|p| format!(":{}", escaped(p.expose())))
+                    .unwrap_or_default();
+                Address::new(format!(
+                    "{scheme}://{}{password}@{rest}",
+                    escaped(user.as_deref().unwrap_or_default())
+                ))
             }
         })
     }
@@ -166,7 +195,15 @@ impl CameraConfig {
 /// Characters that would end a user or password within an address, written as %XX.
 fn escaped(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    text.bytes()
+        .map(|b| {
+            if plain(b) {
+                char::from(b).to_string()
+            } else {
+                format!("%{b:02X}")
+            }
+        })
+        .collect()
 }
 
 /// Pauses between attempts: doubling, bounded, varied by a fifth.
@@ -181,7 +218,12 @@ pub struct Backoff {
 impl Backoff {
     /// Pauses from `first` to `longest` seconds.
     pub fn new(first: f64, longest: f64, seed: u64) -> Self {
-        Backoff { first, longest, failures: 0, rng: fastrand::Rng::with_seed(seed) }
+        Backoff {
+            first,
+            longest,
+            failures: 0,
+            rng: fastrand::Rng::with_seed(seed),
+        }
     }
 
     /// The pause after one more failure.
@@ -228,16 +270,25 @@ pub enum Opened {
 /// # Errors
 /// When it does not answer or refuses.
 pub fn open(config: CameraConfig, options: &SourceOptions) -> Result<Opened, SourceError> {
-    let live = SourceOptions { target_fps: config.target_fps.or(options.target_fps), late: Some(Seconds(config.late)), ..options.clone() };
+    let live = SourceOptions {
+        target_fps: config.target_fps.or(options.target_fps),
+        late: Some(Seconds(config.late)),
+        ..options.clone()
+    };
     let slowness = Slowness::after(options.link.timeouts());
     let start = Instant::now();
     let stream = open_stream(&config, &live, &slowness);
-    options.link.first_answer(stream.is_err() && start.elapsed().as_secs_f64() > 0.9 * config.open_timeout);
+    options
+        .link
+        .first_answer(stream.is_err() && start.elapsed().as_secs_f64() > 0.9 * config.open_timeout);
     let stream = stream?;
     if !stream.info().live {
         return Ok(Opened::Recording(Box::new(stream)));
     }
-    let info = SourceInfo { frames: None, ..stream.info().clone() };
+    let info = SourceInfo {
+        frames: None,
+        ..stream.info().clone()
+    };
     let backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
     Ok(Opened::Camera(Box::new(Camera {
         config,
@@ -275,7 +326,8 @@ impl Camera {
                 self.opened = Instant::now();
             }
             Err(e) => {
-                self.slowness.lost(start.elapsed().as_secs_f64(), self.shortest());
+                self.slowness
+                    .lost(start.elapsed().as_secs_f64(), self.shortest());
                 self.link().failed(&self.info.camera, &e.to_string());
             }
         }
@@ -294,20 +346,39 @@ impl Camera {
             None => Seconds::ZERO,
         });
         let pts = frame.pts + offset;
-        let restart = self.last.is_some_and(|(before, old, _)| old != size || (pts - before).0 > self.config.keep_ids);
+        let restart = self
+            .last
+            .is_some_and(|(before, old, _)| old != size || (pts - before).0 > self.config.keep_ids);
         self.last = Some((pts, size, now));
         self.frames += 1;
         self.backoff.reset();
-        self.slowness.frame(frame.number, frame.pts, self.config.read_timeout);
+        self.slowness
+            .frame(frame.number, frame.pts, self.config.read_timeout);
         self.link().set(CameraState::Online);
-        Frame { number: self.frames, pts, time: frame.time.or_else(|| Some(WallTime::arrival())), restart, ..frame }
+        Frame {
+            number: self.frames,
+            pts,
+            time: frame.time.or_else(|| Some(WallTime::arrival())),
+            restart,
+            ..frame
+        }
     }
 }
 
-fn open_stream(config: &CameraConfig, options: &SourceOptions, slowness: &Slowness) -> Result<Video, SourceError> {
+fn open_stream(
+    config: &CameraConfig,
+    options: &SourceOptions,
+    slowness: &Slowness,
+) -> Result<Video, SourceError> {
     let more = slowness.factor();
-    let options = &SourceOptions { recorded: config.recorded, ..options.clone() };
-    let patience = Patience { open: Seconds(more * config.open_timeout), read: Seconds(more * config.read_timeout) };
+    let options = &SourceOptions {
+        recorded: config.recorded,
+        ..options.clone()
+    };
+    let patience = Patience {
+        open: Seconds(more * config.open_timeout),
+        read: Seconds(more * config.read_timeout),
+    };
     Video::open_stream(&config.address()?, patience, options)
 }
 
@@ -330,8 +401,11 @@ impl Source for Camera {
             };
             self.stream = None;
             self.link().failed(&self.info.camera, &reason);
-            let since = self.last.map_or(self.opened, |(_, _, at)| at.max(self.opened));
-            self.slowness.lost(since.elapsed().as_secs_f64(), self.shortest());
+            let since = self
+                .last
+                .map_or(self.opened, |(_, _, at)| at.max(self.opened));
+            self.slowness
+                .lost(since.elapsed().as_secs_f64(), self.shortest());
             self.link().set(CameraState::Offline);
         }
         Ok(None)
@@ -343,34 +417,86 @@ mod tests {
     use super::*;
 
     fn camera(url: &str) -> CameraConfig {
-        CameraConfig { url: Address::new(url), ..CameraConfig::default() }
+        CameraConfig {
+            url: Address::new(url),
+            ..CameraConfig::default()
+        }
     }
 
     #[test]
     fn user_and_password_are_put_into_the_address_and_never_shown() {
-        let config = CameraConfig { user: Some("admin".into()), password: Some(Secret::new("p@ss/w:rd")), ..camera("rtsp://10.0.0.9/live") };
-        assert_eq!(config.address().expect("both given").expose(), "rtsp://admin:p%40ss%2Fw%3Ard@10.0.0.9/live");
-        assert!(!format!("{config:?}").contains("p@ss") && !config.url.to_string().contains("p@ss"));
-        assert!(!toml::to_string(&config).expect("serialises").contains("p@ss"));
-        assert!(!toml::to_string(&camera("rtsp://u:secret@h/x")).expect("serialises").contains("secret"));
+        let config = CameraConfig {
+            user: Some("admin".into()),
+            password: Some(Secret::new("p@ss/w:rd")),
+            ..camera("rtsp://10.0.0.9/live")
+        };
+        assert_eq!(
+            config.address().expect("both given").expose(),
+            "rtsp://admin:p%40ss%2Fw%3Ard@10.0.0.9/live"
+        );
+        assert!(
+            !format!("{config:?}").contains("p@ss") && !config.url.to_string().contains("p@ss")
+        );
+        assert!(
+            !toml::to_string(&config)
+                .expect("serialises")
+                .contains("p@ss")
+        );
+        assert!(
+            !toml::to_string(&camera("rtsp://u:secret@h/x"))
+                .expect("serialises")
+                .contains("secret")
+        );
     }
 
     #[test]
     fn a_password_comes_from_a_file_or_what_is_missing_is_told() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(file.path(), "secret\nand more\n").expect("written");
-        let config = CameraConfig { user: Some("u".into()), password_file: Some(file.path().into()), ..camera("rtsp://h/x") };
-        assert_eq!(config.address().expect("a file").expose(), "rtsp://u:secret@h/x");
-        let none = CameraConfig { password_file: Some("/no/such/file".into()), ..camera("rtsp://h/x") };
-        assert!(none.address().expect_err("missing").to_string().contains("/no/such/file"));
-        let unset = CameraConfig { password_env: Some("TWINTRACK_NO_SUCH_VARIABLE".into()), ..camera("rtsp://h/x") };
-        assert!(unset.address().expect_err("unset").to_string().contains("TWINTRACK_NO_SUCH_VARIABLE"));
+        let config = CameraConfig {
+            user: Some("u".into()),
+            password_file: Some(file.path().into()),
+            ..camera("rtsp://h/x")
+        };
+        assert_eq!(
+            config.address().expect("a file").expose(),
+            "rtsp://u:secret@h/x"
+        );
+        let none = CameraConfig {
+            password_file: Some("/no/such/file".into()),
+            ..camera("rtsp://h/x")
+        };
+        assert!(
+            none.address()
+                .expect_err("missing")
+                .to_string()
+                .contains("/no/such/file")
+        );
+        let unset = CameraConfig {
+            password_env: Some("TWINTRACK_NO_SUCH_VARIABLE".into()),
+            ..camera("rtsp://h/x")
+        };
+        assert!(
+            unset
+                .address()
+                .expect_err("unset")
+                .to_string()
+                .contains("TWINTRACK_NO_SUCH_VARIABLE")
+        );
     }
 
     #[test]
     fn ffmpeg_is_told_the_transport() {
-        assert!(Transport::Tcp.ffmpeg_options().starts_with("rtsp_transport;tcp|"));
-        assert!(Transport::Udp.ffmpeg_options().starts_with("rtsp_transport;udp+tcp|"));
+        assert!(
+            Transport::Tcp
+                .ffmpeg_options()
+                .starts_with("rtsp_transport;tcp|")
+        );
+        assert!(
+            Transport::Udp
+                .ffmpeg_options()
+                .starts_with("rtsp_transport;udp+tcp|")
+        );
     }
 
     #[test]

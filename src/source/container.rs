@@ -26,10 +26,26 @@ pub fn look(path: &Path) -> io::Result<Container> {
     let length = file.metadata()?.len();
     let head = read_at(&mut file, 0, 12)?;
     match head.as_slice() {
-        [_, _, _, _, a, b, c, d, ..] if [b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp"].contains(&&[*a, *b, *c, *d]) => mp4(&mut file, length),
-        [0x1a, 0x45, 0xdf, 0xa3, ..] => Ok(Container { cut: matroska(&mut file, length)?, stores_count: false }),
-        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' '] => Ok(Container { cut: avi(&mut file, length)?, stores_count: false }),
-        [0x47, ..] => Ok(Container { cut: transport_stream(&mut file, length)?, stores_count: false }),
+        [_, _, _, _, a, b, c, d, ..]
+            if [
+                b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"styp",
+            ]
+            .contains(&&[*a, *b, *c, *d]) =>
+        {
+            mp4(&mut file, length)
+        }
+        [0x1a, 0x45, 0xdf, 0xa3, ..] => Ok(Container {
+            cut: matroska(&mut file, length)?,
+            stores_count: false,
+        }),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'A', b'V', b'I', b' '] => Ok(Container {
+            cut: avi(&mut file, length)?,
+            stores_count: false,
+        }),
+        [0x47, ..] => Ok(Container {
+            cut: transport_stream(&mut file, length)?,
+            stores_count: false,
+        }),
         _ => Ok(Container::default()),
     }
 }
@@ -62,23 +78,37 @@ struct Part {
 /// The box at `at`; `None` where there is none. A size of 0 means up to `end`.
 fn part(file: &mut File, at: u64, end: u64) -> io::Result<Option<Part>> {
     let head = read_at(file, at, 16)?;
-    let Some((size, kind)) = head.get(..8).map(|h| h.split_at(4)) else { return Ok(None) };
+    let Some((size, kind)) = head.get(..8).map(|h| h.split_at(4)) else {
+        return Ok(None);
+    };
     let kind: [u8; 4] = kind.try_into().expect("four bytes are left");
     let (content, size) = match number(size) {
         0 => (8, end - at),
         1 if head.len() == 16 => (16, number(&head[8..])),
         size => (8, size),
     };
-    let is_box = size >= content && kind.iter().all(|b| b.is_ascii_graphic() || *b == b' ' || *b == 0xa9);
-    Ok(is_box.then(|| Part { kind, content: at + content, end: at.saturating_add(size) }))
+    let is_box = size >= content
+        && kind
+            .iter()
+            .all(|b| b.is_ascii_graphic() || *b == b' ' || *b == 0xa9);
+    Ok(is_box.then(|| Part {
+        kind,
+        content: at + content,
+        end: at.saturating_add(size),
+    }))
 }
 
 fn mp4(file: &mut File, length: u64) -> io::Result<Container> {
     let (mut at, mut index, mut fragmented) = (0, None, false);
     while at < length {
-        let Some(part) = part(file, at, length)? else { break };
+        let Some(part) = part(file, at, length)? else {
+            break;
+        };
         if let Some(cut) = beyond(at, part.end - at, length) {
-            return Ok(Container { cut: Some(cut), stores_count: false });
+            return Ok(Container {
+                cut: Some(cut),
+                stores_count: false,
+            });
         }
         fragmented |= &part.kind == b"moof";
         if &part.kind == b"moov" {
@@ -91,17 +121,28 @@ fn mp4(file: &mut File, length: u64) -> io::Result<Container> {
         Some((from, to)) if !fragmented => !shows_a_part(file, from, to, 0)?,
         _ => false,
     };
-    Ok(Container { cut: None, stores_count })
+    Ok(Container {
+        cut: None,
+        stores_count,
+    })
 }
 
 /// Whether the index announces fragments, or an edit list shows a part of a track only.
 fn shows_a_part(file: &mut File, mut at: u64, to: u64, depth: u32) -> io::Result<bool> {
     while at < to {
-        let Some(part) = part(file, at, to)? else { break };
+        let Some(part) = part(file, at, to)? else {
+            break;
+        };
         let inside = match &part.kind {
             b"mvex" => return Ok(true),
-            b"trak" | b"edts" if depth < 3 => shows_a_part(file, part.content, part.end.min(to), depth + 1)?,
-            b"elst" => trims(&read_at(file, part.content, (part.end - part.content).min(1 << 16))?),
+            b"trak" | b"edts" if depth < 3 => {
+                shows_a_part(file, part.content, part.end.min(to), depth + 1)?
+            }
+            b"elst" => trims(&read_at(
+                file,
+                part.content,
+                (part.end - part.content).min(1 << 16),
+            )?),
             _ => false,
         };
         if inside {
@@ -114,12 +155,20 @@ fn shows_a_part(file: &mut File, mut at: u64, to: u64, depth: u32) -> io::Result
 
 /// Whether an edit list does more than delay a track or take off the few frames by which B pictures are ahead.
 fn trims(list: &[u8]) -> bool {
-    let Some((head, entries)) = list.split_at_checked(8) else { return false };
+    let Some((head, entries)) = list.split_at_checked(8) else {
+        return false;
+    };
     let long = head[0] == 1;
     let (width, half) = if long { (20, 8) } else { (12, 4) };
     let starts: Vec<i64> = entries
         .chunks_exact(width)
-        .map(|e| if long { number(&e[half..2 * half]) as i64 } else { i64::from(number(&e[half..2 * half]) as u32 as i32) })
+        .map(|e| {
+            if long {
+                number(&e[half..2 * half]) as i64
+            } else {
+                i64::from(number(&e[half..2 * half]) as u32 as i32)
+            }
+        })
         .filter(|start| *start >= 0)
         .collect();
     // In units of the track's own clock, which has 10,000 to 90,000 a second: 4,000 is less than half a second.
@@ -138,10 +187,14 @@ fn variable(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
 /// Matroska: the EBML head, then one segment whose size is stored unless it was written as a stream.
 fn matroska(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let head = read_at(file, 4, 8)?;
-    let Some((Some(size), width)) = variable(&head) else { return Ok(None) };
+    let Some((Some(size), width)) = variable(&head) else {
+        return Ok(None);
+    };
     let segment = 4 + width as u64 + size;
     let bytes = read_at(file, segment, 12)?;
-    let Some(size) = bytes.strip_prefix(&[0x18, 0x53, 0x80, 0x67]) else { return Ok(None) };
+    let Some(size) = bytes.strip_prefix(&[0x18, 0x53, 0x80, 0x67]) else {
+        return Ok(None);
+    };
     Ok(match variable(size) {
         Some((Some(size), width)) => beyond(segment, 4 + width as u64 + size, length),
         _ => None,
@@ -153,8 +206,12 @@ fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let mut at = 0;
     while at + 8 < length {
         let head = read_at(file, at, 8)?;
-        let Some(size) = head.strip_prefix(b"RIFF").filter(|s| s.len() == 4) else { break };
-        let size = u64::from(u32::from_le_bytes(size.try_into().expect("four bytes, as filtered")));
+        let Some(size) = head.strip_prefix(b"RIFF").filter(|s| s.len() == 4) else {
+            break;
+        };
+        let size = u64::from(u32::from_le_bytes(
+            size.try_into().expect("four bytes, as filtered"),
+        ));
         // Padding to an even size may be left off.
         if let Some(cut) = beyond(at, 8 + size, length + 1).filter(|_| size > 0) {
             return Ok(Some(cut));
@@ -177,7 +234,8 @@ fn transport_stream(file: &mut File, length: u64) -> io::Result<Option<String>> 
         }
     }
     let rest = length % PACKET;
-    Ok((length > PACKET && rest > 0).then(|| format!("its last packet has {rest} of {PACKET} bytes")))
+    Ok((length > PACKET && rest > 0)
+        .then(|| format!("its last packet has {rest} of {PACKET} bytes")))
 }
 
 #[cfg(test)]
@@ -195,51 +253,112 @@ mod tests {
     }
 
     fn edits(starts: &[i32]) -> Vec<u8> {
-        let entries: Vec<u8> = starts.iter().flat_map(|s| [&1000u32.to_be_bytes()[..], &s.to_be_bytes(), &[0, 1, 0, 0]].concat()).collect();
-        let list = part_of(b"elst", &[&[0, 0, 0, 0], &(starts.len() as u32).to_be_bytes()[..], &entries].concat());
+        let entries: Vec<u8> = starts
+            .iter()
+            .flat_map(|s| [&1000u32.to_be_bytes()[..], &s.to_be_bytes(), &[0, 1, 0, 0]].concat())
+            .collect();
+        let list = part_of(
+            b"elst",
+            &[
+                &[0, 0, 0, 0],
+                &(starts.len() as u32).to_be_bytes()[..],
+                &entries,
+            ]
+            .concat(),
+        );
         part_of(b"moov", &part_of(b"trak", &part_of(b"edts", &list)))
     }
 
     #[test]
     fn an_mp4_is_cut_where_a_box_reaches_beyond_its_end() {
-        let whole = [part_of(b"ftyp", b"isom"), edits(&[1024]), part_of(b"mdat", &[7; 1000])].concat();
-        assert_eq!(look_at(&whole), Container { cut: None, stores_count: true });
+        let whole = [
+            part_of(b"ftyp", b"isom"),
+            edits(&[1024]),
+            part_of(b"mdat", &[7; 1000]),
+        ]
+        .concat();
+        assert_eq!(
+            look_at(&whole),
+            Container {
+                cut: None,
+                stores_count: true
+            }
+        );
         let cut = look_at(&whole[..600]).cut.expect("cut");
         assert!(cut.starts_with("600 of "), "{cut}");
-        assert_eq!(look_at(&[whole.clone(), vec![0; 5]].concat()).cut, None, "zeros behind the last box");
+        assert_eq!(
+            look_at(&[whole.clone(), vec![0; 5]].concat()).cut,
+            None,
+            "zeros behind the last box"
+        );
     }
 
     #[test]
     fn the_count_of_an_mp4_is_not_held_against_it_where_it_shows_only_a_part_or_has_fragments() {
-        let stores = |index: Vec<u8>| look_at(&[part_of(b"ftyp", b"isom"), index, part_of(b"mdat", &[7; 9])].concat()).stores_count;
+        let stores = |index: Vec<u8>| {
+            look_at(&[part_of(b"ftyp", b"isom"), index, part_of(b"mdat", &[7; 9])].concat())
+                .stores_count
+        };
         assert!(stores(edits(&[])) && stores(edits(&[0])) && stores(edits(&[-1, 1024])));
         assert!(!stores(edits(&[90_000])) && !stores(edits(&[0, 5000])));
         assert!(!stores(part_of(b"moov", &part_of(b"mvex", b""))));
-        assert!(!stores([part_of(b"moov", b""), part_of(b"moof", b"")].concat()));
+        assert!(!stores(
+            [part_of(b"moov", b""), part_of(b"moof", b"")].concat()
+        ));
     }
 
     #[test]
     fn a_matroska_segment_of_known_size_tells_of_a_missing_end() {
-        let file = |size: &[u8]| [&[0x1a, 0x45, 0xdf, 0xa3, 0x82, 1, 2, 0x18, 0x53, 0x80, 0x67][..], size, &[0; 100]].concat();
+        let file = |size: &[u8]| {
+            [
+                &[0x1a, 0x45, 0xdf, 0xa3, 0x82, 1, 2, 0x18, 0x53, 0x80, 0x67][..],
+                size,
+                &[0; 100],
+            ]
+            .concat()
+        };
         assert_eq!(look_at(&file(&[0xe4])).cut, None, "100 bytes");
-        assert_eq!(look_at(&file(&[0x40, 0x65])).cut.as_deref(), Some("113 of 114 bytes are there"));
-        assert_eq!(look_at(&file(&[0x01, 255, 255, 255, 255, 255, 255, 255])).cut, None, "a stream");
+        assert_eq!(
+            look_at(&file(&[0x40, 0x65])).cut.as_deref(),
+            Some("113 of 114 bytes are there")
+        );
+        assert_eq!(
+            look_at(&file(&[0x01, 255, 255, 255, 255, 255, 255, 255])).cut,
+            None,
+            "a stream"
+        );
     }
 
     #[test]
     fn avi_and_transport_streams() {
         let avi = |size: u32| [&b"RIFF"[..], &size.to_le_bytes(), b"AVI ", &[0; 96]].concat();
         assert_eq!(look_at(&avi(100)).cut, None);
-        assert_eq!(look_at(&avi(0)).cut, None, "the recorder never came to fill it in");
+        assert_eq!(
+            look_at(&avi(0)).cut,
+            None,
+            "the recorder never came to fill it in"
+        );
         assert!(look_at(&avi(5000)).cut.is_some());
-        let packets: Vec<u8> = (0..5).flat_map(|_| [&[0x47][..], &[0; 187]].concat()).collect();
+        let packets: Vec<u8> = (0..5)
+            .flat_map(|_| [&[0x47][..], &[0; 187]].concat())
+            .collect();
         assert_eq!(look_at(&packets).cut, None);
-        assert!(look_at(&packets[..470]).cut.expect("cut").contains("94 of 188"));
+        assert!(
+            look_at(&packets[..470])
+                .cut
+                .expect("cut")
+                .contains("94 of 188")
+        );
     }
 
     #[test]
     fn of_anything_else_nothing_is_known() {
-        for bytes in [&b""[..], b"RIFF", b"\x1aE", b"hello, this is a text of some length"] {
+        for bytes in [
+            &b""[..],
+            b"RIFF",
+            b"\x1aE",
+            b"hello, this is a text of some length",
+        ] {
             assert_eq!(look_at(bytes), Container::default());
         }
     }

@@ -12,16 +12,23 @@ use url::Url;
 use crate::address::Address;
 
 /// Schemes that FFmpeg opens as streams.
-const SCHEMES: [&str; 13] = ["rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "srt", "srtp", "tcp", "tls", "udp", "mmsh"];
+const SCHEMES: [&str; 13] = [
+    "rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "srt", "srtp", "tcp", "tls", "udp",
+    "mmsh",
+];
 /// Longest answer that is read, bytes.
 const LONGEST: usize = 16 * 1024;
 
 /// The reason, without any secret. Blocks for a few times `patience` at the most, beside the time of the name server.
 pub(super) fn why(address: &Address, patience: Duration) -> String {
-    let Some(url) = Url::parse(address.expose()).ok().filter(Url::has_host) else { return silent(patience) };
+    let Some(url) = Url::parse(address.expose()).ok().filter(Url::has_host) else {
+        return silent(patience);
+    };
     let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
     if !SCHEMES.contains(&scheme) {
-        return format!("'{scheme}' is no kind of stream that FFmpeg opens; cameras have rtsp:// or http://");
+        return format!(
+            "'{scheme}' is no kind of stream that FFmpeg opens; cameras have rtsp:// or http://"
+        );
     }
     let usual = match scheme {
         "rtsp" => Some(554),
@@ -30,17 +37,30 @@ pub(super) fn why(address: &Address, patience: Duration) -> String {
         "rtmp" => Some(1935),
         _ => None,
     };
-    let Some(port) = url.port().or(usual).filter(|_| usual.is_some()) else { return silent(patience) };
+    let Some(port) = url.port().or(usual).filter(|_| usual.is_some()) else {
+        return silent(patience);
+    };
     let bare = host.trim_matches(['[', ']']);
     let places = match (bare, port).to_socket_addrs() {
         Ok(places) => places.collect::<Vec<_>>(),
-        Err(_) => return format!("the host {host} is not known here (its name cannot be resolved)"),
+        Err(_) => {
+            return format!("the host {host} is not known here (its name cannot be resolved)");
+        }
     };
-    let Some(place) = places.first() else { return format!("the host {host} has no address") };
+    let Some(place) = places.first() else {
+        return format!("the host {host} has no address");
+    };
     let stream = match TcpStream::connect_timeout(place, patience) {
         Ok(stream) => stream,
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => return format!("{host} refuses connections on port {port}: nothing listens there"),
-        Err(e) if e.kind() == io::ErrorKind::TimedOut => return format!("{host} does not answer on port {port} within {} s", patience.as_secs_f64()),
+        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+            return format!("{host} refuses connections on port {port}: nothing listens there");
+        }
+        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+            return format!(
+                "{host} does not answer on port {port} within {} s",
+                patience.as_secs_f64()
+            );
+        }
         Err(e) => return format!("{host} cannot be reached on port {port} ({e})"),
     };
     drop(stream);
@@ -52,9 +72,16 @@ pub(super) fn why(address: &Address, patience: Duration) -> String {
         Ok(401) => "it refuses this user and password (401)".into(),
         Ok(403) => "it refuses access (403)".into(),
         Ok(404) => "it has no stream at this path (404)".into(),
-        Ok(code) if (200..300).contains(&code) => format!("it answers, but gives no video that can be decoded within {} s", patience.as_secs_f64()),
+        Ok(code) if (200..300).contains(&code) => format!(
+            "it answers, but gives no video that can be decoded within {} s",
+            patience.as_secs_f64()
+        ),
         Ok(code) => format!("it answers with status {code}"),
-        Err(_) => format!("what listens on port {port} of {host} does not answer as {} does within {} s", scheme.to_uppercase(), patience.as_secs_f64()),
+        Err(_) => format!(
+            "what listens on port {port} of {host} does not answer as {} does within {} s",
+            scheme.to_uppercase(),
+            patience.as_secs_f64()
+        ),
     }
 }
 
@@ -69,18 +96,32 @@ fn status(url: &Url, place: std::net::SocketAddr, patience: Duration) -> io::Res
         return Ok(first.code);
     }
     let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let (user, password) = (decoded(url.username()), decoded(url.password().unwrap_or_default()));
+    let (user, password) = (
+        decoded(url.username()),
+        decoded(url.password().unwrap_or_default()),
+    );
     let answer = PasswordClient::try_from(first.challenge.as_str()).and_then(|mut client| {
         let (method, uri) = request_of(url);
-        client.respond(&PasswordParams { username: &user, password: &password, uri: &uri, method, body: Some(&[]) })
+        client.respond(&PasswordParams {
+            username: &user,
+            password: &password,
+            uri: &uri,
+            method,
+            body: Some(&[]),
+        })
     });
-    answer.map_or(Ok(401), |login| ask(url, place, patience, Some(&login)).map(|a| a.code))
+    answer.map_or(Ok(401), |login| {
+        ask(url, place, patience, Some(&login)).map(|a| a.code)
+    })
 }
 
 /// Method and address that are asked for; the address without the login.
 fn request_of(url: &Url) -> (&'static str, String) {
     if url.scheme() == "http" {
-        return ("GET", url[url::Position::BeforePath..url::Position::AfterQuery].to_string());
+        return (
+            "GET",
+            url[url::Position::BeforePath..url::Position::AfterQuery].to_string(),
+        );
     }
     let mut plain = url.clone();
     let _ = (plain.set_username(""), plain.set_password(None)); // a URL with a host has room for both
@@ -92,14 +133,24 @@ struct Answer {
     challenge: String,
 }
 
-fn ask(url: &Url, place: std::net::SocketAddr, patience: Duration, login: Option<&str>) -> io::Result<Answer> {
+fn ask(
+    url: &Url,
+    place: std::net::SocketAddr,
+    patience: Duration,
+    login: Option<&str>,
+) -> io::Result<Answer> {
     let mut stream = TcpStream::connect_timeout(&place, patience)?;
     stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(patience))?;
     let (method, uri) = request_of(url);
-    let login = login.map(|l| format!("Authorization: {l}\r\n")).unwrap_or_default();
+    let login = login
+        .map(|l| format!("Authorization: {l}\r\n"))
+        .unwrap_or_default();
     let request = if method == "GET" {
-        format!("GET {uri} HTTP/1.1\r\nHost: {}\r\n{login}Connection: close\r\n\r\n", url.host_str().unwrap_or_default())
+        format!(
+            "GET {uri} HTTP/1.1\r\nHost: {}\r\n{login}Connection: close\r\n\r\n",
+            url.host_str().unwrap_or_default()
+        )
     } else {
         format!("DESCRIBE {uri} RTSP/1.0\r\nCSeq: 1\r\nAccept: application/sdp\r\n{login}\r\n")
     };
@@ -112,10 +163,21 @@ fn ask(url: &Url, place: std::net::SocketAddr, patience: Duration, login: Option
         }
     }
     let head = String::from_utf8_lossy(&head);
-    let code = head.split_whitespace().nth(1).filter(|_| head.starts_with("RTSP/") || head.starts_with("HTTP/")).and_then(|c| c.parse().ok());
-    let challenges = head.lines().filter_map(|l| l.split_once(':')).filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate"));
-    let challenge = challenges.map(|(_, value)| value.trim()).collect::<Vec<_>>().join(", ");
-    code.map(|code| Answer { code, challenge }).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
+    let code = head
+        .split_whitespace()
+        .nth(1)
+        .filter(|_| head.starts_with("RTSP/") || head.starts_with("HTTP/"))
+        .and_then(|c| c.parse().ok());
+    let challenges = head
+        .lines()
+        .filter_map(|l| l.split_once(':'))
+        .filter(|(name, _)| name.eq_ignore_ascii_case("www-authenticate"));
+    let challenge = challenges
+        .map(|(_, value)| value.trim())
+        .collect::<Vec<_>>()
+        .join(", ");
+    code.map(|code| Answer { code, challenge })
+        .ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))
 }
 
 #[cfg(test)]
@@ -132,7 +194,9 @@ mod tests {
             for mut stream in listener.incoming().flatten().take(8) {
                 let mut request = Vec::new();
                 let mut byte = [0];
-                while !request.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|n| n == 1) {
+                while !request.ends_with(b"\r\n\r\n")
+                    && stream.read(&mut byte).is_ok_and(|n| n == 1)
+                {
                     request.push(byte[0]);
                 }
                 if !request.is_empty() {
@@ -149,19 +213,53 @@ mod tests {
 
     #[test]
     fn each_reason_is_told_apart() {
-        let closed = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
+        let closed = TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a port")
+            .port();
         let status = |line: &'static str| server(move |_| format!("{line}\r\nCSeq: 1\r\n\r\n"));
         for (address, reason) in [
-            ("rtsp://no-such-host.invalid/x".to_string(), "no-such-host.invalid is not known"),
-            (format!("rtsp://127.0.0.1:{closed}/x"), "refuses connections on port"),
-            ("rstp://127.0.0.1/x".to_string(), "'rstp' is no kind of stream"),
-            (format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 404 Not Found")), "no stream at this path (404)"),
-            (format!("http://127.0.0.1:{}/x.mjpg", status("HTTP/1.1 403 Forbidden")), "refuses access (403)"),
-            (format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 401 Unauthorized")), "asks for user and password (401)"),
-            (format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 200 OK")), "no video that can be decoded"),
-            (format!("rtsp://127.0.0.1:{}/x", status("SSH-2.0-x")), "does not answer as RTSP does"),
+            (
+                "rtsp://no-such-host.invalid/x".to_string(),
+                "no-such-host.invalid is not known",
+            ),
+            (
+                format!("rtsp://127.0.0.1:{closed}/x"),
+                "refuses connections on port",
+            ),
+            (
+                "rstp://127.0.0.1/x".to_string(),
+                "'rstp' is no kind of stream",
+            ),
+            (
+                format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 404 Not Found")),
+                "no stream at this path (404)",
+            ),
+            (
+                format!(
+                    "http://127.0.0.1:{}/x.mjpg",
+                    status("HTTP/1.1 403 Forbidden")
+                ),
+                "refuses access (403)",
+            ),
+            (
+                format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 401 Unauthorized")),
+                "asks for user and password (401)",
+            ),
+            (
+                format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 200 OK")),
+                "no video that can be decoded",
+            ),
+            (
+                format!("rtsp://127.0.0.1:{}/x", status("SSH-2.0-x")),
+                "does not answer as RTSP does",
+            ),
         ] {
-            assert!(why_of(&address).contains(reason), "{address}: {}", why_of(&address));
+            assert!(
+                why_of(&address).contains(reason),
+                "{address}: {}",
+                why_of(&address)
+            );
         }
     }
 
@@ -169,10 +267,18 @@ mod tests {
     fn with_a_login_the_path_and_the_password_are_told_apart() {
         let port = server(|request| {
             let challenge = "RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"cam\", nonce=\"abc\"\r\n\r\n";
-            let right = request.contains("username=\"ada\"") && request.contains("uri=\"rtsp://127.0.0.1:");
-            if right { "RTSP/1.0 404 Not Found\r\n\r\n".into() } else { challenge.into() }
+            let right =
+                request.contains("username=\"ada\"") && request.contains("uri=\"rtsp://127.0.0.1:");
+            if right {
+                "RTSP/1.0 404 Not Found\r\n\r\n".into()
+            } else {
+                challenge.into()
+            }
         });
         assert!(why_of(&format!("rtsp://ada:right@127.0.0.1:{port}/x")).contains("(404)"));
-        assert!(why_of(&format!("rtsp://bob:wrong@127.0.0.1:{port}/x")).contains("refuses this user and password (401)"));
+        assert!(
+            why_of(&format!("rtsp://bob:wrong@127.0.0.1:{port}/x"))
+                .contains("refuses this user and password (401)")
+        );
     }
 }

@@ -10,7 +10,9 @@ use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, chec
 use crate::source::timeline::Breaks;
 use crate::time::Seconds;
 
-const ENDINGS: [&str; 11] = ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2"];
+const ENDINGS: [&str; 11] = [
+    "jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2",
+];
 
 /// The pictures of a folder, one a frame. A picture that is missing or cannot be read is left out and counted, as a damaged
 /// frame of a video is.
@@ -41,11 +43,23 @@ impl ImageFolder {
     /// # Errors
     /// When it holds no pictures (and they are needed), or the description of the sequence is wrong.
     pub fn open(folder: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
-        let sequence = SequenceInfo::open(folder, Known { frame_rate: options.frame_rate, size: options.frame_size })?;
-        let images = sequence.as_ref().map_or(folder.to_path_buf(), |s| folder.join(&s.image_dir));
+        let sequence = SequenceInfo::open(
+            folder,
+            Known {
+                frame_rate: options.frame_rate,
+                size: options.frame_size,
+            },
+        )?;
+        let images = sequence
+            .as_ref()
+            .map_or(folder.to_path_buf(), |s| folder.join(&s.image_dir));
         let files = list(&images);
         if files.is_empty() && !(options.pixels_optional && sequence.is_some()) {
-            let reason = if sequence.is_some() { "; give --detections and --no-embed to track without pictures" } else { "" };
+            let reason = if sequence.is_some() {
+                "; give --detections and --no-embed to track without pictures"
+            } else {
+                ""
+            };
             return Err(SourceError::Open {
                 input: images.display().to_string(),
                 kind: "a folder of pictures",
@@ -73,9 +87,22 @@ impl ImageFolder {
             USUAL_RATE
         });
         let first = (options.start.0 * rate).ceil() as u64 + 1;
-        let last = options.duration.map_or(total, |d| total.min(((options.start.0 + d.0) * rate - 1e-9).ceil() as u64));
-        let name = sequence.as_ref().map(|s| s.name.clone()).or_else(|| folder.canonicalize().ok()?.file_name().map(|n| n.to_string_lossy().into_owned()));
-        let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "pictures".into()).into();
+        let last = options.duration.map_or(total, |d| {
+            total.min(((options.start.0 + d.0) * rate - 1e-9).ceil() as u64)
+        });
+        let name = sequence.as_ref().map(|s| s.name.clone()).or_else(|| {
+            folder
+                .canonicalize()
+                .ok()?
+                .file_name()
+                .map(|n| n.to_string_lossy().into_owned())
+        });
+        let camera: Arc<str> = options
+            .camera
+            .clone()
+            .or(name)
+            .unwrap_or_else(|| "pictures".into())
+            .into();
         let size = sequence.as_ref().map_or((0, 0), |s| (s.width, s.height));
         let info = SourceInfo {
             camera,
@@ -87,14 +114,28 @@ impl ImageFolder {
             has_pixels: !pictures.is_empty(),
         };
         let (breaks, options) = (Breaks::default(), options.clone());
-        Ok(ImageFolder { info, folder: folder.into(), pictures, next: first, last, size, breaks, began: false, failure: None, options })
+        Ok(ImageFolder {
+            info,
+            folder: folder.into(),
+            pictures,
+            next: first,
+            last,
+            size,
+            breaks,
+            began: false,
+            failure: None,
+            options,
+        })
     }
 
     /// The picture of frame `number`; `None`, counted, where it is missing or cannot be read.
     fn picture(&mut self, number: u64) -> Option<Image> {
         let read = match self.pictures.get(&number) {
             Some(path) => read(path),
-            None => Err(SourceError::Picture { path: self.folder.clone(), reason: format!("it has none of frame {number}") }),
+            None => Err(SourceError::Picture {
+                path: self.folder.clone(),
+                reason: format!("it has none of frame {number}"),
+            }),
         };
         match read {
             Ok(image) => Some(image),
@@ -121,12 +162,22 @@ fn by_number(files: Vec<PathBuf>, length: u64) -> BTreeMap<u64, PathBuf> {
     let number = |p: &PathBuf| {
         let stem = p.file_stem()?.to_string_lossy().into_owned();
         let end = stem.trim_end_matches(|c: char| !c.is_ascii_digit());
-        end[end.trim_end_matches(|c: char| c.is_ascii_digit()).len()..].parse::<u64>().ok().filter(|n| *n < u64::MAX)
+        end[end.trim_end_matches(|c: char| c.is_ascii_digit()).len()..]
+            .parse::<u64>()
+            .ok()
+            .filter(|n| *n < u64::MAX)
     };
-    let Some(numbers) = files.iter().map(number).collect::<Option<Vec<u64>>>() else { return in_order(files) };
+    let Some(numbers) = files.iter().map(number).collect::<Option<Vec<u64>>>() else {
+        return in_order(files);
+    };
     let shift = u64::from(numbers.contains(&0));
-    let named: BTreeMap<u64, PathBuf> = numbers.iter().map(|n| n + shift).zip(files.iter().cloned()).collect();
-    let are_frames = named.len() == files.len() && named.keys().next().is_some_and(|first| *first <= length);
+    let named: BTreeMap<u64, PathBuf> = numbers
+        .iter()
+        .map(|n| n + shift)
+        .zip(files.iter().cloned())
+        .collect();
+    let are_frames =
+        named.len() == files.len() && named.keys().next().is_some_and(|first| *first <= length);
     if are_frames { named } else { in_order(files) }
 }
 
@@ -141,7 +192,9 @@ impl Source for ImageFolder {
             let number = self.next;
             self.next += 1;
             let image = if self.info.has_pixels {
-                let Some(image) = self.picture(number) else { continue };
+                let Some(image) = self.picture(number) else {
+                    continue;
+                };
                 Some(image)
             } else {
                 None
@@ -153,21 +206,44 @@ impl Source for ImageFolder {
             self.began = true;
             let restart = self.breaks.before(pts, size);
             let time = self.options.wall_time(pts);
-            return Ok(Some(Frame { camera: self.info.camera.clone(), number, pts, time, width, height, image, restart }));
+            return Ok(Some(Frame {
+                camera: self.info.camera.clone(),
+                number,
+                pts,
+                time,
+                width,
+                height,
+                image,
+                restart,
+            }));
         }
         // Of a folder in which no picture can be read the first says why.
-        self.failure.take().filter(|_| !self.began).map_or(Ok(None), Err)
+        self.failure
+            .take()
+            .filter(|_| !self.began)
+            .map_or(Ok(None), Err)
     }
 }
 
 /// The pictures of a folder in the natural order of their names; none when it cannot be read.
 pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|e| e.path());
+    let entries = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path());
     // Hidden files are none: macOS keeps `._000001.jpg` beside a picture, with the picture's ending.
-    let hidden = |p: &Path| p.file_name().is_some_and(|n| n.as_encoded_bytes().starts_with(b"."));
-    let is_picture = |p: &Path| p.extension().is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)));
+    let hidden = |p: &Path| {
+        p.file_name()
+            .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."))
+    };
+    let is_picture = |p: &Path| {
+        p.extension()
+            .is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)))
+    };
     let mut pictures: Vec<PathBuf> = entries.filter(|p| is_picture(p) && !hidden(p)).collect();
-    pictures.sort_by_cached_key(|p| natural_key(&p.file_name().unwrap_or_default().to_string_lossy()));
+    pictures
+        .sort_by_cached_key(|p| natural_key(&p.file_name().unwrap_or_default().to_string_lossy()));
     pictures
 }
 
@@ -195,15 +271,22 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 #[cfg(feature = "video")]
 pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
     use opencv::imgcodecs;
-    let fail = |reason: String| SourceError::Picture { path: path.into(), reason };
-    let name = path.to_str().ok_or_else(|| fail("its name is not UTF-8".into()))?;
+    let fail = |reason: String| SourceError::Picture {
+        path: path.into(),
+        reason,
+    };
+    let name = path
+        .to_str()
+        .ok_or_else(|| fail("its name is not UTF-8".into()))?;
     let mat = imgcodecs::imread(name, imgcodecs::IMREAD_COLOR).map_err(|e| fail(e.message))?;
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
 #[cfg(not(feature = "video"))]
 pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
-    Err(SourceError::NoVideo { input: path.display().to_string() })
+    Err(SourceError::NoVideo {
+        input: path.display().to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -219,39 +302,87 @@ mod tests {
 
     fn numbers(names: &[&str], length: u64) -> Vec<(u64, String)> {
         let named = by_number(names.iter().map(PathBuf::from).collect(), length);
-        named.into_iter().map(|(n, p)| (n, p.display().to_string())).collect()
+        named
+            .into_iter()
+            .map(|(n, p)| (n, p.display().to_string()))
+            .collect()
     }
 
     #[test]
     fn pictures_of_a_sequence_are_numbered_by_their_names() {
-        let of = |names: &[&str]| numbers(names, 9).into_iter().map(|(n, _)| n).collect::<Vec<_>>();
+        let of = |names: &[&str]| {
+            numbers(names, 9)
+                .into_iter()
+                .map(|(n, _)| n)
+                .collect::<Vec<_>>()
+        };
         assert_eq!(of(&["000001.jpg", "000002.jpg", "000004.jpg"]), [1, 2, 4]);
-        assert_eq!(of(&["frame_000000.PNG", "frame_000003.PNG"]), [1, 4], "they begin at 0");
+        assert_eq!(
+            of(&["frame_000000.PNG", "frame_000003.PNG"]),
+            [1, 4],
+            "they begin at 0"
+        );
         assert_eq!(of(&["a1_left.jpg", "a3_left.jpg"]), [1, 3]);
         assert_eq!(of(&["x.jpg", "y2.jpg"]), [1, 2], "no number");
-        assert_eq!(of(&["2026-11-26 10-05-00.jpg", "2026-11-26 10-06-00.jpg"]), [1, 2], "a number shared");
-        assert_eq!(of(&["20261126100500.jpg", "20261126100600.jpg"]), [1, 2], "times, not numbers of frames");
+        assert_eq!(
+            of(&["2026-11-26 10-05-00.jpg", "2026-11-26 10-06-00.jpg"]),
+            [1, 2],
+            "a number shared"
+        );
+        assert_eq!(
+            of(&["20261126100500.jpg", "20261126100600.jpg"]),
+            [1, 2],
+            "times, not numbers of frames"
+        );
     }
 
     #[test]
     fn hidden_files_are_no_pictures_and_every_usual_ending_is_one() {
         let dir = tempfile::tempdir().expect("a folder");
-        for name in ["._1.jpg", ".2.png", "3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "7.txt", "8.tif"] {
+        for name in [
+            "._1.jpg", ".2.png", "3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "7.txt", "8.tif",
+        ] {
             std::fs::write(dir.path().join(name), "x").expect("written");
         }
-        let names: Vec<String> = list(dir.path()).iter().map(|p| p.file_name().expect("a name").to_string_lossy().into_owned()).collect();
+        let names: Vec<String> = list(dir.path())
+            .iter()
+            .map(|p| {
+                p.file_name()
+                    .expect("a name")
+                    .to_string_lossy()
+                    .into_owned()
+            })
+            .collect();
         assert_eq!(names, ["3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "8.tif"]);
     }
 
     #[test]
     fn a_sequence_without_pictures_goes_by_its_description() {
         let dir = tempfile::tempdir().expect("a folder");
-        std::fs::write(dir.path().join("seqinfo.ini"), "[Sequence]\nname=S\nframeRate=10\nseqLength=30\nimWidth=640\nimHeight=480\n").expect("written");
-        let options = SourceOptions { pixels_optional: true, start: Seconds(1.0), duration: Some(Seconds(0.5)), ..Default::default() };
+        std::fs::write(
+            dir.path().join("seqinfo.ini"),
+            "[Sequence]\nname=S\nframeRate=10\nseqLength=30\nimWidth=640\nimHeight=480\n",
+        )
+        .expect("written");
+        let options = SourceOptions {
+            pixels_optional: true,
+            start: Seconds(1.0),
+            duration: Some(Seconds(0.5)),
+            ..Default::default()
+        };
         let mut s = ImageFolder::open(dir.path(), &options).expect("opens");
         let frames: Vec<Frame> = std::iter::from_fn(|| s.next_frame().expect("readable")).collect();
-        assert_eq!(frames.iter().map(|f| f.number).collect::<Vec<_>>(), [11, 12, 13, 14, 15]);
-        assert_eq!((frames[0].pts, frames[0].width, frames[0].height), (Seconds(1.0), 640, 480));
-        assert!(ImageFolder::open(dir.path(), &SourceOptions::default()).is_err(), "pictures are needed here");
+        assert_eq!(
+            frames.iter().map(|f| f.number).collect::<Vec<_>>(),
+            [11, 12, 13, 14, 15]
+        );
+        assert_eq!(
+            (frames[0].pts, frames[0].width, frames[0].height),
+            (Seconds(1.0), 640, 480)
+        );
+        assert!(
+            ImageFolder::open(dir.path(), &SourceOptions::default()).is_err(),
+            "pictures are needed here"
+        );
     }
 }

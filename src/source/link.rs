@@ -58,7 +58,12 @@ impl Default for Link {
     }
 }
 
-const STATES: [CameraState; 4] = [CameraState::Connecting, CameraState::Online, CameraState::Offline, CameraState::Ended];
+const STATES: [CameraState; 4] = [
+    CameraState::Connecting,
+    CameraState::Online,
+    CameraState::Offline,
+    CameraState::Ended,
+];
 
 impl Link {
     /// Ends a source that waits, for a camera to come back or for a frame's moment; it then says that it is at its end.
@@ -95,7 +100,13 @@ impl Link {
         self.0.failures.fetch_add(1, Ordering::Relaxed);
         let mut outage = self.outage();
         let now = Instant::now();
-        let seen = outage.get_or_insert_with(|| Outage { camera: camera.into(), began: now, attempts: 0, reason: "".into(), logged: now });
+        let seen = outage.get_or_insert_with(|| Outage {
+            camera: camera.into(),
+            began: now,
+            attempts: 0,
+            reason: "".into(),
+            logged: now,
+        });
         seen.attempts += 1;
         if *seen.reason != *reason || seen.logged.elapsed() > LOG_AGAIN {
             (seen.reason, seen.logged) = (reason.into(), now);
@@ -120,12 +131,17 @@ impl Link {
 
     /// A sign of life.
     pub fn beat(&self) {
-        self.0.alive.store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
+        self.0
+            .alive
+            .store(self.0.began.elapsed().as_millis() as u64, Ordering::Relaxed);
     }
 
     /// Time since the last sign of life.
     pub fn silent(&self) -> Duration {
-        self.0.began.elapsed().saturating_sub(Duration::from_millis(self.0.alive.load(Ordering::Relaxed)))
+        self.0
+            .began
+            .elapsed()
+            .saturating_sub(Duration::from_millis(self.0.alive.load(Ordering::Relaxed)))
     }
 
     /// Waits, with signs of life, unless told to stop.
@@ -210,11 +226,19 @@ mod tests {
             start.elapsed()
         });
         std::thread::sleep(Duration::from_millis(150));
-        assert!(link.silent() < Duration::from_millis(120), "{:?}", link.silent());
+        assert!(
+            link.silent() < Duration::from_millis(120),
+            "{:?}",
+            link.silent()
+        );
         link.stop();
         assert!(waits.join().expect("no panic") < Duration::from_secs(5));
         std::thread::sleep(Duration::from_millis(150));
-        assert!(link.silent() >= Duration::from_millis(100), "{:?}", link.silent());
+        assert!(
+            link.silent() >= Duration::from_millis(100),
+            "{:?}",
+            link.silent()
+        );
     }
 
     #[test]
@@ -223,7 +247,10 @@ mod tests {
         link.failed("gate", "nothing listens there");
         link.set(CameraState::Offline);
         link.failed("gate", "its path is wrong");
-        assert_eq!((link.failures(), link.reason().as_deref()), (2, Some("its path is wrong")));
+        assert_eq!(
+            (link.failures(), link.reason().as_deref()),
+            (2, Some("its path is wrong"))
+        );
         link.set(CameraState::Online);
         assert_eq!((link.failures(), link.reason()), (2, None));
     }

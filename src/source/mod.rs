@@ -16,11 +16,16 @@ pub mod playback;
 mod seek;
 #[cfg(feature = "video")]
 mod slowness;
-#[expect(clippy::module_inception, reason = "the trait is this module's central thing")]
+#[expect(
+    clippy::module_inception,
+    reason = "the trait is this module's central thing"
+)]
 pub mod source;
 pub mod timeline;
 #[cfg(feature = "video")]
 pub mod video;
 
 pub use link::Link;
-pub use source::{Source, SourceError, SourceInfo, SourceOptions, is_camera, open, path_of, sequence_video};
+pub use source::{
+    Source, SourceError, SourceInfo, SourceOptions, is_camera, open, path_of, sequence_video,
+};

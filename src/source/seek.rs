@@ -39,11 +39,19 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
     if target < WORTH {
         return None;
     }
-    let mut capture = VideoCapture::from_file(path, videoio::CAP_FFMPEG).ok().filter(|c| c.is_opened().unwrap_or(false))?;
+    let mut capture = VideoCapture::from_file(path, videoio::CAP_FFMPEG)
+        .ok()
+        .filter(|c| c.is_opened().unwrap_or(false))?;
     let time = |capture: &mut VideoCapture| {
         let grabbed = capture.grab().ok()?;
         // The first frame of some files reports a little less than nothing.
-        grabbed.then(|| capture.get(videoio::CAP_PROP_POS_MSEC).unwrap_or(0.0).max(0.0) / 1000.0)
+        grabbed.then(|| {
+            capture
+                .get(videoio::CAP_PROP_POS_MSEC)
+                .unwrap_or(0.0)
+                .max(0.0)
+                / 1000.0
+        })
     };
     let first = time(&mut capture)?;
     for margin in MARGINS {
@@ -57,10 +65,21 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
         let known = times.get(at).is_some_and(|t| (t - landed).abs() < SAME);
         // OpenCV ends where its own count, told from the average rate, reaches the number of
         // frames: it must not run ahead.
-        let counted = capture.get(videoio::CAP_PROP_POS_FRAMES).unwrap_or(f64::MAX);
+        let counted = capture
+            .get(videoio::CAP_PROP_POS_FRAMES)
+            .unwrap_or(f64::MAX);
         if known && at < target && counted <= (at + 1) as f64 {
-            tracing::debug!(path, frame = at + 1, seconds = landed, "begun within the file");
-            return Some(Landing { capture, read: at as u64 + 1, first: Seconds(first) });
+            tracing::debug!(
+                path,
+                frame = at + 1,
+                seconds = landed,
+                "begun within the file"
+            );
+            return Some(Landing {
+                capture,
+                read: at as u64 + 1,
+                first: Seconds(first),
+            });
         }
     }
     None
@@ -71,30 +90,56 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
 fn index(path: &Path) -> Option<Vec<f64>> {
     let moov = movie_box(path)?;
     let context = mp4parse::read_mp4(&mut Cursor::new(moov)).ok()?;
-    let mut videos = context.tracks.iter().filter(|t| t.track_type == TrackType::Video);
-    let (Some(track), None) = (videos.next(), videos.next()) else { return None };
-    let (scale, durations) = (track.timescale.as_ref()?.0 as f64, &track.stts.as_ref()?.samples);
+    let mut videos = context
+        .tracks
+        .iter()
+        .filter(|t| t.track_type == TrackType::Video);
+    let (Some(track), None) = (videos.next(), videos.next()) else {
+        return None;
+    };
+    let (scale, durations) = (
+        track.timescale.as_ref()?.0 as f64,
+        &track.stts.as_ref()?.samples,
+    );
     let count: u64 = durations.iter().map(|s| u64::from(s.sample_count)).sum();
     if count > LONGEST || scale < 1.0 {
         return None;
     }
-    let steps = durations.iter().flat_map(|s| std::iter::repeat_n(i64::from(s.sample_delta), s.sample_count as usize));
-    let mut times: Vec<i64> = steps.scan(0, |next, step| Some(std::mem::replace(next, *next + step))).collect();
+    let steps = durations
+        .iter()
+        .flat_map(|s| std::iter::repeat_n(i64::from(s.sample_delta), s.sample_count as usize));
+    let mut times: Vec<i64> = steps
+        .scan(0, |next, step| Some(std::mem::replace(next, *next + step)))
+        .collect();
     if let Some(offsets) = &track.ctts {
         let offset = |o: TimeOffsetVersion| match o {
             TimeOffsetVersion::Version0(v) => i64::from(v),
             TimeOffsetVersion::Version1(v) => i64::from(v),
         };
-        let offsets = offsets.samples.iter().flat_map(|s| std::iter::repeat_n(offset(s.time_offset), s.sample_count as usize));
-        times.iter_mut().zip(offsets).for_each(|(time, offset)| *time += offset);
+        let offsets = offsets
+            .samples
+            .iter()
+            .flat_map(|s| std::iter::repeat_n(offset(s.time_offset), s.sample_count as usize));
+        times
+            .iter_mut()
+            .zip(offsets)
+            .for_each(|(time, offset)| *time += offset);
     }
     times.sort_unstable();
     let first = *times.first()?;
     // An edit list that begins later leaves frames out, and two frames at one time cannot be told
     // apart.
-    let trimmed = track.media_time.as_ref().is_some_and(|t| t.0 as i64 > first);
+    let trimmed = track
+        .media_time
+        .as_ref()
+        .is_some_and(|t| t.0 as i64 > first);
     let doubled = times.windows(2).any(|w| w[0] == w[1]);
-    (!trimmed && !doubled).then(|| times.into_iter().map(|t| (t - first) as f64 / scale).collect())
+    (!trimmed && !doubled).then(|| {
+        times
+            .into_iter()
+            .map(|t| (t - first) as f64 / scale)
+            .collect()
+    })
 }
 
 /// The box of ISO/IEC 14496-12 that holds the index, whole, found without reading the pictures;
@@ -141,17 +186,53 @@ mod tests {
     type Seen = Vec<(u64, f64, u64)>;
 
     fn frames(path: &str, start: f64, most: usize) -> Seen {
-        let mut video = Video::open_file(Path::new(path), &SourceOptions { start: Seconds(start), ..SourceOptions::default() }).expect("a video");
+        let mut video = Video::open_file(
+            Path::new(path),
+            &SourceOptions {
+                start: Seconds(start),
+                ..SourceOptions::default()
+            },
+        )
+        .expect("a video");
         let next = || video.next_frame().expect("readable");
-        let sum = |bytes: &[u8]| bytes.iter().zip(1u64..).map(|(b, i)| u64::from(*b) * i).sum();
-        std::iter::from_fn(next).take(most).map(|f| (f.number, f.pts.0, sum(&f.image.expect("pixels").data))).collect()
+        let sum = |bytes: &[u8]| {
+            bytes
+                .iter()
+                .zip(1u64..)
+                .map(|(b, i)| u64::from(*b) * i)
+                .sum()
+        };
+        std::iter::from_fn(next)
+            .take(most)
+            .map(|f| (f.number, f.pts.0, sum(&f.image.expect("pixels").data)))
+            .collect()
     }
 
     /// 40 s of moving pictures at 25 a second with B pictures, by these further orders to ffmpeg.
     fn video(dir: &Path, name: &str, more: &[&str]) -> Option<String> {
         let path = dir.join(name).to_str().expect("UTF-8").to_string();
-        let picture = ["-v", "error", "-f", "lavfi", "-i", "testsrc2=size=96x64:rate=25", "-t", "40", "-pix_fmt", "yuv420p", "-g", "100", "-bf", "2"];
-        match Command::new("ffmpeg").args(picture).args(more).arg(&path).status() {
+        let picture = [
+            "-v",
+            "error",
+            "-f",
+            "lavfi",
+            "-i",
+            "testsrc2=size=96x64:rate=25",
+            "-t",
+            "40",
+            "-pix_fmt",
+            "yuv420p",
+            "-g",
+            "100",
+            "-bf",
+            "2",
+        ];
+        match Command::new("ffmpeg")
+            .args(picture)
+            .args(more)
+            .arg(&path)
+            .status()
+        {
             Ok(status) if status.success() => Some(path),
             other => {
                 eprintln!("SKIPPED: no ffmpeg here that makes {name} ({other:?})");
@@ -165,8 +246,18 @@ mod tests {
     fn a_recording_begins_at_the_frame_asked_for_by_number_time_and_pixels() {
         let dir = tempfile::tempdir().expect("a folder");
         // One picture in three for a while: no even rate tells a frame's number from its time.
-        let sparse_first = ["-vf", "select='if(lt(n,600),not(mod(n,3)),1)'", "-vsync", "vfr"];
-        let sparse_last = ["-vf", "select='if(lt(n,500),1,not(mod(n,3)))'", "-vsync", "vfr"];
+        let sparse_first = [
+            "-vf",
+            "select='if(lt(n,600),not(mod(n,3)),1)'",
+            "-vsync",
+            "vfr",
+        ];
+        let sparse_last = [
+            "-vf",
+            "select='if(lt(n,500),1,not(mod(n,3)))'",
+            "-vsync",
+            "vfr",
+        ];
         let index_first = ["-movflags", "+faststart"];
         let kinds = [
             ("even.mp4", &[][..]),
@@ -177,22 +268,35 @@ mod tests {
             ("other.mkv", &[][..]),
         ];
         for (name, more) in kinds {
-            let Some(path) = video(dir.path(), name, more) else { continue };
+            let Some(path) = video(dir.path(), name, more) else {
+                continue;
+            };
             let mut sought = 0;
             let all = frames(&path, 0.0, usize::MAX);
             for start in [6.0, 19.97, 31.234, 39.9] {
-                let want: Seen = all.iter().filter(|f| f.1 - all[0].1 >= start - 1e-9).take(3).copied().collect();
+                let want: Seen = all
+                    .iter()
+                    .filter(|f| f.1 - all[0].1 >= start - 1e-9)
+                    .take(3)
+                    .copied()
+                    .collect();
                 assert_eq!(frames(&path, start, 3), want, "{name} from {start} s");
                 sought += usize::from(open(&path, Seconds(start)).is_some());
             }
             assert!(frames(&path, 41.0, 3).is_empty(), "{name} is 40 s long");
-            assert!(open(&path, Seconds(1.0)).is_none(), "{name}: few frames are decoded");
+            assert!(
+                open(&path, Seconds(1.0)).is_none(),
+                "{name}: few frames are decoded"
+            );
             match name {
                 "other.mkv" => assert_eq!(sought, 0, "an index of MP4 in {name}"),
                 // Where OpenCV's count runs ahead of the frames it would end too early, and the
                 // frames before are decoded.
                 "sparse-first.mp4" | "sparse-last.mp4" => {}
-                _ => assert_eq!(sought, 4, "{name}: times that the frames before were not decoded"),
+                _ => assert_eq!(
+                    sought, 4,
+                    "{name}: times that the frames before were not decoded"
+                ),
             }
         }
     }
@@ -200,7 +304,10 @@ mod tests {
     #[test]
     fn what_has_no_such_index_is_read_from_its_beginning() {
         let dir = tempfile::tempdir().expect("a folder");
-        let (clip, cut) = (concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4"), dir.path().join("cut.mp4"));
+        let (clip, cut) = (
+            concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4"),
+            dir.path().join("cut.mp4"),
+        );
         let bytes = std::fs::read(clip).expect("the clip");
         assert_eq!(index(Path::new(clip)).map(|i| i.len()), Some(400));
         for length in [0, 7, 20, 1000, bytes.len() / 2, bytes.len() - 1] {

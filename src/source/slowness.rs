@@ -21,7 +21,10 @@ const BRISK: f64 = 0.25;
 impl Slowness {
     /// Of a camera that used up its whole time so many times in a row.
     pub fn after(timeouts: u32) -> Self {
-        Slowness { steps: timeouts.min(SLOWEST), between: None }
+        Slowness {
+            steps: timeouts.min(SLOWEST),
+            between: None,
+        }
     }
 
     /// Time-outs are multiplied by it.
@@ -44,7 +47,9 @@ impl Slowness {
     }
 
     fn brisk(&self, timeout: f64) -> bool {
-        self.between.is_some_and(|[(first, begin), (last, end)]| last > first && (end - begin).0 < BRISK * timeout * (last - first) as f64)
+        self.between.is_some_and(|[(first, begin), (last, end)]| {
+            last > first && (end - begin).0 < BRISK * timeout * (last - first) as f64
+        })
     }
 
     /// An attempt or a stream has ended, `waited` seconds after its beginning or its last frame: one that took its whole time gets
@@ -81,7 +86,9 @@ mod tests {
         // Ten frames a second, then silence: it is gone, not slow, and what it once needed is forgotten.
         seldom.opened();
         // (Of these frames only every twentieth is taken.)
-        [0, 20, 40].into_iter().for_each(|i| seldom.frame(i, Seconds(0.1 * i as f64), 2.0));
+        [0, 20, 40]
+            .into_iter()
+            .for_each(|i| seldom.frame(i, Seconds(0.1 * i as f64), 2.0));
         seldom.lost(2.0, 2.0);
         assert_eq!(seldom.factor(), 1.0);
     }

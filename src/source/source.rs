@@ -73,7 +73,10 @@ pub struct SourceOptions {
 impl SourceOptions {
     /// Wall-clock time of a recording's frame, `since` its first.
     pub fn wall_time(&self, since: Seconds) -> Option<WallTime> {
-        self.recorded_at.map(|t| WallTime { at: t.plus(since), clock: Some(Clock::Recording) })
+        self.recorded_at.map(|t| WallTime {
+            at: t.plus(since),
+            clock: Some(Clock::Recording),
+        })
     }
 }
 
@@ -97,7 +100,9 @@ pub enum SourceError {
         reason: String,
     },
     /// The file's end is missing.
-    #[error("{input} is cut short after frame {read} ({how}); the trajectories up to there are written")]
+    #[error(
+        "{input} is cut short after frame {read} ({how}); the trajectories up to there are written"
+    )]
     Truncated {
         /// The input.
         input: String,
@@ -144,7 +149,9 @@ pub enum SourceError {
         input: String,
     },
     /// The program was built without OpenCV.
-    #[error("{input} needs video decoding, and this program was built without it; build with the feature `video`")]
+    #[error(
+        "{input} needs video decoding, and this program was built without it; build with the feature `video`"
+    )]
     NoVideo {
         /// The input.
         input: String,
@@ -159,7 +166,16 @@ pub const MIN_SIDE: u32 = 16;
 /// # Errors
 /// [`SourceError::FrameSize`].
 pub fn check_size(input: &str, number: u64, width: u32, height: u32) -> Result<(), SourceError> {
-    if width < MIN_SIDE || height < MIN_SIDE { Err(SourceError::FrameSize { input: input.into(), number, width, height }) } else { Ok(()) }
+    if width < MIN_SIDE || height < MIN_SIDE {
+        Err(SourceError::FrameSize {
+            input: input.into(),
+            number,
+            width,
+            height,
+        })
+    } else {
+        Ok(())
+    }
 }
 
 /// Whether `input` is opened as a stream: a URL that is not a file's, or a device of this machine.
@@ -169,16 +185,20 @@ pub fn is_camera(input: &str) -> bool {
 
 /// The path of a `file://` address.
 fn local_file(input: &str) -> Option<PathBuf> {
-    input.starts_with("file://").then(|| url::Url::parse(input).ok()?.to_file_path().ok())?
+    input
+        .starts_with("file://")
+        .then(|| url::Url::parse(input).ok()?.to_file_path().ok())?
 }
 
 /// The camera of this machine (Video4Linux) that `input` names: `/dev/video0`, a link in `/dev/v4l`, or its number alone.
 pub fn device(input: &str) -> Option<PathBuf> {
-    let is_number = |n: &str| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit());
+    let is_number =
+        |n: &str| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit());
     if is_number(input) && !Path::new(input).exists() {
         return Some(PathBuf::from(format!("/dev/video{input}")));
     }
-    let known = input.strip_prefix("/dev/video").is_some_and(is_number) || input.starts_with("/dev/v4l/");
+    let known =
+        input.strip_prefix("/dev/video").is_some_and(is_number) || input.starts_with("/dev/v4l/");
     known.then(|| PathBuf::from(input))
 }
 
@@ -219,10 +239,21 @@ pub fn sequence_video(dir: &Path) -> Result<Option<PathBuf>, MotError> {
 /// A folder of pictures or a sequence; a sequence's video where it names one, but where that is missing and pixels are optional.
 fn open_folder(dir: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     match sequence_video(dir)? {
-        Some(video) if !video.is_file() && !options.pixels_optional => Err(SourceError::Missing(video)),
+        Some(video) if !video.is_file() && !options.pixels_optional => {
+            Err(SourceError::Missing(video))
+        }
         Some(video) if video.is_file() => {
-            let name = dir.canonicalize().ok().and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
-            open_file(&video, &SourceOptions { camera: options.camera.clone().or(name), ..options.clone() })
+            let name = dir
+                .canonicalize()
+                .ok()
+                .and_then(|d| Some(d.file_name()?.to_string_lossy().into_owned()));
+            open_file(
+                &video,
+                &SourceOptions {
+                    camera: options.camera.clone().or(name),
+                    ..options.clone()
+                },
+            )
         }
         _ => Ok(Box::new(ImageFolder::open(dir, options)?)),
     }
@@ -234,7 +265,12 @@ fn open_stream(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, 
     use crate::source::camera::{self, CameraConfig, Opened};
     // Where nobody would try again, a slow camera gets the time that it would get in the end.
     const FIRST_ANSWER: f64 = 8.0;
-    let config = CameraConfig { url: Address::new(input), recorded: options.recorded, open_timeout: FIRST_ANSWER, ..CameraConfig::default() };
+    let config = CameraConfig {
+        url: Address::new(input),
+        recorded: options.recorded,
+        open_timeout: FIRST_ANSWER,
+        ..CameraConfig::default()
+    };
     Ok(match camera::open(config, options)? {
         Opened::Camera(camera) => camera,
         Opened::Recording(video) => video,
@@ -243,17 +279,23 @@ fn open_stream(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, 
 
 #[cfg(feature = "video")]
 fn open_file(path: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Ok(Box::new(crate::source::video::Video::open_file(path, options)?))
+    Ok(Box::new(crate::source::video::Video::open_file(
+        path, options,
+    )?))
 }
 
 #[cfg(not(feature = "video"))]
 fn open_stream(input: &str, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Err(SourceError::NoVideo { input: crate::address::masked(input) })
+    Err(SourceError::NoVideo {
+        input: crate::address::masked(input),
+    })
 }
 
 #[cfg(not(feature = "video"))]
 fn open_file(path: &Path, _: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    Err(SourceError::NoVideo { input: path.display().to_string() })
+    Err(SourceError::NoVideo {
+        input: path.display().to_string(),
+    })
 }
 
 #[cfg(test)]
@@ -262,16 +304,29 @@ mod tests {
 
     #[test]
     fn cameras_are_known_by_their_addresses() {
-        assert!(is_camera("rtsp://h/x") && is_camera("http://h/x.mjpg") && is_camera("/dev/video0") && is_camera("/dev/video12"));
+        assert!(
+            is_camera("rtsp://h/x")
+                && is_camera("http://h/x.mjpg")
+                && is_camera("/dev/video0")
+                && is_camera("/dev/video12")
+        );
         assert!(is_camera("/dev/v4l/by-id/usb-046d_C920-video-index0") && is_camera("0"));
         assert_eq!(device("2"), Some("/dev/video2".into()));
-        assert!(!is_camera("/dev/video") && !is_camera("/dev/videos/a.mp4") && !is_camera("clip.mp4") && !is_camera("0.mp4"));
+        assert!(
+            !is_camera("/dev/video")
+                && !is_camera("/dev/videos/a.mp4")
+                && !is_camera("clip.mp4")
+                && !is_camera("0.mp4")
+        );
         assert!(!is_camera("file:///tmp/a.mp4"));
     }
 
     #[test]
     fn the_address_of_a_file_is_its_path() {
-        assert_eq!(path_of("file:///tmp/a%20b%25.mp4"), PathBuf::from("/tmp/a b%.mp4"));
+        assert_eq!(
+            path_of("file:///tmp/a%20b%25.mp4"),
+            PathBuf::from("/tmp/a b%.mp4")
+        );
         assert_eq!(path_of("a b%25.mp4"), PathBuf::from("a b%25.mp4"));
         assert_eq!(local_file("file://elsewhere/x.mp4"), None);
         assert_eq!(local_file("http://h/x.mp4"), None);

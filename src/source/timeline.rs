@@ -21,13 +21,24 @@ pub const MAX_JUMP: Seconds = Seconds(10.0);
 impl Timeline {
     /// For a live stream of about `frame_rate` frames a second (25 where that is unknown).
     pub fn of_stream(frame_rate: f64) -> Self {
-        let rate = if frame_rate.is_finite() && frame_rate > 0.01 && frame_rate < 1000.0 { frame_rate } else { 25.0 };
-        Timeline { frame: Seconds(1.0 / rate), max_jump: MAX_JUMP, last: None }
+        let rate = if frame_rate.is_finite() && frame_rate > 0.01 && frame_rate < 1000.0 {
+            frame_rate
+        } else {
+            25.0
+        };
+        Timeline {
+            frame: Seconds(1.0 / rate),
+            max_jump: MAX_JUMP,
+            last: None,
+        }
     }
 
     /// For a recording, whose container's own times are believed however far they go forward.
     pub fn of_recording(frame_rate: f64) -> Self {
-        Timeline { max_jump: Seconds(f64::INFINITY), ..Self::of_stream(frame_rate) }
+        Timeline {
+            max_jump: Seconds(f64::INFINITY),
+            ..Self::of_stream(frame_rate)
+        }
     }
 
     /// The time reported for the last frame, or what it must have been where none was.
@@ -39,7 +50,9 @@ impl Timeline {
     pub fn next(&mut self, reported: Option<Seconds>) -> Seconds {
         let now = match (self.last, reported) {
             (None, reported) => (reported.unwrap_or_default(), reported.unwrap_or_default()),
-            (Some((raw, out)), Some(r)) if r > raw && r - raw <= self.max_jump => (r, out + (r - raw)),
+            (Some((raw, out)), Some(r)) if r > raw && r - raw <= self.max_jump => {
+                (r, out + (r - raw))
+            }
             (Some((raw, out)), r) => (r.unwrap_or(raw + self.frame), out + self.frame),
         };
         self.last = Some(now);
@@ -64,9 +77,13 @@ impl Breaks {
     /// Whether tracks must start anew before this frame: its size, in pixels, is another, or the gap before it is more than
     /// [`HOLE`] and ten times the one before.
     pub fn before(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
-        let Some((last, last_size)) = self.last.replace((pts, size)) else { return false };
+        let Some((last, last_size)) = self.last.replace((pts, size)) else {
+            return false;
+        };
         let gap = pts - last;
-        let is_hole = self.usual.is_some_and(|usual| gap > HOLE && gap.0 > 10.0 * usual.0);
+        let is_hole = self
+            .usual
+            .is_some_and(|usual| gap > HOLE && gap.0 > 10.0 * usual.0);
         if !is_hole {
             self.usual = Some(gap);
         }
@@ -84,7 +101,10 @@ pub struct Thinning {
 impl Thinning {
     /// At most `rate` frames a second.
     pub fn new(rate: f64) -> Self {
-        Thinning { step: 1.0 / rate, due: None }
+        Thinning {
+            step: 1.0 / rate,
+            due: None,
+        }
     }
 
     /// Whether the frame of this time is one of them.
@@ -95,7 +115,11 @@ impl Thinning {
             return false;
         }
         // The beat is kept where frames come a little after theirs, and begun anew after a gap.
-        self.due = Some(if pts.0 - due < self.step { due + self.step } else { pts.0 + self.step });
+        self.due = Some(if pts.0 - due < self.step {
+            due + self.step
+        } else {
+            pts.0 + self.step
+        });
         true
     }
 }
@@ -118,7 +142,9 @@ impl Lateness {
     /// How late the frame is that arrives at `now` (any clock that goes forward evenly), beyond the stream's usual delay.
     pub fn of(&mut self, now: Seconds, pts: Seconds, limit: Seconds) -> Seconds {
         let lag = now.0 - pts.0;
-        let least = self.least.map_or(lag, |(least, at)| lag.min(least + DRIFT * (now.0 - at)));
+        let least = self
+            .least
+            .map_or(lag, |(least, at)| lag.min(least + DRIFT * (now.0 - at)));
         self.least = Some((least, now.0));
         let late = lag - least;
         if late <= limit.0 {
@@ -129,7 +155,10 @@ impl Lateness {
         if now.0 - since > CATCH_UP {
             self.since = Some((now.0, late));
             if late > 0.9 * before {
-                *self = Lateness { least: Some((lag, now.0)), since: None };
+                *self = Lateness {
+                    least: Some((lag, now.0)),
+                    since: None,
+                };
                 return Seconds::ZERO;
             }
         }
@@ -146,7 +175,10 @@ mod tests {
     }
 
     fn run_on(mut t: Timeline, reported: &[Option<f64>]) -> Vec<f64> {
-        reported.iter().map(|r| (t.next(r.map(Seconds)).0 * 1000.0).round() / 1000.0).collect()
+        reported
+            .iter()
+            .map(|r| (t.next(r.map(Seconds)).0 * 1000.0).round() / 1000.0)
+            .collect()
     }
 
     #[test]
@@ -163,50 +195,95 @@ mod tests {
     #[test]
     fn a_frame_without_a_time_of_its_own_follows_the_last() {
         let mut t = Timeline::of_stream(10.0);
-        assert_eq!([Some(7.0), None, None].map(|r| (t.next(r.map(Seconds)), t.reported()).1.0), [7.0, 7.1, 7.199999999999999]);
+        assert_eq!(
+            [Some(7.0), None, None].map(|r| (t.next(r.map(Seconds)), t.reported()).1.0),
+            [7.0, 7.1, 7.199999999999999]
+        );
     }
 
     #[test]
     fn a_jump_back_or_far_ahead_is_one_frame() {
-        assert_eq!(run(&[Some(100.0), Some(100.1), Some(3.0), Some(3.1)]), [100.0, 100.1, 100.2, 100.3]);
-        assert_eq!(run(&[Some(0.0), Some(95000.0), Some(95000.1)]), [0.0, 0.1, 0.2]);
+        assert_eq!(
+            run(&[Some(100.0), Some(100.1), Some(3.0), Some(3.1)]),
+            [100.0, 100.1, 100.2, 100.3]
+        );
+        assert_eq!(
+            run(&[Some(0.0), Some(95000.0), Some(95000.1)]),
+            [0.0, 0.1, 0.2]
+        );
     }
 
     #[test]
     fn a_recordings_times_are_believed_however_far_they_go_forward_but_not_backwards() {
         let recording = |reported: &[Option<f64>]| run_on(Timeline::of_recording(10.0), reported);
-        assert_eq!(recording(&[Some(0.0), Some(20.0), Some(40.0)]), [0.0, 20.0, 40.0]);
-        assert_eq!(recording(&[Some(0.0), Some(0.1), Some(60.1), Some(60.2)]), [0.0, 0.1, 60.1, 60.2]);
-        assert_eq!(recording(&[Some(9.0), Some(9.0), None, Some(3.0), Some(3.1)]), [9.0, 9.1, 9.2, 9.3, 9.4]);
+        assert_eq!(
+            recording(&[Some(0.0), Some(20.0), Some(40.0)]),
+            [0.0, 20.0, 40.0]
+        );
+        assert_eq!(
+            recording(&[Some(0.0), Some(0.1), Some(60.1), Some(60.2)]),
+            [0.0, 0.1, 60.1, 60.2]
+        );
+        assert_eq!(
+            recording(&[Some(9.0), Some(9.0), None, Some(3.0), Some(3.1)]),
+            [9.0, 9.1, 9.2, 9.3, 9.4]
+        );
     }
 
     #[test]
     fn a_hole_is_long_beside_the_usual_gap_and_a_slow_rate_is_none() {
         let holes = |times: &[f64]| {
             let mut breaks = Breaks::default();
-            times.iter().map(|t| breaks.before(Seconds(*t), (640, 480))).collect::<Vec<_>>()
+            times
+                .iter()
+                .map(|t| breaks.before(Seconds(*t), (640, 480)))
+                .collect::<Vec<_>>()
         };
-        assert_eq!(holes(&[0.0, 0.1, 0.2, 60.2, 60.3, 120.0]), [false, false, false, true, false, true]);
+        assert_eq!(
+            holes(&[0.0, 0.1, 0.2, 60.2, 60.3, 120.0]),
+            [false, false, false, true, false, true]
+        );
         assert_eq!(holes(&[0.0, 20.0, 40.0, 60.0]), [false; 4]);
-        assert_eq!(holes(&[0.0, 0.1, 3.0, 3.1]), [false; 4], "bridged as a camera's interruption is");
+        assert_eq!(
+            holes(&[0.0, 0.1, 3.0, 3.1]),
+            [false; 4],
+            "bridged as a camera's interruption is"
+        );
         assert_eq!(holes(&[0.0, 0.1, 3.3, 3.4]), [false, false, true, false]);
         let mut breaks = Breaks::default();
         let sizes = [(64, 48), (64, 48), (48, 64), (48, 64)];
-        assert_eq!([0.0, 0.1, 0.2, 0.3].iter().zip(sizes).map(|(t, s)| breaks.before(Seconds(*t), s)).collect::<Vec<_>>(), [false, false, true, false]);
+        assert_eq!(
+            [0.0, 0.1, 0.2, 0.3]
+                .iter()
+                .zip(sizes)
+                .map(|(t, s)| breaks.before(Seconds(*t), s))
+                .collect::<Vec<_>>(),
+            [false, false, true, false]
+        );
     }
 
     #[test]
     fn thinning_is_even_and_never_above_the_rate() {
         let taken = |rate: f64, from: f64, n: u32| {
             let mut thin = Thinning::new(rate);
-            (0..n).map(|i| (f64::from(i) / from * 1000.0).round() / 1000.0).filter(|&t| thin.takes(Seconds(t))).collect::<Vec<_>>()
+            (0..n)
+                .map(|i| (f64::from(i) / from * 1000.0).round() / 1000.0)
+                .filter(|&t| thin.takes(Seconds(t)))
+                .collect::<Vec<_>>()
         };
         assert_eq!(taken(10.0, 30.0, 300).len(), 100);
         assert_eq!(taken(7.0, 25.0, 250).len(), 70);
         assert_eq!(taken(25.0, 10.0, 50).len(), 50);
-        assert!(taken(4.0, 10.0, 100).windows(2).all(|w| w[1] - w[0] > 0.15 && w[1] - w[0] < 0.35));
+        assert!(
+            taken(4.0, 10.0, 100)
+                .windows(2)
+                .all(|w| w[1] - w[0] > 0.15 && w[1] - w[0] < 0.35)
+        );
         let mut thin = Thinning::new(2.0);
-        assert_eq!([0.0, 0.3, 30.0, 30.2, 30.4, 30.5].map(|t| thin.takes(Seconds(t))), [true, false, true, false, false, true]);
+        assert_eq!(
+            [0.0, 0.3, 30.0, 30.2, 30.4, 30.5].map(|t| thin.takes(Seconds(t))),
+            [true, false, true, false, false, true]
+        );
     }
 
     #[test]
@@ -215,7 +292,9 @@ mod tests {
         let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0;
         assert!((0..20).all(|i| late(5.0 + 0.1 * f64::from(i), 0.1 * f64::from(i)) < 0.01));
         // Nothing for 3 s, then everything at once, 200 frames a second.
-        let row: Vec<f64> = (0..30).map(|i| late(9.9 + 0.005 * f64::from(i), 2.0 + 0.1 * f64::from(i))).collect();
+        let row: Vec<f64> = (0..30)
+            .map(|i| late(9.9 + 0.005 * f64::from(i), 2.0 + 0.1 * f64::from(i)))
+            .collect();
         assert!(row[0] > 2.5 && row[20] > 0.5 && row[29] < 0.5, "{row:?}");
         assert!(late(10.1, 5.1) < 0.1);
     }
@@ -225,10 +304,19 @@ mod tests {
         let mut l = Lateness::default();
         let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0 > 0.5;
         assert!(!late(0.0, 0.0));
-        let after: Vec<bool> = (0..40).map(|i| late(5.0 + 0.1 * f64::from(i), 0.1 + 0.1 * f64::from(i))).collect();
+        let after: Vec<bool> = (0..40)
+            .map(|i| late(5.0 + 0.1 * f64::from(i), 0.1 + 0.1 * f64::from(i)))
+            .collect();
         assert!(after[0] && after[12..].iter().all(|l| !l), "{after:?}");
         let mut l = Lateness::default();
-        assert!((0..360_000).all(|i| l.of(Seconds(0.1 * f64::from(i)), Seconds(0.1 * f64::from(i) * (1.0 - 1e-4)), Seconds(0.5)).0 < 0.1));
+        assert!((0..360_000).all(|i| {
+            l.of(
+                Seconds(0.1 * f64::from(i)),
+                Seconds(0.1 * f64::from(i) * (1.0 - 1e-4)),
+                Seconds(0.5),
+            )
+            .0 < 0.1
+        }));
     }
 
     #[test]

@@ -76,12 +76,19 @@ impl Video {
     /// When it is no video, or has no usable size.
     pub fn open_file(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let input = path.display().to_string();
-        let fail = |reason: String| SourceError::Open { input: input.clone(), kind: "a video", reason };
+        let fail = |reason: String| SourceError::Open {
+            input: input.clone(),
+            kind: "a video",
+            reason,
+        };
         let container = container::look(path).map_err(|e| fail(e.to_string()))?;
         // FFmpeg takes what stands before a colon for a protocol, unless the path begins with a slash.
         let whole = std::path::absolute(path).map_err(|e| fail(e.to_string()))?;
-        let name = whole.to_str().ok_or_else(|| fail("its name is not UTF-8; rename it".into()))?;
-        let capture = VideoCapture::from_file(name, videoio::CAP_FFMPEG).map_err(|e| read_error(&input, e))?;
+        let name = whole
+            .to_str()
+            .ok_or_else(|| fail("its name is not UTF-8; rename it".into()))?;
+        let capture = VideoCapture::from_file(name, videoio::CAP_FFMPEG)
+            .map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
             return Err(fail(match container.cut {
                 Some(how) => format!("it is cut short ({how}), and what is missing is needed to read the rest"),
@@ -89,8 +96,23 @@ impl Video {
             }));
         }
         let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned());
-        let mut video = Self::new(Opening { capture, input, name: stem, live: false, timeless: false, container: Some(container) }, options)?;
-        if let Some(Landing { capture, read, first }) = seek::open(name, options.start) {
+        let mut video = Self::new(
+            Opening {
+                capture,
+                input,
+                name: stem,
+                live: false,
+                timeless: false,
+                container: Some(container),
+            },
+            options,
+        )?;
+        if let Some(Landing {
+            capture,
+            read,
+            first,
+        }) = seek::open(name, options.start)
+        {
             (video.capture, video.read, video.first) = (capture, read, Some(first));
         }
         Ok(video)
@@ -101,49 +123,116 @@ impl Video {
     ///
     /// # Errors
     /// When it does not answer in time, or refuses.
-    pub fn open_stream(address: &Address, patience: Patience, options: &SourceOptions) -> Result<Self, SourceError> {
+    pub fn open_stream(
+        address: &Address,
+        patience: Patience,
+        options: &SourceOptions,
+    ) -> Result<Self, SourceError> {
         let input = address.expose();
         if let Some(device) = device(input) {
             return Self::open_device(&device, options);
         }
         let shown = address.to_string();
-        address.check().map_err(|reason| SourceError::Open { input: shown.clone(), kind: "a camera", reason })?;
+        address.check().map_err(|reason| SourceError::Open {
+            input: shown.clone(),
+            kind: "a camera",
+            reason,
+        })?;
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
         let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
-        let parameters = Vector::from_slice(&[videoio::CAP_PROP_OPEN_TIMEOUT_MSEC, open, videoio::CAP_PROP_READ_TIMEOUT_MSEC, read]);
-        let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters).map_err(|e| read_error(&shown, e))?;
+        let parameters = Vector::from_slice(&[
+            videoio::CAP_PROP_OPEN_TIMEOUT_MSEC,
+            open,
+            videoio::CAP_PROP_READ_TIMEOUT_MSEC,
+            read,
+        ]);
+        let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters)
+            .map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
-            let doubt = address.doubt().map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            let doubt = address
+                .doubt()
+                .map(|remedy| format!("; {remedy}"))
+                .unwrap_or_default();
             let why = diagnosis::why(address, Duration::from_secs_f64(patience.open.0));
             let reason = format!("{why}; check address, port, user and password{doubt}");
-            return Err(SourceError::Open { input: shown, kind: "a camera", reason });
+            return Err(SourceError::Open {
+                input: shown,
+                kind: "a camera",
+                reason,
+            });
         }
         let over_http = input.starts_with("http");
         // "MJPG", or "mjpe" by older OpenCVs
-        let codec = String::from_utf8_lossy(&(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes()).to_lowercase();
-        let recorded = options.recorded.unwrap_or_else(|| over_http && announced(&capture).is_some());
-        let host = url::Url::parse(input).ok().and_then(|u| u.host_str().map(str::to_string));
+        let codec = String::from_utf8_lossy(
+            &(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes(),
+        )
+        .to_lowercase();
+        let recorded = options
+            .recorded
+            .unwrap_or_else(|| over_http && announced(&capture).is_some());
+        let host = url::Url::parse(input)
+            .ok()
+            .and_then(|u| u.host_str().map(str::to_string));
         let timeless = !recorded && over_http && codec.starts_with("mjp");
-        Self::new(Opening { capture, input: shown, name: host, live: !recorded, timeless, container: None }, options)
+        Self::new(
+            Opening {
+                capture,
+                input: shown,
+                name: host,
+                live: !recorded,
+                timeless,
+                container: None,
+            },
+            options,
+        )
     }
 
     fn open_device(device: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let input = device.display().to_string();
-        let fail = |reason: &str| SourceError::Open { input: input.clone(), kind: "a camera", reason: reason.into() };
+        let fail = |reason: &str| SourceError::Open {
+            input: input.clone(),
+            kind: "a camera",
+            reason: reason.into(),
+        };
         // Names in /dev/v4l are links that last while numbers change from start to start.
-        let real: PathBuf = device.canonicalize().unwrap_or_else(|_| device.to_path_buf());
+        let real: PathBuf = device
+            .canonicalize()
+            .unwrap_or_else(|_| device.to_path_buf());
         let path = real.to_str().ok_or_else(|| fail("its name is not UTF-8"))?;
-        let capture = VideoCapture::from_file(path, videoio::CAP_V4L2).map_err(|e| read_error(&input, e))?;
+        let capture =
+            VideoCapture::from_file(path, videoio::CAP_V4L2).map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
-            return Err(fail("no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them"));
+            return Err(fail(
+                "no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them",
+            ));
         }
         let name = device.file_name().map(|n| n.to_string_lossy().into_owned());
-        Self::new(Opening { capture, input, name, live: true, timeless: true, container: None }, options)
+        Self::new(
+            Opening {
+                capture,
+                input,
+                name,
+                live: true,
+                timeless: true,
+                container: None,
+            },
+            options,
+        )
     }
 
     fn new(opening: Opening, options: &SourceOptions) -> Result<Self, SourceError> {
-        let Opening { capture, input, name, live, timeless, container } = opening;
-        let (width, height) = (property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32, property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32);
+        let Opening {
+            capture,
+            input,
+            name,
+            live,
+            timeless,
+            container,
+        } = opening;
+        let (width, height) = (
+            property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32,
+            property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32,
+        );
         if !live {
             check_size(&input, 1, width, height)?;
         }
@@ -152,11 +241,28 @@ impl Video {
         let wanted = |n: u64| {
             let skipped = (options.start.0 * frame_rate).ceil() as u64;
             let rest = n.saturating_sub(skipped);
-            options.duration.map_or(rest, |d| rest.min((d.0 * frame_rate).ceil() as u64))
+            options
+                .duration
+                .map_or(rest, |d| rest.min((d.0 * frame_rate).ceil() as u64))
         };
-        let camera: Arc<str> = options.camera.clone().or(name).unwrap_or_else(|| "camera".into()).into();
-        let info = SourceInfo { camera, width, height, frame_rate, frames: announced.map(wanted), live, has_pixels: true };
-        let pixel_aspect = (property(&capture, videoio::CAP_PROP_SAR_NUM) / property(&capture, videoio::CAP_PROP_SAR_DEN).max(1.0)) as f32;
+        let camera: Arc<str> = options
+            .camera
+            .clone()
+            .or(name)
+            .unwrap_or_else(|| "camera".into())
+            .into();
+        let info = SourceInfo {
+            camera,
+            width,
+            height,
+            frame_rate,
+            frames: announced.map(wanted),
+            live,
+            has_pixels: true,
+        };
+        let pixel_aspect = (property(&capture, videoio::CAP_PROP_SAR_NUM)
+            / property(&capture, videoio::CAP_PROP_SAR_DEN).max(1.0))
+            as f32;
         tracing::debug!(%input, width, height, frame_rate, pixel_aspect, ?container, "video opened");
         Ok(Video {
             capture,
@@ -164,7 +270,11 @@ impl Video {
             info,
             timeless,
             input,
-            timeline: if live { Timeline::of_stream(frame_rate) } else { Timeline::of_recording(frame_rate) },
+            timeline: if live {
+                Timeline::of_stream(frame_rate)
+            } else {
+                Timeline::of_recording(frame_rate)
+            },
             read: 0,
             container,
             announced,
@@ -183,8 +293,13 @@ impl Video {
     fn wall_time(&mut self) -> WallTime {
         // Frames that the decoder still held at the end of a stream come without a time.
         let reported = self.timeline.reported();
-        let zero = if self.timeless { 0.0 } else { property(&self.capture, videoio::CAP_PROP_STREAM_OPEN_TIME_USEC) };
-        self.clock.time(&self.info.camera, zero, reported, Timestamp::now())
+        let zero = if self.timeless {
+            0.0
+        } else {
+            property(&self.capture, videoio::CAP_PROP_STREAM_OPEN_TIME_USEC)
+        };
+        self.clock
+            .time(&self.info.camera, zero, reported, Timestamp::now())
     }
 
     /// Takes the next frame without decoding it; `false` at the end.
@@ -193,17 +308,28 @@ impl Video {
             return Ok(true);
         }
         if self.info.live {
-            return Err(SourceError::CameraLost { input: self.input.clone() });
+            return Err(SourceError::CameraLost {
+                input: self.input.clone(),
+            });
         }
         if self.resumes()? {
             return Ok(true);
         }
-        let Some(Container { cut, stores_count }) = &self.container else { return Ok(false) };
+        let Some(Container { cut, stores_count }) = &self.container else {
+            return Ok(false);
+        };
         if let Some(how) = cut {
-            return Err(SourceError::Truncated { input: self.input.clone(), read: self.read, how: how.clone() });
+            return Err(SourceError::Truncated {
+                input: self.input.clone(),
+                read: self.read,
+                how: how.clone(),
+            });
         }
         // A stored number may be off by a frame or two.
-        let missing = self.announced.filter(|_| *stores_count).map_or(0, |all| all.saturating_sub(self.read));
+        let missing = self
+            .announced
+            .filter(|_| *stores_count)
+            .map_or(0, |all| all.saturating_sub(self.read));
         if missing > 2 {
             self.damaged(missing);
         }
@@ -211,7 +337,10 @@ impl Video {
     }
 
     fn try_grab(&mut self) -> Result<bool, SourceError> {
-        let grabbed = self.capture.grab().map_err(|e| read_error(&self.input, e))?;
+        let grabbed = self
+            .capture
+            .grab()
+            .map_err(|e| read_error(&self.input, e))?;
         self.read += u64::from(grabbed);
         Ok(grabbed)
     }
@@ -219,7 +348,9 @@ impl Video {
     /// Whether frames come after those that cannot be decoded: to OpenCV such a frame looks like the end of the file.
     fn resumes(&mut self) -> Result<bool, SourceError> {
         // At the end of a stream each attempt may have to wait.
-        let Some(container) = &self.container else { return Ok(false) };
+        let Some(container) = &self.container else {
+            return Ok(false);
+        };
         // Of a file that was cut the last frame is damaged; its missing end is told.
         let is_told = container.cut.is_some();
         for skipped in 1..=DAMAGED_ON_END {
@@ -256,15 +387,24 @@ impl Source for Video {
             let now = Seconds(self.opened.elapsed().as_secs_f64());
             let reported = Seconds(property(&self.capture, videoio::CAP_PROP_POS_MSEC) / 1000.0);
             let time_of_stream = if self.timeless { now } else { reported };
-            let pts = self.timeline.next((time_of_stream.0 > 0.0).then_some(time_of_stream));
+            let pts = self
+                .timeline
+                .next((time_of_stream.0 > 0.0).then_some(time_of_stream));
             let since = pts - *self.first.get_or_insert(pts);
             if since < self.options.start {
                 continue;
             }
-            if self.options.duration.is_some_and(|d| since.0 >= self.options.start.0 + d.0 - 1e-6) {
+            if self
+                .options
+                .duration
+                .is_some_and(|d| since.0 >= self.options.start.0 + d.0 - 1e-6)
+            {
                 return Ok(None);
             }
-            if let Some(limit) = self.options.late.filter(|_| self.info.live && !self.timeless)
+            if let Some(limit) = self
+                .options
+                .late
+                .filter(|_| self.info.live && !self.timeless)
                 && self.lateness.of(now, pts, limit) > limit
             {
                 self.options.link.late();
@@ -274,18 +414,38 @@ impl Source for Video {
                 self.options.link.thinned();
                 continue;
             }
-            if !self.capture.retrieve(&mut self.mat, 0).map_err(|e| read_error(&self.input, e))? {
+            if !self
+                .capture
+                .retrieve(&mut self.mat, 0)
+                .map_err(|e| read_error(&self.input, e))?
+            {
                 self.damaged(1);
                 continue;
             }
-            let image = image_of(&self.mat).map_err(|reason| SourceError::Read { input: self.input.clone(), reason })?;
+            let image = image_of(&self.mat).map_err(|reason| SourceError::Read {
+                input: self.input.clone(),
+                reason,
+            })?;
             let image = image.with_pixel_aspect(self.pixel_aspect);
             check_size(&self.input, self.read, image.width, image.height)?;
-            let time = if self.info.live { Some(self.wall_time()) } else { self.options.wall_time(since) };
+            let time = if self.info.live {
+                Some(self.wall_time())
+            } else {
+                self.options.wall_time(since)
+            };
             let (width, height) = (image.width, image.height);
             // A camera is judged by its own clock, over interruptions too (`Camera`).
             let restart = !self.info.live && self.breaks.before(pts, (width, height));
-            return Ok(Some(Frame { camera: self.info.camera.clone(), number: self.read, pts, time, width, height, image: Some(image), restart }));
+            return Ok(Some(Frame {
+                camera: self.info.camera.clone(),
+                number: self.read,
+                pts,
+                time,
+                width,
+                height,
+                image: Some(image),
+                restart,
+            }));
         }
     }
 }
@@ -296,15 +456,24 @@ pub(crate) fn image_of(mat: &Mat) -> Result<Image, String> {
         return Err("it holds no picture".into());
     }
     if mat.typ() != opencv::core::CV_8UC3 {
-        return Err(format!("its pixels are of OpenCV type {}, where 8-bit BGR is needed", mat.typ()));
+        return Err(format!(
+            "its pixels are of OpenCV type {}, where 8-bit BGR is needed",
+            mat.typ()
+        ));
     }
     let bytes = mat.data_bytes().map_err(|e| e.message)?;
-    Ok(Image::packed(mat.cols() as u32, mat.rows() as u32, bytes.into()))
+    Ok(Image::packed(
+        mat.cols() as u32,
+        mat.rows() as u32,
+        bytes.into(),
+    ))
 }
 
 /// How many frames the container says or lets expect; `None` where it does not know its length.
 fn announced(capture: &VideoCapture) -> Option<u64> {
-    Some(property(capture, videoio::CAP_PROP_FRAME_COUNT)).filter(|n| *n >= 1.0 && *n < 1e12).map(|n| n as u64)
+    Some(property(capture, videoio::CAP_PROP_FRAME_COUNT))
+        .filter(|n| *n >= 1.0 && *n < 1e12)
+        .map(|n| n as u64)
 }
 
 fn property(capture: &VideoCapture, id: i32) -> f64 {
@@ -312,7 +481,10 @@ fn property(capture: &VideoCapture, id: i32) -> f64 {
 }
 
 fn read_error(input: &str, e: opencv::Error) -> SourceError {
-    SourceError::Read { input: input.into(), reason: e.message }
+    SourceError::Read {
+        input: input.into(),
+        reason: e.message,
+    }
 }
 
 #[cfg(test)]
@@ -322,7 +494,10 @@ mod tests {
     #[test]
     fn a_stop_is_noticed_while_frames_are_skipped() {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
-        let options = SourceOptions { start: Seconds(1e6), ..SourceOptions::default() };
+        let options = SourceOptions {
+            start: Seconds(1e6),
+            ..SourceOptions::default()
+        };
         let mut video = Video::open_file(Path::new(clip), &options).expect("the clip opens");
         let before = video.read;
         options.link.stop();

@@ -21,7 +21,11 @@ pub struct AppearanceConfig {
 
 impl Default for AppearanceConfig {
     fn default() -> Self {
-        AppearanceConfig { memory: 0.86, max_covered: 0.28, min_confidence: 0.4 }
+        AppearanceConfig {
+            memory: 0.86,
+            max_covered: 0.28,
+            min_confidence: 0.4,
+        }
     }
 }
 
@@ -105,7 +109,12 @@ pub fn mean_direction<'a>(views: impl Iterator<Item = (&'a [f32], f32)>) -> Vec<
 
 /// Makes a vector one of unit length; zeros stay zeros.
 pub fn normalise(vector: &mut [f32]) {
-    let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt().max(f32::MIN_POSITIVE);
+    let length = vector
+        .iter()
+        .map(|v| v * v)
+        .sum::<f32>()
+        .sqrt()
+        .max(f32::MIN_POSITIVE);
     vector.iter_mut().for_each(|v| *v /= length);
 }
 
@@ -113,7 +122,12 @@ pub fn normalise(vector: &mut [f32]) {
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
-    let rest: f32 = whole_a.remainder().iter().zip(whole_b.remainder()).map(|(x, y)| x * y).sum();
+    let rest: f32 = whole_a
+        .remainder()
+        .iter()
+        .zip(whole_b.remainder())
+        .map(|(x, y)| x * y)
+        .sum();
     for (x, y) in whole_a.zip(whole_b) {
         for i in 0..8 {
             lanes[i] += x[i] * y[i];
@@ -134,7 +148,10 @@ mod tests {
         a.learn(arr1(&[1.0, 0.0]).view(), &config);
         (0..5).for_each(|_| a.learn(arr1(&[0.0, 1.0]).view(), &config));
         assert!((a.mean().iter().map(|m| m * m).sum::<f32>() - 1.0).abs() < 1e-5);
-        let (old, new) = (a.distance(arr1(&[1.0, 0.0]).view()), a.distance(arr1(&[0.0, 1.0]).view()));
+        let (old, new) = (
+            a.distance(arr1(&[1.0, 0.0]).view()),
+            a.distance(arr1(&[0.0, 1.0]).view()),
+        );
         assert!(old.expect("learnt") < 0.5 && new.expect("learnt") < 0.7);
     }
 

@@ -44,19 +44,29 @@ const NONE: usize = usize::MAX;
 
 impl Assignment {
     /// The pairs (row, column) of least total cost, where an unmade pair costs `limit`. Sorted by row.
-    pub fn solve(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> Vec<(usize, usize)> {
+    pub fn solve(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        candidates: &[Candidate],
+        limit: f32,
+    ) -> Vec<(usize, usize)> {
         let limit = limit.min(MAX_COST);
         let mut pairs = Vec::with_capacity(rows.min(columns));
         let groups = self.connect(rows, columns, candidates, limit);
         self.order.clear();
-        self.order.extend((0..candidates.len()).filter(|&i| candidates[i].is_allowed(limit)));
+        self.order
+            .extend((0..candidates.len()).filter(|&i| candidates[i].is_allowed(limit)));
         let group_of_row = &self.group_of_row;
-        self.order.sort_unstable_by_key(|&i| (group_of_row[candidates[i].row], i));
+        self.order
+            .sort_unstable_by_key(|&i| (group_of_row[candidates[i].row], i));
         let mut members = std::mem::take(&mut self.members);
         let mut at = 0;
         for group in 0..groups {
             let start = at;
-            while at < self.order.len() && self.group_of_row[candidates[self.order[at]].row] == group {
+            while at < self.order.len()
+                && self.group_of_row[candidates[self.order[at]].row] == group
+            {
                 at += 1;
             }
             members.clear();
@@ -69,7 +79,13 @@ impl Assignment {
     }
 
     /// Numbers the connected groups by their rows (a column without a row matters to nobody); returns how many there are.
-    fn connect(&mut self, rows: usize, columns: usize, candidates: &[Candidate], limit: f32) -> usize {
+    fn connect(
+        &mut self,
+        rows: usize,
+        columns: usize,
+        candidates: &[Candidate],
+        limit: f32,
+    ) -> usize {
         let (parent, number) = (&mut self.parent, &mut self.number);
         parent.clear();
         parent.extend(0..rows + columns);
@@ -107,7 +123,10 @@ impl Assignment {
         if members.is_empty() {
             return;
         }
-        for (list, pick) in [(&mut self.rows, (|c| c.row) as fn(&Candidate) -> usize), (&mut self.columns, |c: &Candidate| c.column)] {
+        for (list, pick) in [
+            (&mut self.rows, (|c| c.row) as fn(&Candidate) -> usize),
+            (&mut self.columns, |c: &Candidate| c.column),
+        ] {
             list.clear();
             list.extend(members.iter().map(pick));
             list.sort_unstable();
@@ -119,7 +138,10 @@ impl Assignment {
         self.matrix.clear();
         self.matrix.resize(n * width, f32::INFINITY);
         for c in members {
-            let (r, k) = (position(&self.rows, c.row), position(&self.columns, c.column));
+            let (r, k) = (
+                position(&self.rows, c.row),
+                position(&self.columns, c.column),
+            );
             let cell = &mut self.matrix[r * width + k];
             *cell = cell.min(c.cost);
         }
@@ -136,7 +158,9 @@ impl Assignment {
 }
 
 fn position(sorted: &[usize], value: usize) -> usize {
-    sorted.binary_search(&value).expect("the list was made from these very values")
+    sorted
+        .binary_search(&value)
+        .expect("the list was made from these very values")
 }
 
 /// Shortest augmenting paths on a dense matrix with at least as many columns as rows and a finite way for every row.
@@ -165,7 +189,9 @@ impl Solver {
             let sink = loop {
                 let mut nearest = NONE;
                 for k in (0..columns).filter(|&k| !self.done[k]) {
-                    let d = reached + matrix[row * columns + k] - self.row_price[row] - self.column_price[k];
+                    let d = reached + matrix[row * columns + k]
+                        - self.row_price[row]
+                        - self.column_price[k];
                     if d < self.distance[k] {
                         self.distance[k] = d;
                         self.previous_row[k] = row;
@@ -174,7 +200,11 @@ impl Solver {
                 let mut least = f32::INFINITY;
                 for k in (0..columns).filter(|&k| !self.done[k]) {
                     // Of equals the free column ends the path at once.
-                    if self.distance[k] < least || (self.distance[k] == least && nearest != NONE && self.row_of_column[k] == NONE) {
+                    if self.distance[k] < least
+                        || (self.distance[k] == least
+                            && nearest != NONE
+                            && self.row_of_column[k] == NONE)
+                    {
                         least = self.distance[k];
                         nearest = k;
                     }
@@ -215,9 +245,25 @@ fn fill<T: Clone>(list: &mut Vec<T>, len: usize, value: T) {
 /// must fall as in the reference.
 pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
     let flip = columns < rows;
-    let (n, m) = if flip { (columns, rows) } else { (rows, columns) };
-    let usable = |w: f64| if w.is_finite() { w.clamp(-f64::from(MAX_COST), f64::from(MAX_COST)) } else { 0.0 };
-    let at = |r: usize, k: usize| -usable(if flip { weight[k * columns + r] } else { weight[r * columns + k] });
+    let (n, m) = if flip {
+        (columns, rows)
+    } else {
+        (rows, columns)
+    };
+    let usable = |w: f64| {
+        if w.is_finite() {
+            w.clamp(-f64::from(MAX_COST), f64::from(MAX_COST))
+        } else {
+            0.0
+        }
+    };
+    let at = |r: usize, k: usize| {
+        -usable(if flip {
+            weight[k * columns + r]
+        } else {
+            weight[r * columns + k]
+        })
+    };
     // Kuhn-Munkres by shortest augmenting paths with potentials; one extra column and row hold the sentinel.
     let (mut u, mut v) = (vec![0.0f64; n + 1], vec![0.0f64; m + 1]);
     let (mut row_of, mut way) = (vec![0usize; m + 1], vec![0usize; m + 1]);
@@ -253,7 +299,16 @@ pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usiz
             k0 = way[k0];
         }
     }
-    let mut pairs: Vec<_> = (1..=m).filter(|&k| row_of[k] != 0).map(|k| if flip { (k - 1, row_of[k] - 1) } else { (row_of[k] - 1, k - 1) }).collect();
+    let mut pairs: Vec<_> = (1..=m)
+        .filter(|&k| row_of[k] != 0)
+        .map(|k| {
+            if flip {
+                (k - 1, row_of[k] - 1)
+            } else {
+                (row_of[k] - 1, k - 1)
+            }
+        })
+        .collect();
     pairs.retain(|&(r, k)| usable(weight[r * columns + k]) > 0.0);
     pairs.sort_unstable();
     pairs
@@ -265,13 +320,23 @@ mod tests {
     use proptest::prelude::*;
 
     fn total(pairs: &[(usize, usize)], rows: usize, costs: &[Vec<Option<f32>>], limit: f32) -> f64 {
-        let made: f64 = pairs.iter().map(|&(r, k)| f64::from(costs[r][k].expect("only allowed pairs are made"))).sum();
+        let made: f64 = pairs
+            .iter()
+            .map(|&(r, k)| f64::from(costs[r][k].expect("only allowed pairs are made")))
+            .sum();
         made + f64::from(limit) * (rows - pairs.len()) as f64
     }
 
     /// The least total by trying everything.
-    fn brute_force(row: usize, taken: &mut Vec<bool>, costs: &[Vec<Option<f32>>], limit: f32) -> f64 {
-        let Some(line) = costs.get(row) else { return 0.0 };
+    fn brute_force(
+        row: usize,
+        taken: &mut Vec<bool>,
+        costs: &[Vec<Option<f32>>],
+        limit: f32,
+    ) -> f64 {
+        let Some(line) = costs.get(row) else {
+            return 0.0;
+        };
         let mut best = f64::from(limit) + brute_force(row + 1, taken, costs, limit);
         for (k, c) in line.iter().enumerate() {
             if let (Some(c), false) = (c, taken[k]) {
@@ -285,7 +350,13 @@ mod tests {
 
     fn matrix() -> impl Strategy<Value = Vec<Vec<Option<f32>>>> {
         (1usize..6, 1usize..6).prop_flat_map(|(n, m)| {
-            prop::collection::vec(prop::collection::vec(prop::option::weighted(0.6, (0u8..100).prop_map(|v| f32::from(v) / 50.0)), m), n)
+            prop::collection::vec(
+                prop::collection::vec(
+                    prop::option::weighted(0.6, (0u8..100).prop_map(|v| f32::from(v) / 50.0)),
+                    m,
+                ),
+                n,
+            )
         })
     }
 
@@ -317,7 +388,14 @@ mod tests {
 
     /// Any bits of a float: NaN, infinities, the greatest and the least among them.
     fn any_costs() -> impl Strategy<Value = (usize, usize, Vec<f32>, f32)> {
-        (1usize..6, 1usize..6).prop_flat_map(|(n, m)| (Just(n), Just(m), prop::collection::vec(any::<u32>().prop_map(f32::from_bits), n * m), any::<f32>()))
+        (1usize..6, 1usize..6).prop_flat_map(|(n, m)| {
+            (
+                Just(n),
+                Just(m),
+                prop::collection::vec(any::<u32>().prop_map(f32::from_bits), n * m),
+                any::<f32>(),
+            )
+        })
     }
 
     proptest! {
@@ -337,15 +415,32 @@ mod tests {
 
     #[test]
     fn what_is_no_number_makes_no_pair_and_the_others_are_made() {
-        assert_eq!(greatest(2, 2, &[f64::NAN, 0.5, 0.7, f64::INFINITY]), [(0, 1), (1, 0)]);
+        assert_eq!(
+            greatest(2, 2, &[f64::NAN, 0.5, 0.7, f64::INFINITY]),
+            [(0, 1), (1, 0)]
+        );
         let c = |row, column, cost| Candidate { row, column, cost };
-        let pairs = Assignment::default().solve(2, 2, &[c(0, 0, f32::NAN), c(0, 1, 0.2), c(1, 0, 0.4), c(1, 1, f32::NEG_INFINITY)], 1.0);
+        let pairs = Assignment::default().solve(
+            2,
+            2,
+            &[
+                c(0, 0, f32::NAN),
+                c(0, 1, 0.2),
+                c(1, 0, 0.4),
+                c(1, 1, f32::NEG_INFINITY),
+            ],
+            1.0,
+        );
         assert_eq!(pairs, [(0, 1), (1, 0)]);
     }
 
     #[test]
     fn a_pair_beyond_the_limit_is_not_made() {
-        let c = [Candidate { row: 0, column: 0, cost: 0.9 }];
+        let c = [Candidate {
+            row: 0,
+            column: 0,
+            cost: 0.9,
+        }];
         assert!(Assignment::default().solve(1, 1, &c, 0.8).is_empty());
         assert_eq!(Assignment::default().solve(1, 1, &c, 1.0), [(0, 0)]);
     }
@@ -353,7 +448,12 @@ mod tests {
     #[test]
     fn the_sum_decides_not_the_best_single_pair() {
         let c = |row, column, cost| Candidate { row, column, cost };
-        let pairs = Assignment::default().solve(2, 2, &[c(0, 0, 0.1), c(0, 1, 0.2), c(1, 0, 0.15), c(1, 1, 0.9)], 1.0);
+        let pairs = Assignment::default().solve(
+            2,
+            2,
+            &[c(0, 0, 0.1), c(0, 1, 0.2), c(1, 0, 0.15), c(1, 1, 0.9)],
+            1.0,
+        );
         assert_eq!(pairs, [(0, 1), (1, 0)]);
     }
 }

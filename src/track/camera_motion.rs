@@ -25,7 +25,11 @@ pub struct CameraMotionConfig {
 
 impl Default for CameraMotionConfig {
     fn default() -> Self {
-        CameraMotionConfig { from_boxes: true, from_pixels: true, min_people: 3 }
+        CameraMotionConfig {
+            from_boxes: true,
+            from_pixels: true,
+            min_people: 3,
+        }
     }
 }
 
@@ -43,8 +47,14 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
             (dx - px, dy - py, d.height)
         })
         .collect();
-    let (mut x, mut y) = (median(ways.iter().map(|w| w.0).collect()), median(ways.iter().map(|w| w.1).collect()));
-    let (mut errors, mut weights): (Vec<f32>, Vec<f32>) = (Vec::with_capacity(ways.len()), Vec::with_capacity(ways.len()));
+    let (mut x, mut y) = (
+        median(ways.iter().map(|w| w.0).collect()),
+        median(ways.iter().map(|w| w.1).collect()),
+    );
+    let (mut errors, mut weights): (Vec<f32>, Vec<f32>) = (
+        Vec::with_capacity(ways.len()),
+        Vec::with_capacity(ways.len()),
+    );
     for _ in 0..5 {
         let error = |w: &(f32, f32, f32)| (w.0 - x).hypot(w.1 - y) / w.2;
         errors.clear();
@@ -52,15 +62,27 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
         // 4.685 standard deviations, told robustly from the median: 95 % efficiency on Gaussian errors.
         let cut = (4.685 * 1.4826 * middle(&mut errors)).max(0.02);
         weights.clear();
-        weights.extend(ways.iter().map(|w| (1.0 - (error(w) / cut).powi(2)).max(0.0).powi(2)));
+        weights.extend(
+            ways.iter()
+                .map(|w| (1.0 - (error(w) / cut).powi(2)).max(0.0).powi(2)),
+        );
         let total: f32 = weights.iter().sum();
         if total < 1e-3 {
             return None;
         }
-        let mean = |of: fn(&(f32, f32, f32)) -> f32| ways.iter().zip(&weights).map(|(w, k)| of(w) * k).sum::<f32>() / total;
+        let mean = |of: fn(&(f32, f32, f32)) -> f32| {
+            ways.iter()
+                .zip(&weights)
+                .map(|(w, k)| of(w) * k)
+                .sum::<f32>()
+                / total
+        };
         (x, y) = (mean(|w| w.0), mean(|w| w.1));
     }
-    Some(Affine { shift: [x, y], ..Affine::IDENTITY })
+    Some(Affine {
+        shift: [x, y],
+        ..Affine::IDENTITY
+    })
 }
 
 /// A point (x, y) before and after, pixels.
@@ -73,22 +95,46 @@ pub fn similarity(pairs: &[Pair]) -> Option<Affine> {
         return None;
     }
     let way = |axis: usize| median(pairs.iter().map(|(a, b)| b[axis] - a[axis]).collect());
-    let mut map = Affine { shift: [way(0), way(1)], ..Affine::IDENTITY };
+    let mut map = Affine {
+        shift: [way(0), way(1)],
+        ..Affine::IDENTITY
+    };
     let mut agreed = 0.0;
     for _ in 0..10 {
-        let errors: Vec<f32> = pairs.iter().map(|(a, b)| distance(map.apply(a[0], a[1]), *b)).collect();
+        let errors: Vec<f32> = pairs
+            .iter()
+            .map(|(a, b)| distance(map.apply(a[0], a[1]), *b))
+            .collect();
         let cut = (4.685 * 1.4826 * median(errors.clone())).max(0.5);
-        let weights: Vec<f32> = errors.iter().map(|e| (1.0 - (e / cut).powi(2)).max(0.0).powi(2)).collect();
+        let weights: Vec<f32> = errors
+            .iter()
+            .map(|e| (1.0 - (e / cut).powi(2)).max(0.0).powi(2))
+            .collect();
         agreed = weights.iter().sum();
         if agreed < 4.0 {
             return None;
         }
-        let mean = |of: &dyn Fn(&Pair) -> f32| pairs.iter().zip(&weights).map(|(p, w)| of(p) * w).sum::<f32>() / agreed;
-        let (ax, ay, bx, by) = (mean(&|p| p.0[0]), mean(&|p| p.0[1]), mean(&|p| p.1[0]), mean(&|p| p.1[1]));
+        let mean = |of: &dyn Fn(&Pair) -> f32| {
+            pairs
+                .iter()
+                .zip(&weights)
+                .map(|(p, w)| of(p) * w)
+                .sum::<f32>()
+                / agreed
+        };
+        let (ax, ay, bx, by) = (
+            mean(&|p| p.0[0]),
+            mean(&|p| p.0[1]),
+            mean(&|p| p.1[0]),
+            mean(&|p| p.1[1]),
+        );
         let spread = mean(&|(a, _)| (a[0] - ax).powi(2) + (a[1] - ay).powi(2)).max(1e-6);
         let cos = mean(&|(a, b)| (a[0] - ax) * (b[0] - bx) + (a[1] - ay) * (b[1] - by)) / spread;
         let sin = mean(&|(a, b)| (a[0] - ax) * (b[1] - by) - (a[1] - ay) * (b[0] - bx)) / spread;
-        map = Affine { linear: [cos, -sin, sin, cos], shift: [bx - cos * ax + sin * ay, by - sin * ax - cos * ay] };
+        map = Affine {
+            linear: [cos, -sin, sin, cos],
+            shift: [bx - cos * ax + sin * ay, by - sin * ax - cos * ay],
+        };
     }
     // Half of the points must say so, or it is the people who move.
     (agreed >= 0.35 * pairs.len() as f32 && (0.7..1.4).contains(&map.scale())).then_some(map)
@@ -119,7 +165,9 @@ mod tests {
     #[test]
     fn a_similarity_is_found_among_people_who_walk() {
         let map = |x: f32, y: f32| [1.02 * x - 0.03 * y + 5.0, 0.03 * x + 1.02 * y - 3.0];
-        let still = (0..30).map(|i| ((37 * i % 320) as f32, (53 * i % 240) as f32)).map(|(x, y)| ([x, y], map(x, y)));
+        let still = (0..30)
+            .map(|i| ((37 * i % 320) as f32, (53 * i % 240) as f32))
+            .map(|(x, y)| ([x, y], map(x, y)));
         let walking = (0..10).map(|i| ([10.0 * i as f32, 100.0], [10.0 * i as f32 + 25.0, 110.0]));
         let pairs: Vec<_> = still.chain(walking).collect();
         let found = similarity(&pairs).expect("most agree");
@@ -132,7 +180,10 @@ mod tests {
         (0..people)
             .map(|i| {
                 let (x, y) = (80.0 * i as f32, 200.0 + 37.0 * ((i * 7) % 5) as f32);
-                (BBox::from_center(x, y, 40.0, 100.0), BBox::from_center(x + dx, y + dy, 40.0, 100.0))
+                (
+                    BBox::from_center(x, y, 40.0, 100.0),
+                    BBox::from_center(x + dx, y + dy, 40.0, 100.0),
+                )
             })
             .collect()
     }
@@ -142,19 +193,27 @@ mod tests {
         let mut pairs = moved_by(30.0, -12.0, 12);
         pairs[3].1.left += 70.0;
         pairs[8].1.top -= 90.0;
-        let found = from_boxes(&pairs, &CameraMotionConfig::default()).expect("twelve people are enough");
-        assert!((found.shift[0] - 30.0).abs() < 0.5 && (found.shift[1] + 12.0).abs() < 0.5, "{found:?}");
+        let found =
+            from_boxes(&pairs, &CameraMotionConfig::default()).expect("twelve people are enough");
+        assert!(
+            (found.shift[0] - 30.0).abs() < 0.5 && (found.shift[1] + 12.0).abs() < 0.5,
+            "{found:?}"
+        );
         assert_eq!(found.linear, Affine::IDENTITY.linear);
     }
 
     #[test]
     fn two_people_tell_nothing() {
-        assert_eq!(from_boxes(&moved_by(5.0, 5.0, 2), &CameraMotionConfig::default()), None);
+        assert_eq!(
+            from_boxes(&moved_by(5.0, 5.0, 2), &CameraMotionConfig::default()),
+            None
+        );
     }
 
     #[test]
     fn a_camera_that_stands_is_left_alone() {
-        let found = from_boxes(&moved_by(0.0, 0.0, 5), &CameraMotionConfig::default()).expect("five are enough");
+        let found = from_boxes(&moved_by(0.0, 0.0, 5), &CameraMotionConfig::default())
+            .expect("five are enough");
         assert!(found.shift[0].abs() < 1e-3 && found.shift[1].abs() < 1e-3);
     }
 }

@@ -98,6 +98,11 @@ impl TrackerConfig {
         self.appearance.validate()?;
         self.reidentify.validate()?;
         self.scenery.validate()?;
-        within("tracker.camera_motion.min_people", self.camera_motion.min_people, 2, 1000)
+        within(
+            "tracker.camera_motion.min_people",
+            self.camera_motion.min_people,
+            2,
+            1000,
+        )
     }
 }

@@ -61,11 +61,29 @@ impl CostConfig {
     /// # Errors
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        let weights = [("overlap", self.overlap), ("position", self.position), ("size", self.size), ("appearance", self.appearance), ("absence", self.absence)];
-        weights.iter().try_for_each(|(name, v)| within(&format!("tracker.cost.{name}"), *v, 0.0, 100.0))?;
-        within("tracker.cost.appearance_scale", self.appearance_scale, 0.01, 2.0)?;
+        let weights = [
+            ("overlap", self.overlap),
+            ("position", self.position),
+            ("size", self.size),
+            ("appearance", self.appearance),
+            ("absence", self.absence),
+        ];
+        weights
+            .iter()
+            .try_for_each(|(name, v)| within(&format!("tracker.cost.{name}"), *v, 0.0, 100.0))?;
+        within(
+            "tracker.cost.appearance_scale",
+            self.appearance_scale,
+            0.01,
+            2.0,
+        )?;
         within("tracker.cost.buffer", self.buffer, 0.0, 5.0)?;
-        within("tracker.cost.second_buffer", self.second_buffer, self.buffer, 5.0)?;
+        within(
+            "tracker.cost.second_buffer",
+            self.second_buffer,
+            self.buffer,
+            5.0,
+        )?;
         within("tracker.cost.limit", self.limit, 0.0, 100.0)?;
         within("tracker.cost.unsure_limit", self.unsure_limit, 0.0, 100.0)
     }
@@ -117,7 +135,10 @@ mod tests {
 
     #[test]
     fn half_the_height_costs_the_same_as_twice_the_height() {
-        let (half, twice) = (BBox::new(0.0, 0.0, 1.0, 50.0), BBox::new(0.0, 0.0, 1.0, 200.0));
+        let (half, twice) = (
+            BBox::new(0.0, 0.0, 1.0, 50.0),
+            BBox::new(0.0, 0.0, 1.0, 200.0),
+        );
         assert!((size(&PERSON, &half) - size(&PERSON, &twice)).abs() < 1e-6);
     }
 }

@@ -23,7 +23,10 @@ impl Eq for Reached {}
 
 impl Ord for Reached {
     fn cmp(&self, other: &Self) -> Ordering {
-        other.distance.total_cmp(&self.distance).then_with(|| other.column.cmp(&self.column))
+        other
+            .distance
+            .total_cmp(&self.distance)
+            .then_with(|| other.column.cmp(&self.column))
     }
 }
 
@@ -35,7 +38,12 @@ impl PartialOrd for Reached {
 
 /// The pairs (row, column) of least total cost, where an unmade pair costs `alone`. Sorted by row. The same answer as
 /// [`crate::track::assignment::Assignment`], for graphs too large to hold as a matrix.
-pub fn solve(rows: usize, columns: usize, candidates: &[Candidate], alone: f32) -> Vec<(usize, usize)> {
+pub fn solve(
+    rows: usize,
+    columns: usize,
+    candidates: &[Candidate],
+    alone: f32,
+) -> Vec<(usize, usize)> {
     let alone = alone.min(MAX_COST);
     // A column of its own for every row stands for staying alone, numbered after the real ones.
     let mut edges: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rows];
@@ -49,7 +57,13 @@ pub fn solve(rows: usize, columns: usize, candidates: &[Candidate], alone: f32) 
     }
     let mut search = Search::new(edges, columns + rows);
     (0..rows).for_each(|row| search.augment(row));
-    search.column_of_row.iter().enumerate().filter(|(_, c)| **c < columns).map(|(r, c)| (r, *c)).collect()
+    search
+        .column_of_row
+        .iter()
+        .enumerate()
+        .filter(|(_, c)| **c < columns)
+        .map(|(r, c)| (r, *c))
+        .collect()
 }
 
 struct Search {
@@ -97,7 +111,10 @@ impl Search {
                     }
                     self.distance[column] = d;
                     self.came_from[column] = row;
-                    heap.push(Reached { distance: d, column });
+                    heap.push(Reached {
+                        distance: d,
+                        column,
+                    });
                 }
             }
             // Every row can stay alone, so the search ends at the latest there.
@@ -144,7 +161,10 @@ mod tests {
 
     fn total(pairs: &[(usize, usize)], rows: usize, candidates: &[Candidate], alone: f32) -> f64 {
         let cost = |&(r, c): &(usize, usize)| {
-            let of_pair = candidates.iter().filter(|k| (k.row, k.column) == (r, c)).map(|k| f64::from(k.cost));
+            let of_pair = candidates
+                .iter()
+                .filter(|k| (k.row, k.column) == (r, c))
+                .map(|k| f64::from(k.cost));
             of_pair.fold(f64::INFINITY, f64::min)
         };
         pairs.iter().map(cost).sum::<f64>() + f64::from(alone) * (rows - pairs.len()) as f64
@@ -167,9 +187,20 @@ mod tests {
     fn a_long_chain_gives_way_link_by_link() {
         // Row r likes column r best but for the last, which needs column 0: all others must move on by one.
         let n = 2000;
-        let mut candidates: Vec<Candidate> =
-            (0..n - 1).flat_map(|r| [(r, 0.0), (r + 1, 0.1)].map(|(column, cost)| Candidate { row: r, column, cost })).collect();
-        candidates.push(Candidate { row: n - 1, column: 0, cost: 0.0 });
+        let mut candidates: Vec<Candidate> = (0..n - 1)
+            .flat_map(|r| {
+                [(r, 0.0), (r + 1, 0.1)].map(|(column, cost)| Candidate {
+                    row: r,
+                    column,
+                    cost,
+                })
+            })
+            .collect();
+        candidates.push(Candidate {
+            row: n - 1,
+            column: 0,
+            cost: 0.0,
+        });
         let pairs = solve(n, n, &candidates, 1000.0);
         assert_eq!(pairs.len(), n);
         assert!(pairs[..n - 1].iter().all(|&(r, c)| c == r + 1) && pairs[n - 1] == (n - 1, 0));

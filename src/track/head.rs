@@ -10,7 +10,17 @@ use thiserror::Error;
 pub const HEAD_SCHEMA: &str = "twintrack.head/1";
 
 /// What a head may look at, in this order: see [`Features`].
-pub const FEATURES: [&str; 9] = ["overlap", "position", "horizontal", "size", "absence", "speed", "appearance", "covered", "confidence"];
+pub const FEATURES: [&str; 9] = [
+    "overlap",
+    "position",
+    "horizontal",
+    "size",
+    "absence",
+    "speed",
+    "appearance",
+    "covered",
+    "confidence",
+];
 
 /// The features of a pair of track and detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -38,7 +48,17 @@ pub struct Features {
 impl Features {
     /// All of them, in the order of [`FEATURES`].
     pub fn values(&self) -> [f32; FEATURES.len()] {
-        [self.overlap, self.position, self.horizontal, self.size, self.absence, self.speed, self.appearance, self.covered, self.confidence]
+        [
+            self.overlap,
+            self.position,
+            self.horizontal,
+            self.size,
+            self.absence,
+            self.speed,
+            self.appearance,
+            self.covered,
+            self.confidence,
+        ]
     }
 }
 
@@ -80,10 +100,25 @@ impl TryFrom<Fields> for Node {
 
     fn try_from(fields: Fields) -> Result<Self, Self::Error> {
         match fields {
-            Fields { feature: Some(feature), threshold: Some(threshold), left: Some(left), right: Some(right), leaf: None } => {
-                Ok(Node::Split { feature, threshold, left, right })
-            }
-            Fields { feature: None, threshold: None, left: None, right: None, leaf: Some(leaf) } => Ok(Node::Leaf { leaf }),
+            Fields {
+                feature: Some(feature),
+                threshold: Some(threshold),
+                left: Some(left),
+                right: Some(right),
+                leaf: None,
+            } => Ok(Node::Split {
+                feature,
+                threshold,
+                left,
+                right,
+            }),
+            Fields {
+                feature: None,
+                threshold: None,
+                left: None,
+                right: None,
+                leaf: Some(leaf),
+            } => Ok(Node::Leaf { leaf }),
             _ => Err("a node has either `leaf` or `feature`, `threshold`, `left` and `right`"),
         }
     }
@@ -115,7 +150,12 @@ pub struct Head {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Asked {
-    Split { feature: usize, threshold: f32, left: usize, right: usize },
+    Split {
+        feature: usize,
+        threshold: f32,
+        left: usize,
+        right: usize,
+    },
     Leaf(f32),
 }
 
@@ -126,10 +166,20 @@ impl Head {
     /// On another schema, an unknown feature, a number that is none, or a tree that does not lead downwards.
     pub fn new(table: &HeadTable) -> Result<Self, HeadError> {
         if table.schema != HEAD_SCHEMA {
-            return Err(HeadError(format!("its schema is '{}', not '{HEAD_SCHEMA}'", table.schema)));
+            return Err(HeadError(format!(
+                "its schema is '{}', not '{HEAD_SCHEMA}'",
+                table.schema
+            )));
         }
-        let trees = table.trees.iter().enumerate().map(|(t, nodes)| check(nodes).map_err(|e| HeadError(format!("tree {t}: {e}"))));
-        Ok(Head { base: table.base, trees: trees.collect::<Result<_, _>>()? })
+        let trees = table
+            .trees
+            .iter()
+            .enumerate()
+            .map(|(t, nodes)| check(nodes).map_err(|e| HeadError(format!("tree {t}: {e}"))));
+        Ok(Head {
+            base: table.base,
+            trees: trees.collect::<Result<_, _>>()?,
+        })
     }
 
     /// Probability that the detection is the track's person, in [0, 1].
@@ -151,13 +201,27 @@ fn check(nodes: &[Node]) -> Result<Vec<Asked>, String> {
     let one = |(i, node): (usize, &Node)| match node {
         Node::Leaf { leaf } if leaf.is_finite() => Ok(Asked::Leaf(*leaf)),
         Node::Leaf { .. } => Err(format!("node {i} is no number")),
-        Node::Split { feature, threshold, left, right } => {
-            let known =
-                FEATURES.iter().position(|f| f == feature).ok_or_else(|| format!("node {i} asks for '{feature}'; known are {}", FEATURES.join(", ")))?;
+        Node::Split {
+            feature,
+            threshold,
+            left,
+            right,
+        } => {
+            let known = FEATURES.iter().position(|f| f == feature).ok_or_else(|| {
+                format!(
+                    "node {i} asks for '{feature}'; known are {}",
+                    FEATURES.join(", ")
+                )
+            })?;
             let down = |to: usize| to > i && to < nodes.len();
             let fine = threshold.is_finite() && down(*left) && down(*right);
             if fine {
-                Ok(Asked::Split { feature: known, threshold: *threshold, left: *left, right: *right })
+                Ok(Asked::Split {
+                    feature: known,
+                    threshold: *threshold,
+                    left: *left,
+                    right: *right,
+                })
             } else {
                 Err(format!("node {i} does not lead downwards"))
             }
@@ -171,7 +235,18 @@ fn answer(tree: &[Asked], features: &[f32; FEATURES.len()]) -> f32 {
     loop {
         match tree[at] {
             Asked::Leaf(value) => return value,
-            Asked::Split { feature, threshold, left, right } => at = if features[feature] < threshold { left } else { right },
+            Asked::Split {
+                feature,
+                threshold,
+                left,
+                right,
+            } => {
+                at = if features[feature] < threshold {
+                    left
+                } else {
+                    right
+                }
+            }
         }
     }
 }
@@ -180,8 +255,17 @@ fn answer(tree: &[Asked], features: &[f32; FEATURES.len()]) -> f32 {
 mod tests {
     use super::*;
 
-    const ALIKE: Features =
-        Features { overlap: 0.1, position: 0.0, horizontal: 0.0, size: 0.0, absence: 0.1, speed: 0.3, appearance: 0.1, covered: 0.0, confidence: 0.9 };
+    const ALIKE: Features = Features {
+        overlap: 0.1,
+        position: 0.0,
+        horizontal: 0.0,
+        size: 0.0,
+        absence: 0.1,
+        speed: 0.3,
+        appearance: 0.1,
+        covered: 0.0,
+        confidence: 0.9,
+    };
 
     fn table(json: &str) -> Result<Head, HeadError> {
         Head::new(&serde_json::from_str(json).expect("JSON of a table"))
@@ -197,20 +281,62 @@ mod tests {
         .expect("valid");
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         assert!((head.probability(&ALIKE) - sigmoid(3.0)).abs() < 1e-6);
-        assert!((head.probability(&Features { appearance: -1.0, ..ALIKE }) - sigmoid(2.0)).abs() < 1e-6);
-        assert!((head.probability(&Features { overlap: 0.9, appearance: 0.8, ..ALIKE }) - sigmoid(-5.0)).abs() < 1e-6);
+        assert!(
+            (head.probability(&Features {
+                appearance: -1.0,
+                ..ALIKE
+            }) - sigmoid(2.0))
+            .abs()
+                < 1e-6
+        );
+        assert!(
+            (head.probability(&Features {
+                overlap: 0.9,
+                appearance: 0.8,
+                ..ALIKE
+            }) - sigmoid(-5.0))
+            .abs()
+                < 1e-6
+        );
     }
 
     #[test]
     fn a_table_that_could_hang_or_lie_is_refused() {
-        let refused = |tree: &str| table(&format!(r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[{tree}]}}"#)).unwrap_err().to_string();
-        assert!(refused(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#).contains("downwards"));
-        assert!(refused(r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#).contains("shoe size"));
+        let refused = |tree: &str| {
+            table(&format!(
+                r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[{tree}]}}"#
+            ))
+            .unwrap_err()
+            .to_string()
+        };
+        assert!(
+            refused(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#)
+                .contains("downwards")
+        );
+        assert!(
+            refused(r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#)
+                .contains("shoe size")
+        );
         assert!(refused("[]").contains("no node"));
-        let unread = |node: &str| serde_json::from_str::<Node>(node).expect_err(node).to_string();
-        assert!(unread(r#"{"feature":"overlap","left":1,"right":2}"#).contains("either `leaf` or `feature`"));
-        assert!(unread(r#"{"leaf":1.0,"left":1}"#).contains("either `leaf`") && unread(r#"{"leaf":"x"}"#).contains("expected f32"));
+        let unread = |node: &str| {
+            serde_json::from_str::<Node>(node)
+                .expect_err(node)
+                .to_string()
+        };
+        assert!(
+            unread(r#"{"feature":"overlap","left":1,"right":2}"#)
+                .contains("either `leaf` or `feature`")
+        );
+        assert!(
+            unread(r#"{"leaf":1.0,"left":1}"#).contains("either `leaf`")
+                && unread(r#"{"leaf":"x"}"#).contains("expected f32")
+        );
         assert!(unread(r#"{"leave":1.0}"#).contains("unknown field `leave`"));
-        assert!(table(r#"{"schema":"other","base":0.0,"trees":[]}"#).unwrap_err().to_string().contains("other"));
+        assert!(
+            table(r#"{"schema":"other","base":0.0,"trees":[]}"#)
+                .unwrap_err()
+                .to_string()
+                .contains("other")
+        );
     }
 }

@@ -67,23 +67,38 @@ pub struct Memory {
 impl Memory {
     /// Remembers nobody yet.
     pub fn new(config: MemoryConfig, strangers: Option<Strangers>) -> Self {
-        Memory { config, strangers, people: BTreeMap::new(), named: BTreeMap::new(), appeared: BTreeMap::new(), next: 1 }
+        Memory {
+            config,
+            strangers,
+            people: BTreeMap::new(),
+            named: BTreeMap::new(),
+            appeared: BTreeMap::new(),
+            next: 1,
+        }
     }
 
     /// The person a track is among those seen before, with the distance of looks by which it was known again; somebody new,
     /// with none, when it is none of them. `None` while the track has not been seen often enough. `now` is one clock for all
     /// cameras.
-    pub fn recall(&mut self, key: &Key, seen: &Seen<'_>, now: Seconds) -> Option<(u64, Option<f32>)> {
+    pub fn recall(
+        &mut self,
+        key: &Key,
+        seen: &Seen<'_>,
+        now: Seconds,
+    ) -> Option<(u64, Option<f32>)> {
         if !self.named.contains_key(key) {
             let appeared = *self.appeared.entry(key.clone()).or_insert((seen.bbox, now));
             if seen.hits < self.config.after_hits {
                 return None;
             }
             self.forget(now);
-            let found = self.nearest(&key.0, seen.views, appeared).map(|(who, distance)| (who, Some(distance))).unwrap_or_else(|| {
-                self.next += 1;
-                (self.next - 1, None)
-            });
+            let found = self
+                .nearest(&key.0, seen.views, appeared)
+                .map(|(who, distance)| (who, Some(distance)))
+                .unwrap_or_else(|| {
+                    self.next += 1;
+                    (self.next - 1, None)
+                });
             self.appeared.remove(key);
             self.named.insert(key.clone(), found);
             let person = self.people.entry(found.0).or_default();
@@ -102,18 +117,38 @@ impl Memory {
     /// The track has ended: its person is free to come back.
     pub fn ended(&mut self, key: &Key) {
         self.appeared.remove(key);
-        if let Some(p) = self.named.remove(key).and_then(|(person, _)| self.people.get_mut(&person)) {
+        if let Some(p) = self
+            .named
+            .remove(key)
+            .and_then(|(person, _)| self.people.get_mut(&person))
+        {
             p.tracks.remove(key);
         }
     }
 
     /// The person who looks like this beyond doubt among those who are not there at the moment and can be it.
-    fn nearest(&self, camera: &Arc<str>, views: &Views, appeared: (BBox, Seconds)) -> Option<(u64, f32)> {
+    fn nearest(
+        &self,
+        camera: &Arc<str>,
+        views: &Views,
+        appeared: (BBox, Seconds),
+    ) -> Option<(u64, f32)> {
         let strangers = self.strangers.as_ref()?;
-        let there = |p: &Person| p.tracks.iter().any(|(other, _)| !self.config.overlap || other == camera);
+        let there = |p: &Person| {
+            p.tracks
+                .iter()
+                .any(|(other, _)| !self.config.overlap || other == camera)
+        };
         // This camera saw the person after the track had appeared, elsewhere in its view, or too far away to walk here.
         let elsewhere = |p: &Person| {
-            let reaches = |(bbox, at): &(BBox, Seconds)| at.0 < appeared.1.0 && reachable((bbox, *at), (&appeared.0, appeared.1), self.config.reidentify.speed);
+            let reaches = |(bbox, at): &(BBox, Seconds)| {
+                at.0 < appeared.1.0
+                    && reachable(
+                        (bbox, *at),
+                        (&appeared.0, appeared.1),
+                        self.config.reidentify.speed,
+                    )
+            };
             p.places.get(camera).is_some_and(|last| !reaches(last))
         };
         let distance = |p: &Person| {
@@ -121,14 +156,20 @@ impl Memory {
             all.join(&p.past);
             all.distance(views)
         };
-        let away = self.people.iter().filter(|(_, p)| !there(p) && !elsewhere(p));
-        let (who, distances): (Vec<u64>, Vec<f32>) = away.filter_map(|(&id, p)| Some((id, distance(p)?))).unzip();
-        reidentify::choose(&distances, strangers, &self.config.reidentify).map(|i| (who[i], distances[i]))
+        let away = self
+            .people
+            .iter()
+            .filter(|(_, p)| !there(p) && !elsewhere(p));
+        let (who, distances): (Vec<u64>, Vec<f32>) =
+            away.filter_map(|(&id, p)| Some((id, distance(p)?))).unzip();
+        reidentify::choose(&distances, strangers, &self.config.reidentify)
+            .map(|i| (who[i], distances[i]))
     }
 
     fn forget(&mut self, now: Seconds) {
         let remember = self.config.remember;
-        self.people.retain(|_, p| !p.tracks.is_empty() || (now - p.seen).0 <= remember);
+        self.people
+            .retain(|_, p| !p.tracks.is_empty() || (now - p.seen).0 <= remember);
     }
 }
 
@@ -140,8 +181,16 @@ mod tests {
     const BLUE: [f32; 2] = [0.0, 1.0];
 
     fn memory(overlap: bool) -> Memory {
-        let config = MemoryConfig { remember: 60.0, after_hits: 5, overlap, reidentify: ReidentifyConfig::default() };
-        Memory::new(config, Some("0.5@0.8,0.01@0.4,0.0001@0.2".parse().expect("a table")))
+        let config = MemoryConfig {
+            remember: 60.0,
+            after_hits: 5,
+            overlap,
+            reidentify: ReidentifyConfig::default(),
+        };
+        Memory::new(
+            config,
+            Some("0.5@0.8,0.01@0.4,0.0001@0.2".parse().expect("a table")),
+        )
     }
 
     fn key(camera: &str, track: u64) -> Key {
@@ -154,13 +203,29 @@ mod tests {
 
     /// Who a track is that is seen for the tenth time.
     fn see(m: &mut Memory, track: (&str, u64), look: &[f32], x: f32, now: f64) -> u64 {
-        m.recall(&key(track.0, track.1), &Seen { hits: 10, views: &Views::of(look), bbox: at(x) }, Seconds(now)).expect("seen often enough").0
+        m.recall(
+            &key(track.0, track.1),
+            &Seen {
+                hits: 10,
+                views: &Views::of(look),
+                bbox: at(x),
+            },
+            Seconds(now),
+        )
+        .expect("seen often enough")
+        .0
     }
 
     #[test]
     fn who_comes_back_is_known_under_a_new_track_id_and_the_forgotten_are_new() {
         let mut m = memory(false);
-        assert_eq!((see(&mut m, ("door", 1), &RED, 0.0, 0.0), see(&mut m, ("door", 2), &BLUE, 300.0, 0.0)), (1, 2));
+        assert_eq!(
+            (
+                see(&mut m, ("door", 1), &RED, 0.0, 0.0),
+                see(&mut m, ("door", 2), &BLUE, 300.0, 0.0)
+            ),
+            (1, 2)
+        );
         m.ended(&key("door", 1));
         assert_eq!(see(&mut m, ("door", 3), &RED, 0.0, 20.0), 1);
         m.ended(&key("door", 3));
@@ -170,9 +235,25 @@ mod tests {
     #[test]
     fn nobody_is_at_two_places_even_when_the_other_track_has_ended() {
         let mut m = memory(false);
-        assert_eq!((see(&mut m, ("door", 1), &RED, 0.0, 0.0), see(&mut m, ("door", 2), &BLUE, 300.0, 0.0)), (1, 2));
+        assert_eq!(
+            (
+                see(&mut m, ("door", 1), &RED, 0.0, 0.0),
+                see(&mut m, ("door", 2), &BLUE, 300.0, 0.0)
+            ),
+            (1, 2)
+        );
         // A third appears while the first is seen, and is named only when the first has gone.
-        let third = |m: &mut Memory, hits, now| m.recall(&key("door", 3), &Seen { hits, views: &Views::of(&RED), bbox: at(600.0) }, Seconds(now));
+        let third = |m: &mut Memory, hits, now| {
+            m.recall(
+                &key("door", 3),
+                &Seen {
+                    hits,
+                    views: &Views::of(&RED),
+                    bbox: at(600.0),
+                },
+                Seconds(now),
+            )
+        };
         assert_eq!(third(&mut m, 1, 1.0), None);
         see(&mut m, ("door", 1), &RED, 0.0, 1.0);
         m.ended(&key("door", 1));
@@ -184,7 +265,11 @@ mod tests {
         let mut m = memory(false);
         assert_eq!(see(&mut m, ("door", 1), &RED, 0.0, 0.0), 1);
         m.ended(&key("door", 1));
-        assert_eq!(see(&mut m, ("door", 2), &RED, 900.0, 3.0), 2, "nine heights in three seconds");
+        assert_eq!(
+            see(&mut m, ("door", 2), &RED, 900.0, 3.0),
+            2,
+            "nine heights in three seconds"
+        );
         m.ended(&key("door", 2));
         // Now two look alike, and who of them it is stays open.
         assert_eq!(see(&mut m, ("door", 3), &RED, 500.0, 30.0), 3);
@@ -193,8 +278,18 @@ mod tests {
     #[test]
     fn who_leaves_one_camera_is_known_at_the_next() {
         let mut m = memory(false);
-        assert_eq!((see(&mut m, ("door", 1), &RED, 0.0, 0.0), see(&mut m, ("yard", 1), &BLUE, 0.0, 1.0)), (1, 2));
-        assert_eq!(see(&mut m, ("hall", 1), &RED, 0.0, 1.0), 3, "the door still sees the first");
+        assert_eq!(
+            (
+                see(&mut m, ("door", 1), &RED, 0.0, 0.0),
+                see(&mut m, ("yard", 1), &BLUE, 0.0, 1.0)
+            ),
+            (1, 2)
+        );
+        assert_eq!(
+            see(&mut m, ("hall", 1), &RED, 0.0, 1.0),
+            3,
+            "the door still sees the first"
+        );
         let mut m = memory(false);
         see(&mut m, ("door", 1), &RED, 0.0, 0.0);
         m.ended(&key("door", 1));
@@ -204,14 +299,27 @@ mod tests {
     #[test]
     fn where_views_overlap_two_cameras_see_one_person() {
         let mut m = memory(true);
-        assert_eq!((see(&mut m, ("door", 1), &RED, 0.0, 0.0), see(&mut m, ("yard", 1), &RED, 0.0, 0.1)), (1, 1));
+        assert_eq!(
+            (
+                see(&mut m, ("door", 1), &RED, 0.0, 0.0),
+                see(&mut m, ("yard", 1), &RED, 0.0, 0.1)
+            ),
+            (1, 1)
+        );
         m.ended(&key("door", 1));
-        assert_eq!(see(&mut m, ("yard", 2), &RED, 300.0, 1.0), 2, "the yard still has the first");
+        assert_eq!(
+            see(&mut m, ("yard", 2), &RED, 300.0, 1.0),
+            2,
+            "the yard still has the first"
+        );
     }
 
     #[test]
     fn without_a_table_of_strangers_nobody_is_known_again() {
-        let mut m = Memory { strangers: None, ..memory(false) };
+        let mut m = Memory {
+            strangers: None,
+            ..memory(false)
+        };
         assert_eq!(see(&mut m, ("door", 1), &RED, 0.0, 0.0), 1);
         m.ended(&key("door", 1));
         assert_eq!(see(&mut m, ("door", 2), &RED, 0.0, 5.0), 2);

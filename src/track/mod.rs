@@ -21,7 +21,10 @@ pub mod reidentify;
 pub mod returns;
 pub mod scenery;
 pub mod similarity;
-#[expect(clippy::module_inception, reason = "a track is this module's central thing")]
+#[expect(
+    clippy::module_inception,
+    reason = "a track is this module's central thing"
+)]
 pub mod track;
 pub mod tracker;
 pub mod views;

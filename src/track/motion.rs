@@ -33,7 +33,14 @@ pub struct MotionConfig {
 
 impl Default for MotionConfig {
     fn default() -> Self {
-        MotionConfig { measurement_noise: 0.043, position_noise: 0.19, velocity_noise: 0.62, velocity_memory: 2.9, size_memory: 0.46, confidence_scaling: 3.8 }
+        MotionConfig {
+            measurement_noise: 0.043,
+            position_noise: 0.19,
+            velocity_noise: 0.62,
+            velocity_memory: 2.9,
+            size_memory: 0.46,
+            confidence_scaling: 3.8,
+        }
     }
 }
 
@@ -43,12 +50,37 @@ impl MotionConfig {
     /// # Errors
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within("tracker.motion.measurement_noise", self.measurement_noise, 0.001, 1.0)?;
-        within("tracker.motion.position_noise", self.position_noise, 0.0, 10.0)?;
-        within("tracker.motion.velocity_noise", self.velocity_noise, 0.001, 20.0)?;
-        within("tracker.motion.velocity_memory", self.velocity_memory, 0.01, 1000.0)?;
+        within(
+            "tracker.motion.measurement_noise",
+            self.measurement_noise,
+            0.001,
+            1.0,
+        )?;
+        within(
+            "tracker.motion.position_noise",
+            self.position_noise,
+            0.0,
+            10.0,
+        )?;
+        within(
+            "tracker.motion.velocity_noise",
+            self.velocity_noise,
+            0.001,
+            20.0,
+        )?;
+        within(
+            "tracker.motion.velocity_memory",
+            self.velocity_memory,
+            0.01,
+            1000.0,
+        )?;
         within("tracker.motion.size_memory", self.size_memory, 0.01, 1000.0)?;
-        within("tracker.motion.confidence_scaling", self.confidence_scaling, 0.0, 20.0)
+        within(
+            "tracker.motion.confidence_scaling",
+            self.confidence_scaling,
+            0.0,
+            20.0,
+        )
     }
 }
 
@@ -80,23 +112,45 @@ impl Step {
         let e = (-x).exp();
         let noise = if x < 0.05 {
             // The exact terms cancel to nothing here; their series do not.
-            [dt.powi(3) / 3.0 * (1.0 - 0.75 * x), dt * dt / 2.0 * (1.0 - x), dt * (1.0 - x)]
+            [
+                dt.powi(3) / 3.0 * (1.0 - 0.75 * x),
+                dt * dt / 2.0 * (1.0 - x),
+                dt * (1.0 - x),
+            ]
         } else {
             let (once, twice) = (1.0 - e, 1.0 - e * e);
-            [memory * memory * (dt - 2.0 * memory * once + memory / 2.0 * twice), memory * memory / 2.0 * once * once, memory / 2.0 * twice]
+            [
+                memory * memory * (dt - 2.0 * memory * once + memory / 2.0 * twice),
+                memory * memory / 2.0 * once * once,
+                memory / 2.0 * twice,
+            ]
         };
-        Step { dt: dt as f32, decay: e as f32, reach: (memory * (1.0 - e)) as f32, noise: noise.map(|v| v as f32) }
+        Step {
+            dt: dt as f32,
+            decay: e as f32,
+            reach: (memory * (1.0 - e)) as f32,
+            noise: noise.map(|v| v as f32),
+        }
     }
 }
 
 impl Coordinate {
     fn predict(&mut self, step: &Step, value_noise: f32, rate_noise: f32) {
-        let Step { dt, decay, reach, noise } = *step;
+        let Step {
+            dt,
+            decay,
+            reach,
+            noise,
+        } = *step;
         let [p, c, v] = self.var;
         self.value += reach * self.rate;
         self.rate *= decay;
         let (q, r) = (value_noise * value_noise, rate_noise * rate_noise);
-        self.var = [p + 2.0 * reach * c + reach * reach * v + q * dt + r * noise[0], decay * (c + reach * v) + r * noise[1], decay * decay * v + r * noise[2]];
+        self.var = [
+            p + 2.0 * reach * c + reach * reach * v + q * dt + r * noise[0],
+            decay * (c + reach * v) + r * noise[1],
+            decay * decay * v + r * noise[2],
+        ];
     }
 
     fn update(&mut self, measured: f32, variance: f32) {
@@ -124,17 +178,31 @@ impl BoxFilter {
         let (cx, cy) = bbox.center();
         let start = |value, rate_sd: f32| {
             let sd = 2.0 * config.measurement_noise * h;
-            Coordinate { value, rate: 0.0, var: [sd * sd, 0.0, (rate_sd * h).powi(2)] }
+            Coordinate {
+                value,
+                rate: 0.0,
+                var: [sd * sd, 0.0, (rate_sd * h).powi(2)],
+            }
         };
         // A hurrying pedestrian covers a height in a second; boxes grow and shrink more slowly.
-        BoxFilter { coordinates: [start(cx, 1.0), start(cy, 1.0), start(bbox.width, 0.3), start(bbox.height, 0.3)] }
+        BoxFilter {
+            coordinates: [
+                start(cx, 1.0),
+                start(cy, 1.0),
+                start(bbox.width, 0.3),
+                start(bbox.height, 0.3),
+            ],
+        }
     }
 
     /// Moves on by `dt`.
     pub fn predict(&mut self, dt: Seconds, config: &MotionConfig) {
         let h = self.bbox().height;
         let (q, r) = (config.position_noise * h, config.velocity_noise * h);
-        let (place, size) = (Step::new(dt, config.velocity_memory), Step::new(dt, config.size_memory));
+        let (place, size) = (
+            Step::new(dt, config.velocity_memory),
+            Step::new(dt, config.size_memory),
+        );
         let [x, y, width, height] = &mut self.coordinates;
         for c in [x, y] {
             c.predict(&place, q, r);
@@ -150,8 +218,14 @@ impl BoxFilter {
     /// Corrects by a detection.
     pub fn update(&mut self, bbox: BBox, confidence: f32, config: &MotionConfig) {
         let (cx, cy) = bbox.center();
-        let sd = config.measurement_noise * bbox.height * (1.0 + config.confidence_scaling * (1.0 - confidence.clamp(0.0, 1.0)));
-        for (c, z) in self.coordinates.iter_mut().zip([cx, cy, bbox.width, bbox.height]) {
+        let sd = config.measurement_noise
+            * bbox.height
+            * (1.0 + config.confidence_scaling * (1.0 - confidence.clamp(0.0, 1.0)));
+        for (c, z) in self
+            .coordinates
+            .iter_mut()
+            .zip([cx, cy, bbox.width, bbox.height])
+        {
             c.update(z, sd * sd);
         }
     }
@@ -191,9 +265,15 @@ impl BoxFilter {
             let (a, b) = (&self.coordinates[i], &backward.coordinates[i]);
             // Backwards in time the rate has the other sign, and so has its covariance with the value.
             let (value, rate) = ((a.value - b.value) / h, (a.rate + b.rate) / h);
-            let [p, c, v] = [a.var[0] + b.var[0], a.var[1] - b.var[1], a.var[2] + b.var[2]].map(|v| v / (h * h));
+            let [p, c, v] = [
+                a.var[0] + b.var[0],
+                a.var[1] - b.var[1],
+                a.var[2] + b.var[2],
+            ]
+            .map(|v| v / (h * h));
             let determinant = (p * v - c * c).max(1e-12);
-            let squared = (v * value * value - 2.0 * c * value * rate + p * rate * rate) / determinant;
+            let squared =
+                (v * value * value - 2.0 * c * value * rate + p * rate * rate) / determinant;
             0.5 * (FREEDOM + 2.0) * (squared / FREEDOM).ln_1p() + 0.5 * determinant.ln()
         };
         (one(0) + one(1), one(2) + one(3))
@@ -201,7 +281,10 @@ impl BoxFilter {
 
     /// The standard deviation of the predicted centre (x, y), pixels.
     pub fn spread(&self) -> (f32, f32) {
-        (self.coordinates[0].var[0].max(0.0).sqrt(), self.coordinates[1].var[0].max(0.0).sqrt())
+        (
+            self.coordinates[0].var[0].max(0.0).sqrt(),
+            self.coordinates[1].var[0].max(0.0).sqrt(),
+        )
     }
 }
 
@@ -210,11 +293,18 @@ mod tests {
     use super::*;
 
     fn walked(steps: usize, dt: f64) -> BoxFilter {
-        let config = MotionConfig { velocity_memory: 100.0, ..MotionConfig::default() };
+        let config = MotionConfig {
+            velocity_memory: 100.0,
+            ..MotionConfig::default()
+        };
         let mut f = BoxFilter::new(BBox::from_center(100.0, 200.0, 40.0, 100.0), &config);
         for i in 1..=steps {
             f.predict(Seconds(dt), &config);
-            f.update(BBox::from_center(100.0 + 60.0 * (i as f64 * dt) as f32, 200.0, 40.0, 100.0), 1.0, &config);
+            f.update(
+                BBox::from_center(100.0 + 60.0 * (i as f64 * dt) as f32, 200.0, 40.0, 100.0),
+                1.0,
+                &config,
+            );
         }
         f
     }
@@ -239,7 +329,12 @@ mod tests {
         once.predict(Seconds(1.0), &config);
         (0..10).for_each(|_| often.predict(Seconds(0.1), &config));
         assert!((once.bbox().center().0 - often.bbox().center().0).abs() < 0.1);
-        assert!((once.spread().0 / often.spread().0 - 1.0).abs() < 0.01, "{:?} {:?}", once.spread(), often.spread());
+        assert!(
+            (once.spread().0 / often.spread().0 - 1.0).abs() < 0.01,
+            "{:?} {:?}",
+            once.spread(),
+            often.spread()
+        );
     }
 
     #[test]
@@ -258,7 +353,11 @@ mod tests {
             let mut f = walked(30, 0.1);
             let at = f.bbox().center().0;
             f.predict(Seconds(0.1), &config);
-            f.update(BBox::from_center(at + 40.0, 200.0, 40.0, 100.0), confidence, &config);
+            f.update(
+                BBox::from_center(at + 40.0, 200.0, 40.0, 100.0),
+                confidence,
+                &config,
+            );
             f.bbox().center().0 - at
         };
         assert!(moved(0.2) < moved(1.0));

@@ -66,7 +66,12 @@ pub struct TrackletConfig {
 
 impl Default for TrackletConfig {
     fn default() -> Self {
-        TrackletConfig { keep_lost: 1.9, limit: 0.73, unsure_limit: 0.7, absence: 0.08 }
+        TrackletConfig {
+            keep_lost: 1.9,
+            limit: 0.73,
+            unsure_limit: 0.7,
+            absence: 0.08,
+        }
     }
 }
 
@@ -80,7 +85,12 @@ impl TrackletConfig {
         t.confirm_hits = 1;
         t.scenery.after = 0.0;
         t.keep_lost = self.keep_lost;
-        t.cost = CostConfig { limit: self.limit, unsure_limit: self.unsure_limit, absence: self.absence, ..t.cost };
+        t.cost = CostConfig {
+            limit: self.limit,
+            unsure_limit: self.unsure_limit,
+            absence: self.absence,
+            ..t.cost
+        };
         t
     }
 }
@@ -110,15 +120,33 @@ impl OfflineConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("offline.max_gap", self.max_gap, 0.0, 3600.0)?;
-        let weights = [("motion", self.motion), ("size", self.size), ("gap", self.gap), ("appearance", self.appearance)];
-        weights.iter().try_for_each(|(name, v)| within(&format!("offline.{name}"), *v, 0.0, 1000.0))?;
+        let weights = [
+            ("motion", self.motion),
+            ("size", self.size),
+            ("gap", self.gap),
+            ("appearance", self.appearance),
+        ];
+        weights
+            .iter()
+            .try_for_each(|(name, v)| within(&format!("offline.{name}"), *v, 0.0, 1000.0))?;
         within("offline.appearance_scale", self.appearance_scale, 0.01, 2.0)?;
         within("offline.new_track", self.new_track, -1000.0, 1000.0)?;
         within("offline.min_hits", self.min_hits, 1, 10_000)?;
         share("offline.min_share", self.min_share)?;
-        within("offline.tracklets.keep_lost", self.tracklets.keep_lost, 0.0, 3600.0)?;
-        let limits = [("limit", self.tracklets.limit), ("unsure_limit", self.tracklets.unsure_limit), ("absence", self.tracklets.absence)];
-        limits.iter().try_for_each(|(name, v)| within(&format!("offline.tracklets.{name}"), *v, 0.0, 100.0))?;
+        within(
+            "offline.tracklets.keep_lost",
+            self.tracklets.keep_lost,
+            0.0,
+            3600.0,
+        )?;
+        let limits = [
+            ("limit", self.tracklets.limit),
+            ("unsure_limit", self.tracklets.unsure_limit),
+            ("absence", self.tracklets.absence),
+        ];
+        limits.iter().try_for_each(|(name, v)| {
+            within(&format!("offline.tracklets.{name}"), *v, 0.0, 100.0)
+        })?;
         self.fill.validate()
     }
 }
@@ -170,41 +198,93 @@ pub struct Trajectory {
 
 /// Links tracklets to trajectories and fills their gaps; in order of their beginnings. `times` holds the presentation time
 /// of every frame, ascending; `tracker` says how people move and what is scenery.
-pub fn refine(tracklets: &[Tracklet], times: &[Seconds], config: &OfflineConfig, tracker: &TrackerConfig) -> Vec<Trajectory> {
+pub fn refine(
+    tracklets: &[Tracklet],
+    times: &[Seconds],
+    config: &OfflineConfig,
+    tracker: &TrackerConfig,
+) -> Vec<Trajectory> {
     let motion = &tracker.motion;
     let camera = camera_path(tracklets, times, motion);
     let mut order: Vec<usize> = (0..tracklets.len()).collect();
     order.sort_by_key(|&t| (tracklets[t].first().frame, tracklets[t].id));
-    let returns = Returns::of(tracklets.iter().map(|t| (t.id, t.first().frame, t.last().frame)).collect());
+    let returns = Returns::of(
+        tracklets
+            .iter()
+            .map(|t| (t.id, t.first().frame, t.last().frame))
+            .collect(),
+    );
     let mut candidates = links(tracklets, &order, times, &camera, config, motion);
     candidates.retain(|c| returns.allow(c.row, c.column));
     let mut next = vec![None; tracklets.len()];
     let mut continues = vec![false; tracklets.len()];
-    for (a, b) in flow::solve(tracklets.len(), tracklets.len(), &candidates, config.new_track) {
+    for (a, b) in flow::solve(
+        tracklets.len(),
+        tracklets.len(),
+        &candidates,
+        config.new_track,
+    ) {
         next[a] = Some(b);
         continues[b] = true;
     }
-    let chain = |first: usize| std::iter::successors(Some(first), |&t| next[t]).collect::<Vec<usize>>();
+    let chain =
+        |first: usize| std::iter::successors(Some(first), |&t| next[t]).collect::<Vec<usize>>();
     let starts = order.iter().filter(|&&t| !continues[t]);
-    let sightings = |parts: &[usize]| parts.iter().flat_map(|&p| tracklets[p].sightings.iter().copied()).collect::<Vec<Sighting>>();
+    let sightings = |parts: &[usize]| {
+        parts
+            .iter()
+            .flat_map(|&p| tracklets[p].sightings.iter().copied())
+            .collect::<Vec<Sighting>>()
+    };
     let believed = |s: &[Sighting]| {
         let span = s[s.len() - 1].frame - s[0].frame + 1;
         let still = || {
-            s.windows(2).fold(Stillness::new(s[0].bbox, s[0].confidence, times[s[0].frame]), |mut still, p| {
-                still.see(p[1].bbox, p[1].confidence, times[p[1].frame], &tracker.scenery);
-                still
-            })
+            s.windows(2).fold(
+                Stillness::new(s[0].bbox, s[0].confidence, times[s[0].frame]),
+                |mut still, p| {
+                    still.see(
+                        p[1].bbox,
+                        p[1].confidence,
+                        times[p[1].frame],
+                        &tracker.scenery,
+                    );
+                    still
+                },
+            )
         };
-        s.len() >= config.min_hits && !still().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery) && s.len() as f32 >= config.min_share * span as f32
+        s.len() >= config.min_hits
+            && !still().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery)
+            && s.len() as f32 >= config.min_share * span as f32
     };
-    let chains: Vec<Vec<usize>> = starts.map(|&t| chain(t)).filter(|parts| believed(&sightings(parts))).collect();
-    let filled = |parts: &Vec<usize>| interpolate::fill(&sightings(parts), times, &camera, &config.fill);
-    returns.join(chains).into_iter().map(|group| Trajectory { steps: group.iter().flat_map(filled).collect(), parts: group.concat() }).collect()
+    let chains: Vec<Vec<usize>> = starts
+        .map(|&t| chain(t))
+        .filter(|parts| believed(&sightings(parts)))
+        .collect();
+    let filled =
+        |parts: &Vec<usize>| interpolate::fill(&sightings(parts), times, &camera, &config.fill);
+    returns
+        .join(chains)
+        .into_iter()
+        .map(|group| Trajectory {
+            steps: group.iter().flat_map(filled).collect(),
+            parts: group.concat(),
+        })
+        .collect()
 }
 
 /// Every pair of tracklets of which one may continue the other, with what that costs.
-fn links(tracklets: &[Tracklet], order: &[usize], times: &[Seconds], camera: &[[f32; 2]], config: &OfflineConfig, motion: &MotionConfig) -> Vec<Candidate> {
-    let ends: Vec<Ends> = tracklets.iter().map(|t| Ends::of(t, times, camera, motion)).collect();
+fn links(
+    tracklets: &[Tracklet],
+    order: &[usize],
+    times: &[Seconds],
+    camera: &[[f32; 2]],
+    config: &OfflineConfig,
+    motion: &MotionConfig,
+) -> Vec<Candidate> {
+    let ends: Vec<Ends> = tracklets
+        .iter()
+        .map(|t| Ends::of(t, times, camera, motion))
+        .collect();
     let mut links = Vec::new();
     for (a, earlier) in tracklets.iter().enumerate() {
         let end = earlier.last().frame;
@@ -215,9 +295,18 @@ fn links(tracklets: &[Tracklet], order: &[usize], times: &[Seconds], camera: &[[
                 break;
             }
             let (place, size) = ends[a].meet(&ends[b], gap, motion);
-            let look = cosine_distance(&earlier.embedding, &later.embedding).map_or(0.0, |d| (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0));
-            let cost = config.motion * (place - PERFECT.0) + config.size * (size - PERFECT.1) + config.gap * gap.f32() + config.appearance * look;
-            links.push(Candidate { row: a, column: b, cost });
+            let look = cosine_distance(&earlier.embedding, &later.embedding).map_or(0.0, |d| {
+                (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0)
+            });
+            let cost = config.motion * (place - PERFECT.0)
+                + config.size * (size - PERFECT.1)
+                + config.gap * gap.f32()
+                + config.appearance * look;
+            links.push(Candidate {
+                row: a,
+                column: b,
+                cost,
+            });
         }
     }
     links
@@ -231,16 +320,29 @@ struct Ends {
 
 impl Ends {
     fn of(t: &Tracklet, times: &[Seconds], camera: &[[f32; 2]], motion: &MotionConfig) -> Self {
-        let still = |s: &Sighting| BBox { left: s.bbox.left - camera[s.frame][0], top: s.bbox.top - camera[s.frame][1], ..s.bbox };
+        let still = |s: &Sighting| BBox {
+            left: s.bbox.left - camera[s.frame][0],
+            top: s.bbox.top - camera[s.frame][1],
+            ..s.bbox
+        };
         let step = |mut filter: BoxFilter, from: &Sighting, to: &Sighting| {
-            filter.predict(Seconds((times[to.frame] - times[from.frame]).0.abs()), motion);
+            filter.predict(
+                Seconds((times[to.frame] - times[from.frame]).0.abs()),
+                motion,
+            );
             filter.update(still(to), to.confidence, motion);
             filter
         };
         let pairs = || t.sightings.windows(2);
         Ends {
-            forward: pairs().fold(BoxFilter::new(still(t.first()), motion), |f, p| step(f, &p[0], &p[1])),
-            backward: pairs().rev().fold(BoxFilter::new(still(t.last()), motion), |f, p| step(f, &p[1], &p[0])),
+            forward: pairs().fold(BoxFilter::new(still(t.first()), motion), |f, p| {
+                step(f, &p[0], &p[1])
+            }),
+            backward: pairs()
+                .rev()
+                .fold(BoxFilter::new(still(t.last()), motion), |f, p| {
+                    step(f, &p[1], &p[0])
+                }),
         }
     }
 
@@ -256,22 +358,32 @@ impl Ends {
 fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig) -> Vec<[f32; 2]> {
     let mut seen: Vec<Vec<(usize, Sighting)>> = vec![Vec::new(); times.len()];
     for (t, tracklet) in tracklets.iter().enumerate() {
-        tracklet.sightings.iter().for_each(|s| seen[s.frame].push((t, *s)));
+        tracklet
+            .sightings
+            .iter()
+            .for_each(|s| seen[s.frame].push((t, *s)));
     }
     let mut filters: std::collections::BTreeMap<usize, BoxFilter> = Default::default();
     let (mut at, mut path) = ([0.0f32; 2], Vec::with_capacity(times.len()));
     for (frame, here) in seen.iter().enumerate() {
         if frame > 0 {
-            filters.values_mut().for_each(|f| f.predict(times[frame] - times[frame - 1], motion));
+            filters
+                .values_mut()
+                .for_each(|f| f.predict(times[frame] - times[frame - 1], motion));
         }
-        let pairs: Vec<(BBox, BBox)> = here.iter().filter_map(|(t, s)| filters.get(t).map(|f| (f.bbox(), s.bbox))).collect();
+        let pairs: Vec<(BBox, BBox)> = here
+            .iter()
+            .filter_map(|(t, s)| filters.get(t).map(|f| (f.bbox(), s.bbox)))
+            .collect();
         if let Some(map) = camera_motion::from_boxes(&pairs, &CameraMotionConfig::default()) {
             at = [at[0] + map.shift[0], at[1] + map.shift[1]];
             filters.values_mut().for_each(|f| f.warp(&map));
         }
         path.push(at);
         for (t, s) in here {
-            let filter = filters.entry(*t).and_modify(|f| f.update(s.bbox, s.confidence, motion));
+            let filter = filters
+                .entry(*t)
+                .and_modify(|f| f.update(s.bbox, s.confidence, motion));
             filter.or_insert_with(|| BoxFilter::new(s.bbox, motion));
         }
         filters.retain(|&t, _| tracklets[t].last().frame > frame);
@@ -292,7 +404,17 @@ mod tests {
     /// A person who walks from x at 60 pixels a second, seen in these frames.
     fn walker(id: u64, x: f32, y: f32, frames: std::ops::Range<usize>) -> Tracklet {
         let at = |frame: usize| BBox::from_center(x + 6.0 * frame as f32, y, 40.0, 100.0);
-        Tracklet { id, sightings: frames.map(|frame| Sighting { frame, bbox: at(frame), confidence: 0.9 }).collect(), embedding: Vec::new() }
+        Tracklet {
+            id,
+            sightings: frames
+                .map(|frame| Sighting {
+                    frame,
+                    bbox: at(frame),
+                    confidence: 0.9,
+                })
+                .collect(),
+            embedding: Vec::new(),
+        }
     }
 
     fn refined(tracklets: &[Tracklet], frames: usize, config: &OfflineConfig) -> Vec<Trajectory> {
@@ -301,19 +423,48 @@ mod tests {
 
     #[test]
     fn two_stretches_of_one_walk_become_one_way_without_a_hole() {
-        let ways = refined(&[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 23..50)], 50, &OfflineConfig::default());
+        let ways = refined(
+            &[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 23..50)],
+            50,
+            &OfflineConfig::default(),
+        );
         assert_eq!(ways.len(), 1);
         assert_eq!(ways[0].parts, [0, 1]);
-        assert_eq!(ways[0].steps.iter().map(|s| s.frame).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
+        assert_eq!(
+            ways[0].steps.iter().map(|s| s.frame).collect::<Vec<_>>(),
+            (0..50).collect::<Vec<_>>()
+        );
         let hidden = ways[0].steps[21];
-        assert!(!hidden.seen && (hidden.bbox.center().0 - 126.0).abs() < 1.0, "{hidden:?}");
+        assert!(
+            !hidden.seen && (hidden.bbox.center().0 - 126.0).abs() < 1.0,
+            "{hidden:?}"
+        );
     }
 
     #[test]
     fn people_far_apart_or_too_long_apart_stay_two() {
         let config = OfflineConfig::default();
-        assert_eq!(refined(&[walker(1, 0.0, 200.0, 0..20), walker(2, 300.0, 200.0, 26..50)], 50, &config).len(), 2);
-        assert_eq!(refined(&[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 60..90)], 90, &config).len(), 2);
+        assert_eq!(
+            refined(
+                &[
+                    walker(1, 0.0, 200.0, 0..20),
+                    walker(2, 300.0, 200.0, 26..50)
+                ],
+                50,
+                &config
+            )
+            .len(),
+            2
+        );
+        assert_eq!(
+            refined(
+                &[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 60..90)],
+                90,
+                &config
+            )
+            .len(),
+            2
+        );
     }
 
     #[test]
@@ -321,22 +472,59 @@ mod tests {
         // Two people side by side behind a pillar: each must get his own continuation, whatever the order given.
         let (a, b) = (walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 225.0, 0..20));
         let (c, d) = (walker(3, 0.0, 201.0, 25..50), walker(4, 0.0, 226.0, 25..50));
-        let ways = refined(&[d.clone(), a.clone(), c.clone(), b.clone()], 50, &OfflineConfig::default());
-        assert_eq!(ways.iter().map(|w| w.parts.clone()).collect::<Vec<_>>(), [vec![1, 2], vec![3, 0]]);
+        let ways = refined(
+            &[d.clone(), a.clone(), c.clone(), b.clone()],
+            50,
+            &OfflineConfig::default(),
+        );
+        assert_eq!(
+            ways.iter().map(|w| w.parts.clone()).collect::<Vec<_>>(),
+            [vec![1, 2], vec![3, 0]]
+        );
     }
 
     #[test]
     fn looks_forbid_and_allow_a_link() {
-        let config = OfflineConfig { appearance_scale: 0.3, ..OfflineConfig::default() };
+        let config = OfflineConfig {
+            appearance_scale: 0.3,
+            ..OfflineConfig::default()
+        };
         let with = |mut t: Tracklet, look: [f32; 2]| {
             t.embedding = look.to_vec();
             t
         };
         let first = with(walker(1, 0.0, 200.0, 0..20), [1.0, 0.0]);
-        assert_eq!(refined(&[first.clone(), with(walker(2, 0.0, 200.0, 26..50), [0.0, 1.0])], 50, &config).len(), 2);
+        assert_eq!(
+            refined(
+                &[
+                    first.clone(),
+                    with(walker(2, 0.0, 200.0, 26..50), [0.0, 1.0])
+                ],
+                50,
+                &config
+            )
+            .len(),
+            2
+        );
         // Half a height off the way: too much for motion alone, not for someone who looks the same.
-        assert_eq!(refined(&[walker(1, 0.0, 200.0, 0..20), walker(2, 60.0, 200.0, 26..50)], 50, &config).len(), 2);
-        assert_eq!(refined(&[first, with(walker(2, 60.0, 200.0, 26..50), [1.0, 0.0])], 50, &config).len(), 1);
+        assert_eq!(
+            refined(
+                &[walker(1, 0.0, 200.0, 0..20), walker(2, 60.0, 200.0, 26..50)],
+                50,
+                &config
+            )
+            .len(),
+            2
+        );
+        assert_eq!(
+            refined(
+                &[first, with(walker(2, 60.0, 200.0, 26..50), [1.0, 0.0])],
+                50,
+                &config
+            )
+            .len(),
+            1
+        );
     }
 
     #[test]
@@ -344,7 +532,18 @@ mod tests {
         let mut sparse = walker(1, 0.0, 200.0, 0..40);
         sparse.sightings.retain(|s| s.frame % 4 == 0);
         assert!(refined(&[sparse.clone()], 40, &OfflineConfig::default()).is_empty());
-        assert_eq!(refined(&[sparse], 40, &OfflineConfig { min_share: 0.2, ..OfflineConfig::default() }).len(), 1);
+        assert_eq!(
+            refined(
+                &[sparse],
+                40,
+                &OfflineConfig {
+                    min_share: 0.2,
+                    ..OfflineConfig::default()
+                }
+            )
+            .len(),
+            1
+        );
     }
 
     #[test]
@@ -352,7 +551,9 @@ mod tests {
         // The camera jerks by 80 pixels and back while person 1 is hidden; three others show it.
         let jerk = |frame: usize| if (22..24).contains(&frame) { 80.0 } else { 0.0 };
         let shaken = |mut t: Tracklet| {
-            t.sightings.iter_mut().for_each(|s| s.bbox.left += jerk(s.frame));
+            t.sightings
+                .iter_mut()
+                .for_each(|s| s.bbox.left += jerk(s.frame));
             t
         };
         let mut hidden = walker(1, 0.0, 200.0, 0..50);

@@ -30,12 +30,19 @@ pub struct Observed<'a> {
 impl<'a> Observed<'a> {
     /// Finds out who stands in front of whom.
     pub fn new(detections: &'a [Detection], embeddings: &'a Embeddings) -> Self {
-        Observed { detections, embeddings, covered: covered(detections) }
+        Observed {
+            detections,
+            embeddings,
+            covered: covered(detections),
+        }
     }
 
     /// Lets a track learn the appearance of its detection, where the view is clear.
     pub fn teach(&self, track: &mut Track, detection: usize, config: &AppearanceConfig) {
-        let (covered, confidence) = (self.covered[detection], self.detections[detection].confidence);
+        let (covered, confidence) = (
+            self.covered[detection],
+            self.detections[detection].confidence,
+        );
         if covered > config.max_covered || confidence < config.min_confidence {
             return;
         }
@@ -44,7 +51,9 @@ impl<'a> Observed<'a> {
         if let Some(view) = self.embeddings.get(detection) {
             track.appearance.learn(view, config);
             // Rows of a matrix lie together; of one that does not only the average is learnt.
-            view.as_slice().into_iter().for_each(|v| track.views.learn(v, clear, track.seen));
+            view.as_slice()
+                .into_iter()
+                .for_each(|v| track.views.learn(v, clear, track.seen));
         }
     }
 
@@ -59,7 +68,11 @@ impl<'a> Observed<'a> {
             size: cost::size(&predicted, &detected),
             absence: (now - track.seen).f32(),
             speed: track.filter.velocity().0.hypot(track.filter.velocity().1) / predicted.height,
-            appearance: self.embeddings.get(d).and_then(|view| track.appearance.distance(view)).unwrap_or(-1.0),
+            appearance: self
+                .embeddings
+                .get(d)
+                .and_then(|view| track.appearance.distance(view))
+                .unwrap_or(-1.0),
             covered: self.covered[d],
             confidence: self.detections[d].confidence,
         })
@@ -68,7 +81,14 @@ impl<'a> Observed<'a> {
 
 /// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch, or a learned head
 /// says that it is hardly the same person.
-pub fn cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seconds, config: &TrackerConfig) -> Option<f32> {
+pub fn cost(
+    track: &Track,
+    frame: &Observed<'_>,
+    d: usize,
+    look: Look,
+    now: Seconds,
+    config: &TrackerConfig,
+) -> Option<f32> {
     let f = frame.features(track, d, look.buffer, now)?;
     if let Some(head) = &config.head {
         let p = head.probability(&f);
@@ -76,12 +96,31 @@ pub fn cost(track: &Track, frame: &Observed<'_>, d: usize, look: Look, now: Seco
     }
     let config = &config.cost;
     // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
-    let appearance = if f.appearance < 0.0 { 0.0 } else { cost::appearance(f.appearance, config.appearance_scale) - 0.5 };
-    Some(config.overlap * f.overlap + config.position * f.position + config.size * f.size + config.absence * f.absence + config.appearance * appearance)
+    let appearance = if f.appearance < 0.0 {
+        0.0
+    } else {
+        cost::appearance(f.appearance, config.appearance_scale) - 0.5
+    };
+    Some(
+        config.overlap * f.overlap
+            + config.position * f.position
+            + config.size * f.size
+            + config.absence * f.absence
+            + config.appearance * appearance,
+    )
 }
 
 /// For each detection the greatest share of it that another, standing nearer to the camera (lower foot), covers.
 fn covered(detections: &[Detection]) -> Vec<f32> {
-    let share = |a: &Detection, b: &Detection| if b.bbox.bottom() > a.bbox.bottom() { a.bbox.covered_by(&b.bbox) } else { 0.0 };
-    detections.iter().map(|a| detections.iter().map(|b| share(a, b)).fold(0.0, f32::max)).collect()
+    let share = |a: &Detection, b: &Detection| {
+        if b.bbox.bottom() > a.bbox.bottom() {
+            a.bbox.covered_by(&b.bbox)
+        } else {
+            0.0
+        }
+    };
+    detections
+        .iter()
+        .map(|a| detections.iter().map(|b| share(a, b)).fold(0.0, f32::max))
+        .collect()
 }

@@ -82,12 +82,21 @@ pub fn simplified(points: &[Point], error: f64) -> Vec<Point> {
             pieces.extend([(from, worst), (worst, to)]);
         }
     }
-    points.iter().zip(keep).filter(|(_, keep)| *keep).map(|(p, _)| *p).collect()
+    points
+        .iter()
+        .zip(keep)
+        .filter(|(_, keep)| *keep)
+        .map(|(p, _)| *p)
+        .collect()
 }
 
 /// Where even movement from `a` to `b` is at the time of `p`, and how far from `p`, pixels.
 fn distance(a: &Point, b: &Point, p: &Point) -> f64 {
-    let share = if b[0] > a[0] { (p[0] - a[0]) / (b[0] - a[0]) } else { 0.0 };
+    let share = if b[0] > a[0] {
+        (p[0] - a[0]) / (b[0] - a[0])
+    } else {
+        0.0
+    };
     (p[1] - a[1] - share * (b[1] - a[1])).hypot(p[2] - a[2] - share * (b[2] - a[2]))
 }
 
@@ -100,7 +109,9 @@ mod tests {
     /// The greatest distance between the path and these points.
     fn worst(path: &[Point], points: &[Point]) -> f64 {
         let off = |p: &Point| {
-            let at = path.partition_point(|q| q[0] <= p[0]).clamp(1, path.len() - 1);
+            let at = path
+                .partition_point(|q| q[0] <= p[0])
+                .clamp(1, path.len() - 1);
             distance(&path[at - 1], &path[at], p)
         };
         points.iter().map(off).fold(0.0, f64::max)
@@ -114,11 +125,26 @@ mod tests {
 
     #[test]
     fn a_straight_way_is_its_two_ends_and_a_pause_on_it_is_kept() {
-        let walk: Vec<Point> = (0..100).map(|i| [0.2 * f64::from(i), 5.0 * f64::from(i), 100.0]).collect();
+        let walk: Vec<Point> = (0..100)
+            .map(|i| [0.2 * f64::from(i), 5.0 * f64::from(i), 100.0])
+            .collect();
         assert_eq!(path_of(&walk).0, [walk[0], walk[99]]);
-        let paused: Vec<Point> = (0..100).map(|i| [0.2 * f64::from(i), 5.0 * f64::from(i.clamp(0, 50) + (i - 80).max(0)), 100.0]).collect();
+        let paused: Vec<Point> = (0..100)
+            .map(|i| {
+                [
+                    0.2 * f64::from(i),
+                    5.0 * f64::from(i.clamp(0, 50) + (i - 80).max(0)),
+                    100.0,
+                ]
+            })
+            .collect();
         let (path, error) = path_of(&paused);
-        assert_eq!(path.iter().map(|p| (p[0] * 5.0).round()).collect::<Vec<_>>(), [0.0, 50.0, 80.0, 99.0]);
+        assert_eq!(
+            path.iter()
+                .map(|p| (p[0] * 5.0).round())
+                .collect::<Vec<_>>(),
+            [0.0, 50.0, 80.0, 99.0]
+        );
         assert_eq!(error, ERROR);
     }
 
@@ -128,16 +154,28 @@ mod tests {
     fn a_path_of_a_day_is_bounded_and_says_how_exact_it_is() {
         let way = |i: u32| {
             let t = 0.2 * f64::from(i);
-            [t, 960.0 + 700.0 * (t / 7.0).sin() + 40.0 * (t * 1.3).sin(), 540.0 + 400.0 * (t / 11.0).cos()]
+            [
+                t,
+                960.0 + 700.0 * (t / 7.0).sin() + 40.0 * (t * 1.3).sin(),
+                540.0 + 400.0 * (t / 11.0).cos(),
+            ]
         };
         let points: Vec<Point> = (0..432_000).map(way).collect();
         let (path, error) = path_of(&points);
         assert!((2..=MOST).contains(&path.len()), "{}", path.len());
-        assert!(error > ERROR && worst(&path, &points) <= error, "{} within {error}", worst(&path, &points));
+        assert!(
+            error > ERROR && worst(&path, &points) <= error,
+            "{} within {error}",
+            worst(&path, &points)
+        );
         assert!(serde_json::to_string(&path).expect("JSON").len() < 30_000);
         let hour = &points[..600]; // two minutes: not bounded yet
         let (path, error) = path_of(hour);
-        assert!(error == ERROR && worst(&path, hour) <= ERROR && path.len() < 300, "{} points", path.len());
+        assert!(
+            error == ERROR && worst(&path, hour) <= ERROR && path.len() < 300,
+            "{} points",
+            path.len()
+        );
     }
 
     proptest! {

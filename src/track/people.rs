@@ -38,7 +38,13 @@ pub struct IdentityConfig {
 
 impl Default for IdentityConfig {
     fn default() -> Self {
-        IdentityConfig { remember: 0.0, similarity: 0.7, after_hits: 5, crops: 5, overlap: false }
+        IdentityConfig {
+            remember: 0.0,
+            similarity: 0.7,
+            after_hits: 5,
+            crops: 5,
+            overlap: false,
+        }
     }
 }
 
@@ -125,14 +131,36 @@ impl People {
     /// Knows the gallery.
     pub fn new(config: IdentityConfig, calibration: Calibration, gallery: Vec<Known>) -> Self {
         let (holders, portraits) = Default::default();
-        People { config, calibration, gallery, holders, portraits, memory: None, assignment: Assignment::default() }
+        People {
+            config,
+            calibration,
+            gallery,
+            holders,
+            portraits,
+            memory: None,
+            assignment: Assignment::default(),
+        }
     }
 
     /// Remembers everybody else for as long as the configuration says, and knows them again by the rules of `reidentify`, given
     /// how often strangers are alike to the embedder; without that everybody is somebody new.
-    pub fn remembering(mut self, strangers: Option<Strangers>, reidentify: &ReidentifyConfig) -> Self {
-        let IdentityConfig { remember, after_hits, overlap, .. } = self.config;
-        let config = MemoryConfig { remember, after_hits, overlap, reidentify: reidentify.clone() };
+    pub fn remembering(
+        mut self,
+        strangers: Option<Strangers>,
+        reidentify: &ReidentifyConfig,
+    ) -> Self {
+        let IdentityConfig {
+            remember,
+            after_hits,
+            overlap,
+            ..
+        } = self.config;
+        let config = MemoryConfig {
+            remember,
+            after_hits,
+            overlap,
+            reidentify: reidentify.clone(),
+        };
         self.memory = (remember > 0.0).then(|| Memory::new(config, strangers));
         self
     }
@@ -145,22 +173,52 @@ impl People {
 
     /// Who the tracks of a frame of a camera are, in their order; `None` while that is not known. `now` is any clock that goes on,
     /// one for all cameras.
-    pub fn identify(&mut self, camera: &Arc<str>, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
+    pub fn identify(
+        &mut self,
+        camera: &Arc<str>,
+        sightings: &[Sighting<'_>],
+        now: Seconds,
+    ) -> Vec<Option<Identity>> {
         let mut identities = self.recognise(camera, sightings, now);
-        let Some(memory) = &mut self.memory else { return identities };
-        for (s, identity) in sightings.iter().zip(&mut identities).filter(|(_, i)| i.is_none()) {
-            let Some(views) = s.views.filter(|v| !v.is_empty()) else { continue };
-            let found = memory.recall(&(camera.clone(), s.track), &Seen { hits: s.hits, views, bbox: s.bbox }, now);
+        let Some(memory) = &mut self.memory else {
+            return identities;
+        };
+        for (s, identity) in sightings
+            .iter()
+            .zip(&mut identities)
+            .filter(|(_, i)| i.is_none())
+        {
+            let Some(views) = s.views.filter(|v| !v.is_empty()) else {
+                continue;
+            };
+            let found = memory.recall(
+                &(camera.clone(), s.track),
+                &Seen {
+                    hits: s.hits,
+                    views,
+                    bbox: s.bbox,
+                },
+                now,
+            );
             *identity = found.map(|(person, distance)| {
-                let similarity = distance.map_or(1.0, |d| f64::from(self.calibration.similarity(d)));
-                Identity { name: format!("person-{person}"), similarity }
+                let similarity =
+                    distance.map_or(1.0, |d| f64::from(self.calibration.similarity(d)));
+                Identity {
+                    name: format!("person-{person}"),
+                    similarity,
+                }
             });
         }
         identities
     }
 
     /// The tracks have their person of the gallery where they look alike enough, each person at most one of them.
-    fn recognise(&mut self, camera: &Arc<str>, sightings: &[Sighting<'_>], now: Seconds) -> Vec<Option<Identity>> {
+    fn recognise(
+        &mut self,
+        camera: &Arc<str>,
+        sightings: &[Sighting<'_>],
+        now: Seconds,
+    ) -> Vec<Option<Identity>> {
         let mut identities = vec![None; sightings.len()];
         if self.gallery.is_empty() {
             return identities;
@@ -178,19 +236,44 @@ impl People {
             }
             let look = mean_direction(portrait.iter().map(|(_, view)| (view.as_slice(), 1.0)));
             for (column, known) in self.gallery.iter().enumerate() {
-                let Some(distance) = cosine_distance(&known.look, &look) else { continue };
+                let Some(distance) = cosine_distance(&known.look, &look) else {
+                    continue;
+                };
                 let similarity = self.calibration.similarity(distance);
-                let elsewhere = self.holders.get(&column).is_some_and(|h| !self.config.overlap && h.keeps(camera, similarity, now));
+                let elsewhere = self
+                    .holders
+                    .get(&column)
+                    .is_some_and(|h| !self.config.overlap && h.keeps(camera, similarity, now));
                 if similarity >= self.config.similarity && !elsewhere {
-                    candidates.push(Candidate { row, column, cost: 1.0 - similarity });
+                    candidates.push(Candidate {
+                        row,
+                        column,
+                        cost: 1.0 - similarity,
+                    });
                 }
             }
         }
         // An unmade pair costs more than any candidate, so that as many as can are named.
-        for (row, column) in self.assignment.solve(sightings.len(), self.gallery.len(), &candidates, 1.01) {
-            let cost = candidates.iter().find(|c| (c.row, c.column) == (row, column)).map_or(1.0, |c| c.cost);
-            identities[row] = Some(Identity { name: self.gallery[column].name.clone(), similarity: f64::from(1.0 - cost) });
-            self.holders.insert(column, Holder { track: (camera.clone(), sightings[row].track), similarity: 1.0 - cost, seen: now });
+        for (row, column) in
+            self.assignment
+                .solve(sightings.len(), self.gallery.len(), &candidates, 1.01)
+        {
+            let cost = candidates
+                .iter()
+                .find(|c| (c.row, c.column) == (row, column))
+                .map_or(1.0, |c| c.cost);
+            identities[row] = Some(Identity {
+                name: self.gallery[column].name.clone(),
+                similarity: f64::from(1.0 - cost),
+            });
+            self.holders.insert(
+                column,
+                Holder {
+                    track: (camera.clone(), sightings[row].track),
+                    similarity: 1.0 - cost,
+                    seen: now,
+                },
+            );
         }
         identities
     }
@@ -212,37 +295,89 @@ mod tests {
 
     const RED: [f32; 2] = [1.0, 0.0];
     const BLUE: [f32; 2] = [0.0, 1.0];
-    const CALIBRATION: Calibration = Calibration { slope: 20.0, threshold: 0.3 };
+    const CALIBRATION: Calibration = Calibration {
+        slope: 20.0,
+        threshold: 0.3,
+    };
 
     fn door() -> Arc<str> {
         "door".into()
     }
 
     fn sight(track: u64, look: &[f32]) -> Sighting<'_> {
-        Sighting { track, hits: 10, bbox: BBox::new(0.0, 0.0, 40.0, 100.0), views: None, view: Some((look, 0.9)) }
+        Sighting {
+            track,
+            hits: 10,
+            bbox: BBox::new(0.0, 0.0, 40.0, 100.0),
+            views: None,
+            view: Some((look, 0.9)),
+        }
     }
 
     #[test]
     fn who_comes_back_keeps_the_name_under_a_new_track_id() {
-        let config = IdentityConfig { remember: 60.0, ..IdentityConfig::default() };
+        let config = IdentityConfig {
+            remember: 60.0,
+            ..IdentityConfig::default()
+        };
         let strangers: Strangers = "0.1@0.4,0.001@0.2".parse().expect("a table");
-        let mut p = People::new(config, CALIBRATION, Vec::new()).remembering(Some(strangers), &ReidentifyConfig::default());
+        let mut p = People::new(config, CALIBRATION, Vec::new())
+            .remembering(Some(strangers), &ReidentifyConfig::default());
         let views = Views::of(&RED);
-        let mut see = |track, at| p.identify(&door(), &[Sighting { views: Some(&views), ..sight(track, &RED) }], Seconds(at)).remove(0);
+        let mut see = |track, at| {
+            p.identify(
+                &door(),
+                &[Sighting {
+                    views: Some(&views),
+                    ..sight(track, &RED)
+                }],
+                Seconds(at),
+            )
+            .remove(0)
+        };
         let first = see(1, 0.0).expect("named");
         assert_eq!((first.name.as_str(), first.similarity), ("person-1", 1.0));
-        assert_eq!(see(2, 0.1).expect("named").name, "person-2", "the first is still there");
+        assert_eq!(
+            see(2, 0.1).expect("named").name,
+            "person-2",
+            "the first is still there"
+        );
         p.ended(&door(), 1);
-        let again = p.identify(&door(), &[Sighting { views: None, ..sight(3, &RED) }], Seconds(20.0));
+        let again = p.identify(
+            &door(),
+            &[Sighting {
+                views: None,
+                ..sight(3, &RED)
+            }],
+            Seconds(20.0),
+        );
         assert_eq!(again, [None], "nothing is known of its looks");
         p.ended(&door(), 2);
-        let unsettled = p.identify(&door(), &[Sighting { hits: 2, views: Some(&views), ..sight(4, &RED) }], Seconds(20.0));
+        let unsettled = p.identify(
+            &door(),
+            &[Sighting {
+                hits: 2,
+                views: Some(&views),
+                ..sight(4, &RED)
+            }],
+            Seconds(20.0),
+        );
         assert_eq!(unsettled, [None]);
     }
 
     fn gallery() -> People {
-        let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| Known { name: name.into(), look: look.into() });
-        People::new(IdentityConfig { crops: 2, ..IdentityConfig::default() }, CALIBRATION, known.into())
+        let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| Known {
+            name: name.into(),
+            look: look.into(),
+        });
+        People::new(
+            IdentityConfig {
+                crops: 2,
+                ..IdentityConfig::default()
+            },
+            CALIBRATION,
+            known.into(),
+        )
     }
 
     fn unit(degrees: f32) -> [f32; 2] {
@@ -253,8 +388,20 @@ mod tests {
     fn a_person_of_the_gallery_is_the_most_alike_track_and_no_second() {
         let mut p = gallery();
         let (near, nearer, stranger) = (unit(20.0), unit(5.0), unit(45.0));
-        let who = p.identify(&door(), &[sight(1, &near), sight(2, &nearer), sight(3, &BLUE), sight(4, &stranger)], Seconds(0.0));
-        let names: Vec<Option<&str>> = who.iter().map(|i| i.as_ref().map(|i| i.name.as_str())).collect();
+        let who = p.identify(
+            &door(),
+            &[
+                sight(1, &near),
+                sight(2, &nearer),
+                sight(3, &BLUE),
+                sight(4, &stranger),
+            ],
+            Seconds(0.0),
+        );
+        let names: Vec<Option<&str>> = who
+            .iter()
+            .map(|i| i.as_ref().map(|i| i.name.as_str()))
+            .collect();
         assert_eq!(names, [None, Some("ada"), Some("ben"), None]);
         let similarity = f64::from(CALIBRATION.similarity(1.0 - 5f32.to_radians().cos()));
         assert!((who[1].as_ref().expect("ada").similarity - similarity).abs() < 1e-3);
@@ -263,7 +410,17 @@ mod tests {
     #[test]
     fn the_clearest_crops_say_who_it_is() {
         let mut p = gallery();
-        let mut see = |look: &[f32], clear: f32| p.identify(&door(), &[Sighting { view: Some((look, clear)), ..sight(1, look) }], Seconds(0.0)).remove(0);
+        let mut see = |look: &[f32], clear: f32| {
+            p.identify(
+                &door(),
+                &[Sighting {
+                    view: Some((look, clear)),
+                    ..sight(1, look)
+                }],
+                Seconds(0.0),
+            )
+            .remove(0)
+        };
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
         // Blurred views of another colour do not displace the clear ones; clearer ones do.
@@ -275,11 +432,23 @@ mod tests {
     #[test]
     fn without_a_clear_crop_the_gallery_is_not_asked() {
         let mut p = gallery();
-        assert_eq!(p.identify(&door(), &[Sighting { view: None, ..sight(1, &RED) }], Seconds(0.0)), [None]);
+        assert_eq!(
+            p.identify(
+                &door(),
+                &[Sighting {
+                    view: None,
+                    ..sight(1, &RED)
+                }],
+                Seconds(0.0)
+            ),
+            [None]
+        );
     }
 
     fn seen_by(p: &mut People, camera: &str, look: &[f32], at: f64) -> Option<String> {
-        p.identify(&camera.into(), &[sight(1, look)], Seconds(at)).remove(0).map(|i| i.name)
+        p.identify(&camera.into(), &[sight(1, look)], Seconds(at))
+            .remove(0)
+            .map(|i| i.name)
     }
 
     #[test]
@@ -294,7 +463,10 @@ mod tests {
         assert_eq!(seen_by(&mut p, "yard", &near, 3.1).as_deref(), Some("ada"));
         p.ended(&"yard".into(), 1);
         assert_eq!(seen_by(&mut p, "door", &far, 3.2).as_deref(), Some("ada"));
-        p.replace_gallery(vec![Known { name: "eve".into(), look: RED.into() }]);
+        p.replace_gallery(vec![Known {
+            name: "eve".into(),
+            look: RED.into(),
+        }]);
         assert_eq!(seen_by(&mut p, "door", &far, 3.3).as_deref(), Some("eve"));
     }
 }

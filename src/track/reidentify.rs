@@ -32,7 +32,13 @@ pub struct ReidentifyConfig {
 
 impl Default for ReidentifyConfig {
     fn default() -> Self {
-        ReidentifyConfig { within: 5.0, false_merge: 0.01, margin: 3.0, speed: 1.5, after_hits: 2 }
+        ReidentifyConfig {
+            within: 5.0,
+            false_merge: 0.01,
+            margin: 3.0,
+            speed: 1.5,
+            after_hits: 2,
+        }
     }
 }
 
@@ -43,7 +49,12 @@ impl ReidentifyConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.reidentify.within", self.within, 0.0, 86_400.0)?;
-        within("tracker.reidentify.false_merge", self.false_merge, 1e-6, 0.5)?;
+        within(
+            "tracker.reidentify.false_merge",
+            self.false_merge,
+            1e-6,
+            0.5,
+        )?;
         within("tracker.reidentify.margin", self.margin, 1.0, 1e6)?;
         within("tracker.reidentify.speed", self.speed, 0.0, 100.0)?;
         within("tracker.reidentify.after_hits", self.after_hits, 1, 100)
@@ -57,12 +68,21 @@ const MEDIAN: f32 = 2.0;
 const WORTH: f32 = 0.2;
 
 /// Which of several people somebody is, by the distances to each; `None` where that is none of them or in doubt.
-pub fn choose(distances: &[f32], strangers: &Strangers, config: &ReidentifyConfig) -> Option<usize> {
+pub fn choose(
+    distances: &[f32],
+    strangers: &Strangers,
+    config: &ReidentifyConfig,
+) -> Option<usize> {
     let limit = strangers.limit(config.false_merge / (MEDIAN * distances.len() as f32))?;
     let best = (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b]))?;
-    let others = || (0..distances.len()).filter(|&i| i != best).map(|i| distances[i]);
+    let others = || {
+        (0..distances.len())
+            .filter(|&i| i != best)
+            .map(|i| distances[i])
+    };
     let second = others().fold(f32::INFINITY, f32::min);
-    let clear = second.is_infinite() || bound(strangers.rate(second)) >= config.margin * bound(strangers.rate(distances[best]));
+    let clear = second.is_infinite()
+        || bound(strangers.rate(second)) >= config.margin * bound(strangers.rate(distances[best]));
     (distances[best] <= limit && clear).then_some(best)
 }
 
@@ -84,14 +104,25 @@ pub enum Newcomer {
 }
 
 /// Who a newcomer is among the lost people in `tracks`.
-pub fn who(newcomer: &Track, tracks: &[Track], strangers: &Strangers, config: &ReidentifyConfig) -> Newcomer {
+pub fn who(
+    newcomer: &Track,
+    tracks: &[Track],
+    strangers: &Strangers,
+    config: &ReidentifyConfig,
+) -> Newcomer {
     let might_be = |lost: &Track| {
         // One body cannot be at two places: who was still seen after the newcomer appeared is somebody else.
         let away = lost.state == TrackState::Lost && !lost.is_spent() && lost.seen < newcomer.born;
-        away && reachable((&lost.last.bbox, lost.seen), (&newcomer.first, newcomer.born), config.speed)
+        away && reachable(
+            (&lost.last.bbox, lost.seen),
+            (&newcomer.first, newcomer.born),
+            config.speed,
+        )
     };
     let candidates = tracks.iter().enumerate().filter(|(_, lost)| might_be(lost));
-    let (places, distances): (Vec<usize>, Vec<f32>) = candidates.filter_map(|(i, lost)| Some((i, lost.views.distance(&newcomer.views)?))).unzip();
+    let (places, distances): (Vec<usize>, Vec<f32>) = candidates
+        .filter_map(|(i, lost)| Some((i, lost.views.distance(&newcomer.views)?)))
+        .unzip();
     if newcomer.hits < config.after_hits {
         let near = distances.iter().any(|&d| bound(strangers.rate(d)) <= WORTH);
         return if near { Newcomer::Open } else { Newcomer::New };
@@ -111,7 +142,9 @@ mod tests {
     use super::*;
 
     fn chosen(distances: &[f32], config: &ReidentifyConfig) -> Option<usize> {
-        let strangers: Strangers = "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3".parse().expect("a table");
+        let strangers: Strangers = "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3"
+            .parse()
+            .expect("a table");
         choose(distances, &strangers, config)
     }
 
@@ -124,7 +157,16 @@ mod tests {
         assert_eq!(chosen(&[0.9, 0.9, 0.3, 0.9], &config), Some(2));
         assert_eq!(chosen(&[0.9, 0.9, 0.33, 0.9], &config), None);
         assert_eq!(chosen(&[0.9, 0.9, 0.1, 0.9, 0.9, 0.9], &config), None);
-        assert_eq!(chosen(&[0.5], &ReidentifyConfig { false_merge: 0.1, ..config }), Some(0));
+        assert_eq!(
+            chosen(
+                &[0.5],
+                &ReidentifyConfig {
+                    false_merge: 0.1,
+                    ..config
+                }
+            ),
+            Some(0)
+        );
         assert_eq!(chosen(&[], &ReidentifyConfig::default()), None);
     }
 
@@ -133,6 +175,15 @@ mod tests {
         let config = ReidentifyConfig::default();
         assert_eq!(chosen(&[0.34, 0.31], &config), None);
         assert_eq!(chosen(&[0.5, 0.31], &config), Some(1));
-        assert_eq!(chosen(&[0.34, 0.31], &ReidentifyConfig { margin: 1.0, ..config }), Some(1));
+        assert_eq!(
+            chosen(
+                &[0.34, 0.31],
+                &ReidentifyConfig {
+                    margin: 1.0,
+                    ..config
+                }
+            ),
+            Some(1)
+        );
     }
 }

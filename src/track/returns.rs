@@ -21,7 +21,10 @@ impl Returns {
     /// What the ids of tracklets say.
     pub fn of(spans: Vec<Span>) -> Self {
         let mut by_id: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
-        spans.iter().enumerate().for_each(|(i, s)| by_id.entry(s.0).or_default().push(i));
+        spans
+            .iter()
+            .enumerate()
+            .for_each(|(i, s)| by_id.entry(s.0).or_default().push(i));
         let (mut next, mut previous) = (vec![None; spans.len()], vec![None; spans.len()]);
         for of_one in by_id.values_mut() {
             of_one.sort_by_key(|&i| spans[i].1);
@@ -29,7 +32,12 @@ impl Returns {
                 (next[pair[0]], previous[pair[1]]) = (Some(pair[1]), Some(pair[0]));
             }
         }
-        Returns { spans, by_id, next, previous }
+        Returns {
+            spans,
+            by_id,
+            next,
+            previous,
+        }
     }
 
     /// Whether `b` may continue `a`: not where the one who is known to come back would be at two places then.
@@ -52,14 +60,27 @@ impl Returns {
             groups.push(vec![chain]);
         }
         // Tracklets that were left out join nothing, and part nobody.
-        let there = |of_one: &Vec<usize>| of_one.iter().copied().filter(|t| of.contains_key(t)).collect::<Vec<usize>>();
+        let there = |of_one: &Vec<usize>| {
+            of_one
+                .iter()
+                .copied()
+                .filter(|t| of.contains_key(t))
+                .collect::<Vec<usize>>()
+        };
         let mut links: Vec<(usize, usize)> = Vec::new();
-        self.by_id.values().map(there).for_each(|of_one| links.extend(of_one.windows(2).map(|p| (p[0], p[1]))));
+        self.by_id
+            .values()
+            .map(there)
+            .for_each(|of_one| links.extend(of_one.windows(2).map(|p| (p[0], p[1]))));
         links.sort_by_key(|&(_, b)| (self.spans[b].1, b));
         for (a, b) in links {
             let (one, other) = (of[&a], of[&b]);
             let meet = |x: &[usize], y: &[usize]| span(x).0 <= span(y).1 && span(y).0 <= span(x).1;
-            if one == other || groups[one].iter().any(|x| groups[other].iter().any(|y| meet(x, y))) {
+            if one == other
+                || groups[one]
+                    .iter()
+                    .any(|x| groups[other].iter().any(|y| meet(x, y)))
+            {
                 continue;
             }
             let (keep, give) = (one.min(other), one.max(other));
@@ -83,7 +104,10 @@ mod tests {
     fn chains_of_one_id_are_one_person() {
         // Id 1 at 0..=9 and 40..=49, id 2 in between somewhere else, id 3 linked to the first stretch of 1.
         let r = Returns::of(vec![(1, 0, 9), (2, 5, 45), (3, 12, 20), (1, 40, 49)]);
-        assert_eq!(r.join(vec![vec![0, 2], vec![1], vec![3]]), [vec![vec![0, 2], vec![3]], vec![vec![1]]]);
+        assert_eq!(
+            r.join(vec![vec![0, 2], vec![1], vec![3]]),
+            [vec![vec![0, 2], vec![3]], vec![vec![1]]]
+        );
     }
 
     #[test]
@@ -91,7 +115,10 @@ mod tests {
         let r = Returns::of(vec![(1, 0, 9), (2, 12, 45), (1, 40, 49)]);
         assert!(!r.allow(0, 1), "while 2 is seen, 1 comes back");
         assert!(r.allow(0, 2));
-        assert_eq!(r.join(vec![vec![0, 1], vec![2]]), [vec![vec![0, 1]], vec![vec![2]]]);
+        assert_eq!(
+            r.join(vec![vec![0, 1], vec![2]]),
+            [vec![vec![0, 1]], vec![vec![2]]]
+        );
         let r = Returns::of(vec![(1, 0, 9), (2, 5, 30), (1, 40, 49)]);
         assert!(!r.allow(1, 2), "2 was seen together with 1");
     }

@@ -24,7 +24,12 @@ pub struct SceneryConfig {
 
 impl Default for SceneryConfig {
     fn default() -> Self {
-        SceneryConfig { after: 4.0, sway: 0.015, confidence: 0.6, remember: 600.0 }
+        SceneryConfig {
+            after: 4.0,
+            sway: 0.015,
+            confidence: 0.6,
+            remember: 600.0,
+        }
     }
 }
 
@@ -57,7 +62,13 @@ pub struct Stillness {
 impl Stillness {
     /// Begins with a first box.
     pub fn new(bbox: BBox, confidence: f32, now: Seconds) -> Self {
-        Stillness { mean: bbox.into(), variance: 0.0, confidence, since: now, last: now }
+        Stillness {
+            mean: bbox.into(),
+            variance: 0.0,
+            confidence,
+            since: now,
+            last: now,
+        }
     }
 
     /// Takes the next box.
@@ -80,7 +91,10 @@ impl Stillness {
 
     /// Whether this is scenery by now.
     pub fn is_scenery(&self, now: Seconds, config: &SceneryConfig) -> bool {
-        config.after > 0.0 && (now - self.since).0 >= config.after && self.variance.sqrt() <= config.sway && self.confidence < config.confidence
+        config.after > 0.0
+            && (now - self.since).0 >= config.after
+            && self.variance.sqrt() <= config.sway
+            && self.confidence < config.confidence
     }
 }
 
@@ -106,7 +120,8 @@ impl Scenery {
 
     /// Forgets what has not been seen for long.
     pub fn forget(&mut self, now: Seconds, config: &SceneryConfig) {
-        self.places.retain(|(_, seen)| (now - *seen).0 <= config.remember);
+        self.places
+            .retain(|(_, seen)| (now - *seen).0 <= config.remember);
     }
 }
 
@@ -120,7 +135,14 @@ mod tests {
 
     fn watched(sway: f32, confidence: f32, seconds: f64) -> bool {
         let config = SceneryConfig::default();
-        let at = |i: i32| BBox::new(100.0 + sway * 100.0 * if i % 3 == 0 { 1.0 } else { -0.5 }, 50.0, 40.0, 100.0);
+        let at = |i: i32| {
+            BBox::new(
+                100.0 + sway * 100.0 * if i % 3 == 0 { 1.0 } else { -0.5 },
+                50.0,
+                40.0,
+                100.0,
+            )
+        };
         let mut s = Stillness::new(at(0), confidence, Seconds::ZERO);
         let steps = (seconds * 10.0) as i32;
         (1..=steps).for_each(|i| s.see(at(i), confidence, Seconds(f64::from(i) * 0.1), &config));
@@ -139,9 +161,21 @@ mod tests {
     fn who_walks_away_is_no_scenery_any_more() {
         let config = SceneryConfig::default();
         let mut s = Stillness::new(BBox::new(0.0, 0.0, 40.0, 100.0), 0.5, Seconds::ZERO);
-        (1..=50).for_each(|i| s.see(BBox::new(0.0, 0.0, 40.0, 100.0), 0.5, Seconds(f64::from(i) * 0.1), &config));
+        (1..=50).for_each(|i| {
+            s.see(
+                BBox::new(0.0, 0.0, 40.0, 100.0),
+                0.5,
+                Seconds(f64::from(i) * 0.1),
+                &config,
+            )
+        });
         assert!(s.is_scenery(Seconds(5.0), &config));
-        s.see(BBox::new(10.0, 0.0, 40.0, 100.0), 0.5, Seconds(5.1), &config);
+        s.see(
+            BBox::new(10.0, 0.0, 40.0, 100.0),
+            0.5,
+            Seconds(5.1),
+            &config,
+        );
         assert!(!s.is_scenery(Seconds(5.1), &config));
     }
 
@@ -150,7 +184,10 @@ mod tests {
         let (mut s, config) = (Scenery::default(), SceneryConfig::default());
         let place = BBox::new(0.0, 0.0, 40.0, 100.0);
         s.remember(place, Seconds(10.0));
-        assert!(s.knows(&BBox::new(1.0, 1.0, 40.0, 100.0)) && !s.knows(&BBox::new(50.0, 0.0, 40.0, 100.0)));
+        assert!(
+            s.knows(&BBox::new(1.0, 1.0, 40.0, 100.0))
+                && !s.knows(&BBox::new(50.0, 0.0, 40.0, 100.0))
+        );
         s.forget(Seconds(10.0 + config.remember + 1.0), &config);
         assert!(!s.knows(&place));
     }

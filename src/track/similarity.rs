@@ -81,11 +81,16 @@ impl Strangers {
         }
         for &(distance, rate) in &points {
             if !((0.0..FARTHEST.0).contains(&distance) && rate > 0.0 && rate < 1.0) {
-                return Err(format!("{rate}@{distance}: a rate lies between 0 and 1, a cosine distance from 0 to 2"));
+                return Err(format!(
+                    "{rate}@{distance}: a rate lies between 0 and 1, a cosine distance from 0 to 2"
+                ));
             }
         }
         match points.windows(2).find(|p| p[1].1 <= p[0].1) {
-            Some(p) => Err(format!("{}@{} and {}@{}: the rate must rise with the distance", p[0].1, p[0].0, p[1].1, p[1].0)),
+            Some(p) => Err(format!(
+                "{}@{} and {}@{}: the rate must rise with the distance",
+                p[0].1, p[0].0, p[1].1, p[1].0
+            )),
             None => Ok(Strangers { points }),
         }
     }
@@ -96,7 +101,10 @@ impl Strangers {
         if after == 0 {
             return StrangerRate::Below(self.points[0].1);
         }
-        let (near, far) = (self.points[after - 1], *self.points.get(after).unwrap_or(&FARTHEST));
+        let (near, far) = (
+            self.points[after - 1],
+            *self.points.get(after).unwrap_or(&FARTHEST),
+        );
         let share = ((distance - near.0) / (far.0 - near.0)).clamp(0.0, 1.0);
         StrangerRate::About((near.1.ln() + share * (far.1 / near.1).ln()).exp())
     }
@@ -130,7 +138,9 @@ impl FromStr for Strangers {
             let (rate, distance) = part.trim().split_once('@')?;
             Some((distance.trim().parse().ok()?, rate.trim().parse().ok()?))
         };
-        let points = text.split(',').map(|part| point(part).ok_or_else(|| format!("'{part}' is not RATE@DISTANCE, as 0.01@0.35")));
+        let points = text.split(',').map(|part| {
+            point(part).ok_or_else(|| format!("'{part}' is not RATE@DISTANCE, as 0.01@0.35"))
+        });
         Strangers::new(points.collect::<Result<_, _>>()?)
     }
 }
@@ -143,7 +153,9 @@ impl Serialize for Strangers {
 
 impl<'de> Deserialize<'de> for Strangers {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        String::deserialize(d)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(d)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }
 
@@ -153,7 +165,11 @@ impl fmt::Display for StrangerRate {
         let percent = |rate: f32| {
             let rate = f64::from(rate) * 100.0;
             // Two significant digits; a rate of 13 % needs no decimals.
-            let digits = if rate >= 10.0 { 0 } else { (1.0 - rate.max(1e-9).log10().floor()).max(0.0) as usize };
+            let digits = if rate >= 10.0 {
+                0
+            } else {
+                (1.0 - rate.max(1e-9).log10().floor()).max(0.0) as usize
+            };
             format!("{rate:.digits$}").parse::<f64>().unwrap_or(rate)
         };
         match self {
@@ -169,14 +185,19 @@ mod tests {
 
     #[test]
     fn similarity_falls_from_one_to_zero_through_a_half_at_the_threshold() {
-        let c = Calibration { slope: 20.0, threshold: 0.3 };
+        let c = Calibration {
+            slope: 20.0,
+            threshold: 0.3,
+        };
         assert_eq!(c.similarity(0.3), 0.5);
         assert!(c.similarity(0.0) > 0.99 && c.similarity(0.6) < 0.01);
         assert!(c.similarity(0.0) <= 1.0 && c.similarity(2.0) >= 0.0);
     }
 
     fn table() -> Strangers {
-        "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3".parse().expect("a table")
+        "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3"
+            .parse()
+            .expect("a table")
     }
 
     fn about(rate: StrangerRate) -> f32 {
@@ -191,7 +212,10 @@ mod tests {
         let t = table();
         for rate in [0.001, 0.004, 0.01, 0.03, 0.1, 0.4, 0.5, 0.9] {
             let limit = t.limit(rate).expect("measured");
-            assert!((about(t.rate(limit)) / rate - 1.0).abs() < 1e-3, "{rate} at {limit}");
+            assert!(
+                (about(t.rate(limit)) / rate - 1.0).abs() < 1e-3,
+                "{rate} at {limit}"
+            );
         }
         // Half way between two entries lies the geometric mean of their rates.
         assert!((about(t.rate(0.5)) - 0.1f32.powf(1.5)).abs() < 1e-6);
@@ -211,7 +235,18 @@ mod tests {
         let t = table();
         assert_eq!(t.to_string(), "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3");
         assert_eq!(t.to_string().parse(), Ok(t));
-        for wrong in ["", "0.5", "0.5@x", "0@0.3", "1@0.3", "0.5@2", "0.5@-0.1", "NaN@0.3", "0.1@0.5,0.5@0.4", "0.1@0.5,0.1@0.4"] {
+        for wrong in [
+            "",
+            "0.5",
+            "0.5@x",
+            "0@0.3",
+            "1@0.3",
+            "0.5@2",
+            "0.5@-0.1",
+            "NaN@0.3",
+            "0.1@0.5,0.5@0.4",
+            "0.1@0.5,0.1@0.4",
+        ] {
             assert!(wrong.parse::<Strangers>().is_err(), "{wrong}");
         }
     }
@@ -222,6 +257,9 @@ mod tests {
         assert_eq!(words(StrangerRate::About(0.013)), "in 1.3 % of pairs");
         assert_eq!(words(StrangerRate::About(0.1349)), "in 13 % of pairs");
         assert_eq!(words(StrangerRate::About(0.00042)), "in 0.042 % of pairs");
-        assert_eq!(words(StrangerRate::Below(0.001)), "in fewer than 0.1 % of pairs");
+        assert_eq!(
+            words(StrangerRate::Below(0.001)),
+            "in fewer than 0.1 % of pairs"
+        );
     }
 }

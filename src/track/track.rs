@@ -85,9 +85,17 @@ impl Track {
     }
 
     /// Takes a detection as this person's.
-    pub fn see(&mut self, detection: Detection, now: Seconds, motion: &MotionConfig, scenery: &SceneryConfig) {
-        self.filter.update(detection.bbox, detection.confidence, motion);
-        self.still.see(detection.bbox, detection.confidence, now, scenery);
+    pub fn see(
+        &mut self,
+        detection: Detection,
+        now: Seconds,
+        motion: &MotionConfig,
+        scenery: &SceneryConfig,
+    ) {
+        self.filter
+            .update(detection.bbox, detection.confidence, motion);
+        self.still
+            .see(detection.bbox, detection.confidence, now, scenery);
         self.seen = now;
         self.hits += 1;
         self.last = detection;
@@ -145,6 +153,11 @@ pub struct EndedTrack {
 
 impl From<Track> for EndedTrack {
     fn from(t: Track) -> Self {
-        EndedTrack { id: t.id, span: (t.born, t.seen), hits: t.hits, embedding: t.appearance.mean().to_vec() }
+        EndedTrack {
+            id: t.id,
+            span: (t.born, t.seen),
+            hits: t.hits,
+            embedding: t.appearance.mean().to_vec(),
+        }
     }
 }

@@ -114,7 +114,12 @@ impl Tracker {
     ///
     /// # Errors
     /// When a box or a confidence is invalid, or when time does not go forward. Nothing has changed then.
-    pub fn update(&mut self, detections: &[Detection], embeddings: &Embeddings, elapsed: Seconds) -> Result<TrackUpdate, TrackError> {
+    pub fn update(
+        &mut self,
+        detections: &[Detection],
+        embeddings: &Embeddings,
+        elapsed: Seconds,
+    ) -> Result<TrackUpdate, TrackError> {
         self.check(detections, elapsed)?;
         let elapsed = if self.started { elapsed } else { Seconds::ZERO };
         self.started = true;
@@ -122,7 +127,9 @@ impl Tracker {
 
         // Detections in an order of their own, so that the caller's order has no say.
         let mut order = Vec::with_capacity(detections.len());
-        order.extend((0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure));
+        order.extend(
+            (0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure),
+        );
         order.sort_unstable_by(|&a, &b| canonical(&detections[a], &detections[b]));
         let frame = Observed::new(detections, embeddings);
 
@@ -133,7 +140,10 @@ impl Tracker {
         self.create(&frame, &order, &matched);
         self.believe();
         let ended = self.delete();
-        Ok(TrackUpdate { tracks: self.output(), ended })
+        Ok(TrackUpdate {
+            tracks: self.output(),
+            ended,
+        })
     }
 
     /// Ends every track, as when the stream ends.
@@ -159,7 +169,10 @@ impl Tracker {
     fn check(&self, detections: &[Detection], elapsed: Seconds) -> Result<(), TrackError> {
         for (index, d) in detections.iter().enumerate() {
             if !d.bbox.is_valid() || !(0.0..=1.0).contains(&d.confidence) {
-                return Err(TrackError::InvalidDetection { index, detection: *d });
+                return Err(TrackError::InvalidDetection {
+                    index,
+                    detection: *d,
+                });
             }
         }
         if self.started && !(elapsed.0.is_finite() && elapsed.0 > 0.0) {
@@ -181,10 +194,27 @@ impl Tracker {
         if known || !self.config.camera_motion.from_boxes || elapsed.0 <= 0.0 {
             return;
         }
-        let tracks: Vec<usize> = (0..self.tracks.len()).filter(|&t| self.tracks[t].state == TrackState::Confirmed).collect();
-        let sure: Vec<usize> = order.iter().copied().filter(|&d| frame.detections[d].confidence >= self.config.sure).collect();
-        let pairs = self.solve(frame, &tracks, &sure, Look { buffer: self.config.cost.second_buffer, limit: self.config.cost.limit });
-        let boxes: Vec<(BBox, BBox)> = pairs.iter().map(|&(t, d)| (self.tracks[t].bbox(), frame.detections[d].bbox)).collect();
+        let tracks: Vec<usize> = (0..self.tracks.len())
+            .filter(|&t| self.tracks[t].state == TrackState::Confirmed)
+            .collect();
+        let sure: Vec<usize> = order
+            .iter()
+            .copied()
+            .filter(|&d| frame.detections[d].confidence >= self.config.sure)
+            .collect();
+        let pairs = self.solve(
+            frame,
+            &tracks,
+            &sure,
+            Look {
+                buffer: self.config.cost.second_buffer,
+                limit: self.config.cost.limit,
+            },
+        );
+        let boxes: Vec<(BBox, BBox)> = pairs
+            .iter()
+            .map(|&(t, d)| (self.tracks[t].bbox(), frame.detections[d].bbox))
+            .collect();
         if let Some(map) = camera_motion::from_boxes(&boxes, &self.config.camera_motion) {
             self.warp(&map);
         }
@@ -208,20 +238,57 @@ impl Tracker {
         let (sure_from, cost) = (self.config.sure, self.config.cost.clone());
         let mut matched = vec![None; self.tracks.len()];
         let mut taken = vec![false; frame.detections.len()];
-        let (sure, unsure): (Vec<usize>, Vec<usize>) = order.iter().partition(|&&d| frame.detections[d].confidence >= sure_from);
+        let (sure, unsure): (Vec<usize>, Vec<usize>) = order
+            .iter()
+            .partition(|&&d| frame.detections[d].confidence >= sure_from);
         let (now, keep_lost) = (self.now, self.config.keep_lost);
-        let believed = move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
+        let believed =
+            move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
         type Eligible<'a> = &'a dyn Fn(&Track) -> bool;
         let rounds: [(&[usize], Look, Eligible<'_>); 4] = [
-            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, &believed),
-            (&sure, Look { buffer: cost.second_buffer, limit: cost.limit }, &believed),
-            (&unsure, Look { buffer: cost.buffer, limit: cost.unsure_limit }, &|t| t.state == TrackState::Confirmed),
-            (&sure, Look { buffer: cost.buffer, limit: cost.limit }, &|t| t.state == TrackState::Tentative),
+            (
+                &sure,
+                Look {
+                    buffer: cost.buffer,
+                    limit: cost.limit,
+                },
+                &believed,
+            ),
+            (
+                &sure,
+                Look {
+                    buffer: cost.second_buffer,
+                    limit: cost.limit,
+                },
+                &believed,
+            ),
+            (
+                &unsure,
+                Look {
+                    buffer: cost.buffer,
+                    limit: cost.unsure_limit,
+                },
+                &|t| t.state == TrackState::Confirmed,
+            ),
+            (
+                &sure,
+                Look {
+                    buffer: cost.buffer,
+                    limit: cost.limit,
+                },
+                &|t| t.state == TrackState::Tentative,
+            ),
         ];
-        let (mut tracks, mut free) = (Vec::with_capacity(self.tracks.len()), Vec::with_capacity(order.len()));
+        let (mut tracks, mut free) = (
+            Vec::with_capacity(self.tracks.len()),
+            Vec::with_capacity(order.len()),
+        );
         for (detections, look, eligible) in rounds {
             tracks.clear();
-            tracks.extend((0..self.tracks.len()).filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])));
+            tracks.extend(
+                (0..self.tracks.len())
+                    .filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])),
+            );
             free.clear();
             free.extend(detections.iter().copied().filter(|&d| !taken[d]));
             for (t, d) in self.solve(frame, &tracks, &free, look) {
@@ -233,7 +300,13 @@ impl Tracker {
     }
 
     /// The optimal pairs of the given tracks and detections.
-    fn solve(&mut self, frame: &Observed<'_>, tracks: &[usize], detections: &[usize], look: Look) -> Vec<(usize, usize)> {
+    fn solve(
+        &mut self,
+        frame: &Observed<'_>,
+        tracks: &[usize],
+        detections: &[usize],
+        look: Look,
+    ) -> Vec<(usize, usize)> {
         if tracks.is_empty() || detections.is_empty() {
             return Vec::new();
         }
@@ -246,8 +319,13 @@ impl Tracker {
                 }
             }
         }
-        let pairs = self.assignment.solve(tracks.len(), detections.len(), &self.candidates, look.limit);
-        pairs.into_iter().map(|(row, column)| (tracks[row], detections[column])).collect()
+        let pairs =
+            self.assignment
+                .solve(tracks.len(), detections.len(), &self.candidates, look.limit);
+        pairs
+            .into_iter()
+            .map(|(row, column)| (tracks[row], detections[column]))
+            .collect()
     }
 
     /// Update: every matched track takes its detection, and is believed once it has had enough of them.
@@ -260,7 +338,12 @@ impl Tracker {
                 }
                 continue;
             };
-            t.see(frame.detections[d], self.now, &self.config.motion, &self.config.scenery);
+            t.see(
+                frame.detections[d],
+                self.now,
+                &self.config.motion,
+                &self.config.scenery,
+            );
             if t.state == TrackState::Lost {
                 t.state = TrackState::Confirmed;
             }
@@ -277,10 +360,18 @@ impl Tracker {
 
     /// Create: sure detections that nobody took start tentative tracks.
     fn create(&mut self, frame: &Observed<'_>, order: &[usize], matched: &[Option<usize>]) {
-        let seen: Vec<BBox> = matched.iter().flatten().map(|&d| frame.detections[d].bbox).collect();
+        let seen: Vec<BBox> = matched
+            .iter()
+            .flatten()
+            .map(|&d| frame.detections[d].bbox)
+            .collect();
         for &d in order.iter().filter(|&d| !matched.contains(&Some(*d))) {
             let detection = frame.detections[d];
-            if detection.confidence < self.config.birth || seen.iter().any(|b| b.iou(&detection.bbox) > self.config.duplicate) {
+            if detection.confidence < self.config.birth
+                || seen
+                    .iter()
+                    .any(|b| b.iou(&detection.bbox) > self.config.duplicate)
+            {
                 continue;
             }
             let mut track = Track::new(detection, self.now, &self.config.motion);
@@ -294,11 +385,22 @@ impl Tracker {
     fn believe(&mut self) {
         for t in 0..self.tracks.len() {
             let track = &self.tracks[t];
-            if track.state != TrackState::Tentative || track.scenery || track.hits < self.config.confirm_hits || track.seen != self.now {
+            if track.state != TrackState::Tentative
+                || track.scenery
+                || track.hits < self.config.confirm_hits
+                || track.seen != self.now
+            {
                 continue;
             }
-            let who = |strangers| reidentify::who(track, &self.tracks, strangers, &self.config.reidentify);
-            match self.strangers.as_ref().filter(|_| self.config.reidentify.within > 0.0).map_or(Newcomer::New, who) {
+            let who = |strangers| {
+                reidentify::who(track, &self.tracks, strangers, &self.config.reidentify)
+            };
+            match self
+                .strangers
+                .as_ref()
+                .filter(|_| self.config.reidentify.within > 0.0)
+                .map_or(Newcomer::New, who)
+            {
                 Newcomer::Returned(lost) => {
                     let old = self.tracks[lost].take_identity();
                     self.tracks[t].resume(old);
@@ -330,11 +432,19 @@ impl Tracker {
         let mut tracks: Vec<TrackOutput> = self
             .tracks
             .iter()
-            .filter(|t| t.state != TrackState::Tentative && !t.scenery && (self.now - t.seen).0 <= self.config.keep_lost)
+            .filter(|t| {
+                t.state != TrackState::Tentative
+                    && !t.scenery
+                    && (self.now - t.seen).0 <= self.config.keep_lost
+            })
             .map(|t| TrackOutput {
                 id: t.id,
                 state: t.state,
-                bbox: if t.state == TrackState::Confirmed { t.last.bbox } else { t.bbox() },
+                bbox: if t.state == TrackState::Confirmed {
+                    t.last.bbox
+                } else {
+                    t.bbox()
+                },
                 confidence: t.last.confidence,
                 age: self.now - t.born,
                 unseen: self.now - t.seen,
@@ -357,7 +467,19 @@ fn ended(tracks: impl Iterator<Item = Track>) -> Vec<EndedTrack> {
 }
 
 fn canonical(a: &Detection, b: &Detection) -> std::cmp::Ordering {
-    let key = |d: &Detection| [d.bbox.left, d.bbox.top, d.bbox.width, d.bbox.height, d.confidence];
+    let key = |d: &Detection| {
+        [
+            d.bbox.left,
+            d.bbox.top,
+            d.bbox.width,
+            d.bbox.height,
+            d.confidence,
+        ]
+    };
     let (a, b) = (key(a), key(b));
-    a.iter().zip(&b).map(|(x, y)| x.total_cmp(y)).find(|o| o.is_ne()).unwrap_or(std::cmp::Ordering::Equal)
+    a.iter()
+        .zip(&b)
+        .map(|(x, y)| x.total_cmp(y))
+        .find(|o| o.is_ne())
+        .unwrap_or(std::cmp::Ordering::Equal)
 }

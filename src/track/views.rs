@@ -28,12 +28,22 @@ struct Kept {
 impl Views {
     /// One view, as of a picture.
     pub fn of(embedding: &[f32]) -> Self {
-        Views { kept: vec![Kept { embedding: embedding.to_vec(), clear: 1.0, at: Seconds::ZERO }] }
+        Views {
+            kept: vec![Kept {
+                embedding: embedding.to_vec(),
+                clear: 1.0,
+                at: Seconds::ZERO,
+            }],
+        }
     }
 
     /// Takes a view (a unit vector) seen at `at`, not earlier than those before.
     pub fn learn(&mut self, embedding: &[f32], clear: f32, at: Seconds) {
-        if self.kept.first().is_some_and(|k| k.embedding.len() != embedding.len()) {
+        if self
+            .kept
+            .first()
+            .is_some_and(|k| k.embedding.len() != embedding.len())
+        {
             self.kept.clear();
         }
         match self.kept.last_mut() {
@@ -46,7 +56,11 @@ impl Views {
                 }
             }
             _ => {
-                self.kept.push(Kept { embedding: embedding.to_vec(), clear, at });
+                self.kept.push(Kept {
+                    embedding: embedding.to_vec(),
+                    clear,
+                    at,
+                });
                 self.thin();
             }
         }
@@ -63,8 +77,15 @@ impl Views {
     fn thin(&mut self) {
         while self.kept.len() > MOST {
             let gap = |i: usize| (self.kept[i + 1].at - self.kept[i].at).0;
-            let near = (0..self.kept.len() - 1).min_by(|&a, &b| gap(a).total_cmp(&gap(b))).expect("there are more than one");
-            self.kept.remove(if self.kept[near].clear < self.kept[near + 1].clear { near } else { near + 1 });
+            let near = (0..self.kept.len() - 1)
+                .min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
+                .expect("there are more than one");
+            self.kept
+                .remove(if self.kept[near].clear < self.kept[near + 1].clear {
+                    near
+                } else {
+                    near + 1
+                });
         }
     }
 
@@ -76,7 +97,12 @@ impl Views {
     /// The median (of an even number the smaller of the two) of the cosine distances of all pairs of a view of one and a view
     /// of the other, in [0, 2]; `None` unless both have been seen.
     pub fn distance(&self, other: &Views) -> Option<f32> {
-        let pairs = self.kept.iter().flat_map(|a| other.kept.iter().map(|b| cosine_distance(&a.embedding, &b.embedding)));
+        let pairs = self.kept.iter().flat_map(|a| {
+            other
+                .kept
+                .iter()
+                .map(|b| cosine_distance(&a.embedding, &b.embedding))
+        });
         let mut distances: Vec<f32> = pairs.flatten().collect();
         let middle = distances.len().checked_sub(1)? / 2;
         Some(*distances.select_nth_unstable_by(middle, f32::total_cmp).1)
@@ -88,7 +114,10 @@ mod tests {
     use super::*;
 
     fn times(v: &Views) -> Vec<f64> {
-        v.kept.iter().map(|k| (k.at.0 * 10.0).round() / 10.0).collect()
+        v.kept
+            .iter()
+            .map(|k| (k.at.0 * 10.0).round() / 10.0)
+            .collect()
     }
 
     #[test]
@@ -98,7 +127,10 @@ mod tests {
         let at = times(&v);
         assert_eq!((at.len(), at[0]), (MOST, 0.0));
         let gaps: Vec<f64> = at.windows(2).map(|p| p[1] - p[0]).collect();
-        assert!(at[MOST - 1] > 5.0 && gaps.iter().all(|g| *g >= 0.2), "{at:?}");
+        assert!(
+            at[MOST - 1] > 5.0 && gaps.iter().all(|g| *g >= 0.2),
+            "{at:?}"
+        );
     }
 
     #[test]
@@ -119,7 +151,11 @@ mod tests {
         assert_eq!(v.distance(&Views::of(&[1.0, 0.0])), Some(0.0));
         assert_eq!(v.distance(&Views::of(&[0.0, 1.0])), Some(1.0));
         assert_eq!(v.distance(&Views::default()), None);
-        assert_eq!(v.distance(&Views::of(&[1.0, 0.0, 0.0])), None, "of another network");
+        assert_eq!(
+            v.distance(&Views::of(&[1.0, 0.0, 0.0])),
+            None,
+            "of another network"
+        );
     }
 
     #[test]
@@ -129,6 +165,9 @@ mod tests {
         (20..22).for_each(|i| late.learn(&[0.0, 1.0], 0.9, Seconds(f64::from(i))));
         late.join(&early);
         assert_eq!(late.kept.len(), MOST);
-        assert!(times(&late)[0] < 8.0 && times(&late)[MOST - 1] >= 20.0, "{late:?}");
+        assert!(
+            times(&late)[0] < 8.0 && times(&late)[MOST - 1] >= 20.0,
+            "{late:?}"
+        );
     }
 }

@@ -4,13 +4,23 @@ use std::sync::mpsc::{Receiver, sync_channel};
 
 /// What `make` gives for the steps `first` to `last` (exclusive), in their order, made ahead on `loaders` threads, at most three of
 /// each waiting. The threads end with the iterator.
-pub fn ahead<T: Send + 'static>(make: impl Fn(usize) -> T + Clone + Send + 'static, first: usize, last: usize, loaders: usize) -> impl Iterator<Item = T> {
+pub fn ahead<T: Send + 'static>(
+    make: impl Fn(usize) -> T + Clone + Send + 'static,
+    first: usize,
+    last: usize,
+    loaders: usize,
+) -> impl Iterator<Item = T> {
     let loaders = loaders.max(1);
     let lanes: Vec<Receiver<T>> = (0..loaders)
         .map(|lane| {
             let (sender, receiver) = sync_channel(3);
             let make = make.clone();
-            std::thread::spawn(move || (first + lane..last).step_by(loaders).take_while(|&s| sender.send(make(s)).is_ok()).count());
+            std::thread::spawn(move || {
+                (first + lane..last)
+                    .step_by(loaders)
+                    .take_while(|&s| sender.send(make(s)).is_ok())
+                    .count()
+            });
             receiver
         })
         .collect();
@@ -24,7 +34,10 @@ mod tests {
     #[test]
     fn however_many_load_the_order_is_kept() {
         for loaders in [0, 1, 3] {
-            assert_eq!(ahead(|step| step * step, 2, 9, loaders).collect::<Vec<_>>(), [4, 9, 16, 25, 36, 49, 64]);
+            assert_eq!(
+                ahead(|step| step * step, 2, 9, loaders).collect::<Vec<_>>(),
+                [4, 9, 16, 25, 36, 49, 64]
+            );
         }
         assert_eq!(ahead(|step| step, 9, 9, 2).count(), 0);
     }

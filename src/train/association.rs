@@ -62,9 +62,20 @@ impl Pairs {
             tracks.retain(|_, t| (now - t.seen).0 <= config.keep_lost);
             for (id, t) in &mut tracks {
                 t.filter.predict(frame.elapsed, &config.motion);
-                for (d, who) in frame.who.iter().enumerate().filter(|(_, w)| **w != Who::Unknown) {
+                for (d, who) in frame
+                    .who
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, w)| **w != Who::Unknown)
+                {
                     let within = |buffer| observed.features(t, d, buffer, now);
-                    for f in [within(config.cost.buffer), within(config.cost.second_buffer)].into_iter().flatten() {
+                    for f in [
+                        within(config.cost.buffer),
+                        within(config.cost.second_buffer),
+                    ]
+                    .into_iter()
+                    .flatten()
+                    {
                         self.features.push(f.values());
                         self.same.push(*who == Who::Person(*id));
                     }
@@ -73,7 +84,9 @@ impl Pairs {
             for (d, who) in frame.who.iter().enumerate() {
                 let Who::Person(id) = *who else { continue };
                 let detection = frame.detections[d];
-                let track = tracks.entry(id).and_modify(|t| t.see(detection, now, &config.motion, &config.scenery));
+                let track = tracks
+                    .entry(id)
+                    .and_modify(|t| t.see(detection, now, &config.motion, &config.scenery));
                 let track = track.or_insert_with(|| Track::new(detection, now, &config.motion));
                 track.state = TrackState::Confirmed;
                 observed.teach(track, d, &config.appearance);
@@ -86,7 +99,11 @@ impl Pairs {
         let block = (self.same.len() / 100).max(1);
         let (mut rest, mut held) = (Pairs::default(), Pairs::default());
         for (i, (f, s)) in self.features.into_iter().zip(self.same).enumerate() {
-            let to = if i / block % n == n - 1 { &mut held } else { &mut rest };
+            let to = if i / block % n == n - 1 {
+                &mut held
+            } else {
+                &mut rest
+            };
             to.features.push(f);
             to.same.push(s);
         }
@@ -98,19 +115,42 @@ impl Pairs {
     /// # Errors
     /// When there are not both kinds of pairs.
     pub fn learn(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
-        let fail = |problem: String| TrainError::Data { name: "pairs of tracks and detections".into(), problem };
+        let fail = |problem: String| TrainError::Data {
+            name: "pairs of tracks and detections".into(),
+            problem,
+        };
         if !self.same.contains(&true) || !self.same.contains(&false) {
-            return Err(fail("they are all of one kind; give sequences in which people meet".into()));
+            return Err(fail(
+                "they are all of one kind; give sequences in which people meet".into(),
+            ));
         }
         // The matrix lies by columns.
-        let columns: Vec<f64> = (0..FEATURES.len()).flat_map(|k| self.features.iter().map(move |f| f64::from(f[k]))).collect();
+        let columns: Vec<f64> = (0..FEATURES.len())
+            .flat_map(|k| self.features.iter().map(move |f| f64::from(f[k])))
+            .collect();
         let matrix = Matrix::new(&columns, self.same.len(), FEATURES.len());
         let truth: Vec<f64> = self.same.iter().map(|s| f64::from(u8::from(*s))).collect();
-        let booster = GradientBooster::default().set_objective_type(ObjectiveType::LogLoss).set_base_score(0.0).set_initialize_base_score(false);
-        let booster = booster.set_iterations(count).set_learning_rate((8.0 / count as f32).min(0.3)).set_max_leaves(16).set_max_depth(5);
-        let mut booster = booster.set_min_leaf_weight(MIN_LEAF).set_l2(1.0).set_seed(seed);
-        booster.fit_unweighted(&matrix, &truth, None).map_err(|e| fail(e.to_string()))?;
-        Ok(HeadTable { schema: HEAD_SCHEMA.into(), base: 0.0, trees: booster.trees.iter().map(table).collect() })
+        let booster = GradientBooster::default()
+            .set_objective_type(ObjectiveType::LogLoss)
+            .set_base_score(0.0)
+            .set_initialize_base_score(false);
+        let booster = booster
+            .set_iterations(count)
+            .set_learning_rate((8.0 / count as f32).min(0.3))
+            .set_max_leaves(16)
+            .set_max_depth(5);
+        let mut booster = booster
+            .set_min_leaf_weight(MIN_LEAF)
+            .set_l2(1.0)
+            .set_seed(seed);
+        booster
+            .fit_unweighted(&matrix, &truth, None)
+            .map_err(|e| fail(e.to_string()))?;
+        Ok(HeadTable {
+            schema: HEAD_SCHEMA.into(),
+            base: 0.0,
+            trees: booster.trees.iter().map(table).collect(),
+        })
     }
 }
 
@@ -132,10 +172,17 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
     let entry = |n: &usize| {
         let node = &tree.nodes[*n];
         if node.is_leaf {
-            return Node::Leaf { leaf: node.weight_value };
+            return Node::Leaf {
+                leaf: node.weight_value,
+            };
         }
         let (left, right) = (place[&node.left_child], place[&node.right_child]);
-        Node::Split { feature: FEATURES[node.split_feature].into(), threshold: node.split_value as f32, left, right }
+        Node::Split {
+            feature: FEATURES[node.split_feature].into(),
+            threshold: node.split_value as f32,
+            left,
+            right,
+        }
     };
     order.iter().map(entry).collect()
 }
@@ -154,7 +201,11 @@ pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
     // Mann-Whitney: equal probabilities share their ranks.
     let (mut ranks, mut start) = (0.0, 0);
     while start < order.len() {
-        let end = start + order[start..].iter().take_while(|&&i| probabilities[i] == probabilities[order[start]]).count();
+        let end = start
+            + order[start..]
+                .iter()
+                .take_while(|&&i| probabilities[i] == probabilities[order[start]])
+                .count();
         let rank = (start + 1 + end) as f64 / 2.0;
         ranks += rank * order[start..end].iter().filter(|&&i| same[i]).count() as f64;
         start = end;
@@ -171,7 +222,8 @@ mod tests {
 
     #[test]
     fn judging_by_hand() {
-        let (loss, area) = judge(&[0.9, 0.6, 0.6, 0.2], &[true, false, true, false]).expect("both kinds");
+        let (loss, area) =
+            judge(&[0.9, 0.6, 0.6, 0.2], &[true, false, true, false]).expect("both kinds");
         let want = -(0.9f64.ln() + 0.4f64.ln() + 0.6f64.ln() + 0.8f64.ln()) / 4.0;
         assert!((loss - want).abs() < 1e-6);
         assert!((area - 3.5 / 4.0).abs() < 1e-9);
@@ -181,7 +233,12 @@ mod tests {
     #[test]
     fn trees_learnt_from_walking_people_know_them_and_survive_the_table() {
         let mut pairs = Pairs::default();
-        (0..12).for_each(|s| pairs.collect(&simulate::scene(8.0, &simulate::Looks::new(), s), &TrackerConfig::default()));
+        (0..12).for_each(|s| {
+            pairs.collect(
+                &simulate::scene(8.0, &simulate::Looks::new(), s),
+                &TrackerConfig::default(),
+            )
+        });
         let (rest, held) = pairs.hold_out(4);
         assert!(held.same.len() > 500 && rest.same.len() > 2 * held.same.len());
         let table = rest.learn(30, 1).expect("both kinds");
@@ -190,12 +247,24 @@ mod tests {
         let (_, area) = judge(&p, &held.same).expect("both kinds");
         let by_overlap: Vec<f32> = held.features.iter().map(|f| 1.0 - f[0]).collect();
         let (_, plain) = judge(&by_overlap, &held.same).expect("both kinds");
-        assert!(area > plain && area > 0.95, "area {area}, by overlap alone {plain}");
+        assert!(
+            area > plain && area > 0.95,
+            "area {area}, by overlap alone {plain}"
+        );
     }
 
     #[test]
     fn pairs_of_one_kind_teach_nothing() {
-        let pairs = Pairs { features: vec![[0.0; 9]; 3], same: vec![true; 3] };
-        assert!(pairs.learn(30, 1).expect_err("one kind").to_string().contains("one kind"));
+        let pairs = Pairs {
+            features: vec![[0.0; 9]; 3],
+            same: vec![true; 3],
+        };
+        assert!(
+            pairs
+                .learn(30, 1)
+                .expect_err("one kind")
+                .to_string()
+                .contains("one kind")
+        );
     }
 }

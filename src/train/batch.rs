@@ -32,7 +32,14 @@ pub struct AugmentConfig {
 
 impl Default for AugmentConfig {
     fn default() -> Self {
-        AugmentConfig { flip: 0.5, shift: 0.08, brightness: 0.2, color: 0.06, erase: 0.3, far: 0.3 }
+        AugmentConfig {
+            flip: 0.5,
+            shift: 0.08,
+            brightness: 0.2,
+            color: 0.06,
+            erase: 0.3,
+            far: 0.3,
+        }
     }
 }
 
@@ -65,12 +72,21 @@ impl Sampler {
     ///
     /// # Errors
     /// When the data sets together have fewer identities with two pictures than `people`.
-    pub fn new(sets: Vec<Dataset>, (people, views): (usize, usize), design: Design, augment: AugmentConfig, seed: u64) -> Result<Self, TrainError> {
+    pub fn new(
+        sets: Vec<Dataset>,
+        (people, views): (usize, usize),
+        design: Design,
+        augment: AugmentConfig,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
         let mut with_index = Vec::new();
         for mut set in sets {
             let rare = set.drop_rare(2);
             if rare > 0 {
-                tracing::warn!("{}: {rare} identities have one picture only and form no pair; they are left out", set.name);
+                tracing::warn!(
+                    "{}: {rare} identities have one picture only and form no pair; they are left out",
+                    set.name
+                );
             }
             if set.identities > 0 {
                 let index = set.by_identity();
@@ -83,13 +99,24 @@ impl Sampler {
                 "a batch of {people} people with {views} pictures each was asked for; it takes at least 2 of both, and the data have {total} people with two pictures or more"
             )));
         }
-        Ok(Sampler { sets: Arc::new(with_index), people, views, design, augment, seed })
+        Ok(Sampler {
+            sets: Arc::new(with_index),
+            people,
+            views,
+            design,
+            augment,
+            seed,
+        })
     }
 
     /// Batch number `step`: the same step gives the same batch, which makes going on from a checkpoint exact.
     pub fn batch(&self, step: usize) -> Batch {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64);
-        let mut orders: Vec<Vec<usize>> = self.sets.iter().map(|(s, _)| shuffled(s.identities, &mut rng)).collect();
+        let mut orders: Vec<Vec<usize>> = self
+            .sets
+            .iter()
+            .map(|(s, _)| shuffled(s.identities, &mut rng))
+            .collect();
         let mut chosen: Vec<(usize, usize, &Crop)> = Vec::with_capacity(self.people * self.views);
         let mut set = rng.usize(0..self.sets.len());
         for _ in 0..self.people {
@@ -100,18 +127,41 @@ impl Sampler {
             let (data, index) = &self.sets[set];
             let order = shuffled(index[identity].len(), &mut rng);
             // Who has fewer pictures than asked for is shown again, altered anew.
-            chosen.extend((0..self.views).map(|k| (set, identity, &data.crops[index[identity][order[k % order.len()]]])));
+            chosen.extend((0..self.views).map(|k| {
+                (
+                    set,
+                    identity,
+                    &data.crops[index[identity][order[k % order.len()]]],
+                )
+            }));
             set = (set + 1) % self.sets.len();
         }
         let mut crops = Array4::zeros((chosen.len(), 3, self.design.size.0, self.design.size.1));
-        crops.axis_iter_mut(Axis(0)).zip(&chosen).for_each(|(out, (_, _, c))| altered(c, &self.augment, &mut rng, out));
+        crops
+            .axis_iter_mut(Axis(0))
+            .zip(&chosen)
+            .for_each(|(out, (_, _, c))| altered(c, &self.augment, &mut rng, out));
         let n = chosen.len();
         let pair = |f: &dyn Fn(usize, usize) -> bool| (0..n * n).map(|k| f(k / n, k % n)).collect();
         let same = pair(&|i, j| i != j && chosen[i].0 == chosen[j].0 && chosen[i].1 == chosen[j].1);
-        let different = pair(&|i, j| chosen[i].0 != chosen[j].0 || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1));
+        let different = pair(&|i, j| {
+            chosen[i].0 != chosen[j].0
+                || self.sets[chosen[i].0].0.different(chosen[i].1, chosen[j].1)
+        });
         let offsets = self.class_offsets();
-        let classes = chosen.iter().map(|(set, identity, _)| offsets[*set].map(|o| o + identity)).collect();
-        Batch { inputs: self.design.inputs(crops), relations: Relations { count: n, same, different }, classes }
+        let classes = chosen
+            .iter()
+            .map(|(set, identity, _)| offsets[*set].map(|o| o + identity))
+            .collect();
+        Batch {
+            inputs: self.design.inputs(crops),
+            relations: Relations {
+                count: n,
+                same,
+                different,
+            },
+            classes,
+        }
     }
 
     /// Where the classes of each data set begin; `None` where two identities may be one person.
@@ -128,13 +178,24 @@ impl Sampler {
 
     /// How many classes there are.
     pub fn classes(&self) -> usize {
-        self.sets.iter().filter(|(s, _)| s.apart.is_none()).map(|(s, _)| s.identities).sum()
+        self.sets
+            .iter()
+            .filter(|(s, _)| s.apart.is_none())
+            .map(|(s, _)| s.identities)
+            .sum()
     }
 
     /// Pictures of all data sets as they are, at most `most`, evenly chosen: what the network's start is computed from.
     pub fn plain(&self, most: usize) -> Vec<&Crop> {
         let each = most / self.sets.len();
-        self.sets.iter().flat_map(|(s, _)| s.crops.iter().step_by(s.crops.len().div_ceil(each.max(1)).max(1))).collect()
+        self.sets
+            .iter()
+            .flat_map(|(s, _)| {
+                s.crops
+                    .iter()
+                    .step_by(s.crops.len().div_ceil(each.max(1)).max(1))
+            })
+            .collect()
     }
 }
 
@@ -153,28 +214,54 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
     let mut signed = |most: f32| (2.0 * rng.f32() - 1.0) * most;
     let p = &crop.person;
     let (cx, cy) = p.center();
-    let (cx, cy) = (cx + signed(config.shift) * p.width, cy + signed(config.shift) * p.height);
-    let region = BBox::from_center(cx, cy, p.width * (1.0 + signed(config.shift)), p.height * (1.0 + signed(config.shift)));
-    let (gain, bright) = (1.0 + signed(config.brightness), signed(config.brightness) * 0.3);
+    let (cx, cy) = (
+        cx + signed(config.shift) * p.width,
+        cy + signed(config.shift) * p.height,
+    );
+    let region = BBox::from_center(
+        cx,
+        cy,
+        p.width * (1.0 + signed(config.shift)),
+        p.height * (1.0 + signed(config.shift)),
+    );
+    let (gain, bright) = (
+        1.0 + signed(config.brightness),
+        signed(config.brightness) * 0.3,
+    );
     let cast: [f32; 3] = std::array::from_fn(|_| gain * (1.0 + signed(config.color)));
     let (_, height, width) = out.dim();
     if rng.f32() < config.far {
         let scale = 0.25 + 0.5 * rng.f32();
-        let mut small = Array3::zeros((3, (height as f32 * scale) as usize, (width as f32 * scale) as usize));
-        tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, small.view_mut());
+        let mut small = Array3::zeros((
+            3,
+            (height as f32 * scale) as usize,
+            (width as f32 * scale) as usize,
+        ));
+        tensor::write_crop(
+            &crop.image,
+            &region,
+            &PixelFormat::UNIT_RGB,
+            small.view_mut(),
+        );
         let (_, h, w) = small.dim();
-        out.indexed_iter_mut().for_each(|((c, y, x), v)| *v = small[[c, y * h / height, x * w / width]]);
+        out.indexed_iter_mut()
+            .for_each(|((c, y, x), v)| *v = small[[c, y * h / height, x * w / width]]);
     } else {
         tensor::write_crop(&crop.image, &region, &PixelFormat::UNIT_RGB, out.view_mut());
     }
     if rng.f32() < config.flip {
-        out.rows_mut().into_iter().for_each(|mut row| row.as_slice_mut().expect("contiguous rows").reverse());
+        out.rows_mut()
+            .into_iter()
+            .for_each(|mut row| row.as_slice_mut().expect("contiguous rows").reverse());
     }
     for (mut plane, cast) in out.axis_iter_mut(Axis(0)).zip(cast) {
         plane.mapv_inplace(|v| ((v - 0.4) * cast + 0.4 + bright).clamp(0.0, 1.0));
     }
     if rng.f32() < config.erase {
-        let (h, w) = (rng.usize(height / 10..height / 3), rng.usize(width / 6..width / 2));
+        let (h, w) = (
+            rng.usize(height / 10..height / 3),
+            rng.usize(width / 6..width / 2),
+        );
         let (y, x) = (rng.usize(0..height - h), rng.usize(0..width - w));
         let mut fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
         let plane = |c| out.index_axis(Axis(0), c);
@@ -182,7 +269,10 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
             // A patch of colour in a grey picture would tell where it is.
             fill = [fill[0]; 3];
         }
-        (0..3).for_each(|c| out.slice_mut(ndarray::s![c, y..y + h, x..x + w]).fill(fill[c]));
+        (0..3).for_each(|c| {
+            out.slice_mut(ndarray::s![c, y..y + h, x..x + w])
+                .fill(fill[c])
+        });
     }
 }
 
@@ -195,29 +285,51 @@ mod tests {
     use crate::train::network::HeadKind;
     use crate::train::synthetic;
 
-    const DESIGN: Design =
-        Design { network: Network::Tiny, head: HeadKind::Stripes, colours: true, normalise: false, size: (128, 64), dimension: 16, channels: 16, pixels: None };
+    const DESIGN: Design = Design {
+        network: Network::Tiny,
+        head: HeadKind::Stripes,
+        colours: true,
+        normalise: false,
+        size: (128, 64),
+        dimension: 16,
+        channels: 16,
+        pixels: None,
+    };
 
     #[test]
     fn a_batch_holds_p_people_k_times_and_a_step_is_one_batch() {
-        let sets = vec![synthetic::dataset(6, 4, 1).expect("people"), synthetic::dataset(5, 4, 2).expect("people")];
-        let sampler = Sampler::new(sets, (4, 3), DESIGN, AugmentConfig::default(), 7).expect("enough people");
+        let sets = vec![
+            synthetic::dataset(6, 4, 1).expect("people"),
+            synthetic::dataset(5, 4, 2).expect("people"),
+        ];
+        let sampler =
+            Sampler::new(sets, (4, 3), DESIGN, AugmentConfig::default(), 7).expect("enough people");
         let (a, b, c) = (sampler.batch(3), sampler.batch(3), sampler.batch(4));
         assert_eq!(a.inputs.crops.dim(), (12, 3, 128, 64));
         assert_eq!(a.inputs.crops, b.inputs.crops);
         assert_ne!(a.inputs.crops, c.inputs.crops);
         assert!(a.inputs.crops.iter().all(|v| (0.0..=1.0).contains(v)));
         assert_eq!(sampler.classes(), 11);
-        assert!((0..12).all(|i| (0..12).all(|j| i == j || a.relations.same[12 * i + j] == (a.classes[i] == a.classes[j]))));
+        assert!((0..12).all(|i| {
+            (0..12)
+                .all(|j| i == j || a.relations.same[12 * i + j] == (a.classes[i] == a.classes[j]))
+        }));
         for i in 0..12 {
             assert_eq!((0..12).filter(|j| a.relations.same[12 * i + j]).count(), 2);
-            assert_eq!((0..12).filter(|j| a.relations.different[12 * i + j]).count(), 9);
+            assert_eq!(
+                (0..12)
+                    .filter(|j| a.relations.different[12 * i + j])
+                    .count(),
+                9
+            );
         }
     }
 
     /// A square grey picture, darker to the right: `altered` by the settings, its planes.
     fn altered_ramp(config: &AugmentConfig, seed: u64) -> Array3<f32> {
-        let bytes: Vec<u8> = (0..24 * 24).flat_map(|i| [250 - 10 * (i % 24) as u8; 3]).collect();
+        let bytes: Vec<u8> = (0..24 * 24)
+            .flat_map(|i| [250 - 10 * (i % 24) as u8; 3])
+            .collect();
         let crop = whole(Image::packed(24, 24, bytes.into()), 0, 0);
         let mut out = Array3::zeros((3, 32, 32));
         altered(&crop, config, &mut Rng::with_seed(seed), out.view_mut());
@@ -226,18 +338,39 @@ mod tests {
 
     #[test]
     fn what_is_switched_off_alters_nothing_and_letters_are_never_mirrored() {
-        let off = AugmentConfig { flip: 0.0, shift: 0.0, brightness: 0.0, color: 0.0, erase: 0.0, far: 0.0 };
+        let off = AugmentConfig {
+            flip: 0.0,
+            shift: 0.0,
+            brightness: 0.0,
+            color: 0.0,
+            erase: 0.0,
+            far: 0.0,
+        };
         let mirrored = |p: &Array3<f32>| p[[0, 16, 2]] < p[[0, 16, 29]];
         let plain = altered_ramp(&off, 0);
         assert!((0..50).all(|seed| altered_ramp(&off, seed) == plain) && !mirrored(&plain));
-        let no_flip = AugmentConfig { flip: 0.0, erase: 0.0, ..AugmentConfig::default() };
+        let no_flip = AugmentConfig {
+            flip: 0.0,
+            erase: 0.0,
+            ..AugmentConfig::default()
+        };
         assert!((0..50).all(|seed| !mirrored(&altered_ramp(&no_flip, seed))));
-        assert!((0..50).any(|seed| mirrored(&altered_ramp(&AugmentConfig { flip: 0.5, ..no_flip.clone() }, seed))));
+        assert!((0..50).any(|seed| mirrored(&altered_ramp(
+            &AugmentConfig {
+                flip: 0.5,
+                ..no_flip.clone()
+            },
+            seed
+        ))));
     }
 
     #[test]
     fn a_grey_picture_stays_grey() {
-        let config = AugmentConfig { color: 0.0, erase: 1.0, ..AugmentConfig::default() };
+        let config = AugmentConfig {
+            color: 0.0,
+            erase: 1.0,
+            ..AugmentConfig::default()
+        };
         for seed in 0..20 {
             let p = altered_ramp(&config, seed);
             assert_eq!(p.index_axis(Axis(0), 0), p.index_axis(Axis(0), 1));
@@ -247,15 +380,27 @@ mod tests {
 
     #[test]
     fn fewer_people_than_asked_for_is_told() {
-        let e = Sampler::new(vec![synthetic::dataset(3, 2, 1).expect("people")], (8, 2), DESIGN, AugmentConfig::default(), 1).expect_err("three are not eight");
-        assert!(e.to_string().contains("8 people") && e.to_string().contains("have 3 people"), "{e}");
+        let e = Sampler::new(
+            vec![synthetic::dataset(3, 2, 1).expect("people")],
+            (8, 2),
+            DESIGN,
+            AugmentConfig::default(),
+            1,
+        )
+        .expect_err("three are not eight");
+        assert!(
+            e.to_string().contains("8 people") && e.to_string().contains("have 3 people"),
+            "{e}"
+        );
     }
 
     #[test]
     fn people_who_may_be_one_are_not_called_two() {
         let mut data = synthetic::dataset(3, 2, 1).expect("people");
         data.apart = Some([(0, 1)].into());
-        let batch = Sampler::new(vec![data], (3, 2), DESIGN, AugmentConfig::default(), 1).expect("enough").batch(0);
+        let batch = Sampler::new(vec![data], (3, 2), DESIGN, AugmentConfig::default(), 1)
+            .expect("enough")
+            .batch(0);
         assert_eq!(batch.classes, [None; 6]);
         assert_eq!(batch.relations.different.iter().filter(|d| **d).count(), 8);
     }

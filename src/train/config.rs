@@ -173,34 +173,73 @@ impl TrainConfig {
     pub fn validate(&self) -> Result<(), TrainError> {
         let ok = [
             (
-                [self.size().0, self.size().1].iter().all(|s| s.is_multiple_of(16) && (16..=1024).contains(s)),
+                [self.size().0, self.size().1]
+                    .iter()
+                    .all(|s| s.is_multiple_of(16) && (16..=1024).contains(s)),
                 "height and width must be multiples of 16 in 16 to 1024",
             ),
             (
-                self.head == HeadKind::ReadOut || self.height.is_multiple_of(128) || !self.has_head(),
+                self.head == HeadKind::ReadOut
+                    || self.height.is_multiple_of(128)
+                    || !self.has_head(),
                 "height must be a multiple of 128 for eight stripes; other heights need head = \"read-out\"",
             ),
-            ((1..=4096).contains(&self.channels), "channels must be in 1 to 4096"),
-            (self.start_from.is_some() || (self.cut.is_none() && self.stride == 0), "cut and stride belong to start_from"),
+            (
+                (1..=4096).contains(&self.channels),
+                "channels must be in 1 to 4096",
+            ),
+            (
+                self.start_from.is_some() || (self.cut.is_none() && self.stride == 0),
+                "cut and stride belong to start_from",
+            ),
             (
                 self.start_from.is_none() || !(self.colours || self.normalise),
                 "a network that is started from a file reads neither colours nor normalised crops: set colours = false, normalise = false",
             ),
             (
-                (16..=COLOURS).contains(&self.dimension) || !self.colours && (2..=4096).contains(&self.dimension),
+                (16..=COLOURS).contains(&self.dimension)
+                    || !self.colours && (2..=4096).contains(&self.dimension),
                 "dimension must be in 16 to 432 with colours, in 2 to 4096 without",
             ),
             (self.steps > 0, "steps must be above 0"),
-            (self.people >= 2 && self.views >= 2, "people and views must be at least 2"),
-            (self.margin > 0.0 && self.margin < 2.0, "margin must be above 0 and below 2: unit vectors are at most 2 apart"),
-            (self.classification >= 0.0 && self.classification <= 100.0, "classification must be in 0 to 100"),
-            ((0.0..1.0).contains(&self.label_smoothing), "label_smoothing must be at least 0 and below 1"),
-            (self.learning_rate > 0.0 && self.learning_rate < 1.0, "learning_rate must be above 0 and below 1"),
-            (self.validate_every > 0 && self.patience > 0, "validate_every and patience must be above 0"),
-            (self.clip >= 0.0 && self.clip.is_finite(), "clip must be at least 0"),
-            (self.hold_out >= 2 && self.hold_out_few != 1, "hold_out must be at least 2, hold_out_few too or 0"),
+            (
+                self.people >= 2 && self.views >= 2,
+                "people and views must be at least 2",
+            ),
+            (
+                self.margin > 0.0 && self.margin < 2.0,
+                "margin must be above 0 and below 2: unit vectors are at most 2 apart",
+            ),
+            (
+                self.classification >= 0.0 && self.classification <= 100.0,
+                "classification must be in 0 to 100",
+            ),
+            (
+                (0.0..1.0).contains(&self.label_smoothing),
+                "label_smoothing must be at least 0 and below 1",
+            ),
+            (
+                self.learning_rate > 0.0 && self.learning_rate < 1.0,
+                "learning_rate must be above 0 and below 1",
+            ),
+            (
+                self.validate_every > 0 && self.patience > 0,
+                "validate_every and patience must be above 0",
+            ),
+            (
+                self.clip >= 0.0 && self.clip.is_finite(),
+                "clip must be at least 0",
+            ),
+            (
+                self.hold_out >= 2 && self.hold_out_few != 1,
+                "hold_out must be at least 2, hold_out_few too or 0",
+            ),
         ];
-        ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train: {text}"))))?;
+        ok.iter()
+            .find(|(fine, _)| !fine)
+            .map_or(Ok(()), |(_, text)| {
+                Err(TrainError::Setting(format!("train: {text}")))
+            })?;
         self.distil.validate()
     }
 
@@ -211,7 +250,14 @@ impl TrainConfig {
 
     /// Size of a crop: height, width.
     pub fn size(&self) -> (usize, usize) {
-        (self.height, if self.width == 0 { self.height / 2 } else { self.width })
+        (
+            self.height,
+            if self.width == 0 {
+                self.height / 2
+            } else {
+                self.width
+            },
+        )
     }
 
     /// Takes the pixel format of `start_from` from its metadata where the configuration does not give it.
@@ -219,7 +265,13 @@ impl TrainConfig {
     /// # Errors
     /// When neither does, or the file cannot be read.
     pub fn complete(&mut self) -> Result<(), TrainError> {
-        let Some(path) = self.start_from.as_ref().filter(|_| self.start_pixels.is_none()) else { return Ok(()) };
+        let Some(path) = self
+            .start_from
+            .as_ref()
+            .filter(|_| self.start_pixels.is_none())
+        else {
+            return Ok(());
+        };
         self.start_pixels = onnx::metadata(path)?.pixel_format();
         match self.start_pixels {
             Some(_) => Ok(()),
@@ -232,9 +284,26 @@ impl TrainConfig {
 
     /// The tower to train.
     pub fn design(&self) -> Design {
-        let TrainConfig { network, head, colours, normalise, dimension, channels, .. } = *self;
+        let TrainConfig {
+            network,
+            head,
+            colours,
+            normalise,
+            dimension,
+            channels,
+            ..
+        } = *self;
         let pixels = self.start_from.as_ref().and(self.start_pixels);
-        Design { network, head, colours, normalise, size: self.size(), dimension, channels, pixels }
+        Design {
+            network,
+            head,
+            colours,
+            normalise,
+            size: self.size(),
+            dimension,
+            channels,
+            pixels,
+        }
     }
 
     /// The learning rate at a step: linear warm-up, then half a cosine.
@@ -242,7 +311,8 @@ impl TrainConfig {
         if step < self.warmup {
             return self.learning_rate * (step + 1) as f64 / self.warmup as f64;
         }
-        let done = (step - self.warmup) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
+        let done =
+            (step - self.warmup) as f64 / self.steps.saturating_sub(self.warmup).max(1) as f64;
         self.learning_rate * (0.01 + 0.99 * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()))
     }
 }
@@ -261,7 +331,12 @@ mod tests {
 
     #[test]
     fn a_setting_out_of_range_is_told() {
-        let e = TrainConfig { margin: 2.5, ..TrainConfig::default() }.validate().expect_err("too far");
+        let e = TrainConfig {
+            margin: 2.5,
+            ..TrainConfig::default()
+        }
+        .validate()
+        .expect_err("too far");
         assert!(e.to_string().contains("margin"), "{e}");
     }
 }

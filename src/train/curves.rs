@@ -41,15 +41,26 @@ impl Curve {
     /// # Errors
     /// When a file cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), TrainError> {
-        let mut text = String::from("step,loss,active,learning_rate,map,agreement,images_per_second\n");
+        let mut text =
+            String::from("step,loss,active,learning_rate,map,agreement,images_per_second\n");
         for p in &self.0 {
-            let [active, map, agreement] = [p.active, p.map, p.agreement].map(|v| v.map_or(String::new(), |v| format!("{v:.5}")));
-            writeln!(text, "{},{:.6},{active},{:.3e},{map},{agreement},{:.1}", p.step, p.loss, p.rate, p.speed).expect("writing to a string cannot fail");
+            let [active, map, agreement] = [p.active, p.map, p.agreement]
+                .map(|v| v.map_or(String::new(), |v| format!("{v:.5}")));
+            writeln!(
+                text,
+                "{},{:.6},{active},{:.3e},{map},{agreement},{:.1}",
+                p.step, p.loss, p.rate, p.speed
+            )
+            .expect("writing to a string cannot fail");
         }
         let path = dir.join("curve.csv");
-        fs::write(&path, text).map_err(|e| TrainError::Write { path, reason: e.to_string() })?;
+        fs::write(&path, text).map_err(|e| TrainError::Write {
+            path,
+            reason: e.to_string(),
+        })?;
         let path = dir.join("curve.svg");
-        self.plot(&path).map_err(|reason| TrainError::Write { path, reason })
+        self.plot(&path)
+            .map_err(|reason| TrainError::Write { path, reason })
     }
 
     fn plot(&self, path: &Path) -> Result<(), String> {
@@ -57,7 +68,11 @@ impl Curve {
         let root = SVGBackend::new(path, (800, 420)).into_drawing_area();
         let drawn = (|| {
             root.fill(&WHITE)?;
-            let mut chart = ChartBuilder::on(&root).margin(16).x_label_area_size(32).y_label_area_size(44).build_cartesian_2d(0.0..last, 0.0..1.0)?;
+            let mut chart = ChartBuilder::on(&root)
+                .margin(16)
+                .x_label_area_size(32)
+                .y_label_area_size(44)
+                .build_cartesian_2d(0.0..last, 0.0..1.0)?;
             chart.configure_mesh().x_desc("step").draw()?;
             let lines: [Line; 4] = [
                 ("loss", RED, |p| Some(p.loss.min(1.0))),
@@ -66,10 +81,20 @@ impl Curve {
                 ("cosine to the teacher", MAGENTA, |p| p.agreement),
             ];
             for (name, color, of) in lines {
-                let line = LineSeries::new(self.0.iter().filter_map(|p| Some((p.step as f64, of(p)?))), color.stroke_width(2));
-                chart.draw_series(line)?.label(name).legend(move |(x, y)| PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2)));
+                let line = LineSeries::new(
+                    self.0.iter().filter_map(|p| Some((p.step as f64, of(p)?))),
+                    color.stroke_width(2),
+                );
+                chart.draw_series(line)?.label(name).legend(move |(x, y)| {
+                    PathElement::new([(x, y), (x + 16, y)], color.stroke_width(2))
+                });
             }
-            chart.configure_series_labels().position(SeriesLabelPosition::LowerLeft).border_style(BLACK).background_style(WHITE).draw()?;
+            chart
+                .configure_series_labels()
+                .position(SeriesLabelPosition::LowerLeft)
+                .border_style(BLACK)
+                .background_style(WHITE)
+                .draw()?;
             root.present()
         })();
         drawn.map_err(|e: DrawingAreaErrorKind<_>| e.to_string())

@@ -71,7 +71,9 @@ pub enum TrainError {
         problem: String,
     },
     /// The exported file and the trained network do not agree.
-    #[error("the exported network differs from the trained one by {0:.1e} (allowed 1e-4); nothing was written. This is a bug, please report it")]
+    #[error(
+        "the exported network differs from the trained one by {0:.1e} (allowed 1e-4); nothing was written. This is a bug, please report it"
+    )]
     Export(f32),
 }
 
@@ -122,29 +124,58 @@ impl Dataset {
     ///
     /// # Errors
     /// When there is no picture.
-    pub fn of<K: Ord>(name: &str, crops: Vec<(K, Crop)>, protocol: Protocol) -> Result<Self, TrainError> {
+    pub fn of<K: Ord>(
+        name: &str,
+        crops: Vec<(K, Crop)>,
+        protocol: Protocol,
+    ) -> Result<Self, TrainError> {
         if crops.is_empty() {
             return Err(TrainError::Data {
                 name: name.into(),
                 problem: "no picture of a person is in it; docs/training.md shows the layout of each kind".into(),
             });
         }
-        let keys: Vec<&K> = crops.iter().map(|(k, _)| k).collect::<BTreeSet<_>>().into_iter().collect();
-        let numbers: Vec<usize> = crops.iter().map(|(k, _)| keys.binary_search(&k).expect("every key is among the keys")).collect();
+        let keys: Vec<&K> = crops
+            .iter()
+            .map(|(k, _)| k)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        let numbers: Vec<usize> = crops
+            .iter()
+            .map(|(k, _)| keys.binary_search(&k).expect("every key is among the keys"))
+            .collect();
         let identities = keys.len();
-        let crops = crops.into_iter().zip(numbers).map(|((_, crop), identity)| Crop { identity, ..crop }).collect();
-        Ok(Dataset { name: name.into(), crops, identities, apart: None, protocol })
+        let crops = crops
+            .into_iter()
+            .zip(numbers)
+            .map(|((_, crop), identity)| Crop { identity, ..crop })
+            .collect();
+        Ok(Dataset {
+            name: name.into(),
+            crops,
+            identities,
+            apart: None,
+            protocol,
+        })
     }
 
     /// Whether two identities are certainly two people.
     pub fn different(&self, a: usize, b: usize) -> bool {
-        a != b && self.apart.as_ref().is_none_or(|s| s.contains(&(a.min(b), a.max(b))))
+        a != b
+            && self
+                .apart
+                .as_ref()
+                .is_none_or(|s| s.contains(&(a.min(b), a.max(b))))
     }
 
     /// The pictures (indices) of each identity.
     pub fn by_identity(&self) -> Vec<Vec<usize>> {
         let mut of = vec![Vec::new(); self.identities];
-        self.crops.iter().enumerate().for_each(|(i, c)| of[c.identity].push(i));
+        self.crops
+            .iter()
+            .enumerate()
+            .for_each(|(i, c)| of[c.identity].push(i));
         of
     }
 
@@ -172,7 +203,11 @@ impl Dataset {
             c.identity = new.unwrap_or_default();
             new.is_some()
         });
-        self.apart = self.apart.take().map(|s| s.into_iter().filter_map(|(a, b)| Some((number(a)?, number(b)?))).collect());
+        self.apart = self.apart.take().map(|s| {
+            s.into_iter()
+                .filter_map(|(a, b)| Some((number(a)?, number(b)?)))
+                .collect()
+        });
         self.identities = kept.len();
     }
 }
@@ -190,20 +225,42 @@ pub fn cut(frame: &Image, person: &BBox, camera: u32, number: u64) -> Option<Cro
     );
     let inside = wide.clipped(frame.width as f32, frame.height as f32)?;
     let (x0, y0) = (inside.left.floor() as usize, inside.top.floor() as usize);
-    let (x1, y1) = ((inside.right().ceil() as usize).min(frame.width as usize), (inside.bottom().ceil() as usize).min(frame.height as usize));
+    let (x1, y1) = (
+        (inside.right().ceil() as usize).min(frame.width as usize),
+        (inside.bottom().ceil() as usize).min(frame.height as usize),
+    );
     if x1 < x0 + 2 || y1 < y0 + 2 {
         return None;
     }
-    let bytes: Vec<u8> = (y0..y1).flat_map(|y| frame.row(y)[3 * x0..3 * x1].iter().copied()).collect();
+    let bytes: Vec<u8> = (y0..y1)
+        .flat_map(|y| frame.row(y)[3 * x0..3 * x1].iter().copied())
+        .collect();
     let image = Image::packed((x1 - x0) as u32, (y1 - y0) as u32, bytes.into());
-    let person = BBox::new(person.left - x0 as f32, person.top - y0 as f32, person.width, person.height);
-    Some(Crop { image, person, identity: 0, camera, frame: number })
+    let person = BBox::new(
+        person.left - x0 as f32,
+        person.top - y0 as f32,
+        person.width,
+        person.height,
+    );
+    Some(Crop {
+        image,
+        person,
+        identity: 0,
+        camera,
+        frame: number,
+    })
 }
 
 /// A picture that is a crop already.
 pub fn whole(image: Image, camera: u32, frame: u64) -> Crop {
     let person = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
-    Crop { image, person, identity: 0, camera, frame }
+    Crop {
+        image,
+        person,
+        identity: 0,
+        camera,
+        frame,
+    }
 }
 
 #[cfg(test)]
@@ -215,7 +272,8 @@ mod tests {
     }
 
     fn five() -> Dataset {
-        let crops = ["a", "b", "b", "c", "c", "d", "d", "e", "e"].map(|k| (k, whole(picture(), 0, 0)));
+        let crops =
+            ["a", "b", "b", "c", "c", "d", "d", "e", "e"].map(|k| (k, whole(picture(), 0, 0)));
         Dataset::of("five", crops.to_vec(), Protocol::All).expect("pictures")
     }
 
@@ -231,13 +289,24 @@ mod tests {
     #[test]
     fn held_out_people_are_not_in_the_rest() {
         let (rest, held) = five().hold_out(2);
-        assert_eq!((rest.identities, held.identities, rest.crops.len() + held.crops.len()), (3, 2, 9));
+        assert_eq!(
+            (
+                rest.identities,
+                held.identities,
+                rest.crops.len() + held.crops.len()
+            ),
+            (3, 2, 9)
+        );
     }
 
     #[test]
     fn an_empty_set_is_refused() {
-        let e = Dataset::of::<u32>("nothing", Vec::new(), Protocol::All).expect_err("nothing in it");
-        assert!(e.to_string().contains("nothing") && e.to_string().contains("no picture"), "{e}");
+        let e =
+            Dataset::of::<u32>("nothing", Vec::new(), Protocol::All).expect_err("nothing in it");
+        assert!(
+            e.to_string().contains("nothing") && e.to_string().contains("no picture"),
+            "{e}"
+        );
     }
 
     #[test]

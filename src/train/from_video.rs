@@ -43,12 +43,29 @@ pub struct Seen<'a> {
 ///
 /// # Errors
 /// When the video cannot be read or a model cannot be opened.
-pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: TrackerConfig, mut show: impl FnMut(&Seen<'_>)) -> Result<Tracker, TrainError> {
+pub fn follow(
+    input: &str,
+    frames: (u64, u64),
+    config: &Config,
+    tracker: TrackerConfig,
+    mut show: impl FnMut(&Seen<'_>),
+) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
     let session = config.session();
     // Which format is faster is measured: what a network learns from must not hang on it.
-    let precision = if config.detector.precision == Precision::Auto { Precision::Fp32 } else { config.detector.precision };
-    let mut detector = Detector::open(&runtime, &DetectorConfig { precision, ..config.detector.clone() }, session)?;
+    let precision = if config.detector.precision == Precision::Auto {
+        Precision::Fp32
+    } else {
+        config.detector.precision
+    };
+    let mut detector = Detector::open(
+        &runtime,
+        &DetectorConfig {
+            precision,
+            ..config.detector.clone()
+        },
+        session,
+    )?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
     let mut tracker = Tracker::new(tracker).knowing(embedder.strangers());
     let mut source = source::open(input, &SourceOptions::default())?;
@@ -57,13 +74,27 @@ pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: Tracker
         if frame.number > frames.1 {
             break;
         }
-        let Some(image) = frame.image.as_ref().filter(|_| frame.number >= frames.0) else { continue };
+        let Some(image) = frame.image.as_ref().filter(|_| frame.number >= frames.0) else {
+            continue;
+        };
         let detections = detector.detect_image(image)?;
         let embeddings = embedder.embed(image, &detections)?;
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
         last = Some(frame.pts);
-        let update = tracker.update(&detections, &embeddings, elapsed).map_err(|e| TrainError::Data { name: input.into(), problem: e.to_string() })?;
-        show(&Seen { frame: &frame, image, elapsed, detections: &detections, embeddings: &embeddings, update: &update });
+        let update = tracker
+            .update(&detections, &embeddings, elapsed)
+            .map_err(|e| TrainError::Data {
+                name: input.into(),
+                problem: e.to_string(),
+            })?;
+        show(&Seen {
+            frame: &frame,
+            image,
+            elapsed,
+            detections: &detections,
+            embeddings: &embeddings,
+            update: &update,
+        });
     }
     Ok(tracker)
 }
@@ -75,12 +106,25 @@ pub fn follow(input: &str, frames: (u64, u64), config: &Config, tracker: Tracker
 pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
     let config = Config::default();
     let mut people = Boxes::new();
-    follow(input, frames, &config, config.tracker(false), |Seen { frame, update, .. }| {
-        let sure = |t: &&TrackOutput| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO && t.confidence >= MIN_CONFIDENCE;
-        let seen: Vec<BBox> = update.tracks.iter().filter(sure).map(|t| t.bbox).collect();
-        let clear = (0..seen.len()).filter(|&i| is_clear(&seen, i)).map(|i| seen[i]).collect();
-        people.insert(frame.number, clear);
-    })?;
+    follow(
+        input,
+        frames,
+        &config,
+        config.tracker(false),
+        |Seen { frame, update, .. }| {
+            let sure = |t: &&TrackOutput| {
+                t.state == TrackState::Confirmed
+                    && t.unseen == Seconds::ZERO
+                    && t.confidence >= MIN_CONFIDENCE
+            };
+            let seen: Vec<BBox> = update.tracks.iter().filter(sure).map(|t| t.bbox).collect();
+            let clear = (0..seen.len())
+                .filter(|&i| is_clear(&seen, i))
+                .map(|i| seen[i])
+                .collect();
+            people.insert(frame.number, clear);
+        },
+    )?;
     Ok(people)
 }
 
@@ -92,26 +136,58 @@ pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
     let config = Config::default();
     let mut crops: BTreeMap<u64, Vec<Crop>> = BTreeMap::new();
     let mut together = BTreeSet::new();
-    follow(input, frames, &config, config.tracker(false), |Seen { frame, image, update, .. }| {
-        let seen: Vec<_> = update.tracks.iter().filter(|t| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO).collect();
-        for (i, a) in seen.iter().enumerate() {
-            together.extend(seen[i + 1..].iter().map(|b| (a.id.min(b.id), a.id.max(b.id))));
-        }
-        if !(frame.number - frames.0).is_multiple_of(EVERY) {
-            return;
-        }
-        let boxes: Vec<BBox> = seen.iter().map(|t| t.bbox).collect();
-        let (width, height) = (image.width as f32, image.height as f32);
-        let within = |b: &BBox| b.left >= 0.0 && b.top >= 0.0 && b.right() <= width && b.bottom() <= height;
-        for (i, t) in seen.iter().enumerate().filter(|(i, t)| t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_clear(&boxes, *i)) {
-            crops.entry(t.id).or_default().extend(cut(image, &boxes[i], 0, frame.number));
-        }
-    })?;
+    follow(
+        input,
+        frames,
+        &config,
+        config.tracker(false),
+        |Seen {
+             frame,
+             image,
+             update,
+             ..
+         }| {
+            let seen: Vec<_> = update
+                .tracks
+                .iter()
+                .filter(|t| t.state == TrackState::Confirmed && t.unseen == Seconds::ZERO)
+                .collect();
+            for (i, a) in seen.iter().enumerate() {
+                together.extend(
+                    seen[i + 1..]
+                        .iter()
+                        .map(|b| (a.id.min(b.id), a.id.max(b.id))),
+                );
+            }
+            if !(frame.number - frames.0).is_multiple_of(EVERY) {
+                return;
+            }
+            let boxes: Vec<BBox> = seen.iter().map(|t| t.bbox).collect();
+            let (width, height) = (image.width as f32, image.height as f32);
+            let within = |b: &BBox| {
+                b.left >= 0.0 && b.top >= 0.0 && b.right() <= width && b.bottom() <= height
+            };
+            for (i, t) in seen.iter().enumerate().filter(|(i, t)| {
+                t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_clear(&boxes, *i)
+            }) {
+                crops
+                    .entry(t.id)
+                    .or_default()
+                    .extend(cut(image, &boxes[i], 0, frame.number));
+            }
+        },
+    )?;
     crops.retain(|_, c| c.len() >= MIN_CROPS);
     let ids: Vec<u64> = crops.keys().copied().collect();
     let number = |id: u64| ids.binary_search(&id).ok();
-    let apart = together.into_iter().filter_map(|(a, b)| Some((number(a)?, number(b)?))).collect();
-    let crops = crops.into_iter().flat_map(|(id, c)| c.into_iter().map(move |c| (id, c))).collect();
+    let apart = together
+        .into_iter()
+        .filter_map(|(a, b)| Some((number(a)?, number(b)?)))
+        .collect();
+    let crops = crops
+        .into_iter()
+        .flat_map(|(id, c)| c.into_iter().map(move |c| (id, c)))
+        .collect();
     let mut data = Dataset::of(input, crops, Protocol::Apart(50))?;
     data.apart = Some(apart);
     Ok(data)

@@ -53,7 +53,10 @@ pub struct Lesson {
 impl<B: Kernels> Learner<B> {
     /// What the tower makes of prepared crops.
     fn embed(&self, inputs: Inputs, config: &TrainConfig, device: &B::Device) -> Seen<B> {
-        self.tower.forward(cast(tensor(inputs.crops, device), config.precision.into()), inputs.colours.map(|c| matrix(c, device)))
+        self.tower.forward(
+            cast(tensor(inputs.crops, device), config.precision.into()),
+            inputs.colours.map(|c| matrix(c, device)),
+        )
     }
 
     /// The student's embeddings in the teacher's space, unit rows.
@@ -75,44 +78,102 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
     ) -> Result<Self, TrainError> {
         let tower = match &config.start_from {
             None => Tower::new(config.design(), colours, device),
-            Some(path) => Tower::from_graph(path, config.cut.as_deref(), config.stride, config.design(), device)?,
+            Some(path) => Tower::from_graph(
+                path,
+                config.cut.as_deref(),
+                config.stride,
+                config.design(),
+                device,
+            )?,
         };
         let dimension = tower.design().dimension;
-        let linear = |to| LinearConfig::new(dimension, to).with_bias(false).init(device);
+        let linear = |to| {
+            LinearConfig::new(dimension, to)
+                .with_bias(false)
+                .init(device)
+        };
         let classifier = (config.classification > 0.0 && classes > 0).then(|| linear(classes));
-        let projection = teacher.filter(|(d, _)| *d != dimension).map(|(d, _)| linear(d));
+        let projection = teacher
+            .filter(|(d, _)| *d != dimension)
+            .map(|(d, _)| linear(d));
         let [channels, ..] = tower.map_size();
-        let map_projection = teacher.and_then(|(_, map)| map).filter(|[c, ..]| *c != channels).map(|[c, ..]| {
-            let deviation = (1.0 / channels as f64).sqrt();
-            Param::from_tensor(Tensor::random([c, channels, 1, 1], Distribution::Normal(0.0, deviation), device))
-        });
-        Ok(Learner { tower, classifier, projection, map_projection })
+        let map_projection = teacher
+            .and_then(|(_, map)| map)
+            .filter(|[c, ..]| *c != channels)
+            .map(|[c, ..]| {
+                let deviation = (1.0 / channels as f64).sqrt();
+                Param::from_tensor(Tensor::random(
+                    [c, channels, 1, 1],
+                    Distribution::Normal(0.0, deviation),
+                    device,
+                ))
+            });
+        Ok(Learner {
+            tower,
+            classifier,
+            projection,
+            map_projection,
+        })
     }
 
     /// The loss of a step [1], and how many of the hardest triplets of its labelled pictures are active [1], if it has any.
-    fn loss(&self, lesson: Lesson, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Option<Tensor<B, 1, Int>>) {
-        let labelled = lesson.labelled.map(|batch| self.labelled_loss(batch, config, step, device));
-        let judged = lesson.judged.map(|batch| self.distilled_loss(batch, config, device));
+    fn loss(
+        &self,
+        lesson: Lesson,
+        config: &TrainConfig,
+        step: usize,
+        device: &B::Device,
+    ) -> (Tensor<B, 1>, Option<Tensor<B, 1, Int>>) {
+        let labelled = lesson
+            .labelled
+            .map(|batch| self.labelled_loss(batch, config, step, device));
+        let judged = lesson
+            .judged
+            .map(|batch| self.distilled_loss(batch, config, device));
         match (labelled, judged) {
             (Some((value, active)), None) => (value, Some(active)),
-            (Some((value, active)), Some(judged)) => (value * config.distil.labels + judged, Some(active)),
+            (Some((value, active)), Some(judged)) => {
+                (value * config.distil.labels + judged, Some(active))
+            }
             (None, Some(judged)) => (judged, None),
             (None, None) => (Tensor::zeros([1], device), None),
         }
     }
 
-    fn labelled_loss(&self, batch: Batch, config: &TrainConfig, step: usize, device: &B::Device) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
-        let Batch { inputs, relations, classes } = batch;
+    fn labelled_loss(
+        &self,
+        batch: Batch,
+        config: &TrainConfig,
+        step: usize,
+        device: &B::Device,
+    ) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
+        let Batch {
+            inputs,
+            relations,
+            classes,
+        } = batch;
         let x = self.embed(inputs, config, device).embeddings;
         let hardest = |x| loss::batch_hard(config.metric, x, &relations, config.margin);
-        let kind = if config.loss == LossKind::BatchHard && step < config.easy_steps { LossKind::BatchAll } else { config.loss };
+        let kind = if config.loss == LossKind::BatchHard && step < config.easy_steps {
+            LossKind::BatchAll
+        } else {
+            config.loss
+        };
         let mut rng = fastrand::Rng::with_seed(config.seed ^ (step as u64) << 20);
         let (value, active) = match kind {
             LossKind::BatchHard => hardest(x.clone()),
             other => {
                 let value = match other {
-                    LossKind::RandomTriplet => loss::random_triplet(config.metric, x.clone(), &relations, config.margin, &mut rng),
-                    LossKind::Contrastive => loss::contrastive_all(x.clone(), &relations, config.margin),
+                    LossKind::RandomTriplet => loss::random_triplet(
+                        config.metric,
+                        x.clone(),
+                        &relations,
+                        config.margin,
+                        &mut rng,
+                    ),
+                    LossKind::Contrastive => {
+                        loss::contrastive_all(x.clone(), &relations, config.margin)
+                    }
                     _ => loss::batch_all(config.metric, x.clone(), &relations, config.margin),
                 };
                 (value, hardest(x.clone().detach()).1)
@@ -120,17 +181,34 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
         };
         match &self.classifier {
             None => (value, active),
-            Some(c) => (value + loss::classification(c.forward(x * CLASS_SCALE), &classes, config.label_smoothing) * config.classification, active),
+            Some(c) => (
+                value
+                    + loss::classification(
+                        c.forward(x * CLASS_SCALE),
+                        &classes,
+                        config.label_smoothing,
+                    ) * config.classification,
+                active,
+            ),
         }
     }
 
-    fn distilled_loss(&self, batch: Judged, config: &TrainConfig, device: &B::Device) -> Tensor<B, 1> {
+    fn distilled_loss(
+        &self,
+        batch: Judged,
+        config: &TrainConfig,
+        device: &B::Device,
+    ) -> Tensor<B, 1> {
         let weights = &config.distil;
-        let Seen { embeddings: student, maps } = self.embed(batch.inputs, config, device);
+        let Seen {
+            embeddings: student,
+            maps,
+        } = self.embed(batch.inputs, config, device);
         let teacher = matrix::<B>(batch.embeddings, device);
         let mut sum = Tensor::zeros([1], device);
         if weights.relations > 0.0 {
-            sum = sum + distil::loss::relations(student.clone(), teacher.clone()) * weights.relations;
+            sum =
+                sum + distil::loss::relations(student.clone(), teacher.clone()) * weights.relations;
         }
         if weights.cosine > 0.0 {
             sum = sum + distil::loss::cosine(self.projected(student), teacher) * weights.cosine;
@@ -158,9 +236,20 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
         let learner = self.valid();
         let (mut sum, mut count) = (0.0, 0);
         for batch in held {
-            let student = learner.projected(learner.embed(batch.inputs.clone(), config, device).embeddings);
-            let product = (student * matrix::<B::InnerBackend>(batch.embeddings.clone(), device)).sum();
-            sum += f64::from(product.into_data().convert::<f32>().to_vec::<f32>().map_or(f32::NAN, |v| v[0]));
+            let student = learner.projected(
+                learner
+                    .embed(batch.inputs.clone(), config, device)
+                    .embeddings,
+            );
+            let product =
+                (student * matrix::<B::InnerBackend>(batch.embeddings.clone(), device)).sum();
+            sum += f64::from(
+                product
+                    .into_data()
+                    .convert::<f32>()
+                    .to_vec::<f32>()
+                    .map_or(f32::NAN, |v| v[0]),
+            );
             count += batch.embeddings.nrows();
         }
         sum / count.max(1) as f64
@@ -168,9 +257,28 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
 }
 
 /// The value of a loss, or the error that says why there is none.
-fn finite<B: Backend>(loss: &Tensor<B, 1>, step: usize, rate: f64, dir: &Path) -> Result<f64, TrainError> {
-    let value = loss.clone().into_data().convert::<f32>().to_vec::<f32>().map_or(f32::NAN, |v| v[0]);
-    if value.is_finite() { Ok(f64::from(value)) } else { Err(TrainError::Diverged { value, step, rate, checkpoint: checkpoint::place(dir).join("last.mpk") }) }
+fn finite<B: Backend>(
+    loss: &Tensor<B, 1>,
+    step: usize,
+    rate: f64,
+    dir: &Path,
+) -> Result<f64, TrainError> {
+    let value = loss
+        .clone()
+        .into_data()
+        .convert::<f32>()
+        .to_vec::<f32>()
+        .map_or(f32::NAN, |v| v[0]);
+    if value.is_finite() {
+        Ok(f64::from(value))
+    } else {
+        Err(TrainError::Diverged {
+            value,
+            step,
+            rate,
+            checkpoint: checkpoint::place(dir).join("last.mpk"),
+        })
+    }
 }
 
 /// What came of it.
@@ -187,7 +295,10 @@ pub struct Trained<B: AutodiffBackend> {
 fn plain(crops: &[&Crop], (height, width): (usize, usize)) -> impl Iterator<Item = Array4<f32>> {
     crops.chunks(64).map(move |part| {
         let mut batch = Array4::zeros((part.len(), 3, height, width));
-        batch.axis_iter_mut(Axis(0)).zip(part).for_each(|(out, c)| write_plain(c, out));
+        batch
+            .axis_iter_mut(Axis(0))
+            .zip(part)
+            .for_each(|(out, c)| write_plain(c, out));
         batch
     })
 }
@@ -195,15 +306,29 @@ fn plain(crops: &[&Crop], (height, width): (usize, usize)) -> impl Iterator<Item
 /// One below another.
 fn stacked(parts: impl Iterator<Item = Array2<f32>>) -> Array2<f32> {
     let parts: Vec<_> = parts.collect();
-    ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>()).unwrap_or_default()
+    ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>())
+        .unwrap_or_default()
 }
 
 /// Embeds crops [n, 3, h, w]: [n, d].
-pub fn embed_batch<B: Kernels>(tower: &Tower<B>, batch: Array4<f32>, device: &B::Device) -> Array2<f32> {
+pub fn embed_batch<B: Kernels>(
+    tower: &Tower<B>,
+    batch: Array4<f32>,
+    device: &B::Device,
+) -> Array2<f32> {
     let Inputs { crops, colours } = tower.design().inputs(batch);
-    let out = tower.forward(tensor(crops, device), colours.map(|c| matrix(c, device))).embeddings;
+    let out = tower
+        .forward(tensor(crops, device), colours.map(|c| matrix(c, device)))
+        .embeddings;
     let dims = out.dims();
-    Array2::from_shape_vec(dims, out.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")).expect("n rows of d")
+    Array2::from_shape_vec(
+        dims,
+        out.into_data()
+            .convert::<f32>()
+            .to_vec::<f32>()
+            .expect("float32 was asked for"),
+    )
+    .expect("n rows of d")
 }
 
 /// Embeds crops: [n, d].
@@ -213,17 +338,30 @@ pub fn embed<B: Kernels>(tower: &Tower<B>, crops: &[&Crop], device: &B::Device) 
 
 fn matrix<B: Backend>(rows: Array2<f32>, device: &B::Device) -> Tensor<B, 2> {
     let (n, d) = rows.dim();
-    Tensor::from_data(TensorData::new(rows.into_raw_vec_and_offset().0, [n, d]), device)
+    Tensor::from_data(
+        TensorData::new(rows.into_raw_vec_and_offset().0, [n, d]),
+        device,
+    )
 }
 
 fn tensor<B: Backend>(batch: Array4<f32>, device: &B::Device) -> Tensor<B, 4> {
     let (n, c, h, w) = batch.dim();
-    Tensor::from_data(TensorData::new(batch.into_raw_vec_and_offset().0, [n, c, h, w]), device)
+    Tensor::from_data(
+        TensorData::new(batch.into_raw_vec_and_offset().0, [n, c, h, w]),
+        device,
+    )
 }
 
 /// Labels of a data set's crops.
 pub fn labels(crops: &[Crop]) -> Vec<Label> {
-    crops.iter().map(|c| Label { identity: c.identity, camera: c.camera, frame: c.frame }).collect()
+    crops
+        .iter()
+        .map(|c| Label {
+            identity: c.identity,
+            camera: c.camera,
+            frame: c.frame,
+        })
+        .collect()
 }
 
 /// From so many people on, some of a data set are held out.
@@ -236,7 +374,11 @@ const MANY: usize = 40;
 pub fn split(sets: Vec<Dataset>, config: &TrainConfig) -> (Vec<Dataset>, Vec<Dataset>) {
     let (mut train, mut held) = (Vec::new(), Vec::new());
     for set in sets {
-        let every = if set.identities >= MANY { config.hold_out } else { config.hold_out_few };
+        let every = if set.identities >= MANY {
+            config.hold_out
+        } else {
+            config.hold_out_few
+        };
         if set.identities >= FEWEST && every > 0 {
             let (rest, out) = set.hold_out(every);
             train.push(rest);
@@ -254,7 +396,12 @@ fn validate<B: Kernels>(tower: &Tower<B>, held: &[Dataset], device: &B::Device) 
         .iter()
         .filter_map(|set| {
             let e = embed(tower, &set.crops.iter().collect::<Vec<_>>(), device);
-            retrieval::retrieval(&retrieval::distances(e.view()), &labels(&set.crops), set.protocol).map(|r| r.map)
+            retrieval::retrieval(
+                &retrieval::distances(e.view()),
+                &labels(&set.crops),
+                set.protocol,
+            )
+            .map(|r| r.map)
         })
         .collect();
     (!maps.is_empty()).then(|| maps.iter().sum::<f64>() / maps.len() as f64)
@@ -285,8 +432,12 @@ impl Worth {
     }
 
     fn text(self) -> String {
-        let map = self.map.map_or(String::new(), |m| format!(", mAP {:.1}", 100.0 * m));
-        map + &self.agreement.map_or(String::new(), |a| format!(", cosine to the teacher {a:.4}"))
+        let map = self
+            .map
+            .map_or(String::new(), |m| format!(", mAP {:.1}", 100.0 * m));
+        map + &self
+            .agreement
+            .map_or(String::new(), |a| format!(", cosine to the teacher {a:.4}"))
     }
 }
 
@@ -303,31 +454,72 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     mut tell: impl FnMut(String),
 ) -> Result<Trained<B>, TrainError> {
     config.validate()?;
-    fs::create_dir_all(dir).map_err(|e| TrainError::Write { path: dir.into(), reason: e.to_string() })?;
+    fs::create_dir_all(dir).map_err(|e| TrainError::Write {
+        path: dir.into(),
+        reason: e.to_string(),
+    })?;
     B::seed(device, config.seed);
-    let Material { train, held, lessons } = material;
+    let Material {
+        train,
+        held,
+        lessons,
+    } = material;
     let sampler = match train.is_empty() {
         true => None,
-        false => Some(Sampler::new(train, (config.people, config.views), config.design(), config.augment.clone(), config.seed)?),
+        false => Some(Sampler::new(
+            train,
+            (config.people, config.views),
+            config.design(),
+            config.augment.clone(),
+            config.seed,
+        )?),
     };
     if sampler.is_none() && lessons.is_none() {
         return Err(TrainError::Setting("there is nothing to learn from: neither labelled data nor pictures that a teacher has judged".into()));
     }
-    let probes = lessons.as_ref().map(Lessons::held_out).transpose()?.unwrap_or_default();
+    let probes = lessons
+        .as_ref()
+        .map(Lessons::held_out)
+        .transpose()?
+        .unwrap_or_default();
     let start = match &sampler {
         _ if !config.colours => Array2::default((0, 0)),
-        Some(sampler) => stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch))),
+        Some(sampler) => {
+            stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch)))
+        }
         None => stacked(probes.iter().filter_map(|p| p.inputs.colours.clone())),
     };
     let classes = sampler.as_ref().map_or(0, Sampler::classes);
-    let mut learner = Learner::<B>::new(config, &start, classes, lessons.as_ref().map(Lessons::teacher), device)?;
-    let sizes = lessons.as_ref().and_then(|l| l.teacher().1).map(|of_teacher| (learner.tower.map_size(), of_teacher));
-    if let Some(([_, h, w], [_, th, tw])) = sizes.filter(|([_, h, w], [_, th, tw])| distil::loss::common_size((*h, *w), (*th, *tw)).is_none()) {
-        tell(format!("maps of {w}x{h} pixels cannot be compared with the teacher's of {tw}x{th}: neither size divides the other; distil.map counts nothing"));
+    let mut learner = Learner::<B>::new(
+        config,
+        &start,
+        classes,
+        lessons.as_ref().map(Lessons::teacher),
+        device,
+    )?;
+    let sizes = lessons
+        .as_ref()
+        .and_then(|l| l.teacher().1)
+        .map(|of_teacher| (learner.tower.map_size(), of_teacher));
+    if let Some(([_, h, w], [_, th, tw])) = sizes.filter(|([_, h, w], [_, th, tw])| {
+        distil::loss::common_size((*h, *w), (*th, *tw)).is_none()
+    }) {
+        tell(format!(
+            "maps of {w}x{h} pixels cannot be compared with the teacher's of {tw}x{th}: neither size divides the other; distil.map counts nothing"
+        ));
     }
     let clipping = (config.clip > 0.0).then_some(GradientClippingConfig::Norm(config.clip));
-    let mut optimizer = AdamWConfig::new().with_weight_decay(config.weight_decay).with_grad_clipping(clipping).init::<B, Learner<B>>();
-    let mut state = State { config: config.clone(), step: 0, best: 0.0, stale: 0, points: Vec::new() };
+    let mut optimizer = AdamWConfig::new()
+        .with_weight_decay(config.weight_decay)
+        .with_grad_clipping(clipping)
+        .init::<B, Learner<B>>();
+    let mut state = State {
+        config: config.clone(),
+        step: 0,
+        best: 0.0,
+        stale: 0,
+        points: Vec::new(),
+    };
     let judge = |learner: &Learner<B>| Worth {
         map: validate(&learner.tower.valid(), &held, device),
         agreement: (!probes.is_empty()).then(|| learner.agreement(&probes, config, device)),
@@ -335,15 +527,26 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     if resume {
         let from = checkpoint::place(dir);
         state = read_state(&from, config)?;
-        learner = learner.load_file(from.join("last"), &Files::new(), device).map_err(|e| bad(&from, &e.to_string()))?;
-        let record = Recorder::<B>::load(&Files::new(), from.join("last_optimizer"), device).map_err(|e| bad(&from, &e.to_string()))?;
+        learner = learner
+            .load_file(from.join("last"), &Files::new(), device)
+            .map_err(|e| bad(&from, &e.to_string()))?;
+        let record = Recorder::<B>::load(&Files::new(), from.join("last_optimizer"), device)
+            .map_err(|e| bad(&from, &e.to_string()))?;
         optimizer = optimizer.load_record(record);
     } else {
         let worth = judge(&learner);
         state.best = worth.score().unwrap_or_default();
         tell(format!("before training{}", worth.text()));
         checkpoint::clear(dir)?;
-        checkpoint::write(&Checkpoint { learner: &learner, optimizer: &optimizer, best: Some(&learner.tower), state: &state }, dir)?;
+        checkpoint::write(
+            &Checkpoint {
+                learner: &learner,
+                optimizer: &optimizer,
+                best: Some(&learner.tower),
+                state: &state,
+            },
+            dir,
+        )?;
     }
     let (begun, first) = (Instant::now(), state.step);
     let mut idle = std::time::Duration::ZERO;
@@ -351,16 +554,24 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     let images = (labelled + lessons.as_ref().map_or(0, |_| config.distil.batch)) as f64;
     let (mut sum, mut active, mut count) = (0.0, None, 0);
     // Beside a GPU the cores have nothing else to do; where they train themselves one loader is quick enough.
-    let loaders = if B::ON_PROCESSOR { 1 } else { std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1) };
+    let loaders = if B::ON_PROCESSOR {
+        1
+    } else {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1)
+    };
     let make = move |step| {
-        Ok::<_, TrainError>(Lesson { labelled: sampler.as_ref().map(|s| s.batch(step)), judged: lessons.as_ref().map(|l| l.batch(step)).transpose()? })
+        Ok::<_, TrainError>(Lesson {
+            labelled: sampler.as_ref().map(|s| s.batch(step)),
+            judged: lessons.as_ref().map(|l| l.batch(step)).transpose()?,
+        })
     };
     for lesson in ahead(make, state.step, config.steps, loaders) {
         let (value, hard) = learner.loss(lesson?, config, state.step, device);
         let rate = config.rate(state.step);
         sum += finite(&value, state.step, rate, dir)?;
         if let Some(hard) = hard {
-            let share = hard.into_data().iter::<i64>().next().unwrap_or_default() as f64 / labelled as f64;
+            let share =
+                hard.into_data().iter::<i64>().next().unwrap_or_default() as f64 / labelled as f64;
             active = Some(active.unwrap_or(0.0) + share);
         }
         count += 1;
@@ -371,22 +582,50 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
             let pause = Instant::now();
             let worth = judge(&learner);
             let n = f64::from(count);
-            let speed = (state.step - first) as f64 * images / (begun.elapsed() - idle).as_secs_f64();
+            let speed =
+                (state.step - first) as f64 * images / (begun.elapsed() - idle).as_secs_f64();
             let left = (config.steps - state.step) as f64 * images / speed;
-            let active_text = active.map_or(String::new(), |a| format!(", active {:3.0} %", 100.0 * a / n));
-            tell(format!("step {:6} of {}: loss {:.4}{active_text}{}, {speed:.0} images/s, {left:.0} s left", state.step, config.steps, sum / n, worth.text()));
+            let active_text = active.map_or(String::new(), |a| {
+                format!(", active {:3.0} %", 100.0 * a / n)
+            });
+            tell(format!(
+                "step {:6} of {}: loss {:.4}{active_text}{}, {speed:.0} images/s, {left:.0} s left",
+                state.step,
+                config.steps,
+                sum / n,
+                worth.text()
+            ));
             let Worth { map, agreement } = worth;
-            state.points.push(Point { step: state.step, loss: sum / n, active: active.map(|a| a / n), rate, map, agreement, speed });
+            state.points.push(Point {
+                step: state.step,
+                loss: sum / n,
+                active: active.map(|a| a / n),
+                rate,
+                map,
+                agreement,
+                speed,
+            });
             (sum, active, count) = (0.0, None, 0);
             // Without anything held out the last network is taken.
             let better = worth.score().is_none_or(|m| m > state.best);
             state.best = state.best.max(worth.score().unwrap_or_default());
             state.stale = if better { 0 } else { state.stale + 1 };
             let best = better.then_some(&learner.tower);
-            checkpoint::write(&Checkpoint { learner: &learner, optimizer: &optimizer, best, state: &state }, dir)?;
+            checkpoint::write(
+                &Checkpoint {
+                    learner: &learner,
+                    optimizer: &optimizer,
+                    best,
+                    state: &state,
+                },
+                dir,
+            )?;
             Curve(state.points.clone()).write(dir)?;
             if state.stale >= config.patience {
-                tell(format!("no better network in {} validations: stopping early", config.patience));
+                tell(format!(
+                    "no better network in {} validations: stopping early",
+                    config.patience
+                ));
                 break;
             }
             idle += pause.elapsed();
@@ -394,8 +633,15 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     }
     let speed = state.points.last().map_or(0.0, |p| p.speed);
     let from = checkpoint::place(dir);
-    let best = learner.tower.load_file(from.join("best"), &Files::new(), device).map_err(|e| bad(&from, &e.to_string()))?;
-    Ok(Trained { tower: best.valid(), curve: Curve(state.points), speed })
+    let best = learner
+        .tower
+        .load_file(from.join("best"), &Files::new(), device)
+        .map_err(|e| bad(&from, &e.to_string()))?;
+    Ok(Trained {
+        tower: best.valid(),
+        curve: Curve(state.points),
+        speed,
+    })
 }
 
 #[cfg(test)]
@@ -406,10 +652,20 @@ mod tests {
     #[test]
     fn a_loss_that_is_no_number_names_the_checkpoint_and_the_likely_cause() {
         type B = burn::backend::Flex;
-        let value = |v: f32| finite(&Tensor::<B, 1>::from_floats([v], &Default::default()), 7, 1e-2, Path::new("work"));
+        let value = |v: f32| {
+            finite(
+                &Tensor::<B, 1>::from_floats([v], &Default::default()),
+                7,
+                1e-2,
+                Path::new("work"),
+            )
+        };
         assert_eq!(value(0.5).expect("a number"), 0.5);
         let e = value(f32::NAN).expect_err("none").to_string();
-        assert!(e.contains("NaN at step 7") && e.contains("last.mpk") && e.contains("learning rate"), "{e}");
+        assert!(
+            e.contains("NaN at step 7") && e.contains("last.mpk") && e.contains("learning rate"),
+            "{e}"
+        );
         assert!(value(f32::INFINITY).is_err());
     }
 
@@ -420,22 +676,70 @@ mod tests {
         use crate::train::synthetic;
         use burn::backend::{Autodiff, Flex};
         let _alone = ALONE.lock().expect("no test failed while it drew");
-        let dirs = ["whole", "parts"].map(|n| std::env::temp_dir().join(format!("twintrack-train-{}-{n}", std::process::id())));
-        let config =
-            TrainConfig { dimension: 16, steps: 4, people: 2, views: 2, validate_every: 2, warmup: 100, classification: 0.5, ..TrainConfig::default() };
+        let dirs = ["whole", "parts"].map(|n| {
+            std::env::temp_dir().join(format!("twintrack-train-{}-{n}", std::process::id()))
+        });
+        let config = TrainConfig {
+            dimension: 16,
+            steps: 4,
+            people: 2,
+            views: 2,
+            validate_every: 2,
+            warmup: 100,
+            classification: 0.5,
+            ..TrainConfig::default()
+        };
         let device = Default::default();
         let sets = || vec![synthetic::dataset(4, 3, 1).expect("people")];
         let run = |config: &TrainConfig, dir: &Path, resume| {
-            train::<Autodiff<Flex>>(config, Material { train: sets(), ..Material::default() }, dir, resume, &device, |_| {})
+            train::<Autodiff<Flex>>(
+                config,
+                Material {
+                    train: sets(),
+                    ..Material::default()
+                },
+                dir,
+                resume,
+                &device,
+                |_| {},
+            )
         };
-        let look = |t: &Trained<Autodiff<Flex>>| embed(&t.tower, &sets()[0].crops.iter().collect::<Vec<_>>(), &device);
+        let look = |t: &Trained<Autodiff<Flex>>| {
+            embed(
+                &t.tower,
+                &sets()[0].crops.iter().collect::<Vec<_>>(),
+                &device,
+            )
+        };
         let whole = run(&config, &dirs[0], false).expect("trained");
-        run(&TrainConfig { steps: 2, ..config.clone() }, &dirs[1], false).expect("trained");
-        let other = run(&TrainConfig { dimension: 32, ..config.clone() }, &dirs[1], true).err().expect("another network");
+        run(
+            &TrainConfig {
+                steps: 2,
+                ..config.clone()
+            },
+            &dirs[1],
+            false,
+        )
+        .expect("trained");
+        let other = run(
+            &TrainConfig {
+                dimension: 32,
+                ..config.clone()
+            },
+            &dirs[1],
+            true,
+        )
+        .err()
+        .expect("another network");
         assert!(other.to_string().contains("length 16"), "{other}");
         let on = run(&config, &dirs[1], true).expect("went on");
-        assert_eq!(on.curve.0.iter().map(|p| p.step).collect::<Vec<_>>(), [2, 4]);
-        let worst = (look(&whole) - look(&on)).iter().fold(0.0f32, |w, d| w.max(d.abs()));
+        assert_eq!(
+            on.curve.0.iter().map(|p| p.step).collect::<Vec<_>>(),
+            [2, 4]
+        );
+        let worst = (look(&whole) - look(&on))
+            .iter()
+            .fold(0.0f32, |w, d| w.max(d.abs()));
         assert!(worst < 1e-5, "the embeddings differ by {worst}");
         for dir in dirs {
             std::fs::remove_dir_all(dir).expect("our own folder");
@@ -453,38 +757,81 @@ mod tests {
         let _alone = ALONE.lock().expect("no test failed while it drew");
         let device = Default::default();
         B::seed(&device, 1);
-        let design = TrainConfig { dimension: 16, ..TrainConfig::default() }.design();
-        let sampler = Sampler::new(vec![synthetic::dataset(8, 3, 1).expect("people")], (8, 3), design, Default::default(), 1).expect("enough");
-        let start = stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
+        let design = TrainConfig {
+            dimension: 16,
+            ..TrainConfig::default()
+        }
+        .design();
+        let sampler = Sampler::new(
+            vec![synthetic::dataset(8, 3, 1).expect("people")],
+            (8, 3),
+            design,
+            Default::default(),
+            1,
+        )
+        .expect("enough");
+        let start =
+            stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
         let precisions = [TrainPrecision::Float32, TrainPrecision::Bfloat16];
         for network in [Network::Tiny, Network::Mobile, Network::Omni] {
-            let config = |precision| TrainConfig { network, precision, dimension: 16, loss: LossKind::Contrastive, margin: 1.0, ..TrainConfig::default() };
-            let mut learner = Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device).expect("a tower");
+            let config = |precision| TrainConfig {
+                network,
+                precision,
+                dimension: 16,
+                loss: LossKind::Contrastive,
+                margin: 1.0,
+                ..TrainConfig::default()
+            };
+            let mut learner =
+                Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device)
+                    .expect("a tower");
             // The texture starts at zero; here it shall count from the first step on.
             learner.tower.excite(&device);
             let batch = sampler.batch(0);
             let [full, half] = precisions.map(|p| {
-                let x = learner.embed(batch.inputs.clone(), &config(p), &device).embeddings;
-                x.into_data().to_vec::<f32>().expect("embeddings are float32")
+                let x = learner
+                    .embed(batch.inputs.clone(), &config(p), &device)
+                    .embeddings;
+                x.into_data()
+                    .to_vec::<f32>()
+                    .expect("embeddings are float32")
             });
-            let alike = full.chunks(16).zip(half.chunks(16)).map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>()).sum::<f32>() / 24.0;
+            let alike = full
+                .chunks(16)
+                .zip(half.chunks(16))
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>())
+                .sum::<f32>()
+                / 24.0;
             // Each normalisation of an untaught network enlarges what little tells its pictures apart, and the rounding with
             // it; the fifty of `mobile` leave 0.85.
-            assert!(alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half, "{network:?}: {alike}");
+            assert!(
+                alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half,
+                "{network:?}: {alike}"
+            );
             if network == Network::Tiny {
                 let learnt = precisions.map(|p| {
-                    let (mut learner, mut optimizer) = (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
+                    let (mut learner, mut optimizer) =
+                        (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
                     let losses: Vec<f64> = (0..12)
                         .map(|_| {
-                            let (value, _) = learner.labelled_loss(batch.clone(), &config(p), 0, &device);
-                            let loss = finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
-                            learner = optimizer.step(1e-3, learner.clone(), GradientsParams::from_grads(value.backward(), &learner));
+                            let (value, _) =
+                                learner.labelled_loss(batch.clone(), &config(p), 0, &device);
+                            let loss =
+                                finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
+                            learner = optimizer.step(
+                                1e-3,
+                                learner.clone(),
+                                GradientsParams::from_grads(value.backward(), &learner),
+                            );
                             loss
                         })
                         .collect();
                     losses[11] / losses[0]
                 });
-                assert!(learnt.iter().all(|l| *l < 0.5) && (learnt[0] - learnt[1]).abs() < 0.1, "{learnt:?}");
+                assert!(
+                    learnt.iter().all(|l| *l < 0.5) && (learnt[0] - learnt[1]).abs() < 0.1,
+                    "{learnt:?}"
+                );
             }
         }
     }

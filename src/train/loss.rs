@@ -22,7 +22,8 @@ impl Metric {
         match self {
             Metric::Euclidean => {
                 let squares = x.powi_scalar(2).sum_dim(1);
-                ((squares.clone() + squares.transpose() - products * 2.0).clamp_min(0.0) + 1e-6).sqrt()
+                ((squares.clone() + squares.transpose() - products * 2.0).clamp_min(0.0) + 1e-6)
+                    .sqrt()
             }
             Metric::Cosine => products.neg() + 1.0,
         }
@@ -31,20 +32,36 @@ impl Metric {
     /// Distances between row i of `a` and row i of `b`, [n].
     fn by_row<B: Backend>(self, a: Tensor<B, 2>, b: Tensor<B, 2>) -> Tensor<B, 1> {
         match self {
-            Metric::Euclidean => ((a - b).powi_scalar(2).sum_dim(1) + 1e-6).sqrt().squeeze_dim(1),
+            Metric::Euclidean => ((a - b).powi_scalar(2).sum_dim(1) + 1e-6)
+                .sqrt()
+                .squeeze_dim(1),
             Metric::Cosine => ((a * b).sum_dim(1).neg() + 1.0).squeeze_dim(1),
         }
     }
 }
 
 /// Triplet loss (Schroff et al. 2015): mean of max(d(a, p) - d(a, n) + margin, 0) over the rows.
-pub fn triplet<B: Backend>(metric: Metric, anchor: Tensor<B, 2>, positive: Tensor<B, 2>, negative: Tensor<B, 2>, margin: f32) -> Tensor<B, 1> {
-    activation::relu(metric.by_row(anchor.clone(), positive) - metric.by_row(anchor, negative) + margin).mean()
+pub fn triplet<B: Backend>(
+    metric: Metric,
+    anchor: Tensor<B, 2>,
+    positive: Tensor<B, 2>,
+    negative: Tensor<B, 2>,
+    margin: f32,
+) -> Tensor<B, 1> {
+    activation::relu(
+        metric.by_row(anchor.clone(), positive) - metric.by_row(anchor, negative) + margin,
+    )
+    .mean()
 }
 
 /// Contrastive loss (Hadsell et al. 2006): mean of d^2 / 2 for pairs of one person, max(margin - d, 0)^2 / 2 for others.
 /// `same` [n] is 1 for one person, 0 for two.
-pub fn contrastive<B: Backend>(a: Tensor<B, 2>, b: Tensor<B, 2>, same: Tensor<B, 1>, margin: f32) -> Tensor<B, 1> {
+pub fn contrastive<B: Backend>(
+    a: Tensor<B, 2>,
+    b: Tensor<B, 2>,
+    same: Tensor<B, 1>,
+    margin: f32,
+) -> Tensor<B, 1> {
     let d = Metric::Euclidean.by_row(a, b);
     let apart = activation::relu(d.clone().neg() + margin).powi_scalar(2);
     ((same.clone() * d.powi_scalar(2) + (same.neg() + 1.0) * apart) * 0.5).mean()
@@ -64,7 +81,10 @@ pub struct Relations {
 
 impl Relations {
     fn mask<B: Backend>(&self, which: &[bool], device: &B::Device) -> Tensor<B, 2, Bool> {
-        Tensor::from_data(TensorData::new(which.to_vec(), [self.count, self.count]), device)
+        Tensor::from_data(
+            TensorData::new(which.to_vec(), [self.count, self.count]),
+            device,
+        )
     }
 }
 
@@ -86,19 +106,33 @@ pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] 
 }
 
 /// The triplet loss of random triplets drawn from a batch.
-pub fn random_triplet<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32, rng: &mut Rng) -> Tensor<B, 1> {
+pub fn random_triplet<B: Backend>(
+    metric: Metric,
+    embeddings: Tensor<B, 2>,
+    relations: &Relations,
+    margin: f32,
+    rng: &mut Rng,
+) -> Tensor<B, 1> {
     let device = embeddings.device();
     let [a, p, n] = random_triplets(relations, rng).map(|rows| {
         let rows: Vec<i64> = rows.into_iter().map(|r| r as i64).collect();
         let count = rows.len();
-        embeddings.clone().select(0, Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &device))
+        embeddings.clone().select(
+            0,
+            Tensor::<B, 1, Int>::from_data(TensorData::new(rows, [count]), &device),
+        )
     });
     triplet(metric, a, p, n, margin)
 }
 
 /// All triplets of a batch, averaged over those above zero ("batch all", Hermans et al. 2017). Gentler than the hardest:
 /// a network that starts from the hardest can map everybody to one point (Schroff et al. 2015, section 3.2).
-pub fn batch_all<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> Tensor<B, 1> {
+pub fn batch_all<B: Backend>(
+    metric: Metric,
+    embeddings: Tensor<B, 2>,
+    relations: &Relations,
+    margin: f32,
+) -> Tensor<B, 1> {
     let (device, n) = (embeddings.device(), relations.count);
     let d = metric.between_all(embeddings);
     // A row for each pair of one person: its distance against those from the anchor to everybody.
@@ -107,35 +141,78 @@ pub fn batch_all<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations
         let values: Vec<i64> = pairs.iter().map(|&k| of(k) as i64).collect();
         Tensor::<B, 1, Int>::from_data(TensorData::new(values, [pairs.len()]), &device)
     };
-    let to_positive = d.clone().reshape([n * n]).select(0, rows(&|k| k)).reshape([pairs.len(), 1]);
+    let to_positive = d
+        .clone()
+        .reshape([n * n])
+        .select(0, rows(&|k| k))
+        .reshape([pairs.len(), 1]);
     let to_all = d.select(0, rows(&|k| k / n));
-    let valid: Vec<f32> = pairs.iter().flat_map(|k| &relations.different[k / n * n..][..n]).map(|&d| f32::from(u8::from(d))).collect();
-    let terms = activation::relu(to_positive - to_all + margin) * Tensor::from_data(TensorData::new(valid, [pairs.len(), n]), &device);
-    let active = terms.clone().detach().greater_elem(0.0).float().sum().clamp_min(1.0);
+    let valid: Vec<f32> = pairs
+        .iter()
+        .flat_map(|k| &relations.different[k / n * n..][..n])
+        .map(|&d| f32::from(u8::from(d)))
+        .collect();
+    let terms = activation::relu(to_positive - to_all + margin)
+        * Tensor::from_data(TensorData::new(valid, [pairs.len(), n]), &device);
+    let active = terms
+        .clone()
+        .detach()
+        .greater_elem(0.0)
+        .float()
+        .sum()
+        .clamp_min(1.0);
     terms.sum() / active
 }
 
 /// Cross-entropy with label smoothing (Szegedy et al. 2016): logits [n, classes], the class of each row. Rows without a
 /// class (people of whom it is not certain who they are not) do not count.
-pub fn classification<B: Backend>(logits: Tensor<B, 2>, classes: &[Option<usize>], smoothing: f32) -> Tensor<B, 1> {
+pub fn classification<B: Backend>(
+    logits: Tensor<B, 2>,
+    classes: &[Option<usize>],
+    smoothing: f32,
+) -> Tensor<B, 1> {
     let (device, [n, count]) = (logits.device(), logits.dims());
     let target = |row: usize, class: usize| match classes[row] {
         None => 0.0,
         Some(c) => smoothing / count as f32 + if c == class { 1.0 - smoothing } else { 0.0 },
     };
-    let targets: Vec<f32> = (0..n * count).map(|k| target(k / count, k % count)).collect();
+    let targets: Vec<f32> = (0..n * count)
+        .map(|k| target(k / count, k % count))
+        .collect();
     let known = classes.iter().flatten().count().max(1) as f32;
-    (activation::log_softmax(logits, 1) * Tensor::from_data(TensorData::new(targets, [n, count]), &device)).sum().neg() / known
+    (activation::log_softmax(logits, 1)
+        * Tensor::from_data(TensorData::new(targets, [n, count]), &device))
+    .sum()
+    .neg()
+        / known
 }
 
 /// Batch-hard triplet loss (Hermans et al. 2017): for every picture its farthest view of the same person and its nearest
 /// of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns how many triplets are active (above zero), [1].
-pub fn batch_hard<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
+pub fn batch_hard<B: Backend>(
+    metric: Metric,
+    embeddings: Tensor<B, 2>,
+    relations: &Relations,
+    margin: f32,
+) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
     let device = embeddings.device();
     let d = metric.between_all(embeddings);
     // Unit vectors are at most 2 apart: 4 never is the nearest, -4 never the farthest.
-    let farthest = d.clone().mask_fill(relations.mask::<B>(&relations.same, &device).bool_not(), -4.0).max_dim(1);
-    let nearest = d.mask_fill(relations.mask::<B>(&relations.different, &device).bool_not(), 4.0).min_dim(1);
+    let farthest = d
+        .clone()
+        .mask_fill(
+            relations.mask::<B>(&relations.same, &device).bool_not(),
+            -4.0,
+        )
+        .max_dim(1);
+    let nearest = d
+        .mask_fill(
+            relations
+                .mask::<B>(&relations.different, &device)
+                .bool_not(),
+            4.0,
+        )
+        .min_dim(1);
     let terms = activation::relu(farthest - nearest + margin);
     let active = terms.clone().greater_elem(0.0).int().sum();
     (terms.mean(), active)
@@ -143,12 +220,19 @@ pub fn batch_hard<B: Backend>(metric: Metric, embeddings: Tensor<B, 2>, relation
 
 /// The same for pairs: the mean contrastive loss over all pairs of one person plus that over all pairs of two, so that the
 /// many pairs of strangers do not drown the few of one person.
-pub fn contrastive_all<B: Backend>(embeddings: Tensor<B, 2>, relations: &Relations, margin: f32) -> Tensor<B, 1> {
+pub fn contrastive_all<B: Backend>(
+    embeddings: Tensor<B, 2>,
+    relations: &Relations,
+    margin: f32,
+) -> Tensor<B, 1> {
     let device = embeddings.device();
     let d = Metric::Euclidean.between_all(embeddings);
     let mean = |terms: Tensor<B, 2>, which: &[bool]| {
         let count = which.iter().filter(|w| **w).count().max(1) as f32;
-        terms.mask_fill(relations.mask::<B>(which, &device).bool_not(), 0.0).sum() / count
+        terms
+            .mask_fill(relations.mask::<B>(which, &device).bool_not(), 0.0)
+            .sum()
+            / count
     };
     let apart = activation::relu(d.clone().neg() + margin).powi_scalar(2);
     (mean(d.powi_scalar(2), &relations.same) + mean(apart, &relations.different)) * 0.5
@@ -163,7 +247,10 @@ mod tests {
     type Loss = fn(Tensor<B, 2>) -> Tensor<B, 1>;
 
     fn rows(values: &[[f32; 2]]) -> Tensor<B, 2> {
-        Tensor::from_data(TensorData::new(values.as_flattened().to_vec(), [values.len(), 2]), &Default::default())
+        Tensor::from_data(
+            TensorData::new(values.as_flattened().to_vec(), [values.len(), 2]),
+            &Default::default(),
+        )
     }
 
     fn close(got: Tensor<B, 1>, want: f32) {
@@ -174,7 +261,11 @@ mod tests {
     /// Two pictures each of two people.
     fn two_by_two() -> Relations {
         let pair = |f: fn(usize, usize) -> bool| (0..16).map(|k| f(k / 4, k % 4)).collect();
-        Relations { count: 4, same: pair(|i, j| i != j && i / 2 == j / 2), different: pair(|i, j| i / 2 != j / 2) }
+        Relations {
+            count: 4,
+            same: pair(|i, j| i != j && i / 2 == j / 2),
+            different: pair(|i, j| i / 2 != j / 2),
+        }
     }
 
     const FOUR: [[f32; 2]; 4] = [[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [0.0, 3.0]];
@@ -182,14 +273,25 @@ mod tests {
     #[test]
     fn triplet_by_hand() {
         // d(a, p) = 5, d(a, n) = 3; and 1 and 5, which is satisfied.
-        let l = triplet(Metric::Euclidean, rows(&[[0.0, 0.0], [0.0, 0.0]]), rows(&[[3.0, 4.0], [0.0, 1.0]]), rows(&[[0.0, 3.0], [5.0, 0.0]]), 0.5);
+        let l = triplet(
+            Metric::Euclidean,
+            rows(&[[0.0, 0.0], [0.0, 0.0]]),
+            rows(&[[3.0, 4.0], [0.0, 1.0]]),
+            rows(&[[0.0, 3.0], [5.0, 0.0]]),
+            0.5,
+        );
         close(l, (5.0 - 3.0 + 0.5) / 2.0);
     }
 
     #[test]
     fn contrastive_by_hand() {
         let same = Tensor::from_floats([1.0, 0.0, 0.0], &Default::default());
-        let l = contrastive(rows(&[[0.0, 0.0]; 3]), rows(&[[3.0, 4.0], [0.0, 0.5], [0.0, 7.0]]), same, 2.0);
+        let l = contrastive(
+            rows(&[[0.0, 0.0]; 3]),
+            rows(&[[3.0, 4.0], [0.0, 0.5], [0.0, 7.0]]),
+            same,
+            2.0,
+        );
         close(l, (12.5 + 0.5 * 1.5 * 1.5 + 0.0) / 3.0);
     }
 
@@ -197,7 +299,10 @@ mod tests {
     fn batch_hard_by_hand() {
         // Distances: 01 = 5, 02 = 1, 03 = 3, 12 = sqrt(18), 13 = sqrt(10), 23 = 2.
         let (l, active) = batch_hard(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
-        close(l, ((5.0 - 1.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + (2.0 - 1.0 + 0.5) + 0.0) / 4.0);
+        close(
+            l,
+            ((5.0 - 1.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + (2.0 - 1.0 + 0.5) + 0.0) / 4.0,
+        );
         assert_eq!(active.into_scalar(), 3);
     }
 
@@ -208,7 +313,10 @@ mod tests {
             unknown.different[4 * i + j] = false;
         }
         let (l, _) = batch_hard(Metric::Euclidean, rows(&FOUR), &unknown, 0.5);
-        close(l, ((5.0 - 3.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + 0.0 + 0.0) / 4.0);
+        close(
+            l,
+            ((5.0 - 3.0 + 0.5) + (5.0 - 10f32.sqrt() + 0.5) + 0.0 + 0.0) / 4.0,
+        );
     }
 
     #[test]
@@ -221,15 +329,34 @@ mod tests {
     fn all_triplets_by_hand() {
         // Active: 0: 5 - 1, 5 - 3; 1: 5 - sqrt(18), 5 - sqrt(10); 2: 2 - 1; not 2 - sqrt(18), 2 - 3, 2 - sqrt(10).
         let l = batch_all(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
-        close(l, (4.5 + 2.5 + (5.5 - 18f32.sqrt()) + (5.5 - 10f32.sqrt()) + 1.5) / 5.0);
+        close(
+            l,
+            (4.5 + 2.5 + (5.5 - 18f32.sqrt()) + (5.5 - 10f32.sqrt()) + 1.5) / 5.0,
+        );
     }
 
     #[test]
     fn cosine_distance_by_hand() {
         let x = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]];
-        let d: Vec<f32> = Metric::Cosine.between_all(rows(&x)).into_data().to_vec().expect("floats");
-        [0.0, 0.4, 1.0, 0.4, 0.0, 0.2].iter().zip(d).for_each(|(want, got)| assert!((want - got).abs() < 1e-6, "{got}"));
-        close(triplet(Metric::Cosine, rows(&x[..1]), rows(&x[2..]), rows(&x[1..2]), 0.3), 1.0 - 0.4 + 0.3);
+        let d: Vec<f32> = Metric::Cosine
+            .between_all(rows(&x))
+            .into_data()
+            .to_vec()
+            .expect("floats");
+        [0.0, 0.4, 1.0, 0.4, 0.0, 0.2]
+            .iter()
+            .zip(d)
+            .for_each(|(want, got)| assert!((want - got).abs() < 1e-6, "{got}"));
+        close(
+            triplet(
+                Metric::Cosine,
+                rows(&x[..1]),
+                rows(&x[2..]),
+                rows(&x[1..2]),
+                0.3,
+            ),
+            1.0 - 0.4 + 0.3,
+        );
     }
 
     #[test]
@@ -250,7 +377,11 @@ mod tests {
     #[test]
     fn classification_by_hand() {
         // Logits ln 3 and 0: probabilities 3/4 and 1/4; smoothing 0.2 asks for 0.9 and 0.1. The second row has no class.
-        let l = classification(rows(&[[3f32.ln(), 0.0], [7.0, -7.0]]), &[Some(0), None], 0.2);
+        let l = classification(
+            rows(&[[3f32.ln(), 0.0], [7.0, -7.0]]),
+            &[Some(0), None],
+            0.2,
+        );
         close(l, -(0.9 * 0.75f32.ln() + 0.1 * 0.25f32.ln()));
     }
 
@@ -261,9 +392,32 @@ mod tests {
             |x| batch_hard(Metric::Cosine, x, &two_by_two(), 0.5).0,
             |x| batch_all(Metric::Euclidean, x, &two_by_two(), 0.4),
             |x| contrastive_all(x, &two_by_two(), 2.0),
-            |x| random_triplet(Metric::Euclidean, x, &two_by_two(), 0.5, &mut Rng::with_seed(3)),
-            |x| triplet(Metric::Euclidean, x.clone().narrow(0, 0, 1), x.clone().narrow(0, 1, 1), x.narrow(0, 2, 1), 0.5),
-            |x| contrastive(x.clone().narrow(0, 0, 2), x.narrow(0, 2, 2), Tensor::from_floats([1.0, 0.0], &Default::default()), 4.0),
+            |x| {
+                random_triplet(
+                    Metric::Euclidean,
+                    x,
+                    &two_by_two(),
+                    0.5,
+                    &mut Rng::with_seed(3),
+                )
+            },
+            |x| {
+                triplet(
+                    Metric::Euclidean,
+                    x.clone().narrow(0, 0, 1),
+                    x.clone().narrow(0, 1, 1),
+                    x.narrow(0, 2, 1),
+                    0.5,
+                )
+            },
+            |x| {
+                contrastive(
+                    x.clone().narrow(0, 0, 2),
+                    x.narrow(0, 2, 2),
+                    Tensor::from_floats([1.0, 0.0], &Default::default()),
+                    4.0,
+                )
+            },
             |x| classification(x, &[Some(0), Some(1), None, Some(1)], 0.1),
         ];
         // No two distances alike, where the hardest would change.
@@ -271,7 +425,12 @@ mod tests {
         for (which, loss) in losses.iter().enumerate() {
             let x = rows(&points).require_grad();
             let gradients = loss(x.clone()).backward();
-            let slope: Vec<f32> = x.grad(&gradients).expect("a gradient").into_data().to_vec().expect("floats");
+            let slope: Vec<f32> = x
+                .grad(&gradients)
+                .expect("a gradient")
+                .into_data()
+                .to_vec()
+                .expect("floats");
             for k in 0..8 {
                 let at = |step: f32| {
                     let mut moved = points;
@@ -279,7 +438,11 @@ mod tests {
                     loss(rows(&moved)).into_scalar()
                 };
                 let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
-                assert!((difference - slope[k]).abs() < 5e-3, "loss {which}, component {k}: {} against {difference}", slope[k]);
+                assert!(
+                    (difference - slope[k]).abs() < 5e-3,
+                    "loss {which}, component {k}: {} against {difference}",
+                    slope[k]
+                );
             }
         }
     }

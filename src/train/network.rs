@@ -32,7 +32,11 @@ const EPSILON: f32 = 1.0 / (255.0 * 255.0);
 /// What the parametric rectifier of the head starts with (He et al. 2015).
 const SLOPE: f32 = 0.25;
 
-fn constant<B: Backend, const D: usize>(values: &[f32], shape: [usize; D], device: &B::Device) -> Tensor<B, D> {
+fn constant<B: Backend, const D: usize>(
+    values: &[f32],
+    shape: [usize; D],
+    device: &B::Device,
+) -> Tensor<B, D> {
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
@@ -117,7 +121,10 @@ pub struct Inputs {
 
 fn normalise_crops(crops: &mut Array4<f32>) {
     let pixels = (crops.dim().2 * crops.dim().3) as f32;
-    for mut plane in crops.outer_iter_mut().flat_map(|crop| crop.into_outer_iter_mut()) {
+    for mut plane in crops
+        .outer_iter_mut()
+        .flat_map(|crop| crop.into_outer_iter_mut())
+    {
         let mean = plane.sum() / pixels;
         let variance = plane.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / pixels;
         let factor = 1.0 / (variance + EPSILON).sqrt();
@@ -153,14 +160,23 @@ impl<B: Backend> Head<B> {
         // Beside colours it begins with nothing to say.
         let linear = |from: usize, bias: bool| {
             let linear = LinearConfig::new(from, design.dimension).with_bias(bias);
-            if design.colours { linear.with_initializer(Initializer::Zeros) } else { linear }.init(device)
+            if design.colours {
+                linear.with_initializer(Initializer::Zeros)
+            } else {
+                linear
+            }
+            .init(device)
         };
         match design.head {
             HeadKind::Stripes => Head::Stripes(linear(c * STRIPES, !design.colours)),
             HeadKind::ReadOut => {
                 // Nearly the mean over the map.
                 let mean = 1.0 / (h * w) as f64;
-                let weights = Tensor::random([design.channels, h * w], Distribution::Normal(mean, 0.3 * mean), device);
+                let weights = Tensor::random(
+                    [design.channels, h * w],
+                    Distribution::Normal(mean, 0.3 * mean),
+                    device,
+                );
                 Head::ReadOut(ReadOut {
                     widen: ConvNorm::new(Shape::point(c, design.channels), device),
                     weights: Param::from_tensor(weights),
@@ -180,13 +196,25 @@ impl<B: Backend> Head<B> {
         match self {
             Head::Stripes(linear) => {
                 let pool = [h / STRIPES, w];
-                (linear.forward(avg_pool2d(map.clone(), pool, pool, [0, 0], false, false).reshape([n, c * STRIPES])), map)
+                (
+                    linear.forward(
+                        avg_pool2d(map.clone(), pool, pool, [0, 0], false, false)
+                            .reshape([n, c * STRIPES]),
+                    ),
+                    map,
+                )
             }
             Head::ReadOut(head) => {
                 let map = head.widen.forward(map, After::Relu);
-                let x = head.linear.forward(B::read_out(map.clone(), head.weights.val()));
+                let x = head
+                    .linear
+                    .forward(B::read_out(map.clone(), head.weights.val()));
                 let [_, d] = x.dims();
-                (activation::relu(x.clone()) - activation::relu(x.neg()) * head.slope.val().reshape([1, d]), map)
+                (
+                    activation::relu(x.clone())
+                        - activation::relu(x.neg()) * head.slope.val().reshape([1, d]),
+                    map,
+                )
             }
         }
     }
@@ -196,7 +224,12 @@ impl<B: Backend> Head<B> {
         match self {
             Head::Stripes(linear) => {
                 let pool = || Attribute::Ints(vec![(h / STRIPES) as i64, w as i64]);
-                let mean = g.node("AveragePool", &[map], "stripe_means", &[("kernel_shape", pool()), ("strides", pool())]);
+                let mean = g.node(
+                    "AveragePool",
+                    &[map],
+                    "stripe_means",
+                    &[("kernel_shape", pool()), ("strides", pool())],
+                );
                 let flat = g.node("Flatten", &[&mean], "texture_flat", &[]);
                 export_linear(g, linear, &flat, "texture")
             }
@@ -205,9 +238,21 @@ impl<B: Backend> Head<B> {
                 let wide = After::Relu.export(g, &conv, "widen");
                 let channels = head.weights.dims()[0];
                 // A convolution of each channel by itself whose kernel is as large as the map.
-                let weights = g.constant("read_out.weight", &[channels, 1, h, w], &values(head.weights.val().reshape([-1])));
+                let weights = g.constant(
+                    "read_out.weight",
+                    &[channels, 1, h, w],
+                    &values(head.weights.val().reshape([-1])),
+                );
                 let kernel = Attribute::Ints(vec![h as i64, w as i64]);
-                let sums = g.node("Conv", &[&wide, &weights], "read_out", &[("kernel_shape", kernel), ("group", Attribute::Int(channels as i64))]);
+                let sums = g.node(
+                    "Conv",
+                    &[&wide, &weights],
+                    "read_out",
+                    &[
+                        ("kernel_shape", kernel),
+                        ("group", Attribute::Int(channels as i64)),
+                    ],
+                );
                 let flat = g.node("Flatten", &[&sums], "read_out_flat", &[]);
                 let linear = export_linear(g, &head.linear, &flat, "texture_linear");
                 let slope = values(head.slope.val());
@@ -220,7 +265,10 @@ impl<B: Backend> Head<B> {
 
 /// The values of a vector.
 fn values<B: Backend>(x: Tensor<B, 1>) -> Vec<f32> {
-    x.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")
+    x.into_data()
+        .convert::<f32>()
+        .to_vec::<f32>()
+        .expect("float32 was asked for")
 }
 
 /// What a tower makes of crops.
@@ -252,12 +300,25 @@ impl<B: Backend> Tower<B> {
             let mut colour = LinearConfig::new(COLOURS, design.dimension).init(device);
             let (axes, mean) = principal_components(colours, design.dimension);
             let offset = -mean.dot(&axes);
-            colour.weight = Param::from_tensor(constant(&axes.iter().copied().collect::<Vec<_>>(), [COLOURS, design.dimension], device));
-            colour.bias = Some(Param::from_tensor(constant(&offset.to_vec(), [design.dimension], device)));
+            colour.weight = Param::from_tensor(constant(
+                &axes.iter().copied().collect::<Vec<_>>(),
+                [COLOURS, design.dimension],
+                device,
+            ));
+            colour.bias = Some(Param::from_tensor(constant(
+                &offset.to_vec(),
+                [design.dimension],
+                device,
+            )));
             colour
         });
         let head = Some(Head::new(&design, body.map_size(design.size), device));
-        Tower { body, colour, head, design }
+        Tower {
+            body,
+            colour,
+            head,
+            design,
+        }
     }
 
     /// A tower whose body is the graph of an ONNX file. With `cut` its graph ends at that value and a new head begins there; else
@@ -266,7 +327,13 @@ impl<B: Backend> Tower<B> {
     ///
     /// # Errors
     /// When the file cannot be read, trained, or run on crops of the design's size.
-    pub fn from_graph(path: &Path, cut: Option<&str>, stride: usize, design: Design, device: &B::Device) -> Result<Self, TrainError>
+    pub fn from_graph(
+        path: &Path,
+        cut: Option<&str>,
+        stride: usize,
+        design: Design,
+        device: &B::Device,
+    ) -> Result<Self, TrainError>
     where
         B: Kernels,
     {
@@ -275,7 +342,12 @@ impl<B: Backend> Tower<B> {
         let body = Body::Graph(graph);
         if cut.is_some() {
             let head = Some(Head::new(&design, end, device));
-            return Ok(Tower { body, colour: None, head, design });
+            return Ok(Tower {
+                body,
+                colour: None,
+                head,
+                design,
+            });
         }
         if end[1] * end[2] != 1 {
             return Err(TrainError::Setting(format!(
@@ -285,7 +357,15 @@ impl<B: Backend> Tower<B> {
                 end[1]
             )));
         }
-        Ok(Tower { body, colour: None, head: None, design: Design { dimension: end[0], ..design } })
+        Ok(Tower {
+            body,
+            colour: None,
+            head: None,
+            design: Design {
+                dimension: end[0],
+                ..design
+            },
+        })
     }
 
     /// Embeds crops that [`Design::inputs`] has prepared, [n, 3, h, w], and with colours their layouts [n, 432]. The body works
@@ -298,15 +378,22 @@ impl<B: Backend> Tower<B> {
         B: Kernels,
     {
         let Some(head) = &self.head else {
-            let Body::Graph(graph) = &self.body else { unreachable!("only a graph goes without a head") };
+            let Body::Graph(graph) = &self.body else {
+                unreachable!("only a graph goes without a head")
+            };
             let Outputs { end, map } = graph.forward(cast(crops, FloatDType::F32));
             let [n, d, ..] = end.dims();
-            return Seen { maps: map.unwrap_or_else(|| end.clone()), embeddings: normalise(end.reshape([n, d])) };
+            return Seen {
+                maps: map.unwrap_or_else(|| end.clone()),
+                embeddings: normalise(end.reshape([n, d])),
+            };
         };
         let (texture, maps) = head.forward(cast(self.body.forward(crops), FloatDType::F32));
         let embeddings = normalise(match &self.colour {
             None => texture,
-            Some(linear) => linear.forward(colours.expect("a tower with colours is given them")) + texture,
+            Some(linear) => {
+                linear.forward(colours.expect("a tower with colours is given them")) + texture
+            }
         });
         Seen { embeddings, maps }
     }
@@ -314,7 +401,10 @@ impl<B: Backend> Tower<B> {
     /// Lets the texture count as much as an untaught one can.
     #[cfg(test)]
     pub(super) fn excite(&mut self, device: &B::Device) {
-        let design = Design { colours: false, ..self.design };
+        let design = Design {
+            colours: false,
+            ..self.design
+        };
         self.head = Some(Head::new(&design, self.body.map_size(design.size), device));
     }
 
@@ -324,7 +414,15 @@ impl<B: Backend> Tower<B> {
             Body::Graph(graph) if self.head.is_none() => graph.map_size(),
             body => body.map_size(self.design.size),
         };
-        [if let Some(Head::ReadOut(_)) = self.head { self.design.channels } else { c }, h, w]
+        [
+            if let Some(Head::ReadOut(_)) = self.head {
+                self.design.channels
+            } else {
+                c
+            },
+            h,
+            w,
+        ]
     }
 
     /// Its convolutional network.
@@ -351,13 +449,23 @@ impl<B: Backend> Tower<B> {
     {
         let ((h, w), mut g) = (self.size(), Graph::default());
         let input = if self.design.normalise {
-            let (scale, bias) = (g.constant("input.scale", &[3], &[1.0; 3]), g.constant("input.bias", &[3], &[0.0; 3]));
-            g.node("InstanceNormalization", &["crops", &scale, &bias], "input", &[("epsilon", Attribute::Float(EPSILON))])
+            let (scale, bias) = (
+                g.constant("input.scale", &[3], &[1.0; 3]),
+                g.constant("input.bias", &[3], &[0.0; 3]),
+            );
+            g.node(
+                "InstanceNormalization",
+                &["crops", &scale, &bias],
+                "input",
+                &[("epsilon", Attribute::Float(EPSILON))],
+            )
         } else {
             "crops".to_string()
         };
         let map = match (&self.body, &self.head) {
-            (Body::Graph(graph), None) => return onnx_of_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata),
+            (Body::Graph(graph), None) => {
+                return onnx_of_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata);
+            }
             (Body::Graph(graph), Some(_)) => {
                 let mut part = write::graph(graph, (h, w));
                 let end = write::rename(&mut part, "start.", &input, &graph.plan().end);
@@ -372,32 +480,75 @@ impl<B: Backend> Tower<B> {
             export_linear(&mut g, linear, &layout, "colour")
         });
         let [_, map_h, map_w] = self.map_size();
-        let head = self.head.as_ref().expect("a tower without a head is a whole graph, which has been written");
+        let head = self
+            .head
+            .as_ref()
+            .expect("a tower without a head is a whole graph, which has been written");
         let texture = head.export(&mut g, &map, (map_h, map_w));
-        let sum = colours.map_or_else(|| texture.clone(), |colour| g.node("Add", &[&colour, &texture], "sum", &[]));
-        g.node("LpNormalization", &[&sum], "embedding", &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))]);
-        g.finish("siamese_tower", ("crops", [3, h, w]), ("embedding", self.design.dimension), metadata)
+        let sum = colours.map_or_else(
+            || texture.clone(),
+            |colour| g.node("Add", &[&colour, &texture], "sum", &[]),
+        );
+        g.node(
+            "LpNormalization",
+            &[&sum],
+            "embedding",
+            &[("axis", Attribute::Int(1)), ("p", Attribute::Int(2))],
+        );
+        g.finish(
+            "siamese_tower",
+            ("crops", [3, h, w]),
+            ("embedding", self.design.dimension),
+            metadata,
+        )
     }
 }
 
 /// Writes a linear map; returns its output.
-pub(super) fn export_linear<B: Backend>(g: &mut Graph, l: &Linear<B>, input: &str, name: &str) -> String {
-    let w = l.weight.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+pub(super) fn export_linear<B: Backend>(
+    g: &mut Graph,
+    l: &Linear<B>,
+    input: &str,
+    name: &str,
+) -> String {
+    let w = l
+        .weight
+        .val()
+        .into_data()
+        .convert::<f32>()
+        .to_vec::<f32>()
+        .expect("float32 was asked for");
     let w = g.constant(&format!("{name}.weight"), &l.weight.dims(), &w);
-    let Some(bias) = &l.bias else { return g.node("MatMul", &[input, &w], name, &[]) };
-    let b = bias.val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+    let Some(bias) = &l.bias else {
+        return g.node("MatMul", &[input, &w], name, &[]);
+    };
+    let b = bias
+        .val()
+        .into_data()
+        .convert::<f32>()
+        .to_vec::<f32>()
+        .expect("float32 was asked for");
     let b = g.constant(&format!("{name}.bias"), &bias.dims(), &b);
     g.node("Gemm", &[input, &w, &b], name, &[])
 }
 
 /// The `count` axes [features, count] along which the rows vary most, and the mean row.
 fn principal_components(rows: &Array2<f32>, count: usize) -> (Array2<f32>, ndarray::Array1<f32>) {
-    let mean = rows.mean_axis(ndarray::Axis(0)).unwrap_or_else(|| ndarray::Array1::zeros(rows.ncols()));
+    let mean = rows
+        .mean_axis(ndarray::Axis(0))
+        .unwrap_or_else(|| ndarray::Array1::zeros(rows.ncols()));
     let centred = rows - &mean;
     let covariance = centred.t().dot(&centred);
     let n = rows.ncols();
-    let eigen = nalgebra::SymmetricEigen::new(nalgebra::DMatrix::from_fn(n, n, |i, j| f64::from(covariance[[i, j]])));
+    let eigen = nalgebra::SymmetricEigen::new(nalgebra::DMatrix::from_fn(n, n, |i, j| {
+        f64::from(covariance[[i, j]])
+    }));
     let mut order: Vec<usize> = (0..n).collect();
     order.sort_by(|&a, &b| eigen.eigenvalues[b].total_cmp(&eigen.eigenvalues[a]));
-    (Array2::from_shape_fn((n, count), |(i, k)| eigen.eigenvectors[(i, order[k])] as f32), mean)
+    (
+        Array2::from_shape_fn((n, count), |(i, k)| {
+            eigen.eigenvectors[(i, order[k])] as f32
+        }),
+        mean,
+    )
 }

@@ -51,9 +51,16 @@ const KINDS: [(&str, Kind); 9] = [
 
 impl fmt::Display for DataSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = KINDS.iter().find(|(_, k)| *k == self.kind).map_or("", |(name, _)| name);
+        let kind = KINDS
+            .iter()
+            .find(|(_, k)| *k == self.kind)
+            .map_or("", |(name, _)| name);
         write!(f, "{kind}:{}", self.place)?;
-        if self.frames == (1, u64::MAX) { Ok(()) } else { write!(f, "#{}-{}", self.frames.0, self.frames.1) }
+        if self.frames == (1, u64::MAX) {
+            Ok(())
+        } else {
+            write!(f, "#{}-{}", self.frames.0, self.frames.1)
+        }
     }
 }
 
@@ -61,16 +68,34 @@ impl FromStr for DataSpec {
     type Err = String;
 
     fn from_str(s: &str) -> Result<Self, String> {
-        let wrong = || format!("'{s}' is not KIND:WHERE with a kind of {}", KINDS.map(|(n, _)| n).join(", "));
+        let wrong = || {
+            format!(
+                "'{s}' is not KIND:WHERE with a kind of {}",
+                KINDS.map(|(n, _)| n).join(", ")
+            )
+        };
         let (kind, place) = s.split_once(':').ok_or_else(wrong)?;
         let kind = KINDS.iter().find(|(n, _)| *n == kind).ok_or_else(wrong)?.1;
-        let (place, range) = place.rsplit_once('#').map_or((place, None), |(p, r)| (p, Some(r)));
-        let frames = match range.map(|r| r.split_once('-').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))) {
+        let (place, range) = place
+            .rsplit_once('#')
+            .map_or((place, None), |(p, r)| (p, Some(r)));
+        let frames = match range.map(|r| {
+            r.split_once('-')
+                .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
+        }) {
             None => (1, u64::MAX),
             Some(Some((a, b))) if 1 <= a && a <= b => (a, b),
-            _ => return Err(format!("'{s}': a range of frames is written #FIRST-LAST, as in #1-250")),
+            _ => {
+                return Err(format!(
+                    "'{s}': a range of frames is written #FIRST-LAST, as in #1-250"
+                ));
+            }
         };
-        Ok(DataSpec { kind, place: place.to_string(), frames })
+        Ok(DataSpec {
+            kind,
+            place: place.to_string(),
+            frames,
+        })
     }
 }
 
@@ -89,13 +114,18 @@ impl DataSpec {
             Kind::Mot => mot(path, self.frames),
             Kind::Video => from_video::read(&self.place, self.frames),
             Kind::Synthetic => {
-                let count =
-                    self.place.parse().map_err(|_| TrainError::Setting(format!("synthetic:{} needs a number of people, as in synthetic:1000", self.place)))?;
+                let count = self.place.parse().map_err(|_| {
+                    TrainError::Setting(format!(
+                        "synthetic:{} needs a number of people, as in synthetic:1000",
+                        self.place
+                    ))
+                })?;
                 synthetic::dataset(count, 8, seed)
             }
-            Kind::Pictures | Kind::Figures => {
-                Err(TrainError::Setting(format!("{}: nobody says who is in these pictures; they are for --probes of distil only", self.place)))
-            }
+            Kind::Pictures | Kind::Figures => Err(TrainError::Setting(format!(
+                "{}: nobody says who is in these pictures; they are for --probes of distil only",
+                self.place
+            ))),
         }
     }
 
@@ -106,17 +136,30 @@ impl DataSpec {
     pub fn footage(&self, size: (usize, usize), seed: u64) -> Result<Footage, TrainError> {
         let path = Path::new(&self.place);
         match self.kind {
-            Kind::Mot => footage::of_video(&pixels_of_sequence(path)?, &boxes_of_sequence(path, self.frames)?, size),
-            Kind::Video => footage::of_video(&self.place, &from_video::boxes(&self.place, self.frames)?, size),
+            Kind::Mot => footage::of_video(
+                &pixels_of_sequence(path)?,
+                &boxes_of_sequence(path, self.frames)?,
+                size,
+            ),
+            Kind::Video => footage::of_video(
+                &self.place,
+                &from_video::boxes(&self.place, self.frames)?,
+                size,
+            ),
             Kind::Figures => atlas::read(path, size),
             Kind::Pictures => {
                 let mut crops = Vec::new();
-                for folder in std::iter::once(path.to_path_buf()).chain(entries(path)?.into_iter().filter(|p| p.is_dir())) {
+                for folder in std::iter::once(path.to_path_buf())
+                    .chain(entries(path)?.into_iter().filter(|p| p.is_dir()))
+                {
                     for file in pictures(&folder)? {
                         crops.push((0, picture(&file, 0, 0)?));
                     }
                 }
-                Ok(footage::of_pictures(&Dataset::of(&self.place, crops, Protocol::All)?, size))
+                Ok(footage::of_pictures(
+                    &Dataset::of(&self.place, crops, Protocol::All)?,
+                    size,
+                ))
             }
             _ => Ok(footage::of_pictures(&self.read(seed)?, size)),
         }
@@ -126,7 +169,10 @@ impl DataSpec {
 /// The video or folder of pictures of a MOTChallenge sequence.
 fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
     let info = SequenceInfo::read(dir)?;
-    let input = info.video.as_ref().map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
+    let input = info
+        .video
+        .as_ref()
+        .map_or_else(|| dir.to_path_buf(), |v| dir.join(v));
     Ok(input.to_string_lossy().into_owned())
 }
 
@@ -134,7 +180,11 @@ fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
 fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<Boxes, TrainError> {
     let mut people = Boxes::new();
     for row in mot_format::read_rows(&dir.join("gt/gt.txt"))? {
-        if (first..=last).contains(&row.frame) && row.confidence > 0.0 && row.class == 1 && row.visibility >= f64::from(1.0 - MAX_COVERED) {
+        if (first..=last).contains(&row.frame)
+            && row.confidence > 0.0
+            && row.class == 1
+            && row.visibility >= f64::from(1.0 - MAX_COVERED)
+        {
             people.entry(row.frame).or_default().push(bbox(row.ltwh));
         }
     }
@@ -159,28 +209,52 @@ impl DataSpec {
             Kind::Mot => Ok(vec![scenes::sequence(Path::new(&self.place), self.frames)?]),
             Kind::Video => Ok(vec![scenes::video(&self.place, self.frames, config)?]),
             Kind::Synthetic => {
-                let count = self.place.parse().map_err(|_| TrainError::Setting(format!("synthetic:{} needs a number of scenes", self.place)))?;
+                let count = self.place.parse().map_err(|_| {
+                    TrainError::Setting(format!(
+                        "synthetic:{} needs a number of scenes",
+                        self.place
+                    ))
+                })?;
                 scenes::simulated(count, config, seed)
             }
-            _ => Err(TrainError::Setting(format!("{}: single pictures do not show how people move; use mot, video or synthetic", self.place))),
+            _ => Err(TrainError::Setting(format!(
+                "{}: single pictures do not show how people move; use mot, video or synthetic",
+                self.place
+            ))),
         }
     }
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let fail = |source| TrainError::Read { path: dir.to_path_buf(), source };
-    let mut paths = fs::read_dir(dir).map_err(fail)?.map(|e| e.map(|e| e.path())).collect::<Result<Vec<_>, _>>().map_err(fail)?;
+    let fail = |source| TrainError::Read {
+        path: dir.to_path_buf(),
+        source,
+    };
+    let mut paths = fs::read_dir(dir)
+        .map_err(fail)?
+        .map(|e| e.map(|e| e.path()))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(fail)?;
     paths.sort();
     Ok(paths)
 }
 
 fn pictures(dir: &Path) -> Result<Vec<PathBuf>, TrainError> {
-    let ending = |p: &PathBuf| p.extension().is_some_and(|e| ["jpg", "jpeg", "png", "bmp"].iter().any(|k| e.eq_ignore_ascii_case(k)));
+    let ending = |p: &PathBuf| {
+        p.extension().is_some_and(|e| {
+            ["jpg", "jpeg", "png", "bmp"]
+                .iter()
+                .any(|k| e.eq_ignore_ascii_case(k))
+        })
+    };
     Ok(entries(dir)?.into_iter().filter(ending).collect())
 }
 
 fn stem(path: &Path) -> String {
-    path.file_stem().unwrap_or_default().to_string_lossy().into_owned()
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn picture(path: &Path, camera: u32, frame: u64) -> Result<Crop, TrainError> {
@@ -203,7 +277,12 @@ fn folders(dir: &Path) -> Result<Dataset, TrainError> {
 fn market_name(name: &str) -> Option<(i64, u32, u64)> {
     let mut parts = name.split('_');
     let identity = parts.next()?.parse().ok()?;
-    let camera: String = parts.next()?.strip_prefix('c')?.chars().take_while(char::is_ascii_digit).collect();
+    let camera: String = parts
+        .next()?
+        .strip_prefix('c')?
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
     let frame = parts.next()?.trim_start_matches('f').parse().ok()?;
     Some((identity, camera.parse().ok()?, frame))
 }
@@ -221,19 +300,40 @@ fn market(dir: &Path) -> Result<Dataset, TrainError> {
 /// A list file (`list_train.txt`): `0000/0000_000_01_0303morning_0008_0.jpg 0` a line, the pictures in `train` or `test`
 /// beside it; the third number of a name is the camera.
 fn msmt17(list: &Path) -> Result<Dataset, TrainError> {
-    let text = fs::read_to_string(list).map_err(|source| TrainError::Read { path: list.to_path_buf(), source })?;
+    let text = fs::read_to_string(list).map_err(|source| TrainError::Read {
+        path: list.to_path_buf(),
+        source,
+    })?;
     let beside = list.parent().unwrap_or(Path::new("."));
-    let folder = if stem(list).contains("train") || stem(list).contains("val") { "train" } else { "test" };
+    let folder = if stem(list).contains("train") || stem(list).contains("val") {
+        "train"
+    } else {
+        "test"
+    };
     let mut crops = Vec::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
-        let parsed = line
-            .rsplit_once(' ')
-            .and_then(|(path, id)| Some((path, id.trim().parse::<u32>().ok()?, path.rsplit('/').next()?.split('_').nth(2)?.parse().ok()?)));
+    for (number, line) in text
+        .lines()
+        .enumerate()
+        .filter(|(_, l)| !l.trim().is_empty())
+    {
+        let parsed = line.rsplit_once(' ').and_then(|(path, id)| {
+            Some((
+                path,
+                id.trim().parse::<u32>().ok()?,
+                path.rsplit('/').next()?.split('_').nth(2)?.parse().ok()?,
+            ))
+        });
         let (path, identity, camera) = parsed.ok_or_else(|| TrainError::Data {
             name: list.display().to_string(),
-            problem: format!("line {} is not 'folder/name_n_camera_….jpg identity'", number + 1),
+            problem: format!(
+                "line {} is not 'folder/name_n_camera_….jpg identity'",
+                number + 1
+            ),
         })?;
-        crops.push((identity, picture(&beside.join(folder).join(path), camera, 0)?));
+        crops.push((
+            identity,
+            picture(&beside.join(folder).join(path), camera, 0)?,
+        ));
     }
     Dataset::of(&list.display().to_string(), crops, Protocol::CrossCamera)
 }
@@ -243,7 +343,11 @@ fn viper(dir: &Path) -> Result<Dataset, TrainError> {
     let mut crops = Vec::new();
     for (camera, folder) in ["cam_a", "cam_b"].into_iter().enumerate() {
         for path in pictures(&dir.join(folder))? {
-            let identity = stem(&path).split('_').next().unwrap_or_default().to_string();
+            let identity = stem(&path)
+                .split('_')
+                .next()
+                .unwrap_or_default()
+                .to_string();
             crops.push((identity, picture(&path, camera as u32, 0)?));
         }
     }
@@ -258,7 +362,9 @@ const APART: u64 = 50;
 /// Whether the person at `i` can be seen: who stands lower in the picture is nearer to the camera.
 pub(super) fn is_clear(boxes: &[BBox], i: usize) -> bool {
     let me = &boxes[i];
-    boxes.iter().enumerate().all(|(j, other)| j == i || other.bottom() < me.bottom() || me.covered_by(other) < MAX_COVERED)
+    boxes.iter().enumerate().all(|(j, other)| {
+        j == i || other.bottom() < me.bottom() || me.covered_by(other) < MAX_COVERED
+    })
 }
 
 /// A MOTChallenge sequence with ground truth: a picture of every pedestrian in every fifth frame, those hidden left out (by
@@ -273,18 +379,44 @@ fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         if frame.number > frames.1 {
             break;
         }
-        let Some(image) = frame.image.as_ref().filter(|_| frame.number >= frames.0 && (frame.number - frames.0).is_multiple_of(EVERY)) else { continue };
-        let people: Vec<_> = rows.iter().filter(|r| r.frame == frame.number && r.confidence > 0.0 && r.class == 1).collect();
+        let Some(image) = frame.image.as_ref().filter(|_| {
+            frame.number >= frames.0 && (frame.number - frames.0).is_multiple_of(EVERY)
+        }) else {
+            continue;
+        };
+        let people: Vec<_> = rows
+            .iter()
+            .filter(|r| r.frame == frame.number && r.confidence > 0.0 && r.class == 1)
+            .collect();
         let boxes: Vec<BBox> = people.iter().map(|r| bbox(r.ltwh)).collect();
-        together.extend(people.iter().flat_map(|a| people.iter().filter(|b| a.id < b.id).map(|b| (a.id, b.id))));
-        for (i, row) in people.iter().enumerate().filter(|(i, r)| r.visibility >= f64::from(1.0 - MAX_COVERED) && is_clear(&boxes, *i)) {
+        together.extend(
+            people
+                .iter()
+                .flat_map(|a| people.iter().filter(|b| a.id < b.id).map(|b| (a.id, b.id))),
+        );
+        for (i, row) in people
+            .iter()
+            .enumerate()
+            .filter(|(i, r)| r.visibility >= f64::from(1.0 - MAX_COVERED) && is_clear(&boxes, *i))
+        {
             crops.extend(cut(image, &boxes[i], 0, frame.number).map(|c| (row.id, c)));
         }
     }
-    let ids: Vec<i64> = crops.iter().map(|(id, _)| *id).collect::<BTreeSet<_>>().into_iter().collect();
+    let ids: Vec<i64> = crops
+        .iter()
+        .map(|(id, _)| *id)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect();
     let number = |id: i64| ids.binary_search(&id).ok();
-    let apart = together.into_iter().filter_map(|(a, b)| Some((number(a)?, number(b)?))).collect();
-    Ok(Dataset { apart: Some(apart), ..Dataset::of(&dir.display().to_string(), crops, Protocol::Apart(APART))? })
+    let apart = together
+        .into_iter()
+        .filter_map(|(a, b)| Some((number(a)?, number(b)?)))
+        .collect();
+    Ok(Dataset {
+        apart: Some(apart),
+        ..Dataset::of(&dir.display().to_string(), crops, Protocol::Apart(APART))?
+    })
 }
 
 /// Of a moving person only every so many frames give a new view.
@@ -312,13 +444,27 @@ mod tests {
         let spec: DataSpec = "video:a#b.mp4#1-250".parse().expect("a range");
         assert_eq!((spec.place.as_str(), spec.frames), ("a#b.mp4", (1, 250)));
         assert_eq!(spec.to_string(), "video:a#b.mp4#1-250");
-        assert!("video:a.mp4#250-1".parse::<DataSpec>().expect_err("backwards").contains("#FIRST-LAST"));
-        assert!("cuhk:x".parse::<DataSpec>().expect_err("unknown").contains("market"));
+        assert!(
+            "video:a.mp4#250-1"
+                .parse::<DataSpec>()
+                .expect_err("backwards")
+                .contains("#FIRST-LAST")
+        );
+        assert!(
+            "cuhk:x"
+                .parse::<DataSpec>()
+                .expect_err("unknown")
+                .contains("market")
+        );
     }
 
     #[test]
     fn who_stands_in_front_hides_who_stands_behind() {
-        let boxes = [BBox::new(0.0, 0.0, 10.0, 20.0), BBox::new(4.0, 4.0, 10.0, 20.0), BBox::new(40.0, 0.0, 10.0, 20.0)];
+        let boxes = [
+            BBox::new(0.0, 0.0, 10.0, 20.0),
+            BBox::new(4.0, 4.0, 10.0, 20.0),
+            BBox::new(40.0, 0.0, 10.0, 20.0),
+        ];
         assert_eq!([0, 1, 2].map(|i| is_clear(&boxes, i)), [false, true, true]);
     }
 }

@@ -56,7 +56,8 @@ pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>
     let mut rows = Array2::zeros((0, embedder.dimension()));
     for part in crops.chunks(32) {
         let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
-        rows.append(Axis(0), embedder.embed_crops(&crops)?.view()).expect("rows of one length");
+        rows.append(Axis(0), embedder.embed_crops(&crops)?.view())
+            .expect("rows of one length");
     }
     Ok(rows)
 }
@@ -65,8 +66,12 @@ pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>
 /// length, so that the cosine of two is their correlation and neither brightness nor contrast counts.
 pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
     let mut rows = Array4::zeros((crops.len(), 3, height, width));
-    rows.axis_iter_mut(Axis(0)).zip(crops).for_each(|(out, crop)| write_plain(crop, out));
-    let mut rows = rows.into_shape_with_order((crops.len(), 3 * width * height)).expect("a row a crop");
+    rows.axis_iter_mut(Axis(0))
+        .zip(crops)
+        .for_each(|(out, crop)| write_plain(crop, out));
+    let mut rows = rows
+        .into_shape_with_order((crops.len(), 3 * width * height))
+        .expect("a row a crop");
     for mut row in rows.rows_mut() {
         let mean = row.mean().unwrap_or_default();
         row -= mean;
@@ -77,18 +82,42 @@ pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
 }
 
 /// CMC and mAP. `None` when no query has a match.
-pub fn retrieval(distances: &Array2<f32>, labels: &[Label], protocol: Protocol) -> Option<Retrieval> {
+pub fn retrieval(
+    distances: &Array2<f32>,
+    labels: &[Label],
+    protocol: Protocol,
+) -> Option<Retrieval> {
     let (mut map, mut rank, mut queries) = (0.0, [0.0; 3], 0);
     for (q, label) in labels.iter().enumerate() {
-        let mut order: Vec<usize> = (0..labels.len()).filter(|&g| g != q && protocol.compares(label, &labels[g])).collect();
+        let mut order: Vec<usize> = (0..labels.len())
+            .filter(|&g| g != q && protocol.compares(label, &labels[g]))
+            .collect();
         order.sort_by(|&a, &b| distances[[q, a]].total_cmp(&distances[[q, b]]));
-        let hits: Vec<usize> = order.iter().enumerate().filter(|(_, g)| labels[**g].identity == label.identity).map(|(place, _)| place).collect();
+        let hits: Vec<usize> = order
+            .iter()
+            .enumerate()
+            .filter(|(_, g)| labels[**g].identity == label.identity)
+            .map(|(place, _)| place)
+            .collect();
         let Some(&first) = hits.first() else { continue };
         queries += 1;
-        map += hits.iter().enumerate().map(|(k, &place)| (k + 1) as f64 / (place + 1) as f64).sum::<f64>() / hits.len() as f64;
-        [1, 5, 10].iter().zip(&mut rank).filter(|(k, _)| first < **k).for_each(|(_, r)| *r += 1.0);
+        map += hits
+            .iter()
+            .enumerate()
+            .map(|(k, &place)| (k + 1) as f64 / (place + 1) as f64)
+            .sum::<f64>()
+            / hits.len() as f64;
+        [1, 5, 10]
+            .iter()
+            .zip(&mut rank)
+            .filter(|(k, _)| first < **k)
+            .for_each(|(_, r)| *r += 1.0);
     }
-    (queries > 0).then(|| Retrieval { map: map / queries as f64, rank: rank.map(|r| r / queries as f64), queries })
+    (queries > 0).then(|| Retrieval {
+        map: map / queries as f64,
+        rank: rank.map(|r| r / queries as f64),
+        queries,
+    })
 }
 
 /// Distances of pairs of one person and of pairs of two, each ascending.
@@ -102,10 +131,20 @@ pub struct Pairs {
 
 impl Pairs {
     /// All pairs that may be compared; `different` says which identities are certainly two people.
-    pub fn of(distances: &Array2<f32>, labels: &[Label], protocol: Protocol, different: impl Fn(usize, usize) -> bool) -> Self {
+    pub fn of(
+        distances: &Array2<f32>,
+        labels: &[Label],
+        protocol: Protocol,
+        different: impl Fn(usize, usize) -> bool,
+    ) -> Self {
         let mut pairs = Pairs::default();
         for (i, a) in labels.iter().enumerate() {
-            for (j, b) in labels.iter().enumerate().skip(i + 1).filter(|(_, b)| protocol.compares(a, b)) {
+            for (j, b) in labels
+                .iter()
+                .enumerate()
+                .skip(i + 1)
+                .filter(|(_, b)| protocol.compares(a, b))
+            {
                 if a.identity == b.identity {
                     pairs.same.push(distances[[i, j]]);
                 } else if different(a.identity, b.identity) {
@@ -119,8 +158,15 @@ impl Pairs {
     /// `count` of each kind, evenly spread over the distances (repeated where there are fewer): so that data sets of
     /// different sizes weigh the same when put together. `None` without both kinds.
     pub fn spread(&self, count: usize) -> Option<Self> {
-        let pick = |d: &[f32]| (0..count).map(|i| d[(2 * i + 1) * d.len() / (2 * count)]).collect();
-        (!self.same.is_empty() && !self.different.is_empty()).then(|| Pairs { same: pick(&self.same), different: pick(&self.different) })
+        let pick = |d: &[f32]| {
+            (0..count)
+                .map(|i| d[(2 * i + 1) * d.len() / (2 * count)])
+                .collect()
+        };
+        (!self.same.is_empty() && !self.different.is_empty()).then(|| Pairs {
+            same: pick(&self.same),
+            different: pick(&self.different),
+        })
     }
 
     /// Puts both in ascending order.
@@ -146,14 +192,25 @@ impl Pairs {
             return None;
         }
         let gap = |d: f32| (self.accepted_different(d) + self.accepted_same(d) - 1.0).abs();
-        let limit = self.same.iter().chain(&self.different).copied().min_by(|a, b| gap(*a).total_cmp(&gap(*b)))?;
-        Some(((self.accepted_different(limit) + 1.0 - self.accepted_same(limit)) / 2.0, limit))
+        let limit = self
+            .same
+            .iter()
+            .chain(&self.different)
+            .copied()
+            .min_by(|a, b| gap(*a).total_cmp(&gap(*b)))?;
+        Some((
+            (self.accepted_different(limit) + 1.0 - self.accepted_same(limit)) / 2.0,
+            limit,
+        ))
     }
 
     /// True accept rate where at most a share `far` of the pairs of two people is accepted.
     pub fn true_accepts_at(&self, far: f64) -> f64 {
         let allowed = (far * self.different.len() as f64).floor() as usize;
-        let limit = self.different.get(allowed).map_or(f32::INFINITY, |d| d.next_down());
+        let limit = self
+            .different
+            .get(allowed)
+            .map_or(f32::INFINITY, |d| d.next_down());
         self.accepted_same(limit)
     }
 }
@@ -161,13 +218,30 @@ impl Pairs {
 /// N-way one-shot identification (Koch et al. 2015): a trial draws `ways` different people, one reference picture of each,
 /// and a probe, another picture of the first; the probe goes to the nearest reference. Share answered rightly over `trials`
 /// (a tie is an error); `None` when the data have fewer people with two comparable pictures.
-pub fn one_shot(distances: &Array2<f32>, labels: &[Label], protocol: Protocol, ways: usize, trials: usize, seed: u64) -> Option<f64> {
+pub fn one_shot(
+    distances: &Array2<f32>,
+    labels: &[Label],
+    protocol: Protocol,
+    ways: usize,
+    trials: usize,
+    seed: u64,
+) -> Option<f64> {
     let mut rng = fastrand::Rng::with_seed(seed);
     let identities = labels.iter().map(|l| l.identity).max()? + 1;
     let mut of = vec![Vec::new(); identities];
-    labels.iter().enumerate().for_each(|(i, l)| of[l.identity].push(i));
-    let mut people: Vec<usize> =
-        (0..identities).filter(|&p| of[p].iter().any(|&a| of[p].iter().any(|&b| a != b && protocol.compares(&labels[a], &labels[b])))).collect();
+    labels
+        .iter()
+        .enumerate()
+        .for_each(|(i, l)| of[l.identity].push(i));
+    let mut people: Vec<usize> = (0..identities)
+        .filter(|&p| {
+            of[p].iter().any(|&a| {
+                of[p]
+                    .iter()
+                    .any(|&b| a != b && protocol.compares(&labels[a], &labels[b]))
+            })
+        })
+        .collect();
     if people.len() < ways || ways < 2 {
         return None;
     }
@@ -175,10 +249,20 @@ pub fn one_shot(distances: &Array2<f32>, labels: &[Label], protocol: Protocol, w
     while asked < trials {
         rng.shuffle(&mut people);
         let probe = of[people[0]][rng.usize(0..of[people[0]].len())];
-        let matches: Vec<usize> = of[people[0]].iter().copied().filter(|&r| r != probe && protocol.compares(&labels[probe], &labels[r])).collect();
-        let Some(&reference) = rng.choice(&matches) else { continue };
-        let others = people[1..ways].iter().map(|&p| of[p][rng.usize(0..of[p].len())]);
-        let nearest_other = others.map(|o| distances[[probe, o]]).fold(f32::INFINITY, f32::min);
+        let matches: Vec<usize> = of[people[0]]
+            .iter()
+            .copied()
+            .filter(|&r| r != probe && protocol.compares(&labels[probe], &labels[r]))
+            .collect();
+        let Some(&reference) = rng.choice(&matches) else {
+            continue;
+        };
+        let others = people[1..ways]
+            .iter()
+            .map(|&p| of[p][rng.usize(0..of[p].len())]);
+        let nearest_other = others
+            .map(|o| distances[[probe, o]])
+            .fold(f32::INFINITY, f32::min);
         right += usize::from(distances[[probe, reference]] < nearest_other);
         asked += 1;
     }
@@ -190,7 +274,13 @@ mod tests {
     use super::*;
 
     fn labels(of: &[(usize, u32)]) -> Vec<Label> {
-        of.iter().map(|&(identity, camera)| Label { identity, camera, frame: 0 }).collect()
+        of.iter()
+            .map(|&(identity, camera)| Label {
+                identity,
+                camera,
+                frame: 0,
+            })
+            .collect()
     }
 
     /// Distances of picture 0 to the others; all else is far.
@@ -212,12 +302,28 @@ mod tests {
         // (1 + 2/3 + 3/6) / 3.
         let l = labels(&[(1, 0), (1, 1), (2, 1), (1, 1), (3, 1), (4, 1), (1, 1)]);
         let d = from_first(&[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
-        let only_first: Vec<Label> = l.iter().enumerate().map(|(i, l)| if i == 0 { *l } else { Label { camera: 0, ..*l } }).collect();
+        let only_first: Vec<Label> = l
+            .iter()
+            .enumerate()
+            .map(|(i, l)| {
+                if i == 0 {
+                    *l
+                } else {
+                    Label { camera: 0, ..*l }
+                }
+            })
+            .collect();
         // With the matches seen by the query's own camera nothing remains to be found.
         assert_eq!(retrieval(&d, &only_first, Protocol::CrossCamera), None);
         let all = retrieval(&d, &l, Protocol::CrossCamera).expect("matches");
         assert_eq!(all.queries, 4);
-        let one = Array2::from_shape_fn((7, 7), |(i, j)| if i == 0 || j == 0 { d[[0, i.max(j)]] } else { 1.9 });
+        let one = Array2::from_shape_fn((7, 7), |(i, j)| {
+            if i == 0 || j == 0 {
+                d[[0, i.max(j)]]
+            } else {
+                1.9
+            }
+        });
         let r = retrieval(&one, &l, Protocol::CrossCamera).expect("matches");
         // The three others of person 1 find picture 0 first.
         let want = ((1.0 + 2.0 / 3.0 + 0.5) / 3.0 + 3.0) / 4.0;
@@ -236,9 +342,18 @@ mod tests {
 
     #[test]
     fn near_frames_are_not_compared() {
-        let at = |identity, frame| Label { identity, camera: 0, frame };
+        let at = |identity, frame| Label {
+            identity,
+            camera: 0,
+            frame,
+        };
         let l = [at(1, 1), at(1, 20), at(1, 80), at(2, 80)];
-        let d = ndarray::arr2(&[[0.0, 0.0, 0.3, 0.2], [0.0, 0.0, 0.3, 0.2], [0.3, 0.3, 0.0, 0.9], [0.2, 0.2, 0.9, 0.0]]);
+        let d = ndarray::arr2(&[
+            [0.0, 0.0, 0.3, 0.2],
+            [0.0, 0.0, 0.3, 0.2],
+            [0.3, 0.3, 0.0, 0.9],
+            [0.2, 0.2, 0.9, 0.0],
+        ]);
         let r = retrieval(&d, &l, Protocol::Apart(50)).expect("matches");
         assert_eq!(r.queries, 3);
         assert!((r.map - (0.5 + 0.5 + 1.0) / 3.0).abs() < 1e-9);
@@ -246,9 +361,16 @@ mod tests {
 
     #[test]
     fn errors_are_equal_at_the_equal_error_rate() {
-        let pairs = Pairs { same: vec![0.1, 0.2, 0.3, 0.6], different: vec![0.25, 0.7, 0.8, 0.9] }.sorted();
+        let pairs = Pairs {
+            same: vec![0.1, 0.2, 0.3, 0.6],
+            different: vec![0.25, 0.7, 0.8, 0.9],
+        }
+        .sorted();
         let (eer, limit) = pairs.equal_error().expect("both kinds");
-        assert!((eer - 0.25).abs() < 1e-9 && (0.3..0.6).contains(&limit), "{eer} at {limit}");
+        assert!(
+            (eer - 0.25).abs() < 1e-9 && (0.3..0.6).contains(&limit),
+            "{eer} at {limit}"
+        );
         assert_eq!(pairs.true_accepts_at(0.0), 0.5);
         assert_eq!(pairs.true_accepts_at(0.25), 1.0);
         assert_eq!(Pairs::default().equal_error(), None);
@@ -256,16 +378,23 @@ mod tests {
 
     #[test]
     fn a_spread_keeps_the_distribution() {
-        let pairs = Pairs { same: vec![0.1, 0.2], different: (0..9).map(|i| i as f32).collect() };
+        let pairs = Pairs {
+            same: vec![0.1, 0.2],
+            different: (0..9).map(|i| i as f32).collect(),
+        };
         let s = pairs.spread(4).expect("both kinds");
-        assert_eq!((s.same, s.different), (vec![0.1, 0.1, 0.2, 0.2], vec![1.0, 3.0, 5.0, 7.0]));
+        assert_eq!(
+            (s.same, s.different),
+            (vec![0.1, 0.1, 0.2, 0.2], vec![1.0, 3.0, 5.0, 7.0])
+        );
         assert_eq!(Pairs::default().spread(4), None);
     }
 
     #[test]
     fn one_shot_knows_perfect_from_hopeless() {
         let l = labels(&[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
-        let perfect = Array2::from_shape_fn((6, 6), |(i, j)| if i / 2 == j / 2 { 0.1 } else { 0.9 });
+        let perfect =
+            Array2::from_shape_fn((6, 6), |(i, j)| if i / 2 == j / 2 { 0.1 } else { 0.9 });
         assert_eq!(one_shot(&perfect, &l, Protocol::All, 3, 200, 1), Some(1.0));
         let hopeless = perfect.mapv(|d| 1.0 - d);
         assert_eq!(one_shot(&hopeless, &l, Protocol::All, 3, 200, 1), Some(0.0));

@@ -31,15 +31,29 @@ const DRAWN: usize = 150;
 ///
 /// # Errors
 /// When the embedder cannot be opened or run.
-pub fn simulated(count: usize, config: &Config, seed: u64) -> Result<Vec<Vec<Labelled>>, TrainError> {
+pub fn simulated(
+    count: usize,
+    config: &Config,
+    seed: u64,
+) -> Result<Vec<Vec<Labelled>>, TrainError> {
     let session = config.session();
     let mut embedder = Embedder::open(&Runtime::load()?, &config.embedder, session)?;
     let drawn = synthetic::dataset(DRAWN, 8, seed.wrapping_add(77))?;
     let mut looks: Looks = vec![Vec::new(); drawn.identities];
     let embeddings = retrieval::embeddings(&mut embedder, &drawn.crops)?;
-    drawn.crops.iter().zip(embeddings.rows()).for_each(|(c, e)| looks[c.identity].push(e.to_vec()));
+    drawn
+        .crops
+        .iter()
+        .zip(embeddings.rows())
+        .for_each(|(c, e)| looks[c.identity].push(e.to_vec()));
     let none = Looks::new();
-    let scene = |i: usize| simulate::scene(SCENE, if i % 3 == 2 { &none } else { &looks }, seed.wrapping_mul(1_000_003) ^ i as u64);
+    let scene = |i: usize| {
+        simulate::scene(
+            SCENE,
+            if i % 3 == 2 { &none } else { &looks },
+            seed.wrapping_mul(1_000_003) ^ i as u64,
+        )
+    };
     Ok((0..count).map(scene).collect())
 }
 
@@ -51,7 +65,8 @@ pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<Labelled>, TrainEr
     let info = SequenceInfo::read(dir)?;
     let by_frame = |rows: Vec<MotRow>| {
         let mut by: BTreeMap<u64, Vec<MotRow>> = BTreeMap::new();
-        rows.into_iter().for_each(|r| by.entry(r.frame).or_default().push(r));
+        rows.into_iter()
+            .for_each(|r| by.entry(r.frame).or_default().push(r));
         by
     };
     let truth = by_frame(mot_format::read_rows(&dir.join("gt/gt.txt"))?);
@@ -60,13 +75,32 @@ pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<Labelled>, TrainEr
     let frame = |n: u64| {
         let of = |rows: &BTreeMap<u64, Vec<MotRow>>| rows.get(&n).cloned().unwrap_or_default();
         let bbox = |r: &MotRow| BBox::from(r.ltwh.map(|v| v as f32));
-        let detections = of(&found).into_iter().map(|r| Detection { bbox: bbox(&r), confidence: r.confidence.clamp(0.0, 1.0) as f32 });
+        let detections = of(&found).into_iter().map(|r| Detection {
+            bbox: bbox(&r),
+            confidence: r.confidence.clamp(0.0, 1.0) as f32,
+        });
         let detections: Vec<Detection> = detections.filter(|d| d.bbox.is_valid()).collect();
         let truth = of(&truth);
-        let boxes: Vec<(BBox, Who)> =
-            truth.iter().map(|r| (bbox(r), if r.class == 1 && r.confidence > 0.0 { Who::Person(r.id as u64) } else { Who::Unknown })).collect();
+        let boxes: Vec<(BBox, Who)> = truth
+            .iter()
+            .map(|r| {
+                (
+                    bbox(r),
+                    if r.class == 1 && r.confidence > 0.0 {
+                        Who::Person(r.id as u64)
+                    } else {
+                        Who::Unknown
+                    },
+                )
+            })
+            .collect();
         let who = known_by(&detections, &boxes, Who::Nobody);
-        Labelled { elapsed, detections, embeddings: Embeddings::none(), who }
+        Labelled {
+            elapsed,
+            detections,
+            embeddings: Embeddings::none(),
+            who,
+        }
     };
     Ok((frames.0..=frames.1.min(info.length)).map(frame).collect())
 }
@@ -75,20 +109,40 @@ pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<Labelled>, TrainEr
 ///
 /// # Errors
 /// When the video cannot be read or a model cannot be opened.
-pub fn video(input: &str, frames: (u64, u64), config: &Config) -> Result<Vec<Labelled>, TrainError> {
+pub fn video(
+    input: &str,
+    frames: (u64, u64),
+    config: &Config,
+) -> Result<Vec<Labelled>, TrainError> {
     let mut chronicle = Chronicle::new(uuid::Uuid::nil(), input.into(), Some("own".into()));
     let mut recording = Recording::default();
     let mut seen = Vec::new();
     let mut tracker = from_video::follow(input, frames, config, config.tracker(true), |s| {
-        recording.frames.push(chronicle.frame(s.frame, &s.update.tracks));
-        recording.ended.extend(s.update.ended.iter().map(|e| chronicle.ended(e.clone())));
-        seen.push(Labelled { elapsed: s.elapsed, detections: s.detections.to_vec(), embeddings: s.embeddings.clone(), who: Vec::new() });
+        recording
+            .frames
+            .push(chronicle.frame(s.frame, &s.update.tracks));
+        recording
+            .ended
+            .extend(s.update.ended.iter().map(|e| chronicle.ended(e.clone())));
+        seen.push(Labelled {
+            elapsed: s.elapsed,
+            detections: s.detections.to_vec(),
+            embeddings: s.embeddings.clone(),
+            who: Vec::new(),
+        });
     })?;
-    recording.ended.extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+    recording
+        .ended
+        .extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
     let refined = recording.refine(&config.offline, &config.tracker);
     for (frame, event) in seen.iter_mut().zip(&refined.frames) {
-        let confirmed = event.tracks.iter().filter(|t| t.state == TrackState::Confirmed);
-        let boxes: Vec<(BBox, Who)> = confirmed.map(|t| (BBox::from(t.bbox.map(|v| v as f32)), Who::Person(t.id))).collect();
+        let confirmed = event
+            .tracks
+            .iter()
+            .filter(|t| t.state == TrackState::Confirmed);
+        let boxes: Vec<(BBox, Who)> = confirmed
+            .map(|t| (BBox::from(t.bbox.map(|v| v as f32)), Who::Person(t.id)))
+            .collect();
         frame.who = known_by(&frame.detections, &boxes, Who::Unknown);
     }
     Ok(seen)
@@ -101,12 +155,18 @@ fn known_by(detections: &[Detection], boxes: &[(BBox, Who)], otherwise: Who) -> 
         for (column, (b, _)) in boxes.iter().enumerate() {
             let iou = d.bbox.iou(b);
             if iou >= SAME_BOX {
-                candidates.push(Candidate { row, column, cost: 1.0 - iou });
+                candidates.push(Candidate {
+                    row,
+                    column,
+                    cost: 1.0 - iou,
+                });
             }
         }
     }
     let mut who = vec![otherwise; detections.len()];
-    for (row, column) in Assignment::default().solve(detections.len(), boxes.len(), &candidates, 1.0) {
+    for (row, column) in
+        Assignment::default().solve(detections.len(), boxes.len(), &candidates, 1.0)
+    {
         who[row] = boxes[column].1;
     }
     who
@@ -119,9 +179,17 @@ mod tests {
     #[test]
     fn a_detection_is_the_person_it_overlaps_most_and_a_ghost_is_nobody() {
         let at = |x: f32| BBox::new(x, 0.0, 40.0, 100.0);
-        let detections: Vec<Detection> = [0.0, 12.0, 300.0].map(|x| Detection { bbox: at(x), confidence: 0.9 }).to_vec();
+        let detections: Vec<Detection> = [0.0, 12.0, 300.0]
+            .map(|x| Detection {
+                bbox: at(x),
+                confidence: 0.9,
+            })
+            .to_vec();
         let boxes = [(at(10.0), Who::Person(1)), (at(2.0), Who::Person(2))];
-        assert_eq!(known_by(&detections, &boxes, Who::Nobody), [Who::Person(2), Who::Person(1), Who::Nobody]);
+        assert_eq!(
+            known_by(&detections, &boxes, Who::Nobody),
+            [Who::Person(2), Who::Person(1), Who::Nobody]
+        );
         assert_eq!(known_by(&detections, &[], Who::Unknown), [Who::Unknown; 3]);
     }
 }

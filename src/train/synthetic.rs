@@ -66,7 +66,11 @@ impl Person {
         let skirt = rng.f32() < 0.12;
         Person {
             skin: [tan, tan * 0.78, tan * 0.65],
-            hair: [hair, hair * between(rng, 0.6, 0.9), hair * between(rng, 0.3, 0.8)],
+            hair: [
+                hair,
+                hair * between(rng, 0.6, 0.9),
+                hair * between(rng, 0.3, 0.8),
+            ],
             long_hair: rng.f32() < 0.35,
             top: cloth(rng),
             pattern: if rng.f32() < 0.3 { rng.u8(1..3) } else { 0 },
@@ -81,7 +85,11 @@ impl Person {
                 0.45
             },
             skirt,
-            coat: if rng.f32() < 0.25 { between(rng, 0.2, 0.6) } else { 0.0 },
+            coat: if rng.f32() < 0.25 {
+                between(rng, 0.2, 0.6)
+            } else {
+                0.0
+            },
             shoes: cloth(rng),
             bag: (rng.f32() < 0.4).then(|| (cloth(rng), rng.u8(0..3))),
             build: between(rng, 0.85, 1.2),
@@ -110,7 +118,12 @@ impl Canvas {
     fn ellipse(&mut self, color: Rgb, center: (f32, f32), radius: (f32, f32)) {
         self.paint(
             |_, _| color,
-            |x, y| (1.0 - (((x - center.0) / radius.0).powi(2) + ((y - center.1) / radius.1).powi(2)).sqrt()) * radius.0.min(radius.1) + 0.5,
+            |x, y| {
+                (1.0 - (((x - center.0) / radius.0).powi(2) + ((y - center.1) / radius.1).powi(2))
+                    .sqrt())
+                    * radius.0.min(radius.1)
+                    + 0.5
+            },
         );
     }
 
@@ -121,7 +134,8 @@ impl Canvas {
         self.paint(
             |_, _| color,
             |x, y| {
-                let along = (((x - from.0) * dx + (y - from.1) * dy) / length / length).clamp(0.0, 1.0);
+                let along =
+                    (((x - from.0) * dx + (y - from.1) * dy) / length / length).clamp(0.0, 1.0);
                 let off = (x - from.0 - along * dx).hypot(y - from.1 - along * dy);
                 (width.0 + along * (width.1 - width.0)) / 2.0 - off + 0.5
             },
@@ -138,7 +152,12 @@ fn draw(person: &Person, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     let mut canvas = background(camera, seed, rng);
     if rng.f32() < 0.15 {
         let other = Person::new(rng);
-        figure(&mut canvas, &other, (between(rng, -0.7, 0.7) * 64.0, between(rng, -14.0, -4.0)), rng);
+        figure(
+            &mut canvas,
+            &other,
+            (between(rng, -0.7, 0.7) * 64.0, between(rng, -14.0, -4.0)),
+            rng,
+        );
     }
     let at = (between(rng, -4.0, 4.0), between(rng, -4.0, 4.0));
     figure(&mut canvas, person, at, rng);
@@ -153,38 +172,80 @@ fn background(camera: u32, seed: u64, rng: &mut Rng) -> Canvas {
     let mut tone = Rng::with_seed(seed ^ (u64::from(camera) + 1) << 40);
     let (ground, wall) = (cloth(&mut tone), cloth(&mut tone));
     let line = between(rng, 20.0, 120.0);
-    let mut canvas = Canvas { pixels: vec![ground; WIDTH * HEIGHT] };
+    let mut canvas = Canvas {
+        pixels: vec![ground; WIDTH * HEIGHT],
+    };
     canvas.paint(|_, _| wall, |_, y| line - y);
     for _ in 0..rng.usize(0..4) {
-        let (color, from) = (cloth(rng), (rng.f32() * WIDTH as f32, rng.f32() * HEIGHT as f32));
-        let to = (from.0 + between(rng, -40.0, 40.0), from.1 + between(rng, -60.0, 60.0));
-        canvas.limb(color, from, to, (between(rng, 1.0, 14.0), between(rng, 1.0, 14.0)));
+        let (color, from) = (
+            cloth(rng),
+            (rng.f32() * WIDTH as f32, rng.f32() * HEIGHT as f32),
+        );
+        let to = (
+            from.0 + between(rng, -40.0, 40.0),
+            from.1 + between(rng, -60.0, 60.0),
+        );
+        canvas.limb(
+            color,
+            from,
+            to,
+            (between(rng, 1.0, 14.0), between(rng, 1.0, 14.0)),
+        );
     }
     canvas
 }
 
 fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
     let x = 42.0 + shift.0;
-    let (head, shoulder, hip, foot) = (31.0 + shift.1, 44.0 + shift.1, 84.0 + shift.1, 143.0 + shift.1);
+    let (head, shoulder, hip, foot) = (
+        31.0 + shift.1,
+        44.0 + shift.1,
+        84.0 + shift.1,
+        143.0 + shift.1,
+    );
     let (side, phase) = (rng.f32(), between(rng, -1.0, 1.0));
     // Seen from the side people are narrower and their stride is wider.
     let wide = p.build * (1.0 - 0.4 * side);
     let stride = phase * (3.0 + 13.0 * side);
     let facing = if rng.bool() { 1.0 } else { -1.0 };
     for s in [-1.0, 1.0] {
-        let (from, to) = ((x + s * 5.0 * wide, hip), (x + s * (5.0 * wide + stride), foot - 4.0 * (s * phase).max(0.0)));
+        let (from, to) = (
+            (x + s * 5.0 * wide, hip),
+            (
+                x + s * (5.0 * wide + stride),
+                foot - 4.0 * (s * phase).max(0.0),
+            ),
+        );
         canvas.limb(p.skin, from, to, (9.0, 6.0));
         if !p.skirt {
-            canvas.limb(p.legs, from, mix(from, to, p.leg_length), (13.0 * p.build, 9.0));
+            canvas.limb(
+                p.legs,
+                from,
+                mix(from, to, p.leg_length),
+                (13.0 * p.build, 9.0),
+            );
         }
-        canvas.ellipse(p.shoes, (to.0 + facing * 3.0 * side, to.1 + 2.0), (6.5, 3.5));
+        canvas.ellipse(
+            p.shoes,
+            (to.0 + facing * 3.0 * side, to.1 + 2.0),
+            (6.5, 3.5),
+        );
     }
     if p.skirt {
         let end = hip + p.leg_length * (foot - hip);
-        canvas.limb(p.legs, (x, hip - 4.0), (x, end - 8.0), (20.0 * wide, 30.0 * wide));
+        canvas.limb(
+            p.legs,
+            (x, hip - 4.0),
+            (x, end - 8.0),
+            (20.0 * wide, 30.0 * wide),
+        );
     }
     if let Some((color, 0)) = p.bag {
-        canvas.ellipse(color, (x - facing * 11.0 * side, 62.0 + shift.1), (12.0 * wide, 15.0));
+        canvas.ellipse(
+            color,
+            (x - facing * 11.0 * side, 62.0 + shift.1),
+            (12.0 * wide, 15.0),
+        );
     }
     let arm = |canvas: &mut Canvas, s: f32| {
         let from = (x + s * 13.0 * wide, shoulder + 4.0);
@@ -201,22 +262,41 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
         2 if (px - x).abs() < 6.0 * wide && (py - shoulder - 16.0).abs() < 8.0 => second,
         _ => top,
     };
-    let half = move |y: f32| wide * (14.5 - 3.0 * ((y - shoulder) / (hip - shoulder)).clamp(0.0, 1.0) + if p.coat > 0.0 { 2.0 } else { 0.0 });
-    canvas.paint(cloth, |px, py| (half(py) - (px - x).abs() + 0.5).min(py - shoulder + 0.5 - 0.25 * (px - x).abs()).min(hem - py + 0.5));
+    let half = move |y: f32| {
+        wide * (14.5 - 3.0 * ((y - shoulder) / (hip - shoulder)).clamp(0.0, 1.0)
+            + if p.coat > 0.0 { 2.0 } else { 0.0 })
+    };
+    canvas.paint(cloth, |px, py| {
+        (half(py) - (px - x).abs() + 0.5)
+            .min(py - shoulder + 0.5 - 0.25 * (px - x).abs())
+            .min(hem - py + 0.5)
+    });
     arm(canvas, facing);
     match p.bag {
         Some((color, 1)) => {
-            canvas.limb(color, (x - facing * 8.0 * wide, shoulder), (x + facing * 12.0 * wide, hip), (2.5, 2.5));
+            canvas.limb(
+                color,
+                (x - facing * 8.0 * wide, shoulder),
+                (x + facing * 12.0 * wide, hip),
+                (2.5, 2.5),
+            );
             canvas.ellipse(color, (x + facing * 14.0 * wide, hip), (7.0, 8.0));
         }
-        Some((color, 2)) => canvas.ellipse(color, (x + facing * 19.0 * wide, hip + 16.0), (7.0, 10.0)),
+        Some((color, 2)) => {
+            canvas.ellipse(color, (x + facing * 19.0 * wide, hip + 16.0), (7.0, 10.0))
+        }
         _ => {}
     }
     canvas.ellipse(p.skin, (x, head), (6.5, 8.0));
     let back = if side > 0.5 { -facing * 2.5 } else { 0.0 };
     canvas.ellipse(p.hair, (x + back, head - 4.0), (7.0, 6.0));
     if p.long_hair {
-        canvas.limb(p.hair, (x + 2.0 * back, head - 2.0), (x + 2.0 * back, shoulder + 5.0), (9.0, 7.0));
+        canvas.limb(
+            p.hair,
+            (x + 2.0 * back, head - 2.0),
+            (x + 2.0 * back, shoulder + 5.0),
+            (9.0, 7.0),
+        );
     }
     // From behind the hair covers the head.
     if side < 0.5 && facing < 0.0 {
@@ -241,24 +321,37 @@ fn occlude(canvas: &mut Canvas, rng: &mut Rng) {
 fn develop(canvas: &Canvas, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     let mut fixed = Rng::with_seed(seed.wrapping_mul(31) ^ u64::from(camera));
     let cast: Rgb = std::array::from_fn(|_| between(&mut fixed, 0.93, 1.07));
-    let (exposure, gamma) = (between(rng, 0.75, 1.3) * between(&mut fixed, 0.9, 1.1), between(rng, 0.9, 1.12));
+    let (exposure, gamma) = (
+        between(rng, 0.75, 1.3) * between(&mut fixed, 0.9, 1.1),
+        between(rng, 0.9, 1.12),
+    );
     let (slope, haze) = (between(rng, -0.25, 0.25), between(rng, 0.0, 0.1));
     let scale = between(rng, 1.0, 3.2);
-    let (w, h) = ((WIDTH as f32 / scale) as usize, (HEIGHT as f32 / scale) as usize);
+    let (w, h) = (
+        (WIDTH as f32 / scale) as usize,
+        (HEIGHT as f32 / scale) as usize,
+    );
     let noise = between(rng, 0.0, 0.04);
     let mut data = Vec::with_capacity(3 * w * h);
     for y in 0..h {
         for x in 0..w {
-            let range = |i: usize, n: usize, full: usize| (i * full / n, ((i + 1) * full / n).max(i * full / n + 1));
+            let range = |i: usize, n: usize, full: usize| {
+                (i * full / n, ((i + 1) * full / n).max(i * full / n + 1))
+            };
             let ((x0, x1), (y0, y1)) = (range(x, w, WIDTH), range(y, h, HEIGHT));
             let mut sum = [0.0f32; 3];
             for yy in y0..y1 {
-                canvas.pixels[yy * WIDTH + x0..yy * WIDTH + x1].iter().for_each(|p| (0..3).for_each(|k| sum[k] += p[k]));
+                canvas.pixels[yy * WIDTH + x0..yy * WIDTH + x1]
+                    .iter()
+                    .for_each(|p| (0..3).for_each(|k| sum[k] += p[k]));
             }
             let shade = 1.0 + slope * (x as f32 / w as f32 - 0.5) * 2.0;
             for k in [2, 1, 0] {
                 let v = sum[k] / ((x1 - x0) * (y1 - y0)) as f32;
-                let v = (v * exposure * shade * cast[k] * (1.0 - haze) + haze).max(0.0).powf(gamma) + noise * (rng.f32() + rng.f32() + rng.f32() - 1.5);
+                let v = (v * exposure * shade * cast[k] * (1.0 - haze) + haze)
+                    .max(0.0)
+                    .powf(gamma)
+                    + noise * (rng.f32() + rng.f32() + rng.f32() - 1.5);
                 data.push((v.clamp(0.0, 1.0) * 255.0) as u8);
             }
         }
@@ -278,9 +371,26 @@ pub fn dataset(people: usize, views: usize, seed: u64) -> Result<Dataset, TrainE
         for view in 0..views {
             let camera = view as u32 % CAMERAS;
             let image = draw(&person, camera, seed, &mut rng);
-            let (sx, sy) = (image.width as f32 / WIDTH as f32, image.height as f32 / HEIGHT as f32);
-            let area = BBox::new(PERSON.left * sx, PERSON.top * sy, PERSON.width * sx, PERSON.height * sy);
-            crops.push((id, Crop { image, person: area, identity: id, camera, frame: view as u64 }));
+            let (sx, sy) = (
+                image.width as f32 / WIDTH as f32,
+                image.height as f32 / HEIGHT as f32,
+            );
+            let area = BBox::new(
+                PERSON.left * sx,
+                PERSON.top * sy,
+                PERSON.width * sx,
+                PERSON.height * sy,
+            );
+            crops.push((
+                id,
+                Crop {
+                    image,
+                    person: area,
+                    identity: id,
+                    camera,
+                    frame: view as u64,
+                },
+            ));
         }
     }
     Dataset::of(&format!("synthetic:{people}"), crops, Protocol::CrossCamera)
@@ -292,7 +402,14 @@ mod tests {
 
     #[test]
     fn a_seed_draws_the_same_people_and_another_seed_others() {
-        let bytes = |seed| dataset(2, 4, seed).expect("people").crops.iter().flat_map(|c| c.image.data.to_vec()).collect::<Vec<u8>>();
+        let bytes = |seed| {
+            dataset(2, 4, seed)
+                .expect("people")
+                .crops
+                .iter()
+                .flat_map(|c| c.image.data.to_vec())
+                .collect::<Vec<u8>>()
+        };
         assert_eq!(bytes(1), bytes(1));
         assert_ne!(bytes(1), bytes(2));
     }
@@ -300,7 +417,10 @@ mod tests {
     #[test]
     fn the_person_lies_inside_the_picture() {
         for c in dataset(20, 4, 3).expect("people").crops {
-            assert!(c.person.right() <= c.image.width as f32 + 0.01 && c.person.bottom() <= c.image.height as f32 + 0.01);
+            assert!(
+                c.person.right() <= c.image.width as f32 + 0.01
+                    && c.person.bottom() <= c.image.height as f32 + 0.01
+            );
             assert!(c.image.width >= 24 && c.image.height >= 50);
         }
     }

@@ -10,7 +10,9 @@ use std::process::{Command, Output};
 /// The program, without what the caller's environment would change.
 pub fn twintrack() -> Command {
     let mut c = Command::new(assert_cmd::cargo::cargo_bin!("twintrack"));
-    c.env_remove("ORT_DYLIB_PATH").env_remove("TWINTRACK_MODELS").env_remove("TWINTRACK_LOG");
+    c.env_remove("ORT_DYLIB_PATH")
+        .env_remove("TWINTRACK_MODELS")
+        .env_remove("TWINTRACK_LOG");
     c
 }
 
@@ -36,7 +38,12 @@ pub fn shared(path: &str) -> Option<PathBuf> {
 /// Runs and insists on success.
 pub fn run(command: &mut Command) -> Output {
     let out = command.output().expect("the program starts");
-    assert!(out.status.success(), "{command:?} failed ({}):\n{}", out.status, text(&out.stderr));
+    assert!(
+        out.status.success(),
+        "{command:?} failed ({}):\n{}",
+        out.status,
+        text(&out.stderr)
+    );
     out
 }
 
@@ -46,8 +53,14 @@ pub fn text(bytes: &[u8]) -> String {
 
 /// The JSON values of a file of JSON lines; every line must be whole.
 pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
-    assert!(text.is_empty() || text.ends_with('\n'), "the last line is cut off: {:?}", text.lines().last());
-    text.lines().map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e} in the line {l}"))).collect()
+    assert!(
+        text.is_empty() || text.ends_with('\n'),
+        "the last line is cut off: {:?}",
+        text.lines().last()
+    );
+    text.lines()
+        .map(|l| serde_json::from_str(l).unwrap_or_else(|e| panic!("{e} in the line {l}")))
+        .collect()
 }
 
 /// A program that ends with the test, whatever becomes of the test.
@@ -100,7 +113,11 @@ pub const NO_PAGE: &str = "[serve]\nlisten = \"\"\n";
 
 /// A port that is free at this moment.
 pub fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("bound").port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .expect("a port")
+        .local_addr()
+        .expect("bound")
+        .port()
 }
 
 /// The whole lines of a file that is being written.
@@ -113,15 +130,31 @@ pub fn whole_lines(path: &Path) -> Vec<serde_json::Value> {
 pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Option<Running> {
     use std::io::BufRead as _;
     let check = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('h264parse')";
-    if !Command::new("/usr/bin/python3").args(["-c", check]).stderr(std::process::Stdio::null()).status().is_ok_and(|s| s.success()) {
+    if !Command::new("/usr/bin/python3")
+        .args(["-c", check])
+        .stderr(std::process::Stdio::null())
+        .status()
+        .is_ok_and(|s| s.success())
+    {
         eprintln!("SKIPPED: no GStreamer RTSP server here (`make setup-test` installs it)");
         return None;
     }
     let mut command = Command::new("/usr/bin/python3");
-    command.arg(repository("tests/fixtures/rtsp_server.py")).arg(video).arg(port.to_string()).args(["--seconds", &seconds.to_string()]).args(more);
-    let mut server = Running::start(command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::null()));
+    command
+        .arg(repository("tests/fixtures/rtsp_server.py"))
+        .arg(video)
+        .arg(port.to_string())
+        .args(["--seconds", &seconds.to_string()])
+        .args(more);
+    let mut server = Running::start(
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null()),
+    );
     let mut line = String::new();
-    std::io::BufReader::new(server.0.stdout.take().expect("piped")).read_line(&mut line).expect("it speaks");
+    std::io::BufReader::new(server.0.stdout.take().expect("piped"))
+        .read_line(&mut line)
+        .expect("it speaks");
     (line.trim() == "ready").then_some(server)
 }
 
@@ -137,6 +170,9 @@ pub fn has_ffmpeg() -> bool {
 /// Makes a file with FFmpeg, in the folder `dir`.
 pub fn ffmpeg(dir: &Path, arguments: &str) {
     let mut command = Command::new("ffmpeg");
-    command.current_dir(dir).args(["-v", "error", "-y"]).args(arguments.split_whitespace());
+    command
+        .current_dir(dir)
+        .args(["-v", "error", "-y"])
+        .args(arguments.split_whitespace());
     run(&mut command);
 }

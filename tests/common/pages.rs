@@ -12,8 +12,19 @@ pub fn page(path: &str) -> String {
 pub fn prose() -> Vec<(String, String)> {
     let mut paths = vec!["README.md".to_string()];
     for dir in ["docs", "docs/guide"] {
-        let names = std::fs::read_dir(repository(dir)).expect("a folder").map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned());
-        paths.extend(names.filter(|n| n.ends_with(".md")).map(|n| format!("{dir}/{n}")));
+        let names = std::fs::read_dir(repository(dir))
+            .expect("a folder")
+            .map(|e| {
+                e.expect("an entry")
+                    .file_name()
+                    .to_string_lossy()
+                    .into_owned()
+            });
+        paths.extend(
+            names
+                .filter(|n| n.ends_with(".md"))
+                .map(|n| format!("{dir}/{n}")),
+        );
     }
     let mut lines = Vec::new();
     for path in paths {

@@ -5,7 +5,9 @@
 use std::path::{Path, PathBuf};
 
 use prost::Message as _;
-use twintrack::onnx::proto::{Dimension, FLOAT, ModelProto, TensorShapeProto, TensorType, TypeProto, ValueInfoProto};
+use twintrack::onnx::proto::{
+    Dimension, FLOAT, ModelProto, TensorShapeProto, TensorType, TypeProto, ValueInfoProto,
+};
 use twintrack::onnx::{Attribute, Graph};
 
 /// An output that is the same for every picture: name, shape, element type, values.
@@ -22,19 +24,49 @@ pub struct Input {
 
 /// A float32 input of which the number of pictures is `n`.
 pub fn input(n: Option<i64>, width: i64, height: i64) -> Input {
-    Input { dims: [n, Some(3), Some(height), Some(width)], element: FLOAT }
+    Input {
+        dims: [n, Some(3), Some(height), Some(width)],
+        element: FLOAT,
+    }
 }
 
 fn value(name: &str, element: i32, dims: Option<&[Option<i64>]>) -> ValueInfoProto {
-    let side = |(i, d): (usize, &Option<i64>)| Dimension { dim_value: *d, dim_param: d.is_none().then(|| format!("d{i}")) };
-    let shape = dims.map(|dims| TensorShapeProto { dim: dims.iter().enumerate().map(side).collect() });
-    ValueInfoProto { name: name.into(), kind: Some(TypeProto { tensor_type: Some(TensorType { elem_type: element, shape }) }) }
+    let side = |(i, d): (usize, &Option<i64>)| Dimension {
+        dim_value: *d,
+        dim_param: d.is_none().then(|| format!("d{i}")),
+    };
+    let shape = dims.map(|dims| TensorShapeProto {
+        dim: dims.iter().enumerate().map(side).collect(),
+    });
+    ValueInfoProto {
+        name: name.into(),
+        kind: Some(TypeProto {
+            tensor_type: Some(TensorType {
+                elem_type: element,
+                shape,
+            }),
+        }),
+    }
 }
 
 /// Writes a finished graph with the inputs and outputs given.
-fn write(path: PathBuf, graph: Graph, inputs: Vec<ValueInfoProto>, outputs: Vec<ValueInfoProto>, metadata: &[(&str, &str)]) -> PathBuf {
-    let mut model = ModelProto::decode(graph.finish("toy", ("x", [3, 8, 8]), ("y", 3), &[]).as_slice()).expect("just written");
-    let of = |(key, value): &(&str, &str)| twintrack::onnx::proto::StringStringEntryProto { key: key.to_string(), value: value.to_string() };
+fn write(
+    path: PathBuf,
+    graph: Graph,
+    inputs: Vec<ValueInfoProto>,
+    outputs: Vec<ValueInfoProto>,
+    metadata: &[(&str, &str)],
+) -> PathBuf {
+    let mut model = ModelProto::decode(
+        graph
+            .finish("toy", ("x", [3, 8, 8]), ("y", 3), &[])
+            .as_slice(),
+    )
+    .expect("just written");
+    let of = |(key, value): &(&str, &str)| twintrack::onnx::proto::StringStringEntryProto {
+        key: key.to_string(),
+        value: value.to_string(),
+    };
     model.metadata_props = metadata.iter().map(of).collect();
     let proto = model.graph.as_mut().expect("it has a graph");
     (proto.input, proto.output) = (inputs, outputs);
@@ -43,12 +75,22 @@ fn write(path: PathBuf, graph: Graph, inputs: Vec<ValueInfoProto>, outputs: Vec<
 }
 
 fn cast(graph: &mut Graph, from: &str, to: &str, element: i32) {
-    graph.node("Cast", &[from], to, &[("to", Attribute::Int(i64::from(element)))]);
+    graph.node(
+        "Cast",
+        &[from],
+        to,
+        &[("to", Attribute::Int(i64::from(element)))],
+    );
 }
 
 /// A network for one picture at a time with constant outputs. `metadata` as they are, without a
 /// prefix.
-pub fn constants(path: PathBuf, input: Input, outputs: &[Constant<'_>], metadata: &[(&str, &str)]) -> PathBuf {
+pub fn constants(
+    path: PathBuf,
+    input: Input,
+    outputs: &[Constant<'_>],
+    metadata: &[(&str, &str)],
+) -> PathBuf {
     let mut graph = Graph::default();
     let mut values = Vec::new();
     for Constant(name, shape, element, numbers) in outputs {
@@ -57,17 +99,34 @@ pub fn constants(path: PathBuf, input: Input, outputs: &[Constant<'_>], metadata
         let dims: Vec<Option<i64>> = shape.iter().map(|d| Some(*d as i64)).collect();
         values.push(value(name, *element, Some(&dims)));
     }
-    write(path, graph, vec![value("x", input.element, Some(&input.dims))], values, metadata)
+    write(
+        path,
+        graph,
+        vec![value("x", input.element, Some(&input.dims))],
+        values,
+        metadata,
+    )
 }
 
 /// A detector of the layout `boxes` that finds one person in every picture, at a box that is a linear
 /// map of the mean colour: three rows of `weights`, and `bias`. With `alone` its graph takes one
 /// picture at a time, whatever its input says.
-pub fn one_person(path: PathBuf, input: Input, weights: [[f32; 5]; 3], bias: [f32; 5], alone: bool) -> PathBuf {
+pub fn one_person(
+    path: PathBuf,
+    input: Input,
+    weights: [[f32; 5]; 3],
+    bias: [f32; 5],
+    alone: bool,
+) -> PathBuf {
     let mut graph = Graph::default();
     cast(&mut graph, "x", "pixels", FLOAT);
     graph.node("GlobalAveragePool", &["pixels"], "means", &[]);
-    graph.node("Flatten", &["means"], "flat", &[("axis", Attribute::Int(1))]);
+    graph.node(
+        "Flatten",
+        &["means"],
+        "flat",
+        &[("axis", Attribute::Int(1))],
+    );
     graph.constant("weights", &[3, 5], weights.as_flattened());
     graph.constant("bias", &[5], &bias);
     graph.node("Gemm", &["flat", "weights", "bias"], "row", &[]);
@@ -75,7 +134,13 @@ pub fn one_person(path: PathBuf, input: Input, weights: [[f32; 5]; 3], bias: [f3
     graph.node("Reshape", &["row", "shape"], "table", &[]);
     cast(&mut graph, "table", "boxes", input.element);
     let output = value("boxes", input.element, None);
-    write(path, graph, vec![value("x", input.element, Some(&input.dims))], vec![output], &[])
+    write(
+        path,
+        graph,
+        vec![value("x", input.element, Some(&input.dims))],
+        vec![output],
+        &[],
+    )
 }
 
 /// The path of a toy in a folder.
@@ -91,7 +156,18 @@ pub fn mean_colour(path: PathBuf, input: Input, outputs: &[&str], alone: bool) -
     graph.node("GlobalAveragePool", &["pixels"], "means", &[]);
     graph.integers("shape", &[if alone { 1 } else { -1 }, 3]);
     graph.node("Reshape", &["means", "shape"], "flat", &[]);
-    outputs.iter().for_each(|name| cast(&mut graph, "flat", name, input.element));
-    let values = outputs.iter().map(|name| value(name, input.element, None)).collect();
-    write(path, graph, vec![value("x", input.element, Some(&input.dims))], values, &[])
+    outputs
+        .iter()
+        .for_each(|name| cast(&mut graph, "flat", name, input.element));
+    let values = outputs
+        .iter()
+        .map(|name| value(name, input.element, None))
+        .collect();
+    write(
+        path,
+        graph,
+        vec![value("x", input.element, Some(&input.dims))],
+        values,
+        &[],
+    )
 }

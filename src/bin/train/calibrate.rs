@@ -53,32 +53,79 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     config.model = args.model.clone().unwrap_or(config.model);
     let mut embedder = open_as(&config)?;
     let original = embedder.model().path().to_path_buf();
-    let same = |output: &PathBuf| output.canonicalize().ok().zip(original.canonicalize().ok()).is_some_and(|(a, b)| a == b);
+    let same = |output: &PathBuf| {
+        output
+            .canonicalize()
+            .ok()
+            .zip(original.canonicalize().ok())
+            .is_some_and(|(a, b)| a == b)
+    };
     if args.output.as_ref().is_some_and(same) {
-        bail!("cannot write to {}: it is the network itself; give the copy another name", original.display());
+        bail!(
+            "cannot write to {}: it is the network itself; give the copy another name",
+            original.display()
+        );
     }
     outputs::prepare(&args.output, &[])?;
     let mut judge = |spec: &DataSpec| {
         let set = spec.read(args.seed)?;
-        eprintln!("{}: {} pictures of {} people", set.name, set.crops.len(), set.identities);
+        eprintln!(
+            "{}: {} pictures of {} people",
+            set.name,
+            set.crops.len(),
+            set.identities
+        );
         let judged = Judged::of(&set, embeddings(&mut embedder, &set.crops)?.view());
-        judged.with_context(|| format!("{}: it needs pictures of one person and of two that may be compared", set.name))
+        judged.with_context(|| {
+            format!(
+                "{}: it needs pictures of one person and of two that may be compared",
+                set.name
+            )
+        })
     };
-    let sets = args.data.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
-    let strangers = args.strangers.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
-    let tests = args.test.iter().map(&mut judge).collect::<Result<Vec<Judged>>>()?;
+    let sets = args
+        .data
+        .iter()
+        .map(&mut judge)
+        .collect::<Result<Vec<Judged>>>()?;
+    let strangers = args
+        .strangers
+        .iter()
+        .map(&mut judge)
+        .collect::<Result<Vec<Judged>>>()?;
+    let tests = args
+        .test
+        .iter()
+        .map(&mut judge)
+        .collect::<Result<Vec<Judged>>>()?;
     let fitted = fit(&sets, &strangers).context("there are no pairs to calibrate on")?;
-    let names: Vec<String> = sets.iter().chain(&strangers).map(|s| s.name.clone()).collect();
+    let names: Vec<String> = sets
+        .iter()
+        .chain(&strangers)
+        .map(|s| s.name.clone())
+        .collect();
     let others: Vec<Judged> = strangers.into_iter().chain(tests).collect();
     let mut out = report(&sets, &others, &fitted);
     if let Some(output) = &args.output {
         let entries = entries(&embedder, &config, &fitted, &names.join(", "));
-        let file = std::fs::read(&original).with_context(|| format!("cannot read {}", original.display()))?;
-        let copy = with_metadata(&file, &entries).map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
+        let file = std::fs::read(&original)
+            .with_context(|| format!("cannot read {}", original.display()))?;
+        let copy = with_metadata(&file, &entries)
+            .map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
         write(output, &copy)?;
-        let written = open_as(&EmbedderConfig { model: explicit(output), calibration: None, strangers: None, ..config })?;
-        if written.calibration() != Some(fitted.calibration) || written.strangers() != fitted.strangers {
-            bail!("{} does not say what was written into it. This is a bug, please report it", output.display());
+        let written = open_as(&EmbedderConfig {
+            model: explicit(output),
+            calibration: None,
+            strangers: None,
+            ..config
+        })?;
+        if written.calibration() != Some(fitted.calibration)
+            || written.strangers() != fitted.strangers
+        {
+            bail!(
+                "{} does not say what was written into it. This is a bug, please report it",
+                output.display()
+            );
         }
         out += &format!("written: {}\n", output.display());
     }
@@ -86,14 +133,35 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
 }
 
 /// The metadata to write: the calibration, and what a file made elsewhere does not say of itself.
-fn entries(embedder: &Embedder, config: &EmbedderConfig, fitted: &Fitted, sets: &str) -> Vec<(String, String)> {
+fn entries(
+    embedder: &Embedder,
+    config: &EmbedderConfig,
+    fitted: &Fitted,
+    sets: &str,
+) -> Vec<(String, String)> {
     let metadata = embedder.model().metadata();
     let mut entries = vec![(Calibration::KEY.to_string(), fitted.calibration.entry())];
     // A table of an earlier calibration does not stay behind.
-    entries.push((Strangers::KEY.to_string(), fitted.strangers.as_ref().map_or_else(String::new, Strangers::to_string)));
+    entries.push((
+        Strangers::KEY.to_string(),
+        fitted
+            .strangers
+            .as_ref()
+            .map_or_else(String::new, Strangers::to_string),
+    ));
     entries.push(("calibrated_on".into(), sets.into()));
-    entries.extend(metadata.get("kind").is_none().then(|| ("kind".into(), "embedder".into())));
-    entries.extend(metadata.get("name").is_none().then(|| ("name".into(), embedder.name())));
+    entries.extend(
+        metadata
+            .get("kind")
+            .is_none()
+            .then(|| ("kind".into(), "embedder".into())),
+    );
+    entries.extend(
+        metadata
+            .get("name")
+            .is_none()
+            .then(|| ("name".into(), embedder.name())),
+    );
     entries.extend(config.pixels.iter().flat_map(format_entries));
     if let InputSize::Fixed(w, h) = config.size {
         entries.push(("size".into(), format!("{w}x{h}")));

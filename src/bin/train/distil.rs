@@ -42,27 +42,59 @@ pub struct DistilArgs {
 pub fn distil(args: &DistilArgs) -> Result<String> {
     let config = args.training.config()?;
     outputs::prepare([&args.training.output], std::slice::from_ref(&args.teacher))?;
-    let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(config.seed)).collect::<Result<Vec<Dataset>, TrainError>>();
+    let read = |specs: &[DataSpec]| {
+        specs
+            .iter()
+            .map(|s| s.read(config.seed))
+            .collect::<Result<Vec<Dataset>, TrainError>>()
+    };
     let (labelled, mut held) = split(read(&args.data)?, &config);
     held.extend(read(&args.validate)?);
     let lessons = lessons(args, &config)?;
-    let names = |specs: &[DataSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-    let teacher = args.teacher.file_name().unwrap_or_default().to_string_lossy();
+    let names = |specs: &[DataSpec]| {
+        specs
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ")
+    };
+    let teacher = args
+        .teacher
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy();
     let mut origin = format!("distilled from {teacher} on {}", names(&args.probes));
     if !args.data.is_empty() {
         origin.push_str(&format!("; labelled: {}", names(&args.data)));
     }
-    train(&args.training, &config, Material { train: labelled, held, lessons: Some(lessons) }, origin)
+    train(
+        &args.training,
+        &config,
+        Material {
+            train: labelled,
+            held,
+            lessons: Some(lessons),
+        },
+        origin,
+    )
 }
 
 /// Opens the teacher and the store of its judgements, and begins to fill it.
 fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     let (height, width) = config.size();
     let size = (width, height);
-    let mut stock = Stock { figures: Vec::new(), scenes: Vec::new(), size };
+    let mut stock = Stock {
+        figures: Vec::new(),
+        scenes: Vec::new(),
+        size,
+    };
     for spec in &args.probes {
         let footage = spec.footage(size, config.seed)?;
-        eprintln!("{spec}: {} people, {} scenes to stand before", footage.figures.len(), footage.scenes.len());
+        eprintln!(
+            "{spec}: {} people, {} scenes to stand before",
+            footage.figures.len(),
+            footage.scenes.len()
+        );
         if footage.figures.is_empty() {
             bail!("{spec}: nobody is seen in it");
         }
@@ -72,16 +104,39 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     let work = &args.training.work;
     std::fs::create_dir_all(work).with_context(|| format!("cannot write {}", work.display()))?;
     let threads = std::thread::available_parallelism().map_or(1, |n| n.get());
-    let teacher = Teacher::open(&Runtime::load()?, &args.teacher, &config.distil, work, threads)?;
-    let rows = Rows { picture: size, dimension: teacher.dimension(), map: teacher.map_size() };
-    let map = rows.map.map_or("no map".to_string(), |[c, h, w]| format!("a map of {c}x{h}x{w}"));
-    eprintln!("teacher {}: embeddings of length {}, {map}", args.teacher.display(), rows.dimension);
+    let teacher = Teacher::open(
+        &Runtime::load()?,
+        &args.teacher,
+        &config.distil,
+        work,
+        threads,
+    )?;
+    let rows = Rows {
+        picture: size,
+        dimension: teacher.dimension(),
+        map: teacher.map_size(),
+    };
+    let map = rows.map.map_or("no map".to_string(), |[c, h, w]| {
+        format!("a map of {c}x{h}x{w}")
+    });
+    eprintln!(
+        "teacher {}: embeddings of length {}, {map}",
+        args.teacher.display(),
+        rows.dimension
+    );
     let key = store_key(&find_model(&args.teacher)?, args, config, &stock)?;
     let dir = args.probe_store(key);
     let store = Store::open(&dir, rows)?;
     eprintln!("{}: {} pictures judged", dir.display(), store.count());
     let generator = Generator::new(stock, config.seed, config.distil.recombined);
-    Ok(Lessons::begin(store, generator, teacher, &config.distil, config.design(), config.seed))
+    Ok(Lessons::begin(
+        store,
+        generator,
+        teacher,
+        &config.distil,
+        config.design(),
+        config.seed,
+    ))
 }
 
 impl DistilArgs {
@@ -92,13 +147,27 @@ impl DistilArgs {
 }
 
 /// What the judged pictures depend on, as one number (FNV-1a).
-fn store_key(teacher: &Path, args: &DistilArgs, config: &TrainConfig, stock: &Stock) -> Result<u64> {
-    let teacher = std::fs::read(teacher).with_context(|| format!("cannot read {}", teacher.display()))?;
-    let counts: Vec<usize> = stock.figures.iter().map(Vec::len).chain([stock.scenes.len()]).collect();
+fn store_key(
+    teacher: &Path,
+    args: &DistilArgs,
+    config: &TrainConfig,
+    stock: &Stock,
+) -> Result<u64> {
+    let teacher =
+        std::fs::read(teacher).with_context(|| format!("cannot read {}", teacher.display()))?;
+    let counts: Vec<usize> = stock
+        .figures
+        .iter()
+        .map(Vec::len)
+        .chain([stock.scenes.len()])
+        .collect();
     let settings = format!(
         "{:?} {:?} {:?} {counts:?} {} {} {} {:?} {:?}",
         VERSION,
-        args.probes.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        args.probes
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>(),
         stock.size,
         config.seed,
         config.distil.recombined,
@@ -107,5 +176,8 @@ fn store_key(teacher: &Path, args: &DistilArgs, config: &TrainConfig, stock: &St
         config.distil.teacher_pixels
     );
     let fnv = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    Ok(teacher.iter().chain(settings.as_bytes()).fold(0xcbf2_9ce4_8422_2325, fnv))
+    Ok(teacher
+        .iter()
+        .chain(settings.as_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, fnv))
 }

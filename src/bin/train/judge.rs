@@ -48,12 +48,18 @@ enum Judged {
 
 /// Opens an embedder by its file, with all cores.
 pub fn open(model: &Path) -> Result<Embedder> {
-    open_as(&EmbedderConfig { model: model.into(), ..EmbedderConfig::default() })
+    open_as(&EmbedderConfig {
+        model: model.into(),
+        ..EmbedderConfig::default()
+    })
 }
 
 /// Opens an embedder as its section of a configuration says.
 pub fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
-    let options = SessionOptions { device: Device::Auto, threads: std::thread::available_parallelism().map_or(1, |n| n.get()) };
+    let options = SessionOptions {
+        device: Device::Auto,
+        threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
+    };
     Ok(Embedder::open(&Runtime::load()?, config, options)?)
 }
 
@@ -86,30 +92,59 @@ pub fn eval(args: &EvalArgs) -> Result<String> {
         bail!("--ways {few}: one-shot identification chooses among at least 2 identities");
     }
     let mut judged = args.open()?;
-    let mut out = String::from("data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%");
-    args.ways.iter().try_for_each(|w| write!(out, " {:>8}", format!("{w}-way")))?;
+    let mut out = String::from(
+        "data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%",
+    );
+    args.ways
+        .iter()
+        .try_for_each(|w| write!(out, " {:>8}", format!("{w}-way")))?;
     out.push('\n');
     for spec in &args.data {
         let set = spec.read(1)?;
         let all = judged.embed(&set.crops)?;
         let (d, l) = (distances(all.view()), labels(&set.crops));
-        let r = retrieval(&d, &l, set.protocol)
-            .with_context(|| format!("{}: nobody can be found again: no identity has two pictures that may be compared", set.name))?;
+        let r = retrieval(&d, &l, set.protocol).with_context(|| {
+            format!(
+                "{}: nobody can be found again: no identity has two pictures that may be compared",
+                set.name
+            )
+        })?;
         let pairs = Pairs::of(&d, &l, set.protocol, |a, b| set.different(a, b));
-        let (eer, limit) = pairs.equal_error().with_context(|| format!("{}: there are no pairs of two people", set.name))?;
+        let (eer, limit) = pairs
+            .equal_error()
+            .with_context(|| format!("{}: there are no pairs of two people", set.name))?;
         let percent = |v: f64| format!("{:.1}", 100.0 * v);
         let [r1, r5, r10] = r.rank.map(percent);
-        let (one, tenth) = (percent(pairs.true_accepts_at(0.01)), percent(pairs.true_accepts_at(0.001)));
-        write!(out, "{:36} {:7} {:>5} {r1:>7} {r5:>6} {r10:>7} {:>6} {one:>7} {tenth:>9}", set.name, r.queries, percent(r.map), percent(eer))?;
+        let (one, tenth) = (
+            percent(pairs.true_accepts_at(0.01)),
+            percent(pairs.true_accepts_at(0.001)),
+        );
+        write!(
+            out,
+            "{:36} {:7} {:>5} {r1:>7} {r5:>6} {r10:>7} {:>6} {one:>7} {tenth:>9}",
+            set.name,
+            r.queries,
+            percent(r.map),
+            percent(eer)
+        )?;
         for &ways in &args.ways {
             let shot = one_shot(&d, &l, set.protocol, ways, TRIALS, 1);
             write!(out, " {:>8}", shot.map_or("too few".into(), percent))?;
         }
-        write!(out, "\n  one-shot: {TRIALS} trials over {} identities; equal errors at cosine distance {limit:.3}", set.identities)?;
+        write!(
+            out,
+            "\n  one-shot: {TRIALS} trials over {} identities; equal errors at cosine distance {limit:.3}",
+            set.identities
+        )?;
         if let Judged::Network(embedder) = &judged {
-            let entry = |c: Option<twintrack::track::similarity::Calibration>| c.map_or_else(|| "none".into(), |c| c.entry());
+            let entry = |c: Option<twintrack::track::similarity::Calibration>| {
+                c.map_or_else(|| "none".into(), |c| c.entry())
+            };
             let (fitted, used) = (entry(calibrate(&pairs)), entry(embedder.calibration()));
-            write!(out, "; fitted calibration (slope, threshold): {fitted}; the one in use: {used}")?;
+            write!(
+                out,
+                "; fitted calibration (slope, threshold): {fitted}; the one in use: {used}"
+            )?;
         }
         out.push('\n');
     }

@@ -100,7 +100,11 @@ struct Training {
     #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
     device: TrainDevice,
     /// Licence of the weights, for the file's metadata.
-    #[arg(long, value_name = "TEXT", default_value = "as the training data allow")]
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "as the training data allow"
+    )]
     licence: String,
 }
 
@@ -162,7 +166,12 @@ struct HeadArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The table to write, for tracker.head_file.
-    #[arg(short, long, value_name = "FILE", default_value = "association_head.json")]
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "association_head.json"
+    )]
     output: PathBuf,
 }
 
@@ -173,7 +182,10 @@ struct HeadArgs {
 fn keep_memory() {
     const MOST: libc::c_int = 1 << 30;
     // SAFETY: mallopt only sets two numbers of the allocator, before any other thread is there.
-    let set = unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1 && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1 };
+    let set = unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1
+            && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
+    };
     if !set {
         tracing::debug!("the allocator does not keep large buffers; training is slower");
     }
@@ -182,7 +194,11 @@ fn keep_memory() {
 fn main() -> ExitCode {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     keep_memory();
-    tracing_subscriber::fmt().with_max_level(tracing::Level::WARN).with_writer(std::io::stderr).with_target(false).init();
+    tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::WARN)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Distil(args) => distil::distil(&args),
@@ -207,9 +223,13 @@ fn main() -> ExitCode {
 }
 
 fn read_config(path: Option<&Path>) -> Result<TrainConfig> {
-    let Some(path) = path else { return Ok(TrainConfig::default()) };
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a training configuration", path.display()))
+    let Some(path) = path else {
+        return Ok(TrainConfig::default());
+    };
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    toml::from_str(&text)
+        .with_context(|| format!("{} is not a training configuration", path.display()))
 }
 
 impl Training {
@@ -218,7 +238,12 @@ impl Training {
         let mut config = read_config(self.config.as_deref())?;
         config.steps = self.steps.unwrap_or(config.steps);
         config.seed = self.seed.unwrap_or(config.seed);
-        config.start_from = self.start_from.clone().or(config.start_from).map(|p| find_model(&p)).transpose()?;
+        config.start_from = self
+            .start_from
+            .clone()
+            .or(config.start_from)
+            .map(|p| find_model(&p))
+            .transpose()?;
         config.complete()?;
         config.validate()?;
         Ok(config)
@@ -228,26 +253,66 @@ impl Training {
 fn run(args: &RunArgs) -> Result<String> {
     let config = args.training.config()?;
     outputs::prepare([&args.training.output], args.training.start_from.as_slice())?;
-    let videos = args.from_video.iter().map(|v| format!("video:{v}").parse::<DataSpec>().map_err(anyhow::Error::msg));
-    let specs: Vec<DataSpec> = args.data.iter().cloned().map(Ok).chain(videos).collect::<Result<_>>()?;
+    let videos = args.from_video.iter().map(|v| {
+        format!("video:{v}")
+            .parse::<DataSpec>()
+            .map_err(anyhow::Error::msg)
+    });
+    let specs: Vec<DataSpec> = args
+        .data
+        .iter()
+        .cloned()
+        .map(Ok)
+        .chain(videos)
+        .collect::<Result<_>>()?;
     if specs.is_empty() {
-        bail!("nothing to learn from: give --data KIND:WHERE or --from-video FILE; --data synthetic:1000 needs no files");
+        bail!(
+            "nothing to learn from: give --data KIND:WHERE or --from-video FILE; --data synthetic:1000 needs no files"
+        );
     }
-    let sets = specs.iter().map(|s| s.read(config.seed)).collect::<Result<Vec<Dataset>, TrainError>>()?;
+    let sets = specs
+        .iter()
+        .map(|s| s.read(config.seed))
+        .collect::<Result<Vec<Dataset>, TrainError>>()?;
     for s in &sets {
-        eprintln!("{}: {} pictures of {} people", s.name, s.crops.len(), s.identities);
+        eprintln!(
+            "{}: {} pictures of {} people",
+            s.name,
+            s.crops.len(),
+            s.identities
+        );
     }
-    let training_data = sets.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ");
+    let training_data = sets
+        .iter()
+        .map(|s| s.name.as_str())
+        .collect::<Vec<_>>()
+        .join(", ");
     let (labelled, held) = split(sets, &config);
-    train(&args.training, &config, Material { train: labelled, held, lessons: None }, training_data)
+    train(
+        &args.training,
+        &config,
+        Material {
+            train: labelled,
+            held,
+            lessons: None,
+        },
+        training_data,
+    )
 }
 
 /// Trains, calibrates and exports; returns what to print.
-fn train(args: &Training, config: &TrainConfig, material: Material, training_data: String) -> Result<String> {
+fn train(
+    args: &Training,
+    config: &TrainConfig,
+    material: Material,
+    training_data: String,
+) -> Result<String> {
     match args.device {
         TrainDevice::Cpu => train_on::<Cpu>(args, config, material, training_data),
         #[cfg(feature = "train-cuda")]
-        TrainDevice::Cuda => train_on::<Autodiff<burn::backend::Cuda>>(args, config, material, training_data),
+        TrainDevice::Cuda => {
+            train_on::<Autodiff<burn::backend::Cuda>>(args, config, material, training_data)
+        }
     }
 }
 
@@ -260,15 +325,25 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
 ) -> Result<String> {
     let device = Default::default();
     let held = material.held.clone();
-    let trained = learner::train::<B>(config, material, &args.work, args.resume, &device, |line| eprintln!("{line}"))?;
+    let trained =
+        learner::train::<B>(config, material, &args.work, args.resume, &device, |line| {
+            eprintln!("{line}")
+        })?;
     let mut judged = Vec::new();
     for set in &held {
-        let e = learner::embed(&trained.tower, &set.crops.iter().collect::<Vec<_>>(), &device);
+        let e = learner::embed(
+            &trained.tower,
+            &set.crops.iter().collect::<Vec<_>>(),
+            &device,
+        );
         judged.extend(Judged::of(set, e.view()));
     }
     let fitted = fit(&judged, &[]);
     if let Some(fitted) = &fitted {
-        eprintln!("people held out:\n{}", report(&judged, &[], fitted).trim_end());
+        eprintln!(
+            "people held out:\n{}",
+            report(&judged, &[], fitted).trim_end()
+        );
     }
     let (calibration, strangers) = match &args.calibrate_with {
         Some(file) => {
@@ -278,17 +353,37 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         None => fitted.map_or((None, None), |f| (Some(f.calibration), f.strangers)),
     };
     if calibration.is_none() {
-        eprintln!("no data set has 8 identities whose held-out people meet again, so the similarity is not calibrated");
+        eprintln!(
+            "no data set has 8 identities whose held-out people meet again, so the similarity is not calibrated"
+        );
     }
     if calibration.is_some_and(|c| c.threshold < COLLAPSED) {
         eprintln!(
             "warning: even strangers held out lie closer than {COLLAPSED} together: the embeddings have collapsed. Try --config with a lower learning_rate, or loss = \"contrastive\""
         );
     }
-    let name = config.start_from.as_ref().map_or_else(|| config.network.name().into(), |p| p.file_stem().unwrap_or_default().to_string_lossy().into_owned());
-    let about = About { name, training_data, licence: args.licence.clone(), calibration, strangers };
+    let name = config.start_from.as_ref().map_or_else(
+        || config.network.name().into(),
+        |p| {
+            p.file_stem()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned()
+        },
+    );
+    let about = About {
+        name,
+        training_data,
+        licence: args.licence.clone(),
+        calibration,
+        strangers,
+    };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
-    Ok(format!("{}: {:.0} images/s, differs from the training framework by {difference:.1e}", args.output.display(), trained.speed))
+    Ok(format!(
+        "{}: {:.0} images/s, differs from the training framework by {difference:.1e}",
+        args.output.display(),
+        trained.speed
+    ))
 }
 
 fn head(args: &HeadArgs) -> Result<String> {
@@ -297,41 +392,77 @@ fn head(args: &HeadArgs) -> Result<String> {
     let collect = |specs: &[DataSpec], seed: u64| {
         let mut pairs = association::Pairs::default();
         for spec in specs {
-            spec.scenes(&config, seed)?.iter().for_each(|scene| pairs.collect(scene, &config.tracker));
+            spec.scenes(&config, seed)?
+                .iter()
+                .for_each(|scene| pairs.collect(scene, &config.tracker));
         }
         Ok::<_, TrainError>(pairs)
     };
     let all = collect(&args.data, args.seed)?;
-    let (rest, held) = if args.test.is_empty() { all.hold_out(5) } else { (all, collect(&args.test, args.seed.wrapping_add(1))?) };
+    let (rest, held) = if args.test.is_empty() {
+        all.hold_out(5)
+    } else {
+        (all, collect(&args.test, args.seed.wrapping_add(1))?)
+    };
     let count = |p: &association::Pairs| (p.same.len(), p.same.iter().filter(|s| **s).count());
     let ((n, same), (held_n, held_same)) = (count(&rest), count(&held));
-    eprintln!("learning from {n} pairs, {same} of one person; judging on {held_n}, {held_same} of one person");
+    eprintln!(
+        "learning from {n} pairs, {same} of one person; judging on {held_n}, {held_same} of one person"
+    );
     let table = rest.learn(usize::from(args.trees), args.seed)?;
     let head = Head::new(&table)?;
-    let judged = association::judge(&held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(), &held.same);
+    let judged = association::judge(
+        &held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(),
+        &held.same,
+    );
     let (loss, area) = judged.context("the pairs to judge on are all of one kind")?;
-    std::fs::write(&args.output, serde_json::to_string(&table)?).with_context(|| format!("cannot write {}", args.output.display()))?;
+    std::fs::write(&args.output, serde_json::to_string(&table)?)
+        .with_context(|| format!("cannot write {}", args.output.display()))?;
     let nodes: usize = table.trees.iter().map(Vec::len).sum();
-    Ok(format!("{}: {} trees, {nodes} nodes; log loss {loss:.4}, area under the ROC curve {area:.5}", args.output.display(), table.trees.len()))
+    Ok(format!(
+        "{}: {} trees, {nodes} nodes; log loss {loss:.4}, area under the ROC curve {area:.5}",
+        args.output.display(),
+        table.trees.len()
+    ))
 }
 
 fn convert(args: &ConvertArgs) -> Result<String> {
     outputs::prepare([&args.output], std::slice::from_ref(&args.model))?;
-    let read = |specs: &[DataSpec]| specs.iter().map(|s| s.read(1)).collect::<Result<Vec<Dataset>, TrainError>>();
+    let read = |specs: &[DataSpec]| {
+        specs
+            .iter()
+            .map(|s| s.read(1))
+            .collect::<Result<Vec<Dataset>, TrainError>>()
+    };
     let sets = read(&args.data)?;
     let crops: Vec<Crop> = sets.iter().flat_map(|s| s.crops.iter().cloned()).collect();
-    twintrack::train::convert::convert(&find_model(&args.model)?, &args.output, args.precision, &crops)?;
-    let tests = if args.test.is_empty() { sets } else { read(&args.test)? };
+    twintrack::train::convert::convert(
+        &find_model(&args.model)?,
+        &args.output,
+        args.precision,
+        &crops,
+    )?;
+    let tests = if args.test.is_empty() {
+        sets
+    } else {
+        read(&args.test)?
+    };
     let (mut original, mut converted) = (open(&args.model)?, open(&explicit(&args.output))?);
     let mut out = String::new();
     for set in &tests {
         let map = |embedder: &mut Embedder| {
             let all = embeddings(embedder, &set.crops)?;
-            let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol).with_context(|| format!("{}: nobody can be found again", set.name))?;
+            let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol)
+                .with_context(|| format!("{}: nobody can be found again", set.name))?;
             Ok::<f64, anyhow::Error>(100.0 * r.map)
         };
         let (before, after) = (map(&mut original)?, map(&mut converted)?);
-        writeln!(out, "{}: mAP {before:.1} in float32, {after:.1} converted ({:+.1})", set.name, after - before)?;
+        writeln!(
+            out,
+            "{}: mAP {before:.1} in float32, {after:.1} converted ({:+.1})",
+            set.name,
+            after - before
+        )?;
     }
     Ok(out)
 }

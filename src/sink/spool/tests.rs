@@ -9,7 +9,9 @@ fn open(dir: &Path, limits: SpoolLimits) -> Arc<Spool> {
 }
 
 fn texts(kept: &[Kept]) -> Vec<String> {
-    kept.iter().map(|k| String::from_utf8_lossy(&k.body).into_owned()).collect()
+    kept.iter()
+        .map(|k| String::from_utf8_lossy(&k.body).into_owned())
+        .collect()
 }
 
 fn after(spool: &Spool, place: i64, most: usize) -> Vec<Kept> {
@@ -17,7 +19,10 @@ fn after(spool: &Spool, place: i64, most: usize) -> Vec<Kept> {
 }
 
 fn waiting(spool: &Spool) -> (u64, u64) {
-    (spool.counts.events.load(Ordering::Relaxed), spool.counts.bytes.load(Ordering::Relaxed))
+    (
+        spool.counts.events.load(Ordering::Relaxed),
+        spool.counts.bytes.load(Ordering::Relaxed),
+    )
 }
 
 #[test]
@@ -27,16 +32,37 @@ fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
     (0..10).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("event {i}").as_bytes()));
     let first = after(&spool, 0, 4);
     assert_eq!(texts(&first), ["event 0", "event 1", "event 2", "event 3"]);
-    spool.acknowledge(&[first[0].place, first[2].place]).expect("removed");
-    assert_eq!((waiting(&spool), spool.counts.delivered.load(Ordering::Relaxed)), ((8, 56), 2));
+    spool
+        .acknowledge(&[first[0].place, first[2].place])
+        .expect("removed");
+    assert_eq!(
+        (
+            waiting(&spool),
+            spool.counts.delivered.load(Ordering::Relaxed)
+        ),
+        ((8, 56), 2)
+    );
     drop(spool);
     let spool = open(dir.path(), SpoolLimits::default());
     let rest = after(&spool, 0, 100);
-    assert_eq!(texts(&rest), [1, 3, 4, 5, 6, 7, 8, 9].map(|i| format!("event {i}")));
-    assert!(rest.iter().all(|k| k.kind == Kind::TrackEnded && k.camera == "cam"));
+    assert_eq!(
+        texts(&rest),
+        [1, 3, 4, 5, 6, 7, 8, 9].map(|i| format!("event {i}"))
+    );
+    assert!(
+        rest.iter()
+            .all(|k| k.kind == Kind::TrackEnded && k.camera == "cam")
+    );
     spool.push(Kind::Trajectory, "cam", b"new");
     assert_eq!(texts(&after(&spool, rest[7].place, 5)), ["new"]);
-    spool.acknowledge(&after(&spool, 0, 100).iter().map(|k| k.place).collect::<Vec<_>>()).expect("removed");
+    spool
+        .acknowledge(
+            &after(&spool, 0, 100)
+                .iter()
+                .map(|k| k.place)
+                .collect::<Vec<_>>(),
+        )
+        .expect("removed");
     assert!(spool.is_empty() && waiting(&spool) == (0, 0));
 }
 
@@ -44,9 +70,14 @@ fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
 fn events_come_by_number_and_by_bytes_and_one_at_least() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
-    ["1111", "22", "333", "4444444"].iter().for_each(|text| spool.push(Kind::Trajectory, "cam", text.as_bytes()));
+    ["1111", "22", "333", "4444444"]
+        .iter()
+        .for_each(|text| spool.push(Kind::Trajectory, "cam", text.as_bytes()));
     let lengths = |most, bytes| spool.after(0, most, bytes).expect("read").len();
-    assert_eq!([(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(most, bytes)| lengths(most, bytes)), [3, 2, 2, 1, 4]);
+    assert_eq!(
+        [(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(most, bytes)| lengths(most, bytes)),
+        [3, 2, 2, 1, 4]
+    );
 }
 
 /// The counts went down before the commit: one that failed wrapped them, and every later event was
@@ -54,21 +85,45 @@ fn events_come_by_number_and_by_bytes_and_one_at_least() {
 #[test]
 fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
-    let spool = open(dir.path(), SpoolLimits { bytes: 65536, age: 1000.0 });
+    let spool = open(
+        dir.path(),
+        SpoolLimits {
+            bytes: 65536,
+            age: 1000.0,
+        },
+    );
     (0..5).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("event {i}").as_bytes()));
     let places: Vec<i64> = after(&spool, 0, 5).iter().map(|k| k.place).collect();
     spool.fail_removal_of(Some(places[2]));
     for _ in 0..3 {
-        let e = spool.acknowledge(&places).expect_err("a commit that fails").to_string();
+        let e = spool
+            .acknowledge(&places)
+            .expect_err("a commit that fails")
+            .to_string();
         assert!(e.contains("test.spool"), "{e}");
-        assert_eq!((waiting(&spool), spool.counts.delivered.load(Ordering::Relaxed)), ((5, 35), 0));
+        assert_eq!(
+            (
+                waiting(&spool),
+                spool.counts.delivered.load(Ordering::Relaxed)
+            ),
+            ((5, 35), 0)
+        );
     }
     spool.push(Kind::TrackEnded, "cam", b"event 5");
     assert_eq!((after(&spool, 0, 9).len(), waiting(&spool)), (6, (6, 42)));
     spool.fail_removal_of(None);
     spool.acknowledge(&places).expect("removed");
-    assert_eq!((texts(&after(&spool, 0, 9)), waiting(&spool)), (vec!["event 5".to_string()], (1, 7)));
-    assert_eq!((spool.counts.delivered.load(Ordering::Relaxed), spool.counts.dropped.load(Ordering::Relaxed)), (5, 0));
+    assert_eq!(
+        (texts(&after(&spool, 0, 9)), waiting(&spool)),
+        (vec!["event 5".to_string()], (1, 7))
+    );
+    assert_eq!(
+        (
+            spool.counts.delivered.load(Ordering::Relaxed),
+            spool.counts.dropped.load(Ordering::Relaxed)
+        ),
+        (5, 0)
+    );
 }
 
 #[test]
@@ -76,11 +131,22 @@ fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
     (0..5).for_each(|_| spool.push(Kind::Trajectory, "cam", &[b'x'; 1000]));
-    let pages: u32 = spool.lock().connection.query_row("PRAGMA page_count", [], |r| r.get(0)).expect("a number");
-    spool.lock().connection.execute_batch(&format!("PRAGMA max_page_count = {pages}")).expect("limited");
+    let pages: u32 = spool
+        .lock()
+        .connection
+        .query_row("PRAGMA page_count", [], |r| r.get(0))
+        .expect("a number");
+    spool
+        .lock()
+        .connection
+        .execute_batch(&format!("PRAGMA max_page_count = {pages}"))
+        .expect("limited");
     (0..50).for_each(|_| spool.push(Kind::Trajectory, "cam", &[b'x'; 1000]));
     let (events, bytes) = waiting(&spool);
-    assert_eq!((after(&spool, 0, 100).len() as u64, bytes), (events, 1000 * events));
+    assert_eq!(
+        (after(&spool, 0, 100).len() as u64, bytes),
+        (events, 1000 * events)
+    );
     assert_eq!(events + spool.counts.dropped.load(Ordering::Relaxed), 55);
     assert!(spool.counts.dropped.load(Ordering::Relaxed) > 30);
 }
@@ -89,15 +155,36 @@ fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
 fn what_is_refused_goes_to_the_dead_letter_file_and_the_rest_stays() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
-    (0..3).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("{{\"seq\":{i}}}").as_bytes()));
+    (0..3).for_each(|i| {
+        spool.push(
+            Kind::TrackEnded,
+            "cam",
+            format!("{{\"seq\":{i}}}").as_bytes(),
+        )
+    });
     let second = after(&spool, 0, 3)[1].place;
     spool.refuse(second, "it answers 422").expect("set aside");
-    spool.refuse(second, "it answers 422").expect("it is not there any more");
+    spool
+        .refuse(second, "it answers 422")
+        .expect("it is not there any more");
     assert_eq!(texts(&after(&spool, 0, 9)), ["{\"seq\":0}", "{\"seq\":2}"]);
-    assert_eq!((waiting(&spool), spool.counts.refused.load(Ordering::Relaxed)), ((2, 18), 1));
+    assert_eq!(
+        (
+            waiting(&spool),
+            spool.counts.refused.load(Ordering::Relaxed)
+        ),
+        ((2, 18), 1)
+    );
     let text = std::fs::read_to_string(dir.path().join("test.refused.jsonl")).expect("there");
     let line: serde_json::Value = serde_json::from_str(&text).expect("one line");
-    assert_eq!((&line["schema"], &line["sink"], &line["reason"]), (&"twintrack.refused/1".into(), &"test".into(), &"it answers 422".into()));
+    assert_eq!(
+        (&line["schema"], &line["sink"], &line["reason"]),
+        (
+            &"twintrack.refused/1".into(),
+            &"test".into(),
+            &"it answers 422".into()
+        )
+    );
     assert_eq!(line["event"]["seq"], 1);
 }
 
@@ -110,42 +197,91 @@ fn its_files_are_their_owner_s_alone() {
     let spool = open(&state, SpoolLimits::default());
     spool.push(Kind::TrackEnded, "cam", b"{}");
     spool.push(Kind::TrackEnded, "cam", b"{}");
-    spool.refuse(after(&spool, 0, 1)[0].place, "no").expect("set aside");
+    spool
+        .refuse(after(&spool, 0, 1)[0].place, "no")
+        .expect("set aside");
     let mode = |p: &Path| std::fs::metadata(p).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&state), 0o700);
-    let modes: Vec<(String, u32)> =
-        std::fs::read_dir(&state).expect("a folder").flatten().map(|e| (e.file_name().to_string_lossy().into_owned(), mode(&e.path()))).collect();
-    assert!(modes.len() >= 3 && modes.iter().all(|(_, mode)| *mode == 0o600), "{modes:?}");
+    let modes: Vec<(String, u32)> = std::fs::read_dir(&state)
+        .expect("a folder")
+        .flatten()
+        .map(|e| {
+            (
+                e.file_name().to_string_lossy().into_owned(),
+                mode(&e.path()),
+            )
+        })
+        .collect();
+    assert!(
+        modes.len() >= 3 && modes.iter().all(|(_, mode)| *mode == 0o600),
+        "{modes:?}"
+    );
 }
 
 #[test]
 fn beyond_its_size_the_oldest_go_and_are_counted() {
     let dir = tempfile::tempdir().expect("a folder");
-    let spool = open(dir.path(), SpoolLimits { bytes: 65536, age: 1000.0 });
+    let spool = open(
+        dir.path(),
+        SpoolLimits {
+            bytes: 65536,
+            age: 1000.0,
+        },
+    );
     (0..200).for_each(|i| spool.push(Kind::Trajectory, "cam", format!("{i:0>1000}").as_bytes()));
-    let (events, dropped) = (spool.counts.events.load(Ordering::Relaxed), spool.counts.dropped.load(Ordering::Relaxed));
-    assert!((33..=65).contains(&events) && events + dropped == 200, "{events} and {dropped}");
+    let (events, dropped) = (
+        spool.counts.events.load(Ordering::Relaxed),
+        spool.counts.dropped.load(Ordering::Relaxed),
+    );
+    assert!(
+        (33..=65).contains(&events) && events + dropped == 200,
+        "{events} and {dropped}"
+    );
     let left = after(&spool, 0, 1000);
-    assert_eq!((left.len() as u64, texts(&left).last().map(|t| t.trim_start_matches('0').to_string())), (events, Some("199".into())));
+    assert_eq!(
+        (
+            left.len() as u64,
+            texts(&left)
+                .last()
+                .map(|t| t.trim_start_matches('0').to_string())
+        ),
+        (events, Some("199".into()))
+    );
 }
 
 #[test]
 fn what_is_too_old_goes() {
     let dir = tempfile::tempdir().expect("a folder");
-    let spool = open(dir.path(), SpoolLimits { bytes: 1 << 20, age: 1.0 });
+    let spool = open(
+        dir.path(),
+        SpoolLimits {
+            bytes: 1 << 20,
+            age: 1.0,
+        },
+    );
     spool.push(Kind::Trajectory, "cam", b"old");
     std::thread::sleep(Duration::from_millis(1200));
     spool.push(Kind::Trajectory, "cam", b"new");
-    assert_eq!((texts(&after(&spool, 0, 9)), spool.counts.dropped.load(Ordering::Relaxed)), (vec!["new".into()], 1));
+    assert_eq!(
+        (
+            texts(&after(&spool, 0, 9)),
+            spool.counts.dropped.load(Ordering::Relaxed)
+        ),
+        (vec!["new".into()], 1)
+    );
 }
 
 #[test]
 fn a_spool_in_use_or_no_spool_is_told() {
     let dir = tempfile::tempdir().expect("a folder");
     let _held = open(dir.path(), SpoolLimits::default());
-    let e = Spool::open(dir.path(), "test", SpoolLimits::default()).expect_err("in use").to_string();
+    let e = Spool::open(dir.path(), "test", SpoolLimits::default())
+        .expect_err("in use")
+        .to_string();
     assert!(e.contains("another twintrack"), "{e}");
     std::fs::write(dir.path().join("other.spool"), vec![b'x'; 4096]).expect("written");
-    let e = Spool::open(dir.path(), "other", SpoolLimits::default()).expect_err("no spool").to_string();
+    let e = Spool::open(dir.path(), "other", SpoolLimits::default())
+        .expect_err("no spool")
+        .to_string();
     assert!(e.contains("move it away"), "{e}");
 }

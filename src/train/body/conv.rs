@@ -42,12 +42,20 @@ impl<B: Backend> ConvNorm<B> {
             .with_groups(shape.groups())
             .with_padding(PaddingConfig2d::Explicit(pad, pad, pad, pad))
             .with_bias(false);
-        ConvNorm { conv: conv.init(device), norm: BatchNormConfig::new(shape.channels.1).init(device) }
+        ConvNorm {
+            conv: conv.init(device),
+            norm: BatchNormConfig::new(shape.channels.1).init(device),
+        }
     }
 
     fn shape(&self) -> Shape {
         let (conv, [to, by_group, kernel, _]) = (&self.conv, self.weight_shape());
-        Shape { channels: (by_group * conv.groups, to), kernel, stride: conv.stride[0], depthwise: conv.groups > 1 }
+        Shape {
+            channels: (by_group * conv.groups, to),
+            kernel,
+            stride: conv.stride[0],
+            depthwise: conv.groups > 1,
+        }
     }
 
     /// Applies both, and what follows. While training it normalises by the batch and remembers a running average of its
@@ -60,13 +68,19 @@ impl<B: Backend> ConvNorm<B> {
         let (norm, device) = (&self.norm, x.device());
         let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
         let precision = FloatDType::from(x.dtype());
-        let maps = cast(B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()), FloatDType::F32);
+        let maps = cast(
+            B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()),
+            FloatDType::F32,
+        );
         if !B::ad_enabled(&device) {
             let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
             let offset = beta - norm.running_mean.value() * factor.clone();
             return cast(B::scale(maps, factor, offset, after), precision);
         }
-        let Normalised { maps, moments: [mean, variance] } = B::normalise(maps, gamma, beta, norm.epsilon as f32, after);
+        let Normalised {
+            maps,
+            moments: [mean, variance],
+        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, after);
         for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
             running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
         }
@@ -80,16 +94,36 @@ impl<B: Backend> ConvNorm<B> {
 
     /// Writes the convolution with the normalisation folded into it; returns its output.
     pub fn export(&self, graph: &mut Graph, input: &str, name: &str) -> String {
-        let values = |t: Tensor<B, 1>| t.into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for");
+        let values = |t: Tensor<B, 1>| {
+            t.into_data()
+                .convert::<f32>()
+                .to_vec::<f32>()
+                .expect("float32 was asked for")
+        };
         let (gamma, beta) = (values(self.norm.gamma.val()), values(self.norm.beta.val()));
-        let (mean, var) = (values(self.norm.running_mean.value()), values(self.norm.running_var.value()));
-        let factor: Vec<f32> = gamma.iter().zip(&var).map(|(g, v)| g / (v + self.norm.epsilon as f32).sqrt()).collect();
-        let bias: Vec<f32> = (0..beta.len()).map(|c| beta[c] - mean[c] * factor[c]).collect();
+        let (mean, var) = (
+            values(self.norm.running_mean.value()),
+            values(self.norm.running_var.value()),
+        );
+        let factor: Vec<f32> = gamma
+            .iter()
+            .zip(&var)
+            .map(|(g, v)| g / (v + self.norm.epsilon as f32).sqrt())
+            .collect();
+        let bias: Vec<f32> = (0..beta.len())
+            .map(|c| beta[c] - mean[c] * factor[c])
+            .collect();
         let shape = self.weight_shape();
         let mut weight = values(self.conv.weight.val().reshape([-1]));
         let each = weight.len() / shape[0];
-        weight.chunks_mut(each).zip(&factor).for_each(|(w, f)| w.iter_mut().for_each(|v| *v *= f));
-        let (w, b) = (graph.constant(&format!("{name}.weight"), &shape, &weight), graph.constant(&format!("{name}.bias"), &[shape[0]], &bias));
+        weight
+            .chunks_mut(each)
+            .zip(&factor)
+            .for_each(|(w, f)| w.iter_mut().for_each(|v| *v *= f));
+        let (w, b) = (
+            graph.constant(&format!("{name}.weight"), &shape, &weight),
+            graph.constant(&format!("{name}.bias"), &[shape[0]], &bias),
+        );
         let ints = |v: usize, n: usize| Attribute::Ints(vec![v as i64; n]);
         let attributes = [
             ("kernel_shape", ints(shape[2], 2)),

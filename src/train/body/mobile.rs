@@ -12,8 +12,15 @@ use crate::train::onnx::Graph;
 /// Channels of its maps.
 pub const CHANNELS: usize = 320;
 /// Expansion, channels, blocks, stride of the first.
-const STAGES: [(usize, usize, usize, usize); 7] =
-    [(1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 1), (6, CHANNELS, 1, 1)];
+const STAGES: [(usize, usize, usize, usize); 7] = [
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 1),
+    (6, CHANNELS, 1, 1),
+];
 const FIRST: usize = 32;
 /// Mean and deviation of ImageNet, red, green, blue.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
@@ -51,7 +58,10 @@ impl<B: Backend> Mobile<B> {
                 from = to;
             }
         }
-        Mobile { first: ConvNorm::new(Shape::full(3, FIRST, 2), device), blocks }
+        Mobile {
+            first: ConvNorm::new(Shape::full(3, FIRST, 2), device),
+            blocks,
+        }
     }
 
     /// Crops to maps.
@@ -61,18 +71,33 @@ impl<B: Backend> Mobile<B> {
     {
         let device = crops.device();
         let precision = FloatDType::from(crops.dtype());
-        let channels = |v: [f32; 3]| cast(Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device), precision);
-        let x = self.first.forward((crops - channels(MEAN)) / channels(STD), After::Relu6);
+        let channels = |v: [f32; 3]| {
+            cast(
+                Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device),
+                precision,
+            )
+        };
+        let x = self
+            .first
+            .forward((crops - channels(MEAN)) / channels(STD), After::Relu6);
         self.blocks.iter().fold(x, |x, b| {
-            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| w.forward(x.clone(), After::Relu6));
-            let y = b.narrow.forward(b.around.forward(wide, After::Relu6), After::Linear);
+            let wide = b
+                .widen
+                .as_ref()
+                .map_or_else(|| x.clone(), |w| w.forward(x.clone(), After::Relu6));
+            let y = b
+                .narrow
+                .forward(b.around.forward(wide, After::Relu6), After::Linear);
             if b.adds { x + y } else { y }
         })
     }
 
     /// Writes it from the edge `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
-        let (mean, std) = (g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN), g.constant("imagenet_std", &[1, 3, 1, 1], &STD));
+        let (mean, std) = (
+            g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN),
+            g.constant("imagenet_std", &[1, 3, 1, 1], &STD),
+        );
         let centred = g.node("Sub", &[input, &mean], "centred", &[]);
         let scaled = g.node("Div", &[&centred, &std], "standardised", &[]);
         let brick = |g: &mut Graph, conv: &ConvNorm<B>, input: &str, name: String| {
@@ -81,10 +106,17 @@ impl<B: Backend> Mobile<B> {
         };
         let first = brick(g, &self.first, &scaled, "first".into());
         self.blocks.iter().enumerate().fold(first, |x, (i, b)| {
-            let wide = b.widen.as_ref().map_or_else(|| x.clone(), |w| brick(g, w, &x, format!("block{i}.widen")));
+            let wide = b
+                .widen
+                .as_ref()
+                .map_or_else(|| x.clone(), |w| brick(g, w, &x, format!("block{i}.widen")));
             let around = brick(g, &b.around, &wide, format!("block{i}.around"));
             let y = b.narrow.export(g, &around, &format!("block{i}.narrow"));
-            if b.adds { g.node("Add", &[&x, &y], &format!("block{i}"), &[]) } else { y }
+            if b.adds {
+                g.node("Add", &[&x, &y], &format!("block{i}"), &[])
+            } else {
+                y
+            }
         })
     }
 }

@@ -61,11 +61,17 @@ pub struct Omni<B: Backend> {
 impl<B: Backend> OmniBlock<B> {
     fn new(from: usize, to: usize, device: &B::Device) -> Self {
         let mid = to / NARROW;
-        let light = || Light { point: ConvNorm::new(Shape::point(mid, mid), device), around: ConvNorm::new(Shape::depthwise(mid, 1), device) };
+        let light = || Light {
+            point: ConvNorm::new(Shape::point(mid, mid), device),
+            around: ConvNorm::new(Shape::depthwise(mid, 1), device),
+        };
         OmniBlock {
             enter: ConvNorm::new(Shape::point(from, mid), device),
             streams: (0..SCALES * (SCALES + 1) / 2).map(|_| light()).collect(),
-            gate: Gate { narrow: LinearConfig::new(mid, mid / NARROW).init(device), widen: LinearConfig::new(mid / NARROW, mid).init(device) },
+            gate: Gate {
+                narrow: LinearConfig::new(mid, mid / NARROW).init(device),
+                widen: LinearConfig::new(mid / NARROW, mid).init(device),
+            },
             leave: ConvNorm::new(Shape::point(mid, to), device),
             around: (from != to).then(|| ConvNorm::new(Shape::point(from, to), device)),
         }
@@ -81,10 +87,20 @@ impl<B: Backend> OmniBlock<B> {
         B: Kernels,
     {
         let entered = self.enter.forward(x.clone(), After::Relu);
-        let seen = |stream: &[Light<B>]| stream.iter().fold(entered.clone(), |y, l| l.around.forward(l.point.forward(y, After::Linear), After::Relu));
+        let seen = |stream: &[Light<B>]| {
+            stream.iter().fold(entered.clone(), |y, l| {
+                l.around
+                    .forward(l.point.forward(y, After::Linear), After::Relu)
+            })
+        };
         let weighed = self.streams().map(seen).map(|y| self.gate.forward(y));
-        let sum = weighed.reduce(|a, b| a + b).unwrap_or_else(|| entered.clone());
-        let kept = self.around.as_ref().map_or_else(|| x.clone(), |c| c.forward(x.clone(), After::Linear));
+        let sum = weighed
+            .reduce(|a, b| a + b)
+            .unwrap_or_else(|| entered.clone());
+        let kept = self
+            .around
+            .as_ref()
+            .map_or_else(|| x.clone(), |c| c.forward(x.clone(), After::Linear));
         activation::relu(self.leave.forward(sum, After::Linear) + kept)
     }
 
@@ -93,19 +109,31 @@ impl<B: Backend> OmniBlock<B> {
         let entered = After::Relu.export(g, &enter, &format!("{name}.enter"));
         let mut sum: Option<String> = None;
         for (s, stream) in self.streams().enumerate() {
-            let seen = stream.iter().enumerate().fold(entered.clone(), |y, (i, l)| {
-                let point = l.point.export(g, &y, &format!("{name}.stream{s}.{i}.point"));
-                let around = l.around.export(g, &point, &format!("{name}.stream{s}.{i}.around"));
-                After::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
-            });
+            let seen = stream
+                .iter()
+                .enumerate()
+                .fold(entered.clone(), |y, (i, l)| {
+                    let point = l
+                        .point
+                        .export(g, &y, &format!("{name}.stream{s}.{i}.point"));
+                    let around =
+                        l.around
+                            .export(g, &point, &format!("{name}.stream{s}.{i}.around"));
+                    After::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
+                });
             let weighed = self.gate.export(g, &seen, &format!("{name}.gate{s}"));
             sum = Some(match sum {
                 None => weighed,
                 Some(other) => g.node("Add", &[&other, &weighed], &format!("{name}.sum{s}"), &[]),
             });
         }
-        let left = self.leave.export(g, &sum.unwrap_or(entered), &format!("{name}.leave"));
-        let kept = self.around.as_ref().map_or_else(|| input.to_string(), |c| c.export(g, input, &format!("{name}.around")));
+        let left = self
+            .leave
+            .export(g, &sum.unwrap_or(entered), &format!("{name}.leave"));
+        let kept = self.around.as_ref().map_or_else(
+            || input.to_string(),
+            |c| c.export(g, input, &format!("{name}.around")),
+        );
         let both = g.node("Add", &[&left, &kept], &format!("{name}.both"), &[]);
         After::Relu.export(g, &both, name)
     }
@@ -116,7 +144,9 @@ impl<B: Backend> Gate<B> {
         let [n, c, h, w] = x.dims();
         let mean = x.clone().reshape([n, c, h * w]).mean_dim(2).reshape([n, c]);
         let precision = FloatDType::from(x.dtype());
-        let gate = activation::sigmoid(self.widen.forward(activation::relu(self.narrow.forward(cast(mean, FloatDType::F32)))));
+        let gate = activation::sigmoid(self.widen.forward(activation::relu(
+            self.narrow.forward(cast(mean, FloatDType::F32)),
+        )));
         x * cast(gate, precision).reshape([n, c, 1, 1])
     }
 
@@ -128,7 +158,12 @@ impl<B: Backend> Gate<B> {
         let wide = export_linear(g, &self.widen, &relu, &format!("{name}.widen"));
         let gate = g.node("Sigmoid", &[&wide], &format!("{name}.gate"), &[]);
         let shape = g.integers(&format!("{name}.shape"), &[0, -1, 1, 1]);
-        let by_channel = g.node("Reshape", &[&gate, &shape], &format!("{name}.by_channel"), &[]);
+        let by_channel = g.node(
+            "Reshape",
+            &[&gate, &shape],
+            &format!("{name}.by_channel"),
+            &[],
+        );
         g.node("Mul", &[input, &by_channel], name, &[])
     }
 }
@@ -143,9 +178,20 @@ impl<B: Backend> Omni<B> {
                 from = to;
             }
         }
-        let between = STAGES[..STAGES.len() - 1].iter().map(|&c| ConvNorm::new(Shape::point(c, c), device)).collect();
-        let pool = MaxPool2dConfig::new([3, 3]).with_strides([2, 2]).with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1)).init();
-        Omni { first: ConvNorm::new(Shape::full(3, FIRST, 2), device), pool, blocks, between }
+        let between = STAGES[..STAGES.len() - 1]
+            .iter()
+            .map(|&c| ConvNorm::new(Shape::point(c, c), device))
+            .collect();
+        let pool = MaxPool2dConfig::new([3, 3])
+            .with_strides([2, 2])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+            .init();
+        Omni {
+            first: ConvNorm::new(Shape::full(3, FIRST, 2), device),
+            pool,
+            blocks,
+            between,
+        }
     }
 
     /// Crops to maps.
@@ -156,8 +202,19 @@ impl<B: Backend> Omni<B> {
         let mut x = self.pool.forward(self.first.forward(crops, After::Relu));
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
-            if let Some(between) = self.between.get(i / BLOCKS).filter(|_| i % BLOCKS == BLOCKS - 1) {
-                x = burn::tensor::module::avg_pool2d(between.forward(x, After::Relu), [2, 2], [2, 2], [0, 0], false, false);
+            if let Some(between) = self
+                .between
+                .get(i / BLOCKS)
+                .filter(|_| i % BLOCKS == BLOCKS - 1)
+            {
+                x = burn::tensor::module::avg_pool2d(
+                    between.forward(x, After::Relu),
+                    [2, 2],
+                    [2, 2],
+                    [0, 0],
+                    false,
+                    false,
+                );
             }
         }
         x
@@ -168,13 +225,31 @@ impl<B: Backend> Omni<B> {
         let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
         let first = self.first.export(g, input, "first.conv");
         let first = After::Relu.export(g, &first, "first");
-        let mut x = g.node("MaxPool", &[&first], "pool", &[("kernel_shape", ints(3, 2)), ("strides", ints(2, 2)), ("pads", ints(1, 4))]);
+        let mut x = g.node(
+            "MaxPool",
+            &[&first],
+            "pool",
+            &[
+                ("kernel_shape", ints(3, 2)),
+                ("strides", ints(2, 2)),
+                ("pads", ints(1, 4)),
+            ],
+        );
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.export(g, &x, &format!("block{i}"));
-            if let Some(between) = self.between.get(i / BLOCKS).filter(|_| i % BLOCKS == BLOCKS - 1) {
+            if let Some(between) = self
+                .between
+                .get(i / BLOCKS)
+                .filter(|_| i % BLOCKS == BLOCKS - 1)
+            {
                 let conv = between.export(g, &x, &format!("between{i}.conv"));
                 let relu = After::Relu.export(g, &conv, &format!("between{i}"));
-                x = g.node("AveragePool", &[&relu], &format!("halved{i}"), &[("kernel_shape", ints(2, 2)), ("strides", ints(2, 2))]);
+                x = g.node(
+                    "AveragePool",
+                    &[&relu],
+                    &format!("halved{i}"),
+                    &[("kernel_shape", ints(2, 2)), ("strides", ints(2, 2))],
+                );
             }
         }
         x

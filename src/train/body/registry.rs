@@ -62,8 +62,12 @@ impl<B: Backend> Body<B> {
             Network::Tiny => Body::Tiny(tiny::Tiny::new(device)),
             Network::Mobile => Body::Mobile(mobile::Mobile::new(device)),
             Network::Omni => Body::Omni(omni::Omni::new(device)),
-            Network::Residual => Body::Residual(residual::Residual::new(residual::Plan::SLIM, device)),
-            Network::ResidualWide => Body::Residual(residual::Residual::new(residual::Plan::WIDE, device)),
+            Network::Residual => {
+                Body::Residual(residual::Residual::new(residual::Plan::SLIM, device))
+            }
+            Network::ResidualWide => {
+                Body::Residual(residual::Residual::new(residual::Plan::WIDE, device))
+            }
         }
     }
 

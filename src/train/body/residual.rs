@@ -26,9 +26,15 @@ pub struct Plan {
 
 impl Plan {
     /// [`crate::train::body::Network::Residual`]
-    pub const SLIM: Plan = Plan { channels: [24, 48, 80], blocks: [1, 2] };
+    pub const SLIM: Plan = Plan {
+        channels: [24, 48, 80],
+        blocks: [1, 2],
+    };
     /// [`crate::train::body::Network::ResidualWide`]
-    pub const WIDE: Plan = Plan { channels: [32, 80, 160], blocks: [2, 4] };
+    pub const WIDE: Plan = Plan {
+        channels: [32, 80, 160],
+        blocks: [2, 4],
+    };
 }
 
 /// A residual block.
@@ -44,18 +50,28 @@ impl<B: Backend> Block<B> {
     fn new(channels: usize, device: &B::Device) -> Self {
         let inner = (channels / 8).max(8);
         let conv = || ConvNorm::new(Shape::full(channels, channels, 1), device);
-        Block { first: conv(), second: conv(), narrow: LinearConfig::new(channels, inner).init(device), widen: LinearConfig::new(inner, channels).init(device) }
+        Block {
+            first: conv(),
+            second: conv(),
+            narrow: LinearConfig::new(channels, inner).init(device),
+            widen: LinearConfig::new(inner, channels).init(device),
+        }
     }
 
     fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
     {
-        let y = self.second.forward(self.first.forward(x.clone(), After::Relu), After::Linear);
+        let y = self
+            .second
+            .forward(self.first.forward(x.clone(), After::Relu), After::Linear);
         let precision = FloatDType::from(y.dtype());
         let mean = cast(B::plane_mean(y.clone()), FloatDType::F32);
         // Twice the sigmoid: a gate that knows nothing yet lets its channel pass.
-        let gates = activation::sigmoid(self.widen.forward(activation::relu(self.narrow.forward(mean)))) * 2.0;
+        let gates = activation::sigmoid(
+            self.widen
+                .forward(activation::relu(self.narrow.forward(mean))),
+        ) * 2.0;
         activation::relu(x + B::gate(y, cast(gates, precision)))
     }
 
@@ -63,7 +79,12 @@ impl<B: Backend> Block<B> {
         let first = self.first.export(g, input, &format!("{name}.first.conv"));
         let first = After::Relu.export(g, &first, &format!("{name}.first"));
         let second = self.second.export(g, &first, &format!("{name}.second"));
-        let mean = g.node("GlobalAveragePool", &[&second], &format!("{name}.mean"), &[]);
+        let mean = g.node(
+            "GlobalAveragePool",
+            &[&second],
+            &format!("{name}.mean"),
+            &[],
+        );
         let flat = g.node("Flatten", &[&mean], &format!("{name}.flat"), &[]);
         let narrow = export_linear(g, &self.narrow, &flat, &format!("{name}.narrow"));
         let relu = g.node("Relu", &[&narrow], &format!("{name}.relu"), &[]);
@@ -72,8 +93,18 @@ impl<B: Backend> Block<B> {
         let two = g.constant(&format!("{name}.two"), &[1], &[2.0]);
         let double = g.node("Mul", &[&gate, &two], &format!("{name}.double"), &[]);
         let shape = g.integers(&format!("{name}.shape"), &[0, -1, 1, 1]);
-        let by_channel = g.node("Reshape", &[&double, &shape], &format!("{name}.by_channel"), &[]);
-        let weighed = g.node("Mul", &[&second, &by_channel], &format!("{name}.weighed"), &[]);
+        let by_channel = g.node(
+            "Reshape",
+            &[&double, &shape],
+            &format!("{name}.by_channel"),
+            &[],
+        );
+        let weighed = g.node(
+            "Mul",
+            &[&second, &by_channel],
+            &format!("{name}.weighed"),
+            &[],
+        );
         let sum = g.node("Add", &[input, &weighed], &format!("{name}.sum"), &[]);
         After::Relu.export(g, &sum, name)
     }
@@ -96,7 +127,11 @@ impl<B: Backend> Residual<B> {
         let [a, b, c] = plan.channels;
         let halving = |from, to| ConvNorm::new(Shape::full(from, to, 2), device);
         let blocks = |count, channels| (0..count).map(|_| Block::new(channels, device)).collect();
-        Residual { halvings: vec![halving(3, a), halving(a, b), halving(b, c)], quarter: blocks(plan.blocks[0], b), eighth: blocks(plan.blocks[1], c) }
+        Residual {
+            halvings: vec![halving(3, a), halving(a, b), halving(b, c)],
+            quarter: blocks(plan.blocks[0], b),
+            eighth: blocks(plan.blocks[1], c),
+        }
     }
 
     /// Channels of its maps.
@@ -110,8 +145,13 @@ impl<B: Backend> Residual<B> {
         B: Kernels,
     {
         let halved = |x, i: usize| self.halvings[i].forward(x, After::Relu);
-        let quarter = self.quarter.iter().fold(halved(halved(crops, 0), 1), |x, block| block.forward(x));
-        self.eighth.iter().fold(halved(quarter, 2), |x, block| block.forward(x))
+        let quarter = self
+            .quarter
+            .iter()
+            .fold(halved(halved(crops, 0), 1), |x, block| block.forward(x));
+        self.eighth
+            .iter()
+            .fold(halved(quarter, 2), |x, block| block.forward(x))
     }
 
     /// Writes it from the edge `input`; returns its output.

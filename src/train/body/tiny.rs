@@ -10,7 +10,13 @@ use crate::train::onnx::Graph;
 
 /// Channels of its maps.
 pub const CHANNELS: usize = 96;
-const LAYERS: [(usize, usize, usize); 5] = [(3, 16, 2), (16, 32, 2), (32, 64, 2), (64, 96, 2), (96, CHANNELS, 1)];
+const LAYERS: [(usize, usize, usize); 5] = [
+    (3, 16, 2),
+    (16, 32, 2),
+    (32, 64, 2),
+    (64, 96, 2),
+    (96, CHANNELS, 1),
+];
 
 /// Five convolutions.
 #[derive(Module, Debug)]
@@ -21,7 +27,12 @@ pub struct Tiny<B: Backend> {
 impl<B: Backend> Tiny<B> {
     /// New, with random weights.
     pub fn new(device: &B::Device) -> Self {
-        Tiny { blocks: LAYERS.iter().map(|&(from, to, stride)| ConvNorm::new(Shape::full(from, to, stride), device)).collect() }
+        Tiny {
+            blocks: LAYERS
+                .iter()
+                .map(|&(from, to, stride)| ConvNorm::new(Shape::full(from, to, stride), device))
+                .collect(),
+        }
     }
 
     /// Crops to maps.
@@ -29,14 +40,19 @@ impl<B: Backend> Tiny<B> {
     where
         B: Kernels,
     {
-        self.blocks.iter().fold(crops, |x, b| b.forward(x, After::Relu))
+        self.blocks
+            .iter()
+            .fold(crops, |x, b| b.forward(x, After::Relu))
     }
 
     /// Writes it from the edge `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
-        self.blocks.iter().enumerate().fold(input.to_string(), |x, (i, b)| {
-            let conv = b.export(g, &x, &format!("block{i}.conv"));
-            After::Relu.export(g, &conv, &format!("block{i}"))
-        })
+        self.blocks
+            .iter()
+            .enumerate()
+            .fold(input.to_string(), |x, (i, b)| {
+                let conv = b.export(g, &x, &format!("block{i}.conv"));
+                After::Relu.export(g, &conv, &format!("block{i}"))
+            })
     }
 }

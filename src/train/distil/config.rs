@@ -65,17 +65,35 @@ impl DistilConfig {
     /// The first such value.
     pub fn validate(&self) -> Result<(), TrainError> {
         let weights = [self.cosine, self.relations, self.map, self.labels];
-        let size = self.teacher_size.is_none_or(|s| s.iter().all(|v| (8..=4096).contains(v)));
+        let size = self
+            .teacher_size
+            .is_none_or(|s| s.iter().all(|v| (8..=4096).contains(v)));
         let ok = [
             (self.batch >= 2, "batch must be at least 2"),
             (self.first >= self.batch, "first must be at least batch"),
             (self.probes >= self.first, "probes must be at least first"),
-            ((0.0..=1.0).contains(&self.recombined), "recombined must be in 0 to 1"),
-            (weights.iter().all(|w| (0.0..=100.0).contains(w)), "cosine, relations, map and labels must be in 0 to 100"),
-            (weights[..3].iter().any(|w| *w > 0.0), "one of cosine, relations and map must be above 0"),
-            (size, "teacher_size must be [width, height], each in 8 to 4096"),
+            (
+                (0.0..=1.0).contains(&self.recombined),
+                "recombined must be in 0 to 1",
+            ),
+            (
+                weights.iter().all(|w| (0.0..=100.0).contains(w)),
+                "cosine, relations, map and labels must be in 0 to 100",
+            ),
+            (
+                weights[..3].iter().any(|w| *w > 0.0),
+                "one of cosine, relations and map must be above 0",
+            ),
+            (
+                size,
+                "teacher_size must be [width, height], each in 8 to 4096",
+            ),
         ];
-        ok.iter().find(|(fine, _)| !fine).map_or(Ok(()), |(_, text)| Err(TrainError::Setting(format!("train.distil: {text}"))))
+        ok.iter()
+            .find(|(fine, _)| !fine)
+            .map_or(Ok(()), |(_, text)| {
+                Err(TrainError::Setting(format!("train.distil: {text}")))
+            })
     }
 
     /// How many of the probes that are learnt from may be used at a step.
@@ -90,15 +108,37 @@ mod tests {
 
     #[test]
     fn what_is_learnt_from_grows_to_all_probes() {
-        let config = DistilConfig { probes: 1000, first: 200, fresh: 10, ..DistilConfig::default() };
-        assert_eq!([0, 5, 80, 10_000].map(|s| config.available(s)), [200, 250, 1000, 1000]);
+        let config = DistilConfig {
+            probes: 1000,
+            first: 200,
+            fresh: 10,
+            ..DistilConfig::default()
+        };
+        assert_eq!(
+            [0, 5, 80, 10_000].map(|s| config.available(s)),
+            [200, 250, 1000, 1000]
+        );
     }
 
     #[test]
     fn settings_that_contradict_each_other_are_told() {
         let told = |c: DistilConfig| c.validate().expect_err("refused").to_string();
-        assert!(told(DistilConfig { first: 10, ..DistilConfig::default() }).contains("first"));
-        assert!(told(DistilConfig { cosine: 0.0, relations: 0.0, map: 0.0, ..DistilConfig::default() }).contains("above 0"));
+        assert!(
+            told(DistilConfig {
+                first: 10,
+                ..DistilConfig::default()
+            })
+            .contains("first")
+        );
+        assert!(
+            told(DistilConfig {
+                cosine: 0.0,
+                relations: 0.0,
+                map: 0.0,
+                ..DistilConfig::default()
+            })
+            .contains("above 0")
+        );
         assert!(DistilConfig::default().validate().is_ok());
     }
 }

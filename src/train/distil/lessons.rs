@@ -60,7 +60,14 @@ impl Drop for Filler {
 impl Lessons {
     /// Begins to fill `store` with the generator's pictures and the teacher's judgement. The student sees the very pictures that
     /// were judged: the generator mirrors half of them, and nothing is mirrored or altered afterwards.
-    pub fn begin(store: Store, generator: Generator, teacher: Teacher, config: &DistilConfig, design: Design, seed: u64) -> Self {
+    pub fn begin(
+        store: Store,
+        generator: Generator,
+        teacher: Teacher,
+        config: &DistilConfig,
+        design: Design,
+        seed: u64,
+    ) -> Self {
         let (store, stop) = (Arc::new(store), Arc::new(AtomicBool::new(false)));
         let total = HELD_OUT + config.probes;
         let thread = std::thread::spawn({
@@ -71,7 +78,16 @@ impl Lessons {
                 }
             }
         });
-        Lessons { store, config: config.clone(), design, seed, _filler: Arc::new(Filler { stop, thread: Some(thread) }) }
+        Lessons {
+            store,
+            config: config.clone(),
+            design,
+            seed,
+            _filler: Arc::new(Filler {
+                stop,
+                thread: Some(thread),
+            }),
+        }
     }
 
     /// Batch number `step`: the same step gives the same batch. Waits for the teacher where it is behind.
@@ -81,8 +97,11 @@ impl Lessons {
     pub fn batch(&self, step: usize) -> Result<Judged, TrainError> {
         let available = self.config.available(step);
         self.store.wait(HELD_OUT + available)?;
-        let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64 ^ 1 << 63);
-        let which: Vec<usize> = (0..self.config.batch).map(|_| HELD_OUT + rng.usize(..available)).collect();
+        let mut rng =
+            Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64 ^ 1 << 63);
+        let which: Vec<usize> = (0..self.config.batch)
+            .map(|_| HELD_OUT + rng.usize(..available))
+            .collect();
         Ok(self.judged(self.store.read(&which)?))
     }
 
@@ -92,8 +111,12 @@ impl Lessons {
     /// As [`Lessons::batch`].
     pub fn held_out(&self) -> Result<Vec<Judged>, TrainError> {
         self.store.wait(HELD_OUT)?;
-        let parts = (0..HELD_OUT).step_by(AT_ONCE).map(|start| (start..(start + AT_ONCE).min(HELD_OUT)).collect::<Vec<_>>());
-        parts.map(|which| Ok(self.judged(self.store.read(&which)?))).collect()
+        let parts = (0..HELD_OUT)
+            .step_by(AT_ONCE)
+            .map(|start| (start..(start + AT_ONCE).min(HELD_OUT)).collect::<Vec<_>>());
+        parts
+            .map(|which| Ok(self.judged(self.store.read(&which)?)))
+            .collect()
     }
 
     /// Length of the teacher's embeddings, and the size of its maps where they are used.
@@ -109,21 +132,40 @@ impl Lessons {
                 (0..3).for_each(|c| crop[[c, i / w, i % w]] = f32::from(pixel[2 - c]) / 255.0);
             }
         }
-        Judged { inputs: self.design.inputs(crops), embeddings: part.judgement.embeddings, maps: part.judgement.maps }
+        Judged {
+            inputs: self.design.inputs(crops),
+            embeddings: part.judgement.embeddings,
+            maps: part.judgement.maps,
+        }
     }
 }
 
-fn fill(store: &Store, generator: &Generator, mut teacher: Teacher, total: usize, stop: &AtomicBool) -> Result<(), TrainError> {
+fn fill(
+    store: &Store,
+    generator: &Generator,
+    mut teacher: Teacher,
+    total: usize,
+    stop: &AtomicBool,
+) -> Result<(), TrainError> {
     let (w, h) = generator.size();
     while !stop.load(Ordering::Relaxed) {
         let start = store.count();
         if start >= total {
             break;
         }
-        let pictures: Vec<Vec<u8>> = (start..(start + AT_ONCE).min(total)).into_par_iter().map(|n| generator.probe(n as u64)).collect();
-        let images: Vec<Image> = pictures.iter().map(|p| Image::packed(w as u32, h as u32, p.as_slice().into())).collect();
+        let pictures: Vec<Vec<u8>> = (start..(start + AT_ONCE).min(total))
+            .into_par_iter()
+            .map(|n| generator.probe(n as u64))
+            .collect();
+        let images: Vec<Image> = pictures
+            .iter()
+            .map(|p| Image::packed(w as u32, h as u32, p.as_slice().into()))
+            .collect();
         let judgement = teacher.judge(&images)?;
-        store.append(&Part { pictures, judgement })?;
+        store.append(&Part {
+            pictures,
+            judgement,
+        })?;
     }
     Ok(())
 }

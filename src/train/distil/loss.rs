@@ -16,7 +16,10 @@ pub fn cosine<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tenso
 /// al. 2019). The two may have different lengths.
 pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tensor<B, 1> {
     let products = |x: Tensor<B, 2>| x.clone().matmul(x.transpose());
-    (products(student) - products(teacher)).powi_scalar(2).mean() * RELATION_SCALE
+    (products(student) - products(teacher))
+        .powi_scalar(2)
+        .mean()
+        * RELATION_SCALE
 }
 
 /// Mean squared difference of two maps [n, c, h, w], over the teacher's mean square. The larger is averaged down to the smaller;
@@ -32,7 +35,11 @@ pub fn maps<B: Backend>(student: Tensor<B, 4>, teacher: Tensor<B, 4>) -> Option<
 fn shrunk<B: Backend>(x: Tensor<B, 4>, (h, w): (usize, usize)) -> Tensor<B, 4> {
     let [_, _, from_h, from_w] = x.dims();
     let by = [from_h / h, from_w / w];
-    if by == [1, 1] { x } else { avg_pool2d(x, by, by, [0, 0], false, false) }
+    if by == [1, 1] {
+        x
+    } else {
+        avg_pool2d(x, by, by, [0, 0], false, false)
+    }
 }
 
 /// The size (height, width) at which maps of two sizes can be compared; `None` where neither divides the other.
@@ -50,7 +57,10 @@ mod tests {
     type B = Autodiff<Flex>;
 
     fn rows<const N: usize>(values: [[f32; 2]; N]) -> Tensor<B, 2> {
-        Tensor::from_data(TensorData::new(values.as_flattened().to_vec(), [N, 2]), &Default::default())
+        Tensor::from_data(
+            TensorData::new(values.as_flattened().to_vec(), [N, 2]),
+            &Default::default(),
+        )
     }
 
     fn close(got: Tensor<B, 1>, want: f32) {
@@ -60,35 +70,73 @@ mod tests {
 
     #[test]
     fn cosine_by_hand() {
-        close(cosine(rows([[1.0, 0.0], [0.6, 0.8]]), rows([[0.0, 1.0], [0.6, 0.8]])), 0.5);
+        close(
+            cosine(
+                rows([[1.0, 0.0], [0.6, 0.8]]),
+                rows([[0.0, 1.0], [0.6, 0.8]]),
+            ),
+            0.5,
+        );
     }
 
     #[test]
     fn relations_by_hand_and_blind_to_a_rotation() {
         // Cosines within: 0.6 and 0; the diagonals agree. Two of four entries differ by 0.6.
-        close(relations(rows([[1.0, 0.0], [0.6, 0.8]]), rows([[1.0, 0.0], [0.0, 1.0]])), 10.0 * 2.0 * 0.36 / 4.0);
-        close(relations(rows([[1.0, 0.0], [0.6, 0.8]]), rows([[0.0, 1.0], [-0.8, 0.6]])), 0.0);
+        close(
+            relations(
+                rows([[1.0, 0.0], [0.6, 0.8]]),
+                rows([[1.0, 0.0], [0.0, 1.0]]),
+            ),
+            10.0 * 2.0 * 0.36 / 4.0,
+        );
+        close(
+            relations(
+                rows([[1.0, 0.0], [0.6, 0.8]]),
+                rows([[0.0, 1.0], [-0.8, 0.6]]),
+            ),
+            0.0,
+        );
     }
 
     #[test]
     fn maps_by_hand_also_of_two_sizes() {
-        let map = |values: &[f32], dims: [usize; 4]| Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), dims), &Default::default());
+        let map = |values: &[f32], dims: [usize; 4]| {
+            Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), dims), &Default::default())
+        };
         let teacher = map(&[2.0, 0.0], [1, 1, 2, 1]);
-        close(maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()).expect("one size"), 0.5 / 2.0);
+        close(
+            maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()).expect("one size"),
+            0.5 / 2.0,
+        );
         // Averaged by rows of two: 1 and 0.
-        close(maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher.clone()).expect("twice the height"), 0.5 / 2.0);
-        assert!(maps(map(&[0.0; 3], [1, 1, 3, 1]), teacher).is_none(), "three rows do not make two");
+        close(
+            maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher.clone())
+                .expect("twice the height"),
+            0.5 / 2.0,
+        );
+        assert!(
+            maps(map(&[0.0; 3], [1, 1, 3, 1]), teacher).is_none(),
+            "three rows do not make two"
+        );
         assert_eq!(common_size((16, 8), (8, 4)), Some((8, 4)));
         assert_eq!(common_size((16, 8), (7, 4)), None);
     }
 
     #[test]
     fn slopes_agree_with_differences() {
-        let losses: [fn(Tensor<B, 2>) -> Tensor<B, 1>; 2] = [|x| cosine(x, rows([[0.3, 0.2], [-0.5, 0.9]])), |x| relations(x, rows([[0.3, 0.2], [-0.5, 0.9]]))];
+        let losses: [fn(Tensor<B, 2>) -> Tensor<B, 1>; 2] = [
+            |x| cosine(x, rows([[0.3, 0.2], [-0.5, 0.9]])),
+            |x| relations(x, rows([[0.3, 0.2], [-0.5, 0.9]])),
+        ];
         let points = [[0.2, -0.3], [1.0, 1.4]];
         for loss in losses {
             let x = rows(points).require_grad();
-            let slope: Vec<f32> = x.grad(&loss(x.clone()).backward()).expect("a gradient").into_data().to_vec().expect("floats");
+            let slope: Vec<f32> = x
+                .grad(&loss(x.clone()).backward())
+                .expect("a gradient")
+                .into_data()
+                .to_vec()
+                .expect("floats");
             for k in 0..4 {
                 let at = |step: f32| {
                     let mut moved = points;
@@ -96,7 +144,11 @@ mod tests {
                     loss(rows(moved)).into_scalar()
                 };
                 let difference = (at(1e-2) - at(-1e-2)) / 2e-2;
-                assert!((difference - slope[k]).abs() < 2e-2 * slope[k].abs().max(0.5), "{difference} against {}", slope[k]);
+                assert!(
+                    (difference - slope[k]).abs() < 2e-2 * slope[k].abs().max(0.5),
+                    "{difference} against {}",
+                    slope[k]
+                );
             }
         }
     }

@@ -16,7 +16,16 @@ use crate::train::distil::config::DistilConfig;
 use crate::train::network::MapSize;
 
 /// Operations whose outputs are maps of features in float32.
-const MAP_OPERATIONS: [&str; 8] = ["Conv", "Relu", "Clip", "PRelu", "LeakyRelu", "HardSwish", "BatchNormalization", "InstanceNormalization"];
+const MAP_OPERATIONS: [&str; 8] = [
+    "Conv",
+    "Relu",
+    "Clip",
+    "PRelu",
+    "LeakyRelu",
+    "HardSwish",
+    "BatchNormalization",
+    "InstanceNormalization",
+];
 
 /// What the teacher says of pictures.
 #[derive(Debug, Clone)]
@@ -47,25 +56,65 @@ impl Teacher {
     /// # Errors
     /// When the file cannot be read or run, nothing says its crop size or pixel format, or its output is not a vector for each
     /// crop.
-    pub fn open(runtime: &Runtime, path: &Path, config: &DistilConfig, dir: &Path, threads: usize) -> Result<Self, TrainError> {
-        let options = SessionOptions { device: Device::Auto, threads };
+    pub fn open(
+        runtime: &Runtime,
+        path: &Path,
+        config: &DistilConfig,
+        dir: &Path,
+        threads: usize,
+    ) -> Result<Self, TrainError> {
+        let options = SessionOptions {
+            device: Device::Auto,
+            threads,
+        };
         let plain = Model::open(runtime, &find_model(path)?, options)?;
-        let misfit = |problem: String| TrainError::Infer(InferError::ModelShape { path: plain.path().to_path_buf(), problem });
+        let misfit = |problem: String| {
+            TrainError::Infer(InferError::ModelShape {
+                path: plain.path().to_path_buf(),
+                problem,
+            })
+        };
         let size = match (config.teacher_size, plain.dims(), plain.metadata().size()) {
             (Some([w, h]), _, _) => (w, h),
             (None, [_, _, Some(h), Some(w)], _) => (w, h),
             (None, _, Some(size)) => size,
             _ => return Err(misfit("its input size is free and its metadata has no twintrack.size; set distil.teacher_size".into())),
         };
-        let format = config.teacher_pixels.or_else(|| plain.metadata().pixel_format());
-        let format = format.ok_or_else(|| misfit("its metadata names no pixel format; set distil.teacher_pixels (color, mean, std)".into()))?;
-        let map = if config.map > 0.0 { last_map(runtime, plain.path(), dir, size, options)? } else { None };
+        let format = config
+            .teacher_pixels
+            .or_else(|| plain.metadata().pixel_format());
+        let format = format.ok_or_else(|| {
+            misfit(
+                "its metadata names no pixel format; set distil.teacher_pixels (color, mean, std)"
+                    .into(),
+            )
+        })?;
+        let map = if config.map > 0.0 {
+            last_map(runtime, plain.path(), dir, size, options)?
+        } else {
+            None
+        };
         let model = match &map {
             None => plain,
-            Some((name, _)) => Model::open(runtime, &with_outputs(plain.path(), std::slice::from_ref(name), dir, "teacher.onnx")?, options)?,
+            Some((name, _)) => Model::open(
+                runtime,
+                &with_outputs(
+                    plain.path(),
+                    std::slice::from_ref(name),
+                    dir,
+                    "teacher.onnx",
+                )?,
+                options,
+            )?,
         };
         let map = map.map(|(_, size)| size);
-        let mut teacher = Teacher { model, format, size, dimension: 0, map };
+        let mut teacher = Teacher {
+            model,
+            format,
+            size,
+            dimension: 0,
+            map,
+        };
         let flat = Image::packed(8, 16, vec![128; 3 * 8 * 16].into());
         teacher.dimension = teacher.judge(&[flat])?.embeddings.ncols();
         Ok(teacher)
@@ -85,31 +134,50 @@ impl Teacher {
                 tensor::write_scaled(picture, w, h, &self.format, out.view_mut());
             }
             let outputs = self.model.run(batch.view())?;
-            let shapes: Vec<Vec<usize>> = outputs.iter().map(|o| o.values.shape().to_vec()).collect();
+            let shapes: Vec<Vec<usize>> =
+                outputs.iter().map(|o| o.values.shape().to_vec()).collect();
             let path = self.model.path();
             let misfit = || {
-                let problem = format!("its outputs have shapes {shapes:?}, where a vector for each of {} crops is needed", batch.dim().0);
-                TrainError::Infer(InferError::ModelShape { path: path.to_path_buf(), problem })
+                let problem = format!(
+                    "its outputs have shapes {shapes:?}, where a vector for each of {} crops is needed",
+                    batch.dim().0
+                );
+                TrainError::Infer(InferError::ModelShape {
+                    path: path.to_path_buf(),
+                    problem,
+                })
             };
             let mut outputs = outputs.into_iter();
             let first = outputs.next().ok_or_else(misfit)?.values;
             let n = batch.dim().0;
-            if first.shape().first() != Some(&n) || first.shape().iter().skip(2).any(|s| *s != 1) || first.is_empty() {
+            if first.shape().first() != Some(&n)
+                || first.shape().iter().skip(2).any(|s| *s != 1)
+                || first.is_empty()
+            {
                 return Err(misfit());
             }
             let d = first.len() / n;
             let mut vectors = first.into_shape_with_order((n, d)).map_err(|_| misfit())?;
-            vectors.rows_mut().into_iter().for_each(|mut row| normalise(row.as_slice_mut().expect("rows of a new array")));
+            vectors
+                .rows_mut()
+                .into_iter()
+                .for_each(|mut row| normalise(row.as_slice_mut().expect("rows of a new array")));
             if rows.is_empty() {
                 rows = Array2::zeros((0, d));
             }
             rows.append(Axis(0), vectors.view()).map_err(|_| misfit())?;
             if let Some(maps) = &mut maps {
-                let more = outputs.next_back().and_then(|o| o.values.into_dimensionality::<Ix4>().ok()).ok_or_else(misfit)?;
+                let more = outputs
+                    .next_back()
+                    .and_then(|o| o.values.into_dimensionality::<Ix4>().ok())
+                    .ok_or_else(misfit)?;
                 maps.append(Axis(0), more.view()).map_err(|_| misfit())?;
             }
         }
-        Ok(Judgement { embeddings: rows, maps })
+        Ok(Judgement {
+            embeddings: rows,
+            maps,
+        })
     }
 
     /// Length of an embedding.
@@ -125,29 +193,65 @@ impl Teacher {
 
 /// Writes a copy of an ONNX file with more outputs into `dir`. Protocol buffers merge what is concatenated: the file's own
 /// bytes stay as they are.
-fn with_outputs(path: &Path, names: &[String], dir: &Path, file: &str) -> Result<PathBuf, TrainError> {
-    let mut bytes = std::fs::read(path).map_err(|source| TrainError::Read { path: path.into(), source })?;
-    let graph = GraphProto { output: names.iter().map(|n| untyped(n)).collect(), ..GraphProto::default() };
-    bytes.extend(ModelProto { graph: Some(graph), ..ModelProto::default() }.encode_to_vec());
+fn with_outputs(
+    path: &Path,
+    names: &[String],
+    dir: &Path,
+    file: &str,
+) -> Result<PathBuf, TrainError> {
+    let mut bytes = std::fs::read(path).map_err(|source| TrainError::Read {
+        path: path.into(),
+        source,
+    })?;
+    let graph = GraphProto {
+        output: names.iter().map(|n| untyped(n)).collect(),
+        ..GraphProto::default()
+    };
+    bytes.extend(
+        ModelProto {
+            graph: Some(graph),
+            ..ModelProto::default()
+        }
+        .encode_to_vec(),
+    );
     let copy = dir.join(file);
-    std::fs::write(&copy, bytes).map_err(|e| TrainError::Write { path: copy.clone(), reason: e.to_string() })?;
+    std::fs::write(&copy, bytes).map_err(|e| TrainError::Write {
+        path: copy.clone(),
+        reason: e.to_string(),
+    })?;
     Ok(copy)
 }
 
 /// The last value of the graph that is a map wider and higher than one pixel, and its size. `None` where there is none, as
 /// in a quantised network.
-fn last_map(runtime: &Runtime, path: &Path, dir: &Path, size: (usize, usize), options: SessionOptions) -> Result<Option<(String, MapSize)>, TrainError> {
+fn last_map(
+    runtime: &Runtime,
+    path: &Path,
+    dir: &Path,
+    size: (usize, usize),
+    options: SessionOptions,
+) -> Result<Option<(String, MapSize)>, TrainError> {
     let graph = crate::train::onnx::read(path)?.graph.unwrap_or_default();
     let outputs: Vec<&String> = graph.output.iter().map(|o| &o.name).collect();
-    let maps = graph.node.iter().filter(|n| MAP_OPERATIONS.contains(&n.op_type.as_str())).filter_map(|n| n.output.first());
+    let maps = graph
+        .node
+        .iter()
+        .filter(|n| MAP_OPERATIONS.contains(&n.op_type.as_str()))
+        .filter_map(|n| n.output.first());
     let names: Vec<String> = maps.filter(|n| !outputs.contains(n)).cloned().collect();
     let copy = with_outputs(path, &names, dir, "teacher_maps.onnx")?;
     let mut model = Model::open(runtime, &copy, options)?;
     let found = model.run(Array4::zeros((1, 3, size.1, size.0)).view())?;
-    std::fs::remove_file(&copy).map_err(|e| TrainError::Write { path: copy, reason: e.to_string() })?;
+    std::fs::remove_file(&copy).map_err(|e| TrainError::Write {
+        path: copy,
+        reason: e.to_string(),
+    })?;
     let size = |o: &crate::infer::Output| match *o.values.shape() {
         [_, c, h, w] if h > 1 && w > 1 => Some([c, h, w]),
         _ => None,
     };
-    Ok(found.iter().rev().find_map(|o| Some((o.name.clone(), size(o)?))))
+    Ok(found
+        .iter()
+        .rev()
+        .find_map(|o| Some((o.name.clone(), size(o)?))))
 }

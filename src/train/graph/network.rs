@@ -49,7 +49,12 @@ impl<B: Backend> GraphNetwork<B> {
     ///
     /// # Errors
     /// When the graph cannot run on pictures of that size.
-    pub fn new(mut plan: Plan, size: (usize, usize), stride: usize, device: &B::Device) -> Result<Self, TrainError>
+    pub fn new(
+        mut plan: Plan,
+        size: (usize, usize),
+        stride: usize,
+        device: &B::Device,
+    ) -> Result<Self, TrainError>
     where
         B: Kernels,
     {
@@ -57,7 +62,11 @@ impl<B: Backend> GraphNetwork<B> {
             keep_fine(&mut plan, stride);
         }
         let (plan, sizes) = fitted::<B>(&plan, size, device)?;
-        Ok(GraphNetwork { weights: parameters(&plan, device), plan: Arc::new(plan), sizes })
+        Ok(GraphNetwork {
+            weights: parameters(&plan, device),
+            plan: Arc::new(plan),
+            sizes,
+        })
     }
 
     /// Channels, height and width of the value at its end.
@@ -77,7 +86,12 @@ impl<B: Backend> GraphNetwork<B> {
 
     /// The values of a weight as they are now.
     pub fn values(&self, weight: usize) -> Vec<f32> {
-        self.weights[weight].val().into_data().convert::<f32>().to_vec::<f32>().expect("float32 was asked for")
+        self.weights[weight]
+            .val()
+            .into_data()
+            .convert::<f32>()
+            .to_vec::<f32>()
+            .expect("float32 was asked for")
     }
 
     /// Runs it on pictures [n, 3, h, w] as the file wants them.
@@ -88,31 +102,47 @@ impl<B: Backend> GraphNetwork<B> {
     where
         B: Kernels,
     {
-        self.run(pictures, |_, _| ()).expect("the steps were tried when the network was made")
+        self.run(pictures, |_, _| ())
+            .expect("the steps were tried when the network was made")
     }
 
     /// Runs it and shows what each step reads.
-    fn run(&self, pictures: Tensor<B, 4>, mut show: impl FnMut(usize, &Tensor<B, 4>)) -> Result<Outputs<B>, String>
+    fn run(
+        &self,
+        pictures: Tensor<B, 4>,
+        mut show: impl FnMut(usize, &Tensor<B, 4>),
+    ) -> Result<Outputs<B>, String>
     where
         B: Kernels,
     {
         let mut values: Vec<Option<Value<B>>> = vec![None; self.plan.values];
-        values[0] = Some(Value { x: pictures, rank: 4 });
+        values[0] = Some(Value {
+            x: pictures,
+            rank: 4,
+        });
         let mut map = None;
         let uses = last_uses(&self.plan);
         for (number, step) in self.plan.steps.iter().enumerate() {
             if let Some(x) = first_input(&step.operation).and_then(|v| values[v].as_ref()) {
                 show(number, &x.x);
             }
-            let value = self.step(step, &values).map_err(|problem| format!("node '{}': {problem}", step.name))?;
-            if value.rank == 4 && value.x.dims()[2] > 1 && value.x.dims()[3] > 1 && step.output != self.plan.output {
+            let value = self
+                .step(step, &values)
+                .map_err(|problem| format!("node '{}': {problem}", step.name))?;
+            if value.rank == 4
+                && value.x.dims()[2] > 1
+                && value.x.dims()[3] > 1
+                && step.output != self.plan.output
+            {
                 map = Some(value.x.clone());
             }
             values[step.output] = Some(value);
             // Freed as soon as nothing reads it any more.
             uses[number].iter().for_each(|v| values[*v] = None);
         }
-        let end = values[self.plan.output].take().ok_or("its end is not computed")?;
+        let end = values[self.plan.output]
+            .take()
+            .ok_or("its end is not computed")?;
         Ok(Outputs { end: end.x, map })
     }
 
@@ -123,7 +153,9 @@ impl<B: Backend> GraphNetwork<B> {
     /// A weight with four dimensions for a value of some rank: ONNX aligns dimensions at the last one.
     fn broadcast(&self, weight: usize, rank: usize) -> Result<Tensor<B, 4>, String> {
         let own = &self.plan.weights[weight].dims;
-        let missing = rank.checked_sub(own.len()).ok_or("a constant has more dimensions than the value")?;
+        let missing = rank
+            .checked_sub(own.len())
+            .ok_or("a constant has more dimensions than the value")?;
         let mut dims = [1; 4];
         dims[missing..rank].copy_from_slice(own);
         Ok(self.weight(weight, dims))
@@ -133,14 +165,31 @@ impl<B: Backend> GraphNetwork<B> {
     where
         B: Kernels,
     {
-        let value = |v: usize| values[v].clone().ok_or_else(|| "it reads a value that is not computed".to_string());
+        let value = |v: usize| {
+            values[v]
+                .clone()
+                .ok_or_else(|| "it reads a value that is not computed".to_string())
+        };
         let map = |x| Ok(Value { x, rank: 4 });
         match &step.operation {
-            Operation::Conv { x, weight, bias, window, groups } => {
+            Operation::Conv {
+                x,
+                weight,
+                bias,
+                window,
+                groups,
+            } => {
                 let bias = bias.map(|b| (b, step.after));
                 map(self.convolve(value(*x)?.x, (*weight, bias), window, *groups)?)
             }
-            Operation::BatchNorm { x, scale, offset, mean, variance, epsilon } => {
+            Operation::BatchNorm {
+                x,
+                scale,
+                offset,
+                mean,
+                variance,
+                epsilon,
+            } => {
                 let x = value(*x)?.x;
                 let channels = [x.dims()[1]];
                 // The moments are the file's and stay.
@@ -149,13 +198,28 @@ impl<B: Backend> GraphNetwork<B> {
                 let offset = self.weight(*offset, channels) - mean * factor.clone();
                 map(B::scale(x, factor, offset, step.after))
             }
-            Operation::InstanceNorm { x, scale, offset, epsilon } => {
+            Operation::InstanceNorm {
+                x,
+                scale,
+                offset,
+                epsilon,
+            } => {
                 let Value { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
                 // Each picture's channel is a channel of one large picture.
-                let [gamma, beta] = [scale, offset].map(|p| self.weight(*p, [1, c]).repeat_dim(0, n).reshape([n * c]));
-                let Normalised { maps, .. } = B::normalise(x.reshape([1, n * c, h, w]), gamma, beta, *epsilon, After::Linear);
-                Ok(Value { x: maps.reshape([n, c, h, w]), rank })
+                let [gamma, beta] = [scale, offset]
+                    .map(|p| self.weight(*p, [1, c]).repeat_dim(0, n).reshape([n * c]));
+                let Normalised { maps, .. } = B::normalise(
+                    x.reshape([1, n * c, h, w]),
+                    gamma,
+                    beta,
+                    *epsilon,
+                    After::Linear,
+                );
+                Ok(Value {
+                    x: maps.reshape([n, c, h, w]),
+                    rank,
+                })
             }
             Operation::Elementwise { x, function } => {
                 let Value { x, rank } = value(*x)?;
@@ -164,7 +228,12 @@ impl<B: Backend> GraphNetwork<B> {
                     None => elementwise(x, *function),
                     Some(after) => {
                         let device = x.device();
-                        B::scale(x, Tensor::ones([channels], &device), Tensor::zeros([channels], &device), after)
+                        B::scale(
+                            x,
+                            Tensor::ones([channels], &device),
+                            Tensor::zeros([channels], &device),
+                            after,
+                        )
                     }
                 };
                 Ok(Value { x, rank })
@@ -172,11 +241,30 @@ impl<B: Backend> GraphNetwork<B> {
             Operation::PRelu { x, slope } => {
                 let Value { x, rank } = value(*x)?;
                 let slope = self.broadcast(*slope, rank)?;
-                Ok(Value { x: activation::relu(x.clone()) - activation::relu(x.neg()) * slope, rank })
+                Ok(Value {
+                    x: activation::relu(x.clone()) - activation::relu(x.neg()) * slope,
+                    rank,
+                })
             }
-            Operation::Arithmetic { a, b, kind } => self.arithmetic(*a, *b, *kind, step.after, values),
-            Operation::MaxPool { x, window: w } => map(max_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, [1, 1], false)),
-            Operation::AveragePool { x, window: w } => map(avg_pool2d(value(*x)?.x, w.kernel, w.stride, w.padding, false, false)),
+            Operation::Arithmetic { a, b, kind } => {
+                self.arithmetic(*a, *b, *kind, step.after, values)
+            }
+            Operation::MaxPool { x, window: w } => map(max_pool2d(
+                value(*x)?.x,
+                w.kernel,
+                w.stride,
+                w.padding,
+                [1, 1],
+                false,
+            )),
+            Operation::AveragePool { x, window: w } => map(avg_pool2d(
+                value(*x)?.x,
+                w.kernel,
+                w.stride,
+                w.padding,
+                false,
+                false,
+            )),
             Operation::PlaneMean { x } => {
                 let x = value(*x)?.x;
                 let [n, c, ..] = x.dims();
@@ -186,60 +274,120 @@ impl<B: Backend> GraphNetwork<B> {
             Operation::Flatten { x } => {
                 let x = value(*x)?.x;
                 let [n, c, h, w] = x.dims();
-                Ok(Value { x: x.reshape([n, c * h * w, 1, 1]), rank: 2 })
+                Ok(Value {
+                    x: x.reshape([n, c * h * w, 1, 1]),
+                    rank: 2,
+                })
             }
             Operation::Concat { xs } => {
-                let parts = xs.iter().map(|x| value(*x)).collect::<Result<Vec<_>, _>>()?;
+                let parts = xs
+                    .iter()
+                    .map(|x| value(*x))
+                    .collect::<Result<Vec<_>, _>>()?;
                 let rank = parts.first().map_or(4, |v| v.rank);
-                Ok(Value { x: Tensor::cat(parts.into_iter().map(|v| v.x).collect(), 1), rank })
+                Ok(Value {
+                    x: Tensor::cat(parts.into_iter().map(|v| v.x).collect(), 1),
+                    rank,
+                })
             }
             Operation::Channels { x, which } => {
                 let Value { x, rank } = value(*x)?;
                 let channels = x.dims()[1] as i64;
-                let which: Vec<i64> = which.iter().map(|w| if *w < 0 { w + channels } else { *w }).collect();
-                let index = Tensor::<B, 1, Int>::from_data(TensorData::new(which.clone(), [which.len()]), &x.device());
-                Ok(Value { x: x.select(1, index), rank })
+                let which: Vec<i64> = which
+                    .iter()
+                    .map(|w| if *w < 0 { w + channels } else { *w })
+                    .collect();
+                let index = Tensor::<B, 1, Int>::from_data(
+                    TensorData::new(which.clone(), [which.len()]),
+                    &x.device(),
+                );
+                Ok(Value {
+                    x: x.select(1, index),
+                    rank,
+                })
             }
-            Operation::Linear { x, weight, bias, transposed } => {
+            Operation::Linear {
+                x,
+                weight,
+                bias,
+                transposed,
+            } => {
                 let Value { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
-                let [rows, columns] = self.plan.weights[*weight].dims[..] else { return Err("its weight is no matrix".into()) };
+                let [rows, columns] = self.plan.weights[*weight].dims[..] else {
+                    return Err("its weight is no matrix".into());
+                };
                 let matrix = self.weight(*weight, [rows, columns]);
-                let (matrix, to, from) = if *transposed { (matrix.transpose(), rows, columns) } else { (matrix, columns, rows) };
+                let (matrix, to, from) = if *transposed {
+                    (matrix.transpose(), rows, columns)
+                } else {
+                    (matrix, columns, rows)
+                };
                 if rank != 2 || c * h * w != from {
-                    return Err(format!("rows of {} numbers meet a matrix for {from}; was another input size asked for?", c * h * w));
+                    return Err(format!(
+                        "rows of {} numbers meet a matrix for {from}; was another input size asked for?",
+                        c * h * w
+                    ));
                 }
                 let mut out = x.reshape([n, from]).matmul(matrix);
                 if let Some(bias) = bias {
                     out = out + self.weight(*bias, [1, to]);
                 }
-                Ok(Value { x: out.reshape([n, to, 1, 1]), rank: 2 })
+                Ok(Value {
+                    x: out.reshape([n, to, 1, 1]),
+                    rank: 2,
+                })
             }
             Operation::UnitRows { x } => {
                 let Value { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
-                Ok(Value { x: normalise(x.reshape([n, c * h * w])).reshape([n, c, h, w]), rank })
+                Ok(Value {
+                    x: normalise(x.reshape([n, c * h * w])).reshape([n, c, h, w]),
+                    rank,
+                })
             }
         }
     }
 
     /// A convolution; what follows it is part of it where it has a bias.
-    fn convolve(&self, x: Tensor<B, 4>, (weight, bias): (usize, Option<(usize, After)>), w: &Window, groups: usize) -> Result<Tensor<B, 4>, String>
+    fn convolve(
+        &self,
+        x: Tensor<B, 4>,
+        (weight, bias): (usize, Option<(usize, After)>),
+        w: &Window,
+        groups: usize,
+    ) -> Result<Tensor<B, 4>, String>
     where
         B: Kernels,
     {
         let [n, from, height, width] = x.dims();
-        let [to, by_group, kh, kw] = self.plan.weights[weight].dims[..] else { return Err("its weight has no four dimensions".into()) };
-        if by_group * groups != from || kh > height + 2 * w.padding[0] || kw > width + 2 * w.padding[1] {
-            return Err(format!("a kernel {kh}x{kw} over {} channels meets {from} maps of {height}x{width}", by_group * groups));
+        let [to, by_group, kh, kw] = self.plan.weights[weight].dims[..] else {
+            return Err("its weight has no four dimensions".into());
+        };
+        if by_group * groups != from
+            || kh > height + 2 * w.padding[0]
+            || kw > width + 2 * w.padding[1]
+        {
+            return Err(format!(
+                "a kernel {kh}x{kw} over {} channels meets {from} maps of {height}x{width}",
+                by_group * groups
+            ));
         }
         let depthwise = groups == from && to == from;
         let values = self.weight(weight, [to, by_group, kh, kw]);
         let bias = bias.map(|(bias, after)| (self.weight(bias, [to]), after));
         let whole = depthwise && [kh, kw] == [height, width] && w.padding == [0, 0];
-        let alike = kh == kw && w.stride[0] == w.stride[1] && w.padding == [kh / 2; 2] && (groups == 1 || depthwise && kh % 2 == 1);
+        let alike = kh == kw
+            && w.stride[0] == w.stride[1]
+            && w.padding == [kh / 2; 2]
+            && (groups == 1 || depthwise && kh % 2 == 1);
         if alike && !whole {
-            let shape = Shape { channels: (from, to), kernel: kh, stride: w.stride[0], depthwise: groups > 1 };
+            let shape = Shape {
+                channels: (from, to),
+                kernel: kh,
+                stride: w.stride[0],
+                depthwise: groups > 1,
+            };
             return Ok(match bias {
                 None => B::convolve(x, values, shape),
                 Some((bias, after)) => B::convolve_with_bias(x, values, bias, shape, after),
@@ -247,7 +395,12 @@ impl<B: Backend> GraphNetwork<B> {
         }
         let maps = match whole {
             true => B::read_out(x, values.reshape([to, kh * kw])).reshape([n, to, 1, 1]),
-            false => conv2d(x, values, None, ConvOptions::new(w.stride, w.padding, [1, 1], groups)),
+            false => conv2d(
+                x,
+                values,
+                None,
+                ConvOptions::new(w.stride, w.padding, [1, 1], groups),
+            ),
         };
         Ok(match bias {
             None => maps,
@@ -255,23 +408,41 @@ impl<B: Backend> GraphNetwork<B> {
         })
     }
 
-    fn arithmetic(&self, a: Operand, b: Operand, kind: Arithmetic, after: After, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
+    fn arithmetic(
+        &self,
+        a: Operand,
+        b: Operand,
+        kind: Arithmetic,
+        after: After,
+        values: &[Option<Value<B>>],
+    ) -> Result<Value<B>, String>
     where
         B: Kernels,
     {
-        let value = |v: usize| values[v].clone().ok_or_else(|| "it reads a value that is not computed".to_string());
+        let value = |v: usize| {
+            values[v]
+                .clone()
+                .ok_or_else(|| "it reads a value that is not computed".to_string())
+        };
         let by_channel = |w: usize, x: &Value<B>| {
             let dims = &self.plan.weights[w].dims;
-            x.rank == 4 && dims.len() >= 3 && dims[dims.len() - 3] == x.x.dims()[1] && dims.iter().product::<usize>() == x.x.dims()[1]
+            x.rank == 4
+                && dims.len() >= 3
+                && dims[dims.len() - 3] == x.x.dims()[1]
+                && dims.iter().product::<usize>() == x.x.dims()[1]
         };
         match (a, b) {
-            (Operand::Value(a), Operand::Weight(w)) | (Operand::Weight(w), Operand::Value(a)) if matches!(kind, Arithmetic::Add | Arithmetic::Mul) => {
+            (Operand::Value(a), Operand::Weight(w)) | (Operand::Weight(w), Operand::Value(a))
+                if matches!(kind, Arithmetic::Add | Arithmetic::Mul) =>
+            {
                 let x = value(a)?;
                 if by_channel(w, &x) {
                     let channels = [x.x.dims()[1]];
                     let (weight, device) = (self.weight(w, channels), x.x.device());
                     let scaled = match kind {
-                        Arithmetic::Add => B::scale(x.x, Tensor::ones(channels, &device), weight, after),
+                        Arithmetic::Add => {
+                            B::scale(x.x, Tensor::ones(channels, &device), weight, after)
+                        }
                         _ => B::scale(x.x, weight, Tensor::zeros(channels, &device), after),
                     };
                     return Ok(Value { x: scaled, rank: 4 });
@@ -282,27 +453,45 @@ impl<B: Backend> GraphNetwork<B> {
                     After::Relu => activation::relu(sum),
                     After::Relu6 => sum.clamp(0.0, 6.0),
                 };
-                Ok(Value { x: rectified, rank: x.rank })
+                Ok(Value {
+                    x: rectified,
+                    rank: x.rank,
+                })
             }
             (Operand::Value(a), Operand::Weight(w)) => {
                 let x = value(a)?;
-                Ok(Value { x: combined(x.x, self.broadcast(w, x.rank)?, kind), rank: x.rank })
+                Ok(Value {
+                    x: combined(x.x, self.broadcast(w, x.rank)?, kind),
+                    rank: x.rank,
+                })
             }
             (Operand::Weight(w), Operand::Value(b)) => {
                 let x = value(b)?;
-                Ok(Value { x: combined(self.broadcast(w, x.rank)?, x.x, kind), rank: x.rank })
+                Ok(Value {
+                    x: combined(self.broadcast(w, x.rank)?, x.x, kind),
+                    rank: x.rank,
+                })
             }
             (Operand::Value(a), Operand::Value(b)) => {
                 let (a, b) = (value(a)?, value(b)?);
                 let ([n, c, h, w], [_, _, bh, bw]) = (a.x.dims(), b.x.dims());
                 let rank = a.rank.max(b.rank);
                 if kind == Arithmetic::Mul && h * w > 1 && bh * bw == 1 {
-                    return Ok(Value { x: B::gate(a.x, b.x.reshape([n, c])), rank });
+                    return Ok(Value {
+                        x: B::gate(a.x, b.x.reshape([n, c])),
+                        rank,
+                    });
                 }
                 if kind == Arithmetic::Mul && bh * bw > 1 && h * w == 1 {
-                    return Ok(Value { x: B::gate(b.x, a.x.reshape([n, c])), rank });
+                    return Ok(Value {
+                        x: B::gate(b.x, a.x.reshape([n, c])),
+                        rank,
+                    });
                 }
-                Ok(Value { x: combined(a.x, b.x, kind), rank })
+                Ok(Value {
+                    x: combined(a.x, b.x, kind),
+                    rank,
+                })
             }
             (Operand::Weight(_), Operand::Weight(_)) => Err("arithmetic of two constants".into()),
         }
@@ -348,17 +537,30 @@ fn reshaped<B: Backend>(value: Value<B>, dims: &[i64]) -> Result<Value<B>, Strin
         to[0] = own[0];
     }
     if let Some(free) = dims.iter().position(|d| *d == -1) {
-        let rest: usize = to.iter().enumerate().filter(|(i, _)| *i != free).map(|(_, d)| d).product();
+        let rest: usize = to
+            .iter()
+            .enumerate()
+            .filter(|(i, _)| *i != free)
+            .map(|(_, d)| d)
+            .product();
         to[free] = total / rest.max(1);
     }
     if to.iter().product::<usize>() != total {
         return Err(format!("{own:?} cannot become {dims:?}"));
     }
-    Ok(Value { x: value.x.reshape(to), rank: dims.len() })
+    Ok(Value {
+        x: value.x.reshape(to),
+        rank: dims.len(),
+    })
 }
 
 fn parameters<B: Backend>(plan: &Plan, device: &B::Device) -> Vec<Param<Tensor<B, 1>>> {
-    let parameter = |values: &Vec<f32>| Param::from_tensor(Tensor::from_data(TensorData::new(values.clone(), [values.len()]), device));
+    let parameter = |values: &Vec<f32>| {
+        Param::from_tensor(Tensor::from_data(
+            TensorData::new(values.clone(), [values.len()]),
+            device,
+        ))
+    };
     plan.weights.iter().map(|w| parameter(&w.values)).collect()
 }
 
@@ -369,7 +571,18 @@ fn first_input(operation: &Operation) -> Option<usize> {
 /// For each step, the values that no later step reads.
 fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
     let mut seen = std::collections::BTreeSet::from([plan.output]);
-    let mut uses: Vec<Vec<usize>> = plan.steps.iter().rev().map(|s| s.operation.inputs().into_iter().filter(|v| seen.insert(*v)).collect()).collect();
+    let mut uses: Vec<Vec<usize>> = plan
+        .steps
+        .iter()
+        .rev()
+        .map(|s| {
+            s.operation
+                .inputs()
+                .into_iter()
+                .filter(|v| seen.insert(*v))
+                .collect()
+        })
+        .collect();
     uses.reverse();
     uses
 }
@@ -378,7 +591,13 @@ fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
 fn keep_fine(plan: &mut Plan, most: usize) {
     let mut divided = vec![1; plan.values];
     for step in &mut plan.steps {
-        let before = step.operation.inputs().iter().map(|v| divided[*v]).max().unwrap_or(1);
+        let before = step
+            .operation
+            .inputs()
+            .iter()
+            .map(|v| divided[*v])
+            .max()
+            .unwrap_or(1);
         divided[step.output] = match &mut step.operation {
             Operation::Conv { window, .. } => {
                 if before * window.stride[0] > most {
@@ -386,7 +605,9 @@ fn keep_fine(plan: &mut Plan, most: usize) {
                 }
                 before * window.stride[0]
             }
-            Operation::MaxPool { window, .. } | Operation::AveragePool { window, .. } => before * window.stride[0],
+            Operation::MaxPool { window, .. } | Operation::AveragePool { window, .. } => {
+                before * window.stride[0]
+            }
             _ => before,
         };
     }
@@ -394,25 +615,56 @@ fn keep_fine(plan: &mut Plan, most: usize) {
 
 /// The plan for pictures of a size: where a convolution of each channel by itself once saw the whole map, and the maps are now
 /// smaller by a whole factor, its weights are summed over blocks of that factor.
-fn fitted<B: Kernels>(plan: &Plan, size: (usize, usize), device: &B::Device) -> Result<(Plan, [MapSize; 2]), TrainError> {
+fn fitted<B: Kernels>(
+    plan: &Plan,
+    size: (usize, usize),
+    device: &B::Device,
+) -> Result<(Plan, [MapSize; 2]), TrainError> {
     let mut plan = plan.clone();
     loop {
-        let network = GraphNetwork::<B> { weights: parameters(&plan, device), plan: Arc::new(plan.clone()), sizes: [[0; 3]; 2] };
+        let network = GraphNetwork::<B> {
+            weights: parameters(&plan, device),
+            plan: Arc::new(plan.clone()),
+            sizes: [[0; 3]; 2],
+        };
         let mut seen: Vec<(usize, [usize; 2])> = Vec::new();
         let pictures = Tensor::zeros([1, 3, size.0, size.1], device);
-        let done = network.run(pictures, |step, x| seen.push((step, [x.dims()[2], x.dims()[3]])));
+        let done = network.run(pictures, |step, x| {
+            seen.push((step, [x.dims()[2], x.dims()[3]]))
+        });
         let problem = match done {
             Err(problem) => problem,
             Ok(Outputs { end, map }) => {
                 let size = |x: &Tensor<B, 4>| [x.dims()[1], x.dims()[2], x.dims()[3]];
-                return Ok((plan, [size(&end), map.as_ref().map_or_else(|| size(&end), size)]));
+                return Ok((
+                    plan,
+                    [size(&end), map.as_ref().map_or_else(|| size(&end), size)],
+                ));
             }
         };
-        let misfit = || TrainError::Setting(format!("the network cannot read pictures of {}x{}: {problem}", size.1, size.0));
-        let Some(&(step, map)) = seen.last() else { return Err(misfit()) };
-        let Operation::Conv { weight, window, groups, .. } = &mut plan.steps[step].operation else { return Err(misfit()) };
-        let [to, by_group, kh, kw] = plan.weights[*weight].dims[..] else { return Err(misfit()) };
-        let whole = by_group == 1 && *groups == to && window.padding == [0, 0] && map[0] > 0 && map[1] > 0;
+        let misfit = || {
+            TrainError::Setting(format!(
+                "the network cannot read pictures of {}x{}: {problem}",
+                size.1, size.0
+            ))
+        };
+        let Some(&(step, map)) = seen.last() else {
+            return Err(misfit());
+        };
+        let Operation::Conv {
+            weight,
+            window,
+            groups,
+            ..
+        } = &mut plan.steps[step].operation
+        else {
+            return Err(misfit());
+        };
+        let [to, by_group, kh, kw] = plan.weights[*weight].dims[..] else {
+            return Err(misfit());
+        };
+        let whole =
+            by_group == 1 && *groups == to && window.padding == [0, 0] && map[0] > 0 && map[1] > 0;
         if !whole || kh % map[0] != 0 || kw % map[1] != 0 || [kh, kw] == map {
             return Err(misfit());
         }

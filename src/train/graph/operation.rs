@@ -59,17 +59,39 @@ pub struct Window {
 #[allow(missing_docs)] // The fields are numbers of values and weights, named as the operation's arguments are.
 pub enum Operation {
     /// Convolution with an optional bias.
-    Conv { x: usize, weight: usize, bias: Option<usize>, window: Window, groups: usize },
+    Conv {
+        x: usize,
+        weight: usize,
+        bias: Option<usize>,
+        window: Window,
+        groups: usize,
+    },
     /// Batch normalisation by the file's own moments: they stay, scale and offset learn.
-    BatchNorm { x: usize, scale: usize, offset: usize, mean: usize, variance: usize, epsilon: f32 },
+    BatchNorm {
+        x: usize,
+        scale: usize,
+        offset: usize,
+        mean: usize,
+        variance: usize,
+        epsilon: f32,
+    },
     /// Normalisation of each channel of each picture.
-    InstanceNorm { x: usize, scale: usize, offset: usize, epsilon: f32 },
+    InstanceNorm {
+        x: usize,
+        scale: usize,
+        offset: usize,
+        epsilon: f32,
+    },
     /// A function of each number by itself.
     Elementwise { x: usize, function: Elementwise },
     /// max(x, 0) + slope min(x, 0) with a learnt slope.
     PRelu { x: usize, slope: usize },
     /// Arithmetic.
-    Arithmetic { a: Operand, b: Operand, kind: Arithmetic },
+    Arithmetic {
+        a: Operand,
+        b: Operand,
+        kind: Arithmetic,
+    },
     /// The greatest number in each window.
     MaxPool { x: usize, window: Window },
     /// The mean of each window, its padding not counted.
@@ -85,7 +107,12 @@ pub enum Operation {
     /// Some of the channels.
     Channels { x: usize, which: Vec<i64> },
     /// A linear map of rows: x w + b, or x w^T + b.
-    Linear { x: usize, weight: usize, bias: Option<usize>, transposed: bool },
+    Linear {
+        x: usize,
+        weight: usize,
+        bias: Option<usize>,
+        transposed: bool,
+    },
     /// Rows of unit length.
     UnitRows { x: usize },
 }
@@ -109,7 +136,11 @@ impl Operation {
             Operation::BatchNorm { .. } => true,
             Operation::Arithmetic { a, b, kind } => {
                 matches!(kind, Arithmetic::Add | Arithmetic::Mul)
-                    && matches!((a, b), (Operand::Value(_), Operand::Weight(_)) | (Operand::Weight(_), Operand::Value(_)))
+                    && matches!(
+                        (a, b),
+                        (Operand::Value(_), Operand::Weight(_))
+                            | (Operand::Weight(_), Operand::Value(_))
+                    )
             }
             _ => false,
         }
@@ -119,7 +150,16 @@ impl Operation {
     pub fn inputs(&self) -> Vec<usize> {
         match self {
             Operation::Concat { xs } => xs.clone(),
-            Operation::Arithmetic { a, b, .. } => [a, b].into_iter().filter_map(|o| if let Operand::Value(v) = o { Some(*v) } else { None }).collect(),
+            Operation::Arithmetic { a, b, .. } => [a, b]
+                .into_iter()
+                .filter_map(|o| {
+                    if let Operand::Value(v) = o {
+                        Some(*v)
+                    } else {
+                        None
+                    }
+                })
+                .collect(),
             Operation::Conv { x, .. }
             | Operation::BatchNorm { x, .. }
             | Operation::InstanceNorm { x, .. }
@@ -158,7 +198,9 @@ fn number(node: &NodeProto, name: &str, default: f32) -> f32 {
 }
 
 fn integers(node: &NodeProto, name: &str) -> Vec<i64> {
-    attribute(node, name).map(|a| a.ints.clone()).unwrap_or_default()
+    attribute(node, name)
+        .map(|a| a.ints.clone())
+        .unwrap_or_default()
 }
 
 /// Reads a node.
@@ -167,7 +209,12 @@ fn integers(node: &NodeProto, name: &str) -> Vec<i64> {
 /// What about it cannot be trained.
 pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<Read, String> {
     let step = |operation| Ok(Read::Step(operation));
-    let elementwise = |planner: &Planner, function| Ok::<_, String>(Read::Step(Operation::Elementwise { x: planner.value(node, 0)?, function }));
+    let elementwise = |planner: &Planner, function| {
+        Ok::<_, String>(Read::Step(Operation::Elementwise {
+            x: planner.value(node, 0)?,
+            function,
+        }))
+    };
     match node.op_type.as_str() {
         "Conv" => {
             let weight = planner.weight(node, 1)?;
@@ -258,22 +305,46 @@ fn arithmetic(node: &NodeProto, planner: &Planner, kind: Arithmetic) -> Result<R
     let operand = |place| match planner.input(node, place) {
         Known::Value(v) => Ok(Operand::Value(v)),
         Known::Weight(w) => Ok(Operand::Weight(w)),
-        _ => Err(format!("input {place} is neither a value nor a float32 constant")),
+        _ => Err(format!(
+            "input {place} is neither a value nor a float32 constant"
+        )),
     };
     match (operand(0)?, operand(1)?) {
-        (Operand::Weight(_), Operand::Weight(_)) => Err("arithmetic of two constants is not known".into()),
+        (Operand::Weight(_), Operand::Weight(_)) => {
+            Err("arithmetic of two constants is not known".into())
+        }
         (a, b) => Ok(Read::Step(Operation::Arithmetic { a, b, kind })),
     }
 }
 
 fn concat(node: &NodeProto, planner: &Planner) -> Result<Read, String> {
-    let inputs: Vec<Known> = (0..node.input.len()).map(|i| planner.input(node, i)).collect();
-    let whole: Option<Vec<i64>> =
-        inputs.iter().map(|k| if let Known::Integers(v) = k { Some(v.clone()) } else { None }).collect::<Option<Vec<_>>>().map(|v| v.concat());
+    let inputs: Vec<Known> = (0..node.input.len())
+        .map(|i| planner.input(node, i))
+        .collect();
+    let whole: Option<Vec<i64>> = inputs
+        .iter()
+        .map(|k| {
+            if let Known::Integers(v) = k {
+                Some(v.clone())
+            } else {
+                None
+            }
+        })
+        .collect::<Option<Vec<_>>>()
+        .map(|v| v.concat());
     if let Some(integers) = whole {
         return Ok(Read::Known(Known::Integers(integers)));
     }
-    let xs: Option<Vec<usize>> = inputs.iter().map(|k| if let Known::Value(v) = k { Some(*v) } else { None }).collect();
+    let xs: Option<Vec<usize>> = inputs
+        .iter()
+        .map(|k| {
+            if let Known::Value(v) = k {
+                Some(*v)
+            } else {
+                None
+            }
+        })
+        .collect();
     match xs {
         Some(xs) if integer(node, "axis", 1) == 1 => Ok(Read::Step(Operation::Concat { xs })),
         _ => Err("only channels of values can be put one after another".into()),
@@ -289,7 +360,9 @@ fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Result<Window, String
             _ => Err(format!("its {name} are not two numbers")),
         }
     };
-    let auto = attribute(node, "auto_pad").and_then(|a| a.s.clone()).unwrap_or_default();
+    let auto = attribute(node, "auto_pad")
+        .and_then(|a| a.s.clone())
+        .unwrap_or_default();
     if !matches!(&auto[..], b"" | b"NOTSET") {
         return Err("padding that is left to the runtime (auto_pad) is not known".into());
     }
@@ -298,12 +371,18 @@ fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Result<Window, String
     }
     let padding = match integers(node, "pads")[..] {
         [] => [0, 0],
-        [top, left, bottom, right] if top == bottom && left == right => [top as usize, left as usize],
+        [top, left, bottom, right] if top == bottom && left == right => {
+            [top as usize, left as usize]
+        }
         _ => return Err("padding must be the same on both sides".into()),
     };
     let kernel = pair("kernel_shape", kernel.unwrap_or([0, 0]))?;
     if kernel.contains(&0) {
         return Err("its kernel_shape is missing".into());
     }
-    Ok(Window { kernel, stride: pair("strides", [1, 1])?, padding })
+    Ok(Window {
+        kernel,
+        stride: pair("strides", [1, 1])?,
+        padding,
+    })
 }

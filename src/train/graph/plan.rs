@@ -79,19 +79,42 @@ impl Plan {
     /// # Errors
     /// When it cannot be read, has an operation that cannot be trained (it is named), or no value is called `cut`.
     pub fn read(path: &Path, cut: Option<&str>) -> Result<Self, TrainError> {
-        let misfit = |problem: String| TrainError::Data { name: path.display().to_string(), problem };
+        let misfit = |problem: String| TrainError::Data {
+            name: path.display().to_string(),
+            problem,
+        };
         let model: ModelProto = onnx::read(path)?;
-        let opset = model.opset_import.iter().find(|o| o.domain.is_empty()).map_or(crate::onnx::proto::OPSET, |o| o.version);
-        let mut graph = model.graph.ok_or_else(|| misfit("it holds no graph".into()))?;
+        let opset = model
+            .opset_import
+            .iter()
+            .find(|o| o.domain.is_empty())
+            .map_or(crate::onnx::proto::OPSET, |o| o.version);
+        let mut graph = model
+            .graph
+            .ok_or_else(|| misfit("it holds no graph".into()))?;
         constants_to_initializers(&mut graph);
         let end = match cut {
             Some(name) => name.to_string(),
-            None => graph.output.first().map(|o| o.name.clone()).ok_or_else(|| misfit("its graph has no output".into()))?,
+            None => graph
+                .output
+                .first()
+                .map(|o| o.name.clone())
+                .ok_or_else(|| misfit("its graph has no output".into()))?,
         };
         keep_needed(&mut graph, &end);
         let initial: Vec<&String> = graph.initializer.iter().map(|t| &t.name).collect();
-        let input = graph.input.iter().map(|i| &i.name).find(|n| !initial.contains(n)).cloned().ok_or_else(|| misfit("it has no input".into()))?;
-        let mut planner = Planner { known: BTreeMap::from([(input, Known::Value(0))]), weights: Vec::new(), values: 1 };
+        let input = graph
+            .input
+            .iter()
+            .map(|i| &i.name)
+            .find(|n| !initial.contains(n))
+            .cloned()
+            .ok_or_else(|| misfit("it has no input".into()))?;
+        let mut planner = Planner {
+            known: BTreeMap::from([(input, Known::Value(0))]),
+            weights: Vec::new(),
+            values: 1,
+        };
         for tensor in &graph.initializer {
             let known = planner.constant(tensor).map_err(&misfit)?;
             planner.known.insert(tensor.name.clone(), known);
@@ -99,7 +122,9 @@ impl Plan {
         let mut steps = Vec::new();
         for node in &graph.node {
             let label = label(node);
-            let read = operation::read(node, &mut planner, opset).map_err(|problem| misfit(format!("node '{label}' ({}): {problem}", node.op_type)))?;
+            let read = operation::read(node, &mut planner, opset).map_err(|problem| {
+                misfit(format!("node '{label}' ({}): {problem}", node.op_type))
+            })?;
             let out = node.output.first().cloned().unwrap_or_default();
             match read {
                 operation::Read::Known(known) => {
@@ -109,28 +134,52 @@ impl Plan {
                     let output = planner.values;
                     planner.values += 1;
                     planner.known.insert(out, Known::Value(output));
-                    steps.push(Step { operation, name: label, output, after: After::Linear });
+                    steps.push(Step {
+                        operation,
+                        name: label,
+                        output,
+                        after: After::Linear,
+                    });
                 }
             }
         }
         let Some(Known::Value(output)) = planner.known.get(&end) else {
-            return Err(misfit(format!("no value of its graph that depends on the picture is called '{end}'")));
+            return Err(misfit(format!(
+                "no value of its graph that depends on the picture is called '{end}'"
+            )));
         };
         let output = *output;
         let steps = rectified(steps);
-        Ok(Plan { graph, opset, steps, weights: planner.weights, values: planner.values, output, end })
+        Ok(Plan {
+            graph,
+            opset,
+            steps,
+            weights: planner.weights,
+            values: planner.values,
+            output,
+            end,
+        })
     }
 }
 
 /// A node's name, or where it has none that of its output.
 pub fn label(node: &NodeProto) -> String {
-    if node.name.is_empty() { node.output.first().cloned().unwrap_or_default() } else { node.name.clone() }
+    if node.name.is_empty() {
+        node.output.first().cloned().unwrap_or_default()
+    } else {
+        node.name.clone()
+    }
 }
 
 impl Planner {
     /// What is known of an input of a node; an empty name is an optional input left out.
     pub fn input(&self, node: &NodeProto, place: usize) -> Known {
-        node.input.get(place).filter(|n| !n.is_empty()).and_then(|n| self.known.get(n)).cloned().unwrap_or(Known::Nothing)
+        node.input
+            .get(place)
+            .filter(|n| !n.is_empty())
+            .and_then(|n| self.known.get(n))
+            .cloned()
+            .unwrap_or(Known::Nothing)
     }
 
     /// The value at an input.
@@ -151,7 +200,9 @@ impl Planner {
     pub fn weight(&self, node: &NodeProto, place: usize) -> Result<usize, String> {
         match self.input(node, place) {
             Known::Weight(w) => Ok(w),
-            _ => Err(format!("input {place} must be a float32 constant of the file")),
+            _ => Err(format!(
+                "input {place} must be a float32 constant of the file"
+            )),
         }
     }
 
@@ -181,16 +232,43 @@ impl Planner {
         let dims: Vec<usize> = tensor.dims.iter().map(|d| *d as usize).collect();
         match tensor.data_type {
             FLOAT => {
-                let values = if tensor.raw_data.is_empty() { tensor.float_data.clone() } else { crate::onnx::graph::floats(tensor) };
+                let values = if tensor.raw_data.is_empty() {
+                    tensor.float_data.clone()
+                } else {
+                    crate::onnx::graph::floats(tensor)
+                };
                 if values.len() != dims.iter().product::<usize>() {
-                    return Err(format!("the constant '{}' does not hold as many values as its dimensions say", tensor.name));
+                    return Err(format!(
+                        "the constant '{}' does not hold as many values as its dimensions say",
+                        tensor.name
+                    ));
                 }
-                self.weights.push(Weight { name: tensor.name.clone(), dims, values });
+                self.weights.push(Weight {
+                    name: tensor.name.clone(),
+                    dims,
+                    values,
+                });
                 Ok(Known::Weight(self.weights.len() - 1))
             }
             INT64 if tensor.raw_data.is_empty() => Ok(Known::Integers(tensor.int64_data.clone())),
-            INT64 => Ok(Known::Integers(tensor.raw_data.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect())),
-            INT32 => Ok(Known::Integers(tensor.raw_data.as_chunks::<4>().0.iter().map(|b| i64::from(i32::from_le_bytes(*b))).collect())),
+            INT64 => Ok(Known::Integers(
+                tensor
+                    .raw_data
+                    .as_chunks::<8>()
+                    .0
+                    .iter()
+                    .map(|b| i64::from_le_bytes(*b))
+                    .collect(),
+            )),
+            INT32 => Ok(Known::Integers(
+                tensor
+                    .raw_data
+                    .as_chunks::<4>()
+                    .0
+                    .iter()
+                    .map(|b| i64::from(i32::from_le_bytes(*b)))
+                    .collect(),
+            )),
             _ => Ok(Known::Nothing),
         }
     }
@@ -199,14 +277,24 @@ impl Planner {
 /// Joins rectifiers with the steps before them: where a step that ends in a factor or offset for each channel is read by a
 /// rectifier alone, it makes the rectifier's value itself.
 fn rectified(steps: Vec<Step>) -> Vec<Step> {
-    let readers = |value: usize| steps.iter().filter(|s| s.operation.inputs().contains(&value)).count();
+    let readers = |value: usize| {
+        steps
+            .iter()
+            .filter(|s| s.operation.inputs().contains(&value))
+            .count()
+    };
     let joins: BTreeMap<usize, (usize, After)> = steps
         .iter()
         .filter_map(|s| match s.operation {
             Operation::Elementwise { x, function } => Some((x, (s.output, function.rectifier()?))),
             _ => None,
         })
-        .filter(|(x, _)| readers(*x) == 1 && steps.iter().any(|s| s.output == *x && s.operation.is_affine()))
+        .filter(|(x, _)| {
+            readers(*x) == 1
+                && steps
+                    .iter()
+                    .any(|s| s.output == *x && s.operation.is_affine())
+        })
         .collect();
     let joined: Vec<usize> = joins.values().map(|(output, _)| *output).collect();
     let join = |mut step: Step| {
@@ -215,19 +303,34 @@ fn rectified(steps: Vec<Step>) -> Vec<Step> {
         }
         step
     };
-    steps.iter().filter(|s| !joined.contains(&s.output)).cloned().map(join).collect()
+    steps
+        .iter()
+        .filter(|s| !joined.contains(&s.output))
+        .cloned()
+        .map(join)
+        .collect()
 }
 
 fn constants_to_initializers(graph: &mut GraphProto) {
-    let (constants, nodes) = std::mem::take(&mut graph.node).into_iter().partition::<Vec<_>, _>(|n| n.op_type == "Constant");
+    let (constants, nodes) = std::mem::take(&mut graph.node)
+        .into_iter()
+        .partition::<Vec<_>, _>(|n| n.op_type == "Constant");
     graph.node = nodes;
     for node in constants {
         let name = node.output.first().cloned().unwrap_or_default();
         for attribute in node.attribute {
             if let Some(tensor) = attribute.t {
-                graph.initializer.push(TensorProto { name: name.clone(), ..tensor });
+                graph.initializer.push(TensorProto {
+                    name: name.clone(),
+                    ..tensor
+                });
             } else if let Some(v) = attribute.f {
-                graph.initializer.push(TensorProto { name: name.clone(), data_type: FLOAT, raw_data: v.to_le_bytes().to_vec(), ..TensorProto::default() });
+                graph.initializer.push(TensorProto {
+                    name: name.clone(),
+                    data_type: FLOAT,
+                    raw_data: v.to_le_bytes().to_vec(),
+                    ..TensorProto::default()
+                });
             }
         }
     }

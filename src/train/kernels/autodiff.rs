@@ -25,8 +25,19 @@ fn register_convolution(
     output: Option<Output<'_>>,
     [of_x, of_weight]: [Option<NodeId>; 2],
 ) -> Vec<f32> {
-    let backward = if shape.depthwise { depthwise::backward } else { convolution::backward };
-    let found = backward(x.storage(), weight.storage(), grad.storage(), &backend::sized(x, shape), of_x.is_some(), output);
+    let backward = if shape.depthwise {
+        depthwise::backward
+    } else {
+        convolution::backward
+    };
+    let found = backward(
+        x.storage(),
+        weight.storage(),
+        grad.storage(),
+        &backend::sized(x, shape),
+        of_x.is_some(),
+        output,
+    );
     if let (Some(node), Some(values)) = (of_x, found.by_x) {
         grads.register::<Flex>(node, of(values, x.shape().dims::<4>()));
     }
@@ -45,7 +56,13 @@ impl Backward<Flex, 2> for Convolution {
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight, shape) = ops.state;
         let grad = dense(grads.consume::<Flex>(&ops.node));
-        register_convolution(grads, [&x, &weight, &grad], shape, None, ops.parents.map(|p| p.map(|node| node.id)));
+        register_convolution(
+            grads,
+            [&x, &weight, &grad],
+            shape,
+            None,
+            ops.parents.map(|p| p.map(|node| node.id)),
+        );
     }
 }
 
@@ -60,8 +77,17 @@ impl Backward<Flex, 3> for ConvolutionWithBias {
         let ([x, weight, maps], shape, after) = ops.state;
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let [of_x, of_weight, of_bias] = ops.parents.map(|p| p.map(|node| node.id));
-        let output = Some(Output { maps: maps.storage(), after });
-        let by_bias = register_convolution(grads, [&x, &weight, &grad], shape, output, [of_x, of_weight]);
+        let output = Some(Output {
+            maps: maps.storage(),
+            after,
+        });
+        let by_bias = register_convolution(
+            grads,
+            [&x, &weight, &grad],
+            shape,
+            output,
+            [of_x, of_weight],
+        );
         if let Some(node) = of_bias {
             grads.register::<Flex>(node, of(by_bias, [shape.channels.1]));
         }
@@ -78,7 +104,8 @@ impl Backward<Flex, 3> for Normalisation {
         let (x, norm) = ops.state;
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let dims = x.shape().dims::<4>();
-        let [by_x, by_gamma, by_beta] = norm.backward(x.storage(), grad.storage(), dims[2] * dims[3]);
+        let [by_x, by_gamma, by_beta] =
+            norm.backward(x.storage(), grad.storage(), dims[2] * dims[3]);
         let channels = [dims[1]];
         let [of_x, of_gamma, of_beta] = ops.parents;
         if let Some(node) = of_x {
@@ -103,7 +130,14 @@ impl Backward<Flex, 3> for Scaling {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let dims = x.shape().dims::<4>();
         let pixels = dims[2] * dims[3];
-        let [by_x, by_factor, by_offset] = normalisation::scale_backward(x.storage(), grad.storage(), pixels, factor.storage(), offset.storage(), after);
+        let [by_x, by_factor, by_offset] = normalisation::scale_backward(
+            x.storage(),
+            grad.storage(),
+            pixels,
+            factor.storage(),
+            offset.storage(),
+            after,
+        );
         let [of_x, of_factor, of_offset] = ops.parents;
         if let Some(node) = of_x {
             grads.register::<Flex>(node.id, of(by_x, dims));
@@ -126,7 +160,8 @@ impl Backward<Flex, 2> for Gating {
         let ((x, gates), [of_x, of_gates]) = (ops.state, ops.parents);
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let [n, c, h, w] = x.shape().dims::<4>();
-        let (by_x, by_gates) = weighing::gate_backward(x.storage(), gates.storage(), grad.storage(), h * w);
+        let (by_x, by_gates) =
+            weighing::gate_backward(x.storage(), gates.storage(), grad.storage(), h * w);
         if let Some(node) = of_x {
             grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
         }
@@ -146,7 +181,13 @@ impl Backward<Flex, 1> for PlaneMean {
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let dims = ops.state;
         if let [Some(node)] = ops.parents {
-            grads.register::<Flex>(node.id, of(weighing::mean_backward(grad.storage(), dims[2] * dims[3]), dims));
+            grads.register::<Flex>(
+                node.id,
+                of(
+                    weighing::mean_backward(grad.storage(), dims[2] * dims[3]),
+                    dims,
+                ),
+            );
         }
     }
 }
@@ -161,7 +202,8 @@ impl Backward<Flex, 2> for ReadOut {
         let ((x, weights), [of_x, of_weights]) = (ops.state, ops.parents);
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let [n, c, h, w] = x.shape().dims::<4>();
-        let (by_x, by_weights) = weighing::read_out_backward(x.storage(), weights.storage(), grad.storage(), h * w);
+        let (by_x, by_weights) =
+            weighing::read_out_backward(x.storage(), weights.storage(), grad.storage(), h * w);
         if let Some(node) = of_x {
             grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
         }
@@ -181,26 +223,60 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let (x, weight) = (primitive(x), primitive(weight));
         let [input, values] = [x.primitive, weight.primitive].map(dense);
         let output = backend::convolve(&input, &values, shape, None);
-        tensor(match Convolution.prepare::<C>([x.node, weight.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((input, values, shape), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        tensor(
+            match Convolution
+                .prepare::<C>([x.node, weight.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => prepared.finish((input, values, shape), output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 
-    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+    fn convolve_with_bias(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 4>,
+        bias: Tensor<Self, 1>,
+        shape: Shape,
+        after: After,
+    ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return backend::composed_convolve_with_bias(x, weight, bias, shape, after);
         }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
         let [input, values, biases] = [x.primitive, weight.primitive, bias.primitive].map(dense);
-        let output = backend::convolve(&input, &values, shape, Some(Epilogue { bias: biases.storage(), after }));
-        tensor(match ConvolutionWithBias.prepare::<C>([x.node, weight.node, bias.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(([input, values, output.clone()], shape, after), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        let output = backend::convolve(
+            &input,
+            &values,
+            shape,
+            Some(Epilogue {
+                bias: biases.storage(),
+                after,
+            }),
+        );
+        tensor(
+            match ConvolutionWithBias
+                .prepare::<C>([x.node, weight.node, bias.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => {
+                    prepared.finish(([input, values, output.clone()], shape, after), output)
+                }
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 
-    fn normalise(x: Tensor<Self, 4>, gamma: Tensor<Self, 1>, beta: Tensor<Self, 1>, epsilon: f32, after: After) -> Normalised<Self> {
+    fn normalise(
+        x: Tensor<Self, 4>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        epsilon: f32,
+        after: After,
+    ) -> Normalised<Self> {
         if x.dtype() != DType::F32 {
             return backend::composed_normalise(x, gamma, beta, epsilon, after);
         }
@@ -208,28 +284,56 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let (x, gamma, beta) = (primitive(x), primitive(gamma), primitive(beta));
         let input = dense(x.primitive);
         let moments = backend::moments(&input);
-        let averages = [&moments.mean, &moments.variance].map(|v| Tensor::from_floats(v.as_slice(), &device));
+        let averages =
+            [&moments.mean, &moments.variance].map(|v| Tensor::from_floats(v.as_slice(), &device));
         let values = |t: Dense| dense(t).storage().to_vec();
-        let norm = Norm { moments, gamma: values(gamma.primitive), beta: values(beta.primitive), epsilon, after };
+        let norm = Norm {
+            moments,
+            gamma: values(gamma.primitive),
+            beta: values(beta.primitive),
+            epsilon,
+            after,
+        };
         let output = of(norm.forward(input.storage(), dims[2] * dims[3]), dims);
-        let maps = match Normalisation.prepare::<C>([x.node, gamma.node, beta.node]).compute_bound().stateful() {
+        let maps = match Normalisation
+            .prepare::<C>([x.node, gamma.node, beta.node])
+            .compute_bound()
+            .stateful()
+        {
             OpsKind::Tracked(prepared) => prepared.finish((input, norm), output),
             OpsKind::UnTracked(prepared) => prepared.finish(output),
         };
-        Normalised { maps: tensor(maps), moments: averages }
+        Normalised {
+            maps: tensor(maps),
+            moments: averages,
+        }
     }
 
-    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+    fn scale(
+        x: Tensor<Self, 4>,
+        factor: Tensor<Self, 1>,
+        offset: Tensor<Self, 1>,
+        after: After,
+    ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return backend::composed_scale(x, factor, offset, after);
         }
         let (x, factor, offset) = (primitive(x), primitive(factor), primitive(offset));
-        let [input, factors, offsets] = [x.primitive, factor.primitive, offset.primitive].map(dense);
+        let [input, factors, offsets] =
+            [x.primitive, factor.primitive, offset.primitive].map(dense);
         let output = backend::scale(&input, &factors, &offsets, after);
-        tensor(match Scaling.prepare::<C>([x.node, factor.node, offset.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((input, factors, offsets, after), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        tensor(
+            match Scaling
+                .prepare::<C>([x.node, factor.node, offset.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => {
+                    prepared.finish((input, factors, offsets, after), output)
+                }
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
@@ -239,10 +343,16 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let (x, gates) = (primitive(x), primitive(gates));
         let [input, values] = [x.primitive, gates.primitive].map(dense);
         let output = backend::gate(&input, &values);
-        tensor(match Gating.prepare::<C>([x.node, gates.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        tensor(
+            match Gating
+                .prepare::<C>([x.node, gates.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 
     fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
@@ -251,10 +361,12 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         }
         let (dims, x) = (x.dims(), primitive(x));
         let output = backend::plane_mean(&dense(x.primitive));
-        tensor(match PlaneMean.prepare::<C>([x.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish(dims, output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        tensor(
+            match PlaneMean.prepare::<C>([x.node]).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish(dims, output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 
     fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
@@ -264,10 +376,16 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         let (x, weights) = (primitive(x), primitive(weights));
         let [input, values] = [x.primitive, weights.primitive].map(dense);
         let output = backend::read_out(&input, &values);
-        tensor(match ReadOut.prepare::<C>([x.node, weights.node]).compute_bound().stateful() {
-            OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
-            OpsKind::UnTracked(prepared) => prepared.finish(output),
-        })
+        tensor(
+            match ReadOut
+                .prepare::<C>([x.node, weights.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => prepared.finish((input, values), output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
     }
 }
 

@@ -3,7 +3,9 @@
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor};
-use burn::tensor::{DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module};
+use burn::tensor::{
+    DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module,
+};
 
 use crate::train::kernels::normalisation::{self, After, Moments};
 use crate::train::kernels::shape::{Epilogue, Geometry, Shape};
@@ -29,17 +31,34 @@ pub trait Kernels: Backend {
     }
 
     /// The same with `bias` [to] added to each channel, and `after`.
-    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+    fn convolve_with_bias(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 4>,
+        bias: Tensor<Self, 1>,
+        shape: Shape,
+        after: After,
+    ) -> Tensor<Self, 4> {
         composed_convolve_with_bias(x, weight, bias, shape, after)
     }
 
     /// Normalisation by the moments of the batch, times `gamma` plus `beta` [channels], and `after`.
-    fn normalise(x: Tensor<Self, 4>, gamma: Tensor<Self, 1>, beta: Tensor<Self, 1>, epsilon: f32, after: After) -> Normalised<Self> {
+    fn normalise(
+        x: Tensor<Self, 4>,
+        gamma: Tensor<Self, 1>,
+        beta: Tensor<Self, 1>,
+        epsilon: f32,
+        after: After,
+    ) -> Normalised<Self> {
         composed_normalise(x, gamma, beta, epsilon, after)
     }
 
     /// Each channel times `factor` plus `offset` [channels], and `after`.
-    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+    fn scale(
+        x: Tensor<Self, 4>,
+        factor: Tensor<Self, 1>,
+        offset: Tensor<Self, 1>,
+        after: After,
+    ) -> Tensor<Self, 4> {
         composed_scale(x, factor, offset, after)
     }
 
@@ -69,31 +88,75 @@ pub(super) fn composed_plane_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
     x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
 }
 
-pub(super) fn composed_read_out<B: Backend>(x: Tensor<B, 4>, weights: Tensor<B, 2>) -> Tensor<B, 2> {
+pub(super) fn composed_read_out<B: Backend>(
+    x: Tensor<B, 4>,
+    weights: Tensor<B, 2>,
+) -> Tensor<B, 2> {
     let [n, c, h, w] = x.dims();
-    (x.reshape([n, c, h * w]) * weights.reshape([1, c, h * w])).sum_dim(2).reshape([n, c])
+    (x.reshape([n, c, h * w]) * weights.reshape([1, c, h * w]))
+        .sum_dim(2)
+        .reshape([n, c])
 }
 
-pub(super) fn composed_convolve<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, shape: Shape) -> Tensor<B, 4> {
+pub(super) fn composed_convolve<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    shape: Shape,
+) -> Tensor<B, 4> {
     let pad = shape.padding();
-    module::conv2d(x, weight, None, ConvOptions::new([shape.stride; 2], [pad; 2], [1; 2], shape.groups()))
+    module::conv2d(
+        x,
+        weight,
+        None,
+        ConvOptions::new([shape.stride; 2], [pad; 2], [1; 2], shape.groups()),
+    )
 }
 
-pub(super) fn composed_convolve_with_bias<B: Backend>(x: Tensor<B, 4>, weight: Tensor<B, 4>, bias: Tensor<B, 1>, shape: Shape, after: After) -> Tensor<B, 4> {
-    composed_scale(composed_convolve(x, weight, shape), Tensor::ones_like(&bias), bias, after)
+pub(super) fn composed_convolve_with_bias<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Tensor<B, 1>,
+    shape: Shape,
+    after: After,
+) -> Tensor<B, 4> {
+    composed_scale(
+        composed_convolve(x, weight, shape),
+        Tensor::ones_like(&bias),
+        bias,
+        after,
+    )
 }
 
-pub(super) fn composed_normalise<B: Backend>(x: Tensor<B, 4>, gamma: Tensor<B, 1>, beta: Tensor<B, 1>, epsilon: f32, after: After) -> Normalised<B> {
+pub(super) fn composed_normalise<B: Backend>(
+    x: Tensor<B, 4>,
+    gamma: Tensor<B, 1>,
+    beta: Tensor<B, 1>,
+    epsilon: f32,
+    after: After,
+) -> Normalised<B> {
     let [n, c, h, w] = x.dims();
-    let mean_of = |x: Tensor<B, 4>| x.swap_dims(0, 1).reshape([c, n * h * w]).mean_dim(1).reshape([1, c, 1, 1]);
+    let mean_of = |x: Tensor<B, 4>| {
+        x.swap_dims(0, 1)
+            .reshape([c, n * h * w])
+            .mean_dim(1)
+            .reshape([1, c, 1, 1])
+    };
     let mean = mean_of(x.clone());
     let variance = mean_of((x.clone() - mean.clone()).square());
     let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
     let unit = (x - mean) / (variance + epsilon).sqrt();
-    Normalised { maps: composed_scale(unit, gamma, beta, after), moments }
+    Normalised {
+        maps: composed_scale(unit, gamma, beta, after),
+        moments,
+    }
 }
 
-pub(super) fn composed_scale<B: Backend>(x: Tensor<B, 4>, factor: Tensor<B, 1>, offset: Tensor<B, 1>, after: After) -> Tensor<B, 4> {
+pub(super) fn composed_scale<B: Backend>(
+    x: Tensor<B, 4>,
+    factor: Tensor<B, 1>,
+    offset: Tensor<B, 1>,
+    after: After,
+) -> Tensor<B, 4> {
     let shape = [1, x.dims()[1], 1, 1];
     let y = x * factor.reshape(shape) + offset.reshape(shape);
     match after {
@@ -105,7 +168,11 @@ pub(super) fn composed_scale<B: Backend>(x: Tensor<B, 4>, factor: Tensor<B, 1>, 
 
 /// A tensor in another precision; the same if it is in that one.
 pub fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: FloatDType) -> Tensor<B, D> {
-    if x.dtype() == DType::from(precision) { x } else { x.cast(precision) }
+    if x.dtype() == DType::from(precision) {
+        x
+    } else {
+        x.cast(precision)
+    }
 }
 
 /// The primitive of a tensor of floats.
@@ -135,10 +202,22 @@ pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
 }
 
 /// The convolution on the CPU, of dense tensors.
-pub(super) fn convolve(x: &FloatTensor<Flex>, weight: &FloatTensor<Flex>, shape: Shape, epilogue: Option<Epilogue<'_>>) -> FloatTensor<Flex> {
+pub(super) fn convolve(
+    x: &FloatTensor<Flex>,
+    weight: &FloatTensor<Flex>,
+    shape: Shape,
+    epilogue: Option<Epilogue<'_>>,
+) -> FloatTensor<Flex> {
     let (s, n) = (sized(x, shape), x.shape().dims::<4>()[0]);
-    let forward = if shape.depthwise { depthwise::forward } else { convolution::forward };
-    of(forward(x.storage(), weight.storage(), &s, epilogue), [n, shape.channels.1, s.out.0, s.out.1])
+    let forward = if shape.depthwise {
+        depthwise::forward
+    } else {
+        convolution::forward
+    };
+    of(
+        forward(x.storage(), weight.storage(), &s, epilogue),
+        [n, shape.channels.1, s.out.0, s.out.1],
+    )
 }
 
 /// The moments of dense maps.
@@ -151,7 +230,10 @@ pub(super) fn moments(x: &FloatTensor<Flex>) -> Moments {
 impl Kernels for burn::backend::Cuda {}
 
 #[cfg(feature = "train-cuda")]
-impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels for burn::backend::Autodiff<burn::backend::Cuda, C> {}
+impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
+    for burn::backend::Autodiff<burn::backend::Cuda, C>
+{
+}
 
 impl Kernels for Flex {
     const ON_PROCESSOR: bool = true;
@@ -160,18 +242,42 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_convolve(x, weight, shape);
         }
-        tensor(convolve(&dense(primitive(x)), &dense(primitive(weight)), shape, None))
+        tensor(convolve(
+            &dense(primitive(x)),
+            &dense(primitive(weight)),
+            shape,
+            None,
+        ))
     }
 
-    fn convolve_with_bias(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, bias: Tensor<Self, 1>, shape: Shape, after: After) -> Tensor<Self, 4> {
+    fn convolve_with_bias(
+        x: Tensor<Self, 4>,
+        weight: Tensor<Self, 4>,
+        bias: Tensor<Self, 1>,
+        shape: Shape,
+        after: After,
+    ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return composed_convolve_with_bias(x, weight, bias, shape, after);
         }
         let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
-        tensor(convolve(&x, &weight, shape, Some(Epilogue { bias: bias.storage(), after })))
+        tensor(convolve(
+            &x,
+            &weight,
+            shape,
+            Some(Epilogue {
+                bias: bias.storage(),
+                after,
+            }),
+        ))
     }
 
-    fn scale(x: Tensor<Self, 4>, factor: Tensor<Self, 1>, offset: Tensor<Self, 1>, after: After) -> Tensor<Self, 4> {
+    fn scale(
+        x: Tensor<Self, 4>,
+        factor: Tensor<Self, 1>,
+        offset: Tensor<Self, 1>,
+        after: After,
+    ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
             return composed_scale(x, factor, offset, after);
         }
@@ -202,15 +308,32 @@ impl Kernels for Flex {
 }
 
 /// [`Kernels::scale`] of dense tensors.
-pub(super) fn scale(x: &FloatTensor<Flex>, factor: &FloatTensor<Flex>, offset: &FloatTensor<Flex>, after: After) -> FloatTensor<Flex> {
+pub(super) fn scale(
+    x: &FloatTensor<Flex>,
+    factor: &FloatTensor<Flex>,
+    offset: &FloatTensor<Flex>,
+    after: After,
+) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
-    of(normalisation::scale(x.storage(), h * w, factor.storage(), offset.storage(), after), [n, c, h, w])
+    of(
+        normalisation::scale(
+            x.storage(),
+            h * w,
+            factor.storage(),
+            offset.storage(),
+            after,
+        ),
+        [n, c, h, w],
+    )
 }
 
 /// [`Kernels::gate`] of dense tensors.
 pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
-    of(weighing::gate(x.storage(), gates.storage(), h * w), [n, c, h, w])
+    of(
+        weighing::gate(x.storage(), gates.storage(), h * w),
+        [n, c, h, w],
+    )
 }
 
 /// [`Kernels::plane_mean`] of a dense tensor.
@@ -222,5 +345,8 @@ pub(super) fn plane_mean(x: &FloatTensor<Flex>) -> FloatTensor<Flex> {
 /// [`Kernels::read_out`] of dense tensors.
 pub(super) fn read_out(x: &FloatTensor<Flex>, weights: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
-    of(weighing::read_out(x.storage(), weights.storage(), h * w), [n, c])
+    of(
+        weighing::read_out(x.storage(), weights.storage(), h * w),
+        [n, c],
+    )
 }

@@ -40,7 +40,11 @@ impl Product {
         let (from, to) = s.shape.channels;
         let pointwise = s.shape.kernel == 1 && s.shape.stride == 1;
         // Pixels that are columns as they are need no copy, so that few of them are enough.
-        let group = if pointwise && s.pixels_out() >= FEWEST { 1 } else { (COLUMNS / s.pixels_out()).clamp(1, n.max(1)) };
+        let group = if pointwise && s.pixels_out() >= FEWEST {
+            1
+        } else {
+            (COLUMNS / s.pixels_out()).clamp(1, n.max(1))
+        };
         Product {
             from,
             to,
@@ -58,20 +62,31 @@ impl Product {
     fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &Run)) {
         let kernel = self.taps / self.from;
         for c in 0..self.from {
-            self.runs.iter().for_each(|r| f((c * kernel + r.tap) * width + i * self.pixels_out + r.to, c * self.pixels_in + r.from, r));
+            self.runs.iter().for_each(|r| {
+                f(
+                    (c * kernel + r.tap) * width + i * self.pixels_out + r.to,
+                    c * self.pixels_in + r.from,
+                    r,
+                )
+            });
         }
     }
 
     /// The columns [taps, pictures * pixels] of a group of pictures. What lies outside a picture is left as it is: zero.
     fn columns(&self, pictures: &[f32], columns: &mut [f32]) {
         let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
-        for (i, picture) in pictures.chunks_exact(self.from * self.pixels_in).enumerate() {
+        for (i, picture) in pictures
+            .chunks_exact(self.from * self.pixels_in)
+            .enumerate()
+        {
             self.rows(i, width, |to, from, r| {
                 let row = &mut columns[to..to + r.count];
                 if self.stride == 1 {
                     row.copy_from_slice(&picture[from..from + r.count]);
                 } else {
-                    row.iter_mut().zip(picture[from..].iter().step_by(self.stride)).for_each(|(a, b)| *a = *b);
+                    row.iter_mut()
+                        .zip(picture[from..].iter().step_by(self.stride))
+                        .for_each(|(a, b)| *a = *b);
                 }
             });
         }
@@ -80,13 +95,23 @@ impl Product {
     /// Adds columns up to the pictures they were taken from.
     fn gather(&self, columns: &[f32], pictures: &mut [f32]) {
         let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
-        for (i, picture) in pictures.chunks_exact_mut(self.from * self.pixels_in).enumerate() {
+        for (i, picture) in pictures
+            .chunks_exact_mut(self.from * self.pixels_in)
+            .enumerate()
+        {
             self.rows(i, width, |at, to, r| {
                 let row = &columns[at..at + r.count];
                 if self.stride == 1 {
-                    picture[to..to + r.count].iter_mut().zip(row).for_each(|(a, b)| *a += b);
+                    picture[to..to + r.count]
+                        .iter_mut()
+                        .zip(row)
+                        .for_each(|(a, b)| *a += b);
                 } else {
-                    picture[to..].iter_mut().step_by(self.stride).zip(row).for_each(|(a, b)| *a += b);
+                    picture[to..]
+                        .iter_mut()
+                        .step_by(self.stride)
+                        .zip(row)
+                        .for_each(|(a, b)| *a += b);
                 }
             });
         }
@@ -102,11 +127,13 @@ impl Product {
 }
 
 fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
-    ArrayView2::from_shape((rows, columns), &values[..rows * columns]).expect("as long as it was cut")
+    ArrayView2::from_shape((rows, columns), &values[..rows * columns])
+        .expect("as long as it was cut")
 }
 
 fn matrix_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
-    ArrayViewMut2::from_shape((rows, columns), &mut values[..rows * columns]).expect("as long as it was cut")
+    ArrayViewMut2::from_shape((rows, columns), &mut values[..rows * columns])
+        .expect("as long as it was cut")
 }
 
 /// Columns and maps of a group, kept from group to group. A group that is smaller than the others comes last and has
@@ -133,10 +160,18 @@ impl Scratch {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, epilogue: Option<Epilogue<'_>>) -> Vec<f32> {
+pub fn forward(
+    x: &[f32],
+    weight: &[f32],
+    s: &Geometry,
+    epilogue: Option<Epilogue<'_>>,
+) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
-    let (chunk_in, chunk_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
+    let (chunk_in, chunk_out) = (
+        p.group * p.from * p.pixels_in,
+        p.group * p.to * p.pixels_out,
+    );
     let fill = |scratch: &mut Scratch, number: usize, out: &mut [f32]| {
         let x = &x[number * chunk_in..x.len().min((number + 1) * chunk_in)];
         let pictures = out.len() / (p.to * p.pixels_out);
@@ -148,22 +183,45 @@ pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, epilogue: Option<Epilogu
         }
         let columns = matrix(if p.direct { x } else { columns }, p.taps, width);
         let target = if p.group == 1 { &mut *out } else { &mut *maps };
-        multiply(&matrix(weight, p.to, p.taps), &columns, &mut matrix_mut(target, p.to, width));
+        multiply(
+            &matrix(weight, p.to, p.taps),
+            &columns,
+            &mut matrix_mut(target, p.to, width),
+        );
         if let Some(Epilogue { bias, after }) = epilogue {
-            target.chunks_exact_mut(width).zip(bias).for_each(|(row, bias)| wide::line(row, (1.0, *bias), after));
+            target
+                .chunks_exact_mut(width)
+                .zip(bias)
+                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), after));
         }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
         }
     };
-    made_with(n * p.to * p.pixels_out, chunk_out.max(1), Scratch::default, fill).0
+    made_with(
+        n * p.to * p.pixels_out,
+        chunk_out.max(1),
+        Scratch::default,
+        fill,
+    )
+    .0
 }
 
 /// The derivatives, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, output: Option<Output<'_>>) -> Derivatives {
+pub fn backward(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    s: &Geometry,
+    wants_x: bool,
+    output: Option<Output<'_>>,
+) -> Derivatives {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
-    let (per_in, per_out) = (p.group * p.from * p.pixels_in, p.group * p.to * p.pixels_out);
+    let (per_in, per_out) = (
+        p.group * p.from * p.pixels_in,
+        p.group * p.to * p.pixels_out,
+    );
     // Of one group: writes its derivatives by the input where they are wanted, returns those by the weights and by the bias.
     let group = |scratch: &mut Scratch, number: usize, by_x: Option<&mut [f32]>| {
         let x = &x[number * per_in..x.len().min((number + 1) * per_in)];
@@ -172,14 +230,25 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
         let pictures = grad.len() / (p.to * p.pixels_out);
         let width = pictures * p.pixels_out;
         scratch.fit(&p, width);
-        let Scratch { columns, maps, by_columns, passed, .. } = scratch;
+        let Scratch {
+            columns,
+            maps,
+            by_columns,
+            passed,
+            ..
+        } = scratch;
         let mut by_bias = vec![0.0; if output.is_some() { p.to } else { 0 }];
         let grad = match output {
             None => grad,
             Some(Output { maps, after }) => {
                 passed.resize(grad.len(), 0.0);
-                let planes = passed.chunks_exact_mut(p.pixels_out).zip(grad.chunks_exact(p.pixels_out)).zip(maps[part].chunks_exact(p.pixels_out));
-                planes.enumerate().for_each(|(k, ((out, grad), y))| by_bias[k % p.to] += wide::rectifier_backward(grad, y, after, out));
+                let planes = passed
+                    .chunks_exact_mut(p.pixels_out)
+                    .zip(grad.chunks_exact(p.pixels_out))
+                    .zip(maps[part].chunks_exact(p.pixels_out));
+                planes.enumerate().for_each(|(k, ((out, grad), y))| {
+                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, after, out)
+                });
                 passed
             }
         };
@@ -191,24 +260,45 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
             p.columns(x, columns);
         }
         let mut by_weight = vec![0.0; p.to * p.taps];
-        multiply(&grad, &matrix(if p.direct { x } else { columns }, p.taps, width).t(), &mut matrix_mut(&mut by_weight, p.to, p.taps));
+        multiply(
+            &grad,
+            &matrix(if p.direct { x } else { columns }, p.taps, width).t(),
+            &mut matrix_mut(&mut by_weight, p.to, p.taps),
+        );
         if let Some(by_x) = by_x {
             let weight = matrix(weight, p.to, p.taps);
             if p.direct {
                 multiply(&weight.t(), &grad, &mut matrix_mut(by_x, p.taps, width));
             } else {
                 by_columns.resize(p.taps * width, 0.0);
-                multiply(&weight.t(), &grad, &mut matrix_mut(by_columns, p.taps, width));
+                multiply(
+                    &weight.t(),
+                    &grad,
+                    &mut matrix_mut(by_columns, p.taps, width),
+                );
                 p.gather(by_columns, by_x);
             }
         }
         (by_weight, by_bias)
     };
     let (by_x, parts) = if wants_x {
-        let (by_x, parts) = made_with(x.len(), per_in.max(1), Scratch::default, |scratch, number, by_x| group(scratch, number, Some(by_x)));
+        let (by_x, parts) = made_with(
+            x.len(),
+            per_in.max(1),
+            Scratch::default,
+            |scratch, number, by_x| group(scratch, number, Some(by_x)),
+        );
         (Some(by_x), parts)
     } else {
-        (None, (0..n.div_ceil(p.group)).into_par_iter().map_init(Scratch::default, |scratch, number| group(scratch, number, None)).collect())
+        (
+            None,
+            (0..n.div_ceil(p.group))
+                .into_par_iter()
+                .map_init(Scratch::default, |scratch, number| {
+                    group(scratch, number, None)
+                })
+                .collect(),
+        )
     };
     // First within bundles, side by side, then over them: the same sums in the same order on every machine.
     let sum = |parts: Vec<(Vec<f32>, Vec<f32>)>| {
@@ -219,7 +309,20 @@ pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: 
             sum
         })
     };
-    let bundles: Vec<_> = parts.into_par_iter().chunks(BUNDLE).filter_map(sum).collect();
-    let (by_weight, by_bias) = sum(bundles).unwrap_or_else(|| (vec![0.0; weight.len()], vec![0.0; if output.is_some() { p.to } else { 0 }]));
-    Derivatives { by_x, by_weight, by_bias }
+    let bundles: Vec<_> = parts
+        .into_par_iter()
+        .chunks(BUNDLE)
+        .filter_map(sum)
+        .collect();
+    let (by_weight, by_bias) = sum(bundles).unwrap_or_else(|| {
+        (
+            vec![0.0; weight.len()],
+            vec![0.0; if output.is_some() { p.to } else { 0 }],
+        )
+    });
+    Derivatives {
+        by_x,
+        by_weight,
+        by_bias,
+    }
 }

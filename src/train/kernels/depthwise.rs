@@ -30,13 +30,24 @@ impl Bordered {
         assert!(kernel % 2 == 1, "a kernel of {kernel} pixels has no middle");
         let width = w + kernel - 1;
         let stretch = (h - 1) * width + w;
-        let offsets = (0..kernel * kernel).map(|tap| tap / kernel * width + tap % kernel).collect();
-        Bordered { width, border: kernel / 2, offsets, stretch, plane: ((h + kernel - 1) * width).next_multiple_of(BLOCK) + BLOCK }
+        let offsets = (0..kernel * kernel)
+            .map(|tap| tap / kernel * width + tap % kernel)
+            .collect();
+        Bordered {
+            width,
+            border: kernel / 2,
+            offsets,
+            stretch,
+            plane: ((h + kernel - 1) * width).next_multiple_of(BLOCK) + BLOCK,
+        }
     }
 
     /// A plane and a stretch, zeros.
     fn scratch(&self) -> [Vec<f32>; 2] {
-        [vec![0.0; self.plane], vec![0.0; self.stretch.next_multiple_of(BLOCK)]]
+        [
+            vec![0.0; self.plane],
+            vec![0.0; self.stretch.next_multiple_of(BLOCK)],
+        ]
     }
 
     /// Writes rows of `width` values into a plane or a stretch, the first at `first`, `stride` pixels apart in both directions.
@@ -46,7 +57,10 @@ impl Bordered {
             if stride == 1 {
                 to[..width].copy_from_slice(row);
             } else {
-                to.iter_mut().step_by(stride).zip(row).for_each(|(t, v)| *t = *v);
+                to.iter_mut()
+                    .step_by(stride)
+                    .zip(row)
+                    .for_each(|(t, v)| *t = *v);
             }
         }
     }
@@ -58,7 +72,9 @@ impl Bordered {
             if stride == 1 {
                 row.copy_from_slice(&from[..width]);
             } else {
-                row.iter_mut().zip(from.iter().step_by(stride)).for_each(|(v, f)| *v = *f);
+                row.iter_mut()
+                    .zip(from.iter().step_by(stride))
+                    .for_each(|(v, f)| *v = *f);
             }
         }
     }
@@ -70,22 +86,49 @@ impl Bordered {
 }
 
 /// The maps that `weight` makes of `x`.
-pub fn forward(x: &[f32], weight: &[f32], s: &Geometry, epilogue: Option<Epilogue<'_>>) -> Vec<f32> {
+pub fn forward(
+    x: &[f32],
+    weight: &[f32],
+    s: &Geometry,
+    epilogue: Option<Epilogue<'_>>,
+) -> Vec<f32> {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
     let fill = |[padded, stretch]: &mut [Vec<f32>; 2], plane: usize, out: &mut [f32]| {
-        bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
-        wide::correlate(padded, &weight[plane % channels * taps..][..taps], &bordered.offsets, stretch);
+        bordered.spread(
+            &x[plane * s.pixels_in()..][..s.pixels_in()],
+            s.size.1,
+            bordered.first(),
+            1,
+            padded,
+        );
+        wide::correlate(
+            padded,
+            &weight[plane % channels * taps..][..taps],
+            &bordered.offsets,
+            stretch,
+        );
         bordered.pick(stretch, s.out.1, stride, out);
         if let Some(Epilogue { bias, after }) = epilogue {
             wide::line(out, (1.0, bias[plane % channels]), after);
         }
     };
-    made_with(x.len() / s.pixels_in() * s.pixels_out(), s.pixels_out(), || bordered.scratch(), fill).0
+    made_with(
+        x.len() / s.pixels_in() * s.pixels_out(),
+        s.pixels_out(),
+        || bordered.scratch(),
+        fill,
+    )
+    .0
 }
 
 /// The derivative by a plane before its epilogue, written into `passed` where there is one, and the derivative by the bias.
-fn before_epilogue<'a>(grad: &'a [f32], output: Option<Output<'_>>, plane: Range<usize>, passed: &'a mut [f32]) -> (&'a [f32], f32) {
+fn before_epilogue<'a>(
+    grad: &'a [f32],
+    output: Option<Output<'_>>,
+    plane: Range<usize>,
+    passed: &'a mut [f32],
+) -> (&'a [f32], f32) {
     let grad = &grad[plane.clone()];
     match output {
         None => (grad, 0.0),
@@ -97,34 +140,71 @@ fn before_epilogue<'a>(grad: &'a [f32], output: Option<Output<'_>>, plane: Range
 }
 
 /// The derivatives, from the one by the output.
-pub fn backward(x: &[f32], weight: &[f32], grad: &[f32], s: &Geometry, wants_x: bool, output: Option<Output<'_>>) -> Derivatives {
+pub fn backward(
+    x: &[f32],
+    weight: &[f32],
+    grad: &[f32],
+    s: &Geometry,
+    wants_x: bool,
+    output: Option<Output<'_>>,
+) -> Derivatives {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
     let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
     let of_plane = |plane: usize| plane * s.pixels_out()..(plane + 1) * s.pixels_out();
     // Seen from the input, each kernel is turned by half a circle.
-    let turned: Vec<f32> = weight.chunks_exact(taps).flat_map(|w| w.iter().rev().copied()).collect();
+    let turned: Vec<f32> = weight
+        .chunks_exact(taps)
+        .flat_map(|w| w.iter().rev().copied())
+        .collect();
     let by_x = wants_x.then(|| {
-        let fill = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>), plane: usize, by_x: &mut [f32]| {
+        let fill = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>),
+                    plane: usize,
+                    by_x: &mut [f32]| {
             let (grad, _) = before_epilogue(grad, output, of_plane(plane), passed);
             bordered.spread(grad, s.out.1, bordered.first(), stride, padded);
-            wide::correlate(padded, &turned[plane % channels * taps..][..taps], &bordered.offsets, stretch);
+            wide::correlate(
+                padded,
+                &turned[plane % channels * taps..][..taps],
+                &bordered.offsets,
+                stretch,
+            );
             bordered.pick(stretch, s.size.1, 1, by_x);
         };
         made_with(x.len(), s.pixels_in(), scratch, fill).0
     });
     let mut by_weight = vec![0.0; channels * taps];
-    let of_channel = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>), (channel, by_weight): (usize, &mut [f32])| {
+    let of_channel = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>),
+                      (channel, by_weight): (usize, &mut [f32])| {
         let mut by_bias = 0.0;
         for plane in (channel..x.len() / s.pixels_in()).step_by(channels) {
-            bordered.spread(&x[plane * s.pixels_in()..][..s.pixels_in()], s.size.1, bordered.first(), 1, padded);
+            bordered.spread(
+                &x[plane * s.pixels_in()..][..s.pixels_in()],
+                s.size.1,
+                bordered.first(),
+                1,
+                padded,
+            );
             let (grad, sum) = before_epilogue(grad, output, of_plane(plane), passed);
             by_bias += sum;
             bordered.spread(grad, s.out.1, 0, stride, stretch);
-            wide::products(padded, &stretch[..bordered.stretch], &bordered.offsets, by_weight);
+            wide::products(
+                padded,
+                &stretch[..bordered.stretch],
+                &bordered.offsets,
+                by_weight,
+            );
         }
         by_bias
     };
-    let by_bias = by_weight.par_chunks_mut(taps).enumerate().map_init(scratch, of_channel).collect();
-    Derivatives { by_x, by_weight, by_bias }
+    let by_bias = by_weight
+        .par_chunks_mut(taps)
+        .enumerate()
+        .map_init(scratch, of_channel)
+        .collect();
+    Derivatives {
+        by_x,
+        by_weight,
+        by_bias,
+    }
 }

@@ -22,14 +22,17 @@ pub fn made_with<S, T: Send>(
     let results = spare
         .par_chunks_mut(chunk)
         .enumerate()
-        .map_init(init, |state, (number, part): (usize, &mut [MaybeUninit<f32>])| {
-            // SAFETY: the part is this closure's alone; all bytes zero is the number 0.0, and MaybeUninit<f32> has the layout of f32.
-            let part = unsafe {
-                part.as_mut_ptr().write_bytes(0, part.len());
-                std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len())
-            };
-            fill(state, number, part)
-        })
+        .map_init(
+            init,
+            |state, (number, part): (usize, &mut [MaybeUninit<f32>])| {
+                // SAFETY: the part is this closure's alone; all bytes zero is the number 0.0, and MaybeUninit<f32> has the layout of f32.
+                let part = unsafe {
+                    part.as_mut_ptr().write_bytes(0, part.len());
+                    std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len())
+                };
+                fill(state, number, part)
+            },
+        )
         .collect();
     // SAFETY: the chunks cover all of the first `total` elements, and each has been written; the capacity is at least that.
     unsafe { values.set_len(total) };
@@ -37,7 +40,11 @@ pub fn made_with<S, T: Send>(
 }
 
 /// The same where threads keep nothing and chunks return nothing.
-pub fn made(total: usize, chunk: usize, fill: impl Fn(usize, &mut [f32]) + Sync + Send) -> Vec<f32> {
+pub fn made(
+    total: usize,
+    chunk: usize,
+    fill: impl Fn(usize, &mut [f32]) + Sync + Send,
+) -> Vec<f32> {
     made_with(total, chunk, || (), |(), number, part| fill(number, part)).0
 }
 

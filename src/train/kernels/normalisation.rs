@@ -33,7 +33,12 @@ fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     const WIDTH: usize = 16;
     let mut sums = [0.0f32; WIDTH];
     let (a, b) = (a.chunks_exact(WIDTH), b.chunks_exact(WIDTH));
-    let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| f(*a, *b)).sum();
+    let rest: f32 = a
+        .remainder()
+        .iter()
+        .zip(b.remainder())
+        .map(|(a, b)| f(*a, *b))
+        .sum();
     for (a, b) in a.zip(b) {
         for k in 0..WIDTH {
             sums[k] += f(a[k], b[k]);
@@ -48,7 +53,12 @@ fn by_channel<T: Send>(channels: usize, f: impl Fn(usize) -> T + Sync + Send) ->
 }
 
 /// Planes of a channel: [n, channels, pixels].
-fn planes(x: &[f32], channel: usize, channels: usize, pixels: usize) -> impl Iterator<Item = &[f32]> {
+fn planes(
+    x: &[f32],
+    channel: usize,
+    channels: usize,
+    pixels: usize,
+) -> impl Iterator<Item = &[f32]> {
     x.chunks_exact(pixels).skip(channel).step_by(channels)
 }
 
@@ -66,9 +76,17 @@ impl Moments {
     pub fn of(x: &[f32], channels: usize, pixels: usize) -> Self {
         let count = (x.len() / channels.max(1)) as f64;
         let (mean, variance) = by_channel(channels, |c| {
-            let total = |f: &dyn Fn(&[f32]) -> f32| planes(x, c, channels, pixels).map(|p| f64::from(f(p))).sum::<f64>() / count;
+            let total = |f: &dyn Fn(&[f32]) -> f32| {
+                planes(x, c, channels, pixels)
+                    .map(|p| f64::from(f(p)))
+                    .sum::<f64>()
+                    / count
+            };
             let mean = total(&|p| lanes(p, p, |v, _| v)) as f32;
-            (mean, total(&|p| lanes(p, p, |v, _| (v - mean) * (v - mean))) as f32)
+            (
+                mean,
+                total(&|p| lanes(p, p, |v, _| (v - mean) * (v - mean))) as f32,
+            )
         })
         .into_iter()
         .unzip();
@@ -86,7 +104,14 @@ pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: Af
 }
 
 /// The derivatives of [`scale`] by the input, the factors and the offsets, from the one by the output.
-pub fn scale_backward(x: &[f32], grad: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> [Vec<f32>; 3] {
+pub fn scale_backward(
+    x: &[f32],
+    grad: &[f32],
+    pixels: usize,
+    factor: &[f32],
+    offset: &[f32],
+    after: After,
+) -> [Vec<f32>; 3] {
     let channels = factor.len();
     let (by_x, planes) = made_with(
         x.len(),
@@ -94,7 +119,13 @@ pub fn scale_backward(x: &[f32], grad: &[f32], pixels: usize, factor: &[f32], of
         || (),
         |(), plane, out| {
             let (c, at) = (plane % channels, plane * pixels);
-            wide::line_backward(&x[at..][..pixels], &grad[at..][..pixels], (factor[c], offset[c]), after, out)
+            wide::line_backward(
+                &x[at..][..pixels],
+                &grad[at..][..pixels],
+                (factor[c], offset[c]),
+                after,
+                out,
+            )
         },
     );
     let mut sums = vec![(0.0, 0.0); channels];
@@ -130,12 +161,16 @@ impl Norm {
     /// Factor and offset of a channel: the whole normalisation.
     fn line(&self, channel: usize) -> (f32, f32) {
         let factor = self.gamma[channel] * self.inverse(channel);
-        (factor, self.beta[channel] - self.moments.mean[channel] * factor)
+        (
+            factor,
+            self.beta[channel] - self.moments.mean[channel] * factor,
+        )
     }
 
     /// Normalises.
     pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
-        let (factor, offset): (Vec<f32>, Vec<f32>) = (0..self.gamma.len()).map(|c| self.line(c)).unzip();
+        let (factor, offset): (Vec<f32>, Vec<f32>) =
+            (0..self.gamma.len()).map(|c| self.line(c)).unzip();
         scale(x, pixels, &factor, &offset, self.after)
     }
 
@@ -150,7 +185,10 @@ impl Norm {
             let passed = |x: f32, g: f32| g * self.after.slope(x * factor + offset);
             let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
             let (plain, weighed) = both.fold((0.0f64, 0.0f64), |(a, b), (x, g)| {
-                (a + f64::from(lanes(x, g, passed)), b + f64::from(lanes(x, g, |x, g| passed(x, g) * (x - mean) * inverse)))
+                (
+                    a + f64::from(lanes(x, g, passed)),
+                    b + f64::from(lanes(x, g, |x, g| passed(x, g) * (x - mean) * inverse)),
+                )
             });
             (plain as f32, weighed as f32)
         });
@@ -158,7 +196,10 @@ impl Norm {
             let (c, at) = (plane % channels, plane * pixels);
             let (factor, offset) = self.line(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
-            let (plain, weighed) = ((f64::from(sums[c].0) / count) as f32, (f64::from(sums[c].1) / count) as f32);
+            let (plain, weighed) = (
+                (f64::from(sums[c].0) / count) as f32,
+                (f64::from(sums[c].1) / count) as f32,
+            );
             for ((o, x), g) in out.iter_mut().zip(&x[at..]).zip(&grad[at..]) {
                 let g = g * self.after.slope(x * factor + offset);
                 *o = factor * (g - plain - (x - mean) * inverse * weighed);

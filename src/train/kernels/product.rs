@@ -8,10 +8,23 @@ use ndarray::{ArrayView2, ArrayViewMut2};
 /// # Panics
 /// When the shapes do not fit each other.
 #[allow(unsafe_code)]
-pub fn multiply(a: &ArrayView2<'_, f32>, b: &ArrayView2<'_, f32>, out: &mut ArrayViewMut2<'_, f32>) {
+pub fn multiply(
+    a: &ArrayView2<'_, f32>,
+    b: &ArrayView2<'_, f32>,
+    out: &mut ArrayViewMut2<'_, f32>,
+) {
     let ((m, k), n) = (a.dim(), b.ncols());
-    assert!(b.nrows() == k && out.dim() == (m, n), "{m}x{k} times {:?} does not give {:?}", b.dim(), out.dim());
-    let (out_strides, a_strides, b_strides) = (out.strides().to_vec(), a.strides().to_vec(), b.strides().to_vec());
+    assert!(
+        b.nrows() == k && out.dim() == (m, n),
+        "{m}x{k} times {:?} does not give {:?}",
+        b.dim(),
+        out.dim()
+    );
+    let (out_strides, a_strides, b_strides) = (
+        out.strides().to_vec(),
+        a.strides().to_vec(),
+        b.strides().to_vec(),
+    );
     // SAFETY: the three views are alive for the call, `out` is borrowed mutably and so overlaps neither input, and the
     // dimensions and strides (in elements) are the views' own, so that every access stays inside them.
     unsafe {
@@ -46,7 +59,8 @@ mod tests {
 
     #[test]
     fn products_are_ndarrays_also_of_transposed_views() {
-        let random = |rows, columns| Array2::from_shape_simple_fn((rows, columns), || fastrand::f32() - 0.5);
+        let random =
+            |rows, columns| Array2::from_shape_simple_fn((rows, columns), || fastrand::f32() - 0.5);
         for (m, k, n) in [(1, 1, 1), (3, 5, 7), (48, 27, 130), (17, 64, 33)] {
             let (a, b, bt) = (random(m, k), random(k, n), random(n, k));
             let mut out = Array2::from_elem((m, n), f32::NAN);

@@ -18,17 +18,32 @@ pub struct Shape {
 impl Shape {
     /// 3x3 over all channels.
     pub fn full(from: usize, to: usize, stride: usize) -> Self {
-        Shape { channels: (from, to), kernel: 3, stride, depthwise: false }
+        Shape {
+            channels: (from, to),
+            kernel: 3,
+            stride,
+            depthwise: false,
+        }
     }
 
     /// 1x1.
     pub fn point(from: usize, to: usize) -> Self {
-        Shape { channels: (from, to), kernel: 1, stride: 1, depthwise: false }
+        Shape {
+            channels: (from, to),
+            kernel: 1,
+            stride: 1,
+            depthwise: false,
+        }
     }
 
     /// 3x3, each channel by itself.
     pub fn depthwise(channels: usize, stride: usize) -> Self {
-        Shape { channels: (channels, channels), kernel: 3, stride, depthwise: true }
+        Shape {
+            channels: (channels, channels),
+            kernel: 3,
+            stride,
+            depthwise: true,
+        }
     }
 
     /// Groups of channels that do not see each other.
@@ -44,7 +59,11 @@ impl Shape {
     /// The same on pictures of a size (height, width).
     pub fn on(self, size: (usize, usize)) -> Geometry {
         let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
-        Geometry { shape: self, size, out: (out(size.0), out(size.1)) }
+        Geometry {
+            shape: self,
+            size,
+            out: (out(size.0), out(size.1)),
+        }
     }
 }
 
@@ -119,7 +138,10 @@ impl Geometry {
         // Outputs o with 0 <= o * stride + tap - pad < side.
         let inside = |tap: usize, side: usize, out: usize| {
             let first = pad.saturating_sub(tap).div_ceil(stride);
-            let last = (side + pad).checked_sub(tap + 1).map_or(0, |v| v / stride + 1).min(out);
+            let last = (side + pad)
+                .checked_sub(tap + 1)
+                .map_or(0, |v| v / stride + 1)
+                .min(out);
             first..last.max(first)
         };
         let mut runs = Vec::new();

@@ -9,41 +9,68 @@ use crate::train::kernels::wide::{product, total};
 /// `x` times `gates` [n, channels], a number for each plane.
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
-        out.iter_mut().zip(&x[plane * pixels..]).for_each(|(o, x)| *o = x * gates[plane]);
+        out.iter_mut()
+            .zip(&x[plane * pixels..])
+            .for_each(|(o, x)| *o = x * gates[plane]);
     })
 }
 
 /// The derivatives of [`gate`] by `x` and by the gates.
-pub fn gate_backward(x: &[f32], gates: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
-    let by_gates = x.par_chunks(pixels).zip(grad.par_chunks(pixels)).map(|(x, g)| product(x, g)).collect();
+pub fn gate_backward(
+    x: &[f32],
+    gates: &[f32],
+    grad: &[f32],
+    pixels: usize,
+) -> (Vec<f32>, Vec<f32>) {
+    let by_gates = x
+        .par_chunks(pixels)
+        .zip(grad.par_chunks(pixels))
+        .map(|(x, g)| product(x, g))
+        .collect();
     (gate(grad, gates, pixels), by_gates)
 }
 
 /// The mean of each plane: [n, channels].
 pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
-    x.par_chunks(pixels).map(|x| total(x) / pixels as f32).collect()
+    x.par_chunks(pixels)
+        .map(|x| total(x) / pixels as f32)
+        .collect()
 }
 
 /// The derivative of [`mean`] by `x`.
 pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
-    made(grad.len() * pixels, pixels, |plane, out| out.fill(grad[plane] / pixels as f32))
+    made(grad.len() * pixels, pixels, |plane, out| {
+        out.fill(grad[plane] / pixels as f32)
+    })
 }
 
 /// The sum of each plane weighed by `weights` [channels, pixels]: [n, channels].
 pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
     let channels = weights.len() / pixels;
-    x.par_chunks(pixels).enumerate().map(|(plane, x)| product(x, &weights[plane % channels * pixels..][..pixels])).collect()
+    x.par_chunks(pixels)
+        .enumerate()
+        .map(|(plane, x)| product(x, &weights[plane % channels * pixels..][..pixels]))
+        .collect()
 }
 
 /// The derivatives of [`read_out`] by `x` and by the weights.
-pub fn read_out_backward(x: &[f32], weights: &[f32], grad: &[f32], pixels: usize) -> (Vec<f32>, Vec<f32>) {
+pub fn read_out_backward(
+    x: &[f32],
+    weights: &[f32],
+    grad: &[f32],
+    pixels: usize,
+) -> (Vec<f32>, Vec<f32>) {
     let channels = weights.len() / pixels;
     let by_x = made(x.len(), pixels, |plane, out| {
-        out.iter_mut().zip(&weights[plane % channels * pixels..]).for_each(|(o, w)| *o = grad[plane] * w);
+        out.iter_mut()
+            .zip(&weights[plane % channels * pixels..])
+            .for_each(|(o, w)| *o = grad[plane] * w);
     });
     let by_weights = made(weights.len(), pixels, |channel, out| {
         for plane in (channel..grad.len()).step_by(channels) {
-            out.iter_mut().zip(&x[plane * pixels..][..pixels]).for_each(|(o, x)| *o += grad[plane] * x);
+            out.iter_mut()
+                .zip(&x[plane * pixels..][..pixels])
+                .for_each(|(o, x)| *o += grad[plane] * x);
         }
     });
     (by_x, by_weights)

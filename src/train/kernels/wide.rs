@@ -24,14 +24,17 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
         even = simd.mul_add_f32s(x[0], y[0], even);
         odd = simd.mul_add_f32s(x[1], y[1], odd);
     }
-    simd.reduce_sum_f32s(simd.add_f32s(even, odd)) + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
+    simd.reduce_sum_f32s(simd.add_f32s(even, odd))
+        + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
 }
 
 /// The sum of a row.
 #[inline(always)]
 fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
     let (row, rest) = S::as_simd_f32s(row);
-    let total = row.iter().fold(simd.splat_f32s(0.0), |sum, v| simd.add_f32s(sum, *v));
+    let total = row
+        .iter()
+        .fold(simd.splat_f32s(0.0), |sum, v| simd.add_f32s(sum, *v));
     simd.reduce_sum_f32s(total) + rest.iter().sum::<f32>()
 }
 
@@ -79,14 +82,24 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Correlate { plane, weights, offsets, out } = self;
+        let Correlate {
+            plane,
+            weights,
+            offsets,
+            out,
+        } = self;
         let (out, _) = S::as_mut_simd_f32s(out);
         for (number, out) in out.chunks_exact_mut(2).enumerate() {
             let mut sums = [simd.splat_f32s(0.0); 2];
             for (weight, offset) in weights.iter().zip(offsets) {
-                let (seen, _) = S::as_simd_f32s(&plane[2 * number * S::F32_LANES + offset..][..2 * S::F32_LANES]);
+                let (seen, _) = S::as_simd_f32s(
+                    &plane[2 * number * S::F32_LANES + offset..][..2 * S::F32_LANES],
+                );
                 let weight = simd.splat_f32s(*weight);
-                sums = [simd.mul_add_f32s(weight, seen[0], sums[0]), simd.mul_add_f32s(weight, seen[1], sums[1])];
+                sums = [
+                    simd.mul_add_f32s(weight, seen[0], sums[0]),
+                    simd.mul_add_f32s(weight, seen[1], sums[1]),
+                ];
             }
             out.copy_from_slice(&sums);
         }
@@ -96,7 +109,12 @@ impl WithSimd for Correlate<'_> {
 /// Writes the sums of `plane`, from each weight's offset on, weighed by the weights; `out` is a number of whole blocks.
 pub(super) fn correlate(plane: &[f32], weights: &[f32], offsets: &[usize], out: &mut [f32]) {
     debug_assert!(out.len().is_multiple_of(BLOCK));
-    Arch::new().dispatch(Correlate { plane, weights, offsets, out });
+    Arch::new().dispatch(Correlate {
+        plane,
+        weights,
+        offsets,
+        out,
+    });
 }
 
 struct Products<'a> {
@@ -119,7 +137,12 @@ impl WithSimd for Products<'_> {
 
 /// Adds to each sum the product of `row` with as much of `plane` from its offset on.
 pub(super) fn products(plane: &[f32], row: &[f32], offsets: &[usize], sums: &mut [f32]) {
-    Arch::new().dispatch(Products { plane, row, offsets, sums });
+    Arch::new().dispatch(Products {
+        plane,
+        row,
+        offsets,
+        sums,
+    });
 }
 
 struct Line<'a> {
@@ -138,14 +161,22 @@ impl WithSimd for Line<'_> {
         match self.after {
             After::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
             After::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
-            After::Relu6 => self.row.iter_mut().for_each(|v| *v = line(*v).clamp(0.0, 6.0)),
+            After::Relu6 => self
+                .row
+                .iter_mut()
+                .for_each(|v| *v = line(*v).clamp(0.0, 6.0)),
         }
     }
 }
 
 /// Replaces each value by `after(value * factor + offset)`.
 pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), after: After) {
-    Arch::new().dispatch(Line { row, factor, offset, after });
+    Arch::new().dispatch(Line {
+        row,
+        factor,
+        offset,
+        after,
+    });
 }
 
 struct LineBackward<'a> {
@@ -160,7 +191,14 @@ struct LineBackward<'a> {
 impl LineBackward<'_> {
     #[inline(always)]
     fn by<S: Simd>(self, simd: S, passes: impl Fn(f32) -> bool) -> (f32, f32) {
-        let LineBackward { x, grad, factor, offset, out, .. } = self;
+        let LineBackward {
+            x,
+            grad,
+            factor,
+            offset,
+            out,
+            ..
+        } = self;
         for ((o, x), g) in out.iter_mut().zip(x).zip(grad) {
             *o = if passes(x * factor + offset) { *g } else { 0.0 };
         }
@@ -184,8 +222,21 @@ impl WithSimd for LineBackward<'_> {
 }
 
 /// Writes the derivative of [`line`] by `x`, from the one by its output; returns those by the factor and by the offset.
-pub(super) fn line_backward(x: &[f32], grad: &[f32], (factor, offset): (f32, f32), after: After, out: &mut [f32]) -> (f32, f32) {
-    Arch::new().dispatch(LineBackward { x, grad, factor, offset, after, out })
+pub(super) fn line_backward(
+    x: &[f32],
+    grad: &[f32],
+    (factor, offset): (f32, f32),
+    after: After,
+    out: &mut [f32],
+) -> (f32, f32) {
+    Arch::new().dispatch(LineBackward {
+        x,
+        grad,
+        factor,
+        offset,
+        after,
+        out,
+    })
 }
 
 struct RectifierBackward<'a> {
@@ -220,6 +271,16 @@ impl WithSimd for RectifierBackward<'_> {
 
 /// Writes the derivative by what a rectifier was given, from the one by its `output`; returns the sum, which is the one by a bias
 /// before it.
-pub(super) fn rectifier_backward(grad: &[f32], output: &[f32], after: After, out: &mut [f32]) -> f32 {
-    Arch::new().dispatch(RectifierBackward { grad, output, after, out })
+pub(super) fn rectifier_backward(
+    grad: &[f32],
+    output: &[f32],
+    after: After,
+    out: &mut [f32],
+) -> f32 {
+    Arch::new().dispatch(RectifierBackward {
+        grad,
+        output,
+        after,
+        out,
+    })
 }

@@ -20,43 +20,90 @@ const EMPTY: f32 = 0.05;
 /// # Errors
 /// When the folder has no sheet, or a sheet cannot be read or does not consist of cells.
 pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
-    let misfit = |problem: String| TrainError::Data { name: dir.display().to_string(), problem };
-    let entries = std::fs::read_dir(dir).map_err(|source| TrainError::Read { path: dir.into(), source })?;
-    let mut sheets: Vec<_> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.extension().is_some_and(|e| e == "png")).collect();
+    let misfit = |problem: String| TrainError::Data {
+        name: dir.display().to_string(),
+        problem,
+    };
+    let entries = std::fs::read_dir(dir).map_err(|source| TrainError::Read {
+        path: dir.into(),
+        source,
+    })?;
+    let mut sheets: Vec<_> = entries
+        .filter_map(|e| Some(e.ok()?.path()))
+        .filter(|p| p.extension().is_some_and(|e| e == "png"))
+        .collect();
     sheets.sort();
     let mut figures = Vec::new();
     for path in &sheets {
         let sheet = image_folder::read(path)?;
-        let (columns, rows) = (sheet.width as usize / CELL.0, sheet.height as usize / CELL.1);
+        let (columns, rows) = (
+            sheet.width as usize / CELL.0,
+            sheet.height as usize / CELL.1,
+        );
         if columns * CELL.0 != sheet.width as usize || rows * CELL.1 != sheet.height as usize {
-            return Err(misfit(format!("{} does not consist of cells of {}x{} pixels", path.display(), CELL.0, CELL.1)));
+            return Err(misfit(format!(
+                "{} does not consist of cells of {}x{} pixels",
+                path.display(),
+                CELL.0,
+                CELL.1
+            )));
         }
         for cell in 0..columns * rows {
             let (left, top) = (cell % columns * CELL.0, cell / columns * CELL.1);
-            let bytes: Vec<[u8; 3]> =
-                (0..CELL.1).flat_map(|y| sheet.row(top + y)[3 * left..3 * (left + CELL.0)].chunks_exact(3).map(|p| [p[2], p[1], p[0]])).collect();
+            let bytes: Vec<[u8; 3]> = (0..CELL.1)
+                .flat_map(|y| {
+                    sheet.row(top + y)[3 * left..3 * (left + CELL.0)]
+                        .chunks_exact(3)
+                        .map(|p| [p[2], p[1], p[0]])
+                })
+                .collect();
             figures.extend(figure(&bytes, size));
         }
     }
     if figures.is_empty() {
-        return Err(misfit("no sheet *.png with figures is in it; models/render_figures.py makes them".into()));
+        return Err(misfit(
+            "no sheet *.png with figures is in it; models/render_figures.py makes them".into(),
+        ));
     }
-    Ok(Footage { figures, scenes: Vec::new() })
+    Ok(Footage {
+        figures,
+        scenes: Vec::new(),
+    })
 }
 
 /// The figure of a cell; `None` for an empty one.
 fn figure(cell: &[[u8; 3]], size: (usize, usize)) -> Option<Figure> {
-    let grid = |channel: usize| Grid { width: CELL.0, height: CELL.1, values: cell.iter().map(|p| p[channel]).collect::<Vec<u8>>() };
-    let coverage: Mask = Grid { width: CELL.0, height: CELL.1, values: cell.iter().map(|p| f32::from(p[2]) / 255.0).collect() };
+    let grid = |channel: usize| Grid {
+        width: CELL.0,
+        height: CELL.1,
+        values: cell.iter().map(|p| p[channel]).collect::<Vec<u8>>(),
+    };
+    let coverage: Mask = Grid {
+        width: CELL.0,
+        height: CELL.1,
+        values: cell.iter().map(|p| f32::from(p[2]) / 255.0).collect(),
+    };
     if coverage.values.iter().sum::<f32>() < EMPTY * coverage.values.len() as f32 {
         return None;
     }
-    let shade: Picture = Grid { width: CELL.0, height: CELL.1, values: cell.iter().map(|p| [f32::from(p[1]) / 255.0; 3]).collect() };
+    let shade: Picture = Grid {
+        width: CELL.0,
+        height: CELL.1,
+        values: cell.iter().map(|p| [f32::from(p[1]) / 255.0; 3]).collect(),
+    };
     let labels = grid(0);
     // Labels are no quantity: the nearest one is taken.
-    let nearest = |i: usize| labels.values[(i / size.0) * CELL.1 / size.1 * CELL.0 + (i % size.0) * CELL.0 / size.0];
-    let parts = (0..size.0 * size.1).map(|i| Part::of_label(nearest(i))).collect();
-    Some(Figure::new(&shade.resized(size), &coverage.resized(size), Some(parts)))
+    let nearest = |i: usize| {
+        labels.values[(i / size.0) * CELL.1 / size.1 * CELL.0 + (i % size.0) * CELL.0 / size.0]
+    };
+    let parts = (0..size.0 * size.1)
+        .map(|i| Part::of_label(nearest(i)))
+        .collect();
+    Some(Figure::new(
+        &shade.resized(size),
+        &coverage.resized(size),
+        Some(parts),
+    ))
 }
 
 #[cfg(test)]
@@ -65,11 +112,21 @@ mod tests {
 
     #[test]
     fn a_cell_is_a_figure_and_an_empty_cell_is_none() {
-        let cell: Vec<[u8; 3]> = (0..64 * 128).map(|i| if i / 64 < 64 { [3, 128, 255] } else { [5, 64, 255] }).collect();
+        let cell: Vec<[u8; 3]> = (0..64 * 128)
+            .map(|i| {
+                if i / 64 < 64 {
+                    [3, 128, 255]
+                } else {
+                    [5, 64, 255]
+                }
+            })
+            .collect();
         let figure = figure(&cell, (32, 64)).expect("covered");
         let parts = figure.parts().expect("an atlas knows them");
         assert_eq!((parts[0], parts[63 * 32]), (Part::Top, Part::Thighs));
-        assert!((figure.picture().at(3, 3)[0] - 0.5).abs() < 0.01 && figure.coverage().at(3, 3) > 0.99);
+        assert!(
+            (figure.picture().at(3, 3)[0] - 0.5).abs() < 0.01 && figure.coverage().at(3, 3) > 0.99
+        );
         assert!(super::figure(&vec![[0, 0, 0]; 64 * 128], (32, 64)).is_none());
     }
 }

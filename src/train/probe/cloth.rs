@@ -29,43 +29,77 @@ pub fn cloth(rng: &mut Rng) -> Rgb {
         k if k < 0.90 => ((0.0, 360.0), (0.15, 0.45), (0.2, 0.8)),
         _ => ((0.0, 360.0), (0.5, 0.95), (0.25, 0.9)),
     };
-    hsv(between(rng, hue.0, hue.1), between(rng, saturation.0, saturation.1), between(rng, value.0, value.1))
+    hsv(
+        between(rng, hue.0, hue.1),
+        between(rng, saturation.0, saturation.1),
+        between(rng, value.0, value.1),
+    )
 }
 
 /// A skin colour, from dark to pale.
 pub fn skin(rng: &mut Rng) -> Rgb {
     let tone = between(rng, 0.25, 0.92);
-    [tone, tone * between(rng, 0.72, 0.82), tone * between(rng, 0.58, 0.72)]
+    [
+        tone,
+        tone * between(rng, 0.72, 0.82),
+        tone * between(rng, 0.58, 0.72),
+    ]
 }
 
 /// A hair colour, mostly dark, at times blond, grey or white.
 pub fn hair(rng: &mut Rng) -> Rgb {
-    let tone = if chance(rng, 0.8) { between(rng, 0.04, 0.55) } else { between(rng, 0.5, 0.85) };
-    [tone, tone * between(rng, 0.6, 0.95), tone * between(rng, 0.4, 0.9)]
+    let tone = if chance(rng, 0.8) {
+        between(rng, 0.04, 0.55)
+    } else {
+        between(rng, 0.5, 0.85)
+    };
+    [
+        tone,
+        tone * between(rng, 0.6, 0.95),
+        tone * between(rng, 0.4, 0.9),
+    ]
 }
 
 /// A picture of cloth: plain, striped, checked, mottled, printed with a piece of a picture, or with a band or a badge.
 /// `print` gives such a piece, of the size asked for.
-pub fn pattern(size: (usize, usize), rng: &mut Rng, print: impl FnOnce(&mut Rng) -> Picture) -> Picture {
+pub fn pattern(
+    size: (usize, usize),
+    rng: &mut Rng,
+    print: impl FnOnce(&mut Rng) -> Picture,
+) -> Picture {
     let (first, second) = (cloth(rng), cloth(rng));
     let (w, h) = (size.0 as f32, size.1 as f32);
     let kind = rng.f32();
-    let bool_mask = |f: &dyn Fn(f32, f32) -> bool| Mask::of(size, |x, y| f32::from(u8::from(f(x, y))));
+    let bool_mask =
+        |f: &dyn Fn(f32, f32) -> bool| Mask::of(size, |x, y| f32::from(u8::from(f(x, y))));
     let share = match kind {
         k if k < 0.52 => return Picture::filled(size, first),
         k if k < 0.62 => {
-            let (down, period, phase, width) = (chance(rng, 0.7), between(rng, 3.0, 16.0), rng.f32(), between(rng, 0.2, 0.7));
+            let (down, period, phase, width) = (
+                chance(rng, 0.7),
+                between(rng, 3.0, 16.0),
+                rng.f32(),
+                between(rng, 0.2, 0.7),
+            );
             bool_mask(&|x, y| ((if down { y * h } else { x * w }) / period + phase).fract() < width)
         }
         k if k < 0.70 => {
-            let (period, width, weak) = (between(rng, 4.0, 14.0), between(rng, 0.15, 0.5), if chance(rng, 0.5) { 0.6 } else { 1.0 });
+            let (period, width, weak) = (
+                between(rng, 4.0, 14.0),
+                between(rng, 0.15, 0.5),
+                if chance(rng, 0.5) { 0.6 } else { 1.0 },
+            );
             let line = |v: f32| f32::from(u8::from((v / period).fract() < width));
             Mask::of(size, |x, y| line(x * w).max(weak * line(y * h)))
         }
         k if k < 0.80 => {
             let grey = print(rng).map(|c| luma(*c));
             let low = grey.values.iter().copied().fold(f32::INFINITY, f32::min);
-            let high = grey.values.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let high = grey
+                .values
+                .iter()
+                .copied()
+                .fold(f32::NEG_INFINITY, f32::max);
             grey.map(|v| (v - low) / (high - low + 1e-3))
         }
         k if k < 0.88 => {
@@ -77,7 +111,11 @@ pub fn pattern(size: (usize, usize), rng: &mut Rng, print: impl FnOnce(&mut Rng)
             bool_mask(&|_, y| (y - middle).abs() < half)
         }
         _ => {
-            let (x0, y0, size) = (between(rng, 0.3, 0.7), between(rng, 0.2, 0.45), between(rng, 0.01, 0.08));
+            let (x0, y0, size) = (
+                between(rng, 0.3, 0.7),
+                between(rng, 0.2, 0.45),
+                between(rng, 0.01, 0.08),
+            );
             bool_mask(&|x, y| (x - x0).powi(2) * 2.0 + (y - y0).powi(2) * 8.0 < size)
         }
     };
@@ -94,7 +132,10 @@ pub fn tinted(picture: &Picture, rng: &mut Rng) -> Picture {
     }
     if kind < 0.7 {
         // A rotation of the colour plane around the grey axis, and a factor on the distance from it.
-        let (angle, saturation) = (between(rng, 0.0, std::f32::consts::TAU), between(rng, 0.0, 2.0));
+        let (angle, saturation) = (
+            between(rng, 0.0, std::f32::consts::TAU),
+            between(rng, 0.0, 2.0),
+        );
         let (sin, cos) = angle.sin_cos();
         let third = 1.0 / 3.0;
         let (a, b) = (cos + (1.0 - cos) * third, (1.0 - cos) * third);
@@ -132,17 +173,32 @@ mod tests {
     fn colours_and_patterns_stay_in_range_and_come_from_the_seed() {
         let draw = |seed| {
             let mut rng = Rng::with_seed(seed);
-            let cloth = pattern((16, 32), &mut rng, |_| Picture::of((16, 32), |x, y| [x, y, 0.5]));
+            let cloth = pattern((16, 32), &mut rng, |_| {
+                Picture::of((16, 32), |x, y| [x, y, 0.5])
+            });
             tinted(&cloth, &mut rng)
         };
         for seed in 0..60 {
             let picture = draw(seed);
             assert_eq!(picture.size(), (16, 32));
-            assert!(picture.values.iter().flatten().all(|v| (0.0..=1.0).contains(v)));
+            assert!(
+                picture
+                    .values
+                    .iter()
+                    .flatten()
+                    .all(|v| (0.0..=1.0).contains(v))
+            );
             assert_eq!(picture, draw(seed));
         }
         let plain = (0..60)
-            .filter(|&s| pattern((8, 16), &mut Rng::with_seed(s), |_| Picture::filled((8, 16), [0.5; 3])).values.windows(2).all(|w| w[0] == w[1]))
+            .filter(|&s| {
+                pattern((8, 16), &mut Rng::with_seed(s), |_| {
+                    Picture::filled((8, 16), [0.5; 3])
+                })
+                .values
+                .windows(2)
+                .all(|w| w[0] == w[1])
+            })
             .count();
         assert!((15..50).contains(&plain), "{plain} of 60 are plain");
     }

@@ -39,9 +39,16 @@ pub enum Part {
 impl Part {
     /// The part of a label of a figure atlas ([`crate::train::probe::atlas`]).
     pub fn of_label(label: u8) -> Self {
-        use Part::{Background, Bag, Calves, Face, Hair, Hat, Panel, Shoes, Skin, Sleeves, Thighs, Top};
-        const LABELS: [Part; 12] = [Background, Skin, Hair, Top, Sleeves, Thighs, Calves, Shoes, Bag, Panel, Hat, Face];
-        LABELS.get(usize::from(label)).copied().unwrap_or(Background)
+        use Part::{
+            Background, Bag, Calves, Face, Hair, Hat, Panel, Shoes, Skin, Sleeves, Thighs, Top,
+        };
+        const LABELS: [Part; 12] = [
+            Background, Skin, Hair, Top, Sleeves, Thighs, Calves, Shoes, Bag, Panel, Hat, Face,
+        ];
+        LABELS
+            .get(usize::from(label))
+            .copied()
+            .unwrap_or(Background)
     }
 }
 
@@ -63,9 +70,24 @@ impl Figure {
     /// # Panics
     /// When the sizes differ.
     pub fn new(picture: &Picture, coverage: &Mask, parts: Option<Vec<Part>>) -> Self {
-        assert!(picture.size() == coverage.size() && parts.as_ref().is_none_or(|p| p.len() == picture.values.len()), "one size");
-        let coverage = coverage.values.iter().map(|v| (v.clamp(0.0, 1.0) * 255.0) as u8).collect();
-        Figure { size: picture.size(), pixels: picture.to_bgr(), coverage, parts }
+        assert!(
+            picture.size() == coverage.size()
+                && parts
+                    .as_ref()
+                    .is_none_or(|p| p.len() == picture.values.len()),
+            "one size"
+        );
+        let coverage = coverage
+            .values
+            .iter()
+            .map(|v| (v.clamp(0.0, 1.0) * 255.0) as u8)
+            .collect();
+        Figure {
+            size: picture.size(),
+            pixels: picture.to_bgr(),
+            coverage,
+            parts,
+        }
     }
 
     /// Its pixels.
@@ -75,7 +97,15 @@ impl Figure {
 
     /// How much of each pixel is the person, in [0, 1].
     pub fn coverage(&self) -> Mask {
-        Grid { width: self.size.0, height: self.size.1, values: self.coverage.iter().map(|v| f32::from(*v) / 255.0).collect() }
+        Grid {
+            width: self.size.0,
+            height: self.size.1,
+            values: self
+                .coverage
+                .iter()
+                .map(|v| f32::from(*v) / 255.0)
+                .collect(),
+        }
     }
 
     /// The part of each pixel, where it is known.
@@ -86,8 +116,16 @@ impl Figure {
 
 /// A likely place of each part, for a person of whom only the box is known: by height, with borders drawn by chance.
 pub fn parts_by_height(size: (usize, usize), rng: &mut Rng) -> Vec<Part> {
-    let (neck, waist, ankle) = (between(rng, 0.12, 0.19), between(rng, 0.42, 0.62), between(rng, 0.88, 0.95));
-    let hem = if chance(rng, 0.25) { between(rng, 0.6, 0.85) } else { 0.7 };
+    let (neck, waist, ankle) = (
+        between(rng, 0.12, 0.19),
+        between(rng, 0.42, 0.62),
+        between(rng, 0.88, 0.95),
+    );
+    let hem = if chance(rng, 0.25) {
+        between(rng, 0.6, 0.85)
+    } else {
+        0.7
+    };
     let sleeve = between(rng, 0.14, 0.24);
     let wave = noise(size, 6, 0.02, rng);
     let places = Mask::of(size, |_, y| y).join(&wave, |y, n| y + n);
@@ -116,19 +154,33 @@ pub fn coverage_by_outline(picture: &Picture) -> Mask {
     border.sort_by(f32::total_cmp);
     let ground = border.get(border.len() / 2).copied().unwrap_or_default();
     let outline = Mask::of(size, |x, y| {
-        let body = (-((x - 0.5) / 0.30).abs().powi(3)).exp() * ((y - 0.02) / 0.03).clamp(0.0, 1.0) * ((0.98 - y) / 0.03).clamp(0.0, 1.0);
-        body * if y < 0.17 { (-((x - 0.5) / 0.16).powi(2)).exp() } else { 1.0 }
+        let body = (-((x - 0.5) / 0.30).abs().powi(3)).exp()
+            * ((y - 0.02) / 0.03).clamp(0.0, 1.0)
+            * ((0.98 - y) / 0.03).clamp(0.0, 1.0);
+        body * if y < 0.17 {
+            (-((x - 0.5) / 0.16).powi(2)).exp()
+        } else {
+            1.0
+        }
     });
-    let share = outline.join(&grey.blurred((1.2, 1.2)), |o, g| ((o * (0.45 + 1.6 * (g - ground).abs()) * 1.5 - 0.25).clamp(0.0, 1.0) * 1.6).min(1.0));
+    let share = outline.join(&grey.blurred((1.2, 1.2)), |o, g| {
+        ((o * (0.45 + 1.6 * (g - ground).abs()) * 1.5 - 0.25).clamp(0.0, 1.0) * 1.6).min(1.0)
+    });
     share.blurred((1.2, 1.2))
 }
 
 /// How much of each pixel is the person when the empty scene behind is known: where the two differ.
 pub fn coverage_by_difference(picture: &Picture, empty: &Picture) -> Mask {
-    let difference = picture.join(empty, |a, b| (0..3).map(|k| (a[k] - b[k]).abs()).fold(0.0, f32::max));
-    let sure = difference.blurred((1.0, 1.0)).map(|d| ((d * 255.0 - 14.0) / 16.0).clamp(0.0, 1.0));
+    let difference = picture.join(empty, |a, b| {
+        (0..3).map(|k| (a[k] - b[k]).abs()).fold(0.0, f32::max)
+    });
+    let sure = difference
+        .blurred((1.0, 1.0))
+        .map(|d| ((d * 255.0 - 14.0) / 16.0).clamp(0.0, 1.0));
     // Closes holes (clothes of the background's colour) and drops specks.
-    sure.map(|v| f32::from(u8::from(*v > 0.5))).blurred((2.0, 3.0)).map(|v| ((v - 0.3) * 6.0).clamp(0.0, 1.0))
+    sure.map(|v| f32::from(u8::from(*v > 0.5)))
+        .blurred((2.0, 3.0))
+        .map(|v| ((v - 0.3) * 6.0).clamp(0.0, 1.0))
 }
 
 #[cfg(test)]
@@ -139,7 +191,10 @@ mod tests {
     fn a_body_has_its_parts_from_top_to_bottom() {
         let parts = parts_by_height((16, 64), &mut Rng::with_seed(4));
         let at = |y: usize| parts[y * 16 + 8];
-        assert_eq!([at(2), at(20), at(36), at(63)], [Part::Head, Part::Top, Part::Thighs, Part::Shoes]);
+        assert_eq!(
+            [at(2), at(20), at(36), at(63)],
+            [Part::Head, Part::Top, Part::Thighs, Part::Shoes]
+        );
         assert_eq!(parts[20 * 16], Part::Sleeves);
     }
 
@@ -147,9 +202,17 @@ mod tests {
     fn what_differs_from_the_empty_scene_is_the_person() {
         let empty = Picture::filled((32, 64), [0.4; 3]);
         let person = |x: f32, y: f32| (x - 0.5).abs() < 0.2 && (0.1..0.95).contains(&y);
-        let seen = Picture::of((32, 64), |x, y| if person(x, y) { [0.8, 0.2, 0.2] } else { [0.41, 0.4, 0.4] });
+        let seen = Picture::of((32, 64), |x, y| {
+            if person(x, y) {
+                [0.8, 0.2, 0.2]
+            } else {
+                [0.41, 0.4, 0.4]
+            }
+        });
         let coverage = coverage_by_difference(&seen, &empty);
-        assert!(coverage.at(16, 32) > 0.95 && coverage.at(2, 32) < 0.05 && coverage.at(16, 1) < 0.3);
+        assert!(
+            coverage.at(16, 32) > 0.95 && coverage.at(2, 32) < 0.05 && coverage.at(16, 1) < 0.3
+        );
         let guessed = coverage_by_outline(&seen);
         assert!(guessed.at(16, 32) > 0.6 && guessed.at(1, 32) < 0.1);
     }
@@ -158,7 +221,14 @@ mod tests {
     fn a_figure_keeps_its_pixels() {
         let picture = Picture::of((4, 8), |x, y| [x, y, 0.5]);
         let figure = Figure::new(&picture, &Mask::filled((4, 8), 0.5), None);
-        assert!(figure.picture().values.iter().zip(&picture.values).all(|(a, b)| (a[0] - b[0]).abs() < 0.003));
+        assert!(
+            figure
+                .picture()
+                .values
+                .iter()
+                .zip(&picture.values)
+                .all(|(a, b)| (a[0] - b[0]).abs() < 0.003)
+        );
         assert!((figure.coverage().at(0, 0) - 0.5).abs() < 0.005);
     }
 }

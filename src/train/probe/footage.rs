@@ -38,7 +38,9 @@ const MOVING: u8 = 6;
 /// # Errors
 /// When the video cannot be read.
 pub fn of_video(input: &str, boxes: &Boxes, size: (usize, usize)) -> Result<Footage, TrainError> {
-    let (Some(first), Some(last)) = (boxes.keys().next(), boxes.keys().last()) else { return Ok(Footage::default()) };
+    let (Some(first), Some(last)) = (boxes.keys().next(), boxes.keys().last()) else {
+        return Ok(Footage::default());
+    };
     let step = ((last - first) / SCENES).max(1);
     let mut scenes = Vec::new();
     each_frame(input, (*first, *last), |number, image| {
@@ -49,9 +51,16 @@ pub fn of_video(input: &str, boxes: &Boxes, size: (usize, usize)) -> Result<Foot
     let empty = median(&scenes).filter(|empty| !moves(&scenes, empty));
     let mut figures = Vec::new();
     each_frame(input, (*first, *last), |number, image| {
-        let people = boxes.get(&number).filter(|_| (number - first).is_multiple_of(EVERY));
+        let people = boxes
+            .get(&number)
+            .filter(|_| (number - first).is_multiple_of(EVERY));
         for person in people.into_iter().flatten().filter(|b| b.height >= LOWEST) {
-            let wide = BBox::from_center(person.center().0, person.center().1, person.width.max(NARROWEST * person.height), person.height);
+            let wide = BBox::from_center(
+                person.center().0,
+                person.center().1,
+                person.width.max(NARROWEST * person.height),
+                person.height,
+            );
             let picture = Picture::cut(image, &wide, size);
             let coverage = match &empty {
                 Some(empty) => coverage_by_difference(&picture, &Picture::cut(empty, &wide, size)),
@@ -69,10 +78,17 @@ pub fn of_pictures(data: &Dataset, size: (usize, usize)) -> Footage {
         let picture = Picture::cut(&c.image, &c.person, size);
         Figure::new(&picture, &coverage_by_outline(&picture), None)
     };
-    Footage { figures: data.crops.iter().map(figure).collect(), scenes: Vec::new() }
+    Footage {
+        figures: data.crops.iter().map(figure).collect(),
+        scenes: Vec::new(),
+    }
 }
 
-fn each_frame(input: &str, (first, last): (u64, u64), mut show: impl FnMut(u64, &Image)) -> Result<(), TrainError> {
+fn each_frame(
+    input: &str,
+    (first, last): (u64, u64),
+    mut show: impl FnMut(u64, &Image),
+) -> Result<(), TrainError> {
     let mut source = source::open(input, &SourceOptions::default())?;
     while let Some(frame) = source.next_frame()? {
         if frame.number > last {
@@ -88,7 +104,10 @@ fn each_frame(input: &str, (first, last): (u64, u64), mut show: impl FnMut(u64, 
 /// The median of each byte over pictures of one size; `None` where there are fewer than three or their sizes differ.
 fn median(pictures: &[Image]) -> Option<Image> {
     let first = pictures.first().filter(|_| pictures.len() >= 3)?;
-    if pictures.iter().any(|p| (p.width, p.height) != (first.width, first.height)) {
+    if pictures
+        .iter()
+        .any(|p| (p.width, p.height) != (first.width, first.height))
+    {
         return None;
     }
     let mut data = Vec::with_capacity(3 * (first.width * first.height) as usize);
@@ -110,7 +129,13 @@ fn moves(pictures: &[Image], median: &Image) -> bool {
     let mut differences: Vec<u8> = Vec::new();
     for p in pictures {
         for y in (0..p.height as usize).step_by(7) {
-            differences.extend(p.row(y).iter().zip(median.row(y)).step_by(21).map(|(a, b)| a.abs_diff(*b)));
+            differences.extend(
+                p.row(y)
+                    .iter()
+                    .zip(median.row(y))
+                    .step_by(21)
+                    .map(|(a, b)| a.abs_diff(*b)),
+            );
         }
     }
     let middle = differences.len() / 2;

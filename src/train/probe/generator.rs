@@ -21,7 +21,11 @@ pub struct Generator {
 impl Generator {
     /// A generator; `recombined` in [0, 1] is the share of new people.
     pub fn new(stock: Stock, seed: u64, recombined: f32) -> Self {
-        Generator { stock, seed, recombined }
+        Generator {
+            stock,
+            seed,
+            recombined,
+        }
     }
 
     /// Width and height of a probe, pixels.
@@ -59,8 +63,13 @@ mod tests {
     #[test]
     fn a_number_is_a_picture() {
         let size = (32, 64);
-        let figures = footage::of_pictures(&synthetic::dataset(4, 4, 1).expect("people"), size).figures;
-        let stock = Stock { figures: vec![figures], scenes: Vec::new(), size };
+        let figures =
+            footage::of_pictures(&synthetic::dataset(4, 4, 1).expect("people"), size).figures;
+        let stock = Stock {
+            figures: vec![figures],
+            scenes: Vec::new(),
+            size,
+        };
         let generator = Generator::new(stock, 7, 0.9);
         let probes: Vec<Vec<u8>> = (0..20).map(|n| generator.probe(n)).collect();
         assert!(probes.iter().all(|p| p.len() == 3 * 32 * 64));

@@ -68,14 +68,25 @@ pub struct Grid<T> {
 impl<T: Linear> Grid<T> {
     /// The same value everywhere.
     pub fn filled((width, height): (usize, usize), value: T) -> Self {
-        Grid { width, height, values: vec![value; width * height] }
+        Grid {
+            width,
+            height,
+            values: vec![value; width * height],
+        }
     }
 
     /// A value for each pixel, by its place (x, y) in [0, 1], the centre of the pixel.
     pub fn of((width, height): (usize, usize), mut value: impl FnMut(f32, f32) -> T) -> Self {
         let at = |i: usize| ((i % width) as f32 + 0.5, (i / width) as f32 + 0.5);
-        let values = (0..width * height).map(at).map(|(x, y)| value(x / width as f32, y / height as f32)).collect();
-        Grid { width, height, values }
+        let values = (0..width * height)
+            .map(at)
+            .map(|(x, y)| value(x / width as f32, y / height as f32))
+            .collect();
+        Grid {
+            width,
+            height,
+            values,
+        }
     }
 
     /// Width and height.
@@ -85,7 +96,10 @@ impl<T: Linear> Grid<T> {
 
     /// The value at a pixel; beyond the border that of the nearest pixel.
     pub fn at(&self, x: isize, y: isize) -> T {
-        let (x, y) = (x.clamp(0, self.width as isize - 1), y.clamp(0, self.height as isize - 1));
+        let (x, y) = (
+            x.clamp(0, self.width as isize - 1),
+            y.clamp(0, self.height as isize - 1),
+        );
         self.values[y as usize * self.width + x as usize]
     }
 
@@ -106,27 +120,46 @@ impl<T: Linear> Grid<T> {
         let (columns, rows) = (spans(self.width, width), spans(self.height, height));
         let mut narrow = Vec::with_capacity(width * self.height);
         for row in self.values.chunks_exact(self.width) {
-            narrow.extend(columns.iter().map(|span| span.iter().fold(T::ZERO, |sum, &(i, w)| sum.add(row[i], w))));
+            narrow.extend(
+                columns
+                    .iter()
+                    .map(|span| span.iter().fold(T::ZERO, |sum, &(i, w)| sum.add(row[i], w))),
+            );
         }
         let mut values = Vec::with_capacity(width * height);
         for span in &rows {
-            values.extend((0..width).map(|x| span.iter().fold(T::ZERO, |sum, &(i, w)| sum.add(narrow[i * width + x], w))));
+            values.extend((0..width).map(|x| {
+                span.iter()
+                    .fold(T::ZERO, |sum, &(i, w)| sum.add(narrow[i * width + x], w))
+            }));
         }
-        Grid { width, height, values }
+        Grid {
+            width,
+            height,
+            values,
+        }
     }
 
     /// Gaussian blur with standard deviations in pixels along x and y; 0 leaves that direction as it is.
     pub fn blurred(&self, sigma: (f32, f32)) -> Self {
         let kernel = |sigma: f32| -> Vec<f32> {
             let reach = (2.5 * sigma).ceil() as i32;
-            let raw: Vec<f32> = (-reach..=reach).map(|i| (-0.5 * (i as f32 / sigma.max(1e-3)).powi(2)).exp()).collect();
+            let raw: Vec<f32> = (-reach..=reach)
+                .map(|i| (-0.5 * (i as f32 / sigma.max(1e-3)).powi(2)).exp())
+                .collect();
             let sum: f32 = raw.iter().sum();
             raw.into_iter().map(|v| v / sum).collect()
         };
         let along = |grid: &Self, kernel: &[f32], step: (isize, isize)| {
             let reach = kernel.len() as isize / 2;
-            let sum = |x: isize, y: isize| kernel.iter().zip(-reach..).fold(T::ZERO, |sum, (&k, i)| sum.add(grid.at(x + i * step.0, y + i * step.1), k));
-            let values = (0..grid.values.len()).map(|i| sum((i % grid.width) as isize, (i / grid.width) as isize)).collect();
+            let sum = |x: isize, y: isize| {
+                kernel.iter().zip(-reach..).fold(T::ZERO, |sum, (&k, i)| {
+                    sum.add(grid.at(x + i * step.0, y + i * step.1), k)
+                })
+            };
+            let values = (0..grid.values.len())
+                .map(|i| sum((i % grid.width) as isize, (i / grid.width) as isize))
+                .collect();
             Grid { values, ..*grid }
         };
         let across = along(self, &kernel(sigma.0), (1, 0));
@@ -135,7 +168,11 @@ impl<T: Linear> Grid<T> {
 
     /// Left and right exchanged.
     pub fn mirrored(&self) -> Self {
-        let values = self.values.chunks_exact(self.width).flat_map(|row| row.iter().rev().copied()).collect();
+        let values = self
+            .values
+            .chunks_exact(self.width)
+            .flat_map(|row| row.iter().rev().copied())
+            .collect();
         Grid { values, ..*self }
     }
 
@@ -154,13 +191,20 @@ impl<T: Linear> Grid<T> {
             let (sx, sy) = (m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]);
             self.between(fold(sx, self.width), fold(sy, self.height))
         };
-        Grid { values: (0..self.values.len()).map(value).collect(), ..*self }
+        Grid {
+            values: (0..self.values.len()).map(value).collect(),
+            ..*self
+        }
     }
 
     /// A part of it; what lies beyond the border repeats it.
     pub fn part(&self, (x, y): (isize, isize), (width, height): (usize, usize)) -> Self {
         let at = |i: usize| self.at(x + (i % width) as isize, y + (i / width) as isize);
-        Grid { width, height, values: (0..width * height).map(at).collect() }
+        Grid {
+            width,
+            height,
+            values: (0..width * height).map(at).collect(),
+        }
     }
 
     /// Puts `other` over it where `share` is above 0.
@@ -168,7 +212,10 @@ impl<T: Linear> Grid<T> {
     /// # Panics
     /// When the sizes differ.
     pub fn cover(&mut self, other: &Self, share: &Mask) {
-        assert!(self.size() == other.size() && self.size() == share.size(), "pictures of one size are mixed");
+        assert!(
+            self.size() == other.size() && self.size() == share.size(),
+            "pictures of one size are mixed"
+        );
         for ((v, o), s) in self.values.iter_mut().zip(&other.values).zip(&share.values) {
             *v = mixed(*v, *o, *s);
         }
@@ -176,13 +223,26 @@ impl<T: Linear> Grid<T> {
 
     /// Each value changed by itself.
     pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Grid<U> {
-        Grid { width: self.width, height: self.height, values: self.values.iter().map(f).collect() }
+        Grid {
+            width: self.width,
+            height: self.height,
+            values: self.values.iter().map(f).collect(),
+        }
     }
 
     /// Each value changed together with that of another grid of the same size.
     pub fn join<U: Linear, V>(&self, other: &Grid<U>, mut f: impl FnMut(T, U) -> V) -> Grid<V> {
         assert_eq!(self.size(), other.size(), "grids of one size are joined");
-        Grid { width: self.width, height: self.height, values: self.values.iter().zip(&other.values).map(|(a, b)| f(*a, *b)).collect() }
+        Grid {
+            width: self.width,
+            height: self.height,
+            values: self
+                .values
+                .iter()
+                .zip(&other.values)
+                .map(|(a, b)| f(*a, *b))
+                .collect(),
+        }
     }
 }
 
@@ -192,14 +252,21 @@ fn spans(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     let shrunk = |i: usize| {
         let (start, end) = (i as f32 * step, (i + 1) as f32 * step);
         let weight = |k: usize| ((k as f32 + 1.0).min(end) - (k as f32).max(start)) / step;
-        (start as usize..(end.ceil() as usize).min(from)).map(|k| (k, weight(k))).collect()
+        (start as usize..(end.ceil() as usize).min(from))
+            .map(|k| (k, weight(k)))
+            .collect()
     };
     let grown = |i: usize| {
         let at = ((i as f32 + 0.5) * step - 0.5).clamp(0.0, (from - 1) as f32);
         let low = at as usize;
-        vec![(low, 1.0 - at.fract()), ((low + 1).min(from - 1), at.fract())]
+        vec![
+            (low, 1.0 - at.fract()),
+            ((low + 1).min(from - 1), at.fract()),
+        ]
     };
-    (0..to).map(|i| if step > 1.0 { shrunk(i) } else { grown(i) }).collect()
+    (0..to)
+        .map(|i| if step > 1.0 { shrunk(i) } else { grown(i) })
+        .collect()
 }
 
 impl Picture {
@@ -210,13 +277,24 @@ impl Picture {
         let (w, h) = (fine(region.width, width), fine(region.height, height));
         let mut planes = ndarray::Array3::zeros((3, h, w));
         tensor::write_crop(image, region, &PixelFormat::UNIT_RGB, planes.view_mut());
-        let values = (0..w * h).map(|i| std::array::from_fn(|c| planes[[c, i / w, i % w]])).collect();
-        Grid { width: w, height: h, values }.resized((width, height))
+        let values = (0..w * h)
+            .map(|i| std::array::from_fn(|c| planes[[c, i / w, i % w]]))
+            .collect();
+        Grid {
+            width: w,
+            height: h,
+            values,
+        }
+        .resized((width, height))
     }
 
     /// Packed blue, green, red bytes.
     pub fn to_bgr(&self) -> Vec<u8> {
-        self.values.iter().flat_map(|p| [p[2], p[1], p[0]]).map(|v| (v.clamp(0.0, 1.0) * 255.0 + 0.5) as u8).collect()
+        self.values
+            .iter()
+            .flat_map(|p| [p[2], p[1], p[0]])
+            .map(|v| (v.clamp(0.0, 1.0) * 255.0 + 0.5) as u8)
+            .collect()
     }
 
     /// From packed blue, green, red bytes.
@@ -224,15 +302,28 @@ impl Picture {
     /// # Panics
     /// When the bytes are not 3 for each pixel.
     pub fn from_bgr((width, height): (usize, usize), bytes: &[u8]) -> Self {
-        assert_eq!(bytes.len(), 3 * width * height, "packed pixels of a {width}x{height} picture");
-        let values = bytes.chunks_exact(3).map(|b| [b[2], b[1], b[0]].map(|v| f32::from(v) / 255.0)).collect();
-        Grid { width, height, values }
+        assert_eq!(
+            bytes.len(),
+            3 * width * height,
+            "packed pixels of a {width}x{height} picture"
+        );
+        let values = bytes
+            .chunks_exact(3)
+            .map(|b| [b[2], b[1], b[0]].map(|v| f32::from(v) / 255.0))
+            .collect();
+        Grid {
+            width,
+            height,
+            values,
+        }
     }
 }
 
 /// A smooth random field, mean 0, standard deviation about `amplitude`; `cells` bumps across, twice as many down.
 pub fn noise(size: (usize, usize), cells: usize, amplitude: f32, rng: &mut Rng) -> Mask {
-    let coarse = Mask::of((cells.max(1), 2 * cells.max(1)), |_, _| amplitude * normal(rng));
+    let coarse = Mask::of((cells.max(1), 2 * cells.max(1)), |_, _| {
+        amplitude * normal(rng)
+    });
     coarse.resized(size)
 }
 
@@ -263,7 +354,11 @@ mod tests {
         point.values[10 * 21 + 10] = 1.0;
         let blurred = point.blurred((2.0, 0.0));
         assert!((blurred.values.iter().sum::<f32>() - 1.0).abs() < 1e-4);
-        assert!(blurred.at(10, 10) > blurred.at(12, 10) && blurred.at(12, 10) > 0.05 && blurred.at(10, 12) == 0.0);
+        assert!(
+            blurred.at(10, 10) > blurred.at(12, 10)
+                && blurred.at(12, 10) > 0.05
+                && blurred.at(10, 12) == 0.0
+        );
     }
 
     #[test]

@@ -61,27 +61,60 @@ impl Stock {
     /// A figure as it is, on its own background where it has one.
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
-        if figure.parts().is_some() { self.person(rng) } else { figure.picture() }
+        if figure.parts().is_some() {
+            self.person(rng)
+        } else {
+            figure.picture()
+        }
     }
 
     fn figure(&self, rng: &mut Rng) -> &Figure {
-        let roots = |sources: &[Vec<Figure>]| sources.iter().map(|f| (f.len() as f32).sqrt()).sum::<f32>();
+        let roots =
+            |sources: &[Vec<Figure>]| sources.iter().map(|f| (f.len() as f32).sqrt()).sum::<f32>();
         let drawn = rng.f32() * roots(&self.figures);
-        let which = (1..self.figures.len()).find(|i| roots(&self.figures[..*i]) > drawn).unwrap_or(self.figures.len()) - 1;
+        let which = (1..self.figures.len())
+            .find(|i| roots(&self.figures[..*i]) > drawn)
+            .unwrap_or(self.figures.len())
+            - 1;
         let source = &self.figures[which];
         &source[rng.usize(..source.len())]
     }
 
     fn body(&self, rng: &mut Rng) -> Body {
         let figure = self.figure(rng);
-        let (picture, coverage, bare) = (figure.picture(), figure.coverage(), figure.parts().is_some());
-        let parts = figure.parts().map_or_else(|| parts_by_height(self.size, rng), <[Part]>::to_vec);
-        let grey = !bare && picture.values.iter().all(|c| (c[0] - c[1]).abs() + (c[1] - c[2]).abs() < 0.04);
+        let (picture, coverage, bare) = (
+            figure.picture(),
+            figure.coverage(),
+            figure.parts().is_some(),
+        );
+        let parts = figure
+            .parts()
+            .map_or_else(|| parts_by_height(self.size, rng), <[Part]>::to_vec);
+        let grey = !bare
+            && picture
+                .values
+                .iter()
+                .all(|c| (c[0] - c[1]).abs() + (c[1] - c[2]).abs() < 0.04);
         if chance(rng, 0.5) {
-            let parts = parts.chunks_exact(self.size.0).flat_map(|row| row.iter().rev().copied()).collect();
-            return Body { picture: picture.mirrored(), coverage: coverage.mirrored(), parts, bare, grey };
+            let parts = parts
+                .chunks_exact(self.size.0)
+                .flat_map(|row| row.iter().rev().copied())
+                .collect();
+            return Body {
+                picture: picture.mirrored(),
+                coverage: coverage.mirrored(),
+                parts,
+                bare,
+                grey,
+            };
         }
-        Body { picture, coverage, parts, bare, grey }
+        Body {
+            picture,
+            coverage,
+            parts,
+            bare,
+            grey,
+        }
     }
 
     /// A piece of a scene, as it is.
@@ -90,34 +123,55 @@ impl Stock {
         let (w, h) = (scene.width as f32, scene.height as f32);
         let height = between(rng, 40.0f32.min(h * 0.5), h.min(260.0));
         let width = (height * between(rng, 0.35, 0.8)).min(w);
-        let region = BBox::new(rng.f32() * (w - width), rng.f32() * (h - height), width, height);
+        let region = BBox::new(
+            rng.f32() * (w - width),
+            rng.f32() * (h - height),
+            width,
+            height,
+        );
         Some(Picture::cut(scene, &region, self.size))
     }
 
     /// What a person may stand before: a piece of a scene, recoloured at times, or a made-up one.
     pub fn background(&self, rng: &mut Rng) -> Picture {
-        let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.8)) else { return made_up(self.size, rng) };
+        let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.8)) else {
+            return made_up(self.size, rng);
+        };
         if chance(rng, 0.15) {
             piece = tinted(&piece, rng);
         }
         if chance(rng, 0.2) {
             // The ground of another scene.
-            let ground = if chance(rng, 0.5) { self.piece(rng) } else { None }.unwrap_or_else(|| plain(self.size, cloth(rng)));
+            let ground = if chance(rng, 0.5) {
+                self.piece(rng)
+            } else {
+                None
+            }
+            .unwrap_or_else(|| plain(self.size, cloth(rng)));
             let horizon = between(rng, 0.2, 0.9);
-            piece.cover(&ground, &Mask::of(self.size, |_, y| f32::from(u8::from(y > horizon))));
+            piece.cover(
+                &ground,
+                &Mask::of(self.size, |_, y| f32::from(u8::from(y > horizon))),
+            );
         }
         piece
     }
 
     fn pattern(&self, rng: &mut Rng) -> Picture {
-        pattern(self.size, rng, |rng| self.piece(rng).unwrap_or_else(|| made_up(self.size, rng)))
+        pattern(self.size, rng, |rng| {
+            self.piece(rng).unwrap_or_else(|| made_up(self.size, rng))
+        })
     }
 
     /// Fine structure of cloth: what a blur takes away from a piece of a scene, in most cases.
     fn weave(&self, rng: &mut Rng) -> Option<Mask> {
-        let piece = self.piece(rng).filter(|_| chance(rng, 0.8))?.map(|c| luma(*c));
+        let piece = self
+            .piece(rng)
+            .filter(|_| chance(rng, 0.8))?
+            .map(|c| luma(*c));
         let fine = piece.join(&piece.blurred((2.5, 2.5)), |p, b| p - b);
-        let deviation = (fine.values.iter().map(|v| v * v).sum::<f32>() / fine.values.len() as f32).sqrt();
+        let deviation =
+            (fine.values.iter().map(|v| v * v).sum::<f32>() / fine.values.len() as f32).sqrt();
         let amplitude = between(rng, 0.05, 0.3) / (deviation + 1e-3);
         Some(fine.map(|v| (v * amplitude).clamp(-0.6, 0.6)))
     }
@@ -127,7 +181,12 @@ impl Stock {
         let (size, bare, grey, skin_color) = (self.size, body.bare, body.grey, skin(rng));
         let strength = between(rng, 0.6, 1.5);
         let weave = self.weave(rng);
-        let mut wardrobe = Wardrobe { original: body.picture.clone(), body, strength, weave };
+        let mut wardrobe = Wardrobe {
+            original: body.picture.clone(),
+            body,
+            strength,
+            weave,
+        };
         // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
         let often = |rng: &mut Rng, p: f32| bare || grey || chance(rng, p);
         let top = self.pattern(rng);
@@ -136,11 +195,15 @@ impl Stock {
             // Long sleeves like the top, or of another colour, or none.
             match rng.f32() {
                 k if k < 0.65 => wardrobe.put(&[Part::Sleeves], &top, |_, _| true),
-                k if k < 0.80 => wardrobe.put(&[Part::Sleeves], &plain(size, cloth(rng)), |_, _| true),
+                k if k < 0.80 => {
+                    wardrobe.put(&[Part::Sleeves], &plain(size, cloth(rng)), |_, _| true)
+                }
                 _ => {
                     let elbow = between(rng, 0.2, 0.45);
                     wardrobe.put(&[Part::Sleeves], &top, |_, y| y < elbow);
-                    wardrobe.put(&[Part::Sleeves], &plain(size, skin_color), |_, y| y >= elbow);
+                    wardrobe.put(&[Part::Sleeves], &plain(size, skin_color), |_, y| {
+                        y >= elbow
+                    });
                 }
             }
         }
@@ -150,9 +213,15 @@ impl Stock {
         if chance(rng, 0.2) {
             // An open jacket, a tie, a scarf.
             let (middle, half) = (between(rng, 0.4, 0.6), between(rng, 0.03, 0.09));
-            wardrobe.put(&[Part::Top], &self.pattern(rng), |x, _| (x - middle).abs() < half);
+            wardrobe.put(&[Part::Top], &self.pattern(rng), |x, _| {
+                (x - middle).abs() < half
+            });
         }
-        let legs = if chance(rng, 0.3) { self.pattern(rng) } else { plain(size, cloth(rng)) };
+        let legs = if chance(rng, 0.3) {
+            self.pattern(rng)
+        } else {
+            plain(size, cloth(rng))
+        };
         if often(rng, 0.8) {
             wardrobe.put(&[Part::Thighs], &legs, |_, _| true);
             let calves = match rng.f32() {
@@ -163,20 +232,38 @@ impl Stock {
             wardrobe.put(&[Part::Calves], &calves, |_, _| true);
         }
         if chance(rng, 0.15) {
-            let (hem, coat) = (between(rng, 0.55, 0.75), if chance(rng, 0.6) { top } else { self.pattern(rng) });
-            wardrobe.put(&[Part::Thighs, Part::Calves, Part::Top], &coat, |_, y| y < hem);
+            let (hem, coat) = (
+                between(rng, 0.55, 0.75),
+                if chance(rng, 0.6) {
+                    top
+                } else {
+                    self.pattern(rng)
+                },
+            );
+            wardrobe.put(&[Part::Thighs, Part::Calves, Part::Top], &coat, |_, y| {
+                y < hem
+            });
         }
         if often(rng, 0.6) {
             wardrobe.put(&[Part::Shoes], &plain(size, cloth(rng)), |_, _| true);
         }
         let hair_color = plain(size, hair(rng));
         if bare {
-            wardrobe.put(&[Part::Face, Part::Skin], &plain(size, skin_color), |_, _| true);
+            wardrobe.put(
+                &[Part::Face, Part::Skin],
+                &plain(size, skin_color),
+                |_, _| true,
+            );
             wardrobe.put(&[Part::Hair], &hair_color, |_, _| true);
             wardrobe.put(&[Part::Hat], &self.pattern(rng), |_, _| true);
             wardrobe.put(&[Part::Bag], &self.pattern(rng), |_, _| true);
         } else if often(rng, 0.7) {
-            let (line, from_behind, long, half) = (between(rng, 0.05, 0.11), chance(rng, 0.4), chance(rng, 0.2), between(rng, 0.1, 0.2));
+            let (line, from_behind, long, half) = (
+                between(rng, 0.05, 0.11),
+                chance(rng, 0.4),
+                chance(rng, 0.2),
+                between(rng, 0.1, 0.2),
+            );
             wardrobe.put(&[Part::Head], &plain(size, skin_color), |_, _| true);
             wardrobe.put(&[Part::Head], &hair_color, |_, y| y < line || from_behind);
             if long {
@@ -210,17 +297,30 @@ impl Wardrobe<'_> {
         let mut pixel = 0;
         let raw = Mask::of(size, |x, y| {
             pixel += 1;
-            if parts.contains(&self.body.parts[pixel - 1]) && place(x, y) { self.body.coverage.values[pixel - 1] } else { 0.0 }
+            if parts.contains(&self.body.parts[pixel - 1]) && place(x, y) {
+                self.body.coverage.values[pixel - 1]
+            } else {
+                0.0
+            }
         });
         let sum: f32 = raw.values.iter().sum();
         if sum < 4.0 {
             return;
         }
-        let mean = self.original.values.iter().zip(&raw.values).map(|(c, m)| luma(*c) * m).sum::<f32>() / sum;
+        let mean = self
+            .original
+            .values
+            .iter()
+            .zip(&raw.values)
+            .map(|(c, m)| luma(*c) * m)
+            .sum::<f32>()
+            / sum;
         // A rendered body's brightness is linear light; a picture's is not.
         let gamma = if self.body.bare { 0.45 } else { 1.0 };
         let lit = cloth.join(&self.original, |c, p| {
-            let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength).clamp(0.15, 2.2).powf(gamma);
+            let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength)
+                .clamp(0.15, 2.2)
+                .powf(gamma);
             c.map(|v| (v * shade).clamp(0.0, 1.0))
         });
         let lit = match &self.weave {
@@ -237,8 +337,14 @@ fn exchange_legs(body: &mut Body, other: Body, rng: &mut Rng) {
     let share = Mask::of(size, |_, y| ((y - waist) * 30.0).clamp(0.0, 1.0));
     body.picture.cover(&other.picture, &share);
     body.coverage.cover(&other.coverage, &share);
-    let lower = share.values.iter().zip(body.parts.iter_mut()).zip(other.parts);
-    lower.filter(|((s, _), _)| **s > 0.5).for_each(|((_, part), new)| *part = new);
+    let lower = share
+        .values
+        .iter()
+        .zip(body.parts.iter_mut())
+        .zip(other.parts);
+    lower
+        .filter(|((s, _), _)| **s > 0.5)
+        .for_each(|((_, part), new)| *part = new);
     body.bare |= other.bare;
 }
 
@@ -250,19 +356,46 @@ fn bag(picture: &mut Picture, rng: &mut Rng) {
     let side = between(rng, 0.2, 0.8);
     let kind = rng.f32();
     let shape = if kind < 0.4 {
-        let (x0, y0, rx, ry) = (between(rng, 0.3, 0.7), shoulder + between(rng, 0.08, 0.25), between(rng, 0.1, 0.22), between(rng, 0.07, 0.15));
-        Mask::of(size, |x, y| f32::from(u8::from(((x - x0) / rx).powi(2) + ((y - y0) / ry).powi(2) < 1.0)))
+        let (x0, y0, rx, ry) = (
+            between(rng, 0.3, 0.7),
+            shoulder + between(rng, 0.08, 0.25),
+            between(rng, 0.1, 0.22),
+            between(rng, 0.07, 0.15),
+        );
+        Mask::of(size, |x, y| {
+            f32::from(u8::from(
+                ((x - x0) / rx).powi(2) + ((y - y0) / ry).powi(2) < 1.0,
+            ))
+        })
     } else if kind < 0.7 {
-        let (y0, bw, bh) = (waist + between(rng, -0.15, 0.15), between(rng, 0.12, 0.35), between(rng, 0.06, 0.18));
-        Mask::of(size, |x, y| f32::from(u8::from((side..side + bw).contains(&x) && (y0..y0 + bh).contains(&y))))
+        let (y0, bw, bh) = (
+            waist + between(rng, -0.15, 0.15),
+            between(rng, 0.12, 0.35),
+            between(rng, 0.06, 0.18),
+        );
+        Mask::of(size, |x, y| {
+            f32::from(u8::from(
+                (side..side + bw).contains(&x) && (y0..y0 + bh).contains(&y),
+            ))
+        })
     } else {
-        line(size, (between(rng, 0.3, 0.45), shoulder), (between(rng, 0.55, 0.75), waist), between(rng, 1.0, 5.0))
+        line(
+            size,
+            (between(rng, 0.3, 0.45), shoulder),
+            (between(rng, 0.55, 0.75), waist),
+            between(rng, 1.0, 5.0),
+        )
     };
     let cloudy = noise(size, 12, 0.15, rng).map(|v| (1.0 + v).clamp(0.5, 1.5));
     let lit = |c: Rgb| cloudy.map(|v| c.map(|k| (k * v).clamp(0.0, 1.0)));
     picture.cover(&lit(color), &shape.blurred((0.6, 0.6)));
     if chance(rng, 0.4) {
-        let strap_line = line(size, (between(rng, 0.35, 0.65), shoulder), (side, waist), between(rng, 1.0, 2.0));
+        let strap_line = line(
+            size,
+            (between(rng, 0.35, 0.65), shoulder),
+            (side, waist),
+            between(rng, 1.0, 2.0),
+        );
         picture.cover(&lit(strap), &strap_line.blurred((0.6, 0.6)));
     }
 }
@@ -286,10 +419,24 @@ fn made_up(size: (usize, usize), rng: &mut Rng) -> Picture {
     for _ in 0..rng.usize(0..7) {
         let color = plain(size, cloth(rng));
         let shape = if chance(rng, 0.6) {
-            let (x0, y0, w, h) = (between(rng, -0.3, 1.0), between(rng, -0.2, 1.0), between(rng, 0.05, 1.0), between(rng, 0.03, 0.8));
-            Mask::of(size, |x, y| f32::from(u8::from((x0..x0 + w).contains(&x) && (y0..y0 + h).contains(&y))))
+            let (x0, y0, w, h) = (
+                between(rng, -0.3, 1.0),
+                between(rng, -0.2, 1.0),
+                between(rng, 0.05, 1.0),
+                between(rng, 0.03, 0.8),
+            );
+            Mask::of(size, |x, y| {
+                f32::from(u8::from(
+                    (x0..x0 + w).contains(&x) && (y0..y0 + h).contains(&y),
+                ))
+            })
         } else {
-            line(size, (rng.f32(), rng.f32()), (rng.f32(), rng.f32()), between(rng, 1.0, 8.0))
+            line(
+                size,
+                (rng.f32(), rng.f32()),
+                (rng.f32(), rng.f32()),
+                between(rng, 1.0, 8.0),
+            )
         };
         out.cover(&color, &shape);
     }
@@ -302,7 +449,16 @@ fn made_up(size: (usize, usize), rng: &mut Rng) -> Picture {
 
 /// Two pictures in one, as when somebody is seen through glass or a box holds two: `share` of the second.
 pub fn blended(a: &Picture, b: &Picture, share: f32) -> Picture {
-    Grid { width: a.width, height: a.height, values: a.values.iter().zip(&b.values).map(|(a, b)| mixed(*a, *b, share)).collect() }
+    Grid {
+        width: a.width,
+        height: a.height,
+        values: a
+            .values
+            .iter()
+            .zip(&b.values)
+            .map(|(a, b)| mixed(*a, *b, share))
+            .collect(),
+    }
 }
 
 #[cfg(test)]
@@ -314,7 +470,11 @@ mod tests {
         let picture = Picture::of(size, |x, y| [x, y, 0.3]);
         let coverage = Mask::of(size, |x, _| f32::from(u8::from((x - 0.5).abs() < 0.25)));
         let parts = bare.then(|| parts_by_height(size, &mut Rng::with_seed(1)));
-        Stock { figures: vec![vec![Figure::new(&picture, &coverage, parts)]], scenes: Vec::new(), size }
+        Stock {
+            figures: vec![vec![Figure::new(&picture, &coverage, parts)]],
+            scenes: Vec::new(),
+            size,
+        }
     }
 
     #[test]
@@ -337,11 +497,22 @@ mod tests {
         let mut rng = Rng::with_seed(2);
         let mut body = stock.body(&mut rng);
         let before = body.picture.clone();
-        let mut wardrobe = Wardrobe { original: before.clone(), body: &mut body, strength: 0.0, weave: None };
-        wardrobe.put(&[Part::Shoes], &plain((32, 64), [1.0, 0.0, 0.0]), |_, _| true);
+        let mut wardrobe = Wardrobe {
+            original: before.clone(),
+            body: &mut body,
+            strength: 0.0,
+            weave: None,
+        };
+        wardrobe.put(&[Part::Shoes], &plain((32, 64), [1.0, 0.0, 0.0]), |_, _| {
+            true
+        });
         assert_eq!(body.picture.at(16, 10), before.at(16, 10));
         let shoe = body.picture.at(16, 63);
         assert!(shoe[0] > 0.9 && shoe[1] < 0.1, "{shoe:?}");
-        assert_eq!(body.picture.at(1, 63), before.at(1, 63), "outside the person");
+        assert_eq!(
+            body.picture.at(1, 63),
+            before.at(1, 63),
+            "outside the person"
+        );
     }
 }

@@ -15,23 +15,45 @@ use crate::train::network::{Design, HeadKind, Tower};
 /// The greatest difference between the graph on the back end and in ONNX Runtime, on unit vectors.
 fn difference(path: &Path, (height, width): (usize, usize), range: f32) -> f32 {
     let device = Default::default();
-    let graph = GraphNetwork::<Flex>::new(Plan::read(path, None).expect("understood"), (height, width), 0, &device).expect("it runs");
-    let options = SessionOptions { device: Device::Cpu, threads: 1 };
-    let mut model = Model::open(&Runtime::load().expect("ONNX Runtime"), path, options).expect("a model");
+    let graph = GraphNetwork::<Flex>::new(
+        Plan::read(path, None).expect("understood"),
+        (height, width),
+        0,
+        &device,
+    )
+    .expect("it runs");
+    let options = SessionOptions {
+        device: Device::Cpu,
+        threads: 1,
+    };
+    let mut model =
+        Model::open(&Runtime::load().expect("ONNX Runtime"), path, options).expect("a model");
     let mut rng = fastrand::Rng::with_seed(3);
     let batch = Array4::from_shape_simple_fn((3, 3, height, width), || rng.f32() * range);
-    let mut theirs: Vec<f32> = model.run(batch.view()).expect("it runs")[0].values.iter().copied().collect();
+    let mut theirs: Vec<f32> = model.run(batch.view()).expect("it runs")[0]
+        .values
+        .iter()
+        .copied()
+        .collect();
     let data = TensorData::new(batch.into_raw_vec_and_offset().0, [3, 3, height, width]);
     let end = graph.forward(Tensor::from_data(data, &device)).end;
     let [n, d, ..] = end.dims();
     assert_eq!(theirs.len(), n * d);
     theirs.chunks_mut(d).for_each(appearance::normalise);
-    let ours = normalise(end.reshape([n, d])).into_data().to_vec::<f32>().expect("floats");
-    ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    let ours = normalise(end.reshape([n, d]))
+        .into_data()
+        .to_vec::<f32>()
+        .expect("floats");
+    ours.iter()
+        .zip(&theirs)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
 }
 
 fn shared(name: &str) -> Option<PathBuf> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared")
+        .join(name);
     if !path.exists() {
         eprintln!("SKIPPED: {} is not here", path.display());
     }
@@ -40,12 +62,18 @@ fn shared(name: &str) -> Option<PathBuf> {
 
 #[test]
 fn foreign_networks_compute_what_onnx_runtime_does() {
-    for name in ["data/omz-reid/omz-reid-0288.onnx", "data/omz-reid/omz-reid-0287.onnx", "data/omz-reid/omz-reid-0277.onnx"] {
+    for name in [
+        "data/omz-reid/omz-reid-0288.onnx",
+        "data/omz-reid/omz-reid-0287.onnx",
+        "data/omz-reid/omz-reid-0277.onnx",
+    ] {
         let Some(path) = shared(name) else { return };
         let worst = difference(&path, (256, 128), 255.0);
         assert!(worst < 1e-4, "{name}: {worst}");
     }
-    let Some(path) = shared("models/mobilenetv2_imagenet.onnx") else { return };
+    let Some(path) = shared("models/mobilenetv2_imagenet.onnx") else {
+        return;
+    };
     let worst = difference(&path, (128, 64), 2.0);
     assert!(worst < 1e-4, "{worst}");
 }
@@ -57,29 +85,88 @@ fn our_own_networks_come_back_as_graphs_that_learn() {
     let _alone = ALONE.lock().expect("no test failed while it drew");
     let device = Default::default();
     let file = std::env::temp_dir().join(format!("twintrack-graph-{}.onnx", std::process::id()));
-    for (network, head, normalise) in
-        [(Network::Residual, HeadKind::ReadOut, true), (Network::Omni, HeadKind::Stripes, false), (Network::Mobile, HeadKind::ReadOut, false)]
-    {
-        let design = Design { network, head, normalise, colours: false, size: (128, 64), dimension: 24, channels: 32, pixels: None };
+    for (network, head, normalise) in [
+        (Network::Residual, HeadKind::ReadOut, true),
+        (Network::Omni, HeadKind::Stripes, false),
+        (Network::Mobile, HeadKind::ReadOut, false),
+    ] {
+        let design = Design {
+            network,
+            head,
+            normalise,
+            colours: false,
+            size: (128, 64),
+            dimension: 24,
+            channels: 32,
+            pixels: None,
+        };
         let tower = Tower::<Flex>::new(design, &Default::default(), &device);
         std::fs::write(&file, tower.to_onnx(&[])).expect("written");
         let worst = difference(&file, (128, 64), 1.0);
         assert!(worst < 1e-4, "{network:?}: {worst}");
 
-        let again = Tower::<B>::from_graph(&file, None, 0, Design { normalise: false, ..design }, &device).expect("a graph");
+        let again = Tower::<B>::from_graph(
+            &file,
+            None,
+            0,
+            Design {
+                normalise: false,
+                ..design
+            },
+            &device,
+        )
+        .expect("a graph");
         assert_eq!(again.design().dimension, 24);
-        let crops =
-            || Tensor::<B, 4>::from_data(TensorData::new((0..6 * 128 * 64).map(|i| (i % 97) as f32 / 97.0).collect::<Vec<f32>>(), [2, 3, 128, 64]), &device);
+        let crops = || {
+            Tensor::<B, 4>::from_data(
+                TensorData::new(
+                    (0..6 * 128 * 64)
+                        .map(|i| (i % 97) as f32 / 97.0)
+                        .collect::<Vec<f32>>(),
+                    [2, 3, 128, 64],
+                ),
+                &device,
+            )
+        };
         let seen = again.forward(crops(), None);
-        let grads = (seen.embeddings.clone() * seen.embeddings.clone().detach().slice([0..1, 0..24])).sum().backward();
-        let Body::Graph(graph) = again.body() else { panic!("a graph") };
+        let grads = (seen.embeddings.clone()
+            * seen.embeddings.clone().detach().slice([0..1, 0..24]))
+        .sum()
+        .backward();
+        let Body::Graph(graph) = again.body() else {
+            panic!("a graph")
+        };
         // Single numbers are limits and factors of the design, which do not learn.
-        let learning: Vec<_> = graph.weights.iter().filter(|w| w.val().dims()[0] > 1).collect();
-        let moved = learning.iter().filter(|w| w.val().grad(&grads).is_some_and(|g| g.abs().max().into_scalar() > 0.0)).count();
-        assert!(10 * moved > 7 * learning.len(), "{network:?}: {moved} of {} weights have a gradient", learning.len());
+        let learning: Vec<_> = graph
+            .weights
+            .iter()
+            .filter(|w| w.val().dims()[0] > 1)
+            .collect();
+        let moved = learning
+            .iter()
+            .filter(|w| {
+                w.val()
+                    .grad(&grads)
+                    .is_some_and(|g| g.abs().max().into_scalar() > 0.0)
+            })
+            .count();
+        assert!(
+            10 * moved > 7 * learning.len(),
+            "{network:?}: {moved} of {} weights have a gradient",
+            learning.len()
+        );
         let file2 = file.with_extension("2.onnx");
         std::fs::write(&file2, again.to_onnx(&[])).expect("written");
-        let nodes = |p: &Path| crate::train::onnx::read(p).expect("read").graph.expect("a graph").node.iter().map(|n| n.op_type.clone()).collect::<Vec<_>>();
+        let nodes = |p: &Path| {
+            crate::train::onnx::read(p)
+                .expect("read")
+                .graph
+                .expect("a graph")
+                .node
+                .iter()
+                .map(|n| n.op_type.clone())
+                .collect::<Vec<_>>()
+        };
         assert_eq!(nodes(&file), nodes(&file2));
         assert!(difference(&file2, (128, 64), 1.0) < 1e-4);
         std::fs::remove_file(&file2).expect("our own file");
@@ -91,15 +178,30 @@ fn our_own_networks_come_back_as_graphs_that_learn() {
 fn an_operation_that_cannot_be_trained_is_named() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx");
     let e = Plan::read(&file, None).expect_err("a detector").to_string();
-    assert!(e.contains("person_detector.onnx") && e.contains("node '") && e.contains("cannot be trained"), "{e}");
+    assert!(
+        e.contains("person_detector.onnx")
+            && e.contains("node '")
+            && e.contains("cannot be trained"),
+        "{e}"
+    );
 }
 
 #[test]
 fn half_the_size_keeps_a_kernel_over_the_whole_map() {
-    let Some(path) = shared("data/omz-reid/omz-reid-0288.onnx") else { return };
+    let Some(path) = shared("data/omz-reid/omz-reid-0288.onnx") else {
+        return;
+    };
     let device = Default::default();
-    let design =
-        Design { network: Network::Tiny, head: HeadKind::Stripes, colours: false, normalise: false, size: (128, 64), dimension: 16, channels: 1, pixels: None };
+    let design = Design {
+        network: Network::Tiny,
+        head: HeadKind::Stripes,
+        colours: false,
+        normalise: false,
+        size: (128, 64),
+        dimension: 16,
+        channels: 1,
+        pixels: None,
+    };
     let tower = Tower::<Flex>::from_graph(&path, None, 0, design, &device).expect("fitted");
     let file = std::env::temp_dir().join(format!("twintrack-half-{}.onnx", std::process::id()));
     std::fs::write(&file, tower.to_onnx(&[])).expect("written");

@@ -7,7 +7,9 @@ type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, After) -> N
 
 /// Not burn's own random numbers: their one sequence belongs to the tests that train.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
-    let values: Vec<f32> = std::iter::repeat_with(|| 3.0 * fastrand::f32() - 1.3).take(shape.iter().product()).collect();
+    let values: Vec<f32> = std::iter::repeat_with(|| 3.0 * fastrand::f32() - 1.3)
+        .take(shape.iter().product())
+        .collect();
     Tensor::<B, D>::from_data(TensorData::new(values, shape), &Default::default()).require_grad()
 }
 
@@ -21,7 +23,9 @@ fn apart<const D: usize>(a: Tensor<Flex, D>, b: Tensor<Flex, D>) -> f32 {
 /// A sum in which every value counts differently, so that a derivative in the wrong place shows.
 fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     let dims = maps.dims();
-    let factors: Vec<f32> = (0..dims.iter().product::<usize>()).map(|i| ((i * 7919) % 101) as f32 / 50.0 - 1.0).collect();
+    let factors: Vec<f32> = (0..dims.iter().product::<usize>())
+        .map(|i| ((i * 7919) % 101) as f32 / 50.0 - 1.0)
+        .collect();
     (maps * Tensor::from_data(TensorData::new(factors, dims), &Default::default())).sum()
 }
 
@@ -40,13 +44,23 @@ fn convolutions_and_their_derivatives_are_burns() {
     ];
     for (shape, [n, h, w]) in shapes {
         let (from, to) = shape.channels;
-        let (x, weight) = (random([n, from, h, w]), random([to, from / shape.groups(), shape.kernel, shape.kernel]));
+        let (x, weight) = (
+            random([n, from, h, w]),
+            random([to, from / shape.groups(), shape.kernel, shape.kernel]),
+        );
         let run = |f: fn(Tensor<B, 4>, Tensor<B, 4>, Shape) -> Tensor<B, 4>| {
             let maps = f(x.clone(), weight.clone(), shape);
             let grads = weighed(maps.clone()).backward();
-            [maps.inner(), x.grad(&grads).expect("on the tape"), weight.grad(&grads).expect("on the tape")]
+            [
+                maps.inner(),
+                x.grad(&grads).expect("on the tape"),
+                weight.grad(&grads).expect("on the tape"),
+            ]
         };
-        for (ours, burns) in run(B::convolve).into_iter().zip(run(backend::composed_convolve::<B>)) {
+        for (ours, burns) in run(B::convolve)
+            .into_iter()
+            .zip(run(backend::composed_convolve::<B>))
+        {
             let worst = apart(ours, burns);
             assert!(worst < 1e-5, "{shape:?} on {n} maps of {h}x{w}: {worst}");
         }
@@ -57,12 +71,19 @@ fn convolutions_and_their_derivatives_are_burns() {
 
 #[test]
 fn convolutions_with_bias_and_their_derivatives_are_burns() {
-    for (shape, [n, h, w]) in
-        [(Shape::full(3, 5, 2), [7, 17, 9]), (Shape::point(5, 4), [3, 6, 6]), (Shape::point(5, 4), [2, 32, 20]), (Shape::depthwise(6, 2), [3, 9, 7])]
-    {
+    for (shape, [n, h, w]) in [
+        (Shape::full(3, 5, 2), [7, 17, 9]),
+        (Shape::point(5, 4), [3, 6, 6]),
+        (Shape::point(5, 4), [2, 32, 20]),
+        (Shape::depthwise(6, 2), [3, 9, 7]),
+    ] {
         for after in [After::Linear, After::Relu, After::Relu6] {
             let (from, to) = shape.channels;
-            let (x, weight, bias) = (random([n, from, h, w]), random([to, from / shape.groups(), shape.kernel, shape.kernel]), random([to]));
+            let (x, weight, bias) = (
+                random([n, from, h, w]),
+                random([to, from / shape.groups(), shape.kernel, shape.kernel]),
+                random([to]),
+            );
             let run = |ours: bool| {
                 let (x, weight, bias) = (x.clone() * 2.0, weight.clone(), bias.clone());
                 let maps = match ours {
@@ -72,11 +93,29 @@ fn convolutions_with_bias_and_their_derivatives_are_burns() {
                 (maps.clone().inner(), weighed(maps).backward())
             };
             let ((ours, our_grads), (burns, burn_grads)) = (run(true), run(false));
-            let plain = Flex::convolve_with_bias(x.clone().inner() * 2.0, weight.clone().inner(), bias.clone().inner(), shape, after);
-            assert!(apart(ours.clone(), burns) < 1e-5 && apart(plain, ours) < 1e-6, "{shape:?} {after:?}");
-            let by = |grads: &_| (x.grad(grads).expect("on the tape"), weight.grad(grads).expect("on the tape"), bias.grad(grads).expect("on the tape"));
+            let plain = Flex::convolve_with_bias(
+                x.clone().inner() * 2.0,
+                weight.clone().inner(),
+                bias.clone().inner(),
+                shape,
+                after,
+            );
+            assert!(
+                apart(ours.clone(), burns) < 1e-5 && apart(plain, ours) < 1e-6,
+                "{shape:?} {after:?}"
+            );
+            let by = |grads: &_| {
+                (
+                    x.grad(grads).expect("on the tape"),
+                    weight.grad(grads).expect("on the tape"),
+                    bias.grad(grads).expect("on the tape"),
+                )
+            };
             let ((x1, w1, b1), (x2, w2, b2)) = (by(&our_grads), by(&burn_grads));
-            assert!(apart(x1, x2) < 1e-4 && apart(w1, w2) < 1e-4 && apart(b1, b2) < 1e-4, "{shape:?} {after:?}");
+            assert!(
+                apart(x1, x2) < 1e-4 && apart(w1, w2) < 1e-4 && apart(b1, b2) < 1e-4,
+                "{shape:?} {after:?}"
+            );
         }
     }
 }
@@ -87,14 +126,29 @@ fn normalisation_and_its_derivatives_are_burns() {
         let (x, gamma, beta) = (random([5, 3, 7, 4]), random([3]), random([3]));
         let run = |f: Normalising| {
             // A mean far from zero and values up to the upper bend of Relu6.
-            let Normalised { maps, moments } = f(x.clone() * 3.0 + 20.0, gamma.clone() * 4.0, beta.clone(), 1e-5, after);
+            let Normalised { maps, moments } = f(
+                x.clone() * 3.0 + 20.0,
+                gamma.clone() * 4.0,
+                beta.clone(),
+                1e-5,
+                after,
+            );
             let grads = weighed(maps.clone()).backward();
             let by = [gamma.grad(&grads), beta.grad(&grads)].map(|g| g.expect("on the tape"));
-            ([maps.inner(), x.grad(&grads).expect("on the tape")], by, moments.map(|m| m.inner()))
+            (
+                [maps.inner(), x.grad(&grads).expect("on the tape")],
+                by,
+                moments.map(|m| m.inner()),
+            )
         };
         let (ours, burns) = (run(B::normalise), run(backend::composed_normalise::<B>));
         let maps = ours.0.into_iter().zip(burns.0).map(|(a, b)| apart(a, b));
-        let channels = ours.1.into_iter().chain(ours.2).zip(burns.1.into_iter().chain(burns.2)).map(|(a, b)| apart(a, b));
+        let channels = ours
+            .1
+            .into_iter()
+            .chain(ours.2)
+            .zip(burns.1.into_iter().chain(burns.2))
+            .map(|(a, b)| apart(a, b));
         let worst = maps.chain(channels).fold(0.0, f32::max);
         assert!(worst < 1e-4, "{after:?}: {worst}");
     }
@@ -109,13 +163,28 @@ fn weighing_and_its_derivatives_are_burns() {
         let [rows, columns] = out.dims();
         let grads = weighed(out.clone().reshape([rows, columns, 1, 1])).backward();
         let by_x = x.grad(&grads).expect("on the tape").reshape([3, 140]);
-        [Some(out.inner()), Some(by_x), other.grad(&grads)].into_iter().flatten().collect()
+        [Some(out.inner()), Some(by_x), other.grad(&grads)]
+            .into_iter()
+            .flatten()
+            .collect()
     };
     let flat = |m: Tensor<B, 4>| m.reshape([3, 140]);
     let pairs: [(Results, Results); 3] = [
-        (run(&|x| flat(B::gate(x, gates.clone())), &gates), run(&|x| flat(backend::composed_gate(x, gates.clone())), &gates)),
-        (run(&|x| B::plane_mean(x), &gates), run(&|x| backend::composed_plane_mean(x), &gates)),
-        (run(&|x| B::read_out(x, weights.clone()), &weights), run(&|x| backend::composed_read_out(x, weights.clone()), &weights)),
+        (
+            run(&|x| flat(B::gate(x, gates.clone())), &gates),
+            run(&|x| flat(backend::composed_gate(x, gates.clone())), &gates),
+        ),
+        (
+            run(&|x| B::plane_mean(x), &gates),
+            run(&|x| backend::composed_plane_mean(x), &gates),
+        ),
+        (
+            run(&|x| B::read_out(x, weights.clone()), &weights),
+            run(
+                &|x| backend::composed_read_out(x, weights.clone()),
+                &weights,
+            ),
+        ),
     ];
     for (ours, burns) in pairs {
         assert_eq!(ours.len(), burns.len());
@@ -129,17 +198,41 @@ fn weighing_and_its_derivatives_are_burns() {
 fn scaling_is_burns_and_what_needs_no_derivative_gets_none() {
     let (x, factor, offset) = (random([2, 3, 5, 4]), random([3]), random([3]));
     for after in [After::Linear, After::Relu, After::Relu6] {
-        let ours = Flex::scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
-        let plain = backend::composed_scale(x.clone().inner(), factor.clone().inner(), offset.clone().inner(), after);
+        let ours = Flex::scale(
+            x.clone().inner(),
+            factor.clone().inner(),
+            offset.clone().inner(),
+            after,
+        );
+        let plain = backend::composed_scale(
+            x.clone().inner(),
+            factor.clone().inner(),
+            offset.clone().inner(),
+            after,
+        );
         assert!(apart(ours, plain) < 1e-6);
         let run = |f: Affine| {
-            let grads = weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
-            let by = [factor.grad(&grads), offset.grad(&grads)].map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
+            let grads =
+                weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
+            let by = [factor.grad(&grads), offset.grad(&grads)]
+                .map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
             [x.grad(&grads).expect("on the tape")].into_iter().chain(by)
         };
-        assert!(run(B::scale).zip(run(backend::composed_scale::<B>)).all(|(a, b)| apart(a, b) < 1e-4));
+        assert!(
+            run(B::scale)
+                .zip(run(backend::composed_scale::<B>))
+                .all(|(a, b)| apart(a, b) < 1e-4)
+        );
     }
-    let (crops, weight) = (Tensor::<B, 4>::ones([1, 3, 8, 8], &Default::default()), random([4, 3, 3, 3]));
-    let grads = weighed(B::convolve(crops.clone(), weight.clone(), Shape::full(3, 4, 1))).backward();
+    let (crops, weight) = (
+        Tensor::<B, 4>::ones([1, 3, 8, 8], &Default::default()),
+        random([4, 3, 3, 3]),
+    );
+    let grads = weighed(B::convolve(
+        crops.clone(),
+        weight.clone(),
+        Shape::full(3, 4, 1),
+    ))
+    .backward();
     assert!(crops.grad(&grads).is_none() && weight.grad(&grads).is_some());
 }
