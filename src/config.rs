@@ -14,8 +14,8 @@ use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::track::TrackerConfig;
 use crate::track::head::{Head, HeadTable};
+use crate::track::identity::IdentityConfig;
 use crate::track::offline::OfflineConfig;
-use crate::track::people::IdentityConfig;
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]

@@ -15,7 +15,7 @@ use crate::geometry::BBox;
 use crate::infer::{InferError, Runtime};
 use crate::source::{SourceError, image_folder};
 use crate::track::appearance::mean_direction;
-use crate::track::people::Known;
+use crate::track::identity::Known;
 
 /// A picture at most so wide for its height holds one person and little else. Wider ones are searched for the person.
 const CROP_ASPECT: f32 = 0.62;
@@ -95,17 +95,17 @@ impl fmt::Display for Taken {
 }
 
 /// Finds the person in a picture and tells what it looks like.
-pub struct Portraitist {
+pub struct GalleryReader {
     /// Who finds people in pictures that are not cut to one; opened when first needed.
     detector: Option<Detector>,
     config: Config,
     embedder: Embedder,
 }
 
-impl Portraitist {
+impl GalleryReader {
     /// With an embedder, and the configuration of the detector for pictures that are not cut to a person.
     pub fn new(embedder: Embedder, config: Config) -> Self {
-        Portraitist {
+        GalleryReader {
             detector: None,
             config,
             embedder,
@@ -121,7 +121,7 @@ impl Portraitist {
             config.embedder.model = model.into();
         }
         let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
-        Ok(Portraitist::new(embedder, config))
+        Ok(GalleryReader::new(embedder, config))
     }
 
     /// The embedder.
@@ -189,7 +189,7 @@ impl Portraitist {
     /// person known from several sides.
     ///
     /// # Errors
-    /// As [`Portraitist::look`], and when there is no picture.
+    /// As [`GalleryReader::look`], and when there is no picture.
     pub fn gallery(&mut self, dir: &Path) -> Result<Vec<Known>, GalleryError> {
         let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder {
             path: dir.into(),

@@ -12,11 +12,11 @@ use thiserror::Error;
 use crate::frame::Frame;
 use crate::time::{Seconds, WallTime};
 use crate::track::appearance::mean_direction;
+use crate::track::identity::Identity;
 use crate::track::interpolate::Step;
 use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
-use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
-use crate::trajectory::{Chronicle, EndedEvent, Event, FrameEvent, RunId};
+use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
 
 /// Why events cannot be refined.
 #[derive(Debug, Error)]
@@ -142,7 +142,7 @@ impl Recording {
             .iter()
             .find(|e| e.embedding.is_some())
             .map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
-        let mut chronicle = Chronicle::new(first.run, first.camera.clone(), embedder);
+        let mut events = EventBuilder::new(first.run, first.camera.clone(), embedder);
         let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
         let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
         let names = self.names(&ways, &tracklets);
@@ -167,10 +167,9 @@ impl Recording {
         let mut out = Recording::default();
         for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
             tracks.sort_by_key(|t| t.id);
-            out.frames.push(chronicle.frame(&frame_of(event), &tracks));
+            out.frames.push(events.frame(&frame_of(event), &tracks));
             ended.sort_by_key(|e| e.id);
-            out.ended
-                .extend(ended.into_iter().map(|e| chronicle.ended(e)));
+            out.ended.extend(ended.into_iter().map(|e| events.ended(e)));
         }
         out
     }

@@ -7,8 +7,8 @@ use thiserror::Error;
 
 use crate::frame::{CameraState, Frame};
 use crate::time::{Clock, Seconds, Timestamp};
+use crate::track::identity::Identity;
 use crate::track::path::{self, Path};
-use crate::track::people::Identity;
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
 /// Version of the frame event.
@@ -33,6 +33,36 @@ pub enum Event {
     Status(StatusEvent),
 }
 
+/// The kinds of events, as the settings of sinks and the query of live clients name them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// [`FrameEvent`].
+    Trajectory,
+    /// [`EndedEvent`].
+    TrackEnded,
+    /// [`StatusEvent`].
+    CameraStatus,
+}
+
+impl EventKind {
+    /// All of them, in the order of their numbers in a spool's database.
+    pub const ALL: [EventKind; 3] = [
+        EventKind::Trajectory,
+        EventKind::TrackEnded,
+        EventKind::CameraStatus,
+    ];
+
+    /// Its name in settings and queries.
+    pub fn name(self) -> &'static str {
+        match self {
+            EventKind::Trajectory => "trajectory",
+            EventKind::TrackEnded => "track_ended",
+            EventKind::CameraStatus => "camera_status",
+        }
+    }
+}
+
 /// Why a line is no event.
 #[derive(Debug, Error)]
 pub enum EventError {
@@ -41,7 +71,7 @@ pub enum EventError {
     Json(#[from] serde_json::Error),
     /// It does not say what it is.
     #[error("it has no `schema`, which every event has")]
-    Untold,
+    NoSchema,
     /// It is something else.
     #[error("its schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
     Unknown(String),
@@ -60,7 +90,7 @@ impl Event {
         }
         let schema = serde_json::from_str::<Head>(line)?
             .schema
-            .ok_or(EventError::Untold)?;
+            .ok_or(EventError::NoSchema)?;
         Ok(match schema.as_str() {
             FRAME_SCHEMA => Event::Frame(serde_json::from_str(line)?),
             ENDED_SCHEMA => Event::Ended(serde_json::from_str(line)?),
@@ -231,7 +261,7 @@ impl TrackEvent {
 
 /// Writes one camera's events, and keeps the paths of its tracks until they end.
 #[derive(Debug)]
-pub struct Chronicle {
+pub struct EventBuilder {
     run: RunId,
     camera: Arc<str>,
     /// Identity of the network, when embeddings are written.
@@ -243,11 +273,11 @@ pub struct Chronicle {
     events: u64,
 }
 
-impl Chronicle {
-    /// The chronicle of a camera within a run; with the identity of an `embedder` the event at a
+impl EventBuilder {
+    /// The events of a camera within a run; with the identity of an `embedder` the event at a
     /// track's end has the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
-        Chronicle {
+        EventBuilder {
             run,
             camera,
             embedder,

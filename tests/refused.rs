@@ -15,7 +15,8 @@ use common::{free_port, until};
 use serde_json::{Value, json};
 use twintrack::sink::Sink as _;
 use twintrack::sink::mqtt::{MqttConfig, Version};
-use twintrack::sink::spool::{Kind, Spool, SpoolLimits};
+use twintrack::sink::spool::{Spool, SpoolLimits};
+use twintrack::trajectory::EventKind;
 
 /// An event of so many bytes more or less.
 fn event(seq: u64, bytes: usize) -> Vec<u8> {
@@ -54,7 +55,7 @@ struct Delivered {
 fn delivered(
     version: Version,
     settings: &str,
-    events: &[(Kind, Vec<u8>)],
+    events: &[(EventKind, Vec<u8>)],
     expected: usize,
 ) -> Option<Delivered> {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
@@ -125,10 +126,10 @@ fn count(n: &AtomicU64) -> u64 {
 #[test]
 fn a_topic_that_the_broker_forbids_blocks_no_other() {
     let kinds = [
-        Kind::Trajectory,
-        Kind::TrackEnded,
-        Kind::Trajectory,
-        Kind::CameraStatus,
+        EventKind::Trajectory,
+        EventKind::TrackEnded,
+        EventKind::Trajectory,
+        EventKind::CameraStatus,
     ];
     let events: Vec<_> = (0..100)
         .map(|i| (kinds[i % 4], event(i as u64, 50)))
@@ -164,7 +165,7 @@ fn a_topic_that_the_broker_forbids_blocks_no_other() {
 /// setting): the topic is found, and after that none of it is sent, so that the connection holds.
 #[test]
 fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
-    let kinds = [Kind::TrackEnded, Kind::Trajectory];
+    let kinds = [EventKind::TrackEnded, EventKind::Trajectory];
     let events: Vec<_> = (0..100)
         .map(|i| (kinds[i % 2], event(i as u64, 50)))
         .collect();
@@ -197,7 +198,12 @@ fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
 #[test]
 fn an_event_longer_than_the_broker_s_longest_packet_is_set_aside() {
     let events: Vec<_> = (0..40)
-        .map(|i| (Kind::TrackEnded, event(i, if i == 20 { 3000 } else { 50 })))
+        .map(|i| {
+            (
+                EventKind::TrackEnded,
+                event(i, if i == 20 { 3000 } else { 50 }),
+            )
+        })
         .collect();
     let Some(d) = delivered(Version::V5, "max_packet_size 2000", &events, 39) else {
         return;
@@ -221,7 +227,12 @@ fn an_event_longer_than_the_broker_s_longest_packet_is_set_aside() {
 #[test]
 fn an_event_at_which_the_broker_breaks_off_is_found_and_set_aside() {
     let events: Vec<_> = (0..40)
-        .map(|i| (Kind::TrackEnded, event(i, if i == 20 { 3000 } else { 50 })))
+        .map(|i| {
+            (
+                EventKind::TrackEnded,
+                event(i, if i == 20 { 3000 } else { 50 }),
+            )
+        })
         .collect();
     let Some(d) = delivered(Version::V3, "max_packet_size 2000", &events, 39) else {
         return;

@@ -10,10 +10,10 @@ use twintrack::frame::Frame;
 use twintrack::geometry::BBox;
 use twintrack::refine::Recording;
 use twintrack::time::Seconds;
-use twintrack::track::people::{IdentityConfig, People, Sighting};
+use twintrack::track::identity::{IdentityConfig, IdentityRegistry, Sighting};
 use twintrack::track::similarity::{Calibration, Strangers};
 use twintrack::track::{TrackState, Tracker};
-use twintrack::trajectory::{Chronicle, TrackEvent};
+use twintrack::trajectory::{EventBuilder, TrackEvent};
 
 const ANA: [f32; 2] = [1.0, 0.0];
 const BEN: [f32; 2] = [0.0, 1.0];
@@ -34,9 +34,9 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
             threshold: 0.5,
         },
     );
-    let mut people = People::new(identity, calibration, Vec::new())
+    let mut people = IdentityRegistry::new(identity, calibration, Vec::new())
         .remembering(Some(strangers), &config.tracker.reidentify);
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
+    let mut events = EventBuilder::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
     let mut recording = Recording::default();
     for number in 0..110u64 {
         let at = |x: f32| Detection {
@@ -60,7 +60,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
         update
             .ended
             .iter()
-            .for_each(|t| people.ended(chronicle.camera(), t.id));
+            .for_each(|t| people.ended(events.camera(), t.id));
         let sightings: Vec<Sighting<'_>> = update
             .tracks
             .iter()
@@ -72,7 +72,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
                 view: None,
             })
             .collect();
-        let names = people.identify(chronicle.camera(), &sightings, pts);
+        let names = people.identify(events.camera(), &sightings, pts);
         update
             .tracks
             .iter_mut()
@@ -88,16 +88,14 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
             image: None,
             restart: false,
         };
-        recording
-            .frames
-            .push(chronicle.frame(&frame, &update.tracks));
+        recording.frames.push(events.frame(&frame, &update.tracks));
         recording
             .ended
-            .extend(update.ended.into_iter().map(|e| chronicle.ended(e)));
+            .extend(update.ended.into_iter().map(|e| events.ended(e)));
     }
     recording
         .ended
-        .extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
     recording
 }
 

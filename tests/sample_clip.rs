@@ -18,7 +18,7 @@ use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
 use twintrack::track::similarity::Strangers;
 use twintrack::track::{TrackState, Tracker};
-use twintrack::trajectory::Chronicle;
+use twintrack::trajectory::EventBuilder;
 
 type Observed = (Frame, Vec<Detection>, Embeddings);
 
@@ -63,23 +63,21 @@ fn judged(
 ) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
     let mut tracker = Tracker::new(config.tracker(way == Way::Offline)).knowing(strangers.clone());
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
+    let mut events = EventBuilder::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
         last = Some(frame.pts);
         let mut update = tracker.update(detections, embeddings, elapsed).unwrap();
         update.tracks.retain(|t| t.state == TrackState::Confirmed);
-        recording
-            .frames
-            .push(chronicle.frame(frame, &update.tracks));
+        recording.frames.push(events.frame(frame, &update.tracks));
         recording
             .ended
-            .extend(update.ended.into_iter().map(|e| chronicle.ended(e)));
+            .extend(update.ended.into_iter().map(|e| events.ended(e)));
     }
     recording
         .ended
-        .extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
     if way != Way::Online {
         recording = recording.refine(&config.offline, &config.tracker);
     }

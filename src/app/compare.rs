@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::app::settings;
 use crate::app::show::{self, UNKNOWN};
-use crate::gallery::{Portrait, Portraitist, Taken};
+use crate::gallery::{GalleryReader, Portrait, Taken};
 use crate::track::appearance::cosine_distance;
 use crate::track::similarity::StrangerRate;
 
@@ -43,20 +43,23 @@ pub struct CompareArgs {
 /// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
 pub fn run(args: &CompareArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
-    let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
-    show::embedder(portraitist.embedder());
-    let calibration = portraitist.embedder().calibrated()?;
+    let mut gallery_reader = GalleryReader::open(config, args.embedder.as_deref())?;
+    show::embedder(gallery_reader.embedder());
+    let calibration = gallery_reader.embedder().calibrated()?;
     let mut look = |path| {
         if args.whole {
-            portraitist.look_whole(path)
+            gallery_reader.look_whole(path)
         } else {
-            portraitist.look(path)
+            gallery_reader.look(path)
         }
     };
     let (a, b) = (look(&args.first)?, look(&args.second)?);
     let distance = cosine_distance(&a.look, &b.look).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
-    let rate = portraitist.embedder().strangers().map(|s| s.rate(distance));
+    let rate = gallery_reader
+        .embedder()
+        .strangers()
+        .map(|s| s.rate(distance));
     if args.json {
         return Ok(json(similarity, distance, rate, [&a, &b]).to_string());
     }

@@ -10,7 +10,7 @@ use crate::config::Config;
 use crate::refine::{Recording, frame_of};
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
-use crate::sink::{Finished, Sink, SinkError};
+use crate::sink::{FrameResult, Sink, SinkError};
 use crate::source::{Source, SourceError};
 
 /// Link tracks over a whole recording and fill their gaps.
@@ -138,7 +138,7 @@ pub fn deliver(
                 }
             }
         }
-        let finished = Finished {
+        let finished = FrameResult {
             frame,
             detections: Vec::new(),
             event: event.clone(),

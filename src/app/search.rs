@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use crate::app::{settings, show};
-use crate::gallery::{Portrait, Portraitist};
+use crate::gallery::{GalleryReader, Portrait};
 use crate::track::appearance::cosine_distance;
 use crate::trajectory::{EndedEvent, Event, thousandths};
 
@@ -59,13 +59,13 @@ struct Left {
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
-    let mut portraitist = Portraitist::open(config, args.embedder.as_deref())?;
-    show::embedder(portraitist.embedder());
+    let mut gallery_reader = GalleryReader::open(config, args.embedder.as_deref())?;
+    show::embedder(gallery_reader.embedder());
     let (calibration, identity) = (
-        portraitist.embedder().calibrated()?,
-        portraitist.embedder().identity(),
+        gallery_reader.embedder().calibrated()?,
+        gallery_reader.embedder().identity(),
     );
-    let Portrait { look, taken } = portraitist.look(&args.picture)?;
+    let Portrait { look, taken } = gallery_reader.look(&args.picture)?;
     let (files, mut unfit) = files(&args.within)?;
     let (mut found, mut all) = (Vec::new(), Left::default());
     for file in &files {
@@ -86,7 +86,7 @@ pub fn run(args: &SearchArgs) -> Result<String> {
             let own = event
                 .embedder
                 .as_deref()
-                .is_some_and(|identity| portraitist.embedder().made(identity));
+                .is_some_and(|identity| gallery_reader.embedder().made(identity));
             match cosine_distance(embedding, &look).filter(|_| own) {
                 None => left.other(event.embedder.as_deref()),
                 Some(distance) => found.push(Found {

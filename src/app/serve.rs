@@ -18,7 +18,7 @@ use crate::app::track::known;
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
-use crate::gallery::Portraitist;
+use crate::gallery::GalleryReader;
 use crate::infer::Runtime;
 use crate::pipeline::PipelineError;
 use crate::pipeline::cameras::{Cameras, Member};
@@ -26,17 +26,17 @@ use crate::pipeline::fleet::Fleet;
 use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::roster::Wanted;
 use crate::serve::config::{ServeConfig, ServiceConfig};
+use crate::serve::health::HealthMonitor;
 use crate::serve::hub::Hub;
 use crate::serve::metrics;
-use crate::serve::pulse::Pulse;
 use crate::serve::server::{self, Service};
 use crate::sink::Sink;
-use crate::sink::aside::Aside;
 use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
+use crate::sink::stdout::StdoutSink;
 use crate::source::camera::Transport;
 use crate::source::{self, playback};
-use crate::track::people::Known;
+use crate::track::identity::Known;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -123,7 +123,7 @@ fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -
         ways.sinks.push(Box::new(webhook.start(spool, patience)?));
     }
     if args.output == Path::new("-") {
-        let (stdout, lost) = Aside::stdout(config.output.ended, patience)?;
+        let (stdout, lost) = StdoutSink::stdout(config.output.ended, patience)?;
         ways.sinks.push(Box::new(stdout));
         ways.lost = Some(lost);
     } else {
@@ -168,7 +168,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
 
     let (signals, over) = (Signals::listen(), CancellationToken::new());
     let stop = signals.stop();
-    let pulse = Pulse::default();
+    let pulse = HealthMonitor::default();
     let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
     let serving = door.map(|(listener, token)| {
         if !args.quiet {
@@ -340,7 +340,7 @@ impl Reload {
         };
         let read = tokio::task::spawn_blocking(move || -> Result<Vec<Known>> {
             let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
-            Ok(Portraitist::new(embedder, config).gallery(&dir)?)
+            Ok(GalleryReader::new(embedder, config).gallery(&dir)?)
         });
         match read.await.map_err(anyhow::Error::from).flatten() {
             Ok(people) => {

@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::infer::Model;
-use crate::pipeline::{People, Progress, Summary};
+use crate::pipeline::{DetectionSource, Progress, Summary};
 
 /// Why nobody is known again by looks.
 pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
@@ -31,10 +31,12 @@ pub fn message(e: &anyhow::Error) -> String {
 }
 
 /// Logs which models run where, and how they are read.
-pub fn models(people: &People, embedder: Option<&Embedder>) {
+pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
     match people {
-        People::Network(d) => detector(d),
-        People::Given(frames) => tracing::info!(frames = frames.len(), "detections from a file"),
+        DetectionSource::Network(d) => detector(d),
+        DetectionSource::Given(frames) => {
+            tracing::info!(frames = frames.len(), "detections from a file")
+        }
     }
     match embedder {
         Some(e) => self::embedder(e),

@@ -14,9 +14,9 @@ use crate::app::{detections, outputs, refine, settings, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
 use crate::embed::Embedder;
-use crate::gallery::Portraitist;
+use crate::gallery::GalleryReader;
 use crate::infer::{Device, InputSize, Runtime};
-use crate::pipeline::{People, Pipeline, Progress};
+use crate::pipeline::{DetectionSource, Pipeline, Progress};
 use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
@@ -25,8 +25,8 @@ use crate::sink::recorder::Recorder;
 use crate::source::{self, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
 use crate::track::Tracker;
-use crate::track::people::People as KnownPeople;
-use crate::trajectory::{Chronicle, RunId};
+use crate::track::identity::IdentityRegistry;
+use crate::trajectory::{EventBuilder, RunId};
 
 /// Follow the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
@@ -223,8 +223,8 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     }
     let session = config.session();
     let people = match &args.detections {
-        Some(path) => People::Given(detections::read(path, args.confidence_scale)?),
-        None => People::Network(Box::new(Detector::open(
+        Some(path) => DetectionSource::Given(detections::read(path, args.confidence_scale)?),
+        None => DetectionSource::Network(Box::new(Detector::open(
             &Runtime::load()?,
             &config.detector,
             session,
@@ -268,7 +268,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         embedder,
         tracker: Tracker::new(config.tracker(args.offline)).knowing(strangers),
         known,
-        chronicle: Chronicle::new(
+        events: EventBuilder::new(
             args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
             info.camera.clone(),
             label,
@@ -357,7 +357,7 @@ pub(crate) fn known(
     config: &Config,
     embedder: &mut Option<Embedder>,
     quiet: bool,
-) -> Result<Option<KnownPeople>> {
+) -> Result<Option<IdentityRegistry>> {
     if gallery.is_none() && config.identity.remember <= 0.0 {
         return Ok(None);
     }
@@ -370,18 +370,18 @@ pub(crate) fn known(
         bail!("{asked} needs an embedder, and embedder.enabled is false")
     };
     let calibration = e.calibrated()?;
-    let mut portraitist = Portraitist::new(e, config.clone());
-    let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| portraitist.gallery(dir))?;
+    let mut gallery_reader = GalleryReader::new(e, config.clone());
+    let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| gallery_reader.gallery(dir))?;
     if !quiet && !gallery.is_empty() {
         eprintln!("looking for {} people of the gallery", gallery.len());
     }
-    let embedder = embedder.insert(portraitist.into_embedder());
+    let embedder = embedder.insert(gallery_reader.into_embedder());
     let strangers = embedder.strangers();
     if config.identity.remember > 0.0 && strangers.is_none() {
         tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {UNKNOWN}");
     }
     Ok(Some(
-        KnownPeople::new(config.identity.clone(), calibration, gallery)
+        IdentityRegistry::new(config.identity.clone(), calibration, gallery)
             .remembering(strangers, &config.tracker.reidentify),
     ))
 }

@@ -22,7 +22,7 @@ use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
 use crate::track::similarity::Strangers;
 use crate::track::{TrackState, Tracker};
-use crate::trajectory::{Chronicle, FrameEvent};
+use crate::trajectory::{EventBuilder, FrameEvent};
 
 /// Search for the settings that suit these cameras, against ground truth.
 #[derive(Debug, Args)]
@@ -359,7 +359,7 @@ fn observe(
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
     let mut tracker = Tracker::new(config.tracker(args.offline)).knowing(s.strangers.clone());
-    let mut chronicle = Chronicle::new(
+    let mut events = EventBuilder::new(
         uuid::Uuid::nil(),
         s.name.as_str().into(),
         args.offline.then(|| "embedder".into()),
@@ -373,17 +373,15 @@ fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
         update.tracks.retain(|t| {
             config.output.coasts(t.unseen.0) && (!args.offline || t.state == TrackState::Confirmed)
         });
-        recording
-            .frames
-            .push(chronicle.frame(frame, &update.tracks));
+        recording.frames.push(events.frame(frame, &update.tracks));
         recording
             .ended
-            .extend(update.ended.into_iter().map(|t| chronicle.ended(t)));
+            .extend(update.ended.into_iter().map(|t| events.ended(t)));
     }
     if args.offline {
         recording
             .ended
-            .extend(tracker.finish().into_iter().map(|t| chronicle.ended(t)));
+            .extend(tracker.finish().into_iter().map(|t| events.ended(t)));
         recording = recording.refine(&config.offline, &config.tracker);
     }
     let rows: Vec<MotRow> = recording.frames.iter().flat_map(rows).collect();

@@ -16,11 +16,11 @@ use crate::embed::Embedder;
 use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::pipeline::batcher::{Batch, BatchLimits, Batcher, Lane, Waiting};
+use crate::pipeline::camera_tracker::CameraTracker;
+use crate::pipeline::camera_trackers::{CameraTrackers, SharedIdentities, follow};
 use crate::pipeline::camera_watch::CameraWatch;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::follower::Follower;
-use crate::pipeline::followers::{Followers, Registry, follow};
 use crate::pipeline::metrics::Progress;
 use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::pipeline::{PipelineError, joined, no_pixels, write};
@@ -31,9 +31,9 @@ use crate::pipeline::stage::{self, Outcome, caught, each};
 use crate::range::{OutOfRange, within};
 use crate::sink::{OutputConfig, Sink};
 use crate::source::camera::CameraConfig;
-use crate::track::people::{Known, People as KnownPeople};
+use crate::track::identity::{IdentityRegistry, Known};
 use crate::track::{Tracker, TrackerConfig};
-use crate::trajectory::{Chronicle, RunId};
+use crate::trajectory::{EventBuilder, RunId};
 
 /// Which cameras, and how they share the networks.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,7 +93,7 @@ pub struct Fleet {
     /// Filled with what is measured.
     pub metrics: FleetMetrics,
     /// Who names the people of all cameras, where that is asked for.
-    pub known: Option<KnownPeople>,
+    pub known: Option<IdentityRegistry>,
     /// Another gallery to name people by from now on.
     pub gallery: watch::Receiver<Vec<Known>>,
     /// Other cameras to have from now on.
@@ -280,21 +280,21 @@ impl Fleet {
             },
         );
         let follower = move |m: &Member| {
-            let chronicle = Chronicle::new(run, m.name.clone(), label.clone());
-            Follower::new(
+            let events = EventBuilder::new(run, m.name.clone(), label.clone());
+            CameraTracker::new(
                 Tracker::new(tracker.clone()).knowing(strangers.clone()),
-                chronicle,
+                events,
                 output.clone(),
             )
         };
         let (tx, told) = mpsc::channel(TOLD);
         let watching = tokio::spawn(roster.watch(changes, tx.clone(), halt.clone()));
-        let registry = Registry {
+        let registry = SharedIdentities {
             known,
             gallery,
             since: Instant::now(),
         };
-        let followers = Followers::new(
+        let followers = CameraTrackers::new(
             cameras,
             registry,
             Box::new(follower),

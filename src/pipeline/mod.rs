@@ -2,6 +2,9 @@
 
 #[cfg(feature = "serve")]
 pub mod batcher;
+mod camera_tracker;
+#[cfg(feature = "serve")]
+mod camera_trackers;
 mod camera_watch;
 #[cfg(feature = "serve")]
 pub mod cameras;
@@ -9,9 +12,6 @@ pub mod cameras;
 pub mod fleet;
 #[cfg(feature = "serve")]
 pub mod fleet_metrics;
-mod follower;
-#[cfg(feature = "serve")]
-mod followers;
 pub mod metrics;
 #[cfg(feature = "serve")]
 pub mod motion_gate;
@@ -29,4 +29,4 @@ pub mod roster;
 pub mod stage;
 
 pub use metrics::{Progress, Summary};
-pub use pipeline::{People, Pipeline, PipelineError};
+pub use pipeline::{DetectionSource, Pipeline, PipelineError};

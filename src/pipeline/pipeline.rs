@@ -16,15 +16,15 @@ use crate::embed::Embedder;
 use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::infer::InferError;
+use crate::pipeline::camera_tracker::{CameraTracker, Embedded, Names, TrackedFrame};
 use crate::pipeline::camera_watch::CameraWatch;
-use crate::pipeline::follower::{Embedded, Follower, Names, Told};
 use crate::pipeline::metrics::{Progress, Summary};
 use crate::pipeline::stage::{self, FAILURES, Outcome, each};
 use crate::sink::{OutputConfig, Sink, SinkError};
 use crate::source::{Link, Source, SourceError};
-use crate::track::people::People as KnownPeople;
+use crate::track::identity::IdentityRegistry;
 use crate::track::{TrackError, Tracker};
-use crate::trajectory::Chronicle;
+use crate::trajectory::EventBuilder;
 
 /// What can end a run early.
 #[derive(Debug, Error)]
@@ -90,7 +90,7 @@ pub enum PipelineError {
 }
 
 /// Who finds the people.
-pub enum People {
+pub enum DetectionSource {
     /// A detector.
     Network(Box<Detector>),
     /// Detections given beforehand, by frame number.
@@ -104,15 +104,15 @@ pub struct Pipeline {
     /// By which the source is told to stop: that of the options it was opened with.
     pub link: Link,
     /// Who finds the people.
-    pub people: People,
+    pub people: DetectionSource,
     /// Who tells them apart; by motion only when absent.
     pub embedder: Option<Embedder>,
     /// Who follows them.
     pub tracker: Tracker,
     /// Who knows them by name, or again after their tracks have ended.
-    pub known: Option<KnownPeople>,
+    pub known: Option<IdentityRegistry>,
     /// Who writes the events down.
-    pub chronicle: Chronicle,
+    pub events: EventBuilder,
     /// Where the events go.
     pub sinks: Vec<Box<dyn Sink>>,
     /// What is written.
@@ -158,7 +158,7 @@ impl Pipeline {
             embedder,
             tracker,
             known,
-            chronicle,
+            events,
             sinks,
             output,
             stop,
@@ -166,8 +166,8 @@ impl Pipeline {
         } = self;
         let live = source.info().live;
         let scaling = match &people {
-            People::Network(d) => Some(d.scaling().clone()),
-            People::Given(_) => None,
+            DetectionSource::Network(d) => Some(d.scaling().clone()),
+            DetectionSource::Given(_) => None,
         };
 
         let interrupted = tokio::spawn({
@@ -209,18 +209,20 @@ impl Pipeline {
             stage::transform("detect", people, scaled, move |people, s: Scaled| {
                 p.detect.time(|| {
                     let detections = match (people, s.input) {
-                        (People::Network(d), Some((input, letterbox))) => one("detect", || {
-                            Ok(d.detect(
-                                input.view(),
-                                &[(letterbox, (s.frame.width, s.frame.height))],
-                            )?
-                            .pop()
-                            .unwrap_or_default())
-                        }),
-                        (People::Given(by_frame), _) => {
+                        (DetectionSource::Network(d), Some((input, letterbox))) => {
+                            one("detect", || {
+                                Ok(d.detect(
+                                    input.view(),
+                                    &[(letterbox, (s.frame.width, s.frame.height))],
+                                )?
+                                .pop()
+                                .unwrap_or_default())
+                            })
+                        }
+                        (DetectionSource::Given(by_frame), _) => {
                             Ok(by_frame.remove(&s.frame.number).unwrap_or_default())
                         }
-                        (People::Network(_), None) => return Err(no_pixels(&s.frame)),
+                        (DetectionSource::Network(_), None) => return Err(no_pixels(&s.frame)),
                     };
                     p.detections.fetch_add(
                         detections.as_ref().map_or(0, Vec::len) as u64,
@@ -261,7 +263,7 @@ impl Pipeline {
                     }
                 })
             });
-        let follower = Follower::new(tracker, chronicle, output);
+        let follower = CameraTracker::new(tracker, events, output);
         let (told, tracked) = follow(follower, known, embedded, progress.clone());
         let written = write(sinks, told, progress.clone());
 
@@ -280,7 +282,7 @@ impl Pipeline {
         let people = detector?;
         scaled?;
         let cut = decoded?;
-        let detector_time = if let People::Network(d) = &people {
+        let detector_time = if let DetectionSource::Network(d) = &people {
             d.model().busy()
         } else {
             Duration::ZERO
@@ -377,12 +379,12 @@ fn decode(
 
 /// Associates, on the async runtime: it computes for microseconds and never blocks.
 fn follow(
-    mut follower: Follower,
-    mut known: Option<KnownPeople>,
+    mut follower: CameraTracker,
+    mut known: Option<IdentityRegistry>,
     mut input: mpsc::Receiver<Looked>,
     progress: Arc<Progress>,
 ) -> (
-    mpsc::Receiver<Told>,
+    mpsc::Receiver<TrackedFrame>,
     tokio::task::JoinHandle<Result<(), PipelineError>>,
 ) {
     let (tx, rx) = mpsc::channel(stage::CAPACITY);
@@ -430,11 +432,11 @@ fn follow(
 /// Hands the events to every sink, and finishes them whatever happened.
 pub(super) fn write(
     mut sinks: Vec<Box<dyn Sink>>,
-    mut input: mpsc::Receiver<Told>,
+    mut input: mpsc::Receiver<TrackedFrame>,
     progress: Arc<Progress>,
 ) -> Outcome<()> {
     stage::spawn("write", move || {
-        let mut deliver = |told: Told| -> Result<(), SinkError> {
+        let mut deliver = |told: TrackedFrame| -> Result<(), SinkError> {
             for sink in &mut sinks {
                 if let Some(finished) = &told.frame {
                     sink.frame(finished)?;
@@ -472,7 +474,7 @@ mod tests {
     struct Noting(&'static str, Arc<Mutex<Vec<String>>>);
 
     impl Sink for Noting {
-        fn frame(&mut self, _: &crate::sink::Finished) -> Result<(), SinkError> {
+        fn frame(&mut self, _: &crate::sink::FrameResult) -> Result<(), SinkError> {
             Ok(())
         }
 

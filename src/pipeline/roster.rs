@@ -10,9 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::frame::CameraState;
 use crate::pipeline::batcher::{Batcher, Lane};
+use crate::pipeline::camera_tracker::TrackedFrame;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::follower::Told;
 use crate::pipeline::reader::{Opener, read};
 use crate::pipeline::stage::Outcome;
 use crate::source::camera::CameraConfig;
@@ -21,7 +21,7 @@ use crate::trajectory::{RunId, StatusEvent};
 /// How often the cameras are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// Readers that end are waited for so long, beyond their cameras' time-outs.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Cameras by their names, as a configuration wants them.
 pub type Wanted = BTreeMap<String, CameraConfig>;
@@ -129,7 +129,7 @@ impl Roster {
     pub async fn watch(
         mut self,
         mut changes: mpsc::Receiver<Wanted>,
-        told: mpsc::Sender<Told>,
+        told: mpsc::Sender<TrackedFrame>,
         stop: CancellationToken,
     ) {
         let mut changing = true;
@@ -158,7 +158,8 @@ impl Roster {
                     .max(e.member.config.read_timeout)
             })
             .fold(0.0, f64::max);
-        let deadline = tokio::time::Instant::now() + FAREWELL + Duration::from_secs_f64(longest);
+        let deadline =
+            tokio::time::Instant::now() + SHUTDOWN_TIMEOUT + Duration::from_secs_f64(longest);
         for entry in self.entries.values_mut() {
             let Some(reader) = entry.reader.take() else {
                 continue;
@@ -171,7 +172,7 @@ impl Roster {
         self.tell(&told);
     }
 
-    fn look(&mut self, told: &mpsc::Sender<Told>) {
+    fn look(&mut self, told: &mpsc::Sender<TrackedFrame>) {
         for (name, entry) in &mut self.entries {
             let Some(reader) = &mut entry.reader else {
                 continue;
@@ -203,10 +204,10 @@ impl Roster {
     }
 
     /// Tells of every change of state; one that the sinks have no room for is told at the next look.
-    fn tell(&mut self, told: &mpsc::Sender<Told>) {
+    fn tell(&mut self, told: &mpsc::Sender<TrackedFrame>) {
         let tell = |camera: &Arc<str>, state, reason| {
             let status = Some(StatusEvent::now(self.run, camera.clone(), state, reason));
-            told.try_send(Told {
+            told.try_send(TrackedFrame {
                 frame: None,
                 ended: Vec::new(),
                 status,
@@ -375,7 +376,7 @@ mod tests {
                 .collect(),
         );
         let (changes, rx) = mpsc::channel(1);
-        let (tx, mut told) = mpsc::channel::<Told>(100);
+        let (tx, mut told) = mpsc::channel::<TrackedFrame>(100);
         let stop = CancellationToken::new();
         let watching = tokio::spawn(roster.watch(rx, tx, stop.clone()));
         let (frames, status) = (seen.clone(), said.clone());
@@ -500,7 +501,7 @@ mod tests {
         let asked = Instant::now();
         let said = f.end().await;
         assert!(
-            asked.elapsed() < FAREWELL + Duration::from_millis(1200),
+            asked.elapsed() < SHUTDOWN_TIMEOUT + Duration::from_millis(1200),
             "{:?}",
             asked.elapsed()
         );

@@ -10,17 +10,17 @@ use tokio::sync::broadcast;
 
 use crate::frame::Image;
 use crate::sink::overlay::Painter;
-use crate::sink::spool::Kind;
-use crate::sink::{Finished, Sink, SinkError};
+use crate::sink::{FrameResult, Sink, SinkError};
+use crate::trajectory::EventKind;
 use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 
 /// An event for live clients. Cloning shares the text.
 #[derive(Debug, Clone)]
-pub struct News {
+pub struct LiveEvent {
     /// The camera.
     pub camera: Arc<str>,
     /// The kind of event.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The event, JSON.
     pub text: axum::extract::ws::Utf8Bytes,
 }
@@ -33,7 +33,7 @@ struct Look {
     picture: Option<Image>,
     event: Option<FrameEvent>,
     painter: Painter,
-    status: Option<News>,
+    status: Option<LiveEvent>,
     drawn: Arc<Mutex<Option<Drawn>>>,
 }
 
@@ -45,7 +45,7 @@ struct Drawn {
 }
 
 struct Shared {
-    news: broadcast::Sender<News>,
+    news: broadcast::Sender<LiveEvent>,
     looks: Mutex<BTreeMap<Arc<str>, Look>>,
     clients: AtomicU64,
     missed: AtomicU64,
@@ -71,7 +71,7 @@ impl Default for Hub {
 pub struct Listener {
     hub: Hub,
     /// Its events.
-    pub news: broadcast::Receiver<News>,
+    pub news: broadcast::Receiver<LiveEvent>,
 }
 
 impl Drop for Listener {
@@ -86,7 +86,7 @@ impl Hub {
     }
 
     /// A new client, and the states of the cameras that it begins with.
-    pub fn listen(&self) -> (Listener, Vec<News>) {
+    pub fn listen(&self) -> (Listener, Vec<LiveEvent>) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
         let listener = Listener {
             hub: self.clone(),
@@ -167,14 +167,19 @@ impl Hub {
         self.looks().retain(|name, _| cameras.contains(name));
     }
 
-    fn tell(&self, camera: &Arc<str>, kind: Kind, event: &impl Serialize) -> Option<News> {
-        if self.0.news.receiver_count() == 0 && kind != Kind::CameraStatus {
+    fn tell(
+        &self,
+        camera: &Arc<str>,
+        kind: EventKind,
+        event: &impl Serialize,
+    ) -> Option<LiveEvent> {
+        if self.0.news.receiver_count() == 0 && kind != EventKind::CameraStatus {
             return None;
         }
         let text = serde_json::to_string(event)
             .expect("events hold nothing that JSON cannot")
             .into();
-        let news = News {
+        let news = LiveEvent {
             camera: camera.clone(),
             kind,
             text,
@@ -185,7 +190,7 @@ impl Hub {
 }
 
 impl Sink for Hub {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         let event = &finished.event;
         {
             let mut looks = self.looks();
@@ -194,17 +199,17 @@ impl Sink for Hub {
             look.picture.clone_from(&finished.frame.image);
             look.event = Some(event.clone());
         }
-        self.tell(&event.camera, Kind::Trajectory, event);
+        self.tell(&event.camera, EventKind::Trajectory, event);
         Ok(())
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.tell(&event.camera, Kind::TrackEnded, event);
+        self.tell(&event.camera, EventKind::TrackEnded, event);
         Ok(())
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
-        let news = self.tell(&event.camera, Kind::CameraStatus, event);
+        let news = self.tell(&event.camera, EventKind::CameraStatus, event);
         self.looks().entry(event.camera.clone()).or_default().status = news;
         Ok(())
     }
@@ -222,9 +227,9 @@ mod tests {
     use super::*;
     use crate::frame::Frame;
     use crate::time::Seconds;
-    use crate::trajectory::{Chronicle, RunId};
+    use crate::trajectory::{EventBuilder, RunId};
 
-    fn finished(number: u64) -> Finished {
+    fn finished(number: u64) -> FrameResult {
         let image = Image::packed(32, 32, vec![0; 3 * 32 * 32].into());
         let frame = Frame {
             camera: "gate".into(),
@@ -236,8 +241,8 @@ mod tests {
             image: Some(image),
             restart: false,
         };
-        let event = Chronicle::new(RunId::nil(), "gate".into(), None).frame(&frame, &[]);
-        Finished {
+        let event = EventBuilder::new(RunId::nil(), "gate".into(), None).frame(&frame, &[]);
+        FrameResult {
             frame,
             detections: Vec::new(),
             event,

@@ -14,13 +14,13 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::serve::hub::{Hub, News};
+use crate::serve::hub::{Hub, LiveEvent};
 use crate::serve::server::Service;
-use crate::sink::spool::Kind;
+use crate::trajectory::EventKind;
 
 /// What a client wants to hear; everything by default.
 #[derive(Debug, Default, Deserialize)]
-pub struct Wishes {
+pub struct LiveQuery {
     /// Names of cameras, with commas between.
     cameras: Option<String>,
     /// Kinds of events, with commas between.
@@ -28,13 +28,13 @@ pub struct Wishes {
 }
 
 /// The same, understood.
-struct Ears {
+struct EventFilter {
     cameras: Option<Vec<String>>,
-    kinds: Option<Vec<Kind>>,
+    kinds: Option<Vec<EventKind>>,
 }
 
-impl Wishes {
-    fn understood(&self) -> Result<Ears, String> {
+impl LiveQuery {
+    fn understood(&self) -> Result<EventFilter, String> {
         let list = |text: &Option<String>| {
             text.as_ref().map(|t| {
                 t.split(',')
@@ -50,9 +50,14 @@ impl Wishes {
             })
         };
         let kinds = list(&self.events)
-            .map(|names| names.iter().map(kind).collect::<Result<Vec<Kind>, _>>())
+            .map(|names| {
+                names
+                    .iter()
+                    .map(kind)
+                    .collect::<Result<Vec<EventKind>, _>>()
+            })
             .transpose()?;
-        Ok(Ears {
+        Ok(EventFilter {
             cameras: list(&self.cameras),
             kinds,
         })
@@ -62,11 +67,11 @@ impl Wishes {
 /// Reads a query as the page of live events does.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
-    Query::<Wishes>::try_from_uri(uri).is_ok_and(|Query(wishes)| wishes.understood().is_ok())
+    Query::<LiveQuery>::try_from_uri(uri).is_ok_and(|Query(wishes)| wishes.understood().is_ok())
 }
 
-impl Ears {
-    fn hear(&self, news: &News) -> bool {
+impl EventFilter {
+    fn hear(&self, news: &LiveEvent) -> bool {
         self.cameras
             .as_ref()
             .is_none_or(|c| c.iter().any(|c| **c == *news.camera))
@@ -83,7 +88,7 @@ const PING: Duration = Duration::from_secs(15);
 /// The events, in the way the client asks for.
 pub async fn live(
     State(service): State<Service>,
-    Query(wishes): Query<Wishes>,
+    Query(wishes): Query<LiveQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let ears = match wishes.understood() {
@@ -98,7 +103,7 @@ pub async fn live(
     }
 }
 
-async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationToken) {
+async fn talk(mut socket: WebSocket, hub: Hub, ears: EventFilter, stop: CancellationToken) {
     let (mut listener, first) = hub.listen();
     for news in first.into_iter().filter(|n| ears.hear(n)) {
         if socket.send(Message::Text(news.text)).await.is_err() {
@@ -147,7 +152,7 @@ async fn talk(mut socket: WebSocket, hub: Hub, ears: Ears, stop: CancellationTok
     }
 }
 
-fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
+fn sse(hub: Hub, ears: EventFilter, stop: CancellationToken) -> impl IntoResponse {
     let (listener, first) = hub.listen();
     let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
     tokio::spawn(async move {
@@ -172,11 +177,7 @@ fn sse(hub: Hub, ears: Ears, stop: CancellationToken) -> impl IntoResponse {
             if !ears.hear(&news) {
                 continue;
             }
-            let name = match news.kind {
-                Kind::Trajectory => "trajectory",
-                Kind::TrackEnded => "track_ended",
-                Kind::CameraStatus => "camera_status",
-            };
+            let name = news.kind.name();
             let sent = tokio::time::timeout(
                 PATIENCE,
                 tx.send(Ok(Event::default().event(name).data(news.text.as_str()))),

@@ -2,10 +2,10 @@
 
 pub mod auth;
 pub mod config;
+pub mod health;
 pub mod hub;
 pub mod live;
 pub mod metrics;
-pub mod pulse;
 pub mod server;
 
 pub use config::ServiceConfig;

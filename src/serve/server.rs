@@ -20,9 +20,9 @@ use crate::frame::CameraState;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::secret::Secret;
 use crate::serve::auth::{Guard, guard};
+use crate::serve::health::{HealthMonitor, ready};
 use crate::serve::hub::Hub;
 use crate::serve::live::live;
-use crate::serve::pulse::{Pulse, ready};
 use crate::trajectory::RunId;
 
 /// The server cannot begin.
@@ -49,7 +49,7 @@ pub struct Service {
     /// The metrics.
     pub registry: Arc<Registry>,
     /// Whether the service is well.
-    pub pulse: Pulse,
+    pub pulse: HealthMonitor,
     /// Cancelled when the service ends.
     pub stop: CancellationToken,
 }
@@ -117,7 +117,7 @@ impl CameraView {
 const PAGE: &str = include_str!("../../web/index.html");
 
 /// Connections that are still open are waited for so long.
-const FAREWELL: Duration = Duration::from_secs(2);
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Listens, before anything else begins: a port that is taken is told at once.
 ///
@@ -153,7 +153,7 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
     let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
     let ended = tokio::select! {
         ended = serving.into_future() => ended,
-        () = async { stop.cancelled().await; tokio::time::sleep(FAREWELL).await } => Ok(()),
+        () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => Ok(()),
     };
     if let Err(e) = ended {
         tracing::error!(error = %e, "the web server has ended");

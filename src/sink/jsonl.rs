@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
+use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// Writes every event as one line of JSON.
@@ -42,7 +42,7 @@ impl JsonLines {
 }
 
 impl Sink for JsonLines {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.write(&finished.event)
     }
 

@@ -1,11 +1,9 @@
 //! Where trajectories go: JSON lines, MOTChallenge text, an annotated video; MQTT and web addresses, with a spool on disk.
 
 #[cfg(feature = "serve")]
-pub mod aside;
-#[cfg(feature = "serve")]
-pub mod courier;
-#[cfg(feature = "serve")]
 pub mod dead_letter;
+#[cfg(feature = "serve")]
+pub mod delivery;
 pub mod jsonl;
 pub mod mot;
 #[cfg(feature = "serve")]
@@ -28,6 +26,8 @@ pub mod sink;
 #[cfg(feature = "serve")]
 pub mod spool;
 #[cfg(feature = "serve")]
+pub mod stdout;
+#[cfg(feature = "serve")]
 pub mod webhook;
 
-pub use sink::{Finished, OutputConfig, Sink, SinkError};
+pub use sink::{FrameResult, OutputConfig, Sink, SinkError};

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::mot_format;
-use crate::sink::sink::{Finished, LineWriter, OutputConfig, Sink, SinkError};
+use crate::sink::sink::{FrameResult, LineWriter, OutputConfig, Sink, SinkError};
 
 /// Writes `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 pub struct MotText {
@@ -38,9 +38,9 @@ impl MotText {
 impl Sink for MotText {
     fn frame(
         &mut self,
-        Finished {
+        FrameResult {
             event, detections, ..
-        }: &Finished,
+        }: &FrameResult,
     ) -> Result<(), SinkError> {
         let mut lines = String::new();
         match self.what {

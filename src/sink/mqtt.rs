@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
-use crate::sink::courier::Spooled;
+use crate::sink::delivery::SpoolSink;
 use crate::sink::mqtt_session::deliver;
 use crate::sink::sink::SinkError;
-use crate::sink::spool::{Kind, Spool, SpoolLimits};
+use crate::sink::spool::{Spool, SpoolLimits};
+use crate::trajectory::EventKind;
 
 /// The protocol's version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -62,7 +63,7 @@ pub struct MqttConfig {
     /// First part of every topic.
     pub topic: String,
     /// Which events: trajectory, track_ended, camera_status.
-    pub events: Vec<Kind>,
+    pub events: Vec<EventKind>,
     /// How much waits on disk while the broker is away.
     pub spool: SpoolLimits,
 }
@@ -81,7 +82,11 @@ impl Default for MqttConfig {
             certificate_file: None,
             key_file: None,
             topic: "twintrack".into(),
-            events: vec![Kind::Trajectory, Kind::TrackEnded, Kind::CameraStatus],
+            events: vec![
+                EventKind::Trajectory,
+                EventKind::TrackEnded,
+                EventKind::CameraStatus,
+            ],
             spool: SpoolLimits::default(),
         }
     }
@@ -199,9 +204,9 @@ impl MqttConfig {
         &self,
         spool: std::sync::Arc<Spool>,
         patience: Duration,
-    ) -> Result<Spooled, SinkError> {
+    ) -> Result<SpoolSink, SinkError> {
         let broker = self.broker()?;
-        Spooled::start(spool, self.events.clone(), patience, move |errand| {
+        SpoolSink::start(spool, self.events.clone(), patience, move |errand| {
             deliver(broker, errand)
         })
     }

@@ -12,10 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::address::masked;
-use crate::sink::courier::Errand;
+use crate::sink::delivery::Delivery;
 use crate::sink::mqtt::Broker;
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
-use crate::sink::spool::{Kept, Kind};
+use crate::sink::spool::Kept;
+use crate::trajectory::EventKind;
 
 /// The broker may take so long to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -69,7 +70,7 @@ impl Experience {
 }
 
 /// Delivers until the end.
-pub(super) async fn deliver(broker: Broker, errand: Errand) {
+pub(super) async fn deliver(broker: Broker, errand: Delivery) {
     let (mut pause, mut experience) = (PAUSE.0, Experience::default());
     let counts = &errand.spool.counts;
     loop {
@@ -115,7 +116,7 @@ pub(super) async fn deliver(broker: Broker, errand: Errand) {
 
 /// What a broken connection tells: several things under way, and the next tries them one by one;
 /// only one, and it is suspected.
-async fn learn(experience: &mut Experience, left: Left, errand: &Errand, error: &str) {
+async fn learn(experience: &mut Experience, left: Left, errand: &Delivery, error: &str) {
     let Left {
         events,
         topic,
@@ -172,7 +173,7 @@ struct Left {
 /// One connection.
 struct Session<'a> {
     broker: &'a Broker,
-    errand: &'a Errand,
+    errand: &'a Delivery,
     experience: &'a mut Experience,
     client: Client,
     signals: Signals,
@@ -194,7 +195,7 @@ struct Session<'a> {
 impl<'a> Session<'a> {
     fn new(
         broker: &'a Broker,
-        errand: &'a Errand,
+        errand: &'a Delivery,
         experience: &'a mut Experience,
         client: Client,
         signals: Signals,
@@ -424,9 +425,9 @@ impl<'a> Session<'a> {
 /// Where an event goes, and whether the broker keeps it for those who come later.
 fn topic(root: &str, event: &Kept) -> (String, bool) {
     let (last, retained) = match event.kind {
-        Kind::Trajectory => ("tracks", false),
-        Kind::TrackEnded => ("events", false),
-        Kind::CameraStatus => ("status", true),
+        EventKind::Trajectory => ("tracks", false),
+        EventKind::TrackEnded => ("events", false),
+        EventKind::CameraStatus => ("status", true),
     };
     (format!("{root}/{}/{last}", event.camera), retained)
 }

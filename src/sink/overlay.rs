@@ -13,7 +13,7 @@ use opencv::videoio::{
 use opencv::{imgcodecs, imgproc};
 
 use crate::frame::Image;
-use crate::sink::sink::{Finished, Sink, SinkError};
+use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::track::TrackState;
 use crate::trajectory::{FrameEvent, TrackEvent};
 
@@ -291,7 +291,7 @@ fn fitted(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error
 }
 
 impl Sink for Overlay {
-    fn frame(&mut self, Finished { frame, event, .. }: &Finished) -> Result<(), SinkError> {
+    fn frame(&mut self, FrameResult { frame, event, .. }: &FrameResult) -> Result<(), SinkError> {
         let image = frame
             .image
             .as_ref()

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::refine::Recording;
-use crate::sink::sink::{Finished, Sink, SinkError};
+use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::EndedEvent;
 
 /// A sink that remembers.
@@ -18,7 +18,7 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::sink::private;
-use crate::sink::sink::{Finished, Sink, SinkError};
+use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// A file of events that lives as long as the program, and longer.
@@ -198,7 +198,7 @@ fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
 }
 
 impl Sink for Rotating {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.write(&finished.event);
         Ok(())
     }

@@ -15,7 +15,7 @@ use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 
 /// A frame when everything is known of it.
 #[derive(Debug)]
-pub struct Finished {
+pub struct FrameResult {
     /// The frame itself, for those who draw.
     pub frame: Frame,
     /// What the detector found in it.
@@ -30,7 +30,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// When it cannot be written. What was written before stays valid.
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError>;
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError>;
 
     /// Takes the event of a track's end; who has no use for it ignores it.
     ///

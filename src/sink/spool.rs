@@ -17,20 +17,7 @@ use crate::range::{OutOfRange, within};
 use crate::sink::dead_letter::DeadLetters;
 use crate::sink::private;
 use crate::sink::sink::SinkError;
-
-/// What kind of event.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Kind {
-    /// Where everybody is in a frame.
-    Trajectory,
-    /// A track has ended.
-    TrackEnded,
-    /// A camera has come or gone.
-    CameraStatus,
-}
-
-const KINDS: [Kind; 3] = [Kind::Trajectory, Kind::TrackEnded, Kind::CameraStatus];
+use crate::trajectory::EventKind;
 
 /// How much is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -73,7 +60,7 @@ pub struct Kept {
     /// Its place in the queue.
     pub place: i64,
     /// Its kind.
-    pub kind: Kind,
+    pub kind: EventKind,
     /// The camera.
     pub camera: String,
     /// The event, JSON.
@@ -236,7 +223,7 @@ impl Spool {
     }
 
     /// Puts an event in. A disk that fails loses it, and the loss is counted and told: cameras do not stop for it.
-    pub fn push(&self, kind: Kind, camera: &str, body: &[u8]) {
+    pub fn push(&self, kind: EventKind, camera: &str, body: &[u8]) {
         let mut db = self.lock();
         let at = seconds_now();
         let put = self.change(&mut db, |t| {
@@ -311,7 +298,7 @@ impl Spool {
             let mut rows = select.query(params![place, most as i64])?;
             let (mut events, mut sum) = (Vec::new(), 0);
             while let Some(r) = rows.next()? {
-                let kind = KINDS[usize::from(r.get::<_, u8>(1)?).min(2)];
+                let kind = EventKind::ALL[usize::from(r.get::<_, u8>(1)?).min(2)];
                 let event = Kept {
                     place: r.get(0)?,
                     kind,

@@ -18,9 +18,10 @@ use sha2::Sha256;
 use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
-use crate::sink::courier::{Errand, Spooled};
+use crate::sink::delivery::{Delivery, SpoolSink};
 use crate::sink::sink::SinkError;
-use crate::sink::spool::{Kind, Spool, SpoolLimits};
+use crate::sink::spool::{Spool, SpoolLimits};
+use crate::trajectory::EventKind;
 
 /// Which address, and how.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub struct WebhookConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Which events: trajectory, track_ended, camera_status.
-    pub events: Vec<Kind>,
+    pub events: Vec<EventKind>,
     /// At most so many events in one POST.
     pub batch: usize,
     /// At most so many bytes in one POST; an event that is longer goes alone.
@@ -60,7 +61,7 @@ impl Default for WebhookConfig {
             secret_env: None,
             secret_file: None,
             ca_file: None,
-            events: vec![Kind::TrackEnded, Kind::CameraStatus],
+            events: vec![EventKind::TrackEnded, EventKind::CameraStatus],
             batch: 100,
             batch_bytes: 1_000_000,
             timeout: 10.0,
@@ -91,7 +92,7 @@ impl WebhookConfig {
     ///
     /// # Errors
     /// When the settings are wrong.
-    pub fn start(&self, spool: Arc<Spool>, patience: Duration) -> Result<Spooled, SinkError> {
+    pub fn start(&self, spool: Arc<Spool>, patience: Duration) -> Result<SpoolSink, SinkError> {
         let wrong = |reason: String| SinkError::Settings {
             sink: "webhook",
             reason,
@@ -128,7 +129,7 @@ impl WebhookConfig {
             secret,
             agent: ureq::Agent::new_with_config(agent.build()),
         };
-        Spooled::start(spool, self.events.clone(), patience, move |errand| {
+        SpoolSink::start(spool, self.events.clone(), patience, move |errand| {
             deliver(hook, errand)
         })
     }
@@ -244,7 +245,7 @@ impl Hook {
     }
 }
 
-async fn deliver(hook: Hook, errand: Errand) {
+async fn deliver(hook: Hook, errand: Delivery) {
     let (spool, ending, most) = (&errand.spool, &errand.ending, hook.config.batch);
     let mut portion = Portion {
         events: most,
@@ -413,11 +414,15 @@ mod tests {
     }
 
     /// A spool with these events, and a courier at work on it.
-    fn delivering(dir: &std::path::Path, url: Address, events: &[String]) -> (Arc<Spool>, Spooled) {
+    fn delivering(
+        dir: &std::path::Path,
+        url: Address,
+        events: &[String],
+    ) -> (Arc<Spool>, SpoolSink) {
         let spool = Spool::open(dir, "webhook", SpoolLimits::default()).expect("a spool");
         events
             .iter()
-            .for_each(|e| spool.push(Kind::TrackEnded, "cam", e.as_bytes()));
+            .for_each(|e| spool.push(EventKind::TrackEnded, "cam", e.as_bytes()));
         let config = WebhookConfig {
             url,
             ..WebhookConfig::default()
@@ -539,7 +544,7 @@ mod tests {
     fn what_was_taken_is_not_sent_again_while_the_disk_fails() {
         let dir = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(dir.path(), "webhook", SpoolLimits::default()).expect("a spool");
-        spool.push(Kind::TrackEnded, "cam", b"{}");
+        spool.push(EventKind::TrackEnded, "cam", b"{}");
         spool.fail_removal_of(Some(spool.after(0, 1, 1).expect("read")[0].place));
         let (url, posts) = receiver(|_, _| "200 OK");
         let sink = WebhookConfig {

@@ -12,8 +12,8 @@ use crate::time::Seconds;
 use crate::track::assignment::{Assignment, Candidate};
 use crate::track::camera_motion;
 use crate::track::config::TrackerConfig;
+use crate::track::identity::Identity;
 use crate::track::pair::{self, Look, Observed};
-use crate::track::people::Identity;
 use crate::track::reidentify::{self, Newcomer};
 use crate::track::scenery::Scenery;
 use crate::track::similarity::Strangers;
@@ -57,7 +57,7 @@ pub struct TrackOutput {
     pub velocity: (f32, f32),
     /// Its view in this frame, when it is a clear one.
     pub view: Option<View>,
-    /// Who this is beyond the track, where [`crate::track::people`] has said so.
+    /// Who this is beyond the track, where [`crate::track::identity`] has said so.
     pub identity: Option<Identity>,
 }
 

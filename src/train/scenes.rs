@@ -18,7 +18,7 @@ use crate::train::association::{Labelled, Who};
 use crate::train::dataset::TrainError;
 use crate::train::simulate::{self, Looks};
 use crate::train::{from_video, retrieval, synthetic};
-use crate::trajectory::Chronicle;
+use crate::trajectory::EventBuilder;
 
 /// A detection is a ground-truth box's when they overlap by so much.
 const SAME_BOX: f32 = 0.5;
@@ -114,16 +114,16 @@ pub fn video(
     frames: (u64, u64),
     config: &Config,
 ) -> Result<Vec<Labelled>, TrainError> {
-    let mut chronicle = Chronicle::new(uuid::Uuid::nil(), input.into(), Some("own".into()));
+    let mut events = EventBuilder::new(uuid::Uuid::nil(), input.into(), Some("own".into()));
     let mut recording = Recording::default();
     let mut seen = Vec::new();
     let mut tracker = from_video::follow(input, frames, config, config.tracker(true), |s| {
         recording
             .frames
-            .push(chronicle.frame(s.frame, &s.update.tracks));
+            .push(events.frame(s.frame, &s.update.tracks));
         recording
             .ended
-            .extend(s.update.ended.iter().map(|e| chronicle.ended(e.clone())));
+            .extend(s.update.ended.iter().map(|e| events.ended(e.clone())));
         seen.push(Labelled {
             elapsed: s.elapsed,
             detections: s.detections.to_vec(),
@@ -133,7 +133,7 @@ pub fn video(
     })?;
     recording
         .ended
-        .extend(tracker.finish().into_iter().map(|e| chronicle.ended(e)));
+        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
     let refined = recording.refine(&config.offline, &config.tracker);
     for (frame, event) in seen.iter_mut().zip(&refined.frames) {
         let confirmed = event

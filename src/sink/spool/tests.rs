@@ -29,7 +29,13 @@ fn waiting(spool: &Spool) -> (u64, u64) {
 fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
-    (0..10).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("event {i}").as_bytes()));
+    (0..10).for_each(|i| {
+        spool.push(
+            EventKind::TrackEnded,
+            "cam",
+            format!("event {i}").as_bytes(),
+        )
+    });
     let first = after(&spool, 0, 4);
     assert_eq!(texts(&first), ["event 0", "event 1", "event 2", "event 3"]);
     spool
@@ -51,9 +57,9 @@ fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
     );
     assert!(
         rest.iter()
-            .all(|k| k.kind == Kind::TrackEnded && k.camera == "cam")
+            .all(|k| k.kind == EventKind::TrackEnded && k.camera == "cam")
     );
-    spool.push(Kind::Trajectory, "cam", b"new");
+    spool.push(EventKind::Trajectory, "cam", b"new");
     assert_eq!(texts(&after(&spool, rest[7].place, 5)), ["new"]);
     spool
         .acknowledge(
@@ -72,7 +78,7 @@ fn events_come_by_number_and_by_bytes_and_one_at_least() {
     let spool = open(dir.path(), SpoolLimits::default());
     ["1111", "22", "333", "4444444"]
         .iter()
-        .for_each(|text| spool.push(Kind::Trajectory, "cam", text.as_bytes()));
+        .for_each(|text| spool.push(EventKind::Trajectory, "cam", text.as_bytes()));
     let lengths = |most, bytes| spool.after(0, most, bytes).expect("read").len();
     assert_eq!(
         [(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(most, bytes)| lengths(most, bytes)),
@@ -92,7 +98,13 @@ fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
             age: 1000.0,
         },
     );
-    (0..5).for_each(|i| spool.push(Kind::TrackEnded, "cam", format!("event {i}").as_bytes()));
+    (0..5).for_each(|i| {
+        spool.push(
+            EventKind::TrackEnded,
+            "cam",
+            format!("event {i}").as_bytes(),
+        )
+    });
     let places: Vec<i64> = after(&spool, 0, 5).iter().map(|k| k.place).collect();
     spool.fail_removal_of(Some(places[2]));
     for _ in 0..3 {
@@ -109,7 +121,7 @@ fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
             ((5, 35), 0)
         );
     }
-    spool.push(Kind::TrackEnded, "cam", b"event 5");
+    spool.push(EventKind::TrackEnded, "cam", b"event 5");
     assert_eq!((after(&spool, 0, 9).len(), waiting(&spool)), (6, (6, 42)));
     spool.fail_removal_of(None);
     spool.acknowledge(&places).expect("removed");
@@ -130,7 +142,7 @@ fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
 fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
-    (0..5).for_each(|_| spool.push(Kind::Trajectory, "cam", &[b'x'; 1000]));
+    (0..5).for_each(|_| spool.push(EventKind::Trajectory, "cam", &[b'x'; 1000]));
     let pages: u32 = spool
         .lock()
         .connection
@@ -141,7 +153,7 @@ fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
         .connection
         .execute_batch(&format!("PRAGMA max_page_count = {pages}"))
         .expect("limited");
-    (0..50).for_each(|_| spool.push(Kind::Trajectory, "cam", &[b'x'; 1000]));
+    (0..50).for_each(|_| spool.push(EventKind::Trajectory, "cam", &[b'x'; 1000]));
     let (events, bytes) = waiting(&spool);
     assert_eq!(
         (after(&spool, 0, 100).len() as u64, bytes),
@@ -157,7 +169,7 @@ fn what_is_refused_goes_to_the_dead_letter_file_and_the_rest_stays() {
     let spool = open(dir.path(), SpoolLimits::default());
     (0..3).for_each(|i| {
         spool.push(
-            Kind::TrackEnded,
+            EventKind::TrackEnded,
             "cam",
             format!("{{\"seq\":{i}}}").as_bytes(),
         )
@@ -195,8 +207,8 @@ fn its_files_are_their_owner_s_alone() {
     let dir = tempfile::tempdir().expect("a folder");
     let state = dir.path().join("state");
     let spool = open(&state, SpoolLimits::default());
-    spool.push(Kind::TrackEnded, "cam", b"{}");
-    spool.push(Kind::TrackEnded, "cam", b"{}");
+    spool.push(EventKind::TrackEnded, "cam", b"{}");
+    spool.push(EventKind::TrackEnded, "cam", b"{}");
     spool
         .refuse(after(&spool, 0, 1)[0].place, "no")
         .expect("set aside");
@@ -228,7 +240,13 @@ fn beyond_its_size_the_oldest_go_and_are_counted() {
             age: 1000.0,
         },
     );
-    (0..200).for_each(|i| spool.push(Kind::Trajectory, "cam", format!("{i:0>1000}").as_bytes()));
+    (0..200).for_each(|i| {
+        spool.push(
+            EventKind::Trajectory,
+            "cam",
+            format!("{i:0>1000}").as_bytes(),
+        )
+    });
     let (events, dropped) = (
         spool.counts.events.load(Ordering::Relaxed),
         spool.counts.dropped.load(Ordering::Relaxed),
@@ -259,9 +277,9 @@ fn what_is_too_old_goes() {
             age: 1.0,
         },
     );
-    spool.push(Kind::Trajectory, "cam", b"old");
+    spool.push(EventKind::Trajectory, "cam", b"old");
     std::thread::sleep(Duration::from_millis(1200));
-    spool.push(Kind::Trajectory, "cam", b"new");
+    spool.push(EventKind::Trajectory, "cam", b"new");
     assert_eq!(
         (
             texts(&after(&spool, 0, 9)),

@@ -10,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::sink::sink::{Finished, LineWriter, Sink, SinkError};
+use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// So many lines wait for the reader. Then frames' lines are lost, and counted; others wait longer.
 const WAITING: usize = 1024;
 
 /// A sink that never waits for its reader.
-pub struct Aside {
+pub struct StdoutSink {
     lines: Option<SyncSender<Vec<u8>>>,
     /// Lines that are not to be lost.
     held: VecDeque<Vec<u8>>,
@@ -30,7 +30,7 @@ pub struct Aside {
     deadline: Option<Instant>,
 }
 
-impl Aside {
+impl StdoutSink {
     /// To standard output. At the end the reader has `patience` to take what waits. The count of lost lines is given back beside.
     ///
     /// # Errors
@@ -67,7 +67,7 @@ impl Aside {
             .map_err(create)?;
         let lost = Arc::<AtomicU64>::default();
         Ok((
-            Aside {
+            StdoutSink {
                 lines: Some(lines),
                 held: VecDeque::new(),
                 with_ended,
@@ -113,8 +113,8 @@ impl Aside {
     }
 }
 
-impl Sink for Aside {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
+impl Sink for StdoutSink {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.put(&finished.event, false)
     }
 

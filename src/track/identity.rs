@@ -114,7 +114,7 @@ impl Holder {
 
 /// Everybody known.
 #[derive(Debug)]
-pub struct People {
+pub struct IdentityRegistry {
     config: IdentityConfig,
     calibration: Calibration,
     gallery: Vec<Known>,
@@ -127,11 +127,11 @@ pub struct People {
     assignment: Assignment,
 }
 
-impl People {
+impl IdentityRegistry {
     /// Knows the gallery.
     pub fn new(config: IdentityConfig, calibration: Calibration, gallery: Vec<Known>) -> Self {
         let (holders, portraits) = Default::default();
-        People {
+        IdentityRegistry {
             config,
             calibration,
             gallery,
@@ -321,7 +321,7 @@ mod tests {
             ..IdentityConfig::default()
         };
         let strangers: Strangers = "0.1@0.4,0.001@0.2".parse().expect("a table");
-        let mut p = People::new(config, CALIBRATION, Vec::new())
+        let mut p = IdentityRegistry::new(config, CALIBRATION, Vec::new())
             .remembering(Some(strangers), &ReidentifyConfig::default());
         let views = Views::of(&RED);
         let mut see = |track, at| {
@@ -365,12 +365,12 @@ mod tests {
         assert_eq!(unsettled, [None]);
     }
 
-    fn gallery() -> People {
+    fn gallery() -> IdentityRegistry {
         let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| Known {
             name: name.into(),
             look: look.into(),
         });
-        People::new(
+        IdentityRegistry::new(
             IdentityConfig {
                 crops: 2,
                 ..IdentityConfig::default()
@@ -445,7 +445,7 @@ mod tests {
         );
     }
 
-    fn seen_by(p: &mut People, camera: &str, look: &[f32], at: f64) -> Option<String> {
+    fn seen_by(p: &mut IdentityRegistry, camera: &str, look: &[f32], at: f64) -> Option<String> {
         p.identify(&camera.into(), &[sight(1, look)], Seconds(at))
             .remove(0)
             .map(|i| i.name)

@@ -4,11 +4,11 @@ use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::pipeline::pipeline::PipelineError;
-use crate::sink::{Finished, OutputConfig};
+use crate::sink::{FrameResult, OutputConfig};
 use crate::time::Seconds;
-use crate::track::people::{People as KnownPeople, Sighting};
+use crate::track::identity::{IdentityRegistry, Sighting};
 use crate::track::{TrackState, TrackUpdate, Tracker};
-use crate::trajectory::{Chronicle, EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
 
 /// A frame of which all is known that the tracker needs.
 pub(super) struct Embedded {
@@ -19,40 +19,40 @@ pub(super) struct Embedded {
 }
 
 /// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
-pub(super) struct Told {
-    pub frame: Option<Finished>,
+pub(super) struct TrackedFrame {
+    pub frame: Option<FrameResult>,
     pub ended: Vec<EndedEvent>,
     pub status: Option<StatusEvent>,
 }
 
 /// Who names people, and the time by a clock that all cameras share; a single camera goes by its frames'.
 pub(super) struct Names<'a> {
-    pub people: &'a mut KnownPeople,
+    pub people: &'a mut IdentityRegistry,
     pub now: Option<Seconds>,
 }
 
 /// Follows the people of one camera.
-pub(super) struct Follower {
+pub(super) struct CameraTracker {
     tracker: Tracker,
-    chronicle: Chronicle,
+    events: EventBuilder,
     output: OutputConfig,
     last: Option<Seconds>,
     /// A frame before which too much time had passed was left out: the next stands for it.
     restart: bool,
 }
 
-impl Follower {
-    pub fn new(tracker: Tracker, chronicle: Chronicle, output: OutputConfig) -> Self {
-        Follower {
+impl CameraTracker {
+    pub fn new(tracker: Tracker, events: EventBuilder, output: OutputConfig) -> Self {
+        CameraTracker {
             tracker,
-            chronicle,
+            events,
             output,
             last: None,
             restart: false,
         }
     }
 
-    /// People so far: tracks that were confirmed.
+    /// IdentityRegistry so far: tracks that were confirmed.
     pub fn people(&self) -> u64 {
         self.tracker.confirmed()
     }
@@ -71,7 +71,7 @@ impl Follower {
         &mut self,
         embedded: Embedded,
         names: Option<Names<'_>>,
-    ) -> Result<Told, PipelineError> {
+    ) -> Result<TrackedFrame, PipelineError> {
         let Embedded {
             mut frame,
             camera,
@@ -101,14 +101,14 @@ impl Follower {
         if let Some(Names { people, now }) = names {
             self.identify(people, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
-        let event = self.chronicle.frame(&frame, &update.tracks);
+        let event = self.events.frame(&frame, &update.tracks);
         let ended = update
             .ended
             .into_iter()
-            .map(|t| self.chronicle.ended(t))
+            .map(|t| self.events.ended(t))
             .collect();
-        Ok(Told {
-            frame: Some(Finished {
+        Ok(TrackedFrame {
+            frame: Some(FrameResult {
                 frame,
                 detections,
                 event,
@@ -119,19 +119,16 @@ impl Follower {
     }
 
     /// Nothing more comes: every track ends.
-    pub fn finish(&mut self, names: Option<&mut KnownPeople>) -> Told {
+    pub fn finish(&mut self, names: Option<&mut IdentityRegistry>) -> TrackedFrame {
         let tracks = self.tracker.finish();
         names.into_iter().for_each(|people| {
             tracks
                 .iter()
-                .for_each(|t| people.ended(self.chronicle.camera(), t.id))
+                .for_each(|t| people.ended(self.events.camera(), t.id))
         });
-        Told {
+        TrackedFrame {
             frame: None,
-            ended: tracks
-                .into_iter()
-                .map(|t| self.chronicle.ended(t))
-                .collect(),
+            ended: tracks.into_iter().map(|t| self.events.ended(t)).collect(),
             status: None,
         }
     }
@@ -139,7 +136,7 @@ impl Follower {
     /// Names the tracks seen in a frame.
     fn identify(
         &self,
-        people: &mut KnownPeople,
+        people: &mut IdentityRegistry,
         update: &mut TrackUpdate,
         embeddings: &Embeddings,
         now: Seconds,
@@ -148,7 +145,7 @@ impl Follower {
         update
             .ended
             .iter()
-            .for_each(|t| people.ended(self.chronicle.camera(), t.id));
+            .for_each(|t| people.ended(self.events.camera(), t.id));
         let seen: Vec<usize> = (0..update.tracks.len())
             .filter(|&i| update.tracks[i].state == TrackState::Confirmed)
             .collect();
@@ -166,7 +163,7 @@ impl Follower {
             }
         };
         let identities = people.identify(
-            self.chronicle.camera(),
+            self.events.camera(),
             &seen.iter().map(sighting).collect::<Vec<_>>(),
             now,
         );

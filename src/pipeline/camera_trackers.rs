@@ -9,42 +9,42 @@ use tokio::sync::{mpsc, watch};
 
 use crate::frame::Frame;
 use crate::pipeline::batcher::{Batcher, Lane};
+use crate::pipeline::camera_tracker::{CameraTracker, Embedded, Names, TrackedFrame};
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::fleet::{Item, Parcel};
 use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::follower::{Embedded, Follower, Names, Told};
 use crate::pipeline::quarantine::{Consequence, LASTS, LeftOut, Quarantine};
 use crate::pipeline::stage::{self, FAILURES, Outcome};
 use crate::time::Seconds;
-use crate::track::people::{Known, People as KnownPeople};
+use crate::track::identity::{IdentityRegistry, Known};
 use crate::trajectory::EndedEvent;
 
 /// Every camera's tracker.
-pub(super) struct Followers {
-    followers: BTreeMap<Lane, (Follower, Member)>,
+pub(super) struct CameraTrackers {
+    followers: BTreeMap<Lane, (CameraTracker, Member)>,
     /// Those of cameras that have left: should one come again, its ids go on.
-    left: BTreeMap<Arc<str>, Follower>,
+    left: BTreeMap<Arc<str>, CameraTracker>,
     /// The ends of tracks that a slow sink had no room for.
     held: BTreeMap<Lane, Vec<EndedEvent>>,
     cameras: Cameras,
-    registry: Registry,
-    new: Box<dyn Fn(&Member) -> Follower + Send>,
+    registry: SharedIdentities,
+    new: Box<dyn Fn(&Member) -> CameraTracker + Send>,
     metrics: FleetMetrics,
     quarantine: Arc<Quarantine>,
-    out: mpsc::Sender<Told>,
+    out: mpsc::Sender<TrackedFrame>,
 }
 
 /// The sinks are gone.
-struct Gone;
+struct SinksClosed;
 
 /// Who is who, over all cameras.
-pub(super) struct Registry {
-    pub known: Option<KnownPeople>,
+pub(super) struct SharedIdentities {
+    pub known: Option<IdentityRegistry>,
     pub gallery: watch::Receiver<Vec<Known>>,
     pub since: Instant,
 }
 
-impl Registry {
+impl SharedIdentities {
     /// Who names people, by the time since the run began: cameras' own times have nothing to do with one another.
     fn names(&mut self) -> Option<Names<'_>> {
         let people = self.known.as_mut()?;
@@ -58,16 +58,16 @@ impl Registry {
     }
 }
 
-impl Followers {
+impl CameraTrackers {
     pub fn new(
         cameras: Cameras,
-        registry: Registry,
-        new: Box<dyn Fn(&Member) -> Follower + Send>,
+        registry: SharedIdentities,
+        new: Box<dyn Fn(&Member) -> CameraTracker + Send>,
         metrics: FleetMetrics,
         quarantine: Arc<Quarantine>,
-        out: mpsc::Sender<Told>,
+        out: mpsc::Sender<TrackedFrame>,
     ) -> Self {
-        Followers {
+        CameraTrackers {
             followers: BTreeMap::new(),
             left: BTreeMap::new(),
             held: BTreeMap::new(),
@@ -80,7 +80,7 @@ impl Followers {
         }
     }
 
-    fn follow(&mut self, item: Item) -> Result<(), Gone> {
+    fn follow(&mut self, item: Item) -> Result<(), SinksClosed> {
         let Item {
             lane,
             arrived,
@@ -165,12 +165,12 @@ impl Followers {
                 counts.sink_slow.fetch_add(1, Ordering::Relaxed);
                 self.held.insert(lane, told.ended);
             }
-            Err(mpsc::error::TrySendError::Closed(_)) => return Err(Gone),
+            Err(mpsc::error::TrySendError::Closed(_)) => return Err(SinksClosed),
         }
         Ok(())
     }
 
-    fn end(&mut self, lane: Lane) -> Result<(), Gone> {
+    fn end(&mut self, lane: Lane) -> Result<(), SinksClosed> {
         let Some((mut who, member)) = self.followers.remove(&lane) else {
             return Ok(());
         };
@@ -179,7 +179,7 @@ impl Followers {
             .splice(0..0, self.held.remove(&lane).unwrap_or_default());
         member.counts.present.store(0, Ordering::Relaxed);
         self.left.insert(member.name, who);
-        self.out.blocking_send(told).map_err(|_| Gone)
+        self.out.blocking_send(told).map_err(|_| SinksClosed)
     }
 }
 
@@ -200,7 +200,7 @@ fn log_left_out(quarantine: &Quarantine, lane: Lane, member: &Member, frame: &Fr
 
 /// Runs the trackers, on one thread: they compute for microseconds a frame.
 pub(super) fn follow(
-    mut followers: Followers,
+    mut followers: CameraTrackers,
     batcher: Arc<Batcher>,
     mut input: mpsc::Receiver<Parcel>,
 ) -> Outcome<()> {

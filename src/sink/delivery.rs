@@ -9,13 +9,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-use crate::sink::sink::{Finished, Sink, SinkError};
-use crate::sink::spool::{Kept, Kind, Spool};
+use crate::sink::sink::{FrameResult, Sink, SinkError};
+use crate::sink::spool::{Kept, Spool};
+use crate::trajectory::EventKind;
 use crate::trajectory::{EndedEvent, StatusEvent};
 
 /// What a courier works with.
 #[derive(Clone)]
-pub struct Errand {
+pub struct Delivery {
     /// Where the events are.
     pub spool: Arc<Spool>,
     /// Cancelled when nothing new comes: what is there is still to be delivered.
@@ -28,7 +29,7 @@ const DISK_PAUSE: (f64, f64) = (0.5, 10.0);
 /// by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
-impl Errand {
+impl Delivery {
     /// The next events, as [`Spool::after`] gives them.
     pub async fn after(&self, place: i64, most: usize, bytes: usize) -> Vec<Kept> {
         self.insist("events cannot be read", || {
@@ -72,9 +73,9 @@ impl Errand {
 }
 
 /// The sink that fills the spool.
-pub struct Spooled {
-    errand: Errand,
-    wanted: Vec<Kind>,
+pub struct SpoolSink {
+    errand: Delivery,
+    wanted: Vec<EventKind>,
     /// Disconnected when the courier's thread has ended.
     courier: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
     patience: Duration,
@@ -83,21 +84,21 @@ pub struct Spooled {
     body: Vec<u8>,
 }
 
-impl Spooled {
+impl SpoolSink {
     /// Starts the courier. After the end it has `patience` to deliver what is left; the rest waits on disk for the next run.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start<F>(
         spool: Arc<Spool>,
-        wanted: Vec<Kind>,
+        wanted: Vec<EventKind>,
         patience: Duration,
-        courier: impl FnOnce(Errand) -> F + Send + 'static,
+        courier: impl FnOnce(Delivery) -> F + Send + 'static,
     ) -> Result<Self, SinkError>
     where
         F: Future<Output = ()>,
     {
-        let errand = Errand {
+        let errand = Delivery {
             spool,
             ending: CancellationToken::new(),
         };
@@ -129,7 +130,7 @@ impl Spooled {
             .name("courier".into())
             .spawn(work)
             .map_err(|source| SinkError::Create { path, source })?;
-        Ok(Spooled {
+        Ok(SpoolSink {
             errand,
             wanted,
             courier: Some((courier, ended)),
@@ -139,7 +140,7 @@ impl Spooled {
         })
     }
 
-    fn put(&mut self, kind: Kind, camera: &str, event: &impl Serialize) {
+    fn put(&mut self, kind: EventKind, camera: &str, event: &impl Serialize) {
         if !self.wanted.contains(&kind) {
             return;
         }
@@ -149,19 +150,23 @@ impl Spooled {
     }
 }
 
-impl Sink for Spooled {
-    fn frame(&mut self, finished: &Finished) -> Result<(), SinkError> {
-        self.put(Kind::Trajectory, &finished.event.camera, &finished.event);
+impl Sink for SpoolSink {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
+        self.put(
+            EventKind::Trajectory,
+            &finished.event.camera,
+            &finished.event,
+        );
         Ok(())
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.put(Kind::TrackEnded, &event.camera, event);
+        self.put(EventKind::TrackEnded, &event.camera, event);
         Ok(())
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
-        self.put(Kind::CameraStatus, &event.camera, event);
+        self.put(EventKind::CameraStatus, &event.camera, event);
         Ok(())
     }
 
@@ -194,7 +199,7 @@ impl Sink for Spooled {
     }
 }
 
-impl Drop for Spooled {
+impl Drop for SpoolSink {
     fn drop(&mut self) {
         let _ = self.finish(); // after an error elsewhere: it never fails
     }
@@ -212,9 +217,14 @@ mod tests {
     fn a_courier_that_does_not_come_back_is_left_behind() {
         let dir = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(dir.path(), "test", SpoolLimits::default()).expect("a spool");
-        let mut sink = Spooled::start(spool, vec![Kind::Trajectory], Duration::ZERO, |_| async {
-            std::thread::sleep(Duration::from_secs(600)); // no await: nothing on its thread can interrupt it
-        })
+        let mut sink = SpoolSink::start(
+            spool,
+            vec![EventKind::Trajectory],
+            Duration::ZERO,
+            |_| async {
+                std::thread::sleep(Duration::from_secs(600)); // no await: nothing on its thread can interrupt it
+            },
+        )
         .expect("a thread");
         let (done, ended) = channel();
         std::thread::spawn(move || done.send(sink.finish().is_ok()));

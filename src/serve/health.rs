@@ -16,9 +16,9 @@ const BEAT: Duration = Duration::from_secs(1);
 
 /// The service's pulse. Clones share it.
 #[derive(Clone, Default)]
-pub struct Pulse(Arc<AtomicBool>);
+pub struct HealthMonitor(Arc<AtomicBool>);
 
-impl Pulse {
+impl HealthMonitor {
     /// Frames that come also leave.
     pub fn well(&self) -> bool {
         !self.0.load(Ordering::Relaxed)
