@@ -34,7 +34,7 @@ impl Command {
             #[cfg(feature = "video")]
             Command::Track(args) => args
                 .is_camera()
-                .then(|| twintrack::source::camera::Transport::Tcp.ffmpeg_options()),
+                .then(|| twintrack::source::Transport::Tcp.ffmpeg_options()),
             #[cfg(feature = "serve")]
             Command::Serve(args) => Some(args.transport().ffmpeg_options()),
             _ => None,

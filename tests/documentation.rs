@@ -414,7 +414,7 @@ fn the_page_on_cameras_lists_every_key() {
         Some("x".into()),
         Some(Secret::new("x")),
     );
-    let camera = twintrack::source::camera::CameraConfig {
+    let camera = twintrack::source::CameraConfig {
         user: text.clone(),
         password: secret.clone(),
         password_env: text.clone(),

@@ -4,8 +4,10 @@ pub mod compare;
 pub mod detections;
 pub mod doctor;
 pub mod evaluate;
+pub mod identities;
 #[cfg(feature = "models")]
 pub mod models;
+pub mod options;
 pub mod outputs;
 pub mod refine;
 pub mod search;

@@ -11,31 +11,27 @@ use clap::Args;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::outputs;
-use crate::app::show;
 use crate::app::signals::Signals;
-use crate::app::track::known;
+use crate::app::{identities, outputs, show};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::gallery::GalleryReader;
 use crate::infer::Runtime;
-use crate::pipeline::PipelineError;
-use crate::pipeline::cameras::{Cameras, Member};
-use crate::pipeline::fleet::Fleet;
-use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::roster::Wanted;
+use crate::pipeline::{
+    CameraConfigs, Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError,
+};
 use crate::serve::config::{ServeConfig, ServiceConfig};
 use crate::serve::health::HealthMonitor;
 use crate::serve::hub::Hub;
 use crate::serve::metrics;
 use crate::serve::server::{self, Service};
+use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::Sink;
 use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
 use crate::sink::stdout::StdoutSink;
-use crate::source::camera::Transport;
-use crate::source::{self, playback};
+use crate::source::{self, Transport, playback};
 use crate::track::identity::Known;
 
 /// Track many cameras at once, with one detector for all.
@@ -153,11 +149,12 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     };
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
-    let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
+    let identities =
+        identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics, run) = (
         Hub::default(),
         Cameras::default(),
-        FleetMetrics::default(),
+        StageMetrics::default(),
         uuid::Uuid::now_v7(),
     );
     let Ways {
@@ -212,24 +209,28 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         tell_systemd(sd_notify::NotifyState::Stopping);
     });
 
-    let fleet = Fleet {
-        config: service.fleet(),
-        detector,
+    let pipeline = Pipeline {
+        inputs: Inputs::Many {
+            configs: service.cameras.clone(),
+            changes,
+        },
+        open: Arc::new(playback::open),
+        detections: DetectionSource::Network(Box::new(detector)),
         embedder,
         tracker: config.tracker(false),
+        embeddings: config.output.embeddings,
+        identities,
+        gallery,
         run,
         sinks,
         output: config.output.clone(),
-        open: Arc::new(playback::open),
+        batch: service.batch(),
+        observer: Arc::new(metrics),
         cameras: cameras.clone(),
-        metrics,
-        known,
-        gallery,
-        changes,
         stop,
-        finish_within: Duration::from_secs_f64(service.serve.stop_within),
+        finish_within: Some(Duration::from_secs_f64(service.serve.stop_within)),
     };
-    let ended = fleet.run().await;
+    let ended = pipeline.run().await;
     over.cancel();
     reloading.abort();
     if let Some(serving) = serving {
@@ -241,7 +242,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             tracing::error!("{e}");
             false
         }
-        ended => ended.map(|()| true)?,
+        ended => ended.map(|_| true)?,
     };
     let cameras = cameras.all();
     if !args.quiet {
@@ -281,7 +282,7 @@ impl Reload {
     async fn on_signal(
         self,
         hub: Hub,
-        tell: mpsc::Sender<Wanted>,
+        tell: mpsc::Sender<CameraConfigs>,
         show: watch::Sender<Vec<Known>>,
     ) {
         use tokio::signal::unix::{SignalKind, signal};
@@ -302,7 +303,7 @@ impl Reload {
         }
     }
 
-    fn cameras(&self) -> Option<Wanted> {
+    fn cameras(&self) -> Option<CameraConfigs> {
         let (again, other) = match ServiceConfig::read(&self.path) {
             Ok(both) => both,
             Err(e) => {

@@ -2,8 +2,6 @@
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -11,7 +9,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::detect::Detector;
 use crate::embed::Embedder;
 use crate::infer::Model;
-use crate::pipeline::{DetectionSource, Progress, Summary};
+use crate::pipeline::{Cameras, DetectionSource, Summary};
 
 /// Why nobody is known again by looks.
 pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
@@ -77,7 +75,7 @@ pub fn batch(model: &Model) -> String {
 }
 
 /// Shows the progress until aborted: a bar on a terminal, a line every few seconds elsewhere.
-pub async fn progress(p: Arc<Progress>, total: Option<u64>) {
+pub async fn progress(cameras: Cameras, total: Option<u64>) {
     const LINE_EVERY: Duration = Duration::from_secs(5);
     let started = Instant::now();
     let bar = std::io::stderr().is_terminal().then(|| bar(total));
@@ -88,11 +86,12 @@ pub async fn progress(p: Arc<Progress>, total: Option<u64>) {
             LINE_EVERY
         })
         .await;
-        let (frames, people, dropped) = (
-            p.frames(),
-            p.people.load(Ordering::Relaxed),
-            p.dropped.load(Ordering::Relaxed),
-        );
+        let Summary {
+            frames,
+            people,
+            dropped,
+            ..
+        } = cameras.summary();
         let rate = frames as f64 / started.elapsed().as_secs_f64();
         let drops = if dropped > 0 {
             format!(", {dropped} dropped")
@@ -134,8 +133,8 @@ fn bar(total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed and right"))
 }
 
-/// The table at the end of a run.
-pub fn summary(s: &Summary) -> String {
+/// The table at the end of a run. `stages`: each stage and the time it was busy.
+pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
     let mut row = |name: &str, value: String| {
@@ -157,7 +156,7 @@ pub fn summary(s: &Summary) -> String {
         row("network failed", s.failed.to_string());
     }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
-    for (stage, busy) in &s.stages {
+    for (stage, busy) in stages {
         row(
             &format!("{stage}, ms/frame"),
             format!("{:.2}", per_frame(*busy)),
@@ -202,10 +201,9 @@ mod tests {
             failed: 2,
             wall: Duration::from_secs(1),
             inference: Duration::from_millis(900),
-            stages: vec![("decode", Duration::from_millis(50))],
             interrupted: true,
         };
-        let text = summary(&s);
+        let text = summary(&s, &[("decode", Duration::from_millis(50))]);
         for part in [
             "people",
             "3",

@@ -6,27 +6,26 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tokio::sync::watch;
 
 use crate::address;
-use crate::app::show::UNKNOWN;
 use crate::app::signals::Signals;
-use crate::app::{detections, outputs, refine, settings, show};
+use crate::app::{detections, identities, options, outputs, refine, settings, show};
 use crate::config::Config;
 use crate::detect::{Detector, Precision};
 use crate::embed::Embedder;
-use crate::gallery::GalleryReader;
 use crate::infer::{Device, InputSize, Runtime};
-use crate::pipeline::{DetectionSource, Pipeline, Progress};
+use crate::pipeline::{
+    BatchConfig, Cameras, DetectionSource, Inputs, Opener, Pipeline, StageTimes, Summary,
+};
 use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
 use crate::sink::recorder::Recorder;
-use crate::source::{self, Link, SourceInfo, SourceOptions};
+use crate::source::{self, CameraConfig, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
-use crate::track::Tracker;
-use crate::track::identity::IdentityRegistry;
-use crate::trajectory::{EventBuilder, RunId};
+use crate::trajectory::RunId;
 
 /// Follow the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
@@ -74,7 +73,7 @@ pub struct TrackArgs {
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// Number format of the shipped detector: int8 is faster where the processor has VNNI.
-    #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
+    #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     precision: Option<Precision>,
     /// Detector input, WIDTHxHEIGHT or auto. Larger finds smaller people, in proportion more slowly.
     #[arg(long, value_name = "SIZE")]
@@ -83,19 +82,19 @@ pub struct TrackArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Begin this many seconds into the input.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = options::parse_seconds)]
     start: f64,
     /// Stop after this many seconds of the input.
-    #[arg(long, value_name = "SECONDS", value_parser = parse_seconds)]
+    #[arg(long, value_name = "SECONDS", value_parser = options::parse_seconds)]
     duration: Option<f64>,
     /// Short name of the camera in events; the input's own name when not given.
     #[arg(long, value_name = "NAME")]
     camera: Option<String>,
     /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
     recorded_at: Option<Timestamp>,
     /// Frames a second of a folder of pictures.
-    #[arg(long, value_name = "FPS", value_parser = parse_rate)]
+    #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
     /// Exit with code 1 when a frame could not be decoded or a picture not be read; otherwise they are counted and left out.
     #[arg(long)]
@@ -107,7 +106,7 @@ pub struct TrackArgs {
     #[arg(long)]
     recording: bool,
     /// The confidences of --detections are divided by it (100 for percent).
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = parse_scale, requires = "detections")]
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale, requires = "detections")]
     confidence_scale: f64,
     /// Id of this run in events (UUID); a new one when not given.
     #[arg(long, value_name = "UUID")]
@@ -115,42 +114,6 @@ pub struct TrackArgs {
     /// No progress and no summary.
     #[arg(short, long)]
     quiet: bool,
-}
-
-fn parse_precision(s: &str) -> Result<Precision, String> {
-    match s {
-        "auto" => Ok(Precision::Auto),
-        "fp32" => Ok(Precision::Fp32),
-        "int8" => Ok(Precision::Int8),
-        _ => Err("use auto, fp32 or int8".into()),
-    }
-}
-
-fn parse_seconds(s: &str) -> Result<f64, String> {
-    s.parse()
-        .ok()
-        .filter(|v: &f64| v.is_finite() && *v >= 0.0)
-        .ok_or_else(|| "a number of seconds, zero or more".into())
-}
-
-pub(super) fn parse_scale(s: &str) -> Result<f64, String> {
-    s.parse()
-        .ok()
-        .filter(|v: &f64| (1e-6..=1e6).contains(v))
-        .ok_or_else(|| "a number above zero".into())
-}
-
-pub(super) fn parse_rate(s: &str) -> Result<f64, String> {
-    s.parse()
-        .ok()
-        .filter(|v: &f64| (0.01..=1000.0).contains(v))
-        .ok_or_else(|| "frames a second, from 0.01 to 1000".into())
-}
-
-fn parse_time(s: &str) -> Result<Timestamp, String> {
-    s.parse()
-        .map(Timestamp)
-        .map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
 }
 
 /// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was
@@ -165,7 +128,7 @@ pub fn run(args: TrackArgs) -> Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the async runtime")?;
-    runtime.block_on(follow(&args, config))
+    runtime.block_on(track(&args, config))
 }
 
 /// The configuration file with the options of the command line over it.
@@ -195,34 +158,19 @@ impl TrackArgs {
     }
 }
 
-async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
-    spare_inputs(args)?;
-    let options = SourceOptions {
-        camera: args.camera.clone(),
-        start: Seconds(args.start),
-        duration: args.duration.map(Seconds),
-        recorded_at: args.recorded_at,
-        pixels_optional: args.detections.is_some()
-            && !config.embedder.enabled
-            && args.video.is_none(),
-        frame_rate: args.frame_rate,
-        recorded: if args.live {
-            Some(false)
-        } else {
-            args.recording.then_some(true)
-        },
-        ..SourceOptions::default()
-    };
-    let link = options.link.clone();
+async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
+    check_outputs(args)?;
+    let options = source_options(args, &config);
     let source = source::open(&args.input, &options)?;
     let info = source.info().clone();
     if args.offline && info.live {
         bail!(
-            "--offline needs an end, which a camera does not have; record to a file, or leave out --offline"
+            "--offline needs a recording: a camera has no end; record to a file, or leave out \
+             --offline"
         );
     }
     let session = config.session();
-    let people = match &args.detections {
+    let detections = match &args.detections {
         Some(path) => DetectionSource::Given(detections::read(path, args.confidence_scale)?),
         None => DetectionSource::Network(Box::new(Detector::open(
             &Runtime::load()?,
@@ -239,81 +187,154 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     } else {
         None
     };
-    show::models(&people, embedder.as_ref());
-    let known = known(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let label = embedder
-        .as_ref()
-        .filter(|_| config.output.embeddings || args.offline)
-        .map(|e| e.identity().into());
-    let strangers = embedder.as_ref().and_then(Embedder::strangers);
-    let progress = Arc::new(Progress::default());
+    show::models(&detections, embedder.as_ref());
+    let identities =
+        identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
+    let (times, cameras) = (Arc::new(StageTimes::default()), Cameras::default());
     let signals = Signals::listen();
     let recorder = Recorder::default();
-    let mut sinks = sinks(args, &config, &info)?;
-    let mut after: Vec<Box<dyn Sink>> = Vec::new();
-    if args.offline {
-        after = std::mem::replace(&mut sinks, vec![Box::new(recorder.clone())]);
-    }
-    if let Some(path) = &args.save_detections {
-        sinks.push(Box::new(MotText::create(
-            path,
-            What::Detections,
-            &config.output,
-        )?));
-    }
+    let outputs = Outputs::create(args, &config, &info, &recorder)?;
     let pipeline = Pipeline {
-        source,
-        link,
-        people,
+        inputs: Inputs::One {
+            source,
+            link: options.link.clone(),
+            config: Box::new(CameraConfig {
+                recorded: Some(!info.live),
+                ..CameraConfig::of_input(&args.input, None)
+            }),
+            duration: options.duration,
+        },
+        open: reopening(&options),
+        detections,
         embedder,
-        tracker: Tracker::new(config.tracker(args.offline)).knowing(strangers),
-        known,
-        events: EventBuilder::new(
-            args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
-            info.camera.clone(),
-            label,
-        ),
-        sinks,
+        tracker: config.tracker(args.offline),
+        embeddings: config.output.embeddings || args.offline,
+        identities,
+        gallery: watch::channel(Vec::new()).1,
+        run: args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
+        sinks: outputs.during,
         output: config.output.clone(),
+        batch: BatchConfig::default(),
+        observer: times.clone(),
+        cameras: cameras.clone(),
         stop: signals.stop(),
-        progress: progress.clone(),
+        finish_within: None,
     };
-    let display = (!args.quiet).then(|| tokio::spawn(show::progress(progress, info.frames)));
+    let display = (!args.quiet).then(|| tokio::spawn(show::progress(cameras, info.frames)));
     let result = pipeline.run().await;
     if let Some(d) = display {
         d.abort();
         let _ = d.await; // aborted on purpose
     }
-    let mut summary = result?;
-    let cut = summary.cut.take();
-    if summary.frames == 0 && !summary.interrupted && cut.is_none() {
+    let summary = result?;
+    if !args.quiet && (summary.frames > 0 || summary.interrupted || summary.cut.is_some()) {
+        eprintln!("{}", show::summary(&summary, &times.busy()));
+    }
+    let mut finished = info.live || !summary.interrupted;
+    if args.offline && (summary.frames > 0 || summary.interrupted || summary.cut.is_some()) {
+        let recording = recorder.take();
+        finished &= link_and_write(args, &config, options, &recording, outputs.after, &signals)?;
+    }
+    conclude(args, summary)?;
+    Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// How the input is read.
+fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
+    SourceOptions {
+        camera: args.camera.clone(),
+        start: Seconds(args.start),
+        duration: args.duration.map(Seconds),
+        recorded_at: args.recorded_at,
+        pixels_optional: args.detections.is_some()
+            && !config.embedder.enabled
+            && args.video.is_none(),
+        frame_rate: args.frame_rate,
+        recorded: if args.live {
+            Some(false)
+        } else {
+            args.recording.then_some(true)
+        },
+        ..SourceOptions::default()
+    }
+}
+
+/// Opens a lost camera again; `--start` counted for the first connection.
+fn reopening(options: &SourceOptions) -> Opener {
+    let options = SourceOptions {
+        start: Seconds::ZERO,
+        ..options.clone()
+    };
+    Arc::new(move |config, reader| {
+        let options = SourceOptions {
+            link: reader.link.clone(),
+            ..options.clone()
+        };
+        source::open_camera(config, &options)
+    })
+}
+
+/// Lists the files written, and decides whether the run counts as a success.
+///
+/// # Errors
+/// If there was no frame, the input's end is missing, or frames were damaged under `--strict`.
+fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
+    let input = address::masked(&args.input);
+    if summary.frames == 0 && !summary.interrupted && summary.cut.is_none() {
         bail!(
-            "{} has no frame between {} s and the end asked for; check --start and --duration",
-            address::masked(&args.input),
+            "{input} has no frame between {} s and the end of the part to track; check --start \
+             and --duration",
             args.start
         );
     }
     if !args.quiet {
-        eprintln!("{}", show::summary(&summary));
-    }
-    let mut finished = info.live || !summary.interrupted;
-    if args.offline {
-        finished &= link_and_write(args, &config, options, &recorder.take(), after, &signals)?;
-    }
-    if !args.quiet {
         eprint!("{}", outputs::written(&outputs_of(args)));
     }
-    if let Some(cut) = cut {
+    if let Some(cut) = summary.cut {
         return Err(cut.into());
     }
     if args.strict && summary.damaged > 0 {
         bail!(
-            "{} frames of {} could not be decoded or read (--strict); all others are written",
-            summary.damaged,
-            address::masked(&args.input)
+            "{} frames of {input} could not be decoded or read (--strict); all others are written",
+            summary.damaged
         );
     }
-    Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
+    Ok(())
+}
+
+/// The sinks of a run.
+struct Outputs {
+    /// Those that receive events while the input is read.
+    during: Vec<Box<dyn Sink>>,
+    /// Those that receive the linked tracks afterwards.
+    after: Vec<Box<dyn Sink>>,
+}
+
+impl Outputs {
+    /// Creates the files. With `--offline`, `recorder` collects the events in between.
+    ///
+    /// # Errors
+    /// If a file cannot be created.
+    fn create(
+        args: &TrackArgs,
+        config: &Config,
+        info: &SourceInfo,
+        recorder: &Recorder,
+    ) -> Result<Self> {
+        let mut outputs = Outputs {
+            during: sinks(args, config, info)?,
+            after: Vec::new(),
+        };
+        if args.offline {
+            let recorder: Vec<Box<dyn Sink>> = vec![Box::new(recorder.clone())];
+            outputs.after = std::mem::replace(&mut outputs.during, recorder);
+        }
+        if let Some(path) = &args.save_detections {
+            let detections = MotText::create(path, What::Detections, &config.output)?;
+            outputs.during.push(Box::new(detections));
+        }
+        Ok(outputs)
+    }
 }
 
 /// Links the tracks of a recording and hands it to the outputs; whether that came to its end before a signal did.
@@ -348,44 +369,6 @@ fn link_and_write(
     Ok(!stop.is_cancelled())
 }
 
-/// Who names people, where that is asked for.
-///
-/// # Errors
-/// When there is no embedder, it is not calibrated, or a picture of the gallery cannot be used.
-pub(crate) fn known(
-    gallery: Option<&Path>,
-    config: &Config,
-    embedder: &mut Option<Embedder>,
-    quiet: bool,
-) -> Result<Option<IdentityRegistry>> {
-    if gallery.is_none() && config.identity.remember <= 0.0 {
-        return Ok(None);
-    }
-    let asked = if gallery.is_some() {
-        "--gallery"
-    } else {
-        "identity.remember"
-    };
-    let Some(e) = embedder.take() else {
-        bail!("{asked} needs an embedder, and embedder.enabled is false")
-    };
-    let calibration = e.calibrated()?;
-    let mut gallery_reader = GalleryReader::new(e, config.clone());
-    let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| gallery_reader.gallery(dir))?;
-    if !quiet && !gallery.is_empty() {
-        eprintln!("looking for {} people of the gallery", gallery.len());
-    }
-    let embedder = embedder.insert(gallery_reader.into_embedder());
-    let strangers = embedder.strangers();
-    if config.identity.remember > 0.0 && strangers.is_none() {
-        tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {UNKNOWN}");
-    }
-    Ok(Some(
-        IdentityRegistry::new(config.identity.clone(), calibration, gallery)
-            .remembering(strangers, &config.tracker.reidentify),
-    ))
-}
-
 /// What is written where.
 fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
     [
@@ -397,7 +380,7 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
 }
 
 /// Refuses to write over what is read, and two outputs to one file; makes the folders of outputs.
-fn spare_inputs(args: &TrackArgs) -> Result<()> {
+fn check_outputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
     let pictures = source::sequence_video(&input).ok().flatten();
     let inputs: Vec<PathBuf> = [

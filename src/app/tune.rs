@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::sequences::{self, Truth};
-use crate::app::{detections, evaluate, outputs, settings, show, track};
+use crate::app::{detections, evaluate, options, outputs, settings, show};
 use crate::config::Config;
 use crate::detect::Detector;
 use crate::detection::{Detection, Embeddings};
@@ -56,13 +56,13 @@ pub struct TuneArgs {
     #[arg(long, value_enum, default_value_t = evaluate::Rules::Mot17)]
     benchmark: evaluate::Rules,
     /// Frames a second of sequences without seqinfo.ini, as CVAT exports them.
-    #[arg(long, value_name = "FPS", value_parser = track::parse_rate)]
+    #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
     /// Frame size of sequences with neither seqinfo.ini nor pictures.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     frame_size: Option<(u32, u32)>,
     /// The confidences in det/det.txt are divided by it (100 for percent).
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = track::parse_scale)]
+    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale)]
     confidence_scale: f64,
 }
 

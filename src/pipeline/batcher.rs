@@ -1,86 +1,19 @@
-//! Frames of all cameras into batches for the one detector: the newest frame of each, in turns that are fair.
+//! Collects the cameras' frames into batches for the networks.
 //!
-//! A live camera has room for one frame, and a newer one takes its place: what is detected is never older than it must be,
-//! and latency cannot grow. A file's reader waits for the room instead.
+//! Each camera has a slot for one frame. A live camera's new frame replaces a waiting one, so that
+//! latency cannot grow; a recording's reader waits for the slot instead (backpressure).
 
 use std::collections::BTreeMap;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
+use crate::pipeline::fair_queue::FairQueue;
 
-/// A camera's place in the batcher.
+/// The number of a camera's slot. Never reused within a run.
 pub type Lane = usize;
 
-/// Whose turn it is: start-time fair queueing (Goyal et al. 1996). Over time every camera that always has a frame waiting
-/// gets detector time in proportion to its weight, however dear its frames are; one that was quiet saves up nothing.
-#[derive(Debug, Default)]
-pub struct Turns {
-    lanes: BTreeMap<Lane, Turn>,
-    /// The start of the turn given last, in seconds of work for a weight of one.
-    now: f64,
-}
-
-#[derive(Debug)]
-struct Turn {
-    /// Where its last turn ended.
-    end: f64,
-    weight: f64,
-    /// What a frame of it costs, seconds: a moving average.
-    cost: f64,
-}
-
-/// What a frame is taken to cost until that is known, seconds.
-const FIRST_COST: f64 = 0.03;
-
-impl Turns {
-    /// A camera comes in.
-    pub fn join(&mut self, lane: Lane, weight: f64) {
-        self.lanes.insert(
-            lane,
-            Turn {
-                end: self.now,
-                weight,
-                cost: FIRST_COST,
-            },
-        );
-    }
-
-    /// A camera's weight is another from now on.
-    pub fn set_weight(&mut self, lane: Lane, weight: f64) {
-        if let Some(turn) = self.lanes.get_mut(&lane) {
-            turn.weight = weight;
-        }
-    }
-
-    /// A camera goes.
-    pub fn leave(&mut self, lane: Lane) {
-        self.lanes.remove(&lane);
-    }
-
-    /// Gives the turn to one of the cameras that have a frame waiting.
-    pub fn next(&mut self, waiting: impl Iterator<Item = Lane>) -> Option<Lane> {
-        let start = |lane: Lane| self.lanes.get(&lane).map(|t| (t.end.max(self.now), lane));
-        let (start, lane) = waiting
-            .filter_map(start)
-            .min_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        self.now = start;
-        let turn = self.lanes.get_mut(&lane)?;
-        turn.end = start + turn.cost / turn.weight;
-        Some(lane)
-    }
-
-    /// A frame of the camera has cost so much, seconds.
-    pub fn charge(&mut self, lane: Lane, cost: f64) {
-        let Some(turn) = self.lanes.get_mut(&lane) else {
-            return;
-        };
-        turn.end += (cost - turn.cost) / turn.weight;
-        turn.cost += 0.2 * (cost - turn.cost);
-    }
-}
-
-/// A frame in its lane.
+/// A frame in its slot.
 #[derive(Debug)]
 pub struct Waiting {
     /// The camera.
@@ -91,12 +24,12 @@ pub struct Waiting {
     pub arrived: Instant,
 }
 
-/// What goes to the detector at once.
+/// Frames for the networks.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Frames that become inputs of one size.
+    /// Frames of one input size, at most one per camera.
     pub frames: Vec<Waiting>,
-    /// Cameras of which nothing more comes.
+    /// Cameras that have ended: no frame of theirs follows.
     pub ended: Vec<Lane>,
 }
 
@@ -109,42 +42,42 @@ struct Slot {
 
 #[derive(Debug, Default)]
 struct State {
-    turns: Turns,
+    queue: FairQueue,
     slots: BTreeMap<Lane, Slot>,
     next_lane: Lane,
-    /// Batches handed out and not yet done.
-    under_way: usize,
+    /// Batches taken and not yet done.
+    in_progress: usize,
     closed: bool,
 }
 
-/// How batches are made.
+/// Limits on batches.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BatchLimits {
-    /// At most this many frames.
+    /// Maximum number of frames in a batch.
     pub size: usize,
-    /// The first frame waits at most this long for others.
+    /// A frame waits at most this long for others.
     pub wait: Duration,
-    /// At most this many batches under way: more would only grow old.
-    pub under_way: usize,
+    /// Maximum number of batches in progress; more would only add latency.
+    pub in_progress: usize,
 }
 
-/// The meeting place of the cameras' threads and the detector's. Shared.
+/// Passes frames from the readers' threads to the stages. Shared by all of them.
 pub struct Batcher {
     state: Mutex<State>,
     changed: Condvar,
     limits: BatchLimits,
-    /// The size of the detector's input that a frame becomes: only frames of one input size share a batch.
+    /// The detector's input size for a frame. Only frames of one input size share a batch.
     input: InputOf,
 }
 
 /// (width, height) of a frame to (width, height) of the detector's input.
 type InputOf = Box<dyn Fn(&Frame) -> (usize, usize) + Send + Sync>;
 
-/// A camera that gave no frame for so long is not waited for.
+/// A batch does not wait for cameras that gave no frame for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
-    /// With no camera yet.
+    /// A batcher without cameras.
     pub fn new(
         limits: BatchLimits,
         input: impl Fn(&Frame) -> (usize, usize) + Send + Sync + 'static,
@@ -158,26 +91,26 @@ impl Batcher {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock half way through a change.
+        // No code that can panic runs under the lock while the state is half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A camera comes in.
+    /// Adds a camera.
     pub fn join(&self, weight: f64) -> Lane {
         let mut state = self.lock();
         let lane = state.next_lane;
         state.next_lane += 1;
-        state.turns.join(lane, weight);
+        state.queue.add(lane, weight);
         state.slots.insert(lane, Slot::default());
         lane
     }
 
-    /// A camera's weight is another from now on.
+    /// Changes a camera's weight.
     pub fn set_weight(&self, lane: Lane, weight: f64) {
-        self.lock().turns.set_weight(lane, weight);
+        self.lock().queue.set_weight(lane, weight);
     }
 
-    /// Frames that wait.
+    /// Number of waiting frames.
     pub fn waiting(&self) -> usize {
         self.lock()
             .slots
@@ -186,7 +119,8 @@ impl Batcher {
             .count()
     }
 
-    /// The camera's newest frame. Tells whether one was dropped for it because the detector was busy.
+    /// Puts a frame into its camera's slot. Returns whether it replaced a waiting frame, which is
+    /// dropped.
     pub fn offer(&self, lane: Lane, frame: Frame) -> bool {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(&lane) else {
@@ -195,7 +129,8 @@ impl Batcher {
         let now = Instant::now();
         slot.offered = Some(now);
         let old = slot.waiting.replace((frame, now));
-        // The new frame stands in the old one's place, but what made everybody behind it wait must outlive it.
+        // The new frame takes over the restart mark; otherwise the tracker would not end its tracks
+        // after an interruption.
         if let (Some((old, _)), Some((new, _))) = (&old, &mut slot.waiting) {
             new.restart |= old.restart;
         }
@@ -203,7 +138,8 @@ impl Batcher {
         old.is_some()
     }
 
-    /// The next frame of a file, which waits for room. `false` when the camera has been ended.
+    /// Puts a frame into its camera's slot, waiting until it is free. Returns `false` if the camera
+    /// was ended or the run abandoned.
     pub fn offer_patiently(&self, lane: Lane, frame: Frame) -> bool {
         let mut state = self.lock();
         while state.slots.get(&lane).is_some_and(|s| s.waiting.is_some()) {
@@ -213,11 +149,11 @@ impl Batcher {
                 .unwrap_or_else(PoisonError::into_inner);
         }
         let there = state.slots.contains_key(&lane);
-        drop(state); // only this camera's own thread fills its place
+        drop(state); // no other thread fills this slot
         there && !self.offer(lane, frame)
     }
 
-    /// Nothing more comes of the camera; what waits still goes through.
+    /// Ends a camera. Its waiting frame is still processed.
     pub fn end(&self, lane: Lane) {
         if let Some(slot) = self.lock().slots.get_mut(&lane) {
             slot.ended = true;
@@ -225,13 +161,13 @@ impl Batcher {
         self.changed.notify_all();
     }
 
-    /// Nobody joins any more: after the last camera's end comes no batch.
+    /// No camera will be added: [`Batcher::next`] ends after the last camera.
     pub fn close(&self) {
         self.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Nobody takes batches any more.
+    /// Drops all frames and ends all cameras, because no stage takes batches any more.
     pub fn abandon(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -239,7 +175,8 @@ impl Batcher {
         self.changed.notify_all();
     }
 
-    /// The next batch: full, or as it is when its first frame has waited long enough. `None` at the end.
+    /// Waits for the next batch: a full one, or what there is when its oldest frame has waited for
+    /// the limit. `None` at the end.
     pub fn next(&self) -> Option<Batch> {
         let mut state = self.lock();
         loop {
@@ -248,7 +185,7 @@ impl Batcher {
             }
             let now = Instant::now();
             let mut pause = Duration::from_millis(500);
-            if state.under_way < self.limits.under_way {
+            if state.in_progress < self.limits.in_progress {
                 let oldest = state
                     .slots
                     .values()
@@ -256,19 +193,19 @@ impl Batcher {
                     .map(|w| w.1)
                     .min();
                 let waiting = state.slots.values().filter(|s| s.waiting.is_some()).count();
-                let lively = state
+                let expected = state
                     .slots
                     .values()
                     .filter(|s| !s.ended && s.offered.is_some_and(|at| now - at < QUIET))
                     .count();
                 let due = oldest.map(|at| (at + self.limits.wait).saturating_duration_since(now));
-                if waiting >= self.limits.size.min(lively.max(1))
+                if waiting >= self.limits.size.min(expected.max(1))
                     || due == Some(Duration::ZERO)
                     || state.slots.values().any(|s| s.ended)
                 {
                     let batch = self.take(&mut state);
                     if !(batch.frames.is_empty() && batch.ended.is_empty()) {
-                        state.under_way += 1;
+                        state.in_progress += 1;
                         self.changed.notify_all();
                         return Some(batch);
                     }
@@ -287,14 +224,14 @@ impl Batcher {
         let mut frames: Vec<Waiting> = Vec::new();
         let mut size = None;
         while frames.len() < self.limits.size {
-            let State { turns, slots, .. } = state;
+            let State { queue, slots, .. } = state;
             let fits = |s: &Slot| {
                 s.waiting
                     .as_ref()
                     .is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)(f)))
             };
             let Some(lane) =
-                turns.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane))
+                queue.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane))
             else {
                 break;
             };
@@ -316,18 +253,18 @@ impl Batcher {
             .collect();
         for lane in &ended {
             state.slots.remove(lane);
-            state.turns.leave(*lane);
+            state.queue.remove(*lane);
         }
         Batch { frames, ended }
     }
 
-    /// A batch is done; what its frames cost, seconds, by camera.
+    /// A batch is done. `costs`: network time of its frames, seconds.
     pub fn done(&self, costs: &[(Lane, f64)]) {
         let mut state = self.lock();
-        state.under_way -= 1;
+        state.in_progress -= 1;
         costs
             .iter()
-            .for_each(|&(lane, cost)| state.turns.charge(lane, cost));
+            .for_each(|&(lane, cost)| state.queue.charge(lane, cost));
         self.changed.notify_all();
     }
 }
@@ -354,51 +291,13 @@ mod tests {
         let limits = BatchLimits {
             size,
             wait: Duration::from_millis(5),
-            under_way: 2,
+            in_progress: 2,
         };
         Batcher::new(limits, |f| (f.width as usize, f.height as usize))
     }
 
-    fn shares(weights: &[f64], costs: &[f64]) -> Vec<f64> {
-        let mut turns = Turns::default();
-        weights
-            .iter()
-            .enumerate()
-            .for_each(|(lane, &w)| turns.join(lane, w));
-        let mut spent = vec![0.0; weights.len()];
-        for _ in 0..3000 {
-            let lane = turns.next(0..weights.len()).expect("all wait");
-            turns.charge(lane, costs[lane]);
-            spent[lane] += costs[lane];
-        }
-        let total: f64 = spent.iter().sum();
-        spent.iter().map(|s| s / total).collect()
-    }
-
     #[test]
-    fn time_goes_by_weight_however_dear_the_frames() {
-        for (share, want) in shares(&[1.0, 1.0, 2.0], &[0.01, 0.1, 0.02])
-            .iter()
-            .zip([0.25, 0.25, 0.5])
-        {
-            assert!((share - want).abs() < 0.01, "{share} where {want} is due");
-        }
-    }
-
-    #[test]
-    fn who_was_quiet_has_saved_up_nothing_and_waits_at_most_a_turn_of_each() {
-        let mut turns = Turns::default();
-        (0..3).for_each(|lane| turns.join(lane, 1.0));
-        for _ in 0..500 {
-            turns.next([0, 1].into_iter());
-        }
-        let order: Vec<Lane> = (0..9).filter_map(|_| turns.next(0..3)).collect();
-        assert!(order[..3].contains(&2), "{order:?}");
-        assert_eq!(order.iter().filter(|&&l| l == 2).count(), 3, "{order:?}");
-    }
-
-    #[test]
-    fn the_newest_frame_wins_and_a_restart_is_not_lost_with_the_old_one() {
+    fn the_newest_frame_replaces_a_waiting_one_and_keeps_its_restart_mark() {
         let b = batcher(4);
         let lane = b.join(1.0);
         assert!(!b.offer(lane, frame(1, 100)));
@@ -415,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_holds_one_frame_a_camera_of_one_input_size() {
+    fn a_batch_holds_one_frame_per_camera_of_one_input_size() {
         let b = batcher(4);
         let lanes: Vec<Lane> = (0..3).map(|_| b.join(1.0)).collect();
         for (&lane, width) in lanes.iter().zip([100, 200, 100]) {
@@ -427,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_batches_are_under_way_than_allowed() {
+    fn the_number_of_batches_in_progress_is_limited() {
         let b = std::sync::Arc::new(batcher(1));
         let lane = b.join(1.0);
         for n in 1..=2 {
@@ -449,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_comes_after_the_last_frame_and_a_file_waits_for_room() {
+    fn a_recording_waits_for_its_slot_and_ends_after_its_last_frame() {
         let b = std::sync::Arc::new(batcher(2));
         let lane = b.join(1.0);
         let feeder = b.clone();

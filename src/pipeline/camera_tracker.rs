@@ -1,43 +1,48 @@
-//! One camera's people: tracker, names and events together, frame by frame.
+//! One camera's tracker: from a frame's detections and embeddings to its events.
 
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
-use crate::pipeline::pipeline::PipelineError;
+use crate::pipeline::error::PipelineError;
 use crate::sink::{FrameResult, OutputConfig};
 use crate::time::Seconds;
 use crate::track::identity::{IdentityRegistry, Sighting};
 use crate::track::{TrackState, TrackUpdate, Tracker};
 use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
 
-/// A frame of which all is known that the tracker needs.
+/// A frame with everything that the tracker needs.
 pub(super) struct Embedded {
     pub frame: Frame,
-    pub camera: Option<Affine>,
+    /// The camera's own motion since the frame before.
+    pub motion: Option<Affine>,
     pub detections: Vec<Detection>,
     pub embeddings: Embeddings,
 }
 
-/// What leaves for the sinks: the ends of tracks, then the frame (none after the last).
+/// Events for the sinks.
+#[derive(Default)]
 pub(super) struct TrackedFrame {
+    /// The frame's event; absent after the last frame.
     pub frame: Option<FrameResult>,
+    /// Tracks that ended with this frame.
     pub ended: Vec<EndedEvent>,
     pub status: Option<StatusEvent>,
 }
 
-/// Who names people, and the time by a clock that all cameras share; a single camera goes by its frames'.
-pub(super) struct Names<'a> {
-    pub people: &'a mut IdentityRegistry,
+/// Identities that the tracks are given.
+pub(super) struct Identities<'a> {
+    pub registry: &'a mut IdentityRegistry,
+    /// Time on a clock that all cameras share. Absent with a single camera: its frames' times count.
     pub now: Option<Seconds>,
 }
 
-/// Follows the people of one camera.
+/// The tracker and the events of one camera.
 pub(super) struct CameraTracker {
     tracker: Tracker,
     events: EventBuilder,
     output: OutputConfig,
     last: Option<Seconds>,
-    /// A frame before which too much time had passed was left out: the next stands for it.
+    /// A frame with a restart mark was left out: the next frame takes its mark.
     restart: bool,
 }
 
@@ -52,34 +57,35 @@ impl CameraTracker {
         }
     }
 
-    /// IdentityRegistry so far: tracks that were confirmed.
+    /// Number of people so far: tracks that were confirmed.
     pub fn people(&self) -> u64 {
         self.tracker.confirmed()
     }
 
-    /// Nothing is known of who is in this frame: it has no event. What the camera did is not lost
-    /// on the tracker.
-    pub fn skip(&mut self, frame: &Frame, camera: Option<Affine>) {
+    /// Takes note of a frame that was left out: its restart mark and camera motion still apply.
+    pub fn skip(&mut self, frame: &Frame, motion: Option<Affine>) {
         self.restart |= frame.restart;
-        if let Some(map) = camera {
+        if let Some(map) = motion {
             self.tracker.camera_moved(&map);
         }
     }
 
-    /// Associates the frame's detections, and writes down what came of it.
-    pub fn follow(
+    /// Associates a frame's detections with the tracks.
+    ///
+    /// # Errors
+    /// If the tracker refuses the frame.
+    pub fn update(
         &mut self,
         embedded: Embedded,
-        names: Option<Names<'_>>,
+        identities: Option<Identities<'_>>,
     ) -> Result<TrackedFrame, PipelineError> {
         let Embedded {
             mut frame,
-            camera,
+            motion,
             detections,
             embeddings,
         } = embedded;
         frame.restart |= std::mem::take(&mut self.restart);
-        // After an interruption everybody is somebody new; ids are never used again.
         let before = if frame.restart {
             self.tracker.finish()
         } else {
@@ -87,7 +93,7 @@ impl CameraTracker {
         };
         let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
         self.last = Some(frame.pts);
-        if let Some(map) = camera {
+        if let Some(map) = motion {
             self.tracker.camera_moved(&map);
         }
         let update = self.tracker.update(&detections, &embeddings, elapsed);
@@ -98,8 +104,8 @@ impl CameraTracker {
         })?;
         update.ended.splice(0..0, before);
         update.tracks.retain(|t| self.output.shows(t.unseen.0));
-        if let Some(Names { people, now }) = names {
-            self.identify(people, &mut update, &embeddings, now.unwrap_or(frame.pts));
+        if let Some(Identities { registry, now }) = identities {
+            self.identify(registry, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
         let event = self.events.frame(&frame, &update.tracks);
         let ended = update
@@ -118,34 +124,32 @@ impl CameraTracker {
         })
     }
 
-    /// Nothing more comes: every track ends.
-    pub fn finish(&mut self, names: Option<&mut IdentityRegistry>) -> TrackedFrame {
+    /// Ends every track: no frame follows.
+    pub fn finish(&mut self, registry: Option<&mut IdentityRegistry>) -> TrackedFrame {
         let tracks = self.tracker.finish();
-        names.into_iter().for_each(|people| {
-            tracks
-                .iter()
-                .for_each(|t| people.ended(self.events.camera(), t.id))
-        });
+        if let Some(registry) = registry {
+            for t in &tracks {
+                registry.ended(self.events.camera(), t.id);
+            }
+        }
         TrackedFrame {
-            frame: None,
             ended: tracks.into_iter().map(|t| self.events.ended(t)).collect(),
-            status: None,
+            ..TrackedFrame::default()
         }
     }
 
-    /// Names the tracks seen in a frame.
+    /// Assigns identities to the tracks seen in a frame.
     fn identify(
         &self,
-        people: &mut IdentityRegistry,
+        registry: &mut IdentityRegistry,
         update: &mut TrackUpdate,
         embeddings: &Embeddings,
         now: Seconds,
     ) {
-        // Who has gone first: the name is free for who has come.
-        update
-            .ended
-            .iter()
-            .for_each(|t| people.ended(self.events.camera(), t.id));
+        // Ended tracks release their identities before new tracks may claim them.
+        for t in &update.ended {
+            registry.ended(self.events.camera(), t.id);
+        }
         let seen: Vec<usize> = (0..update.tracks.len())
             .filter(|&i| update.tracks[i].state == TrackState::Confirmed)
             .collect();
@@ -162,13 +166,10 @@ impl CameraTracker {
                 view,
             }
         };
-        let identities = people.identify(
-            self.events.camera(),
-            &seen.iter().map(sighting).collect::<Vec<_>>(),
-            now,
-        );
-        seen.into_iter()
-            .zip(identities)
-            .for_each(|(i, identity)| update.tracks[i].identity = identity);
+        let sightings: Vec<Sighting<'_>> = seen.iter().map(sighting).collect();
+        let identities = registry.identify(self.events.camera(), &sightings, now);
+        for (i, identity) in seen.into_iter().zip(identities) {
+            update.tracks[i].identity = identity;
+        }
     }
 }

@@ -1,45 +1,46 @@
-//! The cameras of a fleet, as everybody sees them: names, settings, states, counts.
+//! The cameras of a run: names, settings, states, counts. Shared by readers, stages and servers.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::frame::CameraState;
 use crate::pipeline::batcher::Lane;
-use crate::source::Link;
-use crate::source::camera::CameraConfig;
-use crate::time::Seconds;
+use crate::pipeline::metrics::Summary;
+use crate::source::reconnect::Position;
+use crate::source::{CameraConfig, Link};
 
-/// What has become of a camera's frames.
+/// Counts of a camera's frames.
 #[derive(Debug, Default)]
 pub struct CameraCounts {
     /// Frames decoded.
     pub read: AtomicU64,
-    /// Frames whose events were handed to the sinks.
+    /// Frames whose events were passed to the sinks.
     pub tracked: AtomicU64,
-    /// Frames dropped for newer ones because the detector was busy.
+    /// Detections in them.
+    pub detections: AtomicU64,
+    /// Frames replaced by newer ones because the detector was busy.
     pub detector_busy: AtomicU64,
     /// Frames whose events were dropped because a sink was slow.
     pub sink_slow: AtomicU64,
-    /// Frames left out because a network failed at them, or because their camera was in quarantine
-    /// for such frames.
+    /// Frames left out because a network failed at them, or during a quarantine.
     pub network_failed: AtomicU64,
-    /// Times the camera was put in quarantine because a network failed at its frames.
+    /// Number of quarantines.
     pub quarantined: AtomicU64,
     /// Tracks confirmed.
     pub people: AtomicU64,
     /// Tracks in the last frame.
     pub present: AtomicU64,
-    /// Times its decoder hung and another was begun.
+    /// Number of decoders that hung and were replaced.
     pub hung: AtomicU64,
-    /// What links of earlier readers have counted: reconnects, late frames, frames left out by `target_fps`, failures.
+    /// Counts of earlier readers' links: reconnects, late frames, thinned frames, failures.
     earlier: [AtomicU64; 4],
-    /// Seconds from a frame's decoding to its event, of the last frames.
+    /// Latencies of the last frames, from decoding to event, seconds.
     latencies: Mutex<Vec<f32>>,
 }
 
-/// So many latencies are kept.
+/// Number of latencies kept.
 const LATENCIES: usize = 512;
 
 impl CameraCounts {
@@ -53,7 +54,7 @@ impl CameraCounts {
         }
     }
 
-    /// The latency, seconds, that a share of the last frames stayed below.
+    /// A quantile of the latencies of the last frames, seconds; `share` is in [0, 1].
     pub fn latency(&self, share: f64) -> Option<f32> {
         let mut kept = lock(&self.latencies).clone();
         kept.sort_unstable_by(f32::total_cmp);
@@ -63,48 +64,37 @@ impl CameraCounts {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code that can panic runs under these locks half way through a change.
+    // No code that can panic runs under these locks while a value is half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Where a camera's frames stand: the last one.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Last {
-    pub number: u64,
-    pub pts: Seconds,
-    pub size: (u32, u32),
-    /// When it came.
-    pub at: Instant,
-}
-
-pub(super) type Place = Arc<Mutex<Option<Last>>>;
-
-/// A camera of the fleet.
+/// One camera.
 #[derive(Clone)]
 pub struct Member {
     /// Its short name.
     pub name: Arc<str>,
-    /// How it is read.
+    /// Its settings.
     pub config: Arc<CameraConfig>,
-    /// What has become of its frames.
+    /// Counts of its frames.
     pub counts: Arc<CameraCounts>,
-    /// To the source that reads it at present.
+    /// The link to its present reader.
     pub link: Link,
-    pub(super) place: Place,
+    /// Its last frame, which outlives readers.
+    pub(super) position: Arc<Mutex<Option<Position>>>,
 }
 
 impl Member {
-    pub(super) fn new(name: &str, config: CameraConfig) -> Self {
+    pub(super) fn new(name: &str, config: CameraConfig, link: Link) -> Self {
         Member {
             name: name.into(),
             config: Arc::new(config),
             counts: Arc::default(),
-            link: Link::default(),
-            place: Place::default(),
+            link,
+            position: Arc::default(),
         }
     }
 
-    /// The same camera with another reader to come.
+    /// The same camera with a new link, for its next reader.
     pub(super) fn renewed(&self, config: CameraConfig) -> Self {
         let old = [
             self.link.reconnects(),
@@ -117,12 +107,12 @@ impl Member {
         });
         Member {
             config: Arc::new(config),
-            link: Link::default(),
+            link: self.link.renewed(),
             ..self.clone()
         }
     }
 
-    /// Its state.
+    /// The state of its connection.
     pub fn state(&self) -> CameraState {
         self.link.state()
     }
@@ -131,37 +121,53 @@ impl Member {
         self.counts.earlier[which].load(Ordering::Relaxed) + now
     }
 
-    /// How often it was opened again after an interruption.
+    /// Number of successful reconnections.
     pub fn reconnects(&self) -> u64 {
         self.counted(0, self.link.reconnects())
     }
 
-    /// How often it broke off or could not be opened.
+    /// Number of lost connections and failed attempts to open it.
     pub fn failures(&self) -> u64 {
         self.counted(3, self.link.failures())
     }
 
-    /// Frames left out because they came too late.
+    /// Frames dropped because they arrived too late.
     pub fn late(&self) -> u64 {
         self.counted(1, self.link.late_frames())
     }
 
-    /// Frames left out because fewer a second were asked for.
+    /// Frames dropped to keep to the target frame rate.
     pub fn thinned(&self) -> u64 {
         self.counted(2, self.link.thinned_frames())
     }
 }
 
-/// The fleet's cameras. Clones share them.
+/// All cameras of a run. Clones share them.
 #[derive(Clone, Default)]
 pub struct Cameras(Arc<Mutex<BTreeMap<Lane, Member>>>);
 
 impl Cameras {
-    /// All of them, by name.
+    /// All cameras, sorted by name.
     pub fn all(&self) -> Vec<Member> {
         let mut all: Vec<Member> = lock(&self.0).values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
+    }
+
+    /// The counts of all cameras together.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for camera in self.all() {
+            let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
+            let counts = &camera.counts;
+            summary.frames += count(&counts.tracked);
+            summary.detections += count(&counts.detections);
+            summary.people += count(&counts.people);
+            summary.dropped += count(&counts.detector_busy) + count(&counts.sink_slow);
+            summary.failed += count(&counts.network_failed);
+            summary.damaged += camera.link.damaged_frames();
+        }
+        summary
     }
 
     pub(super) fn get(&self, lane: Lane) -> Option<Member> {

@@ -1,32 +1,31 @@
-//! The flow of frames: stages on threads of their own, joined by bounded channels.
+//! The flow of frames: stages on their own threads, joined by bounded channels. [`run`] joins them.
 
-#[cfg(feature = "serve")]
+mod batch;
 pub mod batcher;
+mod camera_motion;
 mod camera_tracker;
-#[cfg(feature = "serve")]
-mod camera_trackers;
-mod camera_watch;
-#[cfg(feature = "serve")]
 pub mod cameras;
-#[cfg(feature = "serve")]
-pub mod fleet;
-#[cfg(feature = "serve")]
-pub mod fleet_metrics;
+pub mod detection_source;
+mod embed;
+pub mod error;
+mod fair_queue;
 pub mod metrics;
-#[cfg(feature = "serve")]
 pub mod motion_gate;
-#[expect(
-    clippy::module_inception,
-    reason = "the wiring is this module's central thing"
-)]
-pub mod pipeline;
-#[cfg(feature = "serve")]
+pub mod observer;
 mod quarantine;
-#[cfg(feature = "serve")]
 pub mod reader;
-#[cfg(feature = "serve")]
 pub mod roster;
+pub mod run;
+mod scale;
 pub mod stage;
+mod tracking;
+mod write;
 
-pub use metrics::{Progress, Summary};
-pub use pipeline::{DetectionSource, Pipeline, PipelineError};
+pub use cameras::{Cameras, Member};
+pub use detection_source::DetectionSource;
+pub use error::PipelineError;
+pub use metrics::{StageTimes, Summary};
+pub use observer::{NoObserver, Observer};
+pub use reader::{FailurePolicy, Opener};
+pub use roster::CameraConfigs;
+pub use run::{BatchConfig, Inputs, Pipeline};

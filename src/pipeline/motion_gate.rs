@@ -1,26 +1,27 @@
-//! Whether anything has moved: where nothing has, the network need not look again, and what it found before still holds.
+//! The motion gate: while nothing moves, the networks are skipped and their last results reused.
 
 use crate::frame::Image;
 use crate::time::Seconds;
 
-/// Side of a cell, pixels: small enough for a far person, large enough to average the camera's noise away.
+/// Side of a cell, pixels: small enough for a distant person, large enough to average out noise.
 const CELL: usize = 16;
-/// Every so manieth pixel of a cell is looked at, both ways.
-const STEP: usize = 4;
-/// A cell has changed when its mean differs by more than this from before, of 255, beyond what the whole picture did.
+/// Sampling stride in x and y, pixels.
+const STRIDE: usize = 4;
+/// A cell has changed if its mean (of 0 to 255) differs by more than this from the reference,
+/// relative to the change of the whole picture.
 const CHANGE: f32 = 5.0;
-/// In any case the network looks again after this time.
+/// The gate opens at least once in this time.
 const REFRESH: Seconds = Seconds(2.0);
 
-/// Compares each frame with the one the network looked at last, so that slow changes add up until they are seen.
+/// Compares each frame with the last one that the networks processed, so that slow changes add up.
 #[derive(Debug, Default)]
 pub struct MotionGate {
-    /// Mean green of the cells of that frame, its size, and its time.
+    /// The last frame processed: mean green of its cells, its size, its time.
     reference: Option<(Vec<f32>, (u32, u32), Seconds)>,
 }
 
 impl MotionGate {
-    /// Whether the network should look at this frame; it is the new reference then.
+    /// Whether the networks should process this frame, which then becomes the reference.
     pub fn opens(&mut self, image: &Image, now: Seconds) -> bool {
         let cells = cells(image);
         let size = (image.width, image.height);
@@ -42,9 +43,9 @@ fn cells(image: &Image) -> Vec<f32> {
         (image.height as usize).div_ceil(CELL),
     );
     let (mut sums, mut counts) = (vec![0u32; columns * rows], vec![0u32; columns * rows]);
-    for y in (0..image.height as usize).step_by(STEP) {
-        for (i, pixel) in image.row(y).chunks_exact(3 * STEP).enumerate() {
-            let cell = y / CELL * columns + i * STEP / CELL;
+    for y in (0..image.height as usize).step_by(STRIDE) {
+        for (i, pixel) in image.row(y).chunks_exact(3 * STRIDE).enumerate() {
+            let cell = y / CELL * columns + i * STRIDE / CELL;
             sums[cell] += u32::from(pixel[1]);
             counts[cell] += 1;
         }
@@ -55,7 +56,8 @@ fn cells(image: &Image) -> Vec<f32> {
         .collect()
 }
 
-/// A lamp or the camera's exposure changes all cells alike: that is taken out, by the median.
+/// Whether a cell has changed. A change of light or exposure affects all cells: the median change is
+/// subtracted.
 fn changed(before: &[f32], now: &[f32]) -> bool {
     let differences: Vec<f32> = before.iter().zip(now).map(|(b, n)| n - b).collect();
     let mut sorted = differences.clone();
@@ -72,7 +74,7 @@ fn changed(before: &[f32], now: &[f32]) -> bool {
 mod tests {
     use super::*;
 
-    /// A noisy grey picture with a darker person of 12x36 pixels, and light added all over.
+    /// A noisy grey picture with a darker person of 12x36 pixels; `light` is added to all pixels.
     fn picture(seed: u64, person: Option<(usize, usize)>, light: u8) -> Image {
         let mut rng = fastrand::Rng::with_seed(seed);
         let (w, h) = (160, 120);
@@ -88,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn noise_and_light_keep_it_shut_and_a_step_opens_it() {
+    fn noise_and_light_do_not_open_the_gate_and_a_step_does() {
         let mut gate = MotionGate::default();
         assert!(
             gate.opens(&picture(1, Some((60, 40)), 0), Seconds(0.0)),
@@ -110,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn slow_steps_add_up_and_it_opens_from_time_to_time_anyway() {
+    fn slow_motion_adds_up_and_the_gate_opens_regularly() {
         let mut gate = MotionGate::default();
         let opened = (0..10)
             .filter(|&i| {

@@ -1,50 +1,50 @@
-//! Frames at which a network fails or panics: each is tried again alone and then left out; a camera
-//! at whose frames the networks fail several times in a row is kept from them for a while. Nobody
-//! else is held up by it.
+//! Cameras at whose frames a network fails repeatedly. A frame at which a network fails, alone too,
+//! is left out; after [`MAX_FAILURES`] such frames in a row the camera's frames bypass the networks
+//! for [`DURATION`], so that other cameras are not delayed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::pipeline::batcher::Lane;
-use crate::pipeline::pipeline::PipelineError;
-use crate::pipeline::stage::FAILURES;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::stage::MAX_FAILURES;
 use crate::time::Seconds;
 
-/// How long it lasts, by the camera's own clock. After it one frame is tried.
-pub(super) const LASTS: Seconds = Seconds(60.0);
-/// Least time between two entries in the log on one camera's failures.
+/// Duration of a quarantine, by the camera's presentation times. After it one frame is tried.
+pub(super) const DURATION: Seconds = Seconds(60.0);
+/// Minimum interval between two log lines about one camera's failures.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
 /// Why a frame is left out.
 #[derive(Debug)]
 pub(super) enum LeftOut {
-    /// A network failed at it, alone too.
+    /// A network failed at it, twice.
     Failed(PipelineError),
     /// Its camera is in quarantine.
-    Held,
+    Quarantined,
 }
 
-/// Which cameras are in quarantine. Shared by the stage that lets frames in and the one that sees
-/// what became of them.
+/// The cameras in quarantine. Shared by the scale stage, which leaves their frames out, and the
+/// tracking stage, which sees the failures.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(Mutex<BTreeMap<Lane, Record>>);
 
 #[derive(Debug, Default)]
 struct Record {
-    /// Frames that failed since the last that did not.
+    /// Failures since the last success.
     in_a_row: u32,
     /// The end of the quarantine.
     until: Option<Seconds>,
     logged: Option<Instant>,
 }
 
-/// What follows from a failure.
+/// The consequence of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Consequence {
-    /// The camera is in quarantine from now on.
+    /// Whether the camera's quarantine begins.
     pub quarantines: bool,
-    /// It is to be logged: nothing of this camera was for [`LOG_EVERY`].
+    /// Whether to log it: at the beginning of a quarantine, otherwise once per [`LOG_EVERY`].
     pub logs: bool,
 }
 
@@ -53,7 +53,7 @@ impl Quarantine {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the camera's frame of this time is kept from the networks.
+    /// Whether the camera's frame at `pts` bypasses the networks.
     pub fn holds(&self, lane: Lane, pts: Seconds) -> bool {
         self.lock()
             .get(&lane)
@@ -61,19 +61,19 @@ impl Quarantine {
             .is_some_and(|until| pts < until)
     }
 
-    /// The networks have looked at a frame of the camera.
+    /// Records that the networks processed a frame of the camera.
     pub fn passed(&self, lane: Lane) {
         self.lock().remove(&lane);
     }
 
-    /// A network has failed at a frame of this time.
+    /// Records that a network failed at the camera's frame at `pts`.
     pub fn failed(&self, lane: Lane, pts: Seconds) -> Consequence {
         let mut records = self.lock();
         let r = records.entry(lane).or_default();
         r.in_a_row += 1;
-        let quarantines = r.in_a_row >= FAILURES && r.until.is_none_or(|until| until <= pts);
+        let quarantines = r.in_a_row >= MAX_FAILURES && r.until.is_none_or(|until| until <= pts);
         if quarantines {
-            r.until = Some(pts + LASTS);
+            r.until = Some(pts + DURATION);
         }
         let logs = quarantines || r.logged.is_none_or(|at| at.elapsed() > LOG_EVERY);
         if logs {
@@ -88,16 +88,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_camera_is_held_after_several_failures_in_a_row_then_tried_by_one_frame() {
+    fn several_failures_in_a_row_begin_a_quarantine_after_which_one_frame_is_tried() {
         let (q, at) = (Quarantine::default(), |s: f64| Seconds(s));
         for i in 0..4 {
             assert!(!q.failed(1, at(0.1 * f64::from(i))).quarantines && !q.holds(1, at(0.5)));
         }
-        q.passed(1); // four, and one that passed
-        let held: Vec<bool> = (0..5)
+        q.passed(1); // four failures and a success
+        let began: Vec<bool> = (0..5)
             .map(|i| q.failed(1, at(1.0 + 0.1 * f64::from(i))).quarantines)
             .collect();
-        assert_eq!(held, [false, false, false, false, true]);
+        assert_eq!(began, [false, false, false, false, true]);
         assert!(
             q.holds(1, at(1.5))
                 && q.holds(1, at(61.3))

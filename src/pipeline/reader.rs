@@ -1,115 +1,179 @@
-//! Reading one camera of many: a thread of its own, and whatever goes wrong stays here.
+//! Reads one camera, or one recording, on its own thread, and reconnects to a camera that is lost.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use crate::frame::CameraState;
+use crate::frame::{CameraState, Frame};
 use crate::pipeline::batcher::{Batcher, Lane};
-use crate::pipeline::cameras::{Last, Member};
-use crate::pipeline::stage::{self, Outcome};
-use crate::source::camera::{Backoff, CameraConfig};
-use crate::source::{Source, SourceError, SourceOptions};
-use crate::time::Seconds;
+use crate::pipeline::cameras::Member;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::observer::Observer;
+use crate::pipeline::stage::{self, Outcome, caught};
+use crate::source::reconnect::Reconnect;
+use crate::source::{CameraConfig, Source, SourceError, SourceOptions};
+use crate::time::{Seconds, WallTime};
 
 /// How a camera is opened.
 pub type Opener = Arc<
     dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + Sync,
 >;
 
-/// Reads a camera into its lane until it ends or its link says stop. Whatever goes wrong with it stays here; one with an address
-/// is begun anew after a pause.
-pub(super) fn read(member: Member, lane: Lane, batcher: Arc<Batcher>, open: Opener) -> Outcome<()> {
-    stage::spawn("decode", move || {
-        let Member {
-            name, config, link, ..
-        } = &member;
-        let mut backoff = Backoff::new(config.retry_after, config.retry_at_most, fastrand::u64(..));
-        while !link.stopped() {
-            link.beat();
-            let outcome = catch_unwind(AssertUnwindSafe(|| {
-                play(&member, lane, &batcher, &open, &mut backoff)
-            }));
-            match outcome {
-                Ok(Ok(())) => break,
-                Ok(Err(e)) => link.failed(name, &e.to_string()),
-                Err(_) => link.failed(
-                    name,
-                    "reading it crashed; this is a bug of twintrack, please report it",
-                ),
-            }
-            if !config.has_address() {
-                break;
-            }
-            link.set(CameraState::Offline);
-            link.pause(backoff.pause());
-        }
-        link.set(CameraState::Ended);
-        Ok(())
-    })
+/// What a failure of an input, of a network at its frames, or of its tracker leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailurePolicy {
+    /// It ends the run: the only input is a recording, or was opened by hand. A live source is
+    /// reconnected.
+    EndRun,
+    /// It is counted and logged, and other cameras continue.
+    Isolate,
 }
 
-/// Plays what the camera gives into its lane; frame numbers and times go on from where the camera's last reader stood.
-fn play(
-    member: &Member,
-    lane: Lane,
-    batcher: &Batcher,
-    open: &Opener,
-    backoff: &mut Backoff,
-) -> Result<(), SourceError> {
-    let link = &member.link;
-    let options = SourceOptions {
-        camera: Some(member.name.to_string()),
-        link: link.clone(),
-        ..SourceOptions::default()
-    };
-    let mut source = open(&member.config, &options)?;
-    let live = source.info().live;
-    let mut offset = None;
-    while !link.stopped() {
-        link.beat();
-        let Some(mut frame) = source.next_frame()? else {
-            break;
-        };
-        backoff.reset();
-        link.set(CameraState::Online);
-        member.counts.read.fetch_add(1, Ordering::Relaxed);
-        {
-            let mut place = member.place.lock().unwrap_or_else(PoisonError::into_inner);
-            // Another reader may have taken over while this one hung.
-            if link.stopped() {
-                break;
-            }
-            let (number, pts) = *offset.get_or_insert_with(|| match *place {
-                Some(last) => {
-                    let gap = last.at.elapsed().as_secs_f64();
-                    frame.restart |=
-                        gap > member.config.keep_ids || last.size != (frame.width, frame.height);
-                    (last.number, last.pts + Seconds(gap) - frame.pts)
-                }
-                None => (0, Seconds::ZERO),
-            });
-            frame.number += number;
-            frame.pts = frame.pts + pts;
-            *place = Some(Last {
-                number: frame.number,
-                pts: frame.pts,
-                size: (frame.width, frame.height),
-                at: Instant::now(),
-            });
-            if live {
-                if batcher.offer(lane, frame) {
-                    member.counts.detector_busy.fetch_add(1, Ordering::Relaxed);
-                }
-                continue;
-            }
-        }
-        if !batcher.offer_patiently(lane, frame) {
-            break;
+/// One reader's work.
+pub(super) struct Reader {
+    pub member: Member,
+    pub lane: Lane,
+    pub batcher: Arc<Batcher>,
+    pub open: Opener,
+    pub policy: FailurePolicy,
+    pub observer: Arc<dyn Observer>,
+    /// The source, if it is open already.
+    pub opened: Option<Box<dyn Source>>,
+    /// A live source is read for this long; without end if absent.
+    pub duration: Option<Seconds>,
+    /// Presentation time of the first frame.
+    pub first: Option<Seconds>,
+}
+
+/// How a connection ended.
+enum End {
+    /// Nothing more is to be read.
+    Finished,
+    /// The camera was lost.
+    Lost,
+}
+
+impl Reader {
+    /// Starts the thread. It ends when the link is stopped, at the end of a recording, and at an
+    /// error that does not lead to another attempt.
+    ///
+    /// # Errors
+    /// That error.
+    pub fn start(self) -> Outcome<()> {
+        stage::spawn("decode", move || self.run())
+    }
+
+    /// Whether a lost input is opened again.
+    fn reconnects(&self) -> bool {
+        match self.policy {
+            FailurePolicy::EndRun => self.member.config.is_live(),
+            FailurePolicy::Isolate => self.member.config.has_address(),
         }
     }
-    Ok(())
+
+    fn run(mut self) -> Result<(), PipelineError> {
+        let Member {
+            name, config, link, ..
+        } = self.member.clone();
+        let mut state = Reconnect::new(&config, fastrand::u64(..));
+        let mut connected = false;
+        let mut result = Ok(());
+        while !link.stopped() {
+            link.mark_active();
+            let reason = match caught("decode", || self.run_once(&mut state, &mut connected)) {
+                Ok(End::Finished) => break,
+                Ok(End::Lost) => "the stream has ended".to_string(),
+                Err(e) if self.reconnects() => e.to_string(),
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            };
+            link.failed(&name, &reason);
+            link.set_state(CameraState::Offline);
+            link.pause(state.failed(&config, link.now()));
+        }
+        link.set_state(CameraState::Ended);
+        result
+    }
+
+    /// Opens the source and passes its frames to the batcher, until it ends.
+    ///
+    /// # Errors
+    /// If it cannot be opened, or a frame cannot be read.
+    fn run_once(
+        &mut self,
+        state: &mut Reconnect,
+        connected: &mut bool,
+    ) -> Result<End, PipelineError> {
+        let link = self.member.link.clone();
+        let mut source = match self.opened.take() {
+            Some(source) => source,
+            None => {
+                let options = SourceOptions {
+                    camera: Some(self.member.name.to_string()),
+                    link: link.clone(),
+                    ..SourceOptions::default()
+                };
+                let config = state.opening(&self.member.config, link.now());
+                (self.open)(&config, &options)?
+            }
+        };
+        state.opened(link.now());
+        if std::mem::replace(connected, true) {
+            link.count_reconnect();
+        }
+        let live = source.info().live;
+        while !link.stopped() {
+            link.mark_active();
+            let start = Instant::now();
+            let Some(frame) = source.next_frame()? else {
+                // A request to stop also ends a source.
+                let lost = live && self.reconnects() && !link.stopped();
+                return Ok(if lost { End::Lost } else { End::Finished });
+            };
+            self.observer.stage("decode", start.elapsed(), 1);
+            if !self.pass_on(frame, live, state) {
+                return Ok(End::Finished);
+            }
+        }
+        Ok(End::Finished)
+    }
+
+    /// Numbers a frame and passes it to the batcher. Returns `false` if reading is to end.
+    fn pass_on(&mut self, mut frame: Frame, live: bool, state: &mut Reconnect) -> bool {
+        let Member {
+            config,
+            counts,
+            link,
+            position,
+            ..
+        } = &self.member;
+        link.set_state(CameraState::Online);
+        counts.read.fetch_add(1, Ordering::Relaxed);
+        if live && frame.time.is_none() {
+            frame.time = Some(WallTime::arrival());
+        }
+        {
+            let mut position = position.lock().unwrap_or_else(PoisonError::into_inner);
+            // If this reader hung, another may have taken its place.
+            if link.stopped() {
+                return false;
+            }
+            state.frame(&mut frame, &mut position, config, live, link.now());
+            let first = *self.first.get_or_insert(frame.pts);
+            if live && self.duration.is_some_and(|d| frame.pts - first >= d) {
+                return false;
+            }
+            if live {
+                if self.batcher.offer(self.lane, frame) {
+                    counts.detector_busy.fetch_add(1, Ordering::Relaxed);
+                }
+                return true;
+            }
+        }
+        self.batcher.offer_patiently(self.lane, frame)
+    }
 }
 
 #[cfg(test)]
@@ -119,33 +183,36 @@ mod tests {
 
     use super::*;
     use crate::address::Address;
-    use crate::frame::Frame;
     use crate::pipeline::batcher::BatchLimits;
-    use crate::source::SourceInfo;
+    use crate::pipeline::observer::NoObserver;
+    use crate::source::link::{Link, ManualTimer};
+    use crate::source::{SourceInfo, SourceOptions};
 
-    /// A camera that misbehaves: what it does is decided by the number of its opening and of its frame.
-    struct Wild {
+    /// A source whose behaviour depends on the number of its opening and of its frame. Frames are
+    /// 0.1 s apart, on the timer too.
+    struct Scripted {
         info: SourceInfo,
         opening: u64,
         frame: u64,
+        timer: Arc<ManualTimer>,
     }
 
-    impl Source for Wild {
+    impl Source for Scripted {
         fn info(&self) -> &SourceInfo {
             &self.info
         }
 
         fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
             self.frame += 1;
-            std::thread::sleep(Duration::from_millis(5));
+            self.timer.advance(0.1);
             match (self.opening, self.frame) {
                 (1, 4) => panic!("a decoder that crashes"),
                 (2, 4) => Err(SourceError::CameraLost {
-                    input: "wild".into(),
+                    input: "scripted".into(),
                 }),
                 (3, 6) => Ok(None),
                 (_, n) => Ok(Some(Frame {
-                    camera: "wild".into(),
+                    camera: "scripted".into(),
                     number: n,
                     pts: Seconds(0.1 * n as f64),
                     time: None,
@@ -158,74 +225,158 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_crash_in_decoding_and_a_loss_are_gone_over_and_numbers_and_times_go_on() {
+    struct Fixture {
+        reader: Reader,
+        batcher: Arc<Batcher>,
+        openings: Arc<AtomicU64>,
+    }
+
+    fn fixture(policy: FailurePolicy, url: &str, realtime: bool, keep_ids: f64) -> Fixture {
         let limits = BatchLimits {
             size: 1,
             wait: Duration::ZERO,
-            under_way: 1,
+            in_progress: 1,
         };
         let batcher = Arc::new(Batcher::new(limits, |f| {
             (f.width as usize, f.height as usize)
         }));
-        let lane = batcher.join(1.0);
-        let openings = Arc::new(AtomicU64::new(0));
-        let count = openings.clone();
+        let (timer, openings) = (
+            Arc::new(ManualTimer::default()),
+            Arc::new(AtomicU64::new(0)),
+        );
+        let (clock, count) = (timer.clone(), openings.clone());
         let open: Opener = Arc::new(move |_, _| {
             let info = SourceInfo {
-                camera: "wild".into(),
+                camera: "scripted".into(),
                 width: 64,
                 height: 64,
                 frame_rate: 10.0,
                 frames: None,
+                // Not dropped by the batcher, so that the test sees every frame.
                 live: false,
                 has_pixels: false,
             };
-            Ok(Box::new(Wild {
+            Ok(Box::new(Scripted {
                 info,
                 opening: count.fetch_add(1, Ordering::Relaxed) + 1,
                 frame: 0,
+                timer: clock.clone(),
             }))
         });
         let config = CameraConfig {
-            url: Address::new("rtsp://wild/1"),
-            retry_after: 0.05,
-            retry_at_most: 0.05,
-            keep_ids: 0.0,
+            url: Address::new(url),
+            realtime,
+            retry_after: 10.0,
+            retry_at_most: 10.0,
+            keep_ids,
             ..CameraConfig::default()
         };
-        let member = Member::new("wild", config);
-        let link = member.link.clone();
-        let done = read(member, lane, batcher.clone(), open);
+        let reader = Reader {
+            member: Member::new("scripted", config, Link::with_timer(timer)),
+            lane: batcher.join(1.0),
+            batcher: batcher.clone(),
+            open,
+            policy,
+            observer: Arc::new(NoObserver),
+            opened: None,
+            duration: None,
+            first: None,
+        };
+        Fixture {
+            reader,
+            batcher,
+            openings,
+        }
+    }
+
+    fn frames(batcher: &Batcher, n: usize) -> Vec<Frame> {
         let mut frames = Vec::new();
-        while frames.len() < 11 {
+        while frames.len() < n {
             let batch = batcher.next().expect("a frame");
             frames.extend(batch.frames.into_iter().map(|w| w.frame));
             batcher.done(&[]);
         }
+        frames
+    }
+
+    #[test]
+    fn numbers_and_times_continue_after_a_crash_and_a_lost_connection() {
+        let f = fixture(FailurePolicy::Isolate, "rtsp://scripted/1", true, 3.0);
+        let link = f.reader.member.link.clone();
+        let done = f.reader.start();
+        let frames = frames(&f.batcher, 11);
         done.blocking_recv()
             .expect("it ends")
             .expect("without an error");
-        assert_eq!(
-            frames.iter().map(|f| f.number).collect::<Vec<_>>(),
-            (1..=11).collect::<Vec<_>>()
-        );
-        assert!(frames.windows(2).all(|w| w[0].pts < w[1].pts));
-        assert_eq!(
-            frames
-                .iter()
-                .filter(|f| f.restart)
-                .map(|f| f.number)
-                .collect::<Vec<_>>(),
-            [4, 7]
-        );
+        let numbers: Vec<u64> = frames.iter().map(|f| f.number).collect();
+        assert_eq!(numbers, (1..=11).collect::<Vec<_>>());
+        // The pauses of 10 s, randomised by 20 %, and the frame that failed.
+        let gaps: Vec<f64> = frames.windows(2).map(|w| (w[1].pts - w[0].pts).0).collect();
+        for (i, gap) in gaps.iter().enumerate() {
+            let expected = if [2, 5].contains(&i) {
+                8.0..=12.4
+            } else {
+                0.09..=0.11
+            };
+            assert!(expected.contains(gap), "{gaps:?}");
+        }
+        let restarts = frames.iter().filter(|f| f.restart).map(|f| f.number);
+        assert_eq!(restarts.collect::<Vec<_>>(), [4, 7]);
         assert_eq!(
             (
                 link.failures(),
-                openings.load(Ordering::Relaxed),
+                link.reconnects(),
+                f.openings.load(Ordering::Relaxed),
                 link.state()
             ),
-            (2, 3, CameraState::Ended)
+            (2, 2, 3, CameraState::Ended)
         );
+    }
+
+    #[test]
+    fn the_first_error_of_a_recording_ends_its_reader() {
+        let f = fixture(FailurePolicy::EndRun, "clip.mp4", false, 3.0);
+        let done = f.reader.start();
+        assert_eq!(frames(&f.batcher, 3).len(), 3);
+        let error = done.blocking_recv().expect("it ends").expect_err("a crash");
+        assert!(
+            error.to_string().contains("a decoder that crashes"),
+            "{error}"
+        );
+        assert_eq!(f.openings.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_camera_is_read_for_its_duration() {
+        let f = fixture(FailurePolicy::EndRun, "rtsp://scripted/1", true, 30.0);
+        let mut source =
+            (f.reader.open)(&CameraConfig::default(), &SourceOptions::default()).expect("it opens");
+        struct Live(Box<dyn Source>, SourceInfo);
+        impl Source for Live {
+            fn info(&self) -> &SourceInfo {
+                &self.1
+            }
+            fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
+                self.0.next_frame()
+            }
+        }
+        source.next_frame().expect("a frame");
+        let info = SourceInfo {
+            live: true,
+            ..source.info().clone()
+        };
+        let reader = Reader {
+            opened: Some(Box::new(Live(source, info))),
+            duration: Some(Seconds(0.05)),
+            ..f.reader
+        };
+        let (counts, batcher) = (reader.member.counts.clone(), f.batcher);
+        let done = reader.start();
+        done.blocking_recv()
+            .expect("it ends")
+            .expect("without an error");
+        // The frame at 0.2 s, and the one at 0.3 s, which is beyond the duration.
+        assert_eq!(counts.read.load(Ordering::Relaxed), 2);
+        assert_eq!(batcher.waiting(), 1);
     }
 }

@@ -1,4 +1,4 @@
-//! Who reads the cameras: begins and ends readers, replaces those that hang, tells of cameras that come and go.
+//! The readers of a run: starts and stops them, replaces those that hang, reports changes of state.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,265 +12,381 @@ use crate::frame::CameraState;
 use crate::pipeline::batcher::{Batcher, Lane};
 use crate::pipeline::camera_tracker::TrackedFrame;
 use crate::pipeline::cameras::{Cameras, Member};
-use crate::pipeline::fleet_metrics::FleetMetrics;
-use crate::pipeline::reader::{Opener, read};
-use crate::pipeline::stage::Outcome;
-use crate::source::camera::CameraConfig;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::observer::Observer;
+use crate::pipeline::reader::{FailurePolicy, Opener, Reader};
+use crate::pipeline::stage::joined;
+use crate::source::{CameraConfig, Link, Source};
+use crate::time::Seconds;
 use crate::trajectory::{RunId, StatusEvent};
 
-/// How often the cameras are looked at.
-const LOOK: Duration = Duration::from_millis(100);
-/// Readers that end are waited for so long, beyond their cameras' time-outs.
+/// Interval between two looks at the readers.
+const INTERVAL: Duration = Duration::from_millis(100);
+/// At shutdown, readers are waited for this long beyond their cameras' timeouts.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Cameras by their names, as a configuration wants them.
-pub type Wanted = BTreeMap<String, CameraConfig>;
+/// Cameras by name.
+pub type CameraConfigs = BTreeMap<String, CameraConfig>;
+
+/// Distinguishes the readers of a run.
+type ReaderId = u64;
 
 struct Entry {
     lane: Lane,
     member: Member,
-    reader: Option<Outcome<()>>,
-    /// The state that was told last, and why it gives no frames.
-    said: Option<(CameraState, Option<Arc<str>>)>,
+    /// Absent if it has ended.
+    reader: Option<ReaderId>,
+    /// The state that was reported last, and its reason.
+    reported: Option<(CameraState, Option<Arc<str>>)>,
 }
 
+/// What a roster works with.
 pub(super) struct Roster {
     pub run: RunId,
     pub batcher: Arc<Batcher>,
     pub cameras: Cameras,
     pub open: Opener,
-    pub metrics: FleetMetrics,
+    pub policy: FailurePolicy,
+    pub observer: Arc<dyn Observer>,
+    /// Makes the links of new cameras; replaced in tests.
+    pub new_link: Box<dyn Fn() -> Link + Send>,
+    pub readers: Readers,
+}
+
+/// The readers, and what outlives them.
+pub(super) struct Readers {
     entries: BTreeMap<String, Entry>,
-    /// Cameras that have left, for should they come again: their numbers go on.
-    left: BTreeMap<String, Member>,
-    /// Cameras of whose leaving is to be told.
-    leaving: Vec<Arc<str>>,
+    /// Removed cameras: if such a camera is added again, its numbers continue.
+    removed: BTreeMap<String, Member>,
+    /// Removed cameras whose end was not reported yet.
+    unreported: Vec<Arc<str>>,
+    started: ReaderId,
+    ended: mpsc::UnboundedReceiver<(ReaderId, Result<(), PipelineError>)>,
+    ends: mpsc::UnboundedSender<(ReaderId, Result<(), PipelineError>)>,
+}
+
+impl Default for Readers {
+    fn default() -> Self {
+        let (ends, ended) = mpsc::unbounded_channel();
+        Readers {
+            entries: BTreeMap::new(),
+            removed: BTreeMap::new(),
+            unreported: Vec::new(),
+            started: 0,
+            ended,
+            ends,
+        }
+    }
+}
+
+/// How the readers of a run ended.
+pub(super) struct Ended {
+    /// The run was stopped before the end of the inputs.
+    pub interrupted: bool,
+    /// The failure that ended the run, under [`FailurePolicy::EndRun`].
+    pub failure: Option<PipelineError>,
 }
 
 impl Roster {
-    pub fn new(
-        run: RunId,
-        batcher: Arc<Batcher>,
-        cameras: Cameras,
-        open: Opener,
-        metrics: FleetMetrics,
-    ) -> Self {
-        Roster {
-            run,
-            batcher,
-            cameras,
-            open,
-            metrics,
-            entries: BTreeMap::new(),
-            left: BTreeMap::new(),
-            leaving: Vec::new(),
-        }
+    /// Adds the run's only input, which is open already. `member` has the link that `source` was
+    /// opened with.
+    pub fn add_opened(
+        &mut self,
+        member: Member,
+        source: Box<dyn Source>,
+        duration: Option<Seconds>,
+    ) {
+        let lane = self.batcher.join(member.config.weight);
+        self.add(lane, member, Some(source), duration);
     }
 
-    /// Makes the fleet what is wanted; cameras of which nothing has changed are not touched.
-    pub fn apply(&mut self, wanted: Wanted) {
-        let gone: Vec<String> = self
+    fn add(
+        &mut self,
+        lane: Lane,
+        member: Member,
+        opened: Option<Box<dyn Source>>,
+        duration: Option<Seconds>,
+    ) {
+        self.cameras.put(lane, member.clone());
+        let name = member.name.to_string();
+        let reader = Some(self.start(lane, &member, opened, duration));
+        let entry = Entry {
+            lane,
+            member,
+            reader,
+            reported: None,
+        };
+        self.readers.entries.insert(name, entry);
+    }
+
+    /// Starts a reader.
+    fn start(
+        &mut self,
+        lane: Lane,
+        member: &Member,
+        opened: Option<Box<dyn Source>>,
+        duration: Option<Seconds>,
+    ) -> ReaderId {
+        let reader = Reader {
+            member: member.clone(),
+            lane,
+            batcher: self.batcher.clone(),
+            open: self.open.clone(),
+            policy: self.policy,
+            observer: self.observer.clone(),
+            opened,
+            duration,
+            first: None,
+        };
+        self.readers.started += 1;
+        let (id, ends) = (self.readers.started, self.readers.ends.clone());
+        let outcome = reader.start();
+        tokio::spawn(async move {
+            let _ = ends.send((id, joined(outcome).await)); // fails only after the run
+        });
+        id
+    }
+
+    /// Applies a new configuration. Cameras whose settings did not change are not touched.
+    pub fn apply(&mut self, configs: CameraConfigs) {
+        let removed: Vec<String> = self
+            .readers
             .entries
             .keys()
-            .filter(|name| !wanted.contains_key(*name))
+            .filter(|name| !configs.contains_key(*name))
             .cloned()
             .collect();
-        for name in gone {
-            let Some(entry) = self.entries.remove(&name) else {
-                continue;
-            };
-            tracing::info!(camera = %name, "the camera leaves");
-            entry.member.link.stop();
-            self.batcher.end(entry.lane);
-            self.cameras.remove(entry.lane);
-            self.metrics.forget(&name);
-            self.leaving.push(entry.member.name.clone());
-            self.left.insert(name, entry.member);
-        }
-        for (name, config) in wanted {
-            match self.entries.get_mut(&name) {
+        removed.iter().for_each(|name| self.remove(name));
+        for (name, config) in configs {
+            match self.readers.entries.get(&name) {
                 Some(entry) if *entry.member.config == config => {}
                 Some(entry) if entry.reader.is_some() => {
-                    tracing::info!(camera = %name, "the camera is read by its new settings");
+                    tracing::info!(camera = %name, "reading the camera with its new settings");
                     self.batcher.set_weight(entry.lane, config.weight);
-                    renew(entry, config, &self.batcher, &self.cameras, &self.open);
+                    self.replace_reader(&name, config);
                 }
-                _ => {
-                    let lane = self.batcher.join(config.weight);
-                    let before = self.entries.remove(&name);
-                    before.iter().for_each(|e| self.cameras.remove(e.lane));
-                    let member = match before.map(|e| e.member).or_else(|| self.left.remove(&name))
-                    {
-                        Some(old) => old.renewed(config),
-                        None => Member::new(&name, config),
-                    };
-                    self.cameras.put(lane, member.clone());
-                    let reader = read(
-                        member.clone(),
-                        lane,
-                        self.batcher.clone(),
-                        self.open.clone(),
-                    );
-                    self.entries.insert(
-                        name,
-                        Entry {
-                            lane,
-                            member,
-                            reader: Some(reader),
-                            said: None,
-                        },
-                    );
-                }
+                _ => self.add_config(&name, config),
             }
         }
     }
 
-    /// Looks after the cameras until all have ended or the run is stopped.
-    pub async fn watch(
+    fn add_config(&mut self, name: &str, config: CameraConfig) {
+        let lane = self.batcher.join(config.weight);
+        let ended = self.readers.entries.remove(name);
+        if let Some(entry) = &ended {
+            self.cameras.remove(entry.lane);
+        }
+        let before = ended
+            .map(|e| e.member)
+            .or_else(|| self.readers.removed.remove(name));
+        let member = match before {
+            Some(member) => member.renewed(config),
+            None => Member::new(name, config, (self.new_link)()),
+        };
+        self.add(lane, member, None, None);
+    }
+
+    fn remove(&mut self, name: &str) {
+        let Some(entry) = self.readers.entries.remove(name) else {
+            return;
+        };
+        tracing::info!(camera = %name, "the camera is removed");
+        entry.member.link.stop();
+        self.batcher.end(entry.lane);
+        self.cameras.remove(entry.lane);
+        self.observer.forget(name);
+        self.readers.unreported.push(entry.member.name.clone());
+        self.readers.removed.insert(name.into(), entry.member);
+    }
+
+    /// Stops a camera's reader and starts another in the same lane: tracks, numbers and times
+    /// continue.
+    fn replace_reader(&mut self, name: &str, config: CameraConfig) {
+        let Some(entry) = self.readers.entries.get_mut(name) else {
+            return;
+        };
+        entry.member.link.stop();
+        entry.member = entry.member.renewed(config);
+        let (lane, member) = (entry.lane, entry.member.clone());
+        self.cameras.put(lane, member.clone());
+        let id = self.start(lane, &member, None, None);
+        if let Some(entry) = self.readers.entries.get_mut(name) {
+            entry.reader = Some(id);
+        }
+    }
+
+    /// Supervises the readers until all have ended or the run is stopped.
+    pub async fn supervise(
         mut self,
-        mut changes: mpsc::Receiver<Wanted>,
-        told: mpsc::Sender<TrackedFrame>,
+        mut changes: mpsc::Receiver<CameraConfigs>,
+        out: mpsc::Sender<TrackedFrame>,
         stop: CancellationToken,
-    ) {
+    ) -> Ended {
+        let mut ended = Ended {
+            interrupted: false,
+            failure: None,
+        };
         let mut changing = true;
-        while self.entries.values().any(|e| e.reader.is_some()) {
+        while self.readers.entries.values().any(|e| e.reader.is_some()) {
             tokio::select! {
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => {
+                    ended.interrupted = true;
+                    break;
+                }
                 change = changes.recv(), if changing => match change {
-                    Some(wanted) => self.apply(wanted),
+                    Some(configs) => self.apply(configs),
                     None => changing = false,
                 },
-                () = tokio::time::sleep(LOOK) => {}
+                Some((id, result)) = self.readers.ended.recv() => {
+                    if let Some(failure) = self.reader_ended(id, result) {
+                        ended.failure.get_or_insert(failure);
+                    }
+                }
+                () = tokio::time::sleep(INTERVAL) => self.replace_hung(),
             }
-            self.look(&told);
+            self.report(&out);
         }
-        self.entries.values().for_each(|e| e.member.link.stop());
-        self.entries.values().for_each(|e| self.batcher.end(e.lane));
-        self.batcher.close();
-        // One deadline for all: who is being opened, or hangs, may take longer than anybody should wait.
-        let longest = self
-            .entries
-            .values()
-            .map(|e| {
-                e.member
-                    .config
-                    .open_timeout
-                    .max(e.member.config.read_timeout)
-            })
-            .fold(0.0, f64::max);
-        let deadline =
-            tokio::time::Instant::now() + SHUTDOWN_TIMEOUT + Duration::from_secs_f64(longest);
-        for entry in self.entries.values_mut() {
-            let Some(reader) = entry.reader.take() else {
-                continue;
-            };
-            if tokio::time::timeout_at(deadline, reader).await.is_err() {
-                tracing::warn!(camera = %entry.member.name, "its decoder has not come back and is left behind");
-            }
-            entry.member.link.set(CameraState::Ended);
-        }
-        self.tell(&told);
+        self.shut_down().await;
+        self.report(&out);
+        ended
     }
 
-    fn look(&mut self, told: &mpsc::Sender<TrackedFrame>) {
-        for (name, entry) in &mut self.entries {
-            let Some(reader) = &mut entry.reader else {
-                continue;
-            };
-            if !matches!(
-                reader.try_recv(),
-                Err(tokio::sync::oneshot::error::TryRecvError::Empty)
-            ) {
-                entry.reader = None;
-                entry.member.link.set(CameraState::Ended);
-                self.batcher.end(entry.lane);
-                continue;
+    /// Takes note of a reader's end. Returns its failure if that ends the run.
+    fn reader_ended(
+        &mut self,
+        id: ReaderId,
+        result: Result<(), PipelineError>,
+    ) -> Option<PipelineError> {
+        let mut entries = self.readers.entries.values_mut();
+        // Absent: it was replaced, or its camera removed.
+        let entry = entries.find(|e| e.reader == Some(id))?;
+        entry.reader = None;
+        self.batcher.end(entry.lane);
+        let link = &entry.member.link;
+        let failure = match (result, self.policy) {
+            (Err(e), FailurePolicy::EndRun) => Some(e),
+            (Err(e), FailurePolicy::Isolate) => {
+                link.failed(&entry.member.name, &e.to_string());
+                None
             }
+            (Ok(()), _) => None,
+        };
+        link.set_state(CameraState::Ended);
+        failure
+    }
+
+    /// Replaces readers of cameras whose decoder shows no activity.
+    fn replace_hung(&mut self) {
+        let mut hung = Vec::new();
+        for (name, entry) in &self.readers.entries {
             let Member {
                 config,
                 link,
                 counts,
                 ..
             } = &entry.member;
-            if config.has_address() && link.silent() > Duration::from_secs_f64(config.hang_timeout)
-            {
-                tracing::error!(camera = %name, seconds = link.silent().as_secs(), "its decoder hangs; another is begun");
+            let replaceable = match self.policy {
+                FailurePolicy::EndRun => config.is_live(),
+                FailurePolicy::Isolate => config.has_address(),
+            };
+            if entry.reader.is_some() && replaceable && link.inactive().0 > config.hang_timeout {
+                tracing::error!(camera = %name, seconds = link.inactive().0.round(),
+                    "the decoder hangs; another one is started");
                 counts.hung.fetch_add(1, Ordering::Relaxed);
-                let config = CameraConfig::clone(config);
-                renew(entry, config, &self.batcher, &self.cameras, &self.open);
+                hung.push((name.clone(), CameraConfig::clone(config)));
             }
         }
-        self.tell(told);
+        for (name, config) in hung {
+            self.replace_reader(&name, config);
+        }
     }
 
-    /// Tells of every change of state; one that the sinks have no room for is told at the next look.
-    fn tell(&mut self, told: &mpsc::Sender<TrackedFrame>) {
-        let tell = |camera: &Arc<str>, state, reason| {
-            let status = Some(StatusEvent::now(self.run, camera.clone(), state, reason));
-            told.try_send(TrackedFrame {
-                frame: None,
-                ended: Vec::new(),
-                status,
+    /// Stops all readers and waits for them. One deadline counts for all: a reader that is opening a
+    /// camera, or hangs, may take long.
+    async fn shut_down(&mut self) {
+        for entry in self.readers.entries.values() {
+            entry.member.link.stop();
+            self.batcher.end(entry.lane);
+        }
+        self.batcher.close();
+        let configs = self.readers.entries.values().map(|e| &e.member.config);
+        let longest = configs
+            .map(|c| c.open_timeout.max(c.read_timeout))
+            .fold(0.0, f64::max);
+        let deadline =
+            tokio::time::Instant::now() + SHUTDOWN_TIMEOUT + Duration::from_secs_f64(longest);
+        while self.readers.entries.values().any(|e| e.reader.is_some()) {
+            match tokio::time::timeout_at(deadline, self.readers.ended.recv()).await {
+                Ok(Some((id, result))) => {
+                    self.reader_ended(id, result);
+                }
+                Ok(None) | Err(_) => break,
+            }
+        }
+        for entry in self.readers.entries.values_mut() {
+            if entry.reader.take().is_some() {
+                tracing::warn!(camera = %entry.member.name,
+                    "the decoder did not end in time and is abandoned");
+            }
+            entry.member.link.set_state(CameraState::Ended);
+        }
+    }
+
+    /// Sends an event for every change of state. If the sinks have no room, it is sent at the next
+    /// call.
+    fn report(&mut self, out: &mpsc::Sender<TrackedFrame>) {
+        if self.policy == FailurePolicy::EndRun {
+            return;
+        }
+        let send = |camera: &Arc<str>, state, reason| {
+            let status = StatusEvent::now(self.run, camera.clone(), state, reason);
+            out.try_send(TrackedFrame {
+                status: Some(status),
+                ..TrackedFrame::default()
             })
             .is_ok()
         };
-        self.leaving
-            .retain(|camera| !tell(camera, CameraState::Ended, None));
-        for entry in self.entries.values_mut() {
+        self.readers
+            .unreported
+            .retain(|camera| !send(camera, CameraState::Ended, None));
+        for entry in self.readers.entries.values_mut() {
             let state = entry.member.state();
-            let reason = entry
-                .member
-                .link
-                .reason()
-                .filter(|_| state != CameraState::Online);
-            // Another reason is news, too; the attempts under way between two failures are none.
-            let told = entry.said.as_ref().is_some_and(|(said, why)| {
-                *said == state && (why == &reason || state == CameraState::Connecting)
+            let reason = entry.member.link.reason();
+            let reason = reason.filter(|_| state != CameraState::Online);
+            // A new reason is reported too, but not the attempts between two failures.
+            let known = entry.reported.as_ref().is_some_and(|(reported, why)| {
+                *reported == state && (why == &reason || state == CameraState::Connecting)
             });
-            if !told && tell(&entry.member.name, state, reason.clone()) {
-                entry.said = Some((state, reason));
+            if !known && send(&entry.member.name, state, reason.clone()) {
+                entry.reported = Some((state, reason));
             }
         }
     }
-}
-
-/// Another reader for the camera, in the same lane: its tracks, numbers and times go on.
-fn renew(
-    entry: &mut Entry,
-    config: CameraConfig,
-    batcher: &Arc<Batcher>,
-    cameras: &Cameras,
-    open: &Opener,
-) {
-    entry.member.link.stop();
-    entry.member = entry.member.renewed(config);
-    cameras.put(entry.lane, entry.member.clone());
-    entry.reader = Some(read(
-        entry.member.clone(),
-        entry.lane,
-        batcher.clone(),
-        open.clone(),
-    ));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Condvar, Mutex};
     use std::time::Instant;
 
     use super::*;
     use crate::address::Address;
     use crate::frame::Frame;
     use crate::pipeline::batcher::BatchLimits;
-    use crate::source::{Link, Source, SourceError, SourceInfo};
-    use crate::time::Seconds;
+    use crate::pipeline::observer::NoObserver;
+    use crate::source::link::ManualTimer;
+    use crate::source::{SourceError, SourceInfo};
 
-    /// A camera of 100 frames a second; the first opening of the one named `hangs` hangs at its third frame for good.
+    /// Readers that hang wait for it, so that the test can end.
+    type Release = Arc<(Mutex<bool>, Condvar)>;
+
+    /// A camera. The first opening of one whose address contains `hangs` hangs at its third frame.
     struct Scripted {
         info: SourceInfo,
         hangs: bool,
         frame: u64,
         link: Link,
+        release: Release,
     }
 
     impl Source for Scripted {
@@ -280,37 +396,37 @@ mod tests {
 
         fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
             self.frame += 1;
-            // A decoder that hangs hears nothing, not even that it is to stop: but the test must end.
-            let pause = if self.hangs && self.frame == 3 {
-                Duration::from_secs(6)
-            } else {
-                Duration::from_millis(10)
-            };
-            std::thread::sleep(pause);
-            let pts = Seconds(0.01 * self.frame as f64);
+            if self.hangs && self.frame == 3 {
+                let (released, changed) = &*self.release;
+                let released = released.lock().expect("not poisoned");
+                let _end = changed.wait_while(released, |r| !*r).expect("not poisoned");
+            }
+            std::thread::sleep(Duration::from_millis(2)); // frames are rarer than looks at them
             let frame = Frame {
                 camera: self.info.camera.clone(),
                 number: self.frame,
-                pts,
+                pts: Seconds(0.01 * self.frame as f64),
                 time: None,
                 width: 64,
                 height: 64,
                 image: None,
                 restart: false,
             };
-            Ok((!self.link.stopped() || self.hangs).then_some(frame))
+            Ok((!self.link.stopped()).then_some(frame))
         }
     }
 
     struct Fixture {
         cameras: Cameras,
-        changes: mpsc::Sender<Wanted>,
+        changes: mpsc::Sender<CameraConfigs>,
         stop: CancellationToken,
-        /// Camera, number and restart of every frame, in order.
-        seen: Arc<Mutex<Vec<(String, u64, bool)>>>,
+        timer: Arc<ManualTimer>,
+        release: Release,
+        /// Camera and number of every frame, in order.
+        frames: Arc<Mutex<Vec<(String, u64)>>>,
         openings: Arc<Mutex<Vec<String>>>,
-        said: Arc<Mutex<Vec<(String, CameraState)>>>,
-        watching: tokio::task::JoinHandle<()>,
+        states: Arc<Mutex<Vec<(String, CameraState)>>>,
+        supervising: tokio::task::JoinHandle<Ended>,
     }
 
     fn camera(url: &str) -> CameraConfig {
@@ -318,32 +434,34 @@ mod tests {
             url: Address::new(format!("rtsp://{url}")),
             open_timeout: 0.2,
             read_timeout: 0.2,
-            hang_timeout: 1.0,
+            hang_timeout: 10.0,
             keep_ids: 5.0,
             ..CameraConfig::default()
         }
+    }
+
+    fn configs(cameras: &[(&str, CameraConfig)]) -> CameraConfigs {
+        let named = cameras.iter().map(|(n, c)| (n.to_string(), c.clone()));
+        named.collect()
     }
 
     fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {
         let limits = BatchLimits {
             size: 2,
             wait: Duration::ZERO,
-            under_way: 1,
+            in_progress: 1,
         };
         let batcher = Arc::new(Batcher::new(limits, |f| {
             (f.width as usize, f.height as usize)
         }));
-        let (seen, said) = (
-            Arc::<Mutex<Vec<_>>>::default(),
-            Arc::<Mutex<Vec<_>>>::default(),
-        );
+        let (timer, release) = (Arc::<ManualTimer>::default(), Release::default());
         let openings = Arc::<Mutex<Vec<String>>>::default();
-        let opened = openings.clone();
+        let (opened, waits) = (openings.clone(), release.clone());
         let open: Opener = Arc::new(move |config, options| {
-            let mut opened = opened.lock().expect("whole");
-            let hangs = config.url.expose().contains("hangs")
-                && !opened.iter().any(|o| o == config.url.expose());
-            opened.push(config.url.expose().to_string());
+            let url = config.url.expose().to_string();
+            let mut opened = opened.lock().expect("not poisoned");
+            let hangs = url.contains("hangs") && !opened.contains(&url);
+            opened.push(url);
             let name = options.camera.clone().unwrap_or_default();
             let info = SourceInfo {
                 camera: name.as_str().into(),
@@ -359,190 +477,164 @@ mod tests {
                 hangs,
                 frame: 0,
                 link: options.link.clone(),
+                release: waits.clone(),
             }))
         });
-        let cameras = Cameras::default();
-        let mut roster = Roster::new(
-            RunId::now_v7(),
-            batcher.clone(),
-            cameras.clone(),
+        let (cameras, clock) = (Cameras::default(), timer.clone());
+        let mut roster = Roster {
+            run: RunId::now_v7(),
+            batcher: batcher.clone(),
+            cameras: cameras.clone(),
             open,
-            FleetMetrics::default(),
-        );
-        roster.apply(
-            first
-                .iter()
-                .map(|(name, config)| (name.to_string(), config.clone()))
-                .collect(),
-        );
-        let (changes, rx) = mpsc::channel(1);
-        let (tx, mut told) = mpsc::channel::<TrackedFrame>(100);
+            policy: FailurePolicy::Isolate,
+            observer: Arc::new(NoObserver),
+            new_link: Box::new(move || Link::with_timer(clock.clone())),
+            readers: Readers::default(),
+        };
+        roster.apply(configs(first));
+        let (changes, changed) = mpsc::channel(1);
+        let (out, mut events) = mpsc::channel::<TrackedFrame>(100);
         let stop = CancellationToken::new();
-        let watching = tokio::spawn(roster.watch(rx, tx, stop.clone()));
-        let (frames, status) = (seen.clone(), said.clone());
+        let supervising = tokio::spawn(roster.supervise(changed, out, stop.clone()));
+        let frames = Arc::<Mutex<Vec<_>>>::default();
+        let states = Arc::<Mutex<Vec<_>>>::default();
+        let (seen, reported) = (frames.clone(), states.clone());
         std::thread::spawn(move || {
             while let Some(batch) = batcher.next() {
-                let mut frames = frames.lock().expect("whole");
-                frames.extend(
-                    batch
-                        .frames
-                        .into_iter()
-                        .map(|w| (w.frame.camera.to_string(), w.frame.number, w.frame.restart)),
-                );
+                let numbers = batch.frames.into_iter();
+                let numbers = numbers.map(|w| (w.frame.camera.to_string(), w.frame.number));
+                seen.lock().expect("not poisoned").extend(numbers);
                 batcher.done(&[]);
             }
         });
         tokio::spawn(async move {
-            while let Some(t) = told.recv().await {
-                status
-                    .lock()
-                    .expect("whole")
-                    .extend(t.status.map(|s| (s.camera.to_string(), s.state)));
+            while let Some(event) = events.recv().await {
+                let state = event.status.map(|s| (s.camera.to_string(), s.state));
+                reported.lock().expect("not poisoned").extend(state);
             }
         });
         Fixture {
             cameras,
             changes,
             stop,
-            seen,
+            timer,
+            release,
+            frames,
             openings,
-            said,
-            watching,
+            states,
+            supervising,
         }
     }
 
     impl Fixture {
         fn numbers(&self, camera: &str) -> Vec<u64> {
-            self.seen
-                .lock()
-                .expect("whole")
-                .iter()
-                .filter(|(name, ..)| name == camera)
-                .map(|f| f.1)
-                .collect()
+            let frames = self.frames.lock().expect("not poisoned");
+            let of_camera = frames.iter().filter(|(name, _)| name == camera);
+            of_camera.map(|f| f.1).collect()
+        }
+
+        fn ended(&self) -> usize {
+            let states = self.states.lock().expect("not poisoned");
+            states.iter().filter(|s| s.1 == CameraState::Ended).count()
         }
 
         async fn until(&self, what: &str, done: impl Fn(&Self) -> bool) {
             let start = Instant::now();
             while !done(self) {
+                let openings = &self.openings;
                 assert!(
-                    start.elapsed() < Duration::from_secs(5),
-                    "{what}: {:?}",
-                    self.openings
+                    start.elapsed() < Duration::from_secs(60),
+                    "{what}: {openings:?}"
                 );
-                tokio::time::sleep(Duration::from_millis(10)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         }
 
-        async fn end(self) -> Vec<(String, CameraState)> {
+        /// Releases readers that hang, and waits for the end.
+        async fn end(self) {
+            self.release_all();
             self.stop.cancel();
-            tokio::time::timeout(Duration::from_secs(9), self.watching)
-                .await
-                .expect("it stops")
-                .expect("no panic");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            self.said.lock().expect("whole").clone()
+            self.supervising.await.expect("no panic");
+        }
+
+        fn release_all(&self) {
+            *self.release.0.lock().expect("not poisoned") = true;
+            self.release.1.notify_all();
         }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_decoder_that_hangs_is_replaced_and_the_others_do_not_notice() {
+    async fn a_decoder_that_hangs_is_replaced_and_other_cameras_are_not_affected() {
         let f = fixture(&[("stuck", camera("hangs")), ("well", camera("well"))]);
-        f.until("two frames", |f| f.numbers("stuck").len() >= 2)
+        f.until("two frames", |f| f.numbers("stuck").len() == 2)
             .await;
-        let (before, start) = (f.numbers("well").len(), Instant::now());
-        f.until("more frames", |f| f.numbers("stuck").len() >= 20)
-            .await;
-        let well = (f.numbers("well").len() - before) as f64 / start.elapsed().as_secs_f64();
-        let numbers = f.numbers("stuck");
-        assert!(numbers.windows(2).all(|w| w[0] < w[1]), "{numbers:?}");
-        assert!(
-            start.elapsed() > Duration::from_millis(700) && well > 40.0,
-            "{well} frames/s"
-        );
-        let stuck = f
-            .cameras
-            .all()
-            .into_iter()
-            .find(|m| &*m.name == "stuck")
-            .expect("there");
-        assert_eq!(
-            (stuck.counts.hung.load(Ordering::Relaxed), stuck.state()),
-            (1, CameraState::Online)
-        );
-        let said = f.end().await;
-        assert_eq!(
-            said.iter()
-                .filter(|(name, _)| name == "well")
-                .map(|s| s.1)
-                .collect::<Vec<_>>()
-                .last(),
-            Some(&CameraState::Ended)
-        );
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn many_decoders_that_hang_hold_up_the_end_no_longer_than_one() {
-        let hung = ["hangs 1", "hangs 2", "hangs 3"].map(|name| {
-            (
-                name,
-                CameraConfig {
-                    hang_timeout: 60.0,
-                    ..camera(name)
-                },
-            )
-        });
-        let f = fixture(&hung);
-        f.until("two frames of each", |f| {
-            hung.iter().all(|(name, _)| f.numbers(name).len() >= 2)
+        let before = f.numbers("well").len();
+        f.until("frames of the other camera meanwhile", |f| {
+            f.numbers("well").len() > before + 20
         })
         .await;
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let asked = Instant::now();
-        let said = f.end().await;
+        assert_eq!(f.numbers("stuck").len(), 2);
+        // In steps, because the other camera must show activity in between.
+        f.until("another decoder", |f| {
+            f.timer.advance(0.1);
+            f.numbers("stuck").len() >= 20
+        })
+        .await;
+        let numbers = f.numbers("stuck");
+        assert!(numbers.windows(2).all(|w| w[0] < w[1]), "{numbers:?}");
+        let all = f.cameras.all();
+        let stuck = all.iter().find(|m| &*m.name == "stuck").expect("there");
+        assert!(stuck.counts.hung.load(Ordering::Relaxed) >= 1);
+        f.until("online", |_| stuck.state() == CameraState::Online)
+            .await;
+        let openings = f.openings.lock().expect("not poisoned").clone();
+        assert!(openings.len() >= 3, "{openings:?}");
+        f.end().await;
+    }
+
+    /// Time is tokio's and passes only when all tasks wait, so the machine's speed does not matter.
+    #[tokio::test(start_paused = true)]
+    async fn one_deadline_counts_for_all_decoders_that_hang() {
+        let hung = ["hangs 1", "hangs 2", "hangs 3"].map(|name| (name, camera(name)));
+        let f = fixture(&hung);
+        f.until("two frames of each", |f| {
+            hung.iter().all(|(name, _)| f.numbers(name).len() == 2)
+        })
+        .await;
+        let start = tokio::time::Instant::now();
+        f.stop.cancel();
+        f.until("the end", |f| f.supervising.is_finished()).await;
+        let limit = SHUTDOWN_TIMEOUT + Duration::from_secs_f64(0.2);
+        let took = start.elapsed();
         assert!(
-            asked.elapsed() < SHUTDOWN_TIMEOUT + Duration::from_millis(1200),
-            "{:?}",
-            asked.elapsed()
+            (limit..limit + Duration::from_millis(100)).contains(&took),
+            "{took:?}"
         );
-        assert_eq!(
-            said.iter()
-                .filter(|(_, state)| *state == CameraState::Ended)
-                .count(),
-            3,
-            "{said:?}"
-        );
+        f.until("the reports", |f| f.ended() == 3).await;
+        f.end().await;
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn cameras_come_go_and_change_and_the_rest_is_not_touched() {
+    async fn cameras_are_added_removed_and_changed_without_touching_the_others() {
         let f = fixture(&[("a", camera("a")), ("b", camera("b"))]);
         f.until("frames of both", |f| {
             f.numbers("a").len() > 5 && f.numbers("b").len() > 5
         })
         .await;
-        let wanted = |cameras: &[(&str, CameraConfig)]| {
-            cameras
-                .iter()
-                .map(|(n, c)| (n.to_string(), c.clone()))
-                .collect::<Wanted>()
-        };
-        f.changes
-            .send(wanted(&[("a", camera("a")), ("c", camera("c"))]))
+        let change = |cameras: &[(&str, CameraConfig)]| f.changes.send(configs(cameras));
+        change(&[("a", camera("a")), ("c", camera("c"))])
             .await
-            .expect("heard");
+            .expect("received");
         f.until("frames of c", |f| f.numbers("c").len() > 5).await;
+        assert!(f.cameras.all().iter().all(|m| &*m.name != "b"));
         let last = f.numbers("b");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        let more = f.numbers("a").len() + 20;
+        f.until("more frames of a", |f| f.numbers("a").len() > more)
+            .await;
         assert_eq!(f.numbers("b"), last);
-        f.changes
-            .send(wanted(&[
-                ("a", camera("a")),
-                ("b", camera("b")),
-                ("c", camera("c2")),
-            ]))
+        change(&[("a", camera("a")), ("b", camera("b")), ("c", camera("c2"))])
             .await
-            .expect("heard");
+            .expect("received");
         let before = f.numbers("c").len();
         f.until("b again, c by its new settings", |f| {
             f.numbers("b").len() > last.len() + 5 && f.numbers("c").len() > before + 20
@@ -555,20 +647,11 @@ mod tests {
                 "{name}: {numbers:?}"
             );
         }
-        assert_eq!(
-            f.cameras
-                .all()
-                .iter()
-                .map(|m| m.name.to_string())
-                .collect::<Vec<_>>(),
-            ["a", "b", "c"]
-        );
-        let openings = f.openings.lock().expect("whole").clone();
-        assert_eq!(
-            openings.iter().filter(|url| *url == "rtsp://a").count(),
-            1,
-            "{openings:?}"
-        );
+        let names: Vec<String> = f.cameras.all().iter().map(|m| m.name.to_string()).collect();
+        assert_eq!(names, ["a", "b", "c"]);
+        let openings = f.openings.lock().expect("not poisoned").clone();
+        let of_a = openings.iter().filter(|url| *url == "rtsp://a").count();
+        assert_eq!(of_a, 1, "{openings:?}");
         f.end().await;
     }
 }

@@ -1,22 +1,23 @@
-//! One stage: a thread that takes from a bounded channel, works, and hands on.
+//! A stage: a thread that receives from a bounded channel, works, and sends to the next.
 //!
-//! When the stage before it ends, its channel closes and it ends too, after its last item; when the stage behind it is
-//! gone, it ends at once. So a stop runs down the line and nothing on its way is lost, and an error runs up it.
+//! If the stage before ends, its channel closes and this stage ends after its last item. If the stage
+//! behind ends, this one ends at its next item. So a graceful stop travels forward and loses nothing
+//! in progress; an error travels backward.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::pipeline::pipeline::PipelineError;
+use crate::pipeline::error::PipelineError;
 
-/// Items between two stages: enough to let both work, few enough to bound memory and latency.
+/// Items between two stages: enough for both to work, few enough to bound memory and latency.
 pub const CAPACITY: usize = 2;
 
-/// A thread's result to come.
+/// The future result of a stage's thread.
 pub type Outcome<T> = oneshot::Receiver<Result<T, PipelineError>>;
 
-/// Runs `work`; a panic in it becomes an error.
+/// Runs `work` and turns a panic into an error.
 ///
 /// # Errors
 /// Those of `work`, and [`PipelineError::Panic`].
@@ -36,11 +37,12 @@ pub fn caught<T>(
     })
 }
 
-/// So many frames in a row at which a network fails are more than bad luck with a frame.
-pub const FAILURES: u32 = 5;
+/// Number of frames in a row at which a network may fail before the cause is not taken for the
+/// frames themselves.
+pub const MAX_FAILURES: u32 = 5;
 
-/// Runs a network on `n` frames together; where that fails or panics, on each alone, once more.
-/// Each frame has its own outcome.
+/// Runs a network on `n` frames together. If that fails or panics, runs it on each frame alone.
+/// Returns a result per frame.
 pub fn each<T>(
     stage: &'static str,
     n: usize,
@@ -51,12 +53,12 @@ pub fn each<T>(
     }
     let alone = |i| {
         caught(stage, || work(i..i + 1))
-            .and_then(|mut one| one.pop().ok_or(PipelineError::NoAnswer { stage }))
+            .and_then(|mut one| one.pop().ok_or(PipelineError::NoResult { stage }))
     };
     (0..n).map(alone).collect()
 }
 
-/// Runs `work` on a thread of its own; a panic in it becomes an error.
+/// Runs `work` on its own thread and turns a panic into an error.
 pub fn spawn<T: Send + 'static>(
     name: &'static str,
     work: impl FnOnce() -> Result<T, PipelineError> + Send + 'static,
@@ -64,15 +66,23 @@ pub fn spawn<T: Send + 'static>(
     let (tx, rx) = oneshot::channel();
     let body = move || {
         let result = caught(name, work);
-        let _ = tx.send(result); // nobody waits any more only when the whole run was dropped
+        let _ = tx.send(result); // fails only if the whole run was dropped
     };
     if let Err(e) = std::thread::Builder::new().name(name.into()).spawn(body) {
-        tracing::error!(stage = name, error = %e, "cannot start a thread"); // the receiver sees the sender dropped
+        tracing::error!(stage = name, error = %e, "cannot start a thread"); // the receiver sees the dropped sender
     }
     rx
 }
 
-/// A stage that turns every item into one other, in order, with what it holds (`state`), which it gives back at the end.
+/// Waits for a stage.
+///
+/// # Errors
+/// Those of its work, and [`PipelineError::Thread`] if its thread was not started.
+pub async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
+    outcome.await.unwrap_or(Err(PipelineError::Thread))
+}
+
+/// A stage that maps every item to another, in order. Returns its `state` at the end.
 pub fn transform<S, A, B, F>(
     name: &'static str,
     mut state: S,
@@ -106,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_fail_together_are_tried_alone_and_only_the_bad_one_is_left_out() {
+    fn frames_that_fail_together_are_tried_alone_and_only_the_bad_one_fails() {
         let mut runs = Vec::new();
         let work = |bad: fn() -> Result<Vec<usize>, PipelineError>,
                     runs: &mut Vec<Range<usize>>,
@@ -135,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_passes_costs_nothing() {
+    fn a_transient_failure_is_retried() {
         let mut first = true;
         let work = |range: Range<usize>| {
             if std::mem::take(&mut first) {
@@ -148,7 +158,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn order_is_kept_and_the_state_comes_back() {
+    async fn order_is_kept_and_the_state_is_returned() {
         let (tx, rx) = mpsc::channel(CAPACITY);
         let (mut out, state) = transform("double", 0, rx, |sum, x: i32| {
             *sum += x;
@@ -170,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn a_panic_becomes_an_error_with_its_message() {
         let outcome = spawn::<()>("fragile", || panic!("broken {}", "glass"));
-        let error = outcome.await.expect("told").unwrap_err().to_string();
+        let error = outcome.await.expect("a result").unwrap_err().to_string();
         assert!(
             error.contains("fragile") && error.contains("broken glass"),
             "{error}"

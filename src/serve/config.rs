@@ -3,18 +3,19 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::config::{self, Config, ConfigError};
-use crate::pipeline::fleet::FleetConfig;
+use crate::pipeline::BatchConfig;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
-use crate::source::camera::{CameraConfig, Transport};
+use crate::source::{CameraConfig, Transport};
 
 /// `[serve]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,8 +50,8 @@ pub struct ServeConfig {
 impl Default for ServeConfig {
     fn default() -> Self {
         ServeConfig {
-            batch: FleetConfig::default().batch,
-            batch_wait: FleetConfig::default().batch_wait,
+            batch: 4,
+            batch_wait: 0.01,
             listen: "127.0.0.1:8090".into(),
             token: None,
             token_env: None,
@@ -67,8 +68,13 @@ impl Default for ServeConfig {
 const SHORTEST_TOKEN: usize = 16;
 
 impl ServeConfig {
-    /// What is not the fleet's to check.
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first value outside its range.
     fn validate(&self) -> Result<(), OutOfRange> {
+        within("serve.batch", self.batch, 1, 256)?;
+        within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
         within(
             "serve.output_keep",
             f64::from(self.output_keep),
@@ -184,7 +190,9 @@ impl ServiceConfig {
         }
         let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), text, path)?;
         me.serve.validate()?;
-        me.fleet().validate()?;
+        me.cameras
+            .iter()
+            .try_for_each(|(name, camera)| camera.validate(name))?;
         me.mqtt.iter().try_for_each(MqttConfig::validate)?;
         me.webhook.iter().try_for_each(WebhookConfig::validate)?;
         for (name, camera) in &me.cameras {
@@ -239,12 +247,11 @@ impl ServiceConfig {
             .unwrap_or_default()
     }
 
-    /// The fleet's part.
-    pub fn fleet(&self) -> FleetConfig {
-        FleetConfig {
-            batch: self.serve.batch,
-            batch_wait: self.serve.batch_wait,
-            cameras: self.cameras.clone(),
+    /// How the cameras' frames share the networks.
+    pub fn batch(&self) -> BatchConfig {
+        BatchConfig {
+            size: self.serve.batch,
+            wait: Duration::from_secs_f64(self.serve.batch_wait),
         }
     }
 }

@@ -13,8 +13,8 @@ use prometheus_client::registry::Registry;
 
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{Cameras, Member};
-use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::serve::hub::Hub;
+use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::spool::Spool;
 
 /// Everything that is read off when it is asked for.
@@ -33,14 +33,14 @@ impl std::fmt::Debug for Instruments {
 
 /// The registry of all metrics.
 pub fn registry(
-    fleet: &FleetMetrics,
+    stages: &StageMetrics,
     cameras: Cameras,
     hub: Hub,
     spools: Vec<Arc<Spool>>,
     lost: Option<Arc<AtomicU64>>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
-    fleet.register(&mut registry);
+    stages.register(&mut registry);
     registry.register_collector(Box::new(Instruments {
         cameras,
         hub,
@@ -310,10 +310,17 @@ mod tests {
 
     #[test]
     fn every_family_is_written_as_prometheus_reads_it() {
-        let fleet = FleetMetrics::default();
-        fleet.stage("detect", std::time::Duration::from_millis(30));
-        fleet.batch(3);
-        let registry = registry(&fleet, Cameras::default(), Hub::default(), Vec::new(), None);
+        use crate::pipeline::Observer as _;
+        let stages = StageMetrics::default();
+        stages.stage("detect", std::time::Duration::from_millis(30), 3);
+        stages.batch(3);
+        let registry = registry(
+            &stages,
+            Cameras::default(),
+            Hub::default(),
+            Vec::new(),
+            None,
+        );
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
         for line in [

@@ -7,5 +7,6 @@ pub mod hub;
 pub mod live;
 pub mod metrics;
 pub mod server;
+pub mod stage_metrics;
 
 pub use config::ServiceConfig;

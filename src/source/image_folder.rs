@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::frame::{Frame, Image};
 use crate::mot_format::{Known, SequenceInfo};
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size};
+use crate::source::error::{SourceError, check_size};
+use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::source::timeline::Breaks;
 use crate::time::Seconds;
 
@@ -141,7 +142,7 @@ impl ImageFolder {
             Ok(image) => Some(image),
             Err(e) => {
                 tracing::warn!(error = %e, "the frame is left out");
-                self.options.link.damaged(1);
+                self.options.link.count_damaged(1);
                 if !self.began {
                     self.failure.get_or_insert(e);
                 }
@@ -188,7 +189,7 @@ impl Source for ImageFolder {
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         while self.next <= self.last && !self.options.link.stopped() {
-            self.options.link.beat();
+            self.options.link.mark_active();
             let number = self.next;
             self.next += 1;
             let image = if self.info.has_pixels {

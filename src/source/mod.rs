@@ -1,21 +1,21 @@
 //! Where frames come from: video files, folders of pictures, MOTChallenge sequences, cameras.
 
 #[cfg(feature = "video")]
-pub mod camera;
-#[cfg(feature = "video")]
 pub mod camera_clock;
+pub mod camera_config;
 #[cfg(feature = "video")]
 mod container;
 #[cfg(feature = "video")]
 mod diagnosis;
+pub mod error;
 pub mod image_folder;
+pub mod input;
 pub mod link;
-#[cfg(feature = "video")]
+pub mod open;
 pub mod playback;
+pub mod reconnect;
 #[cfg(feature = "video")]
 mod seek;
-#[cfg(feature = "video")]
-mod slowness;
 #[expect(
     clippy::module_inception,
     reason = "the trait is this module's central thing"
@@ -25,7 +25,9 @@ pub mod timeline;
 #[cfg(feature = "video")]
 pub mod video;
 
+pub use camera_config::{CameraConfig, Transport};
+pub use error::SourceError;
+pub use input::{is_camera, path_of};
 pub use link::Link;
-pub use source::{
-    Source, SourceError, SourceInfo, SourceOptions, is_camera, open, path_of, sequence_video,
-};
+pub use open::{open, open_camera, sequence_video};
+pub use source::{Source, SourceInfo, SourceOptions};

@@ -1,53 +1,63 @@
-//! A recording that plays as a camera: at its own pace, and over and over where that is wanted.
+//! A recording played like a camera: at its own frame rate, and repeatedly if wanted.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::frame::{CameraState, Frame};
-use crate::source::camera::{self, CameraConfig, Opened};
-use crate::source::source::{self, Source, SourceError, SourceInfo, SourceOptions};
+use crate::source::camera_config::CameraConfig;
+use crate::source::error::SourceError;
+use crate::source::open::{open as open_input, open_camera};
+use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::time::{Seconds, WallTime};
 
-/// Opens what a camera's configuration names: a camera, or a recording that plays as one.
+/// Opens what a camera's settings name: a camera, or a recording played like one.
 ///
 /// # Errors
-/// When it does not answer, is missing, or is no video.
+/// If it does not answer, is missing, or is no video.
 pub fn open(
     config: &CameraConfig,
     options: &SourceOptions,
 ) -> Result<Box<dyn Source>, SourceError> {
-    Ok(match from_start(config, options)? {
-        Opened::Camera(camera) => camera,
-        Opened::Recording(file) => Box::new(Playback::of(file, config, options)),
+    let source = from_start(config, options)?;
+    Ok(if source.info().live {
+        source
+    } else {
+        Box::new(Playback::new(source, config, options))
     })
 }
 
-/// Opens it at its first frame.
-fn from_start(config: &CameraConfig, options: &SourceOptions) -> Result<Opened, SourceError> {
+/// Opens the input at its first frame.
+fn from_start(
+    config: &CameraConfig,
+    options: &SourceOptions,
+) -> Result<Box<dyn Source>, SourceError> {
     if config.has_address() {
-        return camera::open(config.clone(), options);
+        return open_camera(config, options);
     }
     let options = SourceOptions {
         target_fps: config.target_fps,
         ..options.clone()
     };
-    source::open(config.url.expose(), &options).map(Opened::Recording)
+    open_input(config.url.expose(), &options)
 }
 
-/// A playing recording.
+/// A recording that is being played.
 pub struct Playback {
     config: CameraConfig,
     options: SourceOptions,
     file: Box<dyn Source>,
     info: SourceInfo,
-    /// When the first frame was given, and its time.
-    started: Option<(Instant, Seconds)>,
-    /// What earlier rounds add to a frame's number and time.
+    /// When the first frame was given, by the link's clock, and its presentation time.
+    started: Option<(Seconds, Seconds)>,
+    /// Added to number and time of frames: the frames of earlier rounds.
     offset: (u64, Seconds),
     last: Option<(u64, Seconds)>,
 }
 
+/// Assumed frame rate of files that state none, for the pause between two rounds.
+const DEFAULT_RATE: f64 = 25.0;
+
 impl Playback {
-    fn of(file: Box<dyn Source>, config: &CameraConfig, options: &SourceOptions) -> Self {
+    fn new(file: Box<dyn Source>, config: &CameraConfig, options: &SourceOptions) -> Self {
         let frames = file.info().frames.filter(|_| !config.repeat);
         let info = SourceInfo {
             live: config.realtime,
@@ -65,7 +75,7 @@ impl Playback {
         }
     }
 
-    /// The next frame of the file, or the first again.
+    /// The next frame, starting over at the end if `repeat` is set.
     fn read(&mut self) -> Result<Option<Frame>, SourceError> {
         match self.file.next_frame() {
             Ok(Some(frame)) => {
@@ -76,28 +86,22 @@ impl Playback {
                 }));
             }
             Err(e @ SourceError::Truncated { .. }) if self.config.repeat => {
-                tracing::warn!(camera = %self.info.camera, error = %e, "the recording begins anew");
+                tracing::warn!(camera = %self.info.camera, error = %e, "playing from the start again");
             }
             end => {
                 end?;
             }
         }
-        // A file of no frames is not begun anew without end.
+        // A file without frames is not repeated: the loop would never end.
         let Some((number, pts)) = self.last.filter(|_| self.config.repeat) else {
             return Ok(None);
         };
-        let Opened::Recording(file) = from_start(&self.config, &self.options)? else {
-            return Ok(None);
-        };
-        self.file = file;
+        self.file = from_start(&self.config, &self.options)?;
         let Some(frame) = self.file.next_frame()? else {
             return Ok(None);
         };
-        let pause = Seconds(
-            1.0 / Some(self.info.frame_rate)
-                .filter(|r| *r > 0.1)
-                .unwrap_or(25.0),
-        );
+        let rate = Some(self.info.frame_rate).filter(|r| *r > 0.1);
+        let pause = Seconds(1.0 / rate.unwrap_or(DEFAULT_RATE));
         self.offset = (number + 1 - frame.number, pts + pause - frame.pts);
         Ok(Some(Frame {
             number: number + 1,
@@ -107,13 +111,12 @@ impl Playback {
         }))
     }
 
-    /// Waits for the frame's moment, unless told to stop.
+    /// Waits until the frame is due. Returns at once when the link is stopped.
     fn wait(&mut self, pts: Seconds) {
-        let &mut (start, first) = self.started.get_or_insert_with(|| (Instant::now(), pts));
-        let due = start + Duration::from_secs_f64((pts - first).0.max(0.0));
-        self.options
-            .link
-            .pause(due.saturating_duration_since(Instant::now()));
+        let link = &self.options.link;
+        let &mut (start, first) = self.started.get_or_insert_with(|| (link.now(), pts));
+        let due = start + Seconds((pts - first).0.max(0.0));
+        link.pause(Duration::from_secs_f64((due - link.now()).0.max(0.0)));
     }
 }
 
@@ -131,39 +134,41 @@ impl Source for Playback {
             frame.time = Some(WallTime::arrival());
         }
         self.last = Some((frame.number, frame.pts));
-        self.options.link.set(CameraState::Online);
+        self.options.link.set_state(CameraState::Online);
         Ok((!self.options.link.stopped()).then_some(frame))
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "video"))]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::address::Address;
+    use crate::source::link::{Link, ManualTimer};
 
-    fn play(config: CameraConfig, frames: usize) -> (Vec<Frame>, Duration) {
+    /// Frames of half a second of the sample clip, and the time that playing them took.
+    fn play(config: CameraConfig, frames: usize) -> (Vec<Frame>, Seconds) {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
+        let link = Link::with_timer(Arc::new(ManualTimer::default()));
         let options = SourceOptions {
             duration: Some(Seconds(0.5)),
+            link: link.clone(),
             ..SourceOptions::default()
         };
-        let mut source = open(
-            &CameraConfig {
-                url: Address::new(clip),
-                ..config
-            },
-            &options,
-        )
-        .expect("the clip opens");
-        let start = Instant::now();
+        let config = CameraConfig {
+            url: Address::new(clip),
+            ..config
+        };
+        let mut source = open(&config, &options).expect("the clip opens");
         let got = (0..frames)
             .map_while(|_| source.next_frame().expect("no error"))
             .collect();
-        (got, start.elapsed())
+        (got, link.now())
     }
 
     #[test]
-    fn a_repeated_file_goes_on_in_number_and_time_and_says_where_it_began_anew() {
+    fn numbers_and_times_of_a_repeated_file_continue_and_each_round_is_marked() {
         let (once, _) = play(
             CameraConfig {
                 realtime: false,
@@ -195,13 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn in_real_time_a_file_takes_its_own_time() {
+    fn in_real_time_a_recording_takes_its_own_time() {
         let (frames, took) = play(CameraConfig::default(), 100);
         let length = frames[frames.len() - 1].pts - frames[0].pts;
-        assert!(
-            (took.as_secs_f64() - length.0).abs() < 0.3,
-            "{took:?} for {length}"
-        );
+        assert!((took - length).0.abs() < 0.03, "{took} for {length}");
         assert!(frames.iter().all(|f| f.time.is_some()));
     }
 }

@@ -12,14 +12,16 @@ use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
 use crate::source::diagnosis;
+use crate::source::error::{SourceError, check_size};
+use crate::source::input::device;
 use crate::source::seek::{self, Landing};
-use crate::source::source::{Source, SourceError, SourceInfo, SourceOptions, check_size, device};
+use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::source::timeline::{Breaks, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
 
 /// How long a camera may take.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Patience {
+pub struct Timeouts {
     /// To answer.
     pub open: Seconds,
     /// To send its next frame.
@@ -125,7 +127,7 @@ impl Video {
     /// When it does not answer in time, or refuses.
     pub fn open_stream(
         address: &Address,
-        patience: Patience,
+        timeouts: Timeouts,
         options: &SourceOptions,
     ) -> Result<Self, SourceError> {
         let input = address.expose();
@@ -139,7 +141,7 @@ impl Video {
             reason,
         })?;
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
-        let (open, read) = (milliseconds(patience.open), milliseconds(patience.read));
+        let (open, read) = (milliseconds(timeouts.open), milliseconds(timeouts.read));
         let parameters = Vector::from_slice(&[
             videoio::CAP_PROP_OPEN_TIMEOUT_MSEC,
             open,
@@ -153,7 +155,7 @@ impl Video {
                 .doubt()
                 .map(|remedy| format!("; {remedy}"))
                 .unwrap_or_default();
-            let why = diagnosis::why(address, Duration::from_secs_f64(patience.open.0));
+            let why = diagnosis::why(address, Duration::from_secs_f64(timeouts.open.0));
             let reason = format!("{why}; check address, port, user and password{doubt}");
             return Err(SourceError::Open {
                 input: shown,
@@ -367,7 +369,7 @@ impl Video {
 
     /// Notes frames that could not be decoded.
     fn damaged(&mut self, frames: u64) {
-        self.options.link.damaged(frames);
+        self.options.link.count_damaged(frames);
         tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are left out");
     }
 }
@@ -379,7 +381,7 @@ impl Source for Video {
 
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
-            self.options.link.beat();
+            self.options.link.mark_active();
             // Frames that are skipped give nobody else the chance to look.
             if self.options.link.stopped() || !self.grab()? {
                 return Ok(None);
@@ -394,11 +396,9 @@ impl Source for Video {
             if since < self.options.start {
                 continue;
             }
-            if self
-                .options
-                .duration
-                .is_some_and(|d| since.0 >= self.options.start.0 + d.0 - 1e-6)
-            {
+            // A camera's duration counts over interruptions, so its reader ends it.
+            let over = |d: Seconds| since.0 >= self.options.start.0 + d.0 - 1e-6;
+            if !self.info.live && self.options.duration.is_some_and(over) {
                 return Ok(None);
             }
             if let Some(limit) = self
@@ -407,11 +407,11 @@ impl Source for Video {
                 .filter(|_| self.info.live && !self.timeless)
                 && self.lateness.of(now, pts, limit) > limit
             {
-                self.options.link.late();
+                self.options.link.count_late();
                 continue;
             }
             if self.thinning.as_mut().is_some_and(|thin| !thin.takes(pts)) {
-                self.options.link.thinned();
+                self.options.link.count_thinned();
                 continue;
             }
             if !self
@@ -434,7 +434,7 @@ impl Source for Video {
                 self.options.wall_time(since)
             };
             let (width, height) = (image.width, image.height);
-            // A camera is judged by its own clock, over interruptions too (`Camera`).
+            // The restart marks of a camera span interruptions: `Reconnect` sets them.
             let restart = !self.info.live && self.breaks.before(pts, (width, height));
             return Ok(Some(Frame {
                 camera: self.info.camera.clone(),

@@ -1,4 +1,4 @@
-//! What a fleet measures of itself as it runs: time by stage, latency by camera, sizes of batches.
+//! Measurements of the pipeline as Prometheus metrics: time by stage, latency by camera, batch sizes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,46 +9,48 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-/// A stage.
+use crate::pipeline::observer::Observer;
+
+/// Label of a stage.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Stage {
-    /// Its name.
+    /// The name.
     pub stage: &'static str,
 }
 
-/// A camera.
+/// Label of a camera.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfCamera {
     /// Its short name.
     pub camera: String,
 }
 
-/// A queue.
+/// Label of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Queue {
-    /// Its name.
+    /// The name.
     pub queue: &'static str,
 }
 
-type Made<L> = Family<L, Histogram, fn() -> Histogram>;
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
 
-/// The measurements. Clones share them.
+/// The metrics. Clones share them.
 #[derive(Debug, Clone)]
-pub struct FleetMetrics {
-    stages: Made<Stage>,
-    latency: Made<OfCamera>,
+pub struct StageMetrics {
+    stages: Histograms<Stage>,
+    latency: Histograms<OfCamera>,
     batch: Arc<Histogram>,
     queues: Family<Queue, Gauge>,
 }
 
-/// 1 ms to 8 s.
+/// Buckets from 1 ms to 8 s.
 fn durations() -> Histogram {
     Histogram::new((0..14).map(|i| 0.001 * f64::from(1u32 << i)))
 }
 
-impl Default for FleetMetrics {
+impl Default for StageMetrics {
     fn default() -> Self {
-        FleetMetrics {
+        StageMetrics {
             stages: Family::new_with_constructor(durations),
             latency: Family::new_with_constructor(durations),
             batch: Arc::new(Histogram::new((0..8).map(|i| f64::from(1u32 << i)))),
@@ -57,8 +59,8 @@ impl Default for FleetMetrics {
     }
 }
 
-impl FleetMetrics {
-    /// Puts them under their names.
+impl StageMetrics {
+    /// Registers the metrics under their names.
     pub fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "stage",
@@ -83,16 +85,19 @@ impl FleetMetrics {
             (*self.batch).clone(),
         );
     }
+}
 
-    /// A stage has worked on a batch.
-    pub fn stage(&self, stage: &'static str, took: Duration) {
-        self.stages
-            .get_or_create(&Stage { stage })
-            .observe(took.as_secs_f64());
+impl Observer for StageMetrics {
+    fn stage(&self, stage: &'static str, took: Duration, _: usize) {
+        // Decoding includes waiting for the camera: its duration means nothing.
+        if stage != "decode" {
+            self.stages
+                .get_or_create(&Stage { stage })
+                .observe(took.as_secs_f64());
+        }
     }
 
-    /// A frame's event has left so long after its decoding.
-    pub fn latency(&self, camera: &str, took: Duration) {
+    fn latency(&self, camera: &str, took: Duration) {
         self.latency
             .get_or_create(&OfCamera {
                 camera: camera.into(),
@@ -100,20 +105,17 @@ impl FleetMetrics {
             .observe(took.as_secs_f64());
     }
 
-    /// So many frames went to the detector at once.
-    pub fn batch(&self, frames: usize) {
+    fn batch(&self, frames: usize) {
         self.batch.observe(frames as f64);
     }
 
-    /// So many frames wait.
-    pub fn queue(&self, queue: &'static str, frames: usize) {
+    fn queue(&self, queue: &'static str, frames: usize) {
         self.queues
             .get_or_create(&Queue { queue })
             .set(frames as i64);
     }
 
-    /// A camera has left the fleet.
-    pub fn forget(&self, camera: &str) {
+    fn forget(&self, camera: &str) {
         self.latency.remove(&OfCamera {
             camera: camera.into(),
         });

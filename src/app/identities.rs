@@ -1,0 +1,51 @@
+//! The people that `track` and `serve` are to identify.
+
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use crate::app::show::UNKNOWN;
+use crate::config::Config;
+use crate::embed::Embedder;
+use crate::gallery::GalleryReader;
+use crate::track::identity::IdentityRegistry;
+
+/// The registry that assigns identities to tracks; `None` if neither a gallery nor
+/// `identity.remember` is set.
+///
+/// # Errors
+/// If there is no embedder, it is not calibrated, or a picture of the gallery cannot be used.
+pub fn registry(
+    gallery: Option<&Path>,
+    config: &Config,
+    embedder: &mut Option<Embedder>,
+    quiet: bool,
+) -> Result<Option<IdentityRegistry>> {
+    if gallery.is_none() && config.identity.remember <= 0.0 {
+        return Ok(None);
+    }
+    let asked = if gallery.is_some() {
+        "--gallery"
+    } else {
+        "identity.remember"
+    };
+    let Some(e) = embedder.take() else {
+        bail!("{asked} needs an embedder, and embedder.enabled is false")
+    };
+    let calibration = e.calibrated()?;
+    let mut gallery_reader = GalleryReader::new(e, config.clone());
+    let gallery = gallery.map_or_else(|| Ok(Vec::new()), |dir| gallery_reader.gallery(dir))?;
+    if !quiet && !gallery.is_empty() {
+        eprintln!("looking for {} people of the gallery", gallery.len());
+    }
+    let embedder = embedder.insert(gallery_reader.into_embedder());
+    let strangers = embedder.strangers();
+    if config.identity.remember > 0.0 && strangers.is_none() {
+        tracing::warn!(model = %embedder.model().path().display(),
+            "identity.remember has no effect, {UNKNOWN}");
+    }
+    Ok(Some(
+        IdentityRegistry::new(config.identity.clone(), calibration, gallery)
+            .remembering(strangers, &config.tracker.reidentify),
+    ))
+}

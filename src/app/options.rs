@@ -1,0 +1,60 @@
+//! Parsers of option values that several commands share.
+
+use crate::detect::Precision;
+use crate::time::Timestamp;
+
+/// Number format of the detector.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_precision(s: &str) -> Result<Precision, String> {
+    match s {
+        "auto" => Ok(Precision::Auto),
+        "fp32" => Ok(Precision::Fp32),
+        "int8" => Ok(Precision::Int8),
+        _ => Err("use auto, fp32 or int8".into()),
+    }
+}
+
+/// A time in seconds, zero or more.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_seconds(s: &str) -> Result<f64, String> {
+    s.parse()
+        .ok()
+        .filter(|v: &f64| v.is_finite() && *v >= 0.0)
+        .ok_or_else(|| "a number of seconds, zero or more".into())
+}
+
+/// A divisor above zero.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_scale(s: &str) -> Result<f64, String> {
+    s.parse()
+        .ok()
+        .filter(|v: &f64| (1e-6..=1e6).contains(v))
+        .ok_or_else(|| "a number above zero".into())
+}
+
+/// Frames per second.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_rate(s: &str) -> Result<f64, String> {
+    s.parse()
+        .ok()
+        .filter(|v: &f64| (0.01..=1000.0).contains(v))
+        .ok_or_else(|| "frames a second, from 0.01 to 1000".into())
+}
+
+/// A date and time by RFC 3339.
+///
+/// # Errors
+/// What is expected instead.
+pub fn parse_time(s: &str) -> Result<Timestamp, String> {
+    s.parse()
+        .map(Timestamp)
+        .map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
+}

@@ -1,0 +1,117 @@
+//! Frames on their way through the stages.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::mpsc;
+
+use crate::detection::{Detection, Embeddings};
+use crate::frame::Frame;
+use crate::geometry::Affine;
+use crate::pipeline::batcher::{self, Batcher, Lane, Waiting};
+use crate::pipeline::cameras::Cameras;
+use crate::pipeline::detection_source::Scaled;
+use crate::pipeline::observer::Observer;
+use crate::pipeline::quarantine::LeftOut;
+use crate::pipeline::stage::{self, Outcome};
+
+/// A frame and what the stages have added to it.
+pub(super) struct Item {
+    pub lane: Lane,
+    /// When the frame was decoded.
+    pub arrived: Instant,
+    pub frame: Frame,
+    /// The camera's own motion since the frame before.
+    pub motion: Option<Affine>,
+    pub detections: Vec<Detection>,
+    pub embeddings: Embeddings,
+    /// Whether the camera's settings allow to skip the networks while nothing moves.
+    pub gated: bool,
+    /// Whether nothing has moved since the last frame that the networks processed: their results
+    /// are reused.
+    pub still: bool,
+    /// Why the remaining stages skip the frame.
+    pub left_out: Option<LeftOut>,
+    /// Work spent on it by the shared stages, seconds.
+    pub cost: f64,
+}
+
+impl Item {
+    /// Whether the networks process it.
+    pub fn is_active(&self) -> bool {
+        !self.still && self.left_out.is_none()
+    }
+}
+
+/// Frames that pass the stages together.
+pub(super) struct Batch {
+    pub items: Vec<Item>,
+    /// Cameras that have ended: no frame of theirs follows.
+    pub ended: Vec<Lane>,
+    /// The active frames as the detector's input.
+    pub input: Option<Scaled>,
+}
+
+impl Batch {
+    fn new(batch: batcher::Batch, cameras: &Cameras) -> Self {
+        let item = |w: Waiting| Item {
+            gated: cameras.get(w.lane).is_some_and(|m| m.config.motion_gate),
+            lane: w.lane,
+            arrived: w.arrived,
+            frame: w.frame,
+            motion: None,
+            detections: Vec::new(),
+            embeddings: Embeddings::none(),
+            still: false,
+            left_out: None,
+            cost: 0.0,
+        };
+        Batch {
+            items: batch.frames.into_iter().map(item).collect(),
+            ended: batch.ended,
+            input: None,
+        }
+    }
+
+    /// The frames that the networks process.
+    pub fn active(&mut self) -> impl Iterator<Item = &mut Item> {
+        self.items.iter_mut().filter(|i| i.is_active())
+    }
+
+    /// Runs a stage's work and charges its time, in equal parts, to the active frames.
+    pub fn timed(
+        &mut self,
+        stage: &'static str,
+        observer: &dyn Observer,
+        work: impl FnOnce(&mut Self),
+    ) {
+        let start = Instant::now();
+        work(self);
+        let took = start.elapsed();
+        observer.stage(stage, took, self.items.len());
+        let share = took.as_secs_f64() / self.active().count().max(1) as f64;
+        self.active().for_each(|item| item.cost += share);
+    }
+}
+
+/// The stage that takes batches from the batcher, until all cameras have ended.
+pub(super) fn batches(
+    batcher: Arc<Batcher>,
+    cameras: Cameras,
+    observer: Arc<dyn Observer>,
+) -> (mpsc::Receiver<Batch>, Outcome<()>) {
+    let (tx, rx) = mpsc::channel(1);
+    let outcome = stage::spawn("batch", move || {
+        while let Some(batch) = batcher.next() {
+            if !batch.frames.is_empty() {
+                observer.batch(batch.frames.len());
+                observer.queue("detector", batcher.waiting());
+            }
+            if tx.blocking_send(Batch::new(batch, &cameras)).is_err() {
+                break;
+            }
+        }
+        Ok(())
+    });
+    (rx, outcome)
+}

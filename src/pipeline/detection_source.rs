@@ -1,0 +1,81 @@
+//! Where detections come from.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use ndarray::{Array4, s};
+
+use crate::detect::detector::Scaling;
+use crate::detect::{Detector, Letterbox};
+use crate::detection::Detection;
+use crate::pipeline::batch::Batch;
+use crate::pipeline::quarantine::LeftOut;
+use crate::pipeline::stage::each;
+
+/// Where detections come from.
+pub enum DetectionSource {
+    /// A detector.
+    Network(Box<Detector>),
+    /// Detections of one recording, by frame number.
+    Given(BTreeMap<u64, Vec<Detection>>),
+}
+
+/// The detector's input [n, 3, h, w], and where each frame, of (width, height), lies in it.
+pub(super) struct Scaled {
+    pub input: Array4<f32>,
+    pub places: Vec<(Letterbox, (u32, u32))>,
+}
+
+impl DetectionSource {
+    /// How frames become the detector's input; `None` without a detector.
+    pub(super) fn scaling(&self) -> Option<Scaling> {
+        match self {
+            DetectionSource::Network(d) => Some(d.scaling().clone()),
+            DetectionSource::Given(_) => None,
+        }
+    }
+
+    /// The number of frames that the detector's file is fixed at.
+    pub(super) fn fixed_batch(&self) -> Option<usize> {
+        match self {
+            DetectionSource::Network(d) => d.model().batch(),
+            DetectionSource::Given(_) => None,
+        }
+    }
+
+    /// Time spent inside ONNX Runtime so far.
+    pub(super) fn busy(&self) -> Duration {
+        match self {
+            DetectionSource::Network(d) => d.model().busy(),
+            DetectionSource::Given(_) => Duration::ZERO,
+        }
+    }
+
+    /// Fills in the detections of a batch. A frame at which the detector fails, alone too, is left
+    /// out.
+    pub(super) fn detect(&mut self, batch: &mut Batch) {
+        match self {
+            DetectionSource::Network(detector) => detect(detector, batch),
+            DetectionSource::Given(by_frame) => {
+                for item in batch.active() {
+                    item.detections = by_frame.remove(&item.frame.number).unwrap_or_default();
+                }
+            }
+        }
+    }
+}
+
+fn detect(detector: &mut Detector, batch: &mut Batch) {
+    let Some(Scaled { input, places }) = batch.input.take() else {
+        return;
+    };
+    let found = each("detect", places.len(), |some| {
+        Ok(detector.detect(input.slice(s![some.clone(), .., .., ..]), &places[some])?)
+    });
+    for (item, found) in batch.active().zip(found) {
+        match found {
+            Ok(found) => item.detections = found,
+            Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+        }
+    }
+}

@@ -1,0 +1,383 @@
+//! The pipeline: how the stages are joined, from the readers of the inputs to the sinks.
+//!
+//! ```text
+//! reader (one per camera) ─▶ batcher ─▶ scale ─▶ detect ─▶ embed ─▶ track ─▶ write
+//! ```
+//!
+//! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take the
+//! same path: they differ in [`Inputs`] only.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::embed::Embedder;
+use crate::pipeline::batch::{Batch, batches};
+use crate::pipeline::batcher::{BatchLimits, Batcher};
+use crate::pipeline::camera_tracker::{CameraTracker, TrackedFrame};
+use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::detection_source::DetectionSource;
+use crate::pipeline::embed::EmbedStage;
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::metrics::Summary;
+use crate::pipeline::observer::Observer;
+use crate::pipeline::quarantine::Quarantine;
+use crate::pipeline::reader::{FailurePolicy, Opener};
+use crate::pipeline::roster::{CameraConfigs, Ended, Readers, Roster};
+use crate::pipeline::scale::Scaler;
+use crate::pipeline::stage::{self, Outcome, joined};
+use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
+use crate::pipeline::write::write;
+use crate::sink::{OutputConfig, Sink};
+use crate::source::{CameraConfig, Link, Source, SourceError};
+use crate::time::Seconds;
+use crate::track::identity::{IdentityRegistry, Known};
+use crate::track::{Tracker, TrackerConfig};
+use crate::trajectory::{EventBuilder, RunId};
+
+/// How frames of several cameras share the networks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchConfig {
+    /// Maximum number of frames that go to the detector together.
+    pub size: usize,
+    /// A frame waits at most this long for others to share its batch.
+    pub wait: Duration,
+}
+
+impl Default for BatchConfig {
+    /// No batching.
+    fn default() -> Self {
+        BatchConfig {
+            size: 1,
+            wait: Duration::ZERO,
+        }
+    }
+}
+
+/// Where frames come from.
+pub enum Inputs {
+    /// One input, open already. It decides the end of the run: a recording's end or error, and a
+    /// camera's `duration`. No events of its connection's state are sent.
+    One {
+        /// The frames.
+        source: Box<dyn Source>,
+        /// The link that the source was opened with.
+        link: Link,
+        /// Settings to open a camera again with.
+        config: Box<CameraConfig>,
+        /// A live source is read for this long; without end if absent.
+        duration: Option<Seconds>,
+    },
+    /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
+    Many {
+        /// The cameras at the start.
+        configs: CameraConfigs,
+        /// Replacements of all cameras' settings.
+        changes: mpsc::Receiver<CameraConfigs>,
+    },
+}
+
+/// Everything that a run needs.
+pub struct Pipeline {
+    /// Where frames come from.
+    pub inputs: Inputs,
+    /// How a camera is opened, and opened again.
+    pub open: Opener,
+    /// Where detections come from.
+    pub detections: DetectionSource,
+    /// Computes embeddings; tracks are associated by motion alone if absent.
+    pub embedder: Option<Embedder>,
+    /// Settings of the trackers, one per camera.
+    pub tracker: TrackerConfig,
+    /// Whether the events of ended tracks carry their mean embedding.
+    pub embeddings: bool,
+    /// Assigns identities to tracks, if wanted.
+    pub identities: Option<IdentityRegistry>,
+    /// Replacements of the gallery.
+    pub gallery: watch::Receiver<Vec<Known>>,
+    /// The run's id.
+    pub run: RunId,
+    /// Where events go.
+    pub sinks: Vec<Box<dyn Sink>>,
+    /// Which events are written.
+    pub output: OutputConfig,
+    /// How frames share the networks.
+    pub batch: BatchConfig,
+    /// Receives measurements.
+    pub observer: Arc<dyn Observer>,
+    /// Filled with the cameras of the run.
+    pub cameras: Cameras,
+    /// Cancelled to stop: frames in progress are still finished.
+    pub stop: CancellationToken,
+    /// Timeout for all sinks to finish after a stop; none if absent.
+    pub finish_within: Option<Duration>,
+}
+
+/// Batches in progress at once: one each in scale, detect and embed.
+const BATCHES_IN_PROGRESS: usize = 3;
+/// Timeout for the batches in progress after a stop.
+const LAST_BATCHES: Duration = Duration::from_secs(10);
+/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so it absorbs
+/// bursts; each frame in it holds its pixels.
+const LIVE_SINK_QUEUE: usize = 32;
+
+impl Pipeline {
+    /// Runs to the end of the inputs, or until stopped. Sinks are finished in either case, and after
+    /// an error too.
+    ///
+    /// # Errors
+    /// The first failure that ends the run.
+    pub async fn run(mut self) -> Result<Summary, PipelineError> {
+        let started = Instant::now();
+        let several = matches!(self.inputs, Inputs::Many { .. });
+        let (observer, cameras, stop) = (
+            self.observer.clone(),
+            self.cameras.clone(),
+            self.stop.clone(),
+        );
+        let (batcher, policy) = (Arc::new(self.batcher()), self.policy());
+        let quarantine = Arc::<Quarantine>::default();
+        let new_tracker = self.new_tracker();
+        let (sinks, output) = mpsc::channel(self.sink_queue());
+        let written = write(std::mem::take(&mut self.sinks), output, observer.clone());
+        let tracking = Tracking {
+            cameras: cameras.clone(),
+            identities: SharedIdentities {
+                registry: self.identities.take(),
+                gallery: self.gallery.clone(),
+                since: several.then(Instant::now),
+            },
+            new_tracker,
+            policy,
+            quarantine: quarantine.clone(),
+            observer: observer.clone(),
+            out: sinks.clone(),
+            trackers: Trackers::default(),
+        };
+        let finish_within = self.finish_within;
+        let stop_readers = stop.child_token();
+        let supervising = self.supervise(batcher.clone(), policy, sinks, stop_readers.clone());
+        let stages = self.stages(batcher.clone(), quarantine);
+        let tracked = track(tracking, batcher.clone(), stages.output);
+
+        // A sink that blocks holds up the trackers, and they the stages before: after the timeout
+        // the run is abandoned.
+        let limit = finish_within.map(|d| LAST_BATCHES + d);
+        let timeout = async {
+            stop.cancelled().await;
+            match limit {
+                Some(limit) => tokio::time::sleep(limit).await,
+                None => std::future::pending().await,
+            }
+        };
+        let tracked = tokio::select! {
+            tracked = joined(tracked) => Some(tracked),
+            () = timeout => None,
+        };
+        stop_readers.cancel();
+        batcher.abandon();
+        let ended = supervising.await;
+        let written = within(limit, tracked.is_some(), joined(written)).await;
+        let (Some(tracked), Some(written)) = (tracked, written) else {
+            return Err(PipelineError::Hung {
+                seconds: limit.unwrap_or_default().as_secs(),
+            });
+        };
+        // The sinks' error comes first: the stages before them only see a closed channel.
+        written?;
+        tracked?;
+        let inference = stages.threads.join().await?;
+        let ended = ended.map_err(|e| PipelineError::Panic {
+            stage: "readers",
+            message: e.to_string(),
+        })?;
+        let cut = match ended.failure {
+            Some(PipelineError::Source(cut @ SourceError::Truncated { .. })) => Some(cut),
+            Some(failure) => return Err(failure),
+            None => None,
+        };
+        Ok(Summary {
+            cut,
+            wall: started.elapsed(),
+            inference,
+            interrupted: ended.interrupted,
+            ..cameras.summary()
+        })
+    }
+
+    fn policy(&self) -> FailurePolicy {
+        match self.inputs {
+            Inputs::One { .. } => FailurePolicy::EndRun,
+            Inputs::Many { .. } => FailurePolicy::Isolate,
+        }
+    }
+
+    fn sink_queue(&self) -> usize {
+        match &self.inputs {
+            Inputs::One { source, .. } if !source.info().live => stage::CAPACITY,
+            _ => LIVE_SINK_QUEUE,
+        }
+    }
+
+    fn batcher(&self) -> Batcher {
+        let limits = BatchLimits {
+            size: match self.inputs {
+                Inputs::One { .. } => 1,
+                Inputs::Many { .. } => self.detections.fixed_batch().unwrap_or(self.batch.size),
+            },
+            wait: self.batch.wait,
+            in_progress: BATCHES_IN_PROGRESS,
+        };
+        let scaling = self.detections.scaling();
+        Batcher::new(limits, move |frame| match &scaling {
+            Some(scaling) => scaling.letterbox(frame.shape()).input,
+            None => (frame.width as usize, frame.height as usize),
+        })
+    }
+
+    fn new_tracker(&self) -> NewTracker {
+        let (tracker, output, run) = (self.tracker.clone(), self.output.clone(), self.run);
+        let embedder = self.embedder.as_ref();
+        let label: Option<Arc<str>> = embedder
+            .filter(|_| self.embeddings)
+            .map(|e| e.identity().into());
+        let strangers = embedder.and_then(Embedder::strangers);
+        Box::new(move |camera: &Member| {
+            let events = EventBuilder::new(run, camera.name.clone(), label.clone());
+            let tracker = Tracker::new(tracker.clone()).knowing(strangers.clone());
+            CameraTracker::new(tracker, events, output.clone())
+        })
+    }
+
+    /// Starts the readers, and the task that supervises them.
+    fn supervise(
+        &mut self,
+        batcher: Arc<Batcher>,
+        policy: FailurePolicy,
+        out: mpsc::Sender<TrackedFrame>,
+        stop: CancellationToken,
+    ) -> tokio::task::JoinHandle<Ended> {
+        let mut roster = Roster {
+            run: self.run,
+            batcher,
+            cameras: self.cameras.clone(),
+            open: self.open.clone(),
+            policy,
+            observer: self.observer.clone(),
+            new_link: Box::new(Link::default),
+            readers: Readers::default(),
+        };
+        let (_, closed) = mpsc::channel(1);
+        let none = Inputs::Many {
+            configs: CameraConfigs::new(),
+            changes: closed,
+        };
+        let changes = match std::mem::replace(&mut self.inputs, none) {
+            Inputs::One {
+                source,
+                link,
+                config,
+                duration,
+            } => {
+                let member = Member::new(&source.info().camera, *config, link);
+                roster.add_opened(member, source, duration);
+                mpsc::channel(1).1
+            }
+            Inputs::Many { configs, changes } => {
+                roster.apply(configs);
+                changes
+            }
+        };
+        tokio::spawn(roster.supervise(changes, out, stop))
+    }
+
+    /// Starts the stages from the batcher to the embedder.
+    fn stages(self, batcher: Arc<Batcher>, quarantine: Arc<Quarantine>) -> Stages {
+        let Pipeline {
+            detections,
+            embedder,
+            tracker,
+            observer,
+            cameras,
+            ..
+        } = self;
+        let scaler = Scaler::new(
+            detections.scaling(),
+            tracker.camera_motion.from_pixels,
+            quarantine,
+        );
+        let (input, batched) = batches(batcher, cameras, observer.clone());
+        let o = observer.clone();
+        let scale = move |scaler: &mut Scaler, mut batch: Batch| {
+            batch.timed("scale", &*o, |batch| scaler.prepare(batch));
+            Ok(batch)
+        };
+        let o = observer.clone();
+        let detect = move |detections: &mut DetectionSource, mut batch: Batch| {
+            batch.timed("detect", &*o, |batch| detections.detect(batch));
+            Ok(batch)
+        };
+        let embed = move |embedder: &mut EmbedStage, mut batch: Batch| {
+            embedder.embed(&mut batch, &*observer);
+            Ok(batch)
+        };
+        let (input, scaled) = stage::transform("scale", scaler, input, scale);
+        let (input, detected) = stage::transform("detect", detections, input, detect);
+        let (output, embedded) = stage::transform("embed", EmbedStage::new(embedder), input, embed);
+        Stages {
+            output,
+            threads: Threads {
+                batched,
+                scaled,
+                detected,
+                embedded,
+            },
+        }
+    }
+}
+
+/// The stages from the batcher to the embedder.
+struct Stages {
+    output: mpsc::Receiver<Batch>,
+    threads: Threads,
+}
+
+struct Threads {
+    batched: Outcome<()>,
+    scaled: Outcome<Scaler>,
+    detected: Outcome<DetectionSource>,
+    embedded: Outcome<EmbedStage>,
+}
+
+impl Threads {
+    /// Waits for the stages. Returns the time spent inside ONNX Runtime.
+    ///
+    /// # Errors
+    /// The failure of the last stage that failed.
+    async fn join(self) -> Result<Duration, PipelineError> {
+        let (embedded, detected) = (joined(self.embedded).await, joined(self.detected).await);
+        let (scaled, batched) = (joined(self.scaled).await, joined(self.batched).await);
+        let inference = embedded?.busy() + detected?.busy();
+        scaled?;
+        batched?;
+        Ok(inference)
+    }
+}
+
+/// Waits for `work`, at most for `limit`. If the limit has `passed` already, only what is ready
+/// counts.
+async fn within<T>(
+    limit: Option<Duration>,
+    in_time: bool,
+    work: impl Future<Output = T>,
+) -> Option<T> {
+    match limit {
+        None => Some(work.await),
+        Some(limit) => {
+            let limit = if in_time { limit } else { Duration::ZERO };
+            tokio::time::timeout(limit, work).await.ok()
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! The tracking stage: one tracker per camera and one registry of identities, on one thread.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+
+use crate::frame::Frame;
+use crate::pipeline::batch::{Batch, Item};
+use crate::pipeline::batcher::{Batcher, Lane};
+use crate::pipeline::camera_tracker::{CameraTracker, Embedded, Identities, TrackedFrame};
+use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::error::PipelineError;
+use crate::pipeline::observer::Observer;
+use crate::pipeline::quarantine::{Consequence, DURATION, LeftOut, Quarantine};
+use crate::pipeline::reader::FailurePolicy;
+use crate::pipeline::stage::{self, MAX_FAILURES, Outcome};
+use crate::time::Seconds;
+use crate::track::identity::{IdentityRegistry, Known};
+use crate::trajectory::EndedEvent;
+
+/// Makes the tracker of a camera that has none yet.
+pub(super) type NewTracker = Box<dyn Fn(&Member) -> CameraTracker + Send>;
+
+/// The registry of identities, shared by all cameras.
+pub(super) struct SharedIdentities {
+    pub registry: Option<IdentityRegistry>,
+    /// Replacements of the gallery.
+    pub gallery: watch::Receiver<Vec<Known>>,
+    /// The clock of several cameras: their own times are not comparable. Absent with one camera.
+    pub since: Option<Instant>,
+}
+
+impl SharedIdentities {
+    fn current(&mut self) -> Option<Identities<'_>> {
+        let registry = self.registry.as_mut()?;
+        if self.gallery.has_changed().unwrap_or_default() {
+            registry.replace_gallery(self.gallery.borrow_and_update().clone());
+        }
+        let now = self.since.map(|s| Seconds(s.elapsed().as_secs_f64()));
+        Some(Identities { registry, now })
+    }
+}
+
+/// Why the stage ends before its input does.
+enum Abort {
+    /// The write stage has ended; its own error says why.
+    SinksClosed,
+    Failed(PipelineError),
+}
+
+/// The stage's state.
+pub(super) struct Tracking {
+    pub cameras: Cameras,
+    pub identities: SharedIdentities,
+    pub new_tracker: NewTracker,
+    pub policy: FailurePolicy,
+    pub quarantine: Arc<Quarantine>,
+    pub observer: Arc<dyn Observer>,
+    pub out: mpsc::Sender<TrackedFrame>,
+    pub trackers: Trackers,
+}
+
+/// The trackers by lane, and what outlives them.
+#[derive(Default)]
+pub(super) struct Trackers {
+    active: BTreeMap<Lane, (CameraTracker, Member)>,
+    /// Trackers of removed cameras: if such a camera is added again, its ids continue.
+    removed: BTreeMap<Arc<str>, CameraTracker>,
+    /// Ends of tracks that a slow sink had no room for, for the next frame.
+    held: BTreeMap<Lane, Vec<EndedEvent>>,
+    /// Frames in a row at which a network failed, under [`FailurePolicy::EndRun`].
+    failures: u32,
+}
+
+impl Tracking {
+    fn update(&mut self, item: Item) -> Result<(), Abort> {
+        let lane = item.lane;
+        let current = self.cameras.get(lane);
+        if !self.trackers.active.contains_key(&lane) {
+            // Absent: the camera was removed before its first frame came here.
+            let Some(member) = &current else {
+                return Ok(());
+            };
+            self.begin(lane, member)?;
+        }
+        let Some((tracker, member)) = self.trackers.active.get_mut(&lane) else {
+            return Ok(());
+        };
+        if let Some(current) = current {
+            *member = current;
+        }
+        if let Some(why) = item.left_out {
+            tracker.skip(&item.frame, item.motion);
+            let member = member.clone();
+            return self.left_out(lane, &member, &item.frame, why);
+        }
+        self.quarantine.passed(lane);
+        self.trackers.failures = 0;
+        let found = item.detections.len() as u64;
+        member.counts.detections.fetch_add(found, Ordering::Relaxed);
+        let embedded = Embedded {
+            frame: item.frame,
+            motion: item.motion,
+            detections: item.detections,
+            embeddings: item.embeddings,
+        };
+        let tracked = match tracker.update(embedded, self.identities.current()) {
+            Ok(tracked) => tracked,
+            Err(e) if self.policy == FailurePolicy::EndRun => return Err(Abort::Failed(e)),
+            Err(e) => {
+                tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
+                return Ok(());
+            }
+        };
+        let present = tracked.frame.as_ref().map_or(0, |f| f.event.tracks.len());
+        member
+            .counts
+            .people
+            .store(tracker.people(), Ordering::Relaxed);
+        member
+            .counts
+            .present
+            .store(present as u64, Ordering::Relaxed);
+        let member = member.clone();
+        self.send(lane, &member, item.arrived, tracked)
+    }
+
+    /// Gives a camera its tracker: a new one, or that of an earlier camera of the same name.
+    fn begin(&mut self, lane: Lane, member: &Member) -> Result<(), Abort> {
+        let same_name = |(_, (_, m)): &(&Lane, &(CameraTracker, Member))| m.name == member.name;
+        let before = self
+            .trackers
+            .active
+            .iter()
+            .find(same_name)
+            .map(|(&lane, _)| lane);
+        before.map_or(Ok(()), |lane| self.end(lane))?;
+        let tracker = self
+            .trackers
+            .removed
+            .remove(&member.name)
+            .unwrap_or_else(|| (self.new_tracker)(member));
+        self.trackers.active.insert(lane, (tracker, member.clone()));
+        Ok(())
+    }
+
+    /// Counts and logs a frame that was left out.
+    fn left_out(
+        &mut self,
+        lane: Lane,
+        member: &Member,
+        frame: &Frame,
+        why: LeftOut,
+    ) -> Result<(), Abort> {
+        if self.policy == FailurePolicy::EndRun
+            && let LeftOut::Failed(error) = why
+        {
+            self.trackers.failures += 1;
+            if self.trackers.failures >= MAX_FAILURES
+                || matches!(error, PipelineError::NoPixels { .. })
+            {
+                return Err(Abort::Failed(error));
+            }
+            member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(camera = %member.name, frame = frame.number, %error,
+                "a network failed twice at a frame: the frame is left out");
+            return Ok(());
+        }
+        let left_out = 1 + member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
+        let LeftOut::Failed(error) = why else {
+            return Ok(());
+        };
+        let Consequence { quarantines, logs } = self.quarantine.failed(lane, frame.pts);
+        if quarantines {
+            member.counts.quarantined.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(camera = %member.name, frame = frame.number, left_out, %error,
+                seconds = DURATION.0,
+                "networks failed at {MAX_FAILURES} frames in a row: the camera is in quarantine, \
+                 its frames are left out; other cameras continue");
+        } else if logs {
+            tracing::error!(camera = %member.name, frame = frame.number, left_out, %error,
+                "a network failed twice at a frame: the frame is left out");
+        }
+        Ok(())
+    }
+
+    /// Passes events to the sinks. Those of a live camera are dropped and counted if the queue is
+    /// full, except for ends of tracks, which are sent with the next frame.
+    fn send(
+        &mut self,
+        lane: Lane,
+        member: &Member,
+        arrived: Instant,
+        mut tracked: TrackedFrame,
+    ) -> Result<(), Abort> {
+        let held = self.trackers.held.remove(&lane).unwrap_or_default();
+        tracked.ended.splice(0..0, held);
+        let sent = if member.config.is_live() {
+            self.out.try_send(tracked)
+        } else {
+            self.out
+                .blocking_send(tracked)
+                .map_err(|e| TrySendError::Closed(e.0))
+        };
+        let waiting = self.out.max_capacity() - self.out.capacity();
+        self.observer.queue("sinks", waiting);
+        let counts = &member.counts;
+        match sent {
+            Ok(()) => {
+                let latency = arrived.elapsed();
+                counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), latency);
+                self.observer.latency(&member.name, latency);
+            }
+            Err(TrySendError::Full(tracked)) => {
+                counts.sink_slow.fetch_add(1, Ordering::Relaxed);
+                self.trackers.held.insert(lane, tracked.ended);
+            }
+            Err(TrySendError::Closed(_)) => return Err(Abort::SinksClosed),
+        }
+        Ok(())
+    }
+
+    /// Ends a camera's tracks. Its tracker is kept, in case the camera is added again.
+    fn end(&mut self, lane: Lane) -> Result<(), Abort> {
+        let Some((mut tracker, member)) = self.trackers.active.remove(&lane) else {
+            return Ok(());
+        };
+        let mut tracked = tracker.finish(self.identities.registry.as_mut());
+        let held = self.trackers.held.remove(&lane).unwrap_or_default();
+        tracked.ended.splice(0..0, held);
+        member.counts.present.store(0, Ordering::Relaxed);
+        self.trackers.removed.insert(member.name, tracker);
+        self.out
+            .blocking_send(tracked)
+            .map_err(|_| Abort::SinksClosed)
+    }
+}
+
+/// Runs the trackers on one thread: they take microseconds per frame.
+///
+/// # Errors
+/// Under [`FailurePolicy::EndRun`], the first failure.
+pub(super) fn track(
+    mut tracking: Tracking,
+    batcher: Arc<Batcher>,
+    mut input: mpsc::Receiver<Batch>,
+) -> Outcome<()> {
+    stage::spawn("track", move || {
+        while let Some(batch) = input.blocking_recv() {
+            let start = Instant::now();
+            let frames = batch.items.len();
+            let costs: Vec<(Lane, f64)> = batch.items.iter().map(|i| (i.lane, i.cost)).collect();
+            let mut items = batch.items.into_iter();
+            let updated = items.try_for_each(|item| tracking.update(item));
+            let mut lanes = batch.ended.into_iter();
+            let result = updated.and_then(|()| lanes.try_for_each(|lane| tracking.end(lane)));
+            match result {
+                Ok(()) => {}
+                Err(Abort::SinksClosed) => break,
+                Err(Abort::Failed(e)) => return Err(e),
+            }
+            tracking.observer.stage("track", start.elapsed(), frames);
+            batcher.done(&costs);
+        }
+        Ok(())
+    })
+}

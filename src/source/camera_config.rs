@@ -1,0 +1,305 @@
+//! The settings of one camera.
+
+use std::path::PathBuf;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+
+use crate::address::Address;
+use crate::range::{OutOfRange, within};
+use crate::secret::Secret;
+use crate::source::error::SourceError;
+use crate::source::input::is_camera;
+
+/// Transport of RTSP's media packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Transport {
+    /// Interleaved in the RTSP connection: no packet loss, passes firewalls.
+    #[default]
+    Tcp,
+    /// UDP packets: slightly lower latency, lossy. Falls back to TCP if the camera refuses.
+    Udp,
+}
+
+impl Transport {
+    /// The value of `OPENCV_FFMPEG_CAPTURE_OPTIONS`. The variable applies to all cameras of a process.
+    ///
+    /// `fpsprobesize;0` keeps FFmpeg from reading twenty frames at each opening to estimate a frame
+    /// rate, which is not used here.
+    pub fn ffmpeg_options(self) -> String {
+        let transport = match self {
+            Transport::Tcp => "tcp",
+            Transport::Udp => "udp+tcp",
+        };
+        format!("rtsp_transport;{transport}|fpsprobesize;0|analyzeduration;2000000")
+    }
+}
+
+/// The settings of one camera.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CameraConfig {
+    /// Address: rtsp://host/path, http://host/stream.mjpg, /dev/video0, or the path of a video file.
+    pub url: Address,
+    /// User name for the camera's login.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// Password. Prefer `password_env` or `password_file`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<Secret>,
+    /// Environment variable that holds the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_env: Option<String>,
+    /// File whose first line is the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// RTSP transport, tcp or udp; the same for all cameras of a process.
+    pub transport: Transport,
+    /// Timeout for opening the camera, seconds. After repeated timeouts it grows, up to four times.
+    pub open_timeout: f64,
+    /// Timeout for the next frame, seconds. It grows like `open_timeout`, for cameras with a low
+    /// frame rate.
+    pub read_timeout: f64,
+    /// First pause before reconnecting, seconds. It doubles with each failure.
+    pub retry_after: f64,
+    /// Longest pause before reconnecting, seconds. Each pause is randomised by 20 %, so that
+    /// cameras do not reconnect all at once.
+    pub retry_at_most: f64,
+    /// A decoder that shows no activity for this long, seconds, is abandoned and replaced.
+    pub hang_timeout: f64,
+    /// Tracks survive an interruption of at most this long, seconds; after a longer one they end.
+    pub keep_ids: f64,
+    /// Frames per second to process, evenly spaced; all if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_fps: Option<f64>,
+    /// Frames that arrive later than this after their time, seconds, are dropped.
+    pub late: f64,
+    /// Play a file at its own frame rate, dropping frames like a camera. `false`: process every
+    /// frame, as fast as possible.
+    pub realtime: bool,
+    /// Play a file again from its start when it ends.
+    pub repeat: bool,
+    /// Whether the address is a recording, which ends, or a camera, which is reconnected when it
+    /// ends. If absent, a video of known length over HTTP is a recording; all else is a camera.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<bool>,
+    /// Share of the detector's time relative to other cameras, when there is not enough for all.
+    pub weight: f64,
+    /// Skip the networks while nothing moves: the last detections are reused for at most 2 s.
+    pub motion_gate: bool,
+}
+
+impl Default for CameraConfig {
+    fn default() -> Self {
+        CameraConfig {
+            url: Address::default(),
+            user: None,
+            password: None,
+            password_env: None,
+            password_file: None,
+            transport: Transport::Tcp,
+            open_timeout: 2.0,
+            read_timeout: 2.0,
+            retry_after: 0.5,
+            retry_at_most: 1.0,
+            hang_timeout: 20.0,
+            keep_ids: 3.0,
+            target_fps: None,
+            late: 0.5,
+            realtime: true,
+            repeat: false,
+            recorded: None,
+            weight: 1.0,
+            motion_gate: false,
+        }
+    }
+}
+
+impl CameraConfig {
+    /// The settings for an input given on the command line. It is opened once before the run, so a
+    /// slow camera gets the longest timeout at once.
+    pub fn of_input(input: &str, recorded: Option<bool>) -> Self {
+        const OPEN_TIMEOUT: f64 = 8.0;
+        CameraConfig {
+            url: Address::new(input),
+            recorded,
+            realtime: false,
+            open_timeout: OPEN_TIMEOUT,
+            hang_timeout: 4.0 * OPEN_TIMEOUT + 1.0,
+            ..CameraConfig::default()
+        }
+    }
+
+    /// Checks every value against its range.
+    ///
+    /// # Errors
+    /// The first value outside its range; `name` is the camera's.
+    pub fn validate(&self, name: &str) -> Result<(), OutOfRange> {
+        let key = |k: &str| format!("cameras.{name}.{k}");
+        within(&key("open_timeout"), self.open_timeout, 0.1, 600.0)?;
+        within(&key("read_timeout"), self.read_timeout, 0.1, 600.0)?;
+        within(&key("retry_after"), self.retry_after, 0.05, 600.0)?;
+        within(
+            &key("retry_at_most"),
+            self.retry_at_most,
+            self.retry_after,
+            3600.0,
+        )?;
+        within(
+            &key("hang_timeout"),
+            self.hang_timeout,
+            4.0 * self.open_timeout.max(self.read_timeout) + 0.2,
+            36000.0,
+        )?;
+        within(&key("keep_ids"), self.keep_ids, 0.0, 3600.0)?;
+        within(&key("late"), self.late, 0.05, 60.0)?;
+        self.target_fps.map_or(Ok(()), |rate| {
+            within(&key("target_fps"), rate, 0.05, 1000.0)
+        })?;
+        within(&key("weight"), self.weight, 0.01, 100.0)
+    }
+
+    /// Whether `url` is a stream or a device; otherwise it is a file.
+    pub fn has_address(&self) -> bool {
+        is_camera(self.url.expose())
+    }
+
+    /// Whether frames are dropped instead of waited for: a camera, or a file played in real time.
+    pub fn is_live(&self) -> bool {
+        self.realtime || (self.has_address() && self.recorded != Some(true))
+    }
+
+    /// The address to open, including user and password.
+    ///
+    /// # Errors
+    /// If the password's variable or file is missing.
+    pub fn address(&self) -> Result<Address, SourceError> {
+        let fail = |reason: String| SourceError::Open {
+            input: self.url.to_string(),
+            kind: "a camera",
+            reason,
+        };
+        let password = Secret::find(
+            "password",
+            &self.password,
+            &self.password_env,
+            &self.password_file,
+        )
+        .map_err(fail)?;
+        let Some((scheme, rest)) = self.url.expose().split_once("://") else {
+            return Ok(self.url.clone());
+        };
+        Ok(match (&self.user, password) {
+            (None, None) => self.url.clone(),
+            (user, password) => {
+                let password = password
+                    .map(|p| format!(":{}", escaped(p.expose())))
+                    .unwrap_or_default();
+                Address::new(format!(
+                    "{scheme}://{}{password}@{rest}",
+                    escaped(user.as_deref().unwrap_or_default())
+                ))
+            }
+        })
+    }
+}
+
+/// Everything but the unreserved characters of RFC 3986 is percent-encoded in user and password.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'.')
+    .remove(b'_')
+    .remove(b'~');
+
+fn escaped(text: &str) -> impl std::fmt::Display {
+    utf8_percent_encode(text, RESERVED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn camera(url: &str) -> CameraConfig {
+        CameraConfig {
+            url: Address::new(url),
+            ..CameraConfig::default()
+        }
+    }
+
+    #[test]
+    fn user_and_password_are_part_of_the_address_and_masked_in_output() {
+        let config = CameraConfig {
+            user: Some("admin".into()),
+            password: Some(Secret::new("p@ss/w:rd")),
+            ..camera("rtsp://10.0.0.9/live")
+        };
+        assert_eq!(
+            config.address().expect("both given").expose(),
+            "rtsp://admin:p%40ss%2Fw%3Ard@10.0.0.9/live"
+        );
+        assert!(
+            !format!("{config:?}").contains("p@ss") && !config.url.to_string().contains("p@ss")
+        );
+        assert!(
+            !toml::to_string(&config)
+                .expect("serialises")
+                .contains("p@ss")
+        );
+        assert!(
+            !toml::to_string(&camera("rtsp://u:secret@h/x"))
+                .expect("serialises")
+                .contains("secret")
+        );
+    }
+
+    #[test]
+    fn a_password_is_read_from_a_file_and_a_missing_one_is_an_error() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "secret\nand more\n").expect("written");
+        let config = CameraConfig {
+            user: Some("u".into()),
+            password_file: Some(file.path().into()),
+            ..camera("rtsp://h/x")
+        };
+        assert_eq!(
+            config.address().expect("a file").expose(),
+            "rtsp://u:secret@h/x"
+        );
+        let none = CameraConfig {
+            password_file: Some("/no/such/file".into()),
+            ..camera("rtsp://h/x")
+        };
+        assert!(
+            none.address()
+                .expect_err("missing")
+                .to_string()
+                .contains("/no/such/file")
+        );
+        let unset = CameraConfig {
+            password_env: Some("TWINTRACK_NO_SUCH_VARIABLE".into()),
+            ..camera("rtsp://h/x")
+        };
+        assert!(
+            unset
+                .address()
+                .expect_err("unset")
+                .to_string()
+                .contains("TWINTRACK_NO_SUCH_VARIABLE")
+        );
+    }
+
+    #[test]
+    fn the_transport_is_passed_to_ffmpeg() {
+        assert!(
+            Transport::Tcp
+                .ffmpeg_options()
+                .starts_with("rtsp_transport;tcp|")
+        );
+        assert!(
+            Transport::Udp
+                .ffmpeg_options()
+                .starts_with("rtsp_transport;udp+tcp|")
+        );
+    }
+}

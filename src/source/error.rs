@@ -1,0 +1,117 @@
+//! What can go wrong with a source.
+
+use std::path::PathBuf;
+
+use thiserror::Error;
+
+use crate::mot_format::MotError;
+
+/// What can go wrong with a source.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The input is not there.
+    #[error("the input {} does not exist", .0.display())]
+    Missing(PathBuf),
+    /// The file has no bytes.
+    #[error("the input {} is empty (0 bytes)", .0.display())]
+    Empty(PathBuf),
+    /// The input cannot be opened as what it looks like.
+    #[error("cannot open {input} as {kind}: {reason}")]
+    Open {
+        /// The input, without any password.
+        input: String,
+        /// What it was taken for.
+        kind: &'static str,
+        /// Why, and what to do.
+        reason: String,
+    },
+    /// The file's end is missing.
+    #[error(
+        "{input} is cut short after frame {read} ({how}); the trajectories up to there are written"
+    )]
+    Truncated {
+        /// The input.
+        input: String,
+        /// Frames read.
+        read: u64,
+        /// How the file shows it.
+        how: String,
+    },
+    /// A frame without pixels.
+    #[error("frame {number} of {input} is {width}x{height} pixels; a frame needs at least 16x16")]
+    FrameSize {
+        /// The input.
+        input: String,
+        /// The frame.
+        number: u64,
+        /// Its width.
+        width: u32,
+        /// Its height.
+        height: u32,
+    },
+    /// A picture in a folder cannot be read.
+    #[error("cannot read the picture {}: {reason}", path.display())]
+    Picture {
+        /// The picture.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A MOTChallenge file is wrong.
+    #[error(transparent)]
+    Mot(#[from] MotError),
+    /// OpenCV failed.
+    #[error("reading {input} failed: {reason}")]
+    Read {
+        /// The input.
+        input: String,
+        /// Why.
+        reason: String,
+    },
+    /// The camera is gone.
+    #[error("the camera {input} gives no more frames; check its power, address and network")]
+    CameraLost {
+        /// The camera, without any password.
+        input: String,
+    },
+    /// The program was built without OpenCV.
+    #[error(
+        "{input} needs video decoding, and this program was built without it; build with the feature `video`"
+    )]
+    NoVideo {
+        /// The input.
+        input: String,
+    },
+}
+
+/// Smallest side of a usable frame, pixels.
+pub const MIN_SIDE: u32 = 16;
+
+/// Refuses frames too small to hold a person.
+///
+/// # Errors
+/// [`SourceError::FrameSize`].
+pub fn check_size(input: &str, number: u64, width: u32, height: u32) -> Result<(), SourceError> {
+    if width < MIN_SIDE || height < MIN_SIDE {
+        Err(SourceError::FrameSize {
+            input: input.into(),
+            number,
+            width,
+            height,
+        })
+    } else {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_frame_below_the_minimum_size_is_refused() {
+        let e = check_size("cam", 3, 0, 0).unwrap_err().to_string();
+        assert!(e.contains("frame 3") && e.contains("0x0"), "{e}");
+        assert!(check_size("cam", 3, 16, 16).is_ok());
+    }
+}

@@ -1,0 +1,67 @@
+//! What an input names: a stream, a device of this machine, or a path.
+
+use std::path::{Path, PathBuf};
+
+/// Whether `input` is opened as a stream: a URL that is not a file's, or a device of this machine.
+pub fn is_camera(input: &str) -> bool {
+    (input.contains("://") && local_file(input).is_none()) || device(input).is_some()
+}
+
+/// The path of a `file://` address.
+fn local_file(input: &str) -> Option<PathBuf> {
+    input
+        .starts_with("file://")
+        .then(|| url::Url::parse(input).ok()?.to_file_path().ok())?
+}
+
+/// The camera of this machine (Video4Linux) that `input` names: `/dev/video0`, a link in `/dev/v4l`, or its number alone.
+pub fn device(input: &str) -> Option<PathBuf> {
+    let is_number =
+        |n: &str| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit());
+    if is_number(input) && !Path::new(input).exists() {
+        return Some(PathBuf::from(format!("/dev/video{input}")));
+    }
+    let known =
+        input.strip_prefix("/dev/video").is_some_and(is_number) || input.starts_with("/dev/v4l/");
+    known.then(|| PathBuf::from(input))
+}
+
+/// The path that `input` names where it is no camera: itself, or that of a `file://` address.
+pub fn path_of(input: &str) -> PathBuf {
+    local_file(input).unwrap_or_else(|| PathBuf::from(input))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cameras_are_known_by_their_addresses() {
+        assert!(
+            is_camera("rtsp://h/x")
+                && is_camera("http://h/x.mjpg")
+                && is_camera("/dev/video0")
+                && is_camera("/dev/video12")
+        );
+        assert!(is_camera("/dev/v4l/by-id/usb-046d_C920-video-index0") && is_camera("0"));
+        assert_eq!(device("2"), Some("/dev/video2".into()));
+        assert!(
+            !is_camera("/dev/video")
+                && !is_camera("/dev/videos/a.mp4")
+                && !is_camera("clip.mp4")
+                && !is_camera("0.mp4")
+        );
+        assert!(!is_camera("file:///tmp/a.mp4"));
+    }
+
+    #[test]
+    fn the_address_of_a_file_is_its_path() {
+        assert_eq!(
+            path_of("file:///tmp/a%20b%25.mp4"),
+            PathBuf::from("/tmp/a b%.mp4")
+        );
+        assert_eq!(path_of("a b%25.mp4"), PathBuf::from("a b%25.mp4"));
+        assert_eq!(local_file("file://elsewhere/x.mp4"), None);
+        assert_eq!(local_file("http://h/x.mp4"), None);
+    }
+}
