@@ -1,4 +1,4 @@
-//! **twintrack** follows people through video: frames flow in, trajectories flow out.
+//! **twintrack** tracks people in video: frames flow in, trajectories flow out.
 //!
 //! ```text
 //! source ──Frame──▶ detect ──Detections──▶ embed ──Embeddings──▶ track ──TrackUpdate──▶ sink
@@ -6,48 +6,99 @@
 //!  pictures)                               Siamese network)      pure CPU)              annotated video)
 //! ```
 //!
-//! A twin network is a Siamese network: one tower of shared weights that maps a person's crop to the unit sphere, where
-//! the same person's views lie close together.
+//! A Siamese network is one tower of shared weights that maps a person's crop to the unit sphere,
+//! where views of the same person lie close together (Koch et al. 2015; Leal-Taixé et al. 2016).
+//!
+//! # As a library
+//!
+//! Without features the crate is its pure part: geometry, the tracker, evaluation, MOTChallenge
+//! files, events and offline linking. No threads, no native libraries:
+//!
+//! ```
+//! use twintrack::prelude::*;
+//!
+//! let mut tracker = Tracker::new(TrackerConfig::default());
+//! for frame in 0..20 {
+//!     let left = 100.0 + 4.0 * frame as f32;
+//!     let bbox = BBox::new(left, 50.0, 40.0, 100.0);
+//!     let detection = Detection { bbox, confidence: 0.9 };
+//!     let update = tracker.update(&[detection], &Embeddings::none(), Seconds(0.04))?;
+//!     for track in &update.tracks {
+//!         println!("{} at {:?}", track.id, track.bbox);
+//!     }
+//! }
+//! # assert_eq!(tracker.confirmed(), 1);
+//! # Ok::<(), twintrack::track::TrackError>(())
+//! ```
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `infer` | detector and embedder by ONNX Runtime: [`detect`], [`embed`] |
+//! | `pipeline` | sources, sinks and the stages between them: [`pipeline`], [`source`], [`sink`] |
+//! | `video` | decoding and encoding of video by OpenCV |
+//! | `serve` | live cameras, web server, MQTT, webhook: [`serve`] |
+//! | `models` | the catalogue of networks: [`models`] |
+//! | `train` | training of the Siamese network: `train` |
+//! | `cli` | the program `twintrack` |
+//!
+//! Programs in `examples/`: `track_boxes` (pure), `track_video` (a callback per event),
+//! `compare_pictures` (embed and compare).
 //!
 //! # Where to read
-//! 1. [`pipeline::pipeline`]: the six stages and how they are joined.
-//! 2. [`track::tracker`]: the room where identities are decided; its `update` reads predict, match, update, create, delete.
-//!    [`track::cost`] is what it decides by, a function a term.
+//! 1. [`pipeline::run`]: the stages and how they are joined.
+//! 2. [`track::tracker`]: where identities are decided; its `update` reads predict, match, update,
+//!    create, delete. [`track::cost`] is the cost it minimises, one function per term.
 //! 3. [`detect`] and [`embed`]: the two networks, on top of [`infer`].
-//! 4. [`source`] and [`sink`]: the ways in and out; [`trajectory`] is the event that leaves.
-//! 5. [`eval`]: how good it all is (HOTA, CLEAR MOT, identity).
-//! 6. [`config`]: every number that can be turned; [`app`]: the commands.
-//! 7. `models` (feature `models`): networks that others have trained, by name.
-//! 8. `train` (feature `train`): the second program, which trains the embedder.
+//! 4. [`source`] and [`sink`]: inputs and outputs; [`trajectory`] holds the events.
+//! 5. [`eval`]: HOTA, CLEAR MOT and identity measures.
+//! 6. [`config`]: every setting.
+//! 7. `train`: the second program, which trains the embedder.
 //!
-//! A room uses those on floors below it only; `tests/layering.rs` keeps it so.
+//! A module uses modules of lower layers only; `tests/layering.rs` enforces it. ARCHITECTURE.md has
+//! the layers and the decisions behind them.
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+#[cfg(feature = "pipeline")]
 pub mod address;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod app;
 #[cfg(feature = "video")]
 pub mod camera_flow;
+#[cfg(feature = "pipeline")]
 pub mod config;
+#[cfg(feature = "infer")]
 pub mod detect;
 pub mod detection;
+#[cfg(feature = "infer")]
 pub mod embed;
 pub mod eval;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+#[cfg(feature = "pipeline")]
 pub mod gallery;
 pub mod geometry;
+#[cfg(feature = "infer")]
 pub mod infer;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod mot_format;
+#[cfg(feature = "infer")]
 pub mod onnx;
+#[cfg(feature = "pipeline")]
 pub mod pipeline;
+pub mod prelude;
 pub mod range;
 pub mod refine;
+#[cfg(feature = "pipeline")]
 pub mod secret;
 #[cfg(feature = "serve")]
 pub mod serve;
+#[cfg(feature = "pipeline")]
 pub mod sink;
+#[cfg(feature = "pipeline")]
 pub mod source;
 pub mod time;
 pub mod track;

@@ -37,13 +37,15 @@ use crate::track::identity::Known;
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
-    /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see docs/cameras.md.
+    /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see
+    /// docs/cameras.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Name the people of a gallery: a folder with one picture a person, the file's name is the person's. Read again on SIGHUP.
+    /// Name the people of a gallery: a folder with one picture a person, the file's name is the
+    /// person's. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
     /// No summary.
@@ -52,7 +54,8 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// How the cameras' pictures are carried; what is wrong with the file is told when the command runs.
+    /// How the cameras' pictures are carried; what is wrong with the file is told when the command
+    /// runs.
     pub fn transport(&self) -> Transport {
         ServiceConfig::read(&self.config)
             .map(|(service, _)| service.transport())
@@ -213,8 +216,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         inputs: Inputs::Many {
             configs: service.cameras.clone(),
             changes,
+            open: Arc::new(playback::open),
         },
-        open: Arc::new(playback::open),
         detections: DetectionSource::Network(Box::new(detector)),
         embedder,
         tracker: config.tracker(false),

@@ -16,21 +16,22 @@ use crate::detect::{Detector, Precision};
 use crate::embed::Embedder;
 use crate::infer::{Device, InputSize, Runtime};
 use crate::pipeline::{
-    BatchConfig, Cameras, DetectionSource, Inputs, Opener, Pipeline, StageTimes, Summary,
+    BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
 };
 use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
 use crate::sink::mot::{MotText, What};
 use crate::sink::recorder::Recorder;
-use crate::source::{self, CameraConfig, Link, SourceInfo, SourceOptions};
+use crate::source::{self, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
 use crate::trajectory::RunId;
 
 /// Follow the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
 pub struct TrackArgs {
-    /// A video file, a folder of pictures, a MOTChallenge sequence folder, an rtsp:// or http:// address, or /dev/video0.
+    /// A video file, a folder of pictures, a MOTChallenge sequence folder, an rtsp:// or http://
+    /// address, or /dev/video0.
     input: String,
     /// Configuration (TOML); keys it does not mention keep their defaults.
     #[arg(short, long, value_name = "FILE")]
@@ -59,14 +60,15 @@ pub struct TrackArgs {
     /// Tell people apart by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
-    /// Name the people of a gallery: a folder with one picture a person, the file's name is the person's.
+    /// Name the people of a gallery: a folder with one picture a person, the file's name is the
+    /// person's.
     #[arg(long, value_name = "DIR", conflicts_with = "no_embed")]
     gallery: Option<PathBuf>,
     /// Store the averaged embedding of each track, for `twintrack search`.
     #[arg(long, conflicts_with = "no_embed")]
     embeddings: bool,
-    /// Wait for the end of the recording, then link tracks over the whole of it and fill their gaps: better identities,
-    /// nothing comes out before.
+    /// Wait for the end of the recording, then link tracks over the whole of it and fill their
+    /// gaps: better identities, nothing comes out before.
     #[arg(long)]
     offline: bool,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
@@ -75,7 +77,8 @@ pub struct TrackArgs {
     /// Number format of the shipped detector: int8 is faster where the processor has VNNI.
     #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     precision: Option<Precision>,
-    /// Detector input, WIDTHxHEIGHT or auto. Larger finds smaller people, in proportion more slowly.
+    /// Detector input, WIDTHxHEIGHT or auto. Larger finds smaller people, in proportion more
+    /// slowly.
     #[arg(long, value_name = "SIZE")]
     size: Option<InputSize>,
     /// CPU threads for the networks; 0 takes one a core.
@@ -96,7 +99,8 @@ pub struct TrackArgs {
     /// Frames a second of a folder of pictures.
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Exit with code 1 when a frame could not be decoded or a picture not be read; otherwise they are counted and left out.
+    /// Exit with code 1 when a frame could not be decoded or a picture not be read; otherwise they
+    /// are counted and left out.
     #[arg(long)]
     strict: bool,
     /// The address is a camera's: it is opened again whenever it ends.
@@ -161,8 +165,8 @@ impl TrackArgs {
 async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     check_outputs(args)?;
     let options = source_options(args, &config);
-    let source = source::open(&args.input, &options)?;
-    let info = source.info().clone();
+    let input = Input::open(&args.input, options.clone())?;
+    let info = input.info().clone();
     if args.offline && info.live {
         bail!(
             "--offline needs a recording: a camera has no end; record to a file, or leave out \
@@ -195,16 +199,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let recorder = Recorder::default();
     let outputs = Outputs::create(args, &config, &info, &recorder)?;
     let pipeline = Pipeline {
-        inputs: Inputs::One {
-            source,
-            link: options.link.clone(),
-            config: Box::new(CameraConfig {
-                recorded: Some(!info.live),
-                ..CameraConfig::of_input(&args.input, None)
-            }),
-            duration: options.duration,
-        },
-        open: reopening(&options),
+        inputs: Inputs::One(input),
         detections,
         embedder,
         tracker: config.tracker(args.offline),
@@ -257,21 +252,6 @@ fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
         },
         ..SourceOptions::default()
     }
-}
-
-/// Opens a lost camera again; `--start` counted for the first connection.
-fn reopening(options: &SourceOptions) -> Opener {
-    let options = SourceOptions {
-        start: Seconds::ZERO,
-        ..options.clone()
-    };
-    Arc::new(move |config, reader| {
-        let options = SourceOptions {
-            link: reader.link.clone(),
-            ..options.clone()
-        };
-        source::open_camera(config, &options)
-    })
 }
 
 /// Lists the files written, and decides whether the run counts as a success.
@@ -337,7 +317,8 @@ impl Outputs {
     }
 }
 
-/// Links the tracks of a recording and hands it to the outputs; whether that came to its end before a signal did.
+/// Links the tracks of a recording and hands it to the outputs; whether that came to its end before
+/// a signal did.
 fn link_and_write(
     args: &TrackArgs,
     config: &Config,

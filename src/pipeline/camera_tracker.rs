@@ -32,7 +32,8 @@ pub(super) struct TrackedFrame {
 /// Identities that the tracks are given.
 pub(super) struct Identities<'a> {
     pub registry: &'a mut IdentityRegistry,
-    /// Time on a clock that all cameras share. Absent with a single camera: its frames' times count.
+    /// Time on a clock that all cameras share. Absent with a single camera: its frames' times
+    /// count.
     pub now: Option<Seconds>,
 }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::pipeline::batcher::Lane;
 
-/// Start-time fair queueing (Goyal et al. 1996). In the long run every camera that always has a frame
-/// waiting gets network time in proportion to its weight, whatever its frames cost. A camera without
-/// frames accumulates no credit.
+/// Start-time fair queueing (Goyal et al. 1996). In the long run every camera that always has a
+/// frame waiting gets network time in proportion to its weight, whatever its frames cost. A camera
+/// without frames accumulates no credit.
 #[derive(Debug, Default)]
 pub(super) struct FairQueue {
     flows: BTreeMap<Lane, Flow>,

@@ -28,4 +28,4 @@ pub use metrics::{StageTimes, Summary};
 pub use observer::{NoObserver, Observer};
 pub use reader::{FailurePolicy, Opener};
 pub use roster::CameraConfigs;
-pub use run::{BatchConfig, Inputs, Pipeline};
+pub use run::{BatchConfig, Input, Inputs, Pipeline};

@@ -56,8 +56,8 @@ fn cells(image: &Image) -> Vec<f32> {
         .collect()
 }
 
-/// Whether a cell has changed. A change of light or exposure affects all cells: the median change is
-/// subtracted.
+/// Whether a cell has changed. A change of light or exposure affects all cells: the median change
+/// is subtracted.
 fn changed(before: &[f32], now: &[f32]) -> bool {
     let differences: Vec<f32> = before.iter().zip(now).map(|(b, n)| n - b).collect();
     let mut sorted = differences.clone();

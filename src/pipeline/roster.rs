@@ -301,8 +301,8 @@ impl Roster {
         }
     }
 
-    /// Stops all readers and waits for them. One deadline counts for all: a reader that is opening a
-    /// camera, or hangs, may take long.
+    /// Stops all readers and waits for them. One deadline counts for all: a reader that is opening
+    /// a camera, or hangs, may take long.
     async fn shut_down(&mut self) {
         for entry in self.readers.entries.values() {
             entry.member.link.stop();

@@ -4,8 +4,8 @@
 //! reader (one per camera) ─▶ batcher ─▶ scale ─▶ detect ─▶ embed ─▶ track ─▶ write
 //! ```
 //!
-//! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take the
-//! same path: they differ in [`Inputs`] only.
+//! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take
+//! the same path: they differ in [`Inputs`] only.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use crate::pipeline::detection_source::DetectionSource;
 use crate::pipeline::embed::EmbedStage;
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::metrics::Summary;
-use crate::pipeline::observer::Observer;
+use crate::pipeline::observer::{NoObserver, Observer};
 use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::reader::{FailurePolicy, Opener};
 use crate::pipeline::roster::{CameraConfigs, Ended, Readers, Roster};
@@ -31,7 +31,9 @@ use crate::pipeline::stage::{self, Outcome, joined};
 use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
 use crate::pipeline::write::write;
 use crate::sink::{OutputConfig, Sink};
-use crate::source::{CameraConfig, Link, Source, SourceError};
+use crate::source::{
+    self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions, playback,
+};
 use crate::time::Seconds;
 use crate::track::identity::{IdentityRegistry, Known};
 use crate::track::{Tracker, TrackerConfig};
@@ -58,33 +60,67 @@ impl Default for BatchConfig {
 
 /// Where frames come from.
 pub enum Inputs {
-    /// One input, open already. It decides the end of the run: a recording's end or error, and a
-    /// camera's `duration`. No events of its connection's state are sent.
-    One {
-        /// The frames.
-        source: Box<dyn Source>,
-        /// The link that the source was opened with.
-        link: Link,
-        /// Settings to open a camera again with.
-        config: Box<CameraConfig>,
-        /// A live source is read for this long; without end if absent.
-        duration: Option<Seconds>,
-    },
+    /// One input. It decides the end of the run: a recording's end or error, and a camera's
+    /// duration. No events of its connection's state are sent.
+    One(Input),
     /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
     Many {
         /// The cameras at the start.
         configs: CameraConfigs,
         /// Replacements of all cameras' settings.
         changes: mpsc::Receiver<CameraConfigs>,
+        /// How a camera is opened.
+        open: Opener,
     },
+}
+
+/// One input, open already.
+pub struct Input {
+    source: Box<dyn Source>,
+    config: CameraConfig,
+    options: SourceOptions,
+}
+
+impl Input {
+    /// Opens `input` as [`crate::source::open`] does. A camera that is lost later is opened again.
+    ///
+    /// # Errors
+    /// As [`crate::source::open`].
+    pub fn open(input: &str, options: SourceOptions) -> Result<Self, SourceError> {
+        let source = source::open(input, &options)?;
+        let recorded = Some(!source.info().live);
+        Ok(Input {
+            source,
+            config: CameraConfig::of_input(input, recorded),
+            options,
+        })
+    }
+
+    /// What is known of the input before its first frame.
+    pub fn info(&self) -> &SourceInfo {
+        self.source.info()
+    }
+
+    /// Opens a lost camera again. `start` counts for the first connection only.
+    fn reopening(&self) -> Opener {
+        let options = SourceOptions {
+            start: Seconds::ZERO,
+            ..self.options.clone()
+        };
+        Arc::new(move |config, reader| {
+            let options = SourceOptions {
+                link: reader.link.clone(),
+                ..options.clone()
+            };
+            source::open_camera(config, &options)
+        })
+    }
 }
 
 /// Everything that a run needs.
 pub struct Pipeline {
     /// Where frames come from.
     pub inputs: Inputs,
-    /// How a camera is opened, and opened again.
-    pub open: Opener,
     /// Where detections come from.
     pub detections: DetectionSource,
     /// Computes embeddings; tracks are associated by motion alone if absent.
@@ -124,8 +160,29 @@ const LAST_BATCHES: Duration = Duration::from_secs(10);
 const LIVE_SINK_QUEUE: usize = 32;
 
 impl Pipeline {
-    /// Runs to the end of the inputs, or until stopped. Sinks are finished in either case, and after
-    /// an error too.
+    /// A pipeline without embedder and sinks, with default settings.
+    pub fn new(inputs: Inputs, detections: DetectionSource) -> Self {
+        Pipeline {
+            inputs,
+            detections,
+            embedder: None,
+            tracker: TrackerConfig::default(),
+            embeddings: false,
+            identities: None,
+            gallery: watch::channel(Vec::new()).1,
+            run: RunId::now_v7(),
+            sinks: Vec::new(),
+            output: OutputConfig::default(),
+            batch: BatchConfig::default(),
+            observer: Arc::new(NoObserver),
+            cameras: Cameras::default(),
+            stop: CancellationToken::new(),
+            finish_within: None,
+        }
+    }
+
+    /// Runs to the end of the inputs, or until stopped. Sinks are finished in either case, and
+    /// after an error too.
     ///
     /// # Errors
     /// The first failure that ends the run.
@@ -209,14 +266,14 @@ impl Pipeline {
 
     fn policy(&self) -> FailurePolicy {
         match self.inputs {
-            Inputs::One { .. } => FailurePolicy::EndRun,
+            Inputs::One(_) => FailurePolicy::EndRun,
             Inputs::Many { .. } => FailurePolicy::Isolate,
         }
     }
 
     fn sink_queue(&self) -> usize {
         match &self.inputs {
-            Inputs::One { source, .. } if !source.info().live => stage::CAPACITY,
+            Inputs::One(input) if !input.info().live => stage::CAPACITY,
             _ => LIVE_SINK_QUEUE,
         }
     }
@@ -224,7 +281,7 @@ impl Pipeline {
     fn batcher(&self) -> Batcher {
         let limits = BatchLimits {
             size: match self.inputs {
-                Inputs::One { .. } => 1,
+                Inputs::One(_) => 1,
                 Inputs::Many { .. } => self.detections.fixed_batch().unwrap_or(self.batch.size),
             },
             wait: self.batch.wait,
@@ -259,33 +316,40 @@ impl Pipeline {
         out: mpsc::Sender<TrackedFrame>,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<Ended> {
+        let (_, closed) = mpsc::channel(1);
+        let none = Inputs::Many {
+            configs: CameraConfigs::new(),
+            changes: closed,
+            open: Arc::new(playback::open),
+        };
+        let inputs = std::mem::replace(&mut self.inputs, none);
+        let open = match &inputs {
+            Inputs::One(input) => input.reopening(),
+            Inputs::Many { open, .. } => open.clone(),
+        };
         let mut roster = Roster {
             run: self.run,
             batcher,
             cameras: self.cameras.clone(),
-            open: self.open.clone(),
+            open,
             policy,
             observer: self.observer.clone(),
             new_link: Box::new(Link::default),
             readers: Readers::default(),
         };
-        let (_, closed) = mpsc::channel(1);
-        let none = Inputs::Many {
-            configs: CameraConfigs::new(),
-            changes: closed,
-        };
-        let changes = match std::mem::replace(&mut self.inputs, none) {
-            Inputs::One {
+        let changes = match inputs {
+            Inputs::One(Input {
                 source,
-                link,
                 config,
-                duration,
-            } => {
-                let member = Member::new(&source.info().camera, *config, link);
-                roster.add_opened(member, source, duration);
+                options,
+            }) => {
+                let member = Member::new(&source.info().camera, config, options.link);
+                roster.add_opened(member, source, options.duration);
                 mpsc::channel(1).1
             }
-            Inputs::Many { configs, changes } => {
+            Inputs::Many {
+                configs, changes, ..
+            } => {
                 roster.apply(configs);
                 changes
             }

@@ -1,4 +1,5 @@
-//! The stage before the detector: the camera's own motion, the motion gate, and the detector's input.
+//! The stage before the detector: the camera's own motion, the motion gate, and the detector's
+//! input.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

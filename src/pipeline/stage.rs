@@ -1,8 +1,8 @@
 //! A stage: a thread that receives from a bounded channel, works, and sends to the next.
 //!
-//! If the stage before ends, its channel closes and this stage ends after its last item. If the stage
-//! behind ends, this one ends at its next item. So a graceful stop travels forward and loses nothing
-//! in progress; an error travels backward.
+//! If the stage before ends, its channel closes and this stage ends after its last item. If the
+//! stage behind ends, this one ends at its next item. So a graceful stop travels forward and loses
+//! nothing in progress; an error travels backward.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,12 +1,12 @@
-//! The camera's own wall clock, of which RTCP sender reports tell (RFC 3550, section 6.4).
+//! The camera's own wall clock, from its RTCP sender reports (RFC 3550, section 6.4).
 
 use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
-/// A camera whose clock is off by more than this is not believed: many were never set.
+/// A camera whose clock deviates by more than this is ignored: many are never set.
 pub const BELIEVED: Seconds = Seconds(10.0);
 
-/// Turns the wall-clock time of a stream's zero, where the camera has told it, into those of its frames, which never step
-/// back but where the camera tells its time for the first time.
+/// Computes the wall-clock times of frames from that of the stream's zero, if the camera has
+/// reported it. Times do not step back, except at the first report.
 #[derive(Debug, Clone, Default)]
 pub struct CameraClock {
     doubted: bool,
@@ -14,10 +14,11 @@ pub struct CameraClock {
 }
 
 impl CameraClock {
-    /// The time of a frame that has arrived `now` and has `reported` as its own time in the stream, whose zero was `zero`
-    /// microseconds after 1970; FFmpeg says a great negative number until the first report has come.
+    /// The time of a frame that arrives at `now`. `reported`: its time in the stream; `zero`: the
+    /// stream's zero, microseconds since 1970, a large negative number before the first report
+    /// (FFmpeg).
     pub fn time(&mut self, camera: &str, zero: f64, reported: Seconds, now: Timestamp) -> WallTime {
-        let told = self.told(camera, zero, reported, now);
+        let told = self.unordered(camera, zero, reported, now);
         let first_report =
             |last: &WallTime| last.clock == Some(Clock::Arrival) && told.clock == Some(Clock::Rtcp);
         let at = self
@@ -30,7 +31,13 @@ impl CameraClock {
         *self.last.insert(WallTime { at, ..told })
     }
 
-    fn told(&mut self, camera: &str, zero: f64, reported: Seconds, now: Timestamp) -> WallTime {
+    fn unordered(
+        &mut self,
+        camera: &str,
+        zero: f64,
+        reported: Seconds,
+        now: Timestamp,
+    ) -> WallTime {
         let arrival = WallTime {
             at: now,
             clock: Some(Clock::Arrival),
@@ -50,7 +57,7 @@ impl CameraClock {
         if !std::mem::replace(&mut self.doubted, true) {
             tracing::warn!(
                 camera,
-                "the camera's clock is off by {:.0} s and not used; set it (NTP), or take the time of arrival",
+                "the camera's clock is off by {:.0} s and ignored: arrival times are used; set it by NTP",
                 off.0
             );
         }
@@ -63,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_camera_is_believed_once_it_has_told_its_time_and_while_it_is_about_right() {
+    fn the_camera_s_time_is_used_after_its_first_report_while_it_is_plausible() {
         let now: Timestamp = serde_json::from_str("\"2026-11-25T12:00:10.500Z\"").expect("a time");
         let midday: Timestamp =
             serde_json::from_str("\"2026-11-25T12:00:00.000Z\"").expect("a time");
@@ -81,7 +88,7 @@ mod tests {
         let told = at(zero, 10.2);
         assert_eq!(told.clock, Some(Clock::Rtcp));
         assert!((told.at.since(midday).0 - 10.2).abs() < 1e-6);
-        // Never set: it lives in 1970.
+        // Never set: its clock began in 1970.
         assert_eq!(
             at(5e6, 10.2),
             WallTime {
@@ -94,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn time_steps_back_only_where_the_camera_tells_its_own_first() {
+    fn time_steps_back_only_at_the_first_report() {
         let midday: Timestamp =
             serde_json::from_str("\"2026-11-25T12:00:00.000Z\"").expect("a time");
         let zero = midday.0.as_microsecond() as f64;
@@ -110,8 +117,8 @@ mod tests {
         assert_eq!(
             [at(zero - 3e6, 4.0, 1.6), at(zero, 1.4, 1.7)],
             [1.2, 1.4],
-            "set back by its next report, and forward"
+            "set back by the next report, and forward"
         );
-        assert_eq!(at(0.0, 1.5, 1.3), 1.4, "it tells no more");
+        assert_eq!(at(0.0, 1.5, 1.3), 1.4, "no further report");
     }
 }

@@ -23,7 +23,8 @@ pub enum Transport {
 }
 
 impl Transport {
-    /// The value of `OPENCV_FFMPEG_CAPTURE_OPTIONS`. The variable applies to all cameras of a process.
+    /// The value of `OPENCV_FFMPEG_CAPTURE_OPTIONS`. The variable applies to all cameras of a
+    /// process.
     ///
     /// `fpsprobesize;0` keeps FFmpeg from reading twenty frames at each opening to estimate a frame
     /// rate, which is not used here.
@@ -40,7 +41,8 @@ impl Transport {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraConfig {
-    /// Address: rtsp://host/path, http://host/stream.mjpg, /dev/video0, or the path of a video file.
+    /// Address: rtsp://host/path, http://host/stream.mjpg, /dev/video0, or the path of a video
+    /// file.
     pub url: Address,
     /// User name for the camera's login.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,26 +1,28 @@
-//! What a video file's own structure says of its length: whether it was cut short, whether its number of frames is stored.
+//! Finds out from a video file's structure whether it was cut short and whether it stores its
+//! number of frames.
 //!
-//! FFmpeg gives an estimate (duration times a guessed rate) where a container stores no number of frames, so that number
-//! says nothing about missing frames. The sizes that containers store for their parts do: a part that reaches beyond the
-//! end of the file was cut.
+//! If a container stores no number of frames, FFmpeg estimates one (duration times a guessed rate),
+//! which says nothing about missing frames. The sizes that containers store for their parts do: a
+//! part that reaches beyond the end of the file was cut.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What is known of a video file's length.
+/// What is known about a video file's completeness.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
-    /// How it shows that the file's end is missing; absent when it is whole, or cannot be told.
+    /// Evidence that the file's end is missing; absent if it is complete or unknown.
     pub cut: Option<String>,
-    /// The container stores how many frames it has, and all of them are to be shown.
+    /// Whether the container stores its number of frames, all of which are to be shown.
     pub stores_count: bool,
 }
 
-/// Looks at the structure of MP4 and MOV, Matroska and WebM, AVI and MPEG transport streams; of others nothing is known.
+/// Inspects MP4, MOV, Matroska, WebM, AVI and MPEG transport streams; nothing is known about
+/// others.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn look(path: &Path) -> io::Result<Container> {
     let mut file = File::open(path)?;
     let length = file.metadata()?.len();
@@ -50,7 +52,7 @@ pub fn look(path: &Path) -> io::Result<Container> {
     }
 }
 
-/// The bytes at `at`, fewer at the end of the file.
+/// Reads `count` bytes at offset `at`; fewer at the end of the file.
 fn read_at(file: &mut File, at: u64, count: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(at))?;
     let mut bytes = Vec::new();
@@ -58,24 +60,24 @@ fn read_at(file: &mut File, at: u64, count: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// A part of `size` bytes at `at` in a file of `length`, where it is not all there.
+/// Describes a part of `size` bytes at offset `at` that exceeds the file's `length`.
 fn beyond(at: u64, size: u64, length: u64) -> Option<String> {
     let end = at.saturating_add(size);
-    (end > length).then(|| format!("{length} of {end} bytes are there"))
+    (end > length).then(|| format!("{length} of {end} bytes are present"))
 }
 
 fn number(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
-/// A box of ISO/IEC 14496-12: its type, where its content begins, where it ends.
+/// A box of ISO/IEC 14496-12: its type, the offsets of its content and of its end.
 struct Part {
     kind: [u8; 4],
     content: u64,
     end: u64,
 }
 
-/// The box at `at`; `None` where there is none. A size of 0 means up to `end`.
+/// The box at offset `at`, if there is one. A size of 0 means up to `end`.
 fn part(file: &mut File, at: u64, end: u64) -> io::Result<Option<Part>> {
     let head = read_at(file, at, 16)?;
     let Some((size, kind)) = head.get(..8).map(|h| h.split_at(4)) else {
@@ -116,7 +118,7 @@ fn mp4(file: &mut File, length: u64) -> io::Result<Container> {
         }
         at = part.end;
     }
-    // Fragments add frames to those that the index counts; an edit list leaves some of them out.
+    // Fragments add frames that the index does not count; an edit list hides some.
     let stores_count = match index {
         Some((from, to)) if !fragmented => !shows_a_part(file, from, to, 0)?,
         _ => false,
@@ -127,7 +129,7 @@ fn mp4(file: &mut File, length: u64) -> io::Result<Container> {
     })
 }
 
-/// Whether the index announces fragments, or an edit list shows a part of a track only.
+/// Whether the index announces fragments, or an edit list shows only a part of a track.
 fn shows_a_part(file: &mut File, mut at: u64, to: u64, depth: u32) -> io::Result<bool> {
     while at < to {
         let Some(part) = part(file, at, to)? else {
@@ -153,7 +155,7 @@ fn shows_a_part(file: &mut File, mut at: u64, to: u64, depth: u32) -> io::Result
     Ok(false)
 }
 
-/// Whether an edit list does more than delay a track or take off the few frames by which B pictures are ahead.
+/// Whether an edit list does more than delay a track or skip the few frames of B-frame reordering.
 fn trims(list: &[u8]) -> bool {
     let Some((head, entries)) = list.split_at_checked(8) else {
         return false;
@@ -171,11 +173,11 @@ fn trims(list: &[u8]) -> bool {
         })
         .filter(|start| *start >= 0)
         .collect();
-    // In units of the track's own clock, which has 10,000 to 90,000 a second: 4,000 is less than half a second.
+    // In ticks of the track's clock, 10,000 to 90,000 per second: 4,000 is less than half a second.
     starts.len() > 1 || starts.iter().any(|s| *s > 4000)
 }
 
-/// A number of EBML (RFC 8794): its value without the length marker, `None` where unknown, and its length.
+/// A variable-size integer of EBML (RFC 8794): its value (`None` if unknown) and its length, bytes.
 fn variable(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let length = bytes.first()?.leading_zeros() as usize + 1;
     let all = bytes.get(..length).filter(|_| length <= 8)?;
@@ -184,7 +186,8 @@ fn variable(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     Some(((value != mask).then_some(value), length))
 }
 
-/// Matroska: the EBML head, then one segment whose size is stored unless it was written as a stream.
+/// Matroska: an EBML header, then one segment whose size is stored unless it was written as a
+/// stream.
 fn matroska(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let head = read_at(file, 4, 8)?;
     let Some((Some(size), width)) = variable(&head) else {
@@ -201,7 +204,7 @@ fn matroska(file: &mut File, length: u64) -> io::Result<Option<String>> {
     })
 }
 
-/// AVI: a row of RIFF chunks. A recorder that was switched off leaves a size of 0, which says nothing.
+/// AVI: a sequence of RIFF chunks. An interrupted recorder leaves a size of 0, which says nothing.
 fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let mut at = 0;
     while at + 8 < length {
@@ -212,7 +215,7 @@ fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
         let size = u64::from(u32::from_le_bytes(
             size.try_into().expect("four bytes, as filtered"),
         ));
-        // Padding to an even size may be left off.
+        // Padding to an even size may be missing.
         if let Some(cut) = beyond(at, 8 + size, length + 1).filter(|_| size > 0) {
             return Ok(Some(cut));
         }
@@ -224,8 +227,8 @@ fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
     Ok(None)
 }
 
-/// MPEG transport stream (ISO/IEC 13818-1): packets of 188 bytes. One that was cut between two packets is whole as far as
-/// anybody can tell.
+/// MPEG transport stream (ISO/IEC 13818-1): packets of 188 bytes. A cut between two packets cannot
+/// be detected.
 fn transport_stream(file: &mut File, length: u64) -> io::Result<Option<String>> {
     const PACKET: u64 = 188;
     for i in 0..4.min(length / PACKET) {
@@ -308,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matroska_segment_of_known_size_tells_of_a_missing_end() {
+    fn a_matroska_segment_of_known_size_shows_a_missing_end() {
         let file = |size: &[u8]| {
             [
                 &[0x1a, 0x45, 0xdf, 0xa3, 0x82, 1, 2, 0x18, 0x53, 0x80, 0x67][..],
@@ -320,7 +323,7 @@ mod tests {
         assert_eq!(look_at(&file(&[0xe4])).cut, None, "100 bytes");
         assert_eq!(
             look_at(&file(&[0x40, 0x65])).cut.as_deref(),
-            Some("113 of 114 bytes are there")
+            Some("113 of 114 bytes are present")
         );
         assert_eq!(
             look_at(&file(&[0x01, 255, 255, 255, 255, 255, 255, 255])).cut,
@@ -333,11 +336,7 @@ mod tests {
     fn avi_and_transport_streams() {
         let avi = |size: u32| [&b"RIFF"[..], &size.to_le_bytes(), b"AVI ", &[0; 96]].concat();
         assert_eq!(look_at(&avi(100)).cut, None);
-        assert_eq!(
-            look_at(&avi(0)).cut,
-            None,
-            "the recorder never came to fill it in"
-        );
+        assert_eq!(look_at(&avi(0)).cut, None, "an interrupted recorder");
         assert!(look_at(&avi(5000)).cut.is_some());
         let packets: Vec<u8> = (0..5)
             .flat_map(|_| [&[0x47][..], &[0; 187]].concat())
@@ -352,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn of_anything_else_nothing_is_known() {
+    fn nothing_is_known_about_other_files() {
         for bytes in [
             &b""[..],
             b"RIFF",

@@ -1,4 +1,4 @@
-//! Why a camera does not answer, in words that say what to mend. FFmpeg says only that it could not open the stream; this asks
+//! Finds out why a camera could not be opened. FFmpeg reports only the failure; this module asks
 //! the same host again, step by step.
 
 use std::io::{self, Read, Write};
@@ -16,19 +16,17 @@ const SCHEMES: [&str; 13] = [
     "rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "srt", "srtp", "tcp", "tls", "udp",
     "mmsh",
 ];
-/// Longest answer that is read, bytes.
+/// Maximum length of an answer, bytes.
 const LONGEST: usize = 16 * 1024;
 
-/// The reason, without any secret. Blocks for a few times `patience` at the most, beside the time of the name server.
-pub(super) fn why(address: &Address, patience: Duration) -> String {
+/// The reason, without any secret. Blocks for a few times `timeout` at most, plus name resolution.
+pub(super) fn why(address: &Address, timeout: Duration) -> String {
     let Some(url) = Url::parse(address.expose()).ok().filter(Url::has_host) else {
-        return silent(patience);
+        return silent(timeout);
     };
     let (scheme, host) = (url.scheme(), url.host_str().unwrap_or_default());
     if !SCHEMES.contains(&scheme) {
-        return format!(
-            "'{scheme}' is no kind of stream that FFmpeg opens; cameras have rtsp:// or http://"
-        );
+        return format!("'{scheme}' is not a stream protocol of FFmpeg; use rtsp:// or http://");
     }
     let usual = match scheme {
         "rtsp" => Some(554),
@@ -38,19 +36,19 @@ pub(super) fn why(address: &Address, patience: Duration) -> String {
         _ => None,
     };
     let Some(port) = url.port().or(usual).filter(|_| usual.is_some()) else {
-        return silent(patience);
+        return silent(timeout);
     };
     let bare = host.trim_matches(['[', ']']);
     let places = match (bare, port).to_socket_addrs() {
         Ok(places) => places.collect::<Vec<_>>(),
         Err(_) => {
-            return format!("the host {host} is not known here (its name cannot be resolved)");
+            return format!("the host {host} is not known (its name cannot be resolved)");
         }
     };
     let Some(place) = places.first() else {
         return format!("the host {host} has no address");
     };
-    let stream = match TcpStream::connect_timeout(place, patience) {
+    let stream = match TcpStream::connect_timeout(place, timeout) {
         Ok(stream) => stream,
         Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
             return format!("{host} refuses connections on port {port}: nothing listens there");
@@ -58,7 +56,7 @@ pub(super) fn why(address: &Address, patience: Duration) -> String {
         Err(e) if e.kind() == io::ErrorKind::TimedOut => {
             return format!(
                 "{host} does not answer on port {port} within {} s",
-                patience.as_secs_f64()
+                timeout.as_secs_f64()
             );
         }
         Err(e) => return format!("{host} cannot be reached on port {port} ({e})"),
@@ -67,31 +65,31 @@ pub(super) fn why(address: &Address, patience: Duration) -> String {
     if !matches!(scheme, "rtsp" | "http") {
         return format!("{host} answers on port {port}, but no stream could be opened");
     }
-    match status(&url, *place, patience) {
+    match status(&url, *place, timeout) {
         Ok(401) if url.username().is_empty() => "it asks for user and password (401)".into(),
         Ok(401) => "it refuses this user and password (401)".into(),
         Ok(403) => "it refuses access (403)".into(),
-        Ok(404) => "it has no stream at this path (404)".into(),
+        Ok(404) => "there is no stream at this path (404)".into(),
         Ok(code) if (200..300).contains(&code) => format!(
-            "it answers, but gives no video that can be decoded within {} s",
-            patience.as_secs_f64()
+            "it answers, but sends no video that can be decoded within {} s",
+            timeout.as_secs_f64()
         ),
         Ok(code) => format!("it answers with status {code}"),
         Err(_) => format!(
             "what listens on port {port} of {host} does not answer as {} does within {} s",
             scheme.to_uppercase(),
-            patience.as_secs_f64()
+            timeout.as_secs_f64()
         ),
     }
 }
 
-fn silent(patience: Duration) -> String {
-    format!("no answer within {} s, or refused", patience.as_secs_f64())
+fn silent(timeout: Duration) -> String {
+    format!("no answer within {} s, or refused", timeout.as_secs_f64())
 }
 
-/// What the server says of the stream, with the login where it asks for one.
-fn status(url: &Url, place: std::net::SocketAddr, patience: Duration) -> io::Result<u16> {
-    let first = ask(url, place, patience, None)?;
+/// The server's status code for the stream, after authentication if it asks for it.
+fn status(url: &Url, place: std::net::SocketAddr, timeout: Duration) -> io::Result<u16> {
+    let first = ask(url, place, timeout, None)?;
     if first.code != 401 || url.username().is_empty() {
         return Ok(first.code);
     }
@@ -111,11 +109,11 @@ fn status(url: &Url, place: std::net::SocketAddr, patience: Duration) -> io::Res
         })
     });
     answer.map_or(Ok(401), |login| {
-        ask(url, place, patience, Some(&login)).map(|a| a.code)
+        ask(url, place, timeout, Some(&login)).map(|a| a.code)
     })
 }
 
-/// Method and address that are asked for; the address without the login.
+/// Method and address of the request; the address without the login.
 fn request_of(url: &Url) -> (&'static str, String) {
     if url.scheme() == "http" {
         return (
@@ -124,7 +122,7 @@ fn request_of(url: &Url) -> (&'static str, String) {
         );
     }
     let mut plain = url.clone();
-    let _ = (plain.set_username(""), plain.set_password(None)); // a URL with a host has room for both
+    let _ = (plain.set_username(""), plain.set_password(None)); // cannot fail: the URL has a host
     ("DESCRIBE", plain.to_string())
 }
 
@@ -136,12 +134,12 @@ struct Answer {
 fn ask(
     url: &Url,
     place: std::net::SocketAddr,
-    patience: Duration,
+    timeout: Duration,
     login: Option<&str>,
 ) -> io::Result<Answer> {
-    let mut stream = TcpStream::connect_timeout(&place, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    let mut stream = TcpStream::connect_timeout(&place, timeout)?;
+    stream.set_read_timeout(Some(timeout))?;
+    stream.set_write_timeout(Some(timeout))?;
     let (method, uri) = request_of(url);
     let login = login
         .map(|l| format!("Authorization: {l}\r\n"))
@@ -186,7 +184,7 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers every request by its text.
+    /// A server whose answer depends on the text of the request.
     fn server(answer: impl Fn(&str) -> String + Send + 'static) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("bound").port();
@@ -200,7 +198,7 @@ mod tests {
                     request.push(byte[0]);
                 }
                 if !request.is_empty() {
-                    let _ = stream.write_all(answer(&String::from_utf8_lossy(&request)).as_bytes()); // the asker may be gone
+                    let _ = stream.write_all(answer(&String::from_utf8_lossy(&request)).as_bytes()); // the client may be gone
                 }
             }
         });
@@ -212,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn each_reason_is_told_apart() {
+    fn each_reason_has_its_own_message() {
         let closed = TcpListener::bind("127.0.0.1:0")
             .and_then(|l| l.local_addr())
             .expect("a port")
@@ -229,7 +227,7 @@ mod tests {
             ),
             (
                 "rstp://127.0.0.1/x".to_string(),
-                "'rstp' is no kind of stream",
+                "'rstp' is not a stream protocol",
             ),
             (
                 format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 404 Not Found")),
@@ -264,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn with_a_login_the_path_and_the_password_are_told_apart() {
+    fn a_wrong_path_and_a_wrong_password_have_different_messages() {
         let port = server(|request| {
             let challenge = "RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"cam\", nonce=\"abc\"\r\n\r\n";
             let right =

@@ -9,44 +9,44 @@ use crate::mot_format::MotError;
 /// What can go wrong with a source.
 #[derive(Debug, Error)]
 pub enum SourceError {
-    /// The input is not there.
+    /// The input does not exist.
     #[error("the input {} does not exist", .0.display())]
     Missing(PathBuf),
-    /// The file has no bytes.
+    /// The file is empty.
     #[error("the input {} is empty (0 bytes)", .0.display())]
     Empty(PathBuf),
-    /// The input cannot be opened as what it looks like.
+    /// The input cannot be opened.
     #[error("cannot open {input} as {kind}: {reason}")]
     Open {
         /// The input, without any password.
         input: String,
-        /// What it was taken for.
+        /// The kind of source it was taken for.
         kind: &'static str,
-        /// Why, and what to do.
+        /// The cause and the remedy.
         reason: String,
     },
-    /// The file's end is missing.
+    /// The end of the file is missing. All frames before it were returned.
     #[error(
         "{input} is cut short after frame {read} ({how}); the trajectories up to there are written"
     )]
     Truncated {
         /// The input.
         input: String,
-        /// Frames read.
+        /// Number of frames read.
         read: u64,
-        /// How the file shows it.
+        /// The evidence.
         how: String,
     },
-    /// A frame without pixels.
+    /// A frame is too small.
     #[error("frame {number} of {input} is {width}x{height} pixels; a frame needs at least 16x16")]
     FrameSize {
         /// The input.
         input: String,
-        /// The frame.
+        /// The frame's number.
         number: u64,
-        /// Its width.
+        /// Its width, pixels.
         width: u32,
-        /// Its height.
+        /// Its height, pixels.
         height: u32,
     },
     /// A picture in a folder cannot be read.
@@ -54,10 +54,10 @@ pub enum SourceError {
     Picture {
         /// The picture.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A MOTChallenge file is wrong.
+    /// A MOTChallenge file is invalid.
     #[error(transparent)]
     Mot(#[from] MotError),
     /// OpenCV failed.
@@ -65,29 +65,27 @@ pub enum SourceError {
     Read {
         /// The input.
         input: String,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// The camera is gone.
+    /// The connection to the camera was lost.
     #[error("the camera {input} gives no more frames; check its power, address and network")]
     CameraLost {
         /// The camera, without any password.
         input: String,
     },
     /// The program was built without OpenCV.
-    #[error(
-        "{input} needs video decoding, and this program was built without it; build with the feature `video`"
-    )]
+    #[error("{input} needs video decoding; this program was built without the feature `video`")]
     NoVideo {
         /// The input.
         input: String,
     },
 }
 
-/// Smallest side of a usable frame, pixels.
+/// Minimum width and height of a frame, pixels.
 pub const MIN_SIDE: u32 = 16;
 
-/// Refuses frames too small to hold a person.
+/// Checks that a frame has at least [`MIN_SIDE`] pixels in width and height.
 ///
 /// # Errors
 /// [`SourceError::FrameSize`].

@@ -1,4 +1,5 @@
-//! A folder of pictures, or a MOTChallenge sequence folder (with `seqinfo.ini`, its pictures in `img1`).
+//! A folder of pictures, or a MOTChallenge sequence folder (with `seqinfo.ini`, its pictures in
+//! `img1`).
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -11,38 +12,38 @@ use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::source::timeline::Breaks;
 use crate::time::Seconds;
 
-const ENDINGS: [&str; 11] = [
+const EXTENSIONS: [&str; 11] = [
     "jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2",
 ];
 
-/// The pictures of a folder, one a frame. A picture that is missing or cannot be read is left out and counted, as a damaged
-/// frame of a video is.
+/// The pictures of a folder, one per frame. A picture that is missing or cannot be read is skipped
+/// and counted, like a damaged frame of a video.
 pub struct ImageFolder {
     info: SourceInfo,
     folder: PathBuf,
-    /// Pictures by the numbers of their frames; empty for a sequence without pictures.
+    /// Pictures by frame number; empty for a sequence without pictures.
     pictures: BTreeMap<u64, PathBuf>,
-    /// Frames still to come: next number, last number.
+    /// Number of the next frame and of the last one.
     next: u64,
     last: u64,
-    /// Size of a sequence's frames that have no pictures.
+    /// Size of frames without pictures, pixels.
     size: (u32, u32),
     breaks: Breaks,
-    /// Whether a frame was given.
+    /// Whether a frame was returned.
     began: bool,
-    /// The first picture that could not be read, while none could.
+    /// The first failure, as long as no picture could be read.
     failure: Option<SourceError>,
     options: SourceOptions,
 }
 
-/// Frames a second of pictures whose rate nobody names.
-const USUAL_RATE: f64 = 25.0;
+/// Frame rate of folders that do not state one.
+const DEFAULT_RATE: f64 = 25.0;
 
 impl ImageFolder {
     /// Opens the folder.
     ///
     /// # Errors
-    /// When it holds no pictures (and they are needed), or the description of the sequence is wrong.
+    /// If it contains no pictures but needs them, or `seqinfo.ini` is wrong.
     pub fn open(folder: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let sequence = SequenceInfo::open(
             folder,
@@ -57,14 +58,14 @@ impl ImageFolder {
         let files = list(&images);
         if files.is_empty() && !(options.pixels_optional && sequence.is_some()) {
             let reason = if sequence.is_some() {
-                "; give --detections and --no-embed to track without pictures"
+                "; use --detections and --no-embed to track without pictures"
             } else {
                 ""
             };
             return Err(SourceError::Open {
                 input: images.display().to_string(),
                 kind: "a folder of pictures",
-                reason: format!("it holds none ({}){reason}", ENDINGS.join(", ")),
+                reason: format!("it contains none ({}){reason}", EXTENSIONS.join(", ")),
             });
         }
         let mut pictures = match &sequence {
@@ -79,13 +80,13 @@ impl ImageFolder {
             }
             total = total.max(s.length);
             if options.pixels_optional && (1..=s.length).any(|n| !pictures.contains_key(&n)) {
-                pictures.clear(); // go by the detections alone
+                pictures.clear(); // frames come from the detections alone
                 total = s.length;
             }
         }
         let rate = sequence.as_ref().map(|s| s.frame_rate).filter(|r| *r > 0.0).or(options.frame_rate).unwrap_or_else(|| {
-            tracing::warn!(input = %folder.display(), "nobody says how many frames a second these are: {USUAL_RATE} are assumed; --frame-rate tells");
-            USUAL_RATE
+            tracing::warn!(input = %folder.display(), "the frame rate is unknown: {DEFAULT_RATE} frames per second are assumed; set --frame-rate");
+            DEFAULT_RATE
         });
         let first = (options.start.0 * rate).ceil() as u64 + 1;
         let last = options.duration.map_or(total, |d| {
@@ -129,19 +130,19 @@ impl ImageFolder {
         })
     }
 
-    /// The picture of frame `number`; `None`, counted, where it is missing or cannot be read.
+    /// The picture of frame `number`. `None` if it is missing or cannot be read, which is counted.
     fn picture(&mut self, number: u64) -> Option<Image> {
         let read = match self.pictures.get(&number) {
             Some(path) => read(path),
             None => Err(SourceError::Picture {
                 path: self.folder.clone(),
-                reason: format!("it has none of frame {number}"),
+                reason: format!("there is no picture of frame {number}"),
             }),
         };
         match read {
             Ok(image) => Some(image),
             Err(e) => {
-                tracing::warn!(error = %e, "the frame is left out");
+                tracing::warn!(error = %e, "the frame is skipped");
                 self.options.link.count_damaged(1);
                 if !self.began {
                     self.failure.get_or_insert(e);
@@ -152,13 +153,14 @@ impl ImageFolder {
     }
 }
 
-/// Pictures numbered by their order.
+/// Numbers pictures by their order.
 fn in_order(files: Vec<PathBuf>) -> BTreeMap<u64, PathBuf> {
     (1..).zip(files).collect()
 }
 
-/// Pictures of a sequence, numbered by the last number in their names, so that a missing one moves no other; numbers that
-/// begin at 0 count from 1. By their order where names have no numbers, share them, or all lie beyond the sequence's length.
+/// Numbers a sequence's pictures by the last number in their names, so that a missing picture does
+/// not shift the others; numbers from 0 are shifted to begin at 1. Numbers by order if names have
+/// no numbers, repeat them, or all exceed the sequence's length.
 fn by_number(files: Vec<PathBuf>, length: u64) -> BTreeMap<u64, PathBuf> {
     let number = |p: &PathBuf| {
         let stem = p.file_stem()?.to_string_lossy().into_owned();
@@ -218,7 +220,7 @@ impl Source for ImageFolder {
                 restart,
             }));
         }
-        // Of a folder in which no picture can be read the first says why.
+        // If no picture could be read, the first failure says why.
         self.failure
             .take()
             .filter(|_| !self.began)
@@ -226,21 +228,21 @@ impl Source for ImageFolder {
     }
 }
 
-/// The pictures of a folder in the natural order of their names; none when it cannot be read.
+/// The pictures of a folder in natural order of their names; empty if it cannot be read.
 pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .flatten()
         .map(|e| e.path());
-    // Hidden files are none: macOS keeps `._000001.jpg` beside a picture, with the picture's ending.
+    // macOS writes a hidden file `._000001.jpg` beside a picture; it is not a picture.
     let hidden = |p: &Path| {
         p.file_name()
             .is_some_and(|n| n.as_encoded_bytes().starts_with(b"."))
     };
     let is_picture = |p: &Path| {
         p.extension()
-            .is_some_and(|e| ENDINGS.iter().any(|x| e.eq_ignore_ascii_case(x)))
+            .is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)))
     };
     let mut pictures: Vec<PathBuf> = entries.filter(|p| is_picture(p) && !hidden(p)).collect();
     pictures
@@ -248,12 +250,12 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     pictures
 }
 
-/// Splits a name into texts and numbers, so that 2 comes before 10.
+/// Splits a name into text and numbers, so that 2 sorts before 10.
 fn natural_key(name: &str) -> Vec<(String, u64)> {
     let mut key = vec![(String::new(), 0u64)];
     let mut in_number = false;
     for c in name.chars() {
-        let end = key.last_mut().expect("the key never is empty");
+        let end = key.last_mut().expect("the key is never empty");
         match c.to_digit(10) {
             Some(d) => {
                 end.1 = end.1.saturating_mul(10).saturating_add(u64::from(d));
@@ -269,8 +271,12 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
     key
 }
 
+/// Reads a picture.
+///
+/// # Errors
+/// If it cannot be read or decoded.
 #[cfg(feature = "video")]
-pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
+pub fn read(path: &Path) -> Result<Image, SourceError> {
     use opencv::imgcodecs;
     let fail = |reason: String| SourceError::Picture {
         path: path.into(),
@@ -283,8 +289,12 @@ pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
+/// Fails: this build cannot decode pictures.
+///
+/// # Errors
+/// [`SourceError::NoVideo`].
 #[cfg(not(feature = "video"))]
-pub(crate) fn read(path: &Path) -> Result<Image, SourceError> {
+pub fn read(path: &Path) -> Result<Image, SourceError> {
     Err(SourceError::NoVideo {
         input: path.display().to_string(),
     })
@@ -321,14 +331,14 @@ mod tests {
         assert_eq!(
             of(&["frame_000000.PNG", "frame_000003.PNG"]),
             [1, 4],
-            "they begin at 0"
+            "numbers from 0"
         );
         assert_eq!(of(&["a1_left.jpg", "a3_left.jpg"]), [1, 3]);
         assert_eq!(of(&["x.jpg", "y2.jpg"]), [1, 2], "no number");
         assert_eq!(
             of(&["2026-11-26 10-05-00.jpg", "2026-11-26 10-06-00.jpg"]),
             [1, 2],
-            "a number shared"
+            "a repeated number"
         );
         assert_eq!(
             of(&["20261126100500.jpg", "20261126100600.jpg"]),
@@ -338,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn hidden_files_are_no_pictures_and_every_usual_ending_is_one() {
+    fn hidden_files_are_skipped_and_all_usual_extensions_are_accepted() {
         let dir = tempfile::tempdir().expect("a folder");
         for name in [
             "._1.jpg", ".2.png", "3.TIFF", "4.ppm", "5.pgm", "6.jpeg", "7.txt", "8.tif",
@@ -358,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sequence_without_pictures_goes_by_its_description() {
+    fn a_sequence_without_pictures_uses_seqinfo_ini() {
         let dir = tempfile::tempdir().expect("a folder");
         std::fs::write(
             dir.path().join("seqinfo.ini"),
@@ -383,7 +393,7 @@ mod tests {
         );
         assert!(
             ImageFolder::open(dir.path(), &SourceOptions::default()).is_err(),
-            "pictures are needed here"
+            "pictures are required"
         );
     }
 }

@@ -1,20 +1,21 @@
-//! What an input names: a stream, a device of this machine, or a path.
+//! Classifies inputs: streams, local devices, and paths.
 
 use std::path::{Path, PathBuf};
 
-/// Whether `input` is opened as a stream: a URL that is not a file's, or a device of this machine.
+/// Whether `input` is a stream: a URL other than `file://`, or a local video device.
 pub fn is_camera(input: &str) -> bool {
     (input.contains("://") && local_file(input).is_none()) || device(input).is_some()
 }
 
-/// The path of a `file://` address.
+/// The path of a `file://` URL.
 fn local_file(input: &str) -> Option<PathBuf> {
     input
         .starts_with("file://")
         .then(|| url::Url::parse(input).ok()?.to_file_path().ok())?
 }
 
-/// The camera of this machine (Video4Linux) that `input` names: `/dev/video0`, a link in `/dev/v4l`, or its number alone.
+/// The local video device (Video4Linux) that `input` names: `/dev/video0`, a link in `/dev/v4l`, or
+/// a number.
 pub fn device(input: &str) -> Option<PathBuf> {
     let is_number =
         |n: &str| !n.is_empty() && n.len() <= 3 && n.bytes().all(|b| b.is_ascii_digit());
@@ -26,7 +27,8 @@ pub fn device(input: &str) -> Option<PathBuf> {
     known.then(|| PathBuf::from(input))
 }
 
-/// The path that `input` names where it is no camera: itself, or that of a `file://` address.
+/// The path that `input` names if it is not a stream: `input` itself, or the path of a `file://`
+/// URL.
 pub fn path_of(input: &str) -> PathBuf {
     local_file(input).unwrap_or_else(|| PathBuf::from(input))
 }
@@ -36,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn cameras_are_known_by_their_addresses() {
+    fn addresses_and_devices_are_cameras() {
         assert!(
             is_camera("rtsp://h/x")
                 && is_camera("http://h/x.mjpg")
@@ -55,7 +57,7 @@ mod tests {
     }
 
     #[test]
-    fn the_address_of_a_file_is_its_path() {
+    fn a_file_url_becomes_its_path() {
         assert_eq!(
             path_of("file:///tmp/a%20b%25.mp4"),
             PathBuf::from("/tmp/a b%.mp4")

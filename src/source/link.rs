@@ -1,4 +1,5 @@
-//! The state shared by a source and its supervisor: stop request, connection state, activity, counts.
+//! The state shared by a source and its supervisor: stop request, connection state, activity,
+//! counts.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -114,7 +115,8 @@ impl Link {
         self.0.timer.now()
     }
 
-    /// Requests the source to end. A wait in [`Link::pause`] returns; a decoder that blocks does not.
+    /// Requests the source to end. A wait in [`Link::pause`] returns; a decoder that blocks does
+    /// not.
     pub fn stop(&self) {
         self.0.stop.store(true, Ordering::Relaxed);
     }

@@ -1,6 +1,5 @@
-//! Beginning far into a recording without decoding what lies before: where the container has an
-//! index that says which frame is at which time (MP4, MOV), so that frames keep their numbers.
-//! Elsewhere the frames before are decoded and left out.
+//! Seeks into a recording whose container has an index of frame times (MP4, MOV), so that frames
+//! keep their numbers. In other files the frames before the start are decoded and skipped.
 
 use std::fs::File;
 use std::io::{Cursor, Read as _, Seek as _, SeekFrom};
@@ -11,28 +10,28 @@ use opencv::videoio::{self, VideoCapture, VideoCaptureTrait as _, VideoCaptureTr
 
 use crate::time::Seconds;
 
-/// Fewer frames than this are decoded and left out.
+/// Up to this many frames are decoded and skipped instead of seeking.
 const WORTH: usize = 100;
-/// How long before the place FFmpeg is told to begin, seconds: it goes by an average rate, and must
-/// not come out behind.
+/// FFmpeg seeks to this long before the target, seconds: it uses an average rate and must not land
+/// beyond the target.
 const MARGINS: [f64; 3] = [1.0, 10.0, 60.0];
-/// A frame's time and that of the index are the same up to this, seconds.
+/// Tolerance between a frame's time and the index, seconds.
 const SAME: f64 = 0.0006;
-/// Larger indices than this are not read, bytes, and longer ones, frames.
+/// Limits on the index: bytes and frames.
 const LARGEST: u64 = 256 << 20;
 const LONGEST: u64 = 20_000_000;
 
-/// A capture that stands within a recording.
+/// A capture positioned within a recording.
 pub(super) struct Landing {
     pub capture: VideoCapture,
-    /// Frames of the file before the next one.
+    /// Number of frames before the next one.
     pub read: u64,
-    /// The time that the first frame of the file reports.
+    /// The time reported for the file's first frame.
     pub first: Seconds,
 }
 
-/// Opens the file again, a little before its first frame that comes `start` or more after its
-/// first; `None` where that cannot be done with certainty, or is not worth it.
+/// Opens the file shortly before the first frame at or after `start`, relative to its first frame.
+/// `None` if the position would not be certain, or seeking is not worth it.
 pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
     let times = index(Path::new(path))?;
     let target = times.partition_point(|t| *t < start.0 - 1e-6);
@@ -44,7 +43,7 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
         .filter(|c| c.is_opened().unwrap_or(false))?;
     let time = |capture: &mut VideoCapture| {
         let grabbed = capture.grab().ok()?;
-        // The first frame of some files reports a little less than nothing.
+        // Some files report a slightly negative time for their first frame.
         grabbed.then(|| {
             capture
                 .get(videoio::CAP_PROP_POS_MSEC)
@@ -63,8 +62,8 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
         let landed = time(&mut capture)? - first;
         let at = times.partition_point(|t| *t < landed - SAME);
         let known = times.get(at).is_some_and(|t| (t - landed).abs() < SAME);
-        // OpenCV ends where its own count, told from the average rate, reaches the number of
-        // frames: it must not run ahead.
+        // OpenCV stops when its own count, estimated by the average rate, reaches the number of
+        // frames: the estimate must not be ahead.
         let counted = capture
             .get(videoio::CAP_PROP_POS_FRAMES)
             .unwrap_or(f64::MAX);
@@ -73,7 +72,7 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
                 path,
                 frame = at + 1,
                 seconds = landed,
-                "begun within the file"
+                "seek within the file"
             );
             return Some(Landing {
                 capture,
@@ -85,8 +84,8 @@ pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
     None
 }
 
-/// The presentation times of all frames of a file, seconds after its first, ascending; `None` where
-/// no index tells them all.
+/// The presentation times of all frames of a file, seconds since its first frame, ascending. `None`
+/// if there is no complete index.
 fn index(path: &Path) -> Option<Vec<f64>> {
     let moov = movie_box(path)?;
     let context = mp4parse::read_mp4(&mut Cursor::new(moov)).ok()?;
@@ -127,8 +126,7 @@ fn index(path: &Path) -> Option<Vec<f64>> {
     }
     times.sort_unstable();
     let first = *times.first()?;
-    // An edit list that begins later leaves frames out, and two frames at one time cannot be told
-    // apart.
+    // An edit list that begins later hides frames; two frames at one time cannot be distinguished.
     let trimmed = track
         .media_time
         .as_ref()
@@ -142,8 +140,8 @@ fn index(path: &Path) -> Option<Vec<f64>> {
     })
 }
 
-/// The box of ISO/IEC 14496-12 that holds the index, whole, found without reading the pictures;
-/// `None` for fragmented files, whose index is not in one place, and for others than MP4.
+/// The box of ISO/IEC 14496-12 that holds the index, found without reading the pictures. `None` for
+/// fragmented files, whose index is scattered, and for other containers.
 fn movie_box(path: &Path) -> Option<Vec<u8>> {
     let mut file = File::open(path).ok()?;
     let (mut at, mut moov, length) = (0, None, file.metadata().ok()?.len());
@@ -182,7 +180,7 @@ mod tests {
     use crate::source::source::{Source as _, SourceOptions};
     use crate::source::video::Video;
 
-    /// Number, time and a sum over the pixels of frames.
+    /// Number, time and pixel sum of frames.
     type Seen = Vec<(u64, f64, u64)>;
 
     fn frames(path: &str, start: f64, most: usize) -> Seen {
@@ -208,7 +206,7 @@ mod tests {
             .collect()
     }
 
-    /// 40 s of moving pictures at 25 a second with B pictures, by these further orders to ffmpeg.
+    /// 40 s of video at 25 frames per second with B-frames; `more`: further options of ffmpeg.
     fn video(dir: &Path, name: &str, more: &[&str]) -> Option<String> {
         let path = dir.join(name).to_str().expect("UTF-8").to_string();
         let picture = [
@@ -241,11 +239,11 @@ mod tests {
         }
     }
 
-    /// `--start 7200` decoded two hours.
+    /// Before, `--start 7200` decoded two hours of video.
     #[test]
-    fn a_recording_begins_at_the_frame_asked_for_by_number_time_and_pixels() {
+    fn seeking_finds_the_right_frame_by_number_time_and_pixels() {
         let dir = tempfile::tempdir().expect("a folder");
-        // One picture in three for a while: no even rate tells a frame's number from its time.
+        // For a while, every third frame only: a frame's number does not follow from its time.
         let sparse_first = [
             "-vf",
             "select='if(lt(n,600),not(mod(n,3)),1)'",
@@ -286,23 +284,19 @@ mod tests {
             assert!(frames(&path, 41.0, 3).is_empty(), "{name} is 40 s long");
             assert!(
                 open(&path, Seconds(1.0)).is_none(),
-                "{name}: few frames are decoded"
+                "{name}: too few frames to seek"
             );
             match name {
                 "other.mkv" => assert_eq!(sought, 0, "an index of MP4 in {name}"),
-                // Where OpenCV's count runs ahead of the frames it would end too early, and the
-                // frames before are decoded.
+                // OpenCV's count would be ahead and end too early, so frames are decoded instead.
                 "sparse-first.mp4" | "sparse-last.mp4" => {}
-                _ => assert_eq!(
-                    sought, 4,
-                    "{name}: times that the frames before were not decoded"
-                ),
+                _ => assert_eq!(sought, 4, "{name}: number of seeks"),
             }
         }
     }
 
     #[test]
-    fn what_has_no_such_index_is_read_from_its_beginning() {
+    fn files_without_an_index_are_read_from_the_beginning() {
         let dir = tempfile::tempdir().expect("a folder");
         let (clip, cut) = (
             concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4"),

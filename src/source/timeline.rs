@@ -1,25 +1,26 @@
-//! Monotonic time out of whatever a container or camera says.
+//! Monotonic times from the presentation times that a container or camera reports.
 
 use crate::time::Seconds;
 
-/// Turns reported presentation times into times that always go forward.
+/// Turns reported presentation times into strictly increasing ones.
 ///
-/// Policy: a reported time after the last is believed, of a live stream up to [`MAX_JUMP`] after it, of a recording however
-/// far. A time that stands still, runs backwards, is missing or jumps further ahead is replaced by the last time plus one
-/// frame at the nominal rate, and later reports are taken relative to that.
+/// Policy: a reported time later than the last one is accepted; in a live stream, only up to
+/// [`MAX_JUMP`] later. A time that stands still, runs backwards, is missing or jumps further is
+/// replaced by the last time plus one frame at the nominal rate, and later reports are taken
+/// relative to that.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     frame: Seconds,
     max_jump: Seconds,
-    /// Of the last frame: the time reported, the time given.
+    /// The last frame: the time reported, the time returned.
     last: Option<(Seconds, Seconds)>,
 }
 
-/// The greatest believable gap between two frames of a live stream.
+/// The longest gap accepted between two frames of a live stream.
 pub const MAX_JUMP: Seconds = Seconds(10.0);
 
 impl Timeline {
-    /// For a live stream of about `frame_rate` frames a second (25 where that is unknown).
+    /// For a live stream of about `frame_rate` frames per second (25 if unknown).
     pub fn of_stream(frame_rate: f64) -> Self {
         let rate = if frame_rate.is_finite() && frame_rate > 0.01 && frame_rate < 1000.0 {
             frame_rate
@@ -33,7 +34,7 @@ impl Timeline {
         }
     }
 
-    /// For a recording, whose container's own times are believed however far they go forward.
+    /// For a recording: gaps of any length are accepted.
     pub fn of_recording(frame_rate: f64) -> Self {
         Timeline {
             max_jump: Seconds(f64::INFINITY),
@@ -41,12 +42,12 @@ impl Timeline {
         }
     }
 
-    /// The time reported for the last frame, or what it must have been where none was.
+    /// The time reported for the last frame, or its estimate if none was reported.
     pub fn reported(&self) -> Seconds {
         self.last.map_or(Seconds::ZERO, |(reported, _)| reported)
     }
 
-    /// The time of the next frame, given the time reported for it.
+    /// The time of the next frame; `reported` is the time reported for it.
     pub fn next(&mut self, reported: Option<Seconds>) -> Seconds {
         let now = match (self.last, reported) {
             (None, reported) => (reported.unwrap_or_default(), reported.unwrap_or_default()),
@@ -60,22 +61,22 @@ impl Timeline {
     }
 }
 
-/// A gap of a recording from which on it may be a hole, as after an interruption of a camera.
-pub const HOLE: Seconds = Seconds(3.0);
+/// A gap in a recording is an interruption only if it is longer than this.
+pub const INTERRUPTION: Seconds = Seconds(3.0);
 
-/// Finds the frames of a recording before which tracks must start anew: at a hole, told from a slow rate of frames, and at
-/// another size.
+/// Finds the frames of a recording before which tracks must end: after an interruption (as opposed
+/// to a low frame rate) and at a change of size.
 #[derive(Debug, Clone, Default)]
 pub struct Breaks {
-    /// Time and size, pixels, of the last frame.
+    /// Time and size (pixels) of the last frame.
     last: Option<(Seconds, (u32, u32))>,
-    /// The gap before it, unless that was a hole.
+    /// The gap before it, unless that was an interruption.
     usual: Option<Seconds>,
 }
 
 impl Breaks {
-    /// Whether tracks must start anew before this frame: its size, in pixels, is another, or the gap before it is more than
-    /// [`HOLE`] and ten times the one before.
+    /// Whether tracks must end before this frame: its size (pixels) has changed, or the gap before
+    /// it is longer than [`INTERRUPTION`] and than ten times the gap before.
     pub fn before(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
         let Some((last, last_size)) = self.last.replace((pts, size)) else {
             return false;
@@ -83,7 +84,7 @@ impl Breaks {
         let gap = pts - last;
         let is_hole = self
             .usual
-            .is_some_and(|usual| gap > HOLE && gap.0 > 10.0 * usual.0);
+            .is_some_and(|usual| gap > INTERRUPTION && gap.0 > 10.0 * usual.0);
         if !is_hole {
             self.usual = Some(gap);
         }
@@ -91,7 +92,7 @@ impl Breaks {
     }
 }
 
-/// Thins a stream to a number of frames a second, evenly.
+/// Thins a stream to a target frame rate, evenly.
 #[derive(Debug, Clone)]
 pub struct Thinning {
     step: f64,
@@ -99,7 +100,7 @@ pub struct Thinning {
 }
 
 impl Thinning {
-    /// At most `rate` frames a second.
+    /// At most `rate` frames per second.
     pub fn new(rate: f64) -> Self {
         Thinning {
             step: 1.0 / rate,
@@ -107,14 +108,14 @@ impl Thinning {
         }
     }
 
-    /// Whether the frame of this time is one of them.
+    /// Whether the frame at `pts` is kept.
     pub fn takes(&mut self, pts: Seconds) -> bool {
         let due = self.due.unwrap_or(pts.0);
-        // Half a millisecond for times that were rounded.
+        // Half a millisecond of tolerance for rounded times.
         if pts.0 < due - 5e-4 {
             return false;
         }
-        // The beat is kept where frames come a little after theirs, and begun anew after a gap.
+        // Due times stay on a regular grid, unless there was a gap.
         self.due = Some(if pts.0 - due < self.step {
             due + self.step
         } else {
@@ -124,22 +125,24 @@ impl Thinning {
     }
 }
 
-/// How far a live stream's frames come behind their own times: a reader that was held up finds a row of old ones.
+/// Measures how late a live stream's frames arrive: after a stall, the reader receives old frames.
 #[derive(Debug, Clone, Default)]
 pub struct Lateness {
-    /// Least of (arrival - presentation time), and when it was looked at.
+    /// Minimum of (arrival - presentation time), and when it was updated.
     least: Option<(f64, f64)>,
-    /// Since when frames are late, and how late they were then.
+    /// When frames began to be late, and by how much.
     since: Option<(f64, f64)>,
 }
 
-/// Clocks of cameras go wrong by less than this, seconds a second.
+/// Assumed maximum drift of cameras' clocks, seconds per second.
 const DRIFT: f64 = 5e-4;
-/// Frames that stay late for so long without catching up are not late: their clock was put back.
+/// Frames that stay late for this long without catching up are not late: the camera's clock was set
+/// back.
 const CATCH_UP: f64 = 1.0;
 
 impl Lateness {
-    /// How late the frame is that arrives at `now` (any clock that goes forward evenly), beyond the stream's usual delay.
+    /// How late the frame is that arrives at `now` (on any monotonic clock), relative to the
+    /// stream's usual delay.
     pub fn of(&mut self, now: Seconds, pts: Seconds, limit: Seconds) -> Seconds {
         let lag = now.0 - pts.0;
         let least = self
@@ -182,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn honest_times_pass_through() {
+    fn regular_times_are_unchanged() {
         assert_eq!(run(&[Some(5.0), Some(5.1), Some(5.35)]), [5.0, 5.1, 5.35]);
     }
 
     #[test]
-    fn missing_and_standing_times_go_on_at_the_nominal_rate() {
+    fn missing_and_repeated_times_continue_at_the_nominal_rate() {
         assert_eq!(run(&[None, None, None]), [0.0, 0.1, 0.2]);
         assert_eq!(run(&[Some(0.0), Some(0.0), Some(0.0)]), [0.0, 0.1, 0.2]);
     }
@@ -214,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_recordings_times_are_believed_however_far_they_go_forward_but_not_backwards() {
+    fn times_of_a_recording_may_jump_forward_but_not_backward() {
         let recording = |reported: &[Option<f64>]| run_on(Timeline::of_recording(10.0), reported);
         assert_eq!(
             recording(&[Some(0.0), Some(20.0), Some(40.0)]),
@@ -231,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hole_is_long_beside_the_usual_gap_and_a_slow_rate_is_none() {
+    fn an_interruption_is_long_compared_with_the_usual_gap_and_a_low_frame_rate_is_none() {
         let holes = |times: &[f64]| {
             let mut breaks = Breaks::default();
             times
@@ -247,7 +250,7 @@ mod tests {
         assert_eq!(
             holes(&[0.0, 0.1, 3.0, 3.1]),
             [false; 4],
-            "bridged as a camera's interruption is"
+            "shorter than the limit"
         );
         assert_eq!(holes(&[0.0, 0.1, 3.3, 3.4]), [false, false, true, false]);
         let mut breaks = Breaks::default();
@@ -263,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn thinning_is_even_and_never_above_the_rate() {
+    fn thinning_is_even_and_does_not_exceed_the_rate() {
         let taken = |rate: f64, from: f64, n: u32| {
             let mut thin = Thinning::new(rate);
             (0..n)
@@ -287,11 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn frames_held_up_are_late_until_the_row_is_worked_off() {
+    fn frames_after_a_stall_are_late_until_the_backlog_is_read() {
         let mut l = Lateness::default();
         let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0;
         assert!((0..20).all(|i| late(5.0 + 0.1 * f64::from(i), 0.1 * f64::from(i)) < 0.01));
-        // Nothing for 3 s, then everything at once, 200 frames a second.
+        // Nothing for 3 s, then the backlog at 200 frames per second.
         let row: Vec<f64> = (0..30)
             .map(|i| late(9.9 + 0.005 * f64::from(i), 2.0 + 0.1 * f64::from(i)))
             .collect();
@@ -300,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_put_back_is_believed_within_a_second_or_so_and_a_slow_one_is_never_late() {
+    fn a_clock_that_was_set_back_is_accepted_soon_and_a_slow_one_is_never_late() {
         let mut l = Lateness::default();
         let mut late = |now: f64, pts: f64| l.of(Seconds(now), Seconds(pts), Seconds(0.5)).0 > 0.5;
         assert!(!late(0.0, 0.0));

@@ -19,12 +19,12 @@ use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::source::timeline::{Breaks, Lateness, Thinning, Timeline};
 use crate::time::{Seconds, Timestamp, WallTime};
 
-/// How long a camera may take.
+/// Timeouts of a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
-    /// To answer.
+    /// For opening it.
     pub open: Seconds,
-    /// To send its next frame.
+    /// For its next frame.
     pub read: Seconds,
 }
 
@@ -38,9 +38,9 @@ pub struct Video {
     timeline: Timeline,
     /// Frames read so far.
     read: u64,
-    /// What a file of this machine says of its own length; absent of a stream.
+    /// Completeness of a local file; absent for a stream.
     container: Option<Container>,
-    /// Frames that the container announces: their number where it stores that, otherwise an estimate.
+    /// Number of frames stored in the container, otherwise its estimate.
     announced: Option<u64>,
     /// Width of a pixel over its height.
     pixel_aspect: f32,
@@ -51,23 +51,23 @@ pub struct Video {
     lateness: Lateness,
     clock: CameraClock,
     opened: Instant,
-    /// The container knows no times, as a row of JPEG pictures over HTTP does not: a frame's time is its arrival.
+    /// The stream carries no times, such as MJPEG over HTTP: a frame's time is its arrival.
     timeless: bool,
 }
 
-/// So many frames on end that cannot be decoded are taken for the end of the file.
-const DAMAGED_ON_END: u64 = 1000;
+/// This many undecodable frames in a row are taken for the end of the file.
+const MAX_DAMAGED: u64 = 1000;
 
-/// What is to be opened.
+/// An opened capture and what is known about it.
 struct Opening {
     capture: VideoCapture,
-    /// The input as it may be shown.
+    /// The input, without any password.
     input: String,
     name: Option<String>,
     live: bool,
-    /// Frames carry no time of their own.
+    /// Whether frames carry no time.
     timeless: bool,
-    /// Of a file of this machine.
+    /// Completeness of a local file.
     container: Option<Container>,
 }
 
@@ -75,7 +75,7 @@ impl Video {
     /// Opens a video file.
     ///
     /// # Errors
-    /// When it is no video, or has no usable size.
+    /// If it is not a video, or its frames are too small.
     pub fn open_file(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let input = path.display().to_string();
         let fail = |reason: String| SourceError::Open {
@@ -84,7 +84,7 @@ impl Video {
             reason,
         };
         let container = container::look(path).map_err(|e| fail(e.to_string()))?;
-        // FFmpeg takes what stands before a colon for a protocol, unless the path begins with a slash.
+        // FFmpeg takes text before a colon for a protocol, unless the path begins with a slash.
         let whole = std::path::absolute(path).map_err(|e| fail(e.to_string()))?;
         let name = whole
             .to_str()
@@ -93,8 +93,12 @@ impl Video {
             .map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
             return Err(fail(match container.cut {
-                Some(how) => format!("it is cut short ({how}), and what is missing is needed to read the rest"),
-                None => "it is not a video that FFmpeg knows, or it is damaged; try to play it with ffplay".into(),
+                Some(how) => {
+                    format!("it is cut short ({how}), and the missing part is needed to decode it")
+                }
+                None => {
+                    "FFmpeg does not recognise it as a video, or it is damaged; try ffplay".into()
+                }
             }));
         }
         let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned());
@@ -120,11 +124,11 @@ impl Video {
         Ok(video)
     }
 
-    /// Opens a stream by its address. Where nobody says whether it is a recording (`options.recorded`), one over HTTP whose
-    /// container knows its length is.
+    /// Opens a stream. Unless `options.recorded` decides, a stream over HTTP whose container states
+    /// its length is a recording.
     ///
     /// # Errors
-    /// When it does not answer in time, or refuses.
+    /// If it does not answer within the timeout, or refuses.
     pub fn open_stream(
         address: &Address,
         timeouts: Timeouts,
@@ -164,7 +168,7 @@ impl Video {
             });
         }
         let over_http = input.starts_with("http");
-        // "MJPG", or "mjpe" by older OpenCVs
+        // "MJPG"; older versions of OpenCV report "mjpe"
         let codec = String::from_utf8_lossy(
             &(property(&capture, videoio::CAP_PROP_FOURCC) as u32).to_le_bytes(),
         )
@@ -196,7 +200,7 @@ impl Video {
             kind: "a camera",
             reason: reason.into(),
         };
-        // Names in /dev/v4l are links that last while numbers change from start to start.
+        // Names in /dev/v4l are stable links; device numbers change between boots.
         let real: PathBuf = device
             .canonicalize()
             .unwrap_or_else(|_| device.to_path_buf());
@@ -205,7 +209,8 @@ impl Video {
             VideoCapture::from_file(path, videoio::CAP_V4L2).map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
             return Err(fail(
-                "no such camera, or in use, or not allowed; `ls -l /dev/video*` shows them, the group `video` may read them",
+                "it does not exist, is in use, or access is denied; `ls -l /dev/video*` lists cameras, members \
+                 of the group `video` may read them",
             ));
         }
         let name = device.file_name().map(|n| n.to_string_lossy().into_owned());
@@ -291,9 +296,9 @@ impl Video {
         })
     }
 
-    /// The wall-clock time of a camera's frame.
+    /// The wall-clock time of a camera's current frame.
     fn wall_time(&mut self) -> WallTime {
-        // Frames that the decoder still held at the end of a stream come without a time.
+        // Frames that the decoder releases at the end of a stream have no time.
         let reported = self.timeline.reported();
         let zero = if self.timeless {
             0.0
@@ -304,7 +309,7 @@ impl Video {
             .time(&self.info.camera, zero, reported, Timestamp::now())
     }
 
-    /// Takes the next frame without decoding it; `false` at the end.
+    /// Advances to the next frame without decoding it; `false` at the end.
     fn grab(&mut self) -> Result<bool, SourceError> {
         if self.try_grab()? {
             return Ok(true);
@@ -327,7 +332,7 @@ impl Video {
                 how: how.clone(),
             });
         }
-        // A stored number may be off by a frame or two.
+        // Stored numbers may be off by one or two.
         let missing = self
             .announced
             .filter(|_| *stores_count)
@@ -347,18 +352,19 @@ impl Video {
         Ok(grabbed)
     }
 
-    /// Whether frames come after those that cannot be decoded: to OpenCV such a frame looks like the end of the file.
+    /// Skips undecodable frames, which look like the end of the file to OpenCV. Returns whether
+    /// another frame follows.
     fn resumes(&mut self) -> Result<bool, SourceError> {
-        // At the end of a stream each attempt may have to wait.
+        // A stream is not probed: each attempt may block.
         let Some(container) = &self.container else {
             return Ok(false);
         };
-        // Of a file that was cut the last frame is damaged; its missing end is told.
-        let is_told = container.cut.is_some();
-        for skipped in 1..=DAMAGED_ON_END {
+        // The last frame of a cut file is damaged; the missing end is reported instead.
+        let is_reported = container.cut.is_some();
+        for skipped in 1..=MAX_DAMAGED {
             if self.try_grab()? {
                 self.read += skipped;
-                if !is_told {
+                if !is_reported {
                     self.damaged(skipped);
                 }
                 return Ok(true);
@@ -367,10 +373,10 @@ impl Video {
         Ok(false)
     }
 
-    /// Notes frames that could not be decoded.
+    /// Counts and logs frames that could not be decoded.
     fn damaged(&mut self, frames: u64) {
         self.options.link.count_damaged(frames);
-        tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are left out");
+        tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are skipped");
     }
 }
 
@@ -382,7 +388,7 @@ impl Source for Video {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError> {
         loop {
             self.options.link.mark_active();
-            // Frames that are skipped give nobody else the chance to look.
+            // Checked here too, because skipped frames do not return to the caller.
             if self.options.link.stopped() || !self.grab()? {
                 return Ok(None);
             }
@@ -450,14 +456,14 @@ impl Source for Video {
     }
 }
 
-/// A decoded BGR matrix as plain bytes.
+/// Converts a decoded BGR matrix, or says why it cannot.
 pub(crate) fn image_of(mat: &Mat) -> Result<Image, String> {
     if mat.empty() {
-        return Err("it holds no picture".into());
+        return Err("it contains no picture".into());
     }
     if mat.typ() != opencv::core::CV_8UC3 {
         return Err(format!(
-            "its pixels are of OpenCV type {}, where 8-bit BGR is needed",
+            "its pixels have OpenCV type {} instead of 8-bit BGR",
             mat.typ()
         ));
     }
@@ -469,7 +475,7 @@ pub(crate) fn image_of(mat: &Mat) -> Result<Image, String> {
     ))
 }
 
-/// How many frames the container says or lets expect; `None` where it does not know its length.
+/// Number of frames stored or estimated by the container; `None` if its length is unknown.
 fn announced(capture: &VideoCapture) -> Option<u64> {
     Some(property(capture, videoio::CAP_PROP_FRAME_COUNT))
         .filter(|n| *n >= 1.0 && *n < 1e12)
@@ -492,7 +498,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stop_is_noticed_while_frames_are_skipped() {
+    fn a_stop_request_ends_skipping_of_frames() {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
         let options = SourceOptions {
             start: Seconds(1e6),
