@@ -48,6 +48,10 @@ pub struct ServeArgs {
     /// person's. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
+    /// Check the file, its secrets, the networks and the gallery, without opening a camera or a port;
+    /// then exit.
+    #[arg(long)]
+    check: bool,
     /// No summary.
     #[arg(short, long)]
     quiet: bool,
@@ -82,6 +86,9 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         }
         read.push(file);
     }
+    if args.check {
+        return check(args, &service, &config);
+    }
     outputs::prepare([&args.output], &read)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -89,6 +96,45 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(serve(args, service, config))
+}
+
+/// Checks everything that can be checked without cameras, receivers and ports.
+///
+/// # Errors
+/// The first thing that is wrong.
+fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
+    service.serve.door().map_err(anyhow::Error::msg)?;
+    for (name, camera) in &service.cameras {
+        let address = camera
+            .address()
+            .with_context(|| format!("cameras.{name}"))?;
+        if camera.has_address() {
+            address
+                .check()
+                .map_err(|reason| anyhow::anyhow!("cameras.{name}.url: {reason}"))?;
+        }
+    }
+    let runtime = Runtime::load()?;
+    show::detector(&Detector::open(
+        &runtime,
+        &config.detector,
+        config.session(),
+    )?);
+    let mut embedder = None;
+    if config.embedder.enabled {
+        embedder = Some(Embedder::open(
+            &runtime,
+            &config.embedder,
+            config.session(),
+        )?);
+    }
+    embedder.iter().for_each(show::embedder);
+    identities::registry(args.gallery.as_deref(), config, &mut embedder, args.quiet)?;
+    if !args.quiet {
+        let (file, cameras) = (args.config.display(), service.cameras.len());
+        eprintln!("{file}: {cameras} cameras, settings and networks are valid");
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The ways out, and what is to be known of them.
