@@ -1,6 +1,7 @@
-//! How good are trajectories: HOTA, CLEAR MOT and identity measures by the rules of MOTChallenge.
+//! Evaluation of trajectories: HOTA, CLEAR MOT and identity measures by MOTChallenge's rules.
 //!
-//! [`sequence`] lines results up with ground truth, [`hota`], [`clear`] and [`identity`] count, [`report`] prints.
+//! [`sequence`] aligns results with ground truth; [`hota`], [`clear`] and [`identity`] count;
+//! [`report`] prints.
 
 pub mod clear;
 pub mod hota;

@@ -1,10 +1,10 @@
-//! ONNX Runtime at arm's length: find and load it, open models, turn pixels into tensors.
+//! ONNX Runtime: finding and loading the library, opening models, turning pixels into tensors.
 
 mod batch;
+mod element_type;
 pub mod metadata;
-mod numbers;
+pub mod paths;
 pub mod pixels;
-pub mod places;
 pub mod runtime;
 pub mod session;
 pub mod size;

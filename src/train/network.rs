@@ -16,7 +16,7 @@ use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::infer::{ColorOrder, PixelFormat};
-use crate::onnx::graph::onnx_of_graph;
+use crate::onnx::graph::encode_graph;
 use crate::train::body::conv::{After, ConvNorm, Shape};
 use crate::train::body::{Body, Network};
 use crate::train::colour::{self, COLOURS, STRIPES};
@@ -464,7 +464,7 @@ impl<B: Backend> Tower<B> {
         };
         let map = match (&self.body, &self.head) {
             (Body::Graph(graph), None) => {
-                return onnx_of_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata);
+                return encode_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata);
             }
             (Body::Graph(graph), Some(_)) => {
                 let mut part = write::graph(graph, (h, w));

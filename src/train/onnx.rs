@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
 /// When it cannot be read or is no ONNX file.
 pub fn metadata(path: &Path) -> Result<ModelMetadata, TrainError> {
     let model = read(path)?;
-    Ok(ModelMetadata::of(
+    Ok(ModelMetadata::from_pairs(
         model
             .metadata_props
             .iter()

@@ -7,7 +7,7 @@ use clap::Args;
 use twintrack::app::{outputs, settings};
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
-use twintrack::infer::places::explicit;
+use twintrack::infer::paths::with_folder;
 use twintrack::onnx::metadata::with_metadata;
 use twintrack::track::similarity::{Calibration, Strangers};
 use twintrack::train::calibrate::{Fitted, Judged, fit, report};
@@ -114,7 +114,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
             .map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
         write(output, &copy)?;
         let written = open_as(&EmbedderConfig {
-            model: explicit(output),
+            model: with_folder(output),
             calibration: None,
             strangers: None,
             ..config

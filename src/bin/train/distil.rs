@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use twintrack::app::outputs;
 use twintrack::infer::Runtime;
-use twintrack::infer::places::find_model;
+use twintrack::infer::paths::find_model;
 use twintrack::train::config::TrainConfig;
 use twintrack::train::dataset::{Dataset, TrainError};
 use twintrack::train::distil::lessons::Lessons;

@@ -14,7 +14,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
-use twintrack::infer::places::{explicit, find_model};
+use twintrack::infer::paths::{find_model, with_folder};
 use twintrack::track::head::Head;
 use twintrack::train::association;
 use twintrack::train::calibrate::{Judged, fit, report};
@@ -447,7 +447,7 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     } else {
         read(&args.test)?
     };
-    let (mut original, mut converted) = (open(&args.model)?, open(&explicit(&args.output))?);
+    let (mut original, mut converted) = (open(&args.model)?, open(&with_folder(&args.output))?);
     let mut out = String::new();
     for set in &tests {
         let map = |embedder: &mut Embedder| {

@@ -6,7 +6,7 @@ use ndarray::{Array2, Array4, Axis, Ix4};
 use prost::Message;
 
 use crate::frame::Image;
-use crate::infer::places::find_model;
+use crate::infer::paths::find_model;
 use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::onnx::graph::untyped;
 use crate::onnx::proto::{GraphProto, ModelProto};
