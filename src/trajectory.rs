@@ -8,8 +8,8 @@ use thiserror::Error;
 use crate::frame::{CameraState, Frame};
 use crate::time::{Clock, Seconds, Timestamp};
 use crate::track::identity::Identity;
-use crate::track::path::{self, Path};
-use crate::track::{EndedTrack, TrackOutput, TrackState};
+use crate::track::path::{self, TrackPath};
+use crate::track::{EndedTrack, TrackSnapshot, TrackState};
 
 /// Version of the frame event.
 pub const FRAME_SCHEMA: &str = "twintrack.trajectory/1";
@@ -239,7 +239,7 @@ pub(crate) fn thousandths(v: f64) -> f64 {
 }
 
 impl TrackEvent {
-    fn new(t: &TrackOutput) -> Self {
+    fn new(t: &TrackSnapshot) -> Self {
         let foot = t.bbox.foot();
         TrackEvent {
             id: t.id,
@@ -268,7 +268,7 @@ pub struct EventBuilder {
     embedder: Option<Arc<str>>,
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
-    paths: std::collections::BTreeMap<u64, Path>,
+    paths: std::collections::BTreeMap<u64, TrackPath>,
     /// Events so far.
     events: u64,
 }
@@ -293,7 +293,7 @@ impl EventBuilder {
     }
 
     /// The event of a frame.
-    pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
+    pub fn frame(&mut self, frame: &Frame, tracks: &[TrackSnapshot]) -> FrameEvent {
         self.start.get_or_insert(frame.pts);
         for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let path = self.paths.entry(t.id).or_default();
@@ -337,7 +337,7 @@ impl EventBuilder {
             last: thousandths((start + t.span.1).0),
             hits: t.hits,
             path,
-            path_error: (error > path::ERROR).then(|| hundredths(error as f32)),
+            path_error: (error > path::TOLERANCE).then(|| hundredths(error as f32)),
             embedder: embedding.as_ref().and(self.embedder.clone()),
             embedding,
         }

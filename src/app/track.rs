@@ -266,7 +266,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         link,
         people,
         embedder,
-        tracker: Tracker::new(config.tracker(args.offline)).knowing(strangers),
+        tracker: Tracker::new(config.tracker(args.offline)).with_strangers(strangers),
         known,
         events: EventBuilder::new(
             args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
@@ -382,7 +382,7 @@ pub(crate) fn known(
     }
     Ok(Some(
         IdentityRegistry::new(config.identity.clone(), calibration, gallery)
-            .remembering(strangers, &config.tracker.reidentify),
+            .with_memory(strangers, &config.tracker.reidentify),
     ))
 }
 

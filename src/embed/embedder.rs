@@ -14,7 +14,7 @@ use crate::infer::{
     InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 
 /// Vectors whose length is this close to 1 are not normalised again.
 const UNIT_TOLERANCE: f32 = 1e-4;
@@ -48,7 +48,7 @@ pub struct EmbedderConfig {
     /// False-merge rates by distance, for compare and for re-identification: RATE@DISTANCE, ..., as
     /// `twintrack-train calibrate` measures them. Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub strangers: Option<Strangers>,
+    pub strangers: Option<StrangerTable>,
 }
 
 impl Default for EmbedderConfig {
@@ -232,14 +232,14 @@ impl Embedder {
 
     /// False-merge rates by distance, from the configuration or else the file. A malformed table in
     /// the file is logged and ignored.
-    pub fn strangers(&self) -> Option<Strangers> {
+    pub fn strangers(&self) -> Option<StrangerTable> {
         if self.config.strangers.is_some() {
             return self.config.strangers.clone();
         }
         let read = self
             .model
             .metadata()
-            .get(Strangers::KEY)
+            .get(StrangerTable::KEY)
             .filter(|text| !text.is_empty())?
             .parse();
         let model = self.model.path().display();

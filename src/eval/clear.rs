@@ -1,8 +1,8 @@
 //! CLEAR MOT (Bernardin and Stiefelhagen 2008): MOTA, MOTP, identity switches, fragmentations,
 //! mostly tracked and mostly lost people.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 const THRESHOLD: f64 = 0.5;
 
@@ -52,7 +52,7 @@ impl Clear {
                     v => v,
                 })
                 .collect();
-            let pairs = greatest(n, m, &weight);
+            let pairs = max_weight_assignment(n, m, &weight);
             let mut now = vec![None; people];
             for &(t, r) in &pairs {
                 let (i, j) = (f.truth[t], f.result[r]);

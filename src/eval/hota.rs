@@ -1,8 +1,8 @@
 //! HOTA, higher order tracking accuracy (Luiten et al. 2021, IJCV), which weighs detection and
 //! association equally.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 /// The localisation thresholds alpha: 0.05, 0.10, ..., 0.95.
 pub const ALPHAS: usize = 19;
@@ -53,7 +53,7 @@ impl Hota {
                 .flat_map(|t| (0..m).map(move |r| (t, r)))
                 .map(|(t, r)| alignment(f.truth[t], f.result[r]) * f.iou(t, r))
                 .collect();
-            let pairs = greatest(n, m, &weight);
+            let pairs = max_weight_assignment(n, m, &weight);
             for (a, alpha) in (1..=ALPHAS).map(|i| 0.05 * i as f64).enumerate() {
                 let mut made = 0.0;
                 for &(t, r) in pairs

@@ -1,8 +1,8 @@
 //! Identity measures (Ristani et al. 2016): each result track is assigned to at most one person
 //! over the whole sequence.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 const THRESHOLD: f64 = 0.5;
 
@@ -31,7 +31,7 @@ impl Identity {
                 }
             }
         }
-        let agreed: f64 = greatest(people, tracks, &together)
+        let agreed: f64 = max_weight_assignment(people, tracks, &together)
             .iter()
             .map(|&(i, j)| together[i * tracks + j])
             .sum();

@@ -3,6 +3,7 @@
 //! [`sequence`] aligns results with ground truth; [`hota`], [`clear`] and [`identity`] count;
 //! [`report`] prints.
 
+mod assignment;
 pub mod clear;
 pub mod hota;
 pub mod identity;

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::mot_format::{MotError, MotRow};
-use crate::track::assignment::greatest;
 
 /// The benchmark whose rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -239,7 +239,7 @@ fn align_frame(
             .flatten()
             .map(|&v| if v < 0.5 - f64::EPSILON { 0.0 } else { v })
             .collect();
-        for (t, r) in greatest(truth.len(), results.len(), &weight) {
+        for (t, r) in max_weight_assignment(truth.len(), results.len(), &weight) {
             dropped[r] = benchmark.is_distractor(truth[t].class);
         }
     }

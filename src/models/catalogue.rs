@@ -8,7 +8,7 @@ use serde::Deserialize;
 use crate::infer::{InputSize, PixelFormat};
 use crate::models::digest::Digest;
 use crate::models::error::ModelsError;
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 
 /// The built-in catalogue.
 const OWN: &str = include_str!("../../models/catalogue.toml");
@@ -111,7 +111,7 @@ pub struct NetworkSettings {
     /// Calibration of an embedder's distances, if measured.
     pub calibration: Option<Calibration>,
     /// False-merge rates of an embedder by distance, if measured.
-    pub strangers: Option<Strangers>,
+    pub strangers: Option<StrangerTable>,
 }
 
 impl Catalogue {
@@ -199,8 +199,11 @@ impl CatalogueEntry {
                 self.settings.calibration.map(|c| c.entry()),
             ),
             (
-                Strangers::KEY,
-                self.settings.strangers.as_ref().map(Strangers::to_string),
+                StrangerTable::KEY,
+                self.settings
+                    .strangers
+                    .as_ref()
+                    .map(StrangerTable::to_string),
             ),
             ("licence", Some(self.licence.clone())),
             ("source", Some(self.source.clone())),

@@ -16,7 +16,7 @@ use crate::pipeline::fleet_metrics::FleetMetrics;
 use crate::pipeline::quarantine::{Consequence, LASTS, LeftOut, Quarantine};
 use crate::pipeline::stage::{self, FAILURES, Outcome};
 use crate::time::Seconds;
-use crate::track::identity::{IdentityRegistry, Known};
+use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::trajectory::EndedEvent;
 
 /// Every camera's tracker.
@@ -40,7 +40,7 @@ struct SinksClosed;
 /// Who is who, over all cameras.
 pub(super) struct SharedIdentities {
     pub known: Option<IdentityRegistry>,
-    pub gallery: watch::Receiver<Vec<Known>>,
+    pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     pub since: Instant,
 }
 

@@ -31,7 +31,7 @@ use crate::pipeline::stage::{self, Outcome, caught, each};
 use crate::range::{OutOfRange, within};
 use crate::sink::{OutputConfig, Sink};
 use crate::source::camera::CameraConfig;
-use crate::track::identity::{IdentityRegistry, Known};
+use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
@@ -95,7 +95,7 @@ pub struct Fleet {
     /// Who names the people of all cameras, where that is asked for.
     pub known: Option<IdentityRegistry>,
     /// Another gallery to name people by from now on.
-    pub gallery: watch::Receiver<Vec<Known>>,
+    pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     /// Other cameras to have from now on.
     pub changes: mpsc::Receiver<Wanted>,
     /// Cancelled to stop: frames under way still come out.
@@ -282,7 +282,7 @@ impl Fleet {
         let follower = move |m: &Member| {
             let events = EventBuilder::new(run, m.name.clone(), label.clone());
             CameraTracker::new(
-                Tracker::new(tracker.clone()).knowing(strangers.clone()),
+                Tracker::new(tracker.clone()).with_strangers(strangers.clone()),
                 events,
                 output.clone(),
             )

@@ -8,8 +8,8 @@ use forust_ml::{GradientBooster, Matrix};
 
 use crate::detection::{Detection, Embeddings};
 use crate::time::Seconds;
-use crate::track::head::{FEATURES, HEAD_SCHEMA, HeadTable, Node};
-use crate::track::pair::Observed;
+use crate::track::head::{FEATURES, HEAD_SCHEMA, HeadNode, HeadTable};
+use crate::track::pair::FrameDetections;
 use crate::track::track::Track;
 use crate::track::{TrackState, TrackerConfig};
 use crate::train::dataset::TrainError;
@@ -58,7 +58,7 @@ impl Pairs {
         let mut now = Seconds::ZERO;
         for frame in frames {
             now = now + frame.elapsed;
-            let observed = Observed::new(&frame.detections, &frame.embeddings);
+            let observed = FrameDetections::new(&frame.detections, &frame.embeddings);
             tracks.retain(|_, t| (now - t.seen).0 <= config.keep_lost);
             for (id, t) in &mut tracks {
                 t.filter.predict(frame.elapsed, &config.motion);
@@ -86,10 +86,10 @@ impl Pairs {
                 let detection = frame.detections[d];
                 let track = tracks
                     .entry(id)
-                    .and_modify(|t| t.see(detection, now, &config.motion, &config.scenery));
+                    .and_modify(|t| t.update(detection, now, &config.motion, &config.scenery));
                 let track = track.or_insert_with(|| Track::new(detection, now, &config.motion));
                 track.state = TrackState::Confirmed;
-                observed.teach(track, d, &config.appearance);
+                observed.learn_appearance(track, d, &config.appearance);
             }
         }
     }
@@ -155,7 +155,7 @@ impl Pairs {
 }
 
 /// A tree as a list whose root comes first and whose nodes lead downwards.
-fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
+fn table(tree: &forust_ml::tree::Tree) -> Vec<HeadNode> {
     let mut order = vec![0usize];
     let mut place = BTreeMap::from([(0usize, 0usize)]);
     let mut next = 0;
@@ -172,12 +172,12 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
     let entry = |n: &usize| {
         let node = &tree.nodes[*n];
         if node.is_leaf {
-            return Node::Leaf {
+            return HeadNode::Leaf {
                 leaf: node.weight_value,
             };
         }
         let (left, right) = (place[&node.left_child], place[&node.right_child]);
-        Node::Split {
+        HeadNode::Split {
             feature: FEATURES[node.split_feature].into(),
             threshold: node.split_value as f32,
             left,
@@ -217,7 +217,7 @@ pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::head::Head;
+    use crate::track::head::AssociationHead;
     use crate::train::simulate;
 
     #[test]
@@ -242,7 +242,7 @@ mod tests {
         let (rest, held) = pairs.hold_out(4);
         assert!(held.same.len() > 500 && rest.same.len() > 2 * held.same.len());
         let table = rest.learn(30, 1).expect("both kinds");
-        let head = Head::new(&table).expect("a valid table");
+        let head = AssociationHead::new(&table).expect("a valid table");
         let p: Vec<f32> = held.features.iter().map(|f| head.of(f)).collect();
         let (_, area) = judge(&p, &held.same).expect("both kinds");
         let by_overlap: Vec<f32> = held.features.iter().map(|f| 1.0 - f[0]).collect();

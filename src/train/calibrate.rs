@@ -1,11 +1,11 @@
 //! What a network's distances mean, from pairs of people it has not learnt from: the two numbers of [`Calibration`] (after
-//! Platt 1999), and how often strangers are alike ([`Strangers`]).
+//! Platt 1999), and how often strangers are alike ([`StrangerTable`]).
 
 use std::fmt::Write as _;
 
 use ndarray::ArrayView2;
 
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 use crate::train::dataset::Dataset;
 use crate::train::learner::labels;
 use crate::train::retrieval::{Pairs, distances};
@@ -63,7 +63,7 @@ pub struct Fitted {
     pub calibration: Calibration,
     /// How often strangers are alike on the worst set, which may be another at each distance. `None` where too few pairs were
     /// compared.
-    pub strangers: Option<Strangers>,
+    pub strangers: Option<StrangerTable>,
 }
 
 /// Fits both to data sets; the sets `more` count for how often strangers are alike only. `None` without any pair.
@@ -80,7 +80,7 @@ pub fn fit(sets: &[Judged], more: &[Judged]) -> Option<Fitted> {
 }
 
 /// At each rate the least distance at which any set has it: the greatest false accept rate of all sets at each distance.
-fn strangers<'a>(sets: impl Iterator<Item = &'a Judged> + Clone) -> Option<Strangers> {
+fn strangers<'a>(sets: impl Iterator<Item = &'a Judged> + Clone) -> Option<StrangerTable> {
     let mut points: Vec<(f32, f32)> = Vec::new();
     for rate in RATES {
         let at = |s: &Judged| {
@@ -97,7 +97,7 @@ fn strangers<'a>(sets: impl Iterator<Item = &'a Judged> + Clone) -> Option<Stran
             points.push((distance, rate as f32));
         }
     }
-    Strangers::new(points).ok()
+    StrangerTable::new(points).ok()
 }
 
 /// The set that a threshold fits worst: the one whose false accepts or false rejects are farthest from its equal error rate.
@@ -138,7 +138,7 @@ pub fn report(sets: &[Judged], others: &[Judged], fitted: &Fitted) -> String {
     let table = fitted
         .strangers
         .as_ref()
-        .map_or_else(|| "none, too few pairs".into(), Strangers::to_string);
+        .map_or_else(|| "none, too few pairs".into(), StrangerTable::to_string);
     out + &format!(
         "worst: {worst}\ncalibration (slope, threshold): {}\nstrangers (rate@distance, of the worst set at each): {table}\n",
         c.entry()

@@ -7,7 +7,7 @@ use ndarray::Array4;
 
 use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions};
 use crate::track::appearance::normalise;
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 use crate::train::dataset::TrainError;
 use crate::train::graph::write::format_entries;
 use crate::train::kernels::backend::Kernels;
@@ -29,7 +29,7 @@ pub struct About {
     /// Fitted calibration, if there were pairs to fit it on.
     pub calibration: Option<Calibration>,
     /// How often strangers are alike, if enough were compared.
-    pub strangers: Option<Strangers>,
+    pub strangers: Option<StrangerTable>,
 }
 
 /// Writes the tower to `path`, after comparing it with ONNX Runtime on random pictures; returns the difference.
@@ -67,7 +67,7 @@ pub fn export<B: Kernels>(
         about
             .strangers
             .as_ref()
-            .map(|s| (Strangers::KEY.to_string(), s.to_string())),
+            .map(|s| (StrangerTable::KEY.to_string(), s.to_string())),
     );
     let bytes = tower.to_onnx(&metadata);
     let fresh = path.with_extension("onnx.new");

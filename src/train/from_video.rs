@@ -13,7 +13,7 @@ use crate::geometry::BBox;
 use crate::infer::Runtime;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
-use crate::track::{TrackOutput, TrackState, TrackUpdate, Tracker, TrackerConfig};
+use crate::track::{TrackSnapshot, TrackState, TrackUpdate, Tracker, TrackerConfig};
 use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut};
 use crate::train::probe::footage::Boxes;
 use crate::train::readers::{EVERY, is_clear};
@@ -67,7 +67,7 @@ pub fn follow(
         session,
     )?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
-    let mut tracker = Tracker::new(tracker).knowing(embedder.strangers());
+    let mut tracker = Tracker::new(tracker).with_strangers(embedder.strangers());
     let mut source = source::open(input, &SourceOptions::default())?;
     let mut last: Option<Seconds> = None;
     while let Some(frame) = source.next_frame()? {
@@ -112,7 +112,7 @@ pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
         &config,
         config.tracker(false),
         |Seen { frame, update, .. }| {
-            let sure = |t: &&TrackOutput| {
+            let sure = |t: &&TrackSnapshot| {
                 t.state == TrackState::Confirmed
                     && t.unseen == Seconds::ZERO
                     && t.confidence >= MIN_CONFIDENCE

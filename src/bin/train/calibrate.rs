@@ -9,7 +9,7 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
 use twintrack::infer::paths::with_folder;
 use twintrack::onnx::metadata::with_metadata;
-use twintrack::track::similarity::{Calibration, Strangers};
+use twintrack::track::similarity::{Calibration, StrangerTable};
 use twintrack::train::calibrate::{Fitted, Judged, fit, report};
 use twintrack::train::graph::write::format_entries;
 use twintrack::train::readers::DataSpec;
@@ -143,11 +143,11 @@ fn entries(
     let mut entries = vec![(Calibration::KEY.to_string(), fitted.calibration.entry())];
     // A table of an earlier calibration does not stay behind.
     entries.push((
-        Strangers::KEY.to_string(),
+        StrangerTable::KEY.to_string(),
         fitted
             .strangers
             .as_ref()
-            .map_or_else(String::new, Strangers::to_string),
+            .map_or_else(String::new, StrangerTable::to_string),
     ));
     entries.push(("calibrated_on".into(), sets.into()));
     entries.extend(

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
 use twintrack::infer::paths::{find_model, with_folder};
-use twintrack::track::head::Head;
+use twintrack::track::head::AssociationHead;
 use twintrack::train::association;
 use twintrack::train::calibrate::{Judged, fit, report};
 use twintrack::train::config::TrainConfig;
@@ -51,7 +51,7 @@ enum Command {
     Eval(judge::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
-    Head(HeadArgs),
+    AssociationHead(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -205,7 +205,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => judge::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
-        Command::Head(args) => head(&args),
+        Command::AssociationHead(args) => head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {
@@ -410,7 +410,7 @@ fn head(args: &HeadArgs) -> Result<String> {
         "learning from {n} pairs, {same} of one person; judging on {held_n}, {held_same} of one person"
     );
     let table = rest.learn(usize::from(args.trees), args.seed)?;
-    let head = Head::new(&table)?;
+    let head = AssociationHead::new(&table)?;
     let judged = association::judge(
         &held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(),
         &held.same,
