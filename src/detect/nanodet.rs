@@ -172,8 +172,8 @@ mod tests {
             (11, &[8, 16, 32][..], true),
         ] {
             let mut outputs = outputs(bins, strides, scores_first);
-            // Cell (3, 2) of stride 16: centre (56, 40). All sides are 2 cells with certainty, except
-            // the right one: 3 or 4 with equal probability.
+            // Cell (3, 2) of stride 16: centre (56, 40). All sides are 2 cells with certainty,
+            // except the right one: 3 or 4 with equal probability.
             let place = 2 * 26 + 3;
             for o in outputs.iter_mut().filter(|o| o.name.starts_with("out_16_")) {
                 if o.name.ends_with("_80") {

@@ -6,8 +6,8 @@
 /// Largest magnitude of a weight. Sums stay finite, so that the search terminates on any input.
 const MAX_WEIGHT: f64 = 1e9;
 
-/// The assignment of largest total weight on a dense [rows, columns] matrix, as pairs sorted by row.
-/// Only pairs with a finite weight above zero are returned; other weights count as zero.
+/// The assignment of largest total weight on a dense [rows, columns] matrix, as pairs sorted by
+/// row. Only pairs with a finite weight above zero are returned; other weights count as zero.
 pub fn max_weight_assignment(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
     let flip = columns < rows;
     let (n, m) = if flip {
@@ -29,7 +29,8 @@ pub fn max_weight_assignment(rows: usize, columns: usize, weight: &[f64]) -> Vec
             weight[r * columns + k]
         })
     };
-    // Kuhn-Munkres by shortest augmenting paths with potentials; indices start at 1, 0 is a sentinel.
+    // Kuhn-Munkres by shortest augmenting paths with potentials; indices start at 1, 0 is a
+    // sentinel.
     let (mut u, mut v) = (vec![0.0f64; n + 1], vec![0.0f64; m + 1]);
     let (mut row_of, mut way) = (vec![0usize; m + 1], vec![0usize; m + 1]);
     for r in 1..=n {

@@ -69,7 +69,8 @@ impl Benchmark {
     }
 
     fn is_distractor(self, class: i64) -> bool {
-        // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12 reflection
+        // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12
+        // reflection
         matches!(class, 2 | 7 | 8 | 12) || (self == Benchmark::Mot20 && class == 6)
     }
 }

@@ -32,9 +32,9 @@ pub struct CostConfig {
     /// Cost per second since the track's last detection. Higher prefers recently detected tracks
     /// and makes lost ones harder to recover.
     pub absence: f32,
-    /// Boxes are enlarged by this share of their size on each side before their overlap is measured,
-    /// so that people who move more than their width between frames still overlap their track.
-    /// Higher matches more, and confuses more in crowds.
+    /// Boxes are enlarged by this share of their size on each side before their overlap is
+    /// measured, so that people who move more than their width between frames still overlap their
+    /// track. Higher matches more, and confuses more in crowds.
     pub buffer: f32,
     /// Enlargement in the second round, for tracks and detections that the first round left
     /// unmatched.

@@ -1,4 +1,4 @@
-//! PersonMemory of people beyond their tracks: a person who comes back gets a new track id but keeps the
+//! Memory of people beyond their tracks: a person who comes back gets a new track id but keeps the
 //! identity. The rules are those of [`reidentify`], applied over minutes and over all cameras.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,7 +1,7 @@
 //! Re-identification: a new track takes over the id of one that was lost for longer than motion can
 //! bridge, if the appearance matches clearly and the person could have walked there. The distance
-//! limit follows from the embedder's false-accept rates ([`StrangerTable`]); without that table nobody
-//! is re-identified.
+//! limit follows from the embedder's false-accept rates ([`StrangerTable`]); without that table
+//! nobody is re-identified.
 
 use serde::{Deserialize, Serialize};
 

@@ -2,8 +2,8 @@
 //! 0.5 where false accepts and false rejects are equally frequent. Its two parameters depend on the
 //! network; `twintrack-train` fits them on held-out pairs and stores them in the ONNX file.
 //!
-//! The table [`StrangerTable`] gives false-accept rates by distance, from which limits on false merges
-//! follow.
+//! The table [`StrangerTable`] gives false-accept rates by distance, from which limits on false
+//! merges follow.
 
 use std::fmt;
 use std::str::FromStr;

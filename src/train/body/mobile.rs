@@ -1,5 +1,5 @@
-//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block, the two last strides left out so that the map keeps
-//! eight rows.
+//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block. The last two strides are 1, so
+//! that the maps keep eight rows.
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
@@ -9,9 +9,9 @@ use crate::train::body::conv::{After, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::Graph;
 
-/// Channels of its maps.
+/// Channels of the feature maps.
 pub const CHANNELS: usize = 320;
-/// Expansion, channels, blocks, stride of the first.
+/// Expansion, channels, number of blocks, stride of the first block.
 const STAGES: [(usize, usize, usize, usize); 7] = [
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -22,11 +22,11 @@ const STAGES: [(usize, usize, usize, usize); 7] = [
     (6, CHANNELS, 1, 1),
 ];
 const FIRST: usize = 32;
-/// Mean and deviation of ImageNet, red, green, blue.
+/// ImageNet's mean and standard deviation: red, green, blue.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// An inverted residual: widen, look around, narrow.
+/// An inverted residual: pointwise expansion, depthwise convolution, pointwise projection.
 #[derive(Module, Debug)]
 struct Residual<B: Backend> {
     widen: Option<ConvNorm<B>>,
@@ -43,7 +43,7 @@ pub struct Mobile<B: Backend> {
 }
 
 impl<B: Backend> Mobile<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(device: &B::Device) -> Self {
         let (mut blocks, mut from) = (Vec::new(), FIRST);
         for (expansion, to, count, stride) in STAGES {
@@ -64,7 +64,7 @@ impl<B: Backend> Mobile<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
@@ -92,7 +92,7 @@ impl<B: Backend> Mobile<B> {
         })
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let (mean, std) = (
             g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN),

@@ -1,5 +1,6 @@
-//! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3 convolutions see four scales;
-//! one small gate, shared by the streams, weighs each channel of each.
+//! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3
+//! convolutions cover four scales; one gate, shared by the streams, weighs each channel of each
+//! stream.
 
 use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -9,17 +10,17 @@ use burn::tensor::{FloatDType, Tensor, activation};
 
 use crate::train::body::conv::{After, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
-use crate::train::network::export_linear;
 use crate::train::onnx::{Attribute, Graph};
+use crate::train::tensors::export_linear;
 
-/// Channels of its maps.
+/// Channels of the feature maps.
 pub const CHANNELS: usize = 128;
 const STAGES: [usize; 3] = [64, 96, CHANNELS];
 const FIRST: usize = 16;
-/// Blocks of a stage.
+/// Blocks per stage.
 const BLOCKS: usize = 2;
 const SCALES: usize = 4;
-/// Inside a block there are so many times fewer channels.
+/// Reduction of the number of channels inside a block.
 const NARROW: usize = 4;
 
 /// A pointwise and a depthwise convolution.
@@ -29,7 +30,7 @@ struct Light<B: Backend> {
     around: ConvNorm<B>,
 }
 
-/// Weighs each channel by what the whole map shows.
+/// Weighs each channel by its mean over the whole map.
 #[derive(Module, Debug)]
 struct Gate<B: Backend> {
     narrow: Linear<B>,
@@ -40,11 +41,11 @@ struct Gate<B: Backend> {
 #[derive(Module, Debug)]
 struct OmniBlock<B: Backend> {
     enter: ConvNorm<B>,
-    /// The streams one after another: of one, two, three, four light convolutions.
+    /// The convolutions of all streams in order: one, two, three, four.
     streams: Vec<Light<B>>,
     gate: Gate<B>,
     leave: ConvNorm<B>,
-    /// Where the channels change.
+    /// Projection of the input, if the number of channels changes.
     around: Option<ConvNorm<B>>,
 }
 
@@ -54,7 +55,7 @@ pub struct Omni<B: Backend> {
     first: ConvNorm<B>,
     pool: MaxPool2d,
     blocks: Vec<OmniBlock<B>>,
-    /// Between the stages; the map is halved after each.
+    /// Convolutions between the stages; the maps are halved after each.
     between: Vec<ConvNorm<B>>,
 }
 
@@ -169,7 +170,7 @@ impl<B: Backend> Gate<B> {
 }
 
 impl<B: Backend> Omni<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(device: &B::Device) -> Self {
         let (mut blocks, mut from) = (Vec::new(), FIRST);
         for to in STAGES {
@@ -194,7 +195,7 @@ impl<B: Backend> Omni<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
@@ -220,7 +221,7 @@ impl<B: Backend> Omni<B> {
         x
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
         let first = self.first.export(g, input, "first.conv");

@@ -1,4 +1,4 @@
-//! The network of a [`Plan`].
+//! A trainable network that executes a [`Plan`].
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use burn::tensor::module::{avg_pool2d, conv2d, max_pool2d};
 use burn::tensor::ops::ConvOptions;
 use burn::tensor::{Int, Tensor, TensorData, activation};
 
-use crate::train::dataset::TrainError;
+use crate::train::error::TrainError;
 use crate::train::graph::operation::{Arithmetic, Elementwise, Operand, Operation, Window};
-use crate::train::graph::plan::{Plan, Step};
+use crate::train::graph::plan::{Plan, PlanStep};
 use crate::train::kernels::backend::{Kernels, Normalised};
 use crate::train::kernels::normalisation::After;
 use crate::train::kernels::shape::Shape;
-use crate::train::network::{MapSize, normalise};
+use crate::train::tensors::{MapSize, normalise};
 
-/// Values are kept with four dimensions, those that are missing at the end as 1; this is how many there really are.
+/// A value padded with trailing dimensions of 1 to four, and its actual number of dimensions.
 #[derive(Debug, Clone)]
-struct Value<B: Backend> {
+struct RankedTensor<B: Backend> {
     x: Tensor<B, 4>,
     rank: usize,
 }
 
-/// What a graph gives.
+/// Result of running a graph.
 #[derive(Debug)]
-pub struct Outputs<B: Backend> {
+pub struct GraphOutputs<B: Backend> {
     /// The value at the graph's end, [n, c, h, w].
     pub end: Tensor<B, 4>,
-    /// The last value before it that is a map wider and higher than a pixel.
+    /// The last earlier value that is a feature map wider and higher than one pixel.
     pub map: Option<Tensor<B, 4>>,
 }
 
@@ -38,17 +38,18 @@ pub struct GraphNetwork<B: Backend> {
     weights: Vec<Param<Tensor<B, 1>>>,
     #[module(skip)]
     plan: Arc<Plan>,
-    /// Sizes of the value at its end and of the last map before it.
+    /// Sizes of the value at the graph's end and of the last feature map before it.
     #[module(skip)]
     sizes: [MapSize; 2],
 }
 
 impl<B: Backend> GraphNetwork<B> {
-    /// The network of a plan for pictures of `size` (height, width). Convolutions over whole maps are fitted to the maps of that
-    /// size; those that would make maps smaller than a `stride`th of the picture keep their size (0: none do).
+    /// Creates the network of a plan for pictures of `size` (height, width). Convolution kernels
+    /// that cover a whole map are adapted to that size. Convolutions that would reduce maps below
+    /// 1/`stride` of the picture keep the size; `stride` 0 disables this.
     ///
     /// # Errors
-    /// When the graph cannot run on pictures of that size.
+    /// Fails when the graph cannot process pictures of that size.
     pub fn new(
         mut plan: Plan,
         size: (usize, usize),
@@ -59,9 +60,9 @@ impl<B: Backend> GraphNetwork<B> {
         B: Kernels,
     {
         if stride > 0 {
-            keep_fine(&mut plan, stride);
+            limit_stride(&mut plan, stride);
         }
-        let (plan, sizes) = fitted::<B>(&plan, size, device)?;
+        let (plan, sizes) = fit_to_size::<B>(&plan, size, device)?;
         Ok(GraphNetwork {
             weights: parameters(&plan, device),
             plan: Arc::new(plan),
@@ -69,59 +70,59 @@ impl<B: Backend> GraphNetwork<B> {
         })
     }
 
-    /// Channels, height and width of the value at its end.
+    /// Channels, height and width of the value at the graph's end.
     pub fn end_size(&self) -> MapSize {
         self.sizes[0]
     }
 
-    /// The same of the last map before it, or of the end where there is none.
+    /// Size of the last feature map before the end, or of the end if there is none.
     pub fn map_size(&self) -> MapSize {
         self.sizes[1]
     }
 
-    /// The plan.
+    /// The plan that the network executes.
     pub fn plan(&self) -> &Plan {
         &self.plan
     }
 
-    /// The values of a weight as they are now.
+    /// Current values of a weight.
     pub fn values(&self, weight: usize) -> Vec<f32> {
         self.weights[weight]
             .val()
             .into_data()
             .convert::<f32>()
             .to_vec::<f32>()
-            .expect("float32 was asked for")
+            .expect("converted to float32")
     }
 
-    /// Runs it on pictures [n, 3, h, w] as the file wants them.
+    /// Runs the network on pictures [n, 3, h, w] in the file's pixel format.
     ///
     /// # Panics
-    /// When a step does not fit its values, which [`GraphNetwork::new`] has refused.
-    pub fn forward(&self, pictures: Tensor<B, 4>) -> Outputs<B>
+    /// When a step does not fit its input, which [`GraphNetwork::new`] excludes.
+    pub fn forward(&self, pictures: Tensor<B, 4>) -> GraphOutputs<B>
     where
         B: Kernels,
     {
         self.run(pictures, |_, _| ())
-            .expect("the steps were tried when the network was made")
+            .expect("the constructor has run all steps")
     }
 
-    /// Runs it and shows what each step reads.
+    /// Runs the network; `show` receives the input of each step.
     fn run(
         &self,
         pictures: Tensor<B, 4>,
         mut show: impl FnMut(usize, &Tensor<B, 4>),
-    ) -> Result<Outputs<B>, String>
+    ) -> Result<GraphOutputs<B>, String>
     where
         B: Kernels,
     {
-        let mut values: Vec<Option<Value<B>>> = vec![None; self.plan.values];
-        values[0] = Some(Value {
+        let mut values: Vec<Option<RankedTensor<B>>> = vec![None; self.plan.values];
+        values[0] = Some(RankedTensor {
             x: pictures,
             rank: 4,
         });
         let mut map = None;
-        let uses = last_uses(&self.plan);
+        let uses = last_reads(&self.plan);
         for (number, step) in self.plan.steps.iter().enumerate() {
             if let Some(x) = first_input(&step.operation).and_then(|v| values[v].as_ref()) {
                 show(number, &x.x);
@@ -137,20 +138,21 @@ impl<B: Backend> GraphNetwork<B> {
                 map = Some(value.x.clone());
             }
             values[step.output] = Some(value);
-            // Freed as soon as nothing reads it any more.
+            // Released as soon as no later step reads it.
             uses[number].iter().for_each(|v| values[*v] = None);
         }
         let end = values[self.plan.output]
             .take()
-            .ok_or("its end is not computed")?;
-        Ok(Outputs { end: end.x, map })
+            .ok_or("the end of the graph is not computed")?;
+        Ok(GraphOutputs { end: end.x, map })
     }
 
     fn weight<const D: usize>(&self, weight: usize, dims: [usize; D]) -> Tensor<B, D> {
         self.weights[weight].val().reshape(dims)
     }
 
-    /// A weight with four dimensions for a value of some rank: ONNX aligns dimensions at the last one.
+    /// A weight as four dimensions for a value with `rank` dimensions. ONNX aligns dimensions at
+    /// the last one.
     fn broadcast(&self, weight: usize, rank: usize) -> Result<Tensor<B, 4>, String> {
         let own = &self.plan.weights[weight].dims;
         let missing = rank
@@ -161,7 +163,11 @@ impl<B: Backend> GraphNetwork<B> {
         Ok(self.weight(weight, dims))
     }
 
-    fn step(&self, step: &Step, values: &[Option<Value<B>>]) -> Result<Value<B>, String>
+    fn step(
+        &self,
+        step: &PlanStep,
+        values: &[Option<RankedTensor<B>>],
+    ) -> Result<RankedTensor<B>, String>
     where
         B: Kernels,
     {
@@ -170,7 +176,7 @@ impl<B: Backend> GraphNetwork<B> {
                 .clone()
                 .ok_or_else(|| "it reads a value that is not computed".to_string())
         };
-        let map = |x| Ok(Value { x, rank: 4 });
+        let map = |x| Ok(RankedTensor { x, rank: 4 });
         match &step.operation {
             Operation::Conv {
                 x,
@@ -192,7 +198,7 @@ impl<B: Backend> GraphNetwork<B> {
             } => {
                 let x = value(*x)?.x;
                 let channels = [x.dims()[1]];
-                // The moments are the file's and stay.
+                // The moments are those of the file and are not trained.
                 let [mean, variance] = [mean, variance].map(|w| self.weight(*w, channels).detach());
                 let factor = self.weight(*scale, channels) / (variance + *epsilon).sqrt();
                 let offset = self.weight(*offset, channels) - mean * factor.clone();
@@ -204,9 +210,9 @@ impl<B: Backend> GraphNetwork<B> {
                 offset,
                 epsilon,
             } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
-                // Each picture's channel is a channel of one large picture.
+                // Treats each picture's channels as channels of a single picture.
                 let [gamma, beta] = [scale, offset]
                     .map(|p| self.weight(*p, [1, c]).repeat_dim(0, n).reshape([n * c]));
                 let Normalised { maps, .. } = B::normalise(
@@ -216,15 +222,15 @@ impl<B: Backend> GraphNetwork<B> {
                     *epsilon,
                     After::Linear,
                 );
-                Ok(Value {
+                Ok(RankedTensor {
                     x: maps.reshape([n, c, h, w]),
                     rank,
                 })
             }
             Operation::Elementwise { x, function } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let [_, channels, h, w] = x.dims();
-                let x = match function.rectifier().filter(|_| h * w > 1) {
+                let x = match function.fusible().filter(|_| h * w > 1) {
                     None => elementwise(x, *function),
                     Some(after) => {
                         let device = x.device();
@@ -236,12 +242,12 @@ impl<B: Backend> GraphNetwork<B> {
                         )
                     }
                 };
-                Ok(Value { x, rank })
+                Ok(RankedTensor { x, rank })
             }
             Operation::PRelu { x, slope } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let slope = self.broadcast(*slope, rank)?;
-                Ok(Value {
+                Ok(RankedTensor {
                     x: activation::relu(x.clone()) - activation::relu(x.neg()) * slope,
                     rank,
                 })
@@ -270,11 +276,11 @@ impl<B: Backend> GraphNetwork<B> {
                 let [n, c, ..] = x.dims();
                 map(B::plane_mean(x).reshape([n, c, 1, 1]))
             }
-            Operation::Reshape { x, dims } => reshaped(value(*x)?, dims),
+            Operation::Reshape { x, dims } => reshape_value(value(*x)?, dims),
             Operation::Flatten { x } => {
                 let x = value(*x)?.x;
                 let [n, c, h, w] = x.dims();
-                Ok(Value {
+                Ok(RankedTensor {
                     x: x.reshape([n, c * h * w, 1, 1]),
                     rank: 2,
                 })
@@ -285,13 +291,13 @@ impl<B: Backend> GraphNetwork<B> {
                     .map(|x| value(*x))
                     .collect::<Result<Vec<_>, _>>()?;
                 let rank = parts.first().map_or(4, |v| v.rank);
-                Ok(Value {
+                Ok(RankedTensor {
                     x: Tensor::cat(parts.into_iter().map(|v| v.x).collect(), 1),
                     rank,
                 })
             }
             Operation::Channels { x, which } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let channels = x.dims()[1] as i64;
                 let which: Vec<i64> = which
                     .iter()
@@ -301,7 +307,7 @@ impl<B: Backend> GraphNetwork<B> {
                     TensorData::new(which.clone(), [which.len()]),
                     &x.device(),
                 );
-                Ok(Value {
+                Ok(RankedTensor {
                     x: x.select(1, index),
                     rank,
                 })
@@ -312,10 +318,10 @@ impl<B: Backend> GraphNetwork<B> {
                 bias,
                 transposed,
             } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
                 let [rows, columns] = self.plan.weights[*weight].dims[..] else {
-                    return Err("its weight is no matrix".into());
+                    return Err("its weight is not a matrix".into());
                 };
                 let matrix = self.weight(*weight, [rows, columns]);
                 let (matrix, to, from) = if *transposed {
@@ -325,7 +331,8 @@ impl<B: Backend> GraphNetwork<B> {
                 };
                 if rank != 2 || c * h * w != from {
                     return Err(format!(
-                        "rows of {} numbers meet a matrix for {from}; was another input size asked for?",
+                        "rows of {} numbers do not match a matrix for {from}; does the file need \
+                         another input size?",
                         c * h * w
                     ));
                 }
@@ -333,15 +340,15 @@ impl<B: Backend> GraphNetwork<B> {
                 if let Some(bias) = bias {
                     out = out + self.weight(*bias, [1, to]);
                 }
-                Ok(Value {
+                Ok(RankedTensor {
                     x: out.reshape([n, to, 1, 1]),
                     rank: 2,
                 })
             }
             Operation::UnitRows { x } => {
-                let Value { x, rank } = value(*x)?;
+                let RankedTensor { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
-                Ok(Value {
+                Ok(RankedTensor {
                     x: normalise(x.reshape([n, c * h * w])).reshape([n, c, h, w]),
                     rank,
                 })
@@ -349,7 +356,7 @@ impl<B: Backend> GraphNetwork<B> {
         }
     }
 
-    /// A convolution; what follows it is part of it where it has a bias.
+    /// A convolution; a following activation is fused if there is a bias.
     fn convolve(
         &self,
         x: Tensor<B, 4>,
@@ -362,14 +369,14 @@ impl<B: Backend> GraphNetwork<B> {
     {
         let [n, from, height, width] = x.dims();
         let [to, by_group, kh, kw] = self.plan.weights[weight].dims[..] else {
-            return Err("its weight has no four dimensions".into());
+            return Err("its weight does not have four dimensions".into());
         };
         if by_group * groups != from
             || kh > height + 2 * w.padding[0]
             || kw > width + 2 * w.padding[1]
         {
             return Err(format!(
-                "a kernel {kh}x{kw} over {} channels meets {from} maps of {height}x{width}",
+                "a kernel {kh}x{kw} over {} channels does not match {from} maps of {height}x{width}",
                 by_group * groups
             ));
         }
@@ -414,8 +421,8 @@ impl<B: Backend> GraphNetwork<B> {
         b: Operand,
         kind: Arithmetic,
         after: After,
-        values: &[Option<Value<B>>],
-    ) -> Result<Value<B>, String>
+        values: &[Option<RankedTensor<B>>],
+    ) -> Result<RankedTensor<B>, String>
     where
         B: Kernels,
     {
@@ -424,7 +431,7 @@ impl<B: Backend> GraphNetwork<B> {
                 .clone()
                 .ok_or_else(|| "it reads a value that is not computed".to_string())
         };
-        let by_channel = |w: usize, x: &Value<B>| {
+        let by_channel = |w: usize, x: &RankedTensor<B>| {
             let dims = &self.plan.weights[w].dims;
             x.rank == 4
                 && dims.len() >= 3
@@ -445,30 +452,30 @@ impl<B: Backend> GraphNetwork<B> {
                         }
                         _ => B::scale(x.x, weight, Tensor::zeros(channels, &device), after),
                     };
-                    return Ok(Value { x: scaled, rank: 4 });
+                    return Ok(RankedTensor { x: scaled, rank: 4 });
                 }
-                let sum = combined(x.x, self.broadcast(w, x.rank)?, kind);
-                let rectified = match after {
+                let sum = apply(x.x, self.broadcast(w, x.rank)?, kind);
+                let fuse_activations = match after {
                     After::Linear => sum,
                     After::Relu => activation::relu(sum),
                     After::Relu6 => sum.clamp(0.0, 6.0),
                 };
-                Ok(Value {
-                    x: rectified,
+                Ok(RankedTensor {
+                    x: fuse_activations,
                     rank: x.rank,
                 })
             }
             (Operand::Value(a), Operand::Weight(w)) => {
                 let x = value(a)?;
-                Ok(Value {
-                    x: combined(x.x, self.broadcast(w, x.rank)?, kind),
+                Ok(RankedTensor {
+                    x: apply(x.x, self.broadcast(w, x.rank)?, kind),
                     rank: x.rank,
                 })
             }
             (Operand::Weight(w), Operand::Value(b)) => {
                 let x = value(b)?;
-                Ok(Value {
-                    x: combined(self.broadcast(w, x.rank)?, x.x, kind),
+                Ok(RankedTensor {
+                    x: apply(self.broadcast(w, x.rank)?, x.x, kind),
                     rank: x.rank,
                 })
             }
@@ -477,19 +484,19 @@ impl<B: Backend> GraphNetwork<B> {
                 let ([n, c, h, w], [_, _, bh, bw]) = (a.x.dims(), b.x.dims());
                 let rank = a.rank.max(b.rank);
                 if kind == Arithmetic::Mul && h * w > 1 && bh * bw == 1 {
-                    return Ok(Value {
+                    return Ok(RankedTensor {
                         x: B::gate(a.x, b.x.reshape([n, c])),
                         rank,
                     });
                 }
                 if kind == Arithmetic::Mul && bh * bw > 1 && h * w == 1 {
-                    return Ok(Value {
+                    return Ok(RankedTensor {
                         x: B::gate(b.x, a.x.reshape([n, c])),
                         rank,
                     });
                 }
-                Ok(Value {
-                    x: combined(a.x, b.x, kind),
+                Ok(RankedTensor {
+                    x: apply(a.x, b.x, kind),
                     rank,
                 })
             }
@@ -498,7 +505,7 @@ impl<B: Backend> GraphNetwork<B> {
     }
 }
 
-fn combined<B: Backend>(a: Tensor<B, 4>, b: Tensor<B, 4>, kind: Arithmetic) -> Tensor<B, 4> {
+fn apply<B: Backend>(a: Tensor<B, 4>, b: Tensor<B, 4>, kind: Arithmetic) -> Tensor<B, 4> {
     match kind {
         Arithmetic::Add => a + b,
         Arithmetic::Sub => a - b,
@@ -518,12 +525,15 @@ fn elementwise<B: Backend>(x: Tensor<B, 4>, function: Elementwise) -> Tensor<B, 
     }
 }
 
-fn reshaped<B: Backend>(value: Value<B>, dims: &[i64]) -> Result<Value<B>, String> {
+fn reshape_value<B: Backend>(
+    value: RankedTensor<B>,
+    dims: &[i64],
+) -> Result<RankedTensor<B>, String> {
     let own = value.x.dims();
     let total: usize = own.iter().product();
     let mut to = [1usize; 4];
     if dims.is_empty() || dims.len() > 4 {
-        return Err(format!("{} dimensions are not known", dims.len()));
+        return Err(format!("{} dimensions are not supported", dims.len()));
     }
     for (i, d) in dims.iter().enumerate() {
         to[i] = match *d {
@@ -532,7 +542,7 @@ fn reshaped<B: Backend>(value: Value<B>, dims: &[i64]) -> Result<Value<B>, Strin
             _ => 1,
         };
     }
-    // A constant batch of one means the batch.
+    // A constant batch size of 1 stands for any batch size.
     if dims[0] == 1 && !dims.contains(&-1) {
         to[0] = own[0];
     }
@@ -548,7 +558,7 @@ fn reshaped<B: Backend>(value: Value<B>, dims: &[i64]) -> Result<Value<B>, Strin
     if to.iter().product::<usize>() != total {
         return Err(format!("{own:?} cannot become {dims:?}"));
     }
-    Ok(Value {
+    Ok(RankedTensor {
         x: value.x.reshape(to),
         rank: dims.len(),
     })
@@ -568,8 +578,8 @@ fn first_input(operation: &Operation) -> Option<usize> {
     operation.inputs().first().copied()
 }
 
-/// For each step, the values that no later step reads.
-fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
+/// For each step, the values that it is the last to read.
+fn last_reads(plan: &Plan) -> Vec<Vec<usize>> {
     let mut seen = std::collections::BTreeSet::from([plan.output]);
     let mut uses: Vec<Vec<usize>> = plan
         .steps
@@ -587,8 +597,8 @@ fn last_uses(plan: &Plan) -> Vec<Vec<usize>> {
     uses
 }
 
-/// Takes the strides from convolutions whose maps would be smaller than a `most`th of the picture.
-fn keep_fine(plan: &mut Plan, most: usize) {
+/// Removes the strides of convolutions whose output would be smaller than 1/`most` of the picture.
+fn limit_stride(plan: &mut Plan, most: usize) {
     let mut divided = vec![1; plan.values];
     for step in &mut plan.steps {
         let before = step
@@ -613,9 +623,9 @@ fn keep_fine(plan: &mut Plan, most: usize) {
     }
 }
 
-/// The plan for pictures of a size: where a convolution of each channel by itself once saw the whole map, and the maps are now
-/// smaller by a whole factor, its weights are summed over blocks of that factor.
-fn fitted<B: Kernels>(
+/// Adapts the plan to a picture size: where a depthwise kernel covers a whole map and the maps are
+/// now smaller by an integer factor, its weights are summed over blocks of that factor.
+fn fit_to_size<B: Kernels>(
     plan: &Plan,
     size: (usize, usize),
     device: &B::Device,
@@ -634,7 +644,7 @@ fn fitted<B: Kernels>(
         });
         let problem = match done {
             Err(problem) => problem,
-            Ok(Outputs { end, map }) => {
+            Ok(GraphOutputs { end, map }) => {
                 let size = |x: &Tensor<B, 4>| [x.dims()[1], x.dims()[2], x.dims()[3]];
                 return Ok((
                     plan,
@@ -644,7 +654,7 @@ fn fitted<B: Kernels>(
         };
         let misfit = || {
             TrainError::Setting(format!(
-                "the network cannot read pictures of {}x{}: {problem}",
+                "the network cannot process pictures of {}x{}: {problem}",
                 size.1, size.0
             ))
         };

@@ -1,4 +1,4 @@
-//! The loops on the tape: each operation with its derivative.
+//! Registers the CPU kernels with burn's automatic differentiation.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -14,10 +14,11 @@ use crate::train::kernels::normalisation::{After, Norm};
 use crate::train::kernels::shape::{Epilogue, Output, Shape};
 use crate::train::kernels::{convolution, depthwise, normalisation, weighing};
 
-/// A dense tensor of the CPU.
+/// A contiguous CPU tensor.
 type Dense = FloatTensor<Flex>;
 
-/// Registers the derivatives of a convolution by its input and its weights; returns the one by its bias.
+/// Registers the derivatives of a convolution with respect to input and weights; returns the one
+/// with respect to the bias.
 fn register_convolution(
     grads: &mut Gradients,
     [x, weight, grad]: [&Dense; 3],
@@ -214,7 +215,7 @@ impl Backward<Flex, 2> for ReadOut {
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
-    const ON_PROCESSOR: bool = true;
+    const ON_CPU: bool = true;
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {

@@ -5,7 +5,7 @@ type B = Autodiff<Flex>;
 type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>;
 type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, After) -> Normalised<B>;
 
-/// Not burn's own random numbers: their one sequence belongs to the tests that train.
+/// Does not use burn's random numbers, whose only sequence the tests that train rely on.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     let values: Vec<f32> = std::iter::repeat_with(|| 3.0 * fastrand::f32() - 1.3)
         .take(shape.iter().product())
@@ -13,14 +13,14 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     Tensor::<B, D>::from_data(TensorData::new(values, shape), &Default::default()).require_grad()
 }
 
-/// The greatest difference, relative to the greatest value.
+/// Largest difference, relative to the largest value.
 fn apart<const D: usize>(a: Tensor<Flex, D>, b: Tensor<Flex, D>) -> f32 {
     assert_eq!(a.dims(), b.dims());
     let scale = b.clone().abs().max().into_scalar().max(1e-3);
     (a - b).abs().max().into_scalar() / scale
 }
 
-/// A sum in which every value counts differently, so that a derivative in the wrong place shows.
+/// A sum with a different weight for every value, so that misplaced derivatives show.
 fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     let dims = maps.dims();
     let factors: Vec<f32> = (0..dims.iter().product::<usize>())
@@ -29,10 +29,10 @@ fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     (maps * Tensor::from_data(TensorData::new(factors, dims), &Default::default())).sum()
 }
 
-/// burn's own convolution is the judge, on maps with odd sides, batches that do not fill the last group, and each
-/// kind of kernel.
+/// Compares with burn's convolution for all kinds of kernels, odd sizes, and batches with an
+/// incomplete last group.
 #[test]
-fn convolutions_and_their_derivatives_are_burns() {
+fn convolutions_and_derivatives_equal_burns() {
     let shapes = [
         (Shape::full(3, 5, 2), [7, 17, 9]),
         (Shape::full(4, 6, 1), [40, 4, 8]),
@@ -70,7 +70,7 @@ fn convolutions_and_their_derivatives_are_burns() {
 }
 
 #[test]
-fn convolutions_with_bias_and_their_derivatives_are_burns() {
+fn convolutions_with_bias_and_derivatives_equal_burns() {
     for (shape, [n, h, w]) in [
         (Shape::full(3, 5, 2), [7, 17, 9]),
         (Shape::point(5, 4), [3, 6, 6]),
@@ -121,11 +121,11 @@ fn convolutions_with_bias_and_their_derivatives_are_burns() {
 }
 
 #[test]
-fn normalisation_and_its_derivatives_are_burns() {
+fn normalisation_and_derivatives_equal_burns() {
     for after in [After::Linear, After::Relu, After::Relu6] {
         let (x, gamma, beta) = (random([5, 3, 7, 4]), random([3]), random([3]));
         let run = |f: Normalising| {
-            // A mean far from zero and values up to the upper bend of Relu6.
+            // A mean far from zero, and values up to the upper limit of Relu6.
             let Normalised { maps, moments } = f(
                 x.clone() * 3.0 + 20.0,
                 gamma.clone() * 4.0,
@@ -155,7 +155,7 @@ fn normalisation_and_its_derivatives_are_burns() {
 }
 
 #[test]
-fn weighing_and_its_derivatives_are_burns() {
+fn plane_operations_and_derivatives_equal_burns() {
     let (x, gates, weights) = (random([3, 5, 4, 7]), random([3, 5]), random([5, 28]));
     type Results = Vec<Tensor<Flex, 2>>;
     let run = |by: &dyn Fn(Tensor<B, 4>) -> Tensor<B, 2>, other: &Tensor<B, 2>| -> Results {
@@ -195,7 +195,7 @@ fn weighing_and_its_derivatives_are_burns() {
 }
 
 #[test]
-fn scaling_is_burns_and_what_needs_no_derivative_gets_none() {
+fn scaling_equals_burns_and_untracked_inputs_get_no_derivative() {
     let (x, factor, offset) = (random([2, 3, 5, 4]), random([3]), random([3]));
     for after in [After::Linear, After::Relu, After::Relu6] {
         let ours = Flex::scale(
