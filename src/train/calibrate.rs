@@ -8,7 +8,7 @@ use ndarray::ArrayView2;
 
 use crate::track::similarity::{Calibration, StrangerTable};
 use crate::train::dataset::Dataset;
-use crate::train::learner::labels;
+use crate::train::embed::labels;
 use crate::train::retrieval::{PairDistances, distances};
 
 /// Number of pairs of each kind and data set that are used for the calibration.

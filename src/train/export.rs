@@ -8,10 +8,10 @@ use ndarray::Array4;
 use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions};
 use crate::track::appearance::normalise;
 use crate::track::similarity::{Calibration, StrangerTable};
+use crate::train::embed::embed_batch;
 use crate::train::error::TrainError;
 use crate::train::graph::write::pixel_format_entries;
 use crate::train::kernels::backend::Kernels;
-use crate::train::learner::embed_batch;
 use crate::train::network::{Design, Tower};
 
 /// Largest allowed difference between ONNX Runtime and the training framework.

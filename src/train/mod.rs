@@ -1,7 +1,7 @@
 //! Training the Siamese network (`twintrack-train`, feature `train`).
 //!
 //! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`],
-//! [`learner`] (the training loop), [`batch`] (its input), [`dataset`] with [`readers`],
+//! [`run`] (the training loop) with [`learner`] and [`validation`], [`batch`] (its input), [`dataset`] with [`readers`],
 //! [`synthetic`] and [`from_video`] (sources of pictures), [`distil`] with [`probe`] (a teacher in
 //! place of labels), [`retrieval`] (evaluation), [`calibrate`], [`export`] over [`onnx`].
 
@@ -16,6 +16,7 @@ pub mod convert;
 pub mod curves;
 pub mod dataset;
 pub mod distil;
+pub mod embed;
 pub mod error;
 pub mod export;
 pub mod from_video;
@@ -31,8 +32,10 @@ pub mod readers;
 pub mod retrieval;
 #[cfg(test)]
 mod rng_lock;
+pub mod run;
 pub mod scenes;
 pub mod simulate;
 pub mod synthetic;
 pub mod tensors;
+pub mod validation;
 mod visibility;

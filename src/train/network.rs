@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::infer::{ColorOrder, PixelFormat};
 use crate::onnx::graph::encode_graph;
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::body::{Body, Network};
 use crate::train::colour::{self, COLOURS, STRIPES};
 use crate::train::error::TrainError;
@@ -201,7 +201,7 @@ impl<B: Backend> TowerHead<B> {
                 )
             }
             TowerHead::ReadOut(head) => {
-                let map = head.widen.forward(map, After::Relu);
+                let map = head.widen.forward(map, Activation::Relu);
                 let x = head
                     .linear
                     .forward(B::read_out(map.clone(), head.weights.val()));
@@ -231,7 +231,7 @@ impl<B: Backend> TowerHead<B> {
             }
             TowerHead::ReadOut(head) => {
                 let conv = head.widen.export(g, map, "widen.conv");
-                let wide = After::Relu.export(g, &conv, "widen");
+                let wide = Activation::Relu.export(g, &conv, "widen");
                 let channels = head.weights.dims()[0];
                 // A depthwise convolution with a kernel as large as the map.
                 let weights = g.constant(

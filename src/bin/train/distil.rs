@@ -13,10 +13,11 @@ use twintrack::train::distil::batches::TeacherBatches;
 use twintrack::train::distil::store::{RowShape, Store};
 use twintrack::train::distil::teacher::Teacher;
 use twintrack::train::error::TrainError;
-use twintrack::train::learner::{Material, split};
 use twintrack::train::probe::generator::{Generator, VERSION};
 use twintrack::train::probe::recombine::FigureSources;
 use twintrack::train::readers::DataSpec;
+use twintrack::train::run::TrainingData;
+use twintrack::train::validation::split;
 
 use super::{TrainingArgs, train};
 
@@ -75,10 +76,10 @@ pub fn distil(args: &DistilArgs) -> Result<String> {
     train(
         &args.training,
         &config,
-        Material {
+        TrainingData {
             train: labelled,
             held,
-            batches: Some(batches),
+            teacher_batches: Some(batches),
         },
         origin,
     )

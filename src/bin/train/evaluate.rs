@@ -10,7 +10,7 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, InputSize, Runtime, SessionOptions};
 use twintrack::train::calibrate::calibrate;
 use twintrack::train::dataset::Crop;
-use twintrack::train::learner::labels;
+use twintrack::train::embed::labels;
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{
     PairDistances, distances, embeddings, one_shot, pixels, retrieval,

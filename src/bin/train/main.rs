@@ -21,12 +21,14 @@ use twintrack::train::calibrate::{EvaluatedSet, fit, report};
 use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
 use twintrack::train::dataset::{Crop, Dataset};
+use twintrack::train::embed::{embed, labels};
 use twintrack::train::error::TrainError;
 use twintrack::train::export::{ExportMetadata, export};
 use twintrack::train::kernels::backend::Kernels;
-use twintrack::train::learner::{self, Material, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{distances, embeddings, retrieval};
+use twintrack::train::run::{self, TrainingData};
+use twintrack::train::validation::split;
 
 use evaluate::open;
 
@@ -296,10 +298,10 @@ fn run(args: &RunArgs) -> Result<String> {
     train(
         &args.training,
         &config,
-        Material {
+        TrainingData {
             train: labelled,
             held,
-            batches: None,
+            teacher_batches: None,
         },
         training_data,
     )
@@ -309,14 +311,14 @@ fn run(args: &RunArgs) -> Result<String> {
 fn train(
     args: &TrainingArgs,
     config: &TrainConfig,
-    material: Material,
+    data: TrainingData,
     training_data: String,
 ) -> Result<String> {
     match args.device {
-        TrainDevice::Cpu => train_on::<Cpu>(args, config, material, training_data),
+        TrainDevice::Cpu => train_on::<Cpu>(args, config, data, training_data),
         #[cfg(feature = "train-cuda")]
         TrainDevice::Cuda => {
-            train_on::<Autodiff<burn::backend::Cuda>>(args, config, material, training_data)
+            train_on::<Autodiff<burn::backend::Cuda>>(args, config, data, training_data)
         }
     }
 }
@@ -325,18 +327,17 @@ fn train(
 fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     args: &TrainingArgs,
     config: &TrainConfig,
-    material: Material,
+    data: TrainingData,
     training_data: String,
 ) -> Result<String> {
     let device = Default::default();
-    let held = material.held.clone();
-    let trained =
-        learner::train::<B>(config, material, &args.work, args.resume, &device, |line| {
-            eprintln!("{line}")
-        })?;
+    let held = data.held.clone();
+    let trained = run::train::<B>(config, data, &args.work, args.resume, &device, |line| {
+        eprintln!("{line}")
+    })?;
     let mut evaluated = Vec::new();
     for set in &held {
-        let e = learner::embed(
+        let e = embed(
             &trained.tower,
             &set.crops.iter().collect::<Vec<_>>(),
             &device,

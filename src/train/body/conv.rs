@@ -7,17 +7,17 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
 use crate::train::kernels::backend::{Kernels, Normalised, cast};
-pub use crate::train::kernels::normalisation::After;
+pub use crate::train::kernels::normalisation::Activation;
 pub use crate::train::kernels::shape::Shape;
 use crate::train::onnx::{Attribute, Graph};
 
-impl After {
+impl Activation {
     /// Adds the activation to the graph; returns its output.
     pub fn export(self, g: &mut Graph, input: &str, name: &str) -> String {
         match self {
-            After::Linear => input.into(),
-            After::Relu => g.node("Relu", &[input], name, &[]),
-            After::Relu6 => {
+            Activation::Linear => input.into(),
+            Activation::Relu => g.node("Relu", &[input], name, &[]),
+            Activation::Relu6 => {
                 let low = g.constant(&format!("{name}.low"), &[], &[0.0]);
                 let high = g.constant(&format!("{name}.high"), &[], &[6.0]);
                 g.node("Clip", &[input, &low, &high], name, &[])
@@ -61,7 +61,7 @@ impl<B: Backend> ConvNorm<B> {
     /// Applies the layer and the activation. In training it normalises by the batch's moments and
     /// updates their running averages, which are used otherwise. It convolves in the precision of
     /// the maps; weights and moments stay in float32 (mixed precision, Micikevicius et al. 2018).
-    pub fn forward(&self, x: Tensor<B, 4>, after: After) -> Tensor<B, 4>
+    pub fn forward(&self, x: Tensor<B, 4>, activation: Activation) -> Tensor<B, 4>
     where
         B: Kernels,
     {
@@ -75,12 +75,12 @@ impl<B: Backend> ConvNorm<B> {
         if !B::ad_enabled(&device) {
             let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
             let offset = beta - norm.running_mean.value() * factor.clone();
-            return cast(B::scale(maps, factor, offset, after), precision);
+            return cast(B::scale(maps, factor, offset, activation), precision);
         }
         let Normalised {
             maps,
             moments: [mean, variance],
-        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, after);
+        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
         for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
             running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
         }

@@ -5,7 +5,7 @@ use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::Graph;
 
@@ -79,15 +79,16 @@ impl<B: Backend> Mobile<B> {
         };
         let x = self
             .first
-            .forward((crops - channels(MEAN)) / channels(STD), After::Relu6);
+            .forward((crops - channels(MEAN)) / channels(STD), Activation::Relu6);
         self.blocks.iter().fold(x, |x, b| {
             let wide = b
                 .widen
                 .as_ref()
-                .map_or_else(|| x.clone(), |w| w.forward(x.clone(), After::Relu6));
-            let y = b
-                .narrow
-                .forward(b.around.forward(wide, After::Relu6), After::Linear);
+                .map_or_else(|| x.clone(), |w| w.forward(x.clone(), Activation::Relu6));
+            let y = b.narrow.forward(
+                b.around.forward(wide, Activation::Relu6),
+                Activation::Linear,
+            );
             if b.adds { x + y } else { y }
         })
     }
@@ -102,7 +103,7 @@ impl<B: Backend> Mobile<B> {
         let scaled = g.node("Div", &[&centred, &std], "standardised", &[]);
         let brick = |g: &mut Graph, conv: &ConvNorm<B>, input: &str, name: String| {
             let c = conv.export(g, input, &format!("{name}.conv"));
-            After::Relu6.export(g, &c, &name)
+            Activation::Relu6.export(g, &c, &name)
         };
         let first = brick(g, &self.first, &scaled, "first".into());
         self.blocks.iter().enumerate().fold(first, |x, (i, b)| {

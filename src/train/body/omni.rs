@@ -8,7 +8,7 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, activation};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::{Attribute, Graph};
 use crate::train::tensors::export_linear;
@@ -87,11 +87,11 @@ impl<B: Backend> OmniBlock<B> {
     where
         B: Kernels,
     {
-        let entered = self.enter.forward(x.clone(), After::Relu);
+        let entered = self.enter.forward(x.clone(), Activation::Relu);
         let seen = |stream: &[Light<B>]| {
             stream.iter().fold(entered.clone(), |y, l| {
                 l.around
-                    .forward(l.point.forward(y, After::Linear), After::Relu)
+                    .forward(l.point.forward(y, Activation::Linear), Activation::Relu)
             })
         };
         let weighed = self.streams().map(seen).map(|y| self.gate.forward(y));
@@ -101,13 +101,13 @@ impl<B: Backend> OmniBlock<B> {
         let kept = self
             .around
             .as_ref()
-            .map_or_else(|| x.clone(), |c| c.forward(x.clone(), After::Linear));
-        activation::relu(self.leave.forward(sum, After::Linear) + kept)
+            .map_or_else(|| x.clone(), |c| c.forward(x.clone(), Activation::Linear));
+        activation::relu(self.leave.forward(sum, Activation::Linear) + kept)
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
         let enter = self.enter.export(g, input, &format!("{name}.enter.conv"));
-        let entered = After::Relu.export(g, &enter, &format!("{name}.enter"));
+        let entered = Activation::Relu.export(g, &enter, &format!("{name}.enter"));
         let mut sum: Option<String> = None;
         for (s, stream) in self.streams().enumerate() {
             let seen = stream
@@ -120,7 +120,7 @@ impl<B: Backend> OmniBlock<B> {
                     let around =
                         l.around
                             .export(g, &point, &format!("{name}.stream{s}.{i}.around"));
-                    After::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
+                    Activation::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
                 });
             let weighed = self.gate.export(g, &seen, &format!("{name}.gate{s}"));
             sum = Some(match sum {
@@ -136,7 +136,7 @@ impl<B: Backend> OmniBlock<B> {
             |c| c.export(g, input, &format!("{name}.around")),
         );
         let both = g.node("Add", &[&left, &kept], &format!("{name}.both"), &[]);
-        After::Relu.export(g, &both, name)
+        Activation::Relu.export(g, &both, name)
     }
 }
 
@@ -200,7 +200,9 @@ impl<B: Backend> Omni<B> {
     where
         B: Kernels,
     {
-        let mut x = self.pool.forward(self.first.forward(crops, After::Relu));
+        let mut x = self
+            .pool
+            .forward(self.first.forward(crops, Activation::Relu));
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
             if let Some(between) = self
@@ -209,7 +211,7 @@ impl<B: Backend> Omni<B> {
                 .filter(|_| i % BLOCKS == BLOCKS - 1)
             {
                 x = burn::tensor::module::avg_pool2d(
-                    between.forward(x, After::Relu),
+                    between.forward(x, Activation::Relu),
                     [2, 2],
                     [2, 2],
                     [0, 0],
@@ -225,7 +227,7 @@ impl<B: Backend> Omni<B> {
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
         let first = self.first.export(g, input, "first.conv");
-        let first = After::Relu.export(g, &first, "first");
+        let first = Activation::Relu.export(g, &first, "first");
         let mut x = g.node(
             "MaxPool",
             &[&first],
@@ -244,7 +246,7 @@ impl<B: Backend> Omni<B> {
                 .filter(|_| i % BLOCKS == BLOCKS - 1)
             {
                 let conv = between.export(g, &x, &format!("between{i}.conv"));
-                let relu = After::Relu.export(g, &conv, &format!("between{i}"));
+                let relu = Activation::Relu.export(g, &conv, &format!("between{i}"));
                 x = g.node(
                     "AveragePool",
                     &[&relu],

@@ -8,7 +8,7 @@ use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, activation};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::Graph;
 use crate::train::tensors::export_linear;
@@ -63,9 +63,10 @@ impl<B: Backend> Block<B> {
     where
         B: Kernels,
     {
-        let y = self
-            .second
-            .forward(self.first.forward(x.clone(), After::Relu), After::Linear);
+        let y = self.second.forward(
+            self.first.forward(x.clone(), Activation::Relu),
+            Activation::Linear,
+        );
         let precision = FloatDType::from(y.dtype());
         let mean = cast(B::plane_mean(y.clone()), FloatDType::F32);
         // Twice the sigmoid, so that an untrained gate passes its channel unchanged.
@@ -78,7 +79,7 @@ impl<B: Backend> Block<B> {
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
         let first = self.first.export(g, input, &format!("{name}.first.conv"));
-        let first = After::Relu.export(g, &first, &format!("{name}.first"));
+        let first = Activation::Relu.export(g, &first, &format!("{name}.first"));
         let second = self.second.export(g, &first, &format!("{name}.second"));
         let mean = g.node(
             "GlobalAveragePool",
@@ -107,7 +108,7 @@ impl<B: Backend> Block<B> {
             &[],
         );
         let sum = g.node("Add", &[input, &weighed], &format!("{name}.sum"), &[]);
-        After::Relu.export(g, &sum, name)
+        Activation::Relu.export(g, &sum, name)
     }
 }
 
@@ -145,7 +146,7 @@ impl<B: Backend> Residual<B> {
     where
         B: Kernels,
     {
-        let halved = |x, i: usize| self.halvings[i].forward(x, After::Relu);
+        let halved = |x, i: usize| self.halvings[i].forward(x, Activation::Relu);
         let quarter = self
             .quarter
             .iter()
@@ -159,7 +160,7 @@ impl<B: Backend> Residual<B> {
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let halved = |g: &mut Graph, x: &str, i: usize| {
             let conv = self.halvings[i].export(g, x, &format!("halving{i}.conv"));
-            After::Relu.export(g, &conv, &format!("halving{i}"))
+            Activation::Relu.export(g, &conv, &format!("halving{i}"))
         };
         let mut x = halved(g, input, 0);
         x = halved(g, &x, 1);

@@ -4,7 +4,7 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
@@ -42,7 +42,7 @@ impl<B: Backend> Tiny<B> {
     {
         self.blocks
             .iter()
-            .fold(crops, |x, b| b.forward(x, After::Relu))
+            .fold(crops, |x, b| b.forward(x, Activation::Relu))
     }
 
     /// Adds the network to the graph, from the value `input`; returns its output.
@@ -52,7 +52,7 @@ impl<B: Backend> Tiny<B> {
             .enumerate()
             .fold(input.to_string(), |x, (i, b)| {
                 let conv = b.export(g, &x, &format!("block{i}.conv"));
-                After::Relu.export(g, &conv, &format!("block{i}"))
+                Activation::Relu.export(g, &conv, &format!("block{i}"))
             })
     }
 }

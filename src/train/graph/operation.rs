@@ -2,7 +2,7 @@
 
 use crate::onnx::proto::{AttributeProto, NodeProto};
 use crate::train::graph::planner::{KnownValue, Planner};
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::normalisation::Activation;
 
 /// An operand of an arithmetic operation.
 #[derive(Debug, Clone, Copy)]
@@ -119,10 +119,10 @@ pub enum Operation {
 
 impl Elementwise {
     /// The activation that the kernels can fuse, if this is one.
-    pub fn fusible(self) -> Option<After> {
+    pub fn fusible(self) -> Option<Activation> {
         match self {
-            Elementwise::Relu => Some(After::Relu),
-            Elementwise::Clip(0.0, 6.0) => Some(After::Relu6),
+            Elementwise::Relu => Some(Activation::Relu),
+            Elementwise::Clip(0.0, 6.0) => Some(Activation::Relu6),
             _ => None,
         }
     }

@@ -7,7 +7,7 @@ use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
 use crate::train::error::TrainError;
 use crate::train::graph::operation::{self, Operation};
 use crate::train::graph::planner::{KnownValue, Planner, Weight};
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::normalisation::Activation;
 use crate::train::onnx;
 
 /// One operation with its output.
@@ -20,7 +20,7 @@ pub struct PlanStep {
     /// The value that it computes.
     pub output: usize,
     /// An activation that is fused with the operation.
-    pub after: After,
+    pub activation: Activation,
 }
 
 /// The steps of a graph, in order. Values are numbered; value 0 is the picture.
@@ -108,7 +108,7 @@ impl Plan {
                         operation,
                         name: label,
                         output,
-                        after: After::Linear,
+                        activation: Activation::Linear,
                     });
                 }
             }
@@ -150,7 +150,7 @@ fn fuse_activations(steps: Vec<PlanStep>) -> Vec<PlanStep> {
             .filter(|s| s.operation.inputs().contains(&value))
             .count()
     };
-    let joins: BTreeMap<usize, (usize, After)> = steps
+    let joins: BTreeMap<usize, (usize, Activation)> = steps
         .iter()
         .filter_map(|s| match s.operation {
             Operation::Elementwise { x, function } => Some((x, (s.output, function.fusible()?))),
@@ -165,8 +165,8 @@ fn fuse_activations(steps: Vec<PlanStep>) -> Vec<PlanStep> {
         .collect();
     let joined: Vec<usize> = joins.values().map(|(output, _)| *output).collect();
     let join = |mut step: PlanStep| {
-        if let Some((output, after)) = joins.get(&step.output) {
-            (step.output, step.after) = (*output, *after);
+        if let Some((output, activation)) = joins.get(&step.output) {
+            (step.output, step.activation) = (*output, *activation);
         }
         step
     };

@@ -7,7 +7,7 @@ use burn::tensor::{
     DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module,
 };
 
-use crate::train::kernels::normalisation::{self, After, Moments};
+use crate::train::kernels::normalisation::{self, Activation, Moments};
 use crate::train::kernels::shape::{Epilogue, Geometry, Shape};
 use crate::train::kernels::{convolution, depthwise, weighing};
 
@@ -36,9 +36,9 @@ pub trait Kernels: Backend {
         weight: Tensor<Self, 4>,
         bias: Tensor<Self, 1>,
         shape: Shape,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
-        composed_convolve_with_bias(x, weight, bias, shape, after)
+        composed_convolve_with_bias(x, weight, bias, shape, activation)
     }
 
     /// Normalisation by the batch's moments, then times `gamma` plus `beta` [channels], then the
@@ -48,9 +48,9 @@ pub trait Kernels: Backend {
         gamma: Tensor<Self, 1>,
         beta: Tensor<Self, 1>,
         epsilon: f32,
-        after: After,
+        activation: Activation,
     ) -> Normalised<Self> {
-        composed_normalise(x, gamma, beta, epsilon, after)
+        composed_normalise(x, gamma, beta, epsilon, activation)
     }
 
     /// Each channel times `factor` plus `offset` [channels], then the activation.
@@ -58,9 +58,9 @@ pub trait Kernels: Backend {
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
         offset: Tensor<Self, 1>,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
-        composed_scale(x, factor, offset, after)
+        composed_scale(x, factor, offset, activation)
     }
 
     /// Each plane of [n, channels, h, w] times its gate [n, channels].
@@ -119,13 +119,13 @@ pub(super) fn composed_convolve_with_bias<B: Backend>(
     weight: Tensor<B, 4>,
     bias: Tensor<B, 1>,
     shape: Shape,
-    after: After,
+    activation: Activation,
 ) -> Tensor<B, 4> {
     composed_scale(
         composed_convolve(x, weight, shape),
         Tensor::ones_like(&bias),
         bias,
-        after,
+        activation,
     )
 }
 
@@ -134,7 +134,7 @@ pub(super) fn composed_normalise<B: Backend>(
     gamma: Tensor<B, 1>,
     beta: Tensor<B, 1>,
     epsilon: f32,
-    after: After,
+    activation: Activation,
 ) -> Normalised<B> {
     let [n, c, h, w] = x.dims();
     let mean_of = |x: Tensor<B, 4>| {
@@ -148,7 +148,7 @@ pub(super) fn composed_normalise<B: Backend>(
     let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
     let unit = (x - mean) / (variance + epsilon).sqrt();
     Normalised {
-        maps: composed_scale(unit, gamma, beta, after),
+        maps: composed_scale(unit, gamma, beta, activation),
         moments,
     }
 }
@@ -157,14 +157,14 @@ pub(super) fn composed_scale<B: Backend>(
     x: Tensor<B, 4>,
     factor: Tensor<B, 1>,
     offset: Tensor<B, 1>,
-    after: After,
+    activation: Activation,
 ) -> Tensor<B, 4> {
     let shape = [1, x.dims()[1], 1, 1];
     let y = x * factor.reshape(shape) + offset.reshape(shape);
-    match after {
-        After::Linear => y,
-        After::Relu => activation::relu(y),
-        After::Relu6 => y.clamp(0.0, 6.0),
+    match activation {
+        Activation::Linear => y,
+        Activation::Relu => activation::relu(y),
+        Activation::Relu6 => y.clamp(0.0, 6.0),
     }
 }
 
@@ -257,10 +257,10 @@ impl Kernels for Flex {
         weight: Tensor<Self, 4>,
         bias: Tensor<Self, 1>,
         shape: Shape,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return composed_convolve_with_bias(x, weight, bias, shape, after);
+            return composed_convolve_with_bias(x, weight, bias, shape, activation);
         }
         let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
         tensor(convolve(
@@ -269,7 +269,7 @@ impl Kernels for Flex {
             shape,
             Some(Epilogue {
                 bias: bias.storage(),
-                after,
+                activation,
             }),
         ))
     }
@@ -278,13 +278,13 @@ impl Kernels for Flex {
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
         offset: Tensor<Self, 1>,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return composed_scale(x, factor, offset, after);
+            return composed_scale(x, factor, offset, activation);
         }
         let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
-        tensor(scale(&x, &factor, &offset, after))
+        tensor(scale(&x, &factor, &offset, activation))
     }
 
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
@@ -314,7 +314,7 @@ pub(super) fn scale(
     x: &FloatTensor<Flex>,
     factor: &FloatTensor<Flex>,
     offset: &FloatTensor<Flex>,
-    after: After,
+    activation: Activation,
 ) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(
@@ -323,7 +323,7 @@ pub(super) fn scale(
             h * w,
             factor.storage(),
             offset.storage(),
-            after,
+            activation,
         ),
         [n, c, h, w],
     )

@@ -192,11 +192,11 @@ pub fn forward(
             &columns,
             &mut matrix_mut(target, p.to, width),
         );
-        if let Some(Epilogue { bias, after }) = epilogue {
+        if let Some(Epilogue { bias, activation }) = epilogue {
             target
                 .chunks_exact_mut(width)
                 .zip(bias)
-                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), after));
+                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), activation));
         }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
@@ -245,14 +245,14 @@ pub fn backward(
         let mut by_bias = vec![0.0; if output.is_some() { p.to } else { 0 }];
         let grad = match output {
             None => grad,
-            Some(Output { maps, after }) => {
+            Some(Output { maps, activation }) => {
                 passed.resize(grad.len(), 0.0);
                 let planes = passed
                     .chunks_exact_mut(p.pixels_out)
                     .zip(grad.chunks_exact(p.pixels_out))
                     .zip(maps[part].chunks_exact(p.pixels_out));
                 planes.enumerate().for_each(|(k, ((out, grad), y))| {
-                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, after, out)
+                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, activation, out)
                 });
                 passed
             }

@@ -112,8 +112,8 @@ pub fn forward(
             stretch,
         );
         bordered.pick(stretch, s.out.1, stride, out);
-        if let Some(Epilogue { bias, after }) = epilogue {
-            wide::line(out, (1.0, bias[plane % channels]), after);
+        if let Some(Epilogue { bias, activation }) = epilogue {
+            wide::line(out, (1.0, bias[plane % channels]), activation);
         }
     };
     made_with(
@@ -136,8 +136,8 @@ fn before_epilogue<'a>(
     let grad = &grad[plane.clone()];
     match output {
         None => (grad, 0.0),
-        Some(Output { maps, after }) => {
-            let by_bias = wide::rectifier_backward(grad, &maps[plane], after, passed);
+        Some(Output { maps, activation }) => {
+            let by_bias = wide::rectifier_backward(grad, &maps[plane], activation, passed);
             (passed, by_bias)
         }
     }

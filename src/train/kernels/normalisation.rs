@@ -8,7 +8,7 @@ use crate::train::kernels::wide;
 
 /// Activation after a convolution or normalisation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
+pub enum Activation {
     /// None.
     Linear,
     /// max(x, 0).
@@ -17,13 +17,13 @@ pub enum After {
     Relu6,
 }
 
-impl After {
+impl Activation {
     /// Its derivative, 0 or 1.
     fn slope(self, v: f32) -> f32 {
         let passes = match self {
-            After::Linear => true,
-            After::Relu => v > 0.0,
-            After::Relu6 => v > 0.0 && v < 6.0,
+            Activation::Linear => true,
+            Activation::Relu => v > 0.0,
+            Activation::Relu6 => v > 0.0 && v < 6.0,
         };
         f32::from(u8::from(passes))
     }
@@ -97,11 +97,17 @@ impl Moments {
 }
 
 /// Computes `activation(x * factor + offset)` with one factor and offset per channel.
-pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
+pub fn scale(
+    x: &[f32],
+    pixels: usize,
+    factor: &[f32],
+    offset: &[f32],
+    activation: Activation,
+) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
         let c = plane % factor.len();
         out.copy_from_slice(&x[plane * pixels..][..pixels]);
-        wide::line(out, (factor[c], offset[c]), after);
+        wide::line(out, (factor[c], offset[c]), activation);
     })
 }
 
@@ -112,7 +118,7 @@ pub fn scale_backward(
     pixels: usize,
     factor: &[f32],
     offset: &[f32],
-    after: After,
+    activation: Activation,
 ) -> [Vec<f32>; 3] {
     let channels = factor.len();
     let (by_x, planes) = made_with(
@@ -125,7 +131,7 @@ pub fn scale_backward(
                 &x[at..][..pixels],
                 &grad[at..][..pixels],
                 (factor[c], offset[c]),
-                after,
+                activation,
                 out,
             )
         },
@@ -151,7 +157,7 @@ pub struct Norm {
     /// Added to the variance.
     pub epsilon: f32,
     /// The activation.
-    pub after: After,
+    pub activation: Activation,
 }
 
 impl Norm {
@@ -173,7 +179,7 @@ impl Norm {
     pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
         let (factor, offset): (Vec<f32>, Vec<f32>) =
             (0..self.gamma.len()).map(|c| self.line(c)).unzip();
-        scale(x, pixels, &factor, &offset, self.after)
+        scale(x, pixels, &factor, &offset, self.activation)
     }
 
     /// Derivatives with respect to input, gamma and beta, given that of the output.
@@ -184,7 +190,7 @@ impl Norm {
         let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
             let (factor, offset) = self.line(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
-            let passed = |x: f32, g: f32| g * self.after.slope(x * factor + offset);
+            let passed = |x: f32, g: f32| g * self.activation.slope(x * factor + offset);
             let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
             let (plain, weighed) = both.fold((0.0f64, 0.0f64), |(a, b), (x, g)| {
                 (
@@ -203,7 +209,7 @@ impl Norm {
                 (f64::from(sums[c].1) / count) as f32,
             );
             for ((o, x), g) in out.iter_mut().zip(&x[at..]).zip(&grad[at..]) {
-                let g = g * self.after.slope(x * factor + offset);
+                let g = g * self.activation.slope(x * factor + offset);
                 *o = factor * (g - plain - (x - mean) * inverse * weighed);
             }
         });

@@ -1,6 +1,6 @@
 //! Shape of a convolution, and the runs of pixels that each weight of a kernel meets.
 
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::normalisation::Activation;
 
 /// Shape of a convolution. The border is padded with zeros by half the kernel, rounded down.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ pub struct Epilogue<'a> {
     /// Added to each channel.
     pub bias: &'a [f32],
     /// The activation.
-    pub after: After,
+    pub activation: Activation,
 }
 
 /// Output of a convolution with an [`Epilogue`], from which its derivatives follow.
@@ -82,7 +82,7 @@ pub struct Output<'a> {
     /// The maps.
     pub maps: &'a [f32],
     /// The activation that was applied.
-    pub after: After,
+    pub activation: Activation,
 }
 
 /// The derivatives of a convolution.

@@ -5,7 +5,7 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::normalisation::Activation;
 
 /// Results of a correlation come in multiples of this: two of the widest vectors.
 pub(super) const BLOCK: usize = 32;
@@ -151,7 +151,7 @@ struct Line<'a> {
     row: &'a mut [f32],
     factor: f32,
     offset: f32,
-    after: After,
+    activation: Activation,
 }
 
 impl WithSimd for Line<'_> {
@@ -160,10 +160,10 @@ impl WithSimd for Line<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let line = |v: f32| v * self.factor + self.offset;
-        match self.after {
-            After::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
-            After::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
-            After::Relu6 => self
+        match self.activation {
+            Activation::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
+            Activation::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
+            Activation::Relu6 => self
                 .row
                 .iter_mut()
                 .for_each(|v| *v = line(*v).clamp(0.0, 6.0)),
@@ -172,12 +172,12 @@ impl WithSimd for Line<'_> {
 }
 
 /// Replaces each value by `activation(value * factor + offset)`.
-pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), after: After) {
+pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), activation: Activation) {
     Arch::new().dispatch(Line {
         row,
         factor,
         offset,
-        after,
+        activation,
     });
 }
 
@@ -186,7 +186,7 @@ struct LineBackward<'a> {
     grad: &'a [f32],
     factor: f32,
     offset: f32,
-    after: After,
+    activation: Activation,
     out: &'a mut [f32],
 }
 
@@ -215,10 +215,10 @@ impl WithSimd for LineBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
-        match self.after {
-            After::Linear => self.by(simd, |_| true),
-            After::Relu => self.by(simd, |v| v > 0.0),
-            After::Relu6 => self.by(simd, |v| v > 0.0 && v < 6.0),
+        match self.activation {
+            Activation::Linear => self.by(simd, |_| true),
+            Activation::Relu => self.by(simd, |v| v > 0.0),
+            Activation::Relu6 => self.by(simd, |v| v > 0.0 && v < 6.0),
         }
     }
 }
@@ -229,7 +229,7 @@ pub(super) fn line_backward(
     x: &[f32],
     grad: &[f32],
     (factor, offset): (f32, f32),
-    after: After,
+    activation: Activation,
     out: &mut [f32],
 ) -> (f32, f32) {
     Arch::new().dispatch(LineBackward {
@@ -237,7 +237,7 @@ pub(super) fn line_backward(
         grad,
         factor,
         offset,
-        after,
+        activation,
         out,
     })
 }
@@ -245,7 +245,7 @@ pub(super) fn line_backward(
 struct RectifierBackward<'a> {
     grad: &'a [f32],
     output: &'a [f32],
-    after: After,
+    activation: Activation,
     out: &'a mut [f32],
 }
 
@@ -264,10 +264,10 @@ impl WithSimd for RectifierBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        match self.after {
-            After::Linear => self.by(simd, |_| true),
-            After::Relu => self.by(simd, |y| y > 0.0),
-            After::Relu6 => self.by(simd, |y| y > 0.0 && y < 6.0),
+        match self.activation {
+            Activation::Linear => self.by(simd, |_| true),
+            Activation::Relu => self.by(simd, |y| y > 0.0),
+            Activation::Relu6 => self.by(simd, |y| y > 0.0 && y < 6.0),
         }
     }
 }
@@ -277,13 +277,13 @@ impl WithSimd for RectifierBackward<'_> {
 pub(super) fn rectifier_backward(
     grad: &[f32],
     output: &[f32],
-    after: After,
+    activation: Activation,
     out: &mut [f32],
 ) -> f32 {
     Arch::new().dispatch(RectifierBackward {
         grad,
         output,
-        after,
+        activation,
         out,
     })
 }

@@ -11,6 +11,7 @@ use crate::track::appearance;
 use crate::train::body::{Body, Network};
 use crate::train::network::{Design, HeadKind, Tower};
 use crate::train::rng_lock::RNG_LOCK;
+use crate::train::tensors::normalise;
 
 /// Largest difference between the unit vectors of the graph on the training backend and of ONNX
 /// Runtime.

@@ -2,8 +2,8 @@ use super::*;
 use burn::tensor::TensorData;
 
 type B = Autodiff<Flex>;
-type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>;
-type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, After) -> Normalised<B>;
+type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, Activation) -> Tensor<B, 4>;
+type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, Activation) -> Normalised<B>;
 
 /// Does not use burn's random numbers, whose only sequence the tests that train rely on.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
@@ -77,7 +77,7 @@ fn convolutions_with_bias_and_derivatives_equal_burns() {
         (Shape::point(5, 4), [2, 32, 20]),
         (Shape::depthwise(6, 2), [3, 9, 7]),
     ] {
-        for after in [After::Linear, After::Relu, After::Relu6] {
+        for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
             let (from, to) = shape.channels;
             let (x, weight, bias) = (
                 random([n, from, h, w]),
@@ -87,8 +87,10 @@ fn convolutions_with_bias_and_derivatives_equal_burns() {
             let run = |ours: bool| {
                 let (x, weight, bias) = (x.clone() * 2.0, weight.clone(), bias.clone());
                 let maps = match ours {
-                    true => B::convolve_with_bias(x, weight, bias, shape, after),
-                    false => backend::composed_convolve_with_bias(x, weight, bias, shape, after),
+                    true => B::convolve_with_bias(x, weight, bias, shape, activation),
+                    false => {
+                        backend::composed_convolve_with_bias(x, weight, bias, shape, activation)
+                    }
                 };
                 (maps.clone().inner(), weighed(maps).backward())
             };
@@ -98,11 +100,11 @@ fn convolutions_with_bias_and_derivatives_equal_burns() {
                 weight.clone().inner(),
                 bias.clone().inner(),
                 shape,
-                after,
+                activation,
             );
             assert!(
                 apart(ours.clone(), burns) < 1e-5 && apart(plain, ours) < 1e-6,
-                "{shape:?} {after:?}"
+                "{shape:?} {activation:?}"
             );
             let by = |grads: &_| {
                 (
@@ -114,7 +116,7 @@ fn convolutions_with_bias_and_derivatives_equal_burns() {
             let ((x1, w1, b1), (x2, w2, b2)) = (by(&our_grads), by(&burn_grads));
             assert!(
                 apart(x1, x2) < 1e-4 && apart(w1, w2) < 1e-4 && apart(b1, b2) < 1e-4,
-                "{shape:?} {after:?}"
+                "{shape:?} {activation:?}"
             );
         }
     }
@@ -122,7 +124,7 @@ fn convolutions_with_bias_and_derivatives_equal_burns() {
 
 #[test]
 fn normalisation_and_derivatives_equal_burns() {
-    for after in [After::Linear, After::Relu, After::Relu6] {
+    for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
         let (x, gamma, beta) = (random([5, 3, 7, 4]), random([3]), random([3]));
         let run = |f: Normalising| {
             // A mean far from zero, and values up to the upper limit of Relu6.
@@ -131,7 +133,7 @@ fn normalisation_and_derivatives_equal_burns() {
                 gamma.clone() * 4.0,
                 beta.clone(),
                 1e-5,
-                after,
+                activation,
             );
             let grads = weighed(maps.clone()).backward();
             let by = [gamma.grad(&grads), beta.grad(&grads)].map(|g| g.expect("on the tape"));
@@ -150,7 +152,7 @@ fn normalisation_and_derivatives_equal_burns() {
             .zip(burns.1.into_iter().chain(burns.2))
             .map(|(a, b)| apart(a, b));
         let worst = maps.chain(channels).fold(0.0, f32::max);
-        assert!(worst < 1e-4, "{after:?}: {worst}");
+        assert!(worst < 1e-4, "{activation:?}: {worst}");
     }
 }
 
@@ -197,23 +199,28 @@ fn plane_operations_and_derivatives_equal_burns() {
 #[test]
 fn scaling_equals_burns_and_untracked_inputs_get_no_derivative() {
     let (x, factor, offset) = (random([2, 3, 5, 4]), random([3]), random([3]));
-    for after in [After::Linear, After::Relu, After::Relu6] {
+    for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
         let ours = Flex::scale(
             x.clone().inner(),
             factor.clone().inner(),
             offset.clone().inner(),
-            after,
+            activation,
         );
         let plain = backend::composed_scale(
             x.clone().inner(),
             factor.clone().inner(),
             offset.clone().inner(),
-            after,
+            activation,
         );
         assert!(apart(ours, plain) < 1e-6);
         let run = |f: Affine| {
-            let grads =
-                weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
+            let grads = weighed(f(
+                x.clone() * 4.0,
+                factor.clone(),
+                offset.clone(),
+                activation,
+            ))
+            .backward();
             let by = [factor.grad(&grads), offset.grad(&grads)]
                 .map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
             [x.grad(&grads).expect("on the tape")].into_iter().chain(by)
