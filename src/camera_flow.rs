@@ -9,7 +9,7 @@ use opencv::{imgproc, video};
 use crate::frame::Image;
 use crate::geometry::Affine;
 use crate::time::Seconds;
-use crate::track::camera_motion::{self, Pair};
+use crate::track::camera_motion::{self, PointPair};
 
 /// Width that frames are scaled to, pixels.
 const WIDTH: i32 = 256;
@@ -142,10 +142,10 @@ fn between(before: &Mat, now: &Mat) -> Result<Option<Affine>, opencv::Error> {
         .zip(&found)
         .zip(&status)
         .filter(|(_, ok)| *ok == 1);
-    let pairs: Vec<Pair> = followed
+    let pairs: Vec<PointPair> = followed
         .map(|((a, b), _)| ([a.x, a.y], [b.x, b.y]))
         .collect();
-    Ok(camera_motion::similarity(&pairs))
+    Ok(camera_motion::fit_similarity(&pairs))
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::infer::{Device, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::track::TrackerConfig;
-use crate::track::head::{Head, HeadTable};
+use crate::track::head::{AssociationHead, HeadTable};
 use crate::track::identity::IdentityConfig;
 use crate::track::offline::OfflineConfig;
 
@@ -60,7 +60,7 @@ pub enum ConfigError {
     },
     /// The association head it names cannot be used.
     #[error("cannot use the association head {}: {reason}", path.display())]
-    Head {
+    AssociationHead {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -211,14 +211,14 @@ pub fn of_table<T: DeserializeOwned>(
     })
 }
 
-fn read_head(path: &Path) -> Result<Head, ConfigError> {
-    let wrong = |reason: String| ConfigError::Head {
+fn read_head(path: &Path) -> Result<AssociationHead, ConfigError> {
+    let wrong = |reason: String| ConfigError::AssociationHead {
         path: path.into(),
         reason,
     };
     let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
     let table: HeadTable = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-    Head::new(&table).map_err(|e| wrong(e.to_string()))
+    AssociationHead::new(&table).map_err(|e| wrong(e.to_string()))
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use crate::refine::Recording;
 use crate::secret::Secret;
 use crate::serve::auth::Guard;
 use crate::serve::config::ServiceConfig;
-use crate::track::head::{FEATURES, Head, HeadTable};
+use crate::track::head::{AssociationHead, FEATURES, HeadTable};
 
 fn here() -> &'static Path {
     Path::new("fuzzed")
@@ -100,7 +100,9 @@ pub fn head(bytes: &[u8]) {
     let Ok(table) = serde_json::from_slice::<HeadTable>(bytes) else {
         return;
     };
-    let Ok(head) = Head::new(&table) else { return };
+    let Ok(head) = AssociationHead::new(&table) else {
+        return;
+    };
     for value in [0.0, 1.0, -1.0, 1e30, f32::INFINITY, f32::NAN] {
         let probability = head.of(&[value; FEATURES.len()]);
         assert!(
@@ -140,7 +142,7 @@ pub fn metadata(bytes: &[u8]) {
         metadata.classes().len(),
         metadata.numbers::<2>("mean"),
     );
-    let _ = text.parse::<crate::track::similarity::Strangers>();
+    let _ = text.parse::<crate::track::similarity::StrangerTable>();
 }
 
 /// Outputs of a detector through every layout: boxes that are found have a score of at least the threshold.

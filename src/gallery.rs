@@ -15,7 +15,7 @@ use crate::geometry::BBox;
 use crate::infer::{InferError, Runtime};
 use crate::source::{SourceError, image_folder};
 use crate::track::appearance::mean_direction;
-use crate::track::identity::Known;
+use crate::track::identity::GalleryPerson;
 
 /// A picture at most so wide for its height holds one person and little else. Wider ones are searched for the person.
 const CROP_ASPECT: f32 = 0.62;
@@ -190,7 +190,7 @@ impl GalleryReader {
     ///
     /// # Errors
     /// As [`GalleryReader::look`], and when there is no picture.
-    pub fn gallery(&mut self, dir: &Path) -> Result<Vec<Known>, GalleryError> {
+    pub fn gallery(&mut self, dir: &Path) -> Result<Vec<GalleryPerson>, GalleryError> {
         let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder {
             path: dir.into(),
             source,
@@ -211,7 +211,7 @@ impl GalleryReader {
                 .iter()
                 .map(|p| self.look(p))
                 .collect::<Result<Vec<_>, _>>()?;
-            known.push(Known {
+            known.push(GalleryPerson {
                 name,
                 look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))),
             });

@@ -12,9 +12,9 @@ use thiserror::Error;
 use crate::frame::Frame;
 use crate::time::{Seconds, WallTime};
 use crate::track::appearance::mean_direction;
+use crate::track::boxes::{DetectedBox, TrajectoryBox};
 use crate::track::identity::Identity;
-use crate::track::interpolate::Step;
-use crate::track::offline::{self, OfflineConfig, Sighting, Tracklet, Trajectory};
+use crate::track::offline::{self, LinkedTrajectory, OfflineConfig, Tracklet};
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
 use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
 
@@ -136,7 +136,7 @@ impl Recording {
         };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
-        let ways = offline::refine(&tracklets, &times, config, tracker);
+        let ways = offline::link(&tracklets, &times, config, tracker);
         let embedder = self
             .ended
             .iter()
@@ -154,9 +154,9 @@ impl Recording {
                     ..out
                 })
             });
-            let (start, end) = (way.steps[0].frame, way.steps[way.steps.len() - 1].frame);
+            let (start, end) = (way.boxes[0].frame, way.boxes[way.boxes.len() - 1].frame);
             let span = (times[start] - times[0], times[end] - times[0]);
-            let hits = way.steps.iter().filter(|s| s.seen).count() as u32;
+            let hits = way.boxes.iter().filter(|s| s.seen).count() as u32;
             ends[end].push(EndedTrack {
                 id,
                 span,
@@ -176,7 +176,7 @@ impl Recording {
 
     /// Who each trajectory is: the name that its tracks had in most frames, unless somebody who had it in more was there at
     /// the same time.
-    fn names(&self, ways: &[Trajectory], tracklets: &[Tracklet]) -> Vec<Option<Identity>> {
+    fn names(&self, ways: &[LinkedTrajectory], tracklets: &[Tracklet]) -> Vec<Option<Identity>> {
         let mut said: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
         for t in self.frames.iter().flat_map(|f| &f.tracks) {
             if let Some(i) = &t.identity {
@@ -202,8 +202,8 @@ impl Recording {
         claims.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
         let span = |w: usize| {
             (
-                ways[w].steps[0].frame,
-                ways[w].steps[ways[w].steps.len() - 1].frame,
+                ways[w].boxes[0].frame,
+                ways[w].boxes[ways[w].boxes.len() - 1].frame,
             )
         };
         let mut names: Vec<Option<Identity>> = vec![None; ways.len()];
@@ -231,7 +231,7 @@ impl Recording {
                 .iter()
                 .filter(|t| t.state == TrackState::Confirmed)
             {
-                let sighting = Sighting {
+                let sighting = DetectedBox {
                     frame,
                     bbox: t.bbox.map(|v| v as f32).into(),
                     confidence: t.confidence as f32,
@@ -239,15 +239,15 @@ impl Recording {
                 let stretches = by_id.entry(t.id).or_default();
                 // A millisecond more, for the tracker's clock adds up what these times are.
                 let goes_on = |s: &&mut Tracklet| {
-                    s.sightings
+                    s.detections
                         .last()
                         .is_some_and(|l| (times[frame] - times[l.frame]).0 <= away.0 + 1e-3)
                 };
                 match stretches.last_mut().filter(goes_on) {
-                    Some(stretch) => stretch.sightings.push(sighting),
+                    Some(stretch) => stretch.detections.push(sighting),
                     None => stretches.push(Tracklet {
                         id: t.id,
-                        sightings: vec![sighting],
+                        detections: vec![sighting],
                         embedding: Vec::new(),
                     }),
                 }
@@ -283,12 +283,12 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
 
 fn outputs<'a>(
     id: u64,
-    way: &'a Trajectory,
+    way: &'a LinkedTrajectory,
     times: &'a [Seconds],
 ) -> impl Iterator<Item = (usize, TrackOutput)> + 'a {
-    let born = times[way.steps[0].frame];
+    let born = times[way.boxes[0].frame];
     let mut hits = 0;
-    way.steps.iter().enumerate().map(move |(k, step)| {
+    way.boxes.iter().enumerate().map(move |(k, step)| {
         hits += u32::from(step.seen);
         let state = if step.seen {
             TrackState::Confirmed
@@ -296,14 +296,14 @@ fn outputs<'a>(
             TrackState::Interpolated
         };
         // Who was away did not walk from the last place to the first.
-        let beside = |other: Option<&'a Step>| {
+        let beside = |other: Option<&'a TrajectoryBox>| {
             other
                 .filter(|o| o.frame.abs_diff(step.frame) == 1)
                 .unwrap_or(step)
         };
         let (before, after) = (
-            beside(k.checked_sub(1).map(|b| &way.steps[b])),
-            beside(way.steps.get(k + 1)),
+            beside(k.checked_sub(1).map(|b| &way.boxes[b])),
+            beside(way.boxes.get(k + 1)),
         );
         let velocity = velocity(before, after, times);
         (
@@ -317,6 +317,7 @@ fn outputs<'a>(
                 unseen: Seconds::ZERO,
                 hits,
                 velocity,
+                detection: None,
                 view: None,
                 identity: None,
             },
@@ -324,7 +325,7 @@ fn outputs<'a>(
     })
 }
 
-fn velocity(before: &Step, after: &Step, times: &[Seconds]) -> (f32, f32) {
+fn velocity(before: &TrajectoryBox, after: &TrajectoryBox, times: &[Seconds]) -> (f32, f32) {
     let dt = (times[after.frame] - times[before.frame]).f32();
     let ((x0, y0), (x1, y1)) = (before.bbox.center(), after.bbox.center());
     if dt > 0.0 {
@@ -339,6 +340,6 @@ fn mean_look<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
     mean_direction(
         parts
             .filter(|t| !t.embedding.is_empty())
-            .map(|t| (t.embedding.as_slice(), t.sightings.len() as f32)),
+            .map(|t| (t.embedding.as_slice(), t.detections.len() as f32)),
     )
 }

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::frame::{CameraState, Frame};
 use crate::time::{Clock, Seconds, Timestamp};
 use crate::track::identity::Identity;
-use crate::track::path::{self, Path};
+use crate::track::path::{self, TrackPath};
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
 /// Version of the frame event.
@@ -268,7 +268,7 @@ pub struct EventBuilder {
     embedder: Option<Arc<str>>,
     /// Presentation time at which the tracker's clock stood at zero.
     start: Option<Seconds>,
-    paths: std::collections::BTreeMap<u64, Path>,
+    paths: std::collections::BTreeMap<u64, TrackPath>,
     /// Events so far.
     events: u64,
 }
@@ -337,7 +337,7 @@ impl EventBuilder {
             last: thousandths((start + t.span.1).0),
             hits: t.hits,
             path,
-            path_error: (error > path::ERROR).then(|| hundredths(error as f32)),
+            path_error: (error > path::TOLERANCE).then(|| hundredths(error as f32)),
             embedder: embedding.as_ref().and(self.embedder.clone()),
             embedding,
         }

@@ -406,8 +406,8 @@ fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
         panic!("{config:?}: one person expected in {found:?}")
     };
     Some((
-        detector.reading().layout.value,
-        detector.reading().class.value,
+        detector.format().layout.value,
+        detector.format().class.value,
         *d,
     ))
 }
@@ -622,13 +622,9 @@ fn a_real_yolox_needs_no_setting() {
         return;
     };
     let mut detector = opened.expect("it fits");
-    let reading = detector.reading();
+    let format = detector.format();
     assert_eq!(
-        (
-            reading.layout.value,
-            reading.class.value,
-            reading.pixels.value
-        ),
+        (format.layout.value, format.class.value, format.pixels.value),
         (Layout::Yolox, 0, PixelFormat::BYTES_BGR)
     );
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
@@ -645,12 +641,8 @@ fn a_real_atss_needs_no_setting() {
         return;
     };
     let mut detector = opened.expect("it fits");
-    let reading = detector.reading();
-    let read = (
-        reading.layout.value,
-        reading.class.value,
-        reading.pixels.value,
-    );
+    let format = detector.format();
+    let read = (format.layout.value, format.class.value, format.pixels.value);
     assert_eq!(read, (Layout::Atss, 0, PixelFormat::BYTES_BGR));
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }

@@ -60,7 +60,7 @@ fn track_boxes_follows_two_people_in_a_detection_file() {
 
 #[cfg(feature = "video")]
 mod with_networks {
-    use opencv::core::{Mat, MatTraitConst as _, Rect, Vector};
+    use opencv::core::{Mat, Rect, Vector};
     use opencv::{imgcodecs, videoio, videoio::VideoCaptureTrait as _};
 
     use super::*;

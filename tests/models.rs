@@ -325,7 +325,7 @@ fn a_download_goes_on_where_it_broke_off() {
     server.set(|s| s.break_after = Some(100_000));
     let e = user.run(&["get", "big"]).unwrap_err();
     assert!(
-        e.contains("broke off after 100000 of 300000 bytes") && e.contains("goes on from there"),
+        e.contains("interrupted after 100000 of 300000 bytes") && e.contains("to resume it"),
         "{e}"
     );
     assert_eq!(
@@ -398,7 +398,7 @@ fn a_wrong_file_is_refused_and_deleted() {
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     let e = user.run(&["get", "big"]).unwrap_err();
     assert!(
-        e.contains("is not what the catalogue names")
+        e.contains("does not match the catalogue")
             && e.contains(&sha256(&other))
             && e.contains(&sha256(&bytes)),
         "{e}"

@@ -10,8 +10,8 @@ use twintrack::frame::Frame;
 use twintrack::geometry::BBox;
 use twintrack::refine::Recording;
 use twintrack::time::Seconds;
-use twintrack::track::identity::{IdentityConfig, IdentityRegistry, Sighting};
-use twintrack::track::similarity::{Calibration, Strangers};
+use twintrack::track::identity::{IdentityConfig, IdentityRegistry, TrackObservation};
+use twintrack::track::similarity::{Calibration, StrangerTable};
 use twintrack::track::{TrackState, Tracker};
 use twintrack::trajectory::{EventBuilder, TrackEvent};
 
@@ -22,8 +22,8 @@ const BEN: [f32; 2] = [0.0, 1.0];
 /// where she could be.
 fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     let config = Config::default();
-    let strangers: Strangers = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
-    let mut tracker = Tracker::new(config.tracker(offline)).knowing(Some(strangers.clone()));
+    let strangers: StrangerTable = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
+    let mut tracker = Tracker::new(config.tracker(offline)).with_strangers(Some(strangers.clone()));
     let (identity, calibration) = (
         IdentityConfig {
             remember: 60.0,
@@ -35,7 +35,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
         },
     );
     let mut people = IdentityRegistry::new(identity, calibration, Vec::new())
-        .remembering(Some(strangers), &config.tracker.reidentify);
+        .with_memory(Some(strangers), &config.tracker.reidentify);
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
     let mut recording = Recording::default();
     for number in 0..110u64 {
@@ -61,10 +61,10 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
             .ended
             .iter()
             .for_each(|t| people.ended(events.camera(), t.id));
-        let sightings: Vec<Sighting<'_>> = update
+        let observations: Vec<TrackObservation<'_>> = update
             .tracks
             .iter()
-            .map(|t| Sighting {
+            .map(|t| TrackObservation {
                 track: t.id,
                 hits: t.hits,
                 bbox: t.bbox,
@@ -72,7 +72,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
                 view: None,
             })
             .collect();
-        let names = people.identify(events.camera(), &sightings, pts);
+        let names = people.identify(events.camera(), &observations, pts);
         update
             .tracks
             .iter_mut()

@@ -233,8 +233,8 @@ fn frames_have_the_cameras_own_time_once_it_has_told_it() {
         assert!((wall - stream).abs() < 2e-3, "{wall} {stream}");
     }
     let last = frames.iter().rfind(|f| f["clock"] == "arrival").unwrap();
-    let ahead = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
-    let delay = ahead - time(own[0]).duration_since(time(last)).as_secs_f64();
+    let prefetch = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
+    let delay = prefetch - time(own[0]).duration_since(time(last)).as_secs_f64();
     assert!(
         (-0.1..30.0).contains(&delay),
         "a frame arrives {delay} s after its time"

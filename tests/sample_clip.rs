@@ -16,14 +16,14 @@ use twintrack::mot_format::{MotRow, read_rows};
 use twintrack::refine::Recording;
 use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
-use twintrack::track::similarity::Strangers;
+use twintrack::track::similarity::StrangerTable;
 use twintrack::track::{TrackState, Tracker};
 use twintrack::trajectory::EventBuilder;
 
 type Observed = (Frame, Vec<Detection>, Embeddings);
 
 /// Every frame of the clip with what the networks say of it, and how often strangers are alike to the embedder.
-fn observe(config: &Config) -> (Vec<Observed>, Option<Strangers>) {
+fn observe(config: &Config) -> (Vec<Observed>, Option<StrangerTable>) {
     let runtime = Runtime::load().unwrap();
     let session = SessionOptions {
         device: Device::Cpu,
@@ -57,12 +57,13 @@ enum Way {
 fn judged(
     all: &[Observed],
     config: &Config,
-    strangers: &Option<Strangers>,
+    strangers: &Option<StrangerTable>,
     way: Way,
     keep: impl Fn(u64) -> bool,
 ) -> Scores {
     let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
-    let mut tracker = Tracker::new(config.tracker(way == Way::Offline)).knowing(strangers.clone());
+    let mut tracker =
+        Tracker::new(config.tracker(way == Way::Offline)).with_strangers(strangers.clone());
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {

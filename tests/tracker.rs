@@ -74,7 +74,7 @@ fn a_person_gone_too_long_ends_and_the_next_gets_a_new_id() {
 /// A walk of ten frames, then nobody for `away` seconds, then somebody at `x` who looks like this for two frames: the id. The
 /// network says how often strangers are alike, or does not.
 fn comes_back_to(strangers: Option<&str>, away: f64, x: f32, look: [f32; 2]) -> u64 {
-    let mut t = tracker().knowing(strangers.map(|s| s.parse().unwrap()));
+    let mut t = tracker().with_strangers(strangers.map(|s| s.parse().unwrap()));
     let see = |t: &mut Tracker, x: f32, look: [f32; 2]| {
         let looks = Embeddings::all(Array2::from_shape_vec((1, 2), look.to_vec()).unwrap());
         t.update(&[person(x, 200.0, 0.9)], &looks, FRAME).unwrap()
@@ -119,7 +119,7 @@ fn a_lost_person_is_known_again_by_looks_if_he_could_have_walked_there() {
 /// Six people come one after another, all in black to the network: unlike one another as the measured strangers are at best.
 #[test]
 fn people_who_come_one_after_another_have_an_id_each() {
-    let mut t = tracker().knowing(Some(
+    let mut t = tracker().with_strangers(Some(
         "0.5@0.3,0.1@0.15,0.02@0.08,0.01@0.06".parse().unwrap(),
     ));
     let mut ids = BTreeSet::new();
@@ -159,7 +159,7 @@ fn a_pan_told_from_the_pixels_keeps_everybody() {
         (0..10).for_each(|_| drop(see(&mut t, &two(0.0))));
         // The camera swings by exactly the distance between the two.
         if told {
-            t.camera_moved(&twintrack::geometry::Affine {
+            t.apply_camera_motion(&twintrack::geometry::Affine {
                 shift: [60.0, 0.0],
                 ..twintrack::geometry::Affine::IDENTITY
             });
@@ -216,7 +216,8 @@ fn a_learned_head_decides_in_place_of_the_weights() {
         let text =
             format!(r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[[{{"leaf":{leaf}}}]]}}"#);
         std::sync::Arc::new(
-            twintrack::track::head::Head::new(&serde_json::from_str(&text).unwrap()).unwrap(),
+            twintrack::track::head::AssociationHead::new(&serde_json::from_str(&text).unwrap())
+                .unwrap(),
         )
     };
     let ids = |leaf: f32| {
@@ -232,6 +233,35 @@ fn a_learned_head_decides_in_place_of_the_weights() {
     };
     assert_eq!(ids(3.0), 1, "always the same person");
     assert_eq!(ids(-9.0), 10, "never the same person");
+}
+
+#[test]
+fn an_output_names_the_detection_it_was_matched_to() {
+    let mut t = tracker();
+    let (a, b) = (person(100.0, 50.0, 0.9), person(500.0, 50.0, 0.9));
+    for _ in 0..5 {
+        see(&mut t, &[a, b]);
+    }
+    let index_of = |update: &TrackUpdate, x: f32| {
+        let near = update
+            .tracks
+            .iter()
+            .find(|o| (o.bbox.left - x).abs() < 100.0);
+        near.expect("a track there").detection
+    };
+    let swapped = see(&mut t, &[b, a]);
+    assert_eq!(
+        (
+            index_of(&swapped, a.bbox.left),
+            index_of(&swapped, b.bbox.left)
+        ),
+        (Some(1), Some(0))
+    );
+    let one = see(&mut t, &[b]);
+    assert_eq!(
+        (index_of(&one, a.bbox.left), index_of(&one, b.bbox.left)),
+        (None, Some(0))
+    );
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::app::settings;
 use crate::app::show::{self, UNKNOWN};
 use crate::gallery::{GalleryReader, Portrait, Taken};
 use crate::track::appearance::cosine_distance;
-use crate::track::similarity::StrangerRate;
+use crate::track::similarity::FalseAcceptRate;
 
 /// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach it, and which person of
 /// each picture was taken.
@@ -76,7 +76,7 @@ pub fn run(args: &CompareArgs) -> Result<String> {
 fn json(
     similarity: f32,
     distance: f32,
-    rate: Option<StrangerRate>,
+    rate: Option<FalseAcceptRate>,
     portraits: [&Portrait; 2],
 ) -> Value {
     let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
@@ -85,8 +85,8 @@ fn json(
     let mut answer = json!({ "similarity": number(similarity), "distance": number(distance) });
     match rate {
         None => {}
-        Some(StrangerRate::About(r)) => answer["stranger_rate"] = decimal(r),
-        Some(StrangerRate::Below(r)) => {
+        Some(FalseAcceptRate::About(r)) => answer["stranger_rate"] = decimal(r),
+        Some(FalseAcceptRate::Below(r)) => {
             answer["stranger_rate"] = decimal(r);
             answer["stranger_rate_below"] = true.into();
         }

@@ -10,7 +10,7 @@ use crate::app::show::{UNKNOWN, batch};
 use crate::config::ConfigError;
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
-use crate::infer::places::find_model;
+use crate::infer::paths::find_model;
 use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
 /// Tell what this machine has, what is missing, and how to repair it; of the networks also how they
@@ -181,20 +181,20 @@ fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
         ) {
             Err(e) => r.line(false, "detector", e.to_string()),
             Ok(d) => {
-                let reading = d.reading();
+                let format = d.format();
                 file(r, "detector", d.model());
                 r.note(&format!(
                     "layout: {} (decided by {})",
-                    reading.layout.value.name(),
-                    reading.layout.by
+                    format.layout.value.name(),
+                    format.layout.reason
                 ));
                 r.note(&format!(
                     "class of people: {} (decided by {})",
-                    reading.class.value, reading.class.by
+                    format.class.value, format.class.reason
                 ));
                 r.note(&format!(
                     "pixels: {} (decided by {})",
-                    reading.pixels.value, reading.pixels.by
+                    format.pixels.value, format.pixels.reason
                 ));
                 metadata(r, d.model());
             }

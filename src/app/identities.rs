@@ -46,6 +46,6 @@ pub fn registry(
     }
     Ok(Some(
         IdentityRegistry::new(config.identity.clone(), calibration, gallery)
-            .remembering(strangers, &config.tracker.reidentify),
+            .with_memory(strangers, &config.tracker.reidentify),
     ))
 }

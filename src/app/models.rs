@@ -11,8 +11,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::models::catalogue::RemoteFile;
 use crate::models::error::size;
-use crate::models::folder::Got;
-use crate::models::{Catalogue, Entry, Folder};
+use crate::models::folder::GetOutcome;
+use crate::models::{Catalogue, CatalogueEntry, ModelFolder};
 
 /// List, download and check networks that others have trained.
 #[derive(Debug, Args)]
@@ -50,7 +50,7 @@ pub fn run(args: &ModelsArgs) -> Result<String> {
         .catalogue
         .as_deref()
         .map_or_else(Catalogue::own, Catalogue::read)?;
-    let folder = Folder::of_user()?;
+    let folder = ModelFolder::of_user()?;
     match &args.command {
         ModelsCommand::List => Ok(list(&catalogue, &folder)),
         ModelsCommand::Get { names, quiet } => get(&catalogue, &folder, names, *quiet),
@@ -58,7 +58,7 @@ pub fn run(args: &ModelsArgs) -> Result<String> {
     }
 }
 
-fn list(catalogue: &Catalogue, folder: &Folder) -> String {
+fn list(catalogue: &Catalogue, folder: &ModelFolder) -> String {
     let mut out = format!(
         "{:<17} {:<9} {:>9}  {:<11} {:<13} what it is\n",
         "name", "kind", "size", "licence", "state"
@@ -85,18 +85,23 @@ fn list(catalogue: &Catalogue, folder: &Folder) -> String {
     out
 }
 
-fn get(catalogue: &Catalogue, folder: &Folder, names: &[String], quiet: bool) -> Result<String> {
+fn get(
+    catalogue: &Catalogue,
+    folder: &ModelFolder,
+    names: &[String],
+    quiet: bool,
+) -> Result<String> {
     // All names are known before the first byte moves.
     let entries = names
         .iter()
         .map(|n| catalogue.entry(n))
-        .collect::<Result<Vec<&Entry>, _>>()?;
+        .collect::<Result<Vec<&CatalogueEntry>, _>>()?;
     let mut out = String::new();
     for entry in entries {
         let mut shown = Shown::new(quiet);
         let got = folder.get(entry, &mut |file, there| shown.update(file, there))?;
         shown.finish();
-        let done = if got == Got::Already {
+        let done = if got == GetOutcome::Already {
             "is installed already"
         } else {
             "installed"
@@ -115,7 +120,7 @@ fn get(catalogue: &Catalogue, folder: &Folder, names: &[String], quiet: bool) ->
     Ok(out)
 }
 
-fn verify(catalogue: &Catalogue, folder: &Folder) -> Result<String> {
+fn verify(catalogue: &Catalogue, folder: &ModelFolder) -> Result<String> {
     let (mut out, mut damaged) = (String::new(), Vec::new());
     for entry in catalogue.entries.iter().filter(|e| folder.has(e)) {
         match folder.verify(entry) {

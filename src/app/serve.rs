@@ -32,7 +32,7 @@ use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
 use crate::sink::stdout::StdoutSink;
 use crate::source::{self, Transport, playback};
-use crate::track::identity::Known;
+use crate::track::identity::GalleryPerson;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -332,7 +332,7 @@ impl Reload {
         self,
         hub: Hub,
         tell: mpsc::Sender<CameraConfigs>,
-        show: watch::Sender<Vec<Known>>,
+        show: watch::Sender<Vec<GalleryPerson>>,
     ) {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
@@ -384,11 +384,11 @@ impl Reload {
     }
 
     /// Reads the gallery with an embedder of its own, beside the one at work.
-    async fn gallery(&self, show: &watch::Sender<Vec<Known>>) {
+    async fn gallery(&self, show: &watch::Sender<Vec<GalleryPerson>>) {
         let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
             return;
         };
-        let read = tokio::task::spawn_blocking(move || -> Result<Vec<Known>> {
+        let read = tokio::task::spawn_blocking(move || -> Result<Vec<GalleryPerson>> {
             let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
             Ok(GalleryReader::new(embedder, config).gallery(&dir)?)
         });

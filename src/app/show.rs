@@ -45,15 +45,15 @@ pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
 /// Logs a detector: its file with the hash of its weights, where it runs, what was decided about it
 /// and by what.
 pub fn detector(d: &Detector) {
-    let (model, reading) = (d.model(), d.reading());
+    let (model, format) = (d.model(), d.format());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
-    tracing::info!(model = %path, weights, %provider, layout = reading.layout.value.name(), by = reading.layout.by, "detector");
+    tracing::info!(model = %path, weights, %provider, layout = format.layout.value.name(), by = format.layout.reason, "detector");
     tracing::info!(
-        class = reading.class.value,
-        by = reading.class.by,
+        class = format.class.value,
+        by = format.class.reason,
         "detector: which class is a person"
     );
-    tracing::info!(pixels = %reading.pixels.value, by = reading.pixels.by, batch = batch(model), "detector: input");
+    tracing::info!(pixels = %format.pixels.value, by = format.pixels.reason, batch = batch(model), "detector: input");
 }
 
 /// Logs an embedder in the same way.

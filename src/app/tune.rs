@@ -20,7 +20,7 @@ use crate::mot_format::{Known, MotError, MotRow};
 use crate::refine::Recording;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
-use crate::track::similarity::Strangers;
+use crate::track::similarity::StrangerTable;
 use crate::track::{TrackState, Tracker};
 use crate::trajectory::{EventBuilder, FrameEvent};
 
@@ -121,7 +121,7 @@ struct Observed {
     truth: Vec<MotRow>,
     frames: Vec<(Frame, Vec<Detection>, Embeddings)>,
     /// How often strangers are alike to the embedder that was used.
-    strangers: Option<Strangers>,
+    strangers: Option<StrangerTable>,
 }
 
 /// Runs the command; returns what is to be printed.
@@ -358,7 +358,8 @@ fn observe(
 
 /// Tracks a sequence and counts.
 fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
-    let mut tracker = Tracker::new(config.tracker(args.offline)).knowing(s.strangers.clone());
+    let mut tracker =
+        Tracker::new(config.tracker(args.offline)).with_strangers(s.strangers.clone());
     let mut events = EventBuilder::new(
         uuid::Uuid::nil(),
         s.name.as_str().into(),

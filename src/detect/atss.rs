@@ -1,32 +1,33 @@
-//! The outputs of ATSS (Zhang et al. 2020) for one class, as Intel's person-detection-0301 to -0303
-//! give them where the graph is cut before their boxes are decoded.
+//! Decodes the outputs of ATSS (Zhang et al. 2020) for one class, as in Intel's
+//! person-detection-0301 to -0303, whose graphs are cut before box decoding.
 
 use ndarray::{ArrayView3, ArrayView4, Axis, Ix4};
 
-use crate::detect::heads::Batch;
+use crate::detect::heads::BatchOutputs;
 use crate::geometry::BBox;
 
-/// What is needed, for error messages.
-pub(super) const WANTED: &str = "[N, 5, H / s, W / s] (score, dx, dy, dw, dh) for the strides s = 8, 16, 32 and on, in this order";
+/// The required outputs, for error messages.
+pub(super) const WANTED: &str = "[N, 5, H / s, W / s] (score, dx, dy, dw, dh) for the strides \
+                                 s = 8, 16, 32 and on, in this order";
 /// Side of an anchor, in strides.
 const ANCHOR: f32 = 8.0;
-/// What a unit of an offset and of a logarithm of a size is worth.
+/// Standard deviations by which the network's centre offsets and log sizes are scaled.
 const DEVIATIONS: (f32, f32) = (0.1, 0.2);
-/// Greatest logarithm of a side over the anchor's.
+/// Upper limit of the logarithm of a side over the anchor's side.
 const GREATEST: f32 = 4.1;
-/// At least so many strides, and at most.
+/// Allowed number of strides.
 const STRIDES: std::ops::RangeInclusive<usize> = 3..=5;
 
-/// The output of one stride.
+/// The output maps of one stride.
 pub(super) struct Level<'a> {
     /// [n, 5, rows, columns].
     maps: ArrayView4<'a, f32>,
-    /// Pixels of a cell's side.
+    /// Side of a cell, pixels.
     stride: usize,
 }
 
-/// The outputs, each with its stride. `None` where one of them is something else.
-pub(super) fn levels<'a>(batch: &'a Batch<'_>) -> Option<Vec<Level<'a>>> {
+/// Pairs each output with its stride. `None` when an output has another shape.
+pub(super) fn levels<'a>(batch: &'a BatchOutputs<'_>) -> Option<Vec<Level<'a>>> {
     let level = |(i, o): (usize, &'a crate::infer::Output)| {
         let (maps, stride) = (o.values.view().into_dimensionality::<Ix4>().ok()?, 8 << i);
         let size = (
@@ -43,7 +44,7 @@ pub(super) fn levels<'a>(batch: &'a Batch<'_>) -> Option<Vec<Level<'a>>> {
 }
 
 impl Level<'_> {
-    /// Box (pixels of the input) and score of every cell of one picture with a score of at least
+    /// Boxes (pixels of the input) and scores of one picture's cells with a score of at least
     /// `threshold`.
     pub(super) fn boxes(
         &self,
@@ -78,7 +79,7 @@ mod tests {
     use ndarray::{ArrayD, IxDyn};
 
     #[test]
-    fn offsets_are_shares_of_anchors() {
+    fn offsets_are_scaled_by_the_anchor_size() {
         let of = |s: usize| Output {
             name: format!("det_s{s}"),
             values: ArrayD::zeros(IxDyn(&[2, 5, 96usize.div_ceil(s), 160usize.div_ceil(s)])),
@@ -91,7 +92,7 @@ mod tests {
             .enumerate()
             .for_each(|(k, v)| outputs[1].values[[1, k, 2, 3]] = v);
         let found = decode(
-            &Batch {
+            &BatchOutputs {
                 outputs: &outputs,
                 n: 2,
                 input: (160, 96),
@@ -110,7 +111,7 @@ mod tests {
         }
         assert_eq!(d.confidence, 0.75);
         let e = decode(
-            &Batch {
+            &BatchOutputs {
                 outputs: &outputs[..2],
                 n: 2,
                 input: (160, 96),

@@ -1,60 +1,59 @@
-//! `detector.layout = "auto"` and `detector.class = "auto"`: what a file's outputs are, told from
-//! their names, their shapes, and their values for one black picture.
+//! Resolves `detector.layout = "auto"` and `detector.class = "auto"` from the outputs' names, their
+//! shapes and their values for one black picture.
 
 use std::collections::BTreeMap;
 
 use ndarray::{ArrayView1, ArrayView3};
 
-use crate::detect::heads::{self, Batch, cells, is_yolov5, strides_of};
+use crate::detect::heads::{self, BatchOutputs, cells, is_yolov5, strides_of};
 use crate::detect::layout::Layout;
 use crate::detect::{atss, nanodet};
 
-/// Of two readings of the centres one is believed where it misses the cells this many times less.
+/// One of two interpretations of the centres is accepted when its error is this many times smaller.
 const BELIEVED: f32 = 4.0;
-/// Channels of the prototypes of masks that Ultralytics' segmenting networks give beside their
-/// boxes.
+/// Number of mask coefficients, and of prototype channels, in Ultralytics' segmentation networks.
 const MASKS: usize = 32;
-/// Names of the class of people.
+/// Class names that mean a person.
 const PEOPLE: [&str; 4] = ["person", "people", "pedestrian", "human"];
-/// Columns of COCO's own numbering of classes, which begins at 1: the person's is 1.
+/// Number of classes in COCO's own numbering, which begins at 1 and in which a person is 1.
 const COCO_NUMBERS: usize = 91;
 
-/// A setting, and what it was decided by.
+/// A setting's value and where it came from.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Decided<T> {
+pub struct Decision<T> {
     /// The value.
     pub value: T,
-    /// Why, for people: "the configuration", or what was seen.
-    pub by: String,
+    /// The reason, for logs and messages: "the configuration", or what the outputs showed.
+    pub reason: String,
 }
 
-impl<T> Decided<T> {
-    pub(super) fn new(value: T, by: impl Into<String>) -> Self {
-        Decided {
+impl<T> Decision<T> {
+    pub(super) fn new(value: T, reason: impl Into<String>) -> Self {
+        Decision {
             value,
-            by: by.into(),
+            reason: reason.into(),
         }
     }
 }
 
-/// Decides the layout of a batch of one black picture; `classes` is how many the file names, 0
-/// where it names none.
+/// Infers the layout from the outputs for one black picture; `classes` is the number of classes
+/// that the file names, 0 if none.
 ///
 /// # Errors
-/// Where names, shapes and values do not settle it; says what was found, and which settings would
-/// fit.
-pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout>, String> {
+/// Fails when names, shapes and values leave more than one layout. The message lists the outputs
+/// and the layouts that fit.
+pub(crate) fn layout(batch: &BatchOutputs<'_>, classes: usize) -> Result<Decision<Layout>, String> {
     if let Some(decided) = by_names(batch) {
         return Ok(decided);
     }
     if nanodet::levels(batch.outputs, 0, batch.n, batch.input).is_some() {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Nanodet,
             "pairs of scores and distributions for strides 8, 16, 32",
         ));
     }
     if atss::levels(batch).is_some() {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Atss,
             "maps of five channels for strides 8, 16, 32 and on",
         ));
@@ -63,7 +62,7 @@ pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
     let [table] = tables.as_slice() else {
         return Err(refusal(
             batch,
-            "their names are not known, and not just one of them is [N, P, columns]",
+            "their names are unknown, and there is not exactly one of shape [N, P, columns]",
         ));
     };
     let (_, middle, last) = table.dim();
@@ -72,23 +71,23 @@ pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
         return by_cells(*table, batch, classes);
     }
     if middle >= 5 && middle < last && strides_of(last, batch.input).is_some() {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Yolo,
-            format!("{shape}: a column a cell"),
+            format!("{shape}: one column per cell"),
         ));
     }
     if last == 5 {
-        return Ok(Decided::new(Layout::Boxes, shape));
+        return Ok(Decision::new(Layout::Boxes, shape));
     }
-    let suppressed = last == 6 || (last == 6 + MASKS && has_masks(batch));
+    let suppressed = last == 6 || (last == 6 + MASKS && has_mask_prototypes(batch));
     if suppressed && table.rows().into_iter().all(is_found) {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::End2end,
-            format!("{shape}, whole numbers in the sixth column"),
+            format!("{shape}, integers in the sixth column"),
         ));
     }
-    if last >= 5 && middle >= last && table.rows().into_iter().all(is_share) {
-        return Ok(Decided::new(
+    if last >= 5 && middle >= last && table.rows().into_iter().all(is_relative) {
+        return Ok(Decision::new(
             Layout::Detr,
             format!("{shape}, all values from 0 to 1"),
         ));
@@ -96,16 +95,16 @@ pub(crate) fn layout(batch: &Batch<'_>, classes: usize) -> Result<Decided<Layout
     let first = first_row(*table);
     Err(refusal(
         batch,
-        &format!("{shape} and the values of [{first}] in it belong to no layout for certain"),
+        &format!("{shape} and the values of [{first}] in it match no single layout"),
     ))
 }
 
-/// Refuses a layout that was named where the values say that the outputs are of another which has
-/// the same shape.
+/// Rejects an explicitly set layout when the values show that the outputs are of another layout
+/// with the same shapes.
 ///
 /// # Errors
-/// Says which one to name.
-pub(crate) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), String> {
+/// Names the layout to set.
+pub(crate) fn contradiction(batch: &BatchOutputs<'_>, named: Layout) -> Result<(), String> {
     let confused: &[Layout] = match named {
         Layout::Yolox => &[Layout::YoloxDecoded],
         Layout::YoloxDecoded => &[Layout::Yolox],
@@ -115,10 +114,11 @@ pub(crate) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), Stri
     };
     match layout(batch, 0) {
         Ok(other) if confused.contains(&other.value) => Err(format!(
-            "it gives {} of the layout '{}' (by {}), not of '{}'; set detector.layout = \"{}\" or \"auto\"",
+            "its outputs {} have the layout '{}' (by {}), not '{}'; set detector.layout = \"{}\" \
+             or \"auto\"",
             batch.shapes(),
             other.value.name(),
-            other.by,
+            other.reason,
             named.name(),
             other.value.name()
         )),
@@ -126,24 +126,24 @@ pub(crate) fn contradiction(batch: &Batch<'_>, named: Layout) -> Result<(), Stri
     }
 }
 
-/// Where the outputs do not have the shapes of the layout named: what they would fit.
-pub(crate) fn suggestion(batch: &Batch<'_>) -> String {
+/// A remedy for outputs that do not have the shapes of the layout that was set.
+pub(crate) fn suggestion(batch: &BatchOutputs<'_>) -> String {
     match layout(batch, 0) {
         Ok(other) => format!(
             "set detector.layout = \"{}\" or \"auto\"",
             other.value.name()
         ),
-        Err(_) => fitting(batch),
+        Err(_) => fitting_layouts(batch),
     }
 }
 
-/// Layouts that name their outputs.
-fn by_names(batch: &Batch<'_>) -> Option<Decided<Layout>> {
+/// Recognises layouts by the names of their outputs.
+fn by_names(batch: &BatchOutputs<'_>) -> Option<Decision<Layout>> {
     let named = |part: &str| batch.outputs.iter().find(|o| o.name.contains(part));
     let has = |part: &str, axes: usize| named(part).is_some_and(|o| o.values.ndim() == axes);
     let by = |layout: Layout, names: &str| {
         let fits = heads::decode(batch, layout).is_ok();
-        fits.then(|| Decided::new(layout, format!("outputs named {names}")))
+        fits.then(|| Decision::new(layout, format!("outputs named {names}")))
     };
     if has("labels", 2) && has("scores", 2) && has("boxes", 3) {
         return by(Layout::Dfine, "labels, boxes, scores");
@@ -160,23 +160,23 @@ fn by_names(batch: &Batch<'_>) -> Option<Decided<Layout>> {
     None
 }
 
-/// Networks that give a box, or three, for each cell.
+/// Recognises networks with one or three boxes per cell.
 fn by_cells(
     table: ArrayView3<'_, f32>,
-    batch: &Batch<'_>,
+    batch: &BatchOutputs<'_>,
     classes: usize,
-) -> Result<Decided<Layout>, String> {
+) -> Result<Decision<Layout>, String> {
     let (_, places, columns) = table.dim();
     if is_yolov5(places, batch.input) && columns > 5 {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Yolov5,
-            format!("the shape [N, {places}, {columns}]: three boxes a cell"),
+            format!("the shape [N, {places}, {columns}]: three boxes per cell"),
         ));
     }
     let strides = strides_of(places, batch.input).unwrap_or_default();
     let grid = cells(strides, batch.input);
-    // How far the first two columns are from the cells, in cells: as offsets, as pixels, as edges
-    // of boxes in pixels.
+    // Median error of a row's centre against its cell, in cells, with the centre read as an offset,
+    // in pixels, or computed from edges in pixels.
     let miss = |at: &dyn Fn(ArrayView1<'_, f32>) -> (f32, f32), decoded: bool| {
         let one = |(row, (x, y, s)): (ArrayView1<'_, f32>, &(f32, f32, f32))| {
             let (a, b) = at(row);
@@ -194,21 +194,21 @@ fn by_cells(
         miss(&|r| (r[0], r[1]), true),
     );
     let edges = miss(&|r| ((r[0] + r[2]) / 2.0, (r[1] + r[3]) / 2.0), true);
-    let seen = |what: &str| format!("the shape [N, {places}, {columns}]: a box a cell, {what}");
+    let seen = |what: &str| format!("the shape [N, {places}, {columns}]: one box per cell, {what}");
     if columns == 5 && edges * BELIEVED < decoded.min(raw) {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Boxes,
             seen("whose edges lie around it"),
         ));
     }
     if raw * BELIEVED < decoded && strides == [8, 16, 32] && columns > 5 {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             Layout::Yolox,
             seen("with centres as offsets in cells"),
         ));
     }
     if decoded * BELIEVED < raw {
-        // Both are in pixels, and differ by the column of objectness.
+        // Both layouts are in pixels; only one has a column of objectness.
         let without_objectness = if classes > 0 {
             columns == 4 + classes
         } else {
@@ -219,18 +219,19 @@ fn by_cells(
         } else {
             Layout::YoloxDecoded
         };
-        return Ok(Decided::new(layout, seen("with centres in pixels")));
+        return Ok(Decision::new(layout, seen("with centres in pixels")));
     }
     let first = first_row(table);
     Err(refusal(
         batch,
         &format!(
-            "there is a row a cell, but its first two columns are no centres (the first row: {first})"
+            "there is one row per cell, but its first two columns are no centres (the first row: \
+             {first})"
         ),
     ))
 }
 
-/// The middle value; infinite where some are no numbers.
+/// The median; infinite if it is not finite.
 fn median(mut values: Vec<f32>) -> f32 {
     let middle = values.len() / 2;
     values.sort_by(f32::total_cmp);
@@ -241,19 +242,19 @@ fn median(mut values: Vec<f32>) -> f32 {
         .unwrap_or(f32::INFINITY)
 }
 
-/// A row of a box that was found: a score from 0 to 1 and the whole number of a class. Rows of
-/// zeros fill up the rest.
+/// Whether a row holds a score from 0 to 1 and an integer class. Padding rows of zeros pass.
 fn is_found(row: ArrayView1<'_, f32>) -> bool {
     (0.0..=1.0).contains(&row[4]) && row[5] >= 0.0 && row[5].fract() == 0.0
 }
 
-/// A row of a box in shares of the picture and of scores. A box may lie a little outside.
-fn is_share(row: ArrayView1<'_, f32>) -> bool {
+/// Whether a row holds a box relative to the picture's size, and scores. Boxes may exceed the
+/// picture a little.
+fn is_relative(row: ArrayView1<'_, f32>) -> bool {
     let within = |v: &f32, margin: f32| (-margin..=1.0 + margin).contains(v);
     row.iter().take(4).all(|v| within(v, 0.5)) && row.iter().skip(4).all(|v| within(v, 0.0))
 }
 
-fn has_masks(batch: &Batch<'_>) -> bool {
+fn has_mask_prototypes(batch: &BatchOutputs<'_>) -> bool {
     batch
         .outputs
         .iter()
@@ -268,17 +269,17 @@ fn first_row(table: ArrayView3<'_, f32>) -> String {
         .join(", ")
 }
 
-fn refusal(batch: &Batch<'_>, why: &str) -> String {
+fn refusal(batch: &BatchOutputs<'_>, why: &str) -> String {
     let (w, h) = batch.input;
     format!(
-        "its outputs {} for an input of {w}x{h} pixels settle no layout: {why}; {}",
+        "its outputs {} for an input of {w}x{h} pixels match no layout: {why}; {}",
         batch.shapes(),
-        fitting(batch)
+        fitting_layouts(batch)
     )
 }
 
-/// The layouts whose shapes the outputs have.
-fn fitting(batch: &Batch<'_>) -> String {
+/// Lists the layouts whose shapes match the outputs.
+fn fitting_layouts(batch: &BatchOutputs<'_>) -> String {
     let six = batch.tables().any(|t| t.dim().2 == 6);
     let fits = |l: &Layout| heads::decode(batch, *l).is_ok() && (*l != Layout::End2end || six);
     let names: Vec<&str> = Layout::ALL
@@ -290,27 +291,28 @@ fn fitting(batch: &Batch<'_>) -> String {
         let all: Vec<&str> = Layout::ALL.into_iter().map(Layout::name).collect();
         let all = all.join(", ");
         return format!(
-            "no detector.layout reads such outputs (there are {all}): export the network in one of these"
+            "no detector.layout matches these outputs (the layouts are {all}): export the network \
+             in one of them"
         );
     }
     format!(
-        "set detector.layout to what its authors say; of this shape are {}",
+        "set detector.layout as its authors specify; layouts of this shape: {}",
         names.join(", ")
     )
 }
 
-/// Decides the number of the class "person" among `count`, where that is known; `names` are those
-/// of the file.
+/// Finds the number of the class "person" from the class names of the file, or from the number of
+/// classes `count` where it is known.
 ///
 /// # Errors
-/// Where several classes are named and none is a person.
+/// Fails when several classes are named and none is a person.
 pub(super) fn class(
     names: &BTreeMap<usize, String>,
     count: Option<usize>,
-) -> Result<Decided<usize>, String> {
+) -> Result<Decision<usize>, String> {
     let person = |name: &str| PEOPLE.contains(&name.to_lowercase().as_str());
     if let Some((number, name)) = names.iter().find(|(_, name)| person(name)) {
-        return Ok(Decided::new(
+        return Ok(Decision::new(
             *number,
             format!("the file, which names it '{name}'"),
         ));
@@ -323,15 +325,16 @@ pub(super) fn class(
             .collect();
         let all = all.join(", ");
         return Err(format!(
-            "none of its classes is called person ({all}); set detector.class to the number of yours"
+            "none of its classes is called person ({all}); set detector.class to the number of \
+             the class to track"
         ));
     }
     Ok(match count {
-        Some(COCO_NUMBERS) => Decided::new(
+        Some(COCO_NUMBERS) => Decision::new(
             1,
             format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1"),
         ),
-        _ => Decided::new(0, "default: the first, as in most networks"),
+        _ => Decision::new(0, "default: the first, as in most networks"),
     })
 }
 
@@ -350,8 +353,8 @@ mod tests {
         }
     }
 
-    fn with<T>(outputs: &[Output], see: impl Fn(&Batch<'_>) -> T) -> T {
-        see(&Batch {
+    fn with<T>(outputs: &[Output], see: impl Fn(&BatchOutputs<'_>) -> T) -> T {
+        see(&BatchOutputs {
             outputs,
             n: 1,
             input: INPUT,
@@ -364,8 +367,8 @@ mod tests {
         with(outputs, |batch| layout(batch, classes).map(|d| d.value))
     }
 
-    /// Values of a row for each cell of strides 8, 16, 32: centres in pixels or as offsets, sizes,
-    /// then scores.
+    /// Value of a row with one box per cell of strides 8, 16, 32: centre and size in pixels or
+    /// relative to the cell, then scores.
     fn of_cells(i: &[usize], pixels: bool) -> f32 {
         let (x, y, s) = cells(&[8, 16, 32], INPUT)[i[1]];
         match (i[2], pixels) {
@@ -383,7 +386,7 @@ mod tests {
     const PLACES: usize = 252;
 
     #[test]
-    fn names_decide_where_there_are_some() {
+    fn known_output_names_decide_the_layout() {
         let zero = |name: &str, shape: &[usize]| output(name, shape, |_| 0.0);
         let dfine = [
             zero("labels", &[1, 9]),
@@ -404,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn cells_and_centres_tell_the_yolos_apart() {
+    fn centres_distinguish_the_yolo_layouts() {
         let cases: [(Vec<usize>, bool, usize, Layout); 7] = [
             (vec![1, PLACES, 85], false, 0, Layout::Yolox),
             (vec![1, PLACES, 85], true, 0, Layout::YoloxDecoded),
@@ -450,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn whole_classes_tell_suppressed_boxes_from_shares() {
+    fn integer_classes_distinguish_end2end_from_detr() {
         let of_four = |i: &[usize]| {
             if i[1] < 4 {
                 [40.0, 30.0, 60.0, 90.0, 0.9, 0.0][i[2]]
@@ -478,7 +481,7 @@ mod tests {
             decided(&[output("any", &[1, 100, 5], |_| 7.0)], 0),
             Ok(Layout::Boxes)
         );
-        // What was silent garbage: these boxes read as shares of the picture.
+        // Without this check the boxes would silently be read as relative to the picture.
         let e = with(std::slice::from_ref(&found), |b| {
             contradiction(b, Layout::Detr)
         })
@@ -491,17 +494,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_certain_is_refused_with_shapes_and_settings() {
+    fn ambiguous_outputs_are_refused_with_shapes_and_candidates() {
         let e = decided(&[output("output0", &[1, 6, 100], |_| 0.0)], 0).unwrap_err();
         assert!(
             e.contains("output0 [1, 6, 100]")
                 && e.contains("128x96")
-                && e.contains("of this shape are yolo"),
+                && e.contains("layouts of this shape: yolo"),
             "{e}"
         );
         let e = decided(&[output("features", &[1, 5, 12, 16], |_| 0.0)], 0).unwrap_err();
         assert!(
-            e.contains("features [1, 5, 12, 16]") && e.contains("there are boxes, yolox,"),
+            e.contains("features [1, 5, 12, 16]") && e.contains("the layouts are boxes, yolox,"),
             "{e}"
         );
         let e = decided(&[output("output", &[1, PLACES, 85], |_| f32::NAN)], 0).unwrap_err();
@@ -514,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn the_person_is_found_among_the_classes() {
+    fn person_class_is_found_by_name_or_count() {
         let named = |names: &[&str]| {
             names
                 .iter()

@@ -1,4 +1,4 @@
-//! The person detector: one session, any of the known output layouts.
+//! The person detector: runs its network and decodes any of the known output layouts.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -6,23 +6,23 @@ use std::time::{Duration, Instant};
 use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::detect::choice;
-use crate::detect::decide::{self, Decided};
-use crate::detect::heads::{self, Batch};
+use crate::detect::auto_or;
+use crate::detect::decide::{self, Decision};
+use crate::detect::heads::{self, BatchOutputs};
 use crate::detect::layout::Layout;
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
 use crate::detection::Detection;
 use crate::frame::{Image, Shape};
-use crate::infer::places::find_model;
+use crate::infer::paths::find_model;
 use crate::infer::{
     Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
 
-/// Longest side of an input whose size nobody asked for, pixels.
+/// Longest side of the input when neither the model nor the user fixes it, pixels.
 const LONGEST_SIDE: usize = 768;
-/// The detector shipped with the product, and its int8 twin.
+/// The shipped detector, and below its int8 version.
 const SHIPPED: &str = "person_detector.onnx";
 const SHIPPED_INT8: &str = "person_detector.int8.onnx";
 
@@ -39,37 +39,38 @@ pub enum Precision {
     Int8,
 }
 
-/// Which detector, and how it is used.
+/// Detector settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectorConfig {
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
     /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
-    /// Number format of the shipped detector: auto, fp32 or int8. A detector of your own runs as it is.
+    /// Number format of the shipped detector: auto, fp32 or int8. Other detectors run as they are.
     pub precision: Precision,
     /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, atss,
-    /// detr, rfdetr or dfine. auto: as the file's metadata says, else as names, shapes and values of the
-    /// outputs tell.
-    #[serde(with = "choice")]
+    /// detr, rfdetr or dfine. auto: as in the file's metadata, else inferred from the names, shapes
+    /// and values of the outputs.
+    #[serde(with = "auto_or")]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the model's classes, or auto. auto: the one that the file
-    /// names so; without names 1 of the 91 logits of a network of the DETR family (COCO's own
+    /// Number of the class "person" among the model's classes, or auto. auto: the class with that
+    /// name in the file; without names 1 for a DETR-like network of 91 classes (COCO's own
     /// numbering), else 0.
-    #[serde(with = "choice")]
+    #[serde(with = "auto_or")]
     pub class: Option<usize>,
-    /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people, and costs time in proportion to its area.
+    /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people; the time grows with the area.
     pub size: InputSize,
-    /// Detections below this confidence are dropped, in [0, 1]. The tracker has thresholds of its own above it.
+    /// Detections below this confidence are dropped, in [0, 1]. The tracker applies its own, higher
+    /// thresholds.
     pub confidence: f32,
-    /// Of boxes that overlap by more than this IoU only the best stays, in (0, 1]. Higher keeps people who stand before each
-    /// other, but lets one person be found twice.
+    /// Of boxes that overlap by more than this IoU only the most confident is kept, in (0, 1].
+    /// Higher keeps people who stand close together, but may detect a person twice.
     pub nms_iou: f32,
-    /// At most this many people a frame, the most confident ones.
+    /// At most this many people per frame, the most confident ones.
     pub max_people: usize,
     /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
-    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata or the
-    /// layout says.
+    /// rgb), mean and std per plane on the 0 to 255 scale. Absent: as in the file's metadata or as
+    /// the layout implies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
 }
@@ -94,7 +95,7 @@ impl DetectorConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("detector.confidence", self.confidence)?;
         share("detector.nms_iou", self.nms_iou)?;
@@ -105,26 +106,26 @@ impl DetectorConfig {
     }
 }
 
-/// An opened detector.
+/// An open detector.
 pub struct Detector {
     model: Model,
     config: DetectorConfig,
     scaling: Scaling,
-    reading: Reading,
+    format: DetectorFormat,
 }
 
-/// How a detector is read, and what that was decided by.
+/// Layout, class and pixel format of a detector, with the source of each decision.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Reading {
+pub struct DetectorFormat {
     /// Output layout.
-    pub layout: Decided<Layout>,
+    pub layout: Decision<Layout>,
     /// Number of the class "person".
-    pub class: Decided<usize>,
-    /// What pixels it takes.
-    pub pixels: Decided<PixelFormat>,
+    pub class: Decision<usize>,
+    /// Pixel format of the input.
+    pub pixels: Decision<PixelFormat>,
 }
 
-/// How frames become this detector's input. Cheap to clone, so that another thread can do it.
+/// Scales frames into the detector's input. Cheap to clone, so that another thread can scale.
 #[derive(Debug, Clone)]
 pub struct Scaling {
     format: PixelFormat,
@@ -134,7 +135,7 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Where a frame of this shape lies in the input.
+    /// Placement of a frame of this shape in the input.
     pub fn letterbox(&self, frame: Shape) -> Letterbox {
         let input = match self.size {
             InputSize::Auto => Letterbox::natural_input(frame, LONGEST_SIDE, self.step),
@@ -143,7 +144,7 @@ impl Scaling {
         Letterbox::fit(frame, input, self.stretch)
     }
 
-    /// Writes the frame into one picture [3, h, w] of the batch.
+    /// Writes the frame into one picture [3, h, w] of a batch.
     pub fn write(&self, image: &Image, letterbox: &Letterbox, out: ArrayViewMut3<'_, f32>) {
         tensor::write_scaled(
             image,
@@ -154,7 +155,7 @@ impl Scaling {
         );
     }
 
-    /// The frame as a batch of one, [1, 3, h, w], and where it lies in it.
+    /// Scales the frame into a batch of one, [1, 3, h, w], and returns its placement.
     pub fn batch_of_one(&self, image: &Image) -> (Array4<f32>, Letterbox) {
         let letterbox = self.letterbox(image.shape());
         let mut input = Array4::zeros((1, 3, letterbox.input.1, letterbox.input.0));
@@ -164,16 +165,17 @@ impl Scaling {
 }
 
 impl Detector {
-    /// Opens the detector and tries it on a black picture.
+    /// Opens the detector and runs it on a black picture.
     ///
     /// # Errors
-    /// When the file is missing or broken, its input or output does not fit, or the device cannot be used.
+    /// Fails when the file is missing or broken, its input or outputs are unsuitable, or the device
+    /// cannot be used.
     pub fn open(
         runtime: &Runtime,
         config: &DetectorConfig,
         options: SessionOptions,
     ) -> Result<Self, InferError> {
-        let path = choose(runtime, config, options)?;
+        let path = choose_file(runtime, config, options)?;
         let mut model = Model::open(runtime, &find_model(&path)?, options)?;
         let misfit = {
             let path = model.path().to_path_buf();
@@ -194,17 +196,17 @@ impl Detector {
                 Letterbox::natural_input(Shape::square(320, 320), LONGEST_SIDE, step)
             }
         };
-        let outputs = model.try_out(tried)?;
-        let batch = Batch {
+        let outputs = model.run_black(tried)?;
+        let batch = BatchOutputs {
             outputs: &outputs,
             n: 1,
             input: tried,
             class: 0,
             threshold: config.confidence,
         };
-        let reading = read_as(&model, config, batch).map_err(misfit)?;
-        // What has four axes beside tables is masks, which nobody reads.
-        let is_read = |o: &&Output| o.values.ndim() < 4 || reading.layout.value == Layout::Atss;
+        let format = decide_format(&model, config, batch).map_err(misfit)?;
+        // Outputs of four axes are masks, except with ATSS; they are not computed.
+        let is_read = |o: &&Output| o.values.ndim() < 4 || format.layout.value == Layout::Atss;
         let read: Vec<&str> = outputs
             .iter()
             .filter(is_read)
@@ -214,24 +216,25 @@ impl Detector {
             model.select(&read)?;
         }
         let scaling = Scaling {
-            format: reading.pixels.value,
+            format: format.pixels.value,
             size,
             step,
-            stretch: reading.layout.value.stretches(),
+            stretch: format.layout.value.stretches(),
         };
         Ok(Detector {
             model,
             config: config.clone(),
             scaling,
-            reading,
+            format,
         })
     }
 
-    /// Detects people in a batch [n, 3, h, w]; `letterboxes` says where each frame lies in it. Boxes are in pixels of the
-    /// source frames and inside them, in falling order of confidence.
+    /// Detects people in a batch [n, 3, h, w]. `letterboxes` gives each frame's placement and size.
+    /// Boxes are in pixels of the source frames, clipped to them, in descending order of
+    /// confidence.
     ///
     /// # Errors
-    /// When the run fails, or its output does not have the layout's shape.
+    /// Fails when the run fails or an output does not have the layout's shape.
     pub fn detect(
         &mut self,
         batch: ArrayView4<'_, f32>,
@@ -239,15 +242,15 @@ impl Detector {
     ) -> Result<Vec<Vec<Detection>>, InferError> {
         let (n, _, h, w) = batch.dim();
         let outputs = self.model.run(batch)?;
-        let (class, threshold) = (self.reading.class.value, self.config.confidence);
-        let read = Batch {
+        let (class, threshold) = (self.format.class.value, self.config.confidence);
+        let read = BatchOutputs {
             outputs: &outputs,
             n,
             input: (w, h),
             class,
             threshold,
         };
-        let found = heads::decode(&read, self.reading.layout.value);
+        let found = heads::decode(&read, self.format.layout.value);
         let found = found.map_err(|problem| InferError::ModelShape {
             path: self.model.path().to_path_buf(),
             problem,
@@ -278,12 +281,12 @@ impl Detector {
             .unwrap_or_default())
     }
 
-    /// How its outputs are read and its pixels are given, and what that was decided by.
-    pub fn reading(&self) -> &Reading {
-        &self.reading
+    /// How outputs and pixels are interpreted, and why.
+    pub fn format(&self) -> &DetectorFormat {
+        &self.format
     }
 
-    /// How frames become this detector's input.
+    /// The scaling of frames to this detector's input.
     pub fn scaling(&self) -> &Scaling {
         &self.scaling
     }
@@ -294,7 +297,7 @@ impl Detector {
     }
 }
 
-/// The size of the network's input.
+/// Resolves the input size from the model's fixed dimensions and the setting.
 fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize, String> {
     match (model.dims(), asked) {
         ([_, _, Some(h), Some(w)], InputSize::Auto) => Ok(InputSize::Fixed(w, h)),
@@ -302,7 +305,7 @@ fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize,
             if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) =>
         {
             Err(format!(
-                "its input is fixed at {}x{}, not the {cw}x{ch} asked for; leave --size away",
+                "its input is fixed at {}x{}, not the requested {cw}x{ch}; omit --size",
                 show(w),
                 show(h)
             ))
@@ -310,28 +313,33 @@ fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize,
         (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
             let (whole_w, whole_h) = (w.div_ceil(step) * step, h.div_ceil(step) * step);
             Err(format!(
-                "its input must be a multiple of {step} on both sides, not {w}x{h}; try {whole_w}x{whole_h}"
+                "its input must be a multiple of {step} on both sides, not {w}x{h}; try \
+                 {whole_w}x{whole_h}"
             ))
         }
         (_, size) => Ok(size),
     }
 }
 
-/// Decides how the outputs of one black picture are read: the configuration wins over the file's
-/// metadata, and that over what the outputs tell.
-fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<Reading, String> {
+/// Decides how the outputs for one black picture are interpreted. The configuration takes
+/// precedence over the file's metadata, and that over what the outputs show.
+fn decide_format(
+    model: &Model,
+    config: &DetectorConfig,
+    batch: BatchOutputs<'_>,
+) -> Result<DetectorFormat, String> {
     let metadata = model.metadata();
-    let stated = metadata.get("layout").and_then(Layout::of_name);
+    let stated = metadata.get("layout").and_then(Layout::from_name);
     let layout = match (config.layout, stated) {
-        (Some(layout), _) => Decided::new(layout, "the configuration"),
-        (None, Some(layout)) => Decided::new(layout, "the file's metadata"),
+        (Some(layout), _) => Decision::new(layout, "the configuration"),
+        (None, Some(layout)) => Decision::new(layout, "the file's metadata"),
         (None, None) => decide::layout(&batch, metadata.classes().len())?,
     };
     let class = match config.class {
-        Some(class) => Decided::new(class, "the configuration"),
+        Some(class) => Decision::new(class, "the configuration"),
         None => decide::class(metadata.classes(), heads::classes(&batch, layout.value))?,
     };
-    let batch = Batch {
+    let batch = BatchOutputs {
         class: class.value,
         ..batch
     };
@@ -344,13 +352,14 @@ fn read_as(model: &Model, config: &DetectorConfig, batch: Batch<'_>) -> Result<R
     let pixels = pixels.or_else(|| metadata.pixel_format().map(|p| (p, "the file's metadata")));
     let pixels = pixels.or_else(|| layout.value.pixel_format().map(|p| (p, "the layout")));
     let (pixels, by) = pixels.ok_or(
-        "neither its metadata nor the layout 'boxes' says what pixels it takes; set detector.pixels as its authors say \
-         (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, or color, mean and std)",
+        "neither its metadata nor the layout 'boxes' defines the pixel format; set \
+         detector.pixels as its authors specify (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, \
+         or color, mean and std)",
     )?;
-    Ok(Reading {
+    Ok(DetectorFormat {
         layout,
         class,
-        pixels: Decided::new(pixels, by),
+        pixels: Decision::new(pixels, by),
     })
 }
 
@@ -358,8 +367,8 @@ fn show(side: Option<usize>) -> String {
     side.map_or("any".into(), |s| s.to_string())
 }
 
-/// The file to open: the shipped detector has an int8 twin.
-fn choose(
+/// The file to open: for the shipped detector its float32 or int8 version.
+fn choose_file(
     runtime: &Runtime,
     config: &DetectorConfig,
     options: SessionOptions,
@@ -377,7 +386,8 @@ fn choose(
     Ok(if int8 { SHIPPED_INT8 } else { SHIPPED }.into())
 }
 
-/// Whether this processor multiplies int8 vectors in one instruction (x86 VNNI); without it int8 can be slower.
+/// Whether this processor has int8 dot-product instructions (x86 VNNI); without them int8 can be
+/// slower than float32.
 pub fn has_vnni() -> bool {
     #[cfg(target_arch = "x86_64")]
     {
@@ -390,7 +400,7 @@ pub fn has_vnni() -> bool {
     }
 }
 
-/// Runs both files a few times on a small picture, and compares the best times.
+/// Times both files on a small picture, taking the best of four runs each.
 fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, InferError> {
     let best = |name: &str| -> Result<Duration, InferError> {
         let mut model = Model::open(runtime, &find_model(Path::new(name))?, options)?;
@@ -407,7 +417,7 @@ fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, In
     tracing::info!(
         ?int8,
         ?fp32,
-        "the processor has no VNNI: tried both precisions"
+        "the processor has no VNNI: measured both precisions"
     );
     Ok(int8 < fp32)
 }

@@ -1,4 +1,4 @@
-//! Outputs of detectors read into boxes of the network's input.
+//! Decodes detectors' outputs into boxes in pixels of the network's input.
 
 use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, Axis, Ix2, Ix3};
 
@@ -8,12 +8,12 @@ use crate::detection::Detection;
 use crate::geometry::BBox;
 use crate::infer::Output;
 
-/// Sets of strides whose cells make the places of YOLO-like networks.
+/// Sets of strides whose cells are the places of YOLO-like networks.
 const STRIDES: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];
-/// Boxes a place of YOLOv5.
+/// Boxes per cell in YOLOv5.
 const ANCHORS: usize = 3;
 
-/// Column, row and stride of every cell of the strides given, in the order of the outputs.
+/// Column, row and stride of every cell of the given strides, in the outputs' order.
 pub(super) fn cells(strides: &[usize], input: (usize, usize)) -> Vec<(f32, f32, f32)> {
     let cell = |x: usize, y: usize, s: usize| (x as f32, y as f32, s as f32);
     let row = move |y, s| (0..input.0 / s).map(move |x| cell(x, y, s));
@@ -21,7 +21,7 @@ pub(super) fn cells(strides: &[usize], input: (usize, usize)) -> Vec<(f32, f32, 
     strides.iter().copied().flat_map(of).collect()
 }
 
-/// The strides of which an input has so many cells.
+/// The set of strides for which the input has exactly `places` cells.
 pub(super) fn strides_of(places: usize, input: (usize, usize)) -> Option<&'static [usize]> {
     let count = |strides: &[usize]| {
         strides
@@ -34,39 +34,39 @@ pub(super) fn strides_of(places: usize, input: (usize, usize)) -> Option<&'stati
         .find(|strides| places > 0 && count(strides) == places)
 }
 
-/// Whether an input has so many places of YOLOv5.
+/// Whether `places` is YOLOv5's number of boxes for the input.
 pub(super) fn is_yolov5(places: usize, input: (usize, usize)) -> bool {
     places.is_multiple_of(ANCHORS) && strides_of(places / ANCHORS, input).is_some()
 }
 
-/// A row of an output: what is said of one place.
+/// A row of an output: the values of one place.
 type Row<'a> = ArrayView1<'a, f32>;
-/// What is made of the row of a picture and place.
-type One<'a> = dyn Fn(usize, usize, Row<'_>) -> Option<Detection> + 'a;
-/// The boxes of each picture, or what does not fit.
-type Found = Result<Vec<Vec<Detection>>, String>;
+/// Decodes a row, given the picture, the place and the row's values.
+type RowDecoder<'a> = dyn Fn(usize, usize, Row<'_>) -> Option<Detection> + 'a;
+/// The boxes of each picture, or a description of the mismatch.
+type DecodeResult = Result<Vec<Vec<Detection>>, String>;
 
-/// A batch's outputs and what is asked of them.
-pub(crate) struct Batch<'a> {
+/// The outputs of a batch and the parameters for decoding them.
+pub(crate) struct BatchOutputs<'a> {
     /// The outputs of the model.
     pub outputs: &'a [Output],
-    /// Pictures in it.
+    /// Number of pictures in the batch.
     pub n: usize,
     /// Width and height of the network's input, pixels.
     pub input: (usize, usize),
     /// Number of the class "person".
     pub class: usize,
-    /// Least score.
+    /// Minimum score.
     pub threshold: f32,
 }
 
-/// For each picture of a batch the boxes of the class with a score of at least the threshold, in
-/// pixels of the input, unsuppressed.
+/// Returns for each picture of a batch the boxes of the class with a score of at least the
+/// threshold, in pixels of the input, before non-maximum suppression.
 ///
 /// # Errors
-/// When the outputs do not have the layout's shapes; says which they have and which they should.
-pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
-    let reader = Reader { batch, layout };
+/// Fails when the outputs do not have the layout's shapes; the message gives both.
+pub(crate) fn decode(batch: &BatchOutputs<'_>, layout: Layout) -> DecodeResult {
+    let reader = OutputReader { batch, layout };
     match layout {
         Layout::Boxes => boxes(&reader),
         Layout::Yolox => yolox(&reader),
@@ -74,7 +74,7 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
             let wanted = |places| strides_of(places, batch.input).is_some();
             decoded(
                 &reader,
-                "[N, P, 5 + C] with a box a cell of strides 8, 16, 32",
+                "[N, P, 5 + C] with one box per cell of strides 8, 16, 32",
                 &wanted,
             )
         }
@@ -82,7 +82,7 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
             let wanted = |places| is_yolov5(places, batch.input);
             decoded(
                 &reader,
-                "[N, P, 5 + C] with three boxes a cell of strides 8, 16, 32",
+                "[N, P, 5 + C] with three boxes per cell of strides 8, 16, 32",
                 &wanted,
             )
         }
@@ -118,21 +118,22 @@ pub(crate) fn decode(batch: &Batch<'_>, layout: Layout) -> Found {
     }
 }
 
-/// How many classes a network of the DETR family tells apart: some number them as COCO does.
-pub(super) fn classes(batch: &Batch<'_>, layout: Layout) -> Option<usize> {
+/// Number of classes of a DETR-like network, which shows whether it uses COCO's numbering; `None`
+/// for other layouts.
+pub(super) fn classes(batch: &BatchOutputs<'_>, layout: Layout) -> Option<usize> {
     let logits = match layout {
         Layout::Detr => "logits",
         Layout::Rfdetr => "labels",
         _ => return None,
     };
-    Reader { batch, layout }
+    OutputReader { batch, layout }
         .named(logits, |_| true)
         .ok()
         .map(|v| v.dim().2)
 }
 
 /// [N, P, 5], with or without labels [N, P].
-fn boxes(r: &Reader<'_>) -> Found {
+fn boxes(r: &OutputReader<'_>) -> DecodeResult {
     let out = r.only("[N, P, 5]", |_, last| last == 5)?;
     let labels = if r.find("label").is_some() {
         Some(r.list("label", out.dim().1)?)
@@ -150,7 +151,7 @@ fn boxes(r: &Reader<'_>) -> Found {
     Ok(r.pictures(out, &one))
 }
 
-fn yolox(r: &Reader<'_>) -> Found {
+fn yolox(r: &OutputReader<'_>) -> DecodeResult {
     let (grid, class) = (cells(STRIDES[0], r.batch.input), r.batch.class);
     let fits = |places: usize, last: usize| places == grid.len() && last > 5 + class;
     let (w, h) = r.batch.input;
@@ -166,14 +167,14 @@ fn yolox(r: &Reader<'_>) -> Found {
 }
 
 /// Centre, width and height in pixels, objectness, class scores.
-fn decoded(r: &Reader<'_>, wanted: &str, places: &dyn Fn(usize) -> bool) -> Found {
+fn decoded(r: &OutputReader<'_>, wanted: &str, places: &dyn Fn(usize) -> bool) -> DecodeResult {
     let class = r.batch.class;
     let out = r.only(wanted, |middle, last| places(middle) && last > 5 + class)?;
     let one = |_, _, b: Row<'_>| r.batch.keep(center(b), b[4] * b[5 + class]);
     Ok(r.pictures(out, &one))
 }
 
-fn yolo(r: &Reader<'_>) -> Found {
+fn yolo(r: &OutputReader<'_>) -> DecodeResult {
     let class = r.batch.class;
     let mut out = r.only("[N, 4 + C, P] or [N, P, 4 + C]", |middle, last| {
         middle.min(last) > 4 + class
@@ -185,7 +186,7 @@ fn yolo(r: &Reader<'_>) -> Found {
     Ok(r.pictures(out, &one))
 }
 
-fn end2end(r: &Reader<'_>) -> Found {
+fn end2end(r: &OutputReader<'_>) -> DecodeResult {
     let out = r.only("[N, P, 6]", |_, last| last >= 6)?;
     let one = |_, _, b: Row<'_>| {
         let is_person = b[5] == r.batch.class as f32;
@@ -198,8 +199,8 @@ fn end2end(r: &Reader<'_>) -> Found {
     Ok(r.pictures(out, &one))
 }
 
-/// Boxes as shares of the picture, and logits.
-fn detr(r: &Reader<'_>, logits: &str, boxes: &str) -> Found {
+/// Boxes relative to the picture's size, and logits.
+fn detr(r: &OutputReader<'_>, logits: &str, boxes: &str) -> DecodeResult {
     let class = r.batch.class;
     let logits = r.named(logits, |last| last > class)?;
     let boxes = r.named(boxes, |last| last == 4)?;
@@ -212,7 +213,7 @@ fn detr(r: &Reader<'_>, logits: &str, boxes: &str) -> Found {
     Ok(r.pictures(boxes, &one))
 }
 
-fn detr_of_one(r: &Reader<'_>) -> Found {
+fn detr_of_one(r: &OutputReader<'_>) -> DecodeResult {
     let class = r.batch.class;
     let wanted = "[N, P, 4 + C], or logits [N, P, C] and boxes [N, P, 4]";
     let out = r.only(wanted, |_, last| last > 4 + class)?;
@@ -220,7 +221,7 @@ fn detr_of_one(r: &Reader<'_>) -> Found {
     Ok(r.pictures(out, &one))
 }
 
-fn dfine(r: &Reader<'_>) -> Found {
+fn dfine(r: &OutputReader<'_>) -> DecodeResult {
     let boxes = r.named("boxes", |last| last == 4)?;
     let (labels, scores) = (
         r.list("labels", boxes.dim().1)?,
@@ -240,7 +241,7 @@ fn center(b: ArrayView1<'_, f32>) -> BBox {
     BBox::from_center(b[0], b[1], b[2], b[3])
 }
 
-impl Batch<'_> {
+impl BatchOutputs<'_> {
     fn keep(&self, bbox: BBox, confidence: f32) -> Option<Detection> {
         let kept = confidence >= self.threshold && bbox.is_valid();
         kept.then_some(Detection {
@@ -249,7 +250,7 @@ impl Batch<'_> {
         })
     }
 
-    /// A box given as shares of the picture: centre, width, height.
+    /// Converts a box relative to the picture's size: centre, width, height.
     fn share(&self, b: ArrayView1<'_, f32>) -> BBox {
         let (w, h) = (self.input.0 as f32, self.input.1 as f32);
         BBox::from_center(b[0] * w, b[1] * h, b[2] * w, b[3] * h)
@@ -261,7 +262,7 @@ impl Batch<'_> {
         self.outputs.iter().map(one).collect::<Vec<_>>().join(", ")
     }
 
-    /// The outputs with three axes of which the first is that of the pictures.
+    /// The outputs with three axes, the first of which is the batch axis.
     pub(super) fn tables(&self) -> impl Iterator<Item = ArrayView3<'_, f32>> {
         let views = self
             .outputs
@@ -271,15 +272,15 @@ impl Batch<'_> {
     }
 }
 
-/// Finds outputs and says what is wrong with them.
-struct Reader<'a> {
-    batch: &'a Batch<'a>,
+/// Looks up outputs and reports mismatches.
+struct OutputReader<'a> {
+    batch: &'a BatchOutputs<'a>,
     layout: Layout,
 }
 
-impl<'a> Reader<'a> {
-    /// What `one` makes of each row of each picture, given picture, place and row.
-    fn pictures(&self, batch: ArrayView3<'_, f32>, one: &One<'_>) -> Vec<Vec<Detection>> {
+impl<'a> OutputReader<'a> {
+    /// Applies `one` to each row of each picture.
+    fn pictures(&self, batch: ArrayView3<'_, f32>, one: &RowDecoder<'_>) -> Vec<Vec<Detection>> {
         let of = |i: usize| {
             let rows: ArrayView2<'_, f32> = batch.index_axis(Axis(0), i);
             rows.rows()
@@ -292,25 +293,26 @@ impl<'a> Reader<'a> {
     }
 
     fn mismatch(&self, wanted: &str) -> String {
-        let Batch { n, class, .. } = self.batch;
+        let BatchOutputs { n, class, .. } = self.batch;
         let class = match class {
             0 => String::new(),
             class => format!(" with the class {class} of detector.class"),
         };
         let (layout, shapes) = (self.layout.name(), self.batch.shapes());
         format!(
-            "the layout '{layout}' needs the output {wanted}{class} for {n} pictures, but the model gives {shapes}"
+            "the layout '{layout}' needs the output {wanted}{class} for {n} pictures, but the \
+             model gives {shapes}"
         )
     }
 
-    /// The one output with three axes that fits; others (masks, features) may stand beside it.
+    /// The only output with three axes that satisfies `fits`; others (masks, features) are ignored.
     fn only(
         &self,
         wanted: &str,
         fits: impl Fn(usize, usize) -> bool,
     ) -> Result<ArrayView3<'a, f32>, String> {
-        let mut fitting = self.batch.tables().filter(|v| fits(v.dim().1, v.dim().2));
-        match (fitting.next(), fitting.next()) {
+        let mut fitting_layouts = self.batch.tables().filter(|v| fits(v.dim().1, v.dim().2));
+        match (fitting_layouts.next(), fitting_layouts.next()) {
             (Some(one), None) => Ok(one),
             _ => Err(self.mismatch(wanted)),
         }

@@ -1,21 +1,22 @@
-//! From the frame's pixels to the network's input and back.
+//! Maps a frame's pixels to the network's input, and boxes back.
 
 use crate::frame::Shape;
 use crate::geometry::BBox;
 
-/// How a frame lies in the network's input: scaled, in the top left corner, the rest black.
+/// Placement of a frame in the network's input: scaled, in the top left corner, the rest black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Letterbox {
-    /// Input of the network, pixels: width, height.
+    /// Size of the network's input, pixels: width, height.
     pub input: (usize, usize),
     /// The part that the frame fills, pixels: width, height.
     pub content: (usize, usize),
-    /// Input pixels a source pixel: horizontally, vertically.
+    /// Input pixels per source pixel: horizontally, vertically.
     scale: (f32, f32),
 }
 
 impl Letterbox {
-    /// Fits a frame into an input of `input` (width, height) pixels in its true proportions; `stretch` gives them up.
+    /// Fits a frame into an input of `input` (width, height) pixels, keeping its aspect ratio
+    /// unless `stretch` is set.
     pub fn fit(frame: Shape, input: (usize, usize), stretch: bool) -> Self {
         let (fw, fh) = (frame.shown.0 as f32, frame.shown.1 as f32);
         let one = (input.0 as f32 / fw).min(input.1 as f32 / fh);
@@ -35,8 +36,9 @@ impl Letterbox {
         }
     }
 
-    /// The input for a network that takes any multiple of `step`: the frame as it is shown, or scaled down so that its
-    /// longer side is at most `longest`, rounded up to whole steps.
+    /// Chooses the input size for a network that accepts any multiple of `step`: the frame's shown
+    /// size, scaled down so that its longer side is at most `longest`, rounded up to multiples of
+    /// `step`.
     pub fn natural_input(frame: Shape, longest: usize, step: usize) -> (usize, usize) {
         let frame = frame.shown;
         let scale = (longest as f32 / frame.0.max(frame.1) as f32).min(1.0);
@@ -44,7 +46,7 @@ impl Letterbox {
         (round(frame.0), round(frame.1))
     }
 
-    /// A box of the network's input in pixels of the source frame.
+    /// Maps a box from the network's input to pixels of the source frame.
     pub fn to_source(&self, b: &BBox) -> BBox {
         BBox::new(
             b.left / self.scale.0,
@@ -99,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn wide_pixels_are_shown_in_their_true_proportions_and_boxes_stay_in_stored_ones() {
+    fn non_square_pixels_are_scaled_to_shape_and_boxes_use_stored_pixels() {
         let frame = Shape {
             stored: (960, 1080),
             shown: (1920, 1080),

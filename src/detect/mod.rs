@@ -1,7 +1,8 @@
-//! Frames in, people out: scale, run the network, read its output layout, suppress duplicates.
+//! Person detection: scaling frames, running the network, decoding its output layout, suppressing
+//! duplicates.
 
 mod atss;
-mod choice;
+mod auto_or;
 pub(crate) mod decide;
 pub mod detector;
 pub(crate) mod heads;
@@ -10,7 +11,7 @@ pub mod letterbox;
 mod nanodet;
 pub mod nms;
 
-pub use decide::Decided;
-pub use detector::{Detector, DetectorConfig, Precision, Reading};
+pub use decide::Decision;
+pub use detector::{Detector, DetectorConfig, DetectorFormat, Precision};
 pub use layout::Layout;
 pub use letterbox::Letterbox;

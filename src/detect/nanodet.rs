@@ -1,14 +1,15 @@
-//! The outputs of NanoDet: distances as distributions (generalised focal loss, Li et al. 2020).
+//! Decodes the outputs of NanoDet, whose distances are distributions (generalised focal loss, Li et
+//! al. 2020).
 
 use ndarray::{ArrayView3, ArrayViewD, Axis, Ix2, Ix3};
 
 use crate::geometry::BBox;
 use crate::infer::Output;
 
-/// What is needed, for error messages.
+/// The required outputs, for error messages.
 pub(super) const WANTED: &str =
     "pairs of [N, P, C] and [N, P, 32 or 44] for the strides 8, 16, 32 and possibly 64";
-/// Widths of the distances: four sides of 8 bins, or of 11.
+/// Numbers of distance columns: four sides of 8 or 11 bins.
 const DISTANCES: [usize; 2] = [32, 44];
 
 /// The outputs of one stride.
@@ -17,14 +18,14 @@ pub(super) struct Level<'a> {
     scores: ArrayView3<'a, f32>,
     /// [n, places, 4 bins].
     distances: ArrayView3<'a, f32>,
-    /// Pixels of a cell's side.
+    /// Side of a cell, pixels.
     stride: usize,
-    /// Cells in a row.
+    /// Number of cells in a row.
     columns: usize,
 }
 
-/// Pairs the outputs by how many places they have, whatever their order. `None` when a stride's pair is missing or an output
-/// belongs to none.
+/// Pairs the outputs by their number of places, in any order. `None` when a stride lacks its pair
+/// or an output belongs to no stride.
 pub(super) fn levels<'a>(
     outputs: &'a [Output],
     class: usize,
@@ -60,7 +61,7 @@ pub(super) fn levels<'a>(
     (2 * levels.len() == views.len()).then_some(levels)
 }
 
-/// [n, P, x]; a single picture's [P, x] too.
+/// Views an output as [n, P, x]; for a single picture [P, x] is accepted as well.
 fn batched(values: ArrayViewD<'_, f32>, n: usize) -> Option<ArrayView3<'_, f32>> {
     let view = match values.ndim() {
         2 if n == 1 => values
@@ -73,7 +74,8 @@ fn batched(values: ArrayViewD<'_, f32>, n: usize) -> Option<ArrayView3<'_, f32>>
 }
 
 impl Level<'_> {
-    /// Box (pixels of the input) and score of every place of one picture with a score of at least `threshold`.
+    /// Boxes (pixels of the input) and scores of one picture's places with a score of at least
+    /// `threshold`.
     pub(super) fn boxes(
         &self,
         picture: usize,
@@ -109,7 +111,7 @@ impl Level<'_> {
     }
 }
 
-/// Mean of the distribution over 0, 1, 2, … whose logits are given.
+/// Mean of the distribution over 0, 1, 2, … with the given logits.
 fn expectation(logits: impl Iterator<Item = f32> + Clone) -> f32 {
     let highest = logits.clone().fold(f32::NEG_INFINITY, f32::max);
     let (mut sum, mut weighted) = (0.0, 0.0);
@@ -125,13 +127,13 @@ fn expectation(logits: impl Iterator<Item = f32> + Clone) -> f32 {
 mod tests {
     use super::*;
     use crate::detect::Layout;
-    use crate::detect::heads::{self, Batch};
+    use crate::detect::heads::{self, BatchOutputs};
     use crate::detection::Detection;
     use ndarray::{ArrayD, IxDyn};
 
     fn decode(outputs: &[Output]) -> Result<Vec<Vec<Detection>>, String> {
         heads::decode(
-            &Batch {
+            &BatchOutputs {
                 outputs,
                 n: 1,
                 input: (416, 416),
@@ -170,7 +172,8 @@ mod tests {
             (11, &[8, 16, 32][..], true),
         ] {
             let mut outputs = outputs(bins, strides, scores_first);
-            // Cell (3, 2) of stride 16: centre (56, 40). Sides: sure of 2 cells, except the right one: half 3, half 4.
+            // Cell (3, 2) of stride 16: centre (56, 40). All sides are 2 cells with certainty,
+            // except the right one: 3 or 4 with equal probability.
             let place = 2 * 26 + 3;
             for o in outputs.iter_mut().filter(|o| o.name.starts_with("out_16_")) {
                 if o.name.ends_with("_80") {

@@ -1,9 +1,10 @@
-//! Non-maximum suppression: of boxes that overlap too much the most confident stays.
+//! Non-maximum suppression: of boxes that overlap too much only the most confident is kept.
 
 use crate::detection::Detection;
 
-/// Keeps the most confident of every group that overlaps by more than `iou`, in falling order of confidence, at most
-/// `limit` of them. Equal confidences fall in the order of their boxes, so the result does not depend on the input's.
+/// Keeps the most confident of every group that overlaps by more than `iou`, in descending order of
+/// confidence, at most `limit` of them. Equal confidences are ordered by their boxes, so that the
+/// result does not depend on the input's order.
 pub fn suppress(mut detections: Vec<Detection>, iou: f32, limit: usize) -> Vec<Detection> {
     let key = |d: &Detection| (d.bbox.left, d.bbox.top, d.bbox.width, d.bbox.height);
     detections.sort_by(|a, b| {

@@ -1,4 +1,5 @@
-//! The embedder: a shared-weight tower that maps a person's crop to the unit sphere (Koch et al. 2015; Schroff et al. 2015).
+//! The embedder: one tower with shared weights that maps a person's crop to the unit sphere (Koch
+//! et al. 2015; Schroff et al. 2015).
 
 use std::path::PathBuf;
 
@@ -8,43 +9,46 @@ use serde::{Deserialize, Serialize};
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::places::find_model;
+use crate::infer::paths::find_model;
 use crate::infer::{
     InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 
-/// Lengths this close to 1 are left as the network gave them.
+/// Vectors whose length is this close to 1 are not normalised again.
 const UNIT_TOLERANCE: f32 = 1e-4;
 
-/// Which embedder, and what it looks at.
+/// Embedder settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbedderConfig {
-    /// Use appearance at all. Without it people are told apart by motion only.
+    /// Use appearance. Without it people are distinguished by motion only.
     pub enabled: bool,
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
     /// `twintrack models get` has downloaded; a bare name never means the current folder.
     pub model: PathBuf,
-    /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or metadata says.
+    /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or
+    /// metadata gives it.
     pub size: InputSize,
-    /// Crops of detections below this confidence are not embedded, in [0, 1]. Higher saves time and keeps poor crops out.
+    /// Crops of detections below this confidence are not embedded, in [0, 1]. Higher saves time and
+    /// excludes poor crops.
     pub min_confidence: f32,
-    /// At most this many crops a frame, the most confident ones; bounds the time a crowd takes.
+    /// At most this many crops per frame, the most confident ones; limits the time spent on crowds.
     pub max_crops: usize,
     /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
-    /// rgb), mean and std by plane on the scale of bytes. Absent: as the file's metadata says.
+    /// rgb), mean and std per plane on the 0 to 255 scale. Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
-    /// What cosine distances mean, for --gallery, compare and search: threshold (similarity 0.5) and slope, as `twintrack-train
-    /// eval` fits them. Absent: as the file's metadata says.
+    /// Calibration of cosine distances for --gallery, compare and search: threshold (distance at
+    /// similarity 0.5) and slope, as `twintrack-train eval` fits them. Absent: as in the file's
+    /// metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// How often strangers are alike, for compare and for knowing people again: RATE@DISTANCE, ..., as `twintrack-train
-    /// calibrate` measures it. Absent: as the file's metadata says.
+    /// False-merge rates by distance, for compare and for re-identification: RATE@DISTANCE, ..., as
+    /// `twintrack-train calibrate` measures them. Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub strangers: Option<Strangers>,
+    pub strangers: Option<StrangerTable>,
 }
 
 impl Default for EmbedderConfig {
@@ -66,7 +70,7 @@ impl EmbedderConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("embedder.min_confidence", self.min_confidence)?;
         within("embedder.max_crops", self.max_crops, 1, 10_000)?;
@@ -78,25 +82,25 @@ impl EmbedderConfig {
     }
 }
 
-/// An opened embedder.
+/// An open embedder.
 pub struct Embedder {
     model: Model,
     config: EmbedderConfig,
     format: PixelFormat,
     /// Crop size, pixels: width, height.
     size: (usize, usize),
-    /// Name of the output that has the vectors.
+    /// Name of the output that holds the vectors.
     output: String,
     dimension: usize,
 }
 
 impl Embedder {
-    /// Opens the embedder and tries it on one empty crop. Crop size and pixel format are the configuration's, else those the
-    /// file gives.
+    /// Opens the embedder and runs it on one black crop. Crop size and pixel format come from the
+    /// configuration, else from the file.
     ///
     /// # Errors
-    /// When the file is missing or broken, nothing says its crop size or pixel format, its output is not a vector for each
-    /// crop, or the device cannot be used.
+    /// Fails when the file is missing or broken, neither source gives the crop size or the pixel
+    /// format, its output is not one vector per crop, or the device cannot be used.
     pub fn open(
         runtime: &Runtime,
         config: &EmbedderConfig,
@@ -114,12 +118,12 @@ impl Embedder {
         let format = config.pixels.or_else(|| model.metadata().pixel_format());
         let format = format.ok_or_else(|| {
             misfit(
-                "its metadata names no pixel format; set embedder.pixels as its authors say (imagenet-rgb, imagenet-bgr, \
-                 unit-rgb, bytes-bgr, or color, mean and std)"
+                "its metadata names no pixel format; set embedder.pixels as its authors specify \
+                 (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, or color, mean and std)"
                     .into(),
             )
         })?;
-        let (output, dimension) = vectors(&model.try_out(size)?).map_err(misfit)?;
+        let (output, dimension) = vectors(&model.run_black(size)?).map_err(misfit)?;
         model.select(&[&output])?;
         Ok(Embedder {
             model,
@@ -131,16 +135,16 @@ impl Embedder {
         })
     }
 
-    /// Embeds the people of one frame, all in one batch.
+    /// Embeds the people of one frame in one batch.
     ///
     /// # Errors
-    /// When the run fails.
+    /// Fails when the run fails.
     pub fn embed(
         &mut self,
         image: &Image,
         detections: &[Detection],
     ) -> Result<Embeddings, InferError> {
-        // Detections come in falling order of confidence.
+        // Detections are in descending order of confidence.
         let which: Vec<usize> = (0..detections.len())
             .filter(|&i| detections[i].confidence >= self.config.min_confidence)
             .take(self.config.max_crops)
@@ -159,10 +163,10 @@ impl Embedder {
         ))
     }
 
-    /// Embeds people out of several pictures in one batch: [n, D], unit rows.
+    /// Embeds crops of several pictures in one batch: [n, D], unit rows.
     ///
     /// # Errors
-    /// When the run fails.
+    /// Fails when the run fails.
     pub fn embed_crops(&mut self, crops: &[(&Image, &BBox)]) -> Result<Array2<f32>, InferError> {
         if crops.is_empty() {
             return Ok(Array2::zeros((0, self.dimension)));
@@ -175,7 +179,7 @@ impl Embedder {
         self.run(&batch)
     }
 
-    /// Crops [n, 3, h, w] to unit vectors [n, d].
+    /// Maps crops [n, 3, h, w] to unit vectors [n, D].
     fn run(&mut self, batch: &Array4<f32>) -> Result<Array2<f32>, InferError> {
         let n = batch.dim().0;
         let outputs = self.model.run(batch.view())?;
@@ -200,11 +204,12 @@ impl Embedder {
             let length = row.dot(&row).sqrt();
             if !length.is_finite() {
                 return Err(misfit(format!(
-                    "an embedding has length {length}; do embedder.pixels and embedder.size fit the network?"
+                    "an embedding has length {length}; check that embedder.pixels and \
+                     embedder.size suit the network"
                 )));
             }
             if (length - 1.0).abs() > UNIT_TOLERANCE {
-                // A crop of which the network says nothing (zeros) is equally far from everybody.
+                // A zero vector stays zero: it is equally far from all others.
                 row /= length.max(f32::MIN_POSITIVE);
             }
         }
@@ -216,7 +221,7 @@ impl Embedder {
         self.dimension
     }
 
-    /// What its distances mean, where the configuration or the file says so.
+    /// Calibration of its distances, from the configuration or else the file.
     pub fn calibration(&self) -> Option<Calibration> {
         if self.config.calibration.is_some() {
             return self.config.calibration;
@@ -225,28 +230,31 @@ impl Embedder {
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
 
-    /// How often strangers are alike to it, where the configuration or the file says so. A table that cannot be read is told
-    /// of, and counts as none.
-    pub fn strangers(&self) -> Option<Strangers> {
+    /// False-merge rates by distance, from the configuration or else the file. A malformed table in
+    /// the file is logged and ignored.
+    pub fn strangers(&self) -> Option<StrangerTable> {
         if self.config.strangers.is_some() {
             return self.config.strangers.clone();
         }
         let read = self
             .model
             .metadata()
-            .get(Strangers::KEY)
+            .get(StrangerTable::KEY)
             .filter(|text| !text.is_empty())?
             .parse();
-        read.inspect_err(|e| tracing::warn!(model = %self.model.path().display(), "its table of strangers is not used: {e}")).ok()
+        let model = self.model.path().display();
+        read.inspect_err(|e| tracing::warn!(%model, "ignoring its table of strangers: {e}"))
+            .ok()
     }
 
-    /// What its distances mean; refuses a network that does not say.
+    /// The calibration, as [`Embedder::calibration`] but required.
     ///
     /// # Errors
-    /// When it is not calibrated.
+    /// Fails when the network is not calibrated.
     pub fn calibrated(&self) -> Result<Calibration, InferError> {
-        let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its distances give no similarity; \
-                       measure it with `twintrack-train calibrate`, which writes it into a copy, set embedder.calibration, or use the \
+        let problem = "it is not calibrated (no twintrack.calibration in its metadata), so its \
+                       distances give no similarity; measure it with `twintrack-train calibrate`, \
+                       which writes the result into a copy, set embedder.calibration, or use the \
                        shipped siamese.onnx. Tracking needs no calibration";
         self.calibration().ok_or_else(|| InferError::ModelShape {
             path: self.model.path().to_path_buf(),
@@ -254,7 +262,7 @@ impl Embedder {
         })
     }
 
-    /// Name of the network: what its metadata say, else the file's name.
+    /// Name of the network: from its metadata, else the file's name.
     pub fn name(&self) -> String {
         let stem = || {
             self.model
@@ -270,19 +278,18 @@ impl Embedder {
             .map_or_else(stem, Into::into)
     }
 
-    /// Name of the network and, behind the last space, the hash of its weights: what embeddings are
-    /// stored with.
+    /// Name of the network, a space, and the hash of its weights; stored with embeddings.
     pub fn identity(&self) -> String {
         format!("{} {}", self.name(), self.model.weights())
     }
 
-    /// Whether embeddings stored with this identity are of this network and may be compared with
-    /// its own: only the hash counts.
+    /// Whether embeddings stored with this identity come from this network and can be compared with
+    /// its own. Only the hash is compared.
     pub fn made(&self, identity: &str) -> bool {
         identity.rsplit(' ').next() == Some(self.model.weights())
     }
 
-    /// What pixels it takes.
+    /// Pixel format of the input.
     pub fn pixels(&self) -> PixelFormat {
         self.format
     }
@@ -292,7 +299,7 @@ impl Embedder {
         self.size
     }
 
-    /// Name of the output that has the vectors.
+    /// Name of the output that holds the vectors.
     pub fn output(&self) -> &str {
         &self.output
     }
@@ -303,24 +310,32 @@ impl Embedder {
     }
 }
 
-/// Width and height of a crop.
+/// Resolves width and height of a crop.
 fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> {
     let [_, _, h, w] = model.dims();
     let show = |side: Option<usize>| side.map_or("any".into(), |s| s.to_string());
     match (asked, model.metadata().size()) {
-        (InputSize::Fixed(cw, ch), _) if w.is_some_and(|w| w != cw) || h.is_some_and(|h| h != ch) => {
-            Err(format!("its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; leave that setting away", show(w), show(h)))
+        (InputSize::Fixed(cw, ch), _)
+            if w.is_some_and(|w| w != cw) || h.is_some_and(|h| h != ch) =>
+        {
+            Err(format!(
+                "its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; omit that setting",
+                show(w),
+                show(h)
+            ))
         }
         (InputSize::Fixed(w, h), _) => Ok((w, h)),
         (InputSize::Auto, stated) => match (w.zip(h), stated) {
             (Some(size), _) | (None, Some(size)) => Ok(size),
-            (None, None) => Err("its input size is free and its metadata names none; set embedder.size (WIDTHxHEIGHT of a crop)".into()),
+            (None, None) => Err("its input size is free and its metadata names none; set \
+                                 embedder.size (WIDTHxHEIGHT of a crop)"
+                .into()),
         },
     }
 }
 
-/// Name and length of the vectors among the outputs for one crop. Classifiers that were trained on
-/// people have their scores beside them: a name says then which are the vectors.
+/// Name and length of the vectors among the outputs for one crop. Networks trained as classifiers
+/// also output class scores; then the name tells which output holds the vectors.
 fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
     let length = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
     let fitting: Vec<(String, usize)> = outputs.iter().filter_map(length).collect();
@@ -353,7 +368,7 @@ fn shapes(outputs: &[Output]) -> String {
         .join(", ")
 }
 
-/// An output as [n, D], where it has a vector for each of `n` crops: [n, D] or [n, D, 1, …].
+/// Reshapes an output of one vector per crop, [n, D] or [n, D, 1, …], to [n, D]; otherwise `None`.
 fn flatten(values: ArrayD<f32>, n: usize) -> Option<Array2<f32>> {
     let fits = values.ndim() >= 2
         && values.shape()[0] == n

@@ -1,4 +1,5 @@
-//! Crops in, embeddings out: one tower of the Siamese network, all people of a frame in one batch.
+//! Embedding: maps the crops of a frame, in one batch, to vectors with one tower of the Siamese
+//! network.
 
 pub mod embedder;
 

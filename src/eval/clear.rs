@@ -1,7 +1,8 @@
-//! CLEAR MOT (Bernardin and Stiefelhagen 2008): MOTA, MOTP, identity switches, fragmentations, mostly tracked / lost.
+//! CLEAR MOT (Bernardin and Stiefelhagen 2008): MOTA, MOTP, identity switches, fragmentations,
+//! mostly tracked and mostly lost people.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 const THRESHOLD: f64 = 0.5;
 
@@ -14,13 +15,13 @@ pub struct Clear {
     iou_sum: f64,
     /// Identity switches.
     pub switches: u64,
-    /// How often a person's track was interrupted.
+    /// Number of interruptions of people's tracks.
     pub fragmentations: u64,
     /// People tracked for more than 80 % of their frames.
     pub mostly_tracked: u64,
     /// People tracked for less than 20 % of their frames.
     pub mostly_lost: u64,
-    /// All people of the ground truth.
+    /// Number of people in the ground truth.
     pub people: u64,
 }
 
@@ -39,9 +40,10 @@ impl Clear {
             if n == 0 || m == 0 {
                 out.false_positives += m as f64;
                 out.false_negatives += n as f64;
-                continue; // as in the reference: such a frame does not interrupt a track
+                continue; // as in TrackEval: such a frame interrupts no track
             }
-            // A pair that continues from the frame before comes first, whatever its overlap above the threshold.
+            // Pairs that continue from the previous frame take precedence, whatever their overlap
+            // above the threshold.
             let weight: Vec<f64> = (0..n)
                 .flat_map(|t| (0..m).map(move |r| (t, r)))
                 .map(|(t, r)| match f.iou(t, r) {
@@ -50,7 +52,7 @@ impl Clear {
                     v => v,
                 })
                 .collect();
-            let pairs = greatest(n, m, &weight);
+            let pairs = max_weight_assignment(n, m, &weight);
             let mut now = vec![None; people];
             for &(t, r) in &pairs {
                 let (i, j) = (f.truth[t], f.result[r]);
@@ -89,13 +91,14 @@ impl Clear {
         self.people += o.people;
     }
 
-    /// MOTA, 1 minus the share of misses, false alarms and switches; at most 1, may be negative.
+    /// MOTA: 1 minus the rate of misses, false alarms and identity switches; at most 1, may be
+    /// negative.
     pub fn mota(&self) -> f64 {
         (self.true_positives - self.false_positives - self.switches as f64)
             / (self.true_positives + self.false_negatives).max(1.0)
     }
 
-    /// MOTP, the mean IoU of the matched boxes; in [0, 1].
+    /// MOTP: the mean IoU of the matched boxes, in [0, 1].
     pub fn motp(&self) -> f64 {
         self.iou_sum / self.true_positives.max(1.0)
     }

@@ -1,12 +1,13 @@
-//! HOTA, higher order tracking accuracy (Luiten et al. 2021, IJCV): detection and association in equal parts.
+//! HOTA, higher order tracking accuracy (Luiten et al. 2021, IJCV), which weighs detection and
+//! association equally.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 /// The localisation thresholds alpha: 0.05, 0.10, ..., 0.95.
 pub const ALPHAS: usize = 19;
 
-/// Counts over a sequence, or a sum over several, for each alpha.
+/// Counts of one sequence, or sums over several, for each alpha.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Hota {
     true_positives: [f64; ALPHAS],
@@ -22,7 +23,8 @@ impl Hota {
     /// Counts one sequence.
     pub fn count(s: &Sequence) -> Self {
         let (people, tracks) = (s.truth_counts.len(), s.result_counts.len());
-        // How well each pair of identities agrees over the whole sequence: it breaks ties within a frame.
+        // Overlap of each pair of identities over the whole sequence; it decides between equal
+        // matches within a frame.
         let mut potential = vec![0.0f64; people * tracks];
         for f in &s.frames {
             let n = f.result.len();
@@ -51,7 +53,7 @@ impl Hota {
                 .flat_map(|t| (0..m).map(move |r| (t, r)))
                 .map(|(t, r)| alignment(f.truth[t], f.result[r]) * f.iou(t, r))
                 .collect();
-            let pairs = greatest(n, m, &weight);
+            let pairs = max_weight_assignment(n, m, &weight);
             for (a, alpha) in (1..=ALPHAS).map(|i| 0.05 * i as f64).enumerate() {
                 let mut made = 0.0;
                 for &(t, r) in pairs
@@ -97,7 +99,7 @@ impl Hota {
         self.association[a] / self.true_positives[a].max(1.0)
     }
 
-    /// HOTA, the geometric mean of DetA and AssA at each alpha, averaged over alpha; in [0, 1].
+    /// HOTA: the geometric mean of DetA and AssA at each alpha, averaged over alpha; in [0, 1].
     pub fn hota(&self) -> f64 {
         mean(|a| (self.detection_at(a) * self.association_at(a)).sqrt())
     }

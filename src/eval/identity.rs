@@ -1,11 +1,12 @@
-//! Identity measures (Ristani et al. 2016): one result track may stand for one person over the whole sequence.
+//! Identity measures (Ristani et al. 2016): each result track is assigned to at most one person
+//! over the whole sequence.
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;
-use crate::track::assignment::greatest;
 
 const THRESHOLD: f64 = 0.5;
 
-/// Counts over a sequence, or a sum over several.
+/// Counts of one sequence, or sums over several.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity {
     true_positives: f64,
@@ -30,7 +31,7 @@ impl Identity {
                 }
             }
         }
-        let agreed: f64 = greatest(people, tracks, &together)
+        let agreed: f64 = max_weight_assignment(people, tracks, &together)
             .iter()
             .map(|&(i, j)| together[i * tracks + j])
             .sum();
@@ -49,7 +50,7 @@ impl Identity {
         self.false_positives += o.false_positives;
     }
 
-    /// IDF1, the harmonic mean of identity precision and recall; in [0, 1].
+    /// IDF1: the harmonic mean of identity precision and recall; in [0, 1].
     pub fn idf1(&self) -> f64 {
         self.true_positives
             / (self.true_positives + 0.5 * self.false_positives + 0.5 * self.false_negatives)

@@ -1,7 +1,9 @@
-//! How good are trajectories: HOTA, CLEAR MOT and identity measures by the rules of MOTChallenge.
+//! Evaluation of trajectories: HOTA, CLEAR MOT and identity measures by MOTChallenge's rules.
 //!
-//! [`sequence`] lines results up with ground truth, [`hota`], [`clear`] and [`identity`] count, [`report`] prints.
+//! [`sequence`] aligns results with ground truth; [`hota`], [`clear`] and [`identity`] count;
+//! [`report`] prints.
 
+mod assignment;
 pub mod clear;
 pub mod hota;
 pub mod identity;

@@ -1,4 +1,4 @@
-//! All measures of a sequence, their sum over sequences, and the table that shows them.
+//! All measures of a sequence, their combination over sequences, and a table of them.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ use crate::eval::hota::Hota;
 use crate::eval::identity::Identity;
 use crate::eval::sequence::Sequence;
 
-/// Counts of one sequence, or of several together.
+/// Counts of one sequence, or sums over several.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Counts {
     hota: Hota,
@@ -17,12 +17,9 @@ pub struct Counts {
     identity: Identity,
 }
 
-/// The measures. Shares are in percent.
+/// The measures; ratios are in percent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-#[expect(
-    non_snake_case,
-    reason = "the field's own names, as they stand in every paper's table"
-)]
+#[expect(non_snake_case, reason = "the names used in the literature's tables")]
 pub struct Scores {
     /// Sequence, or `COMBINED`.
     pub sequence: String,
@@ -56,7 +53,7 @@ pub struct Scores {
     pub people: u64,
 }
 
-/// Counts a sequence.
+/// Counts one sequence.
 pub fn score(s: &Sequence) -> Counts {
     Counts {
         hota: Hota::count(s),
@@ -65,7 +62,7 @@ pub fn score(s: &Sequence) -> Counts {
     }
 }
 
-/// The counts of several sequences together.
+/// Sums the counts of several sequences.
 pub fn combine<'a>(parts: impl IntoIterator<Item = &'a Counts>) -> Counts {
     parts.into_iter().fold(Counts::default(), |mut sum, p| {
         sum.hota.add(&p.hota);
@@ -76,7 +73,7 @@ pub fn combine<'a>(parts: impl IntoIterator<Item = &'a Counts>) -> Counts {
 }
 
 impl Counts {
-    /// The measures under a name.
+    /// The measures, labelled with a sequence's name.
     pub fn scores(&self, sequence: &str) -> Scores {
         let (h, c, i) = (&self.hota, &self.clear, &self.identity);
         Scores {
@@ -99,7 +96,7 @@ impl Counts {
     }
 }
 
-/// A table of the measures, a line a sequence.
+/// Formats the measures as a table with one line per sequence.
 pub fn table(rows: &[Scores]) -> String {
     let width = rows
         .iter()

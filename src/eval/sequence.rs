@@ -1,18 +1,18 @@
-//! Ground truth and results of one sequence, lined up frame by frame as MOTChallenge prescribes.
+//! Ground truth and results of one sequence, aligned by frame as MOTChallenge prescribes.
 //!
-//! The rules are those of the reference implementation (TrackEval; Luiten et al. 2021): boxes matched to a distractor
-//! (a static person, a reflection, somebody on a vehicle, ...) at an IoU of 0.5 are taken out of the results, then all
-//! ground truth that is not a pedestrian to be counted is taken out too.
+//! The rules follow the reference implementation (TrackEval; Luiten et al. 2021): result boxes
+//! matched to a distractor (a static person, a reflection, a person on a vehicle, ...) at an IoU of
+//! 0.5 are removed. Then ground truth that is not a pedestrian to be counted is removed.
 
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::eval::assignment::max_weight_assignment;
 use crate::mot_format::{MotError, MotRow};
-use crate::track::assignment::greatest;
 
-/// Whose rules apply.
+/// The benchmark whose rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Benchmark {
@@ -29,12 +29,13 @@ pub enum Benchmark {
 const PEDESTRIAN: i64 = 1;
 
 impl Benchmark {
-    /// Whether a row of ground truth is somebody who is to be found.
+    /// Whether a row of ground truth is a person to be found.
     fn counts(self, row: &MotRow) -> bool {
         row.confidence != 0.0 && (self == Benchmark::Mot15 || row.class == PEDESTRIAN)
     }
 
-    /// Refuses ground truth in which nobody counts, as when its class column is written by other rules.
+    /// Rejects ground truth without any person to be found, for example when its class column
+    /// follows other rules.
     ///
     /// # Errors
     /// [`EvalError::NobodyCounts`], with the classes found.
@@ -48,14 +49,15 @@ impl Benchmark {
             .filter(|r| r.confidence != 0.0)
             .for_each(|r| *classes.entry(r.class).or_default() += 1);
         let found = match classes.is_empty() {
-            true => "every row has a 0 in the column that marks who counts".to_string(),
+            true => "every row has a 0 in the column that marks people to be counted".to_string(),
             false => {
                 let list: Vec<String> = classes
                     .iter()
                     .map(|(class, rows)| format!("{class} ({rows} rows)"))
                     .collect();
                 format!(
-                    "its classes are {}; where the class column is not MOTChallenge's, --benchmark mot15 counts every row",
+                    "its classes are {}; if the class column is not MOTChallenge's, --benchmark \
+                     mot15 counts every row",
                     list.join(", ")
                 )
             }
@@ -67,20 +69,22 @@ impl Benchmark {
     }
 
     fn is_distractor(self, class: i64) -> bool {
-        // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12 reflection
+        // 2 person on vehicle, 6 non-motorised vehicle, 7 static person, 8 distractor, 12
+        // reflection
         matches!(class, 2 | 7 | 8 | 12) || (self == Benchmark::Mot20 && class == 6)
     }
 }
 
-/// What can go wrong in evaluation.
+/// Errors of evaluation.
 #[derive(Debug, Error)]
 pub enum EvalError {
-    /// A file could not be used.
+    /// A file is unusable.
     #[error(transparent)]
     File(#[from] MotError),
-    /// An identity stands twice in one frame.
+    /// An identity occurs twice in one frame.
     #[error(
-        "{what} of sequence {sequence} has identity {id} twice in frame {frame}; identities must be unique within a frame"
+        "{what} of sequence {sequence} has identity {id} twice in frame {frame}; identities must \
+         be unique within a frame"
     )]
     Duplicate {
         /// Ground truth or results.
@@ -94,7 +98,7 @@ pub enum EvalError {
     },
     /// No row of the ground truth is a pedestrian to be found.
     #[error(
-        "nobody in the ground truth of sequence {sequence} is a pedestrian to be found (class 1): {found}"
+        "the ground truth of sequence {sequence} has no pedestrian to be found (class 1): {found}"
     )]
     NobodyCounts {
         /// The sequence.
@@ -102,19 +106,19 @@ pub enum EvalError {
         /// What was found instead, and the remedy.
         found: String,
     },
-    /// A folder does not hold what it should.
+    /// A folder does not have the expected files.
     #[error("{0}")]
     Layout(String),
 }
 
-/// One frame: who is there, who was reported, and how well their boxes agree.
+/// One frame: the people present, the tracks reported, and the overlap of their boxes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Aligned {
     /// Ground-truth identities, numbered from 0 within the sequence.
     pub truth: Vec<usize>,
     /// Reported identities, numbered from 0 within the sequence.
     pub result: Vec<usize>,
-    /// IoU, [truth, result] row by row.
+    /// IoU, [truth, result], row-major.
     pub iou: Vec<f64>,
 }
 
@@ -125,24 +129,24 @@ impl Aligned {
     }
 }
 
-/// A sequence ready to be counted.
+/// A sequence ready for counting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
     /// Its name.
     pub name: String,
-    /// Its frames in order.
+    /// The frames in order.
     pub frames: Vec<Aligned>,
-    /// How many frames each true identity is in.
+    /// Number of frames of each true identity.
     pub truth_counts: Vec<usize>,
-    /// How many frames each reported identity is in.
+    /// Number of frames of each reported identity.
     pub result_counts: Vec<usize>,
 }
 
 impl Sequence {
-    /// Lines up rows of ground truth and results over `length` frames.
+    /// Aligns rows of ground truth and results over `length` frames.
     ///
     /// # Errors
-    /// When an identity stands twice in a frame.
+    /// Fails when an identity occurs twice in a frame.
     pub fn align(
         name: &str,
         length: u64,
@@ -200,7 +204,7 @@ fn by_frame<'a>(
     Ok(frames)
 }
 
-/// Gives identities numbers from 0 in order of first appearance, and counts their frames.
+/// Numbers identities from 0 in order of first appearance, and counts their frames.
 #[derive(Default)]
 struct Numbering {
     number: HashMap<i64, usize>,
@@ -236,7 +240,7 @@ fn align_frame(
             .flatten()
             .map(|&v| if v < 0.5 - f64::EPSILON { 0.0 } else { v })
             .collect();
-        for (t, r) in greatest(truth.len(), results.len(), &weight) {
+        for (t, r) in max_weight_assignment(truth.len(), results.len(), &weight) {
             dropped[r] = benchmark.is_distractor(truth[t].class);
         }
     }

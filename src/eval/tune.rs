@@ -1,34 +1,35 @@
-//! Search for a better configuration: random first, then around the best found, with a step that shrinks.
+//! Search for better parameters: at random first, then around the best found with shrinking steps.
 //!
-//! Random search beats a grid when few of many numbers matter (Bergstra and Bengio 2012); the second half is a (1+n)
-//! evolution strategy, which climbs from the best point found.
+//! Random search beats a grid when few of many parameters matter (Bergstra and Bengio 2012). The
+//! second half is a (1+n) evolution strategy, which improves on the best point found.
 
 use crate::eval::report::{Counts, Scores, combine};
 
-/// A number that is searched for.
+/// A parameter to be searched.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
-    /// Its dotted key in the configuration.
+    /// The dotted key in the configuration.
     pub key: String,
-    /// The least value tried.
+    /// Smallest value tried.
     pub low: f64,
-    /// The greatest value tried.
+    /// Largest value tried.
     pub high: f64,
-    /// The value the search starts from.
+    /// Value at the start of the search.
     pub start: f64,
 }
 
-/// One configuration tried.
+/// One configuration that was evaluated.
 #[derive(Debug, Clone)]
 pub struct Trial {
     /// A value for every parameter.
     pub values: Vec<f64>,
-    /// What each sequence gave.
+    /// The counts of each sequence.
     pub counts: Vec<Counts>,
 }
 
 impl Trial {
-    /// The objective over the sequences named: the mean of HOTA and IDF1 of all their frames together, in percent.
+    /// The objective over the selected sequences: the mean of HOTA and IDF1 over all their frames,
+    /// in percent.
     pub fn score(&self, sequences: impl Fn(usize) -> bool) -> f64 {
         let of = self
             .counts
@@ -40,33 +41,37 @@ impl Trial {
     }
 }
 
-/// The mean of HOTA and IDF1, percent.
+/// The mean of HOTA and IDF1, in percent.
 pub fn objective(s: &Scores) -> f64 {
     (s.HOTA + s.IDF1) / 2.0
 }
 
-/// How much of a gain is luck: what is chosen on the other sequences is judged on the one left out.
+/// Estimate of how much of a gain generalises: parameters chosen on the other sequences are
+/// evaluated on the one left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
-    /// Which sequence was left out.
+    /// Index of the sequence that was left out.
     pub sequence: usize,
-    /// The starting configuration there.
+    /// Objective of the starting parameters there.
     pub start: f64,
-    /// The configuration there that is best on all other sequences.
+    /// Objective there of the parameters that are best on all other sequences.
     pub chosen: f64,
 }
 
-/// Trials of one round share no knowledge, so that threads may take them in any order with one and the same result.
+/// Trials per round. Trials of a round do not depend on each other, so that threads can evaluate
+/// them in any order with the same result.
 const ROUND: usize = 16;
 
-/// Tries `trials` configurations, the starting one first. `evaluate` takes a round of them and gives for each the counts of
-/// every sequence, or `None` where the values do not make a valid configuration. The same seed gives the same trials.
+/// Evaluates `trials` parameter sets, the starting one first. `evaluate` receives a round of them
+/// and returns for each the counts of every sequence, or `None` if the values make no valid
+/// configuration. `on_round` receives all trials after each round. The same seed gives the same
+/// trials.
 pub fn search(
     parameters: &[Parameter],
     trials: usize,
     seed: u64,
     mut evaluate: impl FnMut(&[Vec<f64>]) -> Vec<Option<Vec<Counts>>>,
-    mut told: impl FnMut(&[Trial]),
+    mut on_round: impl FnMut(&[Trial]),
 ) -> Vec<Trial> {
     let mut run = |round: Vec<Vec<f64>>| {
         let counts = evaluate(&round);
@@ -92,15 +97,15 @@ pub fn search(
             .collect();
         tried += round.len();
         done.extend(run(round));
-        told(&done);
+        on_round(&done);
     }
     done
 }
 
-/// The best trial over the sequences named; the earlier one of equals.
+/// The best trial over the selected sequences; of equal ones the earliest.
 ///
 /// # Panics
-/// When there is none.
+/// When `trials` is empty.
 pub fn best(trials: &[Trial], sequences: impl Fn(usize) -> bool + Copy) -> &Trial {
     let better = |a: &'_ (f64, &'_ Trial), b: (f64, &'_ Trial)| b.0 > a.0;
     let mut scored = trials.iter().map(|t| (t.score(sequences), t));
@@ -110,7 +115,8 @@ pub fn best(trials: &[Trial], sequences: impl Fn(usize) -> bool + Copy) -> &Tria
         .1
 }
 
-/// For each sequence what the best configuration of the others gives there, beside the starting one (the first trial).
+/// For each sequence the objective there of the parameters that are best on the others, and of the
+/// starting parameters (the first trial).
 pub fn held_out(trials: &[Trial]) -> Vec<HeldOut> {
     let sequences = trials.first().map_or(0, |t| t.counts.len());
     let judge = |s: usize| HeldOut {
@@ -137,7 +143,7 @@ fn propose(
         if everywhere {
             return p.low + rng.f64() * (p.high - p.low);
         }
-        // Some numbers move, by a sum of uniform steps that is nearly Gaussian; the others stay.
+        // About half of the parameters move, by a sum of uniform steps that is nearly Gaussian.
         let step: f64 = (0..4).map(|_| rng.f64() - 0.5).sum::<f64>() * 1.73;
         if rng.f64() < 0.5 {
             (b + width * step * (p.high - p.low)).clamp(p.low, p.high)
@@ -153,7 +159,8 @@ mod tests {
     use super::*;
     use crate::eval::{Aligned, Sequence, score};
 
-    /// A sequence of which the person is reported in as many of a hundred frames as `x` comes near 0.7.
+    /// A sequence with one person, who is reported in more of its 100 frames the closer `x` is to
+    /// 0.7.
     fn counts(x: f64) -> Counts {
         let found = (100.0 * (1.0 - (x - 0.7).abs())) as usize;
         let frame = |f: usize| {
@@ -189,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn the_best_value_is_found_and_one_seed_tries_the_same() {
+    fn search_finds_the_best_value_and_is_deterministic_for_a_seed() {
         let find = |seed| {
             search(
                 &[parameter()],
@@ -208,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_configuration_is_passed_over() {
+    fn invalid_configurations_are_skipped() {
         let trials = search(
             &[parameter()],
             60,
@@ -225,8 +232,8 @@ mod tests {
     }
 
     #[test]
-    fn a_gain_that_is_luck_shows_on_the_sequence_left_out() {
-        // The two sequences want opposite things: what is best for one is bad for the other.
+    fn overfitting_shows_on_the_held_out_sequence() {
+        // The sequences have opposite optima: what is best for one is bad for the other.
         let trials = search(
             &[Parameter {
                 start: 0.5,

@@ -1,11 +1,11 @@
-//! Batches for files that fix how many pictures a run takes: outputs of several runs become those
-//! of one, without what was read out of padding.
+//! Fixed batch sizes: pads batches for files that fix the number of pictures per run, removes the
+//! outputs of the padding and joins the outputs of several runs.
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, concatenate};
 
 use crate::infer::session::Output;
 
-/// `part` [n, 3, h, w] with black pictures behind it, `size` in all.
+/// Appends black pictures to `part` [n, 3, h, w], up to `size` in all.
 pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
     let (n, c, h, w) = part.dim();
     let mut whole = Array4::zeros((size, c, h, w));
@@ -15,8 +15,8 @@ pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
     whole
 }
 
-/// Of the outputs of a run of `size` pictures those of the first `n`. Files for a single picture
-/// may leave out the axis of pictures; it is added. An output that has no such axis is left out.
+/// Keeps the outputs of the first `n` of `size` pictures. Files for a single picture may leave out
+/// the batch axis; it is inserted. An output without a batch axis is dropped.
 pub(super) fn first(outputs: Vec<Output>, size: usize, n: usize) -> Vec<Output> {
     let own = |Output { name, mut values }: Output| {
         if size == 1 && values.shape().first() != Some(&1) {
@@ -31,11 +31,11 @@ pub(super) fn first(outputs: Vec<Output>, size: usize, n: usize) -> Vec<Output> 
     outputs.into_iter().filter_map(own).collect()
 }
 
-/// The outputs of several runs, one behind the other along the axis of pictures.
+/// Concatenates the outputs of several runs along the batch axis.
 ///
 /// # Errors
-/// When an output has other sides in one run than in another, so that it cannot be joined: a
-/// network whose number of places depends on what it sees. Names the output.
+/// Fails when an output's other axes differ between runs, as in networks whose number of boxes
+/// depends on the picture. The message names the output.
 pub(super) fn joined(mut runs: Vec<Vec<Output>>) -> Result<Vec<Output>, String> {
     if runs.len() < 2 {
         return Ok(runs.pop().unwrap_or_default());
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn padding_is_black_and_cut_off_again() {
+    fn padding_is_black_and_removed_from_the_outputs() {
         let whole = padded(Array4::ones((3, 3, 2, 2)).view(), 4);
         assert_eq!((whole.dim(), whole.sum()), ((4, 3, 2, 2), 36.0));
         let kept = first(
@@ -90,10 +90,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_for_one_picture_may_leave_out_the_axis_of_pictures() {
+    fn a_missing_batch_axis_is_inserted_for_single_picture_files() {
         let runs =
             [1.0, 2.0].map(|v| first(vec![output("a", &[7, 5], v), output("b", &[1, 4], v)], 1, 1));
-        let both = joined(runs.to_vec()).expect("they fit");
+        let both = joined(runs.to_vec()).expect("shapes agree");
         assert_eq!(
             (both[0].values.shape(), both[1].values.shape()),
             (&[2, 7, 5][..], &[2, 4][..])
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn outputs_of_different_shapes_are_told() {
+    fn outputs_of_different_shapes_are_an_error() {
         let runs = vec![
             vec![output("found", &[1, 7, 6], 0.0)],
             vec![output("found", &[1, 8, 6], 0.0)],

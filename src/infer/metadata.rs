@@ -1,5 +1,4 @@
-//! What an ONNX file says of itself: the `twintrack.*` entries of its metadata, and the names of
-//! its classes as Ultralytics writes them.
+//! Metadata in an ONNX file: the `twintrack.*` entries and Ultralytics' class names.
 
 use std::collections::BTreeMap;
 
@@ -7,8 +6,8 @@ use ort::session::Session;
 
 use crate::infer::pixels::{ColorOrder, PixelFormat};
 
-/// The `twintrack.*` entries, without their prefix, and the names of classes. A file made elsewhere
-/// has none of the former.
+/// The `twintrack.*` entries, without that prefix, and the class names. Files that twintrack did
+/// not write have no such entries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelMetadata {
     entries: BTreeMap<String, String>,
@@ -19,15 +18,15 @@ impl ModelMetadata {
     pub(super) fn read(session: &Session) -> Result<Self, String> {
         let metadata = session.metadata().map_err(|e| e.to_string())?;
         let keys = metadata.custom_keys().map_err(|e| e.to_string())?;
-        Ok(Self::of(
+        Ok(Self::from_pairs(
             keys.iter()
                 .filter_map(|k| Some((k.as_str(), metadata.custom(k)?))),
         ))
     }
 
-    /// From the keys and values of a file's metadata; those that are neither `twintrack.*` nor
-    /// names of classes are left out.
-    pub fn of<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
+    /// Reads the keys and values of a file's metadata. Keys other than `twintrack.*` and `names`
+    /// are ignored.
+    pub fn from_pairs<'a>(pairs: impl Iterator<Item = (&'a str, String)>) -> Self {
         let mut metadata = ModelMetadata::default();
         for (key, value) in pairs {
             if let Some(key) = key.strip_prefix("twintrack.") {
@@ -39,12 +38,12 @@ impl ModelMetadata {
         metadata
     }
 
-    /// Names of the classes by their numbers, where the file has them under `names`.
+    /// Class names by class number, from the metadata key `names`.
     pub fn classes(&self) -> &BTreeMap<usize, String> {
         &self.classes
     }
 
-    /// An entry's text.
+    /// The text of an entry.
     pub fn get(&self, key: &str) -> Option<&str> {
         self.entries.get(key).map(String::as_str)
     }
@@ -54,7 +53,7 @@ impl ModelMetadata {
         self.entries.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 
-    /// An entry of numbers separated by commas, as many as asked for; `None` when absent or not so.
+    /// An entry of exactly `N` numbers separated by commas; `None` when absent or malformed.
     pub fn numbers<const N: usize>(&self, key: &str) -> Option<[f32; N]> {
         let values: Vec<f32> = self
             .get(key)?
@@ -64,7 +63,7 @@ impl ModelMetadata {
         values.try_into().ok()
     }
 
-    /// Colour order, mean and standard deviation, where the file gives all three.
+    /// Colour order, mean and standard deviation; `None` unless the file has all three.
     pub fn pixel_format(&self) -> Option<PixelFormat> {
         let color = match self.get("color")? {
             "bgr" => ColorOrder::Bgr,
@@ -78,15 +77,15 @@ impl ModelMetadata {
         })
     }
 
-    /// Input size (width, height) written as WIDTHxHEIGHT.
+    /// Input size (width, height), written as WIDTHxHEIGHT.
     pub fn size(&self) -> Option<(usize, usize)> {
         let (w, h) = self.get("size")?.split_once('x')?;
         Some((w.parse().ok()?, h.parse().ok()?))
     }
 }
 
-/// Names of classes as Ultralytics writes them, the text of a Python dictionary: `{0: 'person', 1:
-/// "driver's cab"}`. Empty where the text is something else.
+/// Parses class names as Ultralytics writes them, as a Python dictionary: `{0: 'person', 1:
+/// "driver's cab"}`. Empty when the text is anything else.
 fn class_names(text: &str) -> BTreeMap<usize, String> {
     let mut names = BTreeMap::new();
     let mut rest = text.trim().strip_prefix('{').unwrap_or_default();
@@ -109,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_classes_are_read_as_python_writes_them() {
+    fn class_names_are_parsed_from_a_python_dictionary() {
         let read = |text: &str| class_names(text).into_iter().collect::<Vec<_>>();
         let of = |names: &[(usize, &str)]| {
             names

@@ -1,4 +1,4 @@
-//! What pixels a network takes: order of the planes, mean and standard deviation.
+//! Pixel format of a network's input: order of the planes, mean and standard deviation.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub enum ColorOrder {
 }
 
 impl ColorOrder {
-    /// Its name in settings and metadata.
+    /// The name in settings and metadata.
     pub fn name(self) -> &'static str {
         match self {
             ColorOrder::Bgr => "bgr",
@@ -29,21 +29,21 @@ impl ColorOrder {
     }
 }
 
-/// How a byte becomes a number: (byte - mean) / std, by plane in the order of `color`. Settings
-/// give it by the name of a preset or as a table of the three.
+/// Normalisation of a byte: (byte - mean) / std, per plane in the order of `color`. Settings give
+/// the name of a preset or a table with all three fields.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PixelFormat {
     /// Order of the planes.
     pub color: ColorOrder,
-    /// Subtracted from each plane, on the scale of bytes (0 to 255).
+    /// Subtracted from each plane, on the 0 to 255 scale.
     pub mean: [f32; 3],
-    /// Divides each plane, on the scale of bytes.
+    /// Divides each plane, on the 0 to 255 scale.
     pub std: [f32; 3],
 }
 
-/// Names of the presets, for messages.
+/// Names of the presets, for error messages.
 const PRESETS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
-/// A standard deviation below this is not on the scale of bytes.
+/// Smallest standard deviation that is plausible on the 0 to 255 scale.
 const LEAST_STD: f32 = 1.0;
 const GREATEST_STD: f32 = 1e4;
 
@@ -54,19 +54,19 @@ impl PixelFormat {
         mean: [0.0; 3],
         std: [255.0; 3],
     };
-    /// Mean and deviation of ImageNet's pictures, as torchvision has them.
+    /// ImageNet's mean and standard deviation, as in torchvision.
     pub const IMAGENET_RGB: PixelFormat = PixelFormat {
         color: ColorOrder::Rgb,
         mean: [123.675, 116.28, 103.53],
         std: [58.395, 57.12, 57.375],
     };
-    /// The same with the planes in the order of OpenCV.
+    /// ImageNet's mean and standard deviation, with the planes in OpenCV's order.
     pub const IMAGENET_BGR: PixelFormat = PixelFormat {
         color: ColorOrder::Bgr,
         mean: [103.53, 116.28, 123.675],
         std: [57.375, 57.12, 58.395],
     };
-    /// Bytes as they are.
+    /// Bytes unchanged.
     pub const BYTES_BGR: PixelFormat = PixelFormat {
         color: ColorOrder::Bgr,
         mean: [0.0; 3],
@@ -80,10 +80,10 @@ impl PixelFormat {
         ("bytes-bgr", Self::BYTES_BGR),
     ];
 
-    /// Refuses a `std` that is not on the scale of bytes; `key` is the setting's name.
+    /// Refuses a `std` that is not on the 0 to 255 scale; `key` is the setting's name.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         match self
             .std
@@ -102,7 +102,7 @@ impl PixelFormat {
         }
     }
 
-    /// For each of a frame's channels (blue, green, red): its plane, factor and offset.
+    /// Plane, factor and offset of each of a frame's channels (blue, green, red).
     pub(super) fn planes(&self) -> [(usize, f32, f32); 3] {
         std::array::from_fn(|channel| {
             let plane = if self.color == ColorOrder::Bgr {
@@ -151,7 +151,7 @@ impl<'de> Deserialize<'de> for PixelFormat {
     }
 }
 
-/// Reads a pixel format as settings write it.
+/// Deserializes a pixel format from a preset's name or a table.
 struct NameOrTable;
 
 impl<'de> Visitor<'de> for NameOrTable {
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_and_its_table_are_one_format() {
+    fn a_preset_equals_the_table_with_its_values() {
         let table =
             "{ color = \"rgb\", mean = [123.675, 116.28, 103.53], std = [58.395, 57.12, 57.375] }";
         assert_eq!(read("\"imagenet-rgb\""), Ok(PixelFormat::IMAGENET_RGB));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_pixel_format_is_told_with_what_would_be() {
+    fn an_invalid_pixel_format_is_refused_naming_valid_ones() {
         for (wrong, says) in [
             ("\"imagenet\"", "imagenet-rgb, imagenet-bgr"),
             ("5", "a pixel format: imagenet-rgb"),
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_for_pictures_from_0_to_1_are_refused() {
+    fn a_std_on_the_0_to_1_scale_is_refused() {
         let unit = PixelFormat {
             color: ColorOrder::Rgb,
             mean: [0.485, 0.456, 0.406],

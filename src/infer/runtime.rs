@@ -1,4 +1,4 @@
-//! The ONNX Runtime library: where it is found, and the device it is asked to use.
+//! Finds and loads the ONNX Runtime library; the devices that it can be asked to use.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,92 +8,21 @@ use std::sync::OnceLock;
 use ort::environment::Environment;
 use ort::ep::ExecutionProvider as _;
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
 
-use crate::infer::places::library_places;
+use crate::infer::error::InferError;
+use crate::infer::paths::library_places;
 
-/// What can go wrong with inference.
-#[derive(Debug, Error)]
-pub enum InferError {
-    /// No library was found.
-    #[error(
-        "the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set ORT_DYLIB_PATH to a libonnxruntime.so"
-    )]
-    LibraryMissing {
-        /// The places looked in.
-        looked: String,
-    },
-    /// The library was found but does not load.
-    #[error("cannot load ONNX Runtime from {}: {reason}; run `make setup` again, or set ORT_DYLIB_PATH to a libonnxruntime.so of version 1.31 or newer", path.display())]
-    LibraryBroken {
-        /// The library.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A model file is missing.
-    #[error(
-        "the model {} does not exist (looked in: {looked}); {hint}name a file with --detector or --embedder, download one of `twintrack models list` with \
-         `twintrack models get NAME`, or set TWINTRACK_MODELS to the folder of models",
-        path.display()
-    )]
-    ModelMissing {
-        /// The file asked for.
-        path: PathBuf,
-        /// The places looked in.
-        looked: String,
-        /// What else to do, ending in "; otherwise ", or nothing.
-        hint: String,
-    },
-    /// A model does not load.
-    #[error("cannot load the model {}: {reason}", path.display())]
-    ModelBroken {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// A model's inputs, outputs or metadata are not what is needed.
-    #[error("the model {} does not fit: {problem}", path.display())]
-    ModelShape {
-        /// The file.
-        path: PathBuf,
-        /// What does not fit, and what would.
-        problem: String,
-    },
-    /// The device asked for cannot be used.
-    #[error(
-        "the device {device} cannot be used: {reason}; use --device cpu, or run `make setup-gpu` and `twintrack doctor`"
-    )]
-    Device {
-        /// The device.
-        device: Device,
-        /// Why.
-        reason: String,
-    },
-    /// A run failed.
-    #[error("running the model {} on an input of shape {shape:?} failed: {reason}", path.display())]
-    Run {
-        /// The model.
-        path: PathBuf,
-        /// The input's shape.
-        shape: Vec<usize>,
-        /// Why.
-        reason: String,
-    },
-}
-
-/// Where networks run.
+/// Device that networks are to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Device {
-    /// CUDA where it works, the CPU otherwise.
+    /// CUDA where it works, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// An NVIDIA GPU by number; it is an error when it cannot be used.
+    /// The NVIDIA GPU of this number; opening a model fails when it cannot be used.
     Cuda(i32),
-    /// TensorRT on the first NVIDIA GPU; it is an error when it cannot be used.
+    /// TensorRT on the first NVIDIA GPU; opening a model fails when it cannot be used.
     TensorRt,
 }
 
@@ -141,14 +70,14 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
-/// Where a session really runs.
+/// Execution provider that a session uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
     /// The CPU.
     Cpu,
     /// CUDA.
     Cuda,
-    /// TensorRT, with CUDA for what it cannot take.
+    /// TensorRT, with CUDA for the operations that TensorRT lacks.
     TensorRt,
 }
 
@@ -162,7 +91,7 @@ impl fmt::Display for Provider {
     }
 }
 
-/// The loaded library with its environment. Cloning shares it.
+/// The loaded library and its environment. Clones share both.
 #[derive(Clone)]
 pub struct Runtime {
     pub(super) environment: Environment,
@@ -170,13 +99,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Finds and loads the library: ORT_DYLIB_PATH, then `.deps/onnxruntime` and `lib` beside the program and above it,
-    /// then `lib` in the data folder (`~/.local/share/twintrack`), then the system's.
+    /// Finds and loads the library: ORT_DYLIB_PATH, then `.deps/onnxruntime` and `lib` beside the
+    /// program and above it, then `lib` in the data folder (`~/.local/share/twintrack`), then the
+    /// system's folders.
     ///
     /// # Errors
-    /// When there is none, or it does not load.
+    /// Fails when no library is found or it cannot be loaded.
     pub fn load() -> Result<Self, InferError> {
-        // One environment a process: a second would be told that the first is there.
+        // ONNX Runtime allows one environment per process.
         static LOADED: OnceLock<Result<Runtime, (PathBuf, String)>> = OnceLock::new();
         let library = find_library()?;
         let loaded = LOADED.get_or_init(|| {
@@ -206,24 +136,24 @@ impl Runtime {
         &self.library
     }
 
-    /// Whether the library was built with CUDA; a GPU may still be missing.
+    /// Whether the library was built with CUDA; this does not mean that a GPU is present.
     pub fn has_cuda() -> bool {
         ort::ep::CUDA::is_available().unwrap_or(false)
     }
 
-    /// Whether the library was built with TensorRT; a GPU may still be missing.
+    /// Whether the library was built with TensorRT; this does not mean that a GPU is present.
     pub fn has_tensorrt() -> bool {
         ort::ep::TensorRT::is_available().unwrap_or(false)
     }
 
-    /// The library's own description: version and build.
+    /// The library's own description of its version and build.
     pub fn build_info() -> &'static str {
         ort::info()
     }
 }
 
-/// The CUDA provider names the CUDA and cuDNN libraries without saying where they are: those that `make setup-gpu` laid
-/// beside it are loaded first.
+/// Loads the CUDA and cuDNN libraries that `make setup-gpu` put beside ONNX Runtime: its CUDA
+/// provider refers to them by name only, so the loader would not find them there.
 fn preload_cuda(library: &Path) {
     let Some(folder) = library
         .parent()
@@ -232,7 +162,8 @@ fn preload_cuda(library: &Path) {
         return;
     };
     if let Err(e) = ort::ep::cuda::preload_dylibs(Some(folder), Some(folder)) {
-        tracing::info!(folder = %folder.display(), error = %e, "cannot load all CUDA libraries beside ONNX Runtime");
+        let folder = folder.display();
+        tracing::info!(%folder, error = %e, "cannot load all CUDA libraries beside ONNX Runtime");
     }
 }
 
@@ -267,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn devices_read_and_write_alike() {
+    fn devices_survive_formatting_and_parsing() {
         for text in ["auto", "cpu", "cuda:0", "cuda:3", "tensorrt"] {
             assert_eq!(text.parse::<Device>().expect("a device").to_string(), text);
         }

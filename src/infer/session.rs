@@ -1,4 +1,4 @@
-//! A model opened for inference, with its provider and the time spent inside it.
+//! Opens a model for inference and runs it; keeps its execution provider and the time spent.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -8,21 +8,22 @@ use ort::logging::LogLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
 
+use crate::infer::error::InferError;
 use crate::infer::metadata::ModelMetadata;
-use crate::infer::runtime::{Device, InferError, Provider, Runtime};
-use crate::infer::{batch, numbers};
+use crate::infer::runtime::{Device, Provider, Runtime};
+use crate::infer::{batch, element_type};
 use crate::onnx::weights;
 
-/// How a session is opened.
+/// Options for opening a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// Where to run.
+    /// Device to run on.
     pub device: Device,
-    /// CPU threads inside one operator.
+    /// Number of CPU threads inside one operator.
     pub threads: usize,
 }
 
-/// An opened model with one picture input, of float32 or float16.
+/// An open model with one picture input of float32 or float16.
 pub struct Model {
     session: Session,
     path: PathBuf,
@@ -30,7 +31,7 @@ pub struct Model {
     metadata: ModelMetadata,
     weights: String,
     input: PictureInput,
-    /// Pictures in every run, where the file fixes that or takes no more at once.
+    /// Pictures per run, where the file fixes the number or accepts single pictures only.
     batch: Option<usize>,
     /// The outputs that a run computes.
     selected: RunOptions<HasSelectedOutputs>,
@@ -43,7 +44,7 @@ struct PictureInput {
     element: TensorElementType,
     /// N, C, H, W; `None` where free.
     dims: [Option<usize>; 4],
-    /// The model also wants to be told the size to which its boxes are to be scaled (D-FINE, RT-DETR).
+    /// The model also needs an input of sizes to scale its boxes to (D-FINE, RT-DETR).
     wants_sizes: bool,
 }
 
@@ -56,16 +57,16 @@ pub struct Output {
     pub values: ArrayD<f32>,
 }
 
-/// The second input that DETR-like exports have: [N, 2] int64, width and height.
+/// The second input of DETR-like exports: [N, 2] int64, width and height.
 const SIZES: &str = "orig_target_sizes";
 
 impl Model {
-    /// Opens the model file `path`; names are looked up by [`crate::infer::places::find_model`]
-    /// first.
+    /// Opens the model file `path`. It does not search: resolve names with
+    /// [`crate::infer::paths::find_model`] first.
     ///
     /// # Errors
-    /// When the file is missing or broken, its input is not [N, 3, H, W] of float32 or float16, or
-    /// the device cannot be used.
+    /// Fails when the file is missing or broken, its input is not [N, 3, H, W] of float32 or
+    /// float16, or the device cannot be used.
     pub fn open(
         runtime: &Runtime,
         path: &Path,
@@ -81,15 +82,16 @@ impl Model {
         let readable = session
             .outputs()
             .iter()
-            .filter(|o| numbers::is_readable(o))
+            .filter(|o| element_type::is_readable(o))
             .map(Outlet::name);
         let selected = selection(readable).map_err(|e| misfit(e.to_string()))?;
         let broken = |e: std::io::Error| InferError::ModelBroken {
             path: path.to_path_buf(),
             reason: e.to_string(),
         };
-        let weights = weights::hash_of(path).map_err(broken)?;
-        tracing::debug!(model = %path.display(), %weights, %provider, threads = options.threads, "model opened");
+        let weights = weights::network_hash(path).map_err(broken)?;
+        let model = path.display();
+        tracing::debug!(%model, %weights, %provider, threads = options.threads, "model opened");
         let batch = input.dims[0];
         let (path, busy) = (path.to_path_buf(), Duration::ZERO);
         Ok(Model {
@@ -105,13 +107,13 @@ impl Model {
         })
     }
 
-    /// Runs pictures [n, 3, h, w], any number of them; returns the outputs in the model's order,
-    /// each with n along its first axis. A file that takes a fixed number at once is run as often
-    /// as needed, its last batch filled up with black pictures.
+    /// Runs any number of pictures [n, 3, h, w]. Returns the outputs in the model's order, each
+    /// with n along its first axis. A file with a fixed batch size is run as often as needed; the
+    /// last batch is padded with black pictures.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the input or fails, or the outputs of several runs do not fit
-    /// together.
+    /// Fails when ONNX Runtime rejects the input or fails, or when the outputs of several runs have
+    /// different shapes.
     pub fn run(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
         let Some(size) = self.batch else {
             return self.run_once(pictures);
@@ -131,17 +133,21 @@ impl Model {
         })
     }
 
-    /// Runs black pictures of `width` by `height` pixels, so that a file that does not fit is told
-    /// when it is opened; returns the outputs for one picture. A file whose input says that any
-    /// number of pictures may come, but which does not give outputs for two, is run with single
+    /// Runs a black picture of `width` by `height` pixels, so that an unsuitable file is reported
+    /// when it is opened. Returns the outputs for one picture. If the file declares a free batch
+    /// size but does not give outputs for two pictures, later runs use single pictures.
     /// pictures from then on.
     ///
     /// # Errors
     /// As [`Model::run`].
-    pub fn try_out(&mut self, (width, height): (usize, usize)) -> Result<Vec<Output>, InferError> {
+    pub fn run_black(
+        &mut self,
+        (width, height): (usize, usize),
+    ) -> Result<Vec<Output>, InferError> {
         let black = |n: usize| Array4::zeros((n, 3, height, width));
         if self.batch.is_none() && !self.takes_two(black(2).view()) {
-            tracing::info!(model = %self.path.display(), "it takes one picture at a time, though its input says any number");
+            let model = self.path.display();
+            tracing::info!(%model, "takes one picture at a time, though its batch size is free");
             self.batch = Some(1);
         }
         self.run(black(1).view())
@@ -153,12 +159,12 @@ impl Model {
             .session
             .outputs()
             .iter()
-            .filter(|o| numbers::is_readable(o))
+            .filter(|o| element_type::is_readable(o))
             .map(Outlet::name);
         let Ok(mut quiet) = selection(readable) else {
             return false;
         };
-        // ONNX Runtime logs a run that fails; here failure is an answer.
+        // ONNX Runtime logs a failed run as an error; here failure is an expected answer.
         if quiet.set_log_level(LogLevel::Fatal).is_err() {
             return false;
         }
@@ -177,7 +183,7 @@ impl Model {
             reason: e.to_string(),
         };
         let start = Instant::now();
-        let tensor = numbers::pictures(pictures, self.input.element).map_err(fail)?;
+        let tensor = element_type::pictures(pictures, self.input.element).map_err(fail)?;
         let mut inputs = ort::inputs![self.input.name.as_str() => tensor];
         if self.input.wants_sizes {
             let sizes = Array2::from_shape_fn((shape[0], 2), |(_, i)| shape[3 - i] as i64);
@@ -193,7 +199,7 @@ impl Model {
         let read = |(name, v): (&str, _)| {
             Ok(Output {
                 name: name.to_string(),
-                values: numbers::floats(v).map_err(fail)?,
+                values: element_type::floats(v).map_err(fail)?,
             })
         };
         let values = outputs.iter().map(read).collect();
@@ -201,13 +207,13 @@ impl Model {
         values
     }
 
-    /// Computes only these outputs from now on; others (masks, say) cost time for nothing.
+    /// Restricts later runs to these outputs; computing others (masks, for example) wastes time.
     ///
     /// # Errors
-    /// When ONNX Runtime refuses the choice.
+    /// Fails when ONNX Runtime rejects the selection.
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
         let refused = |e: ort::Error| {
-            let problem = format!("its outputs {names:?} cannot be chosen: {e}");
+            let problem = format!("its outputs {names:?} cannot be selected: {e}");
             InferError::ModelShape {
                 path: self.path.clone(),
                 problem,
@@ -217,23 +223,23 @@ impl Model {
         Ok(())
     }
 
-    /// The file.
+    /// The file that was opened.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Where it really runs.
+    /// The execution provider that runs the model.
     pub fn provider(&self) -> Provider {
         self.provider
     }
 
-    /// What the file says of itself.
+    /// The file's metadata.
     pub fn metadata(&self) -> &ModelMetadata {
         &self.metadata
     }
 
-    /// Hash of the network without what its file says of itself (`sha256:` and 16 hexadecimal
-    /// digits): the same for a copy under another name or with other metadata.
+    /// Hash of the network without its metadata (`sha256:` and 16 hexadecimal digits): the same for
+    /// a copy with another name or other metadata.
     pub fn weights(&self) -> &str {
         &self.weights
     }
@@ -243,8 +249,8 @@ impl Model {
         self.input.dims
     }
 
-    /// Pictures in every run, where the file fixes that, or [`Model::try_out`] has found that it
-    /// takes one at a time. Other numbers are split and filled up by [`Model::run`].
+    /// Pictures per run, where the file fixes the number or [`Model::run_black`] has found that it
+    /// accepts single pictures only. [`Model::run`] splits and pads other numbers.
     pub fn batch(&self) -> Option<usize> {
         self.batch
     }
@@ -278,11 +284,12 @@ fn open_session(
         let builder = builder
             .with_intra_threads(options.threads.max(1))
             .map_err(|e| e.to_string())?;
-        // Stages share the cores: a thread that waits by spinning takes time from one that works.
+        // Without spinning, so that waiting threads leave the cores to the other stages.
         let builder = builder
             .with_intra_op_spinning(false)
             .map_err(|e| e.to_string())?;
-        // The number of crops changes from frame to frame: a plan of memory for each would grow with the numbers met.
+        // ONNX Runtime keeps one memory plan per input shape; the number of crops differs from
+        // frame to frame, so that the plans would accumulate.
         let builder = builder
             .with_memory_pattern(false)
             .map_err(|e| e.to_string())?;
@@ -326,7 +333,7 @@ fn open_session(
         }
         Device::Auto if Runtime::has_cuda() => {
             on_gpu(&[cuda(0)], Provider::Cuda).or_else(|reason| {
-                tracing::warn!(%reason, "CUDA is there but does not work; running on the CPU");
+                tracing::warn!(%reason, "CUDA is built in but does not work; running on the CPU");
                 on_cpu()
             })
         }
@@ -334,7 +341,7 @@ fn open_session(
     }
 }
 
-/// Options of a run that computes only the outputs named.
+/// Run options that compute only the outputs `names`.
 fn selection<'a>(
     names: impl Iterator<Item = &'a str>,
 ) -> ort::Result<RunOptions<HasSelectedOutputs>> {
@@ -359,7 +366,7 @@ fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
     };
     let wanted = "where [N, 3, H, W] of float32 or float16 is needed";
     let (element, shape) = match input.dtype() {
-        ValueType::Tensor { ty, shape, .. } if numbers::takes_pictures(*ty) => (*ty, shape),
+        ValueType::Tensor { ty, shape, .. } if element_type::takes_pictures(*ty) => (*ty, shape),
         other => return Err(format!("its input '{}' is {other}, {wanted}", input.name())),
     };
     let dims: Vec<Option<usize>> = shape

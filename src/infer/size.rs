@@ -1,4 +1,4 @@
-//! The size of a network's input, as users write it.
+//! Input size of a network, as users write it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 
-/// Size of the network's input.
+/// Size of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputSize {
-    /// The model's own. A detector whose input is free takes the frame's size, its longer side at most 768 pixels; an
-    /// embedder the size that its metadata names.
+    /// The model's own size. A detector with free dimensions uses the frame's size with a longer
+    /// side of at most 768 pixels; an embedder uses the size in its metadata.
     #[default]
     Auto,
     /// Width and height, pixels.
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_and_write_alike() {
+    fn sizes_survive_formatting_and_parsing() {
         assert_eq!("768x576".parse(), Ok(InputSize::Fixed(768, 576)));
         assert_eq!(
             "auto".parse::<InputSize>().map(|s| s.to_string()),
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_out_of_range_is_told() {
+    fn a_side_out_of_range_is_refused() {
         let e = InputSize::Fixed(64, 9000)
             .validate("detector.size", 32)
             .unwrap_err()

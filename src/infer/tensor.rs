@@ -1,4 +1,4 @@
-//! Pixels to tensors: scale, normalise, and lay out by planes, straight from the frame's bytes.
+//! Writes pixels into tensors: scales, normalises and separates planes in one pass over the bytes.
 
 use ndarray::ArrayViewMut3;
 
@@ -6,12 +6,13 @@ use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::infer::pixels::PixelFormat;
 
-/// Two neighbouring source positions and the share of the second, for every target position.
+/// Linear interpolation along one axis: for each target position the two neighbouring source
+/// positions and the weight of the second.
 struct Taps(Vec<(usize, usize, f32)>);
 
 impl Taps {
-    /// Targets 0..count over the source span [start, start + length), positions clamped to 0..limit: bilinear sampling with
-    /// pixel centres at halves, as OpenCV's INTER_LINEAR.
+    /// Weights for `count` targets over the source span [start, start + length), with positions
+    /// clamped to 0..limit. Samples like OpenCV's INTER_LINEAR: pixel centres are at .5.
     fn new(count: usize, start: f32, length: f32, limit: usize) -> Self {
         let step = length / count as f32;
         let last = (limit - 1) as f32;
@@ -27,8 +28,8 @@ impl Taps {
     }
 }
 
-/// Writes `image`, scaled to `width` by `height`, into the top left of the planes `out` [3, h, w]; what remains of them
-/// becomes a black pixel.
+/// Writes `image`, scaled to `width` by `height`, into the top left of the planes `out` [3, h, w]
+/// and fills the rest with black.
 ///
 /// # Panics
 /// When `width` by `height` is larger than the planes.
@@ -43,8 +44,8 @@ pub fn write_scaled(
     write_region(image, &whole, width, height, format, out);
 }
 
-/// Writes the part `region` of `image` into the planes `out` [3, h, w], filling them. What lies outside the frame repeats
-/// the frame's edge.
+/// Fills the planes `out` [3, h, w] with the part `region` of `image`. Outside the image its edge
+/// pixels are repeated.
 pub fn write_crop(image: &Image, region: &BBox, format: &PixelFormat, out: ArrayViewMut3<'_, f32>) {
     let (_, h, w) = out.dim();
     write_region(image, region, w, h, format, out);
@@ -71,7 +72,7 @@ fn write_region(
     let unscaled = columns.0.iter().all(|t| t.2 == 0.0) && columns.0.len() == last - first + 1;
     let mut blended = vec![0.0f32; 3 * (last - first + 1)];
     for (y, &(y0, y1, share)) in rows.0.iter().enumerate() {
-        // Down first, over the bytes as they lie: the loop the compiler vectorises best.
+        // Rows first, over the interleaved bytes: this loop vectorises best.
         let (upper, lower) = (
             &image.row(y0)[3 * first..3 * (last + 1)],
             &image.row(y1)[3 * first..3 * (last + 1)],
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unscaled_picture_keeps_its_bytes_by_plane() {
+    fn an_unscaled_picture_keeps_its_values() {
         let mut out = Array3::from_elem((3, 2, 4), -1.0);
         write_scaled(&picture(), 4, 2, &PixelFormat::BYTES_BGR, out.view_mut());
         assert_eq!(out[[0, 1, 3]], 30.0);
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn red_comes_first_when_asked_and_is_normalised() {
+    fn rgb_format_puts_normalised_red_first() {
         let format = PixelFormat {
             color: ColorOrder::Rgb,
             mean: [100.0, 0.0, 0.0],
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_picture_does_not_fill_is_black() {
+    fn the_rest_of_the_planes_is_black() {
         let format = PixelFormat {
             color: ColorOrder::Bgr,
             mean: [50.0; 3],
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn doubling_interpolates_between_pixel_centres() {
+    fn scaling_by_two_interpolates_between_pixel_centres() {
         let mut out = Array3::zeros((3, 4, 8));
         write_scaled(&picture(), 8, 4, &PixelFormat::BYTES_BGR, out.view_mut());
         let blue: Vec<f32> = out.slice(ndarray::s![0, 0, ..]).to_vec();

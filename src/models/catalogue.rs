@@ -1,4 +1,5 @@
-//! The catalogue: which networks there are, where their publishers keep them, and how they are to be used.
+//! The catalogue of downloadable networks: their files' addresses and hashes, and the settings to
+//! use them with.
 
 use std::path::Path;
 
@@ -7,125 +8,125 @@ use serde::Deserialize;
 use crate::infer::{InputSize, PixelFormat};
 use crate::models::digest::Digest;
 use crate::models::error::ModelsError;
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 
-/// The catalogue of this program.
+/// The built-in catalogue.
 const OWN: &str = include_str!("../../models/catalogue.toml");
 
 /// Networks that can be downloaded.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalogue {
-    /// The networks, in the order they are listed.
+    /// The networks, in the order of listing.
     #[serde(rename = "model", default)]
-    pub entries: Vec<Entry>,
+    pub entries: Vec<CatalogueEntry>,
 }
 
-/// What a network is for.
+/// Purpose of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
-    /// It finds people.
+pub enum NetworkKind {
+    /// Finds people.
     Detector,
-    /// It tells them apart.
+    /// Distinguishes people.
     Embedder,
 }
 
-impl Kind {
-    /// Its name in the catalogue and in a file's metadata.
+impl NetworkKind {
+    /// The name in the catalogue and in a file's metadata.
     pub fn name(self) -> &'static str {
         match self {
-            Kind::Detector => "detector",
-            Kind::Embedder => "embedder",
+            NetworkKind::Detector => "detector",
+            NetworkKind::Embedder => "embedder",
         }
     }
 }
 
-/// In what form its publisher keeps a network.
+/// File format in which the publisher provides a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
-    /// One ONNX file, used as it is.
+    /// One ONNX file, used unchanged.
     #[default]
     Onnx,
     /// OpenVINO IR, an XML file and a binary, imported to ONNX.
     OpenVino,
 }
 
-/// One network.
+/// One network of the catalogue.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Entry {
-    /// Name to get and use it by: small letters, digits and hyphens.
+pub struct CatalogueEntry {
+    /// Name of the network: lower-case letters, digits and hyphens.
     pub name: String,
     /// Detector or embedder.
-    pub kind: Kind,
-    /// What it is, in a sentence.
+    pub kind: NetworkKind,
+    /// Description in one sentence.
     pub about: String,
     /// Licence of the weights.
     pub licence: String,
-    /// Page of its publisher.
+    /// The publisher's page.
     pub source: String,
-    /// Form of the files.
+    /// Format of the files.
     #[serde(default)]
     pub format: Format,
-    /// How good it is, where that was measured with twintrack.
+    /// Measured quality with twintrack, if known.
     pub quality: Option<String>,
-    /// Its files: one of ONNX; of OpenVINO the XML file and then the binary.
+    /// The files: for ONNX one; for OpenVINO the XML file, then the binary.
     pub files: Vec<RemoteFile>,
-    /// How it is to be used.
-    pub settings: Settings,
+    /// Settings to use it with.
+    pub settings: NetworkSettings,
 }
 
-/// A file at its publisher's.
+/// A file on the publisher's server.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
-    /// http:// or https:// address.
+    /// Address, http:// or https://.
     pub address: String,
-    /// Its length.
+    /// Length in bytes.
     pub bytes: u64,
-    /// Its hash.
+    /// Expected hash.
     pub hash: Digest,
 }
 
 impl RemoteFile {
-    /// Name of the file, the last part of its address.
+    /// Name of the file: the last part of its address.
     pub fn name(&self) -> &str {
         self.address.rsplit('/').next().unwrap_or_default()
     }
 }
 
-/// What the file does not say itself: it becomes the file's metadata.
+/// Settings that the publisher's file lacks; they are written into its metadata.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Settings {
+pub struct NetworkSettings {
     /// Output layout of a detector.
     pub layout: Option<String>,
-    /// Input size; auto where the file fixes it.
+    /// Input size; auto if the file fixes it.
     #[serde(default)]
     pub size: InputSize,
-    /// What pixels it takes.
+    /// Pixel format of the input.
     pub pixels: PixelFormat,
-    /// What an embedder's distances mean, where that was measured.
+    /// Calibration of an embedder's distances, if measured.
     pub calibration: Option<Calibration>,
-    /// How often strangers are alike to it, where that was measured.
-    pub strangers: Option<Strangers>,
+    /// False-merge rates of an embedder by distance, if measured.
+    pub strangers: Option<StrangerTable>,
 }
 
 impl Catalogue {
-    /// The catalogue of this program.
+    /// The built-in catalogue.
     ///
     /// # Errors
-    /// Never for a released program: a test reads it.
+    /// Never in a released program: a test parses it.
     pub fn own() -> Result<Self, ModelsError> {
         Self::parse(OWN, "of this program")
     }
 
-    /// A catalogue of your own, in the form of `models/catalogue.toml`.
+    /// Reads another catalogue, in the format of `models/catalogue.toml`.
     ///
     /// # Errors
-    /// When it cannot be read, or an entry is wrong.
+    /// Fails when the file cannot be read or an entry is invalid.
     pub fn read(path: &Path) -> Result<Self, ModelsError> {
         let text = std::fs::read_to_string(path).map_err(|e| ModelsError::read(path, e))?;
         Self::parse(&text, &path.display().to_string())
@@ -143,17 +144,17 @@ impl Catalogue {
                 .check()
                 .map_err(|reason| wrong(format!("{}: {reason}", entry.name)))?;
             if catalogue.entries[..i].iter().any(|e| e.name == entry.name) {
-                return Err(wrong(format!("it has two networks '{}'", entry.name)));
+                return Err(wrong(format!("two networks are named '{}'", entry.name)));
             }
         }
         Ok(catalogue)
     }
 
-    /// The entry of that name.
+    /// The entry with that name.
     ///
     /// # Errors
-    /// When there is none.
-    pub fn entry(&self, name: &str) -> Result<&Entry, ModelsError> {
+    /// Fails when there is none; the message lists the known names.
+    pub fn entry(&self, name: &str) -> Result<&CatalogueEntry, ModelsError> {
         let known = || {
             self.entries
                 .iter()
@@ -171,13 +172,13 @@ impl Catalogue {
     }
 }
 
-impl Entry {
-    /// Bytes of all files.
+impl CatalogueEntry {
+    /// Total size of all files, bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }
 
-    /// Entries of the installed file's metadata, without their prefix.
+    /// Metadata entries of the installed file, without the `twintrack.` prefix.
     pub fn metadata(&self) -> Vec<(String, String)> {
         let numbers = |v: [f32; 3]| v.map(|x| x.to_string()).join(",");
         let pixels = &self.settings.pixels;
@@ -198,8 +199,11 @@ impl Entry {
                 self.settings.calibration.map(|c| c.entry()),
             ),
             (
-                Strangers::KEY,
-                self.settings.strangers.as_ref().map(Strangers::to_string),
+                StrangerTable::KEY,
+                self.settings
+                    .strangers
+                    .as_ref()
+                    .map(StrangerTable::to_string),
             ),
             ("licence", Some(self.licence.clone())),
             ("source", Some(self.source.clone())),
@@ -210,7 +214,7 @@ impl Entry {
             .collect()
     }
 
-    /// Refuses what could not be installed, and names that would leave the folder.
+    /// Rejects entries that cannot be installed and names that could escape the folder.
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty()
             || !self
@@ -218,7 +222,7 @@ impl Entry {
                 .bytes()
                 .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         {
-            return Err("a name has small letters, digits and hyphens only".into());
+            return Err("a name may have lower-case letters, digits and hyphens only".into());
         }
         let endings: &[&str] = match self.format {
             Format::Onnx => &[".onnx"],
@@ -236,11 +240,11 @@ impl Entry {
                 endings.join(" and ")
             ));
         }
-        if self.format == Format::OpenVino && self.kind != Kind::Embedder {
+        if self.format == Format::OpenVino && self.kind != NetworkKind::Embedder {
             return Err("only embedders can be imported from OpenVINO".into());
         }
-        if (self.kind == Kind::Detector) != self.settings.layout.is_some() {
-            return Err("a detector needs settings.layout, an embedder has none".into());
+        if (self.kind == NetworkKind::Detector) != self.settings.layout.is_some() {
+            return Err("a detector needs settings.layout; an embedder must not have it".into());
         }
         self.settings
             .pixels
@@ -255,13 +259,13 @@ impl Entry {
                 || file.name().contains(['?', '#', '\\'])
             {
                 return Err(format!(
-                    "'{}' is no http:// or https:// address of a file",
+                    "'{}' is not the http:// or https:// address of a file",
                     file.address
                 ));
             }
             if file.bytes == 0 || !file.hash.is_valid() {
                 return Err(format!(
-                    "{} needs its length and its hash (sha256 or sha384, small letters)",
+                    "{} needs a length and a hash (sha256 or sha384, lower-case hexadecimal)",
                     file.name()
                 ));
             }
@@ -276,8 +280,8 @@ mod tests {
     use crate::infer::ColorOrder;
 
     #[test]
-    fn our_own_catalogue_is_right_and_complete() {
-        let catalogue = Catalogue::own().expect("right");
+    fn built_in_catalogue_is_valid_and_complete() {
+        let catalogue = Catalogue::own().expect("valid");
         let names: Vec<&str> = catalogue.entries.iter().map(|e| e.name.as_str()).collect();
         assert_eq!(
             names,
@@ -304,7 +308,7 @@ mod tests {
                 e.name
             );
         }
-        let omz = catalogue.entry("omz-reid-0287").expect("there");
+        let omz = catalogue.entry("omz-reid-0287").expect("listed");
         assert_eq!(
             (omz.format, omz.settings.pixels.color, omz.settings.size),
             (
@@ -332,9 +336,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_told_with_those_there_are() {
+    fn an_unknown_name_is_refused_listing_known_ones() {
         let e = Catalogue::own()
-            .expect("right")
+            .expect("valid")
             .entry("omz-reid-287")
             .unwrap_err()
             .to_string();
@@ -345,20 +349,27 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_entry_is_told_with_its_name() {
+    fn an_invalid_entry_is_reported_with_its_name() {
         let entry = |name: &str, address: &str, hash: &str| {
             format!(
-                "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"x\"\nlicence = \"x\"\nsource = \"x\"\n\
+                "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"x\"\n\
+                 licence = \"x\"\nsource = \"x\"\n\
                  files = [{{ address = \"{address}\", bytes = 1, hash.sha256 = \"{hash}\" }}]\n\
-                 [model.settings]\npixels = {{ color = \"rgb\", mean = [0, 0, 0], std = [1, 1, 1] }}\n"
+                 [model.settings]\n\
+                 pixels = {{ color = \"rgb\", mean = [0, 0, 0], std = [1, 1, 1] }}\n"
             )
         };
         let hash = "0".repeat(64);
         assert!(Catalogue::parse(&entry("good", "http://x/a.onnx", &hash), "c").is_ok());
         for (name, address, hash, says) in [
-            ("../up", "http://x/a.onnx", hash.as_str(), "small letters"),
+            (
+                "../up",
+                "http://x/a.onnx",
+                hash.as_str(),
+                "lower-case letters",
+            ),
             ("ftp", "ftp://x/a.onnx", &hash, "http://"),
-            ("short", "http://x/a.onnx", "00", "its hash"),
+            ("short", "http://x/a.onnx", "00", "a hash"),
             ("pickle", "http://x/a.pkl", &hash, ".onnx"),
         ] {
             let e = Catalogue::parse(&entry(name, address, hash), "c")
@@ -371,7 +382,7 @@ mod tests {
             Catalogue::parse(&twice, "c")
                 .unwrap_err()
                 .to_string()
-                .contains("two networks")
+                .contains("two networks are named")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! SHA-256 and SHA-384, as the publishers of networks name them.
+//! SHA-256 and SHA-384 checksums of downloaded files.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -6,7 +6,7 @@ use std::io::Read;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256, Sha384};
 
-/// The hash a file must have, in lower-case hexadecimal.
+/// The expected hash of a file, in lower-case hexadecimal.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Digest {
@@ -17,7 +17,7 @@ pub enum Digest {
 }
 
 impl Digest {
-    /// Its name.
+    /// Name of the algorithm.
     pub fn kind(&self) -> &'static str {
         match self {
             Digest::Sha256(_) => "SHA-256",
@@ -25,14 +25,14 @@ impl Digest {
         }
     }
 
-    /// Its digits.
+    /// The hexadecimal digits.
     pub fn hex(&self) -> &str {
         match self {
             Digest::Sha256(hex) | Digest::Sha384(hex) => hex,
         }
     }
 
-    /// Whether it has the digits it should.
+    /// Whether it has the right number of lower-case hexadecimal digits.
     pub fn is_valid(&self) -> bool {
         let digits = match self {
             Digest::Sha256(_) => 64,
@@ -45,37 +45,37 @@ impl Digest {
                 .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 
-    /// A sum of the same kind, of nothing yet.
-    pub fn start(&self) -> Sum {
+    /// Starts a hash computation with the same algorithm.
+    pub fn start(&self) -> Hasher {
         match self {
-            Digest::Sha256(_) => Sum::Sha256(Sha256::new()),
-            Digest::Sha384(_) => Sum::Sha384(Sha384::new()),
+            Digest::Sha256(_) => Hasher::Sha256(Sha256::new()),
+            Digest::Sha384(_) => Hasher::Sha384(Sha384::new()),
         }
     }
 }
 
-/// A hash under way.
+/// A hash computation in progress.
 #[derive(Debug, Clone)]
-pub enum Sum {
+pub enum Hasher {
     /// SHA-256.
     Sha256(Sha256),
     /// SHA-384.
     Sha384(Sha384),
 }
 
-impl Sum {
-    /// Takes more bytes in.
+impl Hasher {
+    /// Hashes more bytes.
     pub fn update(&mut self, bytes: &[u8]) {
         match self {
-            Sum::Sha256(s) => s.update(bytes),
-            Sum::Sha384(s) => s.update(bytes),
+            Hasher::Sha256(s) => s.update(bytes),
+            Hasher::Sha384(s) => s.update(bytes),
         }
     }
 
-    /// Takes in what `reader` still gives, at most `limit` bytes; returns how many came.
+    /// Hashes at most `limit` bytes of the rest of `reader`; returns their number.
     ///
     /// # Errors
-    /// When reading fails.
+    /// Fails when reading fails.
     pub fn update_from(&mut self, reader: &mut impl Read, limit: u64) -> std::io::Result<u64> {
         let mut buffer = vec![0; 1 << 16];
         let mut reader = reader.take(limit);
@@ -91,11 +91,11 @@ impl Sum {
         }
     }
 
-    /// The digits.
+    /// The hash in hexadecimal.
     pub fn finish(self) -> String {
         let bytes: Vec<u8> = match self {
-            Sum::Sha256(s) => s.finalize().to_vec(),
-            Sum::Sha384(s) => s.finalize().to_vec(),
+            Hasher::Sha256(s) => s.finalize().to_vec(),
+            Hasher::Sha384(s) => s.finalize().to_vec(),
         };
         bytes.iter().fold(String::new(), |mut text, b| {
             write!(text, "{b:02x}").expect("writing to a string cannot fail");
@@ -109,11 +109,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_sums_of_abc() {
+    fn hash_of_abc_matches_the_standard() {
         // FIPS 180-2, appendices B.1 and D.1.
         let sums = [
-            Digest::Sha256("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into()),
-            Digest::Sha384("cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed8086072ba1e7cc2358baeca134c825a7".into()),
+            Digest::Sha256(
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad".into(),
+            ),
+            Digest::Sha384(
+                "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+                 8086072ba1e7cc2358baeca134c825a7"
+                    .into(),
+            ),
         ];
         for wanted in sums {
             assert!(wanted.is_valid());

@@ -1,4 +1,5 @@
-//! One file, from its publisher to the disk: resumed where it broke off, checked, and only then given its name.
+//! Downloads one file: resumes an interrupted download, verifies the hash, and renames the file
+//! only then.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -10,24 +11,24 @@ use ureq::Agent;
 use ureq::http::{StatusCode, header};
 
 use crate::models::catalogue::RemoteFile;
-use crate::models::digest::Sum;
+use crate::models::digest::Hasher;
 use crate::models::error::ModelsError;
 
-/// A server may take this long to accept a connection, and as long to begin its answer.
+/// Timeout for connecting, and for the start of the response.
 const ANSWER: Duration = Duration::from_secs(30);
-/// A server that sends nothing for this long has broken off.
+/// Timeout for the next bytes of a response.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Downloads `file` to `to`, followed by `tail`. What is already there under the name `to` with `.part` behind it is taken as
-/// its beginning. `progress` is told how many bytes are there.
+/// Downloads `file` to `to` and appends `suffix`. An existing file `to` with the suffix `.part` is
+/// resumed. `progress` receives the number of bytes on disk.
 ///
 /// # Errors
-/// When the server cannot be reached, breaks off, or has another file; when the disk is full or cannot be written. `to` is
-/// then as it was.
+/// Fails when the server cannot be reached, closes the connection early or serves another file, and
+/// when the disk is full or cannot be written. `to` is unchanged then.
 pub fn fetch(
     file: &RemoteFile,
     to: &Path,
-    tail: &[u8],
+    suffix: &[u8],
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), ModelsError> {
     let path = part_of(to);
@@ -47,12 +48,12 @@ pub fn fetch(
         Err(TryLockError::WouldBlock) => return Err(ModelsError::Busy(path)),
         Err(TryLockError::Error(e)) => return Err(wrong(e)),
     }
-    let done = Part {
+    let done = PartialDownload {
         file,
         path: &path,
         out,
     }
-    .complete(tail, progress);
+    .complete(suffix, progress);
     match done {
         Ok(()) => fs::rename(&path, to).map_err(|e| ModelsError::write(to, file.bytes, e)),
         Err(e) => {
@@ -61,7 +62,7 @@ pub fn fetch(
                 ModelsError::DiskFull { .. } | ModelsError::WrongHash { .. }
             ) || fs::metadata(&path).is_ok_and(|m| m.len() == 0)
             {
-                // That the useless piece may stay behind changes nothing about the error.
+                // Deleting the partial file is best effort; the original error is what matters.
                 let _ = fs::remove_file(&path);
             }
             Err(e)
@@ -69,27 +70,27 @@ pub fn fetch(
     }
 }
 
-/// Name of the file while it is not complete.
+/// Name of the file while it is incomplete.
 pub fn part_of(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_os_string();
     name.push(".part");
     name.into()
 }
 
-/// A file under way.
-struct Part<'a> {
+/// A download in progress.
+struct PartialDownload<'a> {
     file: &'a RemoteFile,
     path: &'a Path,
     out: File,
 }
 
-impl Part<'_> {
+impl PartialDownload<'_> {
     fn failed(&self, e: io::Error) -> ModelsError {
         ModelsError::write(self.path, self.file.bytes, e)
     }
 
-    /// Brings the file to its full length, checks it, and writes `tail` behind it.
-    fn complete(mut self, tail: &[u8], progress: &mut dyn FnMut(u64)) -> Result<(), ModelsError> {
+    /// Completes the file, verifies it, and appends `suffix`.
+    fn complete(mut self, suffix: &[u8], progress: &mut dyn FnMut(u64)) -> Result<(), ModelsError> {
         let mut sum = self.file.hash.start();
         let there = sum
             .update_from(&mut self.out, self.file.bytes)
@@ -110,12 +111,12 @@ impl Part<'_> {
             });
         }
         self.out
-            .write_all(tail)
+            .write_all(suffix)
             .and_then(|()| self.out.sync_all())
             .map_err(|e| self.failed(e))
     }
 
-    /// Leaves the first `length` bytes and goes on behind them.
+    /// Truncates the file to `length` bytes and continues there.
     fn cut(&mut self, length: u64) -> Result<(), ModelsError> {
         self.out
             .set_len(length)
@@ -124,20 +125,20 @@ impl Part<'_> {
             .map_err(|e| self.failed(e))
     }
 
-    /// Gets what is missing behind the first `there` bytes, of which `sum` is the hash.
+    /// Downloads what follows the first `there` bytes, whose hash state is `sum`.
     fn download(
         &mut self,
         there: u64,
-        sum: Sum,
+        sum: Hasher,
         progress: &mut dyn FnMut(u64),
-    ) -> Result<Sum, ModelsError> {
+    ) -> Result<Hasher, ModelsError> {
         let mut answer = self.ask(there)?;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
             answer = self.ask(0)?;
         }
         let (from, sum) = match answer.status() {
             StatusCode::PARTIAL_CONTENT if there > 0 => (there, sum),
-            // The server knows no ranges: once more from the beginning.
+            // The server does not support ranges: start over.
             StatusCode::OK => (0, self.file.hash.start()),
             other => return Err(self.refused(other.to_string())),
         };
@@ -157,12 +158,12 @@ impl Part<'_> {
         });
         if let Some(other) = whole.filter(|w| *w != self.file.bytes) {
             return Err(self.refused(format!(
-                "with a file of {other} bytes where the catalogue names {}",
+                "with a file of {other} bytes, but the catalogue lists {}",
                 self.file.bytes
             )));
         }
         if from > 0 && first != Some(from) {
-            return Err(self.refused("with another part of the file than the one asked for".into()));
+            return Err(self.refused("with another part of the file than requested".into()));
         }
         self.cut(from)?;
         let arriving = chunks(answer.into_body().into_reader());
@@ -170,22 +171,22 @@ impl Part<'_> {
         pump(
             &arriving,
             &mut self.out,
-            Range { from, bytes },
+            ByteRange { from, bytes },
             sum,
             SILENCE,
             progress,
         )
         .map_err(|stop| match stop {
-            Stop::Write(e) => ModelsError::write(self.path, bytes, e),
-            Stop::Broken { have, reason } => ModelsError::Interrupted {
+            TransferError::Write(e) => ModelsError::write(self.path, bytes, e),
+            TransferError::Broken { have, reason } => ModelsError::Interrupted {
                 address: address.clone(),
                 have,
                 bytes,
                 reason,
             },
-            Stop::TooLong => ModelsError::Refused {
+            TransferError::TooLong => ModelsError::Refused {
                 address: address.clone(),
-                answer: format!("with more than the {bytes} bytes that the catalogue names"),
+                answer: format!("with more than the {bytes} bytes that the catalogue lists"),
             },
         })
     }
@@ -222,26 +223,26 @@ impl Part<'_> {
     }
 }
 
-/// Which bytes of a file come: from `from` to its whole length `bytes`.
+/// The bytes to transfer: from `from` up to the file's length `bytes`.
 #[derive(Clone, Copy)]
-struct Range {
+struct ByteRange {
     from: u64,
     bytes: u64,
 }
 
-/// Why a transfer ended before its end.
+/// Why a transfer ended early.
 #[derive(Debug)]
-enum Stop {
-    /// The disk did not take it.
+enum TransferError {
+    /// Writing to the disk failed.
     Write(io::Error),
-    /// The server broke off.
+    /// The connection ended or timed out.
     Broken { have: u64, reason: String },
-    /// More came than there should be.
+    /// The server sent more than expected.
     TooLong,
 }
 
-/// Reads on a thread of its own, so that a server that falls silent can be given up: a blocking read has no time limit. The
-/// thread ends with the connection, or when nobody wants its chunks any more.
+/// Reads on a separate thread, because a blocking read has no timeout. The thread ends with the
+/// connection, or when the receiver is dropped.
 fn chunks(mut reader: impl Read + Send + 'static) -> Receiver<io::Result<Vec<u8>>> {
     let (to, from) = sync_channel(4);
     std::thread::spawn(move || {
@@ -260,22 +261,22 @@ fn chunks(mut reader: impl Read + Send + 'static) -> Receiver<io::Result<Vec<u8>
     from
 }
 
-/// Writes what arrives to `out` and takes it into `sum`; the sum of the whole file.
+/// Writes the received chunks to `out` and hashes them; returns the hash state of the whole file.
 fn pump(
     arriving: &Receiver<io::Result<Vec<u8>>>,
     out: &mut impl Write,
-    range: Range,
-    mut sum: Sum,
+    range: ByteRange,
+    mut sum: Hasher,
     silence: Duration,
     progress: &mut dyn FnMut(u64),
-) -> Result<Sum, Stop> {
+) -> Result<Hasher, TransferError> {
     let mut have = range.from;
     loop {
-        let broken = |reason: String| Stop::Broken { have, reason };
+        let broken = |reason: String| TransferError::Broken { have, reason };
         let chunk = match arriving.recv_timeout(silence) {
             Ok(chunk) => chunk.map_err(|e| broken(e.to_string()))?,
             Err(RecvTimeoutError::Timeout) => {
-                return Err(broken(format!("nothing came for {} s", silence.as_secs())));
+                return Err(broken(format!("no data for {} s", silence.as_secs())));
             }
             Err(RecvTimeoutError::Disconnected) => Vec::new(),
         };
@@ -288,9 +289,9 @@ fn pump(
         }
         have += chunk.len() as u64;
         if have > range.bytes {
-            return Err(Stop::TooLong);
+            return Err(TransferError::TooLong);
         }
-        out.write_all(&chunk).map_err(Stop::Write)?;
+        out.write_all(&chunk).map_err(TransferError::Write)?;
         sum.update(&chunk);
         progress(have);
     }
@@ -316,17 +317,17 @@ mod tests {
         }
     }
 
-    fn sum() -> Sum {
+    fn sum() -> Hasher {
         Digest::Sha256(String::new()).start()
     }
 
-    const RANGE: Range = Range {
+    const RANGE: ByteRange = ByteRange {
         from: 0,
         bytes: 200_000,
     };
 
     #[test]
-    fn a_full_disk_is_told_with_what_to_do() {
+    fn a_full_disk_is_reported_with_a_remedy() {
         let arriving = chunks(io::Cursor::new(vec![7; 200_000]));
         let stop = pump(
             &arriving,
@@ -337,7 +338,7 @@ mod tests {
             &mut |_| {},
         )
         .expect_err("full");
-        let Stop::Write(e) = stop else {
+        let TransferError::Write(e) = stop else {
             panic!("{stop:?}")
         };
         let text = ModelsError::write(Path::new("/data/x.onnx.part"), 200_000, e).to_string();
@@ -348,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_server_is_given_up() {
+    fn a_silent_server_times_out() {
         let (_keep, arriving) = sync_channel(1);
         let stop = pump(
             &arriving,
@@ -360,13 +361,13 @@ mod tests {
         )
         .expect_err("silent");
         assert!(
-            matches!(&stop, Stop::Broken { have: 0, reason } if reason.contains("nothing came")),
+            matches!(&stop, TransferError::Broken { have: 0, reason } if reason.contains("no data")),
             "{stop:?}"
         );
     }
 
     #[test]
-    fn more_than_announced_is_refused_and_less_is_a_break() {
+    fn too_many_bytes_are_refused_and_too_few_are_an_interruption() {
         let ended = |n: usize| {
             pump(
                 &chunks(io::Cursor::new(vec![7; n])),
@@ -377,10 +378,10 @@ mod tests {
                 &mut |_| {},
             )
         };
-        assert!(matches!(ended(200_001), Err(Stop::TooLong)));
+        assert!(matches!(ended(200_001), Err(TransferError::TooLong)));
         assert!(matches!(
             ended(150_000),
-            Err(Stop::Broken { have: 150_000, .. })
+            Err(TransferError::Broken { have: 150_000, .. })
         ));
         assert!(ended(200_000).is_ok());
     }

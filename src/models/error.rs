@@ -1,117 +1,123 @@
-//! What can go wrong between a catalogue and a network that can be used.
+//! Errors of the catalogue, of downloads and of imports.
 
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// Why a network of the catalogue is not there, or is not what it should be.
+/// Why a network of the catalogue cannot be listed, installed or verified.
 #[derive(Debug, Error)]
 pub enum ModelsError {
-    /// The catalogue is wrong.
-    #[error("the catalogue {name} is wrong: {reason}")]
+    /// The catalogue is invalid.
+    #[error("the catalogue {name} is invalid: {reason}")]
     Catalogue {
         /// Its file, or "of this program".
         name: String,
-        /// What is wrong with it.
+        /// What is invalid.
         reason: String,
     },
-    /// There is no such entry.
+    /// The catalogue has no such entry.
     #[error("the catalogue has no network '{name}'; it has {known}")]
     Unknown {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The known names.
         known: String,
     },
-    /// No folder to keep networks in.
+    /// No folder for networks is configured.
     #[error(
-        "there is no folder to keep networks in: neither TWINTRACK_DATA, XDG_DATA_HOME nor HOME is set; set TWINTRACK_DATA to a folder"
+        "there is no folder for networks: neither TWINTRACK_DATA, XDG_DATA_HOME nor HOME is set; \
+         set TWINTRACK_DATA to a folder"
     )]
     NoFolder,
     /// The server cannot be reached.
     #[error(
-        "cannot download {address}: {reason}; check the network (a proxy is taken from HTTPS_PROXY), or download it on another machine, put it at \
-         {} and run this command again: it is checked there and installed",
+        "cannot download {address}: {reason}; check the network (a proxy is taken from \
+         HTTPS_PROXY), or download it on another machine, put it at {} and run this command \
+         again: it is checked there and installed",
         part.display()
     )]
     Unreachable {
-        /// What was asked for.
+        /// The requested address.
         address: String,
-        /// Why.
+        /// The reason.
         reason: String,
-        /// Where the file may be put by hand.
+        /// Where a manually downloaded file can be put.
         part: PathBuf,
     },
-    /// The server answers something else.
+    /// The server answered with something other than the expected file.
     #[error(
-        "cannot download {address}: the server answered {answer}; nothing was installed. The file may have moved: look for a newer twintrack"
+        "cannot download {address}: the server answered {answer}; nothing was installed. The file \
+         may have moved: look for a newer twintrack"
     )]
     Refused {
-        /// What was asked for.
+        /// The requested address.
         address: String,
-        /// Status, or length.
+        /// The status, or how the answer differs.
         answer: String,
     },
-    /// The download ended too early.
+    /// The connection ended too early.
     #[error(
-        "the download of {address} broke off after {have} of {bytes} bytes ({reason}); run the same command again and it goes on from there"
+        "the download of {address} was interrupted after {have} of {bytes} bytes ({reason}); run \
+         the same command again to resume it"
     )]
     Interrupted {
-        /// What was asked for.
+        /// The requested address.
         address: String,
-        /// Bytes that are there.
+        /// Bytes received so far.
         have: u64,
-        /// Bytes there should be.
+        /// Expected bytes.
         bytes: u64,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// The bytes are others than the catalogue's.
+    /// The downloaded file's hash differs from the catalogue's.
     #[error(
-        "what came from {address} is not what the catalogue names: {kind} {found} instead of {wanted}; it was deleted. Run the command again; if that \
-         does not help, the file at that address has changed and is not to be trusted"
+        "the file from {address} does not match the catalogue: {kind} {found} instead of \
+         {wanted}; it was deleted. Run the command again; if that does not help, the file at that \
+         address has changed and is not to be trusted"
     )]
     WrongHash {
-        /// Where it came from.
+        /// Address of the download.
         address: String,
-        /// Kind of hash.
+        /// Hash algorithm.
         kind: &'static str,
-        /// Hash of what came.
+        /// Hash of the downloaded file.
         found: String,
-        /// The catalogue's.
+        /// Hash in the catalogue.
         wanted: String,
     },
     /// The disk is full.
     #[error(
-        "the disk that holds {} is full; what had been downloaded was deleted. Free {} or set TWINTRACK_DATA to a folder on another disk",
+        "the disk that holds {} is full; the partial download was deleted. Free {} or set \
+         TWINTRACK_DATA to a folder on another disk",
         path.display(),
         size(*bytes)
     )]
     DiskFull {
-        /// What was written.
+        /// The file that was written.
         path: PathBuf,
-        /// Size of the whole file.
+        /// Size of the complete file, bytes.
         bytes: u64,
     },
     /// A file cannot be read or written.
     #[error("cannot {action} {}: {source}", path.display())]
     File {
-        /// What was tried.
+        /// The attempted operation.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: std::io::Error,
     },
-    /// Somebody else downloads the same file.
+    /// Another process downloads the same file.
     #[error("{} is being written by another twintrack; wait for it to end", .0.display())]
     Busy(PathBuf),
-    /// An installed file is not what was installed.
+    /// An installed file differs from what was installed.
     #[error("{} is damaged: {reason}; repair it with `twintrack models get {name}`", path.display())]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The difference.
         reason: String,
         /// The entry's name.
         name: String,
@@ -121,13 +127,13 @@ pub enum ModelsError {
     Import {
         /// The XML file.
         path: PathBuf,
-        /// What it has that is not understood.
+        /// What is not supported.
         reason: String,
     },
 }
 
 impl ModelsError {
-    /// Writing `path`, a file of `bytes` bytes, failed.
+    /// Error for writing `path`, a file of `bytes` bytes.
     pub fn write(path: &Path, bytes: u64, source: std::io::Error) -> Self {
         match source.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
@@ -144,7 +150,7 @@ impl ModelsError {
         }
     }
 
-    /// Reading `path` failed.
+    /// Error for reading `path`.
     pub fn read(path: &Path, source: std::io::Error) -> Self {
         ModelsError::File {
             action: "read",
@@ -154,7 +160,7 @@ impl ModelsError {
     }
 }
 
-/// A number of bytes for people.
+/// Formats a number of bytes for messages.
 pub fn size(bytes: u64) -> String {
     if bytes < 100_000 {
         format!("{:.1} kB", bytes as f64 / 1e3)

@@ -1,82 +1,92 @@
-//! The folder of downloaded networks: what is installed, getting more, checking them.
+//! The folder of downloaded networks: installing and verifying them.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use crate::infer::places;
-use crate::models::catalogue::{Entry, Format, RemoteFile};
+use crate::infer::paths;
+use crate::models::catalogue::{CatalogueEntry, Format, RemoteFile};
 use crate::models::download::{fetch, part_of};
 use crate::models::error::ModelsError;
 use crate::models::openvino;
-use crate::onnx::graph::metadata_tail;
+use crate::onnx::graph::metadata_suffix;
 
-/// Told of a download: the file, how many bytes are there.
+/// Receives the progress of a download: the file and the number of bytes on disk.
 pub type Progress<'a> = dyn FnMut(&RemoteFile, u64) + 'a;
 
-/// What [`Folder::get`] found to do.
+/// Outcome of [`ModelFolder::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Got {
-    /// It was there, and right.
+pub enum GetOutcome {
+    /// It was installed already and is intact.
     Already,
     /// It was downloaded and installed.
     Installed,
 }
 
-/// A folder of networks, each under its entry's name with `.onnx` behind it. Files of OpenVINO lie in a folder of the entry's
-/// name beside it.
+/// A folder of networks, each named after its entry with the extension `.onnx`. Original OpenVINO
+/// files are kept beside it, in a folder with the entry's name.
 #[derive(Debug, Clone)]
-pub struct Folder(PathBuf);
+pub struct ModelFolder(PathBuf);
 
-impl Folder {
-    /// The user's folder, which `--detector NAME` and `--embedder NAME` look in.
+impl ModelFolder {
+    /// The user's folder, in which `--detector NAME` and `--embedder NAME` are searched.
     ///
     /// # Errors
-    /// When the environment names none.
+    /// Fails when the environment variables define none.
     pub fn of_user() -> Result<Self, ModelsError> {
-        places::downloads().map(Folder).ok_or(ModelsError::NoFolder)
+        paths::downloads()
+            .map(ModelFolder)
+            .ok_or(ModelsError::NoFolder)
     }
 
-    /// A folder of your choice; it need not exist yet.
+    /// Another folder; it need not exist yet.
     pub fn at(path: impl Into<PathBuf>) -> Self {
-        Folder(path.into())
+        ModelFolder(path.into())
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
 
-    /// The file that is used.
-    pub fn model(&self, entry: &Entry) -> PathBuf {
+    /// Path of the ONNX file of an entry.
+    pub fn model(&self, entry: &CatalogueEntry) -> PathBuf {
         self.0.join(format!("{}.onnx", entry.name))
     }
 
-    /// Whether the entry is installed (not whether it is whole: see [`Folder::verify`]).
-    pub fn has(&self, entry: &Entry) -> bool {
+    /// Whether the entry is installed. [`ModelFolder::verify`] checks that it is intact.
+    pub fn has(&self, entry: &CatalogueEntry) -> bool {
         self.model(entry).is_file()
     }
 
-    /// Downloads what is missing of an entry, checks it, and installs it.
+    /// Downloads the missing files of an entry, verifies and installs them.
     ///
     /// # Errors
-    /// As [`fetch`], and when an OpenVINO network cannot be imported. What was installed before is then as it was.
-    pub fn get(&self, entry: &Entry, progress: &mut Progress<'_>) -> Result<Got, ModelsError> {
+    /// As [`fetch`]; also when an OpenVINO network cannot be imported. An earlier installation is
+    /// unchanged then.
+    pub fn get(
+        &self,
+        entry: &CatalogueEntry,
+        progress: &mut Progress<'_>,
+    ) -> Result<GetOutcome, ModelsError> {
         if self.has(entry) && self.verify(entry).is_ok() {
-            return Ok(Got::Already);
+            return Ok(GetOutcome::Already);
         }
         let model = self.model(entry);
         match entry.format {
             Format::Onnx => {
                 let file = &entry.files[0];
                 if check(file, &model).is_ok() {
-                    // Only the metadata behind it are another version's.
+                    // Only the appended metadata are of another version.
                     fs::rename(&model, part_of(&model))
                         .map_err(|e| ModelsError::write(&model, file.bytes, e))?;
                 }
-                fetch(file, &model, &metadata_tail(&entry.metadata()), &mut |n| {
-                    progress(file, n)
-                })?;
+                fetch(
+                    file,
+                    &model,
+                    &metadata_suffix(&entry.metadata()),
+                    &mut |n| progress(file, n),
+                )?;
             }
             Format::OpenVino => {
                 for file in &entry.files {
@@ -88,14 +98,14 @@ impl Folder {
                 write_whole(&model, &self.import(entry)?)?;
             }
         }
-        Ok(Got::Installed)
+        Ok(GetOutcome::Installed)
     }
 
-    /// Checks an installed entry against the catalogue: every byte of it.
+    /// Verifies every byte of an installed entry against the catalogue.
     ///
     /// # Errors
-    /// When a file is missing, changed, or cannot be read.
-    pub fn verify(&self, entry: &Entry) -> Result<(), ModelsError> {
+    /// Fails when a file is missing, changed, or cannot be read.
+    pub fn verify(&self, entry: &CatalogueEntry) -> Result<(), ModelsError> {
         let model = self.model(entry);
         let damaged = |path: &Path, reason: String| ModelsError::Damaged {
             path: path.into(),
@@ -112,7 +122,7 @@ impl Folder {
                     .seek(SeekFrom::Start(file.bytes))
                     .and_then(|_| opened.read_to_end(&mut rest))
                     .map_err(read)?;
-                rest == metadata_tail(&entry.metadata())
+                rest == metadata_suffix(&entry.metadata())
             }
             Format::OpenVino => {
                 for file in &entry.files {
@@ -127,16 +137,16 @@ impl Folder {
         } else {
             Err(damaged(
                 &model,
-                "it is not what this version of twintrack installs".into(),
+                "it differs from what this version of twintrack installs".into(),
             ))
         }
     }
 
-    fn original(&self, entry: &Entry, file: &RemoteFile) -> PathBuf {
+    fn original(&self, entry: &CatalogueEntry, file: &RemoteFile) -> PathBuf {
         self.0.join(&entry.name).join(file.name())
     }
 
-    fn import(&self, entry: &Entry) -> Result<Vec<u8>, ModelsError> {
+    fn import(&self, entry: &CatalogueEntry) -> Result<Vec<u8>, ModelsError> {
         openvino::import(
             &self.original(entry, &entry.files[0]),
             &self.original(entry, &entry.files[1]),
@@ -146,7 +156,7 @@ impl Folder {
     }
 }
 
-/// Whether the first bytes of `path` are `file`'s; else why not.
+/// Checks that the first bytes of `path` are `file`; the error describes the difference.
 fn check(file: &RemoteFile, path: &Path) -> Result<(), String> {
     let mut opened = File::open(path).map_err(|e| e.to_string())?;
     let mut sum = file.hash.start();
@@ -155,7 +165,7 @@ fn check(file: &RemoteFile, path: &Path) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     if there < file.bytes {
         return Err(format!(
-            "it has {there} bytes where {} has {}",
+            "it has {there} bytes, but {} has {}",
             file.name(),
             file.bytes
         ));
@@ -172,14 +182,14 @@ fn check(file: &RemoteFile, path: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes a file under another name first, so that it is there as a whole or not at all.
+/// Writes to a temporary name and renames, so that the file is complete or absent.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelsError> {
     let part = part_of(path);
     let written = File::create(&part)
         .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&part, path));
     written.map_err(|e| {
-        // Of no use to anybody; that it may stay behind changes nothing about the error.
+        // Deleting the temporary file is best effort; the original error is what matters.
         let _ = fs::remove_file(&part);
         ModelsError::write(path, bytes.len() as u64, e)
     })

@@ -1,20 +1,21 @@
-//! OpenVINO's intermediate representation as it lies on disk: layers with attributes, ports and edges in XML, constants in a
-//! binary beside it (docs.openvino.ai, "OpenVINO IR format", versions 10 and 11).
+//! Parser of OpenVINO's intermediate representation: an XML file of layers with attributes, ports
+//! and edges; their constants are in a separate binary (docs.openvino.ai, "OpenVINO IR format",
+//! versions 10 and 11).
 
 use std::collections::BTreeMap;
 
 use roxmltree::{Document, Node};
 
-/// A network.
+/// A parsed network.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Network {
-    /// Its layers, each after those whose values it reads.
-    pub layers: Vec<Layer>,
+pub struct IrNetwork {
+    /// The layers in topological order.
+    pub layers: Vec<IrLayer>,
 }
 
-/// Type of a value's elements.
+/// ElementType type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Element {
+pub enum ElementType {
     /// float32.
     F32,
     /// float16.
@@ -25,64 +26,65 @@ pub enum Element {
     I32,
 }
 
-impl Element {
+impl ElementType {
     fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
-            "f32" | "fp32" => Some(Element::F32),
-            "f16" | "fp16" => Some(Element::F16),
-            "i64" => Some(Element::I64),
-            "i32" => Some(Element::I32),
+            "f32" | "fp32" => Some(ElementType::F32),
+            "f16" | "fp16" => Some(ElementType::F16),
+            "i64" => Some(ElementType::I64),
+            "i32" => Some(ElementType::I32),
             _ => None,
         }
     }
 
-    /// Bytes of one.
+    /// Size of one element, bytes.
     pub fn bytes(self) -> usize {
         match self {
-            Element::I64 => 8,
-            Element::F32 | Element::I32 => 4,
-            Element::F16 => 2,
+            ElementType::I64 => 8,
+            ElementType::F32 | ElementType::I32 => 4,
+            ElementType::F16 => 2,
         }
     }
 }
 
-/// A value that a layer makes.
+/// Output of a layer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Value {
     /// Name, unique in the network.
     pub name: String,
     /// Shape.
     pub dims: Vec<usize>,
-    /// Type of its elements.
-    pub element: Element,
+    /// ElementType type.
+    pub element: ElementType,
 }
 
 /// One operation.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Layer {
+pub struct IrLayer {
     /// Name of the layer.
     pub name: String,
-    /// Operation, as `Convolution`.
+    /// Operation, such as `Convolution`.
     pub kind: String,
     /// Attributes.
     pub data: BTreeMap<String, String>,
-    /// What it reads.
+    /// Values read.
     pub inputs: Vec<Value>,
-    /// What it makes.
+    /// Values computed.
     pub outputs: Vec<Value>,
 }
 
-impl Network {
-    /// Reads the XML.
+impl IrNetwork {
+    /// Parses the XML.
     ///
     /// # Errors
-    /// When it is no XML, no IR of version 10 or 11, or its edges lead nowhere; says which.
+    /// Fails when the text is not XML, is not IR of version 10 or 11, or an edge leads nowhere; the
+    /// message says which.
     pub fn parse(xml: &str) -> Result<Self, String> {
-        let document = Document::parse(xml).map_err(|e| format!("it is no XML: {e}"))?;
+        let document = Document::parse(xml).map_err(|e| format!("not valid XML: {e}"))?;
         let net = document.root_element();
         if !net.has_tag_name("net") || !matches!(net.attribute("version"), Some("10" | "11")) {
             return Err(format!(
-                "it is <{} version=\"{}\">, not OpenVINO IR of version 10 or 11",
+                "the root element is <{} version=\"{}\">, not OpenVINO IR of version 10 or 11",
                 net.tag_name().name(),
                 net.attribute("version").unwrap_or("")
             ));
@@ -114,7 +116,7 @@ impl Network {
                 let value = edges.get(&to).and_then(|from| made.get(from));
                 inputs.push(value.cloned().ok_or_else(|| {
                     format!(
-                        "nothing before it leads to the input {} of the layer '{name}'",
+                        "no earlier layer is connected to the input {} of the layer '{name}'",
                         to.1
                     )
                 })?);
@@ -129,7 +131,7 @@ impl Network {
                 );
                 outputs.push(value);
             }
-            layers.push(Layer {
+            layers.push(IrLayer {
                 name: name.into(),
                 kind: kind.into(),
                 data,
@@ -137,11 +139,12 @@ impl Network {
                 outputs,
             });
         }
-        Ok(Network { layers })
+        Ok(IrNetwork { layers })
     }
 }
 
-/// The value of an output port; a layer's second and later ones have their number behind the name.
+/// The value of an output port. A layer's second and later outputs get their number appended to the
+/// name.
 fn output(port: Node<'_, '_>, layer: &str, place: usize) -> Result<Value, String> {
     let dims = port
         .children()
@@ -149,9 +152,9 @@ fn output(port: Node<'_, '_>, layer: &str, place: usize) -> Result<Value, String
         .map(|d| d.text().unwrap_or_default().trim().parse());
     let dims = dims
         .collect::<Result<Vec<usize>, _>>()
-        .map_err(|_| "its output has sides that are no numbers (a dynamic shape?)".to_string())?;
+        .map_err(|_| "its output has a side that is not a number (a dynamic shape?)".to_string())?;
     let precision = port.attribute("precision").unwrap_or_default();
-    let element = Element::parse(precision)
+    let element = ElementType::parse(precision)
         .ok_or_else(|| format!("elements of type '{precision}' are not supported"))?;
     Ok(Value {
         name: if place == 0 {
@@ -176,82 +179,82 @@ fn children<'a, 'i>(node: Node<'a, 'i>, tag: &str) -> impl Iterator<Item = Node<
         .filter(|c| c.is_element())
 }
 
-impl Layer {
-    /// An attribute.
+impl IrLayer {
+    /// Text of an attribute.
     ///
     /// # Errors
-    /// When it is not there.
+    /// Fails when it is absent.
     pub fn text(&self, key: &str) -> Result<&str, String> {
         self.data
             .get(key)
             .map(String::as_str)
-            .ok_or_else(|| format!("it has no attribute '{key}'"))
+            .ok_or_else(|| format!("attribute '{key}' is missing"))
     }
 
-    /// Whether a yes-or-no attribute is yes; `default` where it is absent.
+    /// Value of a boolean attribute; `default` if absent.
     pub fn flag(&self, key: &str, default: bool) -> bool {
         self.data
             .get(key)
             .map_or(default, |v| v == "true" || v == "1")
     }
 
-    /// Whole numbers separated by commas.
+    /// Value of an attribute of integers separated by commas.
     ///
     /// # Errors
-    /// When they are not there, or no numbers.
+    /// Fails when it is absent or malformed.
     pub fn numbers(&self, key: &str) -> Result<Vec<i64>, String> {
         let text = self.text(key)?;
         let parts = text.split(',').map(str::trim).filter(|p| !p.is_empty());
         parts
             .map(|p| {
                 p.parse()
-                    .map_err(|_| format!("its attribute {key} = '{text}' is not whole numbers"))
+                    .map_err(|_| format!("attribute {key} = '{text}' is not a list of integers"))
             })
             .collect()
     }
 
-    /// An offset or length in the binary.
+    /// Value of an attribute that is an offset or length in the binary.
     ///
     /// # Errors
-    /// When it is not there, or no such number.
+    /// Fails when it is absent or malformed.
     pub fn number_of_bytes(&self, key: &str) -> Result<usize, String> {
         let text = self.text(key)?;
         text.parse()
-            .map_err(|_| format!("its attribute {key} = '{text}' is no number of bytes"))
+            .map_err(|_| format!("attribute {key} = '{text}' is not a number of bytes"))
     }
 
-    /// A number.
+    /// Value of a numeric attribute.
     ///
     /// # Errors
-    /// When it is not there, or none.
+    /// Fails when it is absent or malformed.
     pub fn number(&self, key: &str) -> Result<f32, String> {
         let text = self.text(key)?;
         text.parse()
-            .map_err(|_| format!("its attribute {key} = '{text}' is no number"))
+            .map_err(|_| format!("attribute {key} = '{text}' is not a number"))
     }
 
-    /// What it reads at a place.
+    /// The input at index `place`.
     ///
     /// # Errors
-    /// When it has fewer inputs.
+    /// Fails when the layer has fewer inputs.
     pub fn input(&self, place: usize) -> Result<&Value, String> {
         self.inputs.get(place).ok_or_else(|| {
             format!(
-                "it has {} inputs where at least {} are needed",
+                "it has {} inputs, but at least {} are needed",
                 self.inputs.len(),
                 place + 1
             )
         })
     }
 
-    /// The first value it makes.
+    /// The first output.
     ///
     /// # Errors
-    /// When it makes none.
+    /// Fails when there is none.
     pub fn output(&self) -> Result<&Value, String> {
         self.outputs
             .first()
-            .ok_or_else(|| "it makes no value".into())
+            .ok_or_else(|| "it has no output".into())
     }
 }
 
@@ -260,35 +263,41 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_ir_is_told() {
-        assert!(Network::parse("<net").unwrap_err().contains("no XML"));
+    fn other_xml_is_refused() {
         assert!(
-            Network::parse("<model version=\"11\"/>")
+            IrNetwork::parse("<net")
+                .unwrap_err()
+                .contains("not valid XML")
+        );
+        assert!(
+            IrNetwork::parse("<model version=\"11\"/>")
                 .unwrap_err()
                 .contains("<model version=\"11\">")
         );
         assert!(
-            Network::parse("<net version=\"7\"/>")
+            IrNetwork::parse("<net version=\"7\"/>")
                 .unwrap_err()
                 .contains("10 or 11")
         );
     }
 
     #[test]
-    fn an_edge_from_nowhere_is_told() {
-        let xml = "<net version=\"11\"><layers><layer id=\"1\" name=\"r\" type=\"ReLU\"><input><port id=\"0\"/></input></layer></layers><edges/></net>";
+    fn an_unconnected_input_is_refused() {
+        let xml = "<net version=\"11\"><layers><layer id=\"1\" name=\"r\" type=\"ReLU\">\
+                   <input><port id=\"0\"/></input></layer></layers><edges/></net>";
         assert!(
-            Network::parse(xml)
+            IrNetwork::parse(xml)
                 .unwrap_err()
                 .contains("input 0 of the layer 'r'")
         );
     }
 
     #[test]
-    fn a_free_side_and_an_unknown_type_are_told() {
+    fn a_dynamic_shape_and_an_unknown_type_are_refused() {
         let layer = |port: &str| {
-            Network::parse(&format!(
-                "<net version=\"11\"><layers><layer id=\"0\" name=\"x\" type=\"Parameter\"><output>{port}</output></layer></layers><edges/></net>"
+            IrNetwork::parse(&format!(
+                "<net version=\"11\"><layers><layer id=\"0\" name=\"x\" type=\"Parameter\">\
+                 <output>{port}</output></layer></layers><edges/></net>"
             ))
         };
         assert!(
@@ -303,7 +312,7 @@ mod tests {
         );
         assert_eq!(
             layer("<port id=\"0\" precision=\"FP32\"><dim>3</dim></port>")
-                .expect("right")
+                .expect("valid")
                 .layers[0]
                 .outputs[0]
                 .dims,

@@ -1,5 +1,5 @@
-//! Networks that others have trained: the catalogue, downloads, and the importer of OpenVINO IR. Nothing here is downloaded
-//! unless asked for.
+//! Third-party networks: the catalogue, downloads, and the importer of OpenVINO IR. Downloads
+//! happen only on request.
 
 pub mod catalogue;
 pub mod digest;
@@ -9,6 +9,6 @@ pub mod folder;
 pub mod ir;
 pub mod openvino;
 
-pub use catalogue::{Catalogue, Entry, Format};
+pub use catalogue::{Catalogue, CatalogueEntry, Format};
 pub use error::ModelsError;
-pub use folder::Folder;
+pub use folder::ModelFolder;

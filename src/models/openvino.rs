@@ -1,19 +1,21 @@
-//! An embedder in OpenVINO IR becomes an ONNX file: operation by operation, the number of crops made free, and the result
-//! brought to unit length.
+//! Imports an embedder from OpenVINO IR to ONNX: translates each operation, makes the batch size
+//! free, and normalises the result to unit length.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use crate::models::error::ModelsError;
-use crate::models::ir::{Element, Layer, Network, Value};
+use crate::models::ir::{ElementType, IrLayer, IrNetwork, Value};
 use crate::onnx::proto::{FLOAT, FLOAT16, INT32, INT64};
 use crate::onnx::{Attribute, Graph};
 
-/// Reads the IR `xml` and its constants `bin`, an embedder with one input [1, 3, H, W] and one output [1, D]; the bytes of an
-/// ONNX file with input `image` [N, 3, H, W] and output `embedding` [N, D] of unit length.
+/// Imports the IR `xml` with its constants `bin`, an embedder with one input [1, 3, H, W] and one
+/// output [1, D]. Returns an ONNX file with input `image` [N, 3, H, W] and output `embedding` [N,
+/// D] of unit length.
 ///
 /// # Errors
-/// When a file cannot be read, or has something that is not understood: names the layer and its operation.
+/// Fails when a file cannot be read or contains something unsupported; the message names the layer
+/// and its operation.
 pub fn import(
     xml: &Path,
     bin: &Path,
@@ -34,7 +36,7 @@ fn convert(
     name: &str,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, String> {
-    let network = Network::parse(xml)?;
+    let network = IrNetwork::parse(xml)?;
     let mut importer = Importer {
         graph: Graph::default(),
         constants,
@@ -74,24 +76,24 @@ struct Importer<'a> {
     graph: Graph,
     /// The binary.
     constants: &'a [u8],
-    /// Constants of whole numbers, by name: what becomes an attribute in ONNX.
+    /// Integer constants by name, for layers whose ONNX counterpart takes them as attributes.
     whole: BTreeMap<String, Vec<i64>>,
     /// 3, H, W.
     input: Option<[usize; 3]>,
     output: Option<Value>,
 }
 
-fn data_type(element: Element) -> i32 {
+fn data_type(element: ElementType) -> i32 {
     match element {
-        Element::F32 => FLOAT,
-        Element::F16 => FLOAT16,
-        Element::I64 => INT64,
-        Element::I32 => INT32,
+        ElementType::F32 => FLOAT,
+        ElementType::F16 => FLOAT16,
+        ElementType::I64 => INT64,
+        ElementType::I32 => INT32,
     }
 }
 
 impl Importer<'_> {
-    fn layer(&mut self, layer: &Layer) -> Result<(), String> {
+    fn layer(&mut self, layer: &IrLayer) -> Result<(), String> {
         match layer.kind.as_str() {
             "Parameter" => self.parameter(layer),
             "Result" => self.result(layer),
@@ -119,11 +121,12 @@ impl Importer<'_> {
         }
     }
 
-    /// A node whose inputs, but for those given as attributes, are the layer's first `inputs`.
+    /// Adds a node that reads the layer's first `inputs` inputs; the others are passed as
+    /// attributes.
     fn node(
         &mut self,
         op: &str,
-        layer: &Layer,
+        layer: &IrLayer,
         inputs: usize,
         attributes: &[(&str, Attribute)],
     ) -> Result<(), String> {
@@ -135,33 +138,33 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn plain(&mut self, op: &str, layer: &Layer) -> Result<(), String> {
+    fn plain(&mut self, op: &str, layer: &IrLayer) -> Result<(), String> {
         self.node(op, layer, 1, &[])
     }
 
-    fn parameter(&mut self, layer: &Layer) -> Result<(), String> {
+    fn parameter(&mut self, layer: &IrLayer) -> Result<(), String> {
         let value = layer.output()?;
         let [1, 3, h, w] = value.dims[..] else {
             return Err(format!(
-                "its shape is {:?}, where [1, 3, H, W] is needed",
+                "its shape is {:?}, but [1, 3, H, W] is needed",
                 value.dims
             ));
         };
-        if self.input.replace([3, h, w]).is_some() || value.element != Element::F32 {
+        if self.input.replace([3, h, w]).is_some() || value.element != ElementType::F32 {
             return Err("one input of float32 is needed".into());
         }
         self.graph.node("Identity", &[INPUT], &value.name, &[]);
         Ok(())
     }
 
-    fn result(&mut self, layer: &Layer) -> Result<(), String> {
+    fn result(&mut self, layer: &IrLayer) -> Result<(), String> {
         let value = layer.input(0)?.clone();
         if value.dims.len() < 2
             || value.dims[0] != 1
             || value.dims[2..].iter().any(|side| *side != 1)
         {
             return Err(format!(
-                "its shape is {:?}, where [1, D] is needed",
+                "its shape is {:?}, but [1, D] is needed",
                 value.dims
             ));
         }
@@ -172,7 +175,7 @@ impl Importer<'_> {
         }
     }
 
-    fn constant(&mut self, layer: &Layer) -> Result<(), String> {
+    fn constant(&mut self, layer: &IrLayer) -> Result<(), String> {
         let value = layer.output()?;
         let (from, bytes) = (
             layer.number_of_bytes("offset")?,
@@ -200,14 +203,14 @@ impl Importer<'_> {
             ));
         }
         let whole: Option<Vec<i64>> = match value.element {
-            Element::I64 => Some(
+            ElementType::I64 => Some(
                 raw.as_chunks::<8>()
                     .0
                     .iter()
                     .map(|b| i64::from_le_bytes(*b))
                     .collect(),
             ),
-            Element::I32 => Some(
+            ElementType::I32 => Some(
                 raw.as_chunks::<4>()
                     .0
                     .iter()
@@ -228,8 +231,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The constant whole numbers that a layer reads at a place.
-    fn whole(&self, layer: &Layer, place: usize, what: &str) -> Result<&[i64], String> {
+    /// The integer constants at the layer's input `place`.
+    fn whole(&self, layer: &IrLayer, place: usize, what: &str) -> Result<&[i64], String> {
         let value = layer.input(place)?;
         self.whole
             .get(&value.name)
@@ -237,7 +240,7 @@ impl Importer<'_> {
             .ok_or_else(|| format!("its {what} are not constant"))
     }
 
-    fn cast(&mut self, layer: &Layer, to: Element) -> Result<(), String> {
+    fn cast(&mut self, layer: &IrLayer, to: ElementType) -> Result<(), String> {
         self.node(
             "Cast",
             layer,
@@ -246,7 +249,7 @@ impl Importer<'_> {
         )
     }
 
-    fn elementwise(&mut self, layer: &Layer) -> Result<(), String> {
+    fn elementwise(&mut self, layer: &IrLayer) -> Result<(), String> {
         let rule = layer
             .data
             .get("auto_broadcast")
@@ -263,7 +266,7 @@ impl Importer<'_> {
         self.node(op, layer, 2, &[])
     }
 
-    fn clamp(&mut self, layer: &Layer) -> Result<(), String> {
+    fn clamp(&mut self, layer: &IrLayer) -> Result<(), String> {
         let name = &layer.output()?.name;
         let low = self
             .graph
@@ -276,8 +279,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// A slope of one axis belongs to the channels.
-    fn prelu(&mut self, layer: &Layer) -> Result<(), String> {
+    /// A one-dimensional slope applies per channel.
+    fn prelu(&mut self, layer: &IrLayer) -> Result<(), String> {
         let (data, slope) = (layer.input(0)?, layer.input(1)?);
         if slope.dims.len() != 1 || data.dims.len() <= 2 {
             return self.node("PRelu", layer, 2, &[]);
@@ -296,8 +299,8 @@ impl Importer<'_> {
         self.graph.node("Reshape", &[value, &shape], name, &[])
     }
 
-    /// Strides, pads and dilations of a window.
-    fn window(layer: &Layer) -> Result<Vec<(&'static str, Attribute)>, String> {
+    /// Strides, padding and dilations of a convolution or pooling.
+    fn window(layer: &IrLayer) -> Result<Vec<(&'static str, Attribute)>, String> {
         let mut pads = vec![0; 2 * layer.numbers("strides")?.len()];
         match layer
             .data
@@ -322,7 +325,7 @@ impl Importer<'_> {
 
     fn convolution(
         &mut self,
-        layer: &Layer,
+        layer: &IrLayer,
         grouped: Option<(String, usize)>,
     ) -> Result<(), String> {
         let mut attributes = Self::window(layer)?;
@@ -342,8 +345,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// Weights [G, O, I, H, W] become [G O, I, H, W].
-    fn group_convolution(&mut self, layer: &Layer) -> Result<(), String> {
+    /// Reshapes weights [G, O, I, H, W] to [G O, I, H, W].
+    fn group_convolution(&mut self, layer: &IrLayer) -> Result<(), String> {
         let weight = layer.input(1)?;
         let [groups, out, rest @ ..] = &weight.dims[..] else {
             return Err(format!("its weights have the shape {:?}", weight.dims));
@@ -357,7 +360,7 @@ impl Importer<'_> {
         self.convolution(layer, Some((reshaped, *groups)))
     }
 
-    fn pool(&mut self, layer: &Layer) -> Result<(), String> {
+    fn pool(&mut self, layer: &IrLayer) -> Result<(), String> {
         let mut attributes = Self::window(layer)?;
         attributes.push(("kernel_shape", Attribute::Ints(layer.numbers("kernel")?)));
         match layer
@@ -379,8 +382,9 @@ impl Importer<'_> {
         self.node("MaxPool", layer, 1, &attributes)
     }
 
-    /// Mean-variance normalisation over all axes behind the channels: instance normalisation without scale and offset.
-    fn normalise(&mut self, layer: &Layer) -> Result<(), String> {
+    /// Mean-variance normalisation over all axes after the channels: instance normalisation without
+    /// scale and offset.
+    fn normalise(&mut self, layer: &IrLayer) -> Result<(), String> {
         let (data, name) = (layer.input(0)?, &layer.output()?.name);
         let rank = data.dims.len() as i64;
         let mut axes: Vec<i64> = self
@@ -400,7 +404,8 @@ impl Importer<'_> {
             || mode != "INSIDE_SQRT"
         {
             return Err(format!(
-                "only a normalisation of the variance over all axes behind the channels with eps inside the root is supported (axes {axes:?}, {mode})"
+                "only normalisation with variance, over all axes after the channels and with eps \
+                 inside the root, is supported (axes {axes:?}, {mode})"
             ));
         }
         let channels = data.dims[1];
@@ -419,7 +424,7 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn mean(&mut self, layer: &Layer) -> Result<(), String> {
+    fn mean(&mut self, layer: &IrLayer) -> Result<(), String> {
         let axes = self.whole(layer, 1, "axes")?.to_vec();
         let keep = i64::from(layer.flag("keep_dims", false));
         self.node(
@@ -433,7 +438,7 @@ impl Importer<'_> {
         )
     }
 
-    fn product(&mut self, layer: &Layer) -> Result<(), String> {
+    fn product(&mut self, layer: &IrLayer) -> Result<(), String> {
         let name = &layer.output()?.name;
         let mut sides = Vec::new();
         for (place, key) in ["transpose_a", "transpose_b"].into_iter().enumerate() {
@@ -457,13 +462,13 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn reshape(&mut self, layer: &Layer) -> Result<(), String> {
+    fn reshape(&mut self, layer: &IrLayer) -> Result<(), String> {
         let (data, shape, name) = (layer.input(0)?, layer.input(1)?, &layer.output()?.name);
         let zeros = [(
             "allowzero",
             Attribute::Int(i64::from(!layer.flag("special_zero", false))),
         )];
-        let shape = if shape.element == Element::I64 {
+        let shape = if shape.element == ElementType::I64 {
             shape.name.clone()
         } else {
             self.graph.node(
@@ -478,14 +483,14 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn shape(&mut self, layer: &Layer) -> Result<(), String> {
-        if layer.output()?.element != Element::I64 {
+    fn shape(&mut self, layer: &IrLayer) -> Result<(), String> {
+        if layer.output()?.element != ElementType::I64 {
             return Err("only an output of int64 is supported".into());
         }
         self.plain("Shape", layer)
     }
 
-    fn gather(&mut self, layer: &Layer) -> Result<(), String> {
+    fn gather(&mut self, layer: &IrLayer) -> Result<(), String> {
         if layer.data.get("batch_dims").is_some_and(|b| b != "0") {
             return Err("batch_dims other than 0 are not supported".into());
         }
@@ -495,7 +500,7 @@ impl Importer<'_> {
         self.node("Gather", layer, 2, &[("axis", Attribute::Int(axis))])
     }
 
-    fn concat(&mut self, layer: &Layer) -> Result<(), String> {
+    fn concat(&mut self, layer: &IrLayer) -> Result<(), String> {
         let axis = layer
             .numbers("axis")?
             .first()
@@ -509,7 +514,7 @@ impl Importer<'_> {
         )
     }
 
-    fn transpose(&mut self, layer: &Layer) -> Result<(), String> {
+    fn transpose(&mut self, layer: &IrLayer) -> Result<(), String> {
         let order = self.whole(layer, 1, "axes")?.to_vec();
         self.node("Transpose", layer, 1, &[("perm", Attribute::Ints(order))])
     }

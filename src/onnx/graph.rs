@@ -1,4 +1,4 @@
-//! A builder of graphs that names the values.
+//! A builder of ONNX graphs with named values.
 
 use prost::Message;
 
@@ -11,11 +11,11 @@ use crate::onnx::proto::{
 /// An attribute of a node.
 #[derive(Debug, Clone)]
 pub enum Attribute {
-    /// A number.
+    /// A floating-point number.
     Float(f32),
-    /// A whole number.
+    /// An integer.
     Int(i64),
-    /// Whole numbers.
+    /// A list of integers.
     Ints(Vec<i64>),
 }
 
@@ -23,15 +23,15 @@ pub enum Attribute {
 #[derive(Debug, Default)]
 pub struct Graph {
     proto: GraphProto,
-    /// The version of the operators, where a part needs a newer one than [`OPSET`].
+    /// Operator set version, where an adopted part needs a newer one than [`OPSET`].
     opset: i64,
 }
 
 impl Graph {
-    /// A constant of the shape given.
+    /// Adds a float32 constant.
     ///
     /// # Panics
-    /// When the shape does not hold as many values.
+    /// When the number of values does not match the shape.
     pub fn constant(&mut self, name: &str, shape: &[usize], values: &[f32]) -> String {
         assert_eq!(
             shape.iter().product::<usize>(),
@@ -46,7 +46,7 @@ impl Graph {
         )
     }
 
-    /// A vector of whole numbers.
+    /// Adds a vector of int64.
     pub fn integers(&mut self, name: &str, values: &[i64]) -> String {
         self.tensor(
             name,
@@ -56,7 +56,7 @@ impl Graph {
         )
     }
 
-    /// A constant of any element type, from its little-endian bytes.
+    /// Adds a constant of any element type from its little-endian bytes.
     pub fn tensor(
         &mut self,
         name: &str,
@@ -75,7 +75,7 @@ impl Graph {
         name.into()
     }
 
-    /// A node with one output, which has the node's name.
+    /// Adds a node with one output, which has the node's name.
     pub fn node(
         &mut self,
         op: &str,
@@ -87,7 +87,7 @@ impl Graph {
         name.into()
     }
 
-    /// A node with several outputs.
+    /// Adds a node with several outputs.
     pub fn node_of(
         &mut self,
         op: &str,
@@ -100,15 +100,15 @@ impl Graph {
             .push(node_of(op, inputs, outputs, attributes));
     }
 
-    /// Takes over the nodes and constants of another graph with operators of version `opset`.
+    /// Appends the nodes and constants of another graph, which uses operator set `opset`.
     pub fn adopt(&mut self, part: GraphProto, opset: i64) {
         self.proto.node.extend(part.node);
         self.proto.initializer.extend(part.initializer);
         self.opset = self.opset.max(opset);
     }
 
-    /// The finished file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free. `metadata` is written under
-    /// `twintrack.*`.
+    /// Finishes the file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free.
+    /// `metadata` is written under `twintrack.*`.
     pub fn finish(
         mut self,
         name: &str,
@@ -119,12 +119,12 @@ impl Graph {
         self.proto.name = name.into();
         self.proto.input = vec![value(input.0, &input.1)];
         self.proto.output = vec![value(output.0, &[output.1])];
-        onnx_of_graph(self.proto, OPSET.max(self.opset), metadata)
+        encode_graph(self.proto, OPSET.max(self.opset), metadata)
     }
 }
 
-/// The file of a finished graph with operators of version `opset`. `metadata` is written under `twintrack.*`.
-pub fn onnx_of_graph(graph: GraphProto, opset: i64, metadata: &[(String, String)]) -> Vec<u8> {
+/// Encodes a finished graph with operator set `opset`. `metadata` is written under `twintrack.*`.
+pub fn encode_graph(graph: GraphProto, opset: i64, metadata: &[(String, String)]) -> Vec<u8> {
     let model = ModelProto {
         ir_version: 8,
         producer_name: "twintrack".into(),
@@ -150,9 +150,9 @@ fn entries(metadata: &[(String, String)]) -> Vec<StringStringEntryProto> {
         .collect()
 }
 
-/// Bytes that add metadata under `twintrack.*` to an ONNX file when written behind its last byte: protocol buffers merge
-/// what is concatenated, so the file itself stays as its authors made it.
-pub fn metadata_tail(metadata: &[(String, String)]) -> Vec<u8> {
+/// Bytes that, appended to an ONNX file, add metadata under `twintrack.*`. Protocol buffers merge
+/// concatenated messages, so the original bytes stay unchanged.
+pub fn metadata_suffix(metadata: &[(String, String)]) -> Vec<u8> {
     ModelProto {
         metadata_props: entries(metadata),
         ..ModelProto::default()
@@ -160,7 +160,7 @@ pub fn metadata_tail(metadata: &[(String, String)]) -> Vec<u8> {
     .encode_to_vec()
 }
 
-/// A node of a graph.
+/// Builds a node.
 pub fn node_of(
     op: &str,
     inputs: &[&str],
@@ -192,7 +192,7 @@ pub fn node_of(
     }
 }
 
-/// The float32 values in `raw_data` of a constant.
+/// The float32 values in a constant's `raw_data`.
 pub fn floats(t: &TensorProto) -> Vec<f32> {
     t.raw_data
         .as_chunks::<4>()
@@ -202,7 +202,7 @@ pub fn floats(t: &TensorProto) -> Vec<f32> {
         .collect()
 }
 
-/// An output of which nothing is said but its name and that it is float32.
+/// A float32 output of unspecified shape.
 pub fn untyped(name: &str) -> ValueInfoProto {
     ValueInfoProto {
         name: name.into(),

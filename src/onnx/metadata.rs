@@ -1,31 +1,31 @@
-//! Changes a file's metadata without decoding the rest of it: every other byte stays as its authors wrote it.
+//! Changes a file's metadata without decoding the rest: all other bytes are copied unchanged.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
 use prost::Message;
 
-use crate::onnx::graph::metadata_tail;
+use crate::onnx::graph::metadata_suffix;
 use crate::onnx::proto::StringStringEntryProto;
 
 /// The field of `ModelProto` that holds the metadata.
 pub(super) const METADATA_PROPS: u64 = 14;
 
-/// The bytes of an ONNX file with these entries under `twintrack.*` in place of those of the same keys; all others stay.
+/// Copies an ONNX file, replacing or adding these entries under `twintrack.*`; other entries stay.
 ///
 /// # Errors
-/// Where the bytes are no protocol buffer.
+/// Fails when the bytes are not a protocol buffer.
 pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u8>, String> {
     let replaced: BTreeSet<String> = metadata
         .iter()
         .map(|(k, _)| format!("twintrack.{k}"))
         .collect();
-    let tail = metadata_tail(metadata);
+    let tail = metadata_suffix(metadata);
     let mut out = Vec::with_capacity(file.len() + tail.len());
     let mut at = 0;
     while at < file.len() {
         let field = next_field(file, at).ok_or_else(|| {
-            format!("it is no ONNX file: its bytes from {at} on are no field of a protocol buffer")
+            format!("not an ONNX file: the bytes from {at} on are not a field of a protocol buffer")
         })?;
         let old = field.number == METADATA_PROPS
             && StringStringEntryProto::decode(&file[field.content.clone()])
@@ -39,14 +39,14 @@ pub fn with_metadata(file: &[u8], metadata: &[(String, String)]) -> Result<Vec<u
     Ok(out)
 }
 
-/// A field on the outermost level: its number, and where its value lies.
+/// A top-level field: its number and the position of its value.
 pub(super) struct Field {
     pub(super) number: u64,
-    /// Its value; the bytes before are its tag.
+    /// Bytes of the value; the tag precedes them.
     pub(super) content: Range<usize>,
 }
 
-/// The field that begins at `at`; `None` where there is none.
+/// Parses the field that begins at `at`; `None` when it is malformed.
 pub(super) fn next_field(file: &[u8], at: usize) -> Option<Field> {
     let (tag, start) = varint(file, at)?;
     let (begin, length) = match tag & 7 {
@@ -57,7 +57,7 @@ pub(super) fn next_field(file: &[u8], at: usize) -> Option<Field> {
             (begin, usize::try_from(length).ok()?)
         }
         5 => (start, 4),
-        // Groups, which onnx.proto does not have.
+        // Groups do not occur in onnx.proto.
         _ => return None,
     };
     let end = begin.checked_add(length).filter(|end| *end <= file.len())?;
@@ -67,7 +67,7 @@ pub(super) fn next_field(file: &[u8], at: usize) -> Option<Field> {
     })
 }
 
-/// A number of variable length, and where it ends.
+/// Parses a varint; returns its value and the position after it.
 fn varint(file: &[u8], mut at: usize) -> Option<(u64, usize)> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
@@ -103,8 +103,8 @@ mod tests {
     }
 
     #[test]
-    fn entries_are_replaced_and_added_and_the_rest_stays() {
-        // What this program does not know of, as a newer ONNX may have it: field 20, a string; field 21, eight bytes.
+    fn entries_are_replaced_or_added_and_the_rest_is_unchanged() {
+        // Unknown fields, as a newer ONNX may have them: field 20, a string; field 21, eight bytes.
         let unknown = [
             0xa2, 0x01, 0x03, b'a', b'b', b'c', 0xa9, 0x01, 1, 2, 3, 4, 5, 6, 7, 8,
         ];
@@ -131,9 +131,9 @@ mod tests {
         assert_eq!(read(&after).graph, read(&before).graph);
         assert!(
             after.windows(unknown.len()).any(|w| w == unknown),
-            "fields that are not known stay"
+            "unknown fields stay"
         );
-        // Again with the same entries: nothing grows.
+        // Applying the same entries again changes nothing.
         assert_eq!(
             with_metadata(
                 &after,
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_protocol_buffer_is_refused() {
+    fn bytes_that_are_no_protocol_buffer_are_refused() {
         for wrong in [
             &b"\xff\xff"[..],
             b"not an ONNX file",

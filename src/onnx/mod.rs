@@ -1,4 +1,4 @@
-//! ONNX files as bytes: the messages of `onnx.proto`, and a builder of graphs. Nothing here runs a network.
+//! The ONNX file format: the messages of `onnx.proto` and a graph builder. Does not run networks.
 
 pub mod graph;
 pub mod metadata;

@@ -1,11 +1,11 @@
 //! The messages of `onnx.proto` that a feed-forward network needs.
 //!
-//! Field numbers are those of the ONNX specification (IR version 8). Fields that are left out are skipped on reading and
-//! absent on writing; protocol buffers allow both.
+//! Field numbers are those of the ONNX specification (IR version 8). Fields not listed here are
+//! skipped when reading and absent when writing, which protocol buffers allow.
 
 use prost::Message;
 
-/// Opset that is written.
+/// Operator set version that is written.
 pub const OPSET: i64 = 17;
 
 /// Element type float32.
@@ -21,10 +21,10 @@ pub const INT64: i32 = 7;
 /// Element type float16.
 pub const FLOAT16: i32 = 10;
 
-/// A constant argument of a node; `kind` says which field holds it.
+/// A constant argument of a node; `kind` selects the field that holds it.
 #[derive(Clone, PartialEq, Message)]
 pub struct AttributeProto {
-    /// Name by the operator's specification.
+    /// Name in the operator's specification.
     #[prost(string, tag = "1")]
     pub name: String,
     /// FLOAT, kind 1.
@@ -45,7 +45,7 @@ pub struct AttributeProto {
     /// INTS, kind 7.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// Which of the fields it is.
+    /// Number of the field that is used.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }
@@ -53,16 +53,16 @@ pub struct AttributeProto {
 /// One operation.
 #[derive(Clone, PartialEq, Message)]
 pub struct NodeProto {
-    /// Names of the values it reads; empty for an optional one left out.
+    /// Names of the input values; empty for an omitted optional input.
     #[prost(string, repeated, tag = "1")]
     pub input: Vec<String>,
-    /// Names of the values it makes.
+    /// Names of the output values.
     #[prost(string, repeated, tag = "2")]
     pub output: Vec<String>,
-    /// Its own name.
+    /// Name of the node.
     #[prost(string, tag = "3")]
     pub name: String,
-    /// Operator, as `Conv`.
+    /// Operator, such as `Conv`.
     #[prost(string, tag = "4")]
     pub op_type: String,
     /// Constant arguments.
@@ -82,27 +82,27 @@ pub struct TensorProto {
     /// Element type.
     #[prost(int32, tag = "2")]
     pub data_type: i32,
-    /// Values of float32, where they do not lie in `raw_data`.
+    /// Values of float32, if not in `raw_data`.
     #[prost(float, repeated, tag = "4")]
     pub float_data: Vec<f32>,
-    /// Values of types of at most 32 bits, where they do not lie in `raw_data`.
+    /// Values of types of at most 32 bits, if not in `raw_data`.
     #[prost(int32, repeated, tag = "5")]
     pub int32_data: Vec<i32>,
-    /// Values of int64, where they do not lie in `raw_data`.
+    /// Values of int64, if not in `raw_data`.
     #[prost(int64, repeated, tag = "7")]
     pub int64_data: Vec<i64>,
-    /// Name that nodes read it by.
+    /// Name under which nodes read it.
     #[prost(string, tag = "8")]
     pub name: String,
-    /// Values, little-endian, row by row.
+    /// Values, little-endian, row-major.
     #[prost(bytes = "vec", tag = "9")]
     pub raw_data: Vec<u8>,
-    /// Where the values lie in another file: `location` and, possibly, `offset` and `length`.
+    /// Location of values in another file: `location` and optionally `offset` and `length`.
     #[prost(message, repeated, tag = "13")]
     pub external_data: Vec<StringStringEntryProto>,
 }
 
-/// An entry of the metadata.
+/// A metadata entry.
 #[derive(Clone, PartialEq, Message)]
 pub struct StringStringEntryProto {
     /// Key.
@@ -113,7 +113,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// One side of a shape: a number, or a name where it is free.
+/// One axis of a shape: a number, or a name where it is free.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     /// Length.
@@ -127,7 +127,7 @@ pub struct Dimension {
 /// A shape.
 #[derive(Clone, PartialEq, Message)]
 pub struct TensorShapeProto {
-    /// Its sides.
+    /// The axes.
     #[prost(message, repeated, tag = "1")]
     pub dim: Vec<Dimension>,
 }
@@ -138,7 +138,7 @@ pub struct TensorType {
     /// Element type.
     #[prost(int32, tag = "1")]
     pub elem_type: i32,
-    /// Shape, where it is known.
+    /// Shape, if known.
     #[prost(message, optional, tag = "2")]
     pub shape: Option<TensorShapeProto>,
 }
@@ -146,7 +146,7 @@ pub struct TensorType {
 /// Type of a value.
 #[derive(Clone, PartialEq, Message)]
 pub struct TypeProto {
-    /// The type, where it is a tensor.
+    /// The type, if it is a tensor.
     #[prost(message, optional, tag = "1")]
     pub tensor_type: Option<TensorType>,
 }
@@ -165,7 +165,7 @@ pub struct ValueInfoProto {
 /// A network.
 #[derive(Clone, PartialEq, Message)]
 pub struct GraphProto {
-    /// Operations, each after those whose values it reads.
+    /// Operations in topological order.
     #[prost(message, repeated, tag = "1")]
     pub node: Vec<NodeProto>,
     /// Name.
@@ -193,13 +193,13 @@ pub struct OperatorSetIdProto {
     pub version: i64,
 }
 
-/// A file.
+/// An ONNX file.
 #[derive(Clone, PartialEq, Message)]
 pub struct ModelProto {
     /// Version of the format.
     #[prost(int64, tag = "1")]
     pub ir_version: i64,
-    /// Program that wrote it.
+    /// Program that wrote the file.
     #[prost(string, tag = "2")]
     pub producer_name: String,
     /// That program's version.
@@ -208,10 +208,10 @@ pub struct ModelProto {
     /// The network.
     #[prost(message, optional, tag = "7")]
     pub graph: Option<GraphProto>,
-    /// Operator sets it needs.
+    /// Operator sets that the graph needs.
     #[prost(message, repeated, tag = "8")]
     pub opset_import: Vec<OperatorSetIdProto>,
-    /// What the file says of itself.
+    /// Metadata.
     #[prost(message, repeated, tag = "14")]
     pub metadata_props: Vec<StringStringEntryProto>,
 }

@@ -1,5 +1,4 @@
-//! The identity of a network: a hash of its file without metadata, with the weights that lie in
-//! files beside it.
+//! The identity of a network: a hash of its file without metadata, including external weight files.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,23 +11,22 @@ use sha2::{Digest, Sha256};
 use crate::onnx::metadata::{METADATA_PROPS, next_field};
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
-/// Bytes of the hash that are shown: enough that no two networks that anybody has are taken for
-/// one.
+/// Bytes of the hash that are shown; 64 bits make accidental collisions implausible.
 const SHOWN: usize = 8;
-/// The key under which a constant names the file of its values.
+/// The key under which a constant names its external file.
 const LOCATION: &str = "location";
 
 /// Hash of the network in the ONNX file `path`: `sha256:` and 16 hexadecimal digits. Files that
-/// differ in their name or metadata only (a calibrated copy) have the same.
+/// differ only in name or metadata (a calibrated copy, for example) have the same hash.
 ///
 /// # Errors
-/// When the file, or one of the files that hold its weights, cannot be read.
-pub fn hash_of(path: &Path) -> io::Result<String> {
+/// Fails when the file or one of its external weight files cannot be read.
+pub fn network_hash(path: &Path) -> io::Result<String> {
     let file = std::fs::read(path)?;
     let mut hash = Sha256::new();
     let mut at = 0;
     while at < file.len() {
-        // What is no protocol buffer (ONNX Runtime's own format) counts whole.
+        // A file that is no protocol buffer (ONNX Runtime's own format) is hashed whole.
         let Some(field) = next_field(&file, at) else {
             hash.update(&file[at..]);
             break;
@@ -39,7 +37,7 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
         at = field.content.end;
     }
     let beside = path.parent().unwrap_or(Path::new(""));
-    // Files that hold all their weights need no second copy in memory.
+    // Only files that refer to external weights are decoded; others need no second copy in memory.
     let elsewhere = file
         .windows(LOCATION.len())
         .any(|bytes| bytes == LOCATION.as_bytes());
@@ -54,7 +52,7 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
         add_file(&mut hash, &beside.join(&name))?;
     }
     let mut text = String::from("sha256:");
-    // A String takes everything.
+    // Writing to a String cannot fail.
     hash.finalize()
         .iter()
         .take(SHOWN)
@@ -62,7 +60,7 @@ pub fn hash_of(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Adds a file's bytes, piece by piece: it may be larger than memory.
+/// Hashes a file in chunks, since it may be larger than memory.
 fn add_file(hash: &mut Sha256, path: &Path) -> io::Result<()> {
     let mut file = std::fs::File::open(path)?;
     let mut piece = vec![0; 1 << 20];
@@ -74,7 +72,7 @@ fn add_file(hash: &mut Sha256, path: &Path) -> io::Result<()> {
     }
 }
 
-/// Names of the files that hold weights, as exporters write them for large networks.
+/// Names of the external weight files, which exporters write for large networks.
 fn external(graph: &GraphProto) -> BTreeSet<String> {
     let of_tensor = |t: &TensorProto| {
         t.external_data
@@ -118,17 +116,17 @@ mod tests {
     }
 
     #[test]
-    fn the_weights_count_and_what_the_file_says_of_itself_does_not() {
+    fn hash_depends_on_weights_and_not_on_metadata() {
         let dir = tempfile::tempdir().expect("a folder");
         let hash = |bytes: &[u8], name: &str| {
             let path = dir.path().join(name);
             std::fs::write(&path, bytes).expect("written");
-            hash_of(&path).expect("readable")
+            network_hash(&path).expect("readable")
         };
         let one = file(1.0, "tiny");
         let first = hash(&one, "a.onnx");
         assert!(first.starts_with("sha256:") && first.len() == 23, "{first}");
-        // Trained on the same day under the same name: another network.
+        // Same name and date, but other weights.
         assert_ne!(first, hash(&file(2.0, "tiny"), "a.onnx"));
         let calibrated = with_metadata(
             &one,
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_beside_the_file_count() {
+    fn hash_includes_external_weights() {
         let dir = tempfile::tempdir().expect("a folder");
         let (model, data) = (dir.path().join("m.onnx"), dir.path().join("m.onnx.data"));
         let location = StringStringEntryProto {
@@ -173,10 +171,10 @@ mod tests {
             .encode_to_vec(),
         )
         .expect("written");
-        assert!(hash_of(&model).is_err(), "its weights are missing");
+        assert!(network_hash(&model).is_err(), "its weights are missing");
         let with = |weights: [u8; 4]| {
             std::fs::write(&data, weights).expect("written");
-            hash_of(&model).expect("readable")
+            network_hash(&model).expect("readable")
         };
         assert_ne!(with([0, 0, 0, 0]), with([0, 0, 0, 1]));
     }

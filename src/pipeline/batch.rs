@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ndarray::Array4;
 use tokio::sync::mpsc;
 
+use crate::detect::Letterbox;
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::pipeline::batcher::{self, Batcher, Lane, Waiting};
 use crate::pipeline::cameras::Cameras;
-use crate::pipeline::detection_source::Scaled;
 use crate::pipeline::observer::Observer;
 use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::stage::{self, Outcome};
@@ -41,6 +42,12 @@ impl Item {
     pub fn is_active(&self) -> bool {
         !self.still && self.left_out.is_none()
     }
+}
+
+/// The detector's input [n, 3, h, w], and where each frame, of (width, height), lies in it.
+pub(super) struct Scaled {
+    pub input: Array4<f32>,
+    pub places: Vec<(Letterbox, (u32, u32))>,
 }
 
 /// Frames that pass the stages together.

@@ -9,9 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
 use crate::pipeline::fair_queue::FairQueue;
-
-/// The number of a camera's slot. Never reused within a run.
-pub type Lane = usize;
+pub use crate::pipeline::fair_queue::Lane;
 
 /// A frame in its slot.
 #[derive(Debug)]

@@ -6,7 +6,7 @@ use crate::geometry::Affine;
 use crate::pipeline::error::PipelineError;
 use crate::sink::{FrameResult, OutputConfig};
 use crate::time::Seconds;
-use crate::track::identity::{IdentityRegistry, Sighting};
+use crate::track::identity::{IdentityRegistry, TrackObservation};
 use crate::track::{TrackState, TrackUpdate, Tracker};
 use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
 
@@ -67,7 +67,7 @@ impl CameraTracker {
     pub fn skip(&mut self, frame: &Frame, motion: Option<Affine>) {
         self.restart |= frame.restart;
         if let Some(map) = motion {
-            self.tracker.camera_moved(&map);
+            self.tracker.apply_camera_motion(&map);
         }
     }
 
@@ -95,7 +95,7 @@ impl CameraTracker {
         let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
         self.last = Some(frame.pts);
         if let Some(map) = motion {
-            self.tracker.camera_moved(&map);
+            self.tracker.apply_camera_motion(&map);
         }
         let update = self.tracker.update(&detections, &embeddings, elapsed);
         let mut update = update.map_err(|source| PipelineError::Track {
@@ -158,8 +158,8 @@ impl CameraTracker {
             let t = &update.tracks[i];
             let view = t
                 .view
-                .and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clear)));
-            Sighting {
+                .and_then(|v| Some((embeddings.get(v.detection)?.to_slice()?, v.clarity)));
+            TrackObservation {
                 track: t.id,
                 hits: t.hits,
                 bbox: t.bbox,
@@ -167,7 +167,7 @@ impl CameraTracker {
                 view,
             }
         };
-        let sightings: Vec<Sighting<'_>> = seen.iter().map(sighting).collect();
+        let sightings: Vec<TrackObservation<'_>> = seen.iter().map(sighting).collect();
         let identities = registry.identify(self.events.camera(), &sightings, now);
         for (i, identity) in seen.into_iter().zip(identities) {
             update.tracks[i].identity = identity;

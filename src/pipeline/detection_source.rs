@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ndarray::{Array4, s};
+use ndarray::s;
 
+use crate::detect::Detector;
 use crate::detect::detector::Scaling;
-use crate::detect::{Detector, Letterbox};
 use crate::detection::Detection;
-use crate::pipeline::batch::Batch;
+use crate::pipeline::batch::{Batch, Scaled};
 use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::stage::each;
 
@@ -18,12 +18,6 @@ pub enum DetectionSource {
     Network(Box<Detector>),
     /// Detections of one recording, by frame number.
     Given(BTreeMap<u64, Vec<Detection>>),
-}
-
-/// The detector's input [n, 3, h, w], and where each frame, of (width, height), lies in it.
-pub(super) struct Scaled {
-    pub input: Array4<f32>,
-    pub places: Vec<(Letterbox, (u32, u32))>,
 }
 
 impl DetectionSource {

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::pipeline::batcher::Lane;
+/// The number of a camera's slot. Never reused within a run.
+pub type Lane = usize;
 
 /// Start-time fair queueing (Goyal et al. 1996). In the long run every camera that always has a
 /// frame waiting gets network time in proportion to its weight, whatever its frames cost. A camera

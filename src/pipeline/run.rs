@@ -35,7 +35,7 @@ use crate::source::{
     self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions, playback,
 };
 use crate::time::Seconds;
-use crate::track::identity::{IdentityRegistry, Known};
+use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
@@ -132,7 +132,7 @@ pub struct Pipeline {
     /// Assigns identities to tracks, if wanted.
     pub identities: Option<IdentityRegistry>,
     /// Replacements of the gallery.
-    pub gallery: watch::Receiver<Vec<Known>>,
+    pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     /// The run's id.
     pub run: RunId,
     /// Where events go.
@@ -303,7 +303,7 @@ impl Pipeline {
         let strangers = embedder.and_then(Embedder::strangers);
         Box::new(move |camera: &Member| {
             let events = EventBuilder::new(run, camera.name.clone(), label.clone());
-            let tracker = Tracker::new(tracker.clone()).knowing(strangers.clone());
+            let tracker = Tracker::new(tracker.clone()).with_strangers(strangers.clone());
             CameraTracker::new(tracker, events, output.clone())
         })
     }

@@ -8,10 +8,9 @@ use ndarray::{Array4, Axis, s};
 
 use crate::detect::detector::Scaling;
 use crate::frame::Frame;
-use crate::pipeline::batch::{Batch, Item};
+use crate::pipeline::batch::{Batch, Item, Scaled};
 use crate::pipeline::batcher::Lane;
 use crate::pipeline::camera_motion::CameraMotion;
-use crate::pipeline::detection_source::Scaled;
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::quarantine::{LeftOut, Quarantine};

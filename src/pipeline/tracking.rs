@@ -19,7 +19,7 @@ use crate::pipeline::quarantine::{Consequence, DURATION, LeftOut, Quarantine};
 use crate::pipeline::reader::FailurePolicy;
 use crate::pipeline::stage::{self, MAX_FAILURES, Outcome};
 use crate::time::Seconds;
-use crate::track::identity::{IdentityRegistry, Known};
+use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::trajectory::EndedEvent;
 
 /// Makes the tracker of a camera that has none yet.
@@ -29,7 +29,7 @@ pub(super) type NewTracker = Box<dyn Fn(&Member) -> CameraTracker + Send>;
 pub(super) struct SharedIdentities {
     pub registry: Option<IdentityRegistry>,
     /// Replacements of the gallery.
-    pub gallery: watch::Receiver<Vec<Known>>,
+    pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     /// The clock of several cameras: their own times are not comparable. Absent with one camera.
     pub since: Option<Instant>,
 }

@@ -1,19 +1,19 @@
-//! What a person looks like: an exponential moving average of unit embeddings (Wojke et al. 2017 kept a gallery, Zhang
-//! et al. 2021, FairMOT, the average), in unit length.
+//! Appearance of a person: an exponential moving average of embeddings, normalised to unit length
+//! (FairMOT, Zhang et al. 2021; DeepSORT, Wojke et al. 2017, keeps a gallery instead).
 
 use ndarray::ArrayView1;
 use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, share, within};
 
-/// How appearance is remembered.
+/// Settings of the appearance model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AppearanceConfig {
-    /// Share of the old average that stays at each clear view, in [0, 1). Higher remembers longer and forgives a bad crop;
-    /// lower follows a person who turns around.
+    /// Weight of the old average at each clear view, in [0, 1). Higher remembers longer and
+    /// tolerates a bad crop; lower follows a person who turns around.
     pub memory: f32,
-    /// A crop of which more than this share is covered by a person in front is not learnt from, in [0, 1].
+    /// A crop is not learnt from if a person in front covers more than this share of it, in [0, 1].
     pub max_covered: f32,
     /// Detections below this confidence are not learnt from, in [0, 1].
     pub min_confidence: f32,
@@ -33,7 +33,7 @@ impl AppearanceConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.appearance.memory", self.memory, 0.0, 0.999)?;
         share("tracker.appearance.max_covered", self.max_covered)?;
@@ -41,14 +41,14 @@ impl AppearanceConfig {
     }
 }
 
-/// The appearance of one track; empty until the first clear view.
+/// The appearance of one track; unknown until the first clear view.
 #[derive(Debug, Clone, Default)]
 pub struct Appearance {
     mean: Vec<f32>,
 }
 
 impl Appearance {
-    /// Learns from one view (a unit vector).
+    /// Updates the average with one view (a unit vector).
     pub fn learn(&mut self, view: ArrayView1<'_, f32>, config: &AppearanceConfig) {
         if self.mean.len() != view.len() {
             self.mean = view.to_vec();
@@ -60,7 +60,7 @@ impl Appearance {
         normalise(&mut self.mean);
     }
 
-    /// Cosine distance to a view, 1 - cos, in [0, 2]; `None` when nothing has been learnt yet.
+    /// Cosine distance to a view, 1 - cos, in [0, 2]; `None` while the appearance is unknown.
     pub fn distance(&self, view: ArrayView1<'_, f32>) -> Option<f32> {
         match view.as_slice() {
             Some(v) => cosine_distance(&self.mean, v),
@@ -68,35 +68,35 @@ impl Appearance {
         }
     }
 
-    /// Cosine distance to another track's look; `None` unless both are known.
+    /// Cosine distance to another track's appearance; `None` unless both are known.
     pub fn between(&self, other: &Appearance) -> Option<f32> {
         cosine_distance(&self.mean, &other.mean)
     }
 
-    /// Takes over what another track knew of the same person, where this one knows nothing.
+    /// Adopts the earlier appearance of the same person if this one is unknown.
     pub fn join(&mut self, earlier: Appearance) {
         if self.mean.is_empty() {
             *self = earlier;
         }
     }
 
-    /// Whether anything has been learnt.
+    /// Whether there has been a clear view.
     pub fn is_known(&self) -> bool {
         !self.mean.is_empty()
     }
 
-    /// The average, a unit vector; empty when nothing has been learnt.
+    /// The average, a unit vector; empty while unknown.
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
 }
 
-/// Cosine distance of two unit vectors, in [0, 2]; `None` unless both are known (not empty) and of one length.
+/// Cosine distance of two unit vectors, in [0, 2]; `None` if one is empty or the lengths differ.
 pub fn cosine_distance(a: &[f32], b: &[f32]) -> Option<f32> {
     (!a.is_empty() && a.len() == b.len()).then(|| (1.0 - dot(a, b)).clamp(0.0, 2.0))
 }
 
-/// The mean direction of embeddings of one length, each with its weight: a unit vector, empty when there are none.
+/// Weighted mean direction of embeddings of equal length: a unit vector, empty when there are none.
 pub fn mean_direction<'a>(views: impl Iterator<Item = (&'a [f32], f32)>) -> Vec<f32> {
     let mut sum: Vec<f32> = Vec::new();
     for (view, weight) in views {
@@ -107,7 +107,7 @@ pub fn mean_direction<'a>(views: impl Iterator<Item = (&'a [f32], f32)>) -> Vec<
     sum
 }
 
-/// Makes a vector one of unit length; zeros stay zeros.
+/// Scales a vector to unit length; a zero vector stays zero.
 pub fn normalise(vector: &mut [f32]) {
     let length = vector
         .iter()
@@ -118,7 +118,7 @@ pub fn normalise(vector: &mut [f32]) {
     vector.iter_mut().for_each(|v| *v /= length);
 }
 
-/// Inner product in eight lanes, which the compiler turns into vector instructions.
+/// Inner product in eight lanes, so that the compiler uses vector instructions.
 fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 8];
     let (whole_a, whole_b) = (a.chunks_exact(8), b.chunks_exact(8));
@@ -142,7 +142,7 @@ mod tests {
     use ndarray::arr1;
 
     #[test]
-    fn the_average_stays_on_the_unit_sphere_and_leans_towards_what_was_seen() {
+    fn average_has_unit_length_and_moves_towards_new_views() {
         let (config, mut a) = (AppearanceConfig::default(), Appearance::default());
         assert_eq!(a.distance(arr1(&[1.0, 0.0]).view()), None);
         a.learn(arr1(&[1.0, 0.0]).view(), &config);
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn distance_is_one_minus_cosine_whatever_the_length() {
+    fn distance_is_one_minus_cosine_for_any_dimension() {
         let mut a = Appearance::default();
         let v: Vec<f32> = (0..19).map(|i| if i == 3 { 1.0 } else { 0.0 }).collect();
         a.learn(arr1(&v).view(), &AppearanceConfig::default());

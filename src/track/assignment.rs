@@ -1,9 +1,9 @@
-//! Optimal assignment: which pairs to make so that the total cost is least.
+//! Optimal assignment of detections to tracks: the set of pairs with the least total cost.
 //!
-//! Costs above a limit are forbidden, and leaving someone alone is always allowed: a pair is made only where that is
-//! cheaper than leaving both alone at `limit`. The bipartite graph of allowed pairs falls apart into small groups of
-//! people near each other; each group is solved by shortest augmenting paths (Jonker and Volgenant 1987, in the
-//! rectangular form of Crouse 2016), so that a frame of hundreds of people costs little more than its crowded corners.
+//! Pairs at or above a cost limit are forbidden, and every row may stay unassigned at the price of
+//! that limit. The bipartite graph of allowed pairs decomposes into connected groups of people near
+//! each other. Each group is solved by shortest augmenting paths (Jonker and Volgenant 1987, in the
+//! rectangular form of Crouse 2016), so that the cost of a crowded frame is that of its groups.
 
 /// A candidate pair: row, column, cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,21 +12,23 @@ pub struct Candidate {
     pub row: usize,
     /// Column (a detection).
     pub column: usize,
-    /// Cost of making the pair. Only pairs below the limit are made; NaN and costs beyond [`MAX_COST`] never are.
+    /// Cost of the pair. Only costs below the limit are used; NaN and costs below -[`MAX_COST`] are
+    /// not.
     pub cost: f32,
 }
 
-/// Greatest magnitude of a cost or limit: sums of so many stay finite, so that the search ends on any input.
+/// Largest magnitude of a cost or limit. Sums stay finite, so that the search terminates on any
+/// input.
 pub const MAX_COST: f32 = 1e9;
 
 impl Candidate {
-    /// Whether the pair may be made where staying alone costs `limit`.
+    /// Whether the pair may be assigned when staying unassigned costs `limit`.
     pub(super) fn is_allowed(&self, limit: f32) -> bool {
         self.cost < limit && self.cost >= -MAX_COST
     }
 }
 
-/// Solves assignments and keeps its buffers from one frame to the next.
+/// Solver of assignment problems that reuses its buffers between frames.
 #[derive(Debug, Default)]
 pub struct Assignment {
     group_of_row: Vec<usize>,
@@ -43,7 +45,7 @@ pub struct Assignment {
 const NONE: usize = usize::MAX;
 
 impl Assignment {
-    /// The pairs (row, column) of least total cost, where an unmade pair costs `limit`. Sorted by row.
+    /// The pairs (row, column) of least total cost, sorted by row; an unassigned row costs `limit`.
     pub fn solve(
         &mut self,
         rows: usize,
@@ -78,7 +80,8 @@ impl Assignment {
         pairs
     }
 
-    /// Numbers the connected groups by their rows (a column without a row matters to nobody); returns how many there are.
+    /// Numbers the connected groups of rows and returns the number of groups. Columns without an
+    /// allowed pair belong to none.
     fn connect(
         &mut self,
         rows: usize,
@@ -132,7 +135,7 @@ impl Assignment {
             list.sort_unstable();
             list.dedup();
         }
-        // A column of its own for every row stands for staying alone: a made pair then saves limit - cost.
+        // One additional column per row stands for leaving it unassigned, at cost `limit`.
         let (n, m) = (self.rows.len(), self.columns.len());
         let width = m + n;
         self.matrix.clear();
@@ -160,10 +163,11 @@ impl Assignment {
 fn position(sorted: &[usize], value: usize) -> usize {
     sorted
         .binary_search(&value)
-        .expect("the list was made from these very values")
+        .expect("the list contains every value looked up")
 }
 
-/// Shortest augmenting paths on a dense matrix with at least as many columns as rows and a finite way for every row.
+/// Shortest augmenting paths on a dense matrix. It needs at least as many columns as rows, and a
+/// finite cost in every row.
 #[derive(Debug, Default)]
 struct Solver {
     column_of_row: Vec<usize>,
@@ -199,7 +203,7 @@ impl Solver {
                 }
                 let mut least = f32::INFINITY;
                 for k in (0..columns).filter(|&k| !self.done[k]) {
-                    // Of equals the free column ends the path at once.
+                    // Of equal distances an unassigned column is preferred, since it ends the path.
                     if self.distance[k] < least
                         || (self.distance[k] == least
                             && nearest != NONE
@@ -240,80 +244,6 @@ fn fill<T: Clone>(list: &mut Vec<T>, len: usize, value: T) {
     list.resize(len, value);
 }
 
-/// The assignment of greatest total weight on a dense [rows, columns] matrix, as pairs sorted by row. Every pair made has a
-/// finite weight above zero; a weight that is not finite counts as zero. In f64, for evaluation, where ties and rounding
-/// must fall as in the reference.
-pub fn greatest(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
-    let flip = columns < rows;
-    let (n, m) = if flip {
-        (columns, rows)
-    } else {
-        (rows, columns)
-    };
-    let usable = |w: f64| {
-        if w.is_finite() {
-            w.clamp(-f64::from(MAX_COST), f64::from(MAX_COST))
-        } else {
-            0.0
-        }
-    };
-    let at = |r: usize, k: usize| {
-        -usable(if flip {
-            weight[k * columns + r]
-        } else {
-            weight[r * columns + k]
-        })
-    };
-    // Kuhn-Munkres by shortest augmenting paths with potentials; one extra column and row hold the sentinel.
-    let (mut u, mut v) = (vec![0.0f64; n + 1], vec![0.0f64; m + 1]);
-    let (mut row_of, mut way) = (vec![0usize; m + 1], vec![0usize; m + 1]);
-    for r in 1..=n {
-        row_of[0] = r;
-        let (mut k0, mut least, mut used) = (0, vec![f64::INFINITY; m + 1], vec![false; m + 1]);
-        while row_of[k0] != 0 {
-            used[k0] = true;
-            let (r0, mut delta, mut k1) = (row_of[k0], f64::INFINITY, 0);
-            for k in (1..=m).filter(|&k| !used[k]) {
-                let reduced = at(r0 - 1, k - 1) - u[r0] - v[k];
-                if reduced < least[k] {
-                    least[k] = reduced;
-                    way[k] = k0;
-                }
-                if least[k] < delta {
-                    delta = least[k];
-                    k1 = k;
-                }
-            }
-            for k in 0..=m {
-                if used[k] {
-                    u[row_of[k]] += delta;
-                    v[k] -= delta;
-                } else {
-                    least[k] -= delta;
-                }
-            }
-            k0 = k1;
-        }
-        while k0 != 0 {
-            row_of[k0] = row_of[way[k0]];
-            k0 = way[k0];
-        }
-    }
-    let mut pairs: Vec<_> = (1..=m)
-        .filter(|&k| row_of[k] != 0)
-        .map(|k| {
-            if flip {
-                (k - 1, row_of[k] - 1)
-            } else {
-                (row_of[k] - 1, k - 1)
-            }
-        })
-        .collect();
-    pairs.retain(|&(r, k)| usable(weight[r * columns + k]) > 0.0);
-    pairs.sort_unstable();
-    pairs
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -327,7 +257,7 @@ mod tests {
         made + f64::from(limit) * (rows - pairs.len()) as f64
     }
 
-    /// The least total by trying everything.
+    /// The least total cost, by exhaustive search.
     fn brute_force(
         row: usize,
         taken: &mut Vec<bool>,
@@ -364,9 +294,11 @@ mod tests {
         #[test]
         fn no_other_assignment_is_cheaper(costs in matrix(), limit in 0.1f32..2.0) {
             let (n, m) = (costs.len(), costs[0].len());
-            let candidates: Vec<Candidate> = costs.iter().enumerate()
-                .flat_map(|(row, line)| line.iter().enumerate().filter_map(move |(column, c)| c.map(|cost| Candidate { row, column, cost })))
-                .collect();
+            let candidate = |(i, c): (usize, &Option<f32>)| {
+                c.map(|cost| Candidate { row: i / m, column: i % m, cost })
+            };
+            let candidates: Vec<Candidate> =
+                costs.iter().flatten().enumerate().filter_map(candidate).collect();
             let pairs = Assignment::default().solve(n, m, &candidates, limit);
             let mut columns: Vec<usize> = pairs.iter().map(|p| p.1).collect();
             columns.sort_unstable();
@@ -376,17 +308,9 @@ mod tests {
             prop_assert!((total(&pairs, n, &costs, limit) - best).abs() < 1e-4);
         }
 
-        #[test]
-        fn the_greatest_weight_agrees_with_the_least_cost(costs in matrix()) {
-            let (n, m) = (costs.len(), costs[0].len());
-            let weight: Vec<f64> = costs.iter().flatten().map(|c| c.map_or(0.0, |c| f64::from(2.0 - c))).collect();
-            let got: f64 = greatest(n, m, &weight).iter().map(|&(r, k)| weight[r * m + k]).sum();
-            let allowed: Vec<Vec<Option<f32>>> = costs.iter().map(|l| l.iter().map(|c| c.map(|c| c - 2.0)).collect()).collect();
-            prop_assert!((got + brute_force(0, &mut vec![false; m], &allowed, 0.0)).abs() < 1e-4);
-        }
     }
 
-    /// Any bits of a float: NaN, infinities, the greatest and the least among them.
+    /// Any bit pattern of a float, including NaN, infinities and the extremes.
     fn any_costs() -> impl Strategy<Value = (usize, usize, Vec<f32>, f32)> {
         (1usize..6, 1usize..6).prop_flat_map(|(n, m)| {
             (
@@ -400,25 +324,22 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_solver_ends_on_any_numbers((n, m, costs, limit) in any_costs()) {
-            let candidates: Vec<Candidate> = costs.iter().enumerate().map(|(i, &cost)| Candidate { row: i / m, column: i % m, cost }).collect();
+        fn solvers_terminate_on_any_costs((n, m, costs, limit) in any_costs()) {
+            let candidate = |(i, &cost): (usize, &f32)| Candidate { row: i / m, column: i % m, cost };
+            let candidates: Vec<Candidate> = costs.iter().enumerate().map(candidate).collect();
             for pairs in [
                 Assignment::default().solve(n, m, &candidates, limit),
                 crate::track::flow::solve(n, m, &candidates, limit),
-                greatest(n, m, &costs.iter().map(|&c| f64::from(c)).collect::<Vec<_>>()),
             ] {
-                prop_assert!(pairs.iter().all(|&(r, k)| r < n && k < m && costs[r * m + k].is_finite()));
+                prop_assert!(pairs.iter().all(|&(r, k)| r < n && k < m));
+                prop_assert!(pairs.iter().all(|&(r, k)| costs[r * m + k].is_finite()));
                 prop_assert!(pairs.windows(2).all(|p| p[0].0 < p[1].0), "a row was used twice");
             }
         }
     }
 
     #[test]
-    fn what_is_no_number_makes_no_pair_and_the_others_are_made() {
-        assert_eq!(
-            greatest(2, 2, &[f64::NAN, 0.5, 0.7, f64::INFINITY]),
-            [(0, 1), (1, 0)]
-        );
+    fn costs_that_are_not_finite_are_ignored() {
         let c = |row, column, cost| Candidate { row, column, cost };
         let pairs = Assignment::default().solve(
             2,
@@ -435,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_beyond_the_limit_is_not_made() {
+    fn a_pair_above_the_limit_is_not_assigned() {
         let c = [Candidate {
             row: 0,
             column: 0,
@@ -446,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sum_decides_not_the_best_single_pair() {
+    fn the_total_cost_decides_not_the_best_single_pair() {
         let c = |row, column, cost| Candidate { row, column, cost };
         let pairs = Assignment::default().solve(
             2,

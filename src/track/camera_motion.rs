@@ -1,25 +1,26 @@
-//! What the camera did between two frames, told from the boxes alone.
+//! Camera motion between two frames, estimated from boxes or from tracked image points.
 //!
-//! When the camera pans or shakes, all people leave their predictions in the same way. The robust mean of the ways from
-//! predicted to detected centres, by iteratively re-weighted least squares (Holland and Welsch 1977, with Tukey's weights),
-//! is that common part. It needs no pixels. A fit of zoom and roll as well was tried and cost more identities than it
-//! kept (BENCHMARKS.md): a dozen noisy boxes do not carry four numbers.
+//! When the camera pans or shakes, all people deviate from their predictions in the same way. That
+//! common part is the robust mean of the displacements from predicted to detected centres, found by
+//! iteratively re-weighted least squares (Holland and Welsch 1977, with Tukey's weights). It needs
+//! no pixels. Fitting zoom and roll as well cost more identities than it kept (BENCHMARKS.md): a
+//! dozen noisy boxes do not determine four parameters.
 
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{Affine, BBox};
 
-/// Compensation of camera motion from the boxes.
+/// Compensation of camera motion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraMotionConfig {
-    /// Estimate the camera's shift from the boxes. Keeps identities where the camera pans, shakes or drives, and changes
-    /// little where it stands.
+    /// Estimate the camera's shift from the boxes. Keeps identities when the camera pans, shakes or
+    /// drives, and has little effect when it stands still.
     pub from_boxes: bool,
-    /// Estimate shift, turn and zoom from the pixels too, by optical flow, where there are pixels; it rests while the camera
-    /// stands still.
+    /// Estimate shift, rotation and zoom from the pixels by optical flow, where pixels are
+    /// available; paused while the camera stands still.
     pub from_pixels: bool,
-    /// Fewer matched people than this tell nothing: no correction is made. Higher trusts only a crowd.
+    /// With fewer matched people than this no correction is made. Higher corrects in crowds only.
     pub min_people: usize,
 }
 
@@ -33,14 +34,15 @@ impl Default for CameraMotionConfig {
     }
 }
 
-/// The shift that takes the predicted boxes to the detected ones, or `None` when there are too few or they disagree.
-/// `pairs` holds boxes of one person each, predicted and detected, in pixels.
+/// The shift from the predicted to the detected boxes, or `None` when there are too few pairs or
+/// they disagree. Each pair holds one person's predicted and detected box, in pixels.
 pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option<Affine> {
     if pairs.len() < config.min_people {
         return None;
     }
-    // For each person the way from predicted to detected centre, and the height that makes ways near and far alike.
-    let ways: Vec<(f32, f32, f32)> = pairs
+    // Per person: displacement of the centre, and the height, by which errors are scaled so that
+    // near and far people count alike.
+    let displacements: Vec<(f32, f32, f32)> = pairs
         .iter()
         .map(|(p, d)| {
             let ((px, py), (dx, dy)) = (p.center(), d.center());
@@ -48,22 +50,23 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
         })
         .collect();
     let (mut x, mut y) = (
-        median(ways.iter().map(|w| w.0).collect()),
-        median(ways.iter().map(|w| w.1).collect()),
+        median(displacements.iter().map(|w| w.0).collect()),
+        median(displacements.iter().map(|w| w.1).collect()),
     );
     let (mut errors, mut weights): (Vec<f32>, Vec<f32>) = (
-        Vec::with_capacity(ways.len()),
-        Vec::with_capacity(ways.len()),
+        Vec::with_capacity(displacements.len()),
+        Vec::with_capacity(displacements.len()),
     );
     for _ in 0..5 {
         let error = |w: &(f32, f32, f32)| (w.0 - x).hypot(w.1 - y) / w.2;
         errors.clear();
-        errors.extend(ways.iter().map(error));
-        // 4.685 standard deviations, told robustly from the median: 95 % efficiency on Gaussian errors.
-        let cut = (4.685 * 1.4826 * middle(&mut errors)).max(0.02);
+        errors.extend(displacements.iter().map(error));
+        // 4.685 standard deviations, estimated from the median: 95 % efficiency on Gaussian errors.
+        let cut = (4.685 * 1.4826 * median_in_place(&mut errors)).max(0.02);
         weights.clear();
         weights.extend(
-            ways.iter()
+            displacements
+                .iter()
                 .map(|w| (1.0 - (error(w) / cut).powi(2)).max(0.0).powi(2)),
         );
         let total: f32 = weights.iter().sum();
@@ -71,7 +74,8 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
             return None;
         }
         let mean = |of: fn(&(f32, f32, f32)) -> f32| {
-            ways.iter()
+            displacements
+                .iter()
                 .zip(&weights)
                 .map(|(w, k)| of(w) * k)
                 .sum::<f32>()
@@ -85,18 +89,20 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
     })
 }
 
-/// A point (x, y) before and after, pixels.
-pub type Pair = ([f32; 2], [f32; 2]);
+/// An image point (x, y) before and after, pixels.
+pub type PointPair = ([f32; 2], [f32; 2]);
 
-/// The similarity (shift, turn, zoom) that takes the first points to the second, agreed on by most of them: least squares with
-/// Tukey's weights, as above. `None` when there are too few, or no agreement.
-pub fn similarity(pairs: &[Pair]) -> Option<Affine> {
+/// Fits a similarity transform (shift, rotation, zoom) from the first to the second points by least
+/// squares with Tukey's weights, as above. `None` when there are too few points or they do not
+/// agree.
+pub fn fit_similarity(pairs: &[PointPair]) -> Option<Affine> {
     if pairs.len() < 8 {
         return None;
     }
-    let way = |axis: usize| median(pairs.iter().map(|(a, b)| b[axis] - a[axis]).collect());
+    let median_displacement =
+        |axis: usize| median(pairs.iter().map(|(a, b)| b[axis] - a[axis]).collect());
     let mut map = Affine {
-        shift: [way(0), way(1)],
+        shift: [median_displacement(0), median_displacement(1)],
         ..Affine::IDENTITY
     };
     let mut agreed = 0.0;
@@ -114,7 +120,7 @@ pub fn similarity(pairs: &[Pair]) -> Option<Affine> {
         if agreed < 4.0 {
             return None;
         }
-        let mean = |of: &dyn Fn(&Pair) -> f32| {
+        let mean = |of: &dyn Fn(&PointPair) -> f32| {
             pairs
                 .iter()
                 .zip(&weights)
@@ -136,7 +142,7 @@ pub fn similarity(pairs: &[Pair]) -> Option<Affine> {
             shift: [bx - cos * ax + sin * ay, by - sin * ax - cos * ay],
         };
     }
-    // Half of the points must say so, or it is the people who move.
+    // With less agreement the points move with people rather than with the camera.
     (agreed >= 0.35 * pairs.len() as f32 && (0.7..1.4).contains(&map.scale())).then_some(map)
 }
 
@@ -144,13 +150,13 @@ fn distance(a: (f32, f32), b: [f32; 2]) -> f32 {
     (a.0 - b[0]).hypot(a.1 - b[1])
 }
 
-/// The middle value; 0 of nothing.
+/// The median; 0 for an empty list.
 fn median(mut values: Vec<f32>) -> f32 {
-    middle(&mut values)
+    median_in_place(&mut values)
 }
 
-/// The same, in place: the order of the values is lost.
-fn middle(values: &mut [f32]) -> f32 {
+/// The median, found in place; reorders the values.
+fn median_in_place(values: &mut [f32]) -> f32 {
     if values.is_empty() {
         return 0.0;
     }
@@ -163,17 +169,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_similarity_is_found_among_people_who_walk() {
+    fn similarity_is_found_despite_walking_people() {
         let map = |x: f32, y: f32| [1.02 * x - 0.03 * y + 5.0, 0.03 * x + 1.02 * y - 3.0];
         let still = (0..30)
             .map(|i| ((37 * i % 320) as f32, (53 * i % 240) as f32))
             .map(|(x, y)| ([x, y], map(x, y)));
         let walking = (0..10).map(|i| ([10.0 * i as f32, 100.0], [10.0 * i as f32 + 25.0, 110.0]));
         let pairs: Vec<_> = still.chain(walking).collect();
-        let found = similarity(&pairs).expect("most agree");
+        let found = fit_similarity(&pairs).expect("most agree");
         let ((x, y), [ex, ey]) = (found.apply(200.0, 100.0), map(200.0, 100.0));
         assert!((x - ex).abs() < 0.05 && (y - ey).abs() < 0.05, "{found:?}");
-        assert_eq!(similarity(&pairs[..5]), None);
+        assert_eq!(fit_similarity(&pairs[..5]), None);
     }
 
     fn moved_by(dx: f32, dy: f32, people: usize) -> Vec<(BBox, BBox)> {
@@ -189,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn finds_the_shift_in_spite_of_people_who_run() {
+    fn shift_is_found_despite_running_people() {
         let mut pairs = moved_by(30.0, -12.0, 12);
         pairs[3].1.left += 70.0;
         pairs[8].1.top -= 90.0;
@@ -203,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn two_people_tell_nothing() {
+    fn two_people_give_no_estimate() {
         assert_eq!(
             from_boxes(&moved_by(5.0, 5.0, 2), &CameraMotionConfig::default()),
             None
@@ -211,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_camera_that_stands_is_left_alone() {
+    fn a_still_camera_gives_no_shift() {
         let found = from_boxes(&moved_by(0.0, 0.0, 5), &CameraMotionConfig::default())
             .expect("five are enough");
         assert!(found.shift[0].abs() < 1e-3 && found.shift[1].abs() < 1e-3);

@@ -1,4 +1,4 @@
-//! The settings of the tracker, put together from its parts.
+//! The tracker's settings, composed of its parts' settings.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,51 +9,55 @@ use crate::range::{OutOfRange, share, within};
 use crate::track::appearance::AppearanceConfig;
 use crate::track::camera_motion::CameraMotionConfig;
 use crate::track::cost::CostConfig;
-use crate::track::head::Head;
+use crate::track::head::AssociationHead;
 use crate::track::motion::MotionConfig;
 use crate::track::reidentify::ReidentifyConfig;
 use crate::track::scenery::SceneryConfig;
 
-/// Everything that decides identities. Times are in seconds, so any frame rate works with one setting.
+/// Settings that decide identities. Times are in seconds, so that they hold for any frame rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackerConfig {
-    /// Detections from this confidence on are sure: matched first, and able to start a track. In [0, 1].
+    /// Detections with at least this confidence are matched first and can start a track, in [0, 1].
     pub sure: f32,
-    /// Detections below this confidence are ignored; those between it and `sure` only continue tracks. In [0, 1].
+    /// Detections below this confidence are ignored; those between it and `sure` can only continue
+    /// a track, in [0, 1].
     pub unsure: f32,
-    /// A new track needs a detection at least this confident. Higher starts fewer false tracks, later.
+    /// A new track needs a detection of at least this confidence. Higher starts fewer false tracks,
+    /// and later.
     pub birth: f32,
-    /// Detections a track needs before it is believed and shown. Higher shows fewer false tracks, later.
+    /// Number of detections after which a track is confirmed and reported. Higher reports fewer
+    /// false tracks, and later.
     pub confirm_hits: u32,
-    /// A track not yet believed is dropped when unseen for this long, seconds.
+    /// A tentative track ends when not detected for this long, seconds.
     pub keep_tentative: f64,
-    /// A believed track is kept, unseen, for this long, seconds. Higher bridges longer occlusions, but may give an old
-    /// identity to a newcomer.
+    /// A confirmed track ends when not detected for this long, seconds. Higher bridges longer
+    /// occlusions, but may give an old identity to a newcomer.
     pub keep_lost: f64,
-    /// A detection that overlaps a track seen in this frame by more than this IoU starts no new track, in (0, 1].
+    /// A detection starts no track if it overlaps one detected in this frame by more than this IoU,
+    /// in (0, 1].
     pub duplicate: f32,
-    /// Motion of people.
+    /// Motion model of people.
     pub motion: MotionConfig,
     /// The association cost.
     pub cost: CostConfig,
-    /// Memory of appearance.
+    /// Appearance model.
     pub appearance: AppearanceConfig,
-    /// Motion of the camera.
+    /// Camera motion.
     pub camera_motion: CameraMotionConfig,
-    /// People who come back.
+    /// Re-identification of people who come back.
     pub reidentify: ReidentifyConfig,
-    /// What looks like a person and is none.
+    /// Fixed objects that the detector takes for people.
     pub scenery: SceneryConfig,
-    /// A learned association head (JSON) that replaces the weights of `tracker.cost`.
+    /// A learned association head (JSON), which replaces the weights of `tracker.cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_file: Option<PathBuf>,
-    /// With a head: a pair less likely than this is never made, in [0, 1). Among those left the likeliest are made. Higher
-    /// starts new tracks rather than to continue a doubtful one.
+    /// With an association head: pairs with a lower probability are not matched, in [0, 1). Higher
+    /// starts a new track rather than continuing a doubtful one.
     pub head_limit: f32,
-    /// The head read from that file.
+    /// The association head read from `head_file`.
     #[serde(skip)]
-    pub head: Option<Arc<Head>>,
+    pub head: Option<Arc<AssociationHead>>,
 }
 
 impl Default for TrackerConfig {

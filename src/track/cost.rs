@@ -1,40 +1,48 @@
-//! How unlike a track and a detection are: one function a term, then their weighted sum.
+//! The association cost of a track and a detection: one function per term;
+//! [`pair`](crate::track::pair) adds them up.
 //!
-//! The features are those of Leal-Taixé et al. 2016, section 4: appearance distance (the Siamese network's) beside
-//! contextual ones, the relative position and size. Here hand-set weights combine them.
+//! The features are those of Leal-Taixé et al. 2016, section 4: the Siamese network's appearance
+//! distance and contextual features, relative position and size. The weights are tuned by hand.
 
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::range::{OutOfRange, within};
 
-/// Weights and gates of the association cost. Every term is 0 for a perfect match and about 1 for a poor one.
+/// Weights and gates of the association cost. Each term is 0 for a perfect match and about 1 for a
+/// poor one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CostConfig {
-    /// Weight of the overlap term (1 - buffered IoU). Higher holds on to the predicted place.
+    /// Weight of the overlap term (1 - buffered IoU). Higher relies more on the predicted position.
     pub overlap: f32,
-    /// Weight of the position term (difference of where the feet stand in the picture, over the height). On level ground
-    /// that is the distance from the camera, which changes slowly. Higher keeps people at different distances apart.
+    /// Weight of the position term (vertical distance of the foot points over the height). On level
+    /// ground this is the distance from the camera, which changes slowly. Higher separates people
+    /// at different distances.
     pub position: f32,
-    /// Weight of the size term (difference of the logarithms of the heights). Higher keeps near and far people apart, but
-    /// loses those whose box is cut by an occlusion.
+    /// Weight of the size term (difference of the logarithms of the heights). Higher separates near
+    /// and far people, but loses people whose box is cut by an occlusion.
     pub size: f32,
-    /// Weight of the appearance term. Higher trusts the network more than the place; used only where an embedding is known.
+    /// Weight of the appearance term, used where an embedding is known. Higher relies more on the
+    /// network than on the position.
     pub appearance: f32,
-    /// The cosine distance at which the appearance term reaches 1: about that between two different people.
+    /// Cosine distance at which the appearance term reaches 1; about that between two different
+    /// people.
     pub appearance_scale: f32,
-    /// Cost of every second that a track has not been seen. Higher gives a detection rather to a track seen a moment ago,
-    /// and makes long-lost ones harder to find again.
+    /// Cost per second since the track's last detection. Higher prefers recently detected tracks
+    /// and makes lost ones harder to recover.
     pub absence: f32,
-    /// Boxes are grown by this share of their size on each side before their overlap is measured, so that people who
-    /// move more than their width between frames still meet their track. Higher finds more, and confuses more in crowds.
+    /// Boxes are enlarged by this share of their size on each side before their overlap is
+    /// measured, so that people who move more than their width between frames still overlap their
+    /// track. Higher matches more, and confuses more in crowds.
     pub buffer: f32,
-    /// The same in the second look, for tracks and detections the first left over.
+    /// Enlargement in the second round, for tracks and detections that the first round left
+    /// unmatched.
     pub second_buffer: f32,
-    /// A pair that costs more is never made. Higher keeps identities through bigger surprises, lower starts new tracks.
+    /// Pairs that cost more are not matched. Higher keeps identities through larger deviations,
+    /// lower starts new tracks.
     pub limit: f32,
-    /// The same for unsure detections, which may only continue a track.
+    /// The limit for detections below `tracker.sure`, which can only continue a track.
     pub unsure_limit: f32,
 }
 
@@ -89,22 +97,23 @@ impl CostConfig {
     }
 }
 
-/// Overlap term: 1 - IoU of the two boxes, each grown by `buffer`; in [0, 1], 1 where they do not touch.
+/// Overlap term: 1 - IoU of the boxes, each enlarged by `buffer`; in [0, 1], 1 if they do not
+/// overlap.
 pub fn overlap(predicted: &BBox, detected: &BBox, buffer: f32) -> f32 {
     1.0 - predicted.buffered(buffer).iou(&detected.buffered(buffer))
 }
 
-/// Position term: the vertical distance between where the feet stand, over the predicted height.
+/// Position term: vertical distance of the foot points over the predicted height.
 pub fn position(predicted: &BBox, detected: &BBox) -> f32 {
     (predicted.bottom() - detected.bottom()).abs() / predicted.height
 }
 
-/// Size term: the absolute logarithm of the ratio of the heights; 0.69 for twice as tall.
+/// Size term: absolute logarithm of the ratio of heights; 0.69 for a factor of two.
 pub fn size(predicted: &BBox, detected: &BBox) -> f32 {
     (predicted.height / detected.height).ln().abs()
 }
 
-/// Appearance term: cosine distance over the distance typical of two different people, at most 2.
+/// Appearance term: cosine distance over the distance that is typical of two people, at most 2.
 pub fn appearance(cosine_distance: f32, scale: f32) -> f32 {
     (cosine_distance / scale).min(2.0)
 }

@@ -1,9 +1,11 @@
-//! Sparse assignment for whole videos: the linear programme of data association as a min-cost flow.
+//! Sparse assignment for whole recordings: data association as a min-cost flow.
 //!
-//! Zhang et al. 2008 and Leal-Taixé et al. 2016 write tracking as a flow of unit capacity through detections. Every
-//! tracklet has a way in and a way out, so the flow is an assignment of ends (rows) to beginnings (columns), where staying
-//! alone has a price. It is solved exactly by successive shortest augmenting paths with prices (Jonker and Volgenant 1987)
-//! on the sparse graph: memory is linear in the pairs, and each path ends near where it starts, because going alone ends it.
+//! Zhang et al. 2008 and Leal-Taixé et al. 2016 formulate tracking as a flow of unit capacity
+//! through detections. Since every tracklet can begin and end a trajectory, the flow is an
+//! assignment of ends (rows) to beginnings (columns) with a price for staying unassigned. It is
+//! solved exactly by successive shortest augmenting paths with prices (Jonker and Volgenant 1987)
+//! on the sparse graph. Memory is linear in the number of pairs, and paths stay short because any
+//! row can end one by staying unassigned.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -12,7 +14,8 @@ use crate::track::assignment::{Candidate, MAX_COST};
 
 const NONE: usize = usize::MAX;
 
-/// A node of the search, nearest first; of equals the lower column first, so the result is one and the same.
+/// Entry of the search heap: nearest first; equal distances are ordered by column, which makes the
+/// result deterministic.
 #[derive(PartialEq)]
 struct Reached {
     distance: f64,
@@ -36,8 +39,9 @@ impl PartialOrd for Reached {
     }
 }
 
-/// The pairs (row, column) of least total cost, where an unmade pair costs `alone`. Sorted by row. The same answer as
-/// [`crate::track::assignment::Assignment`], for graphs too large to hold as a matrix.
+/// The pairs (row, column) of least total cost, sorted by row; an unassigned row costs `alone`.
+/// Gives the same total as [`crate::track::assignment::Assignment`], for graphs too large for a
+/// dense matrix.
 pub fn solve(
     rows: usize,
     columns: usize,
@@ -45,7 +49,8 @@ pub fn solve(
     alone: f32,
 ) -> Vec<(usize, usize)> {
     let alone = alone.min(MAX_COST);
-    // A column of its own for every row stands for staying alone, numbered after the real ones.
+    // One additional column per row stands for leaving it unassigned; these follow the real
+    // columns.
     let mut edges: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rows];
     for c in candidates.iter().filter(|c| c.is_allowed(alone)) {
         edges[c.row].push((c.column, f64::from(c.cost)));
@@ -74,10 +79,11 @@ struct Search {
     column_price: Vec<f64>,
     distance: Vec<f64>,
     came_from: Vec<usize>,
-    /// Columns whose distance is set, and those finished, to be reset after each search.
+    /// Columns whose distance is set, and finished columns, which are reset after each search.
     touched: Vec<usize>,
     finished: Vec<usize>,
-    /// Whether a column is in `finished`. Rounding may make a way to it look shorter still; taking it would close a circle.
+    /// Whether a column is in `finished`. Rounding can make a path to it look shorter still;
+    /// following it would create a cycle.
     is_finished: Vec<bool>,
 }
 
@@ -98,7 +104,7 @@ impl Search {
         }
     }
 
-    /// Finds a place for one more row, moving others where that is cheaper.
+    /// Assigns one more row, reassigning others where that is cheaper.
     fn augment(&mut self, start: usize) {
         let mut heap = BinaryHeap::new();
         let (mut row, mut reached) = (start, 0.0);
@@ -117,10 +123,10 @@ impl Search {
                     });
                 }
             }
-            // Every row can stay alone, so the search ends at the latest there.
+            // Every row can stay unassigned, so the search ends there at the latest.
             let Some(next) = heap.pop() else { break NONE };
             if self.is_finished[next.column] || next.distance > self.distance[next.column] {
-                continue; // an older, longer way to a column met since
+                continue; // an outdated, longer path to this column
             }
             reached = next.distance;
             match self.row_of_column[next.column] {
@@ -172,20 +178,28 @@ mod tests {
 
     proptest! {
         #[test]
-        fn as_cheap_as_the_dense_solver(list in prop::collection::vec((0usize..12, 0usize..12, -100i8..100), 0..60), alone in 0.1f32..2.0) {
-            let candidates: Vec<Candidate> = list.iter().map(|&(row, column, c)| Candidate { row, column, cost: f32::from(c) / 50.0 }).collect();
-            let (sparse, dense) = (solve(12, 12, &candidates, alone), Assignment::default().solve(12, 12, &candidates, alone));
+        fn total_cost_equals_the_dense_solvers(
+            list in prop::collection::vec((0usize..12, 0usize..12, -100i8..100), 0..60),
+            alone in 0.1f32..2.0,
+        ) {
+            let candidate = |&(row, column, c): &(usize, usize, i8)| {
+                Candidate { row, column, cost: f32::from(c) / 50.0 }
+            };
+            let candidates: Vec<Candidate> = list.iter().map(candidate).collect();
+            let sparse = solve(12, 12, &candidates, alone);
+            let dense = Assignment::default().solve(12, 12, &candidates, alone);
             let mut columns: Vec<usize> = sparse.iter().map(|p| p.1).collect();
             columns.sort_unstable();
             columns.dedup();
             prop_assert_eq!(columns.len(), sparse.len(), "a column was used twice");
-            prop_assert!((total(&sparse, 12, &candidates, alone) - total(&dense, 12, &candidates, alone)).abs() < 1e-4);
+            let cost = |pairs: &[(usize, usize)]| total(pairs, 12, &candidates, alone);
+            prop_assert!((cost(&sparse) - cost(&dense)).abs() < 1e-4);
         }
     }
 
     #[test]
-    fn a_long_chain_gives_way_link_by_link() {
-        // Row r likes column r best but for the last, which needs column 0: all others must move on by one.
+    fn a_long_chain_of_rows_is_reassigned() {
+        // Row r prefers column r, but the last row needs column 0: all others must move on by one.
         let n = 2000;
         let mut candidates: Vec<Candidate> = (0..n - 1)
             .flat_map(|r| {

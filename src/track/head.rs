@@ -1,15 +1,17 @@
-//! The association head: a learned answer to "is this detection that person?" in place of the hand-set weights.
+//! The association head: a learned probability that a detection belongs to a track, in place of the
+//! hand-tuned cost weights.
 //!
-//! Leal-Taixé et al. 2016, section 4: gradient-boosted trees (Friedman 2001) combine appearance distance with contextual
-//! features into a probability. The trees come as a small JSON table; whoever trains them writes it.
+//! Leal-Taixé et al. 2016, section 4: gradient-boosted trees (Friedman 2001) combine the appearance
+//! distance with contextual features into a probability. The trees are read from a JSON table,
+//! which `twintrack-train head` writes.
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Version of the table.
+/// Schema of the JSON table.
 pub const HEAD_SCHEMA: &str = "twintrack.head/1";
 
-/// What a head may look at, in this order: see [`Features`].
+/// Names of the features that a split may use, in the order of [`PairFeatures::values`].
 pub const FEATURES: [&str; 9] = [
     "overlap",
     "position",
@@ -24,29 +26,29 @@ pub const FEATURES: [&str; 9] = [
 
 /// The features of a pair of track and detection.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Features {
-    /// 1 - IoU of the grown boxes, in [0, 1].
+pub struct PairFeatures {
+    /// 1 - IoU of the enlarged boxes, in [0, 1].
     pub overlap: f32,
-    /// Difference of the feet's height in the picture, over the person's height.
+    /// Vertical distance of the foot points over the person's height.
     pub position: f32,
-    /// Distance of the centres across the picture, over the person's height.
+    /// Horizontal distance of the centres over the person's height.
     pub horizontal: f32,
     /// Absolute logarithm of the ratio of heights.
     pub size: f32,
-    /// Seconds since the track was last seen.
+    /// Seconds since the track's last detection.
     pub absence: f32,
-    /// Speed of the track, its heights a second.
+    /// Speed of the track, heights per second.
     pub speed: f32,
-    /// Cosine distance of looks, in [0, 2]; -1 when one is not known.
+    /// Cosine distance of the appearances, in [0, 2]; -1 when one is unknown.
     pub appearance: f32,
-    /// Share of the detection covered by somebody in front, in [0, 1].
+    /// Share of the detection that is covered by a person in front, in [0, 1].
     pub covered: f32,
     /// The detection's confidence, in [0, 1].
     pub confidence: f32,
 }
 
-impl Features {
-    /// All of them, in the order of [`FEATURES`].
+impl PairFeatures {
+    /// The values in the order of [`FEATURES`].
     pub fn values(&self) -> [f32; FEATURES.len()] {
         [
             self.overlap,
@@ -62,32 +64,33 @@ impl Features {
     }
 }
 
-/// A node of a tree: a question, or an answer.
+/// A node of a tree.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(untagged, try_from = "Fields")]
-pub enum Node {
-    /// Goes to `left` when the feature is below the threshold, else to `right` (both further down in the list).
+#[serde(untagged, try_from = "NodeFields")]
+pub enum HeadNode {
+    /// Continues at `left` when the feature is below the threshold, else at `right`; both are later
+    /// in the list.
     Split {
         /// Name of the feature.
         feature: String,
         /// The threshold.
         threshold: f32,
-        /// Place of the next node when below.
+        /// Index of the next node when below.
         left: usize,
-        /// Place of the next node otherwise.
+        /// Index of the next node otherwise.
         right: usize,
     },
-    /// What the tree adds to the log odds.
+    /// Ends the descent.
     Leaf {
-        /// The value.
+        /// The tree's contribution to the log odds.
         leaf: f32,
     },
 }
 
-/// A node as it is read, before it is known which kind it is.
+/// A node's fields as they are parsed, before its kind is known.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Fields {
+struct NodeFields {
     feature: Option<String>,
     threshold: Option<f32>,
     left: Option<usize>,
@@ -95,61 +98,61 @@ struct Fields {
     leaf: Option<f32>,
 }
 
-impl TryFrom<Fields> for Node {
+impl TryFrom<NodeFields> for HeadNode {
     type Error = &'static str;
 
-    fn try_from(fields: Fields) -> Result<Self, Self::Error> {
+    fn try_from(fields: NodeFields) -> Result<Self, Self::Error> {
         match fields {
-            Fields {
+            NodeFields {
                 feature: Some(feature),
                 threshold: Some(threshold),
                 left: Some(left),
                 right: Some(right),
                 leaf: None,
-            } => Ok(Node::Split {
+            } => Ok(HeadNode::Split {
                 feature,
                 threshold,
                 left,
                 right,
             }),
-            Fields {
+            NodeFields {
                 feature: None,
                 threshold: None,
                 left: None,
                 right: None,
                 leaf: Some(leaf),
-            } => Ok(Node::Leaf { leaf }),
+            } => Ok(HeadNode::Leaf { leaf }),
             _ => Err("a node has either `leaf` or `feature`, `threshold`, `left` and `right`"),
         }
     }
 }
 
-/// The table as it is written.
+/// The JSON table.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadTable {
     /// [`HEAD_SCHEMA`].
     pub schema: String,
-    /// Log odds before any tree.
+    /// Log odds before any tree is added.
     pub base: f32,
-    /// The trees; the root is each list's first node.
-    pub trees: Vec<Vec<Node>>,
+    /// The trees; the first node of each list is its root.
+    pub trees: Vec<Vec<HeadNode>>,
 }
 
-/// Why a table cannot be used.
+/// Why a table is invalid.
 #[derive(Debug, Error, PartialEq)]
-#[error("the association head is wrong: {0}")]
+#[error("the association head is invalid: {0}")]
 pub struct HeadError(String);
 
-/// A head ready to be asked.
+/// A validated association head.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Head {
+pub struct AssociationHead {
     base: f32,
-    trees: Vec<Vec<Asked>>,
+    trees: Vec<Vec<CheckedNode>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Asked {
+enum CheckedNode {
     Split {
         feature: usize,
         threshold: f32,
@@ -159,15 +162,16 @@ enum Asked {
     Leaf(f32),
 }
 
-impl Head {
-    /// Checks a table.
+impl AssociationHead {
+    /// Validates a table.
     ///
     /// # Errors
-    /// On another schema, an unknown feature, a number that is none, or a tree that does not lead downwards.
+    /// Fails on another schema, an unknown feature, a value that is not finite, or a node that does
+    /// not refer to later nodes.
     pub fn new(table: &HeadTable) -> Result<Self, HeadError> {
         if table.schema != HEAD_SCHEMA {
             return Err(HeadError(format!(
-                "its schema is '{}', not '{HEAD_SCHEMA}'",
+                "its schema is '{}', but '{HEAD_SCHEMA}' is needed",
                 table.schema
             )));
         }
@@ -176,32 +180,32 @@ impl Head {
             .iter()
             .enumerate()
             .map(|(t, nodes)| check(nodes).map_err(|e| HeadError(format!("tree {t}: {e}"))));
-        Ok(Head {
+        Ok(AssociationHead {
             base: table.base,
             trees: trees.collect::<Result<_, _>>()?,
         })
     }
 
-    /// Probability that the detection is the track's person, in [0, 1].
-    pub fn probability(&self, features: &Features) -> f32 {
+    /// Probability that the detection belongs to the track's person, in [0, 1].
+    pub fn probability(&self, features: &PairFeatures) -> f32 {
         self.of(&features.values())
     }
 
-    /// The same of the features' values, in the order of [`FEATURES`].
+    /// The probability for feature values in the order of [`FEATURES`].
     pub fn of(&self, values: &[f32; FEATURES.len()]) -> f32 {
         let log_odds: f32 = self.base + self.trees.iter().map(|t| answer(t, values)).sum::<f32>();
         1.0 / (1.0 + (-log_odds).exp())
     }
 }
 
-fn check(nodes: &[Node]) -> Result<Vec<Asked>, String> {
+fn check(nodes: &[HeadNode]) -> Result<Vec<CheckedNode>, String> {
     if nodes.is_empty() {
         return Err("it has no node".into());
     }
-    let one = |(i, node): (usize, &Node)| match node {
-        Node::Leaf { leaf } if leaf.is_finite() => Ok(Asked::Leaf(*leaf)),
-        Node::Leaf { .. } => Err(format!("node {i} is no number")),
-        Node::Split {
+    let one = |(i, node): (usize, &HeadNode)| match node {
+        HeadNode::Leaf { leaf } if leaf.is_finite() => Ok(CheckedNode::Leaf(*leaf)),
+        HeadNode::Leaf { .. } => Err(format!("node {i} is not a finite number")),
+        HeadNode::Split {
             feature,
             threshold,
             left,
@@ -209,33 +213,33 @@ fn check(nodes: &[Node]) -> Result<Vec<Asked>, String> {
         } => {
             let known = FEATURES.iter().position(|f| f == feature).ok_or_else(|| {
                 format!(
-                    "node {i} asks for '{feature}'; known are {}",
+                    "node {i} uses the unknown feature '{feature}'; known are {}",
                     FEATURES.join(", ")
                 )
             })?;
             let down = |to: usize| to > i && to < nodes.len();
             let fine = threshold.is_finite() && down(*left) && down(*right);
             if fine {
-                Ok(Asked::Split {
+                Ok(CheckedNode::Split {
                     feature: known,
                     threshold: *threshold,
                     left: *left,
                     right: *right,
                 })
             } else {
-                Err(format!("node {i} does not lead downwards"))
+                Err(format!("node {i} does not lead to later nodes"))
             }
         }
     };
     nodes.iter().enumerate().map(one).collect()
 }
 
-fn answer(tree: &[Asked], features: &[f32; FEATURES.len()]) -> f32 {
+fn answer(tree: &[CheckedNode], features: &[f32; FEATURES.len()]) -> f32 {
     let mut at = 0;
     loop {
         match tree[at] {
-            Asked::Leaf(value) => return value,
-            Asked::Split {
+            CheckedNode::Leaf(value) => return value,
+            CheckedNode::Split {
                 feature,
                 threshold,
                 left,
@@ -255,7 +259,7 @@ fn answer(tree: &[Asked], features: &[f32; FEATURES.len()]) -> f32 {
 mod tests {
     use super::*;
 
-    const ALIKE: Features = Features {
+    const ALIKE: PairFeatures = PairFeatures {
         overlap: 0.1,
         position: 0.0,
         horizontal: 0.0,
@@ -267,8 +271,8 @@ mod tests {
         confidence: 0.9,
     };
 
-    fn table(json: &str) -> Result<Head, HeadError> {
-        Head::new(&serde_json::from_str(json).expect("JSON of a table"))
+    fn table(json: &str) -> Result<AssociationHead, HeadError> {
+        AssociationHead::new(&serde_json::from_str(json).expect("JSON of a table"))
     }
 
     #[test]
@@ -276,13 +280,15 @@ mod tests {
         let head = table(
             r#"{"schema":"twintrack.head/1","base":-1.0,"trees":[
             [{"feature":"overlap","threshold":0.5,"left":1,"right":2},{"leaf":3.0},{"leaf":-3.0}],
-            [{"feature":"appearance","threshold":0.0,"left":1,"right":2},{"leaf":0.0},{"feature":"appearance","threshold":0.3,"left":3,"right":4},{"leaf":1.0},{"leaf":-1.0}]]}"#,
+            [{"feature":"appearance","threshold":0.0,"left":1,"right":2},{"leaf":0.0},
+             {"feature":"appearance","threshold":0.3,"left":3,"right":4},{"leaf":1.0},{"leaf":-1.0}]
+            ]}"#,
         )
         .expect("valid");
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         assert!((head.probability(&ALIKE) - sigmoid(3.0)).abs() < 1e-6);
         assert!(
-            (head.probability(&Features {
+            (head.probability(&PairFeatures {
                 appearance: -1.0,
                 ..ALIKE
             }) - sigmoid(2.0))
@@ -290,7 +296,7 @@ mod tests {
                 < 1e-6
         );
         assert!(
-            (head.probability(&Features {
+            (head.probability(&PairFeatures {
                 overlap: 0.9,
                 appearance: 0.8,
                 ..ALIKE
@@ -301,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_could_hang_or_lie_is_refused() {
+    fn a_malformed_table_is_refused() {
         let refused = |tree: &str| {
             table(&format!(
                 r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[{tree}]}}"#
@@ -311,7 +317,7 @@ mod tests {
         };
         assert!(
             refused(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#)
-                .contains("downwards")
+                .contains("later nodes")
         );
         assert!(
             refused(r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#)
@@ -319,7 +325,7 @@ mod tests {
         );
         assert!(refused("[]").contains("no node"));
         let unread = |node: &str| {
-            serde_json::from_str::<Node>(node)
+            serde_json::from_str::<HeadNode>(node)
                 .expect_err(node)
                 .to_string()
         };

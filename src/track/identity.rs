@@ -1,7 +1,9 @@
-//! Who a track is beyond the track: a person known from one picture (one-shot identification, Koch et al. 2015), or
-//! whoever comes back after the track has ended ([`memory`](crate::track::memory)).
+//! Identity of a person beyond one track: a name from a gallery (one-shot identification, Koch et
+//! al. 2015), or a number by which a person is recognised after the track has ended
+//! ([`memory`](crate::track::memory)).
 //!
-//! The registry belongs to no camera; one serves all. A person has one track at a time, or where views overlap one a camera.
+//! One registry serves all cameras. A person has one track at a time; with overlapping views, one
+//! per camera.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,26 +15,28 @@ use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 use crate::track::appearance::{cosine_distance, mean_direction};
 use crate::track::assignment::{Assignment, Candidate};
-use crate::track::memory::{Key, Memory, MemoryConfig, Seen};
+use crate::track::memory::{MemoryConfig, MemoryObservation, PersonMemory, TrackKey};
 use crate::track::reidentify::ReidentifyConfig;
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 use crate::track::views::Views;
 
-/// Identities beyond the life of a track. Needs an embedder that is calibrated.
+/// Identities beyond one track. Needs a calibrated embedder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
-    /// A person is remembered for this long after the last sight, seconds; 0 remembers nobody. Who is known again follows the
-    /// rules of `tracker.reidentify`.
+    /// A person is remembered for this long after the last detection, seconds; 0 disables this.
+    /// Recognition follows the rules of `tracker.reidentify`.
     pub remember: f64,
-    /// Similarity of looks from which a track is a person of the gallery, in [0, 1]; at 0.5 false accepts and false rejects are
-    /// equally many. Lower names more people, and mistakes more.
+    /// Similarity from which a track is named as a person of the gallery, in [0, 1]; at 0.5 false
+    /// accepts and false rejects are equally frequent. Lower names more people, with more mistakes.
     pub similarity: f32,
-    /// Detections a track needs before it is named: its look must have settled.
+    /// Number of detections that a track needs before it is named, so that its appearance is
+    /// reliable.
     pub after_hits: u32,
-    /// So many of a track's clearest crops, averaged, are compared with the gallery.
+    /// The average of this many of a track's clearest crops is compared with the gallery.
     pub crops: usize,
-    /// Views of cameras overlap (`serve`): a person may be seen by several at once. Otherwise one camera at a time has the person.
+    /// The cameras' views overlap (`serve`), so that several can see a person at once. Otherwise a
+    /// person is at one camera at a time.
     pub overlap: bool,
 }
 
@@ -52,7 +56,7 @@ impl IdentityConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("identity.remember", self.remember, 0.0, 1e7)?;
         share("identity.similarity", self.similarity)?;
@@ -61,92 +65,100 @@ impl IdentityConfig {
     }
 }
 
-/// Who a track is.
+/// Identity of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Identity {
     /// The person's name.
     pub name: String,
-    /// How alike, calibrated, in [0, 1]; 1 for somebody new.
+    /// Calibrated similarity in [0, 1]; 1 for a person seen for the first time.
     pub similarity: f64,
 }
 
 /// A person of the gallery.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Known {
+pub struct GalleryPerson {
     /// The name.
     pub name: String,
-    /// The look: a unit embedding.
+    /// The person's embedding, a unit vector.
     pub look: Vec<f32>,
 }
 
-/// A track seen in a frame, as far as it matters to who it is.
+/// A track detected in a frame, with what identification needs.
 #[derive(Debug, Clone, Copy)]
-pub struct Sighting<'a> {
+pub struct TrackObservation<'a> {
     /// The track's id.
     pub track: u64,
-    /// How many detections it has had.
+    /// Number of its detections.
     pub hits: u32,
-    /// Where it is, pixels.
+    /// Its box, pixels.
     pub bbox: BBox,
-    /// Some of its views; none when nothing is known of its looks.
+    /// Its collected views; `None` when its appearance is unknown.
     pub views: Option<&'a Views>,
-    /// The embedding of this frame's crop and how clear the crop is, in [0, 1]; none when it is not clear.
+    /// The embedding of this frame's crop and the crop's clarity in [0, 1]; `None` when the view is
+    /// not clear.
     pub view: Option<(&'a [f32], f32)>,
 }
 
-/// The track that was last taken for a person of the gallery.
+/// The track that last received a name of the gallery.
 #[derive(Debug)]
-struct Holder {
-    track: Key,
+struct NameHolder {
+    track: TrackKey,
     similarity: f32,
     seen: Seconds,
 }
 
-/// A track that is called by a name of the gallery keeps it from other cameras for so long after it was last seen.
-const HOLDS: Seconds = Seconds(2.0);
+/// A track keeps_name a gallery name from other cameras for this long after its last detection.
+const HOLD_TIME: Seconds = Seconds(2.0);
 
-impl Holder {
-    /// Another camera's track holds the name, and is no less alike.
-    fn keeps(&self, camera: &Arc<str>, similarity: f32, now: Seconds) -> bool {
-        self.track.0 != *camera && self.similarity >= similarity && (now - self.seen).0 <= HOLDS.0
+impl NameHolder {
+    /// Whether another camera's track holds the name with at least this similarity.
+    fn keeps_name(&self, camera: &Arc<str>, similarity: f32, now: Seconds) -> bool {
+        self.track.0 != *camera
+            && self.similarity >= similarity
+            && (now - self.seen).0 <= HOLD_TIME.0
     }
 }
 
-/// Everybody known.
+/// Identities of all tracks of all cameras.
 #[derive(Debug)]
 pub struct IdentityRegistry {
     config: IdentityConfig,
     calibration: Calibration,
-    gallery: Vec<Known>,
-    /// Who holds each of the gallery's names.
-    holders: BTreeMap<usize, Holder>,
-    /// The clearest crops of each track: how clear, and the embedding.
-    portraits: BTreeMap<Key, Vec<(f32, Vec<f32>)>>,
-    /// Whoever was seen, where that is asked for.
-    memory: Option<Memory>,
+    gallery: Vec<GalleryPerson>,
+    /// The holder of each gallery name, by index in the gallery.
+    holders: BTreeMap<usize, NameHolder>,
+    /// The clearest crops of each track: clarity and embedding, in descending order of clarity.
+    clearest_crops: BTreeMap<TrackKey, Vec<(f32, Vec<f32>)>>,
+    /// PersonMemory of people without a gallery name, if enabled.
+    memory: Option<PersonMemory>,
     assignment: Assignment,
 }
 
 impl IdentityRegistry {
-    /// Knows the gallery.
-    pub fn new(config: IdentityConfig, calibration: Calibration, gallery: Vec<Known>) -> Self {
-        let (holders, portraits) = Default::default();
+    /// Creates a registry that knows the gallery only.
+    pub fn new(
+        config: IdentityConfig,
+        calibration: Calibration,
+        gallery: Vec<GalleryPerson>,
+    ) -> Self {
+        let (holders, clearest_crops) = Default::default();
         IdentityRegistry {
             config,
             calibration,
             gallery,
             holders,
-            portraits,
+            clearest_crops,
             memory: None,
             assignment: Assignment::default(),
         }
     }
 
-    /// Remembers everybody else for as long as the configuration says, and knows them again by the rules of `reidentify`, given
-    /// how often strangers are alike to the embedder; without that everybody is somebody new.
-    pub fn remembering(
+    /// Enables memory of other people, if the configuration asks for it. They are recognised by the
+    /// rules of `reidentify` and the embedder's table `strangers`; without a table every track is a
+    /// new person.
+    pub fn with_memory(
         mut self,
-        strangers: Option<Strangers>,
+        strangers: Option<StrangerTable>,
         reidentify: &ReidentifyConfig,
     ) -> Self {
         let IdentityConfig {
@@ -161,29 +173,29 @@ impl IdentityRegistry {
             overlap,
             reidentify: reidentify.clone(),
         };
-        self.memory = (remember > 0.0).then(|| Memory::new(config, strangers));
+        self.memory = (remember > 0.0).then(|| PersonMemory::new(config, strangers));
         self
     }
 
-    /// Another gallery from now on; who is remembered without one stays.
-    pub fn replace_gallery(&mut self, gallery: Vec<Known>) {
+    /// Replaces the gallery; remembered people stay.
+    pub fn replace_gallery(&mut self, gallery: Vec<GalleryPerson>) {
         self.holders.clear();
         self.gallery = gallery;
     }
 
-    /// Who the tracks of a frame of a camera are, in their order; `None` while that is not known. `now` is any clock that goes on,
-    /// one for all cameras.
+    /// Identities of a frame's tracks, in their order; `None` where unknown. `now` is a monotonic
+    /// clock shared by all cameras.
     pub fn identify(
         &mut self,
         camera: &Arc<str>,
-        sightings: &[Sighting<'_>],
+        observations: &[TrackObservation<'_>],
         now: Seconds,
     ) -> Vec<Option<Identity>> {
-        let mut identities = self.recognise(camera, sightings, now);
+        let mut identities = self.match_gallery(camera, observations, now);
         let Some(memory) = &mut self.memory else {
             return identities;
         };
-        for (s, identity) in sightings
+        for (s, identity) in observations
             .iter()
             .zip(&mut identities)
             .filter(|(_, i)| i.is_none())
@@ -191,9 +203,9 @@ impl IdentityRegistry {
             let Some(views) = s.views.filter(|v| !v.is_empty()) else {
                 continue;
             };
-            let found = memory.recall(
+            let found = memory.identify(
                 &(camera.clone(), s.track),
-                &Seen {
+                &MemoryObservation {
                     hits: s.hits,
                     views,
                     bbox: s.bbox,
@@ -212,29 +224,37 @@ impl IdentityRegistry {
         identities
     }
 
-    /// The tracks have their person of the gallery where they look alike enough, each person at most one of them.
-    fn recognise(
+    /// Assigns people of the gallery to tracks whose similarity suffices, each person to at most
+    /// one track.
+    fn match_gallery(
         &mut self,
         camera: &Arc<str>,
-        sightings: &[Sighting<'_>],
+        observations: &[TrackObservation<'_>],
         now: Seconds,
     ) -> Vec<Option<Identity>> {
-        let mut identities = vec![None; sightings.len()];
+        let mut identities = vec![None; observations.len()];
         if self.gallery.is_empty() {
             return identities;
         }
         let mut candidates = Vec::new();
-        for (row, s) in sightings.iter().enumerate() {
-            let portrait = self.portraits.entry((camera.clone(), s.track)).or_default();
-            if let Some((view, clear)) = s.view {
-                let place = portrait.partition_point(|(other, _)| *other >= clear);
-                portrait.insert(place, (clear, view.to_vec()));
-                portrait.truncate(self.config.crops);
+        for (row, s) in observations.iter().enumerate() {
+            let crops_of_track = self
+                .clearest_crops
+                .entry((camera.clone(), s.track))
+                .or_default();
+            if let Some((view, clarity)) = s.view {
+                let place = crops_of_track.partition_point(|(other, _)| *other >= clarity);
+                crops_of_track.insert(place, (clarity, view.to_vec()));
+                crops_of_track.truncate(self.config.crops);
             }
             if s.hits < self.config.after_hits {
                 continue;
             }
-            let look = mean_direction(portrait.iter().map(|(_, view)| (view.as_slice(), 1.0)));
+            let look = mean_direction(
+                crops_of_track
+                    .iter()
+                    .map(|(_, view)| (view.as_slice(), 1.0)),
+            );
             for (column, known) in self.gallery.iter().enumerate() {
                 let Some(distance) = cosine_distance(&known.look, &look) else {
                     continue;
@@ -243,7 +263,7 @@ impl IdentityRegistry {
                 let elsewhere = self
                     .holders
                     .get(&column)
-                    .is_some_and(|h| !self.config.overlap && h.keeps(camera, similarity, now));
+                    .is_some_and(|h| !self.config.overlap && h.keeps_name(camera, similarity, now));
                 if similarity >= self.config.similarity && !elsewhere {
                     candidates.push(Candidate {
                         row,
@@ -253,10 +273,11 @@ impl IdentityRegistry {
                 }
             }
         }
-        // An unmade pair costs more than any candidate, so that as many as can are named.
+        // The unassigned cost exceeds any candidate's, so that as many tracks as possible are
+        // named.
         for (row, column) in
             self.assignment
-                .solve(sightings.len(), self.gallery.len(), &candidates, 1.01)
+                .solve(observations.len(), self.gallery.len(), &candidates, 1.01)
         {
             let cost = candidates
                 .iter()
@@ -268,8 +289,8 @@ impl IdentityRegistry {
             });
             self.holders.insert(
                 column,
-                Holder {
-                    track: (camera.clone(), sightings[row].track),
+                NameHolder {
+                    track: (camera.clone(), observations[row].track),
                     similarity: 1.0 - cost,
                     seen: now,
                 },
@@ -278,10 +299,10 @@ impl IdentityRegistry {
         identities
     }
 
-    /// The track has ended: its person is free to come back.
+    /// Reports the end of a track, whose person can then be assigned again.
     pub fn ended(&mut self, camera: &Arc<str>, track: u64) {
         let key = (camera.clone(), track);
-        self.portraits.remove(&key);
+        self.clearest_crops.remove(&key);
         self.holders.retain(|_, h| h.track != key);
         if let Some(memory) = &mut self.memory {
             memory.ended(&key);
@@ -304,8 +325,8 @@ mod tests {
         "door".into()
     }
 
-    fn sight(track: u64, look: &[f32]) -> Sighting<'_> {
-        Sighting {
+    fn sight(track: u64, look: &[f32]) -> TrackObservation<'_> {
+        TrackObservation {
             track,
             hits: 10,
             bbox: BBox::new(0.0, 0.0, 40.0, 100.0),
@@ -315,19 +336,19 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_keeps_the_name_under_a_new_track_id() {
+    fn a_returning_person_keeps_the_identity_under_a_new_track_id() {
         let config = IdentityConfig {
             remember: 60.0,
             ..IdentityConfig::default()
         };
-        let strangers: Strangers = "0.1@0.4,0.001@0.2".parse().expect("a table");
+        let strangers: StrangerTable = "0.1@0.4,0.001@0.2".parse().expect("a table");
         let mut p = IdentityRegistry::new(config, CALIBRATION, Vec::new())
-            .remembering(Some(strangers), &ReidentifyConfig::default());
+            .with_memory(Some(strangers), &ReidentifyConfig::default());
         let views = Views::of(&RED);
         let mut see = |track, at| {
             p.identify(
                 &door(),
-                &[Sighting {
+                &[TrackObservation {
                     views: Some(&views),
                     ..sight(track, &RED)
                 }],
@@ -340,22 +361,22 @@ mod tests {
         assert_eq!(
             see(2, 0.1).expect("named").name,
             "person-2",
-            "the first is still there"
+            "the first track has not ended"
         );
         p.ended(&door(), 1);
         let again = p.identify(
             &door(),
-            &[Sighting {
+            &[TrackObservation {
                 views: None,
                 ..sight(3, &RED)
             }],
             Seconds(20.0),
         );
-        assert_eq!(again, [None], "nothing is known of its looks");
+        assert_eq!(again, [None], "its appearance is unknown");
         p.ended(&door(), 2);
         let unsettled = p.identify(
             &door(),
-            &[Sighting {
+            &[TrackObservation {
                 hits: 2,
                 views: Some(&views),
                 ..sight(4, &RED)
@@ -366,7 +387,7 @@ mod tests {
     }
 
     fn gallery() -> IdentityRegistry {
-        let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| Known {
+        let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| GalleryPerson {
             name: name.into(),
             look: look.into(),
         });
@@ -385,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_person_of_the_gallery_is_the_most_alike_track_and_no_second() {
+    fn a_gallery_name_goes_to_the_most_similar_track_only() {
         let mut p = gallery();
         let (near, nearer, stranger) = (unit(20.0), unit(5.0), unit(45.0));
         let who = p.identify(
@@ -410,11 +431,11 @@ mod tests {
     #[test]
     fn the_clearest_crops_say_who_it_is() {
         let mut p = gallery();
-        let mut see = |look: &[f32], clear: f32| {
+        let mut see = |look: &[f32], clarity: f32| {
             p.identify(
                 &door(),
-                &[Sighting {
-                    view: Some((look, clear)),
+                &[TrackObservation {
+                    view: Some((look, clarity)),
                     ..sight(1, look)
                 }],
                 Seconds(0.0),
@@ -423,19 +444,19 @@ mod tests {
         };
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
-        // Blurred views of another colour do not displace the clear ones; clearer ones do.
+        // Blurred views with another appearance do not displace the clear ones; clearer ones do.
         assert_eq!(see(&BLUE, 0.5).expect("still ada").name, "ada");
         see(&BLUE, 0.95);
         assert_eq!(see(&BLUE, 0.95).expect("ben").name, "ben");
     }
 
     #[test]
-    fn without_a_clear_crop_the_gallery_is_not_asked() {
+    fn a_track_without_a_clear_crop_gets_no_name() {
         let mut p = gallery();
         assert_eq!(
             p.identify(
                 &door(),
-                &[Sighting {
+                &[TrackObservation {
                     view: None,
                     ..sight(1, &RED)
                 }],
@@ -452,18 +473,18 @@ mod tests {
     }
 
     #[test]
-    fn a_name_of_the_gallery_is_with_the_camera_that_sees_it_best_until_it_is_gone() {
+    fn a_gallery_name_stays_with_the_most_similar_camera_until_it_loses_the_track() {
         let (far, near) = (unit(12.0), unit(4.0));
         let mut p = gallery();
         assert_eq!(seen_by(&mut p, "door", &far, 0.0).as_deref(), Some("ada"));
         assert_eq!(seen_by(&mut p, "yard", &near, 0.1).as_deref(), Some("ada"));
         assert_eq!(seen_by(&mut p, "door", &far, 0.2), None);
-        // The yard loses sight of her; or her track ends.
+        // The camera "yard" has not detected her for some time; later her track there ends.
         assert_eq!(seen_by(&mut p, "door", &far, 3.0).as_deref(), Some("ada"));
         assert_eq!(seen_by(&mut p, "yard", &near, 3.1).as_deref(), Some("ada"));
         p.ended(&"yard".into(), 1);
         assert_eq!(seen_by(&mut p, "door", &far, 3.2).as_deref(), Some("ada"));
-        p.replace_gallery(vec![Known {
+        p.replace_gallery(vec![GalleryPerson {
             name: "eve".into(),
             look: RED.into(),
         }]);

@@ -1,21 +1,22 @@
-//! Where a person was while unseen: on the straight way between, and smoothly (Gaussian-smoothed interpolation; Du et al.
-//! 2023, StrongSORT, has the idea with a Gaussian process, of which a kernel is the plain form).
+//! Fills the frames in which a person was not detected: linear interpolation, then Gaussian
+//! smoothing. StrongSORT (Du et al. 2023) uses a Gaussian process, of which kernel smoothing is the
+//! simple form.
 
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::range::{OutOfRange, within};
 use crate::time::Seconds;
-use crate::track::offline::Sighting;
+use crate::track::boxes::{DetectedBox, TrajectoryBox};
 
 /// Filling of gaps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InterpolateConfig {
-    /// Longest gap that is filled, seconds; 0 fills none.
+    /// Longest gap to fill, seconds; 0 disables filling.
     pub max_gap: f64,
-    /// Width (standard deviation) of the Gaussian that smooths the way, seconds; 0 leaves the boxes as they were detected,
-    /// with straight lines between.
+    /// Standard deviation of the Gaussian that smooths boxes over time, seconds; 0 disables
+    /// smoothing.
     pub smoothing: f64,
 }
 
@@ -32,45 +33,33 @@ impl InterpolateConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("offline.fill.max_gap", self.max_gap, 0.0, 3600.0)?;
         within("offline.fill.smoothing", self.smoothing, 0.0, 10.0)
     }
 }
 
-/// A person's place in a frame.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Step {
-    /// Place of the frame in the list of all frames.
-    pub frame: usize,
-    /// The box, pixels.
-    pub bbox: BBox,
-    /// Confidence: of the detection, or the lower one of the two around a gap.
-    pub confidence: f32,
-    /// False where the box was filled in.
-    pub seen: bool,
-}
-
-/// The sightings with the frames between them filled in. `camera` is how far the camera has moved at each frame, pixels.
+/// Returns the boxes with the frames between them filled. `camera` is the camera's displacement
+/// since the first frame at each frame, pixels.
 pub fn fill(
-    sightings: &[Sighting],
+    detections: &[DetectedBox],
     times: &[Seconds],
     camera: &[[f32; 2]],
     config: &InterpolateConfig,
-) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::with_capacity(sightings.len());
-    for s in sightings {
-        if let Some(last) = steps
+) -> Vec<TrajectoryBox> {
+    let mut boxes: Vec<TrajectoryBox> = Vec::with_capacity(detections.len());
+    for s in detections {
+        if let Some(last) = boxes
             .last()
             .copied()
             .filter(|l| (times[s.frame] - times[l.frame]).0 <= config.max_gap)
         {
-            steps.extend(
+            boxes.extend(
                 (last.frame + 1..s.frame).map(|frame| between(&last, s, frame, times, camera)),
             );
         }
-        steps.push(Step {
+        boxes.push(TrajectoryBox {
             frame: s.frame,
             bbox: s.bbox,
             confidence: s.confidence,
@@ -78,14 +67,20 @@ pub fn fill(
         });
     }
     if config.smoothing > 0.0 {
-        smooth(&steps, times, camera, config.smoothing)
+        smooth(&boxes, times, camera, config.smoothing)
     } else {
-        steps
+        boxes
     }
 }
 
-/// The box on the straight way from one to the other, as seen by the camera of that frame.
-fn between(a: &Step, b: &Sighting, frame: usize, times: &[Seconds], camera: &[[f32; 2]]) -> Step {
+/// The linearly interpolated box, in the image of that frame's camera position.
+fn between(
+    a: &TrajectoryBox,
+    b: &DetectedBox,
+    frame: usize,
+    times: &[Seconds],
+    camera: &[[f32; 2]],
+) -> TrajectoryBox {
     let share = ((times[frame] - times[a.frame]).0 / (times[b.frame] - times[a.frame]).0) as f32;
     let mix = |from: f32, to: f32| from + share * (to - from);
     let moved =
@@ -97,7 +92,7 @@ fn between(a: &Step, b: &Sighting, frame: usize, times: &[Seconds], camera: &[[f
         mix(p.width, q.width),
         mix(p.height, q.height),
     );
-    Step {
+    TrajectoryBox {
         frame,
         bbox,
         confidence: a.confidence.min(b.confidence),
@@ -105,20 +100,25 @@ fn between(a: &Step, b: &Sighting, frame: usize, times: &[Seconds], camera: &[[f
     }
 }
 
-/// Each box becomes the weighted mean of those around it. The window is as long behind as before, or the ends would be
-/// drawn inwards.
-fn smooth(steps: &[Step], times: &[Seconds], camera: &[[f32; 2]], width: f64) -> Vec<Step> {
+/// Replaces each box by the weighted mean of its neighbours in time. The window extends equally far
+/// in both directions; otherwise the ends would be shifted inwards.
+fn smooth(
+    boxes: &[TrajectoryBox],
+    times: &[Seconds],
+    camera: &[[f32; 2]],
+    width: f64,
+) -> Vec<TrajectoryBox> {
     let (mut from, mut to) = (0, 0);
-    let at = |s: &Step| times[s.frame].0;
-    let mut out = Vec::with_capacity(steps.len());
-    for s in steps {
-        while at(s) - at(&steps[from]) > 3.0 * width {
+    let at = |s: &TrajectoryBox| times[s.frame].0;
+    let mut out = Vec::with_capacity(boxes.len());
+    for s in boxes {
+        while at(s) - at(&boxes[from]) > 3.0 * width {
             from += 1;
         }
-        while to < steps.len() && at(&steps[to]) - at(s) <= 3.0 * width {
+        while to < boxes.len() && at(&boxes[to]) - at(s) <= 3.0 * width {
             to += 1;
         }
-        let window = &steps[from..to];
+        let window = &boxes[from..to];
         let half = (at(s) - at(&window[0])).min(at(&window[window.len() - 1]) - at(s)) + 1e-6;
         let (mut sum, mut total) = ([0.0; 4], 0.0);
         for o in window.iter().filter(|o| (at(o) - at(s)).abs() <= half) {
@@ -136,7 +136,7 @@ fn smooth(steps: &[Step], times: &[Seconds], camera: &[[f32; 2]], width: f64) ->
             total += weight;
         }
         let [left, top, w, h] = sum.map(|v| (v / total) as f32);
-        out.push(Step {
+        out.push(TrajectoryBox {
             bbox: BBox::new(left, top, w, h),
             ..*s
         });
@@ -152,23 +152,23 @@ mod tests {
         (0..n).map(|f| Seconds(f as f64 * 0.1)).collect()
     }
 
-    fn seen(frame: usize, left: f32) -> Sighting {
-        Sighting {
+    fn seen(frame: usize, left: f32) -> DetectedBox {
+        DetectedBox {
             frame,
             bbox: BBox::new(left, 50.0, 20.0, 60.0),
             confidence: 0.8,
         }
     }
 
-    fn filled(sightings: &[Sighting], config: &InterpolateConfig) -> Vec<(usize, f32, bool)> {
-        fill(sightings, &times(40), &[[0.0; 2]; 40], config)
+    fn filled(detections: &[DetectedBox], config: &InterpolateConfig) -> Vec<(usize, f32, bool)> {
+        fill(detections, &times(40), &[[0.0; 2]; 40], config)
             .iter()
             .map(|s| (s.frame, s.bbox.left, s.seen))
             .collect()
     }
 
     #[test]
-    fn a_short_gap_is_filled_on_the_straight_way_and_a_long_one_is_not() {
+    fn a_short_gap_is_interpolated_and_a_long_one_is_not() {
         let config = InterpolateConfig {
             max_gap: 0.5,
             smoothing: 0.0,
@@ -198,18 +198,18 @@ mod tests {
     }
 
     #[test]
-    fn smoothing_keeps_a_steady_walk_and_calms_a_jittery_one() {
+    fn smoothing_keeps_a_steady_walk_and_reduces_jitter() {
         let config = InterpolateConfig {
             max_gap: 1.0,
             smoothing: 0.2,
         };
-        let steady: Vec<Sighting> = (0..30).map(|f| seen(f, 5.0 * f as f32)).collect();
+        let steady: Vec<DetectedBox> = (0..30).map(|f| seen(f, 5.0 * f as f32)).collect();
         assert!(
             filled(&steady, &config)
                 .iter()
                 .all(|&(f, x, _)| (x - 5.0 * f as f32).abs() < 0.01)
         );
-        let jittery: Vec<Sighting> = (0..30)
+        let jittery: Vec<DetectedBox> = (0..30)
             .map(|f| seen(f, 5.0 * f as f32 + if f % 2 == 0 { 4.0 } else { -4.0 }))
             .collect();
         let worst = filled(&jittery, &config)[3..27]

@@ -1,5 +1,5 @@
-//! The long memory: whoever comes back after the track has ended gets a new track id but the person it was. The rules are
-//! those of [`reidentify`], over minutes and all cameras.
+//! Memory of people beyond their tracks: a person who comes back gets a new track id but keeps the
+//! identity. The rules are those of [`reidentify`], applied over minutes and over all cameras.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,118 +7,119 @@ use std::sync::Arc;
 use crate::geometry::BBox;
 use crate::time::Seconds;
 use crate::track::reidentify::{self, ReidentifyConfig, reachable};
-use crate::track::similarity::Strangers;
+use crate::track::similarity::StrangerTable;
 use crate::track::views::Views;
 
-/// A camera's name and the id of a track of it.
-pub type Key = (Arc<str>, u64);
+/// A camera's name and a track id of that camera.
+pub type TrackKey = (Arc<str>, u64);
 
-/// How people are remembered.
+/// Settings of the memory.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MemoryConfig {
-    /// For this long after the last sight, seconds.
+    /// A person is remembered for this long after the last detection, seconds.
     pub remember: f64,
-    /// Detections a track needs before it is named.
+    /// Number of detections that a track needs before it is identified.
     pub after_hits: u32,
-    /// Views of cameras overlap: a person may be seen by several at once.
+    /// The cameras' views overlap, so that several can see a person at once.
     pub overlap: bool,
-    /// How much likeness it takes.
+    /// Rules for recognition.
     pub reidentify: ReidentifyConfig,
 }
 
-/// A track seen in a frame.
+/// A track detected in a frame.
 #[derive(Debug, Clone, Copy)]
-pub struct Seen<'a> {
-    /// How many detections it has had.
+pub struct MemoryObservation<'a> {
+    /// Number of its detections.
     pub hits: u32,
-    /// What it looks like.
+    /// Its collected views.
     pub views: &'a Views,
-    /// Where it is, pixels.
+    /// Its box, pixels.
     pub bbox: BBox,
 }
 
 #[derive(Debug, Default)]
-struct Person {
-    /// Before the present track.
+struct RememberedPerson {
+    /// Views from before the present track.
     past: Views,
-    /// Of the present track.
+    /// Views from the present track.
     views: Views,
-    /// When and where each camera last saw the person.
-    places: BTreeMap<Arc<str>, (BBox, Seconds)>,
+    /// Box and time of the last detection in each camera.
+    last_seen: BTreeMap<Arc<str>, (BBox, Seconds)>,
     seen: Seconds,
-    /// The tracks that are this person now.
-    tracks: BTreeSet<Key>,
+    /// The tracks that are identified as this person at present.
+    tracks: BTreeSet<TrackKey>,
 }
 
-/// Everybody who was seen.
+/// All remembered people.
 #[derive(Debug)]
-pub struct Memory {
+pub struct PersonMemory {
     config: MemoryConfig,
-    /// How often strangers are alike; `None`: nobody is known again.
-    strangers: Option<Strangers>,
-    people: BTreeMap<u64, Person>,
-    /// The person a track is, and the distance by which it was known again, none for somebody new.
-    named: BTreeMap<Key, (u64, Option<f32>)>,
-    /// Where and when the tracks not yet named appeared.
-    appeared: BTreeMap<Key, (BBox, Seconds)>,
+    /// The embedder's false-accept rates; `None` disables recognition.
+    strangers: Option<StrangerTable>,
+    people: BTreeMap<u64, RememberedPerson>,
+    /// The person of each identified track, and the distance by which it was recognised; `None` for
+    /// a new person.
+    identified: BTreeMap<TrackKey, (u64, Option<f32>)>,
+    /// Box and time of the first detection of each track that is not identified yet.
+    appeared: BTreeMap<TrackKey, (BBox, Seconds)>,
     next: u64,
 }
 
-impl Memory {
-    /// Remembers nobody yet.
-    pub fn new(config: MemoryConfig, strangers: Option<Strangers>) -> Self {
-        Memory {
+impl PersonMemory {
+    /// Creates an empty memory.
+    pub fn new(config: MemoryConfig, strangers: Option<StrangerTable>) -> Self {
+        PersonMemory {
             config,
             strangers,
             people: BTreeMap::new(),
-            named: BTreeMap::new(),
+            identified: BTreeMap::new(),
             appeared: BTreeMap::new(),
             next: 1,
         }
     }
 
-    /// The person a track is among those seen before, with the distance of looks by which it was known again; somebody new,
-    /// with none, when it is none of them. `None` while the track has not been seen often enough. `now` is one clock for all
-    /// cameras.
-    pub fn recall(
+    /// Identifies a track: returns its person with the distance by which it was recognised, or a
+    /// new person without a distance. Returns `None` while the track has too few detections. `now`
+    /// is one clock for all cameras.
+    pub fn identify(
         &mut self,
-        key: &Key,
-        seen: &Seen<'_>,
+        key: &TrackKey,
+        seen: &MemoryObservation<'_>,
         now: Seconds,
     ) -> Option<(u64, Option<f32>)> {
-        if !self.named.contains_key(key) {
+        if !self.identified.contains_key(key) {
             let appeared = *self.appeared.entry(key.clone()).or_insert((seen.bbox, now));
             if seen.hits < self.config.after_hits {
                 return None;
             }
-            self.forget(now);
+            self.remove_expired(now);
             let found = self
                 .nearest(&key.0, seen.views, appeared)
-                .map(|(who, distance)| (who, Some(distance)))
+                .map(|(person, distance)| (person, Some(distance)))
                 .unwrap_or_else(|| {
                     self.next += 1;
                     (self.next - 1, None)
                 });
             self.appeared.remove(key);
-            self.named.insert(key.clone(), found);
+            self.identified.insert(key.clone(), found);
             let person = self.people.entry(found.0).or_default();
             let before = std::mem::take(&mut person.views);
             person.past.join(&before);
         }
-        let found = *self.named.get(key)?;
+        let found = *self.identified.get(key)?;
         let person = self.people.entry(found.0).or_default();
         person.views.clone_from(seen.views);
         person.seen = now;
-        person.places.insert(key.0.clone(), (seen.bbox, now));
+        person.last_seen.insert(key.0.clone(), (seen.bbox, now));
         person.tracks.insert(key.clone());
         Some(found)
     }
 
-    /// The track has ended: its person is free to come back.
-    pub fn ended(&mut self, key: &Key) {
+    /// Reports the end of a track, whose person can then be recognised again.
+    pub fn ended(&mut self, key: &TrackKey) {
         self.appeared.remove(key);
         if let Some(p) = self
-            .named
+            .identified
             .remove(key)
             .and_then(|(person, _)| self.people.get_mut(&person))
         {
@@ -126,7 +127,8 @@ impl Memory {
         }
     }
 
-    /// The person who looks like this beyond doubt among those who are not there at the moment and can be it.
+    /// The only person whose appearance matches clearly, among those who are not seen elsewhere at
+    /// present and could have walked here.
     fn nearest(
         &self,
         camera: &Arc<str>,
@@ -134,13 +136,14 @@ impl Memory {
         appeared: (BBox, Seconds),
     ) -> Option<(u64, f32)> {
         let strangers = self.strangers.as_ref()?;
-        let there = |p: &Person| {
+        let there = |p: &RememberedPerson| {
             p.tracks
                 .iter()
                 .any(|(other, _)| !self.config.overlap || other == camera)
         };
-        // This camera saw the person after the track had appeared, elsewhere in its view, or too far away to walk here.
-        let elsewhere = |p: &Person| {
+        // This camera detected the person after the new track had appeared, or too far away from
+        // it.
+        let elsewhere = |p: &RememberedPerson| {
             let reaches = |(bbox, at): &(BBox, Seconds)| {
                 at.0 < appeared.1.0
                     && reachable(
@@ -149,9 +152,9 @@ impl Memory {
                         self.config.reidentify.speed,
                     )
             };
-            p.places.get(camera).is_some_and(|last| !reaches(last))
+            p.last_seen.get(camera).is_some_and(|last| !reaches(last))
         };
-        let distance = |p: &Person| {
+        let distance = |p: &RememberedPerson| {
             let mut all = p.views.clone();
             all.join(&p.past);
             all.distance(views)
@@ -160,13 +163,13 @@ impl Memory {
             .people
             .iter()
             .filter(|(_, p)| !there(p) && !elsewhere(p));
-        let (who, distances): (Vec<u64>, Vec<f32>) =
+        let (people, distances): (Vec<u64>, Vec<f32>) =
             away.filter_map(|(&id, p)| Some((id, distance(p)?))).unzip();
-        reidentify::choose(&distances, strangers, &self.config.reidentify)
-            .map(|i| (who[i], distances[i]))
+        reidentify::unambiguous_match(&distances, strangers, &self.config.reidentify)
+            .map(|i| (people[i], distances[i]))
     }
 
-    fn forget(&mut self, now: Seconds) {
+    fn remove_expired(&mut self, now: Seconds) {
         let remember = self.config.remember;
         self.people
             .retain(|_, p| !p.tracks.is_empty() || (now - p.seen).0 <= remember);
@@ -180,20 +183,20 @@ mod tests {
     const RED: [f32; 2] = [1.0, 0.0];
     const BLUE: [f32; 2] = [0.0, 1.0];
 
-    fn memory(overlap: bool) -> Memory {
+    fn memory(overlap: bool) -> PersonMemory {
         let config = MemoryConfig {
             remember: 60.0,
             after_hits: 5,
             overlap,
             reidentify: ReidentifyConfig::default(),
         };
-        Memory::new(
+        PersonMemory::new(
             config,
             Some("0.5@0.8,0.01@0.4,0.0001@0.2".parse().expect("a table")),
         )
     }
 
-    fn key(camera: &str, track: u64) -> Key {
+    fn key(camera: &str, track: u64) -> TrackKey {
         (camera.into(), track)
     }
 
@@ -201,11 +204,11 @@ mod tests {
         BBox::from_center(x, 200.0, 40.0, 100.0)
     }
 
-    /// Who a track is that is seen for the tenth time.
-    fn see(m: &mut Memory, track: (&str, u64), look: &[f32], x: f32, now: f64) -> u64 {
-        m.recall(
+    /// Identifies a track with ten detections.
+    fn see(m: &mut PersonMemory, track: (&str, u64), look: &[f32], x: f32, now: f64) -> u64 {
+        m.identify(
             &key(track.0, track.1),
-            &Seen {
+            &MemoryObservation {
                 hits: 10,
                 views: &Views::of(look),
                 bbox: at(x),
@@ -217,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_is_known_under_a_new_track_id_and_the_forgotten_are_new() {
+    fn a_returning_person_is_recognised_until_forgotten() {
         let mut m = memory(false);
         assert_eq!(
             (
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_at_two_places_even_when_the_other_track_has_ended() {
+    fn a_person_cannot_be_at_two_places_even_if_the_other_track_has_ended() {
         let mut m = memory(false);
         assert_eq!(
             (
@@ -242,11 +245,12 @@ mod tests {
             ),
             (1, 2)
         );
-        // A third appears while the first is seen, and is named only when the first has gone.
-        let third = |m: &mut Memory, hits, now| {
-            m.recall(
+        // A third track appears while the first is detected, and is identified only after the first
+        // has ended.
+        let third = |m: &mut PersonMemory, hits, now| {
+            m.identify(
                 &key("door", 3),
-                &Seen {
+                &MemoryObservation {
                     hits,
                     views: &Views::of(&RED),
                     bbox: at(600.0),
@@ -257,11 +261,11 @@ mod tests {
         assert_eq!(third(&mut m, 1, 1.0), None);
         see(&mut m, ("door", 1), &RED, 0.0, 1.0);
         m.ended(&key("door", 1));
-        assert_eq!(third(&mut m, 5, 4.0).map(|(who, _)| who), Some(3));
+        assert_eq!(third(&mut m, 5, 4.0).map(|(person, _)| person), Some(3));
     }
 
     #[test]
-    fn who_is_too_far_away_is_somebody_else() {
+    fn a_person_too_far_away_is_not_recognised() {
         let mut m = memory(false);
         assert_eq!(see(&mut m, ("door", 1), &RED, 0.0, 0.0), 1);
         m.ended(&key("door", 1));
@@ -271,12 +275,12 @@ mod tests {
             "nine heights in three seconds"
         );
         m.ended(&key("door", 2));
-        // Now two look alike, and who of them it is stays open.
+        // Two people look alike now, so that the track cannot be decided.
         assert_eq!(see(&mut m, ("door", 3), &RED, 500.0, 30.0), 3);
     }
 
     #[test]
-    fn who_leaves_one_camera_is_known_at_the_next() {
+    fn a_person_who_leaves_one_camera_is_recognised_at_the_next() {
         let mut m = memory(false);
         assert_eq!(
             (
@@ -288,7 +292,7 @@ mod tests {
         assert_eq!(
             see(&mut m, ("hall", 1), &RED, 0.0, 1.0),
             3,
-            "the door still sees the first"
+            "the camera 'door' still tracks the first person"
         );
         let mut m = memory(false);
         see(&mut m, ("door", 1), &RED, 0.0, 0.0);
@@ -297,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn where_views_overlap_two_cameras_see_one_person() {
+    fn with_overlapping_views_two_cameras_share_a_person() {
         let mut m = memory(true);
         assert_eq!(
             (
@@ -310,13 +314,13 @@ mod tests {
         assert_eq!(
             see(&mut m, ("yard", 2), &RED, 300.0, 1.0),
             2,
-            "the yard still has the first"
+            "the camera 'yard' still tracks the first person"
         );
     }
 
     #[test]
-    fn without_a_table_of_strangers_nobody_is_known_again() {
-        let mut m = Memory {
+    fn without_a_table_of_strangers_nobody_is_recognised() {
+        let mut m = PersonMemory {
             strangers: None,
             ..memory(false)
         };

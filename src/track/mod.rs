@@ -1,10 +1,12 @@
-//! Who is who from frame to frame. Pure: no OpenCV, no ONNX Runtime, no clock, no thread.
+//! Tracking: association of detections to people over time. Pure: no OpenCV, ONNX Runtime, clock or
+//! threads.
 //!
-//! Read [`tracker`] first: its `update` is the whole method in five steps (predict, match, update, create, delete).
-//! [`cost`] holds what "looks like the same person" means, a function a term.
+//! Start with [`tracker`]: its `update` performs the steps predict, match, update, create, delete.
+//! [`cost`] defines the terms of the association cost.
 
 pub mod appearance;
 pub mod assignment;
+pub mod boxes;
 pub mod camera_motion;
 pub mod config;
 pub mod cost;
@@ -18,12 +20,12 @@ pub mod offline;
 pub mod pair;
 pub mod path;
 pub mod reidentify;
-pub mod returns;
 pub mod scenery;
+pub mod shared_ids;
 pub mod similarity;
 #[expect(
     clippy::module_inception,
-    reason = "a track is this module's central thing"
+    reason = "a track is this module's central concept"
 )]
 pub mod track;
 pub mod tracker;
@@ -31,5 +33,5 @@ pub mod views;
 
 pub use camera_motion::CameraMotionConfig;
 pub use config::TrackerConfig;
-pub use track::{EndedTrack, TrackState, View};
+pub use track::{ClearView, EndedTrack, TrackState};
 pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker};

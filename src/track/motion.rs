@@ -1,8 +1,8 @@
-//! Where a person will be: a Kalman filter on the box's centre and size, in elapsed time.
+//! Motion model: a Kalman filter on the box's centre and size, driven by elapsed time.
 //!
-//! Kalman (1960); the state of SORT (Bewley et al. 2016) with width and height as in BoT-SORT (Aharon et al. 2022).
-//! All noise is independent between the four coordinates, so the 8x8 filter of the papers falls apart into four filters
-//! of two states (value, rate), which is the same filter at a tenth of the cost.
+//! Kalman (1960); the state of SORT (Bewley et al. 2016) with width and height as in BoT-SORT
+//! (Aharon et al. 2022). The noise of the four coordinates is independent, so that the papers' 8x8
+//! filter decomposes into four filters of two states (value, rate) at a tenth of the cost.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,24 +10,27 @@ use crate::geometry::{Affine, BBox};
 use crate::range::{OutOfRange, within};
 use crate::time::Seconds;
 
-/// How people move. Lengths are in heights of the person, so one setting serves near and far.
+/// Settings of the motion model. Lengths are in heights of the person, so that they hold for near
+/// and far people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MotionConfig {
-    /// Standard deviation of a detected edge, heights. Higher trusts the prediction more and smooths more.
+    /// Standard deviation of a detected edge, heights. Higher relies more on the prediction and
+    /// smooths more.
     pub measurement_noise: f32,
-    /// Random walk of the position, heights per square root of a second. Higher follows jerky detections more closely.
+    /// Random walk of the position, heights per square root of a second. Higher follows jittery
+    /// detections more closely.
     pub position_noise: f32,
-    /// Random walk of the velocity, heights per second per square root of a second. Higher follows turns and stops
-    /// sooner, but predicts worse through occlusions.
+    /// Random walk of the velocity, heights per second per square root of a second. Higher follows
+    /// turns and stops sooner, but predicts worse through occlusions.
     pub velocity_noise: f32,
-    /// How long a velocity lasts without being seen, seconds: it decays as exp(-t / this). People who are hidden slow
-    /// down and turn; higher lets a hidden person go on further.
+    /// Time constant of the velocity without detections, seconds: it decays as exp(-t / this),
+    /// since hidden people slow down and turn. Higher lets a hidden person move on further.
     pub velocity_memory: f64,
-    /// The same for the growth and shrinking of the box, which is mostly detector noise: seconds.
+    /// Time constant of the box's growth, seconds; the growth is mostly detector noise.
     pub size_memory: f64,
-    /// How much less an unsure detection counts: its noise is multiplied by 1 + this * (1 - confidence)
-    /// (noise-scale-adaptive filter; Du et al. 2021, GIAOTracker).
+    /// Reduces the influence of detections with low confidence: the noise is multiplied by 1 + this
+    /// * (1 - confidence) (noise-scale-adaptive filter; Du et al. 2021, GIAOTracker).
     pub confidence_scaling: f32,
 }
 
@@ -48,7 +51,7 @@ impl MotionConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within(
             "tracker.motion.measurement_noise",
@@ -84,7 +87,7 @@ impl MotionConfig {
     }
 }
 
-/// One coordinate: value and rate with their covariance.
+/// One coordinate: value and rate, with their covariance.
 #[derive(Debug, Clone, Copy)]
 struct Coordinate {
     value: f32,
@@ -93,25 +96,26 @@ struct Coordinate {
     var: [f32; 3],
 }
 
-/// What passes in a time step, the same for all coordinates with one memory: an Ornstein-Uhlenbeck process, whose
-/// rate forgets (Gillespie 1996, equations 2.47).
+/// Transition over a time step, shared by coordinates with the same time constant: an
+/// Ornstein-Uhlenbeck process of the rate (Gillespie 1996, equations 2.47).
 #[derive(Debug, Clone, Copy)]
-struct Step {
+struct Transition {
     dt: f32,
-    /// What remains of the rate.
+    /// Remaining share of the rate.
     decay: f32,
-    /// The integral of the decaying rate: how far a rate of one carries.
+    /// Integral of the decaying unit rate: the distance that a rate of 1 covers.
     reach: f32,
-    /// Variance of the value, covariance, variance of the rate, that a unit of noise in the rate brings.
+    /// Added variance of the value, covariance, and variance of the rate, per unit of noise in the
+    /// rate.
     noise: [f32; 3],
 }
 
-impl Step {
+impl Transition {
     fn new(dt: Seconds, memory: f64) -> Self {
         let (dt, x) = (dt.0, dt.0 / memory);
         let e = (-x).exp();
         let noise = if x < 0.05 {
-            // The exact terms cancel to nothing here; their series do not.
+            // The exact terms cancel numerically for small steps; their series do not.
             [
                 dt.powi(3) / 3.0 * (1.0 - 0.75 * x),
                 dt * dt / 2.0 * (1.0 - x),
@@ -125,7 +129,7 @@ impl Step {
                 memory / 2.0 * twice,
             ]
         };
-        Step {
+        Transition {
             dt: dt as f32,
             decay: e as f32,
             reach: (memory * (1.0 - e)) as f32,
@@ -135,8 +139,8 @@ impl Step {
 }
 
 impl Coordinate {
-    fn predict(&mut self, step: &Step, value_noise: f32, rate_noise: f32) {
-        let Step {
+    fn predict(&mut self, step: &Transition, value_noise: f32, rate_noise: f32) {
+        let Transition {
             dt,
             decay,
             reach,
@@ -172,7 +176,7 @@ pub struct BoxFilter {
 }
 
 impl BoxFilter {
-    /// Starts at a detection, standing still with an unknown velocity.
+    /// Starts at a detection, with velocity 0 of unknown accuracy.
     pub fn new(bbox: BBox, config: &MotionConfig) -> Self {
         let h = bbox.height;
         let (cx, cy) = bbox.center();
@@ -184,7 +188,7 @@ impl BoxFilter {
                 var: [sd * sd, 0.0, (rate_sd * h).powi(2)],
             }
         };
-        // A hurrying pedestrian covers a height in a second; boxes grow and shrink more slowly.
+        // A hurrying pedestrian covers one height per second; sizes change more slowly.
         BoxFilter {
             coordinates: [
                 start(cx, 1.0),
@@ -195,13 +199,13 @@ impl BoxFilter {
         }
     }
 
-    /// Moves on by `dt`.
+    /// Advances the state by `dt`.
     pub fn predict(&mut self, dt: Seconds, config: &MotionConfig) {
         let h = self.bbox().height;
         let (q, r) = (config.position_noise * h, config.velocity_noise * h);
         let (place, size) = (
-            Step::new(dt, config.velocity_memory),
-            Step::new(dt, config.size_memory),
+            Transition::new(dt, config.velocity_memory),
+            Transition::new(dt, config.size_memory),
         );
         let [x, y, width, height] = &mut self.coordinates;
         for c in [x, y] {
@@ -215,7 +219,7 @@ impl BoxFilter {
         h.value = h.value.max(1.0);
     }
 
-    /// Corrects by a detection.
+    /// Corrects the state with a detection.
     pub fn update(&mut self, bbox: BBox, confidence: f32, config: &MotionConfig) {
         let (cx, cy) = bbox.center();
         let sd = config.measurement_noise
@@ -230,7 +234,7 @@ impl BoxFilter {
         }
     }
 
-    /// Moves with the camera: positions by the whole map, velocities by its linear part.
+    /// Applies the camera's motion: positions by the whole map, velocities by its linear part.
     pub fn warp(&mut self, map: &Affine) {
         let [x, y, w, h] = &mut self.coordinates;
         (x.value, y.value) = map.apply(x.value, y.value);
@@ -245,7 +249,7 @@ impl BoxFilter {
         }
     }
 
-    /// The box now, pixels.
+    /// The current box, pixels.
     pub fn bbox(&self) -> BBox {
         let [x, y, w, h] = &self.coordinates;
         BBox::from_center(x.value, y.value, w.value, h.value)
@@ -256,14 +260,17 @@ impl BoxFilter {
         (self.coordinates[0].rate, self.coordinates[1].rate)
     }
 
-    /// How badly this filter, brought to a moment, meets another that came to it backwards in time: the negative logarithm of
-    /// a Student t density (4 degrees of freedom, forgiving outliers) over value and rate, in heights; for place and for size.
-    pub fn meet(&self, backward: &BoxFilter) -> (f32, f32) {
+    /// Cost of joining this filter, predicted to a moment, with another that was run backwards in
+    /// time to it. The cost is the negative logarithm of a Student t density (4 degrees of freedom,
+    /// robust to outliers) over the differences in value and rate, in heights; separately for
+    /// position and size.
+    pub fn meeting_cost(&self, backward: &BoxFilter) -> (f32, f32) {
         const FREEDOM: f32 = 4.0;
         let h = (self.bbox().height * backward.bbox().height).sqrt();
         let one = |i: usize| {
             let (a, b) = (&self.coordinates[i], &backward.coordinates[i]);
-            // Backwards in time the rate has the other sign, and so has its covariance with the value.
+            // Backwards in time the rate has the opposite sign, and so has its covariance with the
+            // value.
             let (value, rate) = ((a.value - b.value) / h, (a.rate + b.rate) / h);
             let [p, c, v] = [
                 a.var[0] + b.var[0],
@@ -279,7 +286,7 @@ impl BoxFilter {
         (one(0) + one(1), one(2) + one(3))
     }
 
-    /// The standard deviation of the predicted centre (x, y), pixels.
+    /// Standard deviation of the predicted centre (x, y), pixels.
     pub fn spread(&self) -> (f32, f32) {
         (
             self.coordinates[0].var[0].max(0.0).sqrt(),
@@ -310,14 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn learns_a_steady_walk_in_pixels_per_second() {
+    fn velocity_converges_on_a_steady_walk() {
         let (vx, vy) = walked(60, 1.0 / 30.0).velocity();
         assert!((vx - 60.0).abs() < 6.0, "vx = {vx}");
         assert!(vy.abs() < 1.0);
     }
 
     #[test]
-    fn the_frame_rate_does_not_change_what_is_learnt() {
+    fn velocity_does_not_depend_on_the_frame_rate() {
         let (fast, slow) = (walked(60, 1.0 / 30.0), walked(14, 1.0 / 7.0));
         assert!((fast.velocity().0 - slow.velocity().0).abs() < 10.0);
     }
@@ -338,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn doubt_grows_while_nobody_is_seen() {
+    fn uncertainty_grows_without_detections() {
         let config = MotionConfig::default();
         let mut f = walked(30, 0.1);
         let before = f.spread().0;
@@ -347,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unsure_detection_moves_the_track_less() {
+    fn a_detection_of_low_confidence_moves_the_state_less() {
         let config = MotionConfig::default();
         let moved = |confidence| {
             let mut f = walked(30, 0.1);

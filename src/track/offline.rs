@@ -1,9 +1,11 @@
-//! The whole video at once: tracklets are linked where that makes all trajectories together likeliest.
+//! Offline linking: joins the tracklets of a whole recording into the most likely set of
+//! trajectories.
 //!
-//! Zhang et al. 2008 and Leal-Taixé et al. 2016, section 5: a min-cost flow over the tracklets an online tracker made,
-//! solved exactly ([`flow`]). A link costs what its gap, its bend and its change of look make it unlikely; a trajectory
-//! costs its beginning. What lies between is then filled in ([`interpolate`]). All of it happens beside a path of the
-//! camera told from the boxes, so a person hidden while the camera pans is filled in where the camera pointed.
+//! Zhang et al. 2008 and Leal-Taixé et al. 2016, section 5: a min-cost flow over the tracklets of
+//! an online tracker, solved exactly ([`flow`]). The cost of a link grows with its gap and with the
+//! change of motion, size and appearance across it; starting a trajectory has a price. Gaps are
+//! filled afterwards ([`interpolate`]). Positions are relative to a camera path estimated from the
+//! boxes, so that a person hidden while the camera pans is filled in correctly.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,55 +14,58 @@ use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 use crate::track::appearance::cosine_distance;
 use crate::track::assignment::Candidate;
+use crate::track::boxes::{DetectedBox, TrajectoryBox};
 use crate::track::camera_motion::{self, CameraMotionConfig};
 use crate::track::config::TrackerConfig;
 use crate::track::cost::CostConfig;
 use crate::track::flow;
-use crate::track::interpolate::{self, InterpolateConfig, Step};
+use crate::track::interpolate::{self, InterpolateConfig};
 use crate::track::motion::{BoxFilter, MotionConfig};
-use crate::track::returns::Returns;
 use crate::track::scenery::Stillness;
+use crate::track::shared_ids::SharedIds;
 
-/// Linking of tracklets over a whole recording. Costs are in natural logarithms of likelihood.
+/// Linking of tracklets over a whole recording. Costs are natural logarithms of likelihoods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OfflineConfig {
-    /// Longest gap a link may bridge, seconds.
+    /// Longest gap that a link may bridge, seconds.
     pub max_gap: f64,
-    /// Weight of the bend: how badly the ways before and after the gap meet in place and velocity. 0 for a perfect meeting.
+    /// Weight of the mismatch in position and velocity across the gap; 0 for a perfect
+    /// continuation.
     pub motion: f32,
-    /// Weight of the change of size over the gap.
+    /// Weight of the mismatch in size across the gap.
     pub size: f32,
-    /// Cost of every second of the gap.
+    /// Cost per second of the gap.
     pub gap: f32,
-    /// Weight of the change of look over the gap, where embeddings are known: this much for or against.
+    /// Weight of the change of appearance across the gap, where embeddings are known: at most this
+    /// much for or against a link.
     pub appearance: f32,
-    /// The cosine distance at which the look speaks neither for nor against a link.
+    /// Cosine distance at which the appearance is neutral.
     pub appearance_scale: f32,
-    /// A link that costs more than this is not made. Higher links more, and joins different people more often.
+    /// Links that cost more are not made. Higher links more, and joins different people more often.
     pub new_track: f32,
-    /// A trajectory seen in fewer frames is left out.
+    /// Trajectories with fewer detections are dropped.
     pub min_hits: usize,
-    /// A trajectory seen in a smaller share of the frames it spans is left out, in [0, 1]. Higher drops more false tracks,
-    /// and more people whom the detector hardly sees.
+    /// Trajectories detected in a smaller share of the frames that they span are dropped, in [0,
+    /// 1]. Higher drops more false tracks, and more people who are rarely detected.
     pub min_share: f32,
-    /// How the tracklets are made.
+    /// Settings for making the tracklets.
     pub tracklets: TrackletConfig,
     /// Filling of gaps.
     pub fill: InterpolateConfig,
 }
 
-/// What the online tracker does otherwise when its tracks are to be linked afterwards. Its other settings stay.
+/// Settings that replace the online tracker's when its tracks are linked afterwards. Others stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackletConfig {
-    /// In place of `tracker.keep_lost`, seconds. Lower leaves more to linking.
+    /// Replaces `tracker.keep_lost`, seconds. Lower leaves more to linking.
     pub keep_lost: f64,
-    /// In place of `tracker.cost.limit`.
+    /// Replaces `tracker.cost.limit`.
     pub limit: f32,
-    /// In place of `tracker.cost.unsure_limit`.
+    /// Replaces `tracker.cost.unsure_limit`.
     pub unsure_limit: f32,
-    /// In place of `tracker.cost.absence`.
+    /// Replaces `tracker.cost.absence`.
     pub absence: f32,
 }
 
@@ -76,11 +81,11 @@ impl Default for TrackletConfig {
 }
 
 impl TrackletConfig {
-    /// The settings of the online tracker that makes the tracklets.
+    /// Settings of the online tracker that makes the tracklets.
     pub fn tracker(&self, online: &TrackerConfig) -> TrackerConfig {
         let mut t = online.clone();
-        // Whether a short track is believed and what is scenery is decided when all is known. Who comes back is decided as
-        // online, after as many detections.
+        // Short tracks and scenery are decided later, over the whole recording. Re-identification
+        // is decided online, after the usual number of detections.
         t.reidentify.after_hits = t.reidentify.after_hits.max(t.confirm_hits);
         t.confirm_hits = 1;
         t.scenery.after = 0.0;
@@ -117,7 +122,7 @@ impl OfflineConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("offline.max_gap", self.max_gap, 0.0, 3600.0)?;
         let weights = [
@@ -151,73 +156,65 @@ impl OfflineConfig {
     }
 }
 
-/// What place and size reach, in natural logarithms, when two ways meet at once and as well as detector noise lets them: the
-/// costs are counted from there.
-const PERFECT: (f32, f32) = (-7.0, -9.5);
+/// Costs of position and size for a perfect continuation at detector noise, in natural logarithms;
+/// subtracted, so that costs start at 0.
+const PERFECT_COST: (f32, f32) = (-7.0, -9.5);
 
-/// A person seen in a frame.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sighting {
-    /// Place of the frame in the list of all frames.
-    pub frame: usize,
-    /// The box, pixels.
-    pub bbox: BBox,
-    /// Confidence, in [0, 1].
-    pub confidence: f32,
-}
-
-/// A stretch of one person's way. Several have one id where the person was lost and known again.
+/// Consecutive detections of one person. Tracklets share an id if the online tracker re-identified
+/// the person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Tracklet {
-    /// The id the online tracker gave.
+    /// The id from the online tracker.
     pub id: u64,
-    /// Where the person was seen, by frame; not empty.
-    pub sightings: Vec<Sighting>,
-    /// The averaged embedding, a unit vector; empty when unknown.
+    /// The detections in order of frames; not empty.
+    pub detections: Vec<DetectedBox>,
+    /// The mean embedding, a unit vector; empty when unknown.
     pub embedding: Vec<f32>,
 }
 
 impl Tracklet {
-    fn first(&self) -> &Sighting {
-        &self.sightings[0]
+    fn first(&self) -> &DetectedBox {
+        &self.detections[0]
     }
 
-    fn last(&self) -> &Sighting {
-        &self.sightings[self.sightings.len() - 1]
+    fn last(&self) -> &DetectedBox {
+        &self.detections[self.detections.len() - 1]
     }
 }
 
-/// A person's whole way.
+/// A linked trajectory.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Trajectory {
-    /// Places of its tracklets in the list given, in order of time.
+pub struct LinkedTrajectory {
+    /// Indices of its tracklets, in order of time.
     pub parts: Vec<usize>,
-    /// Where the person was, by frame, filled in where it was not seen; not where it was away and came back.
-    pub steps: Vec<Step>,
+    /// Boxes in order of frames. Gaps are filled, except where the person left and was
+    /// re-identified.
+    pub boxes: Vec<TrajectoryBox>,
 }
 
-/// Links tracklets to trajectories and fills their gaps; in order of their beginnings. `times` holds the presentation time
-/// of every frame, ascending; `tracker` says how people move and what is scenery.
-pub fn refine(
+/// Links tracklets into trajectories, ordered by their beginnings, and fills their gaps. `times`
+/// holds the presentation time of every frame, ascending; `tracker` supplies the settings of motion
+/// and scenery.
+pub fn link(
     tracklets: &[Tracklet],
     times: &[Seconds],
     config: &OfflineConfig,
     tracker: &TrackerConfig,
-) -> Vec<Trajectory> {
+) -> Vec<LinkedTrajectory> {
     let motion = &tracker.motion;
     let camera = camera_path(tracklets, times, motion);
     let mut order: Vec<usize> = (0..tracklets.len()).collect();
     order.sort_by_key(|&t| (tracklets[t].first().frame, tracklets[t].id));
-    let returns = Returns::of(
+    let shared_ids = SharedIds::of(
         tracklets
             .iter()
             .map(|t| (t.id, t.first().frame, t.last().frame))
             .collect(),
     );
     let mut candidates = links(tracklets, &order, times, &camera, config, motion);
-    candidates.retain(|c| returns.allow(c.row, c.column));
+    candidates.retain(|c| shared_ids.allow(c.row, c.column));
     let mut next = vec![None; tracklets.len()];
-    let mut continues = vec![false; tracklets.len()];
+    let mut is_continued = vec![false; tracklets.len()];
     for (a, b) in flow::solve(
         tracklets.len(),
         tracklets.len(),
@@ -225,54 +222,54 @@ pub fn refine(
         config.new_track,
     ) {
         next[a] = Some(b);
-        continues[b] = true;
+        is_continued[b] = true;
     }
     let chain =
         |first: usize| std::iter::successors(Some(first), |&t| next[t]).collect::<Vec<usize>>();
-    let starts = order.iter().filter(|&&t| !continues[t]);
-    let sightings = |parts: &[usize]| {
+    let starts = order.iter().filter(|&&t| !is_continued[t]);
+    let detections = |parts: &[usize]| {
         parts
             .iter()
-            .flat_map(|&p| tracklets[p].sightings.iter().copied())
-            .collect::<Vec<Sighting>>()
+            .flat_map(|&p| tracklets[p].detections.iter().copied())
+            .collect::<Vec<DetectedBox>>()
     };
-    let believed = |s: &[Sighting]| {
+    let plausible = |s: &[DetectedBox]| {
         let span = s[s.len() - 1].frame - s[0].frame + 1;
-        let still = || {
+        let stillness = || {
             s.windows(2).fold(
                 Stillness::new(s[0].bbox, s[0].confidence, times[s[0].frame]),
-                |mut still, p| {
-                    still.see(
+                |mut stillness, p| {
+                    stillness.update(
                         p[1].bbox,
                         p[1].confidence,
                         times[p[1].frame],
                         &tracker.scenery,
                     );
-                    still
+                    stillness
                 },
             )
         };
         s.len() >= config.min_hits
-            && !still().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery)
+            && !stillness().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery)
             && s.len() as f32 >= config.min_share * span as f32
     };
     let chains: Vec<Vec<usize>> = starts
         .map(|&t| chain(t))
-        .filter(|parts| believed(&sightings(parts)))
+        .filter(|parts| plausible(&detections(parts)))
         .collect();
     let filled =
-        |parts: &Vec<usize>| interpolate::fill(&sightings(parts), times, &camera, &config.fill);
-    returns
+        |parts: &Vec<usize>| interpolate::fill(&detections(parts), times, &camera, &config.fill);
+    shared_ids
         .join(chains)
         .into_iter()
-        .map(|group| Trajectory {
-            steps: group.iter().flat_map(filled).collect(),
+        .map(|group| LinkedTrajectory {
+            boxes: group.iter().flat_map(filled).collect(),
             parts: group.concat(),
         })
         .collect()
 }
 
-/// Every pair of tracklets of which one may continue the other, with what that costs.
+/// All pairs of tracklets within the longest gap, with their costs.
 fn links(
     tracklets: &[Tracklet],
     order: &[usize],
@@ -281,9 +278,9 @@ fn links(
     config: &OfflineConfig,
     motion: &MotionConfig,
 ) -> Vec<Candidate> {
-    let ends: Vec<Ends> = tracklets
+    let ends: Vec<EndFilters> = tracklets
         .iter()
-        .map(|t| Ends::of(t, times, camera, motion))
+        .map(|t| EndFilters::of(t, times, camera, motion))
         .collect();
     let mut links = Vec::new();
     for (a, earlier) in tracklets.iter().enumerate() {
@@ -294,14 +291,15 @@ fn links(
             if gap.0 > config.max_gap {
                 break;
             }
-            let (place, size) = ends[a].meet(&ends[b], gap, motion);
-            let look = cosine_distance(&earlier.embedding, &later.embedding).map_or(0.0, |d| {
-                (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0)
-            });
-            let cost = config.motion * (place - PERFECT.0)
-                + config.size * (size - PERFECT.1)
+            let (place, size) = ends[a].meeting_cost(&ends[b], gap, motion);
+            let appearance = cosine_distance(&earlier.embedding, &later.embedding)
+                .map_or(0.0, |d| {
+                    (d / config.appearance_scale - 1.0).clamp(-1.0, 1.0)
+                });
+            let cost = config.motion * (place - PERFECT_COST.0)
+                + config.size * (size - PERFECT_COST.1)
                 + config.gap * gap.f32()
-                + config.appearance * look;
+                + config.appearance * appearance;
             links.push(Candidate {
                 row: a,
                 column: b,
@@ -312,54 +310,54 @@ fn links(
     links
 }
 
-/// The filters at both ends of a tracklet: come forward to its end, and backward to its start.
-struct Ends {
+/// Filters of both ends of a tracklet: run forward to its last and backward to its first detection.
+struct EndFilters {
     forward: BoxFilter,
     backward: BoxFilter,
 }
 
-impl Ends {
+impl EndFilters {
     fn of(t: &Tracklet, times: &[Seconds], camera: &[[f32; 2]], motion: &MotionConfig) -> Self {
-        let still = |s: &Sighting| BBox {
+        let without_camera = |s: &DetectedBox| BBox {
             left: s.bbox.left - camera[s.frame][0],
             top: s.bbox.top - camera[s.frame][1],
             ..s.bbox
         };
-        let step = |mut filter: BoxFilter, from: &Sighting, to: &Sighting| {
+        let step = |mut filter: BoxFilter, from: &DetectedBox, to: &DetectedBox| {
             filter.predict(
                 Seconds((times[to.frame] - times[from.frame]).0.abs()),
                 motion,
             );
-            filter.update(still(to), to.confidence, motion);
+            filter.update(without_camera(to), to.confidence, motion);
             filter
         };
-        let pairs = || t.sightings.windows(2);
-        Ends {
-            forward: pairs().fold(BoxFilter::new(still(t.first()), motion), |f, p| {
+        let pairs = || t.detections.windows(2);
+        EndFilters {
+            forward: pairs().fold(BoxFilter::new(without_camera(t.first()), motion), |f, p| {
                 step(f, &p[0], &p[1])
             }),
             backward: pairs()
                 .rev()
-                .fold(BoxFilter::new(still(t.last()), motion), |f, p| {
+                .fold(BoxFilter::new(without_camera(t.last()), motion), |f, p| {
                     step(f, &p[1], &p[0])
                 }),
         }
     }
 
-    fn meet(&self, later: &Ends, gap: Seconds, motion: &MotionConfig) -> (f32, f32) {
+    fn meeting_cost(&self, later: &EndFilters, gap: Seconds, motion: &MotionConfig) -> (f32, f32) {
         let mut forward = self.forward.clone();
         forward.predict(gap, motion);
-        forward.meet(&later.backward)
+        forward.meeting_cost(&later.backward)
     }
 }
 
-/// How far the camera has moved at each frame since the first, told from the boxes: what in the people's steps no filter
-/// foresaw, as far as it is common to all.
+/// Displacement of the camera since the first frame, at each frame: the part of all people's
+/// prediction errors that they have in common.
 fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig) -> Vec<[f32; 2]> {
-    let mut seen: Vec<Vec<(usize, Sighting)>> = vec![Vec::new(); times.len()];
+    let mut seen: Vec<Vec<(usize, DetectedBox)>> = vec![Vec::new(); times.len()];
     for (t, tracklet) in tracklets.iter().enumerate() {
         tracklet
-            .sightings
+            .detections
             .iter()
             .for_each(|s| seen[s.frame].push((t, *s)));
     }
@@ -401,13 +399,13 @@ mod tests {
         (0..n).map(|f| Seconds(f as f64 / RATE)).collect()
     }
 
-    /// A person who walks from x at 60 pixels a second, seen in these frames.
+    /// A person walking at 60 pixels per second, detected in the given frames.
     fn walker(id: u64, x: f32, y: f32, frames: std::ops::Range<usize>) -> Tracklet {
         let at = |frame: usize| BBox::from_center(x + 6.0 * frame as f32, y, 40.0, 100.0);
         Tracklet {
             id,
-            sightings: frames
-                .map(|frame| Sighting {
+            detections: frames
+                .map(|frame| DetectedBox {
                     frame,
                     bbox: at(frame),
                     confidence: 0.9,
@@ -417,24 +415,32 @@ mod tests {
         }
     }
 
-    fn refined(tracklets: &[Tracklet], frames: usize, config: &OfflineConfig) -> Vec<Trajectory> {
-        refine(tracklets, &times(frames), config, &TrackerConfig::default())
+    fn linked(
+        tracklets: &[Tracklet],
+        frames: usize,
+        config: &OfflineConfig,
+    ) -> Vec<LinkedTrajectory> {
+        link(tracklets, &times(frames), config, &TrackerConfig::default())
     }
 
     #[test]
-    fn two_stretches_of_one_walk_become_one_way_without_a_hole() {
-        let ways = refined(
+    fn two_tracklets_of_one_walk_are_linked_and_the_gap_is_filled() {
+        let trajectories = linked(
             &[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 23..50)],
             50,
             &OfflineConfig::default(),
         );
-        assert_eq!(ways.len(), 1);
-        assert_eq!(ways[0].parts, [0, 1]);
+        assert_eq!(trajectories.len(), 1);
+        assert_eq!(trajectories[0].parts, [0, 1]);
         assert_eq!(
-            ways[0].steps.iter().map(|s| s.frame).collect::<Vec<_>>(),
+            trajectories[0]
+                .boxes
+                .iter()
+                .map(|s| s.frame)
+                .collect::<Vec<_>>(),
             (0..50).collect::<Vec<_>>()
         );
-        let hidden = ways[0].steps[21];
+        let hidden = trajectories[0].boxes[21];
         assert!(
             !hidden.seen && (hidden.bbox.center().0 - 126.0).abs() < 1.0,
             "{hidden:?}"
@@ -442,10 +448,10 @@ mod tests {
     }
 
     #[test]
-    fn people_far_apart_or_too_long_apart_stay_two() {
+    fn tracklets_too_far_apart_in_space_or_time_are_not_linked() {
         let config = OfflineConfig::default();
         assert_eq!(
-            refined(
+            linked(
                 &[
                     walker(1, 0.0, 200.0, 0..20),
                     walker(2, 300.0, 200.0, 26..50)
@@ -457,7 +463,7 @@ mod tests {
             2
         );
         assert_eq!(
-            refined(
+            linked(
                 &[walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 200.0, 60..90)],
                 90,
                 &config
@@ -468,34 +474,38 @@ mod tests {
     }
 
     #[test]
-    fn all_links_together_decide_not_the_first() {
-        // Two people side by side behind a pillar: each must get his own continuation, whatever the order given.
+    fn the_total_cost_of_all_links_decides() {
+        // Two people walk side by side behind a pillar: each must get their own continuation, in
+        // any input order.
         let (a, b) = (walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 225.0, 0..20));
         let (c, d) = (walker(3, 0.0, 201.0, 25..50), walker(4, 0.0, 226.0, 25..50));
-        let ways = refined(
+        let trajectories = linked(
             &[d.clone(), a.clone(), c.clone(), b.clone()],
             50,
             &OfflineConfig::default(),
         );
         assert_eq!(
-            ways.iter().map(|w| w.parts.clone()).collect::<Vec<_>>(),
+            trajectories
+                .iter()
+                .map(|w| w.parts.clone())
+                .collect::<Vec<_>>(),
             [vec![1, 2], vec![3, 0]]
         );
     }
 
     #[test]
-    fn looks_forbid_and_allow_a_link() {
+    fn appearance_can_prevent_or_enable_a_link() {
         let config = OfflineConfig {
             appearance_scale: 0.3,
             ..OfflineConfig::default()
         };
-        let with = |mut t: Tracklet, look: [f32; 2]| {
-            t.embedding = look.to_vec();
+        let with = |mut t: Tracklet, appearance: [f32; 2]| {
+            t.embedding = appearance.to_vec();
             t
         };
         let first = with(walker(1, 0.0, 200.0, 0..20), [1.0, 0.0]);
         assert_eq!(
-            refined(
+            linked(
                 &[
                     first.clone(),
                     with(walker(2, 0.0, 200.0, 26..50), [0.0, 1.0])
@@ -506,9 +516,10 @@ mod tests {
             .len(),
             2
         );
-        // Half a height off the way: too much for motion alone, not for someone who looks the same.
+        // Half a height off the predicted position: too much for motion alone, but not with
+        // matching appearance.
         assert_eq!(
-            refined(
+            linked(
                 &[walker(1, 0.0, 200.0, 0..20), walker(2, 60.0, 200.0, 26..50)],
                 50,
                 &config
@@ -517,7 +528,7 @@ mod tests {
             2
         );
         assert_eq!(
-            refined(
+            linked(
                 &[first, with(walker(2, 60.0, 200.0, 26..50), [1.0, 0.0])],
                 50,
                 &config
@@ -528,12 +539,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_hardly_ever_seen_is_left_out() {
+    fn a_rarely_detected_trajectory_is_dropped() {
         let mut sparse = walker(1, 0.0, 200.0, 0..40);
-        sparse.sightings.retain(|s| s.frame % 4 == 0);
-        assert!(refined(&[sparse.clone()], 40, &OfflineConfig::default()).is_empty());
+        sparse.detections.retain(|s| s.frame % 4 == 0);
+        assert!(linked(&[sparse.clone()], 40, &OfflineConfig::default()).is_empty());
         assert_eq!(
-            refined(
+            linked(
                 &[sparse],
                 40,
                 &OfflineConfig {
@@ -547,21 +558,22 @@ mod tests {
     }
 
     #[test]
-    fn a_hidden_person_is_filled_in_where_the_camera_pointed() {
-        // The camera jerks by 80 pixels and back while person 1 is hidden; three others show it.
+    fn gaps_are_filled_relative_to_the_moving_camera() {
+        // The camera jerks by 80 pixels and back while person 1 is hidden; three others show the
+        // movement.
         let jerk = |frame: usize| if (22..24).contains(&frame) { 80.0 } else { 0.0 };
         let shaken = |mut t: Tracklet| {
-            t.sightings
+            t.detections
                 .iter_mut()
                 .for_each(|s| s.bbox.left += jerk(s.frame));
             t
         };
         let mut hidden = walker(1, 0.0, 200.0, 0..50);
-        hidden.sightings.retain(|s| !(20..26).contains(&s.frame));
+        hidden.detections.retain(|s| !(20..26).contains(&s.frame));
         let others = (2..6).map(|i| walker(i, 150.0 * i as f32, 240.0, 0..50));
         let all: Vec<Tracklet> = std::iter::once(hidden).chain(others).map(shaken).collect();
-        let way = &refined(&all, 50, &OfflineConfig::default())[0];
-        let x = way.steps[23].bbox.center().0;
+        let trajectory = &linked(&all, 50, &OfflineConfig::default())[0];
+        let x = trajectory.boxes[23].bbox.center().0;
         assert!((x - (138.0 + 80.0)).abs() < 15.0, "filled in at {x}");
     }
 }

@@ -1,44 +1,44 @@
-//! A track and a detection: what is known of the two together, and what taking the one for the other costs.
+//! Association of a track and a detection: their features and their cost.
 
 use crate::detection::{Detection, Embeddings};
 use crate::time::Seconds;
 use crate::track::appearance::AppearanceConfig;
 use crate::track::config::TrackerConfig;
 use crate::track::cost;
-use crate::track::head::Features;
-use crate::track::track::{Track, View};
+use crate::track::head::PairFeatures;
+use crate::track::track::{ClearView, Track};
 
-/// How one round of matching looks: how far boxes are grown, and what a pair may cost.
+/// Parameters of one round of matching.
 #[derive(Debug, Clone, Copy)]
-pub struct Look {
-    /// Boxes are grown by this share of their size on each side.
+pub struct MatchRound {
+    /// Boxes are enlarged by this share of their size on each side.
     pub buffer: f32,
-    /// A pair that costs more is not made.
+    /// Pairs that cost more are not matched.
     pub limit: f32,
 }
 
-/// A frame's detections with what is known of each.
+/// The detections of a frame, with their embeddings and occlusion.
 #[derive(Debug)]
-pub struct Observed<'a> {
+pub struct FrameDetections<'a> {
     /// The detections.
     pub detections: &'a [Detection],
     embeddings: &'a Embeddings,
-    /// For each detection the greatest share of it that a person in front covers.
+    /// For each detection the largest share that one person in front covers.
     covered: Vec<f32>,
 }
 
-impl<'a> Observed<'a> {
-    /// Finds out who stands in front of whom.
+impl<'a> FrameDetections<'a> {
+    /// Determines which detections cover which.
     pub fn new(detections: &'a [Detection], embeddings: &'a Embeddings) -> Self {
-        Observed {
+        FrameDetections {
             detections,
             embeddings,
             covered: covered(detections),
         }
     }
 
-    /// Lets a track learn the appearance of its detection, where the view is clear.
-    pub fn teach(&self, track: &mut Track, detection: usize, config: &AppearanceConfig) {
+    /// Updates a track's appearance with its detection, if the view is clear.
+    pub fn learn_appearance(&self, track: &mut Track, detection: usize, config: &AppearanceConfig) {
         let (covered, confidence) = (
             self.covered[detection],
             self.detections[detection].confidence,
@@ -46,22 +46,29 @@ impl<'a> Observed<'a> {
         if covered > config.max_covered || confidence < config.min_confidence {
             return;
         }
-        let clear = confidence * (1.0 - covered);
-        track.view = Some(View { detection, clear });
+        let clarity = confidence * (1.0 - covered);
+        track.view = Some(ClearView { detection, clarity });
         if let Some(view) = self.embeddings.get(detection) {
             track.appearance.learn(view, config);
-            // Rows of a matrix lie together; of one that does not only the average is learnt.
+            // A row that is not contiguous updates the average only.
             view.as_slice()
                 .into_iter()
-                .for_each(|v| track.views.learn(v, clear, track.seen));
+                .for_each(|v| track.views.learn(v, clarity, track.seen));
         }
     }
 
-    /// What is known of a track and detection `d` together; `None` where the boxes, grown by `buffer`, do not touch.
-    pub fn features(&self, track: &Track, d: usize, buffer: f32, now: Seconds) -> Option<Features> {
+    /// Features of a track and detection `d`; `None` if the boxes, enlarged by `buffer`, do not
+    /// overlap.
+    pub fn features(
+        &self,
+        track: &Track,
+        d: usize,
+        buffer: f32,
+        now: Seconds,
+    ) -> Option<PairFeatures> {
         let (predicted, detected) = (track.bbox(), self.detections[d].bbox);
         let overlap = cost::overlap(&predicted, &detected, buffer);
-        (overlap < 1.0).then(|| Features {
+        (overlap < 1.0).then(|| PairFeatures {
             overlap,
             position: cost::position(&predicted, &detected),
             horizontal: (predicted.center().0 - detected.center().0).abs() / predicted.height,
@@ -79,23 +86,24 @@ impl<'a> Observed<'a> {
     }
 }
 
-/// The cost of taking detection `d` for the track's person; `None` where the boxes, grown, do not touch, or a learned head
-/// says that it is hardly the same person.
+/// Cost of assigning detection `d` to the track; `None` if the enlarged boxes do not overlap, or if
+/// an association head gives a probability below its limit.
 pub fn cost(
     track: &Track,
-    frame: &Observed<'_>,
+    frame: &FrameDetections<'_>,
     d: usize,
-    look: Look,
+    round: MatchRound,
     now: Seconds,
     config: &TrackerConfig,
 ) -> Option<f32> {
-    let f = frame.features(track, d, look.buffer, now)?;
+    let f = frame.features(track, d, round.buffer, now)?;
     if let Some(head) = &config.head {
         let p = head.probability(&f);
-        return (p > config.head_limit).then(|| (1.0 - p) / (1.0 - config.head_limit) * look.limit);
+        return (p > config.head_limit)
+            .then(|| (1.0 - p) / (1.0 - config.head_limit) * round.limit);
     }
     let config = &config.cost;
-    // Centred on the boundary between same and different: a likeness pulls the pair together, a difference apart.
+    // Centred between same and different: a likeness reduces the cost, a difference increases it.
     let appearance = if f.appearance < 0.0 {
         0.0
     } else {
@@ -110,7 +118,8 @@ pub fn cost(
     )
 }
 
-/// For each detection the greatest share of it that another, standing nearer to the camera (lower foot), covers.
+/// For each detection the largest share that another, nearer to the camera (lower foot point),
+/// covers.
 fn covered(detections: &[Detection]) -> Vec<f32> {
     let share = |a: &Detection, b: &Detection| {
         if b.bbox.bottom() > a.bbox.bottom() {

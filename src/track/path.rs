@@ -1,74 +1,73 @@
-//! The path of a track, simplified and bounded: few points that tell where somebody was at any
-//! time.
+//! The path of a track: a bounded number of points from which its position at any time follows.
 //!
-//! Ramer (1972) and Douglas and Peucker (1973), with the error taken between places at the same
-//! time (Meratnia and de By 2004) instead of the distance from the line: who stands still on a
-//! straight way is not lost.
+//! Ramer (1972) and Douglas and Peucker (1973), with the error between positions at the same time
+//! (Meratnia and de By 2004) instead of the distance from the line, so that a pause on a straight
+//! path is preserved.
 
-/// A point of a path: seconds, x and y in pixels.
-pub type Point = [f64; 3];
+/// A point of a path: time in seconds, x and y in pixels.
+pub type PathPoint = [f64; 3];
 
-/// Between two points of a path the way is straight and even, up to this error, pixels.
-pub const ERROR: f64 = 2.0;
-/// At most so many points; a path of more is simplified at twice the error, and again.
-pub const MOST: usize = 512;
-/// So many points come in before they are simplified.
-const FRESH: usize = 128;
+/// Tolerance of the simplification, pixels: largest error of linear interpolation between points.
+pub const TOLERANCE: f64 = 2.0;
+/// Maximum number of points. A longer path is simplify repeatedly, doubling the tolerance each
+/// time.
+pub const MAX_POINTS: usize = 512;
+/// Number of new points that are collected before they are simplify.
+const BATCH: usize = 128;
 
-/// A path that grows.
+/// A growing path.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Path {
-    points: Vec<Point>,
-    /// How many of them are simplified already.
-    done: usize,
-    /// The error of the coarsest simplification, pixels; 0 before any.
-    step: f64,
-    /// The greatest distance between the path and the points that were put in, pixels.
+pub struct TrackPath {
+    points: Vec<PathPoint>,
+    /// Number of points that are simplify already.
+    simplified_count: usize,
+    /// Largest tolerance used so far, pixels; 0 before the first simplification.
+    tolerance: f64,
+    /// Bound of the distance between the path and the original points, pixels.
     error: f64,
 }
 
-impl Path {
+impl TrackPath {
     /// Time of the last point, seconds.
     pub fn last(&self) -> Option<f64> {
         self.points.last().map(|p| p[0])
     }
 
-    /// Adds a point, later than the last.
-    pub fn push(&mut self, point: Point) {
+    /// Adds a point later than the last.
+    pub fn push(&mut self, point: PathPoint) {
         self.points.push(point);
-        if self.points.len() - self.done >= FRESH {
+        if self.points.len() - self.simplified_count >= BATCH {
             self.shrink();
         }
     }
 
-    /// The points, and the greatest distance from where the track was at the times between them,
-    /// pixels.
-    pub fn finish(mut self) -> (Vec<Point>, f64) {
+    /// The points, and a bound of the distance from the original positions, pixels.
+    pub fn finish(mut self) -> (Vec<PathPoint>, f64) {
         self.shrink();
         (self.points, self.error)
     }
 
     fn shrink(&mut self) {
-        // The last point that was simplified is the first of the next piece.
-        let from = self.done.saturating_sub(1);
-        let tail = simplified(&self.points[from..], ERROR);
+        // The last simplify point is the first of the next segment.
+        let from = self.simplified_count.saturating_sub(1);
+        let tail = simplify(&self.points[from..], TOLERANCE);
         self.points.truncate(from);
         self.points.extend(tail);
-        self.step = self.step.max(ERROR);
-        self.error = self.error.max(ERROR);
-        while self.points.len() > MOST {
-            // The errors of one simplification after another add up.
-            self.step *= 2.0;
-            self.error += self.step;
-            self.points = simplified(&self.points, self.step);
+        self.tolerance = self.tolerance.max(TOLERANCE);
+        self.error = self.error.max(TOLERANCE);
+        while self.points.len() > MAX_POINTS {
+            // The errors of successive simplifications add up.
+            self.tolerance *= 2.0;
+            self.error += self.tolerance;
+            self.points = simplify(&self.points, self.tolerance);
         }
-        self.done = self.points.len();
+        self.simplified_count = self.points.len();
     }
 }
 
-/// Leaves out the points that straight and even movement between those left tells up to `error`
-/// pixels. The first and the last stay.
-pub fn simplified(points: &[Point], error: f64) -> Vec<Point> {
+/// Removes the points that linear interpolation between the remaining ones reproduces within
+/// `error` pixels. The first and the last point stay.
+pub fn simplify(points: &[PathPoint], error: f64) -> Vec<PathPoint> {
     let mut keep = vec![false; points.len()];
     let mut pieces = match points.len() {
         0 | 1 => return points.to_vec(),
@@ -90,8 +89,8 @@ pub fn simplified(points: &[Point], error: f64) -> Vec<Point> {
         .collect()
 }
 
-/// Where even movement from `a` to `b` is at the time of `p`, and how far from `p`, pixels.
-fn distance(a: &Point, b: &Point, p: &Point) -> f64 {
+/// Distance of `p` from the position interpolated between `a` and `b` at the time of `p`, pixels.
+fn distance(a: &PathPoint, b: &PathPoint, p: &PathPoint) -> f64 {
     let share = if b[0] > a[0] {
         (p[0] - a[0]) / (b[0] - a[0])
     } else {
@@ -106,9 +105,9 @@ mod tests {
 
     use super::*;
 
-    /// The greatest distance between the path and these points.
-    fn worst(path: &[Point], points: &[Point]) -> f64 {
-        let off = |p: &Point| {
+    /// The largest distance between the path and the given points.
+    fn worst(path: &[PathPoint], points: &[PathPoint]) -> f64 {
+        let off = |p: &PathPoint| {
             let at = path
                 .partition_point(|q| q[0] <= p[0])
                 .clamp(1, path.len() - 1);
@@ -117,19 +116,19 @@ mod tests {
         points.iter().map(off).fold(0.0, f64::max)
     }
 
-    fn path_of(points: &[Point]) -> (Vec<Point>, f64) {
-        let mut path = Path::default();
+    fn path_of(points: &[PathPoint]) -> (Vec<PathPoint>, f64) {
+        let mut path = TrackPath::default();
         points.iter().for_each(|p| path.push(*p));
         path.finish()
     }
 
     #[test]
-    fn a_straight_way_is_its_two_ends_and_a_pause_on_it_is_kept() {
-        let walk: Vec<Point> = (0..100)
+    fn a_straight_path_keeps_its_ends_and_pauses() {
+        let walk: Vec<PathPoint> = (0..100)
             .map(|i| [0.2 * f64::from(i), 5.0 * f64::from(i), 100.0])
             .collect();
         assert_eq!(path_of(&walk).0, [walk[0], walk[99]]);
-        let paused: Vec<Point> = (0..100)
+        let paused: Vec<PathPoint> = (0..100)
             .map(|i| {
                 [
                     0.2 * f64::from(i),
@@ -145,13 +144,12 @@ mod tests {
                 .collect::<Vec<_>>(),
             [0.0, 50.0, 80.0, 99.0]
         );
-        assert_eq!(error, ERROR);
+        assert_eq!(error, TOLERANCE);
     }
 
-    /// A day of somebody who never stands still, at five points a second: it was half a megabyte an
-    /// hour.
+    /// A day of uninterrupted movement at five points per second.
     #[test]
-    fn a_path_of_a_day_is_bounded_and_says_how_exact_it_is() {
+    fn a_path_of_a_day_is_bounded_and_reports_its_error() {
         let way = |i: u32| {
             let t = 0.2 * f64::from(i);
             [
@@ -160,19 +158,19 @@ mod tests {
                 540.0 + 400.0 * (t / 11.0).cos(),
             ]
         };
-        let points: Vec<Point> = (0..432_000).map(way).collect();
+        let points: Vec<PathPoint> = (0..432_000).map(way).collect();
         let (path, error) = path_of(&points);
-        assert!((2..=MOST).contains(&path.len()), "{}", path.len());
+        assert!((2..=MAX_POINTS).contains(&path.len()), "{}", path.len());
         assert!(
-            error > ERROR && worst(&path, &points) <= error,
+            error > TOLERANCE && worst(&path, &points) <= error,
             "{} within {error}",
             worst(&path, &points)
         );
         assert!(serde_json::to_string(&path).expect("JSON").len() < 30_000);
-        let hour = &points[..600]; // two minutes: not bounded yet
+        let hour = &points[..600]; // two minutes: below the maximum
         let (path, error) = path_of(hour);
         assert!(
-            error == ERROR && worst(&path, hour) <= ERROR && path.len() < 300,
+            error == TOLERANCE && worst(&path, hour) <= TOLERANCE && path.len() < 300,
             "{} points",
             path.len()
         );
@@ -180,13 +178,23 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_never_further_off_than_it_says(steps in prop::collection::vec((0.05f64..2.0, -40.0f64..40.0, -40.0f64..40.0), 2..900)) {
+        fn the_actual_error_never_exceeds_the_reported_one(
+            steps in prop::collection::vec((0.05f64..2.0, -40.0f64..40.0, -40.0f64..40.0), 2..900)
+        ) {
             let mut at = [0.0, 500.0, 500.0];
-            let points: Vec<Point> = steps.iter().map(|(t, x, y)| { at = [at[0] + t, at[1] + x, at[2] + y]; at }).collect();
+            let mut walk = |(t, x, y): &(f64, f64, f64)| {
+                at = [at[0] + t, at[1] + x, at[2] + y];
+                at
+            };
+            let points: Vec<PathPoint> = steps.iter().map(&mut walk).collect();
             let (path, error) = path_of(&points);
-            prop_assert!(path.len() <= MOST && path[0] == points[0] && path[path.len() - 1] == points[points.len() - 1]);
-            prop_assert!(path.iter().all(|p| points.contains(p)) && path.windows(2).all(|w| w[0][0] < w[1][0]));
-            prop_assert!(worst(&path, &points) <= error + 1e-9, "{} beyond {error}", worst(&path, &points));
+            prop_assert!(path.len() <= MAX_POINTS);
+            prop_assert_eq!(path[0], points[0]);
+            prop_assert_eq!(path[path.len() - 1], points[points.len() - 1]);
+            prop_assert!(path.iter().all(|p| points.contains(p)));
+            prop_assert!(path.windows(2).all(|w| w[0][0] < w[1][0]));
+            let off = worst(&path, &points);
+            prop_assert!(off <= error + 1e-9, "{off} beyond {error}");
         }
     }
 }

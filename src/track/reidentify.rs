@@ -1,32 +1,35 @@
-//! Who comes back: a new track takes over the id of one lost for longer than motion can bridge, when it looks the same beyond
-//! doubt and could have walked there. How much likeness that takes follows from how often strangers are alike to the network
-//! in use ([`Strangers`]); of a network that does not say so nobody is known again.
+//! Re-identification: a new track takes over the id of one that was lost for longer than motion can
+//! bridge, if the appearance matches clearly and the person could have walked there. The distance
+//! limit follows from the embedder's false-accept rates ([`StrangerTable`]); without that table
+//! nobody is re-identified.
 
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::range::{OutOfRange, within};
 use crate::time::Seconds;
-use crate::track::similarity::{StrangerRate, Strangers};
+use crate::track::similarity::{FalseAcceptRate, StrangerTable};
 use crate::track::track::{Track, TrackState};
 
-/// When a lost person is known again by looks. Needs an embedder whose file or settings say how often strangers are alike
-/// (`twintrack-train calibrate`); without that nobody is.
+/// Re-identification of lost people by appearance. Needs an embedder whose file or settings give
+/// the false-accept rates (`twintrack-train calibrate`); without them nobody is re-identified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ReidentifyConfig {
-    /// A person lost for no longer than this may get the old id back, seconds; 0 switches it off. Higher finds people again
-    /// later, holds back the event of a track's end for as long, and mistakes more look-alikes.
+    /// A person lost for at most this long can get the old id back, seconds; 0 disables this.
+    /// Higher re-identifies people later, delays the end event of tracks by as long, and confuses
+    /// more look-alikes.
     pub within: f64,
-    /// Newcomers who may be taken for one of those lost though they are somebody new, as a share, above 0 and at most 0.5. It
-    /// is shared among all they are compared with. Higher finds more again, and mistakes more.
+    /// Accepted rate of new people who are taken for a lost one, above 0 and at most 0.5. It is
+    /// divided among all candidates. Higher re-identifies more, with more mistakes.
     pub false_merge: f32,
-    /// The second nearest look-alike must be so many times likelier a stranger than the nearest, from 1, or it stays open who
-    /// it is.
+    /// The second nearest candidate must be this many times likelier a stranger than the nearest,
+    /// from 1; otherwise the case is ambiguous and nobody is re-identified.
     pub margin: f32,
-    /// How fast people can walk, heights per second: who is further away than that is somebody else.
+    /// Greatest walking speed, heights per second: candidates further away than that are excluded.
     pub speed: f32,
-    /// Detections a newcomer needs before it is compared. Until then one who may be somebody lost is not shown.
+    /// Number of detections that a new track needs before it is compared. Until then a track that
+    /// may be a lost person is not reported.
     pub after_hits: u32,
 }
 
@@ -61,19 +64,21 @@ impl ReidentifyConfig {
     }
 }
 
-/// A median over pairs of views is at most a distance where at least half of the pairs are: with strangers no more than
-/// twice as often as a single pair is (Markov's inequality).
-const MEDIAN: f32 = 2.0;
-/// A newcomer is worth waiting for where no more than this share of strangers is as alike to somebody lost.
-const WORTH: f32 = 0.2;
+/// The median over pairs of views is at most a distance if at least half of the pairs are. For
+/// strangers that happens at most twice as often as for a single pair (Markov's inequality).
+const MEDIAN_FACTOR: f32 = 2.0;
+/// A new track is held back as a possible match if at most this share of strangers is as near to a
+/// lost person.
+const CANDIDATE_RATE: f32 = 0.2;
 
-/// Which of several people somebody is, by the distances to each; `None` where that is none of them or in doubt.
-pub fn choose(
+/// Index of the person matched, by the distances to each; `None` if nobody matches or the match is
+/// ambiguous.
+pub fn unambiguous_match(
     distances: &[f32],
-    strangers: &Strangers,
+    strangers: &StrangerTable,
     config: &ReidentifyConfig,
 ) -> Option<usize> {
-    let limit = strangers.limit(config.false_merge / (MEDIAN * distances.len() as f32))?;
+    let limit = strangers.limit(config.false_merge / (MEDIAN_FACTOR * distances.len() as f32))?;
     let best = (0..distances.len()).min_by(|&a, &b| distances[a].total_cmp(&distances[b]))?;
     let others = || {
         (0..distances.len())
@@ -81,38 +86,39 @@ pub fn choose(
             .map(|i| distances[i])
     };
     let second = others().fold(f32::INFINITY, f32::min);
-    let clear = second.is_infinite()
-        || bound(strangers.rate(second)) >= config.margin * bound(strangers.rate(distances[best]));
-    (distances[best] <= limit && clear).then_some(best)
+    let clarity = second.is_infinite()
+        || upper_bound(strangers.rate(second))
+            >= config.margin * upper_bound(strangers.rate(distances[best]));
+    (distances[best] <= limit && clarity).then_some(best)
 }
 
-/// The rate, or the smallest ever measured where it is below.
-fn bound(rate: StrangerRate) -> f32 {
-    let (StrangerRate::About(r) | StrangerRate::Below(r)) = rate;
+/// The rate, or the smallest measured rate if it is below.
+fn upper_bound(rate: FalseAcceptRate) -> f32 {
+    let (FalseAcceptRate::About(r) | FalseAcceptRate::Below(r)) = rate;
     r
 }
 
-/// What is known of a newcomer.
+/// Result of comparing a new track with lost people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Newcomer {
-    /// Nobody who was lost, or in doubt.
-    New,
-    /// The lost person at this place of the list.
-    Returned(usize),
-    /// Perhaps somebody lost, and not seen often enough to be compared.
-    Open,
+pub enum ReidentifyResult {
+    /// A new person, or an ambiguous case.
+    NewPerson,
+    /// The lost person with this index in the list.
+    LostPerson(usize),
+    /// Possibly a lost person; more detections are needed.
+    Undecided,
 }
 
-/// Who a newcomer is among the lost people in `tracks`.
-pub fn who(
+/// Compares a new track with the lost people in `tracks`.
+pub fn compare_with_lost(
     newcomer: &Track,
     tracks: &[Track],
-    strangers: &Strangers,
+    strangers: &StrangerTable,
     config: &ReidentifyConfig,
-) -> Newcomer {
+) -> ReidentifyResult {
     let might_be = |lost: &Track| {
-        // One body cannot be at two places: who was still seen after the newcomer appeared is somebody else.
-        let away = lost.state == TrackState::Lost && !lost.is_spent() && lost.seen < newcomer.born;
+        // A person cannot be at two places: one detected after the new track appeared is excluded.
+        let away = lost.state == TrackState::Lost && !lost.is_merged() && lost.seen < newcomer.born;
         away && reachable(
             (&lost.last.bbox, lost.seen),
             (&newcomer.first, newcomer.born),
@@ -120,17 +126,25 @@ pub fn who(
         )
     };
     let candidates = tracks.iter().enumerate().filter(|(_, lost)| might_be(lost));
-    let (places, distances): (Vec<usize>, Vec<f32>) = candidates
+    let (indices, distances): (Vec<usize>, Vec<f32>) = candidates
         .filter_map(|(i, lost)| Some((i, lost.views.distance(&newcomer.views)?)))
         .unzip();
     if newcomer.hits < config.after_hits {
-        let near = distances.iter().any(|&d| bound(strangers.rate(d)) <= WORTH);
-        return if near { Newcomer::Open } else { Newcomer::New };
+        let near = distances
+            .iter()
+            .any(|&d| upper_bound(strangers.rate(d)) <= CANDIDATE_RATE);
+        return if near {
+            ReidentifyResult::Undecided
+        } else {
+            ReidentifyResult::NewPerson
+        };
     }
-    choose(&distances, strangers, config).map_or(Newcomer::New, |i| Newcomer::Returned(places[i]))
+    unambiguous_match(&distances, strangers, config).map_or(ReidentifyResult::NewPerson, |i| {
+        ReidentifyResult::LostPerson(indices[i])
+    })
 }
 
-/// Whether somebody last seen there and then can stand here now, at `speed` heights per second.
+/// Whether a person can walk from one position and time to the other at `speed` heights per second.
 pub fn reachable(from: (&BBox, Seconds), to: (&BBox, Seconds), speed: f32) -> bool {
     let ((ax, ay), (bx, by)) = (from.0.foot(), to.0.foot());
     let height = from.0.height.max(to.0.height);
@@ -142,16 +156,16 @@ mod tests {
     use super::*;
 
     fn chosen(distances: &[f32], config: &ReidentifyConfig) -> Option<usize> {
-        let strangers: Strangers = "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3"
+        let strangers: StrangerTable = "0.5@0.8,0.1@0.6,0.01@0.4,0.001@0.3"
             .parse()
             .expect("a table");
-        choose(distances, &strangers, config)
+        unambiguous_match(distances, &strangers, config)
     }
 
     #[test]
-    fn the_limit_follows_from_false_merges_and_how_many_are_compared() {
+    fn the_limit_depends_on_the_merge_rate_and_the_number_of_candidates() {
         let config = ReidentifyConfig::default();
-        // One candidate: half of 1 %, at a distance of 0.37; six: less than was ever measured.
+        // One candidate: half of 1 %, at a distance of 0.37; six: below the smallest measured rate.
         assert_eq!(chosen(&[0.36], &config), Some(0));
         assert_eq!(chosen(&[0.38], &config), None);
         assert_eq!(chosen(&[0.9, 0.9, 0.3, 0.9], &config), Some(2));
@@ -171,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_look_alike_leaves_it_open() {
+    fn a_second_near_candidate_makes_it_ambiguous() {
         let config = ReidentifyConfig::default();
         assert_eq!(chosen(&[0.34, 0.31], &config), None);
         assert_eq!(chosen(&[0.5, 0.31], &config), Some(1));

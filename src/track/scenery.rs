@@ -1,5 +1,6 @@
-//! What looks like a person and never moves: a sign, a poster, a mannequin. The detector finds it with little confidence,
-//! always at the same place; people who stand still sway.
+//! Scenery: fixed objects that the detector takes for people, such as signs, posters and
+//! mannequins. They are detected with low confidence, always at the same place, whereas standing
+//! people sway.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,18 +8,19 @@ use crate::geometry::BBox;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
-/// When a track is taken for scenery and no longer shown.
+/// When a track is taken for scenery and no longer reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneryConfig {
-    /// A track that has kept still for this long is scenery, seconds; 0 never takes one for it.
+    /// A track that has kept still for this long is scenery, seconds; 0 disables this.
     pub after: f64,
-    /// It kept still when its boxes strayed from their mean by no more than this share of the height (standard deviation),
-    /// where heights below 60 pixels count as 60.
+    /// Largest standard deviation of a still track's boxes from their mean, as a share of the
+    /// height; heights below 60 pixels count as 60.
     pub sway: f32,
-    /// Only tracks whose detections are less confident than this on average: higher hides more signs, and people who sit.
+    /// Only tracks with a mean confidence below this can be scenery. Higher hides more signs, and
+    /// people who sit.
     pub confidence: f32,
-    /// A place once known for scenery is remembered for this long after it was last seen, seconds.
+    /// A scenery place is remembered for this long after its last detection, seconds.
     pub remember: f64,
 }
 
@@ -37,7 +39,7 @@ impl SceneryConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.scenery.after", self.after, 0.0, 3600.0)?;
         share("tracker.scenery.sway", self.sway)?;
@@ -46,10 +48,10 @@ impl SceneryConfig {
     }
 }
 
-/// Below this height, pixels, a detector's rounding is more than a person's sway.
+/// Below this height, pixels, the detector's rounding exceeds a person's sway.
 const SMALL: f32 = 60.0;
 
-/// How still a track has been, over the last few seconds: exponential means with a memory of half the time it takes.
+/// Stillness of a track: exponential means over half of `tracker.scenery.after`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Stillness {
     mean: [f32; 4],
@@ -60,7 +62,7 @@ pub struct Stillness {
 }
 
 impl Stillness {
-    /// Begins with a first box.
+    /// Starts with the first box.
     pub fn new(bbox: BBox, confidence: f32, now: Seconds) -> Self {
         Stillness {
             mean: bbox.into(),
@@ -71,8 +73,8 @@ impl Stillness {
         }
     }
 
-    /// Takes the next box.
-    pub fn see(&mut self, bbox: BBox, confidence: f32, now: Seconds, config: &SceneryConfig) {
+    /// Updates the means with the next box.
+    pub fn update(&mut self, bbox: BBox, confidence: f32, now: Seconds, config: &SceneryConfig) {
         let share = (1.0 - (-(now - self.last).0 / (0.5 * config.after).max(1e-3)).exp()) as f32;
         self.last = now;
         let mut squared = 0.0f32;
@@ -83,13 +85,13 @@ impl Stillness {
         }
         self.variance += share * (squared - self.variance);
         self.confidence += share * (confidence - self.confidence);
-        // One step far off is a move, whatever the average says.
+        // A single large displacement is a movement, whatever the averages are.
         if squared > (4.0 * config.sway).powi(2) {
             self.since = now;
         }
     }
 
-    /// Whether this is scenery by now.
+    /// Whether the track is scenery by now.
     pub fn is_scenery(&self, now: Seconds, config: &SceneryConfig) -> bool {
         config.after > 0.0
             && (now - self.since).0 >= config.after
@@ -98,34 +100,34 @@ impl Stillness {
     }
 }
 
-/// Places known for scenery.
+/// Remembered places of scenery.
 #[derive(Debug, Clone, Default)]
 pub struct Scenery {
     places: Vec<(BBox, Seconds)>,
 }
 
 impl Scenery {
-    /// Remembers a place, or that it was seen again.
+    /// Adds a place, or updates its time.
     pub fn remember(&mut self, bbox: BBox, now: Seconds) {
-        match self.places.iter_mut().find(|(b, _)| same(b, &bbox)) {
+        match self.places.iter_mut().find(|(b, _)| same_place(b, &bbox)) {
             Some(place) => *place = (bbox, now),
             None => self.places.push((bbox, now)),
         }
     }
 
-    /// Whether a new box stands at such a place.
-    pub fn knows(&self, bbox: &BBox) -> bool {
-        self.places.iter().any(|(b, _)| same(b, bbox))
+    /// Whether a box is at a remembered place.
+    pub fn contains(&self, bbox: &BBox) -> bool {
+        self.places.iter().any(|(b, _)| same_place(b, bbox))
     }
 
-    /// Forgets what has not been seen for long.
-    pub fn forget(&mut self, now: Seconds, config: &SceneryConfig) {
+    /// Removes places that have not been detected for `remember` seconds.
+    pub fn remove_expired(&mut self, now: Seconds, config: &SceneryConfig) {
         self.places
             .retain(|(_, seen)| (now - *seen).0 <= config.remember);
     }
 }
 
-fn same(a: &BBox, b: &BBox) -> bool {
+fn same_place(a: &BBox, b: &BBox) -> bool {
     a.iou(b) > 0.7
 }
 
@@ -145,24 +147,24 @@ mod tests {
         };
         let mut s = Stillness::new(at(0), confidence, Seconds::ZERO);
         let steps = (seconds * 10.0) as i32;
-        (1..=steps).for_each(|i| s.see(at(i), confidence, Seconds(f64::from(i) * 0.1), &config));
+        (1..=steps).for_each(|i| s.update(at(i), confidence, Seconds(f64::from(i) * 0.1), &config));
         s.is_scenery(Seconds(f64::from(steps) * 0.1), &config)
     }
 
     #[test]
-    fn a_sign_is_scenery_after_a_while_and_a_person_who_waits_is_not() {
+    fn a_sign_becomes_scenery_and_a_waiting_person_does_not() {
         assert!(watched(0.005, 0.5, 5.0), "a sign");
-        assert!(!watched(0.005, 0.5, 2.0), "too early to tell");
+        assert!(!watched(0.005, 0.5, 2.0), "too early to decide");
         assert!(!watched(0.005, 0.8, 5.0), "a confident detection");
-        assert!(!watched(0.03, 0.5, 5.0), "someone who sways");
+        assert!(!watched(0.03, 0.5, 5.0), "a person who sways");
     }
 
     #[test]
-    fn who_walks_away_is_no_scenery_any_more() {
+    fn movement_ends_scenery() {
         let config = SceneryConfig::default();
         let mut s = Stillness::new(BBox::new(0.0, 0.0, 40.0, 100.0), 0.5, Seconds::ZERO);
         (1..=50).for_each(|i| {
-            s.see(
+            s.update(
                 BBox::new(0.0, 0.0, 40.0, 100.0),
                 0.5,
                 Seconds(f64::from(i) * 0.1),
@@ -170,7 +172,7 @@ mod tests {
             )
         });
         assert!(s.is_scenery(Seconds(5.0), &config));
-        s.see(
+        s.update(
             BBox::new(10.0, 0.0, 40.0, 100.0),
             0.5,
             Seconds(5.1),
@@ -180,15 +182,15 @@ mod tests {
     }
 
     #[test]
-    fn places_are_remembered_for_a_time() {
+    fn places_are_forgotten_after_the_configured_time() {
         let (mut s, config) = (Scenery::default(), SceneryConfig::default());
         let place = BBox::new(0.0, 0.0, 40.0, 100.0);
         s.remember(place, Seconds(10.0));
         assert!(
-            s.knows(&BBox::new(1.0, 1.0, 40.0, 100.0))
-                && !s.knows(&BBox::new(50.0, 0.0, 40.0, 100.0))
+            s.contains(&BBox::new(1.0, 1.0, 40.0, 100.0))
+                && !s.contains(&BBox::new(50.0, 0.0, 40.0, 100.0))
         );
-        s.forget(Seconds(10.0 + config.remember + 1.0), &config);
-        assert!(!s.knows(&place));
+        s.remove_expired(Seconds(10.0 + config.remember + 1.0), &config);
+        assert!(!s.contains(&place));
     }
 }

@@ -1,4 +1,4 @@
-//! One person's track and its life: tentative, confirmed, lost, gone.
+//! A track and its states: tentative, confirmed, lost, ended.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,62 +10,64 @@ use crate::track::motion::{BoxFilter, MotionConfig};
 use crate::track::scenery::{SceneryConfig, Stillness};
 use crate::track::views::Views;
 
-/// Where a track stands in its life.
+/// State of a track.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrackState {
-    /// Seen too few times to be believed.
+    /// Too few detections to be confirmed.
     Tentative,
-    /// Believed, and seen in the current frame.
+    /// Confirmed, and detected in the current frame.
     Confirmed,
-    /// Believed, and not seen in the current frame.
+    /// Confirmed, and not detected in the current frame.
     Lost,
-    /// Not seen, but filled in afterwards between two frames in which it was (offline only).
+    /// Not detected, but filled in afterwards between two detections (offline only).
     Interpolated,
 }
 
-/// A track under way.
+/// A track in progress.
 #[derive(Debug, Clone)]
 pub struct Track {
-    /// Never used again within a run. Given when the track is confirmed; 0 before.
+    /// Unique within a run. Assigned when the track is confirmed; 0 before.
     pub id: u64,
-    /// Where it stands in its life.
+    /// The state.
     pub state: TrackState,
     /// The motion filter.
     pub filter: BoxFilter,
-    /// The averaged embedding.
+    /// The mean embedding.
     pub appearance: Appearance,
-    /// Some of its views, by which it is known again.
+    /// Collected views, for re-identification.
     pub views: Views,
-    /// When its first detection came, on the tracker's clock.
+    /// Time of its first detection, on the tracker's clock.
     pub born: Seconds,
-    /// When its last detection came, on the tracker's clock.
+    /// Time of its last detection, on the tracker's clock.
     pub seen: Seconds,
-    /// How many detections it has had.
+    /// Number of its detections.
     pub hits: u32,
     /// Its first box.
     pub first: BBox,
     /// Its last detection.
     pub last: Detection,
-    /// How still it has been.
-    pub still: Stillness,
-    /// Taken for scenery: not shown.
+    /// Stillness, to detect scenery.
+    pub stillness: Stillness,
+    /// Whether it is taken for scenery and not reported.
     pub scenery: bool,
-    /// Its clear view in the current frame.
-    pub view: Option<View>,
+    /// Its clear view in the current frame, if any.
+    pub view: Option<ClearView>,
+    /// Index of its detection in the current frame, if any.
+    pub detection: Option<usize>,
 }
 
 /// A clear view of a person in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct View {
-    /// Place of the detection in the list given.
+pub struct ClearView {
+    /// Index of the detection.
     pub detection: usize,
-    /// How clear: the detection's confidence times the share of it that nobody covers, in [0, 1].
-    pub clear: f32,
+    /// Clarity in [0, 1]: the detection's confidence times the share of it that is not covered.
+    pub clarity: f32,
 }
 
 impl Track {
-    /// A tentative track from its first detection.
+    /// Creates a tentative track from its first detection.
     pub fn new(detection: Detection, now: Seconds, motion: &MotionConfig) -> Self {
         Track {
             id: 0,
@@ -78,14 +80,15 @@ impl Track {
             hits: 1,
             first: detection.bbox,
             last: detection,
-            still: Stillness::new(detection.bbox, detection.confidence, now),
+            stillness: Stillness::new(detection.bbox, detection.confidence, now),
             scenery: false,
             view: None,
+            detection: None,
         }
     }
 
-    /// Takes a detection as this person's.
-    pub fn see(
+    /// Updates the track with a detection.
+    pub fn update(
         &mut self,
         detection: Detection,
         now: Seconds,
@@ -94,21 +97,21 @@ impl Track {
     ) {
         self.filter
             .update(detection.bbox, detection.confidence, motion);
-        self.still
-            .see(detection.bbox, detection.confidence, now, scenery);
+        self.stillness
+            .update(detection.bbox, detection.confidence, now, scenery);
         self.seen = now;
         self.hits += 1;
         self.last = detection;
     }
 
-    /// Believes the track, and gives it the next id, which is counted on.
+    /// Confirms the track with the id `next_id`, which is incremented.
     pub fn confirm(&mut self, next_id: &mut u64) {
         self.state = TrackState::Confirmed;
         self.id = *next_id;
         *next_id += 1;
     }
 
-    /// Gives up identity and memory to another track; it is spent then.
+    /// Returns the identity and memory for another track; this one is then marked as spent.
     pub fn take_identity(&mut self) -> Track {
         let old = self.clone();
         self.id = 0;
@@ -116,12 +119,12 @@ impl Track {
         old
     }
 
-    /// True once the identity was given away.
-    pub fn is_spent(&self) -> bool {
+    /// Whether the identity has been taken by another track.
+    pub fn is_merged(&self) -> bool {
         self.hits == 0
     }
 
-    /// Goes on as the person of `old`, who had been lost.
+    /// Continues the lost track `old` of the same person.
     pub fn resume(&mut self, old: Track) {
         self.state = TrackState::Confirmed;
         self.id = old.id;
@@ -132,22 +135,22 @@ impl Track {
         self.views.join(&old.views);
     }
 
-    /// The predicted or, after a detection, the filtered box; pixels.
+    /// The predicted box or, after a detection, the filtered one; pixels.
     pub fn bbox(&self) -> BBox {
         self.filter.bbox()
     }
 }
 
-/// What remains of a confirmed track when it is deleted.
+/// Summary of a confirmed track that has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EndedTrack {
     /// The track's id.
     pub id: u64,
-    /// Its first and last detection, on the tracker's clock.
+    /// Times of its first and last detection, on the tracker's clock.
     pub span: (Seconds, Seconds),
-    /// How many detections it had.
+    /// Number of its detections.
     pub hits: u32,
-    /// Its averaged embedding, a unit vector; empty without an embedder.
+    /// Its mean embedding, a unit vector; empty without an embedder.
     pub embedding: Vec<f32>,
 }
 

@@ -1,8 +1,9 @@
 //! The tracker of one camera: predict, match, update, create, delete.
 //!
-//! The frame of the method is SORT's (Bewley et al. 2016) with two rounds of matching, sure detections first and unsure
-//! ones after (Zhang et al. 2022, ByteTrack), overlap of grown boxes looked at twice (Yang et al. 2023, C-BIoU), and
-//! appearance distance beside position and size in the cost (Leal-Taixé et al. 2016).
+//! The scheme is SORT's (Bewley et al. 2016) with three extensions: matching in rounds, confident
+//! detections first (ByteTrack, Zhang et al. 2022), overlap of enlarged boxes at two sizes (C-BIoU,
+//! Yang et al. 2023), and appearance distance beside position and size in the cost (Leal-Taixé et
+//! al. 2016).
 
 use thiserror::Error;
 
@@ -13,60 +14,70 @@ use crate::track::assignment::{Assignment, Candidate};
 use crate::track::camera_motion;
 use crate::track::config::TrackerConfig;
 use crate::track::identity::Identity;
-use crate::track::pair::{self, Look, Observed};
-use crate::track::reidentify::{self, Newcomer};
+use crate::track::pair::{self, FrameDetections, MatchRound};
+use crate::track::reidentify::{self, ReidentifyResult};
 use crate::track::scenery::Scenery;
-use crate::track::similarity::Strangers;
-use crate::track::track::{EndedTrack, Track, TrackState, View};
+use crate::track::similarity::StrangerTable;
+use crate::track::track::{ClearView, EndedTrack, Track, TrackState};
 use crate::track::views::Views;
 
-/// Why an update was refused. The tracker is as it was before.
+/// Why an update was rejected. The tracker is unchanged then.
 #[derive(Debug, Error, PartialEq)]
 pub enum TrackError {
-    /// A detection's box has a NaN, an infinity or a side that is not longer than zero, or its confidence is not in [0, 1].
-    #[error("detection {index} is not a box with a confidence in [0, 1]: left {left}, top {top}, width {width}, height {height}, confidence {confidence}", left = .detection.bbox.left, top = .detection.bbox.top, width = .detection.bbox.width, height = .detection.bbox.height, confidence = .detection.confidence)]
+    /// A detection's box is not finite or has no area, or its confidence is not in [0, 1].
+    #[error(
+        "detection {index} is not a box with a confidence in [0, 1]: left {left}, top {top}, \
+         width {width}, height {height}, confidence {confidence}",
+        left = .detection.bbox.left,
+        top = .detection.bbox.top,
+        width = .detection.bbox.width,
+        height = .detection.bbox.height,
+        confidence = .detection.confidence
+    )]
     InvalidDetection {
-        /// Its place in the list given.
+        /// Index of the detection.
         index: usize,
-        /// The detection itself.
+        /// The detection.
         detection: Detection,
     },
-    /// Time stood still or ran backwards.
+    /// The elapsed time is not positive.
     #[error("elapsed time must be finite and above zero after the first frame, not {0}")]
     InvalidElapsed(Seconds),
 }
 
-/// A believed track after a frame.
+/// A confirmed track after a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackOutput {
     /// Unique within the run.
     pub id: u64,
-    /// Confirmed (seen in this frame) or lost.
+    /// Confirmed (detected in this frame) or lost.
     pub state: TrackState,
-    /// The detection's box when seen, the predicted one when lost; pixels.
+    /// The detected box, or the predicted one when lost; pixels.
     pub bbox: BBox,
     /// Confidence of its last detection, in [0, 1].
     pub confidence: f32,
     /// Time since its first detection.
     pub age: Seconds,
-    /// Time since its last detection; zero when seen in this frame.
+    /// Time since its last detection; zero if detected in this frame.
     pub unseen: Seconds,
-    /// How many detections it has had.
+    /// Number of its detections.
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: (f32, f32),
-    /// Its view in this frame, when it is a clear one.
-    pub view: Option<View>,
-    /// Who this is beyond the track, where [`crate::track::identity`] has said so.
+    /// Index, among the detections of this frame, of the one it was matched to; absent when lost.
+    pub detection: Option<usize>,
+    /// Its view in this frame, if clear.
+    pub view: Option<ClearView>,
+    /// The person's identity, once [`crate::track::identity`] has determined it.
     pub identity: Option<Identity>,
 }
 
-/// What a frame did to the tracks.
+/// Result of an update.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrackUpdate {
-    /// All believed tracks, seen and lost, by id.
+    /// All confirmed and lost tracks, by id.
     pub tracks: Vec<TrackOutput>,
-    /// Believed tracks that ended with this frame, by id.
+    /// Confirmed tracks that ended with this frame, by id.
     pub ended: Vec<EndedTrack>,
 }
 
@@ -81,14 +92,14 @@ pub struct Tracker {
     assignment: Assignment,
     candidates: Vec<Candidate>,
     scenery: Scenery,
-    /// The camera's motion since the frame before has been told.
-    camera_known: bool,
-    /// How often strangers are alike to the embedder; `None`: nobody is known again by looks.
-    strangers: Option<Strangers>,
+    /// Whether the camera's motion since the previous frame has been applied already.
+    camera_compensated: bool,
+    /// The embedder's false-accept rates; `None` disables re-identification.
+    strangers: Option<StrangerTable>,
 }
 
 impl Tracker {
-    /// A tracker that has seen nothing yet.
+    /// Creates a tracker without tracks.
     pub fn new(config: TrackerConfig) -> Self {
         Tracker {
             config,
@@ -99,21 +110,22 @@ impl Tracker {
             assignment: Assignment::default(),
             candidates: Vec::new(),
             scenery: Scenery::default(),
-            camera_known: false,
+            camera_compensated: false,
             strangers: None,
         }
     }
 
-    /// Knows people again by looks, given how often strangers are alike to the embedder (`tracker.reidentify`).
-    pub fn knowing(mut self, strangers: Option<Strangers>) -> Self {
+    /// Enables re-identification (`tracker.reidentify`) with the embedder's false-accept rates.
+    pub fn with_strangers(mut self, strangers: Option<StrangerTable>) -> Self {
         self.strangers = strangers;
         self
     }
 
-    /// Takes the detections of the next frame, `elapsed` after the one before (ignored for the first).
+    /// Processes the detections of the next frame, `elapsed` after the previous one (ignored for
+    /// the first).
     ///
     /// # Errors
-    /// When a box or a confidence is invalid, or when time does not go forward. Nothing has changed then.
+    /// Fails when a box, a confidence or `elapsed` is invalid. Nothing has changed then.
     pub fn update(
         &mut self,
         detections: &[Detection],
@@ -125,20 +137,20 @@ impl Tracker {
         self.started = true;
         self.now = self.now + elapsed;
 
-        // Detections in an order of their own, so that the caller's order has no say.
+        // A canonical order, so that the result does not depend on the caller's order.
         let mut order = Vec::with_capacity(detections.len());
         order.extend(
             (0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure),
         );
-        order.sort_unstable_by(|&a, &b| canonical(&detections[a], &detections[b]));
-        let frame = Observed::new(detections, embeddings);
+        order.sort_unstable_by(|&a, &b| canonical_order(&detections[a], &detections[b]));
+        let frame = FrameDetections::new(detections, embeddings);
 
         self.predict(elapsed);
         self.compensate_camera(&frame, &order, elapsed);
-        let matched = self.match_all(&frame, &order);
-        self.see(&frame, &matched);
+        let matched = self.match_detections(&frame, &order);
+        self.update_tracks(&frame, &matched);
         self.create(&frame, &order, &matched);
-        self.believe();
+        self.confirm_tracks();
         let ended = self.delete();
         Ok(TrackUpdate {
             tracks: self.output(),
@@ -146,22 +158,22 @@ impl Tracker {
         })
     }
 
-    /// Ends every track, as when the stream ends.
+    /// Ends all tracks, as at the end of a stream.
     pub fn finish(&mut self) -> Vec<EndedTrack> {
         ended(self.tracks.drain(..))
     }
 
-    /// Some views of a believed track.
+    /// The collected views of a confirmed track.
     pub fn views(&self, id: u64) -> Option<&Views> {
         self.tracks.iter().find(|t| t.id == id).map(|t| &t.views)
     }
 
-    /// Its settings.
+    /// The settings.
     pub fn config(&self) -> &TrackerConfig {
         &self.config
     }
 
-    /// How many tracks have been confirmed so far.
+    /// Number of tracks confirmed so far.
     pub fn confirmed(&self) -> u64 {
         self.next_id - 1
     }
@@ -181,16 +193,21 @@ impl Tracker {
         Ok(())
     }
 
-    /// Predict: every track moves to where its person should be now.
+    /// Predict: advances every track to the current time.
     fn predict(&mut self, elapsed: Seconds) {
         for t in &mut self.tracks {
             t.filter.predict(elapsed, &self.config.motion);
         }
     }
 
-    /// Tracks move with the camera, as far as the people all moved alike.
-    fn compensate_camera(&mut self, frame: &Observed<'_>, order: &[usize], elapsed: Seconds) {
-        let known = std::mem::take(&mut self.camera_known);
+    /// Compensates camera motion with the displacement that all people have in common.
+    fn compensate_camera(
+        &mut self,
+        frame: &FrameDetections<'_>,
+        order: &[usize],
+        elapsed: Seconds,
+    ) {
+        let known = std::mem::take(&mut self.camera_compensated);
         if known || !self.config.camera_motion.from_boxes || elapsed.0 <= 0.0 {
             return;
         }
@@ -206,7 +223,7 @@ impl Tracker {
             frame,
             &tracks,
             &sure,
-            Look {
+            MatchRound {
                 buffer: self.config.cost.second_buffer,
                 limit: self.config.cost.limit,
             },
@@ -220,9 +237,10 @@ impl Tracker {
         }
     }
 
-    /// Tells what the camera did since the frame before, where that is known (from the pixels); before the update.
-    pub fn camera_moved(&mut self, map: &Affine) {
-        self.camera_known = true;
+    /// Applies the camera's motion since the previous frame, estimated from the pixels. Call it
+    /// before the update.
+    pub fn apply_camera_motion(&mut self, map: &Affine) {
+        self.camera_compensated = true;
         self.warp(map);
     }
 
@@ -232,58 +250,47 @@ impl Tracker {
         }
     }
 
-    /// Match: sure detections to all tracks, looked at twice, then unsure ones to the tracks still seen a moment ago.
-    /// Returns for each track its detection.
-    fn match_all(&mut self, frame: &Observed<'_>, order: &[usize]) -> Vec<Option<usize>> {
-        let (sure_from, cost) = (self.config.sure, self.config.cost.clone());
-        let mut matched = vec![None; self.tracks.len()];
-        let mut taken = vec![false; frame.detections.len()];
+    /// Match: in two rounds confident detections to confirmed and lost tracks, then the other
+    /// detections to tracks detected in the previous frame, then confident ones to tentative
+    /// tracks. Returns for each track its detection.
+    fn match_detections(
+        &mut self,
+        frame: &FrameDetections<'_>,
+        order: &[usize],
+    ) -> Vec<Option<usize>> {
+        let (sure_from, cost) = (self.config.sure, &self.config.cost);
+        let first = MatchRound {
+            buffer: cost.buffer,
+            limit: cost.limit,
+        };
+        let second = MatchRound {
+            buffer: cost.second_buffer,
+            ..first
+        };
+        let unsure_round = MatchRound {
+            limit: cost.unsure_limit,
+            ..first
+        };
+        let (now, keep_lost) = (self.now, self.config.keep_lost);
+        let confirmed_or_lost =
+            move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
         let (sure, unsure): (Vec<usize>, Vec<usize>) = order
             .iter()
             .partition(|&&d| frame.detections[d].confidence >= sure_from);
-        let (now, keep_lost) = (self.now, self.config.keep_lost);
-        let believed =
-            move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
         type Eligible<'a> = &'a dyn Fn(&Track) -> bool;
-        let rounds: [(&[usize], Look, Eligible<'_>); 4] = [
-            (
-                &sure,
-                Look {
-                    buffer: cost.buffer,
-                    limit: cost.limit,
-                },
-                &believed,
-            ),
-            (
-                &sure,
-                Look {
-                    buffer: cost.second_buffer,
-                    limit: cost.limit,
-                },
-                &believed,
-            ),
-            (
-                &unsure,
-                Look {
-                    buffer: cost.buffer,
-                    limit: cost.unsure_limit,
-                },
-                &|t| t.state == TrackState::Confirmed,
-            ),
-            (
-                &sure,
-                Look {
-                    buffer: cost.buffer,
-                    limit: cost.limit,
-                },
-                &|t| t.state == TrackState::Tentative,
-            ),
+        let rounds: [(&[usize], MatchRound, Eligible<'_>); 4] = [
+            (&sure, first, &confirmed_or_lost),
+            (&sure, second, &confirmed_or_lost),
+            (&unsure, unsure_round, &|t| t.state == TrackState::Confirmed),
+            (&sure, first, &|t| t.state == TrackState::Tentative),
         ];
+        let mut matched = vec![None; self.tracks.len()];
+        let mut taken = vec![false; frame.detections.len()];
         let (mut tracks, mut free) = (
             Vec::with_capacity(self.tracks.len()),
             Vec::with_capacity(order.len()),
         );
-        for (detections, look, eligible) in rounds {
+        for (detections, round, eligible) in rounds {
             tracks.clear();
             tracks.extend(
                 (0..self.tracks.len())
@@ -291,7 +298,7 @@ impl Tracker {
             );
             free.clear();
             free.extend(detections.iter().copied().filter(|&d| !taken[d]));
-            for (t, d) in self.solve(frame, &tracks, &free, look) {
+            for (t, d) in self.solve(frame, &tracks, &free, round) {
                 matched[t] = Some(d);
                 taken[d] = true;
             }
@@ -302,10 +309,10 @@ impl Tracker {
     /// The optimal pairs of the given tracks and detections.
     fn solve(
         &mut self,
-        frame: &Observed<'_>,
+        frame: &FrameDetections<'_>,
         tracks: &[usize],
         detections: &[usize],
-        look: Look,
+        round: MatchRound,
     ) -> Vec<(usize, usize)> {
         if tracks.is_empty() || detections.is_empty() {
             return Vec::new();
@@ -314,31 +321,34 @@ impl Tracker {
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
             for (column, &d) in detections.iter().enumerate() {
-                if let Some(cost) = pair::cost(track, frame, d, look, self.now, &self.config) {
+                if let Some(cost) = pair::cost(track, frame, d, round, self.now, &self.config) {
                     self.candidates.push(Candidate { row, column, cost });
                 }
             }
         }
-        let pairs =
-            self.assignment
-                .solve(tracks.len(), detections.len(), &self.candidates, look.limit);
+        let pairs = self.assignment.solve(
+            tracks.len(),
+            detections.len(),
+            &self.candidates,
+            round.limit,
+        );
         pairs
             .into_iter()
             .map(|(row, column)| (tracks[row], detections[column]))
             .collect()
     }
 
-    /// Update: every matched track takes its detection, and is believed once it has had enough of them.
-    fn see(&mut self, frame: &Observed<'_>, matched: &[Option<usize>]) {
+    /// Update: matched tracks take their detections; the others become lost.
+    fn update_tracks(&mut self, frame: &FrameDetections<'_>, matched: &[Option<usize>]) {
         for (t, &d) in self.tracks.iter_mut().zip(matched) {
-            t.view = None;
+            (t.view, t.detection) = (None, d);
             let Some(d) = d else {
                 if t.state == TrackState::Confirmed {
                     t.state = TrackState::Lost;
                 }
                 continue;
             };
-            t.see(
+            t.update(
                 frame.detections[d],
                 self.now,
                 &self.config.motion,
@@ -347,19 +357,19 @@ impl Tracker {
             if t.state == TrackState::Lost {
                 t.state = TrackState::Confirmed;
             }
-            frame.teach(t, d, &self.config.appearance);
-            if t.still.is_scenery(self.now, &self.config.scenery) {
+            frame.learn_appearance(t, d, &self.config.appearance);
+            if t.stillness.is_scenery(self.now, &self.config.scenery) {
                 t.scenery = true;
                 self.scenery.remember(t.last.bbox, self.now);
             } else {
-                t.scenery &= self.scenery.knows(&t.last.bbox);
+                t.scenery &= self.scenery.contains(&t.last.bbox);
             }
         }
-        self.scenery.forget(self.now, &self.config.scenery);
+        self.scenery.remove_expired(self.now, &self.config.scenery);
     }
 
-    /// Create: sure detections that nobody took start tentative tracks.
-    fn create(&mut self, frame: &Observed<'_>, order: &[usize], matched: &[Option<usize>]) {
+    /// Create: unmatched confident detections start tentative tracks.
+    fn create(&mut self, frame: &FrameDetections<'_>, order: &[usize], matched: &[Option<usize>]) {
         let seen: Vec<BBox> = matched
             .iter()
             .flatten()
@@ -375,14 +385,16 @@ impl Tracker {
                 continue;
             }
             let mut track = Track::new(detection, self.now, &self.config.motion);
-            track.scenery = self.scenery.knows(&detection.bbox);
-            frame.teach(&mut track, d, &self.config.appearance);
+            track.detection = Some(d);
+            track.scenery = self.scenery.contains(&detection.bbox);
+            frame.learn_appearance(&mut track, d, &self.config.appearance);
             self.tracks.push(track);
         }
     }
 
-    /// Believe: a track seen often enough gets an id, its old one where it is somebody who was lost.
-    fn believe(&mut self) {
+    /// Confirm: a tentative track with enough detections gets an id, or the id of the lost person
+    /// whom it continues.
+    fn confirm_tracks(&mut self) {
         for t in 0..self.tracks.len() {
             let track = &self.tracks[t];
             if track.state != TrackState::Tentative
@@ -392,35 +404,40 @@ impl Tracker {
             {
                 continue;
             }
-            let who = |strangers| {
-                reidentify::who(track, &self.tracks, strangers, &self.config.reidentify)
+            let compare = |strangers| {
+                reidentify::compare_with_lost(
+                    track,
+                    &self.tracks,
+                    strangers,
+                    &self.config.reidentify,
+                )
             };
             match self
                 .strangers
                 .as_ref()
                 .filter(|_| self.config.reidentify.within > 0.0)
-                .map_or(Newcomer::New, who)
+                .map_or(ReidentifyResult::NewPerson, compare)
             {
-                Newcomer::Returned(lost) => {
+                ReidentifyResult::LostPerson(lost) => {
                     let old = self.tracks[lost].take_identity();
                     self.tracks[t].resume(old);
                 }
-                Newcomer::New => self.tracks[t].confirm(&mut self.next_id),
-                Newcomer::Open => {}
+                ReidentifyResult::NewPerson => self.tracks[t].confirm(&mut self.next_id),
+                ReidentifyResult::Undecided => {}
             }
         }
-        self.tracks.retain(|t| !t.is_spent());
+        self.tracks.retain(|t| !t.is_merged());
     }
 
-    /// Delete: tracks unseen for too long end.
+    /// Delete: ends tracks without a detection for too long.
     fn delete(&mut self) -> Vec<EndedTrack> {
         let (now, config) = (self.now, &self.config);
-        let known_again = |t: &Track| self.strangers.is_some() && !t.views.is_empty();
+        let can_be_reidentified = |t: &Track| self.strangers.is_some() && !t.views.is_empty();
         let keep = |t: &Track| {
             let allowed = match t.state {
                 TrackState::Tentative => config.keep_tentative,
-                // By looks a person is known again for longer than by motion.
-                _ if known_again(t) => config.keep_lost.max(config.reidentify.within),
+                // Re-identification bridges longer absences than motion.
+                _ if can_be_reidentified(t) => config.keep_lost.max(config.reidentify.within),
                 _ => config.keep_lost,
             };
             (now - t.seen).0 <= allowed
@@ -450,6 +467,7 @@ impl Tracker {
                 unseen: self.now - t.seen,
                 hits: t.hits,
                 velocity: t.filter.velocity(),
+                detection: t.detection,
                 view: t.view,
                 identity: None,
             })
@@ -459,14 +477,14 @@ impl Tracker {
     }
 }
 
-/// What remains of the believed ones among these tracks, by id.
+/// Summaries of the confirmed ones among these tracks, by id.
 fn ended(tracks: impl Iterator<Item = Track>) -> Vec<EndedTrack> {
     let mut ended: Vec<EndedTrack> = tracks.filter(|t| t.id != 0).map(EndedTrack::from).collect();
     ended.sort_by_key(|t| t.id);
     ended
 }
 
-fn canonical(a: &Detection, b: &Detection) -> std::cmp::Ordering {
+fn canonical_order(a: &Detection, b: &Detection) -> std::cmp::Ordering {
     let key = |d: &Detection| {
         [
             d.bbox.left,

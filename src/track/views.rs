@@ -1,44 +1,44 @@
-//! Several views of one person, spread over the time in which it was seen: two people are compared by all pairs of their
-//! views, so that one bad crop, or one side of somebody, does not decide.
+//! Views of one person, spread over time. People are compared by all pairs of their views, so that
+//! a single bad crop or viewing direction does not decide.
 
 use crate::time::Seconds;
 use crate::track::appearance::cosine_distance;
 
-/// So many views of a person are kept.
-const MOST: usize = 5;
-/// Views nearer together than this are one: the clearer stays.
-const APART: Seconds = Seconds(0.2);
+/// Maximum number of views of a person.
+const MAX_VIEWS: usize = 5;
+/// Views closer in time than this are merged: the clearer one is kept.
+const MIN_GAP: Seconds = Seconds(0.2);
 
 /// Views of one person, in order of time.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Views {
-    kept: Vec<Kept>,
+    kept: Vec<TimedView>,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-struct Kept {
+struct TimedView {
     /// A unit vector.
     embedding: Vec<f32>,
-    /// How clear the crop was, in [0, 1].
-    clear: f32,
-    /// When.
+    /// Clarity of the crop, in [0, 1].
+    clarity: f32,
+    /// Time of the view.
     at: Seconds,
 }
 
 impl Views {
-    /// One view, as of a picture.
+    /// A single view, for example of a gallery picture.
     pub fn of(embedding: &[f32]) -> Self {
         Views {
-            kept: vec![Kept {
+            kept: vec![TimedView {
                 embedding: embedding.to_vec(),
-                clear: 1.0,
+                clarity: 1.0,
                 at: Seconds::ZERO,
             }],
         }
     }
 
-    /// Takes a view (a unit vector) seen at `at`, not earlier than those before.
-    pub fn learn(&mut self, embedding: &[f32], clear: f32, at: Seconds) {
+    /// Adds a view (a unit vector) of the time `at`, not earlier than the previous ones.
+    pub fn learn(&mut self, embedding: &[f32], clarity: f32, at: Seconds) {
         if self
             .kept
             .first()
@@ -47,18 +47,19 @@ impl Views {
             self.kept.clear();
         }
         match self.kept.last_mut() {
-            Some(last) if (at - last.at).0 < APART.0 => {
-                if clear > last.clear {
-                    // Its time stays, or views in quick succession would never grow apart.
-                    last.clear = clear;
+            Some(last) if (at - last.at).0 < MIN_GAP.0 => {
+                if clarity > last.clarity {
+                    // The earlier time is kept; otherwise frequent views would never be far enough
+                    // apart.
+                    last.clarity = clarity;
                     last.embedding.clear();
                     last.embedding.extend_from_slice(embedding);
                 }
             }
             _ => {
-                self.kept.push(Kept {
+                self.kept.push(TimedView {
                     embedding: embedding.to_vec(),
-                    clear,
+                    clarity,
                     at,
                 });
                 self.thin();
@@ -66,22 +67,22 @@ impl Views {
         }
     }
 
-    /// Adds what was seen of the same person earlier.
+    /// Adds earlier views of the same person.
     pub fn join(&mut self, earlier: &Views) {
         self.kept.splice(0..0, earlier.kept.iter().cloned());
         self.kept.sort_by(|a, b| a.at.0.total_cmp(&b.at.0));
         self.thin();
     }
 
-    /// Leaves out views until few enough are left: of the two nearest in time the less clear.
+    /// Removes views until the maximum is met: of the two closest in time the less clear one.
     fn thin(&mut self) {
-        while self.kept.len() > MOST {
+        while self.kept.len() > MAX_VIEWS {
             let gap = |i: usize| (self.kept[i + 1].at - self.kept[i].at).0;
             let near = (0..self.kept.len() - 1)
                 .min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
                 .expect("there are more than one");
             self.kept
-                .remove(if self.kept[near].clear < self.kept[near + 1].clear {
+                .remove(if self.kept[near].clarity < self.kept[near + 1].clarity {
                     near
                 } else {
                     near + 1
@@ -89,13 +90,13 @@ impl Views {
         }
     }
 
-    /// Whether nothing was seen clearly yet.
+    /// Whether there are no views.
     pub fn is_empty(&self) -> bool {
         self.kept.is_empty()
     }
 
-    /// The median (of an even number the smaller of the two) of the cosine distances of all pairs of a view of one and a view
-    /// of the other, in [0, 2]; `None` unless both have been seen.
+    /// Median of the cosine distances between all pairs of views (the lower one of an even number),
+    /// in [0, 2]; `None` if either has no views.
     pub fn distance(&self, other: &Views) -> Option<f32> {
         let pairs = self.kept.iter().flat_map(|a| {
             other
@@ -121,20 +122,20 @@ mod tests {
     }
 
     #[test]
-    fn views_are_spread_over_the_life_of_a_track() {
+    fn views_are_spread_over_the_track() {
         let mut v = Views::default();
         (0..=100).for_each(|i| v.learn(&[1.0, 0.0], 0.9, Seconds(f64::from(i) * 0.1)));
         let at = times(&v);
-        assert_eq!((at.len(), at[0]), (MOST, 0.0));
+        assert_eq!((at.len(), at[0]), (MAX_VIEWS, 0.0));
         let gaps: Vec<f64> = at.windows(2).map(|p| p[1] - p[0]).collect();
         assert!(
-            at[MOST - 1] > 5.0 && gaps.iter().all(|g| *g >= 0.2),
+            at[MAX_VIEWS - 1] > 5.0 && gaps.iter().all(|g| *g >= 0.2),
             "{at:?}"
         );
     }
 
     #[test]
-    fn of_views_at_one_time_the_clearest_stays() {
+    fn of_views_close_in_time_the_clearest_is_kept() {
         let mut v = Views::default();
         v.learn(&[1.0, 0.0], 0.5, Seconds(0.0));
         v.learn(&[0.0, 1.0], 0.9, Seconds(0.1));
@@ -154,19 +155,19 @@ mod tests {
         assert_eq!(
             v.distance(&Views::of(&[1.0, 0.0, 0.0])),
             None,
-            "of another network"
+            "from another network"
         );
     }
 
     #[test]
-    fn what_was_seen_earlier_is_added() {
+    fn earlier_views_are_added() {
         let (mut early, mut late) = (Views::default(), Views::default());
         (0..8).for_each(|i| early.learn(&[1.0, 0.0], 0.9, Seconds(f64::from(i))));
         (20..22).for_each(|i| late.learn(&[0.0, 1.0], 0.9, Seconds(f64::from(i))));
         late.join(&early);
-        assert_eq!(late.kept.len(), MOST);
+        assert_eq!(late.kept.len(), MAX_VIEWS);
         assert!(
-            times(&late)[0] < 8.0 && times(&late)[MOST - 1] >= 20.0,
+            times(&late)[0] < 8.0 && times(&late)[MAX_VIEWS - 1] >= 20.0,
             "{late:?}"
         );
     }

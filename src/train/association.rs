@@ -1,5 +1,6 @@
-//! Learning to associate (Leal-Taixé et al. 2016, section 4): pairs of a track and a detection of which it is known
-//! whether they are one person, and gradient-boosted trees (Friedman 2001) that tell how likely that is.
+//! Training of the association head (Leal-Taixé et al. 2016, section 4): gradient-boosted trees
+//! (Friedman 2001) learn the probability that a track and a detection are the same person from
+//! labelled pairs.
 
 use std::collections::BTreeMap;
 
@@ -8,67 +9,68 @@ use forust_ml::{GradientBooster, Matrix};
 
 use crate::detection::{Detection, Embeddings};
 use crate::time::Seconds;
-use crate::track::head::{FEATURES, HEAD_SCHEMA, HeadTable, Node};
-use crate::track::pair::Observed;
+use crate::track::head::{FEATURES, HEAD_SCHEMA, HeadNode, HeadTable};
+use crate::track::pair::FrameDetections;
 use crate::track::track::Track;
 use crate::track::{TrackState, TrackerConfig};
-use crate::train::dataset::TrainError;
+use crate::train::error::TrainError;
 
-/// A leaf holds at least so much evidence (sum of p (1 - p)): fewer pairs are chance.
+/// Minimum evidence in a leaf (sum of p (1 - p)); smaller leaves would fit noise.
 const MIN_LEAF: f32 = 10.0;
 
-/// Whom a detection shows.
+/// The person that a detection shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Who {
+pub enum DetectionLabel {
     /// This person.
     Person(u64),
-    /// Nobody: the detector is mistaken.
-    Nobody,
-    /// That is not known.
+    /// A false detection.
+    NoPerson,
+    /// The label is unknown.
     Unknown,
 }
 
-/// A frame of which it is known who is who.
+/// A frame with labelled detections.
 #[derive(Debug, Clone)]
-pub struct Labelled {
-    /// Time since the frame before.
+pub struct LabelledFrame {
+    /// Time since the previous frame.
     pub elapsed: Seconds,
-    /// What the detector found.
+    /// The detections.
     pub detections: Vec<Detection>,
-    /// What they look like.
+    /// Their embeddings.
     pub embeddings: Embeddings,
-    /// Whom each shows.
-    pub who: Vec<Who>,
+    /// Their labels.
+    pub labels: Vec<DetectionLabel>,
 }
 
-/// Pairs: the features of each and whether it is one person.
+/// Training pairs of tracks and detections.
 #[derive(Debug, Clone, Default)]
-pub struct Pairs {
-    /// A row of [`FEATURES`] each.
+pub struct TrainingPairs {
+    /// Values of [`FEATURES`] of each pair.
     pub features: Vec<[f32; FEATURES.len()]>,
-    /// Whether track and detection are one person.
+    /// Whether the pair is the same person.
     pub same: Vec<bool>,
 }
 
-impl Pairs {
-    /// The pairs a perfect tracker meets on these frames: each track, fed with its own person's detections, and every
-    /// detection it could be taken for, at both widths of looking.
-    pub fn collect(&mut self, frames: &[Labelled], config: &TrackerConfig) {
+impl TrainingPairs {
+    /// Adds the pairs that occur with perfect tracking of these frames: each person's track,
+    /// updated with that person's detections, is paired with every detection that it could be
+    /// matched with, in both matching rounds.
+    pub fn collect(&mut self, frames: &[LabelledFrame], config: &TrackerConfig) {
         let mut tracks: BTreeMap<u64, Track> = BTreeMap::new();
         let mut now = Seconds::ZERO;
         for frame in frames {
             now = now + frame.elapsed;
-            let observed = Observed::new(&frame.detections, &frame.embeddings);
+            let detections_of_frame = FrameDetections::new(&frame.detections, &frame.embeddings);
             tracks.retain(|_, t| (now - t.seen).0 <= config.keep_lost);
             for (id, t) in &mut tracks {
                 t.filter.predict(frame.elapsed, &config.motion);
-                for (d, who) in frame
-                    .who
+                for (d, label) in frame
+                    .labels
                     .iter()
                     .enumerate()
-                    .filter(|(_, w)| **w != Who::Unknown)
+                    .filter(|(_, w)| **w != DetectionLabel::Unknown)
                 {
-                    let within = |buffer| observed.features(t, d, buffer, now);
+                    let within = |buffer| detections_of_frame.features(t, d, buffer, now);
                     for f in [
                         within(config.cost.buffer),
                         within(config.cost.second_buffer),
@@ -77,27 +79,30 @@ impl Pairs {
                     .flatten()
                     {
                         self.features.push(f.values());
-                        self.same.push(*who == Who::Person(*id));
+                        self.same.push(*label == DetectionLabel::Person(*id));
                     }
                 }
             }
-            for (d, who) in frame.who.iter().enumerate() {
-                let Who::Person(id) = *who else { continue };
+            for (d, label) in frame.labels.iter().enumerate() {
+                let DetectionLabel::Person(id) = *label else {
+                    continue;
+                };
                 let detection = frame.detections[d];
                 let track = tracks
                     .entry(id)
-                    .and_modify(|t| t.see(detection, now, &config.motion, &config.scenery));
+                    .and_modify(|t| t.update(detection, now, &config.motion, &config.scenery));
                 let track = track.or_insert_with(|| Track::new(detection, now, &config.motion));
                 track.state = TrackState::Confirmed;
-                observed.teach(track, d, &config.appearance);
+                detections_of_frame.learn_appearance(track, d, &config.appearance);
             }
         }
     }
 
-    /// Those of every `n`th person-and-moment held out: (rest, held out), in blocks, so that neighbours in time stay together.
-    pub fn hold_out(self, n: usize) -> (Pairs, Pairs) {
+    /// Splits off every `n`th of a hundred consecutive blocks: (rest, held out). Blocks keep pairs
+    /// that are close in time together.
+    pub fn hold_out(self, n: usize) -> (TrainingPairs, TrainingPairs) {
         let block = (self.same.len() / 100).max(1);
-        let (mut rest, mut held) = (Pairs::default(), Pairs::default());
+        let (mut rest, mut held) = (TrainingPairs::default(), TrainingPairs::default());
         for (i, (f, s)) in self.features.into_iter().zip(self.same).enumerate() {
             let to = if i / block % n == n - 1 {
                 &mut held
@@ -110,21 +115,21 @@ impl Pairs {
         (rest, held)
     }
 
-    /// `count` trees that together tell how likely a pair is one person.
+    /// Trains `count` trees.
     ///
     /// # Errors
-    /// When there are not both kinds of pairs.
-    pub fn learn(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
+    /// Fails when all pairs are of one kind.
+    pub fn train(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
         let fail = |problem: String| TrainError::Data {
             name: "pairs of tracks and detections".into(),
             problem,
         };
         if !self.same.contains(&true) || !self.same.contains(&false) {
             return Err(fail(
-                "they are all of one kind; give sequences in which people meet".into(),
+                "all pairs are of one kind; give sequences in which people meet".into(),
             ));
         }
-        // The matrix lies by columns.
+        // The matrix is stored by columns.
         let columns: Vec<f64> = (0..FEATURES.len())
             .flat_map(|k| self.features.iter().map(move |f| f64::from(f[k])))
             .collect();
@@ -154,8 +159,8 @@ impl Pairs {
     }
 }
 
-/// A tree as a list whose root comes first and whose nodes lead downwards.
-fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
+/// Lists the nodes of a tree in breadth-first order, so that children follow their parents.
+fn table(tree: &forust_ml::tree::Tree) -> Vec<HeadNode> {
     let mut order = vec![0usize];
     let mut place = BTreeMap::from([(0usize, 0usize)]);
     let mut next = 0;
@@ -172,12 +177,12 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
     let entry = |n: &usize| {
         let node = &tree.nodes[*n];
         if node.is_leaf {
-            return Node::Leaf {
+            return HeadNode::Leaf {
                 leaf: node.weight_value,
             };
         }
         let (left, right) = (place[&node.left_child], place[&node.right_child]);
-        Node::Split {
+        HeadNode::Split {
             feature: FEATURES[node.split_feature].into(),
             threshold: node.split_value as f32,
             left,
@@ -187,8 +192,8 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<Node> {
     order.iter().map(entry).collect()
 }
 
-/// How good probabilities are: mean negative log likelihood, and the area under the ROC curve. `None` without both kinds.
-pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
+/// Mean negative log likelihood, and area under the ROC curve. `None` if only one kind is present.
+pub fn evaluate(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
     let positives = same.iter().filter(|s| **s).count();
     let negatives = same.len() - positives;
     if positives == 0 || negatives == 0 {
@@ -198,7 +203,7 @@ pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
     let mean = probabilities.iter().zip(same).map(loss).sum::<f64>() / same.len() as f64;
     let mut order: Vec<usize> = (0..same.len()).collect();
     order.sort_by(|&a, &b| probabilities[a].total_cmp(&probabilities[b]));
-    // Mann-Whitney: equal probabilities share their ranks.
+    // Mann-Whitney statistic: equal probabilities share their mean rank.
     let (mut ranks, mut start) = (0.0, 0);
     while start < order.len() {
         let end = start
@@ -217,36 +222,36 @@ pub fn judge(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::track::head::Head;
+    use crate::track::head::AssociationHead;
     use crate::train::simulate;
 
     #[test]
-    fn judging_by_hand() {
+    fn measures_match_values_computed_by_hand() {
         let (loss, area) =
-            judge(&[0.9, 0.6, 0.6, 0.2], &[true, false, true, false]).expect("both kinds");
+            evaluate(&[0.9, 0.6, 0.6, 0.2], &[true, false, true, false]).expect("both kinds");
         let want = -(0.9f64.ln() + 0.4f64.ln() + 0.6f64.ln() + 0.8f64.ln()) / 4.0;
         assert!((loss - want).abs() < 1e-6);
         assert!((area - 3.5 / 4.0).abs() < 1e-9);
-        assert_eq!(judge(&[0.5], &[true]), None);
+        assert_eq!(evaluate(&[0.5], &[true]), None);
     }
 
     #[test]
-    fn trees_learnt_from_walking_people_know_them_and_survive_the_table() {
-        let mut pairs = Pairs::default();
+    fn trained_trees_beat_overlap_alone_and_survive_the_table() {
+        let mut pairs = TrainingPairs::default();
         (0..12).for_each(|s| {
             pairs.collect(
-                &simulate::scene(8.0, &simulate::Looks::new(), s),
+                &simulate::scene(8.0, &simulate::EmbeddingBank::new(), s),
                 &TrackerConfig::default(),
             )
         });
         let (rest, held) = pairs.hold_out(4);
         assert!(held.same.len() > 500 && rest.same.len() > 2 * held.same.len());
-        let table = rest.learn(30, 1).expect("both kinds");
-        let head = Head::new(&table).expect("a valid table");
+        let table = rest.train(30, 1).expect("both kinds");
+        let head = AssociationHead::new(&table).expect("a valid table");
         let p: Vec<f32> = held.features.iter().map(|f| head.of(f)).collect();
-        let (_, area) = judge(&p, &held.same).expect("both kinds");
+        let (_, area) = evaluate(&p, &held.same).expect("both kinds");
         let by_overlap: Vec<f32> = held.features.iter().map(|f| 1.0 - f[0]).collect();
-        let (_, plain) = judge(&by_overlap, &held.same).expect("both kinds");
+        let (_, plain) = evaluate(&by_overlap, &held.same).expect("both kinds");
         assert!(
             area > plain && area > 0.95,
             "area {area}, by overlap alone {plain}"
@@ -254,14 +259,14 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_one_kind_teach_nothing() {
-        let pairs = Pairs {
+    fn pairs_of_one_kind_are_refused() {
+        let pairs = TrainingPairs {
             features: vec![[0.0; 9]; 3],
             same: vec![true; 3],
         };
         assert!(
             pairs
-                .learn(30, 1)
+                .train(30, 1)
                 .expect_err("one kind")
                 .to_string()
                 .contains("one kind")

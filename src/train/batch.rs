@@ -1,4 +1,4 @@
-//! Batches: which people, which of their pictures, how each is altered.
+//! Batches of labelled pictures: selection of people and pictures, and augmentation.
 
 use std::sync::Arc;
 
@@ -8,25 +8,28 @@ use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
 use crate::infer::{PixelFormat, tensor};
-use crate::train::dataset::{Crop, Dataset, TrainError};
+use crate::train::dataset::{Crop, Dataset};
+use crate::train::error::TrainError;
 use crate::train::loss::Relations;
 use crate::train::network::{Design, Inputs};
 
-/// How pictures are altered before the network sees them. 0 switches an alteration off.
+/// Augmentation of pictures. 0 disables a kind.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AugmentConfig {
-    /// Share of pictures mirrored.
+    /// Share of pictures that are mirrored.
     pub flip: f32,
-    /// Greatest shift of the view, and change of its size, as a share of the person's box; stands for a detector's errors.
+    /// Largest shift of the view and change of its size, as a share of the person's box; simulates
+    /// detector errors.
     pub shift: f32,
-    /// Greatest change of brightness and contrast, as a share.
+    /// Largest change of brightness and contrast, as a share.
     pub brightness: f32,
-    /// Greatest change of each colour channel by itself, as a share; stands for the cast of another camera.
+    /// Largest change of each colour channel by itself, as a share; simulates other cameras' colour
+    /// casts.
     pub color: f32,
-    /// Share of pictures with a patch erased (Zhong et al. 2020), which stands for an occlusion.
+    /// Share of pictures with an erased patch (Zhong et al. 2020); simulates occlusions.
     pub erase: f32,
-    /// Share of pictures scaled down and up again, which stands for far people.
+    /// Share of pictures that are scaled down and up again; simulates distant people.
     pub far: f32,
 }
 
@@ -48,30 +51,31 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// The pictures.
     pub inputs: Inputs,
-    /// Who is who.
+    /// Which pictures show the same person, and which certainly do not.
     pub relations: Relations,
-    /// Class of each picture for classification: its identity, counted over the data sets in which all identities are
-    /// certainly different people; `None` in the others.
+    /// Class of each picture for classification: its identity, numbered over the data sets in which
+    /// all identities are certainly different people; `None` for pictures of other data sets.
     pub classes: Vec<Option<usize>>,
 }
 
-/// Draws P people times K of their pictures, the people evenly from all data sets.
+/// Selects P people with K pictures each, drawing the people evenly from all data sets.
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sets: Arc<Vec<(Dataset, Vec<Vec<usize>>)>>,
     people: usize,
     views: usize,
-    /// The tower they are for.
+    /// Design of the tower that the batches are for.
     design: Design,
     augment: AugmentConfig,
     seed: u64,
 }
 
 impl Sampler {
-    /// A sampler of `people` times `views` pictures a batch for the tower of a design.
+    /// Creates a sampler of `people` times `views` pictures per batch for a tower of the given
+    /// design.
     ///
     /// # Errors
-    /// When the data sets together have fewer identities with two pictures than `people`.
+    /// Fails when the data sets together have fewer identities with two pictures than `people`.
     pub fn new(
         sets: Vec<Dataset>,
         (people, views): (usize, usize),
@@ -84,7 +88,7 @@ impl Sampler {
             let rare = set.drop_rare(2);
             if rare > 0 {
                 tracing::warn!(
-                    "{}: {rare} identities have one picture only and form no pair; they are left out",
+                    "{}: {rare} identities with a single picture form no pair and are dropped",
                     set.name
                 );
             }
@@ -96,7 +100,8 @@ impl Sampler {
         let total: usize = with_index.iter().map(|(s, _)| s.identities).sum();
         if total < people || people < 2 || views < 2 {
             return Err(TrainError::Setting(format!(
-                "a batch of {people} people with {views} pictures each was asked for; it takes at least 2 of both, and the data have {total} people with two pictures or more"
+                "a batch of {people} people with {views} pictures each needs at least 2 of both; \
+                 the data have {total} people with two pictures or more"
             )));
         }
         Ok(Sampler {
@@ -109,7 +114,8 @@ impl Sampler {
         })
     }
 
-    /// Batch number `step`: the same step gives the same batch, which makes going on from a checkpoint exact.
+    /// The batch of a step. It depends on the step only, so that training resumes exactly from a
+    /// checkpoint.
     pub fn batch(&self, step: usize) -> Batch {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64);
         let mut orders: Vec<Vec<usize>> = self
@@ -126,7 +132,7 @@ impl Sampler {
             let identity = orders[set].pop().expect("not empty");
             let (data, index) = &self.sets[set];
             let order = shuffled(index[identity].len(), &mut rng);
-            // Who has fewer pictures than asked for is shown again, altered anew.
+            // Pictures are reused, with other augmentation, if a person has too few.
             chosen.extend((0..self.views).map(|k| {
                 (
                     set,
@@ -164,7 +170,7 @@ impl Sampler {
         }
     }
 
-    /// Where the classes of each data set begin; `None` where two identities may be one person.
+    /// First class number of each data set; `None` if two of its identities may be the same person.
     fn class_offsets(&self) -> Vec<Option<usize>> {
         let mut next = 0;
         let offset = |(s, _): &(Dataset, Vec<Vec<usize>>)| {
@@ -176,7 +182,7 @@ impl Sampler {
         self.sets.iter().map(offset).collect()
     }
 
-    /// How many classes there are.
+    /// Number of classes.
     pub fn classes(&self) -> usize {
         self.sets
             .iter()
@@ -185,7 +191,8 @@ impl Sampler {
             .sum()
     }
 
-    /// Pictures of all data sets as they are, at most `most`, evenly chosen: what the network's start is computed from.
+    /// At most `most` pictures without augmentation, evenly from all data sets; the network's
+    /// initialisation is computed from them.
     pub fn plain(&self, most: usize) -> Vec<&Crop> {
         let each = most / self.sets.len();
         self.sets
@@ -205,7 +212,7 @@ fn shuffled(n: usize, rng: &mut Rng) -> Vec<usize> {
     order
 }
 
-/// The crop as the tracker would see it.
+/// Writes a crop as the tracker would.
 pub fn write_plain(crop: &Crop, out: ArrayViewMut3<'_, f32>) {
     tensor::write_crop(&crop.image, &crop.person, &PixelFormat::UNIT_RGB, out);
 }
@@ -266,7 +273,7 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
         let mut fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
         let plane = |c| out.index_axis(Axis(0), c);
         if plane(0) == plane(1) && plane(1) == plane(2) {
-            // A patch of colour in a grey picture would tell where it is.
+            // A coloured patch in a grey picture would give itself away.
             fill = [fill[0]; 3];
         }
         (0..3).for_each(|c| {
@@ -297,7 +304,7 @@ mod tests {
     };
 
     #[test]
-    fn a_batch_holds_p_people_k_times_and_a_step_is_one_batch() {
+    fn a_batch_has_p_people_with_k_pictures_and_depends_on_the_step_only() {
         let sets = vec![
             synthetic::dataset(6, 4, 1).expect("people"),
             synthetic::dataset(5, 4, 2).expect("people"),
@@ -325,7 +332,7 @@ mod tests {
         }
     }
 
-    /// A square grey picture, darker to the right: `altered` by the settings, its planes.
+    /// The planes of a square grey picture that is darker to the right, after augmentation.
     fn altered_ramp(config: &AugmentConfig, seed: u64) -> Array3<f32> {
         let bytes: Vec<u8> = (0..24 * 24)
             .flat_map(|i| [250 - 10 * (i % 24) as u8; 3])
@@ -337,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_switched_off_alters_nothing_and_letters_are_never_mirrored() {
+    fn disabled_augmentation_changes_nothing() {
         let off = AugmentConfig {
             flip: 0.0,
             shift: 0.0,
@@ -365,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_grey_picture_stays_grey() {
+    fn erasing_keeps_a_grey_picture_grey() {
         let config = AugmentConfig {
             color: 0.0,
             erase: 1.0,
@@ -379,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn fewer_people_than_asked_for_is_told() {
+    fn too_few_people_for_a_batch_are_refused() {
         let e = Sampler::new(
             vec![synthetic::dataset(3, 2, 1).expect("people")],
             (8, 2),
@@ -387,7 +394,7 @@ mod tests {
             AugmentConfig::default(),
             1,
         )
-        .expect_err("three are not eight");
+        .expect_err("only three people");
         assert!(
             e.to_string().contains("8 people") && e.to_string().contains("have 3 people"),
             "{e}"
@@ -395,7 +402,7 @@ mod tests {
     }
 
     #[test]
-    fn people_who_may_be_one_are_not_called_two() {
+    fn identities_that_may_be_one_person_are_not_counted_as_different() {
         let mut data = synthetic::dataset(3, 2, 1).expect("people");
         data.apart = Some([(0, 1)].into());
         let batch = Sampler::new(vec![data], (3, 2), DESIGN, AugmentConfig::default(), 1)

@@ -1,128 +1,139 @@
-//! What a network's distances mean, from pairs of people it has not learnt from: the two numbers of [`Calibration`] (after
-//! Platt 1999), and how often strangers are alike ([`Strangers`]).
+//! Calibration of a network's distances on pairs of people that it was not trained on: the two
+//! parameters of [`Calibration`] (after Platt 1999), and the false-accept rates
+//! ([`StrangerTable`]).
 
 use std::fmt::Write as _;
 
 use ndarray::ArrayView2;
 
-use crate::track::similarity::{Calibration, Strangers};
+use crate::track::similarity::{Calibration, StrangerTable};
 use crate::train::dataset::Dataset;
-use crate::train::learner::labels;
-use crate::train::retrieval::{Pairs, distances};
+use crate::train::embed::labels;
+use crate::train::retrieval::{PairDistances, distances};
 
-/// So many pairs of each kind of each data set calibrate.
-const OF_EACH: usize = 4000;
-/// The rates of a table of strangers, as far down as they can be measured.
+/// Number of pairs of each kind and data set that are used for the calibration.
+const PAIRS_PER_SET: usize = 4000;
+/// The rates of a table of strangers, in descending order; small ones are left out if too few pairs
+/// were measured.
 const RATES: [f64; 12] = [
     0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001,
 ];
-/// A rate is measured where at least so many pairs of strangers of every data set stand behind it.
-const BEHIND: f64 = 10.0;
+/// A rate is measured only if at least this many pairs of strangers of every data set support it.
+const MIN_PAIRS: f64 = 10.0;
 
-/// A data set as a network sees it.
+/// A data set with the distances that a network gives to its pairs.
 #[derive(Debug, Clone)]
-pub struct Judged {
+pub struct EvaluatedSet {
     /// Its name.
     pub name: String,
-    /// How many people are in it.
+    /// Number of people.
     pub people: usize,
-    /// Its pairs of pictures.
-    pub pairs: Pairs,
+    /// The distances of its pairs of pictures.
+    pub pairs: PairDistances,
 }
 
-impl Judged {
-    /// The pairs of a data set's pictures, of which `embeddings` are the rows, [n, D]. Only people who are certainly two
-    /// count as strangers. `None` without pairs of both kinds.
+impl EvaluatedSet {
+    /// Computes the distances of a data set's pairs from the embeddings of its pictures, [n, D].
+    /// Only people who are certainly different count as strangers. `None` if pairs of one kind are
+    /// missing.
     pub fn of(set: &Dataset, embeddings: ArrayView2<'_, f32>) -> Option<Self> {
-        let pairs = Pairs::of(
+        let pairs = PairDistances::of(
             &distances(embeddings),
             &labels(&set.crops),
             set.protocol,
             |a, b| set.different(a, b),
         );
         let both = !pairs.same.is_empty() && !pairs.different.is_empty();
-        both.then(|| Judged {
+        both.then(|| EvaluatedSet {
             name: set.name.clone(),
             people: set.identities,
             pairs,
         })
     }
 
-    /// Equal error rate, and the distance it is at.
+    /// The equal error rate, and the distance at which it occurs.
     fn equal_error(&self) -> (f64, f32) {
         self.pairs
             .equal_error()
-            .expect("there are pairs of both kinds, or it would not have been made")
+            .expect("the constructor requires pairs of both kinds")
     }
 }
 
-/// What distances mean on several data sets.
+/// Result of the calibration.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Fitted {
-    /// Fitted with all sets weighing the same.
+pub struct FittedCalibration {
+    /// Parameters fitted with equal weight for all data sets.
     pub calibration: Calibration,
-    /// How often strangers are alike on the worst set, which may be another at each distance. `None` where too few pairs were
-    /// compared.
-    pub strangers: Option<Strangers>,
+    /// The highest false-accept rate of all data sets at each distance. `None` if there are too few
+    /// pairs.
+    pub strangers: Option<StrangerTable>,
 }
 
-/// Fits both to data sets; the sets `more` count for how often strangers are alike only. `None` without any pair.
-pub fn fit(sets: &[Judged], more: &[Judged]) -> Option<Fitted> {
-    let mut all = Pairs::default();
-    for pairs in sets.iter().filter_map(|s| s.pairs.spread(OF_EACH)) {
+/// Fits both. The sets `more` contribute to the false-accept rates only. `None` if a kind of pairs
+/// is missing.
+pub fn fit(sets: &[EvaluatedSet], more: &[EvaluatedSet]) -> Option<FittedCalibration> {
+    let mut all = PairDistances::default();
+    for pairs in sets.iter().filter_map(|s| s.pairs.spread(PAIRS_PER_SET)) {
         all.same.extend(pairs.same);
         all.different.extend(pairs.different);
     }
-    Some(Fitted {
+    Some(FittedCalibration {
         calibration: calibrate(&all.sorted())?,
         strangers: strangers(sets.iter().chain(more)),
     })
 }
 
-/// At each rate the least distance at which any set has it: the greatest false accept rate of all sets at each distance.
-fn strangers<'a>(sets: impl Iterator<Item = &'a Judged> + Clone) -> Option<Strangers> {
+/// For each rate the smallest distance at which any data set reaches it.
+fn strangers<'a>(sets: impl Iterator<Item = &'a EvaluatedSet> + Clone) -> Option<StrangerTable> {
     let mut points: Vec<(f32, f32)> = Vec::new();
     for rate in RATES {
-        let at = |s: &Judged| {
+        let at = |s: &EvaluatedSet| {
             let behind = (rate * s.pairs.different.len() as f64).floor();
-            (behind >= BEHIND).then(|| s.pairs.different[behind as usize - 1])
+            (behind >= MIN_PAIRS).then(|| s.pairs.different[behind as usize - 1])
         };
         let Some(distances) = sets.clone().map(at).collect::<Option<Vec<f32>>>() else {
             break;
         };
-        // Four decimals in the file, rounded down: never more strangers than are stated.
+        // The file has four decimals; rounding down keeps the stated rate an upper bound.
         let distance = (distances.into_iter().fold(f32::INFINITY, f32::min) * 1e4).floor() / 1e4;
-        // Where many strangers have the same distance the greater rate stands for it.
+        // Of several rates at the same distance the highest is kept.
         if (0.0..2.0).contains(&distance) && points.last().is_none_or(|p| distance < p.0) {
             points.push((distance, rate as f32));
         }
     }
-    Strangers::new(points).ok()
+    StrangerTable::new(points).ok()
 }
 
-/// The set that a threshold fits worst: the one whose false accepts or false rejects are farthest from its equal error rate.
-fn worst<'a>(sets: &'a [Judged], calibration: &Calibration) -> Option<&'a Judged> {
-    let miss = |s: &Judged| {
+/// The data set that the threshold suits least: whose false-accept or false-reject rate differs
+/// most from its equal error rate.
+fn worst<'a>(sets: &'a [EvaluatedSet], calibration: &Calibration) -> Option<&'a EvaluatedSet> {
+    let miss = |s: &EvaluatedSet| {
         let ((eer, _), [accepted, rejected]) = (s.equal_error(), errors(s, calibration));
         (accepted - eer).abs().max((rejected - eer).abs())
     };
     sets.iter().max_by(|a, b| miss(a).total_cmp(&miss(b)))
 }
 
-/// False accepts and false rejects at similarity 0.5.
-fn errors(s: &Judged, calibration: &Calibration) -> [f64; 2] {
+/// False-accept and false-reject rates at similarity 0.5.
+fn errors(s: &EvaluatedSet, calibration: &Calibration) -> [f64; 2] {
     [
         s.pairs.accepted_different(calibration.threshold),
         1.0 - s.pairs.accepted_same(calibration.threshold),
     ]
 }
 
-/// A line a set: how good the network is there, and what errors a similarity of 0.5 makes; then what was fitted. The sets
-/// `others`, to which the similarity was not fitted, follow.
-pub fn report(sets: &[Judged], others: &[Judged], fitted: &Fitted) -> String {
+/// Formats one line per data set, with its equal error rate and its error rates at similarity 0.5,
+/// and the fitted values. The sets `others`, to which the similarity was not fitted, are listed
+/// last.
+pub fn report(
+    sets: &[EvaluatedSet],
+    others: &[EvaluatedSet],
+    fitted: &FittedCalibration,
+) -> String {
     let (percent, c) = (|v: f64| format!("{:.1}", 100.0 * v), &fitted.calibration);
     let mut out = String::from(
-        "data                                 people      same   strangers   EER  distance | at similarity 0.5: false accepts, rejects\n",
+        "data                                 people      same   strangers   EER  distance \
+         | at similarity 0.5: false accepts, rejects\n",
     );
     for s in sets.iter().chain(others) {
         let ((eer, at), [accepted, rejected]) = (s.equal_error(), errors(s, c));
@@ -138,18 +149,20 @@ pub fn report(sets: &[Judged], others: &[Judged], fitted: &Fitted) -> String {
     let table = fitted
         .strangers
         .as_ref()
-        .map_or_else(|| "none, too few pairs".into(), Strangers::to_string);
+        .map_or_else(|| "none, too few pairs".into(), StrangerTable::to_string);
     out + &format!(
-        "worst: {worst}\ncalibration (slope, threshold): {}\nstrangers (rate@distance, of the worst set at each): {table}\n",
+        "worst: {worst}\ncalibration (slope, threshold): {}\n\
+         strangers (rate@distance, of the worst set at each): {table}\n",
         c.entry()
     )
 }
 
-/// The threshold is the distance of equal errors; the slope is the one under which the pairs are most likely, both kinds
-/// weighing the same. `None` without pairs of both kinds.
-pub fn calibrate(pairs: &Pairs) -> Option<Calibration> {
+/// Fits the parameters: the threshold is the distance of the equal error rate, the slope maximises
+/// the likelihood with equal weight for both kinds. `None` if a kind of pairs is missing.
+pub fn calibrate(pairs: &PairDistances) -> Option<Calibration> {
     let (_, threshold) = pairs.equal_error()?;
-    // Of the log-likelihood by the slope: concave, so that its slope has one zero, found by halving.
+    // Derivative of the log-likelihood with respect to the slope. The likelihood is concave, so
+    // that the derivative has one zero, found by bisection.
     let gradient = |slope: f32| {
         let wrong = |d: f32, same: bool| {
             let p = f64::from(Calibration { slope, threshold }.similarity(d));
@@ -178,14 +191,15 @@ pub fn calibrate(pairs: &Pairs) -> Option<Calibration> {
 mod tests {
     use super::*;
 
-    /// Pairs drawn so that at distance d a share 1 / (1 + exp(15 (d - 0.5))) is of one person.
+    /// Pairs drawn so that at distance d a share of 1 / (1 + exp(15 (d - 0.5))) is of the same
+    /// person.
     #[test]
-    fn a_known_slope_is_found_again() {
+    fn a_known_slope_is_recovered() {
         let truth = Calibration {
             slope: 15.0,
             threshold: 0.5,
         };
-        let (mut pairs, mut rng) = (Pairs::default(), fastrand::Rng::with_seed(3));
+        let (mut pairs, mut rng) = (PairDistances::default(), fastrand::Rng::with_seed(3));
         for _ in 0..40_000 {
             let d = rng.f32();
             if rng.f32() < truth.similarity(d) {
@@ -202,8 +216,8 @@ mod tests {
     }
 
     #[test]
-    fn perfectly_parted_pairs_give_a_finite_slope() {
-        let pairs = Pairs {
+    fn perfectly_separated_pairs_give_a_finite_slope() {
+        let pairs = PairDistances {
             same: vec![0.1, 0.2],
             different: vec![0.8, 0.9],
         };
@@ -211,16 +225,16 @@ mod tests {
         assert!(c.slope.is_finite() && c.similarity(0.1) > 0.5 && c.similarity(0.9) < 0.5);
     }
 
-    fn judged(name: &str, same: (f32, f32), different: (f32, f32)) -> Judged {
+    fn evaluated(name: &str, same: (f32, f32), different: (f32, f32)) -> EvaluatedSet {
         let even = |(low, high): (f32, f32)| {
             (0..20_000)
                 .map(|i| low + (high - low) * (i as f32 + 0.5) / 20_000.0)
                 .collect()
         };
-        Judged {
+        EvaluatedSet {
             name: name.into(),
             people: 9,
-            pairs: Pairs {
+            pairs: PairDistances {
                 same: even(same),
                 different: even(different),
             },
@@ -228,10 +242,10 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_as_alike_as_on_the_worst_set() {
+    fn false_accept_rates_are_those_of_the_worst_set() {
         let (far, near) = (
-            judged("far", (0.0, 0.5), (0.4, 1.4)),
-            judged("near", (0.0, 0.3), (0.2, 1.2)),
+            evaluated("far", (0.0, 0.5), (0.4, 1.4)),
+            evaluated("near", (0.0, 0.3), (0.2, 1.2)),
         );
         let fitted = fit(&[far.clone(), near.clone()], &[]).expect("pairs of both kinds");
         let table = fitted.strangers.clone().expect("enough pairs");
@@ -246,7 +260,7 @@ mod tests {
                 );
             }
         }
-        // Ten pairs of 20,000 are a rate of 0.0005: nothing is said below.
+        // Ten pairs of 20,000 are a rate of 0.0005; smaller rates are not measured.
         assert_eq!(
             (table.limit(0.0004), table.limit(0.0005).is_some()),
             (None, true)
@@ -261,10 +275,10 @@ mod tests {
     }
 
     #[test]
-    fn the_calibration_weighs_small_sets_as_much_as_large_ones() {
+    fn calibration_gives_equal_weight_to_small_and_large_sets() {
         let (large, mut small) = (
-            judged("large", (0.0, 0.4), (0.2, 1.2)),
-            judged("small", (0.2, 0.8), (0.6, 1.6)),
+            evaluated("large", (0.0, 0.4), (0.2, 1.2)),
+            evaluated("small", (0.2, 0.8), (0.6, 1.6)),
         );
         let even = fit(&[large.clone(), small.clone()], &[])
             .expect("pairs")
@@ -278,17 +292,17 @@ mod tests {
     }
 
     #[test]
-    fn sets_for_the_table_alone_leave_the_similarity_as_it_is() {
+    fn additional_sets_do_not_change_the_similarity() {
         let (far, near) = (
-            judged("far", (0.0, 0.5), (0.4, 1.4)),
-            judged("near", (0.0, 0.3), (0.2, 1.2)),
+            evaluated("far", (0.0, 0.5), (0.4, 1.4)),
+            evaluated("near", (0.0, 0.3), (0.2, 1.2)),
         );
         let (alone, both) = (
             fit(std::slice::from_ref(&far), &[]).expect("pairs"),
             fit(&[far], &[near]).expect("pairs"),
         );
         assert_eq!(alone.calibration, both.calibration);
-        let limit = |f: &Fitted| {
+        let limit = |f: &FittedCalibration| {
             f.strangers
                 .as_ref()
                 .and_then(|s| s.limit(0.01))
@@ -298,11 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn too_few_strangers_make_no_table() {
-        let few = Judged {
+    fn too_few_pairs_give_no_table() {
+        let few = EvaluatedSet {
             name: "few".into(),
             people: 2,
-            pairs: Pairs {
+            pairs: PairDistances {
                 same: vec![0.1, 0.2],
                 different: vec![0.8, 0.9],
             },

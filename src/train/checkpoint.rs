@@ -1,4 +1,4 @@
-//! Where training stands, on disk: the best network, the last one with its optimiser, and what was measured on the way.
+//! Checkpoints on disk: the best and the last network, the optimiser and the measurements.
 
 use std::fs;
 use std::io;
@@ -11,50 +11,49 @@ use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
 use crate::train::config::TrainConfig;
-use crate::train::curves::Point;
-use crate::train::dataset::TrainError;
+use crate::train::curves::CurvePoint;
+use crate::train::error::TrainError;
 
-/// The format of the files.
-pub type Files = NamedMpkFileRecorder<FullPrecisionSettings>;
+/// File format of weights and optimiser state.
+pub type CheckpointRecorder = NamedMpkFileRecorder<FullPrecisionSettings>;
 
-/// Where training stands, beside the weights.
+/// Progress of a training run, apart from the weights.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct State {
-    /// The settings it was trained with.
+pub struct TrainingState {
+    /// The configuration of the run.
     pub config: TrainConfig,
-    /// Steps done.
+    /// Number of completed steps.
     pub step: usize,
     /// The best score so far.
     pub best: f64,
-    /// Validations since then.
+    /// Number of validations since the best score.
     pub stale: usize,
-    /// What was measured at each validation.
-    pub points: Vec<Point>,
+    /// Measurements at each validation.
+    pub points: Vec<CurvePoint>,
 }
 
-/// The error of a checkpoint that does not fit.
-pub fn bad(dir: &Path, problem: &str) -> TrainError {
+/// The error for an unusable checkpoint.
+pub fn unusable(dir: &Path, problem: &str) -> TrainError {
     TrainError::Checkpoint {
         path: dir.to_path_buf(),
         problem: problem.to_string(),
     }
 }
 
-/// What going on needs, beside the settings: the learner with its optimiser, and the best tower so
-/// far.
+/// What is needed to resume training, apart from the configuration.
 pub struct Checkpoint<'a, L, O, T> {
     /// The learner.
     pub learner: &'a L,
     /// Its optimiser.
     pub optimizer: &'a O,
-    /// The best tower, where it is better than that of the checkpoint before.
+    /// The best tower, if it is better than that of the previous checkpoint.
     pub best: Option<&'a T>,
-    /// Where training stands.
-    pub state: &'a State,
+    /// Progress of the run.
+    pub state: &'a TrainingState,
 }
 
-/// Writes a checkpoint: a set of files that belong together, in a folder of its own. A run that is
-/// broken off while it writes leaves the former checkpoint whole.
+/// Writes a checkpoint as a folder of files. If the program is interrupted while writing, the
+/// previous checkpoint stays complete.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -65,8 +64,8 @@ where
     O: Optimizer<L, B>,
     T: Module<B>,
 {
-    let former = place(dir);
-    set(dir, checkpoint.state.step, |folder| {
+    let former = newest_or(dir);
+    replace_checkpoint(dir, checkpoint.state.step, |folder| {
         let save = |path: PathBuf| {
             move |e: burn::record::RecorderError| TrainError::Write {
                 path,
@@ -76,11 +75,11 @@ where
         checkpoint
             .learner
             .clone()
-            .save_file(folder.join("last"), &Files::new())
+            .save_file(folder.join("last"), &CheckpointRecorder::new())
             .map_err(save(folder.join("last")))?;
         let optimizer = folder.join("last_optimizer");
         Recorder::<B>::record(
-            &Files::new(),
+            &CheckpointRecorder::new(),
             checkpoint.optimizer.to_record(),
             optimizer.clone(),
         )
@@ -89,7 +88,7 @@ where
         match checkpoint.best {
             Some(tower) => tower
                 .clone()
-                .save_file(folder.join("best"), &Files::new())
+                .save_file(folder.join("best"), &CheckpointRecorder::new())
                 .map_err(save(best))?,
             None => {
                 let from = former.join("best.mpk");
@@ -108,7 +107,7 @@ where
     })
 }
 
-/// Folders of checkpoints are called so, with the steps behind.
+/// Prefix of the names of checkpoint folders, followed by the step.
 const NAME: &str = "checkpoint-";
 
 fn failed(path: &Path, e: &io::Error) -> TrainError {
@@ -118,43 +117,43 @@ fn failed(path: &Path, e: &io::Error) -> TrainError {
     }
 }
 
-/// The checkpoints in a folder by their steps, ascending; whole ones only.
-fn all(dir: &Path) -> Vec<(usize, PathBuf)> {
+/// The complete checkpoints in a folder, by ascending step.
+fn checkpoints(dir: &Path) -> Vec<(usize, PathBuf)> {
     let step = |path: &Path| path.file_name()?.to_str()?.strip_prefix(NAME)?.parse().ok();
-    let mut all: Vec<_> = fs::read_dir(dir)
+    let mut checkpoints: Vec<_> = fs::read_dir(dir)
         .into_iter()
         .flatten()
         .flatten()
         .map(|e| e.path())
         .filter_map(|p| Some((step(&p)?, p)))
         .collect();
-    all.sort();
-    all
+    checkpoints.sort();
+    checkpoints
 }
 
 fn newest(dir: &Path) -> Option<PathBuf> {
-    all(dir).pop().map(|(_, path)| path)
+    checkpoints(dir).pop().map(|(_, path)| path)
 }
 
-/// Where the files of the newest checkpoint are. Before checkpoints had folders of their own they
-/// lay in the working folder itself.
-pub fn place(dir: &Path) -> PathBuf {
+/// Folder with the files of the newest checkpoint: the working folder itself in runs of earlier
+/// versions.
+pub fn newest_or(dir: &Path) -> PathBuf {
     newest(dir).unwrap_or_else(|| dir.into())
 }
 
-/// Removes the checkpoints in a folder: another run begins.
+/// Removes the checkpoints in a folder, for a new run.
 ///
 /// # Errors
-/// When one cannot be removed.
+/// Fails when one cannot be removed.
 pub fn clear(dir: &Path) -> Result<(), TrainError> {
-    all(dir)
+    checkpoints(dir)
         .iter()
         .try_for_each(|(_, path)| fs::remove_dir_all(path).map_err(|e| failed(path, &e)))
 }
 
-/// Lets `write` fill a new folder, which becomes the checkpoint of `step` by being renamed when all
-/// is on the disk; then the former ones go.
-fn set(
+/// Lets `write` fill a temporary folder, renames it to the checkpoint of `step` when everything is
+/// on disk, and removes the previous checkpoints.
+fn replace_checkpoint(
     dir: &Path,
     step: usize,
     write: impl FnOnce(&Path) -> Result<(), TrainError>,
@@ -163,7 +162,7 @@ fn set(
         dir.join(format!("{NAME}{step}")),
         dir.join(format!("{NAME}new")),
     );
-    let _ = fs::remove_dir_all(&fresh); // of a run that was broken off
+    let _ = fs::remove_dir_all(&fresh); // left by an interrupted run
     fs::create_dir_all(&fresh).map_err(|e| failed(&fresh, &e))?;
     write(&fresh)?;
     let sync = |folder: &Path| -> io::Result<()> {
@@ -173,30 +172,30 @@ fn set(
         fs::File::open(folder)?.sync_all()
     };
     sync(&fresh).map_err(|e| failed(&fresh, &e))?;
-    let former: Vec<PathBuf> = all(dir).into_iter().map(|(_, path)| path).collect();
-    // Only a run that was given the same number of steps twice finds its own folder.
+    let former: Vec<PathBuf> = checkpoints(dir).into_iter().map(|(_, path)| path).collect();
+    // A run that is repeated with the same number of steps overwrites its own checkpoint.
     if former.contains(&path) {
         fs::remove_dir_all(&path).map_err(|e| failed(&path, &e))?;
     }
     fs::rename(&fresh, &path).map_err(|e| failed(&path, &e))?;
     for old in former.iter().filter(|old| **old != path) {
-        let _ = fs::remove_dir_all(old); // it is in nobody's way but the disk's
+        let _ = fs::remove_dir_all(old); // best effort; it only takes disk space
     }
     Ok(())
 }
 
-/// Reads where training stands in the folder of a checkpoint; refuses the state of another network
-/// or of other batches.
+/// Reads the state in a checkpoint folder; rejects that of another network or of other batches.
 ///
 /// # Errors
-/// When it cannot be read or does not fit.
-pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError> {
+/// Fails when it cannot be read or does not match the configuration.
+pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<TrainingState, TrainError> {
     let path = dir.join("last.json");
     let text = fs::read_to_string(&path).map_err(|source| TrainError::Read {
         path: path.clone(),
         source,
     })?;
-    let state: State = serde_json::from_str(&text).map_err(|e| bad(&path, &e.to_string()))?;
+    let state: TrainingState =
+        serde_json::from_str(&text).map_err(|e| unusable(&path, &e.to_string()))?;
     let (a, b) = (&state.config, config);
     let network = |c: &TrainConfig| {
         let body = c.start_from.as_ref().map_or_else(
@@ -216,10 +215,10 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError>
                 ""
             }
         };
-        return Err(bad(
+        return Err(unusable(
             &path,
             &format!(
-                "it is of the network {}{}, and {}{} was asked for",
+                "it is of the network {}{}, but {}{} was requested",
                 network(a),
                 heads(a),
                 network(b),
@@ -228,9 +227,9 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError>
         ));
     }
     if (a.people, a.views, a.seed) != (b.people, b.views, b.seed) {
-        return Err(bad(
+        return Err(unusable(
             &path,
-            "people, views and seed must stay as they were, or the batches are others",
+            "people, views and seed must not change: they determine the batches",
         ));
     }
     Ok(state)
@@ -240,10 +239,10 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<State, TrainError>
 mod tests {
     use super::*;
 
-    /// Files were replaced one by one: a run that was broken off between two left weights of one
-    /// step with the optimiser of another.
+    /// Regression test: files used to be replaced one by one, so that an interruption left weights
+    /// and optimiser state of different steps.
     #[test]
-    fn a_checkpoint_that_was_broken_off_leaves_the_former_one_whole() {
+    fn an_interrupted_checkpoint_leaves_the_previous_one_complete() {
         let dir = tempfile::tempdir().expect("a folder");
         let dir = dir.path();
         let write = |step: usize, name: &'static str| {
@@ -260,19 +259,19 @@ mod tests {
             fs::read_to_string(newest(dir).expect("a checkpoint").join(name)).expect("whole")
         };
         assert!(newest(dir).is_none());
-        set(dir, 2, both(2)).expect("written");
-        let broken = set(dir, 4, |folder: &Path| {
-            write(4, "last")(folder).and(Err(bad(folder, "the disk is full")))
+        replace_checkpoint(dir, 2, both(2)).expect("written");
+        let broken = replace_checkpoint(dir, 4, |folder: &Path| {
+            write(4, "last")(folder).and(Err(unusable(folder, "the disk is full")))
         });
         assert!(broken.is_err());
         assert_eq!((read("last"), read("optimizer")), ("2".into(), "2".into()));
-        set(dir, 4, both(4)).expect("written");
-        set(dir, 10, both(10)).expect("written");
+        replace_checkpoint(dir, 4, both(4)).expect("written");
+        replace_checkpoint(dir, 10, both(10)).expect("written");
         assert_eq!(
             (read("last"), read("optimizer")),
             ("10".into(), "10".into())
         );
-        set(dir, 10, both(11)).expect("written again");
+        replace_checkpoint(dir, 10, both(11)).expect("written again");
         assert_eq!(
             (read("last"), fs::read_dir(dir).expect("a folder").count()),
             ("11".into(), 1)

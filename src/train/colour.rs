@@ -1,6 +1,6 @@
-//! The colour layout: which colours are worn at which height, as `scripts/build_colour_layout.py` has it (soft votes for
-//! lightness and hue in eight stripes; Farenzena et al. 2010 stand on the same idea). It has no weights; here it is computed,
-//! and written as ONNX nodes.
+//! The colour layout: a histogram of lightness and hue with soft votes in eight horizontal stripes,
+//! as in `scripts/build_colour_layout.py` (similar to Farenzena et al. 2010). It has no weights.
+//! This module computes it and adds it to ONNX graphs.
 
 use ndarray::{Array2, Array4, ArrayView3, Axis};
 
@@ -13,15 +13,16 @@ const HUES: usize = 8;
 const BINS: usize = HUES + 1;
 const SATURATION: f32 = 0.09;
 const CHROMA_WIDTH: f32 = 0.035;
-/// Standard deviation of the weight of a column, crop widths: the edges show the background.
+/// Standard deviation of the columns' weights, in crop widths: columns at the edges show the
+/// background.
 const COLUMN_WIDTH: f32 = 0.22;
-/// Length of the colour layout: stripes x lightness x hue.
+/// Length of the colour layout: stripes x lightness bins x hue bins.
 pub const COLOURS: usize = STRIPES * LIGHTNESS.len() * BINS;
 
-/// Lightness (BT.601), red against green, yellow against blue, of red, green and blue.
+/// Matrix from red, green, blue to lightness (BT.601), red minus green, yellow minus blue.
 const OPPONENT: [[f32; 3]; 3] = [[0.299, 0.587, 0.114], [0.7, -0.7, 0.0], [0.3, 0.3, -0.6]];
 
-/// Centres of the hue bins in the plane of the two opponent colours: grey, then a circle.
+/// Centres of the hue bins in the plane of the two opponent colours: grey, then points on a circle.
 fn hue_centres() -> [Vec<f32>; 2] {
     let angle = |i: usize| 2.0 * std::f32::consts::PI * i as f32 / HUES as f32;
     let on = |f: fn(f32) -> f32| {
@@ -32,7 +33,7 @@ fn hue_centres() -> [Vec<f32>; 2] {
     [on(f32::cos), on(f32::sin)]
 }
 
-/// The weight of each column of the halved crop; over a stripe all weights sum to one.
+/// Weights of the columns of the half-size crop; the weights of all pixels of a stripe add up to 1.
 fn column(h: usize, w: usize) -> Vec<f32> {
     let raw: Vec<f32> = (0..w)
         .map(|x| {
@@ -43,10 +44,10 @@ fn column(h: usize, w: usize) -> Vec<f32> {
     raw.into_iter().map(|v| v / sum).collect()
 }
 
-/// Less than a hundred-millionth of the greatest vote is none.
+/// Votes below about 1e-8 of the largest one count as zero.
 const FAINT: f32 = -18.5;
 
-/// The votes of one pixel for bins at squared distances `squared` (in deviations, halved): a softmax.
+/// Softmax of the votes for bins at halved squared distances, in standard deviations.
 fn vote<const N: usize>(halves: [f32; N]) -> [f32; N] {
     let least = halves.iter().copied().fold(f32::INFINITY, f32::min);
     let votes = halves.map(|h| {
@@ -60,7 +61,7 @@ fn vote<const N: usize>(halves: [f32; N]) -> [f32; N] {
     votes.map(|v| v / sum)
 }
 
-/// Writes the colour layout of a crop [3, h, w] (RGB in [0, 1]), of unit length.
+/// Computes the colour layout of a crop [3, h, w] (RGB in [0, 1]), of unit length.
 pub fn layout(crop: ArrayView3<'_, f32>, out: &mut [f32]) {
     let (_, height, width) = crop.dim();
     let (h, w) = (height / 2, width / 2);
@@ -98,7 +99,7 @@ pub fn layout(crop: ArrayView3<'_, f32>, out: &mut [f32]) {
     out.iter_mut().for_each(|v| *v /= length);
 }
 
-/// The colour layouts of crops [n, 3, h, w]: [n, 432].
+/// Computes the colour layouts of crops [n, 3, h, w]: [n, 432].
 pub fn layouts(crops: &Array4<f32>) -> Array2<f32> {
     let mut out = Array2::zeros((crops.len_of(Axis(0)), COLOURS));
     out.rows_mut()
@@ -108,7 +109,7 @@ pub fn layouts(crops: &Array4<f32>) -> Array2<f32> {
     out
 }
 
-/// Writes the colour layout of the edge `crops`; returns the name of its output.
+/// Adds the colour layout of the value `crops` to the graph; returns its output.
 pub fn export(g: &mut Graph, (height, width): (usize, usize)) -> String {
     let two = |v: i64| Attribute::Ints(vec![v; 2]);
     let small = g.node(
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn one_colour_votes_for_one_bin_of_every_stripe() {
+    fn a_plain_colour_fills_the_same_bin_of_every_stripe() {
         let red = plain([0.8, 0.1, 0.1]);
         assert_eq!(red.dim(), (1, COLOURS));
         assert!((red.dot(&red.t())[[0, 0]] - 1.0).abs() < 1e-5);
@@ -245,7 +246,7 @@ mod tests {
             })
         };
         assert!((1..STRIPES).all(|s| best(s) == best(0)));
-        // Grey is the first bin of hues.
+        // Grey is the first hue bin.
         let grey = plain([0.5; 3]);
         let heaviest = (0..per_stripe)
             .max_by(|&a, &b| grey[[0, a]].total_cmp(&grey[[0, b]]))

@@ -1,4 +1,4 @@
-//! How to train: every setting of `twintrack-train`.
+//! Configuration of `twintrack-train`.
 
 use std::path::PathBuf;
 
@@ -9,33 +9,36 @@ use crate::infer::PixelFormat;
 use crate::train::batch::AugmentConfig;
 use crate::train::body::Network;
 use crate::train::colour::COLOURS;
-use crate::train::dataset::TrainError;
 use crate::train::distil::config::DistilConfig;
+use crate::train::error::TrainError;
 use crate::train::loss::Metric;
 use crate::train::network::{Design, HeadKind};
 use crate::train::onnx;
 
-/// What is minimised.
+/// Loss function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum LossKind {
-    /// Each picture's farthest view of the same person against its nearest of another (Hermans et al. 2017).
+    /// Each picture's farthest view of the same person against its nearest view of another
+    /// (Hermans et al. 2017).
     BatchHard,
-    /// All triplets of a batch, averaged over those not satisfied yet.
+    /// All triplets of a batch, averaged over those that violate the margin.
     BatchAll,
-    /// For each picture one other of the person and one of a stranger, drawn by chance.
+    /// For each picture a random view of the same person and a random view of another.
     RandomTriplet,
     /// All pairs of a batch (Hadsell et al. 2006).
     Contrastive,
 }
 
-/// In what the network that looks at texture computes while training. Weights, sums and everything else stay in float32.
+/// Number format of the convolutional network in training. Weights, sums and everything else stay
+/// in float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum TrainPrecision {
     /// 32 bits.
     Float32,
-    /// 16 bits with the range of 32 (mixed precision, Micikevicius et al. 2018), which needs no scaling of the loss.
+    /// 16 bits with the range of 32 (mixed precision, Micikevicius et al. 2018); needs no loss
+    /// scaling.
     Bfloat16,
 }
 
@@ -48,80 +51,91 @@ impl From<TrainPrecision> for FloatDType {
     }
 }
 
-/// How to train.
+/// Training configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
     /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,
-    /// How its maps become a vector: stripes (means of eight horizontal stripes) or read-out (weights of its own for each
-    /// pixel of each channel).
+    /// How the feature maps become a vector: stripes (means of eight horizontal stripes) or
+    /// read-out (separate weights for each pixel of each channel).
     pub head: HeadKind,
-    /// Add the colour layout: which colours are worn at which height. With little data most of what can be known.
+    /// Add the colour layout (colours by height). With little data it contributes most.
     pub colours: bool,
-    /// Bring each channel of a crop to mean 0 and deviation 1 first, which takes away exposure and colour cast.
+    /// Normalise each channel of a crop to mean 0 and standard deviation 1, which removes exposure
+    /// and colour cast.
     pub normalise: bool,
-    /// Height of a crop, pixels, a multiple of 16. Twice the height and width show finer things at four times the cost.
+    /// Height of a crop, pixels, a multiple of 16. Doubling height and width shows finer detail at
+    /// four times the cost.
     pub height: usize,
     /// Width of a crop, pixels, a multiple of 16; 0: half the height.
     pub width: usize,
-    /// Channels of the maps that a read-out reads.
+    /// Number of channels that a read-out reads.
     pub channels: usize,
-    /// Start from this ONNX file: its graph is the network in place of `network`, and its weights learn on.
+    /// Start from this ONNX file: its graph replaces `network`, and its weights are trained
+    /// further.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// The value of that graph at which a new head begins; absent: the whole graph learns and is written as it was.
+    /// The value of that graph at which a new head begins; absent: the whole graph is trained and
+    /// exported unchanged.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
-    /// Convolutions of that graph that would make maps smaller than this part of the crop keep their size; 0: none do.
+    /// Convolutions of that graph keep the size where they would reduce the maps to less than
+    /// 1/stride of the crop; 0 disables this.
     pub stride: usize,
-    /// The pixel format of that file, where its metadata does not say it: color (bgr or rgb), mean, std.
+    /// Pixel format of that file, if its metadata does not give it: color (bgr or rgb), mean, std.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_pixels: Option<PixelFormat>,
     /// float32, or bfloat16 for mixed precision, which is faster on a GPU and slower on a CPU.
     pub precision: TrainPrecision,
-    /// Length of an embedding, 16 to 432. Longer tells more people apart and costs the tracker more.
+    /// Length of an embedding, 16 to 432. Longer distinguishes more people and costs the tracker
+    /// more.
     pub dimension: usize,
-    /// How many batches.
+    /// Number of batches.
     pub steps: usize,
-    /// People in a batch (P). More makes the hardest negative harder.
+    /// People per batch (P). More makes the hardest negative harder.
     pub people: usize,
-    /// Pictures of each (K). More makes the hardest positive harder.
+    /// Pictures per person (K). More makes the hardest positive harder.
     pub views: usize,
-    /// What is minimised.
+    /// Loss function.
     pub loss: LossKind,
-    /// The first steps minimise all triplets instead of the hardest, from which an untaught network can collapse.
+    /// The first steps use all triplets instead of the hardest, with which an untrained network can
+    /// collapse.
     pub easy_steps: usize,
-    /// Distance of triplets; contrastive loss is Euclidean.
+    /// Distance of triplets; contrastive loss is always Euclidean.
     pub metric: Metric,
-    /// Weight of identity classification beside the loss, 0 for none. It uses data sets whose people are all different.
+    /// Weight of identity classification relative to the loss, 0 disables it. It uses data sets
+    /// whose identities are certainly different people.
     pub classification: f32,
-    /// Share of each class's probability given to all others.
+    /// Share of each class's probability that is given to all others.
     pub label_smoothing: f32,
-    /// How much farther a stranger should be than the person, above 0, below 2.
+    /// Required difference between the distances to another and to the same person, above 0, below
+    /// 2.
     pub margin: f32,
-    /// Highest learning rate (AdamW); it rises to it over `warmup` steps and falls to a hundredth along a cosine.
+    /// Peak learning rate (AdamW); reached after `warmup` steps, then decreased to a hundredth
+    /// along a cosine.
     pub learning_rate: f64,
     /// Steps of rising learning rate.
     pub warmup: usize,
     /// Weight decay.
     pub weight_decay: f32,
-    /// Gradients of a set of weights that are longer than this are shortened to it; 0 leaves them.
+    /// Maximum norm of each weight tensor's gradient; larger ones are scaled down; 0 disables this.
     pub clip: f32,
-    /// Validate and write a checkpoint every so many steps.
+    /// Validate and write a checkpoint at this interval, steps.
     pub validate_every: usize,
-    /// Stop after so many validations without a better mAP.
+    /// Stop after this many validations without a better mAP.
     pub patience: usize,
-    /// Every so manyth identity of a data set with 40 or more is held out for validation and calibration.
+    /// Hold out one in this many identities of a data set with 40 or more, for validation and
+    /// calibration.
     pub hold_out: usize,
-    /// The same for data sets of 8 to 39 people; 0 learns from all of them (then take the calibration from a network that did
-    /// not, with --calibrate-with).
+    /// The same for data sets of 8 to 39 people; 0 trains on all of them (then take the calibration
+    /// from a network that did not, with --calibrate-with).
     pub hold_out_few: usize,
-    /// Seed of everything drawn.
+    /// Seed of all random numbers.
     pub seed: u64,
-    /// How pictures are altered.
+    /// Augmentation of pictures.
     pub augment: AugmentConfig,
-    /// A teacher in place of labels, for `twintrack-train distil`.
+    /// Distillation from a teacher in place of labels, for `twintrack-train distil`.
     pub distil: DistilConfig,
 }
 
@@ -182,7 +196,8 @@ impl TrainConfig {
                 self.head == HeadKind::ReadOut
                     || self.height.is_multiple_of(128)
                     || !self.has_head(),
-                "height must be a multiple of 128 for eight stripes; other heights need head = \"read-out\"",
+                "height must be a multiple of 128 for eight stripes; other heights need \
+                 head = \"read-out\"",
             ),
             (
                 (1..=4096).contains(&self.channels),
@@ -190,11 +205,12 @@ impl TrainConfig {
             ),
             (
                 self.start_from.is_some() || (self.cut.is_none() && self.stride == 0),
-                "cut and stride belong to start_from",
+                "cut and stride need start_from",
             ),
             (
                 self.start_from.is_none() || !(self.colours || self.normalise),
-                "a network that is started from a file reads neither colours nor normalised crops: set colours = false, normalise = false",
+                "a network that starts from a file takes neither colours nor normalised crops: \
+                 set colours = false, normalise = false",
             ),
             (
                 (16..=COLOURS).contains(&self.dimension)
@@ -243,7 +259,7 @@ impl TrainConfig {
         self.distil.validate()
     }
 
-    /// Whether the tower has a head of its own: a whole graph ends in its embedding.
+    /// Whether the tower has a head of its own; a complete graph ends in its embedding.
     fn has_head(&self) -> bool {
         self.start_from.is_none() || self.cut.is_some()
     }
@@ -260,10 +276,10 @@ impl TrainConfig {
         )
     }
 
-    /// Takes the pixel format of `start_from` from its metadata where the configuration does not give it.
+    /// Takes the pixel format of `start_from` from its metadata unless the configuration gives it.
     ///
     /// # Errors
-    /// When neither does, or the file cannot be read.
+    /// Fails when neither gives it, or the file cannot be read.
     pub fn complete(&mut self) -> Result<(), TrainError> {
         let Some(path) = self
             .start_from
@@ -276,13 +292,14 @@ impl TrainConfig {
         match self.start_pixels {
             Some(_) => Ok(()),
             None => Err(TrainError::Setting(format!(
-                "{} does not say how it wants its pixels: set start_pixels = {{ color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }} as its authors say",
+                "{} does not name its pixel format: set start_pixels = {{ color = \"bgr\", \
+                 mean = [0, 0, 0], std = [1, 1, 1] }} as its authors specify",
                 path.display()
             ))),
         }
     }
 
-    /// The tower to train.
+    /// Design of the tower to train.
     pub fn design(&self) -> Design {
         let TrainConfig {
             network,
@@ -306,7 +323,7 @@ impl TrainConfig {
         }
     }
 
-    /// The learning rate at a step: linear warm-up, then half a cosine.
+    /// Learning rate at a step: linear warm-up, then half a cosine.
     pub fn rate(&self, step: usize) -> f64 {
         if step < self.warmup {
             return self.learning_rate * (step + 1) as f64 / self.warmup as f64;
@@ -322,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rate_rises_then_falls() {
+    fn learning_rate_rises_then_falls() {
         let c = TrainConfig::default();
         assert!(c.rate(0) < c.rate(50) && c.rate(50) < c.rate(99));
         assert!((c.rate(100) - c.learning_rate).abs() < 1e-9);
@@ -330,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_out_of_range_is_told() {
+    fn a_setting_out_of_range_is_refused() {
         let e = TrainConfig {
             margin: 2.5,
             ..TrainConfig::default()

@@ -1,5 +1,6 @@
-//! The exported network in smaller numbers: its body in float16, or in int8 with ranges found on crops. The colours and the
-//! last linear maps stay in float32: they are cheap, and logarithms and norms need the digits.
+//! Converts an exported network to smaller number formats: its body to float16, or to int8 with
+//! ranges measured on crops. The colour layout and the last linear maps stay in float32: they are
+//! cheap, and their logarithms and norms need the precision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -9,13 +10,15 @@ use ndarray::{Array4, Axis};
 use prost::Message;
 
 use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions, tensor};
-use crate::train::dataset::{Crop, TrainError};
+use crate::train::dataset::Crop;
+use crate::train::error::TrainError;
 use crate::train::onnx::{
     self, Attribute, FLOAT, FLOAT16, GraphProto, INT8, INT32, ModelProto, NodeProto,
     StringStringEntryProto, TensorProto, UINT8,
 };
 
-/// Where the body ends in the graph that [`crate::train::network::Tower::to_onnx`] writes, by its head.
+/// The last value of the body in graphs written by [`crate::train::network::Tower::to_onnx`], by
+/// head.
 const BODY_ENDS: [&str; 2] = ["texture_flat", "read_out_flat"];
 const INPUT: &str = "crops";
 
@@ -24,15 +27,15 @@ const INPUT: &str = "crops";
 pub enum Precision {
     /// IEEE half precision.
     Fp16,
-    /// Eight bits: activations by tensor, weights by channel (QDQ).
+    /// 8 bits: activations per tensor, weights per channel (QDQ).
     Int8,
 }
 
-/// Writes the float32 file `from`, made by `twintrack-train`, in another number format to `to`. `crops` show the ranges of
-/// the activations (int8 only).
+/// Converts the float32 file `from`, written by `twintrack-train`, to another number format and
+/// writes it to `to`. `crops` serve to measure the ranges of activations (int8 only).
 ///
 /// # Errors
-/// When `from` is not such a file, cannot be run, or `to` cannot be written.
+/// Fails when `from` is not such a file or cannot be run, or `to` cannot be written.
 pub fn convert(
     from: &Path,
     to: &Path,
@@ -52,7 +55,12 @@ pub fn convert(
     let end = BODY_ENDS
         .into_iter()
         .find(|end| graph.node.iter().any(|n| n.output.iter().any(|o| o == end)));
-    let end = end.ok_or_else(|| misfit("it was not made by twintrack-train with a head of its own; only such files can be converted"))?;
+    let end = end.ok_or_else(|| {
+        misfit(
+            "twintrack-train did not write it with a head of its own; only such files can be \
+             converted",
+        )
+    })?;
     let body = body(graph, end);
     let name = match precision {
         Precision::Fp16 => {
@@ -82,7 +90,7 @@ fn label(model: &mut ModelProto, precision: &str) {
     });
 }
 
-/// Places of the nodes that lead to the end of the body.
+/// Indices of the nodes that the end of the body depends on.
 fn body(graph: &GraphProto, end: &str) -> BTreeSet<usize> {
     let maker: BTreeMap<&str, usize> = graph
         .node
@@ -146,7 +154,7 @@ fn halve(graph: &mut GraphProto, body: &BTreeSet<usize>, end: &str) {
     graph.node.insert(0, cast(INPUT, &inside, FLOAT16));
 }
 
-/// The edges that are to be in eight bits: what enters and leaves the convolutions of the body, past their rectifiers.
+/// The values to quantise: inputs and outputs of the body's convolutions, after their activations.
 fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
     let rectified = |edge: &str| {
         body.iter()
@@ -168,7 +176,7 @@ fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
         .collect()
 }
 
-/// Least and greatest value of each such edge over the crops.
+/// Minimum and maximum of each of these values over the crops.
 fn ranges(
     path: &Path,
     mut probe: ModelProto,
@@ -199,14 +207,14 @@ fn ranges(
             },
         )
     });
-    // Of no use to anybody once opened; that it may stay behind changes nothing.
+    // No longer needed once opened; deleting it is best effort.
     let _ = std::fs::remove_file(&file);
     let mut model = opened?;
     let (height, width) = match model.dims() {
         [_, _, Some(h), Some(w)] => (h, w),
         _ => (128, 64),
     };
-    // Pixels are eight bits already.
+    // The range of 8-bit pixels is known.
     let ends = (0..3).flat_map(|c| [0.0, 255.0].map(|v| (v - format.mean[c]) / format.std[c]));
     let pixels = ends.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| {
         (low.min(v), high.max(v))
@@ -290,7 +298,8 @@ fn quantise(graph: &mut GraphProto, body: &BTreeSet<usize>, ranges: &BTreeMap<St
     for (i, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         if body.contains(&i) {
             let input = node.input[0].clone();
-            // A read-out, a convolution without a bias, keeps its digits: it is one product for each channel.
+            // A read-out is a convolution without bias; it keeps float32, since it is a single
+            // product per channel.
             let quantised = node.op_type == "Conv" && node.input.len() > 2;
             if let (true, Some((scale, _))) = (quantised, scale_of(&input)) {
                 let (weight, bias) = (&constants[&node.input[1]], &constants[&node.input[2]]);

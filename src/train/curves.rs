@@ -1,4 +1,4 @@
-//! The course of training, as a table and a picture.
+//! The learning curve as a table and a plot.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,33 +7,33 @@ use std::path::Path;
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::train::dataset::TrainError;
+use crate::train::error::TrainError;
 
-/// What was measured at one validation, means since the last.
+/// Measurements at one validation, averaged since the previous one.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct Point {
-    /// Steps done.
+pub struct CurvePoint {
+    /// Number of completed steps.
     pub step: usize,
     /// Loss.
     pub loss: f64,
-    /// Share of labelled pictures whose triplet is not yet satisfied.
+    /// Share of labelled pictures whose triplet still violates the margin.
     pub active: Option<f64>,
     /// Learning rate.
     pub rate: f64,
-    /// Mean average precision on people held out, in [0, 1].
+    /// Mean average precision on held-out people, in [0, 1].
     pub map: Option<f64>,
-    /// Mean cosine to the teacher's embeddings of pictures held out.
+    /// Mean cosine between the student's and the teacher's embeddings of held-out pictures.
     pub agreement: Option<f64>,
-    /// Images a second.
+    /// Pictures per second.
     pub speed: f64,
 }
 
-/// A line of the plot: its name, its colour, its value at a point.
-type Line = (&'static str, RGBColor, fn(&Point) -> Option<f64>);
+/// A line of the plot: name, colour, value at a point.
+type Line = (&'static str, RGBColor, fn(&CurvePoint) -> Option<f64>);
 
-/// All points.
+/// The measurements of a run.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Curve(pub Vec<Point>);
+pub struct Curve(pub Vec<CurvePoint>);
 
 impl Curve {
     /// Writes `curve.csv` and `curve.svg`.

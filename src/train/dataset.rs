@@ -1,129 +1,59 @@
-//! Pictures of people and who is who in them.
+//! Data sets: pictures of people with their identities.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
-
-use thiserror::Error;
 
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::infer::InferError;
-use crate::mot_format::MotError;
-use crate::source::SourceError;
+use crate::train::error::TrainError;
 
-/// What can go wrong while training, judging or exporting.
-#[derive(Debug, Error)]
-pub enum TrainError {
-    /// A folder or file of the data set.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The folder or file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// A file could not be written.
-    #[error("cannot write {}: {reason}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        reason: String,
-    },
-    /// The data are not what is needed.
-    #[error("the data set {name}: {problem}")]
-    Data {
-        /// Which.
-        name: String,
-        /// What is wrong, and what to do.
-        problem: String,
-    },
-    /// A picture or video cannot be read.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-    /// A MOTChallenge file is wrong.
-    #[error(transparent)]
-    Mot(#[from] MotError),
-    /// ONNX Runtime.
-    #[error(transparent)]
-    Infer(#[from] InferError),
-    /// A setting is out of its range.
-    #[error("{0}")]
-    Setting(String),
-    /// The loss is no longer a number.
-    #[error("the loss became {value} at step {step}; the last good checkpoint is kept in {}. A learning rate too high (now {rate:.1e}) is the usual cause: lower it and go on with --resume", checkpoint.display())]
-    Diverged {
-        /// The loss.
-        value: f32,
-        /// The step.
-        step: usize,
-        /// The learning rate there.
-        rate: f64,
-        /// Where the last good state is.
-        checkpoint: PathBuf,
-    },
-    /// A checkpoint does not fit.
-    #[error("cannot go on from {}: {problem}", path.display())]
-    Checkpoint {
-        /// The checkpoint.
-        path: PathBuf,
-        /// What does not fit.
-        problem: String,
-    },
-    /// The exported file and the trained network do not agree.
-    #[error(
-        "the exported network differs from the trained one by {0:.1e} (allowed 1e-4); nothing was written. This is a bug, please report it"
-    )]
-    Export(f32),
-}
-
-/// One picture of a person, with some of its surroundings, so that training can shift and scale the view.
+/// A picture of a person with some surroundings, so that augmentation can shift and scale the view.
 #[derive(Debug, Clone)]
 pub struct Crop {
     /// The pixels.
     pub image: Image,
-    /// The person in them, pixels.
+    /// The person's box, pixels.
     pub person: BBox,
-    /// Who, an index below [`Dataset::identities`].
+    /// The identity, an index below [`Dataset::identities`].
     pub identity: usize,
-    /// Which camera took it.
+    /// The camera that took it.
     pub camera: u32,
-    /// Which frame it is from; 0 for pictures without an order.
+    /// Number of its frame; 0 for pictures without an order.
     pub frame: u64,
 }
 
-/// How the pairs of an evaluation are chosen.
+/// Selection of pairs for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// As in Market-1501 (Zheng et al. 2015): views of the same person by the same camera are left out.
+    /// As in Market-1501 (Zheng et al. 2015): views of the same person by the same camera are
+    /// excluded.
     CrossCamera,
-    /// One camera: only pictures at least so many frames apart are compared.
+    /// A single camera: pictures are compared if at least this many frames apart.
     Apart(u64),
-    /// Pictures without camera or order: each with all others.
+    /// No camera or order: all pictures are compared.
     All,
 }
 
 /// A data set.
 #[derive(Debug, Clone)]
 pub struct Dataset {
-    /// What to call it in messages.
+    /// Name for messages.
     pub name: String,
     /// The pictures.
     pub crops: Vec<Crop>,
-    /// How many identities there are.
+    /// Number of identities.
     pub identities: usize,
-    /// Pairs of identities (lower first) that are certainly two people. `None`: all are. Tracklets of a video that were
-    /// never seen in one frame may be one person.
+    /// Pairs of identities (lower first) that are certainly different people; `None`: all are.
+    /// Tracks of a video that never occur in the same frame may be one person.
     pub apart: Option<BTreeSet<(usize, usize)>>,
-    /// How it is evaluated.
+    /// Protocol of evaluation.
     pub protocol: Protocol,
 }
 
 impl Dataset {
-    /// A data set whose identities are numbered anew from 0 in the order of `key`s; refuses an empty one.
+    /// Creates a data set; identities are numbered from 0 in the order of `key`s.
     ///
     /// # Errors
-    /// When there is no picture.
+    /// Fails when there is no picture.
     pub fn of<K: Ord>(
         name: &str,
         crops: Vec<(K, Crop)>,
@@ -132,7 +62,9 @@ impl Dataset {
         if crops.is_empty() {
             return Err(TrainError::Data {
                 name: name.into(),
-                problem: "no picture of a person is in it; docs/training.md shows the layout of each kind".into(),
+                problem: "it has no picture of a person; docs/training.md shows the layout of \
+                          each kind"
+                    .into(),
             });
         }
         let keys: Vec<&K> = crops
@@ -143,7 +75,7 @@ impl Dataset {
             .collect();
         let numbers: Vec<usize> = crops
             .iter()
-            .map(|(k, _)| keys.binary_search(&k).expect("every key is among the keys"))
+            .map(|(k, _)| keys.binary_search(&k).expect("the list has every key"))
             .collect();
         let identities = keys.len();
         let crops = crops
@@ -160,7 +92,7 @@ impl Dataset {
         })
     }
 
-    /// Whether two identities are certainly two people.
+    /// Whether two identities are certainly different people.
     pub fn different(&self, a: usize, b: usize) -> bool {
         a != b
             && self
@@ -169,7 +101,7 @@ impl Dataset {
                 .is_none_or(|s| s.contains(&(a.min(b), a.max(b))))
     }
 
-    /// The pictures (indices) of each identity.
+    /// Indices of the pictures of each identity.
     pub fn by_identity(&self) -> Vec<Vec<usize>> {
         let mut of = vec![Vec::new(); self.identities];
         self.crops
@@ -179,7 +111,8 @@ impl Dataset {
         of
     }
 
-    /// Leaves out identities with fewer than `least` pictures, which can form no pair; returns how many were left out.
+    /// Removes identities with fewer than `least` pictures, which form no pair; returns their
+    /// number.
     pub fn drop_rare(&mut self, least: usize) -> usize {
         let counts: Vec<usize> = self.by_identity().iter().map(Vec::len).collect();
         let before = self.identities;
@@ -212,10 +145,10 @@ impl Dataset {
     }
 }
 
-/// Share of its own size by which the surroundings of a person are kept on each side.
+/// Share of a person's size that is kept as surroundings on each side.
 const MARGIN: f32 = 0.15;
 
-/// Cuts a person out of a frame together with some surroundings; `None` when the box is not in the frame.
+/// Cuts a person with surroundings out of a frame; `None` if the box is outside the frame.
 pub fn cut(frame: &Image, person: &BBox, camera: u32, number: u64) -> Option<Crop> {
     let wide = BBox::new(
         person.left - MARGIN * person.width,
@@ -251,7 +184,7 @@ pub fn cut(frame: &Image, person: &BBox, camera: u32, number: u64) -> Option<Cro
     })
 }
 
-/// A picture that is a crop already.
+/// Wraps a picture that is a crop already.
 pub fn whole(image: Image, camera: u32, frame: u64) -> Crop {
     let person = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
     Crop {
@@ -278,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn an_identity_with_one_picture_is_left_out_and_the_rest_keep_their_relations() {
+    fn dropping_rare_identities_keeps_the_other_relations() {
         let mut data = five();
         data.apart = Some([(0, 1), (1, 2), (2, 4)].into());
         assert_eq!(data.drop_rare(2), 1);

@@ -1,4 +1,4 @@
-//! From the trained tower to the ONNX file that the tracker loads.
+//! Exports the trained tower to an ONNX file for the tracker.
 
 use std::fs;
 use std::path::Path;
@@ -7,39 +7,40 @@ use ndarray::Array4;
 
 use crate::infer::{Device, Model, PixelFormat, Runtime, SessionOptions};
 use crate::track::appearance::normalise;
-use crate::track::similarity::{Calibration, Strangers};
-use crate::train::dataset::TrainError;
-use crate::train::graph::write::format_entries;
+use crate::track::similarity::{Calibration, StrangerTable};
+use crate::train::embed::embed_batch;
+use crate::train::error::TrainError;
+use crate::train::graph::write::pixel_format_entries;
 use crate::train::kernels::backend::Kernels;
-use crate::train::learner::embed_batch;
 use crate::train::network::{Design, Tower};
 
-/// Greatest difference allowed between ONNX Runtime and the training framework.
+/// Largest allowed difference between ONNX Runtime and the training framework.
 pub const TOLERANCE: f32 = 1e-4;
 
-/// What the file says of itself beside its format.
+/// Metadata of an exported file, except its pixel format.
 #[derive(Debug, Clone)]
-pub struct About {
+pub struct ExportMetadata {
     /// Short name.
     pub name: String,
-    /// What it learnt from.
+    /// Description of the training data.
     pub training_data: String,
     /// Licence of the weights.
     pub licence: String,
-    /// Fitted calibration, if there were pairs to fit it on.
+    /// Fitted calibration, if measured.
     pub calibration: Option<Calibration>,
-    /// How often strangers are alike, if enough were compared.
-    pub strangers: Option<Strangers>,
+    /// False-accept rates by distance, if measured.
+    pub strangers: Option<StrangerTable>,
 }
 
-/// Writes the tower to `path`, after comparing it with ONNX Runtime on random pictures; returns the difference.
+/// Writes the tower to `path` after comparing it with ONNX Runtime on random pictures; returns the
+/// largest difference.
 ///
 /// # Errors
-/// When the two differ by more than [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be written. Nothing is
-/// written then.
+/// Fails when the difference exceeds [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be
+/// written. Nothing is written then.
 pub fn export<B: Kernels>(
     tower: &Tower<B>,
-    about: &About,
+    about: &ExportMetadata,
     path: &Path,
     device: &B::Device,
 ) -> Result<f32, TrainError> {
@@ -57,7 +58,7 @@ pub fn export<B: Kernels>(
     ]
     .map(|(k, v)| (k.to_string(), v))
     .to_vec();
-    metadata.extend(format_entries(&format));
+    metadata.extend(pixel_format_entries(&format));
     metadata.extend(
         about
             .calibration
@@ -67,7 +68,7 @@ pub fn export<B: Kernels>(
         about
             .strangers
             .as_ref()
-            .map(|s| (Strangers::KEY.to_string(), s.to_string())),
+            .map(|s| (StrangerTable::KEY.to_string(), s.to_string())),
     );
     let bytes = tower.to_onnx(&metadata);
     let fresh = path.with_extension("onnx.new");
@@ -85,15 +86,15 @@ pub fn export<B: Kernels>(
             Ok(d)
         }
         other => {
-            // The file is of no use to anybody; that it may stay behind changes nothing about the error.
+            // Deleting the temporary file is best effort; the original error is what matters.
             let _ = fs::remove_file(&fresh);
             other.and_then(|d| Err(TrainError::Export(d)))
         }
     }
 }
 
-/// Greatest absolute difference between the tower and the file on batches of 1 and 5 random pictures. The file's vectors are
-/// brought to unit length, as the tracker does.
+/// Largest absolute difference between the tower and the file on batches of 1 and 5 random
+/// pictures. The file's vectors are normalised to unit length, as the tracker does.
 fn compare<B: Kernels>(
     tower: &Tower<B>,
     file: &Path,
@@ -127,7 +128,7 @@ fn compare<B: Kernels>(
             .chunks_mut(tower.design().dimension)
             .for_each(normalise);
         let differences = theirs.iter().zip(&ours).map(|(a, b)| (a - b).abs());
-        // A NaN must not pass for a small difference.
+        // NaN must count as a failure.
         worst = if theirs.len() == ours.len() {
             differences.fold(worst, |w, d| if d > w || d.is_nan() { d } else { w })
         } else {

@@ -1,6 +1,6 @@
-//! Data without a label: the tracker's own confident tracks. A track is one person (positives); people seen in the same
-//! frame are two (certain negatives). Whether two tracks never seen together are one person nobody knows, and they are
-//! not compared.
+//! Data without labels, from the tracker's own confident tracks. The pictures of a track are one
+//! person; tracks that occur in the same frame are different people. Other pairs of tracks are
+//! unknown and not compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,45 +14,47 @@ use crate::infer::Runtime;
 use crate::source::{self, SourceOptions};
 use crate::time::Seconds;
 use crate::track::{TrackOutput, TrackState, TrackUpdate, Tracker, TrackerConfig};
-use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut};
-use crate::train::probe::footage::Boxes;
-use crate::train::readers::{EVERY, is_clear};
+use crate::train::dataset::{Crop, Dataset, Protocol, cut};
+use crate::train::error::TrainError;
+use crate::train::probe::footage::BoxesByFrame;
+use crate::train::visibility::{CROP_INTERVAL, is_visible};
 
 /// Detections below this confidence give no crop.
 const MIN_CONFIDENCE: f32 = 0.5;
-/// A track gives a person only from so many crops on.
+/// Tracks with fewer crops are dropped.
 const MIN_CROPS: usize = 6;
 
-/// A frame when the tracker has seen it.
-pub struct Seen<'a> {
+/// A frame with the tracker's result.
+pub struct TrackedFrame<'a> {
     /// The frame.
     pub frame: &'a Frame,
     /// Its pixels.
     pub image: &'a Image,
-    /// Time since the frame before.
+    /// Time since the previous frame.
     pub elapsed: Seconds,
-    /// What the detector found.
+    /// The detections.
     pub detections: &'a [Detection],
-    /// What they look like.
+    /// Their embeddings.
     pub embeddings: &'a Embeddings,
-    /// What the tracker made of it.
+    /// The tracker's result.
     pub update: &'a TrackUpdate,
 }
 
-/// Runs detector, embedder and tracker over the frames `frames` (first and last, from 1) of a video, and shows each.
+/// Runs detector, embedder and tracker on the frames `frames` (first and last, from 1) of a video,
+/// and passes each to `show`.
 ///
 /// # Errors
-/// When the video cannot be read or a model cannot be opened.
-pub fn follow(
+/// Fails when the video cannot be read or a model cannot be opened.
+pub fn track_video(
     input: &str,
     frames: (u64, u64),
     config: &Config,
     tracker: TrackerConfig,
-    mut show: impl FnMut(&Seen<'_>),
+    mut show: impl FnMut(&TrackedFrame<'_>),
 ) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
     let session = config.session();
-    // Which format is faster is measured: what a network learns from must not hang on it.
+    // `auto` would measure which format is faster; training data must not depend on that.
     let precision = if config.detector.precision == Precision::Auto {
         Precision::Fp32
     } else {
@@ -67,7 +69,7 @@ pub fn follow(
         session,
     )?;
     let mut embedder = Embedder::open(&runtime, &config.embedder, session)?;
-    let mut tracker = Tracker::new(tracker).knowing(embedder.strangers());
+    let mut tracker = Tracker::new(tracker).with_strangers(embedder.strangers());
     let mut source = source::open(input, &SourceOptions::default())?;
     let mut last: Option<Seconds> = None;
     while let Some(frame) = source.next_frame()? {
@@ -87,7 +89,7 @@ pub fn follow(
                 name: input.into(),
                 problem: e.to_string(),
             })?;
-        show(&Seen {
+        show(&TrackedFrame {
             frame: &frame,
             image,
             elapsed,
@@ -99,19 +101,20 @@ pub fn follow(
     Ok(tracker)
 }
 
-/// Where people are in a video by the default configuration's own tracks, frames `frames` (first and last, from 1), by frame.
+/// Boxes of people in a video by frame, from the default configuration's tracks, for the frames
+/// `frames` (first and last, from 1).
 ///
 /// # Errors
-/// When the video cannot be read or a model cannot be opened.
-pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
+/// Fails when the video cannot be read or a model cannot be opened.
+pub fn boxes(input: &str, frames: (u64, u64)) -> Result<BoxesByFrame, TrainError> {
     let config = Config::default();
-    let mut people = Boxes::new();
-    follow(
+    let mut people = BoxesByFrame::new();
+    track_video(
         input,
         frames,
         &config,
         config.tracker(false),
-        |Seen { frame, update, .. }| {
+        |TrackedFrame { frame, update, .. }| {
             let sure = |t: &&TrackOutput| {
                 t.state == TrackState::Confirmed
                     && t.unseen == Seconds::ZERO
@@ -119,7 +122,7 @@ pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
             };
             let seen: Vec<BBox> = update.tracks.iter().filter(sure).map(|t| t.bbox).collect();
             let clear = (0..seen.len())
-                .filter(|&i| is_clear(&seen, i))
+                .filter(|&i| is_visible(&seen, i))
                 .map(|i| seen[i])
                 .collect();
             people.insert(frame.number, clear);
@@ -128,20 +131,21 @@ pub fn boxes(input: &str, frames: (u64, u64)) -> Result<Boxes, TrainError> {
     Ok(people)
 }
 
-/// Tracks a video with the default configuration, frames `frames` (first and last, from 1).
+/// Makes a data set of a video's tracks with the default configuration, frames `frames` (first and
+/// last, from 1).
 ///
 /// # Errors
-/// When the video cannot be read, a model cannot be opened, or nobody is followed long enough.
+/// Fails when the video cannot be read, a model cannot be opened, or no track is long enough.
 pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
     let config = Config::default();
     let mut crops: BTreeMap<u64, Vec<Crop>> = BTreeMap::new();
     let mut together = BTreeSet::new();
-    follow(
+    track_video(
         input,
         frames,
         &config,
         config.tracker(false),
-        |Seen {
+        |TrackedFrame {
              frame,
              image,
              update,
@@ -159,7 +163,7 @@ pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
                         .map(|b| (a.id.min(b.id), a.id.max(b.id))),
                 );
             }
-            if !(frame.number - frames.0).is_multiple_of(EVERY) {
+            if !(frame.number - frames.0).is_multiple_of(CROP_INTERVAL) {
                 return;
             }
             let boxes: Vec<BBox> = seen.iter().map(|t| t.bbox).collect();
@@ -168,7 +172,7 @@ pub fn read(input: &str, frames: (u64, u64)) -> Result<Dataset, TrainError> {
                 b.left >= 0.0 && b.top >= 0.0 && b.right() <= width && b.bottom() <= height
             };
             for (i, t) in seen.iter().enumerate().filter(|(i, t)| {
-                t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_clear(&boxes, *i)
+                t.confidence >= MIN_CONFIDENCE && within(&t.bbox) && is_visible(&boxes, *i)
             }) {
                 crops
                     .entry(t.id)

@@ -1,22 +1,23 @@
-//! What training minimises, on embeddings of unit length.
+//! Loss functions on embeddings of unit length.
 
 use burn::tensor::backend::Backend;
 use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-/// How far apart two embeddings are.
+/// Distance between two embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Metric {
     /// sqrt(2 - 2 cos) on unit vectors, in [0, 2].
     Euclidean,
-    /// 1 - cos, in [0, 2]; what the tracker uses.
+    /// 1 - cos, in [0, 2]; as used by the tracker.
     Cosine,
 }
 
 impl Metric {
-    /// Distances between all rows, [n, n]. The root of the Euclidean ones is kept off zero, where its slope is infinite.
+    /// Distances between all rows, [n, n]. The root of Euclidean distances is kept away from zero,
+    /// where its derivative is infinite.
     pub fn between_all<B: Backend>(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let products = x.clone().matmul(x.clone().transpose());
         match self {
@@ -54,8 +55,8 @@ pub fn triplet<B: Backend>(
     .mean()
 }
 
-/// Contrastive loss (Hadsell et al. 2006): mean of d^2 / 2 for pairs of one person, max(margin - d, 0)^2 / 2 for others.
-/// `same` [n] is 1 for one person, 0 for two.
+/// Contrastive loss (Hadsell et al. 2006): mean of d^2 / 2 for pairs of the same person, max(margin
+/// - d, 0)^2 / 2 for others. `same` [n] is 1 for the same person, 0 otherwise.
 pub fn contrastive<B: Backend>(
     a: Tensor<B, 2>,
     b: Tensor<B, 2>,
@@ -67,15 +68,15 @@ pub fn contrastive<B: Backend>(
     ((same.clone() * d.powi_scalar(2) + (same.neg() + 1.0) * apart) * 0.5).mean()
 }
 
-/// Which pairs of a batch are of one person, and which are certainly of two. What is neither is not used: two tracklets of
-/// one video that were never seen together may be one person.
+/// Pairs of a batch that show the same person, and pairs that certainly do not. Other pairs are not
+/// used: two tracks of a video that never occur together may be one person.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Relations {
     /// Rows of the batch.
     pub count: usize,
-    /// Row-major [n, n]: one person (and not the same picture).
+    /// Row-major [n, n]: the same person (and not the same picture).
     pub same: Vec<bool>,
-    /// Row-major [n, n]: certainly two people.
+    /// Row-major [n, n]: certainly different people.
     pub different: Vec<bool>,
 }
 
@@ -88,8 +89,8 @@ impl Relations {
     }
 }
 
-/// Random triplets of a batch: for every picture another of the same person and one of somebody else, rows [a, p, n].
-/// Pictures without the one or the other are left out.
+/// Random triplets of a batch: for every picture another of the same person and one of another
+/// person, rows [a, p, n]. Pictures that lack one of them are skipped.
 pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] {
     let n = relations.count;
     let mut rows: [Vec<usize>; 3] = Default::default();
@@ -105,7 +106,7 @@ pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] 
     rows
 }
 
-/// The triplet loss of random triplets drawn from a batch.
+/// Triplet loss of random triplets.
 pub fn random_triplet<B: Backend>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
@@ -125,8 +126,9 @@ pub fn random_triplet<B: Backend>(
     triplet(metric, a, p, n, margin)
 }
 
-/// All triplets of a batch, averaged over those above zero ("batch all", Hermans et al. 2017). Gentler than the hardest:
-/// a network that starts from the hardest can map everybody to one point (Schroff et al. 2015, section 3.2).
+/// Mean of all triplets with a loss above zero ("batch all", Hermans et al. 2017). Easier than the
+/// hardest triplets, with which an untrained network can collapse to one point (Schroff et al.
+/// 2015, section 3.2).
 pub fn batch_all<B: Backend>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
@@ -135,7 +137,8 @@ pub fn batch_all<B: Backend>(
 ) -> Tensor<B, 1> {
     let (device, n) = (embeddings.device(), relations.count);
     let d = metric.between_all(embeddings);
-    // A row for each pair of one person: its distance against those from the anchor to everybody.
+    // One row per pair of the same person: its distance against those from the anchor to all
+    // others.
     let pairs: Vec<usize> = (0..n * n).filter(|&k| relations.same[k]).collect();
     let rows = |of: &dyn Fn(usize) -> usize| {
         let values: Vec<i64> = pairs.iter().map(|&k| of(k) as i64).collect();
@@ -164,8 +167,8 @@ pub fn batch_all<B: Backend>(
     terms.sum() / active
 }
 
-/// Cross-entropy with label smoothing (Szegedy et al. 2016): logits [n, classes], the class of each row. Rows without a
-/// class (people of whom it is not certain who they are not) do not count.
+/// Cross-entropy with label smoothing (Szegedy et al. 2016): logits [n, classes], the class of each
+/// row. Rows without a class (identities that may be the same person) are ignored.
 pub fn classification<B: Backend>(
     logits: Tensor<B, 2>,
     classes: &[Option<usize>],
@@ -187,8 +190,9 @@ pub fn classification<B: Backend>(
         / known
 }
 
-/// Batch-hard triplet loss (Hermans et al. 2017): for every picture its farthest view of the same person and its nearest
-/// of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns how many triplets are active (above zero), [1].
+/// Batch-hard triplet loss (Hermans et al. 2017): for every picture the farthest view of the same
+/// person and the nearest of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns the
+/// number of active triplets (above zero), [1].
 pub fn batch_hard<B: Backend>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
@@ -197,7 +201,7 @@ pub fn batch_hard<B: Backend>(
 ) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
     let device = embeddings.device();
     let d = metric.between_all(embeddings);
-    // Unit vectors are at most 2 apart: 4 never is the nearest, -4 never the farthest.
+    // Unit vectors are at most 2 apart, so that 4 is never the nearest and -4 never the farthest.
     let farthest = d
         .clone()
         .mask_fill(
@@ -218,8 +222,8 @@ pub fn batch_hard<B: Backend>(
     (terms.mean(), active)
 }
 
-/// The same for pairs: the mean contrastive loss over all pairs of one person plus that over all pairs of two, so that the
-/// many pairs of strangers do not drown the few of one person.
+/// Contrastive loss of all pairs: the mean over pairs of the same person plus the mean over others,
+/// so that the many pairs of different people do not dominate.
 pub fn contrastive_all<B: Backend>(
     embeddings: Tensor<B, 2>,
     relations: &Relations,
@@ -271,8 +275,8 @@ mod tests {
     const FOUR: [[f32; 2]; 4] = [[0.0, 0.0], [3.0, 4.0], [0.0, 1.0], [0.0, 3.0]];
 
     #[test]
-    fn triplet_by_hand() {
-        // d(a, p) = 5, d(a, n) = 3; and 1 and 5, which is satisfied.
+    fn triplet_matches_a_value_computed_by_hand() {
+        // d(a, p) = 5, d(a, n) = 3; and 1 and 5, which satisfies the margin.
         let l = triplet(
             Metric::Euclidean,
             rows(&[[0.0, 0.0], [0.0, 0.0]]),
@@ -284,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn contrastive_by_hand() {
+    fn contrastive_matches_a_value_computed_by_hand() {
         let same = Tensor::from_floats([1.0, 0.0, 0.0], &Default::default());
         let l = contrastive(
             rows(&[[0.0, 0.0]; 3]),
@@ -296,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn batch_hard_by_hand() {
+    fn batch_hard_matches_a_value_computed_by_hand() {
         // Distances: 01 = 5, 02 = 1, 03 = 3, 12 = sqrt(18), 13 = sqrt(10), 23 = 2.
         let (l, active) = batch_hard(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
         close(
@@ -307,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_be_the_same_is_no_negative() {
+    fn people_who_may_be_the_same_are_no_negatives() {
         let mut unknown = two_by_two();
         for (i, j) in [(0, 2), (2, 0)] {
             unknown.different[4 * i + j] = false;
@@ -320,14 +324,15 @@ mod tests {
     }
 
     #[test]
-    fn contrastive_over_a_batch_by_hand() {
+    fn contrastive_over_a_batch_matches_a_value_computed_by_hand() {
         let l = contrastive_all(rows(&FOUR), &two_by_two(), 2.0);
         close(l, 0.5 * ((25.0 + 4.0) / 2.0 + 2.0 * 1.0 / 8.0));
     }
 
     #[test]
-    fn all_triplets_by_hand() {
-        // Active: 0: 5 - 1, 5 - 3; 1: 5 - sqrt(18), 5 - sqrt(10); 2: 2 - 1; not 2 - sqrt(18), 2 - 3, 2 - sqrt(10).
+    fn batch_all_matches_a_value_computed_by_hand() {
+        // Active: 0: 5 - 1, 5 - 3; 1: 5 - sqrt(18), 5 - sqrt(10); 2: 2 - 1; not 2 - sqrt(18), 2 -
+        // 3, 2 - sqrt(10).
         let l = batch_all(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
         close(
             l,
@@ -336,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn cosine_distance_by_hand() {
+    fn cosine_distance_matches_values_computed_by_hand() {
         let x = [[1.0, 0.0], [0.6, 0.8], [0.0, 1.0]];
         let d: Vec<f32> = Metric::Cosine
             .between_all(rows(&x))
@@ -360,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_random_triplet_is_two_of_one_and_one_of_another() {
+    fn a_random_triplet_has_two_pictures_of_one_person_and_one_of_another() {
         let (relations, mut rng) = (two_by_two(), Rng::with_seed(1));
         let mut seen = std::collections::BTreeSet::new();
         for _ in 0..20 {
@@ -371,12 +376,13 @@ mod tests {
                 seen.insert((a[i], n[i]));
             }
         }
-        assert_eq!(seen.len(), 8, "every stranger is drawn at times");
+        assert_eq!(seen.len(), 8, "every negative is drawn at times");
     }
 
     #[test]
-    fn classification_by_hand() {
-        // Logits ln 3 and 0: probabilities 3/4 and 1/4; smoothing 0.2 asks for 0.9 and 0.1. The second row has no class.
+    fn classification_matches_a_value_computed_by_hand() {
+        // Logits ln 3 and 0: probabilities 3/4 and 1/4; smoothing 0.2 gives targets 0.9 and 0.1.
+        // The second row has no class.
         let l = classification(
             rows(&[[3f32.ln(), 0.0], [7.0, -7.0]]),
             &[Some(0), None],
@@ -386,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn slopes_agree_with_differences() {
+    fn gradients_match_finite_differences() {
         let losses: [Loss; 8] = [
             |x| batch_hard(Metric::Euclidean, x, &two_by_two(), 0.5).0,
             |x| batch_hard(Metric::Cosine, x, &two_by_two(), 0.5).0,
@@ -420,7 +426,7 @@ mod tests {
             },
             |x| classification(x, &[Some(0), Some(1), None, Some(1)], 0.1),
         ];
-        // No two distances alike, where the hardest would change.
+        // All distances differ, so that small changes do not change which triplet is the hardest.
         let points = [[0.2, -0.3], [1.0, 1.4], [0.4, 1.1], [-0.3, 0.9]];
         for (which, loss) in losses.iter().enumerate() {
             let x = rows(&points).require_grad();

@@ -1,10 +1,10 @@
 //! Training the Siamese network (`twintrack-train`, feature `train`).
 //!
-//! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`], [`learner`] (the loop), [`batch`] (what it sees), [`dataset`] with
-//! [`readers`], [`synthetic`] and [`from_video`] (where that comes from), [`distil`] with [`probe`] (a teacher in place of labels), [`retrieval`] (how good it is), [`calibrate`],
-//! [`export`] over [`onnx`].
+//! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`],
+//! [`run`] (the training loop) with [`learner`] and [`validation`], [`batch`] (its input), [`dataset`] with [`readers`],
+//! [`synthetic`] and [`from_video`] (sources of pictures), [`distil`] with [`probe`] (a teacher in
+//! place of labels), [`retrieval`] (evaluation), [`calibrate`], [`export`] over [`onnx`].
 
-pub mod ahead;
 pub mod association;
 pub mod batch;
 pub mod body;
@@ -16,8 +16,8 @@ pub mod convert;
 pub mod curves;
 pub mod dataset;
 pub mod distil;
-#[cfg(test)]
-mod drawing;
+pub mod embed;
+pub mod error;
 pub mod export;
 pub mod from_video;
 pub mod graph;
@@ -26,9 +26,16 @@ pub mod learner;
 pub mod loss;
 pub mod network;
 pub mod onnx;
+pub mod prefetch;
 pub mod probe;
 pub mod readers;
 pub mod retrieval;
+#[cfg(test)]
+mod rng_lock;
+pub mod run;
 pub mod scenes;
 pub mod simulate;
 pub mod synthetic;
+pub mod tensors;
+pub mod validation;
+mod visibility;

@@ -1,9 +1,10 @@
-//! The tower of the Siamese network. Both twins are this one set of parameters: a batch holds all pictures of all pairs.
+//! The tower of the Siamese network. Both branches share its parameters: a batch holds all pictures
+//! of all pairs.
 //!
-//! A convolutional network ([`crate::train::body`]) turns a crop into maps, and a [`Head`] the maps into a vector. Beside it,
-//! unless [`Design::colours`] is off, stands a linear map of the colour layout ([`crate::train::colour`]: which colours are
-//! worn at which height); the two vectors are added. The head then starts at zero, so that training starts from the
-//! colours and adds to them.
+//! A convolutional network ([`crate::train::body`]) maps a crop to feature maps, and a
+//! [`TowerHead`] these to a vector. Unless [`Design::colours`] is off, a linear map of the colour
+//! layout ([`crate::train::colour`]) is added. The head then starts at zero, so that training
+//! starts from the colours and adds to them.
 
 use std::path::Path;
 
@@ -16,20 +17,22 @@ use ndarray::{Array2, Array4, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::infer::{ColorOrder, PixelFormat};
-use crate::onnx::graph::onnx_of_graph;
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::onnx::graph::encode_graph;
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::body::{Body, Network};
 use crate::train::colour::{self, COLOURS, STRIPES};
-use crate::train::dataset::TrainError;
-use crate::train::graph::network::{GraphNetwork, Outputs};
+use crate::train::error::TrainError;
+use crate::train::graph::network::{GraphNetwork, GraphOutputs};
 use crate::train::graph::plan::Plan;
 use crate::train::graph::write;
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::{Attribute, Graph};
+use crate::train::tensors::{MapSize, export_linear, normalise, values};
 
-/// Added to the variance of a channel before a crop is divided by its deviation (pixels in [0, 1]): a flat crop stays flat.
+/// Added to the variance of a channel before division by the standard deviation (pixels in [0, 1]),
+/// so that a uniform crop stays uniform.
 const EPSILON: f32 = 1.0 / (255.0 * 255.0);
-/// What the parametric rectifier of the head starts with (He et al. 2015).
+/// Initial slope of the head's parametric rectifier (He et al. 2015).
 const SLOPE: f32 = 0.25;
 
 fn constant<B: Backend, const D: usize>(
@@ -40,49 +43,41 @@ fn constant<B: Backend, const D: usize>(
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
-/// Rows of unit length.
-pub fn normalise<B: Backend>(x: Tensor<B, 2>) -> Tensor<B, 2> {
-    let length = (x.clone().powi_scalar(2).sum_dim(1) + 1e-12).sqrt();
-    x / length
-}
-
-/// Channels, height and width of maps.
-pub type MapSize = [usize; 3];
-
-/// How maps become a vector.
+/// How feature maps become a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadKind {
     /// The mean of each of eight horizontal stripes, then a linear map.
     Stripes,
-    /// A weighted sum over the map, with weights of its own for each channel, then a linear map and a parametric rectifier.
+    /// A sum over the map with separate weights for each channel, then a linear map and a
+    /// parametric rectifier.
     ReadOut,
 }
 
-/// What the tower consists of.
+/// Architecture of the tower.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Design {
     /// The convolutional network.
     pub network: Network,
-    /// How its maps become a vector.
+    /// How the feature maps become a vector.
     pub head: HeadKind,
     /// Whether the colour layout is added.
     pub colours: bool,
-    /// Whether each channel of a crop is brought to mean 0 and deviation 1 first (instance normalisation, Ulyanov et al. 2016),
-    /// which takes away exposure and colour cast.
+    /// Whether each channel of a crop is normalised to mean 0 and standard deviation 1 (instance
+    /// normalisation, Ulyanov et al. 2016), which removes exposure and colour cast.
     pub normalise: bool,
     /// Height and width of a crop, pixels.
     pub size: (usize, usize),
     /// Length of an embedding.
     pub dimension: usize,
-    /// Channels of the maps that a read-out reads.
+    /// Number of channels that a read-out reads.
     pub channels: usize,
-    /// The pixel format of the file that the body was started from, if it was.
+    /// Pixel format of the file that the body was started from, if any.
     pub pixels: Option<PixelFormat>,
 }
 
 impl Design {
-    /// What the tower reads, made of crops [n, 3, h, w] (RGB in [0, 1]).
+    /// Prepares the tower's inputs from crops [n, 3, h, w] (RGB in [0, 1]).
     pub fn inputs(&self, mut crops: Array4<f32>) -> Inputs {
         let colours = self.colours.then(|| colour::layouts(&crops));
         if let Some(format) = &self.pixels {
@@ -95,7 +90,7 @@ impl Design {
     }
 }
 
-/// Crops as another network wants them.
+/// Converts crops to another network's pixel format.
 fn reformat(crops: &mut Array4<f32>, format: &PixelFormat) {
     for mut crop in crops.outer_iter_mut() {
         if format.color == ColorOrder::Bgr {
@@ -110,12 +105,13 @@ fn reformat(crops: &mut Array4<f32>, format: &PixelFormat) {
     }
 }
 
-/// What a tower reads. What has no weights is computed here, by the loader, ahead of the step.
+/// Inputs of a tower. Computations without weights are done here, by the loader, ahead of the step.
 #[derive(Debug, Clone)]
 pub struct Inputs {
-    /// [n, 3, h, w]: RGB in [0, 1], or normalised, or in the format of the file that the body was started from.
+    /// [n, 3, h, w]: RGB in [0, 1], or normalised, or in the pixel format of the file that the body
+    /// was started from.
     pub crops: Array4<f32>,
-    /// The colour layouts [n, 432], where the tower reads them.
+    /// Colour layouts [n, 432], if the tower uses them.
     pub colours: Option<Array2<f32>>,
 }
 
@@ -132,10 +128,10 @@ fn normalise_crops(crops: &mut Array4<f32>) {
     }
 }
 
-/// A head.
+/// Maps feature maps to a vector.
 #[derive(Module, Debug)]
-#[allow(clippy::large_enum_variant)] // There is one of it in a network.
-pub enum Head<B: Backend> {
+#[allow(clippy::large_enum_variant)] // A network has a single one.
+pub enum TowerHead<B: Backend> {
     /// [`HeadKind::Stripes`]
     Stripes(Linear<B>),
     /// [`HeadKind::ReadOut`]
@@ -145,19 +141,19 @@ pub enum Head<B: Backend> {
 /// [`HeadKind::ReadOut`]
 #[derive(Module, Debug)]
 pub struct ReadOut<B: Backend> {
-    /// To the channels that are read.
+    /// Convolution to the channels that are read.
     widen: ConvNorm<B>,
     /// [channels, height * width of a map]
     weights: Param<Tensor<B, 2>>,
     linear: Linear<B>,
-    /// Slope of the rectifier below zero, [d].
+    /// Slope of the rectifier for negative inputs, [d].
     slope: Param<Tensor<B, 1>>,
 }
 
-impl<B: Backend> Head<B> {
-    /// A head for maps of `c` channels, `h` by `w` pixels.
+impl<B: Backend> TowerHead<B> {
+    /// Creates a head for feature maps of `c` channels and `h` by `w` pixels.
     fn new(design: &Design, [c, h, w]: MapSize, device: &B::Device) -> Self {
-        // Beside colours it begins with nothing to say.
+        // Beside a colour layout the head starts at zero.
         let linear = |from: usize, bias: bool| {
             let linear = LinearConfig::new(from, design.dimension).with_bias(bias);
             if design.colours {
@@ -168,7 +164,7 @@ impl<B: Backend> Head<B> {
             .init(device)
         };
         match design.head {
-            HeadKind::Stripes => Head::Stripes(linear(c * STRIPES, !design.colours)),
+            HeadKind::Stripes => TowerHead::Stripes(linear(c * STRIPES, !design.colours)),
             HeadKind::ReadOut => {
                 // Nearly the mean over the map.
                 let mean = 1.0 / (h * w) as f64;
@@ -177,7 +173,7 @@ impl<B: Backend> Head<B> {
                     Distribution::Normal(mean, 0.3 * mean),
                     device,
                 );
-                Head::ReadOut(ReadOut {
+                TowerHead::ReadOut(ReadOut {
                     widen: ConvNorm::new(Shape::point(c, design.channels), device),
                     weights: Param::from_tensor(weights),
                     linear: linear(design.channels, true),
@@ -187,14 +183,14 @@ impl<B: Backend> Head<B> {
         }
     }
 
-    /// The vectors [n, d] of the body's maps, and the maps that they are read from.
+    /// The vectors [n, d], and the feature maps that they are computed from.
     fn forward(&self, map: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 4>)
     where
         B: Kernels,
     {
         let [n, c, h, w] = map.dims();
         match self {
-            Head::Stripes(linear) => {
+            TowerHead::Stripes(linear) => {
                 let pool = [h / STRIPES, w];
                 (
                     linear.forward(
@@ -204,8 +200,8 @@ impl<B: Backend> Head<B> {
                     map,
                 )
             }
-            Head::ReadOut(head) => {
-                let map = head.widen.forward(map, After::Relu);
+            TowerHead::ReadOut(head) => {
+                let map = head.widen.forward(map, Activation::Relu);
                 let x = head
                     .linear
                     .forward(B::read_out(map.clone(), head.weights.val()));
@@ -219,10 +215,10 @@ impl<B: Backend> Head<B> {
         }
     }
 
-    /// Writes it, from the edge `map`; returns its output.
+    /// Adds the head to the graph, from the value `map`; returns its output.
     fn export(&self, g: &mut Graph, map: &str, (h, w): (usize, usize)) -> String {
         match self {
-            Head::Stripes(linear) => {
+            TowerHead::Stripes(linear) => {
                 let pool = || Attribute::Ints(vec![(h / STRIPES) as i64, w as i64]);
                 let mean = g.node(
                     "AveragePool",
@@ -233,11 +229,11 @@ impl<B: Backend> Head<B> {
                 let flat = g.node("Flatten", &[&mean], "texture_flat", &[]);
                 export_linear(g, linear, &flat, "texture")
             }
-            Head::ReadOut(head) => {
+            TowerHead::ReadOut(head) => {
                 let conv = head.widen.export(g, map, "widen.conv");
-                let wide = After::Relu.export(g, &conv, "widen");
+                let wide = Activation::Relu.export(g, &conv, "widen");
                 let channels = head.weights.dims()[0];
-                // A convolution of each channel by itself whose kernel is as large as the map.
+                // A depthwise convolution with a kernel as large as the map.
                 let weights = g.constant(
                     "read_out.weight",
                     &[channels, 1, h, w],
@@ -263,37 +259,30 @@ impl<B: Backend> Head<B> {
     }
 }
 
-/// The values of a vector.
-fn values<B: Backend>(x: Tensor<B, 1>) -> Vec<f32> {
-    x.into_data()
-        .convert::<f32>()
-        .to_vec::<f32>()
-        .expect("float32 was asked for")
-}
-
-/// What a tower makes of crops.
+/// Output of a tower.
 #[derive(Debug)]
-pub struct Seen<B: Backend> {
+pub struct TowerOutput<B: Backend> {
     /// Unit vectors [n, d].
     pub embeddings: Tensor<B, 2>,
-    /// The last maps [n, c, h, w], which distillation compares.
+    /// The last feature maps [n, c, h, w], which distillation compares.
     pub maps: Tensor<B, 4>,
 }
 
-/// The tower: crops [n, 3, h, w] (RGB in [0, 1]) to unit vectors [n, d].
+/// The tower: maps crops [n, 3, h, w] (RGB in [0, 1]) to unit vectors [n, d].
 #[derive(Module, Debug)]
 pub struct Tower<B: Backend> {
     body: Body<B>,
     colour: Option<Linear<B>>,
-    /// Absent where the body is a whole graph that ends in an embedding.
-    head: Option<Head<B>>,
+    /// Absent if the body is a complete graph that ends in an embedding.
+    head: Option<TowerHead<B>>,
     #[module(skip)]
     design: Design,
 }
 
 impl<B: Backend> Tower<B> {
-    /// A new tower. `colours` [samples, 432] are colour layouts of the people it will learn from: where the design has
-    /// colours, their map starts as the principal components, which keep the most of their differences.
+    /// Creates a tower with random weights. The map of colour layouts starts as the principal
+    /// components of `colours` [samples, 432], layouts of training pictures, which preserve most of
+    /// their differences.
     pub fn new(design: Design, colours: &Array2<f32>, device: &B::Device) -> Self {
         let body = Body::new(design.network, device);
         let colour = design.colours.then(|| {
@@ -312,7 +301,7 @@ impl<B: Backend> Tower<B> {
             )));
             colour
         });
-        let head = Some(Head::new(&design, body.map_size(design.size), device));
+        let head = Some(TowerHead::new(&design, body.map_size(design.size), device));
         Tower {
             body,
             colour,
@@ -321,12 +310,12 @@ impl<B: Backend> Tower<B> {
         }
     }
 
-    /// A tower whose body is the graph of an ONNX file. With `cut` its graph ends at that value and a new head begins there; else
-    /// the whole graph is the tower. Convolutions that would make maps smaller than a `stride`th of the crop keep their size;
-    /// 0 leaves them.
+    /// Creates a tower whose body is the graph of an ONNX file. With `cut` the graph ends at that
+    /// value and a new head follows; otherwise the whole graph is the tower. Convolutions that
+    /// would reduce maps below 1/`stride` of the crop keep the size; `stride` 0 disables this.
     ///
     /// # Errors
-    /// When the file cannot be read, trained, or run on crops of the design's size.
+    /// Fails when the file cannot be read, trained, or run on crops of the design's size.
     pub fn from_graph(
         path: &Path,
         cut: Option<&str>,
@@ -341,7 +330,7 @@ impl<B: Backend> Tower<B> {
         let end = graph.end_size();
         let body = Body::Graph(graph);
         if cut.is_some() {
-            let head = Some(Head::new(&design, end, device));
+            let head = Some(TowerHead::new(&design, end, device));
             return Ok(Tower {
                 body,
                 colour: None,
@@ -351,7 +340,7 @@ impl<B: Backend> Tower<B> {
         }
         if end[1] * end[2] != 1 {
             return Err(TrainError::Setting(format!(
-                "{} ends in maps of {}x{} pixels, not in a vector; set train.cut to give it a head",
+                "{} ends in maps of {}x{} pixels, not in a vector; set train.cut to add a head",
                 path.display(),
                 end[2],
                 end[1]
@@ -368,22 +357,22 @@ impl<B: Backend> Tower<B> {
         })
     }
 
-    /// Embeds crops that [`Design::inputs`] has prepared, [n, 3, h, w], and with colours their layouts [n, 432]. The body works
-    /// in the precision of the crops.
+    /// Embeds crops prepared by [`Design::inputs`], [n, 3, h, w], with their colour layouts [n,
+    /// 432] if used. The body computes in the precision of the crops.
     ///
     /// # Panics
-    /// When it reads colour layouts and there are none.
-    pub fn forward(&self, crops: Tensor<B, 4>, colours: Option<Tensor<B, 2>>) -> Seen<B>
+    /// When the tower uses colour layouts and there are none.
+    pub fn forward(&self, crops: Tensor<B, 4>, colours: Option<Tensor<B, 2>>) -> TowerOutput<B>
     where
         B: Kernels,
     {
         let Some(head) = &self.head else {
             let Body::Graph(graph) = &self.body else {
-                unreachable!("only a graph goes without a head")
+                unreachable!("only a graph has no head")
             };
-            let Outputs { end, map } = graph.forward(cast(crops, FloatDType::F32));
+            let GraphOutputs { end, map } = graph.forward(cast(crops, FloatDType::F32));
             let [n, d, ..] = end.dims();
-            return Seen {
+            return TowerOutput {
                 maps: map.unwrap_or_else(|| end.clone()),
                 embeddings: normalise(end.reshape([n, d])),
             };
@@ -392,30 +381,34 @@ impl<B: Backend> Tower<B> {
         let embeddings = normalise(match &self.colour {
             None => texture,
             Some(linear) => {
-                linear.forward(colours.expect("a tower with colours is given them")) + texture
+                linear.forward(colours.expect("a tower with colours needs layouts")) + texture
             }
         });
-        Seen { embeddings, maps }
+        TowerOutput { embeddings, maps }
     }
 
-    /// Lets the texture count as much as an untaught one can.
+    /// Gives the head random weights, so that the convolutional part contributes.
     #[cfg(test)]
-    pub(super) fn excite(&mut self, device: &B::Device) {
+    pub(super) fn randomise_head(&mut self, device: &B::Device) {
         let design = Design {
             colours: false,
             ..self.design
         };
-        self.head = Some(Head::new(&design, self.body.map_size(design.size), device));
+        self.head = Some(TowerHead::new(
+            &design,
+            self.body.map_size(design.size),
+            device,
+        ));
     }
 
-    /// Size of the maps that distillation compares.
+    /// Size of the feature maps that distillation compares.
     pub fn map_size(&self) -> MapSize {
         let [c, h, w] = match &self.body {
             Body::Graph(graph) if self.head.is_none() => graph.map_size(),
             body => body.map_size(self.design.size),
         };
         [
-            if let Some(Head::ReadOut(_)) = self.head {
+            if let Some(TowerHead::ReadOut(_)) = self.head {
                 self.design.channels
             } else {
                 c
@@ -425,13 +418,13 @@ impl<B: Backend> Tower<B> {
         ]
     }
 
-    /// Its convolutional network.
+    /// The convolutional network.
     #[cfg(test)]
     pub(super) fn body(&self) -> &Body<B> {
         &self.body
     }
 
-    /// What it consists of.
+    /// The architecture.
     pub fn design(&self) -> &Design {
         &self.design
     }
@@ -441,8 +434,8 @@ impl<B: Backend> Tower<B> {
         self.design.size
     }
 
-    /// The ONNX file of the tower, normalisation folded and the L2 norm as its last node; a whole graph is written as it was.
-    /// `metadata` is written under `twintrack.*`.
+    /// Encodes the tower as an ONNX file with folded normalisations and the L2 norm as its last
+    /// node; a complete graph is written unchanged. `metadata` is written under `twintrack.*`.
     pub fn to_onnx(&self, metadata: &[(String, String)]) -> Vec<u8>
     where
         B: Kernels,
@@ -464,7 +457,7 @@ impl<B: Backend> Tower<B> {
         };
         let map = match (&self.body, &self.head) {
             (Body::Graph(graph), None) => {
-                return onnx_of_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata);
+                return encode_graph(write::graph(graph, (h, w)), graph.plan().opset, metadata);
             }
             (Body::Graph(graph), Some(_)) => {
                 let mut part = write::graph(graph, (h, w));
@@ -472,7 +465,8 @@ impl<B: Backend> Tower<B> {
                 g.adopt(part, graph.plan().opset);
                 end
             }
-            // The body first: another may start from its convolutions, in their order.
+            // The body comes first: other training runs may start from its convolutions in this
+            // order.
             (body, _) => body.export(&mut g, &input),
         };
         let colours = self.colour.as_ref().map(|linear| {
@@ -483,7 +477,7 @@ impl<B: Backend> Tower<B> {
         let head = self
             .head
             .as_ref()
-            .expect("a tower without a head is a whole graph, which has been written");
+            .expect("a tower without a head is a complete graph, handled above");
         let texture = head.export(&mut g, &map, (map_h, map_w));
         let sum = colours.map_or_else(
             || texture.clone(),
@@ -504,35 +498,7 @@ impl<B: Backend> Tower<B> {
     }
 }
 
-/// Writes a linear map; returns its output.
-pub(super) fn export_linear<B: Backend>(
-    g: &mut Graph,
-    l: &Linear<B>,
-    input: &str,
-    name: &str,
-) -> String {
-    let w = l
-        .weight
-        .val()
-        .into_data()
-        .convert::<f32>()
-        .to_vec::<f32>()
-        .expect("float32 was asked for");
-    let w = g.constant(&format!("{name}.weight"), &l.weight.dims(), &w);
-    let Some(bias) = &l.bias else {
-        return g.node("MatMul", &[input, &w], name, &[]);
-    };
-    let b = bias
-        .val()
-        .into_data()
-        .convert::<f32>()
-        .to_vec::<f32>()
-        .expect("float32 was asked for");
-    let b = g.constant(&format!("{name}.bias"), &bias.dims(), &b);
-    g.node("Gemm", &[input, &w, &b], name, &[])
-}
-
-/// The `count` axes [features, count] along which the rows vary most, and the mean row.
+/// The `count` axes [features, count] of largest variance, and the mean row.
 fn principal_components(rows: &Array2<f32>, count: usize) -> (Array2<f32>, ndarray::Array1<f32>) {
     let mean = rows
         .mean_axis(ndarray::Axis(0))

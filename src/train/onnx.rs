@@ -1,4 +1,4 @@
-//! ONNX files that training starts from or converts. Messages and builder are [`crate::onnx`]'s.
+//! ONNX files that training starts from or converts; the format itself is in [`crate::onnx`].
 
 use std::path::Path;
 
@@ -10,12 +10,12 @@ pub use crate::onnx::proto::{
     FLOAT, FLOAT16, GraphProto, INT8, INT32, ModelProto, NodeProto, StringStringEntryProto,
     TensorProto, UINT8,
 };
-use crate::train::dataset::TrainError;
+use crate::train::error::TrainError;
 
-/// Reads a file.
+/// Reads and decodes a file.
 ///
 /// # Errors
-/// When it cannot be read or is no ONNX file.
+/// Fails when it cannot be read or is not an ONNX file.
 pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
     let bytes = std::fs::read(path).map_err(|source| TrainError::Read {
         path: path.into(),
@@ -23,17 +23,17 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
     })?;
     ModelProto::decode(bytes.as_slice()).map_err(|e| TrainError::Data {
         name: path.display().to_string(),
-        problem: format!("it is no ONNX file ({e})"),
+        problem: format!("not an ONNX file ({e})"),
     })
 }
 
-/// What a file says of itself.
+/// Reads a file's metadata.
 ///
 /// # Errors
-/// When it cannot be read or is no ONNX file.
+/// Fails when it cannot be read or is not an ONNX file.
 pub fn metadata(path: &Path) -> Result<ModelMetadata, TrainError> {
     let model = read(path)?;
-    Ok(ModelMetadata::of(
+    Ok(ModelMetadata::from_pairs(
         model
             .metadata_props
             .iter()

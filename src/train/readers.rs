@@ -1,4 +1,4 @@
-//! Data sets from disk. `docs/training.md` shows the layout of each kind.
+//! Reads data sets from disk. `docs/training.md` describes the layout of each kind.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,22 +10,25 @@ use crate::config::Config;
 use crate::geometry::BBox;
 use crate::mot_format::{self, SequenceInfo};
 use crate::source::{self, SourceOptions, image_folder};
-use crate::train::association::Labelled;
-use crate::train::dataset::{Crop, Dataset, Protocol, TrainError, cut, whole};
+use crate::train::association::LabelledFrame;
+use crate::train::dataset::{Crop, Dataset, Protocol, cut, whole};
+use crate::train::error::TrainError;
 use crate::train::probe::atlas;
-use crate::train::probe::footage::{self, Boxes, Footage};
+use crate::train::probe::footage::{self, BoxesByFrame, Footage};
+use crate::train::visibility::{CROP_INTERVAL, MAX_COVERED, is_visible};
 use crate::train::{from_video, scenes, synthetic};
 
-/// What kind of data and where: KIND:WHERE, and for sequences and videos #FIRST-LAST for a range of frames.
+/// A data set as KIND:WHERE, for sequences and videos optionally with a range of frames
+/// #FIRST-LAST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSpec {
-    kind: Kind,
-    place: String,
+    kind: DataKind,
+    location: String,
     frames: (u64, u64),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+enum DataKind {
     Folders,
     Market,
     Msmt17,
@@ -37,16 +40,16 @@ enum Kind {
     Figures,
 }
 
-const KINDS: [(&str, Kind); 9] = [
-    ("folders", Kind::Folders),
-    ("market", Kind::Market),
-    ("msmt17", Kind::Msmt17),
-    ("viper", Kind::Viper),
-    ("mot", Kind::Mot),
-    ("video", Kind::Video),
-    ("synthetic", Kind::Synthetic),
-    ("pictures", Kind::Pictures),
-    ("figures", Kind::Figures),
+const KINDS: [(&str, DataKind); 9] = [
+    ("folders", DataKind::Folders),
+    ("market", DataKind::Market),
+    ("msmt17", DataKind::Msmt17),
+    ("viper", DataKind::Viper),
+    ("mot", DataKind::Mot),
+    ("video", DataKind::Video),
+    ("synthetic", DataKind::Synthetic),
+    ("pictures", DataKind::Pictures),
+    ("figures", DataKind::Figures),
 ];
 
 impl fmt::Display for DataSpec {
@@ -55,7 +58,7 @@ impl fmt::Display for DataSpec {
             .iter()
             .find(|(_, k)| *k == self.kind)
             .map_or("", |(name, _)| name);
-        write!(f, "{kind}:{}", self.place)?;
+        write!(f, "{kind}:{}", self.location)?;
         if self.frames == (1, u64::MAX) {
             Ok(())
         } else {
@@ -70,15 +73,15 @@ impl FromStr for DataSpec {
     fn from_str(s: &str) -> Result<Self, String> {
         let wrong = || {
             format!(
-                "'{s}' is not KIND:WHERE with a kind of {}",
+                "'{s}' is not KIND:WHERE; the kinds are {}",
                 KINDS.map(|(n, _)| n).join(", ")
             )
         };
-        let (kind, place) = s.split_once(':').ok_or_else(wrong)?;
+        let (kind, location) = s.split_once(':').ok_or_else(wrong)?;
         let kind = KINDS.iter().find(|(n, _)| *n == kind).ok_or_else(wrong)?.1;
-        let (place, range) = place
+        let (location, range) = location
             .rsplit_once('#')
-            .map_or((place, None), |(p, r)| (p, Some(r)));
+            .map_or((location, None), |(p, r)| (p, Some(r)));
         let frames = match range.map(|r| {
             r.split_once('-')
                 .and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)))
@@ -87,67 +90,67 @@ impl FromStr for DataSpec {
             Some(Some((a, b))) if 1 <= a && a <= b => (a, b),
             _ => {
                 return Err(format!(
-                    "'{s}': a range of frames is written #FIRST-LAST, as in #1-250"
+                    "'{s}': a range of frames is written #FIRST-LAST, for example #1-250"
                 ));
             }
         };
         Ok(DataSpec {
             kind,
-            place: place.to_string(),
+            location: location.to_string(),
             frames,
         })
     }
 }
 
 impl DataSpec {
-    /// Reads the pictures.
+    /// Reads the pictures with their identities.
     ///
     /// # Errors
-    /// When something is missing or unreadable, or there is no picture of a person.
+    /// Fails when something is missing or unreadable, or there is no picture of a person.
     pub fn read(&self, seed: u64) -> Result<Dataset, TrainError> {
-        let path = Path::new(&self.place);
+        let path = Path::new(&self.location);
         match self.kind {
-            Kind::Folders => folders(path),
-            Kind::Market => market(path),
-            Kind::Msmt17 => msmt17(path),
-            Kind::Viper => viper(path),
-            Kind::Mot => mot(path, self.frames),
-            Kind::Video => from_video::read(&self.place, self.frames),
-            Kind::Synthetic => {
-                let count = self.place.parse().map_err(|_| {
+            DataKind::Folders => folders(path),
+            DataKind::Market => market(path),
+            DataKind::Msmt17 => msmt17(path),
+            DataKind::Viper => viper(path),
+            DataKind::Mot => mot(path, self.frames),
+            DataKind::Video => from_video::read(&self.location, self.frames),
+            DataKind::Synthetic => {
+                let count = self.location.parse().map_err(|_| {
                     TrainError::Setting(format!(
-                        "synthetic:{} needs a number of people, as in synthetic:1000",
-                        self.place
+                        "synthetic:{} needs a number of people, for example synthetic:1000",
+                        self.location
                     ))
                 })?;
                 synthetic::dataset(count, 8, seed)
             }
-            Kind::Pictures | Kind::Figures => Err(TrainError::Setting(format!(
-                "{}: nobody says who is in these pictures; they are for --probes of distil only",
-                self.place
+            DataKind::Pictures | DataKind::Figures => Err(TrainError::Setting(format!(
+                "{}: these pictures have no identities; they can only be --probes of distil",
+                self.location
             ))),
         }
     }
 
-    /// Reads people to make probes of, each `size` (width, height): nobody has to know who they are.
+    /// Reads figures of people, which need no identities, in `size` (width, height).
     ///
     /// # Errors
     /// As [`DataSpec::read`].
     pub fn footage(&self, size: (usize, usize), seed: u64) -> Result<Footage, TrainError> {
-        let path = Path::new(&self.place);
+        let path = Path::new(&self.location);
         match self.kind {
-            Kind::Mot => footage::of_video(
+            DataKind::Mot => footage::of_video(
                 &pixels_of_sequence(path)?,
                 &boxes_of_sequence(path, self.frames)?,
                 size,
             ),
-            Kind::Video => footage::of_video(
-                &self.place,
-                &from_video::boxes(&self.place, self.frames)?,
+            DataKind::Video => footage::of_video(
+                &self.location,
+                &from_video::boxes(&self.location, self.frames)?,
                 size,
             ),
-            Kind::Figures => atlas::read(path, size),
-            Kind::Pictures => {
+            DataKind::Figures => atlas::read(path, size),
+            DataKind::Pictures => {
                 let mut crops = Vec::new();
                 for folder in std::iter::once(path.to_path_buf())
                     .chain(entries(path)?.into_iter().filter(|p| p.is_dir()))
@@ -157,7 +160,7 @@ impl DataSpec {
                     }
                 }
                 Ok(footage::of_pictures(
-                    &Dataset::of(&self.place, crops, Protocol::All)?,
+                    &Dataset::of(&self.location, crops, Protocol::All)?,
                     size,
                 ))
             }
@@ -166,7 +169,7 @@ impl DataSpec {
     }
 }
 
-/// The video or folder of pictures of a MOTChallenge sequence.
+/// The video or picture folder of a MOTChallenge sequence.
 fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
     let info = SequenceInfo::read(dir)?;
     let input = info
@@ -176,9 +179,9 @@ fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
     Ok(input.to_string_lossy().into_owned())
 }
 
-/// The pedestrians of a sequence's ground truth that can be seen, by frame.
-fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<Boxes, TrainError> {
-    let mut people = Boxes::new();
+/// Boxes of visible pedestrians in a sequence's ground truth, by frame.
+fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<BoxesByFrame, TrainError> {
+    let mut people = BoxesByFrame::new();
     for row in mot_format::read_rows(&dir.join("gt/gt.txt"))? {
         if (first..=last).contains(&row.frame)
             && row.confidence > 0.0
@@ -193,33 +196,41 @@ fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<Boxes, Tra
         let mut i = 0;
         boxes.retain(|_| {
             i += 1;
-            is_clear(&all, i - 1)
+            is_visible(&all, i - 1)
         });
     }
     Ok(people)
 }
 
 impl DataSpec {
-    /// Reads scenes for the association head: sequences with public detections, videos, or simulated scenes.
+    /// Reads labelled frames for the association head: sequences with public detections, videos, or
+    /// simulated scenes.
     ///
     /// # Errors
-    /// When something is missing or unreadable, or the kind has no frames.
-    pub fn scenes(&self, config: &Config, seed: u64) -> Result<Vec<Vec<Labelled>>, TrainError> {
+    /// Fails when something is missing or unreadable, or the kind has no frames.
+    pub fn scenes(
+        &self,
+        config: &Config,
+        seed: u64,
+    ) -> Result<Vec<Vec<LabelledFrame>>, TrainError> {
         match self.kind {
-            Kind::Mot => Ok(vec![scenes::sequence(Path::new(&self.place), self.frames)?]),
-            Kind::Video => Ok(vec![scenes::video(&self.place, self.frames, config)?]),
-            Kind::Synthetic => {
-                let count = self.place.parse().map_err(|_| {
+            DataKind::Mot => Ok(vec![scenes::sequence(
+                Path::new(&self.location),
+                self.frames,
+            )?]),
+            DataKind::Video => Ok(vec![scenes::video(&self.location, self.frames, config)?]),
+            DataKind::Synthetic => {
+                let count = self.location.parse().map_err(|_| {
                     TrainError::Setting(format!(
                         "synthetic:{} needs a number of scenes",
-                        self.place
+                        self.location
                     ))
                 })?;
                 scenes::simulated(count, config, seed)
             }
             _ => Err(TrainError::Setting(format!(
                 "{}: single pictures do not show how people move; use mot, video or synthetic",
-                self.place
+                self.location
             ))),
         }
     }
@@ -261,7 +272,7 @@ fn picture(path: &Path, camera: u32, frame: u64) -> Result<Crop, TrainError> {
     Ok(whole(image_folder::read(path)?, camera, frame))
 }
 
-/// A folder an identity, its pictures inside: people, signatures, faces, letters.
+/// One folder per identity, with its pictures: people, signatures, faces, letters.
 fn folders(dir: &Path) -> Result<Dataset, TrainError> {
     let mut crops = Vec::new();
     for folder in entries(dir)?.into_iter().filter(|p| p.is_dir()) {
@@ -272,8 +283,8 @@ fn folders(dir: &Path) -> Result<Dataset, TrainError> {
     Dataset::of(&dir.display().to_string(), crops, Protocol::All)
 }
 
-/// `0002_c1s1_000451_03.jpg` (Market-1501) or `0002_c1_f0046182.jpg` (DukeMTMC-reID): identity, camera, frame. Identities
-/// -1 and 0 are distractors and junk.
+/// Parses identity, camera and frame of `0002_c1s1_000451_03.jpg` (Market-1501) or
+/// `0002_c1_f0046182.jpg` (DukeMTMC-reID). Identities -1 and 0 are distractors and junk.
 fn market_name(name: &str) -> Option<(i64, u32, u64)> {
     let mut parts = name.split('_');
     let identity = parts.next()?.parse().ok()?;
@@ -297,8 +308,8 @@ fn market(dir: &Path) -> Result<Dataset, TrainError> {
     Dataset::of(&dir.display().to_string(), crops, Protocol::CrossCamera)
 }
 
-/// A list file (`list_train.txt`): `0000/0000_000_01_0303morning_0008_0.jpg 0` a line, the pictures in `train` or `test`
-/// beside it; the third number of a name is the camera.
+/// A list file (`list_train.txt`) with lines `0000/0000_000_01_0303morning_0008_0.jpg 0`; the
+/// pictures are in `train` or `test` beside it. The third number of a name is the camera.
 fn msmt17(list: &Path) -> Result<Dataset, TrainError> {
     let text = fs::read_to_string(list).map_err(|source| TrainError::Read {
         path: list.to_path_buf(),
@@ -338,7 +349,8 @@ fn msmt17(list: &Path) -> Result<Dataset, TrainError> {
     Dataset::of(&list.display().to_string(), crops, Protocol::CrossCamera)
 }
 
-/// `cam_a` and `cam_b`, one picture of each person in both: `000_45.bmp`, identity and viewing angle.
+/// `cam_a` and `cam_b` with one picture of each person, named by identity and viewing angle:
+/// `000_45.bmp`.
 fn viper(dir: &Path) -> Result<Dataset, TrainError> {
     let mut crops = Vec::new();
     for (camera, folder) in ["cam_a", "cam_b"].into_iter().enumerate() {
@@ -354,22 +366,13 @@ fn viper(dir: &Path) -> Result<Dataset, TrainError> {
     Dataset::of(&dir.display().to_string(), crops, Protocol::CrossCamera)
 }
 
-/// Share of a person that others may hide before the picture is one of them rather.
-pub(super) const MAX_COVERED: f32 = 0.3;
-/// Frames between two evaluated views: nearer ones are almost the same picture.
-const APART: u64 = 50;
+/// Minimum number of frames between two views that are compared; nearer ones are almost identical.
+const MIN_FRAMES_APART: u64 = 50;
 
-/// Whether the person at `i` can be seen: who stands lower in the picture is nearer to the camera.
-pub(super) fn is_clear(boxes: &[BBox], i: usize) -> bool {
-    let me = &boxes[i];
-    boxes.iter().enumerate().all(|(j, other)| {
-        j == i || other.bottom() < me.bottom() || me.covered_by(other) < MAX_COVERED
-    })
-}
-
-/// A MOTChallenge sequence with ground truth: a picture of every pedestrian in every fifth frame, those hidden left out (by
-/// the visibility in column nine where it is given, and by the boxes of the others). In such data a person who leaves and
-/// comes back is somebody new, so only people seen in one frame are certainly two.
+/// A MOTChallenge sequence with ground truth: crops of every visible pedestrian in every fifth
+/// frame (by the visibility in column nine, if given, and by the others' boxes). A person who
+/// leaves and comes back has a new identity in such data, so that only people in the same frame are
+/// certainly different.
 fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
     let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
     let mut source = source::open(&pixels_of_sequence(dir)?, &SourceOptions::default())?;
@@ -380,7 +383,7 @@ fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
             break;
         }
         let Some(image) = frame.image.as_ref().filter(|_| {
-            frame.number >= frames.0 && (frame.number - frames.0).is_multiple_of(EVERY)
+            frame.number >= frames.0 && (frame.number - frames.0).is_multiple_of(CROP_INTERVAL)
         }) else {
             continue;
         };
@@ -397,7 +400,7 @@ fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         for (i, row) in people
             .iter()
             .enumerate()
-            .filter(|(i, r)| r.visibility >= f64::from(1.0 - MAX_COVERED) && is_clear(&boxes, *i))
+            .filter(|(i, r)| r.visibility >= f64::from(1.0 - MAX_COVERED) && is_visible(&boxes, *i))
         {
             crops.extend(cut(image, &boxes[i], 0, frame.number).map(|c| (row.id, c)));
         }
@@ -415,12 +418,13 @@ fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
         .collect();
     Ok(Dataset {
         apart: Some(apart),
-        ..Dataset::of(&dir.display().to_string(), crops, Protocol::Apart(APART))?
+        ..Dataset::of(
+            &dir.display().to_string(),
+            crops,
+            Protocol::Apart(MIN_FRAMES_APART),
+        )?
     })
 }
-
-/// Of a moving person only every so many frames give a new view.
-pub(super) const EVERY: u64 = 5;
 
 fn bbox(ltwh: [f64; 4]) -> BBox {
     let [l, t, w, h] = ltwh.map(|v| v as f32);
@@ -432,7 +436,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn market_and_duke_names() {
+    fn market_and_duke_names_are_parsed() {
         assert_eq!(market_name("0002_c1s1_000451_03"), Some((2, 1, 451)));
         assert_eq!(market_name("0005_c6_f0046182"), Some((5, 6, 46182)));
         assert_eq!(market_name("-1_c3s2_000001_00"), Some((-1, 3, 1)));
@@ -440,9 +444,9 @@ mod tests {
     }
 
     #[test]
-    fn a_place_with_a_range() {
+    fn a_range_of_frames_is_parsed_and_formatted() {
         let spec: DataSpec = "video:a#b.mp4#1-250".parse().expect("a range");
-        assert_eq!((spec.place.as_str(), spec.frames), ("a#b.mp4", (1, 250)));
+        assert_eq!((spec.location.as_str(), spec.frames), ("a#b.mp4", (1, 250)));
         assert_eq!(spec.to_string(), "video:a#b.mp4#1-250");
         assert!(
             "video:a.mp4#250-1"
@@ -456,15 +460,5 @@ mod tests {
                 .expect_err("unknown")
                 .contains("market")
         );
-    }
-
-    #[test]
-    fn who_stands_in_front_hides_who_stands_behind() {
-        let boxes = [
-            BBox::new(0.0, 0.0, 10.0, 20.0),
-            BBox::new(4.0, 4.0, 10.0, 20.0),
-            BBox::new(40.0, 0.0, 10.0, 20.0),
-        ];
-        assert_eq!([0, 1, 2].map(|i| is_clear(&boxes, i)), [false, true, true]);
     }
 }

@@ -1,5 +1,5 @@
-//! How good embeddings are: retrieval (CMC, mAP; Zheng et al. 2015), verification (ROC: EER, TAR at FAR) and one-shot
-//! identification (N-way accuracy; Koch et al. 2015).
+//! Evaluation of embeddings: retrieval (CMC, mAP; Zheng et al. 2015), verification (ROC: EER, TAR
+//! at FAR) and one-shot identification (N-way accuracy; Koch et al. 2015).
 
 use ndarray::{Array2, Array4, ArrayView2, Axis};
 
@@ -8,20 +8,20 @@ use crate::infer::InferError;
 use crate::train::batch::write_plain;
 use crate::train::dataset::{Crop, Protocol};
 
-/// Who is in a picture, and where and when it was taken.
+/// Identity, camera and frame of a picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Label {
-    /// Who.
+pub struct PictureLabel {
+    /// The identity.
     pub identity: usize,
-    /// Which camera.
+    /// The camera.
     pub camera: u32,
-    /// Which frame.
+    /// The frame.
     pub frame: u64,
 }
 
 impl Protocol {
     /// Whether two pictures may be compared.
-    fn compares(self, a: &Label, b: &Label) -> bool {
+    fn compares(self, a: &PictureLabel, b: &PictureLabel) -> bool {
         match self {
             Protocol::All => true,
             Protocol::CrossCamera => a.identity != b.identity || a.camera != b.camera,
@@ -30,14 +30,15 @@ impl Protocol {
     }
 }
 
-/// Retrieval: every picture is a query once, all others it may be compared with are its gallery.
+/// Retrieval measures: each picture is a query once, and all others that it may be compared with
+/// are its gallery.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retrieval {
     /// Mean average precision, in [0, 1].
     pub map: f64,
-    /// Share of queries whose person is among the 1, 5 and 10 nearest, in [0, 1].
+    /// Share of queries with a match among the 1, 5 and 10 nearest, in [0, 1].
     pub rank: [f64; 3],
-    /// Queries that have a match.
+    /// Number of queries that have a match.
     pub queries: usize,
 }
 
@@ -51,7 +52,7 @@ pub fn distances(embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
 /// Embeds crops with an ONNX embedder, 32 at a time: [n, D].
 ///
 /// # Errors
-/// When a run fails.
+/// Fails when a run fails.
 pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>, InferError> {
     let mut rows = Array2::zeros((0, embedder.dimension()));
     for part in crops.chunks(32) {
@@ -62,8 +63,9 @@ pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>
     Ok(rows)
 }
 
-/// The pixels of crops brought to `size` (width, height), as embeddings [n, 3 * w * h]: each picture less its mean, at unit
-/// length, so that the cosine of two is their correlation and neither brightness nor contrast counts.
+/// Pixels of crops resized to `size` (width, height), as embeddings [n, 3 * w * h]. The mean is
+/// subtracted and the length is 1, so that the cosine is the correlation, independent of brightness
+/// and contrast.
 pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
     let mut rows = Array4::zeros((crops.len(), 3, height, width));
     rows.axis_iter_mut(Axis(0))
@@ -71,7 +73,7 @@ pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
         .for_each(|(out, crop)| write_plain(crop, out));
     let mut rows = rows
         .into_shape_with_order((crops.len(), 3 * width * height))
-        .expect("a row a crop");
+        .expect("one row per crop");
     for mut row in rows.rows_mut() {
         let mean = row.mean().unwrap_or_default();
         row -= mean;
@@ -81,10 +83,10 @@ pub fn pixels(crops: &[Crop], (width, height): (usize, usize)) -> Array2<f32> {
     rows
 }
 
-/// CMC and mAP. `None` when no query has a match.
+/// Computes CMC and mAP. `None` if no query has a match.
 pub fn retrieval(
     distances: &Array2<f32>,
-    labels: &[Label],
+    labels: &[PictureLabel],
     protocol: Protocol,
 ) -> Option<Retrieval> {
     let (mut map, mut rank, mut queries) = (0.0, [0.0; 3], 0);
@@ -120,24 +122,25 @@ pub fn retrieval(
     })
 }
 
-/// Distances of pairs of one person and of pairs of two, each ascending.
+/// Distances of pairs of the same person and of different people, each ascending.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Pairs {
-    /// Of one person.
+pub struct PairDistances {
+    /// Distances of pairs of the same person.
     pub same: Vec<f32>,
-    /// Of two people.
+    /// Distances of pairs of different people.
     pub different: Vec<f32>,
 }
 
-impl Pairs {
-    /// All pairs that may be compared; `different` says which identities are certainly two people.
+impl PairDistances {
+    /// Collects all pairs that may be compared; `different` tells which identities are certainly
+    /// different people.
     pub fn of(
         distances: &Array2<f32>,
-        labels: &[Label],
+        labels: &[PictureLabel],
         protocol: Protocol,
         different: impl Fn(usize, usize) -> bool,
     ) -> Self {
-        let mut pairs = Pairs::default();
+        let mut pairs = PairDistances::default();
         for (i, a) in labels.iter().enumerate() {
             for (j, b) in labels
                 .iter()
@@ -155,38 +158,39 @@ impl Pairs {
         pairs.sorted()
     }
 
-    /// `count` of each kind, evenly spread over the distances (repeated where there are fewer): so that data sets of
-    /// different sizes weigh the same when put together. `None` without both kinds.
+    /// Selects `count` distances of each kind, evenly spread (repeated if there are fewer), so that
+    /// data sets of different sizes have equal weight. `None` if a kind is missing.
     pub fn spread(&self, count: usize) -> Option<Self> {
         let pick = |d: &[f32]| {
             (0..count)
                 .map(|i| d[(2 * i + 1) * d.len() / (2 * count)])
                 .collect()
         };
-        (!self.same.is_empty() && !self.different.is_empty()).then(|| Pairs {
+        (!self.same.is_empty() && !self.different.is_empty()).then(|| PairDistances {
             same: pick(&self.same),
             different: pick(&self.different),
         })
     }
 
-    /// Puts both in ascending order.
+    /// Sorts both ascending.
     pub fn sorted(mut self) -> Self {
         self.same.sort_by(f32::total_cmp);
         self.different.sort_by(f32::total_cmp);
         self
     }
 
-    /// Share of pairs of one person accepted at a distance (true accept rate).
+    /// True accept rate at a distance.
     pub fn accepted_same(&self, limit: f32) -> f64 {
         self.same.partition_point(|d| *d <= limit) as f64 / self.same.len().max(1) as f64
     }
 
-    /// Share of pairs of two people accepted at a distance (false accept rate).
+    /// False accept rate at a distance.
     pub fn accepted_different(&self, limit: f32) -> f64 {
         self.different.partition_point(|d| *d <= limit) as f64 / self.different.len().max(1) as f64
     }
 
-    /// Equal error rate and the distance it is at: false accepts are as many as false rejects. `None` without both kinds.
+    /// Equal error rate, and the distance at which false accepts and false rejects are equally
+    /// frequent. `None` if a kind is missing.
     pub fn equal_error(&self) -> Option<(f64, f32)> {
         if self.same.is_empty() || self.different.is_empty() {
             return None;
@@ -204,7 +208,7 @@ impl Pairs {
         ))
     }
 
-    /// True accept rate where at most a share `far` of the pairs of two people is accepted.
+    /// True accept rate at a false accept rate of at most `far`.
     pub fn true_accepts_at(&self, far: f64) -> f64 {
         let allowed = (far * self.different.len() as f64).floor() as usize;
         let limit = self
@@ -215,12 +219,13 @@ impl Pairs {
     }
 }
 
-/// N-way one-shot identification (Koch et al. 2015): a trial draws `ways` different people, one reference picture of each,
-/// and a probe, another picture of the first; the probe goes to the nearest reference. Share answered rightly over `trials`
-/// (a tie is an error); `None` when the data have fewer people with two comparable pictures.
+/// N-way one-shot identification (Koch et al. 2015). A trial draws `ways` people with one reference
+/// picture each, and a probe, another picture of the first person; the nearest reference wins.
+/// Returns the share of correct answers over `trials` (ties are errors); `None` if too few people
+/// have two comparable pictures.
 pub fn one_shot(
     distances: &Array2<f32>,
-    labels: &[Label],
+    labels: &[PictureLabel],
     protocol: Protocol,
     ways: usize,
     trials: usize,
@@ -273,9 +278,9 @@ pub fn one_shot(
 mod tests {
     use super::*;
 
-    fn labels(of: &[(usize, u32)]) -> Vec<Label> {
+    fn labels(of: &[(usize, u32)]) -> Vec<PictureLabel> {
         of.iter()
-            .map(|&(identity, camera)| Label {
+            .map(|&(identity, camera)| PictureLabel {
                 identity,
                 camera,
                 frame: 0,
@@ -283,7 +288,7 @@ mod tests {
             .collect()
     }
 
-    /// Distances of picture 0 to the others; all else is far.
+    /// Distances of picture 0 to the others; all other distances are large.
     fn from_first(d: &[f32]) -> Array2<f32> {
         Array2::from_shape_fn((d.len(), d.len()), |(i, j)| {
             if i == 0 {
@@ -297,23 +302,23 @@ mod tests {
     }
 
     #[test]
-    fn average_precision_by_hand() {
-        // The worked example of Manning, Raghavan and Schütze (2008), chapter 8: relevant at places 1, 3 and 6 of six gives
-        // (1 + 2/3 + 3/6) / 3.
+    fn average_precision_matches_a_worked_example() {
+        // Manning, Raghavan and Schütze (2008), chapter 8: relevant results at ranks 1, 3 and 6 of
+        // six give (1 + 2/3 + 3/6) / 3.
         let l = labels(&[(1, 0), (1, 1), (2, 1), (1, 1), (3, 1), (4, 1), (1, 1)]);
         let d = from_first(&[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6]);
-        let only_first: Vec<Label> = l
+        let only_first: Vec<PictureLabel> = l
             .iter()
             .enumerate()
             .map(|(i, l)| {
                 if i == 0 {
                     *l
                 } else {
-                    Label { camera: 0, ..*l }
+                    PictureLabel { camera: 0, ..*l }
                 }
             })
             .collect();
-        // With the matches seen by the query's own camera nothing remains to be found.
+        // If the matches are from the query's own camera, none may be compared.
         assert_eq!(retrieval(&d, &only_first, Protocol::CrossCamera), None);
         let all = retrieval(&d, &l, Protocol::CrossCamera).expect("matches");
         assert_eq!(all.queries, 4);
@@ -325,14 +330,14 @@ mod tests {
             }
         });
         let r = retrieval(&one, &l, Protocol::CrossCamera).expect("matches");
-        // The three others of person 1 find picture 0 first.
+        // The three others of person 1 have picture 0 as their nearest.
         let want = ((1.0 + 2.0 / 3.0 + 0.5) / 3.0 + 3.0) / 4.0;
         assert!((r.map - want).abs() < 1e-9, "{} instead of {want}", r.map);
         assert_eq!(r.rank, [1.0, 1.0, 1.0]);
     }
 
     #[test]
-    fn rank_counts_the_first_hit() {
+    fn rank_counts_the_first_match() {
         let l = labels(&[(1, 0), (2, 1), (1, 1)]);
         let d = ndarray::arr2(&[[0.0, 0.1, 0.2], [0.1, 0.0, 0.5], [0.2, 0.5, 0.0]]);
         let r = retrieval(&d, &l, Protocol::CrossCamera).expect("matches");
@@ -341,8 +346,8 @@ mod tests {
     }
 
     #[test]
-    fn near_frames_are_not_compared() {
-        let at = |identity, frame| Label {
+    fn frames_close_in_time_are_not_compared() {
+        let at = |identity, frame| PictureLabel {
             identity,
             camera: 0,
             frame,
@@ -360,8 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_equal_at_the_equal_error_rate() {
-        let pairs = Pairs {
+    fn equal_error_rate_balances_false_accepts_and_rejects() {
+        let pairs = PairDistances {
             same: vec![0.1, 0.2, 0.3, 0.6],
             different: vec![0.25, 0.7, 0.8, 0.9],
         }
@@ -373,12 +378,12 @@ mod tests {
         );
         assert_eq!(pairs.true_accepts_at(0.0), 0.5);
         assert_eq!(pairs.true_accepts_at(0.25), 1.0);
-        assert_eq!(Pairs::default().equal_error(), None);
+        assert_eq!(PairDistances::default().equal_error(), None);
     }
 
     #[test]
-    fn a_spread_keeps_the_distribution() {
-        let pairs = Pairs {
+    fn spread_preserves_the_distribution() {
+        let pairs = PairDistances {
             same: vec![0.1, 0.2],
             different: (0..9).map(|i| i as f32).collect(),
         };
@@ -387,11 +392,11 @@ mod tests {
             (s.same, s.different),
             (vec![0.1, 0.1, 0.2, 0.2], vec![1.0, 3.0, 5.0, 7.0])
         );
-        assert_eq!(Pairs::default().spread(4), None);
+        assert_eq!(PairDistances::default().spread(4), None);
     }
 
     #[test]
-    fn one_shot_knows_perfect_from_hopeless() {
+    fn one_shot_accuracy_is_1_for_perfect_and_0_for_inverted_distances() {
         let l = labels(&[(0, 0), (0, 1), (1, 0), (1, 1), (2, 0), (2, 1)]);
         let perfect =
             Array2::from_shape_fn((6, 6), |(i, j)| if i / 2 == j / 2 { 0.1 } else { 0.9 });

@@ -1,4 +1,4 @@
-//! Frames of which it is known who is who, for the association head: from ground truth, from the tracker's own tracks, or
+//! Labelled frames for the association head: from ground truth, from the tracker's own tracks, or
 //! simulated.
 
 use std::collections::BTreeMap;
@@ -14,39 +14,39 @@ use crate::refine::Recording;
 use crate::time::Seconds;
 use crate::track::TrackState;
 use crate::track::assignment::{Assignment, Candidate};
-use crate::train::association::{Labelled, Who};
-use crate::train::dataset::TrainError;
-use crate::train::simulate::{self, Looks};
+use crate::train::association::{DetectionLabel, LabelledFrame};
+use crate::train::error::TrainError;
+use crate::train::simulate::{self, EmbeddingBank};
 use crate::train::{from_video, retrieval, synthetic};
 use crate::trajectory::EventBuilder;
 
-/// A detection is a ground-truth box's when they overlap by so much.
+/// Minimum IoU at which a detection matches a ground-truth box.
 const SAME_BOX: f32 = 0.5;
 /// Length of a simulated scene, seconds.
 const SCENE: f32 = 20.0;
-/// Drawn people whose looks the simulated ones wear.
+/// Number of drawn people whose embeddings the simulated ones use.
 const DRAWN: usize = 150;
 
-/// Simulated scenes; every third has no embeddings, as when tracking by motion only.
+/// Simulated scenes. Every third has no embeddings, as with tracking by motion only.
 ///
 /// # Errors
-/// When the embedder cannot be opened or run.
+/// Fails when the embedder cannot be opened or run.
 pub fn simulated(
     count: usize,
     config: &Config,
     seed: u64,
-) -> Result<Vec<Vec<Labelled>>, TrainError> {
+) -> Result<Vec<Vec<LabelledFrame>>, TrainError> {
     let session = config.session();
     let mut embedder = Embedder::open(&Runtime::load()?, &config.embedder, session)?;
     let drawn = synthetic::dataset(DRAWN, 8, seed.wrapping_add(77))?;
-    let mut looks: Looks = vec![Vec::new(); drawn.identities];
+    let mut looks: EmbeddingBank = vec![Vec::new(); drawn.identities];
     let embeddings = retrieval::embeddings(&mut embedder, &drawn.crops)?;
     drawn
         .crops
         .iter()
         .zip(embeddings.rows())
         .for_each(|(c, e)| looks[c.identity].push(e.to_vec()));
-    let none = Looks::new();
+    let none = EmbeddingBank::new();
     let scene = |i: usize| {
         simulate::scene(
             SCENE,
@@ -57,11 +57,12 @@ pub fn simulated(
     Ok((0..count).map(scene).collect())
 }
 
-/// A MOTChallenge sequence, its public detections (`det/det.txt`) known by its ground truth; no embeddings.
+/// A MOTChallenge sequence: public detections (`det/det.txt`) labelled by ground truth; no
+/// embeddings.
 ///
 /// # Errors
-/// When a file is missing or wrong.
-pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<Labelled>, TrainError> {
+/// Fails when a file is missing or malformed.
+pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<LabelledFrame>, TrainError> {
     let info = SequenceInfo::read(dir)?;
     let by_frame = |rows: Vec<MotRow>| {
         let mut by: BTreeMap<u64, Vec<MotRow>> = BTreeMap::new();
@@ -81,54 +82,55 @@ pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<Labelled>, TrainEr
         });
         let detections: Vec<Detection> = detections.filter(|d| d.bbox.is_valid()).collect();
         let truth = of(&truth);
-        let boxes: Vec<(BBox, Who)> = truth
+        let boxes: Vec<(BBox, DetectionLabel)> = truth
             .iter()
             .map(|r| {
                 (
                     bbox(r),
                     if r.class == 1 && r.confidence > 0.0 {
-                        Who::Person(r.id as u64)
+                        DetectionLabel::Person(r.id as u64)
                     } else {
-                        Who::Unknown
+                        DetectionLabel::Unknown
                     },
                 )
             })
             .collect();
-        let who = known_by(&detections, &boxes, Who::Nobody);
-        Labelled {
+        let labels = known_by(&detections, &boxes, DetectionLabel::NoPerson);
+        LabelledFrame {
             elapsed,
             detections,
             embeddings: Embeddings::none(),
-            who,
+            labels,
         }
     };
     Ok((frames.0..=frames.1.min(info.length)).map(frame).collect())
 }
 
-/// A video without labels: its own tracks, linked over the whole of it, say who is who; the rest is not known.
+/// A video without labels: detections are labelled by its own tracks, linked offline; others are
+/// unknown.
 ///
 /// # Errors
-/// When the video cannot be read or a model cannot be opened.
+/// Fails when the video cannot be read or a model cannot be opened.
 pub fn video(
     input: &str,
     frames: (u64, u64),
     config: &Config,
-) -> Result<Vec<Labelled>, TrainError> {
+) -> Result<Vec<LabelledFrame>, TrainError> {
     let mut events = EventBuilder::new(uuid::Uuid::nil(), input.into(), Some("own".into()));
     let mut recording = Recording::default();
     let mut seen = Vec::new();
-    let mut tracker = from_video::follow(input, frames, config, config.tracker(true), |s| {
+    let mut tracker = from_video::track_video(input, frames, config, config.tracker(true), |s| {
         recording
             .frames
             .push(events.frame(s.frame, &s.update.tracks));
         recording
             .ended
             .extend(s.update.ended.iter().map(|e| events.ended(e.clone())));
-        seen.push(Labelled {
+        seen.push(LabelledFrame {
             elapsed: s.elapsed,
             detections: s.detections.to_vec(),
             embeddings: s.embeddings.clone(),
-            who: Vec::new(),
+            labels: Vec::new(),
         });
     })?;
     recording
@@ -140,16 +142,26 @@ pub fn video(
             .tracks
             .iter()
             .filter(|t| t.state == TrackState::Confirmed);
-        let boxes: Vec<(BBox, Who)> = confirmed
-            .map(|t| (BBox::from(t.bbox.map(|v| v as f32)), Who::Person(t.id)))
+        let boxes: Vec<(BBox, DetectionLabel)> = confirmed
+            .map(|t| {
+                (
+                    BBox::from(t.bbox.map(|v| v as f32)),
+                    DetectionLabel::Person(t.id),
+                )
+            })
             .collect();
-        frame.who = known_by(&frame.detections, &boxes, Who::Unknown);
+        frame.labels = known_by(&frame.detections, &boxes, DetectionLabel::Unknown);
     }
     Ok(seen)
 }
 
-/// Whom each detection shows: the best one-to-one pairs with boxes of known people; `otherwise` for the rest.
-fn known_by(detections: &[Detection], boxes: &[(BBox, Who)], otherwise: Who) -> Vec<Who> {
+/// Labels detections by the optimal one-to-one matching with labelled boxes; `otherwise` for the
+/// rest.
+fn known_by(
+    detections: &[Detection],
+    boxes: &[(BBox, DetectionLabel)],
+    otherwise: DetectionLabel,
+) -> Vec<DetectionLabel> {
     let mut candidates = Vec::new();
     for (row, d) in detections.iter().enumerate() {
         for (column, (b, _)) in boxes.iter().enumerate() {
@@ -163,13 +175,13 @@ fn known_by(detections: &[Detection], boxes: &[(BBox, Who)], otherwise: Who) -> 
             }
         }
     }
-    let mut who = vec![otherwise; detections.len()];
+    let mut labels = vec![otherwise; detections.len()];
     for (row, column) in
         Assignment::default().solve(detections.len(), boxes.len(), &candidates, 1.0)
     {
-        who[row] = boxes[column].1;
+        labels[row] = boxes[column].1;
     }
-    who
+    labels
 }
 
 #[cfg(test)]
@@ -177,7 +189,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_detection_is_the_person_it_overlaps_most_and_a_ghost_is_nobody() {
+    fn detections_get_the_label_of_the_box_they_overlap_most() {
         let at = |x: f32| BBox::new(x, 0.0, 40.0, 100.0);
         let detections: Vec<Detection> = [0.0, 12.0, 300.0]
             .map(|x| Detection {
@@ -185,11 +197,21 @@ mod tests {
                 confidence: 0.9,
             })
             .to_vec();
-        let boxes = [(at(10.0), Who::Person(1)), (at(2.0), Who::Person(2))];
+        let boxes = [
+            (at(10.0), DetectionLabel::Person(1)),
+            (at(2.0), DetectionLabel::Person(2)),
+        ];
         assert_eq!(
-            known_by(&detections, &boxes, Who::Nobody),
-            [Who::Person(2), Who::Person(1), Who::Nobody]
+            known_by(&detections, &boxes, DetectionLabel::NoPerson),
+            [
+                DetectionLabel::Person(2),
+                DetectionLabel::Person(1),
+                DetectionLabel::NoPerson
+            ]
         );
-        assert_eq!(known_by(&detections, &[], Who::Unknown), [Who::Unknown; 3]);
+        assert_eq!(
+            known_by(&detections, &[], DetectionLabel::Unknown),
+            [DetectionLabel::Unknown; 3]
+        );
     }
 }

@@ -1,57 +1,60 @@
-//! Drawn people, thousands of them, from a seed: who they are decides clothing, hair, bag and build; the view decides pose,
-//! side, light, camera colour, blur, noise, distance, background and who stands before them.
+//! Drawn people, generated from a seed. A person's identity determines clothes, hair, bag and
+//! build; a view determines pose, side, light, camera colour, blur, noise, distance, background and
+//! occlusion.
 //!
-//! They are no likeness of real people. They teach what may change between two views of one person and what may not.
+//! They do not resemble real people, but show what may differ between two views of a person and
+//! what may not.
 
 use fastrand::Rng;
 
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::train::dataset::{Crop, Dataset, Protocol, TrainError};
+use crate::train::dataset::{Crop, Dataset, Protocol};
+use crate::train::error::TrainError;
 
 const WIDTH: usize = 84;
 const HEIGHT: usize = 168;
-/// The person in the picture; the rest is surroundings.
+/// The person's box; the rest is surroundings.
 const PERSON: BBox = BBox::new(10.0, 20.0, 64.0, 128.0);
 const CAMERAS: u32 = 4;
 
 type Rgb = [f32; 3];
 
-/// What makes a person.
+/// Appearance of a person.
 #[derive(Debug, Clone)]
 struct Person {
     skin: Rgb,
     hair: Rgb,
     long_hair: bool,
     top: Rgb,
-    /// Stripes, a chest print or nothing on the top, and their colour.
+    /// Pattern of the top: 0 none, 1 stripes, 2 a print; and its colour.
     pattern: u8,
     second: Rgb,
     sleeves: f32,
     legs: Rgb,
-    /// How far down legs are covered, and whether by a skirt.
+    /// Share of the legs that is covered, and whether by a skirt.
     leg_length: f32,
     skirt: bool,
-    /// How far down a coat reaches over the legs, as a share of their length.
+    /// Length of a coat as a share of the legs.
     coat: f32,
     shoes: Rgb,
     bag: Option<(Rgb, u8)>,
     build: f32,
 }
 
-/// A number between two.
-pub(crate) fn between(rng: &mut Rng, low: f32, high: f32) -> f32 {
+/// A random number between two.
+pub(crate) fn uniform(rng: &mut Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.f32()
 }
 
-/// Clothes are mostly dark, grey or pale, sometimes of a strong colour.
+/// A random cloth colour: mostly dark, grey or pale, sometimes saturated.
 fn cloth(rng: &mut Rng) -> Rgb {
     let (hue, kind) = (rng.f32() * 6.0, rng.f32());
     let (saturation, value) = match kind {
-        k if k < 0.3 => (between(rng, 0.0, 0.25), between(rng, 0.04, 0.25)),
-        k if k < 0.5 => (between(rng, 0.0, 0.12), between(rng, 0.25, 0.95)),
-        k if k < 0.75 => (between(rng, 0.2, 0.5), between(rng, 0.2, 0.8)),
-        _ => (between(rng, 0.5, 0.95), between(rng, 0.25, 0.9)),
+        k if k < 0.3 => (uniform(rng, 0.0, 0.25), uniform(rng, 0.04, 0.25)),
+        k if k < 0.5 => (uniform(rng, 0.0, 0.12), uniform(rng, 0.25, 0.95)),
+        k if k < 0.75 => (uniform(rng, 0.2, 0.5), uniform(rng, 0.2, 0.8)),
+        _ => (uniform(rng, 0.5, 0.95), uniform(rng, 0.25, 0.9)),
     };
     [5.0f32, 3.0, 1.0].map(|n| {
         let k = (n + hue) % 6.0;
@@ -61,15 +64,15 @@ fn cloth(rng: &mut Rng) -> Rgb {
 
 impl Person {
     fn new(rng: &mut Rng) -> Self {
-        let tan = between(rng, 0.25, 0.9);
-        let hair = between(rng, 0.05, 0.55);
+        let tan = uniform(rng, 0.25, 0.9);
+        let hair = uniform(rng, 0.05, 0.55);
         let skirt = rng.f32() < 0.12;
         Person {
             skin: [tan, tan * 0.78, tan * 0.65],
             hair: [
                 hair,
-                hair * between(rng, 0.6, 0.9),
-                hair * between(rng, 0.3, 0.8),
+                hair * uniform(rng, 0.6, 0.9),
+                hair * uniform(rng, 0.3, 0.8),
             ],
             long_hair: rng.f32() < 0.35,
             top: cloth(rng),
@@ -78,7 +81,7 @@ impl Person {
             sleeves: if rng.f32() < 0.7 { 1.0 } else { 0.35 },
             legs: cloth(rng),
             leg_length: if skirt {
-                between(rng, 0.3, 0.7)
+                uniform(rng, 0.3, 0.7)
             } else if rng.f32() < 0.8 {
                 1.0
             } else {
@@ -86,24 +89,25 @@ impl Person {
             },
             skirt,
             coat: if rng.f32() < 0.25 {
-                between(rng, 0.2, 0.6)
+                uniform(rng, 0.2, 0.6)
             } else {
                 0.0
             },
             shoes: cloth(rng),
             bag: (rng.f32() < 0.4).then(|| (cloth(rng), rng.u8(0..3))),
-            build: between(rng, 0.85, 1.2),
+            build: uniform(rng, 0.85, 1.2),
         }
     }
 }
 
-/// A canvas of linear light, by pixel.
+/// A canvas in linear light.
 struct Canvas {
     pixels: Vec<Rgb>,
 }
 
 impl Canvas {
-    /// Fills where `inside` is above zero: 1 and more wholly, between 0 and 1 in part (a soft edge a pixel wide).
+    /// Paints where `inside` is above zero: fully from 1 on, partly below (a soft edge of one
+    /// pixel).
     fn paint(&mut self, color: impl Fn(f32, f32) -> Rgb, inside: impl Fn(f32, f32) -> f32) {
         for (i, p) in self.pixels.iter_mut().enumerate() {
             let (x, y) = ((i % WIDTH) as f32 + 0.5, (i / WIDTH) as f32 + 0.5);
@@ -127,7 +131,7 @@ impl Canvas {
         );
     }
 
-    /// A limb: a line of some width that may taper.
+    /// A limb: a line that may taper.
     fn limb(&mut self, color: Rgb, from: (f32, f32), to: (f32, f32), width: (f32, f32)) {
         let (dx, dy) = (to.0 - from.0, to.1 - from.1);
         let length = dx.hypot(dy).max(1e-3);
@@ -147,7 +151,7 @@ fn mix(a: (f32, f32), b: (f32, f32), share: f32) -> (f32, f32) {
     (a.0 + share * (b.0 - a.0), a.1 + share * (b.1 - a.1))
 }
 
-/// One view of a person by a camera.
+/// Draws one view of a person by a camera.
 fn draw(person: &Person, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     let mut canvas = background(camera, seed, rng);
     if rng.f32() < 0.15 {
@@ -155,11 +159,11 @@ fn draw(person: &Person, camera: u32, seed: u64, rng: &mut Rng) -> Image {
         figure(
             &mut canvas,
             &other,
-            (between(rng, -0.7, 0.7) * 64.0, between(rng, -14.0, -4.0)),
+            (uniform(rng, -0.7, 0.7) * 64.0, uniform(rng, -14.0, -4.0)),
             rng,
         );
     }
-    let at = (between(rng, -4.0, 4.0), between(rng, -4.0, 4.0));
+    let at = (uniform(rng, -4.0, 4.0), uniform(rng, -4.0, 4.0));
     figure(&mut canvas, person, at, rng);
     if rng.f32() < 0.2 {
         occlude(&mut canvas, rng);
@@ -167,11 +171,11 @@ fn draw(person: &Person, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     develop(&canvas, camera, seed, rng)
 }
 
-/// Ground, wall and a few things, the same tone for a camera, differently placed in every view.
+/// Ground, wall and a few objects. Colours depend on the camera, positions on the view.
 fn background(camera: u32, seed: u64, rng: &mut Rng) -> Canvas {
     let mut tone = Rng::with_seed(seed ^ (u64::from(camera) + 1) << 40);
     let (ground, wall) = (cloth(&mut tone), cloth(&mut tone));
-    let line = between(rng, 20.0, 120.0);
+    let line = uniform(rng, 20.0, 120.0);
     let mut canvas = Canvas {
         pixels: vec![ground; WIDTH * HEIGHT],
     };
@@ -182,14 +186,14 @@ fn background(camera: u32, seed: u64, rng: &mut Rng) -> Canvas {
             (rng.f32() * WIDTH as f32, rng.f32() * HEIGHT as f32),
         );
         let to = (
-            from.0 + between(rng, -40.0, 40.0),
-            from.1 + between(rng, -60.0, 60.0),
+            from.0 + uniform(rng, -40.0, 40.0),
+            from.1 + uniform(rng, -60.0, 60.0),
         );
         canvas.limb(
             color,
             from,
             to,
-            (between(rng, 1.0, 14.0), between(rng, 1.0, 14.0)),
+            (uniform(rng, 1.0, 14.0), uniform(rng, 1.0, 14.0)),
         );
     }
     canvas
@@ -203,8 +207,8 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
         84.0 + shift.1,
         143.0 + shift.1,
     );
-    let (side, phase) = (rng.f32(), between(rng, -1.0, 1.0));
-    // Seen from the side people are narrower and their stride is wider.
+    let (side, phase) = (rng.f32(), uniform(rng, -1.0, 1.0));
+    // From the side people are narrower and their stride is wider.
     let wide = p.build * (1.0 - 0.4 * side);
     let stride = phase * (3.0 + 13.0 * side);
     let facing = if rng.bool() { 1.0 } else { -1.0 };
@@ -304,34 +308,35 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
     }
 }
 
-/// A post, a wall or another person's shoulder before the person.
+/// Draws a post, a wall or another person's shoulder in front of the person.
 fn occlude(canvas: &mut Canvas, rng: &mut Rng) {
     let color = cloth(rng);
     if rng.bool() {
-        let top = between(rng, 95.0, 140.0);
+        let top = uniform(rng, 95.0, 140.0);
         canvas.paint(|_, _| color, |_, y| y - top);
     } else {
-        let x = 42.0 + (if rng.bool() { 1.0 } else { -1.0 }) * between(rng, 10.0, 34.0);
-        let width = between(rng, 4.0, 18.0);
+        let x = 42.0 + (if rng.bool() { 1.0 } else { -1.0 }) * uniform(rng, 10.0, 34.0);
+        let width = uniform(rng, 4.0, 18.0);
         canvas.limb(color, (x, -10.0), (x, HEIGHT as f32 + 10.0), (width, width));
     }
 }
 
-/// Light and camera: exposure, colour cast, gamma, a shadow, then distance (fewer pixels), noise, bytes.
+/// Simulates light and camera: exposure, colour cast, gamma, shading, distance (fewer pixels),
+/// noise.
 fn develop(canvas: &Canvas, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     let mut fixed = Rng::with_seed(seed.wrapping_mul(31) ^ u64::from(camera));
-    let cast: Rgb = std::array::from_fn(|_| between(&mut fixed, 0.93, 1.07));
+    let cast: Rgb = std::array::from_fn(|_| uniform(&mut fixed, 0.93, 1.07));
     let (exposure, gamma) = (
-        between(rng, 0.75, 1.3) * between(&mut fixed, 0.9, 1.1),
-        between(rng, 0.9, 1.12),
+        uniform(rng, 0.75, 1.3) * uniform(&mut fixed, 0.9, 1.1),
+        uniform(rng, 0.9, 1.12),
     );
-    let (slope, haze) = (between(rng, -0.25, 0.25), between(rng, 0.0, 0.1));
-    let scale = between(rng, 1.0, 3.2);
+    let (slope, haze) = (uniform(rng, -0.25, 0.25), uniform(rng, 0.0, 0.1));
+    let scale = uniform(rng, 1.0, 3.2);
     let (w, h) = (
         (WIDTH as f32 / scale) as usize,
         (HEIGHT as f32 / scale) as usize,
     );
-    let noise = between(rng, 0.0, 0.04);
+    let noise = uniform(rng, 0.0, 0.04);
     let mut data = Vec::with_capacity(3 * w * h);
     for y in 0..h {
         for x in 0..w {
@@ -359,10 +364,11 @@ fn develop(canvas: &Canvas, camera: u32, seed: u64, rng: &mut Rng) -> Image {
     Image::packed(w as u32, h as u32, data.into())
 }
 
-/// `people` drawn people with `views` pictures each, over four cameras. The same seed draws the same pictures.
+/// Draws `people` people with `views` pictures each, from four cameras. The same seed gives the
+/// same pictures.
 ///
 /// # Errors
-/// When nobody is asked for.
+/// Fails when `people` or `views` is 0.
 pub fn dataset(people: usize, views: usize, seed: u64) -> Result<Dataset, TrainError> {
     let mut crops = Vec::with_capacity(people * views);
     for id in 0..people {
@@ -401,7 +407,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_seed_draws_the_same_people_and_another_seed_others() {
+    fn a_seed_determines_the_pictures() {
         let bytes = |seed| {
             dataset(2, 4, seed)
                 .expect("people")
@@ -415,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn the_person_lies_inside_the_picture() {
+    fn the_person_is_inside_the_picture() {
         for c in dataset(20, 4, 3).expect("people").crops {
             assert!(
                 c.person.right() <= c.image.width as f32 + 0.01

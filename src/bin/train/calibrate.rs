@@ -1,4 +1,5 @@
-//! `twintrack-train calibrate`: what the distances of any ONNX embedder mean, written into a copy of its file.
+//! `twintrack-train calibrate`: calibrates the distances of an ONNX embedder and writes the result
+//! into a copy of its file.
 
 use std::path::PathBuf;
 
@@ -7,47 +8,50 @@ use clap::Args;
 use twintrack::app::{outputs, settings};
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
-use twintrack::infer::places::explicit;
+use twintrack::infer::paths::with_folder;
 use twintrack::onnx::metadata::with_metadata;
-use twintrack::track::similarity::{Calibration, Strangers};
-use twintrack::train::calibrate::{Fitted, Judged, fit, report};
-use twintrack::train::graph::write::format_entries;
+use twintrack::track::similarity::{Calibration, StrangerTable};
+use twintrack::train::calibrate::{EvaluatedSet, FittedCalibration, fit, report};
+use twintrack::train::graph::write::pixel_format_entries;
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::embeddings;
 
-use super::judge::open_as;
+use super::evaluate::open_as;
 
-/// Measure what the distances of an ONNX embedder mean, on people it has not learnt from, and write it into a copy of its file.
+/// Calibrate the distances of an ONNX embedder on people it was not trained on, and write the
+/// result into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
     /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; that of --config, else the shipped siamese.onnx, when
-    /// not given.
+    /// `twintrack models get` has downloaded; default: that of --config, else the shipped
+    /// siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere. They are written too.
+    /// The tracker's configuration (TOML), of which [embedder] is used: size and pixels of a
+    /// third-party network. They are written as well.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Who is who, KIND:WHERE as for training; several sets, unlike what the network has learnt from. Of a video only people seen in
-    /// one frame count as strangers.
+    /// Labelled data, KIND:WHERE as for training; several sets, unlike the network's training data.
+    /// In a video only people in the same frame count as strangers.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// More sets for the table of how often strangers are alike, of which the worst counts at each distance; the similarity is not
-    /// fitted to them.
+    /// More sets for the false-accept rates, of which the highest at each distance is used; the
+    /// similarity is not fitted to them.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     strangers: Vec<DataSpec>,
-    /// Only judge the calibration on these, to see how far it carries; nothing is fitted to them.
+    /// Only evaluate the calibration on these sets, to see how well it generalises; nothing is
+    /// fitted to them.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// The copy to write. Without it nothing is written.
+    /// The copy to write; without it nothing is written.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Seed of what is drawn.
+    /// Seed of random numbers.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
 }
 
-/// Runs the command; returns what to print.
+/// Runs the command; returns the text to print.
 pub fn run(args: &CalibrateArgs) -> Result<String> {
     let mut config = settings::read(args.config.as_deref())?.embedder;
     config.model = args.model.clone().unwrap_or(config.model);
@@ -67,7 +71,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         );
     }
     outputs::prepare(&args.output, &[])?;
-    let mut judge = |spec: &DataSpec| {
+    let mut evaluate = |spec: &DataSpec| {
         let set = spec.read(args.seed)?;
         eprintln!(
             "{}: {} pictures of {} people",
@@ -75,10 +79,10 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
             set.crops.len(),
             set.identities
         );
-        let judged = Judged::of(&set, embeddings(&mut embedder, &set.crops)?.view());
-        judged.with_context(|| {
+        let evaluated = EvaluatedSet::of(&set, embeddings(&mut embedder, &set.crops)?.view());
+        evaluated.with_context(|| {
             format!(
-                "{}: it needs pictures of one person and of two that may be compared",
+                "{}: it needs comparable pictures of the same person and of different people",
                 set.name
             )
         })
@@ -86,25 +90,25 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     let sets = args
         .data
         .iter()
-        .map(&mut judge)
-        .collect::<Result<Vec<Judged>>>()?;
+        .map(&mut evaluate)
+        .collect::<Result<Vec<EvaluatedSet>>>()?;
     let strangers = args
         .strangers
         .iter()
-        .map(&mut judge)
-        .collect::<Result<Vec<Judged>>>()?;
+        .map(&mut evaluate)
+        .collect::<Result<Vec<EvaluatedSet>>>()?;
     let tests = args
         .test
         .iter()
-        .map(&mut judge)
-        .collect::<Result<Vec<Judged>>>()?;
-    let fitted = fit(&sets, &strangers).context("there are no pairs to calibrate on")?;
+        .map(&mut evaluate)
+        .collect::<Result<Vec<EvaluatedSet>>>()?;
+    let fitted = fit(&sets, &strangers).context("no pairs to calibrate on")?;
     let names: Vec<String> = sets
         .iter()
         .chain(&strangers)
         .map(|s| s.name.clone())
         .collect();
-    let others: Vec<Judged> = strangers.into_iter().chain(tests).collect();
+    let others: Vec<EvaluatedSet> = strangers.into_iter().chain(tests).collect();
     let mut out = report(&sets, &others, &fitted);
     if let Some(output) = &args.output {
         let entries = entries(&embedder, &config, &fitted, &names.join(", "));
@@ -114,7 +118,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
             .map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
         write(output, &copy)?;
         let written = open_as(&EmbedderConfig {
-            model: explicit(output),
+            model: with_folder(output),
             calibration: None,
             strangers: None,
             ..config
@@ -123,7 +127,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
             || written.strangers() != fitted.strangers
         {
             bail!(
-                "{} does not say what was written into it. This is a bug, please report it",
+                "{} does not contain what was written into it. This is a bug, please report it",
                 output.display()
             );
         }
@@ -132,22 +136,22 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
     Ok(out)
 }
 
-/// The metadata to write: the calibration, and what a file made elsewhere does not say of itself.
+/// The metadata to write: the calibration, and entries that a third-party file lacks.
 fn entries(
     embedder: &Embedder,
     config: &EmbedderConfig,
-    fitted: &Fitted,
+    fitted: &FittedCalibration,
     sets: &str,
 ) -> Vec<(String, String)> {
     let metadata = embedder.model().metadata();
     let mut entries = vec![(Calibration::KEY.to_string(), fitted.calibration.entry())];
-    // A table of an earlier calibration does not stay behind.
+    // An empty entry removes the table of an earlier calibration.
     entries.push((
-        Strangers::KEY.to_string(),
+        StrangerTable::KEY.to_string(),
         fitted
             .strangers
             .as_ref()
-            .map_or_else(String::new, Strangers::to_string),
+            .map_or_else(String::new, StrangerTable::to_string),
     ));
     entries.push(("calibrated_on".into(), sets.into()));
     entries.extend(
@@ -162,21 +166,21 @@ fn entries(
             .is_none()
             .then(|| ("name".into(), embedder.name())),
     );
-    entries.extend(config.pixels.iter().flat_map(format_entries));
+    entries.extend(config.pixels.iter().flat_map(pixel_format_entries));
     if let InputSize::Fixed(w, h) = config.size {
         entries.push(("size".into(), format!("{w}x{h}")));
     }
     entries
 }
 
-/// Writes the whole file or nothing.
+/// Writes to a temporary name and renames, so that the file is complete or absent.
 fn write(output: &std::path::Path, bytes: &[u8]) -> Result<()> {
     let mut part = output.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, output));
     if written.is_err() {
-        // What remains of it is of no use to anybody.
+        // Deleting the temporary file is best effort.
         let _ = std::fs::remove_file(&part);
     }
     written.with_context(|| format!("cannot write {}", output.display()))

@@ -1,4 +1,4 @@
-//! `twintrack-train distil`: a small network learns from a large one.
+//! `twintrack-train distil`: trains a small network to reproduce a large one's embeddings.
 
 use std::path::{Path, PathBuf};
 
@@ -6,39 +6,45 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use twintrack::app::outputs;
 use twintrack::infer::Runtime;
-use twintrack::infer::places::find_model;
+use twintrack::infer::paths::find_model;
 use twintrack::train::config::TrainConfig;
-use twintrack::train::dataset::{Dataset, TrainError};
-use twintrack::train::distil::lessons::Lessons;
-use twintrack::train::distil::store::{Rows, Store};
+use twintrack::train::dataset::Dataset;
+use twintrack::train::distil::batches::TeacherBatches;
+use twintrack::train::distil::store::{RowShape, Store};
 use twintrack::train::distil::teacher::Teacher;
-use twintrack::train::learner::{Material, split};
+use twintrack::train::error::TrainError;
 use twintrack::train::probe::generator::{Generator, VERSION};
-use twintrack::train::probe::recombine::Stock;
+use twintrack::train::probe::recombine::FigureSources;
 use twintrack::train::readers::DataSpec;
+use twintrack::train::run::TrainingData;
+use twintrack::train::validation::split;
 
-use super::{Training, train};
+use super::{TrainingArgs, train};
 
-/// Learn from another embedder, the teacher (any ONNX file), on pictures of people nobody has labelled (Hinton et al. 2015).
+/// Train on the embeddings of another network, the teacher (any ONNX file), for pictures without
+/// labels (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
-    /// The teacher, an ONNX embedder; a bare name is looked for in the `models` folders and among those downloaded.
+    /// The teacher, an ONNX embedder; a bare name is searched in the `models` folders and among
+    /// downloaded networks.
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
-    /// Whom to show it, KIND:WHERE: video, mot, pictures, figures, synthetic and all kinds of --data (docs/training.md).
+    /// Pictures of people, KIND:WHERE: video, mot, pictures, figures, synthetic and all kinds of
+    /// --data (docs/training.md).
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     probes: Vec<DataSpec>,
-    /// Labelled people to learn from beside the teacher.
+    /// Labelled data to train on in addition.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled people who decide which network is kept; without them its cosine to the teacher on probes held out does.
+    /// Labelled data that decide which network is kept; default: its cosine to the teacher on
+    /// held-out probes.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     validate: Vec<DataSpec>,
     #[command(flatten)]
-    training: Training,
+    training: TrainingArgs,
 }
 
-/// Runs the command; returns what to print.
+/// Runs the command; returns the text to print.
 pub fn distil(args: &DistilArgs) -> Result<String> {
     let config = args.training.config()?;
     outputs::prepare([&args.training.output], std::slice::from_ref(&args.teacher))?;
@@ -50,7 +56,7 @@ pub fn distil(args: &DistilArgs) -> Result<String> {
     };
     let (labelled, mut held) = split(read(&args.data)?, &config);
     held.extend(read(&args.validate)?);
-    let lessons = lessons(args, &config)?;
+    let batches = batches(args, &config)?;
     let names = |specs: &[DataSpec]| {
         specs
             .iter()
@@ -70,20 +76,20 @@ pub fn distil(args: &DistilArgs) -> Result<String> {
     train(
         &args.training,
         &config,
-        Material {
+        TrainingData {
             train: labelled,
             held,
-            lessons: Some(lessons),
+            teacher_batches: Some(batches),
         },
         origin,
     )
 }
 
-/// Opens the teacher and the store of its judgements, and begins to fill it.
-fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
+/// Opens the teacher and the store of its outputs, and starts to fill it.
+fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
     let (height, width) = config.size();
     let size = (width, height);
-    let mut stock = Stock {
+    let mut stock = FigureSources {
         figures: Vec::new(),
         scenes: Vec::new(),
         size,
@@ -91,12 +97,12 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     for spec in &args.probes {
         let footage = spec.footage(size, config.seed)?;
         eprintln!(
-            "{spec}: {} people, {} scenes to stand before",
+            "{spec}: {} people, {} scenes for backgrounds",
             footage.figures.len(),
             footage.scenes.len()
         );
         if footage.figures.is_empty() {
-            bail!("{spec}: nobody is seen in it");
+            bail!("{spec}: it has no people");
         }
         stock.figures.push(footage.figures);
         stock.scenes.extend(footage.scenes);
@@ -111,13 +117,13 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
         work,
         threads,
     )?;
-    let rows = Rows {
+    let rows = RowShape {
         picture: size,
         dimension: teacher.dimension(),
         map: teacher.map_size(),
     };
-    let map = rows.map.map_or("no map".to_string(), |[c, h, w]| {
-        format!("a map of {c}x{h}x{w}")
+    let map = rows.map.map_or("no feature map".to_string(), |[c, h, w]| {
+        format!("a feature map of {c}x{h}x{w}")
     });
     eprintln!(
         "teacher {}: embeddings of length {}, {map}",
@@ -127,9 +133,13 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
     let key = store_key(&find_model(&args.teacher)?, args, config, &stock)?;
     let dir = args.probe_store(key);
     let store = Store::open(&dir, rows)?;
-    eprintln!("{}: {} pictures judged", dir.display(), store.count());
+    eprintln!(
+        "{}: {} pictures with the teacher's output",
+        dir.display(),
+        store.count()
+    );
     let generator = Generator::new(stock, config.seed, config.distil.recombined);
-    Ok(Lessons::begin(
+    Ok(TeacherBatches::begin(
         store,
         generator,
         teacher,
@@ -140,18 +150,19 @@ fn lessons(args: &DistilArgs, config: &TrainConfig) -> Result<Lessons> {
 }
 
 impl DistilArgs {
-    /// Judgements of other pictures or of another teacher lie in other folders, so that none is thrown away.
+    /// The folder depends on the pictures and the teacher, so that no output is discarded when they
+    /// change.
     fn probe_store(&self, key: u64) -> PathBuf {
         self.training.work.join(format!("probes-{key:016x}"))
     }
 }
 
-/// What the judged pictures depend on, as one number (FNV-1a).
+/// Hash (FNV-1a) of everything that the teacher's outputs depend on.
 fn store_key(
     teacher: &Path,
     args: &DistilArgs,
     config: &TrainConfig,
-    stock: &Stock,
+    stock: &FigureSources,
 ) -> Result<u64> {
     let teacher =
         std::fs::read(teacher).with_context(|| format!("cannot read {}", teacher.display()))?;

@@ -2,7 +2,7 @@
 
 mod calibrate;
 mod distil;
-mod judge;
+mod evaluate;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -14,29 +14,31 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
-use twintrack::infer::places::{explicit, find_model};
-use twintrack::track::head::Head;
+use twintrack::infer::paths::{find_model, with_folder};
+use twintrack::track::head::AssociationHead;
 use twintrack::train::association;
-use twintrack::train::calibrate::{Judged, fit, report};
+use twintrack::train::calibrate::{EvaluatedSet, fit, report};
 use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
-use twintrack::train::dataset::{Crop, Dataset, TrainError};
-use twintrack::train::export::{About, export};
+use twintrack::train::dataset::{Crop, Dataset};
+use twintrack::train::embed::{embed, labels};
+use twintrack::train::error::TrainError;
+use twintrack::train::export::{ExportMetadata, export};
 use twintrack::train::kernels::backend::Kernels;
-use twintrack::train::learner::{self, Material, labels, split};
 use twintrack::train::readers::DataSpec;
 use twintrack::train::retrieval::{distances, embeddings, retrieval};
+use twintrack::train::run::{self, TrainingData};
+use twintrack::train::validation::split;
 
-use judge::open;
+use evaluate::open;
 
 type Cpu = Autodiff<Flex>;
-/// What is written where the user does not say: a path, so that it is no name of a network of the
-/// program.
+/// Default output: a path, so that it is not mistaken for the name of an installed network.
 const TRAINED: &str = "./trained.onnx";
-/// Equal errors at a cosine distance below this mean that the network maps everybody to one point.
+/// An equal error distance below this means that the embeddings have collapsed to one point.
 const COLLAPSED: f32 = 0.02;
 
-/// Train the Siamese network of twintrack, judge it, export it.
+/// Train the Siamese network of twintrack, evaluate it, export it.
 #[derive(Debug, Parser)]
 #[command(name = "twintrack-train", version, about, max_term_width = 110)]
 struct Cli {
@@ -48,10 +50,10 @@ struct Cli {
 enum Command {
     Run(RunArgs),
     Distil(distil::DistilArgs),
-    Eval(judge::EvalArgs),
+    Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
-    Head(HeadArgs),
+    AssociationHead(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -59,44 +61,46 @@ enum Command {
 /// Train, calibrate and export.
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// What to learn from, KIND:WHERE: folders, market, msmt17, viper, mot, video, synthetic (docs/training.md).
+    /// Training data, KIND:WHERE: folders, market, msmt17, viper, mot, video, synthetic
+    /// (docs/training.md).
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Learn from a video without labels (the same as --data video:FILE[#FIRST-LAST]).
+    /// Train on a video without labels (the same as --data video:FILE[#FIRST-LAST]).
     #[arg(long, value_name = "FILE")]
     from_video: Vec<String>,
     #[command(flatten)]
-    training: Training,
+    training: TrainingArgs,
 }
 
-/// How to train and where to write, the same for all ways of learning.
+/// Options of training that `run` and `distil` share.
 #[derive(Debug, Args)]
-struct Training {
+struct TrainingArgs {
     /// Training configuration (TOML); `twintrack-train config` prints the defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Train this ONNX network further instead of a new one (start_from of the configuration).
+    /// Train this ONNX network further instead of a new one (start_from in the configuration).
     #[arg(long, value_name = "FILE")]
     start_from: Option<PathBuf>,
-    /// Steps instead of the configuration's.
+    /// Number of steps; overrides the configuration.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Seed instead of the configuration's.
+    /// Seed; overrides the configuration.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
     /// The network to write; use it with `twintrack track --embedder ./trained.onnx`.
     #[arg(short, long, value_name = "FILE", default_value = TRAINED)]
     output: PathBuf,
-    /// Folder of checkpoints and curves.
+    /// Folder for checkpoints and curves.
     #[arg(long, value_name = "DIR", default_value = "out/train")]
     work: PathBuf,
-    /// Go on from the last checkpoint in --work.
+    /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Take the calibration of this network, trained in the same way but with people held out that this one learns from.
+    /// Use the calibration of this network, trained in the same way but with people held out on
+    /// whom this one is trained.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
-    /// Where to train: cpu, or cuda where the program was built with --features train-cuda.
+    /// Device to train on: cpu, or cuda if the program was built with --features train-cuda.
     #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
     device: TrainDevice,
     /// Licence of the weights, for the file's metadata.
@@ -108,30 +112,30 @@ struct Training {
     licence: String,
 }
 
-/// Where to train.
+/// Device to train on.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum TrainDevice {
-    /// All cores.
+    /// The CPU, with all cores.
     Cpu,
     /// The first NVIDIA GPU.
     #[cfg(feature = "train-cuda")]
     Cuda,
 }
 
-/// Write an exported network in float16 or int8, and tell what that costs in mAP.
+/// Convert an exported network to float16 or int8, and report the change in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, made by `twintrack-train run`: a path, or the name of one in the
+    /// The float32 network, written by `twintrack-train run`: a path, or the name of one in the
     /// `models` folders.
     #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
-    /// fp16 or int8.
+    /// Number format: fp16 or int8.
     #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
     precision: Precision,
-    /// Crops that show the ranges of numbers (int8), KIND:WHERE as for training.
+    /// Crops to measure the ranges of activations (int8), KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Judge on these instead of on --data.
+    /// Evaluate on these data instead of --data.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
     /// The network to write.
@@ -147,22 +151,23 @@ fn parse_precision(s: &str) -> Result<Precision, String> {
     }
 }
 
-/// Learn to associate: trees that tell from looks, place, size and time how likely a track and a detection are one person.
+/// Train an association head: trees that estimate from appearance, position, size and time whether
+/// a track and a detection are the same person.
 #[derive(Debug, Args)]
 struct HeadArgs {
-    /// Who is who in frames: video:FILE, mot:DIR (with det/det.txt), synthetic:SCENES.
+    /// Labelled frames: video:FILE, mot:DIR (with det/det.txt), synthetic:SCENES.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Judge on these instead of on pairs held out.
+    /// Evaluate on these data instead of held-out pairs.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// The tracker whose head it will be (TOML): its motion, its embedder.
+    /// Configuration (TOML) of the tracker that will use the head: its motion model and embedder.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// How many trees.
+    /// Number of trees.
     #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
     trees: u16,
-    /// Seed of what is simulated and drawn.
+    /// Seed of random numbers.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// The table to write, for tracker.head_file.
@@ -175,19 +180,20 @@ struct HeadArgs {
     output: PathBuf,
 }
 
-/// Keeps large buffers in the process: a step of training frees and asks for hundreds of maps of some ten megabytes, which the
-/// allocator of glibc would otherwise give back to the kernel and get again, zeroed, each time.
+/// Keeps freed buffers in the process. A training step allocates and frees hundreds of maps of some
+/// ten megabytes, which glibc would otherwise return to the kernel and get again, zeroed, each
+/// time.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 fn keep_memory() {
     const MOST: libc::c_int = 1 << 30;
-    // SAFETY: mallopt only sets two numbers of the allocator, before any other thread is there.
+    // SAFETY: mallopt only sets two parameters of the allocator, before other threads start.
     let set = unsafe {
         libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1
             && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
     };
     if !set {
-        tracing::debug!("the allocator does not keep large buffers; training is slower");
+        tracing::debug!("cannot make the allocator keep large buffers; training is slower");
     }
 }
 
@@ -202,16 +208,16 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Distil(args) => distil::distil(&args),
-        Command::Eval(args) => judge::eval(&args),
+        Command::Eval(args) => evaluate::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
-        Command::Head(args) => head(&args),
+        Command::AssociationHead(args) => head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {
         Ok(text) => {
             use std::io::Write as _;
-            // A reader who has gone is no error.
+            // A closed pipe is not an error.
             let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
             ExitCode::SUCCESS
         }
@@ -232,8 +238,8 @@ fn read_config(path: Option<&Path>) -> Result<TrainConfig> {
         .with_context(|| format!("{} is not a training configuration", path.display()))
 }
 
-impl Training {
-    /// The configuration with what the command line overrules.
+impl TrainingArgs {
+    /// The configuration with the overrides of the command line.
     fn config(&self) -> Result<TrainConfig> {
         let mut config = read_config(self.config.as_deref())?;
         config.steps = self.steps.unwrap_or(config.steps);
@@ -267,7 +273,8 @@ fn run(args: &RunArgs) -> Result<String> {
         .collect::<Result<_>>()?;
     if specs.is_empty() {
         bail!(
-            "nothing to learn from: give --data KIND:WHERE or --from-video FILE; --data synthetic:1000 needs no files"
+            "no training data: give --data KIND:WHERE or --from-video FILE; --data \
+             synthetic:1000 needs no files"
         );
     }
     let sets = specs
@@ -291,58 +298,57 @@ fn run(args: &RunArgs) -> Result<String> {
     train(
         &args.training,
         &config,
-        Material {
+        TrainingData {
             train: labelled,
             held,
-            lessons: None,
+            teacher_batches: None,
         },
         training_data,
     )
 }
 
-/// Trains, calibrates and exports; returns what to print.
+/// Trains, calibrates and exports; returns the text to print.
 fn train(
-    args: &Training,
+    args: &TrainingArgs,
     config: &TrainConfig,
-    material: Material,
+    data: TrainingData,
     training_data: String,
 ) -> Result<String> {
     match args.device {
-        TrainDevice::Cpu => train_on::<Cpu>(args, config, material, training_data),
+        TrainDevice::Cpu => train_on::<Cpu>(args, config, data, training_data),
         #[cfg(feature = "train-cuda")]
         TrainDevice::Cuda => {
-            train_on::<Autodiff<burn::backend::Cuda>>(args, config, material, training_data)
+            train_on::<Autodiff<burn::backend::Cuda>>(args, config, data, training_data)
         }
     }
 }
 
-/// The same on one kind of device.
+/// Trains on one kind of device.
 fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
-    args: &Training,
+    args: &TrainingArgs,
     config: &TrainConfig,
-    material: Material,
+    data: TrainingData,
     training_data: String,
 ) -> Result<String> {
     let device = Default::default();
-    let held = material.held.clone();
-    let trained =
-        learner::train::<B>(config, material, &args.work, args.resume, &device, |line| {
-            eprintln!("{line}")
-        })?;
-    let mut judged = Vec::new();
+    let held = data.held.clone();
+    let trained = run::train::<B>(config, data, &args.work, args.resume, &device, |line| {
+        eprintln!("{line}")
+    })?;
+    let mut evaluated = Vec::new();
     for set in &held {
-        let e = learner::embed(
+        let e = embed(
             &trained.tower,
             &set.crops.iter().collect::<Vec<_>>(),
             &device,
         );
-        judged.extend(Judged::of(set, e.view()));
+        evaluated.extend(EvaluatedSet::of(set, e.view()));
     }
-    let fitted = fit(&judged, &[]);
+    let fitted = fit(&evaluated, &[]);
     if let Some(fitted) = &fitted {
         eprintln!(
-            "people held out:\n{}",
-            report(&judged, &[], fitted).trim_end()
+            "held-out people:\n{}",
+            report(&evaluated, &[], fitted).trim_end()
         );
     }
     let (calibration, strangers) = match &args.calibrate_with {
@@ -354,12 +360,15 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     };
     if calibration.is_none() {
         eprintln!(
-            "no data set has 8 identities whose held-out people meet again, so the similarity is not calibrated"
+            "no data set has 8 identities with comparable pictures of held-out people, so the \
+             similarity is not calibrated"
         );
     }
     if calibration.is_some_and(|c| c.threshold < COLLAPSED) {
         eprintln!(
-            "warning: even strangers held out lie closer than {COLLAPSED} together: the embeddings have collapsed. Try --config with a lower learning_rate, or loss = \"contrastive\""
+            "warning: even held-out strangers are closer than {COLLAPSED} to each other: the \
+             embeddings have collapsed. Try --config with a lower learning_rate, or loss = \
+             \"contrastive\""
         );
     }
     let name = config.start_from.as_ref().map_or_else(
@@ -371,7 +380,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
                 .into_owned()
         },
     );
-    let about = About {
+    let about = ExportMetadata {
         name,
         training_data,
         licence: args.licence.clone(),
@@ -390,7 +399,7 @@ fn head(args: &HeadArgs) -> Result<String> {
     outputs::prepare([&args.output], args.config.as_slice())?;
     let config = settings::read(args.config.as_deref())?;
     let collect = |specs: &[DataSpec], seed: u64| {
-        let mut pairs = association::Pairs::default();
+        let mut pairs = association::TrainingPairs::default();
         for spec in specs {
             spec.scenes(&config, seed)?
                 .iter()
@@ -404,18 +413,20 @@ fn head(args: &HeadArgs) -> Result<String> {
     } else {
         (all, collect(&args.test, args.seed.wrapping_add(1))?)
     };
-    let count = |p: &association::Pairs| (p.same.len(), p.same.iter().filter(|s| **s).count());
+    let count =
+        |p: &association::TrainingPairs| (p.same.len(), p.same.iter().filter(|s| **s).count());
     let ((n, same), (held_n, held_same)) = (count(&rest), count(&held));
     eprintln!(
-        "learning from {n} pairs, {same} of one person; judging on {held_n}, {held_same} of one person"
+        "training on {n} pairs, {same} of the same person; evaluating on {held_n}, {held_same} of \
+         the same person"
     );
-    let table = rest.learn(usize::from(args.trees), args.seed)?;
-    let head = Head::new(&table)?;
-    let judged = association::judge(
+    let table = rest.train(usize::from(args.trees), args.seed)?;
+    let head = AssociationHead::new(&table)?;
+    let evaluated = association::evaluate(
         &held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(),
         &held.same,
     );
-    let (loss, area) = judged.context("the pairs to judge on are all of one kind")?;
+    let (loss, area) = evaluated.context("the pairs for evaluation are all of one kind")?;
     std::fs::write(&args.output, serde_json::to_string(&table)?)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     let nodes: usize = table.trees.iter().map(Vec::len).sum();
@@ -447,13 +458,15 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     } else {
         read(&args.test)?
     };
-    let (mut original, mut converted) = (open(&args.model)?, open(&explicit(&args.output))?);
+    let (mut original, mut converted) = (open(&args.model)?, open(&with_folder(&args.output))?);
     let mut out = String::new();
     for set in &tests {
         let map = |embedder: &mut Embedder| {
             let all = embeddings(embedder, &set.crops)?;
             let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol)
-                .with_context(|| format!("{}: nobody can be found again", set.name))?;
+                .with_context(|| {
+                    format!("{}: no identity has two comparable pictures", set.name)
+                })?;
             Ok::<f64, anyhow::Error>(100.0 * r.map)
         };
         let (before, after) = (map(&mut original)?, map(&mut converted)?);

@@ -1,4 +1,4 @@
-//! Outputs as other people's exports have them.
+//! Outputs in the form that public exports have.
 
 use super::*;
 use ndarray::{Array, ArrayD, IxDyn};
@@ -10,9 +10,9 @@ fn decode(
     n: usize,
     input: (usize, usize),
     threshold: f32,
-) -> Found {
+) -> DecodeResult {
     super::decode(
-        &Batch {
+        &BatchOutputs {
             outputs,
             n,
             input,
@@ -74,7 +74,7 @@ fn boxes_are_edges_and_a_score() {
 
 #[test]
 fn yolox_cells_are_decoded() {
-    // Input 64x64: 64 + 16 + 4 places; the place 64 + 5 is cell (1, 1) of stride 16.
+    // Input 64x64: 64 + 16 + 4 places; place 64 + 5 is cell (1, 1) of stride 16.
     let p = 69;
     let out = output(
         "output",
@@ -95,7 +95,7 @@ fn yolox_cells_are_decoded() {
 }
 
 #[test]
-fn yolo_places_are_columns_and_another_class_is_left_out() {
+fn yolo_places_may_be_columns_and_other_classes_are_ignored() {
     let out = output(
         "output0",
         &[1, 6, 100],
@@ -117,7 +117,7 @@ fn yolo_places_are_columns_and_another_class_is_left_out() {
 }
 
 #[test]
-fn detr_boxes_are_shares_of_the_picture() {
+fn detr_boxes_are_relative_to_the_picture() {
     let boxes = output(
         "pred_boxes",
         &[1, 10, 4],
@@ -138,7 +138,7 @@ fn detr_boxes_are_shares_of_the_picture() {
 }
 
 #[test]
-fn dfine_labels_choose_the_person() {
+fn dfine_keeps_boxes_labelled_as_persons() {
     let boxes = output(
         "boxes",
         &[1, 2, 4],
@@ -166,7 +166,7 @@ fn dfine_labels_choose_the_person() {
 }
 
 #[test]
-fn labels_beside_boxes_choose_the_person() {
+fn boxes_with_labels_keeps_only_persons() {
     let boxes = output(
         "dets",
         &[1, 2, 5],
@@ -187,7 +187,7 @@ fn labels_beside_boxes_choose_the_person() {
 
 #[test]
 fn decoded_boxes_are_in_pixels_with_objectness() {
-    // Input 64x64: 84 places, or three times as many.
+    // Input 64x64: 84 places, or three times that.
     for (layout, places) in [(Layout::YoloxDecoded, 84), (Layout::Yolov5, 252)] {
         let values: [(&[usize], f32); 6] = [
             (&[0, 9, 0], 25.0),
@@ -198,7 +198,7 @@ fn decoded_boxes_are_in_pixels_with_objectness() {
             (&[0, 9, 5], 0.8),
         ];
         let out = output("output", &[1, places, 6], &values);
-        // Features beside it, as old exports have them.
+        // A features output, as in old exports.
         let features = output("features", &[1, 3, 8, 8, 6], &[]);
         assert_person(
             &decode(&[out.clone(), features], layout, 0, 1, (64, 64), 0.5).expect("fits"),
@@ -214,7 +214,7 @@ fn decoded_boxes_are_in_pixels_with_objectness() {
 }
 
 #[test]
-fn yolo_places_may_be_rows_and_masks_stand_beside() {
+fn yolo_places_may_be_rows_and_masks_are_ignored() {
     let values: [(&[usize], f32); 5] = [
         (&[0, 7, 0], 25.0),
         (&[0, 7, 1], 50.0),
@@ -289,7 +289,7 @@ fn rfdetr_has_logits_named_labels() {
     );
     assert_eq!(
         classes(
-            &Batch {
+            &BatchOutputs {
                 outputs: &outputs,
                 n: 1,
                 input: (100, 200),
@@ -303,7 +303,7 @@ fn rfdetr_has_logits_named_labels() {
 }
 
 #[test]
-fn a_wrong_shape_is_told_with_what_was_found_and_what_would_fit() {
+fn a_wrong_shape_is_reported_with_actual_and_required_shapes() {
     let e = decode(
         &[output("output0", &[1, 84, 100], &[])],
         Layout::Boxes,

@@ -1,4 +1,4 @@
-//! Convolution and batch normalisation, the brick of every network here.
+//! Convolution with batch normalisation, the building block of the networks.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -7,17 +7,17 @@ use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
 use crate::train::kernels::backend::{Kernels, Normalised, cast};
-pub use crate::train::kernels::normalisation::After;
+pub use crate::train::kernels::normalisation::Activation;
 pub use crate::train::kernels::shape::Shape;
 use crate::train::onnx::{Attribute, Graph};
 
-impl After {
-    /// Writes it; returns its output.
+impl Activation {
+    /// Adds the activation to the graph; returns its output.
     pub fn export(self, g: &mut Graph, input: &str, name: &str) -> String {
         match self {
-            After::Linear => input.into(),
-            After::Relu => g.node("Relu", &[input], name, &[]),
-            After::Relu6 => {
+            Activation::Linear => input.into(),
+            Activation::Relu => g.node("Relu", &[input], name, &[]),
+            Activation::Relu6 => {
                 let low = g.constant(&format!("{name}.low"), &[], &[0.0]);
                 let high = g.constant(&format!("{name}.high"), &[], &[6.0]);
                 g.node("Clip", &[input, &low, &high], name, &[])
@@ -26,7 +26,7 @@ impl After {
     }
 }
 
-/// Convolution without bias, batch normalisation.
+/// A convolution without bias, followed by batch normalisation.
 #[derive(Module, Debug)]
 pub struct ConvNorm<B: Backend> {
     conv: Conv2d<B>,
@@ -34,7 +34,7 @@ pub struct ConvNorm<B: Backend> {
 }
 
 impl<B: Backend> ConvNorm<B> {
-    /// New, with random weights.
+    /// Creates the layer with random weights.
     pub fn new(shape: Shape, device: &B::Device) -> Self {
         let pad = shape.padding();
         let conv = Conv2dConfig::new([shape.channels.0, shape.channels.1], [shape.kernel; 2])
@@ -58,10 +58,10 @@ impl<B: Backend> ConvNorm<B> {
         }
     }
 
-    /// Applies both, and what follows. While training it normalises by the batch and remembers a running average of its
-    /// moments, by which it normalises later. It convolves in the precision of the maps; weights and moments stay in float32
-    /// (mixed precision, Micikevicius et al. 2018).
-    pub fn forward(&self, x: Tensor<B, 4>, after: After) -> Tensor<B, 4>
+    /// Applies the layer and the activation. In training it normalises by the batch's moments and
+    /// updates their running averages, which are used otherwise. It convolves in the precision of
+    /// the maps; weights and moments stay in float32 (mixed precision, Micikevicius et al. 2018).
+    pub fn forward(&self, x: Tensor<B, 4>, activation: Activation) -> Tensor<B, 4>
     where
         B: Kernels,
     {
@@ -75,30 +75,31 @@ impl<B: Backend> ConvNorm<B> {
         if !B::ad_enabled(&device) {
             let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
             let offset = beta - norm.running_mean.value() * factor.clone();
-            return cast(B::scale(maps, factor, offset, after), precision);
+            return cast(B::scale(maps, factor, offset, activation), precision);
         }
         let Normalised {
             maps,
             moments: [mean, variance],
-        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, after);
+        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
         for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
             running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
         }
         cast(maps, precision)
     }
 
-    /// The shape of the weights: out, in by group, height, width.
+    /// Shape of the weights: output channels, input channels per group, height, width.
     pub fn weight_shape(&self) -> [usize; 4] {
         self.conv.weight.dims()
     }
 
-    /// Writes the convolution with the normalisation folded into it; returns its output.
+    /// Adds the convolution, with the normalisation folded into its weights, to the graph; returns
+    /// its output.
     pub fn export(&self, graph: &mut Graph, input: &str, name: &str) -> String {
         let values = |t: Tensor<B, 1>| {
             t.into_data()
                 .convert::<f32>()
                 .to_vec::<f32>()
-                .expect("float32 was asked for")
+                .expect("converted to float32")
         };
         let (gamma, beta) = (values(self.norm.gamma.val()), values(self.norm.beta.val()));
         let (mean, var) = (

@@ -1,17 +1,17 @@
-//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block, the two last strides left out so that the map keeps
-//! eight rows.
+//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block. The last two strides are 1, so
+//! that the maps keep eight rows.
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, TensorData};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::Graph;
 
-/// Channels of its maps.
+/// Channels of the feature maps.
 pub const CHANNELS: usize = 320;
-/// Expansion, channels, blocks, stride of the first.
+/// Expansion, channels, number of blocks, stride of the first block.
 const STAGES: [(usize, usize, usize, usize); 7] = [
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -22,11 +22,11 @@ const STAGES: [(usize, usize, usize, usize); 7] = [
     (6, CHANNELS, 1, 1),
 ];
 const FIRST: usize = 32;
-/// Mean and deviation of ImageNet, red, green, blue.
+/// ImageNet's mean and standard deviation: red, green, blue.
 const MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 const STD: [f32; 3] = [0.229, 0.224, 0.225];
 
-/// An inverted residual: widen, look around, narrow.
+/// An inverted residual: pointwise expansion, depthwise convolution, pointwise projection.
 #[derive(Module, Debug)]
 struct Residual<B: Backend> {
     widen: Option<ConvNorm<B>>,
@@ -43,7 +43,7 @@ pub struct Mobile<B: Backend> {
 }
 
 impl<B: Backend> Mobile<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(device: &B::Device) -> Self {
         let (mut blocks, mut from) = (Vec::new(), FIRST);
         for (expansion, to, count, stride) in STAGES {
@@ -64,7 +64,7 @@ impl<B: Backend> Mobile<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
@@ -79,20 +79,21 @@ impl<B: Backend> Mobile<B> {
         };
         let x = self
             .first
-            .forward((crops - channels(MEAN)) / channels(STD), After::Relu6);
+            .forward((crops - channels(MEAN)) / channels(STD), Activation::Relu6);
         self.blocks.iter().fold(x, |x, b| {
             let wide = b
                 .widen
                 .as_ref()
-                .map_or_else(|| x.clone(), |w| w.forward(x.clone(), After::Relu6));
-            let y = b
-                .narrow
-                .forward(b.around.forward(wide, After::Relu6), After::Linear);
+                .map_or_else(|| x.clone(), |w| w.forward(x.clone(), Activation::Relu6));
+            let y = b.narrow.forward(
+                b.around.forward(wide, Activation::Relu6),
+                Activation::Linear,
+            );
             if b.adds { x + y } else { y }
         })
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let (mean, std) = (
             g.constant("imagenet_mean", &[1, 3, 1, 1], &MEAN),
@@ -102,7 +103,7 @@ impl<B: Backend> Mobile<B> {
         let scaled = g.node("Div", &[&centred, &std], "standardised", &[]);
         let brick = |g: &mut Graph, conv: &ConvNorm<B>, input: &str, name: String| {
             let c = conv.export(g, input, &format!("{name}.conv"));
-            After::Relu6.export(g, &c, &name)
+            Activation::Relu6.export(g, &c, &name)
         };
         let first = brick(g, &self.first, &scaled, "first".into());
         self.blocks.iter().enumerate().fold(first, |x, (i, b)| {

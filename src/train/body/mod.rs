@@ -1,4 +1,5 @@
-//! The networks that look at texture: from crops [n, 3, h, w] (RGB in [0, 1]) to maps of an eighth or a sixteenth of their size.
+//! Convolutional networks: map crops [n, 3, h, w] (RGB in [0, 1]) to feature maps at an eighth or a
+//! sixteenth of the crop's size.
 
 pub mod conv;
 pub mod mobile;

@@ -1,5 +1,6 @@
-//! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3 convolutions see four scales;
-//! one small gate, shared by the streams, weighs each channel of each.
+//! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3
+//! convolutions cover four scales; one gate, shared by the streams, weighs each channel of each
+//! stream.
 
 use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -7,19 +8,19 @@ use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, activation};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
-use crate::train::network::export_linear;
 use crate::train::onnx::{Attribute, Graph};
+use crate::train::tensors::export_linear;
 
-/// Channels of its maps.
+/// Channels of the feature maps.
 pub const CHANNELS: usize = 128;
 const STAGES: [usize; 3] = [64, 96, CHANNELS];
 const FIRST: usize = 16;
-/// Blocks of a stage.
+/// Blocks per stage.
 const BLOCKS: usize = 2;
 const SCALES: usize = 4;
-/// Inside a block there are so many times fewer channels.
+/// Reduction of the number of channels inside a block.
 const NARROW: usize = 4;
 
 /// A pointwise and a depthwise convolution.
@@ -29,7 +30,7 @@ struct Light<B: Backend> {
     around: ConvNorm<B>,
 }
 
-/// Weighs each channel by what the whole map shows.
+/// Weighs each channel by its mean over the whole map.
 #[derive(Module, Debug)]
 struct Gate<B: Backend> {
     narrow: Linear<B>,
@@ -40,11 +41,11 @@ struct Gate<B: Backend> {
 #[derive(Module, Debug)]
 struct OmniBlock<B: Backend> {
     enter: ConvNorm<B>,
-    /// The streams one after another: of one, two, three, four light convolutions.
+    /// The convolutions of all streams in order: one, two, three, four.
     streams: Vec<Light<B>>,
     gate: Gate<B>,
     leave: ConvNorm<B>,
-    /// Where the channels change.
+    /// Projection of the input, if the number of channels changes.
     around: Option<ConvNorm<B>>,
 }
 
@@ -54,7 +55,7 @@ pub struct Omni<B: Backend> {
     first: ConvNorm<B>,
     pool: MaxPool2d,
     blocks: Vec<OmniBlock<B>>,
-    /// Between the stages; the map is halved after each.
+    /// Convolutions between the stages; the maps are halved after each.
     between: Vec<ConvNorm<B>>,
 }
 
@@ -86,11 +87,11 @@ impl<B: Backend> OmniBlock<B> {
     where
         B: Kernels,
     {
-        let entered = self.enter.forward(x.clone(), After::Relu);
+        let entered = self.enter.forward(x.clone(), Activation::Relu);
         let seen = |stream: &[Light<B>]| {
             stream.iter().fold(entered.clone(), |y, l| {
                 l.around
-                    .forward(l.point.forward(y, After::Linear), After::Relu)
+                    .forward(l.point.forward(y, Activation::Linear), Activation::Relu)
             })
         };
         let weighed = self.streams().map(seen).map(|y| self.gate.forward(y));
@@ -100,13 +101,13 @@ impl<B: Backend> OmniBlock<B> {
         let kept = self
             .around
             .as_ref()
-            .map_or_else(|| x.clone(), |c| c.forward(x.clone(), After::Linear));
-        activation::relu(self.leave.forward(sum, After::Linear) + kept)
+            .map_or_else(|| x.clone(), |c| c.forward(x.clone(), Activation::Linear));
+        activation::relu(self.leave.forward(sum, Activation::Linear) + kept)
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
         let enter = self.enter.export(g, input, &format!("{name}.enter.conv"));
-        let entered = After::Relu.export(g, &enter, &format!("{name}.enter"));
+        let entered = Activation::Relu.export(g, &enter, &format!("{name}.enter"));
         let mut sum: Option<String> = None;
         for (s, stream) in self.streams().enumerate() {
             let seen = stream
@@ -119,7 +120,7 @@ impl<B: Backend> OmniBlock<B> {
                     let around =
                         l.around
                             .export(g, &point, &format!("{name}.stream{s}.{i}.around"));
-                    After::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
+                    Activation::Relu.export(g, &around, &format!("{name}.stream{s}.{i}"))
                 });
             let weighed = self.gate.export(g, &seen, &format!("{name}.gate{s}"));
             sum = Some(match sum {
@@ -135,7 +136,7 @@ impl<B: Backend> OmniBlock<B> {
             |c| c.export(g, input, &format!("{name}.around")),
         );
         let both = g.node("Add", &[&left, &kept], &format!("{name}.both"), &[]);
-        After::Relu.export(g, &both, name)
+        Activation::Relu.export(g, &both, name)
     }
 }
 
@@ -169,7 +170,7 @@ impl<B: Backend> Gate<B> {
 }
 
 impl<B: Backend> Omni<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(device: &B::Device) -> Self {
         let (mut blocks, mut from) = (Vec::new(), FIRST);
         for to in STAGES {
@@ -194,12 +195,14 @@ impl<B: Backend> Omni<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
     {
-        let mut x = self.pool.forward(self.first.forward(crops, After::Relu));
+        let mut x = self
+            .pool
+            .forward(self.first.forward(crops, Activation::Relu));
         for (i, block) in self.blocks.iter().enumerate() {
             x = block.forward(x);
             if let Some(between) = self
@@ -208,7 +211,7 @@ impl<B: Backend> Omni<B> {
                 .filter(|_| i % BLOCKS == BLOCKS - 1)
             {
                 x = burn::tensor::module::avg_pool2d(
-                    between.forward(x, After::Relu),
+                    between.forward(x, Activation::Relu),
                     [2, 2],
                     [2, 2],
                     [0, 0],
@@ -220,11 +223,11 @@ impl<B: Backend> Omni<B> {
         x
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let ints = |v: i64, n: usize| Attribute::Ints(vec![v; n]);
         let first = self.first.export(g, input, "first.conv");
-        let first = After::Relu.export(g, &first, "first");
+        let first = Activation::Relu.export(g, &first, "first");
         let mut x = g.node(
             "MaxPool",
             &[&first],
@@ -243,7 +246,7 @@ impl<B: Backend> Omni<B> {
                 .filter(|_| i % BLOCKS == BLOCKS - 1)
             {
                 let conv = between.export(g, &x, &format!("between{i}.conv"));
-                let relu = After::Relu.export(g, &conv, &format!("between{i}"));
+                let relu = Activation::Relu.export(g, &conv, &format!("between{i}"));
                 x = g.node(
                     "AveragePool",
                     &[&relu],

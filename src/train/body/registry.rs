@@ -1,4 +1,4 @@
-//! The networks to choose from.
+//! The available convolutional networks.
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
@@ -8,27 +8,28 @@ use serde::{Deserialize, Serialize};
 use crate::train::body::{mobile, omni, residual, tiny};
 use crate::train::graph::network::GraphNetwork;
 use crate::train::kernels::backend::{Kernels, cast};
-use crate::train::network::MapSize;
 use crate::train::onnx::Graph;
+use crate::train::tensors::MapSize;
 
-/// Which network.
+/// The network to train.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// Five convolutions, for the CPU.
     Tiny,
-    /// MobileNetV2 (Sandler et al. 2018) with its last strides left out; can start from ImageNet weights.
+    /// MobileNetV2 (Sandler et al. 2018) with its last strides left out; can start from ImageNet
+    /// weights.
     Mobile,
-    /// Omni-scale (OSNet, Zhou et al. 2019), a quarter of its width.
+    /// Omni-scale network (OSNet, Zhou et al. 2019) of a quarter of the original width.
     Omni,
     /// Plain convolutions with residual blocks, for the CPU.
     Residual,
-    /// The same, wider and deeper: four times the time.
+    /// The same, wider and deeper, at four times the cost.
     ResidualWide,
 }
 
 impl Network {
-    /// Its name in configuration and metadata.
+    /// The name in configuration and metadata.
     pub fn name(self) -> &'static str {
         match self {
             Network::Tiny => "tiny",
@@ -40,7 +41,7 @@ impl Network {
     }
 }
 
-/// One of them.
+/// An instance of one of the networks.
 #[derive(Module, Debug)]
 pub enum Body<B: Backend> {
     /// [`Network::Tiny`]
@@ -56,7 +57,7 @@ pub enum Body<B: Backend> {
 }
 
 impl<B: Backend> Body<B> {
-    /// New, with random weights.
+    /// Creates a network with random weights.
     pub fn new(network: Network, device: &B::Device) -> Self {
         match network {
             Network::Tiny => Body::Tiny(tiny::Tiny::new(device)),
@@ -71,7 +72,7 @@ impl<B: Backend> Body<B> {
         }
     }
 
-    /// Channels of its maps.
+    /// Channels of the feature maps.
     pub fn channels(&self) -> usize {
         match self {
             Body::Tiny(_) => tiny::CHANNELS,
@@ -82,7 +83,7 @@ impl<B: Backend> Body<B> {
         }
     }
 
-    /// Size of its maps of crops of a size (height, width).
+    /// Size of the feature maps for crops of the given size (height, width).
     pub fn map_size(&self, (h, w): (usize, usize)) -> MapSize {
         match self {
             Body::Residual(_) => [self.channels(), h / residual::STRIDE, w / residual::STRIDE],
@@ -91,7 +92,7 @@ impl<B: Backend> Body<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
@@ -105,7 +106,7 @@ impl<B: Backend> Body<B> {
         }
     }
 
-    /// Writes it, from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         match self {
             Body::Tiny(b) => b.export(g, input),

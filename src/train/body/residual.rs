@@ -1,24 +1,25 @@
-//! `residual` and `residual-wide`: plain 3x3 convolutions with three residual blocks (He et al. 2016), each weighing its
-//! channels by what the whole map shows (squeeze and excitation, Hu et al. 2018), at an eighth of the crop's size. Fewer and
-//! larger products of matrices than MobileNetV2 or OSNet: more arithmetic in the same time on a CPU.
+//! `residual` and `residual-wide`: plain 3x3 convolutions with residual blocks (He et al. 2016)
+//! that weigh their channels by squeeze and excitation (Hu et al. 2018); the feature maps are an
+//! eighth of the crop's size. Its fewer and larger matrix products make better use of a CPU than
+//! MobileNetV2 or OSNet.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor, activation};
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::{Kernels, cast};
-use crate::train::network::export_linear;
 use crate::train::onnx::Graph;
+use crate::train::tensors::export_linear;
 
-/// A crop is so many times as high as its map.
+/// Ratio of the crop's size to that of the feature maps.
 pub const STRIDE: usize = 8;
 
 /// Channels and depth of a residual network.
 #[derive(Debug, Clone, Copy)]
 pub struct Plan {
-    /// Channels after the first, second and third halving of the crop.
+    /// Channels after the first, second and third halving of the size.
     pub channels: [usize; 3],
     /// Residual blocks at a quarter and at an eighth of the crop's size.
     pub blocks: [usize; 2],
@@ -62,12 +63,13 @@ impl<B: Backend> Block<B> {
     where
         B: Kernels,
     {
-        let y = self
-            .second
-            .forward(self.first.forward(x.clone(), After::Relu), After::Linear);
+        let y = self.second.forward(
+            self.first.forward(x.clone(), Activation::Relu),
+            Activation::Linear,
+        );
         let precision = FloatDType::from(y.dtype());
         let mean = cast(B::plane_mean(y.clone()), FloatDType::F32);
-        // Twice the sigmoid: a gate that knows nothing yet lets its channel pass.
+        // Twice the sigmoid, so that an untrained gate passes its channel unchanged.
         let gates = activation::sigmoid(
             self.widen
                 .forward(activation::relu(self.narrow.forward(mean))),
@@ -77,7 +79,7 @@ impl<B: Backend> Block<B> {
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {
         let first = self.first.export(g, input, &format!("{name}.first.conv"));
-        let first = After::Relu.export(g, &first, &format!("{name}.first"));
+        let first = Activation::Relu.export(g, &first, &format!("{name}.first"));
         let second = self.second.export(g, &first, &format!("{name}.second"));
         let mean = g.node(
             "GlobalAveragePool",
@@ -106,23 +108,23 @@ impl<B: Backend> Block<B> {
             &[],
         );
         let sum = g.node("Add", &[input, &weighed], &format!("{name}.sum"), &[]);
-        After::Relu.export(g, &sum, name)
+        Activation::Relu.export(g, &sum, name)
     }
 }
 
 /// The network.
 #[derive(Module, Debug)]
 pub struct Residual<B: Backend> {
-    /// The three convolutions that halve the maps.
+    /// The three convolutions that halve the size.
     halvings: Vec<ConvNorm<B>>,
     /// The blocks at a quarter of the crop's size.
     quarter: Vec<Block<B>>,
-    /// The blocks at an eighth.
+    /// The blocks at an eighth of the crop's size.
     eighth: Vec<Block<B>>,
 }
 
 impl<B: Backend> Residual<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(plan: Plan, device: &B::Device) -> Self {
         let [a, b, c] = plan.channels;
         let halving = |from, to| ConvNorm::new(Shape::full(from, to, 2), device);
@@ -134,17 +136,17 @@ impl<B: Backend> Residual<B> {
         }
     }
 
-    /// Channels of its maps.
+    /// Channels of the feature maps.
     pub fn channels(&self) -> usize {
         self.halvings.last().map_or(0, |h| h.weight_shape()[0])
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
     {
-        let halved = |x, i: usize| self.halvings[i].forward(x, After::Relu);
+        let halved = |x, i: usize| self.halvings[i].forward(x, Activation::Relu);
         let quarter = self
             .quarter
             .iter()
@@ -154,11 +156,11 @@ impl<B: Backend> Residual<B> {
             .fold(halved(quarter, 2), |x, block| block.forward(x))
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         let halved = |g: &mut Graph, x: &str, i: usize| {
             let conv = self.halvings[i].export(g, x, &format!("halving{i}.conv"));
-            After::Relu.export(g, &conv, &format!("halving{i}"))
+            Activation::Relu.export(g, &conv, &format!("halving{i}"))
         };
         let mut x = halved(g, input, 0);
         x = halved(g, &x, 1);

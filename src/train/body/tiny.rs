@@ -4,11 +4,11 @@ use burn::module::Module;
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::train::body::conv::{After, ConvNorm, Shape};
+use crate::train::body::conv::{Activation, ConvNorm, Shape};
 use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
-/// Channels of its maps.
+/// Channels of the feature maps.
 pub const CHANNELS: usize = 96;
 const LAYERS: [(usize, usize, usize); 5] = [
     (3, 16, 2),
@@ -25,7 +25,7 @@ pub struct Tiny<B: Backend> {
 }
 
 impl<B: Backend> Tiny<B> {
-    /// New, with random weights.
+    /// Creates the network with random weights.
     pub fn new(device: &B::Device) -> Self {
         Tiny {
             blocks: LAYERS
@@ -35,24 +35,24 @@ impl<B: Backend> Tiny<B> {
         }
     }
 
-    /// Crops to maps.
+    /// Maps crops to feature maps.
     pub fn forward(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
     where
         B: Kernels,
     {
         self.blocks
             .iter()
-            .fold(crops, |x, b| b.forward(x, After::Relu))
+            .fold(crops, |x, b| b.forward(x, Activation::Relu))
     }
 
-    /// Writes it from the edge `input`; returns its output.
+    /// Adds the network to the graph, from the value `input`; returns its output.
     pub fn export(&self, g: &mut Graph, input: &str) -> String {
         self.blocks
             .iter()
             .enumerate()
             .fold(input.to_string(), |x, (i, b)| {
                 let conv = b.export(g, &x, &format!("block{i}.conv"));
-                After::Relu.export(g, &conv, &format!("block{i}"))
+                Activation::Relu.export(g, &conv, &format!("block{i}"))
             })
     }
 }

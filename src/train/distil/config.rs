@@ -1,38 +1,41 @@
-//! Settings of distillation: the section `[distil]` of a training configuration.
+//! The section `[distil]` of a training configuration.
 
 use serde::{Deserialize, Serialize};
 
 use crate::infer::PixelFormat;
-use crate::train::dataset::TrainError;
+use crate::train::error::TrainError;
 
-/// Settings of distillation.
+/// Distillation settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistilConfig {
-    /// How many different pictures the teacher judges. More is better, and the teacher's time is spent on each once.
+    /// Number of pictures that the teacher embeds, each once. More is better and costs the
+    /// teacher's time.
     pub probes: usize,
-    /// How many of them are judged before the first step; the others are judged while training goes on.
+    /// Number of these that are ready before the first step; the others are added during training.
     pub first: usize,
-    /// Pictures added to those learnt from at every step, until all are there. Where the teacher has not judged them yet,
-    /// training waits.
+    /// Pictures that become available per step, until all are. Training waits if the teacher is
+    /// behind.
     pub fresh: usize,
-    /// Pictures of a batch.
+    /// Pictures per batch.
     pub batch: usize,
-    /// Share of pictures that are recombined into people who do not exist, in [0, 1]; the others are altered by the camera
-    /// only.
+    /// Share of pictures that are recombined into people who do not exist, in [0, 1]; the others
+    /// get camera effects only.
     pub recombined: f32,
-    /// Weight of the cosine distance between the student's and the teacher's embedding.
+    /// Weight of the cosine distance between the student's and the teacher's embeddings.
     pub cosine: f32,
-    /// Weight of the difference between the similarity matrices of a batch (relational distillation, Park et al. 2019).
+    /// Weight of the difference between the batch's similarity matrices (relational distillation,
+    /// Park et al. 2019).
     pub relations: f32,
-    /// Weight of the difference between the last maps, where the teacher has maps; 0 does not compute them.
+    /// Weight of the difference between the last feature maps, if the teacher has any; 0 disables
+    /// it.
     pub map: f32,
-    /// Weight of the loss on labelled data beside these, where --data is given.
+    /// Weight of the loss on labelled data (--data) relative to these.
     pub labels: f32,
-    /// The teacher's crop size (width, height), where neither its input nor its metadata says it.
+    /// The teacher's crop size (width, height), if neither its input nor its metadata gives it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_size: Option<[usize; 2]>,
-    /// The teacher's pixel format, where its metadata does not say it: color (bgr or rgb), mean, std.
+    /// The teacher's pixel format, if its metadata does not give it: color (bgr or rgb), mean, std.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_pixels: Option<PixelFormat>,
 }
@@ -55,14 +58,14 @@ impl Default for DistilConfig {
     }
 }
 
-/// The first probes are never learnt from: the network is judged on them.
+/// Number of probes, the first ones, that are held out for evaluation.
 pub const HELD_OUT: usize = 512;
 
 impl DistilConfig {
     /// Refuses values outside their ranges.
     ///
     /// # Errors
-    /// The first such value.
+    /// Reports the first such value.
     pub fn validate(&self) -> Result<(), TrainError> {
         let weights = [self.cosine, self.relations, self.map, self.labels];
         let size = self
@@ -96,7 +99,7 @@ impl DistilConfig {
             })
     }
 
-    /// How many of the probes that are learnt from may be used at a step.
+    /// Number of probes available for training at a step.
     pub fn available(&self, step: usize) -> usize {
         (self.first + step * self.fresh).min(self.probes)
     }
@@ -107,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_learnt_from_grows_to_all_probes() {
+    fn available_probes_grow_to_all() {
         let config = DistilConfig {
             probes: 1000,
             first: 200,
@@ -121,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_contradict_each_other_are_told() {
+    fn contradictory_settings_are_refused() {
         let told = |c: DistilConfig| c.validate().expect_err("refused").to_string();
         assert!(
             told(DistilConfig {

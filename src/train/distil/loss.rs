@@ -1,19 +1,20 @@
-//! What the student minimises: how far it is from the teacher, picture by picture and pair by pair.
+//! Distillation losses: differences between student and teacher per picture and per pair of
+//! pictures.
 
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
 
-/// Brings the relational loss to the size of the others: products of unit vectors differ by little.
+/// Brings the relational loss to the scale of the others; products of unit vectors differ little.
 const RELATION_SCALE: f32 = 10.0;
 
-/// Mean cosine distance of the rows of two matrices of unit rows [n, d], in [0, 2].
+/// Mean cosine distance between the rows of two matrices of unit rows [n, d], in [0, 2].
 pub fn cosine<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tensor<B, 1> {
     (student * teacher).sum_dim(1).mean().neg() + 1.0
 }
 
-/// Mean squared difference of the matrices of all cosines within the batch, times ten (relational distillation, Park et
-/// al. 2019). The two may have different lengths.
+/// Mean squared difference between the batch's cosine matrices, times ten (relational distillation,
+/// Park et al. 2019). The embeddings' lengths may differ.
 pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tensor<B, 1> {
     let products = |x: Tensor<B, 2>| x.clone().matmul(x.transpose());
     (products(student) - products(teacher))
@@ -22,8 +23,9 @@ pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Te
         * RELATION_SCALE
 }
 
-/// Mean squared difference of two maps [n, c, h, w], over the teacher's mean square. The larger is averaged down to the smaller;
-/// `None` where their sizes do not allow that (see [`common_size`]).
+/// Mean squared difference of two feature maps [n, c, h, w], relative to the teacher's mean square.
+/// The larger map is averaged down to the smaller; `None` if the sizes do not allow that (see
+/// [`common_size`]).
 pub fn maps<B: Backend>(student: Tensor<B, 4>, teacher: Tensor<B, 4>) -> Option<Tensor<B, 1>> {
     let ([_, _, sh, sw], [_, _, th, tw]) = (student.dims(), teacher.dims());
     let size = common_size((sh, sw), (th, tw))?;
@@ -42,7 +44,8 @@ fn shrunk<B: Backend>(x: Tensor<B, 4>, (h, w): (usize, usize)) -> Tensor<B, 4> {
     }
 }
 
-/// The size (height, width) at which maps of two sizes can be compared; `None` where neither divides the other.
+/// The size (height, width) at which maps of two sizes can be compared; `None` if neither is a
+/// multiple of the other.
 pub fn common_size(a: (usize, usize), b: (usize, usize)) -> Option<(usize, usize)> {
     let side = |a: usize, b: usize| a.max(b).is_multiple_of(a.min(b)).then_some(a.min(b));
     Some((side(a.0, b.0)?, side(a.1, b.1)?))
@@ -69,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn cosine_by_hand() {
+    fn cosine_matches_a_value_computed_by_hand() {
         close(
             cosine(
                 rows([[1.0, 0.0], [0.6, 0.8]]),
@@ -80,8 +83,8 @@ mod tests {
     }
 
     #[test]
-    fn relations_by_hand_and_blind_to_a_rotation() {
-        // Cosines within: 0.6 and 0; the diagonals agree. Two of four entries differ by 0.6.
+    fn relations_match_by_hand_and_ignore_rotations() {
+        // Cosines: 0.6 and 0; the diagonals agree. Two of four entries differ by 0.6.
         close(
             relations(
                 rows([[1.0, 0.0], [0.6, 0.8]]),
@@ -99,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn maps_by_hand_also_of_two_sizes() {
+    fn maps_match_by_hand_for_equal_and_different_sizes() {
         let map = |values: &[f32], dims: [usize; 4]| {
             Tensor::<B, 4>::from_data(TensorData::new(values.to_vec(), dims), &Default::default())
         };
@@ -108,7 +111,7 @@ mod tests {
             maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()).expect("one size"),
             0.5 / 2.0,
         );
-        // Averaged by rows of two: 1 and 0.
+        // Averaged over pairs of rows: 1 and 0.
         close(
             maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher.clone())
                 .expect("twice the height"),
@@ -123,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn slopes_agree_with_differences() {
+    fn gradients_match_finite_differences() {
         let losses: [fn(Tensor<B, 2>) -> Tensor<B, 1>; 2] = [
             |x| cosine(x, rows([[0.3, 0.2], [-0.5, 0.9]])),
             |x| relations(x, rows([[0.3, 0.2], [-0.5, 0.9]])),

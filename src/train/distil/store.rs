@@ -1,7 +1,8 @@
-//! Pictures and what the teacher said of them, on disk: judged once, learnt from many times.
+//! On-disk store of pictures with the teacher's output, which is computed once and used many times.
 //!
-//! A folder of three files of rows, one a picture, and `about.json`, which says how many rows are whole: `pictures.u8` (packed
-//! blue, green, red bytes), `embeddings.f32`, and with maps `maps.f16`, all little-endian.
+//! A folder of three files with one row per picture, and `about.json` with the number of complete
+//! rows: `pictures.u8` (packed blue, green, red bytes), `embeddings.f32`, and with feature maps
+//! `maps.f16`; all little-endian.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -14,22 +15,22 @@ use half::slice::{HalfBitsSliceExt, HalfFloatSliceExt};
 use ndarray::{Array2, Array4};
 use serde::{Deserialize, Serialize};
 
-use crate::train::dataset::TrainError;
-use crate::train::distil::teacher::Judgement;
-use crate::train::network::MapSize;
+use crate::train::distil::teacher::TeacherOutput;
+use crate::train::error::TrainError;
+use crate::train::tensors::MapSize;
 
-/// The shape of a row.
+/// Shape of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rows {
+pub struct RowShape {
     /// Width and height of a picture.
     pub picture: (usize, usize),
     /// Length of an embedding.
     pub dimension: usize,
-    /// Size of a map, where maps are kept.
+    /// Size of a feature map, if stored.
     pub map: Option<MapSize>,
 }
 
-impl Rows {
+impl RowShape {
     fn picture_bytes(&self) -> usize {
         3 * self.picture.0 * self.picture.1
     }
@@ -40,12 +41,12 @@ impl Rows {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-struct About {
-    rows: Rows,
+struct StoreHeader {
+    rows: RowShape,
     count: usize,
 }
 
-/// How far the filling has come, or why it stopped.
+/// Number of complete rows, or the reason why filling stopped.
 #[derive(Debug, Default)]
 struct Progress {
     count: usize,
@@ -56,7 +57,7 @@ struct Progress {
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
-    rows: Rows,
+    rows: RowShape,
     pictures: File,
     embeddings: File,
     maps: Option<File>,
@@ -64,21 +65,21 @@ pub struct Store {
     more: Condvar,
 }
 
-/// Some rows.
+/// A set of rows.
 #[derive(Debug, Clone)]
-pub struct Part {
+pub struct StoredRows {
     /// Packed blue, green, red bytes of each picture.
     pub pictures: Vec<Vec<u8>>,
-    /// What the teacher said of them.
-    pub judgement: Judgement,
+    /// The teacher's output for them.
+    pub output: TeacherOutput,
 }
 
 impl Store {
-    /// Opens the store in `dir`, or begins one. Rows that were not finished when the program ended are overwritten.
+    /// Opens or creates the store in `dir`. Incomplete rows of an interrupted run are overwritten.
     ///
     /// # Errors
-    /// When the folder cannot be written, or holds rows of another shape.
-    pub fn open(dir: &Path, rows: Rows) -> Result<Self, TrainError> {
+    /// Fails when the folder cannot be written, or holds rows of another shape.
+    pub fn open(dir: &Path, rows: RowShape) -> Result<Self, TrainError> {
         let fail = |e: io::Error| TrainError::Write {
             path: dir.to_path_buf(),
             reason: e.to_string(),
@@ -94,10 +95,10 @@ impl Store {
                 });
             }
             Ok(bytes) => {
-                let known: About =
+                let known: StoreHeader =
                     serde_json::from_slice(&bytes).map_err(|e| TrainError::Data {
                         name: about.display().to_string(),
-                        problem: format!("it cannot be understood ({e}); remove its folder"),
+                        problem: format!("cannot be parsed ({e}); remove its folder"),
                     })?;
                 if known.rows != rows {
                     return Err(TrainError::Data {
@@ -132,12 +133,12 @@ impl Store {
         })
     }
 
-    /// The shape of its rows.
-    pub fn rows(&self) -> &Rows {
+    /// Shape of the rows.
+    pub fn rows(&self) -> &RowShape {
         &self.rows
     }
 
-    /// How many rows are whole.
+    /// Number of complete rows.
     pub fn count(&self) -> usize {
         self.progress
             .lock()
@@ -145,11 +146,11 @@ impl Store {
             .count
     }
 
-    /// Appends pictures and what the teacher said of them.
+    /// Appends pictures with the teacher's output.
     ///
     /// # Errors
-    /// When the disk does not take them; the rows before stay whole.
-    pub fn append(&self, part: &Part) -> Result<(), TrainError> {
+    /// Fails when they cannot be written; the earlier rows stay complete.
+    pub fn append(&self, part: &StoredRows) -> Result<(), TrainError> {
         let fail = |e: io::Error| TrainError::Write {
             path: self.dir.clone(),
             reason: e.to_string(),
@@ -162,7 +163,7 @@ impl Store {
             )
             .map_err(fail)?;
         let bytes: Vec<u8> = part
-            .judgement
+            .output
             .embeddings
             .iter()
             .flat_map(|v| v.to_le_bytes())
@@ -170,7 +171,7 @@ impl Store {
         self.embeddings
             .write_all_at(&bytes, (start * self.rows.dimension * 4) as u64)
             .map_err(fail)?;
-        if let (Some(file), Some(maps)) = (&self.maps, &part.judgement.maps) {
+        if let (Some(file), Some(maps)) = (&self.maps, &part.output.maps) {
             let bytes: Vec<u8> = maps
                 .iter()
                 .flat_map(|v| f16::from_f32(*v).to_le_bytes())
@@ -179,7 +180,7 @@ impl Store {
                 .map_err(fail)?;
         }
         let count = start + part.pictures.len();
-        let about = serde_json::to_vec(&About {
+        let about = serde_json::to_vec(&StoreHeader {
             rows: self.rows,
             count,
         })
@@ -196,7 +197,7 @@ impl Store {
         Ok(())
     }
 
-    /// Says that no more rows will come, and why; who waits is told.
+    /// Reports that no more rows will come, and why; wakes up waiting threads.
     pub fn fail(&self, reason: String) {
         self.progress
             .lock()
@@ -208,7 +209,7 @@ impl Store {
     /// Waits until there are `count` rows.
     ///
     /// # Errors
-    /// When the filling failed before.
+    /// Fails when filling has failed.
     pub fn wait(&self, count: usize) -> Result<(), TrainError> {
         let mut progress = self
             .progress
@@ -218,7 +219,7 @@ impl Store {
             if let Some(reason) = &progress.failure {
                 return Err(TrainError::Data {
                     name: self.dir.display().to_string(),
-                    problem: format!("the teacher stopped judging pictures: {reason}"),
+                    problem: format!("the teacher failed: {reason}"),
                 });
             }
             progress = self
@@ -229,11 +230,11 @@ impl Store {
         Ok(())
     }
 
-    /// Reads rows, which must be whole.
+    /// Reads rows, which must be complete.
     ///
     /// # Errors
-    /// When the disk does not give them.
-    pub fn read(&self, which: &[usize]) -> Result<Part, TrainError> {
+    /// Fails when they cannot be read.
+    pub fn read(&self, which: &[usize]) -> Result<StoredRows, TrainError> {
         let fail = |source: io::Error| TrainError::Read {
             path: self.dir.clone(),
             source,
@@ -279,9 +280,9 @@ impl Store {
         let maps = self.rows.map.map(|[c, h, w]| {
             Array4::from_shape_vec((n, c, h, w), maps).expect("n maps of one size")
         });
-        Ok(Part {
+        Ok(StoredRows {
             pictures,
-            judgement: Judgement { embeddings, maps },
+            output: TeacherOutput { embeddings, maps },
         })
     }
 }
@@ -290,17 +291,17 @@ impl Store {
 mod tests {
     use super::*;
 
-    const ROWS: Rows = Rows {
+    const ROWS: RowShape = RowShape {
         picture: (2, 4),
         dimension: 3,
         map: Some([2, 2, 1]),
     };
 
-    fn part(n: usize, first: u8) -> Part {
+    fn part(n: usize, first: u8) -> StoredRows {
         let value = |i: usize, k: usize| f32::from(first) + i as f32 + k as f32 / 8.0;
-        Part {
+        StoredRows {
             pictures: (0..n).map(|i| vec![first + i as u8; 24]).collect(),
-            judgement: Judgement {
+            output: TeacherOutput {
                 embeddings: Array2::from_shape_fn((n, 3), |(i, k)| value(i, k)),
                 maps: Some(Array4::from_shape_fn((n, 2, 2, 1), |(i, c, y, _)| {
                     value(i, 2 * c + y)
@@ -310,12 +311,12 @@ mod tests {
     }
 
     #[test]
-    fn rows_come_back_also_after_a_new_start_and_an_unfinished_one_is_overwritten() {
+    fn rows_survive_reopening_and_incomplete_ones_are_overwritten() {
         let dir = std::env::temp_dir().join(format!("twintrack-store-{}", std::process::id()));
         {
             let store = Store::open(&dir, ROWS).expect("a new one");
             store.append(&part(3, 0)).expect("written");
-            // As if the program had ended in the middle of the fourth.
+            // As if the program had been interrupted within the fourth row.
             store
                 .pictures
                 .write_all_at(&[99; 24], 3 * 24)
@@ -330,11 +331,11 @@ mod tests {
             [11, 0, 10]
         );
         assert_eq!(
-            read.judgement.embeddings.column(1).to_vec(),
+            read.output.embeddings.column(1).to_vec(),
             [11.125, 0.125, 10.125]
         );
         assert_eq!(
-            read.judgement
+            read.output
                 .maps
                 .expect("maps")
                 .slice(ndarray::s![.., 1, 1, 0])
@@ -343,7 +344,7 @@ mod tests {
         );
         let other = Store::open(
             &dir,
-            Rows {
+            RowShape {
                 dimension: 4,
                 ..ROWS
             },

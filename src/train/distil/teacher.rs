@@ -1,4 +1,4 @@
-//! The teacher: any ONNX embedder, and where it has one, its last map of features.
+//! The teacher: any ONNX embedder, and its last feature map, if it has one.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use ndarray::{Array2, Array4, Axis, Ix4};
 use prost::Message;
 
 use crate::frame::Image;
-use crate::infer::places::find_model;
+use crate::infer::paths::find_model;
 use crate::infer::{Device, InferError, Model, PixelFormat, Runtime, SessionOptions, tensor};
 use crate::onnx::graph::untyped;
 use crate::onnx::proto::{GraphProto, ModelProto};
 use crate::track::appearance::normalise;
-use crate::train::dataset::TrainError;
 use crate::train::distil::config::DistilConfig;
-use crate::train::network::MapSize;
+use crate::train::error::TrainError;
+use crate::train::tensors::MapSize;
 
-/// Operations whose outputs are maps of features in float32.
+/// Operations whose outputs can be feature maps in float32.
 const MAP_OPERATIONS: [&str; 8] = [
     "Conv",
     "Relu",
@@ -27,19 +27,19 @@ const MAP_OPERATIONS: [&str; 8] = [
     "InstanceNormalization",
 ];
 
-/// What the teacher says of pictures.
+/// The teacher's output for pictures.
 #[derive(Debug, Clone)]
-pub struct Judgement {
+pub struct TeacherOutput {
     /// Unit vectors [n, d].
     pub embeddings: Array2<f32>,
-    /// The last maps [n, c, h, w], where they are asked for.
+    /// The last feature maps [n, c, h, w], if requested.
     pub maps: Option<Array4<f32>>,
 }
 
-/// Pictures of a run, at most.
+/// Maximum number of pictures per run.
 const AT_ONCE: usize = 16;
 
-/// An opened teacher.
+/// An open teacher.
 pub struct Teacher {
     model: Model,
     format: PixelFormat,
@@ -50,12 +50,12 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Opens `path`. With a weight of the map above 0 its last map becomes a second output, of a copy of the file written
-    /// into `dir`.
+    /// Opens `path`. If the weight of feature maps is above 0, the last map becomes a second
+    /// output, in a copy of the file in `dir`.
     ///
     /// # Errors
-    /// When the file cannot be read or run, nothing says its crop size or pixel format, or its output is not a vector for each
-    /// crop.
+    /// Fails when the file cannot be read or run, its crop size or pixel format is unknown, or its
+    /// output is not one vector per crop.
     pub fn open(
         runtime: &Runtime,
         path: &Path,
@@ -78,7 +78,13 @@ impl Teacher {
             (Some([w, h]), _, _) => (w, h),
             (None, [_, _, Some(h), Some(w)], _) => (w, h),
             (None, _, Some(size)) => size,
-            _ => return Err(misfit("its input size is free and its metadata has no twintrack.size; set distil.teacher_size".into())),
+            _ => {
+                return Err(misfit(
+                    "its input size is free and its metadata has no twintrack.size; set \
+                     distil.teacher_size"
+                        .into(),
+                ));
+            }
         };
         let format = config
             .teacher_pixels
@@ -116,15 +122,15 @@ impl Teacher {
             map,
         };
         let flat = Image::packed(8, 16, vec![128; 3 * 8 * 16].into());
-        teacher.dimension = teacher.judge(&[flat])?.embeddings.ncols();
+        teacher.dimension = teacher.embed(&[flat])?.embeddings.ncols();
         Ok(teacher)
     }
 
-    /// Judges pictures of people, each the whole crop.
+    /// Embeds pictures of people, each used as a whole crop.
     ///
     /// # Errors
-    /// When a run fails, or its output is not a vector for each crop.
-    pub fn judge(&mut self, pictures: &[Image]) -> Result<Judgement, TrainError> {
+    /// Fails when a run fails, or its output is not one vector per crop.
+    pub fn embed(&mut self, pictures: &[Image]) -> Result<TeacherOutput, TrainError> {
         let (w, h) = self.size;
         let mut rows = Array2::zeros((0, 0));
         let mut maps = self.map.map(|[c, h, w]| Array4::zeros((0, c, h, w)));
@@ -139,7 +145,8 @@ impl Teacher {
             let path = self.model.path();
             let misfit = || {
                 let problem = format!(
-                    "its outputs have shapes {shapes:?}, where a vector for each of {} crops is needed",
+                    "its outputs have shapes {shapes:?}, but one vector for each of {} crops is \
+                     needed",
                     batch.dim().0
                 );
                 TrainError::Infer(InferError::ModelShape {
@@ -174,7 +181,7 @@ impl Teacher {
                 maps.append(Axis(0), more.view()).map_err(|_| misfit())?;
             }
         }
-        Ok(Judgement {
+        Ok(TeacherOutput {
             embeddings: rows,
             maps,
         })
@@ -185,14 +192,14 @@ impl Teacher {
         self.dimension
     }
 
-    /// Size of its last map, where it is used.
+    /// Size of its last feature map, if used.
     pub fn map_size(&self) -> Option<MapSize> {
         self.map
     }
 }
 
-/// Writes a copy of an ONNX file with more outputs into `dir`. Protocol buffers merge what is concatenated: the file's own
-/// bytes stay as they are.
+/// Writes a copy of an ONNX file with additional outputs into `dir`. Protocol buffers merge
+/// concatenated messages, so that the original bytes are only appended to.
 fn with_outputs(
     path: &Path,
     names: &[String],
@@ -222,8 +229,8 @@ fn with_outputs(
     Ok(copy)
 }
 
-/// The last value of the graph that is a map wider and higher than one pixel, and its size. `None` where there is none, as
-/// in a quantised network.
+/// The last value of the graph that is a map wider and higher than one pixel, and its size. `None`
+/// if there is none, as in quantised networks.
 fn last_map(
     runtime: &Runtime,
     path: &Path,

@@ -1,10 +1,11 @@
-//! Any ONNX embedder as a trainable network: its graph is run on the training back end, its constants are the weights, and
-//! it is written back as the graph it was.
+//! Trains any ONNX embedder: runs the file's graph on the training backend with its constants as
+//! weights, and writes the same graph with the trained weights.
 //!
-//! Reading order: [`plan`] (what the graph does, step by step), [`operation`] (reading one node), [`network`] (running and
-//! learning), [`write`] (back to ONNX).
+//! Reading order: [`plan`] and [`planner`] (the graph as a list of steps), [`operation`] (parsing a
+//! node), [`network`] (running and training it), [`write`] (back to ONNX).
 
 pub mod network;
 pub mod operation;
 pub mod plan;
+pub mod planner;
 pub mod write;

@@ -1,10 +1,10 @@
-//! One node of an ONNX graph as an operation that can be trained.
+//! Parses a node of an ONNX graph into an operation that can be trained.
 
 use crate::onnx::proto::{AttributeProto, NodeProto};
-use crate::train::graph::plan::{Known, Planner};
-use crate::train::kernels::normalisation::After;
+use crate::train::graph::planner::{KnownValue, Planner};
+use crate::train::kernels::normalisation::Activation;
 
-/// What stands on a side of an arithmetic operation.
+/// An operand of an arithmetic operation.
 #[derive(Debug, Clone, Copy)]
 pub enum Operand {
     /// A value.
@@ -13,7 +13,7 @@ pub enum Operand {
     Weight(usize),
 }
 
-/// Arithmetic of two operands.
+/// An arithmetic operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arithmetic {
     /// a + b
@@ -26,12 +26,12 @@ pub enum Arithmetic {
     Div,
 }
 
-/// A function of each number by itself.
+/// A function applied to each number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Elementwise {
     /// max(x, 0)
     Relu,
-    /// Limited to a range.
+    /// Clamped to a range.
     Clip(f32, f32),
     /// max(x, slope x)
     LeakyRelu(f32),
@@ -43,20 +43,20 @@ pub enum Elementwise {
     HardSwish,
 }
 
-/// A convolution's shape.
+/// Kernel of a convolution or pooling.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
     /// Height and width of the kernel.
     pub kernel: [usize; 2],
-    /// Down and across.
+    /// Vertical and horizontal stride.
     pub stride: [usize; 2],
     /// Rows and columns of zeros on each side.
     pub padding: [usize; 2],
 }
 
-/// An operation over values, by their numbers, and weights, by theirs.
+/// An operation on values and weights, which are referred to by their numbers.
 #[derive(Debug, Clone)]
-#[allow(missing_docs)] // The fields are numbers of values and weights, named as the operation's arguments are.
+#[allow(missing_docs)] // The fields are named after the operation's arguments.
 pub enum Operation {
     /// Convolution with an optional bias.
     Conv {
@@ -66,7 +66,7 @@ pub enum Operation {
         window: Window,
         groups: usize,
     },
-    /// Batch normalisation by the file's own moments: they stay, scale and offset learn.
+    /// Batch normalisation with the file's moments; only scale and offset are trained.
     BatchNorm {
         x: usize,
         scale: usize,
@@ -82,9 +82,9 @@ pub enum Operation {
         offset: usize,
         epsilon: f32,
     },
-    /// A function of each number by itself.
+    /// A function applied to each number.
     Elementwise { x: usize, function: Elementwise },
-    /// max(x, 0) + slope min(x, 0) with a learnt slope.
+    /// max(x, 0) + slope min(x, 0) with a trained slope.
     PRelu { x: usize, slope: usize },
     /// Arithmetic.
     Arithmetic {
@@ -92,44 +92,44 @@ pub enum Operation {
         b: Operand,
         kind: Arithmetic,
     },
-    /// The greatest number in each window.
+    /// The maximum of each window.
     MaxPool { x: usize, window: Window },
-    /// The mean of each window, its padding not counted.
+    /// The mean of each window, without its padding.
     AveragePool { x: usize, window: Window },
     /// The mean of each plane: [n, c, 1, 1].
     PlaneMean { x: usize },
-    /// Other dimensions; 0 keeps one, -1 is what remains.
+    /// Changes the dimensions; 0 keeps one, -1 is inferred.
     Reshape { x: usize, dims: Vec<i64> },
-    /// Dimensions from `axis` on become one.
+    /// Merges all dimensions from `axis` on.
     Flatten { x: usize },
-    /// Channels one after another.
+    /// Concatenates channels.
     Concat { xs: Vec<usize> },
-    /// Some of the channels.
+    /// Selects channels.
     Channels { x: usize, which: Vec<i64> },
-    /// A linear map of rows: x w + b, or x w^T + b.
+    /// Linear map of rows: x w + b, or x w^T + b.
     Linear {
         x: usize,
         weight: usize,
         bias: Option<usize>,
         transposed: bool,
     },
-    /// Rows of unit length.
+    /// Normalises rows to unit length.
     UnitRows { x: usize },
 }
 
 impl Elementwise {
-    /// The rectifier that the kernels know, if it is one.
-    pub fn rectifier(self) -> Option<After> {
+    /// The activation that the kernels can fuse, if this is one.
+    pub fn fusible(self) -> Option<Activation> {
         match self {
-            Elementwise::Relu => Some(After::Relu),
-            Elementwise::Clip(0.0, 6.0) => Some(After::Relu6),
+            Elementwise::Relu => Some(Activation::Relu),
+            Elementwise::Clip(0.0, 6.0) => Some(Activation::Relu6),
             _ => None,
         }
     }
 }
 
 impl Operation {
-    /// Whether it ends in a factor or an offset for each channel.
+    /// Whether it ends with a factor or an offset per channel, to which an activation can be fused.
     pub fn is_affine(&self) -> bool {
         match self {
             Operation::Conv { bias, .. } => bias.is_some(),
@@ -146,7 +146,7 @@ impl Operation {
         }
     }
 
-    /// The values it reads.
+    /// The values that it reads.
     pub fn inputs(&self) -> Vec<usize> {
         match self {
             Operation::Concat { xs } => xs.clone(),
@@ -177,12 +177,12 @@ impl Operation {
     }
 }
 
-/// What a node turns out to be.
-pub enum Read {
-    /// A step.
-    Step(Operation),
-    /// Known before any picture is.
-    Known(Known),
+/// Result of parsing a node.
+pub enum ParsedNode {
+    /// A step to execute.
+    PlanStep(Operation),
+    /// A value known before execution.
+    KnownValue(KnownValue),
 }
 
 fn attribute<'a>(node: &'a NodeProto, name: &str) -> Option<&'a AttributeProto> {
@@ -203,14 +203,14 @@ fn integers(node: &NodeProto, name: &str) -> Vec<i64> {
         .unwrap_or_default()
 }
 
-/// Reads a node.
+/// Parses a node.
 ///
 /// # Errors
-/// What about it cannot be trained.
-pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<Read, String> {
-    let step = |operation| Ok(Read::Step(operation));
+/// Describes what cannot be trained.
+pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<ParsedNode, String> {
+    let step = |operation| Ok(ParsedNode::PlanStep(operation));
     let elementwise = |planner: &Planner, function| {
-        Ok::<_, String>(Read::Step(Operation::Elementwise {
+        Ok::<_, String>(ParsedNode::PlanStep(Operation::Elementwise {
             x: planner.value(node, 0)?,
             function,
         }))
@@ -219,10 +219,18 @@ pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<Read,
         "Conv" => {
             let weight = planner.weight(node, 1)?;
             let dims = planner.weights[weight].dims.clone();
-            let [_, _, h, w] = dims[..] else { return Err("only convolutions over height and width are known".into()) };
+            let [_, _, h, w] = dims[..] else {
+                return Err("only convolutions over height and width are supported".into());
+            };
             let window = window(node, Some([h, w]))?;
             let groups = integer(node, "group", 1) as usize;
-            step(Operation::Conv { x: planner.value(node, 0)?, weight, bias: planner.optional_weight(node, 2)?, window, groups })
+            step(Operation::Conv {
+                x: planner.value(node, 0)?,
+                weight,
+                bias: planner.optional_weight(node, 2)?,
+                window,
+                groups,
+            })
         }
         "BatchNormalization" => step(Operation::BatchNorm {
             x: planner.value(node, 0)?,
@@ -241,90 +249,152 @@ pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<Read,
         "Relu" => elementwise(planner, Elementwise::Relu),
         "LeakyRelu" => elementwise(planner, Elementwise::LeakyRelu(number(node, "alpha", 0.01))),
         "Sigmoid" => elementwise(planner, Elementwise::Sigmoid),
-        "HardSigmoid" => elementwise(planner, Elementwise::HardSigmoid(number(node, "alpha", 0.2), number(node, "beta", 0.5))),
+        "HardSigmoid" => elementwise(
+            planner,
+            Elementwise::HardSigmoid(number(node, "alpha", 0.2), number(node, "beta", 0.5)),
+        ),
         "HardSwish" => elementwise(planner, Elementwise::HardSwish),
         "Clip" => {
             let limit = |place: usize, name: &str, default: f32| match planner.input(node, place) {
-                Known::Weight(w) => planner.weights[w].values.first().copied().unwrap_or(default),
+                KnownValue::Weight(w) => planner.weights[w]
+                    .values
+                    .first()
+                    .copied()
+                    .unwrap_or(default),
                 _ => number(node, name, default),
             };
-            let function = Elementwise::Clip(limit(1, "min", f32::NEG_INFINITY), limit(2, "max", f32::INFINITY));
+            let function = Elementwise::Clip(
+                limit(1, "min", f32::NEG_INFINITY),
+                limit(2, "max", f32::INFINITY),
+            );
             elementwise(planner, function)
         }
-        "PRelu" => step(Operation::PRelu { x: planner.value(node, 0)?, slope: planner.weight(node, 1)? }),
+        "PRelu" => step(Operation::PRelu {
+            x: planner.value(node, 0)?,
+            slope: planner.weight(node, 1)?,
+        }),
         "Add" => arithmetic(node, planner, Arithmetic::Add),
         "Sub" => arithmetic(node, planner, Arithmetic::Sub),
         "Mul" => arithmetic(node, planner, Arithmetic::Mul),
         "Div" => arithmetic(node, planner, Arithmetic::Div),
-        "MaxPool" => step(Operation::MaxPool { x: planner.value(node, 0)?, window: window(node, None)? }),
+        "MaxPool" => step(Operation::MaxPool {
+            x: planner.value(node, 0)?,
+            window: window(node, None)?,
+        }),
         "AveragePool" => {
             let window = window(node, None)?;
             if window.padding != [0, 0] && integer(node, "count_include_pad", 0) != 0 {
-                return Err("a mean that counts its padding is not known".into());
+                return Err("a mean that includes its padding is not supported".into());
             }
-            step(Operation::AveragePool { x: planner.value(node, 0)?, window })
+            step(Operation::AveragePool {
+                x: planner.value(node, 0)?,
+                window,
+            })
         }
-        "GlobalAveragePool" => step(Operation::PlaneMean { x: planner.value(node, 0)? }),
+        "GlobalAveragePool" => step(Operation::PlaneMean {
+            x: planner.value(node, 0)?,
+        }),
         "ReduceMean" => {
-            let axes = if opset >= 18 && node.input.len() > 1 { planner.integers(node, 1)? } else { integers(node, "axes") };
+            let axes = if opset >= 18 && node.input.len() > 1 {
+                planner.integers(node, 1)?
+            } else {
+                integers(node, "axes")
+            };
             let over_planes = matches!(axes[..], [2, 3] | [-2, -1]);
             if !over_planes || integer(node, "keepdims", 1) != 1 {
-                return Err("only means over height and width that keep their dimensions are known".into());
+                return Err("only means over height and width with keepdims are supported".into());
             }
-            step(Operation::PlaneMean { x: planner.value(node, 0)? })
+            step(Operation::PlaneMean {
+                x: planner.value(node, 0)?,
+            })
         }
-        "Reshape" => step(Operation::Reshape { x: planner.value(node, 0)?, dims: planner.integers(node, 1)? }),
-        "Flatten" if integer(node, "axis", 1) == 1 => step(Operation::Flatten { x: planner.value(node, 0)? }),
+        "Reshape" => step(Operation::Reshape {
+            x: planner.value(node, 0)?,
+            dims: planner.integers(node, 1)?,
+        }),
+        "Flatten" if integer(node, "axis", 1) == 1 => step(Operation::Flatten {
+            x: planner.value(node, 0)?,
+        }),
         "Squeeze" => {
-            let axes = if node.input.len() > 1 { planner.integers(node, 1)? } else { integers(node, "axes") };
+            let axes = if node.input.len() > 1 {
+                planner.integers(node, 1)?
+            } else {
+                integers(node, "axes")
+            };
             if axes.iter().any(|a| !matches!(a, 2 | 3 | -1 | -2)) {
-                return Err("only height and width can be squeezed away".into());
+                return Err("only height and width can be squeezed".into());
             }
-            step(Operation::Flatten { x: planner.value(node, 0)? })
+            step(Operation::Flatten {
+                x: planner.value(node, 0)?,
+            })
         }
         "Concat" => concat(node, planner),
-        "Gather" if integer(node, "axis", 0) == 1 => step(Operation::Channels { x: planner.value(node, 0)?, which: planner.integers(node, 1)? }),
-        "MatMul" => step(Operation::Linear { x: planner.value(node, 0)?, weight: planner.weight(node, 1)?, bias: None, transposed: false }),
+        "Gather" if integer(node, "axis", 0) == 1 => step(Operation::Channels {
+            x: planner.value(node, 0)?,
+            which: planner.integers(node, 1)?,
+        }),
+        "MatMul" => step(Operation::Linear {
+            x: planner.value(node, 0)?,
+            weight: planner.weight(node, 1)?,
+            bias: None,
+            transposed: false,
+        }),
         "Gemm" => {
-            if number(node, "alpha", 1.0) != 1.0 || number(node, "beta", 1.0) != 1.0 || integer(node, "transA", 0) != 0 {
-                return Err("only x w + b is known".into());
+            if number(node, "alpha", 1.0) != 1.0
+                || number(node, "beta", 1.0) != 1.0
+                || integer(node, "transA", 0) != 0
+            {
+                return Err("only x w + b is supported".into());
             }
             let (weight, bias) = (planner.weight(node, 1)?, planner.optional_weight(node, 2)?);
-            step(Operation::Linear { x: planner.value(node, 0)?, weight, bias, transposed: integer(node, "transB", 0) != 0 })
+            step(Operation::Linear {
+                x: planner.value(node, 0)?,
+                weight,
+                bias,
+                transposed: integer(node, "transB", 0) != 0,
+            })
         }
-        "LpNormalization" if integer(node, "p", 2) == 2 && matches!(integer(node, "axis", -1), 1 | -1) => {
-            step(Operation::UnitRows { x: planner.value(node, 0)? })
+        "LpNormalization"
+            if integer(node, "p", 2) == 2 && matches!(integer(node, "axis", -1), 1 | -1) =>
+        {
+            step(Operation::UnitRows {
+                x: planner.value(node, 0)?,
+            })
         }
-        // What only training does is left out.
-        "Identity" | "Dropout" => Ok(Read::Known(planner.input(node, 0))),
-        _ => Err("this operation, or this form of it, cannot be trained here; docs/training.md lists those that can".into()),
+        // Identity at inference.
+        "Identity" | "Dropout" => Ok(ParsedNode::KnownValue(planner.input(node, 0))),
+        _ => Err(
+            "this operation, or this form of it, cannot be trained; docs/training.md lists \
+                  the supported ones"
+                .into(),
+        ),
     }
 }
 
-fn arithmetic(node: &NodeProto, planner: &Planner, kind: Arithmetic) -> Result<Read, String> {
+fn arithmetic(node: &NodeProto, planner: &Planner, kind: Arithmetic) -> Result<ParsedNode, String> {
     let operand = |place| match planner.input(node, place) {
-        Known::Value(v) => Ok(Operand::Value(v)),
-        Known::Weight(w) => Ok(Operand::Weight(w)),
+        KnownValue::Computed(v) => Ok(Operand::Value(v)),
+        KnownValue::Weight(w) => Ok(Operand::Weight(w)),
         _ => Err(format!(
             "input {place} is neither a value nor a float32 constant"
         )),
     };
     match (operand(0)?, operand(1)?) {
         (Operand::Weight(_), Operand::Weight(_)) => {
-            Err("arithmetic of two constants is not known".into())
+            Err("arithmetic of two constants is not supported".into())
         }
-        (a, b) => Ok(Read::Step(Operation::Arithmetic { a, b, kind })),
+        (a, b) => Ok(ParsedNode::PlanStep(Operation::Arithmetic { a, b, kind })),
     }
 }
 
-fn concat(node: &NodeProto, planner: &Planner) -> Result<Read, String> {
-    let inputs: Vec<Known> = (0..node.input.len())
+fn concat(node: &NodeProto, planner: &Planner) -> Result<ParsedNode, String> {
+    let inputs: Vec<KnownValue> = (0..node.input.len())
         .map(|i| planner.input(node, i))
         .collect();
     let whole: Option<Vec<i64>> = inputs
         .iter()
         .map(|k| {
-            if let Known::Integers(v) = k {
+            if let KnownValue::Integers(v) = k {
                 Some(v.clone())
             } else {
                 None
@@ -333,12 +403,12 @@ fn concat(node: &NodeProto, planner: &Planner) -> Result<Read, String> {
         .collect::<Option<Vec<_>>>()
         .map(|v| v.concat());
     if let Some(integers) = whole {
-        return Ok(Read::Known(Known::Integers(integers)));
+        return Ok(ParsedNode::KnownValue(KnownValue::Integers(integers)));
     }
     let xs: Option<Vec<usize>> = inputs
         .iter()
         .map(|k| {
-            if let Known::Value(v) = k {
+            if let KnownValue::Computed(v) = k {
                 Some(*v)
             } else {
                 None
@@ -346,12 +416,14 @@ fn concat(node: &NodeProto, planner: &Planner) -> Result<Read, String> {
         })
         .collect();
     match xs {
-        Some(xs) if integer(node, "axis", 1) == 1 => Ok(Read::Step(Operation::Concat { xs })),
-        _ => Err("only channels of values can be put one after another".into()),
+        Some(xs) if integer(node, "axis", 1) == 1 => {
+            Ok(ParsedNode::PlanStep(Operation::Concat { xs }))
+        }
+        _ => Err("only channels of values can be concatenated".into()),
     }
 }
 
-/// The window of a convolution or pooling.
+/// Parses the window of a convolution or pooling.
 fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Result<Window, String> {
     let pair = |name: &str, default: [usize; 2]| -> Result<[usize; 2], String> {
         match integers(node, name)[..] {
@@ -364,10 +436,10 @@ fn window(node: &NodeProto, kernel: Option<[usize; 2]>) -> Result<Window, String
         .and_then(|a| a.s.clone())
         .unwrap_or_default();
     if !matches!(&auto[..], b"" | b"NOTSET") {
-        return Err("padding that is left to the runtime (auto_pad) is not known".into());
+        return Err("auto_pad is not supported".into());
     }
     if integers(node, "dilations").iter().any(|d| *d != 1) || integer(node, "ceil_mode", 0) != 0 {
-        return Err("dilations and rounding up are not known".into());
+        return Err("dilations and ceil_mode are not supported".into());
     }
     let padding = match integers(node, "pads")[..] {
         [] => [0, 0],

@@ -1,83 +1,53 @@
-//! What an ONNX graph does, as a list of steps over numbered values.
+//! An ONNX graph as a list of steps over numbered values.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::onnx::proto::{FLOAT, GraphProto, INT32, INT64, ModelProto, NodeProto, TensorProto};
-use crate::train::dataset::TrainError;
+use crate::onnx::proto::{FLOAT, GraphProto, ModelProto, NodeProto, TensorProto};
+use crate::train::error::TrainError;
 use crate::train::graph::operation::{self, Operation};
-use crate::train::kernels::normalisation::After;
+use crate::train::graph::planner::{KnownValue, Planner, Weight};
+use crate::train::kernels::normalisation::Activation;
 use crate::train::onnx;
 
-/// A learnt constant of the file.
+/// One operation with its output.
 #[derive(Debug, Clone)]
-pub struct Weight {
-    /// Its name in the file.
-    pub name: String,
-    /// Its dimensions.
-    pub dims: Vec<usize>,
-    /// Its values as the file has them.
-    pub values: Vec<f32>,
-}
-
-/// One operation: what it reads, what it makes.
-#[derive(Debug, Clone)]
-pub struct Step {
-    /// What is done.
+pub struct PlanStep {
+    /// The operation.
     pub operation: Operation,
     /// The node's name, for messages.
     pub name: String,
-    /// The value it makes.
+    /// The value that it computes.
     pub output: usize,
-    /// A rectifier that follows and is done in the same pass over the maps.
-    pub after: After,
+    /// An activation that is fused with the operation.
+    pub activation: Activation,
 }
 
 /// The steps of a graph, in order. Values are numbered; value 0 is the picture.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The file's graph; constants that were nodes are initializers.
+    /// The file's graph, with constant nodes converted to initializers.
     pub graph: GraphProto,
-    /// The version of the operators.
+    /// Operator set version.
     pub opset: i64,
     /// The steps.
-    pub steps: Vec<Step>,
+    pub steps: Vec<PlanStep>,
     /// The weights.
     pub weights: Vec<Weight>,
-    /// How many values there are.
+    /// Number of values.
     pub values: usize,
-    /// The value that is the embedding, or at which the graph was cut.
+    /// The value of the embedding, or at which the graph was cut.
     pub output: usize,
-    /// Its name.
+    /// Name of that value.
     pub end: String,
 }
 
-/// What is known of a value while a plan is made.
-#[derive(Debug, Clone)]
-pub enum Known {
-    /// Computed at run time.
-    Value(usize),
-    /// A learnt constant.
-    Weight(usize),
-    /// A constant of whole numbers.
-    Integers(Vec<i64>),
-    /// Not used by anything that is understood.
-    Nothing,
-}
-
-/// Reads a graph, node by node.
-pub struct Planner {
-    known: BTreeMap<String, Known>,
-    /// The weights so far.
-    pub weights: Vec<Weight>,
-    values: usize,
-}
-
 impl Plan {
-    /// Reads the file `path`; with `cut` only as far as the value of that name.
+    /// Reads the file `path`, up to the value `cut` if given.
     ///
     /// # Errors
-    /// When it cannot be read, has an operation that cannot be trained (it is named), or no value is called `cut`.
+    /// Fails when the file cannot be read, an operation cannot be trained (it is named), or there
+    /// is no value `cut`.
     pub fn read(path: &Path, cut: Option<&str>) -> Result<Self, TrainError> {
         let misfit = |problem: String| TrainError::Data {
             name: path.display().to_string(),
@@ -91,7 +61,7 @@ impl Plan {
             .map_or(crate::onnx::proto::OPSET, |o| o.version);
         let mut graph = model
             .graph
-            .ok_or_else(|| misfit("it holds no graph".into()))?;
+            .ok_or_else(|| misfit("it has no graph".into()))?;
         constants_to_initializers(&mut graph);
         let end = match cut {
             Some(name) => name.to_string(),
@@ -101,7 +71,7 @@ impl Plan {
                 .map(|o| o.name.clone())
                 .ok_or_else(|| misfit("its graph has no output".into()))?,
         };
-        keep_needed(&mut graph, &end);
+        remove_unused(&mut graph, &end);
         let initial: Vec<&String> = graph.initializer.iter().map(|t| &t.name).collect();
         let input = graph
             .input
@@ -111,7 +81,7 @@ impl Plan {
             .cloned()
             .ok_or_else(|| misfit("it has no input".into()))?;
         let mut planner = Planner {
-            known: BTreeMap::from([(input, Known::Value(0))]),
+            known: BTreeMap::from([(input, KnownValue::Computed(0))]),
             weights: Vec::new(),
             values: 1,
         };
@@ -127,29 +97,29 @@ impl Plan {
             })?;
             let out = node.output.first().cloned().unwrap_or_default();
             match read {
-                operation::Read::Known(known) => {
+                operation::ParsedNode::KnownValue(known) => {
                     planner.known.insert(out, known);
                 }
-                operation::Read::Step(operation) => {
+                operation::ParsedNode::PlanStep(operation) => {
                     let output = planner.values;
                     planner.values += 1;
-                    planner.known.insert(out, Known::Value(output));
-                    steps.push(Step {
+                    planner.known.insert(out, KnownValue::Computed(output));
+                    steps.push(PlanStep {
                         operation,
                         name: label,
                         output,
-                        after: After::Linear,
+                        activation: Activation::Linear,
                     });
                 }
             }
         }
-        let Some(Known::Value(output)) = planner.known.get(&end) else {
+        let Some(KnownValue::Computed(output)) = planner.known.get(&end) else {
             return Err(misfit(format!(
-                "no value of its graph that depends on the picture is called '{end}'"
+                "its graph has no value '{end}' that depends on the picture"
             )));
         };
         let output = *output;
-        let steps = rectified(steps);
+        let steps = fuse_activations(steps);
         Ok(Plan {
             graph,
             opset,
@@ -162,7 +132,7 @@ impl Plan {
     }
 }
 
-/// A node's name, or where it has none that of its output.
+/// A node's name, or that of its output if it has none.
 pub fn label(node: &NodeProto) -> String {
     if node.name.is_empty() {
         node.output.first().cloned().unwrap_or_default()
@@ -171,122 +141,19 @@ pub fn label(node: &NodeProto) -> String {
     }
 }
 
-impl Planner {
-    /// What is known of an input of a node; an empty name is an optional input left out.
-    pub fn input(&self, node: &NodeProto, place: usize) -> Known {
-        node.input
-            .get(place)
-            .filter(|n| !n.is_empty())
-            .and_then(|n| self.known.get(n))
-            .cloned()
-            .unwrap_or(Known::Nothing)
-    }
-
-    /// The value at an input.
-    ///
-    /// # Errors
-    /// When it is a constant or missing.
-    pub fn value(&self, node: &NodeProto, place: usize) -> Result<usize, String> {
-        match self.input(node, place) {
-            Known::Value(v) => Ok(v),
-            _ => Err(format!("input {place} must depend on the picture")),
-        }
-    }
-
-    /// The weight at an input, with its dimensions.
-    ///
-    /// # Errors
-    /// When it is no float32 constant.
-    pub fn weight(&self, node: &NodeProto, place: usize) -> Result<usize, String> {
-        match self.input(node, place) {
-            Known::Weight(w) => Ok(w),
-            _ => Err(format!(
-                "input {place} must be a float32 constant of the file"
-            )),
-        }
-    }
-
-    /// The weight at an optional input.
-    ///
-    /// # Errors
-    /// When it is there and no float32 constant.
-    pub fn optional_weight(&self, node: &NodeProto, place: usize) -> Result<Option<usize>, String> {
-        match self.input(node, place) {
-            Known::Nothing => Ok(None),
-            _ => self.weight(node, place).map(Some),
-        }
-    }
-
-    /// The constant whole numbers at an input.
-    ///
-    /// # Errors
-    /// When it is anything else.
-    pub fn integers(&self, node: &NodeProto, place: usize) -> Result<Vec<i64>, String> {
-        match self.input(node, place) {
-            Known::Integers(v) => Ok(v),
-            _ => Err(format!("input {place} must be constant whole numbers")),
-        }
-    }
-
-    fn constant(&mut self, tensor: &TensorProto) -> Result<Known, String> {
-        let dims: Vec<usize> = tensor.dims.iter().map(|d| *d as usize).collect();
-        match tensor.data_type {
-            FLOAT => {
-                let values = if tensor.raw_data.is_empty() {
-                    tensor.float_data.clone()
-                } else {
-                    crate::onnx::graph::floats(tensor)
-                };
-                if values.len() != dims.iter().product::<usize>() {
-                    return Err(format!(
-                        "the constant '{}' does not hold as many values as its dimensions say",
-                        tensor.name
-                    ));
-                }
-                self.weights.push(Weight {
-                    name: tensor.name.clone(),
-                    dims,
-                    values,
-                });
-                Ok(Known::Weight(self.weights.len() - 1))
-            }
-            INT64 if tensor.raw_data.is_empty() => Ok(Known::Integers(tensor.int64_data.clone())),
-            INT64 => Ok(Known::Integers(
-                tensor
-                    .raw_data
-                    .as_chunks::<8>()
-                    .0
-                    .iter()
-                    .map(|b| i64::from_le_bytes(*b))
-                    .collect(),
-            )),
-            INT32 => Ok(Known::Integers(
-                tensor
-                    .raw_data
-                    .as_chunks::<4>()
-                    .0
-                    .iter()
-                    .map(|b| i64::from(i32::from_le_bytes(*b)))
-                    .collect(),
-            )),
-            _ => Ok(Known::Nothing),
-        }
-    }
-}
-
-/// Joins rectifiers with the steps before them: where a step that ends in a factor or offset for each channel is read by a
-/// rectifier alone, it makes the rectifier's value itself.
-fn rectified(steps: Vec<Step>) -> Vec<Step> {
+/// Fuses activations: if the output of a step that ends with a factor or offset per channel is read
+/// by an activation only, the step computes the activation too.
+fn fuse_activations(steps: Vec<PlanStep>) -> Vec<PlanStep> {
     let readers = |value: usize| {
         steps
             .iter()
             .filter(|s| s.operation.inputs().contains(&value))
             .count()
     };
-    let joins: BTreeMap<usize, (usize, After)> = steps
+    let joins: BTreeMap<usize, (usize, Activation)> = steps
         .iter()
         .filter_map(|s| match s.operation {
-            Operation::Elementwise { x, function } => Some((x, (s.output, function.rectifier()?))),
+            Operation::Elementwise { x, function } => Some((x, (s.output, function.fusible()?))),
             _ => None,
         })
         .filter(|(x, _)| {
@@ -297,9 +164,9 @@ fn rectified(steps: Vec<Step>) -> Vec<Step> {
         })
         .collect();
     let joined: Vec<usize> = joins.values().map(|(output, _)| *output).collect();
-    let join = |mut step: Step| {
-        if let Some((output, after)) = joins.get(&step.output) {
-            (step.output, step.after) = (*output, *after);
+    let join = |mut step: PlanStep| {
+        if let Some((output, activation)) = joins.get(&step.output) {
+            (step.output, step.activation) = (*output, *activation);
         }
         step
     };
@@ -336,8 +203,8 @@ fn constants_to_initializers(graph: &mut GraphProto) {
     }
 }
 
-/// Leaves out the nodes and constants that the value `end` does not depend on.
-fn keep_needed(graph: &mut GraphProto, end: &str) {
+/// Removes the nodes and constants on which the value `end` does not depend.
+fn remove_unused(graph: &mut GraphProto, end: &str) {
     let mut needed: std::collections::BTreeSet<String> = [end.to_string()].into();
     graph.node.reverse();
     graph.node.retain(|node| {

@@ -1,4 +1,4 @@
-//! A trained graph back to ONNX: the file's own nodes with the learnt constants.
+//! Writes a trained graph: the file's nodes with the trained constants.
 
 use crate::infer::ColorOrder;
 use crate::infer::PixelFormat;
@@ -8,7 +8,7 @@ use crate::train::graph::operation::Operation;
 use crate::train::graph::plan::label;
 use crate::train::kernels::backend::Kernels;
 
-/// The file's graph with the weights as they are now, its input [N, 3, height, width].
+/// The file's graph with the current weights and the input [N, 3, height, width].
 pub fn graph<B: Kernels>(network: &GraphNetwork<B>, (height, width): (usize, usize)) -> GraphProto {
     let plan = network.plan();
     let mut graph = plan.graph.clone();
@@ -31,7 +31,7 @@ pub fn graph<B: Kernels>(network: &GraphNetwork<B>, (height, width): (usize, usi
             };
         }
     }
-    // Kernels may have been fitted to another input size, strides left out.
+    // Kernels and strides may have been adapted to another input size.
     for step in &plan.steps {
         if let Operation::Conv { window, .. } = &step.operation {
             for node in graph
@@ -56,8 +56,8 @@ pub fn graph<B: Kernels>(network: &GraphNetwork<B>, (height, width): (usize, usi
     graph
 }
 
-/// Puts a prefix before every name inside a graph, but for its input's, which becomes `input`; returns the name that `end`
-/// has now.
+/// Prefixes every name inside a graph, except that of its input, which becomes `input`; returns the
+/// new name of `end`.
 pub fn rename(graph: &mut GraphProto, prefix: &str, input: &str, end: &str) -> String {
     let own = graph
         .input
@@ -106,7 +106,7 @@ fn resize(value: &mut ValueInfoProto, dims: [Option<usize>; 4]) {
 }
 
 /// The metadata entries of a pixel format.
-pub fn format_entries(format: &PixelFormat) -> [(String, String); 3] {
+pub fn pixel_format_entries(format: &PixelFormat) -> [(String, String); 3] {
     let numbers = |v: [f32; 3]| v.map(|n| n.to_string()).join(",");
     let color = if format.color == ColorOrder::Bgr {
         "bgr"

@@ -1,4 +1,4 @@
-//! The loops on the tape: each operation with its derivative.
+//! Registers the CPU kernels with burn's automatic differentiation.
 
 use burn::backend::autodiff::NodeId;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -10,14 +10,15 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorMetadata};
 
 use crate::train::kernels::backend::{self, Kernels, Normalised, dense, of, primitive, tensor};
-use crate::train::kernels::normalisation::{After, Norm};
+use crate::train::kernels::normalisation::{Activation, Norm};
 use crate::train::kernels::shape::{Epilogue, Output, Shape};
 use crate::train::kernels::{convolution, depthwise, normalisation, weighing};
 
-/// A dense tensor of the CPU.
+/// A contiguous CPU tensor.
 type Dense = FloatTensor<Flex>;
 
-/// Registers the derivatives of a convolution by its input and its weights; returns the one by its bias.
+/// Registers the derivatives of a convolution with respect to input and weights; returns the one
+/// with respect to the bias.
 fn register_convolution(
     grads: &mut Gradients,
     [x, weight, grad]: [&Dense; 3],
@@ -71,15 +72,15 @@ struct ConvolutionWithBias;
 
 impl Backward<Flex, 3> for ConvolutionWithBias {
     /// Input, weights, output.
-    type State = ([Dense; 3], Shape, After);
+    type State = ([Dense; 3], Shape, Activation);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let ([x, weight, maps], shape, after) = ops.state;
+        let ([x, weight, maps], shape, activation) = ops.state;
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let [of_x, of_weight, of_bias] = ops.parents.map(|p| p.map(|node| node.id));
         let output = Some(Output {
             maps: maps.storage(),
-            after,
+            activation,
         });
         let by_bias = register_convolution(
             grads,
@@ -123,10 +124,10 @@ impl Backward<Flex, 3> for Normalisation {
 struct Scaling;
 
 impl Backward<Flex, 3> for Scaling {
-    type State = (Dense, Dense, Dense, After);
+    type State = (Dense, Dense, Dense, Activation);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let (x, factor, offset, after) = ops.state;
+        let (x, factor, offset, activation) = ops.state;
         let grad = dense(grads.consume::<Flex>(&ops.node));
         let dims = x.shape().dims::<4>();
         let pixels = dims[2] * dims[3];
@@ -136,7 +137,7 @@ impl Backward<Flex, 3> for Scaling {
             pixels,
             factor.storage(),
             offset.storage(),
-            after,
+            activation,
         );
         let [of_x, of_factor, of_offset] = ops.parents;
         if let Some(node) = of_x {
@@ -214,7 +215,7 @@ impl Backward<Flex, 2> for ReadOut {
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
-    const ON_PROCESSOR: bool = true;
+    const ON_CPU: bool = true;
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
@@ -240,10 +241,10 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         weight: Tensor<Self, 4>,
         bias: Tensor<Self, 1>,
         shape: Shape,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return backend::composed_convolve_with_bias(x, weight, bias, shape, after);
+            return backend::composed_convolve_with_bias(x, weight, bias, shape, activation);
         }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
         let [input, values, biases] = [x.primitive, weight.primitive, bias.primitive].map(dense);
@@ -253,7 +254,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             shape,
             Some(Epilogue {
                 bias: biases.storage(),
-                after,
+                activation,
             }),
         );
         tensor(
@@ -263,7 +264,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                 .stateful()
             {
                 OpsKind::Tracked(prepared) => {
-                    prepared.finish(([input, values, output.clone()], shape, after), output)
+                    prepared.finish(([input, values, output.clone()], shape, activation), output)
                 }
                 OpsKind::UnTracked(prepared) => prepared.finish(output),
             },
@@ -275,10 +276,10 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         gamma: Tensor<Self, 1>,
         beta: Tensor<Self, 1>,
         epsilon: f32,
-        after: After,
+        activation: Activation,
     ) -> Normalised<Self> {
         if x.dtype() != DType::F32 {
-            return backend::composed_normalise(x, gamma, beta, epsilon, after);
+            return backend::composed_normalise(x, gamma, beta, epsilon, activation);
         }
         let (dims, device) = (x.dims(), x.device());
         let (x, gamma, beta) = (primitive(x), primitive(gamma), primitive(beta));
@@ -292,7 +293,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             gamma: values(gamma.primitive),
             beta: values(beta.primitive),
             epsilon,
-            after,
+            activation,
         };
         let output = of(norm.forward(input.storage(), dims[2] * dims[3]), dims);
         let maps = match Normalisation
@@ -313,15 +314,15 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
         offset: Tensor<Self, 1>,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return backend::composed_scale(x, factor, offset, after);
+            return backend::composed_scale(x, factor, offset, activation);
         }
         let (x, factor, offset) = (primitive(x), primitive(factor), primitive(offset));
         let [input, factors, offsets] =
             [x.primitive, factor.primitive, offset.primitive].map(dense);
-        let output = backend::scale(&input, &factors, &offsets, after);
+        let output = backend::scale(&input, &factors, &offsets, activation);
         tensor(
             match Scaling
                 .prepare::<C>([x.node, factor.node, offset.node])
@@ -329,7 +330,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
                 .stateful()
             {
                 OpsKind::Tracked(prepared) => {
-                    prepared.finish((input, factors, offsets, after), output)
+                    prepared.finish((input, factors, offsets, activation), output)
                 }
                 OpsKind::UnTracked(prepared) => prepared.finish(output),
             },

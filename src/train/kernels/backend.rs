@@ -1,4 +1,4 @@
-//! What the networks call: by burn's operations on any backend, by the loops of this folder on the CPU.
+//! The operations that networks use: burn's on any backend, this folder's kernels on the CPU.
 
 use burn::backend::Flex;
 use burn::tensor::backend::Backend;
@@ -7,59 +7,60 @@ use burn::tensor::{
     DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module,
 };
 
-use crate::train::kernels::normalisation::{self, After, Moments};
+use crate::train::kernels::normalisation::{self, Activation, Moments};
 use crate::train::kernels::shape::{Epilogue, Geometry, Shape};
 use crate::train::kernels::{convolution, depthwise, weighing};
 
-/// A normalised batch, and the mean and the variance [channels] it had.
+/// A normalised batch with the mean and variance [channels] of its input.
 #[derive(Debug)]
 pub struct Normalised<B: Backend> {
     /// The batch [n, channels, height, width].
     pub maps: Tensor<B, 4>,
-    /// Mean, variance; not on the tape.
+    /// Mean and variance; without derivatives.
     pub moments: [Tensor<B, 1>; 2],
 }
 
-/// A backend on which the networks can be trained.
+/// A backend on which networks can be trained.
 pub trait Kernels: Backend {
-    /// It computes on the processor's own cores.
-    const ON_PROCESSOR: bool = false;
+    /// Whether it computes on the CPU.
+    const ON_CPU: bool = false;
 
-    /// Convolution without bias: [n, from, h, w] and weights [to, from by group, k, k].
+    /// Convolution without bias: [n, from, h, w] with weights [to, from per group, k, k].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         composed_convolve(x, weight, shape)
     }
 
-    /// The same with `bias` [to] added to each channel, and `after`.
+    /// Convolution, then `bias` [to] added to each channel, then the activation.
     fn convolve_with_bias(
         x: Tensor<Self, 4>,
         weight: Tensor<Self, 4>,
         bias: Tensor<Self, 1>,
         shape: Shape,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
-        composed_convolve_with_bias(x, weight, bias, shape, after)
+        composed_convolve_with_bias(x, weight, bias, shape, activation)
     }
 
-    /// Normalisation by the moments of the batch, times `gamma` plus `beta` [channels], and `after`.
+    /// Normalisation by the batch's moments, then times `gamma` plus `beta` [channels], then the
+    /// activation.
     fn normalise(
         x: Tensor<Self, 4>,
         gamma: Tensor<Self, 1>,
         beta: Tensor<Self, 1>,
         epsilon: f32,
-        after: After,
+        activation: Activation,
     ) -> Normalised<Self> {
-        composed_normalise(x, gamma, beta, epsilon, after)
+        composed_normalise(x, gamma, beta, epsilon, activation)
     }
 
-    /// Each channel times `factor` plus `offset` [channels], and `after`.
+    /// Each channel times `factor` plus `offset` [channels], then the activation.
     fn scale(
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
         offset: Tensor<Self, 1>,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
-        composed_scale(x, factor, offset, after)
+        composed_scale(x, factor, offset, activation)
     }
 
     /// Each plane of [n, channels, h, w] times its gate [n, channels].
@@ -72,7 +73,8 @@ pub trait Kernels: Backend {
         composed_plane_mean(x)
     }
 
-    /// The sum of each plane of [n, channels, h, w], its pixels weighed by `weights` [channels, h * w]: [n, channels].
+    /// The sum of each plane of [n, channels, h, w], weighted by `weights` [channels, h * w]: [n,
+    /// channels].
     fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
         composed_read_out(x, weights)
     }
@@ -117,13 +119,13 @@ pub(super) fn composed_convolve_with_bias<B: Backend>(
     weight: Tensor<B, 4>,
     bias: Tensor<B, 1>,
     shape: Shape,
-    after: After,
+    activation: Activation,
 ) -> Tensor<B, 4> {
     composed_scale(
         composed_convolve(x, weight, shape),
         Tensor::ones_like(&bias),
         bias,
-        after,
+        activation,
     )
 }
 
@@ -132,7 +134,7 @@ pub(super) fn composed_normalise<B: Backend>(
     gamma: Tensor<B, 1>,
     beta: Tensor<B, 1>,
     epsilon: f32,
-    after: After,
+    activation: Activation,
 ) -> Normalised<B> {
     let [n, c, h, w] = x.dims();
     let mean_of = |x: Tensor<B, 4>| {
@@ -146,7 +148,7 @@ pub(super) fn composed_normalise<B: Backend>(
     let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
     let unit = (x - mean) / (variance + epsilon).sqrt();
     Normalised {
-        maps: composed_scale(unit, gamma, beta, after),
+        maps: composed_scale(unit, gamma, beta, activation),
         moments,
     }
 }
@@ -155,18 +157,18 @@ pub(super) fn composed_scale<B: Backend>(
     x: Tensor<B, 4>,
     factor: Tensor<B, 1>,
     offset: Tensor<B, 1>,
-    after: After,
+    activation: Activation,
 ) -> Tensor<B, 4> {
     let shape = [1, x.dims()[1], 1, 1];
     let y = x * factor.reshape(shape) + offset.reshape(shape);
-    match after {
-        After::Linear => y,
-        After::Relu => activation::relu(y),
-        After::Relu6 => y.clamp(0.0, 6.0),
+    match activation {
+        Activation::Linear => y,
+        Activation::Relu => activation::relu(y),
+        Activation::Relu6 => y.clamp(0.0, 6.0),
     }
 }
 
-/// A tensor in another precision; the same if it is in that one.
+/// Converts a tensor to a precision, unless it has it already.
 pub fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: FloatDType) -> Tensor<B, D> {
     if x.dtype() == DType::from(precision) {
         x
@@ -175,33 +177,33 @@ pub fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: FloatDType) 
     }
 }
 
-/// The primitive of a tensor of floats.
+/// The primitive of a float tensor.
 pub(super) fn primitive<B: Backend, const D: usize>(x: Tensor<B, D>) -> FloatTensor<B> {
     x.into_primitive().tensor()
 }
 
-/// A tensor of a primitive.
+/// The tensor of a primitive.
 pub(super) fn tensor<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B, D> {
     Tensor::from_primitive(TensorPrimitive::Float(x))
 }
 
-/// Values in their order, one after another.
+/// Makes a tensor contiguous.
 pub(super) fn dense(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
     x.to_contiguous()
 }
 
-/// A tensor of values.
+/// Creates a tensor from values.
 pub(super) fn of<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTensor<Flex> {
     FloatTensor::<Flex>::from_data(TensorData::new(values, shape))
 }
 
-/// The convolution of maps of this shape.
+/// Geometry of a convolution on the maps `x`.
 pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
     let [_, _, h, w] = x.shape().dims::<4>();
     shape.on((h, w))
 }
 
-/// The convolution on the CPU, of dense tensors.
+/// Convolution of contiguous tensors on the CPU.
 pub(super) fn convolve(
     x: &FloatTensor<Flex>,
     weight: &FloatTensor<Flex>,
@@ -220,7 +222,7 @@ pub(super) fn convolve(
     )
 }
 
-/// The moments of dense maps.
+/// Moments of contiguous maps.
 pub(super) fn moments(x: &FloatTensor<Flex>) -> Moments {
     let [_, c, h, w] = x.shape().dims::<4>();
     Moments::of(x.storage(), c, h * w)
@@ -236,7 +238,7 @@ impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kerne
 }
 
 impl Kernels for Flex {
-    const ON_PROCESSOR: bool = true;
+    const ON_CPU: bool = true;
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
@@ -255,10 +257,10 @@ impl Kernels for Flex {
         weight: Tensor<Self, 4>,
         bias: Tensor<Self, 1>,
         shape: Shape,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return composed_convolve_with_bias(x, weight, bias, shape, after);
+            return composed_convolve_with_bias(x, weight, bias, shape, activation);
         }
         let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
         tensor(convolve(
@@ -267,7 +269,7 @@ impl Kernels for Flex {
             shape,
             Some(Epilogue {
                 bias: bias.storage(),
-                after,
+                activation,
             }),
         ))
     }
@@ -276,13 +278,13 @@ impl Kernels for Flex {
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
         offset: Tensor<Self, 1>,
-        after: After,
+        activation: Activation,
     ) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {
-            return composed_scale(x, factor, offset, after);
+            return composed_scale(x, factor, offset, activation);
         }
         let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
-        tensor(scale(&x, &factor, &offset, after))
+        tensor(scale(&x, &factor, &offset, activation))
     }
 
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
@@ -307,12 +309,12 @@ impl Kernels for Flex {
     }
 }
 
-/// [`Kernels::scale`] of dense tensors.
+/// [`Kernels::scale`] of contiguous tensors.
 pub(super) fn scale(
     x: &FloatTensor<Flex>,
     factor: &FloatTensor<Flex>,
     offset: &FloatTensor<Flex>,
-    after: After,
+    activation: Activation,
 ) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(
@@ -321,13 +323,13 @@ pub(super) fn scale(
             h * w,
             factor.storage(),
             offset.storage(),
-            after,
+            activation,
         ),
         [n, c, h, w],
     )
 }
 
-/// [`Kernels::gate`] of dense tensors.
+/// [`Kernels::gate`] of contiguous tensors.
 pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(
@@ -336,13 +338,13 @@ pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTen
     )
 }
 
-/// [`Kernels::plane_mean`] of a dense tensor.
+/// [`Kernels::plane_mean`] of a contiguous tensor.
 pub(super) fn plane_mean(x: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(weighing::mean(x.storage(), h * w), [n, c])
 }
 
-/// [`Kernels::read_out`] of dense tensors.
+/// [`Kernels::read_out`] of contiguous tensors.
 pub(super) fn read_out(x: &FloatTensor<Flex>, weights: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(

@@ -1,7 +1,9 @@
-//! Convolution over all channels, as a product of matrices: the pixels that a kernel sees become a column ("im2col").
+//! Convolution over all channels as a matrix product: the pixels under the kernel become a column
+//! ("im2col").
 //!
-//! Maps are [n, channels, height, width], weights [to, from, kernel, kernel]. The pictures of a batch are shared among the
-//! cores in groups that do not depend on how many cores there are, so that sums come out the same on every machine.
+//! Maps are [n, channels, height, width], weights [to, from, kernel, kernel]. A batch is processed
+//! in groups of pictures whose size does not depend on the number of cores, so that sums are the
+//! same on every machine.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
@@ -11,27 +13,27 @@ use crate::train::kernels::product::multiply;
 use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output, Run};
 use crate::train::kernels::wide;
 
-/// A group of pictures has about so many columns: enough for a good product, few enough to stay in the cache.
+/// Target number of columns per group: enough for an efficient product, few enough for the cache.
 const COLUMNS: usize = 512;
-/// The fewest columns that are multiplied where they need no copy.
+/// Minimum number of columns per product if they need no copy.
 const FEWEST: usize = 100;
 
-/// So many groups' derivatives by the weights are added up by one thread.
+/// Number of groups whose weight derivatives one thread adds up.
 const BUNDLE: usize = 8;
 
-/// The convolution of one batch.
+/// The matrix product for one batch.
 struct Product {
     from: usize,
     to: usize,
     stride: usize,
     pixels_in: usize,
     pixels_out: usize,
-    /// Weights of one output channel.
+    /// Number of weights per output channel.
     taps: usize,
     runs: Vec<Run>,
-    /// Pictures of a group.
+    /// Pictures per group.
     group: usize,
-    /// The columns are the pixels themselves.
+    /// Whether the pixels can be used as columns without a copy.
     direct: bool,
 }
 
@@ -39,7 +41,7 @@ impl Product {
     fn new(s: &Geometry, n: usize) -> Self {
         let (from, to) = s.shape.channels;
         let pointwise = s.shape.kernel == 1 && s.shape.stride == 1;
-        // Pixels that are columns as they are need no copy, so that few of them are enough.
+        // A pointwise convolution needs no copy, so that fewer columns suffice.
         let group = if pointwise && s.pixels_out() >= FEWEST {
             1
         } else {
@@ -58,7 +60,8 @@ impl Product {
         }
     }
 
-    /// Runs of channel `c` of a picture that is number `i` of its group: row of the matrix of columns, place in it, run.
+    /// Calls `f` for the runs of all channels of picture `i` of a group: row of the column matrix,
+    /// position in it, run.
     fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &Run)) {
         let kernel = self.taps / self.from;
         for c in 0..self.from {
@@ -72,7 +75,8 @@ impl Product {
         }
     }
 
-    /// The columns [taps, pictures * pixels] of a group of pictures. What lies outside a picture is left as it is: zero.
+    /// Fills the columns [taps, pictures * pixels] of a group of pictures. Pixels outside a picture
+    /// stay zero.
     fn columns(&self, pictures: &[f32], columns: &mut [f32]) {
         let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
         for (i, picture) in pictures
@@ -92,7 +96,7 @@ impl Product {
         }
     }
 
-    /// Adds columns up to the pictures they were taken from.
+    /// Adds columns to the pixels they were copied from.
     fn gather(&self, columns: &[f32], pictures: &mut [f32]) {
         let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
         for (i, picture) in pictures
@@ -117,7 +121,7 @@ impl Product {
         }
     }
 
-    /// Moves maps between [pictures, channels, pixels] and [channels, pictures, pixels].
+    /// Transposes maps between [pictures, channels, pixels] and [channels, pictures, pixels].
     fn swap(&self, rows: usize, columns: usize, from: &[f32], to: &mut [f32]) {
         for (k, part) in from.chunks_exact(self.pixels_out).enumerate() {
             let at = (k % columns * rows + k / columns) * self.pixels_out;
@@ -128,24 +132,24 @@ impl Product {
 
 fn matrix(values: &[f32], rows: usize, columns: usize) -> ArrayView2<'_, f32> {
     ArrayView2::from_shape((rows, columns), &values[..rows * columns])
-        .expect("as long as it was cut")
+        .expect("the slice has rows * columns values")
 }
 
 fn matrix_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<'_, f32> {
     ArrayViewMut2::from_shape((rows, columns), &mut values[..rows * columns])
-        .expect("as long as it was cut")
+        .expect("the slice has rows * columns values")
 }
 
-/// Columns and maps of a group, kept from group to group. A group that is smaller than the others comes last and has
-/// columns of another width, so that it begins with fresh zeros.
+/// Buffers that a thread reuses from group to group. The last group can be smaller; its columns
+/// have another width, so that it starts with zeroed buffers.
 #[derive(Default)]
 struct Scratch {
     width: usize,
     columns: Vec<f32>,
     maps: Vec<f32>,
-    /// Derivatives by the columns.
+    /// Derivatives with respect to the columns.
     by_columns: Vec<f32>,
-    /// Derivatives by the maps before their epilogue.
+    /// Derivatives with respect to the maps before the epilogue.
     passed: Vec<f32>,
 }
 
@@ -159,7 +163,7 @@ impl Scratch {
     }
 }
 
-/// The maps that `weight` makes of `x`.
+/// Convolves `x` with `weight`.
 pub fn forward(
     x: &[f32],
     weight: &[f32],
@@ -188,11 +192,11 @@ pub fn forward(
             &columns,
             &mut matrix_mut(target, p.to, width),
         );
-        if let Some(Epilogue { bias, after }) = epilogue {
+        if let Some(Epilogue { bias, activation }) = epilogue {
             target
                 .chunks_exact_mut(width)
                 .zip(bias)
-                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), after));
+                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), activation));
         }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
@@ -207,7 +211,7 @@ pub fn forward(
     .0
 }
 
-/// The derivatives, from the one by the output.
+/// The derivatives, given that of the output.
 pub fn backward(
     x: &[f32],
     weight: &[f32],
@@ -222,7 +226,8 @@ pub fn backward(
         p.group * p.from * p.pixels_in,
         p.group * p.to * p.pixels_out,
     );
-    // Of one group: writes its derivatives by the input where they are wanted, returns those by the weights and by the bias.
+    // For one group: writes the derivatives with respect to the input if requested; returns those
+    // of weights and bias.
     let group = |scratch: &mut Scratch, number: usize, by_x: Option<&mut [f32]>| {
         let x = &x[number * per_in..x.len().min((number + 1) * per_in)];
         let part = number * per_out..grad.len().min((number + 1) * per_out);
@@ -240,14 +245,14 @@ pub fn backward(
         let mut by_bias = vec![0.0; if output.is_some() { p.to } else { 0 }];
         let grad = match output {
             None => grad,
-            Some(Output { maps, after }) => {
+            Some(Output { maps, activation }) => {
                 passed.resize(grad.len(), 0.0);
                 let planes = passed
                     .chunks_exact_mut(p.pixels_out)
                     .zip(grad.chunks_exact(p.pixels_out))
                     .zip(maps[part].chunks_exact(p.pixels_out));
                 planes.enumerate().for_each(|(k, ((out, grad), y))| {
-                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, after, out)
+                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, activation, out)
                 });
                 passed
             }
@@ -300,7 +305,8 @@ pub fn backward(
                 .collect(),
         )
     };
-    // First within bundles, side by side, then over them: the same sums in the same order on every machine.
+    // Added up within bundles in parallel, then over bundles, in an order that does not depend on
+    // the machine.
     let sum = |parts: Vec<(Vec<f32>, Vec<f32>)>| {
         parts.into_iter().reduce(|mut sum, (by_weight, by_bias)| {
             let add = |a: &mut [f32], b: Vec<f32>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);

@@ -1,7 +1,9 @@
-//! Convolution of each channel by itself: [n, channels, height, width] with weights [channels, 1, kernel, kernel], odd kernels.
+//! Convolution of each channel separately: [n, channels, height, width] with weights [channels, 1,
+//! kernel, kernel] of odd size.
 //!
-//! A plane is copied into one with a border of zeros, in which each weight meets one contiguous stretch over all rows: the loops
-//! are long however narrow the maps are. A stride is a choice among the results of stride 1.
+//! A plane is copied into one with a border of zeros, in which each weight meets one contiguous
+//! stretch over all rows, so that loops are long even for narrow maps. A stride selects among the
+//! results of stride 1.
 
 use std::ops::Range;
 
@@ -11,23 +13,23 @@ use crate::train::kernels::made::made_with;
 use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output};
 use crate::train::kernels::wide::{self, BLOCK};
 
-/// Planes with a border of zeros.
+/// Layout of planes with a border of zeros.
 struct Bordered {
     /// Width of a plane with its border.
     width: usize,
     border: usize,
-    /// Where each weight's stretch begins.
+    /// Offset of each weight's stretch.
     offsets: Vec<usize>,
-    /// Length of a stretch: all results in their rows, with the border's columns between them.
+    /// Length of a stretch: the results of all rows, with border columns between them.
     stretch: usize,
-    /// Length of a plane, with room for the last block.
+    /// Length of a plane, padded for the last block.
     plane: usize,
 }
 
 impl Bordered {
     fn new(s: &Geometry) -> Self {
         let (kernel, (h, w)) = (s.shape.kernel, s.size);
-        assert!(kernel % 2 == 1, "a kernel of {kernel} pixels has no middle");
+        assert!(kernel % 2 == 1, "a kernel of {kernel} pixels has no centre");
         let width = w + kernel - 1;
         let stretch = (h - 1) * width + w;
         let offsets = (0..kernel * kernel)
@@ -42,7 +44,7 @@ impl Bordered {
         }
     }
 
-    /// A plane and a stretch, zeros.
+    /// A zeroed plane and stretch.
     fn scratch(&self) -> [Vec<f32>; 2] {
         [
             vec![0.0; self.plane],
@@ -50,7 +52,8 @@ impl Bordered {
         ]
     }
 
-    /// Writes rows of `width` values into a plane or a stretch, the first at `first`, `stride` pixels apart in both directions.
+    /// Copies rows of `width` values into a plane or stretch from `first` on, `stride` pixels apart
+    /// in both directions.
     fn spread(&self, rows: &[f32], width: usize, first: usize, stride: usize, to: &mut [f32]) {
         for (y, row) in rows.chunks_exact(width).enumerate() {
             let to = &mut to[first + y * stride * self.width..];
@@ -65,7 +68,7 @@ impl Bordered {
         }
     }
 
-    /// Reads rows of `width` values out of a stretch.
+    /// Copies rows of `width` values out of a stretch.
     fn pick(&self, stretch: &[f32], width: usize, stride: usize, rows: &mut [f32]) {
         for (y, row) in rows.chunks_exact_mut(width).enumerate() {
             let from = &stretch[y * stride * self.width..];
@@ -79,13 +82,13 @@ impl Bordered {
         }
     }
 
-    /// Where the first pixel of a plane lies.
+    /// Index of a plane's first pixel.
     fn first(&self) -> usize {
         self.border * self.width + self.border
     }
 }
 
-/// The maps that `weight` makes of `x`.
+/// Convolves `x` with `weight`.
 pub fn forward(
     x: &[f32],
     weight: &[f32],
@@ -109,8 +112,8 @@ pub fn forward(
             stretch,
         );
         bordered.pick(stretch, s.out.1, stride, out);
-        if let Some(Epilogue { bias, after }) = epilogue {
-            wide::line(out, (1.0, bias[plane % channels]), after);
+        if let Some(Epilogue { bias, activation }) = epilogue {
+            wide::line(out, (1.0, bias[plane % channels]), activation);
         }
     };
     made_with(
@@ -122,7 +125,8 @@ pub fn forward(
     .0
 }
 
-/// The derivative by a plane before its epilogue, written into `passed` where there is one, and the derivative by the bias.
+/// The derivative with respect to a plane before its epilogue, written to `passed` if there is one,
+/// and that of the bias.
 fn before_epilogue<'a>(
     grad: &'a [f32],
     output: Option<Output<'_>>,
@@ -132,14 +136,14 @@ fn before_epilogue<'a>(
     let grad = &grad[plane.clone()];
     match output {
         None => (grad, 0.0),
-        Some(Output { maps, after }) => {
-            let by_bias = wide::rectifier_backward(grad, &maps[plane], after, passed);
+        Some(Output { maps, activation }) => {
+            let by_bias = wide::rectifier_backward(grad, &maps[plane], activation, passed);
             (passed, by_bias)
         }
     }
 }
 
-/// The derivatives, from the one by the output.
+/// The derivatives, given that of the output.
 pub fn backward(
     x: &[f32],
     weight: &[f32],
@@ -152,7 +156,7 @@ pub fn backward(
     let taps = bordered.offsets.len();
     let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
     let of_plane = |plane: usize| plane * s.pixels_out()..(plane + 1) * s.pixels_out();
-    // Seen from the input, each kernel is turned by half a circle.
+    // The derivative with respect to the input uses kernels rotated by 180 degrees.
     let turned: Vec<f32> = weight
         .chunks_exact(taps)
         .flat_map(|w| w.iter().rev().copied())

@@ -1,12 +1,13 @@
-//! Vectors made in parallel. Each chunk is zeroed by the thread that fills it, just before: zeroing a whole map first is a pass
-//! over memory by one thread, which took longer than the arithmetic.
+//! Vectors filled in parallel. Each chunk is zeroed by the thread that fills it, just before;
+//! zeroing a whole map by one thread first took longer than the arithmetic.
 
 use std::mem::MaybeUninit;
 
 use rayon::prelude::*;
 
-/// A vector of `total` numbers, filled `chunk` numbers at a time: `fill` is given what `init` made for its thread, the number of
-/// the chunk, and the chunk, all zeros. Returns the vector, and what `fill` returned for each chunk.
+/// Creates a vector of `total` numbers, filled in chunks of `chunk`. `fill` receives its thread's
+/// state (from `init`), the index of the chunk, and the zeroed chunk. Returns the vector and the
+/// results of `fill` for all chunks.
 ///
 /// # Panics
 /// When `chunk` is 0.
@@ -25,7 +26,8 @@ pub fn made_with<S, T: Send>(
         .map_init(
             init,
             |state, (number, part): (usize, &mut [MaybeUninit<f32>])| {
-                // SAFETY: the part is this closure's alone; all bytes zero is the number 0.0, and MaybeUninit<f32> has the layout of f32.
+                // SAFETY: no other closure has this part. Zero bytes are the number 0.0, and
+                // MaybeUninit<f32> has the layout of f32.
                 let part = unsafe {
                     part.as_mut_ptr().write_bytes(0, part.len());
                     std::slice::from_raw_parts_mut(part.as_mut_ptr().cast::<f32>(), part.len())
@@ -34,12 +36,13 @@ pub fn made_with<S, T: Send>(
             },
         )
         .collect();
-    // SAFETY: the chunks cover all of the first `total` elements, and each has been written; the capacity is at least that.
+    // SAFETY: the chunks cover the first `total` elements and all have been written; the capacity
+    // suffices.
     unsafe { values.set_len(total) };
     (values, results)
 }
 
-/// The same where threads keep nothing and chunks return nothing.
+/// The same without thread state and results.
 pub fn made(
     total: usize,
     chunk: usize,
@@ -53,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_number_is_filled_or_zero() {
+    fn every_element_is_filled_or_zero() {
         let (values, sums) = made_with(
             10,
             4,

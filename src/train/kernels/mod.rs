@@ -1,9 +1,11 @@
-//! Convolution and batch normalisation for the CPU, with their derivatives, where burn's `flex` backend goes element by
-//! element; other backends keep burn's own.
+//! Convolution and batch normalisation for the CPU, with their derivatives. They replace those of
+//! burn's `flex` backend, which proceeds element by element; other backends use burn's own.
 //!
-//! Reading order: [`shape`], [`backend`] (what the networks call), [`autodiff`] (how it enters the tape), [`convolution`],
-//! [`depthwise`], [`normalisation`] and [`weighing`] (the loops; the innermost in `wide`), [`product`] (of matrices).
+//! Reading order: [`shape`], [`backend`] (the operations that networks use), [`autodiff`] (their
+//! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`weighing`] (the
+//! loops; the innermost are in `wide`), [`product`] (matrices).
 
+pub mod activation;
 pub mod autodiff;
 pub mod backend;
 pub mod convolution;

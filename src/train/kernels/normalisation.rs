@@ -1,34 +1,14 @@
-//! Batch normalisation (Ioffe and Szegedy 2015) and what follows it, in one go: [n, channels, pixels].
+//! Batch normalisation (Ioffe and Szegedy 2015) with a following activation, on [n, channels,
+//! pixels].
 
 use rayon::prelude::*;
 
+pub use crate::train::kernels::activation::Activation;
 use crate::train::kernels::made::{made, made_with};
 use crate::train::kernels::wide;
 
-/// What follows the normalisation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum After {
-    /// Nothing.
-    Linear,
-    /// max(x, 0).
-    Relu,
-    /// min(max(x, 0), 6).
-    Relu6,
-}
-
-impl After {
-    /// Its slope, 0 or 1.
-    fn slope(self, v: f32) -> f32 {
-        let passes = match self {
-            After::Linear => true,
-            After::Relu => v > 0.0,
-            After::Relu6 => v > 0.0 && v < 6.0,
-        };
-        f32::from(u8::from(passes))
-    }
-}
-
-/// The sum of `f` over two rows, in sixteen sums side by side: a single one would wait for itself.
+/// Sum of `f` over two rows, in sixteen partial sums, since a single sum would wait for each
+/// addition.
 fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     const WIDTH: usize = 16;
     let mut sums = [0.0f32; WIDTH];
@@ -47,12 +27,12 @@ fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     sums.iter().sum::<f32>() + rest
 }
 
-/// Sums over the planes of each channel.
+/// Computes `f` for all channels in parallel.
 fn by_channel<T: Send>(channels: usize, f: impl Fn(usize) -> T + Sync + Send) -> Vec<T> {
     (0..channels).into_par_iter().map(f).collect()
 }
 
-/// Planes of a channel: [n, channels, pixels].
+/// The planes of a channel of [n, channels, pixels].
 fn planes(
     x: &[f32],
     channel: usize,
@@ -62,17 +42,17 @@ fn planes(
     x.chunks_exact(pixels).skip(channel).step_by(channels)
 }
 
-/// What a batch was normalised by, of each channel.
+/// Moments of a batch, per channel.
 #[derive(Debug, Clone)]
 pub struct Moments {
     /// Mean.
     pub mean: Vec<f32>,
-    /// Variance (divided by the count, not by one less).
+    /// Variance, divided by n rather than n - 1.
     pub variance: Vec<f32>,
 }
 
 impl Moments {
-    /// Of the pixels of a batch.
+    /// Moments of a batch.
     pub fn of(x: &[f32], channels: usize, pixels: usize) -> Self {
         let count = (x.len() / channels.max(1)) as f64;
         let (mean, variance) = by_channel(channels, |c| {
@@ -94,23 +74,29 @@ impl Moments {
     }
 }
 
-/// `after(x * factor + offset)`, each of a channel.
-pub fn scale(x: &[f32], pixels: usize, factor: &[f32], offset: &[f32], after: After) -> Vec<f32> {
+/// Computes `activation(x * factor + offset)` with one factor and offset per channel.
+pub fn scale(
+    x: &[f32],
+    pixels: usize,
+    factor: &[f32],
+    offset: &[f32],
+    activation: Activation,
+) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
         let c = plane % factor.len();
         out.copy_from_slice(&x[plane * pixels..][..pixels]);
-        wide::line(out, (factor[c], offset[c]), after);
+        wide::line(out, (factor[c], offset[c]), activation);
     })
 }
 
-/// The derivatives of [`scale`] by the input, the factors and the offsets, from the one by the output.
+/// Derivatives of [`scale`] with respect to input, factors and offsets, given that of the output.
 pub fn scale_backward(
     x: &[f32],
     grad: &[f32],
     pixels: usize,
     factor: &[f32],
     offset: &[f32],
-    after: After,
+    activation: Activation,
 ) -> [Vec<f32>; 3] {
     let channels = factor.len();
     let (by_x, planes) = made_with(
@@ -123,7 +109,7 @@ pub fn scale_backward(
                 &x[at..][..pixels],
                 &grad[at..][..pixels],
                 (factor[c], offset[c]),
-                after,
+                activation,
                 out,
             )
         },
@@ -137,7 +123,7 @@ pub fn scale_backward(
     [by_x, by_factor, by_offset]
 }
 
-/// A normalisation by the moments of its batch.
+/// Normalisation by a batch's moments.
 #[derive(Debug, Clone)]
 pub struct Norm {
     /// The moments.
@@ -148,17 +134,17 @@ pub struct Norm {
     pub beta: Vec<f32>,
     /// Added to the variance.
     pub epsilon: f32,
-    /// What follows.
-    pub after: After,
+    /// The activation.
+    pub activation: Activation,
 }
 
 impl Norm {
-    /// One over the deviation of a channel.
+    /// Reciprocal of a channel's standard deviation.
     fn inverse(&self, channel: usize) -> f32 {
         1.0 / (self.moments.variance[channel] + self.epsilon).sqrt()
     }
 
-    /// Factor and offset of a channel: the whole normalisation.
+    /// Factor and offset of a channel that perform the whole normalisation.
     fn line(&self, channel: usize) -> (f32, f32) {
         let factor = self.gamma[channel] * self.inverse(channel);
         (
@@ -167,22 +153,22 @@ impl Norm {
         )
     }
 
-    /// Normalises.
+    /// Normalises the batch.
     pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
         let (factor, offset): (Vec<f32>, Vec<f32>) =
             (0..self.gamma.len()).map(|c| self.line(c)).unzip();
-        scale(x, pixels, &factor, &offset, self.after)
+        scale(x, pixels, &factor, &offset, self.activation)
     }
 
-    /// The derivatives by the input, by gamma and by beta, from the one by the output.
+    /// Derivatives with respect to input, gamma and beta, given that of the output.
     pub fn backward(&self, x: &[f32], grad: &[f32], pixels: usize) -> [Vec<f32>; 3] {
         let channels = self.gamma.len();
         let count = (x.len() / channels.max(1)) as f64;
-        // Sums of the derivative, and of it times the normalised input.
+        // Sums of the derivative, and of the derivative times the normalised input.
         let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
             let (factor, offset) = self.line(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
-            let passed = |x: f32, g: f32| g * self.after.slope(x * factor + offset);
+            let passed = |x: f32, g: f32| g * self.activation.slope(x * factor + offset);
             let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
             let (plain, weighed) = both.fold((0.0f64, 0.0f64), |(a, b), (x, g)| {
                 (
@@ -201,7 +187,7 @@ impl Norm {
                 (f64::from(sums[c].1) / count) as f32,
             );
             for ((o, x), g) in out.iter_mut().zip(&x[at..]).zip(&grad[at..]) {
-                let g = g * self.after.slope(x * factor + offset);
+                let g = g * self.activation.slope(x * factor + offset);
                 *o = factor * (g - plain - (x - mean) * inverse * weighed);
             }
         });

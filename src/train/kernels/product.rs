@@ -1,12 +1,12 @@
-//! Products of matrices, by the crate `gemm`: on processors with AVX-512 it is twice as fast as `matrixmultiply`, which
-//! `ndarray` calls.
+//! Matrix products with the crate `gemm`, which is twice as fast on processors with AVX-512 as
+//! `matrixmultiply`, which `ndarray` uses.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 
-/// Writes `a` times `b` into `out`, on the calling thread.
+/// Writes `a` times `b` to `out`, on the calling thread.
 ///
 /// # Panics
-/// When the shapes do not fit each other.
+/// When the shapes do not match.
 #[allow(unsafe_code)]
 pub fn multiply(
     a: &ArrayView2<'_, f32>,
@@ -25,8 +25,8 @@ pub fn multiply(
         a.strides().to_vec(),
         b.strides().to_vec(),
     );
-    // SAFETY: the three views are alive for the call, `out` is borrowed mutably and so overlaps neither input, and the
-    // dimensions and strides (in elements) are the views' own, so that every access stays inside them.
+    // SAFETY: the views outlive the call; `out` is borrowed mutably and so overlaps no input;
+    // dimensions and strides (in elements) are the views' own, so that every access is inside them.
     unsafe {
         gemm::gemm(
             m,
@@ -58,7 +58,7 @@ mod tests {
     use ndarray::Array2;
 
     #[test]
-    fn products_are_ndarrays_also_of_transposed_views() {
+    fn products_equal_those_of_ndarray() {
         let random =
             |rows, columns| Array2::from_shape_simple_fn((rows, columns), || fastrand::f32() - 0.5);
         for (m, k, n) in [(1, 1, 1), (3, 5, 7), (48, 27, 130), (17, 64, 33)] {

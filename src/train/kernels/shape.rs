@@ -1,8 +1,8 @@
-//! The shape of a convolution, and where each weight of a kernel meets the picture.
+//! Shape of a convolution, and the runs of pixels that each weight of a kernel meets.
 
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::activation::Activation;
 
-/// The shape of a convolution. The border is padded with zeros by half the kernel, rounded down.
+/// Shape of a convolution. The border is padded with zeros by half the kernel, rounded down.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
     /// Channels in and out.
@@ -11,7 +11,7 @@ pub struct Shape {
     pub kernel: usize,
     /// Stride.
     pub stride: usize,
-    /// Each channel by itself, of which there are as many out as in.
+    /// Each channel separately; the numbers of input and output channels are equal.
     pub depthwise: bool,
 }
 
@@ -26,7 +26,7 @@ impl Shape {
         }
     }
 
-    /// 1x1.
+    /// 1x1 over all channels.
     pub fn point(from: usize, to: usize) -> Self {
         Shape {
             channels: (from, to),
@@ -36,7 +36,7 @@ impl Shape {
         }
     }
 
-    /// 3x3, each channel by itself.
+    /// 3x3 for each channel separately.
     pub fn depthwise(channels: usize, stride: usize) -> Self {
         Shape {
             channels: (channels, channels),
@@ -46,17 +46,17 @@ impl Shape {
         }
     }
 
-    /// Groups of channels that do not see each other.
+    /// Number of groups of channels.
     pub fn groups(&self) -> usize {
         if self.depthwise { self.channels.0 } else { 1 }
     }
 
-    /// Rows and columns of zeros around a picture.
+    /// Rows and columns of zeros on each side.
     pub fn padding(&self) -> usize {
         self.kernel / 2
     }
 
-    /// The same on pictures of a size (height, width).
+    /// The convolution on pictures of a size (height, width).
     pub fn on(self, size: (usize, usize)) -> Geometry {
         let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
         Geometry {
@@ -67,32 +67,32 @@ impl Shape {
     }
 }
 
-/// What follows a convolution, computed while its maps are in the cache.
+/// Bias and activation that are applied while the maps are in the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Added to each channel.
     pub bias: &'a [f32],
-    /// What follows.
-    pub after: After,
+    /// The activation.
+    pub activation: Activation,
 }
 
-/// What a convolution with an [`Epilogue`] returned, from which its derivatives follow.
+/// Output of a convolution with an [`Epilogue`], from which its derivatives follow.
 #[derive(Debug, Clone, Copy)]
 pub struct Output<'a> {
     /// The maps.
     pub maps: &'a [f32],
-    /// What followed.
-    pub after: After,
+    /// The activation that was applied.
+    pub activation: Activation,
 }
 
 /// The derivatives of a convolution.
 #[derive(Debug)]
 pub struct Derivatives {
-    /// By the input, if wanted.
+    /// With respect to the input, if requested.
     pub by_x: Option<Vec<f32>>,
-    /// By the weights.
+    /// With respect to the weights.
     pub by_weight: Vec<f32>,
-    /// By the bias, where there is one.
+    /// With respect to the bias, if there is one.
     pub by_bias: Vec<f32>,
 }
 
@@ -103,36 +103,36 @@ pub struct Geometry {
     pub shape: Shape,
     /// Height and width of a picture.
     pub size: (usize, usize),
-    /// Height and width of what comes out.
+    /// Height and width of the output.
     pub out: (usize, usize),
 }
 
-/// Where one weight of the kernel meets one row of the picture: `output[to..to + count]` sees
+/// Pixels of a row that one weight of the kernel meets: `output[to..to + count]` reads
 /// `input[from], input[from + stride], ...`.
 #[derive(Debug, Clone, Copy)]
 pub struct Run {
-    /// Which weight, row-major.
+    /// Index of the weight, row-major.
     pub tap: usize,
-    /// First pixel of a plane of the output.
+    /// First pixel in a plane of the output.
     pub to: usize,
-    /// First pixel of a plane of the input.
+    /// First pixel in a plane of the input.
     pub from: usize,
-    /// Pixels.
+    /// Number of pixels.
     pub count: usize,
 }
 
 impl Geometry {
-    /// Pixels of a plane of the input.
+    /// Pixels per plane of the input.
     pub fn pixels_in(&self) -> usize {
         self.size.0 * self.size.1
     }
 
-    /// Pixels of a plane of the output.
+    /// Pixels per plane of the output.
     pub fn pixels_out(&self) -> usize {
         self.out.0 * self.out.1
     }
 
-    /// Every meeting of a weight with a row of a plane, what lies outside the picture left out.
+    /// All runs of all weights, without pixels outside the picture.
     pub fn runs(&self) -> Vec<Run> {
         let (k, stride, pad) = (self.shape.kernel, self.shape.stride, self.shape.padding());
         // Outputs o with 0 <= o * stride + tap - pad < side.

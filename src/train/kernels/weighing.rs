@@ -1,12 +1,12 @@
-//! Maps [n, channels, pixels] weighed: every pixel of a channel by one number of its picture, or every picture by the same
-//! numbers, one for each pixel of each channel.
+//! Operations on planes [n, channels, pixels]: multiplication by a number per plane, means, and
+//! sums weighted by a number per pixel of each channel.
 
 use rayon::prelude::*;
 
 use crate::train::kernels::made::made;
 use crate::train::kernels::wide::{product, total};
 
-/// `x` times `gates` [n, channels], a number for each plane.
+/// Multiplies each plane of `x` by its number in `gates` [n, channels].
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
     made(x.len(), pixels, |plane, out| {
         out.iter_mut()
@@ -15,7 +15,7 @@ pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
     })
 }
 
-/// The derivatives of [`gate`] by `x` and by the gates.
+/// Derivatives of [`gate`] with respect to `x` and the gates.
 pub fn gate_backward(
     x: &[f32],
     gates: &[f32],
@@ -37,14 +37,14 @@ pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The derivative of [`mean`] by `x`.
+/// Derivative of [`mean`] with respect to `x`.
 pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
     made(grad.len() * pixels, pixels, |plane, out| {
         out.fill(grad[plane] / pixels as f32)
     })
 }
 
-/// The sum of each plane weighed by `weights` [channels, pixels]: [n, channels].
+/// The sum of each plane weighted by `weights` [channels, pixels]: [n, channels].
 pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
     let channels = weights.len() / pixels;
     x.par_chunks(pixels)
@@ -53,7 +53,7 @@ pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The derivatives of [`read_out`] by `x` and by the weights.
+/// Derivatives of [`read_out`] with respect to `x` and the weights.
 pub fn read_out_backward(
     x: &[f32],
     weights: &[f32],

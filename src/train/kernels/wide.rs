@@ -1,20 +1,21 @@
-//! The innermost loops, compiled for the widest vectors of the processor they run on (AVX2, AVX-512, NEON): the program itself is
-//! built for the oldest processor that may run it. Each is a type because only `#[inline(always)]` functions are certain to be
-//! compiled again for each kind of vectors; a closure is not.
+//! The innermost loops, compiled for several vector instruction sets (AVX2, AVX-512, NEON) and
+//! selected at run time; the program itself is built for old processors as well. Each is a type,
+//! because only `#[inline(always)]` functions are reliably recompiled per instruction set; closures
+//! are not.
 
 use pulp::{Arch, Simd, WithSimd};
 
-use crate::train::kernels::normalisation::After;
+use crate::train::kernels::activation::Activation;
 
-/// The results of a correlation are a multiple of so many: two of the widest vectors.
+/// Results of a correlation come in multiples of this: two of the widest vectors.
 pub(super) const BLOCK: usize = 32;
 
-/// The sum of the products of two rows of one length.
+/// Dot product of two rows of equal length.
 #[inline(always)]
 fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
     let zero = simd.splat_f32s(0.0);
-    // Two sums side by side: a single one would wait for itself.
+    // Two partial sums, since a single one would wait for each addition.
     let (mut even, mut odd) = (zero, zero);
     let (a2, b2) = (a.chunks_exact(2), b.chunks_exact(2));
     if let ([x], [y]) = (a2.remainder(), b2.remainder()) {
@@ -28,7 +29,7 @@ fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
         + a_rest.iter().zip(b_rest).map(|(x, y)| x * y).sum::<f32>()
 }
 
-/// The sum of a row.
+/// Sum of a row.
 #[inline(always)]
 fn sum<S: Simd>(simd: S, row: &[f32]) -> f32 {
     let (row, rest) = S::as_simd_f32s(row);
@@ -49,7 +50,7 @@ impl WithSimd for Total<'_> {
     }
 }
 
-/// The sum of a row.
+/// Sum of a row.
 pub(super) fn total(row: &[f32]) -> f32 {
     Arch::new().dispatch(Total(row))
 }
@@ -65,7 +66,7 @@ impl WithSimd for Product<'_> {
     }
 }
 
-/// The sum of the products of two rows of one length.
+/// Dot product of two rows of equal length.
 pub(super) fn product(a: &[f32], b: &[f32]) -> f32 {
     Arch::new().dispatch(Product(a, b))
 }
@@ -106,7 +107,8 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-/// Writes the sums of `plane`, from each weight's offset on, weighed by the weights; `out` is a number of whole blocks.
+/// For each position, the sum of `plane` at each weight's offset times the weight; `out` has whole
+/// blocks.
 pub(super) fn correlate(plane: &[f32], weights: &[f32], offsets: &[usize], out: &mut [f32]) {
     debug_assert!(out.len().is_multiple_of(BLOCK));
     Arch::new().dispatch(Correlate {
@@ -135,7 +137,7 @@ impl WithSimd for Products<'_> {
     }
 }
 
-/// Adds to each sum the product of `row` with as much of `plane` from its offset on.
+/// Adds to each sum the dot product of `row` with `plane` from the sum's offset on.
 pub(super) fn products(plane: &[f32], row: &[f32], offsets: &[usize], sums: &mut [f32]) {
     Arch::new().dispatch(Products {
         plane,
@@ -149,7 +151,7 @@ struct Line<'a> {
     row: &'a mut [f32],
     factor: f32,
     offset: f32,
-    after: After,
+    activation: Activation,
 }
 
 impl WithSimd for Line<'_> {
@@ -158,10 +160,10 @@ impl WithSimd for Line<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         let line = |v: f32| v * self.factor + self.offset;
-        match self.after {
-            After::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
-            After::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
-            After::Relu6 => self
+        match self.activation {
+            Activation::Linear => self.row.iter_mut().for_each(|v| *v = line(*v)),
+            Activation::Relu => self.row.iter_mut().for_each(|v| *v = line(*v).max(0.0)),
+            Activation::Relu6 => self
                 .row
                 .iter_mut()
                 .for_each(|v| *v = line(*v).clamp(0.0, 6.0)),
@@ -169,13 +171,13 @@ impl WithSimd for Line<'_> {
     }
 }
 
-/// Replaces each value by `after(value * factor + offset)`.
-pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), after: After) {
+/// Replaces each value by `activation(value * factor + offset)`.
+pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), activation: Activation) {
     Arch::new().dispatch(Line {
         row,
         factor,
         offset,
-        after,
+        activation,
     });
 }
 
@@ -184,7 +186,7 @@ struct LineBackward<'a> {
     grad: &'a [f32],
     factor: f32,
     offset: f32,
-    after: After,
+    activation: Activation,
     out: &'a mut [f32],
 }
 
@@ -213,20 +215,21 @@ impl WithSimd for LineBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> (f32, f32) {
-        match self.after {
-            After::Linear => self.by(simd, |_| true),
-            After::Relu => self.by(simd, |v| v > 0.0),
-            After::Relu6 => self.by(simd, |v| v > 0.0 && v < 6.0),
+        match self.activation {
+            Activation::Linear => self.by(simd, |_| true),
+            Activation::Relu => self.by(simd, |v| v > 0.0),
+            Activation::Relu6 => self.by(simd, |v| v > 0.0 && v < 6.0),
         }
     }
 }
 
-/// Writes the derivative of [`line`] by `x`, from the one by its output; returns those by the factor and by the offset.
+/// Writes the derivative of [`line`] with respect to `x`, given that of its output; returns those
+/// of factor and offset.
 pub(super) fn line_backward(
     x: &[f32],
     grad: &[f32],
     (factor, offset): (f32, f32),
-    after: After,
+    activation: Activation,
     out: &mut [f32],
 ) -> (f32, f32) {
     Arch::new().dispatch(LineBackward {
@@ -234,7 +237,7 @@ pub(super) fn line_backward(
         grad,
         factor,
         offset,
-        after,
+        activation,
         out,
     })
 }
@@ -242,7 +245,7 @@ pub(super) fn line_backward(
 struct RectifierBackward<'a> {
     grad: &'a [f32],
     output: &'a [f32],
-    after: After,
+    activation: Activation,
     out: &'a mut [f32],
 }
 
@@ -261,26 +264,26 @@ impl WithSimd for RectifierBackward<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) -> f32 {
-        match self.after {
-            After::Linear => self.by(simd, |_| true),
-            After::Relu => self.by(simd, |y| y > 0.0),
-            After::Relu6 => self.by(simd, |y| y > 0.0 && y < 6.0),
+        match self.activation {
+            Activation::Linear => self.by(simd, |_| true),
+            Activation::Relu => self.by(simd, |y| y > 0.0),
+            Activation::Relu6 => self.by(simd, |y| y > 0.0 && y < 6.0),
         }
     }
 }
 
-/// Writes the derivative by what a rectifier was given, from the one by its `output`; returns the sum, which is the one by a bias
-/// before it.
+/// Writes the derivative with respect to an activation's input, given that of its `output`; returns
+/// their sum, which is the derivative of a preceding bias.
 pub(super) fn rectifier_backward(
     grad: &[f32],
     output: &[f32],
-    after: After,
+    activation: Activation,
     out: &mut [f32],
 ) -> f32 {
     Arch::new().dispatch(RectifierBackward {
         grad,
         output,
-        after,
+        activation,
         out,
     })
 }

@@ -1,24 +1,24 @@
-//! Figure atlases: sheets of rendered bodies whose parts are known (`models/render_figures.py`). A sheet is a PNG of cells of
-//! 64x128 pixels; of a pixel, red is the part ([`Part::of_label`]), green the shading (128 for the part's mean
-//! brightness, in proportion), blue the coverage.
+//! Figure atlases: sheets of rendered bodies with known parts (`models/render_figures.py`). A sheet
+//! is a PNG of cells of 64x128 pixels, in which red is the body part ([`BodyPart::of_label`]),
+//! green the brightness relative to the part's mean (128), and blue the coverage.
 
 use std::path::Path;
 
 use crate::source::image_folder;
-use crate::train::dataset::TrainError;
-use crate::train::probe::figure::{Figure, Part};
+use crate::train::error::TrainError;
+use crate::train::probe::figure::{BodyPart, Figure};
 use crate::train::probe::footage::Footage;
 use crate::train::probe::grid::{Grid, Mask, Picture};
 
 /// Width and height of a cell, pixels.
 const CELL: (usize, usize) = (64, 128);
-/// A cell of which less than this share is covered is empty.
+/// A cell with less coverage than this share is empty.
 const EMPTY: f32 = 0.05;
 
 /// Reads the sheets `*.png` of a folder as figures of `size` (width, height).
 ///
 /// # Errors
-/// When the folder has no sheet, or a sheet cannot be read or does not consist of cells.
+/// Fails when there is no sheet, or a sheet cannot be read or does not consist of cells.
 pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     let misfit = |problem: String| TrainError::Data {
         name: dir.display().to_string(),
@@ -62,7 +62,7 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     }
     if figures.is_empty() {
         return Err(misfit(
-            "no sheet *.png with figures is in it; models/render_figures.py makes them".into(),
+            "it has no sheet *.png with figures; models/render_figures.py makes them".into(),
         ));
     }
     Ok(Footage {
@@ -71,7 +71,7 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     })
 }
 
-/// The figure of a cell; `None` for an empty one.
+/// The figure of a cell; `None` if the cell is empty.
 fn figure(cell: &[[u8; 3]], size: (usize, usize)) -> Option<Figure> {
     let grid = |channel: usize| Grid {
         width: CELL.0,
@@ -92,12 +92,12 @@ fn figure(cell: &[[u8; 3]], size: (usize, usize)) -> Option<Figure> {
         values: cell.iter().map(|p| [f32::from(p[1]) / 255.0; 3]).collect(),
     };
     let labels = grid(0);
-    // Labels are no quantity: the nearest one is taken.
+    // Labels cannot be interpolated: the nearest one is used.
     let nearest = |i: usize| {
         labels.values[(i / size.0) * CELL.1 / size.1 * CELL.0 + (i % size.0) * CELL.0 / size.0]
     };
     let parts = (0..size.0 * size.1)
-        .map(|i| Part::of_label(nearest(i)))
+        .map(|i| BodyPart::of_label(nearest(i)))
         .collect();
     Some(Figure::new(
         &shade.resized(size),
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cell_is_a_figure_and_an_empty_cell_is_none() {
+    fn an_empty_cell_gives_no_figure() {
         let cell: Vec<[u8; 3]> = (0..64 * 128)
             .map(|i| {
                 if i / 64 < 64 {
@@ -122,8 +122,11 @@ mod tests {
             })
             .collect();
         let figure = figure(&cell, (32, 64)).expect("covered");
-        let parts = figure.parts().expect("an atlas knows them");
-        assert_eq!((parts[0], parts[63 * 32]), (Part::Top, Part::Thighs));
+        let parts = figure.parts().expect("an atlas has labels");
+        assert_eq!(
+            (parts[0], parts[63 * 32]),
+            (BodyPart::Top, BodyPart::Thighs)
+        );
         assert!(
             (figure.picture().at(3, 3)[0] - 0.5).abs() < 0.01 && figure.coverage().at(3, 3) > 0.99
         );

@@ -1,20 +1,20 @@
-//! A person cut out of a picture, with what is known of where the body parts are.
+//! A person cut out of a picture, with estimated or known body parts.
 
 use fastrand::Rng;
 
-use crate::train::probe::cloth::{between, chance};
+use crate::train::probe::cloth::{chance, uniform};
 use crate::train::probe::grid::{Grid, Mask, Picture, luma, noise};
 
-/// A part of a body or of what it wears.
+/// A part of a body or of its clothes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
+pub enum BodyPart {
     /// Not the person.
     Background,
-    /// Head, of which face and hair are not told apart.
+    /// Head, without distinguishing face and hair.
     Head,
     /// Face.
     Face,
-    /// Skin anywhere else.
+    /// Skin other than the face.
     Skin,
     /// Hair.
     Hair,
@@ -22,7 +22,7 @@ pub enum Part {
     Hat,
     /// Upper body.
     Top,
-    /// The part of the top that covers the arms.
+    /// The part of the top on the arms.
     Sleeves,
     /// What an open jacket shows in the middle.
     Panel,
@@ -36,13 +36,13 @@ pub enum Part {
     Bag,
 }
 
-impl Part {
-    /// The part of a label of a figure atlas ([`crate::train::probe::atlas`]).
+impl BodyPart {
+    /// The part for a label in a figure atlas ([`crate::train::probe::atlas`]).
     pub fn of_label(label: u8) -> Self {
-        use Part::{
+        use BodyPart::{
             Background, Bag, Calves, Face, Hair, Hat, Panel, Shoes, Skin, Sleeves, Thighs, Top,
         };
-        const LABELS: [Part; 12] = [
+        const LABELS: [BodyPart; 12] = [
             Background, Skin, Hair, Top, Sleeves, Thighs, Calves, Shoes, Bag, Panel, Hat, Face,
         ];
         LABELS
@@ -52,30 +52,30 @@ impl Part {
     }
 }
 
-/// A person cut out, all figures of a generator at one size.
+/// A person cut out; all figures of a generator have one size.
 #[derive(Debug, Clone)]
 pub struct Figure {
     size: (usize, usize),
     /// Packed blue, green, red bytes.
     pixels: Vec<u8>,
-    /// How much of each pixel is the person, 255 for all of it.
+    /// Coverage of each pixel by the person, 255 for full.
     coverage: Vec<u8>,
-    /// The part of each pixel, where it is known.
-    parts: Option<Vec<Part>>,
+    /// The part of each pixel, if known.
+    parts: Option<Vec<BodyPart>>,
 }
 
 impl Figure {
-    /// A figure; `parts` for every pixel where they are known.
+    /// Creates a figure; `parts` for every pixel, if known.
     ///
     /// # Panics
     /// When the sizes differ.
-    pub fn new(picture: &Picture, coverage: &Mask, parts: Option<Vec<Part>>) -> Self {
+    pub fn new(picture: &Picture, coverage: &Mask, parts: Option<Vec<BodyPart>>) -> Self {
         assert!(
             picture.size() == coverage.size()
                 && parts
                     .as_ref()
                     .is_none_or(|p| p.len() == picture.values.len()),
-            "one size"
+            "picture, coverage and parts have one size"
         );
         let coverage = coverage
             .values
@@ -90,12 +90,12 @@ impl Figure {
         }
     }
 
-    /// Its pixels.
+    /// The pixels.
     pub fn picture(&self) -> Picture {
         Picture::from_bgr(self.size, &self.pixels)
     }
 
-    /// How much of each pixel is the person, in [0, 1].
+    /// Coverage of each pixel by the person, in [0, 1].
     pub fn coverage(&self) -> Mask {
         Grid {
             width: self.size.0,
@@ -108,41 +108,42 @@ impl Figure {
         }
     }
 
-    /// The part of each pixel, where it is known.
-    pub fn parts(&self) -> Option<&[Part]> {
+    /// The part of each pixel, if known.
+    pub fn parts(&self) -> Option<&[BodyPart]> {
         self.parts.as_deref()
     }
 }
 
-/// A likely place of each part, for a person of whom only the box is known: by height, with borders drawn by chance.
-pub fn parts_by_height(size: (usize, usize), rng: &mut Rng) -> Vec<Part> {
+/// Estimates the part of each pixel by height, with randomly varied borders, for a person of whom
+/// only the box is known.
+pub fn parts_by_height(size: (usize, usize), rng: &mut Rng) -> Vec<BodyPart> {
     let (neck, waist, ankle) = (
-        between(rng, 0.12, 0.19),
-        between(rng, 0.42, 0.62),
-        between(rng, 0.88, 0.95),
+        uniform(rng, 0.12, 0.19),
+        uniform(rng, 0.42, 0.62),
+        uniform(rng, 0.88, 0.95),
     );
     let hem = if chance(rng, 0.25) {
-        between(rng, 0.6, 0.85)
+        uniform(rng, 0.6, 0.85)
     } else {
         0.7
     };
-    let sleeve = between(rng, 0.14, 0.24);
+    let sleeve = uniform(rng, 0.14, 0.24);
     let wave = noise(size, 6, 0.02, rng);
-    let places = Mask::of(size, |_, y| y).join(&wave, |y, n| y + n);
+    let places = Mask::from_fn(size, |_, y| y).join(&wave, |y, n| y + n);
     let across = |i: usize| ((i % size.0) as f32 + 0.5) / size.0 as f32;
     let part = |(i, y): (usize, &f32)| match *y {
-        y if y < neck => Part::Head,
-        y if y < waist && (across(i) - 0.5).abs() > sleeve => Part::Sleeves,
-        y if y < waist => Part::Top,
-        y if y < hem.min(ankle) => Part::Thighs,
-        y if y < ankle => Part::Calves,
-        _ => Part::Shoes,
+        y if y < neck => BodyPart::Head,
+        y if y < waist && (across(i) - 0.5).abs() > sleeve => BodyPart::Sleeves,
+        y if y < waist => BodyPart::Top,
+        y if y < hem.min(ankle) => BodyPart::Thighs,
+        y if y < ankle => BodyPart::Calves,
+        _ => BodyPart::Shoes,
     };
     places.values.iter().enumerate().map(part).collect()
 }
 
-/// How much of each pixel is the person when only the box is known: a person's outline, weighed by how much the pixel
-/// differs from the border of the box.
+/// Estimates the coverage of each pixel if only the box is known: a person's outline, weighted by
+/// the difference from the border of the box.
 pub fn coverage_by_outline(picture: &Picture) -> Mask {
     let size = picture.size();
     let grey = picture.map(|c| luma(*c));
@@ -153,7 +154,7 @@ pub fn coverage_by_outline(picture: &Picture) -> Mask {
         .collect();
     border.sort_by(f32::total_cmp);
     let ground = border.get(border.len() / 2).copied().unwrap_or_default();
-    let outline = Mask::of(size, |x, y| {
+    let outline = Mask::from_fn(size, |x, y| {
         let body = (-((x - 0.5) / 0.30).abs().powi(3)).exp()
             * ((y - 0.02) / 0.03).clamp(0.0, 1.0)
             * ((0.98 - y) / 0.03).clamp(0.0, 1.0);
@@ -169,7 +170,7 @@ pub fn coverage_by_outline(picture: &Picture) -> Mask {
     share.blurred((1.2, 1.2))
 }
 
-/// How much of each pixel is the person when the empty scene behind is known: where the two differ.
+/// Computes the coverage of each pixel as the difference from the empty scene.
 pub fn coverage_by_difference(picture: &Picture, empty: &Picture) -> Mask {
     let difference = picture.join(empty, |a, b| {
         (0..3).map(|k| (a[k] - b[k]).abs()).fold(0.0, f32::max)
@@ -177,7 +178,7 @@ pub fn coverage_by_difference(picture: &Picture, empty: &Picture) -> Mask {
     let sure = difference
         .blurred((1.0, 1.0))
         .map(|d| ((d * 255.0 - 14.0) / 16.0).clamp(0.0, 1.0));
-    // Closes holes (clothes of the background's colour) and drops specks.
+    // Closes holes (clothes of the background's colour) and removes specks.
     sure.map(|v| f32::from(u8::from(*v > 0.5)))
         .blurred((2.0, 3.0))
         .map(|v| ((v - 0.3) * 6.0).clamp(0.0, 1.0))
@@ -188,21 +189,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_body_has_its_parts_from_top_to_bottom() {
+    fn estimated_parts_are_ordered_by_height() {
         let parts = parts_by_height((16, 64), &mut Rng::with_seed(4));
         let at = |y: usize| parts[y * 16 + 8];
         assert_eq!(
             [at(2), at(20), at(36), at(63)],
-            [Part::Head, Part::Top, Part::Thighs, Part::Shoes]
+            [
+                BodyPart::Head,
+                BodyPart::Top,
+                BodyPart::Thighs,
+                BodyPart::Shoes
+            ]
         );
-        assert_eq!(parts[20 * 16], Part::Sleeves);
+        assert_eq!(parts[20 * 16], BodyPart::Sleeves);
     }
 
     #[test]
-    fn what_differs_from_the_empty_scene_is_the_person() {
+    fn difference_from_the_empty_scene_is_the_person() {
         let empty = Picture::filled((32, 64), [0.4; 3]);
         let person = |x: f32, y: f32| (x - 0.5).abs() < 0.2 && (0.1..0.95).contains(&y);
-        let seen = Picture::of((32, 64), |x, y| {
+        let seen = Picture::from_fn((32, 64), |x, y| {
             if person(x, y) {
                 [0.8, 0.2, 0.2]
             } else {
@@ -218,8 +224,8 @@ mod tests {
     }
 
     #[test]
-    fn a_figure_keeps_its_pixels() {
-        let picture = Picture::of((4, 8), |x, y| [x, y, 0.5]);
+    fn a_figure_preserves_its_pixels() {
+        let picture = Picture::from_fn((4, 8), |x, y| [x, y, 0.5]);
         let figure = Figure::new(&picture, &Mask::filled((4, 8), 0.5), None);
         assert!(
             figure

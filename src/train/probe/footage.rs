@@ -5,39 +5,45 @@ use std::collections::BTreeMap;
 use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::source::{self, SourceOptions};
-use crate::train::dataset::{Crop, Dataset, TrainError};
+use crate::train::dataset::{Crop, Dataset};
+use crate::train::error::TrainError;
 use crate::train::probe::figure::{Figure, coverage_by_difference, coverage_by_outline};
 use crate::train::probe::grid::Picture;
 
-/// What a source of probes gives.
+/// Figures and scenes of a source.
 #[derive(Debug, Clone, Default)]
 pub struct Footage {
     /// People.
     pub figures: Vec<Figure>,
-    /// Pictures of which pieces can stand behind people.
+    /// Pictures whose parts can serve as backgrounds.
     pub scenes: Vec<Image>,
 }
 
-/// People in the frames of a video, by frame number.
-pub type Boxes = BTreeMap<u64, Vec<BBox>>;
+/// Boxes of people by frame number.
+pub type BoxesByFrame = BTreeMap<u64, Vec<BBox>>;
 
-/// Every so many frames people are cut out: a moving person's next frame shows little that is new.
+/// Interval in frames at which people are cut out; consecutive frames differ little.
 const EVERY: u64 = 5;
-/// People lower than this, in pixels, show too little.
+/// Minimum height of a person, pixels.
 const LOWEST: f32 = 40.0;
-/// A box is at least this wide, as a share of its height: narrower ones cut off arms.
+/// Minimum width of a box as a share of its height; narrower boxes cut off arms.
 const NARROWEST: f32 = 0.40;
-/// So many frames are kept as backgrounds and for the empty scene.
+/// Number of frames that are kept as backgrounds and to compute the empty scene.
 const SCENES: u64 = 31;
-/// A camera whose frames differ from their median by more than this (of 255, at the median pixel) moves.
+/// The camera counts as moving if the median difference of frames from their median exceeds this
+/// (of 255).
 const MOVING: u8 = 6;
 
-/// Figures of `size` (width, height) cut out of a video at `boxes`. Where the camera stands still, the person is what differs
-/// from the empty scene; else the outline of a person.
+/// Cuts figures of `size` (width, height) out of a video at `boxes`. With a still camera the
+/// coverage is the difference from the empty scene, otherwise the outline of a person.
 ///
 /// # Errors
-/// When the video cannot be read.
-pub fn of_video(input: &str, boxes: &Boxes, size: (usize, usize)) -> Result<Footage, TrainError> {
+/// Fails when the video cannot be read.
+pub fn of_video(
+    input: &str,
+    boxes: &BoxesByFrame,
+    size: (usize, usize),
+) -> Result<Footage, TrainError> {
     let (Some(first), Some(last)) = (boxes.keys().next(), boxes.keys().last()) else {
         return Ok(Footage::default());
     };
@@ -72,7 +78,7 @@ pub fn of_video(input: &str, boxes: &Boxes, size: (usize, usize)) -> Result<Foot
     Ok(Footage { figures, scenes })
 }
 
-/// Figures of `size` (width, height) from pictures that are cut to people already.
+/// Figures of `size` (width, height) from pictures that are crops already.
 pub fn of_pictures(data: &Dataset, size: (usize, usize)) -> Footage {
     let figure = |c: &Crop| {
         let picture = Picture::cut(&c.image, &c.person, size);
@@ -101,7 +107,8 @@ fn each_frame(
     Ok(())
 }
 
-/// The median of each byte over pictures of one size; `None` where there are fewer than three or their sizes differ.
+/// Median of each byte over pictures of equal size; `None` if there are fewer than three or their
+/// sizes differ.
 fn median(pictures: &[Image]) -> Option<Image> {
     let first = pictures.first().filter(|_| pictures.len() >= 3)?;
     if pictures
@@ -124,7 +131,7 @@ fn median(pictures: &[Image]) -> Option<Image> {
     Some(Image::packed(first.width, first.height, data.into()))
 }
 
-/// Whether the camera moved: whether most pixels of most pictures differ from the median picture.
+/// Whether the camera moves: whether most pixels of most pictures differ from the median picture.
 fn moves(pictures: &[Image], median: &Image) -> bool {
     let mut differences: Vec<u8> = Vec::new();
     for p in pictures {
@@ -155,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_median_is_the_scene_without_the_passers_by() {
+    fn median_removes_passing_people() {
         let pictures: Vec<Image> = [0, 16, 32, 48, 8].map(|x| still(90, Some(x))).to_vec();
         let empty = median(&pictures).expect("five pictures of one size");
         assert!(empty.data.iter().all(|v| *v == 90));

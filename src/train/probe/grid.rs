@@ -1,4 +1,4 @@
-//! Small pictures and masks of floats, and the operations that making probes needs.
+//! Small pictures and masks of floats with the operations for generating probes.
 
 use fastrand::Rng;
 
@@ -10,10 +10,10 @@ use crate::infer::{PixelFormat, tensor};
 pub type Rgb = [f32; 3];
 /// A picture.
 pub type Picture = Grid<Rgb>;
-/// A share of each pixel, usually in [0, 1].
+/// A weight per pixel, usually in [0, 1].
 pub type Mask = Grid<f32>;
 
-/// Values that can be averaged.
+/// Values that can be interpolated.
 pub trait Linear: Copy {
     /// The neutral element of addition.
     const ZERO: Self;
@@ -40,33 +40,33 @@ pub fn luma(c: Rgb) -> f32 {
     0.299 * c[0] + 0.587 * c[1] + 0.114 * c[2]
 }
 
-/// `a` and `b` mixed, `share` of `b`.
-pub fn mixed<T: Linear>(a: T, b: T, share: f32) -> T {
+/// Interpolates from `a` to `b`; `share` is the weight of `b`.
+pub fn mix<T: Linear>(a: T, b: T, share: f32) -> T {
     T::ZERO.add(a, 1.0 - share).add(b, share)
 }
 
-/// What lies beyond the border of a picture that is warped.
+/// How a warped picture continues beyond its border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Border {
-    /// The nearest pixel of the border.
+    /// Repeats the border pixels.
     Repeat,
-    /// The picture mirrored.
+    /// Mirrors the picture.
     Reflect,
 }
 
-/// Values on a grid of pixels, row by row.
+/// Values on a grid of pixels, row-major.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Grid<T> {
-    /// Pixels of a row.
+    /// Number of columns.
     pub width: usize,
-    /// Rows.
+    /// Number of rows.
     pub height: usize,
     /// The values, `width * height` of them.
     pub values: Vec<T>,
 }
 
 impl<T: Linear> Grid<T> {
-    /// The same value everywhere.
+    /// A grid with one value.
     pub fn filled((width, height): (usize, usize), value: T) -> Self {
         Grid {
             width,
@@ -75,8 +75,8 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// A value for each pixel, by its place (x, y) in [0, 1], the centre of the pixel.
-    pub fn of((width, height): (usize, usize), mut value: impl FnMut(f32, f32) -> T) -> Self {
+    /// Computes a value for each pixel from its centre (x, y) in [0, 1].
+    pub fn from_fn((width, height): (usize, usize), mut value: impl FnMut(f32, f32) -> T) -> Self {
         let at = |i: usize| ((i % width) as f32 + 0.5, (i / width) as f32 + 0.5);
         let values = (0..width * height)
             .map(at)
@@ -94,7 +94,7 @@ impl<T: Linear> Grid<T> {
         (self.width, self.height)
     }
 
-    /// The value at a pixel; beyond the border that of the nearest pixel.
+    /// The value at a pixel; outside the grid that of the nearest pixel.
     pub fn at(&self, x: isize, y: isize) -> T {
         let (x, y) = (
             x.clamp(0, self.width as isize - 1),
@@ -103,16 +103,16 @@ impl<T: Linear> Grid<T> {
         self.values[y as usize * self.width + x as usize]
     }
 
-    /// The value between pixels (bilinear), pixel centres at whole numbers.
-    pub fn between(&self, x: f32, y: f32) -> T {
+    /// Bilinear interpolation; pixel centres are at integers.
+    pub fn sample(&self, x: f32, y: f32) -> T {
         let (fx, fy) = (x.floor(), y.floor());
         let (sx, sy) = (x - fx, y - fy);
         let (x, y) = (fx as isize, fy as isize);
-        let row = |y| mixed(self.at(x, y), self.at(x + 1, y), sx);
-        mixed(row(y), row(y + 1), sy)
+        let row = |y| mix(self.at(x, y), self.at(x + 1, y), sx);
+        mix(row(y), row(y + 1), sy)
     }
 
-    /// The same picture at another size: averaged where it shrinks, bilinear where it grows.
+    /// Resizes: averages when shrinking, interpolates when enlarging.
     pub fn resized(&self, (width, height): (usize, usize)) -> Self {
         if (width, height) == self.size() {
             return self.clone();
@@ -140,7 +140,7 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// Gaussian blur with standard deviations in pixels along x and y; 0 leaves that direction as it is.
+    /// Gaussian blur with standard deviations in pixels along x and y; 0 disables one.
     pub fn blurred(&self, sigma: (f32, f32)) -> Self {
         let kernel = |sigma: f32| -> Vec<f32> {
             let reach = (2.5 * sigma).ceil() as i32;
@@ -166,7 +166,7 @@ impl<T: Linear> Grid<T> {
         along(&across, &kernel(sigma.1), (0, 1))
     }
 
-    /// Left and right exchanged.
+    /// Mirrors left and right.
     pub fn mirrored(&self) -> Self {
         let values = self
             .values
@@ -176,7 +176,8 @@ impl<T: Linear> Grid<T> {
         Grid { values, ..*self }
     }
 
-    /// Each pixel (x, y) takes the value at (m[0] x + m[1] y + m[2], m[3] x + m[4] y + m[5]).
+    /// Warps: each pixel (x, y) takes the value at (m[0] x + m[1] y + m[2], m[3] x + m[4] y +
+    /// m[5]).
     pub fn warped(&self, m: [f32; 6], border: Border) -> Self {
         let fold = |v: f32, side: usize| match border {
             Border::Repeat => v,
@@ -189,7 +190,7 @@ impl<T: Linear> Grid<T> {
         let value = |i: usize| {
             let (x, y) = ((i % self.width) as f32, (i / self.width) as f32);
             let (sx, sy) = (m[0] * x + m[1] * y + m[2], m[3] * x + m[4] * y + m[5]);
-            self.between(fold(sx, self.width), fold(sy, self.height))
+            self.sample(fold(sx, self.width), fold(sy, self.height))
         };
         Grid {
             values: (0..self.values.len()).map(value).collect(),
@@ -197,7 +198,7 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// A part of it; what lies beyond the border repeats it.
+    /// Cuts a part out; outside the grid the border is repeated.
     pub fn part(&self, (x, y): (isize, isize), (width, height): (usize, usize)) -> Self {
         let at = |i: usize| self.at(x + (i % width) as isize, y + (i / width) as isize);
         Grid {
@@ -207,21 +208,21 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// Puts `other` over it where `share` is above 0.
+    /// Blends `other` over it with the weights `share`.
     ///
     /// # Panics
     /// When the sizes differ.
     pub fn cover(&mut self, other: &Self, share: &Mask) {
         assert!(
             self.size() == other.size() && self.size() == share.size(),
-            "pictures of one size are mixed"
+            "all grids have one size"
         );
         for ((v, o), s) in self.values.iter_mut().zip(&other.values).zip(&share.values) {
-            *v = mixed(*v, *o, *s);
+            *v = mix(*v, *o, *s);
         }
     }
 
-    /// Each value changed by itself.
+    /// Maps each value.
     pub fn map<U>(&self, f: impl FnMut(&T) -> U) -> Grid<U> {
         Grid {
             width: self.width,
@@ -230,9 +231,9 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// Each value changed together with that of another grid of the same size.
+    /// Combines each value with that of another grid of the same size.
     pub fn join<U: Linear, V>(&self, other: &Grid<U>, mut f: impl FnMut(T, U) -> V) -> Grid<V> {
-        assert_eq!(self.size(), other.size(), "grids of one size are joined");
+        assert_eq!(self.size(), other.size(), "both grids have one size");
         Grid {
             width: self.width,
             height: self.height,
@@ -246,7 +247,7 @@ impl<T: Linear> Grid<T> {
     }
 }
 
-/// For each of `to` pixels, the pixels out of `from` that it averages and their weights.
+/// For each of `to` pixels: the source pixels out of `from` with their weights.
 fn spans(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
     let step = from as f32 / to as f32;
     let shrunk = |i: usize| {
@@ -270,9 +271,10 @@ fn spans(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
 }
 
 impl Picture {
-    /// A region of an image at another size; beyond its border the border is repeated.
+    /// Cuts a region of an image and resizes it; outside the image its border is repeated.
     pub fn cut(image: &Image, region: &BBox, (width, height): (usize, usize)) -> Self {
-        // Shrinking by more than half would skip pixels: sample finer, then average.
+        // Sampling alone would skip pixels when shrinking by more than half: samples more densely,
+        // then averages.
         let fine = |side: f32, to: usize| ((side / to as f32).ceil() as usize).clamp(1, 4) * to;
         let (w, h) = (fine(region.width, width), fine(region.height, height));
         let mut planes = ndarray::Array3::zeros((3, h, w));
@@ -288,7 +290,7 @@ impl Picture {
         .resized((width, height))
     }
 
-    /// Packed blue, green, red bytes.
+    /// Converts to packed blue, green, red bytes.
     pub fn to_bgr(&self) -> Vec<u8> {
         self.values
             .iter()
@@ -297,10 +299,10 @@ impl Picture {
             .collect()
     }
 
-    /// From packed blue, green, red bytes.
+    /// Converts from packed blue, green, red bytes.
     ///
     /// # Panics
-    /// When the bytes are not 3 for each pixel.
+    /// When the number of bytes is not 3 per pixel.
     pub fn from_bgr((width, height): (usize, usize), bytes: &[u8]) -> Self {
         assert_eq!(
             bytes.len(),
@@ -319,15 +321,17 @@ impl Picture {
     }
 }
 
-/// A smooth random field, mean 0, standard deviation about `amplitude`; `cells` bumps across, twice as many down.
+/// A smooth random field of mean 0 and standard deviation about `amplitude`, with `cells` bumps
+/// horizontally and twice as many vertically.
 pub fn noise(size: (usize, usize), cells: usize, amplitude: f32, rng: &mut Rng) -> Mask {
-    let coarse = Mask::of((cells.max(1), 2 * cells.max(1)), |_, _| {
+    let coarse = Mask::from_fn((cells.max(1), 2 * cells.max(1)), |_, _| {
         amplitude * normal(rng)
     });
     coarse.resized(size)
 }
 
-/// A number of the standard normal distribution (the sum of twelve uniform ones, Irwin-Hall).
+/// A random number of the standard normal distribution, approximated by the sum of twelve uniform
+/// ones (Irwin-Hall).
 pub fn normal(rng: &mut Rng) -> f32 {
     (0..12).map(|_| rng.f32()).sum::<f32>() - 6.0
 }
@@ -337,8 +341,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resizing_keeps_the_mean_and_a_ramp() {
-        let ramp = Mask::of((12, 8), |x, _| x);
+    fn resizing_preserves_mean_and_monotony() {
+        let ramp = Mask::from_fn((12, 8), |x, _| x);
         let small = ramp.resized((5, 8));
         let mean = |m: &Mask| m.values.iter().sum::<f32>() / m.values.len() as f32;
         assert!((mean(&ramp) - mean(&small)).abs() < 1e-5);
@@ -349,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blur_spreads_a_point_and_loses_nothing() {
+    fn blur_spreads_a_point_and_preserves_the_sum() {
         let mut point = Mask::filled((21, 21), 0.0);
         point.values[10 * 21 + 10] = 1.0;
         let blurred = point.blurred((2.0, 0.0));
@@ -362,8 +366,8 @@ mod tests {
     }
 
     #[test]
-    fn a_warp_by_a_whole_pixel_shifts() {
-        let ramp = Mask::of((6, 4), |x, y| x + 10.0 * y);
+    fn warping_by_a_whole_pixel_shifts() {
+        let ramp = Mask::from_fn((6, 4), |x, y| x + 10.0 * y);
         let moved = ramp.warped([1.0, 0.0, 1.0, 0.0, 1.0, 0.0], Border::Repeat);
         assert_eq!(moved.at(2, 2), ramp.at(3, 2));
         assert_eq!(moved.at(5, 2), ramp.at(5, 2));
@@ -372,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_there_and_back() {
+    fn bytes_survive_conversion() {
         let bytes: Vec<u8> = (0..24).map(|i| 10 * i).collect();
         assert_eq!(Picture::from_bgr((4, 2), &bytes).to_bgr(), bytes);
     }

@@ -1,10 +1,10 @@
-//! Probe pictures for knowledge distillation: pictures of people that a teacher network judges and a student learns from.
-//! Nobody needs to know who is in them, so they may be made up: parts of real and drawn people are recoloured, exchanged,
-//! put before other backgrounds, covered and degraded.
+//! Probe pictures for distillation: pictures of people that the teacher embeds and the student
+//! learns from. They need no labels and can be synthetic: parts of real and drawn people are
+//! recoloured, exchanged, put on other backgrounds, covered and degraded.
 //!
-//! Reading order: [`grid`] (pictures and masks), [`figure`] (a person cut out, with body parts), [`footage`] and [`atlas`]
-//! (where figures come from), [`cloth`] (colours and patterns), [`recombine`] (a new person), [`degrade`] (the camera),
-//! [`generator`].
+//! Reading order: [`grid`] (pictures and masks), [`figure`] (a person cut out, with body parts),
+//! [`footage`] and [`atlas`] (sources of figures), [`cloth`] (colours and patterns), [`recombine`]
+//! (a new person), [`degrade`] (camera effects), [`generator`].
 
 pub mod atlas;
 pub mod cloth;

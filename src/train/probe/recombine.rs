@@ -1,18 +1,20 @@
-//! A person who does not exist, from figures: another's legs, other clothes, hair and skin, a bag, another background.
+//! Composes a person from several figures: other legs, clothes, hair and skin, a bag, another
+//! background.
 
 use fastrand::Rng;
 
 use crate::frame::Image;
 use crate::geometry::BBox;
-use crate::train::probe::cloth::{between, chance, cloth, hair, pattern, plain, skin, tinted};
-use crate::train::probe::figure::{Figure, Part, parts_by_height};
-use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mixed, noise, normal};
+use crate::train::probe::cloth::{chance, cloth, hair, pattern, plain, recolour, skin, uniform};
+use crate::train::probe::figure::{BodyPart, Figure, parts_by_height};
+use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mix, noise, normal};
 
-/// What people are made of: sources of figures and scenes to stand before. A source is drawn as often as the root of the number
-/// of its figures says: a large one has more to show, and does not drown a small one.
+/// Sources of figures, and scenes for backgrounds. Sources are drawn with a probability
+/// proportional to the square root of their number of figures, so that large sources are used more
+/// but do not dominate.
 #[derive(Debug, Clone)]
-pub struct Stock {
-    /// Figures by source, none empty.
+pub struct FigureSources {
+    /// Figures by source; none is empty.
     pub figures: Vec<Vec<Figure>>,
     /// Pictures of scenes; may be empty.
     pub scenes: Vec<Image>,
@@ -20,19 +22,20 @@ pub struct Stock {
     pub size: (usize, usize),
 }
 
-/// A person under construction.
-struct Body {
+/// A person being composed.
+struct ComposedBody {
     picture: Picture,
     coverage: Mask,
-    parts: Vec<Part>,
-    /// The figure's own colours mean nothing (a rendered body): every part gets new ones.
+    parts: Vec<BodyPart>,
+    /// Whether the figure has no colours of its own (a rendered body), so that every part needs
+    /// one.
     bare: bool,
-    /// The figure comes from footage without colour.
+    /// Whether the figure comes from footage without colour.
     grey: bool,
 }
 
-impl Stock {
-    /// A new person on a background.
+impl FigureSources {
+    /// Composes a person on a background.
     pub fn person(&self, rng: &mut Rng) -> Picture {
         let mut body = self.body(rng);
         if chance(rng, 0.35) {
@@ -43,13 +46,13 @@ impl Stock {
         if body.bare || body.grey || chance(rng, 0.85) {
             self.dress(&mut body, rng);
         } else if chance(rng, 0.5) {
-            body.picture = tinted(&body.picture, rng);
+            body.picture = recolour(&body.picture, rng);
         }
         let coverage = &body.coverage;
         let behind = if body.bare || chance(rng, if body.grey { 0.8 } else { 0.65 }) {
             self.background(rng)
         } else if chance(rng, 0.5) {
-            tinted(&original, rng)
+            recolour(&original, rng)
         } else {
             return body.picture;
         };
@@ -58,7 +61,7 @@ impl Stock {
         out
     }
 
-    /// A figure as it is, on its own background where it has one.
+    /// A figure unchanged, on its own background if it has one.
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
         if figure.parts().is_some() {
@@ -80,7 +83,7 @@ impl Stock {
         &source[rng.usize(..source.len())]
     }
 
-    fn body(&self, rng: &mut Rng) -> Body {
+    fn body(&self, rng: &mut Rng) -> ComposedBody {
         let figure = self.figure(rng);
         let (picture, coverage, bare) = (
             figure.picture(),
@@ -89,7 +92,7 @@ impl Stock {
         );
         let parts = figure
             .parts()
-            .map_or_else(|| parts_by_height(self.size, rng), <[Part]>::to_vec);
+            .map_or_else(|| parts_by_height(self.size, rng), <[BodyPart]>::to_vec);
         let grey = !bare
             && picture
                 .values
@@ -100,7 +103,7 @@ impl Stock {
                 .chunks_exact(self.size.0)
                 .flat_map(|row| row.iter().rev().copied())
                 .collect();
-            return Body {
+            return ComposedBody {
                 picture: picture.mirrored(),
                 coverage: coverage.mirrored(),
                 parts,
@@ -108,7 +111,7 @@ impl Stock {
                 grey,
             };
         }
-        Body {
+        ComposedBody {
             picture,
             coverage,
             parts,
@@ -117,12 +120,12 @@ impl Stock {
         }
     }
 
-    /// A piece of a scene, as it is.
+    /// A random part of a scene.
     fn piece(&self, rng: &mut Rng) -> Option<Picture> {
         let scene = self.scenes.get(rng.usize(..self.scenes.len().max(1)))?;
         let (w, h) = (scene.width as f32, scene.height as f32);
-        let height = between(rng, 40.0f32.min(h * 0.5), h.min(260.0));
-        let width = (height * between(rng, 0.35, 0.8)).min(w);
+        let height = uniform(rng, 40.0f32.min(h * 0.5), h.min(260.0));
+        let width = (height * uniform(rng, 0.35, 0.8)).min(w);
         let region = BBox::new(
             rng.f32() * (w - width),
             rng.f32() * (h - height),
@@ -132,26 +135,26 @@ impl Stock {
         Some(Picture::cut(scene, &region, self.size))
     }
 
-    /// What a person may stand before: a piece of a scene, recoloured at times, or a made-up one.
+    /// A random background: part of a scene, sometimes recoloured, or a synthetic one.
     pub fn background(&self, rng: &mut Rng) -> Picture {
         let Some(mut piece) = self.piece(rng).filter(|_| chance(rng, 0.8)) else {
-            return made_up(self.size, rng);
+            return synthetic_background(self.size, rng);
         };
         if chance(rng, 0.15) {
-            piece = tinted(&piece, rng);
+            piece = recolour(&piece, rng);
         }
         if chance(rng, 0.2) {
-            // The ground of another scene.
+            // Replaces the ground by that of another scene.
             let ground = if chance(rng, 0.5) {
                 self.piece(rng)
             } else {
                 None
             }
             .unwrap_or_else(|| plain(self.size, cloth(rng)));
-            let horizon = between(rng, 0.2, 0.9);
+            let horizon = uniform(rng, 0.2, 0.9);
             piece.cover(
                 &ground,
-                &Mask::of(self.size, |_, y| f32::from(u8::from(y > horizon))),
+                &Mask::from_fn(self.size, |_, y| f32::from(u8::from(y > horizon))),
             );
         }
         piece
@@ -159,11 +162,12 @@ impl Stock {
 
     fn pattern(&self, rng: &mut Rng) -> Picture {
         pattern(self.size, rng, |rng| {
-            self.piece(rng).unwrap_or_else(|| made_up(self.size, rng))
+            self.piece(rng)
+                .unwrap_or_else(|| synthetic_background(self.size, rng))
         })
     }
 
-    /// Fine structure of cloth: what a blur takes away from a piece of a scene, in most cases.
+    /// Fine structure of cloth: the high frequencies of a part of a scene; `None` in some cases.
     fn weave(&self, rng: &mut Rng) -> Option<Mask> {
         let piece = self
             .piece(rng)
@@ -172,48 +176,48 @@ impl Stock {
         let fine = piece.join(&piece.blurred((2.5, 2.5)), |p, b| p - b);
         let deviation =
             (fine.values.iter().map(|v| v * v).sum::<f32>() / fine.values.len() as f32).sqrt();
-        let amplitude = between(rng, 0.05, 0.3) / (deviation + 1e-3);
+        let amplitude = uniform(rng, 0.05, 0.3) / (deviation + 1e-3);
         Some(fine.map(|v| (v * amplitude).clamp(-0.6, 0.6)))
     }
 
-    /// New clothes, hair and skin.
-    fn dress(&self, body: &mut Body, rng: &mut Rng) {
+    /// Replaces clothes, hair and skin.
+    fn dress(&self, body: &mut ComposedBody, rng: &mut Rng) {
         let (size, bare, grey, skin_color) = (self.size, body.bare, body.grey, skin(rng));
-        let strength = between(rng, 0.6, 1.5);
+        let strength = uniform(rng, 0.6, 1.5);
         let weave = self.weave(rng);
-        let mut wardrobe = Wardrobe {
+        let mut painter = ClothPainter {
             original: body.picture.clone(),
             body,
             strength,
             weave,
         };
-        // What a rendered body does not have in colour it must be given; a real one keeps some of its own.
+        // Rendered bodies and grey figures need colours; others sometimes keep their own.
         let often = |rng: &mut Rng, p: f32| bare || grey || chance(rng, p);
         let top = self.pattern(rng);
         if often(rng, 0.8) {
-            wardrobe.put(&[Part::Top, Part::Panel], &top, |_, _| true);
-            // Long sleeves like the top, or of another colour, or none.
+            painter.put(&[BodyPart::Top, BodyPart::Panel], &top, |_, _| true);
+            // Long sleeves like the top or of another colour, or short ones.
             match rng.f32() {
-                k if k < 0.65 => wardrobe.put(&[Part::Sleeves], &top, |_, _| true),
+                k if k < 0.65 => painter.put(&[BodyPart::Sleeves], &top, |_, _| true),
                 k if k < 0.80 => {
-                    wardrobe.put(&[Part::Sleeves], &plain(size, cloth(rng)), |_, _| true)
+                    painter.put(&[BodyPart::Sleeves], &plain(size, cloth(rng)), |_, _| true)
                 }
                 _ => {
-                    let elbow = between(rng, 0.2, 0.45);
-                    wardrobe.put(&[Part::Sleeves], &top, |_, y| y < elbow);
-                    wardrobe.put(&[Part::Sleeves], &plain(size, skin_color), |_, y| {
+                    let elbow = uniform(rng, 0.2, 0.45);
+                    painter.put(&[BodyPart::Sleeves], &top, |_, y| y < elbow);
+                    painter.put(&[BodyPart::Sleeves], &plain(size, skin_color), |_, y| {
                         y >= elbow
                     });
                 }
             }
         }
         if chance(rng, if bare { 0.5 } else { 0.0 }) {
-            wardrobe.put(&[Part::Panel], &self.pattern(rng), |_, _| true);
+            painter.put(&[BodyPart::Panel], &self.pattern(rng), |_, _| true);
         }
         if chance(rng, 0.2) {
-            // An open jacket, a tie, a scarf.
-            let (middle, half) = (between(rng, 0.4, 0.6), between(rng, 0.03, 0.09));
-            wardrobe.put(&[Part::Top], &self.pattern(rng), |x, _| {
+            // An open jacket, a tie or a scarf.
+            let (middle, half) = (uniform(rng, 0.4, 0.6), uniform(rng, 0.03, 0.09));
+            painter.put(&[BodyPart::Top], &self.pattern(rng), |x, _| {
                 (x - middle).abs() < half
             });
         }
@@ -223,52 +227,56 @@ impl Stock {
             plain(size, cloth(rng))
         };
         if often(rng, 0.8) {
-            wardrobe.put(&[Part::Thighs], &legs, |_, _| true);
+            painter.put(&[BodyPart::Thighs], &legs, |_, _| true);
             let calves = match rng.f32() {
                 k if k < 0.7 => legs,
                 k if k < 0.9 => plain(size, skin_color),
                 _ => plain(size, cloth(rng)),
             };
-            wardrobe.put(&[Part::Calves], &calves, |_, _| true);
+            painter.put(&[BodyPart::Calves], &calves, |_, _| true);
         }
         if chance(rng, 0.15) {
             let (hem, coat) = (
-                between(rng, 0.55, 0.75),
+                uniform(rng, 0.55, 0.75),
                 if chance(rng, 0.6) {
                     top
                 } else {
                     self.pattern(rng)
                 },
             );
-            wardrobe.put(&[Part::Thighs, Part::Calves, Part::Top], &coat, |_, y| {
-                y < hem
-            });
+            painter.put(
+                &[BodyPart::Thighs, BodyPart::Calves, BodyPart::Top],
+                &coat,
+                |_, y| y < hem,
+            );
         }
         if often(rng, 0.6) {
-            wardrobe.put(&[Part::Shoes], &plain(size, cloth(rng)), |_, _| true);
+            painter.put(&[BodyPart::Shoes], &plain(size, cloth(rng)), |_, _| true);
         }
         let hair_color = plain(size, hair(rng));
         if bare {
-            wardrobe.put(
-                &[Part::Face, Part::Skin],
+            painter.put(
+                &[BodyPart::Face, BodyPart::Skin],
                 &plain(size, skin_color),
                 |_, _| true,
             );
-            wardrobe.put(&[Part::Hair], &hair_color, |_, _| true);
-            wardrobe.put(&[Part::Hat], &self.pattern(rng), |_, _| true);
-            wardrobe.put(&[Part::Bag], &self.pattern(rng), |_, _| true);
+            painter.put(&[BodyPart::Hair], &hair_color, |_, _| true);
+            painter.put(&[BodyPart::Hat], &self.pattern(rng), |_, _| true);
+            painter.put(&[BodyPart::Bag], &self.pattern(rng), |_, _| true);
         } else if often(rng, 0.7) {
             let (line, from_behind, long, half) = (
-                between(rng, 0.05, 0.11),
+                uniform(rng, 0.05, 0.11),
                 chance(rng, 0.4),
                 chance(rng, 0.2),
-                between(rng, 0.1, 0.2),
+                uniform(rng, 0.1, 0.2),
             );
-            wardrobe.put(&[Part::Head], &plain(size, skin_color), |_, _| true);
-            wardrobe.put(&[Part::Head], &hair_color, |_, y| y < line || from_behind);
+            painter.put(&[BodyPart::Head], &plain(size, skin_color), |_, _| true);
+            painter.put(&[BodyPart::Head], &hair_color, |_, y| {
+                y < line || from_behind
+            });
             if long {
-                let end = between(rng, 0.1, 0.3);
-                wardrobe.put(&[Part::Head, Part::Top], &hair_color, |x, y| {
+                let end = uniform(rng, 0.1, 0.3);
+                painter.put(&[BodyPart::Head, BodyPart::Top], &hair_color, |x, y| {
                     let off = (x - 0.5).abs();
                     y < end && off < half && (off > 0.07 || from_behind)
                 });
@@ -280,22 +288,23 @@ impl Stock {
     }
 }
 
-/// A body with the picture it had before it was dressed, from which light and folds are taken.
-struct Wardrobe<'a> {
-    body: &'a mut Body,
+/// Paints cloth on a body, using light and folds of the original picture.
+struct ClothPainter<'a> {
+    body: &'a mut ComposedBody,
     original: Picture,
-    /// How strongly the folds of the original show: 0 not at all, 1 as they are.
+    /// How strongly the original's folds show: 0 not at all, 1 unchanged.
     strength: f32,
-    /// Fine structure of all cloth, as a share of its brightness.
+    /// Fine structure of all cloth, relative to its brightness.
     weave: Option<Mask>,
 }
 
-impl Wardrobe<'_> {
-    /// Puts cloth over the parts, where `place` (x, y in [0, 1]) allows it, with the light and folds of the original.
-    fn put(&mut self, parts: &[Part], cloth: &Picture, place: impl Fn(f32, f32) -> bool) {
+impl ClothPainter<'_> {
+    /// Paints cloth on the given parts where `place` (x, y in [0, 1]) holds, with the light and
+    /// folds of the original.
+    fn put(&mut self, parts: &[BodyPart], cloth: &Picture, place: impl Fn(f32, f32) -> bool) {
         let size = self.original.size();
         let mut pixel = 0;
-        let raw = Mask::of(size, |x, y| {
+        let raw = Mask::from_fn(size, |x, y| {
             pixel += 1;
             if parts.contains(&self.body.parts[pixel - 1]) && place(x, y) {
                 self.body.coverage.values[pixel - 1]
@@ -315,7 +324,7 @@ impl Wardrobe<'_> {
             .map(|(c, m)| luma(*c) * m)
             .sum::<f32>()
             / sum;
-        // A rendered body's brightness is linear light; a picture's is not.
+        // The brightness of a rendered body is linear light; that of a picture is not.
         let gamma = if self.body.bare { 0.45 } else { 1.0 };
         let lit = cloth.join(&self.original, |c, p| {
             let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength)
@@ -331,10 +340,10 @@ impl Wardrobe<'_> {
     }
 }
 
-fn exchange_legs(body: &mut Body, other: Body, rng: &mut Rng) {
+fn exchange_legs(body: &mut ComposedBody, other: ComposedBody, rng: &mut Rng) {
     let size = body.picture.size();
-    let waist = between(rng, 0.45, 0.58);
-    let share = Mask::of(size, |_, y| ((y - waist) * 30.0).clamp(0.0, 1.0));
+    let waist = uniform(rng, 0.45, 0.58);
+    let share = Mask::from_fn(size, |_, y| ((y - waist) * 30.0).clamp(0.0, 1.0));
     body.picture.cover(&other.picture, &share);
     body.coverage.cover(&other.coverage, &share);
     let lower = share
@@ -348,32 +357,32 @@ fn exchange_legs(body: &mut Body, other: Body, rng: &mut Rng) {
     body.bare |= other.bare;
 }
 
-/// A backpack, a shoulder bag or a strap.
+/// Adds a backpack, a shoulder bag or a strap.
 fn bag(picture: &mut Picture, rng: &mut Rng) {
     let size = picture.size();
     let (color, strap) = (cloth(rng), cloth(rng));
-    let (shoulder, waist) = (between(rng, 0.14, 0.18), between(rng, 0.42, 0.6));
-    let side = between(rng, 0.2, 0.8);
+    let (shoulder, waist) = (uniform(rng, 0.14, 0.18), uniform(rng, 0.42, 0.6));
+    let side = uniform(rng, 0.2, 0.8);
     let kind = rng.f32();
     let shape = if kind < 0.4 {
         let (x0, y0, rx, ry) = (
-            between(rng, 0.3, 0.7),
-            shoulder + between(rng, 0.08, 0.25),
-            between(rng, 0.1, 0.22),
-            between(rng, 0.07, 0.15),
+            uniform(rng, 0.3, 0.7),
+            shoulder + uniform(rng, 0.08, 0.25),
+            uniform(rng, 0.1, 0.22),
+            uniform(rng, 0.07, 0.15),
         );
-        Mask::of(size, |x, y| {
+        Mask::from_fn(size, |x, y| {
             f32::from(u8::from(
                 ((x - x0) / rx).powi(2) + ((y - y0) / ry).powi(2) < 1.0,
             ))
         })
     } else if kind < 0.7 {
         let (y0, bw, bh) = (
-            waist + between(rng, -0.15, 0.15),
-            between(rng, 0.12, 0.35),
-            between(rng, 0.06, 0.18),
+            waist + uniform(rng, -0.15, 0.15),
+            uniform(rng, 0.12, 0.35),
+            uniform(rng, 0.06, 0.18),
         );
-        Mask::of(size, |x, y| {
+        Mask::from_fn(size, |x, y| {
             f32::from(u8::from(
                 (side..side + bw).contains(&x) && (y0..y0 + bh).contains(&y),
             ))
@@ -381,9 +390,9 @@ fn bag(picture: &mut Picture, rng: &mut Rng) {
     } else {
         line(
             size,
-            (between(rng, 0.3, 0.45), shoulder),
-            (between(rng, 0.55, 0.75), waist),
-            between(rng, 1.0, 5.0),
+            (uniform(rng, 0.3, 0.45), shoulder),
+            (uniform(rng, 0.55, 0.75), waist),
+            uniform(rng, 1.0, 5.0),
         )
     };
     let cloudy = noise(size, 12, 0.15, rng).map(|v| (1.0 + v).clamp(0.5, 1.5));
@@ -392,20 +401,20 @@ fn bag(picture: &mut Picture, rng: &mut Rng) {
     if chance(rng, 0.4) {
         let strap_line = line(
             size,
-            (between(rng, 0.35, 0.65), shoulder),
+            (uniform(rng, 0.35, 0.65), shoulder),
             (side, waist),
-            between(rng, 1.0, 2.0),
+            uniform(rng, 1.0, 2.0),
         );
         picture.cover(&lit(strap), &strap_line.blurred((0.6, 0.6)));
     }
 }
 
-/// A line from one place to another (shares of width and height), so many pixels wide.
+/// A line between two points (relative to width and height) of a width in pixels.
 fn line(size: (usize, usize), from: (f32, f32), to: (f32, f32), width: f32) -> Mask {
     let (w, h) = (size.0 as f32, size.1 as f32);
     let (dx, dy) = ((to.0 - from.0) * w, (to.1 - from.1) * h);
     let square = (dx * dx + dy * dy).max(1e-6);
-    Mask::of(size, |x, y| {
+    Mask::from_fn(size, |x, y| {
         let (px, py) = ((x - from.0) * w, (y - from.1) * h);
         let along = ((px * dx + py * dy) / square).clamp(0.0, 1.0);
         let off = (px - along * dx).hypot(py - along * dy);
@@ -413,19 +422,19 @@ fn line(size: (usize, usize), from: (f32, f32), to: (f32, f32), width: f32) -> M
     })
 }
 
-/// A background of a few flat things, unevenly lit, with noise.
-fn made_up(size: (usize, usize), rng: &mut Rng) -> Picture {
+/// A synthetic background: a few flat shapes with uneven light and noise.
+fn synthetic_background(size: (usize, usize), rng: &mut Rng) -> Picture {
     let mut out = plain(size, cloth(rng));
     for _ in 0..rng.usize(0..7) {
         let color = plain(size, cloth(rng));
         let shape = if chance(rng, 0.6) {
             let (x0, y0, w, h) = (
-                between(rng, -0.3, 1.0),
-                between(rng, -0.2, 1.0),
-                between(rng, 0.05, 1.0),
-                between(rng, 0.03, 0.8),
+                uniform(rng, -0.3, 1.0),
+                uniform(rng, -0.2, 1.0),
+                uniform(rng, 0.05, 1.0),
+                uniform(rng, 0.03, 0.8),
             );
-            Mask::of(size, |x, y| {
+            Mask::from_fn(size, |x, y| {
                 f32::from(u8::from(
                     (x0..x0 + w).contains(&x) && (y0..y0 + h).contains(&y),
                 ))
@@ -435,20 +444,21 @@ fn made_up(size: (usize, usize), rng: &mut Rng) -> Picture {
                 size,
                 (rng.f32(), rng.f32()),
                 (rng.f32(), rng.f32()),
-                between(rng, 1.0, 8.0),
+                uniform(rng, 1.0, 8.0),
             )
         };
         out.cover(&color, &shape);
     }
-    let (light, grain) = (noise(size, 8, 0.12, rng), between(rng, 0.0, 0.06));
+    let (light, grain) = (noise(size, 8, 0.12, rng), uniform(rng, 0.0, 0.06));
     out.join(&light, |c, l| {
         let n = grain * normal(rng);
         c.map(|v| (v * (1.0 + l) + n).clamp(0.0, 1.0))
     })
 }
 
-/// Two pictures in one, as when somebody is seen through glass or a box holds two: `share` of the second.
-pub fn blended(a: &Picture, b: &Picture, share: f32) -> Picture {
+/// Blends two pictures, as in a reflection or a box with two people; `share` is the weight of the
+/// second.
+pub fn blend(a: &Picture, b: &Picture, share: f32) -> Picture {
     Grid {
         width: a.width,
         height: a.height,
@@ -456,7 +466,7 @@ pub fn blended(a: &Picture, b: &Picture, share: f32) -> Picture {
             .values
             .iter()
             .zip(&b.values)
-            .map(|(a, b)| mixed(*a, *b, share))
+            .map(|(a, b)| mix(*a, *b, share))
             .collect(),
     }
 }
@@ -465,12 +475,12 @@ pub fn blended(a: &Picture, b: &Picture, share: f32) -> Picture {
 mod tests {
     use super::*;
 
-    fn stock(bare: bool) -> Stock {
+    fn sources(bare: bool) -> FigureSources {
         let size = (32, 64);
-        let picture = Picture::of(size, |x, y| [x, y, 0.3]);
-        let coverage = Mask::of(size, |x, _| f32::from(u8::from((x - 0.5).abs() < 0.25)));
+        let picture = Picture::from_fn(size, |x, y| [x, y, 0.3]);
+        let coverage = Mask::from_fn(size, |x, _| f32::from(u8::from((x - 0.5).abs() < 0.25)));
         let parts = bare.then(|| parts_by_height(size, &mut Rng::with_seed(1)));
-        Stock {
+        FigureSources {
             figures: vec![vec![Figure::new(&picture, &coverage, parts)]],
             scenes: Vec::new(),
             size,
@@ -478,10 +488,10 @@ mod tests {
     }
 
     #[test]
-    fn people_differ_and_come_from_the_seed() {
+    fn people_differ_and_are_deterministic() {
         for bare in [false, true] {
-            let stock = stock(bare);
-            let make = |seed| stock.person(&mut Rng::with_seed(seed));
+            let sources = sources(bare);
+            let make = |seed| sources.person(&mut Rng::with_seed(seed));
             let people: Vec<Picture> = (0..12).map(make).collect();
             assert_eq!(people[3], make(3));
             for (i, p) in people.iter().enumerate() {
@@ -492,20 +502,22 @@ mod tests {
     }
 
     #[test]
-    fn clothes_cover_their_part_only() {
-        let stock = stock(false);
+    fn cloth_covers_its_part_only() {
+        let sources = sources(false);
         let mut rng = Rng::with_seed(2);
-        let mut body = stock.body(&mut rng);
+        let mut body = sources.body(&mut rng);
         let before = body.picture.clone();
-        let mut wardrobe = Wardrobe {
+        let mut painter = ClothPainter {
             original: before.clone(),
             body: &mut body,
             strength: 0.0,
             weave: None,
         };
-        wardrobe.put(&[Part::Shoes], &plain((32, 64), [1.0, 0.0, 0.0]), |_, _| {
-            true
-        });
+        painter.put(
+            &[BodyPart::Shoes],
+            &plain((32, 64), [1.0, 0.0, 0.0]),
+            |_, _| true,
+        );
         assert_eq!(body.picture.at(16, 10), before.at(16, 10));
         let shoe = body.picture.at(16, 63);
         assert!(shoe[0] > 0.9 && shoe[1] < 0.1, "{shoe:?}");

@@ -1,4 +1,4 @@
-//! The graph beside ONNX Runtime, and back to a file.
+//! Compares the graph with ONNX Runtime, and writes it back to a file.
 
 use std::path::{Path, PathBuf};
 
@@ -9,10 +9,12 @@ use super::*;
 use crate::infer::{Device, Model, Runtime, SessionOptions};
 use crate::track::appearance;
 use crate::train::body::{Body, Network};
-use crate::train::drawing::ALONE;
 use crate::train::network::{Design, HeadKind, Tower};
+use crate::train::rng_lock::RNG_LOCK;
+use crate::train::tensors::normalise;
 
-/// The greatest difference between the graph on the back end and in ONNX Runtime, on unit vectors.
+/// Largest difference between the unit vectors of the graph on the training backend and of ONNX
+/// Runtime.
 fn difference(path: &Path, (height, width): (usize, usize), range: f32) -> f32 {
     let device = Default::default();
     let graph = GraphNetwork::<Flex>::new(
@@ -78,11 +80,11 @@ fn foreign_networks_compute_what_onnx_runtime_does() {
     assert!(worst < 1e-4, "{worst}");
 }
 
-/// Each of our own networks, written, read again as a graph, learns as a graph and is written as the graph it was.
+/// Writes each of our networks, reads it as a graph, trains it a step and writes it again.
 #[test]
-fn our_own_networks_come_back_as_graphs_that_learn() {
+fn exported_networks_can_be_trained_as_graphs() {
     type B = Autodiff<Flex>;
-    let _alone = ALONE.lock().expect("no test failed while it drew");
+    let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
     let device = Default::default();
     let file = std::env::temp_dir().join(format!("twintrack-graph-{}.onnx", std::process::id()));
     for (network, head, normalise) in [
@@ -136,7 +138,7 @@ fn our_own_networks_come_back_as_graphs_that_learn() {
         let Body::Graph(graph) = again.body() else {
             panic!("a graph")
         };
-        // Single numbers are limits and factors of the design, which do not learn.
+        // Weights of a single number are constants of the design, which are not trained.
         let learning: Vec<_> = graph
             .weights
             .iter()
@@ -175,7 +177,7 @@ fn our_own_networks_come_back_as_graphs_that_learn() {
 }
 
 #[test]
-fn an_operation_that_cannot_be_trained_is_named() {
+fn an_unsupported_operation_is_reported_by_name() {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx");
     let e = Plan::read(&file, None).expect_err("a detector").to_string();
     assert!(
@@ -187,7 +189,7 @@ fn an_operation_that_cannot_be_trained_is_named() {
 }
 
 #[test]
-fn half_the_size_keeps_a_kernel_over_the_whole_map() {
+fn kernels_over_whole_maps_are_adapted_to_half_the_size() {
     let Some(path) = shared("data/omz-reid/omz-reid-0288.onnx") else {
         return;
     };

@@ -2,10 +2,10 @@ use super::*;
 use burn::tensor::TensorData;
 
 type B = Autodiff<Flex>;
-type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, After) -> Tensor<B, 4>;
-type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, After) -> Normalised<B>;
+type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, Activation) -> Tensor<B, 4>;
+type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, Activation) -> Normalised<B>;
 
-/// Not burn's own random numbers: their one sequence belongs to the tests that train.
+/// Does not use burn's random numbers, whose only sequence the tests that train rely on.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     let values: Vec<f32> = std::iter::repeat_with(|| 3.0 * fastrand::f32() - 1.3)
         .take(shape.iter().product())
@@ -13,14 +13,14 @@ fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     Tensor::<B, D>::from_data(TensorData::new(values, shape), &Default::default()).require_grad()
 }
 
-/// The greatest difference, relative to the greatest value.
+/// Largest difference, relative to the largest value.
 fn apart<const D: usize>(a: Tensor<Flex, D>, b: Tensor<Flex, D>) -> f32 {
     assert_eq!(a.dims(), b.dims());
     let scale = b.clone().abs().max().into_scalar().max(1e-3);
     (a - b).abs().max().into_scalar() / scale
 }
 
-/// A sum in which every value counts differently, so that a derivative in the wrong place shows.
+/// A sum with a different weight for every value, so that misplaced derivatives show.
 fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     let dims = maps.dims();
     let factors: Vec<f32> = (0..dims.iter().product::<usize>())
@@ -29,10 +29,10 @@ fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     (maps * Tensor::from_data(TensorData::new(factors, dims), &Default::default())).sum()
 }
 
-/// burn's own convolution is the judge, on maps with odd sides, batches that do not fill the last group, and each
-/// kind of kernel.
+/// Compares with burn's convolution for all kinds of kernels, odd sizes, and batches with an
+/// incomplete last group.
 #[test]
-fn convolutions_and_their_derivatives_are_burns() {
+fn convolutions_and_derivatives_equal_burns() {
     let shapes = [
         (Shape::full(3, 5, 2), [7, 17, 9]),
         (Shape::full(4, 6, 1), [40, 4, 8]),
@@ -70,14 +70,14 @@ fn convolutions_and_their_derivatives_are_burns() {
 }
 
 #[test]
-fn convolutions_with_bias_and_their_derivatives_are_burns() {
+fn convolutions_with_bias_and_derivatives_equal_burns() {
     for (shape, [n, h, w]) in [
         (Shape::full(3, 5, 2), [7, 17, 9]),
         (Shape::point(5, 4), [3, 6, 6]),
         (Shape::point(5, 4), [2, 32, 20]),
         (Shape::depthwise(6, 2), [3, 9, 7]),
     ] {
-        for after in [After::Linear, After::Relu, After::Relu6] {
+        for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
             let (from, to) = shape.channels;
             let (x, weight, bias) = (
                 random([n, from, h, w]),
@@ -87,8 +87,10 @@ fn convolutions_with_bias_and_their_derivatives_are_burns() {
             let run = |ours: bool| {
                 let (x, weight, bias) = (x.clone() * 2.0, weight.clone(), bias.clone());
                 let maps = match ours {
-                    true => B::convolve_with_bias(x, weight, bias, shape, after),
-                    false => backend::composed_convolve_with_bias(x, weight, bias, shape, after),
+                    true => B::convolve_with_bias(x, weight, bias, shape, activation),
+                    false => {
+                        backend::composed_convolve_with_bias(x, weight, bias, shape, activation)
+                    }
                 };
                 (maps.clone().inner(), weighed(maps).backward())
             };
@@ -98,11 +100,11 @@ fn convolutions_with_bias_and_their_derivatives_are_burns() {
                 weight.clone().inner(),
                 bias.clone().inner(),
                 shape,
-                after,
+                activation,
             );
             assert!(
                 apart(ours.clone(), burns) < 1e-5 && apart(plain, ours) < 1e-6,
-                "{shape:?} {after:?}"
+                "{shape:?} {activation:?}"
             );
             let by = |grads: &_| {
                 (
@@ -114,24 +116,24 @@ fn convolutions_with_bias_and_their_derivatives_are_burns() {
             let ((x1, w1, b1), (x2, w2, b2)) = (by(&our_grads), by(&burn_grads));
             assert!(
                 apart(x1, x2) < 1e-4 && apart(w1, w2) < 1e-4 && apart(b1, b2) < 1e-4,
-                "{shape:?} {after:?}"
+                "{shape:?} {activation:?}"
             );
         }
     }
 }
 
 #[test]
-fn normalisation_and_its_derivatives_are_burns() {
-    for after in [After::Linear, After::Relu, After::Relu6] {
+fn normalisation_and_derivatives_equal_burns() {
+    for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
         let (x, gamma, beta) = (random([5, 3, 7, 4]), random([3]), random([3]));
         let run = |f: Normalising| {
-            // A mean far from zero and values up to the upper bend of Relu6.
+            // A mean far from zero, and values up to the upper limit of Relu6.
             let Normalised { maps, moments } = f(
                 x.clone() * 3.0 + 20.0,
                 gamma.clone() * 4.0,
                 beta.clone(),
                 1e-5,
-                after,
+                activation,
             );
             let grads = weighed(maps.clone()).backward();
             let by = [gamma.grad(&grads), beta.grad(&grads)].map(|g| g.expect("on the tape"));
@@ -150,12 +152,12 @@ fn normalisation_and_its_derivatives_are_burns() {
             .zip(burns.1.into_iter().chain(burns.2))
             .map(|(a, b)| apart(a, b));
         let worst = maps.chain(channels).fold(0.0, f32::max);
-        assert!(worst < 1e-4, "{after:?}: {worst}");
+        assert!(worst < 1e-4, "{activation:?}: {worst}");
     }
 }
 
 #[test]
-fn weighing_and_its_derivatives_are_burns() {
+fn plane_operations_and_derivatives_equal_burns() {
     let (x, gates, weights) = (random([3, 5, 4, 7]), random([3, 5]), random([5, 28]));
     type Results = Vec<Tensor<Flex, 2>>;
     let run = |by: &dyn Fn(Tensor<B, 4>) -> Tensor<B, 2>, other: &Tensor<B, 2>| -> Results {
@@ -195,25 +197,30 @@ fn weighing_and_its_derivatives_are_burns() {
 }
 
 #[test]
-fn scaling_is_burns_and_what_needs_no_derivative_gets_none() {
+fn scaling_equals_burns_and_untracked_inputs_get_no_derivative() {
     let (x, factor, offset) = (random([2, 3, 5, 4]), random([3]), random([3]));
-    for after in [After::Linear, After::Relu, After::Relu6] {
+    for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
         let ours = Flex::scale(
             x.clone().inner(),
             factor.clone().inner(),
             offset.clone().inner(),
-            after,
+            activation,
         );
         let plain = backend::composed_scale(
             x.clone().inner(),
             factor.clone().inner(),
             offset.clone().inner(),
-            after,
+            activation,
         );
         assert!(apart(ours, plain) < 1e-6);
         let run = |f: Affine| {
-            let grads =
-                weighed(f(x.clone() * 4.0, factor.clone(), offset.clone(), after)).backward();
+            let grads = weighed(f(
+                x.clone() * 4.0,
+                factor.clone(),
+                offset.clone(),
+                activation,
+            ))
+            .backward();
             let by = [factor.grad(&grads), offset.grad(&grads)]
                 .map(|g| g.expect("on the tape").reshape([1, 3, 1, 1]));
             [x.grad(&grads).expect("on the tape")].into_iter().chain(by)

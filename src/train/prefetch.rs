@@ -1,10 +1,11 @@
-//! Work made ahead on threads, in order.
+//! Prefetching: produces items ahead of their use on background threads, in order.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// What `make` gives for the steps `first` to `last` (exclusive), in their order, made ahead on `loaders` threads, at most three of
-/// each waiting. The threads end with the iterator.
-pub fn ahead<T: Send + 'static>(
+/// Yields the results of `make` for the steps `first` to `last` (exclusive), in order. They are
+/// computed ahead on `loaders` threads; at most three results of each thread are waiting. The
+/// threads end with the iterator.
+pub fn prefetch<T: Send + 'static>(
     make: impl Fn(usize) -> T + Clone + Send + 'static,
     first: usize,
     last: usize,
@@ -32,13 +33,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn however_many_load_the_order_is_kept() {
+    fn order_does_not_depend_on_the_number_of_threads() {
         for loaders in [0, 1, 3] {
             assert_eq!(
-                ahead(|step| step * step, 2, 9, loaders).collect::<Vec<_>>(),
+                prefetch(|step| step * step, 2, 9, loaders).collect::<Vec<_>>(),
                 [4, 9, 16, 25, 36, 49, 64]
             );
         }
-        assert_eq!(ahead(|step| step, 9, 9, 2).count(), 0);
+        assert_eq!(prefetch(|step| step, 9, 9, 2).count(), 0);
     }
 }

@@ -1,11 +1,11 @@
-//! Element types of a network's tensors: the program works in float32, files may not.
+//! Element types of tensors: converts between the program's float32 and a file's types.
 
 use half::f16;
 use ndarray::{ArrayD, ArrayView4};
 use ort::session::SessionInputValue;
 use ort::value::{DynValueRef, Outlet, Tensor, TensorElementType, TensorRef, ValueType};
 
-/// Element types that an input of pictures may have.
+/// Element types that a picture input may have.
 const PICTURES: [TensorElementType; 2] = [TensorElementType::Float32, TensorElementType::Float16];
 /// Element types that an output may have.
 const OUTPUTS: [TensorElementType; 5] = [
@@ -16,17 +16,17 @@ const OUTPUTS: [TensorElementType; 5] = [
     TensorElementType::Float64,
 ];
 
-/// Whether pictures can be given to an input of this type.
+/// Whether an input of this type accepts pictures.
 pub(super) fn takes_pictures(element: TensorElementType) -> bool {
     PICTURES.contains(&element)
 }
 
-/// Whether an output can be read: text, sequences and truth values cannot.
+/// Whether an output can be converted to float32; strings, sequences and booleans cannot.
 pub(super) fn is_readable(output: &Outlet) -> bool {
     matches!(output.dtype(), ValueType::Tensor { ty, .. } if OUTPUTS.contains(ty))
 }
 
-/// Pictures as an input of the element type given, one of those that [`takes_pictures`] allows.
+/// Converts pictures to `element`, one of the types that [`takes_pictures`] accepts.
 pub(super) fn pictures<'a>(
     batch: ArrayView4<'a, f32>,
     element: TensorElementType,
@@ -37,7 +37,7 @@ pub(super) fn pictures<'a>(
     Ok(TensorRef::from_array_view(batch)?.into())
 }
 
-/// The values of an output as float32.
+/// Converts an output's values to float32.
 pub(super) fn floats(value: DynValueRef<'_>) -> ort::Result<ArrayD<f32>> {
     let element = match value.dtype() {
         ValueType::Tensor { ty, .. } => *ty,

@@ -1,24 +1,24 @@
-//! Tracklets of one id: the online tracker lost the person and knew it again by looks. Linking over the whole recording keeps
-//! that, unless the person would be at two places at once.
+//! Tracklets that share an id because the online tracker re-identified the person. Offline linking
+//! keeps that decision unless the person would be at two places at once.
 
 use std::collections::BTreeMap;
 
-/// A tracklet's id, and the frames of its first and last sight.
+/// A tracklet's id, and the frames of its first and last detection.
 pub type Span = (u64, usize, usize);
 
-/// Which tracklet continues which by its id.
+/// Order of the tracklets with the same id.
 #[derive(Debug)]
-pub struct Returns {
+pub struct SharedIds {
     spans: Vec<Span>,
-    /// The tracklets of each id, in order of time.
+    /// Indices of the tracklets of each id, in order of time.
     by_id: BTreeMap<u64, Vec<usize>>,
-    /// The next and the one before with the same id.
+    /// The next and the previous tracklet with the same id.
     next: Vec<Option<usize>>,
     previous: Vec<Option<usize>>,
 }
 
-impl Returns {
-    /// What the ids of tracklets say.
+impl SharedIds {
+    /// Groups tracklets by id.
     pub fn of(spans: Vec<Span>) -> Self {
         let mut by_id: BTreeMap<u64, Vec<usize>> = BTreeMap::new();
         spans
@@ -32,7 +32,7 @@ impl Returns {
                 (next[pair[0]], previous[pair[1]]) = (Some(pair[1]), Some(pair[0]));
             }
         }
-        Returns {
+        SharedIds {
             spans,
             by_id,
             next,
@@ -40,15 +40,16 @@ impl Returns {
         }
     }
 
-    /// Whether `b` may continue `a`: not where the one who is known to come back would be at two places then.
+    /// Whether `b` may continue `a`: not if a tracklet with the id of either would then overlap in
+    /// time.
     pub fn allow(&self, a: usize, b: usize) -> bool {
         let after = self.next[a].is_none_or(|n| n == b || self.spans[b].2 < self.spans[n].1);
         let before = self.previous[b].is_none_or(|p| p == a || self.spans[p].2 < self.spans[a].1);
         after && before
     }
 
-    /// Puts chains of tracklets together that are one person by an id, each group in order of time. Chains come in order of
-    /// their beginnings, and so do groups.
+    /// Joins chains of tracklets that share an id, each group in order of time. Chains are given in
+    /// order of their beginnings, and groups are returned so.
     pub fn join(&self, chains: Vec<Vec<usize>>) -> Vec<Vec<Vec<usize>>> {
         let span = |chain: &[usize]| (self.spans[chain[0]].1, self.spans[chain[chain.len() - 1]].2);
         let mut of: BTreeMap<usize, usize> = BTreeMap::new();
@@ -59,7 +60,7 @@ impl Returns {
             });
             groups.push(vec![chain]);
         }
-        // Tracklets that were left out join nothing, and part nobody.
+        // Dropped tracklets neither join nor separate chains.
         let there = |of_one: &Vec<usize>| {
             of_one
                 .iter()
@@ -101,9 +102,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn chains_of_one_id_are_one_person() {
-        // Id 1 at 0..=9 and 40..=49, id 2 in between somewhere else, id 3 linked to the first stretch of 1.
-        let r = Returns::of(vec![(1, 0, 9), (2, 5, 45), (3, 12, 20), (1, 40, 49)]);
+    fn chains_with_a_shared_id_are_joined() {
+        // Id 1 in frames 0 to 9 and 40 to 49, id 2 in between elsewhere, id 3 linked to the first
+        // tracklet of id 1.
+        let r = SharedIds::of(vec![(1, 0, 9), (2, 5, 45), (3, 12, 20), (1, 40, 49)]);
         assert_eq!(
             r.join(vec![vec![0, 2], vec![1], vec![3]]),
             [vec![vec![0, 2], vec![3]], vec![vec![1]]]
@@ -111,21 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_at_two_places() {
-        let r = Returns::of(vec![(1, 0, 9), (2, 12, 45), (1, 40, 49)]);
-        assert!(!r.allow(0, 1), "while 2 is seen, 1 comes back");
+    fn links_and_joins_never_overlap_in_time() {
+        let r = SharedIds::of(vec![(1, 0, 9), (2, 12, 45), (1, 40, 49)]);
+        assert!(!r.allow(0, 1), "id 1 shared_ids while id 2 is detected");
         assert!(r.allow(0, 2));
         assert_eq!(
             r.join(vec![vec![0, 1], vec![2]]),
             [vec![vec![0, 1]], vec![vec![2]]]
         );
-        let r = Returns::of(vec![(1, 0, 9), (2, 5, 30), (1, 40, 49)]);
-        assert!(!r.allow(1, 2), "2 was seen together with 1");
+        let r = SharedIds::of(vec![(1, 0, 9), (2, 5, 30), (1, 40, 49)]);
+        assert!(!r.allow(1, 2), "id 2 was detected together with id 1");
     }
 
     #[test]
-    fn what_was_left_out_parts_nobody() {
-        let r = Returns::of(vec![(1, 0, 9), (1, 20, 21), (1, 40, 49)]);
+    fn a_dropped_tracklet_does_not_separate_chains() {
+        let r = SharedIds::of(vec![(1, 0, 9), (1, 20, 21), (1, 40, 49)]);
         assert_eq!(r.join(vec![vec![0], vec![2]]), [vec![vec![0], vec![2]]]);
     }
 }

@@ -1,4 +1,4 @@
-//! `twintrack-train eval`: how good an embedder is, or the pixels themselves.
+//! `twintrack-train eval`: evaluates an embedder, or raw pixels as a baseline.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,43 +10,48 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, InputSize, Runtime, SessionOptions};
 use twintrack::train::calibrate::calibrate;
 use twintrack::train::dataset::Crop;
-use twintrack::train::learner::labels;
+use twintrack::train::embed::labels;
 use twintrack::train::readers::DataSpec;
-use twintrack::train::retrieval::{Pairs, distances, embeddings, one_shot, pixels, retrieval};
+use twintrack::train::retrieval::{
+    PairDistances, distances, embeddings, one_shot, pixels, retrieval,
+};
 
-/// So many one-shot trials for each number of ways: the standard error of a share is then at most half a percent.
+/// One-shot trials per number of ways; the standard error of a rate is then at most half a percent.
 const TRIALS: usize = 10_000;
 
-/// Judge an ONNX embedder: retrieval, verification, one-shot identification.
+/// Evaluate an ONNX embedder: retrieval, verification, one-shot identification.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; that of --config, else the shipped siamese.onnx, when
-    /// not given.
+    /// `twintrack models get` has downloaded; default: that of --config, else the shipped
+    /// siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// The tracker's configuration (TOML), of which [embedder] counts: size and pixels of a network made elsewhere.
+    /// The tracker's configuration (TOML), of which [embedder] is used: size and pixels of a
+    /// third-party network.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Judge the pixels of the pictures, brought to this size, instead of a network: the baseline that a network must beat.
+    /// Evaluate the pixels of the pictures, resized to this size, instead of a network: the
+    /// baseline that a network must exceed.
     #[arg(long, value_name = "WIDTHxHEIGHT", conflicts_with_all = ["model", "config"])]
     pixels: Option<InputSize>,
-    /// Who is who, KIND:WHERE as for training.
+    /// Labelled data, KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Identities to choose among in one-shot identification; several numbers give several columns.
+    /// Number of identities to choose from in one-shot identification; several numbers give several
+    /// columns.
     #[arg(long, value_name = "N", num_args = 1.., default_values_t = [10])]
     ways: Vec<usize>,
 }
 
-/// What is judged.
-enum Judged {
+/// What is evaluated.
+enum Subject {
     Network(Box<Embedder>),
     /// Width and height.
     Pixels(usize, usize),
 }
 
-/// Opens an embedder by its file, with all cores.
+/// Opens an embedder file, using all cores.
 pub fn open(model: &Path) -> Result<Embedder> {
     open_as(&EmbedderConfig {
         model: model.into(),
@@ -54,7 +59,7 @@ pub fn open(model: &Path) -> Result<Embedder> {
     })
 }
 
-/// Opens an embedder as its section of a configuration says.
+/// Opens an embedder with the given configuration, using all cores.
 pub fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
     let options = SessionOptions {
         device: Device::Auto,
@@ -64,36 +69,39 @@ pub fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
 }
 
 impl EvalArgs {
-    fn open(&self) -> Result<Judged> {
+    fn open(&self) -> Result<Subject> {
         match self.pixels {
-            Some(InputSize::Fixed(w, h)) => return Ok(Judged::Pixels(w, h)),
-            Some(InputSize::Auto) => bail!("--pixels needs a size, WIDTHxHEIGHT as 32x32"),
+            Some(InputSize::Fixed(w, h)) => return Ok(Subject::Pixels(w, h)),
+            Some(InputSize::Auto) => {
+                bail!("--pixels needs a size, WIDTHxHEIGHT, for example 32x32")
+            }
             None => {}
         }
         let mut config = settings::read(self.config.as_deref())?.embedder;
         config.model = self.model.clone().unwrap_or(config.model);
-        Ok(Judged::Network(Box::new(open_as(&config)?)))
+        Ok(Subject::Network(Box::new(open_as(&config)?)))
     }
 }
 
-impl Judged {
+impl Subject {
     /// Unit rows [n, D].
     fn embed(&mut self, crops: &[Crop]) -> Result<ndarray::Array2<f32>> {
         match self {
-            Judged::Network(embedder) => Ok(embeddings(embedder, crops)?),
-            Judged::Pixels(w, h) => Ok(pixels(crops, (*w, *h))),
+            Subject::Network(embedder) => Ok(embeddings(embedder, crops)?),
+            Subject::Pixels(w, h) => Ok(pixels(crops, (*w, *h))),
         }
     }
 }
 
-/// Runs the command; returns what to print.
+/// Runs the command; returns the text to print.
 pub fn eval(args: &EvalArgs) -> Result<String> {
     if let Some(few) = args.ways.iter().find(|w| **w < 2) {
         bail!("--ways {few}: one-shot identification chooses among at least 2 identities");
     }
-    let mut judged = args.open()?;
+    let mut subject = args.open()?;
     let mut out = String::from(
-        "data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  TAR@0.1%",
+        "data                                 queries   mAP  rank-1 rank-5 rank-10    EER  TAR@1%  \
+         TAR@0.1%",
     );
     args.ways
         .iter()
@@ -101,18 +109,18 @@ pub fn eval(args: &EvalArgs) -> Result<String> {
     out.push('\n');
     for spec in &args.data {
         let set = spec.read(1)?;
-        let all = judged.embed(&set.crops)?;
+        let all = subject.embed(&set.crops)?;
         let (d, l) = (distances(all.view()), labels(&set.crops));
         let r = retrieval(&d, &l, set.protocol).with_context(|| {
             format!(
-                "{}: nobody can be found again: no identity has two pictures that may be compared",
+                "{}: no identity has two pictures that may be compared",
                 set.name
             )
         })?;
-        let pairs = Pairs::of(&d, &l, set.protocol, |a, b| set.different(a, b));
+        let pairs = PairDistances::of(&d, &l, set.protocol, |a, b| set.different(a, b));
         let (eer, limit) = pairs
             .equal_error()
-            .with_context(|| format!("{}: there are no pairs of two people", set.name))?;
+            .with_context(|| format!("{}: there are no pairs of different people", set.name))?;
         let percent = |v: f64| format!("{:.1}", 100.0 * v);
         let [r1, r5, r10] = r.rank.map(percent);
         let (one, tenth) = (
@@ -133,10 +141,11 @@ pub fn eval(args: &EvalArgs) -> Result<String> {
         }
         write!(
             out,
-            "\n  one-shot: {TRIALS} trials over {} identities; equal errors at cosine distance {limit:.3}",
+            "\n  one-shot: {TRIALS} trials over {} identities; equal errors at cosine distance \
+             {limit:.3}",
             set.identities
         )?;
-        if let Judged::Network(embedder) = &judged {
+        if let Subject::Network(embedder) = &subject {
             let entry = |c: Option<twintrack::track::similarity::Calibration>| {
                 c.map_or_else(|| "none".into(), |c| c.entry())
             };

@@ -1,15 +1,16 @@
-//! Where models and libraries lie.
+//! Search paths of models and of the ONNX Runtime library.
 
 use std::path::{Component, Path, PathBuf};
 
-use crate::infer::runtime::InferError;
+use crate::infer::error::InferError;
 
-/// The program's own folder and those above it, which its owner controls.
+/// The program's folder and those above it, which belong to whoever installed the program.
 fn program_roots() -> Vec<PathBuf> {
     let Ok(exe) = std::env::current_exe() else {
         return Vec::new();
     };
-    // target/release/twintrack lies three levels below the repository, target/release/deps/test four.
+    // From target/release/twintrack the repository is three levels up, from
+    // target/release/deps/test four.
     exe.ancestors()
         .skip(1)
         .take(4)
@@ -17,7 +18,7 @@ fn program_roots() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Folders that may hold models: around the program, then the working folder.
+/// Folders that may hold models: the program's folder and those above it, then the working folder.
 pub fn search_roots() -> Vec<PathBuf> {
     program_roots()
         .into_iter()
@@ -25,8 +26,9 @@ pub fn search_roots() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Folders that may hold libraries: around the program, in its data folder, in the system. Never around the working folder,
-/// which may be anybody's: a library that is loaded runs.
+/// Folders that may hold libraries: around the program, in its data folder, in the system. The
+/// working folder is left out, because loading a library runs its code and anybody may have put it
+/// there.
 pub(super) fn library_places() -> Vec<PathBuf> {
     let around = program_roots()
         .into_iter()
@@ -42,8 +44,8 @@ pub(super) fn library_places() -> Vec<PathBuf> {
     around.chain(data).chain(system).collect()
 }
 
-/// Folder of downloaded models: `models` in `$TWINTRACK_DATA`, else in `$XDG_DATA_HOME/twintrack`, else in
-/// `~/.local/share/twintrack`. `None` when none of these is set.
+/// Folder of downloaded models: `$TWINTRACK_DATA/models`, else `$XDG_DATA_HOME/twintrack/models`,
+/// else `~/.local/share/twintrack/models`. `None` when none of these variables is set.
 pub fn downloads() -> Option<PathBuf> {
     downloads_of(|key| {
         std::env::var_os(key)
@@ -53,7 +55,7 @@ pub fn downloads() -> Option<PathBuf> {
 }
 
 fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
-    // By the XDG Base Directory Specification a relative path is to be ignored.
+    // The XDG Base Directory Specification says that a relative path is to be ignored.
     let xdg = || {
         var("XDG_DATA_HOME")
             .filter(|p| p.is_absolute())
@@ -68,14 +70,16 @@ fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     )
 }
 
-/// The file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is that
-/// file. A bare name is looked for in TWINTRACK_MODELS, the `models` folders around the program, the
-/// folder of downloaded models, and `models` in the working folder, in this order and nowhere else:
-/// what happens to lie in the working folder never takes the place of a network of the program. A
-/// bare name without an ending also stands for the `.onnx` file of that name.
+/// Resolves the file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is
+/// used as it is. A bare name is searched in TWINTRACK_MODELS, in the `models` folders around the
+/// program, in the folder of downloaded models and in `models` in the working folder, in this
+/// order. The working folder itself is not searched, so that a file there cannot replace one of the
+/// program's networks by accident. A bare name without an extension also matches the `.onnx` file
+/// of that name.
 ///
 /// # Errors
-/// When no such file exists; says so where one of that name lies in the working folder.
+/// Fails when there is no such file; the message says so if the working folder has one of that
+/// name.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
     let mut places: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS")
         .map(PathBuf::from)
@@ -83,12 +87,13 @@ pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
         .collect();
     places.extend(program_roots().iter().map(|r| r.join("models")));
     places.extend(downloads());
-    // Last: a folder that happens to have models of these names replaces no network either.
+    // Last, so that a folder that happens to be named `models` does not replace the program's
+    // networks.
     places.extend(std::env::current_dir().map(|d| d.join("models")));
     find_in(path, &places)
 }
 
-/// Whether a path is a file's name alone.
+/// Whether a path is a bare file name.
 fn is_bare(path: &Path) -> bool {
     let mut parts = path.components();
     matches!(
@@ -118,13 +123,14 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
         .iter()
         .flat_map(|p| names.iter().map(|n| p.join(n)))
         .find(|p| p.is_file());
-    let here = names.iter().find(|n| n.is_file()).map(|n| explicit(n));
+    let here = names.iter().find(|n| n.is_file()).map(|n| with_folder(n));
     match (found, here) {
         (Some(found), None) => Ok(found),
         (Some(found), Some(here)) => {
             let (used, here) = (found.display(), here.display());
             tracing::warn!(
-                "the network '{}' is {used}; write {here} for the file in the current folder",
+                "using {used} for the network '{}'; write {here} to use the file in the current \
+                 folder",
                 path.display()
             );
             Ok(found)
@@ -145,9 +151,8 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
     }
 }
 
-/// A file as a path that names its folder, so that [`find_model`] takes it as it is: `x.onnx`
-/// becomes `./x.onnx`.
-pub fn explicit(file: &Path) -> PathBuf {
+/// Prefixes a bare file name with `./`, so that [`find_model`] uses it as it is.
+pub fn with_folder(file: &Path) -> PathBuf {
     if is_bare(file) {
         Path::new(".").join(file)
     } else {
@@ -160,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_folder_of_downloads_follows_the_environment() {
+    fn download_folder_is_taken_from_the_environment() {
         let folder = |set: &[(&str, &str)]| {
             downloads_of(|key| {
                 set.iter()
@@ -193,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_name_means_the_folders_of_models_and_a_path_means_itself() {
+    fn a_bare_name_is_searched_in_model_folders_and_a_path_is_used_as_is() {
         let dir = tempfile::tempdir().expect("a folder");
         let [models, downloads, elsewhere] =
             ["models", "downloads", "elsewhere"].map(|d| dir.path().join(d));
@@ -219,7 +224,7 @@ mod tests {
             find(&elsewhere.join("c.onnx")).expect("there"),
             elsewhere.join("c.onnx")
         );
-        // Tests run in the repository's folder, where Cargo.toml lies.
+        // Tests run in the repository's folder, which holds Cargo.toml.
         let e = find(Path::new("Cargo.toml")).unwrap_err().to_string();
         assert!(e.contains("write ./Cargo.toml"), "{e}");
         assert_eq!(
@@ -234,19 +239,19 @@ mod tests {
         );
         assert!(
             find(&elsewhere.join("a.onnx")).is_err(),
-            "a path is looked for nowhere else"
+            "a path is not searched for"
         );
     }
 
     #[test]
-    fn a_file_is_made_a_path() {
+    fn a_bare_name_gets_a_folder() {
         for (file, path) in [
             ("x.onnx", "./x.onnx"),
             ("./x.onnx", "./x.onnx"),
             ("out/x.onnx", "out/x.onnx"),
             ("/x.onnx", "/x.onnx"),
         ] {
-            assert_eq!(explicit(Path::new(file)), Path::new(path));
+            assert_eq!(with_folder(Path::new(file)), Path::new(path));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Settings that are `auto` unless the user says otherwise: `None` is written `auto`.
+//! Serde functions for settings that default to `auto`: `None` is written as `auto`.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -7,11 +7,11 @@ use serde::de::value::{StrDeserializer, U64Deserializer};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-/// Writes `auto` or the value.
+/// Serializes `auto` or the value.
 ///
 /// # Errors
-/// The serializer's.
-#[expect(clippy::ref_option, reason = "serde calls it so")]
+/// Forwards the serializer's error.
+#[expect(clippy::ref_option, reason = "serde's `with` requires this signature")]
 pub(super) fn serialize<T: Serialize, S: Serializer>(
     value: &Option<T>,
     s: S,
@@ -22,10 +22,10 @@ pub(super) fn serialize<T: Serialize, S: Serializer>(
     }
 }
 
-/// Reads `auto`, or a name or number that `T` reads.
+/// Deserializes `auto`, or a name or number that `T` accepts.
 ///
 /// # Errors
-/// When it is none of these.
+/// Fails on any other value.
 pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     d: D,
 ) -> Result<Option<T>, D::Error> {
@@ -38,7 +38,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
     type Value = Option<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("auto, or a value of its own")
+        f.write_str("auto, or a value")
     }
 
     fn visit_str<E: de::Error>(self, s: &str) -> Result<Option<T>, E> {
@@ -68,7 +68,7 @@ mod tests {
     use crate::detect::{DetectorConfig, Layout};
 
     #[test]
-    fn auto_and_values_are_read_and_written() {
+    fn auto_and_explicit_values_survive_a_round_trip() {
         let read = |text: &str| toml::from_str::<DetectorConfig>(text).map_err(|e| e.to_string());
         let auto = read("layout = \"auto\"\nclass = \"auto\"").expect("the default");
         assert_eq!(auto, DetectorConfig::default());

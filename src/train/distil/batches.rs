@@ -1,4 +1,4 @@
-//! Batches of pictures that the teacher has judged, and the thread that has it judge them.
+//! Batches of pictures with the teacher's output, and the thread that has the teacher process them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,30 +9,31 @@ use ndarray::{Array2, Array4};
 use rayon::prelude::*;
 
 use crate::frame::Image;
-use crate::train::dataset::TrainError;
 use crate::train::distil::config::{DistilConfig, HELD_OUT};
-use crate::train::distil::store::{Part, Store};
+use crate::train::distil::store::{Store, StoredRows};
 use crate::train::distil::teacher::Teacher;
-use crate::train::network::{Design, Inputs, MapSize};
+use crate::train::error::TrainError;
+use crate::train::network::{Design, Inputs};
 use crate::train::probe::generator::Generator;
+use crate::train::tensors::MapSize;
 
-/// Pictures handed to the teacher at once.
+/// Number of pictures that the teacher processes at once.
 const AT_ONCE: usize = 64;
 
-/// A batch with what the teacher said of it.
+/// A batch with the teacher's output.
 #[derive(Debug, Clone)]
-pub struct Judged {
-    /// The pictures, as the student reads them.
+pub struct TeacherBatch {
+    /// The pictures, as the student's input.
     pub inputs: Inputs,
     /// The teacher's embeddings, unit rows [n, d].
     pub embeddings: Array2<f32>,
-    /// The teacher's maps [n, c, h, w], where they are used.
+    /// The teacher's feature maps [n, c, h, w], if used.
     pub maps: Option<Array4<f32>>,
 }
 
-/// Draws batches from a store that a thread fills. The thread ends with the last copy of this.
+/// Draws batches from a store that a thread fills. The thread ends with the last clone.
 #[derive(Debug, Clone)]
-pub struct Lessons {
+pub struct TeacherBatches {
     store: Arc<Store>,
     config: DistilConfig,
     design: Design,
@@ -40,7 +41,7 @@ pub struct Lessons {
     _filler: Arc<Filler>,
 }
 
-/// The thread that fills the store.
+/// The thread that fills the store; stopped and joined on drop.
 #[derive(Debug)]
 struct Filler {
     stop: Arc<AtomicBool>,
@@ -51,15 +52,16 @@ impl Drop for Filler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic in it has reached the store's readers as a failure or a wait that ends with the program.
+            // A panic of the thread is not reported here: the store's readers have seen a failure.
             let _ = thread.join();
         }
     }
 }
 
-impl Lessons {
-    /// Begins to fill `store` with the generator's pictures and the teacher's judgement. The student sees the very pictures that
-    /// were judged: the generator mirrors half of them, and nothing is mirrored or altered afterwards.
+impl TeacherBatches {
+    /// Starts to fill `store` with the generator's pictures and the teacher's output. The student
+    /// sees exactly these pictures: the generator has mirrored half of them, and they are not
+    /// augmented further.
     pub fn begin(
         store: Store,
         generator: Generator,
@@ -78,7 +80,7 @@ impl Lessons {
                 }
             }
         });
-        Lessons {
+        TeacherBatches {
             store,
             config: config.clone(),
             design,
@@ -90,11 +92,11 @@ impl Lessons {
         }
     }
 
-    /// Batch number `step`: the same step gives the same batch. Waits for the teacher where it is behind.
+    /// The batch of a step; depends on the step only. Waits if the teacher is behind.
     ///
     /// # Errors
-    /// When the teacher failed or the store cannot be read.
-    pub fn batch(&self, step: usize) -> Result<Judged, TrainError> {
+    /// Fails when the teacher has failed or the store cannot be read.
+    pub fn batch(&self, step: usize) -> Result<TeacherBatch, TrainError> {
         let available = self.config.available(step);
         self.store.wait(HELD_OUT + available)?;
         let mut rng =
@@ -102,29 +104,29 @@ impl Lessons {
         let which: Vec<usize> = (0..self.config.batch)
             .map(|_| HELD_OUT + rng.usize(..available))
             .collect();
-        Ok(self.judged(self.store.read(&which)?))
+        Ok(self.teacher_batch(self.store.read(&which)?))
     }
 
-    /// The pictures that are never learnt from.
+    /// The held-out pictures.
     ///
     /// # Errors
-    /// As [`Lessons::batch`].
-    pub fn held_out(&self) -> Result<Vec<Judged>, TrainError> {
+    /// As [`TeacherBatches::batch`].
+    pub fn held_out(&self) -> Result<Vec<TeacherBatch>, TrainError> {
         self.store.wait(HELD_OUT)?;
         let parts = (0..HELD_OUT)
             .step_by(AT_ONCE)
             .map(|start| (start..(start + AT_ONCE).min(HELD_OUT)).collect::<Vec<_>>());
         parts
-            .map(|which| Ok(self.judged(self.store.read(&which)?)))
+            .map(|which| Ok(self.teacher_batch(self.store.read(&which)?)))
             .collect()
     }
 
-    /// Length of the teacher's embeddings, and the size of its maps where they are used.
+    /// Length of the teacher's embeddings, and the size of its feature maps, if used.
     pub fn teacher(&self) -> (usize, Option<MapSize>) {
         (self.store.rows().dimension, self.store.rows().map)
     }
 
-    fn judged(&self, part: Part) -> Judged {
+    fn teacher_batch(&self, part: StoredRows) -> TeacherBatch {
         let (w, h) = self.store.rows().picture;
         let mut crops = Array4::zeros((part.pictures.len(), 3, h, w));
         for (mut crop, bytes) in crops.outer_iter_mut().zip(&part.pictures) {
@@ -132,10 +134,10 @@ impl Lessons {
                 (0..3).for_each(|c| crop[[c, i / w, i % w]] = f32::from(pixel[2 - c]) / 255.0);
             }
         }
-        Judged {
+        TeacherBatch {
             inputs: self.design.inputs(crops),
-            embeddings: part.judgement.embeddings,
-            maps: part.judgement.maps,
+            embeddings: part.output.embeddings,
+            maps: part.output.maps,
         }
     }
 }
@@ -161,11 +163,8 @@ fn fill(
             .iter()
             .map(|p| Image::packed(w as u32, h as u32, p.as_slice().into()))
             .collect();
-        let judgement = teacher.judge(&images)?;
-        store.append(&Part {
-            pictures,
-            judgement,
-        })?;
+        let output = teacher.embed(&images)?;
+        store.append(&StoredRows { pictures, output })?;
     }
     Ok(())
 }

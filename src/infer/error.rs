@@ -1,0 +1,84 @@
+//! What can go wrong with networks and their library.
+
+use std::path::PathBuf;
+
+use crate::infer::runtime::Device;
+use thiserror::Error;
+
+/// Errors of inference.
+#[derive(Debug, Error)]
+pub enum InferError {
+    /// No library was found.
+    #[error(
+        "the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set \
+         ORT_DYLIB_PATH to a libonnxruntime.so"
+    )]
+    LibraryMissing {
+        /// Where it was searched.
+        looked: String,
+    },
+    /// The library was found but cannot be loaded.
+    #[error(
+        "cannot load ONNX Runtime from {}: {reason}; run `make setup` again, or set \
+         ORT_DYLIB_PATH to a libonnxruntime.so of version 1.31 or newer",
+        path.display()
+    )]
+    LibraryBroken {
+        /// The library.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// A model file is missing.
+    #[error(
+        "the model {} does not exist (looked in: {looked}); {hint}name a file with --detector or \
+         --embedder, download one of `twintrack models list` with `twintrack models get NAME`, or \
+         set TWINTRACK_MODELS to the folder of models",
+        path.display()
+    )]
+    ModelMissing {
+        /// The file asked for.
+        path: PathBuf,
+        /// Where it was searched.
+        looked: String,
+        /// Another remedy, ending in "; otherwise ", or empty.
+        hint: String,
+    },
+    /// A model cannot be loaded.
+    #[error("cannot load the model {}: {reason}", path.display())]
+    ModelBroken {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        reason: String,
+    },
+    /// A model's inputs, outputs or metadata are unsuitable.
+    #[error("the model {} does not fit: {problem}", path.display())]
+    ModelShape {
+        /// The file.
+        path: PathBuf,
+        /// What is unsuitable, and what is needed.
+        problem: String,
+    },
+    /// The requested device cannot be used.
+    #[error(
+        "the device {device} cannot be used: {reason}; use --device cpu, or run `make setup-gpu` \
+         and `twintrack doctor`"
+    )]
+    Device {
+        /// The device.
+        device: Device,
+        /// The reason.
+        reason: String,
+    },
+    /// A run failed.
+    #[error("running the model {} on an input of shape {shape:?} failed: {reason}", path.display())]
+    Run {
+        /// The model.
+        path: PathBuf,
+        /// The input's shape.
+        shape: Vec<usize>,
+        /// The reason.
+        reason: String,
+    },
+}

@@ -1,0 +1,27 @@
+//! Boxes of offline linking: as detected, and as completed.
+
+use crate::geometry::BBox;
+
+/// A detection assigned to a tracklet.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DetectedBox {
+    /// Index of the frame in the list of all frames.
+    pub frame: usize,
+    /// The box, pixels.
+    pub bbox: BBox,
+    /// Confidence, in [0, 1].
+    pub confidence: f32,
+}
+
+/// The box of a linked trajectory in a frame.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TrajectoryBox {
+    /// Index of the frame in the list of all frames.
+    pub frame: usize,
+    /// The box, pixels.
+    pub bbox: BBox,
+    /// Confidence of the detection; in a gap the lower one of the two around it.
+    pub confidence: f32,
+    /// False where the box was filled in.
+    pub seen: bool,
+}

@@ -1,0 +1,613 @@
+//! The training run: batch, forward, loss, backward, step, and validation at intervals.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use burn::grad_clipping::GradientClippingConfig;
+use burn::module::{AutodiffModule, Module};
+use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
+use burn::record::Recorder;
+use burn::tensor::backend::{AutodiffBackend, Backend};
+use burn::tensor::{Int, Tensor};
+use ndarray::Array2;
+
+use crate::train::batch::Sampler;
+use crate::train::checkpoint::{
+    self, Checkpoint, CheckpointRecorder, TrainingState, read_state, unusable,
+};
+use crate::train::colour;
+use crate::train::config::TrainConfig;
+use crate::train::curves::{Curve, CurvePoint};
+use crate::train::dataset::Dataset;
+use crate::train::distil;
+use crate::train::distil::batches::{TeacherBatch, TeacherBatches};
+use crate::train::embed::{plain, stacked};
+use crate::train::error::TrainError;
+use crate::train::kernels::backend::Kernels;
+use crate::train::learner::{Learner, StepInput};
+use crate::train::network::Tower;
+use crate::train::prefetch::prefetch;
+use crate::train::validation::{ValidationScore, validate};
+
+/// Data for training and validation.
+#[derive(Debug, Default)]
+pub struct TrainingData {
+    /// Labelled data.
+    pub train: Vec<Dataset>,
+    /// Labelled data of held-out people.
+    pub held: Vec<Dataset>,
+    /// Pictures with a teacher's output.
+    pub teacher_batches: Option<TeacherBatches>,
+}
+
+/// Result of a training run.
+pub struct TrainedNetwork<B: AutodiffBackend> {
+    /// The network that was best on held-out data.
+    pub tower: Tower<B::InnerBackend>,
+    /// The learning curve.
+    pub curve: Curve,
+    /// Pictures per second, including loading but not validation.
+    pub speed: f64,
+}
+
+/// The value of a loss, or an error if it is not finite.
+fn finite<B: Backend>(
+    loss: &Tensor<B, 1>,
+    step: usize,
+    rate: f64,
+    dir: &Path,
+) -> Result<f64, TrainError> {
+    let value = loss
+        .clone()
+        .into_data()
+        .convert::<f32>()
+        .to_vec::<f32>()
+        .map_or(f32::NAN, |v| v[0]);
+    if value.is_finite() {
+        Ok(f64::from(value))
+    } else {
+        Err(TrainError::Diverged {
+            value,
+            step,
+            rate,
+            checkpoint: checkpoint::newest_or(dir).join("last.mpk"),
+        })
+    }
+}
+
+/// What changes during a run, with the data for validation.
+struct Run<'a, B: AutodiffBackend, O> {
+    config: &'a TrainConfig,
+    dir: &'a Path,
+    device: &'a B::Device,
+    /// Labelled data of held-out people.
+    held: Vec<Dataset>,
+    /// Held-out pictures with the teacher's output.
+    probes: Vec<TeacherBatch>,
+    learner: Learner<B>,
+    optimizer: O,
+    state: TrainingState,
+}
+
+/// Sums since the previous validation.
+#[derive(Debug, Default)]
+struct IntervalSums {
+    loss: f64,
+    /// Sum of the shares of labelled pictures with an active triplet, if there are any.
+    active: Option<f64>,
+    steps: u32,
+}
+
+/// Times the run: validation does not count as training.
+struct Clock {
+    begun: Instant,
+    first_step: usize,
+    validating: Duration,
+    /// Pictures per step.
+    pictures: f64,
+}
+
+impl Clock {
+    /// Pictures per second up to `step`.
+    fn speed(&self, step: usize) -> f64 {
+        let seconds = (self.begun.elapsed() - self.validating).as_secs_f64();
+        (step - self.first_step) as f64 * self.pictures / seconds
+    }
+}
+
+impl<B, O> Run<'_, B, O>
+where
+    B: AutodiffBackend<InnerBackend: Kernels> + Kernels,
+    O: Optimizer<Learner<B>, B>,
+{
+    fn validate(&self) -> ValidationScore {
+        ValidationScore {
+            map: validate(&self.learner.tower.valid(), &self.held, self.device),
+            agreement: (!self.probes.is_empty()).then(|| {
+                self.learner
+                    .agreement(&self.probes, self.config, self.device)
+            }),
+        }
+    }
+
+    /// Writes a checkpoint; `better` if the network is the best so far.
+    fn save(&self, better: bool) -> Result<(), TrainError> {
+        checkpoint::write(
+            &Checkpoint {
+                learner: &self.learner,
+                optimizer: &self.optimizer,
+                best: better.then_some(&self.learner.tower),
+                state: &self.state,
+            },
+            self.dir,
+        )
+    }
+
+    /// Starts a new run: measures the untrained network and replaces the checkpoints.
+    fn start(mut self, report: &mut impl FnMut(String)) -> Result<Self, TrainError> {
+        let score = self.validate();
+        self.state.best = score.score().unwrap_or_default();
+        report(format!("before training{}", score.text()));
+        checkpoint::clear(self.dir)?;
+        self.save(true)?;
+        Ok(self)
+    }
+
+    /// Continues from the newest checkpoint.
+    fn resume(mut self) -> Result<Self, TrainError> {
+        let from = checkpoint::newest_or(self.dir);
+        self.state = read_state(&from, self.config)?;
+        self.learner = self
+            .learner
+            .load_file(from.join("last"), &CheckpointRecorder::new(), self.device)
+            .map_err(|e| unusable(&from, &e.to_string()))?;
+        let record = Recorder::<B>::load(
+            &CheckpointRecorder::new(),
+            from.join("last_optimizer"),
+            self.device,
+        )
+        .map_err(|e| unusable(&from, &e.to_string()))?;
+        self.optimizer = self.optimizer.load_record(record);
+        Ok(self)
+    }
+
+    /// Performs one step; returns its loss and, with labelled pictures, the number of active
+    /// triplets. Takes the run by value, so that the optimizer can update weights in place.
+    fn step(
+        mut self,
+        input: StepInput,
+    ) -> Result<(Self, f64, Option<Tensor<B, 1, Int>>), TrainError> {
+        let step = self.state.step;
+        let (value, active) = self.learner.loss(input, self.config, step, self.device);
+        let rate = self.config.rate(step);
+        let loss = finite(&value, step, rate, self.dir)?;
+        let gradients = GradientsParams::from_grads(value.backward(), &self.learner);
+        self.learner = self.optimizer.step(rate, self.learner, gradients);
+        self.state.step += 1;
+        Ok((self, loss, active))
+    }
+
+    /// Validates, reports, and writes a checkpoint and the learning curve.
+    fn record(
+        &mut self,
+        sums: &IntervalSums,
+        clock: &Clock,
+        report: &mut impl FnMut(String),
+    ) -> Result<(), TrainError> {
+        let score = self.validate();
+        let (config, step, n) = (self.config, self.state.step, f64::from(sums.steps));
+        let speed = clock.speed(step);
+        let left = (config.steps - step) as f64 * clock.pictures / speed;
+        let active = sums.active.map(|a| a / n);
+        let active_text = active.map_or(String::new(), |a| format!(", active {:3.0} %", 100.0 * a));
+        report(format!(
+            "step {step:6} of {}: loss {:.4}{active_text}{}, {speed:.0} images/s, {left:.0} s left",
+            config.steps,
+            sums.loss / n,
+            score.text()
+        ));
+        self.state.points.push(CurvePoint {
+            step,
+            loss: sums.loss / n,
+            active,
+            rate: config.rate(step - 1),
+            map: score.map,
+            agreement: score.agreement,
+            speed,
+        });
+        // Without held-out data the last network is kept.
+        let better = score.score().is_none_or(|m| m > self.state.best);
+        self.state.best = self.state.best.max(score.score().unwrap_or_default());
+        self.state.stale = if better { 0 } else { self.state.stale + 1 };
+        self.save(better)?;
+        Curve(self.state.points.clone()).write(self.dir)
+    }
+}
+
+/// Colour layouts of training pictures, from which the map of colours is initialised.
+fn colour_layouts(
+    sampler: Option<&Sampler>,
+    probes: &[TeacherBatch],
+    config: &TrainConfig,
+) -> Array2<f32> {
+    match sampler {
+        _ if !config.colours => Array2::default((0, 0)),
+        Some(sampler) => {
+            stacked(plain(&sampler.plain(2000), config.size()).map(|batch| colour::layouts(&batch)))
+        }
+        None => stacked(probes.iter().filter_map(|p| p.inputs.colours.clone())),
+    }
+}
+
+/// A warning if the student's and the teacher's feature maps cannot be compared.
+fn incomparable_maps<B: AutodiffBackend + Kernels>(
+    learner: &Learner<B>,
+    teacher_batches: Option<&TeacherBatches>,
+) -> Option<String> {
+    let [_, th, tw] = teacher_batches?.teacher().1?;
+    let [_, h, w] = learner.tower.map_size();
+    distil::loss::common_size((h, w), (th, tw))
+        .is_none()
+        .then(|| {
+            format!(
+                "maps of {w}x{h} pixels cannot be compared with the teacher's of {tw}x{th}: \
+                 neither size is a multiple of the other; distil.map is ignored"
+            )
+        })
+}
+
+/// Trains in the folder `dir`, which receives checkpoints, `curve.csv` and `curve.svg`. With
+/// `resume` it continues from the last checkpoint there. `report` receives lines on the progress.
+///
+/// # Errors
+/// Fails when settings or data are unsuitable, the loss is not finite, or a file cannot be written.
+pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+    config: &TrainConfig,
+    data: TrainingData,
+    dir: &Path,
+    resume: bool,
+    device: &B::Device,
+    mut report: impl FnMut(String),
+) -> Result<TrainedNetwork<B>, TrainError> {
+    config.validate()?;
+    fs::create_dir_all(dir).map_err(|e| TrainError::Write {
+        path: dir.into(),
+        reason: e.to_string(),
+    })?;
+    B::seed(device, config.seed);
+    let TrainingData {
+        train,
+        held,
+        teacher_batches,
+    } = data;
+    let sampler = match train.is_empty() {
+        true => None,
+        false => Some(Sampler::new(
+            train,
+            (config.people, config.views),
+            config.design(),
+            config.augment.clone(),
+            config.seed,
+        )?),
+    };
+    if sampler.is_none() && teacher_batches.is_none() {
+        return Err(TrainError::Setting(
+            "there are no training data: neither labelled data nor pictures with a teacher's output"
+                .into(),
+        ));
+    }
+    let probes = teacher_batches
+        .as_ref()
+        .map(TeacherBatches::held_out)
+        .transpose()?
+        .unwrap_or_default();
+    let learner = Learner::<B>::new(
+        config,
+        &colour_layouts(sampler.as_ref(), &probes, config),
+        sampler.as_ref().map_or(0, Sampler::classes),
+        teacher_batches.as_ref().map(TeacherBatches::teacher),
+        device,
+    )?;
+    incomparable_maps(&learner, teacher_batches.as_ref())
+        .into_iter()
+        .for_each(&mut report);
+    let clipping = (config.clip > 0.0).then_some(GradientClippingConfig::Norm(config.clip));
+    let run = Run {
+        config,
+        dir,
+        device,
+        held,
+        probes,
+        learner,
+        optimizer: AdamWConfig::new()
+            .with_weight_decay(config.weight_decay)
+            .with_grad_clipping(clipping)
+            .init::<B, Learner<B>>(),
+        state: TrainingState {
+            config: config.clone(),
+            step: 0,
+            best: 0.0,
+            stale: 0,
+            points: Vec::new(),
+        },
+    };
+    let run = if resume {
+        run.resume()?
+    } else {
+        run.start(&mut report)?
+    };
+    let labelled = sampler.as_ref().map_or(0, |_| config.people * config.views);
+    let distilled = teacher_batches.as_ref().map_or(0, |_| config.distil.batch);
+    let make = move |step| {
+        Ok::<_, TrainError>(StepInput {
+            labelled: sampler.as_ref().map(|s| s.batch(step)),
+            distilled: teacher_batches
+                .as_ref()
+                .map(|t| t.batch(step))
+                .transpose()?,
+        })
+    };
+    steps(run, make, labelled, labelled + distilled, &mut report)
+}
+
+/// The loop of steps up to the configured number or an early stop; returns the best network.
+/// `labelled` is the number of labelled pictures per step, `pictures` that of all.
+fn steps<B, O>(
+    mut run: Run<'_, B, O>,
+    make: impl Fn(usize) -> Result<StepInput, TrainError> + Clone + Send + 'static,
+    labelled: usize,
+    pictures: usize,
+    report: &mut impl FnMut(String),
+) -> Result<TrainedNetwork<B>, TrainError>
+where
+    B: AutodiffBackend<InnerBackend: Kernels> + Kernels,
+    O: Optimizer<Learner<B>, B>,
+{
+    let config = run.config;
+    // With a GPU the other cores are free for loading; on the CPU one loader keeps up with training.
+    let loaders = if B::ON_CPU {
+        1
+    } else {
+        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1)
+    };
+    let mut clock = Clock {
+        begun: Instant::now(),
+        first_step: run.state.step,
+        validating: Duration::ZERO,
+        pictures: pictures as f64,
+    };
+    let mut sums = IntervalSums::default();
+    for input in prefetch(make, run.state.step, config.steps, loaders) {
+        let (next, loss, active) = run.step(input?)?;
+        run = next;
+        sums.loss += loss;
+        if let Some(active) = active {
+            let count = active.into_data().iter::<i64>().next().unwrap_or_default();
+            sums.active = Some(sums.active.unwrap_or(0.0) + count as f64 / labelled as f64);
+        }
+        sums.steps += 1;
+        let step = run.state.step;
+        if step.is_multiple_of(config.validate_every) || step == config.steps {
+            let pause = Instant::now();
+            run.record(&sums, &clock, report)?;
+            sums = IntervalSums::default();
+            if run.state.stale >= config.patience {
+                report(format!(
+                    "no better network in {} validations: stopping early",
+                    config.patience
+                ));
+                break;
+            }
+            clock.validating += pause.elapsed();
+        }
+    }
+    let speed = run.state.points.last().map_or(0.0, |p| p.speed);
+    let from = checkpoint::newest_or(run.dir);
+    let best = run
+        .learner
+        .tower
+        .load_file(from.join("best"), &CheckpointRecorder::new(), run.device)
+        .map_err(|e| unusable(&from, &e.to_string()))?;
+    Ok(TrainedNetwork {
+        tower: best.valid(),
+        curve: Curve(run.state.points),
+        speed,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::config::LossKind;
+    use crate::train::embed::embed;
+    use crate::train::rng_lock::RNG_LOCK;
+
+    #[test]
+    fn a_loss_that_is_not_finite_names_checkpoint_and_likely_cause() {
+        type B = burn::backend::Flex;
+        let value = |v: f32| {
+            finite(
+                &Tensor::<B, 1>::from_floats([v], &Default::default()),
+                7,
+                1e-2,
+                Path::new("work"),
+            )
+        };
+        assert_eq!(value(0.5).expect("a number"), 0.5);
+        let e = value(f32::NAN).expect_err("none").to_string();
+        assert!(
+            e.contains("NaN at step 7") && e.contains("last.mpk") && e.contains("learning rate"),
+            "{e}"
+        );
+        assert!(value(f32::INFINITY).is_err());
+    }
+
+    /// Four steps give the same network as two steps resumed for two more. The learning rate is
+    /// still in its warm-up and so does not depend on the number of steps.
+    #[test]
+    fn resuming_from_a_checkpoint_is_exact() {
+        use crate::train::synthetic;
+        use burn::backend::{Autodiff, Flex};
+        let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
+        let dirs = ["whole", "parts"].map(|n| {
+            std::env::temp_dir().join(format!("twintrack-train-{}-{n}", std::process::id()))
+        });
+        let config = TrainConfig {
+            dimension: 16,
+            steps: 4,
+            people: 2,
+            views: 2,
+            validate_every: 2,
+            warmup: 100,
+            classification: 0.5,
+            ..TrainConfig::default()
+        };
+        let device = Default::default();
+        let sets = || vec![synthetic::dataset(4, 3, 1).expect("people")];
+        let run = |config: &TrainConfig, dir: &Path, resume| {
+            train::<Autodiff<Flex>>(
+                config,
+                TrainingData {
+                    train: sets(),
+                    ..TrainingData::default()
+                },
+                dir,
+                resume,
+                &device,
+                |_| {},
+            )
+        };
+        let look = |t: &TrainedNetwork<Autodiff<Flex>>| {
+            embed(
+                &t.tower,
+                &sets()[0].crops.iter().collect::<Vec<_>>(),
+                &device,
+            )
+        };
+        let whole = run(&config, &dirs[0], false).expect("trained");
+        run(
+            &TrainConfig {
+                steps: 2,
+                ..config.clone()
+            },
+            &dirs[1],
+            false,
+        )
+        .expect("trained");
+        let other = run(
+            &TrainConfig {
+                dimension: 32,
+                ..config.clone()
+            },
+            &dirs[1],
+            true,
+        )
+        .err()
+        .expect("another network");
+        assert!(other.to_string().contains("length 16"), "{other}");
+        let on = run(&config, &dirs[1], true).expect("went on");
+        assert_eq!(
+            on.curve.0.iter().map(|p| p.step).collect::<Vec<_>>(),
+            [2, 4]
+        );
+        let worst = (look(&whole) - look(&on))
+            .iter()
+            .fold(0.0f32, |w, d| w.max(d.abs()));
+        assert!(worst < 1e-5, "the embeddings differ by {worst}");
+        for dir in dirs {
+            std::fs::remove_dir_all(dir).expect("our own folder");
+        }
+    }
+
+    /// bfloat16 gives nearly the same embeddings on every network, and trains as well.
+    #[test]
+    fn mixed_precision_trains_like_float32() {
+        use crate::train::body::Network;
+        use crate::train::config::TrainPrecision;
+        use crate::train::synthetic;
+        use burn::backend::{Autodiff, Flex};
+        type B = Autodiff<Flex>;
+        let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
+        let device = Default::default();
+        B::seed(&device, 1);
+        let design = TrainConfig {
+            dimension: 16,
+            ..TrainConfig::default()
+        }
+        .design();
+        let sampler = Sampler::new(
+            vec![synthetic::dataset(8, 3, 1).expect("people")],
+            (8, 3),
+            design,
+            Default::default(),
+            1,
+        )
+        .expect("enough");
+        let start =
+            stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
+        let precisions = [TrainPrecision::Float32, TrainPrecision::Bfloat16];
+        for network in [Network::Tiny, Network::Mobile, Network::Omni] {
+            let config = |precision| TrainConfig {
+                network,
+                precision,
+                dimension: 16,
+                loss: LossKind::Contrastive,
+                margin: 1.0,
+                ..TrainConfig::default()
+            };
+            let mut learner =
+                Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device)
+                    .expect("a tower");
+            // The convolutional part starts at zero; this makes it contribute from the first step
+            // on.
+            learner.tower.randomise_head(&device);
+            let batch = sampler.batch(0);
+            let [full, half] = precisions.map(|p| {
+                let x = learner
+                    .embed(batch.inputs.clone(), &config(p), &device)
+                    .embeddings;
+                x.into_data()
+                    .to_vec::<f32>()
+                    .expect("embeddings are float32")
+            });
+            let alike = full
+                .chunks(16)
+                .zip(half.chunks(16))
+                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>())
+                .sum::<f32>()
+                / 24.0;
+            // Each normalisation of an untrained network amplifies the small differences between
+            // its pictures, and rounding errors with them; the fifty of `mobile` leave 0.85.
+            assert!(
+                alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half,
+                "{network:?}: {alike}"
+            );
+            if network == Network::Tiny {
+                let learnt = precisions.map(|p| {
+                    let (mut learner, mut optimizer) =
+                        (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
+                    let losses: Vec<f64> = (0..12)
+                        .map(|_| {
+                            let (value, _) =
+                                learner.labelled_loss(batch.clone(), &config(p), 0, &device);
+                            let loss =
+                                finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
+                            learner = optimizer.step(
+                                1e-3,
+                                learner.clone(),
+                                GradientsParams::from_grads(value.backward(), &learner),
+                            );
+                            loss
+                        })
+                        .collect();
+                    losses[11] / losses[0]
+                });
+                assert!(
+                    learnt.iter().all(|l| *l < 0.5) && (learnt[0] - learnt[1]).abs() < 0.1,
+                    "{learnt:?}"
+                );
+            }
+        }
+    }
+}
