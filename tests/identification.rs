@@ -339,7 +339,7 @@ fn a_service_names_people_and_learns_new_ones_while_it_runs() {
                     .flatten()
                     .any(|t| t["identity"]["name"] == name)
         };
-        common::whole_lines(&out).iter().any(here)
+        common::complete_lines(&out).iter().any(here)
     };
     assert!(
         common::until(60, || named("door", "ada") && named("yard", "ada")),
@@ -364,7 +364,7 @@ fn a_service_names_people_and_learns_new_ones_while_it_runs() {
     );
     child.signal("TERM");
     assert_eq!(child.code(20), Some(0), "{}", said());
-    let ended: Vec<Value> = common::whole_lines(&out)
+    let ended: Vec<Value> = common::complete_lines(&out)
         .into_iter()
         .filter(|e| e["schema"] == "twintrack.track_ended/1")
         .collect();

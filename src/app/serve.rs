@@ -136,7 +136,7 @@ fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -
 }
 
 async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
-    let door = match service.serve.door().map_err(anyhow::Error::msg)? {
+    let door = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
         Some((address, token)) => Some((server::listen(address).await?, token)),
         None => None,
     };
@@ -169,7 +169,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let (signals, over) = (Signals::listen(), CancellationToken::new());
     let stop = signals.stop();
     let pulse = HealthMonitor::default();
-    let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
+    let beating = tokio::spawn(pulse.clone().run(cameras.clone(), over.clone()));
     let serving = door.map(|(listener, token)| {
         if !args.quiet {
             eprintln!(
@@ -191,7 +191,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             cameras: cameras.clone(),
             hub: hub.clone(),
             registry,
-            pulse,
+            health: pulse,
             stop: over.clone(),
         };
         tokio::spawn(server::run(listener, shown, token))
@@ -296,7 +296,7 @@ impl Reload {
                 if tell.send(cameras).await.is_err() {
                     return;
                 }
-                hub.forget_all_but(&names);
+                hub.retain_cameras(&names);
             }
             self.gallery(&show).await;
         }

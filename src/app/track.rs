@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::address;
-use crate::app::show::UNKNOWN;
+use crate::app::show::NO_STRANGER_RATES;
 use crate::app::signals::Signals;
 use crate::app::{detections, outputs, refine, settings, show};
 use crate::config::Config;
@@ -20,7 +20,7 @@ use crate::pipeline::{DetectionSource, Pipeline, Progress};
 use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
-use crate::sink::mot::{MotText, What};
+use crate::sink::mot::{MotContent, MotText};
 use crate::sink::recorder::Recorder;
 use crate::source::{self, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
@@ -257,7 +257,7 @@ async fn follow(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     if let Some(path) = &args.save_detections {
         sinks.push(Box::new(MotText::create(
             path,
-            What::Detections,
+            MotContent::Detections,
             &config.output,
         )?));
     }
@@ -327,9 +327,9 @@ fn link_and_write(
 ) -> Result<bool> {
     tracing::info!(tracks = recording.ended.len(), "tracks are linked");
     // Linking cannot stop half way: there is nothing to write before its end.
-    signals.end_at_once();
+    signals.begin_abrupt_phase();
     let refined = refine::refined(recording, config);
-    let stop = signals.end_in_order();
+    let stop = signals.begin_graceful_phase();
     // Its own link: that of the first reading may have been told to stop.
     let again = SourceOptions {
         link: Link::default(),
@@ -343,7 +343,7 @@ fn link_and_write(
     refine::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
-        eprintln!("{}", refine::told(recording, &refined));
+        eprintln!("{}", refine::summary(recording, &refined));
     }
     Ok(!stop.is_cancelled())
 }
@@ -378,7 +378,7 @@ pub(crate) fn known(
     let embedder = embedder.insert(gallery_reader.into_embedder());
     let strangers = embedder.strangers();
     if config.identity.remember > 0.0 && strangers.is_none() {
-        tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {UNKNOWN}");
+        tracing::warn!(model = %embedder.model().path().display(), "identity.remember: nobody will be known again, {NO_STRANGER_RATES}");
     }
     Ok(Some(
         IdentityRegistry::new(config.identity.clone(), calibration, gallery)
@@ -425,7 +425,7 @@ fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box
     if let Some(path) = &args.mot {
         sinks.push(Box::new(MotText::create(
             path,
-            What::Tracks,
+            MotContent::Tracks,
             &config.output,
         )?));
     }
