@@ -81,7 +81,7 @@ pub fn config(bytes: &[u8]) {
 
 /// Files of events: refining an accepted recording keeps its frames, with finite boxes.
 pub fn events(bytes: &[u8]) {
-    let Ok(recordings) = Recording::of_lines(BufReader::new(bytes), path()) else {
+    let Ok(recordings) = Recording::read_lines(BufReader::new(bytes), path()) else {
         return;
     };
     let config = Config::default();

@@ -77,14 +77,14 @@ impl Recording {
             path: path.into(),
             source,
         })?;
-        Self::of_lines(std::io::BufReader::new(file), path)
+        Self::read_lines(std::io::BufReader::new(file), path)
     }
 
     /// Reads JSON lines from any reader; `path` names it in messages.
     ///
     /// # Errors
     /// As [`Recording::read`].
-    pub fn of_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
+    pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read {
             path: path.into(),
             source,
@@ -249,7 +249,8 @@ impl Recording {
                     confidence: t.confidence as f32,
                 };
                 let tracklets = by_id.entry(t.id).or_default();
-                // A tolerance of 1 ms: the times of events are rounded, those in the tracker not.
+                // A tolerance of 1 ms, because the tracker sums elapsed times, while those of events
+                // are rounded.
                 let continues = |s: &&mut Tracklet| {
                     s.sightings
                         .last()

@@ -57,7 +57,7 @@ fn id_at(events: &[Value], frame: u64, x: f64, y: f64, reach: f64) -> u64 {
         .map(|t| (foot(t), t))
         .map(|((fx, fy), t)| ((fx - x).hypot(fy - y), t))
         .min_by(|a, b| a.0.total_cmp(&b.0));
-    let (distance, t) = near.unwrap_or_else(|| panic!("nobody is tracked in frame {frame}"));
+    let (distance, t) = near.unwrap_or_else(|| panic!("no one is tracked in frame {frame}"));
     assert!(
         distance <= reach,
         "the nearest person to ({x}, {y}) in frame {frame} is {distance:.0} pixels away"

@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::page;
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "docs/README.md",
     "docs/commands.md",
@@ -31,6 +31,7 @@ const PAGES: [&str; 11] = [
     "docs/training.md",
     "docs/training-configuration.md",
     "docs/guide/one-shot.md",
+    "docs/glossary.md",
 ];
 
 const BUILD: &str = "builds the program that this test is part of";

@@ -49,7 +49,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         .collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
-        true => Recording::of_lines(std::io::stdin().lock(), Path::new("standard input"))?,
+        true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
         false => Recording::read(&args.input)?,
     };
     if args.mot.is_some() && recordings.len() > 1 {

@@ -178,6 +178,7 @@ impl ServiceConfig {
         Self::parse_partial(&Config::text(path)?, path)
     }
 
+    /// Parses and validates everything but the presence of cameras and the token.
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
@@ -198,14 +199,19 @@ impl ServiceConfig {
         }
         let service: ServiceConfig =
             config::deserialize_table(Spanned::new(span.clone(), own), text, path)?;
-        service.serve.validate()?;
-        service.fleet().validate()?;
-        service.mqtt.iter().try_for_each(MqttConfig::validate)?;
-        service
-            .webhook
-            .iter()
-            .try_for_each(WebhookConfig::validate)?;
-        for (name, camera) in &service.cameras {
+        service.validate(path)?;
+        Ok((
+            service,
+            Config::from_table(Spanned::new(span, other), text, path)?,
+        ))
+    }
+
+    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
+        self.serve.validate()?;
+        self.fleet().validate()?;
+        self.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        self.webhook.iter().try_for_each(WebhookConfig::validate)?;
+        for (name, camera) in &self.cameras {
             if name.is_empty()
                 || !name
                     .chars()
@@ -226,11 +232,11 @@ impl ServiceConfig {
                 ));
             }
         }
-        if let Some((name, _)) = service
+        if let Some((name, _)) = self
             .rtsp()
-            .find(|(_, camera)| camera.transport != service.transport())
+            .find(|(_, camera)| camera.transport != self.transport())
         {
-            let other = service.rtsp().next().map_or("", |(name, _)| name.as_str());
+            let other = self.rtsp().next().map_or("", |(name, _)| name.as_str());
             return Err(ConfigError::invalid(
                 path,
                 format!(
@@ -239,10 +245,7 @@ impl ServiceConfig {
                 ),
             ));
         }
-        Ok((
-            service,
-            Config::from_table(Spanned::new(span, other), text, path)?,
-        ))
+        Ok(())
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {

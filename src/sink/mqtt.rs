@@ -106,6 +106,13 @@ pub(super) struct Broker {
     pub transport: Transport,
 }
 
+fn settings_error(reason: String) -> SinkError {
+    SinkError::Settings {
+        sink: "mqtt",
+        reason,
+    }
+}
+
 impl MqttConfig {
     /// Refuses values outside their ranges.
     ///
@@ -116,13 +123,10 @@ impl MqttConfig {
         self.spool.validate("mqtt")
     }
 
+    /// Validates the settings, and reads the files that they name.
     fn broker(&self) -> Result<Broker, SinkError> {
-        let wrong = |reason: String| SinkError::Settings {
-            sink: "mqtt",
-            reason,
-        };
         let (scheme, rest) = self.broker.split_once("://").ok_or_else(|| {
-            wrong(format!(
+            settings_error(format!(
                 "broker = \"{}\" is not an address; write mqtt://host:1883",
                 self.broker
             ))
@@ -131,19 +135,19 @@ impl MqttConfig {
             "mqtt" | "tcp" => false,
             "mqtts" | "ssl" => true,
             _ => {
-                return Err(wrong(format!(
+                return Err(settings_error(format!(
                     "broker = \"{scheme}://…\": the scheme must be mqtt:// or mqtts://"
                 )));
             }
         };
         if rest.contains('@') {
-            return Err(wrong(
+            return Err(settings_error(
                 "broker holds credentials: write them in user and password (or password_file)"
                     .into(),
             ));
         }
         if self.topic.is_empty() || self.topic.contains(['+', '#']) {
-            return Err(wrong(format!(
+            return Err(settings_error(format!(
                 "topic = \"{}\": must not be empty, nor contain + or #",
                 self.topic
             )));
@@ -152,46 +156,18 @@ impl MqttConfig {
             Some((host, port)) => (
                 host,
                 port.parse()
-                    .map_err(|_| wrong(format!("broker: {port} is not a port number")))?,
+                    .map_err(|_| settings_error(format!("broker: {port} is not a port number")))?,
             ),
             None => (rest.trim_end_matches('/'), if tls { 8883 } else { 1883 }),
         };
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))
-        };
-        let client_auth = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            (None, None) => None,
-            _ => {
-                return Err(wrong(
-                    "certificate_file and key_file must be set together".into(),
-                ));
-            }
-        };
-        let transport = if !tls {
-            Transport::Tcp
-        } else {
-            // Fails if another part of the program has installed it already, which is fine.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            match &self.ca_file {
-                Some(ca) => Transport::Tls(TlsConfiguration::Simple {
-                    ca: read(ca)?,
-                    alpn: None,
-                    client_auth,
-                }),
-                None if client_auth.is_some() => {
-                    return Err(wrong("certificate_file requires ca_file".into()));
-                }
-                None => Transport::Tls(TlsConfiguration::default()),
-            }
-        };
+        let transport = self.transport(tls)?;
         let password = Secret::find(
             "password",
             &self.password,
             &self.password_env,
             &self.password_file,
         )
-        .map_err(wrong)?;
+        .map_err(settings_error)?;
         Ok(Broker {
             config: self.clone(),
             host: host.into(),
@@ -199,6 +175,39 @@ impl MqttConfig {
             password,
             transport,
         })
+    }
+
+    /// Plain TCP, or TLS with the configured certificates.
+    fn transport(&self, tls: bool) -> Result<Transport, SinkError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .map_err(|e| settings_error(format!("cannot read {}: {e}", path.display())))
+        };
+        let client_auth = match (&self.certificate_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (None, None) => None,
+            _ => {
+                return Err(settings_error(
+                    "certificate_file and key_file must be set together".into(),
+                ));
+            }
+        };
+        if !tls {
+            return Ok(Transport::Tcp);
+        }
+        // Fails if another part of the program has installed it already, which is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        match &self.ca_file {
+            Some(ca) => Ok(Transport::Tls(TlsConfiguration::Simple {
+                ca: read(ca)?,
+                alpn: None,
+                client_auth,
+            })),
+            None if client_auth.is_some() => {
+                Err(settings_error("certificate_file requires ca_file".into()))
+            }
+            None => Ok(Transport::Tls(TlsConfiguration::default())),
+        }
     }
 
     /// Starts the sink. Returns at once; the delivery thread connects, and reconnects, to the

@@ -161,7 +161,8 @@ async fn record_break(
                     .refuse(
                         alone,
                         &format!(
-                            "the broker closed the connection at it {MAX_BREAKS} times: {error}"
+                            "the broker closed the connection at this event {MAX_BREAKS} times: \
+                             {error}"
                         ),
                     )
                     .await;
