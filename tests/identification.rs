@@ -399,7 +399,7 @@ fn what_cannot_be_compared_is_told() {
             s("--gallery"),
             empty.as_os_str(),
         ],
-        "holds no picture",
+        "has no pictures",
     );
     fails(
         &[s("compare"), broken.as_os_str(), broken.as_os_str()],
@@ -413,7 +413,7 @@ fn what_cannot_be_compared_is_told() {
             s("--in"),
             empty.as_os_str(),
         ],
-        "holds no trajectories",
+        "has no trajectories",
     );
     std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]}"#, "\n")).unwrap();
     fails(
