@@ -33,7 +33,7 @@ test: build ## all tests
 	@cargo test --release --locked --features train
 
 soak: build ## the long tests (minutes each, bounded)
-	@cargo test --release --locked --features train --test ways_out --test web --test soak -- --ignored --nocapture --test-threads 1 soak
+	@cargo test --release --locked --features train --test sinks --test web --test soak -- --ignored --nocapture --test-threads 1 soak
 
 # Readers of what strangers bring; without a sanitizer they run on any Rust, some 10,000 to 300,000 inputs a second.
 FUZZED  := mot config events head metadata detections http address

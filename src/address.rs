@@ -1,44 +1,44 @@
-//! Addresses of cameras and receivers: whatever in them may be a secret is never shown.
+//! Addresses of cameras and receivers, in which everything that may be a secret is masked.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize, Serializer};
 use url::Url;
 
-/// An address, or the path of a file. Shown, logged and serialised without its secrets; opened as it was given.
+/// An address, or the path of a file. Displayed, logged and serialised with its secrets masked.
 #[derive(Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Address(String);
 
 impl Address {
-    /// Takes an address as it was given.
+    /// Wraps an address.
     pub fn new(address: impl Into<String>) -> Self {
         Address(address.into())
     }
 
-    /// The address itself, for opening it; whoever asks must not show it.
+    /// The address with its secrets, for opening it. Must not be logged or displayed.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether none was given.
+    /// Whether the address is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Scheme and host only: for receivers, whose whole path may be a secret.
+    /// Scheme, host and port only: for receivers, whose whole path may be a secret.
     pub fn origin(&self) -> String {
         match Url::parse(&self.0) {
-            Ok(url) if url.has_host() => format!("{}://{}", url.scheme(), place(&url)),
+            Ok(url) if url.has_host() => format!("{}://{}", url.scheme(), host_and_port(&url)),
             _ => masked(&self.0),
         }
     }
 
-    /// Refuses an address that no program can take apart, as one with a `/`, `?` or `#` in its password. The path of a file
-    /// is fine.
+    /// Refuses an address that cannot be parsed unambiguously, such as one with a `/`, `?` or `#`
+    /// in its password. Paths of files are accepted.
     ///
     /// # Errors
-    /// What is wrong with it and what to do; without its secrets.
+    /// What is wrong with it and what to do, without its secrets.
     pub fn check(&self) -> Result<(), String> {
         let is_address = self.0.contains("://");
         match Url::parse(&self.0) {
@@ -49,15 +49,17 @@ impl Address {
         }
     }
 
-    /// What may be wrong with an address that is not answered: an `@` behind the host may belong to a password.
-    pub fn doubt(&self) -> Option<&'static str> {
+    /// A hint for an address that cannot be reached: an `@` after the host may belong to a password
+    /// with an unescaped reserved character.
+    pub fn hint(&self) -> Option<&'static str> {
         let url = Url::parse(&self.0).ok().filter(Url::has_host)?;
-        is_doubtful(&url).then_some(ESCAPE)
+        is_ambiguous(&url).then_some(ESCAPE)
     }
 }
 
 /// The remedy for reserved characters in a password.
-const ESCAPE: &str = "in a user name or password write %2F for /, %3F for ?, %23 for # and %40 for @, or give `user` and `password` apart in a file of cameras";
+const ESCAPE: &str = "in a user name or password write %2F for /, %3F for ?, %23 for # and %40 \
+                      for @, or set `user` and `password` of the camera in a configuration file";
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -77,16 +79,17 @@ impl Serialize for Address {
     }
 }
 
-/// The address without its secrets: `***` stands for user and password, for values in the query and in the path
-/// (`user=a_password=b`), and for long random words in the path. The path of a file is shown as it is.
+/// The address with its secrets replaced by `***`: user and password, the fragment, values in the
+/// query, and segments of the path that contain `=` (`user=a_password=b`) or look like a key. The
+/// path of a file is returned as it is.
 pub fn masked(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else {
         return address.to_string();
     };
     match Url::parse(address) {
-        Ok(url) if url.has_host() => of_parts(&url),
+        Ok(url) if url.has_host() => mask_parts(&url),
         Ok(url) if url.scheme() == "file" => address.to_string(),
-        // What the parts are is not known: only what stands behind the last @ cannot be a password.
+        // The parts are unknown: only the host after the last @ cannot be part of a password.
         _ => match rest.rsplit_once('@') {
             Some((_, host)) => format!(
                 "{scheme}://***@{}",
@@ -97,15 +100,16 @@ pub fn masked(address: &str) -> String {
     }
 }
 
-/// Whether an `@` behind the host may end a password with a `/`, `?` or `#` in it, whose beginning was then taken for the host.
-fn is_doubtful(url: &Url) -> bool {
+/// Whether an `@` after the host may be the end of a password that contains a `/`, `?` or `#`. The
+/// beginning of that password was then parsed as the host.
+fn is_ambiguous(url: &Url) -> bool {
     let has_login = !url.username().is_empty() || url.password().is_some() || url.port().is_some();
-    let behind = [url.query(), url.fragment()].into_iter().flatten();
-    url.path().contains('@') || (has_login && behind.into_iter().any(|part| part.contains('@')))
+    let rest = [url.query(), url.fragment()].into_iter().flatten();
+    url.path().contains('@') || (has_login && rest.into_iter().any(|part| part.contains('@')))
 }
 
-fn of_parts(url: &Url) -> String {
-    if is_doubtful(url) {
+fn mask_parts(url: &Url) -> String {
+    if is_ambiguous(url) {
         let host = url.as_str().rsplit('@').next().unwrap_or_default();
         return format!(
             "{}://***@{}",
@@ -125,34 +129,33 @@ fn of_parts(url: &Url) -> String {
         "***@"
     };
     let query = url.query().map(|q| {
-        let shown = q.split('&').map(|pair| {
+        let masked = q.split('&').map(|pair| {
             pair.split_once('=')
                 .map_or("***".to_string(), |(key, _)| format!("{key}=***"))
         });
-        format!("?{}", shown.collect::<Vec<_>>().join("&"))
+        format!("?{}", masked.collect::<Vec<_>>().join("&"))
     });
     let fragment = if url.fragment().is_some() { "#***" } else { "" };
     format!(
         "{}://{login}{}{path}{}{fragment}",
         url.scheme(),
-        place(url),
+        host_and_port(url),
         query.unwrap_or_default()
     )
 }
 
-/// Host and port.
-fn place(url: &Url) -> String {
+fn host_and_port(url: &Url) -> String {
     let host = url.host_str().unwrap_or_default();
     url.port()
         .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
-/// Length from which on a word of letters and digits is taken for a key.
-const LONG: usize = 16;
+/// A path segment of both letters and digits counts as a key from this length on, bytes.
+const KEY_LENGTH: usize = 16;
 
 fn may_be_secret(word: &str) -> bool {
     let has = |test: fn(&char) -> bool| word.chars().any(|c| test(&c));
-    let random = word.len() >= LONG
+    let random = word.len() >= KEY_LENGTH
         && has(char::is_ascii_digit)
         && has(char::is_ascii_alphabetic)
         && word.chars().all(|c| c.is_ascii_alphanumeric());
@@ -164,8 +167,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_that_may_be_a_secret_is_shown() {
-        for (address, shown) in [
+    fn secrets_are_masked_when_displayed_and_serialised() {
+        for (address, masked) in [
             (
                 "rtsp://admin:SECRET@10.0.0.9:554/live",
                 "rtsp://***@10.0.0.9:554/live",
@@ -201,7 +204,7 @@ mod tests {
             ("user=a_password=b.mp4", "user=a_password=b.mp4"),
         ] {
             let it = Address::new(address);
-            assert_eq!(it.to_string(), shown, "{address}");
+            assert_eq!(it.to_string(), masked, "{address}");
             assert!(
                 !format!(
                     "{it:?}{}{}",
@@ -216,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_receiver_only_its_host_is_shown() {
+    fn the_origin_has_only_scheme_host_and_port() {
         assert_eq!(
             Address::new("https://u:p@hooks.example:8443/T00/B11/SECRET?k=v").origin(),
             "https://hooks.example:8443"
@@ -225,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_password_that_cannot_be_told_apart_is_refused_with_the_remedy() {
+    fn an_ambiguous_password_is_refused_with_the_remedy() {
         for address in [
             "rtsp://admin:pa/ss@host/x",
             "rtsp://admin:pa?ss@host/x",
@@ -251,10 +254,10 @@ mod tests {
         }
         assert!(
             Address::new("rtsp://admin:12/34@host/x")
-                .doubt()
+                .hint()
                 .expect("an @ in the path")
                 .contains("%2F")
         );
-        assert_eq!(Address::new("rtsp://admin:1@host/x").doubt(), None);
+        assert_eq!(Address::new("rtsp://admin:1@host/x").hint(), None);
     }
 }

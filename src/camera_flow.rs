@@ -1,5 +1,6 @@
-//! What the camera did between two frames, told from the pixels: corners followed by sparse optical flow (Lucas and Kanade
-//! 1981, in Bouguet's pyramid) on scaled-down frames, and the similarity that most of them agree on.
+//! Camera motion between two frames, estimated from the pixels: corners are followed by sparse
+//! optical flow (Lucas and Kanade 1981, pyramidal by Bouguet) on scaled-down frames, and a robust
+//! similarity transform is fitted to them.
 
 use opencv::core::{
     Mat, MatTraitConst, Point2f, Size, TermCriteria, TermCriteria_COUNT, TermCriteria_EPS, Vector,
@@ -13,42 +14,47 @@ use crate::track::camera_motion::{self, PointPair};
 
 /// Width that frames are scaled to, pixels.
 const WIDTH: i32 = 256;
+/// Most corners that are followed.
 const CORNERS: i32 = 80;
-/// Motion of the camera below this, pixels of the scaled frame, is none.
+/// Camera motion up to this, pixels of the scaled frame, counts as none.
 const STILL: f32 = 0.2;
-/// A camera that stood still for so long is looked at only now and then.
-const SLEEP_AFTER: Seconds = Seconds(2.0);
-const LOOK_EVERY: Seconds = Seconds(1.0);
+/// Estimation becomes idle when the camera has not moved for this long.
+const IDLE_AFTER: Seconds = Seconds(2.0);
+/// Interval of the comparisons while idle.
+const IDLE_INTERVAL: Seconds = Seconds(1.0);
 
-/// Follows the motion of one camera. Costs next to nothing while the camera stands still: it then compares two frames a
-/// second, and wakes when they differ.
+/// Estimates the motion of one camera. To save time while the camera stands still, it becomes idle:
+/// it then compares one pair of frames per second, until they show motion.
 #[derive(Default)]
 pub struct CameraFlow {
-    /// The scaled grey frame before, when the next is to be compared with it.
+    /// The previous frame, scaled and grey; None if the next frame need not be compared with it.
     before: Option<Mat>,
     moved_at: Option<Seconds>,
-    looked_at: Option<Seconds>,
-    /// Frames compared so far.
+    compared_at: Option<Seconds>,
+    /// Number of pairs of frames compared so far.
     compared: u64,
 }
 
 impl CameraFlow {
-    /// The map from the frame before to this one, or `None` when the camera stands still or nothing can be told.
+    /// The transform from the previous frame to this one, in pixels of the full frame. None if the
+    /// camera stands still, or its motion cannot be estimated.
     ///
     /// # Errors
     /// When OpenCV fails.
     pub fn next(&mut self, image: &Image, pts: Seconds) -> Result<Option<Affine>, opencv::Error> {
         let moved_at = *self.moved_at.get_or_insert(pts);
-        let asleep = (pts - moved_at).0 > SLEEP_AFTER.0;
-        let due = self.looked_at.is_none_or(|at| (pts - at).0 >= LOOK_EVERY.0);
-        if asleep && self.before.is_none() && !due {
+        let idle = (pts - moved_at).0 > IDLE_AFTER.0;
+        let due = self
+            .compared_at
+            .is_none_or(|at| (pts - at).0 >= IDLE_INTERVAL.0);
+        if idle && self.before.is_none() && !due {
             return Ok(None);
         }
         let (grey, scale) = small_grey(image)?;
         let motion = match &self.before {
             Some(before) => {
                 self.compared += 1;
-                self.looked_at = Some(pts);
+                self.compared_at = Some(pts);
                 between(before, &grey)?
             }
             None => None,
@@ -60,8 +66,8 @@ impl CameraFlow {
         if moves {
             self.moved_at = Some(pts);
         }
-        // Asleep, a pair of frames is compared, then none is kept until the next look.
-        let keep = !asleep || moves || self.before.is_none();
+        // While idle, no frame is kept after a comparison, until the next one is due.
+        let keep = !idle || moves || self.before.is_none();
         self.before = keep.then_some(grey);
         Ok(motion.filter(|_| moves).map(|m| Affine {
             shift: m.shift.map(|v| v * scale),
@@ -69,12 +75,14 @@ impl CameraFlow {
         }))
     }
 
-    /// How many pairs of frames have been compared.
+    /// Number of pairs of frames compared so far.
     pub fn compared(&self) -> u64 {
         self.compared
     }
 }
 
+/// Scales an image down to [`WIDTH`] and converts it to grey. Also returns the scale: pixels of the
+/// image per pixel of the result.
 fn small_grey(image: &Image) -> Result<(Mat, f32), opencv::Error> {
     let bytes =
         &image.data[..image.stride * (image.height as usize - 1) + 3 * image.width as usize];
@@ -99,9 +107,10 @@ fn small_grey(image: &Image) -> Result<(Mat, f32), opencv::Error> {
     Ok((grey, scale))
 }
 
+/// The motion between two scaled frames; None if it cannot be estimated.
 fn between(before: &Mat, now: &Mat) -> Result<Option<Affine>, opencv::Error> {
     if before.size()? != now.size()? {
-        return Ok(None); // the stream changed its resolution
+        return Ok(None); // the resolution of the stream has changed
     }
     let mut corners: Vector<Point2f> = Vector::new();
     imgproc::good_features_to_track(
@@ -152,7 +161,7 @@ fn between(before: &Mat, now: &Mat) -> Result<Option<Affine>, opencv::Error> {
 mod tests {
     use super::*;
 
-    /// A textured picture seen through a window at (x, y).
+    /// A window of 640 x 480 pixels at (x, y) of a textured image.
     fn window(x: usize, y: usize) -> Image {
         let (w, h) = (640usize, 480usize);
         let noise = |x: usize, y: usize| {
@@ -168,12 +177,12 @@ mod tests {
     }
 
     #[test]
-    fn a_pan_is_told_in_pixels_of_the_full_frame() {
+    fn a_pan_is_estimated_in_pixels_of_the_full_frame() {
         let mut flow = CameraFlow::default();
         assert_eq!(
             flow.next(&window(100, 100), Seconds(0.0)).expect("runs"),
             None,
-            "one frame tells nothing"
+            "one frame has no motion"
         );
         let map = flow
             .next(&window(110, 96), Seconds(0.1))
@@ -187,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_still_camera_costs_two_looks_a_second_and_is_noticed_when_it_moves() {
+    fn a_still_camera_is_compared_rarely_and_its_motion_is_noticed() {
         let mut flow = CameraFlow::default();
         for i in 0..200 {
             assert_eq!(

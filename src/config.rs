@@ -1,4 +1,5 @@
-//! The configuration: each room's own struct under its name. Every key has a default; `docs/configuration.md` lists them.
+//! The configuration file: every module's own settings in a section of its own. Every key has a
+//! default; `docs/configuration.md` lists them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,23 +24,23 @@ use crate::track::offline::OfflineConfig;
 pub struct Config {
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
-    /// CPU threads for the networks; 0 takes one a core.
+    /// CPU threads for the networks; 0 uses one per core.
     pub threads: usize,
     /// The person detector.
     pub detector: DetectorConfig,
-    /// The Siamese network.
+    /// The embedder (Siamese network).
     pub embedder: EmbedderConfig,
     /// The tracker.
     pub tracker: TrackerConfig,
-    /// What is done once a whole recording is known (`track --offline`, `refine`).
+    /// Offline processing of whole recordings (`track --offline`, `refine`).
     pub offline: OfflineConfig,
-    /// Identities beyond the life of a track.
+    /// Identities beyond one track: gallery and long memory.
     pub identity: IdentityConfig,
-    /// What is written.
+    /// Which tracks and events are written.
     pub output: OutputConfig,
 }
 
-/// What can be wrong with a configuration.
+/// Errors of reading a configuration.
 #[derive(Debug, Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -47,33 +48,33 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
     /// It is not TOML, or has an unknown key or a value of the wrong type.
-    #[error("the configuration {} is wrong: {reason}", path.display())]
+    #[error("invalid configuration {}: {reason}", path.display())]
     Parse {
         /// The file.
         path: PathBuf,
-        /// Where and what.
+        /// The cause, with line and column.
         reason: String,
     },
-    /// The association head it names cannot be used.
+    /// The file of `tracker.head_file` cannot be used.
     #[error("cannot use the association head {}: {reason}", path.display())]
     AssociationHead {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
     /// A value is out of range.
-    #[error("the configuration is wrong: {0}")]
+    #[error("invalid configuration: {0}")]
     Range(#[from] OutOfRange),
 }
 
 impl ConfigError {
-    /// The file `path` does not say what it should.
-    pub fn wrong(path: &Path, reason: impl ToString) -> Self {
+    /// The error that the content of the file `path` is invalid.
+    pub fn invalid(path: &Path, reason: impl ToString) -> Self {
         ConfigError::Parse {
             path: path.into(),
             reason: without_type_names(reason.to_string().trim()),
@@ -81,7 +82,7 @@ impl ConfigError {
     }
 }
 
-/// serde names the program's own types where it wants a table: "expected struct TrackerConfig".
+/// Replaces names of Rust types in serde's messages, as in "expected struct TrackerConfig".
 fn without_type_names(reason: &str) -> String {
     let Some((head, rest)) = reason.split_once("expected struct ") else {
         return reason.to_string();
@@ -93,7 +94,7 @@ fn without_type_names(reason: &str) -> String {
 }
 
 impl Config {
-    /// Reads a TOML file; keys it does not mention keep their defaults.
+    /// Reads a TOML file; absent keys have their defaults.
     ///
     /// # Errors
     /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
@@ -101,7 +102,7 @@ impl Config {
         Self::from_toml(&Self::text(path)?, path)
     }
 
-    /// The text of a configuration file.
+    /// Reads the text of a configuration file.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -112,23 +113,24 @@ impl Config {
         })
     }
 
-    /// Takes the TOML `text` of the file `path`, which other files it names lie beside.
+    /// Parses the TOML `text` of the file `path`. Relative names of files in it are relative to the
+    /// folder of `path`.
     ///
     /// # Errors
     /// As [`Config::read`].
     pub fn from_toml(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        Self::from_table(table(text, path)?, text, path)
+        Self::from_table(parse_table(text, path)?, text, path)
     }
 
-    /// Takes a `table` of the TOML `text` of the file `path`.
+    /// Reads a configuration from a `table` of the TOML `text` of the file `path`.
     ///
     /// # Errors
     /// As [`Config::read`].
     pub fn from_table(table: Table<'_>, text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let mut config: Config = of_table(table, text, path)?;
+        let mut config: Config = deserialize_table(table, text, path)?;
         config.validate()?;
         if let Some(head) = &config.tracker.head_file {
-            // Beside the configuration, unless its path says otherwise.
+            // `join` keeps an absolute path as it is.
             config.tracker.head = Some(Arc::new(read_head(
                 &path.parent().unwrap_or(Path::new("")).join(head),
             )?));
@@ -148,7 +150,7 @@ impl Config {
         self.offline.validate()?;
         self.identity.validate()?;
         self.output.validate()?;
-        // The detector must let through what the tracker wants to see.
+        // The detector must not drop detections that the tracker uses.
         within(
             "detector.confidence",
             self.detector.confidence,
@@ -158,7 +160,7 @@ impl Config {
         Ok(())
     }
 
-    /// The tracker's settings, for a recording (`offline`) those that make tracklets.
+    /// The tracker's settings; with `offline`, those that produce tracklets for offline linking.
     pub fn tracker(&self, offline: bool) -> TrackerConfig {
         if offline {
             self.offline.tracklets.tracker(&self.tracker)
@@ -167,7 +169,7 @@ impl Config {
         }
     }
 
-    /// How the networks' sessions are opened.
+    /// Options of the networks' sessions.
     pub fn session(&self) -> SessionOptions {
         SessionOptions {
             device: self.device,
@@ -175,7 +177,7 @@ impl Config {
         }
     }
 
-    /// CPU threads for the networks, counted.
+    /// CPU threads for the networks; `threads = 0` is replaced by the number of cores.
     pub fn threads(&self) -> usize {
         if self.threads > 0 {
             self.threads
@@ -185,29 +187,29 @@ impl Config {
     }
 }
 
-/// A TOML table that knows where in the text it stands.
+/// A TOML table with its position in the text.
 pub type Table<'a> = toml::Spanned<toml::de::DeTable<'a>>;
 
-/// The table at the top of the TOML `text` of the file `path`.
+/// Parses the TOML `text` of the file `path`.
 ///
 /// # Errors
 /// When it is not TOML.
-pub fn table<'a>(text: &'a str, path: &Path) -> Result<Table<'a>, ConfigError> {
-    toml::de::DeTable::parse(text).map_err(|e| ConfigError::wrong(path, e))
+pub fn parse_table<'a>(text: &'a str, path: &Path) -> Result<Table<'a>, ConfigError> {
+    toml::de::DeTable::parse(text).map_err(|e| ConfigError::invalid(path, e))
 }
 
-/// What a `table` of the TOML `text` of the file `path` holds.
+/// Deserialises a `table` of the TOML `text` of the file `path`.
 ///
 /// # Errors
-/// On an unknown key or a value of the wrong type; with its line in `text`.
-pub fn of_table<T: DeserializeOwned>(
+/// On an unknown key or a value of the wrong type; the message has its line in `text`.
+pub fn deserialize_table<T: DeserializeOwned>(
     table: Table<'_>,
     text: &str,
     path: &Path,
 ) -> Result<T, ConfigError> {
     T::deserialize(toml::de::Deserializer::from(table)).map_err(|mut e| {
         e.set_input(Some(text));
-        ConfigError::wrong(path, e)
+        ConfigError::invalid(path, e)
     })
 }
 
@@ -240,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn one_number_changes_one_thing() {
+    fn a_key_in_the_file_changes_only_that_setting() {
         let config = read("[tracker]\nkeep_lost = 5.0\n[tracker.cost]\nsize = 0.1").expect("valid");
         assert_eq!(config.tracker.keep_lost, 5.0);
         assert_eq!(config.tracker.cost.size, 0.1);
@@ -248,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_key_is_told_with_its_line() {
+    fn the_error_for_an_unknown_key_has_its_line() {
         let e = read("[tracker]\nkeep_lots = 5.0\n")
             .unwrap_err()
             .to_string();
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn no_message_names_a_type_of_the_program() {
+    fn errors_do_not_name_rust_types() {
         for text in [
             "tracker = 5",
             "[tracker]\nmotion = 5",
@@ -271,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_out_of_range_is_told_with_its_range() {
+    fn the_error_for_a_value_out_of_range_has_the_range() {
         let e = read("[tracker]\nkeep_lost = -1.0").unwrap_err().to_string();
         assert!(
             e.contains("tracker.keep_lost = -1") && e.contains("from 0 to 3600"),
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_is_read_from_beside_the_configuration() {
+    fn the_head_file_is_relative_to_the_configuration() {
         let dir = tempfile::tempdir().expect("a folder");
         let (config, head) = (dir.path().join("c.toml"), dir.path().join("head.json"));
         std::fs::write(&config, "[tracker]\nhead_file = \"head.json\"\n").expect("written");
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_survives_toml() {
+    fn the_default_is_equal_after_serialisation_to_toml() {
         let text = toml::to_string(&Config::default()).expect("serialises");
         assert_eq!(
             toml::from_str::<Config>(&text).expect("parses"),

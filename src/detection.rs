@@ -1,40 +1,42 @@
-//! What the detector and the embedder say about a frame.
+//! The outputs of the detector and the embedder for a frame.
 
 use ndarray::{Array2, ArrayView1};
 
 use crate::geometry::BBox;
 
-/// A person found in a frame.
+/// A person detected in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Detection {
-    /// Where, in pixels of the source frame.
+    /// The person's box, pixels of the source frame.
     pub bbox: BBox,
-    /// How sure the detector is, in [0, 1].
+    /// The detector's confidence, in [0, 1].
     pub confidence: f32,
 }
 
-/// Embeddings of some of a frame's detections: unit vectors of one length.
+/// Embeddings of some or all of a frame's detections.
 #[derive(Debug, Clone, Default)]
 pub struct Embeddings {
-    /// Unit vectors, [n, d].
+    /// Embeddings, [n, d], rows of unit length.
     vectors: Array2<f32>,
-    /// For each detection the row of `vectors` that is its own, or none.
+    /// For each detection its row in `vectors`, if it has one.
     row_of: Vec<Option<usize>>,
 }
 
 impl Embeddings {
-    /// No embedding for any detection (tracking by motion only).
+    /// No embeddings (tracking by motion only).
     pub fn none() -> Self {
         Embeddings::default()
     }
 
-    /// One embedding for every detection, in their order; `vectors` is [detections, d], each row of unit length.
+    /// An embedding for every detection, in their order. `vectors`: [detections, d], rows of unit
+    /// length.
     pub fn all(vectors: Array2<f32>) -> Self {
         let row_of = (0..vectors.nrows()).map(Some).collect();
         Embeddings { vectors, row_of }
     }
 
-    /// Embeddings of the detections named in `which` (indices into the frame's detections), `count` detections in all.
+    /// Embeddings of the detections with the indices `which`, of `count` detections in all.
+    /// `vectors`: [which.len(), d], rows of unit length.
     pub fn of(vectors: Array2<f32>, which: &[usize], count: usize) -> Self {
         debug_assert_eq!(vectors.nrows(), which.len());
         let mut row_of = vec![None; count];
@@ -53,7 +55,7 @@ impl Embeddings {
             .map(|row| self.vectors.row(row))
     }
 
-    /// How many detections have an embedding.
+    /// Number of detections with an embedding.
     pub fn len(&self) -> usize {
         self.vectors.nrows()
     }

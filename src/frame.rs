@@ -1,4 +1,4 @@
-//! A frame on its way through the pipeline: who took it, when, and its pixels.
+//! A frame of the pipeline, its pixels, and the states of its camera.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::{Seconds, WallTime};
 
-/// Pixels of one picture: BGR, 8 bits a channel, rows of `stride` bytes. Cloning shares them.
+/// An image: BGR, 8 bits per channel, rows of `stride` bytes. Clones share the pixels.
 #[derive(Debug, Clone)]
 pub struct Image {
     /// Width, pixels.
@@ -17,21 +17,23 @@ pub struct Image {
     pub stride: usize,
     /// The bytes, at least `stride * (height - 1) + 3 * width` of them.
     pub data: Arc<[u8]>,
-    /// Width of a pixel over its height: 1 but in anamorphic recordings, whose pictures are stored narrower than shown.
+    /// Pixel aspect ratio, width over height: 1 except in anamorphic video, which is stored
+    /// narrower than it is displayed.
     pub pixel_aspect: f32,
 }
 
-/// Size of a picture in two units, (width, height).
+/// Sizes of an image, (width, height).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// As stored, pixels: the unit of all boxes.
+    /// Stored size, pixels; boxes are in these units.
     pub stored: (u32, u32),
-    /// As shown, in square pixels of the stored height: the true proportions, which networks expect.
+    /// Display size, in square pixels, with the stored height. Networks get images of these
+    /// proportions.
     pub shown: (u32, u32),
 }
 
 impl Shape {
-    /// A picture of square pixels.
+    /// The shape of an image with square pixels.
     pub fn square(width: u32, height: u32) -> Self {
         Shape {
             stored: (width, height),
@@ -41,15 +43,15 @@ impl Shape {
 }
 
 impl Image {
-    /// A picture from packed BGR bytes (stride = 3 times the width).
+    /// An image of packed BGR bytes (stride = 3 times the width).
     ///
     /// # Panics
-    /// When `data` is not exactly 3 * width * height long.
+    /// When the length of `data` is not 3 * width * height.
     pub fn packed(width: u32, height: u32, data: Arc<[u8]>) -> Self {
         assert_eq!(
             data.len(),
             3 * width as usize * height as usize,
-            "packed BGR pixels of a {width}x{height} picture"
+            "packed BGR pixels of a {width}x{height} image"
         );
         Image {
             width,
@@ -60,7 +62,7 @@ impl Image {
         }
     }
 
-    /// The same picture with pixels of another shape; one that no recorder makes (beyond 1:4 and 4:1) is not believed.
+    /// Sets the pixel aspect ratio. Implausible values (outside 1:4 to 4:1) are replaced by 1.
     pub fn with_pixel_aspect(self, pixel_aspect: f32) -> Self {
         let pixel_aspect = if (0.25..=4.0).contains(&pixel_aspect) {
             pixel_aspect
@@ -73,7 +75,7 @@ impl Image {
         }
     }
 
-    /// Its size, as stored and as shown.
+    /// The stored and the display size.
     pub fn shape(&self) -> Shape {
         let width = (self.width as f32 * self.pixel_aspect).round().max(1.0) as u32;
         Shape {
@@ -88,44 +90,44 @@ impl Image {
     }
 }
 
-/// How a camera stands.
+/// The state of a camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum CameraState {
-    /// Not opened yet, or being opened again.
+    /// Being opened, or opened again.
     Connecting,
-    /// It gives frames.
+    /// Delivers frames.
     Online,
-    /// It does not answer, or broke off; it is tried again.
+    /// Cannot be reached, or was interrupted; will be opened again.
     Offline,
-    /// Nothing more will come.
+    /// Has ended; delivers no more frames.
     Ended,
 }
 
 /// One frame of one camera.
 #[derive(Debug, Clone)]
 pub struct Frame {
-    /// The camera's short name.
+    /// Name of the camera.
     pub camera: Arc<str>,
-    /// Sequence number within the camera, from 1, as MOTChallenge counts.
+    /// Frame number within the camera, from 1 (as in MOTChallenge).
     pub number: u64,
-    /// Presentation time on the stream's own clock.
+    /// Presentation time.
     pub pts: Seconds,
-    /// Wall-clock time at which it was taken, where that is known.
+    /// Wall-clock time at which it was taken, if that is known.
     pub time: Option<WallTime>,
     /// Width of the source frame, pixels.
     pub width: u32,
     /// Height of the source frame, pixels.
     pub height: u32,
-    /// The pixels; absent when a MOTChallenge folder comes without its pictures.
+    /// The pixels; None for a MOTChallenge sequence without images.
     pub image: Option<Image>,
-    /// The stream was interrupted for so long before this frame, or its size has changed, that who was seen before says
-    /// nothing about who is seen now.
+    /// Restart mark: before this frame the stream was interrupted for too long, or the frame size
+    /// changed. All tracks end here.
     pub restart: bool,
 }
 
 impl Frame {
-    /// Its size, as stored and as shown; square pixels where there is no picture.
+    /// The stored and the display size; square pixels are assumed if there are no pixels.
     pub fn shape(&self) -> Shape {
         self.image
             .as_ref()
@@ -138,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_shape_of_pixels_changes_what_is_shown_not_what_is_stored() {
+    fn the_pixel_aspect_changes_the_display_size_only() {
         let image = |aspect| {
             Image::packed(96, 108, vec![0; 3 * 96 * 108].into())
                 .with_pixel_aspect(aspect)

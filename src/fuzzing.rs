@@ -1,5 +1,5 @@
-//! What `fuzz/` runs: every reader of what strangers bring, given any bytes. Each function returns, or panics where a promise
-//! is broken.
+//! Entry points of the fuzz targets in `fuzz/`: every parser of untrusted input. Each function
+//! takes arbitrary bytes, and panics if an invariant is violated.
 
 use std::io::BufReader;
 use std::path::Path;
@@ -16,17 +16,19 @@ use crate::onnx::metadata::with_metadata;
 use crate::onnx::proto::ModelProto;
 use crate::refine::Recording;
 use crate::secret::Secret;
-use crate::serve::auth::Guard;
+use crate::serve::auth::Authorizer;
 use crate::serve::config::ServiceConfig;
 use crate::track::head::{AssociationHead, FEATURES, HeadTable};
 
-fn here() -> &'static Path {
+/// The file name in messages.
+fn path() -> &'static Path {
     Path::new("fuzzed")
 }
 
-/// MOTChallenge files: every number that is read is finite, and a row that is written reads back.
+/// MOTChallenge files: every parsed number is finite, and a written row is parsed to the same
+/// values.
 pub fn mot(bytes: &[u8]) {
-    let Ok(rows) = mot_format::rows_of(&String::from_utf8_lossy(bytes), here()) else {
+    let Ok(rows) = mot_format::parse_rows(&String::from_utf8_lossy(bytes), path()) else {
         return;
     };
     for row in rows {
@@ -48,7 +50,7 @@ pub fn mot(bytes: &[u8]) {
             ltwh,
             row.confidence.clamp(0.0, 1.0) as f32,
         );
-        let again = mot_format::rows_of(&line, here()).expect("our own line");
+        let again = mot_format::parse_rows(&line, path()).expect("a written line");
         assert!(
             (again[0].ltwh[0] - f64::from(ltwh[0])).abs() < 0.01 && again[0].frame == row.frame,
             "{line}"
@@ -56,29 +58,30 @@ pub fn mot(bytes: &[u8]) {
     }
 }
 
-/// Configurations and files of cameras: what is accepted is accepted again as it is written, without a secret.
+/// Configurations, with and without cameras: an accepted one is accepted again after serialisation,
+/// and is serialised without its secrets.
 pub fn config(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Ok(config) = Config::from_toml(&text, here()) {
-        let written = toml::to_string(&config).expect("it was read from such a text");
-        let again: Config = toml::from_str(&written).expect("our own text");
+    if let Ok(config) = Config::from_toml(&text, path()) {
+        let written = toml::to_string(&config).expect("a parsed configuration serialises");
+        let again: Config = toml::from_str(&written).expect("a serialised configuration");
         assert_eq!(toml::to_string(&again).ok(), Some(written));
     }
-    if let Ok((service, _)) = ServiceConfig::from_toml(&text, here()) {
-        let written = toml::to_string(&service).expect("it was read from such a text");
+    if let Ok((service, _)) = ServiceConfig::from_toml(&text, path()) {
+        let written = toml::to_string(&service).expect("a parsed configuration serialises");
         for camera in service.cameras.values() {
             let secret = camera.password.as_ref().map_or("", Secret::expose);
             assert!(
                 secret.len() < 12 || !written.contains(secret) || text.matches(secret).count() > 1,
-                "a password is shown"
+                "a password is serialised"
             );
         }
     }
 }
 
-/// Events read back: what is read is refined, and has its frames.
+/// Files of events: refining an accepted recording keeps its frames, with finite boxes.
 pub fn events(bytes: &[u8]) {
-    let Ok(recordings) = Recording::of_lines(BufReader::new(bytes), here()) else {
+    let Ok(recordings) = Recording::read_lines(BufReader::new(bytes), path()) else {
         return;
     };
     let config = Config::default();
@@ -95,7 +98,7 @@ pub fn events(bytes: &[u8]) {
     }
 }
 
-/// The association head: a table that is accepted gives probabilities, whatever is asked.
+/// The association head: an accepted table returns probabilities for any features.
 pub fn head(bytes: &[u8]) {
     let Ok(table) = serde_json::from_slice::<HeadTable>(bytes) else {
         return;
@@ -112,7 +115,7 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// ONNX files: their metadata is read and replaced; what is replaced reads back.
+/// ONNX files: metadata is parsed and replaced, and the replaced value is read back.
 pub fn metadata(bytes: &[u8]) {
     let entry = [("size".to_string(), "64x128".to_string())];
     if let Ok(changed) = with_metadata(bytes, &entry)
@@ -145,7 +148,8 @@ pub fn metadata(bytes: &[u8]) {
     let _ = text.parse::<crate::track::similarity::StrangerTable>();
 }
 
-/// Outputs of a detector through every layout: boxes that are found have a score of at least the threshold.
+/// Outputs of a detector in every layout: all decoded detections have at least the threshold's
+/// confidence.
 pub fn detections(bytes: &[u8]) {
     let mut bytes = bytes.iter().copied();
     let mut next = || bytes.next().unwrap_or_default();
@@ -179,7 +183,7 @@ pub fn detections(bytes: &[u8]) {
             Output {
                 name,
                 values: ArrayD::from_shape_vec(IxDyn(&shape), values)
-                    .expect("as many values as the shape has"),
+                    .expect("the number of values is that of the shape"),
             }
         })
         .collect();
@@ -194,10 +198,10 @@ pub fn detections(bytes: &[u8]) {
     let _ = decide::suggestion(&batch);
     for layout in Layout::ALL {
         let _ = decide::contradiction(&batch, layout);
-        if let Ok(found) = heads::decode(&batch, layout) {
+        if let Ok(detections) = heads::decode(&batch, layout) {
             assert!(
-                found.len() == n
-                    && found
+                detections.len() == n
+                    && detections
                         .iter()
                         .flatten()
                         .all(|d| d.confidence >= batch.threshold),
@@ -207,7 +211,7 @@ pub fn detections(bytes: &[u8]) {
     }
 }
 
-/// Headers and query of a request: nobody is let in without the token.
+/// Headers and query of a request: no request is authorised without the token.
 pub fn http(bytes: &[u8]) {
     use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
     const TOKEN: &str = "0123456789abcdef";
@@ -229,30 +233,35 @@ pub fn http(bytes: &[u8]) {
     let uri = Uri::try_from([b"/api/v1/live?", query].concat().as_slice());
     let Ok(uri) = uri else { return };
     let _ = crate::serve::live::try_query(&uri);
-    let guard = Guard {
+    let authorizer = Authorizer {
         token: Some(std::sync::Arc::new(Secret::new(TOKEN))),
     };
-    let shown = String::from_utf8_lossy(bytes).contains(TOKEN);
+    let has_token = String::from_utf8_lossy(bytes).contains(TOKEN);
     assert!(
-        shown || !guard.admits(&headers, uri.query()),
-        "let in without the token"
+        has_token || !authorizer.admits(&headers, uri.query()),
+        "authorised without the token"
     );
-    let _ = Guard { token: None }.admits(&headers, uri.query());
+    let _ = Authorizer { token: None }.admits(&headers, uri.query());
 }
 
-/// Addresses: however they are broken, the password in them is not shown.
+/// Addresses: the password is masked, however malformed the address is.
 pub fn address(bytes: &[u8]) {
     const PASSWORD: &str = "Tr0ub4dor";
     let text = String::from_utf8_lossy(bytes);
-    let any = Address::new(text.as_ref());
-    let _ = (any.to_string(), any.origin(), any.check(), any.doubt());
-    let around: Vec<&str> = text
+    let address = Address::new(text.as_ref());
+    let _ = (
+        address.to_string(),
+        address.origin(),
+        address.check(),
+        address.hint(),
+    );
+    let parts: Vec<&str> = text
         .splitn(3, '\n')
         .filter(|part| !part.contains(PASSWORD))
         .collect();
-    if let [before, after, place] = around.as_slice() {
+    if let [before, after, path] = parts.as_slice() {
         let address = Address::new(format!(
-            "rtsp://admin:{before}{PASSWORD}{after}@host/{place}"
+            "rtsp://admin:{before}{PASSWORD}{after}@host/{path}"
         ));
         assert!(
             !address.to_string().contains(PASSWORD) && !address.origin().contains(PASSWORD),

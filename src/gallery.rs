@@ -1,5 +1,6 @@
-//! The gallery: one picture a person, the file's name is the person's. Adding a person is adding a picture; nothing is
-//! trained (one-shot identification, Koch et al. 2015).
+//! Reads galleries: folders with one picture, or several, per person, named after the person. A
+//! person is added by adding a picture, without training (one-shot identification, Koch et al.
+//! 2015).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,93 +18,108 @@ use crate::source::{SourceError, image_folder};
 use crate::track::appearance::mean_direction;
 use crate::track::identity::GalleryPerson;
 
-/// A picture at most so wide for its height holds one person and little else. Wider ones are searched for the person.
+/// A picture whose width is at most this share of its height is used as the crop of one person. In
+/// wider pictures the person is detected.
 const CROP_ASPECT: f32 = 0.62;
 
-/// Why pictures of people cannot be used.
+/// Errors of reading pictures of people.
 #[derive(Debug, Error)]
 pub enum GalleryError {
     /// A picture cannot be read.
     #[error(transparent)]
     Picture(#[from] SourceError),
-    /// A network.
+    /// A network cannot be opened or run.
     #[error(transparent)]
     Infer(#[from] InferError),
     /// The folder cannot be read.
-    #[error("cannot read the gallery {}: {source}; it is a folder with one picture a person, named after the person (ada.jpg)", path.display())]
+    #[error(
+        "cannot read the gallery {}: {source}; it must be a folder with one picture per person, \
+         named after the person (ada.jpg)",
+        path.display()
+    )]
     Folder {
         /// The folder.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// There is no picture.
-    #[error("the gallery {} holds no picture; put one picture a person there, named after the person (ada.jpg)", .0.display())]
+    /// The folder has no pictures.
+    #[error(
+        "the gallery {} has no pictures; put one picture per person there, named after the person \
+         (ada.jpg)",
+        .0.display()
+    )]
     Empty(PathBuf),
-    /// Nobody is in a picture.
-    #[error("no person was found in {}; cut the picture to the person (upright, at most {CROP_ASPECT} times as wide as high); `twintrack compare --whole` compares pictures of other things", .0.display())]
+    /// No person is detected in a picture.
+    #[error(
+        "no person was detected in {}; cut the picture to the person (upright, at most \
+         {CROP_ASPECT} times as wide as high); `twintrack compare --whole` compares pictures of \
+         other things",
+        .0.display()
+    )]
     Nobody(PathBuf),
 }
 
-/// What somebody in a picture looks like.
+/// The embedding of a picture.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Portrait {
+pub struct GalleryPicture {
     /// The embedding, unit length.
-    pub look: Vec<f32>,
-    /// What of the picture was taken.
-    pub taken: Taken,
+    pub embedding: Vec<f32>,
+    /// The part of the picture that was embedded.
+    pub region: Region,
 }
 
-/// What of a picture is taken for the person.
+/// The part of a picture that is embedded.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Taken {
-    /// All of it.
+pub enum Region {
+    /// The whole picture.
     Whole,
-    /// The surest person in it.
+    /// The most confidently detected person.
     Person {
-        /// Where, pixels.
+        /// The person's box, pixels.
         bbox: BBox,
-        /// How sure the detector is, in [0, 1].
+        /// Confidence of the detection, in [0, 1].
         confidence: f32,
-        /// How many people it found.
-        of: usize,
+        /// Number of people detected in the picture.
+        people: usize,
     },
 }
 
-impl fmt::Display for Taken {
+impl fmt::Display for Region {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Taken::Whole => f.write_str("the whole picture is taken"),
-            Taken::Person {
+            Region::Whole => f.write_str("using the whole picture"),
+            Region::Person {
                 bbox,
                 confidence,
-                of,
+                people,
             } => {
                 let [left, top, width, height]: [f32; 4] = (*bbox).into();
-                let which = if *of == 1 {
+                let which = if *people == 1 {
                     "the person".into()
                 } else {
-                    format!("the surest of {of} people")
+                    format!("the most confident of {people} people")
                 };
                 write!(
                     f,
-                    "{which} at left {left:.0}, top {top:.0}, {width:.0}x{height:.0} pixels is taken (confidence {confidence:.2})"
+                    "using {which} at left {left:.0}, top {top:.0}, {width:.0}x{height:.0} pixels \
+                     (confidence {confidence:.2})"
                 )
             }
         }
     }
 }
 
-/// Finds the person in a picture and tells what it looks like.
+/// Finds the person in a picture and computes the embedding.
 pub struct GalleryReader {
-    /// Who finds people in pictures that are not cut to one; opened when first needed.
+    /// For pictures that are not cut to one person; opened when first needed.
     detector: Option<Detector>,
     config: Config,
     embedder: Embedder,
 }
 
 impl GalleryReader {
-    /// With an embedder, and the configuration of the detector for pictures that are not cut to a person.
+    /// Creates a reader; `config` is used to open the detector.
     pub fn new(embedder: Embedder, config: Config) -> Self {
         GalleryReader {
             detector: None,
@@ -112,7 +128,7 @@ impl GalleryReader {
         }
     }
 
-    /// With a configuration, and another embedder than its own where one is given.
+    /// Creates a reader with the embedder of the configuration, or with `embedder` if it is given.
     ///
     /// # Errors
     /// When the embedder cannot be opened.
@@ -129,45 +145,46 @@ impl GalleryReader {
         &self.embedder
     }
 
-    /// The look of the person in a picture.
+    /// Embeds the person in a picture.
     ///
     /// # Errors
-    /// When it cannot be read, nobody is found in it, or a network fails.
-    pub fn look(&mut self, path: &Path) -> Result<Portrait, GalleryError> {
-        let image = picture(path)?;
-        let taken = self
-            .person(&image)?
+    /// When the picture cannot be read, no person is detected in it, or a network fails.
+    pub fn read(&mut self, path: &Path) -> Result<GalleryPicture, GalleryError> {
+        let image = read_image(path)?;
+        let region = self
+            .find_person(&image)?
             .ok_or_else(|| GalleryError::Nobody(path.into()))?;
-        tracing::info!(picture = %path.display(), "{taken}");
-        self.portrait(&image, taken)
+        tracing::info!(picture = %path.display(), "{region}");
+        self.embed(&image, region)
     }
 
-    /// The look of a whole picture, whatever its shape: for networks of letters, signatures or faces.
+    /// Embeds a picture as a whole, whatever its shape: for networks trained on letters, signatures
+    /// or faces.
     ///
     /// # Errors
-    /// When it cannot be read or the network fails.
-    pub fn look_whole(&mut self, path: &Path) -> Result<Portrait, GalleryError> {
-        self.portrait(&picture(path)?, Taken::Whole)
+    /// When the picture cannot be read or the network fails.
+    pub fn read_whole(&mut self, path: &Path) -> Result<GalleryPicture, GalleryError> {
+        self.embed(&read_image(path)?, Region::Whole)
     }
 
-    fn portrait(&mut self, image: &Image, taken: Taken) -> Result<Portrait, GalleryError> {
-        let bbox = match taken {
-            Taken::Whole => BBox::new(0.0, 0.0, image.width as f32, image.height as f32),
-            Taken::Person { bbox, .. } => bbox,
+    fn embed(&mut self, image: &Image, region: Region) -> Result<GalleryPicture, GalleryError> {
+        let bbox = match region {
+            Region::Whole => BBox::new(0.0, 0.0, image.width as f32, image.height as f32),
+            Region::Person { bbox, .. } => bbox,
         };
-        let look = self
+        let embedding = self
             .embedder
             .embed_crops(&[(image, &bbox)])?
             .into_raw_vec_and_offset()
             .0;
-        Ok(Portrait { look, taken })
+        Ok(GalleryPicture { embedding, region })
     }
 
-    /// Where the person is: everywhere in an upright crop, else where the detector is surest.
-    fn person(&mut self, image: &Image) -> Result<Option<Taken>, InferError> {
+    /// The region of the person: the whole of an upright crop, else the most confident detection.
+    fn find_person(&mut self, image: &Image) -> Result<Option<Region>, InferError> {
         let (w, h) = (image.width as f32, image.height as f32);
         if w <= CROP_ASPECT * h {
-            return Ok(Some(Taken::Whole));
+            return Ok(Some(Region::Whole));
         }
         let detector = match &mut self.detector {
             Some(d) => d,
@@ -178,18 +195,18 @@ impl GalleryReader {
             )?),
         };
         let people = detector.detect_image(image)?;
-        Ok(people.first().map(|d| Taken::Person {
+        Ok(people.first().map(|d| Region::Person {
             bbox: d.bbox,
             confidence: d.confidence,
-            of: people.len(),
+            people: people.len(),
         }))
     }
 
-    /// Everybody in a folder; several pictures of one name (in sub-folders of that name, or with other endings) are one
-    /// person known from several sides.
+    /// Reads a gallery. Pictures of the same name (in a sub-folder of that name, or with different
+    /// extensions) are one person; their embeddings are averaged.
     ///
     /// # Errors
-    /// As [`GalleryReader::look`], and when there is no picture.
+    /// As [`GalleryReader::read`], and when the folder cannot be read or has no pictures.
     pub fn gallery(&mut self, dir: &Path) -> Result<Vec<GalleryPerson>, GalleryError> {
         let entries = std::fs::read_dir(dir).map_err(|source| GalleryError::Folder {
             path: dir.into(),
@@ -207,13 +224,13 @@ impl GalleryReader {
         }
         let mut known = Vec::new();
         for (name, paths) in pictures.into_iter().filter(|(_, paths)| !paths.is_empty()) {
-            let looks = paths
+            let pictures = paths
                 .iter()
-                .map(|p| self.look(p))
+                .map(|p| self.read(p))
                 .collect::<Result<Vec<_>, _>>()?;
             known.push(GalleryPerson {
                 name,
-                look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))),
+                look: mean_direction(pictures.iter().map(|p| (p.embedding.as_slice(), 1.0))),
             });
         }
         if known.is_empty() {
@@ -223,14 +240,14 @@ impl GalleryReader {
         }
     }
 
-    /// The embedder, for who goes on with it.
+    /// Returns the embedder for further use.
     pub fn into_embedder(self) -> Embedder {
         self.embedder
     }
 }
 
-/// Reads a picture; says why where the file cannot even be opened.
-fn picture(path: &Path) -> Result<Image, SourceError> {
+/// Reads an image file. Opens it first, because OpenCV does not report why a file cannot be opened.
+fn read_image(path: &Path) -> Result<Image, SourceError> {
     let wrong = |reason: String| SourceError::Picture {
         path: path.into(),
         reason,

@@ -1,4 +1,4 @@
-//! Boxes, how much they overlap, and the affine maps that move them when the camera moves.
+//! Boxes, their overlap, and affine transforms (camera motion).
 
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ impl BBox {
         (self.left + self.width / 2.0, self.top + self.height / 2.0)
     }
 
-    /// Where the person stands: the middle of the bottom edge, pixels.
+    /// Foot point (middle of the bottom edge), pixels.
     pub fn foot(&self) -> (f32, f32) {
         (self.left + self.width / 2.0, self.bottom())
     }
@@ -79,7 +79,7 @@ impl BBox {
         self.width * self.height
     }
 
-    /// True when all numbers are finite and both sides are longer than zero.
+    /// Whether all numbers are finite, and width and height greater than zero.
     pub fn is_valid(&self) -> bool {
         [self.left, self.top, self.width, self.height]
             .iter()
@@ -88,7 +88,7 @@ impl BBox {
             && self.height > 0.0
     }
 
-    /// Area shared with `other`, square pixels.
+    /// Area of the intersection with `other`, square pixels.
     pub fn intersection(&self, other: &BBox) -> f32 {
         let w = self.right().min(other.right()) - self.left.max(other.left);
         let h = self.bottom().min(other.bottom()) - self.top.max(other.top);
@@ -111,8 +111,9 @@ impl BBox {
         }
     }
 
-    /// This box grown by `buffer` times its size on each side: two boxes so grown overlap although the person outran
-    /// the prediction (buffered IoU; Yang et al. 2023, "Hard to track objects with irregular motions", C-BIoU).
+    /// This box enlarged by `buffer` times its size on each side, so that boxes overlap even if the
+    /// person moved further than predicted (buffered IoU; Yang et al. 2023, "Hard to track objects
+    /// with irregular motions", C-BIoU).
     pub fn buffered(&self, buffer: f32) -> BBox {
         let (dx, dy) = (self.width * buffer, self.height * buffer);
         BBox::new(
@@ -123,7 +124,7 @@ impl BBox {
         )
     }
 
-    /// The part inside a frame of `width` by `height` pixels; `None` when nothing of it is.
+    /// The part inside a frame of `width` by `height` pixels; None if it is empty.
     pub fn clipped(&self, width: f32, height: f32) -> Option<BBox> {
         let b = BBox::from_edges(
             self.left.max(0.0),
@@ -135,7 +136,7 @@ impl BBox {
     }
 }
 
-/// A map of the image plane: x' = a x + b y + tx, y' = c x + d y + ty.
+/// An affine transform of the image plane: x' = a x + b y + tx, y' = c x + d y + ty.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Affine {
     /// The linear part, row by row: a, b, c, d.
@@ -145,25 +146,25 @@ pub struct Affine {
 }
 
 impl Affine {
-    /// The map that moves nothing.
+    /// The identity transform.
     pub const IDENTITY: Affine = Affine {
         linear: [1.0, 0.0, 0.0, 1.0],
         shift: [0.0, 0.0],
     };
 
-    /// Where the point (x, y) lands.
+    /// Transforms the point (x, y).
     pub fn apply(&self, x: f32, y: f32) -> (f32, f32) {
         let [a, b, c, d] = self.linear;
         (a * x + b * y + self.shift[0], c * x + d * y + self.shift[1])
     }
 
-    /// Where a direction (a velocity) points afterwards.
-    pub fn rotate(&self, x: f32, y: f32) -> (f32, f32) {
+    /// Transforms the vector (x, y), such as a velocity, by the linear part.
+    pub fn apply_linear(&self, x: f32, y: f32) -> (f32, f32) {
         let [a, b, c, d] = self.linear;
         (a * x + b * y, c * x + d * y)
     }
 
-    /// The factor by which lengths grow: the square root of the determinant.
+    /// The mean scale factor of lengths: the square root of the determinant's absolute value.
     pub fn scale(&self) -> f32 {
         let [a, b, c, d] = self.linear;
         (a * d - b * c).abs().sqrt()
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_buffer_lets_separate_boxes_meet() {
+    fn buffered_boxes_overlap_although_the_boxes_do_not() {
         let a = BBox::new(0.0, 0.0, 10.0, 20.0);
         let b = BBox::new(12.0, 0.0, 10.0, 20.0);
         assert_eq!(a.iou(&b), 0.0);
@@ -208,13 +209,13 @@ mod tests {
     }
 
     #[test]
-    fn an_affine_map_moves_points_and_turns_directions() {
+    fn an_affine_transform_maps_points_and_vectors() {
         let quarter_turn = Affine {
             linear: [0.0, -2.0, 2.0, 0.0],
             shift: [1.0, 3.0],
         };
         assert_eq!(quarter_turn.apply(1.0, 0.0), (1.0, 5.0));
-        assert_eq!(quarter_turn.rotate(1.0, 0.0), (0.0, 2.0));
+        assert_eq!(quarter_turn.apply_linear(1.0, 0.0), (0.0, 2.0));
         assert_eq!(quarter_turn.scale(), 2.0);
     }
 }

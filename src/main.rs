@@ -7,17 +7,17 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use twintrack::app::{compare, doctor, evaluate, refine, search, show, track, tune};
 
-/// Streaming video pedestrian tracker: frames flow in, trajectories flow out.
+/// Streaming video pedestrian tracker: frames in, trajectories out.
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110)]
 struct Cli {
-    /// Log more: -v what is used, -vv how.
+    /// Log more: -v logs what is used (models, devices, files), -vv also details.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
-    /// How the log is written: text for people, json (an object a line) for programs.
+    /// Log format: text, or json (one object per line).
     #[arg(
         long,
-        value_name = "HOW",
+        value_name = "FORMAT",
         value_enum,
         default_value = "text",
         global = true
@@ -28,7 +28,7 @@ struct Cli {
 }
 
 impl Command {
-    /// What FFmpeg is to be told of cameras, where the command reads some.
+    /// FFmpeg's options for cameras, if the command reads cameras.
     fn camera_options(&self) -> Option<String> {
         match self {
             #[cfg(feature = "video")]
@@ -61,7 +61,7 @@ enum Command {
     #[cfg(feature = "models")]
     Models(twintrack::app::models::ModelsArgs),
     Doctor(doctor::DoctorArgs),
-    /// Print the configuration with all its defaults (TOML).
+    /// Print the default configuration (TOML).
     Config,
 }
 
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Prints the command's answer. A reader who has gone (`twintrack doctor | head -1`) is no error.
+/// Prints the command's output. A closed pipe (`twintrack doctor | head -1`) is not an error.
 fn print(text: String) -> ExitCode {
     match writeln!(std::io::stdout(), "{}", text.trim_end()) {
         Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -115,10 +115,12 @@ fn print(text: String) -> ExitCode {
     }
 }
 
-/// OpenCV and FFmpeg print warnings of their own beside our one clear message, and take orders only by environment.
+/// Silences OpenCV's and FFmpeg's own warnings, which would appear beside our error message, and
+/// sets FFmpeg's options for cameras. Both libraries read these only from environment variables; a
+/// variable that the user has set is kept.
 #[expect(
     unsafe_code,
-    reason = "set_var is sound while no other thread runs, and main has started none"
+    reason = "set_var is sound while no other thread runs; main has not started any"
 )]
 fn prepare_libraries(cameras: Option<String>) {
     let quiet = [
@@ -131,7 +133,7 @@ fn prepare_libraries(cameras: Option<String>) {
         .map(|options| ("OPENCV_FFMPEG_CAPTURE_OPTIONS", options));
     for (key, value) in quiet.into_iter().chain(cameras) {
         if std::env::var_os(key).is_none() {
-            // SAFETY: see above.
+            // SAFETY: main has not started any other thread.
             unsafe { std::env::set_var(key, value) }
         }
     }

@@ -1,4 +1,5 @@
-//! MOTChallenge files: `seqinfo.ini`, detections, ground truth, results (Milan et al. 2016, arXiv 1603.00831, section 4).
+//! MOTChallenge files: `seqinfo.ini`, detections, ground truth and results (Milan et al. 2016,
+//! arXiv 1603.00831, section 4).
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -7,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
-/// What can be wrong with a MOTChallenge file.
+/// Errors of reading MOTChallenge files.
 #[derive(Debug, Error)]
 pub enum MotError {
     /// The file could not be read.
@@ -15,11 +16,15 @@ pub enum MotError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A line does not have the form it should.
-    #[error("{}, line {line}: {problem} (a line reads: frame,id,left,top,width,height,confidence,...)", path.display())]
+    /// A line is malformed.
+    #[error(
+        "{}, line {line}: {problem} \
+         (the format is: frame,id,left,top,width,height,confidence,...)",
+        path.display()
+    )]
     Line {
         /// The file.
         path: PathBuf,
@@ -28,16 +33,20 @@ pub enum MotError {
         /// What is wrong with it.
         problem: String,
     },
-    /// Nobody says what a sequence without `seqinfo.ini` is like.
-    #[error("{} has no seqinfo.ini; give {missing}", path.display())]
+    /// A sequence has no `seqinfo.ini`, and a required property was not given otherwise.
+    #[error("{} has no seqinfo.ini; set {missing}", path.display())]
     Undescribed {
         /// The sequence's folder.
         path: PathBuf,
-        /// What is to be given.
+        /// The option to set.
         missing: &'static str,
     },
-    /// `seqinfo.ini` lacks something.
-    #[error("{}: {key} is missing or not a number above zero; the [Sequence] section must give frameRate, seqLength, imWidth and imHeight", path.display())]
+    /// `seqinfo.ini` lacks a key, or its value is invalid.
+    #[error(
+        "{}: {key} is missing or not a number above zero; the [Sequence] section must have \
+         frameRate, seqLength, imWidth and imHeight",
+        path.display()
+    )]
     SequenceInfo {
         /// The file.
         path: PathBuf,
@@ -46,28 +55,29 @@ pub enum MotError {
     },
 }
 
-/// What a sequence is like: its `seqinfo.ini`, or what can be known without (see [`SequenceInfo::open`]).
+/// Properties of a sequence, from its `seqinfo.ini` or otherwise (see [`SequenceInfo::open`]).
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceInfo {
-    /// Name of the sequence; the folder's when the file gives none.
+    /// Name of the sequence; by default that of its folder.
     pub name: String,
-    /// Folder of the pictures inside the sequence's folder, `img1` by default.
+    /// Folder of the images inside the sequence's folder, `img1` by default.
     pub image_dir: String,
-    /// Ending of the pictures, `.jpg` by default.
+    /// Extension of the images, `.jpg` by default.
     pub image_ext: String,
-    /// A video beside the folder that holds the pictures instead (key `video`, an addition of twintrack).
+    /// A video with the frames, to be read instead of images (key `video`, an addition of
+    /// twintrack); relative to the sequence's folder.
     pub video: Option<PathBuf>,
-    /// Frames per second; 0 where unknown.
+    /// Frames per second; 0 if unknown.
     pub frame_rate: f64,
     /// Number of frames.
     pub length: u64,
-    /// Width of a frame, pixels; 0 where unknown.
+    /// Width of a frame, pixels; 0 if unknown.
     pub width: u32,
-    /// Height of a frame, pixels; 0 where unknown.
+    /// Height of a frame, pixels; 0 if unknown.
     pub height: u32,
 }
 
-/// What the caller knows of a sequence that has no `seqinfo.ini`.
+/// Properties given by the caller for a sequence without `seqinfo.ini`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Known {
     /// Frames per second.
@@ -77,11 +87,12 @@ pub struct Known {
 }
 
 impl SequenceInfo {
-    /// The sequence in the folder `dir`: what its `seqinfo.ini` says; without one, as CVAT exports sequences, what `known`
-    /// and the last frame of `gt/gt.txt` and `det/det.txt` say. `None` when the folder has none of these files.
+    /// Reads the properties of the sequence in the folder `dir`: from its `seqinfo.ini`; without
+    /// one, as in CVAT's exports, from `known` and the last frame in `gt/gt.txt` and `det/det.txt`.
+    /// None if the folder has none of these files.
     ///
     /// # Errors
-    /// When one of the files is wrong.
+    /// When one of the files cannot be read or is malformed.
     pub fn open(dir: &Path, known: Known) -> Result<Option<Self>, MotError> {
         if dir.join("seqinfo.ini").is_file() {
             return Self::read(dir).map(Some);
@@ -119,7 +130,7 @@ impl SequenceInfo {
         }))
     }
 
-    /// Reads `seqinfo.ini` of the sequence folder `dir`.
+    /// Reads the `seqinfo.ini` in `dir`.
     ///
     /// # Errors
     /// When the file is missing or lacks frame rate, length or size.
@@ -170,31 +181,32 @@ impl SequenceInfo {
 pub struct MotRow {
     /// Frame number, from 1.
     pub frame: u64,
-    /// Identity; -1 in detections and where the file leaves it out.
+    /// Identity; -1 in detections and if absent.
     pub id: i64,
     /// Left, top, width, height; pixels.
     pub ltwh: [f64; 4],
-    /// Confidence of a detection or result; in ground truth 0 marks a box to be ignored.
+    /// Confidence of a detection or result; in ground truth 0 marks a box to be ignored. 1 if
+    /// absent.
     pub confidence: f64,
-    /// Class of a ground-truth box (1 is a pedestrian); 1 where the file gives none.
+    /// Class of a ground-truth box (1: pedestrian); 1 if absent.
     pub class: i64,
-    /// Share of a ground-truth box that is seen, in [0, 1]; 1 where the file gives none.
+    /// Visible share of a ground-truth box, in [0, 1]; 1 if absent.
     pub visibility: f64,
 }
 
 /// Reads all lines of a detection, ground-truth or result file.
 ///
 /// # Errors
-/// When the file cannot be read, or a line has fewer than six numbers.
+/// When the file cannot be read, or a line is malformed.
 pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
-    rows_of(&read(path)?, path)
+    parse_rows(&read(path)?, path)
 }
 
-/// The lines of the text of a file; `path` is for messages.
+/// Parses the text of a file; `path` names it in messages.
 ///
 /// # Errors
-/// When a line has fewer than six numbers.
-pub fn rows_of(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
+/// When a line is malformed.
+pub fn parse_rows(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
     let lines = text
         .lines()
         .enumerate()
@@ -210,7 +222,7 @@ pub fn rows_of(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
         .collect()
 }
 
-/// The file's text, without the byte-order mark that spreadsheets put at its head.
+/// Reads the file's text, without the byte-order mark that spreadsheet programs write.
 fn read(path: &Path) -> Result<String, MotError> {
     let text = fs::read_to_string(path).map_err(|source| MotError::Read {
         path: path.to_path_buf(),
@@ -222,8 +234,8 @@ fn read(path: &Path) -> Result<String, MotError> {
         .unwrap_or(text))
 }
 
-/// One line, its fields separated by commas or, where it has none, by white space. An empty field
-/// between commas is absent; a number that is not finite is refused.
+/// Parses a line. Fields are separated by commas or, if there are none, by white space. An empty
+/// field between commas counts as absent; numbers that are not finite are refused.
 fn parse(line: &str) -> Result<MotRow, String> {
     let fields: Vec<&str> = if line.contains(',') {
         line.split(',').map(str::trim).collect()
@@ -231,10 +243,7 @@ fn parse(line: &str) -> Result<MotRow, String> {
         line.split_whitespace().collect()
     };
     if fields.len() < 6 {
-        return Err(format!(
-            "{} values where at least 6 are needed",
-            fields.len()
-        ));
+        return Err(format!("{} values instead of at least 6", fields.len()));
     }
     let given = |i: usize| fields.get(i).copied().filter(|f| !f.is_empty());
     let parsed = |text: &str| match text.parse::<f64>() {
@@ -250,7 +259,7 @@ fn parse(line: &str) -> Result<MotRow, String> {
     let or = |i: usize, default: f64| given(i).map_or(Ok(default), parsed);
     let frame = number(0)?;
     if frame < 1.0 || frame.fract() != 0.0 {
-        return Err(format!("frame {frame} is not a whole number from 1 on"));
+        return Err(format!("frame {frame} is not an integer from 1"));
     }
     Ok(MotRow {
         frame: frame as u64,
@@ -262,14 +271,14 @@ fn parse(line: &str) -> Result<MotRow, String> {
     })
 }
 
-/// Appends one line (with its newline) to `out`: a result, or with id -1 a detection.
+/// Appends a line to `out`: a result, or with id -1 a detection.
 pub fn write_row(out: &mut String, frame: u64, id: i64, ltwh: [f32; 4], confidence: f32) {
     let [l, t, w, h] = ltwh;
     writeln!(
         out,
         "{frame},{id},{l:.2},{t:.2},{w:.2},{h:.2},{confidence:.4},-1,-1,-1"
     )
-    .expect("writing to a string cannot fail");
+    .expect("writing to a String cannot fail");
 }
 
 #[cfg(test)]
@@ -277,10 +286,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_written_row_reads_back() {
+    fn a_written_row_is_parsed_to_the_same_values() {
         let mut s = String::new();
         write_row(&mut s, 3, 7, [1.5, 2.25, 30.0, 60.0], 0.5);
-        let row = parse(s.trim()).expect("our own line");
+        let row = parse(s.trim()).expect("a written line");
         assert_eq!(
             (row.frame, row.id, row.ltwh, row.confidence),
             (3, 7, [1.5, 2.25, 30.0, 60.0], 0.5)
@@ -288,13 +297,13 @@ mod tests {
     }
 
     #[test]
-    fn ground_truth_has_a_class() {
+    fn the_class_of_ground_truth_is_parsed() {
         let row = parse("1,2,912,484,97,109,0,7,1").expect("a line of MOT17's ground truth");
         assert_eq!((row.confidence, row.class), (0.0, 7));
     }
 
     #[test]
-    fn a_bad_line_says_what_is_wrong() {
+    fn errors_say_what_is_malformed() {
         assert!(parse("1,2,3").unwrap_err().contains("at least 6"));
         assert!(parse("1,2,a,4,5,6").unwrap_err().contains("'a'"));
         assert!(parse("0,2,3,4,5,6").unwrap_err().contains("frame 0"));
@@ -305,8 +314,8 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_field_is_absent_and_moves_no_other() {
-        let row = parse("1,,10,20,30,60,,1,0.5").expect("id and confidence are left out");
+    fn an_empty_field_counts_as_absent() {
+        let row = parse("1,,10,20,30,60,,1,0.5").expect("id and confidence are absent");
         assert_eq!(
             (row.id, row.ltwh, row.confidence),
             (-1, [10.0, 20.0, 30.0, 60.0], 1.0)
@@ -320,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_no_part_of_the_first_number() {
+    fn a_byte_order_mark_is_ignored() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         std::fs::write(
             file.path(),

@@ -1,4 +1,4 @@
-//! Ranges of configuration values, and what is said of a value outside.
+//! Range checks of configuration values.
 
 use std::fmt::Display;
 
@@ -8,18 +8,18 @@ use thiserror::Error;
 #[derive(Debug, Error, PartialEq, Eq)]
 #[error("{key} = {value} is out of range: it must be {allowed}")]
 pub struct OutOfRange {
-    /// The key, as `tracker.keep_lost`.
+    /// The dotted key, such as `tracker.keep_lost`.
     pub key: String,
     /// The value given.
     pub value: String,
-    /// What is allowed.
+    /// The allowed range.
     pub allowed: String,
 }
 
-/// Refuses `value` unless it lies in [low, high] (a NaN lies nowhere).
+/// Checks that `value` is in [low, high]. NaN never is.
 ///
 /// # Errors
-/// [`OutOfRange`], naming key, value and range.
+/// [`OutOfRange`] with key, value and range.
 pub fn within<T: PartialOrd + Display>(
     key: &str,
     value: T,
@@ -37,10 +37,10 @@ pub fn within<T: PartialOrd + Display>(
     }
 }
 
-/// Refuses a number of `key` that is not a share, from 0 to 1.
+/// Checks that `value` is in [0, 1].
 ///
 /// # Errors
-/// [`OutOfRange`].
+/// [`OutOfRange`] with key, value and range.
 pub fn share(key: &str, value: f32) -> Result<(), OutOfRange> {
     within(key, value, 0.0, 1.0)
 }
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_outside_is_told_with_key_and_range() {
+    fn the_error_for_a_value_out_of_range_has_key_and_range() {
         assert_eq!(
             share("tracker.sure", 1.5).unwrap_err().to_string(),
             "tracker.sure = 1.5 is out of range: it must be from 0 to 1"

@@ -1,6 +1,7 @@
-//! Trajectories made better once the whole recording is known: events in, events out.
+//! Offline refinement of a recording, from events to events.
 //!
-//! [`crate::track::offline`] has the method; here events become tracklets and trajectories become events again.
+//! Converts events to tracklets for [`crate::track::offline`], which links them and fills gaps, and
+//! the resulting trajectories back to events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -18,7 +19,7 @@ use crate::track::offline::{self, LinkedTrajectory, OfflineConfig, Tracklet};
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
 use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
 
-/// Why events cannot be refined.
+/// Errors of reading events for refinement.
 #[derive(Debug, Error)]
 pub enum RefineError {
     /// The file cannot be read.
@@ -26,21 +27,24 @@ pub enum RefineError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
-    /// A line is no event.
+    /// A line is not an event.
     #[error("{}, line {line}: not an event of twintrack ({reason})", path.display())]
     Line {
         /// The file.
         path: PathBuf,
         /// The line, from 1.
         line: usize,
-        /// What is wrong.
+        /// The cause.
         reason: String,
     },
-    /// Frames of one camera do not follow each other in time.
-    #[error("{}, line {line}: frame {frame} of camera {camera} is not later than the one before it", path.display())]
+    /// The frames of a camera are not in increasing order of time.
+    #[error(
+        "{}, line {line}: frame {frame} of camera {camera} is not later than the one before it",
+        path.display()
+    )]
     Order {
         /// The file.
         path: PathBuf,
@@ -53,7 +57,7 @@ pub enum RefineError {
     },
 }
 
-/// Everything one camera told in one run.
+/// The events of one camera in one run, without status events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Recording {
     /// The frames, in order of time.
@@ -63,29 +67,30 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file of JSON lines; a recording for every run and camera in it, in order of appearance.
+    /// Reads a file of JSON lines. Returns a recording for every run and camera in it, in order of
+    /// first appearance.
     ///
     /// # Errors
-    /// When the file cannot be read, a line is no event, or frames are out of order.
+    /// When the file cannot be read, a line is not an event, or frames are out of order.
     pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
         let file = std::fs::File::open(path).map_err(|source| RefineError::Read {
             path: path.into(),
             source,
         })?;
-        Self::of_lines(std::io::BufReader::new(file), path)
+        Self::read_lines(std::io::BufReader::new(file), path)
     }
 
-    /// Reads lines from anywhere; `path` names it in messages.
+    /// Reads JSON lines from any reader; `path` names it in messages.
     ///
     /// # Errors
     /// As [`Recording::read`].
-    pub fn of_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
+    pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read {
             path: path.into(),
             source,
         };
         let lines = lines.lines();
-        let mut place: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
+        let mut index: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
         let mut all: Vec<Recording> = Vec::new();
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
@@ -94,13 +99,13 @@ impl Recording {
                 line: i + 1,
                 reason,
             };
-            let event = Event::read(&line).map_err(|e| wrong(e.to_string()))?;
+            let event = Event::parse(&line).map_err(|e| wrong(e.to_string()))?;
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
                 Event::Ended(e) => (e.run, e.camera.clone()),
-                Event::Status(_) => continue, // where somebody is does not hang on it
+                Event::Status(_) => continue, // a camera's state has no effect on trajectories
             };
-            let at = *place.entry(key).or_insert(all.len());
+            let at = *index.entry(key).or_insert(all.len());
             if at == all.len() {
                 all.push(Recording::default());
             }
@@ -120,7 +125,7 @@ impl Recording {
                     .iter()
                     .find(|t| !crate::geometry::BBox::from(t.bbox.map(|v| v as f32)).is_valid())
                 {
-                    Some(t) => return Err(wrong(format!("the box of track {} is none", t.id))),
+                    Some(t) => return Err(wrong(format!("the box of track {} is invalid", t.id))),
                     None => all[at].frames.push(f),
                 },
             }
@@ -128,15 +133,15 @@ impl Recording {
         Ok(all)
     }
 
-    /// The same recording with the tracks linked over the whole of it and their gaps filled. A trajectory has the id of its
-    /// first track.
+    /// Returns the recording with its tracks linked and their gaps filled. A trajectory has the id
+    /// of its first track.
     pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
         let Some(first) = self.frames.first() else {
             return Recording::default();
         };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
-        let ways = offline::link(&tracklets, &times, config, tracker);
+        let trajectories = offline::link(&tracklets, &times, config, tracker);
         let embedder = self
             .ended
             .iter()
@@ -145,23 +150,26 @@ impl Recording {
         let mut events = EventBuilder::new(first.run, first.camera.clone(), embedder);
         let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
         let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
-        let names = self.names(&ways, &tracklets);
-        for (way, name) in ways.iter().zip(names) {
-            let id = tracklets[way.parts[0]].id;
-            outputs(id, way, &times).for_each(|(frame, out)| {
+        let names = self.names(&trajectories, &tracklets);
+        for (trajectory, name) in trajectories.iter().zip(names) {
+            let id = tracklets[trajectory.parts[0]].id;
+            outputs(id, trajectory, &times).for_each(|(frame, out)| {
                 by_frame[frame].push(TrackOutput {
                     identity: name.clone(),
                     ..out
                 })
             });
-            let (start, end) = (way.boxes[0].frame, way.boxes[way.boxes.len() - 1].frame);
+            let (start, end) = (
+                trajectory.boxes[0].frame,
+                trajectory.boxes[trajectory.boxes.len() - 1].frame,
+            );
             let span = (times[start] - times[0], times[end] - times[0]);
-            let hits = way.boxes.iter().filter(|s| s.seen).count() as u32;
+            let hits = trajectory.boxes.iter().filter(|s| s.seen).count() as u32;
             ends[end].push(EndedTrack {
                 id,
                 span,
                 hits,
-                embedding: mean_look(way.parts.iter().map(|&p| &tracklets[p])),
+                embedding: mean_embedding(trajectory.parts.iter().map(|&p| &tracklets[p])),
             });
         }
         let mut out = Recording::default();
@@ -174,22 +182,29 @@ impl Recording {
         out
     }
 
-    /// Who each trajectory is: the name that its tracks had in most frames, unless somebody who had it in more was there at
-    /// the same time.
-    fn names(&self, ways: &[LinkedTrajectory], tracklets: &[Tracklet]) -> Vec<Option<Identity>> {
-        let mut said: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
+    /// The identity of each trajectory: the name that its tracks had in most frames. A name goes to
+    /// only one of several trajectories at the same time, the one with the most frames of it.
+    fn names(
+        &self,
+        trajectories: &[LinkedTrajectory],
+        tracklets: &[Tracklet],
+    ) -> Vec<Option<Identity>> {
+        // By track id and name: number of frames, highest similarity.
+        let mut named: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
         for t in self.frames.iter().flat_map(|f| &f.tracks) {
             if let Some(i) = &t.identity {
                 let (frames, similarity) =
-                    said.entry(t.id).or_default().entry(&i.name).or_default();
+                    named.entry(t.id).or_default().entry(&i.name).or_default();
                 (*frames, *similarity) = (*frames + 1, similarity.max(i.similarity));
             }
         }
+        // Frames, similarity, index of the trajectory, name.
         let mut claims: Vec<(usize, f64, usize, &str)> = Vec::new();
-        for (w, way) in ways.iter().enumerate() {
+        for (w, trajectory) in trajectories.iter().enumerate() {
             let mut votes: BTreeMap<&str, (usize, f64)> = BTreeMap::new();
-            let ids: BTreeSet<u64> = way.parts.iter().map(|&p| tracklets[p].id).collect();
-            for (name, (frames, similarity)) in ids.iter().filter_map(|id| said.get(id)).flatten() {
+            let ids: BTreeSet<u64> = trajectory.parts.iter().map(|&p| tracklets[p].id).collect();
+            for (name, (frames, similarity)) in ids.iter().filter_map(|id| named.get(id)).flatten()
+            {
                 let (all, best) = votes.entry(name).or_default();
                 (*all, *best) = (*all + frames, best.max(*similarity));
             }
@@ -202,16 +217,16 @@ impl Recording {
         claims.sort_by(|a, b| b.0.cmp(&a.0).then(b.1.total_cmp(&a.1)).then(a.2.cmp(&b.2)));
         let span = |w: usize| {
             (
-                ways[w].boxes[0].frame,
-                ways[w].boxes[ways[w].boxes.len() - 1].frame,
+                trajectories[w].boxes[0].frame,
+                trajectories[w].boxes[trajectories[w].boxes.len() - 1].frame,
             )
         };
-        let mut names: Vec<Option<Identity>> = vec![None; ways.len()];
+        let mut names: Vec<Option<Identity>> = vec![None; trajectories.len()];
         for (_, similarity, w, name) in claims {
             let (start, end) = span(w);
-            let meets = |o: usize| span(o).0 <= end && start <= span(o).1;
-            let taken = (0..ways.len())
-                .any(|o| names[o].as_ref().is_some_and(|i| i.name == name) && meets(o));
+            let overlaps = |o: usize| span(o).0 <= end && start <= span(o).1;
+            let taken = (0..trajectories.len())
+                .any(|o| names[o].as_ref().is_some_and(|i| i.name == name) && overlaps(o));
             if names[w].is_none() && !taken {
                 names[w] = Some(Identity {
                     name: name.to_string(),
@@ -222,8 +237,9 @@ impl Recording {
         names
     }
 
-    /// The stretches in which each id was seen. Who was away for longer than `away` was known again by looks, and has two.
-    fn tracklets(&self, times: &[Seconds], away: Seconds) -> Vec<Tracklet> {
+    /// The tracklets of every id. A track with a gap longer than `max_gap` was re-identified by
+    /// appearance, and becomes two tracklets.
+    fn tracklets(&self, times: &[Seconds], max_gap: Seconds) -> Vec<Tracklet> {
         let mut by_id: BTreeMap<u64, Vec<Tracklet>> = BTreeMap::new();
         for (frame, event) in self.frames.iter().enumerate() {
             for t in event
@@ -236,16 +252,17 @@ impl Recording {
                     bbox: t.bbox.map(|v| v as f32).into(),
                     confidence: t.confidence as f32,
                 };
-                let stretches = by_id.entry(t.id).or_default();
-                // A millisecond more, for the tracker's clock adds up what these times are.
-                let goes_on = |s: &&mut Tracklet| {
+                let tracklets = by_id.entry(t.id).or_default();
+                // A tolerance of 1 ms, because the tracker sums elapsed times, while those of
+                // events are rounded.
+                let continues = |s: &&mut Tracklet| {
                     s.detections
                         .last()
-                        .is_some_and(|l| (times[frame] - times[l.frame]).0 <= away.0 + 1e-3)
+                        .is_some_and(|l| (times[frame] - times[l.frame]).0 <= max_gap.0 + 1e-3)
                 };
-                match stretches.last_mut().filter(goes_on) {
-                    Some(stretch) => stretch.detections.push(sighting),
-                    None => stretches.push(Tracklet {
+                match tracklets.last_mut().filter(continues) {
+                    Some(tracklet) => tracklet.detections.push(sighting),
+                    None => tracklets.push(Tracklet {
                         id: t.id,
                         detections: vec![sighting],
                         embedding: Vec::new(),
@@ -254,17 +271,17 @@ impl Recording {
             }
         }
         for e in &self.ended {
-            if let (Some(stretches), Some(look)) = (by_id.get_mut(&e.id), &e.embedding) {
-                stretches
+            if let (Some(tracklets), Some(embedding)) = (by_id.get_mut(&e.id), &e.embedding) {
+                tracklets
                     .iter_mut()
-                    .for_each(|t| t.embedding.clone_from(look));
+                    .for_each(|t| t.embedding.clone_from(embedding));
             }
         }
         by_id.into_values().flatten().collect()
     }
 }
 
-/// The frame an event tells of, without its pixels.
+/// The frame that an event describes, without its pixels.
 pub fn frame_of(event: &FrameEvent) -> Frame {
     Frame {
         camera: event.camera.clone(),
@@ -281,29 +298,31 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
     }
 }
 
+/// The outputs of a trajectory, with the indices of their frames.
 fn outputs<'a>(
     id: u64,
-    way: &'a LinkedTrajectory,
+    trajectory: &'a LinkedTrajectory,
     times: &'a [Seconds],
 ) -> impl Iterator<Item = (usize, TrackOutput)> + 'a {
-    let born = times[way.boxes[0].frame];
+    let born = times[trajectory.boxes[0].frame];
     let mut hits = 0;
-    way.boxes.iter().enumerate().map(move |(k, step)| {
+    trajectory.boxes.iter().enumerate().map(move |(k, step)| {
         hits += u32::from(step.seen);
         let state = if step.seen {
             TrackState::Confirmed
         } else {
             TrackState::Interpolated
         };
-        // Who was away did not walk from the last place to the first.
-        let beside = |other: Option<&'a TrajectoryBox>| {
+        // Steps that are not in neighbouring frames lie at a gap that was not filled; no velocity
+        // is computed over it.
+        let neighbour = |other: Option<&'a TrajectoryBox>| {
             other
                 .filter(|o| o.frame.abs_diff(step.frame) == 1)
                 .unwrap_or(step)
         };
         let (before, after) = (
-            beside(k.checked_sub(1).map(|b| &way.boxes[b])),
-            beside(way.boxes.get(k + 1)),
+            neighbour(k.checked_sub(1).map(|b| &trajectory.boxes[b])),
+            neighbour(trajectory.boxes.get(k + 1)),
         );
         let velocity = velocity(before, after, times);
         (
@@ -325,6 +344,7 @@ fn outputs<'a>(
     })
 }
 
+/// Velocity of the box centre between two steps, pixels per second; zero if they are the same.
 fn velocity(before: &TrajectoryBox, after: &TrajectoryBox, times: &[Seconds]) -> (f32, f32) {
     let dt = (times[after.frame] - times[before.frame]).f32();
     let ((x0, y0), (x1, y1)) = (before.bbox.center(), after.bbox.center());
@@ -335,8 +355,9 @@ fn velocity(before: &TrajectoryBox, after: &TrajectoryBox, times: &[Seconds]) ->
     }
 }
 
-/// The mean look of several tracklets, a unit vector weighted by how often each was seen; empty when none is known.
-fn mean_look<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
+/// The mean embedding of tracklets, unit length, weighted by their numbers of detections; empty if
+/// they have none.
+fn mean_embedding<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
     mean_direction(
         parts
             .filter(|t| !t.embedding.is_empty())

@@ -1,48 +1,48 @@
-//! Passwords and tokens: where they are found, and that they are never shown.
+//! Passwords and tokens: where they are read from, and a type that never displays them.
 
 use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A text that is never shown: not in a log, not in an event, not by `twintrack config`.
+/// A text that is masked wherever it is displayed, logged or serialised.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Takes a text as a secret.
+    /// Wraps a text.
     pub fn new(text: impl Into<String>) -> Self {
         Secret(text.into())
     }
 
-    /// The text itself; whoever asks must not show it.
+    /// The text itself. Must not be logged or displayed.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// The secret called `what`, given itself, by the name of an environment variable, or by a file of which it is the first line.
+    /// Reads the secret from the first of these that is given: its value, an environment variable,
+    /// or the first line of a file. `what` names it in messages. None if none is given.
     ///
     /// # Errors
-    /// When the variable or the file is missing: a text that says so.
+    /// A message, when the variable is not set or the file cannot be read.
     pub fn find(
         what: &str,
-        itself: &Option<Secret>,
+        value: &Option<Secret>,
         variable: &Option<String>,
         file: &Option<PathBuf>,
     ) -> Result<Option<Secret>, String> {
-        match (itself, variable, file) {
+        match (value, variable, file) {
             (Some(secret), _, _) => Ok(Some(secret.clone())),
             (_, Some(name), _) => match std::env::var(name) {
                 Ok(text) => Ok(Some(Secret(text))),
                 Err(_) => Err(format!(
-                    "the environment variable {name}, which is to hold its {what}, is not set"
+                    "the environment variable {name} for the {what} is not set"
                 )),
             },
             (_, _, Some(file)) => {
-                let text = std::fs::read_to_string(file).map_err(|e| {
-                    format!("its {what} file {} cannot be read: {e}", file.display())
-                })?;
+                let text = std::fs::read_to_string(file)
+                    .map_err(|e| format!("cannot read the {what} file {}: {e}", file.display()))?;
                 Ok(Some(Secret(
                     text.lines().next().unwrap_or_default().to_string(),
                 )))
@@ -51,28 +51,28 @@ impl Secret {
         }
     }
 
-    /// As [`Secret::find`], for one that is compared or signed with: an empty one would let everybody in.
+    /// As [`Secret::find`], for secrets that authorise or sign, which must not be blank.
     ///
     /// # Errors
-    /// As there, and when it is empty or of white space.
+    /// As [`Secret::find`], and when the secret is empty or white space.
     pub fn find_strong(
         what: &str,
-        itself: &Option<Secret>,
+        value: &Option<Secret>,
         variable: &Option<String>,
         file: &Option<PathBuf>,
     ) -> Result<Option<Secret>, String> {
-        let secret = Self::find(what, itself, variable, file)?;
+        let secret = Self::find(what, value, variable, file)?;
         let Some(blank) = secret.as_ref().filter(|s| s.0.trim().is_empty()) else {
             return Ok(secret);
         };
-        let place = match (itself, variable, file) {
-            (Some(_), _, _) => "given".to_string(),
+        let origin = match (value, variable, file) {
+            (Some(_), _, _) => "in the configuration".to_string(),
             (_, Some(name), _) => format!("in the environment variable {name}"),
             (_, _, Some(file)) => format!("in the file {}", file.display()),
             _ => String::new(),
         };
         Err(format!(
-            "its {what} {place} is {}; `openssl rand -hex 24` makes one",
+            "the {what} {origin} is {}; generate one by `openssl rand -hex 24`",
             if blank.0.is_empty() {
                 "empty"
             } else {
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blank_token_is_refused_wherever_it_stands() {
+    fn a_blank_secret_is_refused_whatever_its_origin() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         for blank in ["", "\n", "   \nand more\n"] {
             std::fs::write(file.path(), blank).expect("written");

@@ -1,20 +1,20 @@
-//! Time: seconds as the tracker counts them, and wall-clock time as people read it.
+//! Time: presentation times and durations in seconds, and wall-clock time.
 
 use std::fmt;
 use std::ops::{Add, Sub};
 
 use serde::{Deserialize, Serialize};
 
-/// A duration or a position on a video's own clock, in seconds.
+/// A duration, or a presentation time, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Seconds(pub f64);
 
 impl Seconds {
-    /// No time at all.
+    /// Zero seconds.
     pub const ZERO: Seconds = Seconds(0.0);
 
-    /// The number as f32, for arithmetic beside pixels.
+    /// The seconds as f32, for arithmetic with pixels.
     pub fn f32(self) -> f32 {
         self.0 as f32
     }
@@ -40,23 +40,23 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Wall-clock time of a frame. Written as RFC 3339 in UTC with milliseconds.
+/// Wall-clock time. Serialised as RFC 3339 in UTC with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Timestamp(pub jiff::Timestamp);
 
 impl Timestamp {
-    /// The present moment.
+    /// The current time of this machine's clock.
     pub fn now() -> Self {
         Timestamp(jiff::Timestamp::now())
     }
 
-    /// `seconds` later than this; saturates at the ends of the calendar.
+    /// This time plus `seconds`; saturates at the limits of the calendar.
     pub fn plus(self, seconds: Seconds) -> Self {
         let span = jiff::SignedDuration::try_from_secs_f64(seconds.0).unwrap_or_default();
         Timestamp(self.0.saturating_add(span).unwrap_or(self.0))
     }
 
-    /// How long after `other` this is.
+    /// The time from `other` to this.
     pub fn since(self, other: Timestamp) -> Seconds {
         Seconds(self.0.duration_since(other.0).as_secs_f64())
     }
@@ -77,29 +77,30 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Where a wall-clock time comes from.
+/// The origin of a wall-clock time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Clock {
-    /// This machine's clock when the frame had been decoded: the network's and the camera's delay later than the picture.
+    /// This machine's clock when the frame had been decoded, which is later than the exposure by
+    /// the delays of camera and network.
     Arrival,
-    /// The camera's own clock, by its RTCP reports.
+    /// The camera's clock, from its RTCP sender reports.
     Rtcp,
-    /// The stated beginning of a recording, and the frame's presentation time.
+    /// The given start of a recording plus the frame's presentation time.
     Recording,
 }
 
-/// Wall-clock time of a frame, and how it is known.
+/// Wall-clock time of a frame, with its origin.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WallTime {
     /// The time.
     pub at: Timestamp,
-    /// Where it comes from, when that is known.
+    /// Its origin, if that is known.
     pub clock: Option<Clock>,
 }
 
 impl WallTime {
-    /// A frame that has arrived just now.
+    /// The current time, for a frame that has just been decoded.
     pub fn arrival() -> Self {
         WallTime {
             at: Timestamp::now(),

@@ -1,4 +1,5 @@
-//! The events that leave the program. `schema/trajectory.schema.json` is the contract; these types write it.
+//! The events that the program writes, and their builder. `schema/trajectory.schema.json` is the
+//! contract that these types implement.
 
 use std::sync::Arc;
 
@@ -11,29 +12,29 @@ use crate::track::identity::Identity;
 use crate::track::path::{self, TrackPath};
 use crate::track::{EndedTrack, TrackOutput, TrackState};
 
-/// Version of the frame event.
+/// Schema of the trajectory event of a frame.
 pub const FRAME_SCHEMA: &str = "twintrack.trajectory/1";
-/// Version of the event at a track's end.
+/// Schema of the event of a track's end.
 pub const ENDED_SCHEMA: &str = "twintrack.track_ended/1";
-/// Version of the event of a camera's change of state.
+/// Schema of the event of a camera's change of state.
 pub const STATUS_SCHEMA: &str = "twintrack.camera_status/1";
 
-/// A run of the program: (run, camera, track) is unique in the world.
+/// Id of a run of the program; (run, camera, track id) is globally unique.
 pub type RunId = uuid::Uuid;
 
 /// An event, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Event {
-    /// Where everybody is in a frame.
+    /// The tracks in a frame.
     Frame(FrameEvent),
     /// A track has ended.
     Ended(EndedEvent),
-    /// A camera has come or gone.
+    /// The state of a camera has changed.
     Status(StatusEvent),
 }
 
-/// The kinds of events, as the settings of sinks and the query of live clients name them.
+/// The kinds of events, as named in the settings of sinks and in the query of live clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -63,26 +64,26 @@ impl EventKind {
     }
 }
 
-/// Why a line is no event.
+/// Errors of parsing an event.
 #[derive(Debug, Error)]
 pub enum EventError {
     /// It is not a JSON object, or one of its kind lacks a field or has one of the wrong type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// It does not say what it is.
+    /// The required field `schema` is missing.
     #[error("it has no `schema`, which every event has")]
     NoSchema,
-    /// It is something else.
+    /// The schema is unknown.
     #[error("its schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
     Unknown(String),
 }
 
 impl Event {
-    /// Reads a line of JSON.
+    /// Parses a line of JSON.
     ///
     /// # Errors
     /// When it is not an event of these schemas.
-    pub fn read(line: &str) -> Result<Self, EventError> {
+    pub fn parse(line: &str) -> Result<Self, EventError> {
         #[derive(Deserialize)]
         #[serde(expecting = "an object")]
         struct Head {
@@ -100,42 +101,43 @@ impl Event {
     }
 }
 
-/// Where everybody is in a frame.
+/// The tracks in a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FrameEvent {
     /// [`FRAME_SCHEMA`].
     pub schema: String,
     /// The run.
     pub run: RunId,
-    /// The camera's short name.
+    /// Name of the camera.
     pub camera: Arc<str>,
-    /// Number of the event within run and camera, from 1: who gets an event twice knows it by this. 0 in files older than it.
+    /// Sequence number of the event within run and camera, from 1; receivers drop repeated events
+    /// by it. 0 in files of versions without it.
     #[serde(default)]
     pub seq: u64,
     /// Frame number within the camera, from 1.
     pub frame: u64,
     /// Presentation time, seconds.
     pub pts: f64,
-    /// Wall-clock time, where it is known.
+    /// Wall-clock time, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub time: Option<Timestamp>,
-    /// Where that time comes from.
+    /// The origin of `time`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clock: Option<Clock>,
     /// Width of the source frame, pixels.
     pub width: u32,
     /// Height of the source frame, pixels.
     pub height: u32,
-    /// The people, by id.
+    /// The tracks, sorted by id.
     pub tracks: Vec<TrackEvent>,
 }
 
-/// One person in a frame.
+/// A track in a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackEvent {
-    /// Unique within run and camera, never used again.
+    /// Unique within run and camera, never reused.
     pub id: u64,
-    /// Confirmed, lost (predicted, not seen), or interpolated (offline).
+    /// Confirmed, lost (predicted, not detected), or interpolated (offline).
     pub state: TrackState,
     /// Left, top, width, height; pixels of the source frame.
     pub bbox: [f64; 4],
@@ -143,16 +145,16 @@ pub struct TrackEvent {
     pub confidence: f64,
     /// Seconds since the first detection.
     pub age: f64,
-    /// Seconds since the last detection; absent when seen in this frame.
+    /// Seconds since the last detection; absent if detected in this frame.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unseen: Option<f64>,
-    /// How many detections it has had.
+    /// Number of detections so far.
     pub hits: u32,
-    /// Pixels per second.
+    /// Velocity of the centre, pixels per second.
     pub velocity: [f64; 2],
-    /// Middle of the bottom edge, pixels.
+    /// Foot point (middle of the bottom edge), pixels.
     pub foot: [f64; 2],
-    /// Who this is beyond the track, where identities are asked for.
+    /// The identity beyond the track, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identity: Option<Identity>,
 }
@@ -164,55 +166,55 @@ pub struct EndedEvent {
     pub schema: String,
     /// The run.
     pub run: RunId,
-    /// The camera's short name.
+    /// Name of the camera.
     pub camera: Arc<str>,
-    /// As [`FrameEvent::seq`].
+    /// Sequence number; see [`FrameEvent::seq`].
     #[serde(default)]
     pub seq: u64,
-    /// The track.
+    /// Id of the track.
     pub id: u64,
     /// Presentation time of its first detection, seconds.
     pub first: f64,
     /// Presentation time of its last detection, seconds.
     pub last: f64,
-    /// How many detections it had.
+    /// Number of detections.
     pub hits: u32,
-    /// The foot point over time: [pts, x, y], at most one a [`PATH_STEP`], simplified
-    /// ([`crate::track::path`]): between two of them the way is straight and even up to 2 pixels,
-    /// or `path_error`. At most 512 points.
+    /// The foot point over time: [pts, x, y], at most one per [`PATH_STEP`] and at most 512,
+    /// simplified ([`crate::track::path`]). Linear interpolation between the points deviates from
+    /// the track by at most 2 pixels, or by `path_error`.
     pub path: Vec<[f64; 3]>,
-    /// The greatest distance of the path from where the track was, pixels; absent where that is 2.
+    /// The greatest deviation of the path from the track, pixels; absent if it is at most 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path_error: Option<f64>,
-    /// Which network made the embedding: its name and, behind the last space, the hash of its
-    /// weights. Those of different hashes cannot be compared.
+    /// The network that made the embedding: its name and, after the last space, the hash of its
+    /// weights. Embeddings of networks with different hashes cannot be compared.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedder: Option<Arc<str>>,
-    /// The averaged embedding, on request.
+    /// The averaged embedding, if `output.embeddings` is set.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub embedding: Option<Vec<f32>>,
 }
 
-/// A camera has come or gone. Only the newest counts.
+/// The state of a camera has changed. The event with the newest `time` is valid.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusEvent {
     /// [`STATUS_SCHEMA`].
     pub schema: String,
     /// The run.
     pub run: RunId,
-    /// The camera's short name.
+    /// Name of the camera.
     pub camera: Arc<str>,
-    /// How it stands now.
+    /// The new state.
     pub state: CameraState,
-    /// Since when.
+    /// When the state changed.
     pub time: Timestamp,
-    /// Why it gives no frames; absent while it does.
+    /// Why the camera delivers no frames; absent while it does.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Arc<str>>,
 }
 
 impl StatusEvent {
-    /// The camera's state has changed just now.
+    /// Creates the event of a change at the current time.
     pub fn now(run: RunId, camera: Arc<str>, state: CameraState, reason: Option<Arc<str>>) -> Self {
         StatusEvent {
             schema: STATUS_SCHEMA.into(),
@@ -225,15 +227,15 @@ impl StatusEvent {
     }
 }
 
-/// Least time between two points of a path.
+/// Shortest time between two points of a path, before simplification.
 pub const PATH_STEP: Seconds = Seconds(0.2);
 
-/// Two decimals of a pixel are more than any detector knows.
+/// Rounds pixels to two decimals, which is more precise than any detector.
 fn hundredths(v: f32) -> f64 {
     (f64::from(v) * 100.0).round() / 100.0
 }
 
-/// Three decimals, as events have them.
+/// Rounds to the three decimals of times, confidences and similarities in events.
 pub(crate) fn thousandths(v: f64) -> f64 {
     (v * 1000.0).round() / 1000.0
 }
@@ -259,23 +261,24 @@ impl TrackEvent {
     }
 }
 
-/// Writes one camera's events, and keeps the paths of its tracks until they end.
+/// Builds the events of one camera: numbers them, and records the paths of tracks until they end.
 #[derive(Debug)]
 pub struct EventBuilder {
     run: RunId,
     camera: Arc<str>,
-    /// Identity of the network, when embeddings are written.
+    /// Identity of the embedder, if embeddings are to be written.
     embedder: Option<Arc<str>>,
-    /// Presentation time at which the tracker's clock stood at zero.
+    /// Presentation time of the first frame, at which the tracker's clock is zero.
     start: Option<Seconds>,
+    /// The paths of the current tracks, by id.
     paths: std::collections::BTreeMap<u64, TrackPath>,
-    /// Events so far.
+    /// Number of events so far.
     events: u64,
 }
 
 impl EventBuilder {
-    /// The events of a camera within a run; with the identity of an `embedder` the event at a
-    /// track's end has the embedding.
+    /// Creates the builder of a camera's events within a run. With an `embedder` (its identity),
+    /// events of tracks' ends have the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
         EventBuilder {
             run,
@@ -287,12 +290,12 @@ impl EventBuilder {
         }
     }
 
-    /// The camera's short name.
+    /// Name of the camera.
     pub fn camera(&self) -> &Arc<str> {
         &self.camera
     }
 
-    /// The event of a frame.
+    /// Builds the event of a frame and extends the paths of its tracks.
     pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
         self.start.get_or_insert(frame.pts);
         for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
@@ -321,7 +324,7 @@ impl EventBuilder {
         }
     }
 
-    /// The event of a track's end.
+    /// Builds the event of a track's end.
     pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
         let start = self.start.unwrap_or_default();
         let (path, error) = self.paths.remove(&t.id).unwrap_or_default().finish();
@@ -349,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
+    fn parse_errors_say_what_is_missing_or_wrong() {
         let frame = format!(r#"{{"schema":"{FRAME_SCHEMA}","camera":"a"}}"#);
         let unknown = "none of twintrack.trajectory/1";
         for (line, says) in [
@@ -361,7 +364,7 @@ mod tests {
             (r#"{"schema":5}"#, "expected a string"),
             (&frame, "missing field `run`"),
         ] {
-            let e = Event::read(line).expect_err(line).to_string();
+            let e = Event::parse(line).expect_err(line).to_string();
             assert!(
                 e.contains(says) && !e.contains("untagged") && !e.contains("struct"),
                 "{line}: {e}"

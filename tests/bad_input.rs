@@ -1,4 +1,5 @@
-//! Bad input ends with one clear message that names the thing and the remedy, never with a panic.
+//! Invalid input ends with one error message that names the input and the remedy, never with a
+//! panic.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -9,7 +10,7 @@ use std::process::{Command, Output};
 
 use common::{clip, json_lines, repository, text, twintrack};
 
-/// Runs, and insists on the exit code and on a single message that has all the parts.
+/// Runs the command; asserts the exit code and a single error message that contains all `parts`.
 fn fails(command: &mut Command, code: i32, parts: &[&str]) -> Output {
     let out = command.output().unwrap();
     let stderr = text(&out.stderr);
@@ -25,7 +26,7 @@ fn fails(command: &mut Command, code: i32, parts: &[&str]) -> Output {
     }
     assert!(
         stderr.matches("os error").count() <= 1,
-        "the cause is said twice: {stderr}"
+        "the cause is repeated: {stderr}"
     );
     parts
         .iter()
@@ -48,7 +49,7 @@ fn file(dir: &Path, name: &str, content: &[u8]) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_missing_file() {
+fn a_missing_file_is_refused() {
     fails(
         &mut track(Path::new("/nowhere/clip.mp4")),
         1,
@@ -57,7 +58,7 @@ fn a_missing_file() {
 }
 
 #[test]
-fn an_empty_file() {
+fn an_empty_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(&file(dir.path(), "empty.mp4", b"")),
@@ -67,7 +68,7 @@ fn an_empty_file() {
 }
 
 #[test]
-fn a_text_file_named_mp4() {
+fn a_text_file_named_mp4_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(&file(dir.path(), "notes.mp4", b"these are my notes\n")),
@@ -77,7 +78,7 @@ fn a_text_file_named_mp4() {
 }
 
 #[test]
-fn a_folder_without_pictures() {
+fn a_folder_without_images_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(dir.path()),
@@ -87,7 +88,7 @@ fn a_folder_without_pictures() {
 }
 
 #[test]
-fn a_truncated_video_keeps_what_was_tracked() {
+fn a_truncated_video_is_tracked_to_its_end_and_exits_1() {
     let dir = tempfile::tempdir().unwrap();
     let whole = std::fs::read(clip()).unwrap();
     let cut = file(dir.path(), "cut.mp4", &whole[..whole.len() / 4]);
@@ -100,7 +101,7 @@ fn a_truncated_video_keeps_what_was_tracked() {
 }
 
 #[test]
-fn a_model_with_wrong_inputs() {
+fn a_model_with_unsupported_inputs_is_refused() {
     let wrong = repository("tests/fixtures/four_channels.onnx");
     fails(
         track(&clip()).arg("--detector").arg(&wrong),
@@ -115,7 +116,7 @@ fn a_model_with_wrong_inputs() {
 }
 
 #[test]
-fn a_detector_whose_layout_nobody_named() {
+fn a_detector_of_undetermined_layout_is_refused() {
     fails(
         track(&clip())
             .arg("--detector")
@@ -126,7 +127,7 @@ fn a_detector_whose_layout_nobody_named() {
 }
 
 #[test]
-fn a_detector_with_another_layout_than_named() {
+fn a_detector_that_contradicts_the_configured_layout_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let model = repository("tests/fixtures/yolo.onnx");
     let config = file(
@@ -142,7 +143,7 @@ fn a_detector_with_another_layout_than_named() {
 }
 
 #[test]
-fn an_input_size_the_model_cannot_take() {
+fn an_unsupported_input_size_is_refused() {
     fails(
         track(&clip()).args(["--size", "700x500"]),
         1,
@@ -155,9 +156,8 @@ fn an_input_size_the_model_cannot_take() {
     );
 }
 
-/// Vectors of any length are brought to unit length by the program.
 #[test]
-fn an_embedder_that_does_not_normalise_is_no_bad_input() {
+fn an_embedder_without_normalisation_is_accepted() {
     let mut c = track(&clip());
     let out = c
         .args(["--duration", "1", "--embedder"])
@@ -173,7 +173,7 @@ fn an_embedder_that_does_not_normalise_is_no_bad_input() {
 }
 
 #[test]
-fn a_model_that_is_not_there_or_no_model() {
+fn a_missing_model_and_an_invalid_model_file_are_refused() {
     fails(
         track(&clip()).args(["--detector", "/nowhere/d.onnx"]),
         1,
@@ -189,7 +189,7 @@ fn a_model_that_is_not_there_or_no_model() {
 }
 
 #[test]
-fn a_missing_or_broken_runtime_library() {
+fn a_missing_or_invalid_runtime_library_is_an_error() {
     fails(
         track(&clip()).env("ORT_DYLIB_PATH", "/nowhere/libonnxruntime.so"),
         1,
@@ -204,42 +204,42 @@ fn a_missing_or_broken_runtime_library() {
     );
 }
 
-/// Whoever runs the program in a folder of somebody else's does not run that folder's code.
+/// Running the program in an untrusted folder must not run code from that folder.
 #[test]
 fn a_library_in_the_working_folder_is_not_loaded() {
     let dir = tempfile::tempdir().unwrap();
-    let (bin, strange) = (
+    let (bin, untrusted) = (
         dir.path().join("opt/a/b/c/d/bin"),
-        dir.path().join("strange"),
+        dir.path().join("untrusted"),
     );
     for folder in [
         &bin,
-        &strange.join("lib"),
-        &strange.join(".deps/onnxruntime"),
+        &untrusted.join("lib"),
+        &untrusted.join(".deps/onnxruntime"),
     ] {
         std::fs::create_dir_all(folder).unwrap();
     }
     for fake in ["lib", ".deps/onnxruntime"] {
-        file(&strange.join(fake), "libonnxruntime.so", b"not a library");
+        file(&untrusted.join(fake), "libonnxruntime.so", b"not a library");
     }
     let program = bin.join("twintrack");
     std::fs::copy(assert_cmd::cargo::cargo_bin!("twintrack"), &program).unwrap();
     let out = Command::new(&program)
-        .current_dir(&strange)
+        .current_dir(&untrusted)
         .env("HOME", dir.path())
         .env_remove("ORT_DYLIB_PATH")
         .arg("doctor")
         .output()
         .unwrap();
-    let said = text(&out.stdout) + &text(&out.stderr);
+    let output = text(&out.stdout) + &text(&out.stderr);
     assert!(
-        said.contains("ONNX Runtime") && !said.contains("strange"),
-        "{said}"
+        output.contains("ONNX Runtime") && !output.contains("untrusted"),
+        "{output}"
     );
 }
 
 #[test]
-fn an_address_whose_password_cannot_be_told_apart() {
+fn an_ambiguous_password_in_an_address_is_refused_and_not_shown() {
     for (address, secret) in [
         ("rtsp://admin:pa/ss@127.0.0.1:9/x", "pa/ss"),
         ("rtsp://admin:pa#ss@127.0.0.1:9/x", "pa#ss"),
@@ -257,7 +257,7 @@ fn an_address_whose_password_cannot_be_told_apart() {
 }
 
 #[test]
-fn a_gpu_that_is_not_there() {
+fn a_missing_gpu_is_an_error_with_the_remedy() {
     fails(
         track(&clip()).args(["--device", "cuda"]),
         1,
@@ -266,7 +266,7 @@ fn a_gpu_that_is_not_there() {
 }
 
 #[test]
-fn a_configuration_with_an_unknown_key_or_a_value_out_of_range() {
+fn a_configuration_with_an_unknown_key_or_a_value_out_of_range_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let unknown = file(dir.path(), "a.toml", b"[tracker]\nkeep_lots = 2.0\n");
     fails(
@@ -288,12 +288,12 @@ fn a_configuration_with_an_unknown_key_or_a_value_out_of_range() {
 }
 
 #[test]
-fn an_unwritable_output() {
+fn an_unwritable_output_is_an_error() {
     for option in ["--output", "--mot", "--video"] {
         fails(
             track(&clip()).args([option, "/proc/nowhere/out.mp4"]),
             1,
-            &["cannot make the folder", "/proc/nowhere/out.mp4"],
+            &["cannot create the folder", "/proc/nowhere/out.mp4"],
         );
         fails(
             track(&clip()).args([option, "/proc/version/out.mp4"]),
@@ -304,7 +304,7 @@ fn an_unwritable_output() {
 }
 
 #[test]
-fn a_full_disk_at_once() {
+fn a_disk_that_is_full_at_the_start_is_an_error() {
     fails(
         track(&clip()).args(["--output", "/dev/full"]),
         1,
@@ -312,9 +312,10 @@ fn a_full_disk_at_once() {
     );
 }
 
-/// A limit on the file's size stands for a disk that fills up: the write fails half way in the same manner.
+/// The disk that fills up is simulated by a limit on the file size, at which a write fails after a
+/// part of its bytes in the same way.
 #[test]
-fn a_disk_that_fills_up_leaves_whole_lines() {
+fn a_disk_that_fills_up_leaves_complete_lines() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
     let program = twintrack().get_program().to_owned();
@@ -329,18 +330,18 @@ fn a_disk_that_fills_up_leaves_whole_lines() {
     fails(
         &mut limited,
         1,
-        &["out.jsonl", "what was written before is whole"],
+        &["out.jsonl", "all earlier lines are complete"],
     );
     let events = json_lines(&std::fs::read_to_string(&out).unwrap());
     assert!(
         events.len() > 10,
-        "{} events fitted into 100 blocks",
+        "only {} events were written within 100 blocks",
         events.len()
     );
 }
 
 #[test]
-fn detections_that_are_none() {
+fn malformed_detections_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     file(
         dir.path(),
@@ -374,7 +375,7 @@ fn wrong_usage_exits_2() {
 }
 
 #[test]
-fn a_reader_who_goes_away() {
+fn a_closed_pipe_causes_no_panic() {
     for args in [
         vec!["doctor"],
         vec!["config"],
@@ -403,7 +404,7 @@ fn a_reader_who_goes_away() {
 }
 
 #[test]
-fn a_full_disk_under_an_answer() {
+fn a_full_disk_at_standard_output_is_an_error() {
     let full = std::fs::File::options()
         .write(true)
         .open("/dev/full")
@@ -418,7 +419,7 @@ fn a_full_disk_under_an_answer() {
 }
 
 #[test]
-fn an_output_that_is_the_input() {
+fn an_output_that_is_an_input_or_another_output_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("clip.mp4");
     std::fs::copy(clip(), &copy).unwrap();
@@ -426,19 +427,19 @@ fn an_output_that_is_the_input() {
         fails(
             track(&copy).arg(option).arg(&copy),
             1,
-            &["clip.mp4", "is an input", "another name"],
+            &["clip.mp4", "also an input", "another name"],
         );
         let address = format!("file://{}", copy.display());
         fails(
             track(Path::new(&address)).arg(option).arg(&copy),
             1,
-            &["clip.mp4", "is an input", "another name"],
+            &["clip.mp4", "also an input", "another name"],
         );
     }
     assert_eq!(
         std::fs::metadata(&copy).unwrap().len(),
         std::fs::metadata(clip()).unwrap().len(),
-        "the input was harmed"
+        "the input was overwritten"
     );
     let one = dir.path().join("one.txt");
     fails(
@@ -453,7 +454,7 @@ fn an_output_that_is_the_input() {
 }
 
 #[test]
-fn a_part_beyond_the_end() {
+fn a_start_beyond_the_end_and_invalid_numbers_are_refused() {
     fails(
         track(&clip()).args(["--start", "1000"]),
         1,
@@ -468,7 +469,7 @@ fn a_part_beyond_the_end() {
 }
 
 #[test]
-fn refining_what_is_no_recording() {
+fn refine_refuses_files_that_are_not_recordings() {
     let dir = tempfile::tempdir().unwrap();
     let refine = |p: &Path| {
         let mut c = twintrack();
@@ -487,8 +488,11 @@ fn refining_what_is_no_recording() {
     );
     let event = |frame: u32, pts: f64, width: f64| {
         format!(
-            "{{\"schema\":\"twintrack.trajectory/1\",\"run\":\"01936a1e-0000-7000-8000-000000000001\",\"camera\":\"a\",\"frame\":{frame},\"pts\":{pts},\"width\":9,\"height\":9,\
-             \"tracks\":[{{\"id\":1,\"state\":\"confirmed\",\"bbox\":[0,0,{width},4],\"confidence\":0.9,\"age\":0,\"hits\":1,\"velocity\":[0,0],\"foot\":[0,0]}}]}}\n"
+            "{{\"schema\":\"twintrack.trajectory/1\",\
+             \"run\":\"01936a1e-0000-7000-8000-000000000001\",\"camera\":\"a\",\
+             \"frame\":{frame},\"pts\":{pts},\"width\":9,\"height\":9,\
+             \"tracks\":[{{\"id\":1,\"state\":\"confirmed\",\"bbox\":[0,0,{width},4],\
+             \"confidence\":0.9,\"age\":0,\"hits\":1,\"velocity\":[0,0],\"foot\":[0,0]}}]}}\n"
         )
     };
     let backwards = file(
@@ -510,7 +514,7 @@ fn refining_what_is_no_recording() {
     fails(
         refine(&good).arg("--output").arg(&good),
         1,
-        &["it is an input"],
+        &["also an input"],
     );
     assert!(
         refine(&file(dir.path(), "empty.jsonl", b""))
@@ -518,12 +522,12 @@ fn refining_what_is_no_recording() {
             .unwrap()
             .status
             .success(),
-        "nothing refines to nothing"
+        "an empty file is accepted"
     );
 }
 
 #[test]
-fn tuning_without_what_it_needs() {
+fn tune_reports_missing_files_and_invalid_ranges() {
     let dir = tempfile::tempdir().unwrap();
     let tune = |more: &[&str]| {
         let mut c = twintrack();
@@ -535,7 +539,7 @@ fn tuning_without_what_it_needs() {
             .arg(dir.path().join("t.toml"));
         c
     };
-    fails(&mut tune(&[]), 1, &["holds no sequence"]);
+    fails(&mut tune(&[]), 1, &["has no sequence"]);
     let sequence = dir.path().join("s");
     std::fs::create_dir_all(sequence.join("gt")).unwrap();
     std::fs::write(sequence.join("gt/gt.txt"), "1,1,0,0,10,20,1,1,1\n").unwrap();
@@ -550,7 +554,10 @@ fn tuning_without_what_it_needs() {
     fails(
         &mut tune(&["--vary", "tracker.shoe_size=1..2"]),
         1,
-        &["no number 'tracker.shoe_size'", "docs/configuration.md"],
+        &[
+            "no numeric key 'tracker.shoe_size'",
+            "docs/configuration.md",
+        ],
     );
     fails(
         &mut tune(&["--vary", "tracker.keep_lost=2..1"]),

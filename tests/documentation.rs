@@ -1,4 +1,4 @@
-//! The reference pages say what the program does.
+//! The reference pages agree with the program.
 
 mod common;
 #[path = "common/pages.rs"]
@@ -19,7 +19,8 @@ fn the_default_configuration_file_is_the_default() {
     );
 }
 
-/// Configurations of the tracker; those of training lie in a folder of their own (tests/one_shot.rs reads them).
+/// Configurations of the tracker. (Those of training are in a folder of their own, and tested by
+/// tests/one_shot.rs.)
 fn presets() -> Vec<std::path::PathBuf> {
     let all = std::fs::read_dir(repository("configs"))
         .expect("a folder")
@@ -28,7 +29,7 @@ fn presets() -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn every_preset_is_valid_and_changes_something_or_says_why_not() {
+fn every_preset_is_valid_changes_a_setting_and_states_its_scores() {
     let mut seen = 0;
     for path in presets() {
         let config = Config::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -42,7 +43,7 @@ fn every_preset_is_valid_and_changes_something_or_says_why_not() {
             );
             assert!(
                 text.starts_with('#') && text.contains("IDF1"),
-                "{} does not say on what numbers it was chosen",
+                "{} does not state the scores by which it was chosen",
                 path.display()
             );
         }
@@ -51,9 +52,8 @@ fn every_preset_is_valid_and_changes_something_or_says_why_not() {
     assert!(seen >= 5, "only {seen} configurations");
 }
 
-/// Every preset is a valid configuration, with the files it names.
 #[test]
-fn every_preset_is_read() {
+fn presets_are_read_with_the_files_that_they_name() {
     let presets = presets();
     assert!(presets.len() >= 6);
     for preset in presets {
@@ -95,7 +95,7 @@ fn the_reference_page_lists_every_key_with_its_default() {
     assert!(checked > 30, "only {checked} keys seen");
 }
 
-/// Rows of a page's tables of settings: section, key.
+/// Section and key of every row in a page's tables of settings.
 fn rows(page: &str) -> Vec<(String, String)> {
     let (mut section, mut all) = (String::new(), Vec::new());
     for line in page.lines() {
@@ -115,10 +115,10 @@ fn rows(page: &str) -> Vec<(String, String)> {
     all
 }
 
-/// No table of settings has a row that the program refuses, and no page names a setting that there is not.
+/// Checks the rows of tables of settings, and settings named in the text.
 #[cfg(feature = "serve")]
 #[test]
-fn every_setting_on_the_pages_is_one() {
+fn every_setting_on_the_pages_exists() {
     let is_key = |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let mut known: BTreeSet<String> = BTreeSet::new();
     for path in [
@@ -143,11 +143,11 @@ fn every_setting_on_the_pages_is_one() {
             };
             let file = tempfile::NamedTempFile::new().expect("a file");
             std::fs::write(file.path(), format!("{head}{other}{key} = 1e300\n")).expect("written");
-            let said = twintrack::serve::ServiceConfig::sections(file.path())
+            let error = twintrack::serve::ServiceConfig::read_partial(file.path())
                 .map_or_else(|e| e.to_string(), |_| String::new());
             assert!(
-                !said.contains("unknown field"),
-                "{path}: [{section}] {key}: {said}"
+                !error.contains("unknown field"),
+                "{path}: [{section}] {key}: {error}"
             );
             known.insert(if section.is_empty() {
                 key
@@ -176,7 +176,7 @@ fn every_setting_on_the_pages_is_one() {
                     || is_section
                     || known.contains(name)
                     || known.contains(&format!("{section}.NAME.{rest}")),
-                "{path}: there is no {name}"
+                "{path}: {name} does not exist"
             );
             seen += 1;
         }
@@ -184,10 +184,9 @@ fn every_setting_on_the_pages_is_one() {
     assert!(seen > 30, "only {seen} settings named");
 }
 
-/// The page on training's settings has every key with its default, and no other.
 #[cfg(feature = "train")]
 #[test]
-fn the_page_on_settings_of_training_is_complete() {
+fn the_page_on_settings_of_training_has_exactly_the_keys_with_their_defaults() {
     use twintrack::train::config::TrainConfig;
     let reference = page("docs/training-configuration.md");
     let (mut section, mut checked) = (String::new(), 0);
@@ -216,15 +215,17 @@ fn the_page_on_settings_of_training_is_complete() {
         } else {
             format!("[{section}]\n")
         };
-        let said = toml::from_str::<TrainConfig>(&format!("{head}{key} = 1e300\n"))
+        let error = toml::from_str::<TrainConfig>(&format!("{head}{key} = 1e300\n"))
             .map_or_else(|e| e.to_string(), |_| String::new());
-        assert!(!said.contains("unknown field"), "[{section}] {key}: {said}");
+        assert!(
+            !error.contains("unknown field"),
+            "[{section}] {key}: {error}"
+        );
     }
 }
 
-/// The page on events names every field of the schema, and no other, kind by kind.
 #[test]
-fn every_field_of_events_is_on_their_page() {
+fn the_page_on_events_has_exactly_the_fields_of_the_schema() {
     let schema: serde_json::Value =
         serde_json::from_str(&page("schema/trajectory.schema.json")).expect("JSON");
     let reference = page("docs/events.md");
@@ -253,7 +254,7 @@ fn every_field_of_events_is_on_their_page() {
             .flat_map(|c| c.split('`').skip(1).step_by(2))
             .map(str::to_string)
             .collect();
-        assert_eq!(named, fields, "{kind}: the page, and the schema");
+        assert_eq!(named, fields, "{kind}: page (left) and schema (right)");
     }
     let states = schema["$defs"]["camera_status"]["properties"]["state"]["enum"]
         .as_array()
@@ -269,9 +270,8 @@ fn every_field_of_events_is_on_their_page() {
     }
 }
 
-/// The environment variables that the program reads are in the reference of commands, and no other.
 #[test]
-fn every_environment_variable_is_in_the_reference() {
+fn the_reference_has_exactly_the_environment_variables_that_the_program_reads() {
     let (mut code, mut folders) = (String::new(), vec![repository("src")]);
     while let Some(folder) = folders.pop() {
         for path in std::fs::read_dir(folder)
@@ -301,7 +301,6 @@ fn every_environment_variable_is_in_the_reference() {
     assert_eq!(variables(&table), variables(&code));
 }
 
-/// What can be an input is in `track --help`.
 #[test]
 fn the_help_of_track_names_every_kind_of_input() {
     let help = text(&run(twintrack().args(["track", "--help"])).stdout)
@@ -320,9 +319,8 @@ fn the_help_of_track_names_every_kind_of_input() {
     }
 }
 
-/// The page on networks has every layout and every preset of pixels.
 #[test]
-fn every_layout_and_preset_is_on_the_page_on_networks() {
+fn the_page_on_networks_has_every_layout_and_pixel_format() {
     let page = std::fs::read_to_string(repository("docs/networks.md")).expect("the page");
     let reference = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
     for layout in twintrack::detect::Layout::ALL {
@@ -352,9 +350,9 @@ fn every_layout_and_preset_is_on_the_page_on_networks() {
     }
 }
 
-/// A binary file has its source and licence beside it.
+/// The README of its folder states source and licence.
 #[test]
-fn every_binary_file_is_accounted_for() {
+fn every_binary_file_is_in_the_readme_of_its_folder() {
     for (dir, page) in [
         ("models", "models/README.md"),
         ("samples", "samples/README.md"),
@@ -380,9 +378,10 @@ fn every_binary_file_is_accounted_for() {
     }
 }
 
-/// Every key of `config` has a row with its default on `page`; `free` are those whose default is shown otherwise. Tells how many.
+/// Asserts that every key of `config` has a row with its default on `page`; the defaults of the
+/// keys in `free` are not checked. Returns the number of keys.
 #[cfg(feature = "serve")]
-fn rows_of(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usize {
+fn check_rows(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usize {
     let text = std::fs::read_to_string(repository(page)).expect("the page");
     let keys = toml::to_string(config).expect("serialises");
     let mut checked = 0;
@@ -402,10 +401,9 @@ fn rows_of(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usize {
     checked
 }
 
-/// The pages on cameras and on serving have every key, with its default.
 #[cfg(feature = "serve")]
 #[test]
-fn the_page_on_cameras_lists_every_key() {
+fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
     use twintrack::sink::{mqtt::MqttConfig, webhook::WebhookConfig};
@@ -424,7 +422,7 @@ fn the_page_on_cameras_lists_every_key() {
         ..Default::default()
     };
     assert!(
-        rows_of(
+        check_rows(
             "docs/cameras.md",
             &camera,
             &[
@@ -446,7 +444,7 @@ fn the_page_on_cameras_lists_every_key() {
         ..Default::default()
     };
     assert!(
-        rows_of(
+        check_rows(
             "docs/serving.md",
             &serve,
             &["token", "token_env", "token_file", "state_dir"]
@@ -472,7 +470,7 @@ fn the_page_on_cameras_lists_every_key() {
         "certificate_file",
         "key_file",
     ];
-    assert!(rows_of("docs/serving.md", &mqtt, &free) >= 14);
+    assert!(check_rows("docs/serving.md", &mqtt, &free) >= 14);
     let webhook = WebhookConfig {
         secret,
         secret_env: text,
@@ -481,7 +479,7 @@ fn the_page_on_cameras_lists_every_key() {
         ..Default::default()
     };
     assert!(
-        rows_of(
+        check_rows(
             "docs/serving.md",
             &webhook,
             &["url", "secret", "secret_env", "secret_file", "ca_file"]
@@ -489,7 +487,6 @@ fn the_page_on_cameras_lists_every_key() {
     );
 }
 
-/// Their examples are valid files of cameras.
 #[cfg(feature = "serve")]
 #[test]
 fn the_examples_on_the_pages_on_cameras_and_serving_are_valid() {
@@ -501,7 +498,7 @@ fn the_examples_on_the_pages_on_cameras_and_serving_are_valid() {
             .and_then(|t| t.split("```").next())
             .expect("an example");
         let file = tempfile::NamedTempFile::new().expect("a file");
-        // A token's file is not there on every machine.
+        // The token's file does not exist on the machine of the test.
         std::fs::write(
             file.path(),
             example.replace(

@@ -1,4 +1,4 @@
-//! The whole program on the real sample clip.
+//! The program as a whole, on the sample clip.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -44,19 +44,20 @@ fn foot(t: &Value) -> (f64, f64) {
     )
 }
 
-/// The id of the track that stands within `reach` pixels of (x, y) in a frame.
+/// The id of the track with the foot point nearest to (x, y) in a frame, which must be within
+/// `reach` pixels.
 fn id_at(events: &[Value], frame: u64, x: f64, y: f64, reach: f64) -> u64 {
     let event = frames(events)
         .into_iter()
         .find(|e| e["frame"] == frame)
-        .expect("the frame is there");
+        .expect("an event of the frame");
     let tracks = event["tracks"].as_array().unwrap();
     let near = tracks
         .iter()
         .map(|t| (foot(t), t))
         .map(|((fx, fy), t)| ((fx - x).hypot(fy - y), t))
         .min_by(|a, b| a.0.total_cmp(&b.0));
-    let (distance, t) = near.unwrap_or_else(|| panic!("nobody is tracked in frame {frame}"));
+    let (distance, t) = near.unwrap_or_else(|| panic!("no one is tracked in frame {frame}"));
     assert!(
         distance <= reach,
         "the nearest person to ({x}, {y}) in frame {frame} is {distance:.0} pixels away"
@@ -64,10 +65,11 @@ fn id_at(events: &[Value], frame: u64, x: f64, y: f64, reach: f64) -> u64 {
     t["id"].as_u64().unwrap()
 }
 
-/// The expectation was made by looking at the clip, not at any output: ten people who stay for more than five seconds
-/// (some leave and come back), and three whom nobody hides for long, at the places where they stand in two far frames.
+/// The expectation was made by viewing the clip, not from any output: ten people stay for more than
+/// five seconds (some leave and return), and three who are never occluded for long are at known
+/// positions in frames far apart.
 #[test]
-fn people_of_the_sample_clip_are_counted_and_keep_their_identities() {
+fn people_of_the_sample_clip_are_counted_and_keep_their_ids() {
     for precision in ["fp32", "int8"] {
         let dir = tempfile::tempdir().unwrap();
         let (events, _) = track(dir.path(), &["--precision", precision]);
@@ -85,7 +87,7 @@ fn check_people(events: &[Value]) {
         / 400.0;
     assert!(
         (4.5..8.5).contains(&per_frame),
-        "{per_frame:.1} people a frame; about six are to be seen"
+        "{per_frame:.1} people per frame; about six are visible"
     );
     let mut seconds: BTreeMap<u64, u32> = BTreeMap::new();
     all.iter()
@@ -98,10 +100,11 @@ fn check_people(events: &[Value]) {
     );
     assert!(
         seconds.len() <= 30,
-        "{} tracks for about a dozen people",
+        "{} tracks of about a dozen people",
         seconds.len()
     );
-    // The woman in red, the man in black beside her, and the man in blue jeans: frame and foot point.
+    // The woman in red, the man in black beside her, and the man in blue jeans: frame and foot
+    // point.
     for (name, places) in [
         (
             "in red",
@@ -129,7 +132,7 @@ fn check_people(events: &[Value]) {
 }
 
 #[test]
-fn every_event_obeys_the_schema() {
+fn every_event_is_valid_by_the_schema() {
     let schema: Value = serde_json::from_str(
         &std::fs::read_to_string(repository("schema/trajectory.schema.json")).unwrap(),
     )
@@ -187,9 +190,9 @@ fn every_event_obeys_the_schema() {
             .iter()
             .flat_map(|e| e["tracks"].as_array().unwrap())
             .any(named),
-        "identities were asked for"
+        "some tracks have a remembered identity"
     );
-    // A validator that accepts anything would be no check.
+    // The validator must not accept everything.
     let mut broken = events[0].clone();
     broken["tracks"] = Value::Null;
     assert!(!validator.is_valid(&broken));
@@ -268,7 +271,7 @@ fn the_annotated_video_has_every_frame() {
 }
 
 #[test]
-fn saved_detections_track_again_without_the_network() {
+fn saved_detections_give_the_same_tracks_as_the_detector() {
     let dir = tempfile::tempdir().unwrap();
     let saved = dir.path().join("det.txt");
     let args = ["--no-embed", "--duration", "6"];
@@ -290,19 +293,19 @@ fn saved_detections_track_again_without_the_network() {
 }
 
 #[test]
-fn a_folder_of_pictures_is_a_source() {
+fn a_folder_of_images_is_tracked() {
     use opencv::core::Vector;
     use opencv::{imgcodecs, videoio, videoio::VideoCaptureTrait};
     let dir = tempfile::tempdir().unwrap();
-    let pictures = dir.path().join("yard");
-    std::fs::create_dir(&pictures).unwrap();
+    let images = dir.path().join("yard");
+    std::fs::create_dir(&images).unwrap();
     let mut capture = videoio::VideoCapture::from_file(clip(), videoio::CAP_FFMPEG).unwrap();
     for i in 0..12 {
         let mut mat = opencv::core::Mat::default();
         assert!(capture.read(&mut mat).unwrap());
         assert!(
             imgcodecs::imwrite(
-                pictures.join(format!("{i}.png")).to_str().unwrap(),
+                images.join(format!("{i}.png")).to_str().unwrap(),
                 &mat,
                 &Vector::new()
             )
@@ -311,7 +314,7 @@ fn a_folder_of_pictures_is_a_source() {
     }
     let out = run(twintrack()
         .arg("track")
-        .arg(&pictures)
+        .arg(&images)
         .args(["--quiet", "--frame-rate", "10"]));
     let events = json_lines(&text(&out.stdout));
     let all = frames(&events);
@@ -323,7 +326,7 @@ fn a_folder_of_pictures_is_a_source() {
         ),
         (12, Some("yard"), Some(1.1))
     );
-    // Three people are to be seen; a small sign at the left edge passes for a fourth.
+    // Three people are visible; a small sign at the left edge may be detected as a fourth.
     assert!(
         (3..=4).contains(&all[11]["tracks"].as_array().unwrap().len()),
         "{}",
@@ -332,7 +335,7 @@ fn a_folder_of_pictures_is_a_source() {
 }
 
 #[test]
-fn interrupting_finishes_the_files_and_exits_130() {
+fn ctrl_c_completes_the_files_and_exits_130() {
     let dir = tempfile::tempdir().unwrap();
     let (jsonl, video) = (dir.path().join("out.jsonl"), dir.path().join("out.mp4"));
     let mut child = twintrack()
@@ -374,7 +377,7 @@ fn interrupting_finishes_the_files_and_exits_130() {
 }
 
 #[test]
-fn other_peoples_detectors_are_a_matter_of_configuration() {
+fn detectors_of_other_layouts_run_by_configuration() {
     let dir = tempfile::tempdir().unwrap();
     for (layout, expected) in [
         ("yolo", [192.0, 168.0, 96.0, 240.0]),
@@ -382,7 +385,10 @@ fn other_peoples_detectors_are_a_matter_of_configuration() {
     ] {
         let config = dir.path().join("c.toml");
         let model = repository(&format!("tests/fixtures/{layout}.onnx"));
-        std::fs::write(&config, format!("[detector]\nmodel = {model:?}\nlayout = \"{layout}\"\n[embedder]\nenabled = false\n")).unwrap();
+        let settings = format!(
+            "[detector]\nmodel = {model:?}\nlayout = \"{layout}\"\n[embedder]\nenabled = false\n"
+        );
+        std::fs::write(&config, settings).unwrap();
         let out = run(twintrack()
             .arg("track")
             .arg(clip())
@@ -399,10 +405,10 @@ fn other_peoples_detectors_are_a_matter_of_configuration() {
     }
 }
 
-/// Motion only, on MOT17's public detections: above SORT in all, and above the best peer (C-BIoU) in identities (Roboflow
-/// trackers 2.6.1 under the reference scorer, see BENCHMARKS.md).
+/// Motion only, on MOT17's public detections, compared with Roboflow trackers 2.6.1 under the
+/// reference scorer (see BENCHMARKS.md).
 #[test]
-fn motion_alone_beats_the_peers_on_mot17() {
+fn motion_only_scores_above_sort_and_c_biou_on_mot17() {
     let Some(root) = shared("data/mot17") else {
         return;
     };
@@ -434,20 +440,20 @@ fn motion_alone_beats_the_peers_on_mot17() {
         .arg(dir.path()));
     let rows: Value = serde_json::from_slice(&out.stdout).unwrap();
     let all = rows.as_array().unwrap().last().unwrap();
-    for (measure, peer, has) in [
+    for (metric, peer, score) in [
         ("HOTA", "C-BIoU", 41.691),
         ("IDF1", "C-BIoU", 48.154),
         ("MOTA", "SORT", 41.551),
     ] {
-        let ours = all[measure].as_f64().unwrap();
-        assert!(ours > has, "{measure} {ours:.2}, {peer} has {has}");
+        let ours = all[metric].as_f64().unwrap();
+        assert!(ours > score, "{metric} {ours:.2}, {peer} has {score}");
     }
 }
 
 #[test]
-fn offline_links_and_fills_and_refine_does_the_same_afterwards() {
+fn offline_and_refine_link_tracks_and_fill_gaps() {
     let dir = tempfile::tempdir().unwrap();
-    let config = dir.path().join("looks.toml");
+    let config = dir.path().join("embeddings.toml");
     std::fs::write(&config, "[output]\nembeddings = true\n").unwrap();
     let online = dir.path().join("online.jsonl");
     run(twintrack()
@@ -509,7 +515,7 @@ fn offline_links_and_fills_and_refine_does_the_same_afterwards() {
         assert_eq!(
             embedded > 0,
             std::ptr::eq(events, &refined),
-            "those of the input are kept; of --offline they were not asked for"
+            "refine keeps the embeddings of its input; --offline was run without --embeddings"
         );
         let ended: BTreeSet<u64> = events
             .iter()
@@ -519,7 +525,7 @@ fn offline_links_and_fills_and_refine_does_the_same_afterwards() {
         assert_eq!(
             ended,
             ids(events),
-            "every trajectory ends once, and none without having been"
+            "exactly the ids in frames have a track_ended event"
         );
     }
     assert!(
@@ -543,7 +549,7 @@ fn offline_links_and_fills_and_refine_does_the_same_afterwards() {
 }
 
 #[test]
-fn tune_writes_a_configuration_that_is_no_worse_where_it_was_tuned() {
+fn tune_writes_a_configuration_that_is_not_worse_on_the_tuned_sequence() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = dir.path().join("gt/clip");
     std::fs::create_dir_all(sequence.join("gt")).unwrap();
@@ -600,7 +606,7 @@ fn tune_writes_a_configuration_that_is_no_worse_where_it_was_tuned() {
         numbers[0] + numbers[5]
     };
     assert!(objective("best") >= objective("start"), "{report}");
-    assert!(report.contains("tracker.keep_lost") && report.contains("One sequence alone"));
+    assert!(report.contains("tracker.keep_lost") && report.contains("With a single sequence"));
     let config = twintrack::config::Config::read(&tuned).unwrap();
     assert!((0.2..=6.0).contains(&config.tracker.keep_lost));
     assert_eq!(
@@ -610,6 +616,6 @@ fn tune_writes_a_configuration_that_is_no_worse_where_it_was_tuned() {
             "tracker.keep_lost=0.2..6",
             "tracker.cost.limit=0.3..1"
         ]),
-        "the same seed finds the same"
+        "the same seed gives the same report"
     );
 }

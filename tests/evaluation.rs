@@ -1,4 +1,5 @@
-//! `twintrack eval` agrees with the reference scorer (TrackEval 1.3.0) to 1e-6 on every measure of every row.
+//! `twintrack eval`: agreement with the reference scorer (TrackEval 1.3.0) to 1e-6 on every metric
+//! of every row, and errors.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
@@ -7,7 +8,7 @@ use common::{repository, run, text, twintrack};
 use serde_json::Value;
 
 #[test]
-fn every_measure_agrees_with_the_reference() {
+fn every_metric_agrees_with_the_reference() {
     let dir = repository("tests/fixtures/eval");
     let reference: Value =
         serde_json::from_str(&std::fs::read_to_string(dir.join("reference.json")).unwrap())
@@ -20,13 +21,13 @@ fn every_measure_agrees_with_the_reference() {
             .arg("--results")
             .arg(dir.join("results")));
         let rows: Vec<Value> = serde_json::from_slice(&out.stdout).unwrap();
-        for (sequence, measures) in sequences.as_object().unwrap() {
+        for (sequence, metrics) in sequences.as_object().unwrap() {
             let ours = rows.iter().find(|r| r["sequence"] == *sequence).unwrap();
-            for (measure, want) in measures.as_object().unwrap() {
-                let (got, want) = (ours[measure].as_f64().unwrap(), want.as_f64().unwrap());
+            for (metric, want) in metrics.as_object().unwrap() {
+                let (got, want) = (ours[metric].as_f64().unwrap(), want.as_f64().unwrap());
                 assert!(
                     (got - want).abs() < 1e-6,
-                    "{benchmark} {sequence} {measure}: {got}, the reference says {want}"
+                    "{benchmark} {sequence} {metric}: {got}, the reference has {want}"
                 );
                 checked += 1;
             }
@@ -36,7 +37,7 @@ fn every_measure_agrees_with_the_reference() {
 }
 
 #[test]
-fn the_table_has_a_row_a_sequence_and_the_sum() {
+fn the_table_has_a_row_per_sequence_and_a_combined_row() {
     let dir = repository("tests/fixtures/eval");
     let out = text(
         &run(twintrack()
@@ -54,7 +55,7 @@ fn the_table_has_a_row_a_sequence_and_the_sum() {
 }
 
 #[test]
-fn an_identity_twice_in_a_frame_is_refused() {
+fn a_repeated_identity_in_a_frame_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let gt = repository("tests/fixtures/eval/gt");
     for name in ["walk-a", "walk-b"] {
@@ -81,10 +82,10 @@ fn an_identity_twice_in_a_frame_is_refused() {
         .arg(dir.path())
         .output()
         .unwrap();
-    assert!(text(&out.stderr).contains("holds no sequence"));
+    assert!(text(&out.stderr).contains("has no sequence"));
 }
 
-/// A sequence of ten frames in `dir`: one person walks, and is reported as it is.
+/// Writes a sequence of ten frames with one person, and a perfect result for it.
 fn sequence(dir: &std::path::Path, name: &str, class: i64) {
     let gt = dir.join("gt").join(name).join("gt");
     std::fs::create_dir_all(&gt).unwrap();
@@ -96,6 +97,7 @@ fn sequence(dir: &std::path::Path, name: &str, class: i64) {
     std::fs::write(dir.join("results").join(format!("{name}.txt")), result).unwrap();
 }
 
+/// Writes a sequence's `seqinfo.ini`.
 fn describe(dir: &std::path::Path, name: &str, length: u32) {
     let text = format!("[Sequence]\nframeRate=10\nseqLength={length}\nimWidth=640\nimHeight=480\n");
     std::fs::write(dir.join("gt").join(name).join("seqinfo.ini"), text).unwrap();
@@ -112,7 +114,7 @@ fn eval(dir: &std::path::Path, gt: &str, results: &str, more: &[&str]) -> (bool,
 }
 
 #[test]
-fn a_class_column_of_other_rules_is_told_with_the_remedy() {
+fn classes_of_another_benchmark_are_an_error_with_the_remedy() {
     let dir = tempfile::tempdir().unwrap();
     for (name, class) in [("mot15", -1), ("cvat", 2)] {
         sequence(dir.path(), name, class);
@@ -140,7 +142,7 @@ fn a_class_column_of_other_rules_is_told_with_the_remedy() {
 }
 
 #[test]
-fn a_number_that_is_none_is_refused_with_file_and_line() {
+fn an_invalid_number_is_refused_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     sequence(dir.path(), "a", 1);
     describe(dir.path(), "a", 10);
@@ -157,7 +159,7 @@ fn a_number_that_is_none_is_refused_with_file_and_line() {
 }
 
 #[test]
-fn one_sequence_a_part_of_them_and_one_without_a_description_can_be_judged() {
+fn a_single_sequence_and_one_without_seqinfo_can_be_evaluated() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
         sequence(dir.path(), name, 1);
@@ -184,13 +186,13 @@ fn one_sequence_a_part_of_them_and_one_without_a_description_can_be_judged() {
     std::fs::remove_file(dir.path().join("results/a.txt")).unwrap();
     let (ok, _, stderr) = eval(dir.path(), "gt", "results", &[]);
     assert!(
-        !ok && stderr.contains("no result for any sequence"),
+        !ok && stderr.contains("no sequence has a result"),
         "{stderr}"
     );
 }
 
 #[test]
-fn what_lies_beyond_the_length_of_a_sequence_is_told() {
+fn rows_beyond_the_length_of_a_sequence_cause_a_warning() {
     let dir = tempfile::tempdir().unwrap();
     sequence(dir.path(), "a", 1);
     describe(dir.path(), "a", 8);
@@ -205,7 +207,7 @@ fn what_lies_beyond_the_length_of_a_sequence_is_told() {
 }
 
 #[test]
-fn tune_takes_an_export_of_cvat_once_it_is_told_rate_and_size() {
+fn tune_accepts_a_cvat_export_with_frame_rate_and_size() {
     let dir = tempfile::tempdir().unwrap();
     sequence(dir.path(), "export", 1);
     let det = dir.path().join("gt/export/det");

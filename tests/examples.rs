@@ -1,5 +1,6 @@
-//! Every example of the readme and the pages, word for word: shell commands run in the folder of a new user, files of
-//! settings are read. An example that cannot run here stands in [`NOT_RUN`] with the reason.
+//! The examples of the README and the documents, verbatim: shell commands are run in the folder of
+//! a new user, and configuration files are parsed. Commands that cannot be run in a test are listed
+//! in [`NOT_RUN`] with the reason.
 #![cfg(all(feature = "video", feature = "serve", feature = "models"))]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -18,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::page;
 
-const PAGES: [&str; 11] = [
+const PAGES: [&str; 12] = [
     "README.md",
     "docs/README.md",
     "docs/commands.md",
@@ -30,16 +31,17 @@ const PAGES: [&str; 11] = [
     "docs/training.md",
     "docs/training-configuration.md",
     "docs/guide/one-shot.md",
+    "docs/glossary.md",
 ];
 
-const BUILD: &str = "it builds the program that this test is part of";
-const CAMERA: &str = "it needs cameras";
-const NETWORK: &str = "it needs a network connection";
-const TRAINING: &str = "it trains for minutes or hours (tests/training.rs trains)";
-const DATA: &str = "it needs data sets or networks that this repository may not hold";
-const SYSTEM: &str = "it changes the system it runs on";
+const BUILD: &str = "builds the program that this test is part of";
+const CAMERA: &str = "needs cameras";
+const NETWORK: &str = "needs a network connection";
+const TRAINING: &str = "trains for minutes or hours (tests/training.rs trains)";
+const DATA: &str = "needs data sets or networks that may not be part of this repository";
+const SYSTEM: &str = "changes the system";
 
-/// Examples that are not run, by the whole command, and why. Of those of this program the arguments are checked.
+/// Commands that are not run, and why. The arguments of twintrack's own commands are still checked.
 const NOT_RUN: &[(&str, &str)] = &[
     ("make demo", BUILD),
     ("make test", BUILD),
@@ -145,7 +147,7 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
 ];
 
-/// Words that a shell command begins with.
+/// Words by which an unmarked code block is recognised as a shell command.
 const SHELL: [&str; 10] = [
     "twintrack",
     "twintrack-train",
@@ -159,18 +161,18 @@ const SHELL: [&str; 10] = [
     "echo",
 ];
 
-/// An example of a page.
+/// A code block of a page.
 #[derive(Debug)]
 enum Example {
-    /// A shell command, its line breaks and comment taken out.
+    /// A shell command, without continuation lines and comments.
     Command(String),
-    /// A file of settings.
+    /// A configuration file.
     Settings(String),
-    /// Events, or anything else that is only shown.
-    Shown,
+    /// Anything else, such as events.
+    Other,
 }
 
-/// The examples of a page: fenced blocks, and those indented by four spaces.
+/// The code blocks of a page: fenced, or indented by four spaces.
 fn examples(page: &str) -> Vec<Example> {
     let (mut all, mut block, mut kind) = (Vec::new(), Vec::new(), None);
     for line in page.lines().chain([""]) {
@@ -216,13 +218,12 @@ fn read(language: &str, block: &[String]) -> Vec<Example> {
                 .collect()
         }
         "" | "toml" => vec![Example::Settings(block.join("\n"))],
-        _ => vec![Example::Shown],
+        _ => vec![Example::Other],
     }
 }
 
-/// Every page of the documents is one of [`PAGES`].
 #[test]
-fn no_page_is_forgotten() {
+fn pages_lists_every_document() {
     for dir in ["docs", "docs/guide"] {
         for entry in std::fs::read_dir(repository(dir))
             .unwrap()
@@ -231,7 +232,7 @@ fn no_page_is_forgotten() {
             let path = format!("{dir}/{entry}");
             assert!(
                 !entry.ends_with(".md") || PAGES.contains(&path.as_str()),
-                "{path} is not among PAGES"
+                "{path} is missing from PAGES"
             );
         }
     }
@@ -250,16 +251,16 @@ fn short_clip(path: &Path, frames: usize) {
         true,
     )
     .unwrap();
-    let mut picture = Mat::default();
+    let mut image = Mat::default();
     for _ in 0..frames {
-        assert!(capture.read(&mut picture).unwrap());
-        writer.write(&picture).unwrap();
+        assert!(capture.read(&mut image).unwrap());
+        writer.write(&image).unwrap();
     }
     writer.release().unwrap();
 }
 
-/// A person of the clip's 10th frame, by the ground truth.
-fn portrait(path: &Path, person: u32) {
+/// Writes the crop of a person in the clip's 10th frame, by the ground truth.
+fn write_crop(path: &Path, person: u32) {
     let truth = page("samples/pets2009-s2l1/gt/gt.txt");
     let numbers = |l: &str| {
         l.split(',')
@@ -280,7 +281,8 @@ fn portrait(path: &Path, person: u32) {
     assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &crop, &Vector::new()).unwrap());
 }
 
-/// A folder as a new user has it after a clone and a build, with the videos and pictures that the examples name.
+/// A folder such as a new user has after a clone and a build, with the videos and pictures that the
+/// examples use.
 fn new_user() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
@@ -309,14 +311,14 @@ fn new_user() -> tempfile::TempDir {
         ("ada.jpg", 1),
         ("people/ada.jpg", 1),
     ] {
-        portrait(&at(name), person);
+        write_crop(&at(name), person);
     }
-    // Stands for one that the reader has trained.
+    // In place of a network that the user has trained.
     std::fs::copy(repository("models/siamese.onnx"), at("my-siamese.onnx")).unwrap();
     home
 }
 
-/// A shell in that folder, with the programs on its path.
+/// Runs a shell command in the folder, with the programs in PATH.
 fn shell(home: &Path, command: &str) -> std::process::Output {
     let path = format!(
         "{}:{}",
@@ -344,19 +346,19 @@ fn shell(home: &Path, command: &str) -> std::process::Output {
 }
 
 #[test]
-fn every_command_of_the_pages_runs_word_for_word_or_is_listed() {
+fn every_command_of_the_pages_runs_verbatim_or_is_listed() {
     let home = new_user();
-    let (mut run, mut left) = (0, BTreeSet::new());
+    let (mut run, mut skipped) = (0, BTreeSet::new());
     for path in PAGES {
         for example in examples(&page(path)) {
             let Example::Command(command) = example else {
                 continue;
             };
             if let Some((listed, _)) = NOT_RUN.iter().find(|(c, _)| *c == command) {
-                left.insert(*listed);
+                skipped.insert(*listed);
                 continue;
             }
-            let begun = std::time::Instant::now();
+            let start = std::time::Instant::now();
             let out = shell(home.path(), &command);
             assert!(
                 out.status.success(),
@@ -364,7 +366,7 @@ fn every_command_of_the_pages_runs_word_for_word_or_is_listed() {
                 text(&out.stdout),
                 text(&out.stderr)
             );
-            eprintln!("{:6.1} s  {command}", begun.elapsed().as_secs_f64());
+            eprintln!("{:6.1} s  {command}", start.elapsed().as_secs_f64());
             run += 1;
         }
     }
@@ -372,10 +374,10 @@ fn every_command_of_the_pages_runs_word_for_word_or_is_listed() {
     let stale: Vec<&str> = NOT_RUN
         .iter()
         .map(|(c, _)| *c)
-        .filter(|c| !left.contains(c))
+        .filter(|c| !skipped.contains(c))
         .collect();
-    assert!(stale.is_empty(), "on no page any more: {stale:#?}");
-    // What the examples promise to write.
+    assert!(stale.is_empty(), "no longer on any page: {stale:#?}");
+    // Files that the examples write.
     for file in [
         "annotated.mp4",
         "trajectories.jsonl",
@@ -391,9 +393,8 @@ fn every_command_of_the_pages_runs_word_for_word_or_is_listed() {
     }
 }
 
-/// Of the examples that are not run the arguments are right.
 #[test]
-fn the_arguments_of_every_other_example_are_known() {
+fn the_arguments_of_commands_that_are_not_run_are_valid() {
     let home = new_user();
     let mut checked = 0;
     for (command, reason) in NOT_RUN {
@@ -405,10 +406,10 @@ fn the_arguments_of_every_other_example_are_known() {
             .rsplit('/')
             .next()
             .unwrap();
-        let here =
+        let is_built =
             program == "twintrack" || program == "twintrack-train" && cfg!(feature = "train");
-        if here {
-            // The parser stops at what it does not know before it comes to --help.
+        if is_built {
+            // An unknown argument is an error before --help is reached.
             let out = shell(home.path(), &format!("{command} --help"));
             assert!(
                 out.status.success() && text(&out.stdout).contains("Usage:"),
@@ -419,7 +420,7 @@ fn the_arguments_of_every_other_example_are_known() {
             assert_eq!(
                 wrong.status.code(),
                 Some(2),
-                "{command}: an option that is none is found"
+                "{command}: an unknown option is accepted"
             );
             checked += 1;
         }
@@ -427,9 +428,9 @@ fn the_arguments_of_every_other_example_are_known() {
     assert!(checked >= 8, "only {checked} checked");
 }
 
-/// Every example of settings is a file that a command takes: of the tracker, of `serve`, or of training.
+/// Each must be accepted by the tracker, by `serve`, or by training.
 #[test]
-fn every_example_of_settings_is_valid() {
+fn every_example_of_a_configuration_is_valid() {
     let mut seen = 0;
     for path in PAGES {
         for example in examples(&page(path)) {
@@ -438,7 +439,7 @@ fn every_example_of_settings_is_valid() {
             };
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &settings).unwrap();
-            let service = twintrack::serve::ServiceConfig::sections(file.path())
+            let service = twintrack::serve::ServiceConfig::read_partial(file.path())
                 .map(|_| ())
                 .map_err(|e| e.to_string());
             #[cfg(feature = "train")]
@@ -456,5 +457,5 @@ fn every_example_of_settings_is_valid() {
             seen += 1;
         }
     }
-    assert!(seen >= 5, "only {seen} examples of settings");
+    assert!(seen >= 5, "only {seen} examples of configurations");
 }

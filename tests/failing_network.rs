@@ -1,5 +1,5 @@
-//! A network that fails at some frames: they are left out, their camera with them where there are
-//! many, and nobody else.
+//! Networks that fail at some frames: these frames are dropped, a camera with many of them is
+//! quarantined, and other cameras are not affected.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -8,16 +8,16 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{NO_PAGE, has_ffmpeg, json_lines, run, text, twintrack, whole_lines};
+use common::{NO_PAGE, complete_lines, has_ffmpeg, json_lines, run, text, twintrack};
 use prost::Message as _;
 use serde_json::Value;
 use twintrack::onnx::graph::untyped;
 use twintrack::onnx::proto::{FLOAT, ModelProto};
 use twintrack::onnx::{Attribute, Graph};
 
-/// A detector of YOLO's layout that finds one person in every picture, and fails at a batch with a
-/// white one: the person is taken from a table of one row, and for white pictures it is asked for
-/// the second.
+/// A detector of YOLO's layout that detects one person in every image and fails at a batch with a
+/// white image: it looks up its output in a table of one row, by an index that is out of range for
+/// white images.
 fn network(dir: &Path) -> PathBuf {
     let mut g = Graph::default();
     let mut rows = vec![0.0f32; 6 * 100];
@@ -55,11 +55,12 @@ fn network(dir: &Path) -> PathBuf {
     path
 }
 
-/// A video of 60 frames of which those from `first` to `last`, counted from 0, are white.
+/// A video of 60 frames, of which frames `first` to `last` (from 0) are white.
 fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     let path = dir.join(format!("{name}.mp4"));
-    let picture = format!(
-        "testsrc=size=320x256:rate=10,drawbox=x=0:y=0:w=iw:h=ih:color=white:t=fill:enable='between(n,{first},{last})'"
+    let pattern = format!(
+        "testsrc=size=320x256:rate=10,\
+         drawbox=x=0:y=0:w=iw:h=ih:color=white:t=fill:enable='between(n,{first},{last})'"
     );
     run(Command::new("ffmpeg")
         .args([
@@ -68,7 +69,7 @@ fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
             "-f",
             "lavfi",
             "-i",
-            &picture,
+            &pattern,
             "-frames:v",
             "60",
             "-pix_fmt",
@@ -82,7 +83,8 @@ fn config(dir: &Path) -> String {
     let pixels =
         "pixels = { color = \"rgb\", mean = [0.0, 0.0, 0.0], std = [255.0, 255.0, 255.0] }";
     format!(
-        "[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n[embedder]\nenabled = false\n",
+        "[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n\
+         [embedder]\nenabled = false\n",
         network(dir)
     )
 }
@@ -94,14 +96,14 @@ fn frames(events: &[Value], camera: &str) -> Vec<u64> {
     mine.map(|e| e["frame"].as_u64().unwrap()).collect()
 }
 
-/// All the numbers but these.
-fn but(out: &[u64]) -> Vec<u64> {
-    (1..=60).filter(|n| !out.contains(n)).collect()
+/// The frame numbers of a video except these.
+fn all_but(dropped: &[u64]) -> Vec<u64> {
+    (1..=60).filter(|n| !dropped.contains(n)).collect()
 }
 
-/// One failed inference ended all cameras.
+/// Regression: one failed inference ended all cameras.
 #[test]
-fn a_frame_at_which_the_network_fails_is_left_out_and_costs_no_other_camera_anything() {
+fn a_frame_at_which_the_network_fails_is_dropped_and_other_cameras_are_not_affected() {
     if !has_ffmpeg() {
         return;
     }
@@ -124,15 +126,15 @@ fn a_frame_at_which_the_network_fails_is_left_out_and_costs_no_other_camera_anyt
         .arg(dir.join("out.jsonl"))
         .output()
         .unwrap();
-    let said = text(&out.stderr);
-    let events = whole_lines(&dir.join("out.jsonl"));
+    let log = text(&out.stderr);
+    let events = complete_lines(&dir.join("out.jsonl"));
     assert_eq!(
         (frames(&events, "good"), frames(&events, "spotted")),
-        (but(&[]), but(&[21, 22])),
-        "{said}"
+        (all_but(&[]), all_but(&[21, 22])),
+        "{log}"
     );
     assert!(frames(&events, "white").is_empty());
-    // Who was there before the frames that are missing is there after them.
+    // The track continues over the dropped frames.
     let ids: std::collections::BTreeSet<u64> = events
         .iter()
         .filter(|e| e["camera"] == "spotted")
@@ -146,26 +148,26 @@ fn a_frame_at_which_the_network_fails_is_left_out_and_costs_no_other_camera_anyt
         .collect();
     assert_eq!(ids.len(), 1);
     assert!(
-        said.contains("camera=spotted") && said.contains("the frame is left out"),
-        "{said}"
+        log.contains("camera=spotted") && log.contains("the frame is left out"),
+        "{log}"
     );
     assert!(
-        said.lines()
+        log.lines()
             .any(|l| l.contains("camera=white") && l.contains("quarantine"))
-            && !said.contains("camera=good"),
-        "{said}"
+            && !log.contains("camera=good"),
+        "{log}"
     );
     assert!(
-        said.contains("white: 60 frames read, 0 tracked")
-            && said.contains("60 left out (network failed)"),
-        "{said}"
+        log.contains("white: 60 frames read, 0 tracked")
+            && log.contains("60 left out (network failed)"),
+        "{log}"
     );
-    // A camera of which nothing could be tracked is told by the exit code.
-    assert_eq!(out.status.code(), Some(1), "{said}");
+    // Exit code 1, because a camera has no tracked frames.
+    assert_eq!(out.status.code(), Some(1), "{log}");
 }
 
 #[test]
-fn a_video_goes_on_after_such_a_frame_and_ends_where_all_are_such() {
+fn track_continues_after_single_failures_and_ends_after_repeated_ones() {
     if !has_ffmpeg() {
         return;
     }
@@ -186,7 +188,7 @@ fn a_video_goes_on_after_such_a_frame_and_ends_where_all_are_such() {
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(
         frames(&json_lines(&text(&out.stdout)), "spotted"),
-        but(&[21, 22])
+        all_but(&[21, 22])
     );
     assert!(
         text(&out.stderr).contains("the frame is left out")

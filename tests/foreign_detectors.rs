@@ -566,7 +566,7 @@ fn what_was_decided_is_told() {
     for told in [
         "toy.onnx",
         "weights: sha256:",
-        "pictures at once: 1",
+        "batch size: 1",
         "layout: end2end (decided by the shape [N, 300, 6]",
         "pixels: unit-rgb (decided by the layout)",
     ] {

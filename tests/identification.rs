@@ -339,7 +339,7 @@ fn a_service_names_people_and_learns_new_ones_while_it_runs() {
                     .flatten()
                     .any(|t| t["identity"]["name"] == name)
         };
-        common::whole_lines(&out).iter().any(here)
+        common::complete_lines(&out).iter().any(here)
     };
     assert!(
         common::until(60, || named("door", "ada") && named("yard", "ada")),
@@ -364,7 +364,7 @@ fn a_service_names_people_and_learns_new_ones_while_it_runs() {
     );
     child.signal("TERM");
     assert_eq!(child.code(20), Some(0), "{}", said());
-    let ended: Vec<Value> = common::whole_lines(&out)
+    let ended: Vec<Value> = common::complete_lines(&out)
         .into_iter()
         .filter(|e| e["schema"] == "twintrack.track_ended/1")
         .collect();
@@ -399,7 +399,7 @@ fn what_cannot_be_compared_is_told() {
             s("--gallery"),
             empty.as_os_str(),
         ],
-        "holds no picture",
+        "has no pictures",
     );
     fails(
         &[s("compare"), broken.as_os_str(), broken.as_os_str()],
@@ -413,7 +413,7 @@ fn what_cannot_be_compared_is_told() {
             s("--in"),
             empty.as_os_str(),
         ],
-        "holds no trajectories",
+        "has no trajectories",
     );
     std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]}"#, "\n")).unwrap();
     fails(

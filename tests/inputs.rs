@@ -1,4 +1,5 @@
-//! Files and folders as strangers bring them: each is read for what it is, and what is missing from it is told.
+//! Unusual, damaged and incomplete inputs: they are read as far as possible, and what is missing is
+//! reported.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use common::{clip, ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
 use serde_json::Value;
 
-/// `twintrack track` in the folder `dir`, with the detections of `det.txt` there in place of the networks.
+/// `twintrack track` in the folder `dir`, with the detections in its `det.txt` instead of networks.
 fn track(dir: &Path, input: &str) -> Command {
     let detections = dir.join("det.txt");
     if !detections.exists() {
@@ -49,7 +50,7 @@ fn times(out: &Output) -> Vec<f64> {
         .collect()
 }
 
-/// A box for every frame, for the tracker to follow.
+/// Writes a detection of one person in every frame.
 fn one_person(dir: &Path, frames: u64) {
     let rows: String = (1..=frames)
         .map(|f| format!("{f},-1,20,10,16,40,0.9\n"))
@@ -57,27 +58,27 @@ fn one_person(dir: &Path, frames: u64) {
     std::fs::write(dir.join("det.txt"), rows).unwrap();
 }
 
-/// A folder to make videos in; `None`, said loudly, where FFmpeg is missing.
+/// A temporary folder; None, with a message, without ffmpeg.
 fn folder() -> Option<tempfile::TempDir> {
     has_ffmpeg().then(|| tempfile::tempdir().unwrap())
 }
 
-const PICTURE: &str = "-f lavfi -i testsrc=size=64x64:rate=10:duration=4";
+const PATTERN: &str = "-f lavfi -i testsrc=size=64x64:rate=10:duration=4";
 
 #[test]
-fn only_a_number_of_frames_that_is_stored_is_held_against_a_file() {
+fn a_file_is_only_compared_with_a_number_of_frames_that_it_stores() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -f lavfi -i sine=duration=9 -c:a pcm_s16le sound.mkv"),
+        &format!("{PATTERN} -f lavfi -i sine=duration=9 -c:a pcm_s16le sound.mkv"),
     );
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -vf select='lt(n,5)+gt(n,30)' -vsync vfr uneven.mkv"),
+        &format!("{PATTERN} -vf select='lt(n,5)+gt(n,30)' -vsync vfr uneven.mkv"),
     );
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -movflags +frag_keyframe+empty_moov -g 10 fragments.mp4"),
+        &format!("{PATTERN} -movflags +frag_keyframe+empty_moov -g 10 fragments.mp4"),
     );
     for (name, count) in [("sound.mkv", 40), ("uneven.mkv", 14), ("fragments.mp4", 40)] {
         let out = run(track(dir.path(), name).arg("--strict"));
@@ -91,9 +92,9 @@ fn only_a_number_of_frames_that_is_stored_is_held_against_a_file() {
 }
 
 #[test]
-fn a_part_of_a_video_cut_without_encoding_is_whole() {
+fn a_part_cut_from_a_video_without_encoding_is_not_reported_as_truncated() {
     let Some(dir) = folder() else { return };
-    ffmpeg(dir.path(), &format!("{PICTURE} -g 40 whole.mp4"));
+    ffmpeg(dir.path(), &format!("{PATTERN} -g 40 whole.mp4"));
     ffmpeg(dir.path(), "-ss 2 -i whole.mp4 -c copy part.mp4");
     let out = run(track(dir.path(), "part.mp4").arg("--strict"));
     assert!(
@@ -104,16 +105,16 @@ fn a_part_of_a_video_cut_without_encoding_is_whole() {
 }
 
 #[test]
-fn a_file_that_is_cut_short_is_told_and_what_was_read_is_written() {
+fn a_truncated_file_is_tracked_to_its_end_and_exits_1() {
     let Some(dir) = folder() else { return };
-    let picture = "-f lavfi -i testsrc=size=320x240:rate=10:duration=4 -g 5";
+    let pattern = "-f lavfi -i testsrc=size=320x240:rate=10:duration=4 -g 5";
     for encoding in [
         "-movflags +faststart a.mp4",
         "b.ts",
         "c.mkv",
         "-c:v mpeg4 d.avi",
     ] {
-        ffmpeg(dir.path(), &format!("{picture} {encoding}"));
+        ffmpeg(dir.path(), &format!("{pattern} {encoding}"));
     }
     for name in ["a.mp4", "b.ts", "c.mkv", "d.avi"] {
         let whole = std::fs::read(dir.path().join(name)).unwrap();
@@ -122,7 +123,7 @@ fn a_file_that_is_cut_short_is_told_and_what_was_read_is_written() {
             40,
             "{name}"
         );
-        // Within a packet of the transport stream: one that ends between two is whole as far as anybody can tell.
+        // Cut within a packet of the transport stream: a cut between packets cannot be detected.
         std::fs::write(
             dir.path().join(name),
             &whole[..whole.len() / 2 / 188 * 188 + 94],
@@ -153,9 +154,9 @@ fn a_file_that_is_cut_short_is_told_and_what_was_read_is_written() {
 }
 
 #[test]
-fn names_are_names_whatever_is_in_them() {
+fn names_with_special_characters_are_read_and_written() {
     let Some(dir) = folder() else { return };
-    ffmpeg(dir.path(), &format!("{PICTURE} plain.mp4"));
+    ffmpeg(dir.path(), &format!("{PATTERN} plain.mp4"));
     let names = [
         "2026-11-26T10:00:00.mp4",
         "yard %03d 100%.mp4",
@@ -193,7 +194,7 @@ fn names_are_names_whatever_is_in_them() {
 }
 
 #[test]
-fn the_times_of_a_file_are_believed() {
+fn the_presentation_times_of_a_file_are_used() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
@@ -208,16 +209,16 @@ fn the_times_of_a_file_are_believed() {
 }
 
 #[test]
-fn tracks_end_at_a_hole_of_a_recording() {
+fn tracks_end_at_a_gap_in_a_recording() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -vf setpts='PTS+gt(N,19)*60/TB' -vsync vfr hole.mkv"),
+        &format!("{PATTERN} -vf setpts='PTS+gt(N,19)*60/TB' -vsync vfr gap.mkv"),
     );
     one_person(dir.path(), 40);
     let keep = dir.path().join("keep.toml");
     std::fs::write(&keep, "[tracker]\nkeep_lost = 100.0\n").unwrap();
-    let out = run(track(dir.path(), "hole.mkv").args(["--config", "keep.toml"]));
+    let out = run(track(dir.path(), "gap.mkv").args(["--config", "keep.toml"]));
     let all = frames(&out);
     let id = |i: usize| all[i]["tracks"][0]["id"].as_u64().unwrap();
     assert_eq!(
@@ -233,7 +234,7 @@ fn tracks_end_at_a_hole_of_a_recording() {
 }
 
 #[test]
-fn people_are_found_in_their_true_shape_where_pixels_are_not_square() {
+fn people_are_detected_as_well_in_anamorphic_video_and_boxes_are_in_stored_pixels() {
     let Some(dir) = folder() else { return };
     let clip = clip();
     for (name, filter) in [
@@ -285,12 +286,12 @@ fn people_are_found_in_their_true_shape_where_pixels_are_not_square() {
     assert_eq!(
         annotated.get(CAP_PROP_FRAME_WIDTH).unwrap(),
         1536.0,
-        "the annotated video is drawn as it is shown"
+        "the annotated video has the display size"
     );
 }
 
 #[test]
-fn portrait_videos_of_telephones_stand_upright() {
+fn the_rotation_stored_in_a_video_is_applied() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
@@ -310,8 +311,8 @@ fn portrait_videos_of_telephones_stand_upright() {
     }
 }
 
-/// Pictures of the test pattern, `1.png` to `{count}.png` in `sub`.
-fn pictures(dir: &Path, sub: &str, count: u32, size: &str) {
+/// Writes images of the test pattern, `1.png` to `{count}.png`, to the folder `sub`.
+fn images(dir: &Path, sub: &str, count: u32, size: &str) {
     std::fs::create_dir_all(dir.join(sub)).unwrap();
     ffmpeg(
         dir,
@@ -320,9 +321,9 @@ fn pictures(dir: &Path, sub: &str, count: u32, size: &str) {
 }
 
 #[test]
-fn pictures_of_two_sizes_make_one_video_and_two_groups_of_tracks() {
+fn a_change_of_image_size_ends_tracks_but_not_the_annotated_video() {
     let Some(dir) = folder() else { return };
-    pictures(dir.path(), "yard", 20, "64x64");
+    images(dir.path(), "yard", 20, "64x64");
     ffmpeg(
         dir.path(),
         "-f lavfi -i testsrc=size=96x64:rate=10 -frames:v 10 -start_number 11 yard/%d.png",
@@ -341,7 +342,7 @@ fn pictures_of_two_sizes_make_one_video_and_two_groups_of_tracks() {
     let id = |i: usize| all[i]["tracks"][0]["id"].as_u64().unwrap();
     assert!(
         all.len() == 30 && id(9) != id(19),
-        "ids end where the size changes"
+        "tracks end where the size changes"
     );
     use opencv::videoio::{CAP_FFMPEG, CAP_PROP_FRAME_COUNT, VideoCapture, VideoCaptureTraitConst};
     let count = VideoCapture::from_file(dir.path().join("out.mp4"), CAP_FFMPEG)
@@ -352,11 +353,11 @@ fn pictures_of_two_sizes_make_one_video_and_two_groups_of_tracks() {
 }
 
 #[test]
-fn a_damaged_picture_is_left_out_counted_and_told() {
+fn a_damaged_image_is_dropped_counted_and_reported() {
     let Some(dir) = folder() else { return };
-    pictures(dir.path(), "yard", 20, "64x64");
-    std::fs::write(dir.path().join("yard/._1.png"), "what macOS leaves").unwrap();
-    std::fs::write(dir.path().join("yard/7.png"), "no picture").unwrap();
+    images(dir.path(), "yard", 20, "64x64");
+    std::fs::write(dir.path().join("yard/._1.png"), "a file of macOS").unwrap();
+    std::fs::write(dir.path().join("yard/7.png"), "not an image").unwrap();
     let out = run(track(dir.path(), "yard").args(["--frame-rate", "10"]));
     let numbers: Vec<u64> = frames(&out)
         .iter()
@@ -378,7 +379,7 @@ fn a_damaged_picture_is_left_out_counted_and_told() {
             && text(&strict.stderr).contains("--strict")
     );
     for n in 1..=20 {
-        std::fs::write(dir.path().join(format!("yard/{n}.png")), "no picture").unwrap();
+        std::fs::write(dir.path().join(format!("yard/{n}.png")), "not an image").unwrap();
     }
     let none = track(dir.path(), "yard")
         .args(["--frame-rate", "10"])
@@ -392,7 +393,7 @@ fn a_damaged_picture_is_left_out_counted_and_told() {
 }
 
 #[test]
-fn a_damaged_part_of_a_video_is_left_out_counted_and_told() {
+fn damaged_frames_of_a_video_are_dropped_counted_and_reported() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
@@ -421,10 +422,10 @@ fn a_damaged_part_of_a_video_is_left_out_counted_and_told() {
 }
 
 #[test]
-fn pictures_of_every_kind_are_read() {
+fn images_of_all_formats_are_read() {
     let Some(dir) = folder() else { return };
-    std::fs::create_dir(dir.path().join("kinds")).unwrap();
-    let kinds = [
+    std::fs::create_dir(dir.path().join("formats")).unwrap();
+    let formats = [
         "rgb48be 1.png",
         "gray 2.png",
         "rgba 3.png",
@@ -434,28 +435,29 @@ fn pictures_of_every_kind_are_read() {
         "gray 7.pgm",
         "yuvj420p 8.jpeg",
     ];
-    for kind in kinds {
-        let (format, name) = kind.split_once(' ').unwrap();
+    for entry in formats {
+        let (format, name) = entry.split_once(' ').unwrap();
         ffmpeg(
             dir.path(),
             &format!(
-                "-f lavfi -i testsrc=size=64x48:rate=1 -frames:v 1 -pix_fmt {format} kinds/{name}"
+                "-f lavfi -i testsrc=size=64x48:rate=1 -frames:v 1 -pix_fmt {format} \
+                 formats/{name}"
             ),
         );
     }
-    let all = frames(&run(track(dir.path(), "kinds").args([
+    let all = frames(&run(track(dir.path(), "formats").args([
         "--strict",
         "--frame-rate",
         "1",
     ])));
-    assert_eq!(all.len(), kinds.len());
+    assert_eq!(all.len(), formats.len());
     assert!(all.iter().all(|e| e["width"] == 64 && e["height"] == 48));
 }
 
 #[test]
-fn a_picture_that_a_sequence_lacks_moves_no_other() {
+fn a_missing_image_of_a_sequence_does_not_shift_the_others() {
     let Some(dir) = folder() else { return };
-    pictures(dir.path(), "walk/img1", 12, "64x64");
+    images(dir.path(), "walk/img1", 12, "64x64");
     std::fs::write(
         dir.path().join("walk/seqinfo.ini"),
         "[Sequence]\nframeRate=10\nseqLength=10\nimWidth=64\nimHeight=64\n",
@@ -490,9 +492,9 @@ fn a_picture_that_a_sequence_lacks_moves_no_other() {
 }
 
 #[test]
-fn a_folder_without_a_rate_is_told_which_is_assumed() {
+fn the_assumed_frame_rate_of_a_folder_is_reported() {
     let Some(dir) = folder() else { return };
-    pictures(dir.path(), "yard", 3, "64x64");
+    images(dir.path(), "yard", 3, "64x64");
     let out = run(&mut track(dir.path(), "yard"));
     assert!(
         text(&out.stderr).contains("25 are assumed"),
@@ -505,20 +507,21 @@ fn a_folder_without_a_rate_is_told_which_is_assumed() {
     );
 }
 
-/// Serves the files of a folder over HTTP on this machine, a part of a file where it is asked for, for as long as the test runs.
+/// Serves the files of a folder over HTTP, with range requests, until the test ends. Returns the
+/// server's address.
 fn serve(dir: PathBuf) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten().take(100) {
             let dir = dir.clone();
-            std::thread::spawn(move || answer(stream, &dir));
+            std::thread::spawn(move || respond(stream, &dir));
         }
     });
     format!("http://{address}")
 }
 
-fn answer(mut stream: TcpStream, dir: &Path) -> Option<()> {
+fn respond(mut stream: TcpStream, dir: &Path) -> Option<()> {
     stream
         .set_read_timeout(Some(Duration::from_secs(30)))
         .ok()?;
@@ -546,7 +549,8 @@ fn answer(mut stream: TcpStream, dir: &Path) -> Option<()> {
         bytes.len()
     );
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{range}Accept-Ranges: bytes\r\nConnection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{range}Accept-Ranges: bytes\r\n\
+         Connection: close\r\n\r\n",
         bytes.len() - from
     );
     stream.write_all(head.as_bytes()).ok()?;
@@ -554,11 +558,11 @@ fn answer(mut stream: TcpStream, dir: &Path) -> Option<()> {
 }
 
 #[test]
-fn a_recording_behind_an_address_ends_at_its_end() {
+fn a_recording_at_an_address_is_read_to_its_end() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -movflags +faststart clip.mp4"),
+        &format!("{PATTERN} -movflags +faststart clip.mp4"),
     );
     let server = serve(dir.path().to_path_buf());
     let file = format!("file://{}/clip.mp4", dir.path().display());
@@ -572,11 +576,11 @@ fn a_recording_behind_an_address_ends_at_its_end() {
 }
 
 #[test]
-fn an_address_that_is_called_live_is_opened_again() {
+fn an_address_with_live_is_reopened_when_it_ends() {
     let Some(dir) = folder() else { return };
     ffmpeg(
         dir.path(),
-        &format!("{PICTURE} -movflags +faststart clip.mp4"),
+        &format!("{PATTERN} -movflags +faststart clip.mp4"),
     );
     let server = serve(dir.path().to_path_buf());
     let mut child = track(dir.path(), &format!("{server}/clip.mp4"))
@@ -593,7 +597,7 @@ fn an_address_that_is_called_live_is_opened_again() {
     let mut starts = 0;
     while starts < 2 && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
-        // Each round gives the newest frames of 40 at the least once.
+        // A pass delivers at least one and at most 40 frames.
         starts = count() / 41 + usize::from(count() > 0);
     }
     assert!(

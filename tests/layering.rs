@@ -1,8 +1,8 @@
-//! The house: a room uses those on floors below it only (see ARCHITECTURE.md).
+//! The layers: a module uses only modules of lower layers (see ARCHITECTURE.md).
 
 use std::path::{Path, PathBuf};
 
-const FLOORS: &[(&str, u32)] = &[
+const LAYERS: &[(&str, u32)] = &[
     ("geometry", 1),
     ("time", 1),
     ("range", 1),
@@ -33,8 +33,9 @@ const FLOORS: &[(&str, u32)] = &[
     ("bin", 11),
     ("main", 11),
 ];
-/// On one floor, but one stands on the other: pictures come in MOTChallenge folders.
-const NEIGHBOURS: &[(&str, &str)] = &[("source", "mot_format")];
+/// Exceptions within a layer (user, used): a source reads MOTChallenge sequences.
+const EXCEPTIONS: &[(&str, &str)] = &[("source", "mot_format")];
+/// Modules without I/O, threads and clocks.
 const PURE: &[&str] = &[
     "geometry",
     "time",
@@ -57,7 +58,7 @@ const IMPURE_CRATES: &[&str] = &[
 
 fn files(dir: &Path, out: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(dir)
-        .expect("a folder of sources")
+        .expect("a folder of source files")
         .flatten()
     {
         let path = entry.path();
@@ -73,7 +74,7 @@ fn sources() -> Vec<(PathBuf, String, String)> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut paths = Vec::new();
     files(&root, &mut paths);
-    let room = |p: &Path| {
+    let module = |p: &Path| {
         let first = p
             .strip_prefix(&root)
             .expect("below src")
@@ -91,24 +92,24 @@ fn sources() -> Vec<(PathBuf, String, String)> {
         .map(|p| {
             (
                 p.clone(),
-                room(&p),
+                module(&p),
                 std::fs::read_to_string(&p).expect("readable"),
             )
         })
         .collect()
 }
 
-fn floor(room: &str) -> u32 {
-    FLOORS
+fn layer(module: &str) -> u32 {
+    LAYERS
         .iter()
-        .find(|(r, _)| *r == room)
+        .find(|(r, _)| *r == module)
         .unwrap_or_else(|| {
-            panic!("the room '{room}' has no floor; give it one here and in ARCHITECTURE.md")
+            panic!("the module '{module}' has no layer; give it one here and in ARCHITECTURE.md")
         })
         .1
 }
 
-/// The rooms that a file names in `crate::…` paths.
+/// The modules that a file names in `crate::…` paths.
 fn used(text: &str) -> Vec<String> {
     let code: String = text
         .lines()
@@ -127,18 +128,18 @@ fn used(text: &str) -> Vec<String> {
 }
 
 #[test]
-fn no_room_uses_one_above_or_beside_it() {
+fn no_module_uses_one_of_its_own_or_a_higher_layer() {
     let mut checked = 0;
-    for (path, room, text) in sources() {
-        for other in used(&text).into_iter().filter(|o| *o != room) {
-            let allowed = floor(&other) < floor(&room)
-                || NEIGHBOURS.contains(&(room.as_str(), other.as_str()));
+    for (path, module, text) in sources() {
+        for other in used(&text).into_iter().filter(|o| *o != module) {
+            let allowed = layer(&other) < layer(&module)
+                || EXCEPTIONS.contains(&(module.as_str(), other.as_str()));
             assert!(
                 allowed,
-                "{} (floor {}) uses {other} (floor {})",
+                "{} (layer {}) uses {other} (layer {})",
                 path.display(),
-                floor(&room),
-                floor(&other)
+                layer(&module),
+                layer(&other)
             );
             checked += 1;
         }
@@ -150,22 +151,22 @@ fn no_room_uses_one_above_or_beside_it() {
 }
 
 #[test]
-fn the_pure_rooms_know_no_machine() {
-    for (path, room, text) in sources()
+fn pure_modules_use_no_io_threads_or_clocks() {
+    for (path, module, text) in sources()
         .into_iter()
-        .filter(|(_, room, _)| PURE.contains(&room.as_str()))
+        .filter(|(_, module, _)| PURE.contains(&module.as_str()))
     {
         for name in IMPURE_CRATES {
             let named = text
                 .match_indices(name)
                 .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-            assert!(!named, "{} (room {room}) uses {name}", path.display());
+            assert!(!named, "{} (module {module}) uses {name}", path.display());
         }
     }
 }
 
 #[test]
-fn mod_files_only_declare_and_files_stay_readable() {
+fn mod_files_only_declare_and_files_have_at_most_500_lines() {
     for (path, _, text) in sources() {
         assert!(
             text.lines().count() <= 500,
@@ -174,7 +175,7 @@ fn mod_files_only_declare_and_files_stay_readable() {
             text.lines().count()
         );
         if path.ends_with("mod.rs") {
-            assert!(!text.contains("fn "), "{} does work", path.display());
+            assert!(!text.contains("fn "), "{} has code", path.display());
         }
     }
 }

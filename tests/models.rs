@@ -1,4 +1,4 @@
-//! The catalogue: downloads from a server that the tests start.
+//! The catalogue of networks, with downloads from a server in the test.
 #![cfg(feature = "models")]
 
 use std::collections::BTreeMap;
@@ -13,15 +13,16 @@ use twintrack::models::digest::Digest;
 #[path = "common/ir.rs"]
 mod fixture;
 
-/// Files by path; how often each was asked for; how to misbehave.
+/// State of the server.
 #[derive(Default)]
 struct Served {
+    /// Contents by path.
     files: BTreeMap<String, Vec<u8>>,
-    /// `Range` header of each request, by path.
-    asked: Vec<(String, Option<String>)>,
-    /// Send only so many bytes of a body, then close the connection.
+    /// Requests: path and `Range` header.
+    requests: Vec<(String, Option<String>)>,
+    /// Close the connection after this many bytes of a body.
     break_after: Option<usize>,
-    /// Know no ranges.
+    /// Ignore `Range` headers.
     no_ranges: bool,
 }
 
@@ -48,25 +49,21 @@ impl Server {
             listener
                 .incoming()
                 .flatten()
-                .for_each(|stream| answer(stream, &shared))
+                .for_each(|stream| respond(stream, &shared))
         });
         Server { port, served }
     }
 
     fn set(&self, change: impl FnOnce(&mut Served)) {
-        change(&mut self.served.lock().expect("no test panicked with it"));
+        change(&mut self.served.lock().expect("not poisoned"));
     }
 
-    fn asked(&self) -> Vec<(String, Option<String>)> {
-        self.served
-            .lock()
-            .expect("no test panicked with it")
-            .asked
-            .clone()
+    fn requests(&self) -> Vec<(String, Option<String>)> {
+        self.served.lock().expect("not poisoned").requests.clone()
     }
 }
 
-fn answer(mut stream: TcpStream, served: &Mutex<Served>) {
+fn respond(mut stream: TcpStream, served: &Mutex<Served>) {
     let mut lines = BufReader::new(stream.try_clone().expect("cloned"))
         .lines()
         .map_while(Result::ok);
@@ -79,8 +76,8 @@ fn answer(mut stream: TcpStream, served: &Mutex<Served>) {
             .strip_prefix("range: ")
             .map(str::to_string)
     });
-    let mut served = served.lock().expect("no test panicked with it");
-    served.asked.push((path.clone(), range.clone()));
+    let mut served = served.lock().expect("not poisoned");
+    served.requests.push((path.clone(), range.clone()));
     let Some(body) = served.files.get(&path) else {
         let _ = stream
             .write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -98,20 +95,20 @@ fn answer(mut stream: TcpStream, served: &Mutex<Served>) {
         Some(from) => ("206 Partial Content", &body[from..]),
         None => ("200 OK", &body[..]),
     };
-    let place = from.map_or(String::new(), |f| {
+    let content_range = from.map_or(String::new(), |f| {
         format!("Content-Range: bytes {f}-{}/{whole}\r\n", whole - 1)
     });
     let head = format!(
-        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{place}Connection: close\r\n\r\n",
+        "HTTP/1.1 {status}\r\nContent-Length: {}\r\n{content_range}Connection: close\r\n\r\n",
         part.len()
     );
-    // A client that has gone is what some of the tests are about.
+    // Errors are ignored: in some tests the client has closed the connection.
     let _ = stream.write_all(head.as_bytes()).and_then(|()| {
         stream.write_all(&part[..served.break_after.unwrap_or(part.len()).min(part.len())])
     });
 }
 
-/// A folder of the user's data, and a catalogue beside it.
+/// A data folder of a user, and a catalogue beside it.
 struct User {
     dir: tempfile::TempDir,
 }
@@ -138,7 +135,7 @@ impl User {
         command
     }
 
-    /// Standard output on success, standard error on failure.
+    /// Runs `twintrack models`; returns standard output on success, standard error on failure.
     fn run(&self, args: &[&str]) -> Result<String, String> {
         let catalogue = self.dir.path().join("catalogue.toml");
         let all = [
@@ -146,7 +143,7 @@ impl User {
             args,
         ]
         .concat();
-        let out = self.twintrack(&all).output().expect("it runs");
+        let out = self.twintrack(&all).output().expect("the program starts");
         if out.status.success() {
             Ok(String::from_utf8_lossy(&out.stdout).into())
         } else {
@@ -154,7 +151,7 @@ impl User {
         }
     }
 
-    /// Names in the folder of models.
+    /// Names in the folder of networks.
     fn files(&self) -> Vec<String> {
         let names = std::fs::read_dir(self.models())
             .into_iter()
@@ -179,12 +176,15 @@ fn sha384(bytes: &[u8]) -> String {
     sum.finish()
 }
 
-const SETTINGS: &str = "[model.settings]\nsize = \"8x16\"\npixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n";
+const SETTINGS: &str = "[model.settings]\nsize = \"8x16\"\n\
+    pixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n";
 
 fn onnx_entry(name: &str, port: u16, bytes: &[u8]) -> String {
     format!(
-        "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"a test.\"\nlicence = \"CC0-1.0\"\nsource = \"here\"\n\
-         files = [{{ address = \"http://127.0.0.1:{port}/{name}.onnx\", bytes = {}, hash.sha256 = \"{}\" }}]\n{SETTINGS}",
+        "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"a test.\"\n\
+         licence = \"CC0-1.0\"\nsource = \"here\"\n\
+         files = [{{ address = \"http://127.0.0.1:{port}/{name}.onnx\", bytes = {}, \
+         hash.sha256 = \"{}\" }}]\n{SETTINGS}",
         bytes.len(),
         sha256(bytes)
     )
@@ -193,20 +193,22 @@ fn onnx_entry(name: &str, port: u16, bytes: &[u8]) -> String {
 fn ir_entry(name: &str, port: u16, xml: &[u8], bin: &[u8]) -> String {
     let file = |end: &str, bytes: &[u8]| {
         format!(
-            "{{ address = \"http://127.0.0.1:{port}/{name}.{end}\", bytes = {}, hash.sha384 = \"{}\" }}",
+            "{{ address = \"http://127.0.0.1:{port}/{name}.{end}\", bytes = {}, \
+             hash.sha384 = \"{}\" }}",
             bytes.len(),
             sha384(bytes)
         )
     };
     format!(
-        "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"a test.\"\nlicence = \"CC0-1.0\"\nsource = \"here\"\nformat = \"openvino\"\n\
+        "[[model]]\nname = \"{name}\"\nkind = \"embedder\"\nabout = \"a test.\"\n\
+         licence = \"CC0-1.0\"\nsource = \"here\"\nformat = \"openvino\"\n\
          quality = \"mAP 12.3 on a test\"\nfiles = [{}, {}]\n{SETTINGS}",
         file("xml", xml),
         file("bin", bin)
     )
 }
 
-/// 300 kB that look like nothing.
+/// 300 kB of random bytes.
 fn noise() -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(7);
     (0..300_000).map(|_| rng.u8(..)).collect()
@@ -217,7 +219,7 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
     let (xml, bin) = fixture::ir();
     let server = Server::start(&[("net.xml", xml.as_bytes()), ("net.bin", &bin)]);
     let user = User::new(&ir_entry("net", server.port, xml.as_bytes(), &bin));
-    let list = user.run(&["list"]).expect("it lists");
+    let list = user.run(&["list"]).expect("listed");
     assert!(
         list.contains("net")
             && list.contains("not installed")
@@ -225,40 +227,36 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
             && list.contains("mAP 12.3"),
         "{list}"
     );
-    assert!(server.asked().is_empty(), "a list downloads nothing");
+    assert!(server.requests().is_empty(), "list downloads nothing");
     assert!(
         user.run(&["verify"])
-            .expect("nothing is wrong")
-            .contains("nothing")
+            .expect("nothing to verify")
+            .contains("no network")
     );
 
-    let got = user.run(&["get", "net"]).expect("it downloads");
+    let got = user.run(&["get", "net"]).expect("downloaded");
     assert!(
         got.contains("--embedder net") && got.contains("CC0-1.0"),
         "{got}"
     );
     assert_eq!(user.files(), ["net", "net.onnx"]);
-    assert!(
-        user.run(&["list"])
-            .expect("it lists")
-            .contains(" installed")
-    );
+    assert!(user.run(&["list"]).expect("listed").contains(" installed"));
     assert!(
         user.run(&["verify"])
-            .expect("right")
-            .contains("every byte is right")
+            .expect("verified")
+            .contains("net: verified")
     );
 
-    let before = server.asked().len();
+    let before = server.requests().len();
     assert!(
         user.run(&["get", "net"])
             .expect("nothing to do")
             .contains("already")
     );
     assert_eq!(
-        server.asked().len(),
+        server.requests().len(),
         before,
-        "what is there is not downloaded again"
+        "an installed network is not downloaded again"
     );
 
     let model = user.models().join("net.onnx");
@@ -272,15 +270,15 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
         "{e}"
     );
     user.run(&["get", "net"]).expect("repaired");
-    user.run(&["verify"]).expect("right again");
+    user.run(&["verify"]).expect("verified");
 }
 
 #[test]
-fn an_installed_name_is_an_embedder() {
+fn an_installed_network_is_found_by_its_name() {
     let (xml, bin) = fixture::ir();
     let server = Server::start(&[("net.xml", xml.as_bytes()), ("net.bin", &bin)]);
     let user = User::new(&ir_entry("net", server.port, xml.as_bytes(), &bin));
-    // Not downloaded unless asked for.
+    // `track` itself downloads nothing.
     let track = |out: &str| {
         let clip = concat!(env!("CARGO_MANIFEST_DIR"), "/samples/pets2009-s2l1.mp4");
         user.twintrack(&[
@@ -296,17 +294,17 @@ fn an_installed_name_is_an_embedder() {
             out,
         ])
         .output()
-        .expect("it runs")
+        .expect("the program starts")
     };
     let refused = track("/dev/null");
     let e = String::from_utf8_lossy(&refused.stderr);
     assert!(
         !refused.status.success()
             && e.contains("twintrack models get")
-            && server.asked().is_empty(),
+            && server.requests().is_empty(),
         "{e}"
     );
-    user.run(&["get", "net", "--quiet"]).expect("it downloads");
+    user.run(&["get", "net", "--quiet"]).expect("downloaded");
     let tracked = track(user.dir.path().join("run.jsonl").to_str().expect("text"));
     let log = String::from_utf8_lossy(&tracked.stderr);
     assert!(
@@ -318,7 +316,7 @@ fn an_installed_name_is_an_embedder() {
 }
 
 #[test]
-fn a_download_goes_on_where_it_broke_off() {
+fn an_interrupted_download_is_resumed() {
     let bytes = noise();
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
@@ -331,48 +329,48 @@ fn a_download_goes_on_where_it_broke_off() {
     assert_eq!(
         user.files(),
         ["big.onnx.part"],
-        "nothing half-written has the real name"
+        "an incomplete file does not have the final name"
     );
     assert!(
         user.run(&["list"])
-            .expect("it lists")
+            .expect("listed")
             .contains("not installed")
     );
 
     server.set(|s| s.break_after = None);
-    user.run(&["get", "big"]).expect("the rest comes");
+    user.run(&["get", "big"]).expect("resumed");
     assert_eq!(
-        server.asked().last().expect("asked").1.as_deref(),
+        server.requests().last().expect("a request").1.as_deref(),
         Some("bytes=100000-")
     );
     let installed = std::fs::read(user.models().join("big.onnx")).expect("installed");
     assert_eq!(
         installed[..bytes.len()],
         bytes[..],
-        "the publisher's bytes stand in front, as they are"
+        "the file begins with the publisher's unchanged bytes"
     );
     assert!(
         installed.len() > bytes.len() && installed.len() < bytes.len() + 1000,
-        "followed by the settings"
+        "the settings are appended"
     );
     assert_eq!(user.files(), ["big.onnx"]);
-    user.run(&["verify"]).expect("right");
+    user.run(&["verify"]).expect("verified");
 }
 
 #[test]
-fn a_server_without_ranges_sends_all_again() {
+fn a_download_from_a_server_without_ranges_starts_again() {
     let bytes = noise();
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     server.set(|s| (s.break_after, s.no_ranges) = (Some(100_000), true));
     user.run(&["get", "big"]).unwrap_err();
     server.set(|s| s.break_after = None);
-    user.run(&["get", "big"]).expect("from the beginning");
-    user.run(&["verify"]).expect("right");
+    user.run(&["get", "big"]).expect("downloaded again");
+    user.run(&["verify"]).expect("verified");
 }
 
 #[test]
-fn a_file_fetched_by_hand_is_checked_and_installed_without_a_network() {
+fn a_manually_downloaded_file_is_verified_and_installed_offline() {
     let bytes = noise();
     let user = User::new(&onnx_entry("big", 9, &bytes));
     let e = user.run(&["get", "big"]).unwrap_err();
@@ -385,8 +383,8 @@ fn a_file_fetched_by_hand_is_checked_and_installed_without_a_network() {
     assert!(user.files().is_empty(), "{:?}", user.files());
     std::fs::write(&part, &bytes).expect("written");
     user.run(&["get", "big"])
-        .expect("nothing is left to download");
-    user.run(&["verify"]).expect("right");
+        .expect("installed without a download");
+    user.run(&["verify"]).expect("verified");
 }
 
 #[test]
@@ -405,7 +403,7 @@ fn a_wrong_file_is_refused_and_deleted() {
     );
     assert!(user.files().is_empty(), "{:?}", user.files());
 
-    // A pointer file instead of the file itself, as a repository without its large files gives.
+    // A Git LFS pointer instead of the file itself.
     server.set(|s| {
         s.files.insert(
             "/big.onnx".into(),
@@ -424,19 +422,19 @@ fn a_wrong_file_is_refused_and_deleted() {
 }
 
 #[test]
-fn an_unknown_name_moves_no_byte() {
+fn an_unknown_name_is_refused_before_any_download() {
     let bytes = noise();
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
     let e = user.run(&["get", "big", "bog"]).unwrap_err();
     assert!(
-        e.contains("no network 'bog'") && server.asked().is_empty(),
+        e.contains("no network 'bog'") && server.requests().is_empty(),
         "{e}"
     );
 }
 
 #[test]
-fn a_full_disk_is_left_as_it_was() {
+fn a_download_that_fills_the_disk_is_removed() {
     let disk = tempfile::tempdir().expect("a folder");
     let mounted = std::process::Command::new("mount")
         .args(["-t", "tmpfs", "-o", "size=128k", "tmpfs"])
@@ -444,7 +442,8 @@ fn a_full_disk_is_left_as_it_was() {
         .output();
     if !mounted.is_ok_and(|o| o.status.success()) {
         eprintln!(
-            "SKIPPED: a small disk cannot be mounted here (needs root); the writer of download.rs is tested on its own"
+            "SKIPPED: cannot mount a small disk (needs root); \
+             src/models/download.rs has a unit test of its writer"
         );
         return;
     }
@@ -457,15 +456,15 @@ fn a_full_disk_is_left_as_it_was() {
         .arg(&catalogue)
         .env("TWINTRACK_DATA", disk.path())
         .output()
-        .expect("it runs");
+        .expect("the program starts");
     let left: Vec<_> = std::fs::read_dir(disk.path().join("models"))
-        .expect("made")
+        .expect("created")
         .flatten()
         .collect();
     let unmounted = std::process::Command::new("umount")
         .arg(disk.path())
         .status()
-        .expect("umount is there");
+        .expect("umount starts");
     let e = String::from_utf8_lossy(&out.stderr);
     assert!(
         !out.status.success() && e.contains("is full") && e.contains("TWINTRACK_DATA"),
@@ -475,8 +474,8 @@ fn a_full_disk_is_left_as_it_was() {
 }
 
 #[test]
-fn every_layout_of_the_catalogue_is_one_of_the_detector() {
-    for entry in twintrack::models::Catalogue::own().expect("right").entries {
+fn every_layout_of_the_catalogue_is_known_to_the_detector() {
+    for entry in twintrack::models::Catalogue::own().expect("valid").entries {
         let Some(layout) = entry.settings.layout else {
             continue;
         };

@@ -1,4 +1,5 @@
-//! The importer of OpenVINO IR: operation by operation on networks of our own, and Intel's where they are here.
+//! The importer of OpenVINO IR: each operation on a small network, and Intel's networks if they are
+//! available.
 #![cfg(feature = "models")]
 
 use std::path::Path;
@@ -21,7 +22,7 @@ fn open(path: &Path) -> Option<Model> {
                     threads: 2,
                 },
             )
-            .expect("it opens"),
+            .expect("opened"),
         ),
         Err(e) => {
             eprintln!("SKIPPED: {e}");
@@ -36,11 +37,11 @@ fn random(n: usize, h: usize, w: usize) -> Array4<f32> {
 }
 
 #[test]
-fn intels_networks_are_imported_as_they_should_be() {
+fn imported_networks_of_intel_agree_with_the_reference() {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/data/omz-reid");
     if !data.is_dir() {
         eprintln!(
-            "SKIPPED: {} is not here; the importer is tested on its own fixture only",
+            "SKIPPED: {} is missing; the importer is tested on its own fixture only",
             data.display()
         );
         return;
@@ -63,8 +64,8 @@ fn intels_networks_are_imported_as_they_should_be() {
         for n in [1, 3] {
             let batch = random(n, 256, 128);
             let (a, b) = (
-                ours.run(batch.view()).expect("it runs"),
-                reference.run(batch.view()).expect("it runs"),
+                ours.run(batch.view()).expect("run"),
+                reference.run(batch.view()).expect("run"),
             );
             assert_eq!(a[0].values.shape(), [n, 256]);
             let worst = a[0]
@@ -78,9 +79,9 @@ fn intels_networks_are_imported_as_they_should_be() {
     }
 }
 
-/// Runs a network of the fixture on `n` crops of 4x2 pixels and compares with what `expected` computes for each, both at unit
-/// length.
-fn imports(
+/// Imports a network built by `build`, runs it on two crops of 4x2 pixels, and compares its outputs
+/// with those of `expected`, both at unit length.
+fn check_import(
     what: &str,
     build: impl Fn(&mut fixture::Ir, &fixture::Value) -> fixture::Value,
     expected: impl Fn(&[f32]) -> Vec<f32>,
@@ -115,7 +116,7 @@ fn imports(
 fn every_operation_is_imported() {
     let same = |f: fn(f32) -> f32| move |x: &[f32]| x.iter().map(|v| f(*v)).collect::<Vec<f32>>();
     let shape = [1, 3, 4, 2];
-    imports(
+    check_import(
         "Add, Subtract, Multiply, Divide, Const, Convert",
         |ir, x| {
             let numbers: Vec<_> = [3.0, 2.0, 1.0, 4.0]
@@ -139,22 +140,22 @@ fn every_operation_is_imported() {
         },
         same(|v| ((v - 3.0) * 2.0 + 1.0) / 4.0),
     );
-    imports(
+    check_import(
         "ReLU",
         |ir, x| ir.op("ReLU", "", &[x], &shape),
         same(|v| v.max(0.0)),
     );
-    imports(
+    check_import(
         "Sigmoid",
         |ir, x| ir.op("Sigmoid", "", &[x], &shape),
         same(|v| 1.0 / (1.0 + (-v).exp())),
     );
-    imports(
+    check_import(
         "Tanh",
         |ir, x| ir.op("Tanh", "", &[x], &shape),
         same(f32::tanh),
     );
-    imports(
+    check_import(
         "Clamp, Sqrt",
         |ir, x| {
             let y = ir.op("Clamp", "min=\"0.25\" max=\"1.5\"", &[x], &shape);
@@ -162,7 +163,7 @@ fn every_operation_is_imported() {
         },
         same(|v| v.clamp(0.25, 1.5).sqrt()),
     );
-    imports(
+    check_import(
         "PReLU",
         |ir, x| {
             let slope = ir.halves(&[3], &[0.5, 0.25, 2.0]);
@@ -181,7 +182,7 @@ fn every_operation_is_imported() {
                 .collect()
         },
     );
-    imports(
+    check_import(
         "Gather",
         |ir, x| {
             let (order, axis) = (ir.whole32(&[3], &[2, 1, 0]), ir.whole32(&[], &[1]));
@@ -189,7 +190,7 @@ fn every_operation_is_imported() {
         },
         |x| [&x[16..], &x[8..16], &x[..8]].concat(),
     );
-    imports(
+    check_import(
         "Transpose",
         |ir, x| {
             let order = ir.whole(&[4], &[0, 2, 3, 1]);
@@ -197,7 +198,7 @@ fn every_operation_is_imported() {
         },
         |x| (0..24).map(|i| x[8 * (i % 3) + i / 3]).collect(),
     );
-    imports(
+    check_import(
         "ReduceMean",
         |ir, x| {
             let axes = ir.whole(&[2], &[2, 3]);
@@ -210,7 +211,7 @@ fn every_operation_is_imported() {
         },
         |x| x.chunks(8).map(|c| c.iter().sum::<f32>() / 8.0).collect(),
     );
-    imports(
+    check_import(
         "MVN",
         |ir, x| {
             let axes = ir.whole(&[2], &[2, 3]);
@@ -232,7 +233,7 @@ fn every_operation_is_imported() {
             x.chunks(8).flat_map(normal).collect()
         },
     );
-    imports(
+    check_import(
         "ShapeOf, Concat, Reshape",
         |ir, x| {
             let (first, axis, rest) = (
@@ -261,10 +262,10 @@ fn every_operation_is_imported() {
 }
 
 #[test]
-fn every_window_is_imported() {
+fn convolutions_and_pooling_are_imported() {
     const PLAIN: &str = "auto_pad=\"explicit\" dilations=\"1, 1\"";
-    // A window over one channel of 4 rows and 2 columns, one row and column of nothing around it.
-    let around = |c: &[f32], y: i32, x: i32| {
+    // Windows of 3x3 over a channel of 4 rows and 2 columns; None for the padding.
+    let padded = |c: &[f32], y: i32, x: i32| {
         (0..4)
             .contains(&y)
             .then(|| (0..2).contains(&x).then(|| c[(2 * y + x) as usize]))
@@ -272,12 +273,12 @@ fn every_window_is_imported() {
     };
     let window = move |c: &[f32], y: i32, x: i32| -> Vec<Option<f32>> {
         (0..9)
-            .map(|k| around(c, y + k / 3 - 1, x + k % 3 - 1))
+            .map(|k| padded(c, y + k / 3 - 1, x + k % 3 - 1))
             .collect()
     };
     let kernel: Vec<f32> = (0..54).map(|i| (i % 7) as f32 * 0.25 - 0.5).collect();
     let weights = kernel.clone();
-    imports(
+    check_import(
         "Convolution",
         move |ir, x| {
             let w = ir.halves(&[2, 3, 3, 3], &weights);
@@ -299,7 +300,7 @@ fn every_window_is_imported() {
             vec![at(0, 0), at(0, 2), at(1, 0), at(1, 2)]
         },
     );
-    imports(
+    check_import(
         "GroupConvolution",
         |ir, x| {
             let w = ir.halves(&[3, 2, 1, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
@@ -318,7 +319,8 @@ fn every_window_is_imported() {
     );
     let pool = |kind: &'static str, more: &'static str| {
         move |ir: &mut fixture::Ir, x: &fixture::Value| {
-            let window = "kernel=\"3, 3\" strides=\"1, 1\" pads_begin=\"1, 1\" pads_end=\"1, 1\" rounding_type=\"floor\" auto_pad=\"explicit\"";
+            let window = "kernel=\"3, 3\" strides=\"1, 1\" pads_begin=\"1, 1\" pads_end=\"1, 1\" \
+                          rounding_type=\"floor\" auto_pad=\"explicit\"";
             ir.op(kind, &format!("{window} {more}"), &[x], &[1, 3, 4, 2])
         }
     };
@@ -336,26 +338,26 @@ fn every_window_is_imported() {
             })
             .collect()
     };
-    imports("MaxPool", pool("MaxPool", "dilations=\"1, 1\""), move |x| {
+    check_import("MaxPool", pool("MaxPool", "dilations=\"1, 1\""), move |x| {
         everywhere(x, |v| v.into_iter().fold(f32::MIN, f32::max))
     });
-    imports(
+    check_import(
         "AvgPool",
         pool("AvgPool", "exclude-pad=\"true\""),
         move |x| everywhere(x, |v| v.iter().sum::<f32>() / v.len() as f32),
     );
-    imports(
-        "AvgPool with the pad",
+    check_import(
+        "AvgPool including the padding",
         pool("AvgPool", "exclude-pad=\"false\""),
         move |x| everywhere(x, |v| v.iter().sum::<f32>() / 9.0),
     );
 }
 
 #[test]
-fn a_product_is_imported() {
+fn matrix_products_are_imported() {
     let weight: Vec<f32> = (0..120).map(|i| (i % 11) as f32 * 0.125 - 0.5).collect();
     let same = weight.clone();
-    imports(
+    check_import(
         "MatMul",
         move |ir, x| {
             let (flat, w) = (ir.flat(x), ir.halves(&[5, 24], &weight));
@@ -375,7 +377,7 @@ fn a_product_is_imported() {
 }
 
 #[test]
-fn what_is_not_understood_is_named() {
+fn unsupported_operations_and_attributes_are_named_in_the_error() {
     let import = |kind: &str, attributes: &str| {
         let (xml, bin) =
             fixture::network(4, 2, |ir, x| ir.op(kind, attributes, &[x], &[1, 3, 4, 2]));

@@ -1,4 +1,5 @@
-//! Every option of every command is in its table of the reference, and every option that a page names is one.
+//! The tables of the reference have exactly the options of the commands, and every option named in
+//! the documents exists.
 
 mod common;
 #[path = "common/pages.rs"]
@@ -10,7 +11,7 @@ use std::process::Command;
 use common::{run, text, twintrack};
 use pages::page;
 
-/// Options of every command, which stand in a table of their own.
+/// Options of every command, which have a table of their own.
 const GLOBAL: [&str; 6] = [
     "--help",
     "-h",
@@ -20,7 +21,7 @@ const GLOBAL: [&str; 6] = [
     "--version",
 ];
 
-/// The words of a text that are options: `-c`, `--config`.
+/// The options in a text, such as `-c` and `--config`.
 fn options(text: &str) -> BTreeSet<String> {
     let words = text
         .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
@@ -31,11 +32,11 @@ fn options(text: &str) -> BTreeSet<String> {
     words.filter(is_option).map(str::to_string).collect()
 }
 
-/// What `--help` of a command lists, without what every command has.
+/// The options in a command's `--help`, without [`GLOBAL`].
 fn listed(program: &mut Command, arguments: &[&str]) -> BTreeSet<String> {
     let help = text(&run(program.args(arguments).arg("--help")).stdout);
     let list = help.split("\nOptions:").nth(1).expect("a list of options");
-    // What is indented further is text that was wrapped.
+    // Lines with a larger indent are wrapped text.
     let is_head = |l: &&str| {
         (2..=6).contains(&(l.len() - l.trim_start().len())) && l.trim_start().starts_with('-')
     };
@@ -50,12 +51,12 @@ fn listed(program: &mut Command, arguments: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-/// The options in the first column of the tables of a section, which begins with `heading`.
+/// The options in the first column of the tables of the section `heading`.
 fn tabled(page: &str, heading: &str) -> BTreeSet<String> {
     let level = heading.split(' ').next().expect("a heading");
     let at = page
         .find(&format!("\n{heading}"))
-        .unwrap_or_else(|| panic!("there is no section '{heading}'"));
+        .unwrap_or_else(|| panic!("the section '{heading}' is missing"));
     let section = &page[at + 1..];
     let section = section
         .split(&format!("\n{level} "))
@@ -103,7 +104,7 @@ fn every_command_has_a_table_of_exactly_its_options() {
         assert_eq!(
             tabled(&reference, &format!("## `twintrack {name}")),
             wanted,
-            "twintrack {name}: the table, and --help"
+            "twintrack {name}: table (left) and --help (right)"
         );
     }
     let of_every = tabled(&reference, "## For every command");
@@ -129,15 +130,14 @@ fn every_command_of_training_has_a_table_of_exactly_its_options() {
         assert_eq!(
             tabled(&reference, &format!("### `twintrack-train {name}")),
             wanted,
-            "twintrack-train {name}: the table, and --help"
+            "twintrack-train {name}: table (left) and --help (right)"
         );
     }
 }
 
-/// An option that a page names is one of some command of either program.
 #[cfg(feature = "train")]
 #[test]
-fn no_page_names_an_option_that_there_is_not() {
+fn every_option_named_in_the_documents_exists() {
     let mut known: BTreeSet<String> = GLOBAL.iter().map(|o| o.to_string()).collect();
     known.extend(
         commands(&mut twintrack())
@@ -163,7 +163,7 @@ fn no_page_names_an_option_that_there_is_not() {
             for option in options(quoted).iter().filter(|o| o.starts_with("--")) {
                 assert!(
                     known.contains(option),
-                    "{path}: there is no {option}: {line}"
+                    "{path}: {option} does not exist: {line}"
                 );
                 seen += 1;
             }

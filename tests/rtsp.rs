@@ -1,4 +1,5 @@
-//! A camera, by a real RTSP server: opens, tracks, stops cleanly. Skips, said loudly, where GStreamer's server is missing.
+//! Cameras of an RTSP server: opening, tracking, reconnects and shutdown. Skipped, with a message,
+//! without GStreamer's server.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -8,10 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{
-    NO_PAGE, Running, clip, free_port, json_lines, rtsp_server, text, twintrack, until, whole_lines,
+    NO_PAGE, Running, clip, complete_lines, free_port, json_lines, rtsp_server, text, twintrack,
+    until,
 };
 
-/// A server, and the address of its camera.
+/// Starts a server; returns it and the address of its camera.
 fn serve() -> Option<(Running, String)> {
     let port = free_port();
     Some((
@@ -24,10 +26,10 @@ fn serve_at(port: u16) -> Option<Running> {
     rtsp_server(&clip(), port, 120, &[])
 }
 
-/// The server is killed while it is watched, stays away for two seconds, and comes back: so does the camera, with times that
-/// go forward and without a password in a log. How soon it is back, `make soak` measures.
+/// The server is killed and started again after two seconds. Presentation times go on increasing,
+/// and the log has no password. The time of the reconnect is measured by `make soak`.
 #[test]
-fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
+fn a_camera_is_tracked_again_after_an_interruption() {
     let Some((server, address)) = serve() else {
         return;
     };
@@ -61,14 +63,14 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
         }
         (frames() >= count, std::fs::read_to_string(&log).unwrap())
     };
-    let (seen, said) = wait(20, 60);
-    assert!(seen, "{said}");
+    let (seen, messages) = wait(20, 60);
+    assert!(seen, "{messages}");
     drop(server);
     std::thread::sleep(Duration::from_secs(2));
     let before = frames();
     let _server = serve_at(port).unwrap();
-    let (back, said) = wait(before + 20, 60);
-    assert!(back, "not tracked after its return: {said}");
+    let (back, messages) = wait(before + 20, 60);
+    assert!(back, "not tracked after the interruption: {messages}");
     assert!(
         Command::new("kill")
             .args(["-INT", &child.id().to_string()])
@@ -76,13 +78,13 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
             .unwrap()
             .success()
     );
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
-    let said = std::fs::read_to_string(&log).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
+    let messages = std::fs::read_to_string(&log).unwrap();
     assert!(
-        said.contains("the camera gives no frames")
-            && said.contains("the camera is back")
-            && !said.contains("secret"),
-        "{said}"
+        messages.contains("the camera gives no frames")
+            && messages.contains("the camera is back")
+            && !messages.contains("secret"),
+        "{messages}"
     );
     let events = json_lines(&std::fs::read_to_string(&out).unwrap());
     let frames: Vec<_> = events
@@ -107,11 +109,11 @@ fn a_camera_that_goes_away_is_tracked_again_when_it_is_back() {
     );
 }
 
-/// Two cameras served together: one's server dies and comes back, and is tracked again; the other goes on meanwhile, and neither
-/// password is shown.
+/// One of two cameras is interrupted and is tracked again afterwards; the other goes on meanwhile.
+/// The log has no password.
 #[test]
-fn of_two_cameras_served_one_may_die_and_come_back() {
-    let Some((mortal, address)) = serve() else {
+fn an_interrupted_camera_does_not_affect_another() {
+    let Some((interrupted, address)) = serve() else {
         return;
     };
     let (_healthy, other) = serve().unwrap();
@@ -128,8 +130,11 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
         dir.path().join("out.jsonl"),
         dir.path().join("log"),
     );
-    std::fs::write(&file, format!("{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.mortal]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n"))
-        .unwrap();
+    let settings = format!(
+        "{NO_PAGE}[detector]\nsize = \"416x320\"\n\
+         [cameras.interrupted]\nurl = \"{address}\"\n[cameras.healthy]\nurl = \"{other}\"\n"
+    );
+    std::fs::write(&file, settings).unwrap();
     let stderr = std::fs::File::create(&log).unwrap();
     let mut child = twintrack()
         .args(["-v", "serve", "--config"])
@@ -153,14 +158,14 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
         }
         frames(name) >= count
     };
-    let said = || std::fs::read_to_string(&log).unwrap();
-    let started = wait("mortal", 20, 60) && wait("healthy", 20, 60);
-    drop(mortal);
+    let messages = || std::fs::read_to_string(&log).unwrap();
+    let started = wait("interrupted", 20, 60) && wait("healthy", 20, 60);
+    drop(interrupted);
     std::thread::sleep(Duration::from_secs(3));
-    let gone = frames("mortal");
+    let gone = frames("interrupted");
     let meanwhile = wait("healthy", frames("healthy") + 20, 60);
-    let _mortal = serve_at(port).unwrap();
-    let back = wait("mortal", gone + 5, 60);
+    let _restarted = serve_at(port).unwrap();
+    let back = wait("interrupted", gone + 5, 60);
     assert!(
         Command::new("kill")
             .args(["-INT", &child.id().to_string()])
@@ -168,28 +173,28 @@ fn of_two_cameras_served_one_may_die_and_come_back() {
             .unwrap()
             .success()
     );
-    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", said());
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{}", messages());
     assert!(
         started && back,
         "started {started}, back {back}: {}",
-        said()
+        messages()
     );
     assert!(
         meanwhile,
-        "the healthy camera stood still while the other was away: {}",
-        said()
+        "the healthy camera was not tracked during the interruption: {}",
+        messages()
     );
     assert!(
-        said().contains("camera=mortal") && !said().contains("secret"),
+        messages().contains("camera=interrupted") && !messages().contains("secret"),
         "{}",
-        said()
+        messages()
     );
 }
 
-/// GStreamer's server sends RTCP reports: from the first on, frames have the camera's own time, which is a little before their
-/// arrival and goes on evenly.
+/// From the first RTCP report on, frames have the camera's own time, which is before their arrival
+/// and advances with the presentation time.
 #[test]
-fn frames_have_the_cameras_own_time_once_it_has_told_it() {
+fn frames_have_the_cameras_time_after_the_first_rtcp_report() {
     let Some((_server, address)) = serve() else {
         return;
     };
@@ -203,15 +208,15 @@ fn frames_have_the_cameras_own_time_once_it_has_told_it() {
             .stderr(Stdio::null()),
     );
     let frames = || {
-        whole_lines(&out)
+        complete_lines(&out)
             .into_iter()
             .filter(|e| e["schema"] == "twintrack.trajectory/1")
             .collect::<Vec<_>>()
     };
-    let told =
+    let with_rtcp =
         |frames: &[serde_json::Value]| frames.iter().filter(|f| f["clock"] == "rtcp").count();
     assert!(
-        until(60, || told(&frames()) >= 20),
+        until(60, || with_rtcp(&frames()) >= 20),
         "no frame has the camera's own time: {:?}",
         frames().last()
     );
@@ -245,9 +250,8 @@ fn frames_have_the_cameras_own_time_once_it_has_told_it() {
     );
 }
 
-/// Ctrl-C ends the program while the camera is away, too.
 #[test]
-fn waiting_for_a_camera_can_be_stopped() {
+fn ctrl_c_ends_the_wait_for_an_interrupted_camera() {
     let Some((server, address)) = serve() else {
         return;
     };
@@ -273,7 +277,7 @@ fn waiting_for_a_camera_can_be_stopped() {
 }
 
 #[test]
-fn a_camera_is_tracked_live_and_stops_cleanly() {
+fn a_camera_is_tracked_until_ctrl_c() {
     let Some((_server, address)) = serve() else {
         return;
     };
@@ -338,7 +342,7 @@ fn a_camera_is_tracked_live_and_stops_cleanly() {
 }
 
 #[test]
-fn a_camera_that_does_not_answer_is_told_without_its_password() {
+fn the_error_for_an_unreachable_camera_has_no_password() {
     let port = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -362,9 +366,8 @@ fn a_camera_that_does_not_answer_is_told_without_its_password() {
     );
 }
 
-/// H.265, and pictures in packets of their own (UDP): both are tracked, side by side.
 #[test]
-fn h265_and_udp_are_tracked() {
+fn an_h265_and_an_h264_camera_are_tracked_over_udp() {
     let dir = tempfile::tempdir().unwrap();
     let clip265 = dir.path().join("h265.mp4");
     let encode = [
@@ -385,7 +388,7 @@ fn h265_and_udp_are_tracked() {
         .status()
         .is_ok_and(|s| s.success())
     {
-        eprintln!("SKIPPED: no ffmpeg with H.265 here (`make setup-test` installs it)");
+        eprintln!("SKIPPED: ffmpeg with H.265 is missing (`make setup-test` installs it)");
         return;
     }
     let ports = [free_port(), free_port()];
@@ -398,7 +401,9 @@ fn h265_and_udp_are_tracked() {
         dir.path().join("out.jsonl"),
     );
     let toml = format!(
-        "{NO_PAGE}[detector]\nsize = \"416x320\"\n[cameras.h265]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n[cameras.udp]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n",
+        "{NO_PAGE}[detector]\nsize = \"416x320\"\n\
+         [cameras.h265]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n\
+         [cameras.udp]\nurl = \"rtsp://127.0.0.1:{}/cam\"\ntransport = \"udp\"\n",
         ports[0], ports[1]
     );
     std::fs::write(&file, toml).unwrap();
@@ -411,9 +416,9 @@ fn h265_and_udp_are_tracked() {
             .arg(&out)
             .stderr(log),
     );
-    let said = || std::fs::read_to_string(dir.path().join("log")).unwrap();
+    let messages = || std::fs::read_to_string(dir.path().join("log")).unwrap();
     let people = |name: &str| {
-        let frames = whole_lines(&out).into_iter().filter(|e| {
+        let frames = complete_lines(&out).into_iter().filter(|e| {
             e["camera"] == name && e["tracks"].as_array().is_some_and(|t| !t.is_empty())
         });
         frames.count()
@@ -423,9 +428,9 @@ fn h265_and_udp_are_tracked() {
         "{} and {}: {}",
         people("h265"),
         people("udp"),
-        said()
+        messages()
     );
-    // It really is UDP: the server's other end of it is a socket of ours.
+    // The transport really is UDP: the process has UDP sockets.
     let udp = || {
         std::fs::read_to_string(format!("/proc/{}/net/udp", child.0.id()))
             .unwrap_or_default()
@@ -434,5 +439,5 @@ fn h265_and_udp_are_tracked() {
     };
     assert!(udp() > 4, "{} sockets of UDP", udp());
     child.signal("INT");
-    assert_eq!(child.code(20), Some(130), "{}", said());
+    assert_eq!(child.code(20), Some(130), "{}", messages());
 }

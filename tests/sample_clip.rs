@@ -1,4 +1,5 @@
-//! How good the product is on the sample clip, against hand-checked ground truth: online, offline, and with frames dropped.
+//! Tracking quality on the sample clip against its ground truth: online, offline, refined, and with
+//! dropped frames.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -20,10 +21,11 @@ use twintrack::track::similarity::StrangerTable;
 use twintrack::track::{TrackState, Tracker};
 use twintrack::trajectory::EventBuilder;
 
-type Observed = (Frame, Vec<Detection>, Embeddings);
+type PreparedFrame = (Frame, Vec<Detection>, Embeddings);
 
-/// Every frame of the clip with what the networks say of it, and how often strangers are alike to the embedder.
-fn observe(config: &Config) -> (Vec<Observed>, Option<StrangerTable>) {
+/// The frames of the clip with the networks' outputs, and the embedder's table of how often
+/// strangers are alike.
+fn prepare(config: &Config) -> (Vec<PreparedFrame>, Option<StrangerTable>) {
     let runtime = Runtime::load().unwrap();
     let session = SessionOptions {
         device: Device::Cpu,
@@ -43,27 +45,27 @@ fn observe(config: &Config) -> (Vec<Observed>, Option<StrangerTable>) {
     (all, embedder.strangers())
 }
 
-/// How trajectories are made.
+/// Mode of tracking.
 #[derive(Clone, Copy, PartialEq)]
-enum Way {
+enum Mode {
     Online,
     /// `track --offline`.
     Offline,
-    /// `refine` of what was tracked online.
+    /// Online, followed by `refine`.
     Refined,
 }
 
-/// Tracks the frames that `keep` lets through, and scores against their ground truth.
-fn judged(
-    all: &[Observed],
+/// Tracks the frames for which `keep` is true, and scores the result against their ground truth.
+fn evaluate(
+    all: &[PreparedFrame],
     config: &Config,
     strangers: &Option<StrangerTable>,
-    way: Way,
+    mode: Mode,
     keep: impl Fn(u64) -> bool,
 ) -> Scores {
-    let kept: Vec<&Observed> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
+    let kept: Vec<&PreparedFrame> = all.iter().filter(|(f, _, _)| keep(f.number)).collect();
     let mut tracker =
-        Tracker::new(config.tracker(way == Way::Offline)).with_strangers(strangers.clone());
+        Tracker::new(config.tracker(mode == Mode::Offline)).with_strangers(strangers.clone());
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
     let (mut recording, mut last) = (Recording::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {
@@ -79,11 +81,11 @@ fn judged(
     recording
         .ended
         .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
-    if way != Way::Online {
+    if mode != Mode::Online {
         recording = recording.refine(&config.offline, &config.tracker);
     }
-    // Frames are numbered anew, so that those left out are missed by nobody.
-    let place = |frame: u64| {
+    // Frames are renumbered, so that dropped ones do not count as missed.
+    let renumbered = |frame: u64| {
         kept.iter()
             .position(|(f, _, _)| f.number == frame)
             .map(|p| p as u64 + 1)
@@ -93,7 +95,7 @@ fn judged(
         .into_iter()
         .filter_map(|r| {
             Some(MotRow {
-                frame: place(r.frame)?,
+                frame: renumbered(r.frame)?,
                 ..r
             })
         })
@@ -104,7 +106,7 @@ fn judged(
         .flat_map(|e| e.tracks.iter().map(|t| (e.frame, t)));
     let rows: Vec<MotRow> = rows
         .map(|(f, t)| MotRow {
-            frame: place(f).unwrap(),
+            frame: renumbered(f).unwrap(),
             id: t.id as i64,
             ltwh: t.bbox,
             confidence: 1.0,
@@ -117,35 +119,36 @@ fn judged(
     score(&sequence).scores("clip")
 }
 
-/// The limits stand a little below what was measured when they were set (BENCHMARKS.md): a change that costs identities fails.
+/// The limits are slightly below the values measured when they were set (BENCHMARKS.md), so that a
+/// regression of identities fails.
 #[test]
-fn identities_hold_online_offline_and_with_frames_dropped() {
+fn scores_are_above_the_limits_online_offline_refined_and_with_dropped_frames() {
     let config = Config::default();
-    let (all, strangers) = observe(&config);
-    let online = judged(&all, &config, &strangers, Way::Online, |_| true);
+    let (all, strangers) = prepare(&config);
+    let online = evaluate(&all, &config, &strangers, Mode::Online, |_| true);
     assert!(
         online.IDF1 > 89.0 && online.HOTA > 79.0 && online.MOTA > 88.0 && online.IDSW <= 8,
         "online {online:?}"
     );
-    let offline = judged(&all, &config, &strangers, Way::Offline, |_| true);
+    let offline = evaluate(&all, &config, &strangers, Mode::Offline, |_| true);
     assert!(
         offline.IDF1 > 93.5 && offline.HOTA > 87.0 && offline.MOTA > 92.5 && offline.IDSW <= 4,
         "offline {offline:?}"
     );
-    // With the tracks made for it, linking is no worse than with those of an online run.
-    let refined = judged(&all, &config, &strangers, Way::Refined, |_| true);
+    // Linking of the tracklets made for it is not worse than linking of online tracks.
+    let refined = evaluate(&all, &config, &strangers, Mode::Refined, |_| true);
     let mean = |s: &Scores| (s.HOTA + s.IDF1) / 2.0;
     assert!(
         mean(&offline) > mean(&refined) - 0.05 && offline.IDSW <= refined.IDSW,
         "offline {offline:?}, refined {refined:?}"
     );
-    let every_second = judged(&all, &config, &strangers, Way::Online, |n| n % 2 == 0);
+    let every_second = evaluate(&all, &config, &strangers, Mode::Online, |n| n % 2 == 0);
     assert!(
         every_second.IDF1 > online.IDF1 - 6.0,
         "every second frame {every_second:?}, all {online:?}"
     );
-    // Two frames of five, at random but the same each time (a hash of the number).
-    let some = judged(&all, &config, &strangers, Way::Online, |n| {
+    // Two frames of five, by a hash of the frame number.
+    let some = evaluate(&all, &config, &strangers, Mode::Online, |n| {
         n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0xFF < 102
     });
     assert!(
@@ -153,6 +156,7 @@ fn identities_hold_online_offline_and_with_frames_dropped() {
         "60 % dropped {some:?}, all {online:?}"
     );
     eprintln!(
-        "online {online:?}\noffline {offline:?}\nrefined {refined:?}\nhalf {every_second:?}\n40 % {some:?}"
+        "online {online:?}\noffline {offline:?}\nrefined {refined:?}\n\
+         half {every_second:?}\n40 % {some:?}"
     );
 }

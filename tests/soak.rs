@@ -1,5 +1,6 @@
-//! Faults and long runs: cameras by a real RTSP server behind a proxy that stalls, goes half open, spreads garbage; servers that
-//! die, change their picture's size, change their password. The short form runs with the tests, the long one by `make soak`.
+//! Faults and long runs. Cameras of an RTSP server are behind a proxy that stalls, leaves
+//! connections half open or corrupts data; servers are killed, or change their frame size or
+//! password. A short form runs with the tests, a long one by `make soak`.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -15,20 +16,21 @@ use std::time::{Duration, Instant};
 
 use common::{NO_PAGE, Running, clip, free_port, has_ffmpeg, rtsp_server, run, twintrack, until};
 
-/// What the proxy does with a connection.
+/// Mode of the proxy: data is forwarded.
 const PASS: u8 = 0;
-/// Bytes stop in both directions; the connections stay open.
+/// No data is forwarded; the connections stay open.
 const STALL: u8 = 1;
-/// Connections are taken and never answered; those that were there hear nothing any more, not even their end.
+/// New connections are accepted without a response; existing ones get no more data, nor their end.
 const HALF_OPEN: u8 = 2;
-/// A part of what the camera sends is noise.
+/// A part of the camera's data is replaced by random bytes.
 const GARBAGE: u8 = 3;
 
-/// Between the tracker and a camera.
+/// A proxy between the program and a camera.
 struct Proxy {
     port: u16,
     mode: Arc<AtomicU8>,
-    /// Connections that were begun in the half-open time: their end comes with the camera's return, as a rebooted machine's does.
+    /// Connections accepted in the mode [`HALF_OPEN`]; they are closed when it ends, as by a
+    /// machine that has rebooted.
     orphans: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -46,7 +48,7 @@ fn proxy(camera: u16) -> Proxy {
                 orphans.lock().unwrap().push(client);
                 continue;
             }
-            // A server that is gone refuses: so does the proxy, by closing.
+            // If the server refuses the connection, the proxy closes it.
             let Ok(server) = TcpStream::connect(("127.0.0.1", camera)) else {
                 continue;
             };
@@ -54,20 +56,20 @@ fn proxy(camera: u16) -> Proxy {
                 (client.try_clone().unwrap(), server.try_clone().unwrap()),
                 (server, client),
             );
-            for (ways, noisy) in [(&mut up, false), (&mut down, true)] {
+            for (ends, from_camera) in [(&mut up, false), (&mut down, true)] {
                 let (from, to, mode) = (
-                    ways.0.try_clone().unwrap(),
-                    ways.1.try_clone().unwrap(),
+                    ends.0.try_clone().unwrap(),
+                    ends.1.try_clone().unwrap(),
                     mode.clone(),
                 );
-                std::thread::spawn(move || forward(from, to, &mode, noisy));
+                std::thread::spawn(move || forward(from, to, &mode, from_camera));
             }
         }
     });
     p
 }
 
-fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool) {
+fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, from_camera: bool) {
     let mut buffer = [0; 8192];
     from.set_read_timeout(Some(Duration::from_millis(100)))
         .unwrap();
@@ -78,7 +80,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool)
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             }
-            // What was there when the camera vanished hears nothing for ever: nobody is left who knows of it.
+            // From now on this connection never gets data again.
             HALF_OPEN => orphan = true,
             _ => {}
         }
@@ -98,7 +100,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool)
         if orphan {
             continue;
         }
-        if noisy && mode.load(Ordering::Relaxed) == GARBAGE {
+        if from_camera && mode.load(Ordering::Relaxed) == GARBAGE {
             for byte in buffer[..n].iter_mut().filter(|_| fastrand::u8(..) < 3) {
                 *byte = fastrand::u8(..);
             }
@@ -108,7 +110,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, noisy: bool)
         }
     }
     if !orphan {
-        let _ = to.shutdown(Shutdown::Both); // it may be gone already
+        let _ = to.shutdown(Shutdown::Both); // it may be closed already
     }
 }
 
@@ -140,8 +142,8 @@ const FAULTS: [Fault; 6] = [
     Fault::OtherPassword,
 ];
 
-/// A camera to be maltreated.
-struct Victim {
+/// A camera with injected faults.
+struct FaultyCamera {
     name: String,
     port: u16,
     proxy: Proxy,
@@ -151,11 +153,12 @@ struct Victim {
     seconds: u64,
 }
 
-impl Victim {
-    fn begin(&mut self, password: &str) {
+impl FaultyCamera {
+    /// Starts the server, or restarts it.
+    fn start(&mut self, password: &str) {
         self.server = None;
         let mut tries = 0;
-        // The port of the one just killed may be held for a moment.
+        // The port of a server that was just killed may be in use for a moment.
         while self.server.is_none() {
             self.server = rtsp_server(
                 &self.clips[self.size],
@@ -164,12 +167,12 @@ impl Victim {
                 &["--user", "viewer", "--password", password],
             );
             tries += 1;
-            assert!(tries < 20, "the server of {} does not begin", self.name);
+            assert!(tries < 20, "the server of {} did not start", self.name);
         }
     }
 
-    /// Does it, for so long, and repairs it.
-    fn suffer(&mut self, fault: Fault, pause: Duration) {
+    /// Injects a fault, and repairs it after `duration`.
+    fn inject(&mut self, fault: Fault, duration: Duration) {
         match fault {
             Fault::Killed => self.server = None,
             Fault::Stalled => self.proxy.set(STALL),
@@ -179,23 +182,23 @@ impl Victim {
                 self.server = None;
                 self.size = 1 - self.size;
             }
-            Fault::OtherPassword => self.begin("another-word"),
+            Fault::OtherPassword => self.start("another-word"),
         }
-        std::thread::sleep(pause);
+        std::thread::sleep(duration);
         match fault {
             Fault::Stalled | Fault::HalfOpen | Fault::Garbage => self.proxy.set(PASS),
-            Fault::Killed | Fault::OtherSize | Fault::OtherPassword => self.begin("right-word"),
+            Fault::Killed | Fault::OtherSize | Fault::OtherPassword => self.start("right-word"),
         }
     }
 }
 
-/// The metrics of the program under test.
-struct Gauges(u16);
+/// The metrics of the program under test, by the port of its web server.
+struct Metrics(u16);
 
-impl Gauges {
+impl Metrics {
     fn text(&self) -> String {
-        let answer = ureq::get(format!("http://127.0.0.1:{}/metrics", self.0)).call();
-        answer.unwrap().body_mut().read_to_string().unwrap()
+        let response = ureq::get(format!("http://127.0.0.1:{}/metrics", self.0)).call();
+        response.unwrap().body_mut().read_to_string().unwrap()
     }
 
     fn get(&self, key: &str) -> f64 {
@@ -212,8 +215,8 @@ impl Gauges {
     }
 }
 
-/// The program with these cameras (names and addresses) and its metrics.
-fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Gauges) {
+/// Starts the program with these cameras (names and addresses); returns it and its metrics.
+fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Metrics) {
     let file = dir.join("cameras.toml");
     let sections: String = cameras
         .iter()
@@ -233,21 +236,22 @@ fn serve(dir: &Path, cameras: &[(String, String)]) -> (Running, Gauges) {
             .stderr(log),
     );
     let port = || {
-        said(dir).lines().find_map(|l| {
+        log_text(dir).lines().find_map(|l| {
             l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?
                 .parse::<u16>()
                 .ok()
         })
     };
-    assert!(until(30, || port().is_some()), "{}", said(dir));
-    (child, Gauges(port().unwrap()))
+    assert!(until(30, || port().is_some()), "{}", log_text(dir));
+    (child, Metrics(port().unwrap()))
 }
 
-fn said(dir: &Path) -> String {
+fn log_text(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// The clip as cameras send it, with a whole picture every second, of that width and so many seconds.
+/// Writes the clip as cameras send it: with a key frame every second, repeated to at least
+/// `seconds`. None without ffmpeg.
 fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
     let (once, path) = (
         dir.join(format!("{width}-once.mp4")),
@@ -271,8 +275,10 @@ fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
     Some(path)
 }
 
-/// So many cameras suffer faults at random for `seconds`, one is left alone.
-fn faults(victims: usize, seconds: u64) {
+/// Injects random faults into `faulty` cameras for `seconds`, besides a healthy one. Asserts that
+/// cameras come back in time, the healthy camera keeps its frame rate, and no threads or
+/// descriptors leak.
+fn faults(faulty: usize, seconds: u64) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let healthy = free_port();
@@ -288,15 +294,15 @@ fn faults(victims: usize, seconds: u64) {
         format!("rtsp://127.0.0.1:{healthy}/cam"),
     )];
     let mut all = Vec::new();
-    for i in 0..victims {
+    for i in 0..faulty {
         let port = free_port();
         let proxy = proxy(port);
-        let name = format!("victim-{i}");
+        let name = format!("faulty-{i}");
         cameras.push((
             name.clone(),
             format!("rtsp://viewer:right-word@127.0.0.1:{}/cam", proxy.port),
         ));
-        let mut v = Victim {
+        let mut camera = FaultyCamera {
             name,
             port,
             proxy,
@@ -305,20 +311,20 @@ fn faults(victims: usize, seconds: u64) {
             size: 0,
             seconds: seconds + 120,
         };
-        v.begin("right-word");
-        all.push(v);
+        camera.start("right-word");
+        all.push(camera);
     }
-    let (mut child, gauges) = serve(dir, &cameras);
-    let up = || cameras.iter().all(|(name, _)| gauges.tracked(name) > 10.0);
-    assert!(until(60, up), "{}", said(dir));
-    // What a quiet time looks like.
+    let (mut child, metrics) = serve(dir, &cameras);
+    let up = || cameras.iter().all(|(name, _)| metrics.tracked(name) > 10.0);
+    assert!(until(60, up), "{}", log_text(dir));
+    // The frame rate without faults.
     let quiet = Duration::from_secs((seconds / 10).max(5));
     let rate = |over: Duration| {
-        let (before, start) = (gauges.tracked("healthy"), Instant::now());
+        let (before, start) = (metrics.tracked("healthy"), Instant::now());
         std::thread::sleep(over);
-        (gauges.tracked("healthy") - before) / start.elapsed().as_secs_f64()
+        (metrics.tracked("healthy") - before) / start.elapsed().as_secs_f64()
     };
-    let calm = rate(quiet);
+    let rate_before = rate(quiet);
     let process = |what: &str| {
         std::fs::read_dir(format!("/proc/{}/{what}", child.0.id()))
             .unwrap()
@@ -331,22 +337,22 @@ fn faults(victims: usize, seconds: u64) {
         Arc::new(AtomicU64::new(0)),
     );
     let returns: Arc<Mutex<Vec<(Fault, f64)>>> = Arc::default();
-    let sufferers: Vec<_> = all
+    let threads: Vec<_> = all
         .into_iter()
         .enumerate()
-        .map(|(i, mut v)| {
+        .map(|(i, mut camera)| {
             let (over, count, returns, port) =
-                (over.clone(), count.clone(), returns.clone(), gauges.0);
+                (over.clone(), count.clone(), returns.clone(), metrics.0);
             std::thread::spawn(move || {
-                let (mut rng, gauges) = (fastrand::Rng::with_seed(7 + i as u64), Gauges(port));
-                // Every kind at least once, then at random.
+                let (mut rng, metrics) = (fastrand::Rng::with_seed(7 + i as u64), Metrics(port));
+                // Every fault once, then at random.
                 let mut first: Vec<Fault> = FAULTS.to_vec();
                 rng.shuffle(&mut first);
                 while !over.load(Ordering::Relaxed) {
                     let fault = first.pop().unwrap_or_else(|| FAULTS[rng.usize(..6)]);
-                    v.suffer(fault, Duration::from_secs_f64(0.5 + 3.0 * rng.f64()));
-                    let (at, start) = (gauges.tracked(&v.name), Instant::now());
-                    while gauges.tracked(&v.name) < at + 2.0
+                    camera.inject(fault, Duration::from_secs_f64(0.5 + 3.0 * rng.f64()));
+                    let (at, start) = (metrics.tracked(&camera.name), Instant::now());
+                    while metrics.tracked(&camera.name) < at + 2.0
                         && start.elapsed() < Duration::from_secs(20)
                     {
                         std::thread::sleep(Duration::from_millis(50));
@@ -358,21 +364,21 @@ fn faults(victims: usize, seconds: u64) {
                     count.fetch_add(1, Ordering::Relaxed);
                     std::thread::sleep(Duration::from_secs_f64(0.2 + 0.5 * rng.f64()));
                 }
-                v
+                camera
             })
         })
         .collect();
-    let troubled = rate(Duration::from_secs(seconds));
+    let rate_during = rate(Duration::from_secs(seconds));
     over.store(true, Ordering::Relaxed);
-    let all: Vec<Victim> = sufferers.into_iter().map(|s| s.join().unwrap()).collect();
+    let all: Vec<FaultyCamera> = threads.into_iter().map(|t| t.join().unwrap()).collect();
     std::thread::sleep(Duration::from_secs(2));
     let after = (process("task"), process("fd"));
     let hung: f64 = all
         .iter()
-        .map(|v| {
-            gauges.get(&format!(
+        .map(|camera| {
+            metrics.get(&format!(
                 "twintrack_camera_hung_total{{camera=\"{}\"}}",
-                v.name
+                camera.name
             ))
         })
         .sum();
@@ -386,7 +392,7 @@ fn faults(victims: usize, seconds: u64) {
             .map(|r| r.1)
             .fold(0.0, f64::max)
     };
-    let told: Vec<String> = FAULTS
+    let summary: Vec<String> = FAULTS
         .iter()
         .map(|&f| {
             format!(
@@ -399,34 +405,38 @@ fn faults(victims: usize, seconds: u64) {
     eprintln!(
         "{} faults in {seconds} s: {}",
         returns.len(),
-        told.join(", ")
+        summary.join(", ")
     );
     eprintln!(
-        "healthy camera: {calm:.3} frames/s before, {troubled:.3} during; threads and descriptors {before:?} before, {after:?} after; {hung} hung"
+        "healthy camera: {rate_before:.3} frames/s before, {rate_during:.3} during; \
+         threads and descriptors {before:?} before, {after:?} after; {hung} hung"
     );
-    assert_eq!(code, Some(0), "{}", said(dir));
+    assert_eq!(code, Some(0), "{}", log_text(dir));
     assert!(
-        !said(dir).contains("panic")
-            && !said(dir).contains("crashed")
-            && !said(dir).contains("right-word"),
+        !log_text(dir).contains("panic")
+            && !log_text(dir).contains("crashed")
+            && !log_text(dir).contains("right-word"),
         "{}",
-        said(dir)
+        log_text(dir)
     );
-    // Wanted are five seconds each time. Noise in the stream can cost a time-out and an opening that falls into it too: a single
-    // one may take longer.
+    // The target is five seconds. One return may take longer: garbage can cost a timeout and also
+    // disturb the reconnect.
     let late = returns.iter().filter(|r| r.1 > 5.0).count();
     assert!(
         late <= 1 && returns.iter().all(|r| r.1 <= 7.0),
-        "{late} late: {told:?}\n{}",
-        said(dir)
+        "{late} late: {summary:?}\n{}",
+        log_text(dir)
     );
-    assert!(troubled > 0.98 * calm, "{troubled} frames/s of {calm}");
+    assert!(
+        rate_during > 0.98 * rate_before,
+        "{rate_during} frames/s instead of {rate_before}"
+    );
     assert!(
         after.0 <= before.0 + 2 && after.1 <= before.1 + 2,
         "threads and descriptors: {before:?}, {after:?}"
     );
     assert!(
-        returns.len() as u64 >= victims as u64 * seconds / 9,
+        returns.len() as u64 >= faulty as u64 * seconds / 9,
         "only {} faults",
         returns.len()
     );
@@ -437,24 +447,24 @@ fn cameras_come_back_from_every_kind_of_fault() {
     faults(2, 30);
 }
 
-/// 200 faults in ten minutes.
+/// About 200 faults.
 #[test]
 #[ignore = "long: `make soak`"]
-fn soak_two_hundred_faults() {
+fn soak_faults_for_ten_minutes() {
     faults(3, 600);
 }
 
-/// Four cameras at ten frames a second for ten minutes: neither latency nor memory grows.
+/// Each camera has ten frames per second.
 #[test]
 #[ignore = "long: `make soak`"]
-fn soak_four_cameras_for_ten_minutes() {
+fn soak_latency_and_memory_of_four_cameras_do_not_grow_in_ten_minutes() {
     let minutes = 10;
     let dir = tempfile::tempdir().unwrap();
     let port = free_port();
     let Some(long) = camera_clip(dir.path(), 768, 60 * minutes + 60) else {
         return;
     };
-    // Without the camera's own time in the events, latency is counted from the arrival.
+    // Without RTCP reports, events have the arrival time, so that latency is measured from arrival.
     let Some(_server) = rtsp_server(
         &long,
         port,
@@ -532,7 +542,7 @@ fn soak_four_cameras_for_ten_minutes() {
             resident[i]
         );
     }
-    eprintln!("{}", said(dir.path()));
+    eprintln!("{}", log_text(dir.path()));
     let last = minutes as usize - 1;
     assert!(
         latencies.iter().skip(1).all(|l| l.len() > 2300),

@@ -1,4 +1,5 @@
-//! The web side of `twintrack serve`: page, pictures, live events, health, metrics, and who is let in.
+//! HTTP interface of `twintrack serve`: page, pictures, live events, health, metrics and
+//! authorisation; also the log format, standard output and systemd's notifications.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -12,11 +13,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::{Running, clip, json_lines, repository, twintrack, until, whole_lines};
+use common::{Running, clip, complete_lines, json_lines, repository, twintrack, until};
 use serde_json::Value;
 use tungstenite::{Message, client::IntoClientRequest as _};
 
-/// The program with so many cameras that play the clip without end, and the port that it has taken.
+/// Starts the program with cameras that repeat the clip; returns it and the port of its web server.
 fn serve(dir: &Path, cameras: usize, settings: &str) -> (Running, u16) {
     let file = dir.join("cameras.toml");
     let cameras: String = (1..=cameras)
@@ -27,7 +28,11 @@ fn serve(dir: &Path, cameras: usize, settings: &str) -> (Running, u16) {
             )
         })
         .collect();
-    std::fs::write(&file, format!("[serve]\nlisten = \"127.0.0.1:0\"\n{settings}\n[detector]\nsize = \"416x320\"\n{cameras}")).unwrap();
+    let text = format!(
+        "[serve]\nlisten = \"127.0.0.1:0\"\n{settings}\n\
+         [detector]\nsize = \"416x320\"\n{cameras}"
+    );
+    std::fs::write(&file, text).unwrap();
     let log = std::fs::File::create(dir.join("log")).unwrap();
     let child = Running::start(
         twintrack()
@@ -38,7 +43,7 @@ fn serve(dir: &Path, cameras: usize, settings: &str) -> (Running, u16) {
             .stderr(log),
     );
     let port = || {
-        said(dir).lines().find_map(|l| {
+        log_text(dir).lines().find_map(|l| {
             l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?
                 .parse::<u16>()
                 .ok()
@@ -46,18 +51,18 @@ fn serve(dir: &Path, cameras: usize, settings: &str) -> (Running, u16) {
     };
     assert!(
         until(60, || port().is_some()
-            && whole_lines(&dir.join("out.jsonl")).len() > 10),
+            && complete_lines(&dir.join("out.jsonl")).len() > 10),
         "{}",
-        said(dir)
+        log_text(dir)
     );
     (child, port().unwrap())
 }
 
-fn said(dir: &Path) -> String {
+fn log_text(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// Status, content type and body.
+/// Sends a GET request; returns status, content type and body.
 fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> (u16, String, Vec<u8>) {
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
@@ -65,19 +70,19 @@ fn get(port: u16, path: &str, headers: &[(&str, &str)]) -> (u16, String, Vec<u8>
             .max_redirects(0)
             .build(),
     );
-    let mut ask = agent.get(format!("http://127.0.0.1:{port}{path}"));
+    let mut request = agent.get(format!("http://127.0.0.1:{port}{path}"));
     for (k, v) in headers {
-        ask = ask.header(*k, *v);
+        request = request.header(*k, *v);
     }
-    let mut answer = ask.call().unwrap();
-    let kind = answer
+    let mut response = request.call().unwrap();
+    let content_type = response
         .headers()
         .get("content-type")
         .map_or(String::new(), |v| v.to_str().unwrap().into());
     (
-        answer.status().as_u16(),
-        kind,
-        answer.body_mut().read_to_vec().unwrap(),
+        response.status().as_u16(),
+        content_type,
+        response.body_mut().read_to_vec().unwrap(),
     )
 }
 
@@ -87,7 +92,7 @@ fn text(port: u16, path: &str) -> String {
     String::from_utf8(body).unwrap()
 }
 
-/// Metrics by their whole name with labels.
+/// The metrics by name including labels.
 fn metrics(port: u16) -> BTreeMap<String, f64> {
     let text = text(port, "/metrics");
     assert!(text.ends_with("# EOF\n"), "{text}");
@@ -99,7 +104,7 @@ fn metrics(port: u16) -> BTreeMap<String, f64> {
 }
 
 #[test]
-fn page_pictures_health_and_metrics() {
+fn page_pictures_health_and_metrics_are_served() {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, port) = serve(dir.path(), 2, "");
     let page = text(port, "/");
@@ -107,7 +112,7 @@ fn page_pictures_health_and_metrics() {
         page.contains("<title>twintrack</title>")
             && !page.contains("http://")
             && !page.contains("https://"),
-        "the page fetches from elsewhere"
+        "the page refers to other hosts"
     );
     assert_eq!(
         (text(port, "/healthz"), text(port, "/readyz")),
@@ -127,8 +132,8 @@ fn page_pictures_health_and_metrics() {
             && c["latency_p95"].as_f64() > Some(0.0)),
         "{overview}"
     );
-    let (status, kind, jpeg) = get(port, "/api/v1/cameras/c1/picture.jpg?width=400", &[]);
-    assert_eq!((status, kind.as_str()), (200, "image/jpeg"));
+    let (status, content_type, jpeg) = get(port, "/api/v1/cameras/c1/picture.jpg?width=400", &[]);
+    assert_eq!((status, content_type.as_str()), (200, "image/jpeg"));
     let picture = dir.path().join("picture.jpg");
     std::fs::write(&picture, &jpeg).unwrap();
     let read =
@@ -178,10 +183,10 @@ fn page_pictures_health_and_metrics() {
         > has("twintrack_frames_tracked_total{camera=\"c1\"}")));
 
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir.path()));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir.path()));
 }
 
-/// A WebSocket's events until `enough`.
+/// Receives live events over a WebSocket until `enough` is true.
 fn listen(
     port: u16,
     path: &str,
@@ -198,7 +203,7 @@ fn listen(
         .unwrap();
     let (mut socket, _) = tungstenite::client::client(request, stream).map_err(|e| match e {
         tungstenite::HandshakeError::Failure(e) => e,
-        tungstenite::HandshakeError::Interrupted(_) => panic!("no answer"),
+        tungstenite::HandshakeError::Interrupted(_) => panic!("no response"),
     })?;
     let mut all = Vec::new();
     loop {
@@ -207,7 +212,7 @@ fn listen(
             let done = enough(&event);
             all.push(event);
             if done {
-                let _ = socket.close(None); // it may end before us
+                let _ = socket.close(None); // the server may have closed it
                 return Ok(all);
             }
         }
@@ -215,7 +220,7 @@ fn listen(
 }
 
 #[test]
-fn live_events_by_websocket_and_by_server_sent_events() {
+fn live_events_arrive_by_websocket_and_by_server_sent_events() {
     let dir = tempfile::tempdir().unwrap();
     let (_child, port) = serve(dir.path(), 2, "");
     let mut n = 0;
@@ -224,7 +229,7 @@ fn live_events_by_websocket_and_by_server_sent_events() {
         n == 30
     });
     let all = all.unwrap();
-    // First how the cameras stand, then what happens.
+    // First the current states of the cameras, then live events.
     assert!(
         all[..2]
             .iter()
@@ -264,7 +269,12 @@ fn live_events_by_websocket_and_by_server_sent_events() {
     stream
         .set_read_timeout(Some(Duration::from_secs(60)))
         .unwrap();
-    write!(stream, "GET /api/v1/live?cameras=c1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nAccept: text/event-stream\r\n\r\n").unwrap();
+    write!(
+        stream,
+        "GET /api/v1/live?cameras=c1 HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\
+         Accept: text/event-stream\r\n\r\n"
+    )
+    .unwrap();
     let lines: Vec<String> = BufReader::new(stream)
         .lines()
         .map(|l| l.unwrap())
@@ -286,8 +296,7 @@ fn live_events_by_websocket_and_by_server_sent_events() {
     assert!(names > 5 && data.len() > 5 && data.iter().all(|e| e["camera"] == "c1"));
 }
 
-/// A client that wants little of what happens was never asked whether it is there: every event put
-/// the question off.
+/// Regression: every event postponed the ping, also one that the client's filter does not pass.
 #[test]
 fn a_client_that_filters_out_all_events_is_pinged() {
     let dir = tempfile::tempdir().unwrap();
@@ -304,11 +313,11 @@ fn a_client_that_filters_out_all_events_is_pinged() {
         .read()
         .expect("a ping within a minute, while events happen");
     assert!(first.is_ping(), "{first:?}");
-    socket.flush().unwrap(); // the answer
+    socket.flush().unwrap(); // sends the pong
 }
 
 #[test]
-fn only_who_shows_the_token_is_let_in_and_no_page_of_somebody_else() {
+fn requests_without_the_token_and_of_other_origins_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let token = "a-token-of-many-letters";
     let (_child, port) = serve(dir.path(), 1, &format!("token = \"{token}\""));
@@ -337,7 +346,7 @@ fn only_who_shows_the_token_is_let_in_and_no_page_of_somebody_else() {
     );
     let bearer = format!("Bearer {token}");
     assert_eq!(get(port, "/metrics", &[("authorization", &bearer)]).0, 200);
-    // A browser shows it once in the address, then in the cookie that it was given.
+    // A browser sends the token once in the address, and then in the cookie that it got.
     assert_eq!(get(port, &format!("/?token={token}"), &[]).0, 303);
     assert_eq!(
         get(
@@ -363,7 +372,7 @@ fn only_who_shows_the_token_is_let_in_and_no_page_of_somebody_else() {
         matches!(&foreign, Err(tungstenite::Error::Http(r)) if r.status() == 403),
         "{foreign:?}"
     );
-    assert!(!said(dir.path()).contains(token));
+    assert!(!log_text(dir.path()).contains(token));
 
     let file = dir.path().join("open.toml");
     std::fs::write(
@@ -388,10 +397,10 @@ fn only_who_shows_the_token_is_let_in_and_no_page_of_somebody_else() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told() {
+fn a_port_in_use_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let in_use = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = in_use.local_addr().unwrap();
     let file = dir.path().join("cameras.toml");
     std::fs::write(
         &file,
@@ -414,15 +423,17 @@ fn a_port_that_is_taken_is_told() {
     );
 }
 
-/// Many clients, some of whom take nothing: the others miss no event. Returns the time from decoding to client that 95 of 100
-/// events take at most, seconds.
+/// Runs `clients` clients, of which `stalled` read nothing, and asserts that the others miss no
+/// event. Returns the 95th percentile of the latency from decoding to client, seconds.
 fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) -> f64 {
     let dir = tempfile::tempdir().unwrap();
     let (mut child, port) = serve(dir.path(), cameras, "");
     let request = format!(
-        "GET /api/v1/live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        "GET /api/v1/live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: Upgrade\r\n\
+         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     );
-    let sleepers: Vec<TcpStream> = (0..stalled)
+    let stalled_clients: Vec<TcpStream> = (0..stalled)
         .map(|_| {
             let mut s = TcpStream::connect(("127.0.0.1", port)).unwrap();
             s.write_all(request.as_bytes()).unwrap();
@@ -438,7 +449,7 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) ->
             let (over, gaps) = (over.clone(), gaps.clone());
             std::thread::spawn(move || {
                 let (mut delays, mut last) = (Vec::new(), BTreeMap::<String, u64>::new());
-                let heard = listen(port, "/api/v1/live", &[], |e| {
+                let received = listen(port, "/api/v1/live", &[], |e| {
                     if let (Some(time), Some(seq)) = (e["time"].as_str(), e["seq"].as_u64()) {
                         let sent = time.parse::<jiff::Timestamp>().unwrap();
                         delays.push(jiff::Timestamp::now().duration_since(sent).as_secs_f64());
@@ -450,7 +461,7 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) ->
                     }
                     over.load(Ordering::Relaxed)
                 });
-                heard.unwrap();
+                received.unwrap();
                 delays
             })
         })
@@ -465,18 +476,19 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) ->
     delays.sort_unstable_by(f64::total_cmp);
     let p95 = delays[delays.len() * 95 / 100];
     eprintln!(
-        "{clients} clients, {stalled} stalled, {cameras} cameras: {} events heard, from decoding to client {:.1} ms (median) {:.1} ms (p95)",
+        "{clients} clients, {stalled} stalled, {cameras} cameras: {} events received, \
+         from decoding to client {:.1} ms (median) {:.1} ms (p95)",
         delays.len(),
         1000.0 * delays[delays.len() / 2],
         1000.0 * p95
     );
-    drop(sleepers);
+    drop(stalled_clients);
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir.path()));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir.path()));
     assert_eq!(
         gaps.load(Ordering::Relaxed),
         0,
-        "clients that listen have missed events"
+        "clients that read have missed events"
     );
     assert!(
         delays.len() as u64 > (clients - stalled) as u64 * cameras as u64 * seconds * 8,
@@ -499,11 +511,10 @@ fn many_clients(clients: usize, stalled: usize, cameras: usize, seconds: u64) ->
 }
 
 #[test]
-fn twenty_web_clients_three_of_them_asleep() {
+fn stalled_web_clients_do_not_affect_others() {
     many_clients(20, 3, 2, 5);
 }
 
-/// 100 clients on 4 cameras, 5 of them stalled.
 #[test]
 #[ignore = "long: `make soak`"]
 fn soak_a_hundred_web_clients() {
@@ -511,10 +522,10 @@ fn soak_a_hundred_web_clients() {
     assert!(p95 < 0.1, "{p95} s");
 }
 
-/// Nobody reads standard output: the cameras go on, web clients hear everything, and what is lost is counted. The ends of tracks
-/// wait for the reader.
+/// While standard output is not read, frames are tracked, web clients receive all events, and
+/// dropped trajectory events are counted. `track_ended` events are not dropped.
 #[test]
-fn a_reader_who_sleeps_slows_nobody_down() {
+fn a_stalled_reader_of_standard_output_does_not_block_the_pipeline() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cameras.toml");
     let camera = |name: &str| {
@@ -540,26 +551,26 @@ fn a_reader_who_sleeps_slows_nobody_down() {
             .stderr(log),
     );
     let port = || {
-        said(dir.path()).lines().find_map(|l| {
+        log_text(dir.path()).lines().find_map(|l| {
             l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?
                 .parse::<u16>()
                 .ok()
         })
     };
-    assert!(until(60, || port().is_some()), "{}", said(dir.path()));
+    assert!(until(60, || port().is_some()), "{}", log_text(dir.path()));
     let port = port().unwrap();
-    let lost = || metrics(port)["twintrack_sink_lost_total{sink=\"output\"}"];
+    let dropped = || metrics(port)["twintrack_sink_lost_total{sink=\"output\"}"];
     assert!(
-        until(120, || lost() > 0.0),
-        "nothing is lost though nobody reads"
+        until(120, || dropped() > 0.0),
+        "no events are dropped although standard output is not read"
     );
     let tracked = || metrics(port)["twintrack_frames_tracked_total{camera=\"c1\"}"];
-    let before = (tracked(), lost());
+    let before = (tracked(), dropped());
     assert!(
-        until(60, || tracked() > before.0 + 30.0 && lost() > before.1),
-        "{} frames, {} events lost in a minute",
+        until(60, || tracked() > before.0 + 30.0 && dropped() > before.1),
+        "{} frames, {} events dropped in a minute",
         tracked() - before.0,
-        lost() - before.1
+        dropped() - before.1
     );
     let mut numbers = Vec::new();
     listen(port, "/api/v1/live", &[], |e| {
@@ -568,7 +579,8 @@ fn a_reader_who_sleeps_slows_nobody_down() {
     })
     .unwrap();
     assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
-    // The reader wakes: who was seen in a frame that it got has an end, though that came while it slept.
+    // The reader resumes: every track of a frame that it got has a `track_ended` event, also of the
+    // time when it did not read.
     let out = child.0.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         BufReader::new(out)
@@ -578,7 +590,7 @@ fn a_reader_who_sleeps_slows_nobody_down() {
     });
     std::thread::sleep(Duration::from_secs(1));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir.path()));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir.path()));
     let all = reader.join().unwrap();
     let ids = |schema: &str| {
         all.iter()
@@ -603,9 +615,8 @@ fn a_reader_who_sleeps_slows_nobody_down() {
     );
 }
 
-/// The log as an object a line, with the camera's name in it.
 #[test]
-fn the_log_can_be_json() {
+fn the_json_log_has_an_object_per_line_with_the_camera_s_name() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("cameras.toml");
     std::fs::write(dir.path().join("noise.mp4"), vec![7u8; 5000]).unwrap();
@@ -635,9 +646,8 @@ fn the_log_can_be_json() {
     assert!(repository("web/index.html").exists());
 }
 
-/// What systemd is told: ready, alive, stopping.
 #[test]
-fn systemd_hears_of_the_start_the_life_and_the_end() {
+fn systemd_is_notified_of_readiness_watchdog_and_stopping() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("notify");
     let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
@@ -663,19 +673,19 @@ fn systemd_hears_of_the_start_the_life_and_the_end() {
             .env("NOTIFY_SOCKET", &path)
             .env("WATCHDOG_USEC", "1000000"),
     );
-    let hear = || {
+    let receive = || {
         let mut buffer = [0; 256];
         let n = socket.recv(&mut buffer).unwrap();
         common::text(&buffer[..n]).trim().to_string()
     };
     let mut all = Vec::new();
     while all.iter().filter(|m| *m == "WATCHDOG=1").count() < 4 {
-        all.push(hear());
+        all.push(receive());
     }
     assert!(all.contains(&"READY=1".to_string()), "{all:?}");
     child.signal("TERM");
     while all.last().is_none_or(|m| m != "STOPPING=1") {
-        all.push(hear());
+        all.push(receive());
     }
     assert_eq!(child.code(20), Some(0));
 }

@@ -1,4 +1,4 @@
-//! `twintrack compare A B`: are these the same person?
+//! `twintrack compare A B`: similarity of the people in two pictures.
 
 use std::path::PathBuf;
 
@@ -7,54 +7,55 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::app::settings;
-use crate::app::show::{self, UNKNOWN};
-use crate::gallery::{GalleryReader, Portrait, Taken};
+use crate::app::show::{self, NO_STRANGER_RATES};
+use crate::gallery::{GalleryPicture, GalleryReader, Region};
 use crate::track::appearance::cosine_distance;
 use crate::track::similarity::FalseAcceptRate;
 
-/// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach it, and which person of
-/// each picture was taken.
+/// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach
+/// it, and which part of each picture was used.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
+    /// A picture cut to a person, or a photo, of which the most confidently detected person is
+    /// used.
     first: PathBuf,
-    /// Another.
+    /// The other picture.
     second: PathBuf,
-    /// Configuration (TOML), of which [embedder] and [detector] count.
+    /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Take both pictures whole, whatever their shape, and look for no person in them: for networks trained on letters,
-    /// signatures or faces.
+    /// Use both pictures as a whole, whatever their shape, without detecting people: for networks
+    /// trained on letters, signatures or faces.
     #[arg(long)]
     whole: bool,
-    /// Print JSON: similarity, cosine distance, the share of pairs of strangers who are as similar (`stranger_rate`; with
-    /// `stranger_rate_below` it is smaller than that, the smallest that was measured), and what of each picture was taken
-    /// (`taken`).
+    /// Print JSON: similarity, cosine distance, the share of pairs of strangers that are at least
+    /// as similar (`stranger_rate`; if `stranger_rate_below` is true, the share is below it, which
+    /// is the smallest that was measured), and the part of each picture that was used (`taken`).
     #[arg(long)]
     json: bool,
 }
 
-/// Compares; returns what is to be printed.
+/// Runs the command; returns the text to print.
 ///
 /// # Errors
-/// When a picture cannot be read or shows nobody, or the embedder is not calibrated.
+/// When a picture cannot be read, no person is detected in it, or the embedder is not calibrated.
 pub fn run(args: &CompareArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
     let mut gallery_reader = GalleryReader::open(config, args.embedder.as_deref())?;
     show::embedder(gallery_reader.embedder());
     let calibration = gallery_reader.embedder().calibrated()?;
-    let mut look = |path| {
+    let mut read = |path| {
         if args.whole {
-            gallery_reader.look_whole(path)
+            gallery_reader.read_whole(path)
         } else {
-            gallery_reader.look(path)
+            gallery_reader.read(path)
         }
     };
-    let (a, b) = (look(&args.first)?, look(&args.second)?);
-    let distance = cosine_distance(&a.look, &b.look).unwrap_or(2.0);
+    let (a, b) = (read(&args.first)?, read(&args.second)?);
+    let distance = cosine_distance(&a.embedding, &b.embedding).unwrap_or(2.0);
     let similarity = calibration.similarity(distance);
     let rate = gallery_reader
         .embedder()
@@ -64,23 +65,23 @@ pub fn run(args: &CompareArgs) -> Result<String> {
         return Ok(json(similarity, distance, rate, [&a, &b]).to_string());
     }
     let often = rate.map_or_else(
-        || format!("how often strangers are this similar is not known, {UNKNOWN}"),
+        || format!("how often strangers are this similar is unknown, {NO_STRANGER_RATES}"),
         |r| format!("strangers are this similar {r}"),
     );
-    let taken = [(&args.first, a.taken), (&args.second, b.taken)]
-        .map(|(path, taken)| format!("{}: {taken}", path.display()));
-    Ok(format!("{similarity:.3}\n{often}\n{}", taken.join("\n")))
+    let regions = [(&args.first, a.region), (&args.second, b.region)]
+        .map(|(path, region)| format!("{}: {region}", path.display()));
+    Ok(format!("{similarity:.3}\n{often}\n{}", regions.join("\n")))
 }
 
-/// The answer for programs.
+/// The output of `--json`.
 fn json(
     similarity: f32,
     distance: f32,
     rate: Option<FalseAcceptRate>,
-    portraits: [&Portrait; 2],
+    pictures: [&GalleryPicture; 2],
 ) -> Value {
     let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
-    // As short as it was stored: 0.013, not 0.013000000268.
+    // The shortest decimal of the f32: 0.013, not 0.013000000268.
     let decimal = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
     let mut answer = json!({ "similarity": number(similarity), "distance": number(distance) });
     match rate {
@@ -91,16 +92,18 @@ fn json(
             answer["stranger_rate_below"] = true.into();
         }
     }
-    let taken = |p: &Portrait| match p.taken {
-        Taken::Whole => json!({ "whole": true }),
-        Taken::Person {
+    let region = |p: &GalleryPicture| match p.region {
+        Region::Whole => json!({ "whole": true }),
+        Region::Person {
             bbox,
             confidence,
-            of,
-        } => {
-            json!({ "bbox": <[f32; 4]>::from(bbox).map(number), "confidence": number(confidence), "people": of })
-        }
+            people,
+        } => json!({
+            "bbox": <[f32; 4]>::from(bbox).map(number),
+            "confidence": number(confidence),
+            "people": people,
+        }),
     };
-    answer["taken"] = portraits.map(taken).to_vec().into();
+    answer["taken"] = pictures.map(region).to_vec().into();
     answer
 }

@@ -1,4 +1,4 @@
-//! Detections that were made beforehand, out of a MOTChallenge file.
+//! Detections made earlier, from a MOTChallenge file.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -9,16 +9,16 @@ use crate::detection::Detection;
 use crate::geometry::BBox;
 use crate::mot_format;
 
-/// Detections by frame, their confidences divided by `scale` and then clamped to [0, 1]. Where all are -1, as MOTChallenge
-/// writes what is not known, all are taken as certain.
+/// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
+/// if all are -1 (MOTChallenge's value for unknown), all become 1.
 ///
 /// # Errors
-/// When the file cannot be read, or a line is no detection.
+/// When the file cannot be read, or a line is not a detection.
 pub fn read(path: &Path, scale: f64) -> Result<BTreeMap<u64, Vec<Detection>>> {
     let rows = mot_format::read_rows(path)?;
     let unknown = !rows.is_empty() && rows.iter().all(|r| r.confidence == -1.0);
     if unknown {
-        tracing::info!(file = %path.display(), "all confidences are -1 (unknown) and are taken as 1");
+        tracing::info!(file = %path.display(), "all confidences are -1 (unknown); using 1");
     }
     let mut by_frame: BTreeMap<u64, Vec<Detection>> = BTreeMap::new();
     let (mut clamped, mut highest) = (0, 0.0f64);
@@ -26,7 +26,7 @@ pub fn read(path: &Path, scale: f64) -> Result<BTreeMap<u64, Vec<Detection>>> {
         let bbox = BBox::from(row.ltwh.map(|v| v as f32));
         if !bbox.is_valid() {
             bail!(
-                "{}: frame {} has a box that is none: left, top, width, height = {:?}",
+                "{}: frame {} has an invalid box: left, top, width, height = {:?}",
                 path.display(),
                 row.frame,
                 row.ltwh
@@ -42,11 +42,14 @@ pub fn read(path: &Path, scale: f64) -> Result<BTreeMap<u64, Vec<Detection>>> {
     }
     if clamped > 0 {
         let percent = if (2.0..=100.0).contains(&highest) {
-            "; if they are percent, give --confidence-scale 100"
+            "; if they are percentages, use --confidence-scale 100"
         } else {
             ""
         };
-        tracing::warn!(file = %path.display(), clamped, highest, "confidences outside [0, 1] were clamped to it{percent}");
+        tracing::warn!(
+            file = %path.display(), clamped, highest,
+            "confidences outside [0, 1] were clamped{percent}"
+        );
     }
     Ok(by_frame)
 }
@@ -67,7 +70,7 @@ mod tests {
     }
 
     #[test]
-    fn unknown_confidences_are_certain_and_percents_can_be_scaled() {
+    fn unknown_confidences_become_one_and_percentages_are_scaled() {
         let unknown = "1,-1,10,10,30,60,-1,-1,-1,-1\n2,-1,10,10,30,60,-1,-1,-1,-1\n";
         assert_eq!(confidences(unknown, 1.0), [1.0, 1.0]);
         let percent = "1,-1,10,10,30,60,87\n2,-1,10,10,30,60,25\n";
@@ -79,6 +82,6 @@ mod tests {
             [0.0, 0.5],
             "-1 among others is a low score"
         );
-        assert_eq!(confidences("1,-1,10,10,30,60\n", 1.0), [1.0], "left out");
+        assert_eq!(confidences("1,-1,10,10,30,60\n", 1.0), [1.0], "absent");
     }
 }

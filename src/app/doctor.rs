@@ -1,4 +1,4 @@
-//! `twintrack doctor`: what this machine has, what is missing, and how to repair it.
+//! `twintrack doctor`: checks the installation and reports what is missing and how to fix it.
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
@@ -6,30 +6,30 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::app::settings;
-use crate::app::show::{UNKNOWN, batch};
+use crate::app::show::{NO_STRANGER_RATES, batch};
 use crate::config::ConfigError;
 use crate::detect::{Detector, DetectorConfig, Precision, detector};
 use crate::embed::{Embedder, EmbedderConfig};
 use crate::infer::paths::find_model;
 use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
-/// Tell what this machine has, what is missing, and how to repair it; of the networks also how they
-/// are read.
+/// Check the installation: report what is there, what is missing and how to fix it, and how the
+/// networks' inputs and outputs are interpreted.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Configuration (TOML), of which [embedder] and [detector] count.
+    /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Look at this detector instead of the shipped ones: an ONNX file (./mine.onnx), or a name
-    /// that is installed.
+    /// Check this detector instead of the shipped ones: an ONNX file (./mine.onnx), or the name of
+    /// an installed network.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Look at this embedder instead of the shipped one.
+    /// Check this embedder instead of the shipped one.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
 }
 
-/// The report, and whether everything needed is there.
+/// Runs the command; returns the report, and whether everything required works.
 ///
 /// # Errors
 /// When the configuration cannot be read.
@@ -77,6 +77,7 @@ impl Default for Report {
 }
 
 impl Report {
+    /// Adds a line for a component. One that is not `good` fails the report.
     fn line(&mut self, good: bool, what: &str, detail: String) {
         self.ok &= good;
         writeln!(
@@ -84,11 +85,12 @@ impl Report {
             "{} {what:<16} {detail}",
             if good { "ok     " } else { "MISSING" }
         )
-        .expect("writing to a string cannot fail");
+        .expect("writing to a String cannot fail");
     }
 
+    /// Adds a detail of the component above.
     fn note(&mut self, text: &str) {
-        writeln!(self.text, "{:25}{text}", "").expect("writing to a string cannot fail");
+        writeln!(self.text, "{:25}{text}", "").expect("writing to a String cannot fail");
     }
 }
 
@@ -124,10 +126,12 @@ fn video(r: &mut Report) {
 
 #[cfg(not(feature = "video"))]
 fn video(r: &mut Report) {
-    r.line(false, "OpenCV", "built without the feature `video`: only MOTChallenge folders with given detections can be read".into());
+    let detail = "built without the feature `video`: \
+                  only MOTChallenge folders with given detections can be read";
+    r.line(false, "OpenCV", detail.into());
 }
 
-/// The shipped detector on a device.
+/// Opens the shipped detector on a device.
 fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> {
     let path = find_model(&DetectorConfig::default().model)?;
     Model::open(runtime, &path, SessionOptions { device, threads: 1 })
@@ -137,7 +141,7 @@ fn providers(r: &mut Report, runtime: &Runtime) {
     let vnni = if detector::has_vnni() {
         "with VNNI: int8 is the default"
     } else {
-        "without VNNI: float32 or int8, by a quick test"
+        "without VNNI: float32 or int8, chosen by a short benchmark"
     };
     r.line(true, "provider CPU", vnni.to_string());
     let built = [
@@ -145,9 +149,9 @@ fn providers(r: &mut Report, runtime: &Runtime) {
         ("TensorRT", Runtime::has_tensorrt(), Device::TensorRt),
     ];
     for (name, built, device) in built {
-        // Not having a GPU is no fault; having the library and not being able to use it is worth knowing.
+        // A GPU is optional, so its absence does not fail the report.
         let state = match built {
-            false => "not in this library; `make setup-gpu` takes the one with it".into(),
+            false => "not in this library; `make setup-gpu` installs the one with it".into(),
             true => match open_shipped(runtime, device) {
                 Ok(m) => format!("works ({})", m.provider()),
                 Err(e) => format!("does not work: {e}"),
@@ -162,7 +166,7 @@ const ON_CPU: SessionOptions = SessionOptions {
     threads: 1,
 };
 
-/// The detector of the configuration, the shipped one in both its precisions.
+/// Reports on the configured detector; on the shipped one in both precisions.
 fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
     let shipped = config.model == DetectorConfig::default().model;
     let precisions: &[Precision] = if shipped {
@@ -189,7 +193,7 @@ fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
                     format.layout.reason
                 ));
                 r.note(&format!(
-                    "class of people: {} (decided by {})",
+                    "class of persons: {} (decided by {})",
                     format.class.value, format.class.reason
                 ));
                 r.note(&format!(
@@ -218,23 +222,23 @@ fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
         r.note(&format!("similarity (compare, search, --gallery): {e}"));
     }
     r.note(&if e.strangers().is_some() {
-        "returning people: known again by looks (tracker.reidentify)".into()
+        "re-identification (tracker.reidentify): available".into()
     } else {
-        format!("returning people: not known again by looks, {UNKNOWN}")
+        format!("re-identification (tracker.reidentify): off, {NO_STRANGER_RATES}")
     });
 }
 
-/// A network's file, with the hash of its weights.
+/// Reports a network's file, the hash of its weights and its batch size.
 fn file(r: &mut Report, what: &str, model: &Model) {
     r.line(true, what, model.path().display().to_string());
     r.note(&format!(
-        "weights: {}, pictures at once: {}",
+        "weights: {}, batch size: {}",
         model.weights(),
         batch(model)
     ));
 }
 
-/// What a network's file says of itself, and its outputs.
+/// Reports a network's metadata and outputs.
 fn metadata(r: &mut Report, model: &Model) {
     model
         .metadata()
@@ -243,5 +247,5 @@ fn metadata(r: &mut Report, model: &Model) {
     model
         .outputs()
         .iter()
-        .for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1 is free)")));
+        .for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1: dynamic)")));
 }

@@ -1,4 +1,4 @@
-//! `twintrack eval`: HOTA, CLEAR MOT and identity measures of results against ground truth.
+//! `twintrack eval`: HOTA, CLEAR MOT and identity metrics of results against ground truth.
 
 use std::path::PathBuf;
 
@@ -10,17 +10,17 @@ use crate::eval::report::table;
 use crate::eval::{Benchmark, EvalError, Scores, Sequence, combine, score};
 use crate::mot_format::{self, Known};
 
-/// Judge results by ground truth: HOTA, MOTA, IDF1 and their company.
+/// Evaluate results against ground truth: HOTA, MOTA, IDF1 and related metrics.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// Folder of sequences, each with gt/gt.txt and seqinfo.ini; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Folder of results, a file <sequence>.txt each (MOTChallenge format); of one sequence also the file itself. Sequences
-    /// without a result are named and left out.
+    /// Folder of results in MOTChallenge format, named <sequence>.txt; for one sequence also the
+    /// file itself. Sequences without a result are reported and skipped.
     #[arg(long, value_name = "PATH")]
     results: PathBuf,
-    /// Whose rules: which classes are distractors.
+    /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
     #[arg(long, value_enum, default_value_t = Rules::Mot17)]
     benchmark: Rules,
     /// Print JSON instead of a table.
@@ -28,7 +28,7 @@ pub struct EvalArgs {
     json: bool,
 }
 
-/// Whose rules apply.
+/// Benchmark whose rules apply.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Rules {
     /// 2D MOT 2015: no distractors.
@@ -52,10 +52,10 @@ impl From<Rules> for Benchmark {
     }
 }
 
-/// Evaluates; returns what is to be printed.
+/// Runs the command; returns the text to print.
 ///
 /// # Errors
-/// When a folder holds no sequences or results, or a file is missing or malformed.
+/// When a folder has no sequences or results, or a file is missing or malformed.
 pub fn run(args: &EvalArgs) -> Result<String> {
     let mut counts = Vec::new();
     let mut rows: Vec<Scores> = Vec::new();
@@ -81,7 +81,7 @@ pub fn run(args: &EvalArgs) -> Result<String> {
     })
 }
 
-/// The sequences with their results.
+/// Pairs of a sequence's folder and its result file. Warns of sequences without a result.
 fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
     let dirs = sequences::find(&args.gt)?;
     if let ([dir], true) = (dirs.as_slice(), args.results.is_file()) {
@@ -107,7 +107,7 @@ fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
         .collect();
     if found.is_empty() {
         return Err(EvalError::Layout(format!(
-            "there is no result for any sequence: {} not found",
+            "no sequence has a result: {} not found",
             names.join(", ")
         ))
         .into());
@@ -115,7 +115,7 @@ fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
     if !missing.is_empty() {
         tracing::warn!(
             sequences = missing.len(),
-            "left out, for they have no result: {}",
+            "skipped sequences without a result: {}",
             names.join(", ")
         );
     }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::app::show::UNKNOWN;
+use crate::app::show::NO_STRANGER_RATES;
 use crate::config::Config;
 use crate::embed::Embedder;
 use crate::gallery::GalleryReader;
@@ -42,7 +42,7 @@ pub fn registry(
     let strangers = embedder.strangers();
     if config.identity.remember > 0.0 && strangers.is_none() {
         tracing::warn!(model = %embedder.model().path().display(),
-            "identity.remember has no effect, {UNKNOWN}");
+            "identity.remember has no effect, {NO_STRANGER_RATES}");
     }
     Ok(Some(
         IdentityRegistry::new(config.identity.clone(), calibration, gallery)

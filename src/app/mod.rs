@@ -1,4 +1,5 @@
-//! The commands, a file each. They compose the rooms below and talk to people; nothing here decides an identity.
+//! The commands, one file each. They combine the modules below and handle input and output; the
+//! algorithms are elsewhere.
 
 pub mod compare;
 pub mod detections;

@@ -1,4 +1,4 @@
-//! `twintrack models`: networks that others have trained, by name.
+//! `twintrack models`: the catalogue of networks trained by others.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -14,10 +14,10 @@ use crate::models::error::size;
 use crate::models::folder::GetOutcome;
 use crate::models::{Catalogue, CatalogueEntry, ModelFolder};
 
-/// List, download and check networks that others have trained.
+/// List, download and verify networks trained by others.
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
-    /// Another catalogue (TOML) than this program's own.
+    /// Catalogue (TOML) to use instead of the built-in one.
     #[arg(long, value_name = "FILE", global = true)]
     catalogue: Option<PathBuf>,
     #[command(subcommand)]
@@ -26,25 +26,26 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// What there is, what is installed, under which licence, and how good it is.
+    /// List the networks with licence and measured quality, and whether they are installed.
     List,
-    /// Download networks from their publishers, check them, and install them for --detector NAME or --embedder NAME.
+    /// Download networks from their publishers, verify them, and install them for --detector NAME
+    /// or --embedder NAME.
     Get {
         /// Names from `twintrack models list`.
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
-        /// No progress.
+        /// Show no progress.
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Check every byte of what is installed.
+    /// Compare installed files with the catalogue's hashes.
     Verify,
 }
 
-/// Runs the command; returns what is to be printed.
+/// Runs the command; returns the text to print.
 ///
 /// # Errors
-/// When the catalogue is wrong, a download fails, or an installed file is damaged.
+/// When the catalogue is invalid, a download fails, or an installed file is damaged.
 pub fn run(args: &ModelsArgs) -> Result<String> {
     let catalogue = args
         .catalogue
@@ -60,7 +61,7 @@ pub fn run(args: &ModelsArgs) -> Result<String> {
 
 fn list(catalogue: &Catalogue, folder: &ModelFolder) -> String {
     let mut out = format!(
-        "{:<17} {:<9} {:>9}  {:<11} {:<13} what it is\n",
+        "{:<17} {:<9} {:>9}  {:<11} {:<13} description\n",
         "name", "kind", "size", "licence", "state"
     );
     for e in &catalogue.entries {
@@ -78,10 +79,10 @@ fn list(catalogue: &Catalogue, folder: &ModelFolder) -> String {
             e.about
         );
         let quality = e.quality.as_deref().unwrap_or("quality not measured here");
-        writeln!(out, "{row}\n{:64} {quality}", "").expect("writing to a string cannot fail");
+        writeln!(out, "{row}\n{:64} {quality}", "").expect("writing to a String cannot fail");
     }
     writeln!(out, "\nfolder: {}", folder.path().display())
-        .expect("writing to a string cannot fail");
+        .expect("writing to a String cannot fail");
     out
 }
 
@@ -91,18 +92,20 @@ fn get(
     names: &[String],
     quiet: bool,
 ) -> Result<String> {
-    // All names are known before the first byte moves.
+    // All names are checked before the first download.
     let entries = names
         .iter()
         .map(|n| catalogue.entry(n))
         .collect::<Result<Vec<&CatalogueEntry>, _>>()?;
     let mut out = String::new();
     for entry in entries {
-        let mut shown = Shown::new(quiet);
-        let got = folder.get(entry, &mut |file, there| shown.update(file, there))?;
-        shown.finish();
+        let mut progress = DownloadProgress::new(quiet);
+        let got = folder.get(entry, &mut |file, downloaded| {
+            progress.update(file, downloaded)
+        })?;
+        progress.finish();
         let done = if got == GetOutcome::Already {
-            "is installed already"
+            "already installed"
         } else {
             "installed"
         };
@@ -124,7 +127,7 @@ fn verify(catalogue: &Catalogue, folder: &ModelFolder) -> Result<String> {
     let (mut out, mut damaged) = (String::new(), Vec::new());
     for entry in catalogue.entries.iter().filter(|e| folder.has(e)) {
         match folder.verify(entry) {
-            Ok(()) => writeln!(out, "{}: every byte is right", entry.name)?,
+            Ok(()) => writeln!(out, "{}: verified", entry.name)?,
             Err(e) => damaged.push(e.to_string()),
         }
     }
@@ -134,49 +137,52 @@ fn verify(catalogue: &Catalogue, folder: &ModelFolder) -> Result<String> {
     if out.is_empty() {
         writeln!(
             out,
-            "nothing of this catalogue is installed in {}",
+            "no network of this catalogue is installed in {}",
             folder.path().display()
         )?;
     }
     Ok(out)
 }
 
-/// How far a download is: a bar on a terminal, a line every few seconds elsewhere.
-struct Shown {
+/// Shows a download's progress on standard error: a bar on a terminal, else a line every few
+/// seconds.
+struct DownloadProgress {
     quiet: bool,
     bar: Option<ProgressBar>,
+    /// Address of the current file.
     file: String,
-    told: Instant,
+    last_line: Instant,
 }
 
-impl Shown {
+impl DownloadProgress {
     fn new(quiet: bool) -> Self {
-        Shown {
+        DownloadProgress {
             quiet,
             bar: None,
             file: String::new(),
-            told: Instant::now(),
+            last_line: Instant::now(),
         }
     }
 
-    fn update(&mut self, file: &RemoteFile, there: u64) {
+    /// `downloaded`: bytes of the file downloaded so far.
+    fn update(&mut self, file: &RemoteFile, downloaded: u64) {
         if self.quiet {
             return;
         }
         if self.file != file.address {
             self.finish();
             self.file.clone_from(&file.address);
-            self.told = Instant::now();
+            self.last_line = Instant::now();
             self.bar = std::io::stderr().is_terminal().then(|| bar(file));
             if self.bar.is_none() {
                 eprintln!("{} ({})", file.address, size(file.bytes));
             }
         }
         match &self.bar {
-            Some(bar) => bar.set_position(there),
-            None if self.told.elapsed() > Duration::from_secs(5) => {
-                self.told = Instant::now();
-                eprintln!("{} of {}", size(there), size(file.bytes));
+            Some(bar) => bar.set_position(downloaded),
+            None if self.last_line.elapsed() > Duration::from_secs(5) => {
+                self.last_line = Instant::now();
+                eprintln!("{} of {}", size(downloaded), size(file.bytes));
             }
             None => {}
         }
@@ -194,6 +200,6 @@ fn bar(file: &RemoteFile) -> ProgressBar {
         "{msg} {bar:30} {bytes}/{total_bytes}, {bytes_per_sec}, {eta} left",
     );
     ProgressBar::new(file.bytes)
-        .with_style(style.expect("the template is fixed and right"))
+        .with_style(style.expect("the template is a valid constant"))
         .with_message(file.name().to_string())
 }

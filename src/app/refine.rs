@@ -1,4 +1,4 @@
-//! `twintrack refine`: trajectories made earlier, linked and filled with the whole recording in view.
+//! `twintrack refine`: offline linking and gap filling of trajectories written earlier.
 
 use std::path::{Path, PathBuf};
 
@@ -9,26 +9,27 @@ use crate::app::{outputs, settings};
 use crate::config::Config;
 use crate::refine::{Recording, frame_of};
 use crate::sink::jsonl::JsonLines;
-use crate::sink::mot::{MotText, What};
+use crate::sink::mot::{MotContent, MotText};
 use crate::sink::{FrameResult, Sink, SinkError};
 use crate::source::{Source, SourceError};
 
 /// Link tracks over a whole recording and fill their gaps.
 #[derive(Debug, Args)]
 pub struct RefineArgs {
-    /// Trajectories of `twintrack track` (JSON lines); `-` is standard input. Those of `--embeddings` carry looks, which
-    /// help, and keep them.
+    /// Trajectories of `twintrack track` (JSON lines); `-` is standard input. Embeddings
+    /// (`track --embeddings`) improve linking, and are kept in the output.
     input: PathBuf,
-    /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery] and [output] count.
+    /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery] and [output]
+    /// are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Refined trajectories as JSON lines; `-` is standard output.
+    /// Write the refined trajectories (JSON lines) to this file; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Also a MOTChallenge result file.
+    /// Also write a MOTChallenge result file.
     #[arg(long, value_name = "FILE")]
     mot: Option<PathBuf>,
-    /// No summary.
+    /// Print no summary.
     #[arg(short, long)]
     quiet: bool,
 }
@@ -36,7 +37,7 @@ pub struct RefineArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// When the input is no file of events, or an output cannot be written.
+/// When the input is not a file of events, or an output cannot be written.
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
     let from_stdin = args.input == Path::new(STDIN);
@@ -48,12 +49,13 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         .collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
-        true => Recording::of_lines(std::io::stdin().lock(), Path::new("standard input"))?,
+        true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
         false => Recording::read(&args.input)?,
     };
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
-            "{} holds {} recordings (runs or cameras), a MOTChallenge file only one; leave out --mot",
+            "{} has {} recordings (runs or cameras), but a MOTChallenge file holds only one; \
+             remove --mot",
             args.input.display(),
             recordings.len()
         );
@@ -66,17 +68,17 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     if let Some(path) = &args.mot {
         sinks.push(Box::new(MotText::create(
             path,
-            What::Tracks,
+            MotContent::Tracks,
             &config.output,
         )?));
     }
     if recordings.is_empty() && !args.quiet {
-        eprintln!("  nothing to refine          the input holds no event");
+        eprintln!("  nothing to refine          the input has no events");
     }
     for recording in &recordings {
         let refined = recording.refine(&config.offline, &config.tracker);
         if !args.quiet {
-            eprintln!("{}", told(recording, &refined));
+            eprintln!("{}", summary(recording, &refined));
         }
         deliver(&refined, &mut sinks, None, &|| false)?;
     }
@@ -93,10 +95,10 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     Ok(())
 }
 
-/// The name of standard input.
+/// The path that stands for standard input.
 const STDIN: &str = "-";
 
-/// The recording refined, without what the configuration does not want written.
+/// Refines a recording; removes the embeddings unless they are to be written.
 pub fn refined(recording: &Recording, config: &Config) -> Recording {
     let mut refined = recording.refine(&config.offline, &config.tracker);
     if !config.output.embeddings {
@@ -105,22 +107,24 @@ pub fn refined(recording: &Recording, config: &Config) -> Recording {
     refined
 }
 
-/// One line of what refining did.
-pub fn told(before: &Recording, after: &Recording) -> String {
+/// A summary line of what refining changed.
+pub fn summary(before: &Recording, after: &Recording) -> String {
     let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
     let (tracks, people) = (before.ended.len(), after.ended.len());
     format!(
-        "  refined                     {tracks} tracks to {people} trajectories, {} boxes to {} boxes",
+        "  refined                     {tracks} tracks to {people} trajectories, \
+         {} boxes to {} boxes",
         boxes(before),
         boxes(after)
     )
 }
 
-/// Hands a recording to the sinks: every frame, then the ends of the tracks that were last in it. A source gives the
-/// pictures to draw on. Ends early where `stop` says so, between two frames.
+/// Writes a recording to the sinks: every frame, followed by the ends of the tracks that were last
+/// detected in it. `pictures` delivers the images for sinks that draw. Checks `stop` before every
+/// frame, and returns early when it is true.
 ///
 /// # Errors
-/// When a sink fails, or the source.
+/// When a sink or the source fails.
 pub fn deliver(
     recording: &Recording,
     sinks: &mut [Box<dyn Sink>],
@@ -153,13 +157,13 @@ pub fn deliver(
     Ok(())
 }
 
-/// Why a recording could not be handed on.
+/// Errors of [`deliver`].
 #[derive(Debug, thiserror::Error)]
 pub enum DeliverError {
-    /// A way out.
+    /// A sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The pictures.
+    /// The source of the images failed.
     #[error(transparent)]
     Source(#[from] SourceError),
 }

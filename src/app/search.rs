@@ -1,4 +1,4 @@
-//! `twintrack search PICTURE --in DIR`: where was this person?
+//! `twintrack search PICTURE --in DIR`: the tracks most similar to a person.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -9,51 +9,53 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use crate::app::{settings, show};
-use crate::gallery::{GalleryReader, Portrait};
+use crate::gallery::{GalleryPicture, GalleryReader};
 use crate::track::appearance::cosine_distance;
 use crate::trajectory::{EndedEvent, Event, thousandths};
 
-/// List the tracks of earlier runs that look most like the person in a picture.
+/// List the tracks of earlier runs that are most similar to the person in a picture.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// A picture of a person, cut to the person, or a photo in which the surest person is taken.
+    /// A picture cut to a person, or a photo, of which the most confidently detected person is
+    /// used.
     picture: PathBuf,
-    /// Folder of trajectories (.jsonl, rotated ones too), written by `twintrack track
-    /// --embeddings`; or one such file. What is not searched is named.
+    /// Folder of trajectories (.jsonl, including rotated files) written by `twintrack track
+    /// --embeddings`; or one such file. Files and tracks that are not searched are reported.
     #[arg(long = "in", value_name = "DIR")]
     within: PathBuf,
-    /// List at most so many.
+    /// Maximum number of tracks to list.
     #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
     most: usize,
-    /// Configuration (TOML), of which [embedder] and [detector] count.
+    /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or a name
-    /// from `twintrack models list` that is installed.
+    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or the name
+    /// of an installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Print JSON lines: the events of the tracks' ends with a similarity, without path and embedding.
+    /// Print JSON lines: `track_ended` events with similarity and file, without path and embedding.
     #[arg(long)]
     json: bool,
 }
 
-struct Found {
+/// A track with its similarity to the person searched for.
+struct Match {
     file: PathBuf,
     event: EndedEvent,
     similarity: f32,
 }
 
-/// Tracks of a file that were not compared, and why.
+/// Counts of tracks that could not be compared.
 #[derive(Default)]
-struct Left {
-    /// How many have no embedding.
+struct Skipped {
+    /// Tracks without a stored embedding.
     without: usize,
-    /// How many are of another network, by its identity.
+    /// Tracks embedded by another network, by the network's identity.
     others: BTreeMap<String, usize>,
 }
 
-/// Searches; returns what is to be printed. What is left out of the search is named on standard
-/// error.
+/// Runs the command; returns the text to print. Files and tracks that are not searched are reported
+/// on standard error.
 ///
 /// # Errors
 /// When nothing can be searched: no file, no stored embedding, or only those of another network.
@@ -65,45 +67,50 @@ pub fn run(args: &SearchArgs) -> Result<String> {
         gallery_reader.embedder().calibrated()?,
         gallery_reader.embedder().identity(),
     );
-    let Portrait { look, taken } = gallery_reader.look(&args.picture)?;
-    let (files, mut unfit) = files(&args.within)?;
-    let (mut found, mut all) = (Vec::new(), Left::default());
+    let GalleryPicture { embedding, region } = gallery_reader.read(&args.picture)?;
+    let (files, mut not_searched) = files(&args.within)?;
+    let (mut found, mut all) = (Vec::new(), Skipped::default());
     for file in &files {
         let events = match ended(file) {
             Ok(events) => events,
             Err(e) if args.within.is_dir() => {
-                unfit.push(format!("{e:#}"));
+                not_searched.push(format!("{e:#}"));
                 continue;
             }
             Err(e) => return Err(e),
         };
-        let (before, mut left) = (found.len(), Left::default());
+        let (before, mut skipped) = (found.len(), Skipped::default());
         for event in events {
-            let Some(embedding) = &event.embedding else {
-                left.without += 1;
+            let Some(stored) = &event.embedding else {
+                skipped.without += 1;
                 continue;
             };
             let own = event
                 .embedder
                 .as_deref()
                 .is_some_and(|identity| gallery_reader.embedder().made(identity));
-            match cosine_distance(embedding, &look).filter(|_| own) {
-                None => left.other(event.embedder.as_deref()),
-                Some(distance) => found.push(Found {
+            match cosine_distance(stored, &embedding).filter(|_| own) {
+                None => skipped.add_other(event.embedder.as_deref()),
+                Some(distance) => found.push(Match {
                     file: file.clone(),
                     similarity: calibration.similarity(distance),
                     event,
                 }),
             }
         }
-        unfit.extend(left.told(file, found.len() > before));
-        all.add(left);
+        not_searched.extend(skipped.message(file, found.len() > before));
+        all.add(skipped);
     }
     if found.is_empty() {
-        return Err(nothing(&args.within, &all, &identity, &unfit));
+        return Err(nothing_searched(
+            &args.within,
+            &all,
+            &identity,
+            &not_searched,
+        ));
     }
-    eprintln!("{}: {taken}", args.picture.display());
-    unfit
+    eprintln!("{}: {region}", args.picture.display());
+    not_searched
         .iter()
         .for_each(|line| eprintln!("not searched: {line}"));
     found.sort_by(|a, b| {
@@ -113,22 +120,22 @@ pub fn run(args: &SearchArgs) -> Result<String> {
     });
     found.truncate(args.most);
     if args.json {
-        found.iter().map(line).collect()
+        found.iter().map(json_line).collect()
     } else {
         Ok(table(&found))
     }
 }
 
-impl Left {
-    /// A track of another network.
-    fn other(&mut self, identity: Option<&str>) {
+impl Skipped {
+    /// Counts a track of another network.
+    fn add_other(&mut self, identity: Option<&str>) {
         *self
             .others
             .entry(identity.unwrap_or("an unknown network").into())
             .or_default() += 1;
     }
 
-    fn add(&mut self, other: Left) {
+    fn add(&mut self, other: Skipped) {
         self.without += other.without;
         other
             .others
@@ -136,8 +143,9 @@ impl Left {
             .for_each(|(network, n)| *self.others.entry(network).or_default() += n);
     }
 
-    /// A line for people where something was left out of a file, or nothing is in it at all.
-    fn told(&self, file: &Path, searched: bool) -> Option<String> {
+    /// A message about the file, if tracks of it were skipped or it has none. `searched`: whether
+    /// any track of it was compared.
+    fn message(&self, file: &Path, searched: bool) -> Option<String> {
         let of =
             |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
         let mut reasons: Vec<String> = self.others.iter().map(of).collect();
@@ -145,35 +153,41 @@ impl Left {
             (self.without > 0).then(|| format!("{} tracks have no stored embedding", self.without)),
         );
         if reasons.is_empty() && !searched {
-            reasons.push("it holds no end of a track".into());
+            reasons.push("it has no track_ended event".into());
         }
         (!reasons.is_empty()).then(|| format!("{}: {}", file.display(), reasons.join(", ")))
     }
 }
 
-/// Why nothing could be searched.
-fn nothing(within: &Path, left: &Left, identity: &str, unfit: &[String]) -> anyhow::Error {
+/// The error when no track could be compared.
+fn nothing_searched(
+    within: &Path,
+    skipped: &Skipped,
+    identity: &str,
+    not_searched: &[String],
+) -> anyhow::Error {
     let place = within.display();
-    if let Some(other) = left.others.keys().next() {
+    if let Some(other) = skipped.others.keys().next() {
         let again = match other.contains("sha256:") {
             true => "",
-            false => " or, where an earlier version of twintrack wrote that name, track again",
+            false => ", or track again if an earlier version of twintrack wrote that name",
         };
         return anyhow!(
-            "the tracks in {place} were embedded by '{other}', and this is '{identity}'; give --embedder{again}"
+            "the tracks in {place} were embedded by '{other}', but the embedder in use is \
+             '{identity}'; set --embedder to that network{again}"
         );
     }
-    if left.without > 0 {
+    if skipped.without > 0 {
         return anyhow!(
             "no track in {place} has a stored embedding ({} have none); track with --embeddings",
-            left.without
+            skipped.without
         );
     }
-    anyhow!("no track in {place} has ended: {}", unfit.join("; "))
+    anyhow!("no track in {place} has ended: {}", not_searched.join("; "))
 }
 
-/// The files to search: a file itself, or those of trajectories in a folder, rotated ones
-/// (`NAME.jsonl.1`) too; and a line for people on the folder's other files.
+/// The files to search: `within` itself, or the trajectories in that folder, including rotated
+/// files (`NAME.jsonl.1`); and messages about the folder's other files.
 fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     if within.is_file() {
         return Ok((vec![within.into()], Vec::new()));
@@ -186,7 +200,7 @@ fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     files.sort();
     others.sort();
     if files.is_empty() {
-        bail!("{} holds no trajectories (.jsonl)", within.display());
+        bail!("{} has no trajectories (.jsonl)", within.display());
     }
     let name = |p: &PathBuf| {
         p.file_name()
@@ -195,9 +209,9 @@ fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
             .into_owned()
     };
     let names: Vec<String> = others.iter().map(name).collect();
-    let told = (!names.is_empty())
-        .then(|| format!("{}, which are no trajectories (.jsonl)", names.join(", ")));
-    Ok((files, told.into_iter().collect()))
+    let message =
+        (!names.is_empty()).then(|| format!("{}: not trajectories (.jsonl)", names.join(", ")));
+    Ok((files, message.into_iter().collect()))
 }
 
 fn is_trajectories(path: &Path) -> bool {
@@ -209,7 +223,7 @@ fn is_trajectories(path: &Path) -> bool {
         .ends_with(".jsonl")
 }
 
-/// The ends of tracks in a file. Frames, which are most of it, are not parsed.
+/// Reads the `track_ended` events of a file. Frame events, which are most of it, are not parsed.
 fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     let read = || format!("cannot read {}", file.display());
     let mut events = Vec::new();
@@ -219,7 +233,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     {
         let line = line.with_context(read)?;
         if line.contains(crate::trajectory::ENDED_SCHEMA) {
-            let event = Event::read(&line).with_context(|| {
+            let event = Event::parse(&line).with_context(|| {
                 format!(
                     "{}, line {}: not an event of twintrack",
                     file.display(),
@@ -234,7 +248,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     Ok(events)
 }
 
-fn line(f: &Found) -> Result<String> {
+fn json_line(f: &Match) -> Result<String> {
     let event = EndedEvent {
         path: Vec::new(),
         embedding: None,
@@ -246,15 +260,15 @@ fn line(f: &Found) -> Result<String> {
     Ok(value.to_string() + "\n")
 }
 
-fn table(found: &[Found]) -> String {
+fn table(found: &[Match]) -> String {
     let mut out = String::from("similarity  track  from s    to s  camera            file\n");
-    for Found {
+    for Match {
         file,
         event: e,
         similarity,
     } in found
     {
-        // A String takes everything.
+        // Writing to a String cannot fail.
         let _ = writeln!(
             out,
             "{similarity:10.3} {:6} {:7.1} {:7.1}  {:16}  {}",

@@ -1,4 +1,4 @@
-//! Sequences with ground truth on disk, as `eval` and `tune` read them.
+//! Sequences with ground truth on disk, for `eval` and `tune`.
 
 use std::path::{Path, PathBuf};
 
@@ -9,18 +9,18 @@ use crate::mot_format::{self, Known, MotRow, SequenceInfo};
 
 /// A sequence's ground truth.
 pub struct Truth {
-    /// Name of the sequence: its folder's.
+    /// Name of the sequence, which is that of its folder.
     pub name: String,
-    /// What the sequence is like.
+    /// Frame rate, length and frame size.
     pub info: SequenceInfo,
     /// Rows of `gt/gt.txt`.
     pub rows: Vec<MotRow>,
 }
 
-/// The folders that hold ground truth, by name: `dir` itself, or those in it.
+/// The folders with ground truth, sorted by name: `dir` itself, or its sub-folders.
 ///
 /// # Errors
-/// When it cannot be read or holds none.
+/// When `dir` cannot be read or has no ground truth.
 pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     let has_truth = |p: &Path| p.join("gt/gt.txt").is_file();
     if has_truth(dir) {
@@ -36,7 +36,7 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     sequences.sort();
     if sequences.is_empty() {
         return Err(EvalError::Layout(format!(
-            "{} holds no sequence (a folder with gt/gt.txt and seqinfo.ini)",
+            "{} has no sequence (a folder with gt/gt.txt and seqinfo.ini)",
             dir.display()
         ))
         .into());
@@ -44,14 +44,15 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(sequences)
 }
 
-/// Reads the ground truth of the sequence in `dir`; `known` describes it where it has no `seqinfo.ini`.
+/// Reads the ground truth of the sequence in `dir`; `known` describes it if it has no
+/// `seqinfo.ini`.
 ///
 /// # Errors
-/// When a file is missing or malformed, or nobody in it counts by the rules of `benchmark`.
+/// When a file is missing or malformed, or no row is evaluated by the rules of `benchmark`.
 pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
     let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
     let info = SequenceInfo::open(dir, known)?
-        .with_context(|| format!("{} is no sequence", dir.display()))?;
+        .with_context(|| format!("{} is not a sequence", dir.display()))?;
     let name = dir
         .canonicalize()
         .ok()
@@ -64,14 +65,17 @@ pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
 }
 
 impl Truth {
-    /// Warns of rows that lie beyond the sequence's length; nobody counts them.
+    /// Warns of rows beyond the sequence's length, which are not evaluated.
     pub fn warn_beyond(&self, what: &str, rows: &[MotRow]) {
         let (length, beyond) = (
             self.info.length,
             rows.iter().filter(|r| r.frame > self.info.length).count(),
         );
         if beyond > 0 {
-            tracing::warn!(sequence = %self.name, rows = beyond, length, "{what} beyond the sequence's length, left out; is seqLength right?");
+            tracing::warn!(
+                sequence = %self.name, rows = beyond, length,
+                "{what} beyond the sequence's length is ignored; is seqLength right?"
+            );
         }
     }
 }

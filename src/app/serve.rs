@@ -103,7 +103,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 /// # Errors
 /// The first thing that is wrong.
 fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
-    service.serve.door().map_err(anyhow::Error::msg)?;
+    service.serve.listen_address().map_err(anyhow::Error::msg)?;
     for (name, camera) in &service.cameras {
         let address = camera
             .address()
@@ -181,7 +181,7 @@ fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -
 }
 
 async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
-    let door = match service.serve.door().map_err(anyhow::Error::msg)? {
+    let door = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
         Some((address, token)) => Some((server::listen(address).await?, token)),
         None => None,
     };
@@ -215,7 +215,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let (signals, over) = (Signals::listen(), CancellationToken::new());
     let stop = signals.stop();
     let pulse = HealthMonitor::default();
-    let beating = tokio::spawn(pulse.clone().feel(cameras.clone(), over.clone()));
+    let beating = tokio::spawn(pulse.clone().run(cameras.clone(), over.clone()));
     let serving = door.map(|(listener, token)| {
         if !args.quiet {
             eprintln!(
@@ -237,7 +237,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             cameras: cameras.clone(),
             hub: hub.clone(),
             registry,
-            pulse,
+            health: pulse,
             stop: over.clone(),
         };
         tokio::spawn(server::run(listener, shown, token))
@@ -346,7 +346,7 @@ impl Reload {
                 if tell.send(cameras).await.is_err() {
                     return;
                 }
-                hub.forget_all_but(&names);
+                hub.retain_cameras(&names);
             }
             self.gallery(&show).await;
         }

@@ -1,11 +1,11 @@
-//! The file of `--config`, which one file can be for every command.
+//! Reads the file of `--config`, which can be the same for every command.
 
 use std::path::Path;
 
 use crate::config::{Config, ConfigError};
 
-/// The settings of the file at `path`, or the defaults without one. The sections of `serve` (`serve`, `cameras`, `mqtt`,
-/// `webhook`) are checked and left alone, so that one file can be for `track`, `tune` and `serve`.
+/// Reads the configuration at `path`, or returns the defaults without one. The sections of `serve`
+/// (`serve`, `cameras`, `mqtt`, `webhook`) are checked and otherwise ignored.
 ///
 /// # Errors
 /// When the file cannot be read, is not TOML, or has an unknown key or a value out of range.
@@ -15,7 +15,7 @@ pub fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
 
 #[cfg(feature = "serve")]
 fn of_file(path: &Path) -> Result<Config, ConfigError> {
-    Ok(crate::serve::ServiceConfig::sections(path)?.1)
+    Ok(crate::serve::ServiceConfig::read_partial(path)?.1)
 }
 
 #[cfg(not(feature = "serve"))]

@@ -1,4 +1,4 @@
-//! What people see of a run: the models, the progress, the summary.
+//! Output for users: error messages, models, progress and summary.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -11,10 +11,11 @@ use crate::embed::Embedder;
 use crate::infer::Model;
 use crate::pipeline::{Cameras, DetectionSource, Summary};
 
-/// Why nobody is known again by looks.
-pub const UNKNOWN: &str = "for the network does not say how often strangers are alike (`twintrack-train calibrate` measures it)";
+/// Reason why re-identification and false-merge rates are not available; follows a comma.
+pub const NO_STRANGER_RATES: &str = "because the network's file does not say how often strangers \
+                                     are alike (`twintrack-train calibrate` measures it)";
 
-/// The error with its causes, each said once: many of our messages hold their cause already.
+/// The error with its causes. A cause is skipped if the message before contains it already.
 pub fn message(e: &anyhow::Error) -> String {
     e.chain()
         .skip(1)
@@ -28,7 +29,7 @@ pub fn message(e: &anyhow::Error) -> String {
         })
 }
 
-/// Logs which models run where, and how they are read.
+/// Logs the models in use.
 pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
     match people {
         DetectionSource::Network(d) => detector(d),
@@ -38,43 +39,57 @@ pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
     }
     match embedder {
         Some(e) => self::embedder(e),
-        None => tracing::info!("no embedder: people are told apart by motion only"),
+        None => tracing::info!("no embedder: tracking by motion only"),
     }
 }
 
-/// Logs a detector: its file with the hash of its weights, where it runs, what was decided about it
-/// and by what.
+/// Logs a detector: file, hash of the weights, execution provider, layout, class and pixel format,
+/// and what each of these was decided by.
 pub fn detector(d: &Detector) {
     let (model, format) = (d.model(), d.format());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
-    tracing::info!(model = %path, weights, %provider, layout = format.layout.value.name(), by = format.layout.reason, "detector");
+    tracing::info!(
+        model = %path, weights, %provider,
+        layout = format.layout.value.name(), by = format.layout.reason,
+        "detector"
+    );
     tracing::info!(
         class = format.class.value,
         by = format.class.reason,
-        "detector: which class is a person"
+        "detector: class of persons"
     );
-    tracing::info!(pixels = %format.pixels.value, by = format.pixels.reason, batch = batch(model), "detector: input");
+    tracing::info!(
+        pixels = %format.pixels.value, by = format.pixels.reason, batch = batch(model),
+        "detector: input"
+    );
 }
 
-/// Logs an embedder in the same way.
+/// Logs an embedder: file, hash of the weights, execution provider, output and input.
 pub fn embedder(e: &Embedder) {
     let (model, (w, h)) = (e.model(), e.size());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
-    tracing::info!(model = %path, weights, %provider, output = e.output(), dimension = e.dimension(), "embedder");
-    tracing::info!(pixels = %e.pixels(), size = format!("{w}x{h}"), batch = batch(model), "embedder: input");
+    tracing::info!(
+        model = %path, weights, %provider, output = e.output(), dimension = e.dimension(),
+        "embedder"
+    );
+    tracing::info!(
+        pixels = %e.pixels(), size = format!("{w}x{h}"), batch = batch(model),
+        "embedder: input"
+    );
     if e.strangers().is_none() {
-        tracing::info!("tracker.reidentify is off, {UNKNOWN}");
+        tracing::info!("tracker.reidentify is off, {NO_STRANGER_RATES}");
     }
 }
 
-/// Pictures that a network takes at once, for people.
+/// The batch size of a network, or "any".
 pub fn batch(model: &Model) -> String {
     model
         .batch()
         .map_or_else(|| "any".into(), |n| n.to_string())
 }
 
-/// Shows the progress until aborted: a bar on a terminal, a line every few seconds elsewhere.
+/// Shows the progress on standard error until the task is aborted: a bar on a terminal, else a line
+/// every few seconds.
 pub async fn progress(cameras: Cameras, total: Option<u64>) {
     const LINE_EVERY: Duration = Duration::from_secs(5);
     let started = Instant::now();
@@ -130,15 +145,17 @@ fn bar(total: Option<u64>) -> ProgressBar {
             "{spinner} {pos} frames, {msg}, {elapsed}",
         ),
     };
-    bar.with_style(ProgressStyle::with_template(template).expect("the template is fixed and right"))
+    bar.with_style(
+        ProgressStyle::with_template(template).expect("the template is a valid constant"),
+    )
 }
 
-/// The table at the end of a run. `stages`: each stage and the time it was busy.
+/// The summary table at the end of a run. `stages`: each stage and the time it was busy.
 pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
     let mut row = |name: &str, value: String| {
-        writeln!(out, "  {name:<22}{value:>10}").expect("writing to a string cannot fail")
+        writeln!(out, "  {name:<22}{value:>10}").expect("writing to a String cannot fail")
     };
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
@@ -162,7 +179,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
             format!("{:.2}", per_frame(*busy)),
         );
     }
-    row("whole, ms/frame", format!("{:.2}", per_frame(s.wall)));
+    row("total, ms/frame", format!("{:.2}", per_frame(s.wall)));
     if !s.inference.is_zero() {
         row(
             "ONNX Runtime, ms/frame",
@@ -170,7 +187,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
         );
     }
     if s.interrupted {
-        out.push_str("  stopped before the end; the files are whole up to here\n");
+        out.push_str("  stopped before the end; the files are complete up to here\n");
     }
     out.trim_end().to_string()
 }
@@ -180,17 +197,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_cause_is_said_once() {
-        let said = message(
+    fn message_does_not_repeat_causes() {
+        let text = message(
             &anyhow::anyhow!("no such file")
                 .context("cannot read x: no such file")
                 .context("sequence a"),
         );
-        assert_eq!(said, "sequence a: cannot read x: no such file");
+        assert_eq!(text, "sequence a: cannot read x: no such file");
     }
 
     #[test]
-    fn the_summary_names_every_stage_a_frame() {
+    fn the_summary_has_every_count_and_time_per_frame() {
         let s = Summary {
             frames: 10,
             detections: 25,

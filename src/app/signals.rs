@@ -1,4 +1,4 @@
-//! SIGINT (Ctrl-C) and SIGTERM: the first ends the run in good order, the second ends it at once.
+//! SIGINT (Ctrl-C) and SIGTERM: the first starts a graceful shutdown, the second exits at once.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
@@ -7,36 +7,37 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// Exit codes of a run that a signal ended: 128 and the signal's number, as shells have it.
+/// Exit codes of a run that a signal ended: 128 plus the signal's number, as in shells.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
 
-/// The signals of a run. Clones share them.
+/// The signals received by a run, which consists of phases with their own rule. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signals(Arc<Shared>);
 
 #[derive(Debug, Default)]
 struct Shared {
-    /// The exit code that the last signal stands for; 0 before any.
+    /// The exit code for the last signal; 0 before the first.
     last: AtomicU8,
-    /// Signals in this part of the run.
+    /// Number of signals in this phase.
     count: AtomicU32,
-    /// This part of the run cannot end in good order.
+    /// Whether this phase has no graceful shutdown.
     at_once: AtomicBool,
+    /// Cancelled by the first signal of this phase.
     stop: Mutex<CancellationToken>,
 }
 
 impl Signals {
-    /// Listens from now on, for as long as the async runtime lives.
+    /// Handles signals from now on, for as long as the async runtime lives.
     pub fn listen() -> Self {
-        let me = Signals::default();
-        let heard = me.clone();
+        let signals = Signals::default();
+        let shared = signals.clone();
         let (Ok(mut interrupt), Ok(mut terminate)) = (
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
         ) else {
-            tracing::error!("signals cannot be listened for: Ctrl-C ends the program at once");
-            return me;
+            tracing::error!("cannot handle signals: Ctrl-C ends the program at once");
+            return signals;
         };
         tokio::spawn(async move {
             loop {
@@ -44,24 +45,24 @@ impl Signals {
                     _ = interrupt.recv() => INTERRUPTED,
                     _ = terminate.recv() => TERMINATED,
                 };
-                if heard.note(code) {
-                    eprintln!("stopped at once: what was not yet written is missing");
+                if shared.record(code) {
+                    eprintln!("stopped at once: unwritten results are lost");
                     std::process::exit(i32::from(code));
                 }
             }
         });
-        me
+        signals
     }
 
-    /// Notes a signal; whether it ends the program at once.
-    fn note(&self, code: u8) -> bool {
+    /// Records a signal. Returns whether the program must exit at once.
+    fn record(&self, code: u8) -> bool {
         self.0.last.store(code, Ordering::Relaxed);
-        let again = self.0.count.fetch_add(1, Ordering::Relaxed) > 0;
+        let repeated = self.0.count.fetch_add(1, Ordering::Relaxed) > 0;
         self.stop().cancel();
-        again || self.0.at_once.load(Ordering::Relaxed)
+        repeated || self.0.at_once.load(Ordering::Relaxed)
     }
 
-    /// Cancelled by the first signal in this part of the run.
+    /// The token that the first signal of this phase cancels.
     pub fn stop(&self) -> CancellationToken {
         self.0
             .stop
@@ -70,27 +71,26 @@ impl Signals {
             .clone()
     }
 
-    /// Another part of the run begins, which its first signal ends at once.
-    pub fn end_at_once(&self) {
+    /// Starts a phase in which a signal exits at once.
+    pub fn begin_abrupt_phase(&self) {
         self.0.at_once.store(true, Ordering::Relaxed);
     }
 
-    /// Another part of the run begins, which its first signal ends in good order. That is cancelled
-    /// by it.
-    pub fn end_in_order(&self) -> CancellationToken {
-        let fresh = CancellationToken::new();
+    /// Starts a phase with graceful shutdown. Returns the token that its first signal cancels.
+    pub fn begin_graceful_phase(&self) -> CancellationToken {
+        let stop = CancellationToken::new();
         self.0
             .stop
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone_from(&fresh);
+            .clone_from(&stop);
         self.0.count.store(0, Ordering::Relaxed);
         self.0.at_once.store(false, Ordering::Relaxed);
-        fresh
+        stop
     }
 
-    /// The exit code of a run that a signal has ended: 130 after SIGINT; after SIGTERM 0 where the
-    /// work was `finished` properly, 143 where not. `None` where no signal came.
+    /// The exit code of a run that a signal has ended: 130 after SIGINT; after SIGTERM 0 if the
+    /// work was `finished`, else 143. None if there was no signal.
     pub fn code(&self, finished: bool) -> Option<ExitCode> {
         match self.0.last.load(Ordering::Relaxed) {
             0 => None,
@@ -105,27 +105,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_signal_ends_in_order_the_second_at_once_and_each_part_counts_anew() {
+    fn the_first_signal_of_a_phase_stops_gracefully_and_the_second_exits_at_once() {
         let signals = Signals::default();
         let first = signals.stop();
-        assert!(!signals.note(INTERRUPTED) && first.is_cancelled());
-        assert!(signals.note(INTERRUPTED));
-        let second = signals.end_in_order();
-        assert!(!second.is_cancelled() && !signals.note(TERMINATED) && second.is_cancelled());
-        signals.end_in_order();
-        signals.end_at_once();
-        assert!(signals.note(INTERRUPTED));
+        assert!(!signals.record(INTERRUPTED) && first.is_cancelled());
+        assert!(signals.record(INTERRUPTED));
+        let second = signals.begin_graceful_phase();
+        assert!(!second.is_cancelled() && !signals.record(TERMINATED) && second.is_cancelled());
+        signals.begin_graceful_phase();
+        signals.begin_abrupt_phase();
+        assert!(signals.record(INTERRUPTED));
     }
 
     #[test]
-    fn exit_codes_tell_the_signal_and_whether_the_work_was_finished() {
+    fn exit_codes_depend_on_the_signal_and_on_whether_the_work_was_finished() {
         let signals = Signals::default();
         assert!(signals.code(true).is_none() && signals.code(false).is_none());
-        let shown = |finished| format!("{:?}", signals.code(finished));
+        let actual = |finished| format!("{:?}", signals.code(finished));
         let code = |code: u8| format!("{:?}", Some(ExitCode::from(code)));
-        signals.note(TERMINATED);
-        assert_eq!((shown(true), shown(false)), (code(0), code(143)));
-        signals.note(INTERRUPTED);
-        assert_eq!((shown(true), shown(false)), (code(130), code(130)));
+        signals.record(TERMINATED);
+        assert_eq!((actual(true), actual(false)), (code(0), code(143)));
+        signals.record(INTERRUPTED);
+        assert_eq!((actual(true), actual(false)), (code(130), code(130)));
     }
 }

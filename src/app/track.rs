@@ -21,7 +21,7 @@ use crate::pipeline::{
 use crate::refine::Recording;
 use crate::sink::Sink;
 use crate::sink::jsonl::JsonLines;
-use crate::sink::mot::{MotText, What};
+use crate::sink::mot::{MotContent, MotText};
 use crate::sink::recorder::Recorder;
 use crate::source::{self, Link, SourceInfo, SourceOptions};
 use crate::time::{Seconds, Timestamp};
@@ -310,7 +310,7 @@ impl Outputs {
             outputs.after = std::mem::replace(&mut outputs.during, recorder);
         }
         if let Some(path) = &args.save_detections {
-            let detections = MotText::create(path, What::Detections, &config.output)?;
+            let detections = MotText::create(path, MotContent::Detections, &config.output)?;
             outputs.during.push(Box::new(detections));
         }
         Ok(outputs)
@@ -329,9 +329,9 @@ fn link_and_write(
 ) -> Result<bool> {
     tracing::info!(tracks = recording.ended.len(), "tracks are linked");
     // Linking cannot stop half way: there is nothing to write before its end.
-    signals.end_at_once();
+    signals.begin_abrupt_phase();
     let refined = refine::refined(recording, config);
-    let stop = signals.end_in_order();
+    let stop = signals.begin_graceful_phase();
     // Its own link: that of the first reading may have been told to stop.
     let again = SourceOptions {
         link: Link::default(),
@@ -345,7 +345,7 @@ fn link_and_write(
     refine::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
-        eprintln!("{}", refine::told(recording, &refined));
+        eprintln!("{}", refine::summary(recording, &refined));
     }
     Ok(!stop.is_cancelled())
 }
@@ -389,7 +389,7 @@ fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box
     if let Some(path) = &args.mot {
         sinks.push(Box::new(MotText::create(
             path,
-            What::Tracks,
+            MotContent::Tracks,
             &config.output,
         )?));
     }

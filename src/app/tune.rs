@@ -1,4 +1,5 @@
-//! `twintrack tune`: search for the tracker's settings that suit these cameras, against ground truth.
+//! `twintrack tune`: searches for the tracker's settings that are best on sequences with ground
+//! truth.
 
 use std::path::{Path, PathBuf};
 
@@ -24,44 +25,50 @@ use crate::track::similarity::StrangerTable;
 use crate::track::{TrackState, Tracker};
 use crate::trajectory::{EventBuilder, FrameEvent};
 
-/// Search for the settings that suit these cameras, against ground truth.
+/// Search for the tracker's settings that are best on sequences with ground truth.
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt and det/det.txt, or pictures to detect people in; or one such
-    /// sequence.
+    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt and det/det.txt, or with images to
+    /// detect people in; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
     /// Configuration to start from (TOML).
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The best configuration found (TOML).
+    /// Write the best configuration (TOML) to this file.
     #[arg(short, long, value_name = "FILE", default_value = "tuned.toml")]
     output: PathBuf,
-    /// How many configurations to try.
-    #[arg(long, value_name = "N", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..1_000_000))]
+    /// Number of configurations to try.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 300,
+        value_parser = clap::value_parser!(u32).range(1..1_000_000)
+    )]
     trials: u32,
     /// Seed of the search; the same seed tries the same configurations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Numbers to search for instead of the usual ones, each KEY=LOW..HIGH (as in tracker.cost.size=0.2..1).
+    /// Settings to vary instead of the default ones, each as KEY=LOW..HIGH
+    /// (tracker.cost.size=0.2..1).
     #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = parse_vary, num_args = 1..)]
     vary: Vec<(String, f64, f64)>,
-    /// Tune tracking of recordings (`track --offline`).
+    /// Tune offline tracking of recordings (`track --offline`).
     #[arg(long)]
     offline: bool,
-    /// Tell people apart by motion only, even where there are pictures.
+    /// Track by motion only, even if there are images.
     #[arg(long)]
     no_embed: bool,
-    /// Whose rules: which classes are distractors.
+    /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
     #[arg(long, value_enum, default_value_t = evaluate::Rules::Mot17)]
     benchmark: evaluate::Rules,
-    /// Frames a second of sequences without seqinfo.ini, as CVAT exports them.
+    /// Frames per second of sequences without seqinfo.ini (such as CVAT's exports).
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Frame size of sequences with neither seqinfo.ini nor pictures.
+    /// Frame size of sequences with neither seqinfo.ini nor images.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     frame_size: Option<(u32, u32)>,
-    /// The confidences in det/det.txt are divided by it (100 for percent).
+    /// Divide the confidences in det/det.txt by this (100 for percentages).
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale)]
     confidence_scale: f64,
 }
@@ -70,24 +77,24 @@ fn parse_size(s: &str) -> Result<(u32, u32), String> {
     let sides = s
         .split_once('x')
         .and_then(|(w, h)| Some((w.parse().ok()?, h.parse().ok()?)));
-    sides.ok_or_else(|| format!("'{s}' is no size; write WIDTHxHEIGHT, as 1920x1080"))
+    sides.ok_or_else(|| format!("'{s}' is not a size; write WIDTHxHEIGHT, such as 1920x1080"))
 }
 
 fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
     let parts = s
         .split_once('=')
         .and_then(|(key, range)| range.split_once("..").map(|(low, high)| (key, low, high)));
-    let (key, low, high) = parts.ok_or("write KEY=LOW..HIGH, as in tracker.cost.size=0.2..1")?;
+    let (key, low, high) = parts.ok_or("write KEY=LOW..HIGH, such as tracker.cost.size=0.2..1")?;
     match (low.parse(), high.parse()) {
         (Ok(low), Ok(high)) if low < high => Ok((key.to_string(), low, high)),
         _ => Err(format!(
-            "'{low}..{high}' is not a range of two numbers, the lower first"
+            "'{low}..{high}' is not a range: write two numbers, the lower first"
         )),
     }
 }
 
-/// What is searched for when nothing is named: the numbers that decide identities, with the ranges that make sense.
-const USUAL: &[(&str, f64, f64)] = &[
+/// Settings varied by default, with their ranges: those that most influence identities.
+const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.position", 0.0, 0.5),
     ("tracker.cost.size", 0.2, 1.2),
     ("tracker.cost.absence", 0.0, 0.15),
@@ -101,12 +108,14 @@ const USUAL: &[(&str, f64, f64)] = &[
     ("tracker.motion.size_memory", 0.2, 1.5),
     ("tracker.keep_lost", 0.5, 5.0),
 ];
-const USUAL_WITH_LOOKS: &[(&str, f64, f64)] = &[
+/// Also varied if there are embeddings.
+const APPEARANCE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.appearance", 0.0, 3.0),
     ("tracker.cost.appearance_scale", 0.2, 1.6),
     ("tracker.appearance.memory", 0.5, 0.98),
 ];
-const USUAL_OFFLINE: &[(&str, f64, f64)] = &[
+/// Also varied with `--offline`.
+const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("offline.max_gap", 0.5, 10.0),
     ("offline.new_track", 0.0, 8.0),
     ("offline.min_share", 0.0, 0.7),
@@ -114,44 +123,44 @@ const USUAL_OFFLINE: &[(&str, f64, f64)] = &[
     ("offline.fill.smoothing", 0.0, 0.2),
 ];
 
-/// A sequence with what the networks say of every frame, so that trials only track.
-struct Observed {
+/// A sequence with the networks' outputs for every frame, so that a trial only runs the tracker.
+struct PreparedSequence {
     name: String,
     length: u64,
     truth: Vec<MotRow>,
     frames: Vec<(Frame, Vec<Detection>, Embeddings)>,
-    /// How often strangers are alike to the embedder that was used.
+    /// The embedder's table of how often strangers are alike.
     strangers: Option<StrangerTable>,
 }
 
-/// Runs the command; returns what is to be printed.
+/// Runs the command; returns the text to print.
 ///
 /// # Errors
-/// When a folder lacks what is needed, a key is unknown, or the output cannot be written.
+/// When a sequence lacks a required file, a key is unknown, or the output cannot be written.
 pub fn run(args: &TuneArgs) -> Result<String> {
     let mut config = settings::read(args.config.as_deref())?;
     config.embedder.enabled &= !args.no_embed;
     outputs::prepare([&args.output], args.config.as_slice())?;
-    let sequences = observe_all(args, &config)?;
-    let looks = sequences
+    let sequences = prepare_all(args, &config)?;
+    let has_embeddings = sequences
         .iter()
         .any(|s| s.frames.iter().any(|(_, _, e)| !e.is_empty()));
-    let parameters = parameters(args, &config, looks)?;
+    let parameters = parameters(args, &config, has_embeddings)?;
     let evaluate = |values: &Vec<f64>| {
-        let config = with(&config, &parameters, values).ok()?;
+        let config = with_values(&config, &parameters, values).ok()?;
         sequences
             .iter()
-            .map(|s| judge(s, &config, args))
+            .map(|s| track_and_score(s, &config, args))
             .collect::<Result<Vec<Counts>>>()
             .ok()
     };
     let threads = config.threads();
-    let mut shown = 0;
-    let told = |done: &[Trial]| {
-        if done.len() >= shown + 48 {
-            shown = done.len();
+    let mut reported = 0;
+    let report_progress = |done: &[Trial]| {
+        if done.len() >= reported + 48 {
+            reported = done.len();
             eprintln!(
-                "{shown} of {} tried, HOTA and IDF1 on average {:.2}",
+                "{reported} of {} tried, best mean of HOTA and IDF1 {:.2}",
                 args.trials,
                 tune::best(done, |_| true).score(|_| true)
             );
@@ -162,21 +171,22 @@ pub fn run(args: &TuneArgs) -> Result<String> {
         args.trials as usize,
         args.seed,
         |round| on_threads(round, threads, &evaluate),
-        told,
+        report_progress,
     );
     if trials.is_empty() {
         bail!(
-            "the starting configuration cannot be used; is every value of --vary's keys in its range?"
+            "the starting configuration is invalid; \
+             are the values of the keys given to --vary within their ranges?"
         );
     }
     let best = tune::best(&trials, |_| true);
-    let text = toml::to_string(&with(&config, &parameters, &best.values)?)?;
+    let text = toml::to_string(&with_values(&config, &parameters, &best.values)?)?;
     std::fs::write(&args.output, text)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     Ok(report(args, &parameters, &sequences, &trials, best))
 }
 
-/// Works on every item, on several threads; the answers are in the order of the items.
+/// Applies `work` to every item, on several threads; the results are in the order of the items.
 fn on_threads<A: Sync, B: Send>(
     items: &[A],
     threads: usize,
@@ -198,13 +208,14 @@ fn on_threads<A: Sync, B: Send>(
     })
 }
 
-fn parameters(args: &TuneArgs, config: &Config, looks: bool) -> Result<Vec<Parameter>> {
-    let usual = USUAL
+/// The settings to vary, with their ranges and the values of the starting configuration.
+fn parameters(args: &TuneArgs, config: &Config, has_embeddings: bool) -> Result<Vec<Parameter>> {
+    let default = DEFAULT_PARAMETERS
         .iter()
-        .chain(USUAL_WITH_LOOKS.iter().filter(|_| looks))
-        .chain(USUAL_OFFLINE.iter().filter(|_| args.offline));
+        .chain(APPEARANCE_PARAMETERS.iter().filter(|_| has_embeddings))
+        .chain(OFFLINE_PARAMETERS.iter().filter(|_| args.offline));
     let ranges: Vec<(String, f64, f64)> = if args.vary.is_empty() {
-        usual.map(|&(k, l, h)| (k.to_string(), l, h)).collect()
+        default.map(|&(k, l, h)| (k.to_string(), l, h)).collect()
     } else {
         args.vary.clone()
     };
@@ -213,7 +224,12 @@ fn parameters(args: &TuneArgs, config: &Config, looks: bool) -> Result<Vec<Param
         let value = key.split('.').try_fold(&table, |t, part| t.get(part));
         value
             .and_then(|v| v.as_float().or_else(|| v.as_integer().map(|i| i as f64)))
-            .with_context(|| format!("the configuration has no number '{key}' to vary; docs/configuration.md lists all"))
+            .with_context(|| {
+                format!(
+                    "the configuration has no numeric key '{key}' to vary; \
+                     docs/configuration.md lists all keys"
+                )
+            })
     };
     ranges
         .into_iter()
@@ -228,8 +244,8 @@ fn parameters(args: &TuneArgs, config: &Config, looks: bool) -> Result<Vec<Param
         .collect()
 }
 
-/// The configuration with these values in it.
-fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Config> {
+/// The configuration with the parameters set to these values.
+fn with_values(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Config> {
     let mut table = toml::Value::try_from(config)?;
     for (p, &value) in parameters.iter().zip(values) {
         let slot = p
@@ -237,7 +253,7 @@ fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Con
             .split('.')
             .try_fold(&mut table, |t, part| t.get_mut(part))
             .with_context(|| format!("no key {}", p.key))?;
-        // Four digits: more than any of these numbers carries, and readable.
+        // Four decimals are enough for every parameter, and keep the file readable.
         let rounded = (value * 1e4).round() / 1e4;
         *slot = if slot.is_integer() {
             toml::Value::Integer(value.round() as i64)
@@ -252,24 +268,25 @@ fn with(config: &Config, parameters: &[Parameter], values: &[f64]) -> Result<Con
     Ok(config)
 }
 
-fn observe_all(args: &TuneArgs, config: &Config) -> Result<Vec<Observed>> {
+fn prepare_all(args: &TuneArgs, config: &Config) -> Result<Vec<PreparedSequence>> {
     let mut networks: (Option<Detector>, Option<Embedder>) = (None, None);
     sequences::find(&args.gt)?
         .iter()
         .map(|dir| {
-            observe(dir, args, config, &mut networks)
+            prepare(dir, args, config, &mut networks)
                 .with_context(|| format!("sequence {}", dir.display()))
         })
         .collect()
 }
 
-/// Reads a sequence and runs the networks over it, as far as they are needed and there are pictures.
-fn observe(
+/// Reads a sequence, and runs the detector where it has no detections and the embedder where it has
+/// images. The networks are opened when first needed.
+fn prepare(
     dir: &Path,
     args: &TuneArgs,
     config: &Config,
     networks: &mut (Option<Detector>, Option<Embedder>),
-) -> Result<Observed> {
+) -> Result<PreparedSequence> {
     let known = Known {
         frame_rate: args.frame_rate,
         size: args.frame_size,
@@ -311,7 +328,7 @@ fn observe(
     while let Some(mut frame) = source.next_frame()? {
         let detections = match (&mut given, &frame.image) {
             (Some(by_frame), _) => by_frame.remove(&frame.number).unwrap_or_default(),
-            (None, None) => bail!("it has neither det/det.txt nor pictures"),
+            (None, None) => bail!("it has neither det/det.txt nor images"),
             (None, Some(image)) => {
                 if networks.0.is_none() {
                     networks.0 = Some(Detector::open(
@@ -321,7 +338,7 @@ fn observe(
                     )?);
                     networks.0.iter().for_each(show::detector);
                 }
-                let detector = networks.0.as_mut().expect("opened just now");
+                let detector = networks.0.as_mut().expect("opened above");
                 detector.detect_image(image)?
             }
         };
@@ -338,7 +355,7 @@ fn observe(
                 networks
                     .1
                     .as_mut()
-                    .expect("opened just now")
+                    .expect("opened above")
                     .embed(image, &detections)?
             }
             _ => Embeddings::none(),
@@ -347,7 +364,7 @@ fn observe(
         frames.push((frame, detections, embeddings));
     }
     let strangers = networks.1.as_ref().and_then(Embedder::strangers);
-    Ok(Observed {
+    Ok(PreparedSequence {
         name,
         length: info.length,
         truth,
@@ -356,8 +373,8 @@ fn observe(
     })
 }
 
-/// Tracks a sequence and counts.
-fn judge(s: &Observed, config: &Config, args: &TuneArgs) -> Result<Counts> {
+/// Tracks a sequence and scores the result.
+fn track_and_score(s: &PreparedSequence, config: &Config, args: &TuneArgs) -> Result<Counts> {
     let mut tracker =
         Tracker::new(config.tracker(args.offline)).with_strangers(s.strangers.clone());
     let mut events = EventBuilder::new(
@@ -409,7 +426,7 @@ fn rows(event: &FrameEvent) -> impl Iterator<Item = MotRow> + '_ {
 fn report(
     args: &TuneArgs,
     parameters: &[Parameter],
-    sequences: &[Observed],
+    sequences: &[PreparedSequence],
     trials: &[Trial],
     best: &Trial,
 ) -> String {
@@ -422,16 +439,18 @@ fn report(
         .collect();
     lines.extend([line(&trials[0], "start"), line(best, "best")]);
     let mut out = table(&lines);
-    let mut add = |text: String| writeln!(out, "{text}").expect("writing to a string cannot fail");
+    let mut add = |text: String| writeln!(out, "{text}").expect("writing to a String cannot fail");
     add(String::new());
     for ((p, from), to) in parameters.iter().zip(&trials[0].values).zip(&best.values) {
         add(format!("{:40} {from:8.4} -> {to:8.4}", p.key));
     }
     let held = tune::held_out(trials);
     if held.is_empty() {
-        add("\nOne sequence alone cannot tell how much of the gain is luck; give more.".into());
+        add("\nWith a single sequence overfitting cannot be estimated; use more sequences.".into());
     } else {
-        add("\nHow much is luck: the best of the other sequences, judged on the one left out (mean of HOTA and IDF1)".into());
+        let heading = "\nHeld-out sequences: the configuration that is best on all others, \
+                       evaluated on the one left out (mean of HOTA and IDF1)";
+        add(heading.into());
         for h in &held {
             add(format!(
                 "{:40} {:8.2} -> {:8.2} ({:+.2})",
@@ -442,9 +461,10 @@ fn report(
             ));
         }
         let gain = held.iter().map(|h| h.chosen - h.start).sum::<f64>() / held.len() as f64;
-        let seen = best.score(|_| true) - trials[0].score(|_| true);
+        let tuned = best.score(|_| true) - trials[0].score(|_| true);
         add(format!(
-            "gain on the sequences tuned on {seen:+.2}, on those left out {gain:+.2} on average: expect the latter elsewhere"
+            "gain on the tuned sequences {tuned:+.2}, on held-out sequences {gain:+.2} on \
+             average; expect the latter on other recordings"
         ));
     }
     add(format!("\nwritten to {}", args.output.display()));

@@ -1,4 +1,7 @@
-//! Who is let in: whoever shows the token; without one, this machine itself, and no web page of somebody else's in its browser.
+//! Authorisation of HTTP requests.
+//!
+//! With a token, a request must carry it. Without one, only requests to a loopback address are
+//! allowed. Requests from web pages of other origins are refused in both cases.
 
 use std::sync::Arc;
 
@@ -9,23 +12,23 @@ use axum::response::{IntoResponse, Redirect, Response};
 
 use crate::secret::Secret;
 
-/// The cookie that a browser shows after it has once shown the token.
+/// The cookie that holds the token after a browser has opened `/?token=…`.
 const COOKIE: &str = "twintrack_token";
 
-/// The guard at the door.
+/// Decides which requests are authorised.
 #[derive(Clone)]
-pub struct Guard {
-    /// What must be shown.
+pub struct Authorizer {
+    /// The token that a request must carry, if any.
     pub token: Option<Arc<Secret>>,
 }
 
-/// Compares without telling by its time how much was right.
-fn same(a: &str, b: &str) -> bool {
+/// Compares in a time that does not depend on how many characters are equal.
+fn constant_time_eq(a: &str, b: &str) -> bool {
     let (a, b) = (a.as_bytes(), b.as_bytes());
     a.len() == b.len() && a.iter().zip(b).fold(0u8, |differ, (x, y)| differ | (x ^ y)) == 0
 }
 
-fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name).and_then(|v| v.to_str().ok())
 }
 
@@ -38,45 +41,52 @@ fn host(of: &str) -> &str {
     }
 }
 
-impl Guard {
-    /// Whether the request shows the token: as a bearer, in the cookie, or as `?token=`.
-    fn shown(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
+impl Authorizer {
+    /// Whether the request carries the token: as a bearer token, in the cookie, or as `?token=`.
+    /// True if no token is required.
+    fn has_token(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
         let Some(token) = &self.token else {
             return true;
         };
-        let bearer = text(headers, header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer "));
-        let cookies = text(headers, header::COOKIE).unwrap_or_default().split(';');
+        let bearer =
+            header_text(headers, header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer "));
+        let cookies = header_text(headers, header::COOKIE)
+            .unwrap_or_default()
+            .split(';');
         let cookie = cookies
             .filter_map(|c| c.trim().split_once('='))
             .find(|(name, _)| *name == COOKIE)
             .map(|(_, value)| value);
-        [bearer, cookie, in_query(query)]
+        [bearer, cookie, token_in_query(query)]
             .into_iter()
             .flatten()
-            .any(|shown| !shown.is_empty() && same(shown, token.expose()))
+            .any(|given| !given.is_empty() && constant_time_eq(given, token.expose()))
     }
 
-    /// Whether a request with these headers and query is let in.
+    /// Whether a request with these headers and query is authorised.
     #[cfg(feature = "fuzzing")]
     pub(crate) fn admits(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
-        !self.foreign(headers) && self.shown(headers, query)
+        !self.is_foreign(headers) && self.has_token(headers, query)
     }
 
-    /// Whether a browser asks for a page of somebody else's: by its origin, or by a name that is not this machine's.
-    fn foreign(&self, headers: &HeaderMap) -> bool {
-        let asked = text(headers, header::HOST).unwrap_or_default();
-        let origin = text(headers, header::ORIGIN)
-            .is_some_and(|o| o.split_once("://").is_none_or(|(_, rest)| rest != asked));
-        let name = host(asked);
-        let mine = name == "localhost"
+    /// Whether the request comes from a web page of another origin, or, without a token, was sent
+    /// to a host name that is not loopback (which DNS rebinding would use).
+    fn is_foreign(&self, headers: &HeaderMap) -> bool {
+        let requested = header_text(headers, header::HOST).unwrap_or_default();
+        let origin = header_text(headers, header::ORIGIN).is_some_and(|o| {
+            o.split_once("://")
+                .is_none_or(|(_, rest)| rest != requested)
+        });
+        let name = host(requested);
+        let loopback = name == "localhost"
             || name
                 .parse::<std::net::IpAddr>()
                 .is_ok_and(|ip| ip.is_loopback());
-        origin || (self.token.is_none() && !mine)
+        origin || (self.token.is_none() && !loopback)
     }
 }
 
-fn in_query(query: Option<&str>) -> Option<&str> {
+fn token_in_query(query: Option<&str>) -> Option<&str> {
     query
         .unwrap_or_default()
         .split('&')
@@ -85,25 +95,34 @@ fn in_query(query: Option<&str>) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
-/// Lets a request in, or answers 401 or 403.
-pub async fn guard(State(guard): State<Guard>, request: Request, next: Next) -> Response {
+/// Middleware: passes authorised requests on, and responds to others with 401 or 403.
+pub async fn authorize(
+    State(authorizer): State<Authorizer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (headers, query) = (request.headers(), request.uri().query());
-    if guard.foreign(headers) {
-        return (StatusCode::FORBIDDEN, "this page belongs to another name or origin; to reach twintrack by other names than localhost, set serve.token\n")
+    if authorizer.is_foreign(headers) {
+        return (
+            StatusCode::FORBIDDEN,
+            "the request has another host name or origin; \
+             to reach twintrack under names other than localhost, set serve.token\n",
+        )
             .into_response();
     }
-    if !guard.shown(headers, query) {
+    if !authorizer.has_token(headers, query) {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
         return (
             StatusCode::UNAUTHORIZED,
             challenge,
-            "show the token: `Authorization: Bearer …`, or open /?token=… once in a browser\n",
+            "a token is required: send `Authorization: Bearer …`, \
+             or open /?token=… once in a browser\n",
         )
             .into_response();
     }
-    // The page's address is shown and kept by browsers: the token goes out of it, into a cookie.
-    if request.uri().path() == "/" && in_query(query).is_some() {
-        let token = guard.token.as_ref().map_or("", |t| t.expose());
+    // Browsers show and store the page's address, so the token is moved from it to a cookie.
+    if request.uri().path() == "/" && token_in_query(query).is_some() {
+        let token = authorizer.token.as_ref().map_or("", |t| t.expose());
         if let Ok(cookie) = header::HeaderValue::from_str(&format!(
             "{COOKIE}={token}; HttpOnly; SameSite=Strict; Path=/"
         )) {
@@ -129,47 +148,47 @@ mod tests {
     }
 
     #[test]
-    fn the_token_is_asked_for_and_taken_in_three_ways() {
-        let guard = Guard {
+    fn the_token_is_required_and_accepted_in_header_cookie_and_query() {
+        let authorizer = Authorizer {
             token: Some(Arc::new(Secret::new("0123456789abcdef"))),
         };
         assert!(
-            !guard.shown(&headers(&[]), None)
-                && !guard.shown(
+            !authorizer.has_token(&headers(&[]), None)
+                && !authorizer.has_token(
                     &headers(&[(header::AUTHORIZATION, "Bearer 0123456789abcdeX")]),
                     None
                 )
         );
-        assert!(guard.shown(
+        assert!(authorizer.has_token(
             &headers(&[(header::AUTHORIZATION, "Bearer 0123456789abcdef")]),
             None
         ));
-        assert!(guard.shown(
+        assert!(authorizer.has_token(
             &headers(&[(header::COOKIE, "a=b; twintrack_token=0123456789abcdef")]),
             None
         ));
-        let blank = Guard {
+        let blank = Authorizer {
             token: Some(Arc::new(Secret::new(""))),
         };
         assert!(
-            !blank.shown(&headers(&[]), Some("token="))
-                && !blank.shown(&headers(&[(header::AUTHORIZATION, "Bearer ")]), None)
+            !blank.has_token(&headers(&[]), Some("token="))
+                && !blank.has_token(&headers(&[(header::AUTHORIZATION, "Bearer ")]), None)
         );
         assert!(
-            guard.shown(&headers(&[]), Some("cameras=a&token=0123456789abcdef"))
-                && !guard.shown(&headers(&[]), Some("token="))
+            authorizer.has_token(&headers(&[]), Some("cameras=a&token=0123456789abcdef"))
+                && !authorizer.has_token(&headers(&[]), Some("token="))
         );
     }
 
     #[test]
-    fn somebody_else_s_page_is_sent_away() {
+    fn requests_of_other_origins_and_host_names_are_foreign() {
         let (open, closed) = (
-            Guard { token: None },
-            Guard {
+            Authorizer { token: None },
+            Authorizer {
                 token: Some(Arc::new(Secret::new("0123456789abcdef"))),
             },
         );
-        let ask = |host, origin: Option<&str>| {
+        let request = |host, origin: Option<&str>| {
             let mut all = vec![(header::HOST, host)];
             all.extend(origin.map(|o| (header::ORIGIN, o)));
             headers(&all)
@@ -183,14 +202,14 @@ mod tests {
             ("evil.example:8090", None, true),
         ] {
             assert_eq!(
-                open.foreign(&ask(host, origin)),
+                open.is_foreign(&request(host, origin)),
                 foreign,
                 "{host} {origin:?}"
             );
         }
         assert!(
-            !closed.foreign(&ask("gate.example", Some("https://gate.example")))
-                && closed.foreign(&ask("gate.example", Some("https://evil.example")))
+            !closed.is_foreign(&request("gate.example", Some("https://gate.example")))
+                && closed.is_foreign(&request("gate.example", Some("https://evil.example")))
         );
     }
 }

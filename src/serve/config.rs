@@ -1,4 +1,5 @@
-//! The file that `twintrack serve` runs by: the service's own sections, and beside them any section of a configuration.
+//! The configuration file of `twintrack serve`: the sections of the service, and beside them any
+//! section of [`Config`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -17,17 +18,19 @@ use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
 
-/// `[serve]`.
+/// Section `[serve]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeConfig {
-    /// At most this many frames go to the detector at once.
+    /// Most frames in a batch of the detector.
     pub batch: usize,
-    /// A frame waits at most this long for others to share its batch, seconds.
+    /// Longest time that a frame waits for others to share its batch, seconds.
     pub batch_wait: f64,
-    /// Address and port of the page, the live events and the metrics; empty for none. Port 0 takes any that is free.
+    /// Address and port of the web server (page, live events, metrics, health). Empty disables it;
+    /// port 0 takes any free port.
     pub listen: String,
-    /// What a client must show; without it only this machine itself is let in. Better kept in `token_env` or `token_file`.
+    /// Token that clients must send; without one only clients on this machine are allowed. Better
+    /// kept in `token_env` or `token_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// Environment variable that holds the token.
@@ -36,14 +39,16 @@ pub struct ServeConfig {
     /// File whose first line is the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// The file of events is put aside when it has so many bytes; 0: never.
+    /// Rotate the events file at this size, bytes; 0 disables rotation.
     pub output_bytes: u64,
-    /// So many files put aside are kept.
+    /// Number of rotated files to keep.
     pub output_keep: u32,
-    /// Folder for the events that wait for a receiver. Systemd's STATE_DIRECTORY, or `twintrack-state`, when absent.
+    /// Folder of the spools and dead-letter files. When absent: systemd's STATE_DIRECTORY if set,
+    /// else `twintrack-state`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// At the end the receivers get what is left for at most so long, seconds; the rest waits for the next run.
+    /// At shutdown, spooled events are delivered for up to this long, seconds; the rest stays on
+    /// disk for the next run.
     pub stop_within: f64,
 }
 
@@ -64,8 +69,8 @@ impl Default for ServeConfig {
     }
 }
 
-/// Shortest token that is let pass beyond this machine.
-const SHORTEST_TOKEN: usize = 16;
+/// Shortest token, characters, with which the server may listen on other than loopback addresses.
+const MIN_TOKEN: usize = 16;
 
 impl ServeConfig {
     /// Checks every value against its range.
@@ -84,34 +89,38 @@ impl ServeConfig {
         within("serve.stop_within", self.stop_within, 0.0, 600.0)
     }
 
-    /// Where to listen, and the token to ask for.
+    /// The address to listen on and the token to require, if any. None if the web server is
+    /// disabled.
     ///
     /// # Errors
-    /// When the address is none, the token is missing where it was named, or an address beyond this machine has none.
-    pub fn door(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
+    /// When the address is invalid, the configured token cannot be read, or the address is not a
+    /// loopback address and the token is missing or too short.
+    pub fn listen_address(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
         if self.listen.is_empty() {
             return Ok(None);
         }
         let address: SocketAddr = self.listen.parse().map_err(|_| {
             format!(
-                "serve.listen = \"{}\" is no address with a port, as 127.0.0.1:8090 is",
+                "serve.listen = \"{}\" is not an address with a port, such as 127.0.0.1:8090",
                 self.listen
             )
         })?;
         let token = Secret::find_strong("token", &self.token, &self.token_env, &self.token_file)?;
         let long = token
             .as_ref()
-            .is_some_and(|t| t.expose().len() >= SHORTEST_TOKEN);
+            .is_some_and(|t| t.expose().len() >= MIN_TOKEN);
         if !address.ip().is_loopback() && !long {
             return Err(format!(
-                "serve.listen = \"{}\" lets other machines in, which needs a token of at least {SHORTEST_TOKEN} characters: set serve.token_file (`openssl rand -hex 24` makes one)",
+                "serve.listen = \"{}\" is open to other machines, which requires a token of at \
+                 least {MIN_TOKEN} characters: set serve.token_file (`openssl rand -hex 24` \
+                 makes one)",
                 self.listen
             ));
         }
         Ok(Some((address, token)))
     }
 
-    /// The folder for what must outlive the run.
+    /// The folder of spools and dead-letter files.
     pub fn state(&self) -> PathBuf {
         let systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
         self.state_dir
@@ -121,57 +130,63 @@ impl ServeConfig {
     }
 }
 
-/// The whole file, but for the sections of [`Config`].
+/// The whole file, except for the sections of [`Config`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServiceConfig {
     /// The service.
     pub serve: ServeConfig,
-    /// The cameras by their short names.
+    /// The cameras by name.
     pub cameras: BTreeMap<String, CameraConfig>,
-    /// An MQTT broker.
+    /// The MQTT sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<MqttConfig>,
-    /// A web address.
+    /// The webhook.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
 }
 
 impl ServiceConfig {
-    /// Reads a file of cameras: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, and beside them the sections of any configuration.
+    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, and the sections
+    /// of [`Config`].
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, names no camera, or has an unknown key or a value out of range.
+    /// When it cannot be read, is not TOML, has no camera, has an unknown key or a value out of
+    /// range, or its token cannot be read.
     pub fn read(path: &Path) -> Result<(Self, Config), ConfigError> {
         Self::from_toml(&Config::text(path)?, path)
     }
 
-    /// Takes the TOML `text` of the file `path`.
+    /// Parses the TOML `text` of the file `path`.
     ///
     /// # Errors
     /// As [`ServiceConfig::read`].
     pub fn from_toml(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
-        let (me, config) = Self::of_sections(text, path)?;
-        me.serve.door().map_err(|e| ConfigError::wrong(path, e))?;
-        if me.cameras.is_empty() {
-            return Err(ConfigError::wrong(
+        let (service, config) = Self::parse_partial(text, path)?;
+        service
+            .serve
+            .listen_address()
+            .map_err(|e| ConfigError::invalid(path, e))?;
+        if service.cameras.is_empty() {
+            return Err(ConfigError::invalid(
                 path,
-                "it names no camera; add a section [cameras.NAME] with url = \"rtsp://…\"",
+                "it has no camera; add a section [cameras.NAME] with url = \"rtsp://…\"",
             ));
         }
-        Ok((me, config))
+        Ok((service, config))
     }
 
-    /// The same of a file that need not be complete: for commands that run no service. No secret is looked for.
+    /// Reads a file that may lack cameras and the token, for commands that run no service.
     ///
     /// # Errors
     /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
-    pub fn sections(path: &Path) -> Result<(Self, Config), ConfigError> {
-        Self::of_sections(&Config::text(path)?, path)
+    pub fn read_partial(path: &Path) -> Result<(Self, Config), ConfigError> {
+        Self::parse_partial(&Config::text(path)?, path)
     }
 
-    fn of_sections(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
-        let whole = config::table(text, path)?;
+    /// Parses and validates everything but the presence of cameras and the token.
+    fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
+        let whole = config::parse_table(text, path)?;
         let span = whole.span();
         let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook"].contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
@@ -183,54 +198,62 @@ impl ServiceConfig {
             .and_then(|s| s.get_ref().get("cameras"))
             .is_some()
         {
-            return Err(ConfigError::wrong(
+            return Err(ConfigError::invalid(
                 path,
-                "cameras stand at the top: write [cameras.NAME], not [serve.cameras.NAME]",
+                "cameras are sections of their own: write [cameras.NAME], not [serve.cameras.NAME]",
             ));
         }
-        let me: ServiceConfig = config::of_table(Spanned::new(span.clone(), own), text, path)?;
-        me.serve.validate()?;
-        me.cameras
+        let service: ServiceConfig =
+            config::deserialize_table(Spanned::new(span.clone(), own), text, path)?;
+        service.validate(path)?;
+        Ok((
+            service,
+            Config::from_table(Spanned::new(span, other), text, path)?,
+        ))
+    }
+
+    fn validate(&self, path: &Path) -> Result<(), ConfigError> {
+        self.serve.validate()?;
+        self.cameras
             .iter()
             .try_for_each(|(name, camera)| camera.validate(name))?;
-        me.mqtt.iter().try_for_each(MqttConfig::validate)?;
-        me.webhook.iter().try_for_each(WebhookConfig::validate)?;
-        for (name, camera) in &me.cameras {
+        self.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        self.webhook.iter().try_for_each(WebhookConfig::validate)?;
+        for (name, camera) in &self.cameras {
             if name.is_empty()
                 || !name
                     .chars()
                     .all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
             {
-                return Err(ConfigError::wrong(
+                return Err(ConfigError::invalid(
                     path,
                     format!(
-                        "the camera's name '{name}' may have letters, digits, '-', '_' and '.' only: it becomes a part of addresses"
+                        "the camera name '{name}' may contain only letters, digits, '-', '_' and \
+                         '.': it becomes part of addresses and topics"
                     ),
                 ));
             }
             if camera.url.is_empty() {
-                return Err(ConfigError::wrong(
+                return Err(ConfigError::invalid(
                     path,
                     format!("cameras.{name} has no url"),
                 ));
             }
         }
-        if let Some((name, _)) = me
+        if let Some((name, _)) = self
             .rtsp()
-            .find(|(_, camera)| camera.transport != me.transport())
+            .find(|(_, camera)| camera.transport != self.transport())
         {
-            let other = me.rtsp().next().map_or("", |(name, _)| name.as_str());
-            return Err(ConfigError::wrong(
+            let other = self.rtsp().next().map_or("", |(name, _)| name.as_str());
+            return Err(ConfigError::invalid(
                 path,
                 format!(
-                    "cameras.{name}.transport differs from that of {other}: FFmpeg takes one order for all RTSP cameras of a process; run two, or choose one"
+                    "cameras.{name}.transport differs from that of {other}: FFmpeg has one setting \
+                     for all RTSP cameras of a process; choose one transport, or run two processes"
                 ),
             ));
         }
-        Ok((
-            me,
-            Config::from_table(Spanned::new(span, other), text, path)?,
-        ))
+        Ok(())
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {
@@ -239,7 +262,7 @@ impl ServiceConfig {
             .filter(|(_, camera)| camera.url.expose().starts_with("rtsp"))
     }
 
-    /// How RTSP carries pictures, for all cameras.
+    /// RTSP transport of all cameras.
     pub fn transport(&self) -> Transport {
         self.rtsp()
             .next()
@@ -261,14 +284,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_machines_are_let_in_by_a_long_token_only() {
+    fn only_loopback_is_allowed_without_a_long_token() {
         let with = |listen: &str, token: Option<&str>| {
             ServeConfig {
                 listen: listen.into(),
                 token: token.map(Secret::new),
                 ..ServeConfig::default()
             }
-            .door()
+            .listen_address()
         };
         assert!(
             with("127.0.0.1:0", None).is_ok_and(|d| d.is_some_and(|(_, token)| token.is_none()))

@@ -1,4 +1,4 @@
-//! Whether the service is well: what `/healthz`, `/readyz` and systemd's watchdog ask.
+//! Liveness and readiness of the service, for `/healthz`, `/readyz` and systemd's watchdog.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,80 +9,93 @@ use tokio_util::sync::CancellationToken;
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{CameraCounts, Cameras};
 
-/// Liveness limit: where frames come and no event leaves for so long, the service is unhealthy and
-/// systemd's watchdog is not fed any more, so that it is started anew.
-const STUCK: Duration = Duration::from_secs(30);
-const BEAT: Duration = Duration::from_secs(1);
+/// Liveness limit: if frames arrive but no event is written for this long, the service reports
+/// unhealthy and stops feeding systemd's watchdog, which restarts it.
+const LIVENESS_LIMIT: Duration = Duration::from_secs(30);
+/// Longest interval between two evaluations of liveness.
+const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The service's pulse. Clones share it.
+/// Evaluates the liveness of the service. Clones share the result.
 #[derive(Clone, Default)]
-pub struct HealthMonitor(Arc<AtomicBool>);
+pub struct HealthMonitor {
+    stalled: Arc<AtomicBool>,
+}
 
 impl HealthMonitor {
-    /// Frames that come also leave.
-    pub fn well(&self) -> bool {
-        !self.0.load(Ordering::Relaxed)
+    /// Whether frames that arrive lead to events.
+    pub fn is_healthy(&self) -> bool {
+        !self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Feels the pulse until the end, and tells systemd while all is well.
-    pub async fn feel(self, cameras: Cameras, stop: CancellationToken) {
-        // Systemd wants to hear twice within its limit.
+    /// Evaluates liveness every [`INTERVAL`] until `stop` is cancelled; notifies systemd's watchdog
+    /// while healthy.
+    pub async fn run(self, cameras: Cameras, stop: CancellationToken) {
+        // systemd recommends two notifications per watchdog timeout.
         let watchdog = sd_notify::watchdog_enabled();
-        let beat = watchdog.map_or(BEAT, |limit| (limit / 2).min(BEAT));
-        let mut judge = Judge {
-            before: (0, 0),
-            moved: Instant::now(),
-        };
+        let interval = watchdog.map_or(INTERVAL, |limit| (limit / 2).min(INTERVAL));
+        let mut liveness = Liveness::new(Instant::now());
         while !stop.is_cancelled() {
             let all = cameras.all();
-            let (read, left) = flow(all.iter().map(|m| &*m.counts));
-            let stuck = judge.stuck(read, left, Instant::now());
-            if stuck && self.well() {
+            let (read, written) = frame_counts(all.iter().map(|m| &*m.counts));
+            let stalled = liveness.is_stalled(read, written, Instant::now());
+            if stalled && self.is_healthy() {
                 tracing::error!(
-                    seconds = STUCK.as_secs(),
-                    "frames come, but no events leave"
+                    seconds = LIVENESS_LIMIT.as_secs(),
+                    "unhealthy: frames arrive, but no events are written"
                 );
             }
-            self.0.store(stuck, Ordering::Relaxed);
-            if watchdog.is_some() && !stuck {
-                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]); // systemd's loss is told by systemd
+            self.stalled.store(stalled, Ordering::Relaxed);
+            if watchdog.is_some() && !stalled {
+                // An error is ignored: systemd reports a missing notification itself.
+                let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
             tokio::select! {
-                () = tokio::time::sleep(beat) => {}
+                () = tokio::time::sleep(interval) => {}
                 () = stop.cancelled() => {}
             }
         }
     }
 }
 
-/// Frames that came, and those whose events have left. What a slow sink had no room for has not
-/// left: where a disk hangs, that is all of them.
-fn flow<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
-    cameras.fold((0, 0), |(read, left), c| {
+/// Frames read, and frames whose events were written, of all cameras. Frames dropped because a sink
+/// is slow do not count as written: if a disk hangs, all frames are dropped so.
+fn frame_counts<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
+    cameras.fold((0, 0), |(read, written), c| {
         (
             read + c.read.load(Ordering::Relaxed),
-            left + c.tracked.load(Ordering::Relaxed),
+            written + c.tracked.load(Ordering::Relaxed),
         )
     })
 }
 
-struct Judge {
-    before: (u64, u64),
-    moved: Instant,
+/// The liveness rule, as a function of counts and time.
+struct Liveness {
+    /// The last counts: frames read, frames written.
+    last: (u64, u64),
+    /// When frames were last written, or none arrived.
+    last_progress: Instant,
 }
 
-impl Judge {
-    fn stuck(&mut self, read: u64, left: u64, now: Instant) -> bool {
-        if left != self.before.1 || read == self.before.0 {
-            self.moved = now;
+impl Liveness {
+    fn new(now: Instant) -> Self {
+        Liveness {
+            last: (0, 0),
+            last_progress: now,
         }
-        self.before = (read, left);
-        now - self.moved > STUCK
+    }
+
+    /// Whether frames have been arriving without any being written for [`LIVENESS_LIMIT`].
+    fn is_stalled(&mut self, read: u64, written: u64, now: Instant) -> bool {
+        if written != self.last.1 || read == self.last.0 {
+            self.last_progress = now;
+        }
+        self.last = (read, written);
+        now - self.last_progress > LIVENESS_LIMIT
     }
 }
 
-/// Whether a camera gives frames.
-pub fn ready(cameras: &Cameras) -> bool {
+/// Whether at least one camera delivers frames.
+pub fn is_ready(cameras: &Cameras) -> bool {
     cameras
         .all()
         .iter()
@@ -94,41 +107,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_in_and_nothing_out_is_an_illness_but_silence_is_not() {
+    fn frames_without_events_are_unhealthy_but_no_frames_are_not() {
         let start = Instant::now();
         let at = |s: u64| start + Duration::from_secs(s);
-        let mut j = Judge {
-            before: (0, 0),
-            moved: start,
-        };
+        let mut liveness = Liveness::new(start);
         assert!(
-            (1..100).all(|s| !j.stuck(0, 0, at(s))),
-            "no camera gives anything"
+            (1..100).all(|s| !liveness.is_stalled(0, 0, at(s))),
+            "no frames arrive"
         );
-        assert!((100..200).all(|s| !j.stuck(s, s, at(s))));
-        let stuck: Vec<bool> = (200..240).map(|s| j.stuck(s, 199, at(s))).collect();
-        assert!(!stuck[25] && stuck[35], "{stuck:?}");
-        assert!(!j.stuck(241, 200, at(241)));
+        assert!((100..200).all(|s| !liveness.is_stalled(s, s, at(s))));
+        let stalled: Vec<bool> = (200..240)
+            .map(|s| liveness.is_stalled(s, 199, at(s)))
+            .collect();
+        assert!(!stalled[25] && stalled[35], "{stalled:?}");
+        assert!(!liveness.is_stalled(241, 200, at(241)));
     }
 
-    /// Events that a hung disk has no room for counted as a sign of health, and the watchdog was
-    /// fed.
+    /// Regression: frames dropped because of a hung disk counted as written, so that the watchdog
+    /// was fed.
     #[test]
-    fn a_sink_that_takes_nothing_is_an_illness_though_its_losses_are_counted() {
+    fn a_hung_sink_is_unhealthy_although_its_dropped_frames_are_counted() {
         let (start, counts) = (Instant::now(), CameraCounts::default());
-        let mut j = Judge {
-            before: (0, 0),
-            moved: start,
-        };
-        let mut beat = |second: u64, to: &std::sync::atomic::AtomicU64| {
+        let mut liveness = Liveness::new(start);
+        let mut advance = |second: u64, to: &std::sync::atomic::AtomicU64| {
             counts.read.fetch_add(10, Ordering::Relaxed);
             to.fetch_add(10, Ordering::Relaxed);
-            let (read, left) = flow([&counts].into_iter());
-            j.stuck(read, left, start + Duration::from_secs(second))
+            let (read, written) = frame_counts([&counts].into_iter());
+            liveness.is_stalled(read, written, start + Duration::from_secs(second))
         };
-        assert!((1..50).all(|s| !beat(s, &counts.tracked)));
-        let stuck: Vec<bool> = (50..90).map(|s| beat(s, &counts.sink_slow)).collect();
-        assert!(!stuck[25] && stuck[35], "{stuck:?}");
-        assert!(!beat(90, &counts.tracked));
+        assert!((1..50).all(|s| !advance(s, &counts.tracked)));
+        let stalled: Vec<bool> = (50..90).map(|s| advance(s, &counts.sink_slow)).collect();
+        assert!(!stalled[25] && stalled[35], "{stalled:?}");
+        assert!(!advance(90, &counts.tracked));
     }
 }

@@ -1,4 +1,5 @@
-//! Where live events and pictures meet those who look: one sink, any number of clients, none of whom can hold it up.
+//! The sink for web clients: broadcasts live events to any number of clients, and keeps every
+//! camera's latest frame to draw on request. A slow client never blocks it.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,7 +18,7 @@ use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 /// An event for live clients. Cloning shares the text.
 #[derive(Debug, Clone)]
 pub struct LiveEvent {
-    /// The camera.
+    /// Name of the camera.
     pub camera: Arc<str>,
     /// The kind of event.
     pub kind: EventKind,
@@ -25,130 +26,136 @@ pub struct LiveEvent {
     pub text: axum::extract::ws::Utf8Bytes,
 }
 
-/// A client that is so many events behind loses the oldest.
-const BEHIND: usize = 1024;
+/// Capacity of the broadcast channel, events: a client that falls further behind misses the oldest.
+const CHANNEL_EVENTS: usize = 1024;
 
+/// The latest data of a camera.
 #[derive(Default)]
-struct Look {
-    picture: Option<Image>,
+struct Latest {
+    image: Option<Image>,
     event: Option<FrameEvent>,
     painter: Painter,
     status: Option<LiveEvent>,
-    drawn: Arc<Mutex<Option<Drawn>>>,
+    /// Cached JPEG. Its lock is held while drawing, so that clients asking at the same time share
+    /// one drawing.
+    jpeg: Arc<Mutex<Option<CachedJpeg>>>,
 }
 
-/// The last JPEG made of a camera.
-struct Drawn {
+/// The last JPEG made for a camera, and what it was made of.
+struct CachedJpeg {
     frame: u64,
     width: u32,
     jpeg: Bytes,
 }
 
 struct Shared {
-    news: broadcast::Sender<LiveEvent>,
-    looks: Mutex<BTreeMap<Arc<str>, Look>>,
+    events: broadcast::Sender<LiveEvent>,
+    cameras: Mutex<BTreeMap<Arc<str>, Latest>>,
     clients: AtomicU64,
     missed: AtomicU64,
 }
 
-/// The meeting place. Clones share it.
+/// The sink for web clients. Clones share its state.
 #[derive(Clone)]
 pub struct Hub(Arc<Shared>);
 
 impl Default for Hub {
     fn default() -> Self {
-        let news = broadcast::Sender::new(BEHIND);
         Hub(Arc::new(Shared {
-            news,
-            looks: Mutex::default(),
+            events: broadcast::Sender::new(CHANNEL_EVENTS),
+            cameras: Mutex::default(),
             clients: AtomicU64::new(0),
             missed: AtomicU64::new(0),
         }))
     }
 }
 
-/// A client, counted as long as it is there.
-pub struct Listener {
+/// A client's subscription, counted in [`Hub::clients`] until it is dropped.
+pub struct Subscription {
     hub: Hub,
-    /// Its events.
-    pub news: broadcast::Receiver<LiveEvent>,
+    /// Live events of all cameras.
+    pub events: broadcast::Receiver<LiveEvent>,
 }
 
-impl Drop for Listener {
+impl Drop for Subscription {
     fn drop(&mut self) {
         self.hub.0.clients.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Hub {
-    fn looks(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Look>> {
-        self.0.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn cameras(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, Latest>> {
+        self.0
+            .cameras
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A new client, and the states of the cameras that it begins with.
-    pub fn listen(&self) -> (Listener, Vec<LiveEvent>) {
+    /// Subscribes a client. Also returns the current status event of every camera.
+    pub fn subscribe(&self) -> (Subscription, Vec<LiveEvent>) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
-        let listener = Listener {
+        let subscription = Subscription {
             hub: self.clone(),
-            news: self.0.news.subscribe(),
+            events: self.0.events.subscribe(),
         };
         (
-            listener,
-            self.looks()
+            subscription,
+            self.cameras()
                 .values()
                 .filter_map(|l| l.status.clone())
                 .collect(),
         )
     }
 
-    /// Clients at present.
+    /// Number of subscribed clients.
     pub fn clients(&self) -> u64 {
         self.0.clients.load(Ordering::Relaxed)
     }
 
-    /// Events that clients missed because they were too slow.
+    /// Number of events that clients missed because they were too slow.
     pub fn missed(&self) -> u64 {
         self.0.missed.load(Ordering::Relaxed)
     }
 
-    /// A client was too slow for so many events.
-    pub fn miss(&self, events: u64) {
+    /// Counts events that a client missed.
+    pub fn count_missed(&self, events: u64) {
         self.0.missed.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// The camera's last picture with its people, as JPEG at most `width` wide, made when it is asked for. Blocks for some
-    /// milliseconds, and holds up nobody but those who ask for the same camera's.
+    /// Draws the tracks into the camera's latest frame; JPEG, at most `width` pixels wide. None if
+    /// the camera is unknown or has no frame yet. Blocks the caller for some milliseconds, and
+    /// other callers for the same camera, but not the pipeline.
     pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
-        self.drawn(camera, width, |painter, image, event| {
+        self.jpeg_with(camera, width, |painter, image, event| {
             painter.jpeg(image, event, width).map(Bytes::from)
         })
     }
 
-    fn drawn(
+    fn jpeg_with(
         &self,
         camera: &str,
         width: u32,
         draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>,
     ) -> Option<Bytes> {
-        // Who asks next waits here, so that a picture is drawn once.
-        let last = self.looks().get(camera)?.drawn.clone();
-        let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
-        // Every frame is written under the other lock: drawing must not hold it.
+        // Concurrent callers wait here, so that a frame is jpeg_with once.
+        let cache = self.cameras().get(camera)?.jpeg.clone();
+        let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
+        // The lock on `cameras` is taken for every frame, so drawing must not hold it.
         let (image, event, painter) = {
-            let looks = self.looks();
-            let look = looks.get(camera)?;
-            let (image, event) = (look.picture.as_ref()?, look.event.as_ref()?);
-            if let Some(made) = last
+            let cameras = self.cameras();
+            let latest = cameras.get(camera)?;
+            let (image, event) = (latest.image.as_ref()?, latest.event.as_ref()?);
+            if let Some(cached) = cache
                 .as_ref()
-                .filter(|d| (d.frame, d.width) == (event.frame, width))
+                .filter(|c| (c.frame, c.width) == (event.frame, width))
             {
-                return Some(made.jpeg.clone());
+                return Some(cached.jpeg.clone());
             }
-            (image.clone(), event.clone(), look.painter.clone())
+            (image.clone(), event.clone(), latest.painter.clone())
         };
         match draw(&painter, &image, &event) {
             Ok(jpeg) => {
-                *last = Some(Drawn {
+                *cache = Some(CachedJpeg {
                     frame: event.frame,
                     width,
                     jpeg: jpeg.clone(),
@@ -156,36 +163,38 @@ impl Hub {
                 Some(jpeg)
             }
             Err(reason) => {
-                tracing::error!(camera, reason, "the picture cannot be drawn");
+                tracing::error!(camera, reason, "cannot draw the latest frame");
                 None
             }
         }
     }
 
-    /// Who is not in `cameras` has left.
-    pub fn forget_all_but(&self, cameras: &[Arc<str>]) {
-        self.looks().retain(|name, _| cameras.contains(name));
+    /// Forgets all cameras but these.
+    pub fn retain_cameras(&self, cameras: &[Arc<str>]) {
+        self.cameras().retain(|name, _| cameras.contains(name));
     }
 
-    fn tell(
+    /// Sends an event to all clients. Returns None without serialising it if there are none, except
+    /// for status events, which are needed for clients that subscribe later.
+    fn broadcast(
         &self,
         camera: &Arc<str>,
         kind: EventKind,
         event: &impl Serialize,
     ) -> Option<LiveEvent> {
-        if self.0.news.receiver_count() == 0 && kind != EventKind::CameraStatus {
+        if self.0.events.receiver_count() == 0 && kind != EventKind::CameraStatus {
             return None;
         }
         let text = serde_json::to_string(event)
-            .expect("events hold nothing that JSON cannot")
+            .expect("events serialise to JSON")
             .into();
-        let news = LiveEvent {
+        let event = LiveEvent {
             camera: camera.clone(),
             kind,
             text,
         };
-        let _ = self.0.news.send(news.clone()); // nobody listening is no error
-        Some(news)
+        let _ = self.0.events.send(event.clone()); // fails without clients, which is fine
+        Some(event)
     }
 }
 
@@ -193,24 +202,27 @@ impl Sink for Hub {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         let event = &finished.event;
         {
-            let mut looks = self.looks();
-            let look = looks.entry(event.camera.clone()).or_default();
-            look.painter.note(event);
-            look.picture.clone_from(&finished.frame.image);
-            look.event = Some(event.clone());
+            let mut cameras = self.cameras();
+            let latest = cameras.entry(event.camera.clone()).or_default();
+            latest.painter.update(event);
+            latest.image.clone_from(&finished.frame.image);
+            latest.event = Some(event.clone());
         }
-        self.tell(&event.camera, EventKind::Trajectory, event);
+        self.broadcast(&event.camera, EventKind::Trajectory, event);
         Ok(())
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.tell(&event.camera, EventKind::TrackEnded, event);
+        self.broadcast(&event.camera, EventKind::TrackEnded, event);
         Ok(())
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
-        let news = self.tell(&event.camera, EventKind::CameraStatus, event);
-        self.looks().entry(event.camera.clone()).or_default().status = news;
+        let status = self.broadcast(&event.camera, EventKind::CameraStatus, event);
+        self.cameras()
+            .entry(event.camera.clone())
+            .or_default()
+            .status = status;
         Ok(())
     }
 
@@ -249,35 +261,38 @@ mod tests {
         }
     }
 
-    /// Drawing held the lock that the writing of every frame needs.
+    /// Regression: drawing held the lock that is taken for every frame.
     #[test]
-    fn frames_are_written_while_a_picture_is_drawn() {
+    fn frames_are_accepted_while_a_jpeg_is_drawn() {
         let hub = Hub::default();
         hub.clone().frame(&finished(1)).expect("in memory");
         let (done, ended) = channel();
         let drawing = hub.clone();
         std::thread::spawn(move || {
-            let made = drawing.drawn("gate", 32, |_, _, event| {
+            let made = drawing.jpeg_with("gate", 32, |_, _, event| {
                 drawing.clone().frame(&finished(2)).expect("in memory");
                 Ok(Bytes::from(event.frame.to_string()))
             });
-            done.send(made).expect("the test waits");
+            done.send(made).expect("the test receives");
         });
         let made = ended
             .recv_timeout(Duration::from_secs(30))
-            .expect("the frame waits for the picture");
+            .expect("the frame is not blocked by the drawing");
         assert_eq!(made, Some(Bytes::from("1")));
-        // The next who asks has the new frame's, and the one after it the same without drawing.
+        // The next call draws the new frame; the one after it returns the cached JPEG.
         assert_eq!(
-            hub.drawn("gate", 32, |_, _, event| Ok(Bytes::from(
+            hub.jpeg_with("gate", 32, |_, _, event| Ok(Bytes::from(
                 event.frame.to_string()
             ))),
             Some(Bytes::from("2"))
         );
         assert_eq!(
-            hub.drawn("gate", 32, |_, _, _| Err("drawn twice".into())),
+            hub.jpeg_with("gate", 32, |_, _, _| Err("jpeg_with twice".into())),
             Some(Bytes::from("2"))
         );
-        assert_eq!(hub.drawn("nobody", 32, |_, _, _| Ok(Bytes::new())), None);
+        assert_eq!(
+            hub.jpeg_with("nobody", 32, |_, _, _| Ok(Bytes::new())),
+            None
+        );
     }
 }

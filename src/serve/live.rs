@@ -1,4 +1,5 @@
-//! Live events for web clients, as a WebSocket or as server-sent events: `/api/v1/live?cameras=a,b&events=trajectory,track_ended`.
+//! Live events for web clients, over a WebSocket or as server-sent events:
+//! `/api/v1/live?cameras=a,b&events=trajectory,track_ended`.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,23 +19,23 @@ use crate::serve::hub::{Hub, LiveEvent};
 use crate::serve::server::Service;
 use crate::trajectory::EventKind;
 
-/// What a client wants to hear; everything by default.
+/// Query parameters; everything is sent by default.
 #[derive(Debug, Default, Deserialize)]
 pub struct LiveQuery {
-    /// Names of cameras, with commas between.
+    /// Comma-separated names of cameras.
     cameras: Option<String>,
-    /// Kinds of events, with commas between.
+    /// Comma-separated kinds of events.
     events: Option<String>,
 }
 
-/// The same, understood.
+/// Which events a client receives; None stands for all.
 struct EventFilter {
     cameras: Option<Vec<String>>,
     kinds: Option<Vec<EventKind>>,
 }
 
 impl LiveQuery {
-    fn understood(&self) -> Result<EventFilter, String> {
+    fn filter(&self) -> Result<EventFilter, String> {
         let list = |text: &Option<String>| {
             text.as_ref().map(|t| {
                 t.split(',')
@@ -44,9 +45,7 @@ impl LiveQuery {
         };
         let kind = |name: &String| {
             serde_json::from_value(name.as_str().into()).map_err(|_| {
-                format!(
-                    "there is no event '{name}'; there are trajectory, track_ended, camera_status\n"
-                )
+                format!("unknown event '{name}'; use trajectory, track_ended or camera_status\n")
             })
         };
         let kinds = list(&self.events)
@@ -64,123 +63,122 @@ impl LiveQuery {
     }
 }
 
-/// Reads a query as the page of live events does.
+/// Whether the address has a valid query for live events.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
-    Query::<LiveQuery>::try_from_uri(uri).is_ok_and(|Query(wishes)| wishes.understood().is_ok())
+    Query::<LiveQuery>::try_from_uri(uri).is_ok_and(|Query(query)| query.filter().is_ok())
 }
 
 impl EventFilter {
-    fn hear(&self, news: &LiveEvent) -> bool {
+    fn matches(&self, event: &LiveEvent) -> bool {
         self.cameras
             .as_ref()
-            .is_none_or(|c| c.iter().any(|c| **c == *news.camera))
-            && self.kinds.as_ref().is_none_or(|k| k.contains(&news.kind))
+            .is_none_or(|c| c.iter().any(|c| **c == *event.camera))
+            && self.kinds.as_ref().is_none_or(|k| k.contains(&event.kind))
     }
 }
 
-/// A client that takes nothing for so long is let go.
-const PATIENCE: Duration = Duration::from_secs(20);
-/// How often a client to whom nothing is sent is asked whether it is there; one that does not
-/// answer until the next time is let go.
-const PING: Duration = Duration::from_secs(15);
+/// A client is disconnected when sending an event to it takes longer than this.
+const SEND_TIMEOUT: Duration = Duration::from_secs(20);
+/// A client to which nothing was sent for this long is pinged; it is disconnected if it does not
+/// answer within the same time.
+const PING_INTERVAL: Duration = Duration::from_secs(15);
 
-/// The events, in the way the client asks for.
+/// Handler of the route: a WebSocket if the client requests an upgrade, else server-sent events.
 pub async fn live(
     State(service): State<Service>,
-    Query(wishes): Query<LiveQuery>,
+    Query(query): Query<LiveQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
-    let ears = match wishes.understood() {
-        Ok(ears) => ears,
+    let filter = match query.filter() {
+        Ok(filter) => filter,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
     match upgrade {
         Ok(upgrade) => upgrade
             .max_message_size(4096)
-            .on_upgrade(move |socket| talk(socket, service.hub, ears, service.stop)),
-        Err(_) => sse(service.hub, ears, service.stop).into_response(),
+            .on_upgrade(move |socket| websocket(socket, service.hub, filter, service.stop)),
+        Err(_) => sse(service.hub, filter, service.stop).into_response(),
     }
 }
 
-async fn talk(mut socket: WebSocket, hub: Hub, ears: EventFilter, stop: CancellationToken) {
-    let (mut listener, first) = hub.listen();
-    for news in first.into_iter().filter(|n| ears.hear(n)) {
-        if socket.send(Message::Text(news.text)).await.is_err() {
+async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: CancellationToken) {
+    let (mut subscription, statuses) = hub.subscribe();
+    for event in statuses.into_iter().filter(|e| filter.matches(e)) {
+        if socket.send(Message::Text(event.text)).await.is_err() {
             return;
         }
     }
-    // Counted from what was last sent, not from what was last heard: a client may want little of
-    // it.
-    let (mut quiet_until, mut asked) = (Instant::now() + PING, false);
+    // Counted from the last message sent, not from the last event: the filter may pass few events.
+    let (mut next_ping, mut awaiting_pong) = (Instant::now() + PING_INTERVAL, false);
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => {
-                let _ = socket.send(Message::Close(None)).await; // it may be gone already
+                let _ = socket.send(Message::Close(None)).await; // the client may be gone
                 return;
             }
-            heard = listener.news.recv() => match heard {
-                Ok(news) if ears.hear(&news) => Message::Text(news.text),
+            event = subscription.events.recv() => match event {
+                Ok(event) if filter.matches(&event) => Message::Text(event.text),
                 Ok(_) => continue,
                 Err(RecvError::Lagged(events)) => {
-                    hub.miss(events);
+                    hub.count_missed(events);
                     continue;
                 }
                 Err(RecvError::Closed) => return,
             },
-            said = socket.recv() => match said {
+            received = socket.recv() => match received {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                // Clients have nothing to say but that they are there; their pings are answered by
-                // the library.
+                // Any message shows that the client is alive; its content is ignored. Pings are
+                // answered by axum.
                 Some(Ok(_)) => {
-                    asked = false;
+                    awaiting_pong = false;
                     continue;
                 }
             },
-            () = tokio::time::sleep_until(quiet_until) => {
-                if std::mem::replace(&mut asked, true) {
+            () = tokio::time::sleep_until(next_ping) => {
+                if std::mem::replace(&mut awaiting_pong, true) {
                     return;
                 }
                 Message::Ping(Default::default())
             }
         };
-        quiet_until = Instant::now() + PING;
-        match tokio::time::timeout(PATIENCE, socket.send(message)).await {
+        next_ping = Instant::now() + PING_INTERVAL;
+        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return,
         }
     }
 }
 
-fn sse(hub: Hub, ears: EventFilter, stop: CancellationToken) -> impl IntoResponse {
-    let (listener, first) = hub.listen();
+fn sse(hub: Hub, filter: EventFilter, stop: CancellationToken) -> impl IntoResponse {
+    let (subscription, statuses) = hub.subscribe();
     let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
     tokio::spawn(async move {
-        let mut listener = listener;
-        let mut first = first.into_iter();
+        let mut subscription = subscription;
+        let mut statuses = statuses.into_iter();
         loop {
-            let news = match first.next() {
-                Some(news) => news,
+            let event = match statuses.next() {
+                Some(event) => event,
                 None => tokio::select! {
                     () = stop.cancelled() => return,
                     () = tx.closed() => return,
-                    heard = listener.news.recv() => match heard {
-                        Ok(news) => news,
+                    event = subscription.events.recv() => match event {
+                        Ok(event) => event,
                         Err(RecvError::Lagged(events)) => {
-                            hub.miss(events);
+                            hub.count_missed(events);
                             continue;
                         }
                         Err(RecvError::Closed) => return,
                     }
                 },
             };
-            if !ears.hear(&news) {
+            if !filter.matches(&event) {
                 continue;
             }
-            let name = news.kind.name();
+            let name = event.kind.name();
             let sent = tokio::time::timeout(
-                PATIENCE,
-                tx.send(Ok(Event::default().event(name).data(news.text.as_str()))),
+                SEND_TIMEOUT,
+                tx.send(Ok(Event::default().event(name).data(event.text.as_str()))),
             );
             if !matches!(sent.await, Ok(Ok(()))) {
                 return;
@@ -188,5 +186,5 @@ fn sse(hub: Hub, ears: EventFilter, stop: CancellationToken) -> impl IntoRespons
         }
     });
     Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx))
-        .keep_alive(KeepAlive::new().interval(PING))
+        .keep_alive(KeepAlive::new().interval(PING_INTERVAL))
 }

@@ -1,4 +1,4 @@
-//! `/metrics`, as Prometheus reads it.
+//! The metrics of `/metrics`, for Prometheus.
 
 use std::fmt::Error;
 use std::sync::Arc;
@@ -17,50 +17,51 @@ use crate::serve::hub::Hub;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::spool::Spool;
 
-/// Everything that is read off when it is asked for.
-struct Instruments {
+/// Metrics that are read from their owners at every scrape.
+struct ServiceCollector {
     cameras: Cameras,
     hub: Hub,
     spools: Vec<Arc<Spool>>,
-    lost: Option<Arc<AtomicU64>>,
+    /// Events dropped by the file or standard output.
+    dropped: Option<Arc<AtomicU64>>,
 }
 
-impl std::fmt::Debug for Instruments {
+impl std::fmt::Debug for ServiceCollector {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Instruments")
+        f.write_str("ServiceCollector")
     }
 }
 
-/// The registry of all metrics.
+/// The registry of all metrics. `dropped` counts events dropped by the file or standard output.
 pub fn registry(
     stages: &StageMetrics,
     cameras: Cameras,
     hub: Hub,
     spools: Vec<Arc<Spool>>,
-    lost: Option<Arc<AtomicU64>>,
+    dropped: Option<Arc<AtomicU64>>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
     stages.register(&mut registry);
-    registry.register_collector(Box::new(Instruments {
+    registry.register_collector(Box::new(ServiceCollector {
         cameras,
         hub,
         spools,
-        lost,
+        dropped,
     }));
     registry
 }
 
 type Labels<'a> = Vec<(&'a str, &'a str)>;
 
-/// A family of numbers that only rise, or of ones that go up and down.
+/// Encodes a family of counters (`counter`) or gauges.
 fn family<'a>(
     e: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    rising: bool,
+    counter: bool,
     values: impl Iterator<Item = (Labels<'a>, u64)>,
 ) -> Result<(), Error> {
-    let kind = if rising {
+    let kind = if counter {
         MetricType::Counter
     } else {
         MetricType::Gauge
@@ -68,7 +69,7 @@ fn family<'a>(
     let mut metric = e.encode_descriptor(name, help, None, kind)?;
     for (labels, value) in values {
         let one = metric.encode_family(&labels)?;
-        if rising {
+        if counter {
             ConstCounter::new(value).encode(one)?
         } else {
             ConstGauge::new(value as i64).encode(one)?
@@ -77,7 +78,7 @@ fn family<'a>(
     Ok(())
 }
 
-impl Collector for Instruments {
+impl Collector for ServiceCollector {
     fn encode(&self, mut e: DescriptorEncoder<'_>) -> Result<(), Error> {
         let e = &mut e;
         let all = self.cameras.all();
@@ -96,7 +97,7 @@ impl Collector for Instruments {
         family(
             e,
             "frames_tracked",
-            "Frames whose events left",
+            "Frames whose events were written",
             true,
             each(|m| m.counts.tracked.load(Ordering::Relaxed)),
         )?;
@@ -114,14 +115,14 @@ impl Collector for Instruments {
         family(
             e,
             "frames_dropped",
-            "Frames left out, by cause",
+            "Frames dropped, by cause",
             true,
             dropped,
         )?;
         family(
             e,
             "people",
-            "Tracks confirmed",
+            "Confirmed tracks",
             true,
             each(|m| m.counts.people.load(Ordering::Relaxed)),
         )?;
@@ -135,21 +136,21 @@ impl Collector for Instruments {
         family(
             e,
             "camera_up",
-            "Whether the camera gives frames",
+            "Whether the camera delivers frames (1 or 0)",
             false,
             each(|m| u64::from(m.state() == CameraState::Online)),
         )?;
         family(
             e,
             "camera_reconnects",
-            "Times the camera was opened again",
+            "Reconnects of the camera",
             true,
             each(Member::reconnects),
         )?;
         family(
             e,
             "camera_failures",
-            "Times it broke off or could not be opened",
+            "Interruptions of the camera, and failed attempts to open it",
             true,
             each(Member::failures),
         )?;
@@ -157,14 +158,14 @@ impl Collector for Instruments {
         family(
             e,
             "camera_quarantines",
-            "Times networks failed at so many of its frames in a row that it was put in quarantine",
+            "Times the camera was quarantined because networks failed at its frames",
             true,
             quarantined,
         )?;
         family(
             e,
             "camera_hung",
-            "Times its decoder hung and was replaced",
+            "Times the camera's decoder hung and was replaced",
             true,
             each(|m| m.counts.hung.load(Ordering::Relaxed)),
         )?;
@@ -177,65 +178,68 @@ impl Collector for Instruments {
         family(
             e,
             "spool_events",
-            "Events that wait for their receiver",
+            "Events in the spool",
             false,
             sinks(|s| s.counts.events.load(Ordering::Relaxed)),
         )?;
         family(
             e,
             "spool_bytes",
-            "Their bytes",
+            "Bytes of the events in the spool",
             false,
             sinks(|s| s.counts.bytes.load(Ordering::Relaxed)),
         )?;
         family(
             e,
             "sink_delivered",
-            "Events that their receiver has",
+            "Events acknowledged by the receiver",
             true,
             sinks(|s| s.counts.delivered.load(Ordering::Relaxed)),
         )?;
-        let lost = self.lost.iter().map(|l| (vec![("sink", "output")], n(l)));
+        let output = self
+            .dropped
+            .iter()
+            .map(|count| (vec![("sink", "output")], n(count)));
         family(
             e,
             "sink_lost",
-            "Events lost on the way",
+            "Events dropped before delivery",
             true,
-            sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(lost),
+            sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(output),
         )?;
         let refused = sinks(|s| s.counts.refused.load(Ordering::Relaxed));
         family(
             e,
             "sink_refused",
-            "Events that their receiver refuses for good, kept in the dead-letter file",
+            "Events that the receiver refuses for good, moved to the dead-letter file",
             true,
             refused,
         )?;
         family(
             e,
             "sink_failures",
-            "Attempts that failed",
+            "Failed attempts of delivery",
             true,
             sinks(|s| s.counts.failures.load(Ordering::Relaxed)),
         )?;
         family(
             e,
             "sink_connected",
-            "Whether the receiver is reached",
+            "Whether the receiver is connected (1 or 0)",
             false,
             sinks(|s| u64::from(s.counts.connected.load(Ordering::Relaxed))),
         )?;
         family(
             e,
             "live_clients",
-            "Web clients that listen",
+            "Web clients that receive live events",
             false,
             [(vec![], self.hub.clients())].into_iter(),
         )?;
         family(
             e,
             "live_missed",
-            "Events that web clients missed because they were slow",
+            "Live events that web clients missed because they were slow",
             true,
             [(vec![], self.hub.missed())].into_iter(),
         )?;
@@ -258,25 +262,25 @@ impl Collector for Instruments {
         family(
             e,
             "process_open_files",
-            "Open descriptors",
+            "Open file descriptors",
             false,
             [(vec![], process.files)].into_iter(),
         )
     }
 }
 
-/// What the system knows of this process.
+/// Resources of this process.
 #[derive(Debug, Default, PartialEq)]
 pub struct Process {
     /// Resident memory, bytes.
     pub memory: u64,
-    /// Threads.
+    /// Number of threads.
     pub threads: u64,
-    /// Open descriptors.
+    /// Number of open file descriptors.
     pub files: u64,
 }
 
-/// Asks the system; zeros where it does not tell (it is not Linux).
+/// Reads the resources from `/proc`; zeros where it is not available (not Linux).
 pub fn process() -> Process {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let number = |key: &str| {
@@ -300,7 +304,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_knows_itself() {
+    fn process_reads_memory_threads_and_files() {
         let p = process();
         assert!(
             p.memory > 1 << 20 && p.threads >= 1 && p.files >= 3,
@@ -309,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn every_family_is_written_as_prometheus_reads_it() {
+    fn metrics_are_encoded_as_openmetrics() {
         use crate::pipeline::Observer as _;
         let stages = StageMetrics::default();
         stages.stage("detect", std::time::Duration::from_millis(30), 3);

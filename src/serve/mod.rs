@@ -1,4 +1,5 @@
-//! What `twintrack serve` shows of itself: live events, pictures, state and metrics over HTTP.
+//! The HTTP side of `twintrack serve` (page, live events, pictures, health, metrics), and its
+//! configuration file.
 
 pub mod auth;
 pub mod config;

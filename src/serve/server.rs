@@ -19,28 +19,29 @@ use tokio_util::sync::CancellationToken;
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::secret::Secret;
-use crate::serve::auth::{Guard, guard};
-use crate::serve::health::{HealthMonitor, ready};
+use crate::serve::auth::{Authorizer, authorize};
+use crate::serve::health::{HealthMonitor, is_ready};
 use crate::serve::hub::Hub;
 use crate::serve::live::live;
 use crate::trajectory::RunId;
 
-/// The server cannot begin.
+/// The server cannot bind its address.
 #[derive(Debug, Error)]
 #[error(
-    "cannot listen on {address}: {source}; is another twintrack running? Give serve.listen another port, or \"\" for none"
+    "cannot listen on {address}: {source}; is another twintrack running? \
+     Set serve.listen to another port, or to \"\" for no web server"
 )]
 pub struct ListenError {
-    /// Where.
+    /// The address.
     pub address: SocketAddr,
-    /// Why.
+    /// The cause.
     pub source: std::io::Error,
 }
 
-/// What the server shows. Clones share it.
+/// State of the handlers. Clones share it.
 #[derive(Clone)]
 pub struct Service {
-    /// The run.
+    /// Id of the run.
     pub run: RunId,
     /// The cameras.
     pub cameras: Cameras,
@@ -48,22 +49,22 @@ pub struct Service {
     pub hub: Hub,
     /// The metrics.
     pub registry: Arc<Registry>,
-    /// Whether the service is well.
-    pub pulse: HealthMonitor,
-    /// Cancelled when the service ends.
+    /// Liveness.
+    pub health: HealthMonitor,
+    /// Cancelled at shutdown.
     pub stop: CancellationToken,
 }
 
-/// A camera as the page shows it.
+/// A camera in `/api/v1/cameras`, which the page shows.
 #[derive(Debug, Serialize)]
 struct CameraView {
     name: Arc<str>,
     state: CameraState,
-    /// Frames read and tracked so far: their growth is the frame rate.
+    /// Frames read and tracked since the start; clients compute frame rates from their growth.
     read: u64,
     tracked: u64,
     dropped: Dropped,
-    /// Seconds, of the last frames; absent before the first.
+    /// Latency of the last frames, seconds; absent before the first frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_p50: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,10 +73,10 @@ struct CameraView {
     present: u64,
     reconnects: u64,
     failures: u64,
-    /// Why it gives no frames; absent while it does.
+    /// Why it delivers no frames; absent while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Arc<str>>,
-    /// The address without any password.
+    /// The address, without credentials.
     url: String,
 }
 
@@ -113,23 +114,24 @@ impl CameraView {
     }
 }
 
-/// The page, whole: nothing is fetched from elsewhere.
+/// The page. It loads nothing from other hosts.
 const PAGE: &str = include_str!("../../web/index.html");
 
-/// Connections that are still open are waited for so long.
+/// How long shutdown waits for open connections.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Listens, before anything else begins: a port that is taken is told at once.
+/// Binds the address. Called before anything else starts, so that a port in use is reported at
+/// once.
 ///
 /// # Errors
-/// When the address is not to be had.
+/// When the address cannot be bound.
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     TcpListener::bind(address)
         .await
         .map_err(|source| ListenError { address, source })
 }
 
-/// Serves until the service ends.
+/// Serves requests until shutdown.
 pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>) {
     let guarded = Router::new()
         .route("/", get(|| async { Html(PAGE) }))
@@ -138,12 +140,12 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
         .route("/api/v1/cameras/{name}/picture.jpg", get(picture))
         .route("/api/v1/live", get(live))
         .layer(middleware::from_fn_with_state(
-            Guard {
+            Authorizer {
                 token: token.map(Arc::new),
             },
-            guard,
+            authorize,
         ));
-    // Health tells nothing that needs hiding, and its askers have no token.
+    // Health checks reveal nothing confidential, and orchestrators have no token.
     let app = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
@@ -156,17 +158,17 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
         () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => Ok(()),
     };
     if let Err(e) = ended {
-        tracing::error!(error = %e, "the web server has ended");
+        tracing::error!(error = %e, "the web server failed");
     }
 }
 
 async fn health(State(service): State<Service>) -> Response {
-    if service.pulse.well() {
+    if service.health.is_healthy() {
         "ok\n".into_response()
     } else {
         (
             StatusCode::SERVICE_UNAVAILABLE,
-            "frames come, but no events leave\n",
+            "frames arrive, but no events are written\n",
         )
             .into_response()
     }
@@ -175,10 +177,14 @@ async fn health(State(service): State<Service>) -> Response {
 async fn readiness(State(service): State<Service>) -> Response {
     if service.stop.is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "stopping\n").into_response()
-    } else if ready(&service.cameras) {
+    } else if is_ready(&service.cameras) {
         "ready\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "no camera gives frames\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no camera delivers frames\n",
+        )
+            .into_response()
     }
 }
 
@@ -224,7 +230,7 @@ async fn picture(
     Query(size): Query<Size>,
 ) -> Response {
     let width = size.width.unwrap_or(u32::MAX).max(16);
-    // Drawing takes milliseconds, which belong on no async thread.
+    // Drawing takes milliseconds, too long for an async thread.
     let made = tokio::task::spawn_blocking(move || service.hub.jpeg(&name, width)).await;
     match made {
         Ok(Some(jpeg)) => (
@@ -237,7 +243,7 @@ async fn picture(
             .into_response(),
         Ok(None) => (
             StatusCode::NOT_FOUND,
-            "no such camera, or no picture of it yet\n",
+            "unknown camera, or no picture of it yet\n",
         )
             .into_response(),
         Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),

@@ -10,12 +10,13 @@ use serde_json::value::RawValue;
 use crate::sink::private;
 use crate::time::Timestamp;
 
-/// The file is renamed to `NAME.1`, in place of an older one, before it grows beyond this; bytes.
-const MOST: u64 = 16 << 20;
+/// Rotation size, bytes: before the file would grow beyond it, it is renamed to `NAME.1`, replacing
+/// an older one.
+const MAX_BYTES: u64 = 16 << 20;
 
 /// One line of the file.
 #[derive(Serialize)]
-struct Letter<'a> {
+struct DeadLetter<'a> {
     schema: &'static str,
     sink: &'a str,
     time: Timestamp,
@@ -23,36 +24,37 @@ struct Letter<'a> {
     event: &'a RawValue,
 }
 
-/// The dead-letter file of one sink, `SINK.refused.jsonl`. Made when the first event is refused.
+/// The dead-letter file of one sink, `SINK.refused.jsonl`. Created when the first event is refused.
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
+    /// The open file and its length, bytes.
     file: Option<(File, u64)>,
-    most: u64,
+    max_bytes: u64,
 }
 
 impl DeadLetters {
-    /// That of the sink `name`, in the folder `state`.
+    /// The dead-letter file of the sink `name`, in the folder `state`.
     pub fn new(state: &Path, name: &str) -> Self {
         DeadLetters {
             path: state.join(format!("{name}.refused.jsonl")),
             file: None,
-            most: MOST,
+            max_bytes: MAX_BYTES,
         }
     }
 
-    /// Where the file is.
+    /// The file's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Adds an event (JSON) with the reason for which the sink's receiver refuses it.
+    /// Appends an event (JSON) with the reason for the refusal.
     ///
     /// # Errors
     /// When the file cannot be written; it then ends with a whole line.
-    pub fn keep(&mut self, sink: &str, reason: &str, event: &[u8]) -> io::Result<()> {
+    pub fn append(&mut self, sink: &str, reason: &str, event: &[u8]) -> io::Result<()> {
         let event = serde_json::from_slice(event)?;
-        let letter = Letter {
+        let letter = DeadLetter {
             schema: "twintrack.refused/1",
             sink,
             time: Timestamp::now(),
@@ -61,11 +63,9 @@ impl DeadLetters {
         };
         let mut line = serde_json::to_vec(&letter)?;
         line.push(b'\n');
-        if self
-            .file
-            .as_ref()
-            .is_some_and(|(_, written)| *written > 0 && written + line.len() as u64 > self.most)
-        {
+        if self.file.as_ref().is_some_and(|(_, written)| {
+            *written > 0 && written + line.len() as u64 > self.max_bytes
+        }) {
             self.file = None;
             std::fs::rename(&self.path, self.path.with_extension("jsonl.1"))?;
         }
@@ -81,7 +81,7 @@ impl DeadLetters {
             }
         };
         if let Err(e) = file.write_all(&line) {
-            let _ = file.set_len(*written); // half a line at worst
+            let _ = file.set_len(*written); // truncate a partial line
             self.file = None;
             return Err(e);
         }
@@ -95,17 +95,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_holds_the_event_as_it_was_and_is_bounded() {
+    fn events_are_kept_verbatim_and_the_file_is_bounded() {
         let dir = tempfile::tempdir().expect("a folder");
         let mut letters = DeadLetters {
-            most: 1000,
+            max_bytes: 1000,
             ..DeadLetters::new(dir.path(), "hook")
         };
         for i in 0..40 {
             letters
-                .keep(
+                .append(
                     "hook",
-                    "it answers 413",
+                    "HTTP status 413",
                     format!("{{\"seq\":{i},\"b\":1.50}}").as_bytes(),
                 )
                 .expect("written");

@@ -1,4 +1,5 @@
-//! A sink whose receiver is somewhere in the network: events go to a [`Spool`], and a courier on a thread of its own takes them on.
+//! The sink of a remote receiver: events go to a [`Spool`], and a worker on a thread of its own
+//! delivers them from there.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,149 +11,160 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::sink::sink::{FrameResult, Sink, SinkError};
-use crate::sink::spool::{Kept, Spool};
+use crate::sink::spool::{QueuedEvent, Spool};
 use crate::trajectory::EventKind;
 use crate::trajectory::{EndedEvent, StatusEvent};
 
-/// What a courier works with.
+/// A delivery worker's access to its spool. Disk errors are logged, counted and retried here.
 #[derive(Clone)]
 pub struct Delivery {
-    /// Where the events are.
+    /// The queue of events.
     pub spool: Arc<Spool>,
-    /// Cancelled when nothing new comes: what is there is still to be delivered.
-    pub ending: CancellationToken,
+    /// Cancelled at shutdown, when no new events follow. The worker then delivers what is queued
+    /// and returns.
+    pub shutdown: CancellationToken,
 }
 
-/// Pauses between attempts at a spool whose disk fails, seconds: the first and the longest.
-const DISK_PAUSE: (f64, f64) = (0.5, 10.0);
-/// A courier that has been told to stop is waited for this much longer than it has, to let it end
-/// by itself.
+/// Back-off between attempts at a spool whose disk fails, seconds: first and longest pause.
+const DISK_BACKOFF: (f64, f64) = (0.5, 10.0);
+/// How much longer than the shutdown timeout [`SpoolSink`] waits for its worker, so that the worker
+/// can end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Delivery {
-    /// The next events, as [`Spool::after`] gives them.
-    pub async fn after(&self, place: i64, most: usize, bytes: usize) -> Vec<Kept> {
-        self.insist("events cannot be read", || {
-            self.spool.after(place, most, bytes)
+    /// The next events; see [`Spool::after`].
+    pub async fn after(&self, position: i64, count: usize, bytes: usize) -> Vec<QueuedEvent> {
+        self.retry("cannot read events", || {
+            self.spool.after(position, count, bytes)
         })
         .await
     }
 
-    /// The receiver has these events. Returns when they have left the spool: until then nothing
-    /// more is sent, or the receiver would get them again and again.
-    pub async fn acknowledge(&self, places: &[i64]) {
-        self.insist("delivered events cannot be removed", || {
-            self.spool.acknowledge(places)
+    /// Removes events that the receiver has acknowledged. Returns once they have left the spool:
+    /// sending more before would deliver them repeatedly.
+    pub async fn acknowledge(&self, positions: &[i64]) {
+        self.retry("cannot remove delivered events", || {
+            self.spool.acknowledge(positions)
         })
         .await;
     }
 
-    /// The receiver refuses this event for good. Returns when it has left the spool.
-    pub async fn refuse(&self, place: i64, reason: &str) {
-        self.insist("a refused event cannot be set aside", || {
-            self.spool.refuse(place, reason)
+    /// Moves an event that the receiver refuses for good to the dead-letter file. Returns once it
+    /// has left the spool.
+    pub async fn refuse(&self, position: i64, reason: &str) {
+        self.retry("cannot remove a refused event", || {
+            self.spool.refuse(position, reason)
         })
         .await;
     }
 
-    /// Does `work` on the spool until it succeeds, with pauses.
-    async fn insist<T>(&self, what: &str, work: impl Fn() -> Result<T, SinkError>) -> T {
-        let mut pause = DISK_PAUSE.0;
+    /// Runs `work` on the spool until it succeeds, with back-off.
+    async fn retry<T>(&self, what: &str, work: impl Fn() -> Result<T, SinkError>) -> T {
+        let mut pause = DISK_BACKOFF.0;
         loop {
             match work() {
                 Ok(done) => return done,
                 Err(e) => {
                     self.spool.counts.failures.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(sink = self.spool.name(), error = %e, "{what}; nothing is sent until the disk is well again");
+                    tracing::error!(
+                        sink = self.spool.name(), error = %e,
+                        "{what}; nothing is sent until the spool's disk works again"
+                    );
                 }
             }
             tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-            pause = (2.0 * pause).min(DISK_PAUSE.1);
+            pause = (2.0 * pause).min(DISK_BACKOFF.1);
         }
     }
 }
 
-/// The sink that fills the spool.
+/// A sink that writes events to a spool and owns the worker that delivers them.
 pub struct SpoolSink {
-    errand: Delivery,
-    wanted: Vec<EventKind>,
-    /// Disconnected when the courier's thread has ended.
-    courier: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
-    patience: Duration,
-    /// When the courier must have ended.
+    delivery: Delivery,
+    /// Kinds of events that are spooled; others are ignored.
+    kinds: Vec<EventKind>,
+    /// The worker's thread, and a channel that is disconnected when it has ended.
+    worker: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
+    shutdown_timeout: Duration,
+    /// When to stop waiting for the worker; set at shutdown.
     deadline: Option<Instant>,
     body: Vec<u8>,
 }
 
 impl SpoolSink {
-    /// Starts the courier. After the end it has `patience` to deliver what is left; the rest waits on disk for the next run.
+    /// Starts the worker. At shutdown it has `shutdown_timeout` to deliver what is queued; the rest
+    /// stays on disk for the next run.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn start<F>(
         spool: Arc<Spool>,
-        wanted: Vec<EventKind>,
-        patience: Duration,
-        courier: impl FnOnce(Delivery) -> F + Send + 'static,
+        kinds: Vec<EventKind>,
+        shutdown_timeout: Duration,
+        worker: impl FnOnce(Delivery) -> F + Send + 'static,
     ) -> Result<Self, SinkError>
     where
         F: Future<Output = ()>,
     {
-        let errand = Delivery {
+        let delivery = Delivery {
             spool,
-            ending: CancellationToken::new(),
+            shutdown: CancellationToken::new(),
         };
-        let (mine, path) = (errand.clone(), errand.spool.name().to_string().into());
+        let (mine, path) = (delivery.clone(), delivery.spool.name().to_string().into());
         let (alive, ended) = sync_channel::<()>(0);
         let work = move || {
-            let _alive = alive; // dropped at the end, and in a panic too
+            let _alive = alive; // dropped when the thread ends, also by a panic
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
             let Ok(runtime) = runtime else {
                 tracing::error!(
                     sink = mine.spool.name(),
-                    "no runtime for the courier: events wait on disk"
+                    "cannot start an async runtime for delivery; events stay on disk"
                 );
                 return;
             };
-            let ending = mine.ending.clone();
+            let stop = async {
+                mine.shutdown.cancelled().await;
+                tokio::time::sleep(shutdown_timeout).await;
+            };
             runtime.block_on(async {
                 tokio::select! {
-                    () = courier(mine.clone()) => {}
-                    () = async { ending.cancelled().await; tokio::time::sleep(patience).await } => {
-                        tracing::warn!(sink = mine.spool.name(), "events that could not be delivered wait for the next run");
-                    }
+                    () = worker(mine.clone()) => {}
+                    () = stop => tracing::warn!(
+                        sink = mine.spool.name(),
+                        "shutdown timeout: undelivered events stay on disk for the next run"
+                    ),
                 }
             });
         };
-        let courier = std::thread::Builder::new()
-            .name("courier".into())
+        let worker = std::thread::Builder::new()
+            .name("delivery".into())
             .spawn(work)
             .map_err(|source| SinkError::Create { path, source })?;
         Ok(SpoolSink {
-            errand,
-            wanted,
-            courier: Some((courier, ended)),
-            patience,
+            delivery,
+            kinds,
+            worker: Some((worker, ended)),
+            shutdown_timeout,
             deadline: None,
             body: Vec::new(),
         })
     }
 
-    fn put(&mut self, kind: EventKind, camera: &str, event: &impl Serialize) {
-        if !self.wanted.contains(&kind) {
+    fn push(&mut self, kind: EventKind, camera: &str, event: &impl Serialize) {
+        if !self.kinds.contains(&kind) {
             return;
         }
         self.body.clear();
-        serde_json::to_writer(&mut self.body, event).expect("events hold nothing that JSON cannot");
-        self.errand.spool.push(kind, camera, &self.body);
+        serde_json::to_writer(&mut self.body, event).expect("events serialise to JSON");
+        self.delivery.spool.push(kind, camera, &self.body);
     }
 }
 
 impl Sink for SpoolSink {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
-        self.put(
+        self.push(
             EventKind::Trajectory,
             &finished.event.camera,
             &finished.event,
@@ -161,38 +173,40 @@ impl Sink for SpoolSink {
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        self.put(EventKind::TrackEnded, &event.camera, event);
+        self.push(EventKind::TrackEnded, &event.camera, event);
         Ok(())
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
-        self.put(EventKind::CameraStatus, &event.camera, event);
+        self.push(EventKind::CameraStatus, &event.camera, event);
         Ok(())
     }
 
     fn close(&mut self) {
-        self.errand.ending.cancel();
+        self.delivery.shutdown.cancel();
         self.deadline
-            .get_or_insert_with(|| Instant::now() + self.patience + GRACE);
+            .get_or_insert_with(|| Instant::now() + self.shutdown_timeout + GRACE);
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         self.close();
-        let (Some((courier, ended)), Some(deadline)) = (self.courier.take(), self.deadline) else {
+        let (Some((worker, ended)), Some(deadline)) = (self.worker.take(), self.deadline) else {
             return Ok(());
         };
         if ended.recv_timeout(deadline.saturating_duration_since(Instant::now()))
             == Err(RecvTimeoutError::Timeout)
         {
-            // It waits for an answer, or for the disk; it ends with the program.
+            // The worker is blocked on the receiver or the disk; its thread is left running until
+            // the process exits.
             tracing::warn!(
-                sink = self.errand.spool.name(),
-                "the courier has not come back in time and is left behind; events wait on disk"
+                sink = self.delivery.spool.name(),
+                "delivery did not stop in time and is abandoned; events stay on disk"
             );
-        } else if courier.join().is_err() {
+        } else if worker.join().is_err() {
             tracing::error!(
-                sink = self.errand.spool.name(),
-                "the courier crashed; events wait on disk. This is a bug of twintrack, please report it"
+                sink = self.delivery.spool.name(),
+                "delivery panicked; events stay on disk. This is a bug in twintrack, \
+                 please report it"
             );
         }
         Ok(())
@@ -201,7 +215,7 @@ impl Sink for SpoolSink {
 
 impl Drop for SpoolSink {
     fn drop(&mut self) {
-        let _ = self.finish(); // after an error elsewhere: it never fails
+        let _ = self.finish(); // does nothing after a first call; it never fails
     }
 }
 
@@ -212,9 +226,8 @@ mod tests {
     use super::*;
     use crate::sink::spool::SpoolLimits;
 
-    /// A courier that is held by a receiver or a disk: the end does not wait for it.
     #[test]
-    fn a_courier_that_does_not_come_back_is_left_behind() {
+    fn finish_returns_at_the_deadline_when_the_worker_is_blocked() {
         let dir = tempfile::tempdir().expect("a folder");
         let spool = Spool::open(dir.path(), "test", SpoolLimits::default()).expect("a spool");
         let mut sink = SpoolSink::start(
@@ -222,7 +235,7 @@ mod tests {
             vec![EventKind::Trajectory],
             Duration::ZERO,
             |_| async {
-                std::thread::sleep(Duration::from_secs(600)); // no await: nothing on its thread can interrupt it
+                std::thread::sleep(Duration::from_secs(600)); // blocks its async runtime too
             },
         )
         .expect("a thread");

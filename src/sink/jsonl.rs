@@ -15,16 +15,16 @@ pub struct JsonLines {
 }
 
 impl JsonLines {
-    /// To a file, or to standard output when `path` is `-`. `prompt` writes every line at once; `with_ended` also writes the
-    /// events at tracks' ends.
+    /// Creates the file, or writes to standard output when `path` is `-`. With `unbuffered` every
+    /// line is written at once; with `with_ended` the events of tracks' ends are written too.
     ///
     /// # Errors
-    /// When the file cannot be made.
-    pub fn create(path: &Path, prompt: bool, with_ended: bool) -> Result<Self, SinkError> {
+    /// When the file cannot be created.
+    pub fn create(path: &Path, unbuffered: bool, with_ended: bool) -> Result<Self, SinkError> {
         let out = if path == Path::new("-") {
             LineWriter::stdout()
         } else {
-            LineWriter::create(path, prompt)?
+            LineWriter::create(path, unbuffered)?
         };
         Ok(JsonLines {
             out,
@@ -35,7 +35,7 @@ impl JsonLines {
 
     fn write(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, event).expect("events hold nothing that JSON cannot");
+        serde_json::to_writer(&mut self.line, event).expect("events serialise to JSON");
         self.line.push(b'\n');
         self.out.write(&self.line)
     }

@@ -1,4 +1,5 @@
-//! Where trajectories go: JSON lines, MOTChallenge text, an annotated video; MQTT and web addresses, with a spool on disk.
+//! Sinks: JSON lines, MOTChallenge text, an annotated video, and remote receivers (MQTT, webhook)
+//! that are fed through a spool on disk.
 
 #[cfg(feature = "serve")]
 pub mod dead_letter;
@@ -20,7 +21,7 @@ pub mod recorder;
 pub mod rotating;
 #[expect(
     clippy::module_inception,
-    reason = "the trait is this module's central thing"
+    reason = "the module is named after the trait that all sinks implement"
 )]
 pub mod sink;
 #[cfg(feature = "serve")]

@@ -1,35 +1,39 @@
-//! MOTChallenge text: results (the tracks of every frame that are seen or were a moment ago) or detections.
+//! MOTChallenge text: tracks (detected, or within `output.coast`) or detections of every frame.
 
 use std::path::Path;
 
 use crate::mot_format;
 use crate::sink::sink::{FrameResult, LineWriter, OutputConfig, Sink, SinkError};
 
-/// Writes `frame,id,left,top,width,height,confidence,-1,-1,-1`.
+/// Writes lines of `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 pub struct MotText {
     out: LineWriter,
-    what: What,
+    content: MotContent,
     output: OutputConfig,
 }
 
-/// What the lines are.
+/// MotContent the lines describe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum MotContent {
     /// Tracks, for evaluation.
     Tracks,
-    /// Detections (id -1), to track again later with other settings.
+    /// Detections (id -1), to be tracked later with other settings.
     Detections,
 }
 
 impl MotText {
-    /// To a file.
+    /// Creates the file.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn create(path: &Path, what: What, output: &OutputConfig) -> Result<Self, SinkError> {
+    /// When it cannot be created.
+    pub fn create(
+        path: &Path,
+        content: MotContent,
+        output: &OutputConfig,
+    ) -> Result<Self, SinkError> {
         Ok(MotText {
             out: LineWriter::create(path, false)?,
-            what,
+            content,
             output: output.clone(),
         })
     }
@@ -43,8 +47,8 @@ impl Sink for MotText {
         }: &FrameResult,
     ) -> Result<(), SinkError> {
         let mut lines = String::new();
-        match self.what {
-            What::Tracks => {
+        match self.content {
+            MotContent::Tracks => {
                 for t in event
                     .tracks
                     .iter()
@@ -59,7 +63,7 @@ impl Sink for MotText {
                     );
                 }
             }
-            What::Detections => detections.iter().for_each(|d| {
+            MotContent::Detections => detections.iter().for_each(|d| {
                 mot_format::write_row(&mut lines, event.frame, -1, d.bbox.into(), d.confidence)
             }),
         }

@@ -1,7 +1,9 @@
-//! Events to an MQTT broker, version 3.1.1 or 5, at least once.
+//! Settings of the MQTT sink (protocol 3.1.1 or 5, delivery at least once), and its start.
 //!
-//! Topics: `<topic>/<camera>/tracks`, `/events` (ends of tracks) and `/status` (retained), and `<topic>/status` (retained): `online`,
-//! or `offline` by the last will when the connection breaks.
+//! Topics: `<topic>/<camera>/tracks` (trajectory events), `<topic>/<camera>/events` (ends of
+//! tracks) and `<topic>/<camera>/status` (retained); and the program's own `<topic>/status`
+//! (retained): `online` while connected, `offline` after shutdown or, by the last will, when the
+//! connection breaks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use crate::sink::sink::SinkError;
 use crate::sink::spool::{Spool, SpoolLimits};
 use crate::trajectory::EventKind;
 
-/// The protocol's version.
+/// Protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Version {
     /// MQTT 3.1.1.
@@ -29,17 +31,18 @@ pub enum Version {
     V5,
 }
 
-/// Which broker, and how.
+/// Settings of the MQTT sink.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
-    /// The broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
+    /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
     pub broker: String,
-    /// The protocol: "5" or "3.1.1".
+    /// Protocol version: "5" or "3.1.1".
     pub version: Version,
-    /// What the broker knows this program by; two with one name throw each other out.
+    /// MQTT client id. Must be unique at the broker, which disconnects the older of two clients
+    /// with the same id.
     pub client_id: String,
-    /// User name, where the broker asks for one.
+    /// User name, if the broker requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// Password. Better kept in `password_env` or `password_file`.
@@ -51,20 +54,21 @@ pub struct MqttConfig {
     /// File whose first line is the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// Certificate (PEM) of who signed the broker's; the system's own when absent.
+    /// CA certificate (PEM) that the broker's certificate is verified with; the system's
+    /// certificates when absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Certificate (PEM) to show to the broker.
+    /// Client certificate (PEM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub certificate_file: Option<PathBuf>,
-    /// Its key (PEM).
+    /// Key (PEM) of the client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// First part of every topic.
+    /// Prefix of every topic.
     pub topic: String,
-    /// Which events: trajectory, track_ended, camera_status.
+    /// Kinds of events to send: trajectory, track_ended, camera_status.
     pub events: Vec<EventKind>,
-    /// How much waits on disk while the broker is away.
+    /// Limits of the spool that holds events until the broker acknowledges them.
     pub spool: SpoolLimits,
 }
 
@@ -92,7 +96,7 @@ impl Default for MqttConfig {
     }
 }
 
-/// Everything a connection needs, read and checked once.
+/// Validated settings of the connection, with secrets and certificates read.
 #[derive(Clone)]
 pub(super) struct Broker {
     pub config: MqttConfig,
@@ -100,6 +104,13 @@ pub(super) struct Broker {
     pub port: u16,
     pub password: Option<Secret>,
     pub transport: Transport,
+}
+
+fn settings_error(reason: String) -> SinkError {
+    SinkError::Settings {
+        sink: "mqtt",
+        reason,
+    }
 }
 
 impl MqttConfig {
@@ -112,14 +123,11 @@ impl MqttConfig {
         self.spool.validate("mqtt")
     }
 
+    /// Validates the settings, and reads the files that they name.
     fn broker(&self) -> Result<Broker, SinkError> {
-        let wrong = |reason: String| SinkError::Settings {
-            sink: "mqtt",
-            reason,
-        };
         let (scheme, rest) = self.broker.split_once("://").ok_or_else(|| {
-            wrong(format!(
-                "broker = \"{}\" is no address; write mqtt://host:1883",
+            settings_error(format!(
+                "broker = \"{}\" is not an address; write mqtt://host:1883",
                 self.broker
             ))
         })?;
@@ -127,19 +135,20 @@ impl MqttConfig {
             "mqtt" | "tcp" => false,
             "mqtts" | "ssl" => true,
             _ => {
-                return Err(wrong(format!(
-                    "broker = \"{scheme}://…\": mqtt:// and mqtts:// are known"
+                return Err(settings_error(format!(
+                    "broker = \"{scheme}://…\": the scheme must be mqtt:// or mqtts://"
                 )));
             }
         };
         if rest.contains('@') {
-            return Err(wrong(
-                "user and password have their own fields, beside the broker's address".into(),
+            return Err(settings_error(
+                "broker holds credentials: write them in user and password (or password_file)"
+                    .into(),
             ));
         }
         if self.topic.is_empty() || self.topic.contains(['+', '#']) {
-            return Err(wrong(format!(
-                "topic = \"{}\": it may not be empty, nor hold + or #",
+            return Err(settings_error(format!(
+                "topic = \"{}\": must not be empty, nor contain + or #",
                 self.topic
             )));
         }
@@ -147,46 +156,18 @@ impl MqttConfig {
             Some((host, port)) => (
                 host,
                 port.parse()
-                    .map_err(|_| wrong(format!("{port} is no port")))?,
+                    .map_err(|_| settings_error(format!("broker: {port} is not a port number")))?,
             ),
             None => (rest.trim_end_matches('/'), if tls { 8883 } else { 1883 }),
         };
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|e| wrong(format!("cannot read {}: {e}", path.display())))
-        };
-        let client_auth = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            (None, None) => None,
-            _ => {
-                return Err(wrong(
-                    "certificate_file and key_file belong together".into(),
-                ));
-            }
-        };
-        let transport = if !tls {
-            Transport::Tcp
-        } else {
-            // Another part of the program may have been first: they want the same.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-            match &self.ca_file {
-                Some(ca) => Transport::Tls(TlsConfiguration::Simple {
-                    ca: read(ca)?,
-                    alpn: None,
-                    client_auth,
-                }),
-                None if client_auth.is_some() => {
-                    return Err(wrong("certificate_file needs ca_file beside it".into()));
-                }
-                None => Transport::Tls(TlsConfiguration::default()),
-            }
-        };
+        let transport = self.transport(tls)?;
         let password = Secret::find(
             "password",
             &self.password,
             &self.password_env,
             &self.password_file,
         )
-        .map_err(wrong)?;
+        .map_err(settings_error)?;
         Ok(Broker {
             config: self.clone(),
             host: host.into(),
@@ -196,18 +177,55 @@ impl MqttConfig {
         })
     }
 
-    /// The sink; its courier starts at once, and a broker that is away is waited for.
+    /// Plain TCP, or TLS with the configured certificates.
+    fn transport(&self, tls: bool) -> Result<Transport, SinkError> {
+        let read = |path: &PathBuf| {
+            std::fs::read(path)
+                .map_err(|e| settings_error(format!("cannot read {}: {e}", path.display())))
+        };
+        let client_auth = match (&self.certificate_file, &self.key_file) {
+            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
+            (None, None) => None,
+            _ => {
+                return Err(settings_error(
+                    "certificate_file and key_file must be set together".into(),
+                ));
+            }
+        };
+        if !tls {
+            return Ok(Transport::Tcp);
+        }
+        // Fails if another part of the program has installed it already, which is fine.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        match &self.ca_file {
+            Some(ca) => Ok(Transport::Tls(TlsConfiguration::Simple {
+                ca: read(ca)?,
+                alpn: None,
+                client_auth,
+            })),
+            None if client_auth.is_some() => {
+                Err(settings_error("certificate_file requires ca_file".into()))
+            }
+            None => Ok(Transport::Tls(TlsConfiguration::default())),
+        }
+    }
+
+    /// Starts the sink. Returns at once; the delivery thread connects, and reconnects, to the
+    /// broker.
     ///
     /// # Errors
-    /// When the settings are wrong.
+    /// When the settings are invalid, or a file that they name cannot be read.
     pub fn start(
         &self,
         spool: std::sync::Arc<Spool>,
-        patience: Duration,
+        shutdown_timeout: Duration,
     ) -> Result<SpoolSink, SinkError> {
         let broker = self.broker()?;
-        SpoolSink::start(spool, self.events.clone(), patience, move |errand| {
-            deliver(broker, errand)
-        })
+        SpoolSink::start(
+            spool,
+            self.events.clone(),
+            shutdown_timeout,
+            move |delivery| deliver(broker, delivery),
+        )
     }
 }

@@ -1,5 +1,5 @@
-//! One connection to an MQTT broker, of either version of the protocol: what is sent, and what the
-//! broker tells.
+//! One connection to an MQTT broker: a client to publish with and a channel of [`Signal`]s, the
+//! same for both versions of the protocol.
 
 use std::time::Duration;
 
@@ -10,21 +10,21 @@ use tokio::sync::mpsc;
 use crate::secret::Secret;
 use crate::sink::mqtt::{Broker, Version};
 
-/// At most so many events under way to the broker.
+/// Most events in flight: published, but not acknowledged.
 pub(super) const WINDOW: usize = 64;
-/// Longest packet taken or sent where the broker does not say, bytes.
-const LONGEST: usize = 16 << 20;
+/// Packet size limit, bytes, for brokers that do not state one.
+const MAX_PACKET: usize = 16 << 20;
 
-/// What the broker's side tells. Packets are named by their ids.
+/// What happens on a connection. Packets are identified by their packet ids.
 #[derive(Debug)]
 pub(super) enum Signal {
-    /// The connection has begun; the longest packet that the broker takes, where it says so, bytes.
+    /// The connection is established. The broker's packet size limit, bytes, if it states one.
     Connected(Option<usize>),
-    /// A packet has been handed to the network; they go in the order in which they were published.
+    /// A packet has been handed to the network, in the order of publishing.
     Sent(u16),
-    /// The broker has it.
+    /// The broker has acknowledged a packet.
     Acknowledged(u16),
-    /// The broker refuses it for good: why.
+    /// The broker refuses a packet for good, with the reason.
     Refused(u16, String),
 }
 
@@ -32,37 +32,38 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub reason: String,
-    /// The broker has said that it would take the events later: none of them is to blame.
-    pub passes: bool,
+    /// The broker has asked for a retry later, so no event is suspected of having broken the
+    /// connection.
+    pub transient: bool,
 }
 
 impl<T: Into<String>> From<T> for Failure {
     fn from(reason: T) -> Self {
         Failure {
             reason: reason.into(),
-            passes: false,
+            transient: false,
         }
     }
 }
 
 pub(super) type Signals = mpsc::UnboundedReceiver<Result<Signal, Failure>>;
 
-/// The side that publishes.
+/// Publishes messages.
 pub(super) enum Client {
     V3(rumqttc::AsyncClient),
     V5(v5::AsyncClient),
 }
 
 impl Broker {
-    /// Begins a connection; what comes of it is told by the signals. After an error there are no
-    /// more.
+    /// Starts a connection on a task of its own, which the caller aborts when it is done. The
+    /// channel reports its progress; it closes after an error.
     pub fn connect(&self) -> (Client, Signals, tokio::task::JoinHandle<()>) {
         let (tx, rx) = mpsc::unbounded_channel();
         let (client, task) = match self.config.version {
             Version::V3 => {
                 let (client, mut events) = rumqttc::AsyncClient::new(self.options_v3(), 2 * WINDOW);
                 let task = tokio::spawn(async move {
-                    while tell(
+                    while forward(
                         &tx,
                         events
                             .poll()
@@ -75,7 +76,7 @@ impl Broker {
             Version::V5 => {
                 let (client, mut events) = v5::AsyncClient::new(self.options_v5(), 2 * WINDOW);
                 let task = tokio::spawn(async move {
-                    while tell(
+                    while forward(
                         &tx,
                         events
                             .poll()
@@ -89,12 +90,12 @@ impl Broker {
         (client, rx, task)
     }
 
-    /// The topic of the program's own state, which the last will also goes to.
+    /// The topic of the program's own status, to which the last will is published too.
     pub fn status_topic(&self) -> String {
         format!("{}/status", self.config.topic)
     }
 
-    /// User and password, where the broker asks for them.
+    /// User name and password, if at least one is configured.
     fn login(&self) -> Option<(&str, &str)> {
         let (user, password) = (
             self.config.user.as_deref(),
@@ -108,7 +109,7 @@ impl Broker {
         let mut o = rumqttc::MqttOptions::new(&self.config.client_id, &self.host, self.port);
         o.set_keep_alive(KEEP_ALIVE)
             .set_transport(self.transport.clone())
-            .set_max_packet_size(LONGEST, LONGEST)
+            .set_max_packet_size(MAX_PACKET, MAX_PACKET)
             .set_inflight(2 * WINDOW as u16);
         o.set_last_will(rumqttc::LastWill::new(
             self.status_topic(),
@@ -143,14 +144,14 @@ impl Broker {
 
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Hands a signal on; whether another may follow.
-fn tell(
+/// Sends a signal to the session. Returns whether more may follow: not after an error.
+fn forward(
     tx: &mpsc::UnboundedSender<Result<Signal, Failure>>,
     signal: Option<Result<Signal, Failure>>,
 ) -> bool {
     let Some(signal) = signal else { return true };
-    let goes_on = signal.is_ok();
-    tx.send(signal).is_ok() && goes_on
+    let ok = signal.is_ok();
+    tx.send(signal).is_ok() && ok
 }
 
 fn signal_v3(event: rumqttc::Event) -> Option<Result<Signal, Failure>> {
@@ -173,19 +174,22 @@ fn signal_v5(event: v5::Event) -> Option<Result<Signal, Failure>> {
         ))),
         v5::Event::Incoming(Packet::PubAck(a)) => Some(match a.reason {
             Reason::Success | Reason::NoMatchingSubscribers => Ok(Signal::Acknowledged(a.pkid)),
-            // These pass: the event is sent again over another connection, after a pause.
+            // Transient: events are sent again over another connection, after a pause.
             Reason::QuotaExceeded | Reason::PacketIdentifierInUse => Err(Failure {
-                reason: format!("the broker does not take events at present: {:?}", a.reason),
-                passes: true,
+                reason: format!(
+                    "the broker does not accept events at present: {:?}",
+                    a.reason
+                ),
+                transient: true,
             }),
             reason => {
-                let said = a
+                let detail = a
                     .properties
                     .and_then(|p| p.reason_string)
                     .map_or(String::new(), |text| format!(" ({text})"));
                 Ok(Signal::Refused(
                     a.pkid,
-                    format!("the broker refuses it: {reason:?}{said}"),
+                    format!("the broker refuses it: {reason:?}{detail}"),
                 ))
             }
         }),
@@ -195,7 +199,7 @@ fn signal_v5(event: v5::Event) -> Option<Result<Signal, Failure>> {
 }
 
 impl Client {
-    /// Hands a message over for sending.
+    /// Queues a message for sending with QoS 1 (at least once).
     pub async fn publish(
         &self,
         topic: String,
@@ -223,7 +227,8 @@ impl Client {
     }
 }
 
-/// Bytes of a packet that publishes, at most: fixed header, topic, packet id, no properties, body.
+/// Largest possible size of a PUBLISH packet, bytes: fixed header, topic, packet id, no properties,
+/// body.
 pub(super) fn packet_size(topic: &str, body: &[u8]) -> usize {
     5 + 2 + topic.len() + 2 + 1 + body.len()
 }

@@ -1,11 +1,11 @@
-//! Delivery of a spool's events to an MQTT broker, over as many connections as it takes.
+//! Delivery of a spool's events to an MQTT broker, with reconnects.
 //!
 //! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason
-//! 0x80 and above), by the longest packet that it states (MQTT 5), or by breaking off the
-//! connection whenever it gets the event (MQTT 3.1.1, and brokers that answer a forbidden topic
-//! so). The last is told from a network that fails by sending one event at a time after a break: an
-//! event that is alone under way when [`BREAKS`] connections break is refused. It then goes to the
-//! dead-letter file.
+//! code 0x80 and above), by stating a packet size limit (MQTT 5), or by closing the connection
+//! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
+//! distinguish the last from a failing network, one event at a time is sent after a connection
+//! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
+//! as refused. Refused events go to the dead-letter file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -15,97 +15,105 @@ use crate::address::masked;
 use crate::sink::delivery::Delivery;
 use crate::sink::mqtt::Broker;
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
-use crate::sink::spool::Kept;
+use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
 
-/// The broker may take so long to answer.
-const ANSWER: Duration = Duration::from_secs(10);
-/// It may take so long to acknowledge an event.
-const ACKNOWLEDGE: Duration = Duration::from_secs(30);
-/// Pauses between connections, seconds: the first and the longest.
-const PAUSE: (f64, f64) = (0.5, 5.0);
-/// So many connections in a row that break at an event show that the broker refuses it.
-const BREAKS: u32 = 3;
-/// So many events in a row of a topic that were refused by breaking show that it refuses the topic
-/// ...
-const DENIED: u32 = 2;
-/// ... and for so long none of it is sent.
-const DENIED_FOR: Duration = Duration::from_secs(300);
-/// At most so many bytes are read from the spool at once.
-const READ: usize = 4 << 20;
+/// Longest time the broker may take to accept a connection or to acknowledge the status.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time without an acknowledgement while events are in flight.
+const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
+/// Back-off between connections, seconds: first and longest pause.
+const BACKOFF: (f64, f64) = (0.5, 5.0);
+/// An event counts as refused when this many connections in a row broke while it was alone in
+/// flight.
+const MAX_BREAKS: u32 = 3;
+/// A topic counts as refused when this many of its events in a row were refused by breaking
+/// connections; its events are then refused without sending them, for [`TOPIC_DENIED_FOR`].
+const TOPIC_DENIED_AFTER: u32 = 2;
+/// How long the events of a refused topic are not sent.
+const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
+/// Most bytes of events that are read from the spool at once.
+const READ_BYTES: usize = 4 << 20;
 
-/// What is known of the broker beyond one connection.
+/// What earlier connections have shown about the broker.
 #[derive(Debug, Default)]
-struct Experience {
-    /// While events up to this place are delivered, only one is under way at a time: one of them
-    /// broke a connection.
-    one_by_one: i64,
-    /// The event that was alone under way when the last connections broke, and how many of them.
-    /// None is the program's own status.
+struct BrokerHistory {
+    /// Events up to this position are sent one at a time, because one of them may have broken a
+    /// connection.
+    serial_until: i64,
+    /// The event that was alone in flight when the last connections broke, and how many did. The
+    /// inner None stands for the program's own status.
     suspect: Option<(Option<i64>, u32)>,
-    /// The broker does not take the program's own status.
+    /// The broker refuses the program's own status.
     no_status: bool,
-    /// Topics of which events were refused by breaking: how many in a row, and the last time.
-    denied: BTreeMap<String, (u32, Instant)>,
+    /// Topics with events refused by breaking connections: how many in a row, and when last.
+    denied_topics: BTreeMap<String, (u32, Instant)>,
 }
 
-impl Experience {
+impl BrokerHistory {
     fn denies(&self, topic: &str) -> bool {
-        self.denied
+        self.denied_topics
             .get(topic)
-            .is_some_and(|(n, at)| *n >= DENIED && at.elapsed() < DENIED_FOR)
+            .is_some_and(|(n, at)| *n >= TOPIC_DENIED_AFTER && at.elapsed() < TOPIC_DENIED_FOR)
     }
 
-    /// A connection has broken while only this was under way; whether the broker has shown that it
-    /// refuses it.
-    fn broke_at(&mut self, alone: Option<i64>) -> bool {
+    /// Records that a connection broke while only `event` was in flight. Returns whether it now
+    /// counts as refused.
+    fn broke_at(&mut self, event: Option<i64>) -> bool {
         let before = self
             .suspect
-            .filter(|(who, _)| *who == alone)
+            .filter(|(suspect, _)| *suspect == event)
             .map_or(0, |(_, n)| n);
-        let shown = before + 1 >= BREAKS;
-        self.suspect = (!shown).then_some((alone, before + 1));
-        shown
+        let refused = before + 1 >= MAX_BREAKS;
+        self.suspect = (!refused).then_some((event, before + 1));
+        refused
     }
 }
 
-/// Delivers until the end.
-pub(super) async fn deliver(broker: Broker, errand: Delivery) {
-    let (mut pause, mut experience) = (PAUSE.0, Experience::default());
-    let counts = &errand.spool.counts;
+/// Delivers events until shutdown, over as many connections as it takes.
+pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
+    let (mut pause, mut history) = (BACKOFF.0, BrokerHistory::default());
+    let counts = &delivery.spool.counts;
     loop {
-        // Everything that was not acknowledged is sent again by a new client, from the first on:
-        // rumqttc itself forgets what was under way when the broker has no session for it.
+        // A new client for every connection, which sends everything unacknowledged again from the
+        // oldest event on: rumqttc itself forgets what was in flight when the broker has no session
+        // for it.
         let (client, signals, task) = broker.connect();
-        let mut session = Session::new(&broker, &errand, &mut experience, client, signals);
+        let mut session = Session::new(&broker, &delivery, &mut history, client, signals);
         let ended = session.run().await;
         task.abort();
-        let (left, was) = (
-            session.left(),
+        let (unacknowledged, was_connected) = (
+            session.unacknowledged(),
             counts.connected.swap(false, Ordering::Relaxed),
         );
         let Err(Failure {
             reason: error,
-            passes,
+            transient,
         }) = ended
         else {
             return;
         };
         counts.failures.fetch_add(1, Ordering::Relaxed);
         let address = masked(&broker.config.broker);
-        if was {
-            tracing::warn!(sink = "mqtt", broker = %address, error, "the connection to the broker has broken off; events wait on disk");
-            if !passes {
-                learn(&mut experience, left, &errand, &error).await;
+        if was_connected {
+            tracing::warn!(
+                sink = "mqtt", broker = %address, error,
+                "the connection to the broker broke; events wait on disk"
+            );
+            if !transient {
+                record_break(&mut history, unacknowledged, &delivery, &error).await;
             }
-            pause = if passes || experience.suspect.is_some() {
-                (2.0 * pause).min(PAUSE.1)
+            pause = if transient || history.suspect.is_some() {
+                (2.0 * pause).min(BACKOFF.1)
             } else {
-                PAUSE.0
+                BACKOFF.0
             };
         } else {
-            tracing::warn!(sink = "mqtt", broker = %address, error, "the broker is not reached; events wait on disk");
-            pause = (2.0 * pause).min(PAUSE.1);
+            tracing::warn!(
+                sink = "mqtt", broker = %address, error,
+                "cannot connect to the broker; events wait on disk"
+            );
+            pause = (2.0 * pause).min(BACKOFF.1);
         }
         tokio::time::sleep(Duration::from_secs_f64(
             pause * (0.8 + 0.4 * fastrand::f64()),
@@ -114,306 +122,317 @@ pub(super) async fn deliver(broker: Broker, errand: Delivery) {
     }
 }
 
-/// What a broken connection tells: several things under way, and the next tries them one by one;
-/// only one, and it is suspected.
-async fn learn(experience: &mut Experience, left: Left, errand: &Delivery, error: &str) {
-    let Left {
+/// Draws conclusions from a broken connection. If several messages were in flight, the next
+/// connections send them one at a time; if only one was, it becomes the suspect, and is refused
+/// after [`MAX_BREAKS`] breaks.
+async fn record_break(
+    history: &mut BrokerHistory,
+    unacknowledged: Unacknowledged,
+    delivery: &Delivery,
+    error: &str,
+) {
+    let Unacknowledged {
         events,
         topic,
         status,
-    } = left;
+    } = unacknowledged;
     match events.as_slice() {
         [] if status => {
-            if experience.broke_at(None) {
-                experience.no_status = true;
+            if history.broke_at(None) {
+                history.no_status = true;
                 tracing::error!(
                     sink = "mqtt",
                     error,
-                    "the broker does not take the program's own status, TOPIC/status; it is not told any more"
+                    "the broker refuses the program's own status, TOPIC/status; \
+                     it is not published any more"
                 );
             }
         }
-        [] => experience.suspect = None,
+        [] => history.suspect = None,
         &[alone] if !status => {
-            experience.one_by_one = experience.one_by_one.max(alone);
-            if experience.broke_at(Some(alone)) {
-                let (n, at) = experience
-                    .denied
+            history.serial_until = history.serial_until.max(alone);
+            if history.broke_at(Some(alone)) {
+                let (n, at) = history
+                    .denied_topics
                     .entry(topic)
                     .or_insert((0, Instant::now()));
                 (*n, *at) = (*n + 1, Instant::now());
-                errand
+                delivery
                     .refuse(
                         alone,
                         &format!(
-                            "the broker breaks off the connection at it, {BREAKS} times: {error}"
+                            "the broker closed the connection at this event {MAX_BREAKS} times: \
+                             {error}"
                         ),
                     )
                     .await;
             }
         }
         several => {
-            experience.one_by_one = several
-                .iter()
-                .copied()
-                .fold(experience.one_by_one, i64::max)
+            history.serial_until = several.iter().copied().fold(history.serial_until, i64::max)
         }
     }
 }
 
-/// What was not acknowledged when a connection ended.
-struct Left {
+/// The messages that were not acknowledged when a connection ended.
+struct Unacknowledged {
+    /// Positions of events in the spool.
     events: Vec<i64>,
-    /// The topic of the last of them.
+    /// The topic of the last event.
     topic: String,
-    /// The program's own status was among it.
+    /// Whether the program's own status was not acknowledged either.
     status: bool,
 }
 
 /// One connection.
 struct Session<'a> {
     broker: &'a Broker,
-    errand: &'a Delivery,
-    experience: &'a mut Experience,
+    delivery: &'a Delivery,
+    history: &'a mut BrokerHistory,
     client: Client,
     signals: Signals,
-    /// Longest packet that the broker takes, bytes.
-    longest: usize,
-    /// Handed to the client, not yet sent: their places in the spool, none for the program's own
-    /// status.
-    handed: VecDeque<Option<i64>>,
-    /// Sent, by packet id.
-    under_way: BTreeMap<u16, Option<i64>>,
-    /// Events not acknowledged, and their topics.
-    unsure: BTreeMap<i64, String>,
-    /// The last event handed over.
+    /// The broker's packet size limit, bytes.
+    max_packet: usize,
+    /// Messages given to the client and not yet sent: positions in the spool, None for the
+    /// program's own status.
+    unsent: VecDeque<Option<i64>>,
+    /// Messages sent and not yet acknowledged, by packet id.
+    in_flight: BTreeMap<u16, Option<i64>>,
+    /// Positions of the events not acknowledged, sent or not, with their topics.
+    pending: BTreeMap<i64, String>,
+    /// Position of the last event given to the client.
     last: i64,
-    /// When the broker last answered for an event, or nothing was under way.
-    moved: Instant,
+    /// When the broker last acknowledged or refused an event, or nothing was in flight.
+    last_progress: Instant,
 }
 
 impl<'a> Session<'a> {
     fn new(
         broker: &'a Broker,
-        errand: &'a Delivery,
-        experience: &'a mut Experience,
+        delivery: &'a Delivery,
+        history: &'a mut BrokerHistory,
         client: Client,
         signals: Signals,
     ) -> Self {
-        let (handed, under_way, unsure) = (VecDeque::new(), BTreeMap::new(), BTreeMap::new());
         Session {
             broker,
-            errand,
-            experience,
+            delivery,
+            history,
             client,
             signals,
-            longest: usize::MAX,
-            handed,
-            under_way,
-            unsure,
+            max_packet: usize::MAX,
+            unsent: VecDeque::new(),
+            in_flight: BTreeMap::new(),
+            pending: BTreeMap::new(),
             last: 0,
-            moved: Instant::now(),
+            last_progress: Instant::now(),
         }
     }
 
+    /// Delivers events until shutdown, or until the connection fails.
     async fn run(&mut self) -> Result<(), Failure> {
-        let connected = tokio::time::timeout(ANSWER, self.signals.recv())
+        let connected = tokio::time::timeout(RESPONSE_TIMEOUT, self.signals.recv())
             .await
-            .map_err(|_| "no answer")?;
+            .map_err(|_| "no response in time")?;
         match connected.ok_or("no connection")?? {
-            Signal::Connected(longest) => self.longest = longest.unwrap_or(usize::MAX),
-            other => {
-                return Err(
-                    format!("it did not begin with a connection, but with {other:?}").into(),
-                );
-            }
+            Signal::Connected(limit) => self.max_packet = limit.unwrap_or(usize::MAX),
+            other => return Err(format!("expected CONNACK, got {other:?}").into()),
         }
-        self.errand
+        self.delivery
             .spool
             .counts
             .connected
             .store(true, Ordering::Relaxed);
-        tracing::info!(sink = "mqtt", "the broker is reached");
-        self.say("online").await?;
-        // Alone, so that a break at it is not taken for one at an event.
-        self.settle().await?;
-        let (spool, ending) = (&self.errand.spool, &self.errand.ending);
+        tracing::info!(sink = "mqtt", "connected to the broker");
+        self.publish_status("online").await?;
+        // The status is sent alone, so that a break it causes is not blamed on an event.
+        self.drain().await?;
+        let (spool, shutdown) = (&self.delivery.spool, &self.delivery.shutdown);
         loop {
             self.fill().await?;
-            if ending.is_cancelled() && self.settled() {
-                self.say("offline").await?;
-                self.settle().await?;
-                return self.leave().await;
+            if shutdown.is_cancelled() && self.is_idle() {
+                self.publish_status("offline").await?;
+                self.drain().await?;
+                return self.disconnect().await;
             }
-            if self.settled() {
-                self.moved = Instant::now();
+            if self.is_idle() {
+                self.last_progress = Instant::now();
             }
             let window = self.window();
+            let overdue = self.last_progress + ACKNOWLEDGE_TIMEOUT;
             tokio::select! {
-                signal = self.signals.recv() => self.hear(signal.ok_or("the connection has ended")??).await,
-                () = spool.news(), if self.unsure.len() < window => {}
-                () = ending.cancelled(), if !ending.is_cancelled() => {}
-                () = tokio::time::sleep_until((self.moved + ACKNOWLEDGE).into()), if !self.settled() => {
-                    return Err(format!("no acknowledgement within {} s", ACKNOWLEDGE.as_secs()).into());
+                signal = self.signals.recv() => {
+                    self.handle(signal.ok_or("the connection has ended")??).await;
+                }
+                () = spool.pushed(), if self.pending.len() < window => {}
+                () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
+                () = tokio::time::sleep_until(overdue.into()), if !self.is_idle() => {
+                    let seconds = ACKNOWLEDGE_TIMEOUT.as_secs();
+                    return Err(format!("no acknowledgement within {seconds} s").into());
                 }
             }
         }
     }
 
-    /// At most so many events under way.
+    /// The number of events that may be in flight.
     fn window(&self) -> usize {
         let first = self
-            .unsure
+            .pending
             .keys()
             .next()
-            .map_or(self.last + 1, |place| *place);
-        if first <= self.experience.one_by_one {
+            .map_or(self.last + 1, |position| *position);
+        if first <= self.history.serial_until {
             1
         } else {
             WINDOW
         }
     }
 
-    /// Hands events to the client, as many as may be under way; those that it would refuse are set
-    /// aside.
+    /// Gives events to the client until the window is full. Events that the broker is known to
+    /// refuse go to the dead-letter file instead.
     async fn fill(&mut self) -> Result<(), Failure> {
-        while self.unsure.len() < self.window() {
+        while self.pending.len() < self.window() {
             let events = self
-                .errand
-                .after(self.last, self.window() - self.unsure.len(), READ)
+                .delivery
+                .after(self.last, self.window() - self.pending.len(), READ_BYTES)
                 .await;
             if events.is_empty() {
                 break;
             }
             for event in events {
-                self.last = event.place;
+                self.last = event.position;
                 let (topic, retained) = topic(&self.broker.config.topic, &event);
                 let size = packet_size(&topic, &event.body);
-                if size > self.longest {
-                    self.errand
+                if size > self.max_packet {
+                    self.delivery
                         .refuse(
-                            event.place,
+                            event.position,
                             &format!(
-                                "it makes a packet of {size} bytes; the broker takes {} at most",
-                                self.longest
+                                "its packet has {size} bytes; the broker accepts at most {}",
+                                self.max_packet
                             ),
                         )
                         .await;
-                } else if self.experience.denies(&topic) {
-                    self.errand
+                } else if self.history.denies(&topic) {
+                    self.delivery
                         .refuse(
-                            event.place,
-                            &format!("the broker breaks off the connection at events of {topic}"),
+                            event.position,
+                            &format!("the broker closes the connection at events of {topic}"),
                         )
                         .await;
                 } else {
                     self.client
                         .publish(topic.clone(), retained, event.body)
                         .await?;
-                    self.handed.push_back(Some(event.place));
-                    self.unsure.insert(event.place, topic);
+                    self.unsent.push_back(Some(event.position));
+                    self.pending.insert(event.position, topic);
                 }
             }
         }
         Ok(())
     }
 
-    fn settled(&self) -> bool {
-        self.handed.is_empty() && self.under_way.is_empty()
+    /// Whether nothing is unsent or in flight.
+    fn is_idle(&self) -> bool {
+        self.unsent.is_empty() && self.in_flight.is_empty()
     }
 
-    /// What was not acknowledged.
-    fn left(&self) -> Left {
+    fn unacknowledged(&self) -> Unacknowledged {
         let status = self
-            .handed
+            .unsent
             .iter()
-            .chain(self.under_way.values())
+            .chain(self.in_flight.values())
             .any(Option::is_none);
-        let topic = self.unsure.values().last().cloned().unwrap_or_default();
-        Left {
-            events: self.unsure.keys().copied().collect(),
+        let topic = self.pending.values().last().cloned().unwrap_or_default();
+        Unacknowledged {
+            events: self.pending.keys().copied().collect(),
             topic,
             status,
         }
     }
 
-    async fn say(&mut self, status: &str) -> Result<(), Failure> {
-        if self.experience.no_status {
+    /// Publishes the program's own status, unless the broker refuses it.
+    async fn publish_status(&mut self, status: &str) -> Result<(), Failure> {
+        if self.history.no_status {
             return Ok(());
         }
-        self.handed.push_back(None);
+        self.unsent.push_back(None);
         self.client
             .publish(self.broker.status_topic(), true, status.into())
             .await
     }
 
-    /// Waits until nothing is under way.
-    async fn settle(&mut self) -> Result<(), Failure> {
-        while !self.settled() {
-            let signal = tokio::time::timeout(ANSWER, self.signals.recv())
+    /// Waits until nothing is in flight.
+    async fn drain(&mut self) -> Result<(), Failure> {
+        while !self.is_idle() {
+            let signal = tokio::time::timeout(RESPONSE_TIMEOUT, self.signals.recv())
                 .await
-                .map_err(|_| "no answer")?;
-            self.hear(signal.ok_or("the connection has ended")??).await;
+                .map_err(|_| "no response in time")?;
+            self.handle(signal.ok_or("the connection has ended")??)
+                .await;
         }
         Ok(())
     }
 
-    /// Notes what the broker's side tells, and what else it has told meanwhile.
-    async fn hear(&mut self, first: Signal) {
+    /// Handles a signal, and all others that have arrived: removes acknowledged and refused events
+    /// from the spool.
+    async fn handle(&mut self, first: Signal) {
         let (mut delivered, mut refused) = (BTreeSet::new(), Vec::new());
         let mut next = Some(first);
         while let Some(signal) = next {
             match signal {
                 Signal::Sent(id) => {
-                    if let Some(place) = self.handed.pop_front() {
-                        self.under_way.insert(id, place);
+                    if let Some(position) = self.unsent.pop_front() {
+                        self.in_flight.insert(id, position);
                     }
                 }
-                Signal::Acknowledged(id) => delivered.extend(self.under_way.remove(&id).flatten()),
-                Signal::Refused(id, reason) => match self.under_way.remove(&id) {
-                    Some(Some(place)) => refused.push((place, reason)),
+                Signal::Acknowledged(id) => delivered.extend(self.in_flight.remove(&id).flatten()),
+                Signal::Refused(id, reason) => match self.in_flight.remove(&id) {
+                    Some(Some(position)) => refused.push((position, reason)),
                     Some(None) => {
-                        self.experience.no_status = true;
+                        self.history.no_status = true;
                         tracing::error!(
                             sink = "mqtt",
                             topic = self.broker.status_topic(),
                             reason,
-                            "the program's own status is not told any more"
+                            "the broker refuses the program's own status; \
+                             it is not published any more"
                         );
                     }
                     None => {}
                 },
                 Signal::Connected(_) => {}
             }
-            // An error stays for the next who asks: the channel's end.
+            // An error ends this loop; the next `recv` then fails, because the channel is closed.
             next = self.signals.try_recv().ok().and_then(Result::ok);
         }
-        for (place, reason) in &refused {
-            self.errand.refuse(*place, reason).await;
-            self.unsure.remove(place);
+        for (position, reason) in &refused {
+            self.delivery.refuse(*position, reason).await;
+            self.pending.remove(position);
         }
         if !delivered.is_empty() {
-            self.errand
+            self.delivery
                 .acknowledge(&delivered.iter().copied().collect::<Vec<_>>())
                 .await;
             let topics: Vec<String> = delivered
                 .iter()
-                .filter_map(|place| self.unsure.remove(place))
+                .filter_map(|position| self.pending.remove(position))
                 .collect();
             topics.iter().for_each(|topic| {
-                self.experience.denied.remove(topic);
+                self.history.denied_topics.remove(topic);
             });
         }
         if !(delivered.is_empty() && refused.is_empty()) {
-            self.moved = Instant::now();
-            self.experience.suspect = None;
+            self.last_progress = Instant::now();
+            self.history.suspect = None;
         }
     }
 
-    /// Sends DISCONNECT, so that the broker does not publish the last will, and waits for it to be sent, 1 s at most.
-    async fn leave(&mut self) -> Result<(), Failure> {
+    /// Sends DISCONNECT, so that the broker does not publish the last will, and waits up to 1 s for
+    /// it to be sent.
+    async fn disconnect(&mut self) -> Result<(), Failure> {
         self.client.disconnect().await?;
-        // The client ends with the connection.
+        // The client's task reports an error when the connection is closed.
         let _ = tokio::time::timeout(Duration::from_secs(1), async {
             while self.signals.recv().await.is_some_and(|s| s.is_ok()) {}
         })
@@ -422,8 +441,8 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Where an event goes, and whether the broker keeps it for those who come later.
-fn topic(root: &str, event: &Kept) -> (String, bool) {
+/// The topic of an event, and whether the message is retained.
+fn topic(root: &str, event: &QueuedEvent) -> (String, bool) {
     let (last, retained) = match event.kind {
         EventKind::Trajectory => ("tracks", false),
         EventKind::TrackEnded => ("events", false),

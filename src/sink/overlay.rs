@@ -1,4 +1,4 @@
-//! The annotated video: boxes, ids, and coloured trails of where people walked.
+//! The annotated video: boxes, ids, and coloured trails of the foot points.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
@@ -17,30 +17,32 @@ use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::track::TrackState;
 use crate::trajectory::{FrameEvent, TrackEvent};
 
-/// Seconds of trail behind a person.
+/// Length of the trail drawn behind a person, seconds.
 const TRAIL: f64 = 4.0;
 
 /// Writes an annotated video.
 pub struct Overlay {
     path: PathBuf,
     frame_rate: f64,
-    /// The video being written, and the size of its pictures: that of the first frame as shown.
+    /// The video being written and its frame size, which is the display size of the first frame.
     writer: Option<(VideoWriter, Size)>,
     frames: u64,
     painter: Painter,
 }
 
-/// Draws people into pictures, with the trails of where they walked.
+/// Draws tracks and their recent trails into frames.
 #[derive(Debug, Clone, Default)]
 pub struct Painter {
+    /// By track id: presentation times and foot points, pixels, oldest first.
     trails: HashMap<u64, VecDeque<(f64, Point2i)>>,
 }
 
 impl Overlay {
-    /// To the file `path`; the container follows from its ending (mp4, mkv, avi).
+    /// Creates the file `path`; its extension selects the container (mp4, mkv, avi). A frame rate
+    /// out of range is replaced by 25.
     ///
     /// # Errors
-    /// When the file cannot be made.
+    /// When the file cannot be created.
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
         std::fs::File::create(path).map_err(|source| SinkError::Create {
             path: path.into(),
@@ -67,17 +69,19 @@ impl Overlay {
         }
     }
 
-    /// The file's path as FFmpeg is told it, which takes what stands before a colon for a protocol unless a slash comes first.
-    fn place(&self) -> Result<String, SinkError> {
+    /// The path to give to FFmpeg: absolute, because FFmpeg takes a name up to a colon for a
+    /// protocol unless a slash comes first.
+    fn ffmpeg_path(&self) -> Result<String, SinkError> {
         let path = std::path::absolute(&self.path).map_err(|e| self.error(e.to_string()))?;
         path.into_os_string()
             .into_string()
             .map_err(|_| self.error("its name is not UTF-8"))
     }
 
-    /// H.264 plays everywhere; MPEG-4 part 2 is what an FFmpeg without an H.264 encoder has.
+    /// Opens the video with the first codec that FFmpeg can encode: H.264, which plays everywhere,
+    /// else MPEG-4 part 2, else Motion JPEG.
     fn open(&self, size: Size) -> Result<VideoWriter, SinkError> {
-        let name = self.place()?;
+        let name = self.ffmpeg_path()?;
         for code in [
             ['a', 'v', 'c', '1'],
             ['m', 'p', '4', 'v'],
@@ -97,13 +101,16 @@ impl Overlay {
                 return Ok(w);
             }
         }
-        Err(self.error("FFmpeg can write none of H.264, MPEG-4 and MJPEG into it; its name should end in .mp4, .mkv or .avi"))
+        Err(self.error(
+            "FFmpeg can write none of H.264, MPEG-4 and MJPEG into it; \
+             its name should end in .mp4, .mkv or .avi",
+        ))
     }
 }
 
 impl Painter {
-    /// Notes where everybody is.
-    pub fn note(&mut self, event: &FrameEvent) {
+    /// Extends the trails by the foot points of a frame, and removes points older than [`TRAIL`].
+    pub fn update(&mut self, event: &FrameEvent) {
         for t in event.tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);
             self.trails
@@ -143,10 +150,11 @@ impl Painter {
         Ok(mat)
     }
 
-    /// The picture with the people of `event` in it, as JPEG, at most `width` pixels wide.
+    /// Draws the tracks of `event` into the image and encodes it as JPEG, at most `width` pixels
+    /// wide.
     ///
     /// # Errors
-    /// OpenCV's own words.
+    /// OpenCV's message.
     pub fn jpeg(&self, image: &Image, event: &FrameEvent, width: u32) -> Result<Vec<u8>, String> {
         let encode = || {
             let mut mat = self.draw(image, event)?;
@@ -222,7 +230,7 @@ fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::
     )
 }
 
-/// Colours far apart for ids near each other: the hue turns by the golden angle.
+/// Colour of a track: the hue advances by the golden angle per id, so that neighbouring ids differ.
 fn color(id: u64) -> Scalar {
     let hue = (id as f64 * 137.507_764) % 360.0;
     let channel = |n: f64| {
@@ -250,14 +258,15 @@ fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
     Ok(mat)
 }
 
-/// A picture of `shown` square pixels as the whole of a video's picture: scaled in its proportions, the rest black.
-fn fitted(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error> {
+/// Scales a frame to `size`, keeping its aspect ratio, and pads the rest with black. `shown` is the
+/// frame's display size, in square pixels.
+fn letterbox(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error> {
     if mat.size()? == size {
         return mat.try_clone();
     }
     let scale = (f64::from(size.width) / f64::from(shown.0))
         .min(f64::from(size.height) / f64::from(shown.1));
-    // A picture that lacks less than two pixels is one of odd size: it is filled up, not enlarged.
+    // A frame that is less than two pixels too small has an odd size: it is padded, not enlarged.
     let scale = if scale > 1.0 && f64::from(shown.0.max(shown.1)) * (scale - 1.0) < 2.0 {
         1.0
     } else {
@@ -295,23 +304,23 @@ impl Sink for Overlay {
         let image = frame
             .image
             .as_ref()
-            .ok_or_else(|| self.error("the input has no pictures to draw on"))?;
+            .ok_or_else(|| self.error("the input has no images to draw on"))?;
         let shown = image.shape().shown;
         if self.writer.is_none() {
-            // Encoders of H.264 take even sizes only.
+            // H.264 encoders accept even sizes only.
             let size = Size::new(
                 shown.0.next_multiple_of(2) as i32,
                 shown.1.next_multiple_of(2) as i32,
             );
             self.writer = Some((self.open(size)?, size));
         }
-        self.painter.note(event);
+        self.painter.update(event);
         let drawn = self.painter.draw(image, event);
         let Some((writer, size)) = &mut self.writer else {
             return Ok(());
         };
         let written = drawn
-            .and_then(|mat| fitted(&mat, shown, *size))
+            .and_then(|mat| letterbox(&mat, shown, *size))
             .and_then(|mat| writer.write(&mat));
         self.frames += 1;
         written.map_err(|e| self.error(e.message))
@@ -322,13 +331,13 @@ impl Sink for Overlay {
             return Ok(());
         };
         writer.release().map_err(|e| self.error(e.message))?;
-        // OpenCV swallows write errors: look whether what it wrote can be read.
-        let count = VideoCapture::from_file(self.place()?, videoio::CAP_FFMPEG)
+        // OpenCV does not report write errors: check how many frames can be read back.
+        let count = VideoCapture::from_file(self.ffmpeg_path()?, videoio::CAP_FFMPEG)
             .and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT))
             .unwrap_or(0.0);
         if count + 1.0 < self.frames as f64 {
             return Err(self.error(format!(
-                "it holds {count} of {} frames; is the disk full?",
+                "it contains {count} of {} frames; is the disk full?",
                 self.frames
             )));
         }

@@ -1,4 +1,4 @@
-//! Keeps the events in memory, for what is done once all are known.
+//! A sink that keeps all events in memory, for processing of a recording as a whole.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,12 +6,12 @@ use crate::refine::Recording;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::EndedEvent;
 
-/// A sink that remembers.
+/// Collects events into a [`Recording`]; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder(Arc<Mutex<Recording>>);
 
 impl Recorder {
-    /// What was recorded so far; the recorder is empty afterwards.
+    /// Returns the events recorded so far and leaves the recorder empty.
     pub fn take(&self) -> Recording {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,4 +1,4 @@
-//! JSON lines into a file that is continued, and put aside when it is full.
+//! JSON lines appended to a file that is rotated by size.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _, Seek, SeekFrom, Write as _};
@@ -13,19 +13,20 @@ use crate::sink::private;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
-/// A file of events that lives as long as the program, and longer.
+/// An events file that runs append to.
 ///
-/// A run adds to what earlier runs wrote. At `size` bytes the file is put aside as `NAME.1`, older ones as `NAME.2` and so on up to
-/// `keep`. A disk that fails or is full costs events, which are counted and told; cameras do not stop for it, and what is written is
-/// always whole lines. A file that cannot be renamed, as one that is mounted into a container, is
-/// copied aside and emptied; where that fails too, it is continued beyond `size`, and that is told
-/// and tried again. (The crate file-rotate was looked at: where it cannot open its file it says
-/// that all is well.)
+/// - Rotation: before the file would grow beyond `size` bytes it is renamed to `NAME.1`, older ones
+///   to `NAME.2` and so on up to `keep`. A file that cannot be renamed, such as one mounted into a
+///   container, is copied to `NAME.1` and truncated. If that fails too, an error is logged, the
+///   file grows on, and rotation is attempted again after another `size` bytes.
+/// - When the disk fails or is full, events are dropped, counted and logged; the pipeline goes on.
+///   The file always consists of whole lines.
+///
+/// The crate file-rotate is not used: it reports success when it cannot open its file.
 pub struct Rotating {
     path: PathBuf,
     size: u64,
-    /// The file is put aside before it grows beyond this: `size`, or more after an attempt that
-    /// failed.
+    /// Rotation size for the current file, bytes: `size`, or more after a failed rotation.
     limit: u64,
     keep: u32,
     with_ended: bool,
@@ -33,19 +34,22 @@ pub struct Rotating {
     file: Option<File>,
     written: u64,
     line: Vec<u8>,
-    lost: Arc<AtomicU64>,
-    told: Option<Instant>,
+    dropped: Arc<AtomicU64>,
+    /// When a dropped event was last logged.
+    last_logged: Option<Instant>,
 }
 
-/// At most how often a failure is told.
-const TELL: Duration = Duration::from_secs(10);
-const BEGINNING: &[u8] = b"{\"schema\":\"twintrack.";
+/// Shortest time between two log messages about dropped events.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+/// What a file of events begins with.
+const EVENT_PREFIX: &[u8] = b"{\"schema\":\"twintrack.";
 
 impl Rotating {
-    /// Opens or makes the file. `size` 0: it is never put aside. The count of lost events is given back beside.
+    /// Opens or creates the file. `size` 0 disables rotation. Also returns the counter of dropped
+    /// events.
     ///
     /// # Errors
-    /// When it cannot be written, or holds something else than events.
+    /// When the file cannot be written, or contains something other than events.
     pub fn open(
         path: &Path,
         size: u64,
@@ -56,17 +60,17 @@ impl Rotating {
             path: path.into(),
             source,
         };
-        let (file, written) = continued(path)
+        let (file, written) = open_append(path)
             .map_err(fail)?
             .ok_or_else(|| SinkError::Foreign(path.into()))?;
-        let lost = Arc::<AtomicU64>::default();
-        // A device or a pipe cannot be put aside.
+        let dropped = Arc::<AtomicU64>::default();
+        // A device or a pipe cannot be rotated.
         let size = if path.is_file() { size } else { 0 };
         let (path, rename) = (path.into(), |from: &Path, to: &Path| {
             std::fs::rename(from, to)
         });
         let (file, line) = (Some(file), Vec::new());
-        let me = Rotating {
+        let sink = Rotating {
             path,
             size,
             limit: size,
@@ -76,37 +80,39 @@ impl Rotating {
             file,
             written,
             line,
-            lost: lost.clone(),
-            told: None,
+            dropped: dropped.clone(),
+            last_logged: None,
         };
-        Ok((me, lost))
+        Ok((sink, dropped))
     }
 
-    fn aside(&self, n: u32) -> PathBuf {
+    /// Name of the `n`-th newest rotated file.
+    fn rotated(&self, n: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{n}"));
         name.into()
     }
 
-    /// Puts the file aside; what is open is the new one then, or the old one where it was emptied.
+    /// Rotates the file. Afterwards none is open if it was renamed or removed; if it was copied and
+    /// truncated, it stays open.
     fn rotate(&mut self) -> io::Result<()> {
-        for n in (1..self.keep).rev().filter(|&n| self.aside(n).exists()) {
-            (self.rename)(&self.aside(n), &self.aside(n + 1))?;
+        for n in (1..self.keep).rev().filter(|&n| self.rotated(n).exists()) {
+            (self.rename)(&self.rotated(n), &self.rotated(n + 1))?;
         }
         let moved = if self.keep == 0 {
             std::fs::remove_file(&self.path)
         } else {
-            (self.rename)(&self.path, &self.aside(1))
+            (self.rename)(&self.path, &self.rotated(1))
         };
         if moved.is_ok() {
             self.file = None;
             return Ok(());
         }
         if self.keep > 0 {
-            // Whole, or not at all: a copy that breaks off leaves the file as it was.
-            let part = self.aside(0);
+            // Copy under another name first: a copy that fails must not replace `NAME.1`.
+            let part = self.rotated(0);
             let copied = std::fs::copy(&self.path, &part)
-                .and_then(|_| std::fs::rename(&part, self.aside(1)));
+                .and_then(|_| std::fs::rename(&part, self.rotated(1)));
             copied.inspect_err(|_| {
                 let _ = std::fs::remove_file(&part);
             })?;
@@ -119,27 +125,31 @@ impl Rotating {
         Ok(())
     }
 
-    fn put(&mut self) -> io::Result<()> {
+    /// Writes `self.line`, after rotating or opening the file where needed.
+    fn write_line(&mut self) -> io::Result<()> {
         if self.size > 0 && self.written > 0 && self.written + self.line.len() as u64 > self.limit {
             self.limit = match self.rotate() {
                 Ok(()) => self.size,
                 Err(e) => {
-                    tracing::error!(file = %self.path.display(), bytes = self.written, error = %e,
-                        "the file of events cannot be put aside: it is continued; mount its folder instead of the file, or set serve.output_bytes = 0");
+                    tracing::error!(
+                        file = %self.path.display(), bytes = self.written, error = %e,
+                        "cannot rotate the events file, so it grows on; \
+                         mount its folder instead of the file, or set serve.output_bytes = 0"
+                    );
                     self.written + self.size
                 }
             };
         }
         if self.file.is_none() {
-            let foreign = || io::Error::other("it holds something else than events");
-            let (file, written) = continued(&self.path)?.ok_or_else(foreign)?;
+            let foreign = || io::Error::other("it contains something other than events");
+            let (file, written) = open_append(&self.path)?.ok_or_else(foreign)?;
             (self.file, self.written) = (Some(file), written);
         }
         let Some(file) = &mut self.file else {
             return Ok(());
         };
         if let Err(e) = file.write_all(&self.line) {
-            let _ = file.set_len(self.written); // the next opening looks again
+            let _ = file.set_len(self.written); // if this fails, open_append truncates
             self.file = None;
             return Err(e);
         }
@@ -149,20 +159,27 @@ impl Rotating {
 
     fn write(&mut self, event: &impl Serialize) {
         self.line.clear();
-        serde_json::to_writer(&mut self.line, event).expect("events hold nothing that JSON cannot");
+        serde_json::to_writer(&mut self.line, event).expect("events serialise to JSON");
         self.line.push(b'\n');
-        if let Err(e) = self.put() {
-            let lost = self.lost.fetch_add(1, Ordering::Relaxed) + 1;
-            if self.told.is_none_or(|at| at.elapsed() > TELL) {
-                self.told = Some(Instant::now());
-                tracing::error!(file = %self.path.display(), lost, error = %e, "events cannot be written and are lost");
+        if let Err(e) = self.write_line() {
+            let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
+            if self
+                .last_logged
+                .is_none_or(|at| at.elapsed() > LOG_INTERVAL)
+            {
+                self.last_logged = Some(Instant::now());
+                tracing::error!(
+                    file = %self.path.display(), dropped, error = %e,
+                    "cannot write events; they are dropped"
+                );
             }
         }
     }
 }
 
-/// Opens a file of events at its end, without the piece of a line that a sudden end may have left; `None` when it is none.
-fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
+/// Opens or creates a file of events for appending and truncates a partial last line, which a crash
+/// may have left. Returns the file and its length in bytes; None if it does not hold events.
+fn open_append(path: &Path) -> io::Result<Option<(File, u64)>> {
     let mut file = private::options()
         .read(true)
         .append(true)
@@ -173,13 +190,13 @@ fn continued(path: &Path) -> io::Result<Option<(File, u64)>> {
     if length == 0 || !metadata.is_file() {
         return Ok(Some((file, 0)));
     }
-    let mut beginning = vec![0; BEGINNING.len().min(length as usize)];
+    let mut beginning = vec![0; EVENT_PREFIX.len().min(length as usize)];
     file.seek(SeekFrom::Start(0))?;
     file.read_exact(&mut beginning)?;
-    if !BEGINNING.starts_with(&beginning) {
+    if !EVENT_PREFIX.starts_with(&beginning) {
         return Ok(None);
     }
-    // The last line, however long: events are some kilobytes.
+    // Long enough to contain the last line: events have some kilobytes.
     let from = length.saturating_sub(16 << 20);
     file.seek(SeekFrom::Start(from))?;
     let (mut reader, mut at, mut whole) = (BufReader::new(&file), from, from);
@@ -245,11 +262,11 @@ mod tests {
     }
 
     #[test]
-    fn a_full_file_is_put_aside_and_only_so_many_are_kept() {
+    fn a_full_file_is_rotated_and_at_most_keep_old_files_stay() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
-        let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
+        let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
         assert_eq!(cameras(&path), ["09", "10"]);
         assert_eq!(
@@ -260,11 +277,13 @@ mod tests {
             cameras(&dir.path().join("events.jsonl.2")),
             ["03", "04", "05"]
         );
-        assert!(!dir.path().join("events.jsonl.3").exists() && lost.load(Ordering::Relaxed) == 0);
+        assert!(
+            !dir.path().join("events.jsonl.3").exists() && dropped.load(Ordering::Relaxed) == 0
+        );
     }
 
     #[test]
-    fn a_run_adds_to_what_is_there_and_cuts_off_half_a_line() {
+    fn reopening_appends_and_truncates_a_partial_line() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         let (mut sink, _) = Rotating::open(&path, 0, 0, true).expect("a file");
@@ -279,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_something_else_is_left_alone() {
+    fn a_file_without_events_is_refused_and_unchanged() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("letter.txt");
         std::fs::write(&path, "Dear Sir,").expect("written");
@@ -288,28 +307,28 @@ mod tests {
             .expect("refused")
             .to_string();
         assert!(
-            e.contains("something else")
+            e.contains("something other than events")
                 && std::fs::read_to_string(&path).expect("there") == "Dear Sir,",
             "{e}"
         );
     }
 
     #[test]
-    fn a_disk_that_is_full_costs_events_and_nothing_else() {
-        let (mut sink, lost) =
+    fn events_are_dropped_and_counted_when_the_disk_is_full() {
+        let (mut sink, dropped) =
             Rotating::open(Path::new("/dev/full"), 0, 0, true).expect("a device");
         (0..3).for_each(|_| sink.write(&event("a")));
-        assert_eq!(lost.load(Ordering::Relaxed), 3);
+        assert_eq!(dropped.load(Ordering::Relaxed), 3);
     }
 
-    /// A file that is mounted into a container cannot be renamed: every event after the first full
-    /// file was lost.
+    /// Regression: a file mounted into a container cannot be renamed, and every event after the
+    /// first rotation was dropped.
     #[test]
-    fn a_file_that_cannot_be_renamed_is_copied_aside_and_emptied() {
+    fn a_file_that_cannot_be_renamed_is_copied_and_truncated() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
-        let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
+        let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
         sink.rename = |from, to| {
             if from.extension().is_some_and(|e| e == "jsonl") {
                 Err(io::ErrorKind::ResourceBusy.into())
@@ -317,12 +336,12 @@ mod tests {
                 std::fs::rename(from, to)
             }
         };
-        let same =
+        let inode =
             || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).expect("there"));
-        let before = same();
+        let before = inode();
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
         assert_eq!(
-            (cameras(&path), same()),
+            (cameras(&path), inode()),
             (vec!["09".to_string(), "10".into()], before)
         );
         assert_eq!(
@@ -336,40 +355,40 @@ mod tests {
         assert_eq!(
             (
                 std::fs::read_dir(dir.path()).expect("a folder").count(),
-                lost.load(Ordering::Relaxed)
+                dropped.load(Ordering::Relaxed)
             ),
             (3, 0)
         );
     }
 
     #[test]
-    fn a_file_that_cannot_be_put_aside_is_continued() {
+    fn a_file_that_cannot_be_rotated_grows_on_and_is_rotated_later() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
-        // Something that is not ours stands in the way.
+        // A folder of the rotated file's name makes rotation fail.
         std::fs::create_dir_all(dir.path().join("events.jsonl.1/letters")).expect("a folder");
-        let (mut sink, lost) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");
+        let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
         assert_eq!(
-            (cameras(&path).len(), lost.load(Ordering::Relaxed)),
+            (cameras(&path).len(), dropped.load(Ordering::Relaxed)),
             (11, 0)
         );
         std::fs::remove_dir_all(dir.path().join("events.jsonl.1")).expect("gone");
-        let aside = dir.path().join("events.jsonl.1");
+        let rotated = dir.path().join("events.jsonl.1");
         let written = (11..30).take_while(|i| {
-            let waits = !aside.is_file();
-            if waits {
+            let pending = !rotated.is_file();
+            if pending {
                 sink.write(&event(&format!("{i:02}")));
             }
-            waits
+            pending
         });
         let written = 11 + written.count();
-        let (old, new) = (cameras(&aside), cameras(&path));
+        let (old, new) = (cameras(&rotated), cameras(&path));
         assert_eq!(
             old.iter().chain(&new).cloned().collect::<Vec<_>>(),
             (0..written).map(|i| format!("{i:02}")).collect::<Vec<_>>()
         );
-        assert!(!new.is_empty() && lost.load(Ordering::Relaxed) == 0);
+        assert!(!new.is_empty() && dropped.load(Ordering::Relaxed) == 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The trait every way out is, and a writer of whole lines that the others stand on.
+//! The trait that every sink implements, its errors, and a file writer that keeps lines whole.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -13,26 +13,26 @@ use crate::range::{OutOfRange, within};
 use crate::sink::private;
 use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
 
-/// A frame when everything is known of it.
+/// A processed frame, as handed to the sinks.
 #[derive(Debug)]
 pub struct FrameResult {
-    /// The frame itself, for those who draw.
+    /// The frame itself; sinks that draw need its pixels.
     pub frame: Frame,
-    /// What the detector found in it.
+    /// The detector's output for the frame.
     pub detections: Vec<Detection>,
-    /// Its event.
+    /// The frame's trajectory event.
     pub event: FrameEvent,
 }
 
-/// A way out for events. Blocks; belongs on a thread of its own.
+/// Receives events. Methods may block on local I/O, so a sink is called from a thread of its own.
 pub trait Sink: Send {
-    /// Takes a finished frame.
+    /// Writes a processed frame.
     ///
     /// # Errors
     /// When it cannot be written. What was written before stays valid.
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError>;
 
-    /// Takes the event of a track's end; who has no use for it ignores it.
+    /// Writes the event of a track's end. Ignored by default.
     ///
     /// # Errors
     /// As [`Sink::frame`].
@@ -40,7 +40,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Takes the event of a camera's change of state; who has no use for it ignores it.
+    /// Writes the event of a camera's change of state. Ignored by default.
     ///
     /// # Errors
     /// As [`Sink::frame`].
@@ -48,29 +48,31 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Nothing more comes: begins to deliver what is left, without waiting. Called on every sink
-    /// before the first [`Sink::finish`], so that the time that each may take runs for all at once.
+    /// Begins shutdown without waiting: no more events follow. Called on every sink before the
+    /// first [`Sink::finish`], so that the shutdown timeouts of all sinks run at the same time.
     fn close(&mut self) {}
 
-    /// Writes what is still held back, and closes.
+    /// Writes what is still buffered, and closes the sink.
     ///
     /// # Errors
     /// As [`Sink::frame`].
     fn finish(&mut self) -> Result<(), SinkError>;
 }
 
-/// What is written.
+/// Settings: which tracks and events are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputConfig {
-    /// Also write believed tracks that are not seen in a frame, at their predicted place, as state `lost`.
+    /// Also write confirmed tracks that have no detection in a frame, at their predicted position,
+    /// as state `lost`.
     pub lost: bool,
-    /// Write them in any case, and into MOTChallenge files, while they have been unseen for at most this long, seconds: the
-    /// detector missed them, they did not go. Higher bridges longer misses, and shows people longer who have gone.
+    /// A confirmed track without detections is written at its predicted position for this long,
+    /// seconds, whatever `lost` says, and into MOTChallenge files too. Higher bridges longer misses
+    /// of the detector, but shows people longer who have left.
     pub coast: f64,
-    /// Also write an event when a track ends, with its path.
+    /// Also write a `track_ended` event, with the path, when a track ends.
     pub ended: bool,
-    /// Add the averaged embedding to the event of a track's end.
+    /// Add the averaged embedding to `track_ended` events.
     pub embeddings: bool,
 }
 
@@ -94,85 +96,91 @@ impl OutputConfig {
         within("output.coast", self.coast, 0.0, 3600.0)
     }
 
-    /// Whether a track is written that has been unseen for so long (zero when it is seen).
+    /// Whether a track is written that has had no detection for `unseen` seconds (0: detected now).
     pub fn shows(&self, unseen: f64) -> bool {
         self.lost || self.coasts(unseen)
     }
 
-    /// Whether a track unseen for so long counts as still there.
+    /// Whether a track that has had no detection for `unseen` seconds is still within
+    /// [`OutputConfig::coast`].
     pub fn coasts(&self, unseen: f64) -> bool {
         unseen <= self.coast + 1e-6
     }
 }
 
-/// What can go wrong with a way out.
+/// Errors of sinks.
 #[derive(Debug, Error)]
 pub enum SinkError {
-    /// A file cannot be made.
+    /// A file cannot be created or opened, or a thread for it cannot be started.
     #[error("cannot write to {}: {source}", path.display())]
     Create {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// Writing failed half way.
-    #[error("writing to {} failed: {source}; what was written before is whole (free some space, or write elsewhere)", path.display())]
+    /// Writing to an open file failed. The file ends with a whole line.
+    #[error(
+        "writing to {} failed: {source}; all earlier lines are complete \
+         (free some space, or write elsewhere)",
+        path.display()
+    )]
     Write {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
-    /// The file is none of ours.
-    #[error("{} holds something else than events; give another file", .0.display())]
+    /// An existing file does not buffer_limit events, so it is not appended to.
+    #[error("{} contains something other than events; choose another file", .0.display())]
     Foreign(PathBuf),
-    /// The events that wait for a receiver cannot be kept.
-    #[error("cannot keep events in {}: {reason}", path.display())]
+    /// The spool of a remote receiver cannot be opened, read or written.
+    #[error("cannot use the spool {}: {reason}", path.display())]
     Spool {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
-    /// A receiver's settings are wrong.
+    /// The settings of a remote receiver are invalid.
     #[error("{sink}: {reason}")]
     Settings {
         /// The sink.
         sink: &'static str,
-        /// What is wrong.
+        /// The cause.
         reason: String,
     },
-    /// An annotated video cannot be made.
+    /// An annotated video cannot be written.
     #[error("cannot write the video {}: {reason}", path.display())]
     Video {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         reason: String,
     },
 }
 
-/// Writes whole lines only: when the disk is full, the file ends with the last line that fitted.
+/// A buffered file writer that keeps lines whole: when writing fails, as on a full disk, the file
+/// is cut back to the last complete line.
 pub struct LineWriter {
     path: PathBuf,
     out: Box<dyn Write + Send>,
-    /// The same file, when it is a regular one and can be cut back.
+    /// The same file, when it is a regular one and can be truncated.
     regular: Option<File>,
     buffer: Vec<u8>,
-    /// Bytes of whole lines in the file.
+    /// Bytes written to the file so far.
     written: u64,
-    /// Bytes held back before they are written.
-    hold: usize,
+    /// The buffer is written when it holds more than this, bytes.
+    buffer_limit: usize,
 }
 
 impl LineWriter {
-    /// Makes the file, readable by its owner only (the content of one that exists is replaced).
-    /// `prompt` writes every line at once, for who reads along.
+    /// Creates the file, readable by its owner only; the content of an existing file is replaced.
+    /// With `unbuffered` every line is written at once, for a program that reads along.
     ///
     /// # Errors
-    /// When it cannot be made.
-    pub fn create(path: &Path, prompt: bool) -> Result<Self, SinkError> {
+    /// When the file cannot be created.
+    pub fn create(path: &Path, unbuffered: bool) -> Result<Self, SinkError> {
         let fail = |source| SinkError::Create {
             path: path.into(),
             source,
@@ -192,14 +200,14 @@ impl LineWriter {
         Ok(LineWriter {
             path: path.into(),
             out: Box::new(file),
-            hold: if regular && !prompt { 64 * 1024 } else { 0 },
+            buffer_limit: if regular && !unbuffered { 64 * 1024 } else { 0 },
             regular: second,
             buffer: Vec::new(),
             written: 0,
         })
     }
 
-    /// Standard output, every line at once.
+    /// Standard output, unbuffered.
     pub fn stdout() -> Self {
         LineWriter {
             path: "standard output".into(),
@@ -207,24 +215,24 @@ impl LineWriter {
             regular: None,
             buffer: Vec::new(),
             written: 0,
-            hold: 0,
+            buffer_limit: 0,
         }
     }
 
     /// Adds whole lines (with their newlines).
     ///
     /// # Errors
-    /// When the disk is full, or the reader has gone.
+    /// When the disk is full, or the reader of a pipe has closed it.
     pub fn write(&mut self, lines: &[u8]) -> Result<(), SinkError> {
         self.buffer.extend_from_slice(lines);
-        if self.buffer.len() > self.hold {
+        if self.buffer.len() > self.buffer_limit {
             self.flush()
         } else {
             Ok(())
         }
     }
 
-    /// Writes what is held back.
+    /// Writes what is buffered.
     ///
     /// # Errors
     /// As [`LineWriter::write`].
@@ -241,7 +249,7 @@ impl LineWriter {
         }
         let result = result.and_then(|()| self.out.flush());
         if result.is_err() {
-            // Keep the lines that fitted, cut off the piece of the next.
+            // Keep the complete lines and truncate the partial one.
             let whole = self.buffer[..sent]
                 .iter()
                 .rposition(|&b| b == b'\n')

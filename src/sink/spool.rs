@@ -1,8 +1,9 @@
-//! Events kept on disk until their receiver has them.
+//! A queue on disk that keeps events until their receiver acknowledges them.
 //!
-//! A queue in an SQLite file (write-ahead log): what was put in survives the end of the process, however sudden; a loss of power may
-//! cost the last moments. Bounded in size and age: then the oldest go, and are counted. What the
-//! receiver refuses for good goes to a dead-letter file beside it.
+//! It is an SQLite file with a write-ahead log: queued events survive a crash of the process; a
+//! loss of power may lose the last moments. Size and age are bounded: beyond them the oldest events
+//! are dropped and counted. Events that the receiver refuses for good go to a dead-letter file
+//! beside it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,13 +20,13 @@ use crate::sink::private;
 use crate::sink::sink::SinkError;
 use crate::trajectory::EventKind;
 
-/// How much is kept.
+/// Limits of a spool.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolLimits {
-    /// At most so many bytes of events.
+    /// Most bytes of events; beyond them the oldest events are dropped.
     pub bytes: u64,
-    /// At most so old, seconds.
+    /// Events older than this are dropped, seconds.
     pub age: f64,
 }
 
@@ -54,74 +55,76 @@ impl SpoolLimits {
     }
 }
 
-/// An event that waits.
+/// An event in the queue.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Kept {
-    /// Its place in the queue.
-    pub place: i64,
+pub struct QueuedEvent {
+    /// Its position in the queue; increases by the order of insertion.
+    pub position: i64,
     /// Its kind.
     pub kind: EventKind,
-    /// The camera.
+    /// Name of the camera.
     pub camera: String,
     /// The event, JSON.
     pub body: Vec<u8>,
 }
 
-/// What has become of the events.
+/// Counters and state of a spool, for metrics.
 #[derive(Debug, Default)]
 pub struct SpoolCounts {
-    /// Events that wait.
+    /// Events in the queue.
     pub events: AtomicU64,
-    /// Their bytes.
+    /// Bytes of the events in the queue.
     pub bytes: AtomicU64,
-    /// Events that their receiver has.
+    /// Events acknowledged by the receiver.
     pub delivered: AtomicU64,
-    /// Events lost: too many, too old, or the disk failed.
+    /// Events dropped: too many bytes, too old, or the disk failed.
     pub dropped: AtomicU64,
-    /// Events that their receiver refuses for good; they are in the dead-letter file.
+    /// Events that the receiver refuses for good; they are in the dead-letter file.
     pub refused: AtomicU64,
-    /// Attempts that failed.
+    /// Failed attempts of delivery.
     pub failures: AtomicU64,
-    /// The receiver is reached.
+    /// Whether the receiver is connected, or answered the last attempt.
     pub connected: AtomicBool,
 }
 
-/// The queue. Shared by who puts in and who takes out.
+/// The queue, shared by the sink that pushes events and the worker that delivers them.
 #[derive(Debug)]
 pub struct Spool {
     name: String,
     path: PathBuf,
     db: Mutex<Db>,
-    letters: Mutex<DeadLetters>,
+    dead_letters: Mutex<DeadLetters>,
     limits: SpoolLimits,
-    news: Notify,
-    /// What has become of the events.
+    pushed: Notify,
+    /// Counters and state.
     pub counts: SpoolCounts,
 }
 
 #[derive(Debug)]
 struct Db {
     connection: Connection,
-    looked: Instant,
-    /// When a loss was last told.
-    told: Option<Instant>,
-    /// When a refusal was last told.
-    told_refused: Option<Instant>,
+    /// When events were last checked for their age.
+    last_trim: Instant,
+    /// When dropped events were last logged.
+    last_drop_log: Option<Instant>,
+    /// When a refused event was last logged.
+    last_refusal_log: Option<Instant>,
 }
 
-/// Events and bytes that a change adds to the queue.
+/// Events and bytes that a transaction adds to the queue; negative for a removal.
 type Change = (i64, i64);
 
-/// How often old events are looked for, and at most how often a failure is told.
-const LOOK: Duration = Duration::from_secs(1);
-const TELL: Duration = Duration::from_secs(10);
+/// Interval of the check for events that are too old.
+const TRIM_INTERVAL: Duration = Duration::from_secs(1);
+/// Shortest time between two log messages about dropped, or about refused, events.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Spool {
-    /// Opens the queue of the sink called `name` in the folder `state`; events that an earlier run
-    /// has left are in it. Its files are readable by their owner only.
+    /// Opens the queue of the sink `name` in the folder `state`, with the events that an earlier
+    /// run has left in it. Its files are readable by their owner only.
     ///
     /// # Errors
-    /// When the file cannot be made, is none of ours, or another process has it open.
+    /// When the file cannot be created, is not a spool, or another process has it open.
     pub fn open(state: &Path, name: &str, limits: SpoolLimits) -> Result<Arc<Spool>, SinkError> {
         let path = state.join(format!("{name}.spool"));
         let fail = |reason: String| SinkError::Spool {
@@ -129,15 +132,17 @@ impl Spool {
             reason,
         };
         private::create_folder(state).map_err(|e| fail(e.to_string()))?;
-        // SQLite gives the files that it makes beside this one its mode.
-        private::own(&path).map_err(|e| fail(e.to_string()))?;
+        // SQLite creates its auxiliary files with the mode of this one.
+        private::restrict(&path).map_err(|e| fail(e.to_string()))?;
         let (connection, (events, bytes)) =
             open(&path).map_err(|e| match e.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                    fail("another twintrack uses it; give each its own state folder".into())
+                    fail("another twintrack uses it; give each its own state_dir".into())
                 }
                 Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-                    fail(format!("{e}; move it away to begin anew"))
+                    fail(format!(
+                        "{e}; move the file away to start with an empty one"
+                    ))
                 }
                 _ => fail(e.to_string()),
             })?;
@@ -145,7 +150,7 @@ impl Spool {
             tracing::warn!(
                 sink = name,
                 events,
-                "events of an earlier run wait to be delivered"
+                "undelivered events of an earlier run are in the spool"
             );
         }
         let counts = SpoolCounts {
@@ -154,20 +159,20 @@ impl Spool {
             ..SpoolCounts::default()
         };
         let now = Instant::now();
-        let letters = Mutex::new(DeadLetters::new(state, name));
+        let dead_letters = Mutex::new(DeadLetters::new(state, name));
         let db = Mutex::new(Db {
             connection,
-            looked: now.checked_sub(LOOK).unwrap_or(now),
-            told: None,
-            told_refused: None,
+            last_trim: now.checked_sub(TRIM_INTERVAL).unwrap_or(now),
+            last_drop_log: None,
+            last_refusal_log: None,
         });
         Ok(Arc::new(Spool {
             name: name.into(),
             path,
             db,
-            letters,
+            dead_letters,
             limits,
-            news: Notify::new(),
+            pushed: Notify::new(),
             counts,
         }))
     }
@@ -188,9 +193,10 @@ impl Spool {
         }
     }
 
-    /// Makes a change whole or not at all. The counts follow once it is committed; after an error
-    /// they are read from the queue, so that they never tell of what did not happen.
-    fn change(
+    /// Runs `work` in a transaction. The counts are updated after the commit; after an error they
+    /// are read from the queue, so that they never include a change that was rolled back. Returns
+    /// the number of events added or removed.
+    fn transact(
         &self,
         db: &mut Db,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<Change>,
@@ -213,7 +219,7 @@ impl Spool {
                 Ok(more.unsigned_abs())
             }
             Err(e) => {
-                if let Ok((n, length)) = sums(&db.connection) {
+                if let Ok((n, length)) = totals(&db.connection) {
                     events.store(n, Ordering::Relaxed);
                     bytes.store(length, Ordering::Relaxed);
                 }
@@ -222,85 +228,99 @@ impl Spool {
         }
     }
 
-    /// Puts an event in. A disk that fails loses it, and the loss is counted and told: cameras do not stop for it.
+    /// Appends an event, and drops old ones beyond the limits. If the disk fails, the event is
+    /// dropped, counted and logged, so that the pipeline does not stop.
     pub fn push(&self, kind: EventKind, camera: &str, body: &[u8]) {
         let mut db = self.lock();
         let at = seconds_now();
-        let put = self.change(&mut db, |t| {
+        let added = self.transact(&mut db, |t| {
             t.prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")?
                 .execute(params![at, kind as u8, camera, body])?;
             Ok((1, body.len() as i64))
         });
-        match put {
+        match added {
             Ok(_) => self.trim(&mut db, at),
-            Err(e) => self.lost(&mut db, 1, &e.to_string()),
+            Err(e) => self.count_dropped(&mut db, 1, &e.to_string()),
         }
         drop(db);
-        self.news.notify_one();
+        self.pushed.notify_one();
     }
 
-    fn lost(&self, db: &mut Db, events: u64, why: &str) {
+    /// Counts dropped events, and logs them at most every [`LOG_INTERVAL`].
+    fn count_dropped(&self, db: &mut Db, events: u64, why: &str) {
         self.counts.dropped.fetch_add(events, Ordering::Relaxed);
-        if db.told.is_none_or(|at| at.elapsed() > TELL) {
-            db.told = Some(Instant::now());
+        if db
+            .last_drop_log
+            .is_none_or(|at| at.elapsed() > LOG_INTERVAL)
+        {
+            db.last_drop_log = Some(Instant::now());
             let dropped = self.counts.dropped.load(Ordering::Relaxed);
-            tracing::error!(sink = %self.name, dropped, why, "events are lost");
+            tracing::error!(sink = %self.name, dropped, why, "events are dropped");
         }
     }
 
-    /// Lets the oldest go where there are too many, or they are too old.
+    /// Drops the oldest events beyond the limits of age and size.
     fn trim(&self, db: &mut Db, now: f64) {
-        if db.looked.elapsed() >= LOOK {
-            db.looked = Instant::now();
+        if db.last_trim.elapsed() >= TRIM_INTERVAL {
+            db.last_trim = Instant::now();
             let old = now - self.limits.age;
-            let gone = self.change(db, |t| {
+            let removed = self.transact(db, |t| {
                 remove(
                     t,
                     "DELETE FROM events WHERE at < ? RETURNING length(body)",
                     [old],
                 )
             });
-            self.tidied(db, gone, "they are too old");
+            self.count_trimmed(db, removed, "they are older than spool.age");
         }
         while self.counts.bytes.load(Ordering::Relaxed) > self.limits.bytes {
-            let oldest = "DELETE FROM events WHERE place IN (SELECT place FROM events ORDER BY place LIMIT 32) RETURNING length(body)";
-            let gone = self.change(db, |t| remove(t, oldest, []));
-            if self.tidied(
-                db,
-                gone,
-                "the receiver has been away for so long that the spool is full",
-            ) == 0
-            {
+            let oldest = "DELETE FROM events \
+                          WHERE place IN (SELECT place FROM events ORDER BY place LIMIT 32) \
+                          RETURNING length(body)";
+            let removed = self.transact(db, |t| remove(t, oldest, []));
+            let why = "the spool is full, because the receiver has been unreachable for too long";
+            if self.count_trimmed(db, removed, why) == 0 {
                 break;
             }
         }
     }
 
-    fn tidied(&self, db: &mut Db, gone: rusqlite::Result<u64>, why: &str) -> u64 {
-        let gone = gone.unwrap_or_else(|e| {
-            tracing::error!(sink = %self.name, error = %e, "the spool cannot be tidied; this is tried again");
+    fn count_trimmed(&self, db: &mut Db, removed: rusqlite::Result<u64>, why: &str) -> u64 {
+        let removed = removed.unwrap_or_else(|e| {
+            tracing::error!(
+                sink = %self.name, error = %e,
+                "cannot remove old events from the spool; it is tried again at the next event"
+            );
             0
         });
-        if gone > 0 {
-            self.lost(db, gone, why);
+        if removed > 0 {
+            self.count_dropped(db, removed, why);
         }
-        gone
+        removed
     }
 
-    /// The next events behind `place` (0 for the first), in the order in which they came: at most
-    /// so many, and of at most so many bytes together, but one at least where there is one.
+    /// The events after `position` (0: from the first), in order of insertion: at most `count`, and
+    /// of at most `bytes` bytes together, but at least one if there is any.
     ///
     /// # Errors
     /// When the disk fails.
-    pub fn after(&self, place: i64, most: usize, bytes: usize) -> Result<Vec<Kept>, SinkError> {
-        let read = |connection: &Connection| -> rusqlite::Result<Vec<Kept>> {
-            let mut select = connection.prepare_cached("SELECT place, kind, camera, body FROM events WHERE place > ? ORDER BY place LIMIT ?")?;
-            let mut rows = select.query(params![place, most as i64])?;
+    pub fn after(
+        &self,
+        position: i64,
+        count: usize,
+        bytes: usize,
+    ) -> Result<Vec<QueuedEvent>, SinkError> {
+        let read = |connection: &Connection| -> rusqlite::Result<Vec<QueuedEvent>> {
+            let mut select = connection.prepare_cached(
+                "SELECT place, kind, camera, body FROM events \
+                 WHERE place > ? ORDER BY place LIMIT ?",
+            )?;
+            let mut rows = select.query(params![position, count as i64])?;
             let (mut events, mut sum) = (Vec::new(), 0);
             while let Some(r) = rows.next()? {
                 let kind = EventKind::ALL[usize::from(r.get::<_, u8>(1)?).min(2)];
-                let event = Kept {
-                    place: r.get(0)?,
+                let event = QueuedEvent {
+                    position: r.get(0)?,
                     kind,
                     camera: r.get(2)?,
                     body: r.get(3)?,
@@ -316,101 +336,113 @@ impl Spool {
         read(&self.lock().connection).map_err(|e| self.fail(&e))
     }
 
-    /// The receiver has these events: they leave the queue, all or none.
+    /// Removes delivered events, all or none.
     ///
     /// # Errors
-    /// When the disk fails; the events are still there.
-    pub fn acknowledge(&self, places: &[i64]) -> Result<(), SinkError> {
-        let gone = self.change(&mut self.lock(), |t| {
-            places.iter().try_fold((0, 0), |(events, bytes), place| {
-                let (e, b) = remove(
-                    t,
-                    "DELETE FROM events WHERE place = ? RETURNING length(body)",
-                    [place],
-                )?;
-                Ok((events + e, bytes + b))
-            })
+    /// When the disk fails; the events then stay in the queue.
+    pub fn acknowledge(&self, positions: &[i64]) -> Result<(), SinkError> {
+        let removed = self.transact(&mut self.lock(), |t| {
+            positions
+                .iter()
+                .try_fold((0, 0), |(events, bytes), position| {
+                    let (e, b) = remove(
+                        t,
+                        "DELETE FROM events WHERE place = ? RETURNING length(body)",
+                        [position],
+                    )?;
+                    Ok((events + e, bytes + b))
+                })
         });
         self.counts
             .delivered
-            .fetch_add(gone.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
+            .fetch_add(removed.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
         Ok(())
     }
 
-    /// The receiver refuses this event for good: it goes to the dead-letter file, is counted and
-    /// told. Where that file cannot be written the event is lost, and counted as such: it must not
-    /// stand in the way of the others.
+    /// Moves an event that the receiver refuses for good to the dead-letter file, counts and logs
+    /// it. If that file cannot be written, the event is dropped and counted as such, so that it
+    /// does not block the others.
     ///
     /// # Errors
-    /// When the disk fails; the event is still there.
-    pub fn refuse(&self, place: i64, reason: &str) -> Result<(), SinkError> {
+    /// When the spool's disk fails; the event then stays in the queue.
+    pub fn refuse(&self, position: i64, reason: &str) -> Result<(), SinkError> {
         let mut db = self.lock();
         let body = "SELECT body FROM events WHERE place = ?";
         let body: Option<Vec<u8>> = db
             .connection
-            .query_row(body, [place], |r| r.get(0))
+            .query_row(body, [position], |r| r.get(0))
             .optional()
             .map_err(|e| self.fail(&e))?;
-        let Some(body) = body else { return Ok(()) }; // too old meanwhile
-        let mut letters = self.letters.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(body) = body else { return Ok(()) }; // dropped meanwhile, because of its age
+        let mut dead_letters = self
+            .dead_letters
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let mut written = Ok(());
-        // The letter before the commit: a sudden end between the two leaves the event twice, not
-        // lost.
-        let gone = self.change(&mut db, |t| {
+        // The dead letter is written before the commit: a crash between the two then keeps the
+        // event in both places instead of losing it.
+        let removed = self.transact(&mut db, |t| {
             let change = remove(
                 t,
                 "DELETE FROM events WHERE place = ? RETURNING length(body)",
-                [place],
+                [position],
             )?;
-            written = letters.keep(&self.name, reason, &body);
+            written = dead_letters.append(&self.name, reason, &body);
             Ok(change)
         });
-        gone.map_err(|e| self.fail(&e))?;
+        removed.map_err(|e| self.fail(&e))?;
         if let Err(e) = written {
-            self.lost(
-                &mut db,
-                1,
-                &format!(
-                    "the receiver refuses them ({reason}), and {} cannot be written: {e}",
-                    letters.path().display()
-                ),
-            );
+            let file = dead_letters.path().display();
+            let why = format!("the receiver refuses them ({reason}); cannot write {file}: {e}");
+            self.count_dropped(&mut db, 1, &why);
             return Ok(());
         }
         let refused = 1 + self.counts.refused.fetch_add(1, Ordering::Relaxed);
-        if db.told_refused.is_none_or(|at| at.elapsed() > TELL) {
-            db.told_refused = Some(Instant::now());
-            let file = letters.path().display();
-            tracing::error!(sink = %self.name, refused, reason, %file, "the receiver refuses an event for good; it is kept in the dead-letter file");
+        if db
+            .last_refusal_log
+            .is_none_or(|at| at.elapsed() > LOG_INTERVAL)
+        {
+            db.last_refusal_log = Some(Instant::now());
+            let file = dead_letters.path().display();
+            tracing::error!(
+                sink = %self.name, refused, reason, %file,
+                "the receiver refuses an event for good; it is moved to the dead-letter file"
+            );
         }
         Ok(())
     }
 
-    /// Nothing waits.
+    /// Whether the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.counts.events.load(Ordering::Relaxed) == 0
     }
 
-    /// Returns when an event has been put in since the last time it returned.
-    pub async fn news(&self) {
-        self.news.notified().await;
+    /// Waits for an event pushed since the last time this returned.
+    pub async fn pushed(&self) {
+        self.pushed.notified().await;
     }
 }
 
 fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
     let connection = Connection::open(path)?;
-    // In exclusive mode the lock comes with the first write and stays.
+    // In exclusive mode the first write takes the lock, which is held until the file is closed.
     connection.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA journal_size_limit = 4194304;
-         CREATE TABLE IF NOT EXISTS events (place INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind INTEGER NOT NULL, camera TEXT NOT NULL, body BLOB NOT NULL);
+        "PRAGMA locking_mode = EXCLUSIVE;
+         PRAGMA journal_mode = WAL;
+         PRAGMA synchronous = NORMAL;
+         PRAGMA journal_size_limit = 4194304;
+         CREATE TABLE IF NOT EXISTS events (
+             place INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind INTEGER NOT NULL,
+             camera TEXT NOT NULL, body BLOB NOT NULL
+         );
          BEGIN IMMEDIATE; COMMIT;",
     )?;
-    let sums = sums(&connection)?;
-    Ok((connection, sums))
+    let totals = totals(&connection)?;
+    Ok((connection, totals))
 }
 
-/// Events in the queue, and their bytes.
-fn sums(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
+/// Number and bytes of the events in the queue.
+fn totals(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     connection.query_row(
         "SELECT count(*), coalesce(sum(length(body)), 0) FROM events",
         [],
@@ -418,7 +450,7 @@ fn sums(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     )
 }
 
-/// Removes events; tells how many, and their bytes, as what is added.
+/// Deletes events by a statement that returns the length of each. Returns the (negative) change.
 fn remove(
     t: &Transaction<'_>,
     sql: &str,
@@ -442,16 +474,18 @@ fn seconds_now() -> f64 {
 
 #[cfg(test)]
 impl Spool {
-    /// From now on a removal of this event fails when it is committed, as on a disk that fails;
-    /// without an event none does.
-    pub(crate) fn fail_removal_of(&self, place: Option<i64>) {
-        let pins = "PRAGMA foreign_keys = ON; DROP TABLE IF EXISTS pins;
-                    CREATE TABLE pins (place INTEGER REFERENCES events (place) DEFERRABLE INITIALLY DEFERRED);";
+    /// Makes the commit of a removal of this event fail, as on a failing disk; None ends that.
+    pub(crate) fn fail_removal_of(&self, position: Option<i64>) {
+        let pins = "PRAGMA foreign_keys = ON;
+                    DROP TABLE IF EXISTS pins;
+                    CREATE TABLE pins (
+                        place INTEGER REFERENCES events (place) DEFERRABLE INITIALLY DEFERRED
+                    );";
         let db = self.lock();
         db.connection.execute_batch(pins).expect("a table");
-        if let Some(place) = place {
+        if let Some(position) = position {
             db.connection
-                .execute("INSERT INTO pins VALUES (?)", [place])
+                .execute("INSERT INTO pins VALUES (?)", [position])
                 .expect("a row");
         }
     }

@@ -1,4 +1,5 @@
-//! JSON lines to a reader who may be slow, or stop: standard output, on a thread of its own.
+//! JSON lines to standard output through a bounded queue and a thread of its own, so that a reader
+//! that is slow or has stopped does not block the pipeline.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -13,46 +14,50 @@ use serde::Serialize;
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent};
 
-/// So many lines wait for the reader. Then frames' lines are lost, and counted; others wait longer.
-const WAITING: usize = 1024;
+/// Capacity of the queue, lines. When it is full, trajectory events are dropped and counted; other
+/// events are held in memory until there is room.
+const QUEUE_LINES: usize = 1024;
 
-/// A sink that never waits for its reader.
+/// A sink that never waits for its reader, except at shutdown.
 pub struct StdoutSink {
+    /// The queue; None once it is closed.
     lines: Option<SyncSender<Vec<u8>>>,
-    /// Lines that are not to be lost.
+    /// Lines that must not be dropped and found no room in the queue.
     held: VecDeque<Vec<u8>>,
     with_ended: bool,
-    lost: Arc<AtomicU64>,
-    failed: Receiver<SinkError>,
+    dropped: Arc<AtomicU64>,
+    /// The writer thread's error, after which it has ended.
+    errors: Receiver<SinkError>,
     writer: Option<JoinHandle<()>>,
-    patience: Duration,
-    /// Until when the reader may take what waits.
+    shutdown_timeout: Duration,
+    /// When to stop waiting for the reader; set by [`Sink::close`].
     deadline: Option<Instant>,
 }
 
 impl StdoutSink {
-    /// To standard output. At the end the reader has `patience` to take what waits. The count of lost lines is given back beside.
+    /// Starts the writer thread. At shutdown, queued lines are written for up to
+    /// `shutdown_timeout`. Also returns the counter of dropped lines.
     ///
     /// # Errors
     /// When no thread can be started.
     pub fn stdout(
         with_ended: bool,
-        patience: Duration,
+        shutdown_timeout: Duration,
     ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
-        Self::to(LineWriter::stdout(), with_ended, patience)
+        Self::with_writer(LineWriter::stdout(), with_ended, shutdown_timeout)
     }
 
-    fn to(
+    fn with_writer(
         mut out: LineWriter,
         with_ended: bool,
-        patience: Duration,
+        shutdown_timeout: Duration,
     ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
-        let (lines, waiting) = sync_channel::<Vec<u8>>(WAITING);
-        let (fail, failed) = sync_channel(1);
+        let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE_LINES);
+        let (error, errors) = sync_channel(1);
         let work = move || {
-            for line in waiting {
+            for line in queue {
                 if let Err(e) = out.write(&line) {
-                    let _ = fail.send(e); // asked for at the next line
+                    let _ = error.send(e); // returned by the next call of the sink
                     return;
                 }
             }
@@ -65,42 +70,44 @@ impl StdoutSink {
             .name("output".into())
             .spawn(work)
             .map_err(create)?;
-        let lost = Arc::<AtomicU64>::default();
+        let dropped = Arc::<AtomicU64>::default();
         Ok((
             StdoutSink {
                 lines: Some(lines),
                 held: VecDeque::new(),
                 with_ended,
-                lost: lost.clone(),
-                failed,
+                dropped: dropped.clone(),
+                errors,
                 writer: Some(writer),
-                patience,
+                shutdown_timeout,
                 deadline: None,
             },
-            lost,
+            dropped,
         ))
     }
 
-    fn put(&mut self, event: &impl Serialize, dear: bool) -> Result<(), SinkError> {
-        let mut line = serde_json::to_vec(event).expect("events hold nothing that JSON cannot");
+    /// Queues an event. When the queue is full, it is held in memory if it is `required`, and
+    /// otherwise dropped.
+    fn push(&mut self, event: &impl Serialize, required: bool) -> Result<(), SinkError> {
+        let mut line = serde_json::to_vec(event).expect("events serialise to JSON");
         line.push(b'\n');
-        self.release();
-        if dear {
+        self.queue_held();
+        if required {
             self.held.push_back(line);
-            self.release();
+            self.queue_held();
         } else if !self.held.is_empty()
             || self
                 .lines
                 .as_ref()
                 .is_none_or(|lines| lines.try_send(line).is_err())
         {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
-        self.failed.try_recv().map_or(Ok(()), Err)
+        self.errors.try_recv().map_or(Ok(()), Err)
     }
 
-    /// Hands on what is held, as far as there is room.
-    fn release(&mut self) {
+    /// Moves held lines to the queue while it has room.
+    fn queue_held(&mut self) {
         let Some(lines) = &self.lines else { return };
         while let Some(line) = self.held.pop_front() {
             if let Err(TrySendError::Full(line) | TrySendError::Disconnected(line)) =
@@ -115,53 +122,54 @@ impl StdoutSink {
 
 impl Sink for StdoutSink {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
-        self.put(&finished.event, false)
+        self.push(&finished.event, false)
     }
 
     fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
         if self.with_ended {
-            self.put(event, true)
+            self.push(event, true)
         } else {
             Ok(())
         }
     }
 
     fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
-        self.put(event, true)
+        self.push(event, true)
     }
 
     fn close(&mut self) {
         self.deadline
-            .get_or_insert_with(|| Instant::now() + self.patience);
+            .get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
         let deadline = *self
             .deadline
-            .get_or_insert_with(|| Instant::now() + self.patience);
-        let mut error = self.failed.try_recv().ok();
+            .get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
+        let mut error = self.errors.try_recv().ok();
         while error.is_none() && !self.held.is_empty() && Instant::now() < deadline {
-            self.release();
-            error = self.failed.recv_timeout(Duration::from_millis(10)).ok();
+            self.queue_held();
+            error = self.errors.recv_timeout(Duration::from_millis(10)).ok();
         }
         self.lines = None;
         while error.is_none()
             && self.writer.as_ref().is_some_and(|w| !w.is_finished())
             && Instant::now() < deadline
         {
-            match self.failed.recv_timeout(Duration::from_millis(10)) {
+            match self.errors.recv_timeout(Duration::from_millis(10)) {
                 Ok(e) => error = Some(e),
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {}
             }
         }
-        // A writer that still waits for its reader ends with the program.
+        // A writer thread that is still blocked on its reader is left running until the process
+        // exits.
         if let Some(writer) = self.writer.take().filter(JoinHandle::is_finished) {
             let _ = writer.join(); // it does not panic
         } else {
             tracing::warn!(
                 held = self.held.len(),
-                "the reader of standard output did not take the last events"
+                "the reader of standard output did not read the last events in time"
             );
         }
         error.map_or(Ok(()), Err)

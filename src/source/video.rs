@@ -156,7 +156,7 @@ impl Video {
             .map_err(|e| read_error(&shown, e))?;
         if !capture.is_opened().unwrap_or(false) {
             let doubt = address
-                .doubt()
+                .hint()
                 .map(|remedy| format!("; {remedy}"))
                 .unwrap_or_default();
             let why = diagnosis::why(address, Duration::from_secs_f64(timeouts.open.0));

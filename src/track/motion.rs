@@ -238,7 +238,7 @@ impl BoxFilter {
     pub fn warp(&mut self, map: &Affine) {
         let [x, y, w, h] = &mut self.coordinates;
         (x.value, y.value) = map.apply(x.value, y.value);
-        (x.rate, y.rate) = map.rotate(x.rate, y.rate);
+        (x.rate, y.rate) = map.apply_linear(x.rate, y.rate);
         let s = map.scale();
         for c in [w, h] {
             c.value *= s;

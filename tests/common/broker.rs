@@ -1,4 +1,4 @@
-//! A real MQTT broker and a real subscriber, where mosquitto is installed.
+//! A mosquitto broker and subscriber, if mosquitto is installed.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use std::net::TcpStream;
@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::common::{Running, until};
 
-/// A broker that keeps its clients' sessions on disk.
+/// Starts a broker that keeps its clients' sessions on disk. None, with a message, without
+/// mosquitto.
 pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
     if Command::new("mosquitto").arg("-h").output().is_err()
         || Command::new("mosquitto_sub")
@@ -15,18 +16,19 @@ pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
             .output()
             .is_err()
     {
-        eprintln!("SKIPPED: no mosquitto here (Debian: mosquitto mosquitto-clients)");
+        eprintln!("SKIPPED: mosquitto is not installed (Debian: mosquitto mosquitto-clients)");
         return None;
     }
     let config = dir.join("mosquitto.conf");
     let store = dir.join("broker");
-    std::fs::create_dir_all(&store).expect("done");
-    // As root mosquitto becomes another user, who may not write here.
+    std::fs::create_dir_all(&store).expect("created");
+    // Without `user root`, mosquitto started by root changes to a user that may not write here.
     let text = format!(
-        "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\nmax_queued_messages 100000\n{more}\n",
+        "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\n\
+         max_queued_messages 100000\n{more}\n",
         store.display()
     );
-    std::fs::write(&config, text).expect("done");
+    std::fs::write(&config, text).expect("written");
     let running = Running::start(
         Command::new("mosquitto")
             .arg("-c")
@@ -36,18 +38,19 @@ pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
     );
     assert!(
         until(10, || TcpStream::connect(("127.0.0.1", port)).is_ok()),
-        "mosquitto does not begin"
+        "mosquitto did not start"
     );
     Some(running)
 }
 
-/// A subscriber whose session the broker keeps; a line a message: retained or not, topic, text.
+/// Starts a subscriber with a persistent session. It writes a line per message: retained (1 or 0),
+/// topic, text.
 pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
     let out = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open(dir.join("heard"))
-        .expect("done");
+        .open(dir.join("received"))
+        .expect("opened");
     let port = port.to_string();
     let all = [
         "-h",
@@ -73,11 +76,11 @@ pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
     )
 }
 
-/// Every message that the subscriber has heard: retained or not, topic, text.
-pub fn heard(dir: &Path) -> Vec<(bool, String, String)> {
-    let text = std::fs::read_to_string(dir.join("heard")).unwrap_or_default();
-    let whole = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
-    whole
+/// The messages that the subscriber has received so far: retained, topic, text.
+pub fn received(dir: &Path) -> Vec<(bool, String, String)> {
+    let text = std::fs::read_to_string(dir.join("received")).unwrap_or_default();
+    let complete = &text[..text.rfind('\n').map_or(0, |at| at + 1)];
+    complete
         .lines()
         .filter_map(|l| {
             l.splitn(3, '\t')

@@ -1,7 +1,7 @@
-//! Networks of our own in OpenVINO IR.
+//! Builds small networks in OpenVINO IR.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-/// A value: its layer, port, shape and type.
+/// An output of a layer: its layer, port, shape and type.
 pub struct Value {
     layer: usize,
     port: usize,
@@ -18,10 +18,10 @@ pub struct Ir {
     count: usize,
 }
 
-/// Length of an embedding of [`ir`].
+/// Length of the embeddings of [`ir`].
 pub const DIMENSION: usize = 4;
 
-/// A small embedder of crops 16 pixels high and 8 wide: XML and binary.
+/// A small embedder of crops 16 pixels high and 8 wide; returns XML and binary.
 pub fn ir() -> (String, Vec<u8>) {
     network(16, 8, |ir, x| {
         let (w, axes) = (
@@ -31,7 +31,8 @@ pub fn ir() -> (String, Vec<u8>) {
             ),
             ir.whole(&[2], &[2, 3]),
         );
-        let window = "auto_pad=\"explicit\" dilations=\"1, 1\" strides=\"1, 1\" pads_begin=\"0, 0\" pads_end=\"0, 0\"";
+        let window = "auto_pad=\"explicit\" dilations=\"1, 1\" strides=\"1, 1\" \
+                      pads_begin=\"0, 0\" pads_end=\"0, 0\"";
         let y = ir.op("Convolution", window, &[x, &w], &[1, DIMENSION, 16, 8]);
         ir.op(
             "ReduceMean",
@@ -42,7 +43,8 @@ pub fn ir() -> (String, Vec<u8>) {
     })
 }
 
-/// A network of crops of `height` by `width` pixels, its output flattened.
+/// A network for crops of `height` by `width` pixels, whose output is flattened; returns XML and
+/// binary.
 pub fn network(
     height: usize,
     width: usize,
@@ -63,18 +65,20 @@ pub fn network(
     } = ir;
     (
         format!(
-            "<?xml version=\"1.0\"?><net name=\"fixture\" version=\"11\"><layers>{layers}</layers><edges>{edges}</edges></net>"
+            "<?xml version=\"1.0\"?><net name=\"fixture\" version=\"11\">\
+             <layers>{layers}</layers><edges>{edges}</edges></net>"
         ),
         bin,
     )
 }
 
 impl Ir {
-    /// A layer of float32.
+    /// Adds a layer with a float32 output.
     pub fn op(&mut self, kind: &str, data: &str, inputs: &[&Value], dims: &[usize]) -> Value {
         self.typed(kind, data, inputs, dims, "FP32")
     }
 
+    /// Adds a layer with an output of the given type.
     pub fn typed(
         &mut self,
         kind: &str,
@@ -86,6 +90,7 @@ impl Ir {
         self.layer(kind, data, inputs, Some((dims, precision)))
     }
 
+    /// Flattens all dimensions but the first.
     pub fn flat(&mut self, x: &Value) -> Value {
         let shape = self.whole(&[2], &[0, -1]);
         self.op(
@@ -106,7 +111,7 @@ impl Ir {
         )
     }
 
-    /// A constant of float16, decompressed as OpenVINO does it.
+    /// Adds a float16 constant followed by a conversion to float32, as OpenVINO's compression does.
     pub fn halves(&mut self, dims: &[usize], values: &[f32]) -> Value {
         let raw = self.constant(
             "f16",
@@ -178,7 +183,8 @@ impl Ir {
             format!("<input>{ins}</input>")
         };
         self.layers += &format!(
-            "<layer id=\"{id}\" name=\"layer{id}\" type=\"{kind}\" version=\"opset1\"><data {data}/>{ins}{out}</layer>"
+            "<layer id=\"{id}\" name=\"layer{id}\" type=\"{kind}\" version=\"opset1\">\
+             <data {data}/>{ins}{out}</layer>"
         );
         for (to, v) in inputs.iter().enumerate() {
             self.edges += &format!(
@@ -196,7 +202,7 @@ impl Ir {
     }
 }
 
-/// Bits of float16; the numbers used here fit it exactly.
+/// The bits of a float16, for numbers that it represents exactly.
 fn half(v: f32) -> u16 {
     let bits = v.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;

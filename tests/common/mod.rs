@@ -1,4 +1,4 @@
-//! What the integration tests share.
+//! Helpers shared by the integration tests.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 #[cfg(feature = "serve")]
@@ -7,7 +7,7 @@ pub mod broker;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The program, without what the caller's environment would change.
+/// The program, independent of the caller's environment variables.
 pub fn twintrack() -> Command {
     let mut c = Command::new(assert_cmd::cargo::cargo_bin!("twintrack"));
     c.env_remove("ORT_DYLIB_PATH")
@@ -26,16 +26,16 @@ pub fn clip() -> PathBuf {
     repository("samples/pets2009-s2l1.mp4")
 }
 
-/// Data beside the repository that users do not have; `None`, said loudly, without it.
+/// Data beside the repository that is not part of it. None, with a message, if it is missing.
 pub fn shared(path: &str) -> Option<PathBuf> {
     let p = repository("../shared").join(path);
     if !p.exists() {
-        eprintln!("SKIPPED: {} is not there; this test needs it", p.display());
+        eprintln!("SKIPPED: this test needs {}", p.display());
     }
     p.exists().then_some(p)
 }
 
-/// Runs and insists on success.
+/// Runs the command and asserts success.
 pub fn run(command: &mut Command) -> Output {
     let out = command.output().expect("the program starts");
     assert!(
@@ -51,7 +51,7 @@ pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
-/// The JSON values of a file of JSON lines; every line must be whole.
+/// The JSON values of a file of JSON lines; asserts that the last line is complete.
 pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
     assert!(
         text.is_empty() || text.ends_with('\n'),
@@ -63,7 +63,7 @@ pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// A program that ends with the test, whatever becomes of the test.
+/// A child process that is killed when it is dropped, also when the test fails.
 pub struct Running(pub std::process::Child);
 
 impl Running {
@@ -71,16 +71,17 @@ impl Running {
         Running(command.spawn().expect("the program starts"))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal, such as "TERM".
     pub fn signal(&self, name: &str) {
         run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
     }
 
-    /// Its exit code, where it ends within so many seconds, thirty at least: a busy machine is no fault.
+    /// Waits for the exit code. The timeout is at least 30 s, so that a busy machine does not fail
+    /// the test.
     pub fn code(&mut self, seconds: u64) -> Option<i32> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
         while std::time::Instant::now() < deadline {
-            if let Some(status) = self.0.try_wait().expect("it is ours") {
+            if let Some(status) = self.0.try_wait().expect("a child process") {
                 return status.code();
             }
             std::thread::sleep(std::time::Duration::from_millis(20));
@@ -96,7 +97,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits for something, at most so many seconds, thirty at least: a busy machine is no fault. Tells whether it came.
+/// Waits until `what` is true; returns false on timeout. The timeout is at least 30 s, so that a
+/// busy machine does not fail the test.
 pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
     while std::time::Instant::now() < deadline {
@@ -108,10 +110,10 @@ pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
     what()
 }
 
-/// Of `serve`, where no test looks at its page: two tests at once would want one port.
+/// Settings of `serve` without a web server, so that concurrent tests do not need the same port.
 pub const NO_PAGE: &str = "[serve]\nlisten = \"\"\n";
 
-/// A port that is free at this moment.
+/// A currently free port.
 pub fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .expect("a port")
@@ -120,23 +122,27 @@ pub fn free_port() -> u16 {
         .port()
 }
 
-/// The whole lines of a file that is being written.
-pub fn whole_lines(path: &Path) -> Vec<serde_json::Value> {
+/// The complete lines of a file that is being written.
+pub fn complete_lines(path: &Path) -> Vec<serde_json::Value> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     json_lines(&text[..text.rfind('\n').map_or(0, |at| at + 1)])
 }
 
-/// A real RTSP server that plays a video without end for at most so long, where GStreamer is; else `None`, said loudly.
+/// Starts an RTSP server that plays a video in a loop and exits after `seconds`. None, with a
+/// message, without GStreamer.
 pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Option<Running> {
     use std::io::BufRead as _;
-    let check = "import gi; gi.require_version('GstRtspServer', '1.0'); gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None); assert Gst.ElementFactory.find('rtph264pay') and Gst.ElementFactory.find('h264parse')";
+    let check = "import gi; gi.require_version('GstRtspServer', '1.0'); \
+                 gi.require_version('Gst', '1.0'); from gi.repository import Gst; \
+                 Gst.init(None); assert Gst.ElementFactory.find('rtph264pay') \
+                 and Gst.ElementFactory.find('h264parse')";
     if !Command::new("/usr/bin/python3")
         .args(["-c", check])
         .stderr(std::process::Stdio::null())
         .status()
         .is_ok_and(|s| s.success())
     {
-        eprintln!("SKIPPED: no GStreamer RTSP server here (`make setup-test` installs it)");
+        eprintln!("SKIPPED: GStreamer's RTSP server is missing (`make setup-test` installs it)");
         return None;
     }
     let mut command = Command::new("/usr/bin/python3");
@@ -154,20 +160,20 @@ pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Opti
     let mut line = String::new();
     std::io::BufReader::new(server.0.stdout.take().expect("piped"))
         .read_line(&mut line)
-        .expect("it speaks");
+        .expect("readable");
     (line.trim() == "ready").then_some(server)
 }
 
-/// Whether FFmpeg's program is here to make videos with; said loudly without it.
+/// Whether the program ffmpeg is installed; prints a message if not.
 pub fn has_ffmpeg() -> bool {
-    let there = Command::new("ffmpeg").arg("-version").output().is_ok();
-    if !there {
-        eprintln!("SKIPPED: no ffmpeg here to make the video (`make setup-test` installs it)");
+    let installed = Command::new("ffmpeg").arg("-version").output().is_ok();
+    if !installed {
+        eprintln!("SKIPPED: ffmpeg is not installed (`make setup-test` installs it)");
     }
-    there
+    installed
 }
 
-/// Makes a file with FFmpeg, in the folder `dir`.
+/// Runs ffmpeg in the folder `dir`.
 pub fn ffmpeg(dir: &Path, arguments: &str) {
     let mut command = Command::new("ffmpeg");
     command

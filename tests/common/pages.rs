@@ -1,14 +1,14 @@
-//! The readme and the pages of the documents.
+//! Access to the README and the documents.
 #![allow(dead_code, reason = "each test program uses a part")]
 
 use crate::common::repository;
 
-/// The text of a file of the repository.
+/// The text of a file in the repository.
 pub fn page(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// The lines of the readme and the pages that are no example, each with its page.
+/// The lines of the README and the documents outside of code blocks, with the path of their file.
 pub fn prose() -> Vec<(String, String)> {
     let mut paths = vec!["README.md".to_string()];
     for dir in ["docs", "docs/guide"] {

@@ -1,4 +1,4 @@
-//! Toy networks: ONNX files whose outputs are constants, or a linear map of a picture's mean
+//! Toy networks: ONNX files whose outputs are constants, or a linear function of an image's mean
 //! colour.
 #![allow(dead_code, reason = "each test program uses a part")]
 
@@ -10,19 +10,19 @@ use twintrack::onnx::proto::{
 };
 use twintrack::onnx::{Attribute, Graph};
 
-/// An output that is the same for every picture: name, shape, element type, values.
+/// An output that is the same for every image: name, shape, element type, values.
 pub struct Constant<'a>(pub &'a str, pub &'a [usize], pub i32, pub Vec<f32>);
 
-/// What the input is.
+/// Shape and type of the input.
 #[derive(Clone, Copy)]
 pub struct Input {
-    /// N, C, H, W; `None` where free.
+    /// N, C, H, W; None for dynamic dimensions.
     pub dims: [Option<i64>; 4],
     /// FLOAT or FLOAT16.
     pub element: i32,
 }
 
-/// A float32 input of which the number of pictures is `n`.
+/// A float32 input with batch size `n`.
 pub fn input(n: Option<i64>, width: i64, height: i64) -> Input {
     Input {
         dims: [n, Some(3), Some(height), Some(width)],
@@ -49,7 +49,7 @@ fn value(name: &str, element: i32, dims: Option<&[Option<i64>]>) -> ValueInfoPro
     }
 }
 
-/// Writes a finished graph with the inputs and outputs given.
+/// Writes a graph as an ONNX file with these inputs, outputs and metadata.
 fn write(
     path: PathBuf,
     graph: Graph,
@@ -83,8 +83,8 @@ fn cast(graph: &mut Graph, from: &str, to: &str, element: i32) {
     );
 }
 
-/// A network for one picture at a time with constant outputs. `metadata` as they are, without a
-/// prefix.
+/// A network for batches of one image with constant outputs. The keys of `metadata` are written
+/// without a prefix.
 pub fn constants(
     path: PathBuf,
     input: Input,
@@ -108,9 +108,9 @@ pub fn constants(
     )
 }
 
-/// A detector of the layout `boxes` that finds one person in every picture, at a box that is a linear
-/// map of the mean colour: three rows of `weights`, and `bias`. With `alone` its graph takes one
-/// picture at a time, whatever its input says.
+/// A detector of the layout `boxes` that detects one person in every image, at a box that is a
+/// linear function of the mean colour: three rows of `weights`, and `bias`. With `alone` its graph
+/// works for batches of one only, whatever the input's shape declares.
 pub fn one_person(
     path: PathBuf,
     input: Input,
@@ -143,13 +143,13 @@ pub fn one_person(
     )
 }
 
-/// The path of a toy in a folder.
+/// The path of a toy network in a folder.
 pub fn toy(dir: &Path) -> PathBuf {
     dir.join("toy.onnx")
 }
 
-/// An embedder whose vectors are the mean colour of a crop, [N, 3], given by every output named.
-/// With `alone` its graph takes one crop at a time, whatever its input says.
+/// An embedder whose vectors, [N, 3], are the mean colours of the crops, at each of these outputs.
+/// With `alone` its graph works for batches of one only, whatever the input's shape declares.
 pub fn mean_colour(path: PathBuf, input: Input, outputs: &[&str], alone: bool) -> PathBuf {
     let mut graph = Graph::default();
     cast(&mut graph, "x", "pixels", FLOAT);

@@ -8,17 +8,19 @@ fn open(dir: &Path, limits: SpoolLimits) -> Arc<Spool> {
     Spool::open(dir, "test", limits).expect("a spool")
 }
 
-fn texts(kept: &[Kept]) -> Vec<String> {
-    kept.iter()
-        .map(|k| String::from_utf8_lossy(&k.body).into_owned())
+fn texts(events: &[QueuedEvent]) -> Vec<String> {
+    events
+        .iter()
+        .map(|event| String::from_utf8_lossy(&event.body).into_owned())
         .collect()
 }
 
-fn after(spool: &Spool, place: i64, most: usize) -> Vec<Kept> {
-    spool.after(place, most, ALL).expect("read")
+fn after(spool: &Spool, position: i64, count: usize) -> Vec<QueuedEvent> {
+    spool.after(position, count, ALL).expect("read")
 }
 
-fn waiting(spool: &Spool) -> (u64, u64) {
+/// Number and bytes of the events in the queue.
+fn queued(spool: &Spool) -> (u64, u64) {
     (
         spool.counts.events.load(Ordering::Relaxed),
         spool.counts.bytes.load(Ordering::Relaxed),
@@ -26,7 +28,7 @@ fn waiting(spool: &Spool) -> (u64, u64) {
 }
 
 #[test]
-fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
+fn undelivered_events_survive_a_restart_in_order() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
     (0..10).for_each(|i| {
@@ -39,11 +41,11 @@ fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
     let first = after(&spool, 0, 4);
     assert_eq!(texts(&first), ["event 0", "event 1", "event 2", "event 3"]);
     spool
-        .acknowledge(&[first[0].place, first[2].place])
+        .acknowledge(&[first[0].position, first[2].position])
         .expect("removed");
     assert_eq!(
         (
-            waiting(&spool),
+            queued(&spool),
             spool.counts.delivered.load(Ordering::Relaxed)
         ),
         ((8, 56), 2)
@@ -57,39 +59,39 @@ fn what_was_not_delivered_is_there_after_a_new_start_in_its_order() {
     );
     assert!(
         rest.iter()
-            .all(|k| k.kind == EventKind::TrackEnded && k.camera == "cam")
+            .all(|event| event.kind == EventKind::TrackEnded && event.camera == "cam")
     );
     spool.push(EventKind::Trajectory, "cam", b"new");
-    assert_eq!(texts(&after(&spool, rest[7].place, 5)), ["new"]);
+    assert_eq!(texts(&after(&spool, rest[7].position, 5)), ["new"]);
     spool
         .acknowledge(
             &after(&spool, 0, 100)
                 .iter()
-                .map(|k| k.place)
+                .map(|event| event.position)
                 .collect::<Vec<_>>(),
         )
         .expect("removed");
-    assert!(spool.is_empty() && waiting(&spool) == (0, 0));
+    assert!(spool.is_empty() && queued(&spool) == (0, 0));
 }
 
 #[test]
-fn events_come_by_number_and_by_bytes_and_one_at_least() {
+fn after_is_limited_by_count_and_bytes_but_returns_at_least_one_event() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
     ["1111", "22", "333", "4444444"]
         .iter()
         .for_each(|text| spool.push(EventKind::Trajectory, "cam", text.as_bytes()));
-    let lengths = |most, bytes| spool.after(0, most, bytes).expect("read").len();
+    let lengths = |count, bytes| spool.after(0, count, bytes).expect("read").len();
     assert_eq!(
-        [(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(most, bytes)| lengths(most, bytes)),
+        [(9, 9), (9, 8), (2, 9), (9, 3), (9, 100)].map(|(count, bytes)| lengths(count, bytes)),
         [3, 2, 2, 1, 4]
     );
 }
 
-/// The counts went down before the commit: one that failed wrapped them, and every later event was
-/// deleted.
+/// Regression: the counts were reduced before the commit; a failed commit made them wrap around,
+/// and every later event was deleted.
 #[test]
-fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
+fn a_failed_acknowledgement_changes_nothing_and_returns_an_error() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(
         dir.path(),
@@ -105,28 +107,31 @@ fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
             format!("event {i}").as_bytes(),
         )
     });
-    let places: Vec<i64> = after(&spool, 0, 5).iter().map(|k| k.place).collect();
-    spool.fail_removal_of(Some(places[2]));
+    let positions: Vec<i64> = after(&spool, 0, 5)
+        .iter()
+        .map(|event| event.position)
+        .collect();
+    spool.fail_removal_of(Some(positions[2]));
     for _ in 0..3 {
         let e = spool
-            .acknowledge(&places)
+            .acknowledge(&positions)
             .expect_err("a commit that fails")
             .to_string();
         assert!(e.contains("test.spool"), "{e}");
         assert_eq!(
             (
-                waiting(&spool),
+                queued(&spool),
                 spool.counts.delivered.load(Ordering::Relaxed)
             ),
             ((5, 35), 0)
         );
     }
     spool.push(EventKind::TrackEnded, "cam", b"event 5");
-    assert_eq!((after(&spool, 0, 9).len(), waiting(&spool)), (6, (6, 42)));
+    assert_eq!((after(&spool, 0, 9).len(), queued(&spool)), (6, (6, 42)));
     spool.fail_removal_of(None);
-    spool.acknowledge(&places).expect("removed");
+    spool.acknowledge(&positions).expect("removed");
     assert_eq!(
-        (texts(&after(&spool, 0, 9)), waiting(&spool)),
+        (texts(&after(&spool, 0, 9)), queued(&spool)),
         (vec!["event 5".to_string()], (1, 7))
     );
     assert_eq!(
@@ -139,7 +144,7 @@ fn an_acknowledgement_that_cannot_be_written_changes_nothing_and_is_told() {
 }
 
 #[test]
-fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
+fn new_events_are_dropped_and_counted_when_the_disk_is_full() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
     (0..5).for_each(|_| spool.push(EventKind::Trajectory, "cam", &[b'x'; 1000]));
@@ -154,7 +159,7 @@ fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
         .execute_batch(&format!("PRAGMA max_page_count = {pages}"))
         .expect("limited");
     (0..50).for_each(|_| spool.push(EventKind::Trajectory, "cam", &[b'x'; 1000]));
-    let (events, bytes) = waiting(&spool);
+    let (events, bytes) = queued(&spool);
     assert_eq!(
         (after(&spool, 0, 100).len() as u64, bytes),
         (events, 1000 * events)
@@ -164,7 +169,7 @@ fn a_disk_that_is_full_loses_new_events_and_no_count_goes_wrong() {
 }
 
 #[test]
-fn what_is_refused_goes_to_the_dead_letter_file_and_the_rest_stays() {
+fn a_refused_event_moves_to_the_dead_letter_file_and_the_others_stay() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
     (0..3).for_each(|i| {
@@ -174,17 +179,14 @@ fn what_is_refused_goes_to_the_dead_letter_file_and_the_rest_stays() {
             format!("{{\"seq\":{i}}}").as_bytes(),
         )
     });
-    let second = after(&spool, 0, 3)[1].place;
-    spool.refuse(second, "it answers 422").expect("set aside");
+    let second = after(&spool, 0, 3)[1].position;
+    spool.refuse(second, "HTTP status 422").expect("moved");
     spool
-        .refuse(second, "it answers 422")
-        .expect("it is not there any more");
+        .refuse(second, "HTTP status 422")
+        .expect("nothing to do: it has been moved");
     assert_eq!(texts(&after(&spool, 0, 9)), ["{\"seq\":0}", "{\"seq\":2}"]);
     assert_eq!(
-        (
-            waiting(&spool),
-            spool.counts.refused.load(Ordering::Relaxed)
-        ),
+        (queued(&spool), spool.counts.refused.load(Ordering::Relaxed)),
         ((2, 18), 1)
     );
     let text = std::fs::read_to_string(dir.path().join("test.refused.jsonl")).expect("there");
@@ -194,15 +196,15 @@ fn what_is_refused_goes_to_the_dead_letter_file_and_the_rest_stays() {
         (
             &"twintrack.refused/1".into(),
             &"test".into(),
-            &"it answers 422".into()
+            &"HTTP status 422".into()
         )
     );
     assert_eq!(line["event"]["seq"], 1);
 }
 
-/// Embeddings are biometric data.
+/// Events hold embeddings, which are biometric data.
 #[test]
-fn its_files_are_their_owner_s_alone() {
+fn the_spool_and_its_files_are_owner_only() {
     use std::os::unix::fs::PermissionsExt as _;
     let dir = tempfile::tempdir().expect("a folder");
     let state = dir.path().join("state");
@@ -210,8 +212,8 @@ fn its_files_are_their_owner_s_alone() {
     spool.push(EventKind::TrackEnded, "cam", b"{}");
     spool.push(EventKind::TrackEnded, "cam", b"{}");
     spool
-        .refuse(after(&spool, 0, 1)[0].place, "no")
-        .expect("set aside");
+        .refuse(after(&spool, 0, 1)[0].position, "no")
+        .expect("moved");
     let mode = |p: &Path| std::fs::metadata(p).expect("there").permissions().mode() & 0o777;
     assert_eq!(mode(&state), 0o700);
     let modes: Vec<(String, u32)> = std::fs::read_dir(&state)
@@ -231,7 +233,7 @@ fn its_files_are_their_owner_s_alone() {
 }
 
 #[test]
-fn beyond_its_size_the_oldest_go_and_are_counted() {
+fn the_oldest_events_are_dropped_and_counted_beyond_the_size_limit() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(
         dir.path(),
@@ -268,7 +270,7 @@ fn beyond_its_size_the_oldest_go_and_are_counted() {
 }
 
 #[test]
-fn what_is_too_old_goes() {
+fn events_beyond_the_age_limit_are_dropped() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(
         dir.path(),
@@ -290,7 +292,7 @@ fn what_is_too_old_goes() {
 }
 
 #[test]
-fn a_spool_in_use_or_no_spool_is_told() {
+fn opening_fails_for_a_spool_in_use_and_for_another_file() {
     let dir = tempfile::tempdir().expect("a folder");
     let _held = open(dir.path(), SpoolLimits::default());
     let e = Spool::open(dir.path(), "test", SpoolLimits::default())
@@ -299,7 +301,7 @@ fn a_spool_in_use_or_no_spool_is_told() {
     assert!(e.contains("another twintrack"), "{e}");
     std::fs::write(dir.path().join("other.spool"), vec![b'x'; 4096]).expect("written");
     let e = Spool::open(dir.path(), "other", SpoolLimits::default())
-        .expect_err("no spool")
+        .expect_err("not a spool")
         .to_string();
-    assert!(e.contains("move it away"), "{e}");
+    assert!(e.contains("move the file away"), "{e}");
 }

@@ -1,4 +1,5 @@
-//! What a new user meets on the first day: names that are wrong, folders that are missing, one file of settings for all.
+//! Everyday use of the commands: wrong names, missing folders, one configuration for all commands,
+//! and what their output says.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,7 +12,7 @@ use common::{clip, json_lines, run, text, twintrack};
 use opencv::core::{Mat, Scalar, Vector};
 use opencv::videoio::{CAP_ANY, VideoCapture, VideoCaptureTrait};
 
-/// A sequence of detections without pictures in `dir`: one person who walks through 20 frames.
+/// Writes a sequence of detections without images to `dir`: one person who walks through 20 frames.
 fn sequence(dir: &Path) -> PathBuf {
     let sequence = dir.join("walk");
     std::fs::create_dir_all(sequence.join("det")).unwrap();
@@ -28,7 +29,7 @@ fn sequence(dir: &Path) -> PathBuf {
     sequence
 }
 
-/// `track` of such a sequence by its detections.
+/// `twintrack track` of such a sequence with its detections.
 fn track(sequence: &Path) -> Command {
     let mut c = twintrack();
     c.args(["track", "--no-embed", "--detections"])
@@ -37,29 +38,31 @@ fn track(sequence: &Path) -> Command {
     c
 }
 
-fn fails(command: &mut Command, says: &[&str]) {
+/// Asserts that the command fails with an error message that contains all `parts`.
+fn fails(command: &mut Command, parts: &[&str]) {
     let out = command.stdin(Stdio::null()).output().unwrap();
-    let said = text(&out.stderr);
-    assert_eq!(out.status.code(), Some(1), "{command:?}: {said}");
-    says.iter()
-        .for_each(|part| assert!(said.contains(part), "{part} is not in: {said}"));
-    assert!(!said.contains("untagged"), "{said}");
+    let stderr = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{command:?}: {stderr}");
+    parts
+        .iter()
+        .for_each(|part| assert!(stderr.contains(part), "{part} is not in: {stderr}"));
+    assert!(!stderr.contains("untagged"), "{stderr}");
 }
 
-/// A picture of one colour.
+/// Writes an image of one colour.
 fn plain(path: &Path, width: i32, height: i32) {
-    let picture = Mat::new_rows_cols_with_default(
+    let image = Mat::new_rows_cols_with_default(
         height,
         width,
         opencv::core::CV_8UC3,
         Scalar::new(30.0, 90.0, 200.0, 0.0),
     )
     .unwrap();
-    assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &picture, &Vector::new()).unwrap());
+    assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &image, &Vector::new()).unwrap());
 }
 
 #[test]
-fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
+fn missing_output_folders_are_created_and_the_summary_lists_the_files() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = sequence(dir.path());
     let [events, mot, detections] =
@@ -72,7 +75,7 @@ fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
         .arg(&mot)
         .arg("--save-detections")
         .arg(&detections);
-    let said = text(&run(&mut command).stderr);
+    let summary = text(&run(&mut command).stderr);
     for file in [&events, &mot, &detections] {
         assert!(
             std::fs::metadata(file).is_ok_and(|m| m.len() > 0),
@@ -80,8 +83,8 @@ fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
             file.display()
         );
         assert!(
-            said.contains(&file.display().to_string()),
-            "{} is not named in\n{said}",
+            summary.contains(&file.display().to_string()),
+            "{} is missing from\n{summary}",
             file.display()
         );
     }
@@ -89,7 +92,7 @@ fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
         dir.path().join("out/d/refined.jsonl"),
         dir.path().join("out/e/tuned.toml"),
     );
-    let said = text(
+    let summary = text(
         &run(twintrack()
             .arg("refine")
             .arg(&events)
@@ -99,9 +102,9 @@ fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
     );
     assert!(
         refined.is_file()
-            && said.contains(&refined.display().to_string())
-            && said.contains("1 tracks to 1 trajectories"),
-        "{said}"
+            && summary.contains(&refined.display().to_string())
+            && summary.contains("1 tracks to 1 trajectories"),
+        "{summary}"
     );
     run(twintrack()
         .args(["tune", "--trials", "1", "--no-embed", "--gt"])
@@ -112,12 +115,12 @@ fn folders_of_outputs_are_made_and_the_summary_names_the_files() {
     let below_a_file = events.join("x.jsonl");
     fails(
         track(&sequence).arg("-o").arg(&below_a_file),
-        &["cannot make the folder", "events.jsonl"],
+        &["cannot create the folder", "events.jsonl"],
     );
 }
 
 #[test]
-fn a_gallery_or_picture_that_is_not_there_is_named() {
+fn errors_name_a_missing_gallery_or_picture() {
     let dir = tempfile::tempdir().unwrap();
     let (picture, missing, nosuch) = (
         dir.path().join("a.png"),
@@ -140,7 +143,7 @@ fn a_gallery_or_picture_that_is_not_there_is_named() {
         &[
             "cannot read the gallery",
             "a.png",
-            "a folder with one picture a person",
+            "a folder with one picture per person",
         ],
     );
     fails(
@@ -161,9 +164,9 @@ fn a_gallery_or_picture_that_is_not_there_is_named() {
     );
 }
 
-/// `track` follows the video that `seqinfo.ini` names, as `tune` does, and does not write over it.
+/// The video is the key `video` of `seqinfo.ini`.
 #[test]
-fn a_sequence_whose_pictures_are_a_video_is_tracked() {
+fn a_sequence_with_a_video_is_tracked_and_the_video_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = sequence(dir.path());
     let video = dir.path().join("walk.mp4");
@@ -190,7 +193,7 @@ fn a_sequence_whose_pictures_are_a_video_is_tracked() {
             .args(["track", "--duration", "1", "--video"])
             .arg(&video)
             .arg(&sequence),
-        &["it is an input", "another name"],
+        &["also an input", "another name"],
     );
     assert_eq!(std::fs::metadata(&video).unwrap().len(), before);
     std::fs::remove_file(&video).unwrap();
@@ -240,23 +243,23 @@ fn refine_keeps_embeddings_and_reads_standard_input() {
     assert_eq!(text(&from_stdin.stdout), of_file);
     assert!(
         text(&from_stdin.stderr).contains("trajectories"),
-        "it says what it did"
+        "the summary is missing"
     );
-    // Without --embeddings there is none to keep.
+    // Without --embeddings, events have none.
     let bare = run(twintrack()
         .args(["track", "-q", "--duration", "1", "--offline"])
         .arg(clip()));
     assert!(
         !text(&bare.stdout).contains("embedding"),
-        "nobody asked for it"
+        "embeddings were not requested"
     );
 }
 
 #[test]
-fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
+fn parse_errors_name_file_line_and_cause() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events.jsonl");
-    for (line, says) in [
+    for (line, cause) in [
         (
             "{\"schema\":\"twintrack.trajectory/1\",\"camera\":\"a\"}",
             "missing field `run`",
@@ -271,7 +274,7 @@ fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
         std::fs::write(&file, format!("{line}\n")).unwrap();
         fails(
             twintrack().arg("refine").arg(&file),
-            &["events.jsonl, line 1", says],
+            &["events.jsonl, line 1", cause],
         );
     }
     let (config, head) = (dir.path().join("c.toml"), dir.path().join("head.json"));
@@ -285,7 +288,7 @@ fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
         twintrack().args(["doctor", "-c"]).arg(&config),
         &["head.json", "either `leaf` or `feature`"],
     );
-    // Settings of every kind, with a value of a wrong type.
+    // Values of wrong types, for settings with parsers of their own.
     for setting in [
         "[detector]\nclass = [1]",
         "[detector]\npixels = 5",
@@ -296,21 +299,23 @@ fn a_line_that_is_no_event_is_told_by_what_it_lacks() {
         std::fs::write(&config, setting).unwrap();
         fails(
             twintrack().args(["doctor", "-c"]).arg(&config),
-            &["c.toml is wrong", "line "],
+            &["invalid configuration", "c.toml", "line "],
         );
     }
 }
 
-/// One file for `track`, `tune` and `serve`: what a command has no use for is checked and left alone.
+/// Sections that a command does not use are checked and otherwise ignored.
 #[cfg(feature = "serve")]
 #[test]
-fn one_file_of_settings_is_for_every_command() {
+fn track_tune_and_serve_accept_the_same_configuration() {
     let dir = tempfile::tempdir().unwrap();
     let sequence = sequence(dir.path());
     let (file, video) = (dir.path().join("site.toml"), dir.path().join("a.mp4"));
-    std::fs::write(&video, "no video").unwrap();
+    std::fs::write(&video, "not a video").unwrap();
     let settings = format!(
-        "[tracker]\nbirth = 0.9\n\n[cameras.gate]\nurl = \"{}\"\n\n[serve]\nlisten = \"\"\ntoken_file = \"/nowhere/token\"\n\n[webhook]\nurl = \"http://127.0.0.1:9/x\"\n",
+        "[tracker]\nbirth = 0.9\n\n[cameras.gate]\nurl = \"{}\"\n\n\
+         [serve]\nlisten = \"\"\ntoken_file = \"/nowhere/token\"\n\n\
+         [webhook]\nurl = \"http://127.0.0.1:9/x\"\n",
         video.display()
     );
     std::fs::write(&file, &settings).unwrap();
@@ -329,24 +334,24 @@ fn one_file_of_settings_is_for_every_command() {
         std::fs::read_to_string(&tuned)
             .unwrap()
             .contains("birth = 0.9"),
-        "the other sections count"
+        "the tracker's settings are used"
     );
     run(track(&sequence)
         .args(["-q", "-o", "/dev/null", "-c"])
         .arg(&tuned));
-    // The service takes the same file: what it says is of its camera, which is no video.
-    let said = twintrack()
+    // `serve` accepts the file too; it fails because its camera is not a video.
+    let out = twintrack()
         .current_dir(dir.path())
         .args(["serve", "-q", "-o", "/dev/null", "-c"])
         .arg(&file)
         .output()
         .unwrap();
     assert!(
-        !text(&said.stderr).contains("is wrong"),
+        !text(&out.stderr).contains("invalid configuration"),
         "{}",
-        text(&said.stderr)
+        text(&out.stderr)
     );
-    for (wrong, says) in [
+    for (invalid, parts) in [
         (
             settings.replace("listen", "lissen"),
             ["unknown field `lissen`", "line 8"],
@@ -364,23 +369,23 @@ fn one_file_of_settings_is_for_every_command() {
             ["webhook.batch", "from 1"],
         ),
     ] {
-        std::fs::write(&file, wrong).unwrap();
+        std::fs::write(&file, invalid).unwrap();
         fails(
             track(&sequence).args(["-o", "/dev/null", "-c"]).arg(&file),
-            &says,
+            &parts,
         );
         fails(
             twintrack()
                 .current_dir(dir.path())
                 .args(["serve", "-o", "/dev/null", "-c"])
                 .arg(&file),
-            &says,
+            &parts,
         );
     }
 }
 
 #[test]
-fn every_command_with_settings_has_the_short_option() {
+fn every_command_with_config_has_the_short_option() {
     let mut seen = 0;
     for command in [
         "track", "serve", "refine", "compare", "search", "tune", "doctor",
@@ -395,27 +400,26 @@ fn every_command_with_settings_has_the_short_option() {
     assert!(seen >= 6);
 }
 
-/// `compare` and `search` say which person of a picture was taken.
 #[test]
-fn compare_says_which_person_it_took() {
+fn compare_reports_which_part_of_a_picture_it_used() {
     let dir = tempfile::tempdir().unwrap();
     let [wide, crop] = ["wide.png", "crop.png"].map(|f| dir.path().join(f));
     let mut capture = VideoCapture::from_file(clip().to_str().unwrap(), CAP_ANY).unwrap();
-    let mut picture = Mat::default();
-    (0..10).for_each(|_| assert!(capture.read(&mut picture).unwrap()));
-    assert!(opencv::imgcodecs::imwrite(wide.to_str().unwrap(), &picture, &Vector::new()).unwrap());
+    let mut image = Mat::default();
+    (0..10).for_each(|_| assert!(capture.read(&mut image).unwrap()));
+    assert!(opencv::imgcodecs::imwrite(wide.to_str().unwrap(), &image, &Vector::new()).unwrap());
     plain(&crop, 32, 64);
-    let said = text(&run(twintrack().arg("compare").args([&wide, &crop])).stdout);
-    let lines: Vec<&str> = said.lines().collect();
-    assert_eq!(lines.len(), 4, "{said}");
+    let output = text(&run(twintrack().arg("compare").args([&wide, &crop])).stdout);
+    let lines: Vec<&str> = output.lines().collect();
+    assert_eq!(lines.len(), 4, "{output}");
     assert!(
-        lines[2].contains("wide.png: the surest of")
-            && lines[2].contains("pixels is taken (confidence 0."),
-        "{said}"
+        lines[2].contains("wide.png: using the most confident of")
+            && lines[2].contains("pixels (confidence 0."),
+        "{output}"
     );
     assert!(
-        lines[3].ends_with("crop.png: the whole picture is taken"),
-        "{said}"
+        lines[3].ends_with("crop.png: using the whole picture"),
+        "{output}"
     );
     let json = text(&run(twintrack().args(["compare", "--json"]).args([&wide, &crop])).stdout);
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
@@ -430,20 +434,19 @@ fn compare_says_which_person_it_took() {
     );
 }
 
-/// Each row of the summary says what its number counts or measures.
 #[test]
-fn every_row_of_the_summary_has_its_unit() {
+fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("x.jsonl");
-    let said = text(
+    let summary = text(
         &run(twintrack()
             .args(["track", "--duration", "1", "-o"])
             .arg(&out)
             .arg(clip()))
         .stderr,
     );
-    let rows: Vec<&str> = said.lines().filter(|l| l.starts_with("  ")).collect();
-    assert!(rows.len() >= 8, "{said}");
+    let rows: Vec<&str> = summary.lines().filter(|l| l.starts_with("  ")).collect();
+    assert!(rows.len() >= 8, "{summary}");
     let units = [
         "frames",
         "people",

@@ -1,5 +1,4 @@
-//! Events that an MQTT broker refuses for good: they are set aside, and the rest arrives over the
-//! same connection.
+//! Events that an MQTT broker refuses for good go to the dead-letter file, and the others arrive.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -10,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use common::broker::{broker, heard, subscriber};
+use common::broker::{broker, received, subscriber};
 use common::{free_port, until};
 use serde_json::{Value, json};
 use twintrack::sink::Sink as _;
@@ -18,15 +17,15 @@ use twintrack::sink::mqtt::{MqttConfig, Version};
 use twintrack::sink::spool::{Spool, SpoolLimits};
 use twintrack::trajectory::EventKind;
 
-/// An event of so many bytes more or less.
+/// An event of about `bytes` bytes.
 fn event(seq: u64, bytes: usize) -> Vec<u8> {
     json!({"seq": seq, "filler": "x".repeat(bytes)})
         .to_string()
         .into_bytes()
 }
 
-/// What the dead-letter file holds: the number of the event, and the reason.
-fn refused(dir: &Path) -> Vec<(u64, String)> {
+/// The dead letters: sequence number of the event, and reason.
+fn dead_letters(dir: &Path) -> Vec<(u64, String)> {
     let text = std::fs::read_to_string(dir.join("mqtt.refused.jsonl")).unwrap_or_default();
     let lines = text
         .lines()
@@ -41,23 +40,24 @@ fn refused(dir: &Path) -> Vec<(u64, String)> {
         .collect()
 }
 
-struct Delivered {
-    /// Topics and numbers of the events that a subscriber has heard.
-    heard: Vec<(String, u64)>,
-    /// What it has heard of the program's own state.
+struct Outcome {
+    /// Topics and sequence numbers of the events that the subscriber received.
+    received: Vec<(String, u64)>,
+    /// The program's own states that the subscriber received.
     states: Vec<String>,
+    /// Sequence numbers and reasons.
     refused: Vec<(u64, String)>,
     spool: Arc<Spool>,
 }
 
-/// Delivers these events, each of a kind, to a broker with these settings; `expected` of them
-/// arrive.
-fn delivered(
+/// Delivers events to a broker with these settings, and waits until `expected` of them have
+/// arrived. None without mosquitto.
+fn deliver(
     version: Version,
     settings: &str,
     events: &[(EventKind, Vec<u8>)],
     expected: usize,
-) -> Option<Delivered> {
+) -> Option<Outcome> {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
     std::fs::write(
@@ -82,13 +82,13 @@ fn delivered(
         .unwrap();
     assert!(
         until(60, || spool.is_empty()),
-        "{:?} wait; refused {:?}",
+        "{:?}; refused {:?}",
         spool.counts,
-        refused(dir)
+        dead_letters(dir)
     );
     sink.finish().unwrap();
     let numbers = || {
-        heard(dir)
+        received(dir)
             .iter()
             .filter_map(|(_, t, p)| {
                 Some((
@@ -100,19 +100,19 @@ fn delivered(
     };
     assert!(
         until(30, || numbers().len() >= expected
-            && heard(dir).last().is_some_and(|h| h.2 == "offline")),
+            && received(dir).last().is_some_and(|m| m.2 == "offline")),
         "{:?}",
-        heard(dir)
+        received(dir)
     );
-    let states = heard(dir)
+    let states = received(dir)
         .into_iter()
         .filter(|(_, t, _)| t == "twintrack/status")
         .map(|(_, _, p)| p)
         .collect();
-    Some(Delivered {
-        heard: numbers(),
+    Some(Outcome {
+        received: numbers(),
         states,
-        refused: refused(dir),
+        refused: dead_letters(dir),
         spool,
     })
 }
@@ -121,10 +121,9 @@ fn count(n: &AtomicU64) -> u64 {
     n.load(Ordering::Relaxed)
 }
 
-/// The broker's list of rights forbids one topic: the connection holds, and the other topics
-/// arrive.
+/// The broker's access control forbids one topic and reports it by the acknowledgement.
 #[test]
-fn a_topic_that_the_broker_forbids_blocks_no_other() {
+fn a_topic_refused_by_acknowledgement_does_not_block_others() {
     let kinds = [
         EventKind::Trajectory,
         EventKind::TrackEnded,
@@ -134,11 +133,11 @@ fn a_topic_that_the_broker_forbids_blocks_no_other() {
     let events: Vec<_> = (0..100)
         .map(|i| (kinds[i % 4], event(i as u64, 50)))
         .collect();
-    let Some(d) = delivered(Version::V5, "acl_file ACL", &events, 50) else {
+    let Some(d) = deliver(Version::V5, "acl_file ACL", &events, 50) else {
         return;
     };
     assert_eq!(
-        d.heard.iter().map(|h| h.1).collect::<Vec<_>>(),
+        d.received.iter().map(|m| m.1).collect::<Vec<_>>(),
         (0..100).filter(|i| i % 2 == 1).collect::<Vec<u64>>()
     );
     assert_eq!(
@@ -161,15 +160,15 @@ fn a_topic_that_the_broker_forbids_blocks_no_other() {
     );
 }
 
-/// A broker that answers a forbidden topic by breaking off the connection (mosquitto does with this
-/// setting): the topic is found, and after that none of it is sent, so that the connection holds.
+/// The broker answers a forbidden topic by closing the connection, as mosquitto does with this
+/// setting. Once the topic is known to be refused, none of its events are sent.
 #[test]
-fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
+fn a_topic_refused_by_closing_the_connection_does_not_block_others() {
     let kinds = [EventKind::TrackEnded, EventKind::Trajectory];
     let events: Vec<_> = (0..100)
         .map(|i| (kinds[i % 2], event(i as u64, 50)))
         .collect();
-    let Some(d) = delivered(
+    let Some(d) = deliver(
         Version::V5,
         "acl_file ACL\nmax_queued_messages 0",
         &events,
@@ -177,7 +176,7 @@ fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
     ) else {
         return;
     };
-    let arrived: std::collections::BTreeSet<u64> = d.heard.iter().map(|h| h.1).collect();
+    let arrived: std::collections::BTreeSet<u64> = d.received.iter().map(|m| m.1).collect();
     assert_eq!(
         arrived.into_iter().collect::<Vec<_>>(),
         (0..100).filter(|i| i % 2 == 0).collect::<Vec<u64>>()
@@ -194,9 +193,9 @@ fn a_topic_at_which_the_broker_breaks_off_blocks_no_other() {
     );
 }
 
-/// MQTT 5: the broker states its longest packet, and what is longer is never sent.
+/// MQTT 5: the broker states its packet size limit, and longer packets are never sent.
 #[test]
-fn an_event_longer_than_the_broker_s_longest_packet_is_set_aside() {
+fn an_event_above_the_packet_size_limit_is_refused_without_sending_it() {
     let events: Vec<_> = (0..40)
         .map(|i| {
             (
@@ -205,11 +204,11 @@ fn an_event_longer_than_the_broker_s_longest_packet_is_set_aside() {
             )
         })
         .collect();
-    let Some(d) = delivered(Version::V5, "max_packet_size 2000", &events, 39) else {
+    let Some(d) = deliver(Version::V5, "max_packet_size 2000", &events, 39) else {
         return;
     };
     assert_eq!(
-        d.heard.iter().map(|h| h.1).collect::<Vec<_>>(),
+        d.received.iter().map(|m| m.1).collect::<Vec<_>>(),
         (0..40).filter(|i| *i != 20).collect::<Vec<u64>>()
     );
     assert!(
@@ -223,9 +222,9 @@ fn an_event_longer_than_the_broker_s_longest_packet_is_set_aside() {
     );
 }
 
-/// MQTT 3.1.1 has no word for a refusal: the broker breaks off the connection at the event.
+/// MQTT 3.1.1 has no reason codes: the broker closes the connection at the event.
 #[test]
-fn an_event_at_which_the_broker_breaks_off_is_found_and_set_aside() {
+fn an_event_refused_by_closing_the_connection_is_found_and_the_others_arrive() {
     let events: Vec<_> = (0..40)
         .map(|i| {
             (
@@ -234,16 +233,18 @@ fn an_event_at_which_the_broker_breaks_off_is_found_and_set_aside() {
             )
         })
         .collect();
-    let Some(d) = delivered(Version::V3, "max_packet_size 2000", &events, 39) else {
+    let Some(d) = deliver(Version::V3, "max_packet_size 2000", &events, 39) else {
         return;
     };
-    let mut arrived: Vec<u64> = d.heard.iter().map(|h| h.1).collect();
-    arrived.dedup(); // at least once
+    let mut arrived: Vec<u64> = d.received.iter().map(|m| m.1).collect();
+    arrived.dedup(); // delivery is at least once
     arrived.sort_unstable();
     arrived.dedup();
     assert_eq!(arrived, (0..40).filter(|i| *i != 20).collect::<Vec<u64>>());
     assert!(
-        d.refused.len() == 1 && d.refused[0].0 == 20 && d.refused[0].1.contains("breaks off"),
+        d.refused.len() == 1
+            && d.refused[0].0 == 20
+            && d.refused[0].1.contains("closed the connection"),
         "{:?}",
         d.refused
     );

@@ -1,4 +1,4 @@
-//! How a run ends: by SIGINT and SIGTERM, in every part of it, and where a way out hangs.
+//! Shutdown of a run: by SIGINT and SIGTERM in each of its phases, and with a sink that hangs.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use common::{Running, clip, json_lines, twintrack, until, whole_lines};
+use common::{Running, clip, complete_lines, json_lines, twintrack, until};
 
 fn log(dir: &Path) -> std::fs::File {
     std::fs::OpenOptions::new()
@@ -18,13 +18,12 @@ fn log(dir: &Path) -> std::fs::File {
         .unwrap()
 }
 
-fn said(dir: &Path) -> String {
+fn log_text(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// SIGTERM in the middle of a recording: the work is not finished, but what is written is whole.
 #[test]
-fn a_recording_that_is_terminated_exits_143() {
+fn sigterm_during_a_recording_exits_143_and_leaves_complete_lines() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("out.jsonl");
     let written = std::fs::File::create(&out).unwrap();
@@ -37,21 +36,21 @@ fn a_recording_that_is_terminated_exits_143() {
             .stderr(log(dir.path())),
     );
     assert!(
-        until(60, || whole_lines(&out).len() > 3),
+        until(60, || complete_lines(&out).len() > 3),
         "{}",
-        said(dir.path())
+        log_text(dir.path())
     );
     child.signal("TERM");
-    assert_eq!(child.code(60), Some(143), "{}", said(dir.path()));
+    assert_eq!(child.code(60), Some(143), "{}", log_text(dir.path()));
     let n = json_lines(&std::fs::read_to_string(&out).unwrap()).len();
     assert!(
-        n < 400 && said(dir.path()).contains("stopped before the end"),
+        n < 400 && log_text(dir.path()).contains("stopped before the end"),
         "{n}: {}",
-        said(dir.path())
+        log_text(dir.path())
     );
 }
 
-/// A scene of so many people, each seen for a moment only, that linking them takes minutes.
+/// Detections of so many short tracks that linking them takes minutes.
 fn crowd(dir: &Path) -> std::path::PathBuf {
     let sequence = dir.join("crowd");
     std::fs::create_dir_all(&sequence).unwrap();
@@ -63,7 +62,7 @@ fn crowd(dir: &Path) -> std::path::PathBuf {
     let mut text = String::new();
     for frame in 0..4000u32 {
         for person in 0..30u32 {
-            // Another place every 8 frames, and never the same.
+            // A new position every 8 frames.
             let (life, x) = (frame / 8, 60 * person);
             let y = (life * 7919 + person * 104_729) % 900;
             writeln!(text, "{},-1,{x},{y},30,80,0.9,-1,-1,-1", frame + 1).unwrap();
@@ -74,7 +73,7 @@ fn crowd(dir: &Path) -> std::path::PathBuf {
     sequence
 }
 
-/// While tracks were linked nothing ended the program but SIGKILL.
+/// Regression: while tracks were linked, only SIGKILL ended the program.
 #[test]
 fn linking_tracks_can_be_interrupted() {
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
@@ -101,26 +100,29 @@ fn linking_tracks_can_be_interrupted() {
                 .stderr(log(dir)),
         );
         assert!(
-            until(120, || said(dir).contains("tracks are linked")
+            until(120, || log_text(dir).contains("tracks are linked")
                 || child.0.try_wait().unwrap().is_some()),
             "{}",
-            said(dir)
+            log_text(dir)
         );
         assert!(
             child.0.try_wait().unwrap().is_none(),
-            "it has ended by itself: {}",
-            said(dir)
+            "the run ended before the signal: {}",
+            log_text(dir)
         );
         child.signal(signal);
-        assert_eq!(child.code(30), Some(code), "{}", said(dir));
-        assert!(said(dir).contains("stopped at once"), "{}", said(dir));
+        assert_eq!(child.code(30), Some(code), "{}", log_text(dir));
+        assert!(
+            log_text(dir).contains("stopped at once"),
+            "{}",
+            log_text(dir)
+        );
     }
 }
 
-/// A file of events that takes nothing, as on a disk that hangs: here a pipe that nobody reads. The
-/// end comes all the same.
+/// The sink that hangs is a named pipe without a reader; a disk can hang in the same way.
 #[test]
-fn a_way_out_that_hangs_does_not_hold_up_the_end() {
+fn a_sink_that_hangs_does_not_block_shutdown() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let (pipe, file) = (dir.join("pipe"), dir.join("cameras.toml"));
@@ -132,7 +134,9 @@ fn a_way_out_that_hangs_does_not_hold_up_the_end() {
         .unwrap();
     let url = clip();
     let serve = format!(
-        "[serve]\nlisten = \"127.0.0.1:0\"\nstop_within = 0.5\n[detector]\nsize = \"416x320\"\n[cameras.a]\nurl = {url:?}\nrepeat = true\n"
+        "[serve]\nlisten = \"127.0.0.1:0\"\nstop_within = 0.5\n\
+         [detector]\nsize = \"416x320\"\n\
+         [cameras.a]\nurl = {url:?}\nrepeat = true\n"
     );
     std::fs::write(&file, serve).unwrap();
     let mut child = Running::start(
@@ -144,26 +148,26 @@ fn a_way_out_that_hangs_does_not_hold_up_the_end() {
             .stderr(log(dir)),
     );
     let port = || {
-        said(dir).lines().find_map(|l| {
+        log_text(dir).lines().find_map(|l| {
             l.strip_prefix("page, live events and metrics: http://127.0.0.1:")?
                 .parse::<u16>()
                 .ok()
         })
     };
-    assert!(until(60, || port().is_some()), "{}", said(dir));
+    assert!(until(60, || port().is_some()), "{}", log_text(dir));
     let agent = ureq::Agent::new_with_config(
         ureq::Agent::config_builder()
             .http_status_as_error(false)
             .build(),
     );
     let get = |path: &str| {
-        let mut answer = agent
+        let mut response = agent
             .get(format!("http://127.0.0.1:{}{path}", port().unwrap()))
             .call()
             .unwrap();
         (
-            answer.status().as_u16(),
-            answer.body_mut().read_to_string().unwrap(),
+            response.status().as_u16(),
+            response.body_mut().read_to_string().unwrap(),
         )
     };
     let slow = "twintrack_frames_dropped_total{camera=\"a\",cause=\"sink_slow\"} ";
@@ -176,16 +180,16 @@ fn a_way_out_that_hangs_does_not_hold_up_the_end() {
     };
     assert!(
         until(180, || dropped() > 3),
-        "the pipe takes everything: {}",
-        said(dir)
+        "no frames were dropped: {}",
+        log_text(dir)
     );
-    // That was counted as health.
+    // Regression: dropped frames counted as progress.
     assert!(
         until(120, || get("/healthz").0 == 503),
-        "a service of which no event leaves says that it is well"
+        "a service that writes no events reports healthy"
     );
     child.signal("TERM");
-    assert_eq!(child.code(60), Some(143), "{}", said(dir));
-    assert!(said(dir).contains("a sink blocks"), "{}", said(dir));
+    assert_eq!(child.code(60), Some(143), "{}", log_text(dir));
+    assert!(log_text(dir).contains("a sink blocks"), "{}", log_text(dir));
     drop(reader);
 }

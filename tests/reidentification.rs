@@ -1,4 +1,5 @@
-//! Who leaves and comes back is the same person online, offline, and when online events are refined; so is the name.
+//! Re-identification of a person who leaves and returns: same id and same name online, offline, and
+//! after `refine`.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::BTreeSet;
@@ -18,8 +19,9 @@ use twintrack::trajectory::{EventBuilder, TrackEvent};
 const ANA: [f32; 2] = [1.0, 0.0];
 const BEN: [f32; 2] = [0.0, 1.0];
 
-/// Ben stands. Ana walks for two seconds, is away for 4.7, longer than motion or a link bridges, and somebody of this look comes
-/// where she could be.
+/// Ben stands still. Ana walks for two seconds and is absent for 4.7 s, which neither the motion
+/// model nor offline linking bridges. Then a person with the embedding `returning` appears at a
+/// place that Ana could have reached.
 fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     let config = Config::default();
     let strangers: StrangerTable = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
@@ -34,7 +36,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
             threshold: 0.5,
         },
     );
-    let mut people = IdentityRegistry::new(identity, calibration, Vec::new())
+    let mut registry = IdentityRegistry::new(identity, calibration, Vec::new())
         .with_memory(Some(strangers), &config.tracker.reidentify);
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
     let mut recording = Recording::default();
@@ -50,18 +52,20 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
         };
         let seen: Vec<(Detection, [f32; 2])> = ana.into_iter().chain([(at(600.0), BEN)]).collect();
         let detections: Vec<Detection> = seen.iter().map(|s| s.0).collect();
-        let looks = Embeddings::all(
+        let embeddings = Embeddings::all(
             Array2::from_shape_vec((seen.len(), 2), seen.iter().flat_map(|s| s.1).collect())
                 .unwrap(),
         );
-        let mut update = tracker.update(&detections, &looks, Seconds(0.1)).unwrap();
+        let mut update = tracker
+            .update(&detections, &embeddings, Seconds(0.1))
+            .unwrap();
         let pts = Seconds(number as f64 / 10.0);
         update.tracks.retain(|t| t.state == TrackState::Confirmed);
         update
             .ended
             .iter()
-            .for_each(|t| people.ended(events.camera(), t.id));
-        let observations: Vec<TrackObservation<'_>> = update
+            .for_each(|t| registry.ended(events.camera(), t.id));
+        let sightings: Vec<TrackObservation<'_>> = update
             .tracks
             .iter()
             .map(|t| TrackObservation {
@@ -72,7 +76,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
                 view: None,
             })
             .collect();
-        let names = people.identify(events.camera(), &observations, pts);
+        let names = registry.identify(events.camera(), &sightings, pts);
         update
             .tracks
             .iter_mut()
@@ -99,7 +103,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     recording
 }
 
-/// The track left of Ben in a frame.
+/// The track to the left of Ben in a frame.
 fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
     recording.frames[frame]
         .tracks
@@ -107,8 +111,8 @@ fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
         .find(|t| t.foot[0] < 500.0)
 }
 
-/// Ids and names that the walker has before and after the absence, and everybody's.
-fn judged(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
+/// The ids and the names of the walker before and after the absence, and the ids of all tracks.
+fn ids_and_names(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
     let (before, after) = (ana(r, 15).unwrap(), ana(r, 90).unwrap());
     let name = |t: &TrackEvent| t.identity.as_ref().map(|i| i.name.clone()).unwrap();
     let all = r
@@ -119,7 +123,8 @@ fn judged(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
     ([before.id, after.id], [name(before), name(after)], all)
 }
 
-fn all_ways(returning: [f32; 2]) -> [Recording; 3] {
+/// The scene tracked online, the same refined, and tracked offline.
+fn all_modes(returning: [f32; 2]) -> [Recording; 3] {
     let config = Config::default();
     let refine = |r: &Recording| r.refine(&config.offline, &config.tracker);
     let online = scene(false, returning);
@@ -128,42 +133,42 @@ fn all_ways(returning: [f32; 2]) -> [Recording; 3] {
 }
 
 #[test]
-fn who_comes_back_is_one_person_online_refined_and_offline() {
-    for (way, r) in ["online", "refined", "offline"].iter().zip(all_ways(ANA)) {
-        let (ids, names, all) = judged(&r);
-        assert_eq!(ids[0], ids[1], "{way}");
-        assert_eq!(names[0], names[1], "{way}");
-        assert_eq!(all.len(), 2, "{way}: {all:?}");
+fn a_returning_person_keeps_id_and_name_online_refined_and_offline() {
+    for (mode, r) in ["online", "refined", "offline"].iter().zip(all_modes(ANA)) {
+        let (ids, names, all) = ids_and_names(&r);
+        assert_eq!(ids[0], ids[1], "{mode}");
+        assert_eq!(names[0], names[1], "{mode}");
+        assert_eq!(all.len(), 2, "{mode}: {all:?}");
         let ben = r.frames[90]
             .tracks
             .iter()
             .find(|t| t.foot[0] > 500.0)
             .unwrap();
-        assert_ne!(ben.identity.as_ref().unwrap().name, names[0], "{way}");
+        assert_ne!(ben.identity.as_ref().unwrap().name, names[0], "{mode}");
         assert!(
             (25..60).all(|f| ana(&r, f).is_none()),
-            "{way}: nobody is filled in where she was away"
+            "{mode}: the absence is not filled"
         );
         assert_eq!(
             r.ended.iter().map(|e| e.id).collect::<BTreeSet<_>>(),
             all,
-            "{way}"
+            "{mode}"
         );
     }
 }
 
 #[test]
-fn a_stranger_who_comes_is_somebody_new_in_all_three() {
-    // As alike as one stranger in 25.
+fn a_stranger_gets_a_new_id_and_name_in_all_modes() {
+    // A similarity that one stranger in 25 reaches.
     let stranger = [0.5, 0.75f32.sqrt()];
-    for (way, r) in ["online", "refined", "offline"]
+    for (mode, r) in ["online", "refined", "offline"]
         .iter()
-        .zip(all_ways(stranger))
+        .zip(all_modes(stranger))
     {
-        let (ids, names, all) = judged(&r);
+        let (ids, names, all) = ids_and_names(&r);
         assert!(
             ids[0] != ids[1] && names[0] != names[1] && all.len() == 3,
-            "{way}: {ids:?} {names:?}"
+            "{mode}: {ids:?} {names:?}"
         );
     }
 }

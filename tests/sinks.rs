@@ -1,4 +1,5 @@
-//! The ways out of `twintrack serve`: a real MQTT broker, a web address, a file; with the receiver away, and the program killed.
+//! The sinks of `twintrack serve`: an MQTT broker, a webhook and a file; also while the receiver
+//! cannot be reached, and after the program was killed.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -13,14 +14,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use common::broker::{broker, heard, subscriber};
-use common::{NO_PAGE, Running, clip, free_port, twintrack, until, whole_lines};
+use common::broker::{broker, received, subscriber};
+use common::{NO_PAGE, Running, clip, complete_lines, free_port, twintrack, until};
 use serde_json::Value;
 
-/// Who an event is: run, camera and number; a status has no number, and its time tells it.
-type Who = (String, String, String);
+/// Identifies an event: run, camera, and sequence number; for status events, which have none, state
+/// and time.
+type Key = (String, String, String);
 
-fn who(e: &Value) -> Who {
+fn key(e: &Value) -> Key {
     let text = |k: &str| e[k].as_str().unwrap_or_default().to_string();
     (
         text("run"),
@@ -32,7 +34,7 @@ fn who(e: &Value) -> Who {
     )
 }
 
-/// Two cameras that play the clip without end, and what else.
+/// Writes a configuration with two cameras that repeat the clip, and `more`.
 fn cameras(dir: &Path, more: &str) -> PathBuf {
     let file = dir.join("cameras.toml");
     let camera = |name: &str| {
@@ -73,29 +75,30 @@ fn serve(dir: &Path, file: &Path) -> Running {
     )
 }
 
-fn said(dir: &Path) -> String {
+fn log_text(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// Every event of the file has arrived, and each camera's in order once doubles are dropped.
-fn assert_whole(dir: &Path, arrived: &[Value]) {
-    let sent: Vec<Value> = whole_lines(&dir.join("out.jsonl"));
-    let have: BTreeSet<Who> = arrived.iter().map(who).collect();
-    let missing: Vec<Who> = sent.iter().map(who).filter(|w| !have.contains(w)).collect();
+/// Asserts that every event of the events file has arrived, and for each camera in order, apart
+/// from repetitions.
+fn assert_complete(dir: &Path, arrived: &[Value]) {
+    let sent: Vec<Value> = complete_lines(&dir.join("out.jsonl"));
+    let keys: BTreeSet<Key> = arrived.iter().map(key).collect();
+    let missing: Vec<Key> = sent.iter().map(key).filter(|k| !keys.contains(k)).collect();
     assert!(
         missing.is_empty(),
-        "{} of {} are missing, as {:?}\n{}",
+        "{} of {} are missing, such as {:?}\n{}",
         missing.len(),
         sent.len(),
         missing[0],
-        said(dir)
+        log_text(dir)
     );
     let (mut seen, mut last) = (BTreeSet::new(), BTreeMap::<(String, String), u64>::new());
     for e in arrived
         .iter()
-        .filter(|e| e["seq"].is_u64() && seen.insert(who(e)))
+        .filter(|e| e["seq"].is_u64() && seen.insert(key(e)))
     {
-        let (run, camera, _) = who(e);
+        let (run, camera, _) = key(e);
         let seq = e["seq"].as_u64().unwrap();
         let before = last.insert((run, camera), seq).unwrap_or(0);
         assert!(before < seq, "{seq} after {before}: {e}");
@@ -103,8 +106,9 @@ fn assert_whole(dir: &Path, arrived: &[Value]) {
     assert!(seen.len() > 40, "only {} events", seen.len());
 }
 
+/// The events that the subscriber has received.
 fn events(dir: &Path) -> Vec<Value> {
-    heard(dir)
+    received(dir)
         .iter()
         .filter(|(_, _, p)| p.starts_with('{'))
         .map(|(_, _, p)| serde_json::from_str(p).unwrap())
@@ -124,14 +128,14 @@ fn topics_and_states(version: &str) {
     let _subscriber = subscriber(dir, port, &[]);
     let file = cameras(dir, &mqtt(port, version));
     let mut child = serve(dir, &file);
-    assert!(until(60, || events(dir).len() > 60), "{}", said(dir));
+    assert!(until(60, || events(dir).len() > 60), "{}", log_text(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
     until(5, || {
-        events(dir).len() >= whole_lines(&dir.join("out.jsonl")).len()
+        events(dir).len() >= complete_lines(&dir.join("out.jsonl")).len()
     });
-    assert_whole(dir, &events(dir));
-    for (_, topic, text) in heard(dir).iter().filter(|(_, _, p)| p.starts_with('{')) {
+    assert_complete(dir, &events(dir));
+    for (_, topic, text) in received(dir).iter().filter(|(_, _, p)| p.starts_with('{')) {
         let e: Value = serde_json::from_str(text).unwrap();
         let last = match e["schema"].as_str().unwrap() {
             "twintrack.trajectory/1" => "tracks",
@@ -144,13 +148,13 @@ fn topics_and_states(version: &str) {
             format!("twintrack/{}/{last}", e["camera"].as_str().unwrap())
         );
     }
-    let own: Vec<String> = heard(dir)
+    let own: Vec<String> = received(dir)
         .into_iter()
         .filter(|(_, t, _)| t == "twintrack/status")
         .map(|(_, _, p)| p)
         .collect();
     assert_eq!(own, ["online", "offline"]);
-    // Who comes later hears the last states at once.
+    // A later subscriber receives the last states, because they are retained.
     let port = port.to_string();
     let late = Command::new("mosquitto_sub")
         .args([
@@ -175,18 +179,19 @@ fn topics_and_states(version: &str) {
 }
 
 #[test]
-fn mqtt_5_has_every_event_under_its_topic() {
+fn every_event_arrives_under_its_topic_by_mqtt_5() {
     topics_and_states("5");
 }
 
 #[test]
-fn mqtt_3_1_1_has_every_event_under_its_topic() {
+fn every_event_arrives_under_its_topic_by_mqtt_3_1_1() {
     topics_and_states("3.1.1");
 }
 
-/// The broker is away until 40 events have happened without it, and `away` seconds at least: they arrive after its return, in
-/// order. No rate is asked for: how fast events come depends on the machine.
-fn broker_away(version: &str, before: u64, away: u64, after: u64) {
+/// Stops the broker after `before` seconds, starts it again after `outage` seconds and at least 40
+/// events, and ends the run after `after` seconds. All events must arrive, in order. No rate is
+/// required, because it depends on the machine.
+fn broker_outage(version: &str, before: u64, outage: u64, after: u64) {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
     let Some(mut first) = broker(dir, port, "allow_anonymous true") else {
@@ -195,55 +200,55 @@ fn broker_away(version: &str, before: u64, away: u64, after: u64) {
     let _subscriber = subscriber(dir, port, &[]);
     let file = cameras(dir, &mqtt(port, version));
     let mut child = serve(dir, &file);
-    assert!(until(60, || events(dir).len() > 30), "{}", said(dir));
+    assert!(until(60, || events(dir).len() > 30), "{}", log_text(dir));
     std::thread::sleep(Duration::from_secs(before));
     first.signal("TERM");
     assert!(first.code(10).is_some());
-    let written = || whole_lines(&dir.join("out.jsonl")).len();
+    let written = || complete_lines(&dir.join("out.jsonl")).len();
     let at = written();
-    std::thread::sleep(Duration::from_secs(away));
+    std::thread::sleep(Duration::from_secs(outage));
     assert!(
         until(120, || written() >= at + 40),
-        "the cameras stand still without the broker: {} events; {}",
+        "the pipeline stops without the broker: {} events; {}",
         written() - at,
-        said(dir)
+        log_text(dir)
     );
     assert!(
-        until(60, || said(dir).contains("the broker is not reached")),
+        until(60, || log_text(dir)
+            .contains("cannot connect to the broker")),
         "{}",
-        said(dir)
+        log_text(dir)
     );
     let _second = broker(dir, port, "allow_anonymous true").unwrap();
     std::thread::sleep(Duration::from_secs(after));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
     until(60, || {
-        events(dir).iter().map(who).collect::<BTreeSet<_>>().len() >= written()
+        events(dir).iter().map(key).collect::<BTreeSet<_>>().len() >= written()
     });
-    assert_whole(dir, &events(dir));
+    assert_complete(dir, &events(dir));
 }
 
 #[test]
-fn a_broker_that_was_away_has_every_event_after_its_return() {
-    broker_away("5", 0, 0, 4);
+fn every_event_arrives_after_an_outage_of_the_broker_by_mqtt_5() {
+    broker_outage("5", 0, 0, 4);
 }
 
 #[test]
-fn and_so_has_one_of_the_older_protocol() {
-    broker_away("3.1.1", 0, 0, 4);
+fn every_event_arrives_after_an_outage_of_the_broker_by_mqtt_3_1_1() {
+    broker_outage("3.1.1", 0, 0, 4);
 }
 
-/// 60 s of a 3 minute run.
 #[test]
 #[ignore = "long: `make soak`"]
-fn soak_broker_away_for_a_minute() {
-    broker_away("5", 50, 60, 60);
+fn soak_broker_outage_of_a_minute() {
+    broker_outage("5", 50, 60, 60);
 }
 
-/// Killed without a warning while the broker is away: the last will tells of it, the next run delivers what the first left, and
-/// numbers no event twice.
+/// The program is killed during an outage of the broker. The next run delivers the events that are
+/// left, the last will reports the end of a killed run, and no sequence number is used twice.
 #[test]
-fn a_killed_run_s_events_are_delivered_by_the_next() {
+fn events_of_a_killed_run_are_delivered_by_the_next_run() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
     let Some(mut first) = broker(dir, port, "allow_anonymous true") else {
@@ -252,26 +257,26 @@ fn a_killed_run_s_events_are_delivered_by_the_next() {
     let _subscriber = subscriber(dir, port, &[]);
     let file = cameras(dir, &mqtt(port, "5"));
     let mut child = serve(dir, &file);
-    assert!(until(60, || events(dir).len() > 30), "{}", said(dir));
+    assert!(until(60, || events(dir).len() > 30), "{}", log_text(dir));
     first.signal("TERM");
     assert!(first.code(10).is_some());
     std::thread::sleep(Duration::from_secs(2));
     child.signal("KILL");
     child.code(5);
-    let left = whole_lines(&dir.join("out.jsonl"));
+    let left = complete_lines(&dir.join("out.jsonl"));
     let _second = broker(dir, port, "allow_anonymous true").unwrap();
     let mut child = serve(dir, &file);
     assert!(
-        until(60, || whole_lines(&dir.join("out.jsonl")).len()
+        until(60, || complete_lines(&dir.join("out.jsonl")).len()
             > left.len() + 30),
         "{}",
-        said(dir)
+        log_text(dir)
     );
-    // Without a farewell the broker speaks in its name.
+    // Without a DISCONNECT the broker publishes the last will.
     child.signal("KILL");
     child.code(5);
     let own = || {
-        heard(dir)
+        received(dir)
             .into_iter()
             .filter(|(_, t, _)| t == "twintrack/status")
             .map(|(_, _, p)| p)
@@ -290,18 +295,18 @@ fn a_killed_run_s_events_are_delivered_by_the_next() {
     );
     std::thread::sleep(Duration::from_secs(1));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
     until(15, || {
-        events(dir).iter().map(who).collect::<BTreeSet<_>>().len()
-            >= whole_lines(&dir.join("out.jsonl")).len()
+        events(dir).iter().map(key).collect::<BTreeSet<_>>().len()
+            >= complete_lines(&dir.join("out.jsonl")).len()
     });
     assert!(
-        said(dir).contains("events of an earlier run"),
+        log_text(dir).contains("events of an earlier run"),
         "{}",
-        said(dir)
+        log_text(dir)
     );
-    assert_whole(dir, &events(dir));
-    let all = whole_lines(&dir.join("out.jsonl"));
+    assert_complete(dir, &events(dir));
+    let all = complete_lines(&dir.join("out.jsonl"));
     assert_eq!(
         all.iter()
             .map(|e| e["run"].to_string())
@@ -310,15 +315,14 @@ fn a_killed_run_s_events_are_delivered_by_the_next() {
         3
     );
     assert_eq!(
-        all.iter().map(who).collect::<BTreeSet<_>>().len(),
+        all.iter().map(key).collect::<BTreeSet<_>>().len(),
         all.len(),
-        "an event twice in the file"
+        "an event is in the file twice"
     );
 }
 
-/// TLS and a password, and both wrong.
 #[test]
-fn a_broker_behind_tls_and_a_password_is_reached_and_a_wrong_password_is_told() {
+fn tls_and_password_are_used_and_a_wrong_password_is_logged() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
     let dir = dir.path();
     let path = |name: &str| dir.join(name).display().to_string();
@@ -348,7 +352,7 @@ fn a_broker_behind_tls_and_a_password_is_reached_and_a_wrong_password_is_told() 
         ])
         .output();
     if !openssl.is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no openssl here to make a certificate");
+        eprintln!("SKIPPED: openssl is not installed");
         return;
     }
     if Command::new("mosquitto_passwd")
@@ -356,7 +360,7 @@ fn a_broker_behind_tls_and_a_password_is_reached_and_a_wrong_password_is_told() 
         .output()
         .is_err()
     {
-        eprintln!("SKIPPED: no mosquitto here (Debian: mosquitto mosquitto-clients)");
+        eprintln!("SKIPPED: mosquitto is not installed (Debian: mosquitto mosquitto-clients)");
         return;
     }
     let closed = format!(
@@ -379,47 +383,49 @@ fn a_broker_behind_tls_and_a_password_is_reached_and_a_wrong_password_is_told() 
     let _subscriber = subscriber(dir, port, &login);
     std::fs::write(dir.join("password"), "wrong-word\n").unwrap();
     let tls = format!(
-        "[mqtt]\nbroker = \"mqtts://127.0.0.1:{port}\"\nuser = \"tracker\"\npassword_file = \"{}\"\nca_file = \"{}\"\n",
+        "[mqtt]\nbroker = \"mqtts://127.0.0.1:{port}\"\nuser = \"tracker\"\n\
+         password_file = \"{}\"\nca_file = \"{}\"\n",
         path("password"),
         path("ca.pem")
     );
     let file = cameras(dir, &tls);
     let child = serve(dir, &file);
     assert!(
-        until(30, || said(dir).contains("NotAuthorized")),
+        until(30, || log_text(dir).contains("NotAuthorized")),
         "{}",
-        said(dir)
+        log_text(dir)
     );
     drop(child);
     std::fs::write(dir.join("password"), "secret-word\n").unwrap();
     let mut child = serve(dir, &file);
-    assert!(until(60, || events(dir).len() > 30), "{}", said(dir));
+    assert!(until(60, || events(dir).len() > 30), "{}", log_text(dir));
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir));
-    assert!(!said(dir).contains("secret-word") && !said(dir).contains("wrong-word"));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
+    assert!(!log_text(dir).contains("secret-word") && !log_text(dir).contains("wrong-word"));
 }
 
-/// A receiver of POSTs: takes what it is told to take, remembers everything.
+/// A webhook receiver that records all POSTs.
 struct Receiver {
     port: u16,
-    takes: Arc<AtomicBool>,
+    /// Whether it accepts POSTs (204) or is unavailable (503).
+    accepts: Arc<AtomicBool>,
     posts: Arc<Mutex<Vec<Post>>>,
 }
 
-/// Timestamp, signature, body, taken.
+/// Timestamp, signature, body, accepted.
 type Post = (String, String, String, bool);
 
 fn receiver() -> Receiver {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let r = Receiver {
         port: listener.local_addr().unwrap().port(),
-        takes: Arc::new(AtomicBool::new(false)),
+        accepts: Arc::new(AtomicBool::new(false)),
         posts: Arc::default(),
     };
-    let (takes, posts) = (r.takes.clone(), r.posts.clone());
+    let (accepts, posts) = (r.accepts.clone(), r.posts.clone());
     std::thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            let (takes, posts) = (takes.clone(), posts.clone());
+            let (accepts, posts) = (accepts.clone(), posts.clone());
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stream);
                 loop {
@@ -437,20 +443,20 @@ fn receiver() -> Receiver {
                     };
                     let mut body = vec![0; length];
                     reader.read_exact(&mut body).unwrap();
-                    let taken = takes.load(Ordering::Relaxed);
+                    let accepted = accepts.load(Ordering::Relaxed);
                     let field = |k: &str| fields.get(k).cloned().unwrap_or_default();
                     posts.lock().unwrap().push((
                         field("x-twintrack-timestamp"),
                         field("x-twintrack-signature"),
                         String::from_utf8(body).unwrap(),
-                        taken,
+                        accepted,
                     ));
-                    let answer: &[u8] = if taken {
+                    let response: &[u8] = if accepted {
                         b"HTTP/1.1 204 No Content\r\n\r\n"
                     } else {
                         b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n"
                     };
-                    reader.get_mut().write_all(answer).unwrap();
+                    reader.get_mut().write_all(response).unwrap();
                 }
             });
         }
@@ -458,14 +464,15 @@ fn receiver() -> Receiver {
     r
 }
 
-/// Signed POSTs; a receiver that first refuses has everything in the end, and only the kinds of events that were asked for.
+/// The receiver is unavailable at first. In the end it has all events of the configured kinds.
 #[test]
-fn a_webhook_has_every_event_signed() {
+fn a_webhook_receives_every_event_with_a_valid_signature() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let r = receiver();
     let hook = format!(
-        "[webhook]\nurl = \"http://127.0.0.1:{}/events\"\nsecret = \"shared-word\"\nevents = [\"track_ended\", \"camera_status\"]\n",
+        "[webhook]\nurl = \"http://127.0.0.1:{}/events\"\nsecret = \"shared-word\"\n\
+         events = [\"track_ended\", \"camera_status\"]\n",
         r.port
     );
     let file = cameras(dir, &hook);
@@ -473,28 +480,28 @@ fn a_webhook_has_every_event_signed() {
     assert!(
         until(60, || !r.posts.lock().unwrap().is_empty()),
         "{}",
-        said(dir)
+        log_text(dir)
     );
-    r.takes.store(true, Ordering::Relaxed);
+    r.accepts.store(true, Ordering::Relaxed);
     assert!(
-        until(60, || whole_lines(&dir.join("out.jsonl")).len() > 60),
+        until(60, || complete_lines(&dir.join("out.jsonl")).len() > 60),
         "{}",
-        said(dir)
+        log_text(dir)
     );
     child.signal("TERM");
-    assert_eq!(child.code(20), Some(0), "{}", said(dir));
+    assert_eq!(child.code(20), Some(0), "{}", log_text(dir));
     let posts = r.posts.lock().unwrap().clone();
-    let taken: Vec<Value> = posts
+    let accepted: Vec<Value> = posts
         .iter()
         .filter(|p| p.3)
         .flat_map(|p| common::json_lines(&p.2))
         .collect();
-    let wanted: BTreeSet<Who> = whole_lines(&dir.join("out.jsonl"))
+    let wanted: BTreeSet<Key> = complete_lines(&dir.join("out.jsonl"))
         .iter()
         .filter(|e| e["schema"] != "twintrack.trajectory/1")
-        .map(who)
+        .map(key)
         .collect();
-    assert_eq!(taken.iter().map(who).collect::<BTreeSet<_>>(), wanted);
+    assert_eq!(accepted.iter().map(key).collect::<BTreeSet<_>>(), wanted);
     assert!(
         posts.iter().any(|p| !p.3) && wanted.len() > 8,
         "{} events",
@@ -517,16 +524,16 @@ fn a_webhook_has_every_event_signed() {
             .to_string();
         assert_eq!(*signature, format!("v1={want}"));
     }
-    assert!(!said(dir).contains("shared-word"));
+    assert!(!log_text(dir).contains("shared-word"));
 }
 
 #[test]
-fn wrong_receivers_are_refused_before_anything_begins() {
+fn invalid_settings_of_receivers_are_refused_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (more, want) in [
         ("[mqtt]\nbroker = \"somewhere\"", "mqtt://host:1883"),
-        ("[mqtt]\nbroker = \"mqtt://u:p@h\"", "own fields"),
+        ("[mqtt]\nbroker = \"mqtt://u:p@h\"", "holds credentials"),
         ("[mqtt]\nbroker = \"mqtt://h\"\ntopic = \"a/#\"", "topic"),
         (
             "[mqtt]\nbroker = \"mqtts://h\"\nca_file = \"/no/such/ca\"",
@@ -549,7 +556,7 @@ fn wrong_receivers_are_refused_before_anything_begins() {
         let _ = std::fs::remove_file(dir.join("log"));
         let file = cameras(dir, more);
         let mut child = serve(dir, &file);
-        assert_eq!(child.code(30), Some(1), "{more}: {}", said(dir));
-        assert!(said(dir).contains(want), "{more}: {}", said(dir));
+        assert_eq!(child.code(30), Some(1), "{more}: {}", log_text(dir));
+        assert!(log_text(dir).contains(want), "{more}: {}", log_text(dir));
     }
 }
