@@ -26,7 +26,7 @@ TRACKER = [  # section, file, struct
     ("offline", "src/track/offline.rs", "OfflineConfig"),
     ("offline.tracklets", "src/track/offline.rs", "TrackletConfig"),
     ("offline.fill", "src/track/interpolate.rs", "InterpolateConfig"),
-    ("identity", "src/track/people.rs", "IdentityConfig"),
+    ("identity", "src/track/identity.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
 ]
 TRAINING = [

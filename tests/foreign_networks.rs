@@ -348,11 +348,11 @@ fn calibration_can_be_configured() {
     let config = dir.path().join("foreign.toml");
     let pixels = "pixels = { color = \"rgb\", mean = [10, 20, 30], std = [2, 4, 8] }";
     let model = model.display().to_string();
-    let text = format!(
+    let settings = format!(
         "[embedder]\nmodel = {model:?}\nsize = \"8x8\"\n{pixels}\n\
          calibration = {{ slope = 10, threshold = 0.5 }}\n"
     );
-    std::fs::write(&config, text).expect("written");
+    std::fs::write(&config, settings).expect("written");
     let demo = repository("docs/demo.jpg");
     let demo = demo.to_str().expect("text");
     let said = text(

@@ -379,6 +379,15 @@ fn serve_names_people_and_reloads_the_gallery_on_sighup() {
     );
 }
 
+/// A line with the end of a track, with `more` fields.
+fn ended_event(more: &str) -> String {
+    format!(
+        "{}{}{more}}}\n",
+        r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","#,
+        r#""camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]"#
+    )
+}
+
 #[test]
 fn incomparable_inputs_are_reported() {
     let dir = tempfile::tempdir().unwrap();
@@ -417,7 +426,7 @@ fn incomparable_inputs_are_reported() {
         ],
         "holds no trajectories",
     );
-    std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]}"#, "\n")).unwrap();
+    std::fs::write(empty.join("run.jsonl"), ended_event("")).unwrap();
     fails(
         &[
             s("search"),
@@ -427,7 +436,11 @@ fn incomparable_inputs_are_reported() {
         ],
         "track with --embeddings",
     );
-    std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[],"embedder":"another 2020-01-01","embedding":[1.0,0.0]}"#, "\n")).unwrap();
+    std::fs::write(
+        empty.join("run.jsonl"),
+        ended_event(r#","embedder":"another 2020-01-01","embedding":[1.0,0.0]"#),
+    )
+    .unwrap();
     fails(
         &[
             s("search"),

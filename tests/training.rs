@@ -382,7 +382,8 @@ fn every_network_can_be_trained_and_exported() {
     ];
     for (network, height, most) in parts {
         let text = format!(
-            "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\nviews = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
+            "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\n\
+             views = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
         );
         std::fs::write(&config, text).expect("written");
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
@@ -451,7 +452,9 @@ fn distillation_runs_the_teacher_once_per_picture() {
     let teacher = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
     let config = |steps: usize| {
         let text = format!(
-            "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\nnormalise = true\ndimension = 48\nsteps = {steps}\nvalidate_every = 2\nwarmup = 1\n             [distil]\nprobes = 80\nfirst = 40\nfresh = 8\nbatch = 8\n"
+            "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\n\
+             normalise = true\ndimension = 48\nsteps = {steps}\nvalidate_every = 2\nwarmup = 1\n\
+             [distil]\nprobes = 80\nfirst = 40\nfresh = 8\nbatch = 8\n"
         );
         std::fs::write(at("distil.toml"), text).expect("written");
     };
@@ -586,7 +589,8 @@ fn a_network_file_can_be_trained_further() {
             .output()
             .expect("it starts")
     };
-    let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\ndimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
+    let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\n\
+                dimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
     std::fs::write(at("train.toml"), base).expect("written");
     let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
     c.args(["run", "--data", "synthetic:8", "--config"])
@@ -722,7 +726,12 @@ fn calibrate_writes_a_calibrated_copy() {
             .display()
     );
     let settings = dir.path().join("foreign.toml");
-    std::fs::write(&settings, "[embedder]\nsize = \"128x256\"\npixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n").expect("written");
+    std::fs::write(
+        &settings,
+        "[embedder]\nsize = \"128x256\"\n\
+         pixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n",
+    )
+    .expect("written");
     let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
         c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"])
