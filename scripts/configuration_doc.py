@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Writes the pages of settings from the config structs' own documentation and what `config` prints: docs/configuration.md and
-configs/default.toml of the tracker, docs/training-configuration.md of training where that program is built.
+"""Writes the reference pages of settings from the config structs' doc comments and the output of `config`:
+docs/configuration.md and configs/default.toml, and docs/training-configuration.md if twintrack-train is built.
 
     python3 scripts/configuration_doc.py [folder of the programs]
 `tests/documentation.rs` fails when one of them is out of date.
@@ -50,7 +50,7 @@ def defaults_of(program):
 
 
 def fields(file, struct):
-    """The keys of a struct with their documentation; not those that no file may hold."""
+    """The keys of a struct with their documentation, without those that are not read from files."""
     body = re.search(r"pub struct %s \{\n(.*?)\n\}" % struct, (root / file).read_text(), re.S).group(1)
     text, skipped = [], False
     for line in body.splitlines():
@@ -66,10 +66,10 @@ def fields(file, struct):
 
 
 def write(program, sections, page, head, example):
-    """Writes a page of tables, and the same as a file of settings where `example` names one."""
+    """Writes a page of tables, and the same as a settings file if `example` names one."""
     defaults = defaults_of(program)
-    out, commented = list(head), ["# All settings with their defaults. Copy what you want to change; the rest may go.",
-                                  f"# Made by scripts/configuration_doc.py; {page} says the same as a table.", ""]
+    out, commented = list(head), ["# All settings with their defaults. Copy what you want to change and omit the rest.",
+                                  f"# Made by scripts/configuration_doc.py; {page} has the same as tables.", ""]
     structs = {name.split(".")[-1] for name, _, _ in sections if name}
     for name, file, struct in sections:
         out += [f"## `[{name}]`" if name else "## At the top", "", "| key | default | what it does |", "|---|---|---|"]
@@ -77,7 +77,7 @@ def write(program, sections, page, head, example):
         for key, doc in fields(file, struct):
             default = defaults.get((name, key))
             if key in structs and not default:
-                continue  # a section of its own
+                continue  # has its own section
             out.append(f"| `{key}` | {'`' + default + '`' if default else 'absent'} | {doc} |")
             commented += [f"# {doc}", f"{key} = {default}" if default else f"# {key} ="]
         out.append("")
@@ -89,11 +89,12 @@ def write(program, sections, page, head, example):
 
 write("twintrack", TRACKER, "docs/configuration.md", [
     "# Configuration", "",
-    "A TOML file for `--config`. Every key has a default; a key that is not known, or a value out of range, is refused.",
-    "The sections of `serve` are in [cameras.md](cameras.md) and [serving.md](serving.md); one file may hold all.",
+    "A TOML file for `--config`. Every key has a default; unknown keys and values out of range are refused.",
+    "The sections of `serve` are in [cameras.md](cameras.md) and [serving.md](serving.md); one file can have all.",
     "Made by `scripts/configuration_doc.py` from the documentation in the code.", ""], "configs/default.toml")
 if (programs / "twintrack-train").exists():
     write("twintrack-train", TRAINING, "docs/training-configuration.md", [
         "# Configuration of training", "",
-        "A TOML file for `--config` of `twintrack-train run` and `distil`, another than the tracker's. Every key has a default; a key that is not known is refused.",
+        "A TOML file for `--config` of `twintrack-train run` and `distil`, separate from the tracker's.",
+        "Every key has a default; unknown keys are refused.",
         "Made by `scripts/configuration_doc.py` from the documentation in the code.", ""], None)
