@@ -213,7 +213,7 @@ impl GalleryReader {
                 .collect::<Result<Vec<_>, _>>()?;
             known.push(GalleryPerson {
                 name,
-                look: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))),
+                embedding: mean_direction(looks.iter().map(|l| (l.look.as_slice(), 1.0))),
             });
         }
         if known.is_empty() {

@@ -21,7 +21,7 @@ use crate::track::cost::CostConfig;
 use crate::track::flow;
 use crate::track::interpolate::{self, InterpolateConfig};
 use crate::track::motion::{BoxFilter, MotionConfig};
-use crate::track::scenery::Stillness;
+use crate::track::scenery::{SceneryConfig, Stillness};
 use crate::track::shared_ids::SharedIds;
 
 /// Linking of tracklets over a whole recording. Costs are natural logarithms of likelihoods.
@@ -233,29 +233,9 @@ pub fn link(
             .flat_map(|&p| tracklets[p].detections.iter().copied())
             .collect::<Vec<DetectedBox>>()
     };
-    let plausible = |s: &[DetectedBox]| {
-        let span = s[s.len() - 1].frame - s[0].frame + 1;
-        let stillness = || {
-            s.windows(2).fold(
-                Stillness::new(s[0].bbox, s[0].confidence, times[s[0].frame]),
-                |mut stillness, p| {
-                    stillness.update(
-                        p[1].bbox,
-                        p[1].confidence,
-                        times[p[1].frame],
-                        &tracker.scenery,
-                    );
-                    stillness
-                },
-            )
-        };
-        s.len() >= config.min_hits
-            && !stillness().is_scenery(times[s[s.len() - 1].frame], &tracker.scenery)
-            && s.len() as f32 >= config.min_share * span as f32
-    };
     let chains: Vec<Vec<usize>> = starts
         .map(|&t| chain(t))
-        .filter(|parts| plausible(&detections(parts)))
+        .filter(|parts| is_plausible(&detections(parts), times, config, &tracker.scenery))
         .collect();
     let filled =
         |parts: &Vec<usize>| interpolate::fill(&detections(parts), times, &camera, &config.fill);
@@ -267,6 +247,27 @@ pub fn link(
             parts: group.concat(),
         })
         .collect()
+}
+
+/// Whether a trajectory has enough detections and is not scenery.
+fn is_plausible(
+    detections: &[DetectedBox],
+    times: &[Seconds],
+    config: &OfflineConfig,
+    scenery: &SceneryConfig,
+) -> bool {
+    let (first, last) = (&detections[0], &detections[detections.len() - 1]);
+    let span = last.frame - first.frame + 1;
+    let stillness = || {
+        let start = Stillness::new(first.bbox, first.confidence, times[first.frame]);
+        detections[1..].iter().fold(start, |mut stillness, d| {
+            stillness.update(d.bbox, d.confidence, times[d.frame], scenery);
+            stillness
+        })
+    };
+    detections.len() >= config.min_hits
+        && !stillness().is_scenery(times[last.frame], scenery)
+        && detections.len() as f32 >= config.min_share * span as f32
 }
 
 /// All pairs of tracklets within the longest gap, with their costs.
