@@ -403,5 +403,5 @@ fn what_is_not_understood_is_named() {
     let e = import("Const", "offset=\"10\" size=\"999\"");
     assert!(e.contains("outside the binary"), "{e}");
     let e = import("Add", "");
-    assert!(e.contains("1 inputs where at least 2"), "{e}");
+    assert!(e.contains("1 inputs, but at least 2"), "{e}");
 }

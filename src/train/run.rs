@@ -90,6 +90,13 @@ struct Run<'a, B: AutodiffBackend, O> {
     state: TrainingState,
 }
 
+/// What a training step reports.
+struct StepResult<B: Backend> {
+    loss: f64,
+    /// The number of active triplets, with labelled pictures.
+    active: Option<Tensor<B, 1, Int>>,
+}
+
 /// Sums since the previous validation.
 #[derive(Debug, Default)]
 struct IntervalSums {
@@ -172,12 +179,8 @@ where
         Ok(self)
     }
 
-    /// Performs one step; returns its loss and, with labelled pictures, the number of active
-    /// triplets. Takes the run by value, so that the optimizer can update weights in place.
-    fn step(
-        mut self,
-        input: StepInput,
-    ) -> Result<(Self, f64, Option<Tensor<B, 1, Int>>), TrainError> {
+    /// Performs one step. Takes the run by value, so that the optimizer can update weights in place.
+    fn step(mut self, input: StepInput) -> Result<(Self, StepResult<B>), TrainError> {
         let step = self.state.step;
         let (value, active) = self.learner.loss(input, self.config, step, self.device);
         let rate = self.config.rate(step);
@@ -185,7 +188,7 @@ where
         let gradients = GradientsParams::from_grads(value.backward(), &self.learner);
         self.learner = self.optimizer.step(rate, self.learner, gradients);
         self.state.step += 1;
-        Ok((self, loss, active))
+        Ok((self, StepResult { loss, active }))
     }
 
     /// Validates, reports, and writes a checkpoint and the learning curve.
@@ -379,7 +382,7 @@ where
     };
     let mut sums = IntervalSums::default();
     for input in prefetch(make, run.state.step, config.steps, loaders) {
-        let (next, loss, active) = run.step(input?)?;
+        let (next, StepResult { loss, active }) = run.step(input?)?;
         run = next;
         sums.loss += loss;
         if let Some(active) = active {
