@@ -28,9 +28,11 @@ use crate::serve::metrics;
 use crate::serve::server::{self, Service};
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::Sink;
+use crate::sink::mqtt::MqttConfig;
 use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
 use crate::sink::stdout::StdoutSink;
+use crate::sink::webhook::WebhookConfig;
 use crate::source::{self, Transport, playback};
 use crate::track::identity::GalleryPerson;
 
@@ -114,6 +116,8 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
                 .map_err(|reason| anyhow::anyhow!("cameras.{name}.url: {reason}"))?;
         }
     }
+    service.mqtt.iter().try_for_each(MqttConfig::check)?;
+    service.webhook.iter().try_for_each(WebhookConfig::check)?;
     let runtime = Runtime::load()?;
     show::detector(&Detector::open(
         &runtime,

@@ -123,6 +123,14 @@ impl MqttConfig {
         self.spool.validate("mqtt")
     }
 
+    /// Checks the settings, and that their secret and files can be read, without connecting.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), SinkError> {
+        self.broker().map(drop)
+    }
+
     /// Validates the settings, and reads the files that they name.
     fn broker(&self) -> Result<Broker, SinkError> {
         let (scheme, rest) = self.broker.split_once("://").ok_or_else(|| {
