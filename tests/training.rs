@@ -1,4 +1,4 @@
-//! twintrack-train as its users run it: data in the layouts of docs/training.md, a network out that the tracker loads.
+//! twintrack-train as its users run it: data in the layouts of docs/guide/train.md, a network out that the tracker loads.
 #![cfg(feature = "train")]
 
 use std::path::Path;

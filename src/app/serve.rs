@@ -40,7 +40,7 @@ use crate::track::identity::GalleryPerson;
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see
-    /// docs/cameras.md.
+    /// docs/reference/cameras.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.

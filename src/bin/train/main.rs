@@ -53,6 +53,7 @@ enum Command {
     Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
+    #[command(name = "head")]
     AssociationHead(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
@@ -62,7 +63,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// Training data, KIND:WHERE: folders, market, msmt17, viper, mot, video, synthetic
-    /// (docs/training.md).
+    /// (docs/guide/train.md).
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
     /// Train on a video without labels (the same as --data video:FILE[#FIRST-LAST]).
