@@ -6,6 +6,7 @@ pub mod detections;
 pub mod doctor;
 pub mod evaluate;
 pub mod identities;
+pub mod manual;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod options;

@@ -28,9 +28,11 @@ use crate::serve::metrics;
 use crate::serve::server::{self, Service};
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::Sink;
+use crate::sink::mqtt::MqttConfig;
 use crate::sink::rotating::Rotating;
 use crate::sink::spool::Spool;
 use crate::sink::stdout::StdoutSink;
+use crate::sink::webhook::WebhookConfig;
 use crate::source::{self, Transport, playback};
 use crate::track::identity::GalleryPerson;
 
@@ -38,7 +40,7 @@ use crate::track::identity::GalleryPerson;
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see
-    /// docs/cameras.md.
+    /// docs/reference/cameras.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
@@ -114,6 +116,8 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
                 .map_err(|reason| anyhow::anyhow!("cameras.{name}.url: {reason}"))?;
         }
     }
+    service.mqtt.iter().try_for_each(MqttConfig::check)?;
+    service.webhook.iter().try_for_each(WebhookConfig::check)?;
     let runtime = Runtime::load()?;
     show::detector(&Detector::open(
         &runtime,
