@@ -8,7 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::detect::heads::Batch;
+use crate::detect::batch_outputs::BatchOutputs;
 use crate::detect::{Layout, decide, heads};
 use crate::infer::{ModelMetadata, Output};
 use crate::mot_format;
@@ -187,7 +187,7 @@ pub fn detections(bytes: &[u8]) {
             }
         })
         .collect();
-    let batch = Batch {
+    let batch = BatchOutputs {
         outputs: &outputs,
         n,
         input,

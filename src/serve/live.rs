@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::hub::{Hub, LiveEvent};
-use crate::serve::server::Service;
+use crate::serve::service::Service;
 use crate::trajectory::EventKind;
 
 /// Query parameters; everything is sent by default.

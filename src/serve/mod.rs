@@ -8,6 +8,7 @@ pub mod hub;
 pub mod live;
 pub mod metrics;
 pub mod server;
+pub mod service;
 pub mod stage_metrics;
 
 pub use config::ServiceConfig;

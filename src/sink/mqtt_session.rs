@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::masked;
 use crate::sink::delivery::Delivery;
-use crate::sink::mqtt::Broker;
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
+use crate::sink::mqtt_config::Broker;
 use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
 
