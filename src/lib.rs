@@ -67,6 +67,8 @@ pub mod app;
 #[cfg(feature = "video")]
 pub mod camera_flow;
 #[cfg(feature = "pipeline")]
+pub mod clock;
+#[cfg(feature = "pipeline")]
 pub mod config;
 #[cfg(feature = "infer")]
 pub mod detect;
@@ -84,6 +86,7 @@ pub mod geometry;
 pub mod infer;
 #[cfg(feature = "models")]
 pub mod models;
+pub mod mot_files;
 pub mod mot_format;
 #[cfg(feature = "infer")]
 pub mod onnx;

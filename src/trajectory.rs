@@ -214,14 +214,20 @@ pub struct StatusEvent {
 }
 
 impl StatusEvent {
-    /// Creates the event of a change at the current time.
-    pub fn now(run: RunId, camera: Arc<str>, state: CameraState, reason: Option<Arc<str>>) -> Self {
+    /// Creates the event of a change at `time`.
+    pub fn at(
+        time: Timestamp,
+        run: RunId,
+        camera: Arc<str>,
+        state: CameraState,
+        reason: Option<Arc<str>>,
+    ) -> Self {
         StatusEvent {
             schema: STATUS_SCHEMA.into(),
             run,
             camera,
             state,
-            time: Timestamp::now(),
+            time,
             reason,
         }
     }

@@ -8,7 +8,8 @@ use clap::{Args, ValueEnum};
 use crate::app::sequences;
 use crate::eval::report::table;
 use crate::eval::{Benchmark, EvalError, Scores, Sequence, combine, score};
-use crate::mot_format::{self, Known};
+use crate::mot_files;
+use crate::mot_format::Known;
 
 /// Evaluate results against ground truth: HOTA, MOTA, IDF1 and related metrics.
 #[derive(Debug, Args)]
@@ -61,7 +62,7 @@ pub fn run(args: &EvalArgs) -> Result<String> {
     let mut rows: Vec<Scores> = Vec::new();
     for (dir, result) in pairs(args)? {
         let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
-        let reported = mot_format::read_rows(&result)?;
+        let reported = mot_files::read_rows(&result)?;
         truth.warn_beyond("results", &reported);
         let s = Sequence::align(
             &truth.name,

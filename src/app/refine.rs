@@ -1,8 +1,9 @@
 //! `twintrack refine`: offline linking and gap filling of trajectories written earlier.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::{outputs, settings};
@@ -50,7 +51,12 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
         true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
-        false => Recording::read(&args.input)?,
+        false => {
+            let path = &args.input;
+            let file = std::fs::File::open(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Recording::read_lines(BufReader::new(file), path)?
+        }
     };
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(

@@ -7,7 +7,6 @@ use crate::detect::layout::Layout;
 use crate::detect::{atss, nanodet};
 use crate::detection::Detection;
 use crate::geometry::BBox;
-use crate::infer::Output;
 
 /// Sets of strides whose cells are the places of YOLO-like networks.
 const STRIDES: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];

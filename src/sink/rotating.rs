@@ -245,7 +245,13 @@ mod tests {
     use crate::trajectory::RunId;
 
     fn event(camera: &str) -> StatusEvent {
-        StatusEvent::now(RunId::nil(), camera.into(), CameraState::Online, None)
+        StatusEvent::at(
+            crate::clock::now(),
+            RunId::nil(),
+            camera.into(),
+            CameraState::Online,
+            None,
+        )
     }
 
     fn cameras(path: &Path) -> Vec<String> {
