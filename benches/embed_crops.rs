@@ -1,9 +1,10 @@
-//! Time of embedding 8 crops on 2 threads, several networks turn by turn, so that a machine's mood strikes all alike:
+//! Time to embed 8 crops on 2 threads, for several networks in alternation, so that changes in the
+//! machine's load affect all alike:
 //!
 //!     cargo bench --bench embed_crops -- siamese.onnx omz-reid-0288
 //!
-//! Prints the median and the lower quartile over the rounds, milliseconds. A network without metadata is given the pixels of its
-//! input as they are (BGR, 0 to 255) at 128x256.
+//! Prints the median and the lower quartile over the rounds, in milliseconds. A network without
+//! metadata gets unchanged pixels (BGR, 0 to 255) at 128x256.
 
 use std::error::Error;
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! Time of one `Tracker::update`, without pixels: how it grows with the number of people.
-//! `cargo bench --bench tracker_update`
+//! Time of one `Tracker::update` without pixels, by number of people: `cargo bench --bench
+//! tracker_update`
 #![allow(
     missing_docs,
     reason = "criterion's macros make undocumented functions"
@@ -12,7 +12,7 @@ use twintrack::geometry::BBox;
 use twintrack::time::Seconds;
 use twintrack::track::{Tracker, TrackerConfig};
 
-/// A repeatable stream of numbers in [0, 1) (xorshift).
+/// A deterministic stream of numbers in [0, 1) (xorshift).
 struct Numbers(u64);
 
 impl Numbers {
@@ -24,8 +24,8 @@ impl Numbers {
     }
 }
 
-/// Frames of `people` who walk straight in a scene that grows with them, a share of them missed in each frame, with embeddings
-/// of `d` numbers.
+/// Frames with `people` walking straight in a scene whose area grows with their number. A share
+/// `missed` of them is not detected in each frame; embeddings have length `d`.
 fn walk(people: usize, frames: usize, d: usize, missed: f32) -> Vec<(Vec<Detection>, Embeddings)> {
     let mut n = Numbers(0x2545_F491_4F6C_DD1D);
     let side = 400.0 * (people as f32).sqrt();
@@ -75,7 +75,8 @@ fn unit(v: Vec<f32>) -> Vec<f32> {
 
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
-    // 300 people of whom a third is missed in each frame: 200 detections for 300 live and lost tracks.
+    // 300 people of whom a third is missed per frame: 200 detections for 300 confirmed and lost
+    // tracks.
     for (people, d, missed) in [
         (13, 0, 0.1),
         (13, 128, 0.1),
@@ -115,7 +116,8 @@ fn update(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same over a MOTChallenge detection file, named by the environment: `scripts/bench_update.py` sets it beside a peer.
+/// The same for a MOTChallenge detection file named by TWINTRACK_DETECTIONS;
+/// `scripts/bench_update.py` compares it with another tracker.
 fn recorded(c: &mut Criterion) {
     let Some(path) = std::env::var_os("TWINTRACK_DETECTIONS") else {
         return;

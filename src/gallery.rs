@@ -230,7 +230,7 @@ impl GalleryReader {
                 .collect::<Result<Vec<_>, _>>()?;
             known.push(GalleryPerson {
                 name,
-                look: mean_direction(pictures.iter().map(|p| (p.embedding.as_slice(), 1.0))),
+                embedding: mean_direction(pictures.iter().map(|p| (p.embedding.as_slice(), 1.0))),
             });
         }
         if known.is_empty() {

@@ -1,5 +1,5 @@
-//! Detectors made elsewhere: fixed batches, float16, int32, masks beside the boxes, and output
-//! layouts that nobody names.
+//! Third-party detectors: fixed batches, float16, int32, masks beside the boxes, and output layouts
+//! that must be inferred.
 #![cfg(feature = "video")]
 
 mod common;
@@ -40,8 +40,8 @@ fn of(model: PathBuf) -> DetectorConfig {
     }
 }
 
-/// The box of a picture of a colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score
-/// 0.5 + r / 1000.
+/// The box for a picture of colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score 0.5
+/// + r / 1000.
 const WEIGHTS: [[f32; 5]; 3] = [
     [1.0, 0.0, 1.0, 0.0, 0.0],
     [0.0, 1.0, 0.0, 1.0, 0.0],
@@ -49,7 +49,7 @@ const WEIGHTS: [[f32; 5]; 3] = [
 ];
 const BIAS: [f32; 5] = [0.0, 0.0, 20.0, 40.0, 0.5];
 
-/// What is found in `n` pictures of one colour each, every picture another.
+/// Detections in `n` pictures of one colour each, all different.
 fn find(detector: &mut Detector, n: usize) -> Vec<Detection> {
     let letterbox = detector
         .scaling()
@@ -68,7 +68,7 @@ fn find(detector: &mut Detector, n: usize) -> Vec<Detection> {
     assert_eq!(found.len(), n);
     found
         .into_iter()
-        .map(|one| one.first().copied().expect("one person a picture"))
+        .map(|one| one.first().copied().expect("one person per picture"))
         .collect()
 }
 
@@ -88,11 +88,11 @@ fn assert_people(found: &[Detection], tolerance: f32) {
     }
 }
 
-/// A file passes its try-out and must then take whatever number of frames a batch has.
+/// Regression test: a file passed the check when opened and then failed on other numbers of frames.
 #[test]
-fn any_number_of_pictures_passes_through_a_fixed_batch() {
+fn fixed_batches_accept_any_number_of_pictures() {
     let dir = tempfile::tempdir().expect("a folder");
-    // Fixed at 1, 4, 16; free; free by its input alone.
+    // Fixed at 1, 4, 16; free; declared as free only.
     for (fixed, alone, batch) in [
         (Some(1), false, Some(1)),
         (Some(4), false, Some(4)),
@@ -121,10 +121,10 @@ fn any_number_of_pictures_passes_through_a_fixed_batch() {
     }
 }
 
-/// What ended all cameras of a service at its first batch that was not full.
+/// Regression test: the first incomplete batch ended all cameras of a service.
 #[cfg(feature = "serve")]
 #[test]
-fn a_service_runs_with_a_detector_of_a_fixed_batch() {
+fn serve_runs_with_a_detector_of_a_fixed_batch_size() {
     let dir = tempfile::tempdir().expect("a folder");
     let model = one_person(
         toy::toy(dir.path()),
@@ -171,7 +171,7 @@ fn a_service_runs_with_a_detector_of_a_fixed_batch() {
 }
 
 #[test]
-fn half_precision_goes_in_and_comes_out() {
+fn half_precision_inputs_and_outputs_work() {
     let dir = tempfile::tempdir().expect("a folder");
     for (element, fixed) in [(FLOAT16, None), (FLOAT16, Some(4)), (FLOAT, None)] {
         let input = Input {
@@ -189,8 +189,8 @@ fn half_precision_goes_in_and_comes_out() {
     }
 }
 
-/// Values for each place of strides 8, 16 and 32 of an input of 64x64, 84 in all; a person of 16x40
-/// at the centre (20, 36) where the cell (2, 4) of stride 8 is.
+/// Values for each place of strides 8, 16 and 32 of an input of 64x64, 84 in all, with a person of
+/// 16x40 centred at (20, 36), in the cell (2, 4) of stride 8.
 fn cells(columns: usize, pixels: bool) -> Vec<f32> {
     let of = |s: usize| (0..64 / s).flat_map(move |y| (0..64 / s).map(move |x| (x, y, s)));
     let row = |(x, y, s): (usize, usize, usize)| {
@@ -218,7 +218,7 @@ fn cells(columns: usize, pixels: bool) -> Vec<f32> {
     [8, 16, 32].into_iter().flat_map(of).flat_map(row).collect()
 }
 
-/// `rows` and then zeros, `count` numbers in all.
+/// Pads `rows` with zeros to `count` numbers.
 fn filled(rows: &[f32], count: usize) -> Vec<f32> {
     rows.iter()
         .copied()
@@ -235,7 +235,7 @@ fn turned(table: Vec<f32>, columns: usize) -> Vec<f32> {
         .collect()
 }
 
-/// Each: what it is, its outputs, its layout, the number of the class.
+/// Description, outputs, layout and class number of each export.
 fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     let masks = || Constant("output1", &[1, 32, 16, 16], FLOAT, vec![0.0; 32 * 16 * 16]);
     let found = [
@@ -250,7 +250,7 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     .concat();
     let logits = |class: usize, classes: usize| {
         let mut all = vec![-9.0; 2 * classes];
-        // Of the sigmoid 0.72.
+        // The sigmoid of this is 0.72.
         all[classes + class] = 0.944_46;
         all
     };
@@ -368,7 +368,7 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     ]
 }
 
-/// Of a row of six columns a row of `columns`, 300 rows in all.
+/// Extends a row of six columns to `columns`, and pads it to 300 rows.
 fn spread(rows: &[f32], columns: usize) -> Vec<f32> {
     filled(
         &rows
@@ -387,7 +387,7 @@ fn yolo8(columns: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The first box of a detector of constants, which looks at a picture of 64x64.
+/// The first box of a detector of constants for a picture of 64x64.
 fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
     let mut detector = open(config)?.expect("it fits");
     let found = {
@@ -413,7 +413,7 @@ fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
 }
 
 #[test]
-fn outputs_tell_their_layout() {
+fn layouts_are_inferred_from_outputs() {
     let dir = tempfile::tempdir().expect("a folder");
     for (what, outputs, layout, class) in exports() {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), &outputs, &[]);
@@ -432,7 +432,7 @@ fn outputs_tell_their_layout() {
             assert!((got - want).abs() < 0.1, "{what}: {d:?}");
         }
         assert!((d.confidence - 0.72).abs() < 1e-3, "{what}: {d:?}");
-        // Named, the same comes out.
+        // The same result with the layout set explicitly.
         assert_eq!(
             person(&DetectorConfig {
                 layout: Some(layout),
@@ -445,7 +445,7 @@ fn outputs_tell_their_layout() {
 }
 
 #[test]
-fn the_names_of_classes_are_believed() {
+fn person_class_is_taken_from_class_names() {
     let dir = tempfile::tempdir().expect("a folder");
     let outputs = [Constant(
         "output0",
@@ -468,7 +468,7 @@ fn the_names_of_classes_are_believed() {
     let e = open(&with("{0: 'helmet', 1: 'vest'}"))
         .expect("a runtime")
         .err()
-        .expect("nobody is meant")
+        .expect("no person class")
         .to_string();
     assert!(
         e.contains("0 helmet, 1 vest") && e.contains("set detector.class"),
@@ -476,9 +476,9 @@ fn the_names_of_classes_are_believed() {
     );
 }
 
-/// Every refusal names what was found and the setting that would fit.
+/// Every refusal names what was found and the setting to use.
 #[test]
-fn what_would_give_wrong_boxes_is_refused() {
+fn layouts_that_would_give_wrong_boxes_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = |outputs: &[Constant<'_>], layout: Option<Layout>| {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), outputs, &[]);
@@ -521,7 +521,7 @@ fn what_would_give_wrong_boxes_is_refused() {
     )
     .expect("a runtime");
     assert!(
-        e.contains("features [1, 16, 8, 8]") && e.contains("no detector.layout reads"),
+        e.contains("features [1, 16, 8, 8]") && e.contains("no detector.layout matches"),
         "{e}"
     );
     let e =
@@ -533,7 +533,7 @@ fn what_would_give_wrong_boxes_is_refused() {
 }
 
 #[test]
-fn boxes_without_a_pixel_format_are_asked_for_it() {
+fn boxes_layout_without_pixel_format_is_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(opened) = open(&of(one_person(
         toy::toy(dir.path()),
@@ -551,9 +551,9 @@ fn boxes_without_a_pixel_format_are_asked_for_it() {
     );
 }
 
-/// What was decided is in the log and in `doctor`, with the hash of the file.
+/// The log and `doctor` show the inferred settings and the hash of the file.
 #[test]
-fn what_was_decided_is_told() {
+fn inferred_settings_are_reported() {
     let dir = tempfile::tempdir().expect("a folder");
     let outputs = [Constant(
         "output0",
@@ -603,13 +603,13 @@ fn what_was_decided_is_told() {
         .output()
         .expect("it starts");
     assert!(
-        !refused.status.success() && text(&refused.stdout).contains("of this shape are yolo"),
+        !refused.status.success() && text(&refused.stdout).contains("layouts of this shape: yolo"),
         "{}",
         text(&refused.stdout)
     );
 }
 
-/// YOLOX as its authors publish it needs no setting at all, and finds people of the sample clip.
+/// YOLOX as published needs no setting, and detects the people of the sample clip.
 #[test]
 fn a_real_yolox_needs_no_setting() {
     let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else {
@@ -630,7 +630,7 @@ fn a_real_yolox_needs_no_setting() {
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
 
-/// Intel's detector, whose boxes are cut off before they are decoded.
+/// Intel's detector, which is cut before box decoding.
 #[test]
 fn a_real_atss_needs_no_setting() {
     let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx")
@@ -647,7 +647,7 @@ fn a_real_atss_needs_no_setting() {
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
 
-/// The three people of the clip's first frame are found, and are the surest of what is found.
+/// The three people of the clip's first frame are detected with the highest confidences.
 fn assert_three(found: &[Detection]) {
     use twintrack::geometry::BBox;
     let people = [
@@ -677,9 +677,9 @@ fn first_frame() -> twintrack::frame::Image {
         .expect("pixels")
 }
 
-/// A bare file name never means the current folder.
+/// A bare file name never refers to the current folder.
 #[test]
-fn a_file_in_the_current_folder_replaces_no_network() {
+fn a_file_in_the_current_folder_does_not_replace_a_network() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(dir.path().join("models")).expect("a folder");
     for name in [

@@ -1,5 +1,5 @@
-//! Networks made elsewhere: embedders without metadata, with vectors of any length, extra axes,
-//! fixed batches or half precision; NanoDet's raw outputs.
+//! Third-party networks: embedders without metadata, with vectors of any length, extra axes, fixed
+//! batches or half precision; NanoDet's undecoded outputs.
 
 mod common;
 #[path = "common/toy.rs"]
@@ -26,7 +26,8 @@ const PIXELS: PixelFormat = PixelFormat {
     std: [2.0, 4.0, 8.0],
 };
 
-/// Writes a network whose vector is the mean of each plane, [N, 3, 1, 1] or [N, 3], its input of the sides given (`None`: free).
+/// Writes a network whose vector is the mean of each plane, [N, 3, 1, 1] or [N, 3], with the given
+/// input dimensions (`None`: free).
 fn network(dir: &Path, input: [Option<i64>; 4], flat: bool) -> PathBuf {
     let mut graph = Graph::default();
     let pooled = graph.node(
@@ -124,7 +125,7 @@ fn embed(embedder: &mut Embedder) -> Array2<f32> {
 const FREE: [Option<i64>; 4] = [None, Some(3), None, None];
 
 #[test]
-fn the_configuration_says_what_the_file_does_not() {
+fn configuration_supplies_missing_metadata() {
     let dir = tempfile::tempdir().expect("a folder");
     let size = InputSize::Fixed(8, 8);
     for flat in [true, false] {
@@ -141,7 +142,7 @@ fn the_configuration_says_what_the_file_does_not() {
 }
 
 #[test]
-fn a_fixed_batch_is_filled_up_and_run_as_often_as_needed() {
+fn fixed_batches_are_padded_and_run_as_often_as_needed() {
     let dir = tempfile::tempdir().expect("a folder");
     for batch in [1, 4, 6, 8] {
         let Some(opened) = open(
@@ -164,10 +165,10 @@ fn a_fixed_batch_is_filled_up_and_run_as_often_as_needed() {
     }
 }
 
-/// What its input says does not bind a graph: one that takes a crop at a time passes its try-out
-/// and must go on.
+/// A graph may accept single crops only although its input declares a free batch: the check when
+/// opening detects that.
 #[test]
-fn half_precision_and_graphs_for_one_crop_give_the_same_vectors() {
+fn half_precision_and_single_crop_graphs_give_the_same_vectors() {
     let dir = tempfile::tempdir().expect("a folder");
     let pixels = Some(PixelFormat::BYTES_BGR);
     let vectors = |input: toy::Input, alone: bool| {
@@ -216,7 +217,7 @@ fn half_precision_and_graphs_for_one_crop_give_the_same_vectors() {
 }
 
 #[test]
-fn the_vectors_are_told_from_the_scores_beside_them() {
+fn embeddings_are_distinguished_from_class_scores() {
     let dir = tempfile::tempdir().expect("a folder");
     let with = |outputs: &[&str]| {
         open(
@@ -232,15 +233,15 @@ fn the_vectors_are_told_from_the_scores_beside_them() {
     let e = with(&["a", "b"])
         .expect("a runtime")
         .err()
-        .expect("nobody says which")
+        .expect("ambiguous")
         .to_string();
     assert!(e.contains("a [1, 3], b [1, 3]"), "{e}");
 }
 
-/// Without a calibration the tracker works with distances; what needs similarities says how to get
-/// them. A preset is enough.
+/// Without calibration the tracker works on distances; commands that need similarities say how to
+/// calibrate. The name of a pixel format preset is sufficient.
 #[test]
-fn an_uncalibrated_network_tracks_and_says_what_compare_needs() {
+fn an_uncalibrated_network_tracks_and_compare_names_the_remedy() {
     let dir = tempfile::tempdir().expect("a folder");
     let model = toy::mean_colour(
         toy::toy(dir.path()),
@@ -305,7 +306,7 @@ fn an_uncalibrated_network_tracks_and_says_what_compare_needs() {
 }
 
 #[test]
-fn what_nobody_says_is_asked_for_by_its_setting() {
+fn missing_metadata_is_reported_with_the_setting_to_use() {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = |input, size, pixels| {
         open(network(dir.path(), input, true), size, pixels)
@@ -330,7 +331,7 @@ fn what_nobody_says_is_asked_for_by_its_setting() {
 }
 
 #[test]
-fn the_configuration_says_what_distances_mean() {
+fn calibration_can_be_configured() {
     let dir = tempfile::tempdir().expect("a folder");
     let model = network(dir.path(), FREE, true);
     let Some(opened) = open(model.clone(), InputSize::Fixed(8, 8), Some(PIXELS)) else {
@@ -342,12 +343,16 @@ fn the_configuration_says_what_distances_mean() {
         .unwrap_err()
         .to_string();
     assert!(e.contains("set embedder.calibration"), "{e}");
-    // Two pictures of one colour are one person to this network; by the configuration alone it says so.
+    // Two pictures of one colour are the same person to this network, by the configured calibration
+    // alone.
     let config = dir.path().join("foreign.toml");
     let pixels = "pixels = { color = \"rgb\", mean = [10, 20, 30], std = [2, 4, 8] }";
     let model = model.display().to_string();
-    std::fs::write(&config, format!("[embedder]\nmodel = {model:?}\nsize = \"8x8\"\n{pixels}\ncalibration = {{ slope = 10, threshold = 0.5 }}\n"))
-        .expect("written");
+    let settings = format!(
+        "[embedder]\nmodel = {model:?}\nsize = \"8x8\"\n{pixels}\n\
+         calibration = {{ slope = 10, threshold = 0.5 }}\n"
+    );
+    std::fs::write(&config, settings).expect("written");
     let demo = repository("docs/demo.jpg");
     let demo = demo.to_str().expect("text");
     let said = text(
@@ -388,13 +393,14 @@ fn values_out_of_range_are_refused() {
     );
 }
 
-/// The shipped detector is NanoDet-g with its boxes decoded in the graph; the same network as published gives the same people.
+/// The shipped detector is NanoDet-g with its boxes decoded in the graph; the published network
+/// gives the same people.
 #[test]
-fn nanodet_as_published_finds_what_the_shipped_one_finds() {
+fn published_nanodet_detects_the_same_people_as_the_shipped_detector() {
     let published = repository("../shared/models/nanodet_g_coco.onnx");
     if !published.is_file() {
         eprintln!(
-            "SKIPPED: {} is not here; the layout is tested on numbers of our own only",
+            "SKIPPED: {} is missing; the layout is tested on synthetic numbers only",
             published.display()
         );
         return;

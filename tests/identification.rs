@@ -1,4 +1,5 @@
-//! One-shot identification as users meet it: compare two pictures, name people of a gallery, search earlier runs.
+//! One-shot identification through the command line: comparing two pictures, naming people of a
+//! gallery, searching earlier runs.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -28,7 +29,7 @@ fn truth() -> Vec<[f64; 6]> {
     text.lines().map(row).collect()
 }
 
-/// A picture of a person of the clip in a frame, in `dir`.
+/// Cuts a person out of a frame of the clip into `dir`.
 fn portrait(dir: &Path, name: &str, person: u32, frame: u32) -> PathBuf {
     let of = |r: &&[f64; 6]| r[0] == f64::from(frame) && r[1] == f64::from(person);
     let [_, _, l, t, w, h] = truth()
@@ -71,7 +72,7 @@ fn similarity(a: &Path, b: &Path) -> f64 {
 }
 
 #[test]
-fn one_person_is_more_alike_than_two() {
+fn similarity_is_higher_for_the_same_person() {
     let dir = tempfile::tempdir().unwrap();
     let (early, late) = (
         portrait(dir.path(), "early", 1, 10),
@@ -101,9 +102,10 @@ fn one_person_is_more_alike_than_two() {
     );
 }
 
-/// Three people are known by one picture each; they are named, mostly rightly, and nobody is at two places.
+/// With one picture each of three people, most names are right, and no name occurs twice in a
+/// frame.
 #[test]
-fn people_of_a_gallery_are_named_and_found_again() {
+fn gallery_people_are_named_and_found_by_search() {
     let dir = tempfile::tempdir().unwrap();
     let gallery = dir.path().join("gallery");
     std::fs::create_dir(&gallery).unwrap();
@@ -140,10 +142,7 @@ fn people_of_a_gallery_are_named_and_found_again() {
             let Some(name) = t["identity"]["name"].as_str() else {
                 continue;
             };
-            assert!(
-                here.insert(name.to_string()),
-                "{name} is at two places: {line}"
-            );
+            assert!(here.insert(name.to_string()), "{name} occurs twice: {line}");
             assert!(
                 t["identity"]["similarity"]
                     .as_f64()
@@ -168,10 +167,10 @@ fn people_of_a_gallery_are_named_and_found_again() {
     }
     assert!(
         right > 150 && wrong * 20 < right,
-        "{right} named rightly, {wrong} wrongly"
+        "{right} names right, {wrong} wrong"
     );
 
-    // What is made better afterwards keeps the names, one place each.
+    // Refining keeps the names, each at most once per frame.
     let refined = dir.path().join("refined.jsonl");
     let (ok, _, err) = said(
         &twintrack()
@@ -202,7 +201,10 @@ fn people_of_a_gallery_are_named_and_found_again() {
         );
         named += names.len();
     }
-    assert!(named >= right, "{named} named after, {right} before");
+    assert!(
+        named >= right,
+        "{named} named after refining, {right} before"
+    );
 
     let search = |picture: &Path| {
         said(
@@ -226,8 +228,8 @@ fn people_of_a_gallery_are_named_and_found_again() {
         found[0]["similarity"].as_f64().unwrap() > 0.5 && found[0]["embedding"].is_null(),
         "{out}"
     );
-    // Tracks of another network, though it has the same name, are not ranked; they and whatever
-    // else is left out are named.
+    // Tracks with embeddings of another network are not ranked, even if it has the same name;
+    // skipped files and tracks are reported.
     let other = |line: &str| {
         line.contains("track_ended")
             .then(|| line.replace("sha256:", "sha256:0"))
@@ -265,7 +267,7 @@ fn people_of_a_gallery_are_named_and_found_again() {
     assert_eq!(
         files.into_iter().collect::<Vec<_>>(),
         ["clip.jsonl", "old.jsonl.1"],
-        "one track in a file and in its rotated copy"
+        "the same track in a file and in its rotated copy"
     );
     for told in [
         "others.jsonl: ",
@@ -273,10 +275,10 @@ fn people_of_a_gallery_are_named_and_found_again() {
         "broken.jsonl, line 1",
         "notes.txt",
     ] {
-        assert!(err.contains(told), "{told} is not in {err}");
+        assert!(err.contains(told), "{told} is missing in {err}");
     }
     assert!(!err.contains("clip.jsonl"), "{err}");
-    // The track found is the one that was named cora.
+    // The found track is the one that was named cora.
     let named = std::fs::read_to_string(&events).unwrap().lines().any(|l| {
         let e: Value = serde_json::from_str(l).unwrap();
         e["tracks"]
@@ -288,11 +290,11 @@ fn people_of_a_gallery_are_named_and_found_again() {
     assert!(named, "{out}");
 }
 
-/// `serve` names the people of a gallery too, on every camera where views overlap; a picture that is added is known after SIGHUP,
-/// a wrong one changes nothing; and embeddings are stored where that is asked for.
+/// `serve` names gallery people on every camera with overlapping views. A picture that is added is
+/// used after SIGHUP, an invalid one changes nothing. Embeddings are written if configured.
 #[cfg(feature = "serve")]
 #[test]
-fn a_service_names_people_and_learns_new_ones_while_it_runs() {
+fn serve_names_people_and_reloads_the_gallery_on_sighup() {
     let dir = tempfile::tempdir().unwrap();
     let (gallery, file, out, log) = (
         dir.path().join("gallery"),
@@ -377,8 +379,17 @@ fn a_service_names_people_and_learns_new_ones_while_it_runs() {
     );
 }
 
+/// A line with the end of a track, with `more` fields.
+fn ended_event(more: &str) -> String {
+    format!(
+        "{}{}{more}}}\n",
+        r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","#,
+        r#""camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]"#
+    )
+}
+
 #[test]
-fn what_cannot_be_compared_is_told() {
+fn incomparable_inputs_are_reported() {
     let dir = tempfile::tempdir().unwrap();
     let (empty, broken) = (dir.path().join("empty"), dir.path().join("broken.png"));
     std::fs::create_dir(&empty).unwrap();
@@ -415,7 +426,7 @@ fn what_cannot_be_compared_is_told() {
         ],
         "has no trajectories",
     );
-    std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[]}"#, "\n")).unwrap();
+    std::fs::write(empty.join("run.jsonl"), ended_event("")).unwrap();
     fails(
         &[
             s("search"),
@@ -425,7 +436,11 @@ fn what_cannot_be_compared_is_told() {
         ],
         "track with --embeddings",
     );
-    std::fs::write(empty.join("run.jsonl"), concat!(r#"{"schema":"twintrack.track_ended/1","run":"00000000-0000-0000-0000-000000000000","camera":"a","id":1,"first":0.0,"last":1.0,"hits":9,"path":[],"embedder":"another 2020-01-01","embedding":[1.0,0.0]}"#, "\n")).unwrap();
+    std::fs::write(
+        empty.join("run.jsonl"),
+        ended_event(r#","embedder":"another 2020-01-01","embedding":[1.0,0.0]"#),
+    )
+    .unwrap();
     fails(
         &[
             s("search"),

@@ -412,7 +412,7 @@ fn a_wrong_file_is_refused_and_deleted() {
     });
     let e = user.run(&["get", "big"]).unwrap_err();
     assert!(
-        e.contains("42 bytes where the catalogue names 300000"),
+        e.contains("42 bytes, but the catalogue lists 300000"),
         "{e}"
     );
     server.set(|s| s.files.clear());

@@ -1,4 +1,5 @@
-//! One-shot identification of things that are not people: small grey square pictures, from training to `compare`.
+//! One-shot identification of symbols instead of people: small grey square pictures, from training
+//! to `compare`.
 #![cfg(feature = "train")]
 
 mod common;
@@ -19,7 +20,8 @@ fn trainer() -> Command {
     Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
 }
 
-/// Writes a grey picture with one channel: two strokes whose ends depend on the letter, moved a little by the hand.
+/// Writes a grey picture with one channel: two strokes whose ends depend on the letter, shifted
+/// slightly by the hand.
 fn letter(path: &Path, letter: i32, hand: i32) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
     let mut mat =
@@ -57,7 +59,7 @@ fn letters(dir: &Path, which: std::ops::Range<i32>, hands: i32) -> String {
     format!("folders:{}", dir.display())
 }
 
-/// The numbers of a row of `eval`: those after the data set's name.
+/// The fields of a row of `eval` after the data set's name.
 fn row(table: &str, set: &str) -> Vec<String> {
     let line = table
         .lines()
@@ -92,9 +94,10 @@ fn every_training_configuration_is_valid() {
     assert!(seen >= 1);
 }
 
-/// Grey squares are learnt from, judged by several numbers of ways, and compared by the tracker's own program.
+/// Trains on grey squares, evaluates with several numbers of ways, and compares with the tracker's
+/// program.
 #[test]
-fn letters_are_learnt_judged_and_compared() {
+fn letters_are_trained_evaluated_and_compared() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     let (known, strange) = (
@@ -150,7 +153,7 @@ fn letters_are_learnt_judged_and_compared() {
     );
     assert!(
         table.lines().nth(1).is_some_and(|l| l.ends_with("too few")),
-        "six letters are not seven: {table}"
+        "there are six letters only: {table}"
     );
     assert!(table.contains("10000 trials over 6 identities"), "{table}");
 
@@ -180,9 +183,9 @@ fn letters_are_learnt_judged_and_compared() {
     );
 }
 
-/// The baseline: pixels judge as a network would, need none, and know nothing of brightness.
+/// The pixel baseline needs no network and ignores brightness.
 #[test]
-fn pixels_are_judged_without_a_network() {
+fn pixels_are_evaluated_without_a_network() {
     let dir = tempfile::tempdir().expect("a folder");
     let data = letters(dir.path(), 0..8, 4);
     let table = text(
@@ -192,7 +195,7 @@ fn pixels_are_judged_without_a_network() {
     let shot: f64 = numbers[8].parse().expect("a share");
     assert!(
         numbers[0] == "32" && shot > 30.0,
-        "better than chance, 20 %: {table}"
+        "above chance, which is 20 %: {table}"
     );
     assert!(!table.contains("calibration"), "{table}");
     for (args, hint) in [

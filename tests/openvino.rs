@@ -405,5 +405,5 @@ fn unsupported_operations_and_attributes_are_named_in_the_error() {
     let e = import("Const", "offset=\"10\" size=\"999\"");
     assert!(e.contains("outside the binary"), "{e}");
     let e = import("Add", "");
-    assert!(e.contains("1 inputs where at least 2"), "{e}");
+    assert!(e.contains("1 inputs, but at least 2"), "{e}");
 }

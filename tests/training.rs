@@ -1,4 +1,5 @@
-//! twintrack-train as its users run it: data in the layouts of docs/training.md, a network out that the tracker loads.
+//! twintrack-train through its command line: data in the layouts of docs/training.md, a network
+//! that the tracker loads.
 #![cfg(feature = "train")]
 
 use std::path::Path;
@@ -100,7 +101,7 @@ fn each_layout_is_read() {
 }
 
 #[test]
-fn what_cannot_be_read_is_told() {
+fn unreadable_data_are_reported() {
     let dir = tempfile::tempdir().expect("a folder");
     assert!(
         read("market", dir.path())
@@ -116,7 +117,7 @@ fn what_cannot_be_read_is_told() {
 }
 
 #[test]
-fn the_ground_truth_of_the_sample_gives_clear_people_only() {
+fn sample_ground_truth_gives_visible_people_only() {
     let clip = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples/pets2009-s2l1#6-16");
     let data = read("mot", &clip).expect("read");
     let frames: std::collections::BTreeSet<u64> = data.crops.iter().map(|c| c.frame).collect();
@@ -124,9 +125,9 @@ fn the_ground_truth_of_the_sample_gives_clear_people_only() {
     assert!(data.identities >= 3 && data.crops.iter().all(|c| c.person.height > c.person.width));
 }
 
-/// Trains for a moment and hands the file to the tracker's own embedder.
+/// Trains a few steps and loads the file with the tracker's embedder.
 #[test]
-fn what_is_trained_is_what_the_tracker_loads() {
+fn the_tracker_loads_the_trained_network() {
     let dir = tempfile::tempdir().expect("a folder");
     let (model, work, config) = (
         dir.path().join("net.onnx"),
@@ -272,7 +273,7 @@ fn what_is_trained_is_what_the_tracker_loads() {
         .arg(dir.path().join("no.onnx"));
     let refused = c.output().expect("it starts");
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("not made by twintrack-train"),
+        String::from_utf8_lossy(&refused.stderr).contains("twintrack-train did not write it"),
         "{}",
         String::from_utf8_lossy(&refused.stderr)
     );
@@ -290,11 +291,10 @@ fn what_is_trained_is_what_the_tracker_loads() {
     );
 }
 
-/// What is written without a name is no network of the program, and files named without a folder
-/// are read where they were written. A copy with a calibration is the same network, one in other
-/// numbers is not.
+/// The default output is not mistaken for an installed network, and bare names refer to files where
+/// they were written. A calibrated copy is the same network, one in another number format is not.
 #[test]
-fn what_is_written_by_default_takes_no_networks_place() {
+fn the_default_output_does_not_replace_an_installed_network() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::write(
         dir.path().join("train.toml"),
@@ -367,10 +367,10 @@ fn what_is_written_by_default_takes_no_networks_place() {
     assert!(trained != identity("./half.onnx") && trained != identity("siamese.onnx"));
 }
 
-/// Every network of the registry, at both sizes, learns a little and comes out of ONNX Runtime as it was trained (the
-/// exporter refuses it otherwise).
+/// Every network, at several sizes, is trained a few steps and exported; the exporter compares it
+/// with ONNX Runtime.
 #[test]
-fn every_network_is_exported_as_it_was_trained() {
+fn every_network_can_be_trained_and_exported() {
     let dir = tempfile::tempdir().expect("a folder");
     let (model, config) = (dir.path().join("net.onnx"), dir.path().join("train.toml"));
     let parts = [
@@ -382,7 +382,8 @@ fn every_network_is_exported_as_it_was_trained() {
     ];
     for (network, height, most) in parts {
         let text = format!(
-            "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\nviews = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
+            "network = \"{network}\"\nheight = {height}\ndimension = 64\nsteps = 2\npeople = 2\n\
+             views = 2\nclassification = 0.5\nloss = \"random-triplet\"\nmetric = \"cosine\"\n"
         );
         std::fs::write(&config, text).expect("written");
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
@@ -424,7 +425,7 @@ fn every_network_is_exported_as_it_was_trained() {
 }
 
 #[test]
-fn orders_that_make_no_sense_are_refused() {
+fn invalid_arguments_are_refused() {
     let said = |args: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
             .args(args)
@@ -442,16 +443,18 @@ fn orders_that_make_no_sense_are_refused() {
     );
 }
 
-/// A student learns from the shipped network on drawn people, goes on from its checkpoint without asking the teacher again, and
-/// the file is loaded by the tracker.
+/// Trains a student on the shipped network with drawn people, and resumes without running the
+/// teacher again; the tracker loads the file.
 #[test]
-fn a_student_learns_from_a_teacher_and_asks_it_once() {
+fn distillation_runs_the_teacher_once_per_picture() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     let teacher = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
     let config = |steps: usize| {
         let text = format!(
-            "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\nnormalise = true\ndimension = 48\nsteps = {steps}\nvalidate_every = 2\nwarmup = 1\n             [distil]\nprobes = 80\nfirst = 40\nfresh = 8\nbatch = 8\n"
+            "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\n\
+             normalise = true\ndimension = 48\nsteps = {steps}\nvalidate_every = 2\nwarmup = 1\n\
+             [distil]\nprobes = 80\nfirst = 40\nfresh = 8\nbatch = 8\n"
         );
         std::fs::write(at("distil.toml"), text).expect("written");
     };
@@ -497,7 +500,7 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
         .expect("a folder")
         .filter_map(|e| Some(e.ok()?.path()))
         .find(|p| p.is_dir())
-        .expect("the judged pictures");
+        .expect("the store of teacher outputs");
     let judged = || {
         std::fs::metadata(store.join("pictures.u8"))
             .expect("written")
@@ -525,7 +528,7 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
             .is_some_and(|l| l.starts_with("6,"))
     );
 
-    // Square crops: probes have the shape that the student reads.
+    // Square crops: probes have the shape of the student's input.
     let text = std::fs::read_to_string(at("distil.toml"))
         .expect("written")
         .replace("[distil]", "height = 64\nwidth = 64\n[distil]");
@@ -566,9 +569,10 @@ fn a_student_learns_from_a_teacher_and_asks_it_once() {
     );
 }
 
-/// The graph of a file learns on, also at another size, and is written as the graph it was; cut, it gets a new head.
+/// Trains the graph of a file, also at another size, and writes the same graph; with `cut` it gets
+/// a new head.
 #[test]
-fn a_network_is_trained_further_as_the_graph_it_is() {
+fn a_network_file_can_be_trained_further() {
     let dir = tempfile::tempdir().expect("a folder");
     let at = |name: &str| dir.path().join(name);
     let run = |start: &Path, config: &str, output: &str| {
@@ -585,7 +589,8 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
             .output()
             .expect("it starts")
     };
-    let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\ndimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
+    let base = "network = \"residual\"\nhead = \"read-out\"\nchannels = 32\ncolours = false\n\
+                dimension = 24\nsteps = 2\npeople = 2\nviews = 2\n";
     std::fs::write(at("train.toml"), base).expect("written");
     let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
     c.args(["run", "--data", "synthetic:8", "--config"])
@@ -635,7 +640,7 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
         detector.contains("person_detector.onnx") && detector.contains("cannot be trained"),
         "{detector}"
     );
-    assert!(told(&at("train.toml"), further).contains("no ONNX file"));
+    assert!(told(&at("train.toml"), further).contains("not an ONNX file"));
     assert!(
         told(
             &at("first.onnx"),
@@ -694,7 +699,7 @@ fn a_network_is_trained_further_as_the_graph_it_is() {
     }
 }
 
-/// Beside the repository, what users do not have; `None`, said loudly, without it.
+/// A file beside the repository that users do not have; `None` with a message if it is missing.
 fn shared(path: &str) -> Option<std::path::PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../shared")
@@ -708,10 +713,10 @@ fn shared(path: &str) -> Option<std::path::PathBuf> {
     path.exists().then_some(path)
 }
 
-/// The copy of a calibrated file gives the same vectors and says what its distances mean; `compare` tells how often strangers
-/// are as alike.
+/// The calibrated copy gives the same vectors and contains the calibration; `compare` reports the
+/// false-accept rate.
 #[test]
-fn any_embedder_is_calibrated_into_a_copy() {
+fn calibrate_writes_a_calibrated_copy() {
     let dir = tempfile::tempdir().expect("a folder");
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/siamese.onnx");
     let clip = format!(
@@ -721,7 +726,12 @@ fn any_embedder_is_calibrated_into_a_copy() {
             .display()
     );
     let settings = dir.path().join("foreign.toml");
-    std::fs::write(&settings, "[embedder]\nsize = \"128x256\"\npixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n").expect("written");
+    std::fs::write(
+        &settings,
+        "[embedder]\nsize = \"128x256\"\n\
+         pixels = { color = \"bgr\", mean = [0, 0, 0], std = [1, 1, 1] }\n",
+    )
+    .expect("written");
     let calibrate = |model: &Path, config: Option<&Path>, output: &Path| {
         let mut c = Command::new(env!("CARGO_BIN_EXE_twintrack-train"));
         c.args(["calibrate", "--data", "synthetic:12", &clip, "--model"])
@@ -773,7 +783,7 @@ fn any_embedder_is_calibrated_into_a_copy() {
                 && said.contains("at similarity 0.5"),
             "{said}"
         );
-        // The copy needs no configuration: what was given is written into it.
+        // The copy needs no configuration: the given settings are written into it.
         let (mut before, mut after) = (open(&model, config), open(&copy, None));
         let (calibration, strangers) = (
             after.calibration().expect("calibrated"),
@@ -805,7 +815,7 @@ fn any_embedder_is_calibrated_into_a_copy() {
             .output();
         let json: serde_json::Value =
             serde_json::from_slice(&compared.expect("it starts").stdout).expect("JSON");
-        // One picture twice: nearer than strangers ever were.
+        // The same picture twice: nearer than any measured strangers.
         assert!(
             json["stranger_rate_below"] == true
                 && json["stranger_rate"]

@@ -45,7 +45,7 @@ pub struct EmbedderConfig {
     /// metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// False-merge rates by distance, for compare and for re-identification: RATE@DISTANCE, ..., as
+    /// False-accept rates by distance, for compare and for re-identification: RATE@DISTANCE, ..., as
     /// `twintrack-train calibrate` measures them. Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strangers: Option<StrangerTable>,
@@ -230,7 +230,7 @@ impl Embedder {
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
 
-    /// False-merge rates by distance, from the configuration or else the file. A malformed table in
+    /// False-accept rates by distance, from the configuration or else the file. A malformed table in
     /// the file is logged and ignored.
     pub fn strangers(&self) -> Option<StrangerTable> {
         if self.config.strangers.is_some() {

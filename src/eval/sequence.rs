@@ -38,7 +38,7 @@ impl Benchmark {
     /// follows other rules.
     ///
     /// # Errors
-    /// [`EvalError::NobodyCounts`], with the classes found.
+    /// [`EvalError::NoPedestrian`], with the classes found.
     pub fn check(self, sequence: &str, truth: &[MotRow]) -> Result<(), EvalError> {
         if truth.is_empty() || truth.iter().any(|row| self.counts(row)) {
             return Ok(());
@@ -62,7 +62,7 @@ impl Benchmark {
                 )
             }
         };
-        Err(EvalError::NobodyCounts {
+        Err(EvalError::NoPedestrian {
             sequence: sequence.to_string(),
             found,
         })
@@ -100,7 +100,7 @@ pub enum EvalError {
     #[error(
         "the ground truth of sequence {sequence} has no pedestrian to be found (class 1): {found}"
     )]
-    NobodyCounts {
+    NoPedestrian {
         /// The sequence.
         sequence: String,
         /// What was found instead, and the remedy.

@@ -110,7 +110,7 @@ pub struct NetworkSettings {
     pub pixels: PixelFormat,
     /// Calibration of an embedder's distances, if measured.
     pub calibration: Option<Calibration>,
-    /// False-merge rates of an embedder by distance, if measured.
+    /// False-accept rates of an embedder by distance, if measured.
     pub strangers: Option<StrangerTable>,
 }
 

@@ -80,7 +80,7 @@ pub struct GalleryPerson {
     /// The name.
     pub name: String,
     /// The person's embedding, a unit vector.
-    pub look: Vec<f32>,
+    pub embedding: Vec<f32>,
 }
 
 /// A track detected in a frame, with what identification needs.
@@ -250,13 +250,13 @@ impl IdentityRegistry {
             if s.hits < self.config.after_hits {
                 continue;
             }
-            let look = mean_direction(
+            let embedding = mean_direction(
                 crops_of_track
                     .iter()
                     .map(|(_, view)| (view.as_slice(), 1.0)),
             );
             for (column, known) in self.gallery.iter().enumerate() {
-                let Some(distance) = cosine_distance(&known.look, &look) else {
+                let Some(distance) = cosine_distance(&known.embedding, &embedding) else {
                     continue;
                 };
                 let similarity = self.calibration.similarity(distance);
@@ -325,13 +325,13 @@ mod tests {
         "door".into()
     }
 
-    fn sight(track: u64, look: &[f32]) -> TrackObservation<'_> {
+    fn sight(track: u64, embedding: &[f32]) -> TrackObservation<'_> {
         TrackObservation {
             track,
             hits: 10,
             bbox: BBox::new(0.0, 0.0, 40.0, 100.0),
             views: None,
-            view: Some((look, 0.9)),
+            view: Some((embedding, 0.9)),
         }
     }
 
@@ -387,9 +387,9 @@ mod tests {
     }
 
     fn gallery() -> IdentityRegistry {
-        let known = [("ada", RED), ("ben", BLUE)].map(|(name, look)| GalleryPerson {
+        let known = [("ada", RED), ("ben", BLUE)].map(|(name, embedding)| GalleryPerson {
             name: name.into(),
-            look: look.into(),
+            embedding: embedding.into(),
         });
         IdentityRegistry::new(
             IdentityConfig {
@@ -431,12 +431,12 @@ mod tests {
     #[test]
     fn the_clearest_crops_say_who_it_is() {
         let mut p = gallery();
-        let mut see = |look: &[f32], clarity: f32| {
+        let mut see = |embedding: &[f32], clarity: f32| {
             p.identify(
                 &door(),
                 &[TrackObservation {
-                    view: Some((look, clarity)),
-                    ..sight(1, look)
+                    view: Some((embedding, clarity)),
+                    ..sight(1, embedding)
                 }],
                 Seconds(0.0),
             )
@@ -466,8 +466,13 @@ mod tests {
         );
     }
 
-    fn seen_by(p: &mut IdentityRegistry, camera: &str, look: &[f32], at: f64) -> Option<String> {
-        p.identify(&camera.into(), &[sight(1, look)], Seconds(at))
+    fn seen_by(
+        p: &mut IdentityRegistry,
+        camera: &str,
+        embedding: &[f32],
+        at: f64,
+    ) -> Option<String> {
+        p.identify(&camera.into(), &[sight(1, embedding)], Seconds(at))
             .remove(0)
             .map(|i| i.name)
     }
@@ -486,7 +491,7 @@ mod tests {
         assert_eq!(seen_by(&mut p, "door", &far, 3.2).as_deref(), Some("ada"));
         p.replace_gallery(vec![GalleryPerson {
             name: "eve".into(),
-            look: RED.into(),
+            embedding: RED.into(),
         }]);
         assert_eq!(seen_by(&mut p, "door", &far, 3.3).as_deref(), Some("eve"));
     }

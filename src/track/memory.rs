@@ -84,17 +84,20 @@ impl PersonMemory {
     pub fn identify(
         &mut self,
         key: &TrackKey,
-        seen: &MemoryObservation<'_>,
+        observation: &MemoryObservation<'_>,
         now: Seconds,
     ) -> Option<(u64, Option<f32>)> {
         if !self.identified.contains_key(key) {
-            let appeared = *self.appeared.entry(key.clone()).or_insert((seen.bbox, now));
-            if seen.hits < self.config.after_hits {
+            let appeared = *self
+                .appeared
+                .entry(key.clone())
+                .or_insert((observation.bbox, now));
+            if observation.hits < self.config.after_hits {
                 return None;
             }
             self.remove_expired(now);
             let found = self
-                .nearest(&key.0, seen.views, appeared)
+                .nearest(&key.0, observation.views, appeared)
                 .map(|(person, distance)| (person, Some(distance)))
                 .unwrap_or_else(|| {
                     self.next += 1;
@@ -108,9 +111,11 @@ impl PersonMemory {
         }
         let found = *self.identified.get(key)?;
         let person = self.people.entry(found.0).or_default();
-        person.views.clone_from(seen.views);
+        person.views.clone_from(observation.views);
         person.seen = now;
-        person.last_seen.insert(key.0.clone(), (seen.bbox, now));
+        person
+            .last_seen
+            .insert(key.0.clone(), (observation.bbox, now));
         person.tracks.insert(key.clone());
         Some(found)
     }
@@ -136,14 +141,14 @@ impl PersonMemory {
         appeared: (BBox, Seconds),
     ) -> Option<(u64, f32)> {
         let strangers = self.strangers.as_ref()?;
-        let there = |p: &RememberedPerson| {
+        let is_tracked = |p: &RememberedPerson| {
             p.tracks
                 .iter()
                 .any(|(other, _)| !self.config.overlap || other == camera)
         };
         // This camera detected the person after the new track had appeared, or too far away from
         // it.
-        let elsewhere = |p: &RememberedPerson| {
+        let is_unreachable = |p: &RememberedPerson| {
             let reaches = |(bbox, at): &(BBox, Seconds)| {
                 at.0 < appeared.1.0
                     && reachable(
@@ -159,12 +164,13 @@ impl PersonMemory {
             all.join(&p.past);
             all.distance(views)
         };
-        let away = self
+        let candidates = self
             .people
             .iter()
-            .filter(|(_, p)| !there(p) && !elsewhere(p));
-        let (people, distances): (Vec<u64>, Vec<f32>) =
-            away.filter_map(|(&id, p)| Some((id, distance(p)?))).unzip();
+            .filter(|(_, p)| !is_tracked(p) && !is_unreachable(p));
+        let (people, distances): (Vec<u64>, Vec<f32>) = candidates
+            .filter_map(|(&id, p)| Some((id, distance(p)?)))
+            .unzip();
         reidentify::unambiguous_match(&distances, strangers, &self.config.reidentify)
             .map(|i| (people[i], distances[i]))
     }

@@ -86,10 +86,10 @@ pub fn unambiguous_match(
             .map(|i| distances[i])
     };
     let second = others().fold(f32::INFINITY, f32::min);
-    let clarity = second.is_infinite()
+    let unambiguous = second.is_infinite()
         || upper_bound(strangers.rate(second))
             >= config.margin * upper_bound(strangers.rate(distances[best]));
-    (distances[best] <= limit && clarity).then_some(best)
+    (distances[best] <= limit && unambiguous).then_some(best)
 }
 
 /// The rate, or the smallest measured rate if it is below.

@@ -111,7 +111,7 @@ impl Track {
         *next_id += 1;
     }
 
-    /// Returns the identity and memory for another track; this one is then marked as spent.
+    /// Returns the identity and memory for another track; this one is then marked as merged.
     pub fn take_identity(&mut self) -> Track {
         let old = self.clone();
         self.id = 0;

@@ -90,6 +90,13 @@ struct Run<'a, B: AutodiffBackend, O> {
     state: TrainingState,
 }
 
+/// What a training step reports.
+struct StepResult<B: Backend> {
+    loss: f64,
+    /// The number of active triplets, with labelled pictures.
+    active: Option<Tensor<B, 1, Int>>,
+}
+
 /// Sums since the previous validation.
 #[derive(Debug, Default)]
 struct IntervalSums {
@@ -172,12 +179,8 @@ where
         Ok(self)
     }
 
-    /// Performs one step; returns its loss and, with labelled pictures, the number of active
-    /// triplets. Takes the run by value, so that the optimizer can update weights in place.
-    fn step(
-        mut self,
-        input: StepInput,
-    ) -> Result<(Self, f64, Option<Tensor<B, 1, Int>>), TrainError> {
+    /// Performs one step. Takes the run by value, so that the optimizer can update weights in place.
+    fn step(mut self, input: StepInput) -> Result<(Self, StepResult<B>), TrainError> {
         let step = self.state.step;
         let (value, active) = self.learner.loss(input, self.config, step, self.device);
         let rate = self.config.rate(step);
@@ -185,7 +188,7 @@ where
         let gradients = GradientsParams::from_grads(value.backward(), &self.learner);
         self.learner = self.optimizer.step(rate, self.learner, gradients);
         self.state.step += 1;
-        Ok((self, loss, active))
+        Ok((self, StepResult { loss, active }))
     }
 
     /// Validates, reports, and writes a checkpoint and the learning curve.
@@ -379,7 +382,7 @@ where
     };
     let mut sums = IntervalSums::default();
     for input in prefetch(make, run.state.step, config.steps, loaders) {
-        let (next, loss, active) = run.step(input?)?;
+        let (next, StepResult { loss, active }) = run.step(input?)?;
         run = next;
         sums.loss += loss;
         if let Some(active) = active {
@@ -417,197 +420,4 @@ where
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::train::config::LossKind;
-    use crate::train::embed::embed;
-    use crate::train::rng_lock::RNG_LOCK;
-
-    #[test]
-    fn a_loss_that_is_not_finite_names_checkpoint_and_likely_cause() {
-        type B = burn::backend::Flex;
-        let value = |v: f32| {
-            finite(
-                &Tensor::<B, 1>::from_floats([v], &Default::default()),
-                7,
-                1e-2,
-                Path::new("work"),
-            )
-        };
-        assert_eq!(value(0.5).expect("a number"), 0.5);
-        let e = value(f32::NAN).expect_err("none").to_string();
-        assert!(
-            e.contains("NaN at step 7") && e.contains("last.mpk") && e.contains("learning rate"),
-            "{e}"
-        );
-        assert!(value(f32::INFINITY).is_err());
-    }
-
-    /// Four steps give the same network as two steps resumed for two more. The learning rate is
-    /// still in its warm-up and so does not depend on the number of steps.
-    #[test]
-    fn resuming_from_a_checkpoint_is_exact() {
-        use crate::train::synthetic;
-        use burn::backend::{Autodiff, Flex};
-        let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
-        let dirs = ["whole", "parts"].map(|n| {
-            std::env::temp_dir().join(format!("twintrack-train-{}-{n}", std::process::id()))
-        });
-        let config = TrainConfig {
-            dimension: 16,
-            steps: 4,
-            people: 2,
-            views: 2,
-            validate_every: 2,
-            warmup: 100,
-            classification: 0.5,
-            ..TrainConfig::default()
-        };
-        let device = Default::default();
-        let sets = || vec![synthetic::dataset(4, 3, 1).expect("people")];
-        let run = |config: &TrainConfig, dir: &Path, resume| {
-            train::<Autodiff<Flex>>(
-                config,
-                TrainingData {
-                    train: sets(),
-                    ..TrainingData::default()
-                },
-                dir,
-                resume,
-                &device,
-                |_| {},
-            )
-        };
-        let look = |t: &TrainedNetwork<Autodiff<Flex>>| {
-            embed(
-                &t.tower,
-                &sets()[0].crops.iter().collect::<Vec<_>>(),
-                &device,
-            )
-        };
-        let whole = run(&config, &dirs[0], false).expect("trained");
-        run(
-            &TrainConfig {
-                steps: 2,
-                ..config.clone()
-            },
-            &dirs[1],
-            false,
-        )
-        .expect("trained");
-        let other = run(
-            &TrainConfig {
-                dimension: 32,
-                ..config.clone()
-            },
-            &dirs[1],
-            true,
-        )
-        .err()
-        .expect("another network");
-        assert!(other.to_string().contains("length 16"), "{other}");
-        let on = run(&config, &dirs[1], true).expect("went on");
-        assert_eq!(
-            on.curve.0.iter().map(|p| p.step).collect::<Vec<_>>(),
-            [2, 4]
-        );
-        let worst = (look(&whole) - look(&on))
-            .iter()
-            .fold(0.0f32, |w, d| w.max(d.abs()));
-        assert!(worst < 1e-5, "the embeddings differ by {worst}");
-        for dir in dirs {
-            std::fs::remove_dir_all(dir).expect("our own folder");
-        }
-    }
-
-    /// bfloat16 gives nearly the same embeddings on every network, and trains as well.
-    #[test]
-    fn mixed_precision_trains_like_float32() {
-        use crate::train::body::Network;
-        use crate::train::config::TrainPrecision;
-        use crate::train::synthetic;
-        use burn::backend::{Autodiff, Flex};
-        type B = Autodiff<Flex>;
-        let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
-        let device = Default::default();
-        B::seed(&device, 1);
-        let design = TrainConfig {
-            dimension: 16,
-            ..TrainConfig::default()
-        }
-        .design();
-        let sampler = Sampler::new(
-            vec![synthetic::dataset(8, 3, 1).expect("people")],
-            (8, 3),
-            design,
-            Default::default(),
-            1,
-        )
-        .expect("enough");
-        let start =
-            stacked(plain(&sampler.plain(24), (128, 64)).map(|batch| colour::layouts(&batch)));
-        let precisions = [TrainPrecision::Float32, TrainPrecision::Bfloat16];
-        for network in [Network::Tiny, Network::Mobile, Network::Omni] {
-            let config = |precision| TrainConfig {
-                network,
-                precision,
-                dimension: 16,
-                loss: LossKind::Contrastive,
-                margin: 1.0,
-                ..TrainConfig::default()
-            };
-            let mut learner =
-                Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device)
-                    .expect("a tower");
-            // The convolutional part starts at zero; this makes it contribute from the first step
-            // on.
-            learner.tower.randomise_head(&device);
-            let batch = sampler.batch(0);
-            let [full, half] = precisions.map(|p| {
-                let x = learner
-                    .embed(batch.inputs.clone(), &config(p), &device)
-                    .embeddings;
-                x.into_data()
-                    .to_vec::<f32>()
-                    .expect("embeddings are float32")
-            });
-            let alike = full
-                .chunks(16)
-                .zip(half.chunks(16))
-                .map(|(a, b)| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>())
-                .sum::<f32>()
-                / 24.0;
-            // Each normalisation of an untrained network amplifies the small differences between
-            // its pictures, and rounding errors with them; the fifty of `mobile` leave 0.85.
-            assert!(
-                alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half,
-                "{network:?}: {alike}"
-            );
-            if network == Network::Tiny {
-                let learnt = precisions.map(|p| {
-                    let (mut learner, mut optimizer) =
-                        (learner.clone(), AdamWConfig::new().init::<B, Learner<B>>());
-                    let losses: Vec<f64> = (0..12)
-                        .map(|_| {
-                            let (value, _) =
-                                learner.labelled_loss(batch.clone(), &config(p), 0, &device);
-                            let loss =
-                                finite(&value, 0, 1e-3, Path::new("work")).expect("a number");
-                            learner = optimizer.step(
-                                1e-3,
-                                learner.clone(),
-                                GradientsParams::from_grads(value.backward(), &learner),
-                            );
-                            loss
-                        })
-                        .collect();
-                    losses[11] / losses[0]
-                });
-                assert!(
-                    learnt.iter().all(|l| *l < 0.5) && (learnt[0] - learnt[1]).abs() < 0.1,
-                    "{learnt:?}"
-                );
-            }
-        }
-    }
-}
+mod tests;

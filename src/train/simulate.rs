@@ -97,7 +97,7 @@ impl Walker {
             height_factor: uniform(rng, 0.88, 1.1),
             width_factor: uniform(rng, 0.32, 0.45),
             beside: None,
-            bank_index: bank_index,
+            bank_index,
             view: 0,
         }
     }

@@ -53,7 +53,7 @@ enum Command {
     Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
-    AssociationHead(HeadArgs),
+    Head(HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -211,7 +211,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => evaluate::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
-        Command::AssociationHead(args) => head(&args),
+        Command::Head(args) => head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {

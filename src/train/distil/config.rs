@@ -125,16 +125,16 @@ mod tests {
 
     #[test]
     fn contradictory_settings_are_refused() {
-        let told = |c: DistilConfig| c.validate().expect_err("refused").to_string();
+        let message = |c: DistilConfig| c.validate().expect_err("refused").to_string();
         assert!(
-            told(DistilConfig {
+            message(DistilConfig {
                 first: 10,
                 ..DistilConfig::default()
             })
             .contains("first")
         );
         assert!(
-            told(DistilConfig {
+            message(DistilConfig {
                 cosine: 0.0,
                 relations: 0.0,
                 map: 0.0,

@@ -142,7 +142,7 @@ impl Store {
     pub fn count(&self) -> usize {
         self.progress
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding the lock")
             .count
     }
 
@@ -191,7 +191,7 @@ impl Store {
             .map_err(fail)?;
         self.progress
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding the lock")
             .count = count;
         self.more.notify_all();
         Ok(())
@@ -201,7 +201,7 @@ impl Store {
     pub fn fail(&self, reason: String) {
         self.progress
             .lock()
-            .expect("nobody panics while holding it")
+            .expect("no thread panics while holding the lock")
             .failure = Some(reason);
         self.more.notify_all();
     }
@@ -214,7 +214,7 @@ impl Store {
         let mut progress = self
             .progress
             .lock()
-            .expect("nobody panics while holding it");
+            .expect("no thread panics while holding the lock");
         while progress.count < count {
             if let Some(reason) = &progress.failure {
                 return Err(TrainError::Data {
@@ -225,7 +225,7 @@ impl Store {
             progress = self
                 .more
                 .wait(progress)
-                .expect("nobody panics while holding it");
+                .expect("no thread panics while holding the lock");
         }
         Ok(())
     }

@@ -9,10 +9,12 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::ops::FloatTensor;
 use burn::tensor::{DType, Tensor, TensorMetadata};
 
-use crate::train::kernels::backend::{self, Kernels, Normalised, dense, of, primitive, tensor};
+use crate::train::kernels::backend::{
+    self, Kernels, Normalised, contiguous, of, primitive, tensor,
+};
 use crate::train::kernels::normalisation::{Activation, Norm};
-use crate::train::kernels::shape::{Epilogue, Output, Shape};
-use crate::train::kernels::{convolution, depthwise, normalisation, weighing};
+use crate::train::kernels::shape::{ConvOutput, Epilogue, Shape};
+use crate::train::kernels::{convolution, depthwise, normalisation, plane_ops};
 
 /// A contiguous CPU tensor.
 type Dense = FloatTensor<Flex>;
@@ -23,7 +25,7 @@ fn register_convolution(
     grads: &mut Gradients,
     [x, weight, grad]: [&Dense; 3],
     shape: Shape,
-    output: Option<Output<'_>>,
+    output: Option<ConvOutput<'_>>,
     [of_x, of_weight]: [Option<NodeId>; 2],
 ) -> Vec<f32> {
     let backward = if shape.depthwise {
@@ -35,7 +37,7 @@ fn register_convolution(
         x.storage(),
         weight.storage(),
         grad.storage(),
-        &backend::sized(x, shape),
+        &backend::geometry_of(x, shape),
         of_x.is_some(),
         output,
     );
@@ -56,7 +58,7 @@ impl Backward<Flex, 2> for Convolution {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, weight, shape) = ops.state;
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         register_convolution(
             grads,
             [&x, &weight, &grad],
@@ -76,9 +78,9 @@ impl Backward<Flex, 3> for ConvolutionWithBias {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let ([x, weight, maps], shape, activation) = ops.state;
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let [of_x, of_weight, of_bias] = ops.parents.map(|p| p.map(|node| node.id));
-        let output = Some(Output {
+        let output = Some(ConvOutput {
             maps: maps.storage(),
             activation,
         });
@@ -103,7 +105,7 @@ impl Backward<Flex, 3> for Normalisation {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, norm) = ops.state;
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let dims = x.shape().dims::<4>();
         let [by_x, by_gamma, by_beta] =
             norm.backward(x.storage(), grad.storage(), dims[2] * dims[3]);
@@ -128,7 +130,7 @@ impl Backward<Flex, 3> for Scaling {
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let (x, factor, offset, activation) = ops.state;
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let dims = x.shape().dims::<4>();
         let pixels = dims[2] * dims[3];
         let [by_x, by_factor, by_offset] = normalisation::scale_backward(
@@ -159,10 +161,10 @@ impl Backward<Flex, 2> for Gating {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let ((x, gates), [of_x, of_gates]) = (ops.state, ops.parents);
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let [n, c, h, w] = x.shape().dims::<4>();
         let (by_x, by_gates) =
-            weighing::gate_backward(x.storage(), gates.storage(), grad.storage(), h * w);
+            plane_ops::gate_backward(x.storage(), gates.storage(), grad.storage(), h * w);
         if let Some(node) = of_x {
             grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
         }
@@ -179,13 +181,13 @@ impl Backward<Flex, 1> for PlaneMean {
     type State = [usize; 4];
 
     fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let dims = ops.state;
         if let [Some(node)] = ops.parents {
             grads.register::<Flex>(
                 node.id,
                 of(
-                    weighing::mean_backward(grad.storage(), dims[2] * dims[3]),
+                    plane_ops::mean_backward(grad.storage(), dims[2] * dims[3]),
                     dims,
                 ),
             );
@@ -201,10 +203,10 @@ impl Backward<Flex, 2> for ReadOut {
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
         let ((x, weights), [of_x, of_weights]) = (ops.state, ops.parents);
-        let grad = dense(grads.consume::<Flex>(&ops.node));
+        let grad = contiguous(grads.consume::<Flex>(&ops.node));
         let [n, c, h, w] = x.shape().dims::<4>();
         let (by_x, by_weights) =
-            weighing::read_out_backward(x.storage(), weights.storage(), grad.storage(), h * w);
+            plane_ops::read_out_backward(x.storage(), weights.storage(), grad.storage(), h * w);
         if let Some(node) = of_x {
             grads.register::<Flex>(node.id, of(by_x, [n, c, h, w]));
         }
@@ -222,7 +224,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             return backend::composed_convolve(x, weight, shape);
         }
         let (x, weight) = (primitive(x), primitive(weight));
-        let [input, values] = [x.primitive, weight.primitive].map(dense);
+        let [input, values] = [x.primitive, weight.primitive].map(contiguous);
         let output = backend::convolve(&input, &values, shape, None);
         tensor(
             match Convolution
@@ -247,7 +249,8 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             return backend::composed_convolve_with_bias(x, weight, bias, shape, activation);
         }
         let (x, weight, bias) = (primitive(x), primitive(weight), primitive(bias));
-        let [input, values, biases] = [x.primitive, weight.primitive, bias.primitive].map(dense);
+        let [input, values, biases] =
+            [x.primitive, weight.primitive, bias.primitive].map(contiguous);
         let output = backend::convolve(
             &input,
             &values,
@@ -283,11 +286,11 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         }
         let (dims, device) = (x.dims(), x.device());
         let (x, gamma, beta) = (primitive(x), primitive(gamma), primitive(beta));
-        let input = dense(x.primitive);
+        let input = contiguous(x.primitive);
         let moments = backend::moments(&input);
         let averages =
             [&moments.mean, &moments.variance].map(|v| Tensor::from_floats(v.as_slice(), &device));
-        let values = |t: Dense| dense(t).storage().to_vec();
+        let values = |t: Dense| contiguous(t).storage().to_vec();
         let norm = Norm {
             moments,
             gamma: values(gamma.primitive),
@@ -321,7 +324,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
         }
         let (x, factor, offset) = (primitive(x), primitive(factor), primitive(offset));
         let [input, factors, offsets] =
-            [x.primitive, factor.primitive, offset.primitive].map(dense);
+            [x.primitive, factor.primitive, offset.primitive].map(contiguous);
         let output = backend::scale(&input, &factors, &offsets, activation);
         tensor(
             match Scaling
@@ -342,7 +345,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             return backend::composed_gate(x, gates);
         }
         let (x, gates) = (primitive(x), primitive(gates));
-        let [input, values] = [x.primitive, gates.primitive].map(dense);
+        let [input, values] = [x.primitive, gates.primitive].map(contiguous);
         let output = backend::gate(&input, &values);
         tensor(
             match Gating
@@ -361,7 +364,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             return backend::composed_plane_mean(x);
         }
         let (dims, x) = (x.dims(), primitive(x));
-        let output = backend::plane_mean(&dense(x.primitive));
+        let output = backend::plane_mean(&contiguous(x.primitive));
         tensor(
             match PlaneMean.prepare::<C>([x.node]).compute_bound().stateful() {
                 OpsKind::Tracked(prepared) => prepared.finish(dims, output),
@@ -375,7 +378,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
             return backend::composed_read_out(x, weights);
         }
         let (x, weights) = (primitive(x), primitive(weights));
-        let [input, values] = [x.primitive, weights.primitive].map(dense);
+        let [input, values] = [x.primitive, weights.primitive].map(contiguous);
         let output = backend::read_out(&input, &values);
         tensor(
             match ReadOut

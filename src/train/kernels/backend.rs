@@ -8,8 +8,8 @@ use burn::tensor::{
 };
 
 use crate::train::kernels::normalisation::{self, Activation, Moments};
-use crate::train::kernels::shape::{Epilogue, Geometry, Shape};
-use crate::train::kernels::{convolution, depthwise, weighing};
+use crate::train::kernels::shape::{ConvGeometry, Epilogue, Shape};
+use crate::train::kernels::{convolution, depthwise, plane_ops};
 
 /// A normalised batch with the mean and variance [channels] of its input.
 #[derive(Debug)]
@@ -188,7 +188,7 @@ pub(super) fn tensor<B: Backend, const D: usize>(x: FloatTensor<B>) -> Tensor<B,
 }
 
 /// Makes a tensor contiguous.
-pub(super) fn dense(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
+pub(super) fn contiguous(x: FloatTensor<Flex>) -> FloatTensor<Flex> {
     x.to_contiguous()
 }
 
@@ -198,7 +198,7 @@ pub(super) fn of<const D: usize>(values: Vec<f32>, shape: [usize; D]) -> FloatTe
 }
 
 /// Geometry of a convolution on the maps `x`.
-pub(super) fn sized(x: &FloatTensor<Flex>, shape: Shape) -> Geometry {
+pub(super) fn geometry_of(x: &FloatTensor<Flex>, shape: Shape) -> ConvGeometry {
     let [_, _, h, w] = x.shape().dims::<4>();
     shape.on((h, w))
 }
@@ -210,7 +210,7 @@ pub(super) fn convolve(
     shape: Shape,
     epilogue: Option<Epilogue<'_>>,
 ) -> FloatTensor<Flex> {
-    let (s, n) = (sized(x, shape), x.shape().dims::<4>()[0]);
+    let (s, n) = (geometry_of(x, shape), x.shape().dims::<4>()[0]);
     let forward = if shape.depthwise {
         depthwise::forward
     } else {
@@ -245,8 +245,8 @@ impl Kernels for Flex {
             return composed_convolve(x, weight, shape);
         }
         tensor(convolve(
-            &dense(primitive(x)),
-            &dense(primitive(weight)),
+            &contiguous(primitive(x)),
+            &contiguous(primitive(weight)),
             shape,
             None,
         ))
@@ -262,7 +262,7 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_convolve_with_bias(x, weight, bias, shape, activation);
         }
-        let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(dense);
+        let [x, weight, bias] = [primitive(x), primitive(weight), primitive(bias)].map(contiguous);
         tensor(convolve(
             &x,
             &weight,
@@ -283,7 +283,8 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_scale(x, factor, offset, activation);
         }
-        let [x, factor, offset] = [primitive(x), primitive(factor), primitive(offset)].map(dense);
+        let [x, factor, offset] =
+            [primitive(x), primitive(factor), primitive(offset)].map(contiguous);
         tensor(scale(&x, &factor, &offset, activation))
     }
 
@@ -291,21 +292,27 @@ impl Kernels for Flex {
         if x.dtype() != DType::F32 {
             return composed_gate(x, gates);
         }
-        tensor(gate(&dense(primitive(x)), &dense(primitive(gates))))
+        tensor(gate(
+            &contiguous(primitive(x)),
+            &contiguous(primitive(gates)),
+        ))
     }
 
     fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
         if x.dtype() != DType::F32 {
             return composed_plane_mean(x);
         }
-        tensor(plane_mean(&dense(primitive(x))))
+        tensor(plane_mean(&contiguous(primitive(x))))
     }
 
     fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
         if x.dtype() != DType::F32 {
             return composed_read_out(x, weights);
         }
-        tensor(read_out(&dense(primitive(x)), &dense(primitive(weights))))
+        tensor(read_out(
+            &contiguous(primitive(x)),
+            &contiguous(primitive(weights)),
+        ))
     }
 }
 
@@ -333,7 +340,7 @@ pub(super) fn scale(
 pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(
-        weighing::gate(x.storage(), gates.storage(), h * w),
+        plane_ops::gate(x.storage(), gates.storage(), h * w),
         [n, c, h, w],
     )
 }
@@ -341,14 +348,14 @@ pub(super) fn gate(x: &FloatTensor<Flex>, gates: &FloatTensor<Flex>) -> FloatTen
 /// [`Kernels::plane_mean`] of a contiguous tensor.
 pub(super) fn plane_mean(x: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
-    of(weighing::mean(x.storage(), h * w), [n, c])
+    of(plane_ops::mean(x.storage(), h * w), [n, c])
 }
 
 /// [`Kernels::read_out`] of contiguous tensors.
 pub(super) fn read_out(x: &FloatTensor<Flex>, weights: &FloatTensor<Flex>) -> FloatTensor<Flex> {
     let [n, c, h, w] = x.shape().dims::<4>();
     of(
-        weighing::read_out(x.storage(), weights.storage(), h * w),
+        plane_ops::read_out(x.storage(), weights.storage(), h * w),
         [n, c],
     )
 }

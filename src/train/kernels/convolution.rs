@@ -8,10 +8,10 @@
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
 
-use crate::train::kernels::made::made_with;
-use crate::train::kernels::product::multiply;
-use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output, Run};
-use crate::train::kernels::wide;
+use crate::train::kernels::matmul::multiply;
+use crate::train::kernels::parallel_fill::fill_parallel_with;
+use crate::train::kernels::shape::{ConvGeometry, ConvGradients, ConvOutput, Epilogue, KernelRun};
+use crate::train::kernels::simd_loops;
 
 /// Target number of columns per group: enough for an efficient product, few enough for the cache.
 const COLUMNS: usize = 512;
@@ -30,7 +30,7 @@ struct Product {
     pixels_out: usize,
     /// Number of weights per output channel.
     taps: usize,
-    runs: Vec<Run>,
+    runs: Vec<KernelRun>,
     /// Pictures per group.
     group: usize,
     /// Whether the pixels can be used as columns without a copy.
@@ -38,7 +38,7 @@ struct Product {
 }
 
 impl Product {
-    fn new(s: &Geometry, n: usize) -> Self {
+    fn new(s: &ConvGeometry, n: usize) -> Self {
         let (from, to) = s.shape.channels;
         let pointwise = s.shape.kernel == 1 && s.shape.stride == 1;
         // A pointwise convolution needs no copy, so that fewer columns suffice.
@@ -62,7 +62,7 @@ impl Product {
 
     /// Calls `f` for the runs of all channels of picture `i` of a group: row of the column matrix,
     /// position in it, run.
-    fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &Run)) {
+    fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &KernelRun)) {
         let kernel = self.taps / self.from;
         for c in 0..self.from {
             self.runs.iter().for_each(|r| {
@@ -167,7 +167,7 @@ impl Scratch {
 pub fn forward(
     x: &[f32],
     weight: &[f32],
-    s: &Geometry,
+    s: &ConvGeometry,
     epilogue: Option<Epilogue<'_>>,
 ) -> Vec<f32> {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
@@ -196,13 +196,13 @@ pub fn forward(
             target
                 .chunks_exact_mut(width)
                 .zip(bias)
-                .for_each(|(row, bias)| wide::line(row, (1.0, *bias), activation));
+                .for_each(|(row, bias)| simd_loops::affine(row, (1.0, *bias), activation));
         }
         if p.group > 1 {
             p.swap(p.to, pictures, maps, out);
         }
     };
-    made_with(
+    fill_parallel_with(
         n * p.to * p.pixels_out,
         chunk_out.max(1),
         Scratch::default,
@@ -216,10 +216,10 @@ pub fn backward(
     x: &[f32],
     weight: &[f32],
     grad: &[f32],
-    s: &Geometry,
+    s: &ConvGeometry,
     wants_x: bool,
-    output: Option<Output<'_>>,
-) -> Derivatives {
+    output: Option<ConvOutput<'_>>,
+) -> ConvGradients {
     let n = x.len() / (s.shape.channels.0 * s.pixels_in());
     let p = Product::new(s, n);
     let (per_in, per_out) = (
@@ -245,14 +245,14 @@ pub fn backward(
         let mut by_bias = vec![0.0; if output.is_some() { p.to } else { 0 }];
         let grad = match output {
             None => grad,
-            Some(Output { maps, activation }) => {
+            Some(ConvOutput { maps, activation }) => {
                 passed.resize(grad.len(), 0.0);
                 let planes = passed
                     .chunks_exact_mut(p.pixels_out)
                     .zip(grad.chunks_exact(p.pixels_out))
                     .zip(maps[part].chunks_exact(p.pixels_out));
                 planes.enumerate().for_each(|(k, ((out, grad), y))| {
-                    by_bias[k % p.to] += wide::rectifier_backward(grad, y, activation, out)
+                    by_bias[k % p.to] += simd_loops::rectifier_backward(grad, y, activation, out)
                 });
                 passed
             }
@@ -287,7 +287,7 @@ pub fn backward(
         (by_weight, by_bias)
     };
     let (by_x, parts) = if wants_x {
-        let (by_x, parts) = made_with(
+        let (by_x, parts) = fill_parallel_with(
             x.len(),
             per_in.max(1),
             Scratch::default,
@@ -326,7 +326,7 @@ pub fn backward(
             vec![0.0; if output.is_some() { p.to } else { 0 }],
         )
     });
-    Derivatives {
+    ConvGradients {
         by_x,
         by_weight,
         by_bias,

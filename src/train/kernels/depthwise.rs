@@ -9,9 +9,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::train::kernels::made::made_with;
-use crate::train::kernels::shape::{Derivatives, Epilogue, Geometry, Output};
-use crate::train::kernels::wide::{self, BLOCK};
+use crate::train::kernels::parallel_fill::fill_parallel_with;
+use crate::train::kernels::shape::{ConvGeometry, ConvGradients, ConvOutput, Epilogue};
+use crate::train::kernels::simd_loops::{self, BLOCK};
 
 /// Layout of planes with a border of zeros.
 struct Bordered {
@@ -27,7 +27,7 @@ struct Bordered {
 }
 
 impl Bordered {
-    fn new(s: &Geometry) -> Self {
+    fn new(s: &ConvGeometry) -> Self {
         let (kernel, (h, w)) = (s.shape.kernel, s.size);
         assert!(kernel % 2 == 1, "a kernel of {kernel} pixels has no centre");
         let width = w + kernel - 1;
@@ -92,7 +92,7 @@ impl Bordered {
 pub fn forward(
     x: &[f32],
     weight: &[f32],
-    s: &Geometry,
+    s: &ConvGeometry,
     epilogue: Option<Epilogue<'_>>,
 ) -> Vec<f32> {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
@@ -105,7 +105,7 @@ pub fn forward(
             1,
             padded,
         );
-        wide::correlate(
+        simd_loops::correlate(
             padded,
             &weight[plane % channels * taps..][..taps],
             &bordered.offsets,
@@ -113,10 +113,10 @@ pub fn forward(
         );
         bordered.pick(stretch, s.out.1, stride, out);
         if let Some(Epilogue { bias, activation }) = epilogue {
-            wide::line(out, (1.0, bias[plane % channels]), activation);
+            simd_loops::affine(out, (1.0, bias[plane % channels]), activation);
         }
     };
-    made_with(
+    fill_parallel_with(
         x.len() / s.pixels_in() * s.pixels_out(),
         s.pixels_out(),
         || bordered.scratch(),
@@ -129,15 +129,15 @@ pub fn forward(
 /// and that of the bias.
 fn before_epilogue<'a>(
     grad: &'a [f32],
-    output: Option<Output<'_>>,
+    output: Option<ConvOutput<'_>>,
     plane: Range<usize>,
     passed: &'a mut [f32],
 ) -> (&'a [f32], f32) {
     let grad = &grad[plane.clone()];
     match output {
         None => (grad, 0.0),
-        Some(Output { maps, activation }) => {
-            let by_bias = wide::rectifier_backward(grad, &maps[plane], activation, passed);
+        Some(ConvOutput { maps, activation }) => {
+            let by_bias = simd_loops::rectifier_backward(grad, &maps[plane], activation, passed);
             (passed, by_bias)
         }
     }
@@ -148,10 +148,10 @@ pub fn backward(
     x: &[f32],
     weight: &[f32],
     grad: &[f32],
-    s: &Geometry,
+    s: &ConvGeometry,
     wants_x: bool,
-    output: Option<Output<'_>>,
-) -> Derivatives {
+    output: Option<ConvOutput<'_>>,
+) -> ConvGradients {
     let (channels, stride, bordered) = (s.shape.channels.0, s.shape.stride, Bordered::new(s));
     let taps = bordered.offsets.len();
     let scratch = || (bordered.scratch(), vec![0.0; s.pixels_out()]);
@@ -167,7 +167,7 @@ pub fn backward(
                     by_x: &mut [f32]| {
             let (grad, _) = before_epilogue(grad, output, of_plane(plane), passed);
             bordered.spread(grad, s.out.1, bordered.first(), stride, padded);
-            wide::correlate(
+            simd_loops::correlate(
                 padded,
                 &turned[plane % channels * taps..][..taps],
                 &bordered.offsets,
@@ -175,7 +175,7 @@ pub fn backward(
             );
             bordered.pick(stretch, s.size.1, 1, by_x);
         };
-        made_with(x.len(), s.pixels_in(), scratch, fill).0
+        fill_parallel_with(x.len(), s.pixels_in(), scratch, fill).0
     });
     let mut by_weight = vec![0.0; channels * taps];
     let of_channel = |([padded, stretch], passed): &mut ([Vec<f32>; 2], Vec<f32>),
@@ -192,7 +192,7 @@ pub fn backward(
             let (grad, sum) = before_epilogue(grad, output, of_plane(plane), passed);
             by_bias += sum;
             bordered.spread(grad, s.out.1, 0, stride, stretch);
-            wide::products(
+            simd_loops::products(
                 padded,
                 &stretch[..bordered.stretch],
                 &bordered.offsets,
@@ -206,7 +206,7 @@ pub fn backward(
         .enumerate()
         .map_init(scratch, of_channel)
         .collect();
-    Derivatives {
+    ConvGradients {
         by_x,
         by_weight,
         by_bias,

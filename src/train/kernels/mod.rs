@@ -2,17 +2,17 @@
 //! burn's `flex` backend, which proceeds element by element; other backends use burn's own.
 //!
 //! Reading order: [`shape`], [`backend`] (the operations that networks use), [`autodiff`] (their
-//! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`weighing`] (the
-//! loops; the innermost are in `wide`), [`product`] (matrices).
+//! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`plane_ops`] (the
+//! loops; the innermost are in `simd_loops`), [`matmul`] (matrices).
 
 pub mod activation;
 pub mod autodiff;
 pub mod backend;
 pub mod convolution;
 pub mod depthwise;
-pub mod made;
+pub mod matmul;
 pub mod normalisation;
-pub mod product;
+pub mod parallel_fill;
+pub mod plane_ops;
 pub mod shape;
-pub mod weighing;
-mod wide;
+mod simd_loops;

@@ -4,8 +4,8 @@
 use rayon::prelude::*;
 
 pub use crate::train::kernels::activation::Activation;
-use crate::train::kernels::made::{made, made_with};
-use crate::train::kernels::wide;
+use crate::train::kernels::parallel_fill::{fill_parallel, fill_parallel_with};
+use crate::train::kernels::simd_loops;
 
 /// Sum of `f` over two rows, in sixteen partial sums, since a single sum would wait for each
 /// addition.
@@ -82,10 +82,10 @@ pub fn scale(
     offset: &[f32],
     activation: Activation,
 ) -> Vec<f32> {
-    made(x.len(), pixels, |plane, out| {
+    fill_parallel(x.len(), pixels, |plane, out| {
         let c = plane % factor.len();
         out.copy_from_slice(&x[plane * pixels..][..pixels]);
-        wide::line(out, (factor[c], offset[c]), activation);
+        simd_loops::affine(out, (factor[c], offset[c]), activation);
     })
 }
 
@@ -99,13 +99,13 @@ pub fn scale_backward(
     activation: Activation,
 ) -> [Vec<f32>; 3] {
     let channels = factor.len();
-    let (by_x, planes) = made_with(
+    let (by_x, planes) = fill_parallel_with(
         x.len(),
         pixels,
         || (),
         |(), plane, out| {
             let (c, at) = (plane % channels, plane * pixels);
-            wide::line_backward(
+            simd_loops::affine_backward(
                 &x[at..][..pixels],
                 &grad[at..][..pixels],
                 (factor[c], offset[c]),
@@ -145,7 +145,7 @@ impl Norm {
     }
 
     /// Factor and offset of a channel that perform the whole normalisation.
-    fn line(&self, channel: usize) -> (f32, f32) {
+    fn affine(&self, channel: usize) -> (f32, f32) {
         let factor = self.gamma[channel] * self.inverse(channel);
         (
             factor,
@@ -156,7 +156,7 @@ impl Norm {
     /// Normalises the batch.
     pub fn forward(&self, x: &[f32], pixels: usize) -> Vec<f32> {
         let (factor, offset): (Vec<f32>, Vec<f32>) =
-            (0..self.gamma.len()).map(|c| self.line(c)).unzip();
+            (0..self.gamma.len()).map(|c| self.affine(c)).unzip();
         scale(x, pixels, &factor, &offset, self.activation)
     }
 
@@ -166,7 +166,7 @@ impl Norm {
         let count = (x.len() / channels.max(1)) as f64;
         // Sums of the derivative, and of the derivative times the normalised input.
         let sums: Vec<(f32, f32)> = by_channel(channels, |c| {
-            let (factor, offset) = self.line(c);
+            let (factor, offset) = self.affine(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
             let passed = |x: f32, g: f32| g * self.activation.slope(x * factor + offset);
             let both = planes(x, c, channels, pixels).zip(planes(grad, c, channels, pixels));
@@ -178,9 +178,9 @@ impl Norm {
             });
             (plain as f32, weighed as f32)
         });
-        let by_x = made(x.len(), pixels, |plane, out| {
+        let by_x = fill_parallel(x.len(), pixels, |plane, out| {
             let (c, at) = (plane % channels, plane * pixels);
-            let (factor, offset) = self.line(c);
+            let (factor, offset) = self.affine(c);
             let (mean, inverse) = (self.moments.mean[c], self.inverse(c));
             let (plain, weighed) = (
                 (f64::from(sums[c].0) / count) as f32,

@@ -57,9 +57,9 @@ impl Shape {
     }
 
     /// The convolution on pictures of a size (height, width).
-    pub fn on(self, size: (usize, usize)) -> Geometry {
+    pub fn on(self, size: (usize, usize)) -> ConvGeometry {
         let out = |side: usize| (side + 2 * self.padding() - self.kernel) / self.stride + 1;
-        Geometry {
+        ConvGeometry {
             shape: self,
             size,
             out: (out(size.0), out(size.1)),
@@ -78,7 +78,7 @@ pub struct Epilogue<'a> {
 
 /// Output of a convolution with an [`Epilogue`], from which its derivatives follow.
 #[derive(Debug, Clone, Copy)]
-pub struct Output<'a> {
+pub struct ConvOutput<'a> {
     /// The maps.
     pub maps: &'a [f32],
     /// The activation that was applied.
@@ -87,7 +87,7 @@ pub struct Output<'a> {
 
 /// The derivatives of a convolution.
 #[derive(Debug)]
-pub struct Derivatives {
+pub struct ConvGradients {
     /// With respect to the input, if requested.
     pub by_x: Option<Vec<f32>>,
     /// With respect to the weights.
@@ -98,7 +98,7 @@ pub struct Derivatives {
 
 /// A convolution on pictures of one size.
 #[derive(Debug, Clone, Copy)]
-pub struct Geometry {
+pub struct ConvGeometry {
     /// The convolution.
     pub shape: Shape,
     /// Height and width of a picture.
@@ -110,7 +110,7 @@ pub struct Geometry {
 /// Pixels of a row that one weight of the kernel meets: `output[to..to + count]` reads
 /// `input[from], input[from + stride], ...`.
 #[derive(Debug, Clone, Copy)]
-pub struct Run {
+pub struct KernelRun {
     /// Index of the weight, row-major.
     pub tap: usize,
     /// First pixel in a plane of the output.
@@ -121,7 +121,7 @@ pub struct Run {
     pub count: usize,
 }
 
-impl Geometry {
+impl ConvGeometry {
     /// Pixels per plane of the input.
     pub fn pixels_in(&self) -> usize {
         self.size.0 * self.size.1
@@ -133,7 +133,7 @@ impl Geometry {
     }
 
     /// All runs of all weights, without pixels outside the picture.
-    pub fn runs(&self) -> Vec<Run> {
+    pub fn runs(&self) -> Vec<KernelRun> {
         let (k, stride, pad) = (self.shape.kernel, self.shape.stride, self.shape.padding());
         // Outputs o with 0 <= o * stride + tap - pad < side.
         let inside = |tap: usize, side: usize, out: usize| {
@@ -151,7 +151,7 @@ impl Geometry {
                 continue;
             }
             let first = columns.start * stride + x - pad;
-            runs.extend(inside(y, self.size.0, self.out.0).map(|row| Run {
+            runs.extend(inside(y, self.size.0, self.out.0).map(|row| KernelRun {
                 tap: y * k + x,
                 to: row * self.out.1 + columns.start,
                 from: (row * stride + y - pad) * self.size.1 + first,

@@ -147,14 +147,14 @@ pub(super) fn products(plane: &[f32], row: &[f32], offsets: &[usize], sums: &mut
     });
 }
 
-struct Line<'a> {
+struct Affine<'a> {
     row: &'a mut [f32],
     factor: f32,
     offset: f32,
     activation: Activation,
 }
 
-impl WithSimd for Line<'_> {
+impl WithSimd for Affine<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -172,8 +172,8 @@ impl WithSimd for Line<'_> {
 }
 
 /// Replaces each value by `activation(value * factor + offset)`.
-pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), activation: Activation) {
-    Arch::new().dispatch(Line {
+pub(super) fn affine(row: &mut [f32], (factor, offset): (f32, f32), activation: Activation) {
+    Arch::new().dispatch(Affine {
         row,
         factor,
         offset,
@@ -181,7 +181,7 @@ pub(super) fn line(row: &mut [f32], (factor, offset): (f32, f32), activation: Ac
     });
 }
 
-struct LineBackward<'a> {
+struct AffineBackward<'a> {
     x: &'a [f32],
     grad: &'a [f32],
     factor: f32,
@@ -190,10 +190,10 @@ struct LineBackward<'a> {
     out: &'a mut [f32],
 }
 
-impl LineBackward<'_> {
+impl AffineBackward<'_> {
     #[inline(always)]
     fn by<S: Simd>(self, simd: S, passes: impl Fn(f32) -> bool) -> (f32, f32) {
-        let LineBackward {
+        let AffineBackward {
             x,
             grad,
             factor,
@@ -210,7 +210,7 @@ impl LineBackward<'_> {
     }
 }
 
-impl WithSimd for LineBackward<'_> {
+impl WithSimd for AffineBackward<'_> {
     type Output = (f32, f32);
 
     #[inline(always)]
@@ -223,16 +223,16 @@ impl WithSimd for LineBackward<'_> {
     }
 }
 
-/// Writes the derivative of [`line`] with respect to `x`, given that of its output; returns those
+/// Writes the derivative of [`affine`] with respect to `x`, given that of its output; returns those
 /// of factor and offset.
-pub(super) fn line_backward(
+pub(super) fn affine_backward(
     x: &[f32],
     grad: &[f32],
     (factor, offset): (f32, f32),
     activation: Activation,
     out: &mut [f32],
 ) -> (f32, f32) {
-    Arch::new().dispatch(LineBackward {
+    Arch::new().dispatch(AffineBackward {
         x,
         grad,
         factor,

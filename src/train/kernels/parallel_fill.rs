@@ -12,7 +12,7 @@ use rayon::prelude::*;
 /// # Panics
 /// When `chunk` is 0.
 #[allow(unsafe_code)]
-pub fn made_with<S, T: Send>(
+pub fn fill_parallel_with<S, T: Send>(
     total: usize,
     chunk: usize,
     init: impl Fn() -> S + Sync + Send,
@@ -43,12 +43,12 @@ pub fn made_with<S, T: Send>(
 }
 
 /// The same without thread state and results.
-pub fn made(
+pub fn fill_parallel(
     total: usize,
     chunk: usize,
     fill: impl Fn(usize, &mut [f32]) + Sync + Send,
 ) -> Vec<f32> {
-    made_with(total, chunk, || (), |(), number, part| fill(number, part)).0
+    fill_parallel_with(total, chunk, || (), |(), number, part| fill(number, part)).0
 }
 
 #[cfg(test)]
@@ -57,7 +57,7 @@ mod tests {
 
     #[test]
     fn every_element_is_filled_or_zero() {
-        let (values, sums) = made_with(
+        let (values, sums) = fill_parallel_with(
             10,
             4,
             || 1.0,
@@ -69,6 +69,6 @@ mod tests {
         );
         assert_eq!(values, [1.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 3.0, 0.0]);
         assert_eq!(sums, [4, 4, 2]);
-        assert_eq!(made(0, 3, |_, _| ()), Vec::<f32>::new());
+        assert_eq!(fill_parallel(0, 3, |_, _| ()), Vec::<f32>::new());
     }
 }

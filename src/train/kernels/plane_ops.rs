@@ -3,12 +3,12 @@
 
 use rayon::prelude::*;
 
-use crate::train::kernels::made::made;
-use crate::train::kernels::wide::{product, total};
+use crate::train::kernels::parallel_fill::fill_parallel;
+use crate::train::kernels::simd_loops::{product, total};
 
 /// Multiplies each plane of `x` by its number in `gates` [n, channels].
 pub fn gate(x: &[f32], gates: &[f32], pixels: usize) -> Vec<f32> {
-    made(x.len(), pixels, |plane, out| {
+    fill_parallel(x.len(), pixels, |plane, out| {
         out.iter_mut()
             .zip(&x[plane * pixels..])
             .for_each(|(o, x)| *o = x * gates[plane]);
@@ -39,7 +39,7 @@ pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
 
 /// Derivative of [`mean`] with respect to `x`.
 pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
-    made(grad.len() * pixels, pixels, |plane, out| {
+    fill_parallel(grad.len() * pixels, pixels, |plane, out| {
         out.fill(grad[plane] / pixels as f32)
     })
 }
@@ -61,12 +61,12 @@ pub fn read_out_backward(
     pixels: usize,
 ) -> (Vec<f32>, Vec<f32>) {
     let channels = weights.len() / pixels;
-    let by_x = made(x.len(), pixels, |plane, out| {
+    let by_x = fill_parallel(x.len(), pixels, |plane, out| {
         out.iter_mut()
             .zip(&weights[plane % channels * pixels..])
             .for_each(|(o, w)| *o = grad[plane] * w);
     });
-    let by_weights = made(weights.len(), pixels, |channel, out| {
+    let by_weights = fill_parallel(weights.len(), pixels, |channel, out| {
         for plane in (channel..grad.len()).step_by(channels) {
             out.iter_mut()
                 .zip(&x[plane * pixels..][..pixels])
