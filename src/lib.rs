@@ -61,9 +61,6 @@
 
 #[cfg(feature = "pipeline")]
 pub mod address;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod app;
 #[cfg(feature = "video")]
 pub mod camera_flow;
 #[cfg(feature = "pipeline")]

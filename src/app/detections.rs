@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::detection::Detection;
-use crate::geometry::BBox;
-use crate::mot_files;
+use twintrack::detection::Detection;
+use twintrack::geometry::BBox;
+use twintrack::mot_files;
 
 /// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
 /// if all are -1 (MOTChallenge's value for unknown), all become 1.

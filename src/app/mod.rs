@@ -6,6 +6,8 @@ pub mod detections;
 pub mod doctor;
 pub mod evaluate;
 pub mod identities;
+pub mod linking;
+pub mod message;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod options;

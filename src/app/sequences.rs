@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::eval::{Benchmark, EvalError};
-use crate::mot_files;
-use crate::mot_format::{Known, MotRow, SequenceInfo};
+use twintrack::eval::{Benchmark, EvalError};
+use twintrack::mot_files;
+use twintrack::mot_format::{Known, MotRow, SequenceInfo};
 
 /// A sequence's ground truth.
 pub struct Truth {
