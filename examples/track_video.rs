@@ -17,8 +17,8 @@ impl<F: FnMut(&Event) + Send> Sink for Callback<F> {
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        (self.0)(&Event::Ended(event.clone()));
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
+        (self.0)(&Event::Ended(EndedEvent::clone(event)));
         Ok(())
     }
 

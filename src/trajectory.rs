@@ -1,7 +1,8 @@
 //! The events that the program writes, and their builder. `schema/trajectory.schema.json` is the
 //! contract that these types implement.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -98,6 +99,45 @@ impl Event {
             STATUS_SCHEMA => Event::Status(serde_json::from_str(line)?),
             _ => return Err(EventError::Unknown(schema)),
         })
+    }
+}
+
+/// An event with its JSON, which is made at the first use and shared by all sinks.
+#[derive(Debug)]
+pub struct WithJson<E> {
+    event: E,
+    line: OnceLock<Arc<str>>,
+}
+
+impl<E> From<E> for WithJson<E> {
+    fn from(event: E) -> Self {
+        WithJson {
+            event,
+            line: OnceLock::new(),
+        }
+    }
+}
+
+impl<E> Deref for WithJson<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.event
+    }
+}
+
+impl<E: Serialize> WithJson<E> {
+    /// The event as a line of JSON, with its newline.
+    pub fn line(&self) -> &Arc<str> {
+        self.line.get_or_init(|| {
+            let mut text = serde_json::to_string(&self.event).expect("events serialise to JSON");
+            text.push('\n');
+            text.into()
+        })
+    }
+
+    /// The event as JSON, without a newline.
+    pub fn json(&self) -> &str {
+        self.line().trim_end()
     }
 }
 
@@ -356,6 +396,24 @@ impl EventBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_serialised_once() {
+        struct Counted(std::cell::Cell<u32>);
+        impl Serialize for Counted {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                self.0.set(self.0.get() + 1);
+                s.serialize_u32(self.0.get())
+            }
+        }
+        let event = WithJson::from(Counted(Default::default()));
+        assert_eq!(event.0.get(), 0, "serialised before it is needed");
+        assert_eq!(
+            (event.json(), &**event.line(), event.json()),
+            ("1", "1\n", "1")
+        );
+        assert_eq!(event.0.get(), 1);
+    }
 
     #[test]
     fn parse_errors_say_what_is_missing_or_wrong() {

@@ -52,13 +52,14 @@ pub fn deliver(
         let finished = FrameResult {
             frame,
             detections: Vec::new(),
-            event: event.clone(),
+            event: event.clone().into(),
         };
         for sink in sinks.iter_mut() {
             sink.frame(&finished)?;
         }
         while let Some(e) = ended.next_if(|e| e.last <= event.pts) {
-            sinks.iter_mut().try_for_each(|s| s.ended(e))?;
+            let e = e.clone().into();
+            sinks.iter_mut().try_for_each(|s| s.ended(&e))?;
         }
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// Capacity of the queue, lines. When it is full, trajectory events are dropped and counted; other
 /// events are held in memory until there is room.
@@ -21,9 +21,9 @@ const QUEUE_LINES: usize = 1024;
 /// A sink that never waits for its reader, except at shutdown.
 pub struct StdoutSink {
     /// The queue; None once it is closed.
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Arc<str>>>,
     /// Lines that must not be dropped and found no room in the queue.
-    held: VecDeque<Vec<u8>>,
+    held: VecDeque<Arc<str>>,
     with_ended: bool,
     dropped: Arc<AtomicU64>,
     /// The writer thread's error, after which it has ended.
@@ -52,11 +52,11 @@ impl StdoutSink {
         with_ended: bool,
         shutdown_timeout: Duration,
     ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
-        let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE_LINES);
+        let (lines, queue) = sync_channel::<Arc<str>>(QUEUE_LINES);
         let (error, errors) = sync_channel(1);
         let work = move || {
             for line in queue {
-                if let Err(e) = out.write(&line) {
+                if let Err(e) = out.write(line.as_bytes()) {
                     let _ = error.send(e); // returned by the next call of the sink
                     return;
                 }
@@ -88,9 +88,8 @@ impl StdoutSink {
 
     /// Queues an event. When the queue is full, it is held in memory if it is `required`, and
     /// otherwise dropped.
-    fn push(&mut self, event: &impl Serialize, required: bool) -> Result<(), SinkError> {
-        let mut line = serde_json::to_vec(event).expect("events serialise to JSON");
-        line.push(b'\n');
+    fn push(&mut self, event: &WithJson<impl Serialize>, required: bool) -> Result<(), SinkError> {
+        let line = event.line().clone();
         self.queue_held();
         if required {
             self.held.push_back(line);
@@ -125,7 +124,7 @@ impl Sink for StdoutSink {
         self.push(&finished.event, false)
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         if self.with_ended {
             self.push(event, true)
         } else {
@@ -133,7 +132,7 @@ impl Sink for StdoutSink {
         }
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         self.push(event, true)
     }
 
