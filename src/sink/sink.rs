@@ -209,9 +209,14 @@ impl LineWriter {
 
     /// Standard output, unbuffered.
     pub fn stdout() -> Self {
+        Self::unbuffered("standard output", Box::new(io::stdout()))
+    }
+
+    /// Writes every line at once; `name` is used in messages.
+    pub(super) fn unbuffered(name: &str, out: Box<dyn Write + Send>) -> Self {
         LineWriter {
-            path: "standard output".into(),
-            out: Box::new(io::stdout()),
+            path: name.into(),
+            out,
             regular: None,
             buffer: Vec::new(),
             written: 0,
