@@ -1,5 +1,5 @@
 //! The structure of the source files (see ARCHITECTURE.md): modules use modules of lower layers
-//! only, pure modules are pure, files do not import each other in circles, and files are short.
+//! only, pure modules are pure, files do not import each other in cycles, and files are short.
 
 #[path = "layering/imports.rs"]
 mod imports;
@@ -125,8 +125,8 @@ fn impure_names(file: &SourceFile) -> Vec<String> {
     file.uses.iter().filter(forbidden).cloned().collect()
 }
 
-/// A circle in a graph, as its nodes in order; None if there is none.
-fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+/// A cycle in a graph, as its nodes in order; None if there is none.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
     fn visit<'a>(
         node: &'a str,
         graph: &'a BTreeMap<String, BTreeSet<String>>,
@@ -159,13 +159,9 @@ fn circle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
 fn no_module_uses_one_of_its_own_or_a_higher_layer() {
     let tree = Tree::read();
     for file in &tree.files {
-        let upward = upward_uses(file);
-        assert!(
-            upward.is_empty(),
-            "{} (layer {}) uses {upward:?}",
-            file.path.display(),
-            layer(&file.module)
-        );
+        let (layer, upward) = (layer(&file.module), upward_uses(file));
+        let path = file.path.display();
+        assert!(upward.is_empty(), "{path} (layer {layer}) uses {upward:?}");
     }
     let checked: usize = tree.files.iter().map(|f| f.uses.len()).sum();
     assert!(checked > 1000, "only {checked} paths found");
@@ -182,11 +178,11 @@ fn pure_modules_use_no_io_threads_or_clocks() {
 }
 
 #[test]
-fn files_do_not_import_each_other_in_circles() {
+fn files_do_not_import_each_other_in_cycles() {
     let graph = Tree::read().graph();
     let edges: usize = graph.values().map(BTreeSet::len).sum();
     assert!(edges > 300, "only {edges} imports between files found");
-    assert_eq!(circle(&graph), None);
+    assert_eq!(cycle(&graph), None);
 }
 
 #[test]
@@ -239,16 +235,16 @@ fn the_checks_find_what_they_look_for() {
         ("m/b.rs", "use super::a::A;"),
     );
     let both = tree(&[("m/mod.rs", "mod a;\nmod b;\npub use b::{B};"), a, b]);
-    assert_eq!(circle(&both.graph()).map(|c| c.len()), Some(2));
+    assert_eq!(cycle(&both.graph()).map(|c| c.len()), Some(2));
     let one = tree(&[
         ("m/mod.rs", "mod a;\nmod b;\npub use b::{B};"),
         a,
         ("m/b.rs", ""),
     ]);
-    assert_eq!(circle(&one.graph()), None);
+    assert_eq!(cycle(&one.graph()), None);
     let parent = tree(&[("m.rs", "use crate::m::c::C;"), ("m/c.rs", "use super::M;")]);
     assert_eq!(
-        circle(&parent.graph()),
+        cycle(&parent.graph()),
         None,
         "a file and its submodules are one unit"
     );
