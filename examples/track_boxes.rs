@@ -6,6 +6,8 @@
 //!
 //! Arguments: the file, and its frames per second. Writes MOTChallenge result lines.
 
+#![allow(clippy::print_stdout, reason = "the output of a program")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;

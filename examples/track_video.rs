@@ -4,6 +4,8 @@
 //! cargo run --release --example track_video -- samples/pets2009-s2l1.mp4
 //! ```
 
+#![allow(clippy::print_stdout, reason = "the output of a program")]
+
 use std::error::Error;
 
 use twintrack::prelude::*;

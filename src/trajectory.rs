@@ -282,7 +282,7 @@ fn hundredths(v: f32) -> f64 {
 }
 
 /// Rounds to the three decimals of times, confidences and similarities in events.
-pub(crate) fn thousandths(v: f64) -> f64 {
+pub fn thousandths(v: f64) -> f64 {
     (v * 1000.0).round() / 1000.0
 }
 
