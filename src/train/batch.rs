@@ -297,6 +297,7 @@ mod tests {
         head: HeadKind::Stripes,
         colours: true,
         normalise: false,
+        neck: false,
         size: (128, 64),
         dimension: 16,
         channels: 16,

@@ -65,6 +65,9 @@ pub struct TrainConfig {
     /// Normalise each channel of a crop to mean 0 and standard deviation 1, which removes exposure
     /// and colour cast.
     pub normalise: bool,
+    /// Batch-normalise the output of the head before it is scaled to unit length, which prevents
+    /// collapse; only without colours.
+    pub neck: bool,
     /// Height of a crop, pixels, a multiple of 16. Doubling height and width shows finer detail at
     /// four times the cost.
     pub height: usize,
@@ -146,6 +149,7 @@ impl Default for TrainConfig {
             head: HeadKind::Stripes,
             colours: true,
             normalise: false,
+            neck: true,
             height: 128,
             width: 0,
             channels: 512,
@@ -306,6 +310,7 @@ impl TrainConfig {
             head,
             colours,
             normalise,
+            neck,
             dimension,
             channels,
             ..
@@ -316,6 +321,7 @@ impl TrainConfig {
             head,
             colours,
             normalise,
+            neck,
             size: self.size(),
             dimension,
             channels,

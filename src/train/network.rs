@@ -7,6 +7,7 @@
 //! starts from the colours and adds to them.
 
 mod head;
+mod neck;
 
 use std::path::Path;
 
@@ -26,6 +27,7 @@ use crate::train::graph::network::{GraphNetwork, GraphOutputs};
 use crate::train::graph::plan::Plan;
 use crate::train::graph::write;
 use crate::train::kernels::backend::{Kernels, cast};
+use crate::train::network::neck::Neck;
 use crate::train::onnx::{Attribute, Graph};
 use crate::train::tensors::{MapSize, export_linear, normalise};
 
@@ -72,11 +74,18 @@ pub struct Design {
     pub dimension: usize,
     /// Number of channels that a read-out reads.
     pub channels: usize,
+    /// Whether a head without colours is followed by a batch normalisation ([`neck`]).
+    pub neck: bool,
     /// Pixel format of the file that the body was started from, if any.
     pub pixels: Option<PixelFormat>,
 }
 
 impl Design {
+    /// Whether a new head gets a neck. Beside colours it would only scale their sum.
+    fn has_neck(&self) -> bool {
+        self.neck && !self.colours
+    }
+
     /// Prepares the tower's inputs from crops [n, 3, h, w] (RGB in [0, 1]).
     pub fn inputs(&self, mut crops: Array4<f32>) -> Inputs {
         let colours = self.colours.then(|| colour::layouts(&crops));
@@ -144,6 +153,7 @@ pub struct Tower<B: Backend> {
     colour: Option<Linear<B>>,
     /// Absent if the body is a complete graph that ends in an embedding.
     head: Option<TowerHead<B>>,
+    neck: Option<Neck<B>>,
     #[module(skip)]
     design: Design,
 }
@@ -171,10 +181,14 @@ impl<B: Backend> Tower<B> {
             colour
         });
         let head = Some(TowerHead::new(&design, body.map_size(design.size), device));
+        let neck = design
+            .has_neck()
+            .then(|| Neck::new(design.dimension, device));
         Tower {
             body,
             colour,
             head,
+            neck,
             design,
         }
     }
@@ -200,10 +214,14 @@ impl<B: Backend> Tower<B> {
         let body = Body::Graph(graph);
         if cut.is_some() {
             let head = Some(TowerHead::new(&design, end, device));
+            let neck = design
+                .has_neck()
+                .then(|| Neck::new(design.dimension, device));
             return Ok(Tower {
                 body,
                 colour: None,
                 head,
+                neck,
                 design,
             });
         }
@@ -219,6 +237,7 @@ impl<B: Backend> Tower<B> {
             body,
             colour: None,
             head: None,
+            neck: None,
             design: Design {
                 dimension: end[0],
                 ..design
@@ -247,6 +266,10 @@ impl<B: Backend> Tower<B> {
             };
         };
         let (texture, maps) = head.forward(cast(self.body.forward(crops), FloatDType::F32));
+        let texture = match &self.neck {
+            Some(neck) => neck.forward(texture),
+            None => texture,
+        };
         let embeddings = normalise(match &self.colour {
             None => texture,
             Some(linear) => {
@@ -347,7 +370,10 @@ impl<B: Backend> Tower<B> {
             .head
             .as_ref()
             .expect("a tower without a head is a complete graph, handled above");
-        let texture = head.export(&mut g, &map, (map_h, map_w));
+        let mut texture = head.export(&mut g, &map, (map_h, map_w));
+        if let Some(neck) = &self.neck {
+            texture = neck.export(&mut g, &texture);
+        }
         let sum = colours.map_or_else(
             || texture.clone(),
             |colour| g.node("Add", &[&colour, &texture], "sum", &[]),

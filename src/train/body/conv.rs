@@ -10,6 +10,7 @@ use crate::train::kernels::backend::{Kernels, Normalised, cast};
 pub use crate::train::kernels::normalisation::Activation;
 pub use crate::train::kernels::shape::Shape;
 use crate::train::onnx::{Attribute, Graph};
+use crate::train::tensors::values;
 
 impl Activation {
     /// Adds the activation to the graph; returns its output.
@@ -24,6 +25,44 @@ impl Activation {
             }
         }
     }
+}
+
+/// Normalises maps [n, c, h, w] in float32 and applies the activation. In training it uses the
+/// batch's moments and updates their running averages, which are used otherwise.
+pub fn batch_normalise<B: Kernels>(
+    norm: &BatchNorm<B>,
+    maps: Tensor<B, 4>,
+    activation: Activation,
+) -> Tensor<B, 4> {
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+    if !B::ad_enabled(&maps.device()) {
+        let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
+        let offset = beta - norm.running_mean.value() * factor.clone();
+        return B::scale(maps, factor, offset, activation);
+    }
+    let Normalised {
+        maps,
+        moments: [mean, variance],
+    } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
+    for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
+        running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
+    }
+    maps
+}
+
+/// The affine map per channel, (factor, offset), that a trained batch normalisation is.
+pub fn factor_and_offset<B: Backend>(norm: &BatchNorm<B>) -> (Vec<f32>, Vec<f32>) {
+    let (gamma, beta) = (values(norm.gamma.val()), values(norm.beta.val()));
+    let mean = values(norm.running_mean.value());
+    let variance = values(norm.running_var.value());
+    let factor: Vec<f32> = gamma
+        .iter()
+        .zip(&variance)
+        .map(|(g, v)| g / (v + norm.epsilon as f32).sqrt())
+        .collect();
+    let offset = (0..beta.len()).map(|c| beta[c] - mean[c] * factor[c]);
+    let offset = offset.collect();
+    (factor, offset)
 }
 
 /// A convolution without bias, followed by batch normalisation.
@@ -65,26 +104,12 @@ impl<B: Backend> ConvNorm<B> {
     where
         B: Kernels,
     {
-        let (norm, device) = (&self.norm, x.device());
-        let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
         let precision = FloatDType::from(x.dtype());
         let maps = cast(
             B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()),
             FloatDType::F32,
         );
-        if !B::ad_enabled(&device) {
-            let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
-            let offset = beta - norm.running_mean.value() * factor.clone();
-            return cast(B::scale(maps, factor, offset, activation), precision);
-        }
-        let Normalised {
-            maps,
-            moments: [mean, variance],
-        } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
-        for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
-            running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
-        }
-        cast(maps, precision)
+        cast(batch_normalise(&self.norm, maps, activation), precision)
     }
 
     /// Shape of the weights: output channels, input channels per group, height, width.
@@ -95,25 +120,7 @@ impl<B: Backend> ConvNorm<B> {
     /// Adds the convolution, with the normalisation folded into its weights, to the graph; returns
     /// its output.
     pub fn export(&self, graph: &mut Graph, input: &str, name: &str) -> String {
-        let values = |t: Tensor<B, 1>| {
-            t.into_data()
-                .convert::<f32>()
-                .to_vec::<f32>()
-                .expect("converted to float32")
-        };
-        let (gamma, beta) = (values(self.norm.gamma.val()), values(self.norm.beta.val()));
-        let (mean, var) = (
-            values(self.norm.running_mean.value()),
-            values(self.norm.running_var.value()),
-        );
-        let factor: Vec<f32> = gamma
-            .iter()
-            .zip(&var)
-            .map(|(g, v)| g / (v + self.norm.epsilon as f32).sqrt())
-            .collect();
-        let bias: Vec<f32> = (0..beta.len())
-            .map(|c| beta[c] - mean[c] * factor[c])
-            .collect();
+        let (factor, bias) = factor_and_offset(&self.norm);
         let shape = self.weight_shape();
         let mut weight = values(self.conv.weight.val().reshape([-1]));
         let each = weight.len() / shape[0];

@@ -189,3 +189,57 @@ fn mixed_precision_trains_like_float32() {
         }
     }
 }
+
+/// Without the neck, the vectors of an untrained network point in nearly the same direction, and
+/// the hardest triplets draw them together: strangers ended closer than 0.02.
+#[test]
+fn the_neck_keeps_the_embeddings_of_strangers_apart() {
+    use crate::train::body::Network;
+    use crate::train::synthetic;
+    use burn::backend::{Autodiff, Flex};
+    let _alone = RNG_LOCK.lock().expect("no test failed while it drew");
+    let (dir, device) = (tempfile::tempdir().expect("a folder"), Default::default());
+    let people = || synthetic::dataset(12, 2, 1).expect("people");
+    // Mean cosine distance between pictures of different people.
+    let apart = |neck: bool, steps: usize| {
+        let config = TrainConfig {
+            network: Network::Omni,
+            colours: false,
+            neck,
+            dimension: 32,
+            steps,
+            people: 8,
+            views: 2,
+            warmup: 5,
+            easy_steps: 0,
+            validate_every: steps,
+            learning_rate: if steps == 1 { 1e-12 } else { 1e-3 },
+            ..TrainConfig::default()
+        };
+        let data = TrainingData {
+            train: vec![people()],
+            ..TrainingData::default()
+        };
+        let work = dir.path().join(format!("{neck}-{steps}"));
+        let trained = train::<Autodiff<Flex>>(&config, data, &work, false, &device, |_| {});
+        let set = people();
+        let crops: Vec<_> = set.crops.iter().collect();
+        let e = embed(&trained.expect("trained").tower, &crops, &device);
+        let pairs = (0..crops.len()).flat_map(|i| (0..i).map(move |j| (i, j)));
+        let strangers = pairs.filter(|&(i, j)| crops[i].identity != crops[j].identity);
+        let distances: Vec<f32> = strangers
+            .map(|(i, j)| 1.0 - e.row(i).dot(&e.row(j)))
+            .collect();
+        distances.iter().sum::<f32>() / distances.len() as f32
+    };
+    let (plain, necked) = (apart(false, 1), apart(true, 1));
+    assert!(
+        plain < 0.1 && necked > 2.0 * plain,
+        "{plain} without, {necked} with the neck"
+    );
+    let trained = apart(true, 25);
+    assert!(
+        trained > 0.3,
+        "{trained} after 25 steps of the hardest triplets"
+    );
+}

@@ -97,6 +97,7 @@ fn exported_networks_can_be_trained_as_graphs() {
             head,
             normalise,
             colours: false,
+            neck: true,
             size: (128, 64),
             dimension: 24,
             channels: 32,
@@ -113,6 +114,7 @@ fn exported_networks_can_be_trained_as_graphs() {
             0,
             Design {
                 normalise: false,
+                neck: false,
                 ..design
             },
             &device,
@@ -199,6 +201,7 @@ fn kernels_over_whole_maps_are_adapted_to_half_the_size() {
         head: HeadKind::Stripes,
         colours: false,
         normalise: false,
+        neck: false,
         size: (128, 64),
         dimension: 16,
         channels: 1,

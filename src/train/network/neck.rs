@@ -1,0 +1,51 @@
+//! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the "BN
+//! neck" of Luo et al. 2019).
+//!
+//! It prevents collapse. The maps before the head are outputs of rectifiers, so their means are far
+//! from zero compared with their differences, and all vectors of an untrained network point in nearly
+//! the same direction. Scaled to unit length they are a few thousandths apart, where the hardest
+//! triplets have a loss of just the margin whichever way the weights move: the optimiser draws all
+//! vectors together. Subtracting the mean spreads them over the sphere from the first step.
+
+use burn::module::Module;
+use burn::nn::{BatchNorm, BatchNormConfig};
+use burn::tensor::Tensor;
+use burn::tensor::backend::Backend;
+
+use crate::train::body::conv::{Activation, batch_normalise, factor_and_offset};
+use crate::train::kernels::backend::Kernels;
+use crate::train::onnx::Graph;
+
+/// Batch normalisation of vectors [n, d].
+#[derive(Module, Debug)]
+pub struct Neck<B: Backend> {
+    norm: BatchNorm<B>,
+}
+
+impl<B: Backend> Neck<B> {
+    /// Creates the neck for vectors of length `dimension`.
+    pub(super) fn new(dimension: usize, device: &B::Device) -> Self {
+        Neck {
+            norm: BatchNormConfig::new(dimension).init(device),
+        }
+    }
+
+    /// Normalises vectors [n, d]; in training by the batch's moments.
+    pub(super) fn forward(&self, vectors: Tensor<B, 2>) -> Tensor<B, 2>
+    where
+        B: Kernels,
+    {
+        let [n, d] = vectors.dims();
+        let maps = vectors.reshape([n, d, 1, 1]);
+        batch_normalise(&self.norm, maps, Activation::Linear).reshape([n, d])
+    }
+
+    /// Adds the neck to the graph as an affine map; returns its output.
+    pub(super) fn export(&self, g: &mut Graph, input: &str) -> String {
+        let (factor, offset) = factor_and_offset(&self.norm);
+        let factor = g.constant("neck.factor", &[factor.len()], &factor);
+        let offset = g.constant("neck.offset", &[offset.len()], &offset);
+        let scaled = g.node("Mul", &[input, &factor], "neck_scaled", &[]);
+        g.node("Add", &[&scaled, &offset], "neck", &[])
+    }
+}
