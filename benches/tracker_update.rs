@@ -123,7 +123,7 @@ fn recorded(c: &mut Criterion) {
         return;
     };
     let rows =
-        twintrack::mot_format::read_rows(std::path::Path::new(&path)).expect("a detection file");
+        twintrack::mot_files::read_rows(std::path::Path::new(&path)).expect("a detection file");
     let mut frames = vec![Vec::new(); rows.iter().map(|r| r.frame as usize).max().unwrap_or(0)];
     for r in &rows {
         frames[r.frame as usize - 1].push(Detection {

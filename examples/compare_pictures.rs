@@ -6,6 +6,8 @@
 //!
 //! Each picture is cut to one person. Pictures of scenes need a detector first.
 
+#![allow(clippy::print_stdout, reason = "the output of a program")]
+
 use std::error::Error;
 use std::path::Path;
 

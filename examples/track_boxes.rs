@@ -6,12 +6,14 @@
 //!
 //! Arguments: the file, and its frames per second. Writes MOTChallenge result lines.
 
+#![allow(clippy::print_stdout, reason = "the output of a program")]
+
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::path::Path;
 
-use twintrack::mot_format;
 use twintrack::prelude::*;
+use twintrack::{mot_files, mot_format};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
@@ -21,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let interval = Seconds(1.0 / rate.parse::<f64>()?);
 
     let mut frames = BTreeMap::<u64, Vec<Detection>>::new();
-    for row in mot_format::read_rows(Path::new(&file))? {
+    for row in mot_files::read_rows(Path::new(&file))? {
         frames.entry(row.frame).or_default().push(Detection {
             bbox: row.ltwh.map(|v| v as f32).into(),
             confidence: row.confidence as f32,

@@ -4,6 +4,8 @@
 //! cargo run --release --example track_video -- samples/pets2009-s2l1.mp4
 //! ```
 
+#![allow(clippy::print_stdout, reason = "the output of a program")]
+
 use std::error::Error;
 
 use twintrack::prelude::*;
@@ -17,8 +19,8 @@ impl<F: FnMut(&Event) + Send> Sink for Callback<F> {
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
-        (self.0)(&Event::Ended(event.clone()));
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
+        (self.0)(&Event::Ended(EndedEvent::clone(event)));
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use ndarray::{ArrayD, IxDyn};
 
 use crate::address::Address;
 use crate::config::Config;
-use crate::detect::heads::BatchOutputs;
+use crate::detect::batch_outputs::BatchOutputs;
 use crate::detect::{Layout, decide, heads};
 use crate::infer::{ModelMetadata, Output};
 use crate::mot_format;
@@ -138,7 +138,7 @@ pub fn metadata(bytes: &[u8]) {
         "twintrack.layout",
     ];
     let pairs = keys.into_iter().zip(text.split('\n').map(str::to_string));
-    let metadata = ModelMetadata::from_pairs(pairs);
+    let metadata = ModelMetadata::of(pairs);
     let _ = (
         metadata.pixel_format(),
         metadata.size(),

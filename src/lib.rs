@@ -61,11 +61,10 @@
 
 #[cfg(feature = "pipeline")]
 pub mod address;
-#[cfg(feature = "cli")]
-#[doc(hidden)]
-pub mod app;
 #[cfg(feature = "video")]
 pub mod camera_flow;
+#[cfg(feature = "pipeline")]
+pub mod clock;
 #[cfg(feature = "pipeline")]
 pub mod config;
 #[cfg(feature = "infer")]
@@ -84,6 +83,7 @@ pub mod geometry;
 pub mod infer;
 #[cfg(feature = "models")]
 pub mod models;
+pub mod mot_files;
 pub mod mot_format;
 #[cfg(feature = "infer")]
 pub mod onnx;

@@ -1,11 +1,13 @@
 //! The command line of twintrack.
 
+mod app;
+
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
+use crate::app::{compare, doctor, evaluate, manual, message, refine, search, track, tune};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use twintrack::app::{compare, doctor, evaluate, manual, refine, search, show, track, tune};
 
 /// Streaming video pedestrian tracker: frames in, trajectories out.
 #[derive(Debug, Parser)]
@@ -52,14 +54,14 @@ enum LogFormat {
 enum Command {
     Track(Box<track::TrackArgs>),
     #[cfg(feature = "serve")]
-    Serve(twintrack::app::serve::ServeArgs),
+    Serve(app::serve::ServeArgs),
     Refine(refine::RefineArgs),
     Compare(compare::CompareArgs),
     Search(search::SearchArgs),
     Eval(evaluate::EvalArgs),
     Tune(tune::TuneArgs),
     #[cfg(feature = "models")]
-    Models(twintrack::app::models::ModelsArgs),
+    Models(app::models::ModelsArgs),
     Doctor(doctor::DoctorArgs),
     Config(ConfigArgs),
     Completions(manual::CompletionsArgs),
@@ -105,14 +107,14 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Track(args) => track::run(*args),
         #[cfg(feature = "serve")]
-        Command::Serve(args) => twintrack::app::serve::run(&args),
+        Command::Serve(args) => app::serve::run(&args),
         Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(print),
         Command::Search(args) => search::run(&args).map(print),
         Command::Eval(args) => evaluate::run(&args).map(print),
         Command::Tune(args) => tune::run(&args).map(print),
         #[cfg(feature = "models")]
-        Command::Models(args) => twintrack::app::models::run(&args).map(print),
+        Command::Models(args) => app::models::run(&args).map(print),
         Command::Doctor(args) => doctor::run(&args).map_err(Into::into).map(|(report, ok)| {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }
@@ -122,7 +124,7 @@ fn main() -> ExitCode {
         Command::Manual => manual::page(Cli::command()).map(print),
     };
     result.unwrap_or_else(|e| {
-        eprintln!("error: {}", show::message(&e));
+        eprintln!("error: {}", message::message(&e));
         ExitCode::FAILURE
     })
 }

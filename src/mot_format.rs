@@ -1,9 +1,8 @@
-//! MOTChallenge files: `seqinfo.ini`, detections, ground truth and results (Milan et al. 2016,
-//! arXiv 1603.00831, section 4).
+//! The format of MOTChallenge files: `seqinfo.ini`, detections, ground truth and results (Milan et
+//! al. 2016, arXiv 1603.00831, section 4). [`crate::mot_files`] reads them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
@@ -55,7 +54,7 @@ pub enum MotError {
     },
 }
 
-/// Properties of a sequence, from its `seqinfo.ini` or otherwise (see [`SequenceInfo::open`]).
+/// Properties of a sequence, from its `seqinfo.ini` or otherwise.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceInfo {
     /// Name of the sequence; by default that of its folder.
@@ -87,57 +86,29 @@ pub struct Known {
 }
 
 impl SequenceInfo {
-    /// Reads the properties of the sequence in the folder `dir`: from its `seqinfo.ini`; without
-    /// one, as in CVAT's exports, from `known` and the last frame in `gt/gt.txt` and `det/det.txt`.
-    /// None if the folder has none of these files.
-    ///
-    /// # Errors
-    /// When one of the files cannot be read or is malformed.
-    pub fn open(dir: &Path, known: Known) -> Result<Option<Self>, MotError> {
-        if dir.join("seqinfo.ini").is_file() {
-            return Self::read(dir).map(Some);
-        }
-        let files: Vec<PathBuf> = ["gt/gt.txt", "det/det.txt"]
-            .iter()
-            .map(|f| dir.join(f))
-            .filter(|f| f.is_file())
-            .collect();
-        if files.is_empty() {
-            return Ok(None);
-        }
-        let rows: Vec<Vec<MotRow>> = files
-            .iter()
-            .map(|f| read_rows(f))
-            .collect::<Result<_, _>>()?;
+    /// The properties of a sequence without `seqinfo.ini`, as in CVAT's exports: what is known, and
+    /// the last frame of its rows.
+    pub fn undescribed(name: String, known: Known, rows: &[MotRow]) -> Self {
         let (width, height) = known.size.unwrap_or_default();
-        Ok(Some(SequenceInfo {
-            name: dir
-                .file_name()
-                .map(|n| n.to_string_lossy().into_owned())
-                .unwrap_or_default(),
+        SequenceInfo {
+            name,
             image_dir: "img1".into(),
             image_ext: ".jpg".into(),
             video: None,
             frame_rate: known.frame_rate.unwrap_or_default(),
-            length: rows
-                .iter()
-                .flatten()
-                .map(|r| r.frame)
-                .max()
-                .unwrap_or_default(),
+            length: rows.iter().map(|r| r.frame).max().unwrap_or_default(),
             width,
             height,
-        }))
+        }
     }
 
-    /// Reads the `seqinfo.ini` in `dir`.
+    /// Parses the text of a `seqinfo.ini`. `path` names it in messages; its folder is the default
+    /// name of the sequence.
     ///
     /// # Errors
-    /// When the file is missing or lacks frame rate, length or size.
-    pub fn read(dir: &Path) -> Result<Self, MotError> {
-        let path = dir.join("seqinfo.ini");
-        let text = read(&path)?;
-        let values: BTreeMap<&str, &str> = text
+    /// When it lacks frame rate, length or size.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, MotError> {
+        let values: BTreeMap<&str, &str> = without_mark(text)
             .lines()
             .filter_map(|l| l.split_once('='))
             .map(|(k, v)| (k.trim(), v.trim()))
@@ -159,19 +130,14 @@ impl SequenceInfo {
         let text_of =
             |key: &str, default: String| values.get(key).map_or(default, |v| (*v).to_string());
         Ok(SequenceInfo {
-            name: text_of(
-                "name",
-                dir.file_name()
-                    .map(|n| n.to_string_lossy().into_owned())
-                    .unwrap_or_default(),
-            ),
+            name: text_of("name", path.parent().map(folder_name).unwrap_or_default()),
             image_dir: text_of("imDir", "img1".into()),
             image_ext: text_of("imExt", ".jpg".into()),
             video: values.get("video").map(PathBuf::from),
-            frame_rate: number(&values, &path, "frameRate")?,
-            length: number(&values, &path, "seqLength")?,
-            width: number(&values, &path, "imWidth")?,
-            height: number(&values, &path, "imHeight")?,
+            frame_rate: number(&values, path, "frameRate")?,
+            length: number(&values, path, "seqLength")?,
+            width: number(&values, path, "imWidth")?,
+            height: number(&values, path, "imHeight")?,
         })
     }
 }
@@ -194,20 +160,12 @@ pub struct MotRow {
     pub visibility: f64,
 }
 
-/// Reads all lines of a detection, ground-truth or result file.
-///
-/// # Errors
-/// When the file cannot be read, or a line is malformed.
-pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
-    parse_rows(&read(path)?, path)
-}
-
 /// Parses the text of a file; `path` names it in messages.
 ///
 /// # Errors
 /// When a line is malformed.
 pub fn parse_rows(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
-    let lines = text
+    let lines = without_mark(text)
         .lines()
         .enumerate()
         .filter(|(_, l)| !l.trim().is_empty());
@@ -222,16 +180,16 @@ pub fn parse_rows(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
         .collect()
 }
 
-/// Reads the file's text, without the byte-order mark that spreadsheet programs write.
-fn read(path: &Path) -> Result<String, MotError> {
-    let text = fs::read_to_string(path).map_err(|source| MotError::Read {
-        path: path.to_path_buf(),
-        source,
-    })?;
-    Ok(text
-        .strip_prefix('\u{feff}')
-        .map(str::to_string)
-        .unwrap_or(text))
+/// The text without the byte-order mark that spreadsheet programs write.
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
+/// The name of a sequence's folder.
+pub(crate) fn folder_name(dir: &Path) -> String {
+    dir.file_name()
+        .map(|n| n.to_string_lossy().into_owned())
+        .unwrap_or_default()
 }
 
 /// Parses a line. Fields are separated by commas or, if there are none, by white space. An empty
@@ -330,14 +288,9 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_is_ignored() {
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(
-            file.path(),
-            "\u{feff}1,-1,2,3,4,5,0.5\r\n2,-1,2,3,4,5,0.5\r\n",
-        )
-        .expect("written");
-        let frames: Vec<u64> = read_rows(file.path())
-            .expect("readable")
+        let text = "\u{feff}1,-1,2,3,4,5,0.5\r\n2,-1,2,3,4,5,0.5\r\n";
+        let frames: Vec<u64> = parse_rows(text, Path::new("det.txt"))
+            .expect("rows")
             .iter()
             .map(|r| r.frame)
             .collect();

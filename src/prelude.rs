@@ -5,7 +5,9 @@ pub use crate::frame::{Frame, Image};
 pub use crate::geometry::BBox;
 pub use crate::time::Seconds;
 pub use crate::track::{TrackOutput, TrackState, TrackUpdate, Tracker, TrackerConfig};
-pub use crate::trajectory::{EndedEvent, Event, EventKind, FrameEvent, StatusEvent, TrackEvent};
+pub use crate::trajectory::{
+    EndedEvent, Event, EventKind, FrameEvent, StatusEvent, TrackEvent, WithJson,
+};
 
 #[cfg(feature = "infer")]
 pub use crate::detect::{Detector, DetectorConfig};

@@ -67,23 +67,11 @@ pub struct Recording {
 }
 
 impl Recording {
-    /// Reads a file of JSON lines. Returns a recording for every run and camera in it, in order of
-    /// first appearance.
+    /// Reads JSON lines; `path` names their file in messages. Returns a recording for every run and
+    /// camera, in order of first appearance.
     ///
     /// # Errors
-    /// When the file cannot be read, a line is not an event, or frames are out of order.
-    pub fn read(path: &Path) -> Result<Vec<Recording>, RefineError> {
-        let file = std::fs::File::open(path).map_err(|source| RefineError::Read {
-            path: path.into(),
-            source,
-        })?;
-        Self::read_lines(std::io::BufReader::new(file), path)
-    }
-
-    /// Reads JSON lines from any reader; `path` names it in messages.
-    ///
-    /// # Errors
-    /// As [`Recording::read`].
+    /// When reading fails, a line is not an event, or frames are out of order.
     pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
         let failed = |source| RefineError::Read {
             path: path.into(),

@@ -45,11 +45,6 @@ impl fmt::Display for Seconds {
 pub struct Timestamp(pub jiff::Timestamp);
 
 impl Timestamp {
-    /// The current time of this machine's clock.
-    pub fn now() -> Self {
-        Timestamp(jiff::Timestamp::now())
-    }
-
     /// This time plus `seconds`; saturates at the limits of the calendar.
     pub fn plus(self, seconds: Seconds) -> Self {
         let span = jiff::SignedDuration::try_from_secs_f64(seconds.0).unwrap_or_default();
@@ -97,16 +92,6 @@ pub struct WallTime {
     pub at: Timestamp,
     /// Its origin, if that is known.
     pub clock: Option<Clock>,
-}
-
-impl WallTime {
-    /// The current time, for a frame that has just been decoded.
-    pub fn arrival() -> Self {
-        WallTime {
-            at: Timestamp::now(),
-            clock: Some(Clock::Arrival),
-        }
-    }
 }
 
 #[cfg(test)]

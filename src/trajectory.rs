@@ -1,7 +1,8 @@
 //! The events that the program writes, and their builder. `schema/trajectory.schema.json` is the
 //! contract that these types implement.
 
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -99,6 +100,45 @@ impl Event {
             STATUS_SCHEMA => Event::Status(serde_json::from_str(line)?),
             _ => return Err(EventError::Unknown(schema)),
         })
+    }
+}
+
+/// An event with its JSON, which is made at the first use and shared by all sinks.
+#[derive(Debug)]
+pub struct WithJson<E> {
+    event: E,
+    line: OnceLock<Arc<str>>,
+}
+
+impl<E> From<E> for WithJson<E> {
+    fn from(event: E) -> Self {
+        WithJson {
+            event,
+            line: OnceLock::new(),
+        }
+    }
+}
+
+impl<E> Deref for WithJson<E> {
+    type Target = E;
+    fn deref(&self) -> &E {
+        &self.event
+    }
+}
+
+impl<E: Serialize> WithJson<E> {
+    /// The event as a line of JSON, with its newline.
+    pub fn line(&self) -> &Arc<str> {
+        self.line.get_or_init(|| {
+            let mut text = serde_json::to_string(&self.event).expect("events serialise to JSON");
+            text.push('\n');
+            text.into()
+        })
+    }
+
+    /// The event as JSON, without a newline.
+    pub fn json(&self) -> &str {
+        self.line().trim_end()
     }
 }
 
@@ -215,14 +255,20 @@ pub struct StatusEvent {
 }
 
 impl StatusEvent {
-    /// Creates the event of a change at the current time.
-    pub fn now(run: RunId, camera: Arc<str>, state: CameraState, reason: Option<Arc<str>>) -> Self {
+    /// Creates the event of a change at `time`.
+    pub fn at(
+        time: Timestamp,
+        run: RunId,
+        camera: Arc<str>,
+        state: CameraState,
+        reason: Option<Arc<str>>,
+    ) -> Self {
         StatusEvent {
             schema: STATUS_SCHEMA.into(),
             run,
             camera,
             state,
-            time: Timestamp::now(),
+            time,
             reason,
         }
     }
@@ -237,7 +283,7 @@ fn hundredths(v: f32) -> f64 {
 }
 
 /// Rounds to the three decimals of times, confidences and similarities in events.
-pub(crate) fn thousandths(v: f64) -> f64 {
+pub fn thousandths(v: f64) -> f64 {
     (v * 1000.0).round() / 1000.0
 }
 
@@ -351,6 +397,24 @@ impl EventBuilder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_is_serialised_once() {
+        struct Counted(std::cell::Cell<u32>);
+        impl Serialize for Counted {
+            fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+                self.0.set(self.0.get() + 1);
+                s.serialize_u32(self.0.get())
+            }
+        }
+        let event = WithJson::from(Counted(Default::default()));
+        assert_eq!(event.0.get(), 0, "serialised before it is needed");
+        assert_eq!(
+            (event.json(), &**event.line(), event.json()),
+            ("1", "1\n", "1")
+        );
+        assert_eq!(event.0.get(), 1);
+    }
 
     #[test]
     fn parse_errors_say_what_is_missing_or_wrong() {

@@ -1,7 +1,16 @@
-//! The layers: a module uses only modules of lower layers (see ARCHITECTURE.md).
+//! The structure of the source files (see ARCHITECTURE.md): modules use modules of lower layers
+//! only, pure modules are pure, files do not import each other in cycles, and files are short.
 
-use std::path::{Path, PathBuf};
+#[path = "layering/imports.rs"]
+mod imports;
+#[path = "layering/tree.rs"]
+mod tree;
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use tree::{SourceFile, Tree};
+
+/// Modules and their layers.
 const LAYERS: &[(&str, u32)] = &[
     ("geometry", 1),
     ("time", 1),
@@ -9,12 +18,14 @@ const LAYERS: &[(&str, u32)] = &[
     ("secret", 1),
     ("address", 1),
     ("onnx", 1),
+    ("mot_format", 1),
+    ("clock", 2),
     ("frame", 2),
     ("detection", 2),
+    ("mot_files", 2),
     ("track", 3),
     ("source", 3),
     ("infer", 3),
-    ("mot_format", 3),
     ("camera_flow", 4),
     ("detect", 4),
     ("embed", 4),
@@ -28,154 +39,213 @@ const LAYERS: &[(&str, u32)] = &[
     ("pipeline", 8),
     ("train", 8),
     ("serve", 9),
-    ("app", 10),
+    ("prelude", 10),
     ("fuzzing", 10),
+    ("app", 10),
     ("bin", 11),
     ("main", 11),
 ];
-/// Exceptions within a layer (user, used): a source reads MOTChallenge sequences.
-const EXCEPTIONS: &[(&str, &str)] = &[("source", "mot_format")];
-/// Modules without I/O, threads and clocks.
+/// Modules without I/O, threads and clocks. They use no other modules.
 const PURE: &[&str] = &[
     "geometry",
     "time",
     "range",
+    "mot_format",
     "frame",
     "detection",
     "track",
-    "mot_format",
     "eval",
     "trajectory",
     "refine",
 ];
-const IMPURE_CRATES: &[&str] = &[
-    "opencv::",
-    "ort::",
-    "tokio::",
-    "std::time::Instant",
+/// What pure modules must not name.
+const IMPURE: &[&str] = &[
+    "opencv",
+    "ort",
+    "tokio",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
     "std::thread",
+    "std::time::Instant",
+    "std::time::SystemTime",
+    "jiff::Timestamp::now",
+    "jiff::Zoned::now",
 ];
-
-fn files(dir: &Path, out: &mut Vec<PathBuf>) {
-    for entry in std::fs::read_dir(dir)
-        .expect("a folder of source files")
-        .flatten()
-    {
-        let path = entry.path();
-        if path.is_dir() {
-            files(&path, out)
-        } else {
-            out.push(path)
-        }
-    }
-}
-
-fn sources() -> Vec<(PathBuf, String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut paths = Vec::new();
-    files(&root, &mut paths);
-    let module = |p: &Path| {
-        let first = p
-            .strip_prefix(&root)
-            .expect("below src")
-            .components()
-            .next()
-            .expect("a name")
-            .as_os_str()
-            .to_string_lossy()
-            .into_owned();
-        first.trim_end_matches(".rs").to_string()
-    };
-    paths
-        .into_iter()
-        .filter(|p| !p.ends_with("lib.rs"))
-        .map(|p| {
-            (
-                p.clone(),
-                module(&p),
-                std::fs::read_to_string(&p).expect("readable"),
-            )
-        })
-        .collect()
-}
+/// Longest file, lines.
+const MAX_LINES: usize = 500;
 
 fn layer(module: &str) -> u32 {
     LAYERS
         .iter()
-        .find(|(r, _)| *r == module)
+        .find(|(name, _)| *name == module)
         .unwrap_or_else(|| {
             panic!("the module '{module}' has no layer; give it one here and in ARCHITECTURE.md")
         })
         .1
 }
 
-/// The modules that a file names in `crate::…` paths.
-fn used(text: &str) -> Vec<String> {
-    let code: String = text
-        .lines()
-        .filter(|l| !l.trim_start().starts_with("//"))
-        .collect::<Vec<_>>()
-        .join("\n");
-    code.split("crate::")
-        .skip(1)
-        .map(|rest| {
-            rest.chars()
-                .take_while(|c| c.is_alphanumeric() || *c == '_')
-                .collect()
-        })
-        .filter(|r: &String| !r.is_empty())
+/// The uses of modules of the same or a higher layer.
+fn upward_uses(file: &SourceFile) -> Vec<String> {
+    let used: BTreeSet<&str> = file
+        .uses
+        .iter()
+        .filter_map(|path| path.strip_prefix("crate::")?.split("::").next())
+        .filter(|module| LAYERS.iter().any(|(name, _)| name == module))
+        .collect();
+    used.into_iter()
+        .filter(|module| *module != file.module && layer(module) >= layer(&file.module))
+        .map(str::to_string)
         .collect()
+}
+
+/// The names in a pure module's file that make it impure.
+fn impure_names(file: &SourceFile) -> Vec<String> {
+    let forbidden = |path: &&String| {
+        let named = IMPURE.iter().any(|name| {
+            let within = |inner: &str, outer: &str| {
+                inner == outer
+                    || inner
+                        .strip_prefix(outer)
+                        .is_some_and(|rest| rest.starts_with("::"))
+            };
+            within(path, name)
+                || path
+                    .strip_suffix("::*")
+                    .is_some_and(|all| within(name, all))
+        });
+        let module = path
+            .strip_prefix("crate::")
+            .and_then(|rest| rest.split("::").next());
+        named
+            || module
+                .is_some_and(|m| LAYERS.iter().any(|(name, _)| *name == m) && !PURE.contains(&m))
+    };
+    file.uses.iter().filter(forbidden).cloned().collect()
+}
+
+/// A cycle in a graph, as its nodes in order; None if there is none.
+fn cycle(graph: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit<'a>(
+        node: &'a str,
+        graph: &'a BTreeMap<String, BTreeSet<String>>,
+        path: &mut Vec<&'a str>,
+        done: &mut BTreeSet<&'a str>,
+    ) -> Option<Vec<String>> {
+        if let Some(at) = path.iter().position(|n| *n == node) {
+            return Some(path[at..].iter().map(ToString::to_string).collect());
+        }
+        if done.contains(node) {
+            return None;
+        }
+        path.push(node);
+        let found = graph
+            .get(node)
+            .into_iter()
+            .flatten()
+            .find_map(|next| visit(next, graph, path, done));
+        path.pop();
+        done.insert(node);
+        found
+    }
+    let mut done = BTreeSet::new();
+    graph
+        .keys()
+        .find_map(|node| visit(node, graph, &mut Vec::new(), &mut done))
 }
 
 #[test]
 fn no_module_uses_one_of_its_own_or_a_higher_layer() {
-    let mut checked = 0;
-    for (path, module, text) in sources() {
-        for other in used(&text).into_iter().filter(|o| *o != module) {
-            let allowed = layer(&other) < layer(&module)
-                || EXCEPTIONS.contains(&(module.as_str(), other.as_str()));
-            assert!(
-                allowed,
-                "{} (layer {}) uses {other} (layer {})",
-                path.display(),
-                layer(&module),
-                layer(&other)
-            );
-            checked += 1;
-        }
+    let tree = Tree::read();
+    for file in &tree.files {
+        let (layer, upward) = (layer(&file.module), upward_uses(file));
+        let path = file.path.display();
+        assert!(upward.is_empty(), "{path} (layer {layer}) uses {upward:?}");
     }
-    assert!(
-        checked > 50,
-        "only {checked} uses found: is the search broken?"
-    );
+    let checked: usize = tree.files.iter().map(|f| f.uses.len()).sum();
+    assert!(checked > 1000, "only {checked} paths found");
 }
 
 #[test]
 fn pure_modules_use_no_io_threads_or_clocks() {
-    for (path, module, text) in sources()
-        .into_iter()
-        .filter(|(_, module, _)| PURE.contains(&module.as_str()))
-    {
-        for name in IMPURE_CRATES {
-            let named = text
-                .match_indices(name)
-                .any(|(at, _)| !text[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'));
-            assert!(!named, "{} (module {module}) uses {name}", path.display());
+    for file in Tree::read().files {
+        if PURE.contains(&file.module.as_str()) {
+            let names = impure_names(&file);
+            assert!(names.is_empty(), "{} uses {names:?}", file.path.display());
         }
     }
 }
 
 #[test]
-fn mod_files_only_declare_and_files_have_at_most_500_lines() {
-    for (path, _, text) in sources() {
+fn files_do_not_import_each_other_in_cycles() {
+    let graph = Tree::read().graph();
+    let edges: usize = graph.values().map(BTreeSet::len).sum();
+    assert!(edges > 300, "only {edges} imports between files found");
+    assert_eq!(cycle(&graph), None);
+}
+
+#[test]
+fn mod_files_only_declare_and_files_are_short() {
+    for file in Tree::read().files {
+        let lines = file.text.lines().count();
         assert!(
-            text.lines().count() <= 500,
-            "{} has {} lines",
-            path.display(),
-            text.lines().count()
+            lines <= MAX_LINES,
+            "{} has {lines} lines of at most {MAX_LINES}",
+            file.path.display()
         );
-        if path.ends_with("mod.rs") {
-            assert!(!text.contains("fn "), "{} has code", path.display());
+        if file.path.ends_with("mod.rs") {
+            let code = imports::code(&file.text);
+            assert!(!code.contains("fn "), "{} has code", file.path.display());
         }
     }
+}
+
+#[test]
+fn the_checks_find_what_they_look_for() {
+    let file = |path: &str, text: &str| SourceFile::parse(path.as_ref(), text);
+    let upward = |text| upward_uses(&file("track/a.rs", text));
+    assert_eq!(upward("use crate::{time::Seconds, sink::Sink};"), ["sink"]);
+    assert_eq!(upward("fn f() { crate::source::open() }"), ["source"]);
+    assert_eq!(upward("use super::super::{infer};"), ["infer"]);
+    assert!(upward("use crate::frame::Frame; // crate::sink\n").is_empty());
+    let impure = |text| impure_names(&file("track/a.rs", text)).len();
+    for text in [
+        "use std::{fmt, fs};",
+        "use std::{collections::{self, BTreeMap}, time::{Duration, Instant}};",
+        "fn f() { std::env::var(\"x\"); }",
+        "use jiff::Timestamp;\nfn f() { Timestamp::now(); }",
+        "use std::time;\nfn f() { time::Instant::now(); }",
+        "use std::*;",
+        "use tokio::sync::mpsc;",
+        "use crate::clock;",
+    ] {
+        assert!(impure(text) > 0, "{text}");
+    }
+    assert_eq!(
+        impure("use std::time::Duration; // std::fs\nconst A: &str = \"std::fs\";"),
+        0
+    );
+    assert_eq!(impure("#[cfg(test)]\nmod tests { use std::fs; }"), 0);
+    let tree = |files: &[(&str, &str)]| Tree {
+        files: files.iter().map(|(path, text)| file(path, text)).collect(),
+    };
+    let (a, b) = (
+        ("m/a.rs", "use crate::m::B;"),
+        ("m/b.rs", "use super::a::A;"),
+    );
+    let both = tree(&[("m/mod.rs", "mod a;\nmod b;\npub use b::{B};"), a, b]);
+    assert_eq!(cycle(&both.graph()).map(|c| c.len()), Some(2));
+    let one = tree(&[
+        ("m/mod.rs", "mod a;\nmod b;\npub use b::{B};"),
+        a,
+        ("m/b.rs", ""),
+    ]);
+    assert_eq!(cycle(&one.graph()), None);
+    let parent = tree(&[("m.rs", "use crate::m::c::C;"), ("m/c.rs", "use super::M;")]);
+    assert_eq!(
+        cycle(&parent.graph()),
+        None,
+        "a file and its submodules are one unit"
+    );
 }

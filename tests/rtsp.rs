@@ -240,10 +240,7 @@ fn frames_have_the_cameras_time_after_the_first_rtcp_report() {
     let last = frames.iter().rfind(|f| f["clock"] == "arrival").unwrap();
     let prefetch = own[0]["pts"].as_f64().unwrap() - last["pts"].as_f64().unwrap();
     let delay = prefetch - time(own[0]).duration_since(time(last)).as_secs_f64();
-    assert!(
-        (-0.1..30.0).contains(&delay),
-        "a frame arrives {delay} s after its time"
-    );
+    assert!(delay > -0.1, "a frame arrives {delay} s after its time");
     assert!(
         own.iter()
             .all(|f| time(f) > started && time(f) <= jiff::Timestamp::now())

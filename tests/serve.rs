@@ -322,7 +322,7 @@ fn ctrl_c_ends_live_cameras_and_all_their_tracks() {
 }
 
 /// On SIGHUP a camera is removed and later added again, and another is added. The camera that stays
-/// loses no frames; an invalid file changes nothing.
+/// is not opened again and loses no events; an invalid file changes nothing.
 #[test]
 fn cameras_change_on_sighup() {
     let dir = tempfile::tempdir().unwrap();
@@ -385,9 +385,12 @@ fn cameras_change_on_sighup() {
     child.signal("TERM");
     assert_eq!(child.code(20), Some(0), "{}", log_text());
     let stays = frames(dir.path(), "stays");
-    let rate = stays.len() as f64
-        / (stays.last().unwrap()["pts"].as_f64().unwrap() - stays[0]["pts"].as_f64().unwrap());
-    assert!((9.5..10.5).contains(&rate), "{rate} frames/s of 10");
+    assert!(
+        stays
+            .windows(2)
+            .all(|w| w[0]["frame"].as_u64() < w[1]["frame"].as_u64()
+                && w[0]["pts"].as_f64() < w[1]["pts"].as_f64())
+    );
     let removed = frames(dir.path(), "removed");
     assert!(
         removed
@@ -421,6 +424,12 @@ fn cameras_change_on_sighup() {
         mine.map(|e| e["state"].as_str().unwrap().to_string())
             .collect::<Vec<_>>()
     };
+    let numbers = events
+        .iter()
+        .filter(|e| e["camera"] == "stays")
+        .filter_map(|e| e["seq"].as_u64());
+    let numbers: Vec<u64> = numbers.collect();
+    assert!(numbers.windows(2).all(|w| w[0] + 1 == w[1]), "{numbers:?}");
     assert_eq!(
         states("stays").iter().filter(|s| *s == "online").count(),
         1,
@@ -474,10 +483,10 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
     assert!(enough, "{} frames", frames.len());
     let pts: Vec<f64> = frames.iter().map(|f| f["pts"].as_f64().unwrap()).collect();
     // The first frames arrive at once, because the server does not wait while the camera is opened.
-    let rate = 15.0 / (pts[24] - pts[9]);
+    // A slow machine has fewer frames, never more.
     assert!(
-        (2.8..3.7).contains(&rate),
-        "{rate} frames/s instead of 3.5: {pts:?}"
+        15.0 < 3.7 * (pts[24] - pts[9]),
+        "more than 3.5 frames/s: {pts:?}"
     );
     assert!(
         frames.iter().all(|f| f["clock"] == "arrival")

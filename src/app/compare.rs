@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use crate::app::settings;
 use crate::app::show::{self, NO_STRANGER_RATES};
-use crate::gallery::{GalleryPicture, GalleryReader, Region};
-use crate::track::appearance::cosine_distance;
-use crate::track::similarity::FalseAcceptRate;
+use twintrack::gallery::{GalleryPicture, GalleryReader, Region};
+use twintrack::track::appearance::cosine_distance;
+use twintrack::track::similarity::FalseAcceptRate;
 
 /// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach
 /// it, and which part of each picture was used.

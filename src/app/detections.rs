@@ -5,9 +5,9 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
-use crate::detection::Detection;
-use crate::geometry::BBox;
-use crate::mot_format;
+use twintrack::detection::Detection;
+use twintrack::geometry::BBox;
+use twintrack::mot_files;
 
 /// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
 /// if all are -1 (MOTChallenge's value for unknown), all become 1.
@@ -15,7 +15,7 @@ use crate::mot_format;
 /// # Errors
 /// When the file cannot be read, or a line is not a detection.
 pub fn read(path: &Path, scale: f64) -> Result<BTreeMap<u64, Vec<Detection>>> {
-    let rows = mot_format::read_rows(path)?;
+    let rows = mot_files::read_rows(path)?;
     let unknown = !rows.is_empty() && rows.iter().all(|r| r.confidence == -1.0);
     if unknown {
         tracing::info!(file = %path.display(), "all confidences are -1 (unknown); using 1");

@@ -7,11 +7,11 @@ use clap::Args;
 
 use crate::app::settings;
 use crate::app::show::{NO_STRANGER_RATES, batch};
-use crate::config::ConfigError;
-use crate::detect::{Detector, DetectorConfig, Precision, detector};
-use crate::embed::{Embedder, EmbedderConfig};
-use crate::infer::paths::find_model;
-use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
+use twintrack::config::ConfigError;
+use twintrack::detect::{Detector, DetectorConfig, Precision, detector};
+use twintrack::embed::{Embedder, EmbedderConfig};
+use twintrack::infer::paths::find_model;
+use twintrack::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
 /// Check the installation: report what is there, what is missing and how to fix it, and how the
 /// networks' inputs and outputs are interpreted.

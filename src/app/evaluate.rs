@@ -3,12 +3,14 @@
 use std::path::PathBuf;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use crate::app::options::Rules;
 use crate::app::sequences;
-use crate::eval::report::table;
-use crate::eval::{Benchmark, EvalError, Scores, Sequence, combine, score};
-use crate::mot_format::{self, Known};
+use twintrack::eval::report::table;
+use twintrack::eval::{EvalError, Scores, Sequence, combine, score};
+use twintrack::mot_files;
+use twintrack::mot_format::Known;
 
 /// Evaluate results against ground truth: HOTA, MOTA, IDF1 and related metrics.
 #[derive(Debug, Args)]
@@ -28,30 +30,6 @@ pub struct EvalArgs {
     json: bool,
 }
 
-/// Benchmark whose rules apply.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub enum Rules {
-    /// 2D MOT 2015: no distractors.
-    Mot15,
-    /// MOT16.
-    Mot16,
-    /// MOT17.
-    Mot17,
-    /// MOT20: non-motorised vehicles are distractors too.
-    Mot20,
-}
-
-impl From<Rules> for Benchmark {
-    fn from(rules: Rules) -> Self {
-        match rules {
-            Rules::Mot15 => Benchmark::Mot15,
-            Rules::Mot16 => Benchmark::Mot16,
-            Rules::Mot17 => Benchmark::Mot17,
-            Rules::Mot20 => Benchmark::Mot20,
-        }
-    }
-}
-
 /// Runs the command; returns the text to print.
 ///
 /// # Errors
@@ -61,7 +39,7 @@ pub fn run(args: &EvalArgs) -> Result<String> {
     let mut rows: Vec<Scores> = Vec::new();
     for (dir, result) in pairs(args)? {
         let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
-        let reported = mot_format::read_rows(&result)?;
+        let reported = mot_files::read_rows(&result)?;
         truth.warn_beyond("results", &reported);
         let s = Sequence::align(
             &truth.name,

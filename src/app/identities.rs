@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use crate::app::show::NO_STRANGER_RATES;
-use crate::config::Config;
-use crate::embed::Embedder;
-use crate::gallery::GalleryReader;
-use crate::track::identity::IdentityRegistry;
+use twintrack::config::Config;
+use twintrack::embed::Embedder;
+use twintrack::gallery::GalleryReader;
+use twintrack::track::identity::IdentityRegistry;
 
 /// The registry that assigns identities to tracks; `None` if neither a gallery nor
 /// `identity.remember` is set.

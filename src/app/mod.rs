@@ -6,7 +6,9 @@ pub mod detections;
 pub mod doctor;
 pub mod evaluate;
 pub mod identities;
+pub mod linking;
 pub mod manual;
+pub mod message;
 #[cfg(feature = "models")]
 pub mod models;
 pub mod options;

@@ -9,10 +9,10 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::models::catalogue::RemoteFile;
-use crate::models::error::size;
-use crate::models::folder::GetOutcome;
-use crate::models::{Catalogue, CatalogueEntry, ModelFolder};
+use twintrack::models::catalogue::RemoteFile;
+use twintrack::models::error::size;
+use twintrack::models::folder::GetOutcome;
+use twintrack::models::{Catalogue, CatalogueEntry, ModelFolder};
 
 /// List, download and verify networks trained by others.
 #[derive(Debug, Args)]

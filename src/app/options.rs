@@ -1,7 +1,34 @@
-//! Parsers of option values that several commands share.
+//! Option values that several commands share.
 
-use crate::detect::Precision;
-use crate::time::Timestamp;
+use clap::ValueEnum;
+
+use twintrack::detect::Precision;
+use twintrack::eval::Benchmark;
+use twintrack::time::Timestamp;
+
+/// Benchmark whose rules apply.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Rules {
+    /// 2D MOT 2015: no distractors.
+    Mot15,
+    /// MOT16.
+    Mot16,
+    /// MOT17.
+    Mot17,
+    /// MOT20: non-motorised vehicles are distractors too.
+    Mot20,
+}
+
+impl From<Rules> for Benchmark {
+    fn from(rules: Rules) -> Self {
+        match rules {
+            Rules::Mot15 => Benchmark::Mot15,
+            Rules::Mot16 => Benchmark::Mot16,
+            Rules::Mot17 => Benchmark::Mot17,
+            Rules::Mot20 => Benchmark::Mot20,
+        }
+    }
+}
 
 /// Number format of the detector.
 ///

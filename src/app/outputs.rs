@@ -1,4 +1,4 @@
-//! Checks and messages about the files that a command writes.
+//! Checks of the files that a command writes. Shared with the program `twintrack-train`.
 
 use std::path::{Path, PathBuf};
 
@@ -52,16 +52,6 @@ fn create_parent(path: &Path) -> Result<()> {
     })
 }
 
-/// Summary lines of the files that were written: description and path. Standard output is left out.
-pub fn written(files: &[(&str, Option<&PathBuf>)]) -> String {
-    let named = files
-        .iter()
-        .filter_map(|(what, path)| path.filter(|p| *p != Path::new(STDOUT)).map(|p| (what, p)));
-    named
-        .map(|(what, path)| format!("  {:<28}{}\n", format!("{what}, file"), path.display()))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,22 +79,6 @@ mod tests {
         assert!(
             e.contains("in.mp4/out.jsonl") || e.contains("in.mp4"),
             "{e}"
-        );
-    }
-
-    #[test]
-    fn written_lists_files_but_not_standard_output() {
-        let (a, b) = (PathBuf::from(STDOUT), PathBuf::from("out/x.txt"));
-        let text = written(&[
-            ("trajectories", Some(&a)),
-            ("MOTChallenge", Some(&b)),
-            ("video", None),
-        ]);
-        assert!(
-            text.contains("MOTChallenge, file")
-                && text.ends_with("out/x.txt\n")
-                && text.lines().count() == 1,
-            "{text}"
         );
     }
 }

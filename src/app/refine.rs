@@ -1,17 +1,16 @@
 //! `twintrack refine`: offline linking and gap filling of trajectories written earlier.
 
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
-use crate::app::{outputs, settings};
-use crate::config::Config;
-use crate::refine::{Recording, frame_of};
-use crate::sink::jsonl::JsonLines;
-use crate::sink::mot::{MotContent, MotText};
-use crate::sink::{FrameResult, Sink, SinkError};
-use crate::source::{Source, SourceError};
+use crate::app::{linking, outputs, settings, show};
+use twintrack::refine::Recording;
+use twintrack::sink::Sink;
+use twintrack::sink::jsonl::JsonLines;
+use twintrack::sink::mot::{MotContent, MotText};
 
 /// Link tracks over a whole recording and fill their gaps.
 #[derive(Debug, Args)]
@@ -50,7 +49,12 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
     let recordings = match from_stdin {
         true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
-        false => Recording::read(&args.input)?,
+        false => {
+            let path = &args.input;
+            let file = std::fs::File::open(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            Recording::read_lines(BufReader::new(file), path)?
+        }
     };
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
@@ -78,15 +82,15 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     for recording in &recordings {
         let refined = recording.refine(&config.offline, &config.tracker);
         if !args.quiet {
-            eprintln!("{}", summary(recording, &refined));
+            eprintln!("{}", linking::summary(recording, &refined));
         }
-        deliver(&refined, &mut sinks, None, &|| false)?;
+        linking::deliver(&refined, &mut sinks, None, &|| false)?;
     }
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
         eprint!(
             "{}",
-            outputs::written(&[
+            show::written(&[
                 ("trajectories", Some(&args.output)),
                 ("MOTChallenge", args.mot.as_ref())
             ])
@@ -97,73 +101,3 @@ pub fn run(args: &RefineArgs) -> Result<()> {
 
 /// The path that stands for standard input.
 const STDIN: &str = "-";
-
-/// Refines a recording; removes the embeddings unless they are to be written.
-pub fn refined(recording: &Recording, config: &Config) -> Recording {
-    let mut refined = recording.refine(&config.offline, &config.tracker);
-    if !config.output.embeddings {
-        refined.ended.iter_mut().for_each(|e| e.embedding = None);
-    }
-    refined
-}
-
-/// A summary line of what refining changed.
-pub fn summary(before: &Recording, after: &Recording) -> String {
-    let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
-    let (tracks, people) = (before.ended.len(), after.ended.len());
-    format!(
-        "  refined                     {tracks} tracks to {people} trajectories, \
-         {} boxes to {} boxes",
-        boxes(before),
-        boxes(after)
-    )
-}
-
-/// Writes a recording to the sinks: every frame, followed by the ends of the tracks that were last
-/// detected in it. `pictures` delivers the images for sinks that draw. Checks `stop` before every
-/// frame, and returns early when it is true.
-///
-/// # Errors
-/// When a sink or the source fails.
-pub fn deliver(
-    recording: &Recording,
-    sinks: &mut [Box<dyn Sink>],
-    mut pictures: Option<Box<dyn Source>>,
-    stop: &dyn Fn() -> bool,
-) -> Result<(), DeliverError> {
-    let mut ended = recording.ended.iter().peekable();
-    for event in recording.frames.iter().take_while(|_| !stop()) {
-        let mut frame = frame_of(event);
-        if let Some(source) = &mut pictures {
-            while let Some(next) = source.next_frame()? {
-                if next.number == event.frame {
-                    frame = next;
-                    break;
-                }
-            }
-        }
-        let finished = FrameResult {
-            frame,
-            detections: Vec::new(),
-            event: event.clone(),
-        };
-        for sink in sinks.iter_mut() {
-            sink.frame(&finished)?;
-        }
-        while let Some(e) = ended.next_if(|e| e.last <= event.pts) {
-            sinks.iter_mut().try_for_each(|s| s.ended(e))?;
-        }
-    }
-    Ok(())
-}
-
-/// Errors of [`deliver`].
-#[derive(Debug, thiserror::Error)]
-pub enum DeliverError {
-    /// A sink failed.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// The source of the images failed.
-    #[error(transparent)]
-    Source(#[from] SourceError),
-}

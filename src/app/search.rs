@@ -9,9 +9,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 
 use crate::app::{settings, show};
-use crate::gallery::{GalleryPicture, GalleryReader};
-use crate::track::appearance::cosine_distance;
-use crate::trajectory::{EndedEvent, Event, thousandths};
+use twintrack::gallery::{GalleryPicture, GalleryReader};
+use twintrack::track::appearance::cosine_distance;
+use twintrack::trajectory::{EndedEvent, Event, thousandths};
 
 /// List the tracks of earlier runs that are most similar to the person in a picture.
 #[derive(Debug, Args)]
@@ -232,7 +232,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
         .enumerate()
     {
         let line = line.with_context(read)?;
-        if line.contains(crate::trajectory::ENDED_SCHEMA) {
+        if line.contains(twintrack::trajectory::ENDED_SCHEMA) {
             let event = Event::parse(&line).with_context(|| {
                 format!(
                     "{}, line {}: not an event of twintrack",

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
-use crate::eval::{Benchmark, EvalError};
-use crate::mot_format::{self, Known, MotRow, SequenceInfo};
+use twintrack::eval::{Benchmark, EvalError};
+use twintrack::mot_files;
+use twintrack::mot_format::{Known, MotRow, SequenceInfo};
 
 /// A sequence's ground truth.
 pub struct Truth {
@@ -50,8 +51,8 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// When a file is missing or malformed, or no row is evaluated by the rules of `benchmark`.
 pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
-    let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
-    let info = SequenceInfo::open(dir, known)?
+    let rows = mot_files::read_rows(&dir.join("gt/gt.txt"))?;
+    let info = mot_files::find_sequence(dir, known)?
         .with_context(|| format!("{} is not a sequence", dir.display()))?;
     let name = dir
         .canonicalize()

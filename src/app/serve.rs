@@ -13,28 +13,29 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::signals::Signals;
 use crate::app::{identities, outputs, show};
-use crate::config::Config;
-use crate::detect::Detector;
-use crate::embed::Embedder;
-use crate::gallery::GalleryReader;
-use crate::infer::Runtime;
-use crate::pipeline::{
+use twintrack::config::Config;
+use twintrack::detect::Detector;
+use twintrack::embed::Embedder;
+use twintrack::gallery::GalleryReader;
+use twintrack::infer::Runtime;
+use twintrack::pipeline::{
     CameraConfigs, Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError,
 };
-use crate::serve::config::{ServeConfig, ServiceConfig};
-use crate::serve::health::HealthMonitor;
-use crate::serve::hub::Hub;
-use crate::serve::metrics;
-use crate::serve::server::{self, Service};
-use crate::serve::stage_metrics::StageMetrics;
-use crate::sink::Sink;
-use crate::sink::mqtt::MqttConfig;
-use crate::sink::rotating::Rotating;
-use crate::sink::spool::Spool;
-use crate::sink::stdout::StdoutSink;
-use crate::sink::webhook::WebhookConfig;
-use crate::source::{self, Transport, playback};
-use crate::track::identity::GalleryPerson;
+use twintrack::serve::config::{ServeConfig, ServiceConfig};
+use twintrack::serve::health::HealthMonitor;
+use twintrack::serve::hub::Hub;
+use twintrack::serve::metrics;
+use twintrack::serve::server;
+use twintrack::serve::service::Service;
+use twintrack::serve::stage_metrics::StageMetrics;
+use twintrack::sink::Sink;
+use twintrack::sink::mqtt::MqttConfig;
+use twintrack::sink::rotating::Rotating;
+use twintrack::sink::spool::Spool;
+use twintrack::sink::stdout::StdoutSink;
+use twintrack::sink::webhook::WebhookConfig;
+use twintrack::source::{self, Transport, playback};
+use twintrack::track::identity::GalleryPerson;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -300,7 +301,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let cameras = cameras.all();
     if !args.quiet {
         cameras.iter().for_each(|c| eprintln!("{}", told(c)));
-        eprint!("{}", outputs::written(&[("events", Some(&args.output))]));
+        eprint!("{}", show::written(&[("events", Some(&args.output))]));
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let failed = cameras.iter().any(|m| {

@@ -1,8 +1,9 @@
-//! Reads the file of `--config`, which can be the same for every command.
+//! Reads the file of `--config`, which can be the same for every command. Shared with the
+//! program `twintrack-train`.
 
 use std::path::Path;
 
-use crate::config::{Config, ConfigError};
+use twintrack::config::{Config, ConfigError};
 
 /// Reads the configuration at `path`, or returns the defaults without one. The sections of `serve`
 /// (`serve`, `cameras`, `mqtt`, `webhook`) are checked and otherwise ignored.
@@ -15,7 +16,7 @@ pub fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
 
 #[cfg(feature = "serve")]
 fn of_file(path: &Path) -> Result<Config, ConfigError> {
-    Ok(crate::serve::ServiceConfig::read_partial(path)?.1)
+    Ok(twintrack::serve::ServiceConfig::read_partial(path)?.1)
 }
 
 #[cfg(not(feature = "serve"))]

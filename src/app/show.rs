@@ -1,32 +1,30 @@
-//! Output for users: error messages, models, progress and summary.
+//! Output for users: models, files, progress and summary.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::detect::Detector;
-use crate::embed::Embedder;
-use crate::infer::Model;
-use crate::pipeline::{Cameras, DetectionSource, Summary};
+use crate::app::outputs::STDOUT;
+use twintrack::detect::Detector;
+use twintrack::embed::Embedder;
+use twintrack::infer::Model;
+use twintrack::pipeline::{Cameras, DetectionSource, Summary};
 
 /// Reason why re-identification and false-merge rates are not available; follows a comma.
 pub const NO_STRANGER_RATES: &str = "because the network's file does not say how often strangers \
                                      are alike (`twintrack-train calibrate` measures it)";
 
-/// The error with its causes. A cause is skipped if the message before contains it already.
-pub fn message(e: &anyhow::Error) -> String {
-    e.chain()
-        .skip(1)
-        .map(ToString::to_string)
-        .fold(e.to_string(), |text, cause| {
-            if text.contains(&cause) {
-                text
-            } else {
-                format!("{text}: {cause}")
-            }
-        })
+/// Summary lines of the files that were written: description and path. Standard output is left out.
+pub fn written(files: &[(&str, Option<&PathBuf>)]) -> String {
+    let named = files
+        .iter()
+        .filter_map(|(what, path)| path.filter(|p| *p != Path::new(STDOUT)).map(|p| (what, p)));
+    named
+        .map(|(what, path)| format!("  {:<28}{}\n", format!("{what}, file"), path.display()))
+        .collect()
 }
 
 /// Logs the models in use.
@@ -197,16 +195,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn message_does_not_repeat_causes() {
-        let text = message(
-            &anyhow::anyhow!("no such file")
-                .context("cannot read x: no such file")
-                .context("sequence a"),
-        );
-        assert_eq!(text, "sequence a: cannot read x: no such file");
-    }
-
-    #[test]
     fn the_summary_has_every_count_and_time_per_frame() {
         let s = Summary {
             frames: 10,
@@ -237,5 +225,21 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing from\n{text}");
         }
+    }
+
+    #[test]
+    fn written_lists_files_but_not_standard_output() {
+        let (a, b) = (PathBuf::from(STDOUT), PathBuf::from("out/x.txt"));
+        let text = written(&[
+            ("trajectories", Some(&a)),
+            ("MOTChallenge", Some(&b)),
+            ("video", None),
+        ]);
+        assert!(
+            text.contains("MOTChallenge, file")
+                && text.ends_with("out/x.txt\n")
+                && text.lines().count() == 1,
+            "{text}"
+        );
     }
 }

@@ -8,24 +8,24 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use tokio::sync::watch;
 
-use crate::address;
 use crate::app::signals::Signals;
-use crate::app::{detections, identities, options, outputs, refine, settings, show};
-use crate::config::Config;
-use crate::detect::{Detector, Precision};
-use crate::embed::Embedder;
-use crate::infer::{Device, InputSize, Runtime};
-use crate::pipeline::{
+use crate::app::{detections, identities, linking, options, outputs, settings, show};
+use twintrack::address;
+use twintrack::config::Config;
+use twintrack::detect::{Detector, Precision};
+use twintrack::embed::Embedder;
+use twintrack::infer::{Device, InputSize, Runtime};
+use twintrack::pipeline::{
     BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
 };
-use crate::refine::Recording;
-use crate::sink::Sink;
-use crate::sink::jsonl::JsonLines;
-use crate::sink::mot::{MotContent, MotText};
-use crate::sink::recorder::Recorder;
-use crate::source::{self, Link, SourceInfo, SourceOptions};
-use crate::time::{Seconds, Timestamp};
-use crate::trajectory::RunId;
+use twintrack::refine::Recording;
+use twintrack::sink::Sink;
+use twintrack::sink::jsonl::JsonLines;
+use twintrack::sink::mot::{MotContent, MotText};
+use twintrack::sink::recorder::Recorder;
+use twintrack::source::{self, Link, SourceInfo, SourceOptions};
+use twintrack::time::{Seconds, Timestamp};
+use twintrack::trajectory::RunId;
 
 /// Follow the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
@@ -268,7 +268,7 @@ fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
         );
     }
     if !args.quiet {
-        eprint!("{}", outputs::written(&outputs_of(args)));
+        eprint!("{}", show::written(&outputs_of(args)));
     }
     if let Some(cut) = summary.cut {
         return Err(cut.into());
@@ -330,7 +330,7 @@ fn link_and_write(
     tracing::info!(tracks = recording.ended.len(), "tracks are linked");
     // Linking cannot stop half way: there is nothing to write before its end.
     signals.begin_abrupt_phase();
-    let refined = refine::refined(recording, config);
+    let refined = linking::refined(recording, config);
     let stop = signals.begin_graceful_phase();
     // Its own link: that of the first reading may have been told to stop.
     let again = SourceOptions {
@@ -342,10 +342,10 @@ fn link_and_write(
     } else {
         None
     };
-    refine::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
+    linking::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
-        eprintln!("{}", refine::summary(recording, &refined));
+        eprintln!("{}", linking::summary(recording, &refined));
     }
     Ok(!stop.is_cancelled())
 }
@@ -401,7 +401,7 @@ fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box
 
 #[cfg(feature = "video")]
 fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
-    Ok(Box::new(crate::sink::overlay::Overlay::create(
+    Ok(Box::new(twintrack::sink::overlay::Overlay::create(
         path,
         info.frame_rate,
     )?))

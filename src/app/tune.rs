@@ -7,23 +7,23 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::sequences::{self, Truth};
-use crate::app::{detections, evaluate, options, outputs, settings, show};
-use crate::config::Config;
-use crate::detect::Detector;
-use crate::detection::{Detection, Embeddings};
-use crate::embed::Embedder;
-use crate::eval::report::{Counts, Scores, combine, table};
-use crate::eval::tune::{self, Parameter, Trial};
-use crate::eval::{Sequence, score};
-use crate::frame::Frame;
-use crate::infer::Runtime;
-use crate::mot_format::{Known, MotError, MotRow};
-use crate::refine::Recording;
-use crate::source::{self, SourceOptions};
-use crate::time::Seconds;
-use crate::track::similarity::StrangerTable;
-use crate::track::{TrackState, Tracker};
-use crate::trajectory::{EventBuilder, FrameEvent};
+use crate::app::{detections, options, outputs, settings, show};
+use twintrack::config::Config;
+use twintrack::detect::Detector;
+use twintrack::detection::{Detection, Embeddings};
+use twintrack::embed::Embedder;
+use twintrack::eval::report::{Counts, Scores, combine, table};
+use twintrack::eval::tune::{self, Parameter, Trial};
+use twintrack::eval::{Sequence, score};
+use twintrack::frame::Frame;
+use twintrack::infer::Runtime;
+use twintrack::mot_format::{Known, MotError, MotRow};
+use twintrack::refine::Recording;
+use twintrack::source::{self, SourceOptions};
+use twintrack::time::Seconds;
+use twintrack::track::similarity::StrangerTable;
+use twintrack::track::{TrackState, Tracker};
+use twintrack::trajectory::{EventBuilder, FrameEvent};
 
 /// Search for the tracker's settings that are best on sequences with ground truth.
 #[derive(Debug, Args)]
@@ -60,8 +60,8 @@ pub struct TuneArgs {
     #[arg(long)]
     no_embed: bool,
     /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
-    #[arg(long, value_enum, default_value_t = evaluate::Rules::Mot17)]
-    benchmark: evaluate::Rules,
+    #[arg(long, value_enum, default_value_t = options::Rules::Mot17)]
+    benchmark: options::Rules,
     /// Frames per second of sequences without seqinfo.ini (such as CVAT's exports).
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,

@@ -3,7 +3,7 @@
 
 use ndarray::{ArrayView3, ArrayView4, Axis, Ix4};
 
-use crate::detect::heads::BatchOutputs;
+use crate::detect::batch_outputs::BatchOutputs;
 use crate::geometry::BBox;
 
 /// The required outputs, for error messages.

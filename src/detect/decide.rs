@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use ndarray::{ArrayView1, ArrayView3};
 
-use crate::detect::heads::{self, BatchOutputs, cells, is_yolov5, strides_of};
+use crate::detect::batch_outputs::BatchOutputs;
+use crate::detect::heads::{self, cells, is_yolov5, strides_of};
 use crate::detect::layout::Layout;
 use crate::detect::{atss, nanodet};
 

@@ -7,8 +7,9 @@ use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
 use crate::detect::auto_or;
+use crate::detect::batch_outputs::BatchOutputs;
 use crate::detect::decide::{self, Decision};
-use crate::detect::heads::{self, BatchOutputs};
+use crate::detect::heads;
 use crate::detect::layout::Layout;
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;

@@ -2,11 +2,11 @@
 
 use ndarray::{ArrayView1, ArrayView2, ArrayView3, ArrayViewD, Axis, Ix2, Ix3};
 
+use crate::detect::batch_outputs::BatchOutputs;
 use crate::detect::layout::Layout;
 use crate::detect::{atss, nanodet};
 use crate::detection::Detection;
 use crate::geometry::BBox;
-use crate::infer::Output;
 
 /// Sets of strides whose cells are the places of YOLO-like networks.
 const STRIDES: [&[usize]; 3] = [&[8, 16, 32], &[8, 16, 32, 64], &[4, 8, 16, 32]];
@@ -45,20 +45,6 @@ type Row<'a> = ArrayView1<'a, f32>;
 type RowDecoder<'a> = dyn Fn(usize, usize, Row<'_>) -> Option<Detection> + 'a;
 /// The boxes of each picture, or a description of the mismatch.
 type DecodeResult = Result<Vec<Vec<Detection>>, String>;
-
-/// The outputs of a batch and the parameters for decoding them.
-pub(crate) struct BatchOutputs<'a> {
-    /// The outputs of the model.
-    pub outputs: &'a [Output],
-    /// Number of pictures in the batch.
-    pub n: usize,
-    /// Width and height of the network's input, pixels.
-    pub input: (usize, usize),
-    /// Number of the class "person".
-    pub class: usize,
-    /// Minimum score.
-    pub threshold: f32,
-}
 
 /// Returns for each picture of a batch the boxes of the class with a score of at least the
 /// threshold, in pixels of the input, before non-maximum suppression.
@@ -239,37 +225,6 @@ fn edges(b: ArrayView1<'_, f32>) -> BBox {
 
 fn center(b: ArrayView1<'_, f32>) -> BBox {
     BBox::from_center(b[0], b[1], b[2], b[3])
-}
-
-impl BatchOutputs<'_> {
-    fn keep(&self, bbox: BBox, confidence: f32) -> Option<Detection> {
-        let kept = confidence >= self.threshold && bbox.is_valid();
-        kept.then_some(Detection {
-            bbox,
-            confidence: confidence.min(1.0),
-        })
-    }
-
-    /// Converts a box relative to the picture's size: centre, width, height.
-    fn share(&self, b: ArrayView1<'_, f32>) -> BBox {
-        let (w, h) = (self.input.0 as f32, self.input.1 as f32);
-        BBox::from_center(b[0] * w, b[1] * h, b[2] * w, b[3] * h)
-    }
-
-    /// Names and shapes of the outputs, for messages.
-    pub(super) fn shapes(&self) -> String {
-        let one = |o: &Output| format!("{} {:?}", o.name, o.values.shape());
-        self.outputs.iter().map(one).collect::<Vec<_>>().join(", ")
-    }
-
-    /// The outputs with three axes, the first of which is the batch axis.
-    pub(super) fn tables(&self) -> impl Iterator<Item = ArrayView3<'_, f32>> {
-        let views = self
-            .outputs
-            .iter()
-            .filter_map(|o| o.values.view().into_dimensionality::<Ix3>().ok());
-        views.filter(|v| v.dim().0 == self.n)
-    }
 }
 
 /// Looks up outputs and reports mismatches.

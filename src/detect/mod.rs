@@ -3,6 +3,7 @@
 
 mod atss;
 mod auto_or;
+pub(crate) mod batch_outputs;
 pub(crate) mod decide;
 pub mod detector;
 pub(crate) mod heads;

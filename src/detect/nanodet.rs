@@ -127,7 +127,8 @@ fn expectation(logits: impl Iterator<Item = f32> + Clone) -> f32 {
 mod tests {
     use super::*;
     use crate::detect::Layout;
-    use crate::detect::heads::{self, BatchOutputs};
+    use crate::detect::batch_outputs::BatchOutputs;
+    use crate::detect::heads;
     use crate::detection::Detection;
     use ndarray::{ArrayD, IxDyn};
 

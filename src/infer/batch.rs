@@ -3,7 +3,7 @@
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, concatenate};
 
-use crate::infer::session::Output;
+use crate::infer::output::Output;
 
 /// Appends black pictures to `part` [n, 3, h, w], up to `size` in all.
 pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::infer::runtime::Device;
+use crate::infer::device::Device;
 use thiserror::Error;
 
 /// Errors of inference.

@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ndarray::{Array2, Array4, ArrayD, ArrayView4, Axis};
+use ndarray::{Array2, Array4, ArrayView4, Axis};
 use ort::logging::LogLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
 use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
 
+use crate::infer::device::{Device, Provider};
 use crate::infer::error::InferError;
 use crate::infer::metadata::ModelMetadata;
-use crate::infer::runtime::{Device, Provider, Runtime};
+use crate::infer::output::Output;
+use crate::infer::runtime::Runtime;
 use crate::infer::{batch, element_type};
 use crate::onnx::weights;
 
@@ -46,15 +48,6 @@ struct PictureInput {
     dims: [Option<usize>; 4],
     /// The model also needs an input of sizes to scale its boxes to (D-FINE, RT-DETR).
     wants_sizes: bool,
-}
-
-/// One output of a run, as float32.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Output {
-    /// The output's name in the model.
-    pub name: String,
-    /// Its values.
-    pub values: ArrayD<f32>,
 }
 
 /// The second input of DETR-like exports: [N, 2] int64, width and height.

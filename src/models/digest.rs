@@ -1,6 +1,5 @@
 //! SHA-256 and SHA-384 checksums of downloaded files.
 
-use std::fmt::Write as _;
 use std::io::Read;
 
 use serde::Deserialize;
@@ -93,14 +92,10 @@ impl Hasher {
 
     /// The hash in hexadecimal.
     pub fn finish(self) -> String {
-        let bytes: Vec<u8> = match self {
-            Hasher::Sha256(s) => s.finalize().to_vec(),
-            Hasher::Sha384(s) => s.finalize().to_vec(),
-        };
-        bytes.iter().fold(String::new(), |mut text, b| {
-            write!(text, "{b:02x}").expect("writing to a string cannot fail");
-            text
-        })
+        match self {
+            Hasher::Sha256(s) => hex::encode(s.finalize()),
+            Hasher::Sha384(s) => hex::encode(s.finalize()),
+        }
     }
 }
 

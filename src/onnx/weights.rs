@@ -1,7 +1,6 @@
 //! The identity of a network: a hash of its file without metadata, including external weight files.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io::{self, Read as _};
 use std::path::Path;
 
@@ -51,13 +50,7 @@ pub fn network_hash(path: &Path) -> io::Result<String> {
     for name in graph.map(|g| external(&g)).unwrap_or_default() {
         add_file(&mut hash, &beside.join(&name))?;
     }
-    let mut text = String::from("sha256:");
-    // Writing to a String cannot fail.
-    hash.finalize()
-        .iter()
-        .take(SHOWN)
-        .for_each(|byte| write!(text, "{byte:02x}").unwrap_or_default());
-    Ok(text)
+    Ok(format!("sha256:{}", hex::encode(&hash.finalize()[..SHOWN])))
 }
 
 /// Hashes a file in chunks, since it may be larger than memory.

@@ -118,7 +118,7 @@ impl CameraTracker {
             frame: Some(FrameResult {
                 frame,
                 detections,
-                event,
+                event: event.into(),
             }),
             ended,
             status: None,

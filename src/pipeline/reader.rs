@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
+use crate::clock;
 use crate::frame::{CameraState, Frame};
 use crate::pipeline::batcher::{Batcher, Lane};
 use crate::pipeline::cameras::Member;
@@ -12,7 +13,7 @@ use crate::pipeline::observer::Observer;
 use crate::pipeline::stage::{self, Outcome, caught};
 use crate::source::reconnect::Reconnect;
 use crate::source::{CameraConfig, Source, SourceError, SourceOptions};
-use crate::time::{Seconds, WallTime};
+use crate::time::Seconds;
 
 /// How a camera is opened.
 pub type Opener = Arc<
@@ -152,7 +153,7 @@ impl Reader {
         link.set_state(CameraState::Online);
         counts.read.fetch_add(1, Ordering::Relaxed);
         if live && frame.time.is_none() {
-            frame.time = Some(WallTime::arrival());
+            frame.time = Some(clock::arrival());
         }
         {
             let mut position = position.lock().unwrap_or_else(PoisonError::into_inner);

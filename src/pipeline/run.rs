@@ -59,6 +59,10 @@ impl Default for BatchConfig {
 }
 
 /// Where frames come from.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one for each run, and callers write it without a box"
+)]
 pub enum Inputs {
     /// One input. It decides the end of the run: a recording's end or error, and a camera's
     /// duration. No events of its connection's state are sent.

@@ -9,6 +9,7 @@ use crate::pipeline::camera_tracker::TrackedFrame;
 use crate::pipeline::observer::Observer;
 use crate::pipeline::stage::{self, Outcome};
 use crate::sink::{Sink, SinkError};
+use crate::trajectory::WithJson;
 
 /// Passes events to every sink. All sinks are finished at the end, and after an error of one too.
 pub(super) fn write(
@@ -17,28 +18,27 @@ pub(super) fn write(
     observer: Arc<dyn Observer>,
 ) -> Outcome<()> {
     stage::spawn("write", move || {
-        let mut deliver = |tracked: &TrackedFrame| -> Result<(), SinkError> {
+        let mut deliver = |tracked: TrackedFrame| -> Result<(), SinkError> {
+            let ended: Vec<WithJson<_>> = tracked.ended.into_iter().map(Into::into).collect();
+            let status = tracked.status.map(WithJson::from);
             for sink in &mut sinks {
                 if let Some(frame) = &tracked.frame {
                     sink.frame(frame)?;
                 }
-                tracked.ended.iter().try_for_each(|e| sink.ended(e))?;
-                tracked.status.iter().try_for_each(|e| sink.status(e))?;
+                ended.iter().try_for_each(|e| sink.ended(e))?;
+                status.iter().try_for_each(|e| sink.status(e))?;
             }
             Ok(())
         };
         let mut result = Ok(());
         while let Some(tracked) = input.blocking_recv() {
             let start = Instant::now();
-            result = deliver(&tracked);
+            let frames = usize::from(tracked.frame.is_some());
+            result = deliver(tracked);
             if result.is_err() {
                 break;
             }
-            observer.stage(
-                "write",
-                start.elapsed(),
-                usize::from(tracked.frame.is_some()),
-            );
+            observer.stage("write", start.elapsed(), frames);
         }
         drop(input); // closes the channel: the stages before do not wait while files are finished
         sinks.iter_mut().for_each(|s| s.close());

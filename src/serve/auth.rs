@@ -9,6 +9,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
+use subtle::ConstantTimeEq as _;
 
 use crate::secret::Secret;
 
@@ -20,12 +21,6 @@ const COOKIE: &str = "twintrack_token";
 pub struct Authorizer {
     /// The token that a request must carry, if any.
     pub token: Option<Arc<Secret>>,
-}
-
-/// Compares in a time that does not depend on how many characters are equal.
-fn constant_time_eq(a: &str, b: &str) -> bool {
-    let (a, b) = (a.as_bytes(), b.as_bytes());
-    a.len() == b.len() && a.iter().zip(b).fold(0u8, |differ, (x, y)| differ | (x ^ y)) == 0
 }
 
 fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -57,10 +52,13 @@ impl Authorizer {
             .filter_map(|c| c.trim().split_once('='))
             .find(|(name, _)| *name == COOKIE)
             .map(|(_, value)| value);
+        // Constant time: it does not depend on how many characters are equal.
         [bearer, cookie, token_in_query(query)]
             .into_iter()
             .flatten()
-            .any(|given| !given.is_empty() && constant_time_eq(given, token.expose()))
+            .any(|given| {
+                !given.is_empty() && given.as_bytes().ct_eq(token.expose().as_bytes()).into()
+            })
     }
 
     /// Whether a request with these headers and query is authorised.

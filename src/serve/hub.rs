@@ -12,8 +12,7 @@ use tokio::sync::broadcast;
 use crate::frame::Image;
 use crate::sink::overlay::Painter;
 use crate::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::EventKind;
-use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, EventKind, FrameEvent, StatusEvent, WithJson};
 
 /// An event for live clients. Cloning shares the text.
 #[derive(Debug, Clone)]
@@ -180,18 +179,15 @@ impl Hub {
         &self,
         camera: &Arc<str>,
         kind: EventKind,
-        event: &impl Serialize,
+        event: &WithJson<impl Serialize>,
     ) -> Option<LiveEvent> {
         if self.0.events.receiver_count() == 0 && kind != EventKind::CameraStatus {
             return None;
         }
-        let text = serde_json::to_string(event)
-            .expect("events serialise to JSON")
-            .into();
         let event = LiveEvent {
             camera: camera.clone(),
             kind,
-            text,
+            text: event.json().into(),
         };
         let _ = self.0.events.send(event.clone()); // fails without clients, which is fine
         Some(event)
@@ -206,18 +202,18 @@ impl Sink for Hub {
             let latest = cameras.entry(event.camera.clone()).or_default();
             latest.painter.update(event);
             latest.image.clone_from(&finished.frame.image);
-            latest.event = Some(event.clone());
+            latest.event = Some(FrameEvent::clone(event));
         }
         self.broadcast(&event.camera, EventKind::Trajectory, event);
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         self.broadcast(&event.camera, EventKind::TrackEnded, event);
         Ok(())
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         let status = self.broadcast(&event.camera, EventKind::CameraStatus, event);
         self.cameras()
             .entry(event.camera.clone())
@@ -257,7 +253,7 @@ mod tests {
         FrameResult {
             frame,
             detections: Vec::new(),
-            event,
+            event: event.into(),
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::hub::{Hub, LiveEvent};
-use crate::serve::server::Service;
+use crate::serve::service::Service;
 use crate::trajectory::EventKind;
 
 /// Query parameters; everything is sent by default.
@@ -105,7 +105,7 @@ pub async fn live(
 async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: CancellationToken) {
     let (mut subscription, statuses) = hub.subscribe();
     for event in statuses.into_iter().filter(|e| filter.matches(e)) {
-        if socket.send(Message::Text(event.text)).await.is_err() {
+        if !sent(&mut socket, Message::Text(event.text)).await {
             return;
         }
     }
@@ -143,11 +143,18 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: C
             }
         };
         next_ping = Instant::now() + PING_INTERVAL;
-        match tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(_)) | Err(_) => return,
+        if !sent(&mut socket, message).await {
+            return;
         }
     }
+}
+
+/// Sends a message; returns whether it was sent in time.
+async fn sent(socket: &mut WebSocket, message: Message) -> bool {
+    matches!(
+        tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await,
+        Ok(Ok(()))
+    )
 }
 
 fn sse(hub: Hub, filter: EventFilter, stop: CancellationToken) -> impl IntoResponse {
@@ -187,4 +194,54 @@ fn sse(hub: Hub, filter: EventFilter, stop: CancellationToken) -> impl IntoRespo
     });
     Sse::new(tokio_stream::wrappers::ReceiverStream::new(rx))
         .keep_alive(KeepAlive::new().interval(PING_INTERVAL))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::frame::CameraState;
+    use crate::sink::Sink as _;
+    use crate::trajectory::{RunId, StatusEvent};
+
+    /// Regression: the first events were sent without a timeout, so that a client that read nothing
+    /// stayed subscribed.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_does_not_read_the_first_events_is_disconnected() {
+        let mut hub = Hub::default();
+        // More than the buffers of a connection hold.
+        let reason = "x".repeat(64 << 20).into();
+        let (run, time) = (RunId::nil(), crate::clock::now());
+        let status = StatusEvent::at(time, run, "gate".into(), CameraState::Offline, Some(reason));
+        hub.status(&status.into()).expect("in memory");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let shared = hub.clone();
+        let open = move |upgrade: WebSocketUpgrade| async move {
+            let filter = LiveQuery::default().filter().expect("no filter");
+            upgrade.on_upgrade(move |s| websocket(s, shared, filter, CancellationToken::new()))
+        };
+        let app = axum::Router::new().route("/", axum::routing::get(open));
+        tokio::spawn(axum::serve(listener, app).into_future());
+        let mut client = std::net::TcpStream::connect(address).expect("listening");
+        let request = "GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+                       Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                       Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        client.write_all(request.as_bytes()).expect("sent");
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        for wanted in [1, 0] {
+            while hub.clients() != wanted {
+                assert!(
+                    std::time::Instant::now() < deadline,
+                    "{} clients",
+                    hub.clients()
+                );
+                tokio::time::advance(SEND_TIMEOUT / 10).await;
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
 }

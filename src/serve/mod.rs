@@ -9,6 +9,7 @@ pub mod live;
 pub mod metrics;
 pub mod schema;
 pub mod server;
+pub mod service;
 pub mod stage_metrics;
 
 pub use config::ServiceConfig;

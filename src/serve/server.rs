@@ -10,19 +10,17 @@ use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router, middleware};
-use prometheus_client::registry::Registry;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use crate::frame::CameraState;
-use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::cameras::Member;
 use crate::secret::Secret;
 use crate::serve::auth::{Authorizer, authorize};
-use crate::serve::health::{HealthMonitor, is_ready};
-use crate::serve::hub::Hub;
+use crate::serve::health::is_ready;
 use crate::serve::live::live;
+use crate::serve::service::Service;
 use crate::trajectory::RunId;
 
 /// The server cannot bind its address.
@@ -36,23 +34,6 @@ pub struct ListenError {
     pub address: SocketAddr,
     /// The cause.
     pub source: std::io::Error,
-}
-
-/// State of the handlers. Clones share it.
-#[derive(Clone)]
-pub struct Service {
-    /// Id of the run.
-    pub run: RunId,
-    /// The cameras.
-    pub cameras: Cameras,
-    /// Live events and pictures.
-    pub hub: Hub,
-    /// The metrics.
-    pub registry: Arc<Registry>,
-    /// Liveness.
-    pub health: HealthMonitor,
-    /// Cancelled at shutdown.
-    pub stop: CancellationToken,
 }
 
 /// A camera in `/api/v1/cameras`, which the page shows.

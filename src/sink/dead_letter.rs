@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use crate::clock;
 use crate::sink::private;
 use crate::time::Timestamp;
 
@@ -57,7 +58,7 @@ impl DeadLetters {
         let letter = DeadLetter {
             schema: "twintrack.refused/1",
             sink,
-            time: Timestamp::now(),
+            time: clock::now(),
             reason,
             event,
         };

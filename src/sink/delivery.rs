@@ -12,8 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::sink::spool::{QueuedEvent, Spool};
-use crate::trajectory::EventKind;
-use crate::trajectory::{EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, EventKind, StatusEvent, WithJson};
 
 /// A delivery worker's access to its spool. Disk errors are logged, counted and retried here.
 #[derive(Clone)]
@@ -88,7 +87,6 @@ pub struct SpoolSink {
     shutdown_timeout: Duration,
     /// When to stop waiting for the worker; set at shutdown.
     deadline: Option<Instant>,
-    body: Vec<u8>,
 }
 
 impl SpoolSink {
@@ -148,17 +146,15 @@ impl SpoolSink {
             worker: Some((worker, ended)),
             shutdown_timeout,
             deadline: None,
-            body: Vec::new(),
         })
     }
 
-    fn push(&mut self, kind: EventKind, camera: &str, event: &impl Serialize) {
-        if !self.kinds.contains(&kind) {
-            return;
+    fn push(&self, kind: EventKind, camera: &str, event: &WithJson<impl Serialize>) {
+        if self.kinds.contains(&kind) {
+            self.delivery
+                .spool
+                .push(kind, camera, event.json().as_bytes());
         }
-        self.body.clear();
-        serde_json::to_writer(&mut self.body, event).expect("events serialise to JSON");
-        self.delivery.spool.push(kind, camera, &self.body);
     }
 }
 
@@ -172,12 +168,12 @@ impl Sink for SpoolSink {
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         self.push(EventKind::TrackEnded, &event.camera, event);
         Ok(())
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         self.push(EventKind::CameraStatus, &event.camera, event);
         Ok(())
     }

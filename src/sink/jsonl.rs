@@ -5,12 +5,11 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// Writes every event as one line of JSON.
 pub struct JsonLines {
     out: LineWriter,
-    line: Vec<u8>,
     with_ended: bool,
 }
 
@@ -26,18 +25,11 @@ impl JsonLines {
         } else {
             LineWriter::create(path, unbuffered)?
         };
-        Ok(JsonLines {
-            out,
-            line: Vec::new(),
-            with_ended,
-        })
+        Ok(JsonLines { out, with_ended })
     }
 
-    fn write(&mut self, event: &impl Serialize) -> Result<(), SinkError> {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, event).expect("events serialise to JSON");
-        self.line.push(b'\n');
-        self.out.write(&self.line)
+    fn write(&mut self, event: &WithJson<impl Serialize>) -> Result<(), SinkError> {
+        self.out.write(event.line().as_bytes())
     }
 }
 
@@ -46,7 +38,7 @@ impl Sink for JsonLines {
         self.write(&finished.event)
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         if self.with_ended {
             self.write(event)
         } else {
@@ -54,7 +46,7 @@ impl Sink for JsonLines {
         }
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         self.write(event)
     }
 

@@ -12,6 +12,8 @@ pub mod mqtt;
 #[cfg(feature = "serve")]
 mod mqtt_client;
 #[cfg(feature = "serve")]
+mod mqtt_config;
+#[cfg(feature = "serve")]
 mod mqtt_session;
 #[cfg(feature = "video")]
 pub mod overlay;

@@ -1,224 +1,20 @@
-//! Settings of the MQTT sink (protocol 3.1.1 or 5, delivery at least once), and its start.
+//! The MQTT sink: protocol 3.1.1 or 5, delivery at least once.
 //!
 //! Topics: `<topic>/<camera>/tracks` (trajectory events), `<topic>/<camera>/events` (ends of
 //! tracks) and `<topic>/<camera>/status` (retained); and the program's own `<topic>/status`
 //! (retained): `online` while connected, `offline` after shutdown or, by the last will, when the
 //! connection breaks.
 
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use rumqttc::{TlsConfiguration, Transport};
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use crate::range::{OutOfRange, within};
-use crate::secret::Secret;
 use crate::sink::delivery::SpoolSink;
+pub use crate::sink::mqtt_config::{MqttConfig, Version};
 use crate::sink::mqtt_session::deliver;
 use crate::sink::sink::SinkError;
-use crate::sink::spool::{Spool, SpoolLimits};
-use crate::trajectory::EventKind;
-
-/// Protocol version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
-pub enum Version {
-    /// MQTT 3.1.1.
-    #[serde(rename = "3.1.1")]
-    V3,
-    /// MQTT 5.
-    #[default]
-    #[serde(rename = "5")]
-    V5,
-}
-
-/// Settings of the MQTT sink.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct MqttConfig {
-    /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
-    pub broker: String,
-    /// Protocol version: "5" or "3.1.1".
-    pub version: Version,
-    /// MQTT client id. Must be unique at the broker, which disconnects the older of two clients
-    /// with the same id.
-    pub client_id: String,
-    /// User name, if the broker requires one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// Password. Better kept in `password_env` or `password_file`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password: Option<Secret>,
-    /// Environment variable that holds the password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_env: Option<String>,
-    /// File whose first line is the password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-    /// CA certificate (PEM) that the broker's certificate is verified with; the system's
-    /// certificates when absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Client certificate (PEM).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub certificate_file: Option<PathBuf>,
-    /// Key (PEM) of the client certificate.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub key_file: Option<PathBuf>,
-    /// Prefix of every topic.
-    pub topic: String,
-    /// Kinds of events to send: trajectory, track_ended, camera_status.
-    pub events: Vec<EventKind>,
-    /// Limits of the spool that holds events until the broker acknowledges them.
-    pub spool: SpoolLimits,
-}
-
-impl Default for MqttConfig {
-    fn default() -> Self {
-        MqttConfig {
-            broker: String::new(),
-            version: Version::V5,
-            client_id: "twintrack".into(),
-            user: None,
-            password: None,
-            password_env: None,
-            password_file: None,
-            ca_file: None,
-            certificate_file: None,
-            key_file: None,
-            topic: "twintrack".into(),
-            events: vec![
-                EventKind::Trajectory,
-                EventKind::TrackEnded,
-                EventKind::CameraStatus,
-            ],
-            spool: SpoolLimits::default(),
-        }
-    }
-}
-
-/// Validated settings of the connection, with secrets and certificates read.
-#[derive(Clone)]
-pub(super) struct Broker {
-    pub config: MqttConfig,
-    pub host: String,
-    pub port: u16,
-    pub password: Option<Secret>,
-    pub transport: Transport,
-}
-
-fn settings_error(reason: String) -> SinkError {
-    SinkError::Settings {
-        sink: "mqtt",
-        reason,
-    }
-}
+use crate::sink::spool::Spool;
 
 impl MqttConfig {
-    /// Refuses values outside their ranges.
-    ///
-    /// # Errors
-    /// The first such value.
-    pub fn validate(&self) -> Result<(), OutOfRange> {
-        within("mqtt.events (how many)", self.events.len(), 1, 3)?;
-        self.spool.validate("mqtt")
-    }
-
-    /// Checks the settings, and that their secret and files can be read, without connecting.
-    ///
-    /// # Errors
-    /// The first thing that is wrong.
-    pub fn check(&self) -> Result<(), SinkError> {
-        self.broker().map(drop)
-    }
-
-    /// Validates the settings, and reads the files that they name.
-    fn broker(&self) -> Result<Broker, SinkError> {
-        let (scheme, rest) = self.broker.split_once("://").ok_or_else(|| {
-            settings_error(format!(
-                "broker = \"{}\" is not an address; write mqtt://host:1883",
-                self.broker
-            ))
-        })?;
-        let tls = match scheme {
-            "mqtt" | "tcp" => false,
-            "mqtts" | "ssl" => true,
-            _ => {
-                return Err(settings_error(format!(
-                    "broker = \"{scheme}://…\": the scheme must be mqtt:// or mqtts://"
-                )));
-            }
-        };
-        if rest.contains('@') {
-            return Err(settings_error(
-                "broker holds credentials: write them in user and password (or password_file)"
-                    .into(),
-            ));
-        }
-        if self.topic.is_empty() || self.topic.contains(['+', '#']) {
-            return Err(settings_error(format!(
-                "topic = \"{}\": must not be empty, nor contain + or #",
-                self.topic
-            )));
-        }
-        let (host, port) = match rest.trim_end_matches('/').rsplit_once(':') {
-            Some((host, port)) => (
-                host,
-                port.parse()
-                    .map_err(|_| settings_error(format!("broker: {port} is not a port number")))?,
-            ),
-            None => (rest.trim_end_matches('/'), if tls { 8883 } else { 1883 }),
-        };
-        let transport = self.transport(tls)?;
-        let password = Secret::find(
-            "password",
-            &self.password,
-            &self.password_env,
-            &self.password_file,
-        )
-        .map_err(settings_error)?;
-        Ok(Broker {
-            config: self.clone(),
-            host: host.into(),
-            port,
-            password,
-            transport,
-        })
-    }
-
-    /// Plain TCP, or TLS with the configured certificates.
-    fn transport(&self, tls: bool) -> Result<Transport, SinkError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|e| settings_error(format!("cannot read {}: {e}", path.display())))
-        };
-        let client_auth = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            (None, None) => None,
-            _ => {
-                return Err(settings_error(
-                    "certificate_file and key_file must be set together".into(),
-                ));
-            }
-        };
-        if !tls {
-            return Ok(Transport::Tcp);
-        }
-        // Fails if another part of the program has installed it already, which is fine.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        match &self.ca_file {
-            Some(ca) => Ok(Transport::Tls(TlsConfiguration::Simple {
-                ca: read(ca)?,
-                alpn: None,
-                client_auth,
-            })),
-            None if client_auth.is_some() => {
-                Err(settings_error("certificate_file requires ca_file".into()))
-            }
-            None => Ok(Transport::Tls(TlsConfiguration::default())),
-        }
-    }
-
     /// Starts the sink. Returns at once; the delivery thread connects, and reconnects, to the
     /// broker.
     ///
@@ -226,7 +22,7 @@ impl MqttConfig {
     /// When the settings are invalid, or a file that they name cannot be read.
     pub fn start(
         &self,
-        spool: std::sync::Arc<Spool>,
+        spool: Arc<Spool>,
         shutdown_timeout: Duration,
     ) -> Result<SpoolSink, SinkError> {
         let broker = self.broker()?;

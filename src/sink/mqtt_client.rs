@@ -8,7 +8,7 @@ use rumqttc::{Outgoing, v5};
 use tokio::sync::mpsc;
 
 use crate::secret::Secret;
-use crate::sink::mqtt::{Broker, Version};
+use crate::sink::mqtt_config::{Broker, Version};
 
 /// Most events in flight: published, but not acknowledged.
 pub(super) const WINDOW: usize = 64;

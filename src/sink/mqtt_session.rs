@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::address::masked;
 use crate::sink::delivery::Delivery;
-use crate::sink::mqtt::Broker;
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
+use crate::sink::mqtt_config::Broker;
 use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
 
@@ -262,7 +262,7 @@ impl<'a> Session<'a> {
             let overdue = self.last_progress + ACKNOWLEDGE_TIMEOUT;
             tokio::select! {
                 signal = self.signals.recv() => {
-                    self.handle(signal.ok_or("the connection has ended")??).await;
+                    self.handle(signal.ok_or("the connection has ended")??).await?;
                 }
                 () = spool.pushed(), if self.pending.len() < window => {}
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
@@ -369,15 +369,19 @@ impl<'a> Session<'a> {
                 .await
                 .map_err(|_| "no response in time")?;
             self.handle(signal.ok_or("the connection has ended")??)
-                .await;
+                .await?;
         }
         Ok(())
     }
 
     /// Handles a signal, and all others that have arrived: removes acknowledged and refused events
     /// from the spool.
-    async fn handle(&mut self, first: Signal) {
+    ///
+    /// # Errors
+    /// The error that arrived after them, if one did.
+    async fn handle(&mut self, first: Signal) -> Result<(), Failure> {
         let (mut delivered, mut refused) = (BTreeSet::new(), Vec::new());
+        let mut result = Ok(());
         let mut next = Some(first);
         while let Some(signal) = next {
             match signal {
@@ -403,8 +407,14 @@ impl<'a> Session<'a> {
                 },
                 Signal::Connected(_) => {}
             }
-            // An error ends this loop; the next `recv` then fails, because the channel is closed.
-            next = self.signals.try_recv().ok().and_then(Result::ok);
+            next = match self.signals.try_recv() {
+                Ok(Ok(signal)) => Some(signal),
+                Ok(Err(failure)) => {
+                    result = Err(failure);
+                    None
+                }
+                Err(_) => None,
+            };
         }
         for (position, reason) in &refused {
             self.delivery.refuse(*position, reason).await;
@@ -426,6 +436,7 @@ impl<'a> Session<'a> {
             self.last_progress = Instant::now();
             self.history.suspect = None;
         }
+        result
     }
 
     /// Sends DISCONNECT, so that the broker does not publish the last will, and waits up to 1 s for
@@ -449,4 +460,41 @@ fn topic(root: &str, event: &QueuedEvent) -> (String, bool) {
         EventKind::CameraStatus => ("status", true),
     };
     (format!("{root}/{}/{last}", event.camera), retained)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::sink::mqtt_config::MqttConfig;
+    use crate::sink::spool::{Spool, SpoolLimits};
+
+    /// Regression: the error was dropped, and with it that the failure is transient.
+    #[tokio::test]
+    async fn an_error_behind_other_signals_is_returned() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = MqttConfig {
+            broker: "mqtt://127.0.0.1:1".into(),
+            ..MqttConfig::default()
+        };
+        let broker = config.broker().expect("valid settings");
+        let delivery = Delivery {
+            spool: Spool::open(dir.path(), "mqtt", SpoolLimits::default()).expect("a spool"),
+            shutdown: CancellationToken::new(),
+        };
+        let (client, _, task) = broker.connect();
+        task.abort();
+        let (tx, signals) = tokio::sync::mpsc::unbounded_channel();
+        let mut history = BrokerHistory::default();
+        let mut session = Session::new(&broker, &delivery, &mut history, client, signals);
+        let transient = Failure {
+            reason: "quota exceeded".into(),
+            transient: true,
+        };
+        tx.send(Ok(Signal::Acknowledged(1))).expect("received");
+        tx.send(Err(transient)).expect("received");
+        let failure = session.handle(Signal::Sent(1)).await.unwrap_err();
+        assert!(failure.transient, "{failure:?}");
+    }
 }

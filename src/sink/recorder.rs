@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::refine::Recording;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::EndedEvent;
+use crate::trajectory::{EndedEvent, WithJson};
 
 /// Collects events into a [`Recording`]; clones share it.
 #[derive(Debug, Clone, Default)]
@@ -27,12 +27,12 @@ impl Sink for Recorder {
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         self.0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .ended
-            .push(event.clone());
+            .push(EndedEvent::clone(event));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::sink::private;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// An events file that runs append to.
 ///
@@ -33,7 +33,6 @@ pub struct Rotating {
     rename: fn(&Path, &Path) -> io::Result<()>,
     file: Option<File>,
     written: u64,
-    line: Vec<u8>,
     dropped: Arc<AtomicU64>,
     /// When a dropped event was last logged.
     last_logged: Option<Instant>,
@@ -69,7 +68,6 @@ impl Rotating {
         let (path, rename) = (path.into(), |from: &Path, to: &Path| {
             std::fs::rename(from, to)
         });
-        let (file, line) = (Some(file), Vec::new());
         let sink = Rotating {
             path,
             size,
@@ -77,9 +75,8 @@ impl Rotating {
             keep,
             with_ended,
             rename,
-            file,
+            file: Some(file),
             written,
-            line,
             dropped: dropped.clone(),
             last_logged: None,
         };
@@ -125,9 +122,9 @@ impl Rotating {
         Ok(())
     }
 
-    /// Writes `self.line`, after rotating or opening the file where needed.
-    fn write_line(&mut self) -> io::Result<()> {
-        if self.size > 0 && self.written > 0 && self.written + self.line.len() as u64 > self.limit {
+    /// Writes a line, after rotating or opening the file where needed.
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        if self.size > 0 && self.written > 0 && self.written + line.len() as u64 > self.limit {
             self.limit = match self.rotate() {
                 Ok(()) => self.size,
                 Err(e) => {
@@ -148,20 +145,17 @@ impl Rotating {
         let Some(file) = &mut self.file else {
             return Ok(());
         };
-        if let Err(e) = file.write_all(&self.line) {
+        if let Err(e) = file.write_all(line) {
             let _ = file.set_len(self.written); // if this fails, open_append truncates
             self.file = None;
             return Err(e);
         }
-        self.written += self.line.len() as u64;
+        self.written += line.len() as u64;
         Ok(())
     }
 
-    fn write(&mut self, event: &impl Serialize) {
-        self.line.clear();
-        serde_json::to_writer(&mut self.line, event).expect("events serialise to JSON");
-        self.line.push(b'\n');
-        if let Err(e) = self.write_line() {
+    fn write(&mut self, event: &WithJson<impl Serialize>) {
+        if let Err(e) = self.write_line(event.line().as_bytes()) {
             let dropped = self.dropped.fetch_add(1, Ordering::Relaxed) + 1;
             if self
                 .last_logged
@@ -220,14 +214,14 @@ impl Sink for Rotating {
         Ok(())
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         if self.with_ended {
             self.write(event);
         }
         Ok(())
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         self.write(event);
         Ok(())
     }
@@ -244,8 +238,15 @@ mod tests {
     use crate::frame::CameraState;
     use crate::trajectory::RunId;
 
-    fn event(camera: &str) -> StatusEvent {
-        StatusEvent::now(RunId::nil(), camera.into(), CameraState::Online, None)
+    fn event(camera: &str) -> WithJson<StatusEvent> {
+        StatusEvent::at(
+            crate::clock::now(),
+            RunId::nil(),
+            camera.into(),
+            CameraState::Online,
+            None,
+        )
+        .into()
     }
 
     fn cameras(path: &Path) -> Vec<String> {
@@ -265,7 +266,7 @@ mod tests {
     fn a_full_file_is_rotated_and_at_most_keep_old_files_stay() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
-        let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
+        let length = event("00").line().len() as u64;
         let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));
         assert_eq!(cameras(&path), ["09", "10"]);
@@ -327,7 +328,7 @@ mod tests {
     fn a_file_that_cannot_be_renamed_is_copied_and_truncated() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
-        let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
+        let length = event("00").line().len() as u64;
         let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 2, true).expect("a file");
         sink.rename = |from, to| {
             if from.extension().is_some_and(|e| e == "jsonl") {
@@ -365,7 +366,7 @@ mod tests {
     fn a_file_that_cannot_be_rotated_grows_on_and_is_rotated_later() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
-        let length = serde_json::to_vec(&event("00")).expect("JSON").len() as u64 + 1;
+        let length = event("00").line().len() as u64;
         // A folder of the rotated file's name makes rotation fail.
         std::fs::create_dir_all(dir.path().join("events.jsonl.1/letters")).expect("a folder");
         let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");

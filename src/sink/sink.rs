@@ -11,7 +11,7 @@ use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::range::{OutOfRange, within};
 use crate::sink::private;
-use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent, WithJson};
 
 /// A processed frame, as handed to the sinks.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub struct FrameResult {
     /// The detector's output for the frame.
     pub detections: Vec<Detection>,
     /// The frame's trajectory event.
-    pub event: FrameEvent,
+    pub event: WithJson<FrameEvent>,
 }
 
 /// Receives events. Methods may block on local I/O, so a sink is called from a thread of its own.
@@ -36,7 +36,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As [`Sink::frame`].
-    fn ended(&mut self, _event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, _event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -44,7 +44,7 @@ pub trait Sink: Send {
     ///
     /// # Errors
     /// As [`Sink::frame`].
-    fn status(&mut self, _event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, _event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         Ok(())
     }
 
@@ -210,9 +210,14 @@ impl LineWriter {
 
     /// Standard output, unbuffered.
     pub fn stdout() -> Self {
+        Self::unbuffered("standard output", Box::new(io::stdout()))
+    }
+
+    /// Writes every line at once; `name` is used in messages.
+    pub(super) fn unbuffered(name: &str, out: Box<dyn Write + Send>) -> Self {
         LineWriter {
-            path: "standard output".into(),
-            out: Box::new(io::stdout()),
+            path: name.into(),
+            out,
             regular: None,
             buffer: Vec::new(),
             written: 0,

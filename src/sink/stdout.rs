@@ -6,13 +6,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent};
+use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// Capacity of the queue, lines. When it is full, trajectory events are dropped and counted; other
 /// events are held in memory until there is room.
@@ -21,14 +20,13 @@ const QUEUE_LINES: usize = 1024;
 /// A sink that never waits for its reader, except at shutdown.
 pub struct StdoutSink {
     /// The queue; None once it is closed.
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Arc<str>>>,
     /// Lines that must not be dropped and found no room in the queue.
-    held: VecDeque<Vec<u8>>,
+    held: VecDeque<Arc<str>>,
     with_ended: bool,
     dropped: Arc<AtomicU64>,
-    /// The writer thread's error, after which it has ended.
+    /// The writer thread's error, after which it has ended; disconnected when it has ended.
     errors: Receiver<SinkError>,
-    writer: Option<JoinHandle<()>>,
     shutdown_timeout: Duration,
     /// When to stop waiting for the reader; set by [`Sink::close`].
     deadline: Option<Instant>,
@@ -52,11 +50,11 @@ impl StdoutSink {
         with_ended: bool,
         shutdown_timeout: Duration,
     ) -> Result<(Self, Arc<AtomicU64>), SinkError> {
-        let (lines, queue) = sync_channel::<Vec<u8>>(QUEUE_LINES);
+        let (lines, queue) = sync_channel::<Arc<str>>(QUEUE_LINES);
         let (error, errors) = sync_channel(1);
         let work = move || {
             for line in queue {
-                if let Err(e) = out.write(&line) {
+                if let Err(e) = out.write(line.as_bytes()) {
                     let _ = error.send(e); // returned by the next call of the sink
                     return;
                 }
@@ -66,7 +64,7 @@ impl StdoutSink {
             path: Path::new("standard output").into(),
             source,
         };
-        let writer = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("output".into())
             .spawn(work)
             .map_err(create)?;
@@ -78,7 +76,6 @@ impl StdoutSink {
                 with_ended,
                 dropped: dropped.clone(),
                 errors,
-                writer: Some(writer),
                 shutdown_timeout,
                 deadline: None,
             },
@@ -88,9 +85,8 @@ impl StdoutSink {
 
     /// Queues an event. When the queue is full, it is held in memory if it is `required`, and
     /// otherwise dropped.
-    fn push(&mut self, event: &impl Serialize, required: bool) -> Result<(), SinkError> {
-        let mut line = serde_json::to_vec(event).expect("events serialise to JSON");
-        line.push(b'\n');
+    fn push(&mut self, event: &WithJson<impl Serialize>, required: bool) -> Result<(), SinkError> {
+        let line = event.line().clone();
         self.queue_held();
         if required {
             self.held.push_back(line);
@@ -125,7 +121,7 @@ impl Sink for StdoutSink {
         self.push(&finished.event, false)
     }
 
-    fn ended(&mut self, event: &EndedEvent) -> Result<(), SinkError> {
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         if self.with_ended {
             self.push(event, true)
         } else {
@@ -133,7 +129,7 @@ impl Sink for StdoutSink {
         }
     }
 
-    fn status(&mut self, event: &StatusEvent) -> Result<(), SinkError> {
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
         self.push(event, true)
     }
 
@@ -143,35 +139,95 @@ impl Sink for StdoutSink {
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
+        match self.drain() {
+            Drained::Ended => Ok(()),
+            Drained::Failed(error) => Err(error),
+            Drained::Unread => {
+                tracing::warn!(
+                    held = self.held.len(),
+                    "the reader of standard output did not read the last events in time"
+                );
+                Ok(())
+            }
+        }
+    }
+}
+
+/// How writing of the last lines ended.
+#[derive(Debug)]
+enum Drained {
+    /// The writer thread has ended: all lines were written, or its error was returned before.
+    Ended,
+    /// A line could not be written.
+    Failed(SinkError),
+    /// The reader did not read all lines in time.
+    Unread,
+}
+
+impl StdoutSink {
+    /// Writes the queued and held lines, until the deadline.
+    fn drain(&mut self) -> Drained {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
-        let mut error = self.errors.try_recv().ok();
-        while error.is_none() && !self.held.is_empty() && Instant::now() < deadline {
+        // The queue closes once nothing is held. A writer thread that is still blocked on its reader
+        // at the deadline is left running until the process exits.
+        let drained = loop {
             self.queue_held();
-            error = self.errors.recv_timeout(Duration::from_millis(10)).ok();
-        }
-        self.lines = None;
-        while error.is_none()
-            && self.writer.as_ref().is_some_and(|w| !w.is_finished())
-            && Instant::now() < deadline
-        {
+            if self.held.is_empty() {
+                self.lines = None;
+            }
             match self.errors.recv_timeout(Duration::from_millis(10)) {
-                Ok(e) => error = Some(e),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Ok(error) => break Drained::Failed(error),
+                Err(RecvTimeoutError::Disconnected) => break Drained::Ended,
+                Err(RecvTimeoutError::Timeout) if Instant::now() >= deadline => {
+                    break Drained::Unread;
+                }
                 Err(RecvTimeoutError::Timeout) => {}
             }
+        };
+        self.lines = None;
+        drained
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::frame::CameraState;
+    use crate::trajectory::RunId;
+
+    /// Fails to write, and delays the end of its thread.
+    struct Broken;
+
+    impl io::Write for Broken {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
         }
-        // A writer thread that is still blocked on its reader is left running until the process
-        // exits.
-        if let Some(writer) = self.writer.take().filter(JoinHandle::is_finished) {
-            let _ = writer.join(); // it does not panic
-        } else {
-            tracing::warn!(
-                held = self.held.len(),
-                "the reader of standard output did not read the last events in time"
-            );
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
         }
-        error.map_or(Ok(()), Err)
+    }
+
+    impl Drop for Broken {
+        fn drop(&mut self) {
+            std::thread::sleep(Duration::from_millis(500));
+        }
+    }
+
+    /// Regression: a write error was also logged as a reader that did not read in time.
+    #[test]
+    fn a_write_error_is_not_taken_for_a_slow_reader() {
+        let out = LineWriter::unbuffered("a pipe", Box::new(Broken));
+        let minute = Duration::from_secs(60);
+        let (mut sink, _) = StdoutSink::with_writer(out, true, minute).expect("a thread");
+        let (run, time) = (RunId::nil(), crate::clock::now());
+        let event = StatusEvent::at(time, run, "gate".into(), CameraState::Online, None);
+        // The error may be returned here already.
+        let early = sink.status(&event.into());
+        assert!(early.is_err() || matches!(sink.drain(), Drained::Failed(_)));
     }
 }

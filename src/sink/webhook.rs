@@ -6,7 +6,6 @@
 //! smaller parts, and an event that is refused alone goes to the dead-letter file. After any other
 //! response the events are sent again.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -166,13 +165,7 @@ fn signature(secret: &Secret, timestamp: u64, body: &[u8]) -> String {
         .expect("HMAC accepts keys of any length");
     mac.update(format!("{timestamp}.").as_bytes());
     mac.update(body);
-    mac.finalize()
-        .into_bytes()
-        .iter()
-        .fold("v1=".to_string(), |mut text, byte| {
-            let _ = write!(text, "{byte:02x}"); // to a String: cannot fail
-            text
-        })
+    format!("v1={}", hex::encode(mac.finalize().into_bytes()))
 }
 
 /// What a response means for the events that were sent.

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::frame::{Frame, Image};
-use crate::mot_format::{Known, SequenceInfo};
+use crate::mot_files;
+use crate::mot_format::Known;
 use crate::source::error::{SourceError, check_size};
 use crate::source::source::{Source, SourceInfo, SourceOptions};
 use crate::source::timeline::Breaks;
@@ -45,7 +46,7 @@ impl ImageFolder {
     /// # Errors
     /// If it contains no pictures but needs them, or `seqinfo.ini` is wrong.
     pub fn open(folder: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
-        let sequence = SequenceInfo::open(
+        let sequence = mot_files::find_sequence(
             folder,
             Known {
                 frame_rate: options.frame_rate,

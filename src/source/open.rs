@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::mot_format::{MotError, SequenceInfo};
+use crate::mot_files;
+use crate::mot_format::MotError;
 use crate::source::camera_config::CameraConfig;
 use crate::source::error::SourceError;
 use crate::source::image_folder::ImageFolder;
@@ -36,7 +37,9 @@ pub fn sequence_video(dir: &Path) -> Result<Option<PathBuf>, MotError> {
     if !dir.join("seqinfo.ini").is_file() {
         return Ok(None);
     }
-    Ok(SequenceInfo::read(dir)?.video.map(|video| dir.join(video)))
+    Ok(mot_files::read_sequence(dir)?
+        .video
+        .map(|video| dir.join(video)))
 }
 
 /// Opens a folder of pictures or a sequence. A sequence whose video is missing is opened without

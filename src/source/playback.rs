@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use crate::clock;
 use crate::frame::{CameraState, Frame};
 use crate::source::camera_config::CameraConfig;
 use crate::source::error::SourceError;
 use crate::source::open::{open as open_input, open_camera};
 use crate::source::source::{Source, SourceInfo, SourceOptions};
-use crate::time::{Seconds, WallTime};
+use crate::time::Seconds;
 
 /// Opens what a camera's settings name: a camera, or a recording played like one.
 ///
@@ -131,7 +132,7 @@ impl Source for Playback {
         };
         if self.config.realtime {
             self.wait(frame.pts);
-            frame.time = Some(WallTime::arrival());
+            frame.time = Some(clock::arrival());
         }
         self.last = Some((frame.number, frame.pts));
         self.options.link.set_state(CameraState::Online);

@@ -29,9 +29,11 @@ pub mod similarity;
 )]
 pub mod track;
 pub mod tracker;
+pub mod update;
 pub mod views;
 
 pub use camera_motion::CameraMotionConfig;
 pub use config::TrackerConfig;
 pub use track::{ClearView, EndedTrack, TrackState};
-pub use tracker::{TrackError, TrackOutput, TrackUpdate, Tracker};
+pub use tracker::Tracker;
+pub use update::{TrackError, TrackOutput, TrackUpdate};

@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use crate::config::Config;
 use crate::geometry::BBox;
-use crate::mot_format::{self, SequenceInfo};
+use crate::mot_files;
 use crate::source::{self, SourceOptions, image_folder};
 use crate::train::association::LabelledFrame;
 use crate::train::dataset::{Crop, Dataset, Protocol, cut, whole};
@@ -171,7 +171,7 @@ impl DataSpec {
 
 /// The video or picture folder of a MOTChallenge sequence.
 fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
-    let info = SequenceInfo::read(dir)?;
+    let info = mot_files::read_sequence(dir)?;
     let input = info
         .video
         .as_ref()
@@ -182,7 +182,7 @@ fn pixels_of_sequence(dir: &Path) -> Result<String, TrainError> {
 /// Boxes of visible pedestrians in a sequence's ground truth, by frame.
 fn boxes_of_sequence(dir: &Path, (first, last): (u64, u64)) -> Result<BoxesByFrame, TrainError> {
     let mut people = BoxesByFrame::new();
-    for row in mot_format::read_rows(&dir.join("gt/gt.txt"))? {
+    for row in mot_files::read_rows(&dir.join("gt/gt.txt"))? {
         if (first..=last).contains(&row.frame)
             && row.confidence > 0.0
             && row.class == 1
@@ -374,7 +374,7 @@ const MIN_FRAMES_APART: u64 = 50;
 /// leaves and comes back has a new identity in such data, so that only people in the same frame are
 /// certainly different.
 fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
-    let rows = mot_format::read_rows(&dir.join("gt/gt.txt"))?;
+    let rows = mot_files::read_rows(&dir.join("gt/gt.txt"))?;
     let mut source = source::open(&pixels_of_sequence(dir)?, &SourceOptions::default())?;
     let mut crops = Vec::new();
     let mut together = BTreeSet::new();

@@ -9,7 +9,8 @@ use crate::detection::{Detection, Embeddings};
 use crate::embed::Embedder;
 use crate::geometry::BBox;
 use crate::infer::Runtime;
-use crate::mot_format::{self, MotRow, SequenceInfo};
+use crate::mot_files;
+use crate::mot_format::MotRow;
 use crate::refine::Recording;
 use crate::time::Seconds;
 use crate::track::TrackState;
@@ -63,15 +64,15 @@ pub fn simulated(
 /// # Errors
 /// Fails when a file is missing or malformed.
 pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<LabelledFrame>, TrainError> {
-    let info = SequenceInfo::read(dir)?;
+    let info = mot_files::read_sequence(dir)?;
     let by_frame = |rows: Vec<MotRow>| {
         let mut by: BTreeMap<u64, Vec<MotRow>> = BTreeMap::new();
         rows.into_iter()
             .for_each(|r| by.entry(r.frame).or_default().push(r));
         by
     };
-    let truth = by_frame(mot_format::read_rows(&dir.join("gt/gt.txt"))?);
-    let found = by_frame(mot_format::read_rows(&dir.join("det/det.txt"))?);
+    let truth = by_frame(mot_files::read_rows(&dir.join("gt/gt.txt"))?);
+    let found = by_frame(mot_files::read_rows(&dir.join("det/det.txt"))?);
     let elapsed = Seconds(1.0 / info.frame_rate);
     let frame = |n: u64| {
         let of = |rows: &BTreeMap<u64, Vec<MotRow>>| rows.get(&n).cloned().unwrap_or_default();

@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
+use crate::{outputs, settings};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use twintrack::app::{outputs, settings};
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
 use twintrack::infer::paths::with_folder;

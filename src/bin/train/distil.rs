@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::outputs;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use twintrack::app::outputs;
 use twintrack::infer::Runtime;
 use twintrack::infer::paths::find_model;
 use twintrack::train::config::TrainConfig;

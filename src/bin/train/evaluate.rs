@@ -3,9 +3,9 @@
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
+use crate::settings;
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use twintrack::app::settings;
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::{Device, InputSize, Runtime, SessionOptions};
 use twintrack::train::calibrate::calibrate;

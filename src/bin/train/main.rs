@@ -3,6 +3,12 @@
 mod calibrate;
 mod distil;
 mod evaluate;
+#[path = "../../app/message.rs"]
+mod message;
+#[path = "../../app/outputs.rs"]
+mod outputs;
+#[path = "../../app/settings.rs"]
+mod settings;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -12,7 +18,6 @@ use anyhow::{Context as _, Result, bail};
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use twintrack::app::{outputs, settings, show};
 use twintrack::embed::Embedder;
 use twintrack::infer::paths::{find_model, with_folder};
 use twintrack::track::head::AssociationHead;
@@ -222,7 +227,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(e) => {
-            eprintln!("error: {}", show::message(&e));
+            eprintln!("error: {}", message::message(&e));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,7 @@
 //! Outputs in the form that public exports have.
 
 use super::*;
+use crate::infer::Output;
 use ndarray::{Array, ArrayD, IxDyn};
 
 fn decode(

@@ -1,0 +1,77 @@
+//! Offline linking of recordings, for `track --offline` and `refine`.
+
+use twintrack::config::Config;
+use twintrack::refine::{Recording, frame_of};
+use twintrack::sink::{FrameResult, Sink, SinkError};
+use twintrack::source::{Source, SourceError};
+
+/// Refines a recording; removes the embeddings unless they are to be written.
+pub fn refined(recording: &Recording, config: &Config) -> Recording {
+    let mut refined = recording.refine(&config.offline, &config.tracker);
+    if !config.output.embeddings {
+        refined.ended.iter_mut().for_each(|e| e.embedding = None);
+    }
+    refined
+}
+
+/// A summary line of what refining changed.
+pub fn summary(before: &Recording, after: &Recording) -> String {
+    let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
+    let (tracks, people) = (before.ended.len(), after.ended.len());
+    format!(
+        "  refined                     {tracks} tracks to {people} trajectories, \
+         {} boxes to {} boxes",
+        boxes(before),
+        boxes(after)
+    )
+}
+
+/// Writes a recording to the sinks: every frame, followed by the ends of the tracks that were last
+/// detected in it. `pictures` delivers the images for sinks that draw. Checks `stop` before every
+/// frame, and returns early when it is true.
+///
+/// # Errors
+/// When a sink or the source fails.
+pub fn deliver(
+    recording: &Recording,
+    sinks: &mut [Box<dyn Sink>],
+    mut pictures: Option<Box<dyn Source>>,
+    stop: &dyn Fn() -> bool,
+) -> Result<(), DeliverError> {
+    let mut ended = recording.ended.iter().peekable();
+    for event in recording.frames.iter().take_while(|_| !stop()) {
+        let mut frame = frame_of(event);
+        if let Some(source) = &mut pictures {
+            while let Some(next) = source.next_frame()? {
+                if next.number == event.frame {
+                    frame = next;
+                    break;
+                }
+            }
+        }
+        let finished = FrameResult {
+            frame,
+            detections: Vec::new(),
+            event: event.clone().into(),
+        };
+        for sink in sinks.iter_mut() {
+            sink.frame(&finished)?;
+        }
+        while let Some(e) = ended.next_if(|e| e.last <= event.pts) {
+            let e = e.clone().into();
+            sinks.iter_mut().try_for_each(|s| s.ended(&e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Errors of [`deliver`].
+#[derive(Debug, thiserror::Error)]
+pub enum DeliverError {
+    /// A sink failed.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The source of the images failed.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+}

@@ -1,0 +1,16 @@
+//! The clock of this machine. Pure modules get times as arguments instead.
+
+use crate::time::{Clock, Timestamp, WallTime};
+
+/// The current time.
+pub fn now() -> Timestamp {
+    Timestamp(jiff::Timestamp::now())
+}
+
+/// The current time, for a frame that has just been decoded.
+pub fn arrival() -> WallTime {
+    WallTime {
+        at: now(),
+        clock: Some(Clock::Arrival),
+    }
+}

@@ -1,0 +1,69 @@
+//! Results of an update of the tracker.
+
+use thiserror::Error;
+
+use crate::detection::Detection;
+use crate::geometry::BBox;
+use crate::time::Seconds;
+use crate::track::identity::Identity;
+use crate::track::track::{ClearView, EndedTrack, TrackState};
+
+/// Why an update was rejected. The tracker is unchanged then.
+#[derive(Debug, Error, PartialEq)]
+pub enum TrackError {
+    /// A detection's box is not finite or has no area, or its confidence is not in [0, 1].
+    #[error(
+        "detection {index} is not a box with a confidence in [0, 1]: left {left}, top {top}, \
+         width {width}, height {height}, confidence {confidence}",
+        left = .detection.bbox.left,
+        top = .detection.bbox.top,
+        width = .detection.bbox.width,
+        height = .detection.bbox.height,
+        confidence = .detection.confidence
+    )]
+    InvalidDetection {
+        /// Index of the detection.
+        index: usize,
+        /// The detection.
+        detection: Detection,
+    },
+    /// The elapsed time is not positive.
+    #[error("elapsed time must be finite and above zero after the first frame, not {0}")]
+    InvalidElapsed(Seconds),
+}
+
+/// A confirmed track after a frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrackOutput {
+    /// Unique within the run.
+    pub id: u64,
+    /// Confirmed (detected in this frame) or lost.
+    pub state: TrackState,
+    /// The detected box, or the predicted one when lost; pixels.
+    pub bbox: BBox,
+    /// Confidence of its last detection, in [0, 1].
+    pub confidence: f32,
+    /// Time since its first detection.
+    pub age: Seconds,
+    /// Time since its last detection; zero if detected in this frame.
+    pub unseen: Seconds,
+    /// Number of its detections.
+    pub hits: u32,
+    /// Velocity of the centre, pixels per second.
+    pub velocity: (f32, f32),
+    /// Index, among the detections of this frame, of the one it was matched to; absent when lost.
+    pub detection: Option<usize>,
+    /// Its view in this frame, if clear.
+    pub view: Option<ClearView>,
+    /// The person's identity, once [`crate::track::identity`] has determined it.
+    pub identity: Option<Identity>,
+}
+
+/// Result of an update.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrackUpdate {
+    /// All confirmed and lost tracks, by id.
+    pub tracks: Vec<TrackOutput>,
+    /// Confirmed tracks that ended with this frame, by id.
+    pub ended: Vec<EndedTrack>,
+}
