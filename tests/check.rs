@@ -1,4 +1,5 @@
 //! `twintrack serve --check`: what is wrong with a configuration, before it runs.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::Path;
 
