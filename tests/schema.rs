@@ -1,5 +1,6 @@
 //! The JSON Schema of the configuration.
 #![cfg(feature = "serve")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 use serde_json::Value;
 
