@@ -1,5 +1,5 @@
 //! The configuration file: every module's own settings in a section of its own. Every key has a
-//! default; `docs/configuration.md` lists them.
+//! default; `docs/reference/configuration.md` lists them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use crate::track::offline::OfflineConfig;
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.

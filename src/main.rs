@@ -5,8 +5,8 @@ mod app;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::app::{compare, doctor, evaluate, message, refine, search, track, tune};
-use clap::{Parser, Subcommand};
+use crate::app::{compare, doctor, evaluate, manual, message, refine, search, track, tune};
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 /// Streaming video pedestrian tracker: frames in, trajectories out.
@@ -63,8 +63,31 @@ enum Command {
     #[cfg(feature = "models")]
     Models(app::models::ModelsArgs),
     Doctor(doctor::DoctorArgs),
-    /// Print the default configuration (TOML).
-    Config,
+    Config(ConfigArgs),
+    Completions(manual::CompletionsArgs),
+    /// Print the manual page (roff).
+    Manual,
+}
+
+/// Print the default configuration (TOML).
+#[derive(Debug, Args)]
+struct ConfigArgs {
+    /// Print the JSON Schema of configuration files instead, for editors.
+    #[cfg(feature = "serve")]
+    #[arg(long)]
+    schema: bool,
+}
+
+/// Runs `twintrack config`; returns its output.
+fn config(args: &ConfigArgs) -> anyhow::Result<String> {
+    #[cfg(feature = "serve")]
+    if args.schema {
+        let schema = twintrack::serve::schema::configuration();
+        return Ok(serde_json::to_string_pretty(&schema)?);
+    }
+    #[cfg(not(feature = "serve"))]
+    let ConfigArgs {} = args;
+    Ok(toml::to_string(&twintrack::config::Config::default())?)
 }
 
 fn main() -> ExitCode {
@@ -96,9 +119,9 @@ fn main() -> ExitCode {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }
         }),
-        Command::Config => toml::to_string(&twintrack::config::Config::default())
-            .map(print)
-            .map_err(Into::into),
+        Command::Config(args) => config(&args).map(print),
+        Command::Completions(args) => manual::completions(&args, Cli::command()).map(print),
+        Command::Manual => manual::page(Cli::command()).map(print),
     };
     result.unwrap_or_else(|e| {
         eprintln!("error: {}", message::message(&e));

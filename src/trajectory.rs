@@ -37,13 +37,14 @@ pub enum Event {
 
 /// The kinds of events, as named in the settings of sinks and in the query of live clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
-    /// [`FrameEvent`].
+    /// The tracks in a frame: [`FrameEvent`].
     Trajectory,
-    /// [`EndedEvent`].
+    /// A track has ended: [`EndedEvent`].
     TrackEnded,
-    /// [`StatusEvent`].
+    /// The state of a camera has changed: [`StatusEvent`].
     CameraStatus,
 }
 

@@ -556,7 +556,7 @@ fn tune_reports_missing_files_and_invalid_ranges() {
         1,
         &[
             "no numeric key 'tracker.shoe_size'",
-            "docs/configuration.md",
+            "docs/reference/configuration.md",
         ],
     );
     fails(

@@ -26,6 +26,8 @@ fn a_valid_file_is_reported_without_opening_cameras_or_ports() {
     let port = taken.local_addr().unwrap().port();
     let config = format!(
         "[serve]\nlisten = \"127.0.0.1:{port}\"\n\
+         [mqtt]\nbroker = \"mqtt://127.0.0.1:9\"\n\
+         [webhook]\nurl = \"http://127.0.0.1:9\"\n\
          [cameras.gate]\nurl = \"rtsp://127.0.0.1:9/x\"\n\
          [cameras.clip]\nurl = {:?}\n",
         clip()
@@ -60,6 +62,26 @@ fn what_is_wrong_is_named_with_exit_code_1() {
         (
             "[serve]\nlisten = \"0.0.0.0:8090\"\n[cameras.gate]\nurl = \"rtsp://h/x\"\n",
             "token",
+        ),
+        (
+            "[mqtt]\nbroker = \"mqtt://h\"\npassword_env = \"TWINTRACK_NO_SUCH\"\n\
+             [cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "TWINTRACK_NO_SUCH",
+        ),
+        (
+            "[mqtt]\nbroker = \"mqtts://h\"\nca_file = \"nosuch.pem\"\n\
+             [cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "nosuch.pem",
+        ),
+        (
+            "[webhook]\nurl = \"https://h/x\"\nsecret_file = \"nosuch.secret\"\n\
+             [cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "nosuch.secret",
+        ),
+        (
+            "[webhook]\nurl = \"https://h/x\"\nca_file = \"nosuch.pem\"\n\
+             [cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "nosuch.pem",
         ),
     ] {
         let (code, said) = check(dir.path(), config);

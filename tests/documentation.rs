@@ -69,7 +69,8 @@ fn presets_are_read_with_the_files_that_they_name() {
 
 #[test]
 fn the_reference_page_lists_every_key_with_its_default() {
-    let page = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
+    let page =
+        std::fs::read_to_string(repository("docs/reference/configuration.md")).expect("the page");
     let defaults = text(&run(twintrack().arg("config")).stdout);
     let (mut section, mut checked) = (String::new(), 0);
     for line in defaults.lines() {
@@ -77,7 +78,7 @@ fn the_reference_page_lists_every_key_with_its_default() {
             section = format!("## `[{name}");
             assert!(
                 page.contains(&section),
-                "{line} is missing from docs/configuration.md"
+                "{line} is missing from docs/reference/configuration.md"
             );
         } else if let Some((key, value)) = line.split_once(" = ") {
             let rows = page.split("## ").find(|part| {
@@ -87,7 +88,7 @@ fn the_reference_page_lists_every_key_with_its_default() {
             let row = format!("| `{key}` | `{value}` |");
             assert!(
                 rows.is_some_and(|r| r.contains(&row)),
-                "{section} {row} is missing from docs/configuration.md: run scripts/configuration_doc.py"
+                "{section} {row} is missing from docs/reference/configuration.md: run scripts/configuration_doc.py"
             );
             checked += 1;
         }
@@ -122,9 +123,10 @@ fn every_setting_on_the_pages_exists() {
     let is_key = |k: &str| !k.is_empty() && k.chars().all(|c| c.is_ascii_lowercase() || c == '_');
     let mut known: BTreeSet<String> = BTreeSet::new();
     for path in [
-        "docs/configuration.md",
-        "docs/cameras.md",
-        "docs/serving.md",
+        "docs/reference/configuration.md",
+        "docs/reference/cameras.md",
+        "docs/reference/http.md",
+        "docs/reference/mqtt.md",
     ] {
         for (section, key) in rows(&page(path))
             .into_iter()
@@ -188,7 +190,7 @@ fn every_setting_on_the_pages_exists() {
 #[test]
 fn the_page_on_settings_of_training_has_exactly_the_keys_with_their_defaults() {
     use twintrack::train::config::TrainConfig;
-    let reference = page("docs/training-configuration.md");
+    let reference = page("docs/reference/training-configuration.md");
     let (mut section, mut checked) = (String::new(), 0);
     for line in toml::to_string(&TrainConfig::default())
         .expect("serialises")
@@ -228,7 +230,7 @@ fn the_page_on_settings_of_training_has_exactly_the_keys_with_their_defaults() {
 fn the_page_on_events_has_exactly_the_fields_of_the_schema() {
     let schema: serde_json::Value =
         serde_json::from_str(&page("schema/trajectory.schema.json")).expect("JSON");
-    let reference = page("docs/events.md");
+    let reference = page("docs/reference/events.md");
     for (kind, heading) in [
         ("trajectory", "## `twintrack.trajectory/1`"),
         ("track", "## A person in `tracks`"),
@@ -261,7 +263,7 @@ fn the_page_on_events_has_exactly_the_fields_of_the_schema() {
         .expect("states")
         .clone();
     for state in states.iter().filter_map(serde_json::Value::as_str) {
-        for path in ["docs/events.md", "docs/cameras.md"] {
+        for path in ["docs/reference/events.md", "docs/reference/cameras.md"] {
             assert!(
                 page(path).contains(&format!("`{state}`")),
                 "{state} is not in {path}"
@@ -294,7 +296,7 @@ fn the_reference_has_exactly_the_environment_variables_that_the_program_reads() 
             .map(str::to_string)
             .collect()
     };
-    let table: String = page("docs/commands.md")
+    let table: String = page("docs/reference/commands.md")
         .lines()
         .filter(|l| l.starts_with("| `TWINTRACK_") || l.starts_with("| `ORT_"))
         .collect();
@@ -321,8 +323,9 @@ fn the_help_of_track_names_every_kind_of_input() {
 
 #[test]
 fn the_page_on_networks_has_every_layout_and_pixel_format() {
-    let page = std::fs::read_to_string(repository("docs/networks.md")).expect("the page");
-    let reference = std::fs::read_to_string(repository("docs/configuration.md")).expect("the page");
+    let page = std::fs::read_to_string(repository("docs/reference/networks.md")).expect("the page");
+    let reference =
+        std::fs::read_to_string(repository("docs/reference/configuration.md")).expect("the page");
     for layout in twintrack::detect::Layout::ALL {
         let pixels = layout
             .pixel_format()
@@ -337,7 +340,7 @@ fn the_page_on_networks_has_every_layout_and_pixel_format() {
         );
         assert!(
             reference.contains(layout.name()),
-            "{} is not in docs/configuration.md",
+            "{} is not in docs/reference/configuration.md",
             layout.name()
         );
     }
@@ -403,7 +406,7 @@ fn check_rows(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usiz
 
 #[cfg(feature = "serve")]
 #[test]
-fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
+fn the_pages_on_services_have_every_key_with_its_default() {
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
     use twintrack::sink::{mqtt::MqttConfig, webhook::WebhookConfig};
@@ -423,7 +426,7 @@ fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
     };
     assert!(
         check_rows(
-            "docs/cameras.md",
+            "docs/reference/cameras.md",
             &camera,
             &[
                 "url",
@@ -445,7 +448,7 @@ fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
     };
     assert!(
         check_rows(
-            "docs/serving.md",
+            "docs/reference/http.md",
             &serve,
             &["token", "token_env", "token_file", "state_dir"]
         ) >= 10
@@ -470,7 +473,7 @@ fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
         "certificate_file",
         "key_file",
     ];
-    assert!(check_rows("docs/serving.md", &mqtt, &free) >= 14);
+    assert!(check_rows("docs/reference/mqtt.md", &mqtt, &free) >= 14);
     let webhook = WebhookConfig {
         secret,
         secret_env: text,
@@ -480,7 +483,7 @@ fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
     };
     assert!(
         check_rows(
-            "docs/serving.md",
+            "docs/reference/mqtt.md",
             &webhook,
             &["url", "secret", "secret_env", "secret_file", "ca_file"]
         ) >= 10
@@ -489,8 +492,13 @@ fn the_pages_on_cameras_and_serving_have_every_key_with_its_default() {
 
 #[cfg(feature = "serve")]
 #[test]
-fn the_examples_on_the_pages_on_cameras_and_serving_are_valid() {
-    for (page, cameras) in [("docs/cameras.md", 3), ("docs/serving.md", 1)] {
+fn the_examples_on_the_pages_on_services_are_valid() {
+    for (page, cameras) in [
+        ("docs/reference/cameras.md", 3),
+        ("docs/guide/first-camera.md", 2),
+        ("docs/reference/http.md", 1),
+        ("docs/reference/mqtt.md", 1),
+    ] {
         let text = std::fs::read_to_string(repository(page)).expect("the page");
         let example = text
             .split("```toml")
@@ -511,4 +519,22 @@ fn the_examples_on_the_pages_on_cameras_and_serving_are_valid() {
             .unwrap_or_else(|e| panic!("{page}: {e}"));
         assert_eq!(service.cameras.len(), cameras, "{page}");
     }
+}
+
+#[test]
+fn every_link_between_documents_resolves() {
+    let mut seen = 0;
+    for (path, line) in prose() {
+        for target in line.split("](").skip(1) {
+            let target = target.split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let folder = repository(&path);
+            let file = folder.parent().expect("a folder").join(target);
+            assert!(file.exists(), "{path}: {target} does not exist");
+            seen += 1;
+        }
+    }
+    assert!(seen > 60, "only {seen} links");
 }

@@ -1,4 +1,4 @@
-//! twintrack-train through its command line: data in the layouts of docs/training.md, a network
+//! twintrack-train through its command line: data in the layouts of docs/guide/train.md, a network
 //! that the tracker loads.
 #![cfg(feature = "train")]
 

@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod evaluate;
 pub mod identities;
 pub mod linking;
+pub mod manual;
 pub mod message;
 #[cfg(feature = "models")]
 pub mod models;

@@ -29,9 +29,11 @@ use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
 use twintrack::sink::Sink;
+use twintrack::sink::mqtt::MqttConfig;
 use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
 use twintrack::sink::stdout::StdoutSink;
+use twintrack::sink::webhook::WebhookConfig;
 use twintrack::source::{self, Transport, playback};
 use twintrack::track::identity::GalleryPerson;
 
@@ -39,7 +41,7 @@ use twintrack::track::identity::GalleryPerson;
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// The cameras and all other settings (TOML): [cameras.NAME] with a `url` each, see
-    /// docs/cameras.md.
+    /// docs/reference/cameras.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Where the events of all cameras go, a JSON object a line; - is standard output.
@@ -115,6 +117,8 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
                 .map_err(|reason| anyhow::anyhow!("cameras.{name}.url: {reason}"))?;
         }
     }
+    service.mqtt.iter().try_for_each(MqttConfig::check)?;
+    service.webhook.iter().try_for_each(WebhookConfig::check)?;
     let runtime = Runtime::load()?;
     show::detector(&Detector::open(
         &runtime,

@@ -227,7 +227,7 @@ fn parameters(args: &TuneArgs, config: &Config, has_embeddings: bool) -> Result<
             .with_context(|| {
                 format!(
                     "the configuration has no numeric key '{key}' to vary; \
-                     docs/configuration.md lists all keys"
+                     docs/reference/configuration.md lists all keys"
                 )
             })
     };

@@ -32,7 +32,23 @@ pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     d.deserialize_any(AutoOr(PhantomData))
 }
 
-struct AutoOr<T>(PhantomData<T>);
+/// A setting that is `auto` or a `T`.
+pub(super) struct AutoOr<T>(PhantomData<T>);
+
+#[cfg(feature = "serve")]
+impl<T: schemars::JsonSchema> schemars::JsonSchema for AutoOr<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("AutoOr{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "anyOf": [{ "const": "auto" }, generator.subschema_for::<T>()] })
+    }
+}
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
     type Value = Option<T>;

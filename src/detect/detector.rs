@@ -29,6 +29,7 @@ const SHIPPED_INT8: &str = "person_detector.int8.onnx";
 
 /// Number format of the shipped detector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
     /// int8 on a CPU where it is faster, float32 elsewhere.
@@ -42,6 +43,7 @@ pub enum Precision {
 
 /// Detector settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct DetectorConfig {
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
@@ -53,11 +55,13 @@ pub struct DetectorConfig {
     /// detr, rfdetr or dfine. auto: as in the file's metadata, else inferred from the names, shapes
     /// and values of the outputs.
     #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Layout>"))]
     pub layout: Option<Layout>,
     /// Number of the class "person" among the model's classes, or auto. auto: the class with that
     /// name in the file; without names 1 for a DETR-like network of 91 classes (COCO's own
     /// numbering), else 0.
     #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
     pub class: Option<usize>,
     /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people; the time grows with the area.
     pub size: InputSize,

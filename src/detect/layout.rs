@@ -7,6 +7,7 @@ use crate::infer::PixelFormat;
 /// How a detector's output tensors are to be read. N pictures, P places, C classes. "Places of
 /// strides s" are the cells of s by s pixels of the input, stride by stride, row by row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
     /// [N, P, 5]: left, top, right, bottom (pixels), score; optionally with `labels` [N, P]

@@ -21,6 +21,7 @@ const UNIT_TOLERANCE: f32 = 1e-4;
 
 /// Embedder settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct EmbedderConfig {
     /// Use appearance. Without it people are distinguished by motion only.

@@ -11,6 +11,7 @@ use crate::range::OutOfRange;
 
 /// Order of the planes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum ColorOrder {
     /// Blue, green, red.

@@ -7,6 +7,7 @@ pub mod health;
 pub mod hub;
 pub mod live;
 pub mod metrics;
+pub mod schema;
 pub mod server;
 pub mod service;
 pub mod stage_metrics;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use rumqttc::{TlsConfiguration, Transport};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
@@ -12,7 +13,7 @@ use crate::sink::spool::SpoolLimits;
 use crate::trajectory::EventKind;
 
 /// Protocol version.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum Version {
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
@@ -24,7 +25,7 @@ pub enum Version {
 }
 
 /// Settings of the MQTT sink.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttConfig {
     /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
@@ -113,6 +114,14 @@ impl MqttConfig {
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("mqtt.events (how many)", self.events.len(), 1, 3)?;
         self.spool.validate("mqtt")
+    }
+
+    /// Checks the settings, and that their secret and files can be read, without connecting.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), SinkError> {
+        self.broker().map(drop)
     }
 
     /// Validates the settings, and reads the files that they name.

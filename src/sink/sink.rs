@@ -61,6 +61,7 @@ pub trait Sink: Send {
 
 /// Settings: which tracks and events are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct OutputConfig {
     /// Also write confirmed tracks that have no detection in a frame, at their predicted position,

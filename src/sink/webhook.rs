@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hmac::{Hmac, KeyInit, Mac};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
@@ -24,7 +25,7 @@ use crate::sink::spool::{Spool, SpoolLimits};
 use crate::trajectory::EventKind;
 
 /// Settings of the webhook.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookConfig {
     /// Address of the receiver, http:// or https://.
@@ -90,6 +91,14 @@ impl WebhookConfig {
         self.spool.validate("webhook")
     }
 
+    /// Checks the settings, and that their secret and files can be read, without connecting.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn check(&self) -> Result<(), SinkError> {
+        self.client().map(drop)
+    }
+
     /// Starts the sink. Returns at once; the delivery thread retries while the receiver cannot be
     /// reached.
     ///
@@ -100,6 +109,17 @@ impl WebhookConfig {
         spool: Arc<Spool>,
         shutdown_timeout: Duration,
     ) -> Result<SpoolSink, SinkError> {
+        let webhook = self.client()?;
+        SpoolSink::start(
+            spool,
+            self.events.clone(),
+            shutdown_timeout,
+            move |delivery| deliver(webhook, delivery),
+        )
+    }
+
+    /// Validates the settings, and reads the files that they name.
+    fn client(&self) -> Result<Webhook, SinkError> {
         let wrong = |reason: String| SinkError::Settings {
             sink: "webhook",
             reason,
@@ -131,17 +151,11 @@ impl WebhookConfig {
                     .build(),
             );
         }
-        let webhook = Webhook {
+        Ok(Webhook {
             config: self.clone(),
             secret,
             agent: ureq::Agent::new_with_config(agent.build()),
-        };
-        SpoolSink::start(
-            spool,
-            self.events.clone(),
-            shutdown_timeout,
-            move |delivery| deliver(webhook, delivery),
-        )
+        })
     }
 }
 

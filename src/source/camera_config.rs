@@ -13,6 +13,7 @@ use crate::source::input::is_camera;
 
 /// Transport of RTSP's media packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Transport {
     /// Interleaved in the RTSP connection: no packet loss, passes firewalls.
@@ -39,6 +40,7 @@ impl Transport {
 
 /// The settings of one camera.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraConfig {
     /// Address: rtsp://host/path, http://host/stream.mjpg, /dev/video0, or the path of a video

@@ -8,6 +8,7 @@ use crate::range::{OutOfRange, share, within};
 
 /// Settings of the appearance model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct AppearanceConfig {
     /// Weight of the old average at each clear view, in [0, 1). Higher remembers longer and

@@ -12,6 +12,7 @@ use crate::geometry::{Affine, BBox};
 
 /// Compensation of camera motion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CameraMotionConfig {
     /// Estimate the camera's shift from the boxes. Keeps identities when the camera pans, shakes or

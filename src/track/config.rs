@@ -16,6 +16,7 @@ use crate::track::scenery::SceneryConfig;
 
 /// Settings that decide identities. Times are in seconds, so that they hold for any frame rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackerConfig {
     /// Detections with at least this confidence are matched first and can start a track, in [0, 1].

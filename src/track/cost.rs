@@ -12,6 +12,7 @@ use crate::range::{OutOfRange, within};
 /// Weights and gates of the association cost. Each term is 0 for a perfect match and about 1 for a
 /// poor one.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct CostConfig {
     /// Weight of the overlap term (1 - buffered IoU). Higher relies more on the predicted position.

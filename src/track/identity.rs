@@ -22,6 +22,7 @@ use crate::track::views::Views;
 
 /// Identities beyond one track. Needs a calibrated embedder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct IdentityConfig {
     /// A person is remembered for this long after the last detection, seconds; 0 disables this.

@@ -11,6 +11,7 @@ use crate::track::boxes::{DetectedBox, TrajectoryBox};
 
 /// Filling of gaps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct InterpolateConfig {
     /// Longest gap to fill, seconds; 0 disables filling.

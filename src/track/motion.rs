@@ -13,6 +13,7 @@ use crate::time::Seconds;
 /// Settings of the motion model. Lengths are in heights of the person, so that they hold for near
 /// and far people.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct MotionConfig {
     /// Standard deviation of a detected edge, heights. Higher relies more on the prediction and

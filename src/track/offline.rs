@@ -26,6 +26,7 @@ use crate::track::shared_ids::SharedIds;
 
 /// Linking of tracklets over a whole recording. Costs are natural logarithms of likelihoods.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct OfflineConfig {
     /// Longest gap that a link may bridge, seconds.
@@ -57,6 +58,7 @@ pub struct OfflineConfig {
 
 /// Settings that replace the online tracker's when its tracks are linked afterwards. Others stay.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct TrackletConfig {
     /// Replaces `tracker.keep_lost`, seconds. Lower leaves more to linking.

@@ -14,6 +14,7 @@ use crate::track::track::{Track, TrackState};
 /// Re-identification of lost people by appearance. Needs an embedder whose file or settings give
 /// the false-accept rates (`twintrack-train calibrate`); without them nobody is re-identified.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ReidentifyConfig {
     /// A person lost for at most this long can get the old id back, seconds; 0 disables this.

@@ -10,6 +10,7 @@ use crate::time::Seconds;
 
 /// When a track is taken for scenery and no longer reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct SceneryConfig {
     /// A track that has kept still for this long is scenery, seconds; 0 disables this.

@@ -14,6 +14,7 @@ use crate::range::{OutOfRange, within};
 
 /// similarity = 1 / (1 + exp(slope * (distance - threshold))), on cosine distances.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
     /// Steepness at which similarity falls with distance, above zero.

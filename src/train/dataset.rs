@@ -62,7 +62,7 @@ impl Dataset {
         if crops.is_empty() {
             return Err(TrainError::Data {
                 name: name.into(),
-                problem: "it has no picture of a person; docs/training.md shows the layout of \
+                problem: "it has no picture of a person; docs/guide/train.md shows the layout of \
                           each kind"
                     .into(),
             });

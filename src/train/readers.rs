@@ -1,4 +1,4 @@
-//! Reads data sets from disk. `docs/training.md` describes the layout of each kind.
+//! Reads data sets from disk. `docs/guide/train.md` describes the layout of each kind.
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -3,6 +3,9 @@
 
 use crate::common::repository;
 
+/// The folders of documents.
+pub const FOLDERS: [&str; 4] = ["docs", "docs/guide", "docs/reference", "docs/design"];
+
 /// The text of a file in the repository.
 pub fn page(path: &str) -> String {
     std::fs::read_to_string(repository(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
@@ -10,8 +13,8 @@ pub fn page(path: &str) -> String {
 
 /// The lines of the README and the documents outside of code blocks, with the path of their file.
 pub fn prose() -> Vec<(String, String)> {
-    let mut paths = vec!["README.md".to_string()];
-    for dir in ["docs", "docs/guide"] {
+    let mut paths = vec!["README.md".to_string(), "ARCHITECTURE.md".to_string()];
+    for dir in FOLDERS {
         let names = std::fs::read_dir(repository(dir))
             .expect("a folder")
             .map(|e| {

@@ -30,7 +30,7 @@ pub struct DistilArgs {
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
     /// Pictures of people, KIND:WHERE: video, mot, pictures, figures, synthetic and all kinds of
-    /// --data (docs/training.md).
+    /// --data (docs/guide/train.md).
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     probes: Vec<DataSpec>,
     /// Labelled data to train on in addition.

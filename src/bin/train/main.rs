@@ -67,7 +67,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct RunArgs {
     /// Training data, KIND:WHERE: folders, market, msmt17, viper, mot, video, synthetic
-    /// (docs/training.md).
+    /// (docs/guide/train.md).
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
     /// Train on a video without labels (the same as --data video:FILE[#FIRST-LAST]).

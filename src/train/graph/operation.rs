@@ -364,7 +364,7 @@ pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<Parse
         // Identity at inference.
         "Identity" | "Dropout" => Ok(ParsedNode::KnownValue(planner.input(node, 0))),
         _ => Err(
-            "this operation, or this form of it, cannot be trained; docs/training.md lists \
+            "this operation, or this form of it, cannot be trained; docs/guide/train.md lists \
                   the supported ones"
                 .into(),
         ),

@@ -1,11 +1,9 @@
 //! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the "BN
 //! neck" of Luo et al. 2019).
 //!
-//! It prevents collapse. The maps before the head are outputs of rectifiers, so their means are far
-//! from zero compared with their differences, and all vectors of an untrained network point in nearly
-//! the same direction. Scaled to unit length they are a few thousandths apart, where the hardest
-//! triplets have a loss of just the margin whichever way the weights move: the optimiser draws all
-//! vectors together. Subtracting the mean spreads them over the sphere from the first step.
+//! It prevents collapse: with the hardest triplets, training can draw all vectors together, where the
+//! loss is the margin whichever way the weights move. Normalised by the moments of the batch, vectors
+//! cannot all be the same: their mean squared distance is constant.
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig};
@@ -15,6 +13,9 @@ use burn::tensor::backend::Backend;
 use crate::train::body::conv::{Activation, batch_normalise, factor_and_offset};
 use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
+
+/// Added to variances. The usual 1e-5 would let vectors with a smaller variance collapse.
+const EPSILON: f64 = 1e-10;
 
 /// Batch normalisation of vectors [n, d].
 #[derive(Module, Debug)]
@@ -26,7 +27,9 @@ impl<B: Backend> Neck<B> {
     /// Creates the neck for vectors of length `dimension`.
     pub(super) fn new(dimension: usize, device: &B::Device) -> Self {
         Neck {
-            norm: BatchNormConfig::new(dimension).init(device),
+            norm: BatchNormConfig::new(dimension)
+                .with_epsilon(EPSILON)
+                .init(device),
         }
     }
 

@@ -190,8 +190,8 @@ fn mixed_precision_trains_like_float32() {
     }
 }
 
-/// Without the neck, the vectors of an untrained network point in nearly the same direction, and
-/// the hardest triplets draw them together: strangers ended closer than 0.02.
+/// The hardest triplets draw all embeddings of `omni` together, where their loss is the margin
+/// whichever way the weights move; strangers ended closer than 0.02. With the neck that cannot be.
 #[test]
 fn the_neck_keeps_the_embeddings_of_strangers_apart() {
     use crate::train::body::Network;
@@ -201,26 +201,26 @@ fn the_neck_keeps_the_embeddings_of_strangers_apart() {
     let (dir, device) = (tempfile::tempdir().expect("a folder"), Default::default());
     let people = || synthetic::dataset(12, 2, 1).expect("people");
     // Mean cosine distance between pictures of different people.
-    let apart = |neck: bool, steps: usize| {
+    let apart = |neck: bool| {
         let config = TrainConfig {
             network: Network::Omni,
             colours: false,
             neck,
             dimension: 32,
-            steps,
-            people: 8,
+            steps: 80,
+            people: 4,
             views: 2,
             warmup: 5,
             easy_steps: 0,
-            validate_every: steps,
-            learning_rate: if steps == 1 { 1e-12 } else { 1e-3 },
+            validate_every: 80,
+            learning_rate: 1e-3,
             ..TrainConfig::default()
         };
         let data = TrainingData {
             train: vec![people()],
             ..TrainingData::default()
         };
-        let work = dir.path().join(format!("{neck}-{steps}"));
+        let work = dir.path().join(format!("{neck}"));
         let trained = train::<Autodiff<Flex>>(&config, data, &work, false, &device, |_| {});
         let set = people();
         let crops: Vec<_> = set.crops.iter().collect();
@@ -232,14 +232,7 @@ fn the_neck_keeps_the_embeddings_of_strangers_apart() {
             .collect();
         distances.iter().sum::<f32>() / distances.len() as f32
     };
-    let (plain, necked) = (apart(false, 1), apart(true, 1));
-    assert!(
-        plain < 0.1 && necked > 2.0 * plain,
-        "{plain} without, {necked} with the neck"
-    );
-    let trained = apart(true, 25);
-    assert!(
-        trained > 0.3,
-        "{trained} after 25 steps of the hardest triplets"
-    );
+    let (plain, necked) = (apart(false), apart(true));
+    assert!(plain < 0.05, "{plain} without the neck, {necked} with it");
+    assert!(necked > 0.3, "{necked} with the neck");
 }
