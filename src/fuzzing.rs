@@ -138,7 +138,7 @@ pub fn metadata(bytes: &[u8]) {
         "twintrack.layout",
     ];
     let pairs = keys.into_iter().zip(text.split('\n').map(str::to_string));
-    let metadata = ModelMetadata::of(pairs);
+    let metadata = ModelMetadata::from_pairs(pairs);
     let _ = (
         metadata.pixel_format(),
         metadata.size(),

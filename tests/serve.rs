@@ -232,7 +232,7 @@ fn a_failing_camera_does_not_affect_another_and_the_exit_code_is_1() {
     let log = text(&out.stderr);
     assert_eq!(out.status.code(), Some(1), "{log}");
     assert!(
-        log.contains("camera=bad") && log.contains("is not a video"),
+        log.contains("camera=bad") && log.contains("does not recognise it as a video"),
         "{log}"
     );
     let good = frames(dir.path(), "good");

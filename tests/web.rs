@@ -670,7 +670,7 @@ fn the_json_log_has_an_object_per_line_with_the_camera_s_name() {
         bad.iter().any(|l| l["level"] == "ERROR"
             && l["error"]
                 .as_str()
-                .is_some_and(|e| e.contains("not a video"))),
+                .is_some_and(|e| e.contains("not recognise it as a video"))),
         "{lines:?}"
     );
     assert!(repository("web/index.html").exists());
