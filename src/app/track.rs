@@ -155,6 +155,7 @@ fn configure(args: &TrackArgs) -> Result<Config> {
     Ok(c)
 }
 
+#[cfg(feature = "video")]
 impl TrackArgs {
     /// The input is a camera.
     pub fn is_camera(&self) -> bool {
