@@ -485,7 +485,7 @@ fn a_missing_image_of_a_sequence_does_not_shift_the_others() {
     );
     let stderr = text(&out.stderr);
     assert!(
-        stderr.contains("it has none of frame 3")
+        stderr.contains("there is no picture of frame 3")
             && stderr.contains("beyond the sequence's length"),
         "{stderr}"
     );
@@ -497,7 +497,7 @@ fn the_assumed_frame_rate_of_a_folder_is_reported() {
     images(dir.path(), "yard", 3, "64x64");
     let out = run(&mut track(dir.path(), "yard"));
     assert!(
-        text(&out.stderr).contains("25 are assumed"),
+        text(&out.stderr).contains("25 frames per second are assumed"),
         "{}",
         text(&out.stderr)
     );
