@@ -73,7 +73,7 @@ fn a_text_file_named_mp4_is_refused() {
     fails(
         &mut track(&file(dir.path(), "notes.mp4", b"these are my notes\n")),
         1,
-        &["notes.mp4", "not a video", "ffplay"],
+        &["notes.mp4", "does not recognise it as a video", "ffplay"],
     );
 }
 
@@ -83,7 +83,7 @@ fn a_folder_without_images_is_refused() {
     fails(
         &mut track(dir.path()),
         1,
-        &["folder of pictures", "holds none"],
+        &["folder of pictures", "contains none"],
     );
 }
 
@@ -95,7 +95,7 @@ fn a_truncated_video_is_tracked_to_its_end_and_exits_1() {
     let out = fails(
         &mut track(&cut),
         1,
-        &["cut.mp4", "is cut short after frame", "bytes are there"],
+        &["cut.mp4", "is cut short after frame", "bytes are present"],
     );
     assert!(json_lines(&text(&out.stdout)).len() > 10);
 }
