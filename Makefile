@@ -50,6 +50,7 @@ lint:      ## format, clippy, licences
 	cargo fmt --check
 	cargo clippy --release --all-targets --locked --features train -- -D warnings
 	cargo clippy --release --no-default-features --lib --bins --locked -- -D warnings
+	cargo clippy --release --no-default-features --features cli --lib --bins --locked -- -D warnings
 	scripts/deny.sh
 
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
