@@ -386,14 +386,17 @@ proptest! {
             let n = shuffled.len().max(1);
             shuffled.rotate_left(seed as usize % n);
             if seed % 3 == 0 { shuffled.reverse(); }
-            // A view refers to its detection by index, which is replaced by the detection itself.
+            // Views and tracks refer to detections by index, which is replaced by the detection.
             let resolved = |mut u: TrackUpdate, list: &[Detection]| {
-                let views: Vec<Option<Detection>> = u
+                let detections: Vec<[Option<Detection>; 2]> = u
                     .tracks
                     .iter_mut()
-                    .map(|t| t.view.take().map(|v| list[v.detection]))
+                    .map(|t| {
+                        let view = t.view.take().map(|v| v.detection);
+                        [view, t.detection.take()].map(|i| i.map(|i| list[i]))
+                    })
                     .collect();
-                (u, views)
+                (u, detections)
             };
             prop_assert_eq!(
                 resolved(step(&mut a, people), people),
