@@ -63,26 +63,40 @@ impl Broker {
             Version::V3 => {
                 let (client, mut events) = rumqttc::AsyncClient::new(self.options_v3(), 2 * WINDOW);
                 let task = tokio::spawn(async move {
-                    while forward(
-                        &tx,
-                        events
-                            .poll()
-                            .await
-                            .map_or_else(|e| Some(Err(e.to_string().into())), signal_v3),
-                    ) {}
+                    let error = loop {
+                        match events.poll().await {
+                            Ok(event) => {
+                                if !forward(&tx, signal_v3(event)) {
+                                    return;
+                                }
+                            }
+                            Err(e) => break e.to_string(),
+                        }
+                    };
+                    // Packets that arrived before the error are still queued: an acknowledgement
+                    // among them says why the broker closed the connection.
+                    let queued = events.state.events.drain(..).filter_map(signal_v3);
+                    forward_last(&tx, queued, error);
                 });
                 (Client::V3(client), task)
             }
             Version::V5 => {
                 let (client, mut events) = v5::AsyncClient::new(self.options_v5(), 2 * WINDOW);
                 let task = tokio::spawn(async move {
-                    while forward(
-                        &tx,
-                        events
-                            .poll()
-                            .await
-                            .map_or_else(|e| Some(Err(e.to_string().into())), signal_v5),
-                    ) {}
+                    let error = loop {
+                        match events.poll().await {
+                            Ok(event) => {
+                                if !forward(&tx, signal_v5(event)) {
+                                    return;
+                                }
+                            }
+                            Err(e) => break e.to_string(),
+                        }
+                    };
+                    // Packets that arrived before the error are still queued: an acknowledgement
+                    // among them says why the broker closed the connection.
+                    let queued = events.state.events.drain(..).filter_map(signal_v5);
+                    forward_last(&tx, queued, error);
                 });
                 (Client::V5(client), task)
             }
@@ -152,6 +166,19 @@ fn forward(
     let Some(signal) = signal else { return true };
     let ok = signal.is_ok();
     tx.send(signal).is_ok() && ok
+}
+
+/// Forwards the signals that precede an error, then the error.
+fn forward_last(
+    tx: &mpsc::UnboundedSender<Result<Signal, Failure>>,
+    queued: impl Iterator<Item = Result<Signal, Failure>>,
+    error: String,
+) {
+    for signal in queued.chain([Err(error.into())]) {
+        if !forward(tx, Some(signal)) {
+            return;
+        }
+    }
 }
 
 fn signal_v3(event: rumqttc::Event) -> Option<Result<Signal, Failure>> {

@@ -5,7 +5,9 @@
 //! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
 //! distinguish the last from a failing network, one event at a time is sent after a connection
 //! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
-//! as refused. Refused events go to the dead-letter file.
+//! as refused. A broker that refuses an event by its acknowledgement and then closes the connection
+//! has said which event it closed it for, so none of those in flight is suspected. Refused events go
+//! to the dead-letter file.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -46,7 +48,8 @@ struct BrokerHistory {
     suspect: Option<(Option<i64>, u32)>,
     /// The broker refuses the program's own status.
     no_status: bool,
-    /// Topics with events refused by breaking connections: how many in a row, and when last.
+    /// Topics with events at which the broker closed connections: how many in a row were refused
+    /// so, and when the last was.
     denied_topics: BTreeMap<String, (u32, Instant)>,
 }
 
@@ -55,6 +58,16 @@ impl BrokerHistory {
         self.denied_topics
             .get(topic)
             .is_some_and(|(n, at)| *n >= TOPIC_DENIED_AFTER && at.elapsed() < TOPIC_DENIED_FOR)
+    }
+
+    /// Records that the broker closed a connection because of an event of this topic, which counts
+    /// as refused.
+    fn closed_at(&mut self, topic: String) {
+        let (n, at) = self
+            .denied_topics
+            .entry(topic)
+            .or_insert((0, Instant::now()));
+        (*n, *at) = (*n + 1, Instant::now());
     }
 
     /// Records that a connection broke while only `event` was in flight. Returns whether it now
@@ -122,7 +135,8 @@ pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
     }
 }
 
-/// Draws conclusions from a broken connection. If several messages were in flight, the next
+/// Draws conclusions from a broken connection. If the last event that the broker answered was
+/// refused, that refusal is the cause. Otherwise, if several messages were in flight, the next
 /// connections send them one at a time; if only one was, it becomes the suspect, and is refused
 /// after [`MAX_BREAKS`] breaks.
 async fn record_break(
@@ -135,7 +149,13 @@ async fn record_break(
         events,
         topic,
         status,
+        refused_topic,
     } = unacknowledged;
+    if let Some(topic) = refused_topic {
+        history.closed_at(topic);
+        history.suspect = None;
+        return;
+    }
     match events.as_slice() {
         [] if status => {
             if history.broke_at(None) {
@@ -152,11 +172,7 @@ async fn record_break(
         &[alone] if !status => {
             history.serial_until = history.serial_until.max(alone);
             if history.broke_at(Some(alone)) {
-                let (n, at) = history
-                    .denied_topics
-                    .entry(topic)
-                    .or_insert((0, Instant::now()));
-                (*n, *at) = (*n + 1, Instant::now());
+                history.closed_at(topic);
                 delivery
                     .refuse(
                         alone,
@@ -182,6 +198,8 @@ struct Unacknowledged {
     topic: String,
     /// Whether the program's own status was not acknowledged either.
     status: bool,
+    /// The topic of the last answered event, if the answer was a refusal.
+    refused_topic: Option<String>,
 }
 
 /// One connection.
@@ -200,6 +218,8 @@ struct Session<'a> {
     in_flight: BTreeMap<u16, Option<i64>>,
     /// Positions of the events not acknowledged, sent or not, with their topics.
     pending: BTreeMap<i64, String>,
+    /// The topic of the last event that the broker answered, if it refused that event.
+    refused_topic: Option<String>,
     /// Position of the last event given to the client.
     last: i64,
     /// When the broker last acknowledged or refused an event, or nothing was in flight.
@@ -224,6 +244,7 @@ impl<'a> Session<'a> {
             unsent: VecDeque::new(),
             in_flight: BTreeMap::new(),
             pending: BTreeMap::new(),
+            refused_topic: None,
             last: 0,
             last_progress: Instant::now(),
         }
@@ -348,6 +369,7 @@ impl<'a> Session<'a> {
             events: self.pending.keys().copied().collect(),
             topic,
             status,
+            refused_topic: self.refused_topic.clone(),
         }
     }
 
@@ -390,9 +412,15 @@ impl<'a> Session<'a> {
                         self.in_flight.insert(id, position);
                     }
                 }
-                Signal::Acknowledged(id) => delivered.extend(self.in_flight.remove(&id).flatten()),
+                Signal::Acknowledged(id) => {
+                    self.refused_topic = None;
+                    delivered.extend(self.in_flight.remove(&id).flatten());
+                }
                 Signal::Refused(id, reason) => match self.in_flight.remove(&id) {
-                    Some(Some(position)) => refused.push((position, reason)),
+                    Some(Some(position)) => {
+                        self.refused_topic = self.pending.get(&position).cloned();
+                        refused.push((position, reason));
+                    }
                     Some(None) => {
                         self.history.no_status = true;
                         tracing::error!(
@@ -469,6 +497,30 @@ mod tests {
     use super::*;
     use crate::sink::mqtt_config::MqttConfig;
     use crate::sink::spool::{Spool, SpoolLimits};
+
+    /// Regression: the event that followed the refused one was suspected, so that an event of an
+    /// allowed topic could be refused, and the refused topic never counted as such.
+    #[tokio::test]
+    async fn a_break_after_a_refusal_is_attributed_to_the_refused_topic() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let delivery = Delivery {
+            spool: Spool::open(dir.path(), "mqtt", SpoolLimits::default()).expect("a spool"),
+            shutdown: CancellationToken::new(),
+        };
+        let mut history = BrokerHistory::default();
+        for breaks in 1..=TOPIC_DENIED_AFTER {
+            assert!(!history.denies("forbidden"));
+            let unacknowledged = Unacknowledged {
+                events: vec![4],
+                topic: "allowed".into(),
+                status: false,
+                refused_topic: Some("forbidden".into()),
+            };
+            record_break(&mut history, unacknowledged, &delivery, "closed").await;
+            assert!(history.suspect.is_none(), "after {breaks} breaks");
+        }
+        assert!(history.denies("forbidden") && !history.denies("allowed"));
+    }
 
     /// Regression: the error was dropped, and with it that the failure is transient.
     #[tokio::test]

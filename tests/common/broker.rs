@@ -43,8 +43,8 @@ pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
     Some(running)
 }
 
-/// Starts a subscriber with a persistent session. It writes a line per message: retained (1 or 0),
-/// topic, text.
+/// Starts a subscriber with a persistent session, and waits until the broker has its subscription.
+/// It writes a line per message: retained (1 or 0), topic, text.
 pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
     let out = std::fs::OpenOptions::new()
         .create(true)
@@ -67,13 +67,27 @@ pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
         "-F",
         "%r\t%t\t%p",
     ];
-    Running::start(
-        Command::new("mosquitto_sub")
+    // With -d it writes a line when the broker has acknowledged the subscription; without stdbuf
+    // that line would stay in its buffer.
+    let subscriptions = || {
+        std::fs::read_to_string(dir.join("received"))
+            .map_or(0, |t| t.matches("Subscribed (").count())
+    };
+    let before = subscriptions();
+    let running = Running::start(
+        Command::new("stdbuf")
+            .args(["-oL", "mosquitto_sub"])
             .args(all)
             .args(more)
+            .arg("-d")
             .stdout(out)
             .stderr(Stdio::null()),
-    )
+    );
+    assert!(
+        until(30, || subscriptions() > before),
+        "mosquitto_sub could not subscribe"
+    );
+    running
 }
 
 /// The messages that the subscriber has received so far: retained, topic, text.
