@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{clip, json_lines, repository, run, shared, text, twintrack};
@@ -355,13 +355,7 @@ fn ctrl_c_completes_the_files_and_exits_130() {
     while std::fs::metadata(&jsonl).unwrap().len() < 2000 && Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    common::signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130));
     let events = json_lines(&std::fs::read_to_string(&jsonl).unwrap());
     let n = frames(&events).len();

@@ -600,13 +600,7 @@ fn an_address_with_live_is_reopened_when_it_ends() {
         // A pass delivers at least one and at most 40 frames.
         starts = count() / 41 + usize::from(count() > 0);
     }
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    common::signal(&child, "INT");
     child.wait().unwrap();
     assert!(starts >= 2, "{} frames", count());
 }

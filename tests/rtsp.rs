@@ -71,13 +71,7 @@ fn a_camera_is_tracked_again_after_an_interruption() {
     let _server = serve_at(port).unwrap();
     let (back, messages) = wait(before + 20, 60);
     assert!(back, "not tracked after the interruption: {messages}");
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    common::signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130), "{messages}");
     let messages = std::fs::read_to_string(&log).unwrap();
     assert!(
@@ -166,13 +160,7 @@ fn an_interrupted_camera_does_not_affect_another() {
     let meanwhile = wait("healthy", frames("healthy") + 20, 60);
     let _restarted = serve_at(port).unwrap();
     let back = wait("interrupted", gone + 5, 60);
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    common::signal(&child, "INT");
     assert_eq!(child.wait().unwrap().code(), Some(130), "{}", messages());
     assert!(
         started && back,
@@ -296,13 +284,7 @@ fn a_camera_is_tracked_until_ctrl_c() {
     while lines() < 40 && Instant::now() < deadline && child.try_wait().unwrap().is_none() {
         std::thread::sleep(Duration::from_millis(100));
     }
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &child.id().to_string()])
-            .status()
-            .unwrap()
-            .success()
-    );
+    common::signal(&child, "INT");
     let result = child.wait_with_output().unwrap();
     let stderr = text(&result.stderr);
     assert_eq!(result.status.code(), Some(130), "{stderr}");

@@ -11,6 +11,7 @@ pub mod manual;
 pub mod message;
 #[cfg(feature = "models")]
 pub mod models;
+pub mod networks;
 pub mod options;
 pub mod outputs;
 pub mod refine;

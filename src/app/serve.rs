@@ -12,9 +12,8 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::signals::Signals;
-use crate::app::{identities, outputs, show};
+use crate::app::{identities, networks, outputs, show};
 use twintrack::config::Config;
-use twintrack::detect::Detector;
 use twintrack::embed::Embedder;
 use twintrack::gallery::GalleryReader;
 use twintrack::infer::Runtime;
@@ -44,11 +43,11 @@ pub struct ServeArgs {
     /// docs/reference/cameras.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
-    /// Where the events of all cameras go, a JSON object a line; - is standard output.
+    /// File for the events of all cameras, one JSON object per line; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Name the people of a gallery: a folder with one picture a person, the file's name is the
-    /// person's. Read again on SIGHUP.
+    /// Identify the people of a gallery: a folder with one picture per person, named after the
+    /// person. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
     /// Check the file, its secrets, the networks and the gallery, without opening a camera or a port;
@@ -61,8 +60,7 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// How the cameras' pictures are carried; what is wrong with the file is told when the command
-    /// runs.
+    /// RTSP transport of the cameras; the default if the file is wrong, which [`run`] reports.
     pub fn transport(&self) -> Transport {
         ServiceConfig::read(&self.config)
             .map(|(service, _)| service.transport())
@@ -70,11 +68,11 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, 143 where a way out could not be
-/// finished in time; 1 when a camera could not be read at all.
+/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, or 143 if a sink could not be
+/// finished in time; 1 if a camera could not be read at all.
 ///
 /// # Errors
-/// Whatever ended the run for all cameras.
+/// The failure that ended the run for all cameras.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
@@ -119,20 +117,8 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     }
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
-    let runtime = Runtime::load()?;
-    show::detector(&Detector::open(
-        &runtime,
-        &config.detector,
-        config.session(),
-    )?);
-    let mut embedder = None;
-    if config.embedder.enabled {
-        embedder = Some(Embedder::open(
-            &runtime,
-            &config.embedder,
-            config.session(),
-        )?);
-    }
+    show::detector(&networks::detector(config)?);
+    let mut embedder = networks::embedder(config)?;
     embedder.iter().for_each(show::embedder);
     identities::registry(args.gallery.as_deref(), config, &mut embedder, args.quiet)?;
     if !args.quiet {
@@ -142,165 +128,154 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The ways out, and what is to be known of them.
-struct Ways {
+/// The sinks, and what metrics need of them.
+struct Outputs {
     sinks: Vec<Box<dyn Sink>>,
     spools: Vec<Arc<Spool>>,
-    lost: Option<Arc<AtomicU64>>,
+    /// Events that the file or standard output could not take.
+    dropped: Arc<AtomicU64>,
 }
 
-fn ways(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -> Result<Ways> {
-    let ServeConfig {
-        output_bytes,
-        output_keep,
-        stop_within,
-        ..
-    } = service.serve;
-    let mut ways = Ways {
-        sinks: vec![Box::new(hub.clone())],
-        spools: Vec::new(),
-        lost: None,
-    };
-    let patience = Duration::from_secs_f64(stop_within);
-    if let Some(mqtt) = &service.mqtt {
-        let spool = Spool::open(&service.serve.state(), "mqtt", mqtt.spool)?;
-        ways.spools.push(spool.clone());
-        ways.sinks.push(Box::new(mqtt.start(spool, patience)?));
+impl Outputs {
+    fn open(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -> Result<Self> {
+        let ServeConfig {
+            output_bytes,
+            output_keep,
+            stop_within,
+            ..
+        } = service.serve;
+        let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(hub.clone())];
+        let mut spools = Vec::new();
+        let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));
+        if let Some(mqtt) = &service.mqtt {
+            let spool = Spool::open(&state, "mqtt", mqtt.spool)?;
+            spools.push(spool.clone());
+            sinks.push(Box::new(mqtt.start(spool, shutdown)?));
+        }
+        if let Some(webhook) = &service.webhook {
+            let spool = Spool::open(&state, "webhook", webhook.spool)?;
+            spools.push(spool.clone());
+            sinks.push(Box::new(webhook.start(spool, shutdown)?));
+        }
+        let dropped = if args.output == Path::new("-") {
+            let (stdout, dropped) = StdoutSink::stdout(config.output.ended, shutdown)?;
+            sinks.push(Box::new(stdout));
+            dropped
+        } else {
+            let (file, dropped) =
+                Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
+            sinks.push(Box::new(file));
+            dropped
+        };
+        Ok(Outputs {
+            sinks,
+            spools,
+            dropped,
+        })
     }
-    if let Some(webhook) = &service.webhook {
-        let spool = Spool::open(&service.serve.state(), "webhook", webhook.spool)?;
-        ways.spools.push(spool.clone());
-        ways.sinks.push(Box::new(webhook.start(spool, patience)?));
-    }
-    if args.output == Path::new("-") {
-        let (stdout, lost) = StdoutSink::stdout(config.output.ended, patience)?;
-        ways.sinks.push(Box::new(stdout));
-        ways.lost = Some(lost);
-    } else {
-        let (file, lost) =
-            Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
-        ways.sinks.push(Box::new(file));
-        ways.lost = Some(lost);
-    }
-    Ok(ways)
 }
 
 async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
-    let door = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
+    let server = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
         Some((address, token)) => Some((server::listen(address).await?, token)),
         None => None,
     };
-    let networks = Runtime::load()?;
-    let detector = Detector::open(&networks, &config.detector, config.session())?;
-    let mut embedder = if config.embedder.enabled {
-        Some(Embedder::open(
-            &networks,
-            &config.embedder,
-            config.session(),
-        )?)
-    } else {
-        None
-    };
+    let detector = networks::detector(&config)?;
+    let mut embedder = networks::embedder(&config)?;
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let (hub, cameras, metrics, run) = (
-        Hub::default(),
-        Cameras::default(),
-        StageMetrics::default(),
-        uuid::Uuid::now_v7(),
-    );
-    let Ways {
-        sinks,
-        spools,
-        lost,
-    } = ways(args, &service, &config, &hub)?;
+    let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
+    let outputs = Outputs::open(args, &service, &config, &hub)?;
 
-    let (signals, over) = (Signals::listen(), CancellationToken::new());
-    let stop = signals.stop();
-    let pulse = HealthMonitor::default();
-    let beating = tokio::spawn(pulse.clone().run(cameras.clone(), over.clone()));
-    let serving = door.map(|(listener, token)| {
+    let signals = Signals::listen();
+    // Cancelled when the pipeline has ended; the server runs until then.
+    let ended = CancellationToken::new();
+    let health = HealthMonitor::default();
+    let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
+    let run = uuid::Uuid::now_v7();
+    let serving = server.map(|(listener, token)| {
         if !args.quiet {
-            eprintln!(
-                "page, live events and metrics: http://{}",
-                listener
-                    .local_addr()
-                    .map_or_else(|e| e.to_string(), |a| a.to_string())
-            );
+            let address = listener.local_addr();
+            let address = address.map_or_else(|e| e.to_string(), |a| a.to_string());
+            eprintln!("page, live events and metrics: http://{address}");
         }
-        let registry = Arc::new(metrics::registry(
+        let registry = metrics::registry(
             &metrics,
             cameras.clone(),
             hub.clone(),
-            spools,
-            lost,
-        ));
-        let shown = Service {
+            outputs.spools,
+            Some(outputs.dropped),
+        );
+        let service = Service {
             run,
             cameras: cameras.clone(),
             hub: hub.clone(),
-            registry,
-            health: pulse,
-            stop: over.clone(),
+            registry: Arc::new(registry),
+            health,
+            stop: ended.clone(),
         };
-        tokio::spawn(server::run(listener, shown, token))
+        tokio::spawn(server::run(listener, service, token))
     });
-    let (tell, changes) = mpsc::channel(1);
-    let (show, gallery) = watch::channel(Vec::new());
+    let (send_changes, changes) = mpsc::channel(1);
+    let (send_gallery, gallery) = watch::channel(Vec::new());
     let reload = Reload {
         path: args.config.clone(),
         service: service.clone(),
         config: config.clone(),
         gallery: args.gallery.clone(),
     };
-    let reloading = tokio::spawn(reload.on_signal(hub, tell, show));
-    tell_systemd(sd_notify::NotifyState::Ready);
-    let stopping = stop.clone();
+    let reloading = tokio::spawn(reload.on_signal(hub, send_changes, send_gallery));
+    notify_systemd(sd_notify::NotifyState::Ready);
+    let stopping = signals.stop();
     tokio::spawn(async move {
         stopping.cancelled().await;
-        tell_systemd(sd_notify::NotifyState::Stopping);
+        notify_systemd(sd_notify::NotifyState::Stopping);
     });
 
+    let inputs = Inputs::Many {
+        configs: service.cameras.clone(),
+        changes,
+        open: Arc::new(playback::open),
+    };
     let pipeline = Pipeline {
-        inputs: Inputs::Many {
-            configs: service.cameras.clone(),
-            changes,
-            open: Arc::new(playback::open),
-        },
-        detections: DetectionSource::Network(Box::new(detector)),
         embedder,
         tracker: config.tracker(false),
         embeddings: config.output.embeddings,
         identities,
         gallery,
         run,
-        sinks,
+        sinks: outputs.sinks,
         output: config.output.clone(),
         batch: service.batch(),
         observer: Arc::new(metrics),
         cameras: cameras.clone(),
-        stop,
+        stop: signals.stop(),
         finish_within: Some(Duration::from_secs_f64(service.serve.stop_within)),
+        ..Pipeline::new(inputs, DetectionSource::Network(Box::new(detector)))
     };
-    let ended = pipeline.run().await;
-    over.cancel();
+    let result = pipeline.run().await;
+    ended.cancel();
     reloading.abort();
     if let Some(serving) = serving {
         let _ = serving.await; // it logs its own errors
     }
-    let _ = beating.await; // it has none
-    let finished = match ended {
+    let _ = monitoring.await; // it has none
+    let finished = match result {
         Err(e @ PipelineError::Hung { .. }) => {
             tracing::error!("{e}");
             false
         }
-        ended => ended.map(|_| true)?,
+        result => result.map(|_| true)?,
     };
-    let cameras = cameras.all();
+    Ok(conclude(args, &cameras.all(), finished, &signals))
+}
+
+/// Prints the summary, and decides the exit code.
+fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Signals) -> ExitCode {
     if !args.quiet {
-        cameras.iter().for_each(|c| eprintln!("{}", told(c)));
+        cameras.iter().for_each(|c| eprintln!("{}", summary(c)));
         eprint!("{}", show::written(&[("events", Some(&args.output))]));
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
@@ -313,17 +288,17 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     } else {
         ExitCode::SUCCESS
     };
-    Ok(signals.code(finished).unwrap_or(code))
+    signals.code(finished).unwrap_or(code)
 }
 
-/// Tells systemd, where it asks for it.
-fn tell_systemd(state: sd_notify::NotifyState<'_>) {
+/// Notifies systemd, if it started the service with a notification socket.
+fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(e) = sd_notify::notify(&[state]) {
-        tracing::warn!(error = %e, "systemd does not hear");
+        tracing::warn!(error = %e, "cannot notify systemd");
     }
 }
 
-/// What is read again on SIGHUP, and what the run began with.
+/// What is read again on SIGHUP, compared with what the run began with.
 struct Reload {
     path: PathBuf,
     service: ServiceConfig,
@@ -332,28 +307,30 @@ struct Reload {
 }
 
 impl Reload {
-    /// Waits for SIGHUP, again and again. What is wrong then changes nothing.
+    /// Reads the cameras and the gallery again on each SIGHUP. An invalid file changes nothing.
     async fn on_signal(
         self,
         hub: Hub,
-        tell: mpsc::Sender<CameraConfigs>,
-        show: watch::Sender<Vec<GalleryPerson>>,
+        cameras: mpsc::Sender<CameraConfigs>,
+        gallery: watch::Sender<Vec<GalleryPerson>>,
     ) {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            tracing::error!("SIGHUP cannot be listened for: nothing is read again");
+            tracing::error!(
+                "cannot listen for SIGHUP: configuration and gallery cannot be reloaded"
+            );
             return;
         };
         while hangup.recv().await.is_some() {
-            if let Some(cameras) = self.cameras() {
+            if let Some(configs) = self.cameras() {
                 let names: Vec<Arc<str>> =
-                    cameras.keys().map(|name| name.as_str().into()).collect();
-                if tell.send(cameras).await.is_err() {
+                    configs.keys().map(|name| name.as_str().into()).collect();
+                if cameras.send(configs).await.is_err() {
                     return;
                 }
                 hub.retain_cameras(&names);
             }
-            self.gallery(&show).await;
+            self.gallery(&gallery).await;
         }
     }
 
@@ -388,8 +365,8 @@ impl Reload {
         Some(again.cameras)
     }
 
-    /// Reads the gallery with an embedder of its own, beside the one at work.
-    async fn gallery(&self, show: &watch::Sender<Vec<GalleryPerson>>) {
+    /// Reads the gallery with an embedder of its own, because the pipeline owns the other.
+    async fn gallery(&self, gallery: &watch::Sender<Vec<GalleryPerson>>) {
         let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
             return;
         };
@@ -400,7 +377,7 @@ impl Reload {
         match read.await.map_err(anyhow::Error::from).flatten() {
             Ok(people) => {
                 tracing::warn!(people = people.len(), "the gallery has been read again");
-                show.send_replace(people);
+                gallery.send_replace(people);
             }
             Err(e) => tracing::error!(error = %e, "the gallery is wrong; it stays as it was"),
         }
@@ -408,7 +385,7 @@ impl Reload {
 }
 
 /// One camera's line of the summary.
-fn told(camera: &Member) -> String {
+fn summary(camera: &Member) -> String {
     let c = &camera.counts;
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let latency = |share| {
@@ -416,7 +393,9 @@ fn told(camera: &Member) -> String {
             .map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s))
     };
     format!(
-        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} (p95), {} reconnects, {} failures",
+        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), \
+         {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} \
+         (p95), {} reconnects, {} failures",
         camera.name,
         n(&c.read),
         n(&c.tracked),

@@ -6,18 +6,14 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio::sync::watch;
 
 use crate::app::signals::Signals;
-use crate::app::{detections, identities, linking, options, outputs, settings, show};
+use crate::app::{detections, identities, linking, networks, options, outputs, settings, show};
 use twintrack::address;
 use twintrack::config::Config;
-use twintrack::detect::{Detector, Precision};
-use twintrack::embed::Embedder;
-use twintrack::infer::{Device, InputSize, Runtime};
-use twintrack::pipeline::{
-    BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
-};
+use twintrack::detect::Precision;
+use twintrack::infer::{Device, InputSize};
+use twintrack::pipeline::{Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary};
 use twintrack::refine::Recording;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
@@ -27,22 +23,22 @@ use twintrack::source::{self, Link, SourceInfo, SourceOptions};
 use twintrack::time::{Seconds, Timestamp};
 use twintrack::trajectory::RunId;
 
-/// Follow the people in a video, a folder of pictures, or a camera.
+/// Track the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
 pub struct TrackArgs {
     /// A video file, a folder of pictures, a MOTChallenge sequence folder, an rtsp:// or http://
     /// address, or /dev/video0.
     input: String,
-    /// Configuration (TOML); keys it does not mention keep their defaults.
+    /// Configuration (TOML); absent keys have their defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Trajectories as JSON lines; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
-    /// Also a MOTChallenge result file.
+    /// Also write a MOTChallenge result file.
     #[arg(long, value_name = "FILE")]
     mot: Option<PathBuf>,
-    /// Also an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
+    /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
     /// Person detector: an ONNX file, or a name from `twintrack models list` that is installed.
@@ -54,21 +50,21 @@ pub struct TrackArgs {
     /// Detections from a MOTChallenge file instead of a detector.
     #[arg(long, value_name = "FILE", conflicts_with = "detector")]
     detections: Option<PathBuf>,
-    /// Also the detections as a MOTChallenge file, to track again with --detections.
+    /// Also write the detections as a MOTChallenge file, to track again with --detections.
     #[arg(long, value_name = "FILE")]
     save_detections: Option<PathBuf>,
-    /// Tell people apart by motion only.
+    /// Associate people by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
-    /// Name the people of a gallery: a folder with one picture a person, the file's name is the
-    /// person's.
+    /// Identify the people of a gallery: a folder with one picture per person, named after the
+    /// person.
     #[arg(long, value_name = "DIR", conflicts_with = "no_embed")]
     gallery: Option<PathBuf>,
-    /// Store the averaged embedding of each track, for `twintrack search`.
+    /// Store the mean embedding of each track, for `twintrack search`.
     #[arg(long, conflicts_with = "no_embed")]
     embeddings: bool,
-    /// Wait for the end of the recording, then link tracks over the whole of it and fill their
-    /// gaps: better identities, nothing comes out before.
+    /// Link tracks over the whole recording after its end and fill their gaps: better identities,
+    /// but no output before the end.
     #[arg(long)]
     offline: bool,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
@@ -77,11 +73,11 @@ pub struct TrackArgs {
     /// Number format of the shipped detector: int8 is faster where the processor has VNNI.
     #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     precision: Option<Precision>,
-    /// Detector input, WIDTHxHEIGHT or auto. Larger finds smaller people, in proportion more
-    /// slowly.
+    /// Detector input, WIDTHxHEIGHT or auto. A larger one detects smaller people and takes
+    /// proportionally longer.
     #[arg(long, value_name = "SIZE")]
     size: Option<InputSize>,
-    /// CPU threads for the networks; 0 takes one a core.
+    /// CPU threads for the networks; 0: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Begin this many seconds into the input.
@@ -90,29 +86,29 @@ pub struct TrackArgs {
     /// Stop after this many seconds of the input.
     #[arg(long, value_name = "SECONDS", value_parser = options::parse_seconds)]
     duration: Option<f64>,
-    /// Short name of the camera in events; the input's own name when not given.
+    /// Short name of the camera in events; by default the input's own name.
     #[arg(long, value_name = "NAME")]
     camera: Option<String>,
     /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
     #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
     recorded_at: Option<Timestamp>,
-    /// Frames a second of a folder of pictures.
+    /// Frames per second of a folder of pictures.
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Exit with code 1 when a frame could not be decoded or a picture not be read; otherwise they
-    /// are counted and left out.
+    /// Exit with code 1 if a frame could not be decoded or a picture not be read; by default they are
+    /// skipped and counted.
     #[arg(long)]
     strict: bool,
-    /// The address is a camera's: it is opened again whenever it ends.
+    /// Treat the address as a camera, which is reconnected when its stream ends.
     #[arg(long, conflicts_with = "recording")]
     live: bool,
-    /// The address is a recording's: it ends at its end, and no frame is left out.
+    /// Treat the address as a recording: no frame is dropped, and the run ends with it.
     #[arg(long)]
     recording: bool,
-    /// The confidences of --detections are divided by it (100 for percent).
+    /// Divide the confidences of --detections by this (100 for percentages).
     #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale, requires = "detections")]
     confidence_scale: f64,
-    /// Id of this run in events (UUID); a new one when not given.
+    /// Id of this run in events (UUID); by default a new one.
     #[arg(long, value_name = "UUID")]
     run_id: Option<RunId>,
     /// No progress and no summary.
@@ -120,11 +116,11 @@ pub struct TrackArgs {
     quiet: bool,
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 where a camera was
-/// tracked, which has no other end.
+/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 for a camera, whose run
+/// has no other end.
 ///
 /// # Errors
-/// Whatever ended the run; its message names the thing and the remedy.
+/// The failure that ended the run.
 pub fn run(args: TrackArgs) -> Result<ExitCode> {
     let config = configure(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -157,7 +153,7 @@ fn configure(args: &TrackArgs) -> Result<Config> {
 
 #[cfg(feature = "video")]
 impl TrackArgs {
-    /// The input is a camera.
+    /// Whether the input is a camera.
     pub fn is_camera(&self) -> bool {
         source::is_camera(&self.input)
     }
@@ -174,24 +170,11 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
              --offline"
         );
     }
-    let session = config.session();
     let detections = match &args.detections {
         Some(path) => DetectionSource::Given(detections::read(path, args.confidence_scale)?),
-        None => DetectionSource::Network(Box::new(Detector::open(
-            &Runtime::load()?,
-            &config.detector,
-            session,
-        )?)),
+        None => DetectionSource::Network(Box::new(networks::detector(&config)?)),
     };
-    let mut embedder = if config.embedder.enabled {
-        Some(Embedder::open(
-            &Runtime::load()?,
-            &config.embedder,
-            session,
-        )?)
-    } else {
-        None
-    };
+    let mut embedder = networks::embedder(&config)?;
     show::models(&detections, embedder.as_ref());
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
@@ -199,23 +182,21 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let signals = Signals::listen();
     let recorder = Recorder::default();
     let outputs = Outputs::create(args, &config, &info, &recorder)?;
-    let pipeline = Pipeline {
-        inputs: Inputs::One(input),
-        detections,
+    let mut pipeline = Pipeline {
         embedder,
         tracker: config.tracker(args.offline),
         embeddings: config.output.embeddings || args.offline,
         identities,
-        gallery: watch::channel(Vec::new()).1,
-        run: args.run_id.unwrap_or_else(uuid::Uuid::now_v7),
         sinks: outputs.during,
         output: config.output.clone(),
-        batch: BatchConfig::default(),
         observer: times.clone(),
         cameras: cameras.clone(),
         stop: signals.stop(),
-        finish_within: None,
+        ..Pipeline::new(Inputs::One(input), detections)
     };
+    if let Some(run) = args.run_id {
+        pipeline.run = run;
+    }
     let display = (!args.quiet).then(|| tokio::spawn(show::progress(cameras, info.frames)));
     let result = pipeline.run().await;
     if let Some(d) = display {
@@ -223,11 +204,19 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         let _ = d.await; // aborted on purpose
     }
     let summary = result?;
-    if !args.quiet && (summary.frames > 0 || summary.interrupted || summary.cut.is_some()) {
+    if summary.frames == 0 && !summary.interrupted && summary.cut.is_none() {
+        bail!(
+            "{} has no frame between {} s and the end of the part to track; check --start and \
+             --duration",
+            address::masked(&args.input),
+            args.start
+        );
+    }
+    if !args.quiet {
         eprintln!("{}", show::summary(&summary, &times.busy()));
     }
     let mut finished = info.live || !summary.interrupted;
-    if args.offline && (summary.frames > 0 || summary.interrupted || summary.cut.is_some()) {
+    if args.offline {
         let recording = recorder.take();
         finished &= link_and_write(args, &config, options, &recording, outputs.after, &signals)?;
     }
@@ -258,16 +247,8 @@ fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
 /// Lists the files written, and decides whether the run counts as a success.
 ///
 /// # Errors
-/// If there was no frame, the input's end is missing, or frames were damaged under `--strict`.
+/// If the input's end is missing, or frames were damaged under `--strict`.
 fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
-    let input = address::masked(&args.input);
-    if summary.frames == 0 && !summary.interrupted && summary.cut.is_none() {
-        bail!(
-            "{input} has no frame between {} s and the end of the part to track; check --start \
-             and --duration",
-            args.start
-        );
-    }
     if !args.quiet {
         eprint!("{}", show::written(&outputs_of(args)));
     }
@@ -276,8 +257,9 @@ fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
     }
     if args.strict && summary.damaged > 0 {
         bail!(
-            "{} frames of {input} could not be decoded or read (--strict); all others are written",
-            summary.damaged
+            "{} frames of {} could not be decoded or read (--strict); all others are written",
+            summary.damaged,
+            address::masked(&args.input)
         );
     }
     Ok(())
@@ -318,8 +300,7 @@ impl Outputs {
     }
 }
 
-/// Links the tracks of a recording and hands it to the outputs; whether that came to its end before
-/// a signal did.
+/// Links the tracks of a recording and writes the outputs. Returns `false` if a signal stopped it.
 fn link_and_write(
     args: &TrackArgs,
     config: &Config,
@@ -329,11 +310,11 @@ fn link_and_write(
     signals: &Signals,
 ) -> Result<bool> {
     tracing::info!(tracks = recording.ended.len(), "tracks are linked");
-    // Linking cannot stop half way: there is nothing to write before its end.
+    // Linking has no partial result: a signal ends the program at once.
     signals.begin_abrupt_phase();
     let refined = linking::refined(recording, config);
     let stop = signals.begin_graceful_phase();
-    // Its own link: that of the first reading may have been told to stop.
+    // A link of its own, because that of the first reading may be stopped.
     let again = SourceOptions {
         link: Link::default(),
         ..options
@@ -351,7 +332,7 @@ fn link_and_write(
     Ok(!stop.is_cancelled())
 }
 
-/// What is written where.
+/// The kinds of output and their files.
 fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
     [
         ("trajectories", Some(&args.output)),
@@ -361,7 +342,11 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
     ]
 }
 
-/// Refuses to write over what is read, and two outputs to one file; makes the folders of outputs.
+/// Refuses to overwrite an input and to write two outputs to one file; creates the folders of
+/// outputs.
+///
+/// # Errors
+/// The first conflict, or a folder that cannot be created.
 fn check_outputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
     let pictures = source::sequence_video(&input).ok().flatten();

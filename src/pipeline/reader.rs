@@ -30,6 +30,16 @@ pub enum FailurePolicy {
     Isolate,
 }
 
+impl FailurePolicy {
+    /// Whether an input with these settings is opened again when it is lost.
+    pub(super) fn reconnects(self, config: &CameraConfig) -> bool {
+        match self {
+            FailurePolicy::EndRun => config.is_live(),
+            FailurePolicy::Isolate => config.has_address(),
+        }
+    }
+}
+
 /// One reader's work.
 pub(super) struct Reader {
     pub member: Member,
@@ -64,14 +74,6 @@ impl Reader {
         stage::spawn("decode", move || self.run())
     }
 
-    /// Whether a lost input is opened again.
-    fn reconnects(&self) -> bool {
-        match self.policy {
-            FailurePolicy::EndRun => self.member.config.is_live(),
-            FailurePolicy::Isolate => self.member.config.has_address(),
-        }
-    }
-
     fn run(mut self) -> Result<(), PipelineError> {
         let Member {
             name, config, link, ..
@@ -84,7 +86,7 @@ impl Reader {
             let reason = match caught("decode", || self.run_once(&mut state, &mut connected)) {
                 Ok(End::Finished) => break,
                 Ok(End::Lost) => "the stream has ended".to_string(),
-                Err(e) if self.reconnects() => e.to_string(),
+                Err(e) if self.policy.reconnects(&config) => e.to_string(),
                 Err(e) => {
                     result = Err(e);
                     break;
@@ -130,7 +132,7 @@ impl Reader {
             let start = Instant::now();
             let Some(frame) = source.next_frame()? else {
                 // A request to stop also ends a source.
-                let lost = live && self.reconnects() && !link.stopped();
+                let lost = live && self.policy.reconnects(&self.member.config) && !link.stopped();
                 return Ok(if lost { End::Lost } else { End::Finished });
             };
             self.observer.stage("decode", start.elapsed(), 1);

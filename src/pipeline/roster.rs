@@ -286,11 +286,8 @@ impl Roster {
                 counts,
                 ..
             } = &entry.member;
-            let replaceable = match self.policy {
-                FailurePolicy::EndRun => config.is_live(),
-                FailurePolicy::Isolate => config.has_address(),
-            };
-            if entry.reader.is_some() && replaceable && link.inactive().0 > config.hang_timeout {
+            let replaceable = entry.reader.is_some() && self.policy.reconnects(config);
+            if replaceable && link.inactive().0 > config.hang_timeout {
                 tracing::error!(camera = %name, seconds = link.inactive().0.round(),
                     "the decoder hangs; another one is started");
                 counts.hung.fetch_add(1, Ordering::Relaxed);

@@ -31,9 +31,7 @@ use crate::pipeline::stage::{self, Outcome, joined};
 use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
 use crate::pipeline::write::write;
 use crate::sink::{OutputConfig, Sink};
-use crate::source::{
-    self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions, playback,
-};
+use crate::source::{self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions};
 use crate::time::Seconds;
 use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
@@ -76,6 +74,31 @@ pub enum Inputs {
         /// How a camera is opened.
         open: Opener,
     },
+}
+
+impl Inputs {
+    fn policy(&self) -> FailurePolicy {
+        match self {
+            Inputs::One(_) => FailurePolicy::EndRun,
+            Inputs::Many { .. } => FailurePolicy::Isolate,
+        }
+    }
+
+    /// How a camera is opened, or opened again.
+    fn opener(&self) -> Opener {
+        match self {
+            Inputs::One(input) => input.reopening(),
+            Inputs::Many { open, .. } => open.clone(),
+        }
+    }
+
+    /// Capacity of the queue to the sinks.
+    fn sink_queue(&self) -> usize {
+        match self {
+            Inputs::One(input) if !input.info().live => stage::CAPACITY,
+            _ => LIVE_SINK_QUEUE,
+        }
+    }
 }
 
 /// One input, open already.
@@ -190,37 +213,57 @@ impl Pipeline {
     ///
     /// # Errors
     /// The first failure that ends the run.
-    pub async fn run(mut self) -> Result<Summary, PipelineError> {
+    pub async fn run(self) -> Result<Summary, PipelineError> {
         let started = Instant::now();
-        let several = matches!(self.inputs, Inputs::Many { .. });
-        let (observer, cameras, stop) = (
-            self.observer.clone(),
-            self.cameras.clone(),
-            self.stop.clone(),
-        );
-        let (batcher, policy) = (Arc::new(self.batcher()), self.policy());
-        let quarantine = Arc::<Quarantine>::default();
-        let new_tracker = self.new_tracker();
-        let (sinks, output) = mpsc::channel(self.sink_queue());
-        let written = write(std::mem::take(&mut self.sinks), output, observer.clone());
+        let (batcher, new_tracker) = (Arc::new(self.batcher()), self.new_tracker());
+        let Pipeline {
+            inputs,
+            detections,
+            embedder,
+            tracker,
+            identities,
+            gallery,
+            run,
+            sinks,
+            observer,
+            cameras,
+            stop,
+            finish_within,
+            ..
+        } = self;
+        let (policy, quarantine) = (inputs.policy(), Arc::<Quarantine>::default());
+        let (out, output) = mpsc::channel(inputs.sink_queue());
+        let written = write(sinks, output, observer.clone());
         let tracking = Tracking {
             cameras: cameras.clone(),
             identities: SharedIdentities {
-                registry: self.identities.take(),
-                gallery: self.gallery.clone(),
-                since: several.then(Instant::now),
+                registry: identities,
+                gallery,
+                since: matches!(inputs, Inputs::Many { .. }).then(Instant::now),
             },
             new_tracker,
             policy,
             quarantine: quarantine.clone(),
             observer: observer.clone(),
-            out: sinks.clone(),
+            out: out.clone(),
             trackers: Trackers::default(),
         };
-        let finish_within = self.finish_within;
+        let roster = Roster {
+            run,
+            batcher: batcher.clone(),
+            cameras: cameras.clone(),
+            open: inputs.opener(),
+            policy,
+            observer: observer.clone(),
+            new_link: Box::new(Link::default),
+            readers: Readers::default(),
+        };
         let stop_readers = stop.child_token();
-        let supervising = self.supervise(batcher.clone(), policy, sinks, stop_readers.clone());
-        let stages = self.stages(batcher.clone(), quarantine);
+        let supervising = supervise(roster, inputs, out, stop_readers.clone());
+        let from_pixels = tracker.camera_motion.from_pixels;
+        let scaler = Scaler::new(detections.scaling(), from_pixels, quarantine);
+        let input = batches(batcher.clone(), cameras.clone(), observer.clone());
+        let stages = Stages::start(input, scaler, detections, embedder, observer);
         let tracked = track(tracking, batcher.clone(), stages.output);
 
         // A sink that blocks holds up the trackers, and they the stages before: after the timeout
@@ -254,32 +297,13 @@ impl Pipeline {
             stage: "readers",
             message: e.to_string(),
         })?;
-        let cut = match ended.failure {
-            Some(PipelineError::Source(cut @ SourceError::Truncated { .. })) => Some(cut),
-            Some(failure) => return Err(failure),
-            None => None,
-        };
         Ok(Summary {
-            cut,
+            cut: cut(ended.failure)?,
             wall: started.elapsed(),
             inference,
             interrupted: ended.interrupted,
             ..cameras.summary()
         })
-    }
-
-    fn policy(&self) -> FailurePolicy {
-        match self.inputs {
-            Inputs::One(_) => FailurePolicy::EndRun,
-            Inputs::Many { .. } => FailurePolicy::Isolate,
-        }
-    }
-
-    fn sink_queue(&self) -> usize {
-        match &self.inputs {
-            Inputs::One(input) if !input.info().live => stage::CAPACITY,
-            _ => LIVE_SINK_QUEUE,
-        }
     }
 
     fn batcher(&self) -> Batcher {
@@ -311,72 +335,63 @@ impl Pipeline {
             CameraTracker::new(tracker, events, output.clone())
         })
     }
+}
 
-    /// Starts the readers, and the task that supervises them.
-    fn supervise(
-        &mut self,
-        batcher: Arc<Batcher>,
-        policy: FailurePolicy,
-        out: mpsc::Sender<TrackedFrame>,
-        stop: CancellationToken,
-    ) -> tokio::task::JoinHandle<Ended> {
-        let (_, closed) = mpsc::channel(1);
-        let none = Inputs::Many {
-            configs: CameraConfigs::new(),
-            changes: closed,
-            open: Arc::new(playback::open),
-        };
-        let inputs = std::mem::replace(&mut self.inputs, none);
-        let open = match &inputs {
-            Inputs::One(input) => input.reopening(),
-            Inputs::Many { open, .. } => open.clone(),
-        };
-        let mut roster = Roster {
-            run: self.run,
-            batcher,
-            cameras: self.cameras.clone(),
-            open,
-            policy,
-            observer: self.observer.clone(),
-            new_link: Box::new(Link::default),
-            readers: Readers::default(),
-        };
-        let changes = match inputs {
-            Inputs::One(Input {
-                source,
-                config,
-                options,
-            }) => {
-                let member = Member::new(&source.info().camera, config, options.link);
-                roster.add_opened(member, source, options.duration);
-                mpsc::channel(1).1
-            }
-            Inputs::Many {
-                configs, changes, ..
-            } => {
-                roster.apply(configs);
-                changes
-            }
-        };
-        tokio::spawn(roster.supervise(changes, out, stop))
+/// Starts the readers, and the task that supervises them.
+fn supervise(
+    mut roster: Roster,
+    inputs: Inputs,
+    out: mpsc::Sender<TrackedFrame>,
+    stop: CancellationToken,
+) -> tokio::task::JoinHandle<Ended> {
+    let changes = match inputs {
+        Inputs::One(Input {
+            source,
+            config,
+            options,
+        }) => {
+            let member = Member::new(&source.info().camera, config, options.link);
+            roster.add_opened(member, source, options.duration);
+            mpsc::channel(1).1
+        }
+        Inputs::Many {
+            configs, changes, ..
+        } => {
+            roster.apply(configs);
+            changes
+        }
+    };
+    tokio::spawn(roster.supervise(changes, out, stop))
+}
+
+/// The failure of the only input: a missing end is part of the summary.
+///
+/// # Errors
+/// Any other failure.
+fn cut(failure: Option<PipelineError>) -> Result<Option<SourceError>, PipelineError> {
+    match failure {
+        Some(PipelineError::Source(cut @ SourceError::Truncated { .. })) => Ok(Some(cut)),
+        Some(failure) => Err(failure),
+        None => Ok(None),
     }
+}
 
-    /// Starts the stages from the batcher to the embedder.
-    fn stages(self, batcher: Arc<Batcher>, quarantine: Arc<Quarantine>) -> Stages {
-        let Pipeline {
-            detections,
-            embedder,
-            tracker,
-            observer,
-            cameras,
-            ..
-        } = self;
-        let scaler = Scaler::new(
-            detections.scaling(),
-            tracker.camera_motion.from_pixels,
-            quarantine,
-        );
-        let (input, batched) = batches(batcher, cameras, observer.clone());
+/// The stages from the batcher to the embedder.
+struct Stages {
+    output: mpsc::Receiver<Batch>,
+    threads: Threads,
+}
+
+impl Stages {
+    /// Starts the stages after that which makes the batches, `batches`.
+    fn start(
+        batches: (mpsc::Receiver<Batch>, Outcome<()>),
+        scaler: Scaler,
+        detections: DetectionSource,
+        embedder: Option<Embedder>,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
+        let (input, batched) = batches;
         let o = observer.clone();
         let scale = move |scaler: &mut Scaler, mut batch: Batch| {
             batch.timed("scale", &*o, |batch| scaler.prepare(batch));
@@ -406,12 +421,6 @@ impl Pipeline {
     }
 }
 
-/// The stages from the batcher to the embedder.
-struct Stages {
-    output: mpsc::Receiver<Batch>,
-    threads: Threads,
-}
-
 struct Threads {
     batched: Outcome<()>,
     scaled: Outcome<Scaler>,
@@ -434,8 +443,7 @@ impl Threads {
     }
 }
 
-/// Waits for `work`, at most for `limit`. If the limit has `passed` already, only what is ready
-/// counts.
+/// Waits for `work`, at most for `limit`. Unless the run ended `in_time`, it must be ready already.
 async fn within<T>(
     limit: Option<Duration>,
     in_time: bool,

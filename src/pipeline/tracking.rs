@@ -79,23 +79,24 @@ pub(super) struct Trackers {
 impl Tracking {
     fn update(&mut self, item: Item) -> Result<(), Abort> {
         let lane = item.lane;
-        let current = self.cameras.get(lane);
-        if !self.trackers.active.contains_key(&lane) {
-            // Absent: the camera was removed before its first frame came here.
-            let Some(member) = &current else {
-                return Ok(());
-            };
-            self.begin(lane, member)?;
-        }
-        let Some((tracker, member)) = self.trackers.active.get_mut(&lane) else {
+        let active = self.trackers.active.get(&lane);
+        let member = self
+            .cameras
+            .get(lane)
+            .or_else(|| active.map(|(_, m)| m.clone()));
+        // Absent: the camera was removed before its first frame came here.
+        let Some(member) = member else {
             return Ok(());
         };
-        if let Some(current) = current {
-            *member = current;
+        if active.is_none() {
+            self.begin(lane, &member)?;
         }
+        let Some((tracker, known)) = self.trackers.active.get_mut(&lane) else {
+            return Ok(());
+        };
+        known.clone_from(&member);
         if let Some(why) = item.left_out {
             tracker.skip(&item.frame, item.motion);
-            let member = member.clone();
             return self.left_out(lane, &member, &item.frame, why);
         }
         self.quarantine.passed(lane);
@@ -117,15 +118,9 @@ impl Tracking {
             }
         };
         let present = tracked.frame.as_ref().map_or(0, |f| f.event.tracks.len());
-        member
-            .counts
-            .people
-            .store(tracker.people(), Ordering::Relaxed);
-        member
-            .counts
-            .present
-            .store(present as u64, Ordering::Relaxed);
-        let member = member.clone();
+        let counts = &member.counts;
+        counts.people.store(tracker.people(), Ordering::Relaxed);
+        counts.present.store(present as u64, Ordering::Relaxed);
         self.send(lane, &member, item.arrived, tracked)
     }
 

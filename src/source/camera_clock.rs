@@ -3,13 +3,13 @@
 use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
 /// A camera whose clock deviates by more than this is ignored: many are never set.
-pub const BELIEVED: Seconds = Seconds(10.0);
+pub const MAX_DEVIATION: Seconds = Seconds(10.0);
 
 /// Computes the wall-clock times of frames from that of the stream's zero, if the camera has
 /// reported it. Times do not step back, except at the first report.
 #[derive(Debug, Clone, Default)]
 pub struct CameraClock {
-    doubted: bool,
+    warned: bool,
     last: Option<WallTime>,
 }
 
@@ -18,19 +18,24 @@ impl CameraClock {
     /// stream's zero, microseconds since 1970, a large negative number before the first report
     /// (FFmpeg).
     pub fn time(&mut self, camera: &str, zero: f64, reported: Seconds, now: Timestamp) -> WallTime {
-        let told = self.unordered(camera, zero, reported, now);
-        let first_report =
-            |last: &WallTime| last.clock == Some(Clock::Arrival) && told.clock == Some(Clock::Rtcp);
+        let measured = self.unordered(camera, zero, reported, now);
+        let first_report = |last: &WallTime| {
+            last.clock == Some(Clock::Arrival) && measured.clock == Some(Clock::Rtcp)
+        };
         let at = self
             .last
             .filter(|last| !first_report(last))
-            .map_or(
-                told.at,
-                |last| if last.at > told.at { last.at } else { told.at },
-            );
-        *self.last.insert(WallTime { at, ..told })
+            .map_or(measured.at, |last| {
+                if last.at > measured.at {
+                    last.at
+                } else {
+                    measured.at
+                }
+            });
+        *self.last.insert(WallTime { at, ..measured })
     }
 
+    /// The time of the frame, regardless of the times of earlier frames.
     fn unordered(
         &mut self,
         camera: &str,
@@ -45,20 +50,22 @@ impl CameraClock {
         if zero <= 0.0 {
             return arrival;
         }
-        let told = Timestamp(jiff::Timestamp::UNIX_EPOCH).plus(Seconds(zero / 1e6) + reported);
-        let off = now.since(told);
-        if off.0.abs() <= BELIEVED.0 {
-            self.doubted = false;
+        let camera_time =
+            Timestamp(jiff::Timestamp::UNIX_EPOCH).plus(Seconds(zero / 1e6) + reported);
+        let deviation = now.since(camera_time);
+        if deviation.0.abs() <= MAX_DEVIATION.0 {
+            self.warned = false;
             return WallTime {
-                at: told,
+                at: camera_time,
                 clock: Some(Clock::Rtcp),
             };
         }
-        if !std::mem::replace(&mut self.doubted, true) {
+        if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
                 camera,
-                "the camera's clock is off by {:.0} s and ignored: arrival times are used; set it by NTP",
-                off.0
+                "the camera's clock is off by {:.0} s and ignored: arrival times are used; set it \
+                 by NTP",
+                deviation.0
             );
         }
         arrival
@@ -85,9 +92,9 @@ mod tests {
             }
         );
         assert_eq!(at(0.0, 10.0).clock, Some(Clock::Arrival));
-        let told = at(zero, 10.2);
-        assert_eq!(told.clock, Some(Clock::Rtcp));
-        assert!((told.at.since(midday).0 - 10.2).abs() < 1e-6);
+        let first = at(zero, 10.2);
+        assert_eq!(first.clock, Some(Clock::Rtcp));
+        assert!((first.at.since(midday).0 - 10.2).abs() < 1e-6);
         // Never set: its clock began in 1970.
         assert_eq!(
             at(5e6, 10.2),

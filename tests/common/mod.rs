@@ -73,7 +73,7 @@ impl Running {
 
     /// Sends a signal, such as "TERM".
     pub fn signal(&self, name: &str) {
-        run(Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]));
+        signal(&self.0, name);
     }
 
     /// Waits for the exit code. The timeout is at least 30 s, so that a busy machine does not fail
@@ -88,6 +88,11 @@ impl Running {
         }
         None
     }
+}
+
+/// Sends a signal to a process that the test started.
+pub fn signal(child: &std::process::Child, name: &str) {
+    run(Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]));
 }
 
 impl Drop for Running {
