@@ -30,19 +30,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let runtime = Runtime::load()?;
     let mut networks = Vec::new();
     for name in names {
-        let config = EmbedderConfig {
-            model: name.clone().into(),
-            ..EmbedderConfig::default()
-        };
-        let bare = EmbedderConfig {
-            size: InputSize::Fixed(128, 256),
-            pixels: Some(PixelFormat::BYTES_BGR),
-            ..config.clone()
-        };
-        let options = SessionOptions {
-            device: Device::Cpu,
-            threads: 2,
-        };
+        let config = EmbedderConfig::default().with_model(name.clone().into());
+        let bare = config
+            .clone()
+            .with_size(InputSize::Fixed(128, 256))
+            .with_pixels(Some(PixelFormat::BYTES_BGR));
+        let options = SessionOptions::new(Device::Cpu, 2);
         let embedder = Embedder::open(&runtime, &config, options)
             .or_else(|_| Embedder::open(&runtime, &bare, options))?;
         networks.push((name, embedder, Vec::new()));

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -19,9 +20,11 @@ use crate::track::identity::IdentityConfig;
 use crate::track::offline::OfflineConfig;
 
 /// All settings of a run.
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct Config {
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
@@ -43,6 +46,7 @@ pub struct Config {
 
 /// Errors of reading a configuration.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ConfigError {
     /// The file cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
@@ -172,10 +176,7 @@ impl Config {
 
     /// Options of the networks' sessions.
     pub fn session(&self) -> SessionOptions {
-        SessionOptions {
-            device: self.device,
-            threads: self.threads(),
-        }
+        SessionOptions::new(self.device, self.threads())
     }
 
     /// CPU threads for the networks; `threads = 0` is replaced by the number of cores.

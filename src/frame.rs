@@ -93,6 +93,7 @@ impl Image {
 /// The state of a camera.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum CameraState {
     /// Being opened, or opened again.
     Connecting,

@@ -24,6 +24,7 @@ const CROP_ASPECT: f32 = 0.62;
 
 /// Errors of reading pictures of people.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum GalleryError {
     /// A picture cannot be read.
     #[error(transparent)]

@@ -17,7 +17,8 @@
 //! ```
 //! use twintrack::prelude::*;
 //!
-//! let mut tracker = Tracker::new(TrackerConfig::default());
+//! let config = TrackerConfig::default().with_birth(0.7).with_keep_lost(5.0);
+//! let mut tracker = Tracker::new(config);
 //! for frame in 0..20 {
 //!     let left = 100.0 + 4.0 * frame as f32;
 //!     let bbox = BBox::new(left, 50.0, 40.0, 100.0);

@@ -9,6 +9,7 @@ use thiserror::Error;
 
 /// Errors of reading MOTChallenge files.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum MotError {
     /// The file could not be read.
     #[error("cannot read {}: {source}", path.display())]

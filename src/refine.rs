@@ -21,6 +21,7 @@ use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
 
 /// Errors of reading events for refinement.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum RefineError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]

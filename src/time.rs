@@ -75,6 +75,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 /// The origin of a wall-clock time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Clock {
     /// This machine's clock when the frame had been decoded, which is later than the exposure by
     /// the delays of camera and network.

@@ -26,6 +26,7 @@ pub type RunId = uuid::Uuid;
 /// An event, one JSON object a line.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Event {
     /// The tracks in a frame.
     Frame(FrameEvent),
@@ -39,6 +40,7 @@ pub enum Event {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum EventKind {
     /// The tracks in a frame: [`FrameEvent`].
     Trajectory,
@@ -68,6 +70,7 @@ impl EventKind {
 
 /// Errors of parsing an event.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EventError {
     /// It is not a JSON object, or one of its kind lacks a field or has one of the wrong type.
     #[error("{0}")]

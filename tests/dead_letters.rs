@@ -72,11 +72,9 @@ fn deliver(
     events
         .iter()
         .for_each(|(kind, body)| spool.push(*kind, "gate", body));
-    let config = MqttConfig {
-        broker: format!("mqtt://127.0.0.1:{port}"),
-        version,
-        ..MqttConfig::default()
-    };
+    let config = MqttConfig::default()
+        .with_broker(format!("mqtt://127.0.0.1:{port}"))
+        .with_version(version);
     let mut sink = config
         .start(spool.clone(), Duration::from_secs(30))
         .unwrap();

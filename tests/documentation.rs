@@ -415,15 +415,13 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         Some("x".into()),
         Some(Secret::new("x")),
     );
-    let camera = twintrack::source::CameraConfig {
-        user: text.clone(),
-        password: secret.clone(),
-        password_env: text.clone(),
-        password_file: file.clone(),
-        target_fps: Some(5.0),
-        recorded: Some(true),
-        ..Default::default()
-    };
+    let camera = twintrack::source::CameraConfig::default()
+        .with_user(text.clone())
+        .with_password(secret.clone())
+        .with_password_env(text.clone())
+        .with_password_file(file.clone())
+        .with_target_fps(Some(5.0))
+        .with_recorded(Some(true));
     assert!(
         check_rows(
             "docs/reference/cameras.md",
@@ -439,13 +437,11 @@ fn the_pages_on_services_have_every_key_with_its_default() {
             ]
         ) >= 19
     );
-    let serve = ServeConfig {
-        token: secret.clone(),
-        token_env: text.clone(),
-        token_file: file.clone(),
-        state_dir: file.clone(),
-        ..Default::default()
-    };
+    let serve = ServeConfig::default()
+        .with_token(secret.clone())
+        .with_token_env(text.clone())
+        .with_token_file(file.clone())
+        .with_state_dir(file.clone());
     assert!(
         check_rows(
             "docs/reference/http.md",
@@ -453,16 +449,14 @@ fn the_pages_on_services_have_every_key_with_its_default() {
             &["token", "token_env", "token_file", "state_dir"]
         ) >= 10
     );
-    let mqtt = MqttConfig {
-        user: text.clone(),
-        password: secret.clone(),
-        password_env: text.clone(),
-        password_file: file.clone(),
-        ca_file: file.clone(),
-        certificate_file: file.clone(),
-        key_file: file.clone(),
-        ..Default::default()
-    };
+    let mqtt = MqttConfig::default()
+        .with_user(text.clone())
+        .with_password(secret.clone())
+        .with_password_env(text.clone())
+        .with_password_file(file.clone())
+        .with_ca_file(file.clone())
+        .with_certificate_file(file.clone())
+        .with_key_file(file.clone());
     let free = [
         "broker",
         "user",
@@ -474,13 +468,11 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         "key_file",
     ];
     assert!(check_rows("docs/reference/mqtt.md", &mqtt, &free) >= 14);
-    let webhook = WebhookConfig {
-        secret,
-        secret_env: text,
-        secret_file: file.clone(),
-        ca_file: file,
-        ..Default::default()
-    };
+    let webhook = WebhookConfig::default()
+        .with_secret(secret)
+        .with_secret_env(text)
+        .with_secret_file(file.clone())
+        .with_ca_file(file);
     assert!(
         check_rows(
             "docs/reference/mqtt.md",

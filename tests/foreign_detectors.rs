@@ -21,10 +21,7 @@ fn open(config: &DetectorConfig) -> Option<Result<Detector, InferError>> {
         Ok(runtime) => Some(Detector::open(
             &runtime,
             config,
-            SessionOptions {
-                device: Device::Cpu,
-                threads: 1,
-            },
+            SessionOptions::new(Device::Cpu, 1),
         )),
         Err(e) => {
             eprintln!("SKIPPED: {e}");
@@ -34,10 +31,7 @@ fn open(config: &DetectorConfig) -> Option<Result<Detector, InferError>> {
 }
 
 fn of(model: PathBuf) -> DetectorConfig {
-    DetectorConfig {
-        model,
-        ..DetectorConfig::default()
-    }
+    DetectorConfig::default().with_model(model)
 }
 
 /// The box for a picture of colour (b, g, r): left b, top g, right b + 20, bottom g + 40, score 0.5
@@ -107,10 +101,7 @@ fn fixed_batches_accept_any_number_of_pictures() {
             BIAS,
             alone,
         );
-        let Some(opened) = open(&DetectorConfig {
-            pixels: Some(PixelFormat::BYTES_BGR),
-            ..of(model)
-        }) else {
+        let Some(opened) = open(&of(model).with_pixels(Some(PixelFormat::BYTES_BGR))) else {
             return;
         };
         let mut detector = opened.expect("it fits");
@@ -179,10 +170,7 @@ fn half_precision_inputs_and_outputs_work() {
             ..input(fixed, 64, 64)
         };
         let model = one_person(toy::toy(dir.path()), input, WEIGHTS, BIAS, false);
-        let Some(opened) = open(&DetectorConfig {
-            pixels: Some(PixelFormat::BYTES_BGR),
-            ..of(model)
-        }) else {
+        let Some(opened) = open(&of(model).with_pixels(Some(PixelFormat::BYTES_BGR))) else {
             return;
         };
         assert_people(&find(&mut opened.expect("it fits"), 5), 0.05);
@@ -417,10 +405,7 @@ fn layouts_are_inferred_from_outputs() {
     let dir = tempfile::tempdir().expect("a folder");
     for (what, outputs, layout, class) in exports() {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), &outputs, &[]);
-        let config = DetectorConfig {
-            pixels: Some(PixelFormat::UNIT_RGB),
-            ..of(model)
-        };
+        let config = of(model).with_pixels(Some(PixelFormat::UNIT_RGB));
         let Some((decided, of_person, d)) = person(&config) else {
             return;
         };
@@ -434,10 +419,7 @@ fn layouts_are_inferred_from_outputs() {
         assert!((d.confidence - 0.72).abs() < 1e-3, "{what}: {d:?}");
         // The same result with the layout set explicitly.
         assert_eq!(
-            person(&DetectorConfig {
-                layout: Some(layout),
-                ..config
-            }),
+            person(&config.with_layout(Some(layout))),
             Some((layout, class, d)),
             "{what}"
         );
@@ -482,11 +464,9 @@ fn layouts_that_would_give_wrong_boxes_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
     let refused = |outputs: &[Constant<'_>], layout: Option<Layout>| {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), outputs, &[]);
-        let config = DetectorConfig {
-            layout,
-            pixels: Some(PixelFormat::UNIT_RGB),
-            ..of(model)
-        };
+        let config = of(model)
+            .with_layout(layout)
+            .with_pixels(Some(PixelFormat::UNIT_RGB));
         open(&config).map(|r| r.err().expect("refused").to_string())
     };
     let found = || {
@@ -615,10 +595,7 @@ fn a_real_yolox_needs_no_setting() {
     let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else {
         return;
     };
-    let Some(opened) = open(&DetectorConfig {
-        size: InputSize::Fixed(768, 576),
-        ..of(model)
-    }) else {
+    let Some(opened) = open(&of(model).with_size(InputSize::Fixed(768, 576))) else {
         return;
     };
     let mut detector = opened.expect("it fits");

@@ -71,21 +71,16 @@ fn open(
     size: InputSize,
     pixels: Option<PixelFormat>,
 ) -> Option<Result<Embedder, InferError>> {
-    let config = EmbedderConfig {
-        model,
-        size,
-        pixels,
-        ..EmbedderConfig::default()
-    };
+    let config = EmbedderConfig::default()
+        .with_model(model)
+        .with_size(size)
+        .with_pixels(pixels);
     config.validate().expect("in range");
     match Runtime::load() {
         Ok(runtime) => Some(Embedder::open(
             &runtime,
             &config,
-            SessionOptions {
-                device: Device::Cpu,
-                threads: 1,
-            },
+            SessionOptions::new(Device::Cpu, 1),
         )),
         Err(e) => {
             eprintln!("SKIPPED: {e}");
@@ -366,13 +361,10 @@ fn calibration_can_be_configured() {
 
 #[test]
 fn values_out_of_range_are_refused() {
-    let wrong = EmbedderConfig {
-        pixels: Some(PixelFormat {
-            std: [0.0, 1.0, 1.0],
-            ..PIXELS
-        }),
-        ..EmbedderConfig::default()
-    };
+    let wrong = EmbedderConfig::default().with_pixels(Some(PixelFormat {
+        std: [0.0, 1.0, 1.0],
+        ..PIXELS
+    }));
     assert!(
         wrong
             .validate()
@@ -380,10 +372,7 @@ fn values_out_of_range_are_refused() {
             .to_string()
             .contains("embedder.pixels.std")
     );
-    let wrong = EmbedderConfig {
-        size: InputSize::Fixed(4, 9000),
-        ..EmbedderConfig::default()
-    };
+    let wrong = EmbedderConfig::default().with_size(InputSize::Fixed(4, 9000));
     assert!(
         wrong
             .validate()

@@ -1,7 +1,7 @@
 //! The crate as a library: the programs in `examples/` do what their comments say.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 mod common;
@@ -56,6 +56,98 @@ fn track_boxes_follows_two_people_in_a_detection_file() {
         ids.iter().all(|(id, left)| (*id == first) == *left),
         "{tracks}"
     );
+}
+
+/// Source files of the library, without those of the programs.
+fn library_sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).expect("readable") {
+        let path = entry.expect("readable").path();
+        if path.is_dir() && !path.ends_with("src/app") && !path.ends_with("src/bin") {
+            library_sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+/// Configuration structs and error enums of a source text, with whether they are
+/// `#[non_exhaustive]`.
+fn extensible_types(source: &str) -> Vec<(String, bool)> {
+    let mut attributes = Vec::new();
+    let mut found = Vec::new();
+    for line in source.lines() {
+        let mut words = line.split(|c: char| !c.is_alphanumeric() && c != '_');
+        if line.starts_with("#[") {
+            attributes.push(line);
+            continue;
+        }
+        let ends: &[&str] = match (words.next(), words.next()) {
+            (Some("pub"), Some("struct")) => &["Config", "Options"],
+            (Some("pub"), Some("enum")) => &["Error"],
+            _ => &[],
+        };
+        let name = words.next().unwrap_or_default();
+        if ends.iter().any(|end| name.ends_with(end)) {
+            found.push((name.into(), attributes.contains(&"#[non_exhaustive]")));
+        }
+        attributes.clear();
+    }
+    found
+}
+
+#[test]
+fn a_type_without_the_attribute_is_found() {
+    let source = "/// A.\n#[derive(Debug)]\n#[non_exhaustive]\npub struct AConfig {\n}\n\n\
+                  #[derive(Debug)]\npub enum BError {\n}\npub struct Other;\n";
+    assert_eq!(
+        extensible_types(source),
+        [("AConfig".into(), true), ("BError".into(), false)]
+    );
+}
+
+/// A new setting or error must not break programs that use the library.
+#[test]
+fn configurations_and_errors_can_be_extended_without_breaking_users() {
+    let mut files = Vec::new();
+    library_sources(&common::repository("src"), &mut files);
+    let types: Vec<_> = files
+        .iter()
+        .flat_map(|f| extensible_types(&std::fs::read_to_string(f).expect("readable")))
+        .collect();
+    assert!(types.len() >= 35, "{types:?}");
+    let closed: Vec<_> = types.iter().filter(|t| !t.1).collect();
+    assert!(closed.is_empty(), "without #[non_exhaustive]: {closed:?}");
+}
+
+/// The locked dependencies build with the Rust version of Cargo.toml; clippy checks that the code
+/// uses no newer part of the standard library (`clippy::incompatible_msrv`).
+#[test]
+fn no_dependency_needs_a_newer_rust_than_the_crate_states() {
+    let metadata = Command::new(env!("CARGO"))
+        .args(["metadata", "--locked", "--offline", "--format-version", "1"])
+        .current_dir(common::repository(""))
+        .output()
+        .expect("cargo starts");
+    let errors = String::from_utf8_lossy(&metadata.stderr);
+    assert!(metadata.status.success(), "{errors}");
+    let metadata: serde_json::Value = serde_json::from_slice(&metadata.stdout).expect("JSON");
+    let version = |text: &str| -> Vec<u32> {
+        text.split('.')
+            .map(|n| n.parse().expect("a number"))
+            .collect()
+    };
+    let stated = version(env!("CARGO_PKG_RUST_VERSION"));
+    let packages = metadata["packages"].as_array().expect("packages");
+    let versions: Vec<_> = packages
+        .iter()
+        .filter_map(|p| Some((&p["name"], p["rust_version"].as_str()?)))
+        .collect();
+    assert!(versions.len() > 100, "{versions:?}");
+    let newer: Vec<_> = versions
+        .iter()
+        .filter(|(_, v)| version(v) > stated)
+        .collect();
+    assert!(newer.is_empty(), "{newer:?}");
 }
 
 #[cfg(feature = "video")]

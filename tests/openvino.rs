@@ -13,17 +13,9 @@ mod fixture;
 
 fn open(path: &Path) -> Option<Model> {
     match Runtime::load() {
-        Ok(runtime) => Some(
-            Model::open(
-                &runtime,
-                path,
-                SessionOptions {
-                    device: Device::Cpu,
-                    threads: 2,
-                },
-            )
-            .expect("opened"),
-        ),
+        Ok(runtime) => {
+            Some(Model::open(&runtime, path, SessionOptions::new(Device::Cpu, 2)).expect("opened"))
+        }
         Err(e) => {
             eprintln!("SKIPPED: {e}");
             None

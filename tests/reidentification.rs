@@ -11,7 +11,7 @@ use twintrack::frame::Frame;
 use twintrack::geometry::BBox;
 use twintrack::refine::Recording;
 use twintrack::time::Seconds;
-use twintrack::track::identity::{IdentityConfig, IdentityRegistry, TrackObservation};
+use twintrack::track::identity::{IdentityRegistry, TrackObservation};
 use twintrack::track::similarity::{Calibration, StrangerTable};
 use twintrack::track::{TrackState, Tracker};
 use twintrack::trajectory::{EventBuilder, TrackEvent};
@@ -27,10 +27,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     let strangers: StrangerTable = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
     let mut tracker = Tracker::new(config.tracker(offline)).with_strangers(Some(strangers.clone()));
     let (identity, calibration) = (
-        IdentityConfig {
-            remember: 60.0,
-            ..config.identity.clone()
-        },
+        config.identity.clone().with_remember(60.0),
         Calibration {
             slope: 20.0,
             threshold: 0.5,

@@ -28,10 +28,7 @@ type PreparedFrame = (Frame, Vec<Detection>, Embeddings);
 /// strangers are alike.
 fn prepare(config: &Config) -> (Vec<PreparedFrame>, Option<StrangerTable>) {
     let runtime = Runtime::load().unwrap();
-    let session = SessionOptions {
-        device: Device::Cpu,
-        threads: config.threads(),
-    };
+    let session = SessionOptions::new(Device::Cpu, config.threads());
     let mut detector = Detector::open(&runtime, &config.detector, session).unwrap();
     let mut embedder = Embedder::open(&runtime, &config.embedder, session).unwrap();
     let mut source = source::open(&clip().to_string_lossy(), &SourceOptions::default()).unwrap();

@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use twintrack::detection::{Detection, Embeddings};
 use twintrack::geometry::BBox;
 use twintrack::time::Seconds;
-use twintrack::track::{TrackError, TrackState, TrackUpdate, Tracker, TrackerConfig};
+use twintrack::track::scenery::SceneryConfig;
+use twintrack::track::{
+    CameraMotionConfig, TrackError, TrackState, TrackUpdate, Tracker, TrackerConfig,
+};
 
 const FRAME: Seconds = Seconds(0.1);
 
@@ -144,13 +147,8 @@ fn ids_survive_a_pan_that_is_reported_to_the_tracker() {
         ]
     };
     let ids_after = |reported: bool| {
-        let config = TrackerConfig {
-            camera_motion: twintrack::track::CameraMotionConfig {
-                from_boxes: false,
-                ..Default::default()
-            },
-            ..Default::default()
-        };
+        let config = TrackerConfig::default()
+            .with_camera_motion(CameraMotionConfig::default().with_from_boxes(false));
         let mut t = Tracker::new(config);
         (0..10).for_each(|_| drop(step(&mut t, &two(0.0))));
         // The camera pans by exactly the distance between the two.
@@ -181,13 +179,8 @@ fn ids_survive_a_pan_that_is_reported_to_the_tracker() {
 fn a_static_object_of_low_confidence_becomes_scenery_but_a_standing_person_does_not() {
     let mut t = tracker();
     let sign = person(100.0, 100.0, 0.65);
-    let config = TrackerConfig {
-        scenery: twintrack::track::scenery::SceneryConfig {
-            confidence: 0.7,
-            ..Default::default()
-        },
-        ..Default::default()
-    };
+    let config =
+        TrackerConfig::default().with_scenery(SceneryConfig::default().with_confidence(0.7));
     let mut with_sign = Tracker::new(config);
     let shown = (0..100)
         .filter(|_| !step(&mut with_sign, &[sign]).tracks.is_empty())
@@ -217,11 +210,11 @@ fn an_association_head_replaces_the_cost_weights() {
         )
     };
     let ids = |leaf: f32| {
-        let mut t = Tracker::new(TrackerConfig {
-            head: Some(head(leaf)),
-            confirm_hits: 1,
-            ..TrackerConfig::default()
-        });
+        let mut t = Tracker::new(
+            TrackerConfig::default()
+                .with_head(Some(head(leaf)))
+                .with_confirm_hits(1),
+        );
         (0..10)
             .flat_map(|_| confirmed(&step(&mut t, &[person(100.0, 200.0, 0.9)])))
             .collect::<BTreeSet<u64>>()

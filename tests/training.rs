@@ -176,14 +176,8 @@ fn the_tracker_loads_the_trained_network() {
         3
     );
 
-    let options = SessionOptions {
-        device: Device::Cpu,
-        threads: 1,
-    };
-    let config_of_tracker = EmbedderConfig {
-        model: model.clone(),
-        ..EmbedderConfig::default()
-    };
+    let options = SessionOptions::new(Device::Cpu, 1);
+    let config_of_tracker = EmbedderConfig::default().with_model(model.clone());
     let embedder = Embedder::open(
         &Runtime::load().expect("ONNX Runtime"),
         &config_of_tracker,
@@ -244,10 +238,7 @@ fn the_tracker_loads_the_trained_network() {
         );
         let converted = Embedder::open(
             &Runtime::load().expect("ONNX Runtime"),
-            &EmbedderConfig {
-                model: small,
-                ..EmbedderConfig::default()
-            },
+            &EmbedderConfig::default().with_model(small),
             options,
         );
         let converted = converted.expect("the tracker loads it");
@@ -400,14 +391,8 @@ fn every_network_can_be_trained_and_exported() {
             "{network}: {}",
             String::from_utf8_lossy(&done.stderr)
         );
-        let options = SessionOptions {
-            device: Device::Cpu,
-            threads: 1,
-        };
-        let of_tracker = EmbedderConfig {
-            model: model.clone(),
-            ..EmbedderConfig::default()
-        };
+        let options = SessionOptions::new(Device::Cpu, 1);
+        let of_tracker = EmbedderConfig::default().with_model(model.clone());
         let embedder = Embedder::open(
             &Runtime::load().expect("ONNX Runtime"),
             &of_tracker,
@@ -545,14 +530,8 @@ fn distillation_runs_the_teacher_once_per_picture() {
         String::from_utf8_lossy(&square.stderr)
     );
 
-    let options = SessionOptions {
-        device: Device::Cpu,
-        threads: 1,
-    };
-    let of_tracker = EmbedderConfig {
-        model: at("student.onnx"),
-        ..EmbedderConfig::default()
-    };
+    let options = SessionOptions::new(Device::Cpu, 1);
+    let of_tracker = EmbedderConfig::default().with_model(at("student.onnx"));
     let embedder = Embedder::open(
         &Runtime::load().expect("ONNX Runtime"),
         &of_tracker,
@@ -608,14 +587,8 @@ fn a_network_file_can_be_trained_further() {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
-    let options = SessionOptions {
-        device: Device::Cpu,
-        threads: 1,
-    };
-    let of_tracker = EmbedderConfig {
-        model: at("further.onnx"),
-        ..EmbedderConfig::default()
-    };
+    let options = SessionOptions::new(Device::Cpu, 1);
+    let of_tracker = EmbedderConfig::default().with_model(at("further.onnx"));
     let embedder = Embedder::open(
         &Runtime::load().expect("ONNX Runtime"),
         &of_tracker,
@@ -662,10 +635,7 @@ fn a_network_file_can_be_trained_further() {
         "{}",
         String::from_utf8_lossy(&cut.stderr)
     );
-    let of_tracker = EmbedderConfig {
-        model: at("cut.onnx"),
-        ..EmbedderConfig::default()
-    };
+    let of_tracker = EmbedderConfig::default().with_model(at("cut.onnx"));
     assert_eq!(
         Embedder::open(
             &Runtime::load().expect("ONNX Runtime"),
@@ -749,17 +719,11 @@ fn calibrate_writes_a_calibrated_copy() {
                 .expect("valid")
                 .embedder
         });
-        let config = EmbedderConfig {
-            model: model.into(),
-            ..of_file
-        };
+        let config = of_file.with_model(model.into());
         Embedder::open(
             &Runtime::load().expect("ONNX Runtime"),
             &config,
-            SessionOptions {
-                device: Device::Cpu,
-                threads: 1,
-            },
+            SessionOptions::new(Device::Cpu, 1),
         )
         .expect("it opens")
     };

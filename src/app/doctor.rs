@@ -134,7 +134,7 @@ fn video(r: &mut Report) {
 /// Opens the shipped detector on a device.
 fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> {
     let path = find_model(&DetectorConfig::default().model)?;
-    Model::open(runtime, &path, SessionOptions { device, threads: 1 })
+    Model::open(runtime, &path, SessionOptions::new(device, 1))
 }
 
 fn providers(r: &mut Report, runtime: &Runtime) {
@@ -161,10 +161,7 @@ fn providers(r: &mut Report, runtime: &Runtime) {
     }
 }
 
-const ON_CPU: SessionOptions = SessionOptions {
-    device: Device::Cpu,
-    threads: 1,
-};
+const ON_CPU: SessionOptions = SessionOptions::new(Device::Cpu, 1);
 
 /// Reports on the configured detector; on the shipped one in both precisions.
 fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
@@ -175,14 +172,7 @@ fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
         &[config.precision]
     };
     for &precision in precisions {
-        match Detector::open(
-            runtime,
-            &DetectorConfig {
-                precision,
-                ..config.clone()
-            },
-            ON_CPU,
-        ) {
+        match Detector::open(runtime, &config.clone().with_precision(precision), ON_CPU) {
             Err(e) => r.line(false, "detector", e.to_string()),
             Ok(d) => {
                 let format = d.format();

@@ -348,10 +348,7 @@ impl Reload {
             );
             return None;
         }
-        let same = ServiceConfig {
-            cameras: self.service.cameras.clone(),
-            ..again.clone()
-        } == self.service
+        let same = again.clone().with_cameras(self.service.cameras.clone()) == self.service
             && other == self.config;
         if !same {
             tracing::warn!(

@@ -226,22 +226,20 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
 
 /// How the input is read.
 fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
-    SourceOptions {
-        camera: args.camera.clone(),
-        start: Seconds(args.start),
-        duration: args.duration.map(Seconds),
-        recorded_at: args.recorded_at,
-        pixels_optional: args.detections.is_some()
-            && !config.embedder.enabled
-            && args.video.is_none(),
-        frame_rate: args.frame_rate,
-        recorded: if args.live {
+    SourceOptions::default()
+        .with_camera(args.camera.clone())
+        .with_start(Seconds(args.start))
+        .with_duration(args.duration.map(Seconds))
+        .with_recorded_at(args.recorded_at)
+        .with_pixels_optional(
+            args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
+        )
+        .with_frame_rate(args.frame_rate)
+        .with_recorded(if args.live {
             Some(false)
         } else {
             args.recording.then_some(true)
-        },
-        ..SourceOptions::default()
-    }
+        })
 }
 
 /// Lists the files written, and decides whether the run counts as a success.
@@ -315,10 +313,7 @@ fn link_and_write(
     let refined = linking::refined(recording, config);
     let stop = signals.begin_graceful_phase();
     // A link of its own, because that of the first reading may be stopped.
-    let again = SourceOptions {
-        link: Link::default(),
-        ..options
-    };
+    let again = options.with_link(Link::default());
     let pictures = if args.video.is_some() {
         Some(source::open(&args.input, &again)?)
     } else {

@@ -309,12 +309,10 @@ fn prepare(
     } else {
         None
     };
-    let options = SourceOptions {
-        pixels_optional: given.is_some(),
-        frame_rate: args.frame_rate,
-        frame_size: args.frame_size,
-        ..SourceOptions::default()
-    };
+    let options = SourceOptions::default()
+        .with_pixels_optional(given.is_some())
+        .with_frame_rate(args.frame_rate)
+        .with_frame_size(args.frame_size);
     let mut source = source::open(&dir.to_string_lossy(), &options)?;
     if !source.info().has_pixels && info.width == 0 {
         return Err(MotError::Undescribed {

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use derive_setters::Setters;
 use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,7 @@ const SHIPPED_INT8: &str = "person_detector.int8.onnx";
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Precision {
     /// int8 on a CPU where it is faster, float32 elsewhere.
     #[default]
@@ -42,9 +44,11 @@ pub enum Precision {
 }
 
 /// Detector settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct DetectorConfig {
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
     /// `twintrack models get` has downloaded; a bare name never means the current folder.

@@ -9,6 +9,7 @@ use crate::infer::PixelFormat;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum Layout {
     /// [N, P, 5]: left, top, right, bottom (pixels), score; optionally with `labels` [N, P]
     /// (MMDeploy). Used by the shipped detector.

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use derive_setters::Setters;
 use ndarray::{Array2, Array4, ArrayD, Axis};
 use serde::{Deserialize, Serialize};
 
@@ -20,9 +21,11 @@ use crate::track::similarity::{Calibration, StrangerTable};
 const UNIT_TOLERANCE: f32 = 1e-4;
 
 /// Embedder settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct EmbedderConfig {
     /// Use appearance. Without it people are distinguished by motion only.
     pub enabled: bool,

@@ -15,6 +15,7 @@ use crate::mot_format::{MotError, MotRow};
 /// The benchmark whose rules apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Benchmark {
     /// 2D MOT 2015: no distractors.
     Mot15,
@@ -77,6 +78,7 @@ impl Benchmark {
 
 /// Errors of evaluation.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum EvalError {
     /// A file is unusable.
     #[error(transparent)]

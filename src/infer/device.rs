@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// Device that networks are to run on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Device {
     /// CUDA where it works, otherwise the CPU.
     #[default]
@@ -65,6 +66,7 @@ impl<'de> Deserialize<'de> for Device {
 
 /// Execution provider that a session uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Provider {
     /// The CPU.
     Cpu,

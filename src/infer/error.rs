@@ -7,6 +7,7 @@ use thiserror::Error;
 
 /// Errors of inference.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum InferError {
     /// No library was found.
     #[error(

@@ -18,11 +18,19 @@ use crate::onnx::weights;
 
 /// Options for opening a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SessionOptions {
     /// Device to run on.
     pub device: Device,
     /// Number of CPU threads inside one operator.
     pub threads: usize,
+}
+
+impl SessionOptions {
+    /// Options for a device and a number of CPU threads inside one operator.
+    pub const fn new(device: Device, threads: usize) -> Self {
+        SessionOptions { device, threads }
+    }
 }
 
 /// An open model with one picture input of float32 or float16.

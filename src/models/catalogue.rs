@@ -25,6 +25,7 @@ pub struct Catalogue {
 /// Purpose of a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum NetworkKind {
     /// Finds people.
     Detector,
@@ -45,6 +46,7 @@ impl NetworkKind {
 /// File format in which the publisher provides a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Format {
     /// One ONNX file, used unchanged.
     #[default]

@@ -6,6 +6,7 @@ use thiserror::Error;
 
 /// Why a network of the catalogue cannot be listed, installed or verified.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum ModelsError {
     /// The catalogue is invalid.
     #[error("the catalogue {name} is invalid: {reason}")]

@@ -16,6 +16,7 @@ pub type Progress<'a> = dyn FnMut(&RemoteFile, u64) + 'a;
 
 /// Outcome of [`ModelFolder::get`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum GetOutcome {
     /// It was installed already and is intact.
     Already,

@@ -15,6 +15,7 @@ pub struct IrNetwork {
 
 /// ElementType type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ElementType {
     /// float32.
     F32,

@@ -7,6 +7,7 @@
 //! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take
 //! the same path: they differ in [`Inputs`] only.
 
+use derive_setters::Setters;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,7 +39,9 @@ use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
 /// How frames of several cameras share the networks.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct BatchConfig {
     /// Maximum number of frames that go to the detector together.
     pub size: usize,

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use derive_setters::Setters;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
@@ -20,8 +21,10 @@ use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
 
 /// Section `[serve]`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct ServeConfig {
     /// Most frames in a batch of the detector.
     pub batch: usize,
@@ -132,8 +135,10 @@ impl ServeConfig {
 }
 
 /// The whole file, except for the sections of [`Config`].
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct ServiceConfig {
     /// The service.
     pub serve: ServeConfig,

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use derive_setters::Setters;
 use rumqttc::{TlsConfiguration, Transport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ use crate::trajectory::EventKind;
 
 /// Protocol version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[non_exhaustive]
 pub enum Version {
     /// MQTT 3.1.1.
     #[serde(rename = "3.1.1")]
@@ -25,8 +27,10 @@ pub enum Version {
 }
 
 /// Settings of the MQTT sink.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct MqttConfig {
     /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
     pub broker: String,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -60,9 +61,11 @@ pub trait Sink: Send {
 }
 
 /// Settings: which tracks and events are written.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct OutputConfig {
     /// Also write confirmed tracks that have no detection in a frame, at their predicted position,
     /// as state `lost`.
@@ -111,6 +114,7 @@ impl OutputConfig {
 
 /// Errors of sinks.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SinkError {
     /// A file cannot be created or opened, or a thread for it cannot be started.
     #[error("cannot write to {}: {source}", path.display())]

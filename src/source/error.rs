@@ -8,6 +8,7 @@ use crate::mot_format::MotError;
 
 /// What can go wrong with a source.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum SourceError {
     /// The input does not exist.
     #[error("the input {} does not exist", .0.display())]

@@ -1,5 +1,6 @@
 //! The trait of every source, what is known of one beforehand, and how it is read.
 
+use derive_setters::Setters;
 use std::sync::Arc;
 
 use crate::frame::Frame;
@@ -39,7 +40,9 @@ pub struct SourceInfo {
 }
 
 /// How a source is read.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct SourceOptions {
     /// Short name of the camera; derived from the input if absent.
     pub camera: Option<String>,

@@ -1,15 +1,18 @@
 //! Appearance of a person: an exponential moving average of embeddings, normalised to unit length
 //! (FairMOT, Zhang et al. 2021; DeepSORT, Wojke et al. 2017, keeps a gallery instead).
 
+use derive_setters::Setters;
 use ndarray::ArrayView1;
 use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, share, within};
 
 /// Settings of the appearance model.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct AppearanceConfig {
     /// Weight of the old average at each clear view, in [0, 1). Higher remembers longer and
     /// tolerates a bad crop; lower follows a person who turns around.

@@ -6,14 +6,17 @@
 //! no pixels. Fitting zoom and roll as well cost more identities than it kept (BENCHMARKS.md): a
 //! dozen noisy boxes do not determine four parameters.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{Affine, BBox};
 
 /// Compensation of camera motion.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct CameraMotionConfig {
     /// Estimate the camera's shift from the boxes. Keeps identities when the camera pans, shakes or
     /// drives, and has little effect when it stands still.

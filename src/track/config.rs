@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, share, within};
@@ -15,9 +16,11 @@ use crate::track::reidentify::ReidentifyConfig;
 use crate::track::scenery::SceneryConfig;
 
 /// Settings that decide identities. Times are in seconds, so that they hold for any frame rate.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct TrackerConfig {
     /// Detections with at least this confidence are matched first and can start a track, in [0, 1].
     pub sure: f32,

@@ -4,6 +4,7 @@
 //! The features are those of Leal-Taixé et al. 2016, section 4: the Siamese network's appearance
 //! distance and contextual features, relative position and size. The weights are tuned by hand.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -11,9 +12,11 @@ use crate::range::{OutOfRange, within};
 
 /// Weights and gates of the association cost. Each term is 0 for a perfect match and about 1 for a
 /// poor one.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct CostConfig {
     /// Weight of the overlap term (1 - buffered IoU). Higher relies more on the predicted position.
     pub overlap: f32,

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -21,9 +22,11 @@ use crate::track::similarity::{Calibration, StrangerTable};
 use crate::track::views::Views;
 
 /// Identities beyond one track. Needs a calibrated embedder.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct IdentityConfig {
     /// A person is remembered for this long after the last detection, seconds; 0 disables this.
     /// Recognition follows the rules of `tracker.reidentify`.

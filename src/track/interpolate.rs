@@ -2,6 +2,7 @@
 //! smoothing. StrongSORT (Du et al. 2023) uses a Gaussian process, of which kernel smoothing is the
 //! simple form.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -10,9 +11,11 @@ use crate::time::Seconds;
 use crate::track::boxes::{DetectedBox, TrajectoryBox};
 
 /// Filling of gaps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct InterpolateConfig {
     /// Longest gap to fill, seconds; 0 disables filling.
     pub max_gap: f64,

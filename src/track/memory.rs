@@ -1,6 +1,8 @@
 //! Memory of people beyond their tracks: a person who comes back gets a new track id but keeps the
 //! identity. The rules are those of [`reidentify`], applied over minutes and over all cameras.
 
+use derive_setters::Setters;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,7 +16,9 @@ use crate::track::views::Views;
 pub type TrackKey = (Arc<str>, u64);
 
 /// Settings of the memory.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Setters)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct MemoryConfig {
     /// A person is remembered for this long after the last detection, seconds.
     pub remember: f64,
@@ -24,6 +28,17 @@ pub struct MemoryConfig {
     pub overlap: bool,
     /// Rules for recognition.
     pub reidentify: ReidentifyConfig,
+}
+
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        MemoryConfig {
+            remember: 60.0,
+            after_hits: 5,
+            overlap: false,
+            reidentify: ReidentifyConfig::default(),
+        }
+    }
 }
 
 /// A track detected in a frame.
@@ -190,14 +205,8 @@ mod tests {
     const BLUE: [f32; 2] = [0.0, 1.0];
 
     fn memory(overlap: bool) -> PersonMemory {
-        let config = MemoryConfig {
-            remember: 60.0,
-            after_hits: 5,
-            overlap,
-            reidentify: ReidentifyConfig::default(),
-        };
         PersonMemory::new(
-            config,
+            MemoryConfig::default().with_overlap(overlap),
             Some("0.5@0.8,0.01@0.4,0.0001@0.2".parse().expect("a table")),
         )
     }

@@ -4,6 +4,7 @@
 //! (Aharon et al. 2022). The noise of the four coordinates is independent, so that the papers' 8x8
 //! filter decomposes into four filters of two states (value, rate) at a tenth of the cost.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::{Affine, BBox};
@@ -12,9 +13,11 @@ use crate::time::Seconds;
 
 /// Settings of the motion model. Lengths are in heights of the person, so that they hold for near
 /// and far people.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct MotionConfig {
     /// Standard deviation of a detected edge, heights. Higher relies more on the prediction and
     /// smooths more.

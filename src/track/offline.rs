@@ -7,6 +7,7 @@
 //! filled afterwards ([`interpolate`]). Positions are relative to a camera path estimated from the
 //! boxes, so that a person hidden while the camera pans is filled in correctly.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -25,9 +26,11 @@ use crate::track::scenery::{SceneryConfig, Stillness};
 use crate::track::shared_ids::SharedIds;
 
 /// Linking of tracklets over a whole recording. Costs are natural logarithms of likelihoods.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct OfflineConfig {
     /// Longest gap that a link may bridge, seconds.
     pub max_gap: f64,
@@ -57,9 +60,11 @@ pub struct OfflineConfig {
 }
 
 /// Settings that replace the online tracker's when its tracks are linked afterwards. Others stay.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct TrackletConfig {
     /// Replaces `tracker.keep_lost`, seconds. Lower leaves more to linking.
     pub keep_lost: f64,

@@ -3,6 +3,7 @@
 //! limit follows from the embedder's false-accept rates ([`StrangerTable`]); without that table
 //! nobody is re-identified.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -13,9 +14,11 @@ use crate::track::track::{Track, TrackState};
 
 /// Re-identification of lost people by appearance. Needs an embedder whose file or settings give
 /// the false-accept rates (`twintrack-train calibrate`); without them nobody is re-identified.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct ReidentifyConfig {
     /// A person lost for at most this long can get the old id back, seconds; 0 disables this.
     /// Higher re-identifies people later, delays the end event of tracks by as long, and confuses
@@ -101,6 +104,7 @@ fn upper_bound(rate: FalseAcceptRate) -> f32 {
 
 /// Result of comparing a new track with lost people.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum ReidentifyResult {
     /// A new person, or an ambiguous case.
     NewPerson,

@@ -2,6 +2,7 @@
 //! mannequins. They are detected with low confidence, always at the same place, whereas standing
 //! people sway.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::geometry::BBox;
@@ -9,9 +10,11 @@ use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
 /// When a track is taken for scenery and no longer reported.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct SceneryConfig {
     /// A track that has kept still for this long is scenery, seconds; 0 disables this.
     pub after: f64,

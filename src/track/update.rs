@@ -10,6 +10,7 @@ use crate::track::track::{ClearView, EndedTrack, TrackState};
 
 /// Why an update was rejected. The tracker is unchanged then.
 #[derive(Debug, Error, PartialEq)]
+#[non_exhaustive]
 pub enum TrackError {
     /// A detection's box is not finite or has no area, or its confidence is not in [0, 1].
     #[error(

@@ -20,6 +20,7 @@ const MIN_LEAF: f32 = 10.0;
 
 /// The person that a detection shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DetectionLabel {
     /// This person.
     Person(u64),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use derive_setters::Setters;
 use fastrand::Rng;
 use ndarray::{Array3, Array4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
@@ -14,8 +15,10 @@ use crate::train::loss::Relations;
 use crate::train::network::{Design, Inputs};
 
 /// Augmentation of pictures. 0 disables a kind.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct AugmentConfig {
     /// Share of pictures that are mirrored.
     pub flip: f32,

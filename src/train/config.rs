@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use burn::tensor::FloatDType;
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::infer::PixelFormat;
@@ -18,6 +19,7 @@ use crate::train::onnx;
 /// Loss function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum LossKind {
     /// Each picture's farthest view of the same person against its nearest view of another
     /// (Hermans et al. 2017).
@@ -34,6 +36,7 @@ pub enum LossKind {
 /// in float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
 pub enum TrainPrecision {
     /// 32 bits.
     Float32,
@@ -52,8 +55,10 @@ impl From<TrainPrecision> for FloatDType {
 }
 
 /// Training configuration.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct TrainConfig {
     /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,

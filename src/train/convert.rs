@@ -24,6 +24,7 @@ const INPUT: &str = "crops";
 
 /// Number format of the body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Precision {
     /// IEEE half precision.
     Fp16,
@@ -197,16 +198,8 @@ fn ranges(
         path: file.clone(),
         reason: e.to_string(),
     })?;
-    let opened = Runtime::load().and_then(|r| {
-        Model::open(
-            &r,
-            &file,
-            SessionOptions {
-                device: Device::Cpu,
-                threads: 2,
-            },
-        )
-    });
+    let opened =
+        Runtime::load().and_then(|r| Model::open(&r, &file, SessionOptions::new(Device::Cpu, 2)));
     // No longer needed once opened; deleting it is best effort.
     let _ = std::fs::remove_file(&file);
     let mut model = opened?;

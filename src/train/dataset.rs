@@ -23,6 +23,7 @@ pub struct Crop {
 
 /// Selection of pairs for evaluation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Protocol {
     /// As in Market-1501 (Zheng et al. 2015): views of the same person by the same camera are
     /// excluded.

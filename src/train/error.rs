@@ -10,6 +10,7 @@ use crate::source::SourceError;
 
 /// Errors of training, evaluation and export.
 #[derive(Debug, Error)]
+#[non_exhaustive]
 pub enum TrainError {
     /// A folder or file cannot be read.
     #[error("cannot read {}: {source}", path.display())]

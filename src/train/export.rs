@@ -100,14 +100,7 @@ fn compare<B: Kernels>(
     file: &Path,
     device: &B::Device,
 ) -> Result<f32, TrainError> {
-    let mut model = Model::open(
-        &Runtime::load()?,
-        file,
-        SessionOptions {
-            device: Device::Cpu,
-            threads: 1,
-        },
-    )?;
+    let mut model = Model::open(&Runtime::load()?, file, SessionOptions::new(Device::Cpu, 1))?;
     let mut rng = fastrand::Rng::with_seed(1);
     let mut worst = 0.0f32;
     let (height, width) = tower.size();

@@ -117,12 +117,12 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         let copy = with_metadata(&file, &entries)
             .map_err(|e| anyhow::anyhow!("cannot calibrate {}: {e}", original.display()))?;
         write(output, &copy)?;
-        let written = open_as(&EmbedderConfig {
-            model: with_folder(output),
-            calibration: None,
-            strangers: None,
-            ..config
-        })?;
+        let written = open_as(
+            &config
+                .with_model(with_folder(output))
+                .with_calibration(None)
+                .with_strangers(None),
+        )?;
         if written.calibration() != Some(fitted.calibration)
             || written.strangers() != fitted.strangers
         {

@@ -53,18 +53,15 @@ enum Subject {
 
 /// Opens an embedder file, using all cores.
 pub fn open(model: &Path) -> Result<Embedder> {
-    open_as(&EmbedderConfig {
-        model: model.into(),
-        ..EmbedderConfig::default()
-    })
+    open_as(&EmbedderConfig::default().with_model(model.into()))
 }
 
 /// Opens an embedder with the given configuration, using all cores.
 pub fn open_as(config: &EmbedderConfig) -> Result<Embedder> {
-    let options = SessionOptions {
-        device: Device::Auto,
-        threads: std::thread::available_parallelism().map_or(1, |n| n.get()),
-    };
+    let options = SessionOptions::new(
+        Device::Auto,
+        std::thread::available_parallelism().map_or(1, |n| n.get()),
+    );
     Ok(Embedder::open(&Runtime::load()?, config, options)?)
 }
 

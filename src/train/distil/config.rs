@@ -1,13 +1,16 @@
 //! The section `[distil]` of a training configuration.
 
+use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::infer::PixelFormat;
 use crate::train::error::TrainError;
 
 /// Distillation settings.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
 pub struct DistilConfig {
     /// Number of pictures that the teacher embeds, each once. More is better and costs the
     /// teacher's time.

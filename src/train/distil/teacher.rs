@@ -63,10 +63,7 @@ impl Teacher {
         dir: &Path,
         threads: usize,
     ) -> Result<Self, TrainError> {
-        let options = SessionOptions {
-            device: Device::Auto,
-            threads,
-        };
+        let options = SessionOptions::new(Device::Auto, threads);
         let plain = Model::open(runtime, &find_model(path)?, options)?;
         let misfit = |problem: String| {
             TrainError::Infer(InferError::ModelShape {

@@ -24,10 +24,7 @@ fn difference(path: &Path, (height, width): (usize, usize), range: f32) -> f32 {
         &device,
     )
     .expect("it runs");
-    let options = SessionOptions {
-        device: Device::Cpu,
-        threads: 1,
-    };
+    let options = SessionOptions::new(Device::Cpu, 1);
     let mut model =
         Model::open(&Runtime::load().expect("ONNX Runtime"), path, options).expect("a model");
     let mut rng = fastrand::Rng::with_seed(3);
