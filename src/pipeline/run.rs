@@ -7,10 +7,10 @@
 //! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take
 //! the same path: they differ in [`Inputs`] only.
 
-use derive_setters::Setters;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use derive_setters::Setters;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 

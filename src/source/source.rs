@@ -1,7 +1,8 @@
 //! The trait of every source, what is known of one beforehand, and how it is read.
 
-use derive_setters::Setters;
 use std::sync::Arc;
+
+use derive_setters::Setters;
 
 use crate::frame::Frame;
 use crate::source::error::SourceError;

@@ -1,10 +1,10 @@
 //! Memory of people beyond their tracks: a person who comes back gets a new track id but keeps the
 //! identity. The rules are those of [`reidentify`], applied over minutes and over all cameras.
 
-use derive_setters::Setters;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+use derive_setters::Setters;
 
 use crate::geometry::BBox;
 use crate::time::Seconds;
