@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 video=$1 python=$2 rounds=${3:-3}
 bin=target/release/twintrack
-ours() { $bin track "$video" --threads 2 --output /dev/null "$@" 2>&1 | awk '/frames\/s  |whole,|ONNX Runtime/ {printf "%s %s  ", $1 ($1=="ONNX"?"Runtime":""), $NF} END {print ""}'; }
+ours() { $bin track "$video" --threads 2 --output /dev/null "$@" 2>&1 | awk '/frames\/s  |total,|ONNX Runtime/ {printf "%s %s  ", $1 ($1=="ONNX"?"Runtime":""), $NF} END {print ""}'; }
 for i in $(seq "$rounds"); do
   echo "round $i"
   printf '  python, float32, no embedder    '; "$python" ../shared/bench/python_pipeline.py --video "$video" --model ../shared/models/nanodet_g_coco.onnx --size 768x576 --threads 2
