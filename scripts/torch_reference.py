@@ -134,13 +134,14 @@ class FromFile(nn.Module):
 
 
 class Tower(nn.Module):
-    def __init__(self, body, channels, dimension):
+    def __init__(self, body, channels, dimension, neck):
         super().__init__()
         self.body, self.linear = body, nn.Linear(channels * STRIPES, dimension)
+        self.neck = nn.BatchNorm1d(dimension, eps=1e-10) if neck else nn.Identity()
 
     def forward(self, x):
         m = self.body(x)
-        return F.normalize(self.linear(F.avg_pool2d(m, (m.shape[2] // STRIPES, m.shape[3])).flatten(1)))
+        return F.normalize(self.neck(self.linear(F.avg_pool2d(m, (m.shape[2] // STRIPES, m.shape[3])).flatten(1))))
 
 
 def distances(x):
@@ -182,6 +183,7 @@ def main():
     parser.add_argument("--held", required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--easy-steps", type=int, default=300)
+    parser.add_argument("--neck", action=argparse.BooleanOptionalAction, default=True, help="batch normalisation before unit length")
     parser.add_argument("--classification", type=float, default=0.0)
     parser.add_argument("--rate", type=float, default=3e-4)
     parser.add_argument("--people", type=int, default=16)
@@ -197,7 +199,7 @@ def main():
     by_person = [np.flatnonzero(who == i) for i in range(who.max() + 1)]
     by_person = [v for v in by_person if len(v) > 1]
     body, channels = omni() if args.network == "omni" else (lambda b: (b, b.channels))(FromFile(args.start, args.cut))
-    net = Tower(body, channels, args.dimension)
+    net = Tower(body, channels, args.dimension, args.neck)
     classes = nn.Linear(args.dimension, len(by_person))
     parameters = [*net.parameters(), *(classes.parameters() if args.classification else [])]
     optimiser = torch.optim.AdamW(parameters, args.rate, weight_decay=1e-3)
