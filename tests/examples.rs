@@ -27,6 +27,7 @@ const PAGES: [&str; 22] = [
     "docs/guide/first-camera.md",
     "docs/guide/tune.md",
     "docs/guide/train.md",
+    "docs/guide/labelled-people.md",
     "docs/guide/one-shot.md",
     "docs/guide/troubleshoot.md",
     "docs/reference/commands.md",
@@ -114,6 +115,18 @@ const NOT_RUN: &[(&str, &str)] = &[
     ),
     (
         "twintrack-train distil --teacher ./large.onnx --probes video:my-camera.mp4 figures:figures synthetic:500 --config student.toml --output small.onnx",
+        TRAINING,
+    ),
+    (
+        "target/release/twintrack-train run --data market:train --config mobile.toml --work work --output people.onnx",
+        TRAINING,
+    ),
+    (
+        "target/release/twintrack-train eval --model ./people.onnx --data market:test",
+        DATA,
+    ),
+    (
+        "target/release/twintrack-train distil --teacher omz-reid-0277 --probes pictures:train --data market:train --config best.toml --work work --output people.onnx",
         TRAINING,
     ),
     (
