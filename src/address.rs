@@ -34,16 +34,29 @@ impl Address {
         }
     }
 
-    /// Refuses an address that cannot be parsed unambiguously, such as one with a `/`, `?` or `#`
-    /// in its password. Paths of files are accepted.
+    /// Checks that the address can be parsed unambiguously, which it cannot with a `/`, `?` or `#`
+    /// in its password, that it has a host, and that FFmpeg supports its scheme. Paths of files are
+    /// accepted.
     ///
     /// # Errors
     /// What is wrong with it and what to do, without its secrets.
     pub fn check(&self) -> Result<(), String> {
-        let is_address = self.0.contains("://");
+        let Some((scheme, rest)) = self.0.split_once("://") else {
+            return Ok(());
+        };
+        let scheme = scheme.to_ascii_lowercase();
+        if !SCHEMES.contains(&scheme.as_str()) {
+            return Err(format!(
+                "FFmpeg cannot read {scheme}:// addresses; give the camera's rtsp:// or http:// \
+                 address"
+            ));
+        }
         match Url::parse(&self.0) {
-            Err(e @ (url::ParseError::InvalidPort | url::ParseError::EmptyHost)) if is_address => {
+            Err(e @ (url::ParseError::InvalidPort | url::ParseError::EmptyHost)) => {
                 Err(format!("{e}; {ESCAPE}"))
+            }
+            _ if scheme != "file" && (rest.is_empty() || rest.starts_with('/')) => {
+                Err("it has no host".into())
             }
             _ => Ok(()),
         }
@@ -56,6 +69,12 @@ impl Address {
         is_ambiguous(&url).then_some(ESCAPE)
     }
 }
+
+/// Schemes of addresses that FFmpeg reads.
+const SCHEMES: [&str; 20] = [
+    "file", "ftp", "http", "https", "mmsh", "mmst", "rtmp", "rtmpe", "rtmps", "rtmpt", "rtmpte",
+    "rtmpts", "rtp", "rtsp", "rtsps", "sftp", "srt", "srtp", "tcp", "udp",
+];
 
 /// The remedy for reserved characters in a password.
 const ESCAPE: &str = "in a user name or password write %2F for /, %3F for ?, %23 for # and %40 \

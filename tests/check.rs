@@ -55,6 +55,8 @@ fn what_is_wrong_is_named_with_exit_code_1() {
             "cameras.gate",
         ),
         ("[cameras.gate]\nurl = \"nosuch.mp4\"\n", "nosuch.mp4"),
+        ("[cameras.gate]\nurl = \"onvif://h/x\"\n", "onvif://"),
+        ("[cameras.gate]\nurl = \"rtsp://\"\n", "no host"),
         (
             "[detector]\nmodel = \"nosuch.onnx\"\n[cameras.gate]\nurl = \"rtsp://h/x\"\n",
             "nosuch.onnx",

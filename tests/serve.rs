@@ -57,6 +57,63 @@ fn frames(dir: &Path, camera: &str) -> Vec<Value> {
         .collect()
 }
 
+/// Regression: a file with `repeat` that could not be opened for a moment, such as for lack of file
+/// descriptors, ended for good, and the program with exit code 0.
+#[test]
+fn a_repeated_file_that_disappears_is_opened_again_when_it_is_back() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let file = short_clip(dir.path());
+    let away = dir.path().join("away.mp4");
+    let config = dir.path().join("cameras.toml");
+    let toml = format!(
+        "[cameras.loop]\nurl = {file:?}\nrepeat = true\nrealtime = false\nretry_after = 0.1\n\
+         retry_at_most = 0.2\n[detector]\nsize = \"416x320\"\n{NO_PAGE}"
+    );
+    std::fs::write(&config, toml).unwrap();
+    let (out, log) = (dir.path().join("out.jsonl"), dir.path().join("log"));
+    let mut child = Running::start(
+        twintrack()
+            .args(["serve", "--config"])
+            .arg(&config)
+            .arg("--output")
+            .arg(&out)
+            .stderr(std::fs::File::create(&log).unwrap()),
+    );
+    let logged = |text: &str| std::fs::read_to_string(&log).unwrap().contains(text);
+    let count = || frames(dir.path(), "loop").len();
+    assert!(until(120, || out.exists() && count() > 0));
+    std::fs::rename(&file, &away).unwrap();
+    assert!(until(120, || logged("the camera gives no frames")));
+    std::fs::rename(&away, &file).unwrap();
+    assert!(until(120, || logged("the camera is back")));
+    let before = count();
+    assert!(until(120, || count() > before));
+    child.signal("TERM");
+    assert_eq!(child.code(60), Some(0));
+}
+
+#[test]
+fn a_file_that_is_cut_short_leads_to_exit_code_1() {
+    if !has_ffmpeg() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    common::ffmpeg(
+        dir.path(),
+        "-f lavfi -i testsrc=size=320x240:rate=10 -t 3 -c:v mjpeg whole.avi",
+    );
+    let whole = std::fs::read(dir.path().join("whole.avi")).unwrap();
+    let cut = dir.path().join("cut.avi");
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let output = serve(dir.path(), &format!("[cameras.cut]\nurl = {cut:?}\n"));
+    let log = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(!frames(dir.path(), "cut").is_empty(), "{log}");
+}
+
 /// Events without the run's id.
 fn without_run(mut frames: Vec<Value>) -> Vec<Value> {
     frames.iter_mut().for_each(|f| f["run"] = Value::Null);

@@ -118,19 +118,21 @@ fn page_pictures_health_and_metrics_are_served() {
         (text(port, "/healthz"), text(port, "/readyz")),
         ("ok\n".into(), "ready\n".into())
     );
-    let overview: Value = serde_json::from_str(&text(port, "/api/v1/cameras")).unwrap();
-    let all = overview["cameras"].as_array().unwrap();
-    assert_eq!(
-        all.iter()
-            .map(|c| c["name"].as_str().unwrap())
-            .collect::<Vec<_>>(),
-        ["c1", "c2"]
-    );
+    let overview = || -> Vec<Value> {
+        let overview: Value = serde_json::from_str(&text(port, "/api/v1/cameras")).unwrap();
+        overview["cameras"].as_array().unwrap().clone()
+    };
+    let names: Vec<_> = overview().iter().map(|c| c["name"].clone()).collect();
+    assert_eq!(names, ["c1", "c2"]);
+    let tracks = |c: &Value| {
+        c["state"] == "online"
+            && c["tracked"].as_u64() > Some(10)
+            && c["latency_p95"].as_f64() > Some(0.0)
+    };
     assert!(
-        all.iter().all(|c| c["state"] == "online"
-            && c["tracked"].as_u64() > Some(2)
-            && c["latency_p95"].as_f64() > Some(0.0)),
-        "{overview}"
+        until(60, || overview().iter().all(tracks)),
+        "{:?}",
+        overview()
     );
     let (status, content_type, jpeg) = get(port, "/api/v1/cameras/c1/picture.jpg?width=400", &[]);
     assert_eq!((status, content_type.as_str()), (200, "image/jpeg"));

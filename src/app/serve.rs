@@ -15,6 +15,7 @@ use crate::app::signals::Signals;
 use crate::app::{identities, networks, outputs, show};
 use twintrack::config::Config;
 use twintrack::embed::Embedder;
+use twintrack::frame::CameraState;
 use twintrack::gallery::GalleryReader;
 use twintrack::infer::Runtime;
 use twintrack::pipeline::{
@@ -87,6 +88,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
         }
         read.push(file);
     }
+    check_addresses(&service)?;
     if args.check {
         return check(args, &service, &config);
     }
@@ -99,12 +101,11 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     runtime.block_on(serve(args, service, config))
 }
 
-/// Checks everything that can be checked without cameras, receivers and ports.
+/// Checks the addresses of the cameras.
 ///
 /// # Errors
-/// The first thing that is wrong.
-fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
-    service.serve.listen_address().map_err(anyhow::Error::msg)?;
+/// The first that cannot be right.
+fn check_addresses(service: &ServiceConfig) -> Result<()> {
     for (name, camera) in &service.cameras {
         let address = camera
             .address()
@@ -115,6 +116,15 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
                 .map_err(|reason| anyhow::anyhow!("cameras.{name}.url: {reason}"))?;
         }
     }
+    Ok(())
+}
+
+/// Checks everything that can be checked without cameras, receivers and ports.
+///
+/// # Errors
+/// The first thing that is wrong.
+fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
+    service.serve.listen_address().map_err(anyhow::Error::msg)?;
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
     show::detector(&networks::detector(config)?);
@@ -195,6 +205,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
     let run = uuid::Uuid::now_v7();
+    let max_connections = service.serve.max_connections;
     let serving = server.map(|(listener, token)| {
         if !args.quiet {
             let address = listener.local_addr();
@@ -216,7 +227,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             health,
             stop: ended.clone(),
         };
-        tokio::spawn(server::run(listener, service, token))
+        tokio::spawn(server::run(listener, service, token, max_connections))
     });
     let (send_changes, changes) = mpsc::channel(1);
     let (send_gallery, gallery) = watch::channel(Vec::new());
@@ -280,7 +291,9 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let failed = cameras.iter().any(|m| {
-        (m.failures() > 0 && n(&m.counts.read) == 0)
+        // An error has ended it, or it never gave a frame.
+        (m.state() == CameraState::Ended && m.link.reason().is_some())
+            || (m.failures() > 0 && n(&m.counts.read) == 0)
             || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0)
     });
     let code = if failed || !finished {

@@ -1,8 +1,11 @@
 //! SIGINT (Ctrl-C) and SIGTERM: the first starts a graceful shutdown, the second exits at once.
+//! Signals within [`SAME_SIGNAL`] of the first belong to it: `timeout` and terminals send one to the
+//! process and another to its group.
 
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -10,6 +13,8 @@ use tokio_util::sync::CancellationToken;
 /// Exit codes of a run that a signal ended: 128 plus the signal's number, as in shells.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
+/// Signals so soon after the first one of a phase do not count as a second one.
+const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// The signals received by a run, which consists of phases with their own rule. Clones share them.
 #[derive(Debug, Clone, Default)]
@@ -19,8 +24,8 @@ pub(crate) struct Signals(Arc<Shared>);
 struct Shared {
     /// The exit code for the last signal; 0 before the first.
     last: AtomicU8,
-    /// Number of signals in this phase.
-    count: AtomicU32,
+    /// When the first signal of this phase was received.
+    first: Mutex<Option<Instant>>,
     /// Whether this phase has no graceful shutdown.
     at_once: AtomicBool,
     /// Cancelled by the first signal of this phase.
@@ -45,7 +50,7 @@ impl Signals {
                     _ = interrupt.recv() => INTERRUPTED,
                     _ = terminate.recv() => TERMINATED,
                 };
-                if shared.record(code) {
+                if shared.record(code, Instant::now()) {
                     eprintln!("stopped at once: unwritten results are lost");
                     std::process::exit(i32::from(code));
                 }
@@ -54,10 +59,12 @@ impl Signals {
         signals
     }
 
-    /// Records a signal. Returns whether the program must exit at once.
-    fn record(&self, code: u8) -> bool {
+    /// Records a signal received `now`. Returns whether the program must exit at once.
+    fn record(&self, code: u8, now: Instant) -> bool {
         self.0.last.store(code, Ordering::Relaxed);
-        let repeated = self.0.count.fetch_add(1, Ordering::Relaxed) > 0;
+        let mut first = self.0.first.lock().unwrap_or_else(PoisonError::into_inner);
+        let repeated = first.is_some_and(|at| now.duration_since(at) > SAME_SIGNAL);
+        first.get_or_insert(now);
         self.stop().cancel();
         repeated || self.0.at_once.load(Ordering::Relaxed)
     }
@@ -84,7 +91,7 @@ impl Signals {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone_from(&stop);
-        self.0.count.store(0, Ordering::Relaxed);
+        *self.0.first.lock().unwrap_or_else(PoisonError::into_inner) = None;
         self.0.at_once.store(false, Ordering::Relaxed);
         stop
     }
@@ -107,14 +114,27 @@ mod tests {
     #[test]
     fn the_first_signal_of_a_phase_stops_gracefully_and_the_second_exits_at_once() {
         let signals = Signals::default();
+        let (now, later) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         let first = signals.stop();
-        assert!(!signals.record(INTERRUPTED) && first.is_cancelled());
-        assert!(signals.record(INTERRUPTED));
+        assert!(!signals.record(INTERRUPTED, now) && first.is_cancelled());
+        assert!(signals.record(INTERRUPTED, later));
         let second = signals.begin_graceful_phase();
-        assert!(!second.is_cancelled() && !signals.record(TERMINATED) && second.is_cancelled());
+        assert!(!second.is_cancelled() && !signals.record(TERMINATED, later));
+        assert!(second.is_cancelled());
         signals.begin_graceful_phase();
         signals.begin_abrupt_phase();
-        assert!(signals.record(INTERRUPTED));
+        assert!(signals.record(INTERRUPTED, now));
+    }
+
+    /// Regression: `timeout 3 twintrack …` lost results, because it signals the process and then
+    /// its group.
+    #[test]
+    fn two_signals_within_milliseconds_are_one() {
+        let signals = Signals::default();
+        let now = Instant::now();
+        assert!(!signals.record(TERMINATED, now));
+        assert!(!signals.record(TERMINATED, now + Duration::from_millis(3)));
+        assert!(signals.record(TERMINATED, now + Duration::from_secs(1)));
     }
 
     #[test]
@@ -123,9 +143,9 @@ mod tests {
         assert!(signals.code(true).is_none() && signals.code(false).is_none());
         let actual = |finished| format!("{:?}", signals.code(finished));
         let code = |code: u8| format!("{:?}", Some(ExitCode::from(code)));
-        signals.record(TERMINATED);
+        signals.record(TERMINATED, Instant::now());
         assert_eq!((actual(true), actual(false)), (code(0), code(143)));
-        signals.record(INTERRUPTED);
+        signals.record(INTERRUPTED, Instant::now());
         assert_eq!((actual(true), actual(false)), (code(130), code(130)));
     }
 }

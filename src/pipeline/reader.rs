@@ -87,6 +87,11 @@ impl Reader {
                 Ok(End::Finished) => break,
                 Ok(End::Lost) => "the stream has ended".to_string(),
                 Err(e) if self.policy.reconnects(&config) => e.to_string(),
+                // A file without end that was read before: the cause may pass, such as a lack of
+                // file descriptors.
+                Err(e) if connected && config.repeat && self.policy == FailurePolicy::Isolate => {
+                    e.to_string()
+                }
                 Err(e) => {
                     result = Err(e);
                     break;

@@ -43,8 +43,10 @@ impl Authorizer {
         let Some(token) = &self.token else {
             return true;
         };
-        let bearer =
-            header_text(headers, header::AUTHORIZATION).and_then(|v| v.strip_prefix("Bearer "));
+        let bearer = header_text(headers, header::AUTHORIZATION)
+            .and_then(|v| v.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("Bearer"))
+            .map(|(_, token)| token.trim_start());
         let cookies = header_text(headers, header::COOKIE)
             .unwrap_or_default()
             .split(';');
@@ -159,6 +161,10 @@ mod tests {
         );
         assert!(authorizer.has_token(
             &headers(&[(header::AUTHORIZATION, "Bearer 0123456789abcdef")]),
+            None
+        ));
+        assert!(authorizer.has_token(
+            &headers(&[(header::AUTHORIZATION, "bearer 0123456789abcdef")]),
             None
         ));
         assert!(authorizer.has_token(

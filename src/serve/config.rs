@@ -33,6 +33,8 @@ pub struct ServeConfig {
     /// Address and port of the web server (page, live events, metrics, health). Empty disables it;
     /// port 0 takes any free port.
     pub listen: String,
+    /// Most connections to the web server at a time; each live client holds one. Others wait.
+    pub max_connections: usize,
     /// Token that clients must send; without one only clients on this machine are allowed. Better
     /// kept in `token_env` or `token_file`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -62,6 +64,7 @@ impl Default for ServeConfig {
             batch: 4,
             batch_wait: 0.01,
             listen: "127.0.0.1:8090".into(),
+            max_connections: 256,
             token: None,
             token_env: None,
             token_file: None,
@@ -84,6 +87,7 @@ impl ServeConfig {
     fn validate(&self) -> Result<(), OutOfRange> {
         within("serve.batch", self.batch, 1, 256)?;
         within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
+        within("serve.max_connections", self.max_connections, 4, 65_536)?;
         within(
             "serve.output_keep",
             f64::from(self.output_keep),

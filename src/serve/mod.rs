@@ -3,6 +3,7 @@
 
 pub mod auth;
 pub mod config;
+mod connections;
 pub mod health;
 pub mod hub;
 pub mod live;

@@ -18,6 +18,7 @@ use crate::frame::CameraState;
 use crate::pipeline::cameras::Member;
 use crate::secret::Secret;
 use crate::serve::auth::{Authorizer, authorize};
+use crate::serve::connections;
 use crate::serve::health::is_ready;
 use crate::serve::live::live;
 use crate::serve::service::Service;
@@ -112,8 +113,13 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError { address, source })
 }
 
-/// Serves requests until shutdown.
-pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>) {
+/// Serves requests until shutdown, on at most `max_connections` connections at a time.
+pub async fn run(
+    listener: TcpListener,
+    service: Service,
+    token: Option<Secret>,
+    max_connections: usize,
+) {
     let guarded = Router::new()
         .route("/", get(|| async { Html(PAGE) }))
         .route("/metrics", get(metrics))
@@ -133,13 +139,9 @@ pub async fn run(listener: TcpListener, service: Service, token: Option<Secret>)
         .merge(guarded)
         .with_state(service.clone());
     let stop = service.stop;
-    let serving = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
-    let ended = tokio::select! {
-        ended = serving.into_future() => ended,
-        () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => Ok(()),
-    };
-    if let Err(e) = ended {
-        tracing::error!(error = %e, "the web server failed");
+    tokio::select! {
+        () = connections::serve(listener, app, max_connections, &stop) => {}
+        () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => {}
     }
 }
 

@@ -39,19 +39,15 @@ impl Delivery {
         .await
     }
 
-    /// Removes events that the receiver has acknowledged. Returns once they have left the spool:
-    /// sending more before would deliver them repeatedly.
-    pub async fn acknowledge(&self, positions: &[i64]) {
-        self.retry("cannot remove delivered events", || {
-            self.spool.acknowledge(positions)
-        })
-        .await;
+    /// Removes events that the receiver has acknowledged; see [`Spool::acknowledge`].
+    pub fn acknowledge(&self, positions: &[i64]) {
+        self.spool.acknowledge(positions);
     }
 
     /// Moves an event that the receiver refuses for good to the dead-letter file. Returns once it
     /// has left the spool.
     pub async fn refuse(&self, position: i64, reason: &str) {
-        self.retry("cannot remove a refused event", || {
+        self.retry("cannot read a refused event", || {
             self.spool.refuse(position, reason)
         })
         .await;

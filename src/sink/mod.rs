@@ -14,7 +14,11 @@ mod mqtt_client;
 #[cfg(feature = "serve")]
 mod mqtt_config;
 #[cfg(feature = "serve")]
+mod mqtt_history;
+#[cfg(feature = "serve")]
 mod mqtt_session;
+#[cfg(feature = "serve")]
+mod outage_log;
 #[cfg(feature = "video")]
 pub mod overlay;
 pub mod private;

@@ -1,13 +1,5 @@
-//! Delivery of a spool's events to an MQTT broker, with reconnects.
-//!
-//! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason
-//! code 0x80 and above), by stating a packet size limit (MQTT 5), or by closing the connection
-//! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
-//! distinguish the last from a failing network, one event at a time is sent after a connection
-//! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
-//! as refused. A broker that refuses an event by its acknowledgement and then closes the connection
-//! has said which event it closed it for, so none of those in flight is suspected. Refused events go
-//! to the dead-letter file.
+//! Delivery of a spool's events to an MQTT broker, with reconnects. Which events a broker refuses is
+//! decided by [`BrokerHistory`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
@@ -17,6 +9,8 @@ use crate::address::masked;
 use crate::sink::delivery::Delivery;
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
 use crate::sink::mqtt_config::Broker;
+use crate::sink::mqtt_history::{BrokerHistory, Unacknowledged};
+use crate::sink::outage_log::OutageLog;
 use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
 
@@ -26,66 +20,13 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Back-off between connections, seconds: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 5.0);
-/// An event counts as refused when this many connections in a row broke while it was alone in
-/// flight.
-const MAX_BREAKS: u32 = 3;
-/// A topic counts as refused when this many of its events in a row were refused by breaking
-/// connections; its events are then refused without sending them, for [`TOPIC_DENIED_FOR`].
-const TOPIC_DENIED_AFTER: u32 = 2;
-/// How long the events of a refused topic are not sent.
-const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
 /// Most bytes of events that are read from the spool at once.
 const READ_BYTES: usize = 4 << 20;
-
-/// What earlier connections have shown about the broker.
-#[derive(Debug, Default)]
-struct BrokerHistory {
-    /// Events up to this position are sent one at a time, because one of them may have broken a
-    /// connection.
-    serial_until: i64,
-    /// The event that was alone in flight when the last connections broke, and how many did. The
-    /// inner None stands for the program's own status.
-    suspect: Option<(Option<i64>, u32)>,
-    /// The broker refuses the program's own status.
-    no_status: bool,
-    /// Topics with events at which the broker closed connections: how many in a row were refused
-    /// so, and when the last was.
-    denied_topics: BTreeMap<String, (u32, Instant)>,
-}
-
-impl BrokerHistory {
-    fn denies(&self, topic: &str) -> bool {
-        self.denied_topics
-            .get(topic)
-            .is_some_and(|(n, at)| *n >= TOPIC_DENIED_AFTER && at.elapsed() < TOPIC_DENIED_FOR)
-    }
-
-    /// Records that the broker closed a connection because of an event of this topic, which counts
-    /// as refused.
-    fn closed_at(&mut self, topic: String) {
-        let (n, at) = self
-            .denied_topics
-            .entry(topic)
-            .or_insert((0, Instant::now()));
-        (*n, *at) = (*n + 1, Instant::now());
-    }
-
-    /// Records that a connection broke while only `event` was in flight. Returns whether it now
-    /// counts as refused.
-    fn broke_at(&mut self, event: Option<i64>) -> bool {
-        let before = self
-            .suspect
-            .filter(|(suspect, _)| *suspect == event)
-            .map_or(0, |(_, n)| n);
-        let refused = before + 1 >= MAX_BREAKS;
-        self.suspect = (!refused).then_some((event, before + 1));
-        refused
-    }
-}
 
 /// Delivers events until shutdown, over as many connections as it takes.
 pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
     let (mut pause, mut history) = (BACKOFF.0, BrokerHistory::default());
+    let mut log = OutageLog::default();
     let counts = &delivery.spool.counts;
     loop {
         // A new client for every connection, which sends everything unacknowledged again from the
@@ -109,12 +50,15 @@ pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
         counts.failures.fetch_add(1, Ordering::Relaxed);
         let address = masked(&broker.config.broker);
         if was_connected {
+            log.succeeded(Instant::now());
             tracing::warn!(
                 sink = "mqtt", broker = %address, error,
                 "the connection to the broker broke; events wait on disk"
             );
             if !transient {
-                record_break(&mut history, unacknowledged, &delivery, &error).await;
+                history
+                    .record_break(unacknowledged, &delivery, &error)
+                    .await;
             }
             pause = if transient || history.suspect.is_some() {
                 (2.0 * pause).min(BACKOFF.1)
@@ -122,10 +66,12 @@ pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
                 BACKOFF.0
             };
         } else {
-            tracing::warn!(
-                sink = "mqtt", broker = %address, error,
-                "cannot connect to the broker; events wait on disk"
-            );
+            if log.failed(&error, Instant::now()) {
+                tracing::warn!(
+                    sink = "mqtt", broker = %address, error,
+                    "cannot connect to the broker; events wait on disk"
+                );
+            }
             pause = (2.0 * pause).min(BACKOFF.1);
         }
         tokio::time::sleep(Duration::from_secs_f64(
@@ -133,73 +79,6 @@ pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
         ))
         .await;
     }
-}
-
-/// Draws conclusions from a broken connection. If the last event that the broker answered was
-/// refused, that refusal is the cause. Otherwise, if several messages were in flight, the next
-/// connections send them one at a time; if only one was, it becomes the suspect, and is refused
-/// after [`MAX_BREAKS`] breaks.
-async fn record_break(
-    history: &mut BrokerHistory,
-    unacknowledged: Unacknowledged,
-    delivery: &Delivery,
-    error: &str,
-) {
-    let Unacknowledged {
-        events,
-        topic,
-        status,
-        refused_topic,
-    } = unacknowledged;
-    if let Some(topic) = refused_topic {
-        history.closed_at(topic);
-        history.suspect = None;
-        return;
-    }
-    match events.as_slice() {
-        [] if status => {
-            if history.broke_at(None) {
-                history.no_status = true;
-                tracing::error!(
-                    sink = "mqtt",
-                    error,
-                    "the broker refuses the program's own status, TOPIC/status; \
-                     it is not published any more"
-                );
-            }
-        }
-        [] => history.suspect = None,
-        &[alone] if !status => {
-            history.serial_until = history.serial_until.max(alone);
-            if history.broke_at(Some(alone)) {
-                history.closed_at(topic);
-                delivery
-                    .refuse(
-                        alone,
-                        &format!(
-                            "the broker closed the connection at this event {MAX_BREAKS} times: \
-                             {error}"
-                        ),
-                    )
-                    .await;
-            }
-        }
-        several => {
-            history.serial_until = several.iter().copied().fold(history.serial_until, i64::max)
-        }
-    }
-}
-
-/// The messages that were not acknowledged when a connection ended.
-struct Unacknowledged {
-    /// Positions of events in the spool.
-    events: Vec<i64>,
-    /// The topic of the last event.
-    topic: String,
-    /// Whether the program's own status was not acknowledged either.
-    status: bool,
-    /// The topic of the last answered event, if the answer was a refusal.
-    refused_topic: Option<String>,
 }
 
 /// One connection.
@@ -450,15 +329,12 @@ impl<'a> Session<'a> {
         }
         if !delivered.is_empty() {
             self.delivery
-                .acknowledge(&delivered.iter().copied().collect::<Vec<_>>())
-                .await;
+                .acknowledge(&delivered.iter().copied().collect::<Vec<_>>());
             let topics: Vec<String> = delivered
                 .iter()
                 .filter_map(|position| self.pending.remove(position))
                 .collect();
-            topics.iter().for_each(|topic| {
-                self.history.denied_topics.remove(topic);
-            });
+            topics.iter().for_each(|topic| self.history.accepts(topic));
         }
         if !(delivered.is_empty() && refused.is_empty()) {
             self.last_progress = Instant::now();
@@ -497,30 +373,6 @@ mod tests {
     use super::*;
     use crate::sink::mqtt_config::MqttConfig;
     use crate::sink::spool::{Spool, SpoolLimits};
-
-    /// Regression: the event that followed the refused one was suspected, so that an event of an
-    /// allowed topic could be refused, and the refused topic never counted as such.
-    #[tokio::test]
-    async fn a_break_after_a_refusal_is_attributed_to_the_refused_topic() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let delivery = Delivery {
-            spool: Spool::open(dir.path(), "mqtt", SpoolLimits::default()).expect("a spool"),
-            shutdown: CancellationToken::new(),
-        };
-        let mut history = BrokerHistory::default();
-        for breaks in 1..=TOPIC_DENIED_AFTER {
-            assert!(!history.denies("forbidden"));
-            let unacknowledged = Unacknowledged {
-                events: vec![4],
-                topic: "allowed".into(),
-                status: false,
-                refused_topic: Some("forbidden".into()),
-            };
-            record_break(&mut history, unacknowledged, &delivery, "closed").await;
-            assert!(history.suspect.is_none(), "after {breaks} breaks");
-        }
-        assert!(history.denies("forbidden") && !history.denies("allowed"));
-    }
 
     /// Regression: the error was dropped, and with it that the failure is transient.
     #[tokio::test]

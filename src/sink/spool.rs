@@ -4,7 +4,15 @@
 //! loss of power may lose the last moments. Size and age are bounded: beyond them the oldest events
 //! are dropped and counted. Events that the receiver refuses for good go to a dead-letter file
 //! beside it.
+//!
+//! Removing an event needs space on the disk, for the log. On a full disk, delivered events are
+//! therefore only marked in memory, so that delivery continues; when no others are left, the file is
+//! replaced by an empty one, which frees its space. A crash in between delivers them once more.
 
+mod finished;
+mod table;
+
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,6 +28,7 @@ use crate::range::{OutOfRange, within};
 use crate::sink::dead_letter::DeadLetters;
 use crate::sink::private;
 use crate::sink::sink::SinkError;
+use crate::sink::spool::table::{Removed, remove};
 use crate::trajectory::EventKind;
 
 /// Limits of a spool.
@@ -107,6 +116,12 @@ pub struct Spool {
 #[derive(Debug)]
 struct Db {
     connection: Connection,
+    /// Events that were delivered or refused but could not be removed, with their bytes.
+    finished: BTreeMap<i64, i64>,
+    /// The file is closed, because it could not be replaced by an empty one.
+    closed: bool,
+    /// When removing them was last tried.
+    last_removal: Instant,
     /// When events were last checked for their age.
     last_trim: Instant,
     /// When dropped events were last logged.
@@ -115,10 +130,16 @@ struct Db {
     last_refusal_log: Option<Instant>,
 }
 
-/// Events and bytes that a transaction adds to the queue; negative for a removal.
-type Change = (i64, i64);
+/// What a transaction has changed.
+#[derive(Default)]
+struct Change {
+    /// Bytes of the event that it has added, if it has.
+    added: Option<i64>,
+    removed: Vec<Removed>,
+}
 
-/// Interval of the check for events that are too old.
+/// Interval of the check for events that are too old, and of attempts to remove finished events
+/// after the disk has failed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
 /// Shortest time between two log messages about dropped, or about refused, events.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
@@ -139,7 +160,7 @@ impl Spool {
         // SQLite creates its auxiliary files with the mode of this one.
         private::restrict(&path).map_err(|e| fail(e.to_string()))?;
         let (connection, (events, bytes)) =
-            open(&path).map_err(|e| match e.sqlite_error_code() {
+            table::open(&path).map_err(|e| match e.sqlite_error_code() {
                 Some(rusqlite::ErrorCode::DatabaseBusy) => {
                     fail("another twintrack uses it; give each its own state_dir".into())
                 }
@@ -166,6 +187,9 @@ impl Spool {
         let dead_letters = Mutex::new(DeadLetters::new(state, name));
         let db = Mutex::new(Db {
             connection,
+            finished: BTreeMap::new(),
+            closed: false,
+            last_removal: now,
             last_trim: now.checked_sub(TRIM_INTERVAL).unwrap_or(now),
             last_drop_log: None,
             last_refusal_log: None,
@@ -197,9 +221,9 @@ impl Spool {
         }
     }
 
-    /// Runs `work` in a transaction. The counts are updated after the commit; after an error they
-    /// are read from the queue, so that they never include a change that was rolled back. Returns
-    /// the number of events added or removed.
+    /// Runs `work` in a transaction. The counts, which are of unfinished events, are updated after
+    /// the commit; after an error they are read from the queue, so that they never include a change
+    /// that was rolled back. Returns the number of unfinished events removed.
     fn transact(
         &self,
         db: &mut Db,
@@ -209,26 +233,34 @@ impl Spool {
             let change = work(&t)?;
             t.commit().map(|()| change)
         });
-        let (events, bytes) = (&self.counts.events, &self.counts.bytes);
         match changed {
-            Ok((more, longer)) => {
-                events.store(
-                    events.load(Ordering::Relaxed).saturating_add_signed(more),
-                    Ordering::Relaxed,
+            Ok(Change { added, mut removed }) => {
+                removed.retain(|r| db.finished.remove(&r.position).is_none());
+                let bytes = removed.iter().map(|r| r.bytes).sum::<i64>();
+                self.count(
+                    i64::from(added.is_some()) - removed.len() as i64,
+                    added.unwrap_or(0) - bytes,
                 );
-                bytes.store(
-                    bytes.load(Ordering::Relaxed).saturating_add_signed(longer),
-                    Ordering::Relaxed,
-                );
-                Ok(more.unsigned_abs())
+                Ok(removed.len() as u64)
             }
             Err(e) => {
-                if let Ok((n, length)) = totals(&db.connection) {
-                    events.store(n, Ordering::Relaxed);
-                    bytes.store(length, Ordering::Relaxed);
+                if let Ok((events, bytes)) = table::totals(&db.connection) {
+                    let finished = db.finished.values().sum::<i64>();
+                    let events = events.saturating_sub(db.finished.len() as u64);
+                    self.counts.events.store(events, Ordering::Relaxed);
+                    let bytes = bytes.saturating_add_signed(-finished);
+                    self.counts.bytes.store(bytes, Ordering::Relaxed);
                 }
                 Err(e)
             }
+        }
+    }
+
+    /// Changes the counts of queued events and bytes. The caller holds the lock.
+    fn count(&self, events: i64, bytes: i64) {
+        for (count, change) in [(&self.counts.events, events), (&self.counts.bytes, bytes)] {
+            let now = count.load(Ordering::Relaxed).saturating_add_signed(change);
+            count.store(now, Ordering::Relaxed);
         }
     }
 
@@ -236,11 +268,15 @@ impl Spool {
     /// dropped, counted and logged, so that the pipeline does not stop.
     pub fn push(&self, kind: EventKind, camera: &str, body: &[u8]) {
         let mut db = self.lock();
+        self.reopen(&mut db);
         let at = seconds_now();
         let added = self.transact(&mut db, |t| {
             t.prepare_cached("INSERT INTO events (at, kind, camera, body) VALUES (?, ?, ?, ?)")?
                 .execute(params![at, kind as u8, camera, body])?;
-            Ok((1, body.len() as i64))
+            Ok(Change {
+                added: Some(body.len() as i64),
+                ..Change::default()
+            })
         });
         match added {
             Ok(_) => self.trim(&mut db, at),
@@ -268,20 +304,12 @@ impl Spool {
         if db.last_trim.elapsed() >= TRIM_INTERVAL {
             db.last_trim = Instant::now();
             let old = now - self.limits.age;
-            let removed = self.transact(db, |t| {
-                remove(
-                    t,
-                    "DELETE FROM events WHERE at < ? RETURNING length(body)",
-                    [old],
-                )
-            });
+            let removed = self.transact(db, |t| removal(remove(t, "at < ?", [old])));
             self.count_trimmed(db, removed, "they are older than spool.age");
         }
         while self.counts.bytes.load(Ordering::Relaxed) > self.limits.bytes {
-            let oldest = "DELETE FROM events \
-                          WHERE place IN (SELECT place FROM events ORDER BY place LIMIT 32) \
-                          RETURNING length(body)";
-            let removed = self.transact(db, |t| remove(t, oldest, []));
+            let oldest = "place IN (SELECT place FROM events ORDER BY place LIMIT 32)";
+            let removed = self.transact(db, |t| removal(remove(t, oldest, [])));
             let why = "the spool is full, because the receiver has been unreachable for too long";
             if self.count_trimmed(db, removed, why) == 0 {
                 break;
@@ -314,14 +342,19 @@ impl Spool {
         count: usize,
         bytes: usize,
     ) -> Result<Vec<QueuedEvent>, SinkError> {
-        let read = |connection: &Connection| -> rusqlite::Result<Vec<QueuedEvent>> {
-            let mut select = connection.prepare_cached(
-                "SELECT place, kind, camera, body FROM events \
-                 WHERE place > ? ORDER BY place LIMIT ?",
+        let db = self.lock();
+        let read = || -> rusqlite::Result<Vec<QueuedEvent>> {
+            let mut select = db.connection.prepare_cached(
+                "SELECT place, kind, camera, body FROM events WHERE place > ? ORDER BY place",
             )?;
-            let mut rows = select.query(params![position, count as i64])?;
+            let mut rows = select.query([position])?;
             let (mut events, mut sum) = (Vec::new(), 0);
-            while let Some(r) = rows.next()? {
+            while events.len() < count
+                && let Some(r) = rows.next()?
+            {
+                if db.finished.contains_key(&r.get(0)?) {
+                    continue;
+                }
                 let kind = EventKind::ALL[usize::from(r.get::<_, u8>(1)?).min(2)];
                 let event = QueuedEvent {
                     position: r.get(0)?,
@@ -337,30 +370,14 @@ impl Spool {
             }
             Ok(events)
         };
-        read(&self.lock().connection).map_err(|e| self.fail(&e))
+        read().map_err(|e| self.fail(&e))
     }
 
-    /// Removes delivered events, all or none.
-    ///
-    /// # Errors
-    /// When the disk fails; the events then stay in the queue.
-    pub fn acknowledge(&self, positions: &[i64]) -> Result<(), SinkError> {
-        let removed = self.transact(&mut self.lock(), |t| {
-            positions
-                .iter()
-                .try_fold((0, 0), |(events, bytes), position| {
-                    let (e, b) = remove(
-                        t,
-                        "DELETE FROM events WHERE place = ? RETURNING length(body)",
-                        [position],
-                    )?;
-                    Ok((events + e, bytes + b))
-                })
-        });
-        self.counts
-            .delivered
-            .fetch_add(removed.map_err(|e| self.fail(&e))?, Ordering::Relaxed);
-        Ok(())
+    /// Removes delivered events. If the disk fails, they are removed later, but not returned by
+    /// [`Spool::after`] any more.
+    pub fn acknowledge(&self, positions: &[i64]) {
+        let removed = self.finish(&mut self.lock(), positions, || {});
+        self.counts.delivered.fetch_add(removed, Ordering::Relaxed);
     }
 
     /// Moves an event that the receiver refuses for good to the dead-letter file, counts and logs
@@ -368,7 +385,7 @@ impl Spool {
     /// does not block the others.
     ///
     /// # Errors
-    /// When the spool's disk fails; the event then stays in the queue.
+    /// When the event cannot be read from the disk.
     pub fn refuse(&self, position: i64, reason: &str) -> Result<(), SinkError> {
         let mut db = self.lock();
         let body = "SELECT body FROM events WHERE place = ?";
@@ -385,16 +402,9 @@ impl Spool {
         let mut written = Ok(());
         // The dead letter is written before the commit: a crash between the two then keeps the
         // event in both places instead of losing it.
-        let removed = self.transact(&mut db, |t| {
-            let change = remove(
-                t,
-                "DELETE FROM events WHERE place = ? RETURNING length(body)",
-                [position],
-            )?;
+        self.finish(&mut db, &[position], || {
             written = dead_letters.append(&self.name, reason, &body);
-            Ok(change)
         });
-        removed.map_err(|e| self.fail(&e))?;
         if let Err(e) = written {
             let file = dead_letters.path().display();
             let why = format!("the receiver refuses them ({reason}); cannot write {file}: {e}");
@@ -427,46 +437,12 @@ impl Spool {
     }
 }
 
-fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
-    let connection = Connection::open(path)?;
-    // In exclusive mode the first write takes the lock, which is held until the file is closed.
-    connection.execute_batch(
-        "PRAGMA locking_mode = EXCLUSIVE;
-         PRAGMA journal_mode = WAL;
-         PRAGMA synchronous = NORMAL;
-         PRAGMA journal_size_limit = 4194304;
-         CREATE TABLE IF NOT EXISTS events (
-             place INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind INTEGER NOT NULL,
-             camera TEXT NOT NULL, body BLOB NOT NULL
-         );
-         BEGIN IMMEDIATE; COMMIT;",
-    )?;
-    let totals = totals(&connection)?;
-    Ok((connection, totals))
-}
-
-/// Number and bytes of the events in the queue.
-fn totals(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
-    connection.query_row(
-        "SELECT count(*), coalesce(sum(length(body)), 0) FROM events",
-        [],
-        |r| Ok((r.get(0)?, r.get(1)?)),
-    )
-}
-
-/// Deletes events by a statement that returns the length of each. Returns the (negative) change.
-fn remove(
-    t: &Transaction<'_>,
-    sql: &str,
-    params: impl rusqlite::Params,
-) -> rusqlite::Result<Change> {
-    let mut delete = t.prepare_cached(sql)?;
-    let mut rows = delete.query(params)?;
-    let mut change = (0, 0);
-    while let Some(r) = rows.next()? {
-        change = (change.0 - 1, change.1 - r.get::<_, i64>(0)?);
-    }
-    Ok(change)
+/// A change that only removes events.
+fn removal(removed: rusqlite::Result<Vec<Removed>>) -> rusqlite::Result<Change> {
+    Ok(Change {
+        added: None,
+        removed: removed?,
+    })
 }
 
 fn seconds_now() -> f64 {

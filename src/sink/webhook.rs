@@ -9,7 +9,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use derive_setters::Setters;
 use hmac::{Hmac, KeyInit, Mac};
@@ -21,6 +21,7 @@ use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::delivery::{Delivery, SpoolSink};
+use crate::sink::outage_log::OutageLog;
 use crate::sink::sink::SinkError;
 use crate::sink::spool::{Spool, SpoolLimits};
 use crate::trajectory::EventKind;
@@ -281,7 +282,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
         events: max_events,
         bytes: webhook.config.batch_bytes,
     };
-    let mut pause = BACKOFF.0;
+    let (mut pause, mut log) = (BACKOFF.0, OutageLog::default());
     loop {
         let events = delivery.after(0, limits.events, limits.bytes).await;
         if events.is_empty() {
@@ -317,9 +318,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
         let mut retry = None;
         match (answer, events.as_slice()) {
             (Answer::Accepted, _) => {
-                delivery
-                    .acknowledge(&events.iter().map(|e| e.position).collect::<Vec<_>>())
-                    .await
+                delivery.acknowledge(&events.iter().map(|e| e.position).collect::<Vec<_>>());
             }
             (Answer::TooLarge(reason) | Answer::Refused(reason), [event]) => {
                 delivery.refuse(event.position, &reason).await
@@ -335,15 +334,22 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
             }
             (Answer::Retry(reason, after), _) => retry = Some((reason, after)),
         }
+        let url = webhook.config.url.origin();
         let Some((reason, after)) = retry else {
+            if let Some(outage) = log.succeeded(Instant::now()) {
+                let seconds = outage.as_secs();
+                tracing::info!(sink = "webhook", %url, seconds, "the receiver accepts events again");
+            }
             pause = BACKOFF.0;
             continue;
         };
         spool.counts.failures.fetch_add(1, Ordering::Relaxed);
-        tracing::warn!(
-            sink = "webhook", url = %webhook.config.url.origin(), error = reason,
-            "the receiver does not accept the events; they wait on disk"
-        );
+        if log.failed(&reason, Instant::now()) {
+            tracing::warn!(
+                sink = "webhook", %url, error = reason,
+                "the receiver does not accept the events; they wait on disk"
+            );
+        }
         tokio::time::sleep(
             after.unwrap_or_else(|| Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64()))),
         )

@@ -165,19 +165,13 @@ impl IdentityRegistry {
         strangers: Option<StrangerTable>,
         reidentify: &ReidentifyConfig,
     ) -> Self {
-        let IdentityConfig {
-            remember,
-            after_hits,
-            overlap,
-            ..
-        } = self.config;
-        let config = MemoryConfig {
-            remember,
-            after_hits,
-            overlap,
-            reidentify: reidentify.clone(),
-        };
-        self.memory = (remember > 0.0).then(|| PersonMemory::new(config, strangers));
+        let c = &self.config;
+        let config = MemoryConfig::default()
+            .with_remember(c.remember)
+            .with_after_hits(c.after_hits)
+            .with_overlap(c.overlap)
+            .with_reidentify(reidentify.clone());
+        self.memory = (c.remember > 0.0).then(|| PersonMemory::new(config, strangers));
         self
     }
 

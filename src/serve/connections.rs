@@ -1,0 +1,143 @@
+//! Connections of the web server: bounded in number, and closed when a client does not send a
+//! request in time, so that clients without a token cannot use up the process's file descriptors.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Longest time from the opening of a connection, or from the last response, to the end of the next
+/// request's headers.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// Pause after a connection cannot be accepted, for lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Serves `app` on at most `max` connections at a time; others wait to be accepted. After `stop`,
+/// no connection is accepted, and this returns when the open ones have answered their requests.
+pub(super) async fn serve(
+    listener: TcpListener,
+    app: Router,
+    max: usize,
+    stop: &CancellationToken,
+) {
+    let (slots, open) = (Arc::new(Semaphore::new(max)), TaskTracker::new());
+    loop {
+        let accepted = tokio::select! {
+            accepted = async {
+                let slot = slots.clone().acquire_owned().await;
+                (slot, listener.accept().await)
+            } => accepted,
+            () = stop.cancelled() => break,
+        };
+        match accepted {
+            (Ok(slot), Ok((stream, _))) => {
+                let connection = serve_connection(stream, app.clone(), stop.clone());
+                open.spawn(async move {
+                    connection.await;
+                    drop(slot);
+                });
+            }
+            (_, Err(error)) => {
+                tracing::warn!(%error, "cannot accept a connection to the web server");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+            (Err(_), _) => break, // the semaphore is never closed
+        }
+    }
+    open.close();
+    open.wait().await;
+}
+
+/// Answers the requests of one connection. Errors are the client's: it has closed the connection,
+/// sent no HTTP, or taken too long.
+async fn serve_connection(stream: TcpStream, app: Router, stop: CancellationToken) {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(REQUEST_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(app))
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = stop.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(%error, "a connection to the web server ended");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::routing::get;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    /// A server for at most two connections.
+    async fn server(
+        stop: &CancellationToken,
+    ) -> (std::net::SocketAddr, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let (address, stop) = (listener.local_addr().expect("bound"), stop.clone());
+        let app = Router::new().route("/", get(|| async { "hello" }));
+        let task = tokio::spawn(async move { serve(listener, app, 2, &stop).await });
+        (address, task)
+    }
+
+    async fn connect(address: std::net::SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.expect("connected");
+        stream.write_all(text.as_bytes()).await.expect("sent");
+        stream
+    }
+
+    const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+    /// Regression: connections that sent nothing were held for ever, until no file descriptor was
+    /// left and cameras could not be opened.
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_are_closed_and_others_served() {
+        let stop = CancellationToken::new();
+        let (address, task) = server(&stop).await;
+        let mut silent = connect(address, "").await;
+        let mut half = connect(address, "GET / HTTP/1.1\r\nHost: lo").await;
+        // Both slots are taken: this one waits until they are closed.
+        let mut third = connect(address, REQUEST).await;
+        let mut answer = [0; 15];
+        third.read_exact(&mut answer).await.expect("an answer");
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        for stream in [&mut silent, &mut half] {
+            // Closed by the server, perhaps after a 408.
+            let mut rest = Vec::new();
+            let _ = stream.read_to_end(&mut rest).await;
+            assert!(!rest.starts_with(b"HTTP/1.1 200"));
+        }
+        // After its response, the third is idle too.
+        let mut rest = Vec::new();
+        let _ = third.read_to_end(&mut rest).await;
+        stop.cancel();
+        task.await.expect("it ends");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_closes_idle_connections_at_once() {
+        let stop = CancellationToken::new();
+        let (address, task) = server(&stop).await;
+        let mut idle = connect(address, REQUEST).await;
+        let mut answer = [0; 15];
+        idle.read_exact(&mut answer).await.expect("an answer");
+        let before = tokio::time::Instant::now();
+        stop.cancel();
+        task.await.expect("it ends");
+        assert!(before.elapsed() < REQUEST_TIMEOUT);
+    }
+}

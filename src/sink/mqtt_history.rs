@@ -1,0 +1,175 @@
+//! What earlier connections have shown about an MQTT broker: which events it refuses.
+//!
+//! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason
+//! code 0x80 and above), by stating a packet size limit (MQTT 5), or by closing the connection
+//! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
+//! distinguish the last from a failing network, one event at a time is sent after a connection
+//! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
+//! as refused. A broker that refuses an event by its acknowledgement and then closes the connection
+//! has said which event it closed it for, so none of those in flight is suspected. Refused events go
+//! to the dead-letter file.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::sink::delivery::Delivery;
+
+/// An event counts as refused when this many connections in a row broke while it was alone in
+/// flight.
+const MAX_BREAKS: u32 = 3;
+/// A topic counts as refused when this many of its events in a row were refused by breaking
+/// connections; its events are then refused without sending them, for [`TOPIC_DENIED_FOR`].
+const TOPIC_DENIED_AFTER: u32 = 2;
+/// How long the events of a refused topic are not sent.
+const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
+/// What earlier connections have shown about the broker.
+#[derive(Debug, Default)]
+pub(super) struct BrokerHistory {
+    /// Events up to this position are sent one at a time, because one of them may have broken a
+    /// connection.
+    pub serial_until: i64,
+    /// The event that was alone in flight when the last connections broke, and how many did. The
+    /// inner None stands for the program's own status.
+    pub suspect: Option<(Option<i64>, u32)>,
+    /// The broker refuses the program's own status.
+    pub no_status: bool,
+    /// Topics with events at which the broker closed connections: how many in a row were refused
+    /// so, and when the last was.
+    denied_topics: BTreeMap<String, (u32, Instant)>,
+}
+
+impl BrokerHistory {
+    pub fn denies(&self, topic: &str) -> bool {
+        self.denied_topics
+            .get(topic)
+            .is_some_and(|(n, at)| *n >= TOPIC_DENIED_AFTER && at.elapsed() < TOPIC_DENIED_FOR)
+    }
+
+    /// Records that the broker has accepted an event of this topic.
+    pub fn accepts(&mut self, topic: &str) {
+        self.denied_topics.remove(topic);
+    }
+
+    /// Records that the broker closed a connection because of an event of this topic, which counts
+    /// as refused.
+    fn closed_at(&mut self, topic: String) {
+        let (n, at) = self
+            .denied_topics
+            .entry(topic)
+            .or_insert((0, Instant::now()));
+        (*n, *at) = (*n + 1, Instant::now());
+    }
+
+    /// Records that a connection broke while only `event` was in flight. Returns whether it now
+    /// counts as refused.
+    fn broke_at(&mut self, event: Option<i64>) -> bool {
+        let before = self
+            .suspect
+            .filter(|(suspect, _)| *suspect == event)
+            .map_or(0, |(_, n)| n);
+        let refused = before + 1 >= MAX_BREAKS;
+        self.suspect = (!refused).then_some((event, before + 1));
+        refused
+    }
+
+    /// Draws conclusions from a broken connection. If the last event that the broker answered was
+    /// refused, that refusal is the cause. Otherwise, if several messages were in flight, the next
+    /// connections send them one at a time; if only one was, it becomes the suspect, and is refused
+    /// after [`MAX_BREAKS`] breaks.
+    pub async fn record_break(
+        &mut self,
+        unacknowledged: Unacknowledged,
+        delivery: &Delivery,
+        error: &str,
+    ) {
+        let Unacknowledged {
+            events,
+            topic,
+            status,
+            refused_topic,
+        } = unacknowledged;
+        if let Some(topic) = refused_topic {
+            self.closed_at(topic);
+            self.suspect = None;
+            return;
+        }
+        match events.as_slice() {
+            [] if status => {
+                if self.broke_at(None) {
+                    self.no_status = true;
+                    tracing::error!(
+                        sink = "mqtt",
+                        error,
+                        "the broker refuses the program's own status, TOPIC/status; \
+                         it is not published any more"
+                    );
+                }
+            }
+            [] => self.suspect = None,
+            &[alone] if !status => {
+                self.serial_until = self.serial_until.max(alone);
+                if self.broke_at(Some(alone)) {
+                    self.closed_at(topic);
+                    delivery
+                        .refuse(
+                            alone,
+                            &format!(
+                                "the broker closed the connection at this event {MAX_BREAKS} times: \
+                                 {error}"
+                            ),
+                        )
+                        .await;
+                }
+            }
+            several => {
+                self.serial_until = several.iter().copied().fold(self.serial_until, i64::max)
+            }
+        }
+    }
+}
+
+/// The messages that were not acknowledged when a connection ended.
+pub(super) struct Unacknowledged {
+    /// Positions of events in the spool.
+    pub events: Vec<i64>,
+    /// The topic of the last event.
+    pub topic: String,
+    /// Whether the program's own status was not acknowledged either.
+    pub status: bool,
+    /// The topic of the last answered event, if the answer was a refusal.
+    pub refused_topic: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::sink::spool::{Spool, SpoolLimits};
+
+    /// Regression: the event that followed the refused one was suspected, so that an event of an
+    /// allowed topic could be refused, and the refused topic never counted as such.
+    #[tokio::test]
+    async fn a_break_after_a_refusal_is_attributed_to_the_refused_topic() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let delivery = Delivery {
+            spool: Spool::open(dir.path(), "mqtt", SpoolLimits::default()).expect("a spool"),
+            shutdown: CancellationToken::new(),
+        };
+        let mut history = BrokerHistory::default();
+        for breaks in 1..=TOPIC_DENIED_AFTER {
+            assert!(!history.denies("forbidden"));
+            let unacknowledged = Unacknowledged {
+                events: vec![4],
+                topic: "allowed".into(),
+                status: false,
+                refused_topic: Some("forbidden".into()),
+            };
+            history
+                .record_break(unacknowledged, &delivery, "closed")
+                .await;
+            assert!(history.suspect.is_none(), "after {breaks} breaks");
+        }
+        assert!(history.denies("forbidden") && !history.denies("allowed"));
+    }
+}
