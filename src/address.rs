@@ -66,7 +66,7 @@ impl Address {
     /// with an unescaped reserved character.
     pub fn hint(&self) -> Option<&'static str> {
         let url = Url::parse(&self.0).ok().filter(Url::has_host)?;
-        is_ambiguous(&url).then_some(ESCAPE)
+        is_ambiguous(&self.0, &url).then_some(ESCAPE)
     }
 }
 
@@ -106,7 +106,7 @@ pub fn masked(address: &str) -> String {
         return address.to_string();
     };
     match Url::parse(address) {
-        Ok(url) if url.has_host() => mask_parts(&url),
+        Ok(url) if url.has_host() => mask_parts(address, &url),
         Ok(url) if url.scheme() == "file" => address.to_string(),
         // The parts are unknown: only the host after the last @ cannot be part of a password.
         _ => match rest.rsplit_once('@') {
@@ -121,14 +121,20 @@ pub fn masked(address: &str) -> String {
 
 /// Whether an `@` after the host may be the end of a password that contains a `/`, `?` or `#`. The
 /// beginning of that password was then parsed as the host.
-fn is_ambiguous(url: &Url) -> bool {
-    let has_login = !url.username().is_empty() || url.password().is_some() || url.port().is_some();
+fn is_ambiguous(address: &str, url: &Url) -> bool {
+    // `Url` drops the colon of an empty port, which may precede a password.
+    let authority = address.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
+    let has_login = !url.username().is_empty()
+        || url.password().is_some()
+        || url.port().is_some()
+        || authority.ends_with(':');
     let rest = [url.query(), url.fragment()].into_iter().flatten();
     url.path().contains('@') || (has_login && rest.into_iter().any(|part| part.contains('@')))
 }
 
-fn mask_parts(url: &Url) -> String {
-    if is_ambiguous(url) {
+fn mask_parts(address: &str, url: &Url) -> String {
+    if is_ambiguous(address, url) {
         let host = url.as_str().rsplit('@').next().unwrap_or_default();
         return format!(
             "{}://***@{}",
@@ -203,6 +209,8 @@ mod tests {
             ("rtsp://admin:SEC#RET@host/x", "rtsp://***@host"),
             ("rtsp://admin:SEC@RET?x@host/y", "rtsp://***@host/y"),
             ("rtsp://admin:12?SECRET@host", "rtsp://***@host"),
+            ("rtsp://admin:?SECRET@host", "rtsp://***@host"),
+            ("rtsp://admin:/a/SECRET#@host/x", "rtsp://***@host/x"),
             ("http://h/flv?user=me@mail.example", "http://h/flv?user=***"),
             (
                 "http://h/flv?user=a&password=SECRET",
