@@ -1,6 +1,7 @@
 //! One connection to an MQTT broker: a client to publish with and a channel of [`Signal`]s, the
 //! same for both versions of the protocol.
 
+use std::future::Future;
 use std::time::Duration;
 
 use rumqttc::v5::mqttbytes::v5::PubAckReason as Reason;
@@ -46,7 +47,10 @@ impl<T: Into<String>> From<T> for Failure {
     }
 }
 
-pub(super) type Signals = mpsc::UnboundedReceiver<Result<Signal, Failure>>;
+/// A signal, or why the connection has ended.
+type Received = Result<Signal, Failure>;
+
+pub(super) type Signals = mpsc::UnboundedReceiver<Received>;
 
 /// Publishes messages.
 pub(super) enum Client {
@@ -61,44 +65,12 @@ impl Broker {
         let (tx, rx) = mpsc::unbounded_channel();
         let (client, task) = match self.config.version {
             Version::V3 => {
-                let (client, mut events) = rumqttc::AsyncClient::new(self.options_v3(), 2 * WINDOW);
-                let task = tokio::spawn(async move {
-                    let error = loop {
-                        match events.poll().await {
-                            Ok(event) => {
-                                if !forward(&tx, signal_v3(event)) {
-                                    return;
-                                }
-                            }
-                            Err(e) => break e.to_string(),
-                        }
-                    };
-                    // Packets that arrived before the error are still queued: an acknowledgement
-                    // among them says why the broker closed the connection.
-                    let queued = events.state.events.drain(..).filter_map(signal_v3);
-                    forward_last(&tx, queued, error);
-                });
-                (Client::V3(client), task)
+                let (client, events) = rumqttc::AsyncClient::new(self.options_v3(), 2 * WINDOW);
+                (Client::V3(client), tokio::spawn(forward(events, tx)))
             }
             Version::V5 => {
-                let (client, mut events) = v5::AsyncClient::new(self.options_v5(), 2 * WINDOW);
-                let task = tokio::spawn(async move {
-                    let error = loop {
-                        match events.poll().await {
-                            Ok(event) => {
-                                if !forward(&tx, signal_v5(event)) {
-                                    return;
-                                }
-                            }
-                            Err(e) => break e.to_string(),
-                        }
-                    };
-                    // Packets that arrived before the error are still queued: an acknowledgement
-                    // among them says why the broker closed the connection.
-                    let queued = events.state.events.drain(..).filter_map(signal_v5);
-                    forward_last(&tx, queued, error);
-                });
-                (Client::V5(client), task)
+                let (client, events) = v5::AsyncClient::new(self.options_v5(), 2 * WINDOW);
+                (Client::V5(client), tokio::spawn(forward(events, tx)))
             }
         };
         (client, rx, task)
@@ -158,30 +130,56 @@ impl Broker {
 
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// Sends a signal to the session. Returns whether more may follow: not after an error.
-fn forward(
-    tx: &mpsc::UnboundedSender<Result<Signal, Failure>>,
-    signal: Option<Result<Signal, Failure>>,
-) -> bool {
-    let Some(signal) = signal else { return true };
-    let ok = signal.is_ok();
-    tx.send(signal).is_ok() && ok
+/// The event loop of either version's client.
+trait Events: Send + 'static {
+    /// The next event, if it is a signal.
+    fn next(&mut self) -> impl Future<Output = Result<Option<Received>, String>> + Send;
+
+    /// Signals of packets that arrived before an error.
+    fn queued(&mut self) -> impl Iterator<Item = Received> + Send;
 }
 
-/// Forwards the signals that precede an error, then the error.
-fn forward_last(
-    tx: &mpsc::UnboundedSender<Result<Signal, Failure>>,
-    queued: impl Iterator<Item = Result<Signal, Failure>>,
-    error: String,
-) {
-    for signal in queued.chain([Err(error.into())]) {
-        if !forward(tx, Some(signal)) {
-            return;
-        }
+impl Events for rumqttc::EventLoop {
+    async fn next(&mut self) -> Result<Option<Received>, String> {
+        self.poll().await.map(signal_v3).map_err(|e| e.to_string())
+    }
+
+    fn queued(&mut self) -> impl Iterator<Item = Received> + Send {
+        self.state.events.drain(..).filter_map(signal_v3)
     }
 }
 
-fn signal_v3(event: rumqttc::Event) -> Option<Result<Signal, Failure>> {
+impl Events for v5::EventLoop {
+    async fn next(&mut self) -> Result<Option<Received>, String> {
+        self.poll().await.map(signal_v5).map_err(|e| e.to_string())
+    }
+
+    fn queued(&mut self) -> impl Iterator<Item = Received> + Send {
+        self.state.events.drain(..).filter_map(signal_v5)
+    }
+}
+
+/// Forwards signals to the session until an error, which is the last one.
+async fn forward(mut events: impl Events, tx: mpsc::UnboundedSender<Received>) {
+    let send = |signal: Received| {
+        let more = signal.is_ok();
+        tx.send(signal).is_ok() && more
+    };
+    let error = loop {
+        match events.next().await {
+            Ok(signal) => {
+                if !signal.is_none_or(send) {
+                    return;
+                }
+            }
+            Err(e) => break e,
+        }
+    };
+    // An acknowledgement among the queued packets says why the broker closed the connection.
+    let _ = events.queued().chain([Err(error.into())]).all(send);
+}
+
+fn signal_v3(event: rumqttc::Event) -> Option<Received> {
     use rumqttc::{Event, Packet};
     match event {
         Event::Incoming(Packet::ConnAck(_)) => Some(Ok(Signal::Connected(None))),
@@ -191,7 +189,7 @@ fn signal_v3(event: rumqttc::Event) -> Option<Result<Signal, Failure>> {
     }
 }
 
-fn signal_v5(event: v5::Event) -> Option<Result<Signal, Failure>> {
+fn signal_v5(event: v5::Event) -> Option<Received> {
     use v5::mqttbytes::v5::Packet;
     match event {
         v5::Event::Incoming(Packet::ConnAck(a)) => Some(Ok(Signal::Connected(
