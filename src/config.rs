@@ -139,7 +139,7 @@ impl Config {
         Ok(config)
     }
 
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

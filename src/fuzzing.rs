@@ -14,7 +14,7 @@ use crate::infer::{ModelMetadata, Output};
 use crate::mot_format;
 use crate::onnx::metadata::with_metadata;
 use crate::onnx::proto::ModelProto;
-use crate::refine::Recording;
+use crate::refine::RecordedEvents;
 use crate::secret::Secret;
 use crate::serve::auth::Authorizer;
 use crate::serve::config::ServiceConfig;
@@ -81,7 +81,7 @@ pub fn config(bytes: &[u8]) {
 
 /// Files of events: refining an accepted recording keeps its frames, with finite boxes.
 pub fn events(bytes: &[u8]) {
-    let Ok(recordings) = Recording::read_lines(BufReader::new(bytes), path()) else {
+    let Ok(recordings) = RecordedEvents::read_lines(BufReader::new(bytes), path()) else {
         return;
     };
     let config = Config::default();

@@ -35,7 +35,7 @@ impl Command {
         match self {
             #[cfg(feature = "video")]
             Command::Track(args) => args
-                .is_camera()
+                .is_stream()
                 .then(|| twintrack::source::Transport::Tcp.ffmpeg_options()),
             #[cfg(feature = "serve")]
             Command::Serve(args) => Some(args.transport().ffmpeg_options()),

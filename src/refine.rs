@@ -59,27 +59,30 @@ pub enum RefineError {
 
 /// The events of one camera in one run, without status events.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Recording {
+pub struct RecordedEvents {
     /// The frames, in order of time.
     pub frames: Vec<FrameEvent>,
     /// The ends of tracks.
     pub ended: Vec<EndedEvent>,
 }
 
-impl Recording {
+impl RecordedEvents {
     /// Reads JSON lines; `path` names their file in messages. Returns a recording for every run and
     /// camera, in order of first appearance.
     ///
     /// # Errors
     /// When reading fails, a line is not an event, or frames are out of order.
-    pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
+    pub fn read_lines(
+        lines: impl BufRead,
+        path: &Path,
+    ) -> Result<Vec<RecordedEvents>, RefineError> {
         let failed = |source| RefineError::Read {
             path: path.into(),
             source,
         };
         let lines = lines.lines();
         let mut index: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
-        let mut all: Vec<Recording> = Vec::new();
+        let mut all: Vec<RecordedEvents> = Vec::new();
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
             let wrong = |reason: String| RefineError::Line {
@@ -95,7 +98,7 @@ impl Recording {
             };
             let at = *index.entry(key).or_insert(all.len());
             if at == all.len() {
-                all.push(Recording::default());
+                all.push(RecordedEvents::default());
             }
             match event {
                 Event::Status(_) => {}
@@ -123,9 +126,9 @@ impl Recording {
 
     /// Returns the recording with its tracks linked and their gaps filled. A trajectory has the id
     /// of its first track.
-    pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
+    pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> RecordedEvents {
         let Some(first) = self.frames.first() else {
-            return Recording::default();
+            return RecordedEvents::default();
         };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
@@ -160,7 +163,7 @@ impl Recording {
                 embedding: mean_embedding(trajectory.parts.iter().map(|&p| &tracklets[p])),
             });
         }
-        let mut out = Recording::default();
+        let mut out = RecordedEvents::default();
         for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
             tracks.sort_by_key(|t| t.id);
             out.frames.push(events.frame(&frame_of(event), &tracks));

@@ -100,7 +100,7 @@ fn linking_tracks_can_be_interrupted() {
                 .stderr(log(dir)),
         );
         assert!(
-            until(120, || log_text(dir).contains("tracks are linked")
+            until(120, || log_text(dir).contains("linking tracks")
                 || child.0.try_wait().unwrap().is_some()),
             "{}",
             log_text(dir)

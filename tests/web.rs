@@ -317,7 +317,7 @@ fn a_client_that_filters_out_all_events_is_pinged() {
 }
 
 #[test]
-fn requests_without_the_token_and_of_other_origins_are_refused() {
+fn requests_without_the_token_and_of_other_origins_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let token = "a-token-of-many-letters";
     let (_child, port) = serve(dir.path(), 1, &format!("token = \"{token}\""));

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_folders_are_created_and_conflicting_paths_are_refused() {
+    fn missing_folders_are_created_and_conflicting_paths_are_rejected() {
         let dir = tempfile::tempdir().expect("a folder");
         let (input, output) = (dir.path().join("in.mp4"), dir.path().join("a/b/out.jsonl"));
         std::fs::write(&input, "x").expect("written");

@@ -263,7 +263,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     }
     let _ = monitoring.await; // it has none
     let finished = match result {
-        Err(e @ PipelineError::Hung { .. }) => {
+        Err(e @ PipelineError::ShutdownTimeout { .. }) => {
             tracing::error!("{e}");
             false
         }

@@ -14,8 +14,8 @@ use twintrack::infer::Model;
 use twintrack::pipeline::{Cameras, DetectionSource, Summary};
 
 /// Reason why re-identification and false-merge rates are not available; follows a comma.
-pub const NO_STRANGER_RATES: &str = "because the network's file does not say how often strangers \
-                                     are alike (`twintrack-train calibrate` measures it)";
+pub const NO_STRANGER_RATES: &str = "because the network's file has no false-accept rates \
+                                     (`twintrack-train calibrate` measures them)";
 
 /// Summary lines of the files that were written: description and path. Standard output is left out.
 pub fn written(files: &[(&str, Option<&PathBuf>)]) -> String {
@@ -168,7 +168,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
         row("frames damaged", s.damaged.to_string());
     }
     if s.failed > 0 {
-        row("network failed", s.failed.to_string());
+        row("frames left out", s.failed.to_string());
     }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in stages {
@@ -214,7 +214,7 @@ mod tests {
             "3",
             "frames damaged",
             "4",
-            "network failed",
+            "frames left out",
             "2.5",
             "10.0",
             "decode, ms/frame",

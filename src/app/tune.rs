@@ -18,7 +18,7 @@ use twintrack::eval::{Sequence, score};
 use twintrack::frame::Frame;
 use twintrack::infer::Runtime;
 use twintrack::mot_format::{Known, MotError, MotRow};
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
 use twintrack::track::similarity::StrangerTable;
@@ -382,7 +382,7 @@ fn track_and_score(s: &PreparedSequence, config: &Config, args: &TuneArgs) -> Re
         s.name.as_str().into(),
         args.offline.then(|| "embedder".into()),
     );
-    let mut recording = Recording::default();
+    let mut recording = RecordedEvents::default();
     let mut last: Option<Seconds> = None;
     for (frame, detections, embeddings) in &s.frames {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);

@@ -97,7 +97,7 @@ impl Default for DetectorConfig {
 }
 
 impl DetectorConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

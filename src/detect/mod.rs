@@ -1,5 +1,5 @@
-//! Person detection: scaling frames, running the network, decoding its output layout, suppressing
-//! duplicates.
+//! Person detection: scaling frames, running the network, decoding its outputs by their layout,
+//! non-maximum suppression.
 
 mod atss;
 mod auto_or;

@@ -68,7 +68,7 @@ impl Default for EmbedderConfig {
 }
 
 impl EmbedderConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

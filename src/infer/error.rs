@@ -53,7 +53,7 @@ pub enum InferError {
         reason: String,
     },
     /// A model's inputs, outputs or metadata are unsuitable.
-    #[error("the model {} does not fit: {problem}", path.display())]
+    #[error("cannot use the model {}: {problem}", path.display())]
     ModelShape {
         /// The file.
         path: PathBuf,

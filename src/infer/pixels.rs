@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_pixel_format_is_refused_naming_valid_ones() {
+    fn an_invalid_pixel_format_is_rejected_naming_valid_ones() {
         for (wrong, says) in [
             ("\"imagenet\"", "imagenet-rgb, imagenet-bgr"),
             ("5", "a pixel format: imagenet-rgb"),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_std_on_the_0_to_1_scale_is_refused() {
+    fn a_std_on_the_0_to_1_scale_is_rejected() {
         let unit = PixelFormat {
             color: ColorOrder::Rgb,
             mean: [0.485, 0.456, 0.406],

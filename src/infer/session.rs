@@ -129,7 +129,6 @@ impl Model {
     /// Runs a black picture of `width` by `height` pixels, so that an unsuitable file is reported
     /// when it is opened. Returns the outputs for one picture. If the file declares a free batch
     /// size but does not give outputs for two pictures, later runs use single pictures.
-    /// pictures from then on.
     ///
     /// # Errors
     /// As [`Model::run`].

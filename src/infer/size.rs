@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_out_of_range_is_refused() {
+    fn a_side_out_of_range_is_rejected() {
         let e = InputSize::Fixed(64, 9000)
             .validate("detector.size", 32)
             .unwrap_err()

@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused_listing_known_ones() {
+    fn an_unknown_name_is_rejected_listing_known_ones() {
         let e = Catalogue::own()
             .expect("valid")
             .entry("omz-reid-287")

@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bytes_are_refused_and_too_few_are_an_interruption() {
+    fn too_many_bytes_are_rejected_and_too_few_are_an_interruption() {
         let ended = |n: usize| {
             pump(
                 &chunks(io::Cursor::new(vec![7; n])),

@@ -263,7 +263,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_xml_is_refused() {
+    fn other_xml_is_rejected() {
         assert!(
             IrNetwork::parse("<net")
                 .unwrap_err()
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unconnected_input_is_refused() {
+    fn an_unconnected_input_is_rejected() {
         let xml = "<net version=\"11\"><layers><layer id=\"1\" name=\"r\" type=\"ReLU\">\
                    <input><port id=\"0\"/></input></layer></layers><edges/></net>";
         assert!(
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dynamic_shape_and_an_unknown_type_are_refused() {
+    fn a_dynamic_shape_and_an_unknown_type_are_rejected() {
         let layer = |port: &str| {
             IrNetwork::parse(&format!(
                 "<net version=\"11\"><layers><layer id=\"0\" name=\"x\" type=\"Parameter\">\

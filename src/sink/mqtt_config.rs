@@ -107,7 +107,7 @@ fn settings_error(reason: String) -> SinkError {
 }
 
 impl MqttConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

@@ -89,7 +89,7 @@ impl Default for OutputConfig {
 }
 
 impl OutputConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.
@@ -132,7 +132,7 @@ pub enum SinkError {
         /// The cause.
         source: io::Error,
     },
-    /// An existing file does not buffer_limit events, so it is not appended to.
+    /// An existing file holds something other than events, so nothing is appended to it.
     #[error("{} contains something other than events; choose another file", .0.display())]
     Foreign(PathBuf),
     /// The spool of a remote receiver cannot be opened, read or written.

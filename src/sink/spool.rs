@@ -41,7 +41,7 @@ impl Default for SpoolLimits {
 }
 
 impl SpoolLimits {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

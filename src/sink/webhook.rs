@@ -79,7 +79,7 @@ const BACKOFF: (f64, f64) = (0.5, 10.0);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 impl WebhookConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

@@ -9,7 +9,7 @@ use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::source::error::SourceError;
-use crate::source::input::is_camera;
+use crate::source::input::is_stream;
 
 /// Transport of RTSP's media packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -166,7 +166,7 @@ impl CameraConfig {
 
     /// Whether `url` is a stream or a device; otherwise it is a file.
     pub fn has_address(&self) -> bool {
-        is_camera(self.url.expose())
+        is_stream(self.url.expose())
     }
 
     /// Whether frames are dropped instead of waited for: a camera, or a file played in real time.

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_below_the_minimum_size_is_refused() {
+    fn a_frame_below_the_minimum_size_is_rejected() {
         let e = check_size("cam", 3, 0, 0).unwrap_err().to_string();
         assert!(e.contains("frame 3") && e.contains("0x0"), "{e}");
         assert!(check_size("cam", 3, 16, 16).is_ok());

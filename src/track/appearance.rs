@@ -31,7 +31,7 @@ impl Default for AppearanceConfig {
 }
 
 impl AppearanceConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

@@ -85,7 +85,7 @@ impl Default for TrackerConfig {
 }
 
 impl TrackerConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

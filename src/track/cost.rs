@@ -65,7 +65,7 @@ impl Default for CostConfig {
 }
 
 impl CostConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

@@ -54,7 +54,7 @@ impl Default for IdentityConfig {
 }
 
 impl IdentityConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

@@ -49,7 +49,7 @@ impl Default for MotionConfig {
 }
 
 impl MotionConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

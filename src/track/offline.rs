@@ -121,7 +121,7 @@ impl Default for OfflineConfig {
 }
 
 impl OfflineConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

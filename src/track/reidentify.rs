@@ -47,7 +47,7 @@ impl Default for ReidentifyConfig {
 }
 
 impl ReidentifyConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first such value.

@@ -37,7 +37,7 @@ impl Default for SceneryConfig {
 }
 
 impl SceneryConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// Reports the first such value.

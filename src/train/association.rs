@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_one_kind_are_refused() {
+    fn pairs_of_one_kind_are_rejected() {
         let pairs = TrainingPairs {
             features: vec![[0.0; 9]; 3],
             same: vec![true; 3],

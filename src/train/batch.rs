@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_people_for_a_batch_are_refused() {
+    fn too_few_people_for_a_batch_are_rejected() {
         let e = Sampler::new(
             vec![synthetic::dataset(3, 2, 1).expect("people")],
             (8, 2),

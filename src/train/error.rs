@@ -27,8 +27,8 @@ pub enum TrainError {
         /// The reason.
         reason: String,
     },
-    /// The data are unsuitable.
-    #[error("the data set {name}: {problem}")]
+    /// A data set is unsuitable.
+    #[error("cannot use the data set {name}: {problem}")]
     Data {
         /// The data set.
         name: String,
@@ -44,7 +44,7 @@ pub enum TrainError {
     /// ONNX Runtime failed.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// A setting is out of its range.
+    /// A setting is invalid or does not suit the network or the data.
     #[error("{0}")]
     Setting(String),
     /// The loss is not finite.
@@ -69,7 +69,7 @@ pub enum TrainError {
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
     /// The exported file and the trained network give different results.
@@ -78,4 +78,11 @@ pub enum TrainError {
          was written. This is a bug, please report it"
     )]
     Export(f32),
+}
+
+impl TrainError {
+    /// An invalid setting of a training configuration.
+    pub(super) fn configuration(problem: &str) -> Self {
+        TrainError::Setting(format!("invalid training configuration: {problem}"))
+    }
 }

@@ -227,7 +227,7 @@ impl<B: Backend> Tower<B> {
         }
         if end[1] * end[2] != 1 {
             return Err(TrainError::Setting(format!(
-                "{} ends in maps of {}x{} pixels, not in a vector; set train.cut to add a head",
+                "{} ends in maps of {}x{} pixels, not in a vector; set cut to add a head",
                 path.display(),
                 end[2],
                 end[1]

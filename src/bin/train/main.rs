@@ -255,7 +255,7 @@ impl TrainingArgs {
             .or(config.start_from)
             .map(|p| find_model(&p))
             .transpose()?;
-        config.complete()?;
+        config.fill_start_pixels()?;
         config.validate()?;
         Ok(config)
     }

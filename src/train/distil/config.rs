@@ -62,41 +62,46 @@ impl Default for DistilConfig {
 pub const HELD_OUT: usize = 512;
 
 impl DistilConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value that is not.
     pub fn validate(&self) -> Result<(), TrainError> {
         let weights = [self.cosine, self.relations, self.map, self.labels];
         let size = self
             .teacher_size
             .is_none_or(|s| s.iter().all(|v| (8..=4096).contains(v)));
-        let ok = [
-            (self.batch >= 2, "batch must be at least 2"),
-            (self.first >= self.batch, "first must be at least batch"),
-            (self.probes >= self.first, "probes must be at least first"),
+        let checks = [
+            (self.batch >= 2, "distil.batch must be at least 2"),
+            (
+                self.first >= self.batch,
+                "distil.first must be at least distil.batch",
+            ),
+            (
+                self.probes >= self.first,
+                "distil.probes must be at least distil.first",
+            ),
             (
                 (0.0..=1.0).contains(&self.recombined),
-                "recombined must be in 0 to 1",
+                "distil.recombined must be in 0 to 1",
             ),
             (
                 weights.iter().all(|w| (0.0..=100.0).contains(w)),
-                "cosine, relations, map and labels must be in 0 to 100",
+                "distil.cosine, relations, map and labels must be in 0 to 100",
             ),
             (
                 weights[..3].iter().any(|w| *w > 0.0),
-                "one of cosine, relations and map must be above 0",
+                "one of distil.cosine, relations and map must be above 0",
             ),
             (
                 size,
-                "teacher_size must be [width, height], each in 8 to 4096",
+                "distil.teacher_size must be [width, height], each in 8 to 4096 pixels",
             ),
         ];
-        ok.iter()
-            .find(|(fine, _)| !fine)
-            .map_or(Ok(()), |(_, text)| {
-                Err(TrainError::Setting(format!("train.distil: {text}")))
-            })
+        checks
+            .iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, text)| Err(TrainError::configuration(text)))
     }
 
     /// Number of probes available for training at a step.
@@ -124,8 +129,8 @@ mod tests {
     }
 
     #[test]
-    fn contradictory_settings_are_refused() {
-        let message = |c: DistilConfig| c.validate().expect_err("refused").to_string();
+    fn contradictory_settings_are_rejected() {
+        let message = |c: DistilConfig| c.validate().expect_err("invalid").to_string();
         assert!(
             message(DistilConfig {
                 first: 10,
