@@ -34,7 +34,7 @@ impl Address {
         }
     }
 
-    /// Refuses an address that cannot be parsed unambiguously, such as one with a `/`, `?` or `#`
+    /// Rejects an address that cannot be parsed unambiguously, such as one with a `/`, `?` or `#`
     /// in its password. Paths of files are accepted.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
-//! Offline refinement of a recording, from events to events.
+//! Offline refinement of recorded events.
 //!
-//! Converts events to tracklets for [`crate::track::offline`], which links them and fills gaps, and
-//! the resulting trajectories back to events.
+//! Converts the events of one camera and run to tracklets for [`crate::track::offline`], which
+//! links them and fills gaps, and converts the resulting trajectories back to events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -57,17 +57,17 @@ pub enum RefineError {
     },
 }
 
-/// The events of one camera in one run, without status events.
+/// The events of one camera in one run, without `camera_status` events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RecordedEvents {
     /// The frames, in order of time.
     pub frames: Vec<FrameEvent>,
-    /// The ends of tracks.
+    /// The ends of tracks, in the order in which they were written.
     pub ended: Vec<EndedEvent>,
 }
 
 impl RecordedEvents {
-    /// Reads JSON lines; `path` names their file in messages. Returns a recording for every run and
+    /// Reads JSON lines; `path` names their file in messages. Returns one element for every run and
     /// camera, in order of first appearance.
     ///
     /// # Errors
@@ -124,7 +124,7 @@ impl RecordedEvents {
         Ok(all)
     }
 
-    /// Returns the recording with its tracks linked and their gaps filled. A trajectory has the id
+    /// Returns the events after linking the tracks and filling their gaps. A trajectory has the id
     /// of its first track.
     pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> RecordedEvents {
         let Some(first) = self.frames.first() else {

@@ -1,5 +1,5 @@
-//! Third-party networks: embedders without metadata, with vectors of any length, extra axes, fixed
-//! batches or half precision; NanoDet's undecoded outputs.
+//! Third-party networks: embedders without metadata, with vectors of any dimension, extra axes,
+//! fixed batches or half precision; NanoDet's undecoded outputs.
 
 mod common;
 #[path = "common/toy.rs"]

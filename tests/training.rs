@@ -200,7 +200,7 @@ fn the_tracker_loads_the_trained_network() {
     std::fs::write(&config, "dimension = 64\nsteps = 6\n").expect("written");
     let other = run(&["--resume"]);
     assert!(
-        !other.status.success() && String::from_utf8_lossy(&other.stderr).contains("length 32"),
+        !other.status.success() && String::from_utf8_lossy(&other.stderr).contains("dimension 32"),
         "{}",
         String::from_utf8_lossy(&other.stderr)
     );

@@ -434,8 +434,8 @@ struct Load {
 }
 
 /// Runs `clients` clients, of which `stalled` read nothing, for at least so many seconds and frames
-/// of each camera, and asserts that the others miss no event. Asserts no rate, because it depends on
-/// the machine.
+/// of each camera, and asserts that the others miss no event. Asserts no rate, because it depends
+/// on the machine.
 fn many_clients(
     (clients, stalled): (usize, usize),
     cameras: usize,

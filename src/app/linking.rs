@@ -28,8 +28,8 @@ pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
 }
 
 /// Writes events to the sinks: every frame, followed by the ends of the tracks that were last
-/// detected in it. `pictures` is the source of the pixels, for sinks that draw. Checks `stop` before
-/// every frame, and returns early when it is true.
+/// detected in it. `pictures` is the source of the pixels, for sinks that draw. Checks `stop`
+/// before every frame, and returns early when it is true.
 ///
 /// # Errors
 /// When a sink or the source fails.

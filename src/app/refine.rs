@@ -1,4 +1,4 @@
-//! `twintrack refine`: offline linking and gap filling of trajectories written earlier.
+//! `twintrack refine`: links tracks and fills gaps in events written earlier.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,5 @@
-//! SIGINT (Ctrl-C) and SIGTERM: the first starts a graceful shutdown, the second exits at once.
+//! SIGINT (Ctrl-C) and SIGTERM: the first signal starts a graceful shutdown, the second exits at
+//! once.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};

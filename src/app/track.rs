@@ -86,7 +86,12 @@ pub struct TrackArgs {
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Begin this many seconds into the input.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = options::parse_seconds)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0.0,
+        value_parser = options::parse_seconds
+    )]
     start: f64,
     /// Stop this many seconds after --start.
     #[arg(long, value_name = "SECONDS", value_parser = options::parse_seconds)]
@@ -112,7 +117,13 @@ pub struct TrackArgs {
     #[arg(long)]
     recording: bool,
     /// Divide the confidences of --detections by this (100 for percentages).
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale, requires = "detections")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1.0,
+        value_parser = options::parse_scale,
+        requires = "detections"
+    )]
     confidence_scale: f64,
     /// Id of this run in events (UUID); by default a new one.
     #[arg(long, value_name = "UUID")]

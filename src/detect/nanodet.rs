@@ -128,12 +128,12 @@ mod tests {
     use super::*;
     use crate::detect::Layout;
     use crate::detect::batch_outputs::BatchOutputs;
-    use crate::detect::heads;
+    use crate::detect::decode;
     use crate::detection::Detection;
     use ndarray::{ArrayD, IxDyn};
 
     fn decode(outputs: &[Output]) -> Result<Vec<Vec<Detection>>, String> {
-        heads::decode(
+        decode::decode(
             &BatchOutputs {
                 outputs,
                 n: 1,

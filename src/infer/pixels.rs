@@ -81,10 +81,10 @@ impl PixelFormat {
         ("bytes-bgr", Self::BYTES_BGR),
     ];
 
-    /// Refuses a `std` that is not on the 0 to 255 scale; `key` is the setting's name.
+    /// Checks that `std` is on the 0 to 255 scale; `key` is the setting's name.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value that is not.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         match self
             .std
@@ -96,8 +96,8 @@ impl PixelFormat {
                 key: format!("{key}.std"),
                 value: s.to_string(),
                 allowed: format!(
-                    "from {LEAST_STD} to {GREATEST_STD}, on the scale of bytes: multiply a mean and \
-                     std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
+                    "from {LEAST_STD} to {GREATEST_STD}, on the 0 to 255 scale: multiply a mean \
+                     and std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
                 ),
             }),
         }

@@ -204,14 +204,14 @@ impl Model {
     /// # Errors
     /// Fails when ONNX Runtime rejects the selection.
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
-        let refused = |e: ort::Error| {
+        let rejected = |e: ort::Error| {
             let problem = format!("its outputs {names:?} cannot be selected: {e}");
             InferError::ModelShape {
                 path: self.path.clone(),
                 problem,
             }
         };
-        self.selected = selection(names.iter().copied()).map_err(refused)?;
+        self.selected = selection(names.iter().copied()).map_err(rejected)?;
         Ok(())
     }
 

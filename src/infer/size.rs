@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for InputSize {
 }
 
 impl InputSize {
-    /// Refuses sides below `least` or above 8192 pixels; `key` is the setting's name.
+    /// Checks that both sides are in `least` to 8192 pixels; `key` is the setting's name.
     ///
     /// # Errors
     /// The first side out of range.

@@ -1,5 +1,5 @@
-//! The catalogue of downloadable networks: their files' addresses and hashes, and the settings to
-//! use them with.
+//! The catalogue of downloadable networks: addresses and hashes of their files, and the settings
+//! that they need.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! Measurements of the pipeline as Prometheus metrics: time by stage, latency by camera, batch sizes.
+//! Measurements of the pipeline as Prometheus metrics: time by stage, latency by camera, batch
+//! sizes.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A sink that keeps all events in memory, for processing of a recording as a whole.
+//! A sink that keeps all events in memory, for offline linking.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -67,13 +67,13 @@ pub struct OutputConfig {
     /// Also write confirmed tracks that have no detection in a frame, at their predicted position,
     /// as state `lost`.
     pub lost: bool,
-    /// A confirmed track without detections is written at its predicted position for this long,
-    /// seconds, whatever `lost` says, and into MOTChallenge files too. Higher bridges longer misses
-    /// of the detector, but shows people longer who have left.
+    /// A confirmed track without a detection is written at its predicted position for this long,
+    /// seconds, as state `lost`, even if `lost` is false, and into MOTChallenge files too. Higher
+    /// bridges longer misses of the detector, but shows people longer who have left.
     pub coast: f64,
     /// Also write a `track_ended` event, with the path, when a track ends.
     pub ended: bool,
-    /// Add the averaged embedding to `track_ended` events.
+    /// Add the mean embedding of the track to `track_ended` events, for `twintrack search`.
     pub embeddings: bool,
 }
 
@@ -92,7 +92,7 @@ impl OutputConfig {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("output.coast", self.coast, 0.0, 3600.0)
     }

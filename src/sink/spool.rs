@@ -25,9 +25,10 @@ use crate::trajectory::EventKind;
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpoolLimits {
-    /// Most bytes of events; beyond them the oldest events are dropped.
+    /// Maximum size of all queued events, bytes, at least 65536; the oldest events beyond it are
+    /// dropped.
     pub bytes: u64,
-    /// Events older than this are dropped, seconds.
+    /// Maximum age of a queued event, seconds, at least 1; older events are dropped.
     pub age: f64,
 }
 
@@ -44,7 +45,7 @@ impl SpoolLimits {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self, section: &str) -> Result<(), OutOfRange> {
         within(
             &format!("{section}.spool.bytes"),

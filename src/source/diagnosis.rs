@@ -1,5 +1,5 @@
-//! Finds out why a camera could not be opened. FFmpeg reports only the failure; this module asks
-//! the same host again, step by step.
+//! Determines why a camera could not be opened. FFmpeg reports only the failure; this module
+//! contacts the same host again, step by step.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -84,7 +84,10 @@ pub(super) fn why(address: &Address, timeout: Duration) -> String {
 }
 
 fn silent(timeout: Duration) -> String {
-    format!("no answer within {} s, or refused", timeout.as_secs_f64())
+    format!(
+        "no answer within {} s, or the connection was refused",
+        timeout.as_secs_f64()
+    )
 }
 
 /// The server's status code for the stream, after authentication if it asks for it.

@@ -1,4 +1,4 @@
-//! What can go wrong with a source.
+//! Errors of sources.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::mot_format::MotError;
 
-/// What can go wrong with a source.
+/// Errors of opening and reading a source.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// The input does not exist.
@@ -27,7 +27,8 @@ pub enum SourceError {
     },
     /// The end of the file is missing. All frames before it were returned.
     #[error(
-        "{input} is cut short after frame {read} ({how}); the trajectories up to there are written"
+        "{input} is cut short after frame {read} ({how}); the trajectories up to that frame are \
+         written"
     )]
     Truncated {
         /// The input.
@@ -60,7 +61,7 @@ pub enum SourceError {
     /// A MOTChallenge file is invalid.
     #[error(transparent)]
     Mot(#[from] MotError),
-    /// OpenCV failed.
+    /// The video decoder failed.
     #[error("reading {input} failed: {reason}")]
     Read {
         /// The input.
@@ -75,7 +76,10 @@ pub enum SourceError {
         input: String,
     },
     /// The program was built without OpenCV.
-    #[error("{input} needs video decoding; this program was built without the feature `video`")]
+    #[error(
+        "{input} needs video decoding, but this program was built without the feature `video`; \
+         rebuild it with --features video"
+    )]
     NoVideo {
         /// The input.
         input: String,

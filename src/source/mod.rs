@@ -1,4 +1,4 @@
-//! Where frames come from: video files, folders of pictures, MOTChallenge sequences, cameras.
+//! Sources of frames: video files, folders of pictures, MOTChallenge sequences, cameras.
 
 #[cfg(feature = "video")]
 pub mod camera_clock;

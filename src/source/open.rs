@@ -69,7 +69,7 @@ fn open_folder(dir: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, S
 /// Connects to the camera or remote recording that `config` describes, once.
 ///
 /// # Errors
-/// If it does not answer within its timeout, or refuses.
+/// If it does not answer within its timeout, or rejects the request.
 #[cfg(feature = "video")]
 pub fn open_camera(
     config: &CameraConfig,

@@ -1,4 +1,4 @@
-//! Configuration of `twintrack-train`.
+//! Configuration of `twintrack-train run` and `distil`.
 
 use std::path::PathBuf;
 
@@ -144,8 +144,8 @@ pub struct TrainConfig {
     /// In a data set of 40 or more people, hold out every n-th person for validation and
     /// calibration; at least 2.
     pub hold_out: usize,
-    /// As `hold_out`, for data sets of 8 to 39 people. 0 holds nobody out: then take the calibration
-    /// from a network trained with held-out people (--calibrate-with).
+    /// As `hold_out`, for data sets of 8 to 39 people. 0 holds nobody out: then take the
+    /// calibration from a network trained with held-out people (--calibrate-with).
     pub hold_out_few: usize,
     /// Seed of all random numbers.
     pub seed: u64,

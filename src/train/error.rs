@@ -27,10 +27,10 @@ pub enum TrainError {
         /// The reason.
         reason: String,
     },
-    /// A data set is unsuitable.
-    #[error("cannot use the data set {name}: {problem}")]
+    /// A data set or a network file is unsuitable.
+    #[error("cannot use {name}: {problem}")]
     Data {
-        /// The data set.
+        /// The data set or file.
         name: String,
         /// What is unsuitable, and the remedy.
         problem: String,

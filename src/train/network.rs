@@ -70,7 +70,7 @@ pub struct Design {
     pub normalise: bool,
     /// Height and width of a crop, pixels.
     pub size: (usize, usize),
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub dimension: usize,
     /// Number of channels that a read-out reads.
     pub channels: usize,

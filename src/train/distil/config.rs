@@ -9,33 +9,36 @@ use crate::train::error::TrainError;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DistilConfig {
-    /// Number of pictures that the teacher embeds, each once. More is better and costs the
-    /// teacher's time.
+    /// Number of probes, pictures that the teacher embeds, each once. With more, the student agrees
+    /// better with the teacher, whose time grows in proportion.
     pub probes: usize,
-    /// Number of these that are ready before the first step; the others are added during training.
+    /// Number of probes that are embedded before the first step, at least `batch`; the others are
+    /// added during training.
     pub first: usize,
-    /// Pictures that become available per step, until all are. Training waits if the teacher is
-    /// behind.
+    /// Number of further probes that become available per step, until all are. Training waits if
+    /// the teacher is behind.
     pub fresh: usize,
-    /// Pictures per batch.
+    /// Number of probes per batch, at least 2.
     pub batch: usize,
-    /// Share of pictures that are recombined into people who do not exist, in [0, 1]; the others
+    /// Share of probes that are recombined into people who do not exist, in [0, 1]; the others
     /// get camera effects only.
     pub recombined: f32,
-    /// Weight of the cosine distance between the student's and the teacher's embeddings.
+    /// Weight of the cosine distance between the student's and the teacher's embeddings, 0 to 100.
     pub cosine: f32,
-    /// Weight of the difference between the batch's similarity matrices (relational distillation,
-    /// Park et al. 2019).
+    /// Weight of the difference between the student's and the teacher's matrices of the cosines of
+    /// all pairs of a batch (relational distillation, Park et al. 2019), 0 to 100.
     pub relations: f32,
-    /// Weight of the difference between the last feature maps, if the teacher has any; 0 disables
-    /// it.
+    /// Weight of the difference between the last feature maps, if the teacher has any, 0 to 100; 0
+    /// disables it.
     pub map: f32,
-    /// Weight of the loss on labelled data (--data) relative to these.
+    /// Weight of the loss on labelled data (--data) relative to these, 0 to 100.
     pub labels: f32,
-    /// The teacher's crop size (width, height), if neither its input nor its metadata gives it.
+    /// The teacher's crop size, pixels: [width, height], if neither its input nor its metadata
+    /// states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_size: Option<[usize; 2]>,
-    /// The teacher's pixel format, if its metadata does not give it: color (bgr or rgb), mean, std.
+    /// The teacher's pixel format, if its metadata does not state it: color (bgr or rgb), and mean
+    /// and std of each channel on the 0 to 255 scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_pixels: Option<PixelFormat>,
 }
@@ -65,7 +68,7 @@ impl DistilConfig {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first value that is not.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let weights = [self.cosine, self.relations, self.map, self.labels];
         let size = self

@@ -1,6 +1,6 @@
 //! Figure atlases: rendered people with a label of the body part for every pixel
-//! (`models/render_figures.py`). A sheet is a PNG of cells of 64x128 pixels, one person each. Red is
-//! the label of the body part ([`BodyPart::of_label`]); green the shade, which is the linear
+//! (`models/render_figures.py`). A sheet is a PNG of cells of 64x128 pixels, one person each. Red
+//! is the label of the body part ([`BodyPart::of_label`]); green the shade, which is the linear
 //! luminance relative to the mean of the part's group (128: equal to it); blue the coverage by the
 //! person (255: full).
 
