@@ -128,7 +128,7 @@ pub struct TrackArgs {
     /// Id of this run in events (UUID); by default a new one.
     #[arg(long, value_name = "UUID")]
     run_id: Option<RunId>,
-    /// No progress and no summary.
+    /// Print no progress and no summary.
     #[arg(short, long)]
     quiet: bool,
 }

@@ -335,7 +335,7 @@ pub(super) fn class(
             1,
             format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1"),
         ),
-        _ => Decision::new(0, "default: the first, as in most networks"),
+        _ => Decision::new(0, "the default: the first, as in most networks"),
     })
 }
 
