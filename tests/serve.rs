@@ -370,7 +370,7 @@ fn cameras_change_on_sighup() {
     write(&["stays"], "[cameras.bad]\nulr = \"x\"");
     child.signal("HUP");
     assert!(
-        until(10, || log_text().contains("everything stays")),
+        until(10, || log_text().contains("the cameras stay unchanged")),
         "{}",
         log_text()
     );

@@ -115,7 +115,7 @@ pub(crate) fn contradiction(batch: &BatchOutputs<'_>, named: Layout) -> Result<(
     };
     match layout(batch, 0) {
         Ok(other) if confused.contains(&other.value) => Err(format!(
-            "its outputs {} have the layout '{}' (by {}), not '{}'; set detector.layout = \"{}\" \
+            "its outputs {} have the layout '{}' (from {}), not '{}'; set detector.layout = \"{}\" \
              or \"auto\"",
             batch.shapes(),
             other.value.name(),

@@ -209,7 +209,7 @@ impl Embedder {
             let length = row.dot(&row).sqrt();
             if !length.is_finite() {
                 return Err(misfit(format!(
-                    "an embedding has length {length}; check that embedder.pixels and \
+                    "the norm of an embedding is {length}; check that embedder.pixels and \
                      embedder.size suit the network"
                 )));
             }
@@ -248,7 +248,7 @@ impl Embedder {
             .filter(|text| !text.is_empty())?
             .parse();
         let model = self.model.path().display();
-        read.inspect_err(|e| tracing::warn!(%model, "ignoring its table of strangers: {e}"))
+        read.inspect_err(|e| tracing::warn!(%model, "ignoring its false-accept rates: {e}"))
             .ok()
     }
 
@@ -324,7 +324,8 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
             if w.is_some_and(|w| w != cw) || h.is_some_and(|h| h != ch) =>
         {
             Err(format!(
-                "its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; omit that setting",
+                "its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; omit that \
+                 setting",
                 show(w),
                 show(h)
             ))

@@ -139,7 +139,11 @@ impl Model {
         let black = |n: usize| Array4::zeros((n, 3, height, width));
         if self.batch.is_none() && !self.takes_two(black(2).view()) {
             let model = self.path.display();
-            tracing::info!(%model, "takes one picture at a time, though its batch size is free");
+            tracing::info!(
+                %model,
+                "the network gets one picture per run: its outputs for two pictures are unusable, \
+                 although its batch size is free"
+            );
             self.batch = Some(1);
         }
         self.run(black(1).view())

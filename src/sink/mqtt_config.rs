@@ -149,7 +149,7 @@ impl MqttConfig {
         }
         if self.topic.is_empty() || self.topic.contains(['+', '#']) {
             return Err(settings_error(format!(
-                "topic = \"{}\": must not be empty, nor contain + or #",
+                "topic = \"{}\": it must not be empty and must not contain + or #",
                 self.topic
             )));
         }

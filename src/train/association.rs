@@ -271,7 +271,7 @@ mod tests {
                 .train(30, 1)
                 .expect_err("one kind")
                 .to_string()
-                .contains("one kind")
+                .contains("all of different people")
         );
     }
 }
