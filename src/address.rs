@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ambiguous_password_is_refused_with_the_remedy() {
+    fn an_ambiguous_password_is_rejected_with_the_remedy() {
         for address in [
             "rtsp://admin:pa/ss@host/x",
             "rtsp://admin:pa?ss@host/x",

@@ -1,5 +1,5 @@
-//! The configuration file: every module's own settings in a section of its own. Every key has a
-//! default; `docs/reference/configuration.md` lists them.
+//! The configuration file: a section for the settings of each module. Every key has a default;
+//! `docs/reference/configuration.md` lists them.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -28,9 +28,9 @@ use crate::track::offline::OfflineConfig;
 pub struct Config {
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
-    /// CPU threads for the networks; 0 uses one per core.
+    /// CPU threads of each network; 0: one per core.
     pub threads: usize,
-    /// The person detector.
+    /// The detector.
     pub detector: DetectorConfig,
     /// The embedder (Siamese network).
     pub embedder: EmbedderConfig,
@@ -38,7 +38,7 @@ pub struct Config {
     pub tracker: TrackerConfig,
     /// Offline processing of whole recordings (`track --offline`, `refine`).
     pub offline: OfflineConfig,
-    /// Identities beyond one track: gallery and long memory.
+    /// Identities beyond one track: of a gallery, and remembered ones.
     pub identity: IdentityConfig,
     /// Which tracks and events are written.
     pub output: OutputConfig,
@@ -56,7 +56,7 @@ pub enum ConfigError {
         /// The cause.
         source: std::io::Error,
     },
-    /// It is not TOML, or has an unknown key or a value of the wrong type.
+    /// The file is not TOML, or has an unknown key or a value of the wrong type.
     #[error("invalid configuration {}: {reason}", path.display())]
     Parse {
         /// The file.
@@ -143,10 +143,10 @@ impl Config {
         Ok(config)
     }
 
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         within("threads", self.threads, 0, 1024)?;
         self.detector.validate()?;

@@ -9,12 +9,12 @@ use ndarray::{ArrayD, IxDyn};
 use crate::address::Address;
 use crate::config::Config;
 use crate::detect::batch_outputs::BatchOutputs;
-use crate::detect::{Layout, decide, heads};
+use crate::detect::{Layout, decode, infer_format};
 use crate::infer::{ModelMetadata, Output};
 use crate::mot_format;
 use crate::onnx::metadata::with_metadata;
 use crate::onnx::proto::ModelProto;
-use crate::refine::Recording;
+use crate::refine::RecordedEvents;
 use crate::secret::Secret;
 use crate::serve::auth::Authorizer;
 use crate::serve::config::ServiceConfig;
@@ -81,7 +81,7 @@ pub fn config(bytes: &[u8]) {
 
 /// Files of events: refining an accepted recording keeps its frames, with finite boxes.
 pub fn events(bytes: &[u8]) {
-    let Ok(recordings) = Recording::read_lines(BufReader::new(bytes), path()) else {
+    let Ok(recordings) = RecordedEvents::read_lines(BufReader::new(bytes), path()) else {
         return;
     };
     let config = Config::default();
@@ -194,11 +194,11 @@ pub fn detections(bytes: &[u8]) {
         class: usize::from(next() % 8),
         threshold: 0.3,
     };
-    let _ = decide::layout(&batch, usize::from(next() % 4));
-    let _ = decide::suggestion(&batch);
+    let _ = infer_format::layout(&batch, usize::from(next() % 4));
+    let _ = infer_format::suggestion(&batch);
     for layout in Layout::ALL {
-        let _ = decide::contradiction(&batch, layout);
-        if let Ok(detections) = heads::decode(&batch, layout) {
+        let _ = infer_format::contradiction(&batch, layout);
+        if let Ok(detections) = decode::decode(&batch, layout) {
             assert!(
                 detections.len() == n
                     && detections

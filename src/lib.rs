@@ -1,4 +1,4 @@
-//! **twintrack** tracks people in video: frames flow in, trajectories flow out.
+//! **twintrack** tracks people in video: it reads frames and produces trajectories.
 //!
 //! ```text
 //! source ──Frame──▶ detect ──Detections──▶ embed ──Embeddings──▶ track ──TrackUpdate──▶ sink
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A Siamese network is one tower of shared weights that maps a person's crop to the unit sphere,
-//! where views of the same person lie close together (Koch et al. 2015; Leal-Taixé et al. 2016).
+//! where crops of the same person lie close together (Koch et al. 2015; Leal-Taixé et al. 2016).
 //!
 //! # As a library
 //!

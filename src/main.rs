@@ -1,4 +1,4 @@
-//! The command line of twintrack.
+//! The program `twintrack`: its command line.
 
 mod app;
 
@@ -13,7 +13,8 @@ use tracing_subscriber::EnvFilter;
 #[derive(Debug, Parser)]
 #[command(version, about, max_term_width = 110)]
 struct Cli {
-    /// Log more: -v logs what is used (models, devices, files), -vv also details.
+    /// Log more to standard error: -v logs the networks, devices and files in use, -vv also
+    /// debugging details.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     /// Log format: text, or json (one object per line).
@@ -35,7 +36,7 @@ impl Command {
         match self {
             #[cfg(feature = "video")]
             Command::Track(args) => args
-                .is_camera()
+                .is_stream()
                 .then(|| twintrack::source::Transport::Tcp.ffmpeg_options()),
             #[cfg(feature = "serve")]
             Command::Serve(args) => Some(args.transport().ffmpeg_options()),

@@ -34,7 +34,7 @@ pub enum MotError {
         problem: String,
     },
     /// A sequence has no `seqinfo.ini`, and a required property was not given otherwise.
-    #[error("{} has no seqinfo.ini; set {missing}", path.display())]
+    #[error("{} has no seqinfo.ini; add one, or set {missing}", path.display())]
     Undescribed {
         /// The sequence's folder.
         path: PathBuf,
@@ -194,7 +194,7 @@ pub(crate) fn folder_name(dir: &Path) -> String {
 }
 
 /// Parses a line. Fields are separated by commas or, if there are none, by white space. An empty
-/// field between commas counts as absent; numbers that are not finite are refused.
+/// field between commas counts as absent; numbers that are not finite are rejected.
 fn parse(line: &str) -> Result<MotRow, String> {
     let fields: Vec<&str> = if line.contains(',') {
         line.split(',').map(str::trim).collect()

@@ -1,7 +1,7 @@
-//! Offline refinement of a recording, from events to events.
+//! Offline refinement of recorded events.
 //!
-//! Converts events to tracklets for [`crate::track::offline`], which links them and fills gaps, and
-//! the resulting trajectories back to events.
+//! Converts the events of one camera and run to tracklets for [`crate::track::offline`], which
+//! links them and fills gaps, and converts the resulting trajectories back to events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::BufRead;
@@ -58,29 +58,32 @@ pub enum RefineError {
     },
 }
 
-/// The events of one camera in one run, without status events.
+/// The events of one camera in one run, without `camera_status` events.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Recording {
+pub struct RecordedEvents {
     /// The frames, in order of time.
     pub frames: Vec<FrameEvent>,
-    /// The ends of tracks.
+    /// The ends of tracks, in the order in which they were written.
     pub ended: Vec<EndedEvent>,
 }
 
-impl Recording {
-    /// Reads JSON lines; `path` names their file in messages. Returns a recording for every run and
+impl RecordedEvents {
+    /// Reads JSON lines; `path` names their file in messages. Returns one element for every run and
     /// camera, in order of first appearance.
     ///
     /// # Errors
     /// When reading fails, a line is not an event, or frames are out of order.
-    pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
+    pub fn read_lines(
+        lines: impl BufRead,
+        path: &Path,
+    ) -> Result<Vec<RecordedEvents>, RefineError> {
         let failed = |source| RefineError::Read {
             path: path.into(),
             source,
         };
         let lines = lines.lines();
         let mut index: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
-        let mut all: Vec<Recording> = Vec::new();
+        let mut all: Vec<RecordedEvents> = Vec::new();
         for (i, line) in lines.enumerate() {
             let line = line.map_err(failed)?;
             let wrong = |reason: String| RefineError::Line {
@@ -96,7 +99,7 @@ impl Recording {
             };
             let at = *index.entry(key).or_insert(all.len());
             if at == all.len() {
-                all.push(Recording::default());
+                all.push(RecordedEvents::default());
             }
             match event {
                 Event::Status(_) => {}
@@ -122,11 +125,11 @@ impl Recording {
         Ok(all)
     }
 
-    /// Returns the recording with its tracks linked and their gaps filled. A trajectory has the id
+    /// Returns the events after linking the tracks and filling their gaps. A trajectory has the id
     /// of its first track.
-    pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> Recording {
+    pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> RecordedEvents {
         let Some(first) = self.frames.first() else {
-            return Recording::default();
+            return RecordedEvents::default();
         };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
         let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
@@ -161,7 +164,7 @@ impl Recording {
                 embedding: mean_embedding(trajectory.parts.iter().map(|&p| &tracklets[p])),
             });
         }
-        let mut out = Recording::default();
+        let mut out = RecordedEvents::default();
         for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
             tracks.sort_by_key(|t| t.id);
             out.frames.push(events.frame(&frame_of(event), &tracks));

@@ -99,15 +99,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_blank_secret_is_refused_whatever_its_origin() {
+    fn a_blank_secret_is_rejected_whatever_its_origin() {
         let file = tempfile::NamedTempFile::new().expect("a file");
         for blank in ["", "\n", "   \nand more\n"] {
             std::fs::write(file.path(), blank).expect("written");
-            let refused = Secret::find_strong("token", &None, &None, &Some(file.path().into()))
+            let rejected = Secret::find_strong("token", &None, &None, &Some(file.path().into()))
                 .expect_err("blank");
             assert!(
-                refused.contains("token") && refused.contains(&file.path().display().to_string()),
-                "{refused}"
+                rejected.contains("token") && rejected.contains(&file.path().display().to_string()),
+                "{rejected}"
             );
         }
         assert!(

@@ -49,7 +49,7 @@ fn file(dir: &Path, name: &str, content: &[u8]) -> std::path::PathBuf {
 }
 
 #[test]
-fn a_missing_file_is_refused() {
+fn a_missing_file_is_rejected() {
     fails(
         &mut track(Path::new("/nowhere/clip.mp4")),
         1,
@@ -58,7 +58,7 @@ fn a_missing_file_is_refused() {
 }
 
 #[test]
-fn an_empty_file_is_refused() {
+fn an_empty_file_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(&file(dir.path(), "empty.mp4", b"")),
@@ -68,7 +68,7 @@ fn an_empty_file_is_refused() {
 }
 
 #[test]
-fn a_text_file_named_mp4_is_refused() {
+fn a_text_file_named_mp4_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(&file(dir.path(), "notes.mp4", b"these are my notes\n")),
@@ -78,7 +78,7 @@ fn a_text_file_named_mp4_is_refused() {
 }
 
 #[test]
-fn a_folder_without_images_is_refused() {
+fn a_folder_without_images_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     fails(
         &mut track(dir.path()),
@@ -101,22 +101,22 @@ fn a_truncated_video_is_tracked_to_its_end_and_exits_1() {
 }
 
 #[test]
-fn a_model_with_unsupported_inputs_is_refused() {
+fn a_model_with_unsupported_inputs_is_rejected() {
     let wrong = repository("tests/fixtures/four_channels.onnx");
     fails(
         track(&clip()).arg("--detector").arg(&wrong),
         1,
-        &["four_channels.onnx", "does not fit", "[N, 3, H, W]"],
+        &["four_channels.onnx", "cannot use the model", "[N, 3, H, W]"],
     );
     fails(
         track(&clip()).arg("--embedder").arg(&wrong),
         1,
-        &["four_channels.onnx", "does not fit"],
+        &["four_channels.onnx", "cannot use the model"],
     );
 }
 
 #[test]
-fn a_detector_of_undetermined_layout_is_refused() {
+fn a_detector_of_undetermined_layout_is_rejected() {
     fails(
         track(&clip())
             .arg("--detector")
@@ -127,7 +127,7 @@ fn a_detector_of_undetermined_layout_is_refused() {
 }
 
 #[test]
-fn a_detector_that_contradicts_the_configured_layout_is_refused() {
+fn a_detector_that_contradicts_the_configured_layout_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let model = repository("tests/fixtures/yolo.onnx");
     let config = file(
@@ -143,7 +143,7 @@ fn a_detector_that_contradicts_the_configured_layout_is_refused() {
 }
 
 #[test]
-fn an_unsupported_input_size_is_refused() {
+fn an_unsupported_input_size_is_rejected() {
     fails(
         track(&clip()).args(["--size", "700x500"]),
         1,
@@ -173,7 +173,7 @@ fn an_embedder_without_normalisation_is_accepted() {
 }
 
 #[test]
-fn a_missing_model_and_an_invalid_model_file_are_refused() {
+fn a_missing_model_and_an_invalid_model_file_are_rejected() {
     fails(
         track(&clip()).args(["--detector", "/nowhere/d.onnx"]),
         1,
@@ -239,7 +239,7 @@ fn a_library_in_the_working_folder_is_not_loaded() {
 }
 
 #[test]
-fn an_ambiguous_password_in_an_address_is_refused_and_not_shown() {
+fn an_ambiguous_password_in_an_address_is_rejected_and_not_shown() {
     for (address, secret) in [
         ("rtsp://admin:pa/ss@127.0.0.1:9/x", "pa/ss"),
         ("rtsp://admin:pa#ss@127.0.0.1:9/x", "pa#ss"),
@@ -266,7 +266,7 @@ fn a_missing_gpu_is_an_error_with_the_remedy() {
 }
 
 #[test]
-fn a_configuration_with_an_unknown_key_or_a_value_out_of_range_is_refused() {
+fn a_configuration_with_an_unknown_key_or_a_value_out_of_range_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let unknown = file(dir.path(), "a.toml", b"[tracker]\nkeep_lots = 2.0\n");
     fails(
@@ -341,7 +341,7 @@ fn a_disk_that_fills_up_leaves_complete_lines() {
 }
 
 #[test]
-fn malformed_detections_are_refused() {
+fn malformed_detections_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     file(
         dir.path(),
@@ -419,7 +419,7 @@ fn a_full_disk_at_standard_output_is_an_error() {
 }
 
 #[test]
-fn an_output_that_is_an_input_or_another_output_is_refused() {
+fn an_output_that_is_an_input_or_another_output_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("clip.mp4");
     std::fs::copy(clip(), &copy).unwrap();
@@ -454,7 +454,7 @@ fn an_output_that_is_an_input_or_another_output_is_refused() {
 }
 
 #[test]
-fn a_start_beyond_the_end_and_invalid_numbers_are_refused() {
+fn a_start_beyond_the_end_and_invalid_numbers_are_rejected() {
     fails(
         track(&clip()).args(["--start", "1000"]),
         1,
@@ -469,7 +469,7 @@ fn a_start_beyond_the_end_and_invalid_numbers_are_refused() {
 }
 
 #[test]
-fn refine_refuses_files_that_are_not_recordings() {
+fn refine_rejects_files_that_are_not_recordings() {
     let dir = tempfile::tempdir().unwrap();
     let refine = |p: &Path| {
         let mut c = twintrack();

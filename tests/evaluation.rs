@@ -55,7 +55,7 @@ fn the_table_has_a_row_per_sequence_and_a_combined_row() {
 }
 
 #[test]
-fn a_repeated_identity_in_a_frame_is_refused() {
+fn a_repeated_identity_in_a_frame_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let gt = repository("tests/fixtures/eval/gt");
     for name in ["walk-a", "walk-b"] {
@@ -142,7 +142,7 @@ fn classes_of_another_benchmark_are_an_error_with_the_remedy() {
 }
 
 #[test]
-fn an_invalid_number_is_refused_with_file_and_line() {
+fn an_invalid_number_is_rejected_with_file_and_line() {
     let dir = tempfile::tempdir().unwrap();
     sequence(dir.path(), "a", 1);
     describe(dir.path(), "a", 10);

@@ -1,5 +1,5 @@
-//! Everyday use of the commands: wrong names, missing folders, one configuration for all commands,
-//! and what their output says.
+//! The commands as users run them: error messages, creation of output folders, one configuration
+//! file for all commands, summaries and reports.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -12,7 +12,8 @@ use common::{clip, json_lines, run, text, twintrack};
 use opencv::core::{Mat, Scalar, Vector};
 use opencv::videoio::{CAP_ANY, VideoCapture, VideoCaptureTrait};
 
-/// Writes a sequence of detections without images to `dir`: one person who walks through 20 frames.
+/// Writes the sequence folder `dir/walk`, without pictures: detections and ground truth of one
+/// person who walks through 20 frames. Returns its path.
 fn sequence(dir: &Path) -> PathBuf {
     let sequence = dir.join("walk");
     std::fs::create_dir_all(sequence.join("det")).unwrap();
@@ -38,7 +39,7 @@ fn track(sequence: &Path) -> Command {
     c
 }
 
-/// Asserts that the command fails with an error message that contains all `parts`.
+/// Asserts that the command exits with code 1 and an error message that contains all `parts`.
 fn fails(command: &mut Command, parts: &[&str]) {
     let out = command.stdin(Stdio::null()).output().unwrap();
     let stderr = text(&out.stderr);
@@ -49,16 +50,16 @@ fn fails(command: &mut Command, parts: &[&str]) {
     assert!(!stderr.contains("untagged"), "{stderr}");
 }
 
-/// Writes an image of one colour.
+/// Writes a picture of one colour; sizes in pixels.
 fn plain(path: &Path, width: i32, height: i32) {
-    let image = Mat::new_rows_cols_with_default(
+    let picture = Mat::new_rows_cols_with_default(
         height,
         width,
         opencv::core::CV_8UC3,
         Scalar::new(30.0, 90.0, 200.0, 0.0),
     )
     .unwrap();
-    assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &image, &Vector::new()).unwrap());
+    assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &picture, &Vector::new()).unwrap());
 }
 
 #[test]
@@ -100,10 +101,11 @@ fn missing_output_folders_are_created_and_the_summary_lists_the_files() {
             .arg(&refined))
         .stderr,
     );
+    // The track is confirmed, and then written, at its second detection.
     assert!(
         refined.is_file()
             && summary.contains(&refined.display().to_string())
-            && summary.contains("1 tracks to 1 trajectories"),
+            && summary.contains("tracks: 1 before, 1 after; boxes: 19 before, 19 after"),
         "{summary}"
     );
     run(twintrack()
@@ -120,7 +122,7 @@ fn missing_output_folders_are_created_and_the_summary_lists_the_files() {
 }
 
 #[test]
-fn errors_name_a_missing_gallery_or_picture() {
+fn errors_name_a_gallery_or_picture_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let (picture, missing, nosuch) = (
         dir.path().join("a.png"),
@@ -164,7 +166,7 @@ fn errors_name_a_missing_gallery_or_picture() {
     );
 }
 
-/// The video is the key `video` of `seqinfo.ini`.
+/// The sequence names its video under the key `video` of `seqinfo.ini`.
 #[test]
 fn a_sequence_with_a_video_is_tracked_and_the_video_is_not_overwritten() {
     let dir = tempfile::tempdir().unwrap();
@@ -196,6 +198,7 @@ fn a_sequence_with_a_video_is_tracked_and_the_video_is_not_overwritten() {
         &["also an input", "another name"],
     );
     assert_eq!(std::fs::metadata(&video).unwrap().len(), before);
+    // Without its video, a sequence can be tracked only with given detections.
     std::fs::remove_file(&video).unwrap();
     fails(
         twintrack().arg("track").arg(&sequence),
@@ -215,7 +218,7 @@ fn refine_keeps_embeddings_and_reads_standard_input() {
         .args(["track", "-q", "--duration", "3", "--embeddings", "-o"])
         .arg(&events)
         .arg(clip()));
-    let embedded = |text: &str| {
+    let assert_embeddings = |text: &str| {
         let ended: Vec<_> = json_lines(text)
             .into_iter()
             .filter(|e| e["schema"] == "twintrack.track_ended/1")
@@ -227,31 +230,30 @@ fn refine_keeps_embeddings_and_reads_standard_input() {
                     .all(|e| e["embedding"].is_array() && e["embedder"].is_string()),
             "{text:.300}"
         );
-        ended.len()
     };
-    embedded(&std::fs::read_to_string(&events).unwrap());
+    assert_embeddings(&std::fs::read_to_string(&events).unwrap());
     run(twintrack()
         .args(["refine", "-q"])
         .arg(&events)
         .arg("-o")
         .arg(&refined));
     let of_file = std::fs::read_to_string(&refined).unwrap();
-    embedded(&of_file);
+    assert_embeddings(&of_file);
     let from_stdin = run(twintrack()
         .args(["refine", "-"])
         .stdin(std::fs::File::open(&events).unwrap()));
     assert_eq!(text(&from_stdin.stdout), of_file);
     assert!(
-        text(&from_stdin.stderr).contains("trajectories"),
+        text(&from_stdin.stderr).contains("tracks: "),
         "the summary is missing"
     );
-    // Without --embeddings, events have none.
+    // --offline computes embeddings for linking, but without --embeddings they are not written.
     let bare = run(twintrack()
         .args(["track", "-q", "--duration", "1", "--offline"])
         .arg(clip()));
     assert!(
         !text(&bare.stdout).contains("embedding"),
-        "embeddings were not requested"
+        "embeddings are written although --embeddings is absent"
     );
 }
 
@@ -334,7 +336,7 @@ fn track_tune_and_serve_accept_the_same_configuration() {
         std::fs::read_to_string(&tuned)
             .unwrap()
             .contains("birth = 0.9"),
-        "the tracker's settings are used"
+        "tune does not keep the tracker's settings of the configuration"
     );
     run(track(&sequence)
         .args(["-q", "-o", "/dev/null", "-c"])
@@ -386,18 +388,26 @@ fn track_tune_and_serve_accept_the_same_configuration() {
 
 #[test]
 fn every_command_with_config_has_the_short_option() {
-    let mut seen = 0;
-    for command in [
-        "track", "serve", "refine", "compare", "search", "tune", "doctor",
-    ] {
-        if command == "serve" && !cfg!(feature = "serve") {
-            continue;
+    let overview = text(&run(twintrack().arg("--help")).stdout);
+    let commands = overview.split("Commands:").nth(1).unwrap();
+    let commands = commands.split("Options:").next().unwrap();
+    // Lines with a larger indent are wrapped text.
+    let names = commands
+        .lines()
+        .filter_map(|l| l.strip_prefix("  ").filter(|l| !l.starts_with(' ')))
+        .filter_map(|l| l.split_whitespace().next())
+        .filter(|name| *name != "help");
+    let mut with_config = Vec::new();
+    for name in names {
+        let help = text(&run(twintrack().args([name, "--help"])).stdout);
+        if help.contains("--config <FILE>") {
+            assert!(help.contains("-c, --config <FILE>"), "{name}");
+            with_config.push(name);
         }
-        let help = text(&run(twintrack().args([command, "--help"])).stdout);
-        assert!(help.contains("-c, --config <FILE>"), "{command}");
-        seen += 1;
     }
-    assert!(seen >= 6);
+    for name in ["track", "refine", "compare", "search", "tune", "doctor"] {
+        assert!(with_config.contains(&name), "{with_config:?}");
+    }
 }
 
 #[test]
@@ -447,6 +457,7 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
     );
     let rows: Vec<&str> = summary.lines().filter(|l| l.starts_with("  ")).collect();
     assert!(rows.len() >= 8, "{summary}");
+    // A row's name is a count or ends in its unit.
     let units = [
         "frames",
         "people",
@@ -455,6 +466,7 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
         "ms/frame",
         "frames damaged",
         "frames dropped",
+        "frames left out",
         "file",
     ];
     for row in rows {

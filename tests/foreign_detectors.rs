@@ -460,14 +460,14 @@ fn person_class_is_taken_from_class_names() {
 
 /// Every refusal names what was found and the setting to use.
 #[test]
-fn layouts_that_would_give_wrong_boxes_are_refused() {
+fn layouts_that_would_give_wrong_boxes_are_rejected() {
     let dir = tempfile::tempdir().expect("a folder");
-    let refused = |outputs: &[Constant<'_>], layout: Option<Layout>| {
+    let rejected = |outputs: &[Constant<'_>], layout: Option<Layout>| {
         let model = constants(toy::toy(dir.path()), input(Some(1), 64, 64), outputs, &[]);
         let config = of(model)
             .with_layout(layout)
             .with_pixels(Some(PixelFormat::UNIT_RGB));
-        open(&config).map(|r| r.err().expect("refused").to_string())
+        open(&config).map(|r| r.err().expect("rejected").to_string())
     };
     let found = || {
         [Constant(
@@ -477,7 +477,7 @@ fn layouts_that_would_give_wrong_boxes_are_refused() {
             filled(&[12.0, 16.0, 28.0, 56.0, 0.72, 0.0], 1800),
         )]
     };
-    let Some(e) = refused(&found(), Some(Layout::Detr)) else {
+    let Some(e) = rejected(&found(), Some(Layout::Detr)) else {
         return;
     };
     assert!(
@@ -485,17 +485,17 @@ fn layouts_that_would_give_wrong_boxes_are_refused() {
         "{e}"
     );
     let decoded = || [Constant("output", &[1, 84, 85], FLOAT, cells(85, true))];
-    let e = refused(&decoded(), Some(Layout::Yolox)).expect("a runtime");
+    let e = rejected(&decoded(), Some(Layout::Yolox)).expect("a runtime");
     assert!(
         e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""),
         "{e}"
     );
-    let e = refused(&decoded(), Some(Layout::Nanodet)).expect("a runtime");
+    let e = rejected(&decoded(), Some(Layout::Nanodet)).expect("a runtime");
     assert!(
         e.contains("'nanodet'") && e.contains("[1, 84, 85]") && e.contains("\"yolox-decoded\""),
         "{e}"
     );
-    let e = refused(
+    let e = rejected(
         &[Constant("features", &[1, 16, 8, 8], FLOAT, vec![0.0; 1024])],
         None,
     )
@@ -505,7 +505,7 @@ fn layouts_that_would_give_wrong_boxes_are_refused() {
         "{e}"
     );
     let e =
-        refused(&[Constant("out", &[1, 50, 9], FLOAT, vec![7.0; 450])], None).expect("a runtime");
+        rejected(&[Constant("out", &[1, 50, 9], FLOAT, vec![7.0; 450])], None).expect("a runtime");
     assert!(
         e.contains("out [1, 50, 9]") && e.contains("set detector.layout"),
         "{e}"
@@ -513,7 +513,7 @@ fn layouts_that_would_give_wrong_boxes_are_refused() {
 }
 
 #[test]
-fn boxes_layout_without_pixel_format_is_refused() {
+fn boxes_layout_without_pixel_format_is_rejected() {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(opened) = open(&of(one_person(
         toy::toy(dir.path()),
@@ -524,7 +524,7 @@ fn boxes_layout_without_pixel_format_is_refused() {
     ))) else {
         return;
     };
-    let e = opened.err().expect("refused").to_string();
+    let e = opened.err().expect("rejected").to_string();
     assert!(
         e.contains("set detector.pixels") && e.contains("imagenet-rgb"),
         "{e}"
@@ -547,8 +547,8 @@ fn inferred_settings_are_reported() {
         "toy.onnx",
         "weights: sha256:",
         "batch size: 1",
-        "layout: end2end (decided by the shape [N, 300, 6]",
-        "pixels: unit-rgb (decided by the layout)",
+        "layout: end2end (from the shape [N, 300, 6]",
+        "pixel format: unit-rgb (from the layout)",
     ] {
         assert!(doctor.contains(told), "{told} is not in\n{doctor}");
     }
@@ -577,15 +577,16 @@ fn inferred_settings_are_reported() {
         log.contains("layout=\"end2end\"") && log.contains(&format!("sha256:{weights}")),
         "{log}"
     );
-    let refused = twintrack()
+    let rejected = twintrack()
         .args(["doctor", "--detector"])
         .arg(repository("tests/fixtures/yolo.onnx"))
         .output()
         .expect("it starts");
     assert!(
-        !refused.status.success() && text(&refused.stdout).contains("layouts of this shape: yolo"),
+        !rejected.status.success()
+            && text(&rejected.stdout).contains("layouts of this shape: yolo"),
         "{}",
-        text(&refused.stdout)
+        text(&rejected.stdout)
     );
 }
 

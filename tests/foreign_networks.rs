@@ -1,5 +1,5 @@
-//! Third-party networks: embedders without metadata, with vectors of any length, extra axes, fixed
-//! batches or half precision; NanoDet's undecoded outputs.
+//! Third-party networks: embedders without metadata, with vectors of any dimension, extra axes,
+//! fixed batches or half precision; NanoDet's undecoded outputs.
 
 mod common;
 #[path = "common/toy.rs"]
@@ -303,20 +303,20 @@ fn an_uncalibrated_network_tracks_and_compare_names_the_remedy() {
 #[test]
 fn missing_metadata_is_reported_with_the_setting_to_use() {
     let dir = tempfile::tempdir().expect("a folder");
-    let refused = |input, size, pixels| {
+    let rejected = |input, size, pixels| {
         open(network(dir.path(), input, true), size, pixels)
-            .map(|r| r.err().expect("refused").to_string())
+            .map(|r| r.err().expect("rejected").to_string())
     };
-    let Some(e) = refused(FREE, InputSize::Fixed(8, 8), None) else {
+    let Some(e) = rejected(FREE, InputSize::Fixed(8, 8), None) else {
         return;
     };
     assert!(
         e.contains("foreign.onnx") && e.contains("set embedder.pixels") && e.contains("bytes-bgr"),
         "{e}"
     );
-    let e = refused(FREE, InputSize::Auto, Some(PIXELS)).expect("a runtime");
+    let e = rejected(FREE, InputSize::Auto, Some(PIXELS)).expect("a runtime");
     assert!(e.contains("set embedder.size"), "{e}");
-    let e = refused(
+    let e = rejected(
         [None, Some(3), Some(8), Some(8)],
         InputSize::Fixed(64, 128),
         Some(PIXELS),
@@ -360,7 +360,7 @@ fn calibration_can_be_configured() {
 }
 
 #[test]
-fn values_out_of_range_are_refused() {
+fn values_out_of_range_are_rejected() {
     let wrong = EmbedderConfig::default().with_pixels(Some(PixelFormat {
         std: [0.0, 1.0, 1.0],
         ..PIXELS

@@ -352,7 +352,7 @@ fn serve_names_people_and_reloads_the_gallery_on_sighup() {
     std::fs::write(gallery.join("broken.png"), "no picture").unwrap();
     child.signal("HUP");
     assert!(
-        common::until(20, || said().contains("the gallery is wrong")),
+        common::until(20, || said().contains("cannot read the gallery again")),
         "{}",
         said()
     );

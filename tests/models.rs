@@ -1,4 +1,5 @@
-//! The catalogue of networks, with downloads from a server in the test.
+//! `twintrack models`: listing, downloading, verifying and installing networks. The downloads come
+//! from a web server in the test.
 #![cfg(feature = "models")]
 
 use std::collections::BTreeMap;
@@ -13,14 +14,14 @@ use twintrack::models::digest::Digest;
 #[path = "common/ir.rs"]
 mod fixture;
 
-/// State of the server.
+/// State of the test's web server, which a test can change between requests.
 #[derive(Default)]
 struct Served {
-    /// Contents by path.
+    /// Contents by path of the URL (`/name`).
     files: BTreeMap<String, Vec<u8>>,
     /// Requests: path and `Range` header.
     requests: Vec<(String, Option<String>)>,
-    /// Close the connection after this many bytes of a body.
+    /// If set, close the connection after this many bytes of a body.
     break_after: Option<usize>,
     /// Ignore `Range` headers.
     no_ranges: bool,
@@ -240,7 +241,11 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
         "{got}"
     );
     assert_eq!(user.files(), ["net", "net.onnx"]);
-    assert!(user.run(&["list"]).expect("listed").contains(" installed"));
+    let list = user.run(&["list"]).expect("listed");
+    assert!(
+        list.contains("installed") && !list.contains("not installed"),
+        "{list}"
+    );
     assert!(
         user.run(&["verify"])
             .expect("verified")
@@ -296,10 +301,10 @@ fn an_installed_network_is_found_by_its_name() {
         .output()
         .expect("the program starts")
     };
-    let refused = track("/dev/null");
-    let e = String::from_utf8_lossy(&refused.stderr);
+    let before_download = track("/dev/null");
+    let e = String::from_utf8_lossy(&before_download.stderr);
     assert!(
-        !refused.status.success()
+        !before_download.status.success()
             && e.contains("twintrack models get")
             && server.requests().is_empty(),
         "{e}"
@@ -370,7 +375,7 @@ fn a_download_from_a_server_without_ranges_starts_again() {
 }
 
 #[test]
-fn a_manually_downloaded_file_is_verified_and_installed_offline() {
+fn a_manually_downloaded_file_is_verified_and_installed_without_network() {
     let bytes = noise();
     let user = User::new(&onnx_entry("big", 9, &bytes));
     let e = user.run(&["get", "big"]).unwrap_err();
@@ -388,7 +393,7 @@ fn a_manually_downloaded_file_is_verified_and_installed_offline() {
 }
 
 #[test]
-fn a_wrong_file_is_refused_and_deleted() {
+fn a_file_with_a_wrong_hash_or_size_is_rejected_and_deleted() {
     let bytes = noise();
     let mut other = bytes.clone();
     other[5] ^= 1;
@@ -422,7 +427,7 @@ fn a_wrong_file_is_refused_and_deleted() {
 }
 
 #[test]
-fn an_unknown_name_is_refused_before_any_download() {
+fn an_unknown_name_is_rejected_before_any_download() {
     let bytes = noise();
     let server = Server::start(&[("big.onnx", &bytes)]);
     let user = User::new(&onnx_entry("big", server.port, &bytes));
@@ -442,8 +447,8 @@ fn a_download_that_fills_the_disk_is_removed() {
         .output();
     if !mounted.is_ok_and(|o| o.status.success()) {
         eprintln!(
-            "SKIPPED: cannot mount a small disk (needs root); \
-             src/models/download.rs has a unit test of its writer"
+            "SKIPPED: this test needs root to mount a small disk; a unit test in \
+             src/models/download.rs covers the writer on a full disk"
         );
         return;
     }
@@ -474,7 +479,7 @@ fn a_download_that_fills_the_disk_is_removed() {
 }
 
 #[test]
-fn every_layout_of_the_catalogue_is_known_to_the_detector() {
+fn every_layout_of_the_catalogue_is_a_detector_layout() {
     for entry in twintrack::models::Catalogue::own().expect("valid").entries {
         let Some(layout) = entry.settings.layout else {
             continue;

@@ -174,11 +174,11 @@ fn letters_are_trained_evaluated_and_compared() {
             .is_some_and(|s| (0.0..=1.0).contains(&s)),
         "{said}"
     );
-    let refused = compare(&[]);
+    let rejected = compare(&[]);
     assert!(
-        !refused.status.success() && text(&refused.stderr).contains("--whole"),
+        !rejected.status.success() && text(&rejected.stderr).contains("--whole"),
         "{}",
-        text(&refused.stderr)
+        text(&rejected.stderr)
     );
 }
 

@@ -9,7 +9,7 @@ use twintrack::config::Config;
 use twintrack::detection::{Detection, Embeddings};
 use twintrack::frame::Frame;
 use twintrack::geometry::BBox;
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::time::Seconds;
 use twintrack::track::identity::{IdentityRegistry, TrackObservation};
 use twintrack::track::similarity::{Calibration, StrangerTable};
@@ -22,7 +22,7 @@ const BEN: [f32; 2] = [0.0, 1.0];
 /// Ben stands still. Ana walks for two seconds and is absent for 4.7 s, which neither the motion
 /// model nor offline linking bridges. Then a person with the embedding `returning` appears at a
 /// place that Ana could have reached.
-fn scene(offline: bool, returning: [f32; 2]) -> Recording {
+fn scene(offline: bool, returning: [f32; 2]) -> RecordedEvents {
     let config = Config::default();
     let strangers: StrangerTable = "0.5@0.8,0.01@0.4,0.001@0.3".parse().unwrap();
     let mut tracker = Tracker::new(config.tracker(offline)).with_strangers(Some(strangers.clone()));
@@ -36,7 +36,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
     let mut registry = IdentityRegistry::new(identity, calibration, Vec::new())
         .with_memory(Some(strangers), &config.tracker.reidentify);
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "yard".into(), Some("test".into()));
-    let mut recording = Recording::default();
+    let mut recording = RecordedEvents::default();
     for number in 0..110u64 {
         let at = |x: f32| Detection {
             bbox: BBox::from_center(x, 200.0, 40.0, 100.0),
@@ -101,7 +101,7 @@ fn scene(offline: bool, returning: [f32; 2]) -> Recording {
 }
 
 /// The track to the left of Ben in a frame.
-fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
+fn ana(recording: &RecordedEvents, frame: usize) -> Option<&TrackEvent> {
     recording.frames[frame]
         .tracks
         .iter()
@@ -109,7 +109,7 @@ fn ana(recording: &Recording, frame: usize) -> Option<&TrackEvent> {
 }
 
 /// The ids and the names of the walker before and after the absence, and the ids of all tracks.
-fn ids_and_names(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
+fn ids_and_names(r: &RecordedEvents) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
     let (before, after) = (ana(r, 15).unwrap(), ana(r, 90).unwrap());
     let name = |t: &TrackEvent| t.identity.as_ref().map(|i| i.name.clone()).unwrap();
     let all = r
@@ -121,9 +121,9 @@ fn ids_and_names(r: &Recording) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
 }
 
 /// The scene tracked online, the same refined, and tracked offline.
-fn all_modes(returning: [f32; 2]) -> [Recording; 3] {
+fn all_modes(returning: [f32; 2]) -> [RecordedEvents; 3] {
     let config = Config::default();
-    let refine = |r: &Recording| r.refine(&config.offline, &config.tracker);
+    let refine = |r: &RecordedEvents| r.refine(&config.offline, &config.tracker);
     let online = scene(false, returning);
     let refined = refine(&online);
     [online, refined, refine(&scene(true, returning))]

@@ -15,7 +15,7 @@ use twintrack::frame::Frame;
 use twintrack::infer::{Device, Runtime, SessionOptions};
 use twintrack::mot_files::read_rows;
 use twintrack::mot_format::MotRow;
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
 use twintrack::track::similarity::StrangerTable;
@@ -65,7 +65,7 @@ fn evaluate(
     let mut tracker =
         Tracker::new(config.tracker(mode == Mode::Offline)).with_strangers(strangers.clone());
     let mut events = EventBuilder::new(uuid::Uuid::nil(), "clip".into(), Some("siamese".into()));
-    let (mut recording, mut last) = (Recording::default(), None);
+    let (mut recording, mut last) = (RecordedEvents::default(), None);
     for (frame, detections, embeddings) in kept.iter().copied() {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
         last = Some(frame.pts);

@@ -62,7 +62,7 @@ fn every_section_of_a_service_is_accepted() {
 }
 
 #[test]
-fn unknown_keys_and_wrong_types_are_refused() {
+fn unknown_keys_and_wrong_types_are_rejected() {
     for wrong in [
         "trackers = 1",
         "device = \"gpu\"",

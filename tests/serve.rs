@@ -427,7 +427,7 @@ fn cameras_change_on_sighup() {
     write(&["stays"], "[cameras.bad]\nulr = \"x\"");
     child.signal("HUP");
     assert!(
-        until(10, || log_text().contains("everything stays")),
+        until(10, || log_text().contains("the cameras stay unchanged")),
         "{}",
         log_text()
     );
@@ -554,7 +554,7 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
 }
 
 #[test]
-fn an_output_that_is_a_camera_s_file_is_refused() {
+fn an_output_that_is_a_camera_s_file_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let video = dir.path().join("out.jsonl");
     std::fs::copy(clip(), &video).unwrap();
@@ -573,7 +573,7 @@ fn an_output_that_is_a_camera_s_file_is_refused() {
 }
 
 #[test]
-fn an_invalid_configuration_is_refused_with_the_cause() {
+fn an_invalid_configuration_is_rejected_with_the_cause() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [
         ("", "has no camera"),
@@ -675,7 +675,7 @@ fn a_camera_slower_than_open_timeout_is_opened_after_retries() {
 }
 
 #[test]
-fn a_blank_token_is_refused_at_the_start() {
+fn a_blank_token_is_rejected_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("token"), "\n").unwrap();
     let token = dir.path().join("token");

@@ -537,7 +537,7 @@ fn a_webhook_receives_every_event_with_a_valid_signature() {
 }
 
 #[test]
-fn invalid_settings_of_receivers_are_refused_at_the_start() {
+fn invalid_settings_of_receivers_are_rejected_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     for (more, want) in [

@@ -312,7 +312,7 @@ fn ids_do_not_depend_on_the_frame_rate() {
 }
 
 #[test]
-fn an_invalid_detection_or_time_is_refused_and_changes_nothing() {
+fn an_invalid_detection_or_time_is_rejected_and_changes_nothing() {
     let mut t = tracker();
     (0..3).for_each(|_| drop(step(&mut t, &[person(100.0, 200.0, 0.9)])));
     let bad = [

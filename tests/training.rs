@@ -194,7 +194,7 @@ fn the_tracker_loads_the_trained_network() {
     std::fs::write(&config, "dimension = 64\nsteps = 6\n").expect("written");
     let other = run(&["--resume"]);
     assert!(
-        !other.status.success() && String::from_utf8_lossy(&other.stderr).contains("length 32"),
+        !other.status.success() && String::from_utf8_lossy(&other.stderr).contains("dimension 32"),
         "{}",
         String::from_utf8_lossy(&other.stderr)
     );
@@ -262,11 +262,11 @@ fn the_tracker_loads_the_trained_network() {
         .arg(foreign)
         .arg("--output")
         .arg(dir.path().join("no.onnx"));
-    let refused = c.output().expect("it starts");
+    let rejected = c.output().expect("it starts");
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("twintrack-train did not write it"),
+        String::from_utf8_lossy(&rejected.stderr).contains("twintrack-train did not write it"),
         "{}",
-        String::from_utf8_lossy(&refused.stderr)
+        String::from_utf8_lossy(&rejected.stderr)
     );
 
     let judged = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
@@ -410,7 +410,7 @@ fn every_network_can_be_trained_and_exported() {
 }
 
 #[test]
-fn invalid_arguments_are_refused() {
+fn invalid_arguments_are_rejected() {
     let said = |args: &[&str]| {
         let out = Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
             .args(args)
@@ -601,9 +601,9 @@ fn a_network_file_can_be_trained_further() {
     );
 
     let told = |start: &Path, config: &str| {
-        let refused = run(start, config, "no.onnx");
-        assert!(!refused.status.success());
-        String::from_utf8_lossy(&refused.stderr).into_owned()
+        let rejected = run(start, config, "no.onnx");
+        assert!(!rejected.status.success());
+        String::from_utf8_lossy(&rejected.stderr).into_owned()
     };
     let detector = told(
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("models/person_detector.onnx"),
@@ -788,10 +788,10 @@ fn calibrate_writes_a_calibrated_copy() {
             "{json}"
         );
     }
-    let refused = calibrate(&own, None, &own);
+    let rejected = calibrate(&own, None, &own);
     assert!(
-        String::from_utf8_lossy(&refused.stderr).contains("it is the network itself"),
+        String::from_utf8_lossy(&rejected.stderr).contains("it is the network itself"),
         "{}",
-        String::from_utf8_lossy(&refused.stderr)
+        String::from_utf8_lossy(&rejected.stderr)
     );
 }

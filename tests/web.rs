@@ -319,7 +319,7 @@ fn a_client_that_filters_out_all_events_is_pinged() {
 }
 
 #[test]
-fn requests_without_the_token_and_of_other_origins_are_refused() {
+fn requests_without_the_token_and_of_other_origins_are_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let token = "a-token-of-many-letters";
     let (_child, port) = serve(dir.path(), 1, &format!("token = \"{token}\""));
@@ -436,8 +436,8 @@ struct Load {
 }
 
 /// Runs `clients` clients, of which `stalled` read nothing, for at least so many seconds and frames
-/// of each camera, and asserts that the others miss no event. Asserts no rate, because it depends on
-/// the machine.
+/// of each camera, and asserts that the others miss no event. Asserts no rate, because it depends
+/// on the machine.
 fn many_clients(
     (clients, stalled): (usize, usize),
     cameras: usize,

@@ -12,23 +12,24 @@ use twintrack::gallery::{GalleryPicture, GalleryReader, Region};
 use twintrack::track::appearance::cosine_distance;
 use twintrack::track::similarity::FalseAcceptRate;
 
-/// Compare the people in two pictures: prints their similarity, 0 to 1, how often strangers reach
-/// it, and which part of each picture was used.
+/// Compare the people in two pictures: print their similarity, 0 to 1, how often strangers are at
+/// least as similar, and which part of each picture was used.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A picture cut to a person, or a photo, of which the most confidently detected person is
-    /// used.
+    /// A picture cut to one person, or a wider one, of which the most confidently detected person
+    /// is used.
     first: PathBuf,
     /// The other picture.
     second: PathBuf,
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
+    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
+    /// installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Use both pictures as a whole, whatever their shape, without detecting people: for networks
-    /// trained on letters, signatures or faces.
+    /// Use both pictures as a whole, whatever their aspect ratio, without detecting people: for
+    /// networks trained on letters, signatures or faces.
     #[arg(long)]
     whole: bool,
     /// Print JSON: similarity, cosine distance, the share of pairs of strangers that are at least

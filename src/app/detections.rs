@@ -1,4 +1,4 @@
-//! Detections made earlier, from a MOTChallenge file.
+//! Reads detections from a MOTChallenge file, for `track --detections` and `tune`.
 
 use std::collections::BTreeMap;
 use std::path::Path;

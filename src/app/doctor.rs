@@ -13,23 +13,24 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::paths::find_model;
 use twintrack::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
-/// Check the installation: report what is there, what is missing and how to fix it, and how the
+/// Check the installation: report which components work, how to fix those that do not, and how the
 /// networks' inputs and outputs are interpreted.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check this detector instead of the shipped ones: an ONNX file (./mine.onnx), or the name of
-    /// an installed network.
+    /// Check this detector instead of the configured one (default: the shipped one): an ONNX file
+    /// by its path (./mine.onnx), or the name of an installed network.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Check this embedder instead of the shipped one.
+    /// Check this embedder instead of the configured one (default: the shipped one): an ONNX file
+    /// by its path (./mine.onnx), or the name of an installed network.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
 }
 
-/// Runs the command; returns the report, and whether everything required works.
+/// Runs the command; returns the report, and whether every required component works.
 ///
 /// # Errors
 /// When the configuration cannot be read.
@@ -38,13 +39,17 @@ pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
     config.detector.model = args.detector.clone().unwrap_or(config.detector.model);
     config.embedder.model = args.embedder.clone().unwrap_or(config.embedder.model);
     let mut r = Report::default();
-    r.line(true, "twintrack", env!("CARGO_PKG_VERSION").to_string());
+    r.line(
+        State::Works,
+        "twintrack",
+        env!("CARGO_PKG_VERSION").to_string(),
+    );
     video(&mut r);
     match Runtime::load() {
-        Err(e) => r.line(false, "ONNX Runtime", e.to_string()),
+        Err(e) => r.line(State::Failed, "ONNX Runtime", e.to_string()),
         Ok(runtime) => {
             r.line(
-                true,
+                State::Works,
                 "ONNX Runtime",
                 runtime.library().display().to_string(),
             );
@@ -62,8 +67,19 @@ pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
     Ok((r.text.trim_end().to_string(), r.ok))
 }
 
+/// State of a component.
+#[derive(Clone, Copy)]
+enum State {
+    Works,
+    /// An optional component does not work.
+    Unavailable,
+    /// A required component does not work.
+    Failed,
+}
+
 struct Report {
     text: String,
+    /// Whether no component has failed.
     ok: bool,
 }
 
@@ -77,15 +93,16 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Adds a line for a component. One that is not `good` fails the report.
-    fn line(&mut self, good: bool, what: &str, detail: String) {
-        self.ok &= good;
-        writeln!(
-            self.text,
-            "{} {what:<16} {detail}",
-            if good { "ok     " } else { "MISSING" }
-        )
-        .expect("writing to a String cannot fail");
+    /// Adds the line of a component. With [`State::Failed`] the command fails.
+    fn line(&mut self, state: State, what: &str, detail: String) {
+        let label = match state {
+            State::Works => "ok",
+            State::Unavailable => "-",
+            State::Failed => "FAILED",
+        };
+        self.ok &= !matches!(state, State::Failed);
+        writeln!(self.text, "{label:<6} {what:<17} {detail}")
+            .expect("writing to a String cannot fail");
     }
 
     /// Adds a detail of the component above.
@@ -99,22 +116,22 @@ fn video(r: &mut Report) {
     use opencv::{core, videoio};
     let info = core::get_build_information().unwrap_or_default();
     let version = core::get_version_string().unwrap_or_default();
-    r.line(true, "OpenCV", version);
+    r.line(State::Works, "OpenCV", version);
     let names: Vec<String> = videoio::get_backends()
         .into_iter()
         .flatten()
         .filter_map(|b| videoio::get_backend_name(b).ok())
         .collect();
     let ffmpeg = names.iter().any(|n| n == "FFMPEG");
-    let detail = if ffmpeg {
-        names.join(", ")
+    let (state, remedy) = if ffmpeg {
+        (State::Works, "")
     } else {
-        format!(
-            "{}; FFMPEG is missing: install libopencv-dev (`make setup`)",
-            names.join(", ")
+        (
+            State::Failed,
+            "; OpenCV was built without FFmpeg: install libopencv-dev (`make setup`)",
         )
     };
-    r.line(ffmpeg, "video back ends", detail);
+    r.line(state, "video back ends", names.join(", ") + remedy);
     for line in info
         .lines()
         .map(str::trim)
@@ -126,12 +143,12 @@ fn video(r: &mut Report) {
 
 #[cfg(not(feature = "video"))]
 fn video(r: &mut Report) {
-    let detail = "built without the feature `video`: \
-                  only MOTChallenge folders with given detections can be read";
-    r.line(false, "OpenCV", detail.into());
+    let detail = "this program was built without the feature `video`: it reads only MOTChallenge \
+                  folders with given detections; rebuild it with --features video";
+    r.line(State::Failed, "OpenCV", detail.into());
 }
 
-/// Opens the shipped detector on a device.
+/// Opens the shipped detector on `device`, to find out whether the device works.
 fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> {
     let path = find_model(&DetectorConfig::default().model)?;
     Model::open(runtime, &path, SessionOptions::new(device, 1))
@@ -139,25 +156,38 @@ fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> 
 
 fn providers(r: &mut Report, runtime: &Runtime) {
     let vnni = if detector::has_vnni() {
-        "with VNNI: int8 is the default"
+        "has VNNI: the shipped detector runs in int8 by default"
     } else {
-        "without VNNI: float32 or int8, chosen by a short benchmark"
+        "no VNNI: a short benchmark chooses float32 or int8 for the shipped detector"
     };
-    r.line(true, "provider CPU", vnni.to_string());
-    let built = [
+    r.line(State::Works, "provider CPU", vnni.to_string());
+    let providers = [
         ("CUDA", Runtime::has_cuda(), Device::Cuda(0)),
         ("TensorRT", Runtime::has_tensorrt(), Device::TensorRt),
     ];
-    for (name, built, device) in built {
-        // A GPU is optional, so its absence does not fail the report.
-        let state = match built {
-            false => "not in this library; `make setup-gpu` installs the one with it".into(),
-            true => match open_shipped(runtime, device) {
-                Ok(m) => format!("works ({})", m.provider()),
-                Err(e) => format!("does not work: {e}"),
-            },
-        };
-        r.line(true, &format!("provider {name}"), state);
+    for (name, is_built, device) in providers {
+        let opened = is_built.then(|| open_shipped(runtime, device).map(|m| m.provider()));
+        let (state, detail) = gpu(name, opened);
+        r.line(state, &format!("provider {name}"), detail);
+    }
+}
+
+/// The line of a GPU's provider, which is optional. `opened` is the result of opening the shipped
+/// detector with it; `None` if this build of ONNX Runtime does not have it.
+fn gpu(name: &str, opened: Option<Result<impl std::fmt::Display, InferError>>) -> (State, String) {
+    match opened {
+        Some(Ok(provider)) => (
+            State::Works,
+            format!("opens the shipped detector ({provider})"),
+        ),
+        Some(Err(e)) => (State::Unavailable, format!("does not work: {e}")),
+        None => (
+            State::Unavailable,
+            format!(
+                "this ONNX Runtime was built without {name}; `make setup-gpu` installs a build \
+                 that has it"
+            ),
+        ),
     }
 }
 
@@ -173,21 +203,21 @@ fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
     };
     for &precision in precisions {
         match Detector::open(runtime, &config.clone().with_precision(precision), ON_CPU) {
-            Err(e) => r.line(false, "detector", e.to_string()),
+            Err(e) => r.line(State::Failed, "detector", e.to_string()),
             Ok(d) => {
                 let format = d.format();
-                file(r, "detector", d.model());
+                report_model(r, "detector", d.model());
                 r.note(&format!(
-                    "layout: {} (decided by {})",
+                    "layout: {} (from {})",
                     format.layout.value.name(),
                     format.layout.reason
                 ));
                 r.note(&format!(
-                    "class of persons: {} (decided by {})",
+                    "number of the class \"person\": {} (from {})",
                     format.class.value, format.class.reason
                 ));
                 r.note(&format!(
-                    "pixels: {} (decided by {})",
+                    "pixel format: {} (from {})",
                     format.pixels.value, format.pixels.reason
                 ));
                 metadata(r, d.model());
@@ -198,14 +228,15 @@ fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
 
 fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
     let e = match Embedder::open(runtime, config, ON_CPU) {
-        Err(e) => return r.line(false, "embedder", e.to_string()),
+        Err(e) => return r.line(State::Failed, "embedder", e.to_string()),
         Ok(e) => e,
     };
-    file(r, "embedder", e.model());
+    report_model(r, "embedder", e.model());
     let (w, h) = e.size();
-    let (pixels, length, output) = (e.pixels(), e.dimension(), e.output());
+    let (pixels, dimension, output) = (e.pixels(), e.dimension(), e.output());
     r.note(&format!(
-        "pixels: {pixels}, crops of {w}x{h}, vectors of length {length} from the output '{output}'"
+        "pixel format: {pixels}, crops of {w}x{h} pixels, embeddings of dimension {dimension} from \
+         the output '{output}'"
     ));
     metadata(r, e.model());
     if let Err(e) = e.calibrated() {
@@ -219,8 +250,8 @@ fn embedder(r: &mut Report, runtime: &Runtime, config: &EmbedderConfig) {
 }
 
 /// Reports a network's file, the hash of its weights and its batch size.
-fn file(r: &mut Report, what: &str, model: &Model) {
-    r.line(true, what, model.path().display().to_string());
+fn report_model(r: &mut Report, what: &str, model: &Model) {
+    r.line(State::Works, what, model.path().display().to_string());
     r.note(&format!(
         "weights: {}, batch size: {}",
         model.weights(),
@@ -233,9 +264,38 @@ fn metadata(r: &mut Report, model: &Model) {
     model
         .metadata()
         .entries()
-        .for_each(|(k, v)| r.note(&format!("{k}: {v}")));
+        .for_each(|(k, v)| r.note(&format!("metadata {k}: {v}")));
     model
         .outputs()
         .iter()
-        .for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1: dynamic)")));
+        .for_each(|(name, shape)| r.note(&format!("output {name} {shape:?} (-1: any size)")));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: a provider that does not work was reported as `ok`.
+    #[test]
+    fn an_optional_component_that_does_not_work_is_not_ok_and_does_not_fail_the_report() {
+        let broken = InferError::Device {
+            device: Device::Cuda(0),
+            reason: "no driver".into(),
+        };
+        let mut r = Report::default();
+        for (name, opened) in [
+            ("CUDA", Some(Err(broken))),
+            ("TensorRT", None),
+            ("CPU", Some(Ok("CPU"))),
+        ] {
+            let (state, detail) = gpu(name, opened);
+            r.line(state, name, detail);
+        }
+        let lines: Vec<&str> = r.text.lines().collect();
+        assert!(r.ok && lines[0].starts_with("- ") && lines[0].contains("no driver"));
+        assert!(lines[1].starts_with("- ") && lines[1].contains("make setup-gpu"));
+        assert!(lines[2].starts_with("ok "), "{}", r.text);
+        r.line(State::Failed, "detector", "no file".into());
+        assert!(!r.ok && r.text.ends_with("FAILED detector          no file\n"));
+    }
 }

@@ -18,8 +18,8 @@ pub struct EvalArgs {
     /// Folder of sequences, each with gt/gt.txt and seqinfo.ini; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Folder of results in MOTChallenge format, named <sequence>.txt; for one sequence also the
-    /// file itself. Sequences without a result are reported and skipped.
+    /// Folder of results in MOTChallenge format, named <sequence>.txt; or, for one sequence, its
+    /// result file. Sequences without a result are reported and skipped.
     #[arg(long, value_name = "PATH")]
     results: PathBuf,
     /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.

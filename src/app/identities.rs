@@ -1,4 +1,4 @@
-//! The people that `track` and `serve` are to identify.
+//! The identities that `track` and `serve` assign: of a gallery, and remembered ones.
 
 use std::path::Path;
 
@@ -30,7 +30,10 @@ pub fn registry(
         "identity.remember"
     };
     let Some(e) = embedder.take() else {
-        bail!("{asked} needs an embedder, and embedder.enabled is false")
+        bail!(
+            "{asked} needs an embedder, but embedder.enabled is false; set it to true, or leave \
+             out {asked}"
+        )
     };
     let calibration = e.calibrated()?;
     let mut gallery_reader = GalleryReader::new(e, config.clone());

@@ -1,45 +1,46 @@
-//! Offline linking of recordings, for `track --offline` and `refine`.
+//! Offline linking of recorded events, for `track --offline` and `refine`.
 
 use twintrack::config::Config;
-use twintrack::refine::{Recording, frame_of};
+use twintrack::refine::{RecordedEvents, frame_of};
 use twintrack::sink::{FrameResult, Sink, SinkError};
 use twintrack::source::{Source, SourceError};
 
-/// Refines a recording; removes the embeddings unless they are to be written.
-pub fn refined(recording: &Recording, config: &Config) -> Recording {
-    let mut refined = recording.refine(&config.offline, &config.tracker);
+/// Refines events; removes the embeddings unless they are to be written.
+pub fn refined(events: &RecordedEvents, config: &Config) -> RecordedEvents {
+    let mut refined = events.refine(&config.offline, &config.tracker);
     if !config.output.embeddings {
         refined.ended.iter_mut().for_each(|e| e.embedding = None);
     }
     refined
 }
 
-/// A summary line of what refining changed.
-pub fn summary(before: &Recording, after: &Recording) -> String {
-    let boxes = |r: &Recording| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
-    let (tracks, people) = (before.ended.len(), after.ended.len());
+/// The summary line of what refining changed: numbers of tracks (afterwards each is a whole
+/// trajectory) and boxes.
+pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
+    let boxes = |r: &RecordedEvents| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
     format!(
-        "  refined                     {tracks} tracks to {people} trajectories, \
-         {} boxes to {} boxes",
+        "  refined                     tracks: {} before, {} after; boxes: {} before, {} after",
+        before.ended.len(),
+        after.ended.len(),
         boxes(before),
         boxes(after)
     )
 }
 
-/// Writes a recording to the sinks: every frame, followed by the ends of the tracks that were last
-/// detected in it. `pictures` delivers the images for sinks that draw. Checks `stop` before every
-/// frame, and returns early when it is true.
+/// Writes events to the sinks: every frame, followed by the ends of the tracks that were last
+/// detected in it. `pictures` is the source of the pixels, for sinks that draw. Checks `stop`
+/// before every frame, and returns early when it is true.
 ///
 /// # Errors
 /// When a sink or the source fails.
 pub fn deliver(
-    recording: &Recording,
+    events: &RecordedEvents,
     sinks: &mut [Box<dyn Sink>],
     mut pictures: Option<Box<dyn Source>>,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), DeliverError> {
-    let mut ended = recording.ended.iter().peekable();
-    for event in recording.frames.iter().take_while(|_| !stop()) {
+    let mut ended = events.ended.iter().peekable();
+    for event in events.frames.iter().take_while(|_| !stop()) {
         let mut frame = frame_of(event);
         if let Some(source) = &mut pictures {
             while let Some(next) = source.next_frame()? {
@@ -71,7 +72,7 @@ pub enum DeliverError {
     /// A sink failed.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// The source of the images failed.
+    /// The source of the pixels failed.
     #[error(transparent)]
     Source(#[from] SourceError),
 }

@@ -1,4 +1,5 @@
-//! `twintrack completions` and `twintrack manual`: made from the definition of the command line.
+//! `twintrack completions` and `twintrack manual`: generated from the definition of the command
+//! line.
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};

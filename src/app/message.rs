@@ -1,4 +1,4 @@
-//! Error messages for users. Shared with the program `twintrack-train`.
+//! Formats errors for users. Shared with the program `twintrack-train`.
 
 /// The error with its causes. A cause is skipped if the message before contains it already.
 pub fn message(e: &anyhow::Error) -> String {

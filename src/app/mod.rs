@@ -1,5 +1,5 @@
-//! The commands, one file each. They combine the modules below and handle input and output; the
-//! algorithms are elsewhere.
+//! The commands of `twintrack`, one file each, and the code that they share. A command parses its
+//! options, opens inputs and outputs, and calls the library, which has the algorithms.
 
 pub mod compare;
 pub mod detections;

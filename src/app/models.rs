@@ -1,4 +1,4 @@
-//! `twintrack models`: the catalogue of networks trained by others.
+//! `twintrack models`: lists, downloads and verifies networks trained by others.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -26,19 +26,20 @@ pub struct ModelsArgs {
 
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
-    /// List the networks with licence and measured quality, and whether they are installed.
+    /// List the networks of the catalogue with licence and measured quality, and whether they are
+    /// installed.
     List,
-    /// Download networks from their publishers, verify them, and install them for --detector NAME
-    /// or --embedder NAME.
+    /// Download networks from their publishers, verify their hashes, and install them for use with
+    /// --detector NAME or --embedder NAME.
     Get {
-        /// Names from `twintrack models list`.
+        /// Names of networks, from `twintrack models list`.
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
         /// Show no progress.
         #[arg(short, long)]
         quiet: bool,
     },
-    /// Compare installed files with the catalogue's hashes.
+    /// Check the installed files against the hashes of the catalogue.
     Verify,
 }
 
@@ -144,7 +145,7 @@ fn verify(catalogue: &Catalogue, folder: &ModelFolder) -> Result<String> {
     Ok(out)
 }
 
-/// Shows a download's progress on standard error: a bar on a terminal, else a line every few
+/// Shows a download's progress on standard error: a bar on a terminal, else a line every five
 /// seconds.
 struct DownloadProgress {
     quiet: bool,

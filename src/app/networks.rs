@@ -1,4 +1,4 @@
-//! The networks that commands use, opened as the configuration says.
+//! Opens the networks with the settings of a configuration.
 
 use anyhow::Result;
 use twintrack::config::Config;

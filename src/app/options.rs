@@ -1,4 +1,4 @@
-//! Option values that several commands share.
+//! Types and parsers of option values that several commands share.
 
 use clap::ValueEnum;
 
@@ -6,10 +6,10 @@ use twintrack::detect::Precision;
 use twintrack::eval::Benchmark;
 use twintrack::time::Timestamp;
 
-/// Benchmark whose rules apply.
+/// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Rules {
-    /// 2D MOT 2015: no distractors.
+    /// 2D MOT 2015: all rows are evaluated, whatever their class; no distractors.
     Mot15,
     /// MOT16.
     Mot16,
@@ -30,7 +30,7 @@ impl From<Rules> for Benchmark {
     }
 }
 
-/// Number format of the detector.
+/// Parses a number format of the detector.
 ///
 /// # Errors
 /// What is expected instead.
@@ -43,7 +43,7 @@ pub fn parse_precision(s: &str) -> Result<Precision, String> {
     }
 }
 
-/// A time in seconds, zero or more.
+/// Parses a time in seconds, zero or more.
 ///
 /// # Errors
 /// What is expected instead.
@@ -51,10 +51,10 @@ pub fn parse_seconds(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
         .filter(|v: &f64| v.is_finite() && *v >= 0.0)
-        .ok_or_else(|| "a number of seconds, zero or more".into())
+        .ok_or_else(|| "use a number of seconds, zero or more".into())
 }
 
-/// A divisor above zero.
+/// Parses a divisor in [1e-6, 1e6].
 ///
 /// # Errors
 /// What is expected instead.
@@ -62,10 +62,10 @@ pub fn parse_scale(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
         .filter(|v: &f64| (1e-6..=1e6).contains(v))
-        .ok_or_else(|| "a number above zero".into())
+        .ok_or_else(|| "use a number from 0.000001 to 1000000".into())
 }
 
-/// Frames per second.
+/// Parses a frame rate, frames per second.
 ///
 /// # Errors
 /// What is expected instead.
@@ -73,15 +73,15 @@ pub fn parse_rate(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
         .filter(|v: &f64| (0.01..=1000.0).contains(v))
-        .ok_or_else(|| "frames a second, from 0.01 to 1000".into())
+        .ok_or_else(|| "use a number of frames per second from 0.01 to 1000".into())
 }
 
-/// A date and time by RFC 3339.
+/// Parses a date and time by RFC 3339.
 ///
 /// # Errors
 /// What is expected instead.
 pub fn parse_time(s: &str) -> Result<Timestamp, String> {
     s.parse()
         .map(Timestamp)
-        .map_err(|e| format!("{e}; a time reads 2026-11-24T12:00:00Z"))
+        .map_err(|e| format!("{e}; use RFC 3339, such as 2026-11-24T12:00:00Z"))
 }

@@ -1,4 +1,5 @@
-//! Checks of the files that a command writes. Shared with the program `twintrack-train`.
+//! Checks the output files of a command before its work begins. Shared with the program
+//! `twintrack-train`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 /// The path that stands for standard output.
 pub const STDOUT: &str = "-";
 
-/// Refuses outputs that are also an input or another output, and creates missing parent folders.
+/// Checks that no output is also an input or another output, and creates missing parent folders.
 /// Called before the work begins, so that no work is lost.
 ///
 /// # Errors
@@ -57,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_folders_are_created_and_conflicting_paths_are_refused() {
+    fn missing_folders_are_created_and_conflicting_paths_are_rejected() {
         let dir = tempfile::tempdir().expect("a folder");
         let (input, output) = (dir.path().join("in.mp4"), dir.path().join("a/b/out.jsonl"));
         std::fs::write(&input, "x").expect("written");

@@ -1,4 +1,4 @@
-//! `twintrack refine`: offline linking and gap filling of trajectories written earlier.
+//! `twintrack refine`: links tracks and fills gaps in events written earlier.
 
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 
 use crate::app::{linking, outputs, settings, show};
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
@@ -15,14 +15,14 @@ use twintrack::sink::mot::{MotContent, MotText};
 /// Link tracks over a whole recording and fill their gaps.
 #[derive(Debug, Args)]
 pub struct RefineArgs {
-    /// Trajectories of `twintrack track` (JSON lines); `-` is standard input. Embeddings
-    /// (`track --embeddings`) improve linking, and are kept in the output.
+    /// Events that `twintrack track` or `serve` wrote (JSON lines); `-` is standard input.
+    /// Embeddings (`track --embeddings`) improve linking, and are kept in the output.
     input: PathBuf,
     /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery] and [output]
     /// are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Write the refined trajectories (JSON lines) to this file; `-` is standard output.
+    /// Write the refined events (JSON lines) to this file; `-` is standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Also write a MOTChallenge result file.
@@ -36,7 +36,9 @@ pub struct RefineArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// When the input is not a file of events, or an output cannot be written.
+/// When the configuration is invalid, the input cannot be read or is not a file of events, its
+/// frames are out of order, it has several recordings with --mot, or an output cannot be written or
+/// is also an input or another output.
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
     let from_stdin = args.input == Path::new(STDIN);
@@ -47,20 +49,24 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         .chain((!from_stdin).then(|| args.input.clone()))
         .collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
-    let recordings = match from_stdin {
-        true => Recording::read_lines(std::io::stdin().lock(), Path::new("standard input"))?,
-        false => {
-            let path = &args.input;
-            let file = std::fs::File::open(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            Recording::read_lines(BufReader::new(file), path)?
-        }
+    let (name, recordings) = if from_stdin {
+        let name = Path::new("standard input");
+        let lines = std::io::stdin().lock();
+        (name, RecordedEvents::read_lines(lines, name)?)
+    } else {
+        let path = args.input.as_path();
+        let file =
+            std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        (
+            path,
+            RecordedEvents::read_lines(BufReader::new(file), path)?,
+        )
     };
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
-            "{} has {} recordings (runs or cameras), but a MOTChallenge file holds only one; \
-             remove --mot",
-            args.input.display(),
+            "{} has the events of {} recordings (one per run and camera), but a MOTChallenge file \
+             holds only one; leave out --mot, or refine each recording alone",
+            name.display(),
             recordings.len()
         );
     }
@@ -77,7 +83,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         )?));
     }
     if recordings.is_empty() && !args.quiet {
-        eprintln!("  nothing to refine          the input has no events");
+        eprintln!("  nothing to refine           the input has no trajectory events");
     }
     for recording in &recordings {
         let refined = recording.refine(&config.offline, &config.tracker);

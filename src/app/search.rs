@@ -1,4 +1,4 @@
-//! `twintrack search PICTURE --in DIR`: the tracks most similar to a person.
+//! `twintrack search PICTURE --in DIR`: lists the tracks most similar to the person in a picture.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -16,11 +16,12 @@ use twintrack::trajectory::{EndedEvent, Event, thousandths};
 /// List the tracks of earlier runs that are most similar to the person in a picture.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// A picture cut to a person, or a photo, of which the most confidently detected person is
-    /// used.
+    /// A picture cut to one person, or a wider one, of which the most confidently detected person
+    /// is used.
     picture: PathBuf,
-    /// Folder of trajectories (.jsonl, including rotated files) written by `twintrack track
-    /// --embeddings`; or one such file. Files and tracks that are not searched are reported.
+    /// Folder of event files (.jsonl, including rotated ones) written by `twintrack track
+    /// --embeddings` or by `serve`; or one such file. Files and tracks that are not searched are
+    /// reported on standard error.
     #[arg(long = "in", value_name = "DIR")]
     within: PathBuf,
     /// Maximum number of tracks to list.
@@ -29,11 +30,12 @@ pub struct SearchArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Siamese network that the tracks were embedded with: an ONNX file (./mine.onnx), or the name
-    /// of an installed network (`twintrack models list`).
+    /// Embedder (Siamese network) with which the tracks were embedded: an ONNX file by its path
+    /// (./mine.onnx), or the name of an installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Print JSON lines: `track_ended` events with similarity and file, without path and embedding.
+    /// Print JSON lines: the `track_ended` events with `similarity` and `file`, without `path` and
+    /// `embedding`.
     #[arg(long)]
     json: bool,
 }

@@ -12,7 +12,7 @@ use twintrack::mot_format::{Known, MotRow, SequenceInfo};
 pub struct Truth {
     /// Name of the sequence, which is that of its folder.
     pub name: String,
-    /// Frame rate, length and frame size.
+    /// Frame rate, number of frames, and frame size.
     pub info: SequenceInfo,
     /// Rows of `gt/gt.txt`.
     pub rows: Vec<MotRow>,
@@ -66,7 +66,8 @@ pub fn read(dir: &Path, known: Known, benchmark: Benchmark) -> Result<Truth> {
 }
 
 impl Truth {
-    /// Warns of rows beyond the sequence's length, which are not evaluated.
+    /// Warns of rows whose frame number exceeds the sequence's number of frames; they are not
+    /// evaluated. `what` names the rows.
     pub fn warn_beyond(&self, what: &str, rows: &[MotRow]) {
         let (length, beyond) = (
             self.info.length,
@@ -75,7 +76,8 @@ impl Truth {
         if beyond > 0 {
             tracing::warn!(
                 sequence = %self.name, rows = beyond, length,
-                "{what} beyond the sequence's length is ignored; is seqLength right?"
+                "{what}: rows beyond the sequence's length are ignored; check seqLength in \
+                 seqinfo.ini"
             );
         }
     }

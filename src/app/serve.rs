@@ -1,4 +1,4 @@
-//! `twintrack serve`: many cameras in one process.
+//! `twintrack serve`: tracks many cameras in one process, as a service.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -48,20 +48,21 @@ pub struct ServeArgs {
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Identify the people of a gallery: a folder with one picture per person, named after the
-    /// person. Read again on SIGHUP.
+    /// person, or with a subfolder of pictures for each person. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
-    /// Check the file, its secrets, the networks and the gallery, without opening a camera or a port;
-    /// then exit.
+    /// Check the configuration, its secrets, the networks and the gallery, without opening a camera
+    /// or a port; then exit.
     #[arg(long)]
     check: bool,
-    /// No summary.
+    /// Print no summary.
     #[arg(short, long)]
     quiet: bool,
 }
 
 impl ServeArgs {
-    /// RTSP transport of the cameras; the default if the file is wrong, which [`run`] reports.
+    /// RTSP transport of the cameras; the default if the configuration is invalid, which [`run`]
+    /// reports.
     pub fn transport(&self) -> Transport {
         ServiceConfig::read(&self.config)
             .map(|(service, _)| service.transport())
@@ -69,8 +70,9 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 0 after SIGTERM, or 143 if a sink could not be
-/// finished in time; 1 if a camera could not be read at all.
+/// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0, or 143 if the shutdown
+/// timed out. Without a signal 1 if a camera delivered no frame, a network failed at all frames of
+/// a camera, or the shutdown timed out; else 0.
 ///
 /// # Errors
 /// The failure that ended the run for all cameras.
@@ -104,7 +106,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 /// Checks the addresses of the cameras.
 ///
 /// # Errors
-/// The first that cannot be right.
+/// The first that is invalid.
 fn check_addresses(service: &ServiceConfig) -> Result<()> {
     for (name, camera) in &service.cameras {
         let address = camera
@@ -122,7 +124,7 @@ fn check_addresses(service: &ServiceConfig) -> Result<()> {
 /// Checks everything that can be checked without cameras, receivers and ports.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first invalid setting, secret, network or gallery.
 fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
     service.serve.listen_address().map_err(anyhow::Error::msg)?;
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
@@ -142,7 +144,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
 struct Outputs {
     sinks: Vec<Box<dyn Sink>>,
     spools: Vec<Arc<Spool>>,
-    /// Events that the file or standard output could not take.
+    /// Number of events dropped because they could not be written to the file or standard output.
     dropped: Arc<AtomicU64>,
 }
 
@@ -274,7 +276,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     }
     let _ = monitoring.await; // it has none
     let finished = match result {
-        Err(e @ PipelineError::Hung { .. }) => {
+        Err(e @ PipelineError::ShutdownTimeout { .. }) => {
             tracing::error!("{e}");
             false
         }
@@ -311,16 +313,20 @@ fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     }
 }
 
-/// What is read again on SIGHUP, compared with what the run began with.
+/// Reads the configuration and the gallery again on SIGHUP.
 struct Reload {
+    /// The configuration file.
     path: PathBuf,
+    /// The settings with which the run began.
     service: ServiceConfig,
     config: Config,
+    /// Folder of the gallery, if any.
     gallery: Option<PathBuf>,
 }
 
 impl Reload {
-    /// Reads the cameras and the gallery again on each SIGHUP. An invalid file changes nothing.
+    /// Reads the cameras and the gallery again on each SIGHUP, until the pipeline has ended. If the
+    /// configuration is invalid, the cameras stay unchanged; likewise the gallery.
     async fn on_signal(
         self,
         hub: Hub,
@@ -351,13 +357,15 @@ impl Reload {
         let (again, other) = match ServiceConfig::read(&self.path) {
             Ok(both) => both,
             Err(e) => {
-                tracing::error!(error = %e, "the file of cameras is wrong; everything stays as it was");
+                tracing::error!(error = %e,
+                    "cannot read the configuration again; the cameras stay unchanged");
                 return None;
             }
         };
         if again.transport() != self.service.transport() {
             tracing::error!(
-                "tcp or udp is chosen at the start for all cameras; everything stays as it was"
+                "the transport (tcp or udp) can only change at a restart of the service; the \
+                 cameras stay unchanged"
             );
             return None;
         }
@@ -365,12 +373,12 @@ impl Reload {
             && other == self.config;
         if !same {
             tracing::warn!(
-                "only [cameras] can change while running; for the other changes start anew"
+                "only [cameras] can change while the service runs; restart it for the other changes"
             );
         }
         tracing::warn!(
             cameras = again.cameras.len(),
-            "the file of cameras has been read again"
+            "the configuration has been read again"
         );
         Some(again.cameras)
     }
@@ -389,7 +397,9 @@ impl Reload {
                 tracing::warn!(people = people.len(), "the gallery has been read again");
                 gallery.send_replace(people);
             }
-            Err(e) => tracing::error!(error = %e, "the gallery is wrong; it stays as it was"),
+            Err(e) => {
+                tracing::error!(error = %e, "cannot read the gallery again; it stays unchanged");
+            }
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Reads the file of `--config`, which can be the same for every command. Shared with the
-//! program `twintrack-train`.
+//! Reads the configuration of `--config`, which can be the same file for every command. Shared with
+//! the program `twintrack-train`.
 
 use std::path::Path;
 

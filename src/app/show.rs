@@ -1,4 +1,5 @@
-//! Output for users: models, files, progress and summary.
+//! Output for users: log lines about the networks, progress, summary, and the list of written
+//! files.
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
@@ -13,9 +14,9 @@ use twintrack::embed::Embedder;
 use twintrack::infer::Model;
 use twintrack::pipeline::{Cameras, DetectionSource, Summary};
 
-/// Reason why re-identification and false-merge rates are not available; follows a comma.
-pub const NO_STRANGER_RATES: &str = "because the network's file does not say how often strangers \
-                                     are alike (`twintrack-train calibrate` measures it)";
+/// Reason why re-identification and false-accept rates are not available; follows a comma.
+pub const NO_STRANGER_RATES: &str = "because the network's file has no false-accept rates \
+                                     (`twintrack-train calibrate` measures them)";
 
 /// Summary lines of the files that were written: description and path. Standard output is left out.
 pub fn written(files: &[(&str, Option<&PathBuf>)]) -> String {
@@ -27,9 +28,9 @@ pub fn written(files: &[(&str, Option<&PathBuf>)]) -> String {
         .collect()
 }
 
-/// Logs the models in use.
-pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
-    match people {
+/// Logs the networks in use.
+pub fn models(detections: &DetectionSource, embedder: Option<&Embedder>) {
+    match detections {
         DetectionSource::Network(d) => detector(d),
         DetectionSource::Given(frames) => {
             tracing::info!(frames = frames.len(), "detections from a file")
@@ -41,8 +42,8 @@ pub fn models(people: &DetectionSource, embedder: Option<&Embedder>) {
     }
 }
 
-/// Logs a detector: file, hash of the weights, execution provider, layout, class and pixel format,
-/// and what each of these was decided by.
+/// Logs a detector: file, hash of the weights, execution provider, and layout, class and pixel
+/// format, each with its reason (`by`).
 pub fn detector(d: &Detector) {
     let (model, format) = (d.model(), d.format());
     let (path, provider, weights) = (model.path().display(), model.provider(), model.weights());
@@ -54,7 +55,7 @@ pub fn detector(d: &Detector) {
     tracing::info!(
         class = format.class.value,
         by = format.class.reason,
-        "detector: class of persons"
+        "detector: number of the class \"person\""
     );
     tracing::info!(
         pixels = %format.pixels.value, by = format.pixels.reason, batch = batch(model),
@@ -87,7 +88,7 @@ pub fn batch(model: &Model) -> String {
 }
 
 /// Shows the progress on standard error until the task is aborted: a bar on a terminal, else a line
-/// every few seconds.
+/// every five seconds. `total`: number of frames of the input, if known.
 pub async fn progress(cameras: Cameras, total: Option<u64>) {
     const LINE_EVERY: Duration = Duration::from_secs(5);
     let started = Instant::now();
@@ -148,7 +149,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
     )
 }
 
-/// The summary table at the end of a run. `stages`: each stage and the time it was busy.
+/// The summary table at the end of a run. `stages`: each stage and the total time it was busy.
 pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
@@ -168,7 +169,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
         row("frames damaged", s.damaged.to_string());
     }
     if s.failed > 0 {
-        row("network failed", s.failed.to_string());
+        row("frames left out", s.failed.to_string());
     }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in stages {
@@ -214,7 +215,7 @@ mod tests {
             "3",
             "frames damaged",
             "4",
-            "network failed",
+            "frames left out",
             "2.5",
             "10.0",
             "decode, ms/frame",

@@ -1,6 +1,6 @@
-//! SIGINT (Ctrl-C) and SIGTERM: the first starts a graceful shutdown, the second exits at once.
-//! Signals within [`SAME_SIGNAL`] of the first belong to it: `timeout` and terminals send one to the
-//! process and another to its group.
+//! SIGINT (Ctrl-C) and SIGTERM: the first signal starts a graceful shutdown, the second exits at
+//! once. Signals within [`SAME_SIGNAL`] of the first do not count: `timeout` and terminals send one
+//! to the process and another to its group.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};

@@ -1,4 +1,4 @@
-//! `twintrack track INPUT`: a video in, trajectories out.
+//! `twintrack track INPUT`: tracks the people in one input and writes trajectories.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -14,7 +14,7 @@ use twintrack::config::Config;
 use twintrack::detect::Precision;
 use twintrack::infer::{Device, InputSize};
 use twintrack::pipeline::{Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary};
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
@@ -26,13 +26,14 @@ use twintrack::trajectory::RunId;
 /// Track the people in a video, a folder of pictures, or a camera.
 #[derive(Debug, Args)]
 pub struct TrackArgs {
-    /// A video file, a folder of pictures, a MOTChallenge sequence folder, an rtsp:// or http://
-    /// address, or /dev/video0.
+    /// A video file, a folder of pictures, a MOTChallenge sequence folder, a stream (rtsp://,
+    /// http://, https://), or a local camera (/dev/video0, or its number).
     input: String,
     /// Configuration (TOML); absent keys have their defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Trajectories as JSON lines; `-` is standard output.
+    /// Write the events (trajectories and ends of tracks) as JSON lines to this file; `-` is
+    /// standard output.
     #[arg(short, long, value_name = "FILE", default_value = "-")]
     output: PathBuf,
     /// Also write a MOTChallenge result file.
@@ -41,62 +42,72 @@ pub struct TrackArgs {
     /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
-    /// Person detector: an ONNX file, or a name from `twintrack models list` that is installed.
+    /// Detector: an ONNX file by its path (./mine.onnx), or the name of an installed network
+    /// (`twintrack models list`). A bare name never means a file in the current folder.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Siamese network: an ONNX file, or a name from `twintrack models list` that is installed.
+    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
+    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// folder.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Detections from a MOTChallenge file instead of a detector.
+    /// Read the detections from this MOTChallenge file instead of running a detector.
     #[arg(long, value_name = "FILE", conflicts_with = "detector")]
     detections: Option<PathBuf>,
     /// Also write the detections as a MOTChallenge file, to track again with --detections.
     #[arg(long, value_name = "FILE")]
     save_detections: Option<PathBuf>,
-    /// Associate people by motion only.
+    /// Run without an embedder: associate detections with tracks by motion only.
     #[arg(long, conflicts_with = "embedder")]
     no_embed: bool,
     /// Identify the people of a gallery: a folder with one picture per person, named after the
-    /// person.
+    /// person, or with a subfolder of pictures for each person.
     #[arg(long, value_name = "DIR", conflicts_with = "no_embed")]
     gallery: Option<PathBuf>,
-    /// Store the mean embedding of each track, for `twintrack search`.
+    /// Add the mean embedding of each track to its `track_ended` event, for `twintrack search`.
     #[arg(long, conflicts_with = "no_embed")]
     embeddings: bool,
-    /// Link tracks over the whole recording after its end and fill their gaps: better identities,
-    /// but no output before the end.
+    /// Link tracks over the whole recording after its end and fill their gaps: fewer identity
+    /// switches, but no output before the end.
     #[arg(long)]
     offline: bool,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
-    /// Number format of the shipped detector: int8 is faster where the processor has VNNI.
+    /// Number format of the shipped detector: auto, fp32 or int8. int8 is faster where the
+    /// processor has VNNI.
     #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     precision: Option<Precision>,
-    /// Detector input, WIDTHxHEIGHT or auto. A larger one detects smaller people and takes
-    /// proportionally longer.
+    /// Size of the detector's input, pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
+    /// people; the time grows with the area.
     #[arg(long, value_name = "SIZE")]
     size: Option<InputSize>,
-    /// CPU threads for the networks; 0: one per core.
+    /// CPU threads of each network; 0: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Begin this many seconds into the input.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0, value_parser = options::parse_seconds)]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        default_value_t = 0.0,
+        value_parser = options::parse_seconds
+    )]
     start: f64,
-    /// Stop after this many seconds of the input.
+    /// Stop this many seconds after --start.
     #[arg(long, value_name = "SECONDS", value_parser = options::parse_seconds)]
     duration: Option<f64>,
-    /// Short name of the camera in events; by default the input's own name.
+    /// Short name of the camera in events; by default from the input: the name of the file or
+    /// folder, or the host of a stream.
     #[arg(long, value_name = "NAME")]
     camera: Option<String>,
     /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
     #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
     recorded_at: Option<Timestamp>,
-    /// Frames per second of a folder of pictures.
+    /// Frames per second of a folder of pictures that does not state it; 25 by default.
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Exit with code 1 if a frame could not be decoded or a picture not be read; by default they are
-    /// skipped and counted.
+    /// Exit with code 1 at the end if a frame could not be decoded or a picture could not be read.
+    /// By default such frames are skipped and counted.
     #[arg(long)]
     strict: bool,
     /// Treat the address as a camera, which is reconnected when its stream ends.
@@ -106,21 +117,27 @@ pub struct TrackArgs {
     #[arg(long)]
     recording: bool,
     /// Divide the confidences of --detections by this (100 for percentages).
-    #[arg(long, value_name = "N", default_value_t = 1.0, value_parser = options::parse_scale, requires = "detections")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1.0,
+        value_parser = options::parse_scale,
+        requires = "detections"
+    )]
     confidence_scale: f64,
     /// Id of this run in events (UUID); by default a new one.
     #[arg(long, value_name = "UUID")]
     run_id: Option<RunId>,
-    /// No progress and no summary.
+    /// Print no progress and no summary.
     #[arg(short, long)]
     quiet: bool,
 }
 
-/// Runs the command. Exit code 130 after Ctrl-C; 143 after SIGTERM, but 0 for a camera, whose run
-/// has no other end.
+/// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0 if the work was finished
+/// or the input is live, whose run has no other end, else 143.
 ///
 /// # Errors
-/// The failure that ended the run.
+/// The failure that ended the run, or the one that [`check_frames`] or [`conclude`] found after it.
 pub fn run(args: TrackArgs) -> Result<ExitCode> {
     let config = configure(&args)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -131,7 +148,7 @@ pub fn run(args: TrackArgs) -> Result<ExitCode> {
     runtime.block_on(track(&args, config))
 }
 
-/// The configuration file with the options of the command line over it.
+/// The configuration: the file's settings, overridden by command-line options.
 fn configure(args: &TrackArgs) -> Result<Config> {
     let mut c = settings::read(args.config.as_deref())?;
     fn set<T: Clone>(to: &mut T, from: &Option<T>) {
@@ -153,9 +170,9 @@ fn configure(args: &TrackArgs) -> Result<Config> {
 
 #[cfg(feature = "video")]
 impl TrackArgs {
-    /// Whether the input is a camera.
-    pub fn is_camera(&self) -> bool {
-        source::is_camera(&self.input)
+    /// Whether the input is a stream or a local camera, rather than a path.
+    pub fn is_stream(&self) -> bool {
+        source::is_stream(&self.input)
     }
 }
 
@@ -166,8 +183,8 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let info = input.info().clone();
     if args.offline && info.live {
         bail!(
-            "--offline needs a recording: a camera has no end; record to a file, or leave out \
-             --offline"
+            "--offline needs a recording, because a camera has no end: record the camera to a \
+             file first, or leave out --offline"
         );
     }
     let detections = match &args.detections {
@@ -204,24 +221,50 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         let _ = d.await; // aborted on purpose
     }
     let summary = result?;
-    if summary.frames == 0 && !summary.interrupted && summary.cut.is_none() {
-        bail!(
-            "{} has no frame between {} s and the end of the part to track; check --start and \
-             --duration",
-            address::masked(&args.input),
-            args.start
-        );
-    }
+    check_frames(&summary, &address::masked(&args.input), args.start)?;
     if !args.quiet {
         eprintln!("{}", show::summary(&summary, &times.busy()));
     }
     let mut finished = info.live || !summary.interrupted;
     if args.offline {
-        let recording = recorder.take();
-        finished &= link_and_write(args, &config, options, &recording, outputs.after, &signals)?;
+        let events = recorder.take();
+        finished &= link_and_write(args, &config, options, &events, outputs.after, &signals)?;
     }
     conclude(args, summary)?;
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of
+/// the input is missing. `start`: value of --start, seconds.
+///
+/// # Errors
+/// If none was, with the reason: the networks failed, no frame could be decoded, or there is none.
+fn check_frames(summary: &Summary, input: &str, start: f64) -> Result<()> {
+    match *summary {
+        Summary { frames: 1.., .. }
+        | Summary {
+            interrupted: true, ..
+        }
+        | Summary { cut: Some(_), .. } => Ok(()),
+        Summary {
+            failed: failed @ 1..,
+            ..
+        } => bail!(
+            "no frame of {input} was tracked: a network failed at {failed} frames; the reasons are \
+             logged above"
+        ),
+        Summary {
+            damaged: damaged @ 1..,
+            ..
+        } => bail!(
+            "no frame of {input} could be decoded or read ({damaged} frames are damaged); is the \
+             file complete?"
+        ),
+        _ => bail!(
+            "{input} has no frame between {start} s and the end of the part to track; check \
+             --start and --duration"
+        ),
+    }
 }
 
 /// How the input is read.
@@ -255,7 +298,8 @@ fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
     }
     if args.strict && summary.damaged > 0 {
         bail!(
-            "{} frames of {} could not be decoded or read (--strict); all others are written",
+            "{} frames of {} could not be decoded or read, which is an error with --strict; \
+             trajectories of the other frames were written",
             summary.damaged,
             address::masked(&args.input)
         );
@@ -272,7 +316,8 @@ struct Outputs {
 }
 
 impl Outputs {
-    /// Creates the files. With `--offline`, `recorder` collects the events in between.
+    /// Creates the files. With `--offline`, only `recorder` receives the events while the input is
+    /// read; the files are written after linking.
     ///
     /// # Errors
     /// If a file cannot be created.
@@ -298,31 +343,32 @@ impl Outputs {
     }
 }
 
-/// Links the tracks of a recording and writes the outputs. Returns `false` if a signal stopped it.
+/// Links the tracks of a finished run and writes the outputs. Returns `false` if a signal stopped
+/// it.
 fn link_and_write(
     args: &TrackArgs,
     config: &Config,
     options: SourceOptions,
-    recording: &Recording,
+    events: &RecordedEvents,
     mut sinks: Vec<Box<dyn Sink>>,
     signals: &Signals,
 ) -> Result<bool> {
-    tracing::info!(tracks = recording.ended.len(), "tracks are linked");
+    tracing::info!(tracks = events.ended.len(), "linking tracks");
     // Linking has no partial result: a signal ends the program at once.
     signals.begin_abrupt_phase();
-    let refined = linking::refined(recording, config);
+    let refined = linking::refined(events, config);
     let stop = signals.begin_graceful_phase();
-    // A link of its own, because that of the first reading may be stopped.
-    let again = options.with_link(Link::default());
+    // The first pass's [`Link`] may hold a stop request, so the second pass gets a new one.
+    let second_pass = options.with_link(Link::default());
     let pictures = if args.video.is_some() {
-        Some(source::open(&args.input, &again)?)
+        Some(source::open(&args.input, &second_pass)?)
     } else {
         None
     };
     linking::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
-        eprintln!("{}", linking::summary(recording, &refined));
+        eprintln!("{}", linking::summary(events, &refined));
     }
     Ok(!stop.is_cancelled())
 }
@@ -337,17 +383,16 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
     ]
 }
 
-/// Refuses to overwrite an input and to write two outputs to one file; creates the folders of
-/// outputs.
+/// Checks that no output is also an input or another output, and creates the folders of outputs.
 ///
 /// # Errors
 /// The first conflict, or a folder that cannot be created.
 fn check_outputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
-    let pictures = source::sequence_video(&input).ok().flatten();
+    let sequence_video = source::sequence_video(&input).ok().flatten();
     let inputs: Vec<PathBuf> = [
         Some(input),
-        pictures,
+        sequence_video,
         args.detections.clone(),
         args.config.clone(),
     ]
@@ -391,7 +436,38 @@ fn annotated(path: &Path, info: &SourceInfo) -> Result<Box<dyn Sink>> {
 #[cfg(not(feature = "video"))]
 fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
     bail!(
-        "cannot write the video {}: this program was built without the feature `video`",
+        "cannot write the video {}: this program was built without the feature `video`; rebuild it \
+         with --features video, or leave out --video",
         path.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: if a network had failed at all frames, --start and --duration were blamed.
+    #[test]
+    fn an_error_about_no_frame_names_the_cause() {
+        let error = |summary: Summary| {
+            check_frames(&summary, "a.mp4", 2.0).map_or_else(|e| e.to_string(), |()| String::new())
+        };
+        let with = |failed, damaged| Summary {
+            failed,
+            damaged,
+            ..Summary::default()
+        };
+        assert!(error(with(3, 1)).contains("network failed at 3 frames"));
+        assert!(error(with(0, 2)).contains("2 frames are damaged"));
+        assert!(error(with(0, 0)).contains("no frame between 2 s"));
+        let stopped = Summary {
+            interrupted: true,
+            ..Summary::default()
+        };
+        let tracked = Summary {
+            frames: 1,
+            ..with(3, 1)
+        };
+        assert_eq!((error(stopped), error(tracked)), Default::default());
+    }
 }

@@ -18,7 +18,7 @@ use twintrack::eval::{Sequence, score};
 use twintrack::frame::Frame;
 use twintrack::infer::Runtime;
 use twintrack::mot_format::{Known, MotError, MotRow};
-use twintrack::refine::Recording;
+use twintrack::refine::RecordedEvents;
 use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
 use twintrack::track::similarity::StrangerTable;
@@ -28,11 +28,11 @@ use twintrack::trajectory::{EventBuilder, FrameEvent};
 /// Search for the tracker's settings that are best on sequences with ground truth.
 #[derive(Debug, Args)]
 pub struct TuneArgs {
-    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt and det/det.txt, or with images to
-    /// detect people in; or one such sequence.
+    /// Folder of sequences, each with seqinfo.ini, gt/gt.txt, and det/det.txt or pictures (img1) in
+    /// which people are detected; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Configuration to start from (TOML).
+    /// Configuration (TOML) from which the search starts; by default the default settings.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the best configuration (TOML) to this file.
@@ -49,14 +49,15 @@ pub struct TuneArgs {
     /// Seed of the search; the same seed tries the same configurations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Settings to vary instead of the default ones, each as KEY=LOW..HIGH
+    /// Numeric settings to vary instead of the default ones, each with its range, as KEY=LOW..HIGH
     /// (tracker.cost.size=0.2..1).
     #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = parse_vary, num_args = 1..)]
     vary: Vec<(String, f64, f64)>,
     /// Tune offline tracking of recordings (`track --offline`).
     #[arg(long)]
     offline: bool,
-    /// Track by motion only, even if there are images.
+    /// Run without an embedder, even if there are pictures: associate detections with tracks by
+    /// motion only.
     #[arg(long)]
     no_embed: bool,
     /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
@@ -65,7 +66,7 @@ pub struct TuneArgs {
     /// Frames per second of sequences without seqinfo.ini (such as CVAT's exports).
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Frame size of sequences with neither seqinfo.ini nor images.
+    /// Frame size, pixels, of sequences with neither seqinfo.ini nor pictures.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     frame_size: Option<(u32, u32)>,
     /// Divide the confidences in det/det.txt by this (100 for percentages).
@@ -93,7 +94,8 @@ fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
     }
 }
 
-/// Settings varied by default, with their ranges: those that most influence identities.
+/// Settings varied by default, with their ranges: those with the most influence on identity
+/// switches.
 const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.position", 0.0, 0.5),
     ("tracker.cost.size", 0.2, 1.2),
@@ -126,10 +128,11 @@ const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
 /// A sequence with the networks' outputs for every frame, so that a trial only runs the tracker.
 struct PreparedSequence {
     name: String,
+    /// Number of frames.
     length: u64,
     truth: Vec<MotRow>,
     frames: Vec<(Frame, Vec<Detection>, Embeddings)>,
-    /// The embedder's table of how often strangers are alike.
+    /// The embedder's false-accept rates.
     strangers: Option<StrangerTable>,
 }
 
@@ -174,10 +177,11 @@ pub fn run(args: &TuneArgs) -> Result<String> {
         report_progress,
     );
     if trials.is_empty() {
-        bail!(
-            "the starting configuration is invalid; \
-             are the values of the keys given to --vary within their ranges?"
-        );
+        // The search ends at once if the starting configuration fails. Repeated for its error.
+        for s in &sequences {
+            track_and_score(s, &config, args).with_context(|| format!("sequence {}", s.name))?;
+        }
+        bail!("the starting configuration cannot be evaluated");
     }
     let best = tune::best(&trials, |_| true);
     let text = toml::to_string(&with_values(&config, &parameters, &best.values)?)?;
@@ -252,7 +256,7 @@ fn with_values(config: &Config, parameters: &[Parameter], values: &[f64]) -> Res
             .key
             .split('.')
             .try_fold(&mut table, |t, part| t.get_mut(part))
-            .with_context(|| format!("no key {}", p.key))?;
+            .with_context(|| format!("the configuration has no key '{}'", p.key))?;
         // Four decimals are enough for every parameter, and keep the file readable.
         let rounded = (value * 1e4).round() / 1e4;
         *slot = if slot.is_integer() {
@@ -279,8 +283,8 @@ fn prepare_all(args: &TuneArgs, config: &Config) -> Result<Vec<PreparedSequence>
         .collect()
 }
 
-/// Reads a sequence, and runs the detector where it has no detections and the embedder where it has
-/// images. The networks are opened when first needed.
+/// Reads a sequence, and runs the detector if it has no detections and the embedder if it has
+/// pictures. The networks are opened when first needed.
 fn prepare(
     dir: &Path,
     args: &TuneArgs,
@@ -326,7 +330,9 @@ fn prepare(
     while let Some(mut frame) = source.next_frame()? {
         let detections = match (&mut given, &frame.image) {
             (Some(by_frame), _) => by_frame.remove(&frame.number).unwrap_or_default(),
-            (None, None) => bail!("it has neither det/det.txt nor images"),
+            (None, None) => {
+                bail!("it has neither det/det.txt nor pictures (img1); add one of them")
+            }
             (None, Some(image)) => {
                 if networks.0.is_none() {
                     networks.0 = Some(Detector::open(
@@ -371,7 +377,7 @@ fn prepare(
     })
 }
 
-/// Tracks a sequence and scores the result.
+/// Tracks a sequence and counts matches and errors against the ground truth.
 fn track_and_score(s: &PreparedSequence, config: &Config, args: &TuneArgs) -> Result<Counts> {
     let mut tracker =
         Tracker::new(config.tracker(args.offline)).with_strangers(s.strangers.clone());
@@ -380,7 +386,7 @@ fn track_and_score(s: &PreparedSequence, config: &Config, args: &TuneArgs) -> Re
         s.name.as_str().into(),
         args.offline.then(|| "embedder".into()),
     );
-    let mut recording = Recording::default();
+    let mut recording = RecordedEvents::default();
     let mut last: Option<Seconds> = None;
     for (frame, detections, embeddings) in &s.frames {
         let elapsed = last.map_or(Seconds::ZERO, |l| frame.pts - l);
@@ -444,7 +450,7 @@ fn report(
     }
     let held = tune::held_out(trials);
     if held.is_empty() {
-        add("\nWith a single sequence overfitting cannot be estimated; use more sequences.".into());
+        add("\nOverfitting cannot be estimated with a single sequence; use more sequences.".into());
     } else {
         let heading = "\nHeld-out sequences: the configuration that is best on all others, \
                        evaluated on the one left out (mean of HOTA and IDF1)";

@@ -74,7 +74,7 @@ impl Level<'_> {
 mod tests {
     use super::*;
     use crate::detect::Layout;
-    use crate::detect::heads::decode;
+    use crate::detect::decode::decode;
     use crate::infer::Output;
     use ndarray::{ArrayD, IxDyn};
 

@@ -1,4 +1,4 @@
-//! The person detector: runs its network and decodes any of the known output layouts.
+//! The detector: runs its network and decodes the outputs by their layout.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::detect::auto_or;
 use crate::detect::batch_outputs::BatchOutputs;
-use crate::detect::decide::{self, Decision};
-use crate::detect::heads;
+use crate::detect::decode;
+use crate::detect::infer_format::{self, Decision};
 use crate::detect::layout::Layout;
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
@@ -50,36 +50,39 @@ pub enum Precision {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct DetectorConfig {
-    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; a bare name never means the current folder.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
+    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// folder.
     pub model: PathBuf,
-    /// Number format of the shipped detector: auto, fp32 or int8. Other detectors run as they are.
+    /// Number format of the shipped detector: auto, fp32 or int8. Other detectors run in the format
+    /// of their file.
     pub precision: Precision,
-    /// Output layout: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet, atss,
-    /// detr, rfdetr or dfine. auto: as in the file's metadata, else inferred from the names, shapes
-    /// and values of the outputs.
+    /// Layout of the outputs: auto, boxes, yolox, yolox-decoded, yolov5, yolo, end2end, nanodet,
+    /// atss, detr, rfdetr or dfine. auto: as in the file's metadata, else inferred from the names,
+    /// shapes and values of the outputs.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Layout>"))]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the model's classes, or auto. auto: the class with that
-    /// name in the file; without names 1 for a DETR-like network of 91 classes (COCO's own
-    /// numbering), else 0.
+    /// Number of the class "person" among the network's classes, from 0, or auto. auto: the class
+    /// with that name in the file; without names 1 for a DETR-like network of 91 classes (COCO's
+    /// own numbering), else 0.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
     pub class: Option<usize>,
-    /// Input size, auto or WIDTHxHEIGHT. Larger finds smaller people; the time grows with the area.
+    /// Size of the network's input, pixels: auto or WIDTHxHEIGHT. A larger one detects smaller
+    /// people; the time grows with the area.
     pub size: InputSize,
     /// Detections below this confidence are dropped, in [0, 1]. The tracker applies its own, higher
     /// thresholds.
     pub confidence: f32,
-    /// Of boxes that overlap by more than this IoU only the most confident is kept, in (0, 1].
+    /// Of boxes that overlap by more than this IoU only the most confident is kept, in [0, 1].
     /// Higher keeps people who stand close together, but may detect a person twice.
     pub nms_iou: f32,
-    /// At most this many people per frame, the most confident ones.
+    /// Maximum number of detections per frame, 1 to 10000; the most confident ones are kept.
     pub max_people: usize,
-    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
-    /// rgb), mean and std per plane on the 0 to 255 scale. Absent: as in the file's metadata or as
-    /// the layout implies.
+    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of
+    /// color (bgr or rgb), mean and std of each channel on the 0 to 255 scale. Absent: as in the
+    /// file's metadata or as the layout implies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
 }
@@ -101,10 +104,10 @@ impl Default for DetectorConfig {
 }
 
 impl DetectorConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("detector.confidence", self.confidence)?;
         share("detector.nms_iou", self.nms_iou)?;
@@ -259,7 +262,7 @@ impl Detector {
             class,
             threshold,
         };
-        let found = heads::decode(&read, self.format.layout.value);
+        let found = decode::decode(&read, self.format.layout.value);
         let found = found.map_err(|problem| InferError::ModelShape {
             path: self.model.path().to_path_buf(),
             problem,
@@ -342,20 +345,20 @@ fn decide_format(
     let layout = match (config.layout, stated) {
         (Some(layout), _) => Decision::new(layout, "the configuration"),
         (None, Some(layout)) => Decision::new(layout, "the file's metadata"),
-        (None, None) => decide::layout(&batch, metadata.classes().len())?,
+        (None, None) => infer_format::layout(&batch, metadata.classes().len())?,
     };
     let class = match config.class {
         Some(class) => Decision::new(class, "the configuration"),
-        None => decide::class(metadata.classes(), heads::classes(&batch, layout.value))?,
+        None => infer_format::class(metadata.classes(), decode::classes(&batch, layout.value))?,
     };
     let batch = BatchOutputs {
         class: class.value,
         ..batch
     };
-    heads::decode(&batch, layout.value)
-        .map_err(|problem| format!("{problem}; {}", decide::suggestion(&batch)))?;
+    decode::decode(&batch, layout.value)
+        .map_err(|problem| format!("{problem}; {}", infer_format::suggestion(&batch)))?;
     if config.layout.is_some() {
-        decide::contradiction(&batch, layout.value)?;
+        infer_format::contradiction(&batch, layout.value)?;
     }
     let pixels = config.pixels.map(|p| (p, "the configuration"));
     let pixels = pixels.or_else(|| metadata.pixel_format().map(|p| (p, "the file's metadata")));

@@ -1,18 +1,18 @@
-//! Person detection: scaling frames, running the network, decoding its output layout, suppressing
-//! duplicates.
+//! Person detection: scaling frames, running the network, decoding its outputs by their layout,
+//! non-maximum suppression.
 
 mod atss;
 mod auto_or;
 pub(crate) mod batch_outputs;
-pub(crate) mod decide;
+pub(crate) mod decode;
 pub mod detector;
-pub(crate) mod heads;
+pub(crate) mod infer_format;
 pub mod layout;
 pub mod letterbox;
 mod nanodet;
 pub mod nms;
 
-pub use decide::Decision;
 pub use detector::{Detector, DetectorConfig, DetectorFormat, Precision};
+pub use infer_format::Decision;
 pub use layout::Layout;
 pub use letterbox::Letterbox;

@@ -128,12 +128,12 @@ mod tests {
     use super::*;
     use crate::detect::Layout;
     use crate::detect::batch_outputs::BatchOutputs;
-    use crate::detect::heads;
+    use crate::detect::decode;
     use crate::detection::Detection;
     use ndarray::{ArrayD, IxDyn};
 
     fn decode(outputs: &[Output]) -> Result<Vec<Vec<Detection>>, String> {
-        heads::decode(
+        decode::decode(
             &BatchOutputs {
                 outputs,
                 n: 1,
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_stride_or_another_width_is_refused() {
+    fn a_missing_stride_or_another_width_is_rejected() {
         let e = decode(&outputs(8, &[8, 16], false)).unwrap_err();
         assert!(e.contains("'nanodet'") && e.contains("8, 16, 32"), "{e}");
         assert!(decode(&outputs(9, &[8, 16, 32], false)).is_err());

@@ -27,21 +27,25 @@ const UNIT_TOLERANCE: f32 = 1e-4;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct EmbedderConfig {
-    /// Use appearance. Without it people are distinguished by motion only.
+    /// Embed crops, so that association compares appearance too. Without it, detections are
+    /// associated with tracks by motion only.
     pub enabled: bool,
-    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; a bare name never means the current folder.
+    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
+    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// folder.
     pub model: PathBuf,
-    /// Size of a crop in the network's input, auto or WIDTHxHEIGHT. auto: as the file's input or
-    /// metadata gives it.
+    /// Size of a crop in the network's input, pixels: auto or WIDTHxHEIGHT. auto: as the file's
+    /// input or metadata states it.
     pub size: InputSize,
     /// Crops of detections below this confidence are not embedded, in [0, 1]. Higher saves time and
     /// excludes poor crops.
     pub min_confidence: f32,
-    /// At most this many crops per frame, the most confident ones; limits the time spent on crowds.
+    /// Maximum number of crops per frame, 1 to 10000; the most confident ones are embedded. Limits
+    /// the time spent on crowds.
     pub max_crops: usize,
-    /// Pixel format: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of color (bgr or
-    /// rgb), mean and std per plane on the 0 to 255 scale. Absent: as in the file's metadata.
+    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of
+    /// color (bgr or rgb), mean and std of each channel on the 0 to 255 scale. Absent: as in the
+    /// file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
     /// Calibration of cosine distances for --gallery, compare and search: threshold (distance at
@@ -49,8 +53,8 @@ pub struct EmbedderConfig {
     /// metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<Calibration>,
-    /// False-accept rates by distance, for compare and for re-identification: RATE@DISTANCE, ..., as
-    /// `twintrack-train calibrate` measures them. Absent: as in the file's metadata.
+    /// False-accept rates by distance, for compare and for re-identification: RATE@DISTANCE, ...,
+    /// as `twintrack-train calibrate` measures them. Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub strangers: Option<StrangerTable>,
 }
@@ -71,10 +75,10 @@ impl Default for EmbedderConfig {
 }
 
 impl EmbedderConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("embedder.min_confidence", self.min_confidence)?;
         within("embedder.max_crops", self.max_crops, 1, 10_000)?;
@@ -122,7 +126,7 @@ impl Embedder {
         let format = config.pixels.or_else(|| model.metadata().pixel_format());
         let format = format.ok_or_else(|| {
             misfit(
-                "its metadata names no pixel format; set embedder.pixels as its authors specify \
+                "its metadata states no pixel format; set embedder.pixels as its authors specify \
                  (imagenet-rgb, imagenet-bgr, unit-rgb, bytes-bgr, or color, mean and std)"
                     .into(),
             )
@@ -208,7 +212,7 @@ impl Embedder {
             let length = row.dot(&row).sqrt();
             if !length.is_finite() {
                 return Err(misfit(format!(
-                    "an embedding has length {length}; check that embedder.pixels and \
+                    "the norm of an embedding is {length}; check that embedder.pixels and \
                      embedder.size suit the network"
                 )));
             }
@@ -220,7 +224,7 @@ impl Embedder {
         Ok(vectors)
     }
 
-    /// Length of an embedding, D.
+    /// Dimension of an embedding, D.
     pub fn dimension(&self) -> usize {
         self.dimension
     }
@@ -234,8 +238,8 @@ impl Embedder {
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
 
-    /// False-accept rates by distance, from the configuration or else the file. A malformed table in
-    /// the file is logged and ignored.
+    /// False-accept rates by distance, from the configuration or else the file. A malformed table
+    /// in the file is logged and ignored.
     pub fn strangers(&self) -> Option<StrangerTable> {
         if self.config.strangers.is_some() {
             return self.config.strangers.clone();
@@ -247,7 +251,7 @@ impl Embedder {
             .filter(|text| !text.is_empty())?
             .parse();
         let model = self.model.path().display();
-        read.inspect_err(|e| tracing::warn!(%model, "ignoring its table of strangers: {e}"))
+        read.inspect_err(|e| tracing::warn!(%model, "ignoring its false-accept rates: {e}"))
             .ok()
     }
 
@@ -323,7 +327,8 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
             if w.is_some_and(|w| w != cw) || h.is_some_and(|h| h != ch) =>
         {
             Err(format!(
-                "its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; omit that setting",
+                "its input is fixed at {}x{}, not the {cw}x{ch} of embedder.size; omit that \
+                 setting",
                 show(w),
                 show(h)
             ))
@@ -338,11 +343,11 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
     }
 }
 
-/// Name and length of the vectors among the outputs for one crop. Networks trained as classifiers
-/// also output class scores; then the name tells which output holds the vectors.
+/// Name and dimension of the vectors among the outputs for one crop. Networks trained as
+/// classifiers also output class scores; then the name tells which output holds the vectors.
 fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
-    let length = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
-    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(length).collect();
+    let dimension = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
+    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(dimension).collect();
     let named = |(name, _): &&(String, usize)| {
         let name = name.to_lowercase();
         name.contains("embed") || name.contains("feat")

@@ -1,15 +1,15 @@
-//! What can go wrong with networks and their library.
+//! Errors of networks and of ONNX Runtime.
 
 use std::path::PathBuf;
 
 use crate::infer::device::Device;
 use thiserror::Error;
 
-/// Errors of inference.
+/// Errors of finding, opening and running a network.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum InferError {
-    /// No library was found.
+    /// The ONNX Runtime library was not found.
     #[error(
         "the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set \
          ORT_DYLIB_PATH to a libonnxruntime.so"
@@ -18,7 +18,7 @@ pub enum InferError {
         /// Where it was searched.
         looked: String,
     },
-    /// The library was found but cannot be loaded.
+    /// The ONNX Runtime library was found but cannot be loaded.
     #[error(
         "cannot load ONNX Runtime from {}: {reason}; run `make setup` again, or set \
          ORT_DYLIB_PATH to a libonnxruntime.so of version 1.31 or newer",
@@ -54,7 +54,7 @@ pub enum InferError {
         reason: String,
     },
     /// A model's inputs, outputs or metadata are unsuitable.
-    #[error("the model {} does not fit: {problem}", path.display())]
+    #[error("cannot use the model {}: {problem}", path.display())]
     ModelShape {
         /// The file.
         path: PathBuf,

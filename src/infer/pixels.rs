@@ -81,10 +81,10 @@ impl PixelFormat {
         ("bytes-bgr", Self::BYTES_BGR),
     ];
 
-    /// Refuses a `std` that is not on the 0 to 255 scale; `key` is the setting's name.
+    /// Checks that `std` is on the 0 to 255 scale; `key` is the setting's name.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value that is not.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         match self
             .std
@@ -96,8 +96,8 @@ impl PixelFormat {
                 key: format!("{key}.std"),
                 value: s.to_string(),
                 allowed: format!(
-                    "from {LEAST_STD} to {GREATEST_STD}, on the scale of bytes: multiply a mean and \
-                     std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
+                    "from {LEAST_STD} to {GREATEST_STD}, on the 0 to 255 scale: multiply a mean \
+                     and std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
                 ),
             }),
         }
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_pixel_format_is_refused_naming_valid_ones() {
+    fn an_invalid_pixel_format_is_rejected_naming_valid_ones() {
         for (wrong, says) in [
             ("\"imagenet\"", "imagenet-rgb, imagenet-bgr"),
             ("5", "a pixel format: imagenet-rgb"),
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_std_on_the_0_to_1_scale_is_refused() {
+    fn a_std_on_the_0_to_1_scale_is_rejected() {
         let unit = PixelFormat {
             color: ColorOrder::Rgb,
             mean: [0.485, 0.456, 0.406],

@@ -137,7 +137,6 @@ impl Model {
     /// Runs a black picture of `width` by `height` pixels, so that an unsuitable file is reported
     /// when it is opened. Returns the outputs for one picture. If the file declares a free batch
     /// size but does not give outputs for two pictures, later runs use single pictures.
-    /// pictures from then on.
     ///
     /// # Errors
     /// As [`Model::run`].
@@ -148,7 +147,11 @@ impl Model {
         let black = |n: usize| Array4::zeros((n, 3, height, width));
         if self.batch.is_none() && !self.takes_two(black(2).view()) {
             let model = self.path.display();
-            tracing::info!(%model, "takes one picture at a time, though its batch size is free");
+            tracing::info!(
+                %model,
+                "the network gets one picture per run: its outputs for two pictures are unusable, \
+                 although its batch size is free"
+            );
             self.batch = Some(1);
         }
         self.run(black(1).view())
@@ -213,14 +216,14 @@ impl Model {
     /// # Errors
     /// Fails when ONNX Runtime rejects the selection.
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
-        let refused = |e: ort::Error| {
+        let rejected = |e: ort::Error| {
             let problem = format!("its outputs {names:?} cannot be selected: {e}");
             InferError::ModelShape {
                 path: self.path.clone(),
                 problem,
             }
         };
-        self.selected = selection(names.iter().copied()).map_err(refused)?;
+        self.selected = selection(names.iter().copied()).map_err(rejected)?;
         Ok(())
     }
 

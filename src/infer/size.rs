@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for InputSize {
 }
 
 impl InputSize {
-    /// Refuses sides below `least` or above 8192 pixels; `key` is the setting's name.
+    /// Checks that both sides are in `least` to 8192 pixels; `key` is the setting's name.
     ///
     /// # Errors
     /// The first side out of range.
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_side_out_of_range_is_refused() {
+    fn a_side_out_of_range_is_rejected() {
         let e = InputSize::Fixed(64, 9000)
             .validate("detector.size", 32)
             .unwrap_err()

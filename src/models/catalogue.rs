@@ -1,5 +1,5 @@
-//! The catalogue of downloadable networks: their files' addresses and hashes, and the settings to
-//! use them with.
+//! The catalogue of downloadable networks: addresses and hashes of their files, and the settings
+//! that they need.
 
 use std::path::Path;
 
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_name_is_refused_listing_known_ones() {
+    fn an_unknown_name_is_rejected_listing_known_ones() {
         let e = Catalogue::own()
             .expect("valid")
             .entry("omz-reid-287")

@@ -140,7 +140,7 @@ impl PartialDownload<'_> {
             StatusCode::PARTIAL_CONTENT if there > 0 => (there, sum),
             // The server does not support ranges: start over.
             StatusCode::OK => (0, self.file.hash.start()),
-            other => return Err(self.refused(other.to_string())),
+            other => return Err(self.unexpected(other.to_string())),
         };
         let number = |name, at: fn(&str) -> Option<&str>| {
             answer
@@ -157,13 +157,13 @@ impl PartialDownload<'_> {
             v.trim_start_matches("bytes ").split('-').next()
         });
         if let Some(other) = whole.filter(|w| *w != self.file.bytes) {
-            return Err(self.refused(format!(
+            return Err(self.unexpected(format!(
                 "with a file of {other} bytes, but the catalogue lists {}",
                 self.file.bytes
             )));
         }
         if from > 0 && first != Some(from) {
-            return Err(self.refused("with another part of the file than requested".into()));
+            return Err(self.unexpected("with another part of the file than requested".into()));
         }
         self.cut(from)?;
         let arriving = chunks(answer.into_body().into_reader());
@@ -184,7 +184,7 @@ impl PartialDownload<'_> {
                 bytes,
                 reason,
             },
-            TransferError::TooLong => ModelsError::Refused {
+            TransferError::TooLong => ModelsError::UnexpectedAnswer {
                 address: address.clone(),
                 answer: format!("with more than the {bytes} bytes that the catalogue lists"),
             },
@@ -215,8 +215,8 @@ impl PartialDownload<'_> {
         request.call().map_err(unreachable)
     }
 
-    fn refused(&self, answer: String) -> ModelsError {
-        ModelsError::Refused {
+    fn unexpected(&self, answer: String) -> ModelsError {
+        ModelsError::UnexpectedAnswer {
             address: self.file.address.clone(),
             answer,
         }
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn too_many_bytes_are_refused_and_too_few_are_an_interruption() {
+    fn too_many_bytes_are_rejected_and_too_few_are_an_interruption() {
         let ended = |n: usize| {
             pump(
                 &chunks(io::Cursor::new(vec![7; n])),

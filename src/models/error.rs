@@ -50,7 +50,7 @@ pub enum ModelsError {
         "cannot download {address}: the server answered {answer}; nothing was installed. The file \
          may have moved: look for a newer twintrack"
     )]
-    Refused {
+    UnexpectedAnswer {
         /// The requested address.
         address: String,
         /// The status, or how the answer differs.
@@ -114,7 +114,10 @@ pub enum ModelsError {
     #[error("{} is being written by another twintrack; wait for it to end", .0.display())]
     Busy(PathBuf),
     /// An installed file differs from what was installed.
-    #[error("{} is damaged: {reason}; repair it with `twintrack models get {name}`", path.display())]
+    #[error(
+        "{} is damaged: {reason}; repair it with `twintrack models get {name}`",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

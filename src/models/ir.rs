@@ -264,7 +264,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_xml_is_refused() {
+    fn other_xml_is_rejected() {
         assert!(
             IrNetwork::parse("<net")
                 .unwrap_err()
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unconnected_input_is_refused() {
+    fn an_unconnected_input_is_rejected() {
         let xml = "<net version=\"11\"><layers><layer id=\"1\" name=\"r\" type=\"ReLU\">\
                    <input><port id=\"0\"/></input></layer></layers><edges/></net>";
         assert!(
@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dynamic_shape_and_an_unknown_type_are_refused() {
+    fn a_dynamic_shape_and_an_unknown_type_are_rejected() {
         let layer = |port: &str| {
             IrNetwork::parse(&format!(
                 "<net version=\"11\"><layers><layer id=\"0\" name=\"x\" type=\"Parameter\">\

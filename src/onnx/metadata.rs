@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_that_are_no_protocol_buffer_are_refused() {
+    fn bytes_that_are_no_protocol_buffer_are_rejected() {
         for wrong in [
             &b"\xff\xff"[..],
             b"not an ONNX file",

@@ -21,7 +21,10 @@ impl CameraMotion {
         }
         let (flow, image) = (self.0.as_mut()?, frame.image.as_ref()?);
         flow.next(image, frame.pts).unwrap_or_else(|e| {
-            tracing::warn!(camera = %frame.camera, error = %e.message, "optical flow failed; camera motion is estimated from the boxes alone");
+            tracing::warn!(
+                camera = %frame.camera, error = %e.message,
+                "optical flow failed; from now on camera motion is estimated from the boxes alone"
+            );
             self.0 = None;
             None
         })

@@ -74,7 +74,7 @@ impl CameraTracker {
     /// Associates a frame's detections with the tracks.
     ///
     /// # Errors
-    /// If the tracker refuses the frame.
+    /// If the frame is invalid for the tracker.
     pub fn update(
         &mut self,
         embedded: Embedded,

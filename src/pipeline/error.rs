@@ -1,4 +1,4 @@
-//! What ends a run.
+//! Errors of the pipeline.
 
 use std::sync::Arc;
 
@@ -9,17 +9,23 @@ use crate::sink::SinkError;
 use crate::source::SourceError;
 use crate::track::TrackError;
 
-/// What ends a run before its input's end.
+/// Errors of the pipeline. With [`FailurePolicy::EndRun`] they end the run, but a network's failure
+/// only if it occurs at [`MAX_FAILURES`] frames in a row; with [`FailurePolicy::Isolate`] the
+/// frames concerned are left out and the other cameras continue.
+///
+/// [`FailurePolicy::EndRun`]: crate::pipeline::FailurePolicy::EndRun
+/// [`FailurePolicy::Isolate`]: crate::pipeline::FailurePolicy::Isolate
+/// [`MAX_FAILURES`]: crate::pipeline::stage::MAX_FAILURES
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PipelineError {
-    /// The input failed.
+    /// The input cannot be opened or read.
     #[error(transparent)]
     Source(#[from] SourceError),
-    /// A network failed.
+    /// A network cannot be opened or run.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// The tracker refused a frame.
+    /// A frame's detections or elapsed time are invalid for the tracker.
     #[error("frame {frame} of {camera}: {source}")]
     Track {
         /// The camera's short name.
@@ -43,18 +49,20 @@ pub enum PipelineError {
         /// The frame's number.
         frame: u64,
     },
-    /// A shutdown timed out because a stage waits for a sink that accepts nothing.
+    /// After a stop, the stages or the sinks did not finish within the timeout: usually because a
+    /// sink blocks.
     #[error(
-        "shutdown timed out after {seconds} s: a sink blocks, such as a disk that does not respond \
-         or a pipe that is not read; events in progress are lost"
+        "shutdown timed out after {seconds} s: the stages or sinks did not finish; events not yet \
+         written are lost. Usual causes: the output disk does not respond, or nobody reads the \
+         pipe that receives standard output"
     )]
-    Hung {
-        /// The timeout.
+    ShutdownTimeout {
+        /// The timeout, seconds.
         seconds: u64,
     },
     /// A stage panicked: a bug.
     #[error(
-        "the stage '{stage}' crashed ({message}); this is a bug of twintrack, please report it"
+        "the stage '{stage}' crashed ({message}); this is a bug in twintrack, please report it"
     )]
     Panic {
         /// The stage.
@@ -62,9 +70,9 @@ pub enum PipelineError {
         /// The panic's message.
         message: String,
     },
-    /// A network returned no result for a frame: a bug.
+    /// A network returned fewer results than frames: a bug.
     #[error(
-        "the stage '{stage}' returned no result for a frame; this is a bug of twintrack, please \
+        "the stage '{stage}' returned no result for a frame; this is a bug in twintrack, please \
          report it"
     )]
     NoResult {
@@ -72,6 +80,9 @@ pub enum PipelineError {
         stage: &'static str,
     },
     /// A thread could not be started.
-    #[error("cannot start a thread; is the limit of processes reached?")]
+    #[error(
+        "cannot start a thread of the pipeline; raise the limit on processes and threads \
+         (`ulimit -u`, or the container's pids limit)"
+    )]
     Thread,
 }

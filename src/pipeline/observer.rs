@@ -1,4 +1,4 @@
-//! Measurements of a running pipeline, for whoever displays or exports them.
+//! The interface by which a running pipeline reports its measurements.
 
 use std::time::Duration;
 

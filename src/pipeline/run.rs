@@ -288,7 +288,7 @@ impl Pipeline {
         let ended = supervising.await;
         let written = within(limit, tracked.is_some(), joined(written)).await;
         let (Some(tracked), Some(written)) = (tracked, written) else {
-            return Err(PipelineError::Hung {
+            return Err(PipelineError::ShutdownTimeout {
                 seconds: limit.unwrap_or_default().as_secs(),
             });
         };

@@ -1,8 +1,9 @@
 //! A stage: a thread that receives from a bounded channel, works, and sends to the next.
 //!
 //! If the stage before ends, its channel closes and this stage ends after its last item. If the
-//! stage behind ends, this one ends at its next item. So a graceful stop travels forward and loses
-//! nothing in progress; an error travels backward.
+//! stage after ends, this one ends at its next item. So a graceful stop passes from the first stage
+//! to the last and loses nothing in progress; an error passes from the failed stage to those
+//! before.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

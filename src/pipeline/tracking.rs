@@ -113,7 +113,8 @@ impl Tracking {
             Ok(tracked) => tracked,
             Err(e) if self.policy == FailurePolicy::EndRun => return Err(Abort::Failed(e)),
             Err(e) => {
-                tracing::error!(camera = %member.name, error = %e, "the tracker refused a frame");
+                tracing::error!(camera = %member.name, error = %e,
+                    "a frame is invalid for the tracker and is left out");
                 return Ok(());
             }
         };

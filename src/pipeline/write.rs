@@ -1,4 +1,4 @@
-//! The last stage: events to the sinks.
+//! The last stage: passes events to the sinks.
 
 use std::sync::Arc;
 use std::time::Instant;

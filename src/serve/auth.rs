@@ -1,7 +1,7 @@
 //! Authorisation of HTTP requests.
 //!
 //! With a token, a request must carry it. Without one, only requests to a loopback address are
-//! allowed. Requests from web pages of other origins are refused in both cases.
+//! allowed. Requests from web pages of other origins are rejected in both cases.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The configuration file of `twintrack serve`: the sections of the service, and beside them any
-//! section of [`Config`].
+//! The configuration file of `twintrack serve`: the sections of the service, and any section of
+//! [`Config`].
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -26,17 +26,18 @@ use crate::source::{CameraConfig, Transport};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ServeConfig {
-    /// Most frames in a batch of the detector.
+    /// Maximum number of frames in a batch of the detector, 1 to 256.
     pub batch: usize,
-    /// Longest time that a frame waits for others to share its batch, seconds.
+    /// Maximum time that a frame waits for others to share its batch, seconds, 0 to 1.
     pub batch_wait: f64,
-    /// Address and port of the web server (page, live events, metrics, health). Empty disables it;
-    /// port 0 takes any free port.
+    /// Address and port of the web server (page, live events, metrics, health). An empty string
+    /// disables it; port 0 takes any free port.
     pub listen: String,
-    /// Most connections to the web server at a time; each live client holds one. Others wait.
+    /// Maximum number of connections to the web server, 4 to 65536; further ones wait. Each live
+    /// client holds one.
     pub max_connections: usize,
-    /// Token that clients must send; without one only clients on this machine are allowed. Better
-    /// kept in `token_env` or `token_file`.
+    /// Token that clients must send; without one only clients on this machine are allowed. Prefer
+    /// `token_env` or `token_file`, which keep it out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// Environment variable that holds the token.
@@ -45,16 +46,16 @@ pub struct ServeConfig {
     /// File whose first line is the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Rotate the events file at this size, bytes; 0 disables rotation.
+    /// Rotate the file of --output at this size, bytes; 0 disables rotation.
     pub output_bytes: u64,
-    /// Number of rotated files to keep.
+    /// Number of rotated files to keep; older ones are deleted.
     pub output_keep: u32,
-    /// Folder of the spools and dead-letter files. When absent: systemd's STATE_DIRECTORY if set,
-    /// else `twintrack-state`.
+    /// Folder of the spools and dead-letter files. Absent: the value of the environment variable
+    /// STATE_DIRECTORY, which systemd sets, else `twintrack-state` in the working folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// At shutdown, spooled events are delivered for up to this long, seconds; the rest stays on
-    /// disk for the next run.
+    /// Timeout of the shutdown, seconds, 0 to 600. Spooled events are delivered until then; the
+    /// rest stays on disk for the next run.
     pub stop_within: f64,
 }
 
@@ -80,7 +81,7 @@ impl Default for ServeConfig {
 const MIN_TOKEN: usize = 16;
 
 impl ServeConfig {
-    /// Checks every value against its range.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
     /// The first value outside its range.
@@ -151,7 +152,7 @@ pub struct ServiceConfig {
     /// The MQTT sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<MqttConfig>,
-    /// The webhook.
+    /// The webhook sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
 }

@@ -122,14 +122,14 @@ impl Collector for ServiceCollector {
         family(
             e,
             "people",
-            "Confirmed tracks",
+            "Tracks confirmed since the start",
             true,
             each(|m| m.counts.people.load(Ordering::Relaxed)),
         )?;
         family(
             e,
             "people_present",
-            "Tracks in the last frame",
+            "Tracks written for the last frame",
             false,
             each(|m| m.counts.present.load(Ordering::Relaxed)),
         )?;
@@ -185,7 +185,7 @@ impl Collector for ServiceCollector {
         family(
             e,
             "spool_bytes",
-            "Bytes of the events in the spool",
+            "Size of the events in the spool, bytes",
             false,
             sinks(|s| s.counts.bytes.load(Ordering::Relaxed)),
         )?;
@@ -203,7 +203,7 @@ impl Collector for ServiceCollector {
         family(
             e,
             "sink_lost",
-            "Events dropped before delivery",
+            "Events dropped without delivery",
             true,
             sinks(|s| s.counts.dropped.load(Ordering::Relaxed)).chain(output),
         )?;
@@ -248,21 +248,21 @@ impl Collector for ServiceCollector {
         family(
             e,
             "process_memory_bytes",
-            "Resident memory",
+            "Resident memory of the process, bytes",
             false,
             [(vec![], process.memory)].into_iter(),
         )?;
         family(
             e,
             "process_threads",
-            "Threads",
+            "Threads of the process",
             false,
             [(vec![], process.threads)].into_iter(),
         )?;
         family(
             e,
             "process_open_files",
-            "Open file descriptors",
+            "Open file descriptors of the process",
             false,
             [(vec![], process.files)].into_iter(),
         )

@@ -1,4 +1,4 @@
-//! The JSON Schema of the configuration file, for editors. It knows keys, types, defaults and
+//! The JSON Schema of the configuration file, for editors. It has keys, types, defaults and
 //! descriptions; ranges of values are checked when the file is read.
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! What the handlers of the web server share.
+//! The state that the handlers of the web server share.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Measurements of the pipeline as Prometheus metrics: time by stage, latency by camera, batch sizes.
+//! Measurements of the pipeline as Prometheus metrics: time by stage, latency by camera, batch
+//! sizes.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,24 +65,24 @@ impl StageMetrics {
     pub fn register(&self, registry: &mut Registry) {
         registry.register_with_unit(
             "stage",
-            "Time of a batch in a stage",
+            "Time that a stage took for a batch, seconds",
             Unit::Seconds,
             self.stages.clone(),
         );
         registry.register_with_unit(
             "latency",
-            "Time from a frame's decoding to its event",
+            "Time from the decoding of a frame to its event, seconds",
             Unit::Seconds,
             self.latency.clone(),
         );
         registry.register(
             "queue_frames",
-            "Frames that wait: for the detector, for the sinks",
+            "Frames that wait for the detector or the sinks",
             self.queues.clone(),
         );
         registry.register(
             "batch_frames",
-            "Frames that went to the detector at once",
+            "Frames in a batch of the detector",
             (*self.batch).clone(),
         );
     }

@@ -32,7 +32,7 @@ pub enum Version {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct MqttConfig {
-    /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS.
+    /// Address of the broker: mqtt://host:1883, or mqtts://host:8883 for TLS. Required.
     pub broker: String,
     /// Protocol version: "5" or "3.1.1".
     pub version: Version,
@@ -42,7 +42,7 @@ pub struct MqttConfig {
     /// User name, if the broker requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Password. Better kept in `password_env` or `password_file`.
+    /// Password. Prefer `password_env` or `password_file`, which keep it out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// Environment variable that holds the password.
@@ -51,8 +51,8 @@ pub struct MqttConfig {
     /// File whose first line is the password.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
-    /// CA certificate (PEM) that the broker's certificate is verified with; the system's
-    /// certificates when absent.
+    /// CA certificate (PEM) with which the broker's certificate is verified. Absent: the system's
+    /// certificates.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Client certificate (PEM).
@@ -61,7 +61,7 @@ pub struct MqttConfig {
     /// Key (PEM) of the client certificate.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_file: Option<PathBuf>,
-    /// Prefix of every topic.
+    /// Prefix of every topic, without wildcards (+ and #).
     pub topic: String,
     /// Kinds of events to send: trajectory, track_ended, camera_status.
     pub events: Vec<EventKind>,
@@ -111,10 +111,10 @@ fn settings_error(reason: String) -> SinkError {
 }
 
 impl MqttConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("mqtt.events (how many)", self.events.len(), 1, 3)?;
         self.spool.validate("mqtt")
@@ -123,7 +123,7 @@ impl MqttConfig {
     /// Checks the settings, and that their secret and files can be read, without connecting.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first invalid setting, or a secret or file that cannot be read.
     pub fn check(&self) -> Result<(), SinkError> {
         self.broker().map(drop)
     }
@@ -153,7 +153,7 @@ impl MqttConfig {
         }
         if self.topic.is_empty() || self.topic.contains(['+', '#']) {
             return Err(settings_error(format!(
-                "topic = \"{}\": must not be empty, nor contain + or #",
+                "topic = \"{}\": it must not be empty and must not contain + or #",
                 self.topic
             )));
         }

@@ -5,9 +5,9 @@
 //! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
 //! distinguish the last from a failing network, one event at a time is sent after a connection
 //! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
-//! as refused. A broker that refuses an event by its acknowledgement and then closes the connection
-//! has said which event it closed it for, so none of those in flight is suspected. Refused events go
-//! to the dead-letter file.
+//! as refused. If a broker refuses an event by its acknowledgement and then closes the connection,
+//! that event is the cause, so none of those in flight is suspected. Refused events go to the
+//! dead-letter file.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! Delivery of a spool's events to an MQTT broker, with reconnects. Which events a broker refuses is
-//! decided by [`BrokerHistory`].
+//! Delivery of a spool's events to an MQTT broker, with reconnects. [`BrokerHistory`] decides which
+//! events the broker refuses.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;

@@ -1,18 +1,18 @@
-//! A sink that keeps all events in memory, for processing of a recording as a whole.
+//! A sink that keeps all events in memory, for offline linking.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::refine::Recording;
+use crate::refine::RecordedEvents;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{EndedEvent, WithJson};
 
-/// Collects events into a [`Recording`]; clones share it.
+/// Collects events into a [`RecordedEvents`]; clones share it.
 #[derive(Debug, Clone, Default)]
-pub struct Recorder(Arc<Mutex<Recording>>);
+pub struct Recorder(Arc<Mutex<RecordedEvents>>);
 
 impl Recorder {
     /// Returns the events recorded so far and leaves the recorder empty.
-    pub fn take(&self) -> Recording {
+    pub fn take(&self) -> RecordedEvents {
         std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -299,13 +299,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_events_is_refused_and_unchanged() {
+    fn a_file_without_events_is_rejected_and_unchanged() {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("letter.txt");
         std::fs::write(&path, "Dear Sir,").expect("written");
         let e = Rotating::open(&path, 0, 0, true)
             .err()
-            .expect("refused")
+            .expect("rejected")
             .to_string();
         assert!(
             e.contains("something other than events")

@@ -70,13 +70,13 @@ pub struct OutputConfig {
     /// Also write confirmed tracks that have no detection in a frame, at their predicted position,
     /// as state `lost`.
     pub lost: bool,
-    /// A confirmed track without detections is written at its predicted position for this long,
-    /// seconds, whatever `lost` says, and into MOTChallenge files too. Higher bridges longer misses
-    /// of the detector, but shows people longer who have left.
+    /// A confirmed track without a detection is written at its predicted position for this long,
+    /// seconds, as state `lost`, even if `lost` is false, and into MOTChallenge files too. Higher
+    /// bridges longer misses of the detector, but shows people longer who have left.
     pub coast: f64,
     /// Also write a `track_ended` event, with the path, when a track ends.
     pub ended: bool,
-    /// Add the averaged embedding to `track_ended` events.
+    /// Add the mean embedding of the track to `track_ended` events, for `twintrack search`.
     pub embeddings: bool,
 }
 
@@ -92,10 +92,10 @@ impl Default for OutputConfig {
 }
 
 impl OutputConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("output.coast", self.coast, 0.0, 3600.0)
     }
@@ -136,7 +136,7 @@ pub enum SinkError {
         /// The cause.
         source: io::Error,
     },
-    /// An existing file does not buffer_limit events, so it is not appended to.
+    /// An existing file holds something other than events, so nothing is appended to it.
     #[error("{} contains something other than events; choose another file", .0.display())]
     Foreign(PathBuf),
     /// The spool of a remote receiver cannot be opened, read or written.

@@ -37,9 +37,10 @@ use crate::trajectory::EventKind;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct SpoolLimits {
-    /// Most bytes of events; beyond them the oldest events are dropped.
+    /// Maximum size of all queued events, bytes, at least 65536; the oldest events beyond it are
+    /// dropped.
     pub bytes: u64,
-    /// Events older than this are dropped, seconds.
+    /// Maximum age of a queued event, seconds, at least 1; older events are dropped.
     pub age: f64,
 }
 
@@ -53,10 +54,10 @@ impl Default for SpoolLimits {
 }
 
 impl SpoolLimits {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self, section: &str) -> Result<(), OutOfRange> {
         within(
             &format!("{section}.spool.bytes"),

@@ -170,8 +170,8 @@ impl StdoutSink {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
-        // The queue closes once nothing is held. A writer thread that is still blocked on its reader
-        // at the deadline is left running until the process exits.
+        // The queue closes once nothing is held. A writer thread that is still blocked on its
+        // reader at the deadline is left running until the process exits.
         let drained = loop {
             self.queue_held();
             if self.held.is_empty() {

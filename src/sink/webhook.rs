@@ -32,10 +32,10 @@ use crate::trajectory::EventKind;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct WebhookConfig {
-    /// Address of the receiver, http:// or https://.
+    /// Address of the receiver, http:// or https://. Required.
     pub url: Address,
-    /// Secret for the signature; requests are not signed when absent. Better kept in `secret_env`
-    /// or `secret_file`.
+    /// Secret for the signature; requests are not signed when absent. Prefer `secret_env` or
+    /// `secret_file`, which keep it out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// Environment variable that holds the secret.
@@ -44,15 +44,15 @@ pub struct WebhookConfig {
     /// File whose first line is the secret.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret_file: Option<PathBuf>,
-    /// CA certificate (PEM) that the receiver's certificate is verified with; Mozilla's list of CAs
-    /// when absent.
+    /// CA certificate (PEM) with which the receiver's certificate is verified. Absent: Mozilla's
+    /// list of CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Kinds of events to send: trajectory, track_ended, camera_status.
     pub events: Vec<EventKind>,
-    /// Most events in one POST.
+    /// Maximum number of events in one POST, 1 to 10000.
     pub batch: usize,
-    /// Most bytes in one POST; a longer event is sent alone.
+    /// Maximum size of one POST, bytes; a longer event is sent alone.
     pub batch_bytes: usize,
     /// Timeout of a POST, seconds.
     pub timeout: f64,
@@ -83,10 +83,10 @@ const BACKOFF: (f64, f64) = (0.5, 10.0);
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 impl WebhookConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("webhook.events (how many)", self.events.len(), 1, 3)?;
         within("webhook.batch", self.batch, 1, 10_000)?;
@@ -98,7 +98,7 @@ impl WebhookConfig {
     /// Checks the settings, and that their secret and files can be read, without connecting.
     ///
     /// # Errors
-    /// The first thing that is wrong.
+    /// The first invalid setting, or a secret or file that cannot be read.
     pub fn check(&self) -> Result<(), SinkError> {
         self.client().map(drop)
     }

@@ -10,7 +10,7 @@ use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::source::error::SourceError;
-use crate::source::input::is_camera;
+use crate::source::input::is_stream;
 
 /// Transport of RTSP's media packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,7 +21,8 @@ pub enum Transport {
     /// Interleaved in the RTSP connection: no packet loss, passes firewalls.
     #[default]
     Tcp,
-    /// UDP packets: slightly lower latency, lossy. Falls back to TCP if the camera refuses.
+    /// UDP packets: slightly lower latency, lossy. Falls back to TCP if the camera does not
+    /// support it.
     Udp,
 }
 
@@ -47,13 +48,13 @@ impl Transport {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct CameraConfig {
-    /// Address: rtsp://host/path, http://host/stream.mjpg, /dev/video0, or the path of a video
-    /// file.
+    /// Address of the camera or recording: rtsp://host/path, http://host/stream.mjpg, /dev/video0,
+    /// or the path of a video file.
     pub url: Address,
     /// User name for the camera's login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Password. Prefer `password_env` or `password_file`.
+    /// Password. Prefer `password_env` or `password_file`, which keep it out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// Environment variable that holds the password.
@@ -64,37 +65,42 @@ pub struct CameraConfig {
     pub password_file: Option<PathBuf>,
     /// RTSP transport, tcp or udp; the same for all cameras of a process.
     pub transport: Transport,
-    /// Timeout for opening the camera, seconds. After repeated timeouts it grows, up to four times.
+    /// Timeout for opening the camera, seconds. After repeated timeouts it grows to at most four
+    /// times this value.
     pub open_timeout: f64,
     /// Timeout for the next frame, seconds. It grows like `open_timeout`, for cameras with a low
     /// frame rate.
     pub read_timeout: f64,
     /// First pause before reconnecting, seconds. It doubles with each failure.
     pub retry_after: f64,
-    /// Longest pause before reconnecting, seconds. Each pause is randomised by 20 %, so that
-    /// cameras do not reconnect all at once.
+    /// Maximum pause before reconnecting, seconds; at least `retry_after`. Each pause is randomised
+    /// by 20 %, so that cameras do not reconnect all at once.
     pub retry_at_most: f64,
-    /// A decoder that shows no activity for this long, seconds, is abandoned and replaced.
+    /// A decoder that does not return for this long, seconds, is abandoned and replaced; at least
+    /// 0.2 more than four times the longer of `open_timeout` and `read_timeout`.
     pub hang_timeout: f64,
-    /// Tracks survive an interruption of at most this long, seconds; after a longer one they end.
+    /// Maximum length of an interruption after which tracks continue, seconds; after a longer one
+    /// they end.
     pub keep_ids: f64,
-    /// Frames per second to process, evenly spaced; all if absent.
+    /// Frames per second to process, evenly spaced, 0.05 to 1000; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_fps: Option<f64>,
-    /// Frames that arrive later than this after their time, seconds, are dropped.
+    /// Frames that are decoded more than this after they are due, seconds, are dropped.
     pub late: f64,
     /// Play a file at its own frame rate, dropping frames like a camera. `false`: process every
     /// frame, as fast as possible.
     pub realtime: bool,
     /// Play a file again from its start when it ends.
     pub repeat: bool,
-    /// Whether the address is a recording, which ends, or a camera, which is reconnected when it
-    /// ends. If absent, a video of known length over HTTP is a recording; all else is a camera.
+    /// `true`: the address is a recording, which ends; `false`: a camera, which is reconnected when
+    /// its stream ends. Absent: a video of known duration over HTTP is a recording; all else is a
+    /// camera.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<bool>,
-    /// Share of the detector's time relative to other cameras, when there is not enough for all.
+    /// Share of the networks' time relative to other cameras if there is not enough for all, 0.01
+    /// to 100.
     pub weight: f64,
-    /// Skip the networks while nothing moves: the last detections are reused for at most 2 s.
+    /// Skip the networks while nothing moves: the last detections are reused for at most 2 seconds.
     pub motion_gate: bool,
 }
 
@@ -139,10 +145,10 @@ impl CameraConfig {
         }
     }
 
-    /// Checks every value against its range.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first value outside its range; `name` is the camera's.
+    /// The first value outside its range; its key contains `name`, the camera's.
     pub fn validate(&self, name: &str) -> Result<(), OutOfRange> {
         let key = |k: &str| format!("cameras.{name}.{k}");
         within(&key("open_timeout"), self.open_timeout, 0.1, 600.0)?;
@@ -170,7 +176,7 @@ impl CameraConfig {
 
     /// Whether `url` is a stream or a device; otherwise it is a file.
     pub fn has_address(&self) -> bool {
-        is_camera(self.url.expose())
+        is_stream(self.url.expose())
     }
 
     /// Whether frames are dropped instead of waited for: a camera, or a file played in real time.

@@ -1,4 +1,4 @@
-//! Finds out from a video file's structure whether it was cut short and whether it stores its
+//! Determines from a video file's structure whether it was cut short and whether it stores its
 //! number of frames.
 //!
 //! If a container stores no number of frames, FFmpeg estimates one (duration times a guessed rate),

@@ -1,5 +1,5 @@
-//! Finds out why a camera could not be opened. FFmpeg reports only the failure; this module asks
-//! the same host again, step by step.
+//! Determines why a camera could not be opened. FFmpeg reports only the failure; this module
+//! contacts the same host again, step by step.
 
 use std::io::{self, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -67,8 +67,8 @@ pub(super) fn why(address: &Address, timeout: Duration) -> String {
     }
     match status(&url, *place, timeout) {
         Ok(401) if url.username().is_empty() => "it asks for user and password (401)".into(),
-        Ok(401) => "it refuses this user and password (401)".into(),
-        Ok(403) => "it refuses access (403)".into(),
+        Ok(401) => "it rejects this user and password (401)".into(),
+        Ok(403) => "it denies access (403)".into(),
         Ok(404) => "there is no stream at this path (404)".into(),
         Ok(code) if (200..300).contains(&code) => format!(
             "it answers, but sends no video that can be decoded within {} s",
@@ -84,7 +84,10 @@ pub(super) fn why(address: &Address, timeout: Duration) -> String {
 }
 
 fn silent(timeout: Duration) -> String {
-    format!("no answer within {} s, or refused", timeout.as_secs_f64())
+    format!(
+        "no answer within {} s, or the connection was refused",
+        timeout.as_secs_f64()
+    )
 }
 
 /// The server's status code for the stream, after authentication if it asks for it.
@@ -238,7 +241,7 @@ mod tests {
                     "http://127.0.0.1:{}/x.mjpg",
                     status("HTTP/1.1 403 Forbidden")
                 ),
-                "refuses access (403)",
+                "denies access (403)",
             ),
             (
                 format!("rtsp://127.0.0.1:{}/x", status("RTSP/1.0 401 Unauthorized")),
@@ -276,7 +279,7 @@ mod tests {
         assert!(why_of(&format!("rtsp://ada:right@127.0.0.1:{port}/x")).contains("(404)"));
         assert!(
             why_of(&format!("rtsp://bob:wrong@127.0.0.1:{port}/x"))
-                .contains("refuses this user and password (401)")
+                .contains("rejects this user and password (401)")
         );
     }
 }

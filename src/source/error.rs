@@ -1,4 +1,4 @@
-//! What can go wrong with a source.
+//! Errors of sources.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use crate::mot_format::MotError;
 
-/// What can go wrong with a source.
+/// Errors of opening and reading a source.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SourceError {
@@ -28,7 +28,8 @@ pub enum SourceError {
     },
     /// The end of the file is missing. All frames before it were returned.
     #[error(
-        "{input} is cut short after frame {read} ({how}); the trajectories up to there are written"
+        "{input} is cut short after frame {read} ({how}); the trajectories up to that frame are \
+         written"
     )]
     Truncated {
         /// The input.
@@ -61,7 +62,7 @@ pub enum SourceError {
     /// A MOTChallenge file is invalid.
     #[error(transparent)]
     Mot(#[from] MotError),
-    /// OpenCV failed.
+    /// The video decoder failed.
     #[error("reading {input} failed: {reason}")]
     Read {
         /// The input.
@@ -76,7 +77,10 @@ pub enum SourceError {
         input: String,
     },
     /// The program was built without OpenCV.
-    #[error("{input} needs video decoding; this program was built without the feature `video`")]
+    #[error(
+        "{input} needs video decoding, but this program was built without the feature `video`; \
+         rebuild it with --features video"
+    )]
     NoVideo {
         /// The input.
         input: String,
@@ -108,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_frame_below_the_minimum_size_is_refused() {
+    fn a_frame_below_the_minimum_size_is_rejected() {
         let e = check_size("cam", 3, 0, 0).unwrap_err().to_string();
         assert!(e.contains("frame 3") && e.contains("0x0"), "{e}");
         assert!(check_size("cam", 3, 16, 16).is_ok());

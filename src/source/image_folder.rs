@@ -77,7 +77,11 @@ impl ImageFolder {
         if let Some(s) = &sequence {
             if total > s.length {
                 let (beyond, length) = (pictures.range(s.length + 1..).count(), s.length);
-                tracing::warn!(sequence = %folder.display(), beyond, length, "pictures are numbered beyond the sequence's length");
+                tracing::warn!(
+                    sequence = %folder.display(), beyond, length,
+                    "pictures are numbered beyond the sequence's length; check seqLength in \
+                     seqinfo.ini"
+                );
             }
             total = total.max(s.length);
             if options.pixels_optional && (1..=s.length).any(|n| !pictures.contains_key(&n)) {
@@ -85,8 +89,14 @@ impl ImageFolder {
                 total = s.length;
             }
         }
-        let rate = sequence.as_ref().map(|s| s.frame_rate).filter(|r| *r > 0.0).or(options.frame_rate).unwrap_or_else(|| {
-            tracing::warn!(input = %folder.display(), "the frame rate is unknown: {DEFAULT_RATE} frames per second are assumed; set --frame-rate");
+        let stated = sequence.as_ref().map(|s| s.frame_rate);
+        let stated = stated.filter(|r| *r > 0.0).or(options.frame_rate);
+        let rate = stated.unwrap_or_else(|| {
+            tracing::warn!(
+                input = %folder.display(),
+                "the frame rate is unknown: {DEFAULT_RATE} frames per second are assumed; set \
+                 --frame-rate"
+            );
             DEFAULT_RATE
         });
         let first = (options.start.0 * rate).ceil() as u64 + 1;

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Whether `input` is a stream: a URL other than `file://`, or a local video device.
-pub fn is_camera(input: &str) -> bool {
+pub fn is_stream(input: &str) -> bool {
     (input.contains("://") && local_file(input).is_none()) || device(input).is_some()
 }
 
@@ -40,20 +40,20 @@ mod tests {
     #[test]
     fn addresses_and_devices_are_cameras() {
         assert!(
-            is_camera("rtsp://h/x")
-                && is_camera("http://h/x.mjpg")
-                && is_camera("/dev/video0")
-                && is_camera("/dev/video12")
+            is_stream("rtsp://h/x")
+                && is_stream("http://h/x.mjpg")
+                && is_stream("/dev/video0")
+                && is_stream("/dev/video12")
         );
-        assert!(is_camera("/dev/v4l/by-id/usb-046d_C920-video-index0") && is_camera("0"));
+        assert!(is_stream("/dev/v4l/by-id/usb-046d_C920-video-index0") && is_stream("0"));
         assert_eq!(device("2"), Some("/dev/video2".into()));
         assert!(
-            !is_camera("/dev/video")
-                && !is_camera("/dev/videos/a.mp4")
-                && !is_camera("clip.mp4")
-                && !is_camera("0.mp4")
+            !is_stream("/dev/video")
+                && !is_stream("/dev/videos/a.mp4")
+                && !is_stream("clip.mp4")
+                && !is_stream("0.mp4")
         );
-        assert!(!is_camera("file:///tmp/a.mp4"));
+        assert!(!is_stream("file:///tmp/a.mp4"));
     }
 
     #[test]

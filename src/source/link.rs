@@ -140,7 +140,10 @@ impl Link {
             && let Some(outage) = self.outage().take()
         {
             let seconds = (self.now() - outage.began).0.round();
-            tracing::warn!(camera = %outage.camera, attempts = outage.attempts, seconds, "the camera is back");
+            tracing::warn!(
+                camera = %outage.camera, attempts = outage.attempts, seconds,
+                "the camera is back"
+            );
         }
     }
 
@@ -161,7 +164,10 @@ impl Link {
         if *seen.reason != *reason || now - seen.logged > LOG_AGAIN {
             (seen.reason, seen.logged) = (reason.into(), now);
             let (attempts, seconds) = (seen.attempts, (now - seen.began).0.round());
-            tracing::error!(%camera, attempts, seconds, error = %reason, "the camera gives no frames");
+            tracing::error!(
+                %camera, attempts, seconds, error = %reason,
+                "the camera gives no frames"
+            );
         }
     }
 

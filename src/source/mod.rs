@@ -1,4 +1,4 @@
-//! Where frames come from: video files, folders of pictures, MOTChallenge sequences, cameras.
+//! Sources of frames: video files, folders of pictures, MOTChallenge sequences, cameras.
 
 #[cfg(feature = "video")]
 pub mod camera_clock;
@@ -27,7 +27,7 @@ pub mod video;
 
 pub use camera_config::{CameraConfig, Transport};
 pub use error::SourceError;
-pub use input::{is_camera, path_of};
+pub use input::{is_stream, path_of};
 pub use link::Link;
 pub use open::{open, open_camera, sequence_video};
 pub use source::{Source, SourceInfo, SourceOptions};

@@ -7,7 +7,7 @@ use crate::mot_format::MotError;
 use crate::source::camera_config::CameraConfig;
 use crate::source::error::SourceError;
 use crate::source::image_folder::ImageFolder;
-use crate::source::input::{is_camera, path_of};
+use crate::source::input::{is_stream, path_of};
 use crate::source::source::{Source, SourceOptions};
 
 /// Opens `input`: an address (`rtsp://…`, `https://…/clip.mp4`, `/dev/video0`), a folder of
@@ -17,7 +17,7 @@ use crate::source::source::{Source, SourceOptions};
 /// # Errors
 /// If it is missing, empty, or not of the kind that its name suggests.
 pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
-    if is_camera(input) {
+    if is_stream(input) {
         return open_camera(&CameraConfig::of_input(input, options.recorded), options);
     }
     let path = path_of(input);
@@ -69,7 +69,7 @@ fn open_folder(dir: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, S
 /// Connects to the camera or remote recording that `config` describes, once.
 ///
 /// # Errors
-/// If it does not answer within its timeout, or refuses.
+/// If it does not answer within its timeout, or rejects the request.
 #[cfg(feature = "video")]
 pub fn open_camera(
     config: &CameraConfig,

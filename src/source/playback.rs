@@ -1,4 +1,5 @@
-//! A recording played like a camera: at its own frame rate, and repeatedly if wanted.
+//! A recording played like a camera: at its own frame rate, and repeatedly if the setting `repeat`
+//! is true.
 
 use std::time::Duration;
 

@@ -1,5 +1,6 @@
-//! The state of a camera that is read for weeks: when it is opened again, with which timeouts, and
-//! where its frames stand on one continuous clock. Pure: the current time is an argument.
+//! The state of a camera across interruptions: when it is opened again, with which timeouts, and
+//! the presentation times of its frames, which continue over interruptions. Pure: the current time
+//! is an argument.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The trait of every source, what is known of one beforehand, and how it is read.
+//! The trait that every source implements, its description before the first frame, and the options
+//! for opening it.
 
 use std::sync::Arc;
 

@@ -136,7 +136,10 @@ impl Video {
     /// Counts and logs frames that could not be decoded.
     fn damaged(&mut self, frames: u64) {
         self.options.link.count_damaged(frames);
-        tracing::warn!(input = %self.input, after = self.read, frames, "frames could not be decoded and are skipped");
+        tracing::warn!(
+            input = %self.input, after = self.read, frames,
+            "frames could not be decoded and are skipped"
+        );
     }
 }
 

@@ -1,5 +1,5 @@
 //! Appearance of a person: an exponential moving average of embeddings, normalised to unit length
-//! (FairMOT, Zhang et al. 2021; DeepSORT, Wojke et al. 2017, keeps a gallery instead).
+//! (FairMOT, Zhang et al. 2021; DeepSORT, Wojke et al. 2017, keeps the last embeddings instead).
 
 use derive_setters::Setters;
 use ndarray::ArrayView1;
@@ -17,9 +17,10 @@ pub struct AppearanceConfig {
     /// Weight of the old average at each clear view, in [0, 1). Higher remembers longer and
     /// tolerates a bad crop; lower follows a person who turns around.
     pub memory: f32,
-    /// A crop is not learnt from if a person in front covers more than this share of it, in [0, 1].
+    /// The average is not updated from a crop of which people in front cover more than this share,
+    /// in [0, 1].
     pub max_covered: f32,
-    /// Detections below this confidence are not learnt from, in [0, 1].
+    /// The average is not updated from detections below this confidence, in [0, 1].
     pub min_confidence: f32,
 }
 
@@ -34,10 +35,10 @@ impl Default for AppearanceConfig {
 }
 
 impl AppearanceConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.appearance.memory", self.memory, 0.0, 0.999)?;
         share("tracker.appearance.max_covered", self.max_covered)?;
@@ -95,12 +96,13 @@ impl Appearance {
     }
 }
 
-/// Cosine distance of two unit vectors, in [0, 2]; `None` if one is empty or the lengths differ.
+/// Cosine distance of two unit vectors, in [0, 2]; `None` if one is empty or the dimensions differ.
 pub fn cosine_distance(a: &[f32], b: &[f32]) -> Option<f32> {
     (!a.is_empty() && a.len() == b.len()).then(|| (1.0 - dot(a, b)).clamp(0.0, 2.0))
 }
 
-/// Weighted mean direction of embeddings of equal length: a unit vector, empty when there are none.
+/// Weighted mean direction of embeddings of equal dimension: a unit vector, empty when there are
+/// none.
 pub fn mean_direction<'a>(views: impl Iterator<Item = (&'a [f32], f32)>) -> Vec<f32> {
     let mut sum: Vec<f32> = Vec::new();
     for (view, weight) in views {

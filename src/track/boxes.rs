@@ -1,4 +1,4 @@
-//! Boxes of offline linking: as detected, and as completed.
+//! Boxes in offline linking: detected ones, and those of a trajectory whose gaps are filled.
 
 use crate::geometry::BBox;
 

@@ -3,8 +3,8 @@
 //! When the camera pans or shakes, all people deviate from their predictions in the same way. That
 //! common part is the robust mean of the displacements from predicted to detected centres, found by
 //! iteratively re-weighted least squares (Holland and Welsch 1977, with Tukey's weights). It needs
-//! no pixels. Fitting zoom and roll as well cost more identities than it kept (BENCHMARKS.md): a
-//! dozen noisy boxes do not determine four parameters.
+//! no pixels. Fitting zoom and roll as well caused more identity switches than it prevented
+//! (BENCHMARKS.md): a dozen noisy boxes do not determine four parameters.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -18,13 +18,14 @@ use crate::geometry::{Affine, BBox};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct CameraMotionConfig {
-    /// Estimate the camera's shift from the boxes. Keeps identities when the camera pans, shakes or
-    /// drives, and has little effect when it stands still.
+    /// Estimate the camera's shift from the boxes. Keeps ids when the camera pans, shakes or moves,
+    /// and has little effect when it stands still.
     pub from_boxes: bool,
     /// Estimate shift, rotation and zoom from the pixels by optical flow, where pixels are
     /// available; paused while the camera stands still.
     pub from_pixels: bool,
-    /// With fewer matched people than this no correction is made. Higher corrects in crowds only.
+    /// The shift is not estimated from the boxes of fewer matched people than this, 2 to 1000.
+    /// Higher corrects in crowds only.
     pub min_people: usize,
 }
 

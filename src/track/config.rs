@@ -22,24 +22,24 @@ use crate::track::scenery::SceneryConfig;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// Detections with at least this confidence are matched first and can start a track, in [0, 1].
+    /// Detections with at least this confidence are matched first, from `unsure` to 1.
     pub sure: f32,
     /// Detections below this confidence are ignored; those between it and `sure` can only continue
     /// a track, in [0, 1].
     pub unsure: f32,
-    /// A new track needs a detection of at least this confidence. Higher starts fewer false tracks,
-    /// and later.
+    /// A new track needs a detection of at least this confidence, from `sure` to 1. Higher starts
+    /// fewer false tracks, and later.
     pub birth: f32,
-    /// Number of detections after which a track is confirmed and reported. Higher reports fewer
-    /// false tracks, and later.
+    /// Number of detections after which a track is confirmed and reported, 1 to 100. Higher reports
+    /// fewer false tracks, and later.
     pub confirm_hits: u32,
     /// A tentative track ends when not detected for this long, seconds.
     pub keep_tentative: f64,
     /// A confirmed track ends when not detected for this long, seconds. Higher bridges longer
-    /// occlusions, but may give an old identity to a newcomer.
+    /// occlusions, but may give the id of an old track to a new person.
     pub keep_lost: f64,
-    /// A detection starts no track if it overlaps one detected in this frame by more than this IoU,
-    /// in (0, 1].
+    /// A detection starts no track if it overlaps a track detected in the same frame by more than
+    /// this IoU, in [0, 1].
     pub duplicate: f32,
     /// Motion model of people.
     pub motion: MotionConfig,
@@ -56,8 +56,9 @@ pub struct TrackerConfig {
     /// A learned association head (JSON), which replaces the weights of `tracker.cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_file: Option<PathBuf>,
-    /// With an association head: pairs with a lower probability are not matched, in [0, 1). Higher
-    /// starts a new track rather than continuing a doubtful one.
+    /// With an association head: pairs of track and detection with a lower probability of being
+    /// the same person are not matched, in [0, 0.99]. Higher starts a new track rather than
+    /// continuing a doubtful one.
     pub head_limit: f32,
     /// The association head read from `head_file`.
     #[serde(skip)]
@@ -88,10 +89,10 @@ impl Default for TrackerConfig {
 }
 
 impl TrackerConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         share("tracker.unsure", self.unsure)?;
         within("tracker.sure", self.sure, self.unsure, 1.0)?;

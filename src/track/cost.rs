@@ -38,15 +38,15 @@ pub struct CostConfig {
     pub absence: f32,
     /// Boxes are enlarged by this share of their size on each side before their overlap is
     /// measured, so that people who move more than their width between frames still overlap their
-    /// track. Higher matches more, and confuses more in crowds.
+    /// track. Higher matches more, and causes more identity switches in crowds.
     pub buffer: f32,
-    /// Enlargement in the second round, for tracks and detections that the first round left
-    /// unmatched.
+    /// The same in the second round, for tracks and detections that the first round left unmatched;
+    /// at least `buffer`.
     pub second_buffer: f32,
-    /// Pairs that cost more are not matched. Higher keeps identities through larger deviations,
-    /// lower starts new tracks.
+    /// Pairs of track and detection that cost more are not matched. Higher keeps ids through larger
+    /// deviations, lower starts new tracks.
     pub limit: f32,
-    /// The limit for detections below `tracker.sure`, which can only continue a track.
+    /// As `limit`, for detections below `tracker.sure`, which can only continue a track.
     pub unsure_limit: f32,
 }
 
@@ -68,10 +68,10 @@ impl Default for CostConfig {
 }
 
 impl CostConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let weights = [
             ("overlap", self.overlap),

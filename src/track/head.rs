@@ -307,8 +307,8 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_table_is_refused() {
-        let refused = |tree: &str| {
+    fn a_malformed_table_is_rejected() {
+        let rejected = |tree: &str| {
             table(&format!(
                 r#"{{"schema":"twintrack.head/1","base":0.0,"trees":[{tree}]}}"#
             ))
@@ -316,14 +316,16 @@ mod tests {
             .to_string()
         };
         assert!(
-            refused(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#)
+            rejected(r#"[{"feature":"overlap","threshold":0.5,"left":0,"right":1},{"leaf":1.0}]"#)
                 .contains("later nodes")
         );
         assert!(
-            refused(r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#)
-                .contains("shoe size")
+            rejected(
+                r#"[{"feature":"shoe size","threshold":0.5,"left":1,"right":1},{"leaf":1.0}]"#
+            )
+            .contains("shoe size")
         );
-        assert!(refused("[]").contains("no node"));
+        assert!(rejected("[]").contains("no node"));
         let unread = |node: &str| {
             serde_json::from_str::<HeadNode>(node)
                 .expect_err(node)

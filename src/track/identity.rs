@@ -34,13 +34,13 @@ pub struct IdentityConfig {
     /// Similarity from which a track is named as a person of the gallery, in [0, 1]; at 0.5 false
     /// accepts and false rejects are equally frequent. Lower names more people, with more mistakes.
     pub similarity: f32,
-    /// Number of detections that a track needs before it is named, so that its appearance is
-    /// reliable.
+    /// Number of detections that a track needs before it gets an identity, so that its appearance
+    /// is reliable.
     pub after_hits: u32,
-    /// The average of this many of a track's clearest crops is compared with the gallery.
+    /// The average of this many of a track's clearest crops is compared with the gallery, 1 to 100.
     pub crops: usize,
-    /// The cameras' views overlap (`serve`), so that several can see a person at once. Otherwise a
-    /// person is at one camera at a time.
+    /// The fields of view of the cameras of `serve` overlap, so that several can see a person at
+    /// once. Otherwise a person is at one camera at a time.
     pub overlap: bool,
 }
 
@@ -57,10 +57,10 @@ impl Default for IdentityConfig {
 }
 
 impl IdentityConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("identity.remember", self.remember, 0.0, 1e7)?;
         share("identity.similarity", self.similarity)?;

@@ -34,10 +34,10 @@ impl Default for InterpolateConfig {
 }
 
 impl InterpolateConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("offline.fill.max_gap", self.max_gap, 0.0, 3600.0)?;
         within("offline.fill.smoothing", self.smoothing, 0.0, 10.0)

@@ -31,7 +31,8 @@ pub struct MotionConfig {
     /// Time constant of the velocity without detections, seconds: it decays as exp(-t / this),
     /// since hidden people slow down and turn. Higher lets a hidden person move on further.
     pub velocity_memory: f64,
-    /// Time constant of the box's growth, seconds; the growth is mostly detector noise.
+    /// Time constant of the rate at which a box changes its size, seconds: the rate decays as
+    /// exp(-t / this), since it is mostly detector noise.
     pub size_memory: f64,
     /// Reduces the influence of detections with low confidence: the noise is multiplied by 1 + this
     /// * (1 - confidence) (noise-scale-adaptive filter; Du et al. 2021, GIAOTracker).
@@ -52,10 +53,10 @@ impl Default for MotionConfig {
 }
 
 impl MotionConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within(
             "tracker.motion.measurement_noise",

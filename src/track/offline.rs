@@ -41,14 +41,14 @@ pub struct OfflineConfig {
     pub size: f32,
     /// Cost per second of the gap.
     pub gap: f32,
-    /// Weight of the change of appearance across the gap, where embeddings are known: at most this
-    /// much for or against a link.
+    /// Weight of the change of appearance across the gap, where embeddings are known. It lowers or
+    /// raises the cost of a link by at most this much.
     pub appearance: f32,
-    /// Cosine distance at which the appearance is neutral.
+    /// Cosine distance at which the appearance neither lowers nor raises the cost.
     pub appearance_scale: f32,
     /// Links that cost more are not made. Higher links more, and joins different people more often.
     pub new_track: f32,
-    /// Trajectories with fewer detections are dropped.
+    /// Trajectories with fewer detections than this are dropped.
     pub min_hits: usize,
     /// Trajectories detected in a smaller share of the frames that they span are dropped, in [0,
     /// 1]. Higher drops more false tracks, and more people who are rarely detected.
@@ -66,7 +66,8 @@ pub struct OfflineConfig {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct TrackletConfig {
-    /// Replaces `tracker.keep_lost`, seconds. Lower leaves more to linking.
+    /// Replaces `tracker.keep_lost`, seconds. Lower makes shorter tracklets and leaves more to
+    /// linking.
     pub keep_lost: f64,
     /// Replaces `tracker.cost.limit`.
     pub limit: f32,
@@ -126,10 +127,10 @@ impl Default for OfflineConfig {
 }
 
 impl OfflineConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("offline.max_gap", self.max_gap, 0.0, 3600.0)?;
         let weights = [

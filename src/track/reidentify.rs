@@ -21,19 +21,21 @@ use crate::track::track::{Track, TrackState};
 #[non_exhaustive]
 pub struct ReidentifyConfig {
     /// A person lost for at most this long can get the old id back, seconds; 0 disables this.
-    /// Higher re-identifies people later, delays the end event of tracks by as long, and confuses
-    /// more look-alikes.
+    /// Higher re-identifies people after longer absences, delays the `track_ended` event of tracks
+    /// by as long, and confuses more people of similar appearance.
     pub within: f64,
-    /// Accepted rate of new people who are taken for a lost one, above 0 and at most 0.5. It is
+    /// Accepted share of new people who are taken for a lost one, above 0 and at most 0.5. It is
     /// divided among all candidates. Higher re-identifies more, with more mistakes.
     pub false_merge: f32,
-    /// The second nearest candidate must be this many times likelier a stranger than the nearest,
-    /// from 1; otherwise the case is ambiguous and nobody is re-identified.
+    /// The false-accept rate of the second nearest candidate's distance must be at least this many
+    /// times that of the nearest one's, from 1; otherwise the case is ambiguous and nobody is
+    /// re-identified.
     pub margin: f32,
-    /// Greatest walking speed, heights per second: candidates further away than that are excluded.
+    /// Maximum walking speed, heights of the person per second: candidates who would have had to
+    /// walk faster are excluded.
     pub speed: f32,
-    /// Number of detections that a new track needs before it is compared. Until then a track that
-    /// may be a lost person is not reported.
+    /// Number of detections that a new track needs before it is compared, 1 to 100. Until then a
+    /// track that may be a lost person is not reported.
     pub after_hits: u32,
 }
 
@@ -50,10 +52,10 @@ impl Default for ReidentifyConfig {
 }
 
 impl ReidentifyConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.reidentify.within", self.within, 0.0, 86_400.0)?;
         within(

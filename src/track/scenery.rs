@@ -21,10 +21,10 @@ pub struct SceneryConfig {
     /// Largest standard deviation of a still track's boxes from their mean, as a share of the
     /// height; heights below 60 pixels count as 60.
     pub sway: f32,
-    /// Only tracks with a mean confidence below this can be scenery. Higher hides more signs, and
-    /// people who sit.
+    /// Only tracks with a mean confidence below this can be scenery, in [0, 1]. Higher hides more
+    /// signs, and people who sit.
     pub confidence: f32,
-    /// A scenery place is remembered for this long after its last detection, seconds.
+    /// The place of a scenery object is remembered for this long after its last detection, seconds.
     pub remember: f64,
 }
 
@@ -40,10 +40,10 @@ impl Default for SceneryConfig {
 }
 
 impl SceneryConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         within("tracker.scenery.after", self.after, 0.0, 3600.0)?;
         share("tracker.scenery.sway", self.sway)?;

@@ -17,9 +17,9 @@ use crate::range::{OutOfRange, within};
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Calibration {
-    /// Steepness at which similarity falls with distance, above zero.
+    /// Steepness with which the similarity falls with the distance, 0.01 to 1000.
     pub slope: f32,
-    /// The distance with similarity 0.5.
+    /// Cosine distance at which the similarity is 0.5, 0 to 2.
     pub threshold: f32,
 }
 
@@ -27,10 +27,10 @@ impl Calibration {
     /// Key of the metadata entry.
     pub const KEY: &'static str = "calibration";
 
-    /// Rejects parameters outside plausible ranges; `key` is the setting's name.
+    /// Checks that both parameters are in their ranges; `key` is the setting's name.
     ///
     /// # Errors
-    /// Reports the first such parameter.
+    /// The first parameter outside its range.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         within(&format!("{key}.slope"), self.slope, 0.01, 1000.0)?;
         within(&format!("{key}.threshold"), self.threshold, 0.0, 2.0)
@@ -79,13 +79,15 @@ impl StrangerTable {
     pub fn new(mut points: Vec<(f32, f32)>) -> Result<Self, String> {
         points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         if points.is_empty() {
-            let problem = "a table of strangers needs at least one entry, for example 0.01@0.35";
+            let problem = "a table of false-accept rates needs at least one entry, for example \
+                           0.01@0.35";
             return Err(problem.into());
         }
         for &(distance, rate) in &points {
             if !((0.0..FARTHEST.0).contains(&distance) && rate > 0.0 && rate < 1.0) {
                 return Err(format!(
-                    "{rate}@{distance}: rates lie between 0 and 1, cosine distances from 0 to 2"
+                    "{rate}@{distance}: a rate must be between 0 and 1, a cosine distance from 0 to \
+                     2"
                 ));
             }
         }

@@ -119,15 +119,17 @@ impl TrainingPairs {
     /// Trains `count` trees.
     ///
     /// # Errors
-    /// Fails when all pairs are of one kind.
+    /// Fails when all pairs are of the same person, or all of different people.
     pub fn train(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
         let fail = |problem: String| TrainError::Data {
-            name: "pairs of tracks and detections".into(),
+            name: "the pairs of tracks and detections".into(),
             problem,
         };
         if !self.same.contains(&true) || !self.same.contains(&false) {
             return Err(fail(
-                "all pairs are of one kind; give sequences in which people meet".into(),
+                "all pairs are of the same person, or all of different people; use sequences in \
+                 which people meet"
+                    .into(),
             ));
         }
         // The matrix is stored by columns.
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn pairs_of_one_kind_are_refused() {
+    fn pairs_of_one_kind_are_rejected() {
         let pairs = TrainingPairs {
             features: vec![[0.0; 9]; 3],
             same: vec![true; 3],
@@ -270,7 +272,7 @@ mod tests {
                 .train(30, 1)
                 .expect_err("one kind")
                 .to_string()
-                .contains("one kind")
+                .contains("all of different people")
         );
     }
 }

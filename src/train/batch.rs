@@ -20,19 +20,22 @@ use crate::train::network::{Design, Inputs};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct AugmentConfig {
-    /// Share of pictures that are mirrored.
+    /// Share of pictures that are mirrored, in [0, 1].
     pub flip: f32,
-    /// Largest shift of the view and change of its size, as a share of the person's box; simulates
-    /// detector errors.
+    /// Maximum shift of the cropped region and maximum change of its size, as a share of the
+    /// person's box; simulates detector errors.
     pub shift: f32,
-    /// Largest change of brightness and contrast, as a share.
+    /// Maximum relative change of contrast; brightness changes by at most 0.3 times this, on the
+    /// scale of [0, 1].
     pub brightness: f32,
-    /// Largest change of each colour channel by itself, as a share; simulates other cameras' colour
-    /// casts.
+    /// Maximum relative change of the contrast of each colour channel by itself; simulates other
+    /// cameras' colour casts.
     pub color: f32,
-    /// Share of pictures with an erased patch (Zhong et al. 2020); simulates occlusions.
+    /// Share of pictures in which a rectangle is filled with one colour (Zhong et al. 2020), in
+    /// [0, 1]; simulates occlusions.
     pub erase: f32,
-    /// Share of pictures that are scaled down and up again; simulates distant people.
+    /// Share of pictures that are scaled down to 25 to 75 % and up again, in [0, 1]; simulates
+    /// distant people.
     pub far: f32,
 }
 
@@ -390,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn too_few_people_for_a_batch_are_refused() {
+    fn too_few_people_for_a_batch_are_rejected() {
         let e = Sampler::new(
             vec![synthetic::dataset(3, 2, 1).expect("people")],
             (8, 2),

@@ -13,7 +13,7 @@ use crate::train::retrieval::{PairDistances, distances};
 
 /// Number of pairs of each kind and data set that are used for the calibration.
 const PAIRS_PER_SET: usize = 4000;
-/// The rates of a table of strangers, in descending order; small ones are left out if too few pairs
+/// The false-accept rates of a table, in descending order; small ones are left out if too few pairs
 /// were measured.
 const RATES: [f64; 12] = [
     0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001,

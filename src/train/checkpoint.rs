@@ -203,7 +203,7 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<TrainingState, Tra
             |p| format!("the graph of {}", p.display()),
         );
         format!(
-            "{body} for crops {} high with embeddings of length {}",
+            "{body} for crops {} high with embeddings of dimension {}",
             c.height, c.dimension
         )
     };

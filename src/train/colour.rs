@@ -16,7 +16,7 @@ const CHROMA_WIDTH: f32 = 0.035;
 /// Standard deviation of the columns' weights, in crop widths: columns at the edges show the
 /// background.
 const COLUMN_WIDTH: f32 = 0.22;
-/// Length of the colour layout: stripes x lightness bins x hue bins.
+/// Dimension of the colour layout: stripes x lightness bins x hue bins.
 pub const COLOURS: usize = STRIPES * LIGHTNESS.len() * BINS;
 
 /// Matrix from red, green, blue to lightness (BT.601), red minus green, yellow minus blue.

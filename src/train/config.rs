@@ -1,4 +1,4 @@
-//! Configuration of `twintrack-train`.
+//! Configuration of `twintrack-train run` and `distil`.
 
 use std::path::PathBuf;
 
@@ -21,27 +21,28 @@ use crate::train::onnx;
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LossKind {
-    /// Each picture's farthest view of the same person against its nearest view of another
-    /// (Hermans et al. 2017).
+    /// For each picture, the farthest picture of the same person and the nearest picture of another
+    /// person (Hermans et al. 2017).
     BatchHard,
     /// All triplets of a batch, averaged over those that violate the margin.
     BatchAll,
-    /// For each picture a random view of the same person and a random view of another.
+    /// For each picture, a random other picture of the same person and a random picture of another
+    /// person.
     RandomTriplet,
     /// All pairs of a batch (Hadsell et al. 2006).
     Contrastive,
 }
 
-/// Number format of the convolutional network in training. Weights, sums and everything else stay
-/// in float32.
+/// Number format in which the convolutional network computes in training. Weights, accumulations,
+/// head and loss stay in float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum TrainPrecision {
     /// 32 bits.
     Float32,
-    /// 16 bits with the range of 32 (mixed precision, Micikevicius et al. 2018); needs no loss
-    /// scaling.
+    /// 16 bits with the exponent range of float32 (mixed precision, Micikevicius et al. 2018);
+    /// needs no loss scaling.
     Bfloat16,
 }
 
@@ -62,82 +63,94 @@ impl From<TrainPrecision> for FloatDType {
 pub struct TrainConfig {
     /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,
-    /// How the feature maps become a vector: stripes (means of eight horizontal stripes) or
-    /// read-out (separate weights for each pixel of each channel).
+    /// How the feature maps are converted to a vector, the embedding before it is scaled to unit
+    /// length: stripes (means of eight horizontal stripes) or read-out (separate weights for each
+    /// pixel of each channel).
     pub head: HeadKind,
-    /// Add the colour layout (colours by height). With little data it contributes most.
+    /// Add a linear map of the colour layout (a histogram of lightness and hue in eight horizontal
+    /// stripes) to the output of the head. With few training pictures, most of the accuracy comes
+    /// from it.
     pub colours: bool,
-    /// Normalise each channel of a crop to mean 0 and standard deviation 1, which removes exposure
-    /// and colour cast.
+    /// Normalise each channel of a crop to mean 0 and standard deviation 1, which removes
+    /// differences in exposure and colour cast.
     pub normalise: bool,
     /// Batch-normalise the output of the head before it is scaled to unit length, which prevents
-    /// collapse; only without colours.
+    /// all embeddings from becoming equal (collapse). No effect if `colours` is true.
     pub neck: bool,
-    /// Height of a crop, pixels, a multiple of 16. Doubling height and width shows finer detail at
-    /// four times the cost.
+    /// Height of a crop, pixels: 16 to 1024, a multiple of 16; a multiple of 128 if a new head is
+    /// "stripes". Doubling height and width shows finer detail at four times the cost.
     pub height: usize,
-    /// Width of a crop, pixels, a multiple of 16; 0: half the height.
+    /// Width of a crop, pixels: 16 to 1024, a multiple of 16; 0: half the height.
     pub width: usize,
-    /// Number of channels that a read-out reads.
+    /// Number of channels to which the feature maps are converted before the read-out, 1 to 4096;
+    /// only with head = "read-out".
     pub channels: usize,
-    /// Start from this ONNX file: its graph replaces `network`, and its weights are trained
-    /// further.
+    /// Start from this ONNX file: its graph replaces `network`, and training continues from its
+    /// weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// The value of that graph at which a new head begins; absent: the whole graph is trained and
-    /// exported unchanged.
+    /// Name of the value (tensor) of that graph after which a new head is added. Absent: no head is
+    /// added; the whole graph is trained and exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
-    /// Convolutions of that graph keep the size where they would reduce the maps to less than
-    /// 1/stride of the crop; 0 disables this.
+    /// Convolutions in the graph of `start_from` get stride 1 where their output would be smaller
+    /// than 1/stride of the crop; 0 disables this.
     pub stride: usize,
-    /// Pixel format of that file, if its metadata does not give it: color (bgr or rgb), mean, std.
+    /// Pixel format of `start_from`, if its metadata does not state it: color (bgr or rgb), and
+    /// mean and std of each channel on the 0 to 255 scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_pixels: Option<PixelFormat>,
-    /// float32, or bfloat16 for mixed precision, which is faster on a GPU and slower on a CPU.
+    /// Number format in which the convolutional network computes: float32, or bfloat16, which is
+    /// faster on a GPU and slower on a CPU. Weights, accumulations, head and loss stay in float32.
+    /// No effect with `start_from`: its graph always computes in float32.
     pub precision: TrainPrecision,
-    /// Length of an embedding, 16 to 432. Longer distinguishes more people and costs the tracker
-    /// more.
+    /// Dimension of an embedding: 16 to 432 with `colours`, 2 to 4096 without. A larger one
+    /// distinguishes more people and costs the tracker more. Ignored with `start_from` without
+    /// `cut`: the graph decides.
     pub dimension: usize,
-    /// Number of batches.
+    /// Number of training steps, one batch each.
     pub steps: usize,
-    /// People per batch (P). More makes the hardest negative harder.
+    /// People per batch (P). A larger P makes the hardest negative of a batch harder.
     pub people: usize,
-    /// Pictures per person (K). More makes the hardest positive harder.
+    /// Pictures per person in a batch (K). A larger K makes the hardest positive of a batch harder.
     pub views: usize,
-    /// Loss function.
+    /// Loss function: batch-hard, batch-all, random-triplet or contrastive.
     pub loss: LossKind,
-    /// The first steps use all triplets instead of the hardest, with which an untrained network can
-    /// collapse.
+    /// Number of first steps in which loss = "batch-hard" uses batch-all instead: the hardest
+    /// triplets can make an untrained network map all pictures to one point. 0 disables this.
     pub easy_steps: usize,
-    /// Distance of triplets; contrastive loss is always Euclidean.
+    /// Distance in the triplet losses: euclidean or cosine. The contrastive loss is always
+    /// Euclidean.
     pub metric: Metric,
-    /// Weight of identity classification relative to the loss, 0 disables it. It uses data sets
-    /// whose identities are certainly different people.
+    /// Weight of identity classification, relative to `loss`, 0 to 100; 0 disables it. Only data
+    /// sets whose identities are all different people take part.
     pub classification: f32,
-    /// Share of each class's probability that is given to all others.
+    /// Share of the target probability that is taken from a picture's class and spread evenly over
+    /// all classes, in [0, 1).
     pub label_smoothing: f32,
-    /// Required difference between the distances to another and to the same person, above 0, below
-    /// 2.
+    /// Above 0, below 2. Triplet losses: by how much the distance to another person must exceed
+    /// that to the same person. Contrastive loss: the distance that different people must have.
     pub margin: f32,
-    /// Peak learning rate (AdamW); reached after `warmup` steps, then decreased to a hundredth
-    /// along a cosine.
+    /// Peak learning rate (AdamW), above 0, below 1; reached after `warmup` steps, then decreased
+    /// to a hundredth along a cosine.
     pub learning_rate: f64,
-    /// Steps of rising learning rate.
+    /// Number of steps over which the learning rate rises linearly.
     pub warmup: usize,
-    /// Weight decay.
+    /// Decoupled weight decay of AdamW: each step subtracts learning rate x this x weight.
     pub weight_decay: f32,
-    /// Maximum norm of each weight tensor's gradient; larger ones are scaled down; 0 disables this.
+    /// Maximum norm of each weight tensor's gradient; gradients with a larger norm are scaled down.
+    /// 0 disables this.
     pub clip: f32,
     /// Validate and write a checkpoint at this interval, steps.
     pub validate_every: usize,
-    /// Stop after this many validations without a better mAP.
+    /// Stop after this many validations in a row without a better score: mAP on held-out people or,
+    /// without them, cosine to the teacher. Without held-out data, training does not stop early.
     pub patience: usize,
-    /// Hold out one in this many identities of a data set with 40 or more, for validation and
-    /// calibration.
+    /// In a data set of 40 or more people, hold out every n-th person for validation and
+    /// calibration; at least 2.
     pub hold_out: usize,
-    /// The same for data sets of 8 to 39 people; 0 trains on all of them (then take the calibration
-    /// from a network that did not, with --calibrate-with).
+    /// As `hold_out`, for data sets of 8 to 39 people. 0 holds nobody out: then take the
+    /// calibration from a network trained with held-out people (--calibrate-with).
     pub hold_out_few: usize,
     /// Seed of all random numbers.
     pub seed: u64,
@@ -189,12 +202,12 @@ impl Default for TrainConfig {
 }
 
 impl TrainConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first such value.
+    /// The first value that is not, or the first contradiction between two settings.
     pub fn validate(&self) -> Result<(), TrainError> {
-        let ok = [
+        let checks = [
             (
                 [self.size().0, self.size().1]
                     .iter()
@@ -214,12 +227,12 @@ impl TrainConfig {
             ),
             (
                 self.start_from.is_some() || (self.cut.is_none() && self.stride == 0),
-                "cut and stride need start_from",
+                "cut and stride apply to start_from: set start_from, or leave cut and stride out",
             ),
             (
                 self.start_from.is_none() || !(self.colours || self.normalise),
-                "a network that starts from a file takes neither colours nor normalised crops: \
-                 set colours = false, normalise = false",
+                "with start_from, colours and normalise cannot be used: set colours = false and \
+                 normalise = false",
             ),
             (
                 (16..=COLOURS).contains(&self.dimension)
@@ -257,18 +270,18 @@ impl TrainConfig {
             ),
             (
                 self.hold_out >= 2 && self.hold_out_few != 1,
-                "hold_out must be at least 2, hold_out_few too or 0",
+                "hold_out must be at least 2; hold_out_few must be 0 or at least 2",
             ),
         ];
-        ok.iter()
-            .find(|(fine, _)| !fine)
-            .map_or(Ok(()), |(_, text)| {
-                Err(TrainError::Setting(format!("train: {text}")))
-            })?;
+        checks
+            .iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, text)| Err(TrainError::configuration(text)))?;
         self.distil.validate()
     }
 
-    /// Whether the tower has a head of its own; a complete graph ends in its embedding.
+    /// Whether a head is added: always, except with `start_from` without `cut`, whose graph already
+    /// ends in an embedding.
     fn has_head(&self) -> bool {
         self.start_from.is_none() || self.cut.is_some()
     }
@@ -285,11 +298,11 @@ impl TrainConfig {
         )
     }
 
-    /// Takes the pixel format of `start_from` from its metadata unless the configuration gives it.
+    /// Takes the pixel format of `start_from` from its metadata unless the configuration states it.
     ///
     /// # Errors
-    /// Fails when neither gives it, or the file cannot be read.
-    pub fn complete(&mut self) -> Result<(), TrainError> {
+    /// Fails when neither states it, or the file cannot be read.
+    pub fn fill_start_pixels(&mut self) -> Result<(), TrainError> {
         let Some(path) = self
             .start_from
             .as_ref()
@@ -301,8 +314,9 @@ impl TrainConfig {
         match self.start_pixels {
             Some(_) => Ok(()),
             None => Err(TrainError::Setting(format!(
-                "{} does not name its pixel format: set start_pixels = {{ color = \"bgr\", \
-                 mean = [0, 0, 0], std = [1, 1, 1] }} as its authors specify",
+                "{} does not state its pixel format; set start_pixels to the values of its \
+                 authors, in this form: start_pixels = {{ color = \"bgr\", mean = [0, 0, 0], \
+                 std = [1, 1, 1] }}",
                 path.display()
             ))),
         }
@@ -358,13 +372,17 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_out_of_range_is_refused() {
+    fn a_setting_out_of_range_is_rejected() {
         let e = TrainConfig {
             margin: 2.5,
             ..TrainConfig::default()
         }
         .validate()
         .expect_err("too far");
-        assert!(e.to_string().contains("margin"), "{e}");
+        let text = e.to_string();
+        assert!(
+            text.starts_with("invalid training configuration: margin"),
+            "{text}"
+        );
     }
 }

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_set_is_refused() {
+    fn an_empty_set_is_rejected() {
         let e =
             Dataset::of::<u32>("nothing", Vec::new(), Protocol::All).expect_err("nothing in it");
         assert!(

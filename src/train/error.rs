@@ -28,10 +28,10 @@ pub enum TrainError {
         /// The reason.
         reason: String,
     },
-    /// The data are unsuitable.
-    #[error("the data set {name}: {problem}")]
+    /// A data set or a network file is unsuitable.
+    #[error("cannot use {name}: {problem}")]
     Data {
-        /// The data set.
+        /// The data set or file.
         name: String,
         /// What is unsuitable, and the remedy.
         problem: String,
@@ -45,7 +45,7 @@ pub enum TrainError {
     /// ONNX Runtime failed.
     #[error(transparent)]
     Infer(#[from] InferError),
-    /// A setting is out of its range.
+    /// A setting is invalid or does not suit the network or the data.
     #[error("{0}")]
     Setting(String),
     /// The loss is not finite.
@@ -70,7 +70,7 @@ pub enum TrainError {
     Checkpoint {
         /// The checkpoint.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         problem: String,
     },
     /// The exported file and the trained network give different results.
@@ -79,4 +79,11 @@ pub enum TrainError {
          was written. This is a bug, please report it"
     )]
     Export(f32),
+}
+
+impl TrainError {
+    /// An invalid setting of a training configuration.
+    pub(super) fn configuration(problem: &str) -> Self {
+        TrainError::Setting(format!("invalid training configuration: {problem}"))
+    }
 }

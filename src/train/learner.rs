@@ -1,4 +1,5 @@
-//! The network in training: the tower with its classifier and projections, and the losses of a step.
+//! The network in training: the tower with its classifier and projections, and the losses of a
+//! step.
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -27,7 +28,7 @@ pub(super) struct Learner<B: Backend> {
     pub(super) tower: Tower<B>,
     /// Classifier of training identities, if enabled.
     classifier: Option<Linear<B>>,
-    /// Maps the student's to the teacher's embeddings, if their lengths differ.
+    /// Maps the student's to the teacher's embeddings, if their dimensions differ.
     projection: Option<Linear<B>>,
     /// Maps the student's to the teacher's channels [teacher, student, 1, 1], if feature maps are
     /// compared and channels differ.

@@ -1,9 +1,10 @@
 //! Training the Siamese network (`twintrack-train`, feature `train`).
 //!
 //! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`],
-//! [`run`] (the training loop) with [`learner`] and [`validation`], [`batch`] (its input), [`dataset`] with [`readers`],
-//! [`synthetic`] and [`from_video`] (sources of pictures), [`distil`] with [`probe`] (a teacher in
-//! place of labels), [`retrieval`] (evaluation), [`calibrate`], [`export`] over [`onnx`].
+//! [`run`] (the training loop) with [`learner`] and [`validation`], [`batch`] (its input),
+//! [`dataset`] with [`readers`], [`synthetic`] and [`from_video`] (sources of pictures), [`distil`]
+//! with [`probe`] (a teacher in place of labels), [`retrieval`] (evaluation), [`calibrate`],
+//! [`export`] over [`onnx`].
 
 pub mod association;
 pub mod batch;

@@ -70,7 +70,7 @@ pub struct Design {
     pub normalise: bool,
     /// Height and width of a crop, pixels.
     pub size: (usize, usize),
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub dimension: usize,
     /// Number of channels that a read-out reads.
     pub channels: usize,
@@ -227,7 +227,7 @@ impl<B: Backend> Tower<B> {
         }
         if end[1] * end[2] != 1 {
             return Err(TrainError::Setting(format!(
-                "{} ends in maps of {}x{} pixels, not in a vector; set train.cut to add a head",
+                "{} ends in maps of {}x{} pixels, not in a vector; set cut to add a head",
                 path.display(),
                 end[2],
                 end[1]

@@ -58,7 +58,7 @@ pub fn embeddings(embedder: &mut Embedder, crops: &[Crop]) -> Result<Array2<f32>
     for part in crops.chunks(32) {
         let crops: Vec<_> = part.iter().map(|c| (&c.image, &c.person)).collect();
         rows.append(Axis(0), embedder.embed_crops(&crops)?.view())
-            .expect("rows of one length");
+            .expect("rows of the same dimension");
     }
     Ok(rows)
 }

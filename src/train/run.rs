@@ -179,7 +179,8 @@ where
         Ok(self)
     }
 
-    /// Performs one step. Takes the run by value, so that the optimizer can update weights in place.
+    /// Performs one step. Takes the run by value, so that the optimizer can update weights in
+    /// place.
     fn step(mut self, input: StepInput) -> Result<(Self, StepResult<B>), TrainError> {
         let step = self.state.step;
         let (value, active) = self.learner.loss(input, self.config, step, self.device);
@@ -205,7 +206,8 @@ where
         let active = sums.active.map(|a| a / n);
         let active_text = active.map_or(String::new(), |a| format!(", active {:3.0} %", 100.0 * a));
         report(format!(
-            "step {step:6} of {}: loss {:.4}{active_text}{}, {speed:.0} images/s, {left:.0} s left",
+            "step {step:6} of {}: loss {:.4}{active_text}{}, {speed:.0} pictures/s, {left:.0} s \
+             left",
             config.steps,
             sums.loss / n,
             score.text()
@@ -368,7 +370,8 @@ where
     O: Optimizer<Learner<B>, B>,
 {
     let config = run.config;
-    // With a GPU the other cores are free for loading; on the CPU one loader keeps up with training.
+    // With a GPU the other cores are free for loading; on the CPU one loader keeps up with
+    // training.
     let loaders = if B::ON_CPU {
         1
     } else {

@@ -11,7 +11,7 @@ use crate::geometry::BBox;
 use crate::infer::Runtime;
 use crate::mot_files;
 use crate::mot_format::MotRow;
-use crate::refine::Recording;
+use crate::refine::RecordedEvents;
 use crate::time::Seconds;
 use crate::track::TrackState;
 use crate::track::assignment::{Assignment, Candidate};
@@ -118,7 +118,7 @@ pub fn video(
     config: &Config,
 ) -> Result<Vec<LabelledFrame>, TrainError> {
     let mut events = EventBuilder::new(uuid::Uuid::nil(), input.into(), Some("own".into()));
-    let mut recording = Recording::default();
+    let mut recording = RecordedEvents::default();
     let mut seen = Vec::new();
     let mut tracker = from_video::track_video(input, frames, config, config.tracker(true), |s| {
         recording

@@ -20,7 +20,7 @@ const HEIGHT: f32 = 720.0;
 /// Share of coverage above which a person is rarely detected.
 const HIDDEN: f32 = 0.75;
 
-/// Embeddings of several views per person, unit vectors of one length.
+/// Embeddings of several views per person, unit vectors of the same dimension.
 pub type EmbeddingBank = Vec<Vec<Vec<f32>>>;
 
 struct Walker {

@@ -18,7 +18,7 @@ pub struct Ir {
     count: usize,
 }
 
-/// Length of the embeddings of [`ir`].
+/// Dimension of the embeddings of [`ir`].
 pub const DIMENSION: usize = 4;
 
 /// A small embedder of crops 16 pixels high and 8 wide; returns XML and binary.

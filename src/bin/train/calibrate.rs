@@ -22,28 +22,28 @@ use super::evaluate::open_as;
 /// result into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; default: that of --config, else the shipped
-    /// siamese.onnx.
+    /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
+    /// folders or of an installed network (`twintrack models list`); by default that of --config,
+    /// else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// The tracker's configuration (TOML), of which [embedder] is used: size and pixels of a
-    /// third-party network. They are written as well.
+    /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format
+    /// of a third-party network. They are written into the copy too.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Labelled data, KIND:WHERE as for training; several sets, unlike the network's training data.
-    /// In a video only people in the same frame count as strangers.
+    /// Labelled data, KIND:WHERE as for training; preferably several sets, with people on whom the
+    /// network was not trained. In a video only people in the same frame count as strangers.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// More sets for the false-accept rates, of which the highest at each distance is used; the
-    /// similarity is not fitted to them.
+    /// More sets for the false-accept rates: at each distance, the highest rate of all sets is
+    /// used. The similarity is not fitted to them.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     strangers: Vec<DataSpec>,
     /// Only evaluate the calibration on these sets, to see how well it generalises; nothing is
     /// fitted to them.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// The copy to write; without it nothing is written.
+    /// Write the calibrated copy to this file; without it, the result is only printed.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Seed of random numbers.
@@ -102,7 +102,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         .iter()
         .map(&mut evaluate)
         .collect::<Result<Vec<EvaluatedSet>>>()?;
-    let fitted = fit(&sets, &strangers).context("no pairs to calibrate on")?;
+    let fitted = fit(&sets, &strangers).context("there are no pairs to calibrate on")?;
     let names: Vec<String> = sets
         .iter()
         .chain(&strangers)

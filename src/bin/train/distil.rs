@@ -21,23 +21,23 @@ use twintrack::train::validation::split;
 
 use super::{TrainingArgs, train};
 
-/// Train on the embeddings of another network, the teacher (any ONNX file), for pictures without
-/// labels (Hinton et al. 2015).
+/// Distil: train an embedder to reproduce the embeddings of another network, the teacher, of
+/// pictures without labels (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
-    /// The teacher, an ONNX embedder; a bare name is searched in the `models` folders and among
-    /// downloaded networks.
+    /// The teacher, an embedder: an ONNX file by its path (./large.onnx), or the name of one in the
+    /// `models` folders or of an installed network.
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
-    /// Pictures of people, KIND:WHERE: video, mot, pictures, figures, synthetic and all kinds of
-    /// --data (docs/guide/train.md).
+    /// Pictures of people, from which the probes are made, KIND:WHERE. KIND is pictures, figures,
+    /// or one of --data; docs/guide/train.md describes WHERE for each.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     probes: Vec<DataSpec>,
-    /// Labelled data to train on in addition.
+    /// Labelled data to train on in addition to the probes, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled data that decide which network is kept; default: its cosine to the teacher on
-    /// held-out probes.
+    /// Labelled data whose mAP decides, together with held-out people of --data, which network is
+    /// kept, KIND:WHERE. Without either, the cosine to the teacher on held-out probes decides.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     validate: Vec<DataSpec>,
     #[command(flatten)]
@@ -126,7 +126,7 @@ fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
         format!("a feature map of {c}x{h}x{w}")
     });
     eprintln!(
-        "teacher {}: embeddings of length {}, {map}",
+        "teacher {}: embeddings of dimension {}, {map}",
         args.teacher.display(),
         rows.dimension
     );

@@ -16,30 +16,32 @@ use twintrack::train::retrieval::{
     PairDistances, distances, embeddings, one_shot, pixels, retrieval,
 };
 
-/// One-shot trials per number of ways; the standard error of a rate is then at most half a percent.
+/// One-shot trials per number of ways; the standard error of a rate is then at most half a
+/// percentage point.
 const TRIALS: usize = 10_000;
 
-/// Evaluate an ONNX embedder: retrieval, verification, one-shot identification.
+/// Evaluate an ONNX embedder: retrieval (mAP, rank), verification (error rates) and one-shot
+/// identification.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The ONNX file as a path (./mine.onnx), or the name of one in the `models` folders or that
-    /// `twintrack models get` has downloaded; default: that of --config, else the shipped
-    /// siamese.onnx.
+    /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
+    /// folders or of an installed network (`twintrack models list`); by default that of --config,
+    /// else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
-    /// The tracker's configuration (TOML), of which [embedder] is used: size and pixels of a
-    /// third-party network.
+    /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format
+    /// of a third-party network.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Evaluate the pixels of the pictures, resized to this size, instead of a network: the
-    /// baseline that a network must exceed.
+    /// Evaluate the pixels of the pictures, resized to this size in pixels, instead of a network:
+    /// the baseline that a network must exceed.
     #[arg(long, value_name = "WIDTHxHEIGHT", conflicts_with_all = ["model", "config"])]
     pixels: Option<InputSize>,
     /// Labelled data, KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Number of identities to choose from in one-shot identification; several numbers give several
-    /// columns.
+    /// Number of identities to choose from in a one-shot trial, at least 2; several numbers give
+    /// several columns.
     #[arg(long, value_name = "N", num_args = 1.., default_values_t = [10])]
     ways: Vec<usize>,
 }
@@ -138,7 +140,7 @@ pub fn eval(args: &EvalArgs) -> Result<String> {
         }
         write!(
             out,
-            "\n  one-shot: {TRIALS} trials over {} identities; equal errors at cosine distance \
+            "\n  one-shot: {TRIALS} trials over {} identities; equal error rate at cosine distance \
              {limit:.3}",
             set.identities
         )?;

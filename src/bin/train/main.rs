@@ -1,4 +1,4 @@
-//! The command line of twintrack-train.
+//! The program `twintrack-train`: its command line, and the commands `run`, `convert` and `head`.
 
 mod calibrate;
 mod distil;
@@ -43,7 +43,7 @@ const TRAINED: &str = "./trained.onnx";
 /// An equal error distance below this means that the embeddings have collapsed to one point.
 const COLLAPSED: f32 = 0.02;
 
-/// Train the Siamese network of twintrack, evaluate it, export it.
+/// Train, evaluate, calibrate and convert the networks of twintrack.
 #[derive(Debug, Parser)]
 #[command(name = "twintrack-train", version, about, max_term_width = 110)]
 struct Cli {
@@ -63,11 +63,11 @@ enum Command {
     Config,
 }
 
-/// Train, calibrate and export.
+/// Train an embedder on labelled data, calibrate it on held-out people, and export it to ONNX.
 #[derive(Debug, Args)]
 struct RunArgs {
-    /// Training data, KIND:WHERE: folders, market, msmt17, viper, mot, video, synthetic
-    /// (docs/guide/train.md).
+    /// Training data, KIND:WHERE. KIND is folders, market, msmt17, viper, mot, video or synthetic;
+    /// docs/guide/train.md describes WHERE for each.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
     /// Train on a video without labels (the same as --data video:FILE[#FIRST-LAST]).
@@ -83,26 +83,28 @@ struct TrainingArgs {
     /// Training configuration (TOML); `twintrack-train config` prints the defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Train this ONNX network further instead of a new one (start_from in the configuration).
+    /// Train this ONNX network further instead of a new one; overrides start_from in the
+    /// configuration.
     #[arg(long, value_name = "FILE")]
     start_from: Option<PathBuf>,
-    /// Number of steps; overrides the configuration.
+    /// Number of training steps; overrides the configuration.
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
-    /// Seed; overrides the configuration.
+    /// Seed of all random numbers; overrides the configuration.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// The network to write; use it with `twintrack track --embedder ./trained.onnx`.
+    /// Write the network (ONNX) to this file; use it with `twintrack track --embedder
+    /// ./trained.onnx`.
     #[arg(short, long, value_name = "FILE", default_value = TRAINED)]
     output: PathBuf,
-    /// Folder for checkpoints and curves.
+    /// Folder for checkpoints and learning curves; created if missing.
     #[arg(long, value_name = "DIR", default_value = "out/train")]
     work: PathBuf,
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Use the calibration of this network, trained in the same way but with people held out on
-    /// whom this one is trained.
+    /// Take the calibration from this network (ONNX), trained in the same way but with held-out
+    /// people, for a network that is trained on all people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu, or cuda if the program was built with --features train-cuda.
@@ -130,20 +132,21 @@ enum TrainDevice {
 /// Convert an exported network to float16 or int8, and report the change in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, written by `twintrack-train run`: a path, or the name of one in the
-    /// `models` folders.
+    /// The float32 network, written by `twintrack-train run`: an ONNX file by its path, or the name
+    /// of one in the `models` folders.
     #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
     /// Number format: fp16 or int8.
     #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
     precision: Precision,
-    /// Crops to measure the ranges of activations (int8), KIND:WHERE as for training.
+    /// Labelled data, KIND:WHERE as for training: crops on which the ranges of activations are
+    /// measured (int8).
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Evaluate on these data instead of --data.
+    /// Labelled data to evaluate on instead of --data, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// The network to write.
+    /// Write the converted network (ONNX) to this file.
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
 }
@@ -156,26 +159,32 @@ fn parse_precision(s: &str) -> Result<Precision, String> {
     }
 }
 
-/// Train an association head: trees that estimate from appearance, position, size and time whether
-/// a track and a detection are the same person.
+/// Train an association head: decision trees that estimate from appearance, position, size and time
+/// whether a track and a detection are the same person.
 #[derive(Debug, Args)]
 struct HeadArgs {
     /// Labelled frames: video:FILE, mot:DIR (with det/det.txt), synthetic:SCENES.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Evaluate on these data instead of held-out pairs.
+    /// Labelled frames to evaluate on instead of a fifth of the pairs of --data, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// Configuration (TOML) of the tracker that will use the head: its motion model and embedder.
+    /// Configuration (TOML) of the tracker that will use the head, of which the motion model, the
+    /// detector and the embedder are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Number of trees.
-    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 60,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     trees: u16,
     /// Seed of random numbers.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// The table to write, for tracker.head_file.
+    /// Write the head (JSON) to this file, for tracker.head_file.
     #[arg(
         short,
         long,
@@ -240,7 +249,7 @@ fn read_config(path: Option<&Path>) -> Result<TrainConfig> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     toml::from_str(&text)
-        .with_context(|| format!("{} is not a training configuration", path.display()))
+        .with_context(|| format!("invalid training configuration {}", path.display()))
 }
 
 impl TrainingArgs {
@@ -255,7 +264,7 @@ impl TrainingArgs {
             .or(config.start_from)
             .map(|p| find_model(&p))
             .transpose()?;
-        config.complete()?;
+        config.fill_start_pixels()?;
         config.validate()?;
         Ok(config)
     }
@@ -365,15 +374,16 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     };
     if calibration.is_none() {
         eprintln!(
-            "no data set has 8 identities with comparable pictures of held-out people, so the \
-             similarity is not calibrated"
+            "the network is not calibrated: no data set has held-out people (8 people are needed) \
+             with comparable pictures. Calibrate it with `twintrack-train calibrate` on other \
+             people"
         );
     }
     if calibration.is_some_and(|c| c.threshold < COLLAPSED) {
         eprintln!(
-            "warning: even held-out strangers are closer than {COLLAPSED} to each other: the \
-             embeddings have collapsed. Try --config with a lower learning_rate, or loss = \
-             \"contrastive\""
+            "warning: the embeddings have collapsed: even different held-out people are at a \
+             cosine distance below {COLLAPSED}. Try --config with a lower learning_rate, or with \
+             loss = \"contrastive\""
         );
     }
     let name = config.start_from.as_ref().map_or_else(
@@ -394,7 +404,8 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     };
     let difference = export(&trained.tower, &about, &args.output, &device)?;
     Ok(format!(
-        "{}: {:.0} images/s, differs from the training framework by {difference:.1e}",
+        "{}: trained at {:.0} pictures/s; the exported network differs from the trained one by at \
+         most {difference:.1e}",
         args.output.display(),
         trained.speed
     ))
@@ -431,7 +442,10 @@ fn head(args: &HeadArgs) -> Result<String> {
         &held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(),
         &held.same,
     );
-    let (loss, area) = evaluated.context("the pairs for evaluation are all of one kind")?;
+    let (loss, area) = evaluated.context(
+        "cannot evaluate the head: the pairs for evaluation are all of the same person, or all of \
+         different people; use more data",
+    )?;
     std::fs::write(&args.output, serde_json::to_string(&table)?)
         .with_context(|| format!("cannot write {}", args.output.display()))?;
     let nodes: usize = table.trees.iter().map(Vec::len).sum();

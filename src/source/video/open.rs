@@ -89,7 +89,7 @@ impl Video {
     /// its length is a recording.
     ///
     /// # Errors
-    /// If it does not answer within the timeout, or refuses.
+    /// If it does not answer within the timeout, or rejects the request.
     pub fn open_stream(
         address: &Address,
         timeouts: Timeouts,
@@ -170,8 +170,8 @@ impl Video {
             VideoCapture::from_file(path, videoio::CAP_V4L2).map_err(|e| read_error(&input, e))?;
         if !capture.is_opened().unwrap_or(false) {
             return Err(fail(
-                "it does not exist, is in use, or access is denied; `ls -l /dev/video*` lists cameras, members \
-                 of the group `video` may read them",
+                "it does not exist, is in use, or access is denied; `ls -l /dev/video*` lists the \
+                 cameras, and members of the group `video` may read them",
             ));
         }
         let name = device.file_name().map(|n| n.to_string_lossy().into_owned());

@@ -1,4 +1,4 @@
-//! Batches of pictures with the teacher's output, and the thread that has the teacher process them.
+//! Batches of pictures with the teacher's output, and the thread that runs the teacher on new ones.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -121,7 +121,7 @@ impl TeacherBatches {
             .collect()
     }
 
-    /// Length of the teacher's embeddings, and the size of its feature maps, if used.
+    /// Dimension of the teacher's embeddings, and the size of its feature maps, if used.
     pub fn teacher(&self) -> (usize, Option<MapSize>) {
         (self.store.rows().dimension, self.store.rows().map)
     }

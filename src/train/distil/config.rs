@@ -12,33 +12,36 @@ use crate::train::error::TrainError;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct DistilConfig {
-    /// Number of pictures that the teacher embeds, each once. More is better and costs the
-    /// teacher's time.
+    /// Number of probes, pictures that the teacher embeds, each once. With more, the student agrees
+    /// better with the teacher, whose time grows in proportion.
     pub probes: usize,
-    /// Number of these that are ready before the first step; the others are added during training.
+    /// Number of probes that are embedded before the first step, at least `batch`; the others are
+    /// added during training.
     pub first: usize,
-    /// Pictures that become available per step, until all are. Training waits if the teacher is
-    /// behind.
+    /// Number of further probes that become available per step, until all are. Training waits if
+    /// the teacher is behind.
     pub fresh: usize,
-    /// Pictures per batch.
+    /// Number of probes per batch, at least 2.
     pub batch: usize,
-    /// Share of pictures that are recombined into people who do not exist, in [0, 1]; the others
+    /// Share of probes that are recombined into people who do not exist, in [0, 1]; the others
     /// get camera effects only.
     pub recombined: f32,
-    /// Weight of the cosine distance between the student's and the teacher's embeddings.
+    /// Weight of the cosine distance between the student's and the teacher's embeddings, 0 to 100.
     pub cosine: f32,
-    /// Weight of the difference between the batch's similarity matrices (relational distillation,
-    /// Park et al. 2019).
+    /// Weight of the difference between the student's and the teacher's matrices of the cosines of
+    /// all pairs of a batch (relational distillation, Park et al. 2019), 0 to 100.
     pub relations: f32,
-    /// Weight of the difference between the last feature maps, if the teacher has any; 0 disables
-    /// it.
+    /// Weight of the difference between the last feature maps, if the teacher has any, 0 to 100; 0
+    /// disables it.
     pub map: f32,
-    /// Weight of the loss on labelled data (--data) relative to these.
+    /// Weight of the loss on labelled data (--data) relative to these, 0 to 100.
     pub labels: f32,
-    /// The teacher's crop size (width, height), if neither its input nor its metadata gives it.
+    /// The teacher's crop size, pixels: [width, height], if neither its input nor its metadata
+    /// states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_size: Option<[usize; 2]>,
-    /// The teacher's pixel format, if its metadata does not give it: color (bgr or rgb), mean, std.
+    /// The teacher's pixel format, if its metadata does not state it: color (bgr or rgb), and mean
+    /// and std of each channel on the 0 to 255 scale.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_pixels: Option<PixelFormat>,
 }
@@ -65,41 +68,46 @@ impl Default for DistilConfig {
 pub const HELD_OUT: usize = 512;
 
 impl DistilConfig {
-    /// Refuses values outside their ranges.
+    /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// Reports the first such value.
+    /// The first value outside its range.
     pub fn validate(&self) -> Result<(), TrainError> {
         let weights = [self.cosine, self.relations, self.map, self.labels];
         let size = self
             .teacher_size
             .is_none_or(|s| s.iter().all(|v| (8..=4096).contains(v)));
-        let ok = [
-            (self.batch >= 2, "batch must be at least 2"),
-            (self.first >= self.batch, "first must be at least batch"),
-            (self.probes >= self.first, "probes must be at least first"),
+        let checks = [
+            (self.batch >= 2, "distil.batch must be at least 2"),
+            (
+                self.first >= self.batch,
+                "distil.first must be at least distil.batch",
+            ),
+            (
+                self.probes >= self.first,
+                "distil.probes must be at least distil.first",
+            ),
             (
                 (0.0..=1.0).contains(&self.recombined),
-                "recombined must be in 0 to 1",
+                "distil.recombined must be in 0 to 1",
             ),
             (
                 weights.iter().all(|w| (0.0..=100.0).contains(w)),
-                "cosine, relations, map and labels must be in 0 to 100",
+                "distil.cosine, relations, map and labels must be in 0 to 100",
             ),
             (
                 weights[..3].iter().any(|w| *w > 0.0),
-                "one of cosine, relations and map must be above 0",
+                "one of distil.cosine, relations and map must be above 0",
             ),
             (
                 size,
-                "teacher_size must be [width, height], each in 8 to 4096",
+                "distil.teacher_size must be [width, height], each in 8 to 4096 pixels",
             ),
         ];
-        ok.iter()
-            .find(|(fine, _)| !fine)
-            .map_or(Ok(()), |(_, text)| {
-                Err(TrainError::Setting(format!("train.distil: {text}")))
-            })
+        checks
+            .iter()
+            .find(|(holds, _)| !holds)
+            .map_or(Ok(()), |(_, text)| Err(TrainError::configuration(text)))
     }
 
     /// Number of probes available for training at a step.
@@ -127,8 +135,8 @@ mod tests {
     }
 
     #[test]
-    fn contradictory_settings_are_refused() {
-        let message = |c: DistilConfig| c.validate().expect_err("refused").to_string();
+    fn contradictory_settings_are_rejected() {
+        let message = |c: DistilConfig| c.validate().expect_err("invalid").to_string();
         assert!(
             message(DistilConfig {
                 first: 10,

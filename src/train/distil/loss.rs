@@ -14,7 +14,7 @@ pub fn cosine<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tenso
 }
 
 /// Mean squared difference between the batch's cosine matrices, times ten (relational distillation,
-/// Park et al. 2019). The embeddings' lengths may differ.
+/// Park et al. 2019). The embeddings' dimensions may differ.
 pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Tensor<B, 1> {
     let products = |x: Tensor<B, 2>| x.clone().matmul(x.transpose());
     (products(student) - products(teacher))

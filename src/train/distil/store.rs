@@ -24,7 +24,7 @@ use crate::train::tensors::MapSize;
 pub struct RowShape {
     /// Width and height of a picture.
     pub picture: (usize, usize),
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub dimension: usize,
     /// Size of a feature map, if stored.
     pub map: Option<MapSize>,
@@ -98,7 +98,7 @@ impl Store {
                 let known: StoreHeader =
                     serde_json::from_slice(&bytes).map_err(|e| TrainError::Data {
                         name: about.display().to_string(),
-                        problem: format!("cannot be parsed ({e}); remove its folder"),
+                        problem: format!("it cannot be parsed ({e}); remove its folder"),
                     })?;
                 if known.rows != rows {
                     return Err(TrainError::Data {

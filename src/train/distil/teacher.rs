@@ -88,7 +88,7 @@ impl Teacher {
             .or_else(|| plain.metadata().pixel_format());
         let format = format.ok_or_else(|| {
             misfit(
-                "its metadata names no pixel format; set distil.teacher_pixels (color, mean, std)"
+                "its metadata states no pixel format; set distil.teacher_pixels (color, mean, std)"
                     .into(),
             )
         })?;
@@ -184,7 +184,7 @@ impl Teacher {
         })
     }
 
-    /// Length of an embedding.
+    /// Dimension of an embedding.
     pub fn dimension(&self) -> usize {
         self.dimension
     }

@@ -1,9 +1,9 @@
-//! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the "BN
-//! neck" of Luo et al. 2019).
+//! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the
+//! "BN neck" of Luo et al. 2019).
 //!
-//! It prevents collapse: with the hardest triplets, training can draw all vectors together, where the
-//! loss is the margin whichever way the weights move. Normalised by the moments of the batch, vectors
-//! cannot all be the same: their mean squared distance is constant.
+//! It prevents collapse: with the hardest triplets, training can make all vectors equal, where the
+//! loss is the margin and small changes of the weights do not lower it. Normalised by the moments
+//! of the batch, vectors cannot all be equal: their mean squared distance is constant.
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig};
@@ -24,7 +24,7 @@ pub struct Neck<B: Backend> {
 }
 
 impl<B: Backend> Neck<B> {
-    /// Creates the neck for vectors of length `dimension`.
+    /// Creates the neck for vectors of `dimension` components.
     pub(super) fn new(dimension: usize, device: &B::Device) -> Self {
         Neck {
             norm: BatchNormConfig::new(dimension)

@@ -1,6 +1,8 @@
-//! Figure atlases: sheets of rendered bodies with known parts (`models/render_figures.py`). A sheet
-//! is a PNG of cells of 64x128 pixels, in which red is the body part ([`BodyPart::of_label`]),
-//! green the brightness relative to the part's mean (128), and blue the coverage.
+//! Figure atlases: rendered people with a label of the body part for every pixel
+//! (`models/render_figures.py`). A sheet is a PNG of cells of 64x128 pixels, one person each. Red
+//! is the label of the body part ([`BodyPart::of_label`]); green the shade, which is the linear
+//! luminance relative to the mean of the part's group (128: equal to it); blue the coverage by the
+//! person (255: full).
 
 use std::path::Path;
 
@@ -12,13 +14,14 @@ use crate::train::probe::grid::{Grid, Mask, Picture};
 
 /// Width and height of a cell, pixels.
 const CELL: (usize, usize) = (64, 128);
-/// A cell with less coverage than this share is empty.
+/// A cell whose mean coverage, in [0, 1], is below this is empty.
 const EMPTY: f32 = 0.05;
 
-/// Reads the sheets `*.png` of a folder as figures of `size` (width, height).
+/// Reads the sheets `*.png` of a folder as figures of `size` (width, height), pixels.
 ///
 /// # Errors
-/// Fails when there is no sheet, or a sheet cannot be read or does not consist of cells.
+/// Fails when the folder or a sheet cannot be read, the size of a sheet is not a multiple of a
+/// cell's, or there is no figure.
 pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     let misfit = |problem: String| TrainError::Data {
         name: dir.display().to_string(),
@@ -42,14 +45,17 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
         );
         if columns * CELL.0 != sheet.width as usize || rows * CELL.1 != sheet.height as usize {
             return Err(misfit(format!(
-                "{} does not consist of cells of {}x{} pixels",
+                "{} has {}x{} pixels, which is not a multiple of the {}x{} pixels of a cell",
                 path.display(),
+                sheet.width,
+                sheet.height,
                 CELL.0,
                 CELL.1
             )));
         }
         for cell in 0..columns * rows {
             let (left, top) = (cell % columns * CELL.0, cell / columns * CELL.1);
+            // The picture is BGR; a cell's pixels are red, green, blue.
             let bytes: Vec<[u8; 3]> = (0..CELL.1)
                 .flat_map(|y| {
                     sheet.row(top + y)[3 * left..3 * (left + CELL.0)]
@@ -62,7 +68,8 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     }
     if figures.is_empty() {
         return Err(misfit(
-            "it has no sheet *.png with figures; models/render_figures.py makes them".into(),
+            "it contains no PNG sheet with figures; create sheets with models/render_figures.py"
+                .into(),
         ));
     }
     Ok(Footage {
@@ -71,7 +78,8 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     })
 }
 
-/// The figure of a cell; `None` if the cell is empty.
+/// The figure of a cell, which holds [red, green, blue] by row, scaled to `size` (width, height),
+/// pixels; `None` if the cell is empty.
 fn figure(cell: &[[u8; 3]], size: (usize, usize)) -> Option<Figure> {
     let grid = |channel: usize| Grid {
         width: CELL.0,
@@ -111,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_empty_cell_gives_no_figure() {
+    fn a_cell_gives_labels_shade_and_coverage_and_an_empty_one_no_figure() {
         let cell: Vec<[u8; 3]> = (0..64 * 128)
             .map(|i| {
                 if i / 64 < 64 {

@@ -86,7 +86,7 @@ fn resuming_from_a_checkpoint_is_exact() {
     )
     .err()
     .expect("another network");
-    assert!(other.to_string().contains("length 16"), "{other}");
+    assert!(other.to_string().contains("dimension 16"), "{other}");
     let on = run(&config, &dirs[1], true).expect("went on");
     assert_eq!(
         on.curve.0.iter().map(|p| p.step).collect::<Vec<_>>(),

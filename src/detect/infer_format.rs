@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayView1, ArrayView3};
 
 use crate::detect::batch_outputs::BatchOutputs;
-use crate::detect::heads::{self, cells, is_yolov5, strides_of};
+use crate::detect::decode::{self, cells, is_yolov5, strides_of};
 use crate::detect::layout::Layout;
 use crate::detect::{atss, nanodet};
 
@@ -115,7 +115,7 @@ pub(crate) fn contradiction(batch: &BatchOutputs<'_>, named: Layout) -> Result<(
     };
     match layout(batch, 0) {
         Ok(other) if confused.contains(&other.value) => Err(format!(
-            "its outputs {} have the layout '{}' (by {}), not '{}'; set detector.layout = \"{}\" \
+            "its outputs {} have the layout '{}' (from {}), not '{}'; set detector.layout = \"{}\" \
              or \"auto\"",
             batch.shapes(),
             other.value.name(),
@@ -143,7 +143,7 @@ fn by_names(batch: &BatchOutputs<'_>) -> Option<Decision<Layout>> {
     let named = |part: &str| batch.outputs.iter().find(|o| o.name.contains(part));
     let has = |part: &str, axes: usize| named(part).is_some_and(|o| o.values.ndim() == axes);
     let by = |layout: Layout, names: &str| {
-        let fits = heads::decode(batch, layout).is_ok();
+        let fits = decode::decode(batch, layout).is_ok();
         fits.then(|| Decision::new(layout, format!("outputs named {names}")))
     };
     if has("labels", 2) && has("scores", 2) && has("boxes", 3) {
@@ -282,7 +282,7 @@ fn refusal(batch: &BatchOutputs<'_>, why: &str) -> String {
 /// Lists the layouts whose shapes match the outputs.
 fn fitting_layouts(batch: &BatchOutputs<'_>) -> String {
     let six = batch.tables().any(|t| t.dim().2 == 6);
-    let fits = |l: &Layout| heads::decode(batch, *l).is_ok() && (*l != Layout::End2end || six);
+    let fits = |l: &Layout| decode::decode(batch, *l).is_ok() && (*l != Layout::End2end || six);
     let names: Vec<&str> = Layout::ALL
         .into_iter()
         .filter(fits)
@@ -335,7 +335,7 @@ pub(super) fn class(
             1,
             format!("{COCO_NUMBERS} classes, which is COCO's numbering from 1"),
         ),
-        _ => Decision::new(0, "default: the first, as in most networks"),
+        _ => Decision::new(0, "the default: the first, as in most networks"),
     })
 }
 

@@ -152,7 +152,7 @@ fn integer_classes_distinguish_end2end_from_detr() {
 }
 
 #[test]
-fn ambiguous_outputs_are_refused_with_shapes_and_candidates() {
+fn ambiguous_outputs_are_rejected_with_shapes_and_candidates() {
     let e = decided(&[output("output0", &[1, 6, 100], |_| 0.0)], 0).unwrap_err();
     assert!(
         e.contains("output0 [1, 6, 100]")

@@ -1,4 +1,4 @@
-//! Outputs in the form that public exports have.
+//! Tests of the decoding, on outputs in the form of public exports.
 
 use super::*;
 use crate::infer::Output;
