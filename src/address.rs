@@ -29,6 +29,7 @@ impl Address {
     /// Scheme, host and port only: for receivers, whose whole path may be a secret.
     pub fn origin(&self) -> String {
         match Url::parse(&self.0) {
+            Ok(url) if url.has_host() && is_ambiguous(&self.0, &url) => last_host(&self.0),
             Ok(url) if url.has_host() => format!("{}://{}", url.scheme(), host_and_port(&url)),
             _ => masked(&self.0),
         }
@@ -102,20 +103,26 @@ impl Serialize for Address {
 /// query, and segments of the path that contain `=` (`user=a_password=b`) or look like a key. The
 /// path of a file is returned as it is.
 pub fn masked(address: &str) -> String {
-    let Some((scheme, rest)) = address.split_once("://") else {
+    if !address.contains("://") {
         return address.to_string();
-    };
+    }
     match Url::parse(address) {
         Ok(url) if url.has_host() => mask_parts(address, &url),
         Ok(url) if url.scheme() == "file" => address.to_string(),
-        // The parts are unknown: only the host after the last @ cannot be part of a password.
-        _ => match rest.rsplit_once('@') {
-            Some((_, host)) => format!(
-                "{scheme}://***@{}",
-                host.split(['/', '?', '#']).next().unwrap_or_default()
-            ),
-            None => format!("{scheme}://***"),
-        },
+        _ => last_host(address),
+    }
+}
+
+/// Scheme and host of an address whose parts are unknown: only what follows the last `@` cannot be
+/// part of a password.
+fn last_host(address: &str) -> String {
+    let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!(
+            "{scheme}://***@{}",
+            host.split(['/', '?', '#']).next().unwrap_or_default()
+        ),
+        None => format!("{scheme}://***"),
     }
 }
 
@@ -252,6 +259,11 @@ mod tests {
             "https://hooks.example:8443"
         );
         assert_eq!(Address::new("not an address").origin(), "not an address");
+        // The password has an `@` before its `/`, so that its middle looks like the host.
+        assert_eq!(
+            Address::new("rtsp://admin:a@0SECRET./b@host/x").origin(),
+            "rtsp://***@host"
+        );
     }
 
     #[test]
