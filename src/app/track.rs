@@ -171,7 +171,10 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         );
     }
     let detections = match &args.detections {
-        Some(path) => DetectionSource::Given(detections::read(path, args.confidence_scale)?),
+        Some(path) => {
+            let size = (info.width, info.height);
+            DetectionSource::Given(detections::read(path, args.confidence_scale, size)?)
+        }
         None => DetectionSource::Network(Box::new(networks::detector(&config)?)),
     };
     let mut embedder = networks::embedder(&config)?;
@@ -220,6 +223,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         let recording = recorder.take();
         finished &= link_and_write(args, &config, options, &recording, outputs.after, &signals)?;
     }
+    warn_of_unused_detections(args, &summary, &info);
     conclude(args, summary)?;
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
 }
@@ -240,6 +244,19 @@ fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
         } else {
             args.recording.then_some(true)
         })
+}
+
+/// Warns of detections whose frames the input does not have. Of a part of the input, only if no
+/// detection belongs to it.
+fn warn_of_unused_detections(args: &TrackArgs, summary: &Summary, info: &SourceInfo) {
+    let is_part = args.start > 0.0 || args.duration.is_some();
+    let is_whole = !info.live && !summary.interrupted && summary.cut.is_none();
+    if let Some(path) = &args.detections
+        && is_whole
+        && (!is_part || summary.detections == 0)
+    {
+        detections::warn_of_unused(path, summary.unused, summary.frames);
+    }
 }
 
 /// Lists the files written, and decides whether the run counts as a success.
@@ -344,16 +361,21 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
 /// The first conflict, or a folder that cannot be created.
 fn check_outputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
-    let pictures = source::sequence_video(&input).ok().flatten();
-    let inputs: Vec<PathBuf> = [
-        Some(input),
-        pictures,
-        args.detections.clone(),
-        args.config.clone(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let video = source::sequence_video(&input).ok().flatten();
+    let folders = [Some(&input), args.gallery.as_ref()];
+    let mut inputs = source::pictures_below(folders.into_iter().flatten());
+    inputs.extend(
+        [
+            Some(input),
+            video,
+            args.detections.clone(),
+            args.config.clone(),
+            args.detector.clone(),
+            args.embedder.clone(),
+        ]
+        .into_iter()
+        .flatten(),
+    );
     outputs::prepare(
         outputs_of(args).into_iter().filter_map(|(_, path)| path),
         &inputs,
