@@ -101,6 +101,7 @@ pub mod serve;
 pub mod sink;
 #[cfg(feature = "pipeline")]
 pub mod source;
+pub(crate) mod text_file;
 pub mod time;
 pub mod track;
 #[cfg(feature = "train")]

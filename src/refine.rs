@@ -4,7 +4,7 @@
 //! the resulting trajectories back to events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -74,9 +74,14 @@ impl Recording {
     /// # Errors
     /// When reading fails, a line is not an event, or frames are out of order.
     pub fn read_lines(lines: impl BufRead, path: &Path) -> Result<Vec<Recording>, RefineError> {
-        let failed = |source| RefineError::Read {
+        let failed = |source: std::io::Error| RefineError::Read {
             path: path.into(),
-            source,
+            source: match source.kind() {
+                ErrorKind::InvalidData => {
+                    std::io::Error::new(source.kind(), "it is not UTF-8 text; save it as UTF-8")
+                }
+                _ => source,
+            },
         };
         let lines = lines.lines();
         let mut index: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();
