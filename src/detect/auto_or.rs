@@ -63,7 +63,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
         } else {
             T::deserialize(StrDeserializer::<E>::new(s))
                 .map(Some)
-                .map_err(|e| E::custom(format!("{e} or \"auto\"")))
+                .map_err(|e| E::custom(format!("{} or \"auto\"", e.to_string().trim_end())))
         }
     }
 
