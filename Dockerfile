@@ -21,7 +21,7 @@ RUN apt-get update \
 WORKDIR /src
 COPY scripts/fetch_onnxruntime.sh scripts/onnxruntime-*.txt scripts/
 RUN scripts/fetch_onnxruntime.sh "$DEVICE"
-COPY Cargo.toml Cargo.lock ./
+COPY Cargo.toml Cargo.lock build.rs ./
 COPY benches benches
 COPY examples examples
 COPY src src

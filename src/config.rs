@@ -14,6 +14,7 @@ use crate::embed::EmbedderConfig;
 use crate::infer::{Device, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
+use crate::text_file;
 use crate::track::TrackerConfig;
 use crate::track::head::{AssociationHead, HeadTable};
 use crate::track::identity::IdentityConfig;
@@ -87,15 +88,25 @@ impl ConfigError {
     }
 }
 
-/// Replaces names of Rust types in serde's messages, as in "expected struct TrackerConfig".
+/// Replaces the name of a Rust type in serde's message, as in "expected struct TrackerConfig" and
+/// "expected usize".
 fn without_type_names(reason: &str) -> String {
-    let Some((head, rest)) = reason.split_once("expected struct ") else {
+    let Some((head, rest)) = reason.rsplit_once("expected ") else {
         return reason.to_string();
     };
-    format!(
-        "{head}expected a table{}",
-        rest.trim_start_matches(|c: char| c.is_alphanumeric())
-    )
+    let end_of_word = |s: &str| s.find(|c: char| !c.is_alphanumeric()).unwrap_or(s.len());
+    let (word, after) = rest.split_at(end_of_word(rest));
+    let name = after.strip_prefix(' ').unwrap_or(after);
+    let unnamed = &name[end_of_word(name)..];
+    let (plain, after) = match word {
+        "struct" => ("a table", unnamed),
+        "enum" => ("a name", unnamed),
+        "f32" | "f64" => ("a number", after),
+        "u8" | "u16" | "u32" | "u64" | "usize" => ("a whole number from 0", after),
+        "i8" | "i16" | "i32" | "i64" | "isize" => ("a whole number", after),
+        _ => return reason.to_string(),
+    };
+    format!("{head}expected {plain}{after}")
 }
 
 impl Config {
@@ -112,7 +123,7 @@ impl Config {
     /// # Errors
     /// When it cannot be read.
     pub fn text(path: &Path) -> Result<String, ConfigError> {
-        std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+        text_file::read(path).map_err(|source| ConfigError::Read {
             path: path.into(),
             source,
         })
@@ -220,7 +231,7 @@ fn read_head(path: &Path) -> Result<AssociationHead, ConfigError> {
         path: path.into(),
         reason,
     };
-    let text = std::fs::read_to_string(path).map_err(|e| wrong(e.to_string()))?;
+    let text = text_file::read(path).map_err(|e| wrong(e.to_string()))?;
     let table: HeadTable = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     AssociationHead::new(&table).map_err(|e| wrong(e.to_string()))
 }
@@ -271,6 +282,17 @@ mod tests {
                 e.contains("expected a table") && !e.contains("struct") && !e.contains("Config"),
                 "{e}"
             );
+        }
+        for (text, says) in [
+            (
+                "[detector]\nclass = \"personn\"",
+                "expected a whole number from 0 or \"auto\"",
+            ),
+            ("[tracker]\nkeep_lost = \"x\"", "expected a number"),
+            ("threads = \"x\"", "expected a whole number from 0"),
+        ] {
+            let e = read(text).unwrap_err().to_string();
+            assert!(e.contains(says), "{e} instead of {says}");
         }
     }
 

@@ -253,10 +253,8 @@ fn read_image(path: &Path) -> Result<Image, SourceError> {
         path: path.into(),
         reason,
     };
-    let file = std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
-    if file.metadata().is_ok_and(|m| m.is_dir()) {
-        return Err(wrong("it is a folder".into()));
-    }
+    image_folder::check_regular(path, None).map_err(|reason| wrong(reason.into()))?;
+    std::fs::File::open(path).map_err(|e| wrong(e.to_string()))?;
     image_folder::read(path)
 }
 

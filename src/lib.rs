@@ -42,6 +42,9 @@
 //! | `train` | training of the Siamese network: `train` |
 //! | `cli` | the program `twintrack` |
 //!
+//! Link a program that decodes video with `-Wl,--export-dynamic-symbol=avcodec_receive_frame`, as
+//! `build.rs` does, so that a change of the frames' size within a stream is noticed.
+//!
 //! Programs in `examples/`: `track_boxes` (pure), `track_video` (a callback per event),
 //! `compare_pictures` (embed and compare).
 //!
@@ -101,6 +104,7 @@ pub mod serve;
 pub mod sink;
 #[cfg(feature = "pipeline")]
 pub mod source;
+pub(crate) mod text_file;
 pub mod time;
 pub mod track;
 #[cfg(feature = "train")]

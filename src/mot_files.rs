@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::mot_format::{Known, MotError, MotRow, SequenceInfo, folder_name, parse_rows};
+use crate::text_file;
 
 /// Reads the properties of the sequence in the folder `dir`: from its `seqinfo.ini`; without one,
 /// as in CVAT's exports, from `known` and the last frame in `gt/gt.txt` and `det/det.txt`. None if
@@ -51,7 +52,7 @@ pub fn read_rows(path: &Path) -> Result<Vec<MotRow>, MotError> {
 }
 
 fn read(path: &Path) -> Result<String, MotError> {
-    std::fs::read_to_string(path).map_err(|source| MotError::Read {
+    text_file::read(path).map_err(|source| MotError::Read {
         path: path.to_path_buf(),
         source,
     })

@@ -109,8 +109,7 @@ impl SequenceInfo {
     /// # Errors
     /// When it lacks frame rate, length or size.
     pub fn parse(text: &str, path: &Path) -> Result<Self, MotError> {
-        let values: BTreeMap<&str, &str> = without_mark(text)
-            .lines()
+        let values: BTreeMap<&str, &str> = lines(text)
             .filter_map(|l| l.split_once('='))
             .map(|(k, v)| (k.trim(), v.trim()))
             .collect();
@@ -166,11 +165,9 @@ pub struct MotRow {
 /// # Errors
 /// When a line is malformed.
 pub fn parse_rows(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
-    let lines = without_mark(text)
-        .lines()
+    lines(text)
         .enumerate()
-        .filter(|(_, l)| !l.trim().is_empty());
-    lines
+        .filter(|(_, l)| !l.trim().is_empty())
         .map(|(i, l)| {
             parse(l).map_err(|problem| MotError::Line {
                 path: path.to_path_buf(),
@@ -181,9 +178,11 @@ pub fn parse_rows(text: &str, path: &Path) -> Result<Vec<MotRow>, MotError> {
         .collect()
 }
 
-/// The text without the byte-order mark that spreadsheet programs write.
-fn without_mark(text: &str) -> &str {
-    text.strip_prefix('\u{feff}').unwrap_or(text)
+/// The lines of the text, which end in LF, CR LF or CR, without the byte-order mark that
+/// spreadsheet programs write.
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    text.lines().flat_map(|line| line.split('\r'))
 }
 
 /// The name of a sequence's folder.
@@ -296,5 +295,17 @@ mod tests {
             .map(|r| r.frame)
             .collect();
         assert_eq!(frames, [1, 2]);
+    }
+
+    #[test]
+    fn lines_may_end_in_cr_alone() {
+        let rows = |text: &str| parse_rows(text, Path::new("det.txt"));
+        let line = "1,-1,2,3,4,5,0.5,-1,-1,-1";
+        for end in ["\n", "\r\n", "\r"] {
+            let text = [line, line, line].join(end) + end;
+            assert_eq!(rows(&text).expect("rows").len(), 3, "{end:?}");
+            let e = rows(&(text + "x")).expect_err("no row").to_string();
+            assert!(e.contains("line 4"), "{end:?}: {e}");
+        }
     }
 }

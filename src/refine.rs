@@ -4,7 +4,7 @@
 //! links them and fills gaps, and converts the resulting trajectories back to events.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::BufRead;
+use std::io::{BufRead, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,9 +77,14 @@ impl RecordedEvents {
         lines: impl BufRead,
         path: &Path,
     ) -> Result<Vec<RecordedEvents>, RefineError> {
-        let failed = |source| RefineError::Read {
+        let failed = |source: std::io::Error| RefineError::Read {
             path: path.into(),
-            source,
+            source: match source.kind() {
+                ErrorKind::InvalidData => {
+                    std::io::Error::new(source.kind(), "it is not UTF-8 text; save it as UTF-8")
+                }
+                _ => source,
+            },
         };
         let lines = lines.lines();
         let mut index: BTreeMap<(RunId, Arc<str>), usize> = BTreeMap::new();

@@ -19,6 +19,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("address", 1),
     ("onnx", 1),
     ("mot_format", 1),
+    ("text_file", 1),
     ("clock", 2),
     ("frame", 2),
     ("detection", 2),

@@ -41,6 +41,9 @@ pub fn run(args: &EvalArgs) -> Result<String> {
         let truth = sequences::read(&dir, Known::default(), args.benchmark.into())?;
         let reported = mot_files::read_rows(&result)?;
         truth.warn_beyond("results", &reported);
+        if reported.is_empty() {
+            tracing::warn!(sequence = %truth.name, file = %result.display(), "the results have no rows");
+        }
         let s = Sequence::align(
             &truth.name,
             truth.info.length,

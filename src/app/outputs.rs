@@ -12,28 +12,49 @@ pub const STDOUT: &str = "-";
 /// Called before the work begins, so that no work is lost.
 ///
 /// # Errors
-/// When two paths are the same file, or a folder cannot be created.
+/// When two paths are the same file (by path, link or hard link), or a folder cannot be created.
 pub fn prepare<'a>(
     outputs: impl IntoIterator<Item = &'a PathBuf>,
     inputs: &[PathBuf],
 ) -> Result<()> {
-    let canonical = |p: &Path| p.canonicalize().unwrap_or_else(|_| p.to_path_buf());
-    let mut used: Vec<PathBuf> = inputs.iter().map(|p| canonical(p)).collect();
+    let mut used: Vec<Target> = inputs.iter().map(|p| Target::of(p)).collect();
     let outputs: Vec<&PathBuf> = outputs
         .into_iter()
         .filter(|p| *p != Path::new(STDOUT))
         .collect();
     for path in &outputs {
-        if !path.starts_with("/dev") && used.contains(&canonical(path)) {
+        let target = Target::of(path);
+        if !path.starts_with("/dev") && used.contains(&target) {
             bail!(
                 "cannot write to {}: it is also an input or another output of this command; \
                  choose another name",
                 path.display()
             );
         }
-        used.push(canonical(path));
+        used.push(target);
     }
     outputs.into_iter().try_for_each(|path| create_parent(path))
+}
+
+/// What a path leads to.
+#[derive(PartialEq)]
+enum Target {
+    /// Device and inode of an existing file: the same for all its hard links.
+    File(u64, u64),
+    /// Anything else, by its path without links.
+    Path(PathBuf),
+}
+
+impl Target {
+    fn of(path: &Path) -> Self {
+        if let Ok(m) = std::fs::metadata(path)
+            && m.is_file()
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            return Target::File(m.dev(), m.ino());
+        }
+        Target::Path(path.canonicalize().unwrap_or_else(|_| path.to_path_buf()))
+    }
 }
 
 /// Creates the folder of `path` if it is missing.
@@ -74,6 +95,10 @@ mod tests {
                 .to_string();
             assert!(e.contains("another name"), "{e}");
         }
+        let link = dir.path().join("link.mp4");
+        std::fs::hard_link(&input, &link).expect("linked");
+        prepare([&link], std::slice::from_ref(&input)).expect_err("a hard link of the input");
+        prepare([&link, &input], &[]).expect_err("two hard links of one file");
         let below_a_file = input.join("out.jsonl");
         let e = prepare([&below_a_file], &[]).expect_err("a file is not a folder");
         let e = format!("{e:#}");

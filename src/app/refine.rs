@@ -1,10 +1,11 @@
 //! `twintrack refine`: links tracks and fills gaps in events written earlier.
 
-use std::io::BufReader;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use serde::de::IgnoredAny;
 
 use crate::app::{linking, outputs, settings, show};
 use twintrack::refine::RecordedEvents;
@@ -49,19 +50,15 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         .chain((!from_stdin).then(|| args.input.clone()))
         .collect();
     outputs::prepare(std::iter::once(&args.output).chain(&args.mot), &inputs)?;
-    let (name, recordings) = if from_stdin {
-        let name = Path::new("standard input");
-        let lines = std::io::stdin().lock();
-        (name, RecordedEvents::read_lines(lines, name)?)
-    } else {
-        let path = args.input.as_path();
-        let file =
-            std::fs::File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        (
-            path,
-            RecordedEvents::read_lines(BufReader::new(file), path)?,
-        )
-    };
+    let (name, bytes) = events(&args.input)?;
+    let recordings = RecordedEvents::read_lines(bytes.as_slice(), &name)?;
+    if !recordings.is_empty() && recordings.iter().all(|r| r.frames.is_empty()) {
+        bail!(
+            "{} has the ends of tracks but no trajectory lines; refine needs both: give the whole \
+             output of `twintrack track`",
+            name.display()
+        );
+    }
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
             "{} has the events of {} recordings (one per run and camera), but a MOTChallenge file \
@@ -105,5 +102,36 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     Ok(())
 }
 
+/// Reads the input's JSON lines, without byte-order mark and without an incomplete last line, as a
+/// power cut leaves it. Returns the name of the input too.
+///
+/// # Errors
+/// If it cannot be read.
+fn events(input: &Path) -> Result<(PathBuf, Vec<u8>)> {
+    let (mut bytes, mut name) = (Vec::new(), input.to_path_buf());
+    if input == Path::new(STDIN) {
+        name = "standard input".into();
+        std::io::stdin().lock().read_to_end(&mut bytes)?;
+    } else {
+        bytes = std::fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
+    }
+    if bytes.starts_with(MARK) {
+        bytes.drain(..MARK.len());
+    }
+    let whole = bytes.iter().rposition(|b| *b == b'\n').map_or(0, |i| i + 1);
+    let last = &bytes[whole..];
+    let is_text = whole > 0 && std::str::from_utf8(&bytes[..whole]).is_ok();
+    if is_text && !last.is_empty() && serde_json::from_slice::<IgnoredAny>(last).is_err() {
+        tracing::warn!(
+            file = %name.display(), bytes = last.len(),
+            "the last line is incomplete and is left out; the lines before it are used"
+        );
+        bytes.truncate(whole);
+    }
+    Ok((name, bytes))
+}
+
+/// The byte-order mark of UTF-8.
+const MARK: &[u8] = b"\xef\xbb\xbf";
 /// The path that stands for standard input.
 const STDIN: &str = "-";

@@ -228,22 +228,30 @@ fn is_trajectories(path: &Path) -> bool {
 /// Reads the `track_ended` events of a file. Frame events, which are most of it, are not parsed.
 fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     let read = || format!("cannot read {}", file.display());
-    let mut events = Vec::new();
-    for (i, line) in std::io::BufReader::new(std::fs::File::open(file).with_context(read)?)
-        .lines()
-        .enumerate()
-    {
-        let line = line.with_context(read)?;
-        if line.contains(twintrack::trajectory::ENDED_SCHEMA) {
-            let event = Event::parse(&line).with_context(|| {
-                format!(
-                    "{}, line {}: not an event of twintrack",
-                    file.display(),
-                    i + 1
-                )
-            })?;
-            if let Event::Ended(e) = event {
-                events.push(e);
+    let mut reader = std::io::BufReader::new(std::fs::File::open(file).with_context(read)?);
+    let (mut events, mut bytes) = (Vec::new(), Vec::new());
+    for number in 1.. {
+        bytes.clear();
+        if reader.read_until(b'\n', &mut bytes).with_context(read)? == 0 {
+            break;
+        }
+        let line = String::from_utf8_lossy(&bytes);
+        if !line.contains(twintrack::trajectory::ENDED_SCHEMA) {
+            continue;
+        }
+        match Event::parse(&line) {
+            Ok(Event::Ended(e)) => events.push(e),
+            Ok(_) => {}
+            // As a power cut leaves it.
+            Err(_) if !line.ends_with('\n') => tracing::warn!(
+                file = %file.display(), line = number,
+                "the last line is incomplete and is left out"
+            ),
+            Err(e) => {
+                return Err(e).with_context(|| {
+                    let file = file.display();
+                    format!("{file}, line {number}: not an event of twintrack")
+                });
             }
         }
     }

@@ -203,6 +203,7 @@ mod tests {
             people: 3,
             dropped: 0,
             damaged: 4,
+            unused: 0,
             cut: None,
             failed: 2,
             wall: Duration::from_secs(1),

@@ -188,7 +188,10 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         );
     }
     let detections = match &args.detections {
-        Some(path) => DetectionSource::Given(detections::read(path, args.confidence_scale)?),
+        Some(path) => {
+            let size = (info.width, info.height);
+            DetectionSource::Given(detections::read(path, args.confidence_scale, size)?)
+        }
         None => DetectionSource::Network(Box::new(networks::detector(&config)?)),
     };
     let mut embedder = networks::embedder(&config)?;
@@ -230,6 +233,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         let events = recorder.take();
         finished &= link_and_write(args, &config, options, &events, outputs.after, &signals)?;
     }
+    warn_of_unused_detections(args, &summary, &info);
     conclude(args, summary)?;
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
 }
@@ -283,6 +287,19 @@ fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
         } else {
             args.recording.then_some(true)
         })
+}
+
+/// Warns of detections whose frames the input does not have. Of a part of the input, only if no
+/// detection belongs to it.
+fn warn_of_unused_detections(args: &TrackArgs, summary: &Summary, info: &SourceInfo) {
+    let is_part = args.start > 0.0 || args.duration.is_some();
+    let is_whole = !info.live && !summary.interrupted && summary.cut.is_none();
+    if let Some(path) = &args.detections
+        && is_whole
+        && (!is_part || summary.detections == 0)
+    {
+        detections::warn_of_unused(path, summary.unused, summary.frames);
+    }
 }
 
 /// Lists the files written, and decides whether the run counts as a success.
@@ -390,15 +407,20 @@ fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
 fn check_outputs(args: &TrackArgs) -> Result<()> {
     let input = source::path_of(&args.input);
     let sequence_video = source::sequence_video(&input).ok().flatten();
-    let inputs: Vec<PathBuf> = [
-        Some(input),
-        sequence_video,
-        args.detections.clone(),
-        args.config.clone(),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let folders = [Some(&input), args.gallery.as_ref()];
+    let mut inputs = source::pictures_below(folders.into_iter().flatten());
+    inputs.extend(
+        [
+            Some(input),
+            sequence_video,
+            args.detections.clone(),
+            args.config.clone(),
+            args.detector.clone(),
+            args.embedder.clone(),
+        ]
+        .into_iter()
+        .flatten(),
+    );
     outputs::prepare(
         outputs_of(args).into_iter().filter_map(|(_, path)| path),
         &inputs,

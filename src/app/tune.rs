@@ -307,9 +307,10 @@ fn prepare(
         }
         .into());
     }
-    let given = dir.join("det/det.txt");
-    let mut given = if given.is_file() {
-        Some(detections::read(&given, args.confidence_scale)?)
+    let file = dir.join("det/det.txt");
+    let mut given = if file.is_file() {
+        let size = (info.width, info.height);
+        Some(detections::read(&file, args.confidence_scale, size)?)
     } else {
         None
     };
@@ -367,6 +368,12 @@ fn prepare(
         frame.image = None;
         frames.push((frame, detections, embeddings));
     }
+    let unused = given
+        .iter()
+        .flat_map(|g| g.values())
+        .map(Vec::len)
+        .sum::<usize>();
+    detections::warn_of_unused(&file, unused as u64, frames.len() as u64);
     let strangers = networks.1.as_ref().and_then(Embedder::strangers);
     Ok(PreparedSequence {
         name,

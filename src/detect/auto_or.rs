@@ -63,7 +63,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
         } else {
             T::deserialize(StrDeserializer::<E>::new(s))
                 .map(Some)
-                .map_err(|e| E::custom(format!("{e} or auto")))
+                .map_err(|e| E::custom(format!("{} or \"auto\"", e.to_string().trim_end())))
         }
     }
 
@@ -95,7 +95,7 @@ mod tests {
         );
         assert_eq!(read(&toml::to_string(&own).expect("serialises")), Ok(own));
         for (wrong, says) in [
-            ("layout = \"yolo9\"", "or auto"),
+            ("layout = \"yolo9\"", "or \"auto\""),
             ("layout = 3", "expected enum Layout"),
             ("class = -1", "a number from 0"),
             ("class = \"person\"", "person"),

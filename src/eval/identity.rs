@@ -31,10 +31,10 @@ impl Identity {
                 }
             }
         }
-        let agreed: f64 = max_weight_assignment(people, tracks, &together)
+        // `sum` of nothing is -0.
+        let agreed = max_weight_assignment(people, tracks, &together)
             .iter()
-            .map(|&(i, j)| together[i * tracks + j])
-            .sum();
+            .fold(0.0, |sum, &(i, j)| sum + together[i * tracks + j]);
         let total = |counts: &[usize]| counts.iter().sum::<usize>() as f64;
         Identity {
             true_positives: agreed,

@@ -109,6 +109,9 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
         hint,
     };
     if !is_bare(path) {
+        if path.is_dir() {
+            return Err(folder(path));
+        }
         let there = path.is_file().then(|| path.to_path_buf());
         return there.ok_or_else(|| missing(path.display().to_string(), String::new()));
     }
@@ -135,6 +138,7 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
             );
             Ok(found)
         }
+        (None, None) if path.is_dir() => Err(folder(path)),
         (None, here) => {
             let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
             let hint = |h: PathBuf| {
@@ -148,6 +152,14 @@ fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
                 here.map(hint).unwrap_or_default(),
             ))
         }
+    }
+}
+
+/// The error that the file of a network is a folder.
+fn folder(path: &Path) -> InferError {
+    InferError::ModelBroken {
+        path: path.to_path_buf(),
+        reason: "it is a folder; name the ONNX file in it".into(),
     }
 }
 

@@ -312,9 +312,9 @@ fn open_session(
             .error_on_failure()
     };
     let on_gpu = |providers: &[_], provider| open(providers).map(|s| (s, provider));
-    let broken = |reason| InferError::ModelBroken {
+    let broken = |reason: String| InferError::ModelBroken {
         path: path.to_path_buf(),
-        reason,
+        reason: plain_reason(reason),
     };
     let on_cpu = || open(&[]).map(|s| (s, Provider::Cpu)).map_err(broken);
     match options.device {
@@ -342,6 +342,16 @@ fn open_session(
             })
         }
         Device::Auto => on_cpu(),
+    }
+}
+
+/// ONNX Runtime's reason, or what it means if the file is no whole ONNX model.
+fn plain_reason(reason: String) -> String {
+    let unreadable = ["Protobuf parsing failed", "No graph was found"];
+    if unreadable.iter().any(|text| reason.contains(text)) {
+        "it is damaged or not an ONNX file; copy or download it again".into()
+    } else {
+        reason
     }
 }
 

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::infer::{InputSize, PixelFormat};
 use crate::models::digest::Digest;
 use crate::models::error::ModelsError;
+use crate::text_file;
 use crate::track::similarity::{Calibration, StrangerTable};
 
 /// The built-in catalogue.
@@ -130,7 +131,7 @@ impl Catalogue {
     /// # Errors
     /// Fails when the file cannot be read or an entry is invalid.
     pub fn read(path: &Path) -> Result<Self, ModelsError> {
-        let text = std::fs::read_to_string(path).map_err(|e| ModelsError::read(path, e))?;
+        let text = text_file::read(path).map_err(|e| ModelsError::read(path, e))?;
         Self::parse(&text, &path.display().to_string())
     }
 

@@ -10,6 +10,7 @@ use crate::models::error::ModelsError;
 use crate::models::ir::{ElementType, IrLayer, IrNetwork, Value};
 use crate::onnx::proto::{FLOAT, FLOAT16, INT32, INT64};
 use crate::onnx::{Attribute, Graph};
+use crate::text_file;
 
 /// Imports the IR `xml` with its constants `bin`, an embedder with one input [1, 3, H, W] and one
 /// output [1, D]. Returns an ONNX file with input `image` [N, 3, H, W] and output `embedding` [N,
@@ -24,7 +25,7 @@ pub fn import(
     name: &str,
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>, ModelsError> {
-    let text = std::fs::read_to_string(xml).map_err(|e| ModelsError::read(xml, e))?;
+    let text = text_file::read(xml).map_err(|e| ModelsError::read(xml, e))?;
     let constants = std::fs::read(bin).map_err(|e| ModelsError::read(bin, e))?;
     convert(&text, &constants, name, metadata).map_err(|reason| ModelsError::Import {
         path: xml.into(),

@@ -45,6 +45,14 @@ impl DetectionSource {
         }
     }
 
+    /// Number of given detections whose frames have not come so far.
+    pub(super) fn unused(&self) -> u64 {
+        match self {
+            DetectionSource::Network(_) => 0,
+            DetectionSource::Given(by_frame) => by_frame.values().map(|d| d.len() as u64).sum(),
+        }
+    }
+
     /// Fills in the detections of a batch. A frame at which the detector fails, alone too, is left
     /// out.
     pub(super) fn detect(&mut self, batch: &mut Batch) {

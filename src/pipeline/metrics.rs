@@ -54,6 +54,8 @@ pub struct Summary {
     pub wall: Duration,
     /// Time inside ONNX Runtime: detector and embedder.
     pub inference: Duration,
+    /// Given detections of frames that did not come.
+    pub unused: u64,
     /// Whether the run was stopped before the input's end.
     pub interrupted: bool,
 }

@@ -292,10 +292,13 @@ impl Pipeline {
                 seconds: limit.unwrap_or_default().as_secs(),
             });
         };
+        // Before any error is returned: a process that exits while ONNX Runtime still computes tears
+        // it down in the middle, which it reports as an error of its own.
+        let inference = stages.threads.join().await;
         // The sinks' error comes first: the stages before them only see a closed channel.
         written?;
         tracked?;
-        let inference = stages.threads.join().await?;
+        let (inference, unused) = inference?;
         let ended = ended.map_err(|e| PipelineError::Panic {
             stage: "readers",
             message: e.to_string(),
@@ -304,6 +307,7 @@ impl Pipeline {
             cut: cut(ended.failure)?,
             wall: started.elapsed(),
             inference,
+            unused,
             interrupted: ended.interrupted,
             ..cameras.summary()
         })
@@ -432,17 +436,18 @@ struct Threads {
 }
 
 impl Threads {
-    /// Waits for the stages. Returns the time spent inside ONNX Runtime.
+    /// Waits for the stages. Returns the time spent inside ONNX Runtime, and the number of given
+    /// detections whose frames did not come.
     ///
     /// # Errors
     /// The failure of the last stage that failed.
-    async fn join(self) -> Result<Duration, PipelineError> {
+    async fn join(self) -> Result<(Duration, u64), PipelineError> {
         let (embedded, detected) = (joined(self.embedded).await, joined(self.detected).await);
         let (scaled, batched) = (joined(self.scaled).await, joined(self.batched).await);
-        let inference = embedded?.busy() + detected?.busy();
+        let (embedded, detected) = (embedded?, detected?);
         scaled?;
         batched?;
-        Ok(inference)
+        Ok((embedded.busy() + detected.busy(), detected.unused()))
     }
 }
 

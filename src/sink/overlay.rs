@@ -20,6 +20,10 @@ use crate::trajectory::{FrameEvent, TrackEvent};
 /// Length of the trail drawn behind a person, seconds.
 const TRAIL: f64 = 4.0;
 
+/// Extensions of containers that take one of the codecs. Others are refused without trying: OpenCV
+/// prints a line to standard error for each codec that a container does not take.
+const CONTAINERS: [&str; 6] = ["mp4", "m4v", "mov", "mkv", "avi", "ts"];
+
 /// Writes an annotated video.
 pub struct Overlay {
     path: PathBuf,
@@ -42,8 +46,15 @@ impl Overlay {
     /// out of range is replaced by 25.
     ///
     /// # Errors
-    /// When the file cannot be created.
+    /// When the extension is of no container known here, or the file cannot be created.
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
+        let extension = path.extension().unwrap_or_default().to_string_lossy();
+        if !CONTAINERS.iter().any(|c| extension.eq_ignore_ascii_case(c)) {
+            return Err(SinkError::Video {
+                path: path.into(),
+                reason: "its name should end in .mp4, .mkv or .avi".into(),
+            });
+        }
         std::fs::File::create(path).map_err(|source| SinkError::Create {
             path: path.into(),
             source,

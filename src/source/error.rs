@@ -1,6 +1,7 @@
 //! Errors of sources.
 
-use std::path::PathBuf;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
@@ -11,7 +12,7 @@ use crate::mot_format::MotError;
 #[non_exhaustive]
 pub enum SourceError {
     /// The input does not exist.
-    #[error("the input {} does not exist", .0.display())]
+    #[error("the input {} does not exist{}", .0.display(), address_hint(.0))]
     Missing(PathBuf),
     /// The file is empty.
     #[error("the input {} is empty (0 bytes)", .0.display())]
@@ -87,6 +88,23 @@ pub enum SourceError {
     },
 }
 
+/// For a missing path that looks like the address of a camera, what to write instead.
+fn address_hint(path: &Path) -> &'static str {
+    let text = path.to_string_lossy();
+    let place = text.split('/').next().unwrap_or_default();
+    let place = place.rsplit('@').next().unwrap_or_default();
+    let (host, port) = place
+        .rsplit_once(':')
+        .filter(|(host, _)| !host.contains(':'))
+        .map_or((place, None), |(host, port)| (host, Some(port)));
+    let has_port = !host.is_empty() && port.is_some_and(|p| p.parse::<u16>().is_ok());
+    if has_port || host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok() {
+        "; the address of a camera begins with rtsp:// or http://"
+    } else {
+        ""
+    }
+}
+
 /// Minimum width and height of a frame, pixels.
 pub const MIN_SIDE: u32 = 16;
 
@@ -110,6 +128,29 @@ pub fn check_size(input: &str, number: u64, width: u32, height: u32) -> Result<(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_without_a_scheme_is_recognised() {
+        let says = |input: &str| {
+            let e = SourceError::Missing(input.into()).to_string();
+            assert!(e.contains(input), "{e}");
+            e.contains("rtsp://")
+        };
+        for input in [
+            "192.168.1.5",
+            "192.168.1.5/stream",
+            "192.168.1.5:554/h264",
+            "admin:secret@192.168.1.5",
+            "camera.local:8554/x",
+            "[fe80::1]",
+            "::1",
+        ] {
+            assert!(says(input), "{input}");
+        }
+        for input in ["clip.mp4", "a/192.168.1.5", "10:00:00.mp4", "x:y", "1.2.3"] {
+            assert!(!says(input), "{input}");
+        }
+    }
 
     #[test]
     fn a_frame_below_the_minimum_size_is_rejected() {

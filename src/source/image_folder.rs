@@ -2,6 +2,7 @@
 //! `img1`).
 
 use std::collections::BTreeMap;
+use std::fs::FileType;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -239,13 +240,9 @@ impl Source for ImageFolder {
     }
 }
 
-/// The pictures of a folder in natural order of their names; empty if it cannot be read.
+/// The pictures of a folder in natural order of their names; empty if it cannot be read. Folders,
+/// pipes and devices with the name of a picture are reported and left out: reading a pipe blocks.
 pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path());
     // macOS writes a hidden file `._000001.jpg` beside a picture; it is not a picture.
     let hidden = |p: &Path| {
         p.file_name()
@@ -255,10 +252,48 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
         p.extension()
             .is_some_and(|e| EXTENSIONS.iter().any(|x| e.eq_ignore_ascii_case(x)))
     };
-    let mut pictures: Vec<PathBuf> = entries.filter(|p| is_picture(p) && !hidden(p)).collect();
+    let mut pictures = Vec::new();
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if !is_picture(&path) || hidden(&path) {
+            continue;
+        }
+        match check_regular(&path, entry.file_type().ok()) {
+            Ok(()) => pictures.push(path),
+            Err(reason) => tracing::warn!(file = %path.display(), "left out: {reason}"),
+        }
+    }
     pictures
         .sort_by_cached_key(|p| natural_key(&p.file_name().unwrap_or_default().to_string_lossy()));
     pictures
+}
+
+/// Refuses what exists and is not a regular file. `kind` is the type of the path itself, if known;
+/// links are followed. A path that leads to nothing passes: reading it fails at once.
+///
+/// # Errors
+/// What it is instead.
+pub(crate) fn check_regular(path: &Path, kind: Option<FileType>) -> Result<(), &'static str> {
+    let kind = kind
+        .filter(|k| !k.is_symlink())
+        .or_else(|| Some(path.metadata().ok()?.file_type()));
+    match kind {
+        Some(k) if k.is_dir() => Err("it is a folder, not a picture"),
+        Some(k) if !k.is_file() => Err("it is a pipe or a device, not a file"),
+        _ => Ok(()),
+    }
+}
+
+/// The pictures of the `folders` and of the folders in them, such as `img1` of a sequence or the
+/// folder of a person in a gallery.
+pub fn pictures_below<'a>(folders: impl IntoIterator<Item = &'a PathBuf>) -> Vec<PathBuf> {
+    let below = |folder: &PathBuf| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let inner = entries.map(|e| e.path()).filter(|p| p.is_dir());
+        inner.chain([folder.clone()]).collect::<Vec<_>>()
+    };
+    let folders = folders.into_iter().flat_map(below);
+    folders.flat_map(|folder| list(&folder)).collect()
 }
 
 /// Splits a name into text and numbers, so that 2 sorts before 10.
@@ -296,8 +331,20 @@ pub fn read(path: &Path) -> Result<Image, SourceError> {
     let name = path
         .to_str()
         .ok_or_else(|| fail("its name is not UTF-8".into()))?;
-    let mat = imgcodecs::imread(name, imgcodecs::IMREAD_COLOR).map_err(|e| fail(e.message))?;
+    check_regular(path, None).map_err(|reason| fail(reason.into()))?;
+    let mat = imgcodecs::imread(name, imgcodecs::IMREAD_COLOR)
+        .map_err(|e| fail(undecodable(&e.message)))?;
     crate::source::video::image_of(&mat).map_err(fail)
+}
+
+/// What OpenCV's exception `message` says about a picture.
+#[cfg(feature = "video")]
+fn undecodable(message: &str) -> String {
+    if message.contains("CV_IO_MAX_IMAGE") {
+        "it is too large; OpenCV reads up to 1048576 pixels a side and 2^30 in all".into()
+    } else {
+        format!("OpenCV cannot decode it ({})", message.trim())
+    }
 }
 
 /// Fails: this build cannot decode pictures.

@@ -27,6 +27,7 @@ pub mod video;
 
 pub use camera_config::{CameraConfig, Transport};
 pub use error::SourceError;
+pub use image_folder::pictures_below;
 pub use input::{is_stream, path_of};
 pub use link::Link;
 pub use open::{open, open_camera, sequence_video};

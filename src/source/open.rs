@@ -22,9 +22,19 @@ pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, Sou
     }
     let path = path_of(input);
     match std::fs::metadata(&path) {
+        Err(_) if input == "-" => Err(SourceError::Open {
+            input: "standard input".into(),
+            kind: "a video",
+            reason: "a video needs a file that can be searched; give its path".into(),
+        }),
         Err(_) => Err(SourceError::Missing(path)),
         Ok(m) if m.is_dir() => open_folder(&path, options),
-        Ok(m) if m.is_file() && m.len() == 0 => Err(SourceError::Empty(path)),
+        Ok(m) if !m.is_file() => Err(SourceError::Open {
+            input: path.display().to_string(),
+            kind: "a video",
+            reason: "it is a pipe or a device; save it to a file and give that".into(),
+        }),
+        Ok(m) if m.len() == 0 => Err(SourceError::Empty(path)),
         Ok(_) => open_file(&path, options),
     }
 }

@@ -1,12 +1,15 @@
 //! Video files and network cameras, decoded by OpenCV (FFmpeg).
 
+mod decoded;
 mod open;
+mod retrieve;
 
 use std::time::Instant;
 
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
+use self::decoded::{Converter, Format};
 use crate::clock;
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
@@ -29,6 +32,10 @@ pub struct Timeouts {
 pub struct Video {
     capture: VideoCapture,
     mat: Mat,
+    /// The format that OpenCV converts: that of the first frame it read.
+    usual: Option<Format>,
+    /// Converts frames of another format.
+    converter: Option<Converter>,
     info: SourceInfo,
     /// The input, without any password.
     input: String,
@@ -104,6 +111,7 @@ impl Video {
     }
 
     fn try_grab(&mut self) -> Result<bool, SourceError> {
+        decoded::forget();
         let grabbed = self
             .capture
             .grab()
@@ -183,11 +191,7 @@ impl Source for Video {
                 self.options.link.count_thinned();
                 continue;
             }
-            if !self
-                .capture
-                .retrieve(&mut self.mat, 0)
-                .map_err(|e| read_error(&self.input, e))?
-            {
+            if !self.retrieve()? {
                 self.damaged(1);
                 continue;
             }

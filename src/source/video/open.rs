@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use opencv::core::{Mat, Vector};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst as _};
 
-use super::{Timeouts, Video, announced, property, read_error};
+use super::{Timeouts, Video, announced, decoded, property, read_error};
 use crate::address::Address;
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
@@ -201,6 +201,15 @@ impl Video {
             property(&capture, videoio::CAP_PROP_FRAME_WIDTH) as u32,
             property(&capture, videoio::CAP_PROP_FRAME_HEIGHT) as u32,
         );
+        if !live && (width == 0 || height == 0) {
+            return Err(SourceError::Open {
+                input,
+                kind: "a video",
+                reason: "FFmpeg does not find the size of its frames (animated WebP is not \
+                         supported); convert it, for example to MP4"
+                    .into(),
+            });
+        }
         if !live {
             check_size(&input, 1, width, height)?;
         }
@@ -232,9 +241,18 @@ impl Video {
             / property(&capture, videoio::CAP_PROP_SAR_DEN).max(1.0))
             as f32;
         tracing::debug!(%input, width, height, frame_rate, pixel_aspect, ?container, "video opened");
+        if !decoded::is_called() {
+            tracing::warn!(
+                %input,
+                "a change of the frames' size cannot be noticed: link the program with \
+                 -Wl,--export-dynamic-symbol=avcodec_receive_frame"
+            );
+        }
         Ok(Video {
             capture,
             mat: Mat::default(),
+            usual: None,
+            converter: None,
             info,
             timeless,
             input,

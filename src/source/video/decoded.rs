@@ -1,0 +1,257 @@
+//! Size and pixels of the frame that FFmpeg decoded last.
+//!
+//! OpenCV 4.6 with FFmpeg 5 reads every frame with the size in the stream's header, and has no
+//! property that tells the decoder's own. Where the size changes within a stream, it returns parts
+//! of pictures and reads outside their memory. So this module looks at the decoded frame itself: it
+//! defines FFmpeg's function `avcodec_receive_frame`, which the dynamic linker then calls in place
+//! of FFmpeg's, calls FFmpeg's own and notes the frame.
+//!
+//! For that a program exports the function, by the link option in `build.rs`. In a program of
+//! somebody else that does not, nothing is known, OpenCV's picture is used, and a warning says so.
+#![expect(
+    unsafe_code,
+    reason = "calls FFmpeg's C functions, which OpenCV does not offer"
+)]
+
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
+
+use opencv::core::{self, Mat, MatTrait as _, MatTraitConst as _, Rect};
+
+/// The first fields of FFmpeg's `AVFrame`, the same since FFmpeg 2 (2013).
+#[repr(C)]
+struct AvFrame {
+    data: [*const u8; 8],
+    /// Bytes from one row to the next.
+    linesize: [c_int; 8],
+    extended_data: *const c_void,
+    /// Pixels.
+    width: c_int,
+    /// Pixels.
+    height: c_int,
+    /// Of audio.
+    samples: c_int,
+    /// `AVPixelFormat`.
+    format: c_int,
+}
+
+/// Size and pixel format of a decoded frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Format {
+    /// Pixels, before the rotation that the stream asks for.
+    pub width: i32,
+    /// Pixels, before the rotation that the stream asks for.
+    pub height: i32,
+    /// `AVPixelFormat`.
+    pixels: i32,
+}
+
+type ReceiveFrame = unsafe extern "C" fn(*mut c_void, *mut AvFrame) -> c_int;
+type GetContext = unsafe extern "C" fn(
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    c_int,
+    *mut c_void,
+    *mut c_void,
+    *const f64,
+) -> *mut c_void;
+type Scale = unsafe extern "C" fn(
+    *mut c_void,
+    *const *const u8,
+    *const c_int,
+    c_int,
+    c_int,
+    *const *mut u8,
+    *const c_int,
+) -> c_int;
+type FreeContext = unsafe extern "C" fn(*mut c_void);
+
+thread_local! {
+    /// The frame that this thread decoded last.
+    static LAST: Cell<*const AvFrame> = const { Cell::new(null()) };
+}
+
+/// Stands before FFmpeg's function of this name: calls it, and notes the frame.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn avcodec_receive_frame(context: *mut c_void, frame: *mut AvFrame) -> c_int {
+    static NEXT: OnceLock<Option<ReceiveFrame>> = OnceLock::new();
+    // SAFETY: FFmpeg's function has this type.
+    let next = NEXT.get_or_init(|| unsafe {
+        symbol(libc::RTLD_NEXT, c"avcodec_receive_frame", "libavcodec")
+            .map(|f| std::mem::transmute::<*mut c_void, ReceiveFrame>(f))
+    });
+    let Some(next) = next else {
+        return -libc::ENOSYS;
+    };
+    // SAFETY: the caller's arguments are passed on.
+    let result = unsafe { next(context, frame) };
+    if result == 0 {
+        LAST.set(frame);
+    }
+    result
+}
+
+/// The function `name`, searched from `from`, then in the loaded `library`: where OpenCV loads
+/// FFmpeg as a plug-in, its libraries are not searched otherwise.
+fn symbol(from: *mut c_void, name: &CStr, library: &str) -> Option<*mut c_void> {
+    let find = |place: *mut c_void| {
+        // SAFETY: the name ends with a zero byte.
+        let found = unsafe { libc::dlsym(place, name.as_ptr()) };
+        (!found.is_null()).then_some(found)
+    };
+    let in_version = |version: u32| {
+        let file = CString::new(format!("{library}.so.{version}")).ok()?;
+        // SAFETY: the name ends with a zero byte; a library that is loaded already runs no code.
+        let handle = unsafe { libc::dlopen(file.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        (!handle.is_null()).then(|| find(handle)).flatten()
+    };
+    find(from).or_else(|| (1..100).find_map(in_version))
+}
+
+/// Whether OpenCV calls this module's function, so that [`format`] knows the frames it decodes.
+pub(super) fn is_called() -> bool {
+    let own: ReceiveFrame = avcodec_receive_frame;
+    let found = symbol(libc::RTLD_DEFAULT, c"avcodec_receive_frame", "libavcodec");
+    found == Some(own as *mut c_void)
+}
+
+/// Forgets the last frame; to be called before the next one is decoded.
+pub(super) fn forget() {
+    LAST.set(null());
+}
+
+/// Size and format of the frame that this thread decoded since [`forget`]; `None` if unknown. The
+/// capture that decoded it must not have been released or advanced since.
+pub(super) fn format() -> Option<Format> {
+    // SAFETY: the frame belongs to the capture, by the condition above.
+    let frame = unsafe { LAST.get().as_ref() }?;
+    Some(Format {
+        width: frame.width,
+        height: frame.height,
+        pixels: frame.format,
+    })
+}
+
+/// Converts decoded frames of one format to BGR.
+pub(super) struct Converter {
+    format: Format,
+    /// `SwsContext`, owned.
+    context: *mut c_void,
+    scale: Scale,
+    free: FreeContext,
+}
+
+// SAFETY: the context belongs to the converter alone, and has no tie to a thread.
+unsafe impl Send for Converter {}
+
+/// FFmpeg's `AV_PIX_FMT_BGR24`.
+const BGR24: c_int = 3;
+/// FFmpeg's `SWS_BICUBIC`, as OpenCV.
+const BICUBIC: c_int = 4;
+/// FFmpeg writes whole vectors, beyond the end of a row too: rows are padded to this many pixels.
+const ROW: i32 = 64;
+
+impl Converter {
+    /// For frames of `format`; `None` if FFmpeg cannot convert them.
+    pub(super) fn new(format: Format) -> Option<Self> {
+        let all = libc::RTLD_DEFAULT;
+        let (make, scale, free) = (
+            symbol(all, c"sws_getContext", "libswscale")?,
+            symbol(all, c"sws_scale", "libswscale")?,
+            symbol(all, c"sws_freeContext", "libswscale")?,
+        );
+        // SAFETY: FFmpeg's functions have these types.
+        let (make, scale, free) = unsafe {
+            (
+                std::mem::transmute::<*mut c_void, GetContext>(make),
+                std::mem::transmute::<*mut c_void, Scale>(scale),
+                std::mem::transmute::<*mut c_void, FreeContext>(free),
+            )
+        };
+        let Format {
+            width,
+            height,
+            pixels,
+        } = format;
+        // SAFETY: null stands for no filters and default parameters.
+        let context = unsafe {
+            make(
+                width,
+                height,
+                pixels,
+                width,
+                height,
+                BGR24,
+                BICUBIC,
+                null_mut(),
+                null_mut(),
+                null(),
+            )
+        };
+        (!context.is_null()).then_some(Converter {
+            format,
+            context,
+            scale,
+            free,
+        })
+    }
+
+    /// The format that it converts.
+    pub(super) fn format(&self) -> Format {
+        self.format
+    }
+
+    /// The frame that this thread decoded last, as BGR of its own size. The condition of [`format`]
+    /// holds here too.
+    ///
+    /// # Errors
+    /// If it has another format, or there is no memory for it.
+    pub(super) fn convert(&self) -> Result<Mat, String> {
+        if format() != Some(self.format) {
+            return Err("the decoded frame has another format".into());
+        }
+        let Format { width, height, .. } = self.format;
+        let padded = (width + ROW) / ROW * ROW;
+        let zeros = core::Scalar::default();
+        let mut mat = Mat::new_rows_cols_with_default(height + 1, padded, core::CV_8UC3, zeros)
+            .map_err(text)?;
+        let rows = [mat.data_mut(), null_mut(), null_mut(), null_mut()];
+        let strides = [3 * padded, 0, 0, 0];
+        // SAFETY: the frame is alive and has this format; the matrix has `height` rows of at least
+        // `width` pixels.
+        let written = unsafe {
+            let frame = &*LAST.get();
+            (self.scale)(
+                self.context,
+                frame.data.as_ptr(),
+                frame.linesize.as_ptr(),
+                0,
+                height,
+                rows.as_ptr(),
+                strides.as_ptr(),
+            )
+        };
+        if written != height {
+            return Err(format!("FFmpeg converted {written} of {height} rows"));
+        }
+        let inner = Mat::roi(&mat, Rect::new(0, 0, width, height)).map_err(text)?;
+        inner.try_clone().map_err(text)
+    }
+}
+
+impl Drop for Converter {
+    fn drop(&mut self) {
+        // SAFETY: the context is freed once.
+        unsafe { (self.free)(self.context) }
+    }
+}
+
+fn text(e: opencv::Error) -> String {
+    e.message
+}
