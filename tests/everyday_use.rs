@@ -466,7 +466,6 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
         "ms/frame",
         "frames damaged",
         "frames dropped",
-        "frames left out",
         "file",
     ];
     for row in rows {

@@ -1,7 +1,8 @@
-//! Networks that fail at some frames: these frames are dropped, a camera with many of them is
-//! quarantined, and other cameras are not affected.
+//! A network fails on some frames. `serve` drops these frames, quarantines a camera after five
+//! failures in a row, and does not affect other cameras; `track` drops them, and ends with an error
+//! after five in a row.
 #![cfg(feature = "serve")]
-#![allow(clippy::unwrap_used, reason = "a test may")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod common;
 
@@ -15,10 +16,10 @@ use twintrack::onnx::graph::untyped;
 use twintrack::onnx::proto::{FLOAT, ModelProto};
 use twintrack::onnx::{Attribute, Graph};
 
-/// A detector of YOLO's layout that detects one person in every image and fails at a batch with a
-/// white image: it looks up its output in a table of one row, by an index that is out of range for
-/// white images.
-fn network(dir: &Path) -> PathBuf {
+/// Writes a detector with YOLO's output layout, and returns its path. It reports one person per
+/// image. If the batch contains a white image (mean above 0.97) the run fails: `Gather` reads row 1
+/// of a table that has only row 0.
+fn write_failing_detector(dir: &Path) -> PathBuf {
     let mut g = Graph::default();
     let mut rows = vec![0.0f32; 6 * 100];
     for (row, value) in [100.0, 120.0, 40.0, 100.0, 0.9].into_iter().enumerate() {
@@ -45,17 +46,23 @@ fn network(dir: &Path) -> PathBuf {
         &[("axis", Attribute::Int(0))],
     );
     let mut model = ModelProto::decode(
-        g.finish("picky", ("images", [3, 256, 320]), ("output0", 1), &[])
-            .as_slice(),
+        g.finish(
+            "fails_on_white",
+            ("images", [3, 256, 320]),
+            ("output0", 1),
+            &[],
+        )
+        .as_slice(),
     )
     .unwrap();
     model.graph.as_mut().unwrap().output = vec![untyped("output0")];
-    let path = dir.join("picky.onnx");
+    let path = dir.join("fails_on_white.onnx");
     std::fs::write(&path, model.encode_to_vec()).unwrap();
     path
 }
 
-/// A video of 60 frames, of which frames `first` to `last` (from 0) are white.
+/// Writes a video of 60 frames; those with index `first` to `last` are white. Indices start at 0,
+/// frame numbers of events at 1.
 fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     let path = dir.join(format!("{name}.mp4"));
     let pattern = format!(
@@ -79,44 +86,50 @@ fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     path
 }
 
+/// Writes the detector to `dir`. Returns a configuration that uses it.
 fn config(dir: &Path) -> String {
     let pixels =
         "pixels = { color = \"rgb\", mean = [0.0, 0.0, 0.0], std = [255.0, 255.0, 255.0] }";
     format!(
         "[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n\
          [embedder]\nenabled = false\n",
-        network(dir)
+        write_failing_detector(dir)
     )
 }
 
-fn frames(events: &[Value], camera: &str) -> Vec<u64> {
-    let mine = events
+/// Frame numbers of the camera's trajectory events.
+fn frame_numbers(events: &[Value], camera: &str) -> Vec<u64> {
+    let trajectories = events
         .iter()
         .filter(|e| e["schema"] == "twintrack.trajectory/1" && e["camera"] == camera);
-    mine.map(|e| e["frame"].as_u64().unwrap()).collect()
+    trajectories.map(|e| e["frame"].as_u64().unwrap()).collect()
 }
 
-/// The frame numbers of a video except these.
+/// The frame numbers of [`video`], 1 to 60, without `dropped`.
 fn all_but(dropped: &[u64]) -> Vec<u64> {
     (1..=60).filter(|n| !dropped.contains(n)).collect()
 }
 
-/// Regression: one failed inference ended all cameras.
+/// Regression: one failed inference stopped all cameras.
 #[test]
-fn a_frame_at_which_the_network_fails_is_dropped_and_other_cameras_are_not_affected() {
+fn a_frame_on_which_the_network_fails_is_dropped_and_other_cameras_are_not_affected() {
     if !has_ffmpeg() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
-    let cameras: String = [("good", 100, 100), ("spotted", 20, 21), ("white", 0, 59)]
-        .map(|(name, first, last)| {
-            format!(
-                "[cameras.{name}]\nurl = {:?}\nrealtime = false\n",
-                video(dir, name, first, last)
-            )
-        })
-        .concat();
+    let cameras: String = [
+        ("none_white", 100, 100),
+        ("two_white", 20, 21),
+        ("all_white", 0, 59),
+    ]
+    .map(|(name, first, last)| {
+        format!(
+            "[cameras.{name}]\nurl = {:?}\nrealtime = false\n",
+            video(dir, name, first, last)
+        )
+    })
+    .concat();
     let file = dir.join("cameras.toml");
     std::fs::write(&file, format!("{NO_PAGE}{}{cameras}", config(dir))).unwrap();
     let out = twintrack()
@@ -129,15 +142,18 @@ fn a_frame_at_which_the_network_fails_is_dropped_and_other_cameras_are_not_affec
     let log = text(&out.stderr);
     let events = complete_lines(&dir.join("out.jsonl"));
     assert_eq!(
-        (frames(&events, "good"), frames(&events, "spotted")),
+        (
+            frame_numbers(&events, "none_white"),
+            frame_numbers(&events, "two_white")
+        ),
         (all_but(&[]), all_but(&[21, 22])),
         "{log}"
     );
-    assert!(frames(&events, "white").is_empty());
-    // The track continues over the dropped frames.
+    assert!(frame_numbers(&events, "all_white").is_empty());
+    // The track keeps its id across the dropped frames.
     let ids: std::collections::BTreeSet<u64> = events
         .iter()
-        .filter(|e| e["camera"] == "spotted")
+        .filter(|e| e["camera"] == "two_white")
         .flat_map(|e| {
             e["tracks"]
                 .as_array()
@@ -148,18 +164,18 @@ fn a_frame_at_which_the_network_fails_is_dropped_and_other_cameras_are_not_affec
         .collect();
     assert_eq!(ids.len(), 1);
     assert!(
-        log.contains("camera=spotted") && log.contains("the frame is left out"),
+        log.contains("camera=two_white") && log.contains("the frame is dropped"),
         "{log}"
     );
     assert!(
         log.lines()
-            .any(|l| l.contains("camera=white") && l.contains("quarantine"))
-            && !log.contains("camera=good"),
+            .any(|l| l.contains("camera=all_white") && l.contains("quarantine"))
+            && !log.contains("camera=none_white"),
         "{log}"
     );
     assert!(
-        log.contains("white: 60 frames read, 0 tracked")
-            && log.contains("60 left out (network failed)"),
+        log.contains("all_white: 60 frames read, 0 tracked")
+            && log.contains("60 dropped (network failed)"),
         "{log}"
     );
     // Exit code 1, because a camera has no tracked frames.
@@ -167,7 +183,7 @@ fn a_frame_at_which_the_network_fails_is_dropped_and_other_cameras_are_not_affec
 }
 
 #[test]
-fn track_continues_after_single_failures_and_ends_after_repeated_ones() {
+fn the_track_command_drops_two_failing_frames_and_ends_with_an_error_after_five_in_a_row() {
     if !has_ffmpeg() {
         return;
     }
@@ -184,26 +200,26 @@ fn track_continues_after_single_failures_and_ends_after_repeated_ones() {
             .output()
             .unwrap()
     };
-    let out = track("spotted", 20, 21);
+    let out = track("two_white", 20, 21);
     assert!(out.status.success(), "{}", text(&out.stderr));
     assert_eq!(
-        frames(&json_lines(&text(&out.stdout)), "spotted"),
+        frame_numbers(&json_lines(&text(&out.stdout)), "two_white"),
         all_but(&[21, 22])
     );
     assert!(
-        text(&out.stderr).contains("the frame is left out")
-            && text(&out.stderr).contains("frames left out"),
+        text(&out.stderr).contains("the frame is dropped")
+            && text(&out.stderr).contains("network failed, frames dropped"),
         "{}",
         text(&out.stderr)
     );
-    let out = track("white", 30, 59);
+    let out = track("half_white", 30, 59);
     assert_eq!(out.status.code(), Some(1), "{}", text(&out.stderr));
     assert_eq!(
-        frames(&json_lines(&text(&out.stdout)), "white"),
+        frame_numbers(&json_lines(&text(&out.stdout)), "half_white"),
         (1..=30).collect::<Vec<u64>>()
     );
     assert!(
-        text(&out.stderr).contains("error: ") && text(&out.stderr).contains("picky.onnx"),
+        text(&out.stderr).contains("error: ") && text(&out.stderr).contains("fails_on_white.onnx"),
         "{}",
         text(&out.stderr)
     );

@@ -655,7 +655,7 @@ fn first_frame() -> twintrack::frame::Image {
         .expect("pixels")
 }
 
-/// A bare file name never refers to the current folder.
+/// A bare file name never refers to the working folder.
 #[test]
 fn a_file_in_the_current_folder_does_not_replace_a_network() {
     let dir = tempfile::tempdir().expect("a folder");

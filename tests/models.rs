@@ -217,7 +217,7 @@ fn noise() -> Vec<u8> {
 
 #[test]
 fn a_network_is_listed_downloaded_verified_and_repaired() {
-    let (xml, bin) = fixture::ir();
+    let (xml, bin) = fixture::embedder_files();
     let server = Server::start(&[("net.xml", xml.as_bytes()), ("net.bin", &bin)]);
     let user = User::new(&ir_entry("net", server.port, xml.as_bytes(), &bin));
     let list = user.run(&["list"]).expect("listed");
@@ -280,7 +280,7 @@ fn a_network_is_listed_downloaded_verified_and_repaired() {
 
 #[test]
 fn an_installed_network_is_found_by_its_name() {
-    let (xml, bin) = fixture::ir();
+    let (xml, bin) = fixture::embedder_files();
     let server = Server::start(&[("net.xml", xml.as_bytes()), ("net.bin", &bin)]);
     let user = User::new(&ir_entry("net", server.port, xml.as_bytes(), &bin));
     // `track` itself downloads nothing.

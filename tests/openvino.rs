@@ -113,7 +113,7 @@ fn every_operation_is_imported() {
         |ir, x| {
             let numbers: Vec<_> = [3.0, 2.0, 1.0, 4.0]
                 .iter()
-                .map(|v| ir.halves(&[1, 1, 1, 1], &[*v]))
+                .map(|v| ir.f16_constant(&[1, 1, 1, 1], &[*v]))
                 .collect();
             let y = ir.op(
                 "Subtract",
@@ -158,7 +158,7 @@ fn every_operation_is_imported() {
     check_import(
         "PReLU",
         |ir, x| {
-            let slope = ir.halves(&[3], &[0.5, 0.25, 2.0]);
+            let slope = ir.f16_constant(&[3], &[0.5, 0.25, 2.0]);
             ir.op("PReLU", "", &[x, &slope], &shape)
         },
         |x| {
@@ -177,7 +177,10 @@ fn every_operation_is_imported() {
     check_import(
         "Gather",
         |ir, x| {
-            let (order, axis) = (ir.whole32(&[3], &[2, 1, 0]), ir.whole32(&[], &[1]));
+            let (order, axis) = (
+                ir.i32_constant(&[3], &[2, 1, 0]),
+                ir.i32_constant(&[], &[1]),
+            );
             ir.op("Gather", "batch_dims=\"0\"", &[x, &order, &axis], &shape)
         },
         |x| [&x[16..], &x[8..16], &x[..8]].concat(),
@@ -185,7 +188,7 @@ fn every_operation_is_imported() {
     check_import(
         "Transpose",
         |ir, x| {
-            let order = ir.whole(&[4], &[0, 2, 3, 1]);
+            let order = ir.i64_constant(&[4], &[0, 2, 3, 1]);
             ir.op("Transpose", "", &[x, &order], &[1, 4, 2, 3])
         },
         |x| (0..24).map(|i| x[8 * (i % 3) + i / 3]).collect(),
@@ -193,7 +196,7 @@ fn every_operation_is_imported() {
     check_import(
         "ReduceMean",
         |ir, x| {
-            let axes = ir.whole(&[2], &[2, 3]);
+            let axes = ir.i64_constant(&[2], &[2, 3]);
             ir.op(
                 "ReduceMean",
                 "keep_dims=\"true\"",
@@ -206,7 +209,7 @@ fn every_operation_is_imported() {
     check_import(
         "MVN",
         |ir, x| {
-            let axes = ir.whole(&[2], &[2, 3]);
+            let axes = ir.i64_constant(&[2], &[2, 3]);
             ir.op(
                 "MVN",
                 "eps=\"0.01\" eps_mode=\"INSIDE_SQRT\" normalize_variance=\"true\"",
@@ -229,19 +232,19 @@ fn every_operation_is_imported() {
         "ShapeOf, Concat, Reshape",
         |ir, x| {
             let (first, axis, rest) = (
-                ir.whole(&[1], &[0]),
-                ir.whole(&[], &[0]),
-                ir.whole(&[2], &[4, -1]),
+                ir.i64_constant(&[1], &[0]),
+                ir.i64_constant(&[], &[0]),
+                ir.i64_constant(&[2], &[4, -1]),
             );
             let all = ir.shape_of(x);
-            let n = ir.typed(
+            let n = ir.op_of_type(
                 "Gather",
                 "batch_dims=\"0\"",
                 &[&all, &first, &axis],
                 &[1],
                 "I64",
             );
-            let wanted = ir.typed("Concat", "axis=\"0\"", &[&n, &rest], &[3], "I64");
+            let wanted = ir.op_of_type("Concat", "axis=\"0\"", &[&n, &rest], &[3], "I64");
             ir.op(
                 "Reshape",
                 "special_zero=\"false\"",
@@ -273,7 +276,7 @@ fn convolutions_and_pooling_are_imported() {
     check_import(
         "Convolution",
         move |ir, x| {
-            let w = ir.halves(&[2, 3, 3, 3], &weights);
+            let w = ir.f16_constant(&[2, 3, 3, 3], &weights);
             ir.op(
                 "Convolution",
                 &format!("{PLAIN} strides=\"2, 2\" pads_begin=\"1, 1\" pads_end=\"1, 1\""),
@@ -295,7 +298,7 @@ fn convolutions_and_pooling_are_imported() {
     check_import(
         "GroupConvolution",
         |ir, x| {
-            let w = ir.halves(&[3, 2, 1, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+            let w = ir.f16_constant(&[3, 2, 1, 1, 1], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
             ir.op(
                 "GroupConvolution",
                 &format!("{PLAIN} strides=\"1, 1\" pads_begin=\"0, 0\" pads_end=\"0, 0\""),
@@ -352,7 +355,7 @@ fn matrix_products_are_imported() {
     check_import(
         "MatMul",
         move |ir, x| {
-            let (flat, w) = (ir.flat(x), ir.halves(&[5, 24], &weight));
+            let (flat, w) = (ir.flat(x), ir.f16_constant(&[5, 24], &weight));
             ir.op(
                 "MatMul",
                 "transpose_a=\"false\" transpose_b=\"true\"",
@@ -383,7 +386,7 @@ fn unsupported_operations_and_attributes_are_named_in_the_error() {
     };
     let e = import("NonMaxSuppression", "");
     assert!(
-        e.contains("the operation NonMaxSuppression is not supported") && e.contains("net.xml"),
+        e.contains("(NonMaxSuppression): the operation is not supported") && e.contains("net.xml"),
         "{e}"
     );
     let e = import(
@@ -395,7 +398,7 @@ fn unsupported_operations_and_attributes_are_named_in_the_error() {
         "{e}"
     );
     let e = import("Const", "offset=\"10\" size=\"999\"");
-    assert!(e.contains("outside the binary"), "{e}");
+    assert!(e.contains("outside the .bin file"), "{e}");
     let e = import("Add", "");
     assert!(e.contains("1 inputs, but at least 2"), "{e}");
 }

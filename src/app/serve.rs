@@ -414,7 +414,7 @@ fn summary(camera: &Member) -> String {
     };
     format!(
         "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), \
-         {} left out (network failed), {} dropped (sink slow), {} people, latency {} (median) {} \
+         {} dropped (network failed), {} dropped (sink slow), {} people, latency {} (median) {} \
          (p95), {} reconnects, {} failures",
         camera.name,
         n(&c.read),

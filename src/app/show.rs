@@ -154,7 +154,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
     let per_frame = |d: Duration| 1e3 * d.as_secs_f64() / s.frames.max(1) as f64;
     let mut out = String::new();
     let mut row = |name: &str, value: String| {
-        writeln!(out, "  {name:<22}{value:>10}").expect("writing to a String cannot fail")
+        writeln!(out, "  {name:<31}{value:>10}").expect("writing to a String cannot fail")
     };
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
@@ -169,7 +169,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
         row("frames damaged", s.damaged.to_string());
     }
     if s.failed > 0 {
-        row("frames left out", s.failed.to_string());
+        row("network failed, frames dropped", s.failed.to_string());
     }
     row("frames/s", format!("{:.1}", s.frames_per_second()));
     for (stage, busy) in stages {
@@ -216,7 +216,7 @@ mod tests {
             "3",
             "frames damaged",
             "4",
-            "frames left out",
+            "network failed, frames dropped",
             "2.5",
             "10.0",
             "decode, ms/frame",

@@ -43,11 +43,11 @@ pub struct TrackArgs {
     #[arg(long, value_name = "FILE")]
     video: Option<PathBuf>,
     /// Detector: an ONNX file by its path (./mine.onnx), or the name of an installed network
-    /// (`twintrack models list`). A bare name never means a file in the current folder.
+    /// (`twintrack models list`). A bare name never means a file in the working folder.
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
     /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// installed network (`twintrack models list`). A bare name never means a file in the working
     /// folder.
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,

@@ -51,7 +51,7 @@ pub enum Precision {
 #[non_exhaustive]
 pub struct DetectorConfig {
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// installed network (`twintrack models list`). A bare name never means a file in the working
     /// folder.
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. Other detectors run in the format

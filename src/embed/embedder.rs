@@ -31,7 +31,7 @@ pub struct EmbedderConfig {
     /// associated with tracks by motion only.
     pub enabled: bool,
     /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the current
+    /// installed network (`twintrack models list`). A bare name never means a file in the working
     /// folder.
     pub model: PathBuf,
     /// Size of a crop in the network's input, pixels: auto or WIDTHxHEIGHT. auto: as the file's

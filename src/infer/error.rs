@@ -11,12 +11,12 @@ use thiserror::Error;
 pub enum InferError {
     /// The ONNX Runtime library was not found.
     #[error(
-        "the ONNX Runtime library was not found (looked in: {looked}); run `make setup`, or set \
+        "the ONNX Runtime library was not found (looked in: {searched}); run `make setup`, or set \
          ORT_DYLIB_PATH to a libonnxruntime.so"
     )]
     LibraryMissing {
         /// Where it was searched.
-        looked: String,
+        searched: String,
     },
     /// The ONNX Runtime library was found but cannot be loaded.
     #[error(
@@ -30,18 +30,28 @@ pub enum InferError {
         /// The reason.
         reason: String,
     },
-    /// A model file is missing.
+    /// The path of a network's file, which has a folder part, names no file.
     #[error(
-        "the model {} does not exist (looked in: {looked}); {hint}name a file with --detector or \
-         --embedder, download one of `twintrack models list` with `twintrack models get NAME`, or \
-         set TWINTRACK_MODELS to the folder of models",
+        "the file {} does not exist; correct the path (--detector, --embedder or `model` in the \
+         configuration), or give a name without a folder to search the folders of models",
+        path.display()
+    )]
+    NoSuchFile {
+        /// The path.
+        path: PathBuf,
+    },
+    /// No folder of models has a network of this name.
+    #[error(
+        "the network {} was not found (looked in: {searched}); {hint}name a file with --detector \
+         or --embedder, download one of `twintrack models list` with `twintrack models get NAME`, \
+         or set TWINTRACK_MODELS to the folder of models",
         path.display()
     )]
     ModelMissing {
         /// The file asked for.
         path: PathBuf,
         /// Where it was searched.
-        looked: String,
+        searched: String,
         /// Another remedy, ending in "; otherwise ", or empty.
         hint: String,
     },

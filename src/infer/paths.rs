@@ -1,16 +1,17 @@
-//! Search paths of models and of the ONNX Runtime library.
+//! Where files of networks and the ONNX Runtime library are searched for.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::infer::error::InferError;
 
-/// The program's folder and those above it, which belong to whoever installed the program.
-fn program_roots() -> Vec<PathBuf> {
+/// The program's folder and up to three folders above it. Libraries are loaded from them: they must
+/// be writable only by whoever installed the program.
+fn program_folders() -> Vec<PathBuf> {
     let Ok(exe) = std::env::current_exe() else {
         return Vec::new();
     };
-    // From target/release/twintrack the repository is three levels up, from
-    // target/release/deps/test four.
+    // Four, so that the repository is found from target/release/twintrack (third) and from a test
+    // in target/release/deps (fourth).
     exe.ancestors()
         .skip(1)
         .take(4)
@@ -18,22 +19,15 @@ fn program_roots() -> Vec<PathBuf> {
         .collect()
 }
 
-/// Folders that may hold models: the program's folder and those above it, then the working folder.
-pub fn search_roots() -> Vec<PathBuf> {
-    program_roots()
+/// Folders in which the ONNX Runtime library is searched for, in this order: `.deps/onnxruntime`
+/// and `lib` in each of [`program_folders`]; `lib` in the data folder (beside [`download_folder`]);
+/// the system's library folders. The working folder is not searched, because loading a library runs
+/// its code, and another user may have written the file.
+pub(super) fn library_folders() -> Vec<PathBuf> {
+    let of_program = program_folders()
         .into_iter()
-        .chain(std::env::current_dir().ok())
-        .collect()
-}
-
-/// Folders that may hold libraries: around the program, in its data folder, in the system. The
-/// working folder is left out, because loading a library runs its code and anybody may have put it
-/// there.
-pub(super) fn library_places() -> Vec<PathBuf> {
-    let around = program_roots()
-        .into_iter()
-        .flat_map(|r| [r.join(".deps/onnxruntime"), r.join("lib")]);
-    let data = downloads().and_then(|models| Some(models.parent()?.join("lib")));
+        .flat_map(|f| [f.join(".deps/onnxruntime"), f.join("lib")]);
+    let data = download_folder().and_then(|models| Some(models.parent()?.join("lib")));
     let system = [
         "/usr/local/lib",
         "/usr/lib",
@@ -41,20 +35,21 @@ pub(super) fn library_places() -> Vec<PathBuf> {
         "/usr/lib/aarch64-linux-gnu",
     ]
     .map(PathBuf::from);
-    around.chain(data).chain(system).collect()
+    of_program.chain(data).chain(system).collect()
 }
 
-/// Folder of downloaded models: `$TWINTRACK_DATA/models`, else `$XDG_DATA_HOME/twintrack/models`,
-/// else `~/.local/share/twintrack/models`. `None` when none of these variables is set.
-pub fn downloads() -> Option<PathBuf> {
-    downloads_of(|key| {
+/// Folder of downloaded networks: `$TWINTRACK_DATA/models`, else `$XDG_DATA_HOME/twintrack/models`,
+/// else `$HOME/.local/share/twintrack/models`. `None` if none of these variables is set. An empty
+/// variable counts as not set, and so does a relative XDG_DATA_HOME.
+pub fn download_folder() -> Option<PathBuf> {
+    download_folder_from(|key| {
         std::env::var_os(key)
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     })
 }
 
-fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
+fn download_folder_from(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     // The XDG Base Directory Specification says that a relative path is to be ignored.
     let xdg = || {
         var("XDG_DATA_HOME")
@@ -70,27 +65,27 @@ fn downloads_of(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf> {
     )
 }
 
-/// Resolves the file of a network. A path that names a folder (`./mine.onnx`, `/srv/mine.onnx`) is
-/// used as it is. A bare name is searched in TWINTRACK_MODELS, in the `models` folders around the
-/// program, in the folder of downloaded models and in `models` in the working folder, in this
-/// order. The working folder itself is not searched, so that a file there cannot replace one of the
-/// program's networks by accident. A bare name without an extension also matches the `.onnx` file
-/// of that name.
+/// Finds the file of a network. A path with a folder part (`./mine.onnx`, `/srv/mine.onnx`) is used
+/// unchanged. A bare name is looked up in the folder TWINTRACK_MODELS, in `models` in the program's
+/// folder and up to three folders above it, in the folder of downloaded networks, and in `models`
+/// in the working folder, in this order. The working folder itself is not searched, so that a file
+/// there cannot be used by accident instead of one of the program's networks. In each folder a bare
+/// name without an extension matches the file NAME, else NAME.onnx.
 ///
 /// # Errors
-/// Fails when there is no such file; the message says so if the working folder has one of that
-/// name.
+/// Fails when no file is found; if the working folder has a file of that name, the message says to
+/// write `./NAME`. If it has one besides the file found, a warning is logged instead.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
-    let mut places: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS")
+    let mut folders: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS")
         .map(PathBuf::from)
         .into_iter()
         .collect();
-    places.extend(program_roots().iter().map(|r| r.join("models")));
-    places.extend(downloads());
-    // Last, so that a folder that happens to be named `models` does not replace the program's
-    // networks.
-    places.extend(std::env::current_dir().map(|d| d.join("models")));
-    find_in(path, &places)
+    folders.extend(program_folders().iter().map(|f| f.join("models")));
+    folders.extend(download_folder());
+    // Last: a `models` folder that happens to be in the working folder must not take precedence
+    // over the program's networks.
+    folders.extend(std::env::current_dir().map(|d| d.join("models")));
+    find_in(path, &folders)
 }
 
 /// Whether a path is a bare file name.
@@ -102,55 +97,54 @@ fn is_bare(path: &Path) -> bool {
     )
 }
 
-fn find_in(path: &Path, places: &[PathBuf]) -> Result<PathBuf, InferError> {
-    let missing = |looked: String, hint: String| InferError::ModelMissing {
-        path: path.to_path_buf(),
-        looked,
-        hint,
-    };
+fn find_in(path: &Path, folders: &[PathBuf]) -> Result<PathBuf, InferError> {
     if !is_bare(path) {
         if path.is_dir() {
             return Err(folder(path));
         }
-        let there = path.is_file().then(|| path.to_path_buf());
-        return there.ok_or_else(|| missing(path.display().to_string(), String::new()));
+        let existing = path.is_file().then(|| path.to_path_buf());
+        return existing.ok_or_else(|| InferError::NoSuchFile { path: path.into() });
     }
-    let with_ending = path
+    let with_extension = path
         .extension()
         .is_none()
         .then(|| path.with_extension("onnx"));
     let names: Vec<&Path> = std::iter::once(path)
-        .chain(with_ending.as_deref())
+        .chain(with_extension.as_deref())
         .collect();
-    let found = places
+    let found = folders
         .iter()
         .flat_map(|p| names.iter().map(|n| p.join(n)))
         .find(|p| p.is_file());
-    let here = names.iter().find(|n| n.is_file()).map(|n| with_folder(n));
-    match (found, here) {
+    let local = names
+        .iter()
+        .find(|n| n.is_file())
+        .map(|n| in_working_folder(n));
+    match (found, local) {
         (Some(found), None) => Ok(found),
-        (Some(found), Some(here)) => {
-            let (used, here) = (found.display(), here.display());
+        (Some(found), Some(local)) => {
+            let (used, local) = (found.display(), local.display());
             tracing::warn!(
-                "using {used} for the network '{}'; write {here} to use the file in the current \
-                 folder",
+                "using {used} for the network '{}'; to use the file in the working folder, name it \
+                 {local}",
                 path.display()
             );
             Ok(found)
         }
         (None, None) if path.is_dir() => Err(folder(path)),
-        (None, here) => {
-            let looked: Vec<String> = places.iter().map(|p| p.display().to_string()).collect();
+        (None, local) => {
+            let searched: Vec<String> = folders.iter().map(|p| p.display().to_string()).collect();
             let hint = |h: PathBuf| {
                 format!(
-                    "a file of that name is in the current folder: write {}; otherwise ",
+                    "the working folder has a file of that name: write {} to use it; otherwise ",
                     h.display()
                 )
             };
-            Err(missing(
-                looked.join(", "),
-                here.map(hint).unwrap_or_default(),
-            ))
+            Err(InferError::ModelMissing {
+                path: path.to_path_buf(),
+                searched: searched.join(", "),
+                hint: local.map(hint).unwrap_or_default(),
+            })
         }
     }
 }
@@ -164,7 +158,7 @@ fn folder(path: &Path) -> InferError {
 }
 
 /// Prefixes a bare file name with `./`, so that [`find_model`] uses it as it is.
-pub fn with_folder(file: &Path) -> PathBuf {
+pub fn in_working_folder(file: &Path) -> PathBuf {
     if is_bare(file) {
         Path::new(".").join(file)
     } else {
@@ -179,7 +173,7 @@ mod tests {
     #[test]
     fn download_folder_is_taken_from_the_environment() {
         let folder = |set: &[(&str, &str)]| {
-            downloads_of(|key| {
+            download_folder_from(|key| {
                 set.iter()
                     .find(|(k, _)| *k == key)
                     .map(|(_, v)| PathBuf::from(v))
@@ -223,8 +217,8 @@ mod tests {
             std::fs::create_dir_all(folder).expect("a folder");
             std::fs::write(folder.join(file), "").expect("written");
         }
-        let places = [models.clone(), downloads.clone()];
-        let find = |name: &Path| find_in(name, &places);
+        let folders = [models.clone(), downloads.clone()];
+        let find = |name: &Path| find_in(name, &folders);
         for (name, wanted) in [
             ("a.onnx", models.join("a.onnx")),
             ("a", models.join("a.onnx")),
@@ -247,23 +241,23 @@ mod tests {
             !find(Path::new("c.onnx"))
                 .unwrap_err()
                 .to_string()
-                .contains("current folder")
+                .contains("working folder")
         );
         assert!(
             find(&elsewhere.join("a.onnx")).is_err(),
-            "a path is not searched for"
+            "a path with a folder part is not looked up in the model folders"
         );
     }
 
     #[test]
-    fn a_bare_name_gets_a_folder() {
+    fn only_a_bare_name_is_prefixed_with_the_working_folder() {
         for (file, path) in [
             ("x.onnx", "./x.onnx"),
             ("./x.onnx", "./x.onnx"),
             ("out/x.onnx", "out/x.onnx"),
             ("/x.onnx", "/x.onnx"),
         ] {
-            assert_eq!(with_folder(Path::new(file)), Path::new(path));
+            assert_eq!(in_working_folder(Path::new(file)), Path::new(path));
         }
     }
 }

@@ -7,7 +7,7 @@ use ort::environment::Environment;
 use ort::ep::ExecutionProvider as _;
 
 use crate::infer::error::InferError;
-use crate::infer::paths::library_places;
+use crate::infer::paths::library_folders;
 
 /// The loaded library and its environment. Clones share both.
 #[derive(Clone)]
@@ -96,14 +96,14 @@ fn find_library() -> Result<PathBuf, InferError> {
             Ok(path)
         } else {
             Err(InferError::LibraryMissing {
-                looked: format!("ORT_DYLIB_PATH={}", path.display()),
+                searched: format!("ORT_DYLIB_PATH={}", path.display()),
             })
         };
     }
-    let places = library_places();
-    let found = places.iter().map(|p| p.join(NAME)).find(|p| p.is_file());
+    let folders = library_folders();
+    let found = folders.iter().map(|p| p.join(NAME)).find(|p| p.is_file());
     found.ok_or_else(|| InferError::LibraryMissing {
-        looked: places
+        searched: folders
             .iter()
             .map(|p| p.display().to_string())
             .collect::<Vec<_>>()

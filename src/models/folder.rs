@@ -35,7 +35,7 @@ impl ModelFolder {
     /// # Errors
     /// Fails when the environment variables define none.
     pub fn of_user() -> Result<Self, ModelsError> {
-        paths::downloads()
+        paths::download_folder()
             .map(ModelFolder)
             .ok_or(ModelsError::NoFolder)
     }

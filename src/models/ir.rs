@@ -1,5 +1,5 @@
 //! Parser of OpenVINO's intermediate representation: an XML file of layers with attributes, ports
-//! and edges; their constants are in a separate binary (docs.openvino.ai, "OpenVINO IR format",
+//! and edges; their constants are in a separate .bin file (docs.openvino.ai, "OpenVINO IR format",
 //! versions 10 and 11).
 
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ pub struct IrNetwork {
     pub layers: Vec<IrLayer>,
 }
 
-/// ElementType type of a tensor.
+/// Element type of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ElementType {
@@ -55,7 +55,7 @@ pub struct Value {
     pub name: String,
     /// Shape.
     pub dims: Vec<usize>,
-    /// ElementType type.
+    /// Element type.
     pub element: ElementType,
 }
 
@@ -214,7 +214,7 @@ impl IrLayer {
             .collect()
     }
 
-    /// Value of an attribute that is an offset or length in the binary.
+    /// Value of an attribute that is an offset or length in the .bin file.
     ///
     /// # Errors
     /// Fails when it is absent or malformed.

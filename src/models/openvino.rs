@@ -1,5 +1,5 @@
-//! Imports an embedder from OpenVINO IR to ONNX: translates each operation, makes the batch size
-//! free, and normalises the result to unit length.
+//! Converts an embedder from OpenVINO IR to ONNX: translates each operation, makes the batch
+//! dimension dynamic, and scales the embeddings to unit length.
 
 mod reshape;
 
@@ -12,13 +12,14 @@ use crate::onnx::proto::{FLOAT, FLOAT16, INT32, INT64};
 use crate::onnx::{Attribute, Graph};
 use crate::text_file;
 
-/// Imports the IR `xml` with its constants `bin`, an embedder with one input [1, 3, H, W] and one
-/// output [1, D]. Returns an ONNX file with input `image` [N, 3, H, W] and output `embedding` [N,
-/// D] of unit length.
+/// Converts the embedder in the files `xml` and `bin`. It must have one float32 input [1, 3, H, W]
+/// and one output [1, D], which may have further dimensions of 1. `name`: the graph's name;
+/// `metadata`: keys and values, written under `twintrack.*`. Returns the contents of an ONNX file
+/// with input `image` [N, 3, H, W] and output `embedding` [N, D] of unit length.
 ///
 /// # Errors
-/// Fails when a file cannot be read or contains something unsupported; the message names the layer
-/// and its operation.
+/// Fails when a file cannot be read, is malformed, or contains something unsupported. The message
+/// names the file and, if one layer is the cause, that layer.
 pub fn import(
     xml: &Path,
     bin: &Path,
@@ -43,7 +44,7 @@ fn convert(
     let mut importer = Importer {
         graph: Graph::default(),
         constants,
-        whole: BTreeMap::new(),
+        integer_constants: BTreeMap::new(),
         input: None,
         output: None,
     };
@@ -52,8 +53,8 @@ fn convert(
             .layer(layer)
             .map_err(|problem| format!("the layer '{}' ({}): {problem}", layer.name, layer.kind))?;
     }
-    let size = importer.input.ok_or("it has no input")?;
-    let output = importer.output.ok_or("it has no output")?;
+    let size = importer.input.ok_or(NO_INPUT)?;
+    let output = importer.output.ok_or(NO_OUTPUT)?;
     let dimension: usize = output.dims.iter().product();
     let flat = importer.graph.node(
         "Flatten",
@@ -74,15 +75,21 @@ fn convert(
 
 const INPUT: &str = "image";
 const OUTPUT: &str = "embedding";
+const UNSUPPORTED: &str = "the operation is not supported; export the network to ONNX from its \
+                           original framework and use that file";
+const NO_INPUT: &str = "it has no Parameter layer; one float32 input [1, 3, H, W] is needed";
+const NO_OUTPUT: &str = "it has no Result layer; one output [1, D] is needed";
 
 struct Importer<'a> {
     graph: Graph,
-    /// The binary.
+    /// Contents of the .bin file.
     constants: &'a [u8],
-    /// Integer constants by name, for layers whose ONNX counterpart takes them as attributes.
-    whole: BTreeMap<String, Vec<i64>>,
-    /// 3, H, W.
+    /// Values of the integer constants, by the name of the constant: some inputs of IR layers are
+    /// attributes in ONNX.
+    integer_constants: BTreeMap<String, Vec<i64>>,
+    /// Shape of the input [3, H, W], once its layer was read.
     input: Option<[usize; 3]>,
+    /// The network's output, once its layer was read.
     output: Option<Value>,
 }
 
@@ -101,39 +108,37 @@ impl Importer<'_> {
             "Parameter" => self.parameter(layer),
             "Result" => self.result(layer),
             "Const" => self.constant(layer),
-            "Convert" => self.cast(layer, layer.output()?.element),
+            "Convert" => self.convert(layer, layer.output()?.element),
             "Add" | "Subtract" | "Multiply" | "Divide" => self.elementwise(layer),
-            "ReLU" => self.plain("Relu", layer),
-            "Sigmoid" | "Tanh" | "Sqrt" => self.plain(&layer.kind, layer),
+            "ReLU" => self.unary("Relu", layer),
+            "Sigmoid" | "Tanh" | "Sqrt" => self.unary(&layer.kind, layer),
             "Clamp" => self.clamp(layer),
             "PReLU" => self.prelu(layer),
             "Convolution" => self.convolution(layer, None),
             "GroupConvolution" => self.group_convolution(layer),
             "MaxPool" | "AvgPool" => self.pool(layer),
-            "MVN" => self.normalise(layer),
-            "ReduceMean" => self.mean(layer),
-            "MatMul" => self.product(layer),
+            "MVN" => self.mvn(layer),
+            "ReduceMean" => self.reduce_mean(layer),
+            "MatMul" => self.matmul(layer),
             "Reshape" => self.reshape(layer),
-            "ShapeOf" => self.shape(layer),
+            "ShapeOf" => self.shape_of(layer),
             "Gather" => self.gather(layer),
             "Concat" => self.concat(layer),
             "Transpose" => self.transpose(layer),
-            other => Err(format!(
-                "the operation {other} is not supported by the importer"
-            )),
+            _ => Err(UNSUPPORTED.into()),
         }
     }
 
-    /// Adds a node that reads the layer's first `inputs` inputs; the others are passed as
-    /// attributes.
+    /// Adds a node with the layer's first `count` inputs. Further inputs are ignored: if ONNX needs
+    /// their values, they must be in `attributes`.
     fn node(
         &mut self,
         op: &str,
         layer: &IrLayer,
-        inputs: usize,
+        count: usize,
         attributes: &[(&str, Attribute)],
     ) -> Result<(), String> {
-        let names = (0..inputs)
+        let names = (0..count)
             .map(|i| Ok(layer.input(i)?.name.as_str()))
             .collect::<Result<Vec<_>, String>>()?;
         self.graph
@@ -141,7 +146,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn plain(&mut self, op: &str, layer: &IrLayer) -> Result<(), String> {
+    /// Adds a node with one input and no attributes.
+    fn unary(&mut self, op: &str, layer: &IrLayer) -> Result<(), String> {
         self.node(op, layer, 1, &[])
     }
 
@@ -153,8 +159,14 @@ impl Importer<'_> {
                 value.dims
             ));
         };
-        if self.input.replace([3, h, w]).is_some() || value.element != ElementType::F32 {
-            return Err("one input of float32 is needed".into());
+        if value.element != ElementType::F32 {
+            return Err(format!(
+                "its elements are {:?}; float32 is needed",
+                value.element
+            ));
+        }
+        if self.input.replace([3, h, w]).is_some() {
+            return Err("it is a second input; an embedder has one".into());
         }
         self.graph.node("Identity", &[INPUT], &value.name, &[]);
         Ok(())
@@ -167,12 +179,12 @@ impl Importer<'_> {
             || value.dims[2..].iter().any(|side| *side != 1)
         {
             return Err(format!(
-                "its shape is {:?}, but [1, D] is needed",
+                "its shape is {:?}, but [1, D] or [1, D, 1, 1] is needed",
                 value.dims
             ));
         }
         if self.output.replace(value).is_some() {
-            Err("one output is needed".into())
+            Err("it is a second output; an embedder has one".into())
         } else {
             Ok(())
         }
@@ -180,16 +192,17 @@ impl Importer<'_> {
 
     fn constant(&mut self, layer: &IrLayer) -> Result<(), String> {
         let value = layer.output()?;
-        let (from, bytes) = (
+        let (offset, bytes) = (
             layer.number_of_bytes("offset")?,
             layer.number_of_bytes("size")?,
         );
-        let raw = from
+        let raw = offset
             .checked_add(bytes)
-            .and_then(|end| self.constants.get(from..end));
+            .and_then(|end| self.constants.get(offset..end));
         let raw = raw.ok_or_else(|| {
             format!(
-                "its bytes {from} to {from} + {bytes} lie outside the binary of {} bytes",
+                "its {bytes} bytes at offset {offset} lie outside the .bin file of {} bytes; the \
+                 .xml and .bin files must be complete and of the same network",
                 self.constants.len()
             )
         })?;
@@ -201,11 +214,11 @@ impl Importer<'_> {
             != Some(bytes)
         {
             return Err(format!(
-                "its {bytes} bytes do not fill the shape {:?}",
-                value.dims
+                "it has {bytes} bytes, which is not the size of shape {:?} of {:?}",
+                value.dims, value.element
             ));
         }
-        let whole: Option<Vec<i64>> = match value.element {
+        let integers: Option<Vec<i64>> = match value.element {
             ElementType::I64 => Some(
                 raw.as_chunks::<8>()
                     .0
@@ -222,8 +235,8 @@ impl Importer<'_> {
             ),
             _ => None,
         };
-        if let Some(numbers) = whole {
-            self.whole.insert(value.name.clone(), numbers);
+        if let Some(integers) = integers {
+            self.integer_constants.insert(value.name.clone(), integers);
         }
         self.graph.tensor(
             &value.name,
@@ -234,16 +247,16 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// The integer constants at the layer's input `place`.
-    fn whole(&self, layer: &IrLayer, place: usize, what: &str) -> Result<&[i64], String> {
-        let value = layer.input(place)?;
-        self.whole
+    /// The values of the integer constant at input `index` of the layer.
+    fn integers_at(&self, layer: &IrLayer, index: usize, what: &str) -> Result<&[i64], String> {
+        let value = layer.input(index)?;
+        self.integer_constants
             .get(&value.name)
             .map(Vec::as_slice)
-            .ok_or_else(|| format!("its {what} are not constant"))
+            .ok_or_else(|| format!("its {what} are not an int32 or int64 constant"))
     }
 
-    fn cast(&mut self, layer: &IrLayer, to: ElementType) -> Result<(), String> {
+    fn convert(&mut self, layer: &IrLayer, to: ElementType) -> Result<(), String> {
         self.node(
             "Cast",
             layer,
@@ -258,7 +271,9 @@ impl Importer<'_> {
             .get("auto_broadcast")
             .map_or("numpy", String::as_str);
         if rule != "numpy" {
-            return Err(format!("auto_broadcast = '{rule}' is not supported"));
+            return Err(format!(
+                "auto_broadcast = '{rule}' is not supported; only 'numpy' is"
+            ));
         }
         let op = match layer.kind.as_str() {
             "Add" => "Add",
@@ -282,7 +297,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// A one-dimensional slope applies per channel.
+    /// In OpenVINO a one-dimensional slope is per channel. ONNX broadcasts from the last axis, so
+    /// such a slope is reshaped to [C, 1, ..., 1].
     fn prelu(&mut self, layer: &IrLayer) -> Result<(), String> {
         let (data, slope) = (layer.input(0)?, layer.input(1)?);
         if slope.dims.len() != 1 || data.dims.len() <= 2 {
@@ -303,7 +319,7 @@ impl Importer<'_> {
     }
 
     /// Strides, padding and dilations of a convolution or pooling.
-    fn window(layer: &IrLayer) -> Result<Vec<(&'static str, Attribute)>, String> {
+    fn strides_pads_dilations(layer: &IrLayer) -> Result<Vec<(&'static str, Attribute)>, String> {
         let mut pads = vec![0; 2 * layer.numbers("strides")?.len()];
         match layer
             .data
@@ -314,7 +330,12 @@ impl Importer<'_> {
                 pads = [layer.numbers("pads_begin")?, layer.numbers("pads_end")?].concat()
             }
             "valid" => {}
-            other => return Err(format!("auto_pad = '{other}' is not supported")),
+            other => {
+                return Err(format!(
+                    "auto_pad = '{other}' is not supported; only 'explicit', 'notset' and 'valid' \
+                     are"
+                ));
+            }
         }
         let mut window = vec![
             ("strides", Attribute::Ints(layer.numbers("strides")?)),
@@ -326,12 +347,13 @@ impl Importer<'_> {
         Ok(window)
     }
 
+    /// Adds a convolution. `grouped`: the name of reshaped weights, and the number of groups.
     fn convolution(
         &mut self,
         layer: &IrLayer,
         grouped: Option<(String, usize)>,
     ) -> Result<(), String> {
-        let mut attributes = Self::window(layer)?;
+        let mut attributes = Self::strides_pads_dilations(layer)?;
         let weight = match grouped {
             Some((weight, groups)) => {
                 attributes.push(("group", Attribute::Int(groups as i64)));
@@ -348,11 +370,15 @@ impl Importer<'_> {
         Ok(())
     }
 
-    /// Reshapes weights [G, O, I, H, W] to [G O, I, H, W].
+    /// Adds a grouped convolution. Its weights [G, O, I, H, W] are reshaped to ONNX's
+    /// [G * O, I, H, W].
     fn group_convolution(&mut self, layer: &IrLayer) -> Result<(), String> {
         let weight = layer.input(1)?;
         let [groups, out, rest @ ..] = &weight.dims[..] else {
-            return Err(format!("its weights have the shape {:?}", weight.dims));
+            return Err(format!(
+                "its weights have the shape {:?}; [groups, out, in, ...] is needed",
+                weight.dims
+            ));
         };
         let shape: Vec<i64> = std::iter::once(groups * out)
             .chain(rest.iter().copied())
@@ -364,7 +390,7 @@ impl Importer<'_> {
     }
 
     fn pool(&mut self, layer: &IrLayer) -> Result<(), String> {
-        let mut attributes = Self::window(layer)?;
+        let mut attributes = Self::strides_pads_dilations(layer)?;
         attributes.push(("kernel_shape", Attribute::Ints(layer.numbers("kernel")?)));
         match layer
             .data
@@ -373,7 +399,11 @@ impl Importer<'_> {
         {
             "floor" => {}
             "ceil" => attributes.push(("ceil_mode", Attribute::Int(1))),
-            other => return Err(format!("rounding_type = '{other}' is not supported")),
+            other => {
+                return Err(format!(
+                    "rounding_type = '{other}' is not supported; only 'floor' and 'ceil' are"
+                ));
+            }
         }
         if layer.kind == "AvgPool" {
             attributes.push((
@@ -387,28 +417,26 @@ impl Importer<'_> {
 
     /// Mean-variance normalisation over all axes after the channels: instance normalisation without
     /// scale and offset.
-    fn normalise(&mut self, layer: &IrLayer) -> Result<(), String> {
+    fn mvn(&mut self, layer: &IrLayer) -> Result<(), String> {
         let (data, name) = (layer.input(0)?, &layer.output()?.name);
         let rank = data.dims.len() as i64;
         let mut axes: Vec<i64> = self
-            .whole(layer, 1, "axes")?
+            .integers_at(layer, 1, "axes")?
             .iter()
             .map(|a| if *a < 0 { a + rank } else { *a })
             .collect();
         axes.sort_unstable();
+        let variance = layer.flag("normalize_variance", true);
         let mode = layer
             .data
             .get("eps_mode")
             .map_or("INSIDE_SQRT", String::as_str)
             .to_ascii_uppercase();
-        if rank < 3
-            || axes != (2..rank).collect::<Vec<_>>()
-            || !layer.flag("normalize_variance", true)
-            || mode != "INSIDE_SQRT"
-        {
+        if rank < 3 || axes != (2..rank).collect::<Vec<_>>() || !variance || mode != "INSIDE_SQRT" {
             return Err(format!(
-                "only normalisation with variance, over all axes after the channels and with eps \
-                 inside the root, is supported (axes {axes:?}, {mode})"
+                "only normalize_variance = true, eps_mode = inside_sqrt and all axes from 2 on are \
+                 supported; it has normalize_variance = {variance}, eps_mode = {mode}, axes \
+                 {axes:?} of {rank} dimensions"
             ));
         }
         let channels = data.dims[1];
@@ -427,8 +455,8 @@ impl Importer<'_> {
         Ok(())
     }
 
-    fn mean(&mut self, layer: &IrLayer) -> Result<(), String> {
-        let axes = self.whole(layer, 1, "axes")?.to_vec();
+    fn reduce_mean(&mut self, layer: &IrLayer) -> Result<(), String> {
+        let axes = self.integers_at(layer, 1, "axes")?.to_vec();
         let keep = i64::from(layer.flag("keep_dims", false));
         self.node(
             "ReduceMean",
@@ -441,27 +469,27 @@ impl Importer<'_> {
         )
     }
 
-    fn product(&mut self, layer: &IrLayer) -> Result<(), String> {
+    fn matmul(&mut self, layer: &IrLayer) -> Result<(), String> {
         let name = &layer.output()?.name;
-        let mut sides = Vec::new();
-        for (place, key) in ["transpose_a", "transpose_b"].into_iter().enumerate() {
-            let value = layer.input(place)?;
+        let mut operands = Vec::new();
+        for (index, key) in ["transpose_a", "transpose_b"].into_iter().enumerate() {
+            let value = layer.input(index)?;
             let rank = value.dims.len();
             if layer.flag(key, false) && rank >= 2 {
                 let mut order: Vec<i64> = (0..rank as i64).collect();
                 order.swap(rank - 2, rank - 1);
-                sides.push(self.graph.node(
+                operands.push(self.graph.node(
                     "Transpose",
                     &[&value.name],
                     &format!("{name}.{key}"),
                     &[("perm", Attribute::Ints(order))],
                 ));
             } else {
-                sides.push(value.name.clone());
+                operands.push(value.name.clone());
             }
         }
         self.graph
-            .node("MatMul", &[&sides[0], &sides[1]], name, &[]);
+            .node("MatMul", &[&operands[0], &operands[1]], name, &[]);
         Ok(())
     }
 }

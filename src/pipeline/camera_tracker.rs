@@ -43,7 +43,7 @@ pub(super) struct CameraTracker {
     events: EventBuilder,
     output: OutputConfig,
     last: Option<Seconds>,
-    /// A frame with a restart mark was left out: the next frame takes its mark.
+    /// A frame with a restart mark was dropped: the next frame takes its mark.
     restart: bool,
 }
 
@@ -63,7 +63,7 @@ impl CameraTracker {
         self.tracker.confirmed()
     }
 
-    /// Takes note of a frame that was left out: its restart mark and camera motion still apply.
+    /// Takes note of a frame that was dropped: its restart mark and camera motion still apply.
     pub fn skip(&mut self, frame: &Frame, motion: Option<Affine>) {
         self.restart |= frame.restart;
         if let Some(map) = motion {

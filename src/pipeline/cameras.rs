@@ -24,7 +24,7 @@ pub struct CameraCounts {
     pub detector_busy: AtomicU64,
     /// Frames whose events were dropped because a sink was slow.
     pub sink_slow: AtomicU64,
-    /// Frames left out because a network failed at them, or during a quarantine.
+    /// Frames dropped because a network failed on them, or during a quarantine.
     pub network_failed: AtomicU64,
     /// Number of quarantines.
     pub quarantined: AtomicU64,

@@ -35,7 +35,7 @@ impl EmbedStage {
     }
 
     /// Embeds the detections of each frame of a batch. A frame at which the network fails, twice,
-    /// is left out.
+    /// is dropped.
     pub fn embed(&mut self, batch: &mut Batch, observer: &dyn Observer) {
         let start = Instant::now();
         for lane in &batch.ended {

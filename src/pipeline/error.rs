@@ -11,7 +11,7 @@ use crate::track::TrackError;
 
 /// Errors of the pipeline. With [`FailurePolicy::EndRun`] they end the run, but a network's failure
 /// only if it occurs at [`MAX_FAILURES`] frames in a row; with [`FailurePolicy::Isolate`] the
-/// frames concerned are left out and the other cameras continue.
+/// frames concerned are dropped and the other cameras continue.
 ///
 /// [`FailurePolicy::EndRun`]: crate::pipeline::FailurePolicy::EndRun
 /// [`FailurePolicy::Isolate`]: crate::pipeline::FailurePolicy::Isolate

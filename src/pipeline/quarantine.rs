@@ -1,5 +1,5 @@
-//! Cameras at whose frames a network fails repeatedly. A frame at which a network fails, alone too,
-//! is left out; after [`MAX_FAILURES`] such frames in a row the camera's frames bypass the networks
+//! Cameras on whose frames a network fails repeatedly. A frame on which a network fails, alone too,
+//! is dropped; after [`MAX_FAILURES`] such frames in a row the camera's frames bypass the networks
 //! for [`DURATION`], so that other cameras are not delayed.
 
 use std::collections::BTreeMap;
@@ -16,16 +16,16 @@ pub(super) const DURATION: Seconds = Seconds(60.0);
 /// Minimum interval between two log lines about one camera's failures.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// Why a frame is left out.
+/// Why a frame is dropped.
 #[derive(Debug)]
 pub(super) enum LeftOut {
-    /// A network failed at it, twice.
+    /// A network failed on it, twice.
     Failed(PipelineError),
     /// Its camera is in quarantine.
     Quarantined,
 }
 
-/// The cameras in quarantine. Shared by the scale stage, which leaves their frames out, and the
+/// The cameras in quarantine. Shared by the scale stage, which drops their frames, and the
 /// tracking stage, which sees the failures.
 #[derive(Debug, Default)]
 pub(super) struct Quarantine(Mutex<BTreeMap<Lane, Record>>);
@@ -66,7 +66,7 @@ impl Quarantine {
         self.lock().remove(&lane);
     }
 
-    /// Records that a network failed at the camera's frame at `pts`.
+    /// Records that a network failed on the camera's frame at `pts`.
     pub fn failed(&self, lane: Lane, pts: Seconds) -> Consequence {
         let mut records = self.lock();
         let r = records.entry(lane).or_default();

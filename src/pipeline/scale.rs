@@ -42,7 +42,7 @@ impl Scaler {
         }
     }
 
-    /// Prepares a batch for the detector. A frame that cannot be prepared is left out.
+    /// Prepares a batch for the detector. A frame that cannot be prepared is dropped.
     pub fn prepare(&mut self, batch: &mut Batch) {
         for lane in &batch.ended {
             self.motions.remove(lane);

@@ -114,7 +114,7 @@ impl Tracking {
             Err(e) if self.policy == FailurePolicy::EndRun => return Err(Abort::Failed(e)),
             Err(e) => {
                 tracing::error!(camera = %member.name, error = %e,
-                    "a frame is invalid for the tracker and is left out");
+                    "a frame is invalid for the tracker and is dropped");
                 return Ok(());
             }
         };
@@ -144,7 +144,8 @@ impl Tracking {
         Ok(())
     }
 
-    /// Counts and logs a frame that was left out.
+    /// Counts and logs a frame that is dropped because a network failed or its camera is in
+    /// quarantine.
     fn left_out(
         &mut self,
         lane: Lane,
@@ -163,23 +164,23 @@ impl Tracking {
             }
             member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
             tracing::error!(camera = %member.name, frame = frame.number, %error,
-                "a network failed twice at a frame: the frame is left out");
+                "a network failed on a frame twice (in a batch and alone): the frame is dropped");
             return Ok(());
         }
-        let left_out = 1 + member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
+        let dropped = 1 + member.counts.network_failed.fetch_add(1, Ordering::Relaxed);
         let LeftOut::Failed(error) = why else {
             return Ok(());
         };
         let Consequence { quarantines, logs } = self.quarantine.failed(lane, frame.pts);
         if quarantines {
             member.counts.quarantined.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(camera = %member.name, frame = frame.number, left_out, %error,
+            tracing::error!(camera = %member.name, frame = frame.number, dropped, %error,
                 seconds = DURATION.0,
-                "networks failed at {MAX_FAILURES} frames in a row: the camera is in quarantine, \
-                 its frames are left out; other cameras continue");
+                "networks failed on {MAX_FAILURES} frames in a row: the camera is in quarantine, \
+                 its frames are dropped; other cameras continue");
         } else if logs {
-            tracing::error!(camera = %member.name, frame = frame.number, left_out, %error,
-                "a network failed twice at a frame: the frame is left out");
+            tracing::error!(camera = %member.name, frame = frame.number, dropped, %error,
+                "a network failed on a frame twice (in a batch and alone): the frame is dropped");
         }
         Ok(())
     }

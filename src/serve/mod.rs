@@ -1,5 +1,5 @@
-//! The HTTP side of `twintrack serve` (page, live events, pictures, health, metrics), and its
-//! configuration file.
+//! The web server of `twintrack serve` (page, live events, latest frames as JPEG, health, metrics),
+//! and the configuration file of `twintrack serve`.
 
 pub mod auth;
 pub mod config;

@@ -2,29 +2,41 @@
 
 use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
-/// A camera whose clock deviates by more than this is ignored: many are never set.
+/// Largest accepted difference between a camera's clock and this machine's. Beyond it arrival times
+/// are used, because many cameras' clocks are never set.
 pub const MAX_DEVIATION: Seconds = Seconds(10.0);
 
-/// Computes the wall-clock times of frames from that of the stream's zero, if the camera has
-/// reported it. Times do not step back, except at the first report.
+/// Wall-clock times of a camera's frames: the camera's time of the stream's start plus the frame's
+/// time in the stream. The arrival time is used if the camera has reported none, or one that
+/// differs from this machine's clock by more than [`MAX_DEVIATION`]. Times step back only where
+/// they change from arrival times to the camera's.
 #[derive(Debug, Clone, Default)]
 pub struct CameraClock {
+    /// Whether the present deviation has been logged.
     warned: bool,
+    /// The last time returned.
     last: Option<WallTime>,
 }
 
 impl CameraClock {
-    /// The time of a frame that arrives at `now`. `reported`: its time in the stream; `zero`: the
-    /// stream's zero, microseconds since 1970, a large negative number before the first report
-    /// (FFmpeg).
-    pub fn time(&mut self, camera: &str, zero: f64, reported: Seconds, now: Timestamp) -> WallTime {
-        let measured = self.unordered(camera, zero, reported, now);
-        let first_report = |last: &WallTime| {
+    /// The wall-clock time of a frame. `camera`: its name, for the log. `start_us`: the camera's
+    /// time of stream time 0, microseconds since 1970; 0 or less if unknown (FFmpeg gives a large
+    /// negative number before the first sender report). `stream_time`: the frame's time in the
+    /// stream. `now`: its arrival.
+    pub fn time(
+        &mut self,
+        camera: &str,
+        start_us: f64,
+        stream_time: Seconds,
+        now: Timestamp,
+    ) -> WallTime {
+        let measured = self.measured(camera, start_us, stream_time, now);
+        let changes_to_camera_clock = |last: &WallTime| {
             last.clock == Some(Clock::Arrival) && measured.clock == Some(Clock::Rtcp)
         };
         let at = self
             .last
-            .filter(|last| !first_report(last))
+            .filter(|last| !changes_to_camera_clock(last))
             .map_or(measured.at, |last| {
                 if last.at > measured.at {
                     last.at
@@ -35,23 +47,23 @@ impl CameraClock {
         *self.last.insert(WallTime { at, ..measured })
     }
 
-    /// The time of the frame, regardless of the times of earlier frames.
-    fn unordered(
+    /// As [`Self::time`], but may step back.
+    fn measured(
         &mut self,
         camera: &str,
-        zero: f64,
-        reported: Seconds,
+        start_us: f64,
+        stream_time: Seconds,
         now: Timestamp,
     ) -> WallTime {
         let arrival = WallTime {
             at: now,
             clock: Some(Clock::Arrival),
         };
-        if zero <= 0.0 {
+        if start_us <= 0.0 {
             return arrival;
         }
         let camera_time =
-            Timestamp(jiff::Timestamp::UNIX_EPOCH).plus(Seconds(zero / 1e6) + reported);
+            Timestamp(jiff::Timestamp::UNIX_EPOCH).plus(Seconds(start_us / 1e6) + stream_time);
         let deviation = now.since(camera_time);
         if deviation.0.abs() <= MAX_DEVIATION.0 {
             self.warned = false;
@@ -63,9 +75,14 @@ impl CameraClock {
         if !std::mem::replace(&mut self.warned, true) {
             tracing::warn!(
                 camera,
-                "the camera's clock is off by {:.0} s and ignored: arrival times are used; set it \
-                 by NTP",
-                deviation.0
+                "the camera's clock is {:.0} s {} this machine's: arrival times are used; set both \
+                 clocks by NTP",
+                deviation.0.abs(),
+                if deviation.0 > 0.0 {
+                    "behind"
+                } else {
+                    "ahead of"
+                }
             );
         }
         arrival
@@ -77,13 +94,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_camera_s_time_is_used_after_its_first_report_while_it_is_plausible() {
+    fn camera_time_is_used_after_the_first_sender_report_while_it_is_within_the_limit() {
         let now: Timestamp = serde_json::from_str("\"2026-11-25T12:00:10.500Z\"").expect("a time");
         let midday: Timestamp =
             serde_json::from_str("\"2026-11-25T12:00:00.000Z\"").expect("a time");
-        let zero = midday.0.as_microsecond() as f64;
+        let start = midday.0.as_microsecond() as f64;
         let mut clock = CameraClock::default();
-        let mut at = |zero: f64, reported: f64| clock.time("door", zero, Seconds(reported), now);
+        let mut at = |start: f64, stream: f64| clock.time("door", start, Seconds(stream), now);
         assert_eq!(
             at(i64::MIN as f64, 10.0),
             WallTime {
@@ -92,10 +109,10 @@ mod tests {
             }
         );
         assert_eq!(at(0.0, 10.0).clock, Some(Clock::Arrival));
-        let first = at(zero, 10.2);
+        let first = at(start, 10.2);
         assert_eq!(first.clock, Some(Clock::Rtcp));
         assert!((first.at.since(midday).0 - 10.2).abs() < 1e-6);
-        // Never set: its clock began in 1970.
+        // A camera whose clock was never set: it counts from 1970.
         assert_eq!(
             at(5e6, 10.2),
             WallTime {
@@ -103,29 +120,33 @@ mod tests {
                 clock: Some(Clock::Arrival)
             }
         );
-        assert_eq!(at(zero, 21.0).clock, Some(Clock::Arrival));
-        assert_eq!(at(zero, 20.0).clock, Some(Clock::Rtcp));
+        assert_eq!(at(start, 21.0).clock, Some(Clock::Arrival));
+        assert_eq!(at(start, 20.0).clock, Some(Clock::Rtcp));
     }
 
     #[test]
-    fn time_steps_back_only_at_the_first_report() {
+    fn time_steps_back_only_at_the_change_to_the_camera_clock() {
         let midday: Timestamp =
             serde_json::from_str("\"2026-11-25T12:00:00.000Z\"").expect("a time");
-        let zero = midday.0.as_microsecond() as f64;
+        let start = midday.0.as_microsecond() as f64;
         let mut clock = CameraClock::default();
-        let mut at = |zero: f64, reported: f64, now: f64| {
-            let time = clock.time("door", zero, Seconds(reported), midday.plus(Seconds(now)));
+        let mut at = |start: f64, stream: f64, now: f64| {
+            let time = clock.time("door", start, Seconds(stream), midday.plus(Seconds(now)));
             (time.at.since(midday).0 * 1e3).round() / 1e3
         };
         assert_eq!(
-            [at(0.0, 1.0, 1.3), at(zero, 1.1, 1.4), at(zero, 1.2, 1.5)],
+            [at(0.0, 1.0, 1.3), at(start, 1.1, 1.4), at(start, 1.2, 1.5)],
             [1.3, 1.1, 1.2]
         );
         assert_eq!(
-            [at(zero - 3e6, 4.0, 1.6), at(zero, 1.4, 1.7)],
+            [at(start - 3e6, 4.0, 1.6), at(start, 1.4, 1.7)],
             [1.2, 1.4],
-            "set back by the next report, and forward"
+            "a report that is 3 s earlier: time stands still until the next report"
         );
-        assert_eq!(at(0.0, 1.5, 1.3), 1.4, "no further report");
+        assert_eq!(
+            at(0.0, 1.5, 1.3),
+            1.4,
+            "an arrival time does not step back behind the camera's"
+        );
     }
 }

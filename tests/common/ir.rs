@@ -1,7 +1,8 @@
 //! Builds small networks in OpenVINO IR.
 #![allow(dead_code, reason = "each test program uses a part of it")]
 
-/// An output of a layer: its layer, port, shape and type.
+/// An output port of a layer: the layer's id, the port's number, the shape and the element type
+/// (`FP32`, `FP16`, `I64` or `I32`).
 pub struct Value {
     layer: usize,
     port: usize,
@@ -12,24 +13,26 @@ pub struct Value {
 /// A network under construction.
 #[derive(Default)]
 pub struct Ir {
-    layers: String,
-    edges: String,
+    layers_xml: String,
+    edges_xml: String,
+    /// Contents of the .bin file.
     bin: Vec<u8>,
-    count: usize,
+    layer_count: usize,
 }
 
-/// Dimension of the embeddings of [`ir`].
+/// Dimension of the embeddings of [`embedder_files`].
 pub const DIMENSION: usize = 4;
 
-/// A small embedder of crops 16 pixels high and 8 wide; returns XML and binary.
-pub fn ir() -> (String, Vec<u8>) {
+/// A small embedder for crops of 8x16 pixels (width x height). Returns the contents of its .xml and
+/// .bin files.
+pub fn embedder_files() -> (String, Vec<u8>) {
     network(16, 8, |ir, x| {
         let (w, axes) = (
-            ir.halves(
+            ir.f16_constant(
                 &[DIMENSION, 3, 1, 1],
                 &[1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0, 0.5, -1.0, 0.5],
             ),
-            ir.whole(&[2], &[2, 3]),
+            ir.i64_constant(&[2], &[2, 3]),
         );
         let window = "auto_pad=\"explicit\" dilations=\"1, 1\" strides=\"1, 1\" \
                       pads_begin=\"0, 0\" pads_end=\"0, 0\"";
@@ -43,8 +46,9 @@ pub fn ir() -> (String, Vec<u8>) {
     })
 }
 
-/// A network for crops of `height` by `width` pixels, whose output is flattened; returns XML and
-/// binary.
+/// A network with one float32 input [1, 3, `height`, `width`]. `build` gets that input, adds
+/// layers, and returns the last layer's output, which is flattened to [1, D]. Returns the contents
+/// of the .xml and .bin files.
 pub fn network(
     height: usize,
     width: usize,
@@ -61,38 +65,42 @@ pub fn network(
     let flat = ir.flat(&made);
     ir.layer("Result", "", &[&flat], None);
     let Ir {
-        layers, edges, bin, ..
+        layers_xml,
+        edges_xml,
+        bin,
+        ..
     } = ir;
     (
         format!(
             "<?xml version=\"1.0\"?><net name=\"fixture\" version=\"11\">\
-             <layers>{layers}</layers><edges>{edges}</edges></net>"
+             <layers>{layers_xml}</layers><edges>{edges_xml}</edges></net>"
         ),
         bin,
     )
 }
 
 impl Ir {
-    /// Adds a layer with a float32 output.
-    pub fn op(&mut self, kind: &str, data: &str, inputs: &[&Value], dims: &[usize]) -> Value {
-        self.typed(kind, data, inputs, dims, "FP32")
+    /// Adds a layer of operation `kind` with a float32 output of shape `dims`, which is not
+    /// checked. `attributes`: those of its `<data>` element, as XML.
+    pub fn op(&mut self, kind: &str, attributes: &str, inputs: &[&Value], dims: &[usize]) -> Value {
+        self.op_of_type(kind, attributes, inputs, dims, "FP32")
     }
 
-    /// Adds a layer with an output of the given type.
-    pub fn typed(
+    /// As [`Ir::op`], with an output of element type `precision`.
+    pub fn op_of_type(
         &mut self,
         kind: &str,
-        data: &str,
+        attributes: &str,
         inputs: &[&Value],
         dims: &[usize],
         precision: &'static str,
     ) -> Value {
-        self.layer(kind, data, inputs, Some((dims, precision)))
+        self.layer(kind, attributes, inputs, Some((dims, precision)))
     }
 
-    /// Flattens all dimensions but the first.
+    /// Flattens [1, ...] to [1, D].
     pub fn flat(&mut self, x: &Value) -> Value {
-        let shape = self.whole(&[2], &[0, -1]);
+        let shape = self.i64_constant(&[2], &[0, -1]);
         self.op(
             "Reshape",
             "special_zero=\"true\"",
@@ -102,7 +110,7 @@ impl Ir {
     }
 
     pub fn shape_of(&mut self, x: &Value) -> Value {
-        self.typed(
+        self.op_of_type(
             "ShapeOf",
             "output_type=\"i64\"",
             &[x],
@@ -111,18 +119,22 @@ impl Ir {
         )
     }
 
-    /// Adds a float16 constant followed by a conversion to float32, as OpenVINO's compression does.
-    pub fn halves(&mut self, dims: &[usize], values: &[f32]) -> Value {
+    /// Adds a float16 constant and its conversion to float32, as in a network that OpenVINO has
+    /// compressed to float16. The values must meet the condition of [`float16_bits`].
+    pub fn f16_constant(&mut self, dims: &[usize], values: &[f32]) -> Value {
         let raw = self.constant(
             "f16",
             "FP16",
             dims,
-            values.iter().flat_map(|v| half(*v).to_le_bytes()).collect(),
+            values
+                .iter()
+                .flat_map(|v| float16_bits(*v).to_le_bytes())
+                .collect(),
         );
         self.op("Convert", "destination_type=\"f32\"", &[&raw], dims)
     }
 
-    pub fn whole(&mut self, dims: &[usize], values: &[i64]) -> Value {
+    pub fn i64_constant(&mut self, dims: &[usize], values: &[i64]) -> Value {
         self.constant(
             "i64",
             "I64",
@@ -131,7 +143,7 @@ impl Ir {
         )
     }
 
-    pub fn whole32(&mut self, dims: &[usize], values: &[i32]) -> Value {
+    pub fn i32_constant(&mut self, dims: &[usize], values: &[i32]) -> Value {
         self.constant(
             "i32",
             "I32",
@@ -140,31 +152,35 @@ impl Ir {
         )
     }
 
+    /// Adds a constant. `data_type` and `precision` are the two spellings of its element type in
+    /// the IR, such as `f16` and `FP16`; `raw` holds its bytes.
     fn constant(
         &mut self,
-        element: &str,
+        data_type: &str,
         precision: &'static str,
         dims: &[usize],
         raw: Vec<u8>,
     ) -> Value {
-        let data = format!(
-            "element_type=\"{element}\" offset=\"{}\" size=\"{}\"",
+        let attributes = format!(
+            "element_type=\"{data_type}\" offset=\"{}\" size=\"{}\"",
             self.bin.len(),
             raw.len()
         );
         self.bin.extend(raw);
-        self.typed("Const", &data, &[], dims, precision)
+        self.op_of_type("Const", &attributes, &[], dims, precision)
     }
 
+    /// Adds a layer, whose output has the given shape and element type. Without `output` (operation
+    /// `Result`) the returned value must not be used.
     fn layer(
         &mut self,
         kind: &str,
-        data: &str,
+        attributes: &str,
         inputs: &[&Value],
         output: Option<(&[usize], &'static str)>,
     ) -> Value {
-        let id = self.count;
-        self.count += 1;
+        let id = self.layer_count;
+        self.layer_count += 1;
         let port = |id: usize, dims: &[usize], precision: &str| {
             let dims: String = dims.iter().map(|d| format!("<dim>{d}</dim>")).collect();
             format!("<port id=\"{id}\" precision=\"{precision}\">{dims}</port>")
@@ -182,12 +198,12 @@ impl Ir {
         } else {
             format!("<input>{ins}</input>")
         };
-        self.layers += &format!(
+        self.layers_xml += &format!(
             "<layer id=\"{id}\" name=\"layer{id}\" type=\"{kind}\" version=\"opset1\">\
-             <data {data}/>{ins}{out}</layer>"
+             <data {attributes}/>{ins}{out}</layer>"
         );
         for (to, v) in inputs.iter().enumerate() {
-            self.edges += &format!(
+            self.edges_xml += &format!(
                 "<edge from-layer=\"{}\" from-port=\"{}\" to-layer=\"{id}\" to-port=\"{to}\"/>",
                 v.layer, v.port
             );
@@ -202,8 +218,8 @@ impl Ir {
     }
 }
 
-/// The bits of a float16, for numbers that it represents exactly.
-fn half(v: f32) -> u16 {
+/// The bits of `v` as float16. `v` must be 0 or exact as a normal float16 number.
+fn float16_bits(v: f32) -> u16 {
     let bits = v.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;
     if v == 0.0 {

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::InputSize;
-use twintrack::infer::paths::with_folder;
+use twintrack::infer::paths::in_working_folder;
 use twintrack::onnx::metadata::with_metadata;
 use twintrack::track::similarity::{Calibration, StrangerTable};
 use twintrack::train::calibrate::{EvaluatedSet, FittedCalibration, fit, report};
@@ -119,7 +119,7 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         write(output, &copy)?;
         let written = open_as(
             &config
-                .with_model(with_folder(output))
+                .with_model(in_working_folder(output))
                 .with_calibration(None)
                 .with_strangers(None),
         )?;

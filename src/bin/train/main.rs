@@ -19,7 +19,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use twintrack::embed::Embedder;
-use twintrack::infer::paths::{find_model, with_folder};
+use twintrack::infer::paths::{find_model, in_working_folder};
 use twintrack::track::head::AssociationHead;
 use twintrack::train::association;
 use twintrack::train::calibrate::{EvaluatedSet, fit, report};
@@ -477,7 +477,8 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     } else {
         read(&args.test)?
     };
-    let (mut original, mut converted) = (open(&args.model)?, open(&with_folder(&args.output))?);
+    let (mut original, mut converted) =
+        (open(&args.model)?, open(&in_working_folder(&args.output))?);
     let mut out = String::new();
     for set in &tests {
         let map = |embedder: &mut Embedder| {

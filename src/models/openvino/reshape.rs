@@ -27,18 +27,18 @@ impl Importer<'_> {
         Ok(())
     }
 
-    pub(super) fn shape(&mut self, layer: &IrLayer) -> Result<(), String> {
+    pub(super) fn shape_of(&mut self, layer: &IrLayer) -> Result<(), String> {
         if layer.output()?.element != ElementType::I64 {
             return Err("only an output of int64 is supported".into());
         }
-        self.plain("Shape", layer)
+        self.unary("Shape", layer)
     }
 
     pub(super) fn gather(&mut self, layer: &IrLayer) -> Result<(), String> {
         if layer.data.get("batch_dims").is_some_and(|b| b != "0") {
             return Err("batch_dims other than 0 are not supported".into());
         }
-        let [axis] = *self.whole(layer, 2, "axes")? else {
+        let [axis] = *self.integers_at(layer, 2, "axes")? else {
             return Err("it needs one axis".into());
         };
         self.node("Gather", layer, 2, &[("axis", Attribute::Int(axis))])
@@ -59,7 +59,7 @@ impl Importer<'_> {
     }
 
     pub(super) fn transpose(&mut self, layer: &IrLayer) -> Result<(), String> {
-        let order = self.whole(layer, 1, "axes")?.to_vec();
+        let order = self.integers_at(layer, 1, "axes")?.to_vec();
         self.node("Transpose", layer, 1, &[("perm", Attribute::Ints(order))])
     }
 }

@@ -1,4 +1,5 @@
-//! Convolution with batch normalisation, the building block of the networks.
+//! Convolution followed by batch normalisation: the layer of which the embedders' backbones are
+//! built.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -13,7 +14,8 @@ use crate::train::onnx::{Attribute, Graph};
 use crate::train::tensors::values;
 
 impl Activation {
-    /// Adds the activation to the graph; returns its output.
+    /// Adds the activation's nodes to the graph. Returns the name of its output, which is `input`
+    /// for `Linear`.
     pub fn export(self, g: &mut Graph, input: &str, name: &str) -> String {
         match self {
             Activation::Linear => input.into(),
@@ -27,8 +29,10 @@ impl Activation {
     }
 }
 
-/// Normalises maps [n, c, h, w] in float32 and applies the activation. In training it uses the
-/// batch's moments and updates their running averages, which are used otherwise.
+/// Applies batch normalisation, then the activation, to float32 feature maps [n, channels, height,
+/// width]. On an autodiff backend (training) it uses the batch's mean and variance, and updates the
+/// running averages with `norm.momentum`. On any other backend (inference) it uses the running
+/// averages.
 pub fn batch_normalise<B: Kernels>(
     norm: &BatchNorm<B>,
     maps: Tensor<B, 4>,
@@ -44,13 +48,14 @@ pub fn batch_normalise<B: Kernels>(
         maps,
         moments: [mean, variance],
     } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
-    for (running, now) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
-        running.update(running.value_sync() * (1.0 - norm.momentum) + now * norm.momentum);
+    for (running, of_batch) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
+        running.update(running.value_sync() * (1.0 - norm.momentum) + of_batch * norm.momentum);
     }
     maps
 }
 
-/// The affine map per channel, (factor, offset), that a trained batch normalisation is.
+/// Factor and offset, each [channels], of batch normalisation with its running averages, which
+/// computes `factor * x + offset`.
 pub fn factor_and_offset<B: Backend>(norm: &BatchNorm<B>) -> (Vec<f32>, Vec<f32>) {
     let (gamma, beta) = (values(norm.gamma.val()), values(norm.beta.val()));
     let mean = values(norm.running_mean.value());
@@ -88,18 +93,18 @@ impl<B: Backend> ConvNorm<B> {
     }
 
     fn shape(&self) -> Shape {
-        let (conv, [to, by_group, kernel, _]) = (&self.conv, self.weight_shape());
+        let (conv, [out, in_per_group, kernel, _]) = (&self.conv, self.weight_shape());
         Shape {
-            channels: (by_group * conv.groups, to),
+            channels: (in_per_group * conv.groups, out),
             kernel,
             stride: conv.stride[0],
             depthwise: conv.groups > 1,
         }
     }
 
-    /// Applies the layer and the activation. In training it normalises by the batch's moments and
-    /// updates their running averages, which are used otherwise. It convolves in the precision of
-    /// the maps; weights and moments stay in float32 (mixed precision, Micikevicius et al. 2018).
+    /// Convolution, [`batch_normalise`], activation. The convolution runs in the element type of
+    /// `x`, which is also the result's; the stored weights, the moments and the normalisation are
+    /// float32 (mixed precision, Micikevicius et al. 2018).
     pub fn forward(&self, x: Tensor<B, 4>, activation: Activation) -> Tensor<B, 4>
     where
         B: Kernels,
@@ -117,26 +122,26 @@ impl<B: Backend> ConvNorm<B> {
         self.conv.weight.dims()
     }
 
-    /// Adds the convolution, with the normalisation folded into its weights, to the graph; returns
-    /// its output.
+    /// Adds one `Conv` node, with the normalisation folded into its weights and bias. Returns the
+    /// name of the node's output.
     pub fn export(&self, graph: &mut Graph, input: &str, name: &str) -> String {
         let (factor, bias) = factor_and_offset(&self.norm);
-        let shape = self.weight_shape();
+        let weight_shape = self.weight_shape();
         let mut weight = values(self.conv.weight.val().reshape([-1]));
-        let each = weight.len() / shape[0];
+        let per_channel = weight.len() / weight_shape[0];
         weight
-            .chunks_mut(each)
+            .chunks_mut(per_channel)
             .zip(&factor)
             .for_each(|(w, f)| w.iter_mut().for_each(|v| *v *= f));
         let (w, b) = (
-            graph.constant(&format!("{name}.weight"), &shape, &weight),
-            graph.constant(&format!("{name}.bias"), &[shape[0]], &bias),
+            graph.constant(&format!("{name}.weight"), &weight_shape, &weight),
+            graph.constant(&format!("{name}.bias"), &[weight_shape[0]], &bias),
         );
         let ints = |v: usize, n: usize| Attribute::Ints(vec![v as i64; n]);
         let attributes = [
-            ("kernel_shape", ints(shape[2], 2)),
+            ("kernel_shape", ints(weight_shape[2], 2)),
             ("strides", ints(self.conv.stride[0], 2)),
-            ("pads", ints(shape[2] / 2, 4)),
+            ("pads", ints(weight_shape[2] / 2, 4)),
             ("group", Attribute::Int(self.conv.groups as i64)),
         ];
         graph.node("Conv", &[input, &w, &b], name, &attributes)
