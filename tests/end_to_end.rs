@@ -600,7 +600,7 @@ fn tune_writes_a_configuration_that_is_not_worse_on_the_tuned_sequence() {
         numbers[0] + numbers[5]
     };
     assert!(objective("best") >= objective("start"), "{report}");
-    assert!(report.contains("tracker.keep_lost") && report.contains("With a single sequence"));
+    assert!(report.contains("tracker.keep_lost") && report.contains("with a single sequence"));
     let config = twintrack::config::Config::read(&tuned).unwrap();
     assert!((0.2..=6.0).contains(&config.tracker.keep_lost));
     assert_eq!(

@@ -199,8 +199,8 @@ fn rows_beyond_the_length_of_a_sequence_cause_a_warning() {
     let (ok, table, stderr) = eval(dir.path(), "gt", "results", &[]);
     assert!(ok && table.contains("100.00"), "{table}");
     assert!(
-        stderr.contains("ground truth beyond")
-            && stderr.contains("results beyond")
+        stderr.contains("ground truth: rows beyond")
+            && stderr.contains("results: rows beyond")
             && stderr.contains("rows=2"),
         "{stderr}"
     );

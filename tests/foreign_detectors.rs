@@ -657,7 +657,7 @@ fn first_frame() -> twintrack::frame::Image {
 
 /// A bare file name never refers to the working folder.
 #[test]
-fn a_file_in_the_current_folder_does_not_replace_a_network() {
+fn a_file_in_the_working_folder_does_not_replace_a_network() {
     let dir = tempfile::tempdir().expect("a folder");
     std::fs::create_dir(dir.path().join("models")).expect("a folder");
     for name in [
@@ -689,7 +689,7 @@ fn a_file_in_the_current_folder_does_not_replace_a_network() {
     assert!(here.status.success(), "{}", text(&here.stderr));
     assert_eq!(text(&here.stdout), text(&there.stdout));
     assert!(
-        text(&here.stderr).contains("write ./siamese.onnx"),
+        text(&here.stderr).contains("name it ./siamese.onnx"),
         "{}",
         text(&here.stderr)
     );

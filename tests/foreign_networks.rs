@@ -294,7 +294,7 @@ fn an_uncalibrated_network_tracks_and_compare_names_the_remedy() {
     );
     let doctor = text(&run(twintrack().args(["doctor", "--config"]).arg(&config)).stdout);
     assert!(
-        doctor.contains("pixels: imagenet-rgb, crops of 8x16")
+        doctor.contains("pixel format: imagenet-rgb, crops of 8x16 pixels")
             && doctor.contains("it is not calibrated"),
         "{doctor}"
     );

@@ -483,10 +483,9 @@ fn convert(args: &ConvertArgs) -> Result<String> {
     for set in &tests {
         let map = |embedder: &mut Embedder| {
             let all = embeddings(embedder, &set.crops)?;
+            let missing = || format!("{}: no identity has two comparable pictures", set.name);
             let r = retrieval(&distances(all.view()), &labels(&set.crops), set.protocol)
-                .with_context(|| {
-                    format!("{}: no identity has two comparable pictures", set.name)
-                })?;
+                .with_context(missing)?;
             Ok::<f64, anyhow::Error>(100.0 * r.map)
         };
         let (before, after) = (map(&mut original)?, map(&mut converted)?);
