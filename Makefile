@@ -51,6 +51,7 @@ lint:      ## format, clippy, licences
 	cargo clippy --release --all-targets --locked --features train -- -D warnings
 	cargo clippy --release --no-default-features --lib --bins --locked -- -D warnings
 	cargo clippy --release --no-default-features --features cli --lib --bins --locked -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --release --locked --features train
 	scripts/deny.sh
 
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository

@@ -112,10 +112,10 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens `input` as [`crate::source::open`] does. A camera that is lost later is opened again.
+    /// Opens `input` as [`crate::source::open()`] does. A camera that is lost is opened again.
     ///
     /// # Errors
-    /// As [`crate::source::open`].
+    /// As [`crate::source::open()`].
     pub fn open(input: &str, options: SourceOptions) -> Result<Self, SourceError> {
         let source = source::open(input, &options)?;
         let recorded = Some(!source.info().live);

@@ -27,7 +27,7 @@ impl HealthMonitor {
         !self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Evaluates liveness every [`INTERVAL`] until `stop` is cancelled; notifies systemd's watchdog
+    /// Evaluates liveness every `INTERVAL` until `stop` is cancelled; notifies systemd's watchdog
     /// while healthy.
     pub async fn run(self, cameras: Cameras, stop: CancellationToken) {
         // systemd recommends two notifications per watchdog timeout.

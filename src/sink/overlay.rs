@@ -120,7 +120,7 @@ impl Overlay {
 }
 
 impl Painter {
-    /// Extends the trails by the foot points of a frame, and removes points older than [`TRAIL`].
+    /// Extends the trails by the foot points of a frame, and removes points older than `TRAIL`.
     pub fn update(&mut self, event: &FrameEvent) {
         for t in event.tracks.iter().filter(|t| t.state != TrackState::Lost) {
             let foot = Point::new(t.foot[0] as i32, t.foot[1] as i32);

@@ -148,7 +148,7 @@ impl Link {
     }
 
     /// Counts a failure to open the camera, or the loss of its connection. The first failure of an
-    /// outage is logged, then every change of the reason, otherwise every [`LOG_AGAIN`].
+    /// outage is logged, then every change of the reason, otherwise every ten minutes.
     pub fn failed(&self, camera: &str, reason: &str) {
         self.0.failures.fetch_add(1, Ordering::Relaxed);
         let now = self.now();

@@ -56,7 +56,7 @@ pub fn triplet<B: Backend>(
 }
 
 /// Contrastive loss (Hadsell et al. 2006): mean of d^2 / 2 for pairs of the same person, max(margin
-/// - d, 0)^2 / 2 for others. `same` [n] is 1 for the same person, 0 otherwise.
+/// - d, 0)^2 / 2 for others. `same`, `[n]`, is 1 for the same person, 0 otherwise.
 pub fn contrastive<B: Backend>(
     a: Tensor<B, 2>,
     b: Tensor<B, 2>,
@@ -192,7 +192,7 @@ pub fn classification<B: Backend>(
 
 /// Batch-hard triplet loss (Hermans et al. 2017): for every picture the farthest view of the same
 /// person and the nearest of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns the
-/// number of active triplets (above zero), [1].
+/// number of active triplets (above zero), `[1]`.
 pub fn batch_hard<B: Backend>(
     metric: Metric,
     embeddings: Tensor<B, 2>,

@@ -74,7 +74,7 @@ pub struct Design {
     pub dimension: usize,
     /// Number of channels that a read-out reads.
     pub channels: usize,
-    /// Whether a head without colours is followed by a batch normalisation ([`neck`]).
+    /// Whether a head without colours is followed by a batch normalisation (Luo et al. 2019).
     pub neck: bool,
     /// Pixel format of the file that the body was started from, if any.
     pub pixels: Option<PixelFormat>,

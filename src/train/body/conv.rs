@@ -54,7 +54,7 @@ pub fn batch_normalise<B: Kernels>(
     maps
 }
 
-/// Factor and offset, each [channels], of batch normalisation with its running averages, which
+/// Factor and offset, each `[channels]`, of batch normalisation with its running averages, which
 /// computes `factor * x + offset`.
 pub fn factor_and_offset<B: Backend>(norm: &BatchNorm<B>) -> (Vec<f32>, Vec<f32>) {
     let (gamma, beta) = (values(norm.gamma.val()), values(norm.beta.val()));

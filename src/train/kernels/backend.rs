@@ -11,7 +11,7 @@ use crate::train::kernels::normalisation::{self, Activation, Moments};
 use crate::train::kernels::shape::{ConvGeometry, Epilogue, Shape};
 use crate::train::kernels::{convolution, depthwise, plane_ops};
 
-/// A normalised batch with the mean and variance [channels] of its input.
+/// A normalised batch with the mean and variance `[channels]` of its input.
 #[derive(Debug)]
 pub struct Normalised<B: Backend> {
     /// The batch [n, channels, height, width].
@@ -30,7 +30,7 @@ pub trait Kernels: Backend {
         composed_convolve(x, weight, shape)
     }
 
-    /// Convolution, then `bias` [to] added to each channel, then the activation.
+    /// Convolution, then `bias`, `[to]`, added to each channel, then the activation.
     fn convolve_with_bias(
         x: Tensor<Self, 4>,
         weight: Tensor<Self, 4>,
@@ -41,7 +41,7 @@ pub trait Kernels: Backend {
         composed_convolve_with_bias(x, weight, bias, shape, activation)
     }
 
-    /// Normalisation by the batch's moments, then times `gamma` plus `beta` [channels], then the
+    /// Normalisation by the batch's moments, then times `gamma` plus `beta`, `[channels]`, then the
     /// activation.
     fn normalise(
         x: Tensor<Self, 4>,
@@ -53,7 +53,7 @@ pub trait Kernels: Backend {
         composed_normalise(x, gamma, beta, epsilon, activation)
     }
 
-    /// Each channel times `factor` plus `offset` [channels], then the activation.
+    /// Each channel times `factor` plus `offset`, `[channels]`, then the activation.
     fn scale(
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,

@@ -176,8 +176,8 @@ impl<T: Linear> Grid<T> {
         Grid { values, ..*self }
     }
 
-    /// Warps: each pixel (x, y) takes the value at (m[0] x + m[1] y + m[2], m[3] x + m[4] y +
-    /// m[5]).
+    /// Warps: each pixel (x, y) takes the value at `(m[0] x + m[1] y + m[2], m[3] x + m[4] y +
+    /// m[5])`.
     pub fn warped(&self, m: [f32; 6], border: Border) -> Self {
         let fold = |v: f32, side: usize| match border {
             Border::Repeat => v,
