@@ -292,8 +292,8 @@ impl Pipeline {
                 seconds: limit.unwrap_or_default().as_secs(),
             });
         };
-        // Before any error is returned: a process that exits while ONNX Runtime still computes tears
-        // it down in the middle, which it reports as an error of its own.
+        // Before any error is returned: if the process exits while ONNX Runtime computes, that
+        // inference fails and logs an error of its own.
         let inference = stages.threads.join().await;
         // The sinks' error comes first: the stages before them only see a closed channel.
         written?;
