@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::detect::DetectorConfig;
 use crate::embed::EmbedderConfig;
-use crate::infer::{Device, SessionOptions};
+use crate::infer::{Device, Preprocessing, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::text_file;
@@ -31,6 +31,9 @@ pub struct Config {
     pub device: Device,
     /// CPU threads of each network; 0: one per core.
     pub threads: usize,
+    /// Where frames are scaled and crops are cut: auto, cpu, or device (where networks run). auto:
+    /// device on a GPU, so that each frame is copied there once, as bytes; otherwise cpu.
+    pub preprocessing: Preprocessing,
     /// The detector.
     pub detector: DetectorConfig,
     /// The embedder (Siamese network).
@@ -187,7 +190,7 @@ impl Config {
 
     /// Options of the networks' sessions.
     pub fn session(&self) -> SessionOptions {
-        SessionOptions::new(self.device, self.threads())
+        SessionOptions::new(self.device, self.threads()).with_preprocessing(self.preprocessing)
     }
 
     /// CPU threads for the networks; `threads = 0` is replaced by the number of cores.

@@ -8,7 +8,7 @@ use clap::Args;
 use crate::app::settings;
 use crate::app::show::{NO_STRANGER_RATES, batch};
 use twintrack::config::ConfigError;
-use twintrack::detect::{Detector, DetectorConfig, Precision, detector};
+use twintrack::detect::{Detector, DetectorConfig, Precision, precision};
 use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::paths::find_model;
 use twintrack::infer::{Device, InferError, Model, Runtime, SessionOptions};
@@ -155,7 +155,7 @@ fn open_shipped(runtime: &Runtime, device: Device) -> Result<Model, InferError> 
 }
 
 fn providers(r: &mut Report, runtime: &Runtime) {
-    let vnni = if detector::has_vnni() {
+    let vnni = if precision::has_vnni() {
         "has VNNI: the shipped detector runs in int8 by default"
     } else {
         "no VNNI: a short benchmark chooses float32 or int8 for the shipped detector"

@@ -193,6 +193,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         None => None,
     };
     let detector = networks::detector(&config)?;
+    let batch = service.batch(detector.model().provider().is_gpu());
     let mut embedder = networks::embedder(&config)?;
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
@@ -261,7 +262,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         run,
         sinks: outputs.sinks,
         output: config.output.clone(),
-        batch: service.batch(),
+        batch,
         observer: Arc::new(metrics),
         cameras: cameras.clone(),
         stop: signals.stop(),

@@ -12,8 +12,12 @@ use crate::app::{detections, identities, linking, networks, options, outputs, se
 use twintrack::address;
 use twintrack::config::Config;
 use twintrack::detect::Precision;
+use twintrack::embed::Embedder;
+use twintrack::frame::Shape;
 use twintrack::infer::{Device, InputSize};
-use twintrack::pipeline::{Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary};
+use twintrack::pipeline::{
+    BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
+};
 use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
@@ -187,14 +191,8 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
              file first, or leave out --offline"
         );
     }
-    let detections = match &args.detections {
-        Some(path) => {
-            let size = (info.width, info.height);
-            DetectionSource::Given(detections::read(path, args.confidence_scale, size)?)
-        }
-        None => DetectionSource::Network(Box::new(networks::detector(&config)?)),
-    };
     let mut embedder = networks::embedder(&config)?;
+    let (detections, batch) = detections_of(args, &config, &info, embedder.as_ref())?;
     show::models(&detections, embedder.as_ref());
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
@@ -209,6 +207,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         identities,
         sinks: outputs.during,
         output: config.output.clone(),
+        batch,
         observer: times.clone(),
         cameras: cameras.clone(),
         stop: signals.stop(),
@@ -236,6 +235,52 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     warn_of_unused_detections(args, &summary, &info);
     conclude(args, summary)?;
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
+}
+
+/// Most frames of a recording that are detected together.
+const LARGEST_BATCH: usize = 32;
+/// Most pixels in such a batch: about 15 frames of 1920x1080, 400 MB in the device's memory.
+const BATCH_PIXELS: usize = 32 << 20;
+
+/// Frames of a recording whose crops are embedded together on a GPU where detections are given.
+const GIVEN_TOGETHER: usize = 8;
+
+/// Where detections come from, and how many frames go to the detector together: one of a camera,
+/// of a recording as many as are fastest.
+///
+/// # Errors
+/// If the file of detections or the detector cannot be used.
+fn detections_of(
+    args: &TrackArgs,
+    config: &Config,
+    info: &SourceInfo,
+    embedder: Option<&Embedder>,
+) -> Result<(DetectionSource, BatchConfig)> {
+    let together = |frames| {
+        BatchConfig::default()
+            .with_size(frames)
+            .with_per_recording(frames)
+    };
+    if let Some(path) = &args.detections {
+        let given = detections::read(path, args.confidence_scale, (info.width, info.height))?;
+        let on_gpu = embedder.is_some_and(|e| e.model().provider().is_gpu());
+        let frames = if on_gpu && !info.live {
+            GIVEN_TOGETHER
+        } else {
+            1
+        };
+        return Ok((DetectionSource::Given(given), together(frames)));
+    }
+    let mut detector = networks::detector(config)?;
+    let frames = if info.live || info.width == 0 || info.height == 0 {
+        1
+    } else {
+        let pixels = info.width as usize * info.height as usize;
+        let most = (BATCH_PIXELS / pixels).clamp(1, LARGEST_BATCH);
+        detector.fastest_batch(Shape::square(info.width, info.height), most)?
+    };
+    let detections = DetectionSource::Network(Box::new(detector));
+    Ok((detections, together(frames)))
 }
 
 /// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of

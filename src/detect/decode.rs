@@ -127,14 +127,23 @@ fn boxes(r: &OutputReader<'_>) -> DecodeResult {
         None
     };
     let is_person = |i: usize, p: usize| labels.is_none_or(|l| l[[i, p]] == r.batch.class as f32);
-    let one = |i, p, b: Row<'_>| {
-        if is_person(i, p) {
-            r.batch.keep(edges(b), b[4])
-        } else {
-            None
-        }
+    // The shipped detector has thousands of places: their scores are compared first, and as a slice,
+    // which takes a tenth of the time of row views.
+    let values = out.as_standard_layout();
+    let values = values.as_slice().unwrap_or_default();
+    let of = |(i, rows): (usize, &[f32])| {
+        let rows = rows.as_chunks::<5>().0.iter().enumerate();
+        let sufficient = rows.filter(|(_, b)| b[4] >= r.batch.threshold);
+        sufficient
+            .filter(|&(p, _)| is_person(i, p))
+            .filter_map(|(_, b)| {
+                let bbox = BBox::new(b[0], b[1], b[2] - b[0], b[3] - b[1]);
+                r.batch.keep(bbox, b[4])
+            })
+            .collect()
     };
-    Ok(r.pictures(out, &one))
+    let places = (5 * out.dim().1).max(1);
+    Ok(values.chunks(places).enumerate().map(of).collect())
 }
 
 fn yolox(r: &OutputReader<'_>) -> DecodeResult {

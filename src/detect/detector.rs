@@ -1,6 +1,7 @@
 //! The detector: runs its network and decodes the outputs by their layout.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use derive_setters::Setters;
@@ -14,35 +15,18 @@ use crate::detect::infer_format::{self, Decision};
 use crate::detect::layout::Layout;
 use crate::detect::letterbox::Letterbox;
 use crate::detect::nms;
+use crate::detect::precision::{Precision, SHIPPED, choose_file};
 use crate::detection::Detection;
 use crate::frame::{Image, Shape};
 use crate::infer::paths::find_model;
 use crate::infer::{
-    Device, InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
+    DevicePictures, FrameLoader, InferError, InputSize, Model, Output, PixelFormat, Provider,
+    Runtime, SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
 
 /// Longest side of the input when neither the model nor the user fixes it, pixels.
 const LONGEST_SIDE: usize = 768;
-/// The shipped detector, and below its int8 version.
-const SHIPPED: &str = "person_detector.onnx";
-const SHIPPED_INT8: &str = "person_detector.int8.onnx";
-
-/// Number format of the shipped detector.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
-#[serde(rename_all = "lowercase")]
-#[non_exhaustive]
-pub enum Precision {
-    /// int8 on a CPU where it is faster, float32 elsewhere.
-    #[default]
-    Auto,
-    /// float32.
-    Fp32,
-    /// int8.
-    Int8,
-}
-
 /// Detector settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
@@ -124,6 +108,12 @@ pub struct Detector {
     config: DetectorConfig,
     scaling: Scaling,
     format: DetectorFormat,
+    /// Prepares its input on its device; absent where that is done on the CPU, and once taken.
+    loader: Option<FrameLoader>,
+    /// Most frames in a batch that are expected.
+    largest_batch: usize,
+    /// Sizes of inputs that its device is prepared for.
+    prepared: BTreeSet<(usize, usize)>,
 }
 
 /// Layout, class and pixel format of a detector, with the source of each decision.
@@ -233,11 +223,15 @@ impl Detector {
             step,
             stretch: format.layout.value.stretches(),
         };
+        let loader = model.frame_loader(&format.pixels.value)?;
         Ok(Detector {
             model,
             config: config.clone(),
             scaling,
             format,
+            loader,
+            largest_batch: 1,
+            prepared: BTreeSet::new(),
         })
     }
 
@@ -252,13 +246,69 @@ impl Detector {
         batch: ArrayView4<'_, f32>,
         letterboxes: &[(Letterbox, (u32, u32))],
     ) -> Result<Vec<Vec<Detection>>, InferError> {
-        let (n, _, h, w) = batch.dim();
+        let (_, _, h, w) = batch.dim();
         let outputs = self.model.run(batch)?;
+        self.decoded(&outputs, (w, h), letterboxes)
+    }
+
+    /// Detects people in a batch that is in the device's memory, as [`Detector::detect`]. Before
+    /// the first batch of an input size, prepares the device for batches of this size.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn detect_there(
+        &mut self,
+        batch: &DevicePictures,
+        letterboxes: &[(Letterbox, (u32, u32))],
+    ) -> Result<Vec<Vec<Detection>>, InferError> {
+        let input = batch.size();
+        if self.prepared.insert(input) {
+            self.prepare(input)?;
+        }
+        let outputs = self.model.run_there(batch)?;
+        self.decoded(&outputs, input, letterboxes)
+    }
+
+    /// Sets the most frames that a batch is expected to have.
+    pub fn expect_batches(&mut self, largest: usize) {
+        self.largest_batch = largest;
+    }
+
+    /// Runs black batches of all sizes that are expected.
+    fn prepare(&mut self, input: (usize, usize)) -> Result<(), InferError> {
+        if self.model.provider() == Provider::Cpu {
+            return Ok(());
+        }
+        let (start, (width, height)) = (Instant::now(), input);
+        let (provider, frames) = (self.model.provider(), self.model.padded(self.largest_batch));
+        tracing::info!(%provider, width, height, "preparing the detector for 1 to {frames} frames");
+        self.model.warm_up(input, frames, |frames| {
+            tracing::debug!(
+                width,
+                height,
+                frames,
+                "the detector is prepared for this batch"
+            );
+        })?;
+        tracing::info!(
+            seconds = start.elapsed().as_secs_f32(),
+            "the detector is prepared"
+        );
+        Ok(())
+    }
+
+    /// Reads the outputs for a batch of as many pictures as `letterboxes`.
+    fn decoded(
+        &self,
+        outputs: &[Output],
+        input: (usize, usize),
+        letterboxes: &[(Letterbox, (u32, u32))],
+    ) -> Result<Vec<Vec<Detection>>, InferError> {
         let (class, threshold) = (self.format.class.value, self.config.confidence);
         let read = BatchOutputs {
-            outputs: &outputs,
-            n,
-            input: (w, h),
+            outputs,
+            n: letterboxes.len(),
+            input,
             class,
             threshold,
         };
@@ -291,6 +341,67 @@ impl Detector {
             .detect(input.view(), &[(letterbox, (image.width, image.height))])?
             .pop()
             .unwrap_or_default())
+    }
+
+    /// Takes what prepares its input on its device, so that another thread can use it. `None` where
+    /// that is done on the CPU.
+    pub fn take_loader(&mut self) -> Option<FrameLoader> {
+        self.loader.take()
+    }
+
+    /// The number of frames of this shape, at most `most`, that the detector processes fastest
+    /// together, measured on black frames: the smallest batch whose time per frame is within a
+    /// tenth of the shortest. 1 where frames are prepared on the CPU.
+    ///
+    /// # Errors
+    /// As [`Detector::detect`].
+    pub fn fastest_batch(&mut self, shape: Shape, most: usize) -> Result<usize, InferError> {
+        let Some(mut loader) = self.loader.take() else {
+            return Ok(1);
+        };
+        let times = self.batch_times(&mut loader, shape, most);
+        self.loader = Some(loader);
+        self.model.reset_busy();
+        let times = times?;
+        let per_frame = |&(n, time): &(usize, Duration)| time.as_secs_f64() / n as f64;
+        let best = times.iter().map(per_frame).fold(f64::INFINITY, f64::min);
+        let chosen = times.iter().find(|t| per_frame(t) <= 1.1 * best);
+        let frames = chosen.map_or(1, |&(n, _)| n);
+        tracing::info!(
+            frames,
+            ?times,
+            "frames of a recording that are detected together"
+        );
+        Ok(frames)
+    }
+
+    /// For batches of 1, 2, 4, … frames, at most `most`, the shortest of three times.
+    fn batch_times(
+        &mut self,
+        loader: &mut FrameLoader,
+        shape: Shape,
+        most: usize,
+    ) -> Result<Vec<(usize, Duration)>, InferError> {
+        let (width, height) = shape.stored;
+        let black = vec![0; 3 * width as usize * height as usize];
+        let image = Image::packed(width, height, black.into());
+        let place = (self.scaling.letterbox(shape), shape.stored);
+        self.expect_batches(most);
+        let mut times = Vec::new();
+        let mut frames = 1;
+        while frames <= most && self.model.padded(frames) == frames {
+            let images = vec![&image; frames];
+            let mut shortest = Duration::MAX;
+            for _ in 0..4 {
+                let start = Instant::now();
+                let (pictures, _) = loader.load(&images, place.0.placement())?;
+                self.detect_there(&pictures, &vec![place; frames])?;
+                shortest = shortest.min(start.elapsed());
+            }
+            times.push((frames, shortest));
+            frames *= 2;
+        }
+        Ok(times)
     }
 
     /// How outputs and pixels are interpreted, and why.
@@ -377,59 +488,4 @@ fn decide_format(
 
 fn show(side: Option<usize>) -> String {
     side.map_or("any".into(), |s| s.to_string())
-}
-
-/// The file to open: for the shipped detector its float32 or int8 version.
-fn choose_file(
-    runtime: &Runtime,
-    config: &DetectorConfig,
-    options: SessionOptions,
-) -> Result<PathBuf, InferError> {
-    if config.model != Path::new(SHIPPED) {
-        return Ok(config.model.clone());
-    }
-    let int8 = match config.precision {
-        Precision::Int8 => true,
-        Precision::Fp32 => false,
-        Precision::Auto if !matches!(options.device, Device::Cpu | Device::Auto) => false,
-        Precision::Auto if options.device == Device::Auto && Runtime::has_cuda() => false,
-        Precision::Auto => has_vnni() || int8_is_faster(runtime, options)?,
-    };
-    Ok(if int8 { SHIPPED_INT8 } else { SHIPPED }.into())
-}
-
-/// Whether this processor has int8 dot-product instructions (x86 VNNI); without them int8 can be
-/// slower than float32.
-pub fn has_vnni() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    {
-        std::arch::is_x86_feature_detected!("avx512vnni")
-            || std::arch::is_x86_feature_detected!("avxvnni")
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
-}
-
-/// Times both files on a small picture, taking the best of four runs each.
-fn int8_is_faster(runtime: &Runtime, options: SessionOptions) -> Result<bool, InferError> {
-    let best = |name: &str| -> Result<Duration, InferError> {
-        let mut model = Model::open(runtime, &find_model(Path::new(name))?, options)?;
-        let picture = Array4::zeros((1, 3, 256, 320));
-        let mut best = Duration::MAX;
-        for _ in 0..4 {
-            let start = Instant::now();
-            model.run(picture.view())?;
-            best = best.min(start.elapsed());
-        }
-        Ok(best)
-    };
-    let (int8, fp32) = (best(SHIPPED_INT8)?, best(SHIPPED)?);
-    tracing::info!(
-        ?int8,
-        ?fp32,
-        "the processor has no VNNI: measured both precisions"
-    );
-    Ok(int8 < fp32)
 }

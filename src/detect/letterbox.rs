@@ -2,6 +2,7 @@
 
 use crate::frame::Shape;
 use crate::geometry::BBox;
+use crate::infer::Placement;
 
 /// Placement of a frame in the network's input: scaled, in the top left corner, the rest black.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -44,6 +45,14 @@ impl Letterbox {
         let scale = (longest as f32 / frame.0.max(frame.1) as f32).min(1.0);
         let round = |v: u32| ((v as f32 * scale).round().max(1.0) as usize).div_ceil(step) * step;
         (round(frame.0), round(frame.1))
+    }
+
+    /// The placement alone.
+    pub fn placement(&self) -> Placement {
+        Placement {
+            content: self.content,
+            input: self.input,
+        }
     }
 
     /// Maps a box from the network's input to pixels of the source frame.

@@ -11,8 +11,10 @@ pub mod layout;
 pub mod letterbox;
 mod nanodet;
 pub mod nms;
+pub mod precision;
 
-pub use detector::{Detector, DetectorConfig, DetectorFormat, Precision};
+pub use detector::{Detector, DetectorConfig, DetectorFormat};
 pub use infer_format::Decision;
 pub use layout::Layout;
 pub use letterbox::Letterbox;
+pub use precision::Precision;

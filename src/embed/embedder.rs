@@ -2,17 +2,20 @@
 //! et al. 2015; Schroff et al. 2015).
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use derive_setters::Setters;
-use ndarray::{Array2, Array4, ArrayD, Axis};
+use ndarray::{Array2, Array4, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use crate::detection::{Detection, Embeddings};
+use crate::embed::output::{flatten, shapes, vectors};
 use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::infer::paths::find_model;
 use crate::infer::{
-    InferError, InputSize, Model, Output, PixelFormat, Runtime, SessionOptions, tensor,
+    Cropper, DeviceFrames, InferError, InputSize, Model, Output, PixelFormat, Runtime,
+    SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
 use crate::track::similarity::{Calibration, StrangerTable};
@@ -100,6 +103,30 @@ pub struct Embedder {
     /// Name of the output that holds the vectors.
     output: String,
     dimension: usize,
+    /// Cuts crops on its device; absent where that is done on the CPU.
+    cropper: Option<Cropper>,
+}
+
+/// The people of one of the frames that are in the device's memory.
+#[derive(Debug, Clone, Copy)]
+pub struct People<'a> {
+    /// Index of the frame.
+    pub frame: usize,
+    /// Size of the frame, pixels: width, height.
+    pub size: (u32, u32),
+    /// The detections, in descending order of confidence.
+    pub detections: &'a [Detection],
+}
+
+impl People<'_> {
+    /// Whether a box lies outside the frame, where a crop repeats the edge.
+    fn exceed_the_frame(&self) -> bool {
+        let (width, height) = (self.size.0 as f32, self.size.1 as f32);
+        self.detections.iter().any(|d| {
+            let b = d.bbox;
+            b.left < 0.0 || b.top < 0.0 || b.left + b.width > width || b.top + b.height > height
+        })
+    }
 }
 
 impl Embedder {
@@ -133,6 +160,13 @@ impl Embedder {
         })?;
         let (output, dimension) = vectors(&model.run_black(size)?).map_err(misfit)?;
         model.select(&[&output])?;
+        let cropper = model.cropper(&format, size)?;
+        if model.provider().is_gpu() {
+            let start = Instant::now();
+            model.warm_up(size, config.max_crops, |_| ())?;
+            let (provider, seconds) = (model.provider(), start.elapsed().as_secs_f32());
+            tracing::info!(%provider, seconds, "the embedder is prepared");
+        }
         Ok(Embedder {
             model,
             config: config.clone(),
@@ -140,6 +174,7 @@ impl Embedder {
             size,
             output,
             dimension,
+            cropper,
         })
     }
 
@@ -152,11 +187,7 @@ impl Embedder {
         image: &Image,
         detections: &[Detection],
     ) -> Result<Embeddings, InferError> {
-        // Detections are in descending order of confidence.
-        let which: Vec<usize> = (0..detections.len())
-            .filter(|&i| detections[i].confidence >= self.config.min_confidence)
-            .take(self.config.max_crops)
-            .collect();
+        let which = self.chosen(detections);
         if which.is_empty() {
             return Ok(Embeddings::none());
         }
@@ -169,6 +200,83 @@ impl Embedder {
             &which,
             detections.len(),
         ))
+    }
+
+    /// Indices of the detections whose crops are embedded. `detections` are in descending order of
+    /// confidence.
+    fn chosen(&self, detections: &[Detection]) -> Vec<usize> {
+        (0..detections.len())
+            .filter(|&i| detections[i].confidence >= self.config.min_confidence)
+            .take(self.config.max_crops)
+            .collect()
+    }
+
+    /// Copies frames of one size to the network's device, for [`Embedder::embed_there`]. `None`
+    /// where crops are cut on the CPU.
+    ///
+    /// # Errors
+    /// Fails when the device fails.
+    pub fn load(&mut self, images: &[&Image]) -> Result<Option<DeviceFrames>, InferError> {
+        self.cropper
+            .as_mut()
+            .map(|cropper| cropper.load(images))
+            .transpose()
+    }
+
+    /// Embeds the people of several frames together. `None` where that must be done on the CPU: a
+    /// box lies outside its frame, or crops are always cut there.
+    ///
+    /// # Errors
+    /// Fails when a run fails.
+    pub fn embed_there(
+        &mut self,
+        frames: &DeviceFrames,
+        people: &[People<'_>],
+    ) -> Result<Option<Vec<Embeddings>>, InferError> {
+        let Some(mut cropper) = self
+            .cropper
+            .take_if(|_| !people.iter().any(People::exceed_the_frame))
+        else {
+            return Ok(None);
+        };
+        let which: Vec<Vec<usize>> = people.iter().map(|p| self.chosen(p.detections)).collect();
+        let regions: Vec<(usize, BBox)> = people
+            .iter()
+            .zip(&which)
+            .flat_map(|(p, which)| which.iter().map(|&i| (p.frame, p.detections[i].bbox)))
+            .collect();
+        let vectors = self.vectors_there(&mut cropper, frames, &regions);
+        self.cropper = Some(cropper);
+        let vectors = vectors?;
+        let mut start = 0;
+        let embeddings = people.iter().zip(which).map(|(p, which)| {
+            let rows = vectors.slice(s![start..start + which.len(), ..]);
+            start += which.len();
+            match which.is_empty() {
+                true => Embeddings::none(),
+                false => Embeddings::of(rows.to_owned(), &which, p.detections.len()),
+            }
+        });
+        Ok(Some(embeddings.collect()))
+    }
+
+    /// Embeds regions (index of the frame, box): [n, D], unit rows.
+    fn vectors_there(
+        &mut self,
+        cropper: &mut Cropper,
+        frames: &DeviceFrames,
+        regions: &[(usize, BBox)],
+    ) -> Result<Array2<f32>, InferError> {
+        let mut vectors = Array2::zeros((regions.len(), self.dimension));
+        let mut start = 0;
+        for (n, padded) in self.model.parts(regions.len()) {
+            let crops = cropper.cut(frames, &regions[start..start + n], padded)?;
+            let outputs = self.model.run_there(&crops)?;
+            let part = self.unit_vectors(outputs, n)?;
+            vectors.slice_mut(s![start..start + n, ..]).assign(&part);
+            start += n;
+        }
+        Ok(vectors)
     }
 
     /// Embeds crops of several pictures in one batch: [n, D], unit rows.
@@ -189,8 +297,12 @@ impl Embedder {
 
     /// Maps crops [n, 3, h, w] to unit vectors [n, D].
     fn run(&mut self, batch: &Array4<f32>) -> Result<Array2<f32>, InferError> {
-        let n = batch.dim().0;
         let outputs = self.model.run(batch.view())?;
+        self.unit_vectors(outputs, batch.dim().0)
+    }
+
+    /// The vectors [n, D] among the outputs for `n` crops, scaled to unit length.
+    fn unit_vectors(&self, outputs: Vec<Output>, n: usize) -> Result<Array2<f32>, InferError> {
         let misfit = |problem: String| InferError::ModelShape {
             path: self.model.path().to_path_buf(),
             problem,
@@ -340,53 +452,5 @@ fn crop_size(model: &Model, asked: InputSize) -> Result<(usize, usize), String> 
                                  embedder.size (WIDTHxHEIGHT of a crop)"
                 .into()),
         },
-    }
-}
-
-/// Name and dimension of the vectors among the outputs for one crop. Networks trained as
-/// classifiers also output class scores; then the name tells which output holds the vectors.
-fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
-    let dimension = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
-    let fitting: Vec<(String, usize)> = outputs.iter().filter_map(dimension).collect();
-    let named = |(name, _): &&(String, usize)| {
-        let name = name.to_lowercase();
-        name.contains("embed") || name.contains("feat")
-    };
-    match fitting.as_slice() {
-        [one] => Ok(one.clone()),
-        [] => Err(format!(
-            "its outputs are {}, where [N, D] or [N, D, 1, 1] is needed for N crops",
-            shapes(outputs)
-        )),
-        several => match several.iter().filter(named).collect::<Vec<_>>().as_slice() {
-            [one] => Ok((*one).clone()),
-            _ => Err(format!(
-                "its outputs {} could all be embeddings; export it with one output",
-                shapes(outputs)
-            )),
-        },
-    }
-}
-
-/// Names and shapes of outputs, for messages.
-fn shapes(outputs: &[Output]) -> String {
-    outputs
-        .iter()
-        .map(|o| format!("{} {:?}", o.name, o.values.shape()))
-        .collect::<Vec<_>>()
-        .join(", ")
-}
-
-/// Reshapes an output of one vector per crop, [n, D] or [n, D, 1, …], to [n, D]; otherwise `None`.
-fn flatten(values: ArrayD<f32>, n: usize) -> Option<Array2<f32>> {
-    let fits = values.ndim() >= 2
-        && values.shape()[0] == n
-        && values.shape()[1] > 0
-        && values.shape()[2..].iter().all(|&side| side == 1);
-    let dimension = *values.shape().get(1)?;
-    if fits {
-        values.into_shape_with_order((n, dimension)).ok()
-    } else {
-        None
     }
 }

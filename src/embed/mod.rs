@@ -2,5 +2,6 @@
 //! network.
 
 pub mod embedder;
+mod output;
 
-pub use embedder::{Embedder, EmbedderConfig};
+pub use embedder::{Embedder, EmbedderConfig, People};

@@ -1,9 +1,46 @@
-//! Fixed batch sizes: pads batches for files that fix the number of pictures per run, removes the
-//! outputs of the padding and joins the outputs of several runs.
+//! Batch sizes: pads batches where only some sizes are run, removes the outputs of the padding and
+//! joins the outputs of several runs.
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, concatenate};
 
 use crate::infer::output::Output;
+
+/// Largest number of pictures in one run on a GPU.
+const LARGEST_ON_GPU: usize = 128;
+
+/// The numbers of pictures that a model runs at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum BatchSizes {
+    /// Any number.
+    Any,
+    /// This number, as the file fixes it.
+    Fixed(usize),
+    /// Powers of two up to 128. On a GPU every size needs a session of its own.
+    Powers,
+}
+
+impl BatchSizes {
+    /// The size of the smallest batch that holds `n` pictures, or of the largest batch if none does.
+    pub fn padded(self, n: usize) -> usize {
+        match self {
+            BatchSizes::Any => n,
+            BatchSizes::Fixed(size) => size,
+            BatchSizes::Powers => n.next_power_of_two().min(LARGEST_ON_GPU),
+        }
+    }
+
+    /// Splits `n` pictures into batches: the number of pictures of each, and its size.
+    pub fn parts(self, n: usize) -> Vec<(usize, usize)> {
+        let mut parts = Vec::new();
+        let mut left = n;
+        while left > 0 {
+            let size = self.padded(left);
+            parts.push((left.min(size), size));
+            left -= left.min(size);
+        }
+        parts
+    }
+}
 
 /// Appends black pictures to `part` [n, 3, h, w], up to `size` in all.
 pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
@@ -65,6 +102,20 @@ pub(super) fn joined(mut runs: Vec<Vec<Output>>) -> Result<Vec<Output>, String> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pictures_are_split_into_batches_of_the_sizes_that_are_run() {
+        assert_eq!(BatchSizes::Any.parts(7), [(7, 7)]);
+        assert_eq!(BatchSizes::Fixed(3).parts(7), [(3, 3), (3, 3), (1, 3)]);
+        assert_eq!(BatchSizes::Powers.parts(7), [(7, 8)]);
+        assert_eq!(BatchSizes::Powers.parts(128), [(128, 128)]);
+        assert_eq!(
+            BatchSizes::Powers.parts(300),
+            [(128, 128), (128, 128), (44, 64)]
+        );
+        assert_eq!(BatchSizes::Powers.parts(0), []);
+    }
+
     use ndarray::{ArrayD, IxDyn};
 
     fn output(name: &str, shape: &[usize], value: f32) -> Output {

@@ -64,6 +64,21 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
+/// Where frames are scaled and crops are cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Preprocessing {
+    /// On the device of the networks if that is a GPU, otherwise on the CPU.
+    #[default]
+    Auto,
+    /// On the CPU, by this program.
+    Cpu,
+    /// On the device of the networks, by ONNX graphs: a frame is copied there once, as bytes.
+    Device,
+}
+
 /// Execution provider that a session uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,6 +89,13 @@ pub enum Provider {
     Cuda,
     /// TensorRT, with CUDA for the operations that TensorRT lacks.
     TensorRt,
+}
+
+impl Provider {
+    /// Whether it runs on a GPU.
+    pub fn is_gpu(self) -> bool {
+        self != Provider::Cpu
+    }
 }
 
 impl fmt::Display for Provider {

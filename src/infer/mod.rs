@@ -1,20 +1,26 @@
 //! ONNX Runtime: finding and loading the library, opening models, turning pixels into tensors.
 
 mod batch;
+mod bound;
 mod device;
 mod element_type;
 pub mod error;
+pub mod frame_loader;
+mod graphs;
 pub mod metadata;
+mod open;
 mod output;
 pub mod paths;
 pub mod pixels;
 pub mod runtime;
 pub mod session;
+mod shapes;
 pub mod size;
 pub mod tensor;
 
-pub use device::{Device, Provider};
+pub use device::{Device, Preprocessing, Provider};
 pub use error::InferError;
+pub use frame_loader::{Cropper, DeviceFrames, DevicePictures, FrameLoader, Placement};
 pub use metadata::ModelMetadata;
 pub use output::Output;
 pub use pixels::{ColorOrder, PixelFormat};

@@ -3,17 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use ndarray::{Array2, Array4, ArrayView4, Axis};
+use ndarray::{Array2, Array4, ArrayView4, Axis, Slice};
 use ort::logging::LogLevel;
-use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions, Session};
-use ort::value::{Outlet, Tensor, TensorElementType, ValueType};
+use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
+use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
-use crate::infer::device::{Device, Provider};
+use crate::infer::batch::{self, BatchSizes};
+use crate::infer::bound::Memory;
+use crate::infer::device::{Device, Preprocessing, Provider};
+use crate::infer::element_type;
 use crate::infer::error::InferError;
+use crate::infer::frame_loader::{Cropper, DevicePictures, FrameLoader, Target};
 use crate::infer::metadata::ModelMetadata;
 use crate::infer::output::Output;
+use crate::infer::pixels::PixelFormat;
 use crate::infer::runtime::Runtime;
-use crate::infer::{batch, element_type};
+use crate::infer::shapes::SessionPerShape;
 use crate::onnx::weights;
 
 /// Options for opening a session.
@@ -24,26 +29,42 @@ pub struct SessionOptions {
     pub device: Device,
     /// Number of CPU threads inside one operator.
     pub threads: usize,
+    /// Where frames are scaled and crops are cut.
+    pub preprocessing: Preprocessing,
 }
 
 impl SessionOptions {
     /// Options for a device and a number of CPU threads inside one operator.
     pub const fn new(device: Device, threads: usize) -> Self {
-        SessionOptions { device, threads }
+        SessionOptions {
+            device,
+            threads,
+            preprocessing: Preprocessing::Auto,
+        }
+    }
+
+    /// Sets where frames are scaled and crops are cut.
+    pub const fn with_preprocessing(self, preprocessing: Preprocessing) -> Self {
+        SessionOptions {
+            preprocessing,
+            ..self
+        }
     }
 }
 
 /// An open model with one picture input of float32 or float16.
 pub struct Model {
-    session: Session,
+    sessions: SessionPerShape,
     path: PathBuf,
-    provider: Provider,
+    memory: Memory,
     metadata: ModelMetadata,
     weights: String,
     input: PictureInput,
     /// Pictures per run, where the file fixes the number or accepts single pictures only.
     batch: Option<usize>,
-    /// The outputs that a run computes.
+    /// Names of the outputs that a run computes.
+    outputs: Vec<String>,
+    /// The run options that select these outputs.
     selected: RunOptions<HasSelectedOutputs>,
     busy: Duration,
 }
@@ -77,60 +98,198 @@ impl Model {
             path: path.to_path_buf(),
             problem,
         };
-        let (session, provider) = open_session(runtime, path, options)?;
-        let metadata = ModelMetadata::read(&session).map_err(misfit)?;
+        let sessions = SessionPerShape::open(runtime, path, options)?;
+        let session = sessions.any();
+        let metadata = ModelMetadata::read(session).map_err(misfit)?;
         let input = picture_input(session.inputs()).map_err(misfit)?;
-        let readable = session
+        let outputs: Vec<String> = session
             .outputs()
             .iter()
             .filter(|o| element_type::is_readable(o))
-            .map(Outlet::name);
-        let selected = selection(readable).map_err(|e| misfit(e.to_string()))?;
+            .map(|o| o.name().to_string())
+            .collect();
+        let selected = selection(&outputs).map_err(|e| misfit(e.to_string()))?;
         let broken = |e: std::io::Error| InferError::ModelBroken {
             path: path.to_path_buf(),
             reason: e.to_string(),
         };
         let weights = weights::network_hash(path).map_err(broken)?;
+        let provider = sessions.provider();
+        let memory = Memory::of(provider, options.device).map_err(|e| misfit(e.to_string()))?;
         let model = path.display();
         tracing::debug!(%model, %weights, %provider, threads = options.threads, "model opened");
         let batch = input.dims[0];
         let (path, busy) = (path.to_path_buf(), Duration::ZERO);
         Ok(Model {
-            session,
+            sessions,
             path,
-            provider,
+            memory,
             metadata,
             weights,
             input,
             batch,
+            outputs,
             selected,
             busy,
         })
     }
 
     /// Runs any number of pictures [n, 3, h, w]. Returns the outputs in the model's order, each
-    /// with n along its first axis. A file with a fixed batch size is run as often as needed; the
-    /// last batch is padded with black pictures.
+    /// with n along its first axis. They are run in batches of the sizes that the model runs (see
+    /// [`Model::padded`]); a last batch that is smaller is padded with black pictures.
     ///
     /// # Errors
     /// Fails when ONNX Runtime rejects the input or fails, or when the outputs of several runs have
     /// different shapes.
     pub fn run(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
-        let Some(size) = self.batch else {
+        let sizes = self.batch_sizes();
+        if sizes == BatchSizes::Any {
             return self.run_once(pictures);
-        };
-        let mut runs = Vec::new();
-        for part in pictures.axis_chunks_iter(Axis(0), size) {
-            let n = part.dim().0;
+        }
+        let (mut runs, mut start) = (Vec::new(), 0);
+        for (n, size) in sizes.parts(pictures.dim().0) {
+            let part = pictures.slice_axis(Axis(0), Slice::from(start..start + n));
             let outputs = match n == size {
                 true => self.run_once(part)?,
                 false => self.run_once(batch::padded(part, size).view())?,
             };
             runs.push(batch::first(outputs, size, n));
+            start += n;
         }
+        self.joined(runs)
+    }
+
+    fn joined(&self, runs: Vec<Vec<Output>>) -> Result<Vec<Output>, InferError> {
         batch::joined(runs).map_err(|problem| InferError::ModelShape {
             path: self.path.clone(),
             problem,
+        })
+    }
+
+    fn batch_sizes(&self) -> BatchSizes {
+        match self.batch {
+            Some(size) => BatchSizes::Fixed(size),
+            None if self.provider().is_gpu() => BatchSizes::Powers,
+            None => BatchSizes::Any,
+        }
+    }
+
+    /// Size of the batch in which `n` pictures are run: n on a CPU, the next power of two up to 128
+    /// on a GPU, or the number that the file fixes. May be smaller than `n`; then several batches
+    /// are run.
+    pub fn padded(&self, n: usize) -> usize {
+        self.batch_sizes().padded(n)
+    }
+
+    /// Splits `n` pictures into batches: the number of pictures of each, and its padded size.
+    pub fn parts(&self, n: usize) -> Vec<(usize, usize)> {
+        self.batch_sizes().parts(n)
+    }
+
+    /// Runs one batch of pictures that are in the device's memory. Returns the outputs as
+    /// [`Model::run`] does.
+    ///
+    /// # Errors
+    /// Fails when ONNX Runtime rejects the input or fails.
+    pub fn run_there(&mut self, pictures: &DevicePictures) -> Result<Vec<Output>, InferError> {
+        let start = Instant::now();
+        let (path, shape) = (self.path.clone(), pictures.shape);
+        let fail = |e: ort::Error| InferError::Run {
+            path: path.clone(),
+            shape: shape.to_vec(),
+            reason: e.to_string(),
+        };
+        let sizes = self.sizes(&shape).map_err(fail)?;
+        let mut inputs = vec![(self.input.name.as_str(), &pictures.pictures)];
+        inputs.extend(sizes.as_ref().map(|sizes| (SIZES, sizes)));
+        let outputs: Vec<_> = self
+            .outputs
+            .iter()
+            .map(|name| (name.as_str(), &self.memory.host))
+            .collect();
+        let values = self
+            .sessions
+            .of(shape)?
+            .run(&inputs, &outputs)
+            .map_err(fail)?;
+        let read = |(name, v): (&String, &DynValue)| {
+            Ok(Output {
+                name: name.clone(),
+                values: element_type::floats(v.view()).map_err(fail)?,
+            })
+        };
+        let values: Result<Vec<Output>, InferError> =
+            self.outputs.iter().zip(&values).map(read).collect();
+        self.busy += start.elapsed();
+        Ok(batch::first(values?, shape[0], pictures.count))
+    }
+
+    /// Runs black batches of every size that [`Model::padded`] gives for up to `most` pictures of
+    /// `width` by `height` pixels, so that no later run has to prepare the device for its size.
+    /// Calls `done` after each with the batch's size. Does nothing on a CPU.
+    ///
+    /// # Errors
+    /// As [`Model::run`].
+    pub fn warm_up(
+        &mut self,
+        (width, height): (usize, usize),
+        most: usize,
+        mut done: impl FnMut(usize),
+    ) -> Result<(), InferError> {
+        if self.batch_sizes() != BatchSizes::Powers {
+            return Ok(());
+        }
+        let mut size = 1;
+        loop {
+            self.run_once(Array4::zeros((size, 3, height, width)).view())?;
+            done(size);
+            if size >= self.padded(most) {
+                break;
+            }
+            size *= 2;
+        }
+        self.reset_busy();
+        Ok(())
+    }
+
+    /// What copies frames to this model's device and makes its input of them; `None` where that is
+    /// to be done on the CPU.
+    ///
+    /// # Errors
+    /// Fails when the device cannot be used.
+    pub fn frame_loader(&self, format: &PixelFormat) -> Result<Option<FrameLoader>, InferError> {
+        let target = self.target(format);
+        let sizes = self.batch_sizes();
+        target.map(|t| FrameLoader::open(&t, sizes)).transpose()
+    }
+
+    /// What cuts crops of `size` (width, height) on this model's device; `None` where that is to be
+    /// done on the CPU.
+    ///
+    /// # Errors
+    /// Fails when the device cannot be used.
+    pub fn cropper(
+        &self,
+        format: &PixelFormat,
+        size: (usize, usize),
+    ) -> Result<Option<Cropper>, InferError> {
+        let target = self.target(format);
+        target.map(|t| Cropper::open(&t, size)).transpose()
+    }
+
+    fn target(&self, format: &PixelFormat) -> Option<Target> {
+        let (runtime, options) = self.sessions.opened_with();
+        let there = match options.preprocessing {
+            Preprocessing::Auto => self.provider().is_gpu(),
+            Preprocessing::Cpu => false,
+            Preprocessing::Device => true,
+        };
+        there.then(|| Target {
+            runtime: runtime.clone(),
+            options,
+            path: self.path.clone(),
+            format: *format,
+            element: self.input.element,
         })
     }
 
@@ -159,13 +318,7 @@ impl Model {
 
     /// Whether a run of two pictures gives outputs for two.
     fn takes_two(&mut self, two: ArrayView4<'_, f32>) -> bool {
-        let readable = self
-            .session
-            .outputs()
-            .iter()
-            .filter(|o| element_type::is_readable(o))
-            .map(Outlet::name);
-        let Ok(mut quiet) = selection(readable) else {
+        let Ok(mut quiet) = selection(&self.outputs) else {
             return false;
         };
         // ONNX Runtime logs a failed run as an error; here failure is an expected answer.
@@ -180,23 +333,22 @@ impl Model {
 
     /// One run of the session.
     fn run_once(&mut self, pictures: ArrayView4<'_, f32>) -> Result<Vec<Output>, InferError> {
-        let shape = pictures.shape().to_vec();
+        let (n, c, h, w) = pictures.dim();
+        let (path, shape) = (self.path.clone(), [n, c, h, w]);
         let fail = |e: ort::Error| InferError::Run {
-            path: self.path.clone(),
-            shape: shape.clone(),
+            path: path.clone(),
+            shape: shape.to_vec(),
             reason: e.to_string(),
         };
         let start = Instant::now();
         let tensor = element_type::pictures(pictures, self.input.element).map_err(fail)?;
         let mut inputs = ort::inputs![self.input.name.as_str() => tensor];
-        if self.input.wants_sizes {
-            let sizes = Array2::from_shape_fn((shape[0], 2), |(_, i)| shape[3 - i] as i64);
-            inputs.push((
-                SIZES.into(),
-                Tensor::from_array(sizes).map_err(fail)?.into(),
-            ));
+        if let Some(sizes) = self.sizes(&shape).map_err(fail)? {
+            inputs.push((SIZES.into(), sizes.into()));
         }
         let outputs = self
+            .sessions
+            .of(shape)?
             .session
             .run_with_options(inputs, &self.selected)
             .map_err(fail)?;
@@ -211,19 +363,26 @@ impl Model {
         values
     }
 
+    /// The second input for pictures of this shape, if the model has one.
+    fn sizes(&self, shape: &[usize; 4]) -> ort::Result<Option<DynValue>> {
+        if !self.input.wants_sizes {
+            return Ok(None);
+        }
+        let sizes = Array2::from_shape_fn((shape[0], 2), |(_, i)| shape[3 - i] as i64);
+        Ok(Some(Tensor::from_array(sizes)?.into_dyn()))
+    }
+
     /// Restricts later runs to these outputs; computing others (masks, for example) wastes time.
     ///
     /// # Errors
     /// Fails when ONNX Runtime rejects the selection.
     pub fn select(&mut self, names: &[&str]) -> Result<(), InferError> {
-        let rejected = |e: ort::Error| {
-            let problem = format!("its outputs {names:?} cannot be selected: {e}");
-            InferError::ModelShape {
-                path: self.path.clone(),
-                problem,
-            }
-        };
-        self.selected = selection(names.iter().copied()).map_err(rejected)?;
+        let names: Vec<String> = names.iter().map(ToString::to_string).collect();
+        self.selected = selection(&names).map_err(|e| InferError::ModelShape {
+            path: self.path.clone(),
+            problem: format!("its outputs {names:?} cannot be selected: {e}"),
+        })?;
+        self.outputs = names;
         Ok(())
     }
 
@@ -234,7 +393,7 @@ impl Model {
 
     /// The execution provider that runs the model.
     pub fn provider(&self) -> Provider {
-        self.provider
+        self.sessions.provider()
     }
 
     /// The file's metadata.
@@ -265,103 +424,32 @@ impl Model {
             ValueType::Tensor { shape, .. } => shape.to_vec(),
             _ => Vec::new(),
         };
-        self.session
+        self.sessions
+            .any()
             .outputs()
             .iter()
             .map(|o| (o.name().to_string(), shape(o)))
             .collect()
     }
 
-    /// Total time spent inside ONNX Runtime.
+    /// Begins to count [`Model::busy`] anew, after runs that only prepare or measure.
+    pub(crate) fn reset_busy(&mut self) {
+        self.busy = Duration::ZERO;
+    }
+
+    /// Total time spent inside ONNX Runtime, on work that was asked for.
     pub fn busy(&self) -> Duration {
         self.busy
     }
 }
 
-fn open_session(
-    runtime: &Runtime,
-    path: &Path,
-    options: SessionOptions,
-) -> Result<(Session, Provider), InferError> {
-    let open = |providers: &[ort::ep::ExecutionProviderDispatch]| -> Result<Session, String> {
-        let builder = Session::builder(&runtime.environment).map_err(|e| e.to_string())?;
-        let builder = builder
-            .with_intra_threads(options.threads.max(1))
-            .map_err(|e| e.to_string())?;
-        // Without spinning, so that waiting threads leave the cores to the other stages.
-        let builder = builder
-            .with_intra_op_spinning(false)
-            .map_err(|e| e.to_string())?;
-        // ONNX Runtime keeps one memory plan per input shape; the number of crops differs from
-        // frame to frame, so that the plans would accumulate.
-        let builder = builder
-            .with_memory_pattern(false)
-            .map_err(|e| e.to_string())?;
-        let builder = builder
-            .with_log_level(ort::logging::LogLevel::Error)
-            .map_err(|e| e.to_string())?;
-        let mut builder = builder
-            .with_execution_providers(providers)
-            .map_err(|e| e.to_string())?;
-        builder.commit_from_file(path).map_err(|e| e.to_string())
-    };
-    let cuda = |n: i32| {
-        ort::ep::CUDA::default()
-            .with_device_id(n)
-            .build()
-            .error_on_failure()
-    };
-    let on_gpu = |providers: &[_], provider| open(providers).map(|s| (s, provider));
-    let broken = |reason: String| InferError::ModelBroken {
-        path: path.to_path_buf(),
-        reason: plain_reason(reason),
-    };
-    let on_cpu = || open(&[]).map(|s| (s, Provider::Cpu)).map_err(broken);
-    match options.device {
-        Device::Cpu => on_cpu(),
-        Device::Cuda(n) => {
-            on_gpu(&[cuda(n)], Provider::Cuda).map_err(|reason| InferError::Device {
-                device: options.device,
-                reason,
-            })
-        }
-        Device::TensorRt => {
-            let providers = [
-                ort::ep::TensorRT::default().build().error_on_failure(),
-                cuda(0),
-            ];
-            on_gpu(&providers, Provider::TensorRt).map_err(|reason| InferError::Device {
-                device: options.device,
-                reason,
-            })
-        }
-        Device::Auto if Runtime::has_cuda() => {
-            on_gpu(&[cuda(0)], Provider::Cuda).or_else(|reason| {
-                tracing::warn!(%reason, "CUDA is built in but does not work; running on the CPU");
-                on_cpu()
-            })
-        }
-        Device::Auto => on_cpu(),
-    }
-}
-
-/// ONNX Runtime's reason, or what it means if the file is no whole ONNX model.
-fn plain_reason(reason: String) -> String {
-    let unreadable = ["Protobuf parsing failed", "No graph was found"];
-    if unreadable.iter().any(|text| reason.contains(text)) {
-        "it is damaged or not an ONNX file; copy or download it again".into()
-    } else {
-        reason
-    }
-}
-
 /// Run options that compute only the outputs `names`.
-fn selection<'a>(
-    names: impl Iterator<Item = &'a str>,
-) -> ort::Result<RunOptions<HasSelectedOutputs>> {
-    let selector = names.fold(OutputSelector::no_default(), |selector, name| {
-        selector.with(name)
-    });
+fn selection(names: &[String]) -> ort::Result<RunOptions<HasSelectedOutputs>> {
+    let selector = names
+        .iter()
+        .fold(OutputSelector::no_default(), |selector, name| {
+            selector.with(name)
+        });
     Ok(RunOptions::new()?.with_outputs(selector))
 }
 

@@ -17,6 +17,8 @@ pub enum Attribute {
     Int(i64),
     /// A list of integers.
     Ints(Vec<i64>),
+    /// A text.
+    Text(&'static str),
 }
 
 /// A graph under construction. Every node is named after its first output.
@@ -107,6 +109,25 @@ impl Graph {
         self.opset = self.opset.max(opset);
     }
 
+    /// Finishes a graph of any inputs and outputs: names, element types, and shapes, in which 0 is a
+    /// free size.
+    pub fn finish_with(
+        mut self,
+        name: &str,
+        inputs: &[(&str, i32, &[usize])],
+        outputs: &[(&str, i32, &[usize])],
+    ) -> Vec<u8> {
+        let values = |all: &[(&str, i32, &[usize])]| {
+            all.iter()
+                .map(|&(name, element, shape)| value_of(name, element, shape))
+                .collect()
+        };
+        self.proto.name = name.into();
+        self.proto.input = values(inputs);
+        self.proto.output = values(outputs);
+        encode_graph(self.proto, OPSET.max(self.opset), &[])
+    }
+
     /// Finishes the file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free.
     /// `metadata` is written under `twintrack.*`.
     pub fn finish(
@@ -177,6 +198,7 @@ pub fn node_of(
             Attribute::Float(v) => (a.f, a.kind) = (Some(*v), 1),
             Attribute::Int(v) => (a.i, a.kind) = (Some(*v), 2),
             Attribute::Ints(v) => (a.ints, a.kind) = (v.clone(), 7),
+            Attribute::Text(v) => (a.s, a.kind) = (Some(v.as_bytes().to_vec()), 3),
         }
         a
     };
@@ -215,25 +237,31 @@ pub fn untyped(name: &str) -> ValueInfoProto {
     }
 }
 
-fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
-    let free = Dimension {
-        dim_value: None,
-        dim_param: Some("N".into()),
+/// A value of a shape in which 0 is a free size.
+fn value_of(name: &str, element: i32, shape: &[usize]) -> ValueInfoProto {
+    let dimension = |(axis, &size): (usize, &usize)| Dimension {
+        dim_value: (size > 0).then_some(size as i64),
+        dim_param: (size == 0).then(|| match axis {
+            0 => "N".to_string(),
+            _ => format!("{name}_{axis}"),
+        }),
     };
-    let fixed = shape.iter().map(|&d| Dimension {
-        dim_value: Some(d as i64),
-        dim_param: None,
-    });
     let shape = TensorShapeProto {
-        dim: std::iter::once(free).chain(fixed).collect(),
+        dim: shape.iter().enumerate().map(dimension).collect(),
     };
     ValueInfoProto {
         name: name.into(),
         kind: Some(TypeProto {
             tensor_type: Some(TensorType {
-                elem_type: FLOAT,
+                elem_type: element,
                 shape: Some(shape),
             }),
         }),
     }
+}
+
+/// A float32 value [N, shape], with N free.
+fn value(name: &str, shape: &[usize]) -> ValueInfoProto {
+    let shape: Vec<usize> = std::iter::once(0).chain(shape.iter().copied()).collect();
+    value_of(name, FLOAT, &shape)
 }

@@ -10,6 +10,7 @@ use crate::detect::Letterbox;
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
+use crate::infer::{DeviceFrames, DevicePictures};
 use crate::pipeline::batcher::{self, Batcher, Lane, Waiting};
 use crate::pipeline::cameras::Cameras;
 use crate::pipeline::observer::Observer;
@@ -33,6 +34,8 @@ pub(super) struct Item {
     pub still: bool,
     /// Why the remaining stages skip the frame.
     pub left_out: Option<LeftOut>,
+    /// Its index among the batch's frames in the device's memory.
+    pub there: Option<usize>,
     /// Work spent on it by the shared stages, seconds.
     pub cost: f64,
 }
@@ -44,10 +47,18 @@ impl Item {
     }
 }
 
-/// The detector's input [n, 3, h, w], and where each frame, of (width, height), lies in it.
+/// The detector's input, and where each frame, of (width, height), lies in it.
 pub(super) struct Scaled {
-    pub input: Array4<f32>,
+    pub input: DetectorInput,
     pub places: Vec<(Letterbox, (u32, u32))>,
+}
+
+/// Frames as the detector takes them, [n, 3, h, w].
+pub(super) enum DetectorInput {
+    /// In the program's memory.
+    Here(Array4<f32>),
+    /// In the memory of the detector's device.
+    There(DevicePictures),
 }
 
 /// Frames that pass the stages together.
@@ -57,6 +68,8 @@ pub(super) struct Batch {
     pub ended: Vec<Lane>,
     /// The active frames as the detector's input.
     pub input: Option<Scaled>,
+    /// The active frames in the device's memory, if they are prepared there.
+    pub frames: Option<DeviceFrames>,
 }
 
 impl Batch {
@@ -71,12 +84,14 @@ impl Batch {
             embeddings: Embeddings::none(),
             still: false,
             left_out: None,
+            there: None,
             cost: 0.0,
         };
         Batch {
             items: batch.frames.into_iter().map(item).collect(),
             ended: batch.ended,
             input: None,
+            frames: None,
         }
     }
 

@@ -1,9 +1,10 @@
 //! Collects the cameras' frames into batches for the networks.
 //!
-//! Each camera has a slot for one frame. A live camera's new frame replaces a waiting one, so that
-//! latency cannot grow; a recording's reader waits for the slot instead (backpressure).
+//! Each camera has a slot. A live camera's holds one frame, which its next one replaces, so that
+//! latency cannot grow. A recording's holds as many as may share a batch, and its reader waits for
+//! room in it (backpressure).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,7 +26,7 @@ pub struct Waiting {
 /// Frames for the networks.
 #[derive(Debug, Default)]
 pub struct Batch {
-    /// Frames of one input size, at most one per camera.
+    /// Frames that can share a batch; those of a recording in their order.
     pub frames: Vec<Waiting>,
     /// Cameras that have ended: no frame of theirs follows.
     pub ended: Vec<Lane>,
@@ -33,7 +34,7 @@ pub struct Batch {
 
 #[derive(Debug, Default)]
 struct Slot {
-    waiting: Option<(Frame, Instant)>,
+    waiting: VecDeque<(Frame, Instant)>,
     offered: Option<Instant>,
     ended: bool,
 }
@@ -57,6 +58,8 @@ pub struct BatchLimits {
     pub wait: Duration,
     /// Maximum number of batches in progress; more would only add latency.
     pub in_progress: usize,
+    /// Maximum number of frames of one recording in a batch.
+    pub per_recording: usize,
 }
 
 /// Passes frames from the readers' threads to the stages. Shared by all of them.
@@ -64,27 +67,27 @@ pub struct Batcher {
     state: Mutex<State>,
     changed: Condvar,
     limits: BatchLimits,
-    /// The detector's input size for a frame. Only frames of one input size share a batch.
-    input: InputOf,
+    /// What frames must have in common to share a batch.
+    kind: KindOf,
 }
 
-/// (width, height) of a frame to (width, height) of the detector's input.
-type InputOf = Box<dyn Fn(&Frame) -> (usize, usize) + Send + Sync>;
+/// What frames must have in common to share a batch: the size of the detector's input, and that of
+/// the frames if they are prepared on its device. Pixels: width, height.
+pub type Kind = [(usize, usize); 2];
+
+type KindOf = Box<dyn Fn(&Frame) -> Kind + Send + Sync>;
 
 /// A batch does not wait for cameras that gave no frame for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
     /// A batcher without cameras.
-    pub fn new(
-        limits: BatchLimits,
-        input: impl Fn(&Frame) -> (usize, usize) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(limits: BatchLimits, kind: impl Fn(&Frame) -> Kind + Send + Sync + 'static) -> Self {
         Batcher {
             state: Mutex::default(),
             changed: Condvar::new(),
             limits,
-            input: Box::new(input),
+            kind: Box::new(kind),
         }
     }
 
@@ -110,11 +113,7 @@ impl Batcher {
 
     /// Number of waiting frames.
     pub fn waiting(&self) -> usize {
-        self.lock()
-            .slots
-            .values()
-            .filter(|s| s.waiting.is_some())
-            .count()
+        self.lock().slots.values().map(|s| s.waiting.len()).sum()
     }
 
     /// Puts a frame into its camera's slot. Returns whether it replaced a waiting frame, which is
@@ -126,29 +125,36 @@ impl Batcher {
         };
         let now = Instant::now();
         slot.offered = Some(now);
-        let old = slot.waiting.replace((frame, now));
+        let mut frame = frame;
         // The new frame takes over the restart mark; otherwise the tracker would not end its tracks
         // after an interruption.
-        if let (Some((old, _)), Some((new, _))) = (&old, &mut slot.waiting) {
-            new.restart |= old.restart;
-        }
+        frame.restart |= slot.waiting.iter().any(|(old, _)| old.restart);
+        let replaces = !slot.waiting.is_empty();
+        slot.waiting.clear();
+        slot.waiting.push_back((frame, now));
         self.changed.notify_all();
-        old.is_some()
+        replaces
     }
 
-    /// Puts a frame into its camera's slot, waiting until it is free. Returns `false` if the camera
-    /// was ended or the run abandoned.
+    /// Puts a frame into its recording's slot, waiting until there is room. Returns `false` if the
+    /// recording was ended or the run abandoned.
     pub fn offer_patiently(&self, lane: Lane, frame: Frame) -> bool {
+        let full = |s: &Slot| s.waiting.len() >= self.limits.per_recording;
         let mut state = self.lock();
-        while state.slots.get(&lane).is_some_and(|s| s.waiting.is_some()) {
+        while state.slots.get(&lane).is_some_and(full) {
             state = self
                 .changed
                 .wait(state)
                 .unwrap_or_else(PoisonError::into_inner);
         }
-        let there = state.slots.contains_key(&lane);
-        drop(state); // no other thread fills this slot
-        there && !self.offer(lane, frame)
+        let Some(slot) = state.slots.get_mut(&lane) else {
+            return false;
+        };
+        let now = Instant::now();
+        slot.offered = Some(now);
+        slot.waiting.push_back((frame, now));
+        self.changed.notify_all();
+        true
     }
 
     /// Ends a camera. Its waiting frame is still processed.
@@ -187,10 +193,10 @@ impl Batcher {
                 let oldest = state
                     .slots
                     .values()
-                    .filter_map(|s| s.waiting.as_ref())
+                    .filter_map(|s| s.waiting.front())
                     .map(|w| w.1)
                     .min();
-                let waiting = state.slots.values().filter(|s| s.waiting.is_some()).count();
+                let waiting: usize = state.slots.values().map(|s| s.waiting.len()).sum();
                 let expected = state
                     .slots
                     .values()
@@ -220,23 +226,34 @@ impl Batcher {
 
     fn take(&self, state: &mut State) -> Batch {
         let mut frames: Vec<Waiting> = Vec::new();
-        let mut size = None;
+        let mut kind = None;
         while frames.len() < self.limits.size {
             let State { queue, slots, .. } = state;
-            let fits = |s: &Slot| {
-                s.waiting
-                    .as_ref()
-                    .is_some_and(|(f, _)| size.is_none_or(|size| size == (self.input)(f)))
+            let taken = |lane: Lane| frames.iter().filter(|w| w.lane == lane).count();
+            let fits = |lane: Lane, s: &Slot| {
+                taken(lane) < self.limits.per_recording
+                    && s.waiting
+                        .front()
+                        .is_some_and(|(f, _)| kind.is_none_or(|kind| kind == (self.kind)(f)))
             };
-            let Some(lane) =
-                queue.next(slots.iter().filter(|(_, s)| fits(s)).map(|(&lane, _)| lane))
+            let fitting: Vec<Lane> = slots
+                .iter()
+                .filter(|&(&lane, s)| fits(lane, s))
+                .map(|(&lane, _)| lane)
+                .collect();
+            // Every camera's first frame comes before any recording's second.
+            let fewest = fitting.iter().map(|&lane| taken(lane)).min();
+            let next = fitting
+                .into_iter()
+                .filter(|&lane| Some(taken(lane)) == fewest);
+            let Some(lane) = queue.next(next) else {
+                break;
+            };
+            let Some((frame, arrived)) = slots.get_mut(&lane).and_then(|s| s.waiting.pop_front())
             else {
                 break;
             };
-            let Some((frame, arrived)) = slots.get_mut(&lane).and_then(|s| s.waiting.take()) else {
-                break;
-            };
-            size = Some((self.input)(&frame));
+            kind = Some((self.kind)(&frame));
             frames.push(Waiting {
                 lane,
                 frame,
@@ -246,7 +263,7 @@ impl Batcher {
         let ended: Vec<Lane> = state
             .slots
             .iter()
-            .filter(|(_, s)| s.ended && s.waiting.is_none())
+            .filter(|(_, s)| s.ended && s.waiting.is_empty())
             .map(|(&lane, _)| lane)
             .collect();
         for lane in &ended {
@@ -286,12 +303,43 @@ mod tests {
     }
 
     fn batcher(size: usize) -> Batcher {
+        batcher_of(size, 1)
+    }
+
+    fn batcher_of(size: usize, per_recording: usize) -> Batcher {
         let limits = BatchLimits {
             size,
             wait: Duration::from_millis(5),
             in_progress: 2,
+            per_recording,
         };
-        Batcher::new(limits, |f| (f.width as usize, f.height as usize))
+        Batcher::new(limits, |f| [(f.width as usize, f.height as usize), (0, 0)])
+    }
+
+    #[test]
+    fn successive_frames_of_recordings_share_a_batch_in_order_and_in_equal_numbers() {
+        let b = batcher_of(5, 4);
+        let lanes = [b.join(1.0), b.join(1.0)];
+        for n in 1..=4 {
+            assert!(b.offer_patiently(lanes[0], frame(n, 100)));
+        }
+        for (n, width) in [(1, 100), (2, 100), (3, 200)] {
+            assert!(b.offer_patiently(lanes[1], frame(n, width)));
+        }
+        let of = |batch: &Batch, lane: Lane| {
+            let frames = batch.frames.iter().filter(|w| w.lane == lane);
+            frames.map(|w| w.frame.number).collect::<Vec<_>>()
+        };
+        let first = b.next().expect("a full batch");
+        let mut numbers = [of(&first, lanes[0]), of(&first, lanes[1])];
+        assert_eq!(numbers, [vec![1, 2, 3], vec![1, 2]]);
+        for _ in 0..2 {
+            b.done(&[]);
+            let rest = b.next().expect("a batch of one of the sizes that are left");
+            assert_eq!(rest.frames.len(), 1);
+            (0..2).for_each(|i| numbers[i].extend(of(&rest, lanes[i])));
+        }
+        assert_eq!(numbers, [vec![1, 2, 3, 4], vec![1, 2, 3]]);
     }
 
     #[test]

@@ -6,10 +6,11 @@ use std::time::Duration;
 use ndarray::s;
 
 use crate::detect::Detector;
-use crate::detect::detector::Scaling;
 use crate::detection::Detection;
-use crate::pipeline::batch::{Batch, Scaled};
+use crate::frame::Frame;
+use crate::pipeline::batch::{Batch, DetectorInput, Scaled};
 use crate::pipeline::quarantine::LeftOut;
+use crate::pipeline::scale::{FrameInput, pixels};
 use crate::pipeline::stage::each;
 
 /// Where detections come from.
@@ -21,11 +22,22 @@ pub enum DetectionSource {
 }
 
 impl DetectionSource {
-    /// How frames become the detector's input; `None` without a detector.
-    pub(super) fn scaling(&self) -> Option<Scaling> {
+    /// How frames become the detector's input; `None` without a detector. What prepares it on the
+    /// device is taken from the detector.
+    pub(super) fn take_input(&mut self) -> Option<FrameInput> {
         match self {
-            DetectionSource::Network(d) => Some(d.scaling().clone()),
+            DetectionSource::Network(d) => Some(FrameInput {
+                scaling: d.scaling().clone(),
+                loader: d.take_loader(),
+            }),
             DetectionSource::Given(_) => None,
+        }
+    }
+
+    /// Tells the detector how many frames its batches will have at most.
+    pub(super) fn expect_batches(&mut self, largest: usize) {
+        if let DetectionSource::Network(d) = self {
+            d.expect_batches(largest);
         }
     }
 
@@ -71,9 +83,22 @@ fn detect(detector: &mut Detector, batch: &mut Batch) {
     let Some(Scaled { input, places }) = batch.input.take() else {
         return;
     };
-    let found = each("detect", places.len(), |some| {
-        Ok(detector.detect(input.slice(s![some.clone(), .., .., ..]), &places[some])?)
-    });
+    let found = match &input {
+        DetectorInput::Here(input) => each("detect", places.len(), |some| {
+            Ok(detector.detect(input.slice(s![some.clone(), .., .., ..]), &places[some])?)
+        }),
+        DetectorInput::There(input) => {
+            let frames: Vec<Frame> = batch.active().map(|i| i.frame.clone()).collect();
+            each("detect", places.len(), |some| {
+                if some.len() == places.len() {
+                    return Ok(detector.detect_there(input, &places)?);
+                }
+                // Frames that failed together: each alone, prepared on the CPU.
+                let one = |frame: &Frame| Ok(detector.detect_image(pixels(frame)?)?);
+                frames[some].iter().map(one).collect()
+            })
+        }
+    };
     for (item, found) in batch.active().zip(found) {
         match found {
             Ok(found) => item.detections = found,

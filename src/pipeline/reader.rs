@@ -244,9 +244,10 @@ mod tests {
             size: 1,
             wait: Duration::ZERO,
             in_progress: 1,
+            per_recording: 1,
         };
         let batcher = Arc::new(Batcher::new(limits, |f| {
-            (f.width as usize, f.height as usize)
+            [(f.width as usize, f.height as usize), (0, 0)]
         }));
         let (timer, openings) = (
             Arc::new(ManualTimer::default()),

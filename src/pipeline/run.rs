@@ -27,7 +27,7 @@ use crate::pipeline::observer::{NoObserver, Observer};
 use crate::pipeline::quarantine::Quarantine;
 use crate::pipeline::reader::{FailurePolicy, Opener};
 use crate::pipeline::roster::{CameraConfigs, Ended, Readers, Roster};
-use crate::pipeline::scale::Scaler;
+use crate::pipeline::scale::{FrameInput, Scaler};
 use crate::pipeline::stage::{self, Outcome, joined};
 use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
 use crate::pipeline::write::write;
@@ -38,7 +38,7 @@ use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
-/// How frames of several cameras share the networks.
+/// How frames share the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Setters)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
@@ -47,6 +47,9 @@ pub struct BatchConfig {
     pub size: usize,
     /// A frame waits at most this long for others to share its batch.
     pub wait: Duration,
+    /// Maximum number of successive frames of one recording in a batch. On a GPU several frames
+    /// together take little longer than one.
+    pub per_recording: usize,
 }
 
 impl Default for BatchConfig {
@@ -55,6 +58,7 @@ impl Default for BatchConfig {
         BatchConfig {
             size: 1,
             wait: Duration::ZERO,
+            per_recording: 1,
         }
     }
 }
@@ -216,9 +220,12 @@ impl Pipeline {
     ///
     /// # Errors
     /// The first failure that ends the run.
-    pub async fn run(self) -> Result<Summary, PipelineError> {
+    pub async fn run(mut self) -> Result<Summary, PipelineError> {
         let started = Instant::now();
-        let (batcher, new_tracker) = (Arc::new(self.batcher()), self.new_tracker());
+        self.detections.expect_batches(self.batch.size);
+        let input = self.detections.take_input();
+        let batcher = Arc::new(self.batcher(input.as_ref()));
+        let new_tracker = self.new_tracker();
         let Pipeline {
             inputs,
             detections,
@@ -264,9 +271,9 @@ impl Pipeline {
         let stop_readers = stop.child_token();
         let supervising = supervise(roster, inputs, out, stop_readers.clone());
         let from_pixels = tracker.camera_motion.from_pixels;
-        let scaler = Scaler::new(detections.scaling(), from_pixels, quarantine);
-        let input = batches(batcher.clone(), cameras.clone(), observer.clone());
-        let stages = Stages::start(input, scaler, detections, embedder, observer);
+        let scaler = Scaler::new(input, from_pixels, quarantine);
+        let batches = batches(batcher.clone(), cameras.clone(), observer.clone());
+        let stages = Stages::start(batches, scaler, detections, embedder, observer);
         let tracked = track(tracking, batcher.clone(), stages.output);
 
         // A sink that blocks holds up the trackers, and they the stages before: after the timeout
@@ -313,19 +320,25 @@ impl Pipeline {
         })
     }
 
-    fn batcher(&self) -> Batcher {
+    /// The batcher for frames that become the detector's input as `input` says.
+    fn batcher(&self, input: Option<&FrameInput>) -> Batcher {
         let limits = BatchLimits {
-            size: match self.inputs {
-                Inputs::One(_) => 1,
-                Inputs::Many { .. } => self.detections.fixed_batch().unwrap_or(self.batch.size),
-            },
+            size: self.detections.fixed_batch().unwrap_or(self.batch.size),
             wait: self.batch.wait,
             in_progress: BATCHES_IN_PROGRESS,
+            per_recording: self.batch.per_recording,
         };
-        let scaling = self.detections.scaling();
-        Batcher::new(limits, move |frame| match &scaling {
-            Some(scaling) => scaling.letterbox(frame.shape()).input,
-            None => (frame.width as usize, frame.height as usize),
+        let scaling = input.map(|i| i.scaling.clone());
+        let loaded = input.is_some_and(|i| i.loader.is_some());
+        Batcher::new(limits, move |frame| {
+            let size = (frame.width as usize, frame.height as usize);
+            match &scaling {
+                Some(scaling) => {
+                    let input = scaling.letterbox(frame.shape()).input;
+                    [input, if loaded { size } else { (0, 0) }]
+                }
+                None => [size, size],
+            }
         })
     }
 

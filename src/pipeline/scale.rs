@@ -7,8 +7,9 @@ use std::sync::Arc;
 use ndarray::{Array4, Axis, s};
 
 use crate::detect::detector::Scaling;
-use crate::frame::Frame;
-use crate::pipeline::batch::{Batch, Item, Scaled};
+use crate::frame::{Frame, Image};
+use crate::infer::FrameLoader;
+use crate::pipeline::batch::{Batch, DetectorInput, Item, Scaled};
 use crate::pipeline::batcher::Lane;
 use crate::pipeline::camera_motion::CameraMotion;
 use crate::pipeline::error::PipelineError;
@@ -21,62 +22,157 @@ pub(super) struct Scaler {
     quarantine: Arc<Quarantine>,
     /// Whether camera motion is estimated from the pixels.
     estimate_motion: bool,
-    motions: BTreeMap<Lane, CameraMotion>,
-    gates: BTreeMap<Lane, MotionGate>,
+    cameras: BTreeMap<Lane, Observed>,
     /// Absent without a detector.
-    scaling: Option<Scaling>,
+    input: Option<FrameInput>,
+}
+
+/// How frames become the detector's input.
+pub(super) struct FrameInput {
+    pub scaling: Scaling,
+    /// Prepares the input on the detector's device; absent where that is done on the CPU.
+    pub loader: Option<FrameLoader>,
 }
 
 impl Scaler {
     pub fn new(
-        scaling: Option<Scaling>,
+        input: Option<FrameInput>,
         estimate_motion: bool,
         quarantine: Arc<Quarantine>,
     ) -> Self {
         Scaler {
             quarantine,
             estimate_motion,
-            motions: BTreeMap::new(),
-            gates: BTreeMap::new(),
-            scaling,
+            cameras: BTreeMap::new(),
+            input,
         }
     }
 
     /// Prepares a batch for the detector. A frame that cannot be prepared is dropped.
     pub fn prepare(&mut self, batch: &mut Batch) {
         for lane in &batch.ended {
-            self.motions.remove(lane);
-            self.gates.remove(lane);
+            self.cameras.remove(lane);
         }
         for item in &mut batch.items {
             if self.quarantine.holds(item.lane, item.frame.pts) {
                 item.left_out = Some(LeftOut::Quarantined);
-            } else if let Err(e) = caught("scale", || self.observe(item)) {
-                item.left_out = Some(LeftOut::Failed(e));
             }
         }
-        if let Some(scaling) = &self.scaling {
-            batch.input = input(scaling, batch);
+        self.observe(&mut batch.items);
+        if let Some(input) = &mut self.input {
+            batch.input = input.of(batch);
         }
     }
 
-    /// Estimates what the camera did since the frame before, and whether anything moves.
-    fn observe(&mut self, item: &mut Item) -> Result<(), PipelineError> {
-        item.still =
-            item.gated && stands_still(self.gates.entry(item.lane).or_default(), &item.frame);
-        if !item.still {
-            item.motion = self
-                .motions
-                .entry(item.lane)
-                .or_insert_with(|| CameraMotion::new(self.estimate_motion))
-                .next(&item.frame);
+    /// Estimates for each frame what its camera did since the frame before, and whether anything
+    /// moves. Cameras are independent, so each has a thread of its own.
+    fn observe(&mut self, items: &mut [Item]) {
+        let mut by_camera: BTreeMap<Lane, Vec<&mut Item>> = BTreeMap::new();
+        for item in items.iter_mut().filter(|i| i.left_out.is_none()) {
+            by_camera.entry(item.lane).or_default().push(item);
         }
-        Ok(())
+        let mut work: Vec<(Lane, Observed, Vec<&mut Item>)> = by_camera
+            .into_iter()
+            .map(|(lane, items)| {
+                let camera = self.cameras.remove(&lane);
+                let new = || Observed::new(self.estimate_motion);
+                (lane, camera.unwrap_or_else(new), items)
+            })
+            .collect();
+        match work.as_mut_slice() {
+            [(_, camera, items)] => items.iter_mut().for_each(|item| camera.observe(item)),
+            several => std::thread::scope(|scope| {
+                for (_, camera, items) in several {
+                    scope.spawn(|| items.iter_mut().for_each(|item| camera.observe(item)));
+                }
+            }),
+        }
+        let cameras = work.into_iter().map(|(lane, camera, _)| (lane, camera));
+        self.cameras.extend(cameras);
     }
 }
 
-/// The active frames as one input tensor; they share one input size. `None` if there is none.
-fn input(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
+/// What is remembered of a camera's last picture.
+struct Observed {
+    motion: CameraMotion,
+    gate: MotionGate,
+}
+
+impl Observed {
+    fn new(estimate_motion: bool) -> Self {
+        Observed {
+            motion: CameraMotion::new(estimate_motion),
+            gate: MotionGate::default(),
+        }
+    }
+
+    /// A frame that fails is dropped.
+    fn observe(&mut self, item: &mut Item) {
+        let observed = caught("scale", || {
+            item.still = item.gated && stands_still(&mut self.gate, &item.frame);
+            if !item.still {
+                item.motion = self.motion.next(&item.frame);
+            }
+            Ok(())
+        });
+        if let Err(e) = observed {
+            item.left_out = Some(LeftOut::Failed(e));
+        }
+    }
+}
+
+impl FrameInput {
+    /// The active frames as the detector's input; they share one input size. `None` if there is no
+    /// active frame. If the device fails, the input is made on the CPU.
+    fn of(&mut self, batch: &mut Batch) -> Option<Scaled> {
+        for item in batch.active() {
+            if let Err(e) = pixels(&item.frame) {
+                item.left_out = Some(LeftOut::Failed(e));
+            }
+        }
+        let Some(loader) = &mut self.loader else {
+            return here(&self.scaling, batch);
+        };
+        match there(&self.scaling, loader, batch)? {
+            Ok(scaled) => Some(scaled),
+            Err(error) => {
+                tracing::warn!(%error, "frames cannot be prepared on the device; using the CPU");
+                self.loader = None;
+                here(&self.scaling, batch)
+            }
+        }
+    }
+}
+
+/// The input in the device's memory.
+fn there(
+    scaling: &Scaling,
+    loader: &mut FrameLoader,
+    batch: &mut Batch,
+) -> Option<Result<Scaled, PipelineError>> {
+    let images: Vec<Image> = batch
+        .active()
+        .filter_map(|i| i.frame.image.clone())
+        .collect();
+    let images: Vec<&Image> = images.iter().collect();
+    let letterbox = scaling.letterbox(images.first()?.shape());
+    let loaded = caught("scale", || Ok(loader.load(&images, letterbox.placement())?));
+    Some(loaded.map(|(pictures, frames)| {
+        batch.frames = Some(frames);
+        let index = |(i, item): (usize, &mut Item)| item.there = Some(i);
+        batch.active().enumerate().for_each(index);
+        Scaled {
+            input: DetectorInput::There(pictures),
+            places: images
+                .iter()
+                .map(|i| (letterbox, (i.width, i.height)))
+                .collect(),
+        }
+    }))
+}
+
+/// The input in the program's memory.
+fn here(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
     let active = batch.active().count();
     let first = batch.active().next()?;
     let (w, h) = scaling.letterbox(first.frame.shape()).input;
@@ -95,7 +191,7 @@ fn input(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
             Err(e) => item.left_out = Some(LeftOut::Failed(e)),
         }
     }
-    let input = input.slice_move(s![..places.len(), .., .., ..]);
+    let input = DetectorInput::Here(input.slice_move(s![..places.len(), .., .., ..]));
     (!places.is_empty()).then_some(Scaled { input, places })
 }
 
@@ -103,7 +199,7 @@ fn input(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
 ///
 /// # Errors
 /// [`PipelineError::NoPixels`].
-pub(super) fn pixels(frame: &Frame) -> Result<&crate::frame::Image, PipelineError> {
+pub(super) fn pixels(frame: &Frame) -> Result<&Image, PipelineError> {
     frame.image.as_ref().ok_or_else(|| PipelineError::NoPixels {
         camera: frame.camera.clone(),
         frame: frame.number,

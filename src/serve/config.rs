@@ -26,7 +26,7 @@ use crate::source::{CameraConfig, Transport};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ServeConfig {
-    /// Maximum number of frames in a batch of the detector, 1 to 256.
+    /// Maximum number of frames in a batch of the detector, 0 to 128; 0: 4 on a CPU, 32 on a GPU.
     pub batch: usize,
     /// Maximum time that a frame waits for others to share its batch, seconds, 0 to 1.
     pub batch_wait: f64,
@@ -62,7 +62,7 @@ pub struct ServeConfig {
 impl Default for ServeConfig {
     fn default() -> Self {
         ServeConfig {
-            batch: 4,
+            batch: 0,
             batch_wait: 0.01,
             listen: "127.0.0.1:8090".into(),
             max_connections: 256,
@@ -86,7 +86,7 @@ impl ServeConfig {
     /// # Errors
     /// The first value outside its range.
     fn validate(&self) -> Result<(), OutOfRange> {
-        within("serve.batch", self.batch, 1, 256)?;
+        within("serve.batch", self.batch, 0, 128)?;
         within("serve.batch_wait", self.batch_wait, 0.0, 1.0)?;
         within("serve.max_connections", self.max_connections, 4, 65_536)?;
         within(
@@ -281,12 +281,17 @@ impl ServiceConfig {
             .unwrap_or_default()
     }
 
-    /// How the cameras' frames share the networks.
-    pub fn batch(&self) -> BatchConfig {
-        BatchConfig {
-            size: self.serve.batch,
-            wait: Duration::from_secs_f64(self.serve.batch_wait),
-        }
+    /// How the cameras' frames share the networks, which run on a GPU or not.
+    pub fn batch(&self, on_gpu: bool) -> BatchConfig {
+        let (size, per_recording) = if on_gpu { (32, 2) } else { (4, 1) };
+        BatchConfig::default()
+            .with_size(if self.serve.batch == 0 {
+                size
+            } else {
+                self.serve.batch
+            })
+            .with_wait(Duration::from_secs_f64(self.serve.batch_wait))
+            .with_per_recording(per_recording)
     }
 }
 

@@ -82,9 +82,10 @@ fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {
         size: 2,
         wait: Duration::ZERO,
         in_progress: 1,
+        per_recording: 1,
     };
     let batcher = Arc::new(Batcher::new(limits, |f| {
-        (f.width as usize, f.height as usize)
+        [(f.width as usize, f.height as usize), (0, 0)]
     }));
     let (timer, release) = (Arc::<ManualTimer>::default(), Release::default());
     let openings = Arc::<Mutex<Vec<String>>>::default();

@@ -1,0 +1,147 @@
+//! Opens sessions of ONNX Runtime with an execution provider.
+
+use std::path::Path;
+
+use ort::ep::cuda::ConvAlgorithmSearch;
+use ort::ep::{ArenaExtendStrategy, CUDA, ExecutionProviderDispatch, TensorRT};
+use ort::logging::LogLevel;
+use ort::session::Session;
+
+use crate::infer::device::{Device, Provider};
+use crate::infer::error::InferError;
+use crate::infer::paths::download_folder;
+use crate::infer::runtime::Runtime;
+use crate::infer::session::SessionOptions;
+
+/// What a session runs.
+#[derive(Clone, Copy)]
+pub(super) enum Network<'a> {
+    /// An ONNX file.
+    File(&'a Path),
+    /// An ONNX file's bytes. The path is that of the network that it prepares inputs for; errors
+    /// name it.
+    Bytes(&'a [u8], &'a Path),
+}
+
+impl Network<'_> {
+    fn path(&self) -> &Path {
+        match self {
+            Network::File(path) | Network::Bytes(_, path) => path,
+        }
+    }
+}
+
+/// A free dimension's name in a file, and the size that it is to have.
+pub(super) type FixedDimension = (String, i64);
+
+/// Opens a session on the device of `options`. `fixed`: free dimensions that have one size in all
+/// runs; ONNX Runtime computes what depends on them alone, such as the places of boxes, once.
+///
+/// # Errors
+/// Fails when the file is missing or broken, or the device cannot be used.
+pub(super) fn session(
+    runtime: &Runtime,
+    network: Network<'_>,
+    options: SessionOptions,
+    fixed: &[FixedDimension],
+) -> Result<(Session, Provider), InferError> {
+    let open = |providers: &[ExecutionProviderDispatch]| {
+        commit(runtime, network, options.threads, fixed, providers).map_err(|e| e.to_string())
+    };
+    let unusable = |reason: String| InferError::Device {
+        device: options.device,
+        reason: first_line(&reason),
+    };
+    let broken = |reason: String| InferError::ModelBroken {
+        path: network.path().to_path_buf(),
+        reason: plain_reason(reason),
+    };
+    let on_cpu = || open(&[]).map(|s| (s, Provider::Cpu)).map_err(broken);
+    let on_cuda = |n| open(&[cuda(n)]).map(|s| (s, Provider::Cuda));
+    match options.device {
+        Device::Cpu => on_cpu(),
+        Device::Cuda(n) => on_cuda(n).map_err(unusable),
+        Device::TensorRt => open(&[tensorrt(), cuda(0)])
+            .map(|s| (s, Provider::TensorRt))
+            .map_err(unusable),
+        Device::Auto if Runtime::has_cuda() => on_cuda(0).or_else(|reason| {
+            let reason = first_line(&reason);
+            tracing::warn!(%reason, "CUDA is built in but does not work; running on the CPU");
+            on_cpu()
+        }),
+        Device::Auto => on_cpu(),
+    }
+}
+
+fn commit(
+    runtime: &Runtime,
+    network: Network<'_>,
+    threads: usize,
+    fixed: &[FixedDimension],
+    providers: &[ExecutionProviderDispatch],
+) -> ort::Result<Session> {
+    let mut builder = Session::builder(&runtime.environment)?
+        .with_intra_threads(threads.max(1))?
+        // Without spinning, so that waiting threads leave the cores to the other stages.
+        .with_intra_op_spinning(false)?
+        // ONNX Runtime keeps one memory plan per input shape; the number of crops differs from
+        // frame to frame, so that the plans would accumulate.
+        .with_memory_pattern(false)?
+        .with_log_level(LogLevel::Error)?
+        .with_execution_providers(providers)?;
+    for (name, size) in fixed {
+        builder = builder.with_dimension_override(name, *size)?;
+    }
+    match network {
+        Network::File(path) => builder.commit_from_file(path),
+        Network::Bytes(bytes, _) => builder.commit_from_memory(bytes),
+    }
+}
+
+fn cuda(device: i32) -> ExecutionProviderDispatch {
+    CUDA::default()
+        .with_device_id(device)
+        // An exhaustive search takes 350 to 750 ms for each network and shape where this takes 60,
+        // and the runs after it are not faster (H200, ONNX Runtime 1.31).
+        .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
+        // There is a session for each shape: none may claim more memory than it needs.
+        .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
+        // Takes 1.2 ms instead of 1.3 for one frame, 4.3 instead of 5.0 for 16 (same machine).
+        .with_prefer_nhwc(true)
+        .build()
+        .error_on_failure()
+}
+
+/// TensorRT, with its engines kept in the data folder: building one takes minutes.
+fn tensorrt() -> ExecutionProviderDispatch {
+    let provider = TensorRT::default();
+    let provider = match download_folder().map(|f| f.with_file_name("engines")) {
+        Some(folder) => {
+            let path = folder.display();
+            tracing::info!(%path, "TensorRT keeps its engines in this folder");
+            provider
+                .with_engine_cache(true)
+                .with_engine_cache_path(path.to_string())
+                .with_timing_cache(true)
+                .with_timing_cache_path(path.to_string())
+        }
+        None => provider,
+    };
+    provider.build().error_on_failure()
+}
+
+/// The first line of ONNX Runtime's reason: the lines after it repeat it with source positions.
+fn first_line(reason: &str) -> String {
+    let line = reason.lines().find(|l| !l.trim().is_empty());
+    line.unwrap_or(reason).trim().to_string()
+}
+
+/// ONNX Runtime's reason, or what it means if the file is no whole ONNX model.
+fn plain_reason(reason: String) -> String {
+    let unreadable = ["Protobuf parsing failed", "No graph was found"];
+    if unreadable.iter().any(|text| reason.contains(text)) {
+        "it is damaged or not an ONNX file; copy or download it again".into()
+    } else {
+        reason
+    }
+}
