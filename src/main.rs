@@ -5,7 +5,9 @@ mod app;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::app::{compare, doctor, evaluate, manual, message, refine, search, track, tune};
+use crate::app::{
+    compare, doctor, evaluate, manual, message, refine, search, telemetry, track, tune,
+};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -95,6 +97,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     prepare_libraries(cli.command.camera_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
+    telemetry::disable();
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
     let log = tracing_subscriber::fmt()

@@ -24,3 +24,4 @@ pub mod show;
 pub(crate) mod signals;
 pub mod track;
 pub mod tune;
+pub(crate) mod telemetry;
