@@ -65,6 +65,8 @@ enum Command {
     Tune(tune::TuneArgs),
     #[cfg(feature = "models")]
     Models(app::models::ModelsArgs),
+    #[cfg(feature = "serve")]
+    Bench(app::bench::command::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Config(ConfigArgs),
     Completions(manual::CompletionsArgs),
@@ -95,9 +97,9 @@ fn config(args: &ConfigArgs) -> anyhow::Result<String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    telemetry::disable();
     prepare_libraries(cli.command.camera_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
-    telemetry::disable();
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
     let log = tracing_subscriber::fmt()
@@ -119,6 +121,8 @@ fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args).map(print),
         #[cfg(feature = "models")]
         Command::Models(args) => app::models::run(&args).map(print),
+        #[cfg(feature = "serve")]
+        Command::Bench(args) => app::bench::command::run(&args, print),
         Command::Doctor(args) => doctor::run(&args).map_err(Into::into).map(|(report, ok)| {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }
