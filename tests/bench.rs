@@ -119,6 +119,24 @@ fn an_unusable_input_is_an_error_of_one_sentence() {
 }
 
 #[test]
+fn without_the_sample_clip_a_video_must_be_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("twintrack");
+    std::fs::copy(assert_cmd::cargo::cargo_bin!("twintrack"), &program).unwrap();
+    let out = Command::new(&program)
+        .arg("bench")
+        .current_dir(dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert_eq!(
+        text(&out.stderr),
+        "error: the sample clip samples/pets2009-s2l1.mp4 was not found; name a video: twintrack \
+         bench FILE\n"
+    );
+}
+
+#[test]
 fn a_number_of_frames_out_of_range_is_wrong_usage() {
     let out = twintrack()
         .args(["bench", "--frames", "1"])
