@@ -58,7 +58,7 @@ bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this re
 	cargo bench --locked --bench tracker_update
 
 # REV: the commit to compare with; by default HEAD if files are changed, else the commit before it.
-bench-check: ## compare the instructions executed with an earlier commit's, fail beyond 5 % (REV=COMMIT, needs valgrind)
+bench-check: ## compare instructions executed with those at REV, fail beyond 5 %
 	@scripts/bench_check.sh $(REV)
 
 train-demo: .deps/onnxruntime/libonnxruntime.so ## train a small network on drawn people (minutes), judge it on the sample clip

@@ -9,7 +9,9 @@ import statistics
 import subprocess
 import time
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+)
 parser.add_argument("program")
 parser.add_argument("videos", nargs="+")
 parser.add_argument("--rounds", type=int, default=7)
@@ -35,4 +37,5 @@ for counted in range(-1, arguments.rounds):
         if counted >= 0:
             all_times.append(took)
 for video, all_times in times.items():
-    print(f"{video}: median {statistics.median(all_times):.3f}, {min(all_times):.3f} to {max(all_times):.3f}")
+    median, best, worst = statistics.median(all_times), min(all_times), max(all_times)
+    print(f"{video}: median {median:.3f}, {best:.3f} to {worst:.3f}")
