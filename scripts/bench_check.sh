@@ -4,8 +4,8 @@
 # load of the machine, as times do.
 #   scripts/bench_check.sh [REV] [LIMIT]
 # REV: by default HEAD if files are changed, else the commit before it. Measured is what needs no
-# pixels and no networks: tracker, events, offline linking, evaluation. Needs valgrind. Both programs
-# are built with the feature `cli` only, in out/bench-check; nothing in target/ changes.
+# pixels and no networks: tracker, events, offline linking, evaluation. Needs valgrind. Both
+# programs are built with the feature `cli` only, in out/bench-check; nothing in target/ changes.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
@@ -15,7 +15,7 @@ command -v valgrind >/dev/null || fail "valgrind is missing: sudo apt-get instal
 if [ $# -gt 0 ]; then rev=$1
 elif [ -n "$(git status --porcelain)" ]; then rev=HEAD
 else rev=HEAD~1; fi
-commit=$(git rev-parse --verify --quiet "$rev^{commit}") || fail "this repository has no commit $rev"
+commit=$(git rev-parse --verify --quiet "$rev^{commit}") || fail "there is no commit $rev"
 work=$PWD/out/bench-check
 input=$work/input
 mkdir -p "$input/sequences/walk/gt" "$input/results"
