@@ -4,7 +4,7 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-test setup-gpu build demo test soak fuzz lint bench train-demo clean
+.PHONY: help setup setup-test setup-gpu build demo test soak fuzz lint bench bench-check train-demo clean
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
@@ -56,6 +56,10 @@ lint:      ## format, clippy, licences
 
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
 	cargo bench --locked --bench tracker_update
+
+# REV: the commit to compare with; by default HEAD if files are changed, else the commit before it.
+bench-check: ## compare instructions executed with those at REV, fail beyond 5 %
+	@scripts/bench_check.sh $(REV)
 
 train-demo: .deps/onnxruntime/libonnxruntime.so ## train a small network on drawn people (minutes), judge it on the sample clip
 	@cargo build --release --locked --features train

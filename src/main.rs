@@ -5,7 +5,9 @@ mod app;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
-use crate::app::{compare, doctor, evaluate, manual, message, refine, search, track, tune};
+use crate::app::{
+    compare, doctor, evaluate, manual, message, refine, search, telemetry, track, tune,
+};
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -63,6 +65,8 @@ enum Command {
     Tune(tune::TuneArgs),
     #[cfg(feature = "models")]
     Models(app::models::ModelsArgs),
+    #[cfg(feature = "serve")]
+    Bench(app::bench::command::BenchArgs),
     Doctor(doctor::DoctorArgs),
     Config(ConfigArgs),
     Completions(manual::CompletionsArgs),
@@ -93,6 +97,7 @@ fn config(args: &ConfigArgs) -> anyhow::Result<String> {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    telemetry::disable();
     prepare_libraries(cli.command.camera_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
@@ -116,6 +121,8 @@ fn main() -> ExitCode {
         Command::Tune(args) => tune::run(&args).map(print),
         #[cfg(feature = "models")]
         Command::Models(args) => app::models::run(&args).map(print),
+        #[cfg(feature = "serve")]
+        Command::Bench(args) => app::bench::command::run(&args, print),
         Command::Doctor(args) => doctor::run(&args).map_err(Into::into).map(|(report, ok)| {
             let printed = print(report);
             if ok { printed } else { ExitCode::FAILURE }

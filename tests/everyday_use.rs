@@ -478,3 +478,22 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
         );
     }
 }
+
+/// Regression: ONNX Runtime 1.31 stored telemetry in the user's cache folder, with the program's
+/// path.
+#[test]
+fn a_command_with_networks_writes_nothing_into_the_users_folders() {
+    let home = tempfile::tempdir().unwrap();
+    let mut doctor = twintrack();
+    run(doctor
+        .arg("doctor")
+        .env("HOME", home.path())
+        .env_remove("ORT_DISABLE_TELEMETRY")
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("XDG_DATA_HOME"));
+    let written: Vec<PathBuf> = std::fs::read_dir(home.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    assert_eq!(written, Vec::<PathBuf>::new());
+}

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 mod common;
 use common::{run, text, twintrack};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "track",
     "serve",
     "refine",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 12] = [
     "eval",
     "tune",
     "models",
+    "bench",
     "doctor",
     "config",
     "completions",

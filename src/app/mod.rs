@@ -1,6 +1,8 @@
 //! The commands of `twintrack`, one file each, and the code that they share. A command parses its
 //! options, opens inputs and outputs, and calls the library, which has the algorithms.
 
+#[cfg(feature = "serve")]
+pub mod bench;
 pub mod compare;
 pub mod detections;
 pub mod doctor;
@@ -22,5 +24,6 @@ pub mod serve;
 pub mod settings;
 pub mod show;
 pub(crate) mod signals;
+pub(crate) mod telemetry;
 pub mod track;
 pub mod tune;

@@ -7,8 +7,11 @@ mod evaluate;
 mod message;
 #[path = "../../app/outputs.rs"]
 mod outputs;
+mod process;
 #[path = "../../app/settings.rs"]
 mod settings;
+#[path = "../../app/telemetry.rs"]
+mod telemetry;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -194,26 +197,8 @@ struct HeadArgs {
     output: PathBuf,
 }
 
-/// Keeps freed buffers in the process. A training step allocates and frees hundreds of maps of some
-/// ten megabytes, which glibc would otherwise return to the kernel and get again, zeroed, each
-/// time.
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[allow(unsafe_code)]
-fn keep_memory() {
-    const MOST: libc::c_int = 1 << 30;
-    // SAFETY: mallopt only sets two parameters of the allocator, before other threads start.
-    let set = unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MOST) == 1
-            && libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX) == 1
-    };
-    if !set {
-        tracing::debug!("cannot make the allocator keep large buffers; training is slower");
-    }
-}
-
 fn main() -> ExitCode {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    keep_memory();
+    process::prepare();
     tracing_subscriber::fmt()
         .with_max_level(tracing::Level::WARN)
         .with_writer(std::io::stderr)

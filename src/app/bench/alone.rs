@@ -1,0 +1,194 @@
+//! The stages one after the other: the time of each while no other works.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use tokio_util::sync::CancellationToken;
+
+use crate::app::networks;
+use twintrack::camera_flow::CameraFlow;
+use twintrack::config::Config;
+use twintrack::detect::Detector;
+use twintrack::detection::Embeddings;
+use twintrack::embed::Embedder;
+use twintrack::frame::Frame;
+use twintrack::pipeline::metrics::STAGES;
+use twintrack::sink::jsonl::JsonLines;
+use twintrack::sink::{FrameResult, Sink as _};
+use twintrack::source::{self, SourceOptions};
+use twintrack::time::Seconds;
+use twintrack::track::Tracker;
+use twintrack::trajectory::{EventBuilder, RunId};
+
+/// Frames that are decoded before the other stages work on them, so that the decoder's own threads
+/// are idle meanwhile.
+const CHUNK: usize = 16;
+
+/// The times of each of [`STAGES`], one per frame, in their order.
+pub type Times = [Vec<Duration>; STAGES.len()];
+
+/// What the stages took, and what they worked on.
+pub struct Alone {
+    /// Times by stage.
+    pub times: Times,
+    /// Width and height of a frame, pixels.
+    pub size: [u32; 2],
+    /// Width and height of the detector's input, pixels.
+    pub detector_input: [usize; 2],
+    /// Mean number of detections per frame.
+    pub detections: f64,
+}
+
+/// Measures the stages on the first `frames` frames of `input`; events go into a file in the folder
+/// `dir`. Ends early when `stop` is cancelled.
+///
+/// # Errors
+/// When the input cannot be read, has no frame, or a stage fails.
+pub fn measure(
+    input: &str,
+    frames: usize,
+    config: &Config,
+    dir: &Path,
+    stop: &CancellationToken,
+) -> Result<Alone> {
+    let mut stages = Stages::open(config, dir)?;
+    stages.alone.times[0] = decode(input, frames, stop)?;
+    let mut source = source::open(input, &SourceOptions::default())?;
+    let mut left = frames;
+    while left > 0 && !stop.is_cancelled() {
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK.min(left)
+            && let Some(frame) = source.next_frame()?
+        {
+            chunk.push(frame);
+        }
+        if chunk.is_empty() {
+            break;
+        }
+        left -= chunk.len();
+        for frame in chunk {
+            stages.frame(frame)?;
+        }
+    }
+    stages.write.finish()?;
+    stages.alone.detections = stages.detections as f64 / stages.frames.max(1) as f64;
+    Ok(stages.alone)
+}
+
+/// The times of decoding.
+fn decode(input: &str, frames: usize, stop: &CancellationToken) -> Result<Vec<Duration>> {
+    let mut source = source::open(input, &SourceOptions::default())?;
+    let mut times = Vec::new();
+    while times.len() < frames && !stop.is_cancelled() {
+        let start = Instant::now();
+        if source.next_frame()?.is_none() {
+            break;
+        }
+        times.push(start.elapsed());
+    }
+    Ok(times)
+}
+
+/// The stages after decoding, with what they remember.
+struct Stages {
+    flow: Option<CameraFlow>,
+    detector: Detector,
+    embedder: Option<Embedder>,
+    tracker: Tracker,
+    events: EventBuilder,
+    write: JsonLines,
+    last: Option<Seconds>,
+    frames: usize,
+    detections: usize,
+    alone: Alone,
+}
+
+impl Stages {
+    fn open(config: &Config, dir: &Path) -> Result<Self> {
+        let tracker = config.tracker(false);
+        let embedder = networks::embedder(config)?;
+        let strangers = embedder.as_ref().and_then(Embedder::strangers);
+        Ok(Stages {
+            flow: tracker.camera_motion.from_pixels.then(CameraFlow::default),
+            detector: networks::detector(config)?,
+            tracker: Tracker::new(tracker).with_strangers(strangers),
+            embedder,
+            events: EventBuilder::new(RunId::now_v7(), "bench".into(), None),
+            write: JsonLines::create(&dir.join("alone.jsonl"), false, true)?,
+            last: None,
+            frames: 0,
+            detections: 0,
+            alone: Alone {
+                times: Times::default(),
+                size: [0; 2],
+                detector_input: [0; 2],
+                detections: 0.0,
+            },
+        })
+    }
+
+    /// Takes a frame through the stages after decoding.
+    fn frame(&mut self, frame: Frame) -> Result<()> {
+        let mut clock = Clock::start();
+        let image = frame.image.as_ref().context("the input has no pixels")?;
+        let motion = match &mut self.flow {
+            Some(flow) => flow.next(image, frame.pts)?,
+            None => None,
+        };
+        let (input, letterbox) = self.detector.scaling().batch_of_one(image);
+        clock.lap(&mut self.alone.times[1]);
+
+        let size = (frame.width, frame.height);
+        let mut found = self.detector.detect(input.view(), &[(letterbox, size)])?;
+        let detections = found.pop().unwrap_or_default();
+        clock.lap(&mut self.alone.times[2]);
+
+        let embeddings = match &mut self.embedder {
+            Some(embedder) => embedder.embed(image, &detections)?,
+            None => Embeddings::none(),
+        };
+        clock.lap(&mut self.alone.times[3]);
+
+        let elapsed = self.last.map_or(Seconds::ZERO, |last| frame.pts - last);
+        self.last = Some(frame.pts);
+        if let Some(map) = motion {
+            self.tracker.apply_camera_motion(&map);
+        }
+        let update = self.tracker.update(&detections, &embeddings, elapsed)?;
+        let event = self.events.frame(&frame, &update.tracks);
+        clock.lap(&mut self.alone.times[4]);
+
+        self.alone.size = [frame.width, frame.height];
+        self.alone.detector_input = letterbox.input.into();
+        self.detections += detections.len();
+        self.write.frame(&FrameResult {
+            frame,
+            detections,
+            event: event.into(),
+        })?;
+        clock.lap(&mut self.alone.times[5]);
+        self.frames += 1;
+        if self.frames == 1 {
+            // A network's first run of an input shape allocates its memory.
+            self.alone.times[1..].iter_mut().for_each(Vec::clear);
+        }
+        Ok(())
+    }
+}
+
+/// A stopwatch.
+struct Clock(Instant);
+
+impl Clock {
+    fn start() -> Self {
+        Clock(Instant::now())
+    }
+
+    /// Adds the time since the start or the last lap to `times`.
+    fn lap(&mut self, times: &mut Vec<Duration>) {
+        let now = Instant::now();
+        times.push(now - self.0);
+        self.0 = now;
+    }
+}
