@@ -4,7 +4,15 @@ use anyhow::Result;
 use twintrack::config::Config;
 use twintrack::detect::Detector;
 use twintrack::embed::Embedder;
+use twintrack::frame::Shape;
 use twintrack::infer::Runtime;
+use twintrack::pipeline::BatchConfig;
+use twintrack::source::SourceInfo;
+
+/// Most frames of a recording that are detected together.
+const LARGEST_BATCH: usize = 32;
+/// Most pixels in such a batch: about 15 frames of 1920x1080, 400 MB in the device's memory.
+const BATCH_PIXELS: usize = 32 << 20;
 
 /// Opens the detector.
 ///
@@ -30,4 +38,26 @@ pub fn embedder(config: &Config) -> Result<Option<Embedder>> {
     let runtime = Runtime::load()?;
     let embedder = Embedder::open(&runtime, &config.embedder, config.session())?;
     Ok(Some(embedder))
+}
+
+/// How many frames of one input go to the detector together: one of a camera, of a recording as many
+/// as are fastest.
+///
+/// # Errors
+/// If the detector fails.
+pub fn batch(detector: &mut Detector, info: &SourceInfo) -> Result<BatchConfig> {
+    if info.live || info.width == 0 || info.height == 0 {
+        return Ok(together(1));
+    }
+    let pixels = info.width as usize * info.height as usize;
+    let most = (BATCH_PIXELS / pixels).clamp(1, LARGEST_BATCH);
+    let shape = Shape::square(info.width, info.height);
+    Ok(together(detector.fastest_batch(shape, most)?))
+}
+
+/// Batches of up to `frames` successive frames of one recording.
+pub fn together(frames: usize) -> BatchConfig {
+    BatchConfig::default()
+        .with_size(frames)
+        .with_per_recording(frames)
 }

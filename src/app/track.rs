@@ -13,7 +13,6 @@ use twintrack::address;
 use twintrack::config::Config;
 use twintrack::detect::Precision;
 use twintrack::embed::Embedder;
-use twintrack::frame::Shape;
 use twintrack::infer::{Device, InputSize};
 use twintrack::pipeline::{
     BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
@@ -237,11 +236,6 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
 }
 
-/// Most frames of a recording that are detected together.
-const LARGEST_BATCH: usize = 32;
-/// Most pixels in such a batch: about 15 frames of 1920x1080, 400 MB in the device's memory.
-const BATCH_PIXELS: usize = 32 << 20;
-
 /// Frames of a recording whose crops are embedded together on a GPU where detections are given.
 const GIVEN_TOGETHER: usize = 8;
 
@@ -256,11 +250,6 @@ fn detections_of(
     info: &SourceInfo,
     embedder: Option<&Embedder>,
 ) -> Result<(DetectionSource, BatchConfig)> {
-    let together = |frames| {
-        BatchConfig::default()
-            .with_size(frames)
-            .with_per_recording(frames)
-    };
     if let Some(path) = &args.detections {
         let given = detections::read(path, args.confidence_scale, (info.width, info.height))?;
         let on_gpu = embedder.is_some_and(|e| e.model().provider().is_gpu());
@@ -269,18 +258,11 @@ fn detections_of(
         } else {
             1
         };
-        return Ok((DetectionSource::Given(given), together(frames)));
+        return Ok((DetectionSource::Given(given), networks::together(frames)));
     }
     let mut detector = networks::detector(config)?;
-    let frames = if info.live || info.width == 0 || info.height == 0 {
-        1
-    } else {
-        let pixels = info.width as usize * info.height as usize;
-        let most = (BATCH_PIXELS / pixels).clamp(1, LARGEST_BATCH);
-        detector.fastest_batch(Shape::square(info.width, info.height), most)?
-    };
-    let detections = DetectionSource::Network(Box::new(detector));
-    Ok((detections, together(frames)))
+    let batch = networks::batch(&mut detector, info)?;
+    Ok((DetectionSource::Network(Box::new(detector)), batch))
 }
 
 /// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of

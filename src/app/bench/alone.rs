@@ -10,9 +10,10 @@ use crate::app::networks;
 use twintrack::camera_flow::CameraFlow;
 use twintrack::config::Config;
 use twintrack::detect::Detector;
-use twintrack::detection::Embeddings;
-use twintrack::embed::Embedder;
+use twintrack::detection::{Detection, Embeddings};
+use twintrack::embed::{Embedder, People};
 use twintrack::frame::Frame;
+use twintrack::infer::{DeviceFrames, FrameLoader};
 use twintrack::pipeline::metrics::STAGES;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::{FrameResult, Sink as _};
@@ -94,6 +95,8 @@ fn decode(input: &str, frames: usize, stop: &CancellationToken) -> Result<Vec<Du
 struct Stages {
     flow: Option<CameraFlow>,
     detector: Detector,
+    /// Prepares frames on the detector's device, if it is not the CPU.
+    loader: Option<FrameLoader>,
     embedder: Option<Embedder>,
     tracker: Tracker,
     events: EventBuilder,
@@ -109,9 +112,11 @@ impl Stages {
         let tracker = config.tracker(false);
         let embedder = networks::embedder(config)?;
         let strangers = embedder.as_ref().and_then(Embedder::strangers);
+        let mut detector = networks::detector(config)?;
         Ok(Stages {
             flow: tracker.camera_motion.from_pixels.then(CameraFlow::default),
-            detector: networks::detector(config)?,
+            loader: detector.take_loader(),
+            detector,
             tracker: Tracker::new(tracker).with_strangers(strangers),
             embedder,
             events: EventBuilder::new(RunId::now_v7(), "bench".into(), None),
@@ -136,16 +141,24 @@ impl Stages {
             Some(flow) => flow.next(image, frame.pts)?,
             None => None,
         };
-        let (input, letterbox) = self.detector.scaling().batch_of_one(image);
-        clock.lap(&mut self.alone.times[1]);
-
-        let size = (frame.width, frame.height);
-        let mut found = self.detector.detect(input.view(), &[(letterbox, size)])?;
+        let letterbox = self.detector.scaling().letterbox(image.shape());
+        let places = [(letterbox, (frame.width, frame.height))];
+        let mut there = None;
+        let mut found = if let Some(loader) = &mut self.loader {
+            let (input, frames) = loader.load(&[image], letterbox.placement())?;
+            there = Some(frames);
+            clock.lap(&mut self.alone.times[1]);
+            self.detector.detect_there(&input, &places)?
+        } else {
+            let (input, _) = self.detector.scaling().batch_of_one(image);
+            clock.lap(&mut self.alone.times[1]);
+            self.detector.detect(input.view(), &places)?
+        };
         let detections = found.pop().unwrap_or_default();
         clock.lap(&mut self.alone.times[2]);
 
         let embeddings = match &mut self.embedder {
-            Some(embedder) => embedder.embed(image, &detections)?,
+            Some(embedder) => embeddings(embedder, &frame, there.as_ref(), &detections)?,
             None => Embeddings::none(),
         };
         clock.lap(&mut self.alone.times[3]);
@@ -175,6 +188,27 @@ impl Stages {
         }
         Ok(())
     }
+}
+
+/// Embeds the detections of a frame, which may be in the device's memory.
+fn embeddings(
+    embedder: &mut Embedder,
+    frame: &Frame,
+    there: Option<&DeviceFrames>,
+    detections: &[Detection],
+) -> Result<Embeddings> {
+    if let Some(frames) = there {
+        let people = People {
+            frame: 0,
+            size: (frame.width, frame.height),
+            detections,
+        };
+        if let Some(mut all) = embedder.embed_there(frames, &[people])? {
+            return Ok(all.pop().unwrap_or_default());
+        }
+    }
+    let image = frame.image.as_ref().context("the input has no pixels")?;
+    Ok(embedder.embed(image, detections)?)
 }
 
 /// A stopwatch.

@@ -140,7 +140,7 @@ async fn measure(
         return Ok(None);
     };
     progress(4, &format!("tracking {recordings} copies {name}"));
-    let together = together::many(&copy, recordings, service.batch(), config, dir, stop).await?;
+    let together = together::many(&copy, recordings, service, config, dir, stop).await?;
     progress(5, "the same, one stage after the other");
     let alone = alone::measure(&copy.to_string_lossy(), frames, config, dir, stop)?;
     if stop.is_cancelled() {

@@ -13,11 +13,13 @@ use crate::app::bench::machine;
 use crate::app::bench::report::{Network, rate, rounded};
 use crate::app::networks;
 use twintrack::config::Config;
+use twintrack::detect::Detector;
 use twintrack::infer::Model;
 use twintrack::pipeline::metrics::STAGES;
 use twintrack::pipeline::{
     BatchConfig, CameraConfigs, DetectionSource, Input, Inputs, Observer, Pipeline,
 };
+use twintrack::serve::config::ServiceConfig;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::source::{self, CameraConfig, SourceOptions};
@@ -62,7 +64,8 @@ pub async fn one(
     let duration = (info.frame_rate > 0.0).then(|| (frames as f64 - 0.5) / info.frame_rate);
     let options = SourceOptions::default().with_duration(duration.map(Seconds));
     let inputs = Inputs::One(Input::open(input, options)?);
-    run(inputs, BatchConfig::default(), config, dir, stop).await
+    let batch = |detector: &mut Detector| networks::batch(detector, &info);
+    run(inputs, batch, config, dir, stop).await
 }
 
 /// Tracks `recordings` copies of a recording at once, as the command `serve` does.
@@ -72,7 +75,7 @@ pub async fn one(
 pub async fn many(
     input: &Path,
     recordings: usize,
-    batch: BatchConfig,
+    service: &ServiceConfig,
     config: &Config,
     dir: &Path,
     stop: &CancellationToken,
@@ -88,18 +91,20 @@ pub async fn many(
         changes,
         open: Arc::new(|config, options| source::open(config.url.expose(), options)),
     };
+    let batch = |d: &mut Detector| Ok(service.batch(d.model().provider().is_gpu()));
     run(inputs, batch, config, dir, stop).await
 }
 
 async fn run(
     inputs: Inputs,
-    batch: BatchConfig,
+    batch: impl FnOnce(&mut Detector) -> Result<BatchConfig>,
     config: &Config,
     dir: &Path,
     stop: &CancellationToken,
 ) -> Result<Together> {
     machine::reset_peak_memory();
-    let detector = networks::detector(config)?;
+    let mut detector = networks::detector(config)?;
+    let batch = batch(&mut detector)?;
     let embedder = networks::embedder(config)?;
     let used = (
         network(detector.model()),
