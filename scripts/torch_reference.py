@@ -150,7 +150,7 @@ def distances(x):
 
 def triplets(x, who, hardest, margin=0.3):
     d, same = distances(x), who[:, None] == who[None]
-    own = torch.eye(len(who), dtype=torch.bool)
+    own = torch.eye(len(who), dtype=torch.bool, device=x.device)
     if hardest:
         return F.relu(d.masked_fill(~same | own, -4).amax(1) - d.masked_fill(same, 4).amin(1) + margin).mean()
     terms = F.relu(d[:, :, None] - d[:, None, :] + margin)[(same & ~own)[:, :, None] & ~same[:, None, :]]
@@ -158,10 +158,10 @@ def triplets(x, who, hardest, margin=0.3):
 
 
 @torch.no_grad()
-def judge(net, pictures, who, camera):
+def judge(net, device, pictures, who, camera):
     net.eval()
     batch = np.stack([cv2.resize(p, (W, H)).transpose(2, 0, 1).astype(np.float32) / 255 for p in pictures])
-    x = torch.cat([net(torch.from_numpy(batch[i : i + 64])) for i in range(0, len(batch), 64)]).numpy()
+    x = torch.cat([net(torch.from_numpy(batch[i : i + 64]).to(device)).cpu() for i in range(0, len(batch), 64)]).numpy()
     net.train()
     similar, precision, first = x @ x.T, [], []
     for q in range(len(who)):
@@ -191,6 +191,7 @@ def main():
     parser.add_argument("--dimension", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
@@ -199,17 +200,17 @@ def main():
     by_person = [np.flatnonzero(who == i) for i in range(who.max() + 1)]
     by_person = [v for v in by_person if len(v) > 1]
     body, channels = omni() if args.network == "omni" else (lambda b: (b, b.channels))(FromFile(args.start, args.cut))
-    net = Tower(body, channels, args.dimension, args.neck)
-    classes = nn.Linear(args.dimension, len(by_person))
+    net = Tower(body, channels, args.dimension, args.neck).to(args.device)
+    classes = nn.Linear(args.dimension, len(by_person)).to(args.device)
     parameters = [*net.parameters(), *(classes.parameters() if args.classification else [])]
     optimiser = torch.optim.AdamW(parameters, args.rate, weight_decay=1e-3)
-    print(f"before training: mAP, rank-1 {judge(net, *held)}", flush=True)
+    print(f"before training: mAP, rank-1 {judge(net, args.device, *held)}", flush=True)
     start = time.perf_counter()
     for step in range(args.steps):
         people = rng.permutation(len(by_person))[: args.people]
         views = [rng.permutation(by_person[p])[np.arange(args.views) % len(by_person[p])] for p in people]
-        x = torch.from_numpy(np.stack([altered(pictures[i], rng) for v in views for i in v]))
-        label = torch.from_numpy(np.repeat(people, args.views))
+        x = torch.from_numpy(np.stack([altered(pictures[i], rng) for v in views for i in v])).to(args.device)
+        label = torch.from_numpy(np.repeat(people, args.views)).to(args.device)
         done = (step - WARM_UP) / (args.steps - WARM_UP)
         share = (step + 1) / WARM_UP if step < WARM_UP else 0.505 + 0.495 * math.cos(math.pi * done)
         optimiser.param_groups[0]["lr"] = args.rate * share
@@ -222,7 +223,7 @@ def main():
         optimiser.step()
         if (step + 1) % 250 == 0 or step + 1 == args.steps:
             speed = (step + 1) * len(label) / (time.perf_counter() - start)
-            print(f"step {step + 1}: loss {loss.item():.4f}, mAP, rank-1 {judge(net, *held)}, {speed:.0f} images/s", flush=True)
+            print(f"step {step + 1}: loss {loss.item():.4f}, mAP, rank-1 {judge(net, args.device, *held)}, {speed:.0f} images/s", flush=True)
 
 
 if __name__ == "__main__":
