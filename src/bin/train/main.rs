@@ -1,6 +1,8 @@
 //! The program `twintrack-train`: its command line, and the commands `run`, `convert` and `head`.
 
+mod bench;
 mod calibrate;
+mod device;
 mod distil;
 mod evaluate;
 #[path = "../../app/message.rs"]
@@ -15,9 +17,8 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use twintrack::embed::Embedder;
 use twintrack::infer::paths::{find_model, in_working_folder};
 use twintrack::track::head::AssociationHead;
@@ -35,9 +36,9 @@ use twintrack::train::retrieval::{distances, embeddings, retrieval};
 use twintrack::train::run::{self, TrainingData};
 use twintrack::train::validation::split;
 
+use device::{OnDevice, TrainDevice};
 use evaluate::open;
 
-type Cpu = Autodiff<Flex>;
 /// Default output: a path, so that it is not mistaken for the name of an installed network.
 const TRAINED: &str = "./trained.onnx";
 /// An equal error distance below this means that the embeddings have collapsed to one point.
@@ -54,6 +55,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
+    Bench(bench::BenchArgs),
     Distil(distil::DistilArgs),
     Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
@@ -107,7 +109,8 @@ struct TrainingArgs {
     /// people, for a network that is trained on all people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
-    /// Device to train on: cpu, or cuda if the program was built with --features train-cuda.
+    /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
+    /// torch-cuda or torch-cpu if it was built with --features train-torch.
     #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
     device: TrainDevice,
     /// Licence of the weights, for the file's metadata.
@@ -117,16 +120,6 @@ struct TrainingArgs {
         default_value = "as the training data allow"
     )]
     licence: String,
-}
-
-/// Device to train on.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum TrainDevice {
-    /// The CPU, with all cores.
-    Cpu,
-    /// The first NVIDIA GPU.
-    #[cfg(feature = "train-cuda")]
-    Cuda,
 }
 
 /// Convert an exported network to float16 or int8, and report the change in mAP.
@@ -221,6 +214,7 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Distil(args) => distil::distil(&args),
         Command::Eval(args) => evaluate::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
@@ -328,12 +322,37 @@ fn train(
     data: TrainingData,
     training_data: String,
 ) -> Result<String> {
-    match args.device {
-        TrainDevice::Cpu => train_on::<Cpu>(args, config, data, training_data),
-        #[cfg(feature = "train-cuda")]
-        TrainDevice::Cuda => {
-            train_on::<Autodiff<burn::backend::Cuda>>(args, config, data, training_data)
-        }
+    args.device.run(Training {
+        args,
+        config,
+        data,
+        training_data,
+    })
+}
+
+/// The work of `run` and `distil` on one kind of device.
+struct Training<'a> {
+    args: &'a TrainingArgs,
+    config: &'a TrainConfig,
+    data: TrainingData,
+    /// Names of the data, for the file's metadata.
+    training_data: String,
+}
+
+impl OnDevice for Training<'_> {
+    type Output = Result<String>;
+
+    fn run<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+        self,
+        device: &B::Device,
+    ) -> Result<String> {
+        let Training {
+            args,
+            config,
+            data,
+            training_data,
+        } = self;
+        train_on::<B>(args, config, data, training_data, device)
     }
 }
 
@@ -343,10 +362,10 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     config: &TrainConfig,
     data: TrainingData,
     training_data: String,
+    device: &B::Device,
 ) -> Result<String> {
-    let device = Default::default();
     let held = data.held.clone();
-    let trained = run::train::<B>(config, data, &args.work, args.resume, &device, |line| {
+    let trained = run::train::<B>(config, data, &args.work, args.resume, device, |line| {
         eprintln!("{line}")
     })?;
     let mut evaluated = Vec::new();
@@ -354,7 +373,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         let e = embed(
             &trained.tower,
             &set.crops.iter().collect::<Vec<_>>(),
-            &device,
+            device,
         );
         evaluated.extend(EvaluatedSet::of(set, e.view()));
     }
@@ -402,7 +421,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         calibration,
         strangers,
     };
-    let difference = export(&trained.tower, &about, &args.output, &device)?;
+    let difference = export(&trained.tower, &about, &args.output, device)?;
     Ok(format!(
         "{}: trained at {:.0} pictures/s; the exported network differs from the trained one by at \
          most {difference:.1e}",

@@ -1,10 +1,13 @@
 //! The operations that networks use: burn's on any backend, this folder's kernels on the CPU.
 
 use burn::backend::Flex;
-use burn::tensor::backend::Backend;
+use burn::module::Module;
+use burn::nn::BatchNorm;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{
-    DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module,
+    Bool, DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation,
+    module,
 };
 
 use crate::train::kernels::normalisation::{self, Activation, Moments};
@@ -20,10 +23,59 @@ pub struct Normalised<B: Backend> {
     pub moments: [Tensor<B, 1>; 2],
 }
 
+/// A network from crops to feature maps, on any backend.
+pub trait MapNetwork {
+    /// The network's module.
+    type On<B: Backend>: Module<B>;
+
+    /// Maps crops [n, 3, h, w] to feature maps [n, c, h', w'].
+    fn forward<B: Kernels>(network: &Self::On<B>, crops: Tensor<B, 4>) -> Tensor<B, 4>;
+
+    /// The same network, with the same weights in memory, without burn's differentiation.
+    fn inner<B: AutodiffBackend>(network: &Self::On<B>) -> Self::On<B::InnerBackend>;
+}
+
 /// A backend on which networks can be trained.
 pub trait Kernels: Backend {
-    /// Whether it computes on the CPU.
-    const ON_CPU: bool = false;
+    /// Whether a device is the CPU. On others operations are queued, and reading a result waits
+    /// until the device has computed it.
+    fn on_cpu(_: &Self::Device) -> bool {
+        false
+    }
+
+    /// Copies values to a device; on devices that compute on their own without waiting for it,
+    /// where the backend can.
+    fn upload<const D: usize>(values: TensorData, device: &Self::Device) -> Tensor<Self, D> {
+        Tensor::from_data(values, device)
+    }
+
+    /// As [`Kernels::upload`].
+    fn upload_mask<const D: usize>(
+        values: TensorData,
+        device: &Self::Device,
+    ) -> Tensor<Self, D, Bool> {
+        Tensor::from_data(values, device)
+    }
+
+    /// Runs a network. A backend may record the derivatives of all its operations at once.
+    fn run<N: MapNetwork>(network: &N::On<Self>, crops: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        N::forward(network, crops)
+    }
+
+    /// Applies batch normalisation, then the activation, to float32 feature maps [n, channels,
+    /// height, width]. In training it uses the batch's mean and variance, and updates the running
+    /// averages with `norm.momentum`. Otherwise it uses the running averages.
+    fn batch_normalise(
+        norm: &BatchNorm<Self>,
+        maps: Tensor<Self, 4>,
+        activation: Activation,
+    ) -> Tensor<Self, 4> {
+        if Self::ad_enabled(&maps.device()) {
+            normalise_by_batch(norm, maps, activation)
+        } else {
+            normalise_by_averages(norm, maps, activation)
+        }
+    }
 
     /// Convolution without bias: [n, from, h, w] with weights [to, from per group, k, k].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
@@ -78,6 +130,34 @@ pub trait Kernels: Backend {
     fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
         composed_read_out(x, weights)
     }
+}
+
+/// [`Kernels::batch_normalise`] in training.
+fn normalise_by_batch<B: Kernels>(
+    norm: &BatchNorm<B>,
+    maps: Tensor<B, 4>,
+    activation: Activation,
+) -> Tensor<B, 4> {
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+    let Normalised {
+        maps,
+        moments: [mean, variance],
+    } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
+    for (running, of_batch) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
+        running.update(running.value_sync() * (1.0 - norm.momentum) + of_batch * norm.momentum);
+    }
+    maps
+}
+
+/// [`Kernels::batch_normalise`] in inference.
+pub(super) fn normalise_by_averages<B: Kernels>(
+    norm: &BatchNorm<B>,
+    maps: Tensor<B, 4>,
+    activation: Activation,
+) -> Tensor<B, 4> {
+    let factor = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
+    let offset = norm.beta.val() - norm.running_mean.value() * factor.clone();
+    B::scale(maps, factor, offset, activation)
 }
 
 pub(super) fn composed_gate<B: Backend>(x: Tensor<B, 4>, gates: Tensor<B, 2>) -> Tensor<B, 4> {
@@ -238,7 +318,9 @@ impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kerne
 }
 
 impl Kernels for Flex {
-    const ON_CPU: bool = true;
+    fn on_cpu(_: &Self::Device) -> bool {
+        true
+    }
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {

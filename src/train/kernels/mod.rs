@@ -3,7 +3,8 @@
 //!
 //! Reading order: [`shape`], [`backend`] (the operations that networks use), [`autodiff`] (their
 //! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`plane_ops`] (the
-//! loops; the innermost are in `simd_loops`), [`matmul`] (matrices).
+//! loops; the innermost are in `simd_loops`), [`matmul`] (matrices). `torch` lets LibTorch do all
+//! of it.
 
 pub mod activation;
 pub mod autodiff;
@@ -16,3 +17,5 @@ pub mod parallel_fill;
 pub mod plane_ops;
 pub mod shape;
 mod simd_loops;
+#[cfg(feature = "train-torch")]
+pub mod torch;

@@ -1,0 +1,232 @@
+//! Training by LibTorch (feature `train-torch`).
+//!
+//! A network runs under LibTorch's own automatic differentiation, of which burn's sees one
+//! operation: LibTorch has derivatives of grouped convolutions and of batch normalisation as single
+//! kernels, burn composes them of many.
+
+use burn::backend::Autodiff;
+use burn::backend::autodiff::NodeId;
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::nn::BatchNorm;
+use burn::tensor::ops::FloatTensor;
+use burn::tensor::{Bool, Tensor, TensorData};
+use burn_tch::{LibTorch, LibTorchDevice, TchTensor};
+
+use crate::train::kernels::activation::Activation;
+use crate::train::kernels::backend::{
+    Kernels, MapNetwork, normalise_by_averages, primitive, tensor,
+};
+
+/// Lets cuDNN choose its kernels by measurement when a shape first occurs: those of training stay
+/// the same.
+pub fn choose_kernels_by_measurement() {
+    tch::Cuda::cudnn_set_benchmark(true);
+}
+
+/// Copies from the CPU by way of pinned memory, without waiting for the device: an unpinned copy
+/// waits until all queued operations are done.
+fn uploaded(values: TchTensor, device: &LibTorchDevice) -> TchTensor {
+    let to = tch::Device::from(*device);
+    if to == tch::Device::Cpu {
+        return values;
+    }
+    let pinned = values.tensor.pin_memory(to);
+    TchTensor::new(pinned.to_device_(to, pinned.kind(), true, false))
+}
+
+/// Every operation below leaves its inputs as they are: burn-tch computes in place where nobody
+/// else refers to a tensor, but LibTorch's recorded operations refer to it too.
+impl Kernels for LibTorch {
+    fn on_cpu(device: &Self::Device) -> bool {
+        matches!(device, LibTorchDevice::Cpu)
+    }
+
+    fn upload<const D: usize>(values: TensorData, device: &Self::Device) -> Tensor<Self, D> {
+        let values = primitive(Tensor::<Self, D>::from_data(values, &LibTorchDevice::Cpu));
+        tensor(uploaded(values, device))
+    }
+
+    fn upload_mask<const D: usize>(
+        values: TensorData,
+        device: &Self::Device,
+    ) -> Tensor<Self, D, Bool> {
+        let values = Tensor::<Self, D, Bool>::from_data(values, &LibTorchDevice::Cpu);
+        Tensor::from_primitive(uploaded(values.into_primitive(), device))
+    }
+
+    /// The maps are recorded in training only.
+    fn batch_normalise(
+        norm: &BatchNorm<Self>,
+        maps: Tensor<Self, 4>,
+        activation: Activation,
+    ) -> Tensor<Self, 4> {
+        let maps = primitive(maps);
+        if !maps.tensor.requires_grad() {
+            return normalise_by_averages(norm, tensor(maps), activation);
+        }
+        let [gamma, beta, mean, variance] = [
+            norm.gamma.val(),
+            norm.beta.val(),
+            norm.running_mean.value_sync(),
+            norm.running_var.value_sync(),
+        ]
+        .map(|t| primitive(t).tensor);
+        // Updates the running averages in place.
+        let (mut normalised, _, _) = maps.tensor.native_batch_norm(
+            Some(&gamma),
+            Some(&beta),
+            Some(&mean),
+            Some(&variance),
+            true,
+            norm.momentum,
+            norm.epsilon,
+        );
+        tensor(TchTensor::new(match activation {
+            Activation::Linear => normalised,
+            Activation::Relu => normalised.relu_(),
+            Activation::Relu6 => normalised.relu6_(),
+        }))
+    }
+
+    fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
+        let (x, gates) = (primitive(x).tensor, primitive(gates).tensor);
+        tensor(TchTensor::new(&x * gates.unsqueeze(-1).unsqueeze(-1)))
+    }
+
+    fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
+        let x = primitive(x).tensor;
+        tensor(TchTensor::new(x.mean_dim(
+            [2i64, 3].as_slice(),
+            false,
+            None,
+        )))
+    }
+}
+
+/// The nodes of a network's weights that are trained, in the order of a visit; `None` for others.
+struct Nodes<C: CheckpointStrategy>(Vec<Option<FloatTensor<Autodiff<LibTorch, C>>>>);
+
+impl<C: CheckpointStrategy> ModuleVisitor<Autodiff<LibTorch, C>> for Nodes<C> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<Autodiff<LibTorch, C>, D>>) {
+        let value = param.val();
+        let trained = value.is_require_grad();
+        self.0.push(trained.then(|| primitive(value)));
+    }
+}
+
+/// Replaces the trained weights by tensors on the same memory whose derivatives LibTorch records.
+struct Leaves<'a> {
+    trained: &'a [bool],
+    seen: usize,
+    leaves: Vec<TchTensor>,
+}
+
+impl ModuleMapper<LibTorch> for Leaves<'_> {
+    fn map_float<const D: usize>(
+        &mut self,
+        param: Param<Tensor<LibTorch, D>>,
+    ) -> Param<Tensor<LibTorch, D>> {
+        self.seen += 1;
+        if !self.trained[self.seen - 1] {
+            return param;
+        }
+        let (id, value, mapper) = param.consume();
+        let value = primitive(value);
+        let leaf = TchTensor {
+            tensor: value.tensor.detach().set_requires_grad(true),
+            storage: value.storage,
+        };
+        self.leaves.push(leaf.clone());
+        Param::from_mapped_value(id, tensor(leaf), mapper)
+    }
+}
+
+/// A run of a network: its recorded output, its weights and their nodes.
+#[derive(Debug, Clone)]
+struct Recorded {
+    maps: TchTensor,
+    leaves: Vec<TchTensor>,
+    nodes: Vec<NodeId>,
+}
+
+/// The derivatives with respect to all weights. Only the first weight is a parent in burn's graph,
+/// so that the derivatives are computed when the maps' derivative is complete.
+#[derive(Debug)]
+struct NetworkRun;
+
+impl Backward<LibTorch, 1> for NetworkRun {
+    type State = Recorded;
+
+    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let Recorded {
+            maps,
+            leaves,
+            nodes,
+        } = ops.state;
+        let by_maps = grads.consume::<LibTorch>(&ops.node);
+        // The derivative of a sum with these factors: LibTorch starts from ones.
+        let weighted = &maps.tensor * by_maps.tensor;
+        let leaves: Vec<_> = leaves.iter().map(|leaf| &leaf.tensor).collect();
+        let found = tch::Tensor::run_backward(&[weighted], &leaves, false, false);
+        for (node, gradient) in nodes.into_iter().zip(found) {
+            // Undefined: the maps do not depend on this weight.
+            if gradient.defined() {
+                grads.register::<LibTorch>(node, TchTensor::new(gradient));
+            }
+        }
+    }
+}
+
+impl<C: CheckpointStrategy> Kernels for Autodiff<LibTorch, C> {
+    fn on_cpu(device: &Self::Device) -> bool {
+        LibTorch::on_cpu(device)
+    }
+
+    fn upload<const D: usize>(values: TensorData, device: &Self::Device) -> Tensor<Self, D> {
+        Tensor::from_inner(LibTorch::upload(values, device))
+    }
+
+    fn upload_mask<const D: usize>(
+        values: TensorData,
+        device: &Self::Device,
+    ) -> Tensor<Self, D, Bool> {
+        Tensor::from_inner(LibTorch::upload_mask(values, device))
+    }
+
+    fn run<N: MapNetwork>(network: &N::On<Self>, crops: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        let mut nodes = Nodes::<C>(Vec::new());
+        network.visit(&mut nodes);
+        let trained: Vec<bool> = nodes.0.iter().map(Option::is_some).collect();
+        let nodes: Vec<_> = nodes.0.into_iter().flatten().collect();
+        let Some(first) = nodes.first().map(|n| n.node.clone()) else {
+            return N::forward(network, crops);
+        };
+        let mut mapper = Leaves {
+            trained: &trained,
+            seen: 0,
+            leaves: Vec::new(),
+        };
+        let inner = N::inner(network).map(&mut mapper);
+        let maps = primitive(N::forward(&inner, crops.inner()));
+        // The same memory, referred to twice, so that burn-tch does not change it in place.
+        let output = TchTensor {
+            tensor: maps.tensor.detach(),
+            storage: maps.storage.clone(),
+        };
+        let state = Recorded {
+            maps,
+            leaves: mapper.leaves,
+            nodes: nodes.iter().map(|n| n.node.id).collect(),
+        };
+        tensor(
+            match NetworkRun.prepare::<C>([first]).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish(state, output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
+    }
+}
