@@ -19,17 +19,21 @@ use crate::train::trainer::{Feeding, Results, Trainer};
 /// Number of different batches of a measurement without the loader.
 const BATCHES: usize = 4;
 
-/// Pictures per second.
+/// A measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Speed {
-    /// With batches prepared beforehand.
-    pub prepared: f64,
-    /// With the loader, which draws, cuts and augments pictures meanwhile.
-    pub loaded: f64,
+    /// Whether the loader drew, cut and augmented the pictures meanwhile, or the batches were
+    /// prepared beforehand.
+    pub loader: bool,
+    /// Seconds that the steps took that are not counted.
+    pub warm_up: f64,
+    /// Pictures per second of the others.
+    pub pictures: f64,
 }
 
 /// Trains a new network twice for `steps` steps after `warm_up` steps that are not counted (a GPU
-/// compiles and chooses its kernels in them), without the easy steps at the beginning.
+/// compiles and chooses its kernels in them), without the easy steps at the beginning: with
+/// prepared batches, then with the loader.
 ///
 /// # Errors
 /// Fails when settings or data are unsuitable.
@@ -38,7 +42,8 @@ pub fn measure<B: AutodiffBackend + Kernels>(
     data: Vec<Dataset>,
     (warm_up, steps): (usize, usize),
     device: &B::Device,
-) -> Result<Speed, TrainError> {
+    mut report: impl FnMut(Speed),
+) -> Result<(), TrainError> {
     config.validate()?;
     let config = &config.clone().with_easy_steps(0);
     B::seed(device, config.seed);
@@ -60,31 +65,32 @@ pub fn measure<B: AutodiffBackend + Kernels>(
     let batches: Arc<Vec<_>> = Arc::new((0..BATCHES).map(|i| sampler.batch(i)).collect());
     let copied = move |step: usize| input(batches[step % BATCHES].clone());
     let counts = (warm_up, steps);
-    let (trainer, prepared) = timed(trainer, copied, config, counts, device);
-    let (_, loaded) = timed(
-        trainer,
-        move |step| input(sampler.batch(step)),
-        config,
-        counts,
-        device,
-    );
-    Ok(Speed { prepared, loaded })
+    let (trainer, speed) = timed(trainer, copied, config, counts, device);
+    report(speed);
+    let loaded = move |step| input(sampler.batch(step));
+    let (_, speed) = timed(trainer, loaded, config, counts, device);
+    report(Speed {
+        loader: true,
+        ..speed
+    });
+    Ok(())
 }
 
-/// The trainer after the steps, and the pictures per second of the counted ones.
+/// The trainer after the steps, and their speed.
 fn timed<B: AutodiffBackend + Kernels>(
     mut trainer: Trainer<B>,
     make: impl Fn(usize) -> StepInput + Clone + Send + 'static,
     config: &TrainConfig,
     (warm_up, steps): (usize, usize),
     device: &B::Device,
-) -> (Trainer<B>, f64) {
+) -> (Trainer<B>, Speed) {
     let feeding = Feeding::of::<B>(device);
     let mut results = Results::new();
-    let mut begun = Instant::now();
+    let (mut begun, mut before) = (Instant::now(), 0.0);
     for (step, input) in prefetch(make, 0, warm_up + steps, feeding.loaders).enumerate() {
         if step == warm_up {
             results.read();
+            before = begun.elapsed().as_secs_f64();
             begun = Instant::now();
         }
         trainer = trainer.step(input, config, step, device, &mut results);
@@ -94,5 +100,10 @@ fn timed<B: AutodiffBackend + Kernels>(
     }
     results.read();
     let pictures = (steps * config.people * config.views) as f64;
-    (trainer, pictures / begun.elapsed().as_secs_f64())
+    let speed = Speed {
+        loader: false,
+        warm_up: before,
+        pictures: pictures / begun.elapsed().as_secs_f64(),
+    };
+    (trainer, speed)
 }

@@ -1,5 +1,6 @@
 //! `twintrack-train bench`: how fast a network trains on this machine.
 
+use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
@@ -47,6 +48,14 @@ fn parse<T: serde::de::DeserializeOwned>(word: &str) -> Result<T> {
     serde_json::from_value(word.into()).map_err(|e| anyhow!("{e}"))
 }
 
+/// The word for a value in the configuration.
+fn word<T: serde::Serialize>(value: &T) -> String {
+    serde_json::to_value(value)
+        .ok()
+        .and_then(|v| v.as_str().map(Into::into))
+        .unwrap_or_default()
+}
+
 struct Measurement<'a> {
     config: &'a TrainConfig,
     data: Vec<Dataset>,
@@ -54,17 +63,29 @@ struct Measurement<'a> {
 }
 
 impl OnDevice for Measurement<'_> {
-    type Output = Result<Speed, TrainError>;
+    type Output = Result<(), TrainError>;
 
     fn run<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         self,
         device: &B::Device,
     ) -> Self::Output {
-        measure::<B>(self.config, self.data, self.counts, device)
+        let (network, format) = (self.config.network.name(), word(&self.config.precision));
+        measure::<B>(self.config, self.data, self.counts, device, |speed| {
+            let Speed {
+                loader,
+                warm_up,
+                pictures,
+            } = speed;
+            let batches = if loader { "loader" } else { "prepared" };
+            let _ = writeln!(
+                std::io::stdout(),
+                "{network} {format} {batches}: {pictures:.0} pictures/s, warm-up {warm_up:.1} s"
+            );
+        })
     }
 }
 
-/// Runs the command; returns the text to print.
+/// Runs the command, which prints one line per measurement.
 pub fn bench(args: &BenchArgs) -> Result<String> {
     let mut config = read_config(args.config.as_deref())?;
     config.network = args.network.unwrap_or(config.network);
@@ -75,15 +96,10 @@ pub fn bench(args: &BenchArgs) -> Result<String> {
         .iter()
         .map(|spec| spec.read(config.seed))
         .collect::<Result<Vec<Dataset>, TrainError>>()?;
-    let speed = args.device.run(Measurement {
+    args.device.run(Measurement {
         config: &config,
         data,
         counts: (args.warm_up as usize, args.steps as usize),
     })?;
-    Ok(format!(
-        "{}: {:.0} pictures/s with prepared batches, {:.0} pictures/s with the loader",
-        config.network.name(),
-        speed.prepared,
-        speed.loaded
-    ))
+    Ok(String::new())
 }

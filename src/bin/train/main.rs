@@ -225,8 +225,10 @@ fn main() -> ExitCode {
     match done {
         Ok(text) => {
             use std::io::Write as _;
-            // A closed pipe is not an error.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            if !text.is_empty() {
+                // A closed pipe is not an error.
+                let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            }
             ExitCode::SUCCESS
         }
         Err(e) => {

@@ -85,11 +85,9 @@ impl<B: Backend> ConvNorm<B> {
         B: Kernels,
     {
         let precision = FloatDType::from(x.dtype());
-        let maps = cast(
-            B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()),
-            FloatDType::F32,
-        );
-        cast(B::batch_normalise(&self.norm, maps, activation), precision)
+        let weight = cast(self.conv.weight.val(), precision);
+        let maps = B::convolve(x, weight, self.shape());
+        B::batch_normalise(&self.norm, maps, activation)
     }
 
     /// Shape of the weights: output channels, input channels per group, height, width.

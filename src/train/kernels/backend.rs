@@ -10,6 +10,8 @@ use burn::tensor::{
     module,
 };
 
+#[cfg(feature = "train-cuda")]
+use crate::train::kernels::depthwise_autodiff;
 use crate::train::kernels::normalisation::{self, Activation, Moments};
 use crate::train::kernels::shape::{ConvGeometry, Epilogue, Shape};
 use crate::train::kernels::{convolution, depthwise, plane_ops};
@@ -62,19 +64,23 @@ pub trait Kernels: Backend {
         N::forward(network, crops)
     }
 
-    /// Applies batch normalisation, then the activation, to float32 feature maps [n, channels,
-    /// height, width]. In training it uses the batch's mean and variance, and updates the running
-    /// averages with `norm.momentum`. Otherwise it uses the running averages.
+    /// Applies batch normalisation, then the activation, to feature maps [n, channels, height,
+    /// width]. It computes in float32; the result has the element type of the maps. In training it
+    /// uses the batch's mean and variance, and updates the running averages with `norm.momentum`.
+    /// Otherwise it uses the running averages.
     fn batch_normalise(
         norm: &BatchNorm<Self>,
         maps: Tensor<Self, 4>,
         activation: Activation,
     ) -> Tensor<Self, 4> {
-        if Self::ad_enabled(&maps.device()) {
+        let precision = FloatDType::from(maps.dtype());
+        let maps = cast(maps, FloatDType::F32);
+        let normalised = if Self::ad_enabled(&maps.device()) {
             normalise_by_batch(norm, maps, activation)
         } else {
             normalise_by_averages(norm, maps, activation)
-        }
+        };
+        cast(normalised, precision)
     }
 
     /// Convolution without bias: [n, from, h, w] with weights [to, from per group, k, k].
@@ -166,8 +172,8 @@ pub(super) fn composed_gate<B: Backend>(x: Tensor<B, 4>, gates: Tensor<B, 2>) ->
 }
 
 pub(super) fn composed_plane_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+    let [n, c, ..] = x.dims();
+    x.mean_dim(3).mean_dim(2).reshape([n, c])
 }
 
 pub(super) fn composed_read_out<B: Backend>(
@@ -216,16 +222,12 @@ pub(super) fn composed_normalise<B: Backend>(
     epsilon: f32,
     activation: Activation,
 ) -> Normalised<B> {
-    let [n, c, h, w] = x.dims();
-    let mean_of = |x: Tensor<B, 4>| {
-        x.swap_dims(0, 1)
-            .reshape([c, n * h * w])
-            .mean_dim(1)
-            .reshape([1, c, 1, 1])
-    };
+    let channels = [x.dims()[1]];
+    // One dimension after the other, the pictures first: no copy in another layout is needed.
+    let mean_of = |x: Tensor<B, 4>| x.mean_dim(0).mean_dim(3).mean_dim(2);
     let mean = mean_of(x.clone());
     let variance = mean_of((x.clone() - mean.clone()).square());
-    let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
+    let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape(channels));
     let unit = (x - mean) / (variance + epsilon).sqrt();
     Normalised {
         maps: composed_scale(unit, gamma, beta, activation),
@@ -315,6 +317,13 @@ impl Kernels for burn::backend::Cuda {}
 impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
     for burn::backend::Autodiff<burn::backend::Cuda, C>
 {
+    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
+        if shape.depthwise {
+            depthwise_autodiff::convolve(x, weight, shape)
+        } else {
+            composed_convolve(x, weight, shape)
+        }
+    }
 }
 
 impl Kernels for Flex {

@@ -11,6 +11,8 @@ pub mod autodiff;
 pub mod backend;
 pub mod convolution;
 pub mod depthwise;
+#[cfg(any(test, feature = "train-cuda"))]
+mod depthwise_autodiff;
 pub mod matmul;
 pub mod normalisation;
 pub mod parallel_fill;

@@ -13,12 +13,12 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::nn::BatchNorm;
 use burn::tensor::ops::FloatTensor;
-use burn::tensor::{Bool, Tensor, TensorData};
+use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
 use burn_tch::{LibTorch, LibTorchDevice, TchTensor};
 
 use crate::train::kernels::activation::Activation;
 use crate::train::kernels::backend::{
-    Kernels, MapNetwork, normalise_by_averages, primitive, tensor,
+    Kernels, MapNetwork, cast, normalise_by_averages, primitive, tensor,
 };
 
 /// Lets cuDNN choose its kernels by measurement when a shape first occurs: those of training stay
@@ -66,7 +66,10 @@ impl Kernels for LibTorch {
     ) -> Tensor<Self, 4> {
         let maps = primitive(maps);
         if !maps.tensor.requires_grad() {
-            return normalise_by_averages(norm, tensor(maps), activation);
+            let maps: Tensor<Self, 4> = tensor(maps);
+            let precision = FloatDType::from(maps.dtype());
+            let maps = cast(maps, FloatDType::F32);
+            return cast(normalise_by_averages(norm, maps, activation), precision);
         }
         let [gamma, beta, mean, variance] = [
             norm.gamma.val(),
@@ -75,7 +78,7 @@ impl Kernels for LibTorch {
             norm.running_var.value_sync(),
         ]
         .map(|t| primitive(t).tensor);
-        // Updates the running averages in place.
+        // In float32 whatever the maps' type is; updates the running averages in place.
         let (mut normalised, _, _) = maps.tensor.native_batch_norm(
             Some(&gamma),
             Some(&beta),
@@ -228,5 +231,83 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<LibTorch, C> {
                 OpsKind::UnTracked(prepared) => prepared.finish(output),
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::body::{Body, Network};
+    use crate::train::rng_lock::RNG_LOCK;
+    use burn::backend::Flex;
+    use burn::optim::GradientsParams;
+    use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
+    use burn::tensor::backend::AutodiffBackend;
+
+    /// Values that training changes, in the order of a visit: gradients, then the weights and
+    /// running averages after the step.
+    struct Values<'a> {
+        gradients: &'a mut GradientsParams,
+        found: Vec<Vec<f32>>,
+    }
+
+    impl<B: AutodiffBackend> ModuleVisitor<B> for Values<'_> {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            let values = |data: TensorData| data.convert::<f32>().to_vec().expect("float32");
+            let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
+            self.found.extend(gradient.map(|g| values(g.into_data())));
+            self.found.push(values(param.val().into_data()));
+        }
+    }
+
+    fn step<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+        network: Network,
+        record: Vec<u8>,
+        device: &B::Device,
+    ) -> Vec<Vec<f32>> {
+        let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
+        let record = recorder.load(record, device).expect("a record");
+        let body = Body::<B>::new(network, device).load_record(record);
+        let crops: Vec<f32> = (0..4 * 3 * 64 * 32)
+            .map(|i| ((i * 7919) % 1009) as f32 / 1009.0)
+            .collect();
+        let maps = body.forward(B::upload(TensorData::new(crops, [4, 3, 64, 32]), device));
+        let loss = (maps.clone() * maps).mean();
+        let mut gradients = GradientsParams::from_grads(loss.backward(), &body);
+        let mut values = Values {
+            gradients: &mut gradients,
+            found: Vec::new(),
+        };
+        body.visit(&mut values);
+        values.found
+    }
+
+    #[test]
+    fn a_step_is_that_of_the_cpus_kernels() {
+        let _guard = RNG_LOCK.lock().unwrap_or_else(|e| e.into_inner());
+        for network in [
+            Network::Tiny,
+            Network::Mobile,
+            Network::Omni,
+            Network::Residual,
+        ] {
+            let body = Body::<Autodiff<Flex>>::new(network, &Default::default());
+            let recorder = BinBytesRecorder::<FullPrecisionSettings>::default();
+            let record: Vec<u8> = recorder.record(body.into_record(), ()).expect("a record");
+            let ours = step::<Autodiff<Flex>>(network, record.clone(), &Default::default());
+            let theirs = step::<Autodiff<LibTorch>>(network, record, &LibTorchDevice::Cpu);
+            assert_eq!(ours.len(), theirs.len(), "{network:?}");
+            for (i, (a, b)) in ours.iter().zip(&theirs).enumerate() {
+                let scale = a.iter().fold(1e-3, |m: f32, v| m.max(v.abs()));
+                let off = a
+                    .iter()
+                    .zip(b)
+                    .fold(0.0, |m: f32, (x, y)| m.max((x - y).abs()));
+                assert!(
+                    off < 0.02 * scale,
+                    "{network:?}, value {i}: {off} of {scale}"
+                );
+            }
+        }
     }
 }
