@@ -49,18 +49,22 @@ pub struct TrainedNetwork<B: AutodiffBackend> {
     pub speed: f64,
 }
 
-/// An error if a loss is not finite.
-fn check_finite(value: f32, step: usize, rate: f64, dir: &Path) -> Result<(), TrainError> {
-    if value.is_finite() {
-        Ok(())
-    } else {
-        Err(TrainError::Diverged {
-            value,
-            step,
-            rate,
-            checkpoint: checkpoint::newest_or(dir).join("last.mpk"),
-        })
-    }
+/// An error if one of the losses of the steps from `first` on is not finite.
+fn check_finite(
+    losses: &[f32],
+    first: usize,
+    config: &TrainConfig,
+    dir: &Path,
+) -> Result<(), TrainError> {
+    let Some((i, value)) = losses.iter().enumerate().find(|(_, v)| !v.is_finite()) else {
+        return Ok(());
+    };
+    Err(TrainError::Diverged {
+        value: *value,
+        step: first + i,
+        rate: config.rate(first + i),
+        checkpoint: checkpoint::newest_or(dir).join("last.mpk"),
+    })
 }
 
 /// What changes during a run, with the data for validation.
@@ -165,10 +169,7 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
     fn read_results(&mut self) -> Result<(), TrainError> {
         let losses = self.results.read();
         let first = self.state.step - losses.len();
-        losses.iter().enumerate().try_for_each(|(i, value)| {
-            let step = first + i;
-            check_finite(*value, step, self.config.rate(step), self.dir)
-        })
+        check_finite(&losses, first, self.config, self.dir)
     }
 
     /// Validates, reports, and writes a checkpoint and the learning curve.

@@ -29,6 +29,8 @@ pub struct Speed {
     pub warm_up: f64,
     /// Pictures per second of the others.
     pub pictures: f64,
+    /// Mean loss of all steps.
+    pub loss: f64,
 }
 
 /// Trains a new network twice for `steps` steps after `warm_up` steps that are not counted (a GPU
@@ -104,6 +106,7 @@ fn timed<B: AutodiffBackend + Kernels>(
         loader: false,
         warm_up: before,
         pictures: pictures / begun.elapsed().as_secs_f64(),
+        loss: results.loss / f64::from(results.steps),
     };
     (trainer, speed)
 }

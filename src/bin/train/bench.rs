@@ -75,11 +75,14 @@ impl OnDevice for Measurement<'_> {
                 loader,
                 warm_up,
                 pictures,
+                loss,
             } = speed;
             let batches = if loader { "loader" } else { "prepared" };
+            // A closed pipe is not an error.
             let _ = writeln!(
                 std::io::stdout(),
-                "{network} {format} {batches}: {pictures:.0} pictures/s, warm-up {warm_up:.1} s"
+                "{network} {format} {batches}: {pictures:.0} pictures/s, warm-up {warm_up:.1} s, \
+                 mean loss {loss:.3}"
             );
         })
     }

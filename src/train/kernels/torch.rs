@@ -20,6 +20,7 @@ use crate::train::kernels::activation::Activation;
 use crate::train::kernels::backend::{
     Kernels, MapNetwork, cast, normalise_by_averages, primitive, tensor,
 };
+use crate::train::kernels::shape::Shape;
 
 /// Lets cuDNN choose its kernels by measurement when a shape first occurs: those of training stay
 /// the same.
@@ -79,7 +80,7 @@ impl Kernels for LibTorch {
         ]
         .map(|t| primitive(t).tensor);
         // In float32 whatever the maps' type is; updates the running averages in place.
-        let (mut normalised, _, _) = maps.tensor.native_batch_norm(
+        let mut normalised = maps.tensor.batch_norm(
             Some(&gamma),
             Some(&beta),
             Some(&mean),
@@ -87,6 +88,7 @@ impl Kernels for LibTorch {
             true,
             norm.momentum,
             norm.epsilon,
+            true,
         );
         tensor(TchTensor::new(match activation {
             Activation::Linear => normalised,
@@ -138,17 +140,21 @@ impl ModuleMapper<LibTorch> for Leaves<'_> {
             return param;
         }
         let (id, value, mapper) = param.consume();
-        let value = primitive(value);
-        let leaf = TchTensor {
-            tensor: value.tensor.detach().set_requires_grad(true),
-            storage: value.storage,
-        };
-        self.leaves.push(leaf.clone());
-        Param::from_mapped_value(id, tensor(leaf), mapper)
+        let value = leaf(primitive(value));
+        self.leaves.push(value.clone());
+        Param::from_mapped_value(id, tensor(value), mapper)
     }
 }
 
-/// A run of a network: its recorded output, its weights and their nodes.
+/// A tensor on the same memory whose derivative LibTorch records.
+fn leaf(value: TchTensor) -> TchTensor {
+    TchTensor {
+        tensor: value.tensor.detach().set_requires_grad(true),
+        storage: value.storage,
+    }
+}
+
+/// A recorded computation: its output, the inputs that have derivatives, and their nodes.
 #[derive(Debug, Clone)]
 struct Recorded {
     maps: TchTensor,
@@ -156,15 +162,26 @@ struct Recorded {
     nodes: Vec<NodeId>,
 }
 
-/// The derivatives with respect to all weights. Only the first weight is a parent in burn's graph,
-/// so that the derivatives are computed when the maps' derivative is complete.
-#[derive(Debug)]
-struct NetworkRun;
+impl Recorded {
+    /// The output for burn: the same memory, referred to twice, so that burn-tch does not change it
+    /// in place.
+    fn output(&self) -> TchTensor {
+        TchTensor {
+            tensor: self.maps.tensor.detach(),
+            storage: self.maps.storage.clone(),
+        }
+    }
+}
 
-impl Backward<LibTorch, 1> for NetworkRun {
+/// The derivatives of a recorded computation. Of a network's weights only the first is a parent in
+/// burn's graph, so that the derivatives are computed when the maps' derivative is complete.
+#[derive(Debug)]
+struct RecordedRun;
+
+impl<const N: usize> Backward<LibTorch, N> for RecordedRun {
     type State = Recorded;
 
-    fn backward(self, ops: Ops<Self::State, 1>, grads: &mut Gradients, _: &mut Checkpointer) {
+    fn backward(self, ops: Ops<Self::State, N>, grads: &mut Gradients, _: &mut Checkpointer) {
         let Recorded {
             maps,
             leaves,
@@ -214,20 +231,38 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<LibTorch, C> {
             leaves: Vec::new(),
         };
         let inner = N::inner(network).map(&mut mapper);
-        let maps = primitive(N::forward(&inner, crops.inner()));
-        // The same memory, referred to twice, so that burn-tch does not change it in place.
-        let output = TchTensor {
-            tensor: maps.tensor.detach(),
-            storage: maps.storage.clone(),
-        };
-        let state = Recorded {
-            maps,
+        let recorded = Recorded {
+            maps: primitive(N::forward(&inner, crops.inner())),
             leaves: mapper.leaves,
             nodes: nodes.iter().map(|n| n.node.id).collect(),
         };
+        let output = recorded.output();
         tensor(
-            match NetworkRun.prepare::<C>([first]).compute_bound().stateful() {
-                OpsKind::Tracked(prepared) => prepared.finish(state, output),
+            match RecordedRun.prepare::<C>([first]).compute_bound().stateful() {
+                OpsKind::Tracked(prepared) => prepared.finish(recorded, output),
+                OpsKind::UnTracked(prepared) => prepared.finish(output),
+            },
+        )
+    }
+
+    /// For convolutions outside of [`Kernels::run`].
+    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
+        let (x, weight) = (primitive(x), primitive(weight));
+        let leaves = [x.primitive, weight.primitive].map(leaf);
+        let [input, values] = leaves.clone().map(tensor);
+        let recorded = Recorded {
+            maps: primitive(LibTorch::convolve(input, values, shape)),
+            leaves: leaves.into(),
+            nodes: vec![x.node.id, weight.node.id],
+        };
+        let output = recorded.output();
+        tensor(
+            match RecordedRun
+                .prepare::<C>([x.node, weight.node])
+                .compute_bound()
+                .stateful()
+            {
+                OpsKind::Tracked(prepared) => prepared.finish(recorded, output),
                 OpsKind::UnTracked(prepared) => prepared.finish(output),
             },
         )
@@ -240,26 +275,35 @@ mod tests {
     use crate::train::body::{Body, Network};
     use crate::train::rng_lock::RNG_LOCK;
     use burn::backend::Flex;
+    use burn::module::AutodiffModule;
     use burn::optim::GradientsParams;
     use burn::record::{BinBytesRecorder, FullPrecisionSettings, Recorder};
-    use burn::tensor::backend::AutodiffBackend;
+    use burn::tensor::backend::{AutodiffBackend, Backend};
 
-    /// Values that training changes, in the order of a visit: gradients, then the weights and
-    /// running averages after the step.
-    struct Values<'a> {
-        gradients: &'a mut GradientsParams,
-        found: Vec<Vec<f32>>,
-    }
+    /// The values of a network in the order of a visit.
+    #[derive(Default)]
+    struct Values(Vec<Vec<f32>>);
 
-    impl<B: AutodiffBackend> ModuleVisitor<B> for Values<'_> {
+    impl<B: Backend> ModuleVisitor<B> for Values {
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            let values = |data: TensorData| data.convert::<f32>().to_vec().expect("float32");
-            let gradient = self.gradients.remove::<B::InnerBackend, D>(param.id);
-            self.found.extend(gradient.map(|g| values(g.into_data())));
-            self.found.push(values(param.val().into_data()));
+            let data = param.val().into_data().convert::<f32>();
+            self.0.push(data.to_vec().expect("float32"));
         }
     }
 
+    /// The gradients of a network in the order of a visit.
+    struct GradientValues(GradientsParams, Vec<Vec<f32>>);
+
+    impl<B: AutodiffBackend> ModuleVisitor<B> for GradientValues {
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            if let Some(gradient) = self.0.remove::<B::InnerBackend, D>(param.id) {
+                let data = gradient.into_data().convert::<f32>();
+                self.1.push(data.to_vec().expect("float32"));
+            }
+        }
+    }
+
+    /// Gradients of all weights, then weights and running averages, after a step in training.
     fn step<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         network: Network,
         record: Vec<u8>,
@@ -273,13 +317,12 @@ mod tests {
             .collect();
         let maps = body.forward(B::upload(TensorData::new(crops, [4, 3, 64, 32]), device));
         let loss = (maps.clone() * maps).mean();
-        let mut gradients = GradientsParams::from_grads(loss.backward(), &body);
-        let mut values = Values {
-            gradients: &mut gradients,
-            found: Vec::new(),
-        };
-        body.visit(&mut values);
-        values.found
+        let gradients = GradientsParams::from_grads(loss.backward(), &body);
+        let mut gradients = GradientValues(gradients, Vec::new());
+        body.visit(&mut gradients);
+        let mut values = Values::default();
+        body.valid().visit(&mut values);
+        gradients.1.into_iter().chain(values.0).collect()
     }
 
     #[test]
