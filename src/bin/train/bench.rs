@@ -103,6 +103,6 @@ pub fn bench(args: &BenchArgs) -> Result<String> {
         config: &config,
         data,
         counts: (args.warm_up as usize, args.steps as usize),
-    })?;
+    })??;
     Ok(String::new())
 }

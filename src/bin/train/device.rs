@@ -1,5 +1,6 @@
 //! The devices that networks are trained on.
 
+use anyhow::Result;
 use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
 use clap::ValueEnum;
@@ -35,8 +36,11 @@ pub trait OnDevice {
 
 impl TrainDevice {
     /// Does some work on this device.
-    pub fn run<W: OnDevice>(self, work: W) -> W::Output {
-        match self {
+    ///
+    /// # Errors
+    /// Fails when there is no such device.
+    pub fn run<W: OnDevice>(self, work: W) -> Result<W::Output> {
+        Ok(match self {
             TrainDevice::Cpu => work.run::<Autodiff<Flex>>(&Default::default()),
             #[cfg(feature = "train-cuda")]
             TrainDevice::Cuda => work.run::<Autodiff<burn::backend::Cuda>>(&Default::default()),
@@ -46,9 +50,9 @@ impl TrainDevice {
             }
             #[cfg(feature = "train-torch")]
             TrainDevice::TorchCuda => {
-                twintrack::train::kernels::torch::choose_kernels_by_measurement();
+                twintrack::train::kernels::torch::prepare_gpu()?;
                 work.run::<Autodiff<burn_tch::LibTorch>>(&burn_tch::LibTorchDevice::Cuda(0))
             }
-        }
+        })
     }
 }

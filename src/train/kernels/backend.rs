@@ -10,8 +10,6 @@ use burn::tensor::{
     module,
 };
 
-#[cfg(feature = "train-cuda")]
-use crate::train::kernels::depthwise_autodiff;
 use crate::train::kernels::normalisation::{self, Activation, Moments};
 use crate::train::kernels::shape::{ConvGeometry, Epilogue, Shape};
 use crate::train::kernels::{convolution, depthwise, plane_ops};
@@ -308,22 +306,6 @@ pub(super) fn convolve(
 pub(super) fn moments(x: &FloatTensor<Flex>) -> Moments {
     let [_, c, h, w] = x.shape().dims::<4>();
     Moments::of(x.storage(), c, h * w)
-}
-
-#[cfg(feature = "train-cuda")]
-impl Kernels for burn::backend::Cuda {}
-
-#[cfg(feature = "train-cuda")]
-impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
-    for burn::backend::Autodiff<burn::backend::Cuda, C>
-{
-    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
-        if shape.depthwise {
-            depthwise_autodiff::convolve(x, weight, shape)
-        } else {
-            composed_convolve(x, weight, shape)
-        }
-    }
 }
 
 impl Kernels for Flex {

@@ -3,16 +3,16 @@
 //!
 //! Reading order: [`shape`], [`backend`] (the operations that networks use), [`autodiff`] (their
 //! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`plane_ops`] (the
-//! loops; the innermost are in `simd_loops`), [`matmul`] (matrices). `torch` lets LibTorch do all
-//! of it.
+//! loops; the innermost are in `simd_loops`), [`matmul`] (matrices). `cuda`
+//! and `torch` are the other backends.
 
 pub mod activation;
 pub mod autodiff;
 pub mod backend;
 pub mod convolution;
-pub mod depthwise;
 #[cfg(any(test, feature = "train-cuda"))]
-mod depthwise_autodiff;
+mod cuda;
+pub mod depthwise;
 pub mod matmul;
 pub mod normalisation;
 pub mod parallel_fill;

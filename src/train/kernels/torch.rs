@@ -16,16 +16,28 @@ use burn::tensor::ops::FloatTensor;
 use burn::tensor::{Bool, FloatDType, Tensor, TensorData};
 use burn_tch::{LibTorch, LibTorchDevice, TchTensor};
 
+use crate::train::error::TrainError;
 use crate::train::kernels::activation::Activation;
 use crate::train::kernels::backend::{
     Kernels, MapNetwork, cast, normalise_by_averages, primitive, tensor,
 };
 use crate::train::kernels::shape::Shape;
 
-/// Lets cuDNN choose its kernels by measurement when a shape first occurs: those of training stay
-/// the same.
-pub fn choose_kernels_by_measurement() {
+/// Prepares the first GPU: lets cuDNN choose its kernels by measurement when a shape first occurs,
+/// since the shapes of training stay the same.
+///
+/// # Errors
+/// Fails when LibTorch finds no GPU.
+pub fn prepare_gpu() -> Result<(), TrainError> {
+    if !tch::Cuda::is_available() {
+        return Err(TrainError::Setting(
+            "LibTorch finds no NVIDIA GPU: install NVIDIA's driver, and build with a PyTorch for \
+             CUDA (make setup-train-torch); or train with --device cpu"
+                .into(),
+        ));
+    }
     tch::Cuda::cudnn_set_benchmark(true);
+    Ok(())
 }
 
 /// Copies from the CPU by way of pinned memory, without waiting for the device: an unpinned copy

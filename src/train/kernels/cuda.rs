@@ -1,5 +1,6 @@
-//! Depthwise convolution with its derivatives, for backends that compose the derivative by the
-//! weights of one convolution per channel (burn's on CUDA): hundreds of operations per layer.
+//! Training by burn's CUDA kernels (feature `train-cuda`): burn's own operations, but for the
+//! depthwise convolution, of which burn composes the derivative by the weights of five operations
+//! per channel.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -10,8 +11,24 @@ use burn::tensor::backend::Backend;
 use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{Tensor, module};
 
+#[cfg(feature = "train-cuda")]
+use crate::train::kernels::backend::{Kernels, composed_convolve};
 use crate::train::kernels::backend::{primitive, tensor};
 use crate::train::kernels::shape::Shape;
+
+#[cfg(feature = "train-cuda")]
+impl Kernels for burn::backend::Cuda {}
+
+#[cfg(feature = "train-cuda")]
+impl<C: CheckpointStrategy> Kernels for Autodiff<burn::backend::Cuda, C> {
+    fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
+        if shape.depthwise {
+            convolve(x, weight, shape)
+        } else {
+            composed_convolve(x, weight, shape)
+        }
+    }
+}
 
 fn options(shape: Shape) -> ConvOptions<2> {
     ConvOptions::new(
@@ -61,7 +78,7 @@ impl<B: Backend> Backward<B, 2> for DepthwiseConvolution {
 }
 
 /// The convolution [n, c, h, w] with weights [c, 1, k, k].
-pub(super) fn convolve<B: Backend, C: CheckpointStrategy>(
+fn convolve<B: Backend, C: CheckpointStrategy>(
     x: Tensor<Autodiff<B, C>, 4>,
     weight: Tensor<Autodiff<B, C>, 4>,
     shape: Shape,
