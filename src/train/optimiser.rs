@@ -74,7 +74,7 @@ impl<B: AutodiffBackend> AdamW<B> {
         }
         // Parts of other lengths come last, so that the others begin at a multiple of 16 bytes, as
         // fast kernels want.
-        parts.sort_by_key(|p| p.weight.dims()[0] % 4 != 0);
+        parts.sort_by_key(|p| !p.weight.dims()[0].is_multiple_of(4));
         let mut starts = HashMap::new();
         let (mut weights, mut slopes, mut start) = (Vec::new(), Vec::new(), 0);
         for Part { id, weight, slope } in parts {
@@ -167,8 +167,8 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Replaced<B> {
         };
         let (id, weight, mapper) = param.consume();
         let shape = weight.dims();
-        let end = start + shape.iter().product::<usize>();
-        let part = self.weights.clone().slice([start..end]);
+        let length = shape.iter().product::<usize>();
+        let part = self.weights.clone().narrow(0, start, length);
         let weight = Tensor::from_inner(part.reshape(shape)).require_grad();
         Param::from_mapped_value(id, weight, mapper)
     }
