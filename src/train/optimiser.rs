@@ -1,5 +1,5 @@
-//! AdamW (Loshchilov and Hutter 2019) on all weights as one vector: a step is a dozen operations,
-//! not a dozen per weight tensor, which on a GPU take longer to start than to compute.
+//! AdamW (Loshchilov and Hutter 2019). On a GPU all weights are one vector: a step is a dozen
+//! operations, not a dozen per weight tensor, which take longer to start than to compute.
 
 use std::collections::HashMap;
 
@@ -15,32 +15,36 @@ const BETA: [f32; 2] = [0.9, 0.999];
 /// Added to the root of the average square.
 const EPSILON: f32 = 1e-5;
 
-/// The averages after a number of steps, each with one component per weight.
+/// The averages of all vectors after a number of steps.
 #[derive(Record, Clone)]
 pub struct Moments<B: Backend> {
     /// Number of steps.
     steps: usize,
-    /// Average gradient.
-    first: Tensor<B, 1>,
-    /// Average squared gradient.
-    second: Tensor<B, 1>,
+    /// Average gradients.
+    first: Vec<Tensor<B, 1>>,
+    /// Average squared gradients.
+    second: Vec<Tensor<B, 1>>,
 }
 
 /// The optimiser.
 pub struct AdamW<B: AutodiffBackend> {
     weight_decay: f32,
     clipping: Option<GradientClippingConfig>,
+    /// Whether all weights are one vector, or each weight tensor is one.
+    whole: bool,
     /// Absent before the first step.
     moments: Option<Moments<B::InnerBackend>>,
 }
 
 impl<B: AutodiffBackend> AdamW<B> {
     /// Creates an optimiser. A gradient of a weight tensor with a norm above `clip` is scaled down
-    /// to it; 0 disables this.
-    pub fn new(weight_decay: f32, clip: f32) -> Self {
+    /// to it; 0 disables this. `whole`: all weights are one vector, which is faster on a GPU; on the
+    /// CPU such a vector does not fit into the cache.
+    pub fn new(weight_decay: f32, clip: f32, whole: bool) -> Self {
         AdamW {
             weight_decay,
             clipping: (clip > 0.0).then_some(GradientClippingConfig::Norm(clip)),
+            whole,
             moments: None,
         }
     }
@@ -75,48 +79,62 @@ impl<B: AutodiffBackend> AdamW<B> {
         // Parts of other lengths come last, so that the others begin at a multiple of 16 bytes, as
         // fast kernels want.
         parts.sort_by_key(|p| !p.weight.dims()[0].is_multiple_of(4));
-        let mut starts = HashMap::new();
-        let (mut weights, mut slopes, mut start) = (Vec::new(), Vec::new(), 0);
-        for Part { id, weight, slope } in parts {
-            starts.insert(id, start);
-            start += weight.dims()[0];
-            weights.push(weight);
-            slopes.push(slope);
-        }
+        let groups: Vec<Vec<Part<B>>> = if self.whole {
+            vec![parts]
+        } else {
+            parts.into_iter().map(|part| vec![part]).collect()
+        };
+        let mut moments = self.moments.take().unwrap_or_default();
+        moments.steps += 1;
+        let mut replaced = Replaced::<B> {
+            vectors: Vec::new(),
+            places: HashMap::new(),
+        };
         let kept = 1.0 - rate * f64::from(self.weight_decay);
-        let weights = Tensor::cat(weights, 0) * kept;
-        let change = self.change(Tensor::cat(slopes, 0));
-        module.map(&mut Replaced::<B> {
-            weights: weights - change * rate,
-            starts,
-        })
-    }
-
-    /// Updates the moments by the gradients; returns the change of the weights at a rate of 1.
-    fn change(&mut self, slopes: Tensor<B::InnerBackend, 1>) -> Tensor<B::InnerBackend, 1> {
-        let [first, second] = [
-            slopes.clone() * (1.0 - BETA[0]),
-            slopes.square() * (1.0 - BETA[1]),
-        ];
-        let moments = match self.moments.take() {
-            None => Moments {
-                steps: 1,
-                first,
-                second,
-            },
-            Some(m) => Moments {
-                steps: m.steps + 1,
-                first: m.first * BETA[0] + first,
-                second: m.second * BETA[1] + second,
-            },
-        };
-        let unbiased = |mean: &Tensor<B::InnerBackend, 1>, beta: f32| {
-            mean.clone() / (1.0 - beta.powi(moments.steps as i32))
-        };
-        let change = unbiased(&moments.first, BETA[0])
-            / (unbiased(&moments.second, BETA[1]).sqrt() + EPSILON);
+        for (number, group) in groups.into_iter().enumerate() {
+            let (mut weights, mut slopes, mut start) = (Vec::new(), Vec::new(), 0);
+            for Part { id, weight, slope } in group {
+                replaced.places.insert(id, (number, start));
+                start += weight.dims()[0];
+                weights.push(weight);
+                slopes.push(slope);
+            }
+            let change = moments.change(number, Tensor::cat(slopes, 0));
+            let weights = Tensor::cat(weights, 0) * kept - change * rate;
+            replaced.vectors.push(weights);
+        }
         self.moments = Some(moments);
-        change
+        module.map(&mut replaced)
+    }
+}
+
+impl<B: Backend> Default for Moments<B> {
+    fn default() -> Self {
+        Moments {
+            steps: 0,
+            first: Vec::new(),
+            second: Vec::new(),
+        }
+    }
+}
+
+impl<B: Backend> Moments<B> {
+    /// Updates the averages of a vector by its gradient; returns its change at a rate of 1.
+    fn change(&mut self, number: usize, slopes: Tensor<B, 1>) -> Tensor<B, 1> {
+        let steps = self.steps as i32;
+        let squares = slopes.clone().square();
+        let averaged = |averages: &mut Vec<Tensor<B, 1>>, value: Tensor<B, 1>, beta: f32| {
+            let value = value * (1.0 - beta);
+            if let Some(average) = averages.get_mut(number) {
+                *average = average.clone() * beta + value;
+            } else {
+                averages.push(value);
+            }
+            averages[number].clone() / (1.0 - beta.powi(steps))
+        };
+        let first = averaged(&mut self.first, slopes, BETA[0]);
+        let second = averaged(&mut self.second, squares, BETA[1]);
+        first / (second.sqrt() + EPSILON)
     }
 }
 
@@ -153,22 +171,22 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Collected<B> {
     }
 }
 
-/// Replaces the weights by parts of a vector.
+/// Replaces the weights by parts of vectors.
 struct Replaced<B: AutodiffBackend> {
-    weights: Tensor<B::InnerBackend, 1>,
-    /// Where the part of each weight tensor begins.
-    starts: HashMap<ParamId, usize>,
+    vectors: Vec<Tensor<B::InnerBackend, 1>>,
+    /// The vector of each weight tensor, and where its part begins.
+    places: HashMap<ParamId, (usize, usize)>,
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for Replaced<B> {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        let Some(&start) = self.starts.get(&param.id) else {
+        let Some(&(vector, start)) = self.places.get(&param.id) else {
             return param;
         };
         let (id, weight, mapper) = param.consume();
         let shape = weight.dims();
         let length = shape.iter().product::<usize>();
-        let part = self.weights.clone().narrow(0, start, length);
+        let part = self.vectors[vector].clone().narrow(0, start, length);
         let weight = Tensor::from_inner(part.reshape(shape)).require_grad();
         Param::from_mapped_value(id, weight, mapper)
     }
@@ -203,7 +221,7 @@ mod tests {
     fn weights_follow_those_of_burns_optimiser_exactly() {
         let _guard = RNG_LOCK.lock().unwrap_or_else(|e| e.into_inner());
         let device = Default::default();
-        for clip in [0.0, 0.01] {
+        for (clip, whole) in [(0.0, true), (0.01, true), (0.0, false), (0.01, false)] {
             // Lengths that are multiples of four, and others before and after them.
             let start =
                 [(3, 5), (5, 4)].map(|(from, to)| LinearConfig::new(from, to).init::<B>(&device));
@@ -214,7 +232,7 @@ mod tests {
                 .with_weight_decay(0.1)
                 .with_grad_clipping(clipping)
                 .init::<B, [Linear<B>; 2]>();
-            let mut ours = AdamW::<B>::new(0.1, clip);
+            let mut ours = AdamW::<B>::new(0.1, clip, whole);
             let (mut a, mut b) = (start.clone(), start.clone());
             for step in 1..=5 {
                 let rate = 0.01 * f64::from(step);
@@ -222,7 +240,11 @@ mod tests {
                 a = theirs.step(rate, a, by_a);
                 let by_b = gradients(&b, &x);
                 b = ours.step(rate, b, by_b);
-                assert_eq!(weights(&a), weights(&b), "step {step}, clip {clip}");
+                assert_eq!(
+                    weights(&a),
+                    weights(&b),
+                    "step {step}, clip {clip}, {whole}"
+                );
             }
             assert_ne!(weights(&a), weights(&start));
         }

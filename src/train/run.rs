@@ -304,7 +304,7 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         device,
         held,
         probes,
-        trainer: Trainer::new(learner, config),
+        trainer: Trainer::new(learner, config, device),
         state: TrainingState {
             config: config.clone(),
             step: 0,

@@ -59,7 +59,7 @@ pub fn measure<B: AutodiffBackend + Kernels>(
     // The initial map of the colours does not matter here.
     let colours = Array2::from_diag_elem(COLOURS, 1.0);
     let learner = Learner::<B>::new(config, &colours, sampler.classes(), None, device)?;
-    let trainer = Trainer::new(learner, config);
+    let trainer = Trainer::new(learner, config, device);
     let input = |batch| StepInput {
         labelled: Some(batch),
         distilled: None,

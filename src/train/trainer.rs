@@ -47,10 +47,10 @@ pub(super) struct Trainer<B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend + Kernels> Trainer<B> {
-    pub(super) fn new(learner: Learner<B>, config: &TrainConfig) -> Self {
+    pub(super) fn new(learner: Learner<B>, config: &TrainConfig, device: &B::Device) -> Self {
         Trainer {
             learner,
-            optimizer: AdamW::new(config.weight_decay, config.clip),
+            optimizer: AdamW::new(config.weight_decay, config.clip, !B::on_cpu(device)),
         }
     }
 

@@ -163,7 +163,8 @@ fn mixed_precision_trains_like_float32() {
         );
         if network == Network::Tiny {
             let learnt = precisions.map(|p| {
-                let (mut learner, mut optimizer) = (learner.clone(), AdamW::<B>::new(1e-4, 0.0));
+                let (mut learner, mut optimizer) =
+                    (learner.clone(), AdamW::<B>::new(1e-4, 0.0, false));
                 let losses: Vec<f32> = (0..12)
                     .map(|_| {
                         let (value, _) =
