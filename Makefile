@@ -4,7 +4,7 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-test setup-gpu build demo test soak fuzz lint bench bench-check train-demo clean
+.PHONY: help setup setup-test setup-gpu setup-train-gpu setup-train-torch build demo test soak fuzz lint bench bench-check train-demo clean
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
@@ -14,6 +14,12 @@ setup-test: ## install what the tests talk to (an MQTT broker, an RTSP server, f
 	@scripts/setup.sh tests
 setup-gpu: ## the same with ONNX Runtime for NVIDIA GPUs (CUDA 13, cuDNN 9)
 	@scripts/setup.sh gpu
+setup-train-gpu: ## install what training on an NVIDIA GPU needs (NVRTC, headers; feature train-cuda)
+	@scripts/setup.sh cpu
+	@scripts/fetch_train_gpu.sh cuda
+setup-train-torch: ## install PyTorch, for training by LibTorch (feature train-torch)
+	@scripts/setup.sh cpu
+	@scripts/fetch_train_gpu.sh torch
 
 # Whichever library is there serves; only where there is none the CPU's is fetched.
 .deps/onnxruntime/libonnxruntime.so:

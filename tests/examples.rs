@@ -57,6 +57,13 @@ const NOT_RUN: &[(&str, &str)] = &[
     ("make demo", BUILD),
     ("make test", BUILD),
     ("cargo build --release --features train", BUILD),
+    ("make setup-train-torch", NETWORK),
+    (
+        "PATH=$PWD/.deps/torch/bin:$PATH LIBTORCH_USE_PYTORCH=1 cargo build --release --features train-torch",
+        BUILD,
+    ),
+    ("make setup-train-gpu", NETWORK),
+    ("cargo build --release --features train-cuda", BUILD),
     (
         "target/release/twintrack track rtsp://camera/stream",
         CAMERA,

@@ -5,10 +5,46 @@ use std::path::Path;
 
 use anyhow::{Result, bail};
 
+use crate::app::networks;
+use twintrack::config::Config;
 use twintrack::detection::Detection;
+use twintrack::embed::Embedder;
 use twintrack::geometry::BBox;
 use twintrack::mot_files;
 use twintrack::mot_format::MotRow;
+use twintrack::pipeline::{BatchConfig, DetectionSource};
+use twintrack::source::SourceInfo;
+
+/// Frames of a recording whose crops are embedded together on a GPU where detections are given.
+const GIVEN_TOGETHER: usize = 8;
+
+/// Where the detections of one input come from, the file `given` or else the detector, and how many
+/// frames go through the networks together: one of a camera, of a recording as many as are fastest.
+/// `scale` divides the file's confidences.
+///
+/// # Errors
+/// If the file of detections or the detector cannot be used.
+pub fn source(
+    given: Option<&Path>,
+    scale: f64,
+    config: &Config,
+    info: &SourceInfo,
+    embedder: Option<&Embedder>,
+) -> Result<(DetectionSource, BatchConfig)> {
+    if let Some(path) = given {
+        let given = read(path, scale, (info.width, info.height))?;
+        let on_gpu = embedder.is_some_and(|e| e.model().provider().is_gpu());
+        let frames = if on_gpu && !info.live {
+            GIVEN_TOGETHER
+        } else {
+            1
+        };
+        return Ok((DetectionSource::Given(given), networks::together(frames)));
+    }
+    let mut detector = networks::detector(config)?;
+    let batch = networks::batch(&mut detector, info)?;
+    Ok((DetectionSource::Network(Box::new(detector)), batch))
+}
 
 /// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
 /// if all are -1 (MOTChallenge's value for unknown), all become 1. Warns of values that cannot be

@@ -12,11 +12,8 @@ use crate::app::{detections, identities, linking, networks, options, outputs, se
 use twintrack::address;
 use twintrack::config::Config;
 use twintrack::detect::Precision;
-use twintrack::embed::Embedder;
 use twintrack::infer::{Device, InputSize};
-use twintrack::pipeline::{
-    BatchConfig, Cameras, DetectionSource, Input, Inputs, Pipeline, StageTimes, Summary,
-};
+use twintrack::pipeline::{Cameras, Input, Inputs, Pipeline, StageTimes, Summary};
 use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
@@ -191,7 +188,16 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         );
     }
     let mut embedder = networks::embedder(&config)?;
-    let (detections, batch) = detections_of(args, &config, &info, embedder.as_ref())?;
+    let (detections, batch) = {
+        let given = args.detections.as_deref();
+        detections::source(
+            given,
+            args.confidence_scale,
+            &config,
+            &info,
+            embedder.as_ref(),
+        )?
+    };
     show::models(&detections, embedder.as_ref());
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
@@ -234,35 +240,6 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     warn_of_unused_detections(args, &summary, &info);
     conclude(args, summary)?;
     Ok(signals.code(finished).unwrap_or(ExitCode::SUCCESS))
-}
-
-/// Frames of a recording whose crops are embedded together on a GPU where detections are given.
-const GIVEN_TOGETHER: usize = 8;
-
-/// Where detections come from, and how many frames go to the detector together: one of a camera,
-/// of a recording as many as are fastest.
-///
-/// # Errors
-/// If the file of detections or the detector cannot be used.
-fn detections_of(
-    args: &TrackArgs,
-    config: &Config,
-    info: &SourceInfo,
-    embedder: Option<&Embedder>,
-) -> Result<(DetectionSource, BatchConfig)> {
-    if let Some(path) = &args.detections {
-        let given = detections::read(path, args.confidence_scale, (info.width, info.height))?;
-        let on_gpu = embedder.is_some_and(|e| e.model().provider().is_gpu());
-        let frames = if on_gpu && !info.live {
-            GIVEN_TOGETHER
-        } else {
-            1
-        };
-        return Ok((DetectionSource::Given(given), networks::together(frames)));
-    }
-    let mut detector = networks::detector(config)?;
-    let batch = networks::batch(&mut detector, info)?;
-    Ok((DetectionSource::Network(Box::new(detector)), batch))
 }
 
 /// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of

@@ -15,9 +15,9 @@ use crate::infer::graphs::{
     self, FRAME_OF, FRAMES, FRAMES_THERE, PADDING, PICTURES, REGIONS, SIZE,
 };
 use crate::infer::open::{self, Network};
+use crate::infer::options::SessionOptions;
 use crate::infer::pixels::PixelFormat;
 use crate::infer::runtime::Runtime;
-use crate::infer::session::SessionOptions;
 
 /// Frames of one size in the device's memory: bytes [N, H, W, 3]. Clones share them.
 #[derive(Clone)]

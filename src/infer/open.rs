@@ -9,9 +9,9 @@ use ort::session::Session;
 
 use crate::infer::device::{Device, Provider};
 use crate::infer::error::InferError;
+use crate::infer::options::SessionOptions;
 use crate::infer::paths::download_folder;
 use crate::infer::runtime::Runtime;
-use crate::infer::session::SessionOptions;
 
 /// What a session runs.
 #[derive(Clone, Copy)]

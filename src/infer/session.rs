@@ -10,47 +10,17 @@ use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
 
 use crate::infer::batch::{self, BatchSizes};
 use crate::infer::bound::Memory;
-use crate::infer::device::{Device, Preprocessing, Provider};
+use crate::infer::device::{Preprocessing, Provider};
 use crate::infer::element_type;
 use crate::infer::error::InferError;
 use crate::infer::frame_loader::{Cropper, DevicePictures, FrameLoader, Target};
 use crate::infer::metadata::ModelMetadata;
+use crate::infer::options::SessionOptions;
 use crate::infer::output::Output;
 use crate::infer::pixels::PixelFormat;
 use crate::infer::runtime::Runtime;
 use crate::infer::shapes::SessionPerShape;
 use crate::onnx::weights;
-
-/// Options for opening a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct SessionOptions {
-    /// Device to run on.
-    pub device: Device,
-    /// Number of CPU threads inside one operator.
-    pub threads: usize,
-    /// Where frames are scaled and crops are cut.
-    pub preprocessing: Preprocessing,
-}
-
-impl SessionOptions {
-    /// Options for a device and a number of CPU threads inside one operator.
-    pub const fn new(device: Device, threads: usize) -> Self {
-        SessionOptions {
-            device,
-            threads,
-            preprocessing: Preprocessing::Auto,
-        }
-    }
-
-    /// Sets where frames are scaled and crops are cut.
-    pub const fn with_preprocessing(self, preprocessing: Preprocessing) -> Self {
-        SessionOptions {
-            preprocessing,
-            ..self
-        }
-    }
-}
 
 /// An open model with one picture input of float32 or float16.
 pub struct Model {

@@ -14,8 +14,8 @@ use crate::infer::bound::BoundSession;
 use crate::infer::device::{Device, Provider};
 use crate::infer::error::InferError;
 use crate::infer::open::{self, FixedDimension, Network};
+use crate::infer::options::SessionOptions;
 use crate::infer::runtime::Runtime;
-use crate::infer::session::SessionOptions;
 
 /// Most sessions of a model at once; the least recently used one is closed for another.
 const MOST: usize = 32;

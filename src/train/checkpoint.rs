@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
-use burn::optim::Optimizer;
 use burn::record::{FullPrecisionSettings, NamedMpkFileRecorder, Recorder};
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
@@ -13,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::train::config::TrainConfig;
 use crate::train::curves::CurvePoint;
 use crate::train::error::TrainError;
+use crate::train::optimiser::AdamW;
 
 /// File format of weights and optimiser state.
 pub type CheckpointRecorder = NamedMpkFileRecorder<FullPrecisionSettings>;
@@ -41,11 +41,11 @@ pub fn unusable(dir: &Path, problem: &str) -> TrainError {
 }
 
 /// What is needed to resume training, apart from the configuration.
-pub struct Checkpoint<'a, L, O, T> {
+pub struct Checkpoint<'a, B: AutodiffBackend, L, T> {
     /// The learner.
     pub learner: &'a L,
     /// Its optimiser.
-    pub optimizer: &'a O,
+    pub optimizer: &'a AdamW<B>,
     /// The best tower, if it is better than that of the previous checkpoint.
     pub best: Option<&'a T>,
     /// Progress of the run.
@@ -57,11 +57,10 @@ pub struct Checkpoint<'a, L, O, T> {
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write<B, L, O, T>(checkpoint: &Checkpoint<'_, L, O, T>, dir: &Path) -> Result<(), TrainError>
+pub fn write<B, L, T>(checkpoint: &Checkpoint<'_, B, L, T>, dir: &Path) -> Result<(), TrainError>
 where
     B: AutodiffBackend,
     L: burn::module::AutodiffModule<B>,
-    O: Optimizer<L, B>,
     T: Module<B>,
 {
     let former = newest_or(dir);
@@ -78,9 +77,9 @@ where
             .save_file(folder.join("last"), &CheckpointRecorder::new())
             .map_err(save(folder.join("last")))?;
         let optimizer = folder.join("last_optimizer");
-        Recorder::<B>::record(
+        Recorder::<B::InnerBackend>::record(
             &CheckpointRecorder::new(),
-            checkpoint.optimizer.to_record(),
+            checkpoint.optimizer.moments(),
             optimizer.clone(),
         )
         .map_err(save(optimizer))?;

@@ -1,6 +1,5 @@
 //! Embedding of crops with a tower on the training backend.
 
-use burn::tensor::backend::Backend;
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array4, Axis};
 
@@ -58,17 +57,17 @@ pub fn embed<B: Kernels>(tower: &Tower<B>, crops: &[&Crop], device: &B::Device) 
     stacked(plain(crops, tower.size()).map(|batch| embed_batch(tower, batch, device)))
 }
 
-pub(super) fn matrix<B: Backend>(rows: Array2<f32>, device: &B::Device) -> Tensor<B, 2> {
+pub(super) fn matrix<B: Kernels>(rows: Array2<f32>, device: &B::Device) -> Tensor<B, 2> {
     let (n, d) = rows.dim();
-    Tensor::from_data(
+    B::upload(
         TensorData::new(rows.into_raw_vec_and_offset().0, [n, d]),
         device,
     )
 }
 
-pub(super) fn tensor<B: Backend>(batch: Array4<f32>, device: &B::Device) -> Tensor<B, 4> {
+pub(super) fn tensor<B: Kernels>(batch: Array4<f32>, device: &B::Device) -> Tensor<B, 4> {
     let (n, c, h, w) = batch.dim();
-    Tensor::from_data(
+    B::upload(
         TensorData::new(batch.into_raw_vec_and_offset().0, [n, c, h, w]),
         device,
     )

@@ -5,6 +5,8 @@ use burn::tensor::{Bool, Int, Tensor, TensorData, activation};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
+use crate::train::kernels::backend::Kernels;
+
 /// Distance between two embeddings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -81,8 +83,8 @@ pub struct Relations {
 }
 
 impl Relations {
-    fn mask<B: Backend>(&self, which: &[bool], device: &B::Device) -> Tensor<B, 2, Bool> {
-        Tensor::from_data(
+    fn mask<B: Kernels>(&self, which: &[bool], device: &B::Device) -> Tensor<B, 2, Bool> {
+        B::upload_mask(
             TensorData::new(which.to_vec(), [self.count, self.count]),
             device,
         )
@@ -107,7 +109,7 @@ pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] 
 }
 
 /// Triplet loss of random triplets.
-pub fn random_triplet<B: Backend>(
+pub fn random_triplet<B: Kernels>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
     relations: &Relations,
@@ -129,7 +131,7 @@ pub fn random_triplet<B: Backend>(
 /// Mean of all triplets with a loss above zero ("batch all", Hermans et al. 2017). Easier than the
 /// hardest triplets, with which an untrained network can collapse to one point (Schroff et al.
 /// 2015, section 3.2).
-pub fn batch_all<B: Backend>(
+pub fn batch_all<B: Kernels>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
     relations: &Relations,
@@ -156,7 +158,7 @@ pub fn batch_all<B: Backend>(
         .map(|&d| f32::from(u8::from(d)))
         .collect();
     let terms = activation::relu(to_positive - to_all + margin)
-        * Tensor::from_data(TensorData::new(valid, [pairs.len(), n]), &device);
+        * B::upload(TensorData::new(valid, [pairs.len(), n]), &device);
     let active = terms
         .clone()
         .detach()
@@ -169,7 +171,7 @@ pub fn batch_all<B: Backend>(
 
 /// Cross-entropy with label smoothing (Szegedy et al. 2016): logits [n, classes], the class of each
 /// row. Rows without a class (identities that may be the same person) are ignored.
-pub fn classification<B: Backend>(
+pub fn classification<B: Kernels>(
     logits: Tensor<B, 2>,
     classes: &[Option<usize>],
     smoothing: f32,
@@ -183,17 +185,16 @@ pub fn classification<B: Backend>(
         .map(|k| target(k / count, k % count))
         .collect();
     let known = classes.iter().flatten().count().max(1) as f32;
-    (activation::log_softmax(logits, 1)
-        * Tensor::from_data(TensorData::new(targets, [n, count]), &device))
-    .sum()
-    .neg()
+    (activation::log_softmax(logits, 1) * B::upload(TensorData::new(targets, [n, count]), &device))
+        .sum()
+        .neg()
         / known
 }
 
 /// Batch-hard triplet loss (Hermans et al. 2017): for every picture the farthest view of the same
 /// person and the nearest of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns the
 /// number of active triplets (above zero), `[1]`.
-pub fn batch_hard<B: Backend>(
+pub fn batch_hard<B: Kernels>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
     relations: &Relations,
@@ -224,7 +225,7 @@ pub fn batch_hard<B: Backend>(
 
 /// Contrastive loss of all pairs: the mean over pairs of the same person plus the mean over others,
 /// so that the many pairs of different people do not dominate.
-pub fn contrastive_all<B: Backend>(
+pub fn contrastive_all<B: Kernels>(
     embeddings: Tensor<B, 2>,
     relations: &Relations,
     margin: f32,

@@ -1,7 +1,8 @@
 //! Training the Siamese network (`twintrack-train`, feature `train`).
 //!
 //! Reading order: [`network`] (the tower, with [`colour`] and [`body`] over [`kernels`]), [`loss`],
-//! [`run`] (the training loop) with [`learner`] and [`validation`], [`batch`] (its input),
+//! [`run`] (the training loop) over `trainer` (a step) with [`learner`], [`optimiser`] and
+//! [`validation`], [`speed`], [`batch`] (its input),
 //! [`dataset`] with [`readers`], [`synthetic`] and [`from_video`] (sources of pictures), [`distil`]
 //! with [`probe`] (a teacher in place of labels), [`retrieval`] (evaluation), [`calibrate`],
 //! [`export`] over [`onnx`].
@@ -27,6 +28,7 @@ pub mod learner;
 pub mod loss;
 pub mod network;
 pub mod onnx;
+pub mod optimiser;
 pub mod prefetch;
 pub mod probe;
 pub mod readers;
@@ -36,7 +38,9 @@ mod rng_lock;
 pub mod run;
 pub mod scenes;
 pub mod simulate;
+pub mod speed;
 pub mod synthetic;
 pub mod tensors;
+mod trainer;
 pub mod validation;
 mod visibility;

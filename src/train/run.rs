@@ -4,12 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use burn::grad_clipping::GradientClippingConfig;
 use burn::module::{AutodiffModule, Module};
-use burn::optim::{AdamWConfig, GradientsParams, Optimizer};
 use burn::record::Recorder;
-use burn::tensor::backend::{AutodiffBackend, Backend};
-use burn::tensor::{Int, Tensor};
+use burn::tensor::backend::AutodiffBackend;
 use ndarray::Array2;
 
 use crate::train::batch::Sampler;
@@ -28,6 +25,7 @@ use crate::train::kernels::backend::Kernels;
 use crate::train::learner::{Learner, StepInput};
 use crate::train::network::Tower;
 use crate::train::prefetch::prefetch;
+use crate::train::trainer::{Feeding, Results, Trainer};
 use crate::train::validation::{ValidationScore, validate};
 
 /// Data for training and validation.
@@ -51,33 +49,26 @@ pub struct TrainedNetwork<B: AutodiffBackend> {
     pub speed: f64,
 }
 
-/// The value of a loss, or an error if it is not finite.
-fn finite<B: Backend>(
-    loss: &Tensor<B, 1>,
-    step: usize,
-    rate: f64,
+/// An error if one of the losses of the steps from `first` on is not finite.
+fn check_finite(
+    losses: &[f32],
+    first: usize,
+    config: &TrainConfig,
     dir: &Path,
-) -> Result<f64, TrainError> {
-    let value = loss
-        .clone()
-        .into_data()
-        .convert::<f32>()
-        .to_vec::<f32>()
-        .map_or(f32::NAN, |v| v[0]);
-    if value.is_finite() {
-        Ok(f64::from(value))
-    } else {
-        Err(TrainError::Diverged {
-            value,
-            step,
-            rate,
-            checkpoint: checkpoint::newest_or(dir).join("last.mpk"),
-        })
-    }
+) -> Result<(), TrainError> {
+    let Some((i, value)) = losses.iter().enumerate().find(|(_, v)| !v.is_finite()) else {
+        return Ok(());
+    };
+    Err(TrainError::Diverged {
+        value: *value,
+        step: first + i,
+        rate: config.rate(first + i),
+        checkpoint: checkpoint::newest_or(dir).join("last.mpk"),
+    })
 }
 
 /// What changes during a run, with the data for validation.
-struct Run<'a, B: AutodiffBackend, O> {
+struct Run<'a, B: AutodiffBackend> {
     config: &'a TrainConfig,
     dir: &'a Path,
     device: &'a B::Device,
@@ -85,25 +76,9 @@ struct Run<'a, B: AutodiffBackend, O> {
     held: Vec<Dataset>,
     /// Held-out pictures with the teacher's output.
     probes: Vec<TeacherBatch>,
-    learner: Learner<B>,
-    optimizer: O,
+    trainer: Trainer<B>,
     state: TrainingState,
-}
-
-/// What a training step reports.
-struct StepResult<B: Backend> {
-    loss: f64,
-    /// The number of active triplets, with labelled pictures.
-    active: Option<Tensor<B, 1, Int>>,
-}
-
-/// Sums since the previous validation.
-#[derive(Debug, Default)]
-struct IntervalSums {
-    loss: f64,
-    /// Sum of the shares of labelled pictures with an active triplet, if there are any.
-    active: Option<f64>,
-    steps: u32,
+    results: Results<B::InnerBackend>,
 }
 
 /// Times the run: validation does not count as training.
@@ -123,16 +98,13 @@ impl Clock {
     }
 }
 
-impl<B, O> Run<'_, B, O>
-where
-    B: AutodiffBackend<InnerBackend: Kernels> + Kernels,
-    O: Optimizer<Learner<B>, B>,
-{
+impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
     fn validate(&self) -> ValidationScore {
         ValidationScore {
-            map: validate(&self.learner.tower.valid(), &self.held, self.device),
+            map: validate(&self.trainer.learner.tower.valid(), &self.held, self.device),
             agreement: (!self.probes.is_empty()).then(|| {
-                self.learner
+                self.trainer
+                    .learner
                     .agreement(&self.probes, self.config, self.device)
             }),
         }
@@ -142,9 +114,9 @@ where
     fn save(&self, better: bool) -> Result<(), TrainError> {
         checkpoint::write(
             &Checkpoint {
-                learner: &self.learner,
-                optimizer: &self.optimizer,
-                best: better.then_some(&self.learner.tower),
+                learner: &self.trainer.learner,
+                optimizer: &self.trainer.optimizer,
+                best: better.then_some(&self.trainer.learner.tower),
                 state: &self.state,
             },
             self.dir,
@@ -165,45 +137,54 @@ where
     fn resume(mut self) -> Result<Self, TrainError> {
         let from = checkpoint::newest_or(self.dir);
         self.state = read_state(&from, self.config)?;
-        self.learner = self
-            .learner
+        let Trainer { learner, optimizer } = self.trainer;
+        let learner = learner
             .load_file(from.join("last"), &CheckpointRecorder::new(), self.device)
             .map_err(|e| unusable(&from, &e.to_string()))?;
-        let record = Recorder::<B>::load(
+        let moments = Recorder::<B::InnerBackend>::load(
             &CheckpointRecorder::new(),
             from.join("last_optimizer"),
             self.device,
         )
         .map_err(|e| unusable(&from, &e.to_string()))?;
-        self.optimizer = self.optimizer.load_record(record);
+        let optimizer = optimizer.resume(moments);
+        self.trainer = Trainer { learner, optimizer };
         Ok(self)
     }
 
-    /// Performs one step. Takes the run by value, so that the optimizer can update weights in
-    /// place.
-    fn step(mut self, input: StepInput) -> Result<(Self, StepResult<B>), TrainError> {
-        let step = self.state.step;
-        let (value, active) = self.learner.loss(input, self.config, step, self.device);
-        let rate = self.config.rate(step);
-        let loss = finite(&value, step, rate, self.dir)?;
-        let gradients = GradientsParams::from_grads(value.backward(), &self.learner);
-        self.learner = self.optimizer.step(rate, self.learner, gradients);
+    /// Performs one step.
+    fn step(mut self, input: StepInput) -> Self {
+        let (step, results) = (self.state.step, &mut self.results);
+        self.trainer = self
+            .trainer
+            .step(input, self.config, step, self.device, results);
         self.state.step += 1;
-        Ok((self, StepResult { loss, active }))
+        self
+    }
+
+    /// Reads the losses of the last steps.
+    ///
+    /// # Errors
+    /// Fails when one is not finite.
+    fn read_results(&mut self) -> Result<(), TrainError> {
+        let losses = self.results.read();
+        let first = self.state.step - losses.len();
+        check_finite(&losses, first, self.config, self.dir)
     }
 
     /// Validates, reports, and writes a checkpoint and the learning curve.
     fn record(
         &mut self,
-        sums: &IntervalSums,
         clock: &Clock,
+        labelled: usize,
         report: &mut impl FnMut(String),
     ) -> Result<(), TrainError> {
+        let sums = std::mem::replace(&mut self.results, Results::new());
         let score = self.validate();
         let (config, step, n) = (self.config, self.state.step, f64::from(sums.steps));
         let speed = clock.speed(step);
         let left = (config.steps - step) as f64 * clock.pictures / speed;
-        let active = sums.active.map(|a| a / n);
+        let active = sums.triplets.map(|sum| sum / labelled as f64 / n);
         let active_text = active.map_or(String::new(), |a| format!(", active {:3.0} %", 100.0 * a));
         report(format!(
             "step {step:6} of {}: loss {:.4}{active_text}{}, {speed:.0} pictures/s, {left:.0} s \
@@ -317,18 +298,13 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     incomparable_maps(&learner, teacher_batches.as_ref())
         .into_iter()
         .for_each(&mut report);
-    let clipping = (config.clip > 0.0).then_some(GradientClippingConfig::Norm(config.clip));
     let run = Run {
         config,
         dir,
         device,
         held,
         probes,
-        learner,
-        optimizer: AdamWConfig::new()
-            .with_weight_decay(config.weight_decay)
-            .with_grad_clipping(clipping)
-            .init::<B, Learner<B>>(),
+        trainer: Trainer::new(learner, config, device),
         state: TrainingState {
             config: config.clone(),
             step: 0,
@@ -336,6 +312,7 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
             stale: 0,
             points: Vec::new(),
         },
+        results: Results::new(),
     };
     let run = if resume {
         run.resume()?
@@ -358,46 +335,31 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
 
 /// The loop of steps up to the configured number or an early stop; returns the best network.
 /// `labelled` is the number of labelled pictures per step, `pictures` that of all.
-fn steps<B, O>(
-    mut run: Run<'_, B, O>,
+fn steps<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+    mut run: Run<'_, B>,
     make: impl Fn(usize) -> Result<StepInput, TrainError> + Clone + Send + 'static,
     labelled: usize,
     pictures: usize,
     report: &mut impl FnMut(String),
-) -> Result<TrainedNetwork<B>, TrainError>
-where
-    B: AutodiffBackend<InnerBackend: Kernels> + Kernels,
-    O: Optimizer<Learner<B>, B>,
-{
+) -> Result<TrainedNetwork<B>, TrainError> {
     let config = run.config;
-    // With a GPU the other cores are free for loading; on the CPU one loader keeps up with
-    // training.
-    let loaders = if B::ON_CPU {
-        1
-    } else {
-        std::thread::available_parallelism().map_or(1, |cores| cores.get() - 1)
-    };
+    let feeding = Feeding::of::<B>(run.device);
     let mut clock = Clock {
         begun: Instant::now(),
         first_step: run.state.step,
         validating: Duration::ZERO,
         pictures: pictures as f64,
     };
-    let mut sums = IntervalSums::default();
-    for input in prefetch(make, run.state.step, config.steps, loaders) {
-        let (next, StepResult { loss, active }) = run.step(input?)?;
-        run = next;
-        sums.loss += loss;
-        if let Some(active) = active {
-            let count = active.into_data().iter::<i64>().next().unwrap_or_default();
-            sums.active = Some(sums.active.unwrap_or(0.0) + count as f64 / labelled as f64);
-        }
-        sums.steps += 1;
+    for input in prefetch(make, run.state.step, config.steps, feeding.loaders) {
+        run = run.step(input?);
         let step = run.state.step;
-        if step.is_multiple_of(config.validate_every) || step == config.steps {
+        let validates = step.is_multiple_of(config.validate_every) || step == config.steps;
+        if validates || step.is_multiple_of(feeding.read_every) {
+            run.read_results()?;
+        }
+        if validates {
             let pause = Instant::now();
-            run.record(&sums, &clock, report)?;
-            sums = IntervalSums::default();
+            run.record(&clock, labelled, report)?;
             if run.state.stale >= config.patience {
                 report(format!(
                     "no better network in {} validations: stopping early",
@@ -411,6 +373,7 @@ where
     let speed = run.state.points.last().map_or(0.0, |p| p.speed);
     let from = checkpoint::newest_or(run.dir);
     let best = run
+        .trainer
         .learner
         .tower
         .load_file(from.join("best"), &CheckpointRecorder::new(), run.device)

@@ -1,8 +1,11 @@
-//! The program `twintrack-train`: its command line, and the commands `run`, `convert` and `head`.
+//! The program `twintrack-train`: its command line, and the commands `run` and `convert`.
 
+mod bench;
 mod calibrate;
+mod device;
 mod distil;
 mod evaluate;
+mod head;
 #[path = "../../app/message.rs"]
 mod message;
 #[path = "../../app/outputs.rs"]
@@ -18,13 +21,10 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
-use burn::backend::{Autodiff, Flex};
 use burn::tensor::backend::AutodiffBackend;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 use twintrack::embed::Embedder;
 use twintrack::infer::paths::{find_model, in_working_folder};
-use twintrack::track::head::AssociationHead;
-use twintrack::train::association;
 use twintrack::train::calibrate::{EvaluatedSet, fit, report};
 use twintrack::train::config::TrainConfig;
 use twintrack::train::convert::Precision;
@@ -38,9 +38,9 @@ use twintrack::train::retrieval::{distances, embeddings, retrieval};
 use twintrack::train::run::{self, TrainingData};
 use twintrack::train::validation::split;
 
+use device::{OnDevice, TrainDevice};
 use evaluate::open;
 
-type Cpu = Autodiff<Flex>;
 /// Default output: a path, so that it is not mistaken for the name of an installed network.
 const TRAINED: &str = "./trained.onnx";
 /// An equal error distance below this means that the embeddings have collapsed to one point.
@@ -57,11 +57,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(RunArgs),
+    Bench(bench::BenchArgs),
     Distil(distil::DistilArgs),
     Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
-    Head(HeadArgs),
+    Head(head::HeadArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -110,7 +111,8 @@ struct TrainingArgs {
     /// people, for a network that is trained on all people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
-    /// Device to train on: cpu, or cuda if the program was built with --features train-cuda.
+    /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
+    /// torch-cuda or torch-cpu if it was built with --features train-torch.
     #[arg(long, value_enum, default_value_t = TrainDevice::Cpu)]
     device: TrainDevice,
     /// Licence of the weights, for the file's metadata.
@@ -120,16 +122,6 @@ struct TrainingArgs {
         default_value = "as the training data allow"
     )]
     licence: String,
-}
-
-/// Device to train on.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum TrainDevice {
-    /// The CPU, with all cores.
-    Cpu,
-    /// The first NVIDIA GPU.
-    #[cfg(feature = "train-cuda")]
-    Cuda,
 }
 
 /// Convert an exported network to float16 or int8, and report the change in mAP.
@@ -162,41 +154,6 @@ fn parse_precision(s: &str) -> Result<Precision, String> {
     }
 }
 
-/// Train an association head: decision trees that estimate from appearance, position, size and time
-/// whether a track and a detection are the same person.
-#[derive(Debug, Args)]
-struct HeadArgs {
-    /// Labelled frames: video:FILE, mot:DIR (with det/det.txt), synthetic:SCENES.
-    #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
-    data: Vec<DataSpec>,
-    /// Labelled frames to evaluate on instead of a fifth of the pairs of --data, KIND:WHERE.
-    #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
-    test: Vec<DataSpec>,
-    /// Configuration (TOML) of the tracker that will use the head, of which the motion model, the
-    /// detector and the embedder are used.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Number of trees.
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 60,
-        value_parser = clap::value_parser!(u16).range(1..)
-    )]
-    trees: u16,
-    /// Seed of random numbers.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    seed: u64,
-    /// Write the head (JSON) to this file, for tracker.head_file.
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "association_head.json"
-    )]
-    output: PathBuf,
-}
-
 fn main() -> ExitCode {
     process::prepare();
     tracing_subscriber::fmt()
@@ -206,18 +163,21 @@ fn main() -> ExitCode {
         .init();
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Bench(args) => bench::bench(&args),
         Command::Distil(args) => distil::distil(&args),
         Command::Eval(args) => evaluate::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
-        Command::Head(args) => head(&args),
+        Command::Head(args) => head::head(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {
         Ok(text) => {
             use std::io::Write as _;
-            // A closed pipe is not an error.
-            let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            if !text.is_empty() {
+                // A closed pipe is not an error.
+                let _ = writeln!(std::io::stdout(), "{}", text.trim_end());
+            }
             ExitCode::SUCCESS
         }
         Err(e) => {
@@ -313,12 +273,37 @@ fn train(
     data: TrainingData,
     training_data: String,
 ) -> Result<String> {
-    match args.device {
-        TrainDevice::Cpu => train_on::<Cpu>(args, config, data, training_data),
-        #[cfg(feature = "train-cuda")]
-        TrainDevice::Cuda => {
-            train_on::<Autodiff<burn::backend::Cuda>>(args, config, data, training_data)
-        }
+    args.device.run(Training {
+        args,
+        config,
+        data,
+        training_data,
+    })?
+}
+
+/// The work of `run` and `distil` on one kind of device.
+struct Training<'a> {
+    args: &'a TrainingArgs,
+    config: &'a TrainConfig,
+    data: TrainingData,
+    /// Names of the data, for the file's metadata.
+    training_data: String,
+}
+
+impl OnDevice for Training<'_> {
+    type Output = Result<String>;
+
+    fn run<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
+        self,
+        device: &B::Device,
+    ) -> Result<String> {
+        let Training {
+            args,
+            config,
+            data,
+            training_data,
+        } = self;
+        train_on::<B>(args, config, data, training_data, device)
     }
 }
 
@@ -328,10 +313,10 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     config: &TrainConfig,
     data: TrainingData,
     training_data: String,
+    device: &B::Device,
 ) -> Result<String> {
-    let device = Default::default();
     let held = data.held.clone();
-    let trained = run::train::<B>(config, data, &args.work, args.resume, &device, |line| {
+    let trained = run::train::<B>(config, data, &args.work, args.resume, device, |line| {
         eprintln!("{line}")
     })?;
     let mut evaluated = Vec::new();
@@ -339,7 +324,7 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         let e = embed(
             &trained.tower,
             &set.crops.iter().collect::<Vec<_>>(),
-            &device,
+            device,
         );
         evaluated.extend(EvaluatedSet::of(set, e.view()));
     }
@@ -387,57 +372,12 @@ fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         calibration,
         strangers,
     };
-    let difference = export(&trained.tower, &about, &args.output, &device)?;
+    let difference = export(&trained.tower, &about, &args.output, device)?;
     Ok(format!(
         "{}: trained at {:.0} pictures/s; the exported network differs from the trained one by at \
          most {difference:.1e}",
         args.output.display(),
         trained.speed
-    ))
-}
-
-fn head(args: &HeadArgs) -> Result<String> {
-    outputs::prepare([&args.output], args.config.as_slice())?;
-    let config = settings::read(args.config.as_deref())?;
-    let collect = |specs: &[DataSpec], seed: u64| {
-        let mut pairs = association::TrainingPairs::default();
-        for spec in specs {
-            spec.scenes(&config, seed)?
-                .iter()
-                .for_each(|scene| pairs.collect(scene, &config.tracker));
-        }
-        Ok::<_, TrainError>(pairs)
-    };
-    let all = collect(&args.data, args.seed)?;
-    let (rest, held) = if args.test.is_empty() {
-        all.hold_out(5)
-    } else {
-        (all, collect(&args.test, args.seed.wrapping_add(1))?)
-    };
-    let count =
-        |p: &association::TrainingPairs| (p.same.len(), p.same.iter().filter(|s| **s).count());
-    let ((n, same), (held_n, held_same)) = (count(&rest), count(&held));
-    eprintln!(
-        "training on {n} pairs, {same} of the same person; evaluating on {held_n}, {held_same} of \
-         the same person"
-    );
-    let table = rest.train(usize::from(args.trees), args.seed)?;
-    let head = AssociationHead::new(&table)?;
-    let evaluated = association::evaluate(
-        &held.features.iter().map(|f| head.of(f)).collect::<Vec<_>>(),
-        &held.same,
-    );
-    let (loss, area) = evaluated.context(
-        "cannot evaluate the head: the pairs for evaluation are all of the same person, or all of \
-         different people; use more data",
-    )?;
-    std::fs::write(&args.output, serde_json::to_string(&table)?)
-        .with_context(|| format!("cannot write {}", args.output.display()))?;
-    let nodes: usize = table.trees.iter().map(Vec::len).sum();
-    Ok(format!(
-        "{}: {} trees, {nodes} nodes; log loss {loss:.4}, area under the ROC curve {area:.5}",
-        args.output.display(),
-        table.trees.len()
     ))
 }
 

@@ -7,7 +7,7 @@ use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::backend::Backend;
 use burn::tensor::{FloatDType, Tensor};
 
-use crate::train::kernels::backend::{Kernels, Normalised, cast};
+use crate::train::kernels::backend::{Kernels, cast};
 pub use crate::train::kernels::normalisation::Activation;
 pub use crate::train::kernels::shape::Shape;
 use crate::train::onnx::{Attribute, Graph};
@@ -27,31 +27,6 @@ impl Activation {
             }
         }
     }
-}
-
-/// Applies batch normalisation, then the activation, to float32 feature maps [n, channels, height,
-/// width]. On an autodiff backend (training) it uses the batch's mean and variance, and updates the
-/// running averages with `norm.momentum`. On any other backend (inference) it uses the running
-/// averages.
-pub fn batch_normalise<B: Kernels>(
-    norm: &BatchNorm<B>,
-    maps: Tensor<B, 4>,
-    activation: Activation,
-) -> Tensor<B, 4> {
-    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
-    if !B::ad_enabled(&maps.device()) {
-        let factor = gamma / (norm.running_var.value() + norm.epsilon).sqrt();
-        let offset = beta - norm.running_mean.value() * factor.clone();
-        return B::scale(maps, factor, offset, activation);
-    }
-    let Normalised {
-        maps,
-        moments: [mean, variance],
-    } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
-    for (running, of_batch) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
-        running.update(running.value_sync() * (1.0 - norm.momentum) + of_batch * norm.momentum);
-    }
-    maps
 }
 
 /// Factor and offset, each `[channels]`, of batch normalisation with its running averages, which
@@ -102,7 +77,7 @@ impl<B: Backend> ConvNorm<B> {
         }
     }
 
-    /// Convolution, [`batch_normalise`], activation. The convolution runs in the element type of
+    /// Convolution, [`Kernels::batch_normalise`], activation. The convolution runs in the element type of
     /// `x`, which is also the result's; the stored weights, the moments and the normalisation are
     /// float32 (mixed precision, Micikevicius et al. 2018).
     pub fn forward(&self, x: Tensor<B, 4>, activation: Activation) -> Tensor<B, 4>
@@ -110,11 +85,9 @@ impl<B: Backend> ConvNorm<B> {
         B: Kernels,
     {
         let precision = FloatDType::from(x.dtype());
-        let maps = cast(
-            B::convolve(x, cast(self.conv.weight.val(), precision), self.shape()),
-            FloatDType::F32,
-        );
-        cast(batch_normalise(&self.norm, maps, activation), precision)
+        let weight = cast(self.conv.weight.val(), precision);
+        let maps = B::convolve(x, weight, self.shape());
+        B::batch_normalise(&self.norm, maps, activation)
     }
 
     /// Shape of the weights: output channels, input channels per group, height, width.

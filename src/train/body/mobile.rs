@@ -73,7 +73,7 @@ impl<B: Backend> Mobile<B> {
         let precision = FloatDType::from(crops.dtype());
         let channels = |v: [f32; 3]| {
             cast(
-                Tensor::from_data(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device),
+                B::upload(TensorData::new(v.to_vec(), [1, 3, 1, 1]), &device),
                 precision,
             )
         };
@@ -89,7 +89,8 @@ impl<B: Backend> Mobile<B> {
                 b.around.forward(wide, Activation::Relu6),
                 Activation::Linear,
             );
-            if b.adds { x + y } else { y }
+            // `x` outlives the sum: the convolution's derivative refers to it.
+            if b.adds { x.clone() + y } else { y }
         })
     }
 

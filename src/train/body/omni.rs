@@ -141,14 +141,16 @@ impl<B: Backend> OmniBlock<B> {
 }
 
 impl<B: Backend> Gate<B> {
-    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4> {
-        let [n, c, h, w] = x.dims();
-        let mean = x.clone().reshape([n, c, h * w]).mean_dim(2).reshape([n, c]);
+    fn forward(&self, x: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
+        let mean = B::plane_mean(x.clone());
         let precision = FloatDType::from(x.dtype());
         let gate = activation::sigmoid(self.widen.forward(activation::relu(
             self.narrow.forward(cast(mean, FloatDType::F32)),
         )));
-        x * cast(gate, precision).reshape([n, c, 1, 1])
+        B::gate(x, cast(gate, precision))
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {

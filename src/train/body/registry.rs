@@ -1,13 +1,13 @@
 //! The available convolutional networks.
 
-use burn::module::Module;
-use burn::tensor::backend::Backend;
+use burn::module::{AutodiffModule, Module};
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::{FloatDType, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::train::body::{mobile, omni, residual, tiny};
 use crate::train::graph::network::GraphNetwork;
-use crate::train::kernels::backend::{Kernels, cast};
+use crate::train::kernels::backend::{Kernels, MapNetwork, cast};
 use crate::train::onnx::Graph;
 use crate::train::tensors::MapSize;
 
@@ -97,6 +97,13 @@ impl<B: Backend> Body<B> {
     where
         B: Kernels,
     {
+        B::run::<Bodies>(self, crops)
+    }
+
+    fn compute(&self, crops: Tensor<B, 4>) -> Tensor<B, 4>
+    where
+        B: Kernels,
+    {
         match self {
             Body::Tiny(b) => b.forward(crops),
             Body::Mobile(b) => b.forward(crops),
@@ -115,5 +122,20 @@ impl<B: Backend> Body<B> {
             Body::Residual(b) => b.export(g, input),
             Body::Graph(_) => unreachable!("a graph is written by Tower::to_onnx"),
         }
+    }
+}
+
+/// [`Body`] on any backend.
+struct Bodies;
+
+impl MapNetwork for Bodies {
+    type On<B: Backend> = Body<B>;
+
+    fn forward<B: Kernels>(network: &Body<B>, crops: Tensor<B, 4>) -> Tensor<B, 4> {
+        network.compute(crops)
+    }
+
+    fn inner<B: AutodiffBackend>(network: &Body<B>) -> Body<B::InnerBackend> {
+        network.valid()
     }
 }

@@ -73,8 +73,9 @@ impl<B: Backend> Block<B> {
         let gates = activation::sigmoid(
             self.widen
                 .forward(activation::relu(self.narrow.forward(mean))),
-        ) * 2.0;
-        activation::relu(x + B::gate(y, cast(gates, precision)))
+        );
+        let doubled = gates.clone() * 2.0;
+        activation::relu(x.clone() + B::gate(y, cast(doubled, precision)))
     }
 
     fn export(&self, g: &mut Graph, input: &str, name: &str) -> String {

@@ -217,7 +217,9 @@ impl Backward<Flex, 2> for ReadOut {
 }
 
 impl<C: CheckpointStrategy> Kernels for Autodiff<Flex, C> {
-    const ON_CPU: bool = true;
+    fn on_cpu(_: &Self::Device) -> bool {
+        true
+    }
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {

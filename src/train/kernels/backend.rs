@@ -1,10 +1,13 @@
 //! The operations that networks use: burn's on any backend, this folder's kernels on the CPU.
 
 use burn::backend::Flex;
-use burn::tensor::backend::Backend;
+use burn::module::Module;
+use burn::nn::BatchNorm;
+use burn::tensor::backend::{AutodiffBackend, Backend};
 use burn::tensor::ops::{ConvOptions, FloatTensor};
 use burn::tensor::{
-    DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation, module,
+    Bool, DType, FloatDType, Tensor, TensorData, TensorMetadata, TensorPrimitive, activation,
+    module,
 };
 
 use crate::train::kernels::normalisation::{self, Activation, Moments};
@@ -20,10 +23,63 @@ pub struct Normalised<B: Backend> {
     pub moments: [Tensor<B, 1>; 2],
 }
 
+/// A network from crops to feature maps, on any backend.
+pub trait MapNetwork {
+    /// The network's module.
+    type On<B: Backend>: Module<B>;
+
+    /// Maps crops [n, 3, h, w] to feature maps [n, c, h', w'].
+    fn forward<B: Kernels>(network: &Self::On<B>, crops: Tensor<B, 4>) -> Tensor<B, 4>;
+
+    /// The same network, with the same weights in memory, without burn's differentiation.
+    fn inner<B: AutodiffBackend>(network: &Self::On<B>) -> Self::On<B::InnerBackend>;
+}
+
 /// A backend on which networks can be trained.
 pub trait Kernels: Backend {
-    /// Whether it computes on the CPU.
-    const ON_CPU: bool = false;
+    /// Whether a device is the CPU. On others operations are queued, and reading a result waits
+    /// until the device has computed it.
+    fn on_cpu(_: &Self::Device) -> bool {
+        false
+    }
+
+    /// Copies values to a device; on devices that compute on their own without waiting for it,
+    /// where the backend can.
+    fn upload<const D: usize>(values: TensorData, device: &Self::Device) -> Tensor<Self, D> {
+        Tensor::from_data(values, device)
+    }
+
+    /// As [`Kernels::upload`].
+    fn upload_mask<const D: usize>(
+        values: TensorData,
+        device: &Self::Device,
+    ) -> Tensor<Self, D, Bool> {
+        Tensor::from_data(values, device)
+    }
+
+    /// Runs a network. A backend may record the derivatives of all its operations at once.
+    fn run<N: MapNetwork>(network: &N::On<Self>, crops: Tensor<Self, 4>) -> Tensor<Self, 4> {
+        N::forward(network, crops)
+    }
+
+    /// Applies batch normalisation, then the activation, to feature maps [n, channels, height,
+    /// width]. It computes in float32; the result has the element type of the maps. In training it
+    /// uses the batch's mean and variance, and updates the running averages with `norm.momentum`.
+    /// Otherwise it uses the running averages.
+    fn batch_normalise(
+        norm: &BatchNorm<Self>,
+        maps: Tensor<Self, 4>,
+        activation: Activation,
+    ) -> Tensor<Self, 4> {
+        let precision = FloatDType::from(maps.dtype());
+        let maps = cast(maps, FloatDType::F32);
+        let normalised = if Self::ad_enabled(&maps.device()) {
+            normalise_by_batch(norm, maps, activation)
+        } else {
+            normalise_by_averages(norm, maps, activation)
+        };
+        cast(normalised, precision)
+    }
 
     /// Convolution without bias: [n, from, h, w] with weights [to, from per group, k, k].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
@@ -80,14 +136,42 @@ pub trait Kernels: Backend {
     }
 }
 
+/// [`Kernels::batch_normalise`] in training.
+fn normalise_by_batch<B: Kernels>(
+    norm: &BatchNorm<B>,
+    maps: Tensor<B, 4>,
+    activation: Activation,
+) -> Tensor<B, 4> {
+    let (gamma, beta) = (norm.gamma.val(), norm.beta.val());
+    let Normalised {
+        maps,
+        moments: [mean, variance],
+    } = B::normalise(maps, gamma, beta, norm.epsilon as f32, activation);
+    for (running, of_batch) in [(&norm.running_mean, mean), (&norm.running_var, variance)] {
+        running.update(running.value_sync() * (1.0 - norm.momentum) + of_batch * norm.momentum);
+    }
+    maps
+}
+
+/// [`Kernels::batch_normalise`] in inference.
+pub(super) fn normalise_by_averages<B: Kernels>(
+    norm: &BatchNorm<B>,
+    maps: Tensor<B, 4>,
+    activation: Activation,
+) -> Tensor<B, 4> {
+    let factor = norm.gamma.val() / (norm.running_var.value() + norm.epsilon).sqrt();
+    let offset = norm.beta.val() - norm.running_mean.value() * factor.clone();
+    B::scale(maps, factor, offset, activation)
+}
+
 pub(super) fn composed_gate<B: Backend>(x: Tensor<B, 4>, gates: Tensor<B, 2>) -> Tensor<B, 4> {
     let [n, c, _, _] = x.dims();
     x * gates.reshape([n, c, 1, 1])
 }
 
 pub(super) fn composed_plane_mean<B: Backend>(x: Tensor<B, 4>) -> Tensor<B, 2> {
-    let [n, c, h, w] = x.dims();
-    x.reshape([n, c, h * w]).mean_dim(2).reshape([n, c])
+    let [n, c, ..] = x.dims();
+    x.mean_dim(3).mean_dim(2).reshape([n, c])
 }
 
 pub(super) fn composed_read_out<B: Backend>(
@@ -136,16 +220,12 @@ pub(super) fn composed_normalise<B: Backend>(
     epsilon: f32,
     activation: Activation,
 ) -> Normalised<B> {
-    let [n, c, h, w] = x.dims();
-    let mean_of = |x: Tensor<B, 4>| {
-        x.swap_dims(0, 1)
-            .reshape([c, n * h * w])
-            .mean_dim(1)
-            .reshape([1, c, 1, 1])
-    };
+    let channels = [x.dims()[1]];
+    // One dimension after the other, the pictures first: no copy in another layout is needed.
+    let mean_of = |x: Tensor<B, 4>| x.mean_dim(0).mean_dim(3).mean_dim(2);
     let mean = mean_of(x.clone());
     let variance = mean_of((x.clone() - mean.clone()).square());
-    let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape([c]));
+    let moments = [mean.clone(), variance.clone()].map(|m| m.detach().reshape(channels));
     let unit = (x - mean) / (variance + epsilon).sqrt();
     Normalised {
         maps: composed_scale(unit, gamma, beta, activation),
@@ -228,17 +308,10 @@ pub(super) fn moments(x: &FloatTensor<Flex>) -> Moments {
     Moments::of(x.storage(), c, h * w)
 }
 
-#[cfg(feature = "train-cuda")]
-impl Kernels for burn::backend::Cuda {}
-
-#[cfg(feature = "train-cuda")]
-impl<C: burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy> Kernels
-    for burn::backend::Autodiff<burn::backend::Cuda, C>
-{
-}
-
 impl Kernels for Flex {
-    const ON_CPU: bool = true;
+    fn on_cpu(_: &Self::Device) -> bool {
+        true
+    }
 
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         if x.dtype() != DType::F32 {

@@ -10,7 +10,7 @@ use burn::nn::{BatchNorm, BatchNormConfig};
 use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 
-use crate::train::body::conv::{Activation, batch_normalise, factor_and_offset};
+use crate::train::body::conv::{Activation, factor_and_offset};
 use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
@@ -40,7 +40,7 @@ impl<B: Backend> Neck<B> {
     {
         let [n, d] = vectors.dims();
         let maps = vectors.reshape([n, d, 1, 1]);
-        batch_normalise(&self.norm, maps, Activation::Linear).reshape([n, d])
+        B::batch_normalise(&self.norm, maps, Activation::Linear).reshape([n, d])
     }
 
     /// Adds the neck to the graph as an affine map; returns its output.
