@@ -589,8 +589,8 @@ fn an_invalid_configuration_is_rejected_with_the_cause() {
             "cameras.a.weight = 0",
         ),
         (
-            "[serve]\nbatch = 0\n[cameras.a]\nurl = \"rtsp://h/x\"",
-            "serve.batch = 0",
+            "[serve]\nbatch = 129\n[cameras.a]\nurl = \"rtsp://h/x\"",
+            "serve.batch = 129",
         ),
         ("[serve.cameras.a]\nurl = \"rtsp://h/x\"", "[cameras.NAME]"),
         (

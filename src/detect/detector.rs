@@ -177,7 +177,7 @@ impl Detector {
         config: &DetectorConfig,
         options: SessionOptions,
     ) -> Result<Self, InferError> {
-        let path = choose_file(runtime, config, options)?;
+        let path = choose_file(runtime, &config.model, config.precision, options)?;
         let mut model = Model::open(runtime, &find_model(&path)?, options)?;
         let misfit = {
             let path = model.path().to_path_buf();

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use ndarray::Array4;
 use serde::{Deserialize, Serialize};
 
-use crate::detect::detector::DetectorConfig;
 use crate::infer::paths::find_model;
 use crate::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
@@ -29,16 +28,17 @@ pub enum Precision {
     Int8,
 }
 
-/// The file to open: for the shipped detector its float32 or int8 version.
+/// The file to open: `model`, or for the shipped detector its float32 or int8 version.
 pub(super) fn choose_file(
     runtime: &Runtime,
-    config: &DetectorConfig,
+    model: &Path,
+    precision: Precision,
     options: SessionOptions,
 ) -> Result<PathBuf, InferError> {
-    if config.model != Path::new(SHIPPED) {
-        return Ok(config.model.clone());
+    if model != Path::new(SHIPPED) {
+        return Ok(model.into());
     }
-    let int8 = match config.precision {
+    let int8 = match precision {
         Precision::Int8 => true,
         Precision::Fp32 => false,
         Precision::Auto if !matches!(options.device, Device::Cpu | Device::Auto) => false,
