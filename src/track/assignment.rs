@@ -46,6 +46,7 @@ const NONE: usize = usize::MAX;
 
 impl Assignment {
     /// The pairs (row, column) of least total cost, sorted by row; an unassigned row costs `limit`.
+    /// Candidates at or above the limit are ignored.
     pub fn solve(
         &mut self,
         rows: usize,
@@ -53,8 +54,22 @@ impl Assignment {
         candidates: &[Candidate],
         limit: f32,
     ) -> Vec<(usize, usize)> {
-        let limit = limit.min(MAX_COST);
         let mut pairs = Vec::with_capacity(rows.min(columns));
+        self.solve_into(&mut pairs, rows, columns, candidates, limit);
+        pairs
+    }
+
+    /// As [`Assignment::solve`], into a list whose contents are replaced.
+    pub fn solve_into(
+        &mut self,
+        pairs: &mut Vec<(usize, usize)>,
+        rows: usize,
+        columns: usize,
+        candidates: &[Candidate],
+        limit: f32,
+    ) {
+        let limit = limit.min(MAX_COST);
+        pairs.clear();
         let groups = self.connect(rows, columns, candidates, limit);
         self.order.clear();
         self.order
@@ -73,11 +88,10 @@ impl Assignment {
             }
             members.clear();
             members.extend(self.order[start..at].iter().map(|&i| candidates[i]));
-            self.solve_group(&members, limit, &mut pairs);
+            self.solve_group(&members, limit, pairs);
         }
         self.members = members;
         pairs.sort_unstable();
-        pairs
     }
 
     /// Numbers the connected groups of rows and returns the number of groups. Columns without an

@@ -39,35 +39,49 @@ impl Default for CameraMotionConfig {
     }
 }
 
+/// The lists of [`from_boxes`], kept so that their memory is allocated once.
+#[derive(Debug, Default)]
+pub struct ShiftLists {
+    /// Per person: displacement of the centre (x, y) and the height, pixels.
+    displacements: Vec<(f32, f32, f32)>,
+    errors: Vec<f32>,
+    weights: Vec<f32>,
+}
+
 /// The shift from the predicted to the detected boxes, or `None` when there are too few pairs or
-/// they disagree. Each pair holds one person's predicted and detected box, in pixels.
-pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option<Affine> {
+/// they disagree. Each pair holds one person's predicted and detected box, in pixels. The contents
+/// of `lists` are replaced.
+pub fn from_boxes(
+    pairs: &[(BBox, BBox)],
+    config: &CameraMotionConfig,
+    lists: &mut ShiftLists,
+) -> Option<Affine> {
     if pairs.len() < config.min_people {
         return None;
     }
-    // Per person: displacement of the centre, and the height, by which errors are scaled so that
-    // near and far people count alike.
-    let displacements: Vec<(f32, f32, f32)> = pairs
-        .iter()
-        .map(|(p, d)| {
-            let ((px, py), (dx, dy)) = (p.center(), d.center());
-            (dx - px, dy - py, d.height)
-        })
-        .collect();
-    let (mut x, mut y) = (
-        median(displacements.iter().map(|w| w.0).collect()),
-        median(displacements.iter().map(|w| w.1).collect()),
-    );
-    let (mut errors, mut weights): (Vec<f32>, Vec<f32>) = (
-        Vec::with_capacity(displacements.len()),
-        Vec::with_capacity(displacements.len()),
-    );
+    let ShiftLists {
+        displacements,
+        errors,
+        weights,
+    } = lists;
+    // Errors are scaled by the height, so that near and far people count alike.
+    displacements.clear();
+    displacements.extend(pairs.iter().map(|(p, d)| {
+        let ((px, py), (dx, dy)) = (p.center(), d.center());
+        (dx - px, dy - py, d.height)
+    }));
+    let mut median_of = |axis: fn(&(f32, f32, f32)) -> f32| {
+        errors.clear();
+        errors.extend(displacements.iter().map(axis));
+        median_in_place(errors)
+    };
+    let (mut x, mut y) = (median_of(|w| w.0), median_of(|w| w.1));
     for _ in 0..5 {
         let error = |w: &(f32, f32, f32)| (w.0 - x).hypot(w.1 - y) / w.2;
         errors.clear();
         errors.extend(displacements.iter().map(error));
         // 4.685 standard deviations, estimated from the median: 95 % efficiency on Gaussian errors.
-        let cut = (4.685 * 1.4826 * median_in_place(&mut errors)).max(0.02);
+        let cut = (4.685 * 1.4826 * median_in_place(errors)).max(0.02);
         weights.clear();
         weights.extend(
             displacements
@@ -81,7 +95,7 @@ pub fn from_boxes(pairs: &[(BBox, BBox)], config: &CameraMotionConfig) -> Option
         let mean = |of: fn(&(f32, f32, f32)) -> f32| {
             displacements
                 .iter()
-                .zip(&weights)
+                .zip(weights.iter())
                 .map(|(w, k)| of(w) * k)
                 .sum::<f32>()
                 / total
@@ -204,8 +218,12 @@ mod tests {
         let mut pairs = moved_by(30.0, -12.0, 12);
         pairs[3].1.left += 70.0;
         pairs[8].1.top -= 90.0;
-        let found =
-            from_boxes(&pairs, &CameraMotionConfig::default()).expect("twelve people are enough");
+        let found = from_boxes(
+            &pairs,
+            &CameraMotionConfig::default(),
+            &mut ShiftLists::default(),
+        )
+        .expect("twelve people are enough");
         assert!(
             (found.shift[0] - 30.0).abs() < 0.5 && (found.shift[1] + 12.0).abs() < 0.5,
             "{found:?}"
@@ -216,15 +234,23 @@ mod tests {
     #[test]
     fn two_people_give_no_estimate() {
         assert_eq!(
-            from_boxes(&moved_by(5.0, 5.0, 2), &CameraMotionConfig::default()),
+            from_boxes(
+                &moved_by(5.0, 5.0, 2),
+                &CameraMotionConfig::default(),
+                &mut ShiftLists::default()
+            ),
             None
         );
     }
 
     #[test]
     fn a_still_camera_gives_no_shift() {
-        let found = from_boxes(&moved_by(0.0, 0.0, 5), &CameraMotionConfig::default())
-            .expect("five are enough");
+        let found = from_boxes(
+            &moved_by(0.0, 0.0, 5),
+            &CameraMotionConfig::default(),
+            &mut ShiftLists::default(),
+        )
+        .expect("five are enough");
         assert!(found.shift[0].abs() < 1e-3 && found.shift[1].abs() < 1e-3);
     }
 }

@@ -16,7 +16,7 @@ use crate::time::Seconds;
 use crate::track::appearance::cosine_distance;
 use crate::track::assignment::Candidate;
 use crate::track::boxes::{DetectedBox, TrajectoryBox};
-use crate::track::camera_motion::{self, CameraMotionConfig};
+use crate::track::camera_motion::{self, CameraMotionConfig, ShiftLists};
 use crate::track::config::TrackerConfig;
 use crate::track::cost::CostConfig;
 use crate::track::flow;
@@ -382,7 +382,11 @@ fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig)
             .iter()
             .filter_map(|(t, s)| filters.get(t).map(|f| (f.bbox(), s.bbox)))
             .collect();
-        if let Some(map) = camera_motion::from_boxes(&pairs, &CameraMotionConfig::default()) {
+        if let Some(map) = camera_motion::from_boxes(
+            &pairs,
+            &CameraMotionConfig::default(),
+            &mut ShiftLists::default(),
+        ) {
             at = [at[0] + map.shift[0], at[1] + map.shift[1]];
             filters.values_mut().for_each(|f| f.warp(&map));
         }

@@ -30,11 +30,27 @@ pub struct FrameDetections<'a> {
 impl<'a> FrameDetections<'a> {
     /// Determines which detections cover which.
     pub fn new(detections: &'a [Detection], embeddings: &'a Embeddings) -> Self {
+        Self::reusing(Vec::new(), detections, embeddings)
+    }
+
+    /// As [`FrameDetections::new`], in the memory of `list`, whose contents are replaced.
+    pub fn reusing(
+        mut list: Vec<f32>,
+        detections: &'a [Detection],
+        embeddings: &'a Embeddings,
+    ) -> Self {
+        list.clear();
+        list.extend(detections.iter().map(|d| covered(d, detections)));
         FrameDetections {
             detections,
             embeddings,
-            covered: covered(detections),
+            covered: list,
         }
+    }
+
+    /// The list, to be used again.
+    pub fn into_list(self) -> Vec<f32> {
+        self.covered
     }
 
     /// Updates a track's appearance with its detection, if the view is clear.
@@ -118,18 +134,14 @@ pub fn cost(
     )
 }
 
-/// For each detection the largest share that another, nearer to the camera (lower foot point),
-/// covers.
-fn covered(detections: &[Detection]) -> Vec<f32> {
-    let share = |a: &Detection, b: &Detection| {
+/// The largest share of a detection that another, nearer to the camera (lower foot point), covers.
+fn covered(a: &Detection, detections: &[Detection]) -> f32 {
+    let share = |b: &Detection| {
         if b.bbox.bottom() > a.bbox.bottom() {
             a.bbox.covered_by(&b.bbox)
         } else {
             0.0
         }
     };
-    detections
-        .iter()
-        .map(|a| detections.iter().map(|b| share(a, b)).fold(0.0, f32::max))
-        .collect()
+    detections.iter().map(share).fold(0.0, f32::max)
 }

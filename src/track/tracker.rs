@@ -9,7 +9,7 @@ use crate::detection::{Detection, Embeddings};
 use crate::geometry::{Affine, BBox};
 use crate::time::Seconds;
 use crate::track::assignment::{Assignment, Candidate};
-use crate::track::camera_motion;
+use crate::track::camera_motion::{self, ShiftLists};
 use crate::track::config::TrackerConfig;
 use crate::track::pair::{self, FrameDetections, MatchRound};
 use crate::track::reidentify::{self, ReidentifyResult};
@@ -34,6 +34,30 @@ pub struct Tracker {
     camera_compensated: bool,
     /// The embedder's false-accept rates; `None` disables re-identification.
     strangers: Option<StrangerTable>,
+    lists: Lists,
+}
+
+/// The lists of an update, kept so that their memory is allocated once. Detections and tracks are
+/// given by their indices.
+#[derive(Debug, Default)]
+struct Lists {
+    /// The detections that are used, in an order that does not depend on the caller's.
+    order: Vec<usize>,
+    sure: Vec<usize>,
+    unsure: Vec<usize>,
+    /// For each track its detection.
+    matched: Vec<Option<usize>>,
+    /// For each detection whether it is matched.
+    taken: Vec<bool>,
+    /// The tracks and detections of a round of matching, and its result.
+    tracks: Vec<usize>,
+    free: Vec<usize>,
+    pairs: Vec<(usize, usize)>,
+    /// Boxes of matched people: predicted and detected.
+    boxes: Vec<(BBox, BBox)>,
+    shift: ShiftLists,
+    /// Memory of [`FrameDetections`].
+    covered: Vec<f32>,
 }
 
 impl Tracker {
@@ -50,6 +74,7 @@ impl Tracker {
             scenery: Scenery::default(),
             camera_compensated: false,
             strangers: None,
+            lists: Lists::default(),
         }
     }
 
@@ -75,20 +100,26 @@ impl Tracker {
         self.started = true;
         self.now = self.now + elapsed;
 
+        let mut lists = std::mem::take(&mut self.lists);
         // A canonical order, so that the result does not depend on the caller's order.
-        let mut order = Vec::with_capacity(detections.len());
-        order.extend(
+        lists.order.clear();
+        lists.order.extend(
             (0..detections.len()).filter(|&i| detections[i].confidence >= self.config.unsure),
         );
-        order.sort_unstable_by(|&a, &b| canonical_order(&detections[a], &detections[b]));
-        let frame = FrameDetections::new(detections, embeddings);
+        lists
+            .order
+            .sort_unstable_by(|&a, &b| canonical_order(&detections[a], &detections[b]));
+        let covered = std::mem::take(&mut lists.covered);
+        let frame = FrameDetections::reusing(covered, detections, embeddings);
 
         self.predict(elapsed);
-        self.compensate_camera(&frame, &order, elapsed);
-        let matched = self.match_detections(&frame, &order);
-        self.update_tracks(&frame, &matched);
-        self.create(&frame, &order, &matched);
+        self.compensate_camera(&frame, &mut lists, elapsed);
+        self.match_detections(&frame, &mut lists);
+        self.update_tracks(&frame, &lists.matched);
+        self.create(&frame, &lists);
         self.confirm_tracks();
+        lists.covered = frame.into_list();
+        self.lists = lists;
         let ended = self.delete();
         Ok(TrackUpdate {
             tracks: self.output(),
@@ -142,35 +173,29 @@ impl Tracker {
     fn compensate_camera(
         &mut self,
         frame: &FrameDetections<'_>,
-        order: &[usize],
+        lists: &mut Lists,
         elapsed: Seconds,
     ) {
         let known = std::mem::take(&mut self.camera_compensated);
         if known || !self.config.camera_motion.from_boxes || elapsed.0 <= 0.0 {
             return;
         }
-        let tracks: Vec<usize> = (0..self.tracks.len())
-            .filter(|&t| self.tracks[t].state == TrackState::Confirmed)
-            .collect();
-        let sure: Vec<usize> = order
+        let confirmed = |&t: &usize| self.tracks[t].state == TrackState::Confirmed;
+        replace(&mut lists.tracks, (0..self.tracks.len()).filter(confirmed));
+        let sure = |&d: &usize| frame.detections[d].confidence >= self.config.sure;
+        replace(&mut lists.free, lists.order.iter().copied().filter(sure));
+        let round = MatchRound {
+            buffer: self.config.cost.second_buffer,
+            limit: self.config.cost.limit,
+        };
+        self.solve(frame, lists, round);
+        let boxes = lists
+            .pairs
             .iter()
-            .copied()
-            .filter(|&d| frame.detections[d].confidence >= self.config.sure)
-            .collect();
-        let pairs = self.solve(
-            frame,
-            &tracks,
-            &sure,
-            MatchRound {
-                buffer: self.config.cost.second_buffer,
-                limit: self.config.cost.limit,
-            },
-        );
-        let boxes: Vec<(BBox, BBox)> = pairs
-            .iter()
-            .map(|&(t, d)| (self.tracks[t].bbox(), frame.detections[d].bbox))
-            .collect();
-        if let Some(map) = camera_motion::from_boxes(&boxes, &self.config.camera_motion) {
+            .map(|&(t, d)| (self.tracks[t].bbox(), frame.detections[d].bbox));
+        replace(&mut lists.boxes, boxes);
+        let config = &self.config.camera_motion;
+        if let Some(map) = camera_motion::from_boxes(&lists.boxes, config, &mut lists.shift) {
             self.warp(&map);
         }
     }
@@ -190,12 +215,8 @@ impl Tracker {
 
     /// Match: in two rounds confident detections to confirmed and lost tracks, then the other
     /// detections to tracks detected in the previous frame, then confident ones to tentative
-    /// tracks. Returns for each track its detection.
-    fn match_detections(
-        &mut self,
-        frame: &FrameDetections<'_>,
-        order: &[usize],
-    ) -> Vec<Option<usize>> {
+    /// tracks. Fills in the detection of each track.
+    fn match_detections(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists) {
         let (sure_from, cost) = (self.config.sure, &self.config.cost);
         let first = MatchRound {
             buffer: cost.buffer,
@@ -212,68 +233,61 @@ impl Tracker {
         let (now, keep_lost) = (self.now, self.config.keep_lost);
         let confirmed_or_lost =
             move |t: &Track| t.state != TrackState::Tentative && (now - t.seen).0 <= keep_lost;
-        let (sure, unsure): (Vec<usize>, Vec<usize>) = order
-            .iter()
-            .partition(|&&d| frame.detections[d].confidence >= sure_from);
+        let is_sure = |d: &usize| frame.detections[*d].confidence >= sure_from;
+        let order = lists.order.iter().copied();
+        replace(&mut lists.sure, order.clone().filter(is_sure));
+        replace(&mut lists.unsure, order.filter(|d| !is_sure(d)));
         type Eligible<'a> = &'a dyn Fn(&Track) -> bool;
-        let rounds: [(&[usize], MatchRound, Eligible<'_>); 4] = [
-            (&sure, first, &confirmed_or_lost),
-            (&sure, second, &confirmed_or_lost),
-            (&unsure, unsure_round, &|t| t.state == TrackState::Confirmed),
-            (&sure, first, &|t| t.state == TrackState::Tentative),
+        let rounds: [(bool, MatchRound, Eligible<'_>); 4] = [
+            (true, first, &confirmed_or_lost),
+            (true, second, &confirmed_or_lost),
+            (false, unsure_round, &|t| t.state == TrackState::Confirmed),
+            (true, first, &|t| t.state == TrackState::Tentative),
         ];
-        let mut matched = vec![None; self.tracks.len()];
-        let mut taken = vec![false; frame.detections.len()];
-        let (mut tracks, mut free) = (
-            Vec::with_capacity(self.tracks.len()),
-            Vec::with_capacity(order.len()),
-        );
-        for (detections, round, eligible) in rounds {
-            tracks.clear();
-            tracks.extend(
-                (0..self.tracks.len())
-                    .filter(|&t| matched[t].is_none() && eligible(&self.tracks[t])),
-            );
-            free.clear();
-            free.extend(detections.iter().copied().filter(|&d| !taken[d]));
-            for (t, d) in self.solve(frame, &tracks, &free, round) {
-                matched[t] = Some(d);
-                taken[d] = true;
+        replace(&mut lists.matched, self.tracks.iter().map(|_| None));
+        replace(&mut lists.taken, frame.detections.iter().map(|_| false));
+        for (sure, round, eligible) in rounds {
+            let (matched, taken) = (&lists.matched, &lists.taken);
+            let unmatched = |&t: &usize| matched[t].is_none() && eligible(&self.tracks[t]);
+            replace(&mut lists.tracks, (0..self.tracks.len()).filter(unmatched));
+            let detections = if sure { &lists.sure } else { &lists.unsure };
+            let free = detections.iter().copied().filter(|&d| !taken[d]);
+            replace(&mut lists.free, free);
+            self.solve(frame, lists, round);
+            for &(t, d) in &lists.pairs {
+                lists.matched[t] = Some(d);
+                lists.taken[d] = true;
             }
         }
-        matched
     }
 
-    /// The optimal pairs of the given tracks and detections.
-    fn solve(
-        &mut self,
-        frame: &FrameDetections<'_>,
-        tracks: &[usize],
-        detections: &[usize],
-        round: MatchRound,
-    ) -> Vec<(usize, usize)> {
-        if tracks.is_empty() || detections.is_empty() {
-            return Vec::new();
+    /// The optimal pairs of the round's tracks and free detections.
+    fn solve(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists, round: MatchRound) {
+        let Lists {
+            tracks,
+            free,
+            pairs,
+            ..
+        } = lists;
+        pairs.clear();
+        if tracks.is_empty() || free.is_empty() {
+            return;
         }
         self.candidates.clear();
         for (row, &t) in tracks.iter().enumerate() {
             let track = &self.tracks[t];
-            for (column, &d) in detections.iter().enumerate() {
+            for (column, &d) in free.iter().enumerate() {
                 if let Some(cost) = pair::cost(track, frame, d, round, self.now, &self.config) {
                     self.candidates.push(Candidate { row, column, cost });
                 }
             }
         }
-        let pairs = self.assignment.solve(
-            tracks.len(),
-            detections.len(),
-            &self.candidates,
-            round.limit,
-        );
-        pairs
-            .into_iter()
-            .map(|(row, column)| (tracks[row], detections[column]))
-            .collect()
+        let (candidates, limit) = (&self.candidates, round.limit);
+        self.assignment
+            .solve_into(pairs, tracks.len(), free.len(), candidates, limit);
+        for (row, column) in pairs {
+            (*row, *column) = (tracks[*row], free[*column]);
+        }
     }
 
     /// Update: matched tracks take their detections; the others become lost.
@@ -307,19 +321,14 @@ impl Tracker {
     }
 
     /// Create: unmatched confident detections start tentative tracks.
-    fn create(&mut self, frame: &FrameDetections<'_>, order: &[usize], matched: &[Option<usize>]) {
-        let seen: Vec<BBox> = matched
-            .iter()
-            .flatten()
-            .map(|&d| frame.detections[d].bbox)
-            .collect();
-        for &d in order.iter().filter(|&d| !matched.contains(&Some(*d))) {
+    fn create(&mut self, frame: &FrameDetections<'_>, lists: &Lists) {
+        let seen = |b: &BBox| {
+            let mut matched = lists.matched.iter().flatten();
+            matched.any(|&d| frame.detections[d].bbox.iou(b) > self.config.duplicate)
+        };
+        for &d in lists.order.iter().filter(|&&d| !lists.taken[d]) {
             let detection = frame.detections[d];
-            if detection.confidence < self.config.birth
-                || seen
-                    .iter()
-                    .any(|b| b.iou(&detection.bbox) > self.config.duplicate)
-            {
+            if detection.confidence < self.config.birth || seen(&detection.bbox) {
                 continue;
             }
             let mut track = Track::new(detection, self.now, &self.config.motion);
@@ -384,7 +393,8 @@ impl Tracker {
     }
 
     fn output(&self) -> Vec<TrackOutput> {
-        let mut tracks: Vec<TrackOutput> = self
+        let mut tracks = Vec::with_capacity(self.tracks.len());
+        let shown = self
             .tracks
             .iter()
             .filter(|t| {
@@ -408,11 +418,17 @@ impl Tracker {
                 detection: t.detection,
                 view: t.view,
                 identity: None,
-            })
-            .collect();
-        tracks.sort_by_key(|t| t.id);
+            });
+        tracks.extend(shown);
+        tracks.sort_unstable_by_key(|t| t.id);
         tracks
     }
+}
+
+/// Replaces a list's contents.
+fn replace<T>(list: &mut Vec<T>, with: impl Iterator<Item = T>) {
+    list.clear();
+    list.extend(with);
 }
 
 /// Summaries of the confirmed ones among these tracks, by id.

@@ -56,15 +56,30 @@ impl Views {
                     last.embedding.extend_from_slice(embedding);
                 }
             }
-            _ => {
-                self.kept.push(TimedView {
-                    embedding: embedding.to_vec(),
-                    clarity,
-                    at,
-                });
-                self.thin();
-            }
+            _ => self.add(embedding, clarity, at),
         }
+    }
+
+    /// Adds a view later than the others. If there are as many as are kept, the one that is removed
+    /// gives its memory.
+    fn add(&mut self, embedding: &[f32], clarity: f32, at: Seconds) {
+        let mut view = TimedView {
+            embedding: Vec::new(),
+            clarity,
+            at,
+        };
+        if self.kept.len() >= MAX_VIEWS {
+            let removed = self.superfluous(&view);
+            if removed == self.kept.len() {
+                return;
+            }
+            view.embedding = self.kept.remove(removed).embedding;
+            view.embedding.clear();
+        } else {
+            self.kept.reserve_exact(MAX_VIEWS - self.kept.len());
+        }
+        view.embedding.extend_from_slice(embedding);
+        self.kept.push(view);
     }
 
     /// Adds earlier views of the same person.
@@ -74,19 +89,29 @@ impl Views {
         self.thin();
     }
 
-    /// Removes views until the maximum is met: of the two closest in time the less clear one.
+    /// Removes views until the maximum is met.
     fn thin(&mut self) {
         while self.kept.len() > MAX_VIEWS {
-            let gap = |i: usize| (self.kept[i + 1].at - self.kept[i].at).0;
-            let near = (0..self.kept.len() - 1)
-                .min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
-                .expect("there are more than one");
-            self.kept
-                .remove(if self.kept[near].clarity < self.kept[near + 1].clarity {
-                    near
-                } else {
-                    near + 1
-                });
+            if let Some(last) = self.kept.pop() {
+                let removed = self.superfluous(&last);
+                self.kept.push(last);
+                self.kept.remove(removed);
+            }
+        }
+    }
+
+    /// Index of the view to remove, if `last` follows those that are kept: of the two closest in
+    /// time the less clear one.
+    fn superfluous(&self, last: &TimedView) -> usize {
+        let view = |i: usize| self.kept.get(i).unwrap_or(last);
+        let gap = |i: usize| (view(i + 1).at - view(i).at).0;
+        let near = (0..self.kept.len())
+            .min_by(|&a, &b| gap(a).total_cmp(&gap(b)))
+            .unwrap_or_default();
+        if view(near).clarity < view(near + 1).clarity {
+            near
+        } else {
+            near + 1
         }
     }
 
