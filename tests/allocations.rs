@@ -40,9 +40,10 @@ fn frame(number: usize, embedded: bool) -> (Vec<Detection>, Embeddings) {
     (detections, Embeddings::all(vectors))
 }
 
-/// The allocations of 100 updates after 100 others, and how many tracks the last one gave.
+/// The allocations of 100 updates after 200 others, in which every person has been seen clearly
+/// five times, and how many tracks the last one gave.
 fn allocations(embedded: bool) -> (Vec<AllocationInfo>, usize) {
-    let frames: Vec<_> = (0..200).map(|number| frame(number, embedded)).collect();
+    let frames: Vec<_> = (0..300).map(|number| frame(number, embedded)).collect();
     let mut tracker = Tracker::new(TrackerConfig::default());
     let mut tracks = 0;
     let mut update = |(detections, embeddings): &(Vec<Detection>, Embeddings)| {
@@ -55,10 +56,10 @@ fn allocations(embedded: bool) -> (Vec<AllocationInfo>, usize) {
         tracks = updated.tracks.len();
         allocated
     };
-    frames[..100].iter().for_each(|f| {
+    frames[..200].iter().for_each(|f| {
         update(f);
     });
-    let allocated = frames[100..].iter().map(&mut update).collect();
+    let allocated = frames[200..].iter().map(&mut update).collect();
     (allocated, tracks)
 }
 
