@@ -2,9 +2,9 @@
 //!
 //!     cargo bench --bench device -- cuda 768x576 [DETECTOR]
 //!
-//! Prints the median times in milliseconds. "bare" is the session alone, on an input that is in the
-//! device's memory already; "whole" also copies the frames there, scales them and decodes the
-//! detections, or cuts the crops and returns the vectors.
+//! Writes the median times to standard error, in milliseconds. "bare" is the session alone, on an
+//! input that is in the device's memory already; "whole" also copies the frames there, scales them
+//! and decodes the detections, or cuts the crops and returns the vectors.
 
 use std::error::Error;
 use std::time::Instant;
@@ -53,8 +53,8 @@ fn detections(
     let mut whole = Detector::open(runtime, &config, options)?;
     let mut loader = whole.take_loader().ok_or("frames are prepared here")?;
     let mut bare = Model::open(runtime, &find_model(name.as_ref())?, options)?;
-    println!("{name} on {}, {} x {}", bare.provider(), size.0, size.1);
-    println!(
+    eprintln!("{name} on {}, {} x {}", bare.provider(), size.0, size.1);
+    eprintln!(
         "{:>8} {:>10} {:>10} {:>10} {:>10}",
         "frames", "bare", "load", "whole", "frames/s"
     );
@@ -71,7 +71,7 @@ fn detections(
             whole.detect_there(&pictures, &places).map(drop)
         })?;
         let rate = 1e3 * frames as f64 / all;
-        println!("{frames:>8} {alone:>10.3} {load:>10.3} {all:>10.3} {rate:>10.0}");
+        eprintln!("{frames:>8} {alone:>10.3} {load:>10.3} {all:>10.3} {rate:>10.0}");
     }
     Ok(())
 }
@@ -90,8 +90,8 @@ fn embeddings(
         .ok_or("crops are cut here")?;
     let here = SessionOptions::new(options.device, 2).with_preprocessing(Preprocessing::Cpu);
     let mut by_cpu = Embedder::open(runtime, &EmbedderConfig::default(), here)?;
-    println!("{} on {}", path.display(), bare.provider());
-    println!(
+    eprintln!("{} on {}", path.display(), bare.provider());
+    eprintln!(
         "{:>8} {:>10} {:>10} {:>10}",
         "crops", "bare", "whole", "cut here"
     );
@@ -114,7 +114,7 @@ fn embeddings(
         let alone = median(|| bare.run_there(&pictures).map(drop))?;
         let all = median(|| whole.embed_there(&frames, &people).map(drop))?;
         let cut_here = median(|| by_cpu.embed(image, &detections).map(drop))?;
-        println!("{crops:>8} {alone:>10.3} {all:>10.3} {cut_here:>10.3}");
+        eprintln!("{crops:>8} {alone:>10.3} {all:>10.3} {cut_here:>10.3}");
     }
     Ok(())
 }

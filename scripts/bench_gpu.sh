@@ -27,7 +27,7 @@ echo "$(nproc) cores, $("$program" --version)"
 
 echo "== networks alone"
 for size in 768x576 1088x608; do
-    timeout 100 "$bench" "$device" "$size"
+    timeout 100 "$bench" "$device" "$size" 2>&1
 done
 
 # track DEVICE NAME [OPTIONS]: tracks the video, prints the table.

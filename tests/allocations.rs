@@ -13,7 +13,7 @@ const DIMENSION: usize = 64;
 
 /// People who walk to the right, in rows that overlap, one of whom is not detected.
 fn frame(number: usize, embedded: bool) -> (Vec<Detection>, Embeddings) {
-    let all = (0..PEOPLE).filter(|i| (i + number) % PEOPLE != 0);
+    let all = (0..PEOPLE).filter(|i| !(i + number).is_multiple_of(PEOPLE));
     let which: Vec<usize> = all.collect();
     let detections: Vec<Detection> = which
         .iter()
