@@ -63,12 +63,12 @@ fn detections(
         let images = vec![image; frames];
         let places = vec![(letterbox, (image.width, image.height)); frames];
         let (pictures, _) = loader.load(&images, letterbox.placement())?;
-        whole.detect_there(&pictures, &places)?;
-        let alone = median(|| bare.run_there(&pictures).map(drop))?;
+        whole.detect_on_device(&pictures, &places)?;
+        let alone = median(|| bare.run_on_device(&pictures).map(drop))?;
         let load = median(|| loader.load(&images, letterbox.placement()).map(drop))?;
         let all = median(|| {
             let (pictures, _) = loader.load(&images, letterbox.placement())?;
-            whole.detect_there(&pictures, &places).map(drop)
+            whole.detect_on_device(&pictures, &places).map(drop)
         })?;
         let rate = 1e3 * frames as f64 / all;
         eprintln!("{frames:>8} {alone:>10.3} {load:>10.3} {all:>10.3} {rate:>10.0}");
@@ -111,8 +111,8 @@ fn embeddings(
         }];
         let regions: Vec<(usize, BBox)> = detections.iter().map(|d| (0, d.bbox)).collect();
         let pictures = cropper.cut(&frames, &regions, bare.padded(crops))?;
-        let alone = median(|| bare.run_there(&pictures).map(drop))?;
-        let all = median(|| whole.embed_there(&frames, &people).map(drop))?;
+        let alone = median(|| bare.run_on_device(&pictures).map(drop))?;
+        let all = median(|| whole.embed_on_device(&frames, &people).map(drop))?;
         let cut_here = median(|| by_cpu.embed(image, &detections).map(drop))?;
         eprintln!("{crops:>8} {alone:>10.3} {all:>10.3} {cut_here:>10.3}");
     }

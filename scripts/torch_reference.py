@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from bench_training import omni
+
 H, W, STRIPES, WARM_UP = 128, 64, 8, 100
 
 
@@ -58,39 +60,6 @@ def altered(picture, rng):
         y, x = rng.integers(0, H - eh), rng.integers(0, W - ew)
         out[y : y + eh, x : x + ew] = rng.random(3)
     return out.transpose(2, 0, 1)
-
-
-class ConvNorm(nn.Sequential):
-    def __init__(self, a, b, kernel, stride=1, groups=1, relu=False):
-        layers = [nn.Conv2d(a, b, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(b)]
-        super().__init__(*layers, *([nn.ReLU()] if relu else []))
-
-
-class OmniBlock(nn.Module):
-    def __init__(self, a, b):
-        super().__init__()
-        m = b // 4
-        light = lambda: nn.Sequential(ConvNorm(m, m, 1), ConvNorm(m, m, 3, groups=m, relu=True))
-        self.enter, self.leave = ConvNorm(a, m, 1, relu=True), ConvNorm(m, b, 1)
-        self.streams = nn.ModuleList([nn.Sequential(*[light() for _ in range(n)]) for n in (1, 2, 3, 4)])
-        self.narrow, self.widen = nn.Linear(m, m // 4), nn.Linear(m // 4, m)
-        self.around = ConvNorm(a, b, 1) if a != b else nn.Identity()
-
-    def forward(self, x):
-        entered = self.enter(x)
-        gated = lambda y: y * torch.sigmoid(self.widen(F.relu(self.narrow(y.mean((2, 3))))))[:, :, None, None]
-        return F.relu(self.leave(sum(gated(s(entered)) for s in self.streams)) + self.around(x))
-
-
-def omni():
-    layers, a = [ConvNorm(3, 16, 3, 2, relu=True), nn.MaxPool2d(3, 2, 1)], 16
-    for stage, b in enumerate((64, 96, 128)):
-        for _ in range(2):
-            layers.append(OmniBlock(a, b))
-            a = b
-        if stage < 2:
-            layers += [ConvNorm(b, b, 1, relu=True), nn.AvgPool2d(2)]
-    return nn.Sequential(*layers), 128
 
 
 class FromFile(nn.Module):

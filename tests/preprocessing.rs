@@ -126,7 +126,7 @@ fn crops_beyond_the_frame_are_left_to_the_cpu() {
             size: (60, 90),
             detections: &detections,
         }];
-        embedder.embed_there(&frames, &people).unwrap()
+        embedder.embed_on_device(&frames, &people).unwrap()
     };
     assert!(embedded(-5.0).is_none());
     assert_eq!(embedded(5.0).unwrap()[0].len(), 1);

@@ -211,7 +211,12 @@ impl Embedder {
             .collect()
     }
 
-    /// Copies frames of one size to the network's device, for [`Embedder::embed_there`]. `None`
+    /// Whether crops are cut on the network's device.
+    pub fn cuts_on_device(&self) -> bool {
+        self.cropper.is_some()
+    }
+
+    /// Copies frames of one size to the network's device, for [`Embedder::embed_on_device`]. `None`
     /// where crops are cut on the CPU.
     ///
     /// # Errors
@@ -228,7 +233,7 @@ impl Embedder {
     ///
     /// # Errors
     /// Fails when a run fails.
-    pub fn embed_there(
+    pub fn embed_on_device(
         &mut self,
         frames: &DeviceFrames,
         people: &[People<'_>],
@@ -245,7 +250,7 @@ impl Embedder {
             .zip(&which)
             .flat_map(|(p, which)| which.iter().map(|&i| (p.frame, p.detections[i].bbox)))
             .collect();
-        let vectors = self.vectors_there(&mut cropper, frames, &regions);
+        let vectors = self.vectors_on_device(&mut cropper, frames, &regions);
         self.cropper = Some(cropper);
         let vectors = vectors?;
         let mut start = 0;
@@ -261,7 +266,7 @@ impl Embedder {
     }
 
     /// Embeds regions (index of the frame, box): [n, D], unit rows.
-    fn vectors_there(
+    fn vectors_on_device(
         &mut self,
         cropper: &mut Cropper,
         frames: &DeviceFrames,
@@ -271,7 +276,7 @@ impl Embedder {
         let mut start = 0;
         for (n, padded) in self.model.parts(regions.len()) {
             let crops = cropper.cut(frames, &regions[start..start + n], padded)?;
-            let outputs = self.model.run_there(&crops)?;
+            let outputs = self.model.run_on_device(&crops)?;
             let part = self.unit_vectors(outputs, n)?;
             vectors.slice_mut(s![start..start + n, ..]).assign(&part);
             start += n;

@@ -12,7 +12,7 @@ use crate::infer::batch::BatchSizes;
 use crate::infer::bound::{BoundSession, Memory};
 use crate::infer::error::InferError;
 use crate::infer::graphs::{
-    self, FRAME_OF, FRAMES, FRAMES_THERE, PADDING, PICTURES, REGIONS, SIZE,
+    self, DEVICE_FRAMES, FRAME_OF, FRAMES, PADDING, PICTURES, REGIONS, SIZE,
 };
 use crate::infer::open::{self, Network};
 use crate::infer::options::SessionOptions;
@@ -70,11 +70,8 @@ pub(super) struct Target {
 
 /// Copies frames to the device once, and scales and normalises them there.
 pub struct FrameLoader {
-    session: BoundSession,
-    memory: Memory,
-    host: HostFrames,
+    graph: DeviceGraph,
     sizes: BatchSizes,
-    path: PathBuf,
 }
 
 impl FrameLoader {
@@ -84,17 +81,8 @@ impl FrameLoader {
     /// Fails when the device cannot be used.
     pub(super) fn open(target: &Target, sizes: BatchSizes) -> Result<Self, InferError> {
         let graph = graphs::letterbox(&target.format, target.element);
-        let (session, memory) = open_graph(target, &graph)?;
-        let fail = |e: ort::Error| unusable(&target.path, &e);
-        let host = HostFrames::new(memory.host_allocator(&session.session).map_err(fail)?);
-        let path = target.path.clone();
-        Ok(FrameLoader {
-            session,
-            memory,
-            host,
-            sizes,
-            path,
-        })
+        let graph = DeviceGraph::open(target, &graph)?;
+        Ok(FrameLoader { graph, sizes })
     }
 
     /// Copies `images`, all of one size, to the device and makes the network's input of them, one
@@ -115,7 +103,7 @@ impl FrameLoader {
         assert!(count <= padded, "{count} frames in a batch of {padded}");
         let fail = {
             let (path, shape) = (
-                self.path.clone(),
+                self.graph.path.clone(),
                 vec![padded, 3, place.input.1, place.input.0],
             );
             move |e: ort::Error| InferError::Run {
@@ -124,7 +112,12 @@ impl FrameLoader {
                 reason: e.to_string(),
             }
         };
-        let frames = self.host.filled(images, padded).map_err(&fail)?.clone();
+        let frames = self
+            .graph
+            .host
+            .filled(images, padded)
+            .map_err(&fail)?
+            .clone();
         let ((w, h), (cw, ch)) = (place.input, place.content);
         let integers = |values: Vec<usize>| -> ort::Result<DynValue> {
             let values: Vec<i64> = values.into_iter().map(|v| v as i64).collect();
@@ -133,9 +126,9 @@ impl FrameLoader {
         let size = integers(vec![padded, 3, ch, cw]).map_err(&fail)?;
         let padding = integers(vec![0, 0, 0, 0, 0, 0, h - ch, w - cw]).map_err(&fail)?;
         let inputs = [(FRAMES, &*frames), (SIZE, &size), (PADDING, &padding)];
-        let device = &self.memory.device;
-        let outputs = [(PICTURES, device), (FRAMES_THERE, device)];
-        let mut made = self.session.run(&inputs, &outputs).map_err(&fail)?;
+        let device = &self.graph.memory.device;
+        let outputs = [(PICTURES, device), (DEVICE_FRAMES, device)];
+        let mut made = self.graph.session.run(&inputs, &outputs).map_err(&fail)?;
         let (Some(frames), Some(pictures)) = (made.pop(), made.pop()) else {
             unreachable!("a run returns a value for each output")
         };
@@ -154,10 +147,7 @@ impl FrameLoader {
 
 /// Cuts regions out of frames on the device, and scales and normalises them there.
 pub struct Cropper {
-    session: BoundSession,
-    memory: Memory,
-    host: HostFrames,
-    path: PathBuf,
+    graph: DeviceGraph,
     size: (usize, usize),
 }
 
@@ -168,17 +158,8 @@ impl Cropper {
     /// Fails when the device cannot be used.
     pub(super) fn open(target: &Target, size: (usize, usize)) -> Result<Self, InferError> {
         let graph = graphs::crops(&target.format, size, target.element);
-        let (session, memory) = open_graph(target, &graph)?;
-        let fail = |e: ort::Error| unusable(&target.path, &e);
-        let host = HostFrames::new(memory.host_allocator(&session.session).map_err(fail)?);
-        let path = target.path.clone();
-        Ok(Cropper {
-            session,
-            memory,
-            host,
-            path,
-            size,
-        })
+        let graph = DeviceGraph::open(target, &graph)?;
+        Ok(Cropper { graph, size })
     }
 
     /// Copies frames of one size to the device, for use in [`Cropper::cut`].
@@ -189,8 +170,9 @@ impl Cropper {
     /// # Panics
     /// When there are no images or they differ in size.
     pub fn load(&mut self, images: &[&Image]) -> Result<DeviceFrames, InferError> {
-        let fail = |e: ort::Error| unusable(&self.path, &e);
+        let fail = |e: ort::Error| unusable(&self.graph.path, &e);
         let frames = self
+            .graph
             .host
             .filled(images, images.len())
             .map_err(fail)?
@@ -216,7 +198,7 @@ impl Cropper {
         assert!(regions.len() <= padded, "{} regions", regions.len());
         let shape = [padded, 3, self.size.1, self.size.0];
         let fail = |e: ort::Error| InferError::Run {
-            path: self.path.clone(),
+            path: self.graph.path.clone(),
             shape: shape.to_vec(),
             reason: e.to_string(),
         };
@@ -232,8 +214,8 @@ impl Cropper {
             (REGIONS, &boxes.into_dyn()),
             (FRAME_OF, &frame_of.into_dyn()),
         ];
-        let outputs = [(PICTURES, &self.memory.device)];
-        let mut made = self.session.run(&inputs, &outputs).map_err(fail)?;
+        let outputs = [(PICTURES, &self.graph.memory.device)];
+        let mut made = self.graph.session.run(&inputs, &outputs).map_err(fail)?;
         let Some(pictures) = made.pop() else {
             unreachable!("a run returns a value for each output")
         };
@@ -245,14 +227,33 @@ impl Cropper {
     }
 }
 
-fn open_graph(target: &Target, graph: &[u8]) -> Result<(BoundSession, Memory), InferError> {
-    let network = Network::Bytes(graph, &target.path);
-    let (session, provider) = open::session(&target.runtime, network, target.options, &[])?;
-    let fail = |e: ort::Error| unusable(&target.path, &e);
-    Ok((
-        BoundSession::new(session).map_err(fail)?,
-        Memory::of(provider, target.options.device).map_err(fail)?,
-    ))
+/// A graph that prepares a network's input on its device.
+struct DeviceGraph {
+    session: BoundSession,
+    memory: Memory,
+    host: HostFrames,
+    /// The network's file, for errors.
+    path: PathBuf,
+}
+
+impl DeviceGraph {
+    fn open(target: &Target, graph: &[u8]) -> Result<Self, InferError> {
+        let network = Network::Bytes(graph, &target.path);
+        let (session, provider) = open::session(&target.runtime, network, target.options, &[])?;
+        let opened = || {
+            let session = BoundSession::new(session)?;
+            let memory = Memory::of(provider, target.options.device)?;
+            let host = HostFrames::new(memory.host_allocator(&session.session)?);
+            let path = target.path.clone();
+            Ok(DeviceGraph {
+                session,
+                memory,
+                host,
+                path,
+            })
+        };
+        opened().map_err(|e| unusable(&target.path, &e))
+    }
 }
 
 fn unusable(path: &Path, error: &ort::Error) -> InferError {

@@ -20,16 +20,16 @@ pub(super) const FRAME_OF: &str = "frame_of";
 /// A network's input: [N, 3, h, w] or [M, 3, h, w].
 pub(super) const PICTURES: &str = "pictures";
 /// A copy of the frames in the device's memory.
-pub(super) const FRAMES_THERE: &str = "frames_there";
+pub(super) const DEVICE_FRAMES: &str = "device_frames";
 
 /// Shape of [`FRAMES`]; 0 is a free size.
 const FRAME_SHAPE: [usize; 4] = [0, 0, 0, 3];
 
-/// Inputs [`FRAMES`], [`SIZE`] and [`PADDING`], outputs [`PICTURES`] and [`FRAMES_THERE`]. Scales
+/// Inputs [`FRAMES`], [`SIZE`] and [`PADDING`], outputs [`PICTURES`] and [`DEVICE_FRAMES`]. Scales
 /// the frames bilinearly, pads them with black at the bottom and on the right, and normalises them.
 pub(super) fn letterbox(format: &PixelFormat, element: TensorElementType) -> Vec<u8> {
     let mut g = Graph::default();
-    g.node("Identity", &[FRAMES], FRAMES_THERE, &[]);
+    g.node("Identity", &[FRAMES], DEVICE_FRAMES, &[]);
     let planes = planes(&mut g);
     let linear = [
         ("mode", Attribute::Text("linear")),
@@ -48,7 +48,7 @@ pub(super) fn letterbox(format: &PixelFormat, element: TensorElementType) -> Vec
     ];
     let outputs = [
         (PICTURES, pictures, &[0, 3, 0, 0][..]),
-        (FRAMES_THERE, UINT8, &FRAME_SHAPE),
+        (DEVICE_FRAMES, UINT8, &FRAME_SHAPE),
     ];
     g.finish_with("letterbox", &inputs, &outputs)
 }
@@ -108,8 +108,10 @@ fn normalised(
             g.node("Gather", &[planes, &reversed], "ordered", &axis)
         }
     };
-    let factors = format.std.map(|s| 1.0 / s);
-    let offsets: Vec<f32> = (0..3).map(|i| -format.mean[i] / format.std[i]).collect();
+    let (mut factors, mut offsets) = ([0.0; 3], [0.0; 3]);
+    for (plane, factor, offset) in format.planes() {
+        (factors[plane], offsets[plane]) = (factor, offset);
+    }
     let factors = g.constant("factors", &[1, 3, 1, 1], &factors);
     let offsets = g.constant("offsets", &[1, 3, 1, 1], &offsets);
     let scaled = g.node("Mul", &[&ordered, &factors], "multiplied", &[]);

@@ -12,6 +12,7 @@ mod open;
 pub mod options;
 mod output;
 pub mod paths;
+mod picture_input;
 pub mod pixels;
 pub mod runtime;
 pub mod session;

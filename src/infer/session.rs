@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use ndarray::{Array2, Array4, ArrayView4, Axis, Slice};
 use ort::logging::LogLevel;
 use ort::session::{HasSelectedOutputs, OutputSelector, RunOptions};
-use ort::value::{DynValue, Outlet, Tensor, TensorElementType, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, ValueType};
 
 use crate::infer::batch::{self, BatchSizes};
 use crate::infer::bound::Memory;
@@ -17,6 +17,7 @@ use crate::infer::frame_loader::{Cropper, DevicePictures, FrameLoader, Target};
 use crate::infer::metadata::ModelMetadata;
 use crate::infer::options::SessionOptions;
 use crate::infer::output::Output;
+use crate::infer::picture_input::{PictureInput, SIZES, picture_input};
 use crate::infer::pixels::PixelFormat;
 use crate::infer::runtime::Runtime;
 use crate::infer::shapes::SessionPerShape;
@@ -38,19 +39,6 @@ pub struct Model {
     selected: RunOptions<HasSelectedOutputs>,
     busy: Duration,
 }
-
-/// The input that takes pictures.
-struct PictureInput {
-    name: String,
-    element: TensorElementType,
-    /// N, C, H, W; `None` where free.
-    dims: [Option<usize>; 4],
-    /// The model also needs an input of sizes to scale its boxes to (D-FINE, RT-DETR).
-    wants_sizes: bool,
-}
-
-/// The second input of DETR-like exports: [N, 2] int64, width and height.
-const SIZES: &str = "orig_target_sizes";
 
 impl Model {
     /// Opens the model file `path`. It does not search: resolve names with
@@ -161,7 +149,7 @@ impl Model {
     ///
     /// # Errors
     /// Fails when ONNX Runtime rejects the input or fails.
-    pub fn run_there(&mut self, pictures: &DevicePictures) -> Result<Vec<Output>, InferError> {
+    pub fn run_on_device(&mut self, pictures: &DevicePictures) -> Result<Vec<Output>, InferError> {
         let start = Instant::now();
         let (path, shape) = (self.path.clone(), pictures.shape);
         let fail = |e: ort::Error| InferError::Run {
@@ -249,12 +237,12 @@ impl Model {
 
     fn target(&self, format: &PixelFormat) -> Option<Target> {
         let (runtime, options) = self.sessions.opened_with();
-        let there = match options.preprocessing {
+        let on_device = match options.preprocessing {
             Preprocessing::Auto => self.provider().is_gpu(),
             Preprocessing::Cpu => false,
             Preprocessing::Device => true,
         };
-        there.then(|| Target {
+        on_device.then(|| Target {
             runtime: runtime.clone(),
             options,
             path: self.path.clone(),
@@ -421,44 +409,4 @@ fn selection(names: &[String]) -> ort::Result<RunOptions<HasSelectedOutputs>> {
             selector.with(name)
         });
     Ok(RunOptions::new()?.with_outputs(selector))
-}
-
-fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
-    let (pictures, others): (Vec<&Outlet>, Vec<&Outlet>) =
-        inputs.iter().partition(|i| i.name() != SIZES);
-    let [input] = pictures.as_slice() else {
-        let all: Vec<String> = pictures
-            .iter()
-            .map(|i| format!("'{}' {}", i.name(), i.dtype()))
-            .collect();
-        let all = all.join(", ");
-        return Err(format!(
-            "it has the inputs {all}, where one picture input [N, 3, H, W] is needed"
-        ));
-    };
-    let wanted = "where [N, 3, H, W] of float32 or float16 is needed";
-    let (element, shape) = match input.dtype() {
-        ValueType::Tensor { ty, shape, .. } if element_type::takes_pictures(*ty) => (*ty, shape),
-        other => return Err(format!("its input '{}' is {other}, {wanted}", input.name())),
-    };
-    let dims: Vec<Option<usize>> = shape
-        .iter()
-        .map(|&d| usize::try_from(d).ok().filter(|d| *d > 0))
-        .collect();
-    match <[Option<usize>; 4]>::try_from(dims) {
-        Ok(dims) if dims[1].is_none_or(|c| c == 3) => {
-            let name = input.name().to_string();
-            Ok(PictureInput {
-                name,
-                element,
-                dims,
-                wants_sizes: !others.is_empty(),
-            })
-        }
-        _ => Err(format!(
-            "its input '{}' has shape {:?}, {wanted}",
-            input.name(),
-            shape.to_vec()
-        )),
-    }
 }

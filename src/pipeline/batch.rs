@@ -35,7 +35,7 @@ pub(super) struct Item {
     /// Why the remaining stages skip the frame.
     pub left_out: Option<LeftOut>,
     /// Its index among the batch's frames in the device's memory.
-    pub there: Option<usize>,
+    pub device_index: Option<usize>,
     /// Work spent on it by the shared stages, seconds.
     pub cost: f64,
 }
@@ -56,9 +56,9 @@ pub(super) struct Scaled {
 /// Frames as the detector takes them, [n, 3, h, w].
 pub(super) enum DetectorInput {
     /// In the program's memory.
-    Here(Array4<f32>),
+    Host(Array4<f32>),
     /// In the memory of the detector's device.
-    There(DevicePictures),
+    Device(DevicePictures),
 }
 
 /// Frames that pass the stages together.
@@ -84,7 +84,7 @@ impl Batch {
             embeddings: Embeddings::none(),
             still: false,
             left_out: None,
-            there: None,
+            device_index: None,
             cost: 0.0,
         };
         Batch {

@@ -68,26 +68,29 @@ pub struct Batcher {
     changed: Condvar,
     limits: BatchLimits,
     /// What frames must have in common to share a batch.
-    kind: KindOf,
+    key: KeyOf,
 }
 
 /// What frames must have in common to share a batch: the size of the detector's input, and that of
 /// the frames if they are prepared on its device. Pixels: width, height.
-pub type Kind = [(usize, usize); 2];
+pub type BatchKey = [(usize, usize); 2];
 
-type KindOf = Box<dyn Fn(&Frame) -> Kind + Send + Sync>;
+type KeyOf = Box<dyn Fn(&Frame) -> BatchKey + Send + Sync>;
 
 /// A batch does not wait for cameras that gave no frame for this long.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
     /// A batcher without cameras.
-    pub fn new(limits: BatchLimits, kind: impl Fn(&Frame) -> Kind + Send + Sync + 'static) -> Self {
+    pub fn new(
+        limits: BatchLimits,
+        key: impl Fn(&Frame) -> BatchKey + Send + Sync + 'static,
+    ) -> Self {
         Batcher {
             state: Mutex::default(),
             changed: Condvar::new(),
             limits,
-            kind: Box::new(kind),
+            key: Box::new(key),
         }
     }
 
@@ -226,7 +229,7 @@ impl Batcher {
 
     fn take(&self, state: &mut State) -> Batch {
         let mut frames: Vec<Waiting> = Vec::new();
-        let mut kind = None;
+        let mut key = None;
         while frames.len() < self.limits.size {
             let State { queue, slots, .. } = state;
             let taken = |lane: Lane| frames.iter().filter(|w| w.lane == lane).count();
@@ -234,7 +237,7 @@ impl Batcher {
                 taken(lane) < self.limits.per_recording
                     && s.waiting
                         .front()
-                        .is_some_and(|(f, _)| kind.is_none_or(|kind| kind == (self.kind)(f)))
+                        .is_some_and(|(f, _)| key.is_none_or(|key| key == (self.key)(f)))
             };
             let fitting: Vec<Lane> = slots
                 .iter()
@@ -253,7 +256,7 @@ impl Batcher {
             else {
                 break;
             };
-            kind = Some((self.kind)(&frame));
+            key = Some((self.key)(&frame));
             frames.push(Waiting {
                 lane,
                 frame,

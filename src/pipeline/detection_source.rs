@@ -84,14 +84,14 @@ fn detect(detector: &mut Detector, batch: &mut Batch) {
         return;
     };
     let found = match &input {
-        DetectorInput::Here(input) => each("detect", places.len(), |some| {
+        DetectorInput::Host(input) => each("detect", places.len(), |some| {
             Ok(detector.detect(input.slice(s![some.clone(), .., .., ..]), &places[some])?)
         }),
-        DetectorInput::There(input) => {
+        DetectorInput::Device(input) => {
             let frames: Vec<Frame> = batch.active().map(|i| i.frame.clone()).collect();
             each("detect", places.len(), |some| {
                 if some.len() == places.len() {
-                    return Ok(detector.detect_there(input, &places)?);
+                    return Ok(detector.detect_on_device(input, &places)?);
                 }
                 // Frames that failed together: each alone, prepared on the CPU.
                 let one = |frame: &Frame| Ok(detector.detect_image(pixels(frame)?)?);

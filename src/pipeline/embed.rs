@@ -71,11 +71,12 @@ impl EmbedStage {
     /// Embeds the detections of all active frames in one batch on the network's device. Returns
     /// `false` if it was not done: each frame is then to be embedded alone.
     fn embed_together(&mut self, batch: &mut Batch) -> bool {
-        let Some(embedder) = &mut self.embedder else {
+        let on_device = self.embedder.as_mut().filter(|e| e.cuts_on_device());
+        let Some(embedder) = on_device else {
             return false;
         };
         let start = Instant::now();
-        let embedded = caught("embed", || on_device(embedder, batch));
+        let embedded = caught("embed", || embed_batch(embedder, batch));
         let embeddings = match embedded {
             Ok(Some(embeddings)) => embeddings,
             Ok(None) => return false,
@@ -110,7 +111,7 @@ impl EmbedStage {
 ///
 /// # Errors
 /// If a frame has no pixels, or the device fails.
-fn on_device(
+fn embed_batch(
     embedder: &mut Embedder,
     batch: &mut Batch,
 ) -> Result<Option<Vec<Embeddings>>, PipelineError> {
@@ -127,7 +128,7 @@ fn on_device(
             batch
                 .active()
                 .enumerate()
-                .for_each(|(i, item)| item.there = Some(i));
+                .for_each(|(i, item)| item.device_index = Some(i));
             frames
         }
     };
@@ -140,14 +141,14 @@ fn on_device(
         .filter(|i| i.is_active())
         .map(|item| {
             Some(People {
-                frame: item.there?,
+                frame: item.device_index?,
                 size: (item.frame.width, item.frame.height),
                 detections: &item.detections,
             })
         })
         .collect();
     match people {
-        Some(people) => Ok(embedder.embed_there(&frames, &people)?),
+        Some(people) => Ok(embedder.embed_on_device(&frames, &people)?),
         None => Ok(None),
     }
 }

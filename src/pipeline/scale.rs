@@ -125,31 +125,31 @@ impl FrameInput {
     /// The active frames as the detector's input; they share one input size. `None` if there is no
     /// active frame. If the device fails, the input is made on the CPU.
     fn of(&mut self, batch: &mut Batch) -> Option<Scaled> {
-        for item in batch.active() {
-            if let Err(e) = pixels(&item.frame) {
-                item.left_out = Some(LeftOut::Failed(e));
-            }
-        }
         let Some(loader) = &mut self.loader else {
-            return here(&self.scaling, batch);
+            return host_input(&self.scaling, batch);
         };
-        match there(&self.scaling, loader, batch)? {
+        match device_input(&self.scaling, loader, batch)? {
             Ok(scaled) => Some(scaled),
             Err(error) => {
                 tracing::warn!(%error, "frames cannot be prepared on the device; using the CPU");
                 self.loader = None;
-                here(&self.scaling, batch)
+                host_input(&self.scaling, batch)
             }
         }
     }
 }
 
 /// The input in the device's memory.
-fn there(
+fn device_input(
     scaling: &Scaling,
     loader: &mut FrameLoader,
     batch: &mut Batch,
 ) -> Option<Result<Scaled, PipelineError>> {
+    for item in batch.active() {
+        if let Err(e) = pixels(&item.frame) {
+            item.left_out = Some(LeftOut::Failed(e));
+        }
+    }
     let images: Vec<Image> = batch
         .active()
         .filter_map(|i| i.frame.image.clone())
@@ -159,10 +159,10 @@ fn there(
     let loaded = caught("scale", || Ok(loader.load(&images, letterbox.placement())?));
     Some(loaded.map(|(pictures, frames)| {
         batch.frames = Some(frames);
-        let index = |(i, item): (usize, &mut Item)| item.there = Some(i);
+        let index = |(i, item): (usize, &mut Item)| item.device_index = Some(i);
         batch.active().enumerate().for_each(index);
         Scaled {
-            input: DetectorInput::There(pictures),
+            input: DetectorInput::Device(pictures),
             places: images
                 .iter()
                 .map(|i| (letterbox, (i.width, i.height)))
@@ -172,7 +172,7 @@ fn there(
 }
 
 /// The input in the program's memory.
-fn here(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
+fn host_input(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
     let active = batch.active().count();
     let first = batch.active().next()?;
     let (w, h) = scaling.letterbox(first.frame.shape()).input;
@@ -191,7 +191,7 @@ fn here(scaling: &Scaling, batch: &mut Batch) -> Option<Scaled> {
             Err(e) => item.left_out = Some(LeftOut::Failed(e)),
         }
     }
-    let input = DetectorInput::Here(input.slice_move(s![..places.len(), .., .., ..]));
+    let input = DetectorInput::Host(input.slice_move(s![..places.len(), .., .., ..]));
     (!places.is_empty()).then_some(Scaled { input, places })
 }
 

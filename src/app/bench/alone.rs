@@ -143,12 +143,12 @@ impl Stages {
         };
         let letterbox = self.detector.scaling().letterbox(image.shape());
         let places = [(letterbox, (frame.width, frame.height))];
-        let mut there = None;
+        let mut device_frames = None;
         let mut found = if let Some(loader) = &mut self.loader {
             let (input, frames) = loader.load(&[image], letterbox.placement())?;
-            there = Some(frames);
+            device_frames = Some(frames);
             clock.lap(&mut self.alone.times[1]);
-            self.detector.detect_there(&input, &places)?
+            self.detector.detect_on_device(&input, &places)?
         } else {
             let (input, _) = self.detector.scaling().batch_of_one(image);
             clock.lap(&mut self.alone.times[1]);
@@ -158,7 +158,7 @@ impl Stages {
         clock.lap(&mut self.alone.times[2]);
 
         let embeddings = match &mut self.embedder {
-            Some(embedder) => embeddings(embedder, &frame, there.as_ref(), &detections)?,
+            Some(embedder) => embeddings(embedder, &frame, device_frames.as_ref(), &detections)?,
             None => Embeddings::none(),
         };
         clock.lap(&mut self.alone.times[3]);
@@ -194,16 +194,16 @@ impl Stages {
 fn embeddings(
     embedder: &mut Embedder,
     frame: &Frame,
-    there: Option<&DeviceFrames>,
+    device_frames: Option<&DeviceFrames>,
     detections: &[Detection],
 ) -> Result<Embeddings> {
-    if let Some(frames) = there {
+    if let Some(frames) = device_frames {
         let people = People {
             frame: 0,
             size: (frame.width, frame.height),
             detections,
         };
-        if let Some(mut all) = embedder.embed_there(frames, &[people])? {
+        if let Some(mut all) = embedder.embed_on_device(frames, &[people])? {
             return Ok(all.pop().unwrap_or_default());
         }
     }
