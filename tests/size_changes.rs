@@ -51,6 +51,21 @@ fn part(dir: &Path, name: &str, size: &str, more: &str) {
     );
 }
 
+/// Makes `large` and `small` of one format; returns their names.
+fn large_and_small(dir: &Path, kind: &str, more: &str) -> [String; 2] {
+    [("large", "192x128"), ("small", "98x66")].map(|(name, size)| {
+        let name = format!("{name}.{kind}");
+        part(dir, &name, size, more);
+        name
+    })
+}
+
+/// Makes `both.ts`, a large part followed by a small one.
+fn both_ts(dir: &Path) {
+    let [large, small] = large_and_small(dir, "ts", "-c:v libx264 -preset ultrafast");
+    joined(dir, &[&large, &small], "both.ts");
+}
+
 /// Concatenates the files byte by byte.
 fn joined(dir: &Path, parts: &[&str], name: &str) {
     let bytes: Vec<Vec<u8>> = parts
@@ -94,9 +109,8 @@ fn frames_have_their_own_size_where_it_changes_within_a_stream() {
         ("mjpeg", "-c:v mjpeg -q:v 2"),
         ("h264", "-c:v libx264 -preset ultrafast"),
     ] {
-        let [large, small, tall] = ["large", "small", "tall"].map(|n| format!("{n}.{kind}"));
-        part(dir, &large, "192x128", more);
-        part(dir, &small, "98x66", more);
+        let [large, small] = large_and_small(dir, kind, more);
+        let tall = format!("tall.{kind}");
         part(dir, &tall, "98x202", more);
         for (name, order) in [
             ("shrink", [&large, &small, &large]),
@@ -122,9 +136,7 @@ fn frames_of_containers_with_one_header_have_their_own_size() {
         ("mov", "-c:v mjpeg -q:v 2"),
         ("avi", "-c:v mjpeg -q:v 2"),
     ] {
-        let [large, small] = ["large", "small"].map(|n| format!("{n}.{kind}"));
-        part(dir, &large, "192x128", more);
-        part(dir, &small, "98x66", more);
+        let [large, small] = large_and_small(dir, kind, more);
         for order in [[&large, &small], [&small, &large]] {
             let list = order.map(|n| format!("file {n}\n")).concat();
             std::fs::write(dir.join("list.txt"), list).unwrap();
@@ -163,8 +175,7 @@ fn a_rotated_video_whose_size_changes_stays_rotated() {
         return;
     };
     let dir = dir.path();
-    part(dir, "large.mov", "192x128", "-c:v mjpeg -q:v 2");
-    part(dir, "small.mov", "98x66", "-c:v mjpeg -q:v 2");
+    large_and_small(dir, "mov", "-c:v mjpeg -q:v 2");
     std::fs::write(dir.join("list.txt"), "file large.mov\nfile small.mov\n").unwrap();
     for turn in ["90", "180", "270"] {
         let rotate = format!("-c copy -metadata:s:v:0 rotate={turn}");
@@ -182,10 +193,7 @@ fn frames_of_a_stream_over_http_have_their_own_size() {
         return;
     };
     let dir = dir.path();
-    for (name, size) in [("large.ts", "192x128"), ("small.ts", "98x66")] {
-        part(dir, name, size, "-c:v libx264 -preset ultrafast");
-    }
-    joined(dir, &["large.ts", "small.ts"], "both.ts");
+    both_ts(dir);
     let bytes = std::fs::read(dir.join("both.ts")).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}/live.ts", listener.local_addr().unwrap());
@@ -209,10 +217,7 @@ fn tracks_end_where_the_size_changes_and_events_have_the_true_size() {
         return;
     };
     let dir = dir.path();
-    for (name, size) in [("large.ts", "192x128"), ("small.ts", "98x66")] {
-        part(dir, name, size, "-c:v libx264 -preset ultrafast");
-    }
-    joined(dir, &["large.ts", "small.ts"], "both.ts");
+    both_ts(dir);
     let rows: String = (1..=20)
         .map(|f| format!("{f},-1,20,10,16,40,0.9\n"))
         .collect();
