@@ -18,6 +18,8 @@ TRACKER = [  # section, file, struct
     ("", "src/config.rs", "Config"),
     ("detector", "src/detect/detector.rs", "DetectorConfig"),
     ("embedder", "src/embed/embedder.rs", "EmbedderConfig"),
+    ("embedder.needed", "src/track/embed_policy.rs", "EmbedPolicy"),
+    ("cadence", "src/track/cadence.rs", "CadenceConfig"),
     ("tracker", "src/track/config.rs", "TrackerConfig"),
     ("tracker.motion", "src/track/motion.rs", "MotionConfig"),
     ("tracker.cost", "src/track/cost.rs", "CostConfig"),

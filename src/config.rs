@@ -9,16 +9,22 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::detect::DetectorConfig;
-use crate::embed::EmbedderConfig;
+use crate::detect::{DetectorConfig, Precision};
+use crate::embed::{Crops, EmbedderConfig};
 use crate::infer::{Device, Preprocessing, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
 use crate::text_file;
+use crate::time::Seconds;
 use crate::track::TrackerConfig;
+use crate::track::cadence::{CadenceConfig, CadenceLimits};
 use crate::track::head::{AssociationHead, HeadTable};
 use crate::track::identity::IdentityConfig;
 use crate::track::offline::OfflineConfig;
+
+mod preset;
+
+pub use preset::Preset;
 
 /// All settings of a run.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, Setters)]
@@ -27,6 +33,9 @@ use crate::track::offline::OfflineConfig;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct Config {
+    /// Choice between speed and accuracy, which decides the settings that are auto: fast, balanced
+    /// or accurate.
+    pub preset: Preset,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
     /// CPU threads of each network; 0: one per core.
@@ -38,6 +47,8 @@ pub struct Config {
     pub detector: DetectorConfig,
     /// The embedder (Siamese network).
     pub embedder: EmbedderConfig,
+    /// Which frames the detector processes.
+    pub cadence: CadenceConfig,
     /// The tracker.
     pub tracker: TrackerConfig,
     /// Offline processing of whole recordings (`track --offline`, `refine`).
@@ -165,6 +176,7 @@ impl Config {
         within("threads", self.threads, 0, 1024)?;
         self.detector.validate()?;
         self.embedder.validate()?;
+        self.cadence.validate()?;
         self.tracker.validate()?;
         self.offline.validate()?;
         self.identity.validate()?;
@@ -186,6 +198,47 @@ impl Config {
         } else {
             self.tracker.clone()
         }
+    }
+
+    /// The detector's settings, those that are auto as the preset says.
+    pub fn detector(&self) -> DetectorConfig {
+        let precision = match self.detector.precision {
+            Precision::Auto => self.preset.precision(),
+            chosen => chosen,
+        };
+        let longest_side = self
+            .detector
+            .longest_side
+            .unwrap_or(self.preset.longest_side());
+        self.detector
+            .clone()
+            .with_precision(precision)
+            .with_longest_side(Some(longest_side))
+    }
+
+    /// Which crops are embedded; `on_gpu`: whether the embedder runs on one.
+    pub fn crops(&self, on_gpu: bool) -> Crops {
+        let preset = if on_gpu {
+            Crops::All
+        } else {
+            self.preset.crops()
+        };
+        self.embedder.crops.unwrap_or(preset)
+    }
+
+    /// When the detector skips frames of a recording, or else of a live input; `None`: it processes
+    /// every frame, as by default on a GPU.
+    pub fn cadence(&self, live: bool, on_gpu: bool) -> Option<CadenceLimits> {
+        let preset = if on_gpu {
+            Seconds::ZERO
+        } else {
+            self.preset.max_interval(live)
+        };
+        let max_interval = self.cadence.max_interval.map_or(preset, Seconds);
+        (max_interval.0 > 0.0).then(|| CadenceLimits {
+            max_interval,
+            overlap: self.cadence.overlap.unwrap_or(self.preset.overlap()),
+        })
     }
 
     /// Options of the networks' sessions.

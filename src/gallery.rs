@@ -191,7 +191,7 @@ impl GalleryReader {
             Some(d) => d,
             none => none.insert(Detector::open(
                 &Runtime::load()?,
-                &self.config.detector,
+                &self.config.detector(),
                 self.config.session(),
             )?),
         };

@@ -124,6 +124,17 @@ impl BBox {
         )
     }
 
+    /// The box that divides the way to `other` in the ratio `share` : 1 - `share`.
+    pub fn mix(&self, other: &BBox, share: f32) -> BBox {
+        let mix = |from: f32, to: f32| from + share * (to - from);
+        BBox::new(
+            mix(self.left, other.left),
+            mix(self.top, other.top),
+            mix(self.width, other.width),
+            mix(self.height, other.height),
+        )
+    }
+
     /// The part inside a frame of `width` by `height` pixels; None if it is empty.
     pub fn clipped(&self, width: f32, height: f32) -> Option<BBox> {
         let b = BBox::from_edges(

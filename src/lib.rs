@@ -65,6 +65,7 @@
 
 #[cfg(feature = "pipeline")]
 pub mod address;
+mod auto_or;
 #[cfg(feature = "video")]
 pub mod camera_flow;
 #[cfg(feature = "pipeline")]

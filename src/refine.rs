@@ -15,6 +15,7 @@ use crate::time::{Seconds, WallTime};
 use crate::track::appearance::mean_direction;
 use crate::track::boxes::{DetectedBox, TrajectoryBox};
 use crate::track::identity::Identity;
+use crate::track::interpolate;
 use crate::track::offline::{self, LinkedTrajectory, OfflineConfig, Tracklet};
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
 use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
@@ -137,8 +138,17 @@ impl RecordedEvents {
             return RecordedEvents::default();
         };
         let times: Vec<Seconds> = self.frames.iter().map(|f| Seconds(f.pts)).collect();
-        let tracklets = self.tracklets(&times, Seconds(config.tracklets.keep_lost));
-        let trajectories = offline::link(&tracklets, &times, config, tracker);
+        // Frames that the detector did not process say nothing about who was there.
+        let processed: Vec<usize> = (0..times.len())
+            .filter(|&f| !self.frames[f].skipped)
+            .collect();
+        let processed_times: Vec<Seconds> = processed.iter().map(|&f| times[f]).collect();
+        let max_gap = Seconds(config.tracklets.keep_lost);
+        let tracklets = self.tracklets(&processed, &processed_times, max_gap);
+        let mut trajectories = offline::link(&tracklets, &processed_times, config, tracker);
+        for trajectory in &mut trajectories {
+            trajectory.boxes = interpolate::spread(&trajectory.boxes, &processed, &times);
+        }
         let embedder = self
             .ended
             .iter()
@@ -172,7 +182,11 @@ impl RecordedEvents {
         let mut out = RecordedEvents::default();
         for ((event, mut tracks), mut ended) in self.frames.iter().zip(by_frame).zip(ends) {
             tracks.sort_by_key(|t| t.id);
-            out.frames.push(events.frame(&frame_of(event), &tracks));
+            let frame = frame_of(event);
+            out.frames.push(match event.skipped {
+                true => events.skipped_frame(&frame, &tracks),
+                false => events.frame(&frame, &tracks),
+            });
             ended.sort_by_key(|e| e.id);
             out.ended.extend(ended.into_iter().map(|e| events.ended(e)));
         }
@@ -235,11 +249,12 @@ impl RecordedEvents {
     }
 
     /// The tracklets of every id. A track with a gap longer than `max_gap` was re-identified by
-    /// appearance, and becomes two tracklets.
-    fn tracklets(&self, times: &[Seconds], max_gap: Seconds) -> Vec<Tracklet> {
+    /// appearance, and becomes two tracklets. Frames are indices into `processed`, whose times are
+    /// `times`.
+    fn tracklets(&self, processed: &[usize], times: &[Seconds], max_gap: Seconds) -> Vec<Tracklet> {
         let mut by_id: BTreeMap<u64, Vec<Tracklet>> = BTreeMap::new();
-        for (frame, event) in self.frames.iter().enumerate() {
-            for t in event
+        for (frame, &index) in processed.iter().enumerate() {
+            for t in self.frames[index]
                 .tracks
                 .iter()
                 .filter(|t| t.state == TrackState::Confirmed)

@@ -172,6 +172,9 @@ pub struct FrameEvent {
     pub width: u32,
     /// Height of the source frame, pixels.
     pub height: u32,
+    /// The detector did not process this frame: no track is `confirmed` in it.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub skipped: bool,
     /// The tracks, sorted by id.
     pub tracks: Vec<TrackEvent>,
 }
@@ -181,7 +184,8 @@ pub struct FrameEvent {
 pub struct TrackEvent {
     /// Unique within run and camera, never reused.
     pub id: u64,
-    /// Confirmed, lost (predicted, not detected), or interpolated (offline).
+    /// Confirmed, lost (predicted, not detected), predicted (the detector did not process the
+    /// frame), or interpolated (between two detections).
     pub state: TrackState,
     /// Left, top, width, height; pixels of the source frame.
     pub bbox: [f64; 4],
@@ -299,7 +303,8 @@ impl TrackEvent {
             bbox: <[f32; 4]>::from(t.bbox).map(hundredths),
             confidence: thousandths(f64::from(t.confidence)),
             age: thousandths(t.age.0),
-            unseen: (t.state == TrackState::Lost).then(|| thousandths(t.unseen.0)),
+            unseen: matches!(t.state, TrackState::Lost | TrackState::Predicted)
+                .then(|| thousandths(t.unseen.0)),
             hits: t.hits,
             velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
             foot: [hundredths(foot.0), hundredths(foot.1)],
@@ -348,7 +353,9 @@ impl EventBuilder {
     /// Builds the event of a frame and extends the paths of its tracks.
     pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
         self.start.get_or_insert(frame.pts);
-        for t in tracks.iter().filter(|t| t.state != TrackState::Lost) {
+        let located =
+            |t: &&TrackOutput| !matches!(t.state, TrackState::Lost | TrackState::Predicted);
+        for t in tracks.iter().filter(located) {
             let path = self.paths.entry(t.id).or_default();
             if path
                 .last()
@@ -370,7 +377,16 @@ impl EventBuilder {
             clock: frame.time.and_then(|t| t.clock),
             width: frame.width,
             height: frame.height,
+            skipped: false,
             tracks: tracks.iter().map(TrackEvent::new).collect(),
+        }
+    }
+
+    /// As [`EventBuilder::frame`], of a frame that the detector did not process.
+    pub fn skipped_frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
+        FrameEvent {
+            skipped: true,
+            ..self.frame(frame, tracks)
         }
     }
 

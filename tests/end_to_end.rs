@@ -168,7 +168,10 @@ fn every_event_is_valid_by_the_schema() {
         .flat_map(|e| e["tracks"].as_array().unwrap())
         .map(|t| t["state"].as_str().unwrap())
         .collect();
-    assert_eq!(states, BTreeSet::from(["confirmed", "lost"]));
+    assert_eq!(
+        states,
+        BTreeSet::from(["confirmed", "interpolated", "lost"])
+    );
     let ended: Vec<&Value> = events
         .iter()
         .filter(|e| e["schema"] == "twintrack.track_ended/1")

@@ -465,6 +465,8 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
         "frames/s",
         "ms/frame",
         "frames damaged",
+        "frames skipped",
+        "%",
         "frames dropped",
         "file",
     ];

@@ -17,6 +17,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("range", 1),
     ("secret", 1),
     ("address", 1),
+    ("auto_or", 1),
     ("onnx", 1),
     ("mot_format", 1),
     ("text_file", 1),
@@ -48,6 +49,7 @@ const LAYERS: &[(&str, u32)] = &[
 ];
 /// Modules without I/O, threads and clocks. They use no other modules.
 const PURE: &[&str] = &[
+    "auto_or",
     "geometry",
     "time",
     "range",

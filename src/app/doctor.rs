@@ -60,7 +60,7 @@ pub fn run(args: &DoctorArgs) -> Result<(String, bool), ConfigError> {
                     .unwrap_or_default(),
             );
             providers(&mut r, &runtime);
-            detectors(&mut r, &runtime, &config.detector);
+            detectors(&mut r, &runtime, &config.detector());
             embedder(&mut r, &runtime, &config.embedder);
         }
     }

@@ -3,11 +3,12 @@
 use anyhow::Result;
 use twintrack::config::Config;
 use twintrack::detect::Detector;
-use twintrack::embed::Embedder;
+use twintrack::embed::{Crops, Embedder};
 use twintrack::frame::Shape;
 use twintrack::infer::Runtime;
-use twintrack::pipeline::BatchConfig;
+use twintrack::pipeline::{BatchConfig, CadencePolicy, DetectionSource};
 use twintrack::source::SourceInfo;
+use twintrack::track::embed_policy::EmbedPolicy;
 
 /// Most frames of a recording that are detected together.
 const LARGEST_BATCH: usize = 32;
@@ -22,7 +23,7 @@ pub fn detector(config: &Config) -> Result<Detector> {
     let runtime = Runtime::load()?;
     Ok(Detector::open(
         &runtime,
-        &config.detector,
+        &config.detector(),
         config.session(),
     )?)
 }
@@ -60,4 +61,23 @@ pub fn together(frames: usize) -> BatchConfig {
     BatchConfig::default()
         .with_size(frames)
         .with_per_recording(frames)
+}
+
+/// Which frames the detector skips.
+pub fn cadence(config: &Config, detections: &DetectionSource) -> CadencePolicy {
+    let on_gpu = match detections {
+        DetectionSource::Network(detector) => detector.model().provider().is_gpu(),
+        DetectionSource::Given(_) => false,
+    };
+    CadencePolicy {
+        config: config.cadence.clone(),
+        recordings: config.cadence(false, on_gpu),
+        live: config.cadence(true, on_gpu),
+    }
+}
+
+/// When crops are left out; `None` if all are embedded.
+pub fn embed_policy(config: &Config, embedder: Option<&Embedder>) -> Option<EmbedPolicy> {
+    let on_gpu = embedder?.model().provider().is_gpu();
+    (config.crops(on_gpu) == Crops::Needed).then(|| config.embedder.needed.clone())
 }

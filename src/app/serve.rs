@@ -253,7 +253,10 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         changes,
         open: Arc::new(playback::open),
     };
+    let detections = DetectionSource::Network(Box::new(detector));
     let pipeline = Pipeline {
+        embed_policy: networks::embed_policy(&config, embedder.as_ref()),
+        cadence: networks::cadence(&config, &detections),
         embedder,
         tracker: config.tracker(false),
         embeddings: config.output.embeddings,
@@ -267,7 +270,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         cameras: cameras.clone(),
         stop: signals.stop(),
         finish_within: Some(Duration::from_secs_f64(service.serve.stop_within)),
-        ..Pipeline::new(inputs, DetectionSource::Network(Box::new(detector)))
+        ..Pipeline::new(inputs, detections)
     };
     let result = pipeline.run().await;
     ended.cancel();

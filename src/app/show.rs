@@ -158,10 +158,23 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
     };
     row("frames", s.frames.to_string());
     row("people", s.people.to_string());
+    let detected = s.frames.saturating_sub(s.skipped);
+    if s.skipped > 0 {
+        row("frames skipped", s.skipped.to_string());
+    }
     row(
         "detections/frame",
-        format!("{:.1}", s.detections as f64 / s.frames.max(1) as f64),
+        format!("{:.1}", s.detections as f64 / detected.max(1) as f64),
     );
+    if s.embedded > 0 {
+        row(
+            "embedded detections, %",
+            format!(
+                "{:.0}",
+                100.0 * s.embedded as f64 / s.detections.max(1) as f64
+            ),
+        );
+    }
     if s.dropped > 0 {
         row("frames dropped", s.dropped.to_string());
     }
@@ -198,8 +211,10 @@ mod tests {
     #[test]
     fn the_summary_has_every_count_and_time_per_frame() {
         let s = Summary {
-            frames: 10,
+            frames: 12,
+            skipped: 2,
             detections: 25,
+            embedded: 5,
             people: 3,
             dropped: 0,
             damaged: 4,
@@ -207,18 +222,22 @@ mod tests {
             cut: None,
             failed: 2,
             wall: Duration::from_secs(1),
-            inference: Duration::from_millis(900),
+            inference: Duration::from_millis(1080),
             interrupted: true,
         };
-        let text = summary(&s, &[("decode", Duration::from_millis(50))]);
+        let text = summary(&s, &[("decode", Duration::from_millis(60))]);
         for part in [
             "people",
             "3",
+            "frames skipped",
+            "2",
+            "embedded detections, %",
+            "20",
             "frames damaged",
             "4",
             "network failed, frames dropped",
             "2.5",
-            "10.0",
+            "12.0",
             "decode, ms/frame",
             "5.00",
             "ONNX Runtime",

@@ -1,18 +1,15 @@
 //! `twintrack track INPUT`: tracks the people in one input and writes trajectories.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use clap::Args;
 
 use crate::app::signals::Signals;
-use crate::app::{detections, identities, linking, networks, options, outputs, settings, show};
+use crate::app::{detections, identities, linking, networks, show};
 use twintrack::address;
 use twintrack::config::Config;
-use twintrack::detect::Precision;
-use twintrack::infer::{Device, InputSize};
 use twintrack::pipeline::{Cameras, Input, Inputs, Pipeline, StageTimes, Summary};
 use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
@@ -20,118 +17,11 @@ use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
 use twintrack::sink::recorder::Recorder;
 use twintrack::source::{self, Link, SourceInfo, SourceOptions};
-use twintrack::time::{Seconds, Timestamp};
-use twintrack::trajectory::RunId;
 
-/// Track the people in a video, a folder of pictures, or a camera.
-#[derive(Debug, Args)]
-pub struct TrackArgs {
-    /// A video file, a folder of pictures, a MOTChallenge sequence folder, a stream (rtsp://,
-    /// http://, https://), or a local camera (/dev/video0, or its number).
-    input: String,
-    /// Configuration (TOML); absent keys have their defaults.
-    #[arg(short, long, value_name = "FILE")]
-    config: Option<PathBuf>,
-    /// Write the events (trajectories and ends of tracks) as JSON lines to this file; `-` is
-    /// standard output.
-    #[arg(short, long, value_name = "FILE", default_value = "-")]
-    output: PathBuf,
-    /// Also write a MOTChallenge result file.
-    #[arg(long, value_name = "FILE")]
-    mot: Option<PathBuf>,
-    /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
-    #[arg(long, value_name = "FILE")]
-    video: Option<PathBuf>,
-    /// Detector: an ONNX file by its path (./mine.onnx), or the name of an installed network
-    /// (`twintrack models list`). A bare name never means a file in the working folder.
-    #[arg(long, value_name = "MODEL")]
-    detector: Option<PathBuf>,
-    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the working
-    /// folder.
-    #[arg(long, value_name = "MODEL")]
-    embedder: Option<PathBuf>,
-    /// Read the detections from this MOTChallenge file instead of running a detector.
-    #[arg(long, value_name = "FILE", conflicts_with = "detector")]
-    detections: Option<PathBuf>,
-    /// Also write the detections as a MOTChallenge file, to track again with --detections.
-    #[arg(long, value_name = "FILE")]
-    save_detections: Option<PathBuf>,
-    /// Run without an embedder: associate detections with tracks by motion only.
-    #[arg(long, conflicts_with = "embedder")]
-    no_embed: bool,
-    /// Identify the people of a gallery: a folder with one picture per person, named after the
-    /// person, or with a subfolder of pictures for each person.
-    #[arg(long, value_name = "DIR", conflicts_with = "no_embed")]
-    gallery: Option<PathBuf>,
-    /// Add the mean embedding of each track to its `track_ended` event, for `twintrack search`.
-    #[arg(long, conflicts_with = "no_embed")]
-    embeddings: bool,
-    /// Link tracks over the whole recording after its end and fill their gaps: fewer identity
-    /// switches, but no output before the end.
-    #[arg(long)]
-    offline: bool,
-    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
-    #[arg(long, value_name = "DEVICE")]
-    device: Option<Device>,
-    /// Number format of the shipped detector: auto, fp32 or int8. int8 is faster where the
-    /// processor has VNNI.
-    #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
-    precision: Option<Precision>,
-    /// Size of the detector's input, pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
-    /// people; the time grows with the area.
-    #[arg(long, value_name = "SIZE")]
-    size: Option<InputSize>,
-    /// CPU threads of each network; 0: one per core.
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Begin this many seconds into the input.
-    #[arg(
-        long,
-        value_name = "SECONDS",
-        default_value_t = 0.0,
-        value_parser = options::parse_seconds
-    )]
-    start: f64,
-    /// Stop this many seconds after --start.
-    #[arg(long, value_name = "SECONDS", value_parser = options::parse_seconds)]
-    duration: Option<f64>,
-    /// Short name of the camera in events; by default from the input: the name of the file or
-    /// folder, or the host of a stream.
-    #[arg(long, value_name = "NAME")]
-    camera: Option<String>,
-    /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
-    #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
-    recorded_at: Option<Timestamp>,
-    /// Frames per second of a folder of pictures that does not state it; 25 by default.
-    #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
-    frame_rate: Option<f64>,
-    /// Exit with code 1 at the end if a frame could not be decoded or a picture could not be read.
-    /// By default such frames are skipped and counted.
-    #[arg(long)]
-    strict: bool,
-    /// Treat the address as a camera, which is reconnected when its stream ends.
-    #[arg(long, conflicts_with = "recording")]
-    live: bool,
-    /// Treat the address as a recording: no frame is dropped, and the run ends with it.
-    #[arg(long)]
-    recording: bool,
-    /// Divide the confidences of --detections by this (100 for percentages).
-    #[arg(
-        long,
-        value_name = "N",
-        default_value_t = 1.0,
-        value_parser = options::parse_scale,
-        requires = "detections"
-    )]
-    confidence_scale: f64,
-    /// Id of this run in events (UUID); by default a new one.
-    #[arg(long, value_name = "UUID")]
-    run_id: Option<RunId>,
-    /// Print no progress and no summary.
-    #[arg(short, long)]
-    quiet: bool,
-}
+mod args;
+
+pub use args::TrackArgs;
+use args::{check_outputs, configure, outputs_of, source_options};
 
 /// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0 if the work was finished
 /// or the input is live, whose run has no other end, else 143.
@@ -146,34 +36,6 @@ pub fn run(args: TrackArgs) -> Result<ExitCode> {
         .build()
         .context("cannot start the async runtime")?;
     runtime.block_on(track(&args, config))
-}
-
-/// The configuration: the file's settings, overridden by command-line options.
-fn configure(args: &TrackArgs) -> Result<Config> {
-    let mut c = settings::read(args.config.as_deref())?;
-    fn set<T: Clone>(to: &mut T, from: &Option<T>) {
-        if let Some(v) = from {
-            to.clone_from(v);
-        }
-    }
-    set(&mut c.device, &args.device);
-    set(&mut c.threads, &args.threads);
-    set(&mut c.detector.model, &args.detector);
-    set(&mut c.detector.precision, &args.precision);
-    set(&mut c.detector.size, &args.size);
-    set(&mut c.embedder.model, &args.embedder);
-    c.embedder.enabled &= !args.no_embed;
-    c.output.embeddings |= args.embeddings;
-    c.validate()?;
-    Ok(c)
-}
-
-#[cfg(feature = "video")]
-impl TrackArgs {
-    /// Whether the input is a stream or a local camera, rather than a path.
-    pub fn is_stream(&self) -> bool {
-        source::is_stream(&self.input)
-    }
 }
 
 async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
@@ -206,6 +68,8 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let recorder = Recorder::default();
     let outputs = Outputs::create(args, &config, &info, &recorder)?;
     let mut pipeline = Pipeline {
+        embed_policy: networks::embed_policy(&config, embedder.as_ref()),
+        cadence: networks::cadence(&config, &detections),
         embedder,
         tracker: config.tracker(args.offline),
         embeddings: config.output.embeddings || args.offline,
@@ -273,24 +137,6 @@ fn check_frames(summary: &Summary, input: &str, start: f64) -> Result<()> {
              --start and --duration"
         ),
     }
-}
-
-/// How the input is read.
-fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
-    SourceOptions::default()
-        .with_camera(args.camera.clone())
-        .with_start(Seconds(args.start))
-        .with_duration(args.duration.map(Seconds))
-        .with_recorded_at(args.recorded_at)
-        .with_pixels_optional(
-            args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
-        )
-        .with_frame_rate(args.frame_rate)
-        .with_recorded(if args.live {
-            Some(false)
-        } else {
-            args.recording.then_some(true)
-        })
 }
 
 /// Warns of detections whose frames the input does not have. Of a part of the input, only if no
@@ -392,43 +238,6 @@ fn link_and_write(
         eprintln!("{}", linking::summary(events, &refined));
     }
     Ok(!stop.is_cancelled())
-}
-
-/// The kinds of output and their files.
-fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
-    [
-        ("trajectories", Some(&args.output)),
-        ("MOTChallenge", args.mot.as_ref()),
-        ("annotated video", args.video.as_ref()),
-        ("detections", args.save_detections.as_ref()),
-    ]
-}
-
-/// Checks that no output is also an input or another output, and creates the folders of outputs.
-///
-/// # Errors
-/// The first conflict, or a folder that cannot be created.
-fn check_outputs(args: &TrackArgs) -> Result<()> {
-    let input = source::path_of(&args.input);
-    let sequence_video = source::sequence_video(&input).ok().flatten();
-    let folders = [Some(&input), args.gallery.as_ref()];
-    let mut inputs = source::pictures_below(folders.into_iter().flatten());
-    inputs.extend(
-        [
-            Some(input),
-            sequence_video,
-            args.detections.clone(),
-            args.config.clone(),
-            args.detector.clone(),
-            args.embedder.clone(),
-        ]
-        .into_iter()
-        .flatten(),
-    );
-    outputs::prepare(
-        outputs_of(args).into_iter().filter_map(|(_, path)| path),
-        &inputs,
-    )
 }
 
 fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box<dyn Sink>>> {

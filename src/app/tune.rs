@@ -338,7 +338,7 @@ fn prepare(
                 if networks.0.is_none() {
                     networks.0 = Some(Detector::open(
                         &Runtime::load()?,
-                        &config.detector,
+                        &config.detector(),
                         session,
                     )?);
                     networks.0.iter().for_each(show::detector);

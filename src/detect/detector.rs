@@ -7,7 +7,7 @@ use derive_setters::Setters;
 use ndarray::{Array4, ArrayView4, ArrayViewMut3, Axis};
 use serde::{Deserialize, Serialize};
 
-use crate::detect::auto_or;
+use crate::auto_or;
 use crate::detect::batch_outputs::BatchOutputs;
 use crate::detect::decode;
 use crate::detect::infer_format::{self, Decision};
@@ -27,6 +27,7 @@ mod on_device;
 
 /// Longest side of the input when neither the model nor the user fixes it, pixels.
 const LONGEST_SIDE: usize = 768;
+
 /// Detector settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
@@ -54,8 +55,13 @@ pub struct DetectorConfig {
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
     pub class: Option<usize>,
     /// Size of the network's input, pixels: auto or WIDTHxHEIGHT. A larger one detects smaller
-    /// people; the time grows with the area.
+    /// people; the time grows with the area. auto: as the network's file fixes it, else the frame's
+    /// size, scaled down to `longest_side`.
     pub size: InputSize,
+    /// Longest side of the input if its size is auto, pixels, 32 to 8192, or auto: as `preset` says.
+    #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
+    pub longest_side: Option<usize>,
     /// Detections below this confidence are dropped, in [0, 1]. The tracker applies its own, higher
     /// thresholds.
     pub confidence: f32,
@@ -79,6 +85,7 @@ impl Default for DetectorConfig {
             layout: None,
             class: None,
             size: InputSize::Auto,
+            longest_side: None,
             confidence: 0.2,
             nms_iou: 0.6,
             max_people: 300,
@@ -97,6 +104,12 @@ impl DetectorConfig {
         share("detector.nms_iou", self.nms_iou)?;
         within("detector.max_people", self.max_people, 1, 10_000)?;
         self.size.validate("detector.size", 32)?;
+        within(
+            "detector.longest_side",
+            self.longest_side.unwrap_or(LONGEST_SIDE),
+            32,
+            8192,
+        )?;
         self.pixels
             .map_or(Ok(()), |p| p.validate("detector.pixels"))
     }
@@ -132,6 +145,7 @@ pub struct DetectorFormat {
 pub struct Scaling {
     format: PixelFormat,
     size: InputSize,
+    longest_side: usize,
     step: usize,
     stretch: bool,
 }
@@ -140,7 +154,7 @@ impl Scaling {
     /// Placement of a frame of this shape in the input.
     pub fn letterbox(&self, frame: Shape) -> Letterbox {
         let input = match self.size {
-            InputSize::Auto => Letterbox::natural_input(frame, LONGEST_SIDE, self.step),
+            InputSize::Auto => Letterbox::natural_input(frame, self.longest_side, self.step),
             InputSize::Fixed(w, h) => (w, h),
         };
         Letterbox::fit(frame, input, self.stretch)
@@ -191,11 +205,12 @@ impl Detector {
             .get("stride")
             .and_then(|s| s.parse().ok())
             .unwrap_or(32);
+        let longest_side = config.longest_side.unwrap_or(LONGEST_SIDE);
         let size = input_size(&model, config.size, step).map_err(&misfit)?;
         let tried = match size {
             InputSize::Fixed(w, h) => (w, h),
             InputSize::Auto => {
-                Letterbox::natural_input(Shape::square(320, 320), LONGEST_SIDE, step)
+                Letterbox::natural_input(Shape::square(320, 320), longest_side, step)
             }
         };
         let outputs = model.run_black(tried)?;
@@ -220,6 +235,7 @@ impl Detector {
         let scaling = Scaling {
             format: format.pixels.value,
             size,
+            longest_side,
             step,
             stretch: format.layout.value.stretches(),
         };

@@ -2,7 +2,6 @@
 //! non-maximum suppression.
 
 mod atss;
-mod auto_or;
 pub(crate) mod batch_outputs;
 pub(crate) mod decode;
 pub mod detector;

@@ -8,7 +8,9 @@ use derive_setters::Setters;
 use ndarray::{Array2, Array4, Axis, s};
 use serde::{Deserialize, Serialize};
 
+use crate::auto_or;
 use crate::detection::{Detection, Embeddings};
+use crate::embed::crops::Crops;
 use crate::embed::output::{flatten, shapes, vectors};
 use crate::frame::Image;
 use crate::geometry::BBox;
@@ -18,6 +20,7 @@ use crate::infer::{
     SessionOptions, tensor,
 };
 use crate::range::{OutOfRange, share, within};
+use crate::track::embed_policy::EmbedPolicy;
 use crate::track::similarity::{Calibration, StrangerTable};
 
 /// Vectors whose length is this close to 1 are not normalised again.
@@ -46,6 +49,13 @@ pub struct EmbedderConfig {
     /// Maximum number of crops per frame, 1 to 10000; the most confident ones are embedded. Limits
     /// the time spent on crowds.
     pub max_crops: usize,
+    /// Which crops are embedded: all, needed (those that can matter for the association), or auto:
+    /// all on a GPU, where they take little time, else as `preset` says.
+    #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Crops>"))]
+    pub crops: Option<Crops>,
+    /// Which crops are needed.
+    pub needed: EmbedPolicy,
     /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of
     /// color (bgr or rgb), mean and std of each channel on the 0 to 255 scale. Absent: as in the
     /// file's metadata.
@@ -70,6 +80,8 @@ impl Default for EmbedderConfig {
             size: InputSize::Auto,
             min_confidence: 0.3,
             max_crops: 128,
+            crops: None,
+            needed: EmbedPolicy::default(),
             pixels: None,
             calibration: None,
             strangers: None,
@@ -86,6 +98,7 @@ impl EmbedderConfig {
         share("embedder.min_confidence", self.min_confidence)?;
         within("embedder.max_crops", self.max_crops, 1, 10_000)?;
         self.size.validate("embedder.size", 8)?;
+        self.needed.validate()?;
         self.pixels
             .map_or(Ok(()), |p| p.validate("embedder.pixels"))?;
         self.calibration
@@ -187,7 +200,21 @@ impl Embedder {
         image: &Image,
         detections: &[Detection],
     ) -> Result<Embeddings, InferError> {
-        let which = self.chosen(detections);
+        self.embed_those(image, detections, |_| true)
+    }
+
+    /// As [`Embedder::embed`], only the detections whose indices are `needed`.
+    ///
+    /// # Errors
+    /// Fails when the run fails.
+    pub fn embed_those(
+        &mut self,
+        image: &Image,
+        detections: &[Detection],
+        needed: impl Fn(usize) -> bool,
+    ) -> Result<Embeddings, InferError> {
+        let mut which = self.chosen(detections);
+        which.retain(|&i| needed(i));
         if which.is_empty() {
             return Ok(Embeddings::none());
         }

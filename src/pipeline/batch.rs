@@ -29,6 +29,10 @@ pub(super) struct Item {
     pub embeddings: Embeddings,
     /// Whether the camera's settings allow to skip the networks while nothing moves.
     pub gated: bool,
+    /// Whether the camera is a live input.
+    pub live: bool,
+    /// Whether the detector skips it: tracks are predicted.
+    pub skipped: bool,
     /// Whether nothing has moved since the last frame that the networks processed: their results
     /// are reused.
     pub still: bool,
@@ -43,7 +47,7 @@ pub(super) struct Item {
 impl Item {
     /// Whether the networks process it.
     pub fn is_active(&self) -> bool {
-        !self.still && self.left_out.is_none()
+        !self.still && !self.skipped && self.left_out.is_none()
     }
 }
 
@@ -76,6 +80,8 @@ impl Batch {
     fn new(batch: batcher::Batch, cameras: &Cameras) -> Self {
         let item = |w: Waiting| Item {
             gated: cameras.get(w.lane).is_some_and(|m| m.config.motion_gate),
+            live: cameras.get(w.lane).is_some_and(|m| m.config.is_live()),
+            skipped: false,
             lane: w.lane,
             arrived: w.arrived,
             frame: w.frame,

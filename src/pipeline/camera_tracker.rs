@@ -1,20 +1,24 @@
 //! One camera's tracker: from a frame's detections and embeddings to its events.
 
+use std::time::Instant;
+
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
 use crate::pipeline::error::PipelineError;
 use crate::sink::{FrameResult, OutputConfig};
 use crate::time::Seconds;
+use crate::track::cadence::Agreement;
+use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{IdentityRegistry, TrackObservation};
-use crate::track::{TrackState, TrackUpdate, Tracker};
+use crate::track::{EndedTrack, TrackError, TrackOutput, TrackState, TrackUpdate, Tracker};
 use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
 
 /// A frame with everything that the tracker needs.
 pub(super) struct Embedded {
     pub frame: Frame,
-    /// The camera's own motion since the frame before.
-    pub motion: Option<Affine>,
+    /// When it was decoded.
+    pub arrived: Instant,
     pub detections: Vec<Detection>,
     pub embeddings: Embeddings,
 }
@@ -24,6 +28,8 @@ pub(super) struct Embedded {
 pub(super) struct TrackedFrame {
     /// The frame's event; absent after the last frame.
     pub frame: Option<FrameResult>,
+    /// When the frame was decoded.
+    pub arrived: Option<Instant>,
     /// Tracks that ended with this frame.
     pub ended: Vec<EndedEvent>,
     pub status: Option<StatusEvent>,
@@ -42,9 +48,21 @@ pub(super) struct CameraTracker {
     tracker: Tracker,
     events: EventBuilder,
     output: OutputConfig,
+    /// Time of the last frame that the tracker processed.
     last: Option<Seconds>,
-    /// A frame with a restart mark was dropped: the next frame takes its mark.
-    restart: bool,
+    /// Tracks that ended at a restart mark, for the next event.
+    ended: Vec<EndedTrack>,
+    /// The tracks in the last frame with detections, and its time.
+    detected: (Vec<TrackOutput>, Seconds),
+    /// Frames of a recording that the detector skipped, until the next one that it did not.
+    held: Vec<Held>,
+}
+
+/// A skipped frame, with the tracks' predictions.
+struct Held {
+    frame: Frame,
+    arrived: Instant,
+    tracks: Vec<TrackOutput>,
 }
 
 impl CameraTracker {
@@ -54,7 +72,9 @@ impl CameraTracker {
             events,
             output,
             last: None,
-            restart: false,
+            ended: Vec::new(),
+            detected: Default::default(),
+            held: Vec::new(),
         }
     }
 
@@ -63,15 +83,68 @@ impl CameraTracker {
         self.tracker.confirmed()
     }
 
-    /// Takes note of a frame that was dropped: its restart mark and camera motion still apply.
-    pub fn skip(&mut self, frame: &Frame, motion: Option<Affine>) {
-        self.restart |= frame.restart;
+    /// Begins a frame, also one that is dropped afterwards: its restart mark and camera motion
+    /// apply. Returns the frames that were held, if its restart mark ends their tracks.
+    pub fn begin(&mut self, frame: &Frame, motion: Option<Affine>) -> Vec<TrackedFrame> {
+        let mut held = Vec::new();
+        if frame.restart {
+            held = self.release(None);
+            self.ended.extend(self.tracker.finish());
+            self.detected.0.clear();
+        }
         if let Some(map) = motion {
             self.tracker.apply_camera_motion(&map);
         }
+        held
     }
 
-    /// Associates a frame's detections with the tracks.
+    /// Which detections of the frame that was begun need an embedding.
+    pub fn needs_embedding(
+        &mut self,
+        frame: &Frame,
+        detections: &[Detection],
+        policy: &EmbedPolicy,
+    ) -> Vec<bool> {
+        let elapsed = self.elapsed(frame);
+        self.tracker.needs_embedding(detections, elapsed, policy)
+    }
+
+    fn elapsed(&self, frame: &Frame) -> Seconds {
+        self.last.map_or(Seconds::ZERO, |l| frame.pts - l)
+    }
+
+    /// How well predictions met the detections of the last frame.
+    pub fn agreement(&mut self, exceptions: f32) -> Agreement {
+        self.tracker.agreement(exceptions)
+    }
+
+    /// Processes the frame that was begun and that the detector has skipped. Of a recording it is
+    /// held until the next one with detections, so that boxes can be interpolated.
+    ///
+    /// # Errors
+    /// If the frame's time is invalid for the tracker.
+    pub fn predict(
+        &mut self,
+        frame: Frame,
+        arrived: Instant,
+        live: bool,
+    ) -> Result<Vec<TrackedFrame>, PipelineError> {
+        let update = self.tracker.predict_frame(self.elapsed(&frame));
+        let mut tracks = update.map_err(|e| invalid(&frame, e))?.tracks;
+        self.last = Some(frame.pts);
+        for t in &mut tracks {
+            t.identity = find(&self.detected.0, t.id).and_then(|b| b.identity.clone());
+        }
+        self.held.push(Held {
+            frame,
+            arrived,
+            tracks,
+        });
+        Ok(if live { self.release(None) } else { Vec::new() })
+    }
+
+    /// Associates the detections of the frame that was begun with the tracks. Returns the frames
+    /// that were held, and this one.
     ///
     /// # Errors
     /// If the frame is invalid for the tracker.
@@ -79,64 +152,89 @@ impl CameraTracker {
         &mut self,
         embedded: Embedded,
         identities: Option<Identities<'_>>,
-    ) -> Result<TrackedFrame, PipelineError> {
+    ) -> Result<Vec<TrackedFrame>, PipelineError> {
         let Embedded {
-            mut frame,
-            motion,
+            frame,
+            arrived,
             detections,
             embeddings,
         } = embedded;
-        frame.restart |= std::mem::take(&mut self.restart);
-        let before = if frame.restart {
-            self.tracker.finish()
-        } else {
-            Vec::new()
-        };
-        let elapsed = self.last.map_or(Seconds::ZERO, |l| frame.pts - l);
-        self.last = Some(frame.pts);
-        if let Some(map) = motion {
-            self.tracker.apply_camera_motion(&map);
-        }
+        let elapsed = self.elapsed(&frame);
         let update = self.tracker.update(&detections, &embeddings, elapsed);
-        let mut update = update.map_err(|source| PipelineError::Track {
-            camera: frame.camera.clone(),
-            frame: frame.number,
-            source,
-        })?;
-        update.ended.splice(0..0, before);
+        let mut update = update.map_err(|e| invalid(&frame, e))?;
+        self.last = Some(frame.pts);
+        update.ended.splice(0..0, self.ended.drain(..));
         update.tracks.retain(|t| self.output.shows(t.unseen.0));
         if let Some(Identities { registry, now }) = identities {
             self.identify(registry, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
+        let mut tracked = self.release(Some((&update.tracks, frame.pts)));
         let event = self.events.frame(&frame, &update.tracks);
         let ended = update
             .ended
             .into_iter()
             .map(|t| self.events.ended(t))
             .collect();
-        Ok(TrackedFrame {
+        self.detected = (update.tracks, frame.pts);
+        tracked.push(TrackedFrame {
             frame: Some(FrameResult {
                 frame,
                 detections,
                 event: event.into(),
             }),
+            arrived: Some(arrived),
             ended,
             status: None,
-        })
+        });
+        Ok(tracked)
     }
 
-    /// Ends every track: no frame follows.
-    pub fn finish(&mut self, registry: Option<&mut IdentityRegistry>) -> TrackedFrame {
-        let tracks = self.tracker.finish();
+    /// The events of the frames that were held. `next`: the tracks in the next frame with
+    /// detections, and its time, if there is one.
+    fn release(&mut self, next: Option<(&[TrackOutput], Seconds)>) -> Vec<TrackedFrame> {
+        let held = std::mem::take(&mut self.held);
+        let release = |h: Held| {
+            let mut tracks = h.tracks;
+            if let Some((next, at)) = next {
+                let span = at - self.detected.1;
+                let share = ((h.frame.pts - self.detected.1).0 / span.0) as f32;
+                for t in &mut tracks {
+                    interpolate(t, find(&self.detected.0, t.id), find(next, t.id), share);
+                }
+            }
+            let shown =
+                |t: &TrackOutput| t.state != TrackState::Lost || self.output.shows(t.unseen.0);
+            tracks.retain(shown);
+            let event = self.events.skipped_frame(&h.frame, &tracks);
+            TrackedFrame {
+                frame: Some(FrameResult {
+                    frame: h.frame,
+                    detections: Vec::new(),
+                    event: event.into(),
+                }),
+                arrived: Some(h.arrived),
+                ..TrackedFrame::default()
+            }
+        };
+        held.into_iter().map(release).collect()
+    }
+
+    /// Ends every track: no frame follows. Returns the frames that were held, and the tracks' ends.
+    pub fn finish(&mut self, registry: Option<&mut IdentityRegistry>) -> Vec<TrackedFrame> {
+        let mut tracked = self.release(None);
+        let mut tracks = std::mem::take(&mut self.ended);
+        tracks.extend(self.tracker.finish());
+        self.detected.0.clear();
         if let Some(registry) = registry {
             for t in &tracks {
                 registry.ended(self.events.camera(), t.id);
             }
         }
-        TrackedFrame {
+        tracked.push(TrackedFrame {
             ended: tracks.into_iter().map(|t| self.events.ended(t)).collect(),
             ..TrackedFrame::default()
-        }
+        });
+        tracked
     }
 
     /// Assigns identities to the tracks seen in a frame.
@@ -172,5 +270,184 @@ impl CameraTracker {
         for (i, identity) in seen.into_iter().zip(identities) {
             update.tracks[i].identity = identity;
         }
+    }
+}
+
+/// The track `id` among the tracks of a frame.
+fn find(tracks: &[TrackOutput], id: u64) -> Option<&TrackOutput> {
+    tracks.iter().find(|t| t.id == id)
+}
+
+/// Replaces a prediction between two frames by the interpolation of the track's detections in them,
+/// at `share` of the time between them. A track without these is not detected any more.
+fn interpolate(
+    t: &mut TrackOutput,
+    earlier: Option<&TrackOutput>,
+    later: Option<&TrackOutput>,
+    share: f32,
+) {
+    let detected = |t: &&TrackOutput| t.state == TrackState::Confirmed;
+    match (earlier.filter(detected), later.filter(detected)) {
+        (Some(a), Some(b)) => {
+            t.state = TrackState::Interpolated;
+            t.bbox = a.bbox.mix(&b.bbox, share);
+            t.confidence = a.confidence.min(b.confidence);
+        }
+        _ => t.state = TrackState::Lost,
+    }
+}
+
+fn invalid(frame: &Frame, source: TrackError) -> PipelineError {
+    PipelineError::Track {
+        camera: frame.camera.clone(),
+        frame: frame.number,
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::BBox;
+    use crate::track::TrackerConfig;
+    use crate::trajectory::RunId;
+
+    fn tracker() -> CameraTracker {
+        CameraTracker::new(
+            Tracker::new(TrackerConfig::default()),
+            EventBuilder::new(RunId::now_v7(), "c".into(), None),
+            OutputConfig::default(),
+        )
+    }
+
+    fn frame(number: u64) -> Frame {
+        Frame {
+            camera: "c".into(),
+            number,
+            pts: Seconds(0.1 * number as f64),
+            time: None,
+            width: 640,
+            height: 480,
+            image: None,
+            restart: false,
+        }
+    }
+
+    /// A person at `left`.
+    fn person(left: f32) -> Vec<Detection> {
+        vec![Detection {
+            bbox: BBox::new(left, 100.0, 40.0, 100.0),
+            confidence: 0.9,
+        }]
+    }
+
+    fn detect(t: &mut CameraTracker, number: u64, detections: Vec<Detection>) -> Vec<TrackedFrame> {
+        let embedded = Embedded {
+            frame: frame(number),
+            arrived: Instant::now(),
+            detections,
+            embeddings: Embeddings::none(),
+        };
+        t.update(embedded, None).expect("valid")
+    }
+
+    fn skip(t: &mut CameraTracker, number: u64, live: bool) -> Vec<TrackedFrame> {
+        t.predict(frame(number), Instant::now(), live)
+            .expect("valid")
+    }
+
+    /// Number, whether the detector skipped it, and state and left edge of each track.
+    fn events(tracked: &[TrackedFrame]) -> Vec<(u64, bool, Vec<(TrackState, f64)>)> {
+        let frames = tracked.iter().filter_map(|t| t.frame.as_ref());
+        frames
+            .map(|f| {
+                let tracks = f.event.tracks.iter().map(|t| (t.state, t.bbox[0]));
+                (f.event.frame, f.event.skipped, tracks.collect())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn skipped_frames_of_a_recording_wait_for_the_next_detection_and_are_interpolated() {
+        let mut t = tracker();
+        for n in 1..=5 {
+            detect(&mut t, n, person(100.0));
+        }
+        assert!(skip(&mut t, 6, false).is_empty());
+        assert!(skip(&mut t, 7, false).is_empty());
+        let tracked = detect(&mut t, 8, person(130.0));
+        let expected = [
+            (6, true, vec![(TrackState::Interpolated, 110.0)]),
+            (7, true, vec![(TrackState::Interpolated, 120.0)]),
+            (8, false, vec![(TrackState::Confirmed, 130.0)]),
+        ];
+        assert_eq!(events(&tracked), expected);
+        let seq = tracked.iter().filter_map(|t| t.frame.as_ref());
+        assert_eq!(seq.map(|f| f.event.seq).collect::<Vec<_>>(), [6, 7, 8]);
+    }
+
+    #[test]
+    fn a_person_who_is_not_detected_again_is_shown_as_long_as_a_lost_one() {
+        let mut t = tracker();
+        for n in 1..=5 {
+            detect(&mut t, n, person(100.0));
+        }
+        skip(&mut t, 6, false);
+        skip(&mut t, 7, false);
+        let tracked = events(&detect(&mut t, 8, Vec::new()));
+        let states = |i: usize| -> Vec<TrackState> { tracked[i].2.iter().map(|t| t.0).collect() };
+        assert_eq!(states(0), [TrackState::Lost], "0.1 s, as output.coast");
+        assert_eq!((states(1), states(2)), (vec![], vec![]));
+    }
+
+    #[test]
+    fn skipped_frames_of_a_live_input_are_predicted_at_once() {
+        let mut t = tracker();
+        for n in 1..=5 {
+            detect(&mut t, n, person(100.0 + 10.0 * n as f32));
+        }
+        let tracked = events(&skip(&mut t, 6, true));
+        assert_eq!((tracked[0].0, tracked[0].1), (6, true));
+        let (state, left) = tracked[0].2[0];
+        assert_eq!(state, TrackState::Predicted);
+        assert!((left - 160.0).abs() < 6.0, "{left}");
+    }
+
+    #[test]
+    fn frames_that_wait_are_released_before_a_restart_and_at_the_end() {
+        let mut t = tracker();
+        for n in 1..=5 {
+            detect(&mut t, n, person(100.0));
+        }
+        skip(&mut t, 6, false);
+        let restart = Frame {
+            restart: true,
+            ..frame(7)
+        };
+        let held = events(&t.begin(&restart, None));
+        assert_eq!(held[0].0, 6);
+        assert_eq!(held[0].2[0].0, TrackState::Predicted);
+        let tracked = detect(&mut t, 7, person(100.0));
+        assert_eq!(tracked[0].ended.len(), 1, "the track before the restart");
+        detect(&mut t, 8, person(100.0));
+        skip(&mut t, 9, false);
+        let last = t.finish(None);
+        assert_eq!(events(&last)[0].0, 9);
+        assert_eq!(last.last().map(|l| l.ended.len()), Some(1));
+    }
+
+    #[test]
+    fn the_end_of_tracks_at_a_restart_outlives_a_frame_that_fails() {
+        let mut t = tracker();
+        for n in 1..=5 {
+            detect(&mut t, n, person(100.0));
+        }
+        let restart = Frame {
+            restart: true,
+            ..frame(6)
+        };
+        assert!(t.begin(&restart, None).is_empty());
+        let tracked = detect(&mut t, 7, Vec::new());
+        assert_eq!(tracked[0].ended.len(), 1);
     }
 }

@@ -20,6 +20,10 @@ pub struct CameraCounts {
     pub tracked: AtomicU64,
     /// Detections in them.
     pub detections: AtomicU64,
+    /// Frames among them that the detector skipped.
+    pub skipped: AtomicU64,
+    /// Detections that were embedded.
+    pub embedded: AtomicU64,
     /// Frames replaced by newer ones because the detector was busy.
     pub detector_busy: AtomicU64,
     /// Frames whose events were dropped because a sink was slow.
@@ -162,6 +166,8 @@ impl Cameras {
             let counts = &camera.counts;
             summary.frames += count(&counts.tracked);
             summary.detections += count(&counts.detections);
+            summary.skipped += count(&counts.skipped);
+            summary.embedded += count(&counts.embedded);
             summary.people += count(&counts.people);
             summary.dropped += count(&counts.detector_busy) + count(&counts.sink_slow);
             summary.failed += count(&counts.network_failed);

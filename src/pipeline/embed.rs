@@ -1,4 +1,5 @@
-//! The stage that embeds the detections' crops.
+//! Embeds the detections' crops, as part of the tracking stage: which crops are needed depends on
+//! the tracks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -9,22 +10,31 @@ use crate::frame::Image;
 use crate::pipeline::batch::{Batch, Item};
 use crate::pipeline::batcher::Lane;
 use crate::pipeline::error::PipelineError;
-use crate::pipeline::observer::Observer;
-use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::scale::pixels;
 use crate::pipeline::stage::{caught, each};
+use crate::track::embed_policy::EmbedPolicy;
 
-/// The stage's state: the network, and the last results of cameras with a motion gate.
-pub(super) struct EmbedStage {
+/// The network, and the last results of cameras with a motion gate.
+pub(super) struct Embedding {
     embedder: Option<Embedder>,
+    /// When crops are left out; `None`: never.
+    policy: Option<EmbedPolicy>,
     results: BTreeMap<Lane, (Vec<Detection>, Embeddings)>,
+    /// Whether the present batch was embedded on the network's device already.
+    together: bool,
+    /// Time spent since it was last taken.
+    took: Duration,
 }
 
-impl EmbedStage {
-    pub fn new(embedder: Option<Embedder>) -> Self {
-        EmbedStage {
+impl Embedding {
+    /// `policy`: when crops are left out; `None`: never.
+    pub fn new(embedder: Option<Embedder>, policy: Option<EmbedPolicy>) -> Self {
+        Embedding {
             embedder,
+            policy,
             results: BTreeMap::new(),
+            together: false,
+            took: Duration::ZERO,
         }
     }
 
@@ -35,74 +45,87 @@ impl EmbedStage {
             .map_or(Duration::ZERO, |e| e.model().busy())
     }
 
-    /// Embeds the detections of each frame of a batch. A frame at which the network fails, twice,
-    /// is dropped.
-    pub fn embed(&mut self, batch: &mut Batch, observer: &dyn Observer) {
-        let start = Instant::now();
+    /// Time spent since the last call.
+    pub fn take_time(&mut self) -> Duration {
+        std::mem::take(&mut self.took)
+    }
+
+    /// Begins a batch. Where crops are cut on the network's device and all are wanted, they are
+    /// embedded here, in one run; if that fails, each frame is embedded alone.
+    pub fn begin(&mut self, batch: &mut Batch) {
         for lane in &batch.ended {
             self.results.remove(lane);
         }
-        let together = self.embed_together(batch);
-        for item in batch.items.iter_mut().filter(|i| i.left_out.is_none()) {
-            let start = Instant::now();
-            if item.still {
-                (item.detections, item.embeddings) = self
-                    .results
-                    .get(&item.lane)
-                    .cloned()
-                    .unwrap_or_else(|| (Vec::new(), Embeddings::none()));
-                continue;
-            }
-            if !together {
-                match self.embeddings(item) {
-                    Ok(embeddings) => item.embeddings = embeddings,
-                    Err(e) => item.left_out = Some(LeftOut::Failed(e)),
+        let start = Instant::now();
+        self.together = false;
+        let on_device = self.embedder.as_mut().filter(|e| e.cuts_on_device());
+        if let Some(embedder) = on_device.filter(|_| self.policy.is_none()) {
+            match caught("embed", || embed_batch(embedder, batch)) {
+                Ok(Some(embeddings)) => {
+                    let share = start.elapsed().as_secs_f64() / embeddings.len().max(1) as f64;
+                    for (item, embeddings) in batch.active().zip(embeddings) {
+                        item.embeddings = embeddings;
+                        item.cost += share;
+                    }
+                    self.together = true;
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a batch cannot be embedded; embedding its frames alone");
                 }
             }
-            if item.gated && item.left_out.is_none() {
-                let results = (item.detections.clone(), item.embeddings.clone());
-                self.results.insert(item.lane, results);
-            }
-            item.cost += start.elapsed().as_secs_f64();
         }
-        observer.stage("embed", start.elapsed(), batch.items.len());
+        self.took += start.elapsed();
     }
 
-    /// Embeds the detections of all active frames in one batch on the network's device. Returns
-    /// `false` if it was not done: each frame is then to be embedded alone.
-    fn embed_together(&mut self, batch: &mut Batch) -> bool {
-        let on_device = self.embedder.as_mut().filter(|e| e.cuts_on_device());
-        let Some(embedder) = on_device else {
-            return false;
-        };
+    /// Embeds a frame's detections, those that `needed` chooses if there is a policy.
+    ///
+    /// # Errors
+    /// If the network fails twice, or the frame has no pixels.
+    pub fn embed(
+        &mut self,
+        item: &mut Item,
+        needed: impl FnOnce(&[Detection], &EmbedPolicy) -> Vec<bool>,
+    ) -> Result<(), PipelineError> {
         let start = Instant::now();
-        let embedded = caught("embed", || embed_batch(embedder, batch));
-        let embeddings = match embedded {
-            Ok(Some(embeddings)) => embeddings,
-            Ok(None) => return false,
-            Err(error) => {
-                tracing::debug!(%error, "a batch cannot be embedded; embedding its frames alone");
-                return false;
-            }
-        };
-        let share = start.elapsed().as_secs_f64() / embeddings.len().max(1) as f64;
-        for (item, embeddings) in batch.active().zip(embeddings) {
-            item.embeddings = embeddings;
-            item.cost += share;
-        }
-        true
+        let result = self.embed_item(item, needed);
+        let took = start.elapsed();
+        item.cost += took.as_secs_f64();
+        self.took += took;
+        result
     }
 
-    fn embeddings(&mut self, item: &Item) -> Result<Embeddings, PipelineError> {
-        let Some(embedder) = &mut self.embedder else {
-            return Ok(Embeddings::none());
-        };
-        let image = pixels(&item.frame)?;
-        each("embed", 1, |_| {
-            Ok(vec![embedder.embed(image, &item.detections)?])
-        })
-        .pop()
-        .unwrap_or(Err(PipelineError::NoResult { stage: "embed" }))
+    fn embed_item(
+        &mut self,
+        item: &mut Item,
+        needed: impl FnOnce(&[Detection], &EmbedPolicy) -> Vec<bool>,
+    ) -> Result<(), PipelineError> {
+        if item.still {
+            (item.detections, item.embeddings) = self
+                .results
+                .get(&item.lane)
+                .cloned()
+                .unwrap_or_else(|| (Vec::new(), Embeddings::none()));
+            return Ok(());
+        }
+        if !self.together
+            && let Some(embedder) = &mut self.embedder
+        {
+            let image = pixels(&item.frame)?;
+            let detections = &item.detections;
+            let chosen = self.policy.as_ref().map(|p| needed(detections, p));
+            let is_chosen = |i: usize| chosen.as_ref().is_none_or(|c| c[i]);
+            item.embeddings = each("embed", 1, |_| {
+                Ok(vec![embedder.embed_those(image, detections, is_chosen)?])
+            })
+            .pop()
+            .unwrap_or(Err(PipelineError::NoResult { stage: "embed" }))?;
+        }
+        if item.gated {
+            let results = (item.detections.clone(), item.embeddings.clone());
+            self.results.insert(item.lane, results);
+        }
+        Ok(())
     }
 }
 

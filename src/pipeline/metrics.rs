@@ -37,8 +37,12 @@ impl Observer for StageTimes {
 pub struct Summary {
     /// Frames written.
     pub frames: u64,
-    /// Detections in them.
+    /// Frames among them that the detector skipped.
+    pub skipped: u64,
+    /// Detections in the other frames.
     pub detections: u64,
+    /// Detections that were embedded.
+    pub embedded: u64,
     /// People: tracks that were confirmed.
     pub people: u64,
     /// Frames dropped because a stage or a sink was busy (live sources only).

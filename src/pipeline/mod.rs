@@ -2,6 +2,7 @@
 
 mod batch;
 pub mod batcher;
+mod cadences;
 mod camera_motion;
 mod camera_tracker;
 pub mod cameras;
@@ -21,6 +22,7 @@ pub mod stage;
 mod tracking;
 mod write;
 
+pub use cadences::CadencePolicy;
 pub use cameras::{Cameras, Member};
 pub use detection_source::DetectionSource;
 pub use error::PipelineError;

@@ -1,7 +1,7 @@
 //! The pipeline: how the stages are joined, from the readers of the inputs to the sinks.
 //!
 //! ```text
-//! reader (one per camera) ─▶ batcher ─▶ scale ─▶ detect ─▶ embed ─▶ track ─▶ write
+//! reader (one per camera) ─▶ batcher ─▶ scale ─▶ detect ─▶ embed and track ─▶ write
 //! ```
 //!
 //! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take
@@ -17,10 +17,11 @@ use tokio_util::sync::CancellationToken;
 use crate::embed::Embedder;
 use crate::pipeline::batch::{Batch, batches};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
+use crate::pipeline::cadences::{CadencePolicy, Cadences};
 use crate::pipeline::camera_tracker::{CameraTracker, TrackedFrame};
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::detection_source::DetectionSource;
-use crate::pipeline::embed::EmbedStage;
+use crate::pipeline::embed::Embedding;
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::metrics::Summary;
 use crate::pipeline::observer::{NoObserver, Observer};
@@ -34,6 +35,7 @@ use crate::pipeline::write::write;
 use crate::sink::{OutputConfig, Sink};
 use crate::source::{self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions};
 use crate::time::Seconds;
+use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
@@ -159,6 +161,10 @@ pub struct Pipeline {
     pub detections: DetectionSource,
     /// Computes embeddings; tracks are associated by motion alone if absent.
     pub embedder: Option<Embedder>,
+    /// When crops are left out; never if absent.
+    pub embed_policy: Option<EmbedPolicy>,
+    /// Which frames the detector skips. None of given detections.
+    pub cadence: CadencePolicy,
     /// Settings of the trackers, one per camera.
     pub tracker: TrackerConfig,
     /// Whether the events of ended tracks carry their mean embedding.
@@ -200,6 +206,8 @@ impl Pipeline {
             inputs,
             detections,
             embedder: None,
+            embed_policy: None,
+            cadence: CadencePolicy::default(),
             tracker: TrackerConfig::default(),
             embeddings: false,
             identities: None,
@@ -226,10 +234,12 @@ impl Pipeline {
         let input = self.detections.take_input();
         let batcher = Arc::new(self.batcher(input.as_ref()));
         let new_tracker = self.new_tracker();
+        let cadences = input.is_some().then(|| self.cadences());
         let Pipeline {
             inputs,
             detections,
             embedder,
+            embed_policy,
             tracker,
             identities,
             gallery,
@@ -257,6 +267,8 @@ impl Pipeline {
             observer: observer.clone(),
             out: out.clone(),
             trackers: Trackers::default(),
+            embedding: Embedding::new(embedder, embed_policy),
+            cadences: cadences.clone(),
         };
         let roster = Roster {
             run,
@@ -271,9 +283,9 @@ impl Pipeline {
         let stop_readers = stop.child_token();
         let supervising = supervise(roster, inputs, out, stop_readers.clone());
         let from_pixels = tracker.camera_motion.from_pixels;
-        let scaler = Scaler::new(input, from_pixels, quarantine);
+        let scaler = Scaler::new(input, from_pixels, quarantine, cadences);
         let batches = batches(batcher.clone(), cameras.clone(), observer.clone());
-        let stages = Stages::start(batches, scaler, detections, embedder, observer);
+        let stages = Stages::start(batches, scaler, detections, observer);
         let tracked = track(tracking, batcher.clone(), stages.output);
 
         // A sink that blocks holds up the trackers, and they the stages before: after the timeout
@@ -304,8 +316,8 @@ impl Pipeline {
         let inference = stages.threads.join().await;
         // The sinks' error comes first: the stages before them only see a closed channel.
         written?;
-        tracked?;
-        let (inference, unused) = inference?;
+        let embedding = tracked?;
+        let (detection, unused) = inference?;
         let ended = ended.map_err(|e| PipelineError::Panic {
             stage: "readers",
             message: e.to_string(),
@@ -313,11 +325,16 @@ impl Pipeline {
         Ok(Summary {
             cut: cut(ended.failure)?,
             wall: started.elapsed(),
-            inference,
+            inference: detection + embedding,
             unused,
             interrupted: ended.interrupted,
             ..cameras.summary()
         })
+    }
+
+    fn cadences(&self) -> Cadences {
+        let frames_in_progress = BATCHES_IN_PROGRESS * self.batch.per_recording;
+        Cadences::new(self.cadence.clone(), frames_in_progress as u64)
     }
 
     /// The batcher for frames that become the detector's input as `input` says.
@@ -396,7 +413,7 @@ fn cut(failure: Option<PipelineError>) -> Result<Option<SourceError>, PipelineEr
     }
 }
 
-/// The stages from the batcher to the embedder.
+/// The stages from the batcher to the detector.
 struct Stages {
     output: mpsc::Receiver<Batch>,
     threads: Threads,
@@ -408,7 +425,6 @@ impl Stages {
         batches: (mpsc::Receiver<Batch>, Outcome<()>),
         scaler: Scaler,
         detections: DetectionSource,
-        embedder: Option<Embedder>,
         observer: Arc<dyn Observer>,
     ) -> Self {
         let (input, batched) = batches;
@@ -417,25 +433,18 @@ impl Stages {
             batch.timed("scale", &*o, |batch| scaler.prepare(batch));
             Ok(batch)
         };
-        let o = observer.clone();
         let detect = move |detections: &mut DetectionSource, mut batch: Batch| {
-            batch.timed("detect", &*o, |batch| detections.detect(batch));
-            Ok(batch)
-        };
-        let embed = move |embedder: &mut EmbedStage, mut batch: Batch| {
-            embedder.embed(&mut batch, &*observer);
+            batch.timed("detect", &*observer, |batch| detections.detect(batch));
             Ok(batch)
         };
         let (input, scaled) = stage::transform("scale", scaler, input, scale);
-        let (input, detected) = stage::transform("detect", detections, input, detect);
-        let (output, embedded) = stage::transform("embed", EmbedStage::new(embedder), input, embed);
+        let (output, detected) = stage::transform("detect", detections, input, detect);
         Stages {
             output,
             threads: Threads {
                 batched,
                 scaled,
                 detected,
-                embedded,
             },
         }
     }
@@ -445,22 +454,21 @@ struct Threads {
     batched: Outcome<()>,
     scaled: Outcome<Scaler>,
     detected: Outcome<DetectionSource>,
-    embedded: Outcome<EmbedStage>,
 }
 
 impl Threads {
-    /// Waits for the stages. Returns the time spent inside ONNX Runtime, and the number of given
+    /// Waits for the stages. Returns the detector's time inside ONNX Runtime, and the number of given
     /// detections whose frames did not come.
     ///
     /// # Errors
     /// The failure of the last stage that failed.
     async fn join(self) -> Result<(Duration, u64), PipelineError> {
-        let (embedded, detected) = (joined(self.embedded).await, joined(self.detected).await);
+        let detected = joined(self.detected).await;
         let (scaled, batched) = (joined(self.scaled).await, joined(self.batched).await);
-        let (embedded, detected) = (embedded?, detected?);
+        let detected = detected?;
         scaled?;
         batched?;
-        Ok((embedded.busy() + detected.busy(), detected.unused()))
+        Ok((detected.busy(), detected.unused()))
     }
 }
 

@@ -11,6 +11,7 @@ use crate::frame::{Frame, Image};
 use crate::infer::FrameLoader;
 use crate::pipeline::batch::{Batch, DetectorInput, Item, Scaled};
 use crate::pipeline::batcher::Lane;
+use crate::pipeline::cadences::Cadences;
 use crate::pipeline::camera_motion::CameraMotion;
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::motion_gate::MotionGate;
@@ -20,6 +21,8 @@ use crate::pipeline::stage::caught;
 /// The stage's state: what it remembers of each camera's last picture.
 pub(super) struct Scaler {
     quarantine: Arc<Quarantine>,
+    /// Absent if the detector processes every frame.
+    cadences: Option<Cadences>,
     /// Whether camera motion is estimated from the pixels.
     estimate_motion: bool,
     cameras: BTreeMap<Lane, Observed>,
@@ -39,9 +42,11 @@ impl Scaler {
         input: Option<FrameInput>,
         estimate_motion: bool,
         quarantine: Arc<Quarantine>,
+        cadences: Option<Cadences>,
     ) -> Self {
         Scaler {
             quarantine,
+            cadences,
             estimate_motion,
             cameras: BTreeMap::new(),
             input,
@@ -56,6 +61,8 @@ impl Scaler {
         for item in &mut batch.items {
             if self.quarantine.holds(item.lane, item.frame.pts) {
                 item.left_out = Some(LeftOut::Quarantined);
+            } else if let Some(cadences) = &self.cadences {
+                item.skipped = cadences.skips(item.lane, &item.frame, item.live);
             }
         }
         self.observe(&mut batch.items);
@@ -109,7 +116,7 @@ impl Observed {
     /// A frame that fails is dropped.
     fn observe(&mut self, item: &mut Item) {
         let observed = caught("scale", || {
-            item.still = item.gated && stands_still(&mut self.gate, &item.frame);
+            item.still = !item.skipped && item.gated && stands_still(&mut self.gate, &item.frame);
             if !item.still {
                 item.motion = self.motion.next(&item.frame);
             }

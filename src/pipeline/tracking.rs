@@ -1,24 +1,29 @@
-//! The tracking stage: one tracker per camera and one registry of identities, on one thread.
+//! The tracking stage: one tracker per camera, the embedder, and one registry of identities, on one
+//! thread.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
+use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::pipeline::batch::{Batch, Item};
 use crate::pipeline::batcher::{Batcher, Lane};
+use crate::pipeline::cadences::Cadences;
 use crate::pipeline::camera_tracker::{CameraTracker, Embedded, Identities, TrackedFrame};
 use crate::pipeline::cameras::{Cameras, Member};
+use crate::pipeline::embed::Embedding;
 use crate::pipeline::error::PipelineError;
 use crate::pipeline::observer::Observer;
 use crate::pipeline::quarantine::{Consequence, DURATION, LeftOut, Quarantine};
 use crate::pipeline::reader::FailurePolicy;
 use crate::pipeline::stage::{self, MAX_FAILURES, Outcome};
 use crate::time::Seconds;
+use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::trajectory::EndedEvent;
 
@@ -62,6 +67,9 @@ pub(super) struct Tracking {
     pub observer: Arc<dyn Observer>,
     pub out: mpsc::Sender<TrackedFrame>,
     pub trackers: Trackers,
+    pub embedding: Embedding,
+    /// Absent if the detector processes every frame.
+    pub cadences: Option<Cadences>,
 }
 
 /// The trackers by lane, and what outlives them.
@@ -77,7 +85,8 @@ pub(super) struct Trackers {
 }
 
 impl Tracking {
-    fn update(&mut self, item: Item) -> Result<(), Abort> {
+    /// Processes one frame. The embedder's work is added to the item's cost.
+    fn update(&mut self, item: &mut Item) -> Result<(), Abort> {
         let lane = item.lane;
         let active = self.trackers.active.get(&lane);
         let member = self
@@ -95,34 +104,85 @@ impl Tracking {
             return Ok(());
         };
         known.clone_from(&member);
-        if let Some(why) = item.left_out {
-            tracker.skip(&item.frame, item.motion);
+        let held = tracker.begin(&item.frame, item.motion);
+        if item.left_out.is_none() && !item.skipped {
+            let frame = item.frame.clone();
+            let needed = |detections: &[Detection], policy: &EmbedPolicy| {
+                tracker.needs_embedding(&frame, detections, policy)
+            };
+            item.left_out = self
+                .embedding
+                .embed(item, needed)
+                .err()
+                .map(LeftOut::Failed);
+        }
+        self.send_all(lane, &member, held)?;
+        if let Some(why) = item.left_out.take() {
             return self.left_out(lane, &member, &item.frame, why);
         }
-        self.quarantine.passed(lane);
-        self.trackers.failures = 0;
-        let found = item.detections.len() as u64;
-        member.counts.detections.fetch_add(found, Ordering::Relaxed);
-        let embedded = Embedded {
-            frame: item.frame,
-            motion: item.motion,
-            detections: item.detections,
-            embeddings: item.embeddings,
-        };
-        let tracked = match tracker.update(embedded, self.identities.current()) {
-            Ok(tracked) => tracked,
-            Err(e) if self.policy == FailurePolicy::EndRun => return Err(Abort::Failed(e)),
+        match self.track(lane, &member, item) {
+            Ok(tracked) => self.send_all(lane, &member, tracked),
+            Err(e) if self.policy == FailurePolicy::EndRun => Err(Abort::Failed(e)),
             Err(e) => {
                 tracing::error!(camera = %member.name, error = %e,
                     "a frame is invalid for the tracker and is dropped");
-                return Ok(());
+                Ok(())
             }
+        }
+    }
+
+    /// Passes a frame to its camera's tracker. Returns the frames whose events are complete.
+    fn track(
+        &mut self,
+        lane: Lane,
+        member: &Member,
+        item: &mut Item,
+    ) -> Result<Vec<TrackedFrame>, PipelineError> {
+        let Some((tracker, _)) = self.trackers.active.get_mut(&lane) else {
+            return Ok(Vec::new());
         };
-        let present = tracked.frame.as_ref().map_or(0, |f| f.event.tracks.len());
-        let counts = &member.counts;
+        let (frame, counts) = (item.frame.clone(), &member.counts);
+        if item.skipped {
+            counts.skipped.fetch_add(1, Ordering::Relaxed);
+            return tracker.predict(frame, item.arrived, item.live);
+        }
+        self.quarantine.passed(lane);
+        self.trackers.failures = 0;
+        let (found, embedded) = (item.detections.len(), item.embeddings.len());
+        counts.detections.fetch_add(found as u64, Ordering::Relaxed);
+        counts
+            .embedded
+            .fetch_add(embedded as u64, Ordering::Relaxed);
+        let number = frame.number;
+        let embedded = Embedded {
+            frame,
+            arrived: item.arrived,
+            detections: std::mem::take(&mut item.detections),
+            embeddings: std::mem::take(&mut item.embeddings),
+        };
+        let tracked = tracker.update(embedded, self.identities.current())?;
+        if let Some(cadences) = &self.cadences {
+            let agreement = tracker.agreement(cadences.exceptions());
+            cadences.observe(lane, number, item.live, agreement);
+        }
         counts.people.store(tracker.people(), Ordering::Relaxed);
-        counts.present.store(present as u64, Ordering::Relaxed);
-        self.send(lane, &member, item.arrived, tracked)
+        Ok(tracked)
+    }
+
+    /// Passes frames to the sinks, in their order.
+    fn send_all(
+        &mut self,
+        lane: Lane,
+        member: &Member,
+        tracked: Vec<TrackedFrame>,
+    ) -> Result<(), Abort> {
+        for tracked in tracked {
+            let present = tracked.frame.as_ref().map_or(0, |f| f.event.tracks.len());
+            let counts = &member.counts;
+            counts.present.store(present as u64, Ordering::Relaxed);
+            self.send(lane, member, tracked)?;
+        }
+        Ok(())
     }
 
     /// Gives a camera its tracker: a new one, or that of an earlier camera of the same name.
@@ -191,9 +251,9 @@ impl Tracking {
         &mut self,
         lane: Lane,
         member: &Member,
-        arrived: Instant,
         mut tracked: TrackedFrame,
     ) -> Result<(), Abort> {
+        let arrived = tracked.arrived;
         let held = self.trackers.held.remove(&lane).unwrap_or_default();
         tracked.ended.splice(0..0, held);
         let sent = if member.config.is_live() {
@@ -208,7 +268,7 @@ impl Tracking {
         let counts = &member.counts;
         match sent {
             Ok(()) => {
-                let latency = arrived.elapsed();
+                let latency = arrived.map(|at| at.elapsed()).unwrap_or_default();
                 counts.note(counts.tracked.fetch_add(1, Ordering::Relaxed), latency);
                 self.observer.latency(&member.name, latency);
             }
@@ -228,16 +288,24 @@ impl Tracking {
         };
         let mut tracked = tracker.finish(self.identities.registry.as_mut());
         let held = self.trackers.held.remove(&lane).unwrap_or_default();
-        tracked.ended.splice(0..0, held);
+        if let Some(first) = tracked.first_mut() {
+            first.ended.splice(0..0, held);
+        }
+        let frames = tracked.iter().filter(|t| t.frame.is_some()).count() as u64;
+        member.counts.tracked.fetch_add(frames, Ordering::Relaxed);
         member.counts.present.store(0, Ordering::Relaxed);
         self.trackers.removed.insert(member.name, tracker);
-        self.out
-            .blocking_send(tracked)
-            .map_err(|_| Abort::SinksClosed)
+        if let Some(cadences) = &self.cadences {
+            cadences.remove(lane);
+        }
+        tracked
+            .into_iter()
+            .try_for_each(|t| self.out.blocking_send(t).map_err(|_| Abort::SinksClosed))
     }
 }
 
-/// Runs the trackers on one thread: they take microseconds per frame.
+/// Runs the trackers and the embedder on one thread: which crops are needed depends on the tracks,
+/// which take microseconds per frame. Returns the time spent inside ONNX Runtime.
 ///
 /// # Errors
 /// Under [`FailurePolicy::EndRun`], the first failure.
@@ -245,24 +313,33 @@ pub(super) fn track(
     mut tracking: Tracking,
     batcher: Arc<Batcher>,
     mut input: mpsc::Receiver<Batch>,
-) -> Outcome<()> {
+) -> Outcome<Duration> {
     stage::spawn("track", move || {
-        while let Some(batch) = input.blocking_recv() {
+        while let Some(mut batch) = input.blocking_recv() {
             let start = Instant::now();
-            let frames = batch.items.len();
-            let costs: Vec<(Lane, f64)> = batch.items.iter().map(|i| (i.lane, i.cost)).collect();
-            let mut items = batch.items.into_iter();
-            let updated = items.try_for_each(|item| tracking.update(item));
-            let mut lanes = batch.ended.into_iter();
+            tracking.embedding.begin(&mut batch);
+            let Batch {
+                mut items, ended, ..
+            } = batch;
+            let updated = items.iter_mut().try_for_each(|item| tracking.update(item));
+            let mut lanes = ended.into_iter();
             let result = updated.and_then(|()| lanes.try_for_each(|lane| tracking.end(lane)));
             match result {
                 Ok(()) => {}
                 Err(Abort::SinksClosed) => break,
                 Err(Abort::Failed(e)) => return Err(e),
             }
-            tracking.observer.stage("track", start.elapsed(), frames);
+            let embedding = tracking.embedding.take_time();
+            let observer = &tracking.observer;
+            observer.stage("embed", embedding, items.len());
+            observer.stage(
+                "track",
+                start.elapsed().saturating_sub(embedding),
+                items.len(),
+            );
+            let costs: Vec<(Lane, f64)> = items.iter().map(|i| (i.lane, i.cost)).collect();
             batcher.done(&costs);
         }
-        Ok(())
+        Ok(tracking.embedding.busy())
     })
 }

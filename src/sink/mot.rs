@@ -4,6 +4,7 @@ use std::path::Path;
 
 use crate::mot_format;
 use crate::sink::sink::{FrameResult, LineWriter, OutputConfig, Sink, SinkError};
+use crate::track::TrackState;
 
 /// Writes lines of `frame,id,left,top,width,height,confidence,-1,-1,-1`.
 pub struct MotText {
@@ -49,11 +50,9 @@ impl Sink for MotText {
         let mut lines = String::new();
         match self.content {
             MotContent::Tracks => {
-                for t in event
-                    .tracks
-                    .iter()
-                    .filter(|t| self.output.coasts(t.unseen.unwrap_or(0.0)))
-                {
+                for t in event.tracks.iter().filter(|t| {
+                    t.state != TrackState::Lost || self.output.coasts(t.unseen.unwrap_or(0.0))
+                }) {
                     mot_format::write_row(
                         &mut lines,
                         event.frame,

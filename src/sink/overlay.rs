@@ -156,7 +156,7 @@ impl Painter {
             )?;
         }
         for t in &event.tracks {
-            draw_person(&mut mat, t, scale)?;
+            draw_person(&mut mat, t, event.skipped, scale)?;
         }
         Ok(mat)
     }
@@ -197,12 +197,18 @@ impl Painter {
     }
 }
 
-fn draw_person(mat: &mut Mat, t: &TrackEvent, scale: f64) -> Result<(), opencv::Error> {
+/// `skipped`: the detector did not process the frame, so that no track is confirmed in it.
+fn draw_person(
+    mat: &mut Mat,
+    t: &TrackEvent,
+    skipped: bool,
+    scale: f64,
+) -> Result<(), opencv::Error> {
     let [l, top, w, h] = t.bbox.map(|v| v.round() as i32);
-    let thickness = if t.state != TrackState::Confirmed {
-        1
-    } else {
+    let thickness = if t.state == TrackState::Confirmed || skipped {
         (2.0 * scale).round() as i32
+    } else {
+        1
     };
     imgproc::rectangle(
         mat,

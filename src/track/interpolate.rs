@@ -77,6 +77,38 @@ pub fn fill(
     }
 }
 
+/// Returns boxes of the frames `processed` (indices into `times`, ascending; each box has an index
+/// into `processed`) as boxes of all frames: between boxes of neighbouring processed frames, those
+/// of the frames that were skipped are interpolated.
+pub fn spread(
+    boxes: &[TrajectoryBox],
+    processed: &[usize],
+    times: &[Seconds],
+) -> Vec<TrajectoryBox> {
+    let mut all: Vec<TrajectoryBox> = Vec::with_capacity(boxes.len());
+    for b in boxes {
+        let here = TrajectoryBox {
+            frame: processed[b.frame],
+            ..*b
+        };
+        let neighbour = |last: &TrajectoryBox| b.frame > 0 && processed[b.frame - 1] == last.frame;
+        if let Some(last) = all.last().copied().filter(neighbour) {
+            all.extend((last.frame + 1..here.frame).map(|frame| {
+                let span = times[here.frame] - times[last.frame];
+                let share = ((times[frame] - times[last.frame]).0 / span.0) as f32;
+                TrajectoryBox {
+                    frame,
+                    bbox: last.bbox.mix(&here.bbox, share),
+                    confidence: last.confidence.min(here.confidence),
+                    seen: false,
+                }
+            }));
+        }
+        all.push(here);
+    }
+    all
+}
+
 /// The linearly interpolated box, in the image of that frame's camera position.
 fn between(
     a: &TrajectoryBox,
@@ -86,16 +118,16 @@ fn between(
     camera: &[[f32; 2]],
 ) -> TrajectoryBox {
     let share = ((times[frame] - times[a.frame]).0 / (times[b.frame] - times[a.frame]).0) as f32;
-    let mix = |from: f32, to: f32| from + share * (to - from);
-    let moved =
-        |axis: usize| camera[frame][axis] - mix(camera[a.frame][axis], camera[b.frame][axis]);
-    let (p, q) = (a.bbox, b.bbox);
-    let bbox = BBox::new(
-        mix(p.left, q.left) + moved(0),
-        mix(p.top, q.top) + moved(1),
-        mix(p.width, q.width),
-        mix(p.height, q.height),
-    );
+    let moved = |axis: usize| {
+        let (from, to) = (camera[a.frame][axis], camera[b.frame][axis]);
+        camera[frame][axis] - (from + share * (to - from))
+    };
+    let mixed = a.bbox.mix(&b.bbox, share);
+    let bbox = BBox {
+        left: mixed.left + moved(0),
+        top: mixed.top + moved(1),
+        ..mixed
+    };
     TrajectoryBox {
         frame,
         bbox,
@@ -169,6 +201,37 @@ mod tests {
             .iter()
             .map(|s| (s.frame, s.bbox.left, s.seen))
             .collect()
+    }
+
+    #[test]
+    fn boxes_of_neighbouring_processed_frames_are_joined_over_the_skipped_ones() {
+        let at = |frame, left, seen| TrajectoryBox {
+            frame,
+            bbox: BBox::new(left, 50.0, 20.0, 60.0),
+            confidence: 0.8,
+            seen,
+        };
+        // Of nine frames these were processed; the trajectory has no box in the one with index 2.
+        let processed = [0, 2, 5, 6, 8];
+        let boxes = [
+            at(0, 0.0, true),
+            at(1, 20.0, false),
+            at(3, 60.0, true),
+            at(4, 80.0, true),
+        ];
+        let all: Vec<(usize, f32, bool)> = spread(&boxes, &processed, &times(9))
+            .iter()
+            .map(|b| (b.frame, b.bbox.left, b.seen))
+            .collect();
+        let expected = [
+            (0, 0.0, true),
+            (1, 10.0, false),
+            (2, 20.0, false),
+            (6, 60.0, true),
+            (7, 70.0, false),
+            (8, 80.0, true),
+        ];
+        assert_eq!(all, expected);
     }
 
     #[test]

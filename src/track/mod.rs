@@ -7,9 +7,11 @@
 pub mod appearance;
 pub mod assignment;
 pub mod boxes;
+pub mod cadence;
 pub mod camera_motion;
 pub mod config;
 pub mod cost;
+pub mod embed_policy;
 pub mod flow;
 pub mod head;
 pub mod identity;

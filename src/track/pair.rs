@@ -53,19 +53,22 @@ impl<'a> FrameDetections<'a> {
         self.covered
     }
 
+    /// Whether appearance may be learned from a detection: it is confident and hardly covered.
+    pub fn is_clear(&self, detection: usize, config: &AppearanceConfig) -> bool {
+        self.covered[detection] <= config.max_covered
+            && self.detections[detection].confidence >= config.min_confidence
+    }
+
     /// Updates a track's appearance with its detection, if the view is clear.
     pub fn learn_appearance(&self, track: &mut Track, detection: usize, config: &AppearanceConfig) {
-        let (covered, confidence) = (
-            self.covered[detection],
-            self.detections[detection].confidence,
-        );
-        if covered > config.max_covered || confidence < config.min_confidence {
+        if !self.is_clear(detection, config) {
             return;
         }
-        let clarity = confidence * (1.0 - covered);
+        let clarity = self.detections[detection].confidence * (1.0 - self.covered[detection]);
         track.view = Some(ClearView { detection, clarity });
         if let Some(view) = self.embeddings.get(detection) {
             track.appearance.learn(view, config);
+            track.embedded = track.seen;
             // A row that is not contiguous updates the average only.
             view.as_slice()
                 .into_iter()

@@ -20,6 +20,8 @@ pub enum TrackState {
     Confirmed,
     /// Confirmed, and not detected in the current frame.
     Lost,
+    /// Confirmed, in a frame that the detector did not process.
+    Predicted,
     /// Not detected, but filled in afterwards between two detections (offline only).
     Interpolated,
 }
@@ -41,6 +43,8 @@ pub struct Track {
     pub born: Seconds,
     /// Time of its last detection, on the tracker's clock.
     pub seen: Seconds,
+    /// Time of its last clear view with an embedding, on the tracker's clock.
+    pub embedded: Seconds,
     /// Number of its detections.
     pub hits: u32,
     /// Its first box.
@@ -77,6 +81,7 @@ impl Track {
             views: Views::default(),
             born: now,
             seen: now,
+            embedded: now,
             hits: 1,
             first: detection.bbox,
             last: detection,

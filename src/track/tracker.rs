@@ -19,6 +19,8 @@ use crate::track::track::{EndedTrack, Track, TrackState};
 use crate::track::update::{TrackError, TrackOutput, TrackUpdate};
 use crate::track::views::Views;
 
+mod predicted;
+
 /// The tracks of one camera.
 #[derive(Debug)]
 pub struct Tracker {
@@ -32,6 +34,8 @@ pub struct Tracker {
     scenery: Scenery,
     /// Whether the camera's motion since the previous frame has been applied already.
     camera_compensated: bool,
+    /// When the camera last moved, as far as the pixels tell.
+    camera_moved: Option<Seconds>,
     /// The embedder's false-accept rates; `None` disables re-identification.
     strangers: Option<StrangerTable>,
     lists: Lists,
@@ -58,6 +62,9 @@ struct Lists {
     shift: ShiftLists,
     /// Memory of [`FrameDetections`].
     covered: Vec<f32>,
+    /// For each track that was confirmed before the frame, the IoU of its predicted and its
+    /// detected box; 0 if it was not detected.
+    overlaps: Vec<f32>,
 }
 
 impl Tracker {
@@ -73,6 +80,7 @@ impl Tracker {
             candidates: Vec::new(),
             scenery: Scenery::default(),
             camera_compensated: false,
+            camera_moved: None,
             strangers: None,
             lists: Lists::default(),
         }
@@ -96,9 +104,7 @@ impl Tracker {
         elapsed: Seconds,
     ) -> Result<TrackUpdate, TrackError> {
         self.check(detections, elapsed)?;
-        let elapsed = if self.started { elapsed } else { Seconds::ZERO };
-        self.started = true;
-        self.now = self.now + elapsed;
+        let elapsed = self.advance(elapsed);
 
         let mut lists = std::mem::take(&mut self.lists);
         // A canonical order, so that the result does not depend on the caller's order.
@@ -112,17 +118,16 @@ impl Tracker {
         let covered = std::mem::take(&mut lists.covered);
         let frame = FrameDetections::reusing(covered, detections, embeddings);
 
-        self.predict(elapsed);
         self.compensate_camera(&frame, &mut lists, elapsed);
         self.match_detections(&frame, &mut lists);
-        self.update_tracks(&frame, &lists.matched);
+        self.update_tracks(&frame, &mut lists);
         self.create(&frame, &lists);
         self.confirm_tracks();
         lists.covered = frame.into_list();
         self.lists = lists;
         let ended = self.delete();
         Ok(TrackUpdate {
-            tracks: self.output(),
+            tracks: self.output(TrackState::Confirmed),
             ended,
         })
     }
@@ -162,11 +167,16 @@ impl Tracker {
         Ok(())
     }
 
-    /// Predict: advances every track to the current time.
-    fn predict(&mut self, elapsed: Seconds) {
+    /// Predict: advances the clock and every track to the next frame. Returns the time elapsed:
+    /// zero at the first frame.
+    fn advance(&mut self, elapsed: Seconds) -> Seconds {
+        let elapsed = if self.started { elapsed } else { Seconds::ZERO };
+        self.started = true;
+        self.now = self.now + elapsed;
         for t in &mut self.tracks {
             t.filter.predict(elapsed, &self.config.motion);
         }
+        elapsed
     }
 
     /// Compensates camera motion with the displacement that all people have in common.
@@ -204,6 +214,7 @@ impl Tracker {
     /// before the update.
     pub fn apply_camera_motion(&mut self, map: &Affine) {
         self.camera_compensated = true;
+        self.camera_moved = Some(self.now);
         self.warp(map);
     }
 
@@ -291,9 +302,14 @@ impl Tracker {
     }
 
     /// Update: matched tracks take their detections; the others become lost.
-    fn update_tracks(&mut self, frame: &FrameDetections<'_>, matched: &[Option<usize>]) {
-        for (t, &d) in self.tracks.iter_mut().zip(matched) {
+    fn update_tracks(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists) {
+        lists.overlaps.clear();
+        for (t, &d) in self.tracks.iter_mut().zip(&lists.matched) {
             (t.view, t.detection) = (None, d);
+            if t.state == TrackState::Confirmed {
+                let overlap = |d: usize| t.bbox().iou(&frame.detections[d].bbox);
+                lists.overlaps.push(d.map_or(0.0, overlap));
+            }
             let Some(d) = d else {
                 if t.state == TrackState::Confirmed {
                     t.state = TrackState::Lost;
@@ -392,7 +408,8 @@ impl Tracker {
         ended(self.tracks.extract_if(.., |t| !keep(t)))
     }
 
-    fn output(&self) -> Vec<TrackOutput> {
+    /// The tracks that are reported. `confirmed`: the state of those that are confirmed.
+    fn output(&self, confirmed: TrackState) -> Vec<TrackOutput> {
         let mut tracks = Vec::with_capacity(self.tracks.len());
         let shown = self
             .tracks
@@ -404,11 +421,13 @@ impl Tracker {
             })
             .map(|t| TrackOutput {
                 id: t.id,
-                state: t.state,
-                bbox: if t.state == TrackState::Confirmed {
-                    t.last.bbox
-                } else {
-                    t.bbox()
+                state: match t.state {
+                    TrackState::Confirmed => confirmed,
+                    state => state,
+                },
+                bbox: match t.detection {
+                    Some(_) => t.last.bbox,
+                    None => t.bbox(),
                 },
                 confidence: t.last.confidence,
                 age: self.now - t.born,

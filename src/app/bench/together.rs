@@ -115,6 +115,8 @@ async fn run(
     let sinks: Vec<Box<dyn Sink>> = vec![Box::new(events)];
     let detections = DetectionSource::Network(Box::new(detector));
     let pipeline = Pipeline {
+        embed_policy: networks::embed_policy(config, embedder.as_ref()),
+        cadence: networks::cadence(config, &detections),
         embedder,
         tracker: config.tracker(false),
         sinks,

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::value::{StrDeserializer, U64Deserializer};
+use serde::de::value::{F64Deserializer, StrDeserializer, U64Deserializer};
 use serde::de::{self, Deserialize, Deserializer, Visitor};
 use serde::ser::{Serialize, Serializer};
 
@@ -12,7 +12,7 @@ use serde::ser::{Serialize, Serializer};
 /// # Errors
 /// Forwards the serializer's error.
 #[expect(clippy::ref_option, reason = "serde's `with` requires this signature")]
-pub(super) fn serialize<T: Serialize, S: Serializer>(
+pub(crate) fn serialize<T: Serialize, S: Serializer>(
     value: &Option<T>,
     s: S,
 ) -> Result<S::Ok, S::Error> {
@@ -26,14 +26,14 @@ pub(super) fn serialize<T: Serialize, S: Serializer>(
 ///
 /// # Errors
 /// Fails on any other value.
-pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+pub(crate) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     d: D,
 ) -> Result<Option<T>, D::Error> {
     d.deserialize_any(AutoOr(PhantomData))
 }
 
 /// A setting that is `auto` or a `T`.
-pub(super) struct AutoOr<T>(PhantomData<T>);
+pub(crate) struct AutoOr<T>(PhantomData<T>);
 
 #[cfg(feature = "serve")]
 impl<T: schemars::JsonSchema> schemars::JsonSchema for AutoOr<T> {
@@ -72,6 +72,10 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
             E::invalid_value(de::Unexpected::Signed(v), &"auto, or a number from 0")
         })?;
         self.visit_u64(v)
+    }
+
+    fn visit_f64<E: de::Error>(self, v: f64) -> Result<Option<T>, E> {
+        T::deserialize(F64Deserializer::<E>::new(v)).map(Some)
     }
 
     fn visit_u64<E: de::Error>(self, v: u64) -> Result<Option<T>, E> {

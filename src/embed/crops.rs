@@ -1,0 +1,15 @@
+//! Which crops are embedded.
+
+use serde::{Deserialize, Serialize};
+
+/// Which of a frame's crops are embedded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Crops {
+    /// Those of all detections.
+    All,
+    /// Those that can matter for the association ([`crate::track::embed_policy`]).
+    Needed,
+}

@@ -1,0 +1,162 @@
+//! Cadence: how often the detector must look. While predictions meet detections, frames between
+//! can be left to the motion model.
+
+use derive_setters::Setters;
+use serde::{Deserialize, Serialize};
+
+use crate::auto_or;
+use crate::range::{OutOfRange, share, within};
+use crate::time::Seconds;
+
+/// When the interval between frames for the detector grows and shrinks.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+#[setters(prefix = "with_")]
+#[non_exhaustive]
+pub struct CadenceConfig {
+    /// Longest time between two frames that the detector processes, seconds, 0 for every frame, or
+    /// auto: 0 on a GPU, else as `preset` says. Between them people are interpolated in recordings,
+    /// and predicted by their motion in live inputs.
+    #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<f64>"))]
+    pub max_interval: Option<f64>,
+    /// Predictions are good enough if they overlap the detections by at least this IoU, in [0, 1], or
+    /// auto: as `preset` says. Above it, by a margin, the interval grows; below it, it is halved.
+    /// Higher detects more often.
+    #[serde(with = "auto_or")]
+    #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<f32>"))]
+    pub overlap: Option<f32>,
+    /// Share of the tracks that may overlap less, in [0, 1]. Lower detects more often. A track that
+    /// is not detected has an overlap of 0.
+    pub exceptions: f32,
+    /// Growth of the interval after each frame with good predictions, seconds.
+    pub growth: f64,
+}
+
+impl Default for CadenceConfig {
+    fn default() -> Self {
+        CadenceConfig {
+            max_interval: None,
+            overlap: None,
+            exceptions: 0.2,
+            growth: 0.05,
+        }
+    }
+}
+
+impl CadenceConfig {
+    /// Checks that every value is in its range.
+    ///
+    /// # Errors
+    /// The first value outside its range.
+    pub fn validate(&self) -> Result<(), OutOfRange> {
+        let interval = self.max_interval.unwrap_or_default();
+        within("cadence.max_interval", interval, 0.0, 10.0)?;
+        share("cadence.overlap", self.overlap.unwrap_or_default())?;
+        share("cadence.exceptions", self.exceptions)?;
+        within("cadence.growth", self.growth, 0.001, 10.0)
+    }
+}
+
+/// How well the predictions of a frame's tracks met its detections.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Agreement {
+    /// IoU that all tracks reach but the excepted share; 1 without tracks.
+    pub overlap: f32,
+    /// Whether a person may have appeared: a track is not confirmed yet.
+    pub newcomer: bool,
+    /// Whether the camera moves.
+    pub camera_moves: bool,
+}
+
+/// The interval grows if predictions overlap by at least this much more than is good enough.
+const MARGIN: f32 = 0.15;
+/// Shorter intervals count as none: the detector processes every frame.
+const SHORTEST: f64 = 0.02;
+
+/// Limits of an interval.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CadenceLimits {
+    /// Longest interval; 0: the detector processes every frame.
+    pub max_interval: Seconds,
+    /// IoU at which predictions are good enough.
+    pub overlap: f32,
+}
+
+/// The interval of one camera.
+#[derive(Debug, Clone, Default)]
+pub struct Cadence {
+    interval: f64,
+}
+
+impl Cadence {
+    /// Adapts the interval to a frame that the detector has processed, and returns it.
+    pub fn observe(
+        &mut self,
+        a: Agreement,
+        config: &CadenceConfig,
+        limits: CadenceLimits,
+    ) -> Seconds {
+        if a.camera_moves {
+            self.interval = 0.0;
+        } else if a.overlap < limits.overlap || a.newcomer {
+            self.interval /= 2.0;
+        } else if a.overlap >= limits.overlap + MARGIN {
+            self.interval += config.growth;
+        }
+        if self.interval < SHORTEST {
+            self.interval = 0.0;
+        }
+        self.interval = self.interval.min(limits.max_interval.0);
+        Seconds(self.interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMITS: CadenceLimits = CadenceLimits {
+        max_interval: Seconds(0.12),
+        overlap: 0.6,
+    };
+
+    fn agreement(overlap: f32) -> Agreement {
+        Agreement {
+            overlap,
+            newcomer: false,
+            camera_moves: false,
+        }
+    }
+
+    #[test]
+    fn the_interval_grows_to_its_limit_with_good_predictions_and_is_halved_by_poor_ones() {
+        let (config, mut cadence) = (CadenceConfig::default(), Cadence::default());
+        let mut after = |a| cadence.observe(a, &config, LIMITS).0;
+        let good: Vec<f64> = (0..3).map(|_| after(agreement(0.8))).collect();
+        assert_eq!(good, [0.05, 0.1, 0.12]);
+        assert_eq!(after(agreement(0.65)), 0.12, "good enough");
+        assert_eq!(after(agreement(0.5)), 0.06);
+        assert_eq!(after(agreement(0.5)), 0.03);
+        assert_eq!(after(agreement(0.5)), 0.0, "shorter than any frame");
+    }
+
+    #[test]
+    fn a_newcomer_halves_the_interval_and_a_moving_camera_ends_it() {
+        let (config, mut cadence) = (CadenceConfig::default(), Cadence::default());
+        for _ in 0..3 {
+            cadence.observe(agreement(1.0), &config, LIMITS);
+        }
+        let newcomer = Agreement {
+            newcomer: true,
+            ..agreement(1.0)
+        };
+        assert_eq!(cadence.observe(newcomer, &config, LIMITS).0, 0.06);
+        let moves = Agreement {
+            camera_moves: true,
+            ..agreement(1.0)
+        };
+        assert_eq!(cadence.observe(moves, &config, LIMITS).0, 0.0);
+    }
+}
