@@ -20,14 +20,14 @@ pub enum TrackState {
     Confirmed,
     /// Confirmed, and not detected in the current frame.
     Lost,
-    /// Not detected, but filled in afterwards between two detections (offline only).
+    /// Not detected in the frame; the box was interpolated between two detections (offline only).
     Interpolated,
 }
 
 /// A track in progress.
 #[derive(Debug, Clone)]
 pub struct Track {
-    /// Unique within a run. Assigned when the track is confirmed; 0 before.
+    /// Id, unique within a run. Assigned when the track is confirmed; 0 before.
     pub id: u64,
     /// The state.
     pub state: TrackState,
@@ -49,7 +49,7 @@ pub struct Track {
     pub last: Detection,
     /// Stillness, to detect scenery.
     pub stillness: Stillness,
-    /// Whether it is taken for scenery and not reported.
+    /// Whether the track is scenery, and so is not reported.
     pub scenery: bool,
     /// Its clear view in the current frame, if any.
     pub view: Option<ClearView>,
@@ -111,7 +111,8 @@ impl Track {
         *next_id += 1;
     }
 
-    /// Returns the identity and memory for another track; this one is then marked as merged.
+    /// Returns a copy of this track, for [`Track::resume`] of another one, and marks this one as
+    /// merged.
     pub fn take_identity(&mut self) -> Track {
         let old = self.clone();
         self.id = 0;
@@ -119,12 +120,12 @@ impl Track {
         old
     }
 
-    /// Whether the identity has been taken by another track.
+    /// Whether another track has taken over the id.
     pub fn is_merged(&self) -> bool {
         self.hits == 0
     }
 
-    /// Continues the lost track `old` of the same person.
+    /// Takes over the id, appearance and counts of `old`, a lost track of the same person.
     pub fn resume(&mut self, old: Track) {
         self.state = TrackState::Confirmed;
         self.id = old.id;

@@ -36,7 +36,7 @@ pub enum TrackError {
 /// A confirmed track after a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackOutput {
-    /// Unique within the run.
+    /// Id, unique within the run.
     pub id: u64,
     /// Confirmed (detected in this frame) or lost.
     pub state: TrackState,
