@@ -1,4 +1,4 @@
-//! Reads text files, with a message that says what to do about another encoding.
+//! Reads text files; the error for another encoding than UTF-8 names the remedy.
 
 use std::io;
 use std::path::Path;
