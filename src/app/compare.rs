@@ -82,7 +82,7 @@ fn json(
     pictures: [&GalleryPicture; 2],
 ) -> Value {
     let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
-    // The shortest decimal of the f32: 0.013, not 0.013000000268.
+    // The shortest decimal number of the f32: 0.013, not 0.013000000268.
     let decimal = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
     let mut answer = json!({ "similarity": number(similarity), "distance": number(distance) });
     match rate {

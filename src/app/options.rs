@@ -33,7 +33,7 @@ impl From<Rules> for Benchmark {
 /// Parses a number format of the detector.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_precision(s: &str) -> Result<Precision, String> {
     match s {
         "auto" => Ok(Precision::Auto),
@@ -46,7 +46,7 @@ pub fn parse_precision(s: &str) -> Result<Precision, String> {
 /// Parses a time in seconds, zero or more.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_seconds(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -57,7 +57,7 @@ pub fn parse_seconds(s: &str) -> Result<f64, String> {
 /// Parses a divisor in [1e-6, 1e6].
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_scale(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -68,7 +68,7 @@ pub fn parse_scale(s: &str) -> Result<f64, String> {
 /// Parses a frame rate, frames per second.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_rate(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -79,7 +79,7 @@ pub fn parse_rate(s: &str) -> Result<f64, String> {
 /// Parses a date and time by RFC 3339.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_time(s: &str) -> Result<Timestamp, String> {
     s.parse()
         .map(Timestamp)

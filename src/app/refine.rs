@@ -102,8 +102,8 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads the input's JSON lines, without byte-order mark and without an incomplete last line, as a
-/// power cut leaves it. Returns the name of the input too.
+/// Reads the input's JSON lines. A byte-order mark is removed, and so is an incomplete last line,
+/// which a power failure may leave. Also returns the name of the input.
 ///
 /// # Errors
 /// If it cannot be read.
@@ -133,5 +133,5 @@ fn events(input: &Path) -> Result<(PathBuf, Vec<u8>)> {
 
 /// The byte-order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// The path that stands for standard input.
+/// The path that means standard input.
 const STDIN: &str = "-";

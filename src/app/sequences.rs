@@ -10,7 +10,7 @@ use twintrack::mot_format::{Known, MotRow, SequenceInfo};
 
 /// A sequence's ground truth.
 pub struct Truth {
-    /// Name of the sequence, which is that of its folder.
+    /// Name of the sequence and of its folder.
     pub name: String,
     /// Frame rate, number of frames, and frame size.
     pub info: SequenceInfo,

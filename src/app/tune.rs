@@ -125,7 +125,7 @@ const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("offline.fill.smoothing", 0.0, 0.2),
 ];
 
-/// A sequence with the networks' outputs for every frame, so that a trial only runs the tracker.
+/// A sequence with the networks' outputs for every frame, so that a trial runs the tracker only.
 struct PreparedSequence {
     name: String,
     /// Number of frames.
@@ -177,7 +177,8 @@ pub fn run(args: &TuneArgs) -> Result<String> {
         report_progress,
     );
     if trials.is_empty() {
-        // The search ends at once if the starting configuration fails. Repeated for its error.
+        // The search ends at once if the starting configuration fails. The evaluation is repeated
+        // to get the error.
         for s in &sequences {
             track_and_score(s, &config, args).with_context(|| format!("sequence {}", s.name))?;
         }
@@ -257,7 +258,7 @@ fn with_values(config: &Config, parameters: &[Parameter], values: &[f64]) -> Res
             .split('.')
             .try_fold(&mut table, |t, part| t.get_mut(part))
             .with_context(|| format!("the configuration has no key '{}'", p.key))?;
-        // Four decimals are enough for every parameter, and keep the file readable.
+        // Four decimals are precise enough for every parameter, and the file is easier to read.
         let rounded = (value * 1e4).round() / 1e4;
         *slot = if slot.is_integer() {
             toml::Value::Integer(value.round() as i64)

@@ -17,7 +17,7 @@ use crate::serve::hub::Hub;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::spool::Spool;
 
-/// Metrics that are read from their owners at every scrape.
+/// Metrics that are read from the program's counters at every scrape.
 struct ServiceCollector {
     cameras: Cameras,
     hub: Hub,

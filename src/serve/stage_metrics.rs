@@ -90,7 +90,7 @@ impl StageMetrics {
 
 impl Observer for StageMetrics {
     fn stage(&self, stage: &'static str, took: Duration, _: usize) {
-        // Decoding includes waiting for the camera: its duration means nothing.
+        // The duration of decoding is not recorded, because it includes waiting for the camera.
         if stage != "decode" {
             self.stages
                 .get_or_create(&Stage { stage })

@@ -173,14 +173,15 @@ fn entries(
     entries
 }
 
-/// Writes to a temporary name and renames, so that the file is complete or absent.
+/// Writes a temporary file and renames it, so that `output` is complete or absent.
 fn write(output: &std::path::Path, bytes: &[u8]) -> Result<()> {
     let mut part = output.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, output));
     if written.is_err() {
-        // Deleting the temporary file is best effort.
+        // An error of deleting the temporary file is ignored, because the original error is
+        // reported.
         let _ = std::fs::remove_file(&part);
     }
     written.with_context(|| format!("cannot write {}", output.display()))

@@ -150,8 +150,8 @@ fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
 }
 
 impl DistilArgs {
-    /// The folder depends on the pictures and the teacher, so that no output is discarded when they
-    /// change.
+    /// Folder of the probe store. Its name contains `key`, so that other pictures or another
+    /// teacher get a folder of their own and stored outputs are kept.
     fn probe_store(&self, key: u64) -> PathBuf {
         self.training.work.join(format!("probes-{key:016x}"))
     }

@@ -41,9 +41,11 @@ use twintrack::train::validation::split;
 use device::{OnDevice, TrainDevice};
 use evaluate::open;
 
-/// Default output: a path, so that it is not mistaken for the name of an installed network.
+/// Default output: a path with a slash, so that it is not interpreted as the name of an installed
+/// network.
 const TRAINED: &str = "./trained.onnx";
-/// An equal error distance below this means that the embeddings have collapsed to one point.
+/// If the distance of the equal error rate is below this, the embeddings have collapsed to one
+/// point.
 const COLLAPSED: f32 = 0.02;
 
 /// Train, evaluate, calibrate and convert the networks of twintrack.
