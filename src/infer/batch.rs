@@ -20,7 +20,7 @@ pub(super) enum BatchSizes {
 }
 
 impl BatchSizes {
-    /// The size of the smallest batch that holds `n` pictures, or of the largest batch if none does.
+    /// The size of the smallest batch that holds `n` pictures, or of the largest if none does.
     pub fn padded(self, n: usize) -> usize {
         match self {
             BatchSizes::Any => n,

@@ -19,8 +19,8 @@ use crate::train::kernels::{convolution, depthwise, normalisation, plane_ops};
 /// A contiguous CPU tensor.
 type Dense = FloatTensor<Flex>;
 
-/// Registers the derivatives of a convolution with respect to input and weights; returns the one
-/// with respect to the bias.
+/// Registers the derivatives of a convolution with respect to input and weights; returns the
+/// derivative with respect to the bias.
 fn register_convolution(
     grads: &mut Gradients,
     [x, weight, grad]: [&Dense; 3],

@@ -1,4 +1,4 @@
-//! Matrix products with the crate `gemm`, which is twice as fast on processors with AVX-512 as
+//! Matrix products by the crate `gemm`. On processors with AVX-512 it is twice as fast as
 //! `matrixmultiply`, which `ndarray` uses.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
