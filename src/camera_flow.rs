@@ -23,8 +23,8 @@ const IDLE_AFTER: Seconds = Seconds(2.0);
 /// Interval between comparisons while idle.
 const IDLE_INTERVAL: Seconds = Seconds(1.0);
 
-/// Estimates the motion of one camera. While the camera stands still the estimator is idle: to save
-/// time it compares one pair of frames per second, until a pair shows motion.
+/// Estimates the motion of one camera. While the camera does not move the estimator is idle: to
+/// save time it compares one pair of frames per second, until a pair shows motion.
 #[derive(Default)]
 pub struct CameraFlow {
     /// The previous frame, scaled and grey; None if the next frame need not be compared with it.
@@ -37,7 +37,7 @@ pub struct CameraFlow {
 
 impl CameraFlow {
     /// The transform from the previous frame to this one, in pixels of the full frame. None if the
-    /// camera stands still, or its motion cannot be estimated.
+    /// camera does not move, or its motion cannot be estimated.
     ///
     /// # Errors
     /// When OpenCV fails.

@@ -34,7 +34,7 @@ struct Shared {
 }
 
 impl Signals {
-    /// Handles signals from now on, for as long as the async runtime lives.
+    /// Handles signals from now on, until the async runtime ends.
     pub fn listen() -> Self {
         let signals = Signals::default();
         let shared = signals.clone();
@@ -42,7 +42,7 @@ impl Signals {
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
         ) else {
-            tracing::error!("cannot handle signals: Ctrl-C ends the program at once");
+            tracing::error!("cannot handle signals, so Ctrl-C ends the program at once");
             return signals;
         };
         tokio::spawn(async move {

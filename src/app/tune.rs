@@ -94,7 +94,7 @@ fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
     }
 }
 
-/// Settings varied by default, with their ranges: those with the most influence on identity
+/// Settings that are varied by default, with their ranges. They have the most influence on identity
 /// switches.
 const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.position", 0.0, 0.5),
@@ -110,13 +110,13 @@ const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.motion.size_memory", 0.2, 1.5),
     ("tracker.keep_lost", 0.5, 5.0),
 ];
-/// Also varied if there are embeddings.
+/// Settings that are also varied if there are embeddings.
 const APPEARANCE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.appearance", 0.0, 3.0),
     ("tracker.cost.appearance_scale", 0.2, 1.6),
     ("tracker.appearance.memory", 0.5, 0.98),
 ];
-/// Also varied with `--offline`.
+/// Settings that are also varied with `--offline`.
 const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("offline.max_gap", 0.5, 10.0),
     ("offline.new_track", 0.0, 8.0),
@@ -475,8 +475,8 @@ fn report(
         let gain = held.iter().map(|h| h.chosen - h.start).sum::<f64>() / held.len() as f64;
         let tuned = best.score(|_| true) - trials[0].score(|_| true);
         add(format!(
-            "gain on the tuned sequences {tuned:+.2}, on held-out sequences {gain:+.2} on \
-             average; expect the latter on other recordings"
+            "gain on the tuned sequences {tuned:+.2}, mean gain on held-out sequences {gain:+.2}; \
+             the second is the one to expect on other recordings"
         ));
     }
     add(format!("\nwritten to {}", args.output.display()));

@@ -48,7 +48,7 @@ pub enum InferError {
         path.display()
     )]
     ModelMissing {
-        /// The file asked for.
+        /// The requested file.
         path: PathBuf,
         /// Files and folders that were searched.
         searched: String,

@@ -33,7 +33,7 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub reason: String,
-    /// Whether the broker has asked for a retry later. If so, no event is suspected of having
+    /// Whether the broker has requested a retry later. If so, no event is suspected of having
     /// broken the connection.
     pub transient: bool,
 }

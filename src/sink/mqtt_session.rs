@@ -375,7 +375,7 @@ mod tests {
     use crate::sink::mqtt_config::MqttConfig;
     use crate::sink::spool::{Spool, SpoolLimits};
 
-    /// Regression: the error was discarded, so that the failure was not known to be transient.
+    /// Regression: the error was discarded, so that a transient failure was treated like any other.
     #[tokio::test]
     async fn an_error_behind_other_signals_is_returned() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -151,7 +151,7 @@ impl Assignment {
             list.sort_unstable();
             list.dedup();
         }
-        // One additional column per row stands for leaving it unassigned, at cost `limit`.
+        // One additional column per row represents leaving the row unassigned, at the cost `limit`.
         let (n, m) = (self.rows.len(), self.columns.len());
         let width = m + n;
         self.matrix.clear();

@@ -89,7 +89,7 @@ impl Stillness {
         }
         self.variance += share * (squared - self.variance);
         self.confidence += share * (confidence - self.confidence);
-        // After one large displacement the track is not still, whatever the means are.
+        // After one large displacement the track is not still, even if the means are low.
         if squared > (4.0 * config.sway).powi(2) {
             self.since = now;
         }

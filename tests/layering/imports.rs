@@ -137,7 +137,7 @@ fn tokens(code: &str) -> Vec<String> {
     out
 }
 
-/// A path that a `use` declaration imports, and the name by which the file knows it.
+/// A path that a `use` declaration imports, and its name in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Import {
     pub path: Vec<String>,

@@ -68,7 +68,8 @@ pub fn precision(path: &Path) -> &'static str {
     most.map_or("unknown", |(format, _)| format)
 }
 
-/// The number format of an element type; `None` for those of other constants, such as shapes.
+/// The number format of an element type; `None` for a type that weights do not have (int64 of
+/// shapes, for example).
 fn format(element: i32) -> Option<&'static str> {
     match element {
         proto::FLOAT => Some("float32"),

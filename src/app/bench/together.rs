@@ -59,7 +59,7 @@ pub async fn one(
         .info()
         .clone();
     if info.live {
-        bail!("{input} is a camera, whose frames come at its own pace; name a video file");
+        bail!("{input} is a camera, whose frame rate limits the speed; name a video file");
     }
     // Half a frame less, so that exactly this number of frames is included despite rounding.
     let duration = (info.frame_rate > 0.0).then(|| (frames as f64 - 0.5) / info.frame_rate);
@@ -85,7 +85,8 @@ pub async fn many(
     let configs: CameraConfigs = (1..=recordings)
         .map(|number| (format!("camera-{number}"), camera.clone()))
         .collect();
-    // The sender is kept, because the pipeline would otherwise see the end of all changes.
+    // The sender is kept until the run ends, because dropping it would close the channel of
+    // changes.
     let (_changes, changes) = mpsc::channel(1);
     let inputs = Inputs::Many {
         configs,

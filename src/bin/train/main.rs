@@ -283,7 +283,7 @@ fn train(
     })?
 }
 
-/// The work of `run` and `distil` on one kind of device.
+/// The work of `run` and `distil`, for any backend.
 struct Training<'a> {
     args: &'a TrainingArgs,
     config: &'a TrainConfig,
@@ -309,7 +309,7 @@ impl OnDevice for Training<'_> {
     }
 }
 
-/// Trains on one kind of device.
+/// Trains, calibrates and exports with the backend `B` on `device`.
 fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     args: &TrainingArgs,
     config: &TrainConfig,

@@ -39,7 +39,7 @@ impl Generator {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
         let rng = &mut rng;
         let kind = rng.f32();
-        // A few pictures show nobody, like false detections.
+        // A few pictures show no person, as false detections do.
         let nobody = kind > 0.97;
         let mut picture = if nobody {
             self.sources.background(rng)
