@@ -91,7 +91,7 @@ pub enum Clock {
 pub struct WallTime {
     /// The time.
     pub at: Timestamp,
-    /// Its origin, if that is known.
+    /// The origin, if known.
     pub clock: Option<Clock>,
 }
 

@@ -87,7 +87,7 @@ impl Event {
     /// Parses a line of JSON.
     ///
     /// # Errors
-    /// When it is not an event of these schemas.
+    /// When the line is not an event of a known schema.
     pub fn parse(line: &str) -> Result<Self, EventError> {
         #[derive(Deserialize)]
         #[serde(expecting = "an object")]

@@ -38,8 +38,8 @@ pub struct RefineArgs {
 ///
 /// # Errors
 /// When the configuration is invalid, the input cannot be read or is not a file of events, its
-/// frames are out of order, it has several recordings with --mot, or an output cannot be written or
-/// is also an input or another output.
+/// frames are out of order, or an output cannot be written or is also an input or another output;
+/// with --mot also when the input has several recordings.
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
     let from_stdin = args.input == Path::new(STDIN);
@@ -106,7 +106,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
 /// which a power failure may leave. Also returns the name of the input.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the input cannot be read.
 fn events(input: &Path) -> Result<(PathBuf, Vec<u8>)> {
     let (mut bytes, mut name) = (Vec::new(), input.to_path_buf());
     if input == Path::new(STDIN) {

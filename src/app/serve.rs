@@ -307,7 +307,7 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
     signals.code(finished).unwrap_or(code)
 }
 
-/// Notifies systemd, if it started the service with a notification socket.
+/// Notifies systemd, if systemd started the service with a notification socket.
 fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(e) = sd_notify::notify(&[state]) {
         tracing::warn!(error = %e, "cannot notify systemd");

@@ -134,7 +134,7 @@ impl Aligned {
 /// A sequence ready for counting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
-    /// Its name.
+    /// Name of the sequence.
     pub name: String,
     /// The frames in order.
     pub frames: Vec<Aligned>,

@@ -202,7 +202,7 @@ pub struct ModelProto {
     /// Program that wrote the file.
     #[prost(string, tag = "2")]
     pub producer_name: String,
-    /// That program's version.
+    /// Version of the program that wrote the file.
     #[prost(string, tag = "3")]
     pub producer_version: String,
     /// The network.

@@ -191,7 +191,7 @@ impl ServiceConfig {
     /// run no service.
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
+    /// When the file cannot be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read_partial(path: &Path) -> Result<(Self, Config), ConfigError> {
         Self::parse_partial(&Config::text(path)?, path)
     }

@@ -22,7 +22,7 @@ pub struct Stage {
 /// Label of a camera.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfCamera {
-    /// Its short name.
+    /// Short name of the camera.
     pub camera: String,
 }
 

@@ -76,8 +76,8 @@ impl BrokerHistory {
 
     /// Records a broken connection. If the broker's last answer was a refusal, the refused event is
     /// the cause. Otherwise, if several messages were in flight, the next connections send them one
-    /// at a time. If one message was in flight, it becomes the suspect, and counts as refused after
-    /// [`MAX_BREAKS`] broken connections.
+    /// at a time. A message that was alone in flight becomes the suspect, and counts as refused
+    /// after [`MAX_BREAKS`] broken connections.
     pub async fn record_break(
         &mut self,
         unacknowledged: Unacknowledged,

@@ -46,7 +46,7 @@ impl Overlay {
     /// out of range is replaced by 25.
     ///
     /// # Errors
-    /// When the extension is not one of [`CONTAINERS`], or the file cannot be created.
+    /// When the extension is not that of a supported container, or the file cannot be created.
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         if !CONTAINERS.iter().any(|c| extension.eq_ignore_ascii_case(c)) {

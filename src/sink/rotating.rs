@@ -173,7 +173,8 @@ impl Rotating {
 }
 
 /// Opens or creates a file of events for appending and truncates a partial last line, which a crash
-/// may have left. Returns the file and its length in bytes; None if it does not hold events.
+/// may have left. Returns the file and its length in bytes; None if the file contains something
+/// other than events.
 fn open_append(path: &Path) -> io::Result<Option<(File, u64)>> {
     let mut file = private::options()
         .read(true)

@@ -176,7 +176,7 @@ pub struct LineWriter {
     buffer: Vec<u8>,
     /// Bytes written to the file so far.
     written: u64,
-    /// The buffer is written when it holds more than this, bytes.
+    /// The buffer is written when its length exceeds this, bytes.
     buffer_limit: usize,
 }
 

@@ -73,9 +73,9 @@ impl SpoolLimits {
 /// An event in the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedEvent {
-    /// Its position in the queue; later events have higher positions.
+    /// Position in the queue; later events have higher positions.
     pub position: i64,
-    /// Its kind.
+    /// Kind of the event.
     pub kind: EventKind,
     /// Name of the camera.
     pub camera: String,

@@ -92,11 +92,11 @@ pub struct GalleryPerson {
 pub struct TrackObservation<'a> {
     /// The track's id.
     pub track: u64,
-    /// Number of its detections.
+    /// Number of the track's detections.
     pub hits: u32,
-    /// Its box, pixels.
+    /// The track's box in the frame, pixels.
     pub bbox: BBox,
-    /// Its collected views; `None` when its appearance is unknown.
+    /// The track's collected views; `None` while its appearance is unknown.
     pub views: Option<&'a Views>,
     /// The embedding of this frame's crop and the crop's clarity in [0, 1]; `None` when the view is
     /// not clear.

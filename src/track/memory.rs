@@ -44,11 +44,11 @@ impl Default for MemoryConfig {
 /// A track detected in a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryObservation<'a> {
-    /// Number of its detections.
+    /// Number of the track's detections.
     pub hits: u32,
-    /// Its collected views.
+    /// The track's collected views.
     pub views: &'a Views,
-    /// Its box, pixels.
+    /// The track's box in the frame, pixels.
     pub bbox: BBox,
 }
 

@@ -76,7 +76,8 @@ impl StrangerTable {
     /// Creates a table of (cosine distance, rate) in any order.
     ///
     /// # Errors
-    /// Fails when it is empty, out of range, or its rates do not rise with the distance.
+    /// Fails when there are no points, a value is out of range, or the rates do not increase with
+    /// the distance.
     pub fn new(mut points: Vec<(f32, f32)>) -> Result<Self, String> {
         points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         if points.is_empty() {

@@ -37,23 +37,23 @@ pub struct Track {
     pub appearance: Appearance,
     /// Collected views, for re-identification.
     pub views: Views,
-    /// Time of its first detection, on the tracker's clock.
+    /// Time of the first detection, on the tracker's clock.
     pub born: Seconds,
-    /// Time of its last detection, on the tracker's clock.
+    /// Time of the last detection, on the tracker's clock.
     pub seen: Seconds,
     /// Number of its detections.
     pub hits: u32,
-    /// Its first box.
+    /// The first box, pixels.
     pub first: BBox,
-    /// Its last detection.
+    /// The last detection.
     pub last: Detection,
     /// Stillness, to detect scenery.
     pub stillness: Stillness,
     /// Whether the track is scenery, and so is not reported.
     pub scenery: bool,
-    /// Its clear view in the current frame, if any.
+    /// The clear view in the current frame, if any.
     pub view: Option<ClearView>,
-    /// Index of its detection in the current frame, if any.
+    /// Index of the track's detection in the current frame, if any.
     pub detection: Option<usize>,
 }
 
@@ -147,11 +147,11 @@ impl Track {
 pub struct EndedTrack {
     /// The track's id.
     pub id: u64,
-    /// Times of its first and last detection, on the tracker's clock.
+    /// Times of the first and the last detection, on the tracker's clock.
     pub span: (Seconds, Seconds),
     /// Number of its detections.
     pub hits: u32,
-    /// Its mean embedding, a unit vector; empty without an embedder.
+    /// The track's mean embedding, a unit vector; empty without an embedder.
     pub embedding: Vec<f32>,
 }
 

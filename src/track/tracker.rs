@@ -1,10 +1,10 @@
 //! The tracker of one camera: predict, match, update, create, delete.
 //!
-//! It extends SORT (Bewley et al. 2016) in three ways: confident detections are matched first and
-//! the others after them (ByteTrack, Zhang et al. 2022); boxes are enlarged before their overlap is
-//! measured, by one share in the first round and a larger one in the second (C-BIoU, Yang et al.
-//! 2023); the cost includes the appearance distance, besides position and size (Leal-Taixé et al.
-//! 2016).
+//! This tracker extends SORT (Bewley et al. 2016) in three ways: confident detections are matched
+//! first and the others after them (ByteTrack, Zhang et al. 2022); boxes are enlarged before their
+//! overlap is measured, by one share in the first round and a larger one in the second (C-BIoU,
+//! Yang et al. 2023); the cost includes the appearance distance, besides position and size
+//! (Leal-Taixé et al. 2016).
 
 use crate::detection::{Detection, Embeddings};
 use crate::geometry::{Affine, BBox};

@@ -37,9 +37,9 @@ pub struct LabelledFrame {
     pub elapsed: Seconds,
     /// The detections.
     pub detections: Vec<Detection>,
-    /// Their embeddings.
+    /// The detections' embeddings.
     pub embeddings: Embeddings,
-    /// Their labels.
+    /// The detections' labels.
     pub labels: Vec<DetectionLabel>,
 }
 

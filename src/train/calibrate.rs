@@ -24,11 +24,11 @@ const MIN_PAIRS: f64 = 10.0;
 /// A data set with the distances that a network gives to its pairs.
 #[derive(Debug, Clone)]
 pub struct EvaluatedSet {
-    /// Its name.
+    /// Name of the data set.
     pub name: String,
     /// Number of people.
     pub people: usize,
-    /// The distances of its pairs of pictures.
+    /// The distances of the set's pairs of pictures.
     pub pairs: PairDistances,
 }
 

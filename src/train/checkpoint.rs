@@ -44,9 +44,9 @@ pub fn unusable(dir: &Path, problem: &str) -> TrainError {
 pub struct Checkpoint<'a, B: AutodiffBackend, L, T> {
     /// The learner.
     pub learner: &'a L,
-    /// Its optimiser.
+    /// The learner's optimiser.
     pub optimizer: &'a AdamW<B>,
-    /// The best tower, if it is better than that of the previous checkpoint.
+    /// The best tower, if it is better than the previous checkpoint's.
     pub best: Option<&'a T>,
     /// Progress of the run.
     pub state: &'a TrainingState,
@@ -143,7 +143,7 @@ pub fn newest_or(dir: &Path) -> PathBuf {
 /// Removes the checkpoints in a folder, for a new run.
 ///
 /// # Errors
-/// Fails when one cannot be removed.
+/// Fails when a checkpoint cannot be removed.
 pub fn clear(dir: &Path) -> Result<(), TrainError> {
     checkpoints(dir)
         .iter()
@@ -187,7 +187,7 @@ fn replace_checkpoint(
 /// batches.
 ///
 /// # Errors
-/// Fails when it cannot be read or does not match the configuration.
+/// Fails when the state cannot be read or does not match the configuration.
 pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<TrainingState, TrainError> {
     let path = dir.join("last.json");
     let text = fs::read_to_string(&path).map_err(|source| TrainError::Read {

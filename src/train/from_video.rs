@@ -28,13 +28,13 @@ const MIN_CROPS: usize = 6;
 pub struct TrackedFrame<'a> {
     /// The frame.
     pub frame: &'a Frame,
-    /// Its pixels.
+    /// The frame's pixels.
     pub image: &'a Image,
     /// Time since the previous frame.
     pub elapsed: Seconds,
     /// The detections.
     pub detections: &'a [Detection],
-    /// Their embeddings.
+    /// The detections' embeddings.
     pub embeddings: &'a Embeddings,
     /// The tracker's result.
     pub update: &'a TrackUpdate,

@@ -115,8 +115,8 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
         })
     }
 
-    /// The loss of a step [1], and the number of active hardest triplets [1] if it has labelled
-    /// pictures.
+    /// The loss of a step [1], and the number of active hardest triplets [1] if the step has
+    /// labelled pictures.
     pub(super) fn loss(
         &self,
         input: StepInput,

@@ -228,7 +228,7 @@ mod tests {
             // Some lengths are multiples of four, with other lengths before and after them.
             let start =
                 [(3, 5), (5, 4)].map(|(from, to)| LinearConfig::new(from, to).init::<B>(&device));
-            weights(&start); // They are drawn when first read; clones before would differ.
+            weights(&start); // Draws the weights; clones made before would differ.
             let x = Tensor::random([7, 3], Distribution::Normal(0.0, 1.0), &device);
             let clipping = (clip > 0.0).then_some(GradientClippingConfig::Norm(clip));
             let mut theirs = AdamWConfig::new()

@@ -72,7 +72,7 @@ pub struct Measurement {
 /// The costs of a stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stage {
-    /// Its name.
+    /// Name of the stage.
     pub stage: &'static str,
     /// Cost while no other stage runs.
     pub alone: Cost,

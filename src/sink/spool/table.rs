@@ -7,9 +7,9 @@ use rusqlite::{Connection, Transaction};
 /// An event that a statement has deleted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Removed {
-    /// Its position in the queue.
+    /// Position in the queue.
     pub position: i64,
-    /// Bytes of its body.
+    /// Length of the body, bytes.
     pub bytes: i64,
 }
 

@@ -234,7 +234,7 @@ impl Store {
     /// Reads rows, which must be complete.
     ///
     /// # Errors
-    /// Fails when they cannot be read.
+    /// Fails when the rows cannot be read.
     pub fn read(&self, which: &[usize]) -> Result<StoredRows, TrainError> {
         let fail = |source: io::Error| TrainError::Read {
             path: self.dir.clone(),

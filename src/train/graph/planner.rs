@@ -7,11 +7,11 @@ use crate::onnx::proto::{FLOAT, INT32, INT64, NodeProto, TensorProto};
 /// A trainable constant of the file.
 #[derive(Debug, Clone)]
 pub struct Weight {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: String,
-    /// Its dimensions.
+    /// Dimensions.
     pub dims: Vec<usize>,
-    /// Its values in the file.
+    /// Values in the file.
     pub values: Vec<f32>,
 }
 

@@ -73,7 +73,7 @@ impl Backward<Flex, 2> for Convolution {
 struct ConvolutionWithBias;
 
 impl Backward<Flex, 3> for ConvolutionWithBias {
-    /// Input, weights, output.
+    /// Input, weights and output; shape; activation.
     type State = ([Dense; 3], Shape, Activation);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {

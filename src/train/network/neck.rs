@@ -1,8 +1,8 @@
 //! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the
 //! "BN neck" of Luo et al. 2019).
 //!
-//! It prevents collapse. With the hardest triplets, training can make all vectors equal; the loss
-//! is then the margin, and small changes of the weights do not lower it. Vectors that are
+//! The neck prevents collapse. With the hardest triplets, training can make all vectors equal; the
+//! loss is then the margin, and small changes of the weights do not lower it. Vectors that are
 //! normalised by the moments of the batch cannot all be equal, because their mean squared distance
 //! is constant.
 

@@ -60,7 +60,7 @@ impl FigureSources {
         out
     }
 
-    /// A figure unchanged, on its own background if it has one.
+    /// An unchanged figure, on its own background, if any.
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
         if figure.parts().is_some() {
