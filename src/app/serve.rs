@@ -70,9 +70,9 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0, or 143 if the shutdown
-/// timed out. Without a signal 1 if a camera delivered no frame, a network failed at all frames of
-/// a camera, or the shutdown timed out; else 0.
+/// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
+/// the shutdown timed out. Without a signal it is 1 if a camera delivered no frame, a network
+/// failed on all frames of a camera, or the shutdown timed out; else 0.
 ///
 /// # Errors
 /// The error that ended the run for all cameras.
@@ -106,7 +106,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 /// Checks the addresses of the cameras.
 ///
 /// # Errors
-/// The first that is invalid.
+/// The first invalid address.
 fn check_addresses(service: &ServiceConfig) -> Result<()> {
     for (name, camera) in &service.cameras {
         let address = camera
@@ -203,7 +203,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let outputs = Outputs::open(args, &service, &config, &hub)?;
 
     let signals = Signals::listen();
-    // Cancelled when the pipeline has ended; the server runs until then.
+    // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));

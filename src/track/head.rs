@@ -200,7 +200,7 @@ impl AssociationHead {
 
 fn check(nodes: &[HeadNode]) -> Result<Vec<CheckedNode>, String> {
     if nodes.is_empty() {
-        return Err("a tree has no node".into());
+        return Err("it has no node".into());
     }
     let one = |(i, node): (usize, &HeadNode)| match node {
         HeadNode::Leaf { leaf } if leaf.is_finite() => Ok(CheckedNode::Leaf(*leaf)),

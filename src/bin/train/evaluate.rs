@@ -46,7 +46,7 @@ pub struct EvalArgs {
     ways: Vec<usize>,
 }
 
-/// What is evaluated.
+/// The network or the pixels that are evaluated.
 enum Subject {
     Network(Box<Embedder>),
     /// Width and height.
@@ -83,7 +83,7 @@ impl EvalArgs {
 }
 
 impl Subject {
-    /// Unit rows [n, D].
+    /// The embeddings of crops: [n, D], unit rows.
     fn embed(&mut self, crops: &[Crop]) -> Result<ndarray::Array2<f32>> {
         match self {
             Subject::Network(embedder) => Ok(embeddings(embedder, crops)?),

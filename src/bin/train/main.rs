@@ -109,8 +109,8 @@ struct TrainingArgs {
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Take the calibration from this network (ONNX), trained in the same way but with held-out
-    /// people, for a network that is trained on all people.
+    /// Use the calibration of this network (ONNX), for training on all people. It must have been
+    /// trained in the same way, but with held-out people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
