@@ -54,7 +54,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     let recordings = RecordedEvents::read_lines(bytes.as_slice(), &name)?;
     if !recordings.is_empty() && recordings.iter().all(|r| r.frames.is_empty()) {
         bail!(
-            "{} has the ends of tracks but no trajectory lines; refine needs both: give the whole \
+            "{} has track_ended events but no trajectory events; refine needs both: give the whole \
              output of `twintrack track`",
             name.display()
         );
@@ -62,7 +62,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
             "{} has the events of {} recordings (one per run and camera), but a MOTChallenge file \
-             holds only one; leave out --mot, or refine each recording alone",
+             holds only one; leave out --mot, or refine each recording separately",
             name.display(),
             recordings.len()
         );

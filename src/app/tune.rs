@@ -461,7 +461,7 @@ fn report(
         add("\nOverfitting cannot be estimated with a single sequence; use more sequences.".into());
     } else {
         let heading = "\nHeld-out sequences: the configuration that is best on all others, \
-                       evaluated on the one left out (mean of HOTA and IDF1)";
+                       evaluated on the held-out one (mean of HOTA and IDF1)";
         add(heading.into());
         for h in &held {
             add(format!(

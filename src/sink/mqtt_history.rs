@@ -116,8 +116,8 @@ impl BrokerHistory {
                         .refuse(
                             alone,
                             &format!(
-                                "the broker closed the connection at this event {MAX_BREAKS} times: \
-                                 {error}"
+                                "the broker closed the connection after this event {MAX_BREAKS} \
+                                 times: {error}"
                             ),
                         )
                         .await;

@@ -218,7 +218,7 @@ impl<'a> Session<'a> {
                     self.delivery
                         .refuse(
                             event.position,
-                            &format!("the broker closes the connection at events of {topic}"),
+                            &format!("the broker closes the connection after events of {topic}"),
                         )
                         .await;
                 } else {

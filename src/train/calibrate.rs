@@ -153,7 +153,7 @@ pub fn report(
         .map_or_else(|| "none, too few pairs".into(), StrangerTable::to_string);
     out + &format!(
         "worst: {worst}\ncalibration (slope, threshold): {}\n\
-         strangers (rate@distance, of the worst set at each): {table}\n",
+         strangers (rate@distance, the highest rate of all sets): {table}\n",
         c.entry()
     )
 }

@@ -59,7 +59,7 @@ pub fn convert(
         .find(|end| graph.node.iter().any(|n| n.output.iter().any(|o| o == end)));
     let end = end.ok_or_else(|| {
         misfit(
-            "twintrack-train did not write it with a head of its own; only such files can be \
+            "it does not end in a head of twintrack-train; only networks with such a head can be \
              converted",
         )
     })?;

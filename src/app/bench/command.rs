@@ -123,7 +123,7 @@ async fn measure(
     let name = name(input);
     progress(1, &format!("tracking {frames} frames of {name}"));
     let together = together::one(input, frames, config, dir, stop).await?;
-    progress(2, "the same, one stage after the other");
+    progress(2, "running one stage after the other on the same frames");
     let alone = alone::measure(input, frames, config, dir, stop)?;
     if stop.is_cancelled() {
         return Ok(None);
@@ -142,7 +142,7 @@ async fn measure(
     };
     progress(4, &format!("tracking {recordings} copies {name}"));
     let together = together::many(&copy, recordings, service, config, dir, stop).await?;
-    progress(5, "the same, one stage after the other");
+    progress(5, "running one stage after the other on the same frames");
     let alone = alone::measure(&copy.to_string_lossy(), frames, config, dir, stop)?;
     if stop.is_cancelled() {
         return Ok(None);
