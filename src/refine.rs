@@ -251,8 +251,8 @@ impl RecordedEvents {
                     confidence: t.confidence as f32,
                 };
                 let tracklets = by_id.entry(t.id).or_default();
-                // A tolerance of 1 ms, because the tracker sums elapsed times, while those of
-                // events are rounded.
+                // A tolerance of 1 ms is needed, because the tracker sums elapsed times, and times
+                // in events are rounded.
                 let continues = |s: &&mut Tracklet| {
                     s.detections
                         .last()

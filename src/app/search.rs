@@ -60,7 +60,8 @@ struct Skipped {
 /// on standard error.
 ///
 /// # Errors
-/// When nothing can be searched: no file, no stored embedding, or only those of another network.
+/// When nothing can be searched: there is no file, no stored embedding, or only embeddings of
+/// another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
     let mut gallery_reader = GalleryReader::open(config, args.embedder.as_deref())?;

@@ -131,8 +131,8 @@ impl Rotating {
                 Err(e) => {
                     tracing::error!(
                         file = %self.path.display(), bytes = self.written, error = %e,
-                        "cannot rotate the events file; events are still appended to it. To rotate it, \
-                         mount its folder instead of the file, or set serve.output_bytes = 0"
+                        "cannot rotate the events file; events are still appended to it. Mount its \
+                         folder instead of the file, or set serve.output_bytes = 0"
                     );
                     self.written + self.size
                 }

@@ -76,7 +76,7 @@ pub fn fill(
     }
 }
 
-/// The linearly interpolated box, corrected for the camera's displacement at that frame.
+/// The linearly interpolated box in a frame, corrected for the camera's displacement at that frame.
 fn between(
     a: &TrajectoryBox,
     b: &DetectedBox,

@@ -23,8 +23,8 @@ use super::evaluate::open_as;
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
     /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default that of --config,
-    /// else the shipped siamese.onnx.
+    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format

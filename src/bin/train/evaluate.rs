@@ -25,8 +25,8 @@ const TRIALS: usize = 10_000;
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default that of --config,
-    /// else the shipped siamese.onnx.
+    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format

@@ -143,7 +143,7 @@ impl FigureSources {
             piece = recolour(&piece, rng);
         }
         if chance(rng, 0.2) {
-            // Replaces the ground by that of another scene.
+            // Replaces the ground by the ground of another scene.
             let ground = if chance(rng, 0.5) {
                 self.piece(rng)
             } else {
