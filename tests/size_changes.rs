@@ -43,7 +43,8 @@ fn difference(a: &Frame, b: &Frame) -> f64 {
     sum as f64 / f64::from(3 * a.width * a.height)
 }
 
-/// Makes `name` of 10 frames of the test pattern; `more`: filter, encoder and its options.
+/// Makes the file `name` with 10 frames of the test pattern. `more`: filter, encoder and the
+/// encoder's options.
 fn part(dir: &Path, name: &str, size: &str, more: &str) {
     ffmpeg(
         dir,
@@ -60,7 +61,7 @@ fn large_and_small(dir: &Path, kind: &str, more: &str) -> [String; 2] {
     })
 }
 
-/// Makes `both.ts`, a large part followed by a small one.
+/// Makes the file `both.ts`, whose large frames are followed by small ones.
 fn both_ts(dir: &Path) {
     let [large, small] = large_and_small(dir, "ts", "-c:v libx264 -preset ultrafast");
     joined(dir, &[&large, &small], "both.ts");

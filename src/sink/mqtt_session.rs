@@ -94,7 +94,7 @@ struct Session<'a> {
     unsent: VecDeque<Option<i64>>,
     /// Messages sent and not yet acknowledged, by packet id.
     in_flight: BTreeMap<u16, Option<i64>>,
-    /// Positions of the events not acknowledged, sent or not, with their topics.
+    /// Positions and topics of the events that are not acknowledged, including unsent ones.
     pending: BTreeMap<i64, String>,
     /// The topic of the last event that the broker answered, if it refused that event.
     refused_topic: Option<String>,
@@ -189,8 +189,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Gives events to the client until the window is full. Events of which it is known that the
-    /// broker refuses them go to the dead-letter file instead.
+    /// Gives events to the client until the window is full. Events that the broker would refuse, by
+    /// its packet size limit or [`BrokerHistory`], go to the dead-letter file instead.
     async fn fill(&mut self) -> Result<(), Failure> {
         while self.pending.len() < self.window() {
             let events = self

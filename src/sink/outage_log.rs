@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Interval of reminders of an outage.
+/// Interval between log messages about the same outage.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
 
 /// Decides which attempts are logged.

@@ -7,8 +7,8 @@
 //!
 //! Removing an event needs space on the disk, for the log. While the disk is full, delivered events
 //! are only marked in memory, so that delivery continues; when all events are delivered, the file
-//! is replaced by an empty one, which frees its space. After a crash before that, the marked events
-//! are delivered again.
+//! is replaced by an empty one, which frees its space. If the process crashes before the file is
+//! replaced, the marked events are delivered again.
 
 mod finished;
 mod table;
