@@ -9,13 +9,13 @@ use twintrack::time::Timestamp;
 /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Rules {
-    /// 2D MOT 2015: all rows are evaluated, whatever their class; no distractors.
+    /// 2D MOT 2015: rows of all classes are evaluated, and there are no distractors.
     Mot15,
     /// MOT16.
     Mot16,
     /// MOT17.
     Mot17,
-    /// MOT20: non-motorised vehicles are distractors too.
+    /// MOT20: non-motorised vehicles are also distractors.
     Mot20,
 }
 

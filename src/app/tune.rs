@@ -32,7 +32,8 @@ pub struct TuneArgs {
     /// which people are detected; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Configuration (TOML) from which the search starts; by default the default settings.
+    /// Configuration (TOML) from which the search starts; without it, the search starts from the
+    /// defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the best configuration (TOML) to this file.

@@ -106,7 +106,7 @@ struct Coordinate {
 #[derive(Debug, Clone, Copy)]
 struct Transition {
     dt: f32,
-    /// Factor of the rate over the step.
+    /// Factor by which the rate decreases over the step.
     decay: f32,
     /// Distance covered in the step by a rate that starts at 1 and decays.
     reach: f32,
