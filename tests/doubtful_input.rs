@@ -311,7 +311,7 @@ fn refine_reads_files_with_a_byte_order_mark_and_without_the_end_of_the_last_lin
     fails(
         &mut refine(ended.as_bytes()),
         1,
-        &["e.jsonl", "no trajectory lines"],
+        &["e.jsonl", "no trajectory events"],
     );
 }
 

@@ -264,7 +264,8 @@ fn the_tracker_loads_the_trained_network() {
         .arg(dir.path().join("no.onnx"));
     let rejected = c.output().expect("it starts");
     assert!(
-        String::from_utf8_lossy(&rejected.stderr).contains("twintrack-train did not write it"),
+        String::from_utf8_lossy(&rejected.stderr)
+            .contains("it does not end in a head of twintrack-train"),
         "{}",
         String::from_utf8_lossy(&rejected.stderr)
     );

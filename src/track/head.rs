@@ -227,7 +227,7 @@ fn check(nodes: &[HeadNode]) -> Result<Vec<CheckedNode>, String> {
                     right: *right,
                 })
             } else {
-                Err(format!("node {i} refers to a node that does not follow it"))
+                Err(format!("node {i} must refer to later nodes"))
             }
         }
     };
