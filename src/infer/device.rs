@@ -75,8 +75,7 @@ pub enum Preprocessing {
     Auto,
     /// On the CPU, by this program.
     Cpu,
-    /// On the device of the networks, by ONNX graphs; a frame is copied to the device once, as
-    /// bytes.
+    /// On the device of the networks, by ONNX graphs: a frame is copied there once, as bytes.
     Device,
 }
 
