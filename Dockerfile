@@ -4,8 +4,8 @@
 #   docker build -t twintrack:cuda --build-arg DEVICE=gpu .   for NVIDIA GPUs (CUDA 13; run with --gpus all)
 #   docker run --rm -v "$PWD:/data" twintrack track /data/clip.mp4 -o /data/clip.jsonl
 #
-# The CUDA and cuDNN libraries come with ONNX Runtime (2 GB); the host needs the NVIDIA driver and
-# its container toolkit only.
+# The image with ONNX Runtime includes the CUDA and cuDNN libraries (2 GB); the host needs only the
+# NVIDIA driver and the NVIDIA container toolkit.
 ARG DEBIAN=bookworm
 
 FROM rust:1.92-${DEBIAN} AS build
@@ -49,7 +49,8 @@ ENV ORT_DYLIB_PATH=/opt/twintrack/onnxruntime/libonnxruntime.so \
     STATE_DIRECTORY=/var/lib/twintrack
 USER 10001
 WORKDIR /var/lib/twintrack
-# Page, live events, metrics; only if the configuration listens on all addresses, with a token.
+# Port of the page, live events and metrics. It can be reached only if the configuration listens on
+# all addresses, which requires a token.
 EXPOSE 8090
 ENTRYPOINT ["twintrack"]
 CMD ["--help"]

@@ -1,4 +1,4 @@
-# The commands of the project. Everything a machine needs is installed by `setup`; a second run does no work twice.
+# The commands of the project. `setup` installs all dependencies; a second run does nothing.
 SHELL := /bin/bash
 OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
@@ -21,7 +21,7 @@ setup-train-torch: ## install PyTorch, for training by LibTorch (feature train-t
 	@scripts/setup.sh cpu
 	@scripts/fetch_train_gpu.sh torch
 
-# Whichever library is there serves; only where there is none the CPU's is fetched.
+# An installed library is kept; if there is none, the CPU build is downloaded.
 .deps/onnxruntime/libonnxruntime.so:
 	@scripts/setup.sh cpu
 build: .deps/onnxruntime/libonnxruntime.so ## build the release program
@@ -41,7 +41,8 @@ test: build ## all tests
 soak: build ## the long tests (minutes each, bounded)
 	@cargo test --release --locked --features train --test sinks --test web --test soak -- --ignored --nocapture --test-threads 1 soak
 
-# Readers of what strangers bring; without a sanitizer they run on any Rust, some 10,000 to 300,000 inputs a second.
+# Fuzz targets of the parsers of untrusted input. Without a sanitizer they run with any Rust, at
+# 10,000 to 300,000 inputs per second.
 FUZZED  := mot config events head metadata detections http address
 SECONDS ?= 60
 fuzz: build ## run every fuzz target for SECONDS=60 each
@@ -63,7 +64,8 @@ lint:      ## format, clippy, licences
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
 	cargo bench --locked --bench tracker_update
 
-# REV: the commit to compare with; by default HEAD if files are changed, else the commit before it.
+# REV: the commit to compare with; by default HEAD if files are changed, else the commit before
+# HEAD.
 bench-check: ## compare instructions executed with those at REV, fail beyond 5 %
 	@scripts/bench_check.sh $(REV)
 

@@ -2,9 +2,9 @@
 //!
 //!     cargo bench --bench device -- cuda 768x576 [DETECTOR]
 //!
-//! Writes the median times to standard error, in milliseconds. "bare" is the session alone, on an
-//! input that is in the device's memory already; "whole" also copies the frames there, scales them
-//! and decodes the detections, or cuts the crops and returns the vectors.
+//! Writes the median times to standard error, in milliseconds. "bare" is the run of the session, on
+//! an input in the device's memory. "whole" also includes copying the frames to the device, scaling
+//! them and decoding the detections, or cutting the crops and returning the vectors.
 
 use std::error::Error;
 use std::time::Instant;
@@ -19,7 +19,7 @@ use twintrack::infer::{
 };
 use twintrack::prelude::Detection;
 
-/// Runs that are measured.
+/// Number of measured runs.
 const RUNS: usize = 30;
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -138,7 +138,7 @@ fn loaded(
         .1)
 }
 
-/// Median time of a run, milliseconds, after three that are not counted.
+/// Median time of a run, milliseconds. Three runs before are not counted.
 fn median<E>(mut run: impl FnMut() -> Result<(), E>) -> Result<f64, E> {
     let mut times = Vec::new();
     for i in 0..RUNS + 3 {

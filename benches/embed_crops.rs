@@ -1,5 +1,5 @@
-//! Time to embed 8 crops on 2 threads, for several networks in alternation, so that changes in the
-//! machine's load affect all alike:
+//! Time to embed 8 crops on 2 threads, for several networks in alternation, so that changes of the
+//! machine's load affect all of them equally:
 //!
 //!     cargo bench --bench embed_crops -- siamese.onnx omz-reid-0288
 //!

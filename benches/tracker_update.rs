@@ -24,8 +24,8 @@ impl Numbers {
     }
 }
 
-/// Frames with `people` walking straight in a scene whose area grows with their number. A share
-/// `missed` of them is not detected in each frame; embeddings have length `d`.
+/// Frames with `people` who walk straight, in a scene whose area is proportional to their number.
+/// In each frame a share `missed` of them is not detected; embeddings have dimension `d`.
 fn walk(people: usize, frames: usize, d: usize, missed: f32) -> Vec<(Vec<Detection>, Embeddings)> {
     let mut n = Numbers(0x2545_F491_4F6C_DD1D);
     let side = 400.0 * (people as f32).sqrt();
@@ -75,8 +75,8 @@ fn unit(v: Vec<f32>) -> Vec<f32> {
 
 fn update(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
-    // 300 people of whom a third is missed per frame: 200 detections for 300 confirmed and lost
-    // tracks.
+    // With 300 people, of whom a third is not detected in each frame, there are 200 detections for
+    // 300 confirmed and lost tracks.
     for (people, d, missed) in [
         (13, 0, 0.1),
         (13, 128, 0.1),
@@ -116,7 +116,7 @@ fn update(c: &mut Criterion) {
     group.finish();
 }
 
-/// The same for a MOTChallenge detection file named by TWINTRACK_DETECTIONS;
+/// Time of an update on the MOTChallenge detection file named by TWINTRACK_DETECTIONS;
 /// `scripts/bench_update.py` compares it with another tracker.
 fn recorded(c: &mut Criterion) {
     let Some(path) = std::env::var_os("TWINTRACK_DETECTIONS") else {

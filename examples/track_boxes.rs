@@ -1,4 +1,4 @@
-//! Tracks boxes from a MOTChallenge detection file: no network, no video, no feature needed.
+//! Tracks boxes from a MOTChallenge detection file. Needs no network, no video and no feature.
 //!
 //! ```text
 //! cargo run --release --no-default-features --example track_boxes -- det.txt 25 > tracks.txt
@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let last = frames.keys().next_back().copied().unwrap_or_default();
     let mut lines = String::new();
     for number in 1..=last {
-        // A frame without detections still passes time.
+        // A frame without detections also updates the tracker, because time passes.
         let detections = frames.remove(&number).unwrap_or_default();
         let update = tracker.update(&detections, &Embeddings::none(), interval)?;
         for track in update.tracks {

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Compares the instructions that this working tree and an earlier commit execute on a fixed input,
-# and fails if a command needs more than LIMIT percent (5) more. Instructions do not depend on the
-# load of the machine, as times do.
+# and fails if a command needs more than LIMIT percent (5) more. Unlike times, numbers of
+# instructions do not depend on the load of the machine.
 #   scripts/bench_check.sh [REV] [LIMIT]
-# REV: by default HEAD if files are changed, else the commit before it. Measured is what needs no
-# pixels and no networks: tracker, events, offline linking, evaluation. Needs valgrind. Both
-# programs are built with the feature `cli` only, in out/bench-check; nothing in target/ changes.
+# REV: by default HEAD if files are changed, else the commit before HEAD. The parts that need no
+# pixels and no networks are measured: tracker, events, offline linking, evaluation. Needs valgrind.
+# Both programs are built with the feature `cli` only, in out/bench-check; nothing in target/
+# changes.
 set -euo pipefail
 export LC_ALL=C
 cd "$(dirname "$0")/.."
@@ -27,8 +28,8 @@ build() {
   cp "$work/target/release/twintrack" "$2"
 }
 
-# 60 people who walk through 1,000 frames on straight lines: as ground truth, and as detections with
-# noise, of which one in ten is missing.
+# 60 people who walk on straight lines through 1,000 frames: as ground truth, and as detections with
+# noise, of which one in ten is left out.
 walk() {
   awk -v truth="$1" 'BEGIN {
     seed = 20261127
@@ -57,7 +58,8 @@ walk 0 > "$input/detections.txt"
 before=$work/before-${commit:0:12}
 if [ ! -x "$before" ]; then
   rm -rf "$work"/before-* "$work"/tree-*
-  # A folder for each commit: cargo compares times of files, and an archive has those of its commit.
+  # Each commit has its own folder, because cargo compares the times of files, and files of an
+  # archive have the time of their commit.
   tree=$work/tree-${commit:0:12}
   mkdir "$tree"
   git archive "$commit" -- . ':!samples' ':!docs' | tar -x -C "$tree"
@@ -72,7 +74,7 @@ track=(track "$walk" --detections "$input/detections.txt" --no-embed --quiet --t
 status=0
 printf '| instructions, millions | %s | working tree | change |\n|---|---:|---:|---:|\n' \
   "${commit:0:7}"
-# row NAME ARGUMENTS...: measures both programs; notes a change beyond the limit.
+# row NAME ARGUMENTS...: measures both programs; records an increase above the limit.
 row() {
   local name=$1 old new
   shift

@@ -1,5 +1,5 @@
 #!/bin/sh
-# The figures of the section "On a GPU" in BENCHMARKS.md, in less than five minutes:
+# Measures the figures of the section "On a GPU" in BENCHMARKS.md, in less than five minutes:
 #
 #     scripts/bench_gpu.sh VIDEO [DEVICE [FOLDER]]       DEVICE: cuda (default), cuda:N or cpu
 #

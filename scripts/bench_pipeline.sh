@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Speed and memory of the whole program and of the Python pipeline of ../shared/bench, alternating in one run.
+# Measures speed and memory of the whole program and of the Python pipeline in ../shared/bench, in
+# alternation.
 #   scripts/bench_pipeline.sh VIDEO PYTHON [rounds]
 # PYTHON has the packages of ../shared/bench/requirements.txt. Needs ffmpeg (to loop the video) and GNU time.
 set -euo pipefail

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Checks licences, bans and sources of all dependencies; advisories too if their database can be reached.
+# Checks licences, bans and sources of all dependencies, and advisories if their database can be
+# reached.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v cargo-deny >/dev/null || cargo install cargo-deny --version 0.20.2 --locked --quiet

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what training on an NVIDIA GPU needs beside the driver, below .deps.
+# Installs the libraries for training on an NVIDIA GPU, except the driver, into .deps.
 #   scripts/fetch_train_gpu.sh cuda    for --features train-cuda: the run-time compiler and headers (100 MB), .deps/cuda
 #   scripts/fetch_train_gpu.sh torch   for --features train-torch: PyTorch 2.9 with its libraries (7 GB), .deps/torch
 set -euo pipefail

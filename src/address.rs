@@ -1,4 +1,5 @@
-//! Addresses of cameras and receivers, in which everything that may be a secret is masked.
+//! Addresses of cameras and receivers. When an address is displayed, everything that may be a
+//! secret is masked.
 
 use std::fmt;
 
@@ -16,7 +17,7 @@ impl Address {
         Address(address.into())
     }
 
-    /// The address with its secrets, for opening it. Must not be logged or displayed.
+    /// The address with its secrets, to open it. Must not be logged or displayed.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -26,7 +27,8 @@ impl Address {
         self.0.is_empty()
     }
 
-    /// Scheme, host and port only: for receivers, whose whole path may be a secret.
+    /// Scheme, host and port only, for messages about receivers, because their whole path may be a
+    /// secret.
     pub fn origin(&self) -> String {
         match Url::parse(&self.0) {
             Ok(url) if url.has_host() && is_ambiguous(&self.0, &url) => last_host(&self.0),
@@ -35,12 +37,12 @@ impl Address {
         }
     }
 
-    /// Checks that the address can be parsed unambiguously, which it cannot with a `/`, `?` or `#`
-    /// in its password, that it has a host, and that FFmpeg supports its scheme. Paths of files are
-    /// accepted.
+    /// Checks that the address can be parsed unambiguously, has a host, and has a scheme that
+    /// FFmpeg supports. An address with an unescaped `/`, `?` or `#` in its password is ambiguous.
+    /// Paths of files are accepted.
     ///
     /// # Errors
-    /// What is wrong with it and what to do, without its secrets.
+    /// The message states what is wrong and what to do, without secrets.
     pub fn check(&self) -> Result<(), String> {
         let Some((scheme, rest)) = self.0.split_once("://") else {
             return Ok(());
@@ -101,7 +103,7 @@ impl Serialize for Address {
 
 /// The address with its secrets replaced by `***`: user and password, the fragment, values in the
 /// query, and segments of the path that contain `=` (`user=a_password=b`) or look like a key. The
-/// path of a file is returned as it is.
+/// path of a file is returned unchanged.
 pub fn masked(address: &str) -> String {
     if !address.contains("://") {
         return address.to_string();
@@ -113,8 +115,8 @@ pub fn masked(address: &str) -> String {
     }
 }
 
-/// Scheme and host of an address whose parts are unknown: only what follows the last `@` cannot be
-/// part of a password.
+/// Scheme and host of an ambiguous address: only the text after its last `@` is certainly not part
+/// of a password.
 fn last_host(address: &str) -> String {
     let (scheme, rest) = address.split_once("://").unwrap_or(("", address));
     match rest.rsplit_once('@') {
@@ -126,10 +128,10 @@ fn last_host(address: &str) -> String {
     }
 }
 
-/// Whether an `@` after the host may be the end of a password that contains a `/`, `?` or `#`. The
-/// beginning of that password was then parsed as the host.
+/// Whether an `@` after the host may end a password that contains a `/`, `?` or `#`, so that the
+/// beginning of the password was parsed as the host.
 fn is_ambiguous(address: &str, url: &Url) -> bool {
-    // `Url` drops the colon of an empty port, which may precede a password.
+    // `Url` removes the colon of an empty port, although a password may follow it.
     let authority = address.split_once("://").map_or("", |(_, rest)| rest);
     let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
     let has_login = !url.username().is_empty()
@@ -182,7 +184,7 @@ fn host_and_port(url: &Url) -> String {
         .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
-/// A path segment of both letters and digits counts as a key from this length on, bytes.
+/// A path segment with letters and digits is treated as a key if it has at least this many bytes.
 const KEY_LENGTH: usize = 16;
 
 fn may_be_secret(word: &str) -> bool {
@@ -259,7 +261,8 @@ mod tests {
             "https://hooks.example:8443"
         );
         assert_eq!(Address::new("not an address").origin(), "not an address");
-        // The password has an `@` before its `/`, so that its middle looks like the host.
+        // The password has an `@` before its `/`, so that the text between them would be parsed as
+        // the host.
         assert_eq!(
             Address::new("rtsp://admin:a@0SECRET./b@host/x").origin(),
             "rtsp://***@host"

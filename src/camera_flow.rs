@@ -1,6 +1,6 @@
-//! Camera motion between two frames, estimated from the pixels: corners are followed by sparse
-//! optical flow (Lucas and Kanade 1981, pyramidal by Bouguet) on scaled-down frames, and a robust
-//! similarity transform is fitted to them.
+//! Camera motion between two frames, estimated from the pixels: sparse optical flow (Lucas and
+//! Kanade 1981, pyramidal by Bouguet) tracks corners on scaled-down frames, and a similarity
+//! transform is fitted robustly to their displacements.
 
 use opencv::core::{
     Mat, MatTraitConst, Point2f, Size, TermCriteria, TermCriteria_COUNT, TermCriteria_EPS, Vector,
@@ -14,17 +14,17 @@ use crate::track::camera_motion::{self, PointPair};
 
 /// Width that frames are scaled to, pixels.
 const WIDTH: i32 = 256;
-/// Most corners that are followed.
+/// Maximum number of corners that are tracked.
 const CORNERS: i32 = 80;
-/// Camera motion up to this, pixels of the scaled frame, counts as none.
+/// A camera motion of at most this, in pixels of the scaled frame, is ignored.
 const STILL: f32 = 0.2;
 /// Estimation becomes idle when the camera has not moved for this long.
 const IDLE_AFTER: Seconds = Seconds(2.0);
-/// Interval of the comparisons while idle.
+/// Interval between comparisons while idle.
 const IDLE_INTERVAL: Seconds = Seconds(1.0);
 
-/// Estimates the motion of one camera. To save time while the camera stands still, it becomes idle:
-/// it then compares one pair of frames per second, until they show motion.
+/// Estimates the motion of one camera. While the camera does not move the estimator is idle: to
+/// save time it compares one pair of frames per second, until a pair shows motion.
 #[derive(Default)]
 pub struct CameraFlow {
     /// The previous frame, scaled and grey; None if the next frame need not be compared with it.
@@ -37,7 +37,7 @@ pub struct CameraFlow {
 
 impl CameraFlow {
     /// The transform from the previous frame to this one, in pixels of the full frame. None if the
-    /// camera stands still, or its motion cannot be estimated.
+    /// camera does not move, or its motion cannot be estimated.
     ///
     /// # Errors
     /// When OpenCV fails.
@@ -66,7 +66,7 @@ impl CameraFlow {
         if moves {
             self.moved_at = Some(pts);
         }
-        // While idle, no frame is kept after a comparison, until the next one is due.
+        // While idle, no frame is kept between one comparison and the next.
         let keep = !idle || moves || self.before.is_none();
         self.before = keep.then_some(grey);
         Ok(motion.filter(|_| moves).map(|m| Affine {

@@ -1,4 +1,4 @@
-//! The clock of this machine. Pure modules get times as arguments instead.
+//! The clock of this machine. Pure modules do not use it; they receive times as arguments.
 
 use crate::time::{Clock, Timestamp, WallTime};
 

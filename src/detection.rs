@@ -18,7 +18,7 @@ pub struct Detection {
 pub struct Embeddings {
     /// Embeddings, [n, d], rows of unit length.
     vectors: Array2<f32>,
-    /// For each detection its row in `vectors`, if it has one.
+    /// For each detection, its row in `vectors`, if it has one.
     row_of: Vec<Option<usize>>,
 }
 
@@ -28,15 +28,15 @@ impl Embeddings {
         Embeddings::default()
     }
 
-    /// An embedding for every detection, in their order. `vectors`: [detections, d], rows of unit
-    /// length.
+    /// An embedding for every detection, in the order of the detections. `vectors`: [detections,
+    /// d], rows of unit length.
     pub fn all(vectors: Array2<f32>) -> Self {
         let row_of = (0..vectors.nrows()).map(Some).collect();
         Embeddings { vectors, row_of }
     }
 
-    /// Embeddings of the detections with the indices `which`, of `count` detections in all.
-    /// `vectors`: [which.len(), d], rows of unit length.
+    /// Embeddings of the detections with the indices `which`, among `count` detections. `vectors`:
+    /// [which.len(), d], rows of unit length.
     pub fn of(vectors: Array2<f32>, which: &[usize], count: usize) -> Self {
         debug_assert_eq!(vectors.nrows(), which.len());
         let mut row_of = vec![None; count];

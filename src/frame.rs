@@ -15,10 +15,10 @@ pub struct Image {
     pub height: u32,
     /// Bytes from one row to the next, at least 3 times the width.
     pub stride: usize,
-    /// The bytes, at least `stride * (height - 1) + 3 * width` of them.
+    /// The bytes: at least `stride * (height - 1) + 3 * width`.
     pub data: Arc<[u8]>,
-    /// Pixel aspect ratio, width over height: 1 except in anamorphic video, which is stored
-    /// narrower than it is displayed.
+    /// Pixel aspect ratio, width divided by height. It is 1 except in anamorphic video, whose
+    /// stored and displayed proportions differ.
     pub pixel_aspect: f32,
 }
 
@@ -27,8 +27,8 @@ pub struct Image {
 pub struct Shape {
     /// Stored size, pixels; boxes are in these units.
     pub stored: (u32, u32),
-    /// Display size, in square pixels, with the stored height. Networks get images of these
-    /// proportions.
+    /// Display size, in square pixels, with the stored height. Images are scaled to these
+    /// proportions for the networks.
     pub shown: (u32, u32),
 }
 
@@ -101,7 +101,7 @@ pub enum CameraState {
     Online,
     /// Cannot be reached, or was interrupted; will be opened again.
     Offline,
-    /// Has ended; delivers no more frames.
+    /// Delivers no more frames.
     Ended,
 }
 
@@ -114,7 +114,7 @@ pub struct Frame {
     pub number: u64,
     /// Presentation time.
     pub pts: Seconds,
-    /// Wall-clock time at which it was taken, if that is known.
+    /// Wall-clock time at which the frame was taken, if known.
     pub time: Option<WallTime>,
     /// Width of the source frame, pixels.
     pub width: u32,

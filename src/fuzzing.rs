@@ -58,8 +58,8 @@ pub fn mot(bytes: &[u8]) {
     }
 }
 
-/// Configurations, with and without cameras: an accepted one is accepted again after serialisation,
-/// and is serialised without its secrets.
+/// Configurations, with and without cameras: an accepted configuration is accepted again after it
+/// was serialised, and the serialised text has no secrets.
 pub fn config(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(config) = Config::from_toml(&text, path()) {
@@ -115,7 +115,7 @@ pub fn head(bytes: &[u8]) {
     }
 }
 
-/// ONNX files: metadata is parsed and replaced, and the replaced value is read back.
+/// ONNX files: metadata is parsed and replaced, and reading the file again returns the new value.
 pub fn metadata(bytes: &[u8]) {
     let entry = [("size".to_string(), "64x128".to_string())];
     if let Ok(changed) = with_metadata(bytes, &entry)
@@ -211,7 +211,7 @@ pub fn detections(bytes: &[u8]) {
     }
 }
 
-/// Headers and query of a request: no request is authorised without the token.
+/// Headers and query of an HTTP request: no request is authorised without the token.
 pub fn http(bytes: &[u8]) {
     use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
     const TOKEN: &str = "0123456789abcdef";
@@ -244,7 +244,7 @@ pub fn http(bytes: &[u8]) {
     let _ = Authorizer { token: None }.admits(&headers, uri.query());
 }
 
-/// Addresses: the password is masked, however malformed the address is.
+/// Addresses: the password is masked in any address, also in a malformed one.
 pub fn address(bytes: &[u8]) {
     const PASSWORD: &str = "Tr0ub4dor";
     let text = String::from_utf8_lossy(bytes);

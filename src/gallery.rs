@@ -113,7 +113,7 @@ impl fmt::Display for Region {
 
 /// Finds the person in a picture and computes the embedding.
 pub struct GalleryReader {
-    /// For pictures that are not cut to one person; opened when first needed.
+    /// Detector for pictures that are not cut to one person; opened when first needed.
     detector: Option<Detector>,
     config: Config,
     embedder: Embedder,
@@ -159,7 +159,7 @@ impl GalleryReader {
         self.embed(&image, region)
     }
 
-    /// Embeds a picture as a whole, whatever its shape: for networks trained on letters, signatures
+    /// Embeds a picture as a whole, of any proportions, for networks trained on letters, signatures
     /// or faces.
     ///
     /// # Errors
@@ -203,8 +203,8 @@ impl GalleryReader {
         }))
     }
 
-    /// Reads a gallery. Pictures of the same name (in a sub-folder of that name, or with different
-    /// extensions) are one person; their embeddings are averaged.
+    /// Reads a gallery. Pictures with the same name and different extensions, or in one sub-folder,
+    /// are of one person; their embeddings are averaged.
     ///
     /// # Errors
     /// As [`GalleryReader::read`], and when the folder cannot be read or has no pictures.
@@ -247,7 +247,8 @@ impl GalleryReader {
     }
 }
 
-/// Reads an image file. Opens it first, because OpenCV does not report why a file cannot be opened.
+/// Reads an image file. The file is first opened without OpenCV, which does not report why a file
+/// cannot be opened.
 fn read_image(path: &Path) -> Result<Image, SourceError> {
     let wrong = |reason: String| SourceError::Picture {
         path: path.into(),

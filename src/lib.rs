@@ -11,8 +11,9 @@
 //!
 //! # As a library
 //!
-//! Without features the crate is its pure part: geometry, the tracker, evaluation, MOTChallenge
-//! files, events and offline linking. No threads, no native libraries:
+//! Without features the crate has its pure part only: geometry, the tracker, evaluation,
+//! MOTChallenge files, events and offline linking. This part uses no threads and no native
+//! libraries:
 //!
 //! ```
 //! use twintrack::prelude::*;
@@ -43,16 +44,16 @@
 //! | `cli` | the program `twintrack` |
 //!
 //! Link a program that decodes video with `-Wl,--export-dynamic-symbol=avcodec_receive_frame`, as
-//! `build.rs` does, so that a change of the frames' size within a stream is noticed.
+//! `build.rs` does; otherwise a change of the frame size within a stream is not detected.
 //!
 //! Programs in `examples/`: `track_boxes` (pure), `track_video` (a callback per event),
 //! `compare_pictures` (embed and compare).
 //!
 //! # Where to read
-//! 1. [`pipeline::run`]: the stages and how they are joined.
-//! 2. [`track::tracker`]: where identities are decided; its `update` reads predict, match, update,
-//!    create, delete. [`track::cost`] is the cost it minimises, one function per term.
-//! 3. [`detect`] and [`embed`]: the two networks, on top of [`infer`].
+//! 1. [`pipeline::run`]: the stages and how they are connected.
+//! 2. [`track::tracker`]: assigns ids; its `update` performs the steps predict, match, update,
+//!    create, delete. [`track::cost`] is the cost that it minimises, one function per term.
+//! 3. [`detect`] and [`embed`]: the two networks, which run by [`infer`].
 //! 4. [`source`] and [`sink`]: inputs and outputs; [`trajectory`] holds the events.
 //! 5. [`eval`]: HOTA, CLEAR MOT and identity measures.
 //! 6. [`config`]: every setting.

@@ -148,9 +148,9 @@ fn print(text: String) -> ExitCode {
     }
 }
 
-/// Silences OpenCV's and FFmpeg's own warnings, which would appear beside our error message, and
-/// sets FFmpeg's options for cameras. Both libraries read these only from environment variables; a
-/// variable that the user has set is kept.
+/// Disables warnings of OpenCV and FFmpeg, which would be printed in addition to the program's
+/// errors, and sets FFmpeg's options for cameras. Both libraries read these settings only from
+/// environment variables; a variable that the user has set is kept.
 #[expect(
     unsafe_code,
     reason = "set_var is sound while no other thread runs; main has not started any"

@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use crate::mot_format::{Known, MotError, MotRow, SequenceInfo, folder_name, parse_rows};
 use crate::text_file;
 
-/// Reads the properties of the sequence in the folder `dir`: from its `seqinfo.ini`; without one,
-/// as in CVAT's exports, from `known` and the last frame in `gt/gt.txt` and `det/det.txt`. None if
-/// the folder has none of these files.
+/// Reads the properties of the sequence in the folder `dir` from its `seqinfo.ini`. Without that
+/// file, as in CVAT's exports, they are taken from `known` and from the last frame in `gt/gt.txt`
+/// and `det/det.txt`. None if the folder has none of these files.
 ///
 /// # Errors
 /// When one of the files cannot be read or is malformed.

@@ -33,7 +33,7 @@ pub enum MotError {
         /// What is wrong with it.
         problem: String,
     },
-    /// A sequence has no `seqinfo.ini`, and a required property was not given otherwise.
+    /// A sequence has no `seqinfo.ini`, and the caller did not give a required property.
     #[error("{} has no seqinfo.ini; add one, or set {missing}", path.display())]
     Undescribed {
         /// The sequence's folder.
@@ -55,17 +55,17 @@ pub enum MotError {
     },
 }
 
-/// Properties of a sequence, from its `seqinfo.ini` or otherwise.
+/// Properties of a sequence.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SequenceInfo {
-    /// Name of the sequence; by default that of its folder.
+    /// Name of the sequence; by default the name of its folder.
     pub name: String,
     /// Folder of the images inside the sequence's folder, `img1` by default.
     pub image_dir: String,
     /// Extension of the images, `.jpg` by default.
     pub image_ext: String,
-    /// A video with the frames, to be read instead of images (key `video`, an addition of
-    /// twintrack); relative to the sequence's folder.
+    /// A video that is read instead of images, relative to the sequence's folder (key `video`,
+    /// which only twintrack uses).
     pub video: Option<PathBuf>,
     /// Frames per second; 0 if unknown.
     pub frame_rate: f64,
@@ -87,8 +87,8 @@ pub struct Known {
 }
 
 impl SequenceInfo {
-    /// The properties of a sequence without `seqinfo.ini`, as in CVAT's exports: what is known, and
-    /// the last frame of its rows.
+    /// The properties of a sequence without `seqinfo.ini`, as in CVAT's exports: those in `known`,
+    /// and the last frame of `rows` as the length.
     pub fn undescribed(name: String, known: Known, rows: &[MotRow]) -> Self {
         let (width, height) = known.size.unwrap_or_default();
         SequenceInfo {
@@ -107,7 +107,7 @@ impl SequenceInfo {
     /// name of the sequence.
     ///
     /// # Errors
-    /// When it lacks frame rate, length or size.
+    /// When the text lacks frame rate, length or size.
     pub fn parse(text: &str, path: &Path) -> Result<Self, MotError> {
         let values: BTreeMap<&str, &str> = lines(text)
             .filter_map(|l| l.split_once('='))
@@ -147,12 +147,11 @@ impl SequenceInfo {
 pub struct MotRow {
     /// Frame number, from 1.
     pub frame: u64,
-    /// Identity; -1 in detections and if absent.
+    /// Identity; -1 in a detection, or if the field is absent.
     pub id: i64,
     /// Left, top, width, height; pixels.
     pub ltwh: [f64; 4],
-    /// Confidence of a detection or result; in ground truth 0 marks a box to be ignored. 1 if
-    /// absent.
+    /// Confidence of a detection or result; in ground truth, 0 marks a box to ignore. 1 if absent.
     pub confidence: f64,
     /// Class of a ground-truth box (1: pedestrian); 1 if absent.
     pub class: i64,

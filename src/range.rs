@@ -16,7 +16,7 @@ pub struct OutOfRange {
     pub allowed: String,
 }
 
-/// Checks that `value` is in [low, high]. NaN never is.
+/// Checks that `value` is in [low, high]; NaN is not.
 ///
 /// # Errors
 /// [`OutOfRange`] with key, value and range.

@@ -1,7 +1,7 @@
 //! Offline refinement of recorded events.
 //!
-//! Converts the events of one camera and run to tracklets for [`crate::track::offline`], which
-//! links them and fills gaps, and converts the resulting trajectories back to events.
+//! Converts the events of one camera and run to tracklets, which [`crate::track::offline`] links,
+//! and converts the resulting trajectories to events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, ErrorKind};
@@ -59,12 +59,12 @@ pub enum RefineError {
     },
 }
 
-/// The events of one camera in one run, without `camera_status` events.
+/// The `trajectory` and `track_ended` events of one camera in one run.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RecordedEvents {
     /// The frames, in order of time.
     pub frames: Vec<FrameEvent>,
-    /// The ends of tracks, in the order in which they were written.
+    /// The `track_ended` events, in the order in which they were written.
     pub ended: Vec<EndedEvent>,
 }
 
@@ -193,14 +193,15 @@ impl RecordedEvents {
         out
     }
 
-    /// The identity of each trajectory: the name that its tracks had in most frames. A name goes to
-    /// only one of several trajectories at the same time, the one with the most frames of it.
+    /// The identity of each trajectory: the name that its tracks had in most frames. Of several
+    /// trajectories that overlap in time, only the one with the most frames of a name gets that
+    /// name.
     fn names(
         &self,
         trajectories: &[LinkedTrajectory],
         tracklets: &[Tracklet],
     ) -> Vec<Option<Identity>> {
-        // By track id and name: number of frames, highest similarity.
+        // Number of frames and highest similarity, by track id and name.
         let mut named: BTreeMap<u64, BTreeMap<&str, (usize, f64)>> = BTreeMap::new();
         for t in self.frames.iter().flat_map(|f| &f.tracks) {
             if let Some(i) = &t.identity {
@@ -265,8 +266,8 @@ impl RecordedEvents {
                     confidence: t.confidence as f32,
                 };
                 let tracklets = by_id.entry(t.id).or_default();
-                // A tolerance of 1 ms, because the tracker sums elapsed times, while those of
-                // events are rounded.
+                // A tolerance of 1 ms is needed, because the tracker sums elapsed times, and times
+                // in events are rounded.
                 let continues = |s: &&mut Tracklet| {
                     s.detections
                         .last()
@@ -310,7 +311,7 @@ pub fn frame_of(event: &FrameEvent) -> Frame {
     }
 }
 
-/// The outputs of a trajectory, with the indices of their frames.
+/// The tracker's outputs for a trajectory, each with the index of its frame.
 fn outputs<'a>(
     id: u64,
     trajectory: &'a LinkedTrajectory,
@@ -325,8 +326,8 @@ fn outputs<'a>(
         } else {
             TrackState::Interpolated
         };
-        // Steps that are not in neighbouring frames lie at a gap that was not filled; no velocity
-        // is computed over it.
+        // Between steps in frames that do not follow each other is a gap that was not filled; no
+        // velocity is computed across it.
         let neighbour = |other: Option<&'a TrajectoryBox>| {
             other
                 .filter(|o| o.frame.abs_diff(step.frame) == 1)

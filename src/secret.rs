@@ -1,4 +1,4 @@
-//! Passwords and tokens: where they are read from, and a type that never displays them.
+//! Passwords and tokens: reading them, and a type that masks them when displayed.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Reads text files, with a message that says what to do about another encoding.
+//! Reads text files; the error for another encoding than UTF-8 names the remedy.
 
 use std::io;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 /// Reads the whole file at `path`, which must be UTF-8.
 ///
 /// # Errors
-/// If it cannot be read or is not UTF-8. The message does not name the file.
+/// If the file cannot be read or is not UTF-8. The message does not name the file.
 pub fn read(path: &Path) -> io::Result<String> {
     std::fs::read_to_string(path).map_err(explained)
 }

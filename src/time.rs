@@ -77,8 +77,8 @@ impl<'de> Deserialize<'de> for Timestamp {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Clock {
-    /// This machine's clock when the frame had been decoded, which is later than the exposure by
-    /// the delays of camera and network.
+    /// This machine's clock when the frame had been decoded: later than the exposure by the latency
+    /// of camera and network.
     Arrival,
     /// The camera's clock, from its RTCP sender reports.
     Rtcp,
@@ -91,7 +91,7 @@ pub enum Clock {
 pub struct WallTime {
     /// The time.
     pub at: Timestamp,
-    /// Its origin, if that is known.
+    /// The origin, if known.
     pub clock: Option<Clock>,
 }
 

@@ -1,5 +1,5 @@
-//! The events that the program writes, and their builder. `schema/trajectory.schema.json` is the
-//! contract that these types implement.
+//! The events that the program writes, and their builder. `schema/trajectory.schema.json` defines
+//! their format.
 
 use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
@@ -51,14 +51,14 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    /// All of them, in the order of their numbers in a spool's database.
+    /// All kinds, in the order of their numbers in a spool's database.
     pub const ALL: [EventKind; 3] = [
         EventKind::Trajectory,
         EventKind::TrackEnded,
         EventKind::CameraStatus,
     ];
 
-    /// Its name in settings and queries.
+    /// The name in settings and queries.
     pub fn name(self) -> &'static str {
         match self {
             EventKind::Trajectory => "trajectory",
@@ -72,7 +72,7 @@ impl EventKind {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum EventError {
-    /// It is not a JSON object, or one of its kind lacks a field or has one of the wrong type.
+    /// The text is not a JSON object, or a field is missing or has the wrong type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// The required field `schema` is missing.
@@ -87,7 +87,7 @@ impl Event {
     /// Parses a line of JSON.
     ///
     /// # Errors
-    /// When it is not an event of these schemas.
+    /// When the line is not an event of a known schema.
     pub fn parse(line: &str) -> Result<Self, EventError> {
         #[derive(Deserialize)]
         #[serde(expecting = "an object")]
@@ -106,7 +106,7 @@ impl Event {
     }
 }
 
-/// An event with its JSON, which is made at the first use and shared by all sinks.
+/// An event with its JSON, which is serialised at the first use and shared by all sinks.
 #[derive(Debug)]
 pub struct WithJson<E> {
     event: E,
@@ -154,8 +154,8 @@ pub struct FrameEvent {
     pub run: RunId,
     /// Name of the camera.
     pub camera: Arc<str>,
-    /// Sequence number of the event within run and camera, from 1; receivers drop repeated events
-    /// by it. 0 in files of versions without it.
+    /// Sequence number of the event within run and camera, from 1, by which receivers drop
+    /// repetitions. 0 in files of earlier versions, which do not have it.
     #[serde(default)]
     pub seq: u64,
     /// Frame number within the camera, from 1.
@@ -182,7 +182,7 @@ pub struct FrameEvent {
 /// A track in a frame.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrackEvent {
-    /// Unique within run and camera, never reused.
+    /// Id, unique within run and camera, never reused.
     pub id: u64,
     /// Confirmed, lost (predicted, not detected), predicted (the detector did not process the
     /// frame), or interpolated (between two detections).
@@ -202,7 +202,7 @@ pub struct TrackEvent {
     pub velocity: [f64; 2],
     /// Foot point (middle of the bottom edge), pixels.
     pub foot: [f64; 2],
-    /// The identity beyond the track, if it is known.
+    /// The person's identity, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identity: Option<Identity>,
 }
@@ -256,7 +256,7 @@ pub struct StatusEvent {
     pub state: CameraState,
     /// When the state changed.
     pub time: Timestamp,
-    /// Why the camera delivers no frames; absent while it does.
+    /// Why the camera delivers no frames; absent while it delivers frames.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Arc<str>>,
 }
@@ -284,7 +284,7 @@ impl StatusEvent {
 /// Shortest time between two points of a path, before simplification.
 pub const PATH_STEP: Seconds = Seconds(0.2);
 
-/// Rounds pixels to two decimals, which is more precise than any detector.
+/// Rounds pixels to two decimals, which exceeds the precision of any detector.
 fn hundredths(v: f32) -> f64 {
     (f64::from(v) * 100.0).round() / 100.0
 }
@@ -323,7 +323,7 @@ pub struct EventBuilder {
     camera: Arc<str>,
     /// Identity of the embedder, if embeddings are to be written.
     embedder: Option<Arc<str>>,
-    /// Presentation time of the first frame, at which the tracker's clock is zero.
+    /// Presentation time of the first frame, which is time zero of the tracker's clock.
     start: Option<Seconds>,
     /// The paths of the current tracks, by id.
     paths: std::collections::BTreeMap<u64, TrackPath>,
@@ -332,8 +332,8 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// Creates the builder of a camera's events within a run. With an `embedder` (its identity),
-    /// events of tracks' ends have the embedding.
+    /// Creates the builder of a camera's events within a run. If `embedder` (the network's
+    /// identity) is given, `track_ended` events include the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
         EventBuilder {
             run,

@@ -1,4 +1,5 @@
-//! Memory that an update of the tracker allocates once all its lists have grown: its output alone.
+//! An update of the tracker allocates memory for its output only, after its lists have reached
+//! their size.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use allocation_counter::{AllocationInfo, measure};
@@ -11,7 +12,7 @@ use twintrack::track::{Tracker, TrackerConfig};
 const PEOPLE: usize = 30;
 const DIMENSION: usize = 64;
 
-/// People who walk to the right, in rows that overlap, one of whom is not detected.
+/// People who walk to the right, in overlapping rows. One of them is not detected.
 fn frame(number: usize, embedded: bool) -> (Vec<Detection>, Embeddings) {
     let all = (0..PEOPLE).filter(|i| !(i + number).is_multiple_of(PEOPLE));
     let which: Vec<usize> = all.collect();
@@ -40,8 +41,8 @@ fn frame(number: usize, embedded: bool) -> (Vec<Detection>, Embeddings) {
     (detections, Embeddings::all(vectors))
 }
 
-/// The allocations of 100 updates after 200 others, in which every person has been seen clearly
-/// five times, and how many tracks the last one gave.
+/// The allocations of 100 updates after 200 uncounted ones, in which every person had five clear
+/// views, and the number of tracks after the last update.
 fn allocations(embedded: bool) -> (Vec<AllocationInfo>, usize) {
     let frames: Vec<_> = (0..300).map(|number| frame(number, embedded)).collect();
     let mut tracker = Tracker::new(TrackerConfig::default());

@@ -1,5 +1,4 @@
-//! Invalid input ends with one error message that names the input and the remedy, never with a
-//! panic.
+//! Invalid input causes one error message that names the input and the remedy, never a panic.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -312,8 +311,8 @@ fn a_disk_that_is_full_at_the_start_is_an_error() {
     );
 }
 
-/// The disk that fills up is simulated by a limit on the file size, at which a write fails after a
-/// part of its bytes in the same way.
+/// A limit on the file size simulates the full disk: in both cases a write fails after some of its
+/// bytes.
 #[test]
 fn a_disk_that_fills_up_leaves_complete_lines() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! `twintrack bench`: its table, its JSON, its errors, and that it leaves nothing behind. How fast
-//! the machine is must not matter.
+//! `twintrack bench`: its table, its JSON, its errors, and that it removes its temporary files. No
+//! test depends on the speed of the machine.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

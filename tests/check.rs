@@ -1,4 +1,4 @@
-//! `twintrack serve --check`: what is wrong with a configuration, before it runs.
+//! `twintrack serve --check` reports errors of a configuration without running the service.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::path::Path;
@@ -21,7 +21,7 @@ fn check(dir: &Path, config: &str) -> (Option<i32>, String) {
 #[test]
 fn a_valid_file_is_reported_without_opening_cameras_or_ports() {
     let dir = tempfile::tempdir().unwrap();
-    // Nothing listens at the camera's port, and the server's port is taken.
+    // Nothing listens at the camera's port, and another program uses the server's port.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port();
     let config = format!(

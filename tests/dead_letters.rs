@@ -1,4 +1,4 @@
-//! Events that an MQTT broker refuses for good go to the dead-letter file, and the others arrive.
+//! Events that an MQTT broker refuses go to the dead-letter file, and other events are delivered.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -43,9 +43,9 @@ fn dead_letters(dir: &Path) -> Vec<(u64, String)> {
 struct Outcome {
     /// Topics and sequence numbers of the events that the subscriber received.
     received: Vec<(String, u64)>,
-    /// The program's own states that the subscriber received.
+    /// The values of the program's own status that the subscriber received.
     states: Vec<String>,
-    /// Sequence numbers and reasons.
+    /// Sequence numbers of the refused events, and the reasons.
     refused: Vec<(u64, String)>,
     spool: Arc<Spool>,
 }
@@ -119,7 +119,7 @@ fn count(n: &AtomicU64) -> u64 {
     n.load(Ordering::Relaxed)
 }
 
-/// The broker's access control forbids one topic and reports it by the acknowledgement.
+/// The broker's access control forbids one topic; the broker's acknowledgement reports this.
 #[test]
 fn a_topic_refused_by_acknowledgement_does_not_block_others() {
     let kinds = [
@@ -158,8 +158,9 @@ fn a_topic_refused_by_acknowledgement_does_not_block_others() {
     );
 }
 
-/// The broker answers a forbidden topic by closing the connection, as mosquitto does with this
-/// setting. Once the topic is known to be refused, none of its events are sent.
+/// The broker closes the connection at an event of a forbidden topic, as mosquitto does with this
+/// setting. When it is known that the broker refuses the topic, no further events of the topic are
+/// sent.
 #[test]
 fn a_topic_refused_by_closing_the_connection_does_not_block_others() {
     let kinds = [EventKind::TrackEnded, EventKind::Trajectory];
@@ -191,7 +192,7 @@ fn a_topic_refused_by_closing_the_connection_does_not_block_others() {
     );
 }
 
-/// MQTT 5: the broker states its packet size limit, and longer packets are never sent.
+/// With MQTT 5 the broker states its packet size limit, and longer packets are never sent.
 #[test]
 fn an_event_above_the_packet_size_limit_is_refused_without_sending_it() {
     let events: Vec<_> = (0..40)
@@ -220,7 +221,7 @@ fn an_event_above_the_packet_size_limit_is_refused_without_sending_it() {
     );
 }
 
-/// MQTT 3.1.1 has no reason codes: the broker closes the connection at the event.
+/// MQTT 3.1.1 has no reason codes, so the broker closes the connection when it receives the event.
 #[test]
 fn an_event_refused_by_closing_the_connection_is_found_and_the_others_arrive() {
     let events: Vec<_> = (0..40)

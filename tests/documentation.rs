@@ -19,8 +19,8 @@ fn the_default_configuration_file_is_the_default() {
     );
 }
 
-/// Configurations of the tracker. (Those of training are in a folder of their own, and tested by
-/// tests/one_shot.rs.)
+/// Configurations of the tracker. (Training configurations are in another folder; tests/one_shot.rs
+/// tests them.)
 fn presets() -> Vec<std::path::PathBuf> {
     let all = std::fs::read_dir(repository("configs"))
         .expect("a folder")
@@ -353,7 +353,7 @@ fn the_page_on_networks_has_every_layout_and_pixel_format() {
     }
 }
 
-/// The README of its folder states source and licence.
+/// The README of a binary file's folder states the file's source and licence.
 #[test]
 fn every_binary_file_is_in_the_readme_of_its_folder() {
     for (dir, page) in [

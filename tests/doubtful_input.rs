@@ -1,5 +1,5 @@
-//! Inputs that a user did not mean: linked outputs, pipes, detections that do not fit, damaged or
-//! wrongly encoded files. Each is refused or reported with what to do, and nothing is lost.
+//! Inputs that are probably mistakes: linked outputs, pipes, implausible detections, damaged or
+//! wrongly encoded files. Each is rejected or reported with a remedy, and no file is lost.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -72,7 +72,7 @@ fn pipe(path: &Path) {
     run(Command::new("mkfifo").arg(path));
 }
 
-/// Before, the recording was overwritten.
+/// Regression: the recording was overwritten.
 #[test]
 fn an_output_that_is_a_hard_link_of_an_input_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -120,8 +120,8 @@ fn an_output_that_is_a_picture_of_the_input_folder_is_refused() {
     }
 }
 
-/// Before, "Non-zero status code returned while running ..." followed: the program ended while ONNX
-/// Runtime still computed.
+/// Regression: "Non-zero status code returned while running ..." followed, because the program
+/// ended while ONNX Runtime was computing.
 #[test]
 fn an_error_of_an_output_is_the_only_message() {
     let dir = tempfile::tempdir().unwrap();
@@ -142,7 +142,7 @@ fn a_video_that_cannot_be_written_is_refused_before_a_file_is_created() {
     }
 }
 
-/// Before, opening the pipe waited for ever for somebody to write into it.
+/// Regression: opening the pipe waited without a limit for a writer.
 #[test]
 fn a_pipe_with_the_name_of_a_picture_is_left_out() {
     let Some(dir) = has_ffmpeg().then(|| tempfile::tempdir().unwrap()) else {
@@ -198,7 +198,7 @@ fn a_pipe_as_input_is_refused() {
     fails(&mut c, 1, &["192.168.1.5/stream", "rtsp://"]);
 }
 
-/// Before, the result was empty, with exit code 0 and without a message.
+/// Regression: the result was empty, with exit code 0 and without a message.
 #[test]
 fn detections_that_do_not_fit_are_reported() {
     for (line, parts) in [
@@ -311,7 +311,7 @@ fn refine_reads_files_with_a_byte_order_mark_and_without_the_end_of_the_last_lin
     fails(
         &mut refine(ended.as_bytes()),
         1,
-        &["e.jsonl", "no trajectory lines"],
+        &["e.jsonl", "no trajectory events"],
     );
 }
 

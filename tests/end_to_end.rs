@@ -65,9 +65,9 @@ fn id_at(events: &[Value], frame: u64, x: f64, y: f64, reach: f64) -> u64 {
     t["id"].as_u64().unwrap()
 }
 
-/// The expectation was made by viewing the clip, not from any output: ten people stay for more than
-/// five seconds (some leave and return), and three who are never occluded for long are at known
-/// positions in frames far apart.
+/// The expected values were read from the clip by a person, not from the program's output. Ten
+/// people stay for more than five seconds (some leave and return). The positions of three people
+/// who are never occluded for long are known in frames that are far apart.
 #[test]
 fn people_of_the_sample_clip_are_counted_and_keep_their_ids() {
     for precision in ["fp32", "int8"] {
@@ -195,7 +195,7 @@ fn every_event_is_valid_by_the_schema() {
             .any(named),
         "some tracks have a remembered identity"
     );
-    // The validator must not accept everything.
+    // The validator must reject an invalid event.
     let mut broken = events[0].clone();
     broken["tracks"] = Value::Null;
     assert!(!validator.is_valid(&broken));
@@ -329,7 +329,7 @@ fn a_folder_of_images_is_tracked() {
         ),
         (12, Some("yard"), Some(1.1))
     );
-    // Three people are visible; a small sign at the left edge may be detected as a fourth.
+    // Three people are visible; a small sign at the left edge may be detected as a fourth person.
     assert!(
         (3..=4).contains(&all[11]["tracks"].as_array().unwrap().len()),
         "{}",
@@ -402,8 +402,8 @@ fn detectors_of_other_layouts_run_by_configuration() {
     }
 }
 
-/// Motion only, on MOT17's public detections, compared with Roboflow trackers 2.6.1 under the
-/// reference scorer (see BENCHMARKS.md).
+/// Tracking by motion only, on MOT17's public detections. The limits are scores of Roboflow
+/// trackers 2.6.1 by the reference scorer (see BENCHMARKS.md).
 #[test]
 fn motion_only_scores_above_sort_and_c_biou_on_mot17() {
     let Some(root) = shared("data/mot17") else {

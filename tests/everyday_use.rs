@@ -30,7 +30,7 @@ fn sequence(dir: &Path) -> PathBuf {
     sequence
 }
 
-/// `twintrack track` of such a sequence with its detections.
+/// `twintrack track` of a sequence that [`sequence`] wrote, with its detections.
 fn track(sequence: &Path) -> Command {
     let mut c = twintrack();
     c.args(["track", "--no-embed", "--detections"])
@@ -101,7 +101,7 @@ fn missing_output_folders_are_created_and_the_summary_lists_the_files() {
             .arg(&refined))
         .stderr,
     );
-    // The track is confirmed, and then written, at its second detection.
+    // The track is confirmed at its second detection, and written from then on.
     assert!(
         refined.is_file()
             && summary.contains(&refined.display().to_string())
@@ -198,7 +198,7 @@ fn a_sequence_with_a_video_is_tracked_and_the_video_is_not_overwritten() {
         &["also an input", "another name"],
     );
     assert_eq!(std::fs::metadata(&video).unwrap().len(), before);
-    // Without its video, a sequence can be tracked only with given detections.
+    // Without its video, a sequence can only be tracked with given detections.
     std::fs::remove_file(&video).unwrap();
     fails(
         twintrack().arg("track").arg(&sequence),
@@ -457,7 +457,7 @@ fn every_row_of_the_summary_says_what_it_counts_or_its_unit() {
     );
     let rows: Vec<&str> = summary.lines().filter(|l| l.starts_with("  ")).collect();
     assert!(rows.len() >= 8, "{summary}");
-    // A row's name is a count or ends in its unit.
+    // The name of a row ends in its unit, unless the value is a count.
     let units = [
         "frames",
         "people",

@@ -312,8 +312,8 @@ fn write_crop(path: &Path, person: u32) {
     assert!(opencv::imgcodecs::imwrite(path.to_str().unwrap(), &crop, &Vector::new()).unwrap());
 }
 
-/// A folder such as a new user has after a clone and a build, with the videos and pictures that the
-/// examples use.
+/// A folder with the files that a new user has after cloning and building, and with the videos and
+/// pictures that the examples use.
 fn new_user() -> tempfile::TempDir {
     let home = tempfile::tempdir().unwrap();
     let at = |name: &str| home.path().join(name);
@@ -344,7 +344,7 @@ fn new_user() -> tempfile::TempDir {
     ] {
         write_crop(&at(name), person);
     }
-    // In place of a network that the user has trained.
+    // This file is used in place of a network that the user has trained.
     std::fs::copy(repository("models/siamese.onnx"), at("my-siamese.onnx")).unwrap();
     home
 }
@@ -440,7 +440,7 @@ fn the_arguments_of_commands_that_are_not_run_are_valid() {
         let is_built =
             program == "twintrack" || program == "twintrack-train" && cfg!(feature = "train");
         if is_built {
-            // An unknown argument is an error before --help is reached.
+            // With an unknown argument the command fails instead of printing its help.
             let out = shell(home.path(), &format!("{command} --help"));
             assert!(
                 out.status.success() && text(&out.stdout).contains("Usage:"),
@@ -459,7 +459,7 @@ fn the_arguments_of_commands_that_are_not_run_are_valid() {
     assert!(checked >= 8, "only {checked} checked");
 }
 
-/// Each must be accepted by the tracker, by `serve`, or by training.
+/// The tracker, `serve` or training must accept each example.
 #[test]
 fn every_example_of_a_configuration_is_valid() {
     let schema = serde_json::from_str(&page("schema/configuration.schema.json")).unwrap();

@@ -61,8 +61,8 @@ fn write_failing_detector(dir: &Path) -> PathBuf {
     path
 }
 
-/// Writes a video of 60 frames; those with index `first` to `last` are white. Indices start at 0,
-/// frame numbers of events at 1.
+/// Writes a video of 60 frames; the frames with the indices `first` to `last` are white. Indices
+/// start at 0, frame numbers of events at 1.
 fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     let path = dir.join(format!("{name}.mp4"));
     let pattern = format!(

@@ -1,5 +1,5 @@
-//! Third-party detectors: fixed batches, float16, int32, masks beside the boxes, and output layouts
-//! that must be inferred.
+//! Third-party detectors: fixed batches, float16, int32, additional outputs with masks, and output
+//! layouts that must be inferred.
 #![cfg(feature = "video")]
 
 mod common;
@@ -82,11 +82,11 @@ fn assert_people(found: &[Detection], tolerance: f32) {
     }
 }
 
-/// Regression test: a file passed the check when opened and then failed on other numbers of frames.
+/// Regression: a file was accepted when opened, and then failed on other numbers of frames.
 #[test]
 fn fixed_batches_accept_any_number_of_pictures() {
     let dir = tempfile::tempdir().expect("a folder");
-    // Fixed at 1, 4, 16; free; declared as free only.
+    // Batch size fixed at 1, 4, 16; free; declared as free, but working for 1 only.
     for (fixed, alone, batch) in [
         (Some(1), false, Some(1)),
         (Some(4), false, Some(4)),
@@ -112,7 +112,7 @@ fn fixed_batches_accept_any_number_of_pictures() {
     }
 }
 
-/// Regression test: the first incomplete batch ended all cameras of a service.
+/// Regression: the first incomplete batch ended all cameras of a service.
 #[cfg(feature = "serve")]
 #[test]
 fn serve_runs_with_a_detector_of_a_fixed_batch_size() {
@@ -177,8 +177,8 @@ fn half_precision_inputs_and_outputs_work() {
     }
 }
 
-/// Values for each place of strides 8, 16 and 32 of an input of 64x64, 84 in all, with a person of
-/// 16x40 centred at (20, 36), in the cell (2, 4) of stride 8.
+/// Values for each of the 84 cells of strides 8, 16 and 32 of an input of 64x64, with a person of
+/// 16x40 pixels centred at (20, 36), in the cell (2, 4) of stride 8.
 fn cells(columns: usize, pixels: bool) -> Vec<f32> {
     let of = |s: usize| (0..64 / s).flat_map(move |y| (0..64 / s).map(move |x| (x, y, s)));
     let row = |(x, y, s): (usize, usize, usize)| {
@@ -238,7 +238,7 @@ fn exports() -> Vec<(&'static str, Vec<Constant<'static>>, Layout, usize)> {
     .concat();
     let logits = |class: usize, classes: usize| {
         let mut all = vec![-9.0; 2 * classes];
-        // The sigmoid of this is 0.72.
+        // The sigmoid of this value is 0.72.
         all[classes + class] = 0.944_46;
         all
     };
@@ -367,7 +367,7 @@ fn spread(rows: &[f32], columns: usize) -> Vec<f32> {
     )
 }
 
-/// A table of the cells without objectness.
+/// The rows of [`cells`] without the column of objectness.
 fn yolo8(columns: usize) -> Vec<f32> {
     cells(84, true)
         .chunks(84)
@@ -375,7 +375,7 @@ fn yolo8(columns: usize) -> Vec<f32> {
         .collect()
 }
 
-/// The first box of a detector of constants for a picture of 64x64.
+/// The first box that a detector with constant outputs returns for a picture of 64x64.
 fn person(config: &DetectorConfig) -> Option<(Layout, usize, Detection)> {
     let mut detector = open(config)?.expect("it fits");
     let found = {
@@ -458,7 +458,7 @@ fn person_class_is_taken_from_class_names() {
     );
 }
 
-/// Every refusal names what was found and the setting to use.
+/// The error for a rejected file states what was found and the setting to use.
 #[test]
 fn layouts_that_would_give_wrong_boxes_are_rejected() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -590,7 +590,7 @@ fn inferred_settings_are_reported() {
     );
 }
 
-/// YOLOX as published needs no setting, and detects the people of the sample clip.
+/// The published YOLOX needs no setting, and detects the people of the sample clip.
 #[test]
 fn a_real_yolox_needs_no_setting() {
     let Some(model) = common::shared("data/yolox-nano/yolox_nano_coco.onnx") else {

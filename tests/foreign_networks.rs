@@ -160,8 +160,8 @@ fn fixed_batches_are_padded_and_run_as_often_as_needed() {
     }
 }
 
-/// A graph may accept single crops only although its input declares a free batch: the check when
-/// opening detects that.
+/// A graph may accept only single crops although its input declares a free batch size; this is
+/// detected when the file is opened.
 #[test]
 fn half_precision_and_single_crop_graphs_give_the_same_vectors() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -233,8 +233,8 @@ fn embeddings_are_distinguished_from_class_scores() {
     assert!(e.contains("a [1, 3], b [1, 3]"), "{e}");
 }
 
-/// Without calibration the tracker works on distances; commands that need similarities say how to
-/// calibrate. The name of a pixel format preset is sufficient.
+/// Without a calibration the tracker works, because it uses distances; commands that need
+/// similarities say how to calibrate. The configuration gives the pixel format by name.
 #[test]
 fn an_uncalibrated_network_tracks_and_compare_names_the_remedy() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -338,8 +338,8 @@ fn calibration_can_be_configured() {
         .unwrap_err()
         .to_string();
     assert!(e.contains("set embedder.calibration"), "{e}");
-    // Two pictures of one colour are the same person to this network, by the configured calibration
-    // alone.
+    // By the configured calibration, this network gives two pictures of the same colour a high
+    // similarity.
     let config = dir.path().join("foreign.toml");
     let pixels = "pixels = { color = \"rgb\", mean = [10, 20, 30], std = [2, 4, 8] }";
     let model = model.display().to_string();
@@ -382,8 +382,8 @@ fn values_out_of_range_are_rejected() {
     );
 }
 
-/// The shipped detector is NanoDet-g with its boxes decoded in the graph; the published network
-/// gives the same people.
+/// The shipped detector is NanoDet-g with boxes decoded in the graph; the published network must
+/// detect the same people.
 #[test]
 fn published_nanodet_detects_the_same_people_as_the_shipped_detector() {
     let published = repository("../shared/models/nanodet_g_coco.onnx");

@@ -170,7 +170,7 @@ fn gallery_people_are_named_and_found_by_search() {
         "{right} names right, {wrong} wrong"
     );
 
-    // Refining keeps the names, each at most once per frame.
+    // Refining keeps the names; each occurs at most once per frame.
     let refined = dir.path().join("refined.jsonl");
     let (ok, _, err) = said(
         &twintrack()
@@ -290,8 +290,9 @@ fn gallery_people_are_named_and_found_by_search() {
     assert!(named, "{out}");
 }
 
-/// `serve` names gallery people on every camera with overlapping views. A picture that is added is
-/// used after SIGHUP, an invalid one changes nothing. Embeddings are written if configured.
+/// `serve` names gallery people on every camera with overlapping views. An added picture is used
+/// after SIGHUP; after an invalid picture the gallery is unchanged. Embeddings are written if
+/// configured.
 #[cfg(feature = "serve")]
 #[test]
 fn serve_names_people_and_reloads_the_gallery_on_sighup() {
@@ -379,7 +380,7 @@ fn serve_names_people_and_reloads_the_gallery_on_sighup() {
     );
 }
 
-/// A line with the end of a track, with `more` fields.
+/// A `track_ended` event as a line, with the additional fields `more`.
 fn ended_event(more: &str) -> String {
     format!(
         "{}{}{more}}}\n",

@@ -1,4 +1,4 @@
-//! Unusual, damaged and incomplete inputs: they are read as far as possible, and what is missing is
+//! Unusual, damaged and incomplete inputs are read as far as possible, and missing parts are
 //! reported.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
@@ -58,7 +58,7 @@ fn one_person(dir: &Path, frames: u64) {
     std::fs::write(dir.join("det.txt"), rows).unwrap();
 }
 
-/// A temporary folder; None, with a message, without ffmpeg.
+/// A temporary folder; None, with a message, if ffmpeg is not installed.
 fn folder() -> Option<tempfile::TempDir> {
     has_ffmpeg().then(|| tempfile::tempdir().unwrap())
 }
@@ -123,7 +123,8 @@ fn a_truncated_file_is_tracked_to_its_end_and_exits_1() {
             40,
             "{name}"
         );
-        // Cut within a packet of the transport stream: a cut between packets cannot be detected.
+        // The file is cut within a packet of the transport stream, because a cut between packets
+        // cannot be detected.
         std::fs::write(
             dir.path().join(name),
             &whole[..whole.len() / 2 / 188 * 188 + 94],
@@ -603,7 +604,7 @@ fn an_address_with_live_is_reopened_when_it_ends() {
     let mut starts = 0;
     while starts < 2 && std::time::Instant::now() < deadline {
         std::thread::sleep(Duration::from_millis(50));
-        // A pass delivers at least one and at most 40 frames.
+        // One playback of the file delivers at least one and at most 40 frames.
         starts = count() / 41 + usize::from(count() > 0);
     }
     common::signal(&child, "INT");

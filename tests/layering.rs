@@ -1,5 +1,5 @@
 //! The structure of the source files (see ARCHITECTURE.md): modules use modules of lower layers
-//! only, pure modules are pure, files do not import each other in cycles, and files are short.
+//! only, pure modules use nothing impure, imports have no cycles, and files are short.
 
 #[path = "layering/imports.rs"]
 mod imports;
@@ -61,7 +61,7 @@ const PURE: &[&str] = &[
     "trajectory",
     "refine",
 ];
-/// What pure modules must not name.
+/// Names that pure modules must not use.
 const IMPURE: &[&str] = &[
     "opencv",
     "ort",

@@ -1,4 +1,5 @@
-//! The crate as a library: the programs in `examples/` do what their comments say.
+//! The crate as a library: the programs in `examples/` work as documented, and its types can be
+//! extended.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -45,7 +46,7 @@ fn track_boxes_follows_two_people_in_a_detection_file() {
             (id, left.parse::<f64>().expect("a number") < 300.0)
         })
         .collect();
-    // One id on either side, and most of the 60 boxes.
+    // Each side has one id, and most of the 60 boxes are written.
     assert!(ids.len() > 40, "{tracks}");
     let first = ids
         .iter()
@@ -157,7 +158,7 @@ mod with_networks {
 
     use super::*;
 
-    /// An example that needs networks: ONNX Runtime as `make setup` installed it.
+    /// An example that needs networks, with the ONNX Runtime that `make setup` installed.
     fn with_runtime(name: &str) -> Command {
         let mut command = example(name);
         if std::env::var_os("ORT_DYLIB_PATH").is_none() {

@@ -1,5 +1,5 @@
-//! `twintrack models`: listing, downloading, verifying and installing networks. The downloads come
-//! from a web server in the test.
+//! `twintrack models`: listing, downloading, verifying and installing networks. The test's own web
+//! server serves the files.
 #![cfg(feature = "models")]
 
 use std::collections::BTreeMap;
@@ -209,7 +209,7 @@ fn ir_entry(name: &str, port: u16, xml: &[u8], bin: &[u8]) -> String {
     )
 }
 
-/// 300 kB of random bytes.
+/// 300,000 random bytes.
 fn noise() -> Vec<u8> {
     let mut rng = fastrand::Rng::with_seed(7);
     (0..300_000).map(|_| rng.u8(..)).collect()
@@ -408,7 +408,7 @@ fn a_file_with_a_wrong_hash_or_size_is_rejected_and_deleted() {
     );
     assert!(user.files().is_empty(), "{:?}", user.files());
 
-    // A Git LFS pointer instead of the file itself.
+    // The server sends a Git LFS pointer instead of the file.
     server.set(|s| {
         s.files.insert(
             "/big.onnx".into(),

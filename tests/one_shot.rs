@@ -20,8 +20,8 @@ fn trainer() -> Command {
     Command::new(env!("CARGO_BIN_EXE_twintrack-train"))
 }
 
-/// Writes a grey picture with one channel: two strokes whose ends depend on the letter, shifted
-/// slightly by the hand.
+/// Writes a grey picture with one channel: two strokes whose ends depend on `letter`, with a small
+/// shift that depends on `hand`.
 fn letter(path: &Path, letter: i32, hand: i32) {
     std::fs::create_dir_all(path.parent().expect("a folder")).expect("writable");
     let mut mat =
@@ -94,8 +94,8 @@ fn every_training_configuration_is_valid() {
     assert!(seen >= 1);
 }
 
-/// Trains on grey squares, evaluates with several numbers of ways, and compares with the tracker's
-/// program.
+/// Trains on square grey pictures, evaluates with several numbers of ways, and compares two
+/// pictures by `twintrack compare`.
 #[test]
 fn letters_are_trained_evaluated_and_compared() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -72,7 +72,7 @@ fn imported_networks_of_intel_agree_with_the_reference() {
 }
 
 /// Imports a network built by `build`, runs it on two crops of 4x2 pixels, and compares its outputs
-/// with those of `expected`, both at unit length.
+/// with those of `expected`, both scaled to unit length.
 fn check_import(
     what: &str,
     build: impl Fn(&mut fixture::Ir, &fixture::Value) -> fixture::Value,

@@ -11,7 +11,7 @@ use std::process::Command;
 use common::{run, text, twintrack};
 use pages::page;
 
-/// Options of every command, which have a table of their own.
+/// Options that every command has; the reference lists them in a separate table.
 const GLOBAL: [&str; 6] = [
     "--help",
     "-h",

@@ -1,5 +1,5 @@
-//! Frames that are prepared by graphs on the networks' device, in batches of several frames, as on
-//! a GPU; here the device is the CPU.
+//! Graphs prepare frames on the networks' device, in batches of several frames, as on a GPU. Here
+//! the device is the CPU.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -28,7 +28,7 @@ fn options(preprocessing: Preprocessing) -> SessionOptions {
     SessionOptions::new(Device::Cpu, 2).with_preprocessing(preprocessing)
 }
 
-/// The largest number of frames that went to the detector together.
+/// The largest number of frames in a batch of the detector.
 #[derive(Default)]
 struct LargestBatch(AtomicUsize);
 

@@ -120,7 +120,7 @@ fn ids_and_names(r: &RecordedEvents) -> ([u64; 2], [String; 2], BTreeSet<u64>) {
     ([before.id, after.id], [name(before), name(after)], all)
 }
 
-/// The scene tracked online, the same refined, and tracked offline.
+/// The scene tracked online, tracked online and then refined, and tracked offline.
 fn all_modes(returning: [f32; 2]) -> [RecordedEvents; 3] {
     let config = Config::default();
     let refine = |r: &RecordedEvents| r.refine(&config.offline, &config.tracker);
@@ -156,7 +156,7 @@ fn a_returning_person_keeps_id_and_name_online_refined_and_offline() {
 
 #[test]
 fn a_stranger_gets_a_new_id_and_name_in_all_modes() {
-    // A similarity that one stranger in 25 reaches.
+    // One stranger in 25 is at least as similar as this embedding.
     let stranger = [0.5, 0.75f32.sqrt()];
     for (mode, r) in ["online", "refined", "offline"]
         .iter()

@@ -1,5 +1,5 @@
-//! Cameras of an RTSP server: opening, tracking, reconnects and shutdown. Skipped, with a message,
-//! without GStreamer's server.
+//! Cameras of an RTSP server: opening, tracking, reconnects and shutdown. The tests are skipped,
+//! with a message, if GStreamer's RTSP server is not installed.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -26,8 +26,8 @@ fn serve_at(port: u16) -> Option<Running> {
     rtsp_server(&clip(), port, 120, &[])
 }
 
-/// The server is killed and started again after two seconds. Presentation times go on increasing,
-/// and the log has no password. The time of the reconnect is measured by `make soak`.
+/// The server is killed and started again after two seconds. Presentation times continue to
+/// increase, and the log has no password. The time of the reconnect is measured by `make soak`.
 #[test]
 fn a_camera_is_tracked_again_after_an_interruption() {
     let Some((server, address)) = serve() else {
@@ -103,8 +103,8 @@ fn a_camera_is_tracked_again_after_an_interruption() {
     );
 }
 
-/// One of two cameras is interrupted and is tracked again afterwards; the other goes on meanwhile.
-/// The log has no password.
+/// One of two cameras is interrupted and tracked again afterwards; the other one continues. The log
+/// has no password.
 #[test]
 fn an_interrupted_camera_does_not_affect_another() {
     let Some((interrupted, address)) = serve() else {
@@ -409,7 +409,7 @@ fn an_h265_and_an_h264_camera_are_tracked_over_udp() {
         people("udp"),
         messages()
     );
-    // The transport really is UDP: the process has UDP sockets.
+    // The process has UDP sockets, so the transport is UDP.
     let udp = || {
         std::fs::read_to_string(format!("/proc/{}/net/udp", child.0.id()))
             .unwrap_or_default()

@@ -24,8 +24,7 @@ use twintrack::trajectory::EventBuilder;
 
 type PreparedFrame = (Frame, Vec<Detection>, Embeddings);
 
-/// The frames of the clip with the networks' outputs, and the embedder's table of how often
-/// strangers are alike.
+/// The frames of the clip with the networks' outputs, and the embedder's false-accept rates.
 fn prepare(config: &Config) -> (Vec<PreparedFrame>, Option<StrangerTable>) {
     let runtime = Runtime::load().unwrap();
     let session = SessionOptions::new(Device::Cpu, config.threads());
@@ -82,7 +81,7 @@ fn evaluate(
     if mode != Mode::Online {
         recording = recording.refine(&config.offline, &config.tracker);
     }
-    // Frames are renumbered, so that dropped ones do not count as missed.
+    // Frames are renumbered, so that people in dropped frames do not count as missed.
     let renumbered = |frame: u64| {
         kept.iter()
             .position(|(f, _, _)| f.number == frame)
@@ -117,8 +116,8 @@ fn evaluate(
     score(&sequence).scores("clip")
 }
 
-/// The limits are slightly below the values measured when they were set (BENCHMARKS.md), so that a
-/// regression of identities fails.
+/// The limits are slightly below the values measured when they were set (BENCHMARKS.md), so that
+/// the test fails if identities become worse.
 #[test]
 fn scores_are_above_the_limits_online_offline_refined_and_with_dropped_frames() {
     let config = Config::default();
@@ -133,7 +132,7 @@ fn scores_are_above_the_limits_online_offline_refined_and_with_dropped_frames() 
         offline.IDF1 > 93.5 && offline.HOTA > 87.0 && offline.MOTA > 92.5 && offline.IDSW <= 4,
         "offline {offline:?}"
     );
-    // Linking of the tracklets made for it is not worse than linking of online tracks.
+    // Linking tracklets that were made for linking is not worse than linking online tracks.
     let refined = evaluate(&all, &config, &strangers, Mode::Refined, |_| true);
     let mean = |s: &Scores| (s.HOTA + s.IDF1) / 2.0;
     assert!(
@@ -145,7 +144,7 @@ fn scores_are_above_the_limits_online_offline_refined_and_with_dropped_frames() 
         every_second.IDF1 > online.IDF1 - 6.0,
         "every second frame {every_second:?}, all {online:?}"
     );
-    // Two frames of five, by a hash of the frame number.
+    // Keeps two frames of five, selected by a hash of the frame number.
     let some = evaluate(&all, &config, &strangers, Mode::Online, |n| {
         n.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & 0xFF < 102
     });

@@ -12,7 +12,7 @@ fn schema() -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-/// What is wrong with a configuration by the schema.
+/// Errors of a configuration by the schema.
 fn problems(toml: &str) -> Vec<String> {
     let value: Value = toml::from_str(toml).unwrap();
     let validator = jsonschema::validator_for(&schema()).unwrap();

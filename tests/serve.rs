@@ -15,7 +15,7 @@ use common::{
 };
 use serde_json::Value;
 
-/// Runs `serve` with the cameras of `toml` and a small input of the detector, until it ends.
+/// Runs `serve` with the cameras of `toml` and a small detector input, until the program ends.
 fn serve(dir: &Path, toml: &str) -> Output {
     let file = dir.join("cameras.toml");
     std::fs::write(
@@ -57,8 +57,8 @@ fn frames(dir: &Path, camera: &str) -> Vec<Value> {
         .collect()
 }
 
-/// Regression: a file with `repeat` that could not be opened for a moment, such as for lack of file
-/// descriptors, ended for good, and the program with exit code 0.
+/// Regression: if a file with `repeat` could not be opened for a moment, for example for lack of
+/// file descriptors, the camera ended, and the program ended with exit code 0.
 #[test]
 fn a_repeated_file_that_disappears_is_opened_again_when_it_is_back() {
     if !has_ffmpeg() {
@@ -236,7 +236,8 @@ fn standing_people_are_tracked_while_the_motion_gate_skips_the_networks() {
         ids(&gated[49])
     );
     // Because of the noise, confidences differ between frames if the networks ran, and are equal if
-    // they were skipped. (They run every two seconds, and when a key frame changes the image.)
+    // the networks were skipped. (The networks run every two seconds, and when a key frame changes
+    // the image.)
     let network_runs = |all: &[Vec<Value>]| {
         all[10..]
             .windows(2)
@@ -378,8 +379,8 @@ fn ctrl_c_ends_live_cameras_and_all_their_tracks() {
     }
 }
 
-/// On SIGHUP a camera is removed and later added again, and another is added. The camera that stays
-/// is not opened again and loses no events; an invalid file changes nothing.
+/// On SIGHUP a camera is removed and later added again, and another is added. The unchanged camera
+/// is not opened again and loses no events. An invalid file changes nothing.
 #[test]
 fn cameras_change_on_sighup() {
     let dir = tempfile::tempdir().unwrap();
@@ -455,7 +456,7 @@ fn cameras_change_on_sighup() {
             .all(|w| w[0]["frame"].as_u64() < w[1]["frame"].as_u64()
                 && w[0]["seq"].as_u64() < w[1]["seq"].as_u64())
     );
-    // Ids of before the removal are not reused.
+    // Ids that were used before the removal are not used again.
     let ids = |frames: &[Value]| {
         frames
             .iter()
@@ -539,8 +540,8 @@ fn an_mjpeg_camera_has_arrival_times_and_respects_target_fps() {
     let frames = frames(dir.path(), "web");
     assert!(enough, "{} frames", frames.len());
     let pts: Vec<f64> = frames.iter().map(|f| f["pts"].as_f64().unwrap()).collect();
-    // The first frames arrive at once, because the server does not wait while the camera is opened.
-    // A slow machine has fewer frames, never more.
+    // The first frames arrive at once, because the server sends frames while the camera is being
+    // opened. A slow machine receives fewer frames, never more.
     assert!(
         15.0 < 3.7 * (pts[24] - pts[9]),
         "more than 3.5 frames/s: {pts:?}"
@@ -649,7 +650,7 @@ fn slow_camera(delay: Duration) -> String {
     format!("http://{address}/video.mjpg")
 }
 
-/// The first attempts fail; the camera is only opened because the timeout grows with the attempts.
+/// The first attempts fail. A later one succeeds because the timeout grows with each attempt.
 #[test]
 fn a_camera_slower_than_open_timeout_is_opened_after_retries() {
     let dir = tempfile::tempdir().unwrap();

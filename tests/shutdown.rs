@@ -50,7 +50,7 @@ fn sigterm_during_a_recording_exits_143_and_leaves_complete_lines() {
     );
 }
 
-/// Detections of so many short tracks that linking them takes minutes.
+/// Detections that give so many short tracks that linking takes minutes.
 fn crowd(dir: &Path) -> std::path::PathBuf {
     let sequence = dir.join("crowd");
     std::fs::create_dir_all(&sequence).unwrap();
@@ -120,7 +120,7 @@ fn linking_tracks_can_be_interrupted() {
     }
 }
 
-/// The sink that hangs is a named pipe without a reader; a disk can hang in the same way.
+/// A named pipe without a reader is used as a sink that hangs; a disk can hang in the same way.
 #[test]
 fn a_sink_that_hangs_does_not_block_shutdown() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! The sinks of `twintrack serve`: an MQTT broker, a webhook and a file; also while the receiver
-//! cannot be reached, and after the program was killed.
+//! The sinks of `twintrack serve` (MQTT, webhook, file), also while the receiver cannot be reached
+//! and after the program was killed.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -18,8 +18,8 @@ use common::broker::{broker, received, subscriber};
 use common::{NO_PAGE, Running, clip, complete_lines, free_port, twintrack, until};
 use serde_json::Value;
 
-/// Identifies an event: run, camera, and sequence number; for status events, which have none, state
-/// and time.
+/// Identifies an event: run, camera and sequence number; for status events, which have no sequence
+/// number, state and time instead.
 type Key = (String, String, String);
 
 fn key(e: &Value) -> Key {
@@ -79,8 +79,8 @@ fn log_text(dir: &Path) -> String {
     std::fs::read_to_string(dir.join("log")).unwrap_or_default()
 }
 
-/// Asserts that every event of the events file has arrived, and for each camera in order, apart
-/// from repetitions.
+/// Asserts that every event of the events file has arrived, in order for each camera, apart from
+/// repetitions.
 fn assert_complete(dir: &Path, arrived: &[Value]) {
     let sent: Vec<Value> = complete_lines(&dir.join("out.jsonl"));
     let keys: BTreeSet<Key> = arrived.iter().map(key).collect();
@@ -250,8 +250,8 @@ fn soak_broker_outage_of_a_minute() {
     broker_outage("5", 50, 60, 60);
 }
 
-/// The program is killed during an outage of the broker. The next run delivers the events that are
-/// left, the last will reports the end of a killed run, and no sequence number is used twice.
+/// The program is killed during an outage of the broker. The next run delivers the remaining
+/// events, the last will reports the end of the killed run, and no sequence number is used twice.
 #[test]
 fn events_of_a_killed_run_are_delivered_by_the_next_run() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
@@ -473,7 +473,8 @@ fn receiver() -> Receiver {
     r
 }
 
-/// The receiver is unavailable at first. In the end it has all events of the configured kinds.
+/// The receiver is unavailable at first. At the end it has received all events of the configured
+/// kinds.
 #[test]
 fn a_webhook_receives_every_event_with_a_valid_signature() {
     let dir = tempfile::tempdir().unwrap();

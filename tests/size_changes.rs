@@ -1,5 +1,5 @@
-//! Streams whose size, rotation or pixel format changes: every frame is returned in its own size,
-//! and tracks end where the size changes.
+//! Streams whose size, rotation or pixel format changes. Every frame is returned in its own size,
+//! and tracks end when the size changes.
 #![cfg(feature = "video")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -29,7 +29,7 @@ fn frames_of(dir: &Path, name: &str) -> Vec<Frame> {
     frames(dir.join(name).to_str().unwrap())
 }
 
-/// Mean absolute difference of the pixels of two frames of one size.
+/// Mean absolute difference of the pixels of two frames of equal size.
 fn difference(a: &Frame, b: &Frame) -> f64 {
     assert_eq!(
         (a.width, a.height),
@@ -43,7 +43,8 @@ fn difference(a: &Frame, b: &Frame) -> f64 {
     sum as f64 / f64::from(3 * a.width * a.height)
 }
 
-/// Makes `name` of 10 frames of the test pattern; `more`: filter, encoder and its options.
+/// Makes the file `name` with 10 frames of the test pattern. `more`: filter, encoder and the
+/// encoder's options.
 fn part(dir: &Path, name: &str, size: &str, more: &str) {
     ffmpeg(
         dir,
@@ -51,7 +52,7 @@ fn part(dir: &Path, name: &str, size: &str, more: &str) {
     );
 }
 
-/// Makes `large` and `small` of one format; returns their names.
+/// Makes the files `large` and `small` in one format; returns their names.
 fn large_and_small(dir: &Path, kind: &str, more: &str) -> [String; 2] {
     [("large", "192x128"), ("small", "98x66")].map(|(name, size)| {
         let name = format!("{name}.{kind}");
@@ -60,7 +61,7 @@ fn large_and_small(dir: &Path, kind: &str, more: &str) -> [String; 2] {
     })
 }
 
-/// Makes `both.ts`, a large part followed by a small one.
+/// Makes the file `both.ts`, whose large frames are followed by small ones.
 fn both_ts(dir: &Path) {
     let [large, small] = large_and_small(dir, "ts", "-c:v libx264 -preset ultrafast");
     joined(dir, &[&large, &small], "both.ts");
@@ -96,8 +97,8 @@ fn assert_frames_of(dir: &Path, name: &str, parts: &[&str]) {
     }
 }
 
-/// Before, every frame had the size of the first: a smaller picture appeared twice above the rest
-/// of the last large one, and of a larger one only a corner.
+/// Regression: every frame had the size of the first. A smaller picture was repeated, with a part
+/// of the last large picture below; of a larger picture only a corner was returned.
 #[test]
 fn frames_have_their_own_size_where_it_changes_within_a_stream() {
     let Some(dir) = has_ffmpeg().then(|| tempfile::tempdir().unwrap()) else {
@@ -235,7 +236,7 @@ fn tracks_end_where_the_size_changes_and_events_have_the_true_size() {
             .collect();
         let sizes: Vec<u64> = all.iter().map(|e| e["width"].as_u64().unwrap()).collect();
         assert_eq!(sizes, [[192; 10], [98; 10]].concat(), "{more:?}");
-        // With `--offline`, boxes at one place are linked again afterwards.
+        // With `--offline`, tracks at the same place are linked again.
         let id = |i: usize| all[i]["tracks"][0]["id"].as_u64().unwrap();
         assert!(
             !more.is_empty() || id(9) != id(19),

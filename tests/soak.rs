@@ -1,6 +1,6 @@
-//! Faults and long runs. Cameras of an RTSP server are behind a proxy that stalls, leaves
-//! connections half open or corrupts data; servers are killed, or change their frame size or
-//! password. A short form runs with the tests, a long one by `make soak`.
+//! Faults and long runs. Cameras of an RTSP server are reached through a proxy that stalls, leaves
+//! connections half open or corrupts data. Servers are killed, or change their frame size or
+//! password. A short version runs with the other tests, a long one by `make soak`.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -20,7 +20,8 @@ use common::{NO_PAGE, Running, clip, free_port, has_ffmpeg, rtsp_server, run, tw
 const PASS: u8 = 0;
 /// No data is forwarded; the connections stay open.
 const STALL: u8 = 1;
-/// New connections are accepted without a response; existing ones get no more data, nor their end.
+/// New connections are accepted without a response. Existing ones get no more data, and are not
+/// closed.
 const HALF_OPEN: u8 = 2;
 /// A part of the camera's data is replaced by random bytes.
 const GARBAGE: u8 = 3;
@@ -29,8 +30,8 @@ const GARBAGE: u8 = 3;
 struct Proxy {
     port: u16,
     mode: Arc<AtomicU8>,
-    /// Connections accepted in the mode [`HALF_OPEN`]; they are closed when it ends, as by a
-    /// machine that has rebooted.
+    /// Connections accepted in the mode [`HALF_OPEN`]. They are closed when the mode ends, as after
+    /// a reboot of the camera.
     orphans: Arc<Mutex<Vec<TcpStream>>>,
 }
 
@@ -80,7 +81,7 @@ fn forward(mut from: TcpStream, mut to: TcpStream, mode: &AtomicU8, from_camera:
                 std::thread::sleep(Duration::from_millis(20));
                 continue;
             }
-            // From now on this connection never gets data again.
+            // This connection gets no more data.
             HALF_OPEN => orphan = true,
             _ => {}
         }
@@ -275,8 +276,8 @@ fn camera_clip(dir: &Path, width: u32, seconds: u64) -> Option<PathBuf> {
     Some(path)
 }
 
-/// Injects random faults into `faulty` cameras for `seconds`, besides a healthy one. Asserts that
-/// cameras come back in time, the healthy camera keeps its frame rate, and no threads or
+/// Runs `faulty` cameras with random faults and a healthy one for `seconds`. Asserts that the
+/// faulty cameras reconnect in time, the healthy camera keeps its frame rate, and no threads or
 /// descriptors leak.
 fn faults(faulty: usize, seconds: u64) {
     let dir = tempfile::tempdir().unwrap();
@@ -317,7 +318,7 @@ fn faults(faulty: usize, seconds: u64) {
     let (mut child, metrics) = serve(dir, &cameras);
     let up = || cameras.iter().all(|(name, _)| metrics.tracked(name) > 10.0);
     assert!(until(60, up), "{}", log_text(dir));
-    // The frame rate without faults.
+    // Measures the frame rate without faults.
     let quiet = Duration::from_secs((seconds / 10).max(5));
     let rate = |over: Duration| {
         let (before, start) = (metrics.tracked("healthy"), Instant::now());
@@ -345,7 +346,7 @@ fn faults(faulty: usize, seconds: u64) {
                 (over.clone(), count.clone(), returns.clone(), metrics.0);
             std::thread::spawn(move || {
                 let (mut rng, metrics) = (fastrand::Rng::with_seed(7 + i as u64), Metrics(port));
-                // Every fault once, then at random.
+                // Every fault occurs once, then faults are drawn at random.
                 let mut first: Vec<Fault> = FAULTS.to_vec();
                 rng.shuffle(&mut first);
                 while !over.load(Ordering::Relaxed) {
@@ -419,8 +420,8 @@ fn faults(faulty: usize, seconds: u64) {
         "{}",
         log_text(dir)
     );
-    // The target is five seconds. One return may take longer: garbage can cost a timeout and also
-    // disturb the reconnect.
+    // The target is five seconds. One reconnect may take longer, because corrupt data can cause a
+    // timeout and also disturb the reconnect.
     let late = returns.iter().filter(|r| r.1 > 5.0).count();
     assert!(
         late <= 1 && returns.iter().all(|r| r.1 <= 7.0),

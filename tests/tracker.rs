@@ -1,4 +1,4 @@
-//! The tracker's public behaviour: ids over time.
+//! The tracker through its public interface: ids over time.
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::BTreeSet;
@@ -75,9 +75,9 @@ fn a_track_lost_for_too_long_ends_and_its_id_is_not_reused() {
     assert_eq!(confirmed(&step(&mut t, &[person(100.0, 200.0, 0.9)])), [2]);
 }
 
-/// A person of embedding [1, 0] at x = 100 for ten frames, no detections for `absence` seconds,
-/// then a person of `embedding` at `x` for two frames. Returns the id of the last. `strangers`: the
-/// embedder's table of how often strangers are alike.
+/// A person with the embedding [1, 0] is at x = 100 for ten frames; then there are no detections
+/// for `absence` seconds; then a person with `embedding` is at `x` for two frames. Returns the id
+/// of the second person. `strangers`: the embedder's false-accept rates.
 fn id_after_absence(strangers: Option<&str>, absence: f64, x: f32, embedding: [f32; 2]) -> u64 {
     let mut t = tracker().with_strangers(strangers.map(|s| s.parse().unwrap()));
     let step = |t: &mut Tracker, x: f32, embedding: [f32; 2]| {
@@ -116,8 +116,8 @@ fn a_lost_person_is_reidentified_by_appearance_within_walking_distance() {
     );
 }
 
-/// Six people appear one after another, with embeddings as different as strangers are at most by
-/// the table.
+/// Six people appear one after another. Their embeddings are as similar as the most similar
+/// strangers of the false-accept rates.
 #[test]
 fn similar_strangers_one_after_another_get_ids_of_their_own() {
     let mut t = tracker().with_strangers(Some(
@@ -186,7 +186,7 @@ fn a_static_object_of_low_confidence_becomes_scenery_but_a_standing_person_does_
         .filter(|_| !step(&mut with_sign, &[sign]).tracks.is_empty())
         .count();
     assert!((30..50).contains(&shown), "shown for {shown} of 100 frames");
-    // It is still known as scenery after an occlusion.
+    // After an occlusion the sign is still scenery.
     (0..40).for_each(|_| drop(step(&mut with_sign, &[])));
     assert!((0..20).all(|_| step(&mut with_sign, &[sign]).tracks.is_empty()));
     let standing = person(100.0, 100.0, 0.9);
@@ -241,8 +241,8 @@ fn a_detection_of_low_confidence_continues_a_track_but_starts_none() {
 
 #[test]
 fn appearance_keeps_ids_where_motion_is_ambiguous() {
-    // Two people meet, stop side by side, and walk back: by motion alone they would pass each
-    // other.
+    // Two people meet, stop side by side, and walk back. By motion alone the tracker would exchange
+    // their ids.
     let embedding = |i: usize| {
         if i == 0 {
             [1.0f32, 0.0, 0.0]
@@ -379,7 +379,7 @@ proptest! {
             let n = shuffled.len().max(1);
             shuffled.rotate_left(seed as usize % n);
             if seed % 3 == 0 { shuffled.reverse(); }
-            // Views and tracks refer to detections by index, which is replaced by the detection.
+            // Indices of detections in views and tracks are replaced by the detections.
             let resolved = |mut u: TrackUpdate, list: &[Detection]| {
                 let detections: Vec<[Option<Detection>; 2]> = u
                     .tracks
@@ -407,8 +407,8 @@ proptest! {
         let mut t = tracker();
         let (mut ended, mut greatest) = (BTreeSet::new(), 0);
         for people in &frames {
-            // With embeddings (one of four, by position) and long time steps, people are lost for
-            // long and re-identified.
+            // With embeddings (four different ones, by position) and long time steps, people are
+            // lost for a long time and re-identified.
             let angle = |p: &Detection| (p.bbox.left / 100.0).floor().rem_euclid(4.0);
             let vectors: Vec<f32> = people
                 .iter()

@@ -1,4 +1,4 @@
-//! twintrack-train through its command line: data in the layouts of docs/guide/train.md, a network
+//! The commands of twintrack-train: they read data as in docs/guide/train.md, and write networks
 //! that the tracker loads.
 #![cfg(feature = "train")]
 
@@ -264,7 +264,8 @@ fn the_tracker_loads_the_trained_network() {
         .arg(dir.path().join("no.onnx"));
     let rejected = c.output().expect("it starts");
     assert!(
-        String::from_utf8_lossy(&rejected.stderr).contains("twintrack-train did not write it"),
+        String::from_utf8_lossy(&rejected.stderr)
+            .contains("it does not end in a head of twintrack-train"),
         "{}",
         String::from_utf8_lossy(&rejected.stderr)
     );
@@ -282,8 +283,9 @@ fn the_tracker_loads_the_trained_network() {
     );
 }
 
-/// The default output is not mistaken for an installed network, and bare names refer to files where
-/// they were written. A calibrated copy is the same network, one in another number format is not.
+/// The default output is not used instead of an installed network, and outputs with bare names are
+/// written into the working folder. A calibrated copy has the hash of the original; a copy in
+/// another number format has another.
 #[test]
 fn the_default_output_does_not_replace_an_installed_network() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -358,7 +360,7 @@ fn the_default_output_does_not_replace_an_installed_network() {
     assert!(trained != identity("./half.onnx") && trained != identity("siamese.onnx"));
 }
 
-/// Every network, at several sizes, is trained a few steps and exported; the exporter compares it
+/// Every network is trained for a few steps at several sizes and exported; the exporter compares it
 /// with ONNX Runtime.
 #[test]
 fn every_network_can_be_trained_and_exported() {
@@ -428,7 +430,7 @@ fn invalid_arguments_are_rejected() {
     );
 }
 
-/// Trains a student on the shipped network with drawn people, and resumes without running the
+/// Distils a student from the shipped network on drawn people, and resumes without running the
 /// teacher again; the tracker loads the file.
 #[test]
 fn distillation_runs_the_teacher_once_per_picture() {
@@ -513,7 +515,7 @@ fn distillation_runs_the_teacher_once_per_picture() {
             .is_some_and(|l| l.starts_with("6,"))
     );
 
-    // Square crops: probes have the shape of the student's input.
+    // Crops are square, because probes have the shape of the student's input.
     let text = std::fs::read_to_string(at("distil.toml"))
         .expect("written")
         .replace("[distil]", "height = 64\nwidth = 64\n[distil]");
@@ -622,7 +624,7 @@ fn a_network_file_can_be_trained_further() {
         .contains("'nowhere'")
     );
 
-    // Cut before its head, it gets a new one.
+    // The file is cut before its head and gets a new one.
     let cut = run(
         &at("first.onnx"),
         &format!(
@@ -779,7 +781,8 @@ fn calibrate_writes_a_calibrated_copy() {
             .output();
         let json: serde_json::Value =
             serde_json::from_slice(&compared.expect("it starts").stdout).expect("JSON");
-        // The same picture twice: nearer than any measured strangers.
+        // The pictures are the same, so their distance is below all measured distances of
+        // strangers.
         assert!(
             json["stranger_rate_below"] == true
                 && json["stranger_rate"]

@@ -298,7 +298,7 @@ fn live_events_arrive_by_websocket_and_by_server_sent_events() {
     assert!(names > 5 && data.len() > 5 && data.iter().all(|e| e["camera"] == "c1"));
 }
 
-/// Regression: every event postponed the ping, also one that the client's filter does not pass.
+/// Regression: every event postponed the ping, also an event that the client's filter excludes.
 #[test]
 fn a_client_that_filters_out_all_events_is_pinged() {
     let dir = tempfile::tempdir().unwrap();
@@ -348,7 +348,7 @@ fn requests_without_the_token_and_of_other_origins_are_rejected() {
     );
     let bearer = format!("Bearer {token}");
     assert_eq!(get(port, "/metrics", &[("authorization", &bearer)]).0, 200);
-    // A browser sends the token once in the address, and then in the cookie that it got.
+    // A browser sends the token once in the address, and later in the cookie that it received.
     assert_eq!(get(port, &format!("/?token={token}"), &[]).0, 303);
     assert_eq!(
         get(
@@ -429,15 +429,15 @@ fn a_port_in_use_is_an_error() {
 struct Load {
     /// Events that all clients received together.
     received: u64,
-    /// Frames of the camera with the fewest.
+    /// Number of tracked frames of the camera with the fewest.
     frames: u64,
     /// 95th percentile of the latency from decoding to client, seconds.
     p95: f64,
 }
 
-/// Runs `clients` clients, of which `stalled` read nothing, for at least so many seconds and frames
-/// of each camera, and asserts that the others miss no event. Asserts no rate, because it depends
-/// on the machine.
+/// Runs `clients` clients, of which `stalled` read nothing, for at least the given seconds and
+/// frames of each camera, and asserts that the other clients miss no event. Asserts no rate,
+/// because the rate depends on the machine.
 fn many_clients(
     (clients, stalled): (usize, usize),
     cameras: usize,
@@ -611,8 +611,8 @@ fn a_stalled_reader_of_standard_output_does_not_block_the_pipeline() {
     })
     .unwrap();
     assert!(numbers.windows(2).all(|w| w[1] == w[0] + 1), "{numbers:?}");
-    // The reader resumes: every track of a frame that it got has a `track_ended` event, also of the
-    // time when it did not read.
+    // The reader resumes. Every track in a frame that it receives has a `track_ended` event, also
+    // tracks that ended while it did not read.
     let out = child.0.stdout.take().unwrap();
     let reader = std::thread::spawn(move || {
         BufReader::new(out)

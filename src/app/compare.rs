@@ -28,13 +28,13 @@ pub struct CompareArgs {
     /// installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
-    /// Use both pictures as a whole, whatever their aspect ratio, without detecting people: for
-    /// networks trained on letters, signatures or faces.
+    /// Use both pictures as a whole, of any aspect ratio, without detecting people: for networks
+    /// trained on letters, signatures or faces.
     #[arg(long)]
     whole: bool,
     /// Print JSON: similarity, cosine distance, the share of pairs of strangers that are at least
-    /// as similar (`stranger_rate`; if `stranger_rate_below` is true, the share is below it, which
-    /// is the smallest that was measured), and the part of each picture that was used (`taken`).
+    /// as similar (`stranger_rate`; if `stranger_rate_below` is true, this is the smallest measured
+    /// share, and the actual share is lower), and the part of each picture that was used (`taken`).
     #[arg(long)]
     json: bool,
 }
@@ -82,7 +82,7 @@ fn json(
     pictures: [&GalleryPicture; 2],
 ) -> Value {
     let number = |v: f32| Value::from((f64::from(v) * 1e4).round() / 1e4);
-    // The shortest decimal of the f32: 0.013, not 0.013000000268.
+    // The shortest decimal number of the f32: 0.013, not 0.013000000268.
     let decimal = |v: f32| Value::from(v.to_string().parse::<f64>().unwrap_or(f64::from(v)));
     let mut answer = json!({ "similarity": number(similarity), "distance": number(distance) });
     match rate {

@@ -15,12 +15,13 @@ use twintrack::mot_format::MotRow;
 use twintrack::pipeline::{BatchConfig, DetectionSource};
 use twintrack::source::SourceInfo;
 
-/// Frames of a recording whose crops are embedded together on a GPU where detections are given.
+/// Number of frames of a recording whose crops are embedded in one batch on a GPU if detections are
+/// given.
 const GIVEN_TOGETHER: usize = 8;
 
-/// Where the detections of one input come from, the file `given` or else the detector, and how many
-/// frames go through the networks together: one of a camera, of a recording as many as are fastest.
-/// `scale` divides the file's confidences.
+/// Returns the source of the detections of one input (the file `given`, else the detector) and the
+/// number of frames in a batch: one for a camera, the fastest number for a recording. The file's
+/// confidences are divided by `scale`.
 ///
 /// # Errors
 /// If the file of detections or the detector cannot be used.
@@ -47,8 +48,8 @@ pub fn source(
 }
 
 /// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
-/// if all are -1 (MOTChallenge's value for unknown), all become 1. Warns of values that cannot be
-/// meant: `size` is the width and height of a frame, pixels; 0 if unknown.
+/// if all are -1 (MOTChallenge's value for unknown), all become 1. Warns of implausible values.
+/// `size`: width and height of a frame, pixels; 0 if unknown.
 ///
 /// # Errors
 /// When the file cannot be read, or a line is not a detection.
@@ -81,7 +82,8 @@ pub fn read(path: &Path, scale: f64, size: (u32, u32)) -> Result<BTreeMap<u64, V
     Ok(by_frame)
 }
 
-/// Warns that `unused` detections of the file belong to none of the `frames` read.
+/// Warns that `unused` detections of the file have frame numbers that are not among the `frames`
+/// frames read.
 pub fn warn_of_unused(path: &Path, unused: u64, frames: u64) {
     if unused > 0 {
         tracing::warn!(
@@ -95,7 +97,7 @@ pub fn warn_of_unused(path: &Path, unused: u64, frames: u64) {
 /// The highest class of MOTChallenge's ground truth.
 const LAST_CLASS: i64 = 13;
 
-/// What makes it doubtful that the rows are detections in pixels with confidences in [0, 1].
+/// Reasons to doubt that the rows are detections in pixels with confidences in [0, 1].
 fn doubts(rows: &[MotRow], scale: f64, size: (u32, u32)) -> Vec<String> {
     let mut doubts = Vec::new();
     let confidences = || rows.iter().map(|r| r.confidence / scale);
@@ -114,7 +116,7 @@ fn doubts(rows: &[MotRow], scale: f64, size: (u32, u32)) -> Vec<String> {
             rows.len()
         ));
     }
-    // "0,87" is read as the confidence 0 and the class 87.
+    // "0,87" is parsed as the confidence 0 and the class 87.
     let commas = rows
         .iter()
         .any(|r| r.confidence == 0.0 && r.class > LAST_CLASS);
@@ -143,7 +145,7 @@ fn doubts(rows: &[MotRow], scale: f64, size: (u32, u32)) -> Vec<String> {
             right <= 0.0 || bottom <= 0.0 || l >= f64::from(width) || t >= f64::from(height)
         };
         let outside = rows.iter().filter(is_outside).count();
-        // A few are common: results of trackers follow people out of the picture.
+        // A few boxes outside are common, because trackers follow people out of the picture.
         if 10 * outside > rows.len() {
             doubts.push(format!(
                 "{outside} of {} boxes are outside the frames of {width}x{height} pixels; do the \

@@ -79,7 +79,7 @@ enum State {
 
 struct Report {
     text: String,
-    /// Whether no component has failed.
+    /// Whether all required components work.
     ok: bool,
 }
 
@@ -93,7 +93,7 @@ impl Default for Report {
 }
 
 impl Report {
-    /// Adds the line of a component. With [`State::Failed`] the command fails.
+    /// Adds the line of a component. [`State::Failed`] makes the command fail.
     fn line(&mut self, state: State, what: &str, detail: String) {
         let label = match state {
             State::Works => "ok",
@@ -193,7 +193,7 @@ fn gpu(name: &str, opened: Option<Result<impl std::fmt::Display, InferError>>) -
 
 const ON_CPU: SessionOptions = SessionOptions::new(Device::Cpu, 1);
 
-/// Reports on the configured detector; on the shipped one in both precisions.
+/// Reports on the configured detector; if it is the shipped one, in both precisions.
 fn detectors(r: &mut Report, runtime: &Runtime, config: &DetectorConfig) {
     let shipped = config.model == DetectorConfig::default().model;
     let precisions: &[Precision] = if shipped {

@@ -1,4 +1,4 @@
-//! `twintrack eval`: HOTA, CLEAR MOT and identity metrics of results against ground truth.
+//! `twintrack eval`: HOTA, CLEAR MOT and identity measures of results against ground truth.
 
 use std::path::PathBuf;
 

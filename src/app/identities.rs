@@ -1,4 +1,4 @@
-//! The identities that `track` and `serve` assign: of a gallery, and remembered ones.
+//! The identities that `track` and `serve` assign: people of a gallery, and remembered people.
 
 use std::path::Path;
 
@@ -14,7 +14,8 @@ use twintrack::track::identity::IdentityRegistry;
 /// `identity.remember` is set.
 ///
 /// # Errors
-/// If there is no embedder, it is not calibrated, or a picture of the gallery cannot be used.
+/// If there is no embedder, the embedder is not calibrated, or a picture of the gallery cannot be
+/// used.
 pub fn registry(
     gallery: Option<&Path>,
     config: &Config,

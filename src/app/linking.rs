@@ -5,7 +5,7 @@ use twintrack::refine::{RecordedEvents, frame_of};
 use twintrack::sink::{FrameResult, Sink, SinkError};
 use twintrack::source::{Source, SourceError};
 
-/// Refines events; removes the embeddings unless they are to be written.
+/// Refines events; removes the embeddings unless `output.embeddings` is set.
 pub fn refined(events: &RecordedEvents, config: &Config) -> RecordedEvents {
     let mut refined = events.refine(&config.offline, &config.tracker);
     if !config.output.embeddings {
@@ -14,8 +14,7 @@ pub fn refined(events: &RecordedEvents, config: &Config) -> RecordedEvents {
     refined
 }
 
-/// The summary line of what refining changed: numbers of tracks (afterwards each is a whole
-/// trajectory) and boxes.
+/// The line of the summary with the numbers of tracks and boxes before and after refining.
 pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
     let boxes = |r: &RecordedEvents| r.frames.iter().map(|f| f.tracks.len()).sum::<usize>();
     format!(
@@ -27,9 +26,10 @@ pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
     )
 }
 
-/// Writes events to the sinks: every frame, followed by the ends of the tracks that were last
-/// detected in it. `pictures` is the source of the pixels, for sinks that draw. Checks `stop`
-/// before every frame, and returns early when it is true.
+/// Writes events to the sinks: for every frame its `trajectory` event, then the `track_ended`
+/// events of the tracks that were last detected in the frame. `pictures` is the source of the
+/// pixels, for sinks that draw. Checks `stop` before every frame, and returns early when it is
+/// true.
 ///
 /// # Errors
 /// When a sink or the source fails.

@@ -1,5 +1,5 @@
-//! `twintrack completions` and `twintrack manual`: generated from the definition of the command
-//! line.
+//! `twintrack completions` and `twintrack manual`: shell completions and manual page, generated
+//! from the definition of the command line.
 
 use anyhow::{Context as _, Result};
 use clap::{Args, Command};
@@ -17,7 +17,7 @@ pub struct CompletionsArgs {
 /// The completion script for the program `command`.
 ///
 /// # Errors
-/// When the script is not UTF-8, which clap's definition of the command line rules out.
+/// When the script is not UTF-8, which is impossible because clap's definition is UTF-8.
 pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<String> {
     let (name, mut script) = (command.get_name().to_string(), Vec::new());
     clap_complete::generate(args.shell, &mut command, name, &mut script);
@@ -43,7 +43,7 @@ pub fn page(mut command: Command) -> Result<String> {
     Ok(page)
 }
 
-/// Adds a section for each command of `parent`, and for theirs.
+/// Adds a section for each command of `parent`, and for their subcommands.
 fn add_commands(page: &mut String, parent: &Command) -> Result<()> {
     for command in parent.get_subcommands().filter(|c| c.get_name() != "help") {
         let man = Man::new(command.clone());

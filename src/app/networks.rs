@@ -10,9 +10,10 @@ use twintrack::pipeline::{BatchConfig, CadencePolicy, DetectionSource};
 use twintrack::source::SourceInfo;
 use twintrack::track::embed_policy::EmbedPolicy;
 
-/// Most frames of a recording that are detected together.
+/// Maximum number of frames of a recording in a batch of the detector.
 const LARGEST_BATCH: usize = 32;
-/// Most pixels in such a batch: about 15 frames of 1920x1080, 400 MB in the device's memory.
+/// Maximum number of pixels in such a batch: about 15 frames of 1920x1080, which take 400 MB of the
+/// device's memory.
 const BATCH_PIXELS: usize = 32 << 20;
 
 /// Opens the detector.
@@ -41,8 +42,8 @@ pub fn embedder(config: &Config) -> Result<Option<Embedder>> {
     Ok(Some(embedder))
 }
 
-/// How many frames of one input go to the detector together: one of a camera, of a recording as many
-/// as are fastest.
+/// The number of frames of one input in a batch of the detector: one for a camera, the fastest
+/// number for a recording.
 ///
 /// # Errors
 /// If the detector fails.

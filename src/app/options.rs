@@ -9,13 +9,13 @@ use twintrack::time::Timestamp;
 /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
 #[derive(Debug, Clone, Copy, ValueEnum)]
 pub enum Rules {
-    /// 2D MOT 2015: all rows are evaluated, whatever their class; no distractors.
+    /// 2D MOT 2015: rows of all classes are evaluated, and there are no distractors.
     Mot15,
     /// MOT16.
     Mot16,
     /// MOT17.
     Mot17,
-    /// MOT20: non-motorised vehicles are distractors too.
+    /// MOT20: non-motorised vehicles are also distractors.
     Mot20,
 }
 
@@ -33,7 +33,7 @@ impl From<Rules> for Benchmark {
 /// Parses a number format of the detector.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_precision(s: &str) -> Result<Precision, String> {
     match s {
         "auto" => Ok(Precision::Auto),
@@ -46,7 +46,7 @@ pub fn parse_precision(s: &str) -> Result<Precision, String> {
 /// Parses a time in seconds, zero or more.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_seconds(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -57,7 +57,7 @@ pub fn parse_seconds(s: &str) -> Result<f64, String> {
 /// Parses a divisor in [1e-6, 1e6].
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_scale(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -68,7 +68,7 @@ pub fn parse_scale(s: &str) -> Result<f64, String> {
 /// Parses a frame rate, frames per second.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_rate(s: &str) -> Result<f64, String> {
     s.parse()
         .ok()
@@ -79,7 +79,7 @@ pub fn parse_rate(s: &str) -> Result<f64, String> {
 /// Parses a date and time by RFC 3339.
 ///
 /// # Errors
-/// What is expected instead.
+/// The message states what is expected.
 pub fn parse_time(s: &str) -> Result<Timestamp, String> {
     s.parse()
         .map(Timestamp)

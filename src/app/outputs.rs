@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-/// The path that stands for standard output.
+/// The path that means standard output.
 pub const STDOUT: &str = "-";
 
 /// Checks that no output is also an input or another output, and creates missing parent folders.
-/// Called before the work begins, so that no work is lost.
+/// Must be called before the work begins, so that no work is lost.
 ///
 /// # Errors
 /// When two paths are the same file (by path, link or hard link), or a folder cannot be created.
@@ -36,12 +36,12 @@ pub fn prepare<'a>(
     outputs.into_iter().try_for_each(|path| create_parent(path))
 }
 
-/// What a path leads to.
+/// The file to which a path refers.
 #[derive(PartialEq)]
 enum Target {
     /// Device and inode of an existing file: the same for all its hard links.
     File(u64, u64),
-    /// Anything else, by its path without links.
+    /// Anything else, by its path with links resolved.
     Path(PathBuf),
 }
 

@@ -38,8 +38,8 @@ pub struct RefineArgs {
 ///
 /// # Errors
 /// When the configuration is invalid, the input cannot be read or is not a file of events, its
-/// frames are out of order, it has several recordings with --mot, or an output cannot be written or
-/// is also an input or another output.
+/// frames are out of order, or an output cannot be written or is also an input or another output;
+/// with --mot also when the input has several recordings.
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
     let from_stdin = args.input == Path::new(STDIN);
@@ -54,7 +54,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     let recordings = RecordedEvents::read_lines(bytes.as_slice(), &name)?;
     if !recordings.is_empty() && recordings.iter().all(|r| r.frames.is_empty()) {
         bail!(
-            "{} has the ends of tracks but no trajectory lines; refine needs both: give the whole \
+            "{} has track_ended events but no trajectory events; refine needs both: give the whole \
              output of `twintrack track`",
             name.display()
         );
@@ -62,7 +62,7 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     if args.mot.is_some() && recordings.len() > 1 {
         bail!(
             "{} has the events of {} recordings (one per run and camera), but a MOTChallenge file \
-             holds only one; leave out --mot, or refine each recording alone",
+             holds only one; leave out --mot, or refine each recording separately",
             name.display(),
             recordings.len()
         );
@@ -102,11 +102,11 @@ pub fn run(args: &RefineArgs) -> Result<()> {
     Ok(())
 }
 
-/// Reads the input's JSON lines, without byte-order mark and without an incomplete last line, as a
-/// power cut leaves it. Returns the name of the input too.
+/// Reads the input's JSON lines. A byte-order mark is removed, and so is an incomplete last line,
+/// which a power failure may leave. Also returns the name of the input.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the input cannot be read.
 fn events(input: &Path) -> Result<(PathBuf, Vec<u8>)> {
     let (mut bytes, mut name) = (Vec::new(), input.to_path_buf());
     if input == Path::new(STDIN) {
@@ -133,5 +133,5 @@ fn events(input: &Path) -> Result<(PathBuf, Vec<u8>)> {
 
 /// The byte-order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
-/// The path that stands for standard input.
+/// The path that means standard input.
 const STDIN: &str = "-";

@@ -60,7 +60,8 @@ struct Skipped {
 /// on standard error.
 ///
 /// # Errors
-/// When nothing can be searched: no file, no stored embedding, or only those of another network.
+/// When nothing can be searched: there is no file, no stored embedding, or only embeddings of
+/// another network.
 pub fn run(args: &SearchArgs) -> Result<String> {
     let config = settings::read(args.config.as_deref())?;
     let mut gallery_reader = GalleryReader::open(config, args.embedder.as_deref())?;
@@ -145,8 +146,8 @@ impl Skipped {
             .for_each(|(network, n)| *self.others.entry(network).or_default() += n);
     }
 
-    /// A message about the file, if tracks of it were skipped or it has none. `searched`: whether
-    /// any track of it was compared.
+    /// A message about the file, if some of its tracks were skipped or it has no tracks.
+    /// `searched`: whether any of its tracks was compared.
     fn message(&self, file: &Path, searched: bool) -> Option<String> {
         let of =
             |(network, n): (&String, &usize)| format!("{n} tracks were embedded by '{network}'");
@@ -188,8 +189,8 @@ fn nothing_searched(
     anyhow!("no track in {place} has ended: {}", not_searched.join("; "))
 }
 
-/// The files to search: `within` itself, or the trajectories in that folder, including rotated
-/// files (`NAME.jsonl.1`); and messages about the folder's other files.
+/// The files to search: `within` itself, or the event files in that folder, including rotated ones
+/// (`NAME.jsonl.1`). Also returns messages about the folder's other files.
 fn files(within: &Path) -> Result<(Vec<PathBuf>, Vec<String>)> {
     if within.is_file() {
         return Ok((vec![within.into()], Vec::new()));
@@ -225,7 +226,8 @@ fn is_trajectories(path: &Path) -> bool {
         .ends_with(".jsonl")
 }
 
-/// Reads the `track_ended` events of a file. Frame events, which are most of it, are not parsed.
+/// Reads the `track_ended` events of a file. `trajectory` events, which take most of the file, are
+/// not parsed.
 fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
     let read = || format!("cannot read {}", file.display());
     let mut reader = std::io::BufReader::new(std::fs::File::open(file).with_context(read)?);
@@ -242,7 +244,7 @@ fn ended(file: &Path) -> Result<Vec<EndedEvent>> {
         match Event::parse(&line) {
             Ok(Event::Ended(e)) => events.push(e),
             Ok(_) => {}
-            // As a power cut leaves it.
+            // A power failure may leave an incomplete last line.
             Err(_) if !line.ends_with('\n') => tracing::warn!(
                 file = %file.display(), line = number,
                 "the last line is incomplete and is left out"

@@ -10,7 +10,7 @@ use twintrack::mot_format::{Known, MotRow, SequenceInfo};
 
 /// A sequence's ground truth.
 pub struct Truth {
-    /// Name of the sequence, which is that of its folder.
+    /// Name of the sequence and of its folder.
     pub name: String,
     /// Frame rate, number of frames, and frame size.
     pub info: SequenceInfo,
@@ -18,7 +18,7 @@ pub struct Truth {
     pub rows: Vec<MotRow>,
 }
 
-/// The folders with ground truth, sorted by name: `dir` itself, or its sub-folders.
+/// The folders with ground truth, sorted by name: `dir`, or its sub-folders.
 ///
 /// # Errors
 /// When `dir` cannot be read or has no ground truth.
@@ -45,7 +45,7 @@ pub fn find(dir: &Path) -> Result<Vec<PathBuf>> {
     Ok(sequences)
 }
 
-/// Reads the ground truth of the sequence in `dir`; `known` describes it if it has no
+/// Reads the ground truth of the sequence in `dir`. `known`: properties of a sequence without
 /// `seqinfo.ini`.
 ///
 /// # Errors

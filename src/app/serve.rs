@@ -70,12 +70,12 @@ impl ServeArgs {
     }
 }
 
-/// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0, or 143 if the shutdown
-/// timed out. Without a signal 1 if a camera delivered no frame, a network failed at all frames of
-/// a camera, or the shutdown timed out; else 0.
+/// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
+/// the shutdown timed out. Without a signal it is 1 if a camera delivered no frame, a network
+/// failed on all frames of a camera, or the shutdown timed out; else 0.
 ///
 /// # Errors
-/// The failure that ended the run for all cameras.
+/// The error that ended the run for all cameras.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
@@ -106,7 +106,7 @@ pub fn run(args: &ServeArgs) -> Result<ExitCode> {
 /// Checks the addresses of the cameras.
 ///
 /// # Errors
-/// The first that is invalid.
+/// The first invalid address.
 fn check_addresses(service: &ServiceConfig) -> Result<()> {
     for (name, camera) in &service.cameras {
         let address = camera
@@ -121,7 +121,7 @@ fn check_addresses(service: &ServiceConfig) -> Result<()> {
     Ok(())
 }
 
-/// Checks everything that can be checked without cameras, receivers and ports.
+/// Checks settings, secrets, networks and gallery, without opening cameras, receivers or ports.
 ///
 /// # Errors
 /// The first invalid setting, secret, network or gallery.
@@ -140,7 +140,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sinks, and what metrics need of them.
+/// The sinks, and their counters for the metrics.
 struct Outputs {
     sinks: Vec<Box<dyn Sink>>,
     spools: Vec<Arc<Spool>>,
@@ -203,7 +203,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let outputs = Outputs::open(args, &service, &config, &hub)?;
 
     let signals = Signals::listen();
-    // Cancelled when the pipeline has ended; the server runs until then.
+    // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
@@ -276,9 +276,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     ended.cancel();
     reloading.abort();
     if let Some(serving) = serving {
-        let _ = serving.await; // it logs its own errors
+        let _ = serving.await; // the server has logged its errors
     }
-    let _ = monitoring.await; // it has none
+    let _ = monitoring.await; // it returns no errors
     let finished = match result {
         Err(e @ PipelineError::ShutdownTimeout { .. }) => {
             tracing::error!("{e}");
@@ -297,7 +297,7 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let failed = cameras.iter().any(|m| {
-        // An error has ended it, or it never gave a frame.
+        // An error has ended the camera, or it delivered no frame.
         (m.state() == CameraState::Ended && m.link.reason().is_some())
             || (m.failures() > 0 && n(&m.counts.read) == 0)
             || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0)
@@ -310,7 +310,7 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
     signals.code(finished).unwrap_or(code)
 }
 
-/// Notifies systemd, if it started the service with a notification socket.
+/// Notifies systemd, if systemd started the service with a notification socket.
 fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(e) = sd_notify::notify(&[state]) {
         tracing::warn!(error = %e, "cannot notify systemd");
@@ -330,7 +330,8 @@ struct Reload {
 
 impl Reload {
     /// Reads the cameras and the gallery again on each SIGHUP, until the pipeline has ended. If the
-    /// configuration is invalid, the cameras stay unchanged; likewise the gallery.
+    /// configuration is invalid, the cameras stay unchanged; if the gallery is invalid, it stays
+    /// unchanged.
     async fn on_signal(
         self,
         hub: Hub,
@@ -387,7 +388,7 @@ impl Reload {
         Some(again.cameras)
     }
 
-    /// Reads the gallery with an embedder of its own, because the pipeline owns the other.
+    /// Reads the gallery with another embedder, because the pipeline owns the first one.
     async fn gallery(&self, gallery: &watch::Sender<Vec<GalleryPerson>>) {
         let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
             return;

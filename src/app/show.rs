@@ -14,7 +14,7 @@ use twintrack::embed::Embedder;
 use twintrack::infer::Model;
 use twintrack::pipeline::{Cameras, DetectionSource, Summary};
 
-/// Reason why re-identification and false-accept rates are not available; follows a comma.
+/// Reason why re-identification and false-accept rates are not available; used after a comma.
 pub const NO_STRANGER_RATES: &str = "because the network's file has no false-accept rates \
                                      (`twintrack-train calibrate` measures them)";
 

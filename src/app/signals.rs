@@ -1,6 +1,6 @@
 //! SIGINT (Ctrl-C) and SIGTERM: the first signal starts a graceful shutdown, the second exits at
-//! once. Signals within [`SAME_SIGNAL`] of the first do not count: `timeout` and terminals send one
-//! to the process and another to its group.
+//! once. Signals within [`SAME_SIGNAL`] after the first are ignored, because `timeout` and
+//! terminals send one signal to the process and another to its group.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -13,10 +13,11 @@ use tokio_util::sync::CancellationToken;
 /// Exit codes of a run that a signal ended: 128 plus the signal's number, as in shells.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
-/// Signals so soon after the first one of a phase do not count as a second one.
+/// Signals within this time after the first one of a phase are ignored.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
-/// The signals received by a run, which consists of phases with their own rule. Clones share them.
+/// The signals received by a run. A run consists of phases, with or without graceful shutdown.
+/// Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Signals(Arc<Shared>);
 
@@ -26,14 +27,14 @@ struct Shared {
     last: AtomicU8,
     /// When the first signal of this phase was received.
     first: Mutex<Option<Instant>>,
-    /// Whether this phase has no graceful shutdown.
+    /// Whether the first signal of this phase exits at once.
     at_once: AtomicBool,
     /// Cancelled by the first signal of this phase.
     stop: Mutex<CancellationToken>,
 }
 
 impl Signals {
-    /// Handles signals from now on, for as long as the async runtime lives.
+    /// Handles signals from now on, until the async runtime ends.
     pub fn listen() -> Self {
         let signals = Signals::default();
         let shared = signals.clone();
@@ -41,7 +42,7 @@ impl Signals {
             signal(SignalKind::interrupt()),
             signal(SignalKind::terminate()),
         ) else {
-            tracing::error!("cannot handle signals: Ctrl-C ends the program at once");
+            tracing::error!("cannot handle signals, so Ctrl-C ends the program at once");
             return signals;
         };
         tokio::spawn(async move {
@@ -97,7 +98,7 @@ impl Signals {
     }
 
     /// The exit code of a run that a signal has ended: 130 after SIGINT; after SIGTERM 0 if the
-    /// work was `finished`, else 143. None if there was no signal.
+    /// work was `finished`, else 143. None without a signal.
     pub fn code(&self, finished: bool) -> Option<ExitCode> {
         match self.0.last.load(Ordering::Relaxed) {
             0 => None,
@@ -126,8 +127,8 @@ mod tests {
         assert!(signals.record(INTERRUPTED, now));
     }
 
-    /// Regression: `timeout 3 twintrack …` lost results, because it signals the process and then
-    /// its group.
+    /// Regression: `timeout 3 twintrack …` lost results, because `timeout` signals the process and
+    /// then its group.
     #[test]
     fn two_signals_within_milliseconds_are_one() {
         let signals = Signals::default();

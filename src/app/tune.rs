@@ -32,7 +32,8 @@ pub struct TuneArgs {
     /// which people are detected; or one such sequence.
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
-    /// Configuration (TOML) from which the search starts; by default the default settings.
+    /// Configuration (TOML) from which the search starts; without it, the search starts from the
+    /// defaults.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the best configuration (TOML) to this file.
@@ -94,7 +95,7 @@ fn parse_vary(s: &str) -> Result<(String, f64, f64), String> {
     }
 }
 
-/// Settings varied by default, with their ranges: those with the most influence on identity
+/// Settings that are varied by default, with their ranges. They have the most influence on identity
 /// switches.
 const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.position", 0.0, 0.5),
@@ -110,13 +111,13 @@ const DEFAULT_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.motion.size_memory", 0.2, 1.5),
     ("tracker.keep_lost", 0.5, 5.0),
 ];
-/// Also varied if there are embeddings.
+/// Settings that are also varied if there are embeddings.
 const APPEARANCE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("tracker.cost.appearance", 0.0, 3.0),
     ("tracker.cost.appearance_scale", 0.2, 1.6),
     ("tracker.appearance.memory", 0.5, 0.98),
 ];
-/// Also varied with `--offline`.
+/// Settings that are also varied with `--offline`.
 const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("offline.max_gap", 0.5, 10.0),
     ("offline.new_track", 0.0, 8.0),
@@ -125,7 +126,7 @@ const OFFLINE_PARAMETERS: &[(&str, f64, f64)] = &[
     ("offline.fill.smoothing", 0.0, 0.2),
 ];
 
-/// A sequence with the networks' outputs for every frame, so that a trial only runs the tracker.
+/// A sequence with the networks' outputs for every frame, so that a trial runs the tracker only.
 struct PreparedSequence {
     name: String,
     /// Number of frames.
@@ -177,7 +178,8 @@ pub fn run(args: &TuneArgs) -> Result<String> {
         report_progress,
     );
     if trials.is_empty() {
-        // The search ends at once if the starting configuration fails. Repeated for its error.
+        // The search ends at once if the starting configuration fails. The evaluation is repeated
+        // to get the error.
         for s in &sequences {
             track_and_score(s, &config, args).with_context(|| format!("sequence {}", s.name))?;
         }
@@ -257,7 +259,7 @@ fn with_values(config: &Config, parameters: &[Parameter], values: &[f64]) -> Res
             .split('.')
             .try_fold(&mut table, |t, part| t.get_mut(part))
             .with_context(|| format!("the configuration has no key '{}'", p.key))?;
-        // Four decimals are enough for every parameter, and keep the file readable.
+        // Four decimals are precise enough for every parameter, and the file is easier to read.
         let rounded = (value * 1e4).round() / 1e4;
         *slot = if slot.is_integer() {
             toml::Value::Integer(value.round() as i64)
@@ -460,7 +462,7 @@ fn report(
         add("\nOverfitting cannot be estimated with a single sequence; use more sequences.".into());
     } else {
         let heading = "\nHeld-out sequences: the configuration that is best on all others, \
-                       evaluated on the one left out (mean of HOTA and IDF1)";
+                       evaluated on the held-out one (mean of HOTA and IDF1)";
         add(heading.into());
         for h in &held {
             add(format!(
@@ -474,8 +476,8 @@ fn report(
         let gain = held.iter().map(|h| h.chosen - h.start).sum::<f64>() / held.len() as f64;
         let tuned = best.score(|_| true) - trials[0].score(|_| true);
         add(format!(
-            "gain on the tuned sequences {tuned:+.2}, on held-out sequences {gain:+.2} on \
-             average; expect the latter on other recordings"
+            "gain on the tuned sequences {tuned:+.2}, mean gain on held-out sequences {gain:+.2}; \
+             the second is the one to expect on other recordings"
         ));
     }
     add(format!("\nwritten to {}", args.output.display()));

@@ -23,7 +23,7 @@ use crate::range::{OutOfRange, share, within};
 use crate::track::embed_policy::EmbedPolicy;
 use crate::track::similarity::{Calibration, StrangerTable};
 
-/// Vectors whose length is this close to 1 are not normalised again.
+/// A vector is not normalised if its length differs from 1 by at most this.
 const UNIT_TOLERANCE: f32 = 1e-4;
 
 /// Embedder settings.
@@ -116,11 +116,11 @@ pub struct Embedder {
     /// Name of the output that holds the vectors.
     output: String,
     dimension: usize,
-    /// Cuts crops on its device; absent where that is done on the CPU.
+    /// Cuts crops on the network's device; `None` if crops are cut on the CPU.
     cropper: Option<Cropper>,
 }
 
-/// The people of one of the frames that are in the device's memory.
+/// The detected people of one frame whose pixels are in the device's memory.
 #[derive(Debug, Clone, Copy)]
 pub struct People<'a> {
     /// Index of the frame.
@@ -132,7 +132,7 @@ pub struct People<'a> {
 }
 
 impl People<'_> {
-    /// Whether a box lies outside the frame, where a crop repeats the edge.
+    /// Whether a box extends beyond the frame. Its crop must then repeat the frame's edge.
     fn exceed_the_frame(&self) -> bool {
         let (width, height) = (self.size.0 as f32, self.size.1 as f32);
         self.detections.iter().any(|d| {
@@ -147,8 +147,9 @@ impl Embedder {
     /// configuration, else from the file.
     ///
     /// # Errors
-    /// Fails when the file is missing or broken, neither source gives the crop size or the pixel
-    /// format, its output is not one vector per crop, or the device cannot be used.
+    /// Fails when the file is missing or broken, when neither configuration nor file gives the crop
+    /// size and the pixel format, when the network's output is not one vector per crop, and when
+    /// the device cannot be used.
     pub fn open(
         runtime: &Runtime,
         config: &EmbedderConfig,
@@ -244,7 +245,7 @@ impl Embedder {
     }
 
     /// Copies frames of one size to the network's device, for [`Embedder::embed_on_device`]. `None`
-    /// where crops are cut on the CPU.
+    /// if crops are cut on the CPU.
     ///
     /// # Errors
     /// Fails when the device fails.
@@ -255,8 +256,8 @@ impl Embedder {
             .transpose()
     }
 
-    /// Embeds the people of several frames together. `None` where that must be done on the CPU: a
-    /// box lies outside its frame, or crops are always cut there.
+    /// Embeds the people of several frames in one batch. `None` if [`Embedder::embed`] must be used
+    /// instead: if a box extends beyond its frame, or crops are cut on the CPU.
     ///
     /// # Errors
     /// Fails when a run fails.
@@ -361,7 +362,7 @@ impl Embedder {
                 )));
             }
             if (length - 1.0).abs() > UNIT_TOLERANCE {
-                // A zero vector stays zero: it is equally far from all others.
+                // A zero vector stays zero; its distance from all others is equal.
                 row /= length.max(f32::MIN_POSITIVE);
             }
         }
@@ -373,7 +374,7 @@ impl Embedder {
         self.dimension
     }
 
-    /// Calibration of its distances, from the configuration or else the file.
+    /// Calibration of the network's distances, from the configuration, else from the file.
     pub fn calibration(&self) -> Option<Calibration> {
         if self.config.calibration.is_some() {
             return self.config.calibration;
@@ -382,8 +383,8 @@ impl Embedder {
         (slope > 0.0 && threshold.is_finite()).then_some(Calibration { slope, threshold })
     }
 
-    /// False-accept rates by distance, from the configuration or else the file. A malformed table
-    /// in the file is logged and ignored.
+    /// False-accept rates by distance, from the configuration, else from the file. A malformed
+    /// table in the file is logged and ignored.
     pub fn strangers(&self) -> Option<StrangerTable> {
         if self.config.strangers.is_some() {
             return self.config.strangers.clone();
@@ -399,7 +400,7 @@ impl Embedder {
             .ok()
     }
 
-    /// The calibration, as [`Embedder::calibration`] but required.
+    /// As [`Embedder::calibration`], but an error if there is none.
     ///
     /// # Errors
     /// Fails when the network is not calibrated.
@@ -414,7 +415,7 @@ impl Embedder {
         })
     }
 
-    /// Name of the network: from its metadata, else the file's name.
+    /// Name of the network in its metadata, else the file's name.
     pub fn name(&self) -> String {
         let stem = || {
             self.model
@@ -435,8 +436,8 @@ impl Embedder {
         format!("{} {}", self.name(), self.model.weights())
     }
 
-    /// Whether embeddings stored with this identity come from this network and can be compared with
-    /// its own. Only the hash is compared.
+    /// Whether embeddings stored with this identity were made by this network, so that they can be
+    /// compared with its embeddings. Only the hash is compared.
     pub fn made(&self, identity: &str) -> bool {
         identity.rsplit(' ').next() == Some(self.model.weights())
     }
@@ -456,7 +457,7 @@ impl Embedder {
         &self.output
     }
 
-    /// The opened model: its file, provider, metadata, and the time spent inside it.
+    /// The opened model.
     pub fn model(&self) -> &Model {
         &self.model
     }

@@ -4,8 +4,9 @@ use ndarray::{Array2, ArrayD};
 
 use crate::infer::Output;
 
-/// Name and dimension of the vectors among the outputs for one crop. Networks trained as
-/// classifiers also output class scores; then the name tells which output holds the vectors.
+/// Name and dimension of the output that holds the vectors, chosen among the outputs for one crop.
+/// If there are several candidates, such as the class scores of a classifier, the names of the
+/// outputs decide.
 pub(super) fn vectors(outputs: &[Output]) -> Result<(String, usize), String> {
     let dimension = |o: &Output| Some((o.name.clone(), flatten(o.values.clone(), 1)?.ncols()));
     let fitting: Vec<(String, usize)> = outputs.iter().filter_map(dimension).collect();

@@ -1,9 +1,10 @@
 //! Assignment of largest total weight, on dense matrices.
 //!
-//! Evaluation has its own solver beside the tracker's: it works in f64, so that ties and rounding
-//! errors are resolved as in the reference implementation.
+//! The evaluation does not use the tracker's solver, because it needs f64: ties and rounding errors
+//! are then resolved as in the reference implementation.
 
-/// Largest magnitude of a weight. Sums stay finite, so that the search terminates on any input.
+/// Largest magnitude of a weight. It keeps all sums finite, so that the search terminates on any
+/// input.
 const MAX_WEIGHT: f64 = 1e9;
 
 /// The assignment of largest total weight on a dense [rows, columns] matrix, as pairs sorted by

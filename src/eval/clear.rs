@@ -26,7 +26,7 @@ pub struct Clear {
 }
 
 impl Clear {
-    /// Counts one sequence.
+    /// Computes the counts of one sequence.
     pub fn count(s: &Sequence) -> Self {
         let mut out = Clear {
             people: s.truth_counts.len() as u64,
@@ -40,10 +40,9 @@ impl Clear {
             if n == 0 || m == 0 {
                 out.false_positives += m as f64;
                 out.false_negatives += n as f64;
-                continue; // as in TrackEval: such a frame interrupts no track
+                continue; // such a frame interrupts no track, as in TrackEval
             }
-            // Pairs that continue from the previous frame take precedence, whatever their overlap
-            // above the threshold.
+            // Pairs of the previous frame take precedence if their overlap is above the threshold.
             let weight: Vec<f64> = (0..n)
                 .flat_map(|t| (0..m).map(move |r| (t, r)))
                 .map(|(t, r)| match f.iou(t, r) {
@@ -91,8 +90,8 @@ impl Clear {
         self.people += o.people;
     }
 
-    /// MOTA: 1 minus the rate of misses, false alarms and identity switches; at most 1, may be
-    /// negative.
+    /// MOTA: 1 minus the number of misses, false alarms and identity switches divided by the number
+    /// of ground-truth boxes; at most 1, may be negative.
     pub fn mota(&self) -> f64 {
         (self.true_positives - self.false_positives - self.switches as f64)
             / (self.true_positives + self.false_negatives).max(1.0)

@@ -1,5 +1,5 @@
-//! HOTA, higher order tracking accuracy (Luiten et al. 2021, IJCV), which weighs detection and
-//! association equally.
+//! HOTA, higher order tracking accuracy (Luiten et al. 2021, IJCV), which gives detection and
+//! association equal weight.
 
 use crate::eval::assignment::max_weight_assignment;
 use crate::eval::sequence::Sequence;

@@ -15,7 +15,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Counts one sequence.
+    /// Computes the counts of one sequence.
     pub fn count(s: &Sequence) -> Self {
         let (people, tracks) = (s.truth_counts.len(), s.result_counts.len());
         let mut together = vec![0.0f64; people * tracks];
@@ -31,7 +31,7 @@ impl Identity {
                 }
             }
         }
-        // `sum` of nothing is -0.
+        // `sum` of an empty list is -0.
         let agreed = max_weight_assignment(people, tracks, &together)
             .iter()
             .fold(0.0, |sum, &(i, j)| sum + together[i * tracks + j]);

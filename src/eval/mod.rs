@@ -1,7 +1,7 @@
 //! Evaluation of trajectories: HOTA, CLEAR MOT and identity measures by MOTChallenge's rules.
 //!
-//! [`sequence`] aligns results with ground truth; [`hota`], [`clear`] and [`identity`] count;
-//! [`report`] prints.
+//! [`sequence`] aligns results with ground truth. [`hota`], [`clear`] and [`identity`] compute the
+//! measures. [`report`] prints them.
 
 mod assignment;
 pub mod clear;

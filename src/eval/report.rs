@@ -1,4 +1,4 @@
-//! All measures of a sequence, their combination over sequences, and a table of them.
+//! All measures of a sequence, or of several sequences together, and their table.
 
 use std::fmt::Write as _;
 
@@ -21,7 +21,7 @@ pub struct Counts {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[expect(non_snake_case, reason = "the names used in the literature's tables")]
 pub struct Scores {
-    /// Sequence, or `COMBINED`.
+    /// Name of the sequence, or `COMBINED`.
     pub sequence: String,
     /// Higher order tracking accuracy.
     pub HOTA: f64,
@@ -53,7 +53,7 @@ pub struct Scores {
     pub people: u64,
 }
 
-/// Counts one sequence.
+/// Computes the counts of one sequence.
 pub fn score(s: &Sequence) -> Counts {
     Counts {
         hota: Hota::count(s),

@@ -30,13 +30,13 @@ pub enum Benchmark {
 const PEDESTRIAN: i64 = 1;
 
 impl Benchmark {
-    /// Whether a row of ground truth is a person to be found.
+    /// Whether a row of ground truth is a person whom the tracker must find.
     fn counts(self, row: &MotRow) -> bool {
         row.confidence != 0.0 && (self == Benchmark::Mot15 || row.class == PEDESTRIAN)
     }
 
-    /// Rejects ground truth without any person to be found, for example when its class column
-    /// follows other rules.
+    /// Rejects ground truth without any person whom the tracker must find, for example because its
+    /// class column does not follow MOTChallenge.
     ///
     /// # Errors
     /// [`EvalError::NoPedestrian`], with the classes found.
@@ -105,7 +105,7 @@ pub enum EvalError {
     NoPedestrian {
         /// The sequence.
         sequence: String,
-        /// What was found instead, and the remedy.
+        /// The classes found, and the remedy.
         found: String,
     },
     /// A folder does not have the expected files.
@@ -113,7 +113,7 @@ pub enum EvalError {
     Layout(String),
 }
 
-/// One frame: the people present, the tracks reported, and the overlap of their boxes.
+/// One frame: its people, its reported tracks, and the overlap of their boxes.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Aligned {
     /// Ground-truth identities, numbered from 0 within the sequence.
@@ -125,7 +125,7 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// IoU of the `t`-th true and the `r`-th reported box.
+    /// IoU of the `t`-th ground-truth box and the `r`-th reported box.
     pub fn iou(&self, t: usize, r: usize) -> f64 {
         self.iou[t * self.result.len() + r]
     }
@@ -134,11 +134,11 @@ impl Aligned {
 /// A sequence ready for counting.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sequence {
-    /// Its name.
+    /// Name of the sequence.
     pub name: String,
     /// The frames in order.
     pub frames: Vec<Aligned>,
-    /// Number of frames of each true identity.
+    /// Number of frames of each ground-truth identity.
     pub truth_counts: Vec<usize>,
     /// Number of frames of each reported identity.
     pub result_counts: Vec<usize>,

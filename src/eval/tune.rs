@@ -1,7 +1,9 @@
-//! Search for better parameters: at random first, then around the best found with shrinking steps.
+//! Search for better parameters: first at random, then near the best ones found so far, with
+//! decreasing steps.
 //!
-//! Random search beats a grid when few of many parameters matter (Bergstra and Bengio 2012). The
-//! second half is a (1+n) evolution strategy, which improves on the best point found.
+//! Random search finds better parameters than a grid if few of many parameters have an effect
+//! (Bergstra and Bengio 2012). The second half is a (1+n) evolution strategy, which starts at the
+//! best point found.
 
 use crate::eval::report::{Counts, Scores, combine};
 
@@ -28,8 +30,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// The objective over the selected sequences: the mean of HOTA and IDF1 over all their frames,
-    /// in percent.
+    /// The objective over the selected sequences, counted together: the mean of HOTA and IDF1, in
+    /// percent.
     pub fn score(&self, sequences: impl Fn(usize) -> bool) -> f64 {
         let of = self
             .counts
@@ -46,15 +48,15 @@ pub fn objective(s: &Scores) -> f64 {
     (s.HOTA + s.IDF1) / 2.0
 }
 
-/// Estimate of how much of a gain generalises: parameters chosen on the other sequences are
-/// evaluated on the one left out.
+/// Estimate of the gain on other footage: parameters chosen on all other sequences are evaluated on
+/// the held-out one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeldOut {
-    /// Index of the sequence that was left out.
+    /// Index of the held-out sequence.
     pub sequence: usize,
-    /// Objective of the starting parameters there.
+    /// Objective of the starting parameters on that sequence.
     pub start: f64,
-    /// Objective there of the parameters that are best on all other sequences.
+    /// Objective, on that sequence, of the parameters that are best on all other sequences.
     pub chosen: f64,
 }
 
@@ -62,10 +64,10 @@ pub struct HeldOut {
 /// them in any order with the same result.
 const ROUND: usize = 16;
 
-/// Evaluates `trials` parameter sets, the starting one first. `evaluate` receives a round of them
-/// and returns for each the counts of every sequence, or `None` if the values make no valid
-/// configuration. `on_round` receives all trials after each round. The same seed gives the same
-/// trials.
+/// Evaluates `trials` parameter sets, the starting one first. `evaluate` receives the parameter
+/// sets of a round, and returns for each the counts of every sequence, or `None` if the
+/// configuration is invalid. `on_round` receives all trials after each round. The same seed gives
+/// the same trials.
 pub fn search(
     parameters: &[Parameter],
     trials: usize,
@@ -102,7 +104,7 @@ pub fn search(
     done
 }
 
-/// The best trial over the selected sequences; of equal ones the earliest.
+/// The trial with the highest score over the selected sequences; the earliest of equal ones.
 ///
 /// # Panics
 /// When `trials` is empty.
@@ -115,7 +117,7 @@ pub fn best(trials: &[Trial], sequences: impl Fn(usize) -> bool + Copy) -> &Tria
         .1
 }
 
-/// For each sequence the objective there of the parameters that are best on the others, and of the
+/// For each sequence, the objective of the parameters that are best on all others, and of the
 /// starting parameters (the first trial).
 pub fn held_out(trials: &[Trial]) -> Vec<HeldOut> {
     let sequences = trials.first().map_or(0, |t| t.counts.len());
@@ -143,7 +145,8 @@ fn propose(
         if everywhere {
             return p.low + rng.f64() * (p.high - p.low);
         }
-        // About half of the parameters move, by a sum of uniform steps that is nearly Gaussian.
+        // About half of the parameters are changed, by a nearly Gaussian step (a sum of uniform
+        // ones).
         let step: f64 = (0..4).map(|_| rng.f64() - 0.5).sum::<f64>() * 1.73;
         if rng.f64() < 0.5 {
             (b + width * step * (p.high - p.low)).clamp(p.low, p.high)
@@ -233,7 +236,8 @@ mod tests {
 
     #[test]
     fn overfitting_shows_on_the_held_out_sequence() {
-        // The sequences have opposite optima: what is best for one is bad for the other.
+        // The sequences have opposite optima: the best value for one gives a low score on the
+        // other.
         let trials = search(
             &[Parameter {
                 start: 0.5,

@@ -1,5 +1,5 @@
-//! Batch sizes: pads batches where only some sizes are run, removes the outputs of the padding and
-//! joins the outputs of several runs.
+//! Batch sizes: pads batches if the model runs only some sizes, removes the outputs of the padding,
+//! and joins the outputs of several runs.
 
 use ndarray::{Array4, ArrayView4, Axis, Slice, concatenate};
 
@@ -13,14 +13,14 @@ const LARGEST_ON_GPU: usize = 128;
 pub(super) enum BatchSizes {
     /// Any number.
     Any,
-    /// This number, as the file fixes it.
+    /// This number, which the file fixes.
     Fixed(usize),
     /// Powers of two up to 128. On a GPU every size needs a session of its own.
     Powers,
 }
 
 impl BatchSizes {
-    /// The size of the smallest batch that holds `n` pictures, or of the largest batch if none does.
+    /// The size of the smallest batch that holds `n` pictures, or of the largest if none does.
     pub fn padded(self, n: usize) -> usize {
         match self {
             BatchSizes::Any => n,
@@ -29,7 +29,8 @@ impl BatchSizes {
         }
     }
 
-    /// Splits `n` pictures into batches: the number of pictures of each, and its size.
+    /// Splits `n` pictures into batches. Returns for each batch the number of pictures and the
+    /// padded size.
     pub fn parts(self, n: usize) -> Vec<(usize, usize)> {
         let mut parts = Vec::new();
         let mut left = n;
@@ -52,8 +53,9 @@ pub(super) fn padded(part: ArrayView4<'_, f32>, size: usize) -> Array4<f32> {
     whole
 }
 
-/// Keeps the outputs of the first `n` of `size` pictures. Files for a single picture may leave out
-/// the batch axis; it is inserted. An output without a batch axis is dropped.
+/// Keeps the outputs of the first `n` of `size` pictures. For a file with a batch size of 1, whose
+/// outputs may lack the batch axis, the axis is inserted. For other files an output without a batch
+/// axis is removed.
 pub(super) fn first(outputs: Vec<Output>, size: usize, n: usize) -> Vec<Output> {
     let own = |Output { name, mut values }: Output| {
         if size == 1 && values.shape().first() != Some(&1) {

@@ -11,7 +11,7 @@ pub(super) struct Memory {
     provider: Provider,
     /// The device's own memory.
     pub device: MemoryInfo<'static>,
-    /// Memory that the CPU reads and writes, and that the device copies from and to fastest.
+    /// Memory for the CPU, from and to which the device copies fastest.
     pub host: MemoryInfo<'static>,
 }
 
@@ -19,7 +19,7 @@ impl Memory {
     /// The memory of `provider` on `device`.
     ///
     /// # Errors
-    /// Fails when ONNX Runtime does not know this memory.
+    /// Fails when ONNX Runtime does not support this memory.
     pub fn of(provider: Provider, device: Device) -> ort::Result<Self> {
         let id = match device {
             Device::Cuda(n) => n,
@@ -51,25 +51,25 @@ impl Memory {
     }
 }
 
-/// A session and the binding of its inputs and outputs, which is used again in every run.
+/// A session, and the binding of its inputs and outputs, which all runs use.
 pub(super) struct BoundSession {
     pub session: Session,
     binding: IoBinding,
 }
 
 impl BoundSession {
-    /// Makes the binding of a session.
+    /// Creates the binding of a session.
     ///
     /// # Errors
-    /// Fails when ONNX Runtime cannot make it.
+    /// Fails when ONNX Runtime cannot create the binding.
     pub fn new(session: Session) -> ort::Result<Self> {
         let binding = session.create_binding()?;
         Ok(BoundSession { session, binding })
     }
 
     /// Runs the session on `inputs` (names and values). `outputs`: the names of the outputs to
-    /// compute, and where each is to be written. Returns them in this order, complete: the device
-    /// has finished.
+    /// compute, and the memory for each. Waits for the device, and returns the outputs in this
+    /// order.
     ///
     /// # Errors
     /// Fails when an input does not fit or the run fails.

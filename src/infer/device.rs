@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Device {
-    /// CUDA where it works, otherwise the CPU.
+    /// CUDA if it can be used, otherwise the CPU.
     #[default]
     Auto,
     /// The CPU.
@@ -92,7 +92,7 @@ pub enum Provider {
 }
 
 impl Provider {
-    /// Whether it runs on a GPU.
+    /// Whether the provider runs on a GPU.
     pub fn is_gpu(self) -> bool {
         self != Provider::Cpu
     }

@@ -1,4 +1,5 @@
-//! Element types of tensors: converts between the program's float32 and a file's types.
+//! Element types of tensors: converts between float32, which the program uses, and the types of a
+//! file.
 
 use half::f16;
 use ndarray::{ArrayD, ArrayView4};

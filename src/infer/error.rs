@@ -15,7 +15,7 @@ pub enum InferError {
          ORT_DYLIB_PATH to a libonnxruntime.so"
     )]
     LibraryMissing {
-        /// Where it was searched.
+        /// Files and folders that were searched.
         searched: String,
     },
     /// The ONNX Runtime library was found but cannot be loaded.
@@ -30,7 +30,7 @@ pub enum InferError {
         /// The reason.
         reason: String,
     },
-    /// The path of a network's file, which has a folder part, names no file.
+    /// The path of a network's file has a folder part, and no file is there.
     #[error(
         "the file {} does not exist; correct the path (--detector, --embedder or `model` in the \
          configuration), or give a name without a folder to search the folders of models",
@@ -48,9 +48,9 @@ pub enum InferError {
         path.display()
     )]
     ModelMissing {
-        /// The file asked for.
+        /// The requested file.
         path: PathBuf,
-        /// Where it was searched.
+        /// Files and folders that were searched.
         searched: String,
         /// Another remedy, ending in "; otherwise ", or empty.
         hint: String,

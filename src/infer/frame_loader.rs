@@ -1,4 +1,4 @@
-//! Brings frames to the device of the networks and prepares the networks' inputs there.
+//! Copies frames to the networks' device and prepares the networks' inputs on it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,7 +34,7 @@ impl DeviceFrames {
     }
 }
 
-/// Pictures in the device's memory, as a network takes them: [N, 3, h, w].
+/// A network's input in the device's memory: [N, 3, h, w].
 pub struct DevicePictures {
     pub(super) pictures: DynValue,
     pub(super) count: usize,
@@ -48,7 +48,7 @@ impl DevicePictures {
     }
 }
 
-/// Where frames are placed in a network's input, in pixels (width, height).
+/// Placement of frames in a network's input, in pixels (width, height).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
     /// The part that a frame fills, in the top left corner.
@@ -57,18 +57,18 @@ pub struct Placement {
     pub input: (usize, usize),
 }
 
-/// What both kinds of preparation need of the network that they prepare inputs for.
+/// The network for which [`FrameLoader`] or [`Cropper`] prepares inputs.
 #[derive(Clone)]
 pub(super) struct Target {
     pub runtime: Runtime,
-    /// With the device that the network's session runs on.
+    /// Options with the device on which the network runs.
     pub options: SessionOptions,
     pub path: PathBuf,
     pub format: PixelFormat,
     pub element: TensorElementType,
 }
 
-/// Copies frames to the device once, and scales and normalises them there.
+/// Copies frames to the device, and scales and normalises them there.
 pub struct FrameLoader {
     graph: DeviceGraph,
     sizes: BatchSizes,
@@ -85,8 +85,8 @@ impl FrameLoader {
         Ok(FrameLoader { graph, sizes })
     }
 
-    /// Copies `images`, all of one size, to the device and makes the network's input of them, one
-    /// batch. Returns it and the frames.
+    /// Copies `images`, all of one size, to the device, and scales and normalises them to one batch
+    /// of the network's input. Returns the input and the frames.
     ///
     /// # Errors
     /// Fails when the device fails.
@@ -145,14 +145,14 @@ impl FrameLoader {
     }
 }
 
-/// Cuts regions out of frames on the device, and scales and normalises them there.
+/// Cuts regions out of frames on the device, and scales and normalises them.
 pub struct Cropper {
     graph: DeviceGraph,
     size: (usize, usize),
 }
 
 impl Cropper {
-    /// Cuts crops of `size` (width, height) for a network.
+    /// Prepares for cutting crops of `size` (width, height) for a network.
     ///
     /// # Errors
     /// Fails when the device cannot be used.
@@ -232,7 +232,7 @@ struct DeviceGraph {
     session: BoundSession,
     memory: Memory,
     host: HostFrames,
-    /// The network's file, for errors.
+    /// The network's file, for error messages.
     path: PathBuf,
 }
 
@@ -263,7 +263,7 @@ fn unusable(path: &Path, error: &ort::Error) -> InferError {
     }
 }
 
-/// Host memory for frames [N, H, W, 3], which is used again while their size and number stay.
+/// Host memory for frames [N, H, W, 3], which is reused while their size and number do not change.
 struct HostFrames {
     allocator: Allocator,
     tensor: Option<Arc<DynValue>>,
@@ -277,11 +277,12 @@ impl HostFrames {
         }
     }
 
-    /// A tensor of `padded` frames, of which the first are `images`; the others are undefined.
+    /// A tensor of `padded` frames, of which the first are `images`; the pixels of the others are
+    /// undefined.
     fn filled(&mut self, images: &[&Image], padded: usize) -> ort::Result<&Arc<DynValue>> {
         let first = images.first().expect("a batch has an image");
         let shape = [padded, first.height as usize, first.width as usize, 3];
-        // A tensor that is in use elsewhere is left to its user.
+        // A tensor to which there is another reference is not reused.
         let mut tensor = match self.tensor.take().and_then(|t| Arc::try_unwrap(t).ok()) {
             Some(tensor) if has_shape(&tensor, shape) => tensor,
             _ => Tensor::<u8>::new(&self.allocator, shape)?.into_dyn(),
@@ -295,10 +296,10 @@ impl HostFrames {
     }
 }
 
-/// Threads that copy a large batch: one reaches a part of the memory's speed only.
+/// Number of threads that copy a large batch; one thread does not use the full speed of the memory.
 const COPY_THREADS: usize = 4;
 
-/// Copies images into packed bytes.
+/// Copies each image into its packed bytes.
 fn copy(mut pairs: Vec<(&&Image, &mut [u8])>) {
     let one = |(image, bytes): &mut (&&Image, &mut [u8])| {
         let row = 3 * image.width as usize;

@@ -15,18 +15,19 @@ pub(super) const SIZE: &str = "size";
 pub(super) const PADDING: &str = "padding";
 /// Regions of frames: left, top, right, bottom in pixels; float32 [M, 4].
 pub(super) const REGIONS: &str = "regions";
-/// For each region the index of its frame; int64 [M].
+/// For each region, the index of its frame; int64 [M].
 pub(super) const FRAME_OF: &str = "frame_of";
 /// A network's input: [N, 3, h, w] or [M, 3, h, w].
 pub(super) const PICTURES: &str = "pictures";
 /// A copy of the frames in the device's memory.
 pub(super) const DEVICE_FRAMES: &str = "device_frames";
 
-/// Shape of [`FRAMES`]; 0 is a free size.
+/// Shape of [`FRAMES`]; 0 is a free dimension.
 const FRAME_SHAPE: [usize; 4] = [0, 0, 0, 3];
 
-/// Inputs [`FRAMES`], [`SIZE`] and [`PADDING`], outputs [`PICTURES`] and [`DEVICE_FRAMES`]. Scales
-/// the frames bilinearly, pads them with black at the bottom and on the right, and normalises them.
+/// Graph with the inputs [`FRAMES`], [`SIZE`] and [`PADDING`] and the outputs [`PICTURES`] and
+/// [`DEVICE_FRAMES`]. Scales the frames bilinearly, pads them with black at the bottom and on the
+/// right, and normalises them.
 pub(super) fn letterbox(format: &PixelFormat, element: TensorElementType) -> Vec<u8> {
     let mut g = Graph::default();
     g.node("Identity", &[FRAMES], DEVICE_FRAMES, &[]);
@@ -53,9 +54,9 @@ pub(super) fn letterbox(format: &PixelFormat, element: TensorElementType) -> Vec
     g.finish_with("letterbox", &inputs, &outputs)
 }
 
-/// Inputs [`FRAMES`], [`REGIONS`] and [`FRAME_OF`], output [`PICTURES`] of `size` (width, height).
-/// Samples each region bilinearly at the centres of the output's pixels, and normalises it. Outside
-/// a frame its edge is repeated, up to one pixel away.
+/// Graph with the inputs [`FRAMES`], [`REGIONS`] and [`FRAME_OF`] and the output [`PICTURES`] of
+/// `size` (width, height). Samples each region bilinearly at the centres of the output's pixels,
+/// and normalises it. A frame's edge is repeated up to one pixel outside the frame.
 pub(super) fn crops(
     format: &PixelFormat,
     (width, height): (usize, usize),
@@ -92,8 +93,8 @@ fn planes(g: &mut Graph) -> String {
     g.node("Transpose", &[&floats], "planes", &order)
 }
 
-/// Adds the nodes that put planes (blue, green, red) into the format's order and normalise them.
-/// Their output is [`PICTURES`]; returns its element type.
+/// Adds the nodes that put planes (blue, green, red) into the format's order and normalise them,
+/// with the output [`PICTURES`]. Returns the element type of that output.
 fn normalised(
     g: &mut Graph,
     planes: &str,

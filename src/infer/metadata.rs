@@ -7,7 +7,7 @@ use ort::session::Session;
 use crate::infer::pixels::{ColorOrder, PixelFormat};
 
 /// The `twintrack.*` entries, without that prefix, and the class names. Files that twintrack did
-/// not write have no such entries.
+/// not write have no `twintrack.*` entries.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ModelMetadata {
     entries: BTreeMap<String, String>,

@@ -1,4 +1,5 @@
-//! ONNX Runtime: finding and loading the library, opening models, turning pixels into tensors.
+//! ONNX Runtime: finding and loading the library, opening and running models, converting pixels to
+//! tensors.
 
 mod batch;
 mod bound;

@@ -13,13 +13,13 @@ use crate::infer::options::SessionOptions;
 use crate::infer::paths::download_folder;
 use crate::infer::runtime::Runtime;
 
-/// What a session runs.
+/// Source of the network that a session runs.
 #[derive(Clone, Copy)]
 pub(super) enum Network<'a> {
     /// An ONNX file.
     File(&'a Path),
-    /// An ONNX file's bytes. The path is that of the network that it prepares inputs for; errors
-    /// name it.
+    /// The bytes of an ONNX file that prepares a network's inputs. The path is the network's, for
+    /// error messages.
     Bytes(&'a [u8], &'a Path),
 }
 
@@ -31,11 +31,12 @@ impl Network<'_> {
     }
 }
 
-/// A free dimension's name in a file, and the size that it is to have.
+/// A free dimension's name in a file, and the size to which it is fixed.
 pub(super) type FixedDimension = (String, i64);
 
-/// Opens a session on the device of `options`. `fixed`: free dimensions that have one size in all
-/// runs; ONNX Runtime computes what depends on them alone, such as the places of boxes, once.
+/// Opens a session on the device of `options`. `fixed`: free dimensions that have the same size in
+/// all runs; ONNX Runtime computes the nodes that depend on nothing else, such as the positions of
+/// boxes, only once.
 ///
 /// # Errors
 /// Fails when the file is missing or broken, or the device cannot be used.
@@ -82,10 +83,10 @@ fn commit(
 ) -> ort::Result<Session> {
     let mut builder = Session::builder(&runtime.environment)?
         .with_intra_threads(threads.max(1))?
-        // Without spinning, so that waiting threads leave the cores to the other stages.
+        // Waiting threads do not spin, because the other stages need the cores.
         .with_intra_op_spinning(false)?
-        // ONNX Runtime keeps one memory plan per input shape; the number of crops differs from
-        // frame to frame, so that the plans would accumulate.
+        // ONNX Runtime keeps a memory plan for each input shape. The number of crops differs
+        // between frames, so the plans would accumulate.
         .with_memory_pattern(false)?
         .with_log_level(LogLevel::Error)?
         .with_execution_providers(providers)?;
@@ -101,16 +102,17 @@ fn commit(
 fn cuda(device: i32) -> ExecutionProviderDispatch {
     CUDA::default()
         .with_device_id(device)
-        // An exhaustive search takes 350 to 750 ms for each network and shape where this takes 60,
-        // and the runs after it are not faster (H200, ONNX Runtime 1.31).
+        // An exhaustive search takes 350 to 750 ms for each network and shape, this one 60 ms; runs
+        // are not faster after an exhaustive search (H200, ONNX Runtime 1.31).
         .with_conv_algorithm_search(ConvAlgorithmSearch::Heuristic)
-        // There is a session for each shape: none may claim more memory than it needs.
+        // There is a session for each shape, so a session must not allocate more memory than it
+        // needs.
         .with_arena_extend_strategy(ArenaExtendStrategy::SameAsRequested)
         .build()
         .error_on_failure()
 }
 
-/// TensorRT, with its engines kept in the data folder: building one takes minutes.
+/// TensorRT. Its engines are stored in the data folder, because building one takes minutes.
 fn tensorrt() -> ExecutionProviderDispatch {
     let provider = TensorRT::default();
     let provider = match download_folder().map(|f| f.with_file_name("engines")) {
@@ -128,8 +130,8 @@ fn tensorrt() -> ExecutionProviderDispatch {
     provider.build().error_on_failure()
 }
 
-/// The part of ONNX Runtime's reason that says what is wrong: the loader's message if a library
-/// cannot be loaded, else the first line. The rest is source positions.
+/// The useful part of ONNX Runtime's reason: the loader's message if a library cannot be loaded,
+/// else the first line. The other lines are positions in source files.
 fn short(reason: &str) -> String {
     let line = reason.lines().find(|l| !l.trim().is_empty());
     let line = line.unwrap_or(reason);
@@ -137,7 +139,7 @@ fn short(reason: &str) -> String {
     by_loader.unwrap_or(line).trim().to_string()
 }
 
-/// ONNX Runtime's reason, or what it means if the file is no whole ONNX model.
+/// ONNX Runtime's reason; if the file is not a complete ONNX model, a plain explanation instead.
 fn plain_reason(reason: String) -> String {
     let unreadable = ["Protobuf parsing failed", "No graph was found"];
     if unreadable.iter().any(|text| reason.contains(text)) {

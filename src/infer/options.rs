@@ -1,4 +1,4 @@
-//! What sessions are opened with.
+//! Options with which sessions are opened.
 
 use crate::infer::device::{Device, Preprocessing};
 

@@ -7,6 +7,6 @@ use ndarray::ArrayD;
 pub struct Output {
     /// The output's name in the model.
     pub name: String,
-    /// Its values.
+    /// The output's values.
     pub values: ArrayD<f32>,
 }

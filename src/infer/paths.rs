@@ -4,14 +4,14 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::infer::error::InferError;
 
-/// The program's folder and up to three folders above it. Libraries are loaded from them: they must
-/// be writable only by whoever installed the program.
+/// The program's folder and up to three folders above it. Libraries are loaded from them, so only
+/// the user who installed the program may have write access.
 fn program_folders() -> Vec<PathBuf> {
     let Ok(exe) = std::env::current_exe() else {
         return Vec::new();
     };
-    // Four, so that the repository is found from target/release/twintrack (third) and from a test
-    // in target/release/deps (fourth).
+    // Four folders are needed to find the repository: it is the third above
+    // target/release/twintrack, and the fourth above a test in target/release/deps.
     exe.ancestors()
         .skip(1)
         .take(4)
@@ -82,8 +82,8 @@ pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
         .collect();
     folders.extend(program_folders().iter().map(|f| f.join("models")));
     folders.extend(download_folder());
-    // Last: a `models` folder that happens to be in the working folder must not take precedence
-    // over the program's networks.
+    // The working folder is last, so that a folder `models` in it does not take precedence over the
+    // program's networks.
     folders.extend(std::env::current_dir().map(|d| d.join("models")));
     find_in(path, &folders)
 }
@@ -157,7 +157,7 @@ fn folder(path: &Path) -> InferError {
     }
 }
 
-/// Prefixes a bare file name with `./`, so that [`find_model`] uses it as it is.
+/// Prefixes a bare file name with `./`, so that [`find_model`] uses it unchanged.
 pub fn in_working_folder(file: &Path) -> PathBuf {
     if is_bare(file) {
         Path::new(".").join(file)

@@ -10,14 +10,15 @@ pub(super) struct PictureInput {
     pub element: TensorElementType,
     /// N, C, H, W; `None` where free.
     pub dims: [Option<usize>; 4],
-    /// The model also needs an input of sizes to scale its boxes to (D-FINE, RT-DETR).
+    /// Whether the model also has the input [`SIZES`], by which it scales its boxes (D-FINE,
+    /// RT-DETR).
     pub wants_sizes: bool,
 }
 
 /// The second input of DETR-like exports: [N, 2] int64, width and height.
 pub(super) const SIZES: &str = "orig_target_sizes";
 
-/// The picture input among a model's inputs, or why there is none.
+/// The picture input among a model's inputs; the error says why there is none.
 pub(super) fn picture_input(inputs: &[Outlet]) -> Result<PictureInput, String> {
     let (pictures, others): (Vec<&Outlet>, Vec<&Outlet>) =
         inputs.iter().partition(|i| i.name() != SIZES);

@@ -70,8 +70,8 @@ impl Runtime {
     }
 }
 
-/// Loads the CUDA and cuDNN libraries that `make setup-gpu` put beside ONNX Runtime: its CUDA
-/// provider refers to them by name only, so the loader would not find them there.
+/// Loads the CUDA and cuDNN libraries that `make setup-gpu` put beside ONNX Runtime. The CUDA
+/// provider refers to them by name only, so the loader would not find them in that folder.
 fn preload_cuda(library: &Path) {
     let Some(folder) = library
         .parent()

@@ -1,4 +1,4 @@
-//! Opens a model for inference and runs it; keeps its execution provider and the time spent.
+//! Opens a model and runs it; measures the time spent in ONNX Runtime.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -31,7 +31,7 @@ pub struct Model {
     metadata: ModelMetadata,
     weights: String,
     input: PictureInput,
-    /// Pictures per run, where the file fixes the number or accepts single pictures only.
+    /// Number of pictures per run, if the file fixes it or accepts single pictures only.
     batch: Option<usize>,
     /// Names of the outputs that a run computes.
     outputs: Vec<String>,
@@ -41,8 +41,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// Opens the model file `path`. It does not search: resolve names with
-    /// [`crate::infer::paths::find_model`] first.
+    /// Opens the model file `path`. Resolve names with [`crate::infer::paths::find_model`] first.
     ///
     /// # Errors
     /// Fails when the file is missing or broken, its input is not [N, 3, H, W] of float32 or
@@ -93,8 +92,8 @@ impl Model {
     }
 
     /// Runs any number of pictures [n, 3, h, w]. Returns the outputs in the model's order, each
-    /// with n along its first axis. They are run in batches of the sizes that the model runs (see
-    /// [`Model::padded`]); a last batch that is smaller is padded with black pictures.
+    /// with n along its first axis. They are run in batches of the sizes that [`Model::padded`]
+    /// gives; if the last batch is smaller, it is padded with black pictures.
     ///
     /// # Errors
     /// Fails when ONNX Runtime rejects the input or fails, or when the outputs of several runs have
@@ -139,7 +138,8 @@ impl Model {
         self.batch_sizes().padded(n)
     }
 
-    /// Splits `n` pictures into batches: the number of pictures of each, and its padded size.
+    /// Splits `n` pictures into batches. Returns for each batch the number of pictures and the
+    /// padded size.
     pub fn parts(&self, n: usize) -> Vec<(usize, usize)> {
         self.batch_sizes().parts(n)
     }
@@ -183,8 +183,8 @@ impl Model {
     }
 
     /// Runs black batches of every size that [`Model::padded`] gives for up to `most` pictures of
-    /// `width` by `height` pixels, so that no later run has to prepare the device for its size.
-    /// Calls `done` after each with the batch's size. Does nothing on a CPU.
+    /// `width` by `height` pixels, so that the device is prepared for all sizes. Calls `done` with
+    /// the batch's size after each. Does nothing on a CPU.
     ///
     /// # Errors
     /// As [`Model::run`].
@@ -210,8 +210,8 @@ impl Model {
         Ok(())
     }
 
-    /// What copies frames to this model's device and makes its input of them; `None` where that is
-    /// to be done on the CPU.
+    /// Returns a loader that copies frames to this model's device and prepares the model's input
+    /// there; `None` if the input is to be prepared on the CPU.
     ///
     /// # Errors
     /// Fails when the device cannot be used.
@@ -221,8 +221,8 @@ impl Model {
         target.map(|t| FrameLoader::open(&t, sizes)).transpose()
     }
 
-    /// What cuts crops of `size` (width, height) on this model's device; `None` where that is to be
-    /// done on the CPU.
+    /// Returns a cropper that cuts crops of `size` (width, height) on this model's device; `None`
+    /// if crops are to be cut on the CPU.
     ///
     /// # Errors
     /// Fails when the device cannot be used.
@@ -274,12 +274,12 @@ impl Model {
         self.run(black(1).view())
     }
 
-    /// Whether a run of two pictures gives outputs for two.
+    /// Whether a run of two pictures gives outputs for both.
     fn takes_two(&mut self, two: ArrayView4<'_, f32>) -> bool {
         let Ok(mut quiet) = selection(&self.outputs) else {
             return false;
         };
-        // ONNX Runtime logs a failed run as an error; here failure is an expected answer.
+        // ONNX Runtime logs a failed run as an error, but here a failure is an expected result.
         if quiet.set_log_level(LogLevel::Fatal).is_err() {
             return false;
         }
@@ -370,8 +370,8 @@ impl Model {
         self.input.dims
     }
 
-    /// Pictures per run, where the file fixes the number or [`Model::run_black`] has found that it
-    /// accepts single pictures only. [`Model::run`] splits and pads other numbers.
+    /// Number of pictures per run, if the file fixes it, or if [`Model::run_black`] has found that
+    /// the file accepts single pictures only. [`Model::run`] splits and pads other numbers.
     pub fn batch(&self) -> Option<usize> {
         self.batch
     }
@@ -390,12 +390,12 @@ impl Model {
             .collect()
     }
 
-    /// Begins to count [`Model::busy`] anew, after runs that only prepare or measure.
+    /// Resets [`Model::busy`] to zero, after runs that prepare or measure only.
     pub(crate) fn reset_busy(&mut self) {
         self.busy = Duration::ZERO;
     }
 
-    /// Total time spent inside ONNX Runtime, on work that was asked for.
+    /// Total time spent in ONNX Runtime since the last reset.
     pub fn busy(&self) -> Duration {
         self.busy
     }

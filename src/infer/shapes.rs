@@ -1,9 +1,9 @@
 //! The sessions of one model: one on a CPU, one for each input shape on a GPU.
 //!
-//! ONNX Runtime's CUDA provider plans every convolution anew whenever the input's shape differs from
-//! that of the session's run before, which takes longer than the run (microsoft/onnxruntime issue
-//! 19838). A session that sees one shape only plans once; and since its dimensions are known when it
-//! is opened, whatever depends on them alone is computed then.
+//! ONNX Runtime's CUDA provider plans every convolution again when the input's shape differs from
+//! that of the session's previous run, which takes longer than the run (microsoft/onnxruntime issue
+//! 19838). A session that always runs the same shape plans once. Because its dimensions are fixed
+//! when it is opened, the nodes that depend on nothing else are computed then.
 
 use std::path::{Path, PathBuf};
 
@@ -17,19 +17,20 @@ use crate::infer::open::{self, FixedDimension, Network};
 use crate::infer::options::SessionOptions;
 use crate::infer::runtime::Runtime;
 
-/// Most sessions of a model at once; the least recently used one is closed for another.
+/// Maximum number of open sessions of a model; before another one is opened, the least recently
+/// used one is closed.
 const MOST: usize = 32;
 
-/// See the module.
+/// The sessions of one model.
 pub(super) struct SessionPerShape {
     runtime: Runtime,
     path: PathBuf,
-    /// With the device that the sessions run on.
+    /// Options with the device on which the sessions run.
     options: SessionOptions,
     provider: Provider,
-    /// Runs every shape on a CPU; on a GPU it only shows the file's inputs and outputs.
+    /// On a CPU it runs every shape; on a GPU it runs none and gives the file's inputs and outputs.
     first: BoundSession,
-    /// The most recently used one is the last.
+    /// Sessions by input shape; the most recently used one is the last.
     sessions: Vec<([usize; 4], BoundSession)>,
 }
 
@@ -69,15 +70,15 @@ impl SessionPerShape {
         self.provider
     }
 
-    /// What further sessions on the same device are opened with.
+    /// Runtime and options for opening further sessions on the same device.
     pub fn opened_with(&self) -> (&Runtime, SessionOptions) {
         (&self.runtime, self.options)
     }
 
-    /// The session for inputs of this shape; opens it if there is none.
+    /// The session for inputs of this shape, which is opened if there is none.
     ///
     /// # Errors
-    /// Fails when it cannot be opened.
+    /// Fails when the session cannot be opened.
     pub fn of(&mut self, shape: [usize; 4]) -> Result<&mut BoundSession, InferError> {
         if !self.provider.is_gpu() {
             return Ok(&mut self.first);

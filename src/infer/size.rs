@@ -1,4 +1,4 @@
-//! Input size of a network, as users write it.
+//! Input size of a network, as written in settings and options.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,4 +1,5 @@
-//! Writes pixels into tensors: scales, normalises and separates planes in one pass over the bytes.
+//! Writes pixels into tensors: scales and normalises them and separates the planes in one pass over
+//! the bytes.
 
 use ndarray::ArrayViewMut3;
 
@@ -6,13 +7,13 @@ use crate::frame::Image;
 use crate::geometry::BBox;
 use crate::infer::pixels::PixelFormat;
 
-/// Linear interpolation along one axis: for each target position the two neighbouring source
+/// Linear interpolation along one axis: for each target position, the two neighbouring source
 /// positions and the weight of the second.
 struct Taps(Vec<(usize, usize, f32)>);
 
 impl Taps {
     /// Weights for `count` targets over the source span [start, start + length), with positions
-    /// clamped to 0..limit. Samples like OpenCV's INTER_LINEAR: pixel centres are at .5.
+    /// clamped to 0..limit. Samples as OpenCV's INTER_LINEAR does, with pixel centres at .5.
     fn new(count: usize, start: f32, length: f32, limit: usize) -> Self {
         let step = length / count as f32;
         let last = (limit - 1) as f32;
@@ -72,7 +73,8 @@ fn write_region(
     let unscaled = columns.0.iter().all(|t| t.2 == 0.0) && columns.0.len() == last - first + 1;
     let mut blended = vec![0.0f32; 3 * (last - first + 1)];
     for (y, &(y0, y1, share)) in rows.0.iter().enumerate() {
-        // Rows first, over the interleaved bytes: this loop vectorises best.
+        // Interpolates between rows first, over the interleaved bytes, because the compiler
+        // vectorises this loop best.
         let (upper, lower) = (
             &image.row(y0)[3 * first..3 * (last + 1)],
             &image.row(y1)[3 * first..3 * (last + 1)],

@@ -14,7 +14,7 @@ use crate::track::similarity::{Calibration, StrangerTable};
 /// The built-in catalogue.
 const OWN: &str = include_str!("../../models/catalogue.toml");
 
-/// Networks that can be downloaded.
+/// List of networks that can be downloaded.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Catalogue {
@@ -77,7 +77,7 @@ pub struct CatalogueEntry {
     pub quality: Option<String>,
     /// The files: for ONNX one; for OpenVINO the XML file, then the binary.
     pub files: Vec<RemoteFile>,
-    /// Settings to use it with.
+    /// Settings with which it must be used.
     pub settings: NetworkSettings,
 }
 
@@ -106,7 +106,7 @@ impl RemoteFile {
 pub struct NetworkSettings {
     /// Output layout of a detector.
     pub layout: Option<String>,
-    /// Input size; auto if the file fixes it.
+    /// Input size; `auto` if the file fixes it.
     #[serde(default)]
     pub size: InputSize,
     /// Pixel format of the input.
@@ -121,7 +121,7 @@ impl Catalogue {
     /// The built-in catalogue.
     ///
     /// # Errors
-    /// Never in a released program: a test parses it.
+    /// Fails when the built-in catalogue is invalid, which a test excludes.
     pub fn own() -> Result<Self, ModelsError> {
         Self::parse(OWN, "of this program")
     }
@@ -156,7 +156,7 @@ impl Catalogue {
     /// The entry with that name.
     ///
     /// # Errors
-    /// Fails when there is none; the message lists the known names.
+    /// Fails when there is no such entry; the message lists the known names.
     pub fn entry(&self, name: &str) -> Result<&CatalogueEntry, ModelsError> {
         let known = || {
             self.entries
@@ -217,7 +217,8 @@ impl CatalogueEntry {
             .collect()
     }
 
-    /// Rejects entries that cannot be installed and names that could escape the folder.
+    /// Rejects an entry that cannot be installed, or a name that could refer to a file outside the
+    /// folder.
     fn check(&self) -> Result<(), String> {
         if self.name.is_empty()
             || !self

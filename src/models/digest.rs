@@ -31,7 +31,7 @@ impl Digest {
         }
     }
 
-    /// Whether it has the right number of lower-case hexadecimal digits.
+    /// Whether the hash has the right number of lower-case hexadecimal digits.
     pub fn is_valid(&self) -> bool {
         let digits = match self {
             Digest::Sha256(_) => 64,

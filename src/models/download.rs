@@ -1,5 +1,5 @@
-//! Downloads one file: resumes an interrupted download, verifies the hash, and renames the file
-//! only then.
+//! Downloads one file: resumes an interrupted download, and renames the file after its hash was
+//! verified.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -23,8 +23,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// resumed. `progress` receives the number of bytes on disk.
 ///
 /// # Errors
-/// Fails when the server cannot be reached, closes the connection early or serves another file, and
-/// when the disk is full or cannot be written. `to` is unchanged then.
+/// Fails when the server cannot be reached, closes the connection early or sends another file, and
+/// when the disk is full or cannot be written. After an error `to` is unchanged.
 pub fn fetch(
     file: &RemoteFile,
     to: &Path,
@@ -62,7 +62,8 @@ pub fn fetch(
                 ModelsError::DiskFull { .. } | ModelsError::WrongHash { .. }
             ) || fs::metadata(&path).is_ok_and(|m| m.len() == 0)
             {
-                // Deleting the partial file is best effort; the original error is what matters.
+                // An error of deleting the partial file is ignored, because the original error is
+                // reported.
                 let _ = fs::remove_file(&path);
             }
             Err(e)
@@ -125,7 +126,7 @@ impl PartialDownload<'_> {
             .map_err(|e| self.failed(e))
     }
 
-    /// Downloads what follows the first `there` bytes, whose hash state is `sum`.
+    /// Downloads the bytes after the first `there` ones; `sum` is the hash state of the first ones.
     fn download(
         &mut self,
         there: u64,
@@ -241,8 +242,8 @@ enum TransferError {
     TooLong,
 }
 
-/// Reads on a separate thread, because a blocking read has no timeout. The thread ends with the
-/// connection, or when the receiver is dropped.
+/// Reads on a separate thread, because a blocking read has no timeout. The thread ends when the
+/// connection ends or the receiver is dropped.
 fn chunks(mut reader: impl Read + Send + 'static) -> Receiver<io::Result<Vec<u8>>> {
     let (to, from) = sync_channel(4);
     std::thread::spawn(move || {

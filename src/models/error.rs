@@ -11,7 +11,7 @@ pub enum ModelsError {
     /// The catalogue is invalid.
     #[error("the catalogue {name} is invalid: {reason}")]
     Catalogue {
-        /// Its file, or "of this program".
+        /// The catalogue's file, or "of this program".
         name: String,
         /// What is invalid.
         reason: String,

@@ -18,9 +18,9 @@ pub type Progress<'a> = dyn FnMut(&RemoteFile, u64) + 'a;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum GetOutcome {
-    /// It was installed already and is intact.
+    /// The network was installed already and is intact.
     Already,
-    /// It was downloaded and installed.
+    /// The network was downloaded and installed.
     Installed,
 }
 
@@ -33,7 +33,7 @@ impl ModelFolder {
     /// The user's folder, in which `--detector NAME` and `--embedder NAME` are searched.
     ///
     /// # Errors
-    /// Fails when the environment variables define none.
+    /// Fails when none of the environment variables is set.
     pub fn of_user() -> Result<Self, ModelsError> {
         paths::download_folder()
             .map(ModelFolder)
@@ -63,8 +63,8 @@ impl ModelFolder {
     /// Downloads the missing files of an entry, verifies and installs them.
     ///
     /// # Errors
-    /// As [`fetch`]; also when an OpenVINO network cannot be imported. An earlier installation is
-    /// unchanged then.
+    /// As [`fetch`], and when an OpenVINO network cannot be imported. After an error an earlier
+    /// installation is unchanged.
     pub fn get(
         &self,
         entry: &CatalogueEntry,
@@ -78,7 +78,8 @@ impl ModelFolder {
             Format::Onnx => {
                 let file = &entry.files[0];
                 if check(file, &model).is_ok() {
-                    // Only the appended metadata are of another version.
+                    // The file differs only in its appended metadata, which another version of the
+                    // program wrote.
                     fs::rename(&model, part_of(&model))
                         .map_err(|e| ModelsError::write(&model, file.bytes, e))?;
                 }
@@ -183,14 +184,15 @@ fn check(file: &RemoteFile, path: &Path) -> Result<(), String> {
     }
 }
 
-/// Writes to a temporary name and renames, so that the file is complete or absent.
+/// Writes a temporary file and renames it, so that `path` is complete or absent.
 fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ModelsError> {
     let part = part_of(path);
     let written = File::create(&part)
         .and_then(|mut f| f.write_all(bytes).and_then(|()| f.sync_all()))
         .and_then(|()| fs::rename(&part, path));
     written.map_err(|e| {
-        // Deleting the temporary file is best effort; the original error is what matters.
+        // An error of deleting the temporary file is ignored, because the original error is
+        // reported.
         let _ = fs::remove_file(&part);
         ModelsError::write(path, bytes.len() as u64, e)
     })

@@ -1,6 +1,6 @@
-//! Parser of OpenVINO's intermediate representation: an XML file of layers with attributes, ports
-//! and edges; their constants are in a separate .bin file (docs.openvino.ai, "OpenVINO IR format",
-//! versions 10 and 11).
+//! Parser of OpenVINO's intermediate representation (docs.openvino.ai, "OpenVINO IR format",
+//! versions 10 and 11): an XML file of layers with attributes, ports and edges, and a .bin file
+//! with their constants.
 
 use std::collections::BTreeMap;
 
@@ -78,8 +78,8 @@ impl IrNetwork {
     /// Parses the XML.
     ///
     /// # Errors
-    /// Fails when the text is not XML, is not IR of version 10 or 11, or an edge leads nowhere; the
-    /// message says which.
+    /// Fails when the text is not XML, is not IR of version 10 or 11, or an edge refers to no
+    /// layer; the message says which.
     pub fn parse(xml: &str) -> Result<Self, String> {
         let document = Document::parse(xml).map_err(|e| format!("not valid XML: {e}"))?;
         let net = document.root_element();
@@ -144,8 +144,8 @@ impl IrNetwork {
     }
 }
 
-/// The value of an output port. A layer's second and later outputs get their number appended to the
-/// name.
+/// The value of an output port. The names of a layer's second and later outputs have their number
+/// appended.
 fn output(port: Node<'_, '_>, layer: &str, place: usize) -> Result<Value, String> {
     let dims = port
         .children()

@@ -84,8 +84,8 @@ struct Importer<'a> {
     graph: Graph,
     /// Contents of the .bin file.
     constants: &'a [u8],
-    /// Values of the integer constants, by the name of the constant: some inputs of IR layers are
-    /// attributes in ONNX.
+    /// Values of the integer constants by name. They are needed because some inputs of IR layers
+    /// are attributes in ONNX.
     integer_constants: BTreeMap<String, Vec<i64>>,
     /// Shape of the input [3, H, W], once its layer was read.
     input: Option<[usize; 3]>,
@@ -129,8 +129,8 @@ impl Importer<'_> {
         }
     }
 
-    /// Adds a node with the layer's first `count` inputs. Further inputs are ignored: if ONNX needs
-    /// their values, they must be in `attributes`.
+    /// Adds a node with the layer's first `count` inputs. Further inputs are ignored; if the ONNX
+    /// operator needs their values, the caller passes them in `attributes`.
     fn node(
         &mut self,
         op: &str,

@@ -25,7 +25,7 @@ pub enum Attribute {
 #[derive(Debug, Default)]
 pub struct Graph {
     proto: GraphProto,
-    /// Operator set version, where an adopted part needs a newer one than [`OPSET`].
+    /// Operator set version, if an adopted graph needs a newer one than [`OPSET`].
     opset: i64,
 }
 
@@ -77,7 +77,7 @@ impl Graph {
         name.into()
     }
 
-    /// Adds a node with one output, which has the node's name.
+    /// Adds a node with one output; the node and its output have the same name.
     pub fn node(
         &mut self,
         op: &str,
@@ -109,8 +109,8 @@ impl Graph {
         self.opset = self.opset.max(opset);
     }
 
-    /// Finishes a graph of any inputs and outputs: names, element types, and shapes, in which 0 is a
-    /// free size.
+    /// Finishes a graph with these inputs and outputs, each given by its name, element type and
+    /// shape, in which 0 is a free dimension.
     pub fn finish_with(
         mut self,
         name: &str,
@@ -128,8 +128,8 @@ impl Graph {
         encode_graph(self.proto, OPSET.max(self.opset), &[])
     }
 
-    /// Finishes the file: `input` [N, 3, H, W] and `output` [N, D], both float32 with N free.
-    /// `metadata` is written under `twintrack.*`.
+    /// Finishes a graph with one `input` [N, 3, H, W] and one `output` [N, D], both float32 with N
+    /// free, and returns the bytes of its file. `metadata` is written under `twintrack.*`.
     pub fn finish(
         mut self,
         name: &str,
@@ -171,8 +171,8 @@ fn entries(metadata: &[(String, String)]) -> Vec<StringStringEntryProto> {
         .collect()
 }
 
-/// Bytes that, appended to an ONNX file, add metadata under `twintrack.*`. Protocol buffers merge
-/// concatenated messages, so the original bytes stay unchanged.
+/// Bytes that add metadata under `twintrack.*` when they are appended to an ONNX file, because
+/// concatenated protocol buffers merge.
 pub fn metadata_suffix(metadata: &[(String, String)]) -> Vec<u8> {
     ModelProto {
         metadata_props: entries(metadata),
@@ -237,7 +237,7 @@ pub fn untyped(name: &str) -> ValueInfoProto {
     }
 }
 
-/// A value of a shape in which 0 is a free size.
+/// A value; in its shape 0 is a free dimension.
 fn value_of(name: &str, element: i32, shape: &[usize]) -> ValueInfoProto {
     let dimension = |(axis, &size): (usize, &usize)| Dimension {
         dim_value: (size > 0).then_some(size as i64),

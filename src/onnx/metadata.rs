@@ -1,4 +1,4 @@
-//! Changes a file's metadata without decoding the rest: all other bytes are copied unchanged.
+//! Changes a file's metadata. All other bytes are copied unchanged, without decoding.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -11,7 +11,7 @@ use crate::onnx::proto::StringStringEntryProto;
 /// The field of `ModelProto` that holds the metadata.
 pub(super) const METADATA_PROPS: u64 = 14;
 
-/// Copies an ONNX file, replacing or adding these entries under `twintrack.*`; other entries stay.
+/// Copies an ONNX file and adds or replaces these entries under `twintrack.*`; other entries stay.
 ///
 /// # Errors
 /// Fails when the bytes are not a protocol buffer.
@@ -104,7 +104,8 @@ mod tests {
 
     #[test]
     fn entries_are_replaced_or_added_and_the_rest_is_unchanged() {
-        // Unknown fields, as a newer ONNX may have them: field 20, a string; field 21, eight bytes.
+        // Unknown fields, which a newer version of ONNX may have: field 20, a string; field 21,
+        // eight bytes.
         let unknown = [
             0xa2, 0x01, 0x03, b'a', b'b', b'c', 0xa9, 0x01, 1, 2, 3, 4, 5, 6, 7, 8,
         ];

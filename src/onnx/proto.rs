@@ -1,7 +1,7 @@
 //! The messages of `onnx.proto` that a feed-forward network needs.
 //!
 //! Field numbers are those of the ONNX specification (IR version 8). Fields not listed here are
-//! skipped when reading and absent when writing, which protocol buffers allow.
+//! skipped when reading and not written, which protocol buffers allow.
 
 use prost::Message;
 
@@ -113,7 +113,7 @@ pub struct StringStringEntryProto {
     pub value: String,
 }
 
-/// One axis of a shape: a number, or a name where it is free.
+/// One axis of a shape: its length, or a name if it is free.
 #[derive(Clone, PartialEq, Message)]
 pub struct Dimension {
     /// Length.
@@ -202,7 +202,7 @@ pub struct ModelProto {
     /// Program that wrote the file.
     #[prost(string, tag = "2")]
     pub producer_name: String,
-    /// That program's version.
+    /// Version of the program that wrote the file.
     #[prost(string, tag = "3")]
     pub producer_version: String,
     /// The network.

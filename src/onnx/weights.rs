@@ -1,4 +1,4 @@
-//! The identity of a network: a hash of its file without metadata, including external weight files.
+//! Hash of a network: of its file without metadata, and of its external weight files.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read as _};
@@ -10,9 +10,9 @@ use sha2::{Digest, Sha256};
 use crate::onnx::metadata::{METADATA_PROPS, next_field};
 use crate::onnx::proto::{AttributeProto, GraphProto, ModelProto, TensorProto};
 
-/// Bytes of the hash that are shown; 64 bits make accidental collisions implausible.
+/// Number of bytes of the hash that are shown; with 64 bits an accidental collision is implausible.
 const SHOWN: usize = 8;
-/// The key under which a constant names its external file.
+/// The key of a constant's entry that names its external file.
 const LOCATION: &str = "location";
 
 /// Hash of the network in the ONNX file `path`: `sha256:` and 16 hexadecimal digits. Files that
@@ -25,7 +25,8 @@ pub fn network_hash(path: &Path) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut at = 0;
     while at < file.len() {
-        // A file that is no protocol buffer (ONNX Runtime's own format) is hashed whole.
+        // A file that is not a protocol buffer (for example in ONNX Runtime's own format) is hashed
+        // whole.
         let Some(field) = next_field(&file, at) else {
             hash.update(&file[at..]);
             break;
@@ -36,7 +37,8 @@ pub fn network_hash(path: &Path) -> io::Result<String> {
         at = field.content.end;
     }
     let beside = path.parent().unwrap_or(Path::new(""));
-    // Only files that refer to external weights are decoded; others need no second copy in memory.
+    // Only files that refer to external weights are decoded, because decoding needs a second copy
+    // in memory.
     let elsewhere = file
         .windows(LOCATION.len())
         .any(|bytes| bytes == LOCATION.as_bytes());
@@ -53,7 +55,7 @@ pub fn network_hash(path: &Path) -> io::Result<String> {
     Ok(format!("sha256:{}", hex::encode(&hash.finalize()[..SHOWN])))
 }
 
-/// Hashes a file in chunks, since it may be larger than memory.
+/// Hashes a file in chunks, because it may be larger than memory.
 fn add_file(hash: &mut Sha256, path: &Path) -> io::Result<()> {
     let mut file = std::fs::File::open(path)?;
     let mut piece = vec![0; 1 << 20];

@@ -1,7 +1,7 @@
 //! Authorisation of HTTP requests.
 //!
-//! With a token, a request must carry it. Without one, only requests to a loopback address are
-//! allowed. Requests from web pages of other origins are rejected in both cases.
+//! If a token is configured, a request must contain it; otherwise only requests to a loopback
+//! address are allowed. Requests from web pages of other origins are rejected in both cases.
 
 use std::sync::Arc;
 
@@ -13,13 +13,13 @@ use subtle::ConstantTimeEq as _;
 
 use crate::secret::Secret;
 
-/// The cookie that holds the token after a browser has opened `/?token=…`.
+/// Name of the cookie in which a browser sends the token after it has opened `/?token=…`.
 const COOKIE: &str = "twintrack_token";
 
 /// Decides which requests are authorised.
 #[derive(Clone)]
 pub struct Authorizer {
-    /// The token that a request must carry, if any.
+    /// The token that a request must contain, if any.
     pub token: Option<Arc<Secret>>,
 }
 
@@ -37,7 +37,7 @@ fn host(of: &str) -> &str {
 }
 
 impl Authorizer {
-    /// Whether the request carries the token: as a bearer token, in the cookie, or as `?token=`.
+    /// Whether the request contains the token: as a bearer token, in the cookie, or as `?token=`.
     /// True if no token is required.
     fn has_token(&self, headers: &HeaderMap, query: Option<&str>) -> bool {
         let Some(token) = &self.token else {
@@ -54,7 +54,8 @@ impl Authorizer {
             .filter_map(|c| c.trim().split_once('='))
             .find(|(name, _)| *name == COOKIE)
             .map(|(_, value)| value);
-        // Constant time: it does not depend on how many characters are equal.
+        // The comparison takes constant time: the time does not depend on the number of equal
+        // characters.
         [bearer, cookie, token_in_query(query)]
             .into_iter()
             .flatten()
@@ -69,8 +70,8 @@ impl Authorizer {
         !self.is_foreign(headers) && self.has_token(headers, query)
     }
 
-    /// Whether the request comes from a web page of another origin, or, without a token, was sent
-    /// to a host name that is not loopback (which DNS rebinding would use).
+    /// Whether the request comes from a web page of another origin. If no token is configured, also
+    /// whether it was sent to a host name other than loopback, as an attack by DNS rebinding does.
     fn is_foreign(&self, headers: &HeaderMap) -> bool {
         let requested = header_text(headers, header::HOST).unwrap_or_default();
         let origin = header_text(headers, header::ORIGIN).is_some_and(|o| {
@@ -95,7 +96,7 @@ fn token_in_query(query: Option<&str>) -> Option<&str> {
         .map(|(_, value)| value)
 }
 
-/// Middleware: passes authorised requests on, and responds to others with 401 or 403.
+/// Middleware: forwards authorised requests, and responds to others with 401 or 403.
 pub async fn authorize(
     State(authorizer): State<Authorizer>,
     request: Request,
@@ -120,7 +121,8 @@ pub async fn authorize(
         )
             .into_response();
     }
-    // Browsers show and store the page's address, so the token is moved from it to a cookie.
+    // Browsers show and store the page's address, so the token is moved from the address to a
+    // cookie.
     if request.uri().path() == "/" && token_in_query(query).is_some() {
         let token = authorizer.token.as_ref().map_or("", |t| t.expose());
         if let Ok(cookie) = header::HeaderValue::from_str(&format!(

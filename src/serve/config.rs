@@ -77,7 +77,7 @@ impl Default for ServeConfig {
     }
 }
 
-/// Shortest token, characters, with which the server may listen on other than loopback addresses.
+/// Minimum length of the token, characters, if the server listens on another address than loopback.
 const MIN_TOKEN: usize = 16;
 
 impl ServeConfig {
@@ -139,7 +139,7 @@ impl ServeConfig {
     }
 }
 
-/// The whole file, except for the sections of [`Config`].
+/// The sections of the file that are not sections of [`Config`].
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema, Setters)]
 #[serde(deny_unknown_fields, default)]
 #[setters(prefix = "with_")]
@@ -162,8 +162,8 @@ impl ServiceConfig {
     /// of [`Config`].
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, has no camera, has an unknown key or a value out of
-    /// range, or its token cannot be read.
+    /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
+    /// out of range, and when the token cannot be read.
     pub fn read(path: &Path) -> Result<(Self, Config), ConfigError> {
         Self::from_toml(&Config::text(path)?, path)
     }
@@ -187,15 +187,16 @@ impl ServiceConfig {
         Ok((service, config))
     }
 
-    /// Reads a file that may lack cameras and the token, for commands that run no service.
+    /// As [`ServiceConfig::read`], but the file may lack cameras and the token, for commands that
+    /// run no service.
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
+    /// When the file cannot be read, is not TOML, or has an unknown key or a value out of range.
     pub fn read_partial(path: &Path) -> Result<(Self, Config), ConfigError> {
         Self::parse_partial(&Config::text(path)?, path)
     }
 
-    /// Parses and validates everything but the presence of cameras and the token.
+    /// Parses and validates the file, except for the presence of cameras and the token.
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
@@ -281,7 +282,7 @@ impl ServiceConfig {
             .unwrap_or_default()
     }
 
-    /// How the cameras' frames share the networks, which run on a GPU or not.
+    /// Batch settings of the detector, which runs on a GPU or not.
     pub fn batch(&self, on_gpu: bool) -> BatchConfig {
         let (size, per_recording) = if on_gpu { (32, 2) } else { (4, 1) };
         BatchConfig::default()

@@ -1,5 +1,6 @@
-//! Connections of the web server: bounded in number, and closed when a client does not send a
-//! request in time, so that clients without a token cannot use up the process's file descriptors.
+//! Connections of the web server. Their number is limited, and they are closed if a client does not
+//! send a request in time, so that clients without a token cannot exhaust the process's file
+//! descriptors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +14,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Longest time from the opening of a connection, or from the last response, to the end of the next
+/// Timeout from the opening of a connection, or from the last response, to the end of the next
 /// request's headers.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
 /// Pause after a connection cannot be accepted, for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves `app` on at most `max` connections at a time; others wait to be accepted. After `stop`,
-/// no connection is accepted, and this returns when the open ones have answered their requests.
+/// Serves `app` on at most `max` connections at a time; others wait to be accepted. When `stop` is
+/// cancelled, no connection is accepted any more, and the function returns when the requests of
+/// open connections have been answered.
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
@@ -55,8 +57,8 @@ pub(super) async fn serve(
     open.wait().await;
 }
 
-/// Answers the requests of one connection. Errors are the client's: it has closed the connection,
-/// sent no HTTP, or taken too long.
+/// Answers the requests of one connection. Errors are only logged at debug level, because the
+/// client causes them: it closes the connection, does not send HTTP, or exceeds the timeout.
 async fn serve_connection(stream: TcpStream, app: Router, stop: CancellationToken) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -102,7 +104,7 @@ mod tests {
 
     const REQUEST: &str = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
-    /// Regression: connections that sent nothing were held for ever, until no file descriptor was
+    /// Regression: connections that sent nothing were never closed, until no file descriptor was
     /// left and cameras could not be opened.
     #[tokio::test(start_paused = true)]
     async fn idle_connections_are_closed_and_others_served() {
@@ -110,7 +112,7 @@ mod tests {
         let (address, task) = server(&stop).await;
         let mut silent = connect(address, "").await;
         let mut half = connect(address, "GET / HTTP/1.1\r\nHost: lo").await;
-        // Both slots are taken: this one waits until they are closed.
+        // Both connections are in use, so this one waits until they are closed.
         let mut third = connect(address, REQUEST).await;
         let mut answer = [0; 15];
         third.read_exact(&mut answer).await.expect("an answer");
@@ -121,7 +123,7 @@ mod tests {
             let _ = stream.read_to_end(&mut rest).await;
             assert!(!rest.starts_with(b"HTTP/1.1 200"));
         }
-        // After its response, the third is idle too.
+        // After its response, the third connection is idle too.
         let mut rest = Vec::new();
         let _ = third.read_to_end(&mut rest).await;
         stop.cancel();

@@ -10,7 +10,7 @@ use crate::frame::CameraState;
 use crate::pipeline::cameras::{CameraCounts, Cameras};
 
 /// Liveness limit: if frames arrive but no event is written for this long, the service reports
-/// unhealthy and stops feeding systemd's watchdog, which restarts it.
+/// unhealthy and stops notifying systemd's watchdog, which restarts it.
 const LIVENESS_LIMIT: Duration = Duration::from_secs(30);
 /// Longest interval between two evaluations of liveness.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -46,7 +46,7 @@ impl HealthMonitor {
             }
             self.stalled.store(stalled, Ordering::Relaxed);
             if watchdog.is_some() && !stalled {
-                // An error is ignored: systemd reports a missing notification itself.
+                // An error is ignored, because systemd reports a missing notification.
                 let _ = sd_notify::notify(&[sd_notify::NotifyState::Watchdog]);
             }
             tokio::select! {
@@ -57,8 +57,9 @@ impl HealthMonitor {
     }
 }
 
-/// Frames read, and frames whose events were written, of all cameras. Frames dropped because a sink
-/// is slow do not count as written: if a disk hangs, all frames are dropped so.
+/// Number of frames read, and of frames whose events were written, of all cameras. Frames dropped
+/// because a sink is slow do not count as written: if the disk hangs, all frames are dropped for
+/// that reason.
 fn frame_counts<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u64) {
     cameras.fold((0, 0), |(read, written), c| {
         (
@@ -72,7 +73,7 @@ fn frame_counts<'a>(cameras: impl Iterator<Item = &'a CameraCounts>) -> (u64, u6
 struct Liveness {
     /// The last counts: frames read, frames written.
     last: (u64, u64),
-    /// When frames were last written, or none arrived.
+    /// The last time at which frames were written or no frames arrived.
     last_progress: Instant,
 }
 
@@ -84,7 +85,7 @@ impl Liveness {
         }
     }
 
-    /// Whether frames have been arriving without any being written for [`LIVENESS_LIMIT`].
+    /// Whether frames have arrived and none was written for [`LIVENESS_LIMIT`].
     fn is_stalled(&mut self, read: u64, written: u64, now: Instant) -> bool {
         if written != self.last.1 || read == self.last.0 {
             self.last_progress = now;
@@ -124,7 +125,7 @@ mod tests {
     }
 
     /// Regression: frames dropped because of a hung disk counted as written, so that the watchdog
-    /// was fed.
+    /// was notified.
     #[test]
     fn a_hung_sink_is_unhealthy_although_its_dropped_frames_are_counted() {
         let (start, counts) = (Instant::now(), CameraCounts::default());

@@ -1,5 +1,5 @@
 //! The sink for web clients: broadcasts live events to any number of clients, and keeps every
-//! camera's latest frame to draw on request. A slow client never blocks it.
+//! camera's latest frame, which is drawn on request. Slow clients do not block the sink.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,7 +25,7 @@ pub struct LiveEvent {
     pub text: axum::extract::ws::Utf8Bytes,
 }
 
-/// Capacity of the broadcast channel, events: a client that falls further behind misses the oldest.
+/// Capacity of the broadcast channel. A client for which more events wait loses the oldest.
 const CHANNEL_EVENTS: usize = 1024;
 
 /// The latest data of a camera.
@@ -35,12 +35,12 @@ struct Latest {
     event: Option<FrameEvent>,
     painter: Painter,
     status: Option<LiveEvent>,
-    /// Cached JPEG. Its lock is held while drawing, so that clients asking at the same time share
-    /// one drawing.
+    /// Cached JPEG. Its lock is held while drawing, so that simultaneous requests cause one
+    /// drawing.
     jpeg: Arc<Mutex<Option<CachedJpeg>>>,
 }
 
-/// The last JPEG made for a camera, and what it was made of.
+/// The last JPEG of a camera, with the frame and the width for which it was drawn.
 struct CachedJpeg {
     frame: u64,
     width: u32,
@@ -121,9 +121,9 @@ impl Hub {
         self.0.missed.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Draws the tracks into the camera's latest frame; JPEG, at most `width` pixels wide. None if
-    /// the camera is unknown or has no frame yet. Blocks the caller for some milliseconds, and
-    /// other callers for the same camera, but not the pipeline.
+    /// Draws the tracks into the camera's latest frame and encodes it as JPEG, at most `width`
+    /// pixels wide. None if the camera is unknown or has no frame yet. Takes some milliseconds,
+    /// during which other calls for the same camera wait; the pipeline does not wait.
     pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
         self.jpeg_with(camera, width, |painter, image, event| {
             painter.jpeg(image, event, width).map(Bytes::from)
@@ -136,10 +136,11 @@ impl Hub {
         width: u32,
         draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>,
     ) -> Option<Bytes> {
-        // Concurrent callers wait here, so that a frame is jpeg_with once.
+        // Concurrent calls wait here, so that a frame is drawn once.
         let cache = self.cameras().get(camera)?.jpeg.clone();
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
-        // The lock on `cameras` is taken for every frame, so drawing must not hold it.
+        // The pipeline takes the lock on `cameras` for every frame, so it must not be held while
+        // drawing.
         let (image, event, painter) = {
             let cameras = self.cameras();
             let latest = cameras.get(camera)?;
@@ -168,13 +169,13 @@ impl Hub {
         }
     }
 
-    /// Forgets all cameras but these.
+    /// Removes all cameras except these.
     pub fn retain_cameras(&self, cameras: &[Arc<str>]) {
         self.cameras().retain(|name, _| cameras.contains(name));
     }
 
-    /// Sends an event to all clients. Returns None without serialising it if there are none, except
-    /// for status events, which are needed for clients that subscribe later.
+    /// Sends an event to all clients. Without clients it returns None and does not serialise the
+    /// event, except for a `camera_status` event, which clients that subscribe later will need.
     fn broadcast(
         &self,
         camera: &Arc<str>,
@@ -189,7 +190,7 @@ impl Hub {
             kind,
             text: event.json().into(),
         };
-        let _ = self.0.events.send(event.clone()); // fails without clients, which is fine
+        let _ = self.0.events.send(event.clone()); // fails without clients
         Some(event)
     }
 }
@@ -257,7 +258,7 @@ mod tests {
         }
     }
 
-    /// Regression: drawing held the lock that is taken for every frame.
+    /// Regression: drawing held the lock that the pipeline takes for every frame.
     #[test]
     fn frames_are_accepted_while_a_jpeg_is_drawn() {
         let hub = Hub::default();

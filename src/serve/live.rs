@@ -19,7 +19,7 @@ use crate::serve::hub::{Hub, LiveEvent};
 use crate::serve::service::Service;
 use crate::trajectory::EventKind;
 
-/// Query parameters; everything is sent by default.
+/// Query parameters; by default all events are sent.
 #[derive(Debug, Default, Deserialize)]
 pub struct LiveQuery {
     /// Comma-separated names of cameras.
@@ -28,7 +28,7 @@ pub struct LiveQuery {
     events: Option<String>,
 }
 
-/// Which events a client receives; None stands for all.
+/// The events that a client receives; None means all.
 struct EventFilter {
     cameras: Option<Vec<String>>,
     kinds: Option<Vec<EventKind>>,
@@ -78,10 +78,10 @@ impl EventFilter {
     }
 }
 
-/// A client is disconnected when sending an event to it takes longer than this.
+/// A client is disconnected if sending an event to it takes longer than this.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
-/// A client to which nothing was sent for this long is pinged; it is disconnected if it does not
-/// answer within the same time.
+/// If nothing was sent to a client for this long, a ping is sent; the client is disconnected if it
+/// does not answer the ping within the same time.
 const PING_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Handler of the route: a WebSocket if the client requests an upgrade, else server-sent events.
@@ -109,12 +109,13 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: C
             return;
         }
     }
-    // Counted from the last message sent, not from the last event: the filter may pass few events.
+    // The time is counted from the last message sent to this client, not from the last event,
+    // because its filter may select few events.
     let (mut next_ping, mut awaiting_pong) = (Instant::now() + PING_INTERVAL, false);
     loop {
         let message = tokio::select! {
             () = stop.cancelled() => {
-                let _ = socket.send(Message::Close(None)).await; // the client may be gone
+                let _ = socket.send(Message::Close(None)).await; // the client may have disconnected
                 return;
             }
             event = subscription.events.recv() => match event {
@@ -128,8 +129,8 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: C
             },
             received = socket.recv() => match received {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                // Any message shows that the client is alive; its content is ignored. Pings are
-                // answered by axum.
+                // Any message shows that the client is connected; its content is ignored. axum
+                // answers pings.
                 Some(Ok(_)) => {
                     awaiting_pong = false;
                     continue;
@@ -149,7 +150,7 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: C
     }
 }
 
-/// Sends a message; returns whether it was sent in time.
+/// Sends a message; returns whether it was sent within [`SEND_TIMEOUT`].
 async fn sent(socket: &mut WebSocket, message: Message) -> bool {
     matches!(
         tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await,
@@ -210,7 +211,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_does_not_read_the_first_events_is_disconnected() {
         let mut hub = Hub::default();
-        // More than the buffers of a connection hold.
+        // Larger than the buffers of a connection.
         let reason = "x".repeat(64 << 20).into();
         let (run, time) = (RunId::nil(), crate::clock::now());
         let status = StatusEvent::at(time, run, "gate".into(), CameraState::Offline, Some(reason));

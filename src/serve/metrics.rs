@@ -17,7 +17,7 @@ use crate::serve::hub::Hub;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::spool::Spool;
 
-/// Metrics that are read from their owners at every scrape.
+/// Metrics that are read from the program's counters at every scrape.
 struct ServiceCollector {
     cameras: Cameras,
     hub: Hub,
@@ -158,7 +158,7 @@ impl Collector for ServiceCollector {
         family(
             e,
             "camera_quarantines",
-            "Times the camera was quarantined because networks failed at its frames",
+            "Times the camera was quarantined because networks failed on its frames",
             true,
             quarantined,
         )?;
@@ -211,7 +211,7 @@ impl Collector for ServiceCollector {
         family(
             e,
             "sink_refused",
-            "Events that the receiver refuses for good, moved to the dead-letter file",
+            "Events that the receiver refused, moved to the dead-letter file",
             true,
             refused,
         )?;

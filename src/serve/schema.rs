@@ -45,8 +45,8 @@ pub fn configuration() -> Value {
     schema
 }
 
-/// Joins the lines of descriptions, writes links to Rust items as code, and gives defaults of type
-/// f32 their own digits: 0.1 rather than 0.10000000149011612.
+/// Joins the lines of descriptions, writes links to Rust items as code, and writes defaults of type
+/// f32 with the digits of an f32: 0.1, not 0.10000000149011612.
 fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => map.iter_mut().for_each(|(key, value)| match value {
@@ -74,7 +74,7 @@ fn tidy(value: &mut Value) {
     }
 }
 
-/// Schemas of settings that are texts with a syntax of their own.
+/// Schemas of settings that are texts with a special syntax.
 macro_rules! text_schema {
     ($($of:ty, $name:literal, $schema:tt;)*) => {$(
         impl JsonSchema for $of {

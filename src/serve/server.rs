@@ -42,7 +42,7 @@ pub struct ListenError {
 struct CameraView {
     name: Arc<str>,
     state: CameraState,
-    /// Frames read and tracked since the start; clients compute frame rates from their growth.
+    /// Frames read and tracked since the start; clients compute frame rates from the differences.
     read: u64,
     tracked: u64,
     dropped: Dropped,
@@ -55,7 +55,7 @@ struct CameraView {
     present: u64,
     reconnects: u64,
     failures: u64,
-    /// Why it delivers no frames; absent while it does.
+    /// Why the camera delivers no frames; absent while it delivers frames.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<Arc<str>>,
     /// The address, without credentials.
@@ -99,11 +99,11 @@ impl CameraView {
 /// The page. It loads nothing from other hosts.
 const PAGE: &str = include_str!("../../web/index.html");
 
-/// How long shutdown waits for open connections.
+/// Time for which the shutdown waits for open connections.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Binds the address. Called before anything else starts, so that a port in use is reported at
-/// once.
+/// Binds the address. Must be called before other parts of the service start, so that a port in use
+/// is reported at once.
 ///
 /// # Errors
 /// When the address cannot be bound.
@@ -132,7 +132,8 @@ pub async fn run(
             },
             authorize,
         ));
-    // Health checks reveal nothing confidential, and orchestrators have no token.
+    // Health checks need no token, because they contain nothing confidential and orchestrators have
+    // no token.
     let app = Router::new()
         .route("/healthz", get(health))
         .route("/readyz", get(readiness))
@@ -213,7 +214,7 @@ async fn picture(
     Query(size): Query<Size>,
 ) -> Response {
     let width = size.width.unwrap_or(u32::MAX).max(16);
-    // Drawing takes milliseconds, too long for an async thread.
+    // Drawing takes milliseconds, which is too long for an async thread.
     let made = tokio::task::spawn_blocking(move || service.hub.jpeg(&name, width)).await;
     match made {
         Ok(Some(jpeg)) => (

@@ -22,7 +22,7 @@ pub struct Stage {
 /// Label of a camera.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct OfCamera {
-    /// Its short name.
+    /// Short name of the camera.
     pub camera: String,
 }
 
@@ -90,7 +90,7 @@ impl StageMetrics {
 
 impl Observer for StageMetrics {
     fn stage(&self, stage: &'static str, took: Duration, _: usize) {
-        // Decoding includes waiting for the camera: its duration means nothing.
+        // The duration of decoding is not recorded, because it includes waiting for the camera.
         if stage != "decode" {
             self.stages
                 .get_or_create(&Stage { stage })

@@ -1,4 +1,4 @@
-//! The dead-letter file: events that their receiver refuses for good, each with the reason.
+//! The dead-letter file: events that the receiver refuses, each with the reason.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -11,8 +11,8 @@ use crate::clock;
 use crate::sink::private;
 use crate::time::Timestamp;
 
-/// Rotation size, bytes: before the file would grow beyond it, it is renamed to `NAME.1`, replacing
-/// an older one.
+/// Rotation size, bytes. If the next line would make the file larger, the file is first renamed to
+/// `NAME.1`, replacing an older one.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// One line of the file.
@@ -52,7 +52,7 @@ impl DeadLetters {
     /// Appends an event (JSON) with the reason for the refusal.
     ///
     /// # Errors
-    /// When the file cannot be written; it then ends with a whole line.
+    /// When the file cannot be written. After an error the file still consists of complete lines.
     pub fn append(&mut self, sink: &str, reason: &str, event: &[u8]) -> io::Result<()> {
         let event = serde_json::from_slice(event)?;
         let letter = DeadLetter {

@@ -1,5 +1,5 @@
-//! The sink of a remote receiver: events go to a [`Spool`], and a worker on a thread of its own
-//! delivers them from there.
+//! The sink of a remote receiver: it writes events to a [`Spool`], from which a worker on its own
+//! thread delivers them.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -19,15 +19,15 @@ use crate::trajectory::{EndedEvent, EventKind, StatusEvent, WithJson};
 pub struct Delivery {
     /// The queue of events.
     pub spool: Arc<Spool>,
-    /// Cancelled at shutdown, when no new events follow. The worker then delivers what is queued
-    /// and returns.
+    /// Cancelled at shutdown, after the last event. The worker then delivers the queued events and
+    /// returns.
     pub shutdown: CancellationToken,
 }
 
 /// Back-off between attempts at a spool whose disk fails, seconds: first and longest pause.
 const DISK_BACKOFF: (f64, f64) = (0.5, 10.0);
-/// How much longer than the shutdown timeout [`SpoolSink`] waits for its worker, so that the worker
-/// can end by itself.
+/// After the shutdown timeout [`SpoolSink`] waits this much longer for its worker, so that the
+/// worker can end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
 impl Delivery {
@@ -44,8 +44,8 @@ impl Delivery {
         self.spool.acknowledge(positions);
     }
 
-    /// Moves an event that the receiver refuses for good to the dead-letter file. Returns once it
-    /// has left the spool.
+    /// Moves an event that the receiver refuses to the dead-letter file. Returns when the event has
+    /// left the spool.
     pub async fn refuse(&self, position: i64, reason: &str) {
         self.retry("cannot read a refused event", || {
             self.spool.refuse(position, reason)
@@ -78,7 +78,7 @@ pub struct SpoolSink {
     delivery: Delivery,
     /// Kinds of events that are spooled; others are ignored.
     kinds: Vec<EventKind>,
-    /// The worker's thread, and a channel that is disconnected when it has ended.
+    /// The worker's thread, and a channel that is disconnected when the thread has ended.
     worker: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
     shutdown_timeout: Duration,
     /// When to stop waiting for the worker; set at shutdown.
@@ -86,8 +86,8 @@ pub struct SpoolSink {
 }
 
 impl SpoolSink {
-    /// Starts the worker. At shutdown it has `shutdown_timeout` to deliver what is queued; the rest
-    /// stays on disk for the next run.
+    /// Starts the worker. At shutdown it delivers queued events for up to `shutdown_timeout`; the
+    /// rest stays on disk for the next run.
     ///
     /// # Errors
     /// When no thread can be started.
@@ -107,7 +107,7 @@ impl SpoolSink {
         let (mine, path) = (delivery.clone(), delivery.spool.name().to_string().into());
         let (alive, ended) = sync_channel::<()>(0);
         let work = move || {
-            let _alive = alive; // dropped when the thread ends, also by a panic
+            let _alive = alive; // dropped when the thread ends, also after a panic
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
@@ -188,7 +188,7 @@ impl Sink for SpoolSink {
         if ended.recv_timeout(deadline.saturating_duration_since(Instant::now()))
             == Err(RecvTimeoutError::Timeout)
         {
-            // The worker is blocked on the receiver or the disk; its thread is left running until
+            // The worker is blocked by the receiver or the disk; its thread is left running until
             // the process exits.
             tracing::warn!(
                 sink = self.delivery.spool.name(),
@@ -207,7 +207,7 @@ impl Sink for SpoolSink {
 
 impl Drop for SpoolSink {
     fn drop(&mut self) {
-        let _ = self.finish(); // does nothing after a first call; it never fails
+        let _ = self.finish(); // never fails; a second call does nothing
     }
 }
 

@@ -1,4 +1,4 @@
-//! JSON lines: one event a line.
+//! JSON lines: one event per line.
 
 use std::path::Path;
 
@@ -15,7 +15,7 @@ pub struct JsonLines {
 
 impl JsonLines {
     /// Creates the file, or writes to standard output when `path` is `-`. With `unbuffered` every
-    /// line is written at once; with `with_ended` the events of tracks' ends are written too.
+    /// line is written at once; with `with_ended` `track_ended` events are written too.
     ///
     /// # Errors
     /// When the file cannot be created.

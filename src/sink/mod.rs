@@ -1,5 +1,5 @@
 //! Sinks: JSON lines, MOTChallenge text, an annotated video, and remote receivers (MQTT, webhook)
-//! that are fed through a spool on disk.
+//! with a spool on disk.
 
 #[cfg(feature = "serve")]
 pub mod dead_letter;

@@ -1,4 +1,5 @@
-//! MOTChallenge text: tracks (detected, or within `output.coast`) or detections of every frame.
+//! MOTChallenge text: the tracks of every frame (detected, or within `output.coast`), or its
+//! detections.
 
 use std::path::Path;
 
@@ -13,12 +14,12 @@ pub struct MotText {
     output: OutputConfig,
 }
 
-/// MotContent the lines describe.
+/// What the lines describe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MotContent {
     /// Tracks, for evaluation.
     Tracks,
-    /// Detections (id -1), to be tracked later with other settings.
+    /// Detections (id -1), for tracking later with other settings.
     Detections,
 }
 
@@ -26,7 +27,7 @@ impl MotText {
     /// Creates the file.
     ///
     /// # Errors
-    /// When it cannot be created.
+    /// When the file cannot be created.
     pub fn create(
         path: &Path,
         content: MotContent,

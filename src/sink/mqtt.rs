@@ -1,9 +1,9 @@
 //! The MQTT sink: protocol 3.1.1 or 5, delivery at least once.
 //!
-//! Topics: `<topic>/<camera>/tracks` (trajectory events), `<topic>/<camera>/events` (ends of
-//! tracks) and `<topic>/<camera>/status` (retained); and the program's own `<topic>/status`
-//! (retained): `online` while connected, `offline` after shutdown or, by the last will, when the
-//! connection breaks.
+//! Topics of a camera's events: `<topic>/<camera>/tracks` (`trajectory`), `<topic>/<camera>/events`
+//! (`track_ended`) and `<topic>/<camera>/status` (`camera_status`, retained). Topic of the
+//! program's own status: `<topic>/status` (retained), which is `online` while connected, and
+//! `offline` after shutdown or, by the last will, after the connection broke.
 
 use std::sync::Arc;
 use std::time::Duration;

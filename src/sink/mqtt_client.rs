@@ -1,5 +1,5 @@
-//! One connection to an MQTT broker: a client to publish with and a channel of [`Signal`]s, the
-//! same for both versions of the protocol.
+//! One connection to an MQTT broker: a client that publishes messages, and a channel of
+//! [`Signal`]s. Both are the same for both versions of the protocol.
 
 use std::future::Future;
 use std::time::Duration;
@@ -11,21 +11,21 @@ use tokio::sync::mpsc;
 use crate::secret::Secret;
 use crate::sink::mqtt_config::{Broker, Version};
 
-/// Most events in flight: published, but not acknowledged.
+/// Maximum number of events in flight.
 pub(super) const WINDOW: usize = 64;
 /// Packet size limit, bytes, for brokers that do not state one.
 const MAX_PACKET: usize = 16 << 20;
 
-/// What happens on a connection. Packets are identified by their packet ids.
+/// An occurrence on a connection. Packets are identified by their packet ids.
 #[derive(Debug)]
 pub(super) enum Signal {
     /// The connection is established. The broker's packet size limit, bytes, if it states one.
     Connected(Option<usize>),
-    /// A packet has been handed to the network, in the order of publishing.
+    /// A packet has been written to the network; packets are written in the order of publishing.
     Sent(u16),
     /// The broker has acknowledged a packet.
     Acknowledged(u16),
-    /// The broker refuses a packet for good, with the reason.
+    /// The broker refuses a packet, with the reason.
     Refused(u16, String),
 }
 
@@ -33,8 +33,8 @@ pub(super) enum Signal {
 #[derive(Debug)]
 pub(super) struct Failure {
     pub reason: String,
-    /// The broker has asked for a retry later, so no event is suspected of having broken the
-    /// connection.
+    /// Whether the broker has requested a retry later. If so, no event is suspected of having
+    /// broken the connection.
     pub transient: bool,
 }
 
@@ -47,7 +47,7 @@ impl<T: Into<String>> From<T> for Failure {
     }
 }
 
-/// A signal, or why the connection has ended.
+/// A signal, or the reason why the connection has ended.
 type Received = Result<Signal, Failure>;
 
 pub(super) type Signals = mpsc::UnboundedReceiver<Received>;
@@ -59,8 +59,8 @@ pub(super) enum Client {
 }
 
 impl Broker {
-    /// Starts a connection on a task of its own, which the caller aborts when it is done. The
-    /// channel reports its progress; it closes after an error.
+    /// Starts a connection on its own task, which the caller must abort after use. The channel
+    /// delivers the connection's signals, and closes after an error.
     pub fn connect(&self) -> (Client, Signals, tokio::task::JoinHandle<()>) {
         let (tx, rx) = mpsc::unbounded_channel();
         let (client, task) = match self.config.version {
@@ -130,12 +130,12 @@ impl Broker {
 
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// The event loop of either version's client.
+/// The event loop of a client, for either version of the protocol.
 trait Events: Send + 'static {
-    /// The next event, if it is a signal.
+    /// Waits for the next event of the client; `None` if it is not a signal.
     fn next(&mut self) -> impl Future<Output = Result<Option<Received>, String>> + Send;
 
-    /// Signals of packets that arrived before an error.
+    /// Signals of the packets that arrived before an error.
     fn queued(&mut self) -> impl Iterator<Item = Received> + Send;
 }
 
@@ -159,7 +159,7 @@ impl Events for v5::EventLoop {
     }
 }
 
-/// Forwards signals to the session until an error, which is the last one.
+/// Forwards signals to the session, up to and including an error.
 async fn forward(mut events: impl Events, tx: mpsc::UnboundedSender<Received>) {
     let send = |signal: Received| {
         let more = signal.is_ok();
@@ -175,7 +175,8 @@ async fn forward(mut events: impl Events, tx: mpsc::UnboundedSender<Received>) {
             Err(e) => break e,
         }
     };
-    // An acknowledgement among the queued packets says why the broker closed the connection.
+    // An acknowledgement among the queued packets may contain the reason why the broker closed the
+    // connection.
     let _ = events.queued().chain([Err(error.into())]).all(send);
 }
 
@@ -199,7 +200,7 @@ fn signal_v5(event: v5::Event) -> Option<Received> {
         ))),
         v5::Event::Incoming(Packet::PubAck(a)) => Some(match a.reason {
             Reason::Success | Reason::NoMatchingSubscribers => Ok(Signal::Acknowledged(a.pkid)),
-            // Transient: events are sent again over another connection, after a pause.
+            // Transient: after a pause, events are sent again over another connection.
             Reason::QuotaExceeded | Reason::PacketIdentifierInUse => Err(Failure {
                 reason: format!(
                     "the broker does not accept events at present: {:?}",

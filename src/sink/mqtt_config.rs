@@ -93,7 +93,7 @@ impl Default for MqttConfig {
     }
 }
 
-/// Validated settings of the connection, with secrets and certificates read.
+/// Validated settings of the connection, with the contents of secrets and certificates.
 #[derive(Clone)]
 pub(super) struct Broker {
     pub config: MqttConfig,
@@ -120,7 +120,7 @@ impl MqttConfig {
         self.spool.validate("mqtt")
     }
 
-    /// Checks the settings, and that their secret and files can be read, without connecting.
+    /// Checks the settings, and that the secret and the files can be read, without connecting.
     ///
     /// # Errors
     /// The first invalid setting, or a secret or file that cannot be read.
@@ -200,7 +200,7 @@ impl MqttConfig {
         if !tls {
             return Ok(Transport::Tcp);
         }
-        // Fails if another part of the program has installed it already, which is fine.
+        // The error is ignored: another part of the program has installed the provider already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         match &self.ca_file {
             Some(ca) => Ok(Transport::Tls(TlsConfiguration::Simple {

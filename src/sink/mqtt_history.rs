@@ -1,13 +1,13 @@
-//! What earlier connections have shown about an MQTT broker: which events it refuses.
+//! Decides, from the course of earlier connections, which events an MQTT broker refuses.
 //!
-//! A broker refuses an event for good in one of three ways: by its acknowledgement (MQTT 5, reason
-//! code 0x80 and above), by stating a packet size limit (MQTT 5), or by closing the connection
-//! whenever it receives the event (MQTT 3.1.1, and brokers that answer a forbidden topic so). To
-//! distinguish the last from a failing network, one event at a time is sent after a connection
-//! broke: an event that was alone in flight when [`MAX_BREAKS`] connections in a row broke counts
-//! as refused. If a broker refuses an event by its acknowledgement and then closes the connection,
-//! that event is the cause, so none of those in flight is suspected. Refused events go to the
-//! dead-letter file.
+//! A broker refuses an event in one of three ways: by its acknowledgement (MQTT 5, reason code 0x80
+//! and above), by stating a packet size limit (MQTT 5), or by closing the connection whenever it
+//! receives the event (MQTT 3.1.1, and some brokers for a forbidden topic). A closed connection can
+//! also be the fault of the network. Therefore events are sent one at a time after a connection
+//! broke, and an event counts as refused if [`MAX_BREAKS`] connections in a row broke while it was
+//! alone in flight. If a broker refuses an event by its acknowledgement and then closes the
+//! connection, the refused event is the cause, and events in flight are not suspected. Refused
+//! events go to the dead-letter file.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,24 +17,26 @@ use crate::sink::delivery::Delivery;
 /// An event counts as refused when this many connections in a row broke while it was alone in
 /// flight.
 const MAX_BREAKS: u32 = 3;
-/// A topic counts as refused when this many of its events in a row were refused by breaking
-/// connections; its events are then refused without sending them, for [`TOPIC_DENIED_FOR`].
+/// A topic counts as refused when the broker has closed connections because of this many of its
+/// events in a row. For [`TOPIC_DENIED_FOR`], events of the topic then go to the dead-letter file
+/// unsent.
 const TOPIC_DENIED_AFTER: u32 = 2;
-/// How long the events of a refused topic are not sent.
+/// For this long the events of a refused topic are not sent.
 const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
-/// What earlier connections have shown about the broker.
+/// Record of earlier connections to the broker.
 #[derive(Debug, Default)]
 pub(super) struct BrokerHistory {
     /// Events up to this position are sent one at a time, because one of them may have broken a
     /// connection.
     pub serial_until: i64,
-    /// The event that was alone in flight when the last connections broke, and how many did. The
-    /// inner None stands for the program's own status.
+    /// The message that was alone in flight when the last connections broke, and the number of
+    /// these connections. The inner None is the program's own status, else the position of an
+    /// event.
     pub suspect: Option<(Option<i64>, u32)>,
-    /// The broker refuses the program's own status.
+    /// Whether the broker refuses the program's own status.
     pub no_status: bool,
-    /// Topics with events at which the broker closed connections: how many in a row were refused
-    /// so, and when the last was.
+    /// Topics because of whose events the broker closed connections: the number of such events in a
+    /// row, and the time of the last.
     denied_topics: BTreeMap<String, (u32, Instant)>,
 }
 
@@ -60,8 +62,8 @@ impl BrokerHistory {
         (*n, *at) = (*n + 1, Instant::now());
     }
 
-    /// Records that a connection broke while only `event` was in flight. Returns whether it now
-    /// counts as refused.
+    /// Records that a connection broke while only `event` was in flight. Returns whether the event
+    /// now counts as refused.
     fn broke_at(&mut self, event: Option<i64>) -> bool {
         let before = self
             .suspect
@@ -72,10 +74,10 @@ impl BrokerHistory {
         refused
     }
 
-    /// Draws conclusions from a broken connection. If the last event that the broker answered was
-    /// refused, that refusal is the cause. Otherwise, if several messages were in flight, the next
-    /// connections send them one at a time; if only one was, it becomes the suspect, and is refused
-    /// after [`MAX_BREAKS`] breaks.
+    /// Records a broken connection. If the broker's last answer was a refusal, the refused event is
+    /// the cause. Otherwise, if several messages were in flight, the next connections send them one
+    /// at a time. A message that was alone in flight becomes the suspect, and counts as refused
+    /// after [`MAX_BREAKS`] broken connections.
     pub async fn record_break(
         &mut self,
         unacknowledged: Unacknowledged,
@@ -114,8 +116,8 @@ impl BrokerHistory {
                         .refuse(
                             alone,
                             &format!(
-                                "the broker closed the connection at this event {MAX_BREAKS} times: \
-                                 {error}"
+                                "the broker closed the connection after this event {MAX_BREAKS} \
+                                 times: {error}"
                             ),
                         )
                         .await;
@@ -134,7 +136,7 @@ pub(super) struct Unacknowledged {
     pub events: Vec<i64>,
     /// The topic of the last event.
     pub topic: String,
-    /// Whether the program's own status was not acknowledged either.
+    /// Whether the program's own status is among them.
     pub status: bool,
     /// The topic of the last answered event, if the answer was a refusal.
     pub refused_topic: Option<String>,
@@ -147,8 +149,8 @@ mod tests {
     use super::*;
     use crate::sink::spool::{Spool, SpoolLimits};
 
-    /// Regression: the event that followed the refused one was suspected, so that an event of an
-    /// allowed topic could be refused, and the refused topic never counted as such.
+    /// Regression: the event after the refused one was suspected, so that an event of an allowed
+    /// topic could be refused, and the refused topic was never counted as refused.
     #[tokio::test]
     async fn a_break_after_a_refusal_is_attributed_to_the_refused_topic() {
         let dir = tempfile::tempdir().expect("a folder");

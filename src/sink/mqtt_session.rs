@@ -14,24 +14,23 @@ use crate::sink::outage_log::OutageLog;
 use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
 
-/// Longest time the broker may take to accept a connection or to acknowledge the status.
+/// Timeout for the broker to accept a connection or to acknowledge the status.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time without an acknowledgement while events are in flight.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Back-off between connections, seconds: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 5.0);
-/// Most bytes of events that are read from the spool at once.
+/// Maximum size of the events that are read from the spool at once, bytes.
 const READ_BYTES: usize = 4 << 20;
 
-/// Delivers events until shutdown, over as many connections as it takes.
+/// Delivers events until shutdown, and reconnects after errors.
 pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
     let (mut pause, mut history) = (BACKOFF.0, BrokerHistory::default());
     let mut log = OutageLog::default();
     let counts = &delivery.spool.counts;
     loop {
-        // A new client for every connection, which sends everything unacknowledged again from the
-        // oldest event on: rumqttc itself forgets what was in flight when the broker has no session
-        // for it.
+        // Each connection has a new client, which sends all unacknowledged events again, from the
+        // oldest: rumqttc discards messages in flight when the broker has no session of the client.
         let (client, signals, task) = broker.connect();
         let mut session = Session::new(&broker, &delivery, &mut history, client, signals);
         let ended = session.run().await;
@@ -95,13 +94,14 @@ struct Session<'a> {
     unsent: VecDeque<Option<i64>>,
     /// Messages sent and not yet acknowledged, by packet id.
     in_flight: BTreeMap<u16, Option<i64>>,
-    /// Positions of the events not acknowledged, sent or not, with their topics.
+    /// Positions and topics of the events that are not acknowledged, including unsent ones.
     pending: BTreeMap<i64, String>,
     /// The topic of the last event that the broker answered, if it refused that event.
     refused_topic: Option<String>,
     /// Position of the last event given to the client.
     last: i64,
-    /// When the broker last acknowledged or refused an event, or nothing was in flight.
+    /// The last time at which the broker acknowledged or refused an event, or nothing was in
+    /// flight.
     last_progress: Instant,
 }
 
@@ -145,7 +145,8 @@ impl<'a> Session<'a> {
             .store(true, Ordering::Relaxed);
         tracing::info!(sink = "mqtt", "connected to the broker");
         self.publish_status("online").await?;
-        // The status is sent alone, so that a break it causes is not blamed on an event.
+        // The status is sent alone, so that no event is suspected if the status breaks the
+        // connection.
         self.drain().await?;
         let (spool, shutdown) = (&self.delivery.spool, &self.delivery.shutdown);
         loop {
@@ -188,8 +189,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Gives events to the client until the window is full. Events that the broker is known to
-    /// refuse go to the dead-letter file instead.
+    /// Gives events to the client until the window is full. Events that the broker would refuse, by
+    /// its packet size limit or [`BrokerHistory`], go to the dead-letter file instead.
     async fn fill(&mut self) -> Result<(), Failure> {
         while self.pending.len() < self.window() {
             let events = self
@@ -217,7 +218,7 @@ impl<'a> Session<'a> {
                     self.delivery
                         .refuse(
                             event.position,
-                            &format!("the broker closes the connection at events of {topic}"),
+                            &format!("the broker closes the connection after events of {topic}"),
                         )
                         .await;
                 } else {
@@ -275,11 +276,11 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Handles a signal, and all others that have arrived: removes acknowledged and refused events
-    /// from the spool.
+    /// Handles a signal, and all others that have arrived so far: removes acknowledged and refused
+    /// events from the spool.
     ///
     /// # Errors
-    /// The error that arrived after them, if one did.
+    /// The error that arrived after the signals, if any.
     async fn handle(&mut self, first: Signal) -> Result<(), Failure> {
         let (mut delivered, mut refused) = (BTreeSet::new(), Vec::new());
         let mut result = Ok(());
@@ -374,7 +375,7 @@ mod tests {
     use crate::sink::mqtt_config::MqttConfig;
     use crate::sink::spool::{Spool, SpoolLimits};
 
-    /// Regression: the error was dropped, and with it that the failure is transient.
+    /// Regression: the error was discarded, so that a transient failure was treated like any other.
     #[tokio::test]
     async fn an_error_behind_other_signals_is_returned() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,9 +1,9 @@
-//! Log messages about a receiver that is unreachable: one at the beginning, at a new reason and every
-//! ten minutes, and one at the end.
+//! Log messages about an unreachable receiver: at the beginning, when the reason changes, every ten
+//! minutes, and at the end.
 
 use std::time::{Duration, Instant};
 
-/// Interval of reminders of an outage.
+/// Interval between log messages about the same outage.
 const LOG_AGAIN: Duration = Duration::from_secs(600);
 
 /// Decides which attempts are logged.
@@ -43,7 +43,7 @@ impl OutageLog {
 mod tests {
     use super::*;
 
-    /// Regression: an outage of a day wrote 9,000 lines.
+    /// Regression: 9,000 lines were logged in an outage of one day.
     #[test]
     fn an_outage_is_logged_at_its_begin_every_ten_minutes_and_at_its_end() {
         let start = Instant::now();

@@ -20,8 +20,8 @@ use crate::trajectory::{FrameEvent, TrackEvent};
 /// Length of the trail drawn behind a person, seconds.
 const TRAIL: f64 = 4.0;
 
-/// Extensions of containers that take one of the codecs. Others are refused without trying: OpenCV
-/// prints a line to standard error for each codec that a container does not take.
+/// Extensions of containers that support one of the codecs. Others are rejected without a trial,
+/// because OpenCV prints a line to standard error for each codec that a container does not support.
 const CONTAINERS: [&str; 6] = ["mp4", "m4v", "mov", "mkv", "avi", "ts"];
 
 /// Writes an annotated video.
@@ -37,7 +37,7 @@ pub struct Overlay {
 /// Draws tracks and their recent trails into frames.
 #[derive(Debug, Clone, Default)]
 pub struct Painter {
-    /// By track id: presentation times and foot points, pixels, oldest first.
+    /// Presentation times and foot points (pixels) by track id, oldest first.
     trails: HashMap<u64, VecDeque<(f64, Point2i)>>,
 }
 
@@ -46,7 +46,7 @@ impl Overlay {
     /// out of range is replaced by 25.
     ///
     /// # Errors
-    /// When the extension is of no container known here, or the file cannot be created.
+    /// When the extension is not that of a supported container, or the file cannot be created.
     pub fn create(path: &Path, frame_rate: f64) -> Result<Self, SinkError> {
         let extension = path.extension().unwrap_or_default().to_string_lossy();
         if !CONTAINERS.iter().any(|c| extension.eq_ignore_ascii_case(c)) {
@@ -80,8 +80,8 @@ impl Overlay {
         }
     }
 
-    /// The path to give to FFmpeg: absolute, because FFmpeg takes a name up to a colon for a
-    /// protocol unless a slash comes first.
+    /// The absolute path, for FFmpeg, which would interpret the part of a relative path before a
+    /// colon as a protocol.
     fn ffmpeg_path(&self) -> Result<String, SinkError> {
         let path = std::path::absolute(&self.path).map_err(|e| self.error(e.to_string()))?;
         path.into_os_string()
@@ -89,8 +89,8 @@ impl Overlay {
             .map_err(|_| self.error("its name is not UTF-8"))
     }
 
-    /// Opens the video with the first codec that FFmpeg can encode: H.264, which plays everywhere,
-    /// else MPEG-4 part 2, else Motion JPEG.
+    /// Opens the video with the first codec that FFmpeg can encode: H.264, which most players
+    /// support, else MPEG-4 part 2, else Motion JPEG.
     fn open(&self, size: Size) -> Result<VideoWriter, SinkError> {
         let name = self.ffmpeg_path()?;
         for code in [
@@ -165,7 +165,7 @@ impl Painter {
     /// wide.
     ///
     /// # Errors
-    /// OpenCV's message.
+    /// Returns OpenCV's message.
     pub fn jpeg(&self, image: &Image, event: &FrameEvent, width: u32) -> Result<Vec<u8>, String> {
         let encode = || {
             let mut mat = self.draw(image, event)?;
@@ -283,7 +283,8 @@ fn letterbox(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Er
     }
     let scale = (f64::from(size.width) / f64::from(shown.0))
         .min(f64::from(size.height) / f64::from(shown.1));
-    // A frame that is less than two pixels too small has an odd size: it is padded, not enlarged.
+    // A frame with an odd size is up to two pixels smaller than the video: it is padded, not
+    // enlarged.
     let scale = if scale > 1.0 && f64::from(shown.0.max(shown.1)) * (scale - 1.0) < 2.0 {
         1.0
     } else {
@@ -348,7 +349,7 @@ impl Sink for Overlay {
             return Ok(());
         };
         writer.release().map_err(|e| self.error(e.message))?;
-        // OpenCV does not report write errors: check how many frames can be read back.
+        // OpenCV does not report write errors, so check how many frames the file contains.
         let count = VideoCapture::from_file(self.ffmpeg_path()?, videoio::CAP_FFMPEG)
             .and_then(|c| c.get(videoio::CAP_PROP_FRAME_COUNT))
             .unwrap_or(0.0);

@@ -22,7 +22,7 @@ pub fn options() -> OpenOptions {
 /// mode.
 ///
 /// # Errors
-/// When it cannot be created.
+/// When the folder cannot be created.
 pub fn create_folder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(FOLDER).create(path)
 }
@@ -30,7 +30,7 @@ pub fn create_folder(path: &Path) -> io::Result<()> {
 /// Creates the file if it is missing, and removes the access of group and others if it exists.
 ///
 /// # Errors
-/// When it cannot be created, or belongs to another user.
+/// When the file cannot be created, or belongs to another user.
 pub fn restrict(path: &Path) -> io::Result<()> {
     let file = options().append(true).create(true).open(path)?;
     if file.metadata()?.permissions().mode() & 0o777 == FILE {

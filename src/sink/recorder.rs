@@ -6,7 +6,7 @@ use crate::refine::RecordedEvents;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{EndedEvent, WithJson};
 
-/// Collects events into a [`RecordedEvents`]; clones share it.
+/// Collects events; clones share the collected events.
 #[derive(Debug, Clone, Default)]
 pub struct Recorder(Arc<Mutex<RecordedEvents>>);
 

@@ -13,14 +13,15 @@ use crate::sink::private;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
-/// An events file that runs append to.
+/// An events file, to which each run appends.
 ///
-/// - Rotation: before the file would grow beyond `size` bytes it is renamed to `NAME.1`, older ones
-///   to `NAME.2` and so on up to `keep`. A file that cannot be renamed, such as one mounted into a
-///   container, is copied to `NAME.1` and truncated. If that fails too, an error is logged, the
-///   file grows on, and rotation is attempted again after another `size` bytes.
-/// - When the disk fails or is full, events are dropped, counted and logged; the pipeline goes on.
-///   The file always consists of whole lines.
+/// - Rotation: if the next line would make the file larger than `size` bytes, it is renamed to
+///   `NAME.1`, older ones to `NAME.2` and so on up to `keep`. A file that cannot be renamed, such
+///   as one mounted into a container, is copied to `NAME.1` and truncated. If the copy fails too,
+///   an error is logged, events are still appended to the file, and the next rotation is attempted
+///   after another `size` bytes.
+/// - When the disk fails or is full, events are dropped, counted and logged; the pipeline
+///   continues. The file always consists of complete lines.
 ///
 /// The crate file-rotate is not used: it reports success when it cannot open its file.
 pub struct Rotating {
@@ -40,7 +41,7 @@ pub struct Rotating {
 
 /// Shortest time between two log messages about dropped events.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
-/// What a file of events begins with.
+/// First bytes of a file of events.
 const EVENT_PREFIX: &[u8] = b"{\"schema\":\"twintrack.";
 
 impl Rotating {
@@ -83,15 +84,15 @@ impl Rotating {
         Ok((sink, dropped))
     }
 
-    /// Name of the `n`-th newest rotated file.
+    /// Name of the `n`-th newest rotated file, from 1; 0: of a copy in progress.
     fn rotated(&self, n: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{n}"));
         name.into()
     }
 
-    /// Rotates the file. Afterwards none is open if it was renamed or removed; if it was copied and
-    /// truncated, it stays open.
+    /// Rotates the file. A file that was copied and truncated stays open; otherwise no file is open
+    /// afterwards.
     fn rotate(&mut self) -> io::Result<()> {
         for n in (1..self.keep).rev().filter(|&n| self.rotated(n).exists()) {
             (self.rename)(&self.rotated(n), &self.rotated(n + 1))?;
@@ -106,7 +107,7 @@ impl Rotating {
             return Ok(());
         }
         if self.keep > 0 {
-            // Copy under another name first: a copy that fails must not replace `NAME.1`.
+            // The copy gets another name first, because a failed copy must not replace `NAME.1`.
             let part = self.rotated(0);
             let copied = std::fs::copy(&self.path, &part)
                 .and_then(|_| std::fs::rename(&part, self.rotated(1)));
@@ -122,7 +123,7 @@ impl Rotating {
         Ok(())
     }
 
-    /// Writes a line, after rotating or opening the file where needed.
+    /// Writes a line; rotates and opens the file before if necessary.
     fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
         if self.size > 0 && self.written > 0 && self.written + line.len() as u64 > self.limit {
             self.limit = match self.rotate() {
@@ -130,8 +131,8 @@ impl Rotating {
                 Err(e) => {
                     tracing::error!(
                         file = %self.path.display(), bytes = self.written, error = %e,
-                        "cannot rotate the events file, so it grows on; \
-                         mount its folder instead of the file, or set serve.output_bytes = 0"
+                        "cannot rotate the events file; events are still appended to it. Mount its \
+                         folder instead of the file, or set serve.output_bytes = 0"
                     );
                     self.written + self.size
                 }
@@ -146,7 +147,7 @@ impl Rotating {
             return Ok(());
         };
         if let Err(e) = file.write_all(line) {
-            let _ = file.set_len(self.written); // if this fails, open_append truncates
+            let _ = file.set_len(self.written); // if it fails, `open_append` does it later
             self.file = None;
             return Err(e);
         }
@@ -172,7 +173,8 @@ impl Rotating {
 }
 
 /// Opens or creates a file of events for appending and truncates a partial last line, which a crash
-/// may have left. Returns the file and its length in bytes; None if it does not hold events.
+/// may have left. Returns the file and its length in bytes; None if the file contains something
+/// other than events.
 fn open_append(path: &Path) -> io::Result<Option<(File, u64)>> {
     let mut file = private::options()
         .read(true)
@@ -190,7 +192,7 @@ fn open_append(path: &Path) -> io::Result<Option<(File, u64)>> {
     if !EVENT_PREFIX.starts_with(&beginning) {
         return Ok(None);
     }
-    // Long enough to contain the last line: events have some kilobytes.
+    // 16 MiB contain the last line, because an event has a few kilobytes.
     let from = length.saturating_sub(16 << 20);
     file.seek(SeekFrom::Start(from))?;
     let (mut reader, mut at, mut whole) = (BufReader::new(&file), from, from);
@@ -367,7 +369,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let path = dir.path().join("events.jsonl");
         let length = event("00").line().len() as u64;
-        // A folder of the rotated file's name makes rotation fail.
+        // A folder with the name of the rotated file makes rotation fail.
         std::fs::create_dir_all(dir.path().join("events.jsonl.1/letters")).expect("a folder");
         let (mut sink, dropped) = Rotating::open(&path, 3 * length + 1, 1, true).expect("a file");
         (0..11).for_each(|i| sink.write(&event(&format!("{i:02}"))));

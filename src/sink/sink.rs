@@ -1,4 +1,4 @@
-//! The trait that every sink implements, its errors, and a file writer that keeps lines whole.
+//! The trait that every sink implements, its errors, and a file writer that writes complete lines.
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
@@ -17,7 +17,7 @@ use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent, WithJson};
 /// A processed frame, as handed to the sinks.
 #[derive(Debug)]
 pub struct FrameResult {
-    /// The frame itself; sinks that draw need its pixels.
+    /// The frame, whose pixels are needed by sinks that draw.
     pub frame: Frame,
     /// The detector's output for the frame.
     pub detections: Vec<Detection>,
@@ -25,15 +25,15 @@ pub struct FrameResult {
     pub event: WithJson<FrameEvent>,
 }
 
-/// Receives events. Methods may block on local I/O, so a sink is called from a thread of its own.
+/// Receives events. Methods may block on local I/O, so a sink is called from its own thread.
 pub trait Sink: Send {
     /// Writes a processed frame.
     ///
     /// # Errors
-    /// When it cannot be written. What was written before stays valid.
+    /// When the frame cannot be written. Events written before remain valid.
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError>;
 
-    /// Writes the event of a track's end. Ignored by default.
+    /// Writes a `track_ended` event. By default the event is ignored.
     ///
     /// # Errors
     /// As [`Sink::frame`].
@@ -41,7 +41,7 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Writes the event of a camera's change of state. Ignored by default.
+    /// Writes a `camera_status` event. By default the event is ignored.
     ///
     /// # Errors
     /// As [`Sink::frame`].
@@ -53,7 +53,7 @@ pub trait Sink: Send {
     /// first [`Sink::finish`], so that the shutdown timeouts of all sinks run at the same time.
     fn close(&mut self) {}
 
-    /// Writes what is still buffered, and closes the sink.
+    /// Writes buffered events, and closes the sink.
     ///
     /// # Errors
     /// As [`Sink::frame`].
@@ -100,12 +100,13 @@ impl OutputConfig {
         within("output.coast", self.coast, 0.0, 3600.0)
     }
 
-    /// Whether a track is written that has had no detection for `unseen` seconds (0: detected now).
+    /// Whether a track whose last detection was `unseen` seconds ago is written (0: detected in
+    /// this frame).
     pub fn shows(&self, unseen: f64) -> bool {
         self.lost || self.coasts(unseen)
     }
 
-    /// Whether a track that has had no detection for `unseen` seconds is still within
+    /// Whether a track whose last detection was `unseen` seconds ago is within
     /// [`OutputConfig::coast`].
     pub fn coasts(&self, unseen: f64) -> bool {
         unseen <= self.coast + 1e-6
@@ -116,7 +117,7 @@ impl OutputConfig {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// A file cannot be created or opened, or a thread for it cannot be started.
+    /// A file cannot be created or opened, or the thread that writes it cannot be started.
     #[error("cannot write to {}: {source}", path.display())]
     Create {
         /// The file.
@@ -124,7 +125,7 @@ pub enum SinkError {
         /// The cause.
         source: io::Error,
     },
-    /// Writing to an open file failed. The file ends with a whole line.
+    /// Writing to an open file failed. The file consists of complete lines.
     #[error(
         "writing to {} failed: {source}; all earlier lines are complete \
          (free some space, or write elsewhere)",
@@ -165,23 +166,24 @@ pub enum SinkError {
     },
 }
 
-/// A buffered file writer that keeps lines whole: when writing fails, as on a full disk, the file
-/// is cut back to the last complete line.
+/// A buffered file writer that writes complete lines: if writing fails, for example because the
+/// disk is full, the file is truncated after the last complete line.
 pub struct LineWriter {
     path: PathBuf,
     out: Box<dyn Write + Send>,
-    /// The same file, when it is a regular one and can be truncated.
+    /// The same file, if it is a regular file and so can be truncated.
     regular: Option<File>,
     buffer: Vec<u8>,
     /// Bytes written to the file so far.
     written: u64,
-    /// The buffer is written when it holds more than this, bytes.
+    /// The buffer is written when its length exceeds this, bytes.
     buffer_limit: usize,
 }
 
 impl LineWriter {
     /// Creates the file, readable by its owner only; the content of an existing file is replaced.
-    /// With `unbuffered` every line is written at once, for a program that reads along.
+    /// With `unbuffered` every line is written at once, for a program that reads the file at the
+    /// same time.
     ///
     /// # Errors
     /// When the file cannot be created.
@@ -229,7 +231,7 @@ impl LineWriter {
         }
     }
 
-    /// Adds whole lines (with their newlines).
+    /// Adds complete lines (with their newlines).
     ///
     /// # Errors
     /// When the disk is full, or the reader of a pipe has closed it.
@@ -242,7 +244,7 @@ impl LineWriter {
         }
     }
 
-    /// Writes what is buffered.
+    /// Writes the buffer.
     ///
     /// # Errors
     /// As [`LineWriter::write`].

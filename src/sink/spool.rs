@@ -1,13 +1,14 @@
 //! A queue on disk that keeps events until their receiver acknowledges them.
 //!
-//! It is an SQLite file with a write-ahead log: queued events survive a crash of the process; a
-//! loss of power may lose the last moments. Size and age are bounded: beyond them the oldest events
-//! are dropped and counted. Events that the receiver refuses for good go to a dead-letter file
-//! beside it.
+//! The queue is an SQLite file with a write-ahead log. Queued events survive a crash of the
+//! process; a power failure may lose the events queued since the last checkpoint. Size and age are
+//! limited: beyond the limits the oldest events are dropped and counted. Events that the receiver
+//! refuses go to a dead-letter file beside the spool.
 //!
-//! Removing an event needs space on the disk, for the log. On a full disk, delivered events are
-//! therefore only marked in memory, so that delivery continues; when no others are left, the file is
-//! replaced by an empty one, which frees its space. A crash in between delivers them once more.
+//! Removing an event needs space on the disk, for the log. While the disk is full, delivered events
+//! are only marked in memory, so that delivery continues; when all events are delivered, the file
+//! is replaced by an empty one, which frees its space. If the process crashes before the file is
+//! replaced, the marked events are delivered again.
 
 mod finished;
 mod table;
@@ -72,9 +73,9 @@ impl SpoolLimits {
 /// An event in the queue.
 #[derive(Debug, Clone, PartialEq)]
 pub struct QueuedEvent {
-    /// Its position in the queue; increases by the order of insertion.
+    /// Position in the queue; later events have higher positions.
     pub position: i64,
-    /// Its kind.
+    /// Kind of the event.
     pub kind: EventKind,
     /// Name of the camera.
     pub camera: String,
@@ -91,13 +92,13 @@ pub struct SpoolCounts {
     pub bytes: AtomicU64,
     /// Events acknowledged by the receiver.
     pub delivered: AtomicU64,
-    /// Events dropped: too many bytes, too old, or the disk failed.
+    /// Events dropped because of the limits of size and age, or because the disk failed.
     pub dropped: AtomicU64,
-    /// Events that the receiver refuses for good; they are in the dead-letter file.
+    /// Refused events, which are in the dead-letter file.
     pub refused: AtomicU64,
     /// Failed attempts of delivery.
     pub failures: AtomicU64,
-    /// Whether the receiver is connected, or answered the last attempt.
+    /// Whether the receiver is connected (MQTT) or answered the last attempt (webhook).
     pub connected: AtomicBool,
 }
 
@@ -119,9 +120,9 @@ struct Db {
     connection: Connection,
     /// Events that were delivered or refused but could not be removed, with their bytes.
     finished: BTreeMap<i64, i64>,
-    /// The file is closed, because it could not be replaced by an empty one.
+    /// Whether the file is closed, because it could not be replaced by an empty one.
     closed: bool,
-    /// When removing them was last tried.
+    /// When the last attempt to remove finished events was made.
     last_removal: Instant,
     /// When events were last checked for their age.
     last_trim: Instant,
@@ -131,18 +132,19 @@ struct Db {
     last_refusal_log: Option<Instant>,
 }
 
-/// What a transaction has changed.
+/// Changes made by a transaction.
 #[derive(Default)]
 struct Change {
-    /// Bytes of the event that it has added, if it has.
+    /// Bytes of the event that it has added, if any.
     added: Option<i64>,
     removed: Vec<Removed>,
 }
 
-/// Interval of the check for events that are too old, and of attempts to remove finished events
-/// after the disk has failed.
+/// Interval between checks for events that are too old, and between attempts to remove finished
+/// events after the disk has failed.
 const TRIM_INTERVAL: Duration = Duration::from_secs(1);
-/// Shortest time between two log messages about dropped, or about refused, events.
+/// Shortest time between two log messages about dropped events, and between two about refused
+/// events.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 impl Spool {
@@ -158,7 +160,7 @@ impl Spool {
             reason,
         };
         private::create_folder(state).map_err(|e| fail(e.to_string()))?;
-        // SQLite creates its auxiliary files with the mode of this one.
+        // SQLite creates its auxiliary files with the mode of this file.
         private::restrict(&path).map_err(|e| fail(e.to_string()))?;
         let (connection, (events, bytes)) =
             table::open(&path).map_err(|e| match e.sqlite_error_code() {
@@ -222,8 +224,8 @@ impl Spool {
         }
     }
 
-    /// Runs `work` in a transaction. The counts, which are of unfinished events, are updated after
-    /// the commit; after an error they are read from the queue, so that they never include a change
+    /// Runs `work` in a transaction. The counts, which exclude finished events, are updated after
+    /// the commit. After an error they are read from the queue, so that they never include a change
     /// that was rolled back. Returns the number of unfinished events removed.
     fn transact(
         &self,
@@ -374,16 +376,16 @@ impl Spool {
         read().map_err(|e| self.fail(&e))
     }
 
-    /// Removes delivered events. If the disk fails, they are removed later, but not returned by
-    /// [`Spool::after`] any more.
+    /// Removes delivered events. If the disk fails, they are removed later; [`Spool::after`] does
+    /// not return them again.
     pub fn acknowledge(&self, positions: &[i64]) {
         let removed = self.finish(&mut self.lock(), positions, || {});
         self.counts.delivered.fetch_add(removed, Ordering::Relaxed);
     }
 
-    /// Moves an event that the receiver refuses for good to the dead-letter file, counts and logs
-    /// it. If that file cannot be written, the event is dropped and counted as such, so that it
-    /// does not block the others.
+    /// Moves an event that the receiver refuses to the dead-letter file, counts and logs it. If the
+    /// dead-letter file cannot be written, the event is dropped and counted as dropped, so that it
+    /// does not block others.
     ///
     /// # Errors
     /// When the event cannot be read from the disk.
@@ -395,14 +397,14 @@ impl Spool {
             .query_row(body, [position], |r| r.get(0))
             .optional()
             .map_err(|e| self.fail(&e))?;
-        let Some(body) = body else { return Ok(()) }; // dropped meanwhile, because of its age
+        let Some(body) = body else { return Ok(()) }; // dropped in the meantime, because of its age
         let mut dead_letters = self
             .dead_letters
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut written = Ok(());
-        // The dead letter is written before the commit: a crash between the two then keeps the
-        // event in both places instead of losing it.
+        // The dead letter is written before the commit. After a crash between the two, the event is
+        // in both files; in the other order it would be lost.
         self.finish(&mut db, &[position], || {
             written = dead_letters.append(&self.name, reason, &body);
         });
@@ -432,7 +434,7 @@ impl Spool {
         self.counts.events.load(Ordering::Relaxed) == 0
     }
 
-    /// Waits for an event pushed since the last time this returned.
+    /// Waits until an event has been pushed since this method last returned.
     pub async fn pushed(&self) {
         self.pushed.notified().await;
     }
@@ -455,7 +457,8 @@ fn seconds_now() -> f64 {
 
 #[cfg(test)]
 impl Spool {
-    /// Makes the commit of a removal of this event fail, as on a failing disk; None ends that.
+    /// Makes the commit of this event's removal fail, as on a failing disk; None removes the
+    /// failure.
     pub(crate) fn fail_removal_of(&self, position: Option<i64>) {
         let pins = "PRAGMA foreign_keys = ON;
                     DROP TABLE IF EXISTS pins;

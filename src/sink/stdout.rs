@@ -1,5 +1,5 @@
-//! JSON lines to standard output through a bounded queue and a thread of its own, so that a reader
-//! that is slow or has stopped does not block the pipeline.
+//! JSON lines to standard output. A bounded queue and a separate thread prevent a slow or stopped
+//! reader from blocking the pipeline.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -21,14 +21,15 @@ const QUEUE_LINES: usize = 1024;
 pub struct StdoutSink {
     /// The queue; None once it is closed.
     lines: Option<SyncSender<Arc<str>>>,
-    /// Lines that must not be dropped and found no room in the queue.
+    /// Lines that must not be dropped and did not fit into the queue.
     held: VecDeque<Arc<str>>,
     with_ended: bool,
     dropped: Arc<AtomicU64>,
-    /// The writer thread's error, after which it has ended; disconnected when it has ended.
+    /// Delivers the error with which the writer thread has ended; disconnected when the thread has
+    /// ended.
     errors: Receiver<SinkError>,
     shutdown_timeout: Duration,
-    /// When to stop waiting for the reader; set by [`Sink::close`].
+    /// Time at which to stop waiting for the reader; set by [`Sink::close`].
     deadline: Option<Instant>,
 }
 
@@ -83,8 +84,8 @@ impl StdoutSink {
         ))
     }
 
-    /// Queues an event. When the queue is full, it is held in memory if it is `required`, and
-    /// otherwise dropped.
+    /// Queues an event. If the queue is full, a `required` event is held in memory, and another
+    /// event is dropped.
     fn push(&mut self, event: &WithJson<impl Serialize>, required: bool) -> Result<(), SinkError> {
         let line = event.line().clone();
         self.queue_held();
@@ -153,10 +154,10 @@ impl Sink for StdoutSink {
     }
 }
 
-/// How writing of the last lines ended.
+/// Result of writing the last lines.
 #[derive(Debug)]
 enum Drained {
-    /// The writer thread has ended: all lines were written, or its error was returned before.
+    /// The writer thread has ended: it has written all lines, or its error was returned before.
     Ended,
     /// A line could not be written.
     Failed(SinkError),
@@ -170,8 +171,8 @@ impl StdoutSink {
         let deadline = *self
             .deadline
             .get_or_insert_with(|| Instant::now() + self.shutdown_timeout);
-        // The queue closes once nothing is held. A writer thread that is still blocked on its
-        // reader at the deadline is left running until the process exits.
+        // The queue is closed when no line is held. A writer thread that the reader still blocks at
+        // the deadline is left running until the process exits.
         let drained = loop {
             self.queue_held();
             if self.held.is_empty() {
@@ -199,7 +200,7 @@ mod tests {
     use crate::frame::CameraState;
     use crate::trajectory::RunId;
 
-    /// Fails to write, and delays the end of its thread.
+    /// A writer that fails, and delays the end of the writer thread.
     struct Broken;
 
     impl io::Write for Broken {
@@ -218,7 +219,7 @@ mod tests {
         }
     }
 
-    /// Regression: a write error was also logged as a reader that did not read in time.
+    /// Regression: after a write error the log also reported that the reader did not read in time.
     #[test]
     fn a_write_error_is_not_taken_for_a_slow_reader() {
         let out = LineWriter::unbuffered("a pipe", Box::new(Broken));
@@ -226,7 +227,7 @@ mod tests {
         let (mut sink, _) = StdoutSink::with_writer(out, true, minute).expect("a thread");
         let (run, time) = (RunId::nil(), crate::clock::now());
         let event = StatusEvent::at(time, run, "gate".into(), CameraState::Online, None);
-        // The error may be returned here already.
+        // This call may already return the error.
         let early = sink.status(&event.into());
         assert!(early.is_err() || matches!(sink.drain(), Drained::Failed(_)));
     }

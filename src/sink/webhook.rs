@@ -1,10 +1,10 @@
 //! Webhook: events are sent as signed POST requests of JSON lines.
 //!
-//! Header `X-Twintrack-Signature: v1=<hex>` is the HMAC-SHA256, with the shared secret, of the text
-//! of header `X-Twintrack-Timestamp` (seconds since 1970), a full stop, and the body. A 2xx
-//! response acknowledges the events. 400, 413 or 422 refuses them: the batch is then sent in
-//! smaller parts, and an event that is refused alone goes to the dead-letter file. After any other
-//! response the events are sent again.
+//! The header `X-Twintrack-Signature: v1=<hex>` is the HMAC-SHA256, with the shared secret, of the
+//! value of the header `X-Twintrack-Timestamp` (seconds since 1970), a full stop, and the body. A
+//! 2xx response acknowledges the events. 400, 413 or 422 refuses them: the batch is then sent in
+//! smaller parts, and an event that is refused when sent alone goes to the dead-letter file. After
+//! any other response the events are sent again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -79,7 +79,7 @@ impl Default for WebhookConfig {
 
 /// Back-off between attempts, seconds: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 10.0);
-/// Longest pause that a receiver can ask for by Retry-After.
+/// Longest pause that a receiver can request by Retry-After.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 impl WebhookConfig {
@@ -95,7 +95,7 @@ impl WebhookConfig {
         self.spool.validate("webhook")
     }
 
-    /// Checks the settings, and that their secret and files can be read, without connecting.
+    /// Checks the settings, and that the secret and the files can be read, without connecting.
     ///
     /// # Errors
     /// The first invalid setting, or a secret or file that cannot be read.
@@ -172,23 +172,24 @@ fn signature(secret: &Secret, timestamp: u64, body: &[u8]) -> String {
     format!("v1={}", hex::encode(mac.finalize().into_bytes()))
 }
 
-/// What a response means for the events that were sent.
+/// Meaning of a response for the events that were sent.
 #[derive(Debug, Clone, PartialEq)]
 enum Answer {
-    /// The receiver has them.
+    /// The events are acknowledged.
     Accepted,
-    /// Refused: they have too many bytes together. With the reason.
+    /// The POST is refused because it is too large, with the reason.
     TooLarge(String),
-    /// At least one of them is refused for good. With the reason.
+    /// At least one of the events is refused, with the reason.
     Refused(String),
-    /// Send them again, after the pause that the receiver asked for, if it did. With the reason.
+    /// The events must be sent again, with the reason and the pause that the receiver requests, if
+    /// any.
     Retry(String, Option<Duration>),
 }
 
 impl Answer {
-    /// Classifies an HTTP status. Statuses about the events themselves (400, 413, 422) are
-    /// refusals; those about the address, the secret or the receiver's state (401, 404, 429, 5xx)
-    /// are reasons to retry.
+    /// Classifies an HTTP status. Statuses about the events (400, 413, 422) are refusals; statuses
+    /// about the address, the secret or the receiver's state (401, 404, 429, 5xx) are reasons to
+    /// retry.
     fn of(status: u16, retry_after: Option<&str>, now: SystemTime) -> Self {
         let reason = format!("HTTP status {status}");
         match status {
@@ -203,7 +204,7 @@ impl Answer {
     }
 }
 
-/// The pause that a Retry-After header asks for, as seconds or as an HTTP date; at most
+/// The pause that a Retry-After header requests, in seconds or as an HTTP date; at most
 /// [`MAX_RETRY_AFTER`].
 fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
     let seconds = text.trim().parse::<u64>().ok().map(Duration::from_secs);
@@ -224,10 +225,10 @@ struct BatchLimits {
 }
 
 impl BatchLimits {
-    /// Adapts the limits to the answer to a POST of `sent` events and bytes. Refused batches are
-    /// halved until a refused event is alone; after an accepted batch the number of events doubles
-    /// again, up to `max_events`. The limit of bytes does not grow again, because a receiver's
-    /// limit is fixed.
+    /// Adapts the limits after the answer to a POST of `sent` events and bytes. A refusal halves
+    /// the limits, until the refused event is alone. After an accepted batch the number of events
+    /// doubles, up to `max_events`. The limit of bytes never increases, because a receiver's limit
+    /// is fixed.
     fn adapt(&mut self, answer: &Answer, sent: BatchLimits, max_events: usize) {
         match answer {
             Answer::Accepted => self.events = (2 * self.events).min(max_events),
@@ -246,9 +247,9 @@ struct Webhook {
 }
 
 impl Webhook {
-    /// Posts the events and returns the receiver's answer; a failed request counts as
-    /// [`Answer::Retry`]. Blocks the delivery thread, on which only the shutdown timer runs
-    /// besides.
+    /// Posts the events and returns the receiver's answer; a failed request returns
+    /// [`Answer::Retry`]. Blocks the delivery thread; the only other task on that thread is the
+    /// shutdown timer.
     fn post(&self, body: &[u8]) -> Answer {
         let now = SystemTime::now();
         let timestamp = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -293,7 +294,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
                 () = spool.pushed() => {}
                 () = shutdown.cancelled() => {}
             }
-            // Events of the same moment are collected into one POST.
+            // Wait a little, so that events of the same time share one POST.
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
         }

@@ -1,5 +1,6 @@
-//! Appearance of a person: an exponential moving average of embeddings, normalised to unit length
-//! (FairMOT, Zhang et al. 2021; DeepSORT, Wojke et al. 2017, keeps the last embeddings instead).
+//! Appearance of a person: the exponential moving average of a track's embeddings, normalised to
+//! unit length, as in FairMOT (Zhang et al. 2021). DeepSORT (Wojke et al. 2017) keeps the last
+//! embeddings instead.
 
 use derive_setters::Setters;
 use ndarray::ArrayView1;
@@ -78,14 +79,14 @@ impl Appearance {
         cosine_distance(&self.mean, &other.mean)
     }
 
-    /// Adopts the earlier appearance of the same person if this one is unknown.
+    /// Takes over `earlier`, an appearance of the same person, if this one is unknown.
     pub fn join(&mut self, earlier: Appearance) {
         if self.mean.is_empty() {
             *self = earlier;
         }
     }
 
-    /// Whether there has been a clear view.
+    /// Whether [`Appearance::learn`] has been called with a clear view.
     pub fn is_known(&self) -> bool {
         !self.mean.is_empty()
     }

@@ -1,9 +1,10 @@
 //! Optimal assignment of detections to tracks: the set of pairs with the least total cost.
 //!
-//! Pairs at or above a cost limit are forbidden, and every row may stay unassigned at the price of
-//! that limit. The bipartite graph of allowed pairs decomposes into connected groups of people near
-//! each other. Each group is solved by shortest augmenting paths (Jonker and Volgenant 1987, in the
-//! rectangular form of Crouse 2016), so that the cost of a crowded frame is that of its groups.
+//! Pairs that cost at least the limit are not allowed. An unassigned row costs the limit. The
+//! bipartite graph of allowed pairs decomposes into connected groups of people near each other.
+//! Each group is solved by shortest augmenting paths (Jonker and Volgenant 1987, in the rectangular
+//! form of Crouse 2016), so that the computing time depends on the sizes of the groups, not on the
+//! number of people in the frame.
 
 /// A candidate pair: row, column, cost.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -12,17 +13,17 @@ pub struct Candidate {
     pub row: usize,
     /// Column (a detection).
     pub column: usize,
-    /// Cost of the pair. Only costs below the limit are used; NaN and costs below -[`MAX_COST`] are
-    /// not.
+    /// Cost of the pair. A pair is ignored if its cost is at least the limit, NaN, or below
+    /// -[`MAX_COST`].
     pub cost: f32,
 }
 
-/// Largest magnitude of a cost or limit. Sums stay finite, so that the search terminates on any
-/// input.
+/// Largest magnitude of a cost or limit. It keeps all sums finite, so that the search terminates on
+/// any input.
 pub const MAX_COST: f32 = 1e9;
 
 impl Candidate {
-    /// Whether the pair may be assigned when staying unassigned costs `limit`.
+    /// Whether the pair may be assigned if an unassigned row costs `limit`.
     pub(super) fn is_allowed(&self, limit: f32) -> bool {
         self.cost < limit && self.cost >= -MAX_COST
     }
@@ -59,7 +60,8 @@ impl Assignment {
         pairs
     }
 
-    /// As [`Assignment::solve`], into a list whose contents are replaced.
+    /// As [`Assignment::solve`], but writes the pairs to a list, whose previous contents are
+    /// removed.
     pub fn solve_into(
         &mut self,
         pairs: &mut Vec<(usize, usize)>,
@@ -94,8 +96,8 @@ impl Assignment {
         pairs.sort_unstable();
     }
 
-    /// Numbers the connected groups of rows and returns the number of groups. Columns without an
-    /// allowed pair belong to none.
+    /// Numbers the connected groups of rows and returns the number of groups. A column without an
+    /// allowed pair belongs to no group.
     fn connect(
         &mut self,
         rows: usize,
@@ -149,7 +151,7 @@ impl Assignment {
             list.sort_unstable();
             list.dedup();
         }
-        // One additional column per row stands for leaving it unassigned, at cost `limit`.
+        // One additional column per row represents leaving the row unassigned, at the cost `limit`.
         let (n, m) = (self.rows.len(), self.columns.len());
         let width = m + n;
         self.matrix.clear();
@@ -217,7 +219,8 @@ impl Solver {
                 }
                 let mut least = f32::INFINITY;
                 for k in (0..columns).filter(|&k| !self.done[k]) {
-                    // Of equal distances an unassigned column is preferred, since it ends the path.
+                    // At equal distances an unassigned column is preferred, because it ends the
+                    // path.
                     if self.distance[k] < least
                         || (self.distance[k] == least
                             && nearest != NONE

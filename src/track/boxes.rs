@@ -1,4 +1,4 @@
-//! Boxes in offline linking: detected ones, and those of a trajectory whose gaps are filled.
+//! Types of boxes in offline linking: detections of a tracklet, and boxes of a linked trajectory.
 
 use crate::geometry::BBox;
 
@@ -20,8 +20,9 @@ pub struct TrajectoryBox {
     pub frame: usize,
     /// The box, pixels.
     pub bbox: BBox,
-    /// Confidence of the detection; in a gap the lower one of the two around it.
+    /// Confidence of the detection; in a gap, the lower confidence of the detections before and
+    /// after the gap.
     pub confidence: f32,
-    /// False where the box was filled in.
+    /// Whether the box was detected; false if it was interpolated in a gap.
     pub seen: bool,
 }

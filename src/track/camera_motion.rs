@@ -1,10 +1,11 @@
 //! Camera motion between two frames, estimated from boxes or from tracked image points.
 //!
-//! When the camera pans or shakes, all people deviate from their predictions in the same way. That
-//! common part is the robust mean of the displacements from predicted to detected centres, found by
-//! iteratively re-weighted least squares (Holland and Welsch 1977, with Tukey's weights). It needs
-//! no pixels. Fitting zoom and roll as well caused more identity switches than it prevented
-//! (BENCHMARKS.md): a dozen noisy boxes do not determine four parameters.
+//! When the camera pans or shakes, all people deviate from their predictions in the same way. The
+//! shift of the camera is estimated as the robust mean of the displacements from predicted to
+//! detected centres, by iteratively re-weighted least squares (Holland and Welsch 1977, with
+//! Tukey's weights). This needs no pixels. Estimating zoom and roll from the boxes as well caused
+//! more identity switches than it prevented (BENCHMARKS.md), because a dozen noisy boxes do not
+//! determine four parameters.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -48,9 +49,9 @@ pub struct ShiftLists {
     weights: Vec<f32>,
 }
 
-/// The shift from the predicted to the detected boxes, or `None` when there are too few pairs or
-/// they disagree. Each pair holds one person's predicted and detected box, in pixels. The contents
-/// of `lists` are replaced.
+/// The shift from the predicted to the detected boxes, or `None` if there are too few pairs or
+/// their displacements differ too much. Each pair holds one person's predicted and detected box, in
+/// pixels. The contents of `lists` are replaced.
 pub fn from_boxes(
     pairs: &[(BBox, BBox)],
     config: &CameraMotionConfig,
@@ -64,7 +65,7 @@ pub fn from_boxes(
         errors,
         weights,
     } = lists;
-    // Errors are scaled by the height, so that near and far people count alike.
+    // Errors are divided by the person's height, so that near and far people have equal weight.
     displacements.clear();
     displacements.extend(pairs.iter().map(|(p, d)| {
         let ((px, py), (dx, dy)) = (p.center(), d.center());
@@ -112,8 +113,8 @@ pub fn from_boxes(
 pub type PointPair = ([f32; 2], [f32; 2]);
 
 /// Fits a similarity transform (shift, rotation, zoom) from the first to the second points by least
-/// squares with Tukey's weights, as above. `None` when there are too few points or they do not
-/// agree.
+/// squares with Tukey's weights, as [`from_boxes`] does. `None` if there are too few points, or if
+/// too few of them fit one transform.
 pub fn fit_similarity(pairs: &[PointPair]) -> Option<Affine> {
     if pairs.len() < 8 {
         return None;
@@ -161,7 +162,7 @@ pub fn fit_similarity(pairs: &[PointPair]) -> Option<Affine> {
             shift: [bx - cos * ax + sin * ay, by - sin * ax - cos * ay],
         };
     }
-    // With less agreement the points move with people rather than with the camera.
+    // If fewer points fit the transform, most points are probably on people, not on the background.
     (agreed >= 0.35 * pairs.len() as f32 && (0.7..1.4).contains(&map.scale())).then_some(map)
 }
 
@@ -174,7 +175,7 @@ fn median(mut values: Vec<f32>) -> f32 {
     median_in_place(&mut values)
 }
 
-/// The median, found in place; reorders the values.
+/// The median. Reorders the values; allocates nothing.
 fn median_in_place(values: &mut [f32]) -> f32 {
     if values.is_empty() {
         return 0.0;

@@ -1,8 +1,9 @@
 //! The association cost of a track and a detection: one function per term;
 //! [`pair`](crate::track::pair) adds them up.
 //!
-//! The features are those of Leal-Taixé et al. 2016, section 4: the Siamese network's appearance
-//! distance and contextual features, relative position and size. The weights are tuned by hand.
+//! The features are those of Leal-Taixé et al. 2016, section 4: the appearance distance of the
+//! Siamese network, and the relative position and size as contextual features. The weights are
+//! tuned by hand.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -107,7 +108,7 @@ pub fn overlap(predicted: &BBox, detected: &BBox, buffer: f32) -> f32 {
     1.0 - predicted.buffered(buffer).iou(&detected.buffered(buffer))
 }
 
-/// Position term: vertical distance of the foot points over the predicted height.
+/// Position term: vertical distance of the foot points divided by the predicted height.
 pub fn position(predicted: &BBox, detected: &BBox) -> f32 {
     (predicted.bottom() - detected.bottom()).abs() / predicted.height
 }
@@ -117,7 +118,8 @@ pub fn size(predicted: &BBox, detected: &BBox) -> f32 {
     (predicted.height / detected.height).ln().abs()
 }
 
-/// Appearance term: cosine distance over the distance that is typical of two people, at most 2.
+/// Appearance term: cosine distance divided by `scale`, the typical distance of two people; at most
+/// 2.
 pub fn appearance(cosine_distance: f32, scale: f32) -> f32 {
     (cosine_distance / scale).min(2.0)
 }

@@ -1,11 +1,11 @@
-//! Sparse assignment for whole recordings: data association as a min-cost flow.
+//! Sparse assignment for offline linking: data association as a min-cost flow.
 //!
 //! Zhang et al. 2008 and Leal-Taixé et al. 2016 formulate tracking as a flow of unit capacity
 //! through detections. Since every tracklet can begin and end a trajectory, the flow is an
-//! assignment of ends (rows) to beginnings (columns) with a price for staying unassigned. It is
+//! assignment of ends (rows) to beginnings (columns) with a cost for each unassigned row. It is
 //! solved exactly by successive shortest augmenting paths with prices (Jonker and Volgenant 1987)
-//! on the sparse graph. Memory is linear in the number of pairs, and paths stay short because any
-//! row can end one by staying unassigned.
+//! on the sparse graph. Memory is linear in the number of pairs. Paths are short, because at each
+//! row the path can end by leaving that row unassigned.
 
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
@@ -14,8 +14,8 @@ use crate::track::assignment::{Candidate, MAX_COST};
 
 const NONE: usize = usize::MAX;
 
-/// Entry of the search heap: nearest first; equal distances are ordered by column, which makes the
-/// result deterministic.
+/// Entry of the search heap, which returns the nearest column first. Equal distances are ordered by
+/// column, so that the result is deterministic.
 #[derive(PartialEq)]
 struct Reached {
     distance: f64,
@@ -49,8 +49,8 @@ pub fn solve(
     alone: f32,
 ) -> Vec<(usize, usize)> {
     let alone = alone.min(MAX_COST);
-    // One additional column per row stands for leaving it unassigned; these follow the real
-    // columns.
+    // One additional column per row represents leaving the row unassigned; these columns follow the
+    // real ones.
     let mut edges: Vec<Vec<(usize, f64)>> = vec![Vec::new(); rows];
     for c in candidates.iter().filter(|c| c.is_allowed(alone)) {
         edges[c.row].push((c.column, f64::from(c.cost)));
@@ -79,11 +79,11 @@ struct Search {
     column_price: Vec<f64>,
     distance: Vec<f64>,
     came_from: Vec<usize>,
-    /// Columns whose distance is set, and finished columns, which are reset after each search.
+    /// Columns whose distance is set and finished columns; both lists are reset after each search.
     touched: Vec<usize>,
     finished: Vec<usize>,
-    /// Whether a column is in `finished`. Rounding can make a path to it look shorter still;
-    /// following it would create a cycle.
+    /// Whether a column is in `finished`. By rounding, a later path to such a column can seem
+    /// shorter; to follow it would create a cycle.
     is_finished: Vec<bool>,
 }
 
@@ -104,7 +104,7 @@ impl Search {
         }
     }
 
-    /// Assigns one more row, reassigning others where that is cheaper.
+    /// Assigns the row `start`, and reassigns other rows where this reduces the total cost.
     fn augment(&mut self, start: usize) {
         let mut heap = BinaryHeap::new();
         let (mut row, mut reached) = (start, 0.0);
@@ -123,7 +123,8 @@ impl Search {
                     });
                 }
             }
-            // Every row can stay unassigned, so the search ends there at the latest.
+            // Each row can be left unassigned, so the search ends at a row's additional column at
+            // the latest.
             let Some(next) = heap.pop() else { break NONE };
             if self.is_finished[next.column] || next.distance > self.distance[next.column] {
                 continue; // an outdated, longer path to this column
@@ -199,7 +200,8 @@ mod tests {
 
     #[test]
     fn a_long_chain_of_rows_is_reassigned() {
-        // Row r prefers column r, but the last row needs column 0: all others must move on by one.
+        // Row r prefers column r, but the last row can only take column 0: every other row must
+        // take the next column.
         let n = 2000;
         let mut candidates: Vec<Candidate> = (0..n - 1)
             .flat_map(|r| {

@@ -1,4 +1,4 @@
-//! The association head: a learned probability that a detection belongs to a track, in place of the
+//! The association head: a learned probability that a detection belongs to a track. It replaces the
 //! hand-tuned cost weights.
 //!
 //! Leal-Taixé et al. 2016, section 4: gradient-boosted trees (Friedman 2001) combine the appearance
@@ -29,9 +29,9 @@ pub const FEATURES: [&str; 9] = [
 pub struct PairFeatures {
     /// 1 - IoU of the enlarged boxes, in [0, 1].
     pub overlap: f32,
-    /// Vertical distance of the foot points over the person's height.
+    /// Vertical distance of the foot points divided by the person's height.
     pub position: f32,
-    /// Horizontal distance of the centres over the person's height.
+    /// Horizontal distance of the centres divided by the person's height.
     pub horizontal: f32,
     /// Absolute logarithm of the ratio of heights.
     pub size: f32,
@@ -68,8 +68,8 @@ impl PairFeatures {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "NodeFields")]
 pub enum HeadNode {
-    /// Continues at `left` when the feature is below the threshold, else at `right`; both are later
-    /// in the list.
+    /// The next node is `left` if the feature is below the threshold, else `right`; both follow
+    /// this node in the list.
     Split {
         /// Name of the feature.
         feature: String,
@@ -80,7 +80,7 @@ pub enum HeadNode {
         /// Index of the next node otherwise.
         right: usize,
     },
-    /// Ends the descent.
+    /// Ends the path through the tree.
     Leaf {
         /// The tree's contribution to the log odds.
         leaf: f32,
@@ -191,7 +191,7 @@ impl AssociationHead {
         self.of(&features.values())
     }
 
-    /// The probability for feature values in the order of [`FEATURES`].
+    /// As [`AssociationHead::probability`], for feature values in the order of [`FEATURES`].
     pub fn of(&self, values: &[f32; FEATURES.len()]) -> f32 {
         let log_odds: f32 = self.base + self.trees.iter().map(|t| answer(t, values)).sum::<f32>();
         1.0 / (1.0 + (-log_odds).exp())
@@ -227,7 +227,7 @@ fn check(nodes: &[HeadNode]) -> Result<Vec<CheckedNode>, String> {
                     right: *right,
                 })
             } else {
-                Err(format!("node {i} does not lead to later nodes"))
+                Err(format!("node {i} must refer to later nodes"))
             }
         }
     };

@@ -1,9 +1,9 @@
 //! Identity of a person beyond one track: a name from a gallery (one-shot identification, Koch et
-//! al. 2015), or a number by which a person is recognised after the track has ended
+//! al. 2015), or a number given to a person who is remembered after the track has ended
 //! ([`memory`](crate::track::memory)).
 //!
-//! One registry serves all cameras. A person has one track at a time; with overlapping views, one
-//! per camera.
+//! All cameras share one registry. An identity belongs to one track at a time, or with overlapping
+//! views to one track per camera.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -87,23 +87,23 @@ pub struct GalleryPerson {
     pub embedding: Vec<f32>,
 }
 
-/// A track detected in a frame, with what identification needs.
+/// A track detected in a frame, as input of the identification.
 #[derive(Debug, Clone, Copy)]
 pub struct TrackObservation<'a> {
     /// The track's id.
     pub track: u64,
-    /// Number of its detections.
+    /// Number of the track's detections.
     pub hits: u32,
-    /// Its box, pixels.
+    /// The track's box in the frame, pixels.
     pub bbox: BBox,
-    /// Its collected views; `None` when its appearance is unknown.
+    /// The track's collected views; `None` while its appearance is unknown.
     pub views: Option<&'a Views>,
     /// The embedding of this frame's crop and the crop's clarity in [0, 1]; `None` when the view is
     /// not clear.
     pub view: Option<(&'a [f32], f32)>,
 }
 
-/// The track that last received a name of the gallery.
+/// The track to which a name of the gallery was last assigned.
 #[derive(Debug)]
 struct NameHolder {
     track: TrackKey,
@@ -111,11 +111,13 @@ struct NameHolder {
     seen: Seconds,
 }
 
-/// A track keeps_name a gallery name from other cameras for this long after its last detection.
+/// For this long after a track's last detection, its gallery name is assigned on another camera
+/// only at a higher similarity.
 const HOLD_TIME: Seconds = Seconds(2.0);
 
 impl NameHolder {
-    /// Whether another camera's track holds the name with at least this similarity.
+    /// Whether the name cannot be assigned on `camera`, because a track of another camera has it
+    /// with at least this similarity.
     fn keeps_name(&self, camera: &Arc<str>, similarity: f32, now: Seconds) -> bool {
         self.track.0 != *camera
             && self.similarity >= similarity
@@ -133,13 +135,13 @@ pub struct IdentityRegistry {
     holders: BTreeMap<usize, NameHolder>,
     /// The clearest crops of each track: clarity and embedding, in descending order of clarity.
     clearest_crops: BTreeMap<TrackKey, Vec<(f32, Vec<f32>)>>,
-    /// PersonMemory of people without a gallery name, if enabled.
+    /// Memory of people without a gallery name, if enabled.
     memory: Option<PersonMemory>,
     assignment: Assignment,
 }
 
 impl IdentityRegistry {
-    /// Creates a registry that knows the gallery only.
+    /// Creates a registry with the people of the gallery.
     pub fn new(
         config: IdentityConfig,
         calibration: Calibration,
@@ -157,9 +159,9 @@ impl IdentityRegistry {
         }
     }
 
-    /// Enables memory of other people, if the configuration asks for it. They are recognised by the
-    /// rules of `reidentify` and the embedder's table `strangers`; without a table every track is a
-    /// new person.
+    /// Remembers people who are not in the gallery, if `remember` is set. They are recognised by
+    /// the rules of `reidentify` and the embedder's false-accept rates `strangers`; without these
+    /// rates every track is a new person.
     pub fn with_memory(
         mut self,
         strangers: Option<StrangerTable>,
@@ -181,8 +183,8 @@ impl IdentityRegistry {
         self.gallery = gallery;
     }
 
-    /// Identities of a frame's tracks, in their order; `None` where unknown. `now` is a monotonic
-    /// clock shared by all cameras.
+    /// Identities of a frame's tracks, in the order of `tracks`; `None` where unknown. `now` is a
+    /// monotonic clock shared by all cameras.
     pub fn identify(
         &mut self,
         camera: &Arc<str>,
@@ -222,8 +224,8 @@ impl IdentityRegistry {
         identities
     }
 
-    /// Assigns people of the gallery to tracks whose similarity suffices, each person to at most
-    /// one track.
+    /// Assigns people of the gallery to tracks with at least the configured similarity, each person
+    /// to at most one track.
     fn match_gallery(
         &mut self,
         camera: &Arc<str>,
@@ -271,8 +273,8 @@ impl IdentityRegistry {
                 }
             }
         }
-        // The unassigned cost exceeds any candidate's, so that as many tracks as possible are
-        // named.
+        // The cost of an unassigned row exceeds any candidate's cost, so that as many tracks as
+        // possible are named.
         for (row, column) in
             self.assignment
                 .solve(observations.len(), self.gallery.len(), &candidates, 1.01)
@@ -297,7 +299,7 @@ impl IdentityRegistry {
         identities
     }
 
-    /// Reports the end of a track, whose person can then be assigned again.
+    /// Call this at the end of a track: its identity can then be assigned to another track.
     pub fn ended(&mut self, camera: &Arc<str>, track: u64) {
         let key = (camera.clone(), track);
         self.clearest_crops.remove(&key);
@@ -442,7 +444,7 @@ mod tests {
         };
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
-        // Blurred views with another appearance do not displace the clear ones; clearer ones do.
+        // Views of another appearance replace the stored ones only if they are clearer.
         assert_eq!(see(&BLUE, 0.5).expect("still ada").name, "ada");
         see(&BLUE, 0.95);
         assert_eq!(see(&BLUE, 0.95).expect("ben").name, "ben");

@@ -1,6 +1,5 @@
-//! Fills the frames in which a person was not detected: linear interpolation, then Gaussian
-//! smoothing. StrongSORT (Du et al. 2023) uses a Gaussian process, of which kernel smoothing is the
-//! simple form.
+//! Fills the gaps of a trajectory by linear interpolation, then smooths it with a Gaussian kernel.
+//! This is a simple form of the Gaussian process in StrongSORT (Du et al. 2023).
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -44,8 +43,8 @@ impl InterpolateConfig {
     }
 }
 
-/// Returns the boxes with the frames between them filled. `camera` is the camera's displacement
-/// since the first frame at each frame, pixels.
+/// Returns the boxes, with interpolated boxes in the gaps. `camera` holds for each frame the
+/// camera's displacement since the first frame, pixels.
 pub fn fill(
     detections: &[DetectedBox],
     times: &[Seconds],
@@ -109,7 +108,7 @@ pub fn spread(
     all
 }
 
-/// The linearly interpolated box, in the image of that frame's camera position.
+/// The linearly interpolated box in a frame, corrected for the camera's displacement at that frame.
 fn between(
     a: &TrajectoryBox,
     b: &DetectedBox,
@@ -137,7 +136,8 @@ fn between(
 }
 
 /// Replaces each box by the weighted mean of its neighbours in time. The window extends equally far
-/// in both directions; otherwise the ends would be shifted inwards.
+/// in both directions; otherwise the first and last boxes would be moved towards the middle of the
+/// trajectory.
 fn smooth(
     boxes: &[TrajectoryBox],
     times: &[Seconds],
@@ -283,6 +283,6 @@ mod tests {
             .iter()
             .map(|&(f, x, _)| (x - 5.0 * f as f32).abs())
             .fold(0.0, f32::max);
-        assert!(worst < 1.0, "still {worst} pixels off");
+        assert!(worst < 1.0, "{worst} pixels off");
     }
 }

@@ -1,5 +1,5 @@
-//! Memory of people beyond their tracks: a person who comes back gets a new track id but keeps the
-//! identity. The rules are those of [`reidentify`], applied over minutes and over all cameras.
+//! Memory of people whose tracks have ended: a person who comes back gets a new track id and the
+//! same identity. It applies the rules of [`reidentify`] over minutes and over all cameras.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,7 +26,7 @@ pub struct MemoryConfig {
     pub after_hits: u32,
     /// The cameras' views overlap, so that several can see a person at once.
     pub overlap: bool,
-    /// Rules for recognition.
+    /// Rules by which a person is recognised.
     pub reidentify: ReidentifyConfig,
 }
 
@@ -44,11 +44,11 @@ impl Default for MemoryConfig {
 /// A track detected in a frame.
 #[derive(Debug, Clone, Copy)]
 pub struct MemoryObservation<'a> {
-    /// Number of its detections.
+    /// Number of the track's detections.
     pub hits: u32,
-    /// Its collected views.
+    /// The track's collected views.
     pub views: &'a Views,
-    /// Its box, pixels.
+    /// The track's box in the frame, pixels.
     pub bbox: BBox,
 }
 
@@ -135,7 +135,7 @@ impl PersonMemory {
         Some(found)
     }
 
-    /// Reports the end of a track, whose person can then be recognised again.
+    /// Call this at the end of a track: its person can then be recognised in another track.
     pub fn ended(&mut self, key: &TrackKey) {
         self.appeared.remove(key);
         if let Some(p) = self
@@ -147,8 +147,8 @@ impl PersonMemory {
         }
     }
 
-    /// The only person whose appearance matches clearly, among those who are not seen elsewhere at
-    /// present and could have walked here.
+    /// The person whose appearance matches unambiguously, among those who have no other track at
+    /// present and could have walked to this track's first box.
     fn nearest(
         &self,
         camera: &Arc<str>,
@@ -287,10 +287,10 @@ mod tests {
         assert_eq!(
             see(&mut m, ("door", 2), &RED, 900.0, 3.0),
             2,
-            "nine heights in three seconds"
+            "a distance of nine heights in three seconds"
         );
         m.ended(&key("door", 2));
-        // Two people look alike now, so that the track cannot be decided.
+        // Two remembered people have similar appearances now, so the match is ambiguous.
         assert_eq!(see(&mut m, ("door", 3), &RED, 500.0, 30.0), 3);
     }
 

@@ -1,4 +1,4 @@
-//! Motion model: a Kalman filter on the box's centre and size, driven by elapsed time.
+//! Motion model: a Kalman filter of the box's centre and size, with the elapsed time as time step.
 //!
 //! Kalman (1960); the state of SORT (Bewley et al. 2016) with width and height as in BoT-SORT
 //! (Aharon et al. 2022). The noise of the four coordinates is independent, so that the papers' 8x8
@@ -106,9 +106,9 @@ struct Coordinate {
 #[derive(Debug, Clone, Copy)]
 struct Transition {
     dt: f32,
-    /// Remaining share of the rate.
+    /// Factor by which the rate decreases over the step.
     decay: f32,
-    /// Integral of the decaying unit rate: the distance that a rate of 1 covers.
+    /// Distance covered in the step by a rate that starts at 1 and decays.
     reach: f32,
     /// Added variance of the value, covariance, and variance of the rate, per unit of noise in the
     /// rate.
@@ -120,7 +120,8 @@ impl Transition {
         let (dt, x) = (dt.0, dt.0 / memory);
         let e = (-x).exp();
         let noise = if x < 0.05 {
-            // The exact terms cancel numerically for small steps; their series do not.
+            // For small steps the exact terms lose precision by cancellation, so their series are
+            // used.
             [
                 dt.powi(3) / 3.0 * (1.0 - 0.75 * x),
                 dt * dt / 2.0 * (1.0 - x),
@@ -181,7 +182,7 @@ pub struct BoxFilter {
 }
 
 impl BoxFilter {
-    /// Starts at a detection, with velocity 0 of unknown accuracy.
+    /// Starts at a detection, with velocity 0 and a large variance of the velocity.
     pub fn new(bbox: BBox, config: &MotionConfig) -> Self {
         let h = bbox.height;
         let (cx, cy) = bbox.center();
@@ -193,7 +194,7 @@ impl BoxFilter {
                 var: [sd * sd, 0.0, (rate_sd * h).powi(2)],
             }
         };
-        // A hurrying pedestrian covers one height per second; sizes change more slowly.
+        // A pedestrian in a hurry moves one height per second; sizes change more slowly.
         BoxFilter {
             coordinates: [
                 start(cx, 1.0),
@@ -265,17 +266,16 @@ impl BoxFilter {
         (self.coordinates[0].rate, self.coordinates[1].rate)
     }
 
-    /// Cost of joining this filter, predicted to a moment, with another that was run backwards in
-    /// time to it. The cost is the negative logarithm of a Student t density (4 degrees of freedom,
-    /// robust to outliers) over the differences in value and rate, in heights; separately for
-    /// position and size.
+    /// Cost (position, size) of linking this filter with `backward`, a filter that ran backwards in
+    /// time to the same time. It is the negative logarithm of a Student t density (4 degrees of
+    /// freedom, robust to outliers) of the differences in value and rate, in heights.
     pub fn meeting_cost(&self, backward: &BoxFilter) -> (f32, f32) {
         const FREEDOM: f32 = 4.0;
         let h = (self.bbox().height * backward.bbox().height).sqrt();
         let one = |i: usize| {
             let (a, b) = (&self.coordinates[i], &backward.coordinates[i]);
-            // Backwards in time the rate has the opposite sign, and so has its covariance with the
-            // value.
+            // In a filter that ran backwards in time, the rate and its covariance with the value
+            // have the opposite sign.
             let (value, rate) = ((a.value - b.value) / h, (a.rate + b.rate) / h);
             let [p, c, v] = [
                 a.var[0] + b.var[0],

@@ -1,11 +1,12 @@
-//! Offline linking: joins the tracklets of a whole recording into the most likely set of
+//! Offline linking: links the tracklets of a whole recording into the most likely set of
 //! trajectories.
 //!
 //! Zhang et al. 2008 and Leal-Taixé et al. 2016, section 5: a min-cost flow over the tracklets of
-//! an online tracker, solved exactly ([`flow`]). The cost of a link grows with its gap and with the
-//! change of motion, size and appearance across it; starting a trajectory has a price. Gaps are
-//! filled afterwards ([`interpolate`]). Positions are relative to a camera path estimated from the
-//! boxes, so that a person hidden while the camera pans is filled in correctly.
+//! an online tracker, solved exactly ([`flow`]). The cost of a link increases with the duration of
+//! its gap and with the change of motion, size and appearance across the gap; starting a trajectory
+//! has a cost too. Gaps are filled afterwards ([`interpolate`]). Positions are corrected for the
+//! camera's displacement, which is estimated from the boxes, so that gaps are filled correctly
+//! while the camera pans.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -92,8 +93,8 @@ impl TrackletConfig {
     /// Settings of the online tracker that makes the tracklets.
     pub fn tracker(&self, online: &TrackerConfig) -> TrackerConfig {
         let mut t = online.clone();
-        // Short tracks and scenery are decided later, over the whole recording. Re-identification
-        // is decided online, after the usual number of detections.
+        // Short tracks and scenery are removed later, over the whole recording, so a track is
+        // confirmed at once. Re-identification still needs the online number of detections.
         t.reidentify.after_hits = t.reidentify.after_hits.max(t.confirm_hits);
         t.confirm_hits = 1;
         t.scenery.after = 0.0;
@@ -164,8 +165,8 @@ impl OfflineConfig {
     }
 }
 
-/// Costs of position and size for a perfect continuation at detector noise, in natural logarithms;
-/// subtracted, so that costs start at 0.
+/// Costs of position and size, natural logarithms, if the two tracklets differ by detector noise
+/// only. They are subtracted, so that such a link costs 0.
 const PERFECT_COST: (f32, f32) = (-7.0, -9.5);
 
 /// Consecutive detections of one person. Tracklets share an id if the online tracker re-identified
@@ -257,7 +258,8 @@ pub fn link(
         .collect()
 }
 
-/// Whether a trajectory has enough detections and is not scenery.
+/// Whether a trajectory has at least the required number and share of detections and is not
+/// scenery.
 fn is_plausible(
     detections: &[DetectedBox],
     times: &[Seconds],
@@ -278,7 +280,7 @@ fn is_plausible(
         && detections.len() as f32 >= config.min_share * span as f32
 }
 
-/// All pairs of tracklets within the longest gap, with their costs.
+/// All pairs of tracklets with a gap of at most `max_gap`, with their costs.
 fn links(
     tracklets: &[Tracklet],
     order: &[usize],
@@ -360,8 +362,8 @@ impl EndFilters {
     }
 }
 
-/// Displacement of the camera since the first frame, at each frame: the part of all people's
-/// prediction errors that they have in common.
+/// Displacement of the camera since the first frame, for each frame, pixels: the sum of the shifts
+/// that all people's prediction errors have in common.
 fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig) -> Vec<[f32; 2]> {
     let mut seen: Vec<Vec<(usize, DetectedBox)>> = vec![Vec::new(); times.len()];
     for (t, tracklet) in tracklets.iter().enumerate() {

@@ -23,7 +23,7 @@ pub struct FrameDetections<'a> {
     /// The detections.
     pub detections: &'a [Detection],
     embeddings: &'a Embeddings,
-    /// For each detection the largest share that one person in front covers.
+    /// For each detection, the largest share of it that one person in front covers.
     covered: Vec<f32>,
 }
 
@@ -33,7 +33,7 @@ impl<'a> FrameDetections<'a> {
         Self::reusing(Vec::new(), detections, embeddings)
     }
 
-    /// As [`FrameDetections::new`], in the memory of `list`, whose contents are replaced.
+    /// As [`FrameDetections::new`], but reuses the memory of `list`, whose contents are replaced.
     pub fn reusing(
         mut list: Vec<f32>,
         detections: &'a [Detection],
@@ -48,7 +48,7 @@ impl<'a> FrameDetections<'a> {
         }
     }
 
-    /// The list, to be used again.
+    /// The list given to [`FrameDetections::reusing`], for reuse.
     pub fn into_list(self) -> Vec<f32> {
         self.covered
     }
@@ -69,7 +69,7 @@ impl<'a> FrameDetections<'a> {
         if let Some(view) = self.embeddings.get(detection) {
             track.appearance.learn(view, config);
             track.embedded = track.seen;
-            // A row that is not contiguous updates the average only.
+            // `Views` needs a contiguous row; for another row only the average is updated.
             view.as_slice()
                 .into_iter()
                 .for_each(|v| track.views.learn(v, clarity, track.seen));
@@ -122,7 +122,8 @@ pub fn cost(
             .then(|| (1.0 - p) / (1.0 - config.head_limit) * round.limit);
     }
     let config = &config.cost;
-    // Centred between same and different: a likeness reduces the cost, a difference increases it.
+    // The term is centred at half the scale: a smaller distance reduces the cost, a larger one
+    // increases it.
     let appearance = if f.appearance < 0.0 {
         0.0
     } else {
@@ -137,7 +138,8 @@ pub fn cost(
     )
 }
 
-/// The largest share of a detection that another, nearer to the camera (lower foot point), covers.
+/// The largest share of a detection that another detection with a lower foot point (nearer to the
+/// camera) covers.
 fn covered(a: &Detection, detections: &[Detection]) -> f32 {
     let share = |b: &Detection| {
         if b.bbox.bottom() > a.bbox.bottom() {

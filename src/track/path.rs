@@ -1,4 +1,4 @@
-//! The path of a track: a bounded number of points from which its position at any time follows.
+//! The path of a track: a bounded number of points, between which the position is interpolated.
 //!
 //! Ramer (1972) and Douglas and Peucker (1973), with the error between positions at the same time
 //! (Meratnia and de By 2004) instead of the distance from the line, so that a pause on a straight
@@ -9,17 +9,17 @@ pub type PathPoint = [f64; 3];
 
 /// Tolerance of the simplification, pixels: largest error of linear interpolation between points.
 pub const TOLERANCE: f64 = 2.0;
-/// Maximum number of points. A longer path is simplify repeatedly, doubling the tolerance each
+/// Maximum number of points. A longer path is simplified repeatedly, with twice the tolerance each
 /// time.
 pub const MAX_POINTS: usize = 512;
-/// Number of new points that are collected before they are simplify.
+/// Number of new points that are collected before they are simplified.
 const BATCH: usize = 128;
 
 /// A growing path.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrackPath {
     points: Vec<PathPoint>,
-    /// Number of points that are simplify already.
+    /// Number of points that are simplified already.
     simplified_count: usize,
     /// Largest tolerance used so far, pixels; 0 before the first simplification.
     tolerance: f64,
@@ -48,7 +48,7 @@ impl TrackPath {
     }
 
     fn shrink(&mut self) {
-        // The last simplify point is the first of the next segment.
+        // The last simplified point is the first of the next segment.
         let from = self.simplified_count.saturating_sub(1);
         let tail = simplify(&self.points[from..], TOLERANCE);
         self.points.truncate(from);
@@ -65,8 +65,8 @@ impl TrackPath {
     }
 }
 
-/// Removes the points that linear interpolation between the remaining ones reproduces within
-/// `error` pixels. The first and the last point stay.
+/// Removes points such that linear interpolation between the remaining points deviates from the
+/// removed ones by at most `error` pixels. The first and the last point stay.
 pub fn simplify(points: &[PathPoint], error: f64) -> Vec<PathPoint> {
     let mut keep = vec![false; points.len()];
     let mut pieces = match points.len() {
@@ -147,7 +147,7 @@ mod tests {
         assert_eq!(error, TOLERANCE);
     }
 
-    /// A day of uninterrupted movement at five points per second.
+    /// A day of movement without a pause, with five points per second.
     #[test]
     fn a_path_of_a_day_is_bounded_and_reports_its_error() {
         let way = |i: u32| {

@@ -1,7 +1,7 @@
-//! Re-identification: a new track takes over the id of one that was lost for longer than motion can
-//! bridge, if the appearance matches clearly and the person could have walked there. The distance
-//! limit follows from the embedder's false-accept rates ([`StrangerTable`]); without that table
-//! nobody is re-identified.
+//! Re-identification: a new track takes over the id of a lost track if their appearances match
+//! unambiguously and the person could have walked from the lost track's last box to the new track.
+//! The distance limit is derived from the embedder's false-accept rates ([`StrangerTable`]);
+//! without them nobody is re-identified.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -70,11 +70,11 @@ impl ReidentifyConfig {
     }
 }
 
-/// The median over pairs of views is at most a distance if at least half of the pairs are. For
-/// strangers that happens at most twice as often as for a single pair (Markov's inequality).
+/// The median distance of pairs of views is at most a limit if at least half of the pairs are. For
+/// strangers this happens at most twice as often as for a single pair (Markov's inequality).
 const MEDIAN_FACTOR: f32 = 2.0;
-/// A new track is held back as a possible match if at most this share of strangers is as near to a
-/// lost person.
+/// A new track is not yet reported if at most this share of strangers is as near to a lost person,
+/// because it may be that person.
 const CANDIDATE_RATE: f32 = 0.2;
 
 /// Index of the person matched, by the distances to each; `None` if nobody matches or the match is
@@ -98,7 +98,7 @@ pub fn unambiguous_match(
     (distances[best] <= limit && unambiguous).then_some(best)
 }
 
-/// The rate, or the smallest measured rate if it is below.
+/// The rate, or the smallest measured rate if the rate is below it.
 fn upper_bound(rate: FalseAcceptRate) -> f32 {
     let (FalseAcceptRate::About(r) | FalseAcceptRate::Below(r)) = rate;
     r
@@ -108,7 +108,7 @@ fn upper_bound(rate: FalseAcceptRate) -> f32 {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ReidentifyResult {
-    /// A new person, or an ambiguous case.
+    /// No lost person matches, or the match is ambiguous.
     NewPerson,
     /// The lost person with this index in the list.
     LostPerson(usize),
@@ -124,7 +124,8 @@ pub fn compare_with_lost(
     config: &ReidentifyConfig,
 ) -> ReidentifyResult {
     let might_be = |lost: &Track| {
-        // A person cannot be at two places: one detected after the new track appeared is excluded.
+        // A lost person who was detected after the new track appeared is another person, and is
+        // excluded.
         let away = lost.state == TrackState::Lost && !lost.is_merged() && lost.seen < newcomer.born;
         away && reachable(
             (&lost.last.bbox, lost.seen),
@@ -172,7 +173,8 @@ mod tests {
     #[test]
     fn the_limit_depends_on_the_merge_rate_and_the_number_of_candidates() {
         let config = ReidentifyConfig::default();
-        // One candidate: half of 1 %, at a distance of 0.37; six: below the smallest measured rate.
+        // With one candidate the rate is half of 1 %, which is at a distance of 0.37; with six it
+        // is below the smallest measured rate.
         assert_eq!(chosen(&[0.36], &config), Some(0));
         assert_eq!(chosen(&[0.38], &config), None);
         assert_eq!(chosen(&[0.9, 0.9, 0.3, 0.9], &config), Some(2));

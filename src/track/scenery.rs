@@ -1,6 +1,6 @@
 //! Scenery: fixed objects that the detector takes for people, such as signs, posters and
-//! mannequins. They are detected with low confidence, always at the same place, whereas standing
-//! people sway.
+//! mannequins. Their detections have a low confidence and the same position in all frames, while
+//! standing people sway.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -52,7 +52,7 @@ impl SceneryConfig {
     }
 }
 
-/// Below this height, pixels, the detector's rounding exceeds a person's sway.
+/// Below this height, pixels, the detector's rounding errors exceed a person's sway.
 const SMALL: f32 = 60.0;
 
 /// Stillness of a track: exponential means over half of `tracker.scenery.after`.
@@ -89,7 +89,7 @@ impl Stillness {
         }
         self.variance += share * (squared - self.variance);
         self.confidence += share * (confidence - self.confidence);
-        // A single large displacement is a movement, whatever the averages are.
+        // After one large displacement the track is not still, even if the means are low.
         if squared > (4.0 * config.sway).powi(2) {
             self.since = now;
         }

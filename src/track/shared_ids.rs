@@ -1,5 +1,5 @@
 //! Tracklets that share an id because the online tracker re-identified the person. Offline linking
-//! keeps that decision unless the person would be at two places at once.
+//! keeps the re-identification unless the person would be at two places at once.
 
 use std::collections::BTreeMap;
 
@@ -40,16 +40,16 @@ impl SharedIds {
         }
     }
 
-    /// Whether `b` may continue `a`: not if a tracklet with the id of either would then overlap in
-    /// time.
+    /// Whether `b` may follow `a` in a trajectory. It may not if tracklets with the ids of `a` and
+    /// `b` overlap in time.
     pub fn allow(&self, a: usize, b: usize) -> bool {
         let after = self.next[a].is_none_or(|n| n == b || self.spans[b].2 < self.spans[n].1);
         let before = self.previous[b].is_none_or(|p| p == a || self.spans[p].2 < self.spans[a].1);
         after && before
     }
 
-    /// Joins chains of tracklets that share an id, each group in order of time. Chains are given in
-    /// order of their beginnings, and groups are returned so.
+    /// Groups the chains whose tracklets share an id; the chains of a group are in order of time.
+    /// Chains are given, and groups returned, in order of their first tracklets.
     pub fn join(&self, chains: Vec<Vec<usize>>) -> Vec<Vec<Vec<usize>>> {
         let span = |chain: &[usize]| (self.spans[chain[0]].1, self.spans[chain[chain.len() - 1]].2);
         let mut of: BTreeMap<usize, usize> = BTreeMap::new();
@@ -60,7 +60,7 @@ impl SharedIds {
             });
             groups.push(vec![chain]);
         }
-        // Dropped tracklets neither join nor separate chains.
+        // Tracklets that belong to no chain are ignored.
         let there = |of_one: &Vec<usize>| {
             of_one
                 .iter()
@@ -103,8 +103,8 @@ mod tests {
 
     #[test]
     fn chains_with_a_shared_id_are_joined() {
-        // Id 1 in frames 0 to 9 and 40 to 49, id 2 in between elsewhere, id 3 linked to the first
-        // tracklet of id 1.
+        // Id 1 is in frames 0 to 9 and 40 to 49, id 2 in frames 5 to 45 at another place; id 3 is
+        // linked to the first tracklet of id 1.
         let r = SharedIds::of(vec![(1, 0, 9), (2, 5, 45), (3, 12, 20), (1, 40, 49)]);
         assert_eq!(
             r.join(vec![vec![0, 2], vec![1], vec![3]]),
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn links_and_joins_never_overlap_in_time() {
         let r = SharedIds::of(vec![(1, 0, 9), (2, 12, 45), (1, 40, 49)]);
-        assert!(!r.allow(0, 1), "id 1 shared_ids while id 2 is detected");
+        assert!(!r.allow(0, 1), "id 1 comes back while id 2 is detected");
         assert!(r.allow(0, 2));
         assert_eq!(
             r.join(vec![vec![0, 1], vec![2]]),

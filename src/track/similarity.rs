@@ -1,9 +1,10 @@
-//! Calibration of embedding distances to similarities: near 1 the same person, near 0 two people,
-//! 0.5 where false accepts and false rejects are equally frequent. Its two parameters depend on the
-//! network; `twintrack-train` fits them on held-out pairs and stores them in the ONNX file.
+//! Calibration: maps distances of embeddings to similarities. A similarity near 1 means the same
+//! person, near 0 two people; at 0.5 false accepts and false rejects are equally frequent. The two
+//! parameters of the calibration depend on the network; `twintrack-train` fits them on held-out
+//! pairs and stores them in the ONNX file.
 //!
-//! The table [`StrangerTable`] gives false-accept rates by distance, from which limits on false
-//! merges follow.
+//! [`StrangerTable`] holds the false-accept rate at each distance; limits of re-identification are
+//! derived from it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -56,7 +57,7 @@ pub struct StrangerTable {
     points: Vec<(f32, f32)>,
 }
 
-/// A share of pairs of strangers.
+/// A share of pairs of strangers that are at most a given distance apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FalseAcceptRate {
     /// This share.
@@ -75,7 +76,8 @@ impl StrangerTable {
     /// Creates a table of (cosine distance, rate) in any order.
     ///
     /// # Errors
-    /// Fails when it is empty, out of range, or its rates do not rise with the distance.
+    /// Fails when there are no points, a value is out of range, or the rates do not increase with
+    /// the distance.
     pub fn new(mut points: Vec<(f32, f32)>) -> Result<Self, String> {
         points.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
         if points.is_empty() {
@@ -126,7 +128,7 @@ impl StrangerTable {
 }
 
 impl fmt::Display for StrangerTable {
-    /// As in the metadata: RATE@DISTANCE, in descending order of rates.
+    /// The format of the metadata: RATE@DISTANCE, in descending order of rates.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, (distance, rate)) in self.points.iter().rev().enumerate() {
             write!(f, "{}{rate}@{distance}", if i > 0 { "," } else { "" })?;
@@ -166,7 +168,7 @@ impl<'de> Deserialize<'de> for StrangerTable {
 }
 
 impl fmt::Display for FalseAcceptRate {
-    /// For example "in 1.3 % of pairs", "in fewer than 0.1 % of pairs".
+    /// For example "in 1.3 % of pairs" or "in fewer than 0.1 % of pairs".
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let percent = |rate: f32| {
             let rate = f64::from(rate) * 100.0;
@@ -225,7 +227,7 @@ mod tests {
                 "{rate} at {limit}"
             );
         }
-        // Half way between two entries the rate is the geometric mean of theirs.
+        // Half-way between two entries the rate is the geometric mean of their rates.
         assert!((about(t.rate(0.5)) - 0.1f32.powf(1.5)).abs() < 1e-6);
         assert_eq!(about(t.rate(2.0)), 1.0);
     }

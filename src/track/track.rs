@@ -22,14 +22,14 @@ pub enum TrackState {
     Lost,
     /// Confirmed, in a frame that the detector did not process.
     Predicted,
-    /// Not detected, but filled in afterwards between two detections (offline only).
+    /// Not detected in the frame; the box was interpolated between two detections.
     Interpolated,
 }
 
 /// A track in progress.
 #[derive(Debug, Clone)]
 pub struct Track {
-    /// Unique within a run. Assigned when the track is confirmed; 0 before.
+    /// Id, unique within a run. Assigned when the track is confirmed; 0 before.
     pub id: u64,
     /// The state.
     pub state: TrackState,
@@ -39,25 +39,25 @@ pub struct Track {
     pub appearance: Appearance,
     /// Collected views, for re-identification.
     pub views: Views,
-    /// Time of its first detection, on the tracker's clock.
+    /// Time of the first detection, on the tracker's clock.
     pub born: Seconds,
-    /// Time of its last detection, on the tracker's clock.
+    /// Time of the last detection, on the tracker's clock.
     pub seen: Seconds,
     /// Time of its last clear view with an embedding, on the tracker's clock.
     pub embedded: Seconds,
     /// Number of its detections.
     pub hits: u32,
-    /// Its first box.
+    /// The first box, pixels.
     pub first: BBox,
-    /// Its last detection.
+    /// The last detection.
     pub last: Detection,
     /// Stillness, to detect scenery.
     pub stillness: Stillness,
-    /// Whether it is taken for scenery and not reported.
+    /// Whether the track is scenery, and so is not reported.
     pub scenery: bool,
-    /// Its clear view in the current frame, if any.
+    /// The clear view in the current frame, if any.
     pub view: Option<ClearView>,
-    /// Index of its detection in the current frame, if any.
+    /// Index of the track's detection in the current frame, if any.
     pub detection: Option<usize>,
 }
 
@@ -116,7 +116,8 @@ impl Track {
         *next_id += 1;
     }
 
-    /// Returns the identity and memory for another track; this one is then marked as merged.
+    /// Returns a copy of this track, for [`Track::resume`] of another one, and marks this one as
+    /// merged.
     pub fn take_identity(&mut self) -> Track {
         let old = self.clone();
         self.id = 0;
@@ -124,12 +125,12 @@ impl Track {
         old
     }
 
-    /// Whether the identity has been taken by another track.
+    /// Whether another track has taken over the id.
     pub fn is_merged(&self) -> bool {
         self.hits == 0
     }
 
-    /// Continues the lost track `old` of the same person.
+    /// Takes over the id, appearance and counts of `old`, a lost track of the same person.
     pub fn resume(&mut self, old: Track) {
         self.state = TrackState::Confirmed;
         self.id = old.id;
@@ -151,11 +152,11 @@ impl Track {
 pub struct EndedTrack {
     /// The track's id.
     pub id: u64,
-    /// Times of its first and last detection, on the tracker's clock.
+    /// Times of the first and the last detection, on the tracker's clock.
     pub span: (Seconds, Seconds),
     /// Number of its detections.
     pub hits: u32,
-    /// Its mean embedding, a unit vector; empty without an embedder.
+    /// The track's mean embedding, a unit vector; empty without an embedder.
     pub embedding: Vec<f32>,
 }
 

@@ -1,9 +1,10 @@
 //! The tracker of one camera: predict, match, update, create, delete.
 //!
-//! The scheme is SORT's (Bewley et al. 2016) with three extensions: matching in rounds, confident
-//! detections first (ByteTrack, Zhang et al. 2022), overlap of enlarged boxes at two sizes (C-BIoU,
-//! Yang et al. 2023), and appearance distance beside position and size in the cost (Leal-Taixé et
-//! al. 2016).
+//! This tracker extends SORT (Bewley et al. 2016) in three ways: confident detections are matched
+//! first and the others after them (ByteTrack, Zhang et al. 2022); boxes are enlarged before their
+//! overlap is measured, by one share in the first round and a larger one in the second (C-BIoU,
+//! Yang et al. 2023); the cost includes the appearance distance, besides position and size
+//! (Leal-Taixé et al. 2016).
 
 use crate::detection::{Detection, Embeddings};
 use crate::geometry::{Affine, BBox};
@@ -42,16 +43,16 @@ pub struct Tracker {
 }
 
 /// The lists of an update, kept so that their memory is allocated once. Detections and tracks are
-/// given by their indices.
+/// stored as indices.
 #[derive(Debug, Default)]
 struct Lists {
-    /// The detections that are used, in an order that does not depend on the caller's.
+    /// The detections that are not ignored, in an order that does not depend on the caller's.
     order: Vec<usize>,
     sure: Vec<usize>,
     unsure: Vec<usize>,
-    /// For each track its detection.
+    /// For each track, its detection.
     matched: Vec<Option<usize>>,
-    /// For each detection whether it is matched.
+    /// For each detection, whether it is matched.
     taken: Vec<bool>,
     /// The tracks and detections of a round of matching, and its result.
     tracks: Vec<usize>,
@@ -96,7 +97,7 @@ impl Tracker {
     /// the first).
     ///
     /// # Errors
-    /// Fails when a box, a confidence or `elapsed` is invalid. Nothing has changed then.
+    /// Fails if a box, a confidence or `elapsed` is invalid; the tracker is then unchanged.
     pub fn update(
         &mut self,
         detections: &[Detection],
@@ -224,9 +225,9 @@ impl Tracker {
         }
     }
 
-    /// Match: in two rounds confident detections to confirmed and lost tracks, then the other
-    /// detections to tracks detected in the previous frame, then confident ones to tentative
-    /// tracks. Fills in the detection of each track.
+    /// Match: first, in two rounds, confident detections with confirmed and lost tracks; then the
+    /// other detections with tracks detected in the previous frame; then the remaining confident
+    /// detections with tentative tracks. Writes each track's detection to `lists.matched`.
     fn match_detections(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists) {
         let (sure_from, cost) = (self.config.sure, &self.config.cost);
         let first = MatchRound {
@@ -301,7 +302,7 @@ impl Tracker {
         }
     }
 
-    /// Update: matched tracks take their detections; the others become lost.
+    /// Update: corrects matched tracks with their detections; the others become lost.
     fn update_tracks(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists) {
         lists.overlaps.clear();
         for (t, &d) in self.tracks.iter_mut().zip(&lists.matched) {
@@ -392,14 +393,14 @@ impl Tracker {
         self.tracks.retain(|t| !t.is_merged());
     }
 
-    /// Delete: ends tracks without a detection for too long.
+    /// Delete: ends tracks whose last detection is too long ago.
     fn delete(&mut self) -> Vec<EndedTrack> {
         let (now, config) = (self.now, &self.config);
         let can_be_reidentified = |t: &Track| self.strangers.is_some() && !t.views.is_empty();
         let keep = |t: &Track| {
             let allowed = match t.state {
                 TrackState::Tentative => config.keep_tentative,
-                // Re-identification bridges longer absences than motion.
+                // A track that can be re-identified is kept for longer, until `reidentify.within`.
                 _ if can_be_reidentified(t) => config.keep_lost.max(config.reidentify.within),
                 _ => config.keep_lost,
             };
@@ -450,7 +451,7 @@ fn replace<T>(list: &mut Vec<T>, with: impl Iterator<Item = T>) {
     list.extend(with);
 }
 
-/// Summaries of the confirmed ones among these tracks, by id.
+/// Summaries of those tracks that were confirmed, sorted by id.
 fn ended(tracks: impl Iterator<Item = Track>) -> Vec<EndedTrack> {
     let mut ended: Vec<EndedTrack> = tracks.filter(|t| t.id != 0).map(EndedTrack::from).collect();
     ended.sort_by_key(|t| t.id);

@@ -36,25 +36,25 @@ pub enum TrackError {
 /// A confirmed track after a frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackOutput {
-    /// Unique within the run.
+    /// Id, unique within the run.
     pub id: u64,
     /// Confirmed (detected in this frame) or lost.
     pub state: TrackState,
-    /// The detected box, or the predicted one when lost; pixels.
+    /// The detected box, or the predicted box if the track is lost; pixels.
     pub bbox: BBox,
-    /// Confidence of its last detection, in [0, 1].
+    /// Confidence of the last detection, in [0, 1].
     pub confidence: f32,
-    /// Time since its first detection.
+    /// Time since the first detection.
     pub age: Seconds,
-    /// Time since its last detection; zero if detected in this frame.
+    /// Time since the last detection; zero if detected in this frame.
     pub unseen: Seconds,
     /// Number of its detections.
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: (f32, f32),
-    /// Index, among the detections of this frame, of the one it was matched to; absent when lost.
+    /// Index of the matched detection in this frame's list of detections; absent if lost.
     pub detection: Option<usize>,
-    /// Its view in this frame, if clear.
+    /// The clear view in this frame, if any.
     pub view: Option<ClearView>,
     /// The person's identity, once [`crate::track::identity`] has determined it.
     pub identity: Option<Identity>,

@@ -1,5 +1,5 @@
-//! Views of one person, spread over time. People are compared by all pairs of their views, so that
-//! a single bad crop or viewing direction does not decide.
+//! Views of one person, at different times. The distance of two people is the median over all pairs
+//! of their views, so that a single bad crop or viewing direction has little influence.
 
 use crate::time::Seconds;
 use crate::track::appearance::cosine_distance;
@@ -49,8 +49,8 @@ impl Views {
         match self.kept.last_mut() {
             Some(last) if (at - last.at).0 < MIN_GAP.0 => {
                 if clarity > last.clarity {
-                    // The earlier time is kept; otherwise frequent views would never be far enough
-                    // apart.
+                    // The earlier time is kept; otherwise views that follow each other quickly
+                    // would all be merged into one.
                     last.clarity = clarity;
                     last.embedding.clear();
                     last.embedding.extend_from_slice(embedding);
@@ -60,8 +60,8 @@ impl Views {
         }
     }
 
-    /// Adds a view later than the others. If there are as many as are kept, the one that is removed
-    /// gives its memory.
+    /// Adds a view later than the others. If there are [`MAX_VIEWS`] already, one is removed and
+    /// its memory reused.
     fn add(&mut self, embedding: &[f32], clarity: f32, at: Seconds) {
         let mut view = TimedView {
             embedding: Vec::new(),
@@ -89,7 +89,7 @@ impl Views {
         self.thin();
     }
 
-    /// Removes views until the maximum is met.
+    /// Removes views until at most [`MAX_VIEWS`] are left.
     fn thin(&mut self) {
         while self.kept.len() > MAX_VIEWS {
             if let Some(last) = self.kept.pop() {
@@ -100,8 +100,8 @@ impl Views {
         }
     }
 
-    /// Index of the view to remove, if `last` follows those that are kept: of the two closest in
-    /// time the less clear one.
+    /// Index of the view to remove before `last` is added: of the two views closest in time, the
+    /// less clear one.
     fn superfluous(&self, last: &TimedView) -> usize {
         let view = |i: usize| self.kept.get(i).unwrap_or(last);
         let gap = |i: usize| (view(i + 1).at - view(i).at).0;

@@ -1,6 +1,6 @@
-//! Training of the association head (Leal-Taixé et al. 2016, section 4): gradient-boosted trees
-//! (Friedman 2001) learn the probability that a track and a detection are the same person from
-//! labelled pairs.
+//! Training of the association head (Leal-Taixé et al. 2016, section 4): from labelled pairs,
+//! gradient-boosted trees (Friedman 2001) learn the probability that a track and a detection are
+//! the same person.
 
 use std::collections::BTreeMap;
 
@@ -15,14 +15,14 @@ use crate::track::track::Track;
 use crate::track::{TrackState, TrackerConfig};
 use crate::train::error::TrainError;
 
-/// Minimum evidence in a leaf (sum of p (1 - p)); smaller leaves would fit noise.
+/// Minimum of the sum of p (1 - p) over the pairs in a leaf; smaller leaves would fit noise.
 const MIN_LEAF: f32 = 10.0;
 
-/// The person that a detection shows.
+/// The label of a detection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DetectionLabel {
-    /// This person.
+    /// The detection shows this person.
     Person(u64),
     /// A false detection.
     NoPerson,
@@ -37,9 +37,9 @@ pub struct LabelledFrame {
     pub elapsed: Seconds,
     /// The detections.
     pub detections: Vec<Detection>,
-    /// Their embeddings.
+    /// The detections' embeddings.
     pub embeddings: Embeddings,
-    /// Their labels.
+    /// The detections' labels.
     pub labels: Vec<DetectionLabel>,
 }
 
@@ -53,9 +53,9 @@ pub struct TrainingPairs {
 }
 
 impl TrainingPairs {
-    /// Adds the pairs that occur with perfect tracking of these frames: each person's track,
-    /// updated with that person's detections, is paired with every detection that it could be
-    /// matched with, in both matching rounds.
+    /// Adds the pairs that occur if these frames are tracked without errors: each person's track is
+    /// updated with that person's detections, and is paired with every detection that can be
+    /// matched with it, in both rounds of matching.
     pub fn collect(&mut self, frames: &[LabelledFrame], config: &TrackerConfig) {
         let mut tracks: BTreeMap<u64, Track> = BTreeMap::new();
         let mut now = Seconds::ZERO;
@@ -99,8 +99,8 @@ impl TrainingPairs {
         }
     }
 
-    /// Splits off every `n`th of a hundred consecutive blocks: (rest, held out). Blocks keep pairs
-    /// that are close in time together.
+    /// Divides the pairs into a hundred consecutive blocks and holds every `n`th out; returns
+    /// (rest, held out). With blocks, pairs that are close in time are not separated.
     pub fn hold_out(self, n: usize) -> (TrainingPairs, TrainingPairs) {
         let block = (self.same.len() / 100).max(1);
         let (mut rest, mut held) = (TrainingPairs::default(), TrainingPairs::default());
@@ -195,7 +195,8 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<HeadNode> {
     order.iter().map(entry).collect()
 }
 
-/// Mean negative log likelihood, and area under the ROC curve. `None` if only one kind is present.
+/// Mean negative log likelihood, and area under the ROC curve. `None` if all pairs are of the same
+/// person, or all of different people.
 pub fn evaluate(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
     let positives = same.iter().filter(|s| **s).count();
     let negatives = same.len() - positives;

@@ -57,7 +57,7 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// The pictures.
     pub inputs: Inputs,
-    /// Which pictures show the same person, and which certainly do not.
+    /// Which pairs of pictures show the same person, and which certainly show two people.
     pub relations: Relations,
     /// Class of each picture for classification: its identity, numbered over the data sets in which
     /// all identities are certainly different people; `None` for pictures of other data sets.
@@ -70,7 +70,7 @@ pub struct Sampler {
     sets: Arc<Vec<(Dataset, Vec<Vec<usize>>)>>,
     people: usize,
     views: usize,
-    /// Design of the tower that the batches are for.
+    /// Design of the tower that the batches train.
     design: Design,
     augment: AugmentConfig,
     seed: u64,
@@ -120,8 +120,8 @@ impl Sampler {
         })
     }
 
-    /// The batch of a step. It depends on the step only, so that training resumes exactly from a
-    /// checkpoint.
+    /// The batch of a step. It depends on the step only, so that a resumed run gets the same
+    /// batches.
     pub fn batch(&self, step: usize) -> Batch {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ step as u64);
         let mut orders: Vec<Vec<usize>> = self
@@ -197,8 +197,8 @@ impl Sampler {
             .sum()
     }
 
-    /// At most `most` pictures without augmentation, evenly from all data sets; the network's
-    /// initialisation is computed from them.
+    /// At most `most` pictures without augmentation, evenly from all data sets, to compute the
+    /// network's initialisation.
     pub fn plain(&self, most: usize) -> Vec<&Crop> {
         let each = most / self.sets.len();
         self.sets
@@ -218,7 +218,7 @@ fn shuffled(n: usize, rng: &mut Rng) -> Vec<usize> {
     order
 }
 
-/// Writes a crop as the tracker would.
+/// Writes a crop without augmentation, as the tracker does.
 pub fn write_plain(crop: &Crop, out: ArrayViewMut3<'_, f32>) {
     tensor::write_crop(&crop.image, &crop.person, &PixelFormat::UNIT_RGB, out);
 }
@@ -279,7 +279,8 @@ fn altered(crop: &Crop, config: &AugmentConfig, rng: &mut Rng, mut out: ArrayVie
         let mut fill: [f32; 3] = std::array::from_fn(|_| rng.f32());
         let plane = |c| out.index_axis(Axis(0), c);
         if plane(0) == plane(1) && plane(1) == plane(2) {
-            // A coloured patch in a grey picture would give itself away.
+            // In a grey picture the rectangle is grey too, because a network could recognise a
+            // coloured one.
             fill = [fill[0]; 3];
         }
         (0..3).for_each(|c| {

@@ -1,5 +1,5 @@
-//! Calibration of a network's distances on pairs of people that it was not trained on: the two
-//! parameters of [`Calibration`] (after Platt 1999), and the false-accept rates
+//! Calibration of a network's distances, on pairs of pictures of people on whom the network was not
+//! trained: the two parameters of [`Calibration`] (after Platt 1999), and the false-accept rates
 //! ([`StrangerTable`]).
 
 use std::fmt::Write as _;
@@ -13,29 +13,29 @@ use crate::train::retrieval::{PairDistances, distances};
 
 /// Number of pairs of each kind and data set that are used for the calibration.
 const PAIRS_PER_SET: usize = 4000;
-/// The false-accept rates of a table, in descending order; small ones are left out if too few pairs
-/// were measured.
+/// The false-accept rates of a table, in descending order; small rates are left out if too few
+/// pairs were measured.
 const RATES: [f64; 12] = [
     0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001,
 ];
-/// A rate is measured only if at least this many pairs of strangers of every data set support it.
+/// A rate is measured only if it is at least this many pairs of strangers in every data set.
 const MIN_PAIRS: f64 = 10.0;
 
 /// A data set with the distances that a network gives to its pairs.
 #[derive(Debug, Clone)]
 pub struct EvaluatedSet {
-    /// Its name.
+    /// Name of the data set.
     pub name: String,
     /// Number of people.
     pub people: usize,
-    /// The distances of its pairs of pictures.
+    /// The distances of the set's pairs of pictures.
     pub pairs: PairDistances,
 }
 
 impl EvaluatedSet {
     /// Computes the distances of a data set's pairs from the embeddings of its pictures, [n, D].
-    /// Only people who are certainly different count as strangers. `None` if pairs of one kind are
-    /// missing.
+    /// Only people who are certainly different count as strangers. `None` if there are no pairs of
+    /// the same person, or none of strangers.
     pub fn of(set: &Dataset, embeddings: ArrayView2<'_, f32>) -> Option<Self> {
         let pairs = PairDistances::of(
             &distances(embeddings),
@@ -69,8 +69,8 @@ pub struct FittedCalibration {
     pub strangers: Option<StrangerTable>,
 }
 
-/// Fits both. The sets `more` contribute to the false-accept rates only. `None` if a kind of pairs
-/// is missing.
+/// Fits the calibration and the false-accept rates. The sets `more` contribute to the false-accept
+/// rates only. `None` if there are no pairs of the same person, or none of strangers.
 pub fn fit(sets: &[EvaluatedSet], more: &[EvaluatedSet]) -> Option<FittedCalibration> {
     let mut all = PairDistances::default();
     for pairs in sets.iter().filter_map(|s| s.pairs.spread(PAIRS_PER_SET)) {
@@ -94,9 +94,10 @@ fn strangers<'a>(sets: impl Iterator<Item = &'a EvaluatedSet> + Clone) -> Option
         let Some(distances) = sets.clone().map(at).collect::<Option<Vec<f32>>>() else {
             break;
         };
-        // The file has four decimals; rounding down keeps the stated rate an upper bound.
+        // The file has four decimals; distances are rounded down, so that the stated rate is an
+        // upper bound.
         let distance = (distances.into_iter().fold(f32::INFINITY, f32::min) * 1e4).floor() / 1e4;
-        // Of several rates at the same distance the highest is kept.
+        // If several rates have the same distance, the highest is kept.
         if (0.0..2.0).contains(&distance) && points.last().is_none_or(|p| distance < p.0) {
             points.push((distance, rate as f32));
         }
@@ -104,7 +105,7 @@ fn strangers<'a>(sets: impl Iterator<Item = &'a EvaluatedSet> + Clone) -> Option
     StrangerTable::new(points).ok()
 }
 
-/// The data set that the threshold suits least: whose false-accept or false-reject rate differs
+/// The data set to which the threshold fits worst: its false-accept or false-reject rate differs
 /// most from its equal error rate.
 fn worst<'a>(sets: &'a [EvaluatedSet], calibration: &Calibration) -> Option<&'a EvaluatedSet> {
     let miss = |s: &EvaluatedSet| {
@@ -152,17 +153,18 @@ pub fn report(
         .map_or_else(|| "none, too few pairs".into(), StrangerTable::to_string);
     out + &format!(
         "worst: {worst}\ncalibration (slope, threshold): {}\n\
-         strangers (rate@distance, of the worst set at each): {table}\n",
+         strangers (rate@distance, the highest rate of all sets): {table}\n",
         c.entry()
     )
 }
 
-/// Fits the parameters: the threshold is the distance of the equal error rate, the slope maximises
-/// the likelihood with equal weight for both kinds. `None` if a kind of pairs is missing.
+/// Fits the parameters: the threshold is the distance of the equal error rate; the slope maximises
+/// the likelihood, with equal weight for pairs of the same person and of strangers. `None` if there
+/// are no pairs of one of these kinds.
 pub fn calibrate(pairs: &PairDistances) -> Option<Calibration> {
     let (_, threshold) = pairs.equal_error()?;
-    // Derivative of the log-likelihood with respect to the slope. The likelihood is concave, so
-    // that the derivative has one zero, found by bisection.
+    // Derivative of the log-likelihood with respect to the slope. The likelihood is concave, so its
+    // derivative has one zero, which bisection finds.
     let gradient = |slope: f32| {
         let wrong = |d: f32, same: bool| {
             let p = f64::from(Calibration { slope, threshold }.similarity(d));
@@ -260,7 +262,7 @@ mod tests {
                 );
             }
         }
-        // Ten pairs of 20,000 are a rate of 0.0005; smaller rates are not measured.
+        // Ten pairs among 20,000 are a rate of 0.0005; smaller rates are not measured.
         assert_eq!(
             (table.limit(0.0004), table.limit(0.0005).is_some()),
             (None, true)

@@ -40,20 +40,20 @@ pub fn unusable(dir: &Path, problem: &str) -> TrainError {
     }
 }
 
-/// What is needed to resume training, apart from the configuration.
+/// The data from which training is resumed.
 pub struct Checkpoint<'a, B: AutodiffBackend, L, T> {
     /// The learner.
     pub learner: &'a L,
-    /// Its optimiser.
+    /// The learner's optimiser.
     pub optimizer: &'a AdamW<B>,
-    /// The best tower, if it is better than that of the previous checkpoint.
+    /// The best tower, if it is better than the previous checkpoint's.
     pub best: Option<&'a T>,
     /// Progress of the run.
     pub state: &'a TrainingState,
 }
 
 /// Writes a checkpoint as a folder of files. If the program is interrupted while writing, the
-/// previous checkpoint stays complete.
+/// previous checkpoint is kept.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -134,7 +134,7 @@ fn newest(dir: &Path) -> Option<PathBuf> {
     checkpoints(dir).pop().map(|(_, path)| path)
 }
 
-/// Folder with the files of the newest checkpoint: the working folder itself in runs of earlier
+/// Folder of the newest checkpoint in `dir`; `dir` itself if there is none, as in runs of earlier
 /// versions.
 pub fn newest_or(dir: &Path) -> PathBuf {
     newest(dir).unwrap_or_else(|| dir.into())
@@ -143,15 +143,15 @@ pub fn newest_or(dir: &Path) -> PathBuf {
 /// Removes the checkpoints in a folder, for a new run.
 ///
 /// # Errors
-/// Fails when one cannot be removed.
+/// Fails when a checkpoint cannot be removed.
 pub fn clear(dir: &Path) -> Result<(), TrainError> {
     checkpoints(dir)
         .iter()
         .try_for_each(|(_, path)| fs::remove_dir_all(path).map_err(|e| failed(path, &e)))
 }
 
-/// Lets `write` fill a temporary folder, renames it to the checkpoint of `step` when everything is
-/// on disk, and removes the previous checkpoints.
+/// Calls `write` with a temporary folder, renames that folder to the checkpoint of `step` when all
+/// files are on disk, and removes the previous checkpoints.
 fn replace_checkpoint(
     dir: &Path,
     step: usize,
@@ -172,21 +172,22 @@ fn replace_checkpoint(
     };
     sync(&fresh).map_err(|e| failed(&fresh, &e))?;
     let former: Vec<PathBuf> = checkpoints(dir).into_iter().map(|(_, path)| path).collect();
-    // A run that is repeated with the same number of steps overwrites its own checkpoint.
+    // A repeated run with the same number of steps overwrites its own checkpoint.
     if former.contains(&path) {
         fs::remove_dir_all(&path).map_err(|e| failed(&path, &e))?;
     }
     fs::rename(&fresh, &path).map_err(|e| failed(&path, &e))?;
     for old in former.iter().filter(|old| **old != path) {
-        let _ = fs::remove_dir_all(old); // best effort; it only takes disk space
+        let _ = fs::remove_dir_all(old); // an error is ignored: the folder only takes disk space
     }
     Ok(())
 }
 
-/// Reads the state in a checkpoint folder; rejects that of another network or of other batches.
+/// Reads the state in a checkpoint folder; rejects the state of another network or of other
+/// batches.
 ///
 /// # Errors
-/// Fails when it cannot be read or does not match the configuration.
+/// Fails when the state cannot be read or does not match the configuration.
 pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<TrainingState, TrainError> {
     let path = dir.join("last.json");
     let text = fs::read_to_string(&path).map_err(|source| TrainError::Read {
@@ -238,8 +239,8 @@ pub fn read_state(dir: &Path, config: &TrainConfig) -> Result<TrainingState, Tra
 mod tests {
     use super::*;
 
-    /// Regression test: files used to be replaced one by one, so that an interruption left weights
-    /// and optimiser state of different steps.
+    /// Regression: files were replaced one by one, so that an interruption left weights and
+    /// optimiser state of different steps.
     #[test]
     fn an_interrupted_checkpoint_leaves_the_previous_one_complete() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -13,8 +13,8 @@ const HUES: usize = 8;
 const BINS: usize = HUES + 1;
 const SATURATION: f32 = 0.09;
 const CHROMA_WIDTH: f32 = 0.035;
-/// Standard deviation of the columns' weights, in crop widths: columns at the edges show the
-/// background.
+/// Standard deviation of the columns' Gaussian weights, in crop widths. Columns at the edges have
+/// low weights, because they show the background.
 const COLUMN_WIDTH: f32 = 0.22;
 /// Dimension of the colour layout: stripes x lightness bins x hue bins.
 pub const COLOURS: usize = STRIPES * LIGHTNESS.len() * BINS;
@@ -44,7 +44,7 @@ fn column(h: usize, w: usize) -> Vec<f32> {
     raw.into_iter().map(|v| v / sum).collect()
 }
 
-/// Votes below about 1e-8 of the largest one count as zero.
+/// Logarithm of the share of the largest vote (about 1e-8) below which a vote counts as zero.
 const FAINT: f32 = -18.5;
 
 /// Softmax of the votes for bins at halved squared distances, in standard deviations.

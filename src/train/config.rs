@@ -68,8 +68,8 @@ pub struct TrainConfig {
     /// pixel of each channel).
     pub head: HeadKind,
     /// Add a linear map of the colour layout (a histogram of lightness and hue in eight horizontal
-    /// stripes) to the output of the head. With few training pictures, most of the accuracy comes
-    /// from it.
+    /// stripes) to the output of the head. With few training pictures, this map gives most of the
+    /// accuracy.
     pub colours: bool,
     /// Normalise each channel of a crop to mean 0 and standard deviation 1, which removes
     /// differences in exposure and colour cast.
@@ -104,9 +104,9 @@ pub struct TrainConfig {
     /// faster on a GPU and slower on a CPU. Weights, accumulations, head and loss stay in float32.
     /// No effect with `start_from`: its graph always computes in float32.
     pub precision: TrainPrecision,
-    /// Dimension of an embedding: 16 to 432 with `colours`, 2 to 4096 without. A larger one
-    /// distinguishes more people and costs the tracker more. Ignored with `start_from` without
-    /// `cut`: the graph decides.
+    /// Dimension of an embedding: 16 to 432 with `colours`, 2 to 4096 without. A larger dimension
+    /// distinguishes more people, and takes more of the tracker's time. With `start_from` and
+    /// without `cut` this is ignored, because the graph determines it.
     pub dimension: usize,
     /// Number of training steps, one batch each.
     pub steps: usize,
@@ -128,8 +128,9 @@ pub struct TrainConfig {
     /// Share of the target probability that is taken from a picture's class and spread evenly over
     /// all classes, in [0, 1).
     pub label_smoothing: f32,
-    /// Above 0, below 2. Triplet losses: by how much the distance to another person must exceed
-    /// that to the same person. Contrastive loss: the distance that different people must have.
+    /// Margin of the loss, above 0, below 2. In triplet losses, the minimum difference between the
+    /// distances to another person and to the same person. In the contrastive loss, the minimum
+    /// distance of different people.
     pub margin: f32,
     /// Peak learning rate (AdamW), above 0, below 1; reached after `warmup` steps, then decreased
     /// to a hundredth along a cosine.
@@ -149,8 +150,8 @@ pub struct TrainConfig {
     /// In a data set of 40 or more people, hold out every n-th person for validation and
     /// calibration; at least 2.
     pub hold_out: usize,
-    /// As `hold_out`, for data sets of 8 to 39 people. 0 holds nobody out: then take the
-    /// calibration from a network trained with held-out people (--calibrate-with).
+    /// As `hold_out`, for data sets of 8 to 39 people. 0: no people are held out, so
+    /// --calibrate-with must name a network that was trained with held-out people.
     pub hold_out_few: usize,
     /// Seed of all random numbers.
     pub seed: u64,

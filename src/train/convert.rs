@@ -1,6 +1,6 @@
-//! Converts an exported network to smaller number formats: its body to float16, or to int8 with
-//! ranges measured on crops. The colour layout and the last linear maps stay in float32: they are
-//! cheap, and their logarithms and norms need the precision.
+//! Converts the body of an exported network to float16, or to int8 with ranges measured on crops.
+//! The colour layout and the last linear maps stay in float32, because they take little time and
+//! their logarithms and norms need the precision.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -33,10 +33,11 @@ pub enum Precision {
 }
 
 /// Converts the float32 file `from`, written by `twintrack-train`, to another number format and
-/// writes it to `to`. `crops` serve to measure the ranges of activations (int8 only).
+/// writes it to `to`. The ranges of activations are measured on `crops` (int8 only).
 ///
 /// # Errors
-/// Fails when `from` is not such a file or cannot be run, or `to` cannot be written.
+/// Fails when `from` was not written by `twintrack-train` or cannot be run, and when `to` cannot be
+/// written.
 pub fn convert(
     from: &Path,
     to: &Path,
@@ -58,7 +59,7 @@ pub fn convert(
         .find(|end| graph.node.iter().any(|n| n.output.iter().any(|o| o == end)));
     let end = end.ok_or_else(|| {
         misfit(
-            "twintrack-train did not write it with a head of its own; only such files can be \
+            "it does not end in a head of twintrack-train; only networks with such a head can be \
              converted",
         )
     })?;
@@ -91,7 +92,7 @@ fn label(model: &mut ModelProto, precision: &str) {
     });
 }
 
-/// Indices of the nodes that the end of the body depends on.
+/// Indices of the nodes on which the value `end` depends.
 fn body(graph: &GraphProto, end: &str) -> BTreeSet<usize> {
     let maker: BTreeMap<&str, usize> = graph
         .node
@@ -155,7 +156,8 @@ fn halve(graph: &mut GraphProto, body: &BTreeSet<usize>, end: &str) {
     graph.node.insert(0, cast(INPUT, &inside, FLOAT16));
 }
 
-/// The values to quantise: inputs and outputs of the body's convolutions, after their activations.
+/// The values to quantise: inputs of the body's convolutions, and their outputs after the
+/// activation.
 fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
     let rectified = |edge: &str| {
         body.iter()
@@ -200,14 +202,14 @@ fn ranges(
     })?;
     let opened =
         Runtime::load().and_then(|r| Model::open(&r, &file, SessionOptions::new(Device::Cpu, 2)));
-    // No longer needed once opened; deleting it is best effort.
+    // The opened file is not needed any more; an error of deleting it is ignored.
     let _ = std::fs::remove_file(&file);
     let mut model = opened?;
     let (height, width) = match model.dims() {
         [_, _, Some(h), Some(w)] => (h, w),
         _ => (128, 64),
     };
-    // The range of 8-bit pixels is known.
+    // The range of the input follows from the range of bytes.
     let ends = (0..3).flat_map(|c| [0.0, 255.0].map(|v| (v - format.mean[c]) / format.std[c]));
     let pixels = ends.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), v| {
         (low.min(v), high.max(v))
@@ -291,8 +293,8 @@ fn quantise(graph: &mut GraphProto, body: &BTreeSet<usize>, ranges: &BTreeMap<St
     for (i, mut node) in std::mem::take(&mut graph.node).into_iter().enumerate() {
         if body.contains(&i) {
             let input = node.input[0].clone();
-            // A read-out is a convolution without bias; it keeps float32, since it is a single
-            // product per channel.
+            // A read-out, which is a convolution without bias, stays in float32, because it is a
+            // single product per channel.
             let quantised = node.op_type == "Conv" && node.input.len() > 2;
             if let (true, Some((scale, _))) = (quantised, scale_of(&input)) {
                 let (weight, bias) = (&constants[&node.input[1]], &constants[&node.input[2]]);

@@ -9,14 +9,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::train::error::TrainError;
 
-/// Measurements at one validation, averaged since the previous one.
+/// Measurements at one validation; loss, active and speed are averages since the previous
+/// validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CurvePoint {
     /// Number of completed steps.
     pub step: usize,
     /// Loss.
     pub loss: f64,
-    /// Share of labelled pictures whose triplet still violates the margin.
+    /// Share of labelled pictures whose triplet violates the margin.
     pub active: Option<f64>,
     /// Learning rate.
     pub rate: f64,

@@ -15,9 +15,9 @@ pub struct Crop {
     pub person: BBox,
     /// The identity, an index below [`Dataset::identities`].
     pub identity: usize,
-    /// The camera that took it.
+    /// The camera that took the picture.
     pub camera: u32,
-    /// Number of its frame; 0 for pictures without an order.
+    /// Number of the frame; 0 for pictures without an order.
     pub frame: u64,
 }
 
@@ -112,8 +112,8 @@ impl Dataset {
         of
     }
 
-    /// Removes identities with fewer than `least` pictures, which form no pair; returns their
-    /// number.
+    /// Removes identities with fewer than `least` pictures; returns the number of removed
+    /// identities.
     pub fn drop_rare(&mut self, least: usize) -> usize {
         let counts: Vec<usize> = self.by_identity().iter().map(Vec::len).collect();
         let before = self.identities;
@@ -121,7 +121,7 @@ impl Dataset {
         before - self.identities
     }
 
-    /// Splits off every `n`th identity for validation: (rest, held out).
+    /// Holds every `n`th identity out for validation; returns (rest, held out).
     pub fn hold_out(&self, n: usize) -> (Dataset, Dataset) {
         let (mut rest, mut held) = (self.clone(), self.clone());
         rest.keep(|i| i % n != n - 1);
@@ -185,7 +185,7 @@ pub fn cut(frame: &Image, person: &BBox, camera: u32, number: u64) -> Option<Cro
     })
 }
 
-/// Wraps a picture that is a crop already.
+/// Makes a crop of a picture that is cut to a person already.
 pub fn whole(image: Image, camera: u32, frame: u64) -> Crop {
     let person = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
     Crop {

@@ -1,4 +1,4 @@
-//! Embedding of crops with a tower on the training backend.
+//! Embeds crops with a tower on the training backend.
 
 use burn::tensor::{Tensor, TensorData};
 use ndarray::{Array2, Array4, Axis};
@@ -9,7 +9,7 @@ use crate::train::kernels::backend::Kernels;
 use crate::train::network::{Inputs, Tower};
 use crate::train::retrieval::PictureLabel;
 
-/// Batches of up to 64 crops without augmentation.
+/// Prepares crops without augmentation, in batches of up to 64.
 pub(super) fn plain(
     crops: &[&Crop],
     (height, width): (usize, usize),

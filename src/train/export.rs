@@ -32,12 +32,12 @@ pub struct ExportMetadata {
     pub strangers: Option<StrangerTable>,
 }
 
-/// Writes the tower to `path` after comparing it with ONNX Runtime on random pictures; returns the
-/// largest difference.
+/// Writes the tower to `path` after comparing its output with ONNX Runtime's on random pictures;
+/// returns the largest difference.
 ///
 /// # Errors
 /// Fails when the difference exceeds [`TOLERANCE`], ONNX Runtime is missing, or the file cannot be
-/// written. Nothing is written then.
+/// written. After an error `path` is unchanged.
 pub fn export<B: Kernels>(
     tower: &Tower<B>,
     about: &ExportMetadata,
@@ -86,15 +86,16 @@ pub fn export<B: Kernels>(
             Ok(d)
         }
         other => {
-            // Deleting the temporary file is best effort; the original error is what matters.
+            // An error of deleting the temporary file is ignored, because the original error is
+            // reported.
             let _ = fs::remove_file(&fresh);
             other.and_then(|d| Err(TrainError::Export(d)))
         }
     }
 }
 
-/// Largest absolute difference between the tower and the file on batches of 1 and 5 random
-/// pictures. The file's vectors are normalised to unit length, as the tracker does.
+/// Largest absolute difference between the embeddings of the tower and of the file, on batches of 1
+/// and 5 random pictures. The file's vectors are normalised to unit length, as in the tracker.
 fn compare<B: Kernels>(
     tower: &Tower<B>,
     file: &Path,

@@ -1,6 +1,6 @@
-//! Data without labels, from the tracker's own confident tracks. The pictures of a track are one
-//! person; tracks that occur in the same frame are different people. Other pairs of tracks are
-//! unknown and not compared.
+//! Data sets from videos without labels, by the tracker's own confident tracks. The pictures of a
+//! track are one person; tracks that occur in the same frame are different people. Other pairs of
+//! tracks may be one person and are not compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -28,20 +28,20 @@ const MIN_CROPS: usize = 6;
 pub struct TrackedFrame<'a> {
     /// The frame.
     pub frame: &'a Frame,
-    /// Its pixels.
+    /// The frame's pixels.
     pub image: &'a Image,
     /// Time since the previous frame.
     pub elapsed: Seconds,
     /// The detections.
     pub detections: &'a [Detection],
-    /// Their embeddings.
+    /// The detections' embeddings.
     pub embeddings: &'a Embeddings,
     /// The tracker's result.
     pub update: &'a TrackUpdate,
 }
 
 /// Runs detector, embedder and tracker on the frames `frames` (first and last, from 1) of a video,
-/// and passes each to `show`.
+/// and calls `show` with each result.
 ///
 /// # Errors
 /// Fails when the video cannot be read or a model cannot be opened.
@@ -54,7 +54,8 @@ pub fn track_video(
 ) -> Result<Tracker, TrainError> {
     let runtime = Runtime::load()?;
     let session = config.session();
-    // `auto` would measure which format is faster; training data must not depend on that.
+    // `auto` would select the faster format by a measurement, on which training data must not
+    // depend.
     let precision = if config.detector.precision == Precision::Auto {
         Precision::Fp32
     } else {
@@ -101,7 +102,7 @@ pub fn track_video(
     Ok(tracker)
 }
 
-/// Boxes of people in a video by frame, from the default configuration's tracks, for the frames
+/// Boxes of people in a video by frame, as tracked with the default configuration, for the frames
 /// `frames` (first and last, from 1).
 ///
 /// # Errors
@@ -131,8 +132,8 @@ pub fn boxes(input: &str, frames: (u64, u64)) -> Result<BoxesByFrame, TrainError
     Ok(people)
 }
 
-/// Makes a data set of a video's tracks with the default configuration, frames `frames` (first and
-/// last, from 1).
+/// Makes a data set of a video's tracks with the default configuration, for the frames `frames`
+/// (first and last, from 1).
 ///
 /// # Errors
 /// Fails when the video cannot be read, a model cannot be opened, or no track is long enough.

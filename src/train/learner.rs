@@ -1,5 +1,4 @@
-//! The network in training: the tower with its classifier and projections, and the losses of a
-//! step.
+//! The network in training: the tower with its classifier and projections; the losses of a step.
 
 use burn::module::{AutodiffModule, Module, Param};
 use burn::nn::{Linear, LinearConfig};
@@ -19,10 +18,11 @@ use crate::train::loss;
 use crate::train::network::{Inputs, Tower, TowerOutput};
 use crate::train::tensors::{MapSize, normalise};
 
-/// Scale of the unit vectors before classification; without it no class could become certain.
+/// Scale of the unit vectors before classification. With unit length the probability of a class
+/// could not approach 1.
 const CLASS_SCALE: f32 = 16.0;
 
-/// The network in training: the exported tower, and parts that only training needs.
+/// The network in training: the tower, which is exported, and parts that only training needs.
 #[derive(Module, Debug)]
 pub(super) struct Learner<B: Backend> {
     pub(super) tower: Tower<B>,
@@ -115,8 +115,8 @@ impl<B: AutodiffBackend + Kernels> Learner<B> {
         })
     }
 
-    /// The loss of a step [1], and the number of active hardest triplets [1] if it has labelled
-    /// pictures.
+    /// The loss of a step [1], and the number of active hardest triplets [1] if the step has
+    /// labelled pictures.
     pub(super) fn loss(
         &self,
         input: StepInput,

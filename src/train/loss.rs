@@ -18,8 +18,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    /// Distances between all rows, [n, n]. The root of Euclidean distances is kept away from zero,
-    /// where its derivative is infinite.
+    /// Distances between all rows, [n, n]. The argument of the Euclidean distances' root has a
+    /// minimum above zero, because the root's derivative at zero is infinite.
     pub fn between_all<B: Backend>(self, x: Tensor<B, 2>) -> Tensor<B, 2> {
         let products = x.clone().matmul(x.clone().transpose());
         match self {
@@ -91,8 +91,8 @@ impl Relations {
     }
 }
 
-/// Random triplets of a batch: for every picture another of the same person and one of another
-/// person, rows [a, p, n]. Pictures that lack one of them are skipped.
+/// Random triplets of a batch: for every picture another picture of the same person and one of
+/// another person, as rows [a, p, n]. A picture for which one of these does not exist is skipped.
 pub fn random_triplets(relations: &Relations, rng: &mut Rng) -> [Vec<usize>; 3] {
     let n = relations.count;
     let mut rows: [Vec<usize>; 3] = Default::default();
@@ -128,8 +128,8 @@ pub fn random_triplet<B: Kernels>(
     triplet(metric, a, p, n, margin)
 }
 
-/// Mean of all triplets with a loss above zero ("batch all", Hermans et al. 2017). Easier than the
-/// hardest triplets, with which an untrained network can collapse to one point (Schroff et al.
+/// Mean loss of all triplets with a loss above zero ("batch all", Hermans et al. 2017). Unlike the
+/// hardest triplets, these do not make an untrained network collapse to one point (Schroff et al.
 /// 2015, section 3.2).
 pub fn batch_all<B: Kernels>(
     metric: Metric,
@@ -139,8 +139,8 @@ pub fn batch_all<B: Kernels>(
 ) -> Tensor<B, 1> {
     let (device, n) = (embeddings.device(), relations.count);
     let d = metric.between_all(embeddings);
-    // One row per pair of the same person: its distance against those from the anchor to all
-    // others.
+    // One row per pair of the same person: its distance, compared with the distances from the
+    // anchor to all others.
     let pairs: Vec<usize> = (0..n * n).filter(|&k| relations.same[k]).collect();
     let rows = |of: &dyn Fn(usize) -> usize| {
         let values: Vec<i64> = pairs.iter().map(|&k| of(k) as i64).collect();
@@ -191,9 +191,9 @@ pub fn classification<B: Kernels>(
         / known
 }
 
-/// Batch-hard triplet loss (Hermans et al. 2017): for every picture the farthest view of the same
-/// person and the nearest of another; mean of max(d(a, p) - d(a, n) + margin, 0). Also returns the
-/// number of active triplets (above zero), `[1]`.
+/// Batch-hard triplet loss (Hermans et al. 2017): for every picture, the farthest picture of the
+/// same person and the nearest picture of another person form a triplet; the mean of max(d(a, p) -
+/// d(a, n) + margin, 0). Also returns the number of active triplets (above zero), `[1]`.
 pub fn batch_hard<B: Kernels>(
     metric: Metric,
     embeddings: Tensor<B, 2>,
@@ -202,7 +202,7 @@ pub fn batch_hard<B: Kernels>(
 ) -> (Tensor<B, 1>, Tensor<B, 1, Int>) {
     let device = embeddings.device();
     let d = metric.between_all(embeddings);
-    // Unit vectors are at most 2 apart, so that 4 is never the nearest and -4 never the farthest.
+    // Distances are in [0, 2], so 4 is never the smallest and -4 never the largest.
     let farthest = d
         .clone()
         .mask_fill(
@@ -223,8 +223,8 @@ pub fn batch_hard<B: Kernels>(
     (terms.mean(), active)
 }
 
-/// Contrastive loss of all pairs: the mean over pairs of the same person plus the mean over others,
-/// so that the many pairs of different people do not dominate.
+/// Contrastive loss of all pairs: the mean over pairs of the same person plus the mean over pairs
+/// of different people, so that the latter, which are more numerous, do not dominate.
 pub fn contrastive_all<B: Kernels>(
     embeddings: Tensor<B, 2>,
     relations: &Relations,
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn triplet_matches_a_value_computed_by_hand() {
-        // d(a, p) = 5, d(a, n) = 3; and 1 and 5, which satisfies the margin.
+        // First row: d(a, p) = 5, d(a, n) = 3. Second row: 1 and 5, which satisfies the margin.
         let l = triplet(
             Metric::Euclidean,
             rows(&[[0.0, 0.0], [0.0, 0.0]]),
@@ -332,8 +332,8 @@ mod tests {
 
     #[test]
     fn batch_all_matches_a_value_computed_by_hand() {
-        // Active: 0: 5 - 1, 5 - 3; 1: 5 - sqrt(18), 5 - sqrt(10); 2: 2 - 1; not 2 - sqrt(18), 2 -
-        // 3, 2 - sqrt(10).
+        // Active triplets of anchor 0: 5 - 1, 5 - 3; of 1: 5 - sqrt(18), 5 - sqrt(10); of 2: 2 - 1.
+        // Not active: 2 - sqrt(18), 2 - 3, 2 - sqrt(10).
         let l = batch_all(Metric::Euclidean, rows(&FOUR), &two_by_two(), 0.5);
         close(
             l,
@@ -382,8 +382,8 @@ mod tests {
 
     #[test]
     fn classification_matches_a_value_computed_by_hand() {
-        // Logits ln 3 and 0: probabilities 3/4 and 1/4; smoothing 0.2 gives targets 0.9 and 0.1.
-        // The second row has no class.
+        // The logits ln 3 and 0 are the probabilities 3/4 and 1/4; the smoothing of 0.2 gives the
+        // targets 0.9 and 0.1. The second row has no class.
         let l = classification(
             rows(&[[3f32.ln(), 0.0], [7.0, -7.0]]),
             &[Some(0), None],

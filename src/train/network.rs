@@ -1,10 +1,10 @@
-//! The tower of the Siamese network. Both branches share its parameters: a batch holds all pictures
-//! of all pairs.
+//! The tower of the Siamese network. Both branches are the same tower, so a batch holds the
+//! pictures of all pairs.
 //!
 //! A convolutional network ([`crate::train::body`]) maps a crop to feature maps, and a
-//! [`TowerHead`] these to a vector. Unless [`Design::colours`] is off, a linear map of the colour
-//! layout ([`crate::train::colour`]) is added. The head then starts at zero, so that training
-//! starts from the colours and adds to them.
+//! [`TowerHead`] maps these to a vector. If [`Design::colours`] is set, a linear map of the colour
+//! layout ([`crate::train::colour`]) is added, and the head is initialised with zero, so that
+//! training starts from the colours alone.
 
 mod head;
 mod neck;
@@ -76,12 +76,13 @@ pub struct Design {
     pub channels: usize,
     /// Whether a head without colours is followed by a batch normalisation (Luo et al. 2019).
     pub neck: bool,
-    /// Pixel format of the file that the body was started from, if any.
+    /// Pixel format of the file from which the body was started, if any.
     pub pixels: Option<PixelFormat>,
 }
 
 impl Design {
-    /// Whether a new head gets a neck. Beside colours it would only scale their sum.
+    /// Whether a new head gets a neck. With colours the neck would only scale the sum of head and
+    /// colours.
     fn has_neck(&self) -> bool {
         self.neck && !self.colours
     }
@@ -114,11 +115,12 @@ fn reformat(crops: &mut Array4<f32>, format: &PixelFormat) {
     }
 }
 
-/// Inputs of a tower. Computations without weights are done here, by the loader, ahead of the step.
+/// Inputs of a tower. The loader prepares them before the step, including all computations without
+/// weights.
 #[derive(Debug, Clone)]
 pub struct Inputs {
-    /// [n, 3, h, w]: RGB in [0, 1], or normalised, or in the pixel format of the file that the body
-    /// was started from.
+    /// Crops [n, 3, h, w]: RGB in [0, 1], or normalised, or in the pixel format of the file from
+    /// which the body was started.
     pub crops: Array4<f32>,
     /// Colour layouts [n, 432], if the tower uses them.
     pub colours: Option<Array2<f32>>,
@@ -159,9 +161,8 @@ pub struct Tower<B: Backend> {
 }
 
 impl<B: Backend> Tower<B> {
-    /// Creates a tower with random weights. The map of colour layouts starts as the principal
-    /// components of `colours` [samples, 432], layouts of training pictures, which preserve most of
-    /// their differences.
+    /// Creates a tower with random weights. The map of colour layouts is initialised with the
+    /// principal components of `colours` [samples, 432], the layouts of training pictures.
     pub fn new(design: Design, colours: &Array2<f32>, device: &B::Device) -> Self {
         let body = Body::new(design.network, device);
         let colour = design.colours.then(|| {
@@ -194,8 +195,8 @@ impl<B: Backend> Tower<B> {
     }
 
     /// Creates a tower whose body is the graph of an ONNX file. With `cut` the graph ends at that
-    /// value and a new head follows; otherwise the whole graph is the tower. Convolutions that
-    /// would reduce maps below 1/`stride` of the crop keep the size; `stride` 0 disables this.
+    /// value and a new head follows; otherwise the whole graph is the tower. A convolution that
+    /// would reduce maps below 1/`stride` of the crop gets stride 1; `stride` 0 disables this.
     ///
     /// # Errors
     /// Fails when the file cannot be read, trained, or run on crops of the design's size.
@@ -279,7 +280,7 @@ impl<B: Backend> Tower<B> {
         TowerOutput { embeddings, maps }
     }
 
-    /// Gives the head random weights, so that the convolutional part contributes.
+    /// Gives the head random weights, so that the convolutional network has an effect.
     #[cfg(test)]
     pub(super) fn randomise_head(&mut self, device: &B::Device) {
         let design = Design {
@@ -357,8 +358,8 @@ impl<B: Backend> Tower<B> {
                 g.adopt(part, graph.plan().opset);
                 end
             }
-            // The body comes first: other training runs may start from its convolutions in this
-            // order.
+            // The body is exported first, because other training runs may start from its
+            // convolutions in this order.
             (body, _) => body.export(&mut g, &input),
         };
         let colours = self.colour.as_ref().map(|linear| {

@@ -1,4 +1,5 @@
-//! ONNX files that training starts from or converts; the format itself is in [`crate::onnx`].
+//! Reads ONNX files, from which training starts or which it converts. [`crate::onnx`] defines the
+//! format.
 
 use std::path::Path;
 
@@ -15,7 +16,7 @@ use crate::train::error::TrainError;
 /// Reads and decodes a file.
 ///
 /// # Errors
-/// Fails when it cannot be read or is not an ONNX file.
+/// Fails when the file cannot be read or is not an ONNX file.
 pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
     let bytes = std::fs::read(path).map_err(|source| TrainError::Read {
         path: path.into(),
@@ -30,7 +31,7 @@ pub(super) fn read(path: &Path) -> Result<ModelProto, TrainError> {
 /// Reads a file's metadata.
 ///
 /// # Errors
-/// Fails when it cannot be read or is not an ONNX file.
+/// Fails when the file cannot be read or is not an ONNX file.
 pub fn metadata(path: &Path) -> Result<ModelMetadata, TrainError> {
     let model = read(path)?;
     Ok(ModelMetadata::from_pairs(

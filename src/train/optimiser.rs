@@ -1,5 +1,6 @@
-//! AdamW (Loshchilov and Hutter 2019). On a GPU all weights are one vector: a step is a dozen
-//! operations, not a dozen per weight tensor, which take longer to start than to compute.
+//! AdamW (Loshchilov and Hutter 2019). On a GPU all weights are one vector. A step then takes a
+//! dozen operations instead of a dozen per weight tensor, which take longer to start than to
+//! compute.
 
 use std::collections::HashMap;
 
@@ -15,7 +16,7 @@ const BETA: [f32; 2] = [0.9, 0.999];
 /// Added to the root of the average square.
 const EPSILON: f32 = 1e-5;
 
-/// The averages of all vectors after a number of steps.
+/// The averages of the gradients of all vectors, after a number of steps.
 #[derive(Record, Clone)]
 pub struct Moments<B: Backend> {
     /// Number of steps.
@@ -30,16 +31,16 @@ pub struct Moments<B: Backend> {
 pub struct AdamW<B: AutodiffBackend> {
     weight_decay: f32,
     clipping: Option<GradientClippingConfig>,
-    /// Whether all weights are one vector, or each weight tensor is one.
+    /// Whether all weights are one vector; otherwise each weight tensor is a vector.
     whole: bool,
     /// Absent before the first step.
     moments: Option<Moments<B::InnerBackend>>,
 }
 
 impl<B: AutodiffBackend> AdamW<B> {
-    /// Creates an optimiser. A gradient of a weight tensor with a norm above `clip` is scaled down
-    /// to it; 0 disables this. `whole`: all weights are one vector, which is faster on a GPU; on the
-    /// CPU such a vector does not fit into the cache.
+    /// Creates an optimiser. The gradient of a weight tensor is scaled down to the norm `clip` if
+    /// its norm is larger; 0 disables this. `whole`: all weights are one vector, which is faster on
+    /// a GPU, and slower on a CPU, because the vector does not fit into the cache.
     pub fn new(weight_decay: f32, clip: f32, whole: bool) -> Self {
         AdamW {
             weight_decay,
@@ -49,7 +50,7 @@ impl<B: AutodiffBackend> AdamW<B> {
         }
     }
 
-    /// Continues from other moments, of a network of the same architecture.
+    /// Continues with the moments of an earlier run of the same architecture.
     pub fn resume(self, moments: Option<Moments<B::InnerBackend>>) -> Self {
         AdamW { moments, ..self }
     }
@@ -59,7 +60,8 @@ impl<B: AutodiffBackend> AdamW<B> {
         self.moments.clone()
     }
 
-    /// Changes the weights that have a gradient; these must be the same in every step.
+    /// Updates the weights that have a gradient. The same weights must have gradients in every
+    /// step.
     pub fn step<M: AutodiffModule<B>>(
         &mut self,
         rate: f64,
@@ -76,8 +78,8 @@ impl<B: AutodiffBackend> AdamW<B> {
         if parts.is_empty() {
             return module;
         }
-        // Parts of other lengths come last, so that the others begin at a multiple of 16 bytes, as
-        // fast kernels want.
+        // Parts whose length is not a multiple of four are last, so that the others begin at a
+        // multiple of 16 bytes, which fast kernels need.
         parts.sort_by_key(|p| !p.weight.dims()[0].is_multiple_of(4));
         let groups: Vec<Vec<Part<B>>> = if self.whole {
             vec![parts]
@@ -119,7 +121,8 @@ impl<B: Backend> Default for Moments<B> {
 }
 
 impl<B: Backend> Moments<B> {
-    /// Updates the averages of a vector by its gradient; returns its change at a rate of 1.
+    /// Updates the averages of a vector by its gradient; returns the change of the vector at a
+    /// learning rate of 1.
     fn change(&mut self, number: usize, slopes: Tensor<B, 1>) -> Tensor<B, 1> {
         let steps = self.steps as i32;
         let squares = slopes.clone().square();
@@ -174,7 +177,7 @@ impl<B: AutodiffBackend> ModuleVisitor<B> for Collected<B> {
 /// Replaces the weights by parts of vectors.
 struct Replaced<B: AutodiffBackend> {
     vectors: Vec<Tensor<B::InnerBackend, 1>>,
-    /// The vector of each weight tensor, and where its part begins.
+    /// For each weight tensor, its vector and the index at which its part begins.
     places: HashMap<ParamId, (usize, usize)>,
 }
 
@@ -222,10 +225,10 @@ mod tests {
         let _guard = RNG_LOCK.lock().unwrap_or_else(|e| e.into_inner());
         let device = Default::default();
         for (clip, whole) in [(0.0, true), (0.01, true), (0.0, false), (0.01, false)] {
-            // Lengths that are multiples of four, and others before and after them.
+            // Some lengths are multiples of four, with other lengths before and after them.
             let start =
                 [(3, 5), (5, 4)].map(|(from, to)| LinearConfig::new(from, to).init::<B>(&device));
-            weights(&start); // They are drawn when first read; clones before would differ.
+            weights(&start); // Draws the weights; clones made before would differ.
             let x = Tensor::random([7, 3], Distribution::Normal(0.0, 1.0), &device);
             let clipping = (clip > 0.0).then_some(GradientClippingConfig::Norm(clip));
             let mut theirs = AdamWConfig::new()

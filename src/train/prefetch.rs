@@ -1,10 +1,10 @@
-//! Prefetching: produces items ahead of their use on background threads, in order.
+//! Prefetching: background threads compute items before they are needed; the order is kept.
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-/// Yields the results of `make` for the steps `first` to `last` (exclusive), in order. They are
-/// computed ahead on `loaders` threads; at most three results of each thread are waiting. The
-/// threads end with the iterator.
+/// Yields the results of `make` for the steps `first` to `last` (exclusive), in order. `loaders`
+/// threads compute them in advance; at most three results of each thread wait. The threads end when
+/// the iterator is dropped.
 pub fn prefetch<T: Send + 'static>(
     make: impl Fn(usize) -> T + Clone + Send + 'static,
     first: usize,

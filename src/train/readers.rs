@@ -1,4 +1,4 @@
-//! Reads data sets from disk. `docs/guide/train.md` describes the layout of each kind.
+//! Reads data sets from disk. `docs/guide/train.md` describes the files of each kind.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::train::probe::footage::{self, BoxesByFrame, Footage};
 use crate::train::visibility::{CROP_INTERVAL, MAX_COVERED, is_visible};
 use crate::train::{from_video, scenes, synthetic};
 
-/// A data set as KIND:WHERE, for sequences and videos optionally with a range of frames
+/// A data set, given as KIND:WHERE; for sequences and videos optionally with a range of frames,
 /// #FIRST-LAST.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSpec {
@@ -106,7 +106,7 @@ impl DataSpec {
     /// Reads the pictures with their identities.
     ///
     /// # Errors
-    /// Fails when something is missing or unreadable, or there is no picture of a person.
+    /// Fails when a file is missing or cannot be read, or there is no picture of a person.
     pub fn read(&self, seed: u64) -> Result<Dataset, TrainError> {
         let path = Path::new(&self.location);
         match self.kind {
@@ -207,7 +207,7 @@ impl DataSpec {
     /// simulated scenes.
     ///
     /// # Errors
-    /// Fails when something is missing or unreadable, or the kind has no frames.
+    /// Fails when a file is missing or cannot be read, or the kind has no frames.
     pub fn scenes(
         &self,
         config: &Config,
@@ -284,7 +284,8 @@ fn folders(dir: &Path) -> Result<Dataset, TrainError> {
 }
 
 /// Parses identity, camera and frame of `0002_c1s1_000451_03.jpg` (Market-1501) or
-/// `0002_c1_f0046182.jpg` (DukeMTMC-reID). Identities -1 and 0 are distractors and junk.
+/// `0002_c1_f0046182.jpg` (DukeMTMC-reID). Identities -1 and 0 are not people to compare
+/// (distractors and junk).
 fn market_name(name: &str) -> Option<(i64, u32, u64)> {
     let mut parts = name.split('_');
     let identity = parts.next()?.parse().ok()?;
@@ -366,12 +367,12 @@ fn viper(dir: &Path) -> Result<Dataset, TrainError> {
     Dataset::of(&dir.display().to_string(), crops, Protocol::CrossCamera)
 }
 
-/// Minimum number of frames between two views that are compared; nearer ones are almost identical.
+/// Minimum number of frames between two compared views, because nearer ones are almost identical.
 const MIN_FRAMES_APART: u64 = 50;
 
 /// A MOTChallenge sequence with ground truth: crops of every visible pedestrian in every fifth
-/// frame (by the visibility in column nine, if given, and by the others' boxes). A person who
-/// leaves and comes back has a new identity in such data, so that only people in the same frame are
+/// frame. Visibility is judged by column nine, if given, and by the boxes of other people. A person
+/// who leaves and comes back has a new identity in such data, so only people in the same frame are
 /// certainly different.
 fn mot(dir: &Path, frames: (u64, u64)) -> Result<Dataset, TrainError> {
     let rows = mot_files::read_rows(&dir.join("gt/gt.txt"))?;

@@ -30,8 +30,8 @@ impl Protocol {
     }
 }
 
-/// Retrieval measures: each picture is a query once, and all others that it may be compared with
-/// are its gallery.
+/// Retrieval measures. Each picture is a query once; its gallery consists of all pictures with
+/// which it may be compared.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Retrieval {
     /// Mean average precision, in [0, 1].
@@ -132,7 +132,7 @@ pub struct PairDistances {
 }
 
 impl PairDistances {
-    /// Collects all pairs that may be compared; `different` tells which identities are certainly
+    /// Collects all pairs that may be compared. `different`: whether two identities are certainly
     /// different people.
     pub fn of(
         distances: &Array2<f32>,
@@ -158,8 +158,9 @@ impl PairDistances {
         pairs.sorted()
     }
 
-    /// Selects `count` distances of each kind, evenly spread (repeated if there are fewer), so that
-    /// data sets of different sizes have equal weight. `None` if a kind is missing.
+    /// Selects `count` distances of each kind (the same person, different people) at regular
+    /// intervals, with repetition if there are fewer, so that data sets of different sizes have
+    /// equal weight. `None` if there are no pairs of one kind.
     pub fn spread(&self, count: usize) -> Option<Self> {
         let pick = |d: &[f32]| {
             (0..count)
@@ -172,7 +173,7 @@ impl PairDistances {
         })
     }
 
-    /// Sorts both ascending.
+    /// Sorts both lists in ascending order.
     pub fn sorted(mut self) -> Self {
         self.same.sort_by(f32::total_cmp);
         self.different.sort_by(f32::total_cmp);
@@ -190,7 +191,7 @@ impl PairDistances {
     }
 
     /// Equal error rate, and the distance at which false accepts and false rejects are equally
-    /// frequent. `None` if a kind is missing.
+    /// frequent. `None` if there are no pairs of the same person, or none of different people.
     pub fn equal_error(&self) -> Option<(f64, f32)> {
         if self.same.is_empty() || self.different.is_empty() {
             return None;
@@ -220,9 +221,9 @@ impl PairDistances {
 }
 
 /// N-way one-shot identification (Koch et al. 2015). A trial draws `ways` people with one reference
-/// picture each, and a probe, another picture of the first person; the nearest reference wins.
-/// Returns the share of correct answers over `trials` (ties are errors); `None` if too few people
-/// have two comparable pictures.
+/// picture each, and a probe: another picture of the first person. The answer is the person of the
+/// nearest reference. Returns the share of correct answers over `trials` (ties are errors); `None`
+/// if too few people have two comparable pictures.
 pub fn one_shot(
     distances: &Array2<f32>,
     labels: &[PictureLabel],
@@ -318,7 +319,7 @@ mod tests {
                 }
             })
             .collect();
-        // If the matches are from the query's own camera, none may be compared.
+        // If all matches are from the query's own camera, none of them may be compared.
         assert_eq!(retrieval(&d, &only_first, Protocol::CrossCamera), None);
         let all = retrieval(&d, &l, Protocol::CrossCamera).expect("matches");
         assert_eq!(all.queries, 4);
@@ -330,7 +331,7 @@ mod tests {
             }
         });
         let r = retrieval(&one, &l, Protocol::CrossCamera).expect("matches");
-        // The three others of person 1 have picture 0 as their nearest.
+        // Picture 0 is the nearest of the three other pictures of person 1.
         let want = ((1.0 + 2.0 / 3.0 + 0.5) / 3.0 + 3.0) / 4.0;
         assert!((r.map - want).abs() < 1e-9, "{} instead of {want}", r.map);
         assert_eq!(r.rank, [1.0, 1.0, 1.0]);

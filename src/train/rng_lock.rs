@@ -1,4 +1,5 @@
-//! burn has one random number generator per process: tests that depend on it must not run at once.
+//! burn has one random number generator per process, so tests that depend on it must not run at the
+//! same time.
 
 use std::sync::Mutex;
 

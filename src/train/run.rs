@@ -49,7 +49,7 @@ pub struct TrainedNetwork<B: AutodiffBackend> {
     pub speed: f64,
 }
 
-/// An error if one of the losses of the steps from `first` on is not finite.
+/// Returns an error if a loss is not finite. `first`: step of the first loss.
 fn check_finite(
     losses: &[f32],
     first: usize,
@@ -67,7 +67,7 @@ fn check_finite(
     })
 }
 
-/// What changes during a run, with the data for validation.
+/// State of a run, with the data for validation.
 struct Run<'a, B: AutodiffBackend> {
     config: &'a TrainConfig,
     dir: &'a Path,
@@ -81,7 +81,7 @@ struct Run<'a, B: AutodiffBackend> {
     results: Results<B::InnerBackend>,
 }
 
-/// Times the run: validation does not count as training.
+/// Measures the time of training, without validation.
 struct Clock {
     begun: Instant,
     first_step: usize,
@@ -110,7 +110,7 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
         }
     }
 
-    /// Writes a checkpoint; `better` if the network is the best so far.
+    /// Writes a checkpoint. `better`: whether the network is the best so far.
     fn save(&self, better: bool) -> Result<(), TrainError> {
         checkpoint::write(
             &Checkpoint {
@@ -123,7 +123,8 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
         )
     }
 
-    /// Starts a new run: measures the untrained network and replaces the checkpoints.
+    /// Starts a new run: validates the untrained network, and removes the checkpoints of earlier
+    /// runs.
     fn start(mut self, report: &mut impl FnMut(String)) -> Result<Self, TrainError> {
         let score = self.validate();
         self.state.best = score.score().unwrap_or_default();
@@ -165,7 +166,7 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
     /// Reads the losses of the last steps.
     ///
     /// # Errors
-    /// Fails when one is not finite.
+    /// Fails when a loss is not finite.
     fn read_results(&mut self) -> Result<(), TrainError> {
         let losses = self.results.read();
         let first = self.state.step - losses.len();
@@ -202,7 +203,7 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
             agreement: score.agreement,
             speed,
         });
-        // Without held-out data the last network is kept.
+        // Without held-out data the last network counts as the best.
         let better = score.score().is_none_or(|m| m > self.state.best);
         self.state.best = self.state.best.max(score.score().unwrap_or_default());
         self.state.stale = if better { 0 } else { self.state.stale + 1 };
@@ -243,8 +244,9 @@ fn incomparable_maps<B: AutodiffBackend + Kernels>(
         })
 }
 
-/// Trains in the folder `dir`, which receives checkpoints, `curve.csv` and `curve.svg`. With
-/// `resume` it continues from the last checkpoint there. `report` receives lines on the progress.
+/// Trains a network, and writes checkpoints, `curve.csv` and `curve.svg` into the folder `dir`.
+/// With `resume` training continues from the last checkpoint in `dir`. Calls `report` with lines on
+/// the progress.
 ///
 /// # Errors
 /// Fails when settings or data are unsuitable, the loss is not finite, or a file cannot be written.
@@ -334,7 +336,7 @@ pub fn train<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
 }
 
 /// The loop of steps up to the configured number or an early stop; returns the best network.
-/// `labelled` is the number of labelled pictures per step, `pictures` that of all.
+/// `labelled`: number of labelled pictures per step; `pictures`: number of all pictures per step.
 fn steps<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     mut run: Run<'_, B>,
     make: impl Fn(usize) -> Result<StepInput, TrainError> + Clone + Send + 'static,

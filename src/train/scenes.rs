@@ -21,11 +21,11 @@ use crate::train::simulate::{self, EmbeddingBank};
 use crate::train::{from_video, retrieval, synthetic};
 use crate::trajectory::EventBuilder;
 
-/// Minimum IoU at which a detection matches a ground-truth box.
+/// Minimum IoU of a detection and the ground-truth box that labels it.
 const SAME_BOX: f32 = 0.5;
 /// Length of a simulated scene, seconds.
 const SCENE: f32 = 20.0;
-/// Number of drawn people whose embeddings the simulated ones use.
+/// Number of drawn people whose embeddings are used for the simulated people.
 const DRAWN: usize = 150;
 
 /// Simulated scenes. Every third has no embeddings, as with tracking by motion only.
@@ -107,8 +107,8 @@ pub fn sequence(dir: &Path, frames: (u64, u64)) -> Result<Vec<LabelledFrame>, Tr
     Ok((frames.0..=frames.1.min(info.length)).map(frame).collect())
 }
 
-/// A video without labels: detections are labelled by its own tracks, linked offline; others are
-/// unknown.
+/// A video without labels: detections are labelled by the tracker's own tracks, linked offline; the
+/// labels of other detections are unknown.
 ///
 /// # Errors
 /// Fails when the video cannot be read or a model cannot be opened.
@@ -156,8 +156,8 @@ pub fn video(
     Ok(seen)
 }
 
-/// Labels detections by the optimal one-to-one matching with labelled boxes; `otherwise` for the
-/// rest.
+/// Labels detections by the optimal one-to-one matching with labelled boxes; unmatched detections
+/// get the label `otherwise`.
 fn known_by(
     detections: &[Detection],
     boxes: &[(BBox, DetectionLabel)],

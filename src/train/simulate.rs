@@ -1,9 +1,9 @@
-//! Simulates walking people and an imperfect detector, with labels.
+//! Simulates walking people and a detector with errors, with labels.
 //!
 //! People walk on level ground in front of a random camera (height, tilt and zoom), alone or in
 //! pairs, towards goals, with pauses. The detector misses people (more often the more they are
-//! covered), displaces boxes and adds false detections. Embeddings are those of drawn people, mixed
-//! with the person who covers them.
+//! covered), displaces boxes and adds false detections. Embeddings are taken from drawn people; the
+//! embedding of a covered person is mixed with that of the person in front.
 
 use fastrand::Rng;
 use ndarray::Array2;
@@ -17,7 +17,7 @@ use crate::train::synthetic::uniform;
 
 const WIDTH: f32 = 1280.0;
 const HEIGHT: f32 = 720.0;
-/// Share of coverage above which a person is rarely detected.
+/// Covered share of a person above which the person is rarely detected.
 const HIDDEN: f32 = 0.75;
 
 /// Embeddings of several views per person, unit vectors of the same dimension.
@@ -25,7 +25,7 @@ pub type EmbeddingBank = Vec<Vec<Vec<f32>>>;
 
 struct Walker {
     person: u64,
-    /// Position on the ground: across, and depth from the camera, in body heights.
+    /// Position on the ground: sideways, and distance from the camera, in body heights.
     position: (f32, f32),
     goal: (f32, f32),
     /// Heights per second.
@@ -33,7 +33,7 @@ struct Walker {
     pause: f32,
     height_factor: f32,
     width_factor: f32,
-    /// Index of the person it walks beside.
+    /// Index of the person beside whom this person walks.
     beside: Option<usize>,
     bank_index: usize,
     view: usize,
@@ -143,7 +143,7 @@ pub fn scene(seconds: f32, bank: &EmbeddingBank, seed: u64) -> Vec<LabelledFrame
         ghosts: uniform(rng, 0.0, 0.6),
         flat: rng.f32() < 0.3,
     };
-    // A hand-held or moving camera shakes the picture, pixels per frame.
+    // Shake of a hand-held or moving camera, pixels per frame.
     let shake = if rng.f32() < 0.35 {
         uniform(rng, 1.0, 7.0)
     } else {

@@ -22,20 +22,20 @@ const BATCHES: usize = 4;
 /// A measurement.
 #[derive(Debug, Clone, Copy)]
 pub struct Speed {
-    /// Whether the loader drew, cut and augmented the pictures meanwhile, or the batches were
-    /// prepared beforehand.
+    /// Whether the loader prepared the batches during the measurement; otherwise they were prepared
+    /// before.
     pub loader: bool,
-    /// Seconds that the steps took that are not counted.
+    /// Duration of the uncounted steps, seconds.
     pub warm_up: f64,
-    /// Pictures per second of the others.
+    /// Pictures per second in the counted steps.
     pub pictures: f64,
     /// Mean loss of all steps.
     pub loss: f64,
 }
 
-/// Trains a new network twice for `steps` steps after `warm_up` steps that are not counted (a GPU
-/// compiles and chooses its kernels in them), without the easy steps at the beginning: with
-/// prepared batches, then with the loader.
+/// Trains a new network twice: with prepared batches, then with the loader. Each time `warm_up`
+/// steps are not counted, in which a GPU compiles and selects its kernels, and then `steps` steps
+/// are measured. `easy_steps` is ignored.
 ///
 /// # Errors
 /// Fails when settings or data are unsuitable.
@@ -56,7 +56,7 @@ pub fn measure<B: AutodiffBackend + Kernels>(
         config.augment.clone(),
         config.seed,
     )?;
-    // The initial map of the colours does not matter here.
+    // The initial map of the colours has no effect on the speed.
     let colours = Array2::from_diag_elem(COLOURS, 1.0);
     let learner = Learner::<B>::new(config, &colours, sampler.classes(), None, device)?;
     let trainer = Trainer::new(learner, config, device);
@@ -78,7 +78,7 @@ pub fn measure<B: AutodiffBackend + Kernels>(
     Ok(())
 }
 
-/// The trainer after the steps, and their speed.
+/// Runs the steps; returns the trainer and the measured speed.
 fn timed<B: AutodiffBackend + Kernels>(
     mut trainer: Trainer<B>,
     make: impl Fn(usize) -> StepInput + Clone + Send + 'static,

@@ -1,9 +1,9 @@
-//! Drawn people, generated from a seed. A person's identity determines clothes, hair, bag and
-//! build; a view determines pose, side, light, camera colour, blur, noise, distance, background and
+//! Drawn people, generated from a seed. The identity of a person determines clothes, hair, bag and
+//! build. The view determines pose, side, light, colour cast, blur, noise, distance, background and
 //! occlusion.
 //!
-//! They do not resemble real people, but show what may differ between two views of a person and
-//! what may not.
+//! Drawn people do not resemble real ones, but teach a network which properties may differ between
+//! two views of a person and which may not.
 
 use fastrand::Rng;
 
@@ -14,7 +14,7 @@ use crate::train::error::TrainError;
 
 const WIDTH: usize = 84;
 const HEIGHT: usize = 168;
-/// The person's box; the rest is surroundings.
+/// The person's box in a picture, pixels.
 const PERSON: BBox = BBox::new(10.0, 20.0, 64.0, 128.0);
 const CAMERAS: u32 = 4;
 
@@ -27,13 +27,15 @@ struct Person {
     hair: Rgb,
     long_hair: bool,
     top: Rgb,
-    /// Pattern of the top: 0 none, 1 stripes, 2 a print; and its colour.
+    /// Pattern of the top: 0 none, 1 stripes, 2 a print.
     pattern: u8,
+    /// Colour of the pattern.
     second: Rgb,
     sleeves: f32,
     legs: Rgb,
-    /// Share of the legs that is covered, and whether by a skirt.
+    /// Share of the legs that clothes cover.
     leg_length: f32,
+    /// Whether these clothes are a skirt.
     skirt: bool,
     /// Length of a coat as a share of the legs.
     coat: f32,
@@ -42,7 +44,7 @@ struct Person {
     build: f32,
 }
 
-/// A random number between two.
+/// A random number from `low` to `high`.
 pub(crate) fn uniform(rng: &mut Rng, low: f32, high: f32) -> f32 {
     low + (high - low) * rng.f32()
 }
@@ -106,8 +108,8 @@ struct Canvas {
 }
 
 impl Canvas {
-    /// Paints where `inside` is above zero: fully from 1 on, partly below (a soft edge of one
-    /// pixel).
+    /// Paints the pixels at which `inside` is above zero: completely if it is at least 1, partly if
+    /// it is below (a soft edge of one pixel).
     fn paint(&mut self, color: impl Fn(f32, f32) -> Rgb, inside: impl Fn(f32, f32) -> f32) {
         for (i, p) in self.pixels.iter_mut().enumerate() {
             let (x, y) = ((i % WIDTH) as f32 + 0.5, (i / WIDTH) as f32 + 0.5);
@@ -208,7 +210,7 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
         143.0 + shift.1,
     );
     let (side, phase) = (rng.f32(), uniform(rng, -1.0, 1.0));
-    // From the side people are narrower and their stride is wider.
+    // Seen from the side, people are narrower and their steps look longer.
     let wide = p.build * (1.0 - 0.4 * side);
     let stride = phase * (3.0 + 13.0 * side);
     let facing = if rng.bool() { 1.0 } else { -1.0 };
@@ -302,7 +304,7 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
             (9.0, 7.0),
         );
     }
-    // From behind the hair covers the head.
+    // Seen from behind, the hair covers the head.
     if side < 0.5 && facing < 0.0 {
         canvas.ellipse(p.hair, (x, head - 1.0), (6.5, 7.5));
     }

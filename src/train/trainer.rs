@@ -1,4 +1,4 @@
-//! One training step: forward, loss, backward, change of the weights.
+//! One training step: forward, loss, backward, update of the weights.
 
 use burn::optim::GradientsParams;
 use burn::tensor::backend::{AutodiffBackend, Backend};
@@ -10,10 +10,10 @@ use crate::train::learner::{Learner, StepInput};
 use crate::train::optimiser::AdamW;
 use crate::train::tensors::values;
 
-/// Number of steps whose losses are read together where reading waits for a device.
+/// Number of steps whose losses are read together, if reading waits for a device.
 const READ_EVERY: usize = 32;
 
-/// How a device is fed.
+/// How batches are prepared and results read for a device.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Feeding {
     /// Number of threads that prepare batches.
@@ -23,8 +23,7 @@ pub(super) struct Feeding {
 }
 
 impl Feeding {
-    /// With a GPU the other cores are free for loading; on the CPU one loader keeps up with
-    /// training.
+    /// With a GPU the other cores are free for loading; on the CPU one loader is fast enough.
     pub(super) fn of<B: Kernels>(device: &B::Device) -> Self {
         if B::on_cpu(device) {
             return Feeding {
@@ -54,8 +53,8 @@ impl<B: AutodiffBackend + Kernels> Trainer<B> {
         }
     }
 
-    /// Performs one step, and adds what it reports to `results`. Takes the trainer by value, so
-    /// that weights can be changed in place.
+    /// Performs one step, and adds its results to `results`. Takes the trainer by value, so that
+    /// weights can be changed in place.
     pub(super) fn step(
         mut self,
         input: StepInput,
@@ -74,7 +73,7 @@ impl<B: AutodiffBackend + Kernels> Trainer<B> {
     }
 }
 
-/// What the steps since the previous validation reported.
+/// Results of the steps since the previous validation.
 #[derive(Debug)]
 pub(super) struct Results<B: Backend> {
     /// Losses that are not read yet, [1] each.
@@ -100,7 +99,8 @@ impl<B: Backend> Results<B> {
         }
     }
 
-    /// Reads the outstanding values, which waits for the device; returns the new losses.
+    /// Reads the values that are not read yet, for which it waits for the device; returns the new
+    /// losses.
     pub(super) fn read(&mut self) -> Vec<f32> {
         if self.losses.is_empty() {
             return Vec::new();

@@ -1,4 +1,4 @@
-//! Held-out data, and the measurements of a network on them.
+//! Division into training and held-out data, and the measurements of a network on held-out data.
 
 use crate::train::config::TrainConfig;
 use crate::train::dataset::Dataset;
@@ -7,9 +7,9 @@ use crate::train::kernels::backend::Kernels;
 use crate::train::network::Tower;
 use crate::train::retrieval;
 
-/// Minimum number of people of a data set of which some are held out.
+/// Data sets with fewer people than this are used for training entirely.
 const FEWEST: usize = 8;
-/// Minimum number of people of a large data set.
+/// Data sets with at least this many people use `hold_out`, smaller ones `hold_out_few`.
 const MANY: usize = 40;
 
 /// Splits data sets into those for training and those held out. Sets of fewer than eight people are

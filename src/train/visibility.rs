@@ -1,4 +1,4 @@
-//! Which people of a frame are visible enough to be cut out, and in which frames.
+//! Selects the frames from which people are cut out, and the people who are visible enough.
 
 use crate::geometry::BBox;
 

@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use crate::common::{Running, until};
 
-/// Starts a broker that keeps its clients' sessions on disk. None, with a message, without
-/// mosquitto.
+/// Starts a broker that stores its clients' sessions on disk. None, with a message, if mosquitto is
+/// not installed.
 pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
     if Command::new("mosquitto").arg("-h").output().is_err()
         || Command::new("mosquitto_sub")
@@ -22,7 +22,7 @@ pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
     let config = dir.join("mosquitto.conf");
     let store = dir.join("broker");
     std::fs::create_dir_all(&store).expect("created");
-    // Without `user root`, mosquitto started by root changes to a user that may not write here.
+    // Without `user root`, a mosquitto that root starts changes to a user who cannot write here.
     let text = format!(
         "listener {port} 127.0.0.1\nuser root\npersistence true\npersistence_location {}/\n\
          max_queued_messages 100000\n{more}\n",
@@ -44,7 +44,7 @@ pub fn broker(dir: &Path, port: u16, more: &str) -> Option<Running> {
 }
 
 /// Starts a subscriber with a persistent session, and waits until the broker has its subscription.
-/// It writes a line per message: retained (1 or 0), topic, text.
+/// The subscriber writes a line per message: retained (1 or 0), topic, text.
 pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
     let out = std::fs::OpenOptions::new()
         .create(true)
@@ -67,8 +67,8 @@ pub fn subscriber(dir: &Path, port: u16, more: &[&str]) -> Running {
         "-F",
         "%r\t%t\t%p",
     ];
-    // With -d it writes a line when the broker has acknowledged the subscription; without stdbuf
-    // that line would stay in its buffer.
+    // With -d mosquitto_sub writes a line when the broker has acknowledged the subscription;
+    // without stdbuf the line would stay in the output buffer.
     let subscriptions = || {
         std::fs::read_to_string(dir.join("received"))
             .map_or(0, |t| t.matches("Subscribed (").count())

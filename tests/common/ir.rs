@@ -81,7 +81,7 @@ pub fn network(
 
 impl Ir {
     /// Adds a layer of operation `kind` with a float32 output of shape `dims`, which is not
-    /// checked. `attributes`: those of its `<data>` element, as XML.
+    /// checked. `attributes`: the attributes of the `<data>` element, as XML.
     pub fn op(&mut self, kind: &str, attributes: &str, inputs: &[&Value], dims: &[usize]) -> Value {
         self.op_of_type(kind, attributes, inputs, dims, "FP32")
     }
@@ -218,7 +218,7 @@ impl Ir {
     }
 }
 
-/// The bits of `v` as float16. `v` must be 0 or exact as a normal float16 number.
+/// The bits of `v` as float16. `v` must be 0 or a number that a normal float16 represents exactly.
 fn float16_bits(v: f32) -> u16 {
     let bits = v.to_bits();
     let sign = (bits >> 16) as u16 & 0x8000;

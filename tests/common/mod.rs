@@ -63,7 +63,7 @@ pub fn json_lines(text: &str) -> Vec<serde_json::Value> {
         .collect()
 }
 
-/// A child process that is killed when it is dropped, also when the test fails.
+/// A child process. It is killed when this value is dropped, also when the test fails.
 pub struct Running(pub std::process::Child);
 
 impl Running {
@@ -76,8 +76,8 @@ impl Running {
         signal(&self.0, name);
     }
 
-    /// Waits for the exit code. The timeout is at least 30 s, so that a busy machine does not fail
-    /// the test.
+    /// Waits for the exit code. The timeout is at least 30 s, so that the test also passes on a
+    /// busy machine.
     pub fn code(&mut self, seconds: u64) -> Option<i32> {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
         while std::time::Instant::now() < deadline {
@@ -102,8 +102,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `what` is true; returns false on timeout. The timeout is at least 30 s, so that a
-/// busy machine does not fail the test.
+/// Waits until `what` is true; returns false on timeout. The timeout is at least 30 s, so that the
+/// test also passes on a busy machine.
 pub fn until(seconds: u64, mut what: impl FnMut() -> bool) -> bool {
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(seconds.max(30));
     while std::time::Instant::now() < deadline {
@@ -134,7 +134,7 @@ pub fn complete_lines(path: &Path) -> Vec<serde_json::Value> {
 }
 
 /// Starts an RTSP server that plays a video in a loop and exits after `seconds`. None, with a
-/// message, without GStreamer.
+/// message, if GStreamer is not installed.
 pub fn rtsp_server(video: &Path, port: u16, seconds: u64, more: &[&str]) -> Option<Running> {
     use std::io::BufRead as _;
     let check = "import gi; gi.require_version('GstRtspServer', '1.0'); \

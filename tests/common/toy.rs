@@ -109,8 +109,8 @@ pub fn constants(
 }
 
 /// A detector of the layout `boxes` that detects one person in every image, at a box that is a
-/// linear function of the mean colour: three rows of `weights`, and `bias`. With `alone` its graph
-/// works for batches of one only, whatever the input's shape declares.
+/// linear function of the mean colour: three rows of `weights`, and `bias`. With `alone` the graph
+/// fails for batches of more than one image, also if the input's shape declares a free batch size.
 pub fn one_person(
     path: PathBuf,
     input: Input,
@@ -149,7 +149,8 @@ pub fn toy(dir: &Path) -> PathBuf {
 }
 
 /// An embedder whose vectors, [N, 3], are the mean colours of the crops, at each of these outputs.
-/// With `alone` its graph works for batches of one only, whatever the input's shape declares.
+/// With `alone` the graph fails for batches of more than one image, also if the input's shape
+/// declares a free batch size.
 pub fn mean_colour(path: PathBuf, input: Input, outputs: &[&str], alone: bool) -> PathBuf {
     let mut graph = Graph::default();
     cast(&mut graph, "x", "pixels", FLOAT);

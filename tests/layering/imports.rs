@@ -56,7 +56,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The end of the raw string that begins at `i`, if one does.
+/// The end of the raw string that begins at `i`; None if there is none.
 fn raw_string(text: &[char], i: usize) -> Option<usize> {
     let mut at = i + usize::from(text.get(i) == Some(&'b'));
     if text.get(at) != Some(&'r') {
@@ -118,7 +118,7 @@ pub fn without_tests(code: &str) -> String {
     out + rest
 }
 
-/// Words, `::`, and single characters.
+/// Splits code into words, `::` and single characters.
 fn tokens(code: &str) -> Vec<String> {
     let (mut out, mut chars) = (Vec::new(), code.chars().peekable());
     while let Some(c) = chars.next() {
@@ -137,7 +137,7 @@ fn tokens(code: &str) -> Vec<String> {
     out
 }
 
-/// A path that a `use` declaration imports, and the name by which the file knows it.
+/// A path that a `use` declaration imports, and its name in the file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Import {
     pub path: Vec<String>,
@@ -206,7 +206,7 @@ pub fn paths(code: &str) -> (Vec<Import>, Vec<Vec<String>>) {
     (imports, inline)
 }
 
-/// Replaces the first segment of inline paths by what it was imported as.
+/// Replaces the first segment of inline paths by the path that was imported under that name.
 pub fn expanded(imports: &[Import], inline: Vec<Vec<String>>) -> Vec<Vec<String>> {
     let known: BTreeMap<&str, &[String]> = imports
         .iter()

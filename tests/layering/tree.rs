@@ -1,4 +1,4 @@
-//! The source files below `src/`, and which imports which.
+//! The source files below `src/`, and their imports.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,11 +11,11 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// Its text.
     pub text: String,
-    /// The module of the crate that it belongs to.
+    /// The module of the crate to which the file belongs.
     pub module: String,
-    /// The paths that it names outside its tests. Those into the crate begin with `crate::`.
+    /// The paths that the file names outside its tests. Paths into the crate begin with `crate::`.
     pub uses: BTreeSet<String>,
-    /// Names that it imports, and from where.
+    /// Imported names, with their paths.
     names: BTreeMap<String, String>,
 }
 
@@ -71,7 +71,7 @@ fn absolute(path: &[String], own: &[String]) -> Vec<String> {
 
 /// All source files.
 pub struct Tree {
-    /// The files, but for `lib.rs`.
+    /// The files, except `lib.rs`.
     pub files: Vec<SourceFile>,
 }
 
@@ -122,8 +122,8 @@ impl Tree {
         Some(target.and_then(inside).unwrap_or_else(|| module.clone()))
     }
 
-    /// The imports between files outside their tests. A file and its submodules are one unit, since
-    /// a submodule extends its parent.
+    /// The imports between files outside their tests. A file and its submodules are one unit,
+    /// because a submodule extends its parent.
     pub fn graph(&self) -> BTreeMap<String, BTreeSet<String>> {
         let modules: BTreeMap<String, &SourceFile> = self
             .files

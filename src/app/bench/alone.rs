@@ -1,4 +1,4 @@
-//! The stages one after the other: the time of each while no other works.
+//! Measures the time of each stage while no other stage runs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -22,14 +22,14 @@ use twintrack::time::Seconds;
 use twintrack::track::Tracker;
 use twintrack::trajectory::{EventBuilder, RunId};
 
-/// Frames that are decoded before the other stages work on them, so that the decoder's own threads
-/// are idle meanwhile.
+/// Number of frames that are decoded before the other stages process them, so that the decoder's
+/// threads are idle while those are measured.
 const CHUNK: usize = 16;
 
-/// The times of each of [`STAGES`], one per frame, in their order.
+/// For each of [`STAGES`], in their order, the time of each frame.
 pub type Times = [Vec<Duration>; STAGES.len()];
 
-/// What the stages took, and what they worked on.
+/// Times of the stages, with the sizes of their inputs.
 pub struct Alone {
     /// Times by stage.
     pub times: Times,
@@ -91,7 +91,7 @@ fn decode(input: &str, frames: usize, stop: &CancellationToken) -> Result<Vec<Du
     Ok(times)
 }
 
-/// The stages after decoding, with what they remember.
+/// The stages after decoding, with their state.
 struct Stages {
     flow: Option<CameraFlow>,
     detector: Detector,
@@ -133,7 +133,7 @@ impl Stages {
         })
     }
 
-    /// Takes a frame through the stages after decoding.
+    /// Runs the stages after decoding on a frame.
     fn frame(&mut self, frame: Frame) -> Result<()> {
         let mut clock = Clock::start();
         let image = frame.image.as_ref().context("the input has no pixels")?;
@@ -183,14 +183,15 @@ impl Stages {
         clock.lap(&mut self.alone.times[5]);
         self.frames += 1;
         if self.frames == 1 {
-            // A network's first run of an input shape allocates its memory.
+            // The times so far are discarded, because a network's first run of an input shape
+            // allocates memory.
             self.alone.times[1..].iter_mut().for_each(Vec::clear);
         }
         Ok(())
     }
 }
 
-/// Embeds the detections of a frame, which may be in the device's memory.
+/// Embeds the detections of a frame, whose pixels may be in the device's memory.
 fn embeddings(
     embedder: &mut Embedder,
     frame: &Frame,

@@ -20,13 +20,14 @@ use twintrack::pipeline::metrics::STAGES;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::source;
 
-/// The shipped clip, below the program's folder or one above it.
+/// The shipped clip, relative to the program's folder or a folder above it.
 const SAMPLE: &str = "samples/pets2009-s2l1.mp4";
 /// Frame size for which the number of cameras is given, pixels.
 const CAMERA_SIZE: (u32, u32) = (1920, 1080);
-/// Fewest frames of each recording at that size: percentiles of fewer say little.
+/// Minimum number of frames of each recording at that size; percentiles over fewer frames are
+/// unreliable.
 const LEAST_FRAMES: usize = 50;
-/// Most recordings that are tracked together.
+/// Maximum number of recordings that are tracked together.
 const MOST_RECORDINGS: usize = 16;
 
 /// Measure the stages on this machine, alone and together, and estimate how many cameras it holds.
@@ -122,7 +123,7 @@ async fn measure(
     let name = name(input);
     progress(1, &format!("tracking {frames} frames of {name}"));
     let together = together::one(input, frames, config, dir, stop).await?;
-    progress(2, "the same, one stage after the other");
+    progress(2, "running one stage after the other on the same frames");
     let alone = alone::measure(input, frames, config, dir, stop)?;
     if stop.is_cancelled() {
         return Ok(None);
@@ -141,7 +142,7 @@ async fn measure(
     };
     progress(4, &format!("tracking {recordings} copies {name}"));
     let together = together::many(&copy, recordings, service, config, dir, stop).await?;
-    progress(5, "the same, one stage after the other");
+    progress(5, "running one stage after the other on the same frames");
     let alone = alone::measure(&copy.to_string_lossy(), frames, config, dir, stop)?;
     if stop.is_cancelled() {
         return Ok(None);
@@ -160,15 +161,15 @@ async fn measure(
     }))
 }
 
-/// Name of the input in the report: that of the file or folder, since the report may be published;
-/// an address without its secrets.
+/// Name of the input in the report, which may be published: the name of the file or folder without
+/// its path, or an address without its secrets.
 fn name(input: &str) -> String {
     let file = (!source::is_stream(input)).then(|| source::path_of(input));
     let name = file.as_ref().and_then(|path| path.file_name());
     name.map_or_else(|| address::masked(input), |n| n.to_string_lossy().into())
 }
 
-/// Says on standard error which of the five steps begins.
+/// Prints on standard error which of the five steps begins.
 fn progress(step: usize, what: &str) {
     eprintln!("{step} of 5: {what}");
 }

@@ -1,4 +1,4 @@
-//! What is in use: the processor, memory, and the number format of networks.
+//! Properties of the machine and the networks: processor, memory, number format.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use twintrack::onnx::proto::{self, ModelProto};
 
-/// Name of the processor, if the system gives it.
+/// Name of the processor, if the system reports it.
 pub fn processor() -> String {
     let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = text
@@ -16,15 +16,15 @@ pub fn processor() -> String {
     name.map_or("an unknown processor", |(_, name)| name).into()
 }
 
-/// Starts the measurement of [`peak_memory`] anew. Has no effect where the system cannot do it:
-/// the peak is then that of the process so far.
+/// Resets [`peak_memory`]. If the system does not support this, the peak includes earlier phases of
+/// the process.
 pub fn reset_peak_memory() {
     if let Err(error) = std::fs::write("/proc/self/clear_refs", "5") {
         tracing::info!(%error, "cannot reset the peak of memory; it includes earlier phases");
     }
 }
 
-/// Peak resident memory of this process, bytes; `None` where the system does not give it.
+/// Peak resident memory of this process, bytes; `None` if the system does not report it.
 pub fn peak_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let value = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
@@ -32,8 +32,9 @@ pub fn peak_memory() -> Option<u64> {
     Some(1024 * kibibytes)
 }
 
-/// The number format in which most weights of the ONNX file `path` are used; "unknown" if it cannot
-/// be read. Weights that are stored in one format and cast to another count as the other.
+/// The number format in which most weights of the ONNX file `path` are used; "unknown" if the file
+/// cannot be read. Weights that are stored in one format and cast to another count as the format to
+/// which they are cast.
 pub fn precision(path: &Path) -> &'static str {
     let read = || -> Option<ModelProto> {
         let bytes = std::fs::read(path).ok()?;
@@ -67,7 +68,8 @@ pub fn precision(path: &Path) -> &'static str {
     most.map_or("unknown", |(format, _)| format)
 }
 
-/// The number format of an element type; `None` for those of other constants, such as shapes.
+/// The number format of an element type; `None` for a type that weights do not have (int64 of
+/// shapes, for example).
 fn format(element: i32) -> Option<&'static str> {
     match element {
         proto::FLOAT => Some("float32"),
@@ -98,7 +100,8 @@ mod tests {
 
     #[test]
     fn peak_memory_is_at_least_what_was_allocated() {
-        // Opaque, or the optimiser removes the allocation and keeps only its length.
+        // Opaque, because the optimiser would otherwise remove the allocation and keep only its
+        // length.
         let block = std::hint::black_box(vec![1u8; 64 << 20]);
         assert!(peak_memory().is_none_or(|bytes| bytes > block.len() as u64));
     }

@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON.
+//! The results of the measurements, as a table and as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct Report {
     pub embedder: Option<Network>,
     /// The measurements: of the input, and of the input scaled to 1920x1080.
     pub measurements: Vec<Measurement>,
-    /// Number of cameras that this machine holds.
+    /// Number of cameras that this machine can process.
     pub cameras: Vec<Cameras>,
 }
 
@@ -61,22 +61,22 @@ pub struct Measurement {
     pub batch: f64,
     /// Costs of each stage.
     pub stages: Vec<Stage>,
-    /// Frames per second if one stage works after the other.
+    /// Frames per second if one stage runs after the other.
     pub alone_frames_per_second: f64,
     /// Frames per second of all recordings, tracked together.
     pub together_frames_per_second: f64,
-    /// Peak resident memory of the process while tracking, bytes; absent where it is unknown.
+    /// Peak resident memory of the process while tracking, bytes; absent if unknown.
     pub peak_memory: Option<u64>,
 }
 
 /// The costs of a stage.
 #[derive(Debug, Clone, Serialize)]
 pub struct Stage {
-    /// Its name.
+    /// Name of the stage.
     pub stage: &'static str,
-    /// While no other stage works.
+    /// Cost while no other stage runs.
     pub alone: Cost,
-    /// In the pipeline, while all stages work.
+    /// Cost in the pipeline, while all stages run.
     pub together: Cost,
 }
 
@@ -91,7 +91,7 @@ pub struct Cost {
     pub frames_per_second: f64,
 }
 
-/// How many cameras of 1920x1080 this machine holds at a frame rate.
+/// Number of cameras of 1920x1080 that this machine can process at a frame rate.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cameras {
     /// Frames per second of each camera.
@@ -101,12 +101,13 @@ pub struct Cameras {
 }
 
 impl Cost {
-    /// The cost of frames that took these times each; zeros without frames.
+    /// The cost of frames with these times; zeros if there are no frames.
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let total: Duration = times.iter().sum();
         let quantile = |share: f64| {
-            // Nearest rank: the smallest time that at least this share of the frames do not exceed.
+            // Nearest rank: the smallest time such that at least this share of the frames took no
+            // longer.
             let rank = (share * times.len() as f64).ceil() as usize;
             let time = times.get(rank.saturating_sub(1));
             rounded(1e3 * time.map_or(0.0, Duration::as_secs_f64))
@@ -132,7 +133,8 @@ pub fn rounded(value: f64) -> f64 {
     (100.0 * value).round() / 100.0
 }
 
-/// The number of cameras at each of [`RATES`], if `frames_per_second` are tracked in all.
+/// The number of cameras at each of [`RATES`], if the machine tracks `frames_per_second` of all
+/// cameras together.
 pub fn cameras(frames_per_second: f64) -> Vec<Cameras> {
     let held = |frame_rate: u32| Cameras {
         frame_rate,
@@ -251,7 +253,7 @@ impl Stage {
     }
 }
 
-/// Writes the rows as a Markdown table, the first as its head, numbers right-aligned.
+/// Writes the rows as a Markdown table. The first row is the heading; numbers are right-aligned.
 fn markdown(rows: &[[String; 7]], out: &mut String) {
     let width = |column: usize| rows.iter().map(|row| row[column].len()).max();
     let widths: [usize; 7] = std::array::from_fn(|column| width(column).unwrap_or(0));

@@ -1,4 +1,4 @@
-//! A copy of the input, scaled, for measurements at another frame size.
+//! A scaled copy of the input, for measurements at another frame size.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use twintrack::trajectory::{EventBuilder, RunId};
 const FRAME_RATE: f64 = 25.0;
 
 /// Writes the first `frames` frames of `input`, stretched to `size` (width, height), into a video
-/// in the folder `dir`: H.264, or MPEG-4 where FFmpeg has no encoder of it. Returns its path, or
+/// in the folder `dir`: H.264, or MPEG-4 if FFmpeg has no encoder of H.264. Returns its path, or
 /// `None` when `stop` is cancelled.
 ///
 /// # Errors

@@ -1,4 +1,5 @@
-//! The whole pipeline: the time of each stage while all work, frames per second, and memory.
+//! Measures the whole pipeline: the time of each stage while all stages run, frames per second, and
+//! memory.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +26,7 @@ use twintrack::sink::jsonl::JsonLines;
 use twintrack::source::{self, CameraConfig, SourceOptions};
 use twintrack::time::Seconds;
 
-/// What the pipeline took.
+/// Results of a run of the pipeline.
 pub struct Together {
     /// Times by stage.
     pub times: Times,
@@ -58,9 +59,9 @@ pub async fn one(
         .info()
         .clone();
     if info.live {
-        bail!("{input} is a camera, whose frames come at its own pace; name a video file");
+        bail!("{input} is a camera, whose frame rate limits the speed; name a video file");
     }
-    // Half a frame less, so that rounded times include exactly this number.
+    // Half a frame less, so that exactly this number of frames is included despite rounding.
     let duration = (info.frame_rate > 0.0).then(|| (frames as f64 - 0.5) / info.frame_rate);
     let options = SourceOptions::default().with_duration(duration.map(Seconds));
     let inputs = Inputs::One(Input::open(input, options)?);
@@ -84,7 +85,8 @@ pub async fn many(
     let configs: CameraConfigs = (1..=recordings)
         .map(|number| (format!("camera-{number}"), camera.clone()))
         .collect();
-    // The sender must live: its end would be the end of all changes, not of the run.
+    // The sender is kept until the run ends, because dropping it would close the channel of
+    // changes.
     let (_changes, changes) = mpsc::channel(1);
     let inputs = Inputs::Many {
         configs,
@@ -143,7 +145,7 @@ async fn run(
     })
 }
 
-/// What the report says of a network.
+/// The report's entry of a network.
 fn network(model: &Model) -> Network {
     let file = model.path().file_name().unwrap_or_default();
     Network {
@@ -160,7 +162,7 @@ struct Samples(Mutex<Measured>);
 #[derive(Default)]
 struct Measured {
     times: Times,
-    /// When the first frame's event was written, and the last one's.
+    /// Times at which the events of the first and the last frame were written.
     written: Option<(Instant, Instant)>,
     batches: usize,
     frames_in_batches: usize,
@@ -168,7 +170,7 @@ struct Measured {
 
 impl Samples {
     fn lock(&self) -> MutexGuard<'_, Measured> {
-        // Nothing panics under the lock while a value is half changed.
+        // A poisoned lock is usable: no code panics while a value is partly changed.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -197,8 +199,8 @@ impl Observer for Samples {
 }
 
 impl Measured {
-    /// Frames per second between the first event written and the last, so that opening the
-    /// networks' memory and filling the stages do not count.
+    /// Frames per second between the first and the last event written, so that the time to allocate
+    /// the networks' memory and to fill the stages is not included.
     fn frames_per_second(&self) -> f64 {
         let frames = self.times[STAGES.len() - 1].len().saturating_sub(1);
         self.written

@@ -1,4 +1,4 @@
-//! `twintrack-train bench`: how fast a network trains on this machine.
+//! `twintrack-train bench`: measures how fast a network trains on this machine.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -43,12 +43,12 @@ pub struct BenchArgs {
     device: TrainDevice,
 }
 
-/// Reads a word of the configuration.
+/// Parses a value as the configuration does.
 fn parse<T: serde::de::DeserializeOwned>(word: &str) -> Result<T> {
     serde_json::from_value(word.into()).map_err(|e| anyhow!("{e}"))
 }
 
-/// The word for a value in the configuration.
+/// A value as the configuration writes it.
 fn word<T: serde::Serialize>(value: &T) -> String {
     serde_json::to_value(value)
         .ok()

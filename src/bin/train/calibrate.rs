@@ -23,8 +23,8 @@ use super::evaluate::open_as;
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
     /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default that of --config,
-    /// else the shipped siamese.onnx.
+    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format
@@ -173,14 +173,15 @@ fn entries(
     entries
 }
 
-/// Writes to a temporary name and renames, so that the file is complete or absent.
+/// Writes a temporary file and renames it, so that `output` is complete or absent.
 fn write(output: &std::path::Path, bytes: &[u8]) -> Result<()> {
     let mut part = output.as_os_str().to_owned();
     part.push(".part");
     let part = PathBuf::from(part);
     let written = std::fs::write(&part, bytes).and_then(|()| std::fs::rename(&part, output));
     if written.is_err() {
-        // Deleting the temporary file is best effort.
+        // An error of deleting the temporary file is ignored, because the original error is
+        // reported.
         let _ = std::fs::remove_file(&part);
     }
     written.with_context(|| format!("cannot write {}", output.display()))

@@ -1,4 +1,4 @@
-//! The devices that networks are trained on.
+//! The devices on which networks are trained.
 
 use anyhow::Result;
 use burn::backend::{Autodiff, Flex};
@@ -22,12 +22,12 @@ pub enum TrainDevice {
     TorchCuda,
 }
 
-/// Work for any device.
+/// Work that can run on any device.
 pub trait OnDevice {
-    /// What it returns.
+    /// Result of the work.
     type Output;
 
-    /// Does the work on a device.
+    /// Does the work on `device`.
     fn run<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
         self,
         device: &B::Device,
@@ -35,7 +35,7 @@ pub trait OnDevice {
 }
 
 impl TrainDevice {
-    /// Does some work on this device.
+    /// Does the work on this device.
     ///
     /// # Errors
     /// Fails when there is no such device.

@@ -36,8 +36,9 @@ pub struct DistilArgs {
     /// Labelled data to train on in addition to the probes, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled data whose mAP decides, together with held-out people of --data, which network is
-    /// kept, KIND:WHERE. Without either, the cosine to the teacher on held-out probes decides.
+    /// Labelled data, KIND:WHERE. The network with the best mAP on these and on held-out people of
+    /// --data is exported; without both, the one with the highest cosine to the teacher on held-out
+    /// probes.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     validate: Vec<DataSpec>,
     #[command(flatten)]
@@ -150,14 +151,14 @@ fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
 }
 
 impl DistilArgs {
-    /// The folder depends on the pictures and the teacher, so that no output is discarded when they
-    /// change.
+    /// Folder of the probe store. Its name contains `key`, so that other pictures or another
+    /// teacher get a folder of their own and stored outputs are kept.
     fn probe_store(&self, key: u64) -> PathBuf {
         self.training.work.join(format!("probes-{key:016x}"))
     }
 }
 
-/// Hash (FNV-1a) of everything that the teacher's outputs depend on.
+/// Hash (FNV-1a) of everything on which the teacher's outputs depend.
 fn store_key(
     teacher: &Path,
     args: &DistilArgs,

@@ -25,8 +25,8 @@ const TRIALS: usize = 10_000;
 #[derive(Debug, Args)]
 pub struct EvalArgs {
     /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default that of --config,
-    /// else the shipped siamese.onnx.
+    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format
@@ -46,7 +46,7 @@ pub struct EvalArgs {
     ways: Vec<usize>,
 }
 
-/// What is evaluated.
+/// The network or the pixels that are evaluated.
 enum Subject {
     Network(Box<Embedder>),
     /// Width and height.
@@ -83,7 +83,7 @@ impl EvalArgs {
 }
 
 impl Subject {
-    /// Unit rows [n, D].
+    /// The embeddings of crops: [n, D], unit rows.
     fn embed(&mut self, crops: &[Crop]) -> Result<ndarray::Array2<f32>> {
         match self {
             Subject::Network(embedder) => Ok(embeddings(embedder, crops)?),

@@ -41,9 +41,11 @@ use twintrack::train::validation::split;
 use device::{OnDevice, TrainDevice};
 use evaluate::open;
 
-/// Default output: a path, so that it is not mistaken for the name of an installed network.
+/// Default output: a path with a slash, so that it is not interpreted as the name of an installed
+/// network.
 const TRAINED: &str = "./trained.onnx";
-/// An equal error distance below this means that the embeddings have collapsed to one point.
+/// If the distance of the equal error rate is below this, the embeddings have collapsed to one
+/// point.
 const COLLAPSED: f32 = 0.02;
 
 /// Train, evaluate, calibrate and convert the networks of twintrack.
@@ -107,8 +109,8 @@ struct TrainingArgs {
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Take the calibration from this network (ONNX), trained in the same way but with held-out
-    /// people, for a network that is trained on all people.
+    /// Use the calibration of this network (ONNX), for training on all people. It must have been
+    /// trained in the same way, but with held-out people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
@@ -281,7 +283,7 @@ fn train(
     })?
 }
 
-/// The work of `run` and `distil` on one kind of device.
+/// The work of `run` and `distil`, for any backend.
 struct Training<'a> {
     args: &'a TrainingArgs,
     config: &'a TrainConfig,
@@ -307,7 +309,7 @@ impl OnDevice for Training<'_> {
     }
 }
 
-/// Trains on one kind of device.
+/// Trains, calibrates and exports with the backend `B` on `device`.
 fn train_on<B: AutodiffBackend<InnerBackend: Kernels> + Kernels>(
     args: &TrainingArgs,
     config: &TrainConfig,

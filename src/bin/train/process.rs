@@ -2,7 +2,7 @@
 
 use crate::telemetry;
 
-/// Applies the settings. To be called at the start of `main`, before other threads start.
+/// Applies the settings. Must be called at the start of `main`, before other threads start.
 pub fn prepare() {
     telemetry::disable();
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
@@ -10,8 +10,8 @@ pub fn prepare() {
 }
 
 /// Keeps freed buffers in the process. A training step allocates and frees hundreds of maps of some
-/// ten megabytes, which glibc would otherwise return to the kernel and get again, zeroed, each
-/// time.
+/// ten megabytes. By default glibc would return them to the kernel, which zeroes them before each
+/// new use.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[allow(unsafe_code)]
 fn keep_memory() {

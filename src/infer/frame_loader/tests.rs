@@ -1,4 +1,4 @@
-//! The graphs on the CPU provider against [`tensor`], which they replace on a GPU.
+//! Compares the graphs, on the CPU provider, with [`tensor`], which they replace on a GPU.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use super::*;
 use crate::infer::pixels::ColorOrder;
 use crate::infer::{Device, tensor};
 
-/// Greatest difference from the CPU's values, in units of the format's standard deviation.
+/// Largest accepted difference from [`tensor`], in units of the format's standard deviation.
 const TOLERANCE: f32 = 1e-3;
 
 const RGB: PixelFormat = PixelFormat {
@@ -28,7 +28,7 @@ fn target(format: PixelFormat, element: TensorElementType) -> Target {
     }
 }
 
-/// A picture with noise, in rows that are longer than its width.
+/// A picture of noise, whose stride is larger than 3 times its width.
 fn picture(width: u32, height: u32, seed: u64) -> Image {
     let mut random = fastrand::Rng::with_seed(seed);
     let stride = 3 * width as usize + 5;

@@ -1,4 +1,4 @@
-//! Removing events that need no delivery any more, also from a full disk.
+//! Removal of delivered and refused (finished) events, also from a full disk.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -9,9 +9,9 @@ use crate::sink::spool::table::{self, remove};
 use crate::sink::spool::{Change, Db, Spool, TRIM_INTERVAL};
 
 impl Spool {
-    /// Removes events that need no delivery any more, and those that could not be removed before.
-    /// If the disk fails, they are marked as finished instead. `before_commit` runs once. Returns
-    /// the number of them that were still queued.
+    /// Removes these events, and finished ones that could not be removed before. If the disk fails,
+    /// they are marked as finished instead. `before_commit` runs once. Returns the number of
+    /// removed or marked events that were not finished before.
     pub(super) fn finish(
         &self,
         db: &mut Db,
@@ -54,7 +54,7 @@ impl Spool {
         marked
     }
 
-    /// Marks an event as finished. Returns whether it was queued.
+    /// Marks an event as finished. Returns whether it was in the queue and not finished before.
     fn mark(&self, db: &mut Db, position: i64) -> bool {
         let length = "SELECT length(body) FROM events WHERE place = ?";
         let length = db
@@ -68,7 +68,7 @@ impl Spool {
         marked
     }
 
-    /// Replaces the file, all of whose events are finished, by an empty one.
+    /// Replaces the file by an empty one. All of its events must be finished.
     fn replace_file(&self, db: &mut Db) {
         let Ok(placeholder) = Connection::open_in_memory() else {
             return;

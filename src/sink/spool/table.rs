@@ -7,16 +7,16 @@ use rusqlite::{Connection, Transaction};
 /// An event that a statement has deleted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Removed {
-    /// Its position in the queue.
+    /// Position in the queue.
     pub position: i64,
-    /// Bytes of its body.
+    /// Length of the body, bytes.
     pub bytes: i64,
 }
 
 /// Opens or creates the file. Returns number and bytes of the events in it.
 pub(super) fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
     let connection = Connection::open(path)?;
-    // In exclusive mode the first write takes the lock, which is held until the file is closed.
+    // In exclusive mode the first write locks the file until it is closed.
     connection.execute_batch(
         "PRAGMA locking_mode = EXCLUSIVE;
          PRAGMA journal_mode = WAL;

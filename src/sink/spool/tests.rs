@@ -91,8 +91,7 @@ fn five(dir: &Path) -> (Arc<Spool>, Vec<i64>) {
     (spool, positions)
 }
 
-/// Regression: on a full disk, which keeps events from being removed, nothing was delivered any
-/// more.
+/// Regression: when events could not be removed because the disk was full, delivery stopped.
 #[test]
 fn delivered_events_that_cannot_be_removed_do_not_block_the_others() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -104,11 +103,11 @@ fn delivered_events_that_cannot_be_removed_do_not_block_the_others() {
         (texts(&after(&spool, 0, 9)), queued(&spool), delivered()),
         (vec!["event 0".to_string(), "event 4".into()], (2, 14), 3)
     );
-    // A second time changes nothing, and new events are added as before.
+    // Acknowledging events again changes nothing, and new events are added as before.
     spool.acknowledge(&positions[1..4]);
     spool.push(EventKind::TrackEnded, "cam", b"event 5");
     assert_eq!((queued(&spool), delivered()), ((3, 21), 3));
-    // The disk works again: all are removed.
+    // The disk works again, so all finished events are removed.
     spool.fail_removal_of(None);
     spool.lock().last_removal -= TRIM_INTERVAL;
     spool.acknowledge(&positions[..1]);
@@ -164,11 +163,11 @@ fn new_events_are_dropped_and_counted_when_the_disk_is_full() {
     assert!(spool.counts.dropped.load(Ordering::Relaxed) > 30);
 }
 
-/// A small disk, until it is dropped.
+/// A small disk, which is unmounted when the value is dropped.
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// None, with a message, if it cannot be mounted.
+    /// Mounts a disk of this size; None, with a message, if it cannot be mounted.
     fn mount(size: &str) -> Option<Disk> {
         let folder = tempfile::tempdir().expect("a folder");
         let mounted = std::process::Command::new("mount")
@@ -191,8 +190,8 @@ impl Drop for Disk {
     }
 }
 
-/// Regression: the log of a spool that had filled its disk left no space to remove delivered
-/// events, so that nothing was delivered any more.
+/// Regression: a spool that had filled its disk had no space for the log that removing delivered
+/// events needs, so that delivery stopped.
 #[test]
 fn a_spool_that_has_filled_its_disk_delivers_and_recovers() {
     let Some(disk) = Disk::mount("600k") else {
@@ -233,7 +232,7 @@ fn a_refused_event_moves_to_the_dead_letter_file_and_the_others_stay() {
     spool.refuse(second, "HTTP status 422").expect("moved");
     spool
         .refuse(second, "HTTP status 422")
-        .expect("nothing to do: it has been moved");
+        .expect("the event has been moved already");
     assert_eq!(texts(&after(&spool, 0, 9)), ["{\"seq\":0}", "{\"seq\":2}"]);
     assert_eq!(
         (queued(&spool), spool.counts.refused.load(Ordering::Relaxed)),

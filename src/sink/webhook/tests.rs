@@ -53,8 +53,8 @@ fn statuses_are_classified_as_accepted_refused_or_retry() {
     );
 }
 
-/// An HTTP receiver that responds with the status line that `answer` makes of a POST's length
-/// and lines. Returns its address, and a channel of the lines of every POST.
+/// An HTTP receiver. `answer` maps a POST's length and lines to the status line of the response.
+/// Returns the receiver's address, and a channel of the lines of every POST.
 fn receiver(
     answer: impl Fn(usize, &[String]) -> &'static str + Send + 'static,
 ) -> (Address, std::sync::mpsc::Receiver<Vec<String>>) {
@@ -217,8 +217,8 @@ fn a_refused_event_goes_to_the_dead_letter_file_and_the_others_arrive() {
     }
 }
 
-/// Regression: events were sent again in a tight loop after a 2xx when removing them from the
-/// spool failed; later, none were sent until it succeeded.
+/// Regression: if removing events from the spool failed after a 2xx, they were sent again without a
+/// pause; after a first correction, no event was sent until the removal succeeded.
 #[test]
 fn accepted_events_are_sent_once_and_later_ones_too_while_the_disk_fails() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -227,7 +227,7 @@ fn accepted_events_are_sent_once_and_later_ones_too_while_the_disk_fails() {
     spool.push(EventKind::TrackEnded, "cam", b"1");
     let first = spool.after(0, 1, 1).expect("read")[0].position;
     spool.fail_removal_of(Some(first));
-    // An event that is queued, so that the file is not replaced.
+    // These events stay queued, so that the file is not replaced.
     (2..=3).for_each(|i| spool.push(EventKind::TrackEnded, "cam", i.to_string().as_bytes()));
     let config = WebhookConfig {
         url,
@@ -258,7 +258,7 @@ fn a_retry_after_header_is_respected() {
     let (spool, _sink) = delivering(dir.path(), url, &["{}".into()]);
     let next = || times.recv_timeout(Duration::from_secs(60)).expect("a POST");
     let (one, two) = (next(), next());
-    // Without the header the second POST would come after at most 0.6 s.
+    // Without the header the second POST would follow after at most 0.6 s.
     assert!(two - one >= Duration::from_secs(3), "{:?}", two - one);
     assert!(until(|| spool.is_empty()));
 }

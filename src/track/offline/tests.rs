@@ -78,8 +78,8 @@ fn tracklets_too_far_apart_in_space_or_time_are_not_linked() {
 
 #[test]
 fn the_total_cost_of_all_links_decides() {
-    // Two people walk side by side behind a pillar: each must get their own continuation, in
-    // any input order.
+    // Two people walk side by side behind a pillar. Each must be linked to their own second
+    // tracklet, in any order of the input.
     let (a, b) = (walker(1, 0.0, 200.0, 0..20), walker(2, 0.0, 225.0, 0..20));
     let (c, d) = (walker(3, 0.0, 201.0, 25..50), walker(4, 0.0, 226.0, 25..50));
     let trajectories = linked(
@@ -119,8 +119,8 @@ fn appearance_can_prevent_or_enable_a_link() {
         .len(),
         2
     );
-    // Half a height off the predicted position: too much for motion alone, but not with
-    // matching appearance.
+    // The second tracklet is half a height from the predicted position: too far to link by motion
+    // alone, but near enough if the appearance matches.
     assert_eq!(
         linked(
             &[walker(1, 0.0, 200.0, 0..20), walker(2, 60.0, 200.0, 26..50)],

@@ -1,5 +1,5 @@
-//! Convolution followed by batch normalisation: the layer of which the embedders' backbones are
-//! built.
+//! Convolution followed by batch normalisation: the layer of which the convolutional networks
+//! consist.
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
@@ -29,8 +29,8 @@ impl Activation {
     }
 }
 
-/// Factor and offset, each `[channels]`, of batch normalisation with its running averages, which
-/// computes `factor * x + offset`.
+/// Factor and offset, each `[channels]`, with which `factor * x + offset` is the batch
+/// normalisation by its running averages.
 pub fn factor_and_offset<B: Backend>(norm: &BatchNorm<B>) -> (Vec<f32>, Vec<f32>) {
     let (gamma, beta) = (values(norm.gamma.val()), values(norm.beta.val()));
     let mean = values(norm.running_mean.value());
@@ -77,9 +77,9 @@ impl<B: Backend> ConvNorm<B> {
         }
     }
 
-    /// Convolution, [`Kernels::batch_normalise`], activation. The convolution runs in the element type of
-    /// `x`, which is also the result's; the stored weights, the moments and the normalisation are
-    /// float32 (mixed precision, Micikevicius et al. 2018).
+    /// Convolution, [`Kernels::batch_normalise`], activation. The convolution computes in the
+    /// element type of `x`, and the result has that type; the stored weights, the moments and the
+    /// normalisation are float32 (mixed precision, Micikevicius et al. 2018).
     pub fn forward(&self, x: Tensor<B, 4>, activation: Activation) -> Tensor<B, 4>
     where
         B: Kernels,

@@ -1,5 +1,5 @@
-//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block. The last two strides are 1, so
-//! that the maps keep eight rows.
+//! `mobile`: MobileNetV2 (Sandler et al. 2018) up to its last block. The last two strides are 1
+//! instead of 2, so that the maps have eight rows.
 
 use burn::module::Module;
 use burn::tensor::backend::Backend;
@@ -89,7 +89,7 @@ impl<B: Backend> Mobile<B> {
                 b.around.forward(wide, Activation::Relu6),
                 Activation::Linear,
             );
-            // `x` outlives the sum: the convolution's derivative refers to it.
+            // `x` is cloned, because the convolution's derivative refers to it.
             if b.adds { x.clone() + y } else { y }
         })
     }

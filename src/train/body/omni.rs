@@ -1,6 +1,6 @@
 //! `omni`: omni-scale blocks (OSNet, Zhou et al. 2019). Four streams of one to four light 3x3
-//! convolutions cover four scales; one gate, shared by the streams, weighs each channel of each
-//! stream.
+//! convolutions detect features of four scales; one gate, shared by the streams, weights each
+//! channel of each stream.
 
 use burn::module::Module;
 use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
@@ -30,7 +30,7 @@ struct Light<B: Backend> {
     around: ConvNorm<B>,
 }
 
-/// Weighs each channel by its mean over the whole map.
+/// Weights each channel by a function of the channels' means over the map.
 #[derive(Module, Debug)]
 struct Gate<B: Backend> {
     narrow: Linear<B>,
@@ -45,7 +45,7 @@ struct OmniBlock<B: Backend> {
     streams: Vec<Light<B>>,
     gate: Gate<B>,
     leave: ConvNorm<B>,
-    /// Projection of the input, if the number of channels changes.
+    /// Projection of the input that is added to the output, if the number of channels changes.
     around: Option<ConvNorm<B>>,
 }
 

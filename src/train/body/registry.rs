@@ -17,14 +17,14 @@ use crate::train::tensors::MapSize;
 pub enum Network {
     /// Five convolutions, for the CPU.
     Tiny,
-    /// MobileNetV2 (Sandler et al. 2018) with its last strides left out; can start from ImageNet
+    /// MobileNetV2 (Sandler et al. 2018) without its two last strides; can start from ImageNet
     /// weights.
     Mobile,
     /// Omni-scale network (OSNet, Zhou et al. 2019) of a quarter of the original width.
     Omni,
     /// Plain convolutions with residual blocks, for the CPU.
     Residual,
-    /// The same, wider and deeper, at four times the cost.
+    /// As [`Network::Residual`], wider and deeper, at four times the cost.
     ResidualWide,
 }
 

@@ -1,7 +1,7 @@
-//! `residual` and `residual-wide`: plain 3x3 convolutions with residual blocks (He et al. 2016)
-//! that weigh their channels by squeeze and excitation (Hu et al. 2018); the feature maps are an
-//! eighth of the crop's size. Its fewer and larger matrix products make better use of a CPU than
-//! MobileNetV2 or OSNet.
+//! `residual` and `residual-wide`: 3x3 convolutions with residual blocks (He et al. 2016), whose
+//! channels are weighted by squeeze and excitation (Hu et al. 2018). The feature maps have an
+//! eighth of the crop's size. The matrix products are fewer and larger than in MobileNetV2 or
+//! OSNet, which makes better use of a CPU.
 
 use burn::module::Module;
 use burn::nn::{Linear, LinearConfig};
@@ -13,7 +13,7 @@ use crate::train::kernels::backend::{Kernels, cast};
 use crate::train::onnx::Graph;
 use crate::train::tensors::export_linear;
 
-/// Ratio of the crop's size to that of the feature maps.
+/// Size of the crop divided by the size of the feature maps.
 pub const STRIDE: usize = 8;
 
 /// Channels and depth of a residual network.
@@ -69,7 +69,7 @@ impl<B: Backend> Block<B> {
         );
         let precision = FloatDType::from(y.dtype());
         let mean = cast(B::plane_mean(y.clone()), FloatDType::F32);
-        // Twice the sigmoid, so that an untrained gate passes its channel unchanged.
+        // Twice the sigmoid, so that an untrained gate multiplies its channel by about 1.
         let gates = activation::sigmoid(
             self.widen
                 .forward(activation::relu(self.narrow.forward(mean))),

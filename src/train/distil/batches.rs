@@ -31,7 +31,8 @@ pub struct TeacherBatch {
     pub maps: Option<Array4<f32>>,
 }
 
-/// Draws batches from a store that a thread fills. The thread ends with the last clone.
+/// Draws batches from a store, which a thread fills. The thread ends when the last clone is
+/// dropped.
 #[derive(Debug, Clone)]
 pub struct TeacherBatches {
     store: Arc<Store>,
@@ -52,7 +53,8 @@ impl Drop for Filler {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of the thread is not reported here: the store's readers have seen a failure.
+            // A panic of the thread is not reported here, because the store reports it to its
+            // readers.
             let _ = thread.join();
         }
     }
@@ -60,8 +62,8 @@ impl Drop for Filler {
 
 impl TeacherBatches {
     /// Starts to fill `store` with the generator's pictures and the teacher's output. The student
-    /// sees exactly these pictures: the generator has mirrored half of them, and they are not
-    /// augmented further.
+    /// is trained on exactly these pictures, without augmentation; the generator has mirrored half
+    /// of them.
     pub fn begin(
         store: Store,
         generator: Generator,
@@ -92,7 +94,8 @@ impl TeacherBatches {
         }
     }
 
-    /// The batch of a step; depends on the step only. Waits if the teacher is behind.
+    /// The batch of a step; depends on the step only. Waits if the teacher has not processed its
+    /// pictures yet.
     ///
     /// # Errors
     /// Fails when the teacher has failed or the store cannot be read.

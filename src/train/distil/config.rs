@@ -12,14 +12,14 @@ use crate::train::error::TrainError;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct DistilConfig {
-    /// Number of probes, pictures that the teacher embeds, each once. With more, the student agrees
-    /// better with the teacher, whose time grows in proportion.
+    /// Number of probes. With more probes, the student's embeddings agree better with the
+    /// teacher's. The teacher embeds each probe once, so its time is proportional to their number.
     pub probes: usize,
     /// Number of probes that are embedded before the first step, at least `batch`; the others are
     /// added during training.
     pub first: usize,
-    /// Number of further probes that become available per step, until all are. Training waits if
-    /// the teacher is behind.
+    /// Number of probes that become available at each step, until all are available. Training waits
+    /// if the teacher has not embedded them yet.
     pub fresh: usize,
     /// Number of probes per batch, at least 2.
     pub batch: usize,
@@ -34,7 +34,7 @@ pub struct DistilConfig {
     /// Weight of the difference between the last feature maps, if the teacher has any, 0 to 100; 0
     /// disables it.
     pub map: f32,
-    /// Weight of the loss on labelled data (--data) relative to these, 0 to 100.
+    /// Weight of the loss on labelled data (--data), relative to the weights above, 0 to 100.
     pub labels: f32,
     /// The teacher's crop size, pixels: [width, height], if neither its input nor its metadata
     /// states it.

@@ -5,7 +5,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
 
-/// Brings the relational loss to the scale of the others; products of unit vectors differ little.
+/// Factor by which the relational loss has about the same scale as the others, because cosines
+/// differ little.
 const RELATION_SCALE: f32 = 10.0;
 
 /// Mean cosine distance between the rows of two matrices of unit rows [n, d], in [0, 2].
@@ -23,9 +24,9 @@ pub fn relations<B: Backend>(student: Tensor<B, 2>, teacher: Tensor<B, 2>) -> Te
         * RELATION_SCALE
 }
 
-/// Mean squared difference of two feature maps [n, c, h, w], relative to the teacher's mean square.
-/// The larger map is averaged down to the smaller; `None` if the sizes do not allow that (see
-/// [`common_size`]).
+/// Mean squared difference of two feature maps [n, c, h, w], divided by the teacher's mean square.
+/// The larger map is reduced to the size of the smaller one by averaging; `None` if the sizes do
+/// not allow this (see [`common_size`]).
 pub fn maps<B: Backend>(student: Tensor<B, 4>, teacher: Tensor<B, 4>) -> Option<Tensor<B, 1>> {
     let ([_, _, sh, sw], [_, _, th, tw]) = (student.dims(), teacher.dims());
     let size = common_size((sh, sw), (th, tw))?;
@@ -84,7 +85,7 @@ mod tests {
 
     #[test]
     fn relations_match_by_hand_and_ignore_rotations() {
-        // Cosines: 0.6 and 0; the diagonals agree. Two of four entries differ by 0.6.
+        // The cosines are 0.6 and 0; the diagonals are equal. Two of four entries differ by 0.6.
         close(
             relations(
                 rows([[1.0, 0.0], [0.6, 0.8]]),
@@ -111,7 +112,7 @@ mod tests {
             maps(map(&[1.0, 0.0], [1, 1, 2, 1]), teacher.clone()).expect("one size"),
             0.5 / 2.0,
         );
-        // Averaged over pairs of rows: 1 and 0.
+        // Averages of pairs of rows: 1 and 0.
         close(
             maps(map(&[2.0, 0.0, 1.0, -1.0], [1, 1, 4, 1]), teacher.clone())
                 .expect("twice the height"),

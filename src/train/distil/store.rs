@@ -1,8 +1,9 @@
-//! On-disk store of pictures with the teacher's output, which is computed once and used many times.
+//! On-disk store of pictures with the teacher's output, so that the output of a picture is computed
+//! once and used many times.
 //!
-//! A folder of three files with one row per picture, and `about.json` with the number of complete
-//! rows: `pictures.u8` (packed blue, green, red bytes), `embeddings.f32`, and with feature maps
-//! `maps.f16`; all little-endian.
+//! The store is a folder. Its files `pictures.u8` (packed blue, green, red bytes), `embeddings.f32`
+//! and, if feature maps are used, `maps.f16` have one row per picture, little-endian; `about.json`
+//! has the number of complete rows.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -53,7 +54,7 @@ struct Progress {
     failure: Option<String>,
 }
 
-/// The store. One thread appends, any number read.
+/// The store. One thread appends rows, any number of threads read them.
 #[derive(Debug)]
 pub struct Store {
     dir: PathBuf,
@@ -149,7 +150,7 @@ impl Store {
     /// Appends pictures with the teacher's output.
     ///
     /// # Errors
-    /// Fails when they cannot be written; the earlier rows stay complete.
+    /// Fails when the rows cannot be written; earlier rows stay complete.
     pub fn append(&self, part: &StoredRows) -> Result<(), TrainError> {
         let fail = |e: io::Error| TrainError::Write {
             path: self.dir.clone(),
@@ -197,7 +198,7 @@ impl Store {
         Ok(())
     }
 
-    /// Reports that no more rows will come, and why; wakes up waiting threads.
+    /// Records the reason why no more rows will be appended; wakes up waiting threads.
     pub fn fail(&self, reason: String) {
         self.progress
             .lock()
@@ -206,10 +207,10 @@ impl Store {
         self.more.notify_all();
     }
 
-    /// Waits until there are `count` rows.
+    /// Waits until the store has `count` rows.
     ///
     /// # Errors
-    /// Fails when filling has failed.
+    /// Fails when [`Store::fail`] was called.
     pub fn wait(&self, count: usize) -> Result<(), TrainError> {
         let mut progress = self
             .progress
@@ -233,7 +234,7 @@ impl Store {
     /// Reads rows, which must be complete.
     ///
     /// # Errors
-    /// Fails when they cannot be read.
+    /// Fails when the rows cannot be read.
     pub fn read(&self, which: &[usize]) -> Result<StoredRows, TrainError> {
         let fail = |source: io::Error| TrainError::Read {
             path: self.dir.clone(),
@@ -316,7 +317,7 @@ mod tests {
         {
             let store = Store::open(&dir, ROWS).expect("a new one");
             store.append(&part(3, 0)).expect("written");
-            // As if the program had been interrupted within the fourth row.
+            // The file is as after an interruption within the fourth row.
             store
                 .pictures
                 .write_all_at(&[99; 24], 3 * 24)

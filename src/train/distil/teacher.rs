@@ -1,4 +1,4 @@
-//! The teacher: any ONNX embedder, and its last feature map, if it has one.
+//! The teacher: any ONNX embedder, and its last feature map, if any.
 
 use std::path::{Path, PathBuf};
 
@@ -50,12 +50,12 @@ pub struct Teacher {
 }
 
 impl Teacher {
-    /// Opens `path`. If the weight of feature maps is above 0, the last map becomes a second
-    /// output, in a copy of the file in `dir`.
+    /// Opens `path`. If the weight of feature maps is above 0, a copy of the file in `dir`, which
+    /// has the last map as a second output, is opened instead.
     ///
     /// # Errors
-    /// Fails when the file cannot be read or run, its crop size or pixel format is unknown, or its
-    /// output is not one vector per crop.
+    /// Fails when the file cannot be read or run, when its crop size or pixel format is unknown,
+    /// and when its output is not one vector per crop.
     pub fn open(
         runtime: &Runtime,
         path: &Path,
@@ -195,8 +195,8 @@ impl Teacher {
     }
 }
 
-/// Writes a copy of an ONNX file with additional outputs into `dir`. Protocol buffers merge
-/// concatenated messages, so that the original bytes are only appended to.
+/// Writes a copy of an ONNX file with additional outputs into `dir`. The outputs are appended to
+/// the original bytes, because concatenated protocol buffers merge.
 fn with_outputs(
     path: &Path,
     names: &[String],
@@ -226,8 +226,8 @@ fn with_outputs(
     Ok(copy)
 }
 
-/// The last value of the graph that is a map wider and higher than one pixel, and its size. `None`
-/// if there is none, as in quantised networks.
+/// Name and size of the last value of the graph that is a feature map larger than one pixel in both
+/// directions. `None` if there is none, as in quantised networks.
 fn last_map(
     runtime: &Runtime,
     path: &Path,

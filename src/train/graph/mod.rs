@@ -2,7 +2,7 @@
 //! weights, and writes the same graph with the trained weights.
 //!
 //! Reading order: [`plan`] and [`planner`] (the graph as a list of steps), [`operation`] (parsing a
-//! node), [`network`] (running and training it), [`mod@write`] (back to ONNX).
+//! node), [`network`] (running and training the steps), [`mod@write`] (writing the ONNX graph).
 
 pub mod network;
 pub mod operation;

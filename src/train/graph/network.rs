@@ -16,7 +16,8 @@ use crate::train::graph::plan::Plan;
 use crate::train::kernels::backend::Kernels;
 use crate::train::tensors::MapSize;
 
-/// A value padded with trailing dimensions of 1 to four, and its actual number of dimensions.
+/// A value, padded to four dimensions by trailing ones of size 1, with its actual number of
+/// dimensions.
 #[derive(Debug, Clone)]
 struct RankedTensor<B: Backend> {
     x: Tensor<B, 4>,
@@ -28,7 +29,8 @@ struct RankedTensor<B: Backend> {
 pub struct GraphOutputs<B: Backend> {
     /// The value at the graph's end, [n, c, h, w].
     pub end: Tensor<B, 4>,
-    /// The last earlier value that is a feature map wider and higher than one pixel.
+    /// The last value before the end that is a feature map larger than one pixel in both
+    /// directions.
     pub map: Option<Tensor<B, 4>>,
 }
 
@@ -45,8 +47,8 @@ pub struct GraphNetwork<B: Backend> {
 
 impl<B: Backend> GraphNetwork<B> {
     /// Creates the network of a plan for pictures of `size` (height, width). Convolution kernels
-    /// that cover a whole map are adapted to that size. Convolutions that would reduce maps below
-    /// 1/`stride` of the picture keep the size; `stride` 0 disables this.
+    /// that cover a whole map are adapted to that size. A convolution that would reduce maps below
+    /// 1/`stride` of the picture gets stride 1; `stride` 0 disables this.
     ///
     /// # Errors
     /// Fails when the graph cannot process pictures of that size.
@@ -138,7 +140,7 @@ impl<B: Backend> GraphNetwork<B> {
                 map = Some(value.x.clone());
             }
             values[step.output] = Some(value);
-            // Released as soon as no later step reads it.
+            // A value is released when no later step reads it.
             uses[number].iter().for_each(|v| values[*v] = None);
         }
         let end = values[self.plan.output]
@@ -151,8 +153,8 @@ impl<B: Backend> GraphNetwork<B> {
         self.weights[weight].val().reshape(dims)
     }
 
-    /// A weight as four dimensions for a value with `rank` dimensions. ONNX aligns dimensions at
-    /// the last one.
+    /// A weight with four dimensions, to combine with a value of `rank` dimensions. ONNX aligns the
+    /// last dimensions of both.
     fn broadcast(&self, weight: usize, rank: usize) -> Result<Tensor<B, 4>, String> {
         let own = &self.plan.weights[weight].dims;
         let missing = rank
@@ -178,7 +180,7 @@ fn first_input(operation: &Operation) -> Option<usize> {
     operation.inputs().first().copied()
 }
 
-/// For each step, the values that it is the last to read.
+/// For each step, the values that no later step reads.
 fn last_reads(plan: &Plan) -> Vec<Vec<usize>> {
     let mut seen = std::collections::BTreeSet::from([plan.output]);
     let mut uses: Vec<Vec<usize>> = plan

@@ -66,7 +66,7 @@ pub enum Operation {
         window: Window,
         groups: usize,
     },
-    /// Batch normalisation with the file's moments; only scale and offset are trained.
+    /// Batch normalisation with the file's moments, of which only scale and offset are trained.
     BatchNorm {
         x: usize,
         scale: usize,
@@ -94,11 +94,11 @@ pub enum Operation {
     },
     /// The maximum of each window.
     MaxPool { x: usize, window: Window },
-    /// The mean of each window, without its padding.
+    /// The mean of each window, excluding padding.
     AveragePool { x: usize, window: Window },
     /// The mean of each plane: [n, c, 1, 1].
     PlaneMean { x: usize },
-    /// Changes the dimensions; 0 keeps one, -1 is inferred.
+    /// Changes the dimensions; 0 keeps a dimension, -1 infers one.
     Reshape { x: usize, dims: Vec<i64> },
     /// Merges all dimensions from `axis` on.
     Flatten { x: usize },
@@ -118,7 +118,7 @@ pub enum Operation {
 }
 
 impl Elementwise {
-    /// The activation that the kernels can fuse, if this is one.
+    /// The activation, if the kernels can fuse this function.
     pub fn fusible(self) -> Option<Activation> {
         match self {
             Elementwise::Relu => Some(Activation::Relu),
@@ -129,7 +129,8 @@ impl Elementwise {
 }
 
 impl Operation {
-    /// Whether it ends with a factor or an offset per channel, to which an activation can be fused.
+    /// Whether the operation ends with a factor or an offset per channel, with which an activation
+    /// can be fused.
     pub fn is_affine(&self) -> bool {
         match self {
             Operation::Conv { bias, .. } => bias.is_some(),
@@ -146,7 +147,7 @@ impl Operation {
         }
     }
 
-    /// The values that it reads.
+    /// The values that the operation reads.
     pub fn inputs(&self) -> Vec<usize> {
         match self {
             Operation::Concat { xs } => xs.clone(),
@@ -206,7 +207,7 @@ fn integers(node: &NodeProto, name: &str) -> Vec<i64> {
 /// Parses a node.
 ///
 /// # Errors
-/// Describes what cannot be trained.
+/// The message says what cannot be trained.
 pub fn read(node: &NodeProto, planner: &mut Planner, opset: i64) -> Result<ParsedNode, String> {
     let step = |operation| Ok(ParsedNode::PlanStep(operation));
     let elementwise = |planner: &Planner, function| {

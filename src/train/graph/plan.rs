@@ -17,7 +17,7 @@ pub struct PlanStep {
     pub operation: Operation,
     /// The node's name, for messages.
     pub name: String,
-    /// The value that it computes.
+    /// Number of the value that the operation computes.
     pub output: usize,
     /// An activation that is fused with the operation.
     pub activation: Activation,
@@ -36,7 +36,7 @@ pub struct Plan {
     pub weights: Vec<Weight>,
     /// Number of values.
     pub values: usize,
-    /// The value of the embedding, or at which the graph was cut.
+    /// The value of the embedding, or the value at which the graph was cut.
     pub output: usize,
     /// Name of that value.
     pub end: String,
@@ -46,8 +46,8 @@ impl Plan {
     /// Reads the file `path`, up to the value `cut` if given.
     ///
     /// # Errors
-    /// Fails when the file cannot be read, an operation cannot be trained (it is named), or there
-    /// is no value `cut`.
+    /// Fails when the file cannot be read, an operation cannot be trained (the message names it),
+    /// or there is no value `cut`.
     pub fn read(path: &Path, cut: Option<&str>) -> Result<Self, TrainError> {
         let misfit = |problem: String| TrainError::Data {
             name: path.display().to_string(),
@@ -132,7 +132,7 @@ impl Plan {
     }
 }
 
-/// A node's name, or that of its output if it has none.
+/// A node's name, or its output's name if it has none.
 pub fn label(node: &NodeProto) -> String {
     if node.name.is_empty() {
         node.output.first().cloned().unwrap_or_default()
@@ -141,8 +141,8 @@ pub fn label(node: &NodeProto) -> String {
     }
 }
 
-/// Fuses activations: if the output of a step that ends with a factor or offset per channel is read
-/// by an activation only, the step computes the activation too.
+/// Fuses activations: if only an activation reads the output of a step that ends with a factor or
+/// offset per channel, that step computes the activation too.
 fn fuse_activations(steps: Vec<PlanStep>) -> Vec<PlanStep> {
     let readers = |value: usize| {
         steps

@@ -1,4 +1,4 @@
-//! State while a graph's nodes are parsed in order: what is known of each value.
+//! State of planning: the kind of each value, while a graph's nodes are parsed in order.
 
 use std::collections::BTreeMap;
 
@@ -7,30 +7,30 @@ use crate::onnx::proto::{FLOAT, INT32, INT64, NodeProto, TensorProto};
 /// A trainable constant of the file.
 #[derive(Debug, Clone)]
 pub struct Weight {
-    /// Its name in the file.
+    /// Name in the file.
     pub name: String,
-    /// Its dimensions.
+    /// Dimensions.
     pub dims: Vec<usize>,
-    /// Its values in the file.
+    /// Values in the file.
     pub values: Vec<f32>,
 }
 
-/// What is known of a value during planning.
+/// Kind of a value during planning.
 #[derive(Debug, Clone)]
 pub enum KnownValue {
-    /// Computed at run time, with this number.
+    /// Computed at run time; the number of the value.
     Computed(usize),
-    /// A trainable constant, with this number.
+    /// A trainable constant; the number of the weight.
     Weight(usize),
     /// A constant of integers.
     Integers(Vec<i64>),
-    /// Not usable by any supported operation.
+    /// No supported operation can use the value.
     Nothing,
 }
 
 /// State of planning while the nodes are parsed in order.
 pub struct Planner {
-    /// What is known of each value, by its name in the file.
+    /// Kind of each value, by its name in the file.
     pub known: BTreeMap<String, KnownValue>,
     /// The weights found so far.
     pub weights: Vec<Weight>,
@@ -39,7 +39,7 @@ pub struct Planner {
 }
 
 impl Planner {
-    /// What is known of a node's input; an omitted optional input is unknown.
+    /// Kind of a node's input; [`KnownValue::Nothing`] for an omitted optional input.
     pub fn input(&self, node: &NodeProto, place: usize) -> KnownValue {
         node.input
             .get(place)
@@ -52,7 +52,7 @@ impl Planner {
     /// The value at an input.
     ///
     /// # Errors
-    /// Fails when it is a constant or missing.
+    /// Fails when the input is a constant or missing.
     pub fn value(&self, node: &NodeProto, place: usize) -> Result<usize, String> {
         match self.input(node, place) {
             KnownValue::Computed(v) => Ok(v),
@@ -63,7 +63,7 @@ impl Planner {
     /// The weight at an input.
     ///
     /// # Errors
-    /// Fails when it is not a float32 constant.
+    /// Fails when the input is not a float32 constant.
     pub fn weight(&self, node: &NodeProto, place: usize) -> Result<usize, String> {
         match self.input(node, place) {
             KnownValue::Weight(w) => Ok(w),
@@ -76,7 +76,7 @@ impl Planner {
     /// The weight at an optional input.
     ///
     /// # Errors
-    /// Fails when it is present but not a float32 constant.
+    /// Fails when the input is present but not a float32 constant.
     pub fn optional_weight(&self, node: &NodeProto, place: usize) -> Result<Option<usize>, String> {
         match self.input(node, place) {
             KnownValue::Nothing => Ok(None),
@@ -87,7 +87,7 @@ impl Planner {
     /// The constant integers at an input.
     ///
     /// # Errors
-    /// Fails when it is anything else.
+    /// Fails when the input is anything else.
     pub fn integers(&self, node: &NodeProto, place: usize) -> Result<Vec<i64>, String> {
         match self.input(node, place) {
             KnownValue::Integers(v) => Ok(v),

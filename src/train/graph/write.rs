@@ -1,4 +1,4 @@
-//! Writes a trained graph: the file's nodes with the trained constants.
+//! Converts a trained graph to ONNX: the file's nodes with the trained constants.
 
 use crate::infer::ColorOrder;
 use crate::infer::PixelFormat;
@@ -56,8 +56,8 @@ pub fn graph<B: Kernels>(network: &GraphNetwork<B>, (height, width): (usize, usi
     graph
 }
 
-/// Prefixes every name inside a graph, except that of its input, which becomes `input`; returns the
-/// new name of `end`.
+/// Prefixes every name in a graph; the graph's input is renamed to `input`. Returns the new name of
+/// `end`.
 pub fn rename(graph: &mut GraphProto, prefix: &str, input: &str, end: &str) -> String {
     let own = graph
         .input

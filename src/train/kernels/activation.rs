@@ -12,7 +12,7 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Its derivative, 0 or 1.
+    /// The activation's derivative at `v`, 0 or 1.
     pub(super) fn slope(self, v: f32) -> f32 {
         let passes = match self {
             Activation::Linear => true,

@@ -19,8 +19,8 @@ use crate::train::kernels::{convolution, depthwise, normalisation, plane_ops};
 /// A contiguous CPU tensor.
 type Dense = FloatTensor<Flex>;
 
-/// Registers the derivatives of a convolution with respect to input and weights; returns the one
-/// with respect to the bias.
+/// Registers the derivatives of a convolution with respect to input and weights; returns the
+/// derivative with respect to the bias.
 fn register_convolution(
     grads: &mut Gradients,
     [x, weight, grad]: [&Dense; 3],
@@ -73,7 +73,7 @@ impl Backward<Flex, 2> for Convolution {
 struct ConvolutionWithBias;
 
 impl Backward<Flex, 3> for ConvolutionWithBias {
-    /// Input, weights, output.
+    /// Input, weights and output; shape; activation.
     type State = ([Dense; 3], Shape, Activation);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {

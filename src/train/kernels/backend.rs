@@ -1,4 +1,5 @@
-//! The operations that networks use: burn's on any backend, this folder's kernels on the CPU.
+//! The operations that networks use: on the CPU the kernels of this folder, on other backends
+//! burn's.
 
 use burn::backend::Flex;
 use burn::module::Module;
@@ -19,7 +20,7 @@ use crate::train::kernels::{convolution, depthwise, plane_ops};
 pub struct Normalised<B: Backend> {
     /// The batch [n, channels, height, width].
     pub maps: Tensor<B, 4>,
-    /// Mean and variance; without derivatives.
+    /// Mean and variance, without derivatives.
     pub moments: [Tensor<B, 1>; 2],
 }
 
@@ -37,14 +38,14 @@ pub trait MapNetwork {
 
 /// A backend on which networks can be trained.
 pub trait Kernels: Backend {
-    /// Whether a device is the CPU. On others operations are queued, and reading a result waits
-    /// until the device has computed it.
+    /// Whether a device is the CPU. On other devices operations are queued, and reading a result
+    /// waits until the device has computed it.
     fn on_cpu(_: &Self::Device) -> bool {
         false
     }
 
-    /// Copies values to a device; on devices that compute on their own without waiting for it,
-    /// where the backend can.
+    /// Copies values to a device. If the backend supports it, does not wait for operations that are
+    /// queued on the device.
     fn upload<const D: usize>(values: TensorData, device: &Self::Device) -> Tensor<Self, D> {
         Tensor::from_data(values, device)
     }
@@ -86,7 +87,7 @@ pub trait Kernels: Backend {
         composed_convolve(x, weight, shape)
     }
 
-    /// Convolution, then `bias`, `[to]`, added to each channel, then the activation.
+    /// Convolution, then addition of `bias` `[to]` to each channel, then the activation.
     fn convolve_with_bias(
         x: Tensor<Self, 4>,
         weight: Tensor<Self, 4>,
@@ -97,8 +98,8 @@ pub trait Kernels: Backend {
         composed_convolve_with_bias(x, weight, bias, shape, activation)
     }
 
-    /// Normalisation by the batch's moments, then times `gamma` plus `beta`, `[channels]`, then the
-    /// activation.
+    /// Normalises by the batch's moments, multiplies by `gamma` and adds `beta`, each `[channels]`,
+    /// then applies the activation.
     fn normalise(
         x: Tensor<Self, 4>,
         gamma: Tensor<Self, 1>,
@@ -109,7 +110,8 @@ pub trait Kernels: Backend {
         composed_normalise(x, gamma, beta, epsilon, activation)
     }
 
-    /// Each channel times `factor` plus `offset`, `[channels]`, then the activation.
+    /// Multiplies each channel by `factor` and adds `offset`, each `[channels]`, then applies the
+    /// activation.
     fn scale(
         x: Tensor<Self, 4>,
         factor: Tensor<Self, 1>,
@@ -119,7 +121,7 @@ pub trait Kernels: Backend {
         composed_scale(x, factor, offset, activation)
     }
 
-    /// Each plane of [n, channels, h, w] times its gate [n, channels].
+    /// Multiplies each plane of [n, channels, h, w] by its gate [n, channels].
     fn gate(x: Tensor<Self, 4>, gates: Tensor<Self, 2>) -> Tensor<Self, 4> {
         composed_gate(x, gates)
     }
@@ -221,7 +223,8 @@ pub(super) fn composed_normalise<B: Backend>(
     activation: Activation,
 ) -> Normalised<B> {
     let channels = [x.dims()[1]];
-    // One dimension after the other, the pictures first: no copy in another layout is needed.
+    // The mean is computed over one dimension after the other, first over the pictures, so that no
+    // copy in another layout is needed.
     let mean_of = |x: Tensor<B, 4>| x.mean_dim(0).mean_dim(3).mean_dim(2);
     let mean = mean_of(x.clone());
     let variance = mean_of((x.clone() - mean.clone()).square());
@@ -248,7 +251,7 @@ pub(super) fn composed_scale<B: Backend>(
     }
 }
 
-/// Converts a tensor to a precision, unless it has it already.
+/// Converts a tensor to a precision, if it has another.
 pub fn cast<B: Backend, const D: usize>(x: Tensor<B, D>, precision: FloatDType) -> Tensor<B, D> {
     if x.dtype() == DType::from(precision) {
         x

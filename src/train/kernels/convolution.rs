@@ -2,8 +2,8 @@
 //! ("im2col").
 //!
 //! Maps are [n, channels, height, width], weights [to, from, kernel, kernel]. A batch is processed
-//! in groups of pictures whose size does not depend on the number of cores, so that sums are the
-//! same on every machine.
+//! in groups of pictures. The size of a group does not depend on the number of cores, so that sums
+//! are the same on every machine.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
 use rayon::prelude::*;
@@ -13,9 +13,10 @@ use crate::train::kernels::parallel_fill::fill_parallel_with;
 use crate::train::kernels::shape::{ConvGeometry, ConvGradients, ConvOutput, Epilogue, KernelRun};
 use crate::train::kernels::simd_loops;
 
-/// Target number of columns per group: enough for an efficient product, few enough for the cache.
+/// Target number of columns per group: enough for an efficient product, and small enough for the
+/// cache.
 const COLUMNS: usize = 512;
-/// Minimum number of columns per product if they need no copy.
+/// Minimum number of columns per product, if the pixels are used as columns without a copy.
 const FEWEST: usize = 100;
 
 /// Number of groups whose weight derivatives one thread adds up.
@@ -41,7 +42,7 @@ impl Product {
     fn new(s: &ConvGeometry, n: usize) -> Self {
         let (from, to) = s.shape.channels;
         let pointwise = s.shape.kernel == 1 && s.shape.stride == 1;
-        // A pointwise convolution needs no copy, so that fewer columns suffice.
+        // A pointwise convolution needs no copy, so its products can have fewer columns.
         let group = if pointwise && s.pixels_out() >= FEWEST {
             1
         } else {
@@ -60,8 +61,8 @@ impl Product {
         }
     }
 
-    /// Calls `f` for the runs of all channels of picture `i` of a group: row of the column matrix,
-    /// position in it, run.
+    /// Calls `f` for the runs of all channels of picture `i` of a group, with the row of the column
+    /// matrix, the position in the row, and the run.
     fn rows(&self, i: usize, width: usize, mut f: impl FnMut(usize, usize, &KernelRun)) {
         let kernel = self.taps / self.from;
         for c in 0..self.from {
@@ -96,7 +97,7 @@ impl Product {
         }
     }
 
-    /// Adds columns to the pixels they were copied from.
+    /// Adds columns to the pixels from which they were copied.
     fn gather(&self, columns: &[f32], pictures: &mut [f32]) {
         let width = pictures.len() / (self.from * self.pixels_in) * self.pixels_out;
         for (i, picture) in pictures
@@ -140,8 +141,8 @@ fn matrix_mut(values: &mut [f32], rows: usize, columns: usize) -> ArrayViewMut2<
         .expect("the slice has rows * columns values")
 }
 
-/// Buffers that a thread reuses from group to group. The last group can be smaller; its columns
-/// have another width, so that it starts with zeroed buffers.
+/// Buffers that a thread reuses for each group. The last group can be smaller, with columns of
+/// another width, and then starts with zeroed buffers.
 #[derive(Default)]
 struct Scratch {
     width: usize,
@@ -211,7 +212,7 @@ pub fn forward(
     .0
 }
 
-/// The derivatives, given that of the output.
+/// The derivatives, given the derivative with respect to the output.
 pub fn backward(
     x: &[f32],
     weight: &[f32],
@@ -226,8 +227,8 @@ pub fn backward(
         p.group * p.from * p.pixels_in,
         p.group * p.to * p.pixels_out,
     );
-    // For one group: writes the derivatives with respect to the input if requested; returns those
-    // of weights and bias.
+    // For one group: writes the derivatives with respect to the input, if requested; returns the
+    // derivatives with respect to weights and bias.
     let group = |scratch: &mut Scratch, number: usize, by_x: Option<&mut [f32]>| {
         let x = &x[number * per_in..x.len().min((number + 1) * per_in)];
         let part = number * per_out..grad.len().min((number + 1) * per_out);
@@ -305,8 +306,8 @@ pub fn backward(
                 .collect(),
         )
     };
-    // Added up within bundles in parallel, then over bundles, in an order that does not depend on
-    // the machine.
+    // The derivatives are summed within bundles in parallel, then over bundles, so that the order
+    // does not depend on the machine.
     let sum = |parts: Vec<(Vec<f32>, Vec<f32>)>| {
         parts.into_iter().reduce(|mut sum, (by_weight, by_bias)| {
             let add = |a: &mut [f32], b: Vec<f32>| a.iter_mut().zip(b).for_each(|(a, b)| *a += b);

@@ -1,6 +1,6 @@
-//! Training by burn's CUDA kernels (feature `train-cuda`): burn's own operations, but for the
-//! depthwise convolution, of which burn composes the derivative by the weights of five operations
-//! per channel.
+//! Training by burn's CUDA kernels (feature `train-cuda`). burn's own operations are used, except
+//! for the derivative of the depthwise convolution by its weights, which burn computes by five
+//! operations per channel.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -39,8 +39,8 @@ fn options(shape: Shape) -> ConvOptions<2> {
     )
 }
 
-/// The derivative by the weights, [channels, 1, k, k]: each plane of the input convolved with the
-/// same plane of the output's derivative, summed over the pictures.
+/// The derivative by the weights, [channels, 1, k, k]: each plane of the input is convolved with
+/// the same plane of the output's derivative, and the results are summed over the pictures.
 fn by_weight<B: Backend>(x: Tensor<B, 4>, grad: Tensor<B, 4>, shape: Shape) -> Tensor<B, 4> {
     let ([n, c, h, w], [_, _, out_h, out_w], k) = (x.dims(), grad.dims(), shape.kernel);
     let planes = n * c;
@@ -50,7 +50,7 @@ fn by_weight<B: Backend>(x: Tensor<B, 4>, grad: Tensor<B, 4>, shape: Shape) -> T
         None,
         ConvOptions::new([1; 2], [shape.padding(); 2], [shape.stride; 2], planes),
     );
-    // With a stride there may be taps beyond the kernel.
+    // With a stride the result may be larger than the kernel.
     taps.slice([0..1, 0..planes, 0..k, 0..k])
         .reshape([n, c, k * k])
         .sum_dim(0)

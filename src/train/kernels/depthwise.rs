@@ -1,9 +1,10 @@
 //! Convolution of each channel separately: [n, channels, height, width] with weights [channels, 1,
 //! kernel, kernel] of odd size.
 //!
-//! A plane is copied into one with a border of zeros, in which each weight meets one contiguous
-//! stretch over all rows, so that loops are long even for narrow maps. A stride selects among the
-//! results of stride 1.
+//! A plane is copied into a larger one with a border of zeros. Each weight of the kernel is then
+//! multiplied with one contiguous stretch of that plane, over all rows, so that loops are long even
+//! for narrow maps. With a stride above 1, the results of stride 1 are computed and some of them
+//! selected.
 
 use std::ops::Range;
 
@@ -18,7 +19,7 @@ struct Bordered {
     /// Width of a plane with its border.
     width: usize,
     border: usize,
-    /// Offset of each weight's stretch.
+    /// Offset of the stretch of each weight.
     offsets: Vec<usize>,
     /// Length of a stretch: the results of all rows, with border columns between them.
     stretch: usize,
@@ -52,8 +53,8 @@ impl Bordered {
         ]
     }
 
-    /// Copies rows of `width` values into a plane or stretch from `first` on, `stride` pixels apart
-    /// in both directions.
+    /// Copies rows of `width` values into a plane or stretch, from the index `first`, with a
+    /// spacing of `stride` pixels in both directions.
     fn spread(&self, rows: &[f32], width: usize, first: usize, stride: usize, to: &mut [f32]) {
         for (y, row) in rows.chunks_exact(width).enumerate() {
             let to = &mut to[first + y * stride * self.width..];
@@ -125,8 +126,8 @@ pub fn forward(
     .0
 }
 
-/// The derivative with respect to a plane before its epilogue, written to `passed` if there is one,
-/// and that of the bias.
+/// The derivatives with respect to a plane before its epilogue (written to `passed` if there is an
+/// epilogue) and with respect to the bias.
 fn before_epilogue<'a>(
     grad: &'a [f32],
     output: Option<ConvOutput<'_>>,
@@ -143,7 +144,7 @@ fn before_epilogue<'a>(
     }
 }
 
-/// The derivatives, given that of the output.
+/// The derivatives, given the derivative with respect to the output.
 pub fn backward(
     x: &[f32],
     weight: &[f32],

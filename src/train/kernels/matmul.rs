@@ -1,4 +1,4 @@
-//! Matrix products with the crate `gemm`, which is twice as fast on processors with AVX-512 as
+//! Matrix products by the crate `gemm`. On processors with AVX-512 it is twice as fast as
 //! `matrixmultiply`, which `ndarray` uses.
 
 use ndarray::{ArrayView2, ArrayViewMut2};
@@ -25,8 +25,9 @@ pub fn multiply(
         a.strides().to_vec(),
         b.strides().to_vec(),
     );
-    // SAFETY: the views outlive the call; `out` is borrowed mutably and so overlaps no input;
-    // dimensions and strides (in elements) are the views' own, so that every access is inside them.
+    // SAFETY: the views are borrowed until the call returns. `out` is borrowed mutably, so it
+    // overlaps no input. Dimensions and strides (in elements) are those of the views, so every
+    // access is inside a view.
     unsafe {
         gemm::gemm(
             m,

@@ -1,5 +1,6 @@
-//! Convolution and batch normalisation for the CPU, with their derivatives. They replace those of
-//! burn's `flex` backend, which proceeds element by element; other backends use burn's own.
+//! Convolution and batch normalisation for the CPU, with their derivatives. They replace the
+//! operations of burn's `flex` backend, which computes element by element; other backends use
+//! burn's operations.
 //!
 //! Reading order: [`shape`], [`backend`] (the operations that networks use), [`autodiff`] (their
 //! derivatives for burn), [`convolution`], [`depthwise`], [`normalisation`] and [`plane_ops`] (the

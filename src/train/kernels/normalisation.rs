@@ -7,8 +7,8 @@ pub use crate::train::kernels::activation::Activation;
 use crate::train::kernels::parallel_fill::{fill_parallel, fill_parallel_with};
 use crate::train::kernels::simd_loops;
 
-/// Sum of `f` over two rows, in sixteen partial sums, since a single sum would wait for each
-/// addition.
+/// Sum of `f` over two rows. There are sixteen partial sums, because each addition to a single sum
+/// would wait for the previous one.
 fn lanes(a: &[f32], b: &[f32], f: impl Fn(f32, f32) -> f32) -> f32 {
     const WIDTH: usize = 16;
     let mut sums = [0.0f32; WIDTH];
@@ -47,7 +47,7 @@ fn planes(
 pub struct Moments {
     /// Mean.
     pub mean: Vec<f32>,
-    /// Variance, divided by n rather than n - 1.
+    /// Variance, with the divisor n (not n - 1).
     pub variance: Vec<f32>,
 }
 
@@ -89,7 +89,8 @@ pub fn scale(
     })
 }
 
-/// Derivatives of [`scale`] with respect to input, factors and offsets, given that of the output.
+/// Derivatives of [`scale`] with respect to input, factors and offsets, given the derivative with
+/// respect to the output.
 pub fn scale_backward(
     x: &[f32],
     grad: &[f32],
@@ -132,7 +133,7 @@ pub struct Norm {
     pub gamma: Vec<f32>,
     /// Offset after the normalisation.
     pub beta: Vec<f32>,
-    /// Added to the variance.
+    /// Constant added to the variance.
     pub epsilon: f32,
     /// The activation.
     pub activation: Activation,
@@ -144,7 +145,7 @@ impl Norm {
         1.0 / (self.moments.variance[channel] + self.epsilon).sqrt()
     }
 
-    /// Factor and offset of a channel that perform the whole normalisation.
+    /// Factor and offset of a channel with which `x * factor + offset` is the normalisation.
     fn affine(&self, channel: usize) -> (f32, f32) {
         let factor = self.gamma[channel] * self.inverse(channel);
         (
@@ -160,7 +161,8 @@ impl Norm {
         scale(x, pixels, &factor, &offset, self.activation)
     }
 
-    /// Derivatives with respect to input, gamma and beta, given that of the output.
+    /// Derivatives with respect to input, gamma and beta, given the derivative with respect to the
+    /// output.
     pub fn backward(&self, x: &[f32], grad: &[f32], pixels: usize) -> [Vec<f32>; 3] {
         let channels = self.gamma.len();
         let count = (x.len() / channels.max(1)) as f64;

@@ -1,5 +1,5 @@
-//! Vectors filled in parallel. Each chunk is zeroed by the thread that fills it, just before;
-//! zeroing a whole map by one thread first took longer than the arithmetic.
+//! Vectors filled in parallel. The thread that fills a chunk zeroes it before. When one thread
+//! zeroed the whole map first, zeroing took longer than the arithmetic.
 
 use std::mem::MaybeUninit;
 
@@ -42,7 +42,7 @@ pub fn fill_parallel_with<S, T: Send>(
     (values, results)
 }
 
-/// The same without thread state and results.
+/// As [`fill_parallel_with`], without thread state and results.
 pub fn fill_parallel(
     total: usize,
     chunk: usize,

@@ -1,5 +1,5 @@
-//! Operations on planes [n, channels, pixels]: multiplication by a number per plane, means, and
-//! sums weighted by a number per pixel of each channel.
+//! Operations on planes [n, channels, pixels]: multiplication of a plane by a number, means of
+//! planes, and weighted sums of planes with separate weights for each pixel of each channel.
 
 use rayon::prelude::*;
 

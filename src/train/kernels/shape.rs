@@ -1,4 +1,4 @@
-//! Shape of a convolution, and the runs of pixels that each weight of a kernel meets.
+//! Shape of a convolution, and the runs of pixels with which each weight of a kernel is multiplied.
 
 use crate::train::kernels::activation::Activation;
 
@@ -11,7 +11,8 @@ pub struct Shape {
     pub kernel: usize,
     /// Stride.
     pub stride: usize,
-    /// Each channel separately; the numbers of input and output channels are equal.
+    /// Whether each channel is convolved separately. The numbers of input and output channels are
+    /// then equal.
     pub depthwise: bool,
 }
 
@@ -67,7 +68,7 @@ impl Shape {
     }
 }
 
-/// Bias and activation that are applied while the maps are in the cache.
+/// Bias and activation, which are applied while the maps are in the cache.
 #[derive(Debug, Clone, Copy)]
 pub struct Epilogue<'a> {
     /// Added to each channel.
@@ -76,7 +77,7 @@ pub struct Epilogue<'a> {
     pub activation: Activation,
 }
 
-/// Output of a convolution with an [`Epilogue`], from which its derivatives follow.
+/// Output of a convolution with an [`Epilogue`], from which its derivatives are computed.
 #[derive(Debug, Clone, Copy)]
 pub struct ConvOutput<'a> {
     /// The maps.
@@ -107,8 +108,8 @@ pub struct ConvGeometry {
     pub out: (usize, usize),
 }
 
-/// Pixels of a row that one weight of the kernel meets: `output[to..to + count]` reads
-/// `input[from], input[from + stride], ...`.
+/// Pixels of a row with which one weight of the kernel is multiplied: `output[to..to + count]`
+/// depends on `input[from], input[from + stride], ...`.
 #[derive(Debug, Clone, Copy)]
 pub struct KernelRun {
     /// Index of the weight, row-major.

@@ -1,13 +1,13 @@
 //! The innermost loops, compiled for several vector instruction sets (AVX2, AVX-512, NEON) and
-//! selected at run time; the program itself is built for old processors as well. Each is a type,
-//! because only `#[inline(always)]` functions are reliably recompiled per instruction set; closures
-//! are not.
+//! selected at run time, because the program is built for old processors too. Each loop is a type
+//! with an `#[inline(always)]` function: unlike a closure, such a function is always compiled for
+//! each instruction set.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use crate::train::kernels::activation::Activation;
 
-/// Results of a correlation come in multiples of this: two of the widest vectors.
+/// The number of results of a correlation is a multiple of this: two of the widest vectors.
 pub(super) const BLOCK: usize = 32;
 
 /// Dot product of two rows of equal length.
@@ -15,7 +15,8 @@ pub(super) const BLOCK: usize = 32;
 fn dot<S: Simd>(simd: S, a: &[f32], b: &[f32]) -> f32 {
     let ((a, a_rest), (b, b_rest)) = (S::as_simd_f32s(a), S::as_simd_f32s(b));
     let zero = simd.splat_f32s(0.0);
-    // Two partial sums, since a single one would wait for each addition.
+    // There are two partial sums, because each addition to a single sum would wait for the previous
+    // one.
     let (mut even, mut odd) = (zero, zero);
     let (a2, b2) = (a.chunks_exact(2), b.chunks_exact(2));
     if let ([x], [y]) = (a2.remainder(), b2.remainder()) {
@@ -107,8 +108,8 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-/// For each position, the sum of `plane` at each weight's offset times the weight; `out` has whole
-/// blocks.
+/// For each position, the sum over all weights of the weight times `plane` at the weight's offset.
+/// The length of `out` is a multiple of [`BLOCK`].
 pub(super) fn correlate(plane: &[f32], weights: &[f32], offsets: &[usize], out: &mut [f32]) {
     debug_assert!(out.len().is_multiple_of(BLOCK));
     Arch::new().dispatch(Correlate {
@@ -223,8 +224,8 @@ impl WithSimd for AffineBackward<'_> {
     }
 }
 
-/// Writes the derivative of [`affine`] with respect to `x`, given that of its output; returns those
-/// of factor and offset.
+/// Writes the derivative of [`affine`] with respect to `x`, given the derivative with respect to
+/// its output; returns the derivatives with respect to factor and offset.
 pub(super) fn affine_backward(
     x: &[f32],
     grad: &[f32],
@@ -272,8 +273,9 @@ impl WithSimd for RectifierBackward<'_> {
     }
 }
 
-/// Writes the derivative with respect to an activation's input, given that of its `output`; returns
-/// their sum, which is the derivative of a preceding bias.
+/// Writes the derivatives with respect to an activation's input, given those with respect to its
+/// `output`. Returns the sum of the written ones, which is the derivative with respect to a
+/// preceding bias.
 pub(super) fn rectifier_backward(
     grad: &[f32],
     output: &[f32],

@@ -1,8 +1,8 @@
 //! Training by LibTorch (feature `train-torch`).
 //!
-//! A network runs under LibTorch's own automatic differentiation, of which burn's sees one
-//! operation: LibTorch has derivatives of grouped convolutions and of batch normalisation as single
-//! kernels, burn composes them of many.
+//! LibTorch differentiates a network, which is one operation for burn's automatic differentiation.
+//! LibTorch computes the derivative of a grouped convolution or of a batch normalisation by a
+//! single kernel, burn by many operations.
 
 use burn::backend::Autodiff;
 use burn::backend::autodiff::NodeId;
@@ -23,8 +23,8 @@ use crate::train::kernels::backend::{
 };
 use crate::train::kernels::shape::Shape;
 
-/// Prepares the first GPU: lets cuDNN choose its kernels by measurement when a shape first occurs,
-/// since the shapes of training stay the same.
+/// Prepares the first GPU: makes cuDNN select its kernels by measurement when a shape first occurs,
+/// because the shapes of training stay the same.
 ///
 /// # Errors
 /// Fails when LibTorch finds no GPU.
@@ -40,8 +40,8 @@ pub fn prepare_gpu() -> Result<(), TrainError> {
     Ok(())
 }
 
-/// Copies from the CPU by way of pinned memory, without waiting for the device: an unpinned copy
-/// waits until all queued operations are done.
+/// Copies from the CPU through pinned memory, without waiting for the device. A copy from other
+/// memory would wait until all queued operations are done.
 fn uploaded(values: TchTensor, device: &LibTorchDevice) -> TchTensor {
     let to = tch::Device::from(*device);
     if to == tch::Device::Cpu {
@@ -51,8 +51,8 @@ fn uploaded(values: TchTensor, device: &LibTorchDevice) -> TchTensor {
     TchTensor::new(pinned.to_device_(to, pinned.kind(), true, false))
 }
 
-/// Every operation below leaves its inputs as they are: burn-tch computes in place where nobody
-/// else refers to a tensor, but LibTorch's recorded operations refer to it too.
+/// No operation below changes its inputs. burn-tch computes in place if it holds the only reference
+/// to a tensor, but LibTorch's recorded operations refer to the tensor too.
 impl Kernels for LibTorch {
     fn on_cpu(device: &Self::Device) -> bool {
         matches!(device, LibTorchDevice::Cpu)
@@ -71,7 +71,7 @@ impl Kernels for LibTorch {
         Tensor::from_primitive(uploaded(values.into_primitive(), device))
     }
 
-    /// The maps are recorded in training only.
+    /// LibTorch records the operation in training only.
     fn batch_normalise(
         norm: &BatchNorm<Self>,
         maps: Tensor<Self, 4>,
@@ -91,7 +91,7 @@ impl Kernels for LibTorch {
             norm.running_var.value_sync(),
         ]
         .map(|t| primitive(t).tensor);
-        // In float32 whatever the maps' type is; updates the running averages in place.
+        // Computes in float32 for any type of the maps; updates the running averages in place.
         let mut normalised = maps.tensor.batch_norm(
             Some(&gamma),
             Some(&beta),
@@ -124,7 +124,8 @@ impl Kernels for LibTorch {
     }
 }
 
-/// The nodes of a network's weights that are trained, in the order of a visit; `None` for others.
+/// The nodes of a network's weights, in the order of a visit; `None` for weights that are not
+/// trained.
 struct Nodes<C: CheckpointStrategy>(Vec<Option<FloatTensor<Autodiff<LibTorch, C>>>>);
 
 impl<C: CheckpointStrategy> ModuleVisitor<Autodiff<LibTorch, C>> for Nodes<C> {
@@ -175,8 +176,8 @@ struct Recorded {
 }
 
 impl Recorded {
-    /// The output for burn: the same memory, referred to twice, so that burn-tch does not change it
-    /// in place.
+    /// The output for burn. A second reference to its memory prevents burn-tch from changing it in
+    /// place.
     fn output(&self) -> TchTensor {
         TchTensor {
             tensor: self.maps.tensor.detach(),
@@ -185,8 +186,9 @@ impl Recorded {
     }
 }
 
-/// The derivatives of a recorded computation. Of a network's weights only the first is a parent in
-/// burn's graph, so that the derivatives are computed when the maps' derivative is complete.
+/// The derivatives of a recorded computation. Only the first of a network's weights is a parent in
+/// burn's graph, so that all derivatives are computed at once, when the derivative with respect to
+/// the maps is complete.
 #[derive(Debug)]
 struct RecordedRun;
 
@@ -200,12 +202,13 @@ impl<const N: usize> Backward<LibTorch, N> for RecordedRun {
             nodes,
         } = ops.state;
         let by_maps = grads.consume::<LibTorch>(&ops.node);
-        // The derivative of a sum with these factors: LibTorch starts from ones.
+        // LibTorch differentiates a scalar, so the maps are multiplied by their derivative and
+        // summed.
         let weighted = &maps.tensor * by_maps.tensor;
         let leaves: Vec<_> = leaves.iter().map(|leaf| &leaf.tensor).collect();
         let found = tch::Tensor::run_backward(&[weighted], &leaves, false, false);
         for (node, gradient) in nodes.into_iter().zip(found) {
-            // Undefined: the maps do not depend on this weight.
+            // The gradient is undefined if the maps do not depend on this weight.
             if gradient.defined() {
                 grads.register::<LibTorch>(node, TchTensor::new(gradient));
             }
@@ -257,7 +260,7 @@ impl<C: CheckpointStrategy> Kernels for Autodiff<LibTorch, C> {
         )
     }
 
-    /// For convolutions outside of [`Kernels::run`].
+    /// Used for convolutions outside of [`Kernels::run`].
     fn convolve(x: Tensor<Self, 4>, weight: Tensor<Self, 4>, shape: Shape) -> Tensor<Self, 4> {
         let (x, weight) = (primitive(x), primitive(weight));
         let leaves = [x.primitive, weight.primitive].map(leaf);

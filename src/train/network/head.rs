@@ -41,7 +41,7 @@ pub struct ReadOut<B: Backend> {
 impl<B: Backend> TowerHead<B> {
     /// Creates a head for feature maps of `c` channels and `h` by `w` pixels.
     pub(super) fn new(design: &Design, [c, h, w]: MapSize, device: &B::Device) -> Self {
-        // Beside a colour layout the head starts at zero.
+        // With a colour layout the head is initialised with zero.
         let linear = |from: usize, bias: bool| {
             let linear = LinearConfig::new(from, design.dimension).with_bias(bias);
             if design.colours {
@@ -54,7 +54,7 @@ impl<B: Backend> TowerHead<B> {
         match design.head {
             HeadKind::Stripes => TowerHead::Stripes(linear(c * STRIPES, !design.colours)),
             HeadKind::ReadOut => {
-                // Nearly the mean over the map.
+                // Initially the read-out is nearly the mean over the map.
                 let mean = 1.0 / (h * w) as f64;
                 let weights = Tensor::random(
                     [design.channels, h * w],
@@ -71,7 +71,7 @@ impl<B: Backend> TowerHead<B> {
         }
     }
 
-    /// The vectors [n, d], and the feature maps that they are computed from.
+    /// The vectors [n, d], and the feature maps from which they are computed.
     pub(super) fn forward(&self, map: Tensor<B, 4>) -> (Tensor<B, 2>, Tensor<B, 4>)
     where
         B: Kernels,
@@ -121,7 +121,7 @@ impl<B: Backend> TowerHead<B> {
                 let conv = head.widen.export(g, map, "widen.conv");
                 let wide = Activation::Relu.export(g, &conv, "widen");
                 let channels = head.weights.dims()[0];
-                // A depthwise convolution with a kernel as large as the map.
+                // The read-out is a depthwise convolution with a kernel as large as the map.
                 let weights = g.constant(
                     "read_out.weight",
                     &[channels, 1, h, w],

@@ -1,9 +1,10 @@
 //! The neck of a tower: batch normalisation of vectors before they are scaled to unit length (the
 //! "BN neck" of Luo et al. 2019).
 //!
-//! It prevents collapse: with the hardest triplets, training can make all vectors equal, where the
-//! loss is the margin and small changes of the weights do not lower it. Normalised by the moments
-//! of the batch, vectors cannot all be equal: their mean squared distance is constant.
+//! The neck prevents collapse. With the hardest triplets, training can make all vectors equal; the
+//! loss is then the margin, and small changes of the weights do not lower it. Vectors that are
+//! normalised by the moments of the batch cannot all be equal, because their mean squared distance
+//! is constant.
 
 use burn::module::Module;
 use burn::nn::{BatchNorm, BatchNormConfig};
@@ -14,7 +15,8 @@ use crate::train::body::conv::{Activation, factor_and_offset};
 use crate::train::kernels::backend::Kernels;
 use crate::train::onnx::Graph;
 
-/// Added to variances. The usual 1e-5 would let vectors with a smaller variance collapse.
+/// Constant added to variances. With the usual 1e-5, vectors with a smaller variance could
+/// collapse.
 const EPSILON: f64 = 1e-10;
 
 /// Batch normalisation of vectors [n, d].

@@ -1,7 +1,7 @@
 //! Figure atlases: rendered people with a label of the body part for every pixel
 //! (`models/render_figures.py`). A sheet is a PNG of cells of 64x128 pixels, one person each. Red
-//! is the label of the body part ([`BodyPart::of_label`]); green the shade, which is the linear
-//! luminance relative to the mean of the part's group (128: equal to it); blue the coverage by the
+//! is the label of the body part ([`BodyPart::of_label`]). Green is the shade: the linear luminance
+//! relative to the mean of the part's group (128: equal to the mean). Blue is the coverage by the
 //! person (255: full).
 
 use std::path::Path;
@@ -20,8 +20,8 @@ const EMPTY: f32 = 0.05;
 /// Reads the sheets `*.png` of a folder as figures of `size` (width, height), pixels.
 ///
 /// # Errors
-/// Fails when the folder or a sheet cannot be read, the size of a sheet is not a multiple of a
-/// cell's, or there is no figure.
+/// Fails when the folder or a sheet cannot be read, the size of a sheet is not a multiple of the
+/// size of a cell, or there is no figure.
 pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     let misfit = |problem: String| TrainError::Data {
         name: dir.display().to_string(),

@@ -19,7 +19,7 @@ pub fn degrade(mut picture: Picture, sources: &FigureSources, rng: &mut Rng) -> 
     if chance(rng, 0.8) {
         picture = box_error(&picture, rng);
     }
-    // Most pictures keep the resolution of their source.
+    // Only some pictures are scaled down or blurred.
     let spoilt = chance(rng, 0.4);
     if spoilt && chance(rng, 0.4) {
         let width = rng.usize(size.0 * 28 / 100..size.0 * 88 / 100);
@@ -29,7 +29,7 @@ pub fn degrade(mut picture: Picture, sources: &FigureSources, rng: &mut Rng) -> 
     } else if spoilt && chance(rng, 0.4) {
         picture = picture.blurred((uniform(rng, 0.3, 1.5), uniform(rng, 0.3, 1.2)));
     }
-    // Cameras sharpen, often too much.
+    // Cameras sharpen pictures, often too much.
     if chance(rng, 0.6) {
         let (amount, width) = (uniform(rng, 0.4, 1.5), uniform(rng, 0.8, 1.5));
         let soft = picture.blurred((width, width));
@@ -90,7 +90,7 @@ pub fn degrade(mut picture: Picture, sources: &FigureSources, rng: &mut Rng) -> 
     picture.map(|p| p.map(|v| v.clamp(0.0, 1.0)))
 }
 
-/// Adds another person beside or in front, cut by the box.
+/// Adds another person, beside or in front of the first, cut by the box.
 fn neighbour(picture: &mut Picture, sources: &FigureSources, rng: &mut Rng) {
     let other = sources.person(rng);
     let (w, h) = (sources.size.0 as f32, sources.size.1 as f32);
@@ -121,8 +121,8 @@ fn box_error(picture: &Picture, rng: &mut Rng) -> Picture {
         uniform(rng, -6.0, 6.0).to_radians(),
     );
     let (sin, cos) = angle.sin_cos();
-    // Maps pixels of the new picture to the old one: the inverse of scaling and rotation about the
-    // centre, then a shift.
+    // Map from pixels of the new picture to the old one: the inverse of scaling and rotation about
+    // the centre, then a shift.
     let (a, b, c, d) = (cos / sx, sin / sx, -sin / scale, cos / scale);
     let (cx, cy) = (
         w / 2.0 + uniform(rng, -0.1, 0.1) * w,

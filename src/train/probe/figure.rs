@@ -24,7 +24,7 @@ pub enum BodyPart {
     Top,
     /// The part of the top on the arms.
     Sleeves,
-    /// What an open jacket shows in the middle.
+    /// Clothes that an open jacket shows in the middle.
     Panel,
     /// Legs down to the knees.
     Thighs,
@@ -52,7 +52,7 @@ impl BodyPart {
     }
 }
 
-/// A person cut out; all figures of a generator have one size.
+/// A person cut out of a picture. All figures of a generator have the same size.
 #[derive(Debug, Clone)]
 pub struct Figure {
     size: (usize, usize),
@@ -65,7 +65,7 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Creates a figure; `parts` for every pixel, if known.
+    /// Creates a figure. `parts`: the part of every pixel, if known.
     ///
     /// # Panics
     /// When the sizes differ.
@@ -142,8 +142,8 @@ pub fn parts_by_height(size: (usize, usize), rng: &mut Rng) -> Vec<BodyPart> {
     places.values.iter().enumerate().map(part).collect()
 }
 
-/// Estimates the coverage of each pixel if only the box is known: a person's outline, weighted by
-/// the difference from the border of the box.
+/// Estimates the coverage of each pixel if only the box is known: the outline of an average person,
+/// weighted by the pixel's difference from the colours at the border of the box.
 pub fn coverage_by_outline(picture: &Picture) -> Mask {
     let size = picture.size();
     let grey = picture.map(|c| luma(*c));
@@ -178,7 +178,7 @@ pub fn coverage_by_difference(picture: &Picture, empty: &Picture) -> Mask {
     let sure = difference
         .blurred((1.0, 1.0))
         .map(|d| ((d * 255.0 - 14.0) / 16.0).clamp(0.0, 1.0));
-    // Closes holes (clothes of the background's colour) and removes specks.
+    // Fills holes (clothes with the colour of the background) and removes single pixels.
     sure.map(|v| f32::from(u8::from(*v > 0.5)))
         .blurred((2.0, 3.0))
         .map(|v| ((v - 0.3) * 6.0).clamp(0.0, 1.0))

@@ -30,8 +30,8 @@ const LOWEST: f32 = 40.0;
 const NARROWEST: f32 = 0.40;
 /// Number of frames that are kept as backgrounds and to compute the empty scene.
 const SCENES: u64 = 31;
-/// The camera counts as moving if the median difference of frames from their median exceeds this
-/// (of 255).
+/// The camera counts as moving if the median difference between the frames and their median picture
+/// exceeds this (range 0 to 255).
 const MOVING: u8 = 6;
 
 /// Cuts figures of `size` (width, height) out of a video at `boxes`. With a still camera the
@@ -78,7 +78,7 @@ pub fn of_video(
     Ok(Footage { figures, scenes })
 }
 
-/// Figures of `size` (width, height) from pictures that are crops already.
+/// Figures of `size` (width, height) from pictures that are cut to a person already.
 pub fn of_pictures(data: &Dataset, size: (usize, usize)) -> Footage {
     let figure = |c: &Crop| {
         let picture = Picture::cut(&c.image, &c.person, size);

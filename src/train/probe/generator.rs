@@ -6,8 +6,8 @@ use crate::train::probe::cloth::{chance, uniform};
 use crate::train::probe::degrade::degrade;
 use crate::train::probe::recombine::{FigureSources, blend};
 
-/// To be increased whenever the same seed gives other pictures; stores of teacher outputs depend on
-/// it.
+/// Increase this when a change of the code makes the same seed give other pictures: stores of the
+/// teacher's outputs are identified by it.
 pub const VERSION: u32 = 2;
 
 /// Generator of probes.
@@ -15,7 +15,7 @@ pub const VERSION: u32 = 2;
 pub struct Generator {
     sources: FigureSources,
     seed: u64,
-    /// Share of probes with recombined people; the others show figures unchanged.
+    /// Share of probes with recombined people; the others show unchanged figures.
     recombined: f32,
 }
 
@@ -39,7 +39,7 @@ impl Generator {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ number);
         let rng = &mut rng;
         let kind = rng.f32();
-        // A few show nobody, as with false detections.
+        // A few pictures show no person, as false detections do.
         let nobody = kind > 0.97;
         let mut picture = if nobody {
             self.sources.background(rng)

@@ -61,7 +61,7 @@ pub struct Grid<T> {
     pub width: usize,
     /// Number of rows.
     pub height: usize,
-    /// The values, `width * height` of them.
+    /// The values: `width * height`.
     pub values: Vec<T>,
 }
 
@@ -94,7 +94,7 @@ impl<T: Linear> Grid<T> {
         (self.width, self.height)
     }
 
-    /// The value at a pixel; outside the grid that of the nearest pixel.
+    /// The value at a pixel; outside the grid, the value of the nearest pixel.
     pub fn at(&self, x: isize, y: isize) -> T {
         let (x, y) = (
             x.clamp(0, self.width as isize - 1),
@@ -140,7 +140,8 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// Gaussian blur with standard deviations in pixels along x and y; 0 disables one.
+    /// Gaussian blur with standard deviations in pixels along x and y; 0 disables the blur along
+    /// that axis.
     pub fn blurred(&self, sigma: (f32, f32)) -> Self {
         let kernel = |sigma: f32| -> Vec<f32> {
             let reach = (2.5 * sigma).ceil() as i32;
@@ -208,7 +209,7 @@ impl<T: Linear> Grid<T> {
         }
     }
 
-    /// Blends `other` over it with the weights `share`.
+    /// Blends `other` over this grid with the weights `share`.
     ///
     /// # Panics
     /// When the sizes differ.
@@ -273,8 +274,8 @@ fn spans(from: usize, to: usize) -> Vec<Vec<(usize, f32)>> {
 impl Picture {
     /// Cuts a region of an image and resizes it; outside the image its border is repeated.
     pub fn cut(image: &Image, region: &BBox, (width, height): (usize, usize)) -> Self {
-        // Sampling alone would skip pixels when shrinking by more than half: samples more densely,
-        // then averages.
+        // Sampling alone would skip pixels when shrinking by more than half, so more samples are
+        // taken and averaged.
         let fine = |side: f32, to: usize| ((side / to as f32).ceil() as usize).clamp(1, 4) * to;
         let (w, h) = (fine(region.width, width), fine(region.height, height));
         let mut planes = ndarray::Array3::zeros((3, h, w));

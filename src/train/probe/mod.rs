@@ -1,5 +1,5 @@
-//! Probe pictures for distillation: pictures of people that the teacher embeds and the student
-//! learns from. They need no labels and can be synthetic: parts of real and drawn people are
+//! Probes for distillation: pictures of people that the teacher embeds and from which the student
+//! learns. They need no labels and can be synthetic: parts of real and rendered people are
 //! recoloured, exchanged, put on other backgrounds, covered and degraded.
 //!
 //! Reading order: [`grid`] (pictures and masks), [`figure`] (a person cut out, with body parts),

@@ -9,9 +9,9 @@ use crate::train::probe::cloth::{chance, cloth, hair, pattern, plain, recolour, 
 use crate::train::probe::figure::{BodyPart, Figure, parts_by_height};
 use crate::train::probe::grid::{Grid, Mask, Picture, Rgb, luma, mix, noise, normal};
 
-/// Sources of figures, and scenes for backgrounds. Sources are drawn with a probability
-/// proportional to the square root of their number of figures, so that large sources are used more
-/// but do not dominate.
+/// Sources of figures, and scenes for backgrounds. A source is drawn with a probability
+/// proportional to the square root of its number of figures, so that large sources are used more
+/// often but do not dominate.
 #[derive(Debug, Clone)]
 pub struct FigureSources {
     /// Figures by source; none is empty.
@@ -27,8 +27,7 @@ struct ComposedBody {
     picture: Picture,
     coverage: Mask,
     parts: Vec<BodyPart>,
-    /// Whether the figure has no colours of its own (a rendered body), so that every part needs
-    /// one.
+    /// Whether the figure is a rendered body, which has no colours, so that every part needs one.
     bare: bool,
     /// Whether the figure comes from footage without colour.
     grey: bool,
@@ -61,7 +60,7 @@ impl FigureSources {
         out
     }
 
-    /// A figure unchanged, on its own background if it has one.
+    /// An unchanged figure, on its own background, if any.
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
         if figure.parts().is_some() {
@@ -144,7 +143,7 @@ impl FigureSources {
             piece = recolour(&piece, rng);
         }
         if chance(rng, 0.2) {
-            // Replaces the ground by that of another scene.
+            // Replaces the ground by the ground of another scene.
             let ground = if chance(rng, 0.5) {
                 self.piece(rng)
             } else {
@@ -191,12 +190,13 @@ impl FigureSources {
             strength,
             weave,
         };
-        // Rendered bodies and grey figures need colours; others sometimes keep their own.
+        // Rendered bodies and grey figures need colours; other figures sometimes keep their
+        // colours.
         let often = |rng: &mut Rng, p: f32| bare || grey || chance(rng, p);
         let top = self.pattern(rng);
         if often(rng, 0.8) {
             painter.put(&[BodyPart::Top, BodyPart::Panel], &top, |_, _| true);
-            // Long sleeves like the top or of another colour, or short ones.
+            // Long sleeves of the top's colour or another, or short sleeves.
             match rng.f32() {
                 k if k < 0.65 => painter.put(&[BodyPart::Sleeves], &top, |_, _| true),
                 k if k < 0.80 => {
@@ -288,11 +288,11 @@ impl FigureSources {
     }
 }
 
-/// Paints cloth on a body, using light and folds of the original picture.
+/// Paints cloth on a body, with the light and the folds of the original picture.
 struct ClothPainter<'a> {
     body: &'a mut ComposedBody,
     original: Picture,
-    /// How strongly the original's folds show: 0 not at all, 1 unchanged.
+    /// Visibility of the original's folds: 0 invisible, 1 unchanged.
     strength: f32,
     /// Fine structure of all cloth, relative to its brightness.
     weave: Option<Mask>,
@@ -324,7 +324,7 @@ impl ClothPainter<'_> {
             .map(|(c, m)| luma(*c) * m)
             .sum::<f32>()
             / sum;
-        // The brightness of a rendered body is linear light; that of a picture is not.
+        // The brightness of a rendered body is linear in light; the brightness of a picture is not.
         let gamma = if self.body.bare { 0.45 } else { 1.0 };
         let lit = cloth.join(&self.original, |c, p| {
             let shade = (1.0 + ((luma(p) + 0.04) / (mean + 0.04) - 1.0) * self.strength)
@@ -409,7 +409,7 @@ fn bag(picture: &mut Picture, rng: &mut Rng) {
     }
 }
 
-/// A line between two points (relative to width and height) of a width in pixels.
+/// A line between two points (relative to width and height). `width`: width of the line, pixels.
 fn line(size: (usize, usize), from: (f32, f32), to: (f32, f32), width: f32) -> Mask {
     let (w, h) = (size.0 as f32, size.1 as f32);
     let (dx, dy) = ((to.0 - from.0) * w, (to.1 - from.1) * h);

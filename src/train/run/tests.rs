@@ -20,8 +20,8 @@ fn a_loss_that_is_not_finite_names_checkpoint_and_likely_cause() {
     assert!(losses(&[f32::INFINITY]).is_err());
 }
 
-/// Four steps give the same network as two steps resumed for two more. The learning rate is
-/// still in its warm-up and so does not depend on the number of steps.
+/// Four steps give the same network as two steps, a checkpoint and two more steps. The learning
+/// rate is in its warm-up, and so does not depend on the total number of steps.
 #[test]
 fn resuming_from_a_checkpoint_is_exact() {
     use crate::train::synthetic;
@@ -96,7 +96,8 @@ fn resuming_from_a_checkpoint_is_exact() {
     }
 }
 
-/// bfloat16 gives nearly the same embeddings on every network, and trains as well.
+/// With bfloat16 every network gives nearly the same embeddings as with float32, and its loss
+/// decreases equally.
 #[test]
 fn mixed_precision_trains_like_float32() {
     use crate::train::body::Network;
@@ -137,8 +138,8 @@ fn mixed_precision_trains_like_float32() {
         let mut learner =
             Learner::<B>::new(&config(TrainPrecision::Float32), &start, 0, None, &device)
                 .expect("a tower");
-        // The convolutional part starts at zero; this makes it contribute from the first step
-        // on.
+        // The head is initialised with zero; with random weights the convolutional network has an
+        // effect from the first step.
         learner.tower.randomise_head(&device);
         let batch = sampler.batch(0);
         let [full, half] = precisions.map(|p| {
@@ -156,7 +157,8 @@ fn mixed_precision_trains_like_float32() {
             .sum::<f32>()
             / 24.0;
         // Each normalisation of an untrained network amplifies the small differences between
-        // its pictures, and rounding errors with them; the fifty of `mobile` leave 0.85.
+        // pictures, and rounding errors with them. After the fifty normalisations of `mobile` the
+        // cosine is still above 0.85.
         assert!(
             alike > if network == Network::Tiny { 0.999 } else { 0.7 } && full != half,
             "{network:?}: {alike}"
@@ -185,8 +187,9 @@ fn mixed_precision_trains_like_float32() {
     }
 }
 
-/// The hardest triplets draw all embeddings of `omni` together, where their loss is the margin
-/// whichever way the weights move; strangers ended closer than 0.02. With the neck that cannot be.
+/// With the hardest triplets all embeddings of `omni` become equal: strangers ended closer than
+/// 0.02, where the loss is the margin and small changes of the weights do not lower it. The neck
+/// prevents this.
 #[test]
 fn the_neck_keeps_the_embeddings_of_strangers_apart() {
     use crate::train::body::Network;

@@ -53,7 +53,7 @@ impl<B: Backend> GraphNetwork<B> {
             } => {
                 let x = value(*x)?.x;
                 let channels = [x.dims()[1]];
-                // The moments are those of the file and are not trained.
+                // The file's moments are used; they are not trained.
                 let [mean, variance] = [mean, variance].map(|w| self.weight(*w, channels).detach());
                 let factor = self.weight(*scale, channels) / (variance + *epsilon).sqrt();
                 let offset = self.weight(*offset, channels) - mean * factor.clone();
@@ -67,7 +67,7 @@ impl<B: Backend> GraphNetwork<B> {
             } => {
                 let RankedTensor { x, rank } = value(*x)?;
                 let [n, c, h, w] = x.dims();
-                // Treats each picture's channels as channels of a single picture.
+                // All channels of the batch are treated as channels of a single picture.
                 let [gamma, beta] = [scale, offset]
                     .map(|p| self.weight(*p, [1, c]).repeat_dim(0, n).reshape([n * c]));
                 let Normalised { maps, .. } = B::normalise(
@@ -399,7 +399,7 @@ fn reshape_value<B: Backend>(
             _ => 1,
         };
     }
-    // A constant batch size of 1 stands for any batch size.
+    // A constant batch size of 1 is replaced by the actual batch size.
     if dims[0] == 1 && !dims.contains(&-1) {
         to[0] = own[0];
     }

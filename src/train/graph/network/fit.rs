@@ -1,4 +1,4 @@
-//! Adapts a plan to a picture size.
+//! Adapts the strides and kernels of a plan to a picture size.
 
 use std::sync::Arc;
 
@@ -37,8 +37,8 @@ pub(super) fn limit_stride(plan: &mut Plan, most: usize) {
     }
 }
 
-/// Adapts the plan to a picture size: where a depthwise kernel covers a whole map and the maps are
-/// now smaller by an integer factor, its weights are summed over blocks of that factor.
+/// Adapts the plan to a picture size. If a depthwise kernel covers a whole map and the map is now
+/// smaller by an integer factor, the kernel's weights are summed over blocks of that factor.
 pub(super) fn fit_to_size<B: Kernels>(
     plan: &Plan,
     size: (usize, usize),

@@ -1,4 +1,4 @@
-//! Compares the graph with ONNX Runtime, and writes it back to a file.
+//! Compares the graph with ONNX Runtime, and writes the graph to a file.
 
 use std::path::{Path, PathBuf};
 
@@ -77,7 +77,8 @@ fn foreign_networks_compute_what_onnx_runtime_does() {
     assert!(worst < 1e-4, "{worst}");
 }
 
-/// Writes each of our networks, reads it as a graph, trains it a step and writes it again.
+/// Writes each of our networks to a file, reads it as a graph, trains it for a step and writes it
+/// again.
 #[test]
 fn exported_networks_can_be_trained_as_graphs() {
     type B = Autodiff<Flex>;
@@ -137,7 +138,7 @@ fn exported_networks_can_be_trained_as_graphs() {
         let Body::Graph(graph) = again.body() else {
             panic!("a graph")
         };
-        // Weights of a single number are constants of the design, which are not trained.
+        // Weights of a single number are constants of the design and are not trained.
         let learning: Vec<_> = graph
             .weights
             .iter()

@@ -5,7 +5,8 @@ type B = Autodiff<Flex>;
 type Affine = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, Activation) -> Tensor<B, 4>;
 type Normalising = fn(Tensor<B, 4>, Tensor<B, 1>, Tensor<B, 1>, f32, Activation) -> Normalised<B>;
 
-/// Does not use burn's random numbers, whose only sequence the tests that train rely on.
+/// Random values. burn's generator is not used, because it is shared by the process and other tests
+/// depend on its sequence.
 fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
     let values: Vec<f32> = std::iter::repeat_with(|| 3.0 * fastrand::f32() - 1.3)
         .take(shape.iter().product())
@@ -20,7 +21,8 @@ fn apart<const D: usize>(a: Tensor<Flex, D>, b: Tensor<Flex, D>) -> f32 {
     (a - b).abs().max().into_scalar() / scale
 }
 
-/// A sum with a different weight for every value, so that misplaced derivatives show.
+/// A sum with a different weight for every value, so that derivatives at wrong positions are
+/// detected.
 fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     let dims = maps.dims();
     let factors: Vec<f32> = (0..dims.iter().product::<usize>())
@@ -29,8 +31,8 @@ fn weighed(maps: Tensor<B, 4>) -> Tensor<B, 1> {
     (maps * Tensor::from_data(TensorData::new(factors, dims), &Default::default())).sum()
 }
 
-/// Compares with burn's convolution for all kinds of kernels, odd sizes, and batches with an
-/// incomplete last group.
+/// Compares the kernels with burn's convolution for all kinds of convolutions, odd sizes, and
+/// batches with an incomplete last group.
 #[test]
 fn convolutions_and_derivatives_equal_burns() {
     let shapes = [
@@ -127,7 +129,7 @@ fn normalisation_and_derivatives_equal_burns() {
     for activation in [Activation::Linear, Activation::Relu, Activation::Relu6] {
         let (x, gamma, beta) = (random([5, 3, 7, 4]), random([3]), random([3]));
         let run = |f: Normalising| {
-            // A mean far from zero, and values up to the upper limit of Relu6.
+            // The mean is far from zero, and some values exceed the upper limit of Relu6.
             let Normalised { maps, moments } = f(
                 x.clone() * 3.0 + 20.0,
                 gamma.clone() * 4.0,
