@@ -89,10 +89,8 @@ fn small_grey(image: &Image) -> Result<(Mat, f32), opencv::Error> {
     let packed: std::borrow::Cow<'_, [u8]> = if image.stride == 3 * image.width as usize {
         bytes.into()
     } else {
-        (0..image.height as usize)
-            .flat_map(|y| image.row(y).iter().copied())
-            .collect::<Vec<u8>>()
-            .into()
+        let rows: Vec<&[u8]> = (0..image.height as usize).map(|y| image.row(y)).collect();
+        rows.concat().into()
     };
     let flat = Mat::from_slice(&packed)?;
     let full = flat.reshape(3, image.height as i32)?;

@@ -177,6 +177,7 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+    use crate::frame::Image;
     use crate::source::source::{Source as _, SourceOptions};
     use crate::source::video::Video;
 
@@ -193,16 +194,13 @@ mod tests {
         )
         .expect("a video");
         let next = || video.next_frame().expect("readable");
-        let sum = |bytes: &[u8]| {
-            bytes
-                .iter()
-                .zip(1u64..)
-                .map(|(b, i)| u64::from(*b) * i)
-                .sum()
+        let sum = |image: Image| {
+            let rows = (0..image.height as usize).flat_map(|y| image.row(y));
+            rows.zip(1u64..).map(|(b, i)| u64::from(*b) * i).sum()
         };
         std::iter::from_fn(next)
             .take(most)
-            .map(|f| (f.number, f.pts.0, sum(&f.image.expect("pixels").data)))
+            .map(|f| (f.number, f.pts.0, sum(f.image.expect("pixels"))))
             .collect()
     }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
-use self::decoded::{Converter, Format};
+use self::decoded::{Buffers, Converter};
 use crate::clock;
 use crate::frame::{Frame, Image};
 use crate::source::camera_clock::CameraClock;
@@ -31,11 +31,9 @@ pub struct Timeouts {
 /// A video file or a stream.
 pub struct Video {
     capture: VideoCapture,
-    mat: Mat,
-    /// The format that OpenCV converts: that of the first frame it read.
-    usual: Option<Format>,
-    /// Converts frames of another format.
+    /// Converts frames of the present format.
     converter: Option<Converter>,
+    buffers: Buffers,
     info: SourceInfo,
     /// The input, without any password.
     input: String,
@@ -191,14 +189,10 @@ impl Source for Video {
                 self.options.link.count_thinned();
                 continue;
             }
-            if !self.retrieve()? {
+            let Some(image) = self.retrieve()? else {
                 self.damaged(1);
                 continue;
-            }
-            let image = image_of(&self.mat).map_err(|reason| SourceError::Read {
-                input: self.input.clone(),
-                reason,
-            })?;
+            };
             let image = image.with_pixel_aspect(self.pixel_aspect);
             check_size(&self.input, self.read, image.width, image.height)?;
             let time = if self.info.live {

@@ -16,9 +16,9 @@
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr::{null, null_mut};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use opencv::core::{self, Mat, MatTrait as _, MatTraitConst as _, Rect};
+use crate::frame::Image;
 
 /// The first fields of FFmpeg's `AVFrame`, the same since FFmpeg 2 (2013).
 #[repr(C)]
@@ -138,6 +138,32 @@ pub(super) fn format() -> Option<Format> {
     })
 }
 
+/// Buffers of pixels, used again when no frame holds them any more. A fresh one costs the system
+/// more time than its conversion takes a decoder of small frames: it is filled with zeros.
+#[derive(Default)]
+pub(super) struct Buffers(Vec<Arc<[u8]>>);
+
+impl Buffers {
+    /// A buffer of `length` bytes that nobody holds, with any content. Of other such buffers one is
+    /// kept, the rest is freed.
+    fn take(&mut self, length: usize) -> Arc<[u8]> {
+        let unused = |b: &mut Arc<[u8]>| Arc::get_mut(b).is_some_and(|b| b.len() == length);
+        let buffer = self.0.iter_mut().position(unused);
+        let buffer = buffer.map(|i| self.0.swap_remove(i));
+        let mut has_spare = false;
+        self.0.retain_mut(|b| {
+            let spare = unused(b);
+            Arc::get_mut(b).is_none() || (spare && !std::mem::replace(&mut has_spare, true))
+        });
+        buffer.unwrap_or_else(|| std::iter::repeat_n(0, length).collect())
+    }
+
+    /// Remembers a buffer that a frame holds.
+    fn lend(&mut self, buffer: &Arc<[u8]>) {
+        self.0.push(buffer.clone());
+    }
+}
+
 /// Converts decoded frames of one format to BGR.
 pub(super) struct Converter {
     format: Format,
@@ -154,8 +180,11 @@ unsafe impl Send for Converter {}
 const BGR24: c_int = 3;
 /// FFmpeg's `SWS_BICUBIC`, as OpenCV.
 const BICUBIC: c_int = 4;
-/// FFmpeg writes whole vectors, beyond the end of a row too: rows are padded to this many pixels.
+/// FFmpeg writes whole vectors, beyond the end of a row too: rows of other widths than multiples of
+/// [`VECTOR`] are padded to this many pixels.
 const ROW: i32 = 64;
+/// Pixels of a vector.
+const VECTOR: i32 = 16;
 
 impl Converter {
     /// For frames of `format`; `None` if FFmpeg cannot convert them.
@@ -211,19 +240,23 @@ impl Converter {
     /// holds here too.
     ///
     /// # Errors
-    /// If it has another format, or there is no memory for it.
-    pub(super) fn convert(&self) -> Result<Mat, String> {
+    /// If it has another format, or FFmpeg cannot convert it.
+    pub(super) fn convert(&self, buffers: &mut Buffers) -> Result<Image, String> {
         if format() != Some(self.format) {
             return Err("the decoded frame has another format".into());
         }
         let Format { width, height, .. } = self.format;
-        let padded = (width + ROW) / ROW * ROW;
-        let zeros = core::Scalar::default();
-        let mut mat = Mat::new_rows_cols_with_default(height + 1, padded, core::CV_8UC3, zeros)
-            .map_err(text)?;
-        let rows = [mat.data_mut(), null_mut(), null_mut(), null_mut()];
+        let padded = if width % VECTOR == 0 {
+            width
+        } else {
+            (width + ROW) / ROW * ROW
+        };
+        // One row more, for the last row's vectors.
+        let mut data = buffers.take(3 * padded as usize * (height as usize + 1));
+        let pixels = Arc::get_mut(&mut data).ok_or("the buffer of its pixels is in use")?;
+        let rows = [pixels.as_mut_ptr(), null_mut(), null_mut(), null_mut()];
         let strides = [3 * padded, 0, 0, 0];
-        // SAFETY: the frame is alive and has this format; the matrix has `height` rows of at least
+        // SAFETY: the frame is alive and has this format; the buffer has `height` rows of at least
         // `width` pixels.
         let written = unsafe {
             let frame = &*LAST.get();
@@ -237,11 +270,17 @@ impl Converter {
                 strides.as_ptr(),
             )
         };
+        buffers.lend(&data);
         if written != height {
             return Err(format!("FFmpeg converted {written} of {height} rows"));
         }
-        let inner = Mat::roi(&mat, Rect::new(0, 0, width, height)).map_err(text)?;
-        inner.try_clone().map_err(text)
+        Ok(Image {
+            width: width as u32,
+            height: height as u32,
+            stride: 3 * padded as usize,
+            data,
+            pixel_aspect: 1.0,
+        })
     }
 }
 
@@ -250,8 +289,4 @@ impl Drop for Converter {
         // SAFETY: the context is freed once.
         unsafe { (self.free)(self.context) }
     }
-}
-
-fn text(e: opencv::Error) -> String {
-    e.message
 }

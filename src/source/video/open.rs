@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opencv::core::{Mat, Vector};
+use opencv::core::Vector;
 use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst as _};
 
+use super::decoded::Buffers;
 use super::{Timeouts, Video, announced, decoded, property, read_error};
 use crate::address::Address;
 use crate::source::camera_clock::CameraClock;
@@ -250,9 +251,8 @@ impl Video {
         }
         Ok(Video {
             capture,
-            mat: Mat::default(),
-            usual: None,
             converter: None,
+            buffers: Buffers::default(),
             info,
             timeless,
             input,
