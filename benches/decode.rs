@@ -4,8 +4,8 @@
 //!     cargo bench --bench decode -- FILE ...
 //!
 //! Prints for each file the milliseconds per frame, wall-clock and of the processor (all threads),
-//! of OpenCV's `grab` alone, of its `grab` and `retrieve`, and of twintrack's source; the median
-//! over the rounds.
+//! of OpenCV's `grab` alone, of its `grab` and `retrieve` (both with one thread per core), and of
+//! twintrack's source with 1, 2 and 4 threads; the median over the rounds.
 
 use std::error::Error;
 use std::time::Instant;
@@ -13,10 +13,11 @@ use std::time::Instant;
 use opencv::core::Mat;
 use opencv::prelude::*;
 use opencv::videoio::{self, VideoCapture};
-use twintrack::source::{self, SourceOptions};
+use twintrack::source::{self, SourceConfig, SourceOptions};
 
 const ROUNDS: usize = 5;
 const FRAMES: usize = 150;
+const THREADS: [usize; 3] = [1, 2, 4];
 
 /// Milliseconds per frame.
 struct Cost {
@@ -26,14 +27,18 @@ struct Cost {
 
 fn main() -> Result<(), Box<dyn Error>> {
     for file in std::env::args().skip(1).filter(|a| !a.starts_with('-')) {
-        let mut costs: [Vec<Cost>; 3] = Default::default();
+        let mut costs: [Vec<Cost>; 5] = Default::default();
         for _ in 0..ROUNDS {
             costs[0].push(cost(|| opencv(&file, false))?);
             costs[1].push(cost(|| opencv(&file, true))?);
-            costs[2].push(cost(|| twintrack(&file))?);
+            for (costs, threads) in costs[2..].iter_mut().zip(THREADS) {
+                costs.push(cost(|| twintrack(&file, threads))?);
+            }
         }
-        println!("{file}");
-        let names = ["OpenCV, grab", "OpenCV, grab and retrieve", "twintrack"];
+        eprintln!("{file}");
+        let ours = THREADS.map(|n| format!("twintrack, threads: {n}"));
+        let theirs = ["OpenCV, grab", "OpenCV, grab and retrieve"].map(String::from);
+        let names = [&theirs[..], &ours[..]].concat();
         for (name, costs) in names.iter().zip(&costs) {
             let median = |of: fn(&Cost) -> f64| {
                 let mut all: Vec<f64> = costs.iter().map(of).collect();
@@ -41,7 +46,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                 all[all.len() / 2]
             };
             let (wall, processor) = (median(|c| c.wall), median(|c| c.processor));
-            println!("  {name:<26} {wall:7.2} ms {processor:7.2} ms of the processor");
+            eprintln!("  {name:<26} {wall:7.2} ms {processor:7.2} ms of the processor");
         }
     }
     Ok(())
@@ -78,8 +83,9 @@ fn opencv(file: &str, retrieve: bool) -> Result<usize, Box<dyn Error>> {
     Ok(frames)
 }
 
-fn twintrack(file: &str) -> Result<usize, Box<dyn Error>> {
-    let mut source = source::open(file, &SourceOptions::default())?;
+fn twintrack(file: &str, threads: usize) -> Result<usize, Box<dyn Error>> {
+    let decoding = SourceConfig::default().with_threads(threads);
+    let mut source = source::open(file, &SourceOptions::default().with_decoding(decoding))?;
     let mut frames = 0;
     while frames < FRAMES && source.next_frame()?.is_some() {
         frames += 1;

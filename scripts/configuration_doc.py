@@ -16,6 +16,7 @@ root = pathlib.Path(__file__).parent.parent
 programs = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "target/release"
 TRACKER = [  # section, file, struct
     ("", "src/config.rs", "Config"),
+    ("source", "src/source/source_config.rs", "SourceConfig"),
     ("detector", "src/detect/detector.rs", "DetectorConfig"),
     ("embedder", "src/embed/embedder.rs", "EmbedderConfig"),
     ("embedder.needed", "src/track/embed_policy.rs", "EmbedPolicy"),

@@ -14,6 +14,7 @@ use crate::embed::{Crops, EmbedderConfig};
 use crate::infer::{Device, Preprocessing, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
+use crate::source::SourceConfig;
 use crate::text_file;
 use crate::time::Seconds;
 use crate::track::TrackerConfig;
@@ -43,6 +44,8 @@ pub struct Config {
     /// Where frames are scaled and crops are cut: auto, cpu, or device (where networks run). auto:
     /// device on a GPU, so that each frame is copied there once, as bytes; otherwise cpu.
     pub preprocessing: Preprocessing,
+    /// How videos are decoded.
+    pub source: SourceConfig,
     /// The detector.
     pub detector: DetectorConfig,
     /// The embedder (Siamese network).
@@ -174,6 +177,7 @@ impl Config {
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), ConfigError> {
         within("threads", self.threads, 0, 1024)?;
+        self.source.validate()?;
         self.detector.validate()?;
         self.embedder.validate()?;
         self.cadence.validate()?;

@@ -43,8 +43,9 @@
 //! | `train` | training of the Siamese network: `train` |
 //! | `cli` | the program `twintrack` |
 //!
-//! Link a program that decodes video with `-Wl,--export-dynamic-symbol=avcodec_receive_frame`, as
-//! `build.rs` does; otherwise a change of the frame size within a stream is not detected.
+//! Link a program that decodes video with `-Wl,--export-dynamic-symbol=avcodec_receive_frame` and
+//! `-Wl,--export-dynamic-symbol=avcodec_open2`, as `build.rs` does: frames are then converted without
+//! OpenCV's copies, a change of their size within a stream is noticed, and `source.threads` counts.
 //!
 //! Programs in `examples/`: `track_boxes` (pure), `track_video` (a callback per event),
 //! `compare_pictures` (embed and compare).

@@ -10,6 +10,7 @@ use crate::app::{
 };
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+use twintrack::source::{Hardware, Transport};
 
 /// Streaming video pedestrian tracker: frames in, trajectories out.
 #[derive(Debug, Parser)]
@@ -33,17 +34,28 @@ struct Cli {
 }
 
 impl Command {
-    /// FFmpeg's options for cameras, if the command reads cameras.
-    fn camera_options(&self) -> Option<String> {
-        match self {
+    /// FFmpeg's options for the inputs, if the command's differ from the defaults. An invalid
+    /// configuration, which the command reports, is left out.
+    fn input_options(&self) -> Option<String> {
+        let (transport, hardware) = match self {
             #[cfg(feature = "video")]
-            Command::Track(args) => args
-                .is_stream()
-                .then(|| twintrack::source::Transport::Tcp.ffmpeg_options()),
+            Command::Track(args) => {
+                let (config, transport) = args.input();
+                let config = app::settings::read(config).unwrap_or_default();
+                (transport, config.source.hardware)
+            }
             #[cfg(feature = "serve")]
-            Command::Serve(args) => Some(args.transport().ffmpeg_options()),
-            _ => None,
-        }
+            Command::Serve(args) => {
+                let (transport, hardware) = args.decoding();
+                (Some(transport), hardware)
+            }
+            _ => (None, Hardware::None),
+        };
+        let transport = transport.map(Transport::ffmpeg_options);
+        let options: Vec<String> = (transport.into_iter())
+            .chain(hardware.ffmpeg_options())
+            .collect();
+        (!options.is_empty()).then(|| options.join("|"))
     }
 }
 
@@ -98,7 +110,7 @@ fn config(args: &ConfigArgs) -> anyhow::Result<String> {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     telemetry::disable();
-    prepare_libraries(cli.command.camera_options());
+    prepare_libraries(cli.command.input_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
         .unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
@@ -149,22 +161,22 @@ fn print(text: String) -> ExitCode {
 }
 
 /// Disables warnings of OpenCV and FFmpeg, which would be printed in addition to the program's
-/// errors, and sets FFmpeg's options for cameras. Both libraries read these settings only from
+/// errors, and sets FFmpeg's options for the inputs. Both libraries read these settings only from
 /// environment variables; a variable that the user has set is kept.
 #[expect(
     unsafe_code,
     reason = "set_var is sound while no other thread runs; main has not started any"
 )]
-fn prepare_libraries(cameras: Option<String>) {
+fn prepare_libraries(inputs: Option<String>) {
     let quiet = [
         ("OPENCV_FFMPEG_LOGLEVEL", "-8"),
         ("OPENCV_LOG_LEVEL", "SILENT"),
         ("OPENCV_VIDEOIO_DEBUG", "0"),
     ];
-    let cameras = cameras
+    let inputs = inputs
         .as_deref()
         .map(|options| ("OPENCV_FFMPEG_CAPTURE_OPTIONS", options));
-    for (key, value) in quiet.into_iter().chain(cameras) {
+    for (key, value) in quiet.into_iter().chain(inputs) {
         if std::env::var_os(key).is_none() {
             // SAFETY: main has not started any other thread.
             unsafe { std::env::set_var(key, value) }

@@ -139,6 +139,25 @@ fn video(r: &mut Report) {
     {
         r.note(line);
     }
+    hardware_decoding(r);
+}
+
+#[cfg(feature = "video")]
+fn hardware_decoding(r: &mut Report) {
+    use twintrack::source::{Hardware, video};
+    let found: Vec<String> = video::hardware().iter().map(Hardware::to_string).collect();
+    let (state, detail) = if found.is_empty() {
+        (
+            State::Unavailable,
+            "no device of VA-API or NVDEC: videos are decoded on the CPU".to_string(),
+        )
+    } else {
+        (
+            State::Works,
+            found.join(", ") + "; used if source.hardware = \"auto\" is set",
+        )
+    };
+    r.line(state, "video hardware", detail);
 }
 
 #[cfg(not(feature = "video"))]

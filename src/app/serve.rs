@@ -34,7 +34,7 @@ use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
 use twintrack::sink::stdout::StdoutSink;
 use twintrack::sink::webhook::WebhookConfig;
-use twintrack::source::{self, Transport, playback};
+use twintrack::source::{self, Hardware, Transport, playback};
 use twintrack::track::identity::GalleryPerson;
 
 /// Track many cameras at once, with one detector for all.
@@ -61,11 +61,11 @@ pub struct ServeArgs {
 }
 
 impl ServeArgs {
-    /// RTSP transport of the cameras; the default if the configuration is invalid, which [`run`]
-    /// reports.
-    pub fn transport(&self) -> Transport {
+    /// RTSP transport and hardware decoder of the cameras; the defaults if the configuration is
+    /// invalid, which [`run`] reports.
+    pub fn decoding(&self) -> (Transport, Hardware) {
         ServiceConfig::read(&self.config)
-            .map(|(service, _)| service.transport())
+            .map(|(service, config)| (service.transport(), config.source.hardware))
             .unwrap_or_default()
     }
 }
@@ -149,14 +149,22 @@ struct Outputs {
 }
 
 impl Outputs {
-    fn open(args: &ServeArgs, service: &ServiceConfig, config: &Config, hub: &Hub) -> Result<Self> {
+    /// Creates the files and starts the deliveries; `hub`: if there is a web server.
+    fn open(
+        args: &ServeArgs,
+        service: &ServiceConfig,
+        config: &Config,
+        hub: Option<&Hub>,
+    ) -> Result<Self> {
         let ServeConfig {
             output_bytes,
             output_keep,
             stop_within,
             ..
         } = service.serve;
-        let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(hub.clone())];
+        // The hub keeps each camera's latest frame.
+        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
+        sinks.extend(hub.map(|hub| Box::new(hub.clone()) as Box<dyn Sink>));
         let mut spools = Vec::new();
         let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));
         if let Some(mqtt) = &service.mqtt {
@@ -200,7 +208,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
-    let outputs = Outputs::open(args, &service, &config, &hub)?;
+    let outputs = Outputs::open(args, &service, &config, server.is_some().then_some(&hub))?;
 
     let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
@@ -248,10 +256,13 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         notify_systemd(sd_notify::NotifyState::Stopping);
     });
 
+    let decoding = config.source;
     let inputs = Inputs::Many {
         configs: service.cameras.clone(),
         changes,
-        open: Arc::new(playback::open),
+        open: Arc::new(move |camera, options| {
+            playback::open(camera, &options.clone().with_decoding(decoding))
+        }),
     };
     let detections = DetectionSource::Network(Box::new(detector));
     let pipeline = Pipeline {

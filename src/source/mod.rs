@@ -21,6 +21,7 @@ mod seek;
     reason = "the trait is this module's central thing"
 )]
 pub mod source;
+pub mod source_config;
 pub mod timeline;
 #[cfg(feature = "video")]
 pub mod video;
@@ -32,3 +33,4 @@ pub use input::{is_stream, path_of};
 pub use link::Link;
 pub use open::{open, open_camera, sequence_video};
 pub use source::{Source, SourceInfo, SourceOptions};
+pub use source_config::{Hardware, SourceConfig};

@@ -91,6 +91,10 @@ pub fn open_camera(
         target_fps: config.target_fps.or(options.target_fps),
         late: Some(Seconds(config.late)),
         recorded: config.recorded,
+        decoding: match config.recorded {
+            Some(true) => options.decoding,
+            _ => options.decoding.of_camera(),
+        },
         ..options.clone()
     };
     let timeouts = Timeouts {

@@ -19,6 +19,10 @@ pub fn open(
     config: &CameraConfig,
     options: &SourceOptions,
 ) -> Result<Box<dyn Source>, SourceError> {
+    let options = &SourceOptions {
+        decoding: options.decoding.of_camera(),
+        ..options.clone()
+    };
     let source = from_start(config, options)?;
     Ok(if source.info().live {
         source

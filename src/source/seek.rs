@@ -31,16 +31,18 @@ pub(super) struct Landing {
 }
 
 /// Opens the file shortly before the first frame at or after `start`, relative to its first frame.
-/// `None` if the position would not be certain, or seeking is not worth it.
-pub(super) fn open(path: &str, start: Seconds) -> Option<Landing> {
+/// `capture` opens it. `None` if the position would not be certain, or seeking is not worth it.
+pub(super) fn open(
+    path: &str,
+    start: Seconds,
+    capture: impl FnOnce() -> Option<VideoCapture>,
+) -> Option<Landing> {
     let times = index(Path::new(path))?;
     let target = times.partition_point(|t| *t < start.0 - 1e-6);
     if target < WORTH {
         return None;
     }
-    let mut capture = VideoCapture::from_file(path, videoio::CAP_FFMPEG)
-        .ok()
-        .filter(|c| c.is_opened().unwrap_or(false))?;
+    let mut capture = capture()?;
     let time = |capture: &mut VideoCapture| {
         let grabbed = capture.grab().ok()?;
         // Some files report a slightly negative time for their first frame.
@@ -267,6 +269,7 @@ mod tests {
             let Some(path) = video(dir.path(), name, more) else {
                 continue;
             };
+            let capture = || VideoCapture::from_file(&path, videoio::CAP_FFMPEG).ok();
             let mut sought = 0;
             let all = frames(&path, 0.0, usize::MAX);
             for start in [6.0, 19.97, 31.234, 39.9] {
@@ -277,11 +280,11 @@ mod tests {
                     .copied()
                     .collect();
                 assert_eq!(frames(&path, start, 3), want, "{name} from {start} s");
-                sought += usize::from(open(&path, Seconds(start)).is_some());
+                sought += usize::from(open(&path, Seconds(start), &capture).is_some());
             }
             assert!(frames(&path, 41.0, 3).is_empty(), "{name} is 40 s long");
             assert!(
-                open(&path, Seconds(1.0)).is_none(),
+                open(&path, Seconds(1.0), &capture).is_none(),
                 "{name}: too few frames to seek"
             );
             match name {

@@ -8,6 +8,7 @@ use derive_setters::Setters;
 use crate::frame::Frame;
 use crate::source::error::SourceError;
 use crate::source::link::Link;
+use crate::source::source_config::SourceConfig;
 use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
 /// A stream of frames. Blocks; run it on its own thread.
@@ -69,6 +70,8 @@ pub struct SourceOptions {
     pub target_fps: Option<f64>,
     /// A camera's frame is dropped if it arrives later than this after its time; never if absent.
     pub late: Option<Seconds>,
+    /// How videos are decoded.
+    pub decoding: SourceConfig,
     /// The link to the supervisor.
     pub link: Link,
 }

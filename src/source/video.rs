@@ -1,5 +1,6 @@
 //! Video files and network cameras, decoded by OpenCV (FFmpeg).
 
+mod capture;
 mod decoded;
 mod open;
 mod retrieve;
@@ -9,6 +10,7 @@ use std::time::Instant;
 use opencv::core::{Mat, MatTraitConst, MatTraitConstManual};
 use opencv::videoio::{self, VideoCapture, VideoCaptureTrait, VideoCaptureTraitConst};
 
+pub use self::decoded::hardware;
 use self::decoded::{Buffers, Converter};
 use crate::clock;
 use crate::frame::{Frame, Image};

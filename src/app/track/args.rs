@@ -158,9 +158,10 @@ pub(super) fn configure(args: &TrackArgs) -> Result<Config> {
 
 #[cfg(feature = "video")]
 impl TrackArgs {
-    /// Whether the input is a stream or a local camera, rather than a path.
-    pub fn is_stream(&self) -> bool {
-        source::is_stream(&self.input)
+    /// The configuration file, and the transport of an input that is a stream or a local camera.
+    pub fn input(&self) -> (Option<&std::path::Path>, Option<source::Transport>) {
+        let transport = source::is_stream(&self.input).then_some(source::Transport::Tcp);
+        (self.config.as_deref(), transport)
     }
 }
 
@@ -175,6 +176,7 @@ pub(super) fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions
             args.detections.is_some() && !config.embedder.enabled && args.video.is_none(),
         )
         .with_frame_rate(args.frame_rate)
+        .with_decoding(config.source)
         .with_recorded(if args.live {
             Some(false)
         } else {

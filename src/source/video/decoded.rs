@@ -1,12 +1,15 @@
-//! Size and pixels of the frame that FFmpeg decoded last.
+//! What OpenCV does not offer of FFmpeg: the number of a decoder's threads, size and pixels of the
+//! frame that was decoded last, and which decoders in hardware there are.
 //!
-//! OpenCV 4.6 with FFmpeg 5 reads every frame with the size in the stream's header, and has no
-//! property that tells the decoder's own. Where the size changes within a stream, it returns parts
-//! of pictures and reads outside their memory. So this module looks at the decoded frame itself: it
-//! defines FFmpeg's function `avcodec_receive_frame`, which the dynamic linker then calls in place
-//! of FFmpeg's, calls FFmpeg's own and notes the frame.
+//! OpenCV 4.6 with FFmpeg 5 opens every decoder with one thread per core. It reads every frame with
+//! the size in the stream's header, and has no property that tells the decoder's own: where the size
+//! changes within a stream, it returns parts of pictures and reads outside their memory. And it
+//! converts each frame in a buffer of its own, of which the caller gets a copy. So this module
+//! defines FFmpeg's functions `avcodec_open2` and `avcodec_receive_frame`, which the dynamic linker
+//! then calls in place of FFmpeg's. They call FFmpeg's own, the first after setting the threads; the
+//! second notes the frame, which is then converted here.
 //!
-//! For that a program exports the function, by the link option in `build.rs`. In a program of
+//! For that a program exports the functions, by the link options in `build.rs`. In a program of
 //! somebody else that does not, nothing is known, OpenCV's picture is used, and a warning says so.
 #![expect(
     unsafe_code,
@@ -14,11 +17,12 @@
 )]
 
 use std::cell::Cell;
-use std::ffi::{CStr, CString, c_int, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr::{null, null_mut};
 use std::sync::{Arc, OnceLock};
 
 use crate::frame::Image;
+use crate::source::source_config::Hardware;
 
 /// The first fields of FFmpeg's `AVFrame`, the same since FFmpeg 2 (2013).
 #[repr(C)]
@@ -71,10 +75,14 @@ type Scale = unsafe extern "C" fn(
     *const c_int,
 ) -> c_int;
 type FreeContext = unsafe extern "C" fn(*mut c_void);
+type OpenDecoder = unsafe extern "C" fn(*mut c_void, *const c_void, *mut *mut c_void) -> c_int;
+type SetOption = unsafe extern "C" fn(*mut c_void, *const c_char, *const c_char, c_int) -> c_int;
 
 thread_local! {
     /// The frame that this thread decoded last.
     static LAST: Cell<*const AvFrame> = const { Cell::new(null()) };
+    /// Threads of the decoders that this thread opens; 0: as OpenCV, one per core.
+    static THREADS: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Stands before FFmpeg's function of this name: calls it, and notes the frame.
@@ -95,6 +103,91 @@ unsafe extern "C" fn avcodec_receive_frame(context: *mut c_void, frame: *mut AvF
         LAST.set(frame);
     }
     result
+}
+
+/// Stands before FFmpeg's function of this name: sets the number of threads, and calls it.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn avcodec_open2(
+    context: *mut c_void,
+    codec: *const c_void,
+    options: *mut *mut c_void,
+) -> c_int {
+    static NEXT: OnceLock<Option<(OpenDecoder, Option<SetOption>)>> = OnceLock::new();
+    // SAFETY: FFmpeg's functions have these types.
+    let next = NEXT.get_or_init(|| unsafe {
+        let open = symbol(libc::RTLD_NEXT, c"avcodec_open2", "libavcodec")?;
+        let set = symbol(libc::RTLD_DEFAULT, c"av_opt_set", "libavutil");
+        Some((
+            std::mem::transmute::<*mut c_void, OpenDecoder>(open),
+            set.map(|f| std::mem::transmute::<*mut c_void, SetOption>(f)),
+        ))
+    });
+    let Some((next, set)) = next else {
+        return -libc::ENOSYS;
+    };
+    let threads = THREADS.get();
+    if threads > 0
+        && let (Some(set), Ok(value)) = (set, CString::new(threads.to_string()))
+    {
+        // SAFETY: the context is an object with options, and both texts end with a zero byte. A
+        // decoder without this option rejects it, and is opened as it is.
+        unsafe { set(context, c"threads".as_ptr(), value.as_ptr(), 0) };
+    }
+    // SAFETY: the caller's arguments are passed on.
+    unsafe { next(context, codec, options) }
+}
+
+/// Calls `open`; the decoders that it opens have this many threads.
+pub(super) fn with_threads<T>(threads: usize, open: impl FnOnce() -> T) -> T {
+    THREADS.set(threads);
+    let opened = open();
+    THREADS.set(0);
+    opened
+}
+
+/// The decoders in hardware whose device FFmpeg can open. Which formats they decode is not known.
+pub fn hardware() -> Vec<Hardware> {
+    type Find = unsafe extern "C" fn(*const c_char) -> c_int;
+    type Create =
+        unsafe extern "C" fn(*mut *mut c_void, c_int, *const c_char, *mut c_void, c_int) -> c_int;
+    type Release = unsafe extern "C" fn(*mut *mut c_void);
+    type Level = unsafe extern "C" fn() -> c_int;
+    type SetLevel = unsafe extern "C" fn(c_int);
+    const QUIET: c_int = -8;
+    let find = |name| symbol(libc::RTLD_DEFAULT, name, "libavutil");
+    let functions = || {
+        // SAFETY: FFmpeg's functions have these types.
+        Some(unsafe {
+            (
+                std::mem::transmute::<*mut c_void, Find>(find(c"av_hwdevice_find_type_by_name")?),
+                std::mem::transmute::<*mut c_void, Create>(find(c"av_hwdevice_ctx_create")?),
+                std::mem::transmute::<*mut c_void, Release>(find(c"av_buffer_unref")?),
+                std::mem::transmute::<*mut c_void, Level>(find(c"av_log_get_level")?),
+                std::mem::transmute::<*mut c_void, SetLevel>(find(c"av_log_set_level")?),
+            )
+        })
+    };
+    let Some((kind_of, create, release, level, set_level)) = functions() else {
+        return Vec::new();
+    };
+    let opens = |(_, name): &(Hardware, &CStr)| {
+        let mut device = null_mut();
+        // SAFETY: the name ends with a zero byte; null stands for the default device and no
+        // options; the device is released once.
+        unsafe {
+            let before = level();
+            set_level(QUIET);
+            let created = create(&mut device, kind_of(name.as_ptr()), null(), null_mut(), 0);
+            release(&mut device);
+            set_level(before);
+            created >= 0
+        }
+    };
+    [(Hardware::Vaapi, c"vaapi"), (Hardware::Nvdec, c"cuda")]
+        .into_iter()
+        .filter(opens)
+        .map(|(hardware, _)| hardware)
+        .collect()
 }
 
 /// The function `name`, searched from `from`, then in the loaded `library`: where OpenCV loads
@@ -138,23 +231,20 @@ pub(super) fn format() -> Option<Format> {
     })
 }
 
-/// Buffers of pixels, used again when no frame holds them any more. A fresh one costs the system
-/// more time than its conversion takes a decoder of small frames: it is filled with zeros.
+/// Buffers of pixels that frames hold, used again when they do not any more. A fresh buffer costs
+/// more time than the conversion of a small frame: the system maps it page by page, and it is filled
+/// with zeros.
 #[derive(Default)]
 pub(super) struct Buffers(Vec<Arc<[u8]>>);
 
 impl Buffers {
-    /// A buffer of `length` bytes that nobody holds, with any content. Of other such buffers one is
-    /// kept, the rest is freed.
+    /// A buffer of `length` bytes that nobody holds, with any content. Others that nobody holds are
+    /// freed.
     fn take(&mut self, length: usize) -> Arc<[u8]> {
         let unused = |b: &mut Arc<[u8]>| Arc::get_mut(b).is_some_and(|b| b.len() == length);
         let buffer = self.0.iter_mut().position(unused);
         let buffer = buffer.map(|i| self.0.swap_remove(i));
-        let mut has_spare = false;
-        self.0.retain_mut(|b| {
-            let spare = unused(b);
-            Arc::get_mut(b).is_none() || (spare && !std::mem::replace(&mut has_spare, true))
-        });
+        self.0.retain_mut(|b| Arc::get_mut(b).is_none());
         buffer.unwrap_or_else(|| std::iter::repeat_n(0, length).collect())
     }
 
@@ -288,5 +378,48 @@ impl Drop for Converter {
     fn drop(&mut self) {
         // SAFETY: the context is freed once.
         unsafe { (self.free)(self.context) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Frames in the memory of such a decoder are left to OpenCV, which copies them.
+    #[test]
+    fn formats_of_decoders_in_hardware_are_not_converted_here() {
+        type ByName = unsafe extern "C" fn(*const c_char) -> c_int;
+        let find = symbol(libc::RTLD_DEFAULT, c"av_get_pix_fmt", "libavutil").expect("FFmpeg");
+        for (name, converts) in [(c"vaapi", false), (c"cuda", false), (c"yuv420p", true)] {
+            // SAFETY: FFmpeg's function has this type, and the name ends with a zero byte.
+            let pixels = unsafe {
+                let find = std::mem::transmute::<*mut c_void, ByName>(find);
+                find(name.as_ptr())
+            };
+            assert!(pixels >= 0, "{name:?}");
+            let (width, height) = (64, 64);
+            let converter = Converter::new(Format {
+                width,
+                height,
+                pixels,
+            });
+            assert_eq!(converter.is_some(), converts, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn buffers_are_used_again_when_no_frame_holds_them() {
+        let mut buffers = Buffers::default();
+        let held = buffers.take(8);
+        let place = held.as_ptr();
+        buffers.lend(&held);
+        assert_ne!(buffers.take(8).as_ptr(), place, "it is held");
+        drop(held);
+        let again = buffers.take(8);
+        assert_eq!(again.as_ptr(), place);
+        buffers.lend(&again);
+        drop(again);
+        assert_eq!(buffers.take(4).len(), 4, "of another size");
+        assert!(buffers.0.is_empty(), "a buffer that nobody holds is kept");
     }
 }

@@ -4,11 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use opencv::core::Vector;
 use opencv::videoio::{self, VideoCapture, VideoCaptureTraitConst as _};
 
 use super::decoded::Buffers;
-use super::{Timeouts, Video, announced, decoded, property, read_error};
+use super::{Timeouts, Video, announced, capture, decoded, property, read_error};
 use crate::address::Address;
 use crate::source::camera_clock::CameraClock;
 use crate::source::container::{self, Container};
@@ -51,9 +50,9 @@ impl Video {
         let name = whole
             .to_str()
             .ok_or_else(|| fail("its name is not UTF-8; rename it".into()))?;
-        let capture = VideoCapture::from_file(name, videoio::CAP_FFMPEG)
-            .map_err(|e| read_error(&input, e))?;
-        if !capture.is_opened().unwrap_or(false) {
+        let capture =
+            capture::open(name, options.decoding, &[]).map_err(|e| read_error(&input, e))?;
+        let Some(capture) = capture else {
             return Err(fail(match container.cut {
                 Some(how) => {
                     format!("it is cut short ({how}), and the missing part is needed to decode it")
@@ -62,7 +61,7 @@ impl Video {
                     "FFmpeg does not recognise it as a video, or it is damaged; try ffplay".into()
                 }
             }));
-        }
+        };
         let stem = path.file_stem().map(|n| n.to_string_lossy().into_owned());
         let mut video = Self::new(
             Opening {
@@ -79,8 +78,9 @@ impl Video {
             capture,
             read,
             first,
-        }) = seek::open(name, options.start)
-        {
+        }) = seek::open(name, options.start, || {
+            capture::open(name, options.decoding, &[]).ok()?
+        }) {
             (video.capture, video.read, video.first) = (capture, read, Some(first));
         }
         Ok(video)
@@ -108,15 +108,15 @@ impl Video {
         })?;
         let milliseconds = |s: Seconds| (1000.0 * s.0).round() as i32;
         let (open, read) = (milliseconds(timeouts.open), milliseconds(timeouts.read));
-        let parameters = Vector::from_slice(&[
+        let parameters = [
             videoio::CAP_PROP_OPEN_TIMEOUT_MSEC,
             open,
             videoio::CAP_PROP_READ_TIMEOUT_MSEC,
             read,
-        ]);
-        let capture = VideoCapture::from_file_with_params(input, videoio::CAP_FFMPEG, &parameters)
+        ];
+        let capture = capture::open(input, options.decoding, &parameters)
             .map_err(|e| read_error(&shown, e))?;
-        if !capture.is_opened().unwrap_or(false) {
+        let Some(capture) = capture else {
             let doubt = address
                 .hint()
                 .map(|remedy| format!("; {remedy}"))
@@ -128,7 +128,7 @@ impl Video {
                 kind: "a camera",
                 reason,
             });
-        }
+        };
         let over_http = input.starts_with("http");
         // "MJPG"; older versions of OpenCV report "mjpe"
         let codec = String::from_utf8_lossy(
@@ -242,11 +242,13 @@ impl Video {
             / property(&capture, videoio::CAP_PROP_SAR_DEN).max(1.0))
             as f32;
         tracing::debug!(%input, width, height, frame_rate, pixel_aspect, ?container, "video opened");
+        capture::log_decoder(&capture, &input, options.decoding.hardware);
         if !decoded::is_called() {
             tracing::warn!(
                 %input,
-                "a change of the frames' size cannot be noticed: link the program with \
-                 -Wl,--export-dynamic-symbol=avcodec_receive_frame"
+                "a change of the frames' size cannot be noticed, and source.threads has no effect: \
+                 link the program with -Wl,--export-dynamic-symbol=avcodec_receive_frame \
+                 -Wl,--export-dynamic-symbol=avcodec_open2"
             );
         }
         Ok(Video {

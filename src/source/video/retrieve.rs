@@ -57,7 +57,7 @@ impl Video {
         if self.converter.is_none() && !self.is_usual(format) {
             return Err(self.fail(format!(
                 "{width}x{height} pixels, not as in the stream's header, and FFmpeg cannot convert \
-                 them"
+                 them; if they are decoded in hardware, set source.hardware = \"none\""
             )));
         }
         Ok(self.converter.is_some())
