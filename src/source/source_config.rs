@@ -86,7 +86,7 @@ impl SourceConfig {
         self.with_threads(self.threads.max(1))
     }
 
-    /// Threads of a decoder; by default one per core, at most [`MOST_BY_DEFAULT`].
+    /// Threads of a decoder; by default one per core, at most 8.
     pub fn decoder_threads(self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, usize::from);
         match self.threads {
