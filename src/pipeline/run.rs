@@ -196,7 +196,7 @@ const BATCHES_IN_PROGRESS: usize = 3;
 /// Timeout for the batches in progress after a stop.
 const LAST_BATCHES: Duration = Duration::from_secs(10);
 /// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so it absorbs
-/// bursts; each frame in it holds its pixels.
+/// bursts; if a sink needs pixels, each frame in it holds them.
 const LIVE_SINK_QUEUE: usize = 32;
 
 impl Pipeline {
@@ -253,6 +253,7 @@ impl Pipeline {
         } = self;
         let (policy, quarantine) = (inputs.policy(), Arc::<Quarantine>::default());
         let (out, output) = mpsc::channel(inputs.sink_queue());
+        let keep_pixels = sinks.iter().any(|s| s.needs_pixels());
         let written = write(sinks, output, observer.clone());
         let tracking = Tracking {
             cameras: cameras.clone(),
@@ -269,6 +270,7 @@ impl Pipeline {
             trackers: Trackers::default(),
             embedding: Embedding::new(embedder, embed_policy),
             cadences: cadences.clone(),
+            keep_pixels,
         };
         let roster = Roster {
             run,

@@ -70,6 +70,8 @@ pub(super) struct Tracking {
     pub embedding: Embedding,
     /// Absent if the detector processes every frame.
     pub cadences: Option<Cadences>,
+    /// Whether a sink needs the frames' pixels.
+    pub keep_pixels: bool,
 }
 
 /// The trackers by lane, and what outlives them.
@@ -141,7 +143,10 @@ impl Tracking {
         let Some((tracker, _)) = self.trackers.active.get_mut(&lane) else {
             return Ok(Vec::new());
         };
-        let (frame, counts) = (item.frame.clone(), &member.counts);
+        let (mut frame, counts) = (item.frame.clone(), &member.counts);
+        if !self.keep_pixels {
+            frame.image = None;
+        }
         if item.skipped {
             counts.skipped.fetch_add(1, Ordering::Relaxed);
             return tracker.predict(frame, item.arrived, item.live);

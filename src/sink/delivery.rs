@@ -155,6 +155,10 @@ impl SpoolSink {
 }
 
 impl Sink for SpoolSink {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.push(
             EventKind::Trajectory,

@@ -34,6 +34,10 @@ impl JsonLines {
 }
 
 impl Sink for JsonLines {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.write(&finished.event)
     }

@@ -42,6 +42,10 @@ impl MotText {
 }
 
 impl Sink for MotText {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(
         &mut self,
         FrameResult {

@@ -18,6 +18,10 @@ impl Recorder {
 }
 
 impl Sink for Recorder {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.0
             .lock()

@@ -211,6 +211,10 @@ fn open_append(path: &Path) -> io::Result<Option<(File, u64)>> {
 }
 
 impl Sink for Rotating {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.write(&finished.event);
         Ok(())

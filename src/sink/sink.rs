@@ -33,6 +33,12 @@ pub trait Sink: Send {
     /// When the frame cannot be written. Events written before remain valid.
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError>;
 
+    /// Whether the sink needs the frames' pixels. If no sink of a run needs them, frames have none,
+    /// which saves memory.
+    fn needs_pixels(&self) -> bool {
+        true
+    }
+
     /// Writes a `track_ended` event. By default the event is ignored.
     ///
     /// # Errors

@@ -118,6 +118,10 @@ impl StdoutSink {
 }
 
 impl Sink for StdoutSink {
+    fn needs_pixels(&self) -> bool {
+        false
+    }
+
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.push(&finished.event, false)
     }

@@ -23,7 +23,7 @@ use twintrack::pipeline::{
 use twintrack::serve::config::ServiceConfig;
 use twintrack::sink::Sink;
 use twintrack::sink::jsonl::JsonLines;
-use twintrack::source::{self, CameraConfig, SourceOptions};
+use twintrack::source::{self, CameraConfig, SourceOptions, playback};
 use twintrack::time::Seconds;
 
 /// Results of a run of the pipeline.
@@ -91,7 +91,7 @@ pub async fn many(
     let inputs = Inputs::Many {
         configs,
         changes,
-        open: Arc::new(|config, options| source::open(config.url.expose(), options)),
+        open: Arc::new(playback::open),
     };
     let batch = |d: &mut Detector| Ok(service.batch(d.model().provider().is_gpu()));
     run(inputs, batch, config, dir, stop).await
