@@ -7,15 +7,24 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 video=$1 python=$2 rounds=${3:-3}
 bin=target/release/twintrack
-ours() { $bin track "$video" --threads 2 --output /dev/null "$@" 2>&1 | awk '/frames\/s  |total,|ONNX Runtime/ {printf "%s %s  ", $1 ($1=="ONNX"?"Runtime":""), $NF} END {print ""}'; }
+config=$(mktemp --suffix .toml); trap 'rm -f "$config"' EXIT
+printf '[cadence]\nmax_interval = 0\n[embedder]\ncrops = "all"\n' > "$config" # as before there were presets
+timing() { # COMMAND: prints frames/s, total and processor milliseconds
+  { command time -f 'processor %U s' "$@" 2>&1 || true; } | awk '
+    /frames\/s  |skipped|embedded/ {printf "%s %s  ", $1, $NF} / frames, .* frames\/s, / && /session/ {printf "frames/s %s  ", $3}
+    /^processor/ {printf "processor %s s", $2} END {print ""}'
+}
+ours() { timing $bin track "$video" --threads 2 --output /dev/null "$@"; }
 for i in $(seq "$rounds"); do
   echo "round $i"
-  printf '  python, float32, no embedder    '; "$python" ../shared/bench/python_pipeline.py --video "$video" --model ../shared/models/nanodet_g_coco.onnx --size 768x576 --threads 2
-  printf '  twintrack, default              '; ours
-  printf '  twintrack, float32, no embedder '; ours --precision fp32 --no-embed
-  printf '  twintrack, float32              '; ours --precision fp32
+  printf '  python, float32, no embedder     '; timing "$python" ../shared/bench/python_pipeline.py --video "$video" --model ../shared/models/nanodet_g_coco.onnx --size 768x576 --threads 2
+  printf '  twintrack, balanced (default)    '; ours
+  printf '  twintrack, fast                  '; ours --preset fast
+  printf '  twintrack, accurate              '; ours --preset accurate
+  printf '  every frame, every crop, int8    '; ours --config "$config"
+  printf '  every frame, float32, no embedder'; ours --config "$config" --precision fp32 --no-embed
 done
-work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
+work=$(mktemp -d); trap 'rm -rf "$work" "$config"' EXIT
 ffmpeg -loglevel error -stream_loop 9 -i "$video" -c copy "$work/ten.avi"
 for input in "$video" "$work/ten.avi"; do
   command time -f "  peak memory %M KB, $(basename "$input")" $bin track "$input" --threads 2 --output "$work/out.jsonl" --quiet

@@ -18,7 +18,7 @@ use crate::track::identity::Identity;
 use crate::track::interpolate;
 use crate::track::offline::{self, LinkedTrajectory, OfflineConfig, Tracklet};
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
-use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId};
+use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId, TrackEvent};
 
 /// Errors of reading events for refinement.
 #[derive(Debug, Error)]
@@ -166,11 +166,23 @@ impl RecordedEvents {
                     ..out
                 })
             });
-            let (start, end) = (
+            let (start, last) = (
                 trajectory.boxes[0].frame,
                 trajectory.boxes[trajectory.boxes.len() - 1].frame,
             );
-            let span = (times[start] - times[0], times[end] - times[0]);
+            let span = (times[start] - times[0], times[last] - times[0]);
+            let mut end = last;
+            if Some(&last) == processed.last() {
+                let part = trajectory.parts[trajectory.parts.len() - 1];
+                for (frame, out) in self.predicted_after(last, tracklets[part].id) {
+                    end = frame;
+                    by_frame[frame].push(TrackOutput {
+                        id,
+                        identity: name.clone(),
+                        ..out
+                    });
+                }
+            }
             let hits = trajectory.boxes.iter().filter(|s| s.seen).count() as u32;
             ends[end].push(EndedTrack {
                 id,
@@ -191,6 +203,33 @@ impl RecordedEvents {
             out.ended.extend(ended.into_iter().map(|e| events.ended(e)));
         }
         out
+    }
+
+    /// The predictions of a track in the frames after `last`, which the detector did not process.
+    fn predicted_after(
+        &self,
+        last: usize,
+        track: u64,
+    ) -> impl Iterator<Item = (usize, TrackOutput)> + '_ {
+        let after = self.frames.iter().enumerate().skip(last + 1);
+        after.filter_map(move |(frame, event)| {
+            let is_predicted = |t: &&TrackEvent| t.id == track && t.state == TrackState::Predicted;
+            let t = event.tracks.iter().find(is_predicted)?;
+            let out = TrackOutput {
+                id: t.id,
+                state: t.state,
+                bbox: t.bbox.map(|v| v as f32).into(),
+                confidence: t.confidence as f32,
+                age: Seconds(t.age),
+                unseen: Seconds(t.unseen.unwrap_or_default()),
+                hits: t.hits,
+                velocity: (t.velocity[0] as f32, t.velocity[1] as f32),
+                detection: None,
+                view: None,
+                identity: None,
+            };
+            Some((frame, out))
+        })
     }
 
     /// The identity of each trajectory: the name that its tracks had in most frames. Of several

@@ -100,6 +100,59 @@ fn linking_uses_every_frame_unless_it_is_to_be_fast() {
 }
 
 #[test]
+fn refining_keeps_the_predictions_after_the_last_detection() {
+    let dir = tempfile::tempdir().unwrap();
+    let (online, refined) = (
+        dir.path().join("online.jsonl"),
+        dir.path().join("refined.jsonl"),
+    );
+    // With --preset fast, the detector skips the last of these frames.
+    let duration = (60..80)
+        .map(|n| format!("{}", f64::from(n) / 10.0 - 0.05))
+        .find(|duration| {
+            run(twintrack()
+                .arg("track")
+                .arg(clip())
+                .args([
+                    "--quiet",
+                    "--preset",
+                    "fast",
+                    "--duration",
+                    duration,
+                    "--output",
+                ])
+                .arg(&online));
+            let text = std::fs::read_to_string(&online).unwrap();
+            let events = json_lines(&text);
+            let frames: Vec<&Value> = events.iter().filter(|e| e["tracks"].is_array()).collect();
+            frames[frames.len() - 1]["skipped"] == true
+        });
+    assert!(duration.is_some());
+    run(twintrack()
+        .arg("refine")
+        .arg(&online)
+        .arg("--output")
+        .arg(&refined));
+    let last = |path| {
+        let events = json_lines(&std::fs::read_to_string(path).unwrap());
+        let frames: Vec<Value> = events
+            .into_iter()
+            .filter(|e| e["tracks"].is_array())
+            .collect();
+        frames[frames.len() - 1].clone()
+    };
+    let (before, after) = (last(&online), last(&refined));
+    assert!(!tracks(&before).is_empty());
+    assert_eq!(after["skipped"], true);
+    let boxes = |e: &Value| -> Vec<Value> { tracks(e).iter().map(|t| t["bbox"].clone()).collect() };
+    let (before, after) = (boxes(&before), boxes(&after));
+    assert!(
+        !after.is_empty() && after.iter().all(|b| before.contains(b)),
+        "{after:?} {before:?}"
+    );
+}
+
+#[test]
 fn saved_detections_are_of_every_frame() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("det.txt");

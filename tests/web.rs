@@ -155,6 +155,7 @@ fn page_pictures_health_and_metrics_are_served() {
         has("twintrack_frames_read_total{camera=\"c1\"}") > 3.0
             && has("twintrack_camera_up{camera=\"c2\"}") == 1.0
     );
+    has("twintrack_frames_skipped_total{camera=\"c1\"}");
     for cause in ["decode_late", "detector_busy", "sink_slow", "target_fps"] {
         has(&format!(
             "twintrack_frames_dropped_total{{camera=\"c1\",cause=\"{cause}\"}}"

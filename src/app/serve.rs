@@ -429,12 +429,13 @@ fn summary(camera: &Member) -> String {
             .map_or("-".into(), |s| format!("{:.0} ms", 1000.0 * s))
     };
     format!(
-        "{}: {} frames read, {} tracked, {} dropped (decoded late), {} dropped (detector busy), \
-         {} dropped (network failed), {} dropped (sink slow), {} people, latency {} (median) {} \
+        "{}: {} frames read, {} tracked, {} skipped, {} dropped (decoded late), \
+         {} dropped (detector busy), {} dropped (network failed), {} dropped (sink slow), {} people, latency {} (median) {} \
          (p95), {} reconnects, {} failures",
         camera.name,
         n(&c.read),
         n(&c.tracked),
+        n(&c.skipped),
         camera.late(),
         n(&c.detector_busy),
         n(&c.network_failed),

@@ -33,6 +33,8 @@ pub(super) struct Item {
     pub live: bool,
     /// Whether the detector skips it: tracks are predicted.
     pub skipped: bool,
+    /// Its number among the camera's frames, for the report on its detections.
+    pub number: u64,
     /// Whether nothing has moved since the last frame that the networks processed: their results
     /// are reused.
     pub still: bool,
@@ -82,6 +84,7 @@ impl Batch {
             gated: cameras.get(w.lane).is_some_and(|m| m.config.motion_gate),
             live: cameras.get(w.lane).is_some_and(|m| m.config.is_live()),
             skipped: false,
+            number: 0,
             lane: w.lane,
             arrived: w.arrived,
             frame: w.frame,

@@ -26,12 +26,17 @@ impl CadencePolicy {
     }
 }
 
+/// Largest size of the pixels of frames skipped in a row, bytes. They are held until the next frame
+/// with detections.
+const MAX_SKIPPED_BYTES: usize = 128 << 20;
+
 /// The cadences of all cameras, shared by the stages.
 #[derive(Debug, Clone)]
 pub(super) struct Cadences {
     policy: Arc<CadencePolicy>,
-    /// A decision depends on reports that are at least this many frames old. Those have come in
-    /// any case, since only so many frames are in progress: two runs of a recording decide alike.
+    /// A decision depends on reports on frames that at least this many frames of the camera have
+    /// followed. Fewer than that are in progress, so these reports have come in any case, and two
+    /// runs of a recording decide alike.
     delay: u64,
     cameras: Arc<Mutex<BTreeMap<Lane, CameraCadence>>>,
 }
@@ -39,8 +44,15 @@ pub(super) struct Cadences {
 #[derive(Debug, Default)]
 struct CameraCadence {
     cadence: Cadence,
-    /// Frame numbers, and the intervals after them.
+    /// Number of frames so far. Numbers of the source would have gaps.
+    frames: u64,
+    /// The first frame, by that count, whose report is used: those before belong to tracks that
+    /// have ended.
+    first: u64,
+    /// Frames, by that count, and the intervals after them.
     intervals: VecDeque<(u64, Seconds)>,
+    /// Size of the pixels of the frames skipped in a row, bytes.
+    skipped: usize,
     /// Time of the last frame that was not skipped.
     processed: Option<Seconds>,
     /// Time of the last frame.
@@ -61,48 +73,62 @@ impl Cadences {
         self.cameras.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the detector skips this frame of a recording or a `live` input.
-    pub fn skips(&self, lane: Lane, frame: &Frame, live: bool) -> bool {
+    /// Whether the detector skips this frame of a recording or a `live` input. Also returns the
+    /// frame's number for [`Cadences::observe`].
+    pub fn skips(&self, lane: Lane, frame: &Frame, live: bool) -> (bool, u64) {
         if self.policy.limits(live).is_none() {
-            return false;
+            return (false, 0);
         }
         let mut cameras = self.lock();
         let camera = cameras.entry(lane).or_default();
+        camera.frames += 1;
+        let number = camera.frames;
         if frame.restart {
-            *camera = CameraCadence::default();
+            *camera = CameraCadence {
+                frames: number,
+                first: number,
+                ..CameraCadence::default()
+            };
         }
-        let is_due = |number: u64| number + self.delay <= frame.number;
+        let is_due = |reported: u64| reported + self.delay <= number;
         while camera.intervals.get(1).is_some_and(|next| is_due(next.0)) {
             camera.intervals.pop_front();
         }
         let interval = camera
             .intervals
             .front()
-            .filter(|(number, _)| is_due(*number))
+            .filter(|(reported, _)| is_due(*reported))
             .map_or(Seconds::ZERO, |(_, interval)| *interval);
         let period = camera.last.map_or(Seconds::ZERO, |l| frame.pts - l);
         camera.last = Some(frame.pts);
+        let bytes = frame.image.as_ref().map_or(0, |image| image.data.len());
         // The nearest frame to the end of the interval is processed.
         let skips = camera
             .processed
-            .is_some_and(|p| (frame.pts - p).0 + period.0 / 2.0 < interval.0);
-        if !skips {
-            camera.processed = Some(frame.pts);
+            .is_some_and(|p| (frame.pts - p).0 + period.0 / 2.0 < interval.0)
+            && camera.skipped + bytes <= MAX_SKIPPED_BYTES;
+        if skips {
+            camera.skipped += bytes;
+        } else {
+            (camera.processed, camera.skipped) = (Some(frame.pts), 0);
         }
-        skips
+        (skips, number)
     }
 
-    /// Reports a frame that the detector has processed.
-    pub fn observe(&self, lane: Lane, frame: u64, live: bool, agreement: Agreement) {
+    /// Reports a frame that the detector has processed, by its number from [`Cadences::skips`].
+    pub fn observe(&self, lane: Lane, number: u64, live: bool, agreement: Agreement) {
         let Some(limits) = self.policy.limits(live) else {
             return;
         };
         let mut cameras = self.lock();
         let camera = cameras.entry(lane).or_default();
+        if number < camera.first {
+            return;
+        }
         let interval = camera
             .cadence
             .observe(agreement, &self.policy.config, limits);
-        camera.intervals.push_back((frame, interval));
+        camera.intervals.push_back((number, interval));
     }
 
     /// Share of the tracks whose predictions may be worse, in [0, 1].
@@ -119,6 +145,7 @@ impl Cadences {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Image;
 
     const LIMITS: CadenceLimits = CadenceLimits {
         max_interval: Seconds(0.2),
@@ -156,15 +183,23 @@ mod tests {
         }
     }
 
-    /// The frames of 1 to `last` that are processed, if each is reported `late` frames later.
-    fn processed(cadences: &Cadences, last: u64, late: u64) -> Vec<u64> {
-        let mut processed = Vec::new();
-        for number in 1..=last {
-            if number > late && processed.contains(&(number - late)) {
-                cadences.observe(0, number - late, false, good());
+    /// The frames among `frames` that are processed, if each is reported `late` frames later.
+    fn processed(
+        cadences: &Cadences,
+        frames: impl Iterator<Item = Frame>,
+        late: usize,
+    ) -> Vec<u64> {
+        let (mut processed, mut reports) = (Vec::new(), VecDeque::new());
+        for frame in frames {
+            if reports.len() >= late
+                && let Some(Some(number)) = reports.pop_front()
+            {
+                cadences.observe(0, number, false, good());
             }
-            if !cadences.skips(0, &frame(number), false) {
-                processed.push(number);
+            let (skips, number) = cadences.skips(0, &frame, false);
+            reports.push_back((!skips).then_some(number));
+            if !skips {
+                processed.push(frame.number);
             }
         }
         processed
@@ -173,28 +208,78 @@ mod tests {
     #[test]
     fn frames_are_skipped_once_predictions_are_known_to_be_good() {
         // From frame 5 on an interval of 0.2 s is known: every second frame.
-        assert_eq!(processed(&cadences(3), 12, 1), [1, 2, 3, 4, 6, 8, 10, 12]);
+        let processed = processed(&cadences(3), (1..=12).map(frame), 1);
+        assert_eq!(processed, [1, 2, 3, 4, 6, 8, 10, 12]);
     }
 
     #[test]
     fn decisions_do_not_depend_on_when_reports_come() {
-        let early = processed(&cadences(3), 40, 1);
-        assert_eq!(processed(&cadences(3), 40, 2), early);
-        assert_eq!(processed(&cadences(3), 40, 3), early);
-        assert_ne!(processed(&cadences(9), 40, 3), early, "older reports");
+        let run = |delay, late| processed(&cadences(delay), (1..=40).map(frame), late);
+        let early = run(3, 1);
+        assert_eq!(run(3, 2), early);
+        assert_eq!(run(3, 3), early);
+        assert_ne!(run(9, 3), early, "older reports");
     }
 
     #[test]
-    fn a_restart_begins_anew_and_live_inputs_have_limits_of_their_own() {
-        let cadences = cadences(1);
-        processed(&cadences, 10, 1);
-        let restart = Frame {
-            restart: true,
-            ..frame(11)
+    fn frames_that_the_source_leaves_out_do_not_shorten_the_delay() {
+        let run = |late| {
+            let every_third = (1..=120).step_by(3).map(frame);
+            let policy = CadencePolicy {
+                config: CadenceConfig::default().with_growth(0.2),
+                recordings: Some(CadenceLimits {
+                    max_interval: Seconds(0.9),
+                    overlap: 0.6,
+                }),
+                live: None,
+            };
+            processed(&Cadences::new(policy, 3), every_third, late)
         };
-        assert!(!cadences.skips(0, &restart, false));
-        assert!(!cadences.skips(0, &frame(12), false), "no report yet");
+        assert!(run(1).len() < 30);
+        assert_eq!(run(3), run(1));
+    }
+
+    #[test]
+    fn a_restart_begins_anew_without_the_reports_of_frames_before_it() {
+        let run = |late| {
+            let restart = |n: u64| Frame {
+                restart: n == 1 || n == 11,
+                ..frame(n)
+            };
+            processed(&cadences(3), (1..=30).map(restart), late)
+        };
+        assert_eq!(run(3), run(1));
+        assert!((11..=14).all(|n| run(2).contains(&n)), "{:?}", run(2));
+    }
+
+    #[test]
+    fn live_inputs_have_limits_of_their_own() {
+        let cadences = cadences(1);
         cadences.observe(1, 1, true, good());
-        assert!((2..30).all(|n| !cadences.skips(1, &frame(n), true)));
+        assert!((2..30).all(|n| !cadences.skips(1, &frame(n), true).0));
+    }
+
+    #[test]
+    fn frames_that_are_held_are_limited_in_size() {
+        // Three frames of 40 MiB are within the limit of 128 MiB.
+        let image = Image::packed(
+            1 << 12,
+            (40 << 20) / (3 << 12),
+            vec![0; 3 * (1 << 12) * ((40 << 20) / (3 << 12))].into(),
+        );
+        let large = |n| Frame {
+            image: Some(image.clone()),
+            ..frame(n)
+        };
+        let policy = CadencePolicy {
+            config: CadenceConfig::default().with_growth(1.0),
+            recordings: Some(CadenceLimits {
+                max_interval: Seconds(1.0),
+                overlap: 0.6,
+            }),
+            live: None,
+        };
+        let processed = processed(&Cadences::new(policy, 1), (1..=10).map(large), 1);
+        assert_eq!(processed, [1, 5, 9]);
     }
 }

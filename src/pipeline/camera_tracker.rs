@@ -168,6 +168,14 @@ impl CameraTracker {
         if let Some(Identities { registry, now }) = identities {
             self.identify(registry, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
+        // A track keeps its identity while it is lost.
+        for t in update
+            .tracks
+            .iter_mut()
+            .filter(|t| t.state == TrackState::Lost)
+        {
+            t.identity = find(&self.detected.0, t.id).and_then(|b| b.identity.clone());
+        }
         let mut tracked = self.release(Some((&update.tracks, frame.pts)));
         let event = self.events.frame(&frame, &update.tracks);
         let ended = update

@@ -62,7 +62,7 @@ impl Scaler {
             if self.quarantine.holds(item.lane, item.frame.pts) {
                 item.left_out = Some(LeftOut::Quarantined);
             } else if let Some(cadences) = &self.cadences {
-                item.skipped = cadences.skips(item.lane, &item.frame, item.live);
+                (item.skipped, item.number) = cadences.skips(item.lane, &item.frame, item.live);
             }
         }
         self.observe(&mut batch.items);

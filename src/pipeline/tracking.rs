@@ -158,7 +158,6 @@ impl Tracking {
         counts
             .embedded
             .fetch_add(embedded as u64, Ordering::Relaxed);
-        let number = frame.number;
         let embedded = Embedded {
             frame,
             arrived: item.arrived,
@@ -168,7 +167,7 @@ impl Tracking {
         let tracked = tracker.update(embedded, self.identities.current())?;
         if let Some(cadences) = &self.cadences {
             let agreement = tracker.agreement(cadences.exceptions());
-            cadences.observe(lane, number, item.live, agreement);
+            cadences.observe(lane, item.number, item.live, agreement);
         }
         counts.people.store(tracker.people(), Ordering::Relaxed);
         Ok(tracked)

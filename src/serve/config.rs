@@ -26,7 +26,7 @@ use crate::source::{CameraConfig, Transport};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ServeConfig {
-    /// Maximum number of frames in a batch of the detector, 0 to 128; 0: 4 on a CPU, 32 on a GPU.
+    /// Maximum number of frames in a batch of the detector, 0 to 128; 0: 2 on a CPU, 32 on a GPU.
     pub batch: usize,
     /// Maximum time that a frame waits for others to share its batch, seconds, 0 to 1.
     pub batch_wait: f64,
@@ -284,7 +284,7 @@ impl ServiceConfig {
 
     /// Batch settings of the detector, which runs on a GPU or not.
     pub fn batch(&self, on_gpu: bool) -> BatchConfig {
-        let (size, per_recording) = if on_gpu { (32, 2) } else { (4, 1) };
+        let (size, per_recording) = if on_gpu { (32, 2) } else { (2, 1) };
         BatchConfig::default()
             .with_size(if self.serve.batch == 0 {
                 size

@@ -101,6 +101,13 @@ impl Collector for ServiceCollector {
             true,
             each(|m| m.counts.tracked.load(Ordering::Relaxed)),
         )?;
+        family(
+            e,
+            "frames_skipped",
+            "Frames among them that the detector skipped",
+            true,
+            each(|m| m.counts.skipped.load(Ordering::Relaxed)),
+        )?;
         let dropped = all.iter().flat_map(|m| {
             let c = &m.counts;
             let causes = [

@@ -45,6 +45,7 @@ struct CameraView {
     /// Frames read and tracked since the start; clients compute frame rates from the differences.
     read: u64,
     tracked: u64,
+    skipped: u64,
     dropped: Dropped,
     /// Latency of the last frames, seconds; absent before the first frame.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -78,6 +79,7 @@ impl CameraView {
             state: m.state(),
             read: n(&c.read),
             tracked: n(&c.tracked),
+            skipped: n(&c.skipped),
             dropped: Dropped {
                 decode_late: m.late(),
                 detector_busy: n(&c.detector_busy),

@@ -52,7 +52,7 @@ impl CadenceConfig {
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
         let interval = self.max_interval.unwrap_or_default();
-        within("cadence.max_interval", interval, 0.0, 10.0)?;
+        within("cadence.max_interval", interval, 0.0, 2.0)?;
         share("cadence.overlap", self.overlap.unwrap_or_default())?;
         share("cadence.exceptions", self.exceptions)?;
         within("cadence.growth", self.growth, 0.001, 10.0)
