@@ -34,8 +34,9 @@ pub use preset::Preset;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct Config {
-    /// Choice between speed and accuracy, which decides the settings that are auto: fast, balanced
-    /// or accurate.
+    /// Choice between speed and accuracy: fast, balanced or accurate. It decides
+    /// `detector.precision`, `detector.longest_side`, `embedder.crops`, `cadence.max_interval` and
+    /// `cadence.overlap` where they are auto.
     pub preset: Preset,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,

@@ -76,10 +76,10 @@ pub enum EventError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// The required field `schema` is missing.
-    #[error("it has no `schema`, which every event has")]
+    #[error("there is no field `schema`, which every event must have")]
     NoSchema,
     /// The schema is unknown.
-    #[error("its schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
+    #[error("the schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
     Unknown(String),
 }
 
@@ -184,8 +184,8 @@ pub struct FrameEvent {
 pub struct TrackEvent {
     /// Id, unique within run and camera, never reused.
     pub id: u64,
-    /// Confirmed, lost (predicted, not detected), predicted (the detector did not process the
-    /// frame), or interpolated (between two detections).
+    /// Confirmed, lost (not detected; the box is a prediction), predicted (the detector did not
+    /// process the frame), or interpolated (between two detections).
     pub state: TrackState,
     /// Left, top, width, height; pixels of the source frame.
     pub bbox: [f64; 4],
@@ -193,7 +193,7 @@ pub struct TrackEvent {
     pub confidence: f64,
     /// Seconds since the first detection.
     pub age: f64,
-    /// Seconds since the last detection; absent if detected in this frame.
+    /// Seconds since the last detection; present only in the states lost and predicted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unseen: Option<f64>,
     /// Number of detections so far.
@@ -243,7 +243,7 @@ pub struct EndedEvent {
     pub embedding: Option<Vec<f32>>,
 }
 
-/// The state of a camera has changed. The event with the newest `time` is valid.
+/// The state of a camera has changed. The event with the newest `time` has the current state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusEvent {
     /// [`STATUS_SCHEMA`].
@@ -254,7 +254,7 @@ pub struct StatusEvent {
     pub camera: Arc<str>,
     /// The new state.
     pub state: CameraState,
-    /// When the state changed.
+    /// Time at which the state changed.
     pub time: Timestamp,
     /// Why the camera delivers no frames; absent while it delivers frames.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -321,7 +321,7 @@ impl TrackEvent {
 pub struct EventBuilder {
     run: RunId,
     camera: Arc<str>,
-    /// Identity of the embedder, if embeddings are to be written.
+    /// Name of the embedder and hash of its weights, if embeddings are to be written.
     embedder: Option<Arc<str>>,
     /// Presentation time of the first frame, which is time zero of the tracker's clock.
     start: Option<Seconds>,
@@ -332,8 +332,8 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// Creates the builder of a camera's events within a run. If `embedder` (the network's
-    /// identity) is given, `track_ended` events include the embedding.
+    /// Creates the builder of a camera's events within a run. If `embedder` (the network's name and
+    /// the hash of its weights) is given, `track_ended` events include the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
         EventBuilder {
             run,
@@ -443,7 +443,7 @@ mod tests {
             ("", "EOF"),
             ("1,2,3", "expected an object"),
             ("[]", "invalid length"),
-            ("{}", "no `schema`"),
+            ("{}", "no field `schema`"),
             (r#"{"schema":"twintrack.trajectory/9"}"#, unknown),
             (r#"{"schema":5}"#, "expected a string"),
             (&frame, "missing field `run`"),

@@ -24,8 +24,8 @@ pub struct CompareArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`).
+    /// ONNX file of the embedder (Siamese network): a path (./mine.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Use both pictures as a whole, of any aspect ratio, without detecting people: for networks

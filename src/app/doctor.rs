@@ -20,12 +20,14 @@ pub struct DoctorArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check this detector instead of the configured one (default: the shipped one): an ONNX file
-    /// by its path (./mine.onnx), or the name of an installed network.
+    /// Check this detector instead of the configured one (default: the shipped one). An ONNX file:
+    /// a path (./mine.onnx), the name of a file in a `models` folder, or the name of an installed
+    /// network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Check this embedder instead of the configured one (default: the shipped one): an ONNX file
-    /// by its path (./mine.onnx), or the name of an installed network.
+    /// Check this embedder instead of the configured one (default: the shipped one). An ONNX file:
+    /// a path (./mine.onnx), the name of a file in a `models` folder, or the name of an installed
+    /// network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
 }

@@ -30,8 +30,9 @@ pub struct SearchArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Embedder (Siamese network) with which the tracks were embedded: an ONNX file by its path
-    /// (./mine.onnx), or the name of an installed network (`twintrack models list`).
+    /// ONNX file of the embedder (Siamese network) with which the tracks were embedded: a path
+    /// (./mine.onnx), the name of a file in a `models` folder, or the name of an installed network
+    /// (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON lines: the `track_ended` events with `similarity` and `file`, without `path` and

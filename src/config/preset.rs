@@ -6,7 +6,7 @@ use crate::detect::Precision;
 use crate::embed::Crops;
 use crate::time::Seconds;
 
-/// A choice between speed and accuracy. It decides the settings that are `auto`.
+/// A choice between speed and accuracy. It decides the settings below where they are `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -1,6 +1,6 @@
-//! Cameras on whose frames a network fails repeatedly. A frame on which a network fails, alone too,
-//! is dropped; after [`MAX_FAILURES`] such frames in a row the camera's frames bypass the networks
-//! for [`DURATION`], so that other cameras are not delayed.
+//! Cameras on whose frames a network fails repeatedly. A frame on which a network fails in a batch,
+//! and again when it is processed alone, is dropped; after [`MAX_FAILURES`] such frames in a row
+//! the camera's frames bypass the networks for [`DURATION`], so that other cameras are not delayed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -71,14 +71,14 @@ impl Default for BatchConfig {
     reason = "there is one for each run, and callers write it without a box"
 )]
 pub enum Inputs {
-    /// One input. It decides the end of the run: a recording's end or error, and a camera's
-    /// duration. No events of its connection's state are sent.
+    /// One input, which decides when the run ends: at the end or an error of a recording, or after
+    /// the requested duration of a camera. No `camera_status` events are sent.
     One(Input),
     /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
     Many {
         /// The cameras at the start.
         configs: CameraConfigs,
-        /// Replacements of all cameras' settings.
+        /// Each message replaces the settings of all cameras.
         changes: mpsc::Receiver<CameraConfigs>,
         /// How a camera is opened.
         open: Opener,
@@ -161,9 +161,9 @@ pub struct Pipeline {
     pub detections: DetectionSource,
     /// Computes embeddings; tracks are associated by motion alone if absent.
     pub embedder: Option<Embedder>,
-    /// When crops are left out; never if absent.
+    /// Policy by which crops are left out; if absent, all crops are embedded.
     pub embed_policy: Option<EmbedPolicy>,
-    /// Which frames the detector skips. None of given detections.
+    /// Which frames the detector skips. No frame is skipped if detections are given.
     pub cadence: CadencePolicy,
     /// Settings of the trackers, one per camera.
     pub tracker: TrackerConfig,
@@ -195,8 +195,8 @@ pub struct Pipeline {
 const BATCHES_IN_PROGRESS: usize = 3;
 /// Timeout for the batches in progress after a stop.
 const LAST_BATCHES: Duration = Duration::from_secs(10);
-/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so it absorbs
-/// bursts; if a sink needs pixels, each frame in it holds them.
+/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so the queue
+/// absorbs bursts. If a sink needs pixels, every queued frame keeps its pixels in memory.
 const LIVE_SINK_QUEUE: usize = 32;
 
 impl Pipeline {
@@ -290,8 +290,8 @@ impl Pipeline {
         let stages = Stages::start(batches, scaler, detections, observer);
         let tracked = track(tracking, batcher.clone(), stages.output);
 
-        // A sink that blocks holds up the trackers, and they the stages before: after the timeout
-        // the run is abandoned.
+        // A sink that blocks makes the trackers wait, and these make the earlier stages wait;
+        // therefore the run is abandoned after the timeout.
         let limit = finish_within.map(|d| LAST_BATCHES + d);
         let timeout = async {
             stop.cancelled().await;
@@ -313,8 +313,8 @@ impl Pipeline {
                 seconds: limit.unwrap_or_default().as_secs(),
             });
         };
-        // Before any error is returned: if the process exits while ONNX Runtime computes, that
-        // inference fails and logs an error of its own.
+        // Joined before any error is returned: if the process exited while ONNX Runtime computes,
+        // the inference would fail and log an error of its own.
         let inference = stages.threads.join().await;
         // The sinks' error comes first: the stages before them only see a closed channel.
         written?;
@@ -403,7 +403,7 @@ fn supervise(
     tokio::spawn(roster.supervise(changes, out, stop))
 }
 
-/// The failure of the only input: a missing end is part of the summary.
+/// Separates a truncated input, which is part of the summary, from other failures.
 ///
 /// # Errors
 /// Any other failure.
@@ -422,7 +422,7 @@ struct Stages {
 }
 
 impl Stages {
-    /// Starts the stages after that which makes the batches, `batches`.
+    /// Starts the stages after the batcher. `batches`: the batcher's output and its outcome.
     fn start(
         batches: (mpsc::Receiver<Batch>, Outcome<()>),
         scaler: Scaler,
@@ -474,7 +474,8 @@ impl Threads {
     }
 }
 
-/// Waits for `work`, at most for `limit`. Unless the run ended `in_time`, it must be ready already.
+/// Waits for `work`, at most for `limit`. If `in_time` is false (the run timed out), does not wait:
+/// `work` must be ready already.
 async fn within<T>(
     limit: Option<Duration>,
     in_time: bool,

@@ -58,9 +58,10 @@ impl fmt::Display for Hardware {
 #[non_exhaustive]
 pub struct SourceConfig {
     /// Decoder in hardware: none, auto (VA-API, then NVDEC), vaapi, nvdec; what it cannot decode is
-    /// decoded on the CPU. The same for all inputs of a process. Off by default: frames are copied
-    /// from the decoder's memory and converted on the CPU, from a format (NV12) for which that takes
-    /// about as long as decoding does on the CPU. Not tried on such hardware yet.
+    /// decoded on the CPU. The same for all inputs of a process. Off by default, because decoding
+    /// in hardware saves no time so far: the decoded frames (NV12) are copied from the decoder's
+    /// memory and converted on the CPU, and this takes about as long as decoding on the CPU.
+    /// Decoding in hardware has not been tested on a machine with such a decoder yet.
     pub hardware: Hardware,
     /// Threads of each decoder on the CPU; 0: one for a camera and for each recording of `serve`,
     /// otherwise one per core, at most 8. With n threads a decoder keeps n - 1 frames more in

@@ -25,8 +25,8 @@ pub struct CameraMotionConfig {
     /// Estimate shift, rotation and zoom from the pixels by optical flow, where pixels are
     /// available; paused while the camera stands still.
     pub from_pixels: bool,
-    /// The shift is not estimated from the boxes of fewer matched people than this, 2 to 1000.
-    /// Higher corrects in crowds only.
+    /// Minimum number of matched people, 2 to 1000, from whose boxes the shift is estimated. Higher
+    /// corrects in crowds only.
     pub min_people: usize,
 }
 

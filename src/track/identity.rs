@@ -28,16 +28,18 @@ use crate::track::views::Views;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct IdentityConfig {
-    /// A person is remembered for this long after the last detection, seconds; 0 disables this.
+    /// Seconds for which a person is remembered after the last detection; 0 disables remembering.
     /// Recognition follows the rules of `tracker.reidentify`.
     pub remember: f64,
-    /// Similarity from which a track is named as a person of the gallery, in [0, 1]; at 0.5 false
-    /// accepts and false rejects are equally frequent. Lower names more people, with more mistakes.
+    /// Minimum similarity, in [0, 1], at which a track gets the name of a person of the gallery; at
+    /// 0.5 false accepts and false rejects are equally frequent. Lower names more people, with more
+    /// mistakes.
     pub similarity: f32,
     /// Number of detections that a track needs before it gets an identity, so that its appearance
     /// is reliable.
     pub after_hits: u32,
-    /// The average of this many of a track's clearest crops is compared with the gallery, 1 to 100.
+    /// Number of a track's clearest crops whose embeddings are averaged and compared with the
+    /// gallery, 1 to 100.
     pub crops: usize,
     /// The fields of view of the cameras of `serve` overlap, so that several can see a person at
     /// once. Otherwise a person is at one camera at a time.

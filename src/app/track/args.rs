@@ -32,13 +32,14 @@ pub struct TrackArgs {
     /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     pub(super) video: Option<PathBuf>,
-    /// Detector: an ONNX file by its path (./mine.onnx), or the name of an installed network
-    /// (`twintrack models list`). A bare name never means a file in the working folder.
+    /// ONNX file of the detector: a path (./mine.onnx), the name of a file in a `models` folder, or
+    /// the name of an installed network (`twintrack models list`). A name is never searched for in
+    /// the working folder.
     #[arg(long, value_name = "MODEL")]
     pub(super) detector: Option<PathBuf>,
-    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the working
-    /// folder.
+    /// ONNX file of the embedder (Siamese network): a path (./mine.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`). A name is
+    /// never searched for in the working folder.
     #[arg(long, value_name = "MODEL")]
     pub(super) embedder: Option<PathBuf>,
     /// Read the detections from this MOTChallenge file instead of running a detector.
@@ -57,12 +58,13 @@ pub struct TrackArgs {
     /// Add the mean embedding of each track to its `track_ended` event, for `twintrack search`.
     #[arg(long, conflicts_with = "no_embed")]
     pub(super) embeddings: bool,
-    /// Link tracks over the whole recording after its end and fill their gaps: fewer identity
-    /// switches, but no output before the end.
+    /// After the end of the recording, link its tracks and fill their gaps: fewer identity
+    /// switches, but no output until then.
     #[arg(long)]
     pub(super) offline: bool,
-    /// Choice between speed and accuracy, which decides the settings that are auto: fast, balanced
-    /// or accurate.
+    /// Choice between speed and accuracy: fast, balanced or accurate. It decides
+    /// `detector.precision`, `detector.longest_side`, `embedder.crops`, `cadence.max_interval` and
+    /// `cadence.overlap` where they are auto.
     #[arg(long, value_name = "PRESET")]
     pub(super) preset: Option<Preset>,
     /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.

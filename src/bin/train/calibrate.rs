@@ -22,8 +22,8 @@ use super::evaluate::open_as;
 /// result into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// ONNX file of the embedder: a path (./mine.onnx), the name of a file in a `models` folder, or
+    /// the name of an installed network (`twintrack models list`); by default the network in
     /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,

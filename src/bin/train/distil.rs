@@ -25,8 +25,8 @@ use super::{TrainingArgs, train};
 /// pictures without labels (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
-    /// The teacher, an embedder: an ONNX file by its path (./large.onnx), or the name of one in the
-    /// `models` folders or of an installed network.
+    /// ONNX file of the teacher, an embedder: a path (./large.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`).
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
     /// Pictures of people, from which the probes are made, KIND:WHERE. KIND is pictures, figures,

@@ -129,8 +129,8 @@ struct TrainingArgs {
 /// Convert an exported network to float16 or int8, and report the change in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, written by `twintrack-train run`: an ONNX file by its path, or the name
-    /// of one in the `models` folders.
+    /// The float32 network, written by `twintrack-train run`. An ONNX file: a path, or the name of
+    /// a file in a `models` folder.
     #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
     /// Number format: fp16 or int8.
