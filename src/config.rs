@@ -205,7 +205,8 @@ impl Config {
         }
     }
 
-    /// The detector's settings, those that are auto as the preset says.
+    /// The detector's settings. Those that are auto and depend on `preset` are replaced by its
+    /// values.
     pub fn detector(&self) -> DetectorConfig {
         let precision = match self.detector.precision {
             Precision::Auto => self.preset.precision(),
@@ -221,7 +222,7 @@ impl Config {
             .with_longest_side(Some(longest_side))
     }
 
-    /// Which crops are embedded; `on_gpu`: whether the embedder runs on one.
+    /// The crops that are embedded. `on_gpu`: whether the embedder runs on a GPU.
     pub fn crops(&self, on_gpu: bool) -> Crops {
         let preset = if on_gpu {
             Crops::All
@@ -231,8 +232,8 @@ impl Config {
         self.embedder.crops.unwrap_or(preset)
     }
 
-    /// When the detector skips frames of a recording, or else of a live input; `None`: it processes
-    /// every frame, as by default on a GPU.
+    /// The limits within which the detector skips frames of a live input (`live`) or of a
+    /// recording. `None`: the detector processes every frame, as by default on a GPU.
     pub fn cadence(&self, live: bool, on_gpu: bool) -> Option<CadenceLimits> {
         let preset = if on_gpu {
             Seconds::ZERO

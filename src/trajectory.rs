@@ -160,7 +160,7 @@ pub struct FrameEvent {
     pub seq: u64,
     /// Frame number within the camera, from 1.
     pub frame: u64,
-    /// Presentation time, seconds.
+    /// Presentation time in seconds.
     pub pts: f64,
     /// Wall-clock time, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -168,9 +168,9 @@ pub struct FrameEvent {
     /// The origin of `time`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clock: Option<Clock>,
-    /// Width of the source frame, pixels.
+    /// Width of the source frame in pixels.
     pub width: u32,
-    /// Height of the source frame, pixels.
+    /// Height of the source frame in pixels.
     pub height: u32,
     /// The detector did not process this frame: no track is `confirmed` in it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -200,7 +200,7 @@ pub struct TrackEvent {
     pub hits: u32,
     /// Velocity of the centre, pixels per second.
     pub velocity: [f64; 2],
-    /// Foot point (middle of the bottom edge), pixels.
+    /// Foot point (middle of the bottom edge) in pixels.
     pub foot: [f64; 2],
     /// The person's identity, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -221,9 +221,9 @@ pub struct EndedEvent {
     pub seq: u64,
     /// Id of the track.
     pub id: u64,
-    /// Presentation time of its first detection, seconds.
+    /// Presentation time in seconds of its first detection.
     pub first: f64,
-    /// Presentation time of its last detection, seconds.
+    /// Presentation time in seconds of its last detection.
     pub last: f64,
     /// Number of detections.
     pub hits: u32,
@@ -231,7 +231,7 @@ pub struct EndedEvent {
     /// simplified ([`crate::track::path`]). Linear interpolation between the points deviates from
     /// the track by at most 2 pixels, or by `path_error`.
     pub path: Vec<[f64; 3]>,
-    /// The greatest deviation of the path from the track, pixels; absent if it is at most 2.
+    /// The greatest deviation in pixels of the path from the track; absent if it is at most 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path_error: Option<f64>,
     /// The network that made the embedding: its name and, after the last space, the hash of its

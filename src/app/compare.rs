@@ -12,7 +12,7 @@ use twintrack::gallery::{GalleryPicture, GalleryReader, Region};
 use twintrack::track::appearance::cosine_distance;
 use twintrack::track::similarity::FalseAcceptRate;
 
-/// Compare the people in two pictures: print their similarity, 0 to 1, how often strangers are at
+/// Compare the people in two pictures: print their similarity (0 to 1), how often strangers are at
 /// least as similar, and which part of each picture was used.
 #[derive(Debug, Args)]
 pub struct CompareArgs {

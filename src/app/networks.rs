@@ -64,7 +64,7 @@ pub fn together(frames: usize) -> BatchConfig {
         .with_per_recording(frames)
 }
 
-/// Which frames the detector skips.
+/// The policy by which the detector skips frames.
 pub fn cadence(config: &Config, detections: &DetectionSource) -> CadencePolicy {
     let on_gpu = match detections {
         DetectionSource::Network(detector) => detector.model().provider().is_gpu(),

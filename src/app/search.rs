@@ -53,7 +53,7 @@ struct Match {
 struct Skipped {
     /// Tracks without a stored embedding.
     without: usize,
-    /// Tracks embedded by another network, by the network's identity.
+    /// Number of tracks embedded by another network, by the network's name and hash.
     others: BTreeMap<String, usize>,
 }
 

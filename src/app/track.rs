@@ -107,7 +107,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
 }
 
 /// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of
-/// the input is missing. `start`: value of --start, seconds.
+/// the input is missing. `start`: value of --start, in seconds.
 ///
 /// # Errors
 /// If none was, with the reason: the networks failed, no frame could be decoded, or there is none.

@@ -67,7 +67,7 @@ pub struct TuneArgs {
     /// Frames per second of sequences without seqinfo.ini (such as CVAT's exports).
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Frame size, pixels, of sequences with neither seqinfo.ini nor pictures.
+    /// Frame size in pixels of sequences with neither seqinfo.ini nor pictures.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     frame_size: Option<(u32, u32)>,
     /// Divide the confidences in det/det.txt by this (100 for percentages).

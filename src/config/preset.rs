@@ -40,7 +40,7 @@ impl Preset {
         }
     }
 
-    /// Longest side of the detector's input, pixels.
+    /// Longest side of the detector's input in pixels.
     pub(super) fn longest_side(self) -> usize {
         match self {
             Preset::Fast => 640,

@@ -25,7 +25,7 @@ use crate::range::{OutOfRange, share, within};
 
 mod on_device;
 
-/// Longest side of the input when neither the model nor the user fixes it, pixels.
+/// Longest side in pixels of the input when neither the model nor the user fixes it.
 const LONGEST_SIDE: usize = 768;
 
 /// Detector settings.
@@ -48,8 +48,8 @@ pub struct DetectorConfig {
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Layout>"))]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the network's classes, from 0, or auto. auto: the class
-    /// with that name in the file; without names 1 for a DETR-like network of 91 classes (COCO's
+    /// Number of the class "person" among the network's classes, counted from 0; auto: the class
+    /// with that name in the file; without names, 1 for a DETR-like network of 91 classes (COCO's
     /// own numbering), else 0.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
@@ -313,7 +313,7 @@ impl Detector {
             .unwrap_or_default())
     }
 
-    /// How outputs and pixels are interpreted, and why.
+    /// The interpretation of outputs and pixels, with the reasons.
     pub fn format(&self) -> &DetectorFormat {
         &self.format
     }

@@ -111,7 +111,7 @@ pub struct Embedder {
     model: Model,
     config: EmbedderConfig,
     format: PixelFormat,
-    /// Crop size, pixels: width, height.
+    /// Crop size in pixels: width, height.
     size: (usize, usize),
     /// Name of the output that holds the vectors.
     output: String,
@@ -125,7 +125,7 @@ pub struct Embedder {
 pub struct People<'a> {
     /// Index of the frame.
     pub frame: usize,
-    /// Size of the frame, pixels: width, height.
+    /// Size of the frame in pixels: width, height.
     pub size: (u32, u32),
     /// The detections, in descending order of confidence.
     pub detections: &'a [Detection],
@@ -436,8 +436,8 @@ impl Embedder {
         format!("{} {}", self.name(), self.model.weights())
     }
 
-    /// Whether embeddings stored with this identity were made by this network, so that they can be
-    /// compared with its embeddings. Only the hash is compared.
+    /// Whether embeddings stored with this name and hash were made by this network, so that they
+    /// can be compared with its embeddings. Only the hash is compared.
     pub fn made(&self, identity: &str) -> bool {
         identity.rsplit(' ').next() == Some(self.model.weights())
     }
@@ -447,7 +447,7 @@ impl Embedder {
         self.format
     }
 
-    /// Size of a crop, pixels: width, height.
+    /// Size of a crop in pixels: width, height.
     pub fn size(&self) -> (usize, usize) {
         self.size
     }

@@ -176,7 +176,7 @@ impl Catalogue {
 }
 
 impl CatalogueEntry {
-    /// Total size of all files, bytes.
+    /// Total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }

@@ -13,7 +13,7 @@ pub enum ModelsError {
     Catalogue {
         /// The catalogue's file, or "of this program".
         name: String,
-        /// What is invalid.
+        /// Description of the fault.
         reason: String,
     },
     /// The catalogue has no such entry.
@@ -42,7 +42,7 @@ pub enum ModelsError {
         address: String,
         /// The reason.
         reason: String,
-        /// Where a manually downloaded file can be put.
+        /// Path for a manually downloaded file.
         part: PathBuf,
     },
     /// The server answered with something other than the expected file.
@@ -97,7 +97,7 @@ pub enum ModelsError {
     DiskFull {
         /// The file that was written.
         path: PathBuf,
-        /// Size of the complete file, bytes.
+        /// Size of the complete file in bytes.
         bytes: u64,
     },
     /// A file cannot be read or written.
@@ -131,7 +131,7 @@ pub enum ModelsError {
     Import {
         /// The XML file.
         path: PathBuf,
-        /// What is not supported.
+        /// The unsupported feature.
         reason: String,
     },
 }

@@ -20,7 +20,7 @@ use crate::pipeline::stage::{self, Outcome};
 /// A frame and what the stages have added to it.
 pub(super) struct Item {
     pub lane: Lane,
-    /// When the frame was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Instant,
     pub frame: Frame,
     /// The camera's own motion since the frame before.
@@ -40,7 +40,7 @@ pub(super) struct Item {
     pub left_out: Option<LeftOut>,
     /// Its index among the batch's frames in the device's memory.
     pub device_index: Option<usize>,
-    /// Work spent on it by the shared stages, seconds.
+    /// Seconds of work that the shared stages spent on the frame.
     pub cost: f64,
 }
 

@@ -19,7 +19,7 @@ pub struct Waiting {
     pub lane: Lane,
     /// The frame.
     pub frame: Frame,
-    /// When it was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Instant,
 }
 
@@ -71,8 +71,8 @@ pub struct Batcher {
     key: KeyOf,
 }
 
-/// What frames must have in common to share a batch: the size of the detector's input, and that of
-/// the frames if they are prepared on its device. Pixels: width, height.
+/// Key of frames that can share a batch: the size of the detector's input and, if frames are
+/// prepared on the detector's device, the size of the frames. Sizes are width and height in pixels.
 pub type BatchKey = [(usize, usize); 2];
 
 type KeyOf = Box<dyn Fn(&Frame) -> BatchKey + Send + Sync>;
@@ -276,7 +276,7 @@ impl Batcher {
         Batch { frames, ended }
     }
 
-    /// A batch is done. `costs`: network time of its frames, seconds.
+    /// A batch is done. `costs`: seconds of network time of each of its frames.
     pub fn done(&self, costs: &[(Lane, f64)]) {
         let mut state = self.lock();
         state.in_progress -= 1;

@@ -22,8 +22,8 @@ pub enum DetectionSource {
 }
 
 impl DetectionSource {
-    /// How frames become the detector's input; `None` without a detector. The loader that prepares
-    /// the input on the device is moved out of the detector.
+    /// The preparation of the detector's input from frames; `None` without a detector. The loader
+    /// that prepares the input on the device is moved out of the detector.
     pub(super) fn take_input(&mut self) -> Option<FrameInput> {
         match self {
             DetectionSource::Network(d) => Some(FrameInput {

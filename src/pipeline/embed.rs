@@ -17,7 +17,7 @@ use crate::track::embed_policy::EmbedPolicy;
 /// The network, and the last results of cameras with a motion gate.
 pub(super) struct Embedding {
     embedder: Option<Embedder>,
-    /// When crops are left out; `None`: never.
+    /// Policy by which crops are left out; `None`: all crops are embedded.
     policy: Option<EmbedPolicy>,
     results: BTreeMap<Lane, (Vec<Detection>, Embeddings)>,
     /// Whether the present batch was embedded on the network's device already.

@@ -40,7 +40,7 @@ use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
-/// How frames share the networks.
+/// Rules by which frames share the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Setters)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
@@ -93,7 +93,7 @@ impl Inputs {
         }
     }
 
-    /// How a camera is opened, or opened again.
+    /// Function that opens a camera, also again after an interruption.
     fn opener(&self) -> Opener {
         match self {
             Inputs::One(input) => input.reopening(),
@@ -132,7 +132,7 @@ impl Input {
         })
     }
 
-    /// What is known of the input before its first frame.
+    /// Properties of the input that are known before its first frame.
     pub fn info(&self) -> &SourceInfo {
         self.source.info()
     }
@@ -179,7 +179,7 @@ pub struct Pipeline {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Which events are written.
     pub output: OutputConfig,
-    /// How frames share the networks.
+    /// Rules by which frames share the networks.
     pub batch: BatchConfig,
     /// Receives measurements.
     pub observer: Arc<dyn Observer>,

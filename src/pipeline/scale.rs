@@ -30,7 +30,7 @@ pub(super) struct Scaler {
     input: Option<FrameInput>,
 }
 
-/// How frames become the detector's input.
+/// The preparation of the detector's input from frames.
 pub(super) struct FrameInput {
     pub scaling: Scaling,
     /// Prepares the input on the detector's device; absent where that is done on the CPU.
@@ -99,7 +99,7 @@ impl Scaler {
     }
 }
 
-/// What is remembered of a camera's last picture.
+/// Data kept of a camera's last picture.
 struct Observed {
     motion: CameraMotion,
     gate: MotionGate,

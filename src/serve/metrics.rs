@@ -272,7 +272,7 @@ impl Collector for ServiceCollector {
 /// Resources of this process.
 #[derive(Debug, Default, PartialEq)]
 pub struct Process {
-    /// Resident memory, bytes.
+    /// Resident memory in bytes.
     pub memory: u64,
     /// Number of threads.
     pub threads: u64,

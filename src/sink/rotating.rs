@@ -27,7 +27,7 @@ use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 pub struct Rotating {
     path: PathBuf,
     size: u64,
-    /// Rotation size for the current file, bytes: `size`, or more after a failed rotation.
+    /// Rotation size in bytes of the current file: `size`, or more after a failed rotation.
     limit: u64,
     keep: u32,
     with_ended: bool,
@@ -35,7 +35,7 @@ pub struct Rotating {
     file: Option<File>,
     written: u64,
     dropped: Arc<AtomicU64>,
-    /// When a dropped event was last logged.
+    /// Time at which a dropped event was last logged.
     last_logged: Option<Instant>,
 }
 
@@ -84,7 +84,8 @@ impl Rotating {
         Ok((sink, dropped))
     }
 
-    /// Name of the `n`-th newest rotated file, from 1; 0: of a copy in progress.
+    /// Name of the `n`-th newest rotated file, counted from 1; for `n` = 0, the name of a copy in
+    /// progress.
     fn rotated(&self, n: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{n}"));

@@ -50,11 +50,11 @@ pub struct WebhookConfig {
     pub ca_file: Option<PathBuf>,
     /// Kinds of events to send: trajectory, track_ended, camera_status.
     pub events: Vec<EventKind>,
-    /// Maximum number of events in one POST, 1 to 10000.
+    /// Maximum number, 1 to 10000, of events in one POST.
     pub batch: usize,
-    /// Maximum size of one POST, bytes; a longer event is sent alone.
+    /// Maximum size in bytes of one POST; a longer event is sent alone.
     pub batch_bytes: usize,
-    /// Timeout of a POST, seconds.
+    /// Timeout of a POST in seconds.
     pub timeout: f64,
     /// Limits of the spool that holds events until the receiver acknowledges them.
     pub spool: SpoolLimits,
@@ -77,7 +77,7 @@ impl Default for WebhookConfig {
     }
 }
 
-/// Back-off between attempts, seconds: first and longest pause.
+/// Back-off, in seconds, between attempts: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 10.0);
 /// Longest pause that a receiver can request by Retry-After.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);

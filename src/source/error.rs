@@ -47,9 +47,9 @@ pub enum SourceError {
         input: String,
         /// The frame's number.
         number: u64,
-        /// Its width, pixels.
+        /// Its width in pixels.
         width: u32,
-        /// Its height, pixels.
+        /// Its height in pixels.
         height: u32,
     },
     /// A picture in a folder cannot be read.
@@ -105,7 +105,7 @@ fn address_hint(path: &Path) -> &'static str {
     }
 }
 
-/// Minimum width and height of a frame, pixels.
+/// Minimum width and height of a frame in pixels.
 pub const MIN_SIDE: u32 = 16;
 
 /// Checks that a frame has at least [`MIN_SIDE`] pixels in width and height.

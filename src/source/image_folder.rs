@@ -28,7 +28,7 @@ pub struct ImageFolder {
     /// Number of the next frame and of the last one.
     next: u64,
     last: u64,
-    /// Size of frames without pictures, pixels.
+    /// Size in pixels of frames without pictures.
     size: (u32, u32),
     breaks: Breaks,
     /// Whether a frame was returned.
@@ -337,7 +337,7 @@ pub fn read(path: &Path) -> Result<Image, SourceError> {
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
-/// What OpenCV's exception `message` says about a picture.
+/// The part of OpenCV's exception `message` that is about the picture.
 #[cfg(feature = "video")]
 fn undecodable(message: &str) -> String {
     if message.contains("CV_IO_MAX_IMAGE") {

@@ -95,9 +95,9 @@ pub struct Position {
     pub number: u64,
     /// Presentation time.
     pub pts: Seconds,
-    /// Width and height, pixels.
+    /// Width and height in pixels.
     pub size: (u32, u32),
-    /// When it arrived, on the reader's clock.
+    /// Time at which the frame arrived, on the reader's clock.
     pub at: Seconds,
 }
 
@@ -108,7 +108,7 @@ pub struct Reconnect {
     timeouts: AdaptiveTimeout,
     /// Numbers and times that the frames of this connection are shifted by.
     offset: Option<(u64, Seconds)>,
-    /// When the connection, or the attempt, began or gave its last frame.
+    /// Time of the last frame of the connection, or the start of the connection or of the attempt.
     since: Seconds,
 }
 

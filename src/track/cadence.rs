@@ -8,7 +8,7 @@ use crate::auto_or;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
-/// When the interval between frames for the detector grows and shrinks.
+/// Settings by which the interval between frames for the detector grows and shrinks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -59,7 +59,7 @@ impl CadenceConfig {
     }
 }
 
-/// How well the predictions of a frame's tracks met its detections.
+/// Agreement of the predictions of a frame's tracks with the frame's detections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
     /// IoU that all tracks reach but the excepted share; 1 without tracks.

@@ -15,7 +15,8 @@ use crate::track::motion::MotionConfig;
 use crate::track::reidentify::ReidentifyConfig;
 use crate::track::scenery::SceneryConfig;
 
-/// Settings that decide identities. Times are in seconds, so that they hold for any frame rate.
+/// Settings of the tracker, which assigns the ids. Times are in seconds, so that they hold for any
+/// frame rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

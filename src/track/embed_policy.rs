@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 
-/// When a detection's embedding cannot matter, so that it is left out.
+/// Conditions under which a detection is not embedded, because its embedding cannot change the
+/// association.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -38,8 +38,8 @@ pub struct IdentityConfig {
     /// Number of detections that a track needs before it gets an identity, so that its appearance
     /// is reliable.
     pub after_hits: u32,
-    /// Number of a track's clearest crops whose embeddings are averaged and compared with the
-    /// gallery, 1 to 100.
+    /// Number, 1 to 100, of a track's clearest crops whose embeddings are averaged and compared
+    /// with the gallery.
     pub crops: usize,
     /// The fields of view of the cameras of `serve` overlap, so that several can see a person at
     /// once. Otherwise a person is at one camera at a time.
@@ -96,7 +96,7 @@ pub struct TrackObservation<'a> {
     pub track: u64,
     /// Number of the track's detections.
     pub hits: u32,
-    /// The track's box in the frame, pixels.
+    /// The track's box in pixels of the frame.
     pub bbox: BBox,
     /// The track's collected views; `None` while its appearance is unknown.
     pub views: Option<&'a Views>,
@@ -113,7 +113,7 @@ struct NameHolder {
     seen: Seconds,
 }
 
-/// For this long after a track's last detection, its gallery name is assigned on another camera
+/// Time after a track's last detection during which its gallery name is assigned on another camera
 /// only at a higher similarity.
 const HOLD_TIME: Seconds = Seconds(2.0);
 

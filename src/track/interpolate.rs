@@ -44,7 +44,7 @@ impl InterpolateConfig {
 }
 
 /// Returns the boxes, with interpolated boxes in the gaps. `camera` holds for each frame the
-/// camera's displacement since the first frame, pixels.
+/// camera's displacement in pixels since the first frame.
 pub fn fill(
     detections: &[DetectedBox],
     times: &[Seconds],

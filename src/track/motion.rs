@@ -256,7 +256,7 @@ impl BoxFilter {
         }
     }
 
-    /// The current box, pixels.
+    /// The current box in pixels.
     pub fn bbox(&self) -> BBox {
         let [x, y, w, h] = &self.coordinates;
         BBox::from_center(x.value, y.value, w.value, h.value)
@@ -292,7 +292,7 @@ impl BoxFilter {
         (one(0) + one(1), one(2) + one(3))
     }
 
-    /// Standard deviation of the predicted centre (x, y), pixels.
+    /// Standard deviation of the predicted centre (x, y) in pixels.
     pub fn spread(&self) -> (f32, f32) {
         (
             self.coordinates[0].var[0].max(0.0).sqrt(),

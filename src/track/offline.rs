@@ -363,8 +363,8 @@ impl EndFilters {
     }
 }
 
-/// Displacement of the camera since the first frame, for each frame, pixels: the sum of the shifts
-/// that all people's prediction errors have in common.
+/// Displacement in pixels of the camera since the first frame, for each frame: the sum of the
+/// shifts that all people's prediction errors have in common.
 fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig) -> Vec<[f32; 2]> {
     let mut seen: Vec<Vec<(usize, DetectedBox)>> = vec![Vec::new(); times.len()];
     for (t, tracklet) in tracklets.iter().enumerate() {

@@ -9,7 +9,7 @@ use crate::geometry::BBox;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
-/// When a track is taken for scenery and no longer reported.
+/// Conditions under which a track is taken for scenery and no longer reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
@@ -53,7 +53,7 @@ impl SceneryConfig {
     }
 }
 
-/// Below this height, pixels, the detector's rounding errors exceed a person's sway.
+/// Below this height in pixels the detector's rounding errors exceed a person's sway.
 const SMALL: f32 = 60.0;
 
 /// Stillness of a track: exponential means over half of `tracker.scenery.after`.

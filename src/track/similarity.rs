@@ -20,7 +20,7 @@ use crate::range::{OutOfRange, within};
 pub struct Calibration {
     /// Steepness with which the similarity falls with the distance, 0.01 to 1000.
     pub slope: f32,
-    /// Cosine distance at which the similarity is 0.5, 0 to 2.
+    /// Cosine distance, in [0, 2], at which the similarity is 0.5.
     pub threshold: f32,
 }
 

@@ -47,7 +47,7 @@ pub struct Track {
     pub embedded: Seconds,
     /// Number of its detections.
     pub hits: u32,
-    /// The first box, pixels.
+    /// The first box in pixels.
     pub first: BBox,
     /// The last detection.
     pub last: Detection,

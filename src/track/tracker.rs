@@ -35,7 +35,7 @@ pub struct Tracker {
     scenery: Scenery,
     /// Whether the camera's motion since the previous frame has been applied already.
     camera_compensated: bool,
-    /// When the camera last moved, as far as the pixels tell.
+    /// Time at which the camera last moved, estimated from the pixels.
     camera_moved: Option<Seconds>,
     /// The embedder's false-accept rates; `None` disables re-identification.
     strangers: Option<StrangerTable>,

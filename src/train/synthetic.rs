@@ -14,7 +14,7 @@ use crate::train::error::TrainError;
 
 const WIDTH: usize = 84;
 const HEIGHT: usize = 168;
-/// The person's box in a picture, pixels.
+/// The person's box in pixels of the picture.
 const PERSON: BBox = BBox::new(10.0, 20.0, 64.0, 128.0);
 const CAMERAS: u32 = 4;
 

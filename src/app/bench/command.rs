@@ -22,7 +22,7 @@ use twintrack::source;
 
 /// The shipped clip, relative to the program's folder or a folder above it.
 const SAMPLE: &str = "samples/pets2009-s2l1.mp4";
-/// Frame size for which the number of cameras is given, pixels.
+/// Frame size in pixels for which the number of cameras is given.
 const CAMERA_SIZE: (u32, u32) = (1920, 1080);
 /// Minimum number of frames of each recording at that size; percentiles over fewer frames are
 /// unreliable.

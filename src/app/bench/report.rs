@@ -47,9 +47,9 @@ pub struct Network {
 pub struct Measurement {
     /// Name of the input.
     pub input: String,
-    /// Width and height of a frame, pixels.
+    /// Width and height of a frame in pixels.
     pub size: [u32; 2],
-    /// Width and height of the detector's input, pixels.
+    /// Width and height of the detector's input in pixels.
     pub detector_input: [usize; 2],
     /// Number of recordings tracked together.
     pub recordings: usize,
@@ -65,7 +65,7 @@ pub struct Measurement {
     pub alone_frames_per_second: f64,
     /// Frames per second of all recordings, tracked together.
     pub together_frames_per_second: f64,
-    /// Peak resident memory of the process while tracking, bytes; absent if unknown.
+    /// Peak resident memory in bytes of the process while tracking; absent if unknown.
     pub peak_memory: Option<u64>,
 }
 
@@ -83,9 +83,9 @@ pub struct Stage {
 /// The time of a stage per frame.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
-    /// Median, milliseconds.
+    /// Median in milliseconds.
     pub p50_ms: f64,
-    /// 95th percentile, milliseconds.
+    /// 95th percentile in milliseconds.
     pub p95_ms: f64,
     /// Frames per second: 1 divided by the mean time per frame.
     pub frames_per_second: f64,

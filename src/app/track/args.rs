@@ -74,7 +74,7 @@ pub struct TrackArgs {
     /// processor has VNNI.
     #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     pub(super) precision: Option<Precision>,
-    /// Size of the detector's input, pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
+    /// Size of the detector's input in pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
     /// people; the time grows with the area.
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<InputSize>,
@@ -167,7 +167,7 @@ impl TrackArgs {
     }
 }
 
-/// How the input is read.
+/// Options for reading the input.
 pub(super) fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
     SourceOptions::default()
         .with_camera(args.camera.clone())

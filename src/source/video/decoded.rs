@@ -1,5 +1,5 @@
-//! What OpenCV does not offer of FFmpeg: the number of a decoder's threads, size and pixels of the
-//! frame that was decoded last, and which decoders in hardware there are.
+//! Functions of FFmpeg that OpenCV does not offer: the number of a decoder's threads, size and
+//! pixels of the frame that was decoded last, and which decoders in hardware there are.
 //!
 //! OpenCV 4.6 with FFmpeg 5 opens every decoder with one thread per core. It reads every frame with
 //! the size in the stream's header, and has no property that tells the decoder's own: where the size
