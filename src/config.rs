@@ -57,7 +57,7 @@ pub struct Config {
     pub tracker: TrackerConfig,
     /// Offline processing of whole recordings (`track --offline`, `refine`).
     pub offline: OfflineConfig,
-    /// Identities beyond one track: of a gallery, and remembered ones.
+    /// Identities: names of a gallery, and remembered people.
     pub identity: IdentityConfig,
     /// Which tracks and events are written.
     pub output: OutputConfig,

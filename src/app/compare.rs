@@ -16,8 +16,8 @@ use twintrack::track::similarity::FalseAcceptRate;
 /// least as similar, and which part of each picture was used.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A picture cut to one person, or a wider one, of which the most confidently detected person
-    /// is used.
+    /// A picture cut to one person, or a wider picture, of which the most confidently detected
+    /// person is used.
     first: PathBuf,
     /// The other picture.
     second: PathBuf,
@@ -32,9 +32,10 @@ pub struct CompareArgs {
     /// trained on letters, signatures or faces.
     #[arg(long)]
     whole: bool,
-    /// Print JSON: similarity, cosine distance, the share of pairs of strangers that are at least
-    /// as similar (`stranger_rate`; if `stranger_rate_below` is true, this is the smallest measured
-    /// share, and the actual share is lower), and the part of each picture that was used (`taken`).
+    /// Print JSON: `similarity`; the cosine `distance`; `stranger_rate`, the share of pairs of
+    /// strangers that are at least as similar; `stranger_rate_below`, true if the actual share is
+    /// lower than `stranger_rate`, the smallest measured one; and `taken`, the part of each picture
+    /// that was used.
     #[arg(long)]
     json: bool,
 }

@@ -13,7 +13,7 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::paths::find_model;
 use twintrack::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
-/// Check the installation: report which components work, how to fix those that do not, and how the
+/// Check the installation: report which components work, how to fix the others, and how the
 /// networks' inputs and outputs are interpreted.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {

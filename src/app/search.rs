@@ -16,10 +16,10 @@ use twintrack::trajectory::{EndedEvent, Event, thousandths};
 /// List the tracks of earlier runs that are most similar to the person in a picture.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// A picture cut to one person, or a wider one, of which the most confidently detected person
-    /// is used.
+    /// A picture cut to one person, or a wider picture, of which the most confidently detected
+    /// person is used.
     picture: PathBuf,
-    /// Folder of event files (.jsonl, including rotated ones) written by `twintrack track
+    /// Folder of event files (.jsonl, including rotated files) written by `twintrack track
     /// --embeddings` or by `serve`; or one such file. Files and tracks that are not searched are
     /// reported on standard error.
     #[arg(long = "in", value_name = "DIR")]

@@ -51,8 +51,8 @@ pub struct ServeArgs {
     /// person, or with a subfolder of pictures for each person. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
-    /// Check the configuration, its secrets, the networks and the gallery, without opening a camera
-    /// or a port; then exit.
+    /// Check the configuration, its secrets, the networks and the gallery, without opening a
+    /// camera, a port or a connection; then exit.
     #[arg(long)]
     check: bool,
     /// Print no summary.

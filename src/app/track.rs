@@ -176,9 +176,9 @@ fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
 
 /// The sinks of a run.
 struct Outputs {
-    /// Those that receive events while the input is read.
+    /// Sinks that receive events while the input is read.
     during: Vec<Box<dyn Sink>>,
-    /// Those that receive the linked tracks afterwards.
+    /// Sinks that receive the linked tracks after the end of the input.
     after: Vec<Box<dyn Sink>>,
 }
 

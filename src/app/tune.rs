@@ -50,8 +50,8 @@ pub struct TuneArgs {
     /// Seed of the search; the same seed tries the same configurations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Numeric settings to vary instead of the default ones, each with its range, as KEY=LOW..HIGH
-    /// (tracker.cost.size=0.2..1).
+    /// Numeric settings to vary instead of the default selection, each with its range, as
+    /// KEY=LOW..HIGH (tracker.cost.size=0.2..1).
     #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = parse_vary, num_args = 1..)]
     vary: Vec<(String, f64, f64)>,
     /// Tune offline tracking of recordings (`track --offline`).

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Crops {
-    /// Those of all detections.
+    /// The crops of all detections.
     All,
-    /// Those that can matter for the association ([`crate::track::embed_policy`]).
+    /// The crops whose embeddings can change the association ([`crate::track::embed_policy`]).
     Needed,
 }

@@ -49,8 +49,8 @@ pub struct EmbedderConfig {
     /// Maximum number, 1 to 10000, of crops per frame; the most confident ones are embedded. Limits
     /// the time spent on crowds.
     pub max_crops: usize,
-    /// Which crops are embedded: all, needed (those that can matter for the association), or auto:
-    /// all on a GPU, where they take little time, else as `preset` says.
+    /// Which crops are embedded: all, needed (those whose embeddings can change the association),
+    /// or auto: all on a GPU, where they take little time, else as `preset` says.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Crops>"))]
     pub crops: Option<Crops>,

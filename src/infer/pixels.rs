@@ -84,7 +84,7 @@ impl PixelFormat {
     /// Checks that `std` is on the 0 to 255 scale; `key` is the setting's name.
     ///
     /// # Errors
-    /// The first value that is not.
+    /// The first value outside its range.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         match self
             .std

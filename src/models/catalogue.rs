@@ -77,7 +77,7 @@ pub struct CatalogueEntry {
     pub quality: Option<String>,
     /// The files: for ONNX one; for OpenVINO the XML file, then the binary.
     pub files: Vec<RemoteFile>,
-    /// Settings with which it must be used.
+    /// Settings with which the network must be used.
     pub settings: NetworkSettings,
 }
 

@@ -33,8 +33,8 @@ pub enum ModelsError {
     /// The server cannot be reached.
     #[error(
         "cannot download {address}: {reason}; check the network (a proxy is taken from \
-         HTTPS_PROXY), or download it on another machine, put it at {} and run this command \
-         again: it is checked there and installed",
+         HTTPS_PROXY), or download that address on another machine, save it as {} and run this \
+         command again, which verifies and installs the file",
         part.display()
     )]
     Unreachable {

@@ -31,14 +31,14 @@ pub(super) struct Item {
     pub gated: bool,
     /// Whether the camera is a live input.
     pub live: bool,
-    /// Whether the detector skips it: tracks are predicted.
+    /// Whether the detector skips the frame: its tracks are predicted.
     pub skipped: bool,
     /// Whether nothing has moved since the last frame that the networks processed: their results
     /// are reused.
     pub still: bool,
     /// Why the remaining stages skip the frame.
     pub left_out: Option<LeftOut>,
-    /// Its index among the batch's frames in the device's memory.
+    /// Index of the frame among the batch's frames in the device's memory.
     pub device_index: Option<usize>,
     /// Seconds of work that the shared stages spent on the frame.
     pub cost: f64,

@@ -1,8 +1,8 @@
 //! Collects the cameras' frames into batches for the networks.
 //!
-//! Each camera has a slot. A live camera's holds one frame, which its next one replaces, so that
-//! latency cannot grow. A recording's holds as many as may share a batch, and its reader waits for
-//! room in it (backpressure).
+//! Each camera has a slot. The slot of a live camera holds one frame, which the camera's next frame
+//! replaces, so that latency cannot grow. The slot of a recording holds as many frames as may share
+//! a batch, and the reader waits for room in the slot (backpressure).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};

@@ -75,15 +75,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One camera.
 #[derive(Clone)]
 pub struct Member {
-    /// Its short name.
+    /// Short name of the camera.
     pub name: Arc<str>,
-    /// Its settings.
+    /// Settings of the camera.
     pub config: Arc<CameraConfig>,
     /// Counts of its frames.
     pub counts: Arc<CameraCounts>,
     /// The link to its present reader.
     pub link: Link,
-    /// Its last frame, which outlives readers.
+    /// Last frame of the camera, kept when a reader ends.
     pub(super) position: Arc<Mutex<Option<Position>>>,
 }
 

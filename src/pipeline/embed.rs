@@ -27,7 +27,7 @@ pub(super) struct Embedding {
 }
 
 impl Embedding {
-    /// `policy`: when crops are left out; `None`: never.
+    /// `policy`: the rules by which crops are left out; `None`: all crops are embedded.
     pub fn new(embedder: Option<Embedder>, policy: Option<EmbedPolicy>) -> Self {
         Embedding {
             embedder,

@@ -23,10 +23,10 @@ pub type Opener = Arc<
 /// The consequence of a failure of an input, of a network on its frames, or of its tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailurePolicy {
-    /// It ends the run: the only input is a recording, or was opened by hand. A live source is
-    /// reconnected.
+    /// The failure ends the run: the only input is a recording, or was opened by hand. A live
+    /// source is reconnected.
     EndRun,
-    /// It is counted and logged, and other cameras continue.
+    /// The failure is counted and logged, and other cameras continue.
     Isolate,
 }
 
@@ -65,11 +65,11 @@ enum End {
 }
 
 impl Reader {
-    /// Starts the thread. It ends when the link is stopped, at the end of a recording, and at an
-    /// error that does not lead to another attempt.
+    /// Starts the thread. The thread ends when the link is stopped, at the end of a recording, and
+    /// at an error that does not lead to another attempt.
     ///
     /// # Errors
-    /// That error.
+    /// The error of the input, if it does not lead to another attempt.
     pub fn start(self) -> Outcome<()> {
         stage::spawn("decode", move || self.run())
     }

@@ -259,7 +259,7 @@ impl Roster {
         result: Result<(), PipelineError>,
     ) -> Option<PipelineError> {
         let mut entries = self.readers.entries.values_mut();
-        // Absent: it was replaced, or its camera removed.
+        // Absent: the reader was replaced, or its camera was removed.
         let entry = entries.find(|e| e.reader == Some(id))?;
         entry.reader = None;
         self.batcher.end(entry.lane);
@@ -330,8 +330,8 @@ impl Roster {
         }
     }
 
-    /// Sends an event for every change of state. If the sinks have no room, it is sent at the next
-    /// call.
+    /// Sends an event for every change of state. If the sinks have no room, the event is sent at
+    /// the next call.
     fn report(&mut self, out: &mpsc::Sender<TrackedFrame>) {
         if self.policy == FailurePolicy::EndRun {
             return;

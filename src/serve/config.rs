@@ -37,7 +37,7 @@ pub struct ServeConfig {
     /// client holds one.
     pub max_connections: usize,
     /// Token that clients must send; without one only clients on this machine are allowed. Prefer
-    /// `token_env` or `token_file`, which keep it out of this file.
+    /// `token_env` or `token_file`, which keep the token out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// Environment variable that holds the token.

@@ -15,11 +15,11 @@ use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// An events file, to which each run appends.
 ///
-/// - Rotation: if the next line would make the file larger than `size` bytes, it is renamed to
-///   `NAME.1`, older ones to `NAME.2` and so on up to `keep`. A file that cannot be renamed, such
-///   as one mounted into a container, is copied to `NAME.1` and truncated. If the copy fails too,
-///   an error is logged, events are still appended to the file, and the next rotation is attempted
-///   after another `size` bytes.
+/// - Rotation: if the next line would make the file larger than `size` bytes, the file is renamed
+///   to `NAME.1`, older files to `NAME.2` and so on up to `keep`. A file that cannot be renamed,
+///   such as one mounted into a container, is copied to `NAME.1` and truncated. If the copy fails
+///   too, an error is logged, events are still appended to the file, and the next rotation is
+///   attempted after another `size` bytes.
 /// - When the disk fails or is full, events are dropped, counted and logged; the pipeline
 ///   continues. The file always consists of complete lines.
 ///

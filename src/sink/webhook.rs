@@ -35,7 +35,7 @@ pub struct WebhookConfig {
     /// Address of the receiver, http:// or https://. Required.
     pub url: Address,
     /// Secret for the signature; requests are not signed when absent. Prefer `secret_env` or
-    /// `secret_file`, which keep it out of this file.
+    /// `secret_file`, which keep the secret out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// Environment variable that holds the secret.

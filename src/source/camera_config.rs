@@ -54,7 +54,8 @@ pub struct CameraConfig {
     /// User name for the camera's login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Password. Prefer `password_env` or `password_file`, which keep it out of this file.
+    /// Password. Prefer `password_env` or `password_file`, which keep the password out of this
+    /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// Environment variable that holds the password.
@@ -80,9 +81,9 @@ pub struct CameraConfig {
     /// more than four times the longer of `open_timeout` and `read_timeout`.
     pub hang_timeout: f64,
     /// Maximum length in seconds of an interruption after which tracks continue; after a longer one
-    /// they end.
+    /// all tracks end.
     pub keep_ids: f64,
-    /// Frames per second to process, evenly spaced, 0.05 to 1000; absent: all.
+    /// Frames per second to process, 0.05 to 1000, evenly spaced; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_fps: Option<f64>,
     /// Frames that are decoded more than this many seconds after they are due are dropped.
@@ -97,8 +98,8 @@ pub struct CameraConfig {
     /// camera.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<bool>,
-    /// Share of the networks' time relative to other cameras if there is not enough for all, 0.01
-    /// to 100.
+    /// Share, 0.01 to 100, of the networks' time relative to other cameras, if the time is not
+    /// enough for all.
     pub weight: f64,
     /// Skip the networks while nothing moves: the last detections are reused for at most 2 seconds.
     pub motion_gate: bool,

@@ -47,9 +47,9 @@ pub enum SourceError {
         input: String,
         /// The frame's number.
         number: u64,
-        /// Its width in pixels.
+        /// Width of the frame in pixels.
         width: u32,
-        /// Its height in pixels.
+        /// Height of the frame in pixels.
         height: u32,
     },
     /// A picture in a folder cannot be read.

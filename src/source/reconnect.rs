@@ -1,6 +1,6 @@
-//! The state of a camera across interruptions: when it is opened again, with which timeouts, and
-//! the presentation times of its frames, which continue over interruptions. Pure: the current time
-//! is an argument.
+//! The state of a camera across interruptions: the time and the timeouts of the next attempt to
+//! open the camera, and the presentation times of its frames, which continue over interruptions.
+//! Pure: the current time is an argument.
 
 use std::time::Duration;
 
@@ -314,8 +314,8 @@ mod tests {
             state.failed(&config, Seconds(now));
             timeout
         };
-        // It answers late: more each time, up to four times as much. A refusal at once is no matter
-        // of time.
+        // The camera answers late: the timeouts grow, up to four times. An immediate refusal does
+        // not change the timeouts.
         let mut slow = Reconnect::new(&config, 1);
         let factors =
             [2.0, 2.0, 0.1, 4.0, 6.0, 8.0, 8.0].map(|silence| attempt(&mut slow, &[], silence));

@@ -446,7 +446,7 @@ mod tests {
         };
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
-        // Views of another appearance replace the stored ones only if they are clearer.
+        // Views of another appearance replace the stored views only if they are clearer.
         assert_eq!(see(&BLUE, 0.5).expect("still ada").name, "ada");
         see(&BLUE, 0.95);
         assert_eq!(see(&BLUE, 0.95).expect("ben").name, "ben");

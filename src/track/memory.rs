@@ -162,7 +162,7 @@ impl PersonMemory {
                 .any(|(other, _)| !self.config.overlap || other == camera)
         };
         // This camera detected the person after the new track had appeared, or too far away from
-        // it.
+        // the new track.
         let is_unreachable = |p: &RememberedPerson| {
             let reaches = |(bbox, at): &(BBox, Seconds)| {
                 at.0 < appeared.1.0

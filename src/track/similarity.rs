@@ -60,7 +60,7 @@ pub struct StrangerTable {
 /// A share of pairs of strangers that are at most a given distance apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FalseAcceptRate {
-    /// This share.
+    /// Approximately this share.
     About(f32),
     /// Less than this share, the smallest that was measured.
     Below(f32),

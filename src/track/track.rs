@@ -66,7 +66,8 @@ pub struct Track {
 pub struct ClearView {
     /// Index of the detection.
     pub detection: usize,
-    /// Clarity in [0, 1]: the detection's confidence times the share of it that is not covered.
+    /// Clarity in [0, 1]: the detection's confidence times the share of the detection that is not
+    /// covered.
     pub clarity: f32,
 }
 

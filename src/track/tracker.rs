@@ -46,7 +46,7 @@ pub struct Tracker {
 /// stored as indices.
 #[derive(Debug, Default)]
 struct Lists {
-    /// The detections that are not ignored, in an order that does not depend on the caller's.
+    /// The detections that are not ignored, in an order that does not depend on the caller's order.
     order: Vec<usize>,
     sure: Vec<usize>,
     unsure: Vec<usize>,

@@ -89,8 +89,8 @@ pub struct TrainConfig {
     /// weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// Name of the value (tensor) of that graph after which a new head is added. Absent: no head is
-    /// added; the whole graph is trained and exported.
+    /// Name of the value (tensor) in the graph of `start_from` after which a new head is added.
+    /// Absent: no head is added; the whole graph is trained and exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
     /// Convolutions in the graph of `start_from` get stride 1 where their output would be smaller
@@ -206,7 +206,7 @@ impl TrainConfig {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first value that is not, or the first contradiction between two settings.
+    /// The first value outside its range, or the first contradiction between two settings.
     pub fn validate(&self) -> Result<(), TrainError> {
         let checks = [
             (

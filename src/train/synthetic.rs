@@ -2,8 +2,8 @@
 //! build. The view determines pose, side, light, colour cast, blur, noise, distance, background and
 //! occlusion.
 //!
-//! Drawn people do not resemble real ones, but teach a network which properties may differ between
-//! two views of a person and which may not.
+//! Drawn people do not resemble real people, but teach a network which properties may differ
+//! between two views of a person and which may not.
 
 use fastrand::Rng;
 

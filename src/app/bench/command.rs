@@ -47,7 +47,7 @@ pub struct BenchArgs {
     /// CPU threads of each network; 0: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Print JSON instead of the table.
+    /// Print JSON instead of the tables.
     #[arg(long)]
     json: bool,
 }

@@ -103,7 +103,7 @@ pub struct TrackArgs {
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     pub(super) frame_rate: Option<f64>,
     /// Exit with code 1 at the end if a frame could not be decoded or a picture could not be read.
-    /// By default such frames are skipped and counted.
+    /// In any case such frames are dropped and counted.
     #[arg(long)]
     pub(super) strict: bool,
     /// Treat the address as a camera, which is reconnected when its stream ends.
@@ -149,7 +149,8 @@ pub(super) fn configure(args: &TrackArgs) -> Result<Config> {
     set(&mut c.embedder.model, &args.embedder);
     c.embedder.enabled &= !args.no_embed;
     c.output.embeddings |= args.embeddings;
-    // Linking gains from every detection, and --save-detections is to have those of every frame.
+    // Linking gains from every detection, and --save-detections must have the detections of every
+    // frame.
     let whole = (args.offline && c.preset != Preset::Fast) || args.save_detections.is_some();
     if whole && c.cadence.max_interval.is_none() {
         c.cadence.max_interval = Some(0.0);

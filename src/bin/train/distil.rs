@@ -36,9 +36,9 @@ pub struct DistilArgs {
     /// Labelled data to train on in addition to the probes, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled data, KIND:WHERE. The network with the best mAP on these and on held-out people of
-    /// --data is exported; without both, the one with the highest cosine to the teacher on held-out
-    /// probes.
+    /// Labelled data, KIND:WHERE. The checkpoint with the best mAP on these and on held-out people
+    /// of --data is exported; if neither option is given, the checkpoint with the highest cosine to
+    /// the teacher on held-out probes.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     validate: Vec<DataSpec>,
     #[command(flatten)]

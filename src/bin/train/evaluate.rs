@@ -40,7 +40,7 @@ pub struct EvalArgs {
     /// Labelled data, KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Number of identities to choose from in a one-shot trial, at least 2; several numbers give
+    /// Number, at least 2, of identities to choose from in a one-shot trial; several numbers give
     /// several columns.
     #[arg(long, value_name = "N", num_args = 1.., default_values_t = [10])]
     ways: Vec<usize>,

@@ -109,8 +109,8 @@ struct TrainingArgs {
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Use the calibration of this network (ONNX), for training on all people. It must have been
-    /// trained in the same way, but with held-out people.
+    /// Copy the calibration from this network (ONNX), because training on all people leaves none to
+    /// calibrate on. The network must have been trained in the same way, but with held-out people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
