@@ -38,12 +38,13 @@ pub struct Config {
     /// `detector.precision`, `detector.longest_side`, `embedder.crops`, `cadence.max_interval` and
     /// `cadence.overlap` where they are auto.
     pub preset: Preset,
-    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
     /// CPU threads of each network; 0: one per core.
     pub threads: usize,
-    /// Where frames are scaled and crops are cut: auto, cpu, or device (where networks run). auto:
-    /// device on a GPU, so that each frame is copied there once, as bytes; otherwise cpu.
+    /// Processor that scales frames and cuts crops: auto, cpu, or device (the one on which networks
+    /// run). auto: device if it is a GPU, so that each frame is copied to it once, as bytes;
+    /// otherwise cpu.
     pub preprocessing: Preprocessing,
     /// How videos are decoded.
     pub source: SourceConfig,

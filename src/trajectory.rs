@@ -198,7 +198,7 @@ pub struct TrackEvent {
     pub unseen: Option<f64>,
     /// Number of detections so far.
     pub hits: u32,
-    /// Velocity of the centre, pixels per second.
+    /// Velocity of the centre in pixels per second.
     pub velocity: [f64; 2],
     /// Foot point (middle of the bottom edge) in pixels.
     pub foot: [f64; 2],

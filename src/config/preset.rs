@@ -57,7 +57,7 @@ impl Preset {
         }
     }
 
-    /// Which crops are embedded.
+    /// The crops that are embedded on a CPU.
     pub(super) fn crops(self) -> Crops {
         match self {
             Preset::Fast | Preset::Balanced => Crops::Needed,

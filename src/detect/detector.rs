@@ -121,7 +121,8 @@ pub struct Detector {
     config: DetectorConfig,
     scaling: Scaling,
     format: DetectorFormat,
-    /// Prepares its input on its device; absent where that is done on the CPU, and once taken.
+    /// Prepares the detector's input on its device; absent if the CPU prepares the input, and after
+    /// the loader was taken.
     loader: Option<FrameLoader>,
     /// Most frames in a batch that are expected.
     largest_batch: usize,

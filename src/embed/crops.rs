@@ -1,8 +1,8 @@
-//! Which crops are embedded.
+//! Selection of the crops that are embedded.
 
 use serde::{Deserialize, Serialize};
 
-/// Which of a frame's crops are embedded.
+/// The crops of a frame that are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -1,4 +1,4 @@
-//! Where files of networks and the ONNX Runtime library are searched for.
+//! Searches for files of networks and for the ONNX Runtime library.
 
 use std::path::{Component, Path, PathBuf};
 

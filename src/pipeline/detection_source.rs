@@ -1,4 +1,4 @@
-//! Where detections come from.
+//! Source of the detections: a detector, or detections that were read from a file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::scale::{FrameInput, pixels};
 use crate::pipeline::stage::each;
 
-/// Where detections come from.
+/// Source of the detections.
 pub enum DetectionSource {
     /// A detector.
     Network(Box<Detector>),

@@ -50,8 +50,8 @@ impl Embedding {
         std::mem::take(&mut self.took)
     }
 
-    /// Begins a batch. Where crops are cut on the network's device and all are wanted, they are
-    /// embedded here, in one run; if that fails, each frame is embedded alone.
+    /// Begins a batch. If crops are cut on the network's device and all are wanted, this function
+    /// embeds them in one run; if the run fails, each frame is embedded alone.
     pub fn begin(&mut self, batch: &mut Batch) {
         for lane in &batch.ended {
             self.results.remove(lane);
@@ -129,8 +129,8 @@ impl Embedding {
     }
 }
 
-/// The embeddings of the active frames, computed on the network's device. `None` where that is to
-/// be done on the CPU.
+/// The embeddings of the active frames, computed on the network's device. `None` if they must be
+/// computed from crops cut on the CPU.
 ///
 /// # Errors
 /// If a frame has no pixels, or the device fails.

@@ -19,7 +19,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Why a frame is dropped.
 #[derive(Debug)]
 pub(super) enum LeftOut {
-    /// A network failed on it, twice.
+    /// A network failed on the frame in a batch, and again when it was processed alone.
     Failed(PipelineError),
     /// Its camera is in quarantine.
     Quarantined,

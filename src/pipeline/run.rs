@@ -65,7 +65,7 @@ impl Default for BatchConfig {
     }
 }
 
-/// Where frames come from.
+/// Sources of the frames.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one for each run, and callers write it without a box"
@@ -80,7 +80,7 @@ pub enum Inputs {
         configs: CameraConfigs,
         /// Each message replaces the settings of all cameras.
         changes: mpsc::Receiver<CameraConfigs>,
-        /// How a camera is opened.
+        /// Function that opens a camera.
         open: Opener,
     },
 }
@@ -155,19 +155,19 @@ impl Input {
 
 /// Everything that a run needs.
 pub struct Pipeline {
-    /// Where frames come from.
+    /// Sources of the frames.
     pub inputs: Inputs,
-    /// Where detections come from.
+    /// Source of the detections.
     pub detections: DetectionSource,
     /// Computes embeddings; tracks are associated by motion alone if absent.
     pub embedder: Option<Embedder>,
     /// Policy by which crops are left out; if absent, all crops are embedded.
     pub embed_policy: Option<EmbedPolicy>,
-    /// Which frames the detector skips. No frame is skipped if detections are given.
+    /// Policy by which the detector skips frames. No frame is skipped if detections are given.
     pub cadence: CadencePolicy,
     /// Settings of the trackers, one per camera.
     pub tracker: TrackerConfig,
-    /// Whether the events of ended tracks carry their mean embedding.
+    /// Whether the events of ended tracks have the track's mean embedding.
     pub embeddings: bool,
     /// Assigns identities to tracks, if wanted.
     pub identities: Option<IdentityRegistry>,
@@ -175,9 +175,9 @@ pub struct Pipeline {
     pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     /// The run's id.
     pub run: RunId,
-    /// Where events go.
+    /// Destinations of the events.
     pub sinks: Vec<Box<dyn Sink>>,
-    /// Which events are written.
+    /// Selection of the events that are written.
     pub output: OutputConfig,
     /// Rules by which frames share the networks.
     pub batch: BatchConfig,

@@ -33,7 +33,7 @@ pub(super) struct Scaler {
 /// The preparation of the detector's input from frames.
 pub(super) struct FrameInput {
     pub scaling: Scaling,
-    /// Prepares the input on the detector's device; absent where that is done on the CPU.
+    /// Prepares the input on the detector's device; absent if the CPU prepares the input.
     pub loader: Option<FrameLoader>,
 }
 

@@ -52,7 +52,7 @@ impl SharedIdentities {
 
 /// Why the stage ends before its input does.
 enum Abort {
-    /// The write stage has ended; its own error says why.
+    /// The write stage has ended; its own error has the reason.
     SinksClosed,
     Failed(PipelineError),
 }

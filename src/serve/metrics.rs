@@ -280,7 +280,7 @@ pub struct Process {
     pub files: u64,
 }
 
-/// Reads the resources from `/proc`; zeros where it is not available (not Linux).
+/// Reads the resources from `/proc`; zeros if `/proc` is not available (not Linux).
 pub fn process() -> Process {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let number = |key: &str| {

@@ -232,7 +232,7 @@ impl Source for ImageFolder {
                 restart,
             }));
         }
-        // If no picture could be read, the first failure says why.
+        // If no picture could be read, the first failure is the error.
         self.failure
             .take()
             .filter(|_| !self.began)

@@ -38,7 +38,7 @@ pub struct SourceInfo {
     pub frames: Option<u64>,
     /// Whether it is a camera, which does not wait for its reader.
     pub live: bool,
-    /// Whether frames carry pixels.
+    /// Whether frames have pixels.
     pub has_pixels: bool,
 }
 

@@ -55,7 +55,8 @@ pub struct Video {
     lateness: Lateness,
     clock: CameraClock,
     opened: Instant,
-    /// The stream carries no times, such as MJPEG over HTTP: a frame's time is its arrival.
+    /// The stream has no timestamps, such as MJPEG over HTTP: a frame's time is the time of its
+    /// arrival.
     timeless: bool,
 }
 

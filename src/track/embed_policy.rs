@@ -1,4 +1,4 @@
-//! Which detections are embedded.
+//! Selection of the detections that are embedded.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};

@@ -262,7 +262,7 @@ impl BoxFilter {
         BBox::from_center(x.value, y.value, w.value, h.value)
     }
 
-    /// The velocity of the centre, pixels per second.
+    /// The velocity of the centre in pixels per second.
     pub fn velocity(&self) -> (f32, f32) {
         (self.coordinates[0].rate, self.coordinates[1].rate)
     }

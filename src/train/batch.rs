@@ -57,7 +57,7 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// The pictures.
     pub inputs: Inputs,
-    /// Which pairs of pictures show the same person, and which certainly show two people.
+    /// Pairs of pictures that show the same person, and pairs that certainly show two people.
     pub relations: Relations,
     /// Class of each picture for classification: its identity, numbered over the data sets in which
     /// all identities are certainly different people; `None` for pictures of other data sets.

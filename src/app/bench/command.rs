@@ -30,7 +30,8 @@ const LEAST_FRAMES: usize = 50;
 /// Maximum number of recordings that are tracked together.
 const MOST_RECORDINGS: usize = 16;
 
-/// Measure the stages on this machine, alone and together, and estimate how many cameras it holds.
+/// Measure the stages on this machine, alone and together, and estimate how many cameras it can
+/// process.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Recording to measure with; by default the shipped sample clip.
@@ -41,7 +42,7 @@ pub struct BenchArgs {
     /// Configuration (TOML); see docs/reference/configuration.md. Options override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where networks run: auto (CUDA if it works), cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto (CUDA if it works), cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// CPU threads of each network; 0: one per core.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Frame rates for which the number of cameras is given, frames per second.
+/// Frame rates, in frames per second, for which the number of cameras is given.
 const RATES: [u32; 2] = [15, 25];
 
 /// The whole report.

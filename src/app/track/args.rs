@@ -67,7 +67,7 @@ pub struct TrackArgs {
     /// `cadence.overlap` where they are auto.
     #[arg(long, value_name = "PRESET")]
     pub(super) preset: Option<Preset>,
-    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto, cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     pub(super) device: Option<Device>,
     /// Number format of the shipped detector: auto, fp32 or int8. int8 is faster where the
@@ -96,7 +96,7 @@ pub struct TrackArgs {
     /// folder, or the host of a stream.
     #[arg(long, value_name = "NAME")]
     pub(super) camera: Option<String>,
-    /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
+    /// Wall-clock time of a recording's first frame (RFC 3339), so that events have `time`.
     #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
     pub(super) recorded_at: Option<Timestamp>,
     /// Frames per second of a folder of pictures that does not state it; 25 by default.

@@ -329,7 +329,7 @@ impl Converter {
     }
 
     /// The frame that this thread decoded last, as BGR of its own size. The condition of [`format`]
-    /// holds here too.
+    /// applies to this function too.
     ///
     /// # Errors
     /// If it has another format, or FFmpeg cannot convert it.
