@@ -45,7 +45,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// Whether the networks process it.
+    /// Whether the networks process the frame.
     pub fn is_active(&self) -> bool {
         !self.still && !self.skipped && self.left_out.is_none()
     }

@@ -54,7 +54,7 @@ struct State {
 pub struct BatchLimits {
     /// Maximum number of frames in a batch.
     pub size: usize,
-    /// A frame waits at most this long for others.
+    /// Maximum time that a frame waits for others.
     pub wait: Duration,
     /// Maximum number of batches in progress; more would only add latency.
     pub in_progress: usize,
@@ -77,7 +77,7 @@ pub type BatchKey = [(usize, usize); 2];
 
 type KeyOf = Box<dyn Fn(&Frame) -> BatchKey + Send + Sync>;
 
-/// A batch does not wait for cameras that gave no frame for this long.
+/// Time without a frame of a camera after which no batch waits for the camera.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {

@@ -44,7 +44,8 @@ struct Record {
 pub(super) struct Consequence {
     /// Whether the camera's quarantine begins.
     pub quarantines: bool,
-    /// Whether to log it: at the beginning of a quarantine, otherwise once per [`LOG_EVERY`].
+    /// Whether a failure is logged: at the beginning of a quarantine, otherwise once per
+    /// [`LOG_EVERY`].
     pub logs: bool,
 }
 

@@ -108,7 +108,7 @@ impl Reader {
     /// Opens the source and passes its frames to the batcher, until it ends.
     ///
     /// # Errors
-    /// If it cannot be opened, or a frame cannot be read.
+    /// If the source cannot be opened, or a frame cannot be read.
     fn run_once(
         &mut self,
         state: &mut Reconnect,

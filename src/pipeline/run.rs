@@ -47,7 +47,7 @@ use crate::trajectory::{EventBuilder, RunId};
 pub struct BatchConfig {
     /// Maximum number of frames that go to the detector together.
     pub size: usize,
-    /// A frame waits at most this long for others to share its batch.
+    /// Maximum time that a frame waits for others to share its batch.
     pub wait: Duration,
     /// Maximum number of successive frames of one recording in a batch. On a GPU several frames
     /// together take little longer than one.

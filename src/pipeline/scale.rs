@@ -18,7 +18,7 @@ use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::quarantine::{LeftOut, Quarantine};
 use crate::pipeline::stage::caught;
 
-/// The stage's state: what it remembers of each camera's last picture.
+/// The stage's state, with data kept of each camera's last picture.
 pub(super) struct Scaler {
     quarantine: Arc<Quarantine>,
     /// Absent if the detector processes every frame.

@@ -77,7 +77,8 @@ impl Default for ServeConfig {
     }
 }
 
-/// Minimum length of the token, characters, if the server listens on another address than loopback.
+/// Minimum length of the token in characters, if the server listens on another address than
+/// loopback.
 const MIN_TOKEN: usize = 16;
 
 impl ServeConfig {

@@ -163,7 +163,7 @@ impl WebhookConfig {
     }
 }
 
-/// The value of the signature header for a body sent at `timestamp`, seconds since 1970.
+/// The value of the signature header for a body sent at `timestamp` (in seconds since 1970).
 fn signature(secret: &Secret, timestamp: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
         .expect("HMAC accepts keys of any length");

@@ -22,7 +22,7 @@ pub enum SourceError {
     Open {
         /// The input, without any password.
         input: String,
-        /// The kind of source it was taken for.
+        /// The kind of source for which the input was taken.
         kind: &'static str,
         /// The cause and the remedy.
         reason: String,
@@ -88,7 +88,7 @@ pub enum SourceError {
     },
 }
 
-/// For a missing path that looks like the address of a camera, what to write instead.
+/// The remedy for a missing path that looks like the address of a camera.
 fn address_hint(path: &Path) -> &'static str {
     let text = path.to_string_lossy();
     let place = text.split('/').next().unwrap_or_default();

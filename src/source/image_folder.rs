@@ -320,7 +320,7 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 /// Reads a picture.
 ///
 /// # Errors
-/// If it cannot be read or decoded.
+/// If the picture cannot be read or decoded.
 #[cfg(feature = "video")]
 pub fn read(path: &Path) -> Result<Image, SourceError> {
     use opencv::imgcodecs;

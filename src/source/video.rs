@@ -24,9 +24,9 @@ use crate::time::{Seconds, WallTime};
 /// Timeouts of a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
-    /// For opening it.
+    /// Timeout for opening the camera.
     pub open: Seconds,
-    /// For its next frame.
+    /// Timeout for the next frame of the camera.
     pub read: Seconds,
 }
 

@@ -147,8 +147,8 @@ pub struct TrainConfig {
     /// Stop after this many validations in a row without a better score: mAP on held-out people or,
     /// without them, cosine to the teacher. Without held-out data, training does not stop early.
     pub patience: usize,
-    /// In a data set of 40 or more people, hold out every n-th person for validation and
-    /// calibration; at least 2.
+    /// In a data set of 40 or more people, hold out every n-th person (n at least 2) for validation
+    /// and calibration.
     pub hold_out: usize,
     /// As `hold_out`, for data sets of 8 to 39 people. 0: no people are held out, so
     /// --calibrate-with must name a network that was trained with held-out people.

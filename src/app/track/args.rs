@@ -1,4 +1,4 @@
-//! The arguments of `twintrack track`, and what follows from them alone.
+//! The arguments of `twintrack track`, and the values that follow from them alone.
 
 use std::path::PathBuf;
 
