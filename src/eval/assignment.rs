@@ -9,7 +9,7 @@ const MAX_WEIGHT: f64 = 1e9;
 
 /// The assignment of largest total weight on a dense [rows, columns] matrix, as pairs sorted by
 /// row. Only pairs with a finite weight above zero are returned. Weights that are not finite count
-/// as zero; finite ones are clamped to +-[`MAX_WEIGHT`].
+/// as zero; finite ones are clamped to [-1e9, 1e9].
 pub fn max_weight_assignment(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
     let flip = columns < rows;
     let (n, m) = if flip {

@@ -205,7 +205,8 @@ fn matroska(file: &mut File, length: u64) -> io::Result<Option<String>> {
     })
 }
 
-/// AVI: a sequence of RIFF chunks. An interrupted recorder leaves a size of 0, which says nothing.
+/// AVI: a sequence of RIFF chunks. An interrupted recorder leaves a size of 0; the length is then
+/// unknown.
 fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let mut at = 0;
     while at + 8 < length {
