@@ -12,13 +12,13 @@ use crate::geometry::Affine;
 use crate::time::Seconds;
 use crate::track::camera_motion::{self, PointPair};
 
-/// Width that frames are scaled to, pixels.
+/// Width in pixels to which frames are scaled.
 const WIDTH: i32 = 256;
 /// Maximum number of corners that are tracked.
 const CORNERS: i32 = 80;
 /// A camera motion of at most this, in pixels of the scaled frame, is ignored.
 const STILL: f32 = 0.2;
-/// Estimation becomes idle when the camera has not moved for this long.
+/// Time without camera motion after which the estimation becomes idle.
 const IDLE_AFTER: Seconds = Seconds(2.0);
 /// Interval between comparisons while idle.
 const IDLE_INTERVAL: Seconds = Seconds(1.0);

@@ -34,15 +34,17 @@ pub use preset::Preset;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct Config {
-    /// Choice between speed and accuracy, which decides the settings that are auto: fast, balanced
-    /// or accurate.
+    /// Choice between speed and accuracy: fast, balanced or accurate. It decides
+    /// `detector.precision`, `detector.longest_side`, `embedder.crops`, `cadence.max_interval` and
+    /// `cadence.overlap` where they are auto.
     pub preset: Preset,
-    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto, cpu, cuda, cuda:N or tensorrt.
     pub device: Device,
     /// CPU threads of each network; 0: one per core.
     pub threads: usize,
-    /// Where frames are scaled and crops are cut: auto, cpu, or device (where networks run). auto:
-    /// device on a GPU, so that each frame is copied there once, as bytes; otherwise cpu.
+    /// Processor that scales frames and cuts crops: auto, cpu, or device (the one on which networks
+    /// run). auto: device if it is a GPU, so that each frame is copied to it once, as bytes;
+    /// otherwise cpu.
     pub preprocessing: Preprocessing,
     /// How videos are decoded.
     pub source: SourceConfig,
@@ -56,7 +58,7 @@ pub struct Config {
     pub tracker: TrackerConfig,
     /// Offline processing of whole recordings (`track --offline`, `refine`).
     pub offline: OfflineConfig,
-    /// Identities beyond one track: of a gallery, and remembered ones.
+    /// Identities: names of a gallery, and remembered people.
     pub identity: IdentityConfig,
     /// Which tracks and events are written.
     pub output: OutputConfig,
@@ -204,7 +206,8 @@ impl Config {
         }
     }
 
-    /// The detector's settings, those that are auto as the preset says.
+    /// The detector's settings. Those that are auto and depend on `preset` are replaced by its
+    /// values.
     pub fn detector(&self) -> DetectorConfig {
         let precision = match self.detector.precision {
             Precision::Auto => self.preset.precision(),
@@ -220,7 +223,7 @@ impl Config {
             .with_longest_side(Some(longest_side))
     }
 
-    /// Which crops are embedded; `on_gpu`: whether the embedder runs on one.
+    /// The crops that are embedded. `on_gpu`: whether the embedder runs on a GPU.
     pub fn crops(&self, on_gpu: bool) -> Crops {
         let preset = if on_gpu {
             Crops::All
@@ -230,8 +233,8 @@ impl Config {
         self.embedder.crops.unwrap_or(preset)
     }
 
-    /// When the detector skips frames of a recording, or else of a live input; `None`: it processes
-    /// every frame, as by default on a GPU.
+    /// The limits within which the detector skips frames of a live input (`live`) or of a
+    /// recording. `None`: the detector processes every frame, as by default on a GPU.
     pub fn cadence(&self, live: bool, on_gpu: bool) -> Option<CadenceLimits> {
         let preset = if on_gpu {
             Seconds::ZERO

@@ -9,9 +9,9 @@ use crate::time::{Seconds, WallTime};
 /// An image: BGR, 8 bits per channel, rows of `stride` bytes. Clones share the pixels.
 #[derive(Debug, Clone)]
 pub struct Image {
-    /// Width, pixels.
+    /// Width in pixels.
     pub width: u32,
-    /// Height, pixels.
+    /// Height in pixels.
     pub height: u32,
     /// Bytes from one row to the next, at least 3 times the width.
     pub stride: usize,
@@ -25,7 +25,7 @@ pub struct Image {
 /// Sizes of an image, (width, height).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// Stored size, pixels; boxes are in these units.
+    /// Stored size in pixels; boxes are in these units.
     pub stored: (u32, u32),
     /// Display size, in square pixels, with the stored height. Images are scaled to these
     /// proportions for the networks.
@@ -116,9 +116,9 @@ pub struct Frame {
     pub pts: Seconds,
     /// Wall-clock time at which the frame was taken, if known.
     pub time: Option<WallTime>,
-    /// Width of the source frame, pixels.
+    /// Width of the source frame in pixels.
     pub width: u32,
-    /// Height of the source frame, pixels.
+    /// Height of the source frame in pixels.
     pub height: u32,
     /// The pixels; None for a MOTChallenge sequence without images.
     pub image: Option<Image>,

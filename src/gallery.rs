@@ -77,7 +77,7 @@ pub enum Region {
     Whole,
     /// The most confidently detected person.
     Person {
-        /// The person's box, pixels.
+        /// The person's box in pixels.
         bbox: BBox,
         /// Confidence of the detection, in [0, 1].
         confidence: f32,

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(into = "[f32; 4]", from = "[f32; 4]")]
 pub struct BBox {
-    /// Left edge, pixels.
+    /// Left edge in pixels.
     pub left: f32,
-    /// Top edge, pixels.
+    /// Top edge in pixels.
     pub top: f32,
-    /// Width, pixels; a valid box has more than zero.
+    /// Width in pixels; a valid box has more than zero.
     pub width: f32,
-    /// Height, pixels; a valid box has more than zero.
+    /// Height in pixels; a valid box has more than zero.
     pub height: f32,
 }
 
@@ -54,22 +54,22 @@ impl BBox {
         BBox::new(left, top, right - left, bottom - top)
     }
 
-    /// Right edge, pixels.
+    /// Right edge in pixels.
     pub fn right(&self) -> f32 {
         self.left + self.width
     }
 
-    /// Bottom edge, pixels.
+    /// Bottom edge in pixels.
     pub fn bottom(&self) -> f32 {
         self.top + self.height
     }
 
-    /// Centre (x, y), pixels.
+    /// Centre (x, y) in pixels.
     pub fn center(&self) -> (f32, f32) {
         (self.left + self.width / 2.0, self.top + self.height / 2.0)
     }
 
-    /// Foot point (middle of the bottom edge), pixels.
+    /// Foot point (middle of the bottom edge) in pixels.
     pub fn foot(&self) -> (f32, f32) {
         (self.left + self.width / 2.0, self.bottom())
     }
@@ -152,7 +152,7 @@ impl BBox {
 pub struct Affine {
     /// The linear part, row by row: a, b, c, d.
     pub linear: [f32; 4],
-    /// The translation, pixels: tx, ty.
+    /// The translation in pixels: tx, ty.
     pub shift: [f32; 2],
 }
 

@@ -30,7 +30,7 @@ pub enum MotError {
         path: PathBuf,
         /// Line number, from 1.
         line: usize,
-        /// What is wrong with it.
+        /// Description of the fault.
         problem: String,
     },
     /// A sequence has no `seqinfo.ini`, and the caller did not give a required property.
@@ -71,9 +71,9 @@ pub struct SequenceInfo {
     pub frame_rate: f64,
     /// Number of frames.
     pub length: u64,
-    /// Width of a frame, pixels; 0 if unknown.
+    /// Width of a frame in pixels; 0 if unknown.
     pub width: u32,
-    /// Height of a frame, pixels; 0 if unknown.
+    /// Height of a frame in pixels; 0 if unknown.
     pub height: u32,
 }
 
@@ -82,7 +82,7 @@ pub struct SequenceInfo {
 pub struct Known {
     /// Frames per second.
     pub frame_rate: Option<f64>,
-    /// Width and height of a frame, pixels.
+    /// Width and height of a frame in pixels.
     pub size: Option<(u32, u32)>,
 }
 

@@ -396,7 +396,8 @@ fn outputs<'a>(
     })
 }
 
-/// Velocity of the box centre between two steps, pixels per second; zero if they are the same.
+/// Velocity in pixels per second of the box centre between two steps; zero if the steps are the
+/// same.
 fn velocity(before: &TrajectoryBox, after: &TrajectoryBox, times: &[Seconds]) -> (f32, f32) {
     let dt = (times[after.frame] - times[before.frame]).f32();
     let ((x0, y0), (x1, y1)) = (before.bbox.center(), after.bbox.center());

@@ -76,10 +76,10 @@ pub enum EventError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// The required field `schema` is missing.
-    #[error("it has no `schema`, which every event has")]
+    #[error("there is no field `schema`, which every event must have")]
     NoSchema,
     /// The schema is unknown.
-    #[error("its schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
+    #[error("the schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
     Unknown(String),
 }
 
@@ -160,7 +160,7 @@ pub struct FrameEvent {
     pub seq: u64,
     /// Frame number within the camera, from 1.
     pub frame: u64,
-    /// Presentation time, seconds.
+    /// Presentation time in seconds.
     pub pts: f64,
     /// Wall-clock time, if it is known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -168,9 +168,9 @@ pub struct FrameEvent {
     /// The origin of `time`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub clock: Option<Clock>,
-    /// Width of the source frame, pixels.
+    /// Width of the source frame in pixels.
     pub width: u32,
-    /// Height of the source frame, pixels.
+    /// Height of the source frame in pixels.
     pub height: u32,
     /// The detector did not process this frame: no track is `confirmed` in it.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
@@ -184,8 +184,8 @@ pub struct FrameEvent {
 pub struct TrackEvent {
     /// Id, unique within run and camera, never reused.
     pub id: u64,
-    /// Confirmed, lost (predicted, not detected), predicted (the detector did not process the
-    /// frame), or interpolated (between two detections).
+    /// Confirmed, lost (not detected; the box is a prediction), predicted (the detector did not
+    /// process the frame), or interpolated (between two detections).
     pub state: TrackState,
     /// Left, top, width, height; pixels of the source frame.
     pub bbox: [f64; 4],
@@ -193,14 +193,14 @@ pub struct TrackEvent {
     pub confidence: f64,
     /// Seconds since the first detection.
     pub age: f64,
-    /// Seconds since the last detection; absent if detected in this frame.
+    /// Seconds since the last detection; present only in the states lost and predicted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub unseen: Option<f64>,
     /// Number of detections so far.
     pub hits: u32,
-    /// Velocity of the centre, pixels per second.
+    /// Velocity of the centre in pixels per second.
     pub velocity: [f64; 2],
-    /// Foot point (middle of the bottom edge), pixels.
+    /// Foot point (middle of the bottom edge) in pixels.
     pub foot: [f64; 2],
     /// The person's identity, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -221,9 +221,9 @@ pub struct EndedEvent {
     pub seq: u64,
     /// Id of the track.
     pub id: u64,
-    /// Presentation time of its first detection, seconds.
+    /// Presentation time in seconds of its first detection.
     pub first: f64,
-    /// Presentation time of its last detection, seconds.
+    /// Presentation time in seconds of its last detection.
     pub last: f64,
     /// Number of detections.
     pub hits: u32,
@@ -231,7 +231,7 @@ pub struct EndedEvent {
     /// simplified ([`crate::track::path`]). Linear interpolation between the points deviates from
     /// the track by at most 2 pixels, or by `path_error`.
     pub path: Vec<[f64; 3]>,
-    /// The greatest deviation of the path from the track, pixels; absent if it is at most 2.
+    /// The greatest deviation in pixels of the path from the track; absent if it is at most 2.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub path_error: Option<f64>,
     /// The network that made the embedding: its name and, after the last space, the hash of its
@@ -243,7 +243,7 @@ pub struct EndedEvent {
     pub embedding: Option<Vec<f32>>,
 }
 
-/// The state of a camera has changed. The event with the newest `time` is valid.
+/// The state of a camera has changed. The event with the newest `time` has the current state.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct StatusEvent {
     /// [`STATUS_SCHEMA`].
@@ -254,7 +254,7 @@ pub struct StatusEvent {
     pub camera: Arc<str>,
     /// The new state.
     pub state: CameraState,
-    /// When the state changed.
+    /// Time at which the state changed.
     pub time: Timestamp,
     /// Why the camera delivers no frames; absent while it delivers frames.
     #[serde(skip_serializing_if = "Option::is_none", default)]
@@ -321,7 +321,7 @@ impl TrackEvent {
 pub struct EventBuilder {
     run: RunId,
     camera: Arc<str>,
-    /// Identity of the embedder, if embeddings are to be written.
+    /// Name of the embedder and hash of its weights, if embeddings are to be written.
     embedder: Option<Arc<str>>,
     /// Presentation time of the first frame, which is time zero of the tracker's clock.
     start: Option<Seconds>,
@@ -332,8 +332,8 @@ pub struct EventBuilder {
 }
 
 impl EventBuilder {
-    /// Creates the builder of a camera's events within a run. If `embedder` (the network's
-    /// identity) is given, `track_ended` events include the embedding.
+    /// Creates the builder of a camera's events within a run. If `embedder` (the network's name and
+    /// the hash of its weights) is given, `track_ended` events include the embedding.
     pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
         EventBuilder {
             run,
@@ -443,7 +443,7 @@ mod tests {
             ("", "EOF"),
             ("1,2,3", "expected an object"),
             ("[]", "invalid length"),
-            ("{}", "no `schema`"),
+            ("{}", "no field `schema`"),
             (r#"{"schema":"twintrack.trajectory/9"}"#, unknown),
             (r#"{"schema":5}"#, "expected a string"),
             (&frame, "missing field `run`"),

@@ -49,7 +49,7 @@ fn the_table_has_every_row_and_measures_the_sample_clip_by_default() {
         "embedder: siamese.onnx, float32, CPU\n",
         "pets2009-s2l1.mp4: 768x576, detector input 768x576",
         "scaled to 1920x1080: 1920x1080, detector input 768x448",
-        "recordings 1, frames of each 4, frames a batch 1.0",
+        "1 recording(s) of 4 frames each, 1.0 frames per batch",
         "cameras of 1920x1080 at 15 frames/s: ",
         "cameras of 1920x1080 at 25 frames/s: ",
         "divided by the frame rate and rounded down",

@@ -35,7 +35,7 @@ fn a_valid_file_is_reported_without_opening_cameras_or_ports() {
     let (code, said) = check(dir.path(), &config);
     assert_eq!(code, Some(0), "{said}");
     assert!(
-        said.contains("2 cameras, settings and networks are valid"),
+        said.contains("the settings, the networks and 2 cameras are valid"),
         "{said}"
     );
     let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();

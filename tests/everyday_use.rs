@@ -266,7 +266,7 @@ fn parse_errors_name_file_line_and_cause() {
             "{\"schema\":\"twintrack.trajectory/1\",\"camera\":\"a\"}",
             "missing field `run`",
         ),
-        ("{\"camera\":\"a\"}", "no `schema`"),
+        ("{\"camera\":\"a\"}", "no field `schema`"),
         (
             "{\"schema\":\"twintrack.zone/1\"}",
             "'twintrack.zone/1' is none of",

@@ -12,29 +12,30 @@ use twintrack::gallery::{GalleryPicture, GalleryReader, Region};
 use twintrack::track::appearance::cosine_distance;
 use twintrack::track::similarity::FalseAcceptRate;
 
-/// Compare the people in two pictures: print their similarity, 0 to 1, how often strangers are at
+/// Compare the people in two pictures: print their similarity (0 to 1), how often strangers are at
 /// least as similar, and which part of each picture was used.
 #[derive(Debug, Args)]
 pub struct CompareArgs {
-    /// A picture cut to one person, or a wider one, of which the most confidently detected person
-    /// is used.
+    /// A picture cut to one person, or a wider picture, of which the most confidently detected
+    /// person is used.
     first: PathBuf,
     /// The other picture.
     second: PathBuf,
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`).
+    /// ONNX file of the embedder (Siamese network): a path (./mine.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Use both pictures as a whole, of any aspect ratio, without detecting people: for networks
     /// trained on letters, signatures or faces.
     #[arg(long)]
     whole: bool,
-    /// Print JSON: similarity, cosine distance, the share of pairs of strangers that are at least
-    /// as similar (`stranger_rate`; if `stranger_rate_below` is true, this is the smallest measured
-    /// share, and the actual share is lower), and the part of each picture that was used (`taken`).
+    /// Print JSON: `similarity`; the cosine `distance`; `stranger_rate`, the share of pairs of
+    /// strangers that are at least as similar; `stranger_rate_below`, true if the actual share is
+    /// lower than `stranger_rate`, the smallest measured one; and `taken`, the part of each picture
+    /// that was used.
     #[arg(long)]
     json: bool,
 }

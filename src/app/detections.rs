@@ -49,7 +49,7 @@ pub fn source(
 
 /// Reads detections by frame number. Confidences are divided by `scale` and then clamped to [0, 1];
 /// if all are -1 (MOTChallenge's value for unknown), all become 1. Warns of implausible values.
-/// `size`: width and height of a frame, pixels; 0 if unknown.
+/// `size`: width and height of a frame in pixels; 0 if unknown.
 ///
 /// # Errors
 /// When the file cannot be read, or a line is not a detection.

@@ -13,19 +13,21 @@ use twintrack::embed::{Embedder, EmbedderConfig};
 use twintrack::infer::paths::find_model;
 use twintrack::infer::{Device, InferError, Model, Runtime, SessionOptions};
 
-/// Check the installation: report which components work, how to fix those that do not, and how the
+/// Check the installation: report which components work, how to fix the others, and how the
 /// networks' inputs and outputs are interpreted.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Check this detector instead of the configured one (default: the shipped one): an ONNX file
-    /// by its path (./mine.onnx), or the name of an installed network.
+    /// Check this detector instead of the configured one (default: the shipped one). An ONNX file:
+    /// a path (./mine.onnx), the name of a file in a `models` folder, or the name of an installed
+    /// network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     detector: Option<PathBuf>,
-    /// Check this embedder instead of the configured one (default: the shipped one): an ONNX file
-    /// by its path (./mine.onnx), or the name of an installed network.
+    /// Check this embedder instead of the configured one (default: the shipped one). An ONNX file:
+    /// a path (./mine.onnx), the name of a file in a `models` folder, or the name of an installed
+    /// network (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
 }

@@ -28,7 +28,7 @@ pub fn completions(args: &CompletionsArgs, mut command: Command) -> Result<Strin
 /// commands.
 ///
 /// # Errors
-/// When rendering fails, or is not UTF-8.
+/// When rendering fails, or the rendered text is not UTF-8.
 pub fn page(mut command: Command) -> Result<String> {
     command.build();
     let man = Man::new(command.clone());

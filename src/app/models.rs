@@ -79,7 +79,8 @@ fn list(catalogue: &Catalogue, folder: &ModelFolder) -> String {
             e.licence,
             e.about
         );
-        let quality = e.quality.as_deref().unwrap_or("quality not measured here");
+        let unmeasured = "quality not measured by the twintrack project";
+        let quality = e.quality.as_deref().unwrap_or(unmeasured);
         writeln!(out, "{row}\n{:64} {quality}", "").expect("writing to a String cannot fail");
     }
     writeln!(out, "\nfolder: {}", folder.path().display())

@@ -12,7 +12,7 @@ use twintrack::track::embed_policy::EmbedPolicy;
 
 /// Maximum number of frames of a recording in a batch of the detector.
 const LARGEST_BATCH: usize = 32;
-/// Maximum number of pixels in such a batch: about 15 frames of 1920x1080, which take 400 MB of the
+/// Maximum number of pixels in such a batch: 16 frames of 1920x1080, which take 400 MB of the
 /// device's memory.
 const BATCH_PIXELS: usize = 32 << 20;
 
@@ -42,8 +42,8 @@ pub fn embedder(config: &Config) -> Result<Option<Embedder>> {
     Ok(Some(embedder))
 }
 
-/// The number of frames of one input in a batch of the detector: one for a camera, the fastest
-/// number for a recording.
+/// Batching of one input: one frame at a time for a camera; for a recording, the number of frames
+/// that the detector was measured to process fastest together.
 ///
 /// # Errors
 /// If the detector fails.
@@ -64,7 +64,7 @@ pub fn together(frames: usize) -> BatchConfig {
         .with_per_recording(frames)
 }
 
-/// Which frames the detector skips.
+/// The policy by which the detector skips frames.
 pub fn cadence(config: &Config, detections: &DetectionSource) -> CadencePolicy {
     let on_gpu = match detections {
         DetectionSource::Network(detector) => detector.model().provider().is_gpu(),
@@ -77,7 +77,8 @@ pub fn cadence(config: &Config, detections: &DetectionSource) -> CadencePolicy {
     }
 }
 
-/// When crops are left out; `None` if all are embedded.
+/// The policy by which crops are left out; `None` if there is no embedder or all crops are
+/// embedded.
 pub fn embed_policy(config: &Config, embedder: Option<&Embedder>) -> Option<EmbedPolicy> {
     let on_gpu = embedder?.model().provider().is_gpu();
     (config.crops(on_gpu) == Crops::Needed).then(|| config.embedder.needed.clone())

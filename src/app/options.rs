@@ -65,7 +65,7 @@ pub fn parse_scale(s: &str) -> Result<f64, String> {
         .ok_or_else(|| "use a number from 0.000001 to 1000000".into())
 }
 
-/// Parses a frame rate, frames per second.
+/// Parses a frame rate in frames per second.
 ///
 /// # Errors
 /// The message states what is expected.

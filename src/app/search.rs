@@ -16,10 +16,10 @@ use twintrack::trajectory::{EndedEvent, Event, thousandths};
 /// List the tracks of earlier runs that are most similar to the person in a picture.
 #[derive(Debug, Args)]
 pub struct SearchArgs {
-    /// A picture cut to one person, or a wider one, of which the most confidently detected person
-    /// is used.
+    /// A picture cut to one person, or a wider picture, of which the most confidently detected
+    /// person is used.
     picture: PathBuf,
-    /// Folder of event files (.jsonl, including rotated ones) written by `twintrack track
+    /// Folder of event files (.jsonl, including rotated files) written by `twintrack track
     /// --embeddings` or by `serve`; or one such file. Files and tracks that are not searched are
     /// reported on standard error.
     #[arg(long = "in", value_name = "DIR")]
@@ -30,8 +30,9 @@ pub struct SearchArgs {
     /// Configuration (TOML), of which [embedder] and [detector] are used.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Embedder (Siamese network) with which the tracks were embedded: an ONNX file by its path
-    /// (./mine.onnx), or the name of an installed network (`twintrack models list`).
+    /// ONNX file of the embedder (Siamese network) with which the tracks were embedded: a path
+    /// (./mine.onnx), the name of a file in a `models` folder, or the name of an installed network
+    /// (`twintrack models list`).
     #[arg(long, value_name = "MODEL")]
     embedder: Option<PathBuf>,
     /// Print JSON lines: the `track_ended` events with `similarity` and `file`, without `path` and
@@ -52,7 +53,7 @@ struct Match {
 struct Skipped {
     /// Tracks without a stored embedding.
     without: usize,
-    /// Tracks embedded by another network, by the network's identity.
+    /// Number of tracks embedded by another network, by the network's name and hash.
     others: BTreeMap<String, usize>,
 }
 

@@ -51,8 +51,8 @@ pub struct ServeArgs {
     /// person, or with a subfolder of pictures for each person. Read again on SIGHUP.
     #[arg(long, value_name = "DIR")]
     gallery: Option<PathBuf>,
-    /// Check the configuration, its secrets, the networks and the gallery, without opening a camera
-    /// or a port; then exit.
+    /// Check the configuration, its secrets, the networks and the gallery, without opening a
+    /// camera, a port or a connection; then exit.
     #[arg(long)]
     check: bool,
     /// Print no summary.
@@ -71,11 +71,13 @@ impl ServeArgs {
 }
 
 /// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
-/// the shutdown timed out. Without a signal it is 1 if a camera delivered no frame, a network
-/// failed on all frames of a camera, or the shutdown timed out; else 0.
+/// the shutdown timed out. Without a signal it is 1 if an error ended a camera, a camera failed and
+/// delivered no frame, a network failed on frames of a camera of which none was tracked, or the
+/// shutdown timed out; else 0.
 ///
 /// # Errors
-/// The error that ended the run for all cameras.
+/// If the configuration, a network, the gallery, an output or the port cannot be used, or an error
+/// ends the run for all cameras.
 pub fn run(args: &ServeArgs) -> Result<ExitCode> {
     let (service, config) = ServiceConfig::read(&args.config)?;
     let mut read = vec![args.config.clone()];
@@ -135,7 +137,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     identities::registry(args.gallery.as_deref(), config, &mut embedder, args.quiet)?;
     if !args.quiet {
         let (file, cameras) = (args.config.display(), service.cameras.len());
-        eprintln!("{file}: {cameras} cameras, settings and networks are valid");
+        eprintln!("{file}: the settings, the networks and {cameras} cameras are valid");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -149,7 +151,7 @@ struct Outputs {
 }
 
 impl Outputs {
-    /// Creates the files and starts the deliveries; `hub`: if there is a web server.
+    /// Creates the files and starts the deliveries. `hub` is `None` if there is no web server.
     fn open(
         args: &ServeArgs,
         service: &ServiceConfig,
@@ -308,7 +310,8 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
     }
     let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
     let failed = cameras.iter().any(|m| {
-        // An error has ended the camera, or it delivered no frame.
+        // An error ended the camera, or it failed and delivered no frame, or a network failed and
+        // no frame was tracked.
         (m.state() == CameraState::Ended && m.link.reason().is_some())
             || (m.failures() > 0 && n(&m.counts.read) == 0)
             || (n(&m.counts.network_failed) > 0 && n(&m.counts.tracked) == 0)
@@ -341,8 +344,8 @@ struct Reload {
 
 impl Reload {
     /// Reads the cameras and the gallery again on each SIGHUP, until the pipeline has ended. If the
-    /// configuration is invalid, the cameras stay unchanged; if the gallery is invalid, it stays
-    /// unchanged.
+    /// configuration is invalid, the cameras stay unchanged; if the gallery is invalid, the
+    /// previous gallery stays in use.
     async fn on_signal(
         self,
         hub: Hub,
@@ -399,7 +402,8 @@ impl Reload {
         Some(again.cameras)
     }
 
-    /// Reads the gallery with another embedder, because the pipeline owns the first one.
+    /// Reads the gallery with a second instance of the embedder, because the pipeline owns the
+    /// first.
     async fn gallery(&self, gallery: &watch::Sender<Vec<GalleryPerson>>) {
         let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
             return;
@@ -414,7 +418,8 @@ impl Reload {
                 gallery.send_replace(people);
             }
             Err(e) => {
-                tracing::error!(error = %e, "cannot read the gallery again; it stays unchanged");
+                tracing::error!(error = %e,
+                    "cannot read the gallery again; the previous one stays in use");
             }
         }
     }

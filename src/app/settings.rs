@@ -1,12 +1,13 @@
-//! Reads the configuration of `--config`, which can be the same file for every command. Shared with
-//! the program `twintrack-train`.
+//! Reads the file given by `--config`; the same file works for every command except training. The
+//! program `twintrack-train` includes this module too.
 
 use std::path::Path;
 
 use twintrack::config::{Config, ConfigError};
 
-/// Reads the configuration at `path`, or returns the defaults without one. The sections of `serve`
-/// (`serve`, `cameras`, `mqtt`, `webhook`) are checked and otherwise ignored.
+/// Reads the configuration at `path`; if `path` is `None`, returns the defaults. With the feature
+/// `serve`, the sections of `serve` (`serve`, `cameras`, `mqtt`, `webhook`) are checked and
+/// otherwise ignored; without it they are rejected as unknown.
 ///
 /// # Errors
 /// When the file cannot be read, is not TOML, or has an unknown key or a value out of range.

@@ -1,6 +1,7 @@
-//! SIGINT (Ctrl-C) and SIGTERM: the first signal starts a graceful shutdown, the second exits at
-//! once. Signals within [`SAME_SIGNAL`] after the first are ignored, because `timeout` and
-//! terminals send one signal to the process and another to its group.
+//! SIGINT (Ctrl-C) and SIGTERM. In a graceful phase the first signal starts a graceful shutdown and
+//! a second one makes the program exit at once; in an abrupt phase the first one does so. A second
+//! signal within [`SAME_SIGNAL`] does not make the program exit: `timeout` signals the process and
+//! then its group, so one request arrives twice.
 
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -13,7 +14,8 @@ use tokio_util::sync::CancellationToken;
 /// Exit codes of a run that a signal ended: 128 plus the signal's number, as in shells.
 const INTERRUPTED: u8 = 130;
 const TERMINATED: u8 = 143;
-/// Signals within this time after the first one of a phase are ignored.
+/// A signal within this time after the first one of a graceful phase does not make the program
+/// exit; it only sets the exit code.
 const SAME_SIGNAL: Duration = Duration::from_millis(500);
 
 /// The signals received by a run. A run consists of phases, with or without graceful shutdown.
@@ -25,9 +27,9 @@ pub(crate) struct Signals(Arc<Shared>);
 struct Shared {
     /// The exit code for the last signal; 0 before the first.
     last: AtomicU8,
-    /// When the first signal of this phase was received.
+    /// Time at which the first signal of this phase was received.
     first: Mutex<Option<Instant>>,
-    /// Whether the first signal of this phase exits at once.
+    /// Whether the first signal of this phase makes the program exit at once.
     at_once: AtomicBool,
     /// Cancelled by the first signal of this phase.
     stop: Mutex<CancellationToken>,
@@ -79,7 +81,7 @@ impl Signals {
             .clone()
     }
 
-    /// Starts a phase in which a signal exits at once.
+    /// Starts a phase in which the first signal makes the program exit at once.
     pub fn begin_abrupt_phase(&self) {
         self.0.at_once.store(true, Ordering::Relaxed);
     }

@@ -107,7 +107,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
 }
 
 /// Checks that at least one frame of `input` was tracked, unless the run was stopped or the end of
-/// the input is missing. `start`: value of --start, seconds.
+/// the input is missing. `start`: value of --start, in seconds.
 ///
 /// # Errors
 /// If none was, with the reason: the networks failed, no frame could be decoded, or there is none.
@@ -176,9 +176,9 @@ fn conclude(args: &TrackArgs, summary: Summary) -> Result<()> {
 
 /// The sinks of a run.
 struct Outputs {
-    /// Those that receive events while the input is read.
+    /// Sinks that receive events while the input is read.
     during: Vec<Box<dyn Sink>>,
-    /// Those that receive the linked tracks afterwards.
+    /// Sinks that receive the linked tracks after the end of the input.
     after: Vec<Box<dyn Sink>>,
 }
 

@@ -50,8 +50,8 @@ pub struct TuneArgs {
     /// Seed of the search; the same seed tries the same configurations.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Numeric settings to vary instead of the default ones, each with its range, as KEY=LOW..HIGH
-    /// (tracker.cost.size=0.2..1).
+    /// Numeric settings to vary instead of the default selection, each with its range, as
+    /// KEY=LOW..HIGH (tracker.cost.size=0.2..1).
     #[arg(long, value_name = "KEY=LOW..HIGH", value_parser = parse_vary, num_args = 1..)]
     vary: Vec<(String, f64, f64)>,
     /// Tune offline tracking of recordings (`track --offline`).
@@ -67,7 +67,7 @@ pub struct TuneArgs {
     /// Frames per second of sequences without seqinfo.ini (such as CVAT's exports).
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     frame_rate: Option<f64>,
-    /// Frame size, pixels, of sequences with neither seqinfo.ini nor pictures.
+    /// Frame size in pixels of sequences with neither seqinfo.ini nor pictures.
     #[arg(long, value_name = "WIDTHxHEIGHT", value_parser = parse_size)]
     frame_size: Option<(u32, u32)>,
     /// Divide the confidences in det/det.txt by this (100 for percentages).

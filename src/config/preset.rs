@@ -6,7 +6,7 @@ use crate::detect::Precision;
 use crate::embed::Crops;
 use crate::time::Seconds;
 
-/// A choice between speed and accuracy. It decides the settings that are `auto`.
+/// A choice between speed and accuracy. It decides the settings below where they are `auto`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -14,7 +14,7 @@ use crate::time::Seconds;
 pub enum Preset {
     /// Several times faster; positions between detections are less precise.
     Fast,
-    /// As accurate as possible with work that matters.
+    /// As accurate as possible without work that hardly changes the result.
     #[default]
     Balanced,
     /// Everything is computed in every frame, and the detector's input is larger.
@@ -22,8 +22,8 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Longest time between two frames that the detector processes. Frames of a recording between
-    /// them are interpolated, those of a live input predicted, which is less precise.
+    /// Longest time between two frames that the detector processes. In the frames between, boxes
+    /// are interpolated (recordings) or predicted from motion (live inputs), which is less precise.
     pub fn max_interval(self, live: bool) -> Seconds {
         match (self, live) {
             (Preset::Fast, false) => Seconds(0.4),
@@ -40,7 +40,7 @@ impl Preset {
         }
     }
 
-    /// Longest side of the detector's input, pixels.
+    /// Longest side of the detector's input in pixels.
     pub(super) fn longest_side(self) -> usize {
         match self {
             Preset::Fast => 640,
@@ -57,7 +57,7 @@ impl Preset {
         }
     }
 
-    /// Which crops are embedded.
+    /// The crops that are embedded on a CPU.
     pub(super) fn crops(self) -> Crops {
         match self {
             Preset::Fast | Preset::Balanced => Crops::Needed,

@@ -22,7 +22,7 @@ const STRIDES: std::ops::RangeInclusive<usize> = 3..=5;
 pub(super) struct Level<'a> {
     /// [n, 5, rows, columns].
     maps: ArrayView4<'a, f32>,
-    /// Side of a cell, pixels.
+    /// Side of a cell in pixels.
     stride: usize,
 }
 

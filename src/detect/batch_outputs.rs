@@ -12,7 +12,7 @@ pub(crate) struct BatchOutputs<'a> {
     pub outputs: &'a [Output],
     /// Number of pictures in the batch.
     pub n: usize,
-    /// Width and height of the network's input, pixels.
+    /// Width and height of the network's input in pixels.
     pub input: (usize, usize),
     /// Number of the class "person".
     pub class: usize,

@@ -25,7 +25,7 @@ use crate::range::{OutOfRange, share, within};
 
 mod on_device;
 
-/// Longest side of the input when neither the model nor the user fixes it, pixels.
+/// Longest side in pixels of the input when neither the model nor the user fixes it.
 const LONGEST_SIDE: usize = 768;
 
 /// Detector settings.
@@ -35,8 +35,8 @@ const LONGEST_SIDE: usize = 768;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct DetectorConfig {
-    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the working
+    /// ONNX file: a path (./mine.onnx), the name of a file in a `models` folder, or the name of an
+    /// installed network (`twintrack models list`). A name is never searched for in the working
     /// folder.
     pub model: PathBuf,
     /// Number format of the shipped detector: auto, fp32 or int8. Other detectors run in the format
@@ -48,31 +48,31 @@ pub struct DetectorConfig {
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Layout>"))]
     pub layout: Option<Layout>,
-    /// Number of the class "person" among the network's classes, from 0, or auto. auto: the class
-    /// with that name in the file; without names 1 for a DETR-like network of 91 classes (COCO's
+    /// Number of the class "person" among the network's classes, counted from 0; auto: the class
+    /// with that name in the file; without names, 1 for a DETR-like network of 91 classes (COCO's
     /// own numbering), else 0.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
     pub class: Option<usize>,
-    /// Size of the network's input, pixels: auto or WIDTHxHEIGHT. A larger one detects smaller
+    /// Size of the network's input in pixels: auto or WIDTHxHEIGHT. A larger one detects smaller
     /// people; the time grows with the area. auto: as the network's file fixes it, else the frame's
     /// size, scaled down to `longest_side`.
     pub size: InputSize,
-    /// Longest side of the input if its size is auto, pixels, 32 to 8192, or auto: as `preset` says.
+    /// Longest side of the input in pixels, 32 to 8192, if `size` is auto; auto: as `preset` says.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<usize>"))]
     pub longest_side: Option<usize>,
-    /// Detections below this confidence are dropped, in [0, 1]. The tracker applies its own, higher
-    /// thresholds.
+    /// Detections below this confidence (a value in [0, 1]) are dropped. The tracker applies its
+    /// own, higher thresholds.
     pub confidence: f32,
-    /// Of boxes that overlap by more than this IoU only the most confident is kept, in [0, 1].
-    /// Higher keeps people who stand close together, but may detect a person twice.
+    /// Of boxes that overlap by more than this IoU, a value in [0, 1], only the most confident is
+    /// kept. Higher keeps people who stand close together, but may detect a person twice.
     pub nms_iou: f32,
-    /// Maximum number of detections per frame, 1 to 10000; the most confident ones are kept.
+    /// Maximum number, 1 to 10000, of detections per frame; the most confident ones are kept.
     pub max_people: usize,
-    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of
-    /// color (bgr or rgb), mean and std of each channel on the 0 to 255 scale. Absent: as in the
-    /// file's metadata or as the layout implies.
+    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table
+    /// with the keys `color` (bgr or rgb), `mean` and `std` (one value per channel, on the 0 to 255
+    /// scale). Absent: as in the file's metadata or as the layout implies.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
 }
@@ -121,7 +121,8 @@ pub struct Detector {
     config: DetectorConfig,
     scaling: Scaling,
     format: DetectorFormat,
-    /// Prepares its input on its device; absent where that is done on the CPU, and once taken.
+    /// Prepares the detector's input on its device; absent if the CPU prepares the input, and after
+    /// the loader was taken.
     loader: Option<FrameLoader>,
     /// Most frames in a batch that are expected.
     largest_batch: usize,
@@ -313,7 +314,7 @@ impl Detector {
             .unwrap_or_default())
     }
 
-    /// How outputs and pixels are interpreted, and why.
+    /// The interpretation of outputs and pixels, with the reasons.
     pub fn format(&self) -> &DetectorFormat {
         &self.format
     }

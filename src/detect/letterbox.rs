@@ -7,9 +7,9 @@ use crate::infer::Placement;
 /// Placement of a frame in the network's input: scaled, in the top left corner, the rest black.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Letterbox {
-    /// Size of the network's input, pixels: width, height.
+    /// Size of the network's input in pixels: width, height.
     pub input: (usize, usize),
-    /// The part that the frame fills, pixels: width, height.
+    /// Size in pixels of the part that the frame fills: width, height.
     pub content: (usize, usize),
     /// Input pixels per source pixel: horizontally, vertically.
     scale: (f32, f32),

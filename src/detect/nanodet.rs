@@ -18,7 +18,7 @@ pub(super) struct Level<'a> {
     scores: ArrayView3<'a, f32>,
     /// [n, places, 4 bins].
     distances: ArrayView3<'a, f32>,
-    /// Side of a cell, pixels.
+    /// Side of a cell in pixels.
     stride: usize,
     /// Number of cells in a row.
     columns: usize,

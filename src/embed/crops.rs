@@ -1,15 +1,15 @@
-//! Which crops are embedded.
+//! Selection of the crops that are embedded.
 
 use serde::{Deserialize, Serialize};
 
-/// Which of a frame's crops are embedded.
+/// The crops of a frame that are embedded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Crops {
-    /// Those of all detections.
+    /// The crops of all detections.
     All,
-    /// Those that can matter for the association ([`crate::track::embed_policy`]).
+    /// The crops whose embeddings can change the association ([`crate::track::embed_policy`]).
     Needed,
 }

@@ -36,29 +36,29 @@ pub struct EmbedderConfig {
     /// Embed crops, so that association compares appearance too. Without it, detections are
     /// associated with tracks by motion only.
     pub enabled: bool,
-    /// ONNX file by its path (./mine.onnx), or the name of one in the `models` folders or of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the working
+    /// ONNX file: a path (./mine.onnx), the name of a file in a `models` folder, or the name of an
+    /// installed network (`twintrack models list`). A name is never searched for in the working
     /// folder.
     pub model: PathBuf,
-    /// Size of a crop in the network's input, pixels: auto or WIDTHxHEIGHT. auto: as the file's
+    /// Size of a crop in the network's input, in pixels: auto or WIDTHxHEIGHT. auto: as the file's
     /// input or metadata states it.
     pub size: InputSize,
-    /// Crops of detections below this confidence are not embedded, in [0, 1]. Higher saves time and
-    /// excludes poor crops.
+    /// Crops of detections below this confidence (a value in [0, 1]) are not embedded. Higher saves
+    /// time and excludes poor crops.
     pub min_confidence: f32,
-    /// Maximum number of crops per frame, 1 to 10000; the most confident ones are embedded. Limits
+    /// Maximum number, 1 to 10000, of crops per frame; the most confident ones are embedded. Limits
     /// the time spent on crowds.
     pub max_crops: usize,
-    /// Which crops are embedded: all, needed (those that can matter for the association), or auto:
-    /// all on a GPU, where they take little time, else as `preset` says.
+    /// Which crops are embedded: all, needed (those whose embeddings can change the association),
+    /// or auto: all on a GPU, where they take little time, else as `preset` says.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<Crops>"))]
     pub crops: Option<Crops>,
     /// Which crops are needed.
     pub needed: EmbedPolicy,
-    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table of
-    /// color (bgr or rgb), mean and std of each channel on the 0 to 255 scale. Absent: as in the
-    /// file's metadata.
+    /// Pixel format of the input: imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr, or a table
+    /// with the keys `color` (bgr or rgb), `mean` and `std` (one value per channel, on the 0 to 255
+    /// scale). Absent: as in the file's metadata.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pixels: Option<PixelFormat>,
     /// Calibration of cosine distances for --gallery, compare and search: threshold (distance at
@@ -111,7 +111,7 @@ pub struct Embedder {
     model: Model,
     config: EmbedderConfig,
     format: PixelFormat,
-    /// Crop size, pixels: width, height.
+    /// Crop size in pixels: width, height.
     size: (usize, usize),
     /// Name of the output that holds the vectors.
     output: String,
@@ -125,7 +125,7 @@ pub struct Embedder {
 pub struct People<'a> {
     /// Index of the frame.
     pub frame: usize,
-    /// Size of the frame, pixels: width, height.
+    /// Size of the frame in pixels: width, height.
     pub size: (u32, u32),
     /// The detections, in descending order of confidence.
     pub detections: &'a [Detection],
@@ -436,8 +436,8 @@ impl Embedder {
         format!("{} {}", self.name(), self.model.weights())
     }
 
-    /// Whether embeddings stored with this identity were made by this network, so that they can be
-    /// compared with its embeddings. Only the hash is compared.
+    /// Whether embeddings stored with this name and hash were made by this network, so that they
+    /// can be compared with its embeddings. Only the hash is compared.
     pub fn made(&self, identity: &str) -> bool {
         identity.rsplit(' ').next() == Some(self.model.weights())
     }
@@ -447,7 +447,7 @@ impl Embedder {
         self.format
     }
 
-    /// Size of a crop, pixels: width, height.
+    /// Size of a crop in pixels: width, height.
     pub fn size(&self) -> (usize, usize) {
         self.size
     }

@@ -1,14 +1,15 @@
 //! Assignment of largest total weight, on dense matrices.
 //!
-//! The evaluation does not use the tracker's solver, because it needs f64: ties and rounding errors
-//! are then resolved as in the reference implementation.
+//! The evaluation does not use the tracker's solver, because the evaluation needs f64: ties and
+//! rounding errors are then resolved as in the reference implementation.
 
 /// Largest magnitude of a weight. It keeps all sums finite, so that the search terminates on any
 /// input.
 const MAX_WEIGHT: f64 = 1e9;
 
 /// The assignment of largest total weight on a dense [rows, columns] matrix, as pairs sorted by
-/// row. Only pairs with a finite weight above zero are returned; other weights count as zero.
+/// row. Only pairs with a finite weight above zero are returned. Weights that are not finite count
+/// as zero; finite ones are clamped to [-1e9, 1e9].
 pub fn max_weight_assignment(rows: usize, columns: usize, weight: &[f64]) -> Vec<(usize, usize)> {
     let flip = columns < rows;
     let (n, m) = if flip {

@@ -13,7 +13,7 @@ const LARGEST_ON_GPU: usize = 128;
 pub(super) enum BatchSizes {
     /// Any number.
     Any,
-    /// This number, which the file fixes.
+    /// The number that the file fixes.
     Fixed(usize),
     /// Powers of two up to 128. On a GPU every size needs a session of its own.
     Powers,

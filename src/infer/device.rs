@@ -64,7 +64,7 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
-/// Where frames are scaled and crops are cut.
+/// Processor that scales frames and cuts crops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]

@@ -68,7 +68,7 @@ pub enum InferError {
     ModelShape {
         /// The file.
         path: PathBuf,
-        /// What is unsuitable, and what is needed.
+        /// The unsuitable property, and the required one.
         problem: String,
     },
     /// The requested device cannot be used.

@@ -42,7 +42,7 @@ pub struct DevicePictures {
 }
 
 impl DevicePictures {
-    /// Size of a picture, pixels: width, height.
+    /// Size of a picture in pixels: width, height.
     pub fn size(&self) -> (usize, usize) {
         (self.shape[3], self.shape[2])
     }

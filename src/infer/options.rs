@@ -10,7 +10,7 @@ pub struct SessionOptions {
     pub device: Device,
     /// Number of CPU threads inside one operator.
     pub threads: usize,
-    /// Where frames are scaled and crops are cut.
+    /// Processor that scales frames and cuts crops.
     pub preprocessing: Preprocessing,
 }
 

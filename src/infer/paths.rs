@@ -1,4 +1,4 @@
-//! Where files of networks and the ONNX Runtime library are searched for.
+//! Searches for files of networks and for the ONNX Runtime library.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -66,15 +66,16 @@ fn download_folder_from(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf
 }
 
 /// Finds the file of a network. A path with a folder part (`./mine.onnx`, `/srv/mine.onnx`) is used
-/// unchanged. A bare name is looked up in the folder TWINTRACK_MODELS, in `models` in the program's
-/// folder and up to three folders above it, in the folder of downloaded networks, and in `models`
-/// in the working folder, in this order. The working folder itself is not searched, so that a file
-/// there cannot be used by accident instead of one of the program's networks. In each folder a bare
-/// name without an extension matches the file NAME, else NAME.onnx.
+/// unchanged. A name without a folder part is searched for in the folder TWINTRACK_MODELS, in
+/// `models` in the program's folder and up to three folders above it, in the folder of downloaded
+/// networks, and in `models` in the working folder, in this order. The working folder itself is not
+/// searched, so that a file there cannot be used by accident instead of one of the program's
+/// networks. In each folder a name without an extension matches the file NAME, else NAME.onnx.
 ///
 /// # Errors
 /// Fails when no file is found; if the working folder has a file of that name, the message says to
-/// write `./NAME`. If it has one besides the file found, a warning is logged instead.
+/// write `./NAME`. If both the working folder and another folder have the file, a warning is logged
+/// instead.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
     let mut folders: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS")
         .map(PathBuf::from)

@@ -31,7 +31,7 @@ impl ColorOrder {
 }
 
 /// Normalisation of a byte: (byte - mean) / std, per plane in the order of `color`. Settings give
-/// the name of a preset or a table with all three fields.
+/// the name of a format or a table with all three fields.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct PixelFormat {
     /// Order of the planes.
@@ -42,7 +42,7 @@ pub struct PixelFormat {
     pub std: [f32; 3],
 }
 
-/// Names of the presets, for error messages.
+/// Names of the predefined formats, for error messages.
 const PRESETS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
 /// Smallest standard deviation that is plausible on the 0 to 255 scale.
 const LEAST_STD: f32 = 1.0;
@@ -84,7 +84,7 @@ impl PixelFormat {
     /// Checks that `std` is on the 0 to 255 scale; `key` is the setting's name.
     ///
     /// # Errors
-    /// The first value that is not.
+    /// The first value outside its range.
     pub fn validate(&self, key: &str) -> Result<(), OutOfRange> {
         match self
             .std
@@ -97,7 +97,7 @@ impl PixelFormat {
                 value: s.to_string(),
                 allowed: format!(
                     "from {LEAST_STD} to {GREATEST_STD}, on the 0 to 255 scale: multiply a mean \
-                     and std of pictures in 0 to 1 by 255, or name a preset ({PRESETS})"
+                     and std of pictures in 0 to 1 by 255, or name a predefined format ({PRESETS})"
                 ),
             }),
         }
@@ -152,7 +152,7 @@ impl<'de> Deserialize<'de> for PixelFormat {
     }
 }
 
-/// Deserializes a pixel format from a preset's name or a table.
+/// Deserializes a pixel format from the name of a predefined one or a table.
 struct NameOrTable;
 
 impl<'de> Visitor<'de> for NameOrTable {

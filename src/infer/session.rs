@@ -92,8 +92,8 @@ impl Model {
     }
 
     /// Runs any number of pictures [n, 3, h, w]. Returns the outputs in the model's order, each
-    /// with n along its first axis. They are run in batches of the sizes that [`Model::padded`]
-    /// gives; if the last batch is smaller, it is padded with black pictures.
+    /// with n along its first axis. The pictures are run in batches of the sizes that
+    /// [`Model::padded`] returns; a smaller last batch is padded with black pictures.
     ///
     /// # Errors
     /// Fails when ONNX Runtime rejects the input or fails, or when the outputs of several runs have

@@ -14,7 +14,7 @@ pub enum InputSize {
     /// side of at most 768 pixels; an embedder uses the size in its metadata.
     #[default]
     Auto,
-    /// Width and height, pixels.
+    /// Width and height in pixels.
     Fixed(usize, usize),
 }
 

@@ -77,7 +77,7 @@ pub struct CatalogueEntry {
     pub quality: Option<String>,
     /// The files: for ONNX one; for OpenVINO the XML file, then the binary.
     pub files: Vec<RemoteFile>,
-    /// Settings with which it must be used.
+    /// Settings with which the network must be used.
     pub settings: NetworkSettings,
 }
 
@@ -176,7 +176,7 @@ impl Catalogue {
 }
 
 impl CatalogueEntry {
-    /// Total size of all files, bytes.
+    /// Total size of all files in bytes.
     pub fn bytes(&self) -> u64 {
         self.files.iter().map(|f| f.bytes).sum()
     }

@@ -13,7 +13,7 @@ pub enum ModelsError {
     Catalogue {
         /// The catalogue's file, or "of this program".
         name: String,
-        /// What is invalid.
+        /// Description of the fault.
         reason: String,
     },
     /// The catalogue has no such entry.
@@ -33,8 +33,8 @@ pub enum ModelsError {
     /// The server cannot be reached.
     #[error(
         "cannot download {address}: {reason}; check the network (a proxy is taken from \
-         HTTPS_PROXY), or download it on another machine, put it at {} and run this command \
-         again: it is checked there and installed",
+         HTTPS_PROXY), or download that address on another machine, save it as {} and run this \
+         command again, which verifies and installs the file",
         part.display()
     )]
     Unreachable {
@@ -42,7 +42,7 @@ pub enum ModelsError {
         address: String,
         /// The reason.
         reason: String,
-        /// Where a manually downloaded file can be put.
+        /// Path for a manually downloaded file.
         part: PathBuf,
     },
     /// The server answered with something other than the expected file.
@@ -97,7 +97,7 @@ pub enum ModelsError {
     DiskFull {
         /// The file that was written.
         path: PathBuf,
-        /// Size of the complete file, bytes.
+        /// Size of the complete file in bytes.
         bytes: u64,
     },
     /// A file cannot be read or written.
@@ -131,7 +131,7 @@ pub enum ModelsError {
     Import {
         /// The XML file.
         path: PathBuf,
-        /// What is not supported.
+        /// The unsupported feature.
         reason: String,
     },
 }

@@ -38,7 +38,7 @@ impl ElementType {
         }
     }
 
-    /// Size of one element, bytes.
+    /// Size of one element in bytes.
     pub fn bytes(self) -> usize {
         match self {
             ElementType::I64 => 8,

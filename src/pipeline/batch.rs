@@ -20,7 +20,7 @@ use crate::pipeline::stage::{self, Outcome};
 /// A frame and what the stages have added to it.
 pub(super) struct Item {
     pub lane: Lane,
-    /// When the frame was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Instant,
     pub frame: Frame,
     /// The camera's own motion since the frame before.
@@ -31,7 +31,7 @@ pub(super) struct Item {
     pub gated: bool,
     /// Whether the camera is a live input.
     pub live: bool,
-    /// Whether the detector skips it: tracks are predicted.
+    /// Whether the detector skips the frame: its tracks are predicted.
     pub skipped: bool,
     /// Its number among the camera's frames, for the report on its detections.
     pub number: u64,
@@ -40,14 +40,14 @@ pub(super) struct Item {
     pub still: bool,
     /// Why the remaining stages skip the frame.
     pub left_out: Option<LeftOut>,
-    /// Its index among the batch's frames in the device's memory.
+    /// Index of the frame among the batch's frames in the device's memory.
     pub device_index: Option<usize>,
-    /// Work spent on it by the shared stages, seconds.
+    /// Seconds of work that the shared stages spent on the frame.
     pub cost: f64,
 }
 
 impl Item {
-    /// Whether the networks process it.
+    /// Whether the networks process the frame.
     pub fn is_active(&self) -> bool {
         !self.still && !self.skipped && self.left_out.is_none()
     }

@@ -1,8 +1,8 @@
 //! Collects the cameras' frames into batches for the networks.
 //!
-//! Each camera has a slot. A live camera's holds one frame, which its next one replaces, so that
-//! latency cannot grow. A recording's holds as many as may share a batch, and its reader waits for
-//! room in it (backpressure).
+//! Each camera has a slot. The slot of a live camera holds one frame, which the camera's next frame
+//! replaces, so that latency cannot grow. The slot of a recording holds as many frames as may share
+//! a batch, and the reader waits for room in the slot (backpressure).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ pub struct Waiting {
     pub lane: Lane,
     /// The frame.
     pub frame: Frame,
-    /// When it was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Instant,
 }
 
@@ -54,7 +54,7 @@ struct State {
 pub struct BatchLimits {
     /// Maximum number of frames in a batch.
     pub size: usize,
-    /// A frame waits at most this long for others.
+    /// Maximum time that a frame waits for others.
     pub wait: Duration,
     /// Maximum number of batches in progress; more would only add latency.
     pub in_progress: usize,
@@ -71,13 +71,13 @@ pub struct Batcher {
     key: KeyOf,
 }
 
-/// What frames must have in common to share a batch: the size of the detector's input, and that of
-/// the frames if they are prepared on its device. Pixels: width, height.
+/// Key of frames that can share a batch: the size of the detector's input and, if frames are
+/// prepared on the detector's device, the size of the frames. Sizes are width and height in pixels.
 pub type BatchKey = [(usize, usize); 2];
 
 type KeyOf = Box<dyn Fn(&Frame) -> BatchKey + Send + Sync>;
 
-/// A batch does not wait for cameras that gave no frame for this long.
+/// Time without a frame of a camera after which no batch waits for the camera.
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Batcher {
@@ -276,7 +276,7 @@ impl Batcher {
         Batch { frames, ended }
     }
 
-    /// A batch is done. `costs`: network time of its frames, seconds.
+    /// A batch is done. `costs`: seconds of network time of each of its frames.
     pub fn done(&self, costs: &[(Lane, f64)]) {
         let mut state = self.lock();
         state.in_progress -= 1;

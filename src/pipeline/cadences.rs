@@ -1,5 +1,6 @@
-//! Which frames of each camera the detector skips. The tracking stage reports how well predictions
-//! meet detections; the scale stage asks, some frames later, whether a frame can be skipped.
+//! Decides which frames of each camera the detector skips. The tracking stage reports how well
+//! predictions meet detections; the scale stage asks, some frames later, whether a frame can be
+//! skipped.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +10,10 @@ use crate::pipeline::batcher::Lane;
 use crate::time::Seconds;
 use crate::track::cadence::{Agreement, Cadence, CadenceConfig, CadenceLimits};
 
-/// How the cadence of the cameras of a run is decided.
+/// The rules by which the cadence of a run's cameras is decided.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CadencePolicy {
-    /// When intervals grow and shrink.
+    /// Settings by which intervals grow and shrink.
     pub config: CadenceConfig,
     /// Limits for recordings; the detector processes every frame if absent.
     pub recordings: Option<CadenceLimits>,

@@ -17,7 +17,7 @@ use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
 /// A frame with everything that the tracker needs.
 pub(super) struct Embedded {
     pub frame: Frame,
-    /// When it was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Instant,
     pub detections: Vec<Detection>,
     pub embeddings: Embeddings,
@@ -28,7 +28,7 @@ pub(super) struct Embedded {
 pub(super) struct TrackedFrame {
     /// The frame's event; absent after the last frame.
     pub frame: Option<FrameResult>,
-    /// When the frame was decoded.
+    /// Time at which the frame was decoded.
     pub arrived: Option<Instant>,
     /// Tracks that ended with this frame.
     pub ended: Vec<EndedEvent>,
@@ -98,7 +98,7 @@ impl CameraTracker {
         held
     }
 
-    /// Which detections of the frame that was begun need an embedding.
+    /// For each detection of the frame that was begun: whether it needs an embedding.
     pub fn needs_embedding(
         &mut self,
         frame: &Frame,
@@ -113,7 +113,7 @@ impl CameraTracker {
         self.last.map_or(Seconds::ZERO, |l| frame.pts - l)
     }
 
-    /// How well predictions met the detections of the last frame.
+    /// Agreement of the predictions with the detections of the last frame.
     pub fn agreement(&mut self, exceptions: f32) -> Agreement {
         self.tracker.agreement(exceptions)
     }

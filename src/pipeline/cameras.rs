@@ -40,7 +40,7 @@ pub struct CameraCounts {
     pub hung: AtomicU64,
     /// Counts of earlier readers' links: reconnects, late frames, thinned frames, failures.
     earlier: [AtomicU64; 4],
-    /// Latencies of the last frames, from decoding to event, seconds.
+    /// Latencies in seconds of the last frames, from decoding to event.
     latencies: Mutex<Vec<f32>>,
 }
 
@@ -58,7 +58,7 @@ impl CameraCounts {
         }
     }
 
-    /// A quantile of the latencies of the last frames, seconds; `share` is in [0, 1].
+    /// A quantile, in seconds, of the latencies of the last frames; `share` is in [0, 1].
     pub fn latency(&self, share: f64) -> Option<f32> {
         let mut kept = lock(&self.latencies).clone();
         kept.sort_unstable_by(f32::total_cmp);
@@ -75,15 +75,15 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// One camera.
 #[derive(Clone)]
 pub struct Member {
-    /// Its short name.
+    /// Short name of the camera.
     pub name: Arc<str>,
-    /// Its settings.
+    /// Settings of the camera.
     pub config: Arc<CameraConfig>,
     /// Counts of its frames.
     pub counts: Arc<CameraCounts>,
     /// The link to its present reader.
     pub link: Link,
-    /// Its last frame, which outlives readers.
+    /// Last frame of the camera, kept when a reader ends.
     pub(super) position: Arc<Mutex<Option<Position>>>,
 }
 

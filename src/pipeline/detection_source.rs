@@ -1,4 +1,4 @@
-//! Where detections come from.
+//! Source of the detections: a detector, or detections that were read from a file.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::scale::{FrameInput, pixels};
 use crate::pipeline::stage::each;
 
-/// Where detections come from.
+/// Source of the detections.
 pub enum DetectionSource {
     /// A detector.
     Network(Box<Detector>),
@@ -22,8 +22,8 @@ pub enum DetectionSource {
 }
 
 impl DetectionSource {
-    /// How frames become the detector's input; `None` without a detector. What prepares it on the
-    /// device is taken from the detector.
+    /// The preparation of the detector's input from frames; `None` without a detector. The loader
+    /// that prepares the input on the device is moved out of the detector.
     pub(super) fn take_input(&mut self) -> Option<FrameInput> {
         match self {
             DetectionSource::Network(d) => Some(FrameInput {
@@ -41,7 +41,7 @@ impl DetectionSource {
         }
     }
 
-    /// The number of frames that the detector's file is fixed at.
+    /// The batch size that the detector's file fixes, if it fixes one.
     pub(super) fn fixed_batch(&self) -> Option<usize> {
         match self {
             DetectionSource::Network(d) => d.model().batch(),
@@ -65,8 +65,8 @@ impl DetectionSource {
         }
     }
 
-    /// Fills in the detections of a batch. A frame at which the detector fails, alone too, is left
-    /// out.
+    /// Fills in the detections of a batch. A frame on which the detector fails in the batch, and
+    /// again when it is processed alone, is left out.
     pub(super) fn detect(&mut self, batch: &mut Batch) {
         match self {
             DetectionSource::Network(detector) => detect(detector, batch),
@@ -93,7 +93,7 @@ fn detect(detector: &mut Detector, batch: &mut Batch) {
                 if some.len() == places.len() {
                     return Ok(detector.detect_on_device(input, &places)?);
                 }
-                // Frames that failed together: each alone, prepared on the CPU.
+                // After a failure of the batch: each frame is detected alone, prepared on the CPU.
                 let one = |frame: &Frame| Ok(detector.detect_image(pixels(frame)?)?);
                 frames[some].iter().map(one).collect()
             })

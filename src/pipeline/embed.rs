@@ -17,7 +17,7 @@ use crate::track::embed_policy::EmbedPolicy;
 /// The network, and the last results of cameras with a motion gate.
 pub(super) struct Embedding {
     embedder: Option<Embedder>,
-    /// When crops are left out; `None`: never.
+    /// Policy by which crops are left out; `None`: all crops are embedded.
     policy: Option<EmbedPolicy>,
     results: BTreeMap<Lane, (Vec<Detection>, Embeddings)>,
     /// Whether the present batch was embedded on the network's device already.
@@ -27,7 +27,7 @@ pub(super) struct Embedding {
 }
 
 impl Embedding {
-    /// `policy`: when crops are left out; `None`: never.
+    /// `policy`: the rules by which crops are left out; `None`: all crops are embedded.
     pub fn new(embedder: Option<Embedder>, policy: Option<EmbedPolicy>) -> Self {
         Embedding {
             embedder,
@@ -50,8 +50,8 @@ impl Embedding {
         std::mem::take(&mut self.took)
     }
 
-    /// Begins a batch. Where crops are cut on the network's device and all are wanted, they are
-    /// embedded here, in one run; if that fails, each frame is embedded alone.
+    /// Begins a batch. If crops are cut on the network's device and all are wanted, this function
+    /// embeds them in one run; if the run fails, each frame is embedded alone.
     pub fn begin(&mut self, batch: &mut Batch) {
         for lane in &batch.ended {
             self.results.remove(lane);
@@ -129,8 +129,8 @@ impl Embedding {
     }
 }
 
-/// The embeddings of the active frames, computed on the network's device. `None` where that is to
-/// be done on the CPU.
+/// The embeddings of the active frames, computed on the network's device. `None` if they must be
+/// computed from crops cut on the CPU.
 ///
 /// # Errors
 /// If a frame has no pixels, or the device fails.

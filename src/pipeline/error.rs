@@ -57,7 +57,7 @@ pub enum PipelineError {
          pipe that receives standard output"
     )]
     ShutdownTimeout {
-        /// The timeout, seconds.
+        /// The timeout in seconds.
         seconds: u64,
     },
     /// A stage panicked: a bug.

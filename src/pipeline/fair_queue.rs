@@ -20,11 +20,11 @@ struct Flow {
     /// Finish tag of its last frame.
     finish: f64,
     weight: f64,
-    /// Moving average of the cost of a frame, seconds.
+    /// Moving average, in seconds, of the cost of a frame.
     cost: f64,
 }
 
-/// Assumed cost of a frame until it is measured, seconds.
+/// Assumed cost in seconds of a frame until the cost is measured.
 const FIRST_COST: f64 = 0.03;
 
 impl FairQueue {
@@ -68,7 +68,7 @@ impl FairQueue {
         Some(lane)
     }
 
-    /// Corrects a camera's finish tag by the measured cost of a frame, seconds.
+    /// Corrects a camera's finish tag by the measured cost in seconds of a frame.
     pub fn charge(&mut self, lane: Lane, cost: f64) {
         let Some(flow) = self.flows.get_mut(&lane) else {
             return;

@@ -3,14 +3,14 @@
 use crate::frame::Image;
 use crate::time::Seconds;
 
-/// Side of a cell, pixels: small enough for a distant person, large enough to average out noise.
+/// Side of a cell in pixels: small enough for a distant person, large enough to average out noise.
 const CELL: usize = 16;
-/// Sampling stride in x and y, pixels.
+/// Sampling stride in x and y in pixels.
 const STRIDE: usize = 4;
 /// A cell has changed if its mean (of 0 to 255) differs by more than this from the reference,
 /// relative to the change of the whole picture.
 const CHANGE: f32 = 5.0;
-/// The gate opens at least once in this time.
+/// Maximum time for which the gate stays closed.
 const REFRESH: Seconds = Seconds(2.0);
 
 /// Compares each frame with the last one that the networks processed, so that slow changes add up.

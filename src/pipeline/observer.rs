@@ -7,7 +7,8 @@ pub trait Observer: Send + Sync {
     /// A stage has worked on `frames` frames together.
     fn stage(&self, stage: &'static str, took: Duration, frames: usize);
 
-    /// A frame's event was passed to the sinks this long after the frame was decoded.
+    /// A frame's event was passed to the sinks; the argument is the time since the frame was
+    /// decoded.
     fn latency(&self, _camera: &str, _took: Duration) {}
 
     /// Frames went to the detector together.

@@ -1,6 +1,6 @@
-//! Cameras on whose frames a network fails repeatedly. A frame on which a network fails, alone too,
-//! is dropped; after [`MAX_FAILURES`] such frames in a row the camera's frames bypass the networks
-//! for [`DURATION`], so that other cameras are not delayed.
+//! Cameras on whose frames a network fails repeatedly. A frame on which a network fails in a batch,
+//! and again when it is processed alone, is dropped; after [`MAX_FAILURES`] such frames in a row
+//! the camera's frames bypass the networks for [`DURATION`], so that other cameras are not delayed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -19,7 +19,7 @@ const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Why a frame is dropped.
 #[derive(Debug)]
 pub(super) enum LeftOut {
-    /// A network failed on it, twice.
+    /// A network failed on the frame in a batch, and again when it was processed alone.
     Failed(PipelineError),
     /// Its camera is in quarantine.
     Quarantined,
@@ -44,7 +44,8 @@ struct Record {
 pub(super) struct Consequence {
     /// Whether the camera's quarantine begins.
     pub quarantines: bool,
-    /// Whether to log it: at the beginning of a quarantine, otherwise once per [`LOG_EVERY`].
+    /// Whether a failure is logged: at the beginning of a quarantine, otherwise once per
+    /// [`LOG_EVERY`].
     pub logs: bool,
 }
 

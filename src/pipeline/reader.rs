@@ -15,18 +15,18 @@ use crate::source::reconnect::Reconnect;
 use crate::source::{CameraConfig, Source, SourceError, SourceOptions};
 use crate::time::Seconds;
 
-/// How a camera is opened.
+/// Function that opens a camera.
 pub type Opener = Arc<
     dyn Fn(&CameraConfig, &SourceOptions) -> Result<Box<dyn Source>, SourceError> + Send + Sync,
 >;
 
-/// What a failure of an input, of a network at its frames, or of its tracker leads to.
+/// The consequence of a failure of an input, of a network on its frames, or of its tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailurePolicy {
-    /// It ends the run: the only input is a recording, or was opened by hand. A live source is
-    /// reconnected.
+    /// The failure ends the run: the only input is a recording, or was opened by hand. A live
+    /// source is reconnected.
     EndRun,
-    /// It is counted and logged, and other cameras continue.
+    /// The failure is counted and logged, and other cameras continue.
     Isolate,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Reader {
     pub observer: Arc<dyn Observer>,
     /// The source, if it is open already.
     pub opened: Option<Box<dyn Source>>,
-    /// A live source is read for this long; without end if absent.
+    /// Time for which a live source is read; without end if absent.
     pub duration: Option<Seconds>,
     /// Presentation time of the first frame.
     pub first: Option<Seconds>,
 }
 
-/// How a connection ended.
+/// The reason for which a connection ended.
 enum End {
     /// Nothing more is to be read.
     Finished,
@@ -65,11 +65,11 @@ enum End {
 }
 
 impl Reader {
-    /// Starts the thread. It ends when the link is stopped, at the end of a recording, and at an
-    /// error that does not lead to another attempt.
+    /// Starts the thread. The thread ends when the link is stopped, at the end of a recording, and
+    /// at an error that does not lead to another attempt.
     ///
     /// # Errors
-    /// That error.
+    /// The error of the input, if it does not lead to another attempt.
     pub fn start(self) -> Outcome<()> {
         stage::spawn("decode", move || self.run())
     }
@@ -108,7 +108,7 @@ impl Reader {
     /// Opens the source and passes its frames to the batcher, until it ends.
     ///
     /// # Errors
-    /// If it cannot be opened, or a frame cannot be read.
+    /// If the source cannot be opened, or a frame cannot be read.
     fn run_once(
         &mut self,
         state: &mut Reconnect,

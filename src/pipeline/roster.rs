@@ -23,7 +23,7 @@ use crate::trajectory::{RunId, StatusEvent};
 
 /// Interval between two looks at the readers.
 const INTERVAL: Duration = Duration::from_millis(100);
-/// At shutdown, readers are waited for this long beyond their cameras' timeouts.
+/// Time that a shutdown waits for readers beyond their cameras' timeouts.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Cameras by name.
@@ -41,7 +41,7 @@ struct Entry {
     reported: Option<(CameraState, Option<Arc<str>>)>,
 }
 
-/// What a roster works with.
+/// The parts that a roster shares with the rest of the pipeline.
 pub(super) struct Roster {
     pub run: RunId,
     pub batcher: Arc<Batcher>,
@@ -80,7 +80,7 @@ impl Default for Readers {
     }
 }
 
-/// How the readers of a run ended.
+/// The outcome of the readers of a run.
 pub(super) struct Ended {
     /// The run was stopped before the end of the inputs.
     pub interrupted: bool,
@@ -259,7 +259,7 @@ impl Roster {
         result: Result<(), PipelineError>,
     ) -> Option<PipelineError> {
         let mut entries = self.readers.entries.values_mut();
-        // Absent: it was replaced, or its camera removed.
+        // Absent: the reader was replaced, or its camera was removed.
         let entry = entries.find(|e| e.reader == Some(id))?;
         entry.reader = None;
         self.batcher.end(entry.lane);
@@ -330,8 +330,8 @@ impl Roster {
         }
     }
 
-    /// Sends an event for every change of state. If the sinks have no room, it is sent at the next
-    /// call.
+    /// Sends an event for every change of state. If the sinks have no room, the event is sent at
+    /// the next call.
     fn report(&mut self, out: &mpsc::Sender<TrackedFrame>) {
         if self.policy == FailurePolicy::EndRun {
             return;

@@ -40,14 +40,14 @@ use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
 use crate::trajectory::{EventBuilder, RunId};
 
-/// How frames share the networks.
+/// Rules by which frames share the networks.
 #[derive(Debug, Clone, Copy, PartialEq, Setters)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct BatchConfig {
     /// Maximum number of frames that go to the detector together.
     pub size: usize,
-    /// A frame waits at most this long for others to share its batch.
+    /// Maximum time that a frame waits for others to share its batch.
     pub wait: Duration,
     /// Maximum number of successive frames of one recording in a batch. On a GPU several frames
     /// together take little longer than one.
@@ -65,22 +65,22 @@ impl Default for BatchConfig {
     }
 }
 
-/// Where frames come from.
+/// Sources of the frames.
 #[expect(
     clippy::large_enum_variant,
     reason = "there is one for each run, and callers write it without a box"
 )]
 pub enum Inputs {
-    /// One input. It decides the end of the run: a recording's end or error, and a camera's
-    /// duration. No events of its connection's state are sent.
+    /// One input, which decides when the run ends: at the end or an error of a recording, or after
+    /// the requested duration of a camera. No `camera_status` events are sent.
     One(Input),
     /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
     Many {
         /// The cameras at the start.
         configs: CameraConfigs,
-        /// Replacements of all cameras' settings.
+        /// Each message replaces the settings of all cameras.
         changes: mpsc::Receiver<CameraConfigs>,
-        /// How a camera is opened.
+        /// Function that opens a camera.
         open: Opener,
     },
 }
@@ -93,7 +93,7 @@ impl Inputs {
         }
     }
 
-    /// How a camera is opened, or opened again.
+    /// Function that opens a camera, also again after an interruption.
     fn opener(&self) -> Opener {
         match self {
             Inputs::One(input) => input.reopening(),
@@ -132,7 +132,7 @@ impl Input {
         })
     }
 
-    /// What is known of the input before its first frame.
+    /// Properties of the input that are known before its first frame.
     pub fn info(&self) -> &SourceInfo {
         self.source.info()
     }
@@ -155,19 +155,19 @@ impl Input {
 
 /// Everything that a run needs.
 pub struct Pipeline {
-    /// Where frames come from.
+    /// Sources of the frames.
     pub inputs: Inputs,
-    /// Where detections come from.
+    /// Source of the detections.
     pub detections: DetectionSource,
     /// Computes embeddings; tracks are associated by motion alone if absent.
     pub embedder: Option<Embedder>,
-    /// When crops are left out; never if absent.
+    /// Policy by which crops are left out; if absent, all crops are embedded.
     pub embed_policy: Option<EmbedPolicy>,
-    /// Which frames the detector skips. None of given detections.
+    /// Policy by which the detector skips frames. No frame is skipped if detections are given.
     pub cadence: CadencePolicy,
     /// Settings of the trackers, one per camera.
     pub tracker: TrackerConfig,
-    /// Whether the events of ended tracks carry their mean embedding.
+    /// Whether the events of ended tracks have the track's mean embedding.
     pub embeddings: bool,
     /// Assigns identities to tracks, if wanted.
     pub identities: Option<IdentityRegistry>,
@@ -175,11 +175,11 @@ pub struct Pipeline {
     pub gallery: watch::Receiver<Vec<GalleryPerson>>,
     /// The run's id.
     pub run: RunId,
-    /// Where events go.
+    /// Destinations of the events.
     pub sinks: Vec<Box<dyn Sink>>,
-    /// Which events are written.
+    /// Selection of the events that are written.
     pub output: OutputConfig,
-    /// How frames share the networks.
+    /// Rules by which frames share the networks.
     pub batch: BatchConfig,
     /// Receives measurements.
     pub observer: Arc<dyn Observer>,
@@ -195,8 +195,8 @@ pub struct Pipeline {
 const BATCHES_IN_PROGRESS: usize = 3;
 /// Timeout for the batches in progress after a stop.
 const LAST_BATCHES: Duration = Duration::from_secs(10);
-/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so it absorbs
-/// bursts; if a sink needs pixels, each frame in it holds them.
+/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so the queue
+/// absorbs bursts. If a sink needs pixels, every queued frame keeps its pixels in memory.
 const LIVE_SINK_QUEUE: usize = 32;
 
 impl Pipeline {
@@ -290,8 +290,8 @@ impl Pipeline {
         let stages = Stages::start(batches, scaler, detections, observer);
         let tracked = track(tracking, batcher.clone(), stages.output);
 
-        // A sink that blocks holds up the trackers, and they the stages before: after the timeout
-        // the run is abandoned.
+        // A sink that blocks makes the trackers wait, and these make the earlier stages wait;
+        // therefore the run is abandoned after the timeout.
         let limit = finish_within.map(|d| LAST_BATCHES + d);
         let timeout = async {
             stop.cancelled().await;
@@ -313,8 +313,8 @@ impl Pipeline {
                 seconds: limit.unwrap_or_default().as_secs(),
             });
         };
-        // Before any error is returned: if the process exits while ONNX Runtime computes, that
-        // inference fails and logs an error of its own.
+        // Joined before any error is returned: if the process exited while ONNX Runtime computes,
+        // the inference would fail and log an error of its own.
         let inference = stages.threads.join().await;
         // The sinks' error comes first: the stages before them only see a closed channel.
         written?;
@@ -403,7 +403,7 @@ fn supervise(
     tokio::spawn(roster.supervise(changes, out, stop))
 }
 
-/// The failure of the only input: a missing end is part of the summary.
+/// Separates a truncated input, which is part of the summary, from other failures.
 ///
 /// # Errors
 /// Any other failure.
@@ -422,7 +422,7 @@ struct Stages {
 }
 
 impl Stages {
-    /// Starts the stages after that which makes the batches, `batches`.
+    /// Starts the stages after the batcher. `batches`: the batcher's output and its outcome.
     fn start(
         batches: (mpsc::Receiver<Batch>, Outcome<()>),
         scaler: Scaler,
@@ -474,7 +474,8 @@ impl Threads {
     }
 }
 
-/// Waits for `work`, at most for `limit`. Unless the run ended `in_time`, it must be ready already.
+/// Waits for `work`, at most for `limit`. If `in_time` is false (the run timed out), does not wait:
+/// `work` must be ready already.
 async fn within<T>(
     limit: Option<Duration>,
     in_time: bool,

@@ -18,7 +18,7 @@ use crate::pipeline::motion_gate::MotionGate;
 use crate::pipeline::quarantine::{LeftOut, Quarantine};
 use crate::pipeline::stage::caught;
 
-/// The stage's state: what it remembers of each camera's last picture.
+/// The stage's state, with data kept of each camera's last picture.
 pub(super) struct Scaler {
     quarantine: Arc<Quarantine>,
     /// Absent if the detector processes every frame.
@@ -30,10 +30,10 @@ pub(super) struct Scaler {
     input: Option<FrameInput>,
 }
 
-/// How frames become the detector's input.
+/// The preparation of the detector's input from frames.
 pub(super) struct FrameInput {
     pub scaling: Scaling,
-    /// Prepares the input on the detector's device; absent where that is done on the CPU.
+    /// Prepares the input on the detector's device; absent if the CPU prepares the input.
     pub loader: Option<FrameLoader>,
 }
 
@@ -99,7 +99,7 @@ impl Scaler {
     }
 }
 
-/// What is remembered of a camera's last picture.
+/// Data kept of a camera's last picture.
 struct Observed {
     motion: CameraMotion,
     gate: MotionGate,

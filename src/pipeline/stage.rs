@@ -21,7 +21,7 @@ pub type Outcome<T> = oneshot::Receiver<Result<T, PipelineError>>;
 /// Runs `work` and turns a panic into an error.
 ///
 /// # Errors
-/// Those of `work`, and [`PipelineError::Panic`].
+/// The errors of `work`, and [`PipelineError::Panic`].
 pub fn caught<T>(
     stage: &'static str,
     work: impl FnOnce() -> Result<T, PipelineError>,
@@ -78,7 +78,7 @@ pub fn spawn<T: Send + 'static>(
 /// Waits for a stage.
 ///
 /// # Errors
-/// Those of its work, and [`PipelineError::Thread`] if its thread was not started.
+/// The errors of the stage's work, and [`PipelineError::Thread`] if its thread was not started.
 pub async fn joined<T>(outcome: Outcome<T>) -> Result<T, PipelineError> {
     outcome.await.unwrap_or(Err(PipelineError::Thread))
 }

@@ -52,7 +52,7 @@ impl SharedIdentities {
 
 /// Why the stage ends before its input does.
 enum Abort {
-    /// The write stage has ended; its own error says why.
+    /// The write stage has ended; its own error has the reason.
     SinksClosed,
     Failed(PipelineError),
 }
@@ -189,7 +189,8 @@ impl Tracking {
         Ok(())
     }
 
-    /// Gives a camera its tracker: a new one, or that of an earlier camera of the same name.
+    /// Gives a camera its tracker: a new tracker, or the tracker of an earlier camera of the same
+    /// name.
     fn begin(&mut self, lane: Lane, member: &Member) -> Result<(), Abort> {
         let same_name = |(_, (_, m)): &(&Lane, &(CameraTracker, Member))| m.name == member.name;
         let before = self
@@ -249,7 +250,7 @@ impl Tracking {
         Ok(())
     }
 
-    /// Passes events to the sinks. Those of a live camera are dropped and counted if the queue is
+    /// Passes events to the sinks. Events of a live camera are dropped and counted if the queue is
     /// full, except for ends of tracks, which are sent with the next frame.
     fn send(
         &mut self,

@@ -26,18 +26,18 @@ use crate::source::{CameraConfig, Transport};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ServeConfig {
-    /// Maximum number of frames in a batch of the detector, 0 to 128; 0: 2 on a CPU, 32 on a GPU.
+    /// Maximum number, 0 to 128, of frames in a batch of the detector; 0: 2 on a CPU, 32 on a GPU.
     pub batch: usize,
-    /// Maximum time that a frame waits for others to share its batch, seconds, 0 to 1.
+    /// Maximum time in seconds, 0 to 1, that a frame waits for others to share its batch.
     pub batch_wait: f64,
     /// Address and port of the web server (page, live events, metrics, health). An empty string
     /// disables it; port 0 takes any free port.
     pub listen: String,
-    /// Maximum number of connections to the web server, 4 to 65536; further ones wait. Each live
+    /// Maximum number, 4 to 65536, of connections to the web server; further ones wait. Each live
     /// client holds one.
     pub max_connections: usize,
     /// Token that clients must send; without one only clients on this machine are allowed. Prefer
-    /// `token_env` or `token_file`, which keep it out of this file.
+    /// `token_env` or `token_file`, which keep the token out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// Environment variable that holds the token.
@@ -46,7 +46,7 @@ pub struct ServeConfig {
     /// File whose first line is the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token_file: Option<PathBuf>,
-    /// Rotate the file of --output at this size, bytes; 0 disables rotation.
+    /// Size in bytes at which the file of --output is rotated; 0 disables rotation.
     pub output_bytes: u64,
     /// Number of rotated files to keep; older ones are deleted.
     pub output_keep: u32,
@@ -54,7 +54,7 @@ pub struct ServeConfig {
     /// STATE_DIRECTORY, which systemd sets, else `twintrack-state` in the working folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
-    /// Timeout of the shutdown, seconds, 0 to 600. Spooled events are delivered until then; the
+    /// Timeout of the shutdown in seconds, 0 to 600. Spooled events are delivered until then; the
     /// rest stays on disk for the next run.
     pub stop_within: f64,
 }
@@ -77,7 +77,8 @@ impl Default for ServeConfig {
     }
 }
 
-/// Minimum length of the token, characters, if the server listens on another address than loopback.
+/// Minimum length of the token in characters, if the server listens on another address than
+/// loopback.
 const MIN_TOKEN: usize = 16;
 
 impl ServeConfig {

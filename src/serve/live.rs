@@ -78,7 +78,7 @@ impl EventFilter {
     }
 }
 
-/// A client is disconnected if sending an event to it takes longer than this.
+/// Timeout of sending an event to a client; after it the client is disconnected.
 const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// If nothing was sent to a client for this long, a ping is sent; the client is disconnected if it
 /// does not answer the ping within the same time.

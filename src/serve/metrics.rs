@@ -279,7 +279,7 @@ impl Collector for ServiceCollector {
 /// Resources of this process.
 #[derive(Debug, Default, PartialEq)]
 pub struct Process {
-    /// Resident memory, bytes.
+    /// Resident memory in bytes.
     pub memory: u64,
     /// Number of threads.
     pub threads: u64,
@@ -287,7 +287,7 @@ pub struct Process {
     pub files: u64,
 }
 
-/// Reads the resources from `/proc`; zeros where it is not available (not Linux).
+/// Reads the resources from `/proc`; zeros if `/proc` is not available (not Linux).
 pub fn process() -> Process {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let number = |key: &str| {

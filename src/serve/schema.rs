@@ -101,7 +101,7 @@ text_schema! {
     StrangerTable, "StrangerTable", { "type": "string" };
 }
 
-/// A pixel format is the name of a preset, or a table.
+/// A pixel format is the name of a predefined one, or a table.
 impl JsonSchema for PixelFormat {
     fn inline_schema() -> bool {
         true

@@ -47,7 +47,7 @@ struct CameraView {
     tracked: u64,
     skipped: u64,
     dropped: Dropped,
-    /// Latency of the last frames, seconds; absent before the first frame.
+    /// Latency in seconds of the last frames; absent before the first frame.
     #[serde(skip_serializing_if = "Option::is_none")]
     latency_p50: Option<f32>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -11,8 +11,8 @@ use crate::clock;
 use crate::sink::private;
 use crate::time::Timestamp;
 
-/// Rotation size, bytes. If the next line would make the file larger, the file is first renamed to
-/// `NAME.1`, replacing an older one.
+/// Rotation size in bytes. If the next line would make the file larger, the file is first renamed
+/// to `NAME.1`, replacing an older one.
 const MAX_BYTES: u64 = 16 << 20;
 
 /// One line of the file.
@@ -29,7 +29,7 @@ struct DeadLetter<'a> {
 #[derive(Debug)]
 pub struct DeadLetters {
     path: PathBuf,
-    /// The open file and its length, bytes.
+    /// The open file, and its length in bytes.
     file: Option<(File, u64)>,
     max_bytes: u64,
 }

@@ -24,7 +24,7 @@ pub struct Delivery {
     pub shutdown: CancellationToken,
 }
 
-/// Back-off between attempts at a spool whose disk fails, seconds: first and longest pause.
+/// Back-off, in seconds, between attempts at a spool whose disk fails: first and longest pause.
 const DISK_BACKOFF: (f64, f64) = (0.5, 10.0);
 /// After the shutdown timeout [`SpoolSink`] waits this much longer for its worker, so that the
 /// worker can end by itself.
@@ -81,7 +81,7 @@ pub struct SpoolSink {
     /// The worker's thread, and a channel that is disconnected when the thread has ended.
     worker: Option<(std::thread::JoinHandle<()>, Receiver<()>)>,
     shutdown_timeout: Duration,
-    /// When to stop waiting for the worker; set at shutdown.
+    /// Deadline for waiting for the worker; set at shutdown.
     deadline: Option<Instant>,
 }
 

@@ -14,7 +14,7 @@ pub struct MotText {
     output: OutputConfig,
 }
 
-/// What the lines describe.
+/// The kind of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MotContent {
     /// Tracks, for evaluation.

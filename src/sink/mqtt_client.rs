@@ -13,13 +13,14 @@ use crate::sink::mqtt_config::{Broker, Version};
 
 /// Maximum number of events in flight.
 pub(super) const WINDOW: usize = 64;
-/// Packet size limit, bytes, for brokers that do not state one.
+/// Packet size limit in bytes for brokers that state none.
 const MAX_PACKET: usize = 16 << 20;
 
 /// An occurrence on a connection. Packets are identified by their packet ids.
 #[derive(Debug)]
 pub(super) enum Signal {
-    /// The connection is established. The broker's packet size limit, bytes, if it states one.
+    /// The connection is established. The broker's packet size limit in bytes, if the broker states
+    /// one.
     Connected(Option<usize>),
     /// A packet has been written to the network; packets are written in the order of publishing.
     Sent(u16),
@@ -253,8 +254,8 @@ impl Client {
     }
 }
 
-/// Largest possible size of a PUBLISH packet, bytes: fixed header, topic, packet id, no properties,
-/// body.
+/// Largest possible size of a PUBLISH packet in bytes: fixed header, topic, packet id, no
+/// properties, body.
 pub(super) fn packet_size(topic: &str, body: &[u8]) -> usize {
     5 + 2 + topic.len() + 2 + 1 + body.len()
 }

@@ -42,7 +42,8 @@ pub struct MqttConfig {
     /// User name, if the broker requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Password. Prefer `password_env` or `password_file`, which keep it out of this file.
+    /// Password. Prefer `password_env` or `password_file`, which keep the password out of this
+    /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// Environment variable that holds the password.

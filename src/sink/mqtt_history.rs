@@ -21,7 +21,7 @@ const MAX_BREAKS: u32 = 3;
 /// events in a row. For [`TOPIC_DENIED_FOR`], events of the topic then go to the dead-letter file
 /// unsent.
 const TOPIC_DENIED_AFTER: u32 = 2;
-/// For this long the events of a refused topic are not sent.
+/// Time for which the events of a refused topic are not sent.
 const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
 /// Record of earlier connections to the broker.
 #[derive(Debug, Default)]

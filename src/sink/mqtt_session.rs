@@ -18,9 +18,9 @@ use crate::trajectory::EventKind;
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest time without an acknowledgement while events are in flight.
 const ACKNOWLEDGE_TIMEOUT: Duration = Duration::from_secs(30);
-/// Back-off between connections, seconds: first and longest pause.
+/// Back-off, in seconds, between connections: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 5.0);
-/// Maximum size of the events that are read from the spool at once, bytes.
+/// Maximum size in bytes of the events that are read from the spool at once.
 const READ_BYTES: usize = 4 << 20;
 
 /// Delivers events until shutdown, and reconnects after errors.
@@ -87,7 +87,7 @@ struct Session<'a> {
     history: &'a mut BrokerHistory,
     client: Client,
     signals: Signals,
-    /// The broker's packet size limit, bytes.
+    /// The broker's packet size limit in bytes.
     max_packet: usize,
     /// Messages given to the client and not yet sent: positions in the spool, None for the
     /// program's own status.

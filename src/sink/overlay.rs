@@ -17,7 +17,7 @@ use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::track::TrackState;
 use crate::trajectory::{FrameEvent, TrackEvent};
 
-/// Length of the trail drawn behind a person, seconds.
+/// Length in seconds of the trail drawn behind a person.
 const TRAIL: f64 = 4.0;
 
 /// Extensions of containers that support one of the codecs. Others are rejected without a trial,

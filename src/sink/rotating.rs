@@ -15,11 +15,11 @@ use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// An events file, to which each run appends.
 ///
-/// - Rotation: if the next line would make the file larger than `size` bytes, it is renamed to
-///   `NAME.1`, older ones to `NAME.2` and so on up to `keep`. A file that cannot be renamed, such
-///   as one mounted into a container, is copied to `NAME.1` and truncated. If the copy fails too,
-///   an error is logged, events are still appended to the file, and the next rotation is attempted
-///   after another `size` bytes.
+/// - Rotation: if the next line would make the file larger than `size` bytes, the file is renamed
+///   to `NAME.1`, older files to `NAME.2` and so on up to `keep`. A file that cannot be renamed,
+///   such as one mounted into a container, is copied to `NAME.1` and truncated. If the copy fails
+///   too, an error is logged, events are still appended to the file, and the next rotation is
+///   attempted after another `size` bytes.
 /// - When the disk fails or is full, events are dropped, counted and logged; the pipeline
 ///   continues. The file always consists of complete lines.
 ///
@@ -27,7 +27,7 @@ use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 pub struct Rotating {
     path: PathBuf,
     size: u64,
-    /// Rotation size for the current file, bytes: `size`, or more after a failed rotation.
+    /// Rotation size in bytes of the current file: `size`, or more after a failed rotation.
     limit: u64,
     keep: u32,
     with_ended: bool,
@@ -35,7 +35,7 @@ pub struct Rotating {
     file: Option<File>,
     written: u64,
     dropped: Arc<AtomicU64>,
-    /// When a dropped event was last logged.
+    /// Time at which a dropped event was last logged.
     last_logged: Option<Instant>,
 }
 
@@ -84,7 +84,8 @@ impl Rotating {
         Ok((sink, dropped))
     }
 
-    /// Name of the `n`-th newest rotated file, from 1; 0: of a copy in progress.
+    /// Name of the `n`-th newest rotated file, counted from 1; for `n` = 0, the name of a copy in
+    /// progress.
     fn rotated(&self, n: u32) -> PathBuf {
         let mut name = self.path.clone().into_os_string();
         name.push(format!(".{n}"));

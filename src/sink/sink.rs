@@ -76,9 +76,9 @@ pub struct OutputConfig {
     /// Also write confirmed tracks that have no detection in a frame, at their predicted position,
     /// as state `lost`.
     pub lost: bool,
-    /// A confirmed track without a detection is written at its predicted position for this long,
-    /// seconds, as state `lost`, even if `lost` is false, and into MOTChallenge files too. Higher
-    /// bridges longer misses of the detector, but shows people longer who have left.
+    /// Seconds for which a confirmed track without a detection is written at its predicted
+    /// position, in the state `lost`, even if `lost` is false, and into MOTChallenge files too.
+    /// Higher bridges longer misses of the detector, but shows people longer who have left.
     pub coast: f64,
     /// Also write a `track_ended` event, with the path, when a track ends.
     pub ended: bool,
@@ -182,7 +182,7 @@ pub struct LineWriter {
     buffer: Vec<u8>,
     /// Bytes written to the file so far.
     written: u64,
-    /// The buffer is written when its length exceeds this, bytes.
+    /// Length in bytes above which the buffer is written.
     buffer_limit: usize,
 }
 

@@ -38,10 +38,10 @@ use crate::trajectory::EventKind;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct SpoolLimits {
-    /// Maximum size of all queued events, bytes, at least 65536; the oldest events beyond it are
-    /// dropped.
+    /// Maximum total size in bytes, at least 65536, of the queued events; the oldest events beyond
+    /// it are dropped.
     pub bytes: u64,
-    /// Maximum age of a queued event, seconds, at least 1; older events are dropped.
+    /// Maximum age in seconds, at least 1, of a queued event; older events are dropped.
     pub age: f64,
 }
 
@@ -122,13 +122,13 @@ struct Db {
     finished: BTreeMap<i64, i64>,
     /// Whether the file is closed, because it could not be replaced by an empty one.
     closed: bool,
-    /// When the last attempt to remove finished events was made.
+    /// Time of the last attempt to remove finished events.
     last_removal: Instant,
-    /// When events were last checked for their age.
+    /// Time at which the age of events was last checked.
     last_trim: Instant,
-    /// When dropped events were last logged.
+    /// Time at which dropped events were last logged.
     last_drop_log: Option<Instant>,
-    /// When a refused event was last logged.
+    /// Time at which a refused event was last logged.
     last_refusal_log: Option<Instant>,
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
 use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
-/// Capacity of the queue, lines. When it is full, trajectory events are dropped and counted; other
-/// events are held in memory until there is room.
+/// Capacity of the queue in lines. When the queue is full, trajectory events are dropped and
+/// counted; other events are held in memory until there is room.
 const QUEUE_LINES: usize = 1024;
 
 /// A sink that never waits for its reader, except at shutdown.

@@ -35,7 +35,7 @@ pub struct WebhookConfig {
     /// Address of the receiver, http:// or https://. Required.
     pub url: Address,
     /// Secret for the signature; requests are not signed when absent. Prefer `secret_env` or
-    /// `secret_file`, which keep it out of this file.
+    /// `secret_file`, which keep the secret out of this file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub secret: Option<Secret>,
     /// Environment variable that holds the secret.
@@ -50,11 +50,11 @@ pub struct WebhookConfig {
     pub ca_file: Option<PathBuf>,
     /// Kinds of events to send: trajectory, track_ended, camera_status.
     pub events: Vec<EventKind>,
-    /// Maximum number of events in one POST, 1 to 10000.
+    /// Maximum number, 1 to 10000, of events in one POST.
     pub batch: usize,
-    /// Maximum size of one POST, bytes; a longer event is sent alone.
+    /// Maximum size in bytes of one POST; a longer event is sent alone.
     pub batch_bytes: usize,
-    /// Timeout of a POST, seconds.
+    /// Timeout of a POST in seconds.
     pub timeout: f64,
     /// Limits of the spool that holds events until the receiver acknowledges them.
     pub spool: SpoolLimits,
@@ -77,7 +77,7 @@ impl Default for WebhookConfig {
     }
 }
 
-/// Back-off between attempts, seconds: first and longest pause.
+/// Back-off, in seconds, between attempts: first and longest pause.
 const BACKOFF: (f64, f64) = (0.5, 10.0);
 /// Longest pause that a receiver can request by Retry-After.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -163,7 +163,7 @@ impl WebhookConfig {
     }
 }
 
-/// The value of the signature header for a body sent at `timestamp`, seconds since 1970.
+/// The value of the signature header for a body sent at `timestamp` (in seconds since 1970).
 fn signature(secret: &Secret, timestamp: u64, body: &[u8]) -> String {
     let mut mac = Hmac::<Sha256>::new_from_slice(secret.expose().as_bytes())
         .expect("HMAC accepts keys of any length");

@@ -31,7 +31,7 @@ impl Transport {
     /// process.
     ///
     /// `fpsprobesize;0` keeps FFmpeg from reading twenty frames at each opening to estimate a frame
-    /// rate, which is not used here.
+    /// rate, which this process ignores.
     pub fn ffmpeg_options(self) -> String {
         let transport = match self {
             Transport::Tcp => "tcp",
@@ -54,7 +54,8 @@ pub struct CameraConfig {
     /// User name for the camera's login.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
-    /// Password. Prefer `password_env` or `password_file`, which keep it out of this file.
+    /// Password. Prefer `password_env` or `password_file`, which keep the password out of this
+    /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// Environment variable that holds the password.
@@ -65,27 +66,27 @@ pub struct CameraConfig {
     pub password_file: Option<PathBuf>,
     /// RTSP transport, tcp or udp; the same for all cameras of a process.
     pub transport: Transport,
-    /// Timeout for opening the camera, seconds. After repeated timeouts it grows to at most four
+    /// Timeout in seconds for opening the camera. After repeated timeouts it grows to at most four
     /// times this value.
     pub open_timeout: f64,
-    /// Timeout for the next frame, seconds. It grows like `open_timeout`, for cameras with a low
+    /// Timeout in seconds for the next frame. It grows like `open_timeout`, for cameras with a low
     /// frame rate.
     pub read_timeout: f64,
-    /// First pause before reconnecting, seconds. It doubles with each failure.
+    /// First pause in seconds before reconnecting. It doubles with each failure.
     pub retry_after: f64,
-    /// Maximum pause before reconnecting, seconds; at least `retry_after`. Each pause is randomised
-    /// by 20 %, so that cameras do not reconnect all at once.
+    /// Maximum pause in seconds before reconnecting; at least `retry_after`. Each pause is
+    /// randomised by 20 %, so that cameras do not reconnect all at once.
     pub retry_at_most: f64,
-    /// A decoder that does not return for this long, seconds, is abandoned and replaced; at least
-    /// 0.2 more than four times the longer of `open_timeout` and `read_timeout`.
+    /// A decoder that does not return for this many seconds is abandoned and replaced; at least 0.2
+    /// more than four times the longer of `open_timeout` and `read_timeout`.
     pub hang_timeout: f64,
-    /// Maximum length of an interruption after which tracks continue, seconds; after a longer one
-    /// they end.
+    /// Maximum length in seconds of an interruption after which tracks continue; after a longer one
+    /// all tracks end.
     pub keep_ids: f64,
-    /// Frames per second to process, evenly spaced, 0.05 to 1000; absent: all.
+    /// Frames per second to process, 0.05 to 1000, evenly spaced; absent: all.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub target_fps: Option<f64>,
-    /// Frames that are decoded more than this after they are due, seconds, are dropped.
+    /// Frames that are decoded more than this many seconds after they are due are dropped.
     pub late: f64,
     /// Play a file at its own frame rate, dropping frames like a camera. `false`: process every
     /// frame, as fast as possible.
@@ -97,8 +98,8 @@ pub struct CameraConfig {
     /// camera.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recorded: Option<bool>,
-    /// Share of the networks' time relative to other cameras if there is not enough for all, 0.01
-    /// to 100.
+    /// Share, 0.01 to 100, of the networks' time relative to other cameras, if the time is not
+    /// enough for all.
     pub weight: f64,
     /// Skip the networks while nothing moves: the last detections are reused for at most 2 seconds.
     pub motion_gate: bool,

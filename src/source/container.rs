@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
-/// What is known about a video file's completeness.
+/// Completeness of a video file, as far as its container tells.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Container {
     /// Evidence that the file's end is missing; absent if it is complete or unknown.
@@ -177,7 +177,8 @@ fn trims(list: &[u8]) -> bool {
     starts.len() > 1 || starts.iter().any(|s| *s > 4000)
 }
 
-/// A variable-size integer of EBML (RFC 8794): its value (`None` if unknown) and its length, bytes.
+/// A variable-size integer of EBML (RFC 8794): its value (`None` if unknown) and its length in
+/// bytes.
 fn variable(bytes: &[u8]) -> Option<(Option<u64>, usize)> {
     let length = bytes.first()?.leading_zeros() as usize + 1;
     let all = bytes.get(..length).filter(|_| length <= 8)?;
@@ -204,7 +205,8 @@ fn matroska(file: &mut File, length: u64) -> io::Result<Option<String>> {
     })
 }
 
-/// AVI: a sequence of RIFF chunks. An interrupted recorder leaves a size of 0, which says nothing.
+/// AVI: a sequence of RIFF chunks. An interrupted recorder leaves a size of 0; the length is then
+/// unknown.
 fn avi(file: &mut File, length: u64) -> io::Result<Option<String>> {
     let mut at = 0;
     while at + 8 < length {

@@ -16,7 +16,7 @@ const SCHEMES: [&str; 13] = [
     "rtsp", "rtsps", "http", "https", "rtmp", "rtmps", "rtp", "srt", "srtp", "tcp", "tls", "udp",
     "mmsh",
 ];
-/// Maximum length of an answer, bytes.
+/// Maximum length of an answer in bytes.
 const LONGEST: usize = 16 * 1024;
 
 /// The reason, without any secret. Blocks for a few times `timeout` at most, plus name resolution.

@@ -22,7 +22,7 @@ pub enum SourceError {
     Open {
         /// The input, without any password.
         input: String,
-        /// The kind of source it was taken for.
+        /// The kind of source for which the input was taken.
         kind: &'static str,
         /// The cause and the remedy.
         reason: String,
@@ -47,9 +47,9 @@ pub enum SourceError {
         input: String,
         /// The frame's number.
         number: u64,
-        /// Its width, pixels.
+        /// Width of the frame in pixels.
         width: u32,
-        /// Its height, pixels.
+        /// Height of the frame in pixels.
         height: u32,
     },
     /// A picture in a folder cannot be read.
@@ -88,7 +88,7 @@ pub enum SourceError {
     },
 }
 
-/// For a missing path that looks like the address of a camera, what to write instead.
+/// The remedy for a missing path that looks like the address of a camera.
 fn address_hint(path: &Path) -> &'static str {
     let text = path.to_string_lossy();
     let place = text.split('/').next().unwrap_or_default();
@@ -105,7 +105,7 @@ fn address_hint(path: &Path) -> &'static str {
     }
 }
 
-/// Minimum width and height of a frame, pixels.
+/// Minimum width and height of a frame in pixels.
 pub const MIN_SIDE: u32 = 16;
 
 /// Checks that a frame has at least [`MIN_SIDE`] pixels in width and height.

@@ -28,7 +28,7 @@ pub struct ImageFolder {
     /// Number of the next frame and of the last one.
     next: u64,
     last: u64,
-    /// Size of frames without pictures, pixels.
+    /// Size in pixels of frames without pictures.
     size: (u32, u32),
     breaks: Breaks,
     /// Whether a frame was returned.
@@ -232,7 +232,7 @@ impl Source for ImageFolder {
                 restart,
             }));
         }
-        // If no picture could be read, the first failure says why.
+        // If no picture could be read, the first failure is the error.
         self.failure
             .take()
             .filter(|_| !self.began)
@@ -320,7 +320,7 @@ fn natural_key(name: &str) -> Vec<(String, u64)> {
 /// Reads a picture.
 ///
 /// # Errors
-/// If it cannot be read or decoded.
+/// If the picture cannot be read or decoded.
 #[cfg(feature = "video")]
 pub fn read(path: &Path) -> Result<Image, SourceError> {
     use opencv::imgcodecs;
@@ -337,7 +337,7 @@ pub fn read(path: &Path) -> Result<Image, SourceError> {
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
-/// What OpenCV's exception `message` says about a picture.
+/// The part of OpenCV's exception `message` that is about the picture.
 #[cfg(feature = "video")]
 fn undecodable(message: &str) -> String {
     if message.contains("CV_IO_MAX_IMAGE") {

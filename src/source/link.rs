@@ -39,7 +39,7 @@ struct Shared {
     timer: Arc<dyn Timer>,
     stop: AtomicBool,
     state: AtomicU8,
-    /// Time of the last activity, milliseconds.
+    /// Time of the last activity in milliseconds.
     active: AtomicU64,
     reconnects: AtomicU64,
     late: AtomicU64,
@@ -56,7 +56,7 @@ struct Outage {
     began: Seconds,
     attempts: u64,
     reason: Arc<str>,
-    /// When it was last logged.
+    /// Time at which the reason was last logged.
     logged: Seconds,
 }
 

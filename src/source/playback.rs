@@ -52,7 +52,8 @@ pub struct Playback {
     options: SourceOptions,
     file: Box<dyn Source>,
     info: SourceInfo,
-    /// When the first frame was given, by the link's clock, and its presentation time.
+    /// Time at which the first frame was returned, on the link's clock, and the frame's
+    /// presentation time.
     started: Option<(Seconds, Seconds)>,
     /// Added to number and time of frames: the frames of earlier rounds.
     offset: (u64, Seconds),

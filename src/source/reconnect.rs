@@ -1,6 +1,6 @@
-//! The state of a camera across interruptions: when it is opened again, with which timeouts, and
-//! the presentation times of its frames, which continue over interruptions. Pure: the current time
-//! is an argument.
+//! The state of a camera across interruptions: the time and the timeouts of the next attempt to
+//! open the camera, and the presentation times of its frames, which continue over interruptions.
+//! Pure: the current time is an argument.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ impl Backoff {
         Duration::from_secs_f64(pause * (0.8 + 0.4 * self.rng.f64()))
     }
 
-    /// After a success the next failure counts as the first one.
+    /// After a success the next failure counts as the first failure.
     pub fn reset(&mut self) {
         self.failures = 0;
     }
@@ -95,9 +95,9 @@ pub struct Position {
     pub number: u64,
     /// Presentation time.
     pub pts: Seconds,
-    /// Width and height, pixels.
+    /// Width and height in pixels.
     pub size: (u32, u32),
-    /// When it arrived, on the reader's clock.
+    /// Time at which the frame arrived, on the reader's clock.
     pub at: Seconds,
 }
 
@@ -108,7 +108,7 @@ pub struct Reconnect {
     timeouts: AdaptiveTimeout,
     /// Numbers and times that the frames of this connection are shifted by.
     offset: Option<(u64, Seconds)>,
-    /// When the connection, or the attempt, began or gave its last frame.
+    /// Time of the last frame of the connection, or the start of the connection or of the attempt.
     since: Seconds,
 }
 
@@ -314,8 +314,8 @@ mod tests {
             state.failed(&config, Seconds(now));
             timeout
         };
-        // It answers late: more each time, up to four times as much. A refusal at once is no matter
-        // of time.
+        // The camera answers late: the timeouts grow, up to four times. An immediate refusal does
+        // not change the timeouts.
         let mut slow = Reconnect::new(&config, 1);
         let factors =
             [2.0, 2.0, 0.1, 4.0, 6.0, 8.0, 8.0].map(|silence| attempt(&mut slow, &[], silence));

@@ -12,10 +12,10 @@ use crate::time::Seconds;
 
 /// Up to this many frames are decoded and skipped instead of seeking.
 const WORTH: usize = 100;
-/// FFmpeg seeks to this long before the target, seconds: it uses an average rate and must not land
+/// Seconds before the target to which FFmpeg seeks: it uses an average rate and must not land
 /// beyond the target.
 const MARGINS: [f64; 3] = [1.0, 10.0, 60.0];
-/// Tolerance between a frame's time and the index, seconds.
+/// Tolerance in seconds between a frame's time and the index.
 const SAME: f64 = 0.0006;
 /// Limits on the index: bytes and frames.
 const LARGEST: u64 = 256 << 20;

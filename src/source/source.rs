@@ -13,7 +13,7 @@ use crate::time::{Clock, Seconds, Timestamp, WallTime};
 
 /// A stream of frames. Blocks; run it on its own thread.
 pub trait Source: Send {
-    /// What is known before the first frame.
+    /// Properties that are known before the first frame.
     fn info(&self) -> &SourceInfo;
 
     /// The next frame, or `None` at the end.
@@ -23,14 +23,14 @@ pub trait Source: Send {
     fn next_frame(&mut self) -> Result<Option<Frame>, SourceError>;
 }
 
-/// What is known of a source before its first frame.
+/// Properties of a source that are known before its first frame.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SourceInfo {
     /// The camera's short name.
     pub camera: Arc<str>,
-    /// Width of a frame, pixels; 0 if unknown.
+    /// Width of a frame in pixels; 0 if unknown.
     pub width: u32,
-    /// Height of a frame, pixels; 0 if unknown.
+    /// Height of a frame in pixels; 0 if unknown.
     pub height: u32,
     /// Frames per second; 0 if unknown.
     pub frame_rate: f64,
@@ -38,7 +38,7 @@ pub struct SourceInfo {
     pub frames: Option<u64>,
     /// Whether it is a camera, which does not wait for its reader.
     pub live: bool,
-    /// Whether frames carry pixels.
+    /// Whether frames have pixels.
     pub has_pixels: bool,
 }
 
@@ -59,8 +59,8 @@ pub struct SourceOptions {
     pub pixels_optional: bool,
     /// Frames per second of a folder of pictures that does not state it; 25 if absent.
     pub frame_rate: Option<f64>,
-    /// Width and height of a sequence's frames, pixels, if neither `seqinfo.ini` nor pictures state
-    /// them.
+    /// Width and height in pixels of a sequence's frames, if neither `seqinfo.ini` nor pictures
+    /// state them.
     pub frame_size: Option<(u32, u32)>,
     /// Whether a stream with an address is a recording, which ends and of which no frame is
     /// dropped, or a camera. If absent, the stream decides: over HTTP one of known length is a

@@ -26,8 +26,8 @@ pub enum Hardware {
 
 impl Hardware {
     /// The value of `OPENCV_FFMPEG_CAPTURE_OPTIONS` that lets OpenCV try these decoders, in order.
-    /// By itself it tries VA-API with Intel's driver only. The variable applies to all inputs of a
-    /// process.
+    /// By default OpenCV tries VA-API with Intel's driver only. The variable applies to all inputs
+    /// of a process.
     pub fn ffmpeg_options(self) -> Option<String> {
         let devices = match self {
             Hardware::None => return None,
@@ -57,10 +57,11 @@ impl fmt::Display for Hardware {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct SourceConfig {
-    /// Decoder in hardware: none, auto (VA-API, then NVDEC), vaapi, nvdec; what it cannot decode is
-    /// decoded on the CPU. The same for all inputs of a process. Off by default: frames are copied
-    /// from the decoder's memory and converted on the CPU, from a format (NV12) for which that takes
-    /// about as long as decoding does on the CPU. Not tried on such hardware yet.
+    /// Decoder in hardware: none, auto (VA-API, then NVDEC), vaapi or nvdec. Videos that it cannot
+    /// decode are decoded on the CPU. All inputs of a process have the same value. Off by default,
+    /// because decoding in hardware saves no time so far: the decoded frames (NV12) are copied from
+    /// the decoder's memory and converted on the CPU, and this takes about as long as decoding on
+    /// the CPU. Decoding in hardware has not been tested on a machine with such a decoder yet.
     pub hardware: Hardware,
     /// Threads of each decoder on the CPU; 0: one for a camera and for each recording of `serve`,
     /// otherwise one per core, at most 8. With n threads a decoder keeps n - 1 frames more in

@@ -130,7 +130,7 @@ impl Thinning {
 pub struct Lateness {
     /// Minimum of (arrival - presentation time), and when it was updated.
     least: Option<(f64, f64)>,
-    /// When frames began to be late, and by how much.
+    /// Time since which frames have been late, and their delay.
     since: Option<(f64, f64)>,
 }
 
@@ -141,8 +141,8 @@ const DRIFT: f64 = 5e-4;
 const CATCH_UP: f64 = 1.0;
 
 impl Lateness {
-    /// How late the frame is that arrives at `now` (on any monotonic clock), relative to the
-    /// stream's usual delay.
+    /// Delay of the frame that arrives at `now` (on any monotonic clock), relative to the stream's
+    /// usual delay.
     pub fn of(&mut self, now: Seconds, pts: Seconds, limit: Seconds) -> Seconds {
         let lag = now.0 - pts.0;
         let least = self

@@ -24,9 +24,9 @@ use crate::time::{Seconds, WallTime};
 /// Timeouts of a camera.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Timeouts {
-    /// For opening it.
+    /// Timeout for opening the camera.
     pub open: Seconds,
-    /// For its next frame.
+    /// Timeout for the next frame of the camera.
     pub read: Seconds,
 }
 
@@ -55,7 +55,8 @@ pub struct Video {
     lateness: Lateness,
     clock: CameraClock,
     opened: Instant,
-    /// The stream carries no times, such as MJPEG over HTTP: a frame's time is its arrival.
+    /// The stream has no timestamps, such as MJPEG over HTTP: a frame's time is the time of its
+    /// arrival.
     timeless: bool,
 }
 

@@ -15,13 +15,14 @@ use crate::range::{OutOfRange, share, within};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct AppearanceConfig {
-    /// Weight of the old average at each clear view, in [0, 1). Higher remembers longer and
-    /// tolerates a bad crop; lower follows a person who turns around.
+    /// The average of a track's embeddings is updated at each clear view: weight of the old
+    /// average, in [0, 1). Higher remembers longer and tolerates a bad crop; lower follows a person
+    /// who turns around.
     pub memory: f32,
-    /// The average is not updated from a crop of which people in front cover more than this share,
-    /// in [0, 1].
+    /// The average is not updated from a crop of which people in front cover more than this share
+    /// (a value in [0, 1]).
     pub max_covered: f32,
-    /// The average is not updated from detections below this confidence, in [0, 1].
+    /// The average is not updated from detections below this confidence (a value in [0, 1]).
     pub min_confidence: f32,
 }
 

@@ -7,7 +7,7 @@ use crate::geometry::BBox;
 pub struct DetectedBox {
     /// Index of the frame in the list of all frames.
     pub frame: usize,
-    /// The box, pixels.
+    /// The box in pixels.
     pub bbox: BBox,
     /// Confidence, in [0, 1].
     pub confidence: f32,
@@ -18,7 +18,7 @@ pub struct DetectedBox {
 pub struct TrajectoryBox {
     /// Index of the frame in the list of all frames.
     pub frame: usize,
-    /// The box, pixels.
+    /// The box in pixels.
     pub bbox: BBox,
     /// Confidence of the detection; in a gap, the lower confidence of the detections before and
     /// after the gap.

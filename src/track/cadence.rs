@@ -8,29 +8,29 @@ use crate::auto_or;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
-/// When the interval between frames for the detector grows and shrinks.
+/// Settings by which the interval between frames for the detector grows and shrinks.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct CadenceConfig {
-    /// Longest time between two frames that the detector processes, seconds, 0 for every frame, or
-    /// auto: 0 on a GPU, else as `preset` says. Between them people are interpolated in recordings,
-    /// and predicted by their motion in live inputs.
+    /// Longest time in seconds between two frames that the detector processes; 0: every frame;
+    /// auto: 0 on a GPU, else as `preset` says. In the frames between, boxes are interpolated
+    /// (recordings) or predicted from motion (live sources).
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<f64>"))]
     pub max_interval: Option<f64>,
-    /// Predictions are good enough if they overlap the detections by at least this IoU, in [0, 1], or
-    /// auto: as `preset` says. Above it, by a margin, the interval grows; below it, it is halved.
-    /// Higher detects more often.
+    /// Minimum IoU, in [0, 1], of predictions and detections at which the predictions are good
+    /// enough; auto: as `preset` says. The interval grows if the overlap is at least 0.15 higher
+    /// than this, and is halved if the overlap is lower than this. Higher detects more often.
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<f32>"))]
     pub overlap: Option<f32>,
-    /// Share of the tracks that may overlap less, in [0, 1]. Lower detects more often. A track that
-    /// is not detected has an overlap of 0.
+    /// Share, in [0, 1], of the tracks that may overlap less. Lower detects more often. A track
+    /// that is not detected has an overlap of 0.
     pub exceptions: f32,
-    /// Growth of the interval after each frame with good predictions, seconds.
+    /// Seconds by which the interval grows after each frame with good predictions.
     pub growth: f64,
 }
 
@@ -59,7 +59,7 @@ impl CadenceConfig {
     }
 }
 
-/// How well the predictions of a frame's tracks met its detections.
+/// Agreement of the predictions of a frame's tracks with the frame's detections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
     /// IoU that all tracks reach but the excepted share; 1 without tracks.

@@ -25,8 +25,8 @@ pub struct CameraMotionConfig {
     /// Estimate shift, rotation and zoom from the pixels by optical flow, where pixels are
     /// available; paused while the camera stands still.
     pub from_pixels: bool,
-    /// The shift is not estimated from the boxes of fewer matched people than this, 2 to 1000.
-    /// Higher corrects in crowds only.
+    /// Minimum number of matched people, 2 to 1000, from whose boxes the shift is estimated. Higher
+    /// corrects in crowds only.
     pub min_people: usize,
 }
 
@@ -43,7 +43,7 @@ impl Default for CameraMotionConfig {
 /// The lists of [`from_boxes`], kept so that their memory is allocated once.
 #[derive(Debug, Default)]
 pub struct ShiftLists {
-    /// Per person: displacement of the centre (x, y) and the height, pixels.
+    /// Per person: displacement of the centre (x, y) and the height, both in pixels.
     displacements: Vec<(f32, f32, f32)>,
     errors: Vec<f32>,
     weights: Vec<f32>,
@@ -109,7 +109,7 @@ pub fn from_boxes(
     })
 }
 
-/// An image point (x, y) before and after, pixels.
+/// An image point (x, y) before and after, in pixels.
 pub type PointPair = ([f32; 2], [f32; 2]);
 
 /// Fits a similarity transform (shift, rotation, zoom) from the first to the second points by least

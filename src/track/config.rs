@@ -15,31 +15,32 @@ use crate::track::motion::MotionConfig;
 use crate::track::reidentify::ReidentifyConfig;
 use crate::track::scenery::SceneryConfig;
 
-/// Settings that decide identities. Times are in seconds, so that they hold for any frame rate.
+/// Settings of the tracker, which assigns the ids. Times are in seconds, so that they hold for any
+/// frame rate.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct TrackerConfig {
-    /// Detections with at least this confidence are matched first, from `unsure` to 1.
+    /// Detections with at least this confidence (a value from `unsure` to 1) are matched first.
     pub sure: f32,
-    /// Detections below this confidence are ignored; those between it and `sure` can only continue
-    /// a track, in [0, 1].
+    /// Detections below this confidence, in [0, 1], are ignored; those with at least this
+    /// confidence and below `sure` can only continue a track.
     pub unsure: f32,
-    /// A new track needs a detection of at least this confidence, from `sure` to 1. Higher starts
-    /// fewer false tracks, and later.
+    /// A new track needs a detection with at least this confidence (a value from `sure` to 1).
+    /// Higher starts fewer false tracks, but starts every track later.
     pub birth: f32,
-    /// Number of detections after which a track is confirmed and reported, 1 to 100. Higher reports
-    /// fewer false tracks, and later.
+    /// Number of detections, 1 to 100, after which a track is confirmed and reported. Higher
+    /// reports fewer false tracks, but reports every track later.
     pub confirm_hits: u32,
-    /// A tentative track ends when not detected for this long, seconds.
+    /// A tentative track ends when it was not detected for this many seconds.
     pub keep_tentative: f64,
-    /// A confirmed track ends when not detected for this long, seconds. Higher bridges longer
+    /// A confirmed track ends when it was not detected for this many seconds. Higher bridges longer
     /// occlusions, but may give the id of an old track to a new person.
     pub keep_lost: f64,
-    /// A detection starts no track if it overlaps a track detected in the same frame by more than
-    /// this IoU, in [0, 1].
+    /// A detection starts no track if its IoU with a track detected in the same frame exceeds this
+    /// value, in [0, 1].
     pub duplicate: f32,
     /// Motion model of people.
     pub motion: MotionConfig,
@@ -56,9 +57,9 @@ pub struct TrackerConfig {
     /// A learned association head (JSON), which replaces the weights of `tracker.cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_file: Option<PathBuf>,
-    /// With an association head: pairs of track and detection with a lower probability of being
-    /// the same person are not matched, in [0, 0.99]. Higher starts a new track rather than
-    /// continuing a doubtful one.
+    /// With an association head: minimum probability, in [0, 0.99], that a track and a detection
+    /// are the same person; pairs with a lower one are not matched. Higher starts a new track
+    /// rather than continuing a doubtful one.
     pub head_limit: f32,
     /// The association head read from `head_file`.
     #[serde(skip)]

@@ -21,9 +21,9 @@ use crate::range::{OutOfRange, within};
 pub struct CostConfig {
     /// Weight of the overlap term (1 - buffered IoU). Higher relies more on the predicted position.
     pub overlap: f32,
-    /// Weight of the position term (vertical distance of the foot points over the height). On level
-    /// ground this is the distance from the camera, which changes slowly. Higher separates people
-    /// at different distances.
+    /// Weight of the position term (vertical distance of the foot points, divided by the box
+    /// height). On level ground the vertical position of the foot point depends on the distance
+    /// from the camera, which changes slowly. Higher separates people at different distances.
     pub position: f32,
     /// Weight of the size term (difference of the logarithms of the heights). Higher separates near
     /// and far people, but loses people whose box is cut by an occlusion.
@@ -31,21 +31,21 @@ pub struct CostConfig {
     /// Weight of the appearance term, used where an embedding is known. Higher relies more on the
     /// network than on the position.
     pub appearance: f32,
-    /// Cosine distance at which the appearance term reaches 1; about that between two different
-    /// people.
+    /// Cosine distance at which the appearance term reaches 1; about the distance between two
+    /// different people.
     pub appearance_scale: f32,
     /// Cost per second since the track's last detection. Higher prefers recently detected tracks
-    /// and makes lost ones harder to recover.
+    /// and makes lost tracks harder to recover.
     pub absence: f32,
     /// Boxes are enlarged by this share of their size on each side before their overlap is
     /// measured, so that people who move more than their width between frames still overlap their
     /// track. Higher matches more, and causes more identity switches in crowds.
     pub buffer: f32,
-    /// The same in the second round, for tracks and detections that the first round left unmatched;
-    /// at least `buffer`.
+    /// As `buffer`, and at least as large: for the second round, which matches the tracks and
+    /// detections that the first round left unmatched.
     pub second_buffer: f32,
-    /// Pairs of track and detection that cost more are not matched. Higher keeps ids through larger
-    /// deviations, lower starts new tracks.
+    /// Pairs of track and detection that cost more than this are not matched. Higher keeps ids
+    /// through larger deviations, lower starts new tracks.
     pub limit: f32,
     /// As `limit`, for detections below `tracker.sure`, which can only continue a track.
     pub unsure_limit: f32,

@@ -1,27 +1,28 @@
-//! Which detections are embedded.
+//! Selection of the detections that are embedded.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 
-/// When a detection's embedding cannot matter, so that it is left out.
+/// Conditions under which a detection is not embedded, because its embedding cannot change the
+/// association.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct EmbedPolicy {
-    /// Highest cost of position and size at which a detection can be certain to belong to a track.
-    /// Higher embeds less.
+    /// A detection is not embedded if its cost of position and size for a track is at most this,
+    /// and the conditions of the other keys hold. Higher embeds less.
     pub certain: f32,
-    /// All other pairs of this track or this detection must cost at least this much more. Higher
-    /// embeds more.
+    /// All other pairs with the same track or the same detection must cost at least this much more
+    /// than that pair. Higher embeds more.
     pub margin: f32,
-    /// A new track is embedded in every frame for this long, seconds.
+    /// Seconds for which a new track is embedded in every frame.
     pub settle: f64,
-    /// A track is embedded again when its last clear view is this old, seconds. Higher embeds less,
-    /// but knows the person's present appearance less well.
+    /// A track is embedded again when its last clear view is this many seconds old. Higher embeds
+    /// less, but the stored appearance is older.
     pub refresh: f64,
 }
 

@@ -28,16 +28,18 @@ use crate::track::views::Views;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct IdentityConfig {
-    /// A person is remembered for this long after the last detection, seconds; 0 disables this.
+    /// Seconds for which a person is remembered after the last detection; 0 disables remembering.
     /// Recognition follows the rules of `tracker.reidentify`.
     pub remember: f64,
-    /// Similarity from which a track is named as a person of the gallery, in [0, 1]; at 0.5 false
-    /// accepts and false rejects are equally frequent. Lower names more people, with more mistakes.
+    /// Minimum similarity, in [0, 1], at which a track gets the name of a person of the gallery; at
+    /// 0.5 false accepts and false rejects are equally frequent. Lower names more people, with more
+    /// mistakes.
     pub similarity: f32,
     /// Number of detections that a track needs before it gets an identity, so that its appearance
     /// is reliable.
     pub after_hits: u32,
-    /// The average of this many of a track's clearest crops is compared with the gallery, 1 to 100.
+    /// Number, 1 to 100, of a track's clearest crops whose embeddings are averaged and compared
+    /// with the gallery.
     pub crops: usize,
     /// The fields of view of the cameras of `serve` overlap, so that several can see a person at
     /// once. Otherwise a person is at one camera at a time.
@@ -94,7 +96,7 @@ pub struct TrackObservation<'a> {
     pub track: u64,
     /// Number of the track's detections.
     pub hits: u32,
-    /// The track's box in the frame, pixels.
+    /// The track's box in pixels of the frame.
     pub bbox: BBox,
     /// The track's collected views; `None` while its appearance is unknown.
     pub views: Option<&'a Views>,
@@ -111,7 +113,7 @@ struct NameHolder {
     seen: Seconds,
 }
 
-/// For this long after a track's last detection, its gallery name is assigned on another camera
+/// Time after a track's last detection during which its gallery name is assigned on another camera
 /// only at a higher similarity.
 const HOLD_TIME: Seconds = Seconds(2.0);
 
@@ -444,7 +446,7 @@ mod tests {
         };
         assert_eq!(see(&RED, 0.9).expect("ada").name, "ada");
         assert_eq!(see(&RED, 0.8).expect("ada").name, "ada");
-        // Views of another appearance replace the stored ones only if they are clearer.
+        // Views of another appearance replace the stored views only if they are clearer.
         assert_eq!(see(&BLUE, 0.5).expect("still ada").name, "ada");
         see(&BLUE, 0.95);
         assert_eq!(see(&BLUE, 0.95).expect("ben").name, "ben");

@@ -16,9 +16,9 @@ use crate::track::boxes::{DetectedBox, TrajectoryBox};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct InterpolateConfig {
-    /// Longest gap to fill, seconds; 0 disables filling.
+    /// Longest gap in seconds that is filled; 0 disables filling.
     pub max_gap: f64,
-    /// Standard deviation of the Gaussian that smooths boxes over time, seconds; 0 disables
+    /// Standard deviation in seconds of the Gaussian that smooths boxes over time; 0 disables
     /// smoothing.
     pub smoothing: f64,
 }
@@ -44,7 +44,7 @@ impl InterpolateConfig {
 }
 
 /// Returns the boxes, with interpolated boxes in the gaps. `camera` holds for each frame the
-/// camera's displacement since the first frame, pixels.
+/// camera's displacement in pixels since the first frame.
 pub fn fill(
     detections: &[DetectedBox],
     times: &[Seconds],

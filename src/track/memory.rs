@@ -20,7 +20,7 @@ pub type TrackKey = (Arc<str>, u64);
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct MemoryConfig {
-    /// A person is remembered for this long after the last detection, seconds.
+    /// Seconds for which a person is remembered after the last detection.
     pub remember: f64,
     /// Number of detections that a track needs before it is identified.
     pub after_hits: u32,
@@ -48,7 +48,7 @@ pub struct MemoryObservation<'a> {
     pub hits: u32,
     /// The track's collected views.
     pub views: &'a Views,
-    /// The track's box in the frame, pixels.
+    /// The track's box in pixels of the frame.
     pub bbox: BBox,
 }
 
@@ -162,7 +162,7 @@ impl PersonMemory {
                 .any(|(other, _)| !self.config.overlap || other == camera)
         };
         // This camera detected the person after the new track had appeared, or too far away from
-        // it.
+        // the new track.
         let is_unreachable = |p: &RememberedPerson| {
             let reaches = |(bbox, at): &(BBox, Seconds)| {
                 at.0 < appeared.1.0

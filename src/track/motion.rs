@@ -19,20 +19,21 @@ use crate::time::Seconds;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct MotionConfig {
-    /// Standard deviation of a detected edge, heights. Higher relies more on the prediction and
-    /// smooths more.
+    /// Standard deviation of a detected edge, in heights of the box. Higher relies more on the
+    /// prediction and smooths more.
     pub measurement_noise: f32,
-    /// Random walk of the position, heights per square root of a second. Higher follows jittery
-    /// detections more closely.
+    /// Random walk of the position, in heights of the box per square root of a second. Higher
+    /// follows jittery detections more closely.
     pub position_noise: f32,
-    /// Random walk of the velocity, heights per second per square root of a second. Higher follows
-    /// turns and stops sooner, but predicts worse through occlusions.
+    /// Random walk of the velocity, in heights of the box per second per square root of a second.
+    /// Higher follows turns and stops sooner, but predicts worse through occlusions.
     pub velocity_noise: f32,
-    /// Time constant of the velocity without detections, seconds: it decays as exp(-t / this),
-    /// since hidden people slow down and turn. Higher lets a hidden person move on further.
+    /// Time constant in seconds of the velocity without detections: the velocity decays as exp(-t /
+    /// this), because hidden people slow down and turn. Higher lets a hidden person move on
+    /// further.
     pub velocity_memory: f64,
-    /// Time constant of the rate at which a box changes its size, seconds: the rate decays as
-    /// exp(-t / this), since it is mostly detector noise.
+    /// Time constant in seconds of the rate at which a box changes its size: the rate decays as
+    /// exp(-t / this), because most of the measured rate is noise of the detector.
     pub size_memory: f64,
     /// Reduces the influence of detections with low confidence: the noise is multiplied by 1 + this
     /// * (1 - confidence) (noise-scale-adaptive filter; Du et al. 2021, GIAOTracker).
@@ -255,13 +256,13 @@ impl BoxFilter {
         }
     }
 
-    /// The current box, pixels.
+    /// The current box in pixels.
     pub fn bbox(&self) -> BBox {
         let [x, y, w, h] = &self.coordinates;
         BBox::from_center(x.value, y.value, w.value, h.value)
     }
 
-    /// The velocity of the centre, pixels per second.
+    /// The velocity of the centre in pixels per second.
     pub fn velocity(&self) -> (f32, f32) {
         (self.coordinates[0].rate, self.coordinates[1].rate)
     }
@@ -291,7 +292,7 @@ impl BoxFilter {
         (one(0) + one(1), one(2) + one(3))
     }
 
-    /// Standard deviation of the predicted centre (x, y), pixels.
+    /// Standard deviation of the predicted centre (x, y) in pixels.
     pub fn spread(&self) -> (f32, f32) {
         (
             self.coordinates[0].var[0].max(0.0).sqrt(),

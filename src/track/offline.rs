@@ -33,26 +33,27 @@ use crate::track::shared_ids::SharedIds;
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct OfflineConfig {
-    /// Longest gap that a link may bridge, seconds.
+    /// Longest gap in seconds that a link may bridge.
     pub max_gap: f64,
-    /// Weight of the mismatch in position and velocity across the gap; 0 for a perfect
-    /// continuation.
+    /// Weight of the mismatch in position and velocity across the gap. The mismatch of a perfect
+    /// continuation is 0.
     pub motion: f32,
     /// Weight of the mismatch in size across the gap.
     pub size: f32,
     /// Cost per second of the gap.
     pub gap: f32,
-    /// Weight of the change of appearance across the gap, where embeddings are known. It lowers or
-    /// raises the cost of a link by at most this much.
+    /// Weight of the change of appearance across the gap, where embeddings are known. The
+    /// appearance lowers or raises the cost of a link by at most this much.
     pub appearance: f32,
     /// Cosine distance at which the appearance neither lowers nor raises the cost.
     pub appearance_scale: f32,
-    /// Links that cost more are not made. Higher links more, and joins different people more often.
+    /// Links that cost more than this are not made. Higher links more, and joins different people
+    /// more often.
     pub new_track: f32,
     /// Trajectories with fewer detections than this are dropped.
     pub min_hits: usize,
-    /// Trajectories detected in a smaller share of the frames that they span are dropped, in [0,
-    /// 1]. Higher drops more false tracks, and more people who are rarely detected.
+    /// Trajectories detected in less than this share, in [0, 1], of the frames that they span are
+    /// dropped. Higher drops more false tracks, and more people who are rarely detected.
     pub min_share: f32,
     /// Settings for making the tracklets.
     pub tracklets: TrackletConfig,
@@ -67,7 +68,7 @@ pub struct OfflineConfig {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct TrackletConfig {
-    /// Replaces `tracker.keep_lost`, seconds. Lower makes shorter tracklets and leaves more to
+    /// Replaces `tracker.keep_lost` (seconds). Lower makes shorter tracklets and leaves more to
     /// linking.
     pub keep_lost: f64,
     /// Replaces `tracker.cost.limit`.
@@ -362,8 +363,8 @@ impl EndFilters {
     }
 }
 
-/// Displacement of the camera since the first frame, for each frame, pixels: the sum of the shifts
-/// that all people's prediction errors have in common.
+/// Displacement in pixels of the camera since the first frame, for each frame: the sum of the
+/// shifts that all people's prediction errors have in common.
 fn camera_path(tracklets: &[Tracklet], times: &[Seconds], motion: &MotionConfig) -> Vec<[f32; 2]> {
     let mut seen: Vec<Vec<(usize, DetectedBox)>> = vec![Vec::new(); times.len()];
     for (t, tracklet) in tracklets.iter().enumerate() {

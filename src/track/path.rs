@@ -7,7 +7,7 @@
 /// A point of a path: time in seconds, x and y in pixels.
 pub type PathPoint = [f64; 3];
 
-/// Tolerance of the simplification, pixels: largest error of linear interpolation between points.
+/// Tolerance of the simplification in pixels: largest error of linear interpolation between points.
 pub const TOLERANCE: f64 = 2.0;
 /// Maximum number of points. A longer path is simplified repeatedly, with twice the tolerance each
 /// time.
@@ -21,14 +21,14 @@ pub struct TrackPath {
     points: Vec<PathPoint>,
     /// Number of points that are simplified already.
     simplified_count: usize,
-    /// Largest tolerance used so far, pixels; 0 before the first simplification.
+    /// Largest tolerance in pixels used so far; 0 before the first simplification.
     tolerance: f64,
-    /// Bound of the distance between the path and the original points, pixels.
+    /// Bound, in pixels, of the distance between the path and the original points.
     error: f64,
 }
 
 impl TrackPath {
-    /// Time of the last point, seconds.
+    /// Time of the last point in seconds.
     pub fn last(&self) -> Option<f64> {
         self.points.last().map(|p| p[0])
     }
@@ -41,7 +41,7 @@ impl TrackPath {
         }
     }
 
-    /// The points, and a bound of the distance from the original positions, pixels.
+    /// The points, and a bound in pixels of the distance from the original positions.
     pub fn finish(mut self) -> (Vec<PathPoint>, f64) {
         self.shrink();
         (self.points, self.error)
@@ -89,7 +89,7 @@ pub fn simplify(points: &[PathPoint], error: f64) -> Vec<PathPoint> {
         .collect()
 }
 
-/// Distance of `p` from the position interpolated between `a` and `b` at the time of `p`, pixels.
+/// Distance in pixels of `p` from the position interpolated between `a` and `b` at the time of `p`.
 fn distance(a: &PathPoint, b: &PathPoint, p: &PathPoint) -> f64 {
     let share = if b[0] > a[0] {
         (p[0] - a[0]) / (b[0] - a[0])

@@ -20,21 +20,21 @@ use crate::track::track::{Track, TrackState};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct ReidentifyConfig {
-    /// A person lost for at most this long can get the old id back, seconds; 0 disables this.
-    /// Higher re-identifies people after longer absences, delays the `track_ended` event of tracks
-    /// by as long, and confuses more people of similar appearance.
+    /// A person lost for at most this many seconds can get the old id back; 0 disables
+    /// re-identification. Higher re-identifies people after longer absences, delays the
+    /// `track_ended` event of tracks by as long, and confuses more people of similar appearance.
     pub within: f64,
-    /// Accepted share of new people who are taken for a lost one, above 0 and at most 0.5. It is
-    /// divided among all candidates. Higher re-identifies more, with more mistakes.
+    /// Accepted share, above 0 and at most 0.5, of new people who are taken for a lost one. The
+    /// share is divided among all candidates. Higher re-identifies more, with more mistakes.
     pub false_merge: f32,
-    /// The false-accept rate of the second nearest candidate's distance must be at least this many
-    /// times that of the nearest one's, from 1; otherwise the case is ambiguous and nobody is
-    /// re-identified.
+    /// Minimum ratio, at least 1, of the false-accept rate at the distance of the second nearest
+    /// candidate to that at the distance of the nearest; below it the case is ambiguous and nobody
+    /// is re-identified.
     pub margin: f32,
-    /// Maximum walking speed, heights of the person per second: candidates who would have had to
+    /// Maximum walking speed, in heights of the person per second: candidates who would have had to
     /// walk faster are excluded.
     pub speed: f32,
-    /// Number of detections that a new track needs before it is compared, 1 to 100. Until then a
+    /// Number of detections, 1 to 100, that a new track needs before it is compared. Until then a
     /// track that may be a lost person is not reported.
     pub after_hits: u32,
 }

@@ -9,22 +9,23 @@ use crate::geometry::BBox;
 use crate::range::{OutOfRange, share, within};
 use crate::time::Seconds;
 
-/// When a track is taken for scenery and no longer reported.
+/// Conditions under which a track is taken for scenery and no longer reported.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct SceneryConfig {
-    /// A track that has kept still for this long is scenery, seconds; 0 disables this.
+    /// A track that has kept still for this many seconds is scenery; 0 disables the detection of
+    /// scenery.
     pub after: f64,
     /// Largest standard deviation of a still track's boxes from their mean, as a share of the
     /// height; heights below 60 pixels count as 60.
     pub sway: f32,
-    /// Only tracks with a mean confidence below this can be scenery, in [0, 1]. Higher hides more
-    /// signs, and people who sit.
+    /// Only tracks with a mean confidence below this (a value in [0, 1]) can be scenery. Higher
+    /// hides more signs, and people who sit.
     pub confidence: f32,
-    /// The place of a scenery object is remembered for this long after its last detection, seconds.
+    /// Seconds for which the place of a scenery object is remembered after its last detection.
     pub remember: f64,
 }
 
@@ -52,7 +53,7 @@ impl SceneryConfig {
     }
 }
 
-/// Below this height, pixels, the detector's rounding errors exceed a person's sway.
+/// Below this height in pixels the detector's rounding errors exceed a person's sway.
 const SMALL: f32 = 60.0;
 
 /// Stillness of a track: exponential means over half of `tracker.scenery.after`.

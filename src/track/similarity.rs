@@ -20,7 +20,7 @@ use crate::range::{OutOfRange, within};
 pub struct Calibration {
     /// Steepness with which the similarity falls with the distance, 0.01 to 1000.
     pub slope: f32,
-    /// Cosine distance at which the similarity is 0.5, 0 to 2.
+    /// Cosine distance, in [0, 2], at which the similarity is 0.5.
     pub threshold: f32,
 }
 
@@ -60,7 +60,7 @@ pub struct StrangerTable {
 /// A share of pairs of strangers that are at most a given distance apart.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FalseAcceptRate {
-    /// This share.
+    /// Approximately this share.
     About(f32),
     /// Less than this share, the smallest that was measured.
     Below(f32),

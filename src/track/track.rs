@@ -47,7 +47,7 @@ pub struct Track {
     pub embedded: Seconds,
     /// Number of its detections.
     pub hits: u32,
-    /// The first box, pixels.
+    /// The first box in pixels.
     pub first: BBox,
     /// The last detection.
     pub last: Detection,
@@ -66,7 +66,8 @@ pub struct Track {
 pub struct ClearView {
     /// Index of the detection.
     pub detection: usize,
-    /// Clarity in [0, 1]: the detection's confidence times the share of it that is not covered.
+    /// Clarity in [0, 1]: the detection's confidence times the share of the detection that is not
+    /// covered.
     pub clarity: f32,
 }
 

@@ -35,7 +35,7 @@ pub struct Tracker {
     scenery: Scenery,
     /// Whether the camera's motion since the previous frame has been applied already.
     camera_compensated: bool,
-    /// When the camera last moved, as far as the pixels tell.
+    /// Time at which the camera last moved, estimated from the pixels.
     camera_moved: Option<Seconds>,
     /// The embedder's false-accept rates; `None` disables re-identification.
     strangers: Option<StrangerTable>,
@@ -46,7 +46,7 @@ pub struct Tracker {
 /// stored as indices.
 #[derive(Debug, Default)]
 struct Lists {
-    /// The detections that are not ignored, in an order that does not depend on the caller's.
+    /// The detections that are not ignored, in an order that does not depend on the caller's order.
     order: Vec<usize>,
     sure: Vec<usize>,
     unsure: Vec<usize>,

@@ -50,7 +50,7 @@ pub struct TrackOutput {
     pub unseen: Seconds,
     /// Number of its detections.
     pub hits: u32,
-    /// Velocity of the centre, pixels per second.
+    /// Velocity of the centre in pixels per second.
     pub velocity: (f32, f32),
     /// Index of the matched detection in this frame's list of detections; absent if lost.
     pub detection: Option<usize>,

@@ -20,7 +20,7 @@ use crate::train::network::{Design, Inputs};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct AugmentConfig {
-    /// Share of pictures that are mirrored, in [0, 1].
+    /// Share, in [0, 1], of pictures that are mirrored.
     pub flip: f32,
     /// Maximum shift of the cropped region and maximum change of its size, as a share of the
     /// person's box; simulates detector errors.
@@ -31,10 +31,10 @@ pub struct AugmentConfig {
     /// Maximum relative change of the contrast of each colour channel by itself; simulates other
     /// cameras' colour casts.
     pub color: f32,
-    /// Share of pictures in which a rectangle is filled with one colour (Zhong et al. 2020), in
-    /// [0, 1]; simulates occlusions.
+    /// Share, in [0, 1], of pictures in which a rectangle is filled with one colour (Zhong et al.
+    /// 2020); simulates occlusions.
     pub erase: f32,
-    /// Share of pictures that are scaled down to 25 to 75 % and up again, in [0, 1]; simulates
+    /// Share, in [0, 1], of pictures that are scaled down to 25 to 75 % and up again; simulates
     /// distant people.
     pub far: f32,
 }
@@ -57,7 +57,7 @@ impl Default for AugmentConfig {
 pub struct Batch {
     /// The pictures.
     pub inputs: Inputs,
-    /// Which pairs of pictures show the same person, and which certainly show two people.
+    /// Pairs of pictures that show the same person, and pairs that certainly show two people.
     pub relations: Relations,
     /// Class of each picture for classification: its identity, numbered over the data sets in which
     /// all identities are certainly different people; `None` for pictures of other data sets.

@@ -63,9 +63,9 @@ impl From<TrainPrecision> for FloatDType {
 pub struct TrainConfig {
     /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,
-    /// How the feature maps are converted to a vector, the embedding before it is scaled to unit
-    /// length: stripes (means of eight horizontal stripes) or read-out (separate weights for each
-    /// pixel of each channel).
+    /// Method by which the feature maps are converted to a vector, the embedding before it is
+    /// scaled to unit length: stripes (means of eight horizontal stripes) or read-out (separate
+    /// weights for each pixel of each channel).
     pub head: HeadKind,
     /// Add a linear map of the colour layout (a histogram of lightness and hue in eight horizontal
     /// stripes) to the output of the head. With few training pictures, this map gives most of the
@@ -77,20 +77,20 @@ pub struct TrainConfig {
     /// Batch-normalise the output of the head before it is scaled to unit length, which prevents
     /// all embeddings from becoming equal (collapse). No effect if `colours` is true.
     pub neck: bool,
-    /// Height of a crop, pixels: 16 to 1024, a multiple of 16; a multiple of 128 if a new head is
+    /// Height of a crop in pixels: 16 to 1024, a multiple of 16; a multiple of 128 if a new head is
     /// "stripes". Doubling height and width shows finer detail at four times the cost.
     pub height: usize,
-    /// Width of a crop, pixels: 16 to 1024, a multiple of 16; 0: half the height.
+    /// Width of a crop in pixels: 16 to 1024, a multiple of 16; 0: half the height.
     pub width: usize,
-    /// Number of channels to which the feature maps are converted before the read-out, 1 to 4096;
+    /// Number of channels, 1 to 4096, to which the feature maps are converted before the read-out;
     /// only with head = "read-out".
     pub channels: usize,
     /// Start from this ONNX file: its graph replaces `network`, and training continues from its
     /// weights.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_from: Option<PathBuf>,
-    /// Name of the value (tensor) of that graph after which a new head is added. Absent: no head is
-    /// added; the whole graph is trained and exported.
+    /// Name of the value (tensor) in the graph of `start_from` after which a new head is added.
+    /// Absent: no head is added; the whole graph is trained and exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
     /// Convolutions in the graph of `start_from` get stride 1 where their output would be smaller
@@ -122,18 +122,18 @@ pub struct TrainConfig {
     /// Distance in the triplet losses: euclidean or cosine. The contrastive loss is always
     /// Euclidean.
     pub metric: Metric,
-    /// Weight of identity classification, relative to `loss`, 0 to 100; 0 disables it. Only data
+    /// Weight, 0 to 100, of identity classification relative to `loss`; 0 disables it. Only data
     /// sets whose identities are all different people take part.
     pub classification: f32,
-    /// Share of the target probability that is taken from a picture's class and spread evenly over
-    /// all classes, in [0, 1).
+    /// Share, in [0, 1), of the target probability that is taken from a picture's class and spread
+    /// evenly over all classes.
     pub label_smoothing: f32,
-    /// Margin of the loss, above 0, below 2. In triplet losses, the minimum difference between the
-    /// distances to another person and to the same person. In the contrastive loss, the minimum
+    /// Margin of the loss, above 0 and below 2. In triplet losses, the minimum difference between
+    /// the distances to another person and to the same person. In the contrastive loss, the minimum
     /// distance of different people.
     pub margin: f32,
-    /// Peak learning rate (AdamW), above 0, below 1; reached after `warmup` steps, then decreased
-    /// to a hundredth along a cosine.
+    /// Peak learning rate (AdamW), above 0 and below 1. It is reached after `warmup` steps, and
+    /// then decreased to a hundredth along a cosine.
     pub learning_rate: f64,
     /// Number of steps over which the learning rate rises linearly.
     pub warmup: usize,
@@ -142,13 +142,13 @@ pub struct TrainConfig {
     /// Maximum norm of each weight tensor's gradient; gradients with a larger norm are scaled down.
     /// 0 disables this.
     pub clip: f32,
-    /// Validate and write a checkpoint at this interval, steps.
+    /// Number of steps after which the network is validated and a checkpoint is written.
     pub validate_every: usize,
     /// Stop after this many validations in a row without a better score: mAP on held-out people or,
     /// without them, cosine to the teacher. Without held-out data, training does not stop early.
     pub patience: usize,
-    /// In a data set of 40 or more people, hold out every n-th person for validation and
-    /// calibration; at least 2.
+    /// In a data set of 40 or more people, hold out every n-th person (n at least 2) for validation
+    /// and calibration.
     pub hold_out: usize,
     /// As `hold_out`, for data sets of 8 to 39 people. 0: no people are held out, so
     /// --calibrate-with must name a network that was trained with held-out people.
@@ -206,7 +206,7 @@ impl TrainConfig {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first value that is not, or the first contradiction between two settings.
+    /// The first value outside its range, or the first contradiction between two settings.
     pub fn validate(&self) -> Result<(), TrainError> {
         let checks = [
             (

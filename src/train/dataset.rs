@@ -11,7 +11,7 @@ use crate::train::error::TrainError;
 pub struct Crop {
     /// The pixels.
     pub image: Image,
-    /// The person's box, pixels.
+    /// The person's box in pixels.
     pub person: BBox,
     /// The identity, an index below [`Dataset::identities`].
     pub identity: usize,

@@ -33,7 +33,7 @@ pub enum TrainError {
     Data {
         /// The data set or file.
         name: String,
-        /// What is unsuitable, and the remedy.
+        /// The unsuitable property, and the remedy.
         problem: String,
     },
     /// A picture or video cannot be read.

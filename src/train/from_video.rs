@@ -40,8 +40,8 @@ pub struct TrackedFrame<'a> {
     pub update: &'a TrackUpdate,
 }
 
-/// Runs detector, embedder and tracker on the frames `frames` (first and last, from 1) of a video,
-/// and calls `show` with each result.
+/// Runs detector, embedder and tracker on the frames `frames` (first and last, counted from 1) of a
+/// video, and calls `show` with each result.
 ///
 /// # Errors
 /// Fails when the video cannot be read or a model cannot be opened.

@@ -45,7 +45,7 @@ fn constant<B: Backend, const D: usize>(
     Tensor::from_data(TensorData::new(values.to_vec(), shape), device)
 }
 
-/// How feature maps become a vector.
+/// Method by which feature maps become a vector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HeadKind {
@@ -61,14 +61,14 @@ pub enum HeadKind {
 pub struct Design {
     /// The convolutional network.
     pub network: Network,
-    /// How the feature maps become a vector.
+    /// Method by which the feature maps become a vector.
     pub head: HeadKind,
     /// Whether the colour layout is added.
     pub colours: bool,
     /// Whether each channel of a crop is normalised to mean 0 and standard deviation 1 (instance
     /// normalisation, Ulyanov et al. 2016), which removes exposure and colour cast.
     pub normalise: bool,
-    /// Height and width of a crop, pixels.
+    /// Height and width of a crop in pixels.
     pub size: (usize, usize),
     /// Dimension of an embedding.
     pub dimension: usize,

@@ -13,7 +13,7 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 
 /// Decay of the averages of gradients and of their squares.
 const BETA: [f32; 2] = [0.9, 0.999];
-/// Added to the root of the average square.
+/// Constant added to the root of the average square.
 const EPSILON: f32 = 1e-5;
 
 /// The averages of the gradients of all vectors, after a number of steps.

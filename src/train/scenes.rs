@@ -23,7 +23,7 @@ use crate::trajectory::EventBuilder;
 
 /// Minimum IoU of a detection and the ground-truth box that labels it.
 const SAME_BOX: f32 = 0.5;
-/// Length of a simulated scene, seconds.
+/// Length of a simulated scene in seconds.
 const SCENE: f32 = 20.0;
 /// Number of drawn people whose embeddings are used for the simulated people.
 const DRAWN: usize = 150;

@@ -41,7 +41,7 @@ struct Walker {
 
 #[derive(Clone, Copy)]
 struct Camera {
-    /// Displacement of the picture in this frame, pixels.
+    /// Displacement in pixels of the picture in this frame.
     pan: f32,
     /// Pixels per body height at depth 1.
     zoom: f32,

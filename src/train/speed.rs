@@ -25,7 +25,7 @@ pub struct Speed {
     /// Whether the loader prepared the batches during the measurement; otherwise they were prepared
     /// before.
     pub loader: bool,
-    /// Duration of the uncounted steps, seconds.
+    /// Duration of the uncounted steps in seconds.
     pub warm_up: f64,
     /// Pictures per second in the counted steps.
     pub pictures: f64,

@@ -2,8 +2,8 @@
 //! build. The view determines pose, side, light, colour cast, blur, noise, distance, background and
 //! occlusion.
 //!
-//! Drawn people do not resemble real ones, but teach a network which properties may differ between
-//! two views of a person and which may not.
+//! Drawn people do not resemble real people, but teach a network which properties may differ
+//! between two views of a person and which may not.
 
 use fastrand::Rng;
 
@@ -14,7 +14,7 @@ use crate::train::error::TrainError;
 
 const WIDTH: usize = 84;
 const HEIGHT: usize = 168;
-/// The person's box in a picture, pixels.
+/// The person's box in pixels of the picture.
 const PERSON: BBox = BBox::new(10.0, 20.0, 64.0, 128.0);
 const CAMERAS: u32 = 4;
 

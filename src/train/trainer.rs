@@ -13,7 +13,7 @@ use crate::train::tensors::values;
 /// Number of steps whose losses are read together, if reading waits for a device.
 const READ_EVERY: usize = 32;
 
-/// How batches are prepared and results read for a device.
+/// Preparation of batches and reading of results for a device.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Feeding {
     /// Number of threads that prepare batches.

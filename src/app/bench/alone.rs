@@ -33,9 +33,9 @@ pub type Times = [Vec<Duration>; STAGES.len()];
 pub struct Alone {
     /// Times by stage.
     pub times: Times,
-    /// Width and height of a frame, pixels.
+    /// Width and height of a frame in pixels.
     pub size: [u32; 2],
-    /// Width and height of the detector's input, pixels.
+    /// Width and height of the detector's input in pixels.
     pub detector_input: [usize; 2],
     /// Mean number of detections per frame.
     pub detections: f64,

@@ -22,7 +22,7 @@ use twintrack::source;
 
 /// The shipped clip, relative to the program's folder or a folder above it.
 const SAMPLE: &str = "samples/pets2009-s2l1.mp4";
-/// Frame size for which the number of cameras is given, pixels.
+/// Frame size in pixels for which the number of cameras is given.
 const CAMERA_SIZE: (u32, u32) = (1920, 1080);
 /// Minimum number of frames of each recording at that size; percentiles over fewer frames are
 /// unreliable.
@@ -30,7 +30,8 @@ const LEAST_FRAMES: usize = 50;
 /// Maximum number of recordings that are tracked together.
 const MOST_RECORDINGS: usize = 16;
 
-/// Measure the stages on this machine, alone and together, and estimate how many cameras it holds.
+/// Measure the stages on this machine, alone and together, and estimate how many cameras it can
+/// process.
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// Recording to measure with; by default the shipped sample clip.
@@ -41,13 +42,13 @@ pub struct BenchArgs {
     /// Configuration (TOML); see docs/reference/configuration.md. Options override it.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where networks run: auto (CUDA if it works), cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto (CUDA if it works), cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     device: Option<Device>,
     /// CPU threads of each network; 0: one per core.
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
-    /// Print JSON instead of the table.
+    /// Print JSON instead of the tables.
     #[arg(long)]
     json: bool,
 }

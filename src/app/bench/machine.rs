@@ -24,7 +24,7 @@ pub fn reset_peak_memory() {
     }
 }
 
-/// Peak resident memory of this process, bytes; `None` if the system does not report it.
+/// Peak resident memory in bytes of this process; `None` if the system does not report it.
 pub fn peak_memory() -> Option<u64> {
     let text = std::fs::read_to_string("/proc/self/status").ok()?;
     let value = text.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;

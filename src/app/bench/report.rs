@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Frame rates for which the number of cameras is given, frames per second.
+/// Frame rates, in frames per second, for which the number of cameras is given.
 const RATES: [u32; 2] = [15, 25];
 
 /// The whole report.
@@ -45,19 +45,19 @@ pub struct Network {
 /// The costs at one frame size.
 #[derive(Debug, Clone, Serialize)]
 pub struct Measurement {
-    /// The input.
+    /// Name of the input.
     pub input: String,
-    /// Width and height of a frame, pixels.
+    /// Width and height of a frame in pixels.
     pub size: [u32; 2],
-    /// Width and height of the detector's input, pixels.
+    /// Width and height of the detector's input in pixels.
     pub detector_input: [usize; 2],
-    /// Recordings tracked together.
+    /// Number of recordings tracked together.
     pub recordings: usize,
-    /// Frames of each.
+    /// Number of frames of each recording.
     pub frames: usize,
     /// Mean number of detections per frame.
     pub detections: f64,
-    /// Mean number of frames in a batch of the detector, together.
+    /// Mean number of frames in a batch of the detector while the recordings are tracked together.
     pub batch: f64,
     /// Costs of each stage.
     pub stages: Vec<Stage>,
@@ -65,7 +65,7 @@ pub struct Measurement {
     pub alone_frames_per_second: f64,
     /// Frames per second of all recordings, tracked together.
     pub together_frames_per_second: f64,
-    /// Peak resident memory of the process while tracking, bytes; absent if unknown.
+    /// Peak resident memory in bytes of the process while tracking; absent if unknown.
     pub peak_memory: Option<u64>,
 }
 
@@ -83,11 +83,11 @@ pub struct Stage {
 /// The time of a stage per frame.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Cost {
-    /// Median, milliseconds.
+    /// Median in milliseconds.
     pub p50_ms: f64,
-    /// 95th percentile, milliseconds.
+    /// 95th percentile in milliseconds.
     pub p95_ms: f64,
-    /// Frames per second of this stage on one thread.
+    /// Frames per second: 1 divided by the mean time per frame.
     pub frames_per_second: f64,
 }
 
@@ -133,8 +133,8 @@ pub fn rounded(value: f64) -> f64 {
     (100.0 * value).round() / 100.0
 }
 
-/// The number of cameras at each of [`RATES`], if the machine tracks `frames_per_second` of all
-/// cameras together.
+/// The number of cameras at each of [`RATES`] that a machine can process if it tracks
+/// `frames_per_second` frames per second of all cameras together.
 pub fn cameras(frames_per_second: f64) -> Vec<Cameras> {
     let held = |frame_rate: u32| Cameras {
         frame_rate,
@@ -200,8 +200,8 @@ impl Measurement {
         line(
             out,
             &format!(
-                "{}: {w}x{h}, detector input {dw}x{dh}, {:.1} detections a frame; together: \
-                 recordings {}, frames of each {}, frames a batch {:.1}",
+                "{}: {w}x{h}, detector input {dw}x{dh}, {:.1} detections per frame; \
+                 together: {} recording(s) of {} frames each, {:.1} frames per batch",
                 self.input, self.detections, self.recordings, self.frames, self.batch
             ),
         );
@@ -384,8 +384,8 @@ mod tests {
             "d.onnx, int8, CPU",
             "embedder: none",
             "a.mp4: 768x576",
-            "5.3 detections a frame",
-            "recordings 3, frames of each 20, frames a batch 2.6",
+            "5.3 detections per frame",
+            "3 recording(s) of 20 frames each, 2.6 frames per batch",
             "212 MB",
         ];
         for part in parts {

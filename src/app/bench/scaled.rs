@@ -15,7 +15,7 @@ use twintrack::source::{self, SourceOptions};
 use twintrack::time::Seconds;
 use twintrack::trajectory::{EventBuilder, RunId};
 
-/// Frame rate of the copy, frames per second.
+/// Frame rate of the copy in frames per second.
 const FRAME_RATE: f64 = 25.0;
 
 /// Writes the first `frames` frames of `input`, stretched to `size` (width, height), into a video

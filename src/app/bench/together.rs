@@ -36,7 +36,7 @@ pub struct Together {
     pub frames_per_second: f64,
     /// Mean number of frames in a batch of the detector.
     pub batch: f64,
-    /// Peak resident memory, bytes.
+    /// Peak resident memory in bytes.
     pub peak_memory: Option<u64>,
     /// The detector.
     pub detector: Network,

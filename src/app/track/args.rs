@@ -1,4 +1,4 @@
-//! The arguments of `twintrack track`, and what follows from them alone.
+//! The arguments of `twintrack track`, and the values that follow from them alone.
 
 use std::path::PathBuf;
 
@@ -32,13 +32,14 @@ pub struct TrackArgs {
     /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     pub(super) video: Option<PathBuf>,
-    /// Detector: an ONNX file by its path (./mine.onnx), or the name of an installed network
-    /// (`twintrack models list`). A bare name never means a file in the working folder.
+    /// ONNX file of the detector: a path (./mine.onnx), the name of a file in a `models` folder, or
+    /// the name of an installed network (`twintrack models list`). A name is never searched for in
+    /// the working folder.
     #[arg(long, value_name = "MODEL")]
     pub(super) detector: Option<PathBuf>,
-    /// Embedder (Siamese network): an ONNX file by its path (./mine.onnx), or the name of an
-    /// installed network (`twintrack models list`). A bare name never means a file in the working
-    /// folder.
+    /// ONNX file of the embedder (Siamese network): a path (./mine.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`). A name is
+    /// never searched for in the working folder.
     #[arg(long, value_name = "MODEL")]
     pub(super) embedder: Option<PathBuf>,
     /// Read the detections from this MOTChallenge file instead of running a detector.
@@ -57,22 +58,23 @@ pub struct TrackArgs {
     /// Add the mean embedding of each track to its `track_ended` event, for `twintrack search`.
     #[arg(long, conflicts_with = "no_embed")]
     pub(super) embeddings: bool,
-    /// Link tracks over the whole recording after its end and fill their gaps: fewer identity
-    /// switches, but no output before the end.
+    /// After the end of the recording, link its tracks and fill their gaps: fewer identity
+    /// switches, but no output until then.
     #[arg(long)]
     pub(super) offline: bool,
-    /// Choice between speed and accuracy, which decides the settings that are auto: fast, balanced
-    /// or accurate.
+    /// Choice between speed and accuracy: fast, balanced or accurate. It decides
+    /// `detector.precision`, `detector.longest_side`, `embedder.crops`, `cadence.max_interval` and
+    /// `cadence.overlap` where they are auto.
     #[arg(long, value_name = "PRESET")]
     pub(super) preset: Option<Preset>,
-    /// Where networks run: auto, cpu, cuda, cuda:N or tensorrt.
+    /// Device on which networks run: auto, cpu, cuda, cuda:N or tensorrt.
     #[arg(long, value_name = "DEVICE")]
     pub(super) device: Option<Device>,
     /// Number format of the shipped detector: auto, fp32 or int8. int8 is faster where the
     /// processor has VNNI.
     #[arg(long, value_name = "FORMAT", value_parser = options::parse_precision)]
     pub(super) precision: Option<Precision>,
-    /// Size of the detector's input, pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
+    /// Size of the detector's input in pixels: WIDTHxHEIGHT or auto. A larger one detects smaller
     /// people; the time grows with the area.
     #[arg(long, value_name = "SIZE")]
     pub(super) size: Option<InputSize>,
@@ -94,14 +96,14 @@ pub struct TrackArgs {
     /// folder, or the host of a stream.
     #[arg(long, value_name = "NAME")]
     pub(super) camera: Option<String>,
-    /// Wall-clock time of a recording's first frame (RFC 3339), so that events carry `time`.
+    /// Wall-clock time of a recording's first frame (RFC 3339), so that events have `time`.
     #[arg(long, value_name = "TIME", value_parser = options::parse_time)]
     pub(super) recorded_at: Option<Timestamp>,
     /// Frames per second of a folder of pictures that does not state it; 25 by default.
     #[arg(long, value_name = "FPS", value_parser = options::parse_rate)]
     pub(super) frame_rate: Option<f64>,
     /// Exit with code 1 at the end if a frame could not be decoded or a picture could not be read.
-    /// By default such frames are skipped and counted.
+    /// In any case such frames are dropped and counted.
     #[arg(long)]
     pub(super) strict: bool,
     /// Treat the address as a camera, which is reconnected when its stream ends.
@@ -147,7 +149,8 @@ pub(super) fn configure(args: &TrackArgs) -> Result<Config> {
     set(&mut c.embedder.model, &args.embedder);
     c.embedder.enabled &= !args.no_embed;
     c.output.embeddings |= args.embeddings;
-    // Linking gains from every detection, and --save-detections is to have those of every frame.
+    // Linking gains from every detection, and --save-detections must have the detections of every
+    // frame.
     let whole = (args.offline && c.preset != Preset::Fast) || args.save_detections.is_some();
     if whole && c.cadence.max_interval.is_none() {
         c.cadence.max_interval = Some(0.0);
@@ -165,7 +168,7 @@ impl TrackArgs {
     }
 }
 
-/// How the input is read.
+/// Options for reading the input.
 pub(super) fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions {
     SourceOptions::default()
         .with_camera(args.camera.clone())

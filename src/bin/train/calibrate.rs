@@ -22,13 +22,13 @@ use super::evaluate::open_as;
 /// result into a copy of its file.
 #[derive(Debug, Args)]
 pub struct CalibrateArgs {
-    /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// ONNX file of the embedder: a path (./mine.onnx), the name of a file in a `models` folder, or
+    /// the name of an installed network (`twintrack models list`); by default the network in
     /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
     /// The tracker's configuration (TOML), of which [embedder] is used: input size and pixel format
-    /// of a third-party network. They are written into the copy too.
+    /// of a third-party network. These settings are written into the copy too.
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Labelled data, KIND:WHERE as for training; preferably several sets, with people on whom the
@@ -36,14 +36,15 @@ pub struct CalibrateArgs {
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
     /// More sets for the false-accept rates: at each distance, the highest rate of all sets is
-    /// used. The similarity is not fitted to them.
+    /// used. The similarity is not fitted to these sets.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     strangers: Vec<DataSpec>,
-    /// Only evaluate the calibration on these sets, to see how well it generalises; nothing is
-    /// fitted to them.
+    /// Only evaluate the calibration on these sets, to see how well the calibration generalises to
+    /// other people.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
-    /// Write the calibrated copy to this file; without it, the result is only printed.
+    /// Write the calibrated copy of the network to this file; without this option, the result is
+    /// only printed.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Seed of random numbers.

@@ -25,8 +25,8 @@ use super::{TrainingArgs, train};
 /// pictures without labels (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
-    /// The teacher, an embedder: an ONNX file by its path (./large.onnx), or the name of one in the
-    /// `models` folders or of an installed network.
+    /// ONNX file of the teacher, an embedder: a path (./large.onnx), the name of a file in a
+    /// `models` folder, or the name of an installed network (`twintrack models list`).
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
     /// Pictures of people, from which the probes are made, KIND:WHERE. KIND is pictures, figures,
@@ -36,9 +36,9 @@ pub struct DistilArgs {
     /// Labelled data to train on in addition to the probes, KIND:WHERE.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled data, KIND:WHERE. The network with the best mAP on these and on held-out people of
-    /// --data is exported; without both, the one with the highest cosine to the teacher on held-out
-    /// probes.
+    /// Labelled data, KIND:WHERE. The checkpoint with the best mAP on these and on held-out people
+    /// of --data is exported; if neither option is given, the checkpoint with the highest cosine to
+    /// the teacher on held-out probes.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     validate: Vec<DataSpec>,
     #[command(flatten)]

@@ -24,8 +24,8 @@ const TRIALS: usize = 10_000;
 /// identification.
 #[derive(Debug, Args)]
 pub struct EvalArgs {
-    /// The embedder: an ONNX file by its path (./mine.onnx), or the name of one in the `models`
-    /// folders or of an installed network (`twintrack models list`); by default the network in
+    /// ONNX file of the embedder: a path (./mine.onnx), the name of a file in a `models` folder, or
+    /// the name of an installed network (`twintrack models list`); by default the network in
     /// --config, else the shipped siamese.onnx.
     #[arg(long, value_name = "FILE")]
     model: Option<PathBuf>,
@@ -40,7 +40,7 @@ pub struct EvalArgs {
     /// Labelled data, KIND:WHERE as for training.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Number of identities to choose from in a one-shot trial, at least 2; several numbers give
+    /// Number, at least 2, of identities to choose from in a one-shot trial; several numbers give
     /// several columns.
     #[arg(long, value_name = "N", num_args = 1.., default_values_t = [10])]
     ways: Vec<usize>,

@@ -109,8 +109,8 @@ struct TrainingArgs {
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Use the calibration of this network (ONNX), for training on all people. It must have been
-    /// trained in the same way, but with held-out people.
+    /// Copy the calibration from this network (ONNX), because training on all people leaves none to
+    /// calibrate on. The network must have been trained in the same way, but with held-out people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
@@ -129,8 +129,8 @@ struct TrainingArgs {
 /// Convert an exported network to float16 or int8, and report the change in mAP.
 #[derive(Debug, Args)]
 struct ConvertArgs {
-    /// The float32 network, written by `twintrack-train run`: an ONNX file by its path, or the name
-    /// of one in the `models` folders.
+    /// The float32 network, written by `twintrack-train run`. An ONNX file: a path, or the name of
+    /// a file in a `models` folder.
     #[arg(long, value_name = "FILE", default_value = TRAINED)]
     model: PathBuf,
     /// Number format: fp16 or int8.

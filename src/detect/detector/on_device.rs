@@ -55,8 +55,8 @@ impl Detector {
         Ok(())
     }
 
-    /// Takes what prepares its input on its device, so that another thread can use it. `None` where
-    /// that is done on the CPU.
+    /// Takes the loader that prepares the detector's input on its device, so that another thread
+    /// can use the loader. `None` if the CPU prepares the input.
     pub fn take_loader(&mut self) -> Option<FrameLoader> {
         self.loader.take()
     }

@@ -9,7 +9,7 @@ use rusqlite::{Connection, Transaction};
 pub(super) struct Removed {
     /// Position in the queue.
     pub position: i64,
-    /// Length of the body, bytes.
+    /// Length of the body in bytes.
     pub bytes: i64,
 }
 

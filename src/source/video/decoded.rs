@@ -1,16 +1,18 @@
-//! What OpenCV does not offer of FFmpeg: the number of a decoder's threads, size and pixels of the
-//! frame that was decoded last, and which decoders in hardware there are.
+//! Functions of FFmpeg that OpenCV does not offer: the number of a decoder's threads, size and
+//! pixels of the frame that was decoded last, and which decoders in hardware there are.
 //!
-//! OpenCV 4.6 with FFmpeg 5 opens every decoder with one thread per core. It reads every frame with
-//! the size in the stream's header, and has no property that tells the decoder's own: where the size
-//! changes within a stream, it returns parts of pictures and reads outside their memory. And it
-//! converts each frame in a buffer of its own, of which the caller gets a copy. So this module
-//! defines FFmpeg's functions `avcodec_open2` and `avcodec_receive_frame`, which the dynamic linker
-//! then calls in place of FFmpeg's. They call FFmpeg's own, the first after setting the threads; the
-//! second notes the frame, which is then converted here.
+//! OpenCV 4.6 with FFmpeg 5 opens every decoder with one thread per core. OpenCV reads every frame
+//! with the size in the stream's header, and has no property for the size of the decoded frame:
+//! where the size changes within a stream, OpenCV returns parts of pictures and reads outside their
+//! memory. OpenCV also converts each frame in a buffer of its own, of which the caller gets a copy.
+//! Therefore this module defines FFmpeg's functions `avcodec_open2` and `avcodec_receive_frame`,
+//! which the dynamic linker then calls in place of FFmpeg's. `avcodec_open2` sets the threads and
+//! calls FFmpeg's function. `avcodec_receive_frame` calls FFmpeg's function and stores a reference
+//! to the frame, which this module then converts.
 //!
-//! For that a program exports the functions, by the link options in `build.rs`. In a program of
-//! somebody else that does not, nothing is known, OpenCV's picture is used, and a warning says so.
+//! The dynamic linker calls this module's functions only if the program exports them, by the link
+//! options in `build.rs`. In a program of other authors that does not export the functions, frames
+//! are not available, OpenCV's picture is used, and a warning is logged.
 #![expect(
     unsafe_code,
     reason = "calls FFmpeg's C functions, which OpenCV does not offer"
@@ -231,9 +233,9 @@ pub(super) fn format() -> Option<Format> {
     })
 }
 
-/// Buffers of pixels that frames hold, used again when they do not any more. A fresh buffer costs
-/// more time than the conversion of a small frame: the system maps it page by page, and it is filled
-/// with zeros.
+/// Buffers of pixels that frames hold; a buffer is used again when no frame holds it. A new buffer
+/// costs more time than the conversion of a small frame: the system maps its memory page by page,
+/// and the buffer is filled with zeros.
 #[derive(Default)]
 pub(super) struct Buffers(Vec<Arc<[u8]>>);
 
@@ -327,7 +329,7 @@ impl Converter {
     }
 
     /// The frame that this thread decoded last, as BGR of its own size. The condition of [`format`]
-    /// holds here too.
+    /// applies to this function too.
     ///
     /// # Errors
     /// If it has another format, or FFmpeg cannot convert it.

@@ -26,7 +26,7 @@ struct Opening {
     input: String,
     name: Option<String>,
     live: bool,
-    /// Whether frames carry no time.
+    /// Whether frames have no time.
     timeless: bool,
     /// Completeness of a local file.
     container: Option<Container>,

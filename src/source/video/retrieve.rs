@@ -20,7 +20,7 @@ impl Video {
         }
     }
 
-    /// OpenCV's picture, of the size in the stream's header. It costs two copies more.
+    /// OpenCV's picture, of the size in the stream's header. Reading it takes two more copies.
     fn retrieve_by_opencv(&mut self) -> Result<Option<Image>, SourceError> {
         let mut mat = Mat::default();
         if !self

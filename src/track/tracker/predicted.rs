@@ -34,8 +34,8 @@ impl Tracker {
         })
     }
 
-    /// How well predictions met the detections of the last frame that was updated, all but
-    /// `exceptions` (a share) of them.
+    /// Agreement of the predictions with the detections of the last updated frame. The share
+    /// `exceptions` of the tracks, those with the lowest overlap, is ignored.
     pub fn agreement(&mut self, exceptions: f32) -> Agreement {
         let overlaps = &mut self.lists.overlaps;
         let excepted = (overlaps.len().saturating_sub(1) as f32 * exceptions).round() as usize;

@@ -15,28 +15,28 @@ pub struct DistilConfig {
     /// Number of probes. With more probes, the student's embeddings agree better with the
     /// teacher's. The teacher embeds each probe once, so its time is proportional to their number.
     pub probes: usize,
-    /// Number of probes that are embedded before the first step, at least `batch`; the others are
+    /// Number of probes, at least `batch`, that are embedded before the first step; the others are
     /// added during training.
     pub first: usize,
     /// Number of probes that become available at each step, until all are available. Training waits
     /// if the teacher has not embedded them yet.
     pub fresh: usize,
-    /// Number of probes per batch, at least 2.
+    /// Number of probes, at least 2, per batch.
     pub batch: usize,
-    /// Share of probes that are recombined into people who do not exist, in [0, 1]; the others
-    /// get camera effects only.
+    /// Share, in [0, 1], of probes that are recombined into people who do not exist; the others get
+    /// camera effects only.
     pub recombined: f32,
-    /// Weight of the cosine distance between the student's and the teacher's embeddings, 0 to 100.
+    /// Weight, 0 to 100, of the cosine distance between the student's and the teacher's embeddings.
     pub cosine: f32,
-    /// Weight of the difference between the student's and the teacher's matrices of the cosines of
-    /// all pairs of a batch (relational distillation, Park et al. 2019), 0 to 100.
+    /// Weight, 0 to 100, of the difference between the student's and the teacher's matrices of the
+    /// cosines of all pairs of a batch (relational distillation, Park et al. 2019).
     pub relations: f32,
-    /// Weight of the difference between the last feature maps, if the teacher has any, 0 to 100; 0
-    /// disables it.
+    /// Weight, 0 to 100, of the difference between the last feature maps, if the teacher has any; 0
+    /// disables this loss.
     pub map: f32,
-    /// Weight of the loss on labelled data (--data), relative to the weights above, 0 to 100.
+    /// Weight, 0 to 100, of the loss on labelled data (--data), relative to the weights above.
     pub labels: f32,
-    /// The teacher's crop size, pixels: [width, height], if neither its input nor its metadata
+    /// The teacher's crop size in pixels, [width, height], if neither its input nor its metadata
     /// states it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub teacher_size: Option<[usize; 2]>,

@@ -12,12 +12,12 @@ use crate::train::probe::figure::{BodyPart, Figure};
 use crate::train::probe::footage::Footage;
 use crate::train::probe::grid::{Grid, Mask, Picture};
 
-/// Width and height of a cell, pixels.
+/// Width and height of a cell in pixels.
 const CELL: (usize, usize) = (64, 128);
 /// A cell whose mean coverage, in [0, 1], is below this is empty.
 const EMPTY: f32 = 0.05;
 
-/// Reads the sheets `*.png` of a folder as figures of `size` (width, height), pixels.
+/// Reads the sheets `*.png` of a folder as figures of `size` (width, height) in pixels.
 ///
 /// # Errors
 /// Fails when the folder or a sheet cannot be read, the size of a sheet is not a multiple of the
@@ -78,7 +78,7 @@ pub fn read(dir: &Path, size: (usize, usize)) -> Result<Footage, TrainError> {
     })
 }
 
-/// The figure of a cell, which holds [red, green, blue] by row, scaled to `size` (width, height),
+/// The figure of a cell, which holds [red, green, blue] by row, scaled to `size` (width, height) in
 /// pixels; `None` if the cell is empty.
 fn figure(cell: &[[u8; 3]], size: (usize, usize)) -> Option<Figure> {
     let grid = |channel: usize| Grid {

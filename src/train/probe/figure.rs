@@ -8,7 +8,7 @@ use crate::train::probe::grid::{Grid, Mask, Picture, luma, noise};
 /// A part of a body or of its clothes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BodyPart {
-    /// Not the person.
+    /// Pixels that are not of the person.
     Background,
     /// Head, without distinguishing face and hair.
     Head,

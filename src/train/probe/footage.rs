@@ -24,7 +24,7 @@ pub type BoxesByFrame = BTreeMap<u64, Vec<BBox>>;
 
 /// Interval in frames at which people are cut out; consecutive frames differ little.
 const EVERY: u64 = 5;
-/// Minimum height of a person, pixels.
+/// Minimum height of a person in pixels.
 const LOWEST: f32 = 40.0;
 /// Minimum width of a box as a share of its height; narrower boxes cut off arms.
 const NARROWEST: f32 = 0.40;

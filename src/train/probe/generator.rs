@@ -29,7 +29,7 @@ impl Generator {
         }
     }
 
-    /// Width and height of a probe, pixels.
+    /// Width and height of a probe in pixels.
     pub fn size(&self) -> (usize, usize) {
         self.sources.size
     }

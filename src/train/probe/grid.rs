@@ -45,7 +45,7 @@ pub fn mix<T: Linear>(a: T, b: T, share: f32) -> T {
     T::ZERO.add(a, 1.0 - share).add(b, share)
 }
 
-/// How a warped picture continues beyond its border.
+/// Continuation of a warped picture beyond its border.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Border {
     /// Repeats the border pixels.

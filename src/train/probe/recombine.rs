@@ -18,7 +18,7 @@ pub struct FigureSources {
     pub figures: Vec<Vec<Figure>>,
     /// Pictures of scenes; may be empty.
     pub scenes: Vec<Image>,
-    /// Width and height of a probe, pixels.
+    /// Width and height of a probe in pixels.
     pub size: (usize, usize),
 }
 
@@ -409,7 +409,7 @@ fn bag(picture: &mut Picture, rng: &mut Rng) {
     }
 }
 
-/// A line between two points (relative to width and height). `width`: width of the line, pixels.
+/// A line between two points (relative to width and height). `width`: width of the line in pixels.
 fn line(size: (usize, usize), from: (f32, f32), to: (f32, f32), width: f32) -> Mask {
     let (w, h) = (size.0 as f32, size.1 as f32);
     let (dx, dy) = ((to.0 - from.0) * w, (to.1 - from.1) * h);
