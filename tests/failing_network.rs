@@ -86,13 +86,13 @@ fn video(dir: &Path, name: &str, first: u32, last: u32) -> PathBuf {
     path
 }
 
-/// Writes the detector to `dir`. Returns a configuration that uses it.
+/// Writes the detector to `dir`. Returns a configuration that uses it in every frame.
 fn config(dir: &Path) -> String {
     let pixels =
         "pixels = { color = \"rgb\", mean = [0.0, 0.0, 0.0], std = [255.0, 255.0, 255.0] }";
     format!(
         "[detector]\nmodel = {:?}\nlayout = \"yolo\"\nsize = \"320x256\"\n{pixels}\n\
-         [embedder]\nenabled = false\n",
+         [embedder]\nenabled = false\n[cadence]\nmax_interval = 0\n",
         write_failing_detector(dir)
     )
 }

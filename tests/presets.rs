@@ -1,4 +1,6 @@
 //! Presets: which frames the detector skips, and what events say of them.
+#![cfg(feature = "video")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod common;
 

@@ -212,7 +212,11 @@ fn standing_people_are_tracked_while_the_motion_gate_skips_the_networks() {
     };
     let out = serve(
         dir.path(),
-        &(camera("gated", true) + &camera("plain", false)),
+        &format!(
+            "[cadence]\nmax_interval = 0\n{}{}",
+            camera("gated", true),
+            camera("plain", false)
+        ),
     );
     assert!(out.status.success(), "{}", text(&out.stderr));
     let tracks = |name: &str| {

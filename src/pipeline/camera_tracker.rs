@@ -365,7 +365,9 @@ mod tests {
     }
 
     /// Number, whether the detector skipped it, and state and left edge of each track.
-    fn events(tracked: &[TrackedFrame]) -> Vec<(u64, bool, Vec<(TrackState, f64)>)> {
+    type Summary = (u64, bool, Vec<(TrackState, f64)>);
+
+    fn events(tracked: &[TrackedFrame]) -> Vec<Summary> {
         let frames = tracked.iter().filter_map(|t| t.frame.as_ref());
         frames
             .map(|f| {

@@ -280,11 +280,11 @@ mod tests {
                     .copied()
                     .collect();
                 assert_eq!(frames(&path, start, 3), want, "{name} from {start} s");
-                sought += usize::from(open(&path, Seconds(start), &capture).is_some());
+                sought += usize::from(open(&path, Seconds(start), capture).is_some());
             }
             assert!(frames(&path, 41.0, 3).is_empty(), "{name} is 40 s long");
             assert!(
-                open(&path, Seconds(1.0), &capture).is_none(),
+                open(&path, Seconds(1.0), capture).is_none(),
                 "{name}: too few frames to seek"
             );
             match name {

@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn agreement_leaves_out_the_excepted_share_and_knows_newcomers_and_camera_motion() {
         let mut t = tracker(&[100.0, 300.0, 500.0], 10);
-        assert_eq!(t.agreement(0.0).newcomer, false);
+        assert!(!t.agreement(0.0).newcomer);
         let mut people = at(&[100.0, 300.0, 500.0], 10);
         people[2].bbox.left += 15.0;
         people.push(person(700.0));
