@@ -6,7 +6,7 @@ mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::{clip, json_lines, run, text, twintrack};
+use common::{clip, complete_lines, json_lines, run, text, twintrack};
 use serde_json::Value;
 
 /// Events of the clip's first eight seconds, without the ends of tracks.
@@ -124,8 +124,7 @@ fn refining_keeps_the_predictions_after_the_last_detection() {
                     "--output",
                 ])
                 .arg(&online));
-            let text = std::fs::read_to_string(&online).unwrap();
-            let events = json_lines(&text);
+            let events = complete_lines(&online);
             let frames: Vec<&Value> = events.iter().filter(|e| e["tracks"].is_array()).collect();
             frames[frames.len() - 1]["skipped"] == true
         });
@@ -136,7 +135,7 @@ fn refining_keeps_the_predictions_after_the_last_detection() {
         .arg("--output")
         .arg(&refined));
     let last = |path| {
-        let events = json_lines(&std::fs::read_to_string(path).unwrap());
+        let events = complete_lines(path);
         let frames: Vec<Value> = events
             .into_iter()
             .filter(|e| e["tracks"].is_array())

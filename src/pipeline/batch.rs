@@ -16,6 +16,7 @@ use crate::pipeline::cameras::Cameras;
 use crate::pipeline::observer::Observer;
 use crate::pipeline::quarantine::LeftOut;
 use crate::pipeline::stage::{self, Outcome};
+use crate::source::CameraConfig;
 
 /// A frame and what the stages have added to it.
 pub(super) struct Item {
@@ -80,9 +81,9 @@ pub(super) struct Batch {
 
 impl Batch {
     fn new(batch: batcher::Batch, cameras: &Cameras) -> Self {
-        let item = |w: Waiting| Item {
-            gated: cameras.get(w.lane).is_some_and(|m| m.config.motion_gate),
-            live: cameras.get(w.lane).is_some_and(|m| m.config.is_live()),
+        let item = |w: Waiting, config: Option<&CameraConfig>| Item {
+            gated: config.is_some_and(|c| c.motion_gate),
+            live: config.is_some_and(CameraConfig::is_live),
             skipped: false,
             number: 0,
             lane: w.lane,
@@ -97,7 +98,14 @@ impl Batch {
             cost: 0.0,
         };
         Batch {
-            items: batch.frames.into_iter().map(item).collect(),
+            items: batch
+                .frames
+                .into_iter()
+                .map(|w| {
+                    let member = cameras.get(w.lane);
+                    item(w, member.as_ref().map(|m| &*m.config))
+                })
+                .collect(),
             ended: batch.ended,
             input: None,
             frames: None,

@@ -117,24 +117,27 @@ impl Cadences {
     }
 
     /// Reports a frame that the detector has processed, by its number from [`Cadences::skips`].
-    pub fn observe(&self, lane: Lane, number: u64, live: bool, agreement: Agreement) {
+    /// `agreement` computes the agreement but for a share of exceptions; it is called only if
+    /// frames can be skipped.
+    pub fn observe(
+        &self,
+        lane: Lane,
+        number: u64,
+        live: bool,
+        agreement: impl FnOnce(f32) -> Agreement,
+    ) {
         let Some(limits) = self.policy.limits(live) else {
             return;
         };
+        let config = &self.policy.config;
+        let agreement = agreement(config.exceptions);
         let mut cameras = self.lock();
         let camera = cameras.entry(lane).or_default();
         if number < camera.first {
             return;
         }
-        let interval = camera
-            .cadence
-            .observe(agreement, &self.policy.config, limits);
+        let interval = camera.cadence.observe(agreement, config, limits);
         camera.intervals.push_back((number, interval));
-    }
-
-    /// Share of the tracks whose predictions may be worse, in [0, 1].
-    pub fn exceptions(&self) -> f32 {
-        self.policy.config.exceptions
     }
 
     /// Forgets a camera that has ended.
@@ -147,11 +150,6 @@ impl Cadences {
 mod tests {
     use super::*;
     use crate::frame::Image;
-
-    const LIMITS: CadenceLimits = CadenceLimits {
-        max_interval: Seconds(0.2),
-        overlap: 0.6,
-    };
 
     /// Frame `number` of a video with 10 frames/s.
     fn frame(number: u64) -> Frame {
@@ -167,16 +165,24 @@ mod tests {
         }
     }
 
-    fn cadences(delay: u64) -> Cadences {
+    /// Cadences of recordings whose intervals grow by `growth` up to `max_interval`, seconds.
+    fn growing(growth: f64, max_interval: f64, delay: u64) -> Cadences {
         let policy = CadencePolicy {
-            config: CadenceConfig::default().with_growth(0.1),
-            recordings: Some(LIMITS),
+            config: CadenceConfig::default().with_growth(growth),
+            recordings: Some(CadenceLimits {
+                max_interval: Seconds(max_interval),
+                overlap: 0.6,
+            }),
             live: None,
         };
         Cadences::new(policy, delay)
     }
 
-    fn good() -> Agreement {
+    fn cadences(delay: u64) -> Cadences {
+        growing(0.1, 0.2, delay)
+    }
+
+    fn good(_: f32) -> Agreement {
         Agreement {
             overlap: 1.0,
             newcomer: false,
@@ -195,7 +201,7 @@ mod tests {
             if reports.len() >= late
                 && let Some(Some(number)) = reports.pop_front()
             {
-                cadences.observe(0, number, false, good());
+                cadences.observe(0, number, false, good);
             }
             let (skips, number) = cadences.skips(0, &frame, false);
             reports.push_back((!skips).then_some(number));
@@ -226,15 +232,7 @@ mod tests {
     fn frames_that_the_source_leaves_out_do_not_shorten_the_delay() {
         let run = |late| {
             let every_third = (1..=120).step_by(3).map(frame);
-            let policy = CadencePolicy {
-                config: CadenceConfig::default().with_growth(0.2),
-                recordings: Some(CadenceLimits {
-                    max_interval: Seconds(0.9),
-                    overlap: 0.6,
-                }),
-                live: None,
-            };
-            processed(&Cadences::new(policy, 3), every_third, late)
+            processed(&growing(0.2, 0.9, 3), every_third, late)
         };
         assert!(run(1).len() < 30);
         assert_eq!(run(3), run(1));
@@ -256,7 +254,7 @@ mod tests {
     #[test]
     fn live_inputs_have_limits_of_their_own() {
         let cadences = cadences(1);
-        cadences.observe(1, 1, true, good());
+        cadences.observe(1, 1, true, good);
         assert!((2..30).all(|n| !cadences.skips(1, &frame(n), true).0));
     }
 
@@ -272,15 +270,7 @@ mod tests {
             image: Some(image.clone()),
             ..frame(n)
         };
-        let policy = CadencePolicy {
-            config: CadenceConfig::default().with_growth(1.0),
-            recordings: Some(CadenceLimits {
-                max_interval: Seconds(1.0),
-                overlap: 0.6,
-            }),
-            live: None,
-        };
-        let processed = processed(&Cadences::new(policy, 1), (1..=10).map(large), 1);
+        let processed = processed(&growing(1.0, 1.0, 1), (1..=10).map(large), 1);
         assert_eq!(processed, [1, 5, 9]);
     }
 }

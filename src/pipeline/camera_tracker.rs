@@ -98,19 +98,29 @@ impl CameraTracker {
         held
     }
 
-    /// For each detection of the frame that was begun: whether it needs an embedding.
+    /// For each detection of the frame that was begun, whose time is `pts`: whether it needs an
+    /// embedding.
     pub fn needs_embedding(
         &mut self,
-        frame: &Frame,
+        pts: Seconds,
         detections: &[Detection],
         policy: &EmbedPolicy,
     ) -> Vec<bool> {
-        let elapsed = self.elapsed(frame);
+        let elapsed = self.elapsed(pts);
         self.tracker.needs_embedding(detections, elapsed, policy)
     }
 
-    fn elapsed(&self, frame: &Frame) -> Seconds {
-        self.last.map_or(Seconds::ZERO, |l| frame.pts - l)
+    /// Time from the tracker's last frame to `pts`.
+    fn elapsed(&self, pts: Seconds) -> Seconds {
+        self.last.map_or(Seconds::ZERO, |l| pts - l)
+    }
+
+    /// Gives each track without a detection the identity that it had in the last frame with
+    /// detections.
+    fn keep_identities(&self, tracks: &mut [TrackOutput]) {
+        for t in tracks.iter_mut().filter(|t| t.detection.is_none()) {
+            t.identity = find(&self.detected.0, t.id).and_then(|b| b.identity.clone());
+        }
     }
 
     /// Agreement of the predictions with the detections of the last frame.
@@ -129,12 +139,10 @@ impl CameraTracker {
         arrived: Instant,
         live: bool,
     ) -> Result<Vec<TrackedFrame>, PipelineError> {
-        let update = self.tracker.predict_frame(self.elapsed(&frame));
+        let update = self.tracker.predict_frame(self.elapsed(frame.pts));
         let mut tracks = update.map_err(|e| invalid(&frame, e))?.tracks;
         self.last = Some(frame.pts);
-        for t in &mut tracks {
-            t.identity = find(&self.detected.0, t.id).and_then(|b| b.identity.clone());
-        }
+        self.keep_identities(&mut tracks);
         self.held.push(Held {
             frame,
             arrived,
@@ -159,7 +167,7 @@ impl CameraTracker {
             detections,
             embeddings,
         } = embedded;
-        let elapsed = self.elapsed(&frame);
+        let elapsed = self.elapsed(frame.pts);
         let update = self.tracker.update(&detections, &embeddings, elapsed);
         let mut update = update.map_err(|e| invalid(&frame, e))?;
         self.last = Some(frame.pts);
@@ -168,14 +176,7 @@ impl CameraTracker {
         if let Some(Identities { registry, now }) = identities {
             self.identify(registry, &mut update, &embeddings, now.unwrap_or(frame.pts));
         }
-        // A track keeps its identity while it is lost.
-        for t in update
-            .tracks
-            .iter_mut()
-            .filter(|t| t.state == TrackState::Lost)
-        {
-            t.identity = find(&self.detected.0, t.id).and_then(|b| b.identity.clone());
-        }
+        self.keep_identities(&mut update.tracks);
         let mut tracked = self.release(Some((&update.tracks, frame.pts)));
         let event = self.events.frame(&frame, &update.tracks);
         let ended = update

@@ -234,7 +234,7 @@ impl Pipeline {
         let input = self.detections.take_input();
         let batcher = Arc::new(self.batcher(input.as_ref()));
         let new_tracker = self.new_tracker();
-        let cadences = input.is_some().then(|| self.cadences());
+        let cadences = self.cadences(input.is_some());
         let Pipeline {
             inputs,
             detections,
@@ -334,9 +334,14 @@ impl Pipeline {
         })
     }
 
-    fn cadences(&self) -> Cadences {
+    /// The cadences of the cameras. Without a detector every frame is processed.
+    fn cadences(&self, has_detector: bool) -> Cadences {
+        let policy = match has_detector {
+            true => self.cadence.clone(),
+            false => CadencePolicy::default(),
+        };
         let frames_in_progress = BATCHES_IN_PROGRESS * self.batch.per_recording;
-        Cadences::new(self.cadence.clone(), frames_in_progress as u64)
+        Cadences::new(policy, frames_in_progress as u64)
     }
 
     /// The batcher for frames that become the detector's input as `input` says.

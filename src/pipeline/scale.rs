@@ -21,8 +21,7 @@ use crate::pipeline::stage::caught;
 /// The stage's state, with data kept of each camera's last picture.
 pub(super) struct Scaler {
     quarantine: Arc<Quarantine>,
-    /// Absent if the detector processes every frame.
-    cadences: Option<Cadences>,
+    cadences: Cadences,
     /// Whether camera motion is estimated from the pixels.
     estimate_motion: bool,
     cameras: BTreeMap<Lane, Observed>,
@@ -42,7 +41,7 @@ impl Scaler {
         input: Option<FrameInput>,
         estimate_motion: bool,
         quarantine: Arc<Quarantine>,
-        cadences: Option<Cadences>,
+        cadences: Cadences,
     ) -> Self {
         Scaler {
             quarantine,
@@ -61,8 +60,9 @@ impl Scaler {
         for item in &mut batch.items {
             if self.quarantine.holds(item.lane, item.frame.pts) {
                 item.left_out = Some(LeftOut::Quarantined);
-            } else if let Some(cadences) = &self.cadences {
-                (item.skipped, item.number) = cadences.skips(item.lane, &item.frame, item.live);
+            } else {
+                let decision = self.cadences.skips(item.lane, &item.frame, item.live);
+                (item.skipped, item.number) = decision;
             }
         }
         self.observe(&mut batch.items);

@@ -68,8 +68,7 @@ pub(super) struct Tracking {
     pub out: mpsc::Sender<TrackedFrame>,
     pub trackers: Trackers,
     pub embedding: Embedding,
-    /// Absent if the detector processes every frame.
-    pub cadences: Option<Cadences>,
+    pub cadences: Cadences,
     /// Whether a sink needs the frames' pixels.
     pub keep_pixels: bool,
 }
@@ -108,9 +107,9 @@ impl Tracking {
         known.clone_from(&member);
         let held = tracker.begin(&item.frame, item.motion);
         if item.left_out.is_none() && !item.skipped {
-            let frame = item.frame.clone();
+            let pts = item.frame.pts;
             let needed = |detections: &[Detection], policy: &EmbedPolicy| {
-                tracker.needs_embedding(&frame, detections, policy)
+                tracker.needs_embedding(pts, detections, policy)
             };
             item.left_out = self
                 .embedding
@@ -165,10 +164,8 @@ impl Tracking {
             embeddings: std::mem::take(&mut item.embeddings),
         };
         let tracked = tracker.update(embedded, self.identities.current())?;
-        if let Some(cadences) = &self.cadences {
-            let agreement = tracker.agreement(cadences.exceptions());
-            cadences.observe(lane, item.number, item.live, agreement);
-        }
+        self.cadences
+            .observe(lane, item.number, item.live, |e| tracker.agreement(e));
         counts.people.store(tracker.people(), Ordering::Relaxed);
         Ok(tracked)
     }
@@ -300,9 +297,7 @@ impl Tracking {
         member.counts.tracked.fetch_add(frames, Ordering::Relaxed);
         member.counts.present.store(0, Ordering::Relaxed);
         self.trackers.removed.insert(member.name, tracker);
-        if let Some(cadences) = &self.cadences {
-            cadences.remove(lane);
-        }
+        self.cadences.remove(lane);
         tracked
             .into_iter()
             .try_for_each(|t| self.out.blocking_send(t).map_err(|_| Abort::SinksClosed))

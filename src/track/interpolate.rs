@@ -52,22 +52,22 @@ pub fn fill(
     config: &InterpolateConfig,
 ) -> Vec<TrajectoryBox> {
     let mut boxes: Vec<TrajectoryBox> = Vec::with_capacity(detections.len());
-    for s in detections {
+    for d in detections {
+        let seen = TrajectoryBox {
+            frame: d.frame,
+            bbox: d.bbox,
+            confidence: d.confidence,
+            seen: true,
+        };
         if let Some(last) = boxes
             .last()
             .copied()
-            .filter(|l| (times[s.frame] - times[l.frame]).0 <= config.max_gap)
+            .filter(|l| (times[seen.frame] - times[l.frame]).0 <= config.max_gap)
         {
-            boxes.extend(
-                (last.frame + 1..s.frame).map(|frame| between(&last, s, frame, times, camera)),
-            );
+            let displacement = |frame: usize| Some(camera[frame]);
+            boxes.extend(between(&last, &seen, times, displacement));
         }
-        boxes.push(TrajectoryBox {
-            frame: s.frame,
-            bbox: s.bbox,
-            confidence: s.confidence,
-            seen: true,
-        });
+        boxes.push(seen);
     }
     if config.smoothing > 0.0 {
         smooth(&boxes, times, camera, config.smoothing)
@@ -92,47 +92,41 @@ pub fn spread(
         };
         let neighbour = |last: &TrajectoryBox| b.frame > 0 && processed[b.frame - 1] == last.frame;
         if let Some(last) = all.last().copied().filter(neighbour) {
-            all.extend((last.frame + 1..here.frame).map(|frame| {
-                let span = times[here.frame] - times[last.frame];
-                let share = ((times[frame] - times[last.frame]).0 / span.0) as f32;
-                TrajectoryBox {
-                    frame,
-                    bbox: last.bbox.mix(&here.bbox, share),
-                    confidence: last.confidence.min(here.confidence),
-                    seen: false,
-                }
-            }));
+            all.extend(between(&last, &here, times, |_| None));
         }
         all.push(here);
     }
     all
 }
 
-/// The linearly interpolated box in a frame, corrected for the camera's displacement at that frame.
+/// The linearly interpolated boxes of the frames between `a` and `b`, corrected for the camera's
+/// displacement at each frame, in pixels, where it is known.
 fn between(
     a: &TrajectoryBox,
-    b: &DetectedBox,
-    frame: usize,
+    b: &TrajectoryBox,
     times: &[Seconds],
-    camera: &[[f32; 2]],
-) -> TrajectoryBox {
-    let share = ((times[frame] - times[a.frame]).0 / (times[b.frame] - times[a.frame]).0) as f32;
-    let moved = |axis: usize| {
-        let (from, to) = (camera[a.frame][axis], camera[b.frame][axis]);
-        camera[frame][axis] - (from + share * (to - from))
-    };
-    let mixed = a.bbox.mix(&b.bbox, share);
-    let bbox = BBox {
-        left: mixed.left + moved(0),
-        top: mixed.top + moved(1),
-        ..mixed
-    };
-    TrajectoryBox {
-        frame,
-        bbox,
-        confidence: a.confidence.min(b.confidence),
-        seen: false,
-    }
+    displacement: impl Fn(usize) -> Option<[f32; 2]>,
+) -> impl Iterator<Item = TrajectoryBox> {
+    (a.frame + 1..b.frame).map(move |frame| {
+        let span = times[b.frame] - times[a.frame];
+        let share = ((times[frame] - times[a.frame]).0 / span.0) as f32;
+        let mut bbox = a.bbox.mix(&b.bbox, share);
+        if let (Some(from), Some(now), Some(to)) = (
+            displacement(a.frame),
+            displacement(frame),
+            displacement(b.frame),
+        ) {
+            let moved = |axis: usize| now[axis] - (from[axis] + share * (to[axis] - from[axis]));
+            bbox.left += moved(0);
+            bbox.top += moved(1);
+        }
+        TrajectoryBox {
+            frame,
+            bbox,
+            confidence: a.confidence.min(b.confidence),
+            seen: false,
+        }
+    })
 }
 
 /// Replaces each box by the weighted mean of its neighbours in time. The window extends equally far

@@ -18,7 +18,7 @@ pub(super) fn open(
 ) -> Result<Option<VideoCapture>, opencv::Error> {
     let hardware = match config.hardware {
         Hardware::None => None,
-        // The kinds of OPENCV_FFMPEG_CAPTURE_OPTIONS, and at last none.
+        // OpenCV tries the decoders of OPENCV_FFMPEG_CAPTURE_OPTIONS in order, then the CPU.
         _ => Some([
             videoio::CAP_PROP_HW_ACCELERATION,
             videoio::VideoAccelerationType::VIDEO_ACCELERATION_ANY as i32,
