@@ -196,8 +196,8 @@ impl<B: Backend> Tower<B> {
 
     /// Creates a tower whose body is the graph of an ONNX file. With `cut` the graph ends at that
     /// value and a new head follows; otherwise the whole graph is the tower. A convolution whose
-    /// output would be smaller than 1/`stride` of the crop, per side, gets stride 1; with `stride` 0
-    /// there is no limit.
+    /// output would be smaller than 1/`stride` of the crop, per side, gets stride 1; with `stride`
+    /// 0 there is no limit.
     ///
     /// # Errors
     /// Fails when the file cannot be read, trained, or run on crops of the design's size.
