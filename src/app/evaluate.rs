@@ -19,7 +19,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
     /// Folder of results in MOTChallenge format, named <sequence>.txt; or, for one sequence, its
-    /// result file. Sequences without a result are reported and skipped.
+    /// result file. Sequences without a result are reported and left out.
     #[arg(long, value_name = "PATH")]
     results: PathBuf,
     /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.

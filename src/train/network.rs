@@ -161,8 +161,8 @@ pub struct Tower<B: Backend> {
 }
 
 impl<B: Backend> Tower<B> {
-    /// Creates a tower with random weights. The map of colour layouts is initialised with the
-    /// principal components of `colours` [samples, 432], the layouts of training pictures.
+    /// Creates a tower with random weights. The linear map of the colour layout is initialised with
+    /// the principal components of `colours` [samples, 432], the layouts of training pictures.
     pub fn new(design: Design, colours: &Array2<f32>, device: &B::Device) -> Self {
         let body = Body::new(design.network, device);
         let colour = design.colours.then(|| {
