@@ -96,7 +96,7 @@ fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
     if !missing.is_empty() {
         tracing::warn!(
             sequences = missing.len(),
-            "skipped sequences without a result: {}",
+            "left out sequences without a result: {}",
             names.join(", ")
         );
     }

@@ -122,7 +122,7 @@ fn check_frames(summary: &Summary, input: &str, start: f64) -> Result<()> {
             failed: failed @ 1..,
             ..
         } => bail!(
-            "no frame of {input} was tracked: a network failed at {failed} frames; the reasons are \
+            "no frame of {input} was tracked: a network failed on {failed} frames; the reasons are \
              logged above"
         ),
         Summary {
@@ -292,7 +292,7 @@ mod tests {
             damaged,
             ..Summary::default()
         };
-        assert!(error(with(3, 1)).contains("network failed at 3 frames"));
+        assert!(error(with(3, 1)).contains("network failed on 3 frames"));
         assert!(error(with(0, 2)).contains("2 frames are damaged"));
         assert!(error(with(0, 0)).contains("no frame between 2 s"));
         let stopped = Summary {

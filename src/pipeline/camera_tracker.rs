@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_tracks_at_a_restart_outlives_a_frame_that_fails() {
+    fn tracks_end_at_a_restart_mark_even_if_a_network_fails_on_its_frame() {
         let mut t = tracker();
         for n in 1..=5 {
             detect(&mut t, n, person(100.0));
