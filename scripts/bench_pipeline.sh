@@ -2,14 +2,15 @@
 # Measures speed and memory of the whole program and of the Python pipeline in ../shared/bench, in
 # alternation.
 #   scripts/bench_pipeline.sh VIDEO PYTHON [rounds]
-# PYTHON has the packages of ../shared/bench/requirements.txt. Needs ffmpeg (to loop the video) and GNU time.
+# PYTHON is an interpreter with the packages of ../shared/bench/requirements.txt. Needs ffmpeg (to
+# loop the video) and GNU time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 video=$1 python=$2 rounds=${3:-3}
 bin=target/release/twintrack
 config=$(mktemp --suffix .toml); trap 'rm -f "$config"' EXIT
-printf '[cadence]\nmax_interval = 0\n[embedder]\ncrops = "all"\n' > "$config" # as before there were presets
-timing() { # COMMAND: prints frames/s, total and processor milliseconds
+printf '[cadence]\nmax_interval = 0\n[embedder]\ncrops = "all"\n' > "$config" # no frame and no crop is left out
+timing() { # COMMAND: prints frames/s, the counts of skipped frames and embedded crops, and the processor time in s
   { command time -f 'processor %U s' "$@" 2>&1 || true; } | awk '
     /frames\/s  |skipped|embedded/ {printf "%s %s  ", $1, $NF} / frames, .* frames\/s, / && /session/ {printf "frames/s %s  ", $3}
     /^processor/ {printf "processor %s s", $2} END {print ""}'

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs missing dependencies: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
-#   scripts/setup.sh [cpu|gpu] scripts/setup.sh tests: servers and tools for tests (broker, RTSP
-#   server, ffmpeg)
+#   scripts/setup.sh [cpu|gpu]
+#   scripts/setup.sh tests       servers and tools for tests (broker, RTSP server, ffmpeg)
 # Needs root (or sudo) only if packages are missing. A second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -87,8 +87,9 @@ fn pixels_are_those_of_opencv() {
     }
 }
 
-/// Frames of the sample clip, and threads of the decoder besides the calling one, when this many are
-/// asked for. Threads inherit the name of the one that starts them.
+/// The number of frames read from the sample clip, and of the decoder's threads without the calling
+/// one, if `threads` are requested. The decoder's threads are found by their name, which they
+/// inherit from the thread that starts them.
 #[cfg(target_os = "linux")]
 fn frames_and_threads(threads: usize) -> (usize, usize) {
     let name = format!("decoding-{threads}");

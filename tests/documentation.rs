@@ -21,7 +21,7 @@ fn the_default_configuration_file_is_the_default() {
 
 /// Configurations of the tracker. (Training configurations are in another folder; tests/one_shot.rs
 /// tests them.)
-fn presets() -> Vec<std::path::PathBuf> {
+fn configuration_files() -> Vec<std::path::PathBuf> {
     let all = std::fs::read_dir(repository("configs"))
         .expect("a folder")
         .map(|e| e.expect("an entry").path());
@@ -29,9 +29,9 @@ fn presets() -> Vec<std::path::PathBuf> {
 }
 
 #[test]
-fn every_preset_is_valid_changes_a_setting_and_states_its_scores() {
+fn every_configuration_file_is_valid_changes_a_setting_and_states_its_scores() {
     let mut seen = 0;
-    for path in presets() {
+    for path in configuration_files() {
         let config = Config::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let text = std::fs::read_to_string(&path).expect("readable");
         if !path.ends_with("default.toml") {
@@ -53,16 +53,16 @@ fn every_preset_is_valid_changes_a_setting_and_states_its_scores() {
 }
 
 #[test]
-fn presets_are_read_with_the_files_that_they_name() {
-    let presets = presets();
-    assert!(presets.len() >= 6);
-    for preset in presets {
-        let config = Config::read(&preset).unwrap_or_else(|e| panic!("{e}"));
+fn configuration_files_are_read_with_the_files_that_they_name() {
+    let files = configuration_files();
+    assert!(files.len() >= 6);
+    for file in files {
+        let config = Config::read(&file).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(
             config.tracker.head.is_some(),
-            preset.ends_with("learned-head.toml"),
+            file.ends_with("learned-head.toml"),
             "{}",
-            preset.display()
+            file.display()
         );
     }
 }
@@ -344,11 +344,11 @@ fn the_page_on_networks_has_every_layout_and_pixel_format() {
             layout.name()
         );
     }
-    for preset in ["imagenet-rgb", "imagenet-bgr", "unit-rgb", "bytes-bgr"] {
-        assert!(preset.parse::<twintrack::infer::PixelFormat>().is_ok());
+    for format in ["imagenet-rgb", "imagenet-bgr", "unit-rgb", "bytes-bgr"] {
+        assert!(format.parse::<twintrack::infer::PixelFormat>().is_ok());
         assert!(
-            page.contains(&format!("| `{preset}` |")) && reference.contains(preset),
-            "{preset}"
+            page.contains(&format!("| `{format}` |")) && reference.contains(format),
+            "{format}"
         );
     }
 }

@@ -10,8 +10,8 @@ use std::process::{Command, Output};
 
 use common::{clip, ffmpeg, has_ffmpeg, json_lines, run, text, twintrack};
 
-/// Runs the command; asserts the exit code, one error message that contains all `parts`, and that
-/// nothing else is printed.
+/// Runs the command; asserts the exit code, and that standard error is one error message, which
+/// contains all `parts`.
 fn fails(command: &mut Command, code: i32, parts: &[&str]) {
     let out = command.output().unwrap();
     let stderr = text(&out.stderr);
@@ -37,7 +37,7 @@ fn file(dir: &Path, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
     path
 }
 
-/// `twintrack track` in the folder `dir`, without networks.
+/// `twintrack track` in the folder `dir`, without the embedder.
 fn track(dir: &Path, input: impl AsRef<Path>) -> Command {
     let mut c = twintrack();
     c.current_dir(dir)
@@ -74,7 +74,7 @@ fn pipe(path: &Path) {
 
 /// Regression: the recording was overwritten.
 #[test]
-fn an_output_that_is_a_hard_link_of_an_input_is_refused() {
+fn an_output_that_is_a_hard_link_of_an_input_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     std::fs::copy(clip(), dir.join("rec.mp4")).unwrap();
@@ -106,7 +106,7 @@ fn an_output_that_is_a_hard_link_of_an_input_is_refused() {
 }
 
 #[test]
-fn an_output_that_is_a_picture_of_the_input_folder_is_refused() {
+fn an_output_that_is_a_picture_of_the_input_folder_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     std::fs::create_dir_all(dir.join("s/img1")).unwrap();
@@ -120,8 +120,8 @@ fn an_output_that_is_a_picture_of_the_input_folder_is_refused() {
     }
 }
 
-/// Regression: "Non-zero status code returned while running ..." followed, because the program
-/// ended while ONNX Runtime was computing.
+/// Regression: a second message ("Non-zero status code returned while running ...") was printed,
+/// because the program ended while ONNX Runtime was computing.
 #[test]
 fn an_error_of_an_output_is_the_only_message() {
     let dir = tempfile::tempdir().unwrap();
@@ -133,7 +133,7 @@ fn an_error_of_an_output_is_the_only_message() {
 }
 
 #[test]
-fn a_video_that_cannot_be_written_is_refused_before_a_file_is_created() {
+fn a_video_that_cannot_be_written_is_rejected_before_a_file_is_created() {
     let dir = tempfile::tempdir().unwrap();
     for name in ["x.xyz", "x.webm", "x.gif", "x"] {
         let mut c = track(dir.path(), clip());
@@ -179,7 +179,7 @@ fn a_pipe_with_the_name_of_a_picture_is_left_out() {
 }
 
 #[test]
-fn a_pipe_as_input_is_refused() {
+fn a_pipe_as_input_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     pipe(&dir.path().join("clip.mp4"));
     fails(
@@ -258,7 +258,7 @@ fn utf16(text: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_text_in_utf_16_is_refused_with_the_remedy() {
+fn a_text_in_utf_16_is_rejected_with_the_remedy() {
     let dir = sequence(utf16("1,-1,20,20,30,60,0.9\n"));
     let dir = dir.path();
     let mut c = track(dir, ".");

@@ -13,7 +13,7 @@ use twintrack::sink::{FrameResult, Sink, SinkError};
 use twintrack::source::SourceOptions;
 use twintrack::time::Seconds;
 
-/// Notes for each frame whether it had pixels.
+/// Records for each frame whether it has pixels.
 struct Pixels {
     needed: bool,
     seen: Arc<Mutex<Vec<bool>>>,
@@ -35,7 +35,8 @@ impl Sink for Pixels {
     }
 }
 
-/// Which frames of the clip's first half second have pixels at sinks that do and do not need them.
+/// Whether the frames of the clip's first half second have pixels at the sinks: an entry for each
+/// sink and frame. `needed`: for each sink, whether it needs pixels.
 fn pixels(needed: &[bool]) -> Vec<bool> {
     let seen: Arc<Mutex<Vec<bool>>> = Arc::default();
     let part = SourceOptions::default().with_duration(Some(Seconds(0.45)));

@@ -19,7 +19,7 @@ pub struct EvalArgs {
     #[arg(long, value_name = "DIR")]
     gt: PathBuf,
     /// Folder of results in MOTChallenge format, named <sequence>.txt; or, for one sequence, its
-    /// result file. Sequences without a result are reported and skipped.
+    /// result file. Sequences without a result are reported and left out.
     #[arg(long, value_name = "PATH")]
     results: PathBuf,
     /// Benchmark whose rules apply: which classes are evaluated, and which are distractors.
@@ -96,7 +96,7 @@ fn pairs(args: &EvalArgs) -> Result<Vec<(PathBuf, PathBuf)>> {
     if !missing.is_empty() {
         tracing::warn!(
             sequences = missing.len(),
-            "skipped sequences without a result: {}",
+            "left out sequences without a result: {}",
             names.join(", ")
         );
     }

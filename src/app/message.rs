@@ -1,6 +1,6 @@
 //! Formats errors for users. Shared with the program `twintrack-train`.
 
-/// The error with its causes. A cause is skipped if the message before contains it already.
+/// The error with its causes. A cause is left out if the text before it contains it already.
 pub fn message(e: &anyhow::Error) -> String {
     e.chain()
         .skip(1)

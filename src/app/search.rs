@@ -147,7 +147,7 @@ impl Skipped {
             .for_each(|(network, n)| *self.others.entry(network).or_default() += n);
     }
 
-    /// A message about the file, if some of its tracks were skipped or it has no tracks.
+    /// A message about the file, if some of its tracks were left out or it has no tracks.
     /// `searched`: whether any of its tracks was compared.
     fn message(&self, file: &Path, searched: bool) -> Option<String> {
         let of =

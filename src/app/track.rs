@@ -23,8 +23,8 @@ mod args;
 pub use args::TrackArgs;
 use args::{check_outputs, configure, outputs_of, source_options};
 
-/// Runs the command. Exit code 130 after SIGINT (Ctrl-C). After SIGTERM 0 if the work was finished
-/// or the input is live, whose run has no other end, else 143.
+/// Runs the command. The exit code is 130 after SIGINT (Ctrl-C). After SIGTERM it is 143, or 0 if
+/// the work was finished or the input is live: a signal is the usual end of such a run.
 ///
 /// # Errors
 /// The failure that ended the run, or the one that [`check_frames`] or [`conclude`] found after it.
@@ -122,7 +122,7 @@ fn check_frames(summary: &Summary, input: &str, start: f64) -> Result<()> {
             failed: failed @ 1..,
             ..
         } => bail!(
-            "no frame of {input} was tracked: a network failed at {failed} frames; the reasons are \
+            "no frame of {input} was tracked: a network failed on {failed} frames; the reasons are \
              logged above"
         ),
         Summary {
@@ -139,8 +139,8 @@ fn check_frames(summary: &Summary, input: &str, start: f64) -> Result<()> {
     }
 }
 
-/// Warns of detections whose frames the input does not have. Of a part of the input, only if no
-/// detection belongs to it.
+/// Warns of detections whose frames the input does not have. If only a part of the input was read,
+/// warns only if no detection belongs to that part.
 fn warn_of_unused_detections(args: &TrackArgs, summary: &Summary, info: &SourceInfo) {
     let is_part = args.start > 0.0 || args.duration.is_some();
     let is_whole = !info.live && !summary.interrupted && summary.cut.is_none();
@@ -281,7 +281,7 @@ fn annotated(path: &Path, _: &SourceInfo) -> Result<Box<dyn Sink>> {
 mod tests {
     use super::*;
 
-    /// Regression: if a network had failed at all frames, --start and --duration were blamed.
+    /// Regression: if a network had failed on all frames, --start and --duration were blamed.
     #[test]
     fn an_error_about_no_frame_names_the_cause() {
         let error = |summary: Summary| {
@@ -292,7 +292,7 @@ mod tests {
             damaged,
             ..Summary::default()
         };
-        assert!(error(with(3, 1)).contains("network failed at 3 frames"));
+        assert!(error(with(3, 1)).contains("network failed on 3 frames"));
         assert!(error(with(0, 2)).contains("2 frames are damaged"));
         assert!(error(with(0, 0)).contains("no frame between 2 s"));
         let stopped = Summary {

@@ -293,7 +293,7 @@ impl Embedder {
         Ok(Some(embeddings.collect()))
     }
 
-    /// Embeds regions (index of the frame, box): [n, D], unit rows.
+    /// Embeds regions (index of the frame, box). Returns unit vectors, [n, D].
     fn vectors_on_device(
         &mut self,
         cropper: &mut Cropper,
@@ -312,7 +312,7 @@ impl Embedder {
         Ok(vectors)
     }
 
-    /// Embeds crops of several pictures in one batch: [n, D], unit rows.
+    /// Embeds crops of several pictures in one batch. Returns unit vectors, [n, D].
     ///
     /// # Errors
     /// Fails when the run fails.

@@ -43,7 +43,7 @@ pub struct PixelFormat {
 }
 
 /// Names of the predefined formats, for error messages.
-const PRESETS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
+const FORMATS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
 /// Smallest standard deviation that is plausible on the 0 to 255 scale.
 const LEAST_STD: f32 = 1.0;
 const GREATEST_STD: f32 = 1e4;
@@ -97,7 +97,7 @@ impl PixelFormat {
                 value: s.to_string(),
                 allowed: format!(
                     "from {LEAST_STD} to {GREATEST_STD}, on the 0 to 255 scale: multiply a mean \
-                     and std of pictures in 0 to 1 by 255, or name a predefined format ({PRESETS})"
+                     and std of pictures in 0 to 1 by 255, or name a predefined format ({FORMATS})"
                 ),
             }),
         }
@@ -126,7 +126,7 @@ impl FromStr for PixelFormat {
     fn from_str(s: &str) -> Result<Self, String> {
         let named = Self::NAMED.iter().find(|(name, _)| *name == s);
         named.map(|(_, format)| *format).ok_or_else(|| {
-            format!("'{s}' is not a pixel format; use {PRESETS}, or a table {{ color, mean, std }}")
+            format!("'{s}' is not a pixel format; use {FORMATS}, or a table {{ color, mean, std }}")
         })
     }
 }
@@ -161,7 +161,7 @@ impl<'de> Visitor<'de> for NameOrTable {
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "a pixel format: {PRESETS}, or a table {{ color, mean, std }}"
+            "a pixel format: {FORMATS}, or a table {{ color, mean, std }}"
         )
     }
 

@@ -35,9 +35,9 @@ const MAX_SKIPPED_BYTES: usize = 128 << 20;
 #[derive(Debug, Clone)]
 pub(super) struct Cadences {
     policy: Arc<CadencePolicy>,
-    /// A decision depends on reports on frames that at least this many frames of the camera have
-    /// followed. Fewer than that are in progress, so these reports have come in any case, and two
-    /// runs of a recording decide alike.
+    /// A decision uses a report only if the report's frame is at least this many frames of the
+    /// camera ago. Fewer frames are in progress, so that report has always arrived, and two runs of
+    /// a recording skip the same frames.
     delay: u64,
     cameras: Arc<Mutex<BTreeMap<Lane, CameraCadence>>>,
 }
@@ -117,7 +117,7 @@ impl Cadences {
     }
 
     /// Reports a frame that the detector has processed, by its number from [`Cadences::skips`].
-    /// `agreement` computes the agreement but for a share of exceptions; it is called only if
+    /// `agreement` computes the agreement, given the share of exceptions; it is called only if
     /// frames can be skipped.
     pub fn observe(
         &self,

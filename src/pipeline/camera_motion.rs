@@ -13,8 +13,8 @@ impl CameraMotion {
         CameraMotion(enabled.then(Default::default))
     }
 
-    /// The camera's motion since the frame before; `None` if it did not move or frames have no
-    /// pixels.
+    /// The camera's motion since the frame before; `None` if it did not move or its motion cannot
+    /// be estimated, for example because the frame has no pixels.
     pub fn next(&mut self, frame: &Frame) -> Option<Affine> {
         if frame.restart && self.0.is_some() {
             self.0 = Some(Default::default());

@@ -38,8 +38,8 @@ pub(super) struct TrackedFrame {
 /// Identities that the tracks are given.
 pub(super) struct Identities<'a> {
     pub registry: &'a mut IdentityRegistry,
-    /// Time on a clock that all cameras share. Absent with a single camera: its frames' times
-    /// count.
+    /// Time on a clock that all cameras share. Absent with a single camera, whose presentation
+    /// times are used.
     pub now: Option<Seconds>,
 }
 
@@ -128,8 +128,8 @@ impl CameraTracker {
         self.tracker.agreement(exceptions)
     }
 
-    /// Processes the frame that was begun and that the detector has skipped. Of a recording it is
-    /// held until the next one with detections, so that boxes can be interpolated.
+    /// Processes the frame that was begun and that the detector has skipped. A recording's frame is
+    /// held until the next frame with detections, so that boxes can be interpolated.
     ///
     /// # Errors
     /// If the frame's time is invalid for the tracker.
@@ -288,7 +288,7 @@ fn find(tracks: &[TrackOutput], id: u64) -> Option<&TrackOutput> {
 }
 
 /// Replaces a prediction between two frames by the interpolation of the track's detections in them,
-/// at `share` of the time between them. A track without these is not detected any more.
+/// at `share` of the time between them. A track that was not detected in both becomes lost.
 fn interpolate(
     t: &mut TrackOutput,
     earlier: Option<&TrackOutput>,
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_tracks_at_a_restart_outlives_a_frame_that_fails() {
+    fn tracks_end_at_a_restart_mark_even_if_a_network_fails_on_its_frame() {
         let mut t = tracker();
         for n in 1..=5 {
             detect(&mut t, n, person(100.0));

@@ -66,7 +66,7 @@ impl DetectionSource {
     }
 
     /// Fills in the detections of a batch. A frame on which the detector fails in the batch, and
-    /// again when it is processed alone, is left out.
+    /// again when it is processed alone, is dropped.
     pub(super) fn detect(&mut self, batch: &mut Batch) {
         match self {
             DetectionSource::Network(detector) => detect(detector, batch),

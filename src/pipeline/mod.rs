@@ -1,4 +1,5 @@
-//! The flow of frames: stages on their own threads, joined by bounded channels. [`run`] joins them.
+//! The flow of frames: each stage has a thread of its own, and bounded channels connect the stages.
+//! [`run`] starts the threads and creates the channels.
 
 mod batch;
 pub mod batcher;

@@ -87,8 +87,8 @@ impl Reader {
                 Ok(End::Finished) => break,
                 Ok(End::Lost) => "the stream has ended".to_string(),
                 Err(e) if self.policy.reconnects(&config) => e.to_string(),
-                // A file without end that was read before: the cause may pass, such as a lack of
-                // file descriptors.
+                // A repeated file that was read before is opened again, because the cause may be
+                // temporary, such as a lack of file descriptors.
                 Err(e) if connected && config.repeat && self.policy == FailurePolicy::Isolate => {
                     e.to_string()
                 }

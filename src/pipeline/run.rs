@@ -1,10 +1,10 @@
-//! The pipeline: how the stages are joined, from the readers of the inputs to the sinks.
+//! The pipeline: how the stages are connected, from the readers of the inputs to the sinks.
 //!
 //! ```text
 //! reader (one per camera) ─▶ batcher ─▶ scale ─▶ detect ─▶ embed and track ─▶ write
 //! ```
 //!
-//! Every stage is a thread; bounded channels join them. One recording and a hundred cameras take
+//! Every stage is a thread; bounded channels connect them. One recording and a hundred cameras take
 //! the same path: they differ in [`Inputs`] only.
 
 use std::sync::Arc;

@@ -33,9 +33,10 @@ pub(super) type NewTracker = Box<dyn Fn(&Member) -> CameraTracker + Send>;
 /// The registry of identities, shared by all cameras.
 pub(super) struct SharedIdentities {
     pub registry: Option<IdentityRegistry>,
-    /// Replacements of the gallery.
+    /// Receives the whole gallery when it changes.
     pub gallery: watch::Receiver<Vec<GalleryPerson>>,
-    /// The clock of several cameras: their own times are not comparable. Absent with one camera.
+    /// Start of a common clock, used instead of the cameras' presentation times, which are not
+    /// comparable. Absent with one camera.
     pub since: Option<Instant>,
 }
 
@@ -73,15 +74,16 @@ pub(super) struct Tracking {
     pub keep_pixels: bool,
 }
 
-/// The trackers by lane, and what outlives them.
+/// The trackers, and the state that remains when a camera is removed.
 #[derive(Default)]
 pub(super) struct Trackers {
     active: BTreeMap<Lane, (CameraTracker, Member)>,
     /// Trackers of removed cameras: if such a camera is added again, its ids continue.
     removed: BTreeMap<Arc<str>, CameraTracker>,
-    /// Ends of tracks that a slow sink had no room for, for the next frame.
+    /// `track_ended` events that did not fit into the sinks' queue; sent with the next frame.
     held: BTreeMap<Lane, Vec<EndedEvent>>,
-    /// Frames in a row at which a network failed, under [`FailurePolicy::EndRun`].
+    /// Number of frames in a row on which a network failed; counted only under
+    /// [`FailurePolicy::EndRun`].
     failures: u32,
 }
 
@@ -304,8 +306,9 @@ impl Tracking {
     }
 }
 
-/// Runs the trackers and the embedder on one thread: which crops are needed depends on the tracks,
-/// which take microseconds per frame. Returns the time spent inside ONNX Runtime.
+/// Runs the trackers and the embedder on one thread, because the tracks decide which crops are
+/// needed; the trackers take only microseconds per frame. Returns the time spent inside ONNX
+/// Runtime.
 ///
 /// # Errors
 /// Under [`FailurePolicy::EndRun`], the first failure.

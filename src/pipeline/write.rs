@@ -82,7 +82,7 @@ mod tests {
         }
     }
 
-    /// Before, each sink's timeout began after the sink before it had finished.
+    /// Regression: the timeout of a sink began only when the previous sink had finished.
     #[tokio::test]
     async fn all_sinks_are_closed_before_the_first_is_finished() {
         let calls = Arc::<Mutex<Vec<String>>>::default();

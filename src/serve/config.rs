@@ -283,7 +283,7 @@ impl ServiceConfig {
             .unwrap_or_default()
     }
 
-    /// Batch settings of the detector, which runs on a GPU or not.
+    /// Batch settings of the detector. `on_gpu`: whether the detector runs on a GPU.
     pub fn batch(&self, on_gpu: bool) -> BatchConfig {
         let (size, per_recording) = if on_gpu { (32, 2) } else { (2, 1) };
         BatchConfig::default()

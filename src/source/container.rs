@@ -299,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_of_an_mp4_is_not_held_against_it_where_it_shows_only_a_part_or_has_fragments() {
+    fn the_frame_count_of_an_mp4_that_shows_only_a_part_or_has_fragments_is_not_used() {
         let stores = |index: Vec<u8>| {
             look_at(&[part_of(b"ftyp", b"isom"), index, part_of(b"mdat", &[7; 9])].concat())
                 .stores_count

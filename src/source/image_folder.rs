@@ -18,7 +18,7 @@ const EXTENSIONS: [&str; 11] = [
     "jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "pnm", "jp2",
 ];
 
-/// The pictures of a folder, one per frame. A picture that is missing or cannot be read is skipped
+/// The pictures of a folder, one per frame. A picture that is missing or cannot be read is dropped
 /// and counted, like a damaged frame of a video.
 pub struct ImageFolder {
     info: SourceInfo,
@@ -268,8 +268,8 @@ pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     pictures
 }
 
-/// Refuses what exists and is not a regular file. `kind` is the type of the path itself, if known;
-/// links are followed. A path that leads to nothing passes: reading it fails at once.
+/// Rejects a path that exists and is not a regular file. `kind` is the type of the path itself, if
+/// known; links are followed. A path that leads to nothing passes: reading it fails at once.
 ///
 /// # Errors
 /// What it is instead.

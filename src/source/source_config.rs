@@ -58,7 +58,7 @@ impl fmt::Display for Hardware {
 #[non_exhaustive]
 pub struct SourceConfig {
     /// Decoder in hardware: none, auto (VA-API, then NVDEC), vaapi or nvdec. Videos that it cannot
-    /// decode are decoded on the CPU. All inputs of a process have the same value. Off by default,
+    /// decode are decoded on the CPU. Applies to all inputs of the process. Off by default,
     /// because decoding in hardware saves no time so far: the decoded frames (NV12) are copied from
     /// the decoder's memory and converted on the CPU, and this takes about as long as decoding on
     /// the CPU. Decoding in hardware has not been tested on a machine with such a decoder yet.

@@ -147,7 +147,7 @@ impl Video {
         self.options.link.count_damaged(frames);
         tracing::warn!(
             input = %self.input, after = self.read, frames,
-            "frames could not be decoded and are skipped"
+            "frames could not be decoded and are dropped"
         );
     }
 }

@@ -1,5 +1,5 @@
-//! Cadence: how often the detector must look. While predictions meet detections, frames between
-//! can be left to the motion model.
+//! Cadence: the interval between two frames that the detector processes. While predictions agree
+//! with detections, the motion model is accurate enough for the frames between.
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
@@ -27,8 +27,8 @@ pub struct CadenceConfig {
     #[serde(with = "auto_or")]
     #[cfg_attr(feature = "serve", schemars(with = "auto_or::AutoOr<f32>"))]
     pub overlap: Option<f32>,
-    /// Share, in [0, 1], of the tracks that may overlap less. Lower detects more often. A track
-    /// that is not detected has an overlap of 0.
+    /// Share, in [0, 1], of the tracks whose overlap may be lower than `overlap`. Lower detects
+    /// more often. A track that is not detected has an overlap of 0.
     pub exceptions: f32,
     /// Seconds by which the interval grows after each frame with good predictions.
     pub growth: f64,
@@ -62,7 +62,7 @@ impl CadenceConfig {
 /// Agreement of the predictions of a frame's tracks with the frame's detections.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Agreement {
-    /// IoU that all tracks reach but the excepted share; 1 without tracks.
+    /// The IoU that all tracks reach, except the share `exceptions` of them; 1 without tracks.
     pub overlap: f32,
     /// Whether a person may have appeared: a track is not confirmed yet.
     pub newcomer: bool,

@@ -13,11 +13,11 @@ use crate::range::{OutOfRange, within};
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct EmbedPolicy {
-    /// A detection is not embedded if its cost of position and size for a track is at most this,
-    /// and the conditions of the other keys hold. Higher embeds less.
+    /// A detection is not embedded if its pair with a confirmed track costs at most this without
+    /// appearance, and the conditions of `margin`, `settle` and `refresh` hold. Higher embeds less.
     pub certain: f32,
-    /// All other pairs with the same track or the same detection must cost at least this much more
-    /// than that pair. Higher embeds more.
+    /// How much more than that pair (`certain`) every other pair with the same detection or the
+    /// same track must cost. Higher embeds more.
     pub margin: f32,
     /// Seconds for which a new track is embedded in every frame.
     pub settle: f64,

@@ -431,7 +431,7 @@ mod tests {
     }
 
     #[test]
-    fn the_clearest_crops_say_who_it_is() {
+    fn the_clearest_crops_determine_the_identity() {
         let mut p = gallery();
         let mut see = |embedding: &[f32], clarity: f32| {
             p.identify(

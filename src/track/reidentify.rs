@@ -27,9 +27,9 @@ pub struct ReidentifyConfig {
     /// Accepted share, above 0 and at most 0.5, of new people who are taken for a lost one. The
     /// share is divided among all candidates. Higher re-identifies more, with more mistakes.
     pub false_merge: f32,
-    /// Minimum ratio, at least 1, of the false-accept rate at the distance of the second nearest
-    /// candidate to that at the distance of the nearest; below it the case is ambiguous and nobody
-    /// is re-identified.
+    /// Minimum ratio, at least 1, of two false-accept rates: at the distance of the second nearest
+    /// candidate, and at that of the nearest. If the ratio is lower, the case is ambiguous and
+    /// nobody is re-identified.
     pub margin: f32,
     /// Maximum walking speed, in heights of the person per second: candidates who would have had to
     /// walk faster are excluded.

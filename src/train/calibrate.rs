@@ -18,7 +18,8 @@ const PAIRS_PER_SET: usize = 4000;
 const RATES: [f64; 12] = [
     0.5, 0.2, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 0.0005, 0.0002, 0.0001,
 ];
-/// A rate is measured only if it is at least this many pairs of strangers in every data set.
+/// A rate is measured only if every data set has at least this many pairs of strangers at it, that
+/// is, if the rate times the set's number of such pairs reaches this.
 const MIN_PAIRS: f64 = 10.0;
 
 /// A data set with the distances that a network gives to its pairs.

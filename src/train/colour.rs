@@ -44,10 +44,12 @@ fn column(h: usize, w: usize) -> Vec<f32> {
     raw.into_iter().map(|v| v / sum).collect()
 }
 
-/// Logarithm of the share of the largest vote (about 1e-8) below which a vote counts as zero.
+/// A vote counts as zero if the logarithm of its ratio to the largest vote is below this (a ratio
+/// of about 1e-8).
 const FAINT: f32 = -18.5;
 
-/// Softmax of the votes for bins at halved squared distances, in standard deviations.
+/// The votes for the bins, whose sum is 1: the softmax of `-halves`, where `halves` are half the
+/// squared distances to the bins' centres in standard deviations.
 fn vote<const N: usize>(halves: [f32; N]) -> [f32; N] {
     let least = halves.iter().copied().fold(f32::INFINITY, f32::min);
     let votes = halves.map(|h| {
@@ -99,7 +101,7 @@ pub fn layout(crop: ArrayView3<'_, f32>, out: &mut [f32]) {
     out.iter_mut().for_each(|v| *v /= length);
 }
 
-/// Computes the colour layouts of crops [n, 3, h, w]: [n, 432].
+/// Computes the colour layouts, [n, 432], of crops [n, 3, h, w].
 pub fn layouts(crops: &Array4<f32>) -> Array2<f32> {
     let mut out = Array2::zeros((crops.len_of(Axis(0)), COLOURS));
     out.rows_mut()

@@ -63,9 +63,9 @@ impl From<TrainPrecision> for FloatDType {
 pub struct TrainConfig {
     /// The convolutional network: tiny, residual, residual-wide, mobile or omni.
     pub network: Network,
-    /// Method by which the feature maps are converted to a vector, the embedding before it is
-    /// scaled to unit length: stripes (means of eight horizontal stripes) or read-out (separate
-    /// weights for each pixel of each channel).
+    /// Method by which the feature maps become a vector, from which the embedding is computed:
+    /// stripes (means of eight horizontal stripes) or read-out (separate weights for each pixel of
+    /// each channel).
     pub head: HeadKind,
     /// Add a linear map of the colour layout (a histogram of lightness and hue in eight horizontal
     /// stripes) to the output of the head. With few training pictures, this map gives most of the
@@ -93,8 +93,9 @@ pub struct TrainConfig {
     /// Absent: no head is added; the whole graph is trained and exported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cut: Option<String>,
-    /// Convolutions in the graph of `start_from` get stride 1 where their output would be smaller
-    /// than 1/stride of the crop; 0 disables this.
+    /// Feature maps keep at least 1/this of the crop's height and width (16: a sixteenth): a
+    /// convolution in the graph of `start_from` whose output would be smaller gets stride 1.
+    /// 0: no limit.
     pub stride: usize,
     /// Pixel format of `start_from`, if its metadata does not state it: color (bgr or rgb), and
     /// mean and std of each channel on the 0 to 255 scale.
@@ -150,14 +151,15 @@ pub struct TrainConfig {
     /// In a data set of 40 or more people, hold out every n-th person (n at least 2) for validation
     /// and calibration.
     pub hold_out: usize,
-    /// As `hold_out`, for data sets of 8 to 39 people. 0: no people are held out, so
-    /// --calibrate-with must name a network that was trained with held-out people.
+    /// As `hold_out`, for data sets of 8 to 39 people. 0: none of their people are held out; if no
+    /// data set has held-out people, copy the calibration of another network (--calibrate-with).
     pub hold_out_few: usize,
     /// Seed of all random numbers.
     pub seed: u64,
     /// Augmentation of pictures.
     pub augment: AugmentConfig,
-    /// Distillation from a teacher in place of labels, for `twintrack-train distil`.
+    /// Distillation: training by a teacher's outputs, with or without labelled data, for
+    /// `twintrack-train distil`.
     pub distil: DistilConfig,
 }
 

@@ -179,7 +179,8 @@ fn edges(graph: &GraphProto, body: &BTreeSet<usize>) -> BTreeSet<String> {
         .collect()
 }
 
-/// Minimum and maximum of each of these values over the crops.
+/// Minimum and maximum of each value in `edges` over the crops. The range of an intermediate value
+/// always includes 0.
 fn ranges(
     path: &Path,
     mut probe: ModelProto,

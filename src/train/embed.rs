@@ -24,14 +24,14 @@ pub(super) fn plain(
     })
 }
 
-/// Concatenates matrices along the rows.
+/// Puts the rows of all matrices into one matrix.
 pub(super) fn stacked(parts: impl Iterator<Item = Array2<f32>>) -> Array2<f32> {
     let parts: Vec<_> = parts.collect();
     ndarray::concatenate(Axis(0), &parts.iter().map(|p| p.view()).collect::<Vec<_>>())
         .unwrap_or_default()
 }
 
-/// Embeds crops [n, 3, h, w]: [n, d].
+/// Returns the embeddings, [n, d], of prepared crops, [n, 3, h, w].
 pub fn embed_batch<B: Kernels>(
     tower: &Tower<B>,
     batch: Array4<f32>,
@@ -52,7 +52,7 @@ pub fn embed_batch<B: Kernels>(
     .expect("n rows of d")
 }
 
-/// Embeds crops: [n, d].
+/// Returns the embeddings of crops, [n, d].
 pub fn embed<B: Kernels>(tower: &Tower<B>, crops: &[&Crop], device: &B::Device) -> Array2<f32> {
     stacked(plain(crops, tower.size()).map(|batch| embed_batch(tower, batch, device)))
 }

@@ -4,7 +4,7 @@
 //! [`run`] (the training loop) over `trainer` (a step) with [`learner`], [`optimiser`] and
 //! [`validation`], [`speed`], [`batch`] (its input),
 //! [`dataset`] with [`readers`], [`synthetic`] and [`from_video`] (sources of pictures), [`distil`]
-//! with [`probe`] (a teacher in place of labels), [`retrieval`] (evaluation), [`calibrate`],
+//! with [`probe`] (training by a teacher's outputs), [`retrieval`] (evaluation), [`calibrate`],
 //! [`export`] over [`onnx`].
 
 pub mod association;

@@ -161,8 +161,8 @@ pub struct Tower<B: Backend> {
 }
 
 impl<B: Backend> Tower<B> {
-    /// Creates a tower with random weights. The map of colour layouts is initialised with the
-    /// principal components of `colours` [samples, 432], the layouts of training pictures.
+    /// Creates a tower with random weights. The linear map of the colour layout is initialised with
+    /// the principal components of `colours` [samples, 432], the layouts of training pictures.
     pub fn new(design: Design, colours: &Array2<f32>, device: &B::Device) -> Self {
         let body = Body::new(design.network, device);
         let colour = design.colours.then(|| {
@@ -195,8 +195,9 @@ impl<B: Backend> Tower<B> {
     }
 
     /// Creates a tower whose body is the graph of an ONNX file. With `cut` the graph ends at that
-    /// value and a new head follows; otherwise the whole graph is the tower. A convolution that
-    /// would reduce maps below 1/`stride` of the crop gets stride 1; `stride` 0 disables this.
+    /// value and a new head follows; otherwise the whole graph is the tower. A convolution whose
+    /// output would be smaller than 1/`stride` of the crop, per side, gets stride 1; with `stride`
+    /// 0 there is no limit.
     ///
     /// # Errors
     /// Fails when the file cannot be read, trained, or run on crops of the design's size.

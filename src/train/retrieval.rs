@@ -49,7 +49,7 @@ pub fn distances(embeddings: ArrayView2<'_, f32>) -> Array2<f32> {
     d
 }
 
-/// Embeds crops with an ONNX embedder, 32 at a time: [n, D].
+/// Embeds crops with an ONNX embedder, 32 at a time. Returns the embeddings, [n, D].
 ///
 /// # Errors
 /// Fails when a run fails.

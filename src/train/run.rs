@@ -212,7 +212,8 @@ impl<B: AutodiffBackend<InnerBackend: Kernels> + Kernels> Run<'_, B> {
     }
 }
 
-/// Colour layouts of training pictures, from which the map of colours is initialised.
+/// Colour layouts of training pictures, from which the linear map of the colour layout is
+/// initialised.
 fn colour_layouts(
     sampler: Option<&Sampler>,
     probes: &[TeacherBatch],
@@ -238,8 +239,8 @@ fn incomparable_maps<B: AutodiffBackend + Kernels>(
         .is_none()
         .then(|| {
             format!(
-                "maps of {w}x{h} pixels cannot be compared with the teacher's of {tw}x{th}: \
-                 neither size is a multiple of the other; distil.map is ignored"
+                "feature maps of {w}x{h} pixels cannot be compared with the teacher's of \
+                 {tw}x{th}: neither size is a multiple of the other; distil.map is ignored"
             )
         })
 }

@@ -33,9 +33,9 @@ pub struct Speed {
     pub loss: f64,
 }
 
-/// Trains a new network twice: with prepared batches, then with the loader. Each time `warm_up`
-/// steps are not counted, in which a GPU compiles and selects its kernels, and then `steps` steps
-/// are measured. `easy_steps` is ignored.
+/// Trains a new network twice: with prepared batches, then with the loader. Each time, `steps`
+/// steps are measured after `warm_up` uncounted ones, in which a GPU compiles and selects its
+/// kernels. `easy_steps` is ignored.
 ///
 /// # Errors
 /// Fails when settings or data are unsuitable.
@@ -56,7 +56,7 @@ pub fn measure<B: AutodiffBackend + Kernels>(
         config.augment.clone(),
         config.seed,
     )?;
-    // The initial map of the colours has no effect on the speed.
+    // The initial linear map of the colour layout has no effect on the speed.
     let colours = Array2::from_diag_elem(COLOURS, 1.0);
     let learner = Learner::<B>::new(config, &colours, sampler.classes(), None, device)?;
     let trainer = Trainer::new(learner, config, device);

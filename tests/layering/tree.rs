@@ -11,9 +11,10 @@ pub struct SourceFile {
     pub path: PathBuf,
     /// Its text.
     pub text: String,
-    /// The module of the crate to which the file belongs.
+    /// The crate's top-level module that contains the file.
     pub module: String,
-    /// The paths that the file names outside its tests. Paths into the crate begin with `crate::`.
+    /// The paths that the file uses, without those in its tests. Paths into the crate begin with
+    /// `crate::`.
     pub uses: BTreeSet<String>,
     /// Imported names, with their paths.
     names: BTreeMap<String, String>,
@@ -58,7 +59,8 @@ fn module_path(file: &Path) -> Vec<String> {
         .collect()
 }
 
-/// A path as seen from the crate's root, if it begins with `crate`, `twintrack`, `self` or `super`.
+/// Converts a path that begins with `crate`, `twintrack`, `self` or `super` to one from the crate's
+/// root; returns other paths unchanged. `own`: the path of the module that contains it.
 fn absolute(path: &[String], own: &[String]) -> Vec<String> {
     let supers = path.iter().take_while(|s| *s == "super").count();
     match path[0].as_str() {
@@ -99,7 +101,7 @@ impl Tree {
         }
     }
 
-    /// The module path of the file that defines `path`, through re-exports of `mod.rs` files.
+    /// The module path of the file that defines `path`; re-exports in `mod.rs` files are followed.
     fn defined_in(&self, path: &str, modules: &BTreeMap<String, &SourceFile>) -> Option<String> {
         let (module, file) = (1..=path.split("::").count()).rev().find_map(|n| {
             let prefix: Vec<&str> = path.split("::").take(n).collect();
@@ -122,8 +124,8 @@ impl Tree {
         Some(target.and_then(inside).unwrap_or_else(|| module.clone()))
     }
 
-    /// The imports between files outside their tests. A file and its submodules are one unit,
-    /// because a submodule extends its parent.
+    /// The imports of each file from others, without those in tests. A file and its submodules are
+    /// one unit, because a submodule extends its parent.
     pub fn graph(&self) -> BTreeMap<String, BTreeSet<String>> {
         let modules: BTreeMap<String, &SourceFile> = self
             .files

@@ -109,8 +109,8 @@ struct TrainingArgs {
     /// Resume from the last checkpoint in --work.
     #[arg(long)]
     resume: bool,
-    /// Copy the calibration from this network (ONNX), because training on all people leaves none to
-    /// calibrate on. The network must have been trained in the same way, but with held-out people.
+    /// For training on all people, which leaves none to calibrate on: copy the calibration from
+    /// this network (ONNX), which must have been trained in the same way, but with held-out people.
     #[arg(long, value_name = "FILE")]
     calibrate_with: Option<PathBuf>,
     /// Device to train on: cpu; cuda if the program was built with --features train-cuda;
@@ -136,11 +136,11 @@ struct ConvertArgs {
     /// Number format: fp16 or int8.
     #[arg(long, value_name = "FORMAT", value_parser = parse_precision)]
     precision: Precision,
-    /// Labelled data, KIND:WHERE as for training: crops on which the ranges of activations are
-    /// measured (int8).
+    /// Labelled data, KIND:WHERE as for training. The ranges of activations are measured on its
+    /// crops (int8), and without --test mAP is evaluated on it.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
-    /// Labelled data to evaluate on instead of --data, KIND:WHERE.
+    /// Labelled data, KIND:WHERE, to evaluate mAP on instead of on --data.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
     /// Write the converted network (ONNX) to this file.

@@ -13,7 +13,8 @@ pub(super) struct Removed {
     pub bytes: i64,
 }
 
-/// Opens or creates the file. Returns number and bytes of the events in it.
+/// Opens or creates the file. Also returns the number of events in it, and their total size in
+/// bytes.
 pub(super) fn open(path: &Path) -> rusqlite::Result<(Connection, (u64, u64))> {
     let connection = Connection::open(path)?;
     // In exclusive mode the first write locks the file until it is closed.
@@ -56,7 +57,7 @@ pub(super) fn replace(path: &Path, last: i64) -> Result<Connection, String> {
     Ok(connection)
 }
 
-/// Number and bytes of the events in the file.
+/// The number of events in the file, and their total size in bytes.
 pub(super) fn totals(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     connection.query_row(
         "SELECT count(*), coalesce(sum(length(body)), 0) FROM events",
@@ -65,7 +66,7 @@ pub(super) fn totals(connection: &Connection) -> rusqlite::Result<(u64, u64)> {
     )
 }
 
-/// Deletes the events that the condition `which` of an SQL statement selects.
+/// Deletes the events for which the SQL condition `which` holds; returns them.
 pub(super) fn remove(
     t: &Transaction<'_>,
     which: &str,

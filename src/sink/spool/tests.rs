@@ -19,7 +19,7 @@ fn after(spool: &Spool, position: i64, count: usize) -> Vec<QueuedEvent> {
     spool.after(position, count, ALL).expect("read")
 }
 
-/// Number and bytes of the events in the queue.
+/// The number of events in the queue, and their total size in bytes.
 fn queued(spool: &Spool) -> (u64, u64) {
     (
         spool.counts.events.load(Ordering::Relaxed),

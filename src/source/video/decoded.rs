@@ -87,7 +87,8 @@ thread_local! {
     static THREADS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Stands before FFmpeg's function of this name: calls it, and notes the frame.
+/// Is called in place of FFmpeg's function of this name: calls that function, and stores a
+/// reference to the frame.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn avcodec_receive_frame(context: *mut c_void, frame: *mut AvFrame) -> c_int {
     static NEXT: OnceLock<Option<ReceiveFrame>> = OnceLock::new();
@@ -107,7 +108,8 @@ unsafe extern "C" fn avcodec_receive_frame(context: *mut c_void, frame: *mut AvF
     result
 }
 
-/// Stands before FFmpeg's function of this name: sets the number of threads, and calls it.
+/// Is called in place of FFmpeg's function of this name: sets the number of threads, and calls that
+/// function.
 #[unsafe(no_mangle)]
 unsafe extern "C" fn avcodec_open2(
     context: *mut c_void,

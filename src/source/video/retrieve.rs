@@ -63,7 +63,7 @@ impl Video {
         Ok(self.converter.is_some())
     }
 
-    /// Whether a frame has the size in the stream's header, to which OpenCV keeps.
+    /// Whether a frame has the size in the stream's header, which OpenCV assumes for all frames.
     fn is_usual(&self, format: Format) -> bool {
         let (width, height) = match self.rotation() {
             None | Some(core::ROTATE_180) => (self.info.width, self.info.height),

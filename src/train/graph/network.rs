@@ -47,8 +47,8 @@ pub struct GraphNetwork<B: Backend> {
 
 impl<B: Backend> GraphNetwork<B> {
     /// Creates the network of a plan for pictures of `size` (height, width). Convolution kernels
-    /// that cover a whole map are adapted to that size. A convolution that would reduce maps below
-    /// 1/`stride` of the picture gets stride 1; `stride` 0 disables this.
+    /// that cover a whole map are adapted to that size. A convolution whose output would be smaller
+    /// than 1/`stride` of the picture, per side, gets stride 1; with `stride` 0 there is no limit.
     ///
     /// # Errors
     /// Fails when the graph cannot process pictures of that size.

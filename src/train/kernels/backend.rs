@@ -126,13 +126,13 @@ pub trait Kernels: Backend {
         composed_gate(x, gates)
     }
 
-    /// The mean of each plane of [n, channels, h, w]: [n, channels].
+    /// The mean, [n, channels], of each plane of [n, channels, h, w].
     fn plane_mean(x: Tensor<Self, 4>) -> Tensor<Self, 2> {
         composed_plane_mean(x)
     }
 
-    /// The sum of each plane of [n, channels, h, w], weighted by `weights` [channels, h * w]: [n,
-    /// channels].
+    /// The sum, [n, channels], of each plane of [n, channels, h, w], weighted by `weights`
+    /// [channels, h * w].
     fn read_out(x: Tensor<Self, 4>, weights: Tensor<Self, 2>) -> Tensor<Self, 2> {
         composed_read_out(x, weights)
     }

@@ -30,7 +30,7 @@ pub fn gate_backward(
     (gate(grad, gates, pixels), by_gates)
 }
 
-/// The mean of each plane: [n, channels].
+/// The mean, [n, channels], of each plane.
 pub fn mean(x: &[f32], pixels: usize) -> Vec<f32> {
     x.par_chunks(pixels)
         .map(|x| total(x) / pixels as f32)
@@ -44,7 +44,7 @@ pub fn mean_backward(grad: &[f32], pixels: usize) -> Vec<f32> {
     })
 }
 
-/// The sum of each plane weighted by `weights` [channels, pixels]: [n, channels].
+/// The sum, [n, channels], of each plane, weighted by `weights` [channels, pixels].
 pub fn read_out(x: &[f32], weights: &[f32], pixels: usize) -> Vec<f32> {
     let channels = weights.len() / pixels;
     x.par_chunks(pixels)

@@ -11,7 +11,8 @@ use crate::train::graph::plan::Plan;
 use crate::train::kernels::backend::Kernels;
 use crate::train::tensors::MapSize;
 
-/// Removes the strides of convolutions whose output would be smaller than 1/`most` of the picture.
+/// Sets the stride to 1 in convolutions whose output would be smaller than 1/`most` of the picture,
+/// per side.
 pub(super) fn limit_stride(plan: &mut Plan, most: usize) {
     let mut divided = vec![1; plan.values];
     for step in &mut plan.steps {
