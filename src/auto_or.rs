@@ -83,7 +83,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "infer"))]
 mod tests {
     use crate::detect::{DetectorConfig, Layout};
 

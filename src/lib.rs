@@ -67,6 +67,7 @@
 
 #[cfg(feature = "pipeline")]
 pub mod address;
+pub mod analytics;
 mod auto_or;
 #[cfg(feature = "video")]
 pub mod camera_flow;

@@ -21,6 +21,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("onnx", 1),
     ("mot_format", 1),
     ("text_file", 1),
+    ("analytics", 2),
     ("clock", 2),
     ("frame", 2),
     ("detection", 2),
@@ -49,6 +50,7 @@ const LAYERS: &[(&str, u32)] = &[
 ];
 /// Modules without I/O, threads and clocks. They use no other modules.
 const PURE: &[&str] = &[
+    "analytics",
     "auto_or",
     "geometry",
     "time",
