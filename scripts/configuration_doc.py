@@ -33,6 +33,11 @@ TRACKER = [  # section, file, struct
     ("offline.fill", "src/track/interpolate.rs", "InterpolateConfig"),
     ("identity", "src/track/identity.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
+    ("counting", "src/analytics/config.rs", "CountingConfig"),
+    ("zones.NAME", "src/analytics/config.rs", "ZoneConfig"),
+    ("lines.NAME", "src/analytics/config.rs", "LineConfig"),
+    ("masks.NAME", "src/analytics/config.rs", "MaskConfig"),
+    ("ground", "src/analytics/ground.rs", "GroundConfig"),
 ]
 TRAINING = [
     ("", "src/train/config.rs", "TrainConfig"),

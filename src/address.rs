@@ -131,13 +131,16 @@ fn last_host(address: &str) -> String {
 /// Whether an `@` after the host may end a password that contains a `/`, `?` or `#`, so that the
 /// beginning of the password was parsed as the host.
 fn is_ambiguous(address: &str, url: &Url) -> bool {
-    // `Url` removes the colon of an empty port, although a password may follow it.
+    // `Url` removes the colon of an empty port, although a password may follow it, and accepts a
+    // backslash after it; so the text decides.
     let authority = address.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
-    let has_login = !url.username().is_empty()
-        || url.password().is_some()
-        || url.port().is_some()
-        || authority.ends_with(':');
+    let authority = authority
+        .split(['/', '\\', '?', '#'])
+        .next()
+        .unwrap_or_default();
+    let after_host = authority.rsplit(']').next().unwrap_or_default();
+    let has_login =
+        !url.username().is_empty() || url.password().is_some() || after_host.contains([':', '@']);
     let rest = [url.query(), url.fragment()].into_iter().flatten();
     url.path().contains('@') || (has_login && rest.into_iter().any(|part| part.contains('@')))
 }
@@ -145,18 +148,10 @@ fn is_ambiguous(address: &str, url: &Url) -> bool {
 fn mask_parts(address: &str, url: &Url) -> String {
     if is_ambiguous(address, url) {
         let host = url.as_str().rsplit('@').next().unwrap_or_default();
-        return format!(
-            "{}://***@{}",
-            url.scheme(),
-            host.split(['?', '#']).next().unwrap_or_default()
-        );
+        let host = host.split(['?', '#']).next().unwrap_or_default();
+        return format!("{}://***@{}", url.scheme(), mask_path(host));
     }
-    let path = url
-        .path()
-        .split('/')
-        .map(|word| if may_be_secret(word) { "***" } else { word })
-        .collect::<Vec<_>>()
-        .join("/");
+    let path = mask_path(url.path());
     let login = if url.username().is_empty() && url.password().is_none() {
         ""
     } else {
@@ -176,6 +171,12 @@ fn mask_parts(address: &str, url: &Url) -> String {
         host_and_port(url),
         query.unwrap_or_default()
     )
+}
+
+fn mask_path(path: &str) -> String {
+    let words = path.split('/');
+    let masked = words.map(|word| if may_be_secret(word) { "***" } else { word });
+    masked.collect::<Vec<_>>().join("/")
 }
 
 fn host_and_port(url: &Url) -> String {
@@ -220,6 +221,8 @@ mod tests {
             ("rtsp://admin:12?SECRET@host", "rtsp://***@host"),
             ("rtsp://admin:?SECRET@host", "rtsp://***@host"),
             ("rtsp://admin:/a/SECRET#@host/x", "rtsp://***@host/x"),
+            ("rtsp://admin:\\SECRET?@host/x", "rtsp://***@host/x"),
+            ("rtsp://admin:12?@host/user=SECRET", "rtsp://***@host/***"),
             ("http://h/flv?user=me@mail.example", "http://h/flv?user=***"),
             (
                 "http://h/flv?user=a&password=SECRET",

@@ -1,6 +1,7 @@
 //! The configuration file: a section for the settings of each module. Every key has a default;
 //! `docs/reference/configuration.md` lists them.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -9,6 +10,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::analytics::{
+    CountingConfig, GroundConfig, LineConfig, MaskConfig, SceneConfig, SceneError, ZoneConfig,
+};
 use crate::detect::{DetectorConfig, Precision};
 use crate::embed::{Crops, EmbedderConfig};
 use crate::infer::{Device, Preprocessing, SessionOptions};
@@ -62,6 +66,22 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// Which tracks and events are written.
     pub output: OutputConfig,
+    /// When a person counts as being on the other side of a line or of a zone's border.
+    pub counting: CountingConfig,
+    /// Zones by name, in which people are counted. These, `lines`, `masks` and
+    /// `ground` apply to `track` and `refine`, unless `--camera` names a camera of the same file;
+    /// `serve` uses those of its cameras.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<String, ZoneConfig>,
+    /// Lines by name, over which people are counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lines: BTreeMap<String, LineConfig>,
+    /// Masks by name, in which people are ignored.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub masks: BTreeMap<String, MaskConfig>,
+    /// Where points of the picture are on the ground: positions and speeds in metres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ground: Option<GroundConfig>,
 }
 
 /// Errors of reading a configuration.
@@ -95,6 +115,9 @@ pub enum ConfigError {
     /// A value is out of range.
     #[error("invalid configuration: {0}")]
     Range(#[from] OutOfRange),
+    /// A zone, line, mask or ground plane cannot be used.
+    #[error("invalid configuration: {0}")]
+    Scene(#[from] SceneError),
 }
 
 impl ConfigError {
@@ -187,6 +210,8 @@ impl Config {
         self.offline.validate()?;
         self.identity.validate()?;
         self.output.validate()?;
+        self.counting.validate()?;
+        self.scene().validate("")?;
         // The detector must not drop detections that the tracker uses.
         within(
             "detector.confidence",
@@ -195,6 +220,15 @@ impl Config {
             self.tracker.unsure,
         )?;
         Ok(())
+    }
+
+    /// The zones, lines, masks and ground plane.
+    pub fn scene(&self) -> SceneConfig {
+        SceneConfig::default()
+            .with_zones(self.zones.clone())
+            .with_lines(self.lines.clone())
+            .with_masks(self.masks.clone())
+            .with_ground(self.ground.clone())
     }
 
     /// The tracker's settings; with `offline`, those that produce tracklets for offline linking.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use crate::analytics::Scene;
 use crate::frame::Frame;
 use crate::time::{Seconds, WallTime};
 use crate::track::appearance::mean_direction;
@@ -18,7 +19,9 @@ use crate::track::identity::Identity;
 use crate::track::interpolate;
 use crate::track::offline::{self, LinkedTrajectory, OfflineConfig, Tracklet};
 use crate::track::{EndedTrack, TrackOutput, TrackState, TrackerConfig};
-use crate::trajectory::{EndedEvent, Event, EventBuilder, FrameEvent, RunId, TrackEvent};
+use crate::trajectory::{
+    AnalyticsEvent, EndedEvent, Event, EventBuilder, FrameEvent, RunId, TrackEvent,
+};
 
 /// Errors of reading events for refinement.
 #[derive(Debug, Error)]
@@ -66,6 +69,8 @@ pub struct RecordedEvents {
     pub frames: Vec<FrameEvent>,
     /// The `track_ended` events, in the order in which they were written.
     pub ended: Vec<EndedEvent>,
+    /// The events of zones and lines, in the order in which they were written.
+    pub analytics: Vec<AnalyticsEvent>,
 }
 
 impl RecordedEvents {
@@ -101,6 +106,8 @@ impl RecordedEvents {
             let key = match &event {
                 Event::Frame(f) => (f.run, f.camera.clone()),
                 Event::Ended(e) => (e.run, e.camera.clone()),
+                Event::Analytics(AnalyticsEvent::Zone(e)) => (e.run, e.camera.clone()),
+                Event::Analytics(AnalyticsEvent::Line(e)) => (e.run, e.camera.clone()),
                 Event::Status(_) => continue, // a camera's state has no effect on trajectories
             };
             let at = *index.entry(key).or_insert(all.len());
@@ -110,6 +117,7 @@ impl RecordedEvents {
             match event {
                 Event::Status(_) => {}
                 Event::Ended(e) => all[at].ended.push(e),
+                Event::Analytics(e) => all[at].analytics.push(e),
                 Event::Frame(f) if all[at].frames.last().is_some_and(|l| l.pts >= f.pts) => {
                     return Err(RefineError::Order {
                         path: path.into(),
@@ -132,8 +140,19 @@ impl RecordedEvents {
     }
 
     /// Returns the events after linking the tracks and filling their gaps. A trajectory has the id
-    /// of its first track.
+    /// of its first track. Events of zones and lines are left out.
     pub fn refine(&self, config: &OfflineConfig, tracker: &TrackerConfig) -> RecordedEvents {
+        self.refine_and_count(config, tracker, Scene::default())
+    }
+
+    /// As [`RecordedEvents::refine`]. People are counted anew on the trajectories,
+    /// in the zones and at the lines of `scene`.
+    pub fn refine_and_count(
+        &self,
+        config: &OfflineConfig,
+        tracker: &TrackerConfig,
+        scene: Scene,
+    ) -> RecordedEvents {
         let Some(first) = self.frames.first() else {
             return RecordedEvents::default();
         };
@@ -155,6 +174,7 @@ impl RecordedEvents {
             .find(|e| e.embedding.is_some())
             .map(|e| e.embedder.clone().unwrap_or_else(|| "unknown".into()));
         let mut events = EventBuilder::new(first.run, first.camera.clone(), embedder);
+        events.set_scene(scene);
         let mut by_frame: Vec<Vec<TrackOutput>> = vec![Vec::new(); times.len()];
         let mut ends: Vec<Vec<EndedTrack>> = vec![Vec::new(); times.len()];
         let names = self.names(&trajectories, &tracklets);
@@ -200,7 +220,8 @@ impl RecordedEvents {
                 false => events.frame(&frame, &tracks),
             });
             ended.sort_by_key(|e| e.id);
-            out.ended.extend(ended.into_iter().map(|e| events.ended(e)));
+            out.ended.extend(events.ended(ended));
+            out.analytics.extend(events.take_analytics());
         }
         out
     }

@@ -7,11 +7,16 @@ use std::sync::{Arc, OnceLock};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::frame::{CameraState, Frame};
-use crate::time::{Clock, Seconds, Timestamp};
+use crate::frame::CameraState;
+use crate::time::{Clock, Timestamp};
+use crate::track::TrackState;
 use crate::track::identity::Identity;
-use crate::track::path::{self, TrackPath};
-use crate::track::{EndedTrack, TrackOutput, TrackState};
+
+mod analytics_event;
+mod builder;
+
+pub use analytics_event::{AnalyticsEvent, LINE_SCHEMA, LineEvent, ZONE_SCHEMA, ZoneEvent};
+pub use builder::{EventBuilder, PATH_STEP};
 
 /// Schema of the trajectory event of a frame.
 pub const FRAME_SCHEMA: &str = "twintrack.trajectory/1";
@@ -34,6 +39,8 @@ pub enum Event {
     Ended(EndedEvent),
     /// The state of a camera has changed.
     Status(StatusEvent),
+    /// Something has changed in a zone or at a line.
+    Analytics(AnalyticsEvent),
 }
 
 /// The kinds of events, as named in the settings of sinks and in the query of live clients.
@@ -48,14 +55,20 @@ pub enum EventKind {
     TrackEnded,
     /// The state of a camera has changed: [`StatusEvent`].
     CameraStatus,
+    /// Something has changed in a zone: [`ZoneEvent`].
+    Zone,
+    /// A person has crossed a line: [`LineEvent`].
+    Line,
 }
 
 impl EventKind {
     /// All kinds, in the order of their numbers in a spool's database.
-    pub const ALL: [EventKind; 3] = [
+    pub const ALL: [EventKind; 5] = [
         EventKind::Trajectory,
         EventKind::TrackEnded,
         EventKind::CameraStatus,
+        EventKind::Zone,
+        EventKind::Line,
     ];
 
     /// The name in settings and queries.
@@ -64,6 +77,8 @@ impl EventKind {
             EventKind::Trajectory => "trajectory",
             EventKind::TrackEnded => "track_ended",
             EventKind::CameraStatus => "camera_status",
+            EventKind::Zone => "zone",
+            EventKind::Line => "line",
         }
     }
 }
@@ -79,7 +94,10 @@ pub enum EventError {
     #[error("there is no field `schema`, which every event must have")]
     NoSchema,
     /// The schema is unknown.
-    #[error("the schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}")]
+    #[error(
+        "the schema '{0}' is none of {FRAME_SCHEMA}, {ENDED_SCHEMA}, {STATUS_SCHEMA}, \
+         {ZONE_SCHEMA}, {LINE_SCHEMA}"
+    )]
     Unknown(String),
 }
 
@@ -101,6 +119,8 @@ impl Event {
             FRAME_SCHEMA => Event::Frame(serde_json::from_str(line)?),
             ENDED_SCHEMA => Event::Ended(serde_json::from_str(line)?),
             STATUS_SCHEMA => Event::Status(serde_json::from_str(line)?),
+            ZONE_SCHEMA => Event::Analytics(AnalyticsEvent::Zone(serde_json::from_str(line)?)),
+            LINE_SCHEMA => Event::Analytics(AnalyticsEvent::Line(serde_json::from_str(line)?)),
             _ => return Err(EventError::Unknown(schema)),
         })
     }
@@ -205,6 +225,21 @@ pub struct TrackEvent {
     /// The person's identity, if known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub identity: Option<Identity>,
+    /// Names of the zones that the person is in, in order of entry.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub zones: Vec<Arc<str>>,
+    /// Where the foot point is on the ground, if the camera's ground plane is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ground: Option<GroundPosition>,
+}
+
+/// A person's place on the ground.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GroundPosition {
+    /// [X, Y] in metres, in the coordinate system of the camera's `ground`.
+    pub position: [f64; 2],
+    /// Speed in metres per second, smoothed over about half a second.
+    pub speed: f64,
 }
 
 /// A track has ended.
@@ -281,136 +316,9 @@ impl StatusEvent {
     }
 }
 
-/// Shortest time between two points of a path, before simplification.
-pub const PATH_STEP: Seconds = Seconds(0.2);
-
-/// Rounds pixels to two decimals, which exceeds the precision of any detector.
-fn hundredths(v: f32) -> f64 {
-    (f64::from(v) * 100.0).round() / 100.0
-}
-
 /// Rounds to the three decimals of times, confidences and similarities in events.
 pub fn thousandths(v: f64) -> f64 {
     (v * 1000.0).round() / 1000.0
-}
-
-impl TrackEvent {
-    fn new(t: &TrackOutput) -> Self {
-        let foot = t.bbox.foot();
-        TrackEvent {
-            id: t.id,
-            state: t.state,
-            bbox: <[f32; 4]>::from(t.bbox).map(hundredths),
-            confidence: thousandths(f64::from(t.confidence)),
-            age: thousandths(t.age.0),
-            unseen: matches!(t.state, TrackState::Lost | TrackState::Predicted)
-                .then(|| thousandths(t.unseen.0)),
-            hits: t.hits,
-            velocity: [hundredths(t.velocity.0), hundredths(t.velocity.1)],
-            foot: [hundredths(foot.0), hundredths(foot.1)],
-            identity: t.identity.clone().map(|i| Identity {
-                similarity: thousandths(i.similarity),
-                ..i
-            }),
-        }
-    }
-}
-
-/// Builds the events of one camera: numbers them, and records the paths of tracks until they end.
-#[derive(Debug)]
-pub struct EventBuilder {
-    run: RunId,
-    camera: Arc<str>,
-    /// Name of the embedder and hash of its weights, if embeddings are to be written.
-    embedder: Option<Arc<str>>,
-    /// Presentation time of the first frame, which is time zero of the tracker's clock.
-    start: Option<Seconds>,
-    /// The paths of the current tracks, by id.
-    paths: std::collections::BTreeMap<u64, TrackPath>,
-    /// Number of events so far.
-    events: u64,
-}
-
-impl EventBuilder {
-    /// Creates the builder of a camera's events within a run. If `embedder` (the network's name and
-    /// the hash of its weights) is given, `track_ended` events include the embedding.
-    pub fn new(run: RunId, camera: Arc<str>, embedder: Option<Arc<str>>) -> Self {
-        EventBuilder {
-            run,
-            camera,
-            embedder,
-            start: None,
-            paths: Default::default(),
-            events: 0,
-        }
-    }
-
-    /// Name of the camera.
-    pub fn camera(&self) -> &Arc<str> {
-        &self.camera
-    }
-
-    /// Builds the event of a frame and extends the paths of its tracks.
-    pub fn frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
-        self.start.get_or_insert(frame.pts);
-        let located =
-            |t: &&TrackOutput| !matches!(t.state, TrackState::Lost | TrackState::Predicted);
-        for t in tracks.iter().filter(located) {
-            let path = self.paths.entry(t.id).or_default();
-            if path
-                .last()
-                .is_none_or(|at| frame.pts.0 - at >= PATH_STEP.0 - 1e-9)
-            {
-                let (x, y) = t.bbox.foot();
-                path.push([thousandths(frame.pts.0), hundredths(x), hundredths(y)]);
-            }
-        }
-        self.events += 1;
-        FrameEvent {
-            schema: FRAME_SCHEMA.into(),
-            run: self.run,
-            camera: self.camera.clone(),
-            seq: self.events,
-            frame: frame.number,
-            pts: thousandths(frame.pts.0),
-            time: frame.time.map(|t| t.at),
-            clock: frame.time.and_then(|t| t.clock),
-            width: frame.width,
-            height: frame.height,
-            skipped: false,
-            tracks: tracks.iter().map(TrackEvent::new).collect(),
-        }
-    }
-
-    /// As [`EventBuilder::frame`], of a frame that the detector did not process.
-    pub fn skipped_frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
-        FrameEvent {
-            skipped: true,
-            ..self.frame(frame, tracks)
-        }
-    }
-
-    /// Builds the event of a track's end.
-    pub fn ended(&mut self, t: EndedTrack) -> EndedEvent {
-        let start = self.start.unwrap_or_default();
-        let (path, error) = self.paths.remove(&t.id).unwrap_or_default().finish();
-        let embedding = (self.embedder.is_some() && !t.embedding.is_empty()).then_some(t.embedding);
-        self.events += 1;
-        EndedEvent {
-            schema: ENDED_SCHEMA.into(),
-            run: self.run,
-            camera: self.camera.clone(),
-            seq: self.events,
-            id: t.id,
-            first: thousandths((start + t.span.0).0),
-            last: thousandths((start + t.span.1).0),
-            hits: t.hits,
-            path,
-            path_error: (error > path::TOLERANCE).then(|| hundredths(error as f32)),
-            embedder: embedding.as_ref().and(self.embedder.clone()),
-            embedding,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,48 @@ impl GroundPlane {
     }
 }
 
+/// Time constant in seconds of the smoothing of speeds.
+const SMOOTHING: f64 = 0.5;
+
+/// A person's motion on the ground: the velocity, smoothed exponentially, since the foot point of a
+/// box trembles by some centimetres from frame to frame.
+#[derive(Debug, Clone)]
+pub struct GroundMotion {
+    at: f64,
+    position: Point,
+    /// Metres per second; absent before the second position.
+    velocity: Option<Point>,
+}
+
+impl GroundMotion {
+    /// The motion of a person whose first position is `position`, in metres, at `at` seconds.
+    pub fn begin(at: f64, position: Point) -> Self {
+        GroundMotion {
+            at,
+            position,
+            velocity: None,
+        }
+    }
+
+    /// Moves the person. A time that is not later is ignored.
+    pub fn update(&mut self, at: f64, position: Point) {
+        let elapsed = at - self.at;
+        if elapsed <= 0.0 {
+            return;
+        }
+        let step: Point = std::array::from_fn(|i| (position[i] - self.position[i]) / elapsed);
+        let share = 1.0 - (-elapsed / SMOOTHING).exp();
+        let smooth = |v: Point| std::array::from_fn(|i| v[i] + share * (step[i] - v[i]));
+        self.velocity = Some(self.velocity.map_or(step, smooth));
+        (self.at, self.position) = (at, position);
+    }
+
+    /// Speed in metres per second.
+    pub fn speed(&self) -> f64 {
+        self.velocity.map_or(0.0, |[x, y]| x.hypot(y))
+    }
+}
+
 fn apply(m: &Matrix3<f64>, [x, y]: Point) -> [f64; 3] {
     (m * Vector3::new(x, y, 1.0)).into()
 }
@@ -227,6 +269,23 @@ mod tests {
             "{}",
             plane.error()
         );
+    }
+
+    #[test]
+    fn speed_is_that_of_a_steady_walk_whatever_the_frame_rate() {
+        for rate in [5.0, 30.0] {
+            let mut motion = GroundMotion::begin(0.0, [0.0, 0.0]);
+            for i in 1..=(10.0 * rate) as u32 {
+                let t = f64::from(i) / rate;
+                // 1.4 m/s; every other position is off by 5 cm.
+                motion.update(t, [1.4 * t, if i % 2 == 0 { 0.05 } else { 0.0 }]);
+            }
+            assert!(
+                (motion.speed() - 1.4).abs() < 0.4,
+                "{} at {rate}",
+                motion.speed()
+            );
+        }
     }
 
     #[test]

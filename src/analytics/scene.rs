@@ -10,7 +10,7 @@ use crate::analytics::change::{
 use crate::analytics::config::{
     CountingConfig, Direction, Ignore, LineConfig, SceneConfig, SceneError, Shape, ZoneConfig,
 };
-use crate::analytics::ground::GroundPlane;
+use crate::analytics::ground::{GroundMotion, GroundPlane};
 use crate::analytics::passage::{Crossing, Passage};
 
 /// A person in a frame.
@@ -24,6 +24,7 @@ pub struct Person {
     pub height: f64,
 }
 
+#[derive(Debug)]
 struct Zone {
     name: Arc<str>,
     config: ZoneConfig,
@@ -36,6 +37,7 @@ struct Zone {
     over_told: bool,
 }
 
+#[derive(Debug)]
 struct Line {
     name: Arc<str>,
     config: LineConfig,
@@ -46,6 +48,7 @@ struct Line {
 }
 
 /// A person's stay in a zone.
+#[derive(Debug)]
 struct Stay {
     zone: usize,
     /// Presentation time in seconds of the entry.
@@ -54,8 +57,10 @@ struct Stay {
     told: bool,
 }
 
+#[derive(Debug)]
 struct TrackState {
     last: Sample,
+    motion: Option<GroundMotion>,
     /// One for each zone, then one for each line.
     passages: Vec<Passage>,
     stays: Vec<Stay>,
@@ -70,7 +75,7 @@ struct Counted {
 
 /// The zones, lines, masks and ground plane of a camera, with the state of its tracks. Times are
 /// presentation times in seconds.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct Scene {
     config: SceneConfig,
     counting: CountingConfig,
@@ -213,7 +218,7 @@ impl Scene {
             changes = self.end_all(now);
             self.resize(size);
         }
-        if self.zones.is_empty() && self.lines.is_empty() {
+        if self.zones.is_empty() && self.lines.is_empty() && self.ground.is_none() {
             return changes;
         }
         let mut counted = Vec::new();
@@ -233,6 +238,7 @@ impl Scene {
             foot: person.foot,
             margin: (self.counting.margin * person.height).max(0.1),
         };
+        let metres = self.ground.as_ref().and_then(|g| g.to_metres(person.foot));
         let (zones, lines) = (&self.zones, &self.lines);
         let boundaries = || {
             let zones = zones.iter().map(|z| (&z.boundary, true));
@@ -248,6 +254,7 @@ impl Scene {
             });
             let state = TrackState {
                 last: sample,
+                motion: metres.map(|m| GroundMotion::begin(now, m)),
                 passages: passages.collect(),
                 stays: Vec::new(),
             };
@@ -265,6 +272,12 @@ impl Scene {
             });
         }
         track.last = sample;
+        if let Some(metres) = metres {
+            match &mut track.motion {
+                Some(motion) => motion.update(now, metres),
+                None => track.motion = Some(GroundMotion::begin(now, metres)),
+            }
+        }
     }
 
     /// Ends a track: its person leaves the zones. Returns what changed.
@@ -434,7 +447,22 @@ impl Scene {
         stays.iter().map(|s| &self.zones[s.zone].name)
     }
 
-    /// The shapes in pixels, and their counts so far.
+    /// Speed of a track in metres per second; 0 for a track that has just begun, and without a
+    /// ground plane.
+    pub fn speed(&self, track: u64) -> f64 {
+        let motion = self.tracks.get(&track).and_then(|t| t.motion.as_ref());
+        motion.map_or(0.0, GroundMotion::speed)
+    }
+
+    /// As [`Scene::view`], for frames of `size` pixels, before the first of them.
+    pub fn shapes(&mut self, size: (u32, u32)) -> SceneView {
+        if self.size != Some(size) {
+            self.resize(size);
+        }
+        self.view()
+    }
+
+    /// The shapes in pixels, and their counts so far. Without shapes before the first frame.
     pub fn view(&self) -> SceneView {
         SceneView {
             zones: self.zones.iter().map(Zone::view).collect(),

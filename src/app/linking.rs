@@ -1,13 +1,17 @@
 //! Offline linking of recorded events, for `track --offline` and `refine`.
 
+use std::sync::Arc;
+
+use twintrack::analytics::{Scene, SceneView};
 use twintrack::config::Config;
 use twintrack::refine::{RecordedEvents, frame_of};
 use twintrack::sink::{FrameResult, Sink, SinkError};
 use twintrack::source::{Source, SourceError};
 
-/// Refines events; removes the embeddings unless `output.embeddings` is set.
-pub fn refined(events: &RecordedEvents, config: &Config) -> RecordedEvents {
-    let mut refined = events.refine(&config.offline, &config.tracker);
+/// Refines events and counts people in `scene`; removes the embeddings unless `output.embeddings`
+/// is set.
+pub fn refined(events: &RecordedEvents, config: &Config, scene: Scene) -> RecordedEvents {
+    let mut refined = events.refine_and_count(&config.offline, &config.tracker, scene);
     if !config.output.embeddings {
         refined.ended.iter_mut().for_each(|e| e.embedding = None);
     }
@@ -26,8 +30,8 @@ pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
     )
 }
 
-/// Writes events to the sinks: for every frame its `trajectory` event, then the `track_ended`
-/// events of the tracks that were last detected in the frame. `pictures` is the source of the
+/// Writes events to the sinks in order of their sequence numbers: for every frame its `trajectory`
+/// event, then the events of zones and lines, then the `track_ended` events. `pictures` is the source of the
 /// pixels, for sinks that draw. Checks `stop` before every frame, and returns early when it is
 /// true.
 ///
@@ -37,10 +41,16 @@ pub fn deliver(
     events: &RecordedEvents,
     sinks: &mut [Box<dyn Sink>],
     mut pictures: Option<Box<dyn Source>>,
+    mut scene: SceneView,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), DeliverError> {
     let mut ended = events.ended.iter().peekable();
-    for event in events.frames.iter().take_while(|_| !stop()) {
+    let mut analytics = events.analytics.iter().peekable();
+    let mut counted = analytics.clone();
+    // Sequence numbers of the frames after each frame.
+    let seqs = events.frames.iter().skip(1).map(|f| f.seq);
+    let next_seqs = seqs.chain(std::iter::once(u64::MAX));
+    for (event, next) in events.frames.iter().zip(next_seqs).take_while(|_| !stop()) {
         let mut frame = frame_of(event);
         if let Some(source) = &mut pictures {
             while let Some(next) = source.next_frame()? {
@@ -50,15 +60,23 @@ pub fn deliver(
                 }
             }
         }
+        while let Some(e) = counted.next_if(|e| e.seq() < next) {
+            e.update(&mut scene);
+        }
         let finished = FrameResult {
             frame,
             detections: Vec::new(),
             event: event.clone().into(),
+            scene: pictures.is_some().then(|| Arc::new(scene.clone())),
         };
         for sink in sinks.iter_mut() {
             sink.frame(&finished)?;
         }
-        while let Some(e) = ended.next_if(|e| e.last <= event.pts) {
+        while let Some(e) = analytics.next_if(|e| e.seq() < next) {
+            let e = e.clone().into();
+            sinks.iter_mut().try_for_each(|s| s.analytics(&e))?;
+        }
+        while let Some(e) = ended.next_if(|e| e.seq < next) {
             let e = e.clone().into();
             sinks.iter_mut().try_for_each(|s| s.ended(&e))?;
         }

@@ -17,6 +17,7 @@ pub mod networks;
 pub mod options;
 pub mod outputs;
 pub mod refine;
+pub mod scenes;
 pub mod search;
 pub mod sequences;
 #[cfg(feature = "serve")]

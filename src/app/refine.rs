@@ -7,9 +7,12 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use serde::de::IgnoredAny;
 
+use crate::app::scenes::Scenes;
 use crate::app::{linking, outputs, settings, show};
+use twintrack::analytics::SceneView;
 use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
+use twintrack::sink::counts::Counts;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
 
@@ -19,8 +22,9 @@ pub struct RefineArgs {
     /// Events that `twintrack track` or `serve` wrote (JSON lines); `-` is standard input.
     /// Embeddings (`track --embeddings`) improve linking, and are kept in the output.
     input: PathBuf,
-    /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery] and [output]
-    /// are used.
+    /// Configuration (TOML), of which [offline], [tracker.motion], [tracker.scenery], [output],
+    /// [counting] and the zones and lines are used: those of [cameras.NAME], if NAME is the camera
+    /// of the events, otherwise [zones], [lines], [masks] and [ground].
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Write the refined events (JSON lines) to this file; `-` is standard output.
@@ -42,6 +46,7 @@ pub struct RefineArgs {
 /// with --mot also when the input has several recordings.
 pub fn run(args: &RefineArgs) -> Result<()> {
     let config = settings::read(args.config.as_deref())?;
+    let scenes = Scenes::read(args.config.as_deref(), &config)?;
     let from_stdin = args.input == Path::new(STDIN);
     let inputs: Vec<PathBuf> = args
         .config
@@ -67,11 +72,9 @@ pub fn run(args: &RefineArgs) -> Result<()> {
             recordings.len()
         );
     }
-    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(JsonLines::create(
-        &args.output,
-        false,
-        config.output.ended,
-    )?)];
+    let counts = Counts::default();
+    let lines = JsonLines::create(&args.output, false, config.output.ended)?;
+    let mut sinks: Vec<Box<dyn Sink>> = vec![Box::new(lines), Box::new(counts.clone())];
     if let Some(path) = &args.mot {
         sinks.push(Box::new(MotText::create(
             path,
@@ -83,14 +86,17 @@ pub fn run(args: &RefineArgs) -> Result<()> {
         eprintln!("  nothing to refine           the input has no trajectory events");
     }
     for recording in &recordings {
-        let refined = recording.refine(&config.offline, &config.tracker);
+        let camera = recording.frames.first().map_or("", |f| &f.camera);
+        let scene = scenes.scene(camera)?;
+        let refined = recording.refine_and_count(&config.offline, &config.tracker, scene);
         if !args.quiet {
             eprintln!("{}", linking::summary(recording, &refined));
         }
-        linking::deliver(&refined, &mut sinks, None, &|| false)?;
+        linking::deliver(&refined, &mut sinks, None, SceneView::default(), &|| false)?;
     }
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
+        eprint!("{}", show::counts(&counts, recordings.len() > 1));
         eprint!(
             "{}",
             show::written(&[

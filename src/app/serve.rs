@@ -29,6 +29,7 @@ use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
 use twintrack::sink::Sink;
+use twintrack::sink::counts::Counts;
 use twintrack::sink::mqtt::MqttConfig;
 use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
@@ -148,6 +149,8 @@ struct Outputs {
     spools: Vec<Arc<Spool>>,
     /// Number of events dropped because they could not be written to the file or standard output.
     dropped: Arc<AtomicU64>,
+    /// Numbers of people in zones and over lines.
+    counts: Counts,
 }
 
 impl Outputs {
@@ -167,6 +170,8 @@ impl Outputs {
         // The hub keeps each camera's latest frame.
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         sinks.extend(hub.map(|hub| Box::new(hub.clone()) as Box<dyn Sink>));
+        let counts = Counts::default();
+        sinks.push(Box::new(counts.clone()));
         let mut spools = Vec::new();
         let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));
         if let Some(mqtt) = &service.mqtt {
@@ -193,6 +198,7 @@ impl Outputs {
             sinks,
             spools,
             dropped,
+            counts,
         })
     }
 }
@@ -211,6 +217,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
     let outputs = Outputs::open(args, &service, &config, server.is_some().then_some(&hub))?;
+    let counts = outputs.counts.clone();
 
     let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
@@ -231,6 +238,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             hub.clone(),
             outputs.spools,
             Some(outputs.dropped),
+            outputs.counts,
         );
         let service = Service {
             run,
@@ -278,6 +286,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         run,
         sinks: outputs.sinks,
         output: config.output.clone(),
+        counting: config.counting.clone(),
         batch,
         observer: Arc::new(metrics),
         cameras: cameras.clone(),
@@ -299,6 +308,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         }
         result => result.map(|_| true)?,
     };
+    if !args.quiet {
+        eprint!("{}", show::counts(&counts, true));
+    }
     Ok(conclude(args, &cameras.all(), finished, &signals))
 }
 

@@ -13,6 +13,7 @@ use twintrack::detect::Detector;
 use twintrack::embed::Embedder;
 use twintrack::infer::Model;
 use twintrack::pipeline::{Cameras, DetectionSource, Summary};
+use twintrack::sink::counts::{Counts, ShapeKey};
 
 /// Reason why re-identification and false-accept rates are not available; used after a comma.
 pub const NO_STRANGER_RATES: &str = "because the network's file has no false-accept rates \
@@ -202,6 +203,39 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
         out.push_str("  stopped before the end; the files are complete up to here\n");
     }
     out.trim_end().to_string()
+}
+
+/// The rows of the summary with the counts of zones and lines, each with the name of its camera if
+/// `cameras`; empty if there are none.
+pub fn counts(counts: &Counts, cameras: bool) -> String {
+    let mut out = String::new();
+    let mut row = |name: String, value: String| {
+        writeln!(out, "  {name:<31} {value}").expect("writing to a String cannot fail")
+    };
+    let label = |kind: &str, (camera, name): &ShapeKey| match cameras {
+        true => format!("{kind} {camera}/{name}"),
+        false => format!("{kind} {name}"),
+    };
+    for (zone, c) in counts.zones() {
+        let mut value = format!(
+            "{} entered, {} left, {} inside",
+            c.entered, c.left, c.occupancy
+        );
+        for (n, what) in [(c.dwelled, "dwelled"), (c.over_limit, "times over limit")] {
+            if n > 0 {
+                value.push_str(&format!(", {n} {what}"));
+            }
+        }
+        row(label("zone", &zone), value);
+    }
+    for (line, c) in counts.lines() {
+        let mut value = format!("{} in, {} out", c.inwards, c.outwards);
+        if c.wrong > 0 {
+            value.push_str(&format!(", {} in the wrong direction", c.wrong));
+        }
+        row(label("line", &line), value);
+    }
+    out
 }
 
 #[cfg(test)]

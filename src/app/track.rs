@@ -6,13 +6,16 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::app::scenes::Scenes;
 use crate::app::signals::Signals;
 use crate::app::{detections, identities, linking, networks, show};
 use twintrack::address;
+use twintrack::analytics::Scene;
 use twintrack::config::Config;
 use twintrack::pipeline::{Cameras, Input, Inputs, Pipeline, StageTimes, Summary};
 use twintrack::refine::RecordedEvents;
 use twintrack::sink::Sink;
+use twintrack::sink::counts::Counts;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
 use twintrack::sink::recorder::Recorder;
@@ -43,6 +46,8 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let options = source_options(args, &config);
     let input = Input::open(&args.input, options.clone())?;
     let info = input.info().clone();
+    let scenes = Scenes::read(args.config.as_deref(), &config)?;
+    let input = input.with_scene(scenes.during(&info.camera, args.offline));
     if args.offline && info.live {
         bail!(
             "--offline needs a recording, because a camera has no end: record the camera to a \
@@ -76,6 +81,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         identities,
         sinks: outputs.during,
         output: config.output.clone(),
+        counting: config.counting.clone(),
         batch,
         observer: times.clone(),
         cameras: cameras.clone(),
@@ -99,7 +105,19 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let mut finished = info.live || !summary.interrupted;
     if args.offline {
         let events = recorder.take();
-        finished &= link_and_write(args, &config, options, &events, outputs.after, &signals)?;
+        let scene = scenes.scene(&info.camera)?;
+        finished &= link_and_write(
+            args,
+            &config,
+            options,
+            &events,
+            scene,
+            outputs.after,
+            &signals,
+        )?;
+    }
+    if !args.quiet {
+        eprint!("{}", show::counts(&outputs.counts, false));
     }
     warn_of_unused_detections(args, &summary, &info);
     conclude(args, summary)?;
@@ -180,6 +198,8 @@ struct Outputs {
     during: Vec<Box<dyn Sink>>,
     /// Sinks that receive the linked tracks after the end of the input.
     after: Vec<Box<dyn Sink>>,
+    /// The numbers of people in zones and over lines.
+    counts: Counts,
 }
 
 impl Outputs {
@@ -197,7 +217,9 @@ impl Outputs {
         let mut outputs = Outputs {
             during: sinks(args, config, info)?,
             after: Vec::new(),
+            counts: Counts::default(),
         };
+        outputs.during.push(Box::new(outputs.counts.clone()));
         if args.offline {
             let recorder: Vec<Box<dyn Sink>> = vec![Box::new(recorder.clone())];
             outputs.after = std::mem::replace(&mut outputs.during, recorder);
@@ -217,13 +239,16 @@ fn link_and_write(
     config: &Config,
     options: SourceOptions,
     events: &RecordedEvents,
+    mut scene: Scene,
     mut sinks: Vec<Box<dyn Sink>>,
     signals: &Signals,
 ) -> Result<bool> {
     tracing::info!(tracks = events.ended.len(), "linking tracks");
     // Linking has no partial result: a signal ends the program at once.
     signals.begin_abrupt_phase();
-    let refined = linking::refined(events, config);
+    let size = events.frames.first().map(|f| (f.width, f.height));
+    let shapes = size.map(|s| scene.shapes(s)).unwrap_or_default();
+    let refined = linking::refined(events, config, scene);
     let stop = signals.begin_graceful_phase();
     // The first pass's [`Link`] may hold a stop request, so the second pass gets a new one.
     let second_pass = options.with_link(Link::default());
@@ -232,7 +257,9 @@ fn link_and_write(
     } else {
         None
     };
-    linking::deliver(&refined, &mut sinks, pictures, &|| stop.is_cancelled())?;
+    linking::deliver(&refined, &mut sinks, pictures, shapes, &|| {
+        stop.is_cancelled()
+    })?;
     sinks.iter_mut().try_for_each(|s| s.finish())?;
     if !args.quiet {
         eprintln!("{}", linking::summary(events, &refined));

@@ -405,14 +405,10 @@ fn track_and_score(s: &PreparedSequence, config: &Config, args: &TuneArgs) -> Re
             config.output.coasts(t.unseen.0) && (!args.offline || t.state == TrackState::Confirmed)
         });
         recording.frames.push(events.frame(frame, &update.tracks));
-        recording
-            .ended
-            .extend(update.ended.into_iter().map(|t| events.ended(t)));
+        recording.ended.extend(events.ended(update.ended));
     }
     if args.offline {
-        recording
-            .ended
-            .extend(tracker.finish().into_iter().map(|t| events.ended(t)));
+        recording.ended.extend(events.ended(tracker.finish()));
         recording = recording.refine(&config.offline, &config.tracker);
     }
     let rows: Vec<MotRow> = recording.frames.iter().flat_map(rows).collect();

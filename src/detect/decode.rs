@@ -131,7 +131,10 @@ fn boxes(r: &OutputReader<'_>) -> DecodeResult {
     // which takes a tenth of the time of row views.
     let values = out.as_standard_layout();
     let values = values.as_slice().unwrap_or_default();
-    let of = |(i, rows): (usize, &[f32])| {
+    // A network with non-maximum suppression has no places in a frame without people.
+    let places = 5 * out.dim().1;
+    let of = |i: usize| {
+        let rows = &values[i * places..(i + 1) * places];
         let rows = rows.as_chunks::<5>().0.iter().enumerate();
         let sufficient = rows.filter(|(_, b)| b[4] >= r.batch.threshold);
         sufficient
@@ -142,8 +145,7 @@ fn boxes(r: &OutputReader<'_>) -> DecodeResult {
             })
             .collect()
     };
-    let places = (5 * out.dim().1).max(1);
-    Ok(values.chunks(places).enumerate().map(of).collect())
+    Ok((0..r.batch.n).map(of).collect())
 }
 
 fn yolox(r: &OutputReader<'_>) -> DecodeResult {

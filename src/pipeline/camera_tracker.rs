@@ -1,7 +1,9 @@
 //! One camera's tracker: from a frame's detections and embeddings to its events.
 
+use std::sync::Arc;
 use std::time::Instant;
 
+use crate::analytics::{CountingConfig, Scene, SceneConfig, SceneView};
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
 use crate::geometry::Affine;
@@ -12,7 +14,7 @@ use crate::track::cadence::Agreement;
 use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{IdentityRegistry, TrackObservation};
 use crate::track::{EndedTrack, TrackError, TrackOutput, TrackState, TrackUpdate, Tracker};
-use crate::trajectory::{EndedEvent, EventBuilder, StatusEvent};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, EventBuilder, StatusEvent};
 
 /// A frame with everything that the tracker needs.
 pub(super) struct Embedded {
@@ -30,6 +32,8 @@ pub(super) struct TrackedFrame {
     pub frame: Option<FrameResult>,
     /// Time at which the frame was decoded.
     pub arrived: Option<Instant>,
+    /// Events of zones and lines.
+    pub analytics: Vec<AnalyticsEvent>,
     /// Tracks that ended with this frame.
     pub ended: Vec<EndedEvent>,
     pub status: Option<StatusEvent>,
@@ -123,6 +127,37 @@ impl CameraTracker {
         }
     }
 
+    /// Sets what is counted.
+    pub fn with_scene(mut self, scene: SceneConfig, counting: &CountingConfig) -> Self {
+        self.set_scene(scene, counting);
+        self
+    }
+
+    /// Replaces the zones, lines and masks, if they differ. People leave the zones of before with
+    /// the next frame. Settings that cannot be used, which the configuration rejects, change
+    /// nothing.
+    pub fn set_scene(&mut self, scene: SceneConfig, counting: &CountingConfig) {
+        if *self.events.scene().config() == scene {
+            return;
+        }
+        match Scene::new(scene, counting.clone()) {
+            Ok(scene) => self.events.set_scene(scene),
+            Err(error) => tracing::error!(
+                camera = %self.events.camera(), %error, "the camera's zones stay as they were"
+            ),
+        }
+    }
+
+    /// Removes the detections in masks, for which nobody is tracked.
+    pub fn remove_masked(&mut self, frame: &Frame, detections: &mut Vec<Detection>) {
+        detections.retain(|d| !self.events.ignores_detection(d.bbox.foot(), frame));
+    }
+
+    /// The shapes to draw into a frame; absent if it has no pixels.
+    fn view(&self, frame: &Frame) -> Option<Arc<SceneView>> {
+        frame.image.as_ref().and_then(|_| self.events.view())
+    }
+
     /// Agreement of the predictions with the detections of the last frame.
     pub fn agreement(&mut self, exceptions: f32) -> Agreement {
         self.tracker.agreement(exceptions)
@@ -179,19 +214,18 @@ impl CameraTracker {
         self.keep_identities(&mut update.tracks);
         let mut tracked = self.release(Some((&update.tracks, frame.pts)));
         let event = self.events.frame(&frame, &update.tracks);
-        let ended = update
-            .ended
-            .into_iter()
-            .map(|t| self.events.ended(t))
-            .collect();
+        let scene = self.view(&frame);
+        let ended = self.events.ended(update.ended);
         self.detected = (update.tracks, frame.pts);
         tracked.push(TrackedFrame {
             frame: Some(FrameResult {
                 frame,
                 detections,
                 event: event.into(),
+                scene,
             }),
             arrived: Some(arrived),
+            analytics: self.events.take_analytics(),
             ended,
             status: None,
         });
@@ -215,13 +249,16 @@ impl CameraTracker {
                 |t: &TrackOutput| t.state != TrackState::Lost || self.output.shows(t.unseen.0);
             tracks.retain(shown);
             let event = self.events.skipped_frame(&h.frame, &tracks);
+            let scene = self.view(&h.frame);
             TrackedFrame {
                 frame: Some(FrameResult {
                     frame: h.frame,
                     detections: Vec::new(),
                     event: event.into(),
+                    scene,
                 }),
                 arrived: Some(h.arrived),
+                analytics: self.events.take_analytics(),
                 ..TrackedFrame::default()
             }
         };
@@ -239,8 +276,10 @@ impl CameraTracker {
                 registry.ended(self.events.camera(), t.id);
             }
         }
+        let ended = self.events.ended(tracks);
         tracked.push(TrackedFrame {
-            ended: tracks.into_iter().map(|t| self.events.ended(t)).collect(),
+            analytics: self.events.take_analytics(),
+            ended,
             ..TrackedFrame::default()
         });
         tracked

@@ -14,6 +14,7 @@ use derive_setters::Setters;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::analytics::{CountingConfig, SceneConfig};
 use crate::embed::Embedder;
 use crate::pipeline::batch::{Batch, batches};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
@@ -132,6 +133,13 @@ impl Input {
         })
     }
 
+    /// Sets the zones, lines, masks and ground plane.
+    #[must_use]
+    pub fn with_scene(mut self, scene: SceneConfig) -> Self {
+        self.config.set_scene(scene);
+        self
+    }
+
     /// Properties of the input that are known before its first frame.
     pub fn info(&self) -> &SourceInfo {
         self.source.info()
@@ -179,6 +187,8 @@ pub struct Pipeline {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Selection of the events that are written.
     pub output: OutputConfig,
+    /// When people count as being on the other side of the cameras' lines and zones' borders.
+    pub counting: CountingConfig,
     /// Rules by which frames share the networks.
     pub batch: BatchConfig,
     /// Receives measurements.
@@ -215,6 +225,7 @@ impl Pipeline {
             run: RunId::now_v7(),
             sinks: Vec::new(),
             output: OutputConfig::default(),
+            counting: CountingConfig::default(),
             batch: BatchConfig::default(),
             observer: Arc::new(NoObserver),
             cameras: Cameras::default(),
@@ -241,6 +252,7 @@ impl Pipeline {
             embedder,
             embed_policy,
             tracker,
+            counting,
             identities,
             gallery,
             run,
@@ -269,6 +281,7 @@ impl Pipeline {
             out: out.clone(),
             trackers: Trackers::default(),
             embedding: Embedding::new(embedder, embed_policy),
+            counting,
             cadences: cadences.clone(),
             keep_pixels,
         };
@@ -368,6 +381,7 @@ impl Pipeline {
 
     fn new_tracker(&self) -> NewTracker {
         let (tracker, output, run) = (self.tracker.clone(), self.output.clone(), self.run);
+        let counting = self.counting.clone();
         let embedder = self.embedder.as_ref();
         let label: Option<Arc<str>> = embedder
             .filter(|_| self.embeddings)
@@ -376,7 +390,8 @@ impl Pipeline {
         Box::new(move |camera: &Member| {
             let events = EventBuilder::new(run, camera.name.clone(), label.clone());
             let tracker = Tracker::new(tracker.clone()).with_strangers(strangers.clone());
-            CameraTracker::new(tracker, events, output.clone())
+            let scene = camera.config.scene();
+            CameraTracker::new(tracker, events, output.clone()).with_scene(scene, &counting)
         })
     }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 
+use crate::analytics::CountingConfig;
 use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::pipeline::batch::{Batch, Item};
@@ -25,7 +26,7 @@ use crate::pipeline::stage::{self, MAX_FAILURES, Outcome};
 use crate::time::Seconds;
 use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{GalleryPerson, IdentityRegistry};
-use crate::trajectory::EndedEvent;
+use crate::trajectory::{AnalyticsEvent, EndedEvent};
 
 /// Makes the tracker of a camera that has none yet.
 pub(super) type NewTracker = Box<dyn Fn(&Member) -> CameraTracker + Send>;
@@ -69,6 +70,7 @@ pub(super) struct Tracking {
     pub out: mpsc::Sender<TrackedFrame>,
     pub trackers: Trackers,
     pub embedding: Embedding,
+    pub counting: CountingConfig,
     pub cadences: Cadences,
     /// Whether a sink needs the frames' pixels.
     pub keep_pixels: bool,
@@ -80,8 +82,9 @@ pub(super) struct Trackers {
     active: BTreeMap<Lane, (CameraTracker, Member)>,
     /// Trackers of removed cameras: if such a camera is added again, its ids continue.
     removed: BTreeMap<Arc<str>, CameraTracker>,
-    /// `track_ended` events that did not fit into the sinks' queue; sent with the next frame.
-    held: BTreeMap<Lane, Vec<EndedEvent>>,
+    /// Events of zones, lines and ends of tracks that did not fit into the sinks' queue; sent with
+    /// the next frame.
+    held: BTreeMap<Lane, (Vec<AnalyticsEvent>, Vec<EndedEvent>)>,
     /// Number of frames in a row on which a network failed; counted only under
     /// [`FailurePolicy::EndRun`].
     failures: u32,
@@ -106,8 +109,12 @@ impl Tracking {
         let Some((tracker, known)) = self.trackers.active.get_mut(&lane) else {
             return Ok(());
         };
+        if !Arc::ptr_eq(&known.config, &member.config) {
+            tracker.set_scene(member.config.scene(), &self.counting);
+        }
         known.clone_from(&member);
         let held = tracker.begin(&item.frame, item.motion);
+        tracker.remove_masked(&item.frame, &mut item.detections);
         if item.left_out.is_none() && !item.skipped {
             let pts = item.frame.pts;
             let needed = |detections: &[Detection], policy: &EmbedPolicy| {
@@ -199,11 +206,12 @@ impl Tracking {
             .find(same_name)
             .map(|(&lane, _)| lane);
         before.map_or(Ok(()), |lane| self.end(lane))?;
-        let tracker = self
+        let mut tracker = self
             .trackers
             .removed
             .remove(&member.name)
             .unwrap_or_else(|| (self.new_tracker)(member));
+        tracker.set_scene(member.config.scene(), &self.counting);
         self.trackers.active.insert(lane, (tracker, member.clone()));
         Ok(())
     }
@@ -250,7 +258,8 @@ impl Tracking {
     }
 
     /// Passes events to the sinks. Events of a live camera are dropped and counted if the queue is
-    /// full, except for ends of tracks, which are sent with the next frame.
+    /// full, except for ends of tracks and events of zones and lines, which are sent with the next
+    /// frame.
     fn send(
         &mut self,
         lane: Lane,
@@ -258,8 +267,7 @@ impl Tracking {
         mut tracked: TrackedFrame,
     ) -> Result<(), Abort> {
         let arrived = tracked.arrived;
-        let held = self.trackers.held.remove(&lane).unwrap_or_default();
-        tracked.ended.splice(0..0, held);
+        self.add_held(lane, &mut tracked);
         let sent = if member.config.is_live() {
             self.out.try_send(tracked)
         } else {
@@ -278,11 +286,19 @@ impl Tracking {
             }
             Err(TrySendError::Full(tracked)) => {
                 counts.sink_slow.fetch_add(1, Ordering::Relaxed);
-                self.trackers.held.insert(lane, tracked.ended);
+                let held = (tracked.analytics, tracked.ended);
+                self.trackers.held.insert(lane, held);
             }
             Err(TrySendError::Closed(_)) => return Err(Abort::SinksClosed),
         }
         Ok(())
+    }
+
+    fn add_held(&mut self, lane: Lane, tracked: &mut TrackedFrame) {
+        if let Some((analytics, ended)) = self.trackers.held.remove(&lane) {
+            tracked.analytics.splice(0..0, analytics);
+            tracked.ended.splice(0..0, ended);
+        }
     }
 
     /// Ends a camera's tracks. Its tracker is kept, in case the camera is added again.
@@ -291,9 +307,8 @@ impl Tracking {
             return Ok(());
         };
         let mut tracked = tracker.finish(self.identities.registry.as_mut());
-        let held = self.trackers.held.remove(&lane).unwrap_or_default();
         if let Some(first) = tracked.first_mut() {
-            first.ended.splice(0..0, held);
+            self.add_held(lane, first);
         }
         let frames = tracked.iter().filter(|t| t.frame.is_some()).count() as u64;
         member.counts.tracked.fetch_add(frames, Ordering::Relaxed);

@@ -20,11 +20,14 @@ pub(super) fn write(
     stage::spawn("write", move || {
         let mut deliver = |tracked: TrackedFrame| -> Result<(), SinkError> {
             let ended: Vec<WithJson<_>> = tracked.ended.into_iter().map(Into::into).collect();
+            let analytics: Vec<WithJson<_>> =
+                tracked.analytics.into_iter().map(Into::into).collect();
             let status = tracked.status.map(WithJson::from);
             for sink in &mut sinks {
                 if let Some(frame) = &tracked.frame {
                     sink.frame(frame)?;
                 }
+                analytics.iter().try_for_each(|e| sink.analytics(e))?;
                 ended.iter().try_for_each(|e| sink.ended(e))?;
                 status.iter().try_for_each(|e| sink.status(e))?;
             }

@@ -230,6 +230,9 @@ impl ServiceConfig {
         self.cameras
             .iter()
             .try_for_each(|(name, camera)| camera.validate(name))?;
+        for (name, camera) in &self.cameras {
+            camera.scene().validate(&format!("cameras.{name}."))?;
+        }
         self.mqtt.iter().try_for_each(MqttConfig::validate)?;
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
         for (name, camera) in &self.cameras {

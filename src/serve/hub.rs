@@ -9,10 +9,11 @@ use axum::body::Bytes;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use crate::analytics::SceneView;
 use crate::frame::Image;
 use crate::sink::overlay::Painter;
 use crate::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::{EndedEvent, EventKind, FrameEvent, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, FrameEvent, StatusEvent, WithJson};
 
 /// An event for live clients. Cloning shares the text.
 #[derive(Debug, Clone)]
@@ -33,6 +34,7 @@ const CHANNEL_EVENTS: usize = 1024;
 struct Latest {
     image: Option<Image>,
     event: Option<FrameEvent>,
+    scene: Option<Arc<SceneView>>,
     painter: Painter,
     status: Option<LiveEvent>,
     /// Cached JPEG. Its lock is held while drawing, so that simultaneous requests cause one
@@ -125,8 +127,8 @@ impl Hub {
     /// pixels wide. None if the camera is unknown or has no frame yet. Takes some milliseconds,
     /// during which other calls for the same camera wait; the pipeline does not wait.
     pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
-        self.jpeg_with(camera, width, |painter, image, event| {
-            painter.jpeg(image, event, width).map(Bytes::from)
+        self.jpeg_with(camera, width, |painter, image, event, scene| {
+            painter.jpeg(image, event, scene, width).map(Bytes::from)
         })
     }
 
@@ -134,14 +136,14 @@ impl Hub {
         &self,
         camera: &str,
         width: u32,
-        draw: impl FnOnce(&Painter, &Image, &FrameEvent) -> Result<Bytes, String>,
+        draw: impl FnOnce(&Painter, &Image, &FrameEvent, Option<&SceneView>) -> Result<Bytes, String>,
     ) -> Option<Bytes> {
         // Concurrent calls wait here, so that a frame is drawn once.
         let cache = self.cameras().get(camera)?.jpeg.clone();
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         // The pipeline takes the lock on `cameras` for every frame, so it must not be held while
         // drawing.
-        let (image, event, painter) = {
+        let (image, event, scene, painter) = {
             let cameras = self.cameras();
             let latest = cameras.get(camera)?;
             let (image, event) = (latest.image.as_ref()?, latest.event.as_ref()?);
@@ -151,9 +153,10 @@ impl Hub {
             {
                 return Some(cached.jpeg.clone());
             }
-            (image.clone(), event.clone(), latest.painter.clone())
+            let scene = latest.scene.clone();
+            (image.clone(), event.clone(), scene, latest.painter.clone())
         };
-        match draw(&painter, &image, &event) {
+        match draw(&painter, &image, &event, scene.as_deref()) {
             Ok(jpeg) => {
                 *cache = Some(CachedJpeg {
                     frame: event.frame,
@@ -204,6 +207,7 @@ impl Sink for Hub {
             latest.painter.update(event);
             latest.image.clone_from(&finished.frame.image);
             latest.event = Some(FrameEvent::clone(event));
+            latest.scene.clone_from(&finished.scene);
         }
         self.broadcast(&event.camera, EventKind::Trajectory, event);
         Ok(())
@@ -211,6 +215,11 @@ impl Sink for Hub {
 
     fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         self.broadcast(&event.camera, EventKind::TrackEnded, event);
+        Ok(())
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.broadcast(event.camera(), event.kind(), event);
         Ok(())
     }
 
@@ -255,6 +264,7 @@ mod tests {
             frame,
             detections: Vec::new(),
             event: event.into(),
+            scene: None,
         }
     }
 
@@ -266,7 +276,7 @@ mod tests {
         let (done, ended) = channel();
         let drawing = hub.clone();
         std::thread::spawn(move || {
-            let made = drawing.jpeg_with("gate", 32, |_, _, event| {
+            let made = drawing.jpeg_with("gate", 32, |_, _, event, _| {
                 drawing.clone().frame(&finished(2)).expect("in memory");
                 Ok(Bytes::from(event.frame.to_string()))
             });
@@ -278,7 +288,7 @@ mod tests {
         assert_eq!(made, Some(Bytes::from("1")));
         // The next call draws the new frame; the one after it returns the cached JPEG.
         assert_eq!(
-            hub.jpeg_with("gate", 32, |_, _, event| Ok(Bytes::from(
+            hub.jpeg_with("gate", 32, |_, _, event, _| Ok(Bytes::from(
                 event.frame.to_string()
             ))),
             Some(Bytes::from("2"))

@@ -13,8 +13,10 @@ use prometheus_client::registry::Registry;
 
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{Cameras, Member};
+use crate::serve::count_metrics::CountCollector;
 use crate::serve::hub::Hub;
 use crate::serve::stage_metrics::StageMetrics;
+use crate::sink::counts::Counts;
 use crate::sink::spool::Spool;
 
 /// Metrics that are read from the program's counters at every scrape.
@@ -32,13 +34,15 @@ impl std::fmt::Debug for ServiceCollector {
     }
 }
 
-/// The registry of all metrics. `dropped` counts events dropped by the file or standard output.
+/// The registry of all metrics. `dropped` counts events dropped by the file or standard output;
+/// `counts` has the numbers of people in zones and over lines.
 pub fn registry(
     stages: &StageMetrics,
     cameras: Cameras,
     hub: Hub,
     spools: Vec<Arc<Spool>>,
     dropped: Option<Arc<AtomicU64>>,
+    counts: Counts,
 ) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
     stages.register(&mut registry);
@@ -48,13 +52,14 @@ pub fn registry(
         spools,
         dropped,
     }));
+    registry.register_collector(Box::new(CountCollector(counts)));
     registry
 }
 
-type Labels<'a> = Vec<(&'a str, &'a str)>;
+pub(super) type Labels<'a> = Vec<(&'a str, &'a str)>;
 
 /// Encodes a family of counters (`counter`) or gauges.
-fn family<'a>(
+pub(super) fn family<'a>(
     e: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -4,6 +4,7 @@
 pub mod auth;
 pub mod config;
 mod connections;
+mod count_metrics;
 pub mod health;
 pub mod hub;
 pub mod live;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::sink::spool::{QueuedEvent, Spool};
-use crate::trajectory::{EndedEvent, EventKind, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, StatusEvent, WithJson};
 
 /// A delivery worker's access to its spool. Disk errors are logged, counted and retried here.
 #[derive(Clone)]
@@ -170,6 +170,11 @@ impl Sink for SpoolSink {
 
     fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
         self.push(EventKind::TrackEnded, &event.camera, event);
+        Ok(())
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.push(event.kind(), event.camera(), event);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
 
 /// Writes every event as one line of JSON.
 pub struct JsonLines {
@@ -48,6 +48,10 @@ impl Sink for JsonLines {
         } else {
             Ok(())
         }
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.write(event)
     }
 
     fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {

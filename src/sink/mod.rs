@@ -1,6 +1,7 @@
 //! Sinks: JSON lines, MOTChallenge text, an annotated video, and remote receivers (MQTT, webhook)
 //! with a spool on disk.
 
+pub mod counts;
 #[cfg(feature = "serve")]
 pub mod dead_letter;
 #[cfg(feature = "serve")]

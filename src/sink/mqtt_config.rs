@@ -88,6 +88,8 @@ impl Default for MqttConfig {
                 EventKind::Trajectory,
                 EventKind::TrackEnded,
                 EventKind::CameraStatus,
+                EventKind::Zone,
+                EventKind::Line,
             ],
             spool: SpoolLimits::default(),
         }

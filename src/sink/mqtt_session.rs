@@ -361,7 +361,7 @@ impl<'a> Session<'a> {
 fn topic(root: &str, event: &QueuedEvent) -> (String, bool) {
     let (last, retained) = match event.kind {
         EventKind::Trajectory => ("tracks", false),
-        EventKind::TrackEnded => ("events", false),
+        EventKind::TrackEnded | EventKind::Zone | EventKind::Line => ("events", false),
         EventKind::CameraStatus => ("status", true),
     };
     (format!("{root}/{}/{last}", event.camera), retained)

@@ -12,10 +12,13 @@ use opencv::videoio::{
 };
 use opencv::{imgcodecs, imgproc};
 
+use crate::analytics::SceneView;
 use crate::frame::Image;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::track::TrackState;
 use crate::trajectory::{FrameEvent, TrackEvent};
+
+mod shapes;
 
 /// Length in seconds of the trail drawn behind a person.
 const TRAIL: f64 = 4.0;
@@ -137,9 +140,17 @@ impl Painter {
         });
     }
 
-    fn draw(&self, image: &Image, event: &FrameEvent) -> Result<Mat, opencv::Error> {
+    fn draw(
+        &self,
+        image: &Image,
+        event: &FrameEvent,
+        scene: Option<&SceneView>,
+    ) -> Result<Mat, opencv::Error> {
         let mut mat = mat_of(image)?;
         let scale = (f64::from(image.height) / 720.0).clamp(0.6, 2.0);
+        if let Some(scene) = scene {
+            shapes::draw(&mut mat, scene, scale)?;
+        }
         let mut ids: Vec<u64> = self.trails.keys().copied().collect();
         ids.sort_unstable();
         for id in ids {
@@ -161,14 +172,20 @@ impl Painter {
         Ok(mat)
     }
 
-    /// Draws the tracks of `event` into the image and encodes it as JPEG, at most `width` pixels
-    /// wide.
+    /// Draws the tracks of `event`, and the zones and lines of `scene`, into the image and encodes
+    /// it as JPEG, at most `width` pixels wide.
     ///
     /// # Errors
     /// Returns OpenCV's message.
-    pub fn jpeg(&self, image: &Image, event: &FrameEvent, width: u32) -> Result<Vec<u8>, String> {
+    pub fn jpeg(
+        &self,
+        image: &Image,
+        event: &FrameEvent,
+        scene: Option<&SceneView>,
+        width: u32,
+    ) -> Result<Vec<u8>, String> {
         let encode = || {
-            let mut mat = self.draw(image, event)?;
+            let mut mat = self.draw(image, event, scene)?;
             if width < image.width {
                 let height = (f64::from(image.height) * f64::from(width) / f64::from(image.width))
                     .round()
@@ -222,21 +239,33 @@ fn draw_person(
         .identity
         .as_ref()
         .map_or_else(|| t.id.to_string(), |i| format!("{} {}", t.id, i.name));
+    draw_label(mat, &label, Point::new(l, top), color(t.id), scale)
+}
+
+/// Draws a text on a filled rectangle, whose lower left corner is `at`, or below the top of the
+/// picture if there is no room above it.
+fn draw_label(
+    mat: &mut Mat,
+    label: &str,
+    at: Point,
+    background: Scalar,
+    scale: f64,
+) -> Result<(), opencv::Error> {
     let mut baseline = 0;
     let (font, size) = (imgproc::FONT_HERSHEY_SIMPLEX, 0.55 * scale);
-    let text = imgproc::get_text_size(&label, font, size, 1, &mut baseline)?;
-    let top = top.max(text.height + 6);
+    let text = imgproc::get_text_size(label, font, size, 1, &mut baseline)?;
+    let (l, top) = (at.x, at.y.max(text.height + 6));
     imgproc::rectangle(
         mat,
         Rect::new(l, top - text.height - 6, text.width + 6, text.height + 6),
-        color(t.id),
+        background,
         imgproc::FILLED,
         imgproc::LINE_8,
         0,
     )?;
     imgproc::put_text(
         mat,
-        &label,
+        label,
         Point::new(l + 3, top - 3),
         font,
         size,
@@ -318,7 +347,8 @@ fn letterbox(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Er
 }
 
 impl Sink for Overlay {
-    fn frame(&mut self, FrameResult { frame, event, .. }: &FrameResult) -> Result<(), SinkError> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
+        let FrameResult { frame, event, .. } = finished;
         let image = frame
             .image
             .as_ref()
@@ -333,7 +363,7 @@ impl Sink for Overlay {
             self.writer = Some((self.open(size)?, size));
         }
         self.painter.update(event);
-        let drawn = self.painter.draw(image, event);
+        let drawn = self.painter.draw(image, event, finished.scene.as_deref());
         let Some((writer, size)) = &mut self.writer else {
             return Ok(());
         };

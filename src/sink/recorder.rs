@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::refine::RecordedEvents;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::{EndedEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, WithJson};
 
 /// Collects events; clones share the collected events.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +37,15 @@ impl Sink for Recorder {
             .unwrap_or_else(PoisonError::into_inner)
             .ended
             .push(EndedEvent::clone(event));
+        Ok(())
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .analytics
+            .push(AnalyticsEvent::clone(event));
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::sink::private;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
 
 /// An events file, to which each run appends.
 ///
@@ -225,6 +225,11 @@ impl Sink for Rotating {
         if self.with_ended {
             self.write(event);
         }
+        Ok(())
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.write(event);
         Ok(())
     }
 

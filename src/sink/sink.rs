@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::analytics::SceneView;
 use crate::detection::Detection;
 use crate::frame::Frame;
 use crate::range::{OutOfRange, within};
 use crate::sink::private;
-use crate::trajectory::{EndedEvent, FrameEvent, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, FrameEvent, StatusEvent, WithJson};
 
 /// A processed frame, as handed to the sinks.
 #[derive(Debug)]
@@ -23,6 +25,8 @@ pub struct FrameResult {
     pub detections: Vec<Detection>,
     /// The frame's trajectory event.
     pub event: WithJson<FrameEvent>,
+    /// The camera's zones and lines with their counts, for sinks that draw; absent if it has none.
+    pub scene: Option<Arc<SceneView>>,
 }
 
 /// Receives events. Methods may block on local I/O, so a sink is called from its own thread.
@@ -44,6 +48,14 @@ pub trait Sink: Send {
     /// # Errors
     /// As [`Sink::frame`].
     fn ended(&mut self, _event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Writes an event of a zone or line. By default the event is ignored.
+    ///
+    /// # Errors
+    /// As [`Sink::frame`].
+    fn analytics(&mut self, _event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
         Ok(())
     }
 

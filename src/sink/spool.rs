@@ -358,7 +358,8 @@ impl Spool {
                 if db.finished.contains_key(&r.get(0)?) {
                     continue;
                 }
-                let kind = EventKind::ALL[usize::from(r.get::<_, u8>(1)?).min(2)];
+                let kind =
+                    EventKind::ALL[usize::from(r.get::<_, u8>(1)?).min(EventKind::ALL.len() - 1)];
                 let event = QueuedEvent {
                     position: r.get(0)?,
                     kind,

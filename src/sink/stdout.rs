@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use crate::sink::sink::{FrameResult, LineWriter, Sink, SinkError};
-use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
 
 /// Capacity of the queue in lines. When the queue is full, trajectory events are dropped and
 /// counted; other events are held in memory until there is room.
@@ -132,6 +132,10 @@ impl Sink for StdoutSink {
         } else {
             Ok(())
         }
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.push(event, true)
     }
 
     fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {

@@ -68,7 +68,12 @@ impl Default for WebhookConfig {
             secret_env: None,
             secret_file: None,
             ca_file: None,
-            events: vec![EventKind::TrackEnded, EventKind::CameraStatus],
+            events: vec![
+                EventKind::TrackEnded,
+                EventKind::CameraStatus,
+                EventKind::Zone,
+                EventKind::Line,
+            ],
             batch: 100,
             batch_bytes: 1_000_000,
             timeout: 10.0,

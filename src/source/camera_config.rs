@@ -1,5 +1,6 @@
 //! The settings of one camera.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use derive_setters::Setters;
@@ -7,6 +8,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
+use crate::analytics::{GroundConfig, LineConfig, MaskConfig, SceneConfig, ZoneConfig};
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::source::error::SourceError;
@@ -103,6 +105,18 @@ pub struct CameraConfig {
     pub weight: f64,
     /// Skip the networks while nothing moves: the last detections are reused for at most 2 seconds.
     pub motion_gate: bool,
+    /// Zones by name, in which people are counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub zones: BTreeMap<String, ZoneConfig>,
+    /// Lines by name, over which people are counted.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub lines: BTreeMap<String, LineConfig>,
+    /// Masks by name, in which people are ignored.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub masks: BTreeMap<String, MaskConfig>,
+    /// Where points of the picture are on the ground: positions and speeds in metres.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ground: Option<GroundConfig>,
 }
 
 impl Default for CameraConfig {
@@ -127,6 +141,10 @@ impl Default for CameraConfig {
             recorded: None,
             weight: 1.0,
             motion_gate: false,
+            zones: BTreeMap::new(),
+            lines: BTreeMap::new(),
+            masks: BTreeMap::new(),
+            ground: None,
         }
     }
 }
@@ -173,6 +191,23 @@ impl CameraConfig {
             within(&key("target_fps"), rate, 0.05, 1000.0)
         })?;
         within(&key("weight"), self.weight, 0.01, 100.0)
+    }
+
+    /// The zones, lines, masks and ground plane.
+    pub fn scene(&self) -> SceneConfig {
+        SceneConfig::default()
+            .with_zones(self.zones.clone())
+            .with_lines(self.lines.clone())
+            .with_masks(self.masks.clone())
+            .with_ground(self.ground.clone())
+    }
+
+    /// Replaces the zones, lines, masks and ground plane.
+    pub fn set_scene(&mut self, scene: SceneConfig) {
+        self.zones = scene.zones;
+        self.lines = scene.lines;
+        self.masks = scene.masks;
+        self.ground = scene.ground;
     }
 
     /// Whether `url` is a stream or a device; otherwise it is a file.

@@ -124,9 +124,7 @@ pub fn video(
         recording
             .frames
             .push(events.frame(s.frame, &s.update.tracks));
-        recording
-            .ended
-            .extend(s.update.ended.iter().map(|e| events.ended(e.clone())));
+        recording.ended.extend(events.ended(s.update.ended.clone()));
         seen.push(LabelledFrame {
             elapsed: s.elapsed,
             detections: s.detections.to_vec(),
@@ -134,9 +132,7 @@ pub fn video(
             labels: Vec::new(),
         });
     })?;
-    recording
-        .ended
-        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
+    recording.ended.extend(events.ended(tracker.finish()));
     let refined = recording.refine(&config.offline, &config.tracker);
     for (frame, event) in seen.iter_mut().zip(&refined.frames) {
         let confirmed = event

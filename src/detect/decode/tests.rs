@@ -329,3 +329,12 @@ fn a_wrong_shape_is_reported_with_actual_and_required_shapes() {
     .unwrap_err();
     assert!(e.contains("[N, 84, 5 + C]"), "{e}");
 }
+
+/// Regression: a batch of pictures without people had no list of detections at all (found by
+/// fuzzing).
+#[test]
+fn an_output_without_places_is_empty_for_every_picture() {
+    let none = [output("output", &[2, 0, 5], &[])];
+    let found = decode(&none, Layout::Boxes, 0, 2, (64, 32), 0.3).expect("valid");
+    assert_eq!(found, vec![Vec::<Detection>::new(); 2]);
+}
