@@ -83,7 +83,9 @@ def write(program, sections, page, head, example):
     structs = {name.split(".")[-1] for name, _, _ in sections if name}
     for name, file, struct in sections:
         out += [f"## `[{name}]`" if name else "## At the top", "", "| key | default | what it does |", "|---|---|---|"]
-        commented += ([f"[{name}]"] if name else [])
+        # A section without defaults is complete only with settings of the user's.
+        optional = name == "ground" or name.endswith(".NAME")
+        commented += ([f"# [{name}]" if optional else f"[{name}]"] if name else [])
         for key, doc in fields(file, struct):
             default = defaults.get((name, key))
             if key in structs and not default:

@@ -83,10 +83,12 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for AutoOr<T> {
     }
 }
 
-#[cfg(all(test, feature = "infer"))]
+#[cfg(test)]
 mod tests {
+    #[cfg(feature = "infer")]
     use crate::detect::{DetectorConfig, Layout};
 
+    #[cfg(feature = "infer")]
     #[test]
     fn auto_and_explicit_values_survive_a_round_trip() {
         let read = |text: &str| toml::from_str::<DetectorConfig>(text).map_err(|e| e.to_string());

@@ -255,10 +255,9 @@ pub fn address(bytes: &[u8]) {
         address.check(),
         address.hint(),
     );
-    let parts: Vec<&str> = text
-        .splitn(3, '\n')
-        .filter(|part| !part.contains(PASSWORD))
-        .collect();
+    // `Url` removes tabs and line breaks, by which a part may become the password's text.
+    let is_innocent = |part: &&str| !part.replace(['\t', '\n', '\r'], "").contains(PASSWORD);
+    let parts: Vec<&str> = text.splitn(3, '\n').filter(is_innocent).collect();
     if let [before, after, path] = parts.as_slice() {
         let address = Address::new(format!(
             "rtsp://admin:{before}{PASSWORD}{after}@host/{path}"

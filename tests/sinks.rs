@@ -570,3 +570,130 @@ fn invalid_settings_of_receivers_are_rejected_at_the_start() {
         assert!(log_text(dir).contains(want), "{more}: {}", log_text(dir));
     }
 }
+
+/// Retained messages of a broker: topic and text.
+fn retained(port: u16, topics: &[&str]) -> std::collections::BTreeMap<String, String> {
+    let mut command = Command::new("mosquitto_sub");
+    command.args([
+        "-h",
+        "127.0.0.1",
+        "-p",
+        &port.to_string(),
+        "-W",
+        "2",
+        "-F",
+        "%r\t%t\t%p",
+    ]);
+    for topic in topics {
+        command.args(["-t", topic]);
+    }
+    let output = common::text(&command.output().unwrap().stdout);
+    let message = |line: &str| {
+        let (topic, text) = line.strip_prefix("1\t")?.split_once('\t')?;
+        Some((topic.to_string(), text.to_string()))
+    };
+    output.lines().filter_map(message).collect()
+}
+
+#[test]
+fn home_assistant_finds_zones_and_lines_and_forgets_those_that_are_gone() {
+    let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
+    let dir = dir.path();
+    let Some(_broker) = broker(dir, port, "allow_anonymous true") else {
+        return;
+    };
+    let file = dir.join("cameras.toml");
+    let write = |shapes: &str| {
+        let text = format!(
+            "{NO_PAGE}state_dir = \"state\"\n[detector]\nsize = \"416x320\"\n\
+             [mqtt]\nbroker = \"mqtt://127.0.0.1:{port}\"\nhome_assistant = \"homeassistant\"\n\
+             [cameras.gate]\nurl = {:?}\nrepeat = true\nrealtime = false\n{shapes}",
+            common::clip()
+        );
+        std::fs::write(&file, text).unwrap();
+    };
+    let line = "[cameras.gate.lines.diagonal]\npoints = [[200, 150], [560, 560]]\n";
+    let zone = "[cameras.gate.zones.whole]\npoints = [[0, 0], [1, 0], [1, 1], [0, 1]]\n";
+    write(&format!("{line}{zone}"));
+    let mut child = Running::start(
+        twintrack()
+            .current_dir(dir)
+            .args(["serve", "--config", "cameras.toml", "--output", "out.jsonl"])
+            .stderr(std::fs::File::create(dir.join("log")).unwrap()),
+    );
+    let all = [
+        "homeassistant/#",
+        "twintrack/+/zones/#",
+        "twintrack/+/lines/#",
+    ];
+    let states = [
+        "twintrack/gate/zones/whole",
+        "twintrack/gate/lines/diagonal",
+    ];
+    assert!(
+        until(120, || {
+            let found = retained(port, &all);
+            states.iter().all(|t| found.contains_key(*t))
+        }),
+        "{}",
+        log_text(dir)
+    );
+    let found = retained(port, &all);
+    let sensor = |name: &str| format!("homeassistant/sensor/twintrack_gate/{name}/config");
+    let names = [
+        "zone_whole_occupancy",
+        "zone_whole_entered",
+        "zone_whole_left",
+        "line_diagonal_in",
+        "line_diagonal_out",
+    ];
+    for name in names {
+        let config: Value = serde_json::from_str(&found[&sensor(name)]).unwrap();
+        let state = config["state_topic"].as_str().unwrap();
+        let field = name.rsplit('_').next().unwrap();
+        assert_eq!(
+            config["value_template"],
+            format!("{{{{ value_json['{field}'] }}}}")
+        );
+        let event: Value = serde_json::from_str(&found[state]).unwrap();
+        assert!(event[field].is_u64(), "{name}: {event}");
+    }
+    let connection = "homeassistant/binary_sensor/twintrack_gate/connection/config";
+    assert!(found.contains_key(connection));
+
+    write(zone);
+    child.signal("HUP");
+    assert!(
+        until(120, || {
+            let found = retained(port, &all);
+            !found.contains_key(&sensor("line_diagonal_in"))
+                && found.contains_key(&sensor("zone_whole_occupancy"))
+        }),
+        "{}",
+        log_text(dir)
+    );
+    child.signal("TERM");
+    assert_eq!(child.code(60), Some(0), "{}", log_text(dir));
+}
+
+#[test]
+fn home_assistant_needs_the_events_that_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cameras.toml");
+    let text = format!(
+        "[cameras.a]\nurl = {:?}\n[mqtt]\nbroker = \"mqtt://127.0.0.1:1\"\n\
+         home_assistant = \"homeassistant\"\nevents = [\"zone\", \"camera_status\"]\n",
+        clip()
+    );
+    std::fs::write(&file, text).unwrap();
+    let out = twintrack()
+        .args(["serve", "--check", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let message = common::text(&out.stderr);
+    assert!(
+        !out.status.success() && message.contains("of the kind line"),
+        "{message}"
+    );
+}

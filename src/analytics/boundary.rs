@@ -165,12 +165,14 @@ impl Boundary {
 
     /// What happens on the straight way from one sample to the next, in order.
     pub fn passings(&self, from: &Sample, to: &Sample) -> Vec<Passing> {
+        let reached = self.edges().filter(|&(a, b)| reaches(a, b, from, to));
+        let mut reached = reached.peekable();
+        if reached.peek().is_none() {
+            return Vec::new();
+        }
         let mut found: Vec<(f64, Passing)> = Vec::new();
         let mut ends = vec![0.0, 1.0];
-        for (a, b) in self.edges() {
-            if !reaches(a, b, from, to) {
-                continue;
-            }
+        for (a, b) in reached {
             found.extend(crossing(a, b, from, to));
             band_limits(a, b, from, to, &mut ends);
         }

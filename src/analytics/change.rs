@@ -50,6 +50,10 @@ pub struct ZoneChange {
     pub stay: Option<f64>,
     /// Number of people in the zone after the change.
     pub occupancy: u64,
+    /// Number of entries so far, this change included.
+    pub entered: u64,
+    /// Number of exits so far, this change included.
+    pub left: u64,
     /// The limit, for its changes.
     pub limit: Option<u32>,
 }

@@ -57,7 +57,8 @@ pub struct Passage {
     visit: Option<Box<Visit>>,
     /// A crossing that can still be taken back.
     pending: Option<Box<Crossing>>,
-    /// No boundary is nearer to this foot point than `clearance` pixels beyond the margin.
+    /// The boundary is at least `clearance` pixels away from this foot point. 0 if the last sample
+    /// was within the band.
     anchor: Point,
     clearance: f64,
 }
@@ -65,12 +66,12 @@ pub struct Passage {
 impl Passage {
     /// The state at the first sample of a track.
     pub fn begin(boundary: &Boundary, first: &Sample) -> Self {
-        let distance = boundary.distance(first.foot);
+        let clearance = clearance(boundary, first);
         Passage {
-            visit: (distance <= first.margin).then(Box::default),
+            visit: (clearance == 0.0).then(Box::default),
             pending: None,
             anchor: first.foot,
-            clearance: distance,
+            clearance,
         }
     }
 
@@ -95,7 +96,7 @@ impl Passage {
         hold: f64,
         mut counted: impl FnMut(Crossing),
     ) {
-        if !self.is_far(from) || !self.is_far(to) {
+        if !self.is_far(to) {
             for passing in boundary.passings(from, to) {
                 match passing {
                     Passing::EntersBand => self.visit = Some(Box::default()),
@@ -106,13 +107,13 @@ impl Passage {
                 }
             }
             self.anchor = to.foot;
-            self.clearance = boundary.distance(to.foot);
+            self.clearance = clearance(boundary, to);
         }
         self.settle(to.at, hold, &mut counted);
     }
 
-    /// Whether the band is out of reach: the disc around the anchor contains the person and the
-    /// margin, but no boundary. A straight way between two such samples stays outside the band.
+    /// Whether the way to `sample` stays outside the band: the person and the margin are within the
+    /// disc around the anchor that contains no boundary, as at the sample before.
     fn is_far(&self, sample: &Sample) -> bool {
         let reach = self.clearance - sample.margin;
         let apart = [
@@ -174,5 +175,15 @@ impl Passage {
         if let Some(pending) = self.pending {
             counted(*pending);
         }
+    }
+}
+
+/// Distance in pixels from the boundary; 0 within the band.
+fn clearance(boundary: &Boundary, sample: &Sample) -> f64 {
+    let distance = boundary.distance(sample.foot);
+    if distance <= sample.margin {
+        0.0
+    } else {
+        distance
     }
 }

@@ -262,7 +262,7 @@ impl Scene {
             return;
         };
         let hold = self.counting.hold;
-        for (i, ((boundary, _), passage)) in boundaries().zip(&mut track.passages).enumerate() {
+        let mut step = |i: usize, boundary: &Boundary, passage: &mut Passage| {
             passage.step(boundary, &track.last, &sample, hold, |crossing| {
                 counted.push(Counted {
                     boundary: i,
@@ -270,6 +270,13 @@ impl Scene {
                     crossing,
                 });
             });
+        };
+        let (of_zones, of_lines) = track.passages.split_at_mut(zones.len());
+        for (i, (zone, passage)) in zones.iter().zip(of_zones).enumerate() {
+            step(i, &zone.boundary, passage);
+        }
+        for (i, (line, passage)) in lines.iter().zip(of_lines).enumerate() {
+            step(zones.len() + i, &line.boundary, passage);
         }
         track.last = sample;
         if let Some(metres) = metres {
@@ -348,6 +355,8 @@ impl Scene {
                 point: if kind == ZoneKind::Dwell { None } else { point },
                 stay,
                 occupancy: zone.occupancy(),
+                entered: zone.entered,
+                left: zone.left,
                 limit: None,
             })
         };
@@ -428,6 +437,8 @@ impl Scene {
                         point: None,
                         stay: Some(dwell),
                         occupancy: zone.occupancy(),
+                        entered: zone.entered,
+                        left: zone.left,
                         limit: None,
                     }));
                 }
@@ -507,6 +518,8 @@ impl Zone {
             point: None,
             stay: None,
             occupancy: self.occupancy(),
+            entered: self.entered,
+            left: self.left,
             limit: self.config.limit,
         })
     }

@@ -30,12 +30,13 @@ use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
 use twintrack::sink::Sink;
 use twintrack::sink::counts::Counts;
+use twintrack::sink::home_assistant::CameraShapes;
 use twintrack::sink::mqtt::MqttConfig;
 use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
 use twintrack::sink::stdout::StdoutSink;
 use twintrack::sink::webhook::WebhookConfig;
-use twintrack::source::{self, Hardware, Transport, playback};
+use twintrack::source::{self, CameraConfig, Hardware, Transport, playback};
 use twintrack::track::identity::GalleryPerson;
 
 /// Track many cameras at once, with one detector for all.
@@ -160,6 +161,7 @@ impl Outputs {
         service: &ServiceConfig,
         config: &Config,
         hub: Option<&Hub>,
+        shapes: watch::Receiver<Vec<CameraShapes>>,
     ) -> Result<Self> {
         let ServeConfig {
             output_bytes,
@@ -177,7 +179,7 @@ impl Outputs {
         if let Some(mqtt) = &service.mqtt {
             let spool = Spool::open(&state, "mqtt", mqtt.spool)?;
             spools.push(spool.clone());
-            sinks.push(Box::new(mqtt.start(spool, shutdown)?));
+            sinks.push(Box::new(mqtt.start(spool, shutdown, shapes)?));
         }
         if let Some(webhook) = &service.webhook {
             let spool = Spool::open(&state, "webhook", webhook.spool)?;
@@ -216,7 +218,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
-    let outputs = Outputs::open(args, &service, &config, server.is_some().then_some(&hub))?;
+    let (send_shapes, shapes) = watch::channel(shapes_of(&service.cameras));
+    let page = server.is_some().then_some(&hub);
+    let outputs = Outputs::open(args, &service, &config, page, shapes)?;
     let counts = outputs.counts.clone();
 
     let signals = Signals::listen();
@@ -257,6 +261,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         service: service.clone(),
         config: config.clone(),
         gallery: args.gallery.clone(),
+        shapes: send_shapes,
     };
     let reloading = tokio::spawn(reload.on_signal(hub, send_changes, send_gallery));
     notify_systemd(sd_notify::NotifyState::Ready);
@@ -352,6 +357,18 @@ struct Reload {
     config: Config,
     /// Folder of the gallery, if any.
     gallery: Option<PathBuf>,
+    /// Receives the names of the cameras' zones and lines.
+    shapes: watch::Sender<Vec<CameraShapes>>,
+}
+
+/// The names of the cameras' zones and lines.
+fn shapes_of(cameras: &CameraConfigs) -> Vec<CameraShapes> {
+    let of = |(name, camera): (&String, &CameraConfig)| CameraShapes {
+        camera: name.clone(),
+        zones: camera.zones.keys().cloned().collect(),
+        lines: camera.lines.keys().cloned().collect(),
+    };
+    cameras.iter().map(of).collect()
 }
 
 impl Reload {
@@ -375,6 +392,7 @@ impl Reload {
             if let Some(configs) = self.cameras() {
                 let names: Vec<Arc<str>> =
                     configs.keys().map(|name| name.as_str().into()).collect();
+                self.shapes.send_replace(shapes_of(&configs));
                 if cameras.send(configs).await.is_err() {
                     return;
                 }

@@ -14,7 +14,7 @@ use derive_setters::Setters;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::analytics::{CountingConfig, SceneConfig};
+use crate::analytics::CountingConfig;
 use crate::embed::Embedder;
 use crate::pipeline::batch::{Batch, batches};
 use crate::pipeline::batcher::{BatchLimits, Batcher};
@@ -24,18 +24,17 @@ use crate::pipeline::cameras::{Cameras, Member};
 use crate::pipeline::detection_source::DetectionSource;
 use crate::pipeline::embed::Embedding;
 use crate::pipeline::error::PipelineError;
+use crate::pipeline::inputs::{Input, Inputs};
 use crate::pipeline::metrics::Summary;
 use crate::pipeline::observer::{NoObserver, Observer};
 use crate::pipeline::quarantine::Quarantine;
-use crate::pipeline::reader::{FailurePolicy, Opener};
-use crate::pipeline::roster::{CameraConfigs, Ended, Readers, Roster};
+use crate::pipeline::roster::{Ended, Readers, Roster};
 use crate::pipeline::scale::{FrameInput, Scaler};
 use crate::pipeline::stage::{self, Outcome, joined};
 use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
 use crate::pipeline::write::write;
 use crate::sink::{OutputConfig, Sink};
-use crate::source::{self, CameraConfig, Link, Source, SourceError, SourceInfo, SourceOptions};
-use crate::time::Seconds;
+use crate::source::{Link, SourceError};
 use crate::track::embed_policy::EmbedPolicy;
 use crate::track::identity::{GalleryPerson, IdentityRegistry};
 use crate::track::{Tracker, TrackerConfig};
@@ -63,101 +62,6 @@ impl Default for BatchConfig {
             wait: Duration::ZERO,
             per_recording: 1,
         }
-    }
-}
-
-/// Sources of the frames.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one for each run, and callers write it without a box"
-)]
-pub enum Inputs {
-    /// One input, which decides when the run ends: at the end or an error of a recording, or after
-    /// the requested duration of a camera. No `camera_status` events are sent.
-    One(Input),
-    /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
-    Many {
-        /// The cameras at the start.
-        configs: CameraConfigs,
-        /// Each message replaces the settings of all cameras.
-        changes: mpsc::Receiver<CameraConfigs>,
-        /// Function that opens a camera.
-        open: Opener,
-    },
-}
-
-impl Inputs {
-    fn policy(&self) -> FailurePolicy {
-        match self {
-            Inputs::One(_) => FailurePolicy::EndRun,
-            Inputs::Many { .. } => FailurePolicy::Isolate,
-        }
-    }
-
-    /// Function that opens a camera, also again after an interruption.
-    fn opener(&self) -> Opener {
-        match self {
-            Inputs::One(input) => input.reopening(),
-            Inputs::Many { open, .. } => open.clone(),
-        }
-    }
-
-    /// Capacity of the queue to the sinks.
-    fn sink_queue(&self) -> usize {
-        match self {
-            Inputs::One(input) if !input.info().live => stage::CAPACITY,
-            _ => LIVE_SINK_QUEUE,
-        }
-    }
-}
-
-/// One input, open already.
-pub struct Input {
-    source: Box<dyn Source>,
-    config: CameraConfig,
-    options: SourceOptions,
-}
-
-impl Input {
-    /// Opens `input` as [`crate::source::open()`] does. A camera that is lost is opened again.
-    ///
-    /// # Errors
-    /// As [`crate::source::open()`].
-    pub fn open(input: &str, options: SourceOptions) -> Result<Self, SourceError> {
-        let source = source::open(input, &options)?;
-        let recorded = Some(!source.info().live);
-        Ok(Input {
-            source,
-            config: CameraConfig::of_input(input, recorded),
-            options,
-        })
-    }
-
-    /// Sets the zones, lines, masks and ground plane.
-    #[must_use]
-    pub fn with_scene(mut self, scene: SceneConfig) -> Self {
-        self.config.set_scene(scene);
-        self
-    }
-
-    /// Properties of the input that are known before its first frame.
-    pub fn info(&self) -> &SourceInfo {
-        self.source.info()
-    }
-
-    /// Opens a lost camera again. `start` counts for the first connection only.
-    fn reopening(&self) -> Opener {
-        let options = SourceOptions {
-            start: Seconds::ZERO,
-            ..self.options.clone()
-        };
-        Arc::new(move |config, reader| {
-            let options = SourceOptions {
-                link: reader.link.clone(),
-                ..options.clone()
-            };
-            source::open_camera(config, &options)
-        })
     }
 }
 
@@ -205,9 +109,6 @@ pub struct Pipeline {
 const BATCHES_IN_PROGRESS: usize = 3;
 /// Timeout for the batches in progress after a stop.
 const LAST_BATCHES: Duration = Duration::from_secs(10);
-/// Capacity of the queue to the sinks. Live cameras do not wait for a slow sink, so the queue
-/// absorbs bursts. If a sink needs pixels, every queued frame keeps its pixels in memory.
-const LIVE_SINK_QUEUE: usize = 32;
 
 impl Pipeline {
     /// A pipeline without embedder and sinks, with default settings.

@@ -5,7 +5,7 @@ use std::fmt::Error;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
-use crate::serve::metrics::{Labels, family};
+use crate::serve::metric_family::{Labels, family};
 use crate::sink::counts::{Counts, ShapeKey, ZoneCounts};
 
 /// Reads the counts of zones and lines at every scrape. A zone or line appears with its first

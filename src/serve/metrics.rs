@@ -5,16 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::DescriptorEncoder;
 use prometheus_client::registry::Registry;
 
 use crate::frame::CameraState;
 use crate::pipeline::cameras::{Cameras, Member};
 use crate::serve::count_metrics::CountCollector;
 use crate::serve::hub::Hub;
+use crate::serve::metric_family::family;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::counts::Counts;
 use crate::sink::spool::Spool;
@@ -54,33 +52,6 @@ pub fn registry(
     }));
     registry.register_collector(Box::new(CountCollector(counts)));
     registry
-}
-
-pub(super) type Labels<'a> = Vec<(&'a str, &'a str)>;
-
-/// Encodes a family of counters (`counter`) or gauges.
-pub(super) fn family<'a>(
-    e: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    counter: bool,
-    values: impl Iterator<Item = (Labels<'a>, u64)>,
-) -> Result<(), Error> {
-    let kind = if counter {
-        MetricType::Counter
-    } else {
-        MetricType::Gauge
-    };
-    let mut metric = e.encode_descriptor(name, help, None, kind)?;
-    for (labels, value) in values {
-        let one = metric.encode_family(&labels)?;
-        if counter {
-            ConstCounter::new(value).encode(one)?
-        } else {
-            ConstGauge::new(value as i64).encode(one)?
-        }
-    }
-    Ok(())
 }
 
 impl Collector for ServiceCollector {

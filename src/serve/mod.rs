@@ -8,6 +8,7 @@ mod count_metrics;
 pub mod health;
 pub mod hub;
 pub mod live;
+mod metric_family;
 pub mod metrics;
 pub mod schema;
 pub mod server;

@@ -69,12 +69,11 @@ impl All {
         let key = (event.camera.clone(), event.zone.clone());
         let counts = self.zones.entry(key).or_default();
         counts.occupancy = event.occupancy;
+        (counts.entered, counts.left) = (event.entered, event.left);
         match event.kind {
-            ZoneKind::Enter => counts.entered += 1,
-            ZoneKind::Leave => counts.left += 1,
             ZoneKind::Dwell => counts.dwelled += 1,
             ZoneKind::OverLimit => counts.over_limit += 1,
-            ZoneKind::WithinLimit => {}
+            ZoneKind::Enter | ZoneKind::Leave | ZoneKind::WithinLimit => {}
         }
     }
 

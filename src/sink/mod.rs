@@ -6,6 +6,8 @@ pub mod counts;
 pub mod dead_letter;
 #[cfg(feature = "serve")]
 pub mod delivery;
+#[cfg(feature = "serve")]
+pub mod home_assistant;
 pub mod jsonl;
 pub mod mot;
 #[cfg(feature = "serve")]

@@ -64,8 +64,12 @@ pub struct MqttConfig {
     pub key_file: Option<PathBuf>,
     /// Prefix of every topic, without wildcards (+ and #).
     pub topic: String,
-    /// Kinds of events to send: trajectory, track_ended, camera_status.
+    /// Kinds of events to send: trajectory, track_ended, zone, line, camera_status.
     pub events: Vec<EventKind>,
+    /// Prefix of the topics of Home Assistant's MQTT discovery, usually "homeassistant". Absent: no
+    /// discovery. With it, `events` must contain camera_status, zone and line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub home_assistant: Option<String>,
     /// Limits of the spool that holds events until the broker acknowledges them.
     pub spool: SpoolLimits,
 }
@@ -91,6 +95,7 @@ impl Default for MqttConfig {
                 EventKind::Zone,
                 EventKind::Line,
             ],
+            home_assistant: None,
             spool: SpoolLimits::default(),
         }
     }
@@ -119,7 +124,12 @@ impl MqttConfig {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within("mqtt.events (how many)", self.events.len(), 1, 3)?;
+        within(
+            "mqtt.events (how many)",
+            self.events.len(),
+            1,
+            EventKind::ALL.len(),
+        )?;
         self.spool.validate("mqtt")
     }
 
@@ -160,6 +170,7 @@ impl MqttConfig {
                 self.topic
             )));
         }
+        self.check_home_assistant()?;
         let (host, port) = match rest.trim_end_matches('/').rsplit_once(':') {
             Some((host, port)) => (
                 host,
@@ -183,6 +194,25 @@ impl MqttConfig {
             password,
             transport,
         })
+    }
+
+    fn check_home_assistant(&self) -> Result<(), SinkError> {
+        let Some(prefix) = &self.home_assistant else {
+            return Ok(());
+        };
+        if prefix.is_empty() || prefix.contains(['+', '#']) {
+            return Err(settings_error(format!(
+                "home_assistant = \"{prefix}\": it must not be empty and must not contain + or #"
+            )));
+        }
+        let needed = [EventKind::CameraStatus, EventKind::Zone, EventKind::Line];
+        match needed.iter().find(|kind| !self.events.contains(kind)) {
+            Some(kind) => Err(settings_error(format!(
+                "home_assistant needs events of the kind {}: add it to events",
+                kind.name()
+            ))),
+            None => Ok(()),
+        }
     }
 
     /// Plain TCP, or TLS with the configured certificates.

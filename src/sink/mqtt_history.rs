@@ -23,6 +23,17 @@ const MAX_BREAKS: u32 = 3;
 const TOPIC_DENIED_AFTER: u32 = 2;
 /// Time for which the events of a refused topic are not sent.
 const TOPIC_DENIED_FOR: Duration = Duration::from_secs(300);
+/// A message to the broker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Message {
+    /// The program's own status.
+    Status,
+    /// A message of Home Assistant's discovery.
+    Discovery,
+    /// The event at this position in the spool.
+    Event(i64),
+}
+
 /// Record of earlier connections to the broker.
 #[derive(Debug, Default)]
 pub(super) struct BrokerHistory {
@@ -30,11 +41,12 @@ pub(super) struct BrokerHistory {
     /// connection.
     pub serial_until: i64,
     /// The message that was alone in flight when the last connections broke, and the number of
-    /// these connections. The inner None is the program's own status, else the position of an
-    /// event.
-    pub suspect: Option<(Option<i64>, u32)>,
+    /// these connections.
+    pub suspect: Option<(Message, u32)>,
     /// Whether the broker refuses the program's own status.
     pub no_status: bool,
+    /// Whether the broker refuses the messages of Home Assistant's discovery.
+    pub no_discovery: bool,
     /// Topics because of whose events the broker closed connections: the number of such events in a
     /// row, and the time of the last.
     denied_topics: BTreeMap<String, (u32, Instant)>,
@@ -62,16 +74,33 @@ impl BrokerHistory {
         (*n, *at) = (*n + 1, Instant::now());
     }
 
-    /// Records that a connection broke while only `event` was in flight. Returns whether the event
-    /// now counts as refused.
-    fn broke_at(&mut self, event: Option<i64>) -> bool {
+    /// Records that a connection broke while only `message` was in flight. Returns whether it now
+    /// counts as refused.
+    fn broke_at(&mut self, message: Message) -> bool {
         let before = self
             .suspect
-            .filter(|(suspect, _)| *suspect == event)
+            .filter(|(suspect, _)| *suspect == message)
             .map_or(0, |(_, n)| n);
         let refused = before + 1 >= MAX_BREAKS;
-        self.suspect = (!refused).then_some((event, before + 1));
+        self.suspect = (!refused).then_some((message, before + 1));
         refused
+    }
+
+    /// Records that the broker refuses a message of the program itself, which is not published any
+    /// more.
+    pub fn refuses_own(&mut self, own: Message, error: &str) {
+        let what = if own == Message::Discovery {
+            self.no_discovery = true;
+            "the messages of Home Assistant's discovery (mqtt.home_assistant)"
+        } else {
+            self.no_status = true;
+            "the program's own status, TOPIC/status"
+        };
+        tracing::error!(
+            sink = "mqtt",
+            error,
+            "the broker refuses {what}; not published any more"
+        );
     }
 
     /// Records a broken connection. If the broker's last answer was a refusal, the refused event is
@@ -87,7 +116,7 @@ impl BrokerHistory {
         let Unacknowledged {
             events,
             topic,
-            status,
+            own,
             refused_topic,
         } = unacknowledged;
         if let Some(topic) = refused_topic {
@@ -95,22 +124,16 @@ impl BrokerHistory {
             self.suspect = None;
             return;
         }
-        match events.as_slice() {
-            [] if status => {
-                if self.broke_at(None) {
-                    self.no_status = true;
-                    tracing::error!(
-                        sink = "mqtt",
-                        error,
-                        "the broker refuses the program's own status, TOPIC/status; \
-                         it is not published any more"
-                    );
+        match (events.as_slice(), own) {
+            ([], Some(own)) => {
+                if self.broke_at(own) {
+                    self.refuses_own(own, error);
                 }
             }
-            [] => self.suspect = None,
-            &[alone] if !status => {
+            ([], None) => self.suspect = None,
+            (&[alone], None) => {
                 self.serial_until = self.serial_until.max(alone);
-                if self.broke_at(Some(alone)) {
+                if self.broke_at(Message::Event(alone)) {
                     self.closed_at(topic);
                     delivery
                         .refuse(
@@ -123,7 +146,7 @@ impl BrokerHistory {
                         .await;
                 }
             }
-            several => {
+            (several, _) => {
                 self.serial_until = several.iter().copied().fold(self.serial_until, i64::max)
             }
         }
@@ -136,8 +159,8 @@ pub(super) struct Unacknowledged {
     pub events: Vec<i64>,
     /// The topic of the last event.
     pub topic: String,
-    /// Whether the program's own status is among them.
-    pub status: bool,
+    /// A message of the program itself among them: its status, or of the discovery.
+    pub own: Option<Message>,
     /// The topic of the last answered event, if the answer was a refusal.
     pub refused_topic: Option<String>,
 }
@@ -164,7 +187,7 @@ mod tests {
             let unacknowledged = Unacknowledged {
                 events: vec![4],
                 topic: "allowed".into(),
-                status: false,
+                own: None,
                 refused_topic: Some("forbidden".into()),
             };
             history

@@ -5,11 +5,14 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use crate::address::masked;
 use crate::sink::delivery::Delivery;
+use crate::sink::home_assistant::{CameraShapes, discovery};
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
 use crate::sink::mqtt_config::Broker;
-use crate::sink::mqtt_history::{BrokerHistory, Unacknowledged};
+use crate::sink::mqtt_history::{BrokerHistory, Message, Unacknowledged};
 use crate::sink::outage_log::OutageLog;
 use crate::sink::spool::QueuedEvent;
 use crate::trajectory::EventKind;
@@ -24,7 +27,11 @@ const BACKOFF: (f64, f64) = (0.5, 5.0);
 const READ_BYTES: usize = 4 << 20;
 
 /// Delivers events until shutdown, and reconnects after errors.
-pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
+pub(super) async fn deliver(
+    broker: Broker,
+    mut shapes: watch::Receiver<Vec<CameraShapes>>,
+    delivery: Delivery,
+) {
     let (mut pause, mut history) = (BACKOFF.0, BrokerHistory::default());
     let mut log = OutageLog::default();
     let counts = &delivery.spool.counts;
@@ -32,7 +39,14 @@ pub(super) async fn deliver(broker: Broker, delivery: Delivery) {
         // Each connection has a new client, which sends all unacknowledged events again, from the
         // oldest: rumqttc discards messages in flight when the broker has no session of the client.
         let (client, signals, task) = broker.connect();
-        let mut session = Session::new(&broker, &delivery, &mut history, client, signals);
+        let mut session = Session::new(
+            &broker,
+            &delivery,
+            &mut history,
+            &mut shapes,
+            client,
+            signals,
+        );
         let ended = session.run().await;
         task.abort();
         let (unacknowledged, was_connected) = (
@@ -85,15 +99,17 @@ struct Session<'a> {
     broker: &'a Broker,
     delivery: &'a Delivery,
     history: &'a mut BrokerHistory,
+    shapes: &'a mut watch::Receiver<Vec<CameraShapes>>,
+    /// Topics of the discovery messages that this connection has published.
+    discovered: BTreeSet<String>,
     client: Client,
     signals: Signals,
     /// The broker's packet size limit in bytes.
     max_packet: usize,
-    /// Messages given to the client and not yet sent: positions in the spool, None for the
-    /// program's own status.
-    unsent: VecDeque<Option<i64>>,
+    /// Messages given to the client and not yet sent.
+    unsent: VecDeque<Message>,
     /// Messages sent and not yet acknowledged, by packet id.
-    in_flight: BTreeMap<u16, Option<i64>>,
+    in_flight: BTreeMap<u16, Message>,
     /// Positions and topics of the events that are not acknowledged, including unsent ones.
     pending: BTreeMap<i64, String>,
     /// The topic of the last event that the broker answered, if it refused that event.
@@ -110,6 +126,7 @@ impl<'a> Session<'a> {
         broker: &'a Broker,
         delivery: &'a Delivery,
         history: &'a mut BrokerHistory,
+        shapes: &'a mut watch::Receiver<Vec<CameraShapes>>,
         client: Client,
         signals: Signals,
     ) -> Self {
@@ -117,6 +134,8 @@ impl<'a> Session<'a> {
             broker,
             delivery,
             history,
+            shapes,
+            discovered: BTreeSet::new(),
             client,
             signals,
             max_packet: usize::MAX,
@@ -148,6 +167,8 @@ impl<'a> Session<'a> {
         // The status is sent alone, so that no event is suspected if the status breaks the
         // connection.
         self.drain().await?;
+        self.publish_discovery().await?;
+        self.drain().await?;
         let (spool, shutdown) = (&self.delivery.spool, &self.delivery.shutdown);
         loop {
             self.fill().await?;
@@ -164,6 +185,11 @@ impl<'a> Session<'a> {
             tokio::select! {
                 signal = self.signals.recv() => {
                     self.handle(signal.ok_or("the connection has ended")??).await?;
+                }
+                // An error: the shapes do not change any more.
+                Ok(()) = self.shapes.changed(), if self.is_idle() => {
+                    self.publish_discovery().await?;
+                    self.drain().await?;
                 }
                 () = spool.pushed(), if self.pending.len() < window => {}
                 () = shutdown.cancelled(), if !shutdown.is_cancelled() => {}
@@ -225,7 +251,7 @@ impl<'a> Session<'a> {
                     self.client
                         .publish(topic.clone(), retained, event.body)
                         .await?;
-                    self.unsent.push_back(Some(event.position));
+                    self.unsent.push_back(Message::Event(event.position));
                     self.pending.insert(event.position, topic);
                 }
             }
@@ -239,16 +265,13 @@ impl<'a> Session<'a> {
     }
 
     fn unacknowledged(&self) -> Unacknowledged {
-        let status = self
-            .unsent
-            .iter()
-            .chain(self.in_flight.values())
-            .any(Option::is_none);
+        let mut messages = self.unsent.iter().chain(self.in_flight.values());
+        let own = messages.find(|m| !matches!(m, Message::Event(_))).copied();
         let topic = self.pending.values().last().cloned().unwrap_or_default();
         Unacknowledged {
             events: self.pending.keys().copied().collect(),
             topic,
-            status,
+            own,
             refused_topic: self.refused_topic.clone(),
         }
     }
@@ -258,10 +281,34 @@ impl<'a> Session<'a> {
         if self.history.no_status {
             return Ok(());
         }
-        self.unsent.push_back(None);
+        self.unsent.push_back(Message::Status);
         self.client
             .publish(self.broker.status_topic(), true, status.into())
             .await
+    }
+
+    /// Publishes the messages of Home Assistant's discovery, if configured, and removes those of
+    /// zones and lines that are gone.
+    async fn publish_discovery(&mut self) -> Result<(), Failure> {
+        let config = &self.broker.config;
+        let Some(prefix) = config
+            .home_assistant
+            .as_ref()
+            .filter(|_| !self.history.no_discovery)
+        else {
+            return Ok(());
+        };
+        let messages = discovery(prefix, &config.topic, &self.shapes.borrow_and_update());
+        let current: BTreeSet<String> = messages.keys().cloned().collect();
+        // An empty retained message removes the sensor.
+        let gone = self.discovered.difference(&current).cloned();
+        let removals: Vec<_> = gone.map(|topic| (topic, Vec::new())).collect();
+        for (topic, body) in messages.into_iter().chain(removals) {
+            self.unsent.push_back(Message::Discovery);
+            self.client.publish(topic, true, body).await?;
+        }
+        self.discovered = current;
+        Ok(())
     }
 
     /// Waits until nothing is in flight.
@@ -288,29 +335,23 @@ impl<'a> Session<'a> {
         while let Some(signal) = next {
             match signal {
                 Signal::Sent(id) => {
-                    if let Some(position) = self.unsent.pop_front() {
-                        self.in_flight.insert(id, position);
+                    if let Some(message) = self.unsent.pop_front() {
+                        self.in_flight.insert(id, message);
                     }
                 }
                 Signal::Acknowledged(id) => {
                     self.refused_topic = None;
-                    delivered.extend(self.in_flight.remove(&id).flatten());
+                    if let Some(Message::Event(position)) = self.in_flight.remove(&id) {
+                        delivered.insert(position);
+                    }
                 }
                 Signal::Refused(id, reason) => match self.in_flight.remove(&id) {
-                    Some(Some(position)) => {
+                    Some(Message::Event(position)) => {
                         self.refused_topic = self.pending.get(&position).cloned();
                         refused.push((position, reason));
                     }
-                    Some(None) => {
-                        self.history.no_status = true;
-                        tracing::error!(
-                            sink = "mqtt",
-                            topic = self.broker.status_topic(),
-                            reason,
-                            "the broker refuses the program's own status; \
-                             it is not published any more"
-                        );
-                    }
+                    Some(Message::Discovery) if self.history.no_discovery => {}
+                    Some(own) => self.history.refuses_own(own, &reason),
                     None => {}
                 },
                 Signal::Connected(_) => {}
@@ -361,10 +402,20 @@ impl<'a> Session<'a> {
 fn topic(root: &str, event: &QueuedEvent) -> (String, bool) {
     let (last, retained) = match event.kind {
         EventKind::Trajectory => ("tracks", false),
-        EventKind::TrackEnded | EventKind::Zone | EventKind::Line => ("events", false),
+        EventKind::TrackEnded => ("events", false),
+        EventKind::Zone => return shape_topic(root, event, "zones", "zone"),
+        EventKind::Line => return shape_topic(root, event, "lines", "line"),
         EventKind::CameraStatus => ("status", true),
     };
     (format!("{root}/{}/{last}", event.camera), retained)
+}
+
+/// The topic of an event of a zone or line, whose name is in the field `key`. The message is
+/// retained, because it has the present counts.
+fn shape_topic(root: &str, event: &QueuedEvent, level: &str, key: &str) -> (String, bool) {
+    let body: serde_json::Value = serde_json::from_slice(&event.body).unwrap_or_default();
+    let name = body[key].as_str().unwrap_or("unknown");
+    (format!("{root}/{}/{level}/{name}", event.camera), true)
 }
 
 #[cfg(test)]
@@ -392,7 +443,14 @@ mod tests {
         task.abort();
         let (tx, signals) = tokio::sync::mpsc::unbounded_channel();
         let mut history = BrokerHistory::default();
-        let mut session = Session::new(&broker, &delivery, &mut history, client, signals);
+        let mut session = Session::new(
+            &broker,
+            &delivery,
+            &mut history,
+            &mut shapes,
+            client,
+            signals,
+        );
         let transient = Failure {
             reason: "quota exceeded".into(),
             transient: true,

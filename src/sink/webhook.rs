@@ -93,7 +93,12 @@ impl WebhookConfig {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within("webhook.events (how many)", self.events.len(), 1, 3)?;
+        within(
+            "webhook.events (how many)",
+            self.events.len(),
+            1,
+            EventKind::ALL.len(),
+        )?;
         within("webhook.batch", self.batch, 1, 10_000)?;
         within("webhook.batch_bytes", self.batch_bytes, 1, 1_000_000_000)?;
         within("webhook.timeout", self.timeout, 0.1, 600.0)?;

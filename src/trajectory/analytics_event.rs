@@ -55,12 +55,11 @@ impl AnalyticsEvent {
             AnalyticsEvent::Zone(e) => {
                 for zone in view.zones.iter_mut().filter(|z| z.name == e.zone) {
                     zone.occupancy = e.occupancy;
+                    (zone.entered, zone.left) = (e.entered, e.left);
                     match e.kind {
-                        ZoneKind::Enter => zone.entered += 1,
-                        ZoneKind::Leave => zone.left += 1,
                         ZoneKind::OverLimit => zone.over = true,
                         ZoneKind::WithinLimit => zone.over = false,
-                        ZoneKind::Dwell => {}
+                        ZoneKind::Enter | ZoneKind::Leave | ZoneKind::Dwell => {}
                     }
                 }
             }
@@ -119,6 +118,10 @@ pub struct ZoneEvent {
     pub stay: Option<f64>,
     /// Number of people in the zone after the change.
     pub occupancy: u64,
+    /// Number of entries so far in this run, this event included.
+    pub entered: u64,
+    /// Number of exits so far in this run, this event included.
+    pub left: u64,
     /// The zone's limit, of `over_limit` and `within_limit`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub limit: Option<u32>,

@@ -259,6 +259,8 @@ impl EventBuilder {
                     point: c.point.map(|p| p.map(|v| hundredths(v as f32))),
                     stay: c.stay.map(thousandths),
                     occupancy: c.occupancy,
+                    entered: c.entered,
+                    left: c.left,
                     limit: c.limit,
                 }),
                 Change::Line(c) => AnalyticsEvent::Line(LineEvent {
