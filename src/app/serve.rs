@@ -34,8 +34,11 @@ use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
 use twintrack::sink::stdout::StdoutSink;
 use twintrack::sink::webhook::WebhookConfig;
+use twintrack::sink::without_embeddings::WithoutEmbeddings;
 use twintrack::source::{self, Hardware, Transport, playback};
+use twintrack::store::{History, HistoryConfig, HistorySink};
 use twintrack::track::identity::GalleryPerson;
+use twintrack::trajectory::RunId;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -131,6 +134,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     service.serve.listen_address().map_err(anyhow::Error::msg)?;
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
+    service.history.iter().try_for_each(HistoryConfig::check)?;
     show::detector(&networks::detector(config)?);
     let mut embedder = networks::embedder(config)?;
     embedder.iter().for_each(show::embedder);
@@ -148,15 +152,18 @@ struct Outputs {
     spools: Vec<Arc<Spool>>,
     /// Number of events dropped because they could not be written to the file or standard output.
     dropped: Arc<AtomicU64>,
+    history: Option<History>,
 }
 
 impl Outputs {
-    /// Creates the files and starts the deliveries. `hub` is `None` if there is no web server.
+    /// Creates the files, and starts the deliveries and the history. `hub` is `None` if there is no
+    /// web server.
     fn open(
         args: &ServeArgs,
         service: &ServiceConfig,
         config: &Config,
         hub: Option<&Hub>,
+        run: RunId,
     ) -> Result<Self> {
         let ServeConfig {
             output_bytes,
@@ -189,10 +196,21 @@ impl Outputs {
             sinks.push(Box::new(file));
             dropped
         };
+        let history = match &service.history {
+            Some(history) => Some(History::open(history, &state, run)?),
+            None => None,
+        };
+        if let Some(history) = &history {
+            if history.config().embeddings && !config.output.embeddings {
+                sinks = vec![Box::new(WithoutEmbeddings::new(sinks))];
+            }
+            sinks.push(Box::new(HistorySink::new(history.clone(), shutdown)));
+        }
         Ok(Outputs {
             sinks,
             spools,
             dropped,
+            history,
         })
     }
 }
@@ -210,14 +228,16 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let identities =
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
-    let outputs = Outputs::open(args, &service, &config, server.is_some().then_some(&hub))?;
+    let run = uuid::Uuid::now_v7();
+    let live = server.is_some().then_some(&hub);
+    let outputs = Outputs::open(args, &service, &config, live, run)?;
+    let stored = service.history.as_ref();
 
     let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
-    let run = uuid::Uuid::now_v7();
     let max_connections = service.serve.max_connections;
     let serving = server.map(|(listener, token)| {
         if !args.quiet {
@@ -231,6 +251,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             hub.clone(),
             outputs.spools,
             Some(outputs.dropped),
+            outputs.history.clone(),
         );
         let service = Service {
             run,
@@ -272,7 +293,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         cadence: networks::cadence(&config, &detections),
         embedder,
         tracker: config.tracker(false),
-        embeddings: config.output.embeddings,
+        embeddings: config.output.embeddings || stored.is_some_and(|h| h.embeddings),
         identities,
         gallery,
         run,
@@ -299,6 +320,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         }
         result => result.map(|_| true)?,
     };
+    if let Some(history) = outputs.history.filter(|_| !args.quiet) {
+        eprintln!("{}", history_summary(&history));
+    }
     Ok(conclude(args, &cameras.all(), finished, &signals))
 }
 
@@ -450,5 +474,16 @@ fn summary(camera: &Member) -> String {
         latency(0.95),
         camera.reconnects(),
         camera.failures(),
+    )
+}
+
+/// The history's line of the summary.
+fn history_summary(history: &History) -> String {
+    let counts = history.counts();
+    let [(_, queue_full), (_, refused), (_, shutdown)] = counts.dropped();
+    format!(
+        "history: {} changes stored, {queue_full} dropped (database slow), {refused} dropped \
+         (refused), {shutdown} dropped (shutdown)",
+        counts.stored.load(Ordering::Relaxed)
     )
 }

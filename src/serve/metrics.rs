@@ -16,6 +16,7 @@ use crate::pipeline::cameras::{Cameras, Member};
 use crate::serve::hub::Hub;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::spool::Spool;
+use crate::store::History;
 
 /// Metrics that are read from the program's counters at every scrape.
 struct ServiceCollector {
@@ -24,6 +25,7 @@ struct ServiceCollector {
     spools: Vec<Arc<Spool>>,
     /// Events dropped by the file or standard output.
     dropped: Option<Arc<AtomicU64>>,
+    history: Option<History>,
 }
 
 impl std::fmt::Debug for ServiceCollector {
@@ -39,6 +41,7 @@ pub fn registry(
     hub: Hub,
     spools: Vec<Arc<Spool>>,
     dropped: Option<Arc<AtomicU64>>,
+    history: Option<History>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
     stages.register(&mut registry);
@@ -47,6 +50,7 @@ pub fn registry(
         hub,
         spools,
         dropped,
+        history,
     }));
     registry
 }
@@ -251,6 +255,10 @@ impl Collector for ServiceCollector {
             [(vec![], self.hub.missed())].into_iter(),
         )?;
 
+        if let Some(history) = &self.history {
+            history_families(e, history)?;
+        }
+
         let process = process();
         family(
             e,
@@ -274,6 +282,61 @@ impl Collector for ServiceCollector {
             [(vec![], process.files)].into_iter(),
         )
     }
+}
+
+/// Encodes the metrics of the history.
+fn history_families(e: &mut DescriptorEncoder<'_>, history: &History) -> Result<(), Error> {
+    let counts = history.counts();
+    let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let labelled = |label: &'static str| move |(name, count)| (vec![(label, name)], count);
+    for (name, help, counter, value) in [
+        (
+            "history_stored",
+            "Changes of tracks, events and cameras committed to the history",
+            true,
+            n(&counts.stored),
+        ),
+        (
+            "history_failures",
+            "Failed attempts to open the history or to commit",
+            true,
+            n(&counts.failures),
+        ),
+        (
+            "history_waiting",
+            "Changes that wait for their commit",
+            false,
+            history.waiting(),
+        ),
+        (
+            "history_connected",
+            "Whether the history's last commit succeeded (1 or 0)",
+            false,
+            u64::from(counts.connected.load(Ordering::Relaxed)),
+        ),
+        (
+            "history_embeddings",
+            "Embeddings that the search holds in memory",
+            false,
+            history.embeddings_in_memory(),
+        ),
+    ] {
+        family(e, name, help, counter, [(vec![], value)].into_iter())?;
+    }
+    family(
+        e,
+        "history_dropped",
+        "Changes that are not in the history, by cause",
+        true,
+        counts.dropped().into_iter().map(labelled("cause")),
+    )?;
+    family(
+        e,
+        "history_removed",
+        "Rows deleted from the history by age or size, by kind",
+        true,
+        counts.removed().into_iter().map(labelled("kind")),
+    )
 }
 
 /// Resources of this process.
@@ -330,6 +393,7 @@ mod tests {
             Cameras::default(),
             Hub::default(),
             Vec::new(),
+            None,
             None,
         );
         let mut text = String::new();

@@ -17,8 +17,8 @@ mod mqtt_config;
 mod mqtt_history;
 #[cfg(feature = "serve")]
 mod mqtt_session;
-#[cfg(feature = "serve")]
-mod outage_log;
+#[cfg(feature = "history")]
+pub(crate) mod outage_log;
 #[cfg(feature = "video")]
 pub mod overlay;
 pub mod private;
@@ -36,5 +36,6 @@ pub mod spool;
 pub mod stdout;
 #[cfg(feature = "serve")]
 pub mod webhook;
+pub mod without_embeddings;
 
 pub use sink::{FrameResult, OutputConfig, Sink, SinkError};
