@@ -172,8 +172,10 @@ fn every_setting_on_the_pages_exists() {
                 continue;
             };
             let is_section = known.iter().any(|k| k.starts_with(&format!("{name}.")));
-            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"]
-                .contains(&rest.rsplit('.').next().unwrap_or_default());
+            let is_file = [
+                "toml", "jsonl", "json", "onnx", "txt", "mp4", "sqlite", "lock",
+            ]
+            .contains(&rest.rsplit('.').next().unwrap_or_default());
             assert!(
                 is_file
                     || is_section

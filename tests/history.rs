@@ -42,6 +42,7 @@ behaviours! {
     listing::a_track_has_its_path_zones_and_crops,
     listing::repeated_and_late_rows_change_nothing,
     listing::events_are_listed_by_filters_in_pages,
+    listing::the_sink_takes_events_of_zones_and_lines,
     listing::cameras_have_their_last_state,
     listing::statistics_count_people_crossings_and_occupancy,
     listing::texts_are_stored_as_they_are,

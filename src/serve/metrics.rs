@@ -407,4 +407,26 @@ mod tests {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
     }
+
+    #[test]
+    fn the_history_has_metrics() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = crate::store::HistoryConfig::default();
+        let run = crate::trajectory::RunId::nil();
+        let history = History::open(&config, dir.path(), run).expect("opened");
+        let (stages, hub) = (StageMetrics::default(), Hub::default());
+        let kept = Some(history.clone());
+        let registry = registry(&stages, Cameras::default(), hub, Vec::new(), None, kept);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
+        for line in [
+            "twintrack_history_stored_total 0",
+            "twintrack_history_waiting 0",
+            "twintrack_history_embeddings 0",
+            "twintrack_history_dropped_total{cause=\"queue_full\"} 0",
+            "twintrack_history_removed_total{kind=\"crops\"} 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
 }

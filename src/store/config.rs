@@ -28,7 +28,8 @@ pub struct HistoryConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
     /// CA certificate (PEM) with which PostgreSQL's certificate is verified. Absent: Mozilla's list
-    /// of CAs. Used if the server offers TLS and the address does not say `sslmode=disable`.
+    /// of CAs. A server on this machine is reached without TLS unless this is set or the address
+    /// says `sslmode=require`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
     /// Seconds, 1 to 3600, after which a track that goes on is stored again. Lower shows it more

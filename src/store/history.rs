@@ -20,15 +20,13 @@ use crate::store::query::{
     CameraSummary, Cursor, EventFilter, Found, Page, StoredEvent, StoredIdentity, TrackDetail,
     TrackFilter, TrackSummary,
 };
+use crate::store::readers::Readers;
 use crate::store::rows::Change;
 use crate::store::search::{Search, SearchFilter};
 use crate::store::statistics::{StatisticsQuery, statistics};
 use crate::store::writer::{Shared, Writer};
 use crate::store::{events, query, tracks};
 use crate::trajectory::RunId;
-
-/// Most idle connections for questions.
-const IDLE_READERS: usize = 4;
 
 /// The history. Clones share it.
 #[derive(Clone)]
@@ -37,26 +35,16 @@ pub struct History(Arc<Inner>);
 struct Inner {
     shared: Arc<Shared>,
     search: Arc<Search>,
-    readers: Mutex<Readers>,
+    readers: Readers,
     writer: Mutex<Option<JoinHandle<()>>>,
-    /// Keeps other processes from writing to the same SQLite file.
-    _lock: Option<File>,
-}
-
-#[derive(Default)]
-struct Readers {
-    idle: Vec<Box<dyn Database>>,
-    closed: bool,
+    /// Keeps other processes from writing to the same SQLite file, until the writer has ended.
+    file_lock: Mutex<Option<File>>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.shared.queue.close();
-        let idle = std::mem::take(&mut lock(&self.readers).idle);
-        if !idle.is_empty() {
-            // A connection to PostgreSQL must not be closed on a thread of an async runtime.
-            std::thread::spawn(move || drop(idle));
-        }
+        self.readers.close();
     }
 }
 
@@ -141,9 +129,9 @@ impl History {
         Ok(History(Arc::new(Inner {
             shared,
             search,
-            readers: Mutex::default(),
+            readers: Readers::default(),
             writer: Mutex::new(Some(writer)),
-            _lock: file_lock,
+            file_lock: Mutex::new(file_lock),
         })))
     }
 
@@ -203,11 +191,7 @@ impl History {
     /// # Errors
     /// When the writer did not end in time.
     pub fn finish(&self) -> Result<(), StoreError> {
-        let mut readers = lock(&self.0.readers);
-        readers.closed = true;
-        let idle = std::mem::take(&mut readers.idle);
-        drop(readers);
-        let _ = std::thread::spawn(move || drop(idle)).join();
+        self.0.readers.close();
         let deadline = lock(&self.0.shared.deadline).unwrap_or_else(Instant::now);
         // The writer itself gives up at the deadline; it gets a little longer to say so.
         let deadline = deadline + Duration::from_millis(500);
@@ -221,10 +205,12 @@ impl History {
             std::thread::sleep(Duration::from_millis(5));
         }
         let _ = writer.join(); // a panic has been logged
+        lock(&self.0.file_lock).take();
         Ok(())
     }
 
-    /// Runs a question on a connection of its own; an interrupted connection is replaced once.
+    /// Runs a question on a connection of its own; an interrupted connection is replaced once. At
+    /// most 16 questions run at once, further ones wait.
     ///
     /// # Errors
     /// The error of `question`, or of connecting.
@@ -232,35 +218,7 @@ impl History {
         &self,
         question: impl Fn(&mut dyn Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let idle = {
-            let mut readers = lock(&self.0.readers);
-            if readers.closed {
-                return Err(StoreError::Unavailable(
-                    "the program is being stopped".into(),
-                ));
-            }
-            readers.idle.pop()
-        };
-        if let Some(mut db) = idle {
-            match question(&mut *db) {
-                Err(e) if e.is_transient() => {}
-                answer => {
-                    self.put_back(db);
-                    return answer;
-                }
-            }
-        }
-        let mut db = self.0.shared.location.open()?;
-        let answer = question(&mut *db);
-        self.put_back(db);
-        answer
-    }
-
-    fn put_back(&self, db: Box<dyn Database>) {
-        let mut readers = lock(&self.0.readers);
-        if !readers.closed && readers.idle.len() < IDLE_READERS {
-            readers.idle.push(db);
-        }
+        self.0.readers.ask(&self.0.shared.location, question)
     }
 
     /// All cameras, by name.

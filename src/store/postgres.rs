@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use postgres::config::SslMode;
+use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::types::{FromSql, IsNull, ToSql, Type};
 use postgres::{Client, Config, NoTls, Statement};
@@ -56,8 +56,8 @@ pub fn shown(url: &Secret) -> String {
         return "PostgreSQL".into();
     };
     let host = config.get_hosts().first().map(|h| match h {
-        postgres::config::Host::Tcp(name) => name.clone(),
-        postgres::config::Host::Unix(path) => path.display().to_string(),
+        Host::Tcp(name) => name.clone(),
+        Host::Unix(path) => path.display().to_string(),
     });
     format!(
         "{} at {}",
@@ -96,6 +96,24 @@ pub fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, String> {
     Ok(MakeRustlsConnect::new(config))
 }
 
+/// Whether to connect without TLS: if the address says so, or the server is on this machine and
+/// neither the address nor a CA's certificate asks for TLS. (Debian's servers have a certificate
+/// that nobody can verify.)
+fn is_plain(config: &Config, ca_file: Option<&Path>) -> bool {
+    let is_local = |host: &Host| match host {
+        Host::Unix(_) => true,
+        Host::Tcp(name) => {
+            let address = name.parse::<std::net::IpAddr>();
+            name == "localhost" || address.is_ok_and(|a| a.is_loopback())
+        }
+    };
+    match config.get_ssl_mode() {
+        SslMode::Disable => true,
+        SslMode::Prefer => ca_file.is_none() && config.get_hosts().iter().all(is_local),
+        _ => false,
+    }
+}
+
 impl Postgres {
     /// Connects, creates the schema if it is missing, and checks that pgvector is there. Must not
     /// be called on a thread of an async runtime.
@@ -105,7 +123,7 @@ impl Postgres {
     /// is missing.
     pub fn open(url: &Secret, ca_file: Option<&Path>) -> Result<Self, StoreError> {
         let config = parse(url).map_err(StoreError::Settings)?;
-        let client = if config.get_ssl_mode() == SslMode::Disable {
+        let client = if is_plain(&config, ca_file) {
             config.connect(NoTls)
         } else {
             config.connect(tls(ca_file).map_err(StoreError::Settings)?)
@@ -346,6 +364,25 @@ mod tests {
                 "{says}"
             );
         }
+    }
+
+    #[test]
+    fn only_servers_on_this_machine_are_reached_without_tls_unasked() {
+        let plain =
+            |url: &str, ca: Option<&Path>| is_plain(&parse(&Secret::new(url)).expect("valid"), ca);
+        let ca = Path::new("ca.pem");
+        for local in [
+            "postgres://a@127.0.0.1/x",
+            "postgres://a@localhost/x",
+            "host=/run/pg",
+        ] {
+            assert!(plain(local, None), "{local}");
+            assert!(!plain(local, Some(ca)), "{local}");
+        }
+        assert!(!plain("postgres://a@127.0.0.1/x?sslmode=require", None));
+        assert!(!plain("postgres://a@10.0.0.9/x", None));
+        assert!(!plain("postgres://a@127.0.0.1,db.example/x", None));
+        assert!(plain("postgres://a@10.0.0.9/x?sslmode=disable", Some(ca)));
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Retention {
     max_bytes: u64,
     /// Tracks that are still to be deleted because of the size.
     beyond: i64,
+    /// Whether the size is to be checked again, because these tracks have been deleted.
+    recheck: bool,
     /// Whether the last step left something to delete.
     pending: bool,
 }
@@ -56,6 +58,7 @@ impl Retention {
             keep: config.keep_days,
             max_bytes: config.max_bytes,
             beyond: 0,
+            recheck: false,
             pending: false,
         }
     }
@@ -77,25 +80,29 @@ impl Retention {
         check_size: bool,
     ) -> Result<Removed, StoreError> {
         let mut removed = transaction(db, |db| self.too_old(db, now))?;
-        if check_size && self.max_bytes > 0 && self.beyond == 0 {
+        if (check_size || self.recheck) && self.max_bytes > 0 && self.beyond == 0 {
             self.beyond = self.measure(db)?;
+            self.recheck = false;
         }
         self.pending = removed.has_full_kind();
         if self.beyond > 0 {
             let (tracks, events) = transaction(db, |db| oldest(db, self.beyond.min(STEP)))?;
             removed.tracks += tracks;
             removed.events += events;
-            let done = tracks.max(events).max(1) as i64;
-            self.beyond = if tracks + events == 0 {
+            let done = tracks.max(events) as i64;
+            // Without a row to delete the size cannot be reduced.
+            self.beyond = if done == 0 {
                 0
             } else {
                 (self.beyond - done).max(0)
             };
-            self.pending |= self.beyond > 0;
+            self.recheck = done > 0 && self.beyond == 0;
+            self.pending |= done > 0;
         }
         if removed.total() > 0 && db.dialect() == Dialect::Sqlite {
-            // Moves free pages to the end of the file and cuts them off.
-            db.batch("PRAGMA incremental_vacuum(1000)")?;
+            // Moves free pages to the end of the file and cuts them off: one page each time that the
+            // statement is stepped, so that it must be run as a query.
+            db.query("PRAGMA incremental_vacuum(1000)", &[])?;
         }
         Ok(removed)
     }

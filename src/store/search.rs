@@ -169,7 +169,7 @@ impl Search {
         let known = "SELECT id, dimension FROM embedders WHERE hash = ?
                      ORDER BY CASE dimension WHEN ? THEN 0 ELSE 1 END";
         let dimension = embedding.len() as i64;
-        let rows = db.query(&known, &[embedder_hash(embedder).into(), dimension.into()])?;
+        let rows = db.query(known, &[embedder_hash(embedder).into(), dimension.into()])?;
         let Some(row) = rows.first() else {
             return Ok(Vec::new());
         };

@@ -7,14 +7,14 @@ use std::time::Duration;
 use crate::clock;
 use crate::sink::{FrameResult, Sink, SinkError};
 use crate::store::history::History;
-use crate::store::live::{LiveConfig, LiveTracks};
+use crate::store::live::{LiveSettings, LiveTracks};
 use crate::store::rows::{Change, EventRow, TrackRow};
 use crate::trajectory::{EndedEvent, StatusEvent, WithJson};
 
 /// The sink of a [`History`].
 pub struct HistorySink {
     history: History,
-    config: LiveConfig,
+    config: LiveSettings,
     cameras: BTreeMap<Arc<str>, LiveTracks>,
     /// How long [`Sink::finish`] waits for the last commit.
     shutdown_timeout: Duration,
@@ -25,7 +25,7 @@ impl HistorySink {
     pub fn new(history: History, shutdown_timeout: Duration) -> Self {
         let config = history.config();
         HistorySink {
-            config: LiveConfig {
+            config: LiveSettings {
                 update_every: config.update_every,
                 embeddings: config.embeddings,
                 crop_height: config.crops.then_some(config.crop_height),

@@ -128,47 +128,110 @@ pub(super) fn longest(db: &mut dyn Database) -> Result<i64, StoreError> {
         .unwrap_or(0))
 }
 
+/// How the tracks of a page are found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Plan {
+    /// In the order of time.
+    Time,
+    /// By the duration, then sorted, because few are so long.
+    Duration,
+    /// By the zone, in the order of time.
+    Zone,
+}
+
+impl Plan {
+    fn of(db: &mut dyn Database, filter: &TrackFilter) -> Result<Self, StoreError> {
+        if filter.identity.is_some() {
+            return Ok(Plan::Time); // the index of identities is in the order of time
+        }
+        if let Some(seconds) = filter.min_duration
+            && are_few(db, &milliseconds_of(seconds)?)?
+        {
+            return Ok(Plan::Duration);
+        }
+        Ok(if filter.zone.is_some() {
+            Plan::Zone
+        } else {
+            Plan::Time
+        })
+    }
+
+    /// What follows the columns of other indexes than the plan's. An expression is not looked up in
+    /// an index; SQLite has no statistics by which it would choose well.
+    fn unindexed(self) -> &'static str {
+        match self {
+            Plan::Duration => "+ 0",
+            _ => "",
+        }
+    }
+
+    /// The tables, and the columns of first time and key.
+    fn tables(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Plan::Zone => (
+                "track_zones z JOIN tracks t ON t.id = z.track_id",
+                "z.first_time",
+                "z.track_id",
+            ),
+            _ => ("tracks t", "t.first_time", "t.id"),
+        }
+    }
+}
+
+fn milliseconds_of(seconds: f64) -> Result<Value, StoreError> {
+    if seconds.is_finite() {
+        Ok(Value::Int((1000.0 * seconds).ceil() as i64))
+    } else {
+        Err(StoreError::Argument {
+            argument: "min_duration",
+            reason: "it is not a number of seconds".into(),
+        })
+    }
+}
+
 /// The conditions of a filter on the tracks `t`; None if no track can fulfil them.
 fn conditions(
     db: &mut dyn Database,
     filter: &TrackFilter,
+    plan: Plan,
 ) -> Result<Option<Conditions>, StoreError> {
     let mut all = Conditions::default();
     if let Some(camera) = &filter.camera {
         let Some(id) = camera_id(db, camera)? else {
             return Ok(None);
         };
-        all.with("t.camera_id = ?", id);
+        all.with(&format!("t.camera_id {} = ?", plan.unindexed()), id);
     }
-    // The tracks of a zone are found by `track_zones`, which repeats their first time.
-    let first = if filter.zone.is_some() {
-        "z.first_time"
-    } else {
-        "t.first_time"
-    };
+    let (_, first, _) = plan.tables();
     if let Some(zone) = &filter.zone {
-        all.with("z.zone = ?", zone.as_str());
+        let zone = zone.as_str();
+        match plan {
+            Plan::Zone => all.with("z.zone = ?", zone),
+            _ => all.with(
+                "EXISTS (SELECT 1 FROM track_zones z WHERE z.zone = ?
+                     AND z.first_time = t.first_time AND z.track_id = t.id)",
+                zone,
+            ),
+        }
     }
     if let Some(from) = filter.from.map(milliseconds) {
         // Durations are of presentation times, which can differ from the wall clock's a little.
         let margin = longest(db)? + 60_000;
-        all.with(&format!("{first} >= ?"), from.saturating_sub(margin));
+        let begin = format!("{first} {} >= ?", plan.unindexed());
+        all.with(&begin, from.saturating_sub(margin));
         all.with("t.last_time >= ?", from);
     }
     if let Some(to) = filter.to {
-        all.with(&format!("{first} < ?"), milliseconds(to));
+        all.with(
+            &format!("{first} {} < ?", plan.unindexed()),
+            milliseconds(to),
+        );
     }
     if let Some(identity) = &filter.identity {
         all.with("t.identity = ?", identity.as_str());
     }
     if let Some(seconds) = filter.min_duration {
-        if !seconds.is_finite() {
-            return Err(StoreError::Argument {
-                argument: "min_duration",
-                reason: "it is not a number of seconds".into(),
-            });
-        }
-        all.with("t.duration >= ?", (1000.0 * seconds).ceil() as i64);
+        all.with("t.duration >= ?", milliseconds_of(seconds)?);
     }
     Ok(Some(all))
 }
@@ -209,33 +272,16 @@ pub fn tracks(
         items: Vec::new(),
         next: None,
     };
-    let Some(mut all) = conditions(db, filter)? else {
+    let plan = Plan::of(db, filter)?;
+    let Some(mut all) = conditions(db, filter, plan)? else {
         return Ok(none);
     };
-    let (from, first, id) = if filter.zone.is_some() {
-        (
-            "track_zones z JOIN tracks t ON t.id = z.track_id",
-            "z.first_time",
-            "z.track_id",
-        )
-    } else {
-        ("tracks t", "t.first_time", "t.id")
-    };
+    let (from, first, id) = plan.tables();
+    let first = format!("{first} {}", plan.unindexed());
     if let Some(cursor) = cursor {
         all.with_two(&format!("({first}, {id}) < (?, ?)"), cursor.time, cursor.id);
     }
-    let by_duration = match filter.min_duration {
-        Some(seconds) if filter.identity.is_none() && filter.zone.is_none() => {
-            are_few(db, &((1000.0 * seconds).ceil() as i64).into())?
-        }
-        _ => false,
-    };
-    // An expression keeps SQLite from reading in the order of time.
-    let order = if by_duration {
-        format!("{first} + 0 DESC, {id} DESC")
-    } else {
-        format!("{first} DESC, {id} DESC")
-    };
+    let order = format!("{first} DESC, {id} DESC");
     // The rows of the page are chosen before anything else is read about them.
     let sql = format!(
         "SELECT {SUMMARY} FROM (

@@ -6,7 +6,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 
 /// Embeddings in a block.
 const BLOCK: usize = 1 << 15;
@@ -78,14 +78,32 @@ fn quantised(embedding: &[f32]) -> (f32, impl Iterator<Item = i8> + '_) {
     )
 }
 
-/// Sum of products.
-#[inline(always)]
-fn product(a: &[i8], b: &[i16]) -> i32 {
-    let products = a
-        .iter()
-        .zip(b)
-        .map(|(x, y)| i32::from(i16::from(*x)) * i32::from(*y));
-    products.sum()
+/// Approximate cosines of embeddings to a query, up to the query's factor.
+struct Scores<'a> {
+    /// [rows, dimension].
+    numbers: &'a [i8],
+    scales: &'a [f32],
+    /// [dimension]. Two bytes each, so that a product of two needs no further conversion.
+    query: &'a [i16],
+    scores: &'a mut [f32],
+}
+
+impl WithSimd for Scores<'_> {
+    type Output = ();
+
+    // The loops become vector instructions only where they are inlined into the function of the
+    // processor's instruction set; a closure is not.
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let rows = self.numbers.chunks_exact(self.query.len());
+        for ((row, scale), score) in rows.zip(self.scales).zip(self.scores) {
+            let mut sum = 0i32;
+            for (x, y) in row.iter().zip(self.query) {
+                sum += i32::from(*x) * i32::from(*y);
+            }
+            *score = sum as f32 * scale;
+        }
+    }
 }
 
 impl VectorIndex {
@@ -208,11 +226,11 @@ impl Block {
             let from = chunk * CHUNK;
             let rows = numbers.len() / dimension;
             let scales = &self.scales[from..from + rows];
-            Arch::new().dispatch(|| {
-                let each = numbers.chunks_exact(dimension).zip(scales);
-                for (score, (row, scale)) in scores.iter_mut().zip(each) {
-                    *score = product(row, query) as f32 * scale;
-                }
+            Arch::new().dispatch(Scores {
+                numbers,
+                scales,
+                query,
+                scores: &mut scores,
             });
             for (n, score) in scores[..rows].iter().enumerate() {
                 if *score > best.least && scales[n] > 0.0 && filter.admits(&self.entries[from + n])

@@ -355,14 +355,21 @@ fn only(rows: &[crate::store::database::Row]) -> Result<i64, StoreError> {
 }
 
 /// Marks the tracks of runs that have ended without saying so (by a kill) as ended. A run counts as
-/// ended if it was last alive before `alive_since`. Returns the number of tracks.
+/// ended if it was last alive before `alive_since`, except for `own`. Returns the number of tracks.
 ///
 /// # Errors
 /// When a statement fails.
-pub fn end_abandoned(db: &mut dyn Database, alive_since: Timestamp) -> Result<u64, StoreError> {
+pub fn end_abandoned(
+    db: &mut dyn Database,
+    own: RunId,
+    alive_since: Timestamp,
+) -> Result<u64, StoreError> {
     db.execute(
         "UPDATE tracks SET ended = 1
-         WHERE ended = 0 AND run_id IN (SELECT id FROM runs WHERE alive < ?)",
-        &[milliseconds(alive_since).into()],
+         WHERE ended = 0 AND run_id IN (SELECT id FROM runs WHERE alive < ? AND uuid <> ?)",
+        &[
+            milliseconds(alive_since).into(),
+            own.to_string().as_str().into(),
+        ],
     )
 }

@@ -61,6 +61,9 @@ impl Shared {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     db: Option<Box<dyn Database>>,
+    /// Whether the tracks of earlier runs are ended. Done once: after an outage of the database,
+    /// other processes may not have shown that they are alive yet.
+    begun: bool,
     rows: Rows,
     retention: Retention,
     log: OutageLog,
@@ -77,6 +80,7 @@ impl Writer {
             retention: Retention::new(&shared.config),
             shared,
             db,
+            begun: false,
             rows: Rows::default(),
             log: OutageLog::default(),
             pause: BACKOFF.0,
@@ -89,11 +93,6 @@ impl Writer {
     /// Writes until the queue is closed and empty.
     pub fn run(mut self) {
         let shared = self.shared.clone();
-        if let Some(db) = &mut self.db
-            && let Err(e) = begin(&mut **db)
-        {
-            self.failed(&e);
-        }
         while !shared.queue.is_over() {
             let idle = if self.retention.is_pending() {
                 Duration::ZERO
@@ -146,16 +145,17 @@ impl Writer {
     fn attempt(&mut self, batch: &[Change]) -> Result<(), StoreError> {
         if self.db.is_none() {
             // Whatever keeps the database from being opened may be repaired while this runs.
-            let opened = self.shared.location.prepare().and_then(|mut db| {
-                begin(&mut *db)?;
-                Ok(db)
-            });
+            let opened = self.shared.location.prepare();
             self.db = Some(opened.map_err(|e| StoreError::Unavailable(e.to_string()))?);
             self.last_alive = None;
         }
         let Some(db) = &mut self.db else {
             return Err(StoreError::Unavailable("it is not open".into()));
         };
+        if !self.begun {
+            begin(&mut **db, self.shared.run)?;
+            self.begun = true;
+        }
         let names = self
             .shared
             .names
@@ -246,13 +246,13 @@ impl Writer {
 
 /// Ends the tracks of earlier runs that were killed. An SQLite file has one writer, so that all
 /// earlier runs are over.
-fn begin(db: &mut dyn Database) -> Result<(), StoreError> {
+fn begin(db: &mut dyn Database, own: RunId) -> Result<(), StoreError> {
     let now = clock::now();
     let since = match db.dialect() {
         Dialect::Sqlite => now,
         Dialect::Postgres => now.plus(Seconds(-DEAD)),
     };
-    let ended = transaction(db, |db| end_abandoned(db, since))?;
+    let ended = transaction(db, |db| end_abandoned(db, own, since))?;
     if ended > 0 {
         tracing::info!(
             tracks = ended,

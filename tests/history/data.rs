@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use twintrack::secret::Secret;
 use twintrack::store::rows::{Change, CropRow, EventRow, Picture, TrackRow, timestamp};
-use twintrack::store::{History, HistoryConfig};
+use twintrack::store::{History, HistoryConfig, KeepDays};
 use twintrack::time::Timestamp;
 use twintrack::trajectory::RunId;
 
@@ -15,6 +15,18 @@ use crate::server::Server;
 pub const LONG: Duration = Duration::from_secs(120);
 /// The time of second 0 of the tests' data, in milliseconds since 1970.
 pub const START: i64 = 1_795_000_000_000;
+
+/// Settings that keep everything, because the tests' data are of a fixed time.
+pub fn config() -> HistoryConfig {
+    let keep = KeepDays::default()
+        .with_tracks(0.0)
+        .with_events(0.0)
+        .with_crops(0.0)
+        .with_embeddings(0.0);
+    HistoryConfig::default()
+        .with_embeddings(true)
+        .with_keep_days(keep)
+}
 
 /// A place for a database that is empty at first.
 pub struct Place {
@@ -26,7 +38,7 @@ impl Place {
     /// An SQLite file.
     pub fn file() -> Self {
         Place {
-            config: HistoryConfig::default().with_embeddings(true),
+            config: config(),
             folder: tempfile::tempdir().unwrap(),
         }
     }

@@ -1,10 +1,11 @@
 //! Lists, single tracks and statistics.
 
 use twintrack::frame::CameraState;
-use twintrack::store::StoreError;
+use twintrack::sink::Sink as _;
 use twintrack::store::query::{EventFilter, LineCounts, TrackFilter, TrackSummary};
 use twintrack::store::rows::{Change, EventKind, TrackRow};
 use twintrack::store::statistics::StatisticsQuery;
+use twintrack::store::{HistorySink, StoreError};
 use twintrack::trajectory::StatusEvent;
 
 use crate::data::{Place, at, close, crop, event, line, named, push, run, track, zone};
@@ -265,6 +266,42 @@ pub fn events_are_listed_by_filters_in_pages(place: &Place) {
         "{}",
         first.event
     );
+    close(&history);
+}
+
+pub fn the_sink_takes_events_of_zones_and_lines(place: &Place) {
+    let history = place.open();
+    let mut sink = HistorySink::new(history.clone(), crate::data::LONG);
+    push(&history, [track("gate", 17, 0.0, 9.0)]);
+    let json = |seq, what: &str| {
+        format!(
+            r#"{{"run":"{}","camera":"gate","seq":{seq},"pts":{seq},{what}}}"#,
+            run(1)
+        )
+    };
+    let zone = r#""schema":"twintrack.zone/1","zone":"door","track":17,"kind":"#;
+    sink.event(&json(1, &format!("{zone}\"enter\"")));
+    sink.event(&json(2, &format!("{zone}\"leave\"")));
+    sink.event(&json(
+        3,
+        r#""schema":"twintrack.line/1","line":"exit","direction":"out""#,
+    ));
+    sink.event("not JSON");
+    sink.close();
+    sink.finish().unwrap();
+    let history = place.open();
+    let page = history.events(&EventFilter::default(), None, 10).unwrap();
+    let actions: Vec<&str> = page.items.iter().map(|e| &*e.action).collect();
+    assert_eq!(actions, ["out", "leave", "enter"]);
+    let occupancy = "SELECT occupancy FROM events ORDER BY seq";
+    let rows = history.ask(|db| db.query(occupancy, &[])).unwrap();
+    let occupancy: Vec<_> = rows.iter().map(|r| r.int_if_any(0).unwrap()).collect();
+    assert_eq!(occupancy, [Some(1), Some(0), None]);
+    let filter = TrackFilter {
+        zone: Some("door".into()),
+        ..TrackFilter::default()
+    };
+    assert_eq!(history.tracks(&filter, None, 10).unwrap().items.len(), 1);
     close(&history);
 }
 

@@ -58,8 +58,22 @@ impl Server {
             "-D",
         ];
         server.run("initdb", &initdb, Some(&data));
+        // A certificate for the loopback address, which is its own authority.
+        let request = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
+                       -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+                       -addext basicConstraints=critical,CA:FALSE";
+        let mut request: Vec<&str> = request.split_whitespace().collect();
+        let (key, certificate) = (data.join("server.key"), server.certificate());
+        let (key, certificate) = (key.to_str().unwrap(), certificate.to_str().unwrap());
+        request.extend(["-keyout", key, "-out", certificate]);
+        server.run("/usr/bin/openssl", &request, None);
         server.begin();
         Some(server)
+    }
+
+    /// The server's certificate.
+    pub fn certificate(&self) -> PathBuf {
+        self.data().join("server.crt")
     }
 
     fn data(&self) -> PathBuf {
@@ -99,7 +113,7 @@ impl Server {
     pub fn begin(&self) {
         let options = format!(
             "-c listen_addresses=127.0.0.1 -c port={} -c unix_socket_directories='' \
-             -c max_connections=50",
+             -c max_connections=50 -c ssl=on",
             self.port
         );
         self.run(

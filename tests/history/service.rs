@@ -21,7 +21,11 @@ fn a_recording_that_serve_has_tracked_is_in_the_history() {
         clip()
     );
     std::fs::write(&file, toml).unwrap();
-    let out = twintrack().args(["serve", "--config"]).arg(&file).output().unwrap();
+    let out = twintrack()
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
     let summary = text(&out.stderr);
     assert!(out.status.success(), "{summary}");
     assert!(summary.contains("changes stored, 0 dropped"), "{summary}");
@@ -47,7 +51,10 @@ fn a_recording_that_serve_has_tracked_is_in_the_history() {
         assert_eq!(u64::from(stored.hits), event["hits"].as_u64().unwrap());
         assert!((stored.last - event["last"].as_f64().unwrap()).abs() < 1e-6);
         assert!((stored.first - event["first"].as_f64().unwrap()).abs() < 0.002);
-        let detail = history.track(stored.run, "gate", stored.id).unwrap().unwrap();
+        let detail = history
+            .track(stored.run, "gate", stored.id)
+            .unwrap()
+            .unwrap();
         assert_eq!(serde_json::to_value(&detail.path).unwrap(), event["path"]);
         for view in detail.views {
             assert!(view.size[1] <= 120);
@@ -56,14 +63,26 @@ fn a_recording_that_serve_has_tracked_is_in_the_history() {
             pictures += 1;
         }
     }
-    assert!(pictures >= ended.len(), "{pictures} crops of {} tracks", ended.len());
+    assert!(
+        pictures >= ended.len(),
+        "{pictures} crops of {} tracks",
+        ended.len()
+    );
     let states = history.camera_status("gate", 10).unwrap();
     assert_eq!(states[0].state, "ended");
     // A track is the nearest to itself.
-    let longest = page.items.iter().max_by(|a, b| a.duration.total_cmp(&b.duration)).unwrap();
-    let (embedder, embedding) =
-        history.embedding(longest.run, "gate", longest.id).unwrap().unwrap();
-    let near = history.search(&embedder, &embedding, 3, &SearchFilter::default()).unwrap();
+    let longest = page
+        .items
+        .iter()
+        .max_by(|a, b| a.duration.total_cmp(&b.duration))
+        .unwrap();
+    let (embedder, embedding) = history
+        .embedding(longest.run, "gate", longest.id)
+        .unwrap()
+        .unwrap();
+    let near = history
+        .search(&embedder, &embedding, 3, &SearchFilter::default())
+        .unwrap();
     assert_eq!((near.len(), near[0].track.id), (3, longest.id));
     assert!(near[0].distance < 1e-5 && near[1].distance > near[0].distance);
     crate::data::close(&history);
@@ -74,15 +93,26 @@ fn a_history_that_cannot_be_opened_stops_the_start() {
     let place = Place::file();
     let state = place.folder.path().join("state");
     std::fs::create_dir(&state).unwrap();
-    std::fs::write(state.join("history.sqlite"), "not a database, but notes".repeat(99)).unwrap();
+    std::fs::write(
+        state.join("history.sqlite"),
+        "not a database, but notes".repeat(99),
+    )
+    .unwrap();
     let file = place.folder.path().join("cameras.toml");
     let toml = format!(
         "[cameras.gate]\nurl = {:?}\n[serve]\nlisten = \"\"\nstate_dir = {state:?}\n[history]\n",
         clip()
     );
     std::fs::write(&file, toml).unwrap();
-    let out = twintrack().args(["serve", "--config"]).arg(&file).output().unwrap();
+    let out = twintrack()
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
     assert_eq!(out.status.code(), Some(1));
     let says = text(&out.stderr);
-    assert!(says.contains("history.sqlite") && says.contains("move the file"), "{says}");
+    assert!(
+        says.contains("history.sqlite") && says.contains("move the file"),
+        "{says}"
+    );
 }

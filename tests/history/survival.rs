@@ -53,11 +53,12 @@ const FIRST: &str = "HISTORY_TEST_FIRST";
 /// killed.
 #[test]
 #[ignore = "a part of another test, which runs it in a process of its own"]
+#[allow(clippy::print_stdout, reason = "the other test reads it")]
 fn write_until_killed() {
     let state = std::env::var(STATE).expect("the other test sets it");
     let url = std::env::var(URL).ok().map(Secret::new);
     let first: u64 = std::env::var(FIRST).unwrap().parse().unwrap();
-    let config = HistoryConfig::default().with_url(url);
+    let config = crate::data::config().with_url(url);
     let history = History::open(&config, state.as_ref(), run(u128::from(first))).unwrap();
     for id in first.. {
         let row = TrackRow {
@@ -261,6 +262,29 @@ fn an_outage_of_postgresql_is_bridged() {
     assert_eq!(counts.dropped().map(|(_, n)| n), [0, 0, 0]);
     close(&history);
     close(&second);
+}
+
+#[test]
+fn tls_is_used_and_an_unknown_certificate_refused() {
+    let Some(server) = Server::start() else {
+        return;
+    };
+    let url = format!("{}?sslmode=require", server.database("private"));
+    let mut place = Place::file();
+    place.config = place.config.with_url(Some(Secret::new(url)));
+    let location = place.config.location(place.folder.path()).unwrap();
+    let refused = location.open().err().expect("the certificate is unknown");
+    assert!(refused.to_string().contains("certificate"), "{refused}");
+    // The folder of the server belongs to another user.
+    let ca_file = place.folder.path().join("ca.pem");
+    std::fs::copy(server.certificate(), &ca_file).unwrap();
+    place.config = place.config.with_ca_file(Some(ca_file));
+    let history = place.open();
+    push(&history, [track("gate", 1, 1.0, 2.0)]);
+    let sql = "SELECT CAST(ssl AS TEXT) FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let ssl = history.ask(|db| db.query(sql, &[])?[0].text(0)).unwrap();
+    assert_eq!(ssl, "true");
+    close(&history);
 }
 
 #[test]
