@@ -215,7 +215,7 @@ impl Search {
         filter: EntryFilter,
     ) -> Result<Vec<(i64, f32)>, StoreError> {
         let index = self.current(db, embedder, embedding.len())?;
-        let candidates = read(&index).nearest(embedding, 4 * k + 60, filter);
+        let candidates = read(&index).nearest(embedding, 2 * k + 30, filter);
         let mut exact = Vec::with_capacity(candidates.len());
         let mut gone = Vec::new();
         for id in candidates {
