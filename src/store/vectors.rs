@@ -193,10 +193,12 @@ impl VectorIndex {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = cores.min(self.blocks.len()).min(8);
         let next = AtomicUsize::new(0);
+        // Asks the processor for its instruction sets, which takes long in a virtual machine.
+        let arch = Arch::new();
         let scan = || {
             let mut best = Best::new(count);
             while let Some(block) = self.blocks.get(next.fetch_add(1, Ordering::Relaxed)) {
-                block.scan(self.dimension, &query, filter, &mut best);
+                block.scan(arch, &query, filter, &mut best);
             }
             best.scores
         };
@@ -219,14 +221,15 @@ impl VectorIndex {
 }
 
 impl Block {
-    fn scan(&self, dimension: usize, query: &[i16], filter: EntryFilter, best: &mut Best) {
+    fn scan(&self, arch: Arch, query: &[i16], filter: EntryFilter, best: &mut Best) {
+        let dimension = query.len();
         let mut scores = [0.0f32; CHUNK];
         let chunks = self.numbers.chunks(CHUNK * dimension);
         for (chunk, numbers) in chunks.enumerate() {
             let from = chunk * CHUNK;
             let rows = numbers.len() / dimension;
             let scales = &self.scales[from..from + rows];
-            Arch::new().dispatch(Scores {
+            arch.dispatch(Scores {
                 numbers,
                 scales,
                 query,
