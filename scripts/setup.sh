@@ -20,6 +20,12 @@ if [ "$kind" = tests ]; then
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
+  # PostgreSQL with pgvector, for the history's tests. Debian 12 itself has no package of pgvector.
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || missing+=(postgresql)
+  if ! compgen -G '/usr/share/postgresql/*/extension/vector.control' >/dev/null &&
+     command -v apt-cache >/dev/null && apt-cache show postgresql-15-pgvector >/dev/null 2>&1; then
+    missing+=(postgresql-15-pgvector)
+  fi
   /usr/bin/python3 -c 'import gi; gi.require_version("GstRtspServer", "1.0")' 2>/dev/null || missing+=(python3-gi gir1.2-gst-rtsp-server-1.0)
   command -v gst-inspect-1.0 >/dev/null && gst-inspect-1.0 rtph264pay >/dev/null 2>&1 || missing+=(gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good)
   command -v gst-inspect-1.0 >/dev/null && gst-inspect-1.0 h264parse >/dev/null 2>&1 || missing+=(gstreamer1.0-plugins-bad)
@@ -35,6 +41,10 @@ if ((${#missing[@]})); then
   say "installing ${missing[*]}"
   $sudo apt-get update -qq
   DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+fi
+if [ "$kind" = tests ] && command -v apt-get >/dev/null; then
+  # Without it the history's tests on PostgreSQL are skipped.
+  scripts/build_pgvector.sh || say "pgvector is missing: the history is tested on SQLite only"
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

@@ -38,6 +38,7 @@
 //! | `infer` | detector and embedder by ONNX Runtime: [`detect`], [`embed`] |
 //! | `pipeline` | sources, sinks and the stages between them: [`pipeline`], [`source`], [`sink`] |
 //! | `video` | decoding and encoding of video by OpenCV |
+//! | `history` | tracks, events and embeddings in a database: [`store`] |
 //! | `serve` | live cameras, web server, MQTT, webhook: [`serve`] |
 //! | `models` | the catalogue of networks: [`models`] |
 //! | `train` | training of the Siamese network: `train` |
@@ -108,6 +109,8 @@ pub mod serve;
 pub mod sink;
 #[cfg(feature = "pipeline")]
 pub mod source;
+#[cfg(feature = "history")]
+pub mod store;
 pub(crate) mod text_file;
 pub mod time;
 pub mod track;

@@ -127,6 +127,7 @@ fn every_setting_on_the_pages_exists() {
         "docs/reference/cameras.md",
         "docs/reference/http.md",
         "docs/reference/mqtt.md",
+        "docs/reference/history.md",
     ] {
         for (section, key) in rows(&page(path))
             .into_iter()
@@ -171,8 +172,10 @@ fn every_setting_on_the_pages_exists() {
                 continue;
             };
             let is_section = known.iter().any(|k| k.starts_with(&format!("{name}.")));
-            let is_file = ["toml", "jsonl", "json", "onnx", "txt", "mp4"]
-                .contains(&rest.rsplit('.').next().unwrap_or_default());
+            let is_file = [
+                "toml", "jsonl", "json", "onnx", "txt", "mp4", "sqlite", "lock",
+            ]
+            .contains(&rest.rsplit('.').next().unwrap_or_default());
             assert!(
                 is_file
                     || is_section
@@ -410,6 +413,7 @@ fn the_pages_on_services_have_every_key_with_its_default() {
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
     use twintrack::sink::{mqtt::MqttConfig, webhook::WebhookConfig};
+    use twintrack::store::HistoryConfig;
     let (text, file, secret) = (
         Some("x".to_string()),
         Some("x".into()),
@@ -468,6 +472,13 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         "key_file",
     ];
     assert!(check_rows("docs/reference/mqtt.md", &mqtt, &free) >= 14);
+    let history = HistoryConfig::default()
+        .with_url(secret.clone())
+        .with_url_env(text.clone())
+        .with_url_file(file.clone())
+        .with_ca_file(file.clone());
+    let page = "docs/reference/history.md";
+    assert!(check_rows(page, &history, &["url", "url_env", "url_file", "ca_file"]) >= 14);
     let webhook = WebhookConfig::default()
         .with_secret(secret)
         .with_secret_env(text)
@@ -490,6 +501,7 @@ fn the_examples_on_the_pages_on_services_are_valid() {
         ("docs/guide/first-camera.md", 2),
         ("docs/reference/http.md", 1),
         ("docs/reference/mqtt.md", 1),
+        ("docs/reference/history.md", 1),
     ] {
         let text = std::fs::read_to_string(repository(page)).expect("the page");
         let example = text

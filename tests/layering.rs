@@ -37,6 +37,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("trajectory", 4),
     ("refine", 5),
     ("sink", 6),
+    ("store", 7),
     ("config", 7),
     ("gallery", 8),
     ("pipeline", 8),

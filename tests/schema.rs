@@ -57,7 +57,8 @@ fn every_section_of_a_service_is_accepted() {
         [cameras.gate-1]\nurl = \"rtsp://h/x\"\ntransport = \"udp\"\npassword_file = \"p\"\n\
         [serve]\nlisten = \"\"\n\
         [mqtt]\nbroker = \"mqtt://h\"\nversion = \"3.1.1\"\nspool = { bytes = 1000 }\n\
-        [webhook]\nurl = \"https://h/x\"\nevents = [\"track_ended\"]\n";
+        [webhook]\nurl = \"https://h/x\"\nevents = [\"track_ended\"]\n\
+        [history]\nurl_env = \"X\"\ncrops = true\nkeep_days = { tracks = 1 }\n";
     assert_eq!(problems(file), Vec::<String>::new());
 }
 

@@ -36,8 +36,11 @@ use twintrack::sink::rotating::Rotating;
 use twintrack::sink::spool::Spool;
 use twintrack::sink::stdout::StdoutSink;
 use twintrack::sink::webhook::WebhookConfig;
+use twintrack::sink::without_embeddings::WithoutEmbeddings;
 use twintrack::source::{self, CameraConfig, Hardware, Transport, playback};
+use twintrack::store::{History, HistoryConfig, HistorySink};
 use twintrack::track::identity::GalleryPerson;
+use twintrack::trajectory::RunId;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -133,6 +136,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     service.serve.listen_address().map_err(anyhow::Error::msg)?;
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
+    service.history.iter().try_for_each(HistoryConfig::check)?;
     show::detector(&networks::detector(config)?);
     let mut embedder = networks::embedder(config)?;
     embedder.iter().for_each(show::embedder);
@@ -152,16 +156,19 @@ struct Outputs {
     dropped: Arc<AtomicU64>,
     /// Numbers of people in zones and over lines.
     counts: Counts,
+    history: Option<History>,
 }
 
 impl Outputs {
-    /// Creates the files and starts the deliveries. `hub` is `None` if there is no web server.
+    /// Creates the files, and starts the deliveries and the history. `hub` is `None` if there is no
+    /// web server.
     fn open(
         args: &ServeArgs,
         service: &ServiceConfig,
         config: &Config,
         hub: Option<&Hub>,
         shapes: watch::Receiver<Vec<CameraShapes>>,
+        run: RunId,
     ) -> Result<Self> {
         let ServeConfig {
             output_bytes,
@@ -196,11 +203,22 @@ impl Outputs {
             sinks.push(Box::new(file));
             dropped
         };
+        let history = match &service.history {
+            Some(history) => Some(History::open(history, &state, run)?),
+            None => None,
+        };
+        if let Some(history) = &history {
+            if history.config().embeddings && !config.output.embeddings {
+                sinks = vec![Box::new(WithoutEmbeddings::new(sinks))];
+            }
+            sinks.push(Box::new(HistorySink::new(history.clone(), shutdown)));
+        }
         Ok(Outputs {
             sinks,
             spools,
             dropped,
             counts,
+            history,
         })
     }
 }
@@ -219,16 +237,17 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
     let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
     let (send_shapes, shapes) = watch::channel(shapes_of(&service.cameras));
-    let page = server.is_some().then_some(&hub);
-    let outputs = Outputs::open(args, &service, &config, page, shapes)?;
+    let run = uuid::Uuid::now_v7();
+    let live = server.is_some().then_some(&hub);
+    let outputs = Outputs::open(args, &service, &config, live, shapes, run)?;
     let counts = outputs.counts.clone();
+    let stored = service.history.as_ref();
 
     let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
-    let run = uuid::Uuid::now_v7();
     let max_connections = service.serve.max_connections;
     let serving = server.map(|(listener, token)| {
         if !args.quiet {
@@ -243,6 +262,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             outputs.spools,
             Some(outputs.dropped),
             outputs.counts,
+            outputs.history.clone(),
         );
         let service = Service {
             run,
@@ -285,7 +305,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         cadence: networks::cadence(&config, &detections),
         embedder,
         tracker: config.tracker(false),
-        embeddings: config.output.embeddings,
+        embeddings: config.output.embeddings || stored.is_some_and(|h| h.embeddings),
         identities,
         gallery,
         run,
@@ -315,6 +335,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     };
     if !args.quiet {
         eprint!("{}", show::counts(&counts, true));
+    }
+    if let Some(history) = outputs.history.filter(|_| !args.quiet) {
+        eprintln!("{}", history_summary(&history));
     }
     Ok(conclude(args, &cameras.all(), finished, &signals))
 }
@@ -480,5 +503,16 @@ fn summary(camera: &Member) -> String {
         latency(0.95),
         camera.reconnects(),
         camera.failures(),
+    )
+}
+
+/// The history's line of the summary.
+fn history_summary(history: &History) -> String {
+    let counts = history.counts();
+    let [(_, queue_full), (_, refused), (_, shutdown)] = counts.dropped();
+    format!(
+        "history: {} changes stored, {queue_full} dropped (database slow), {refused} dropped \
+         (refused), {shutdown} dropped (shutdown)",
+        counts.stored.load(Ordering::Relaxed)
     )
 }

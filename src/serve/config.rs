@@ -19,6 +19,7 @@ use crate::secret::Secret;
 use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
+use crate::store::HistoryConfig;
 
 /// Section `[serve]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema, Setters)]
@@ -50,7 +51,7 @@ pub struct ServeConfig {
     pub output_bytes: u64,
     /// Number of rotated files to keep; older ones are deleted.
     pub output_keep: u32,
-    /// Folder of the spools and dead-letter files. Absent: the value of the environment variable
+    /// Folder of the spools, dead-letter files and the history. Absent: the value of the environment variable
     /// STATE_DIRECTORY, which systemd sets, else `twintrack-state` in the working folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
@@ -130,7 +131,7 @@ impl ServeConfig {
         Ok(Some((address, token)))
     }
 
-    /// The folder of spools and dead-letter files.
+    /// The folder of spools, dead-letter files and the history.
     pub fn state(&self) -> PathBuf {
         let systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
         self.state_dir
@@ -156,11 +157,14 @@ pub struct ServiceConfig {
     /// The webhook sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
+    /// The history of tracks and events. Absent: none is stored.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub history: Option<HistoryConfig>,
 }
 
 impl ServiceConfig {
-    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, and the sections
-    /// of [`Config`].
+    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, `[history]`, and
+    /// the sections of [`Config`].
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
@@ -201,7 +205,7 @@ impl ServiceConfig {
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
-        let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook"].contains(&key);
+        let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook", "history"].contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
             .into_inner()
             .into_iter()
@@ -235,6 +239,7 @@ impl ServiceConfig {
         }
         self.mqtt.iter().try_for_each(MqttConfig::validate)?;
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
+        self.history.iter().try_for_each(HistoryConfig::validate)?;
         for (name, camera) in &self.cameras {
             if name.is_empty()
                 || !name

@@ -16,6 +16,7 @@ use crate::serve::metric_family::family;
 use crate::serve::stage_metrics::StageMetrics;
 use crate::sink::counts::Counts;
 use crate::sink::spool::Spool;
+use crate::store::History;
 
 /// Metrics that are read from the program's counters at every scrape.
 struct ServiceCollector {
@@ -24,6 +25,7 @@ struct ServiceCollector {
     spools: Vec<Arc<Spool>>,
     /// Events dropped by the file or standard output.
     dropped: Option<Arc<AtomicU64>>,
+    history: Option<History>,
 }
 
 impl std::fmt::Debug for ServiceCollector {
@@ -41,6 +43,7 @@ pub fn registry(
     spools: Vec<Arc<Spool>>,
     dropped: Option<Arc<AtomicU64>>,
     counts: Counts,
+    history: Option<History>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("twintrack");
     stages.register(&mut registry);
@@ -49,6 +52,7 @@ pub fn registry(
         hub,
         spools,
         dropped,
+        history,
     }));
     registry.register_collector(Box::new(CountCollector(counts)));
     registry
@@ -227,6 +231,10 @@ impl Collector for ServiceCollector {
             [(vec![], self.hub.missed())].into_iter(),
         )?;
 
+        if let Some(history) = &self.history {
+            history_families(e, history)?;
+        }
+
         let process = process();
         family(
             e,
@@ -250,6 +258,61 @@ impl Collector for ServiceCollector {
             [(vec![], process.files)].into_iter(),
         )
     }
+}
+
+/// Encodes the metrics of the history.
+fn history_families(e: &mut DescriptorEncoder<'_>, history: &History) -> Result<(), Error> {
+    let counts = history.counts();
+    let n = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    let labelled = |label: &'static str| move |(name, count)| (vec![(label, name)], count);
+    for (name, help, counter, value) in [
+        (
+            "history_stored",
+            "Changes of tracks, events and cameras committed to the history",
+            true,
+            n(&counts.stored),
+        ),
+        (
+            "history_failures",
+            "Failed attempts to open the history or to commit",
+            true,
+            n(&counts.failures),
+        ),
+        (
+            "history_waiting",
+            "Changes that wait for their commit",
+            false,
+            history.waiting(),
+        ),
+        (
+            "history_connected",
+            "Whether the history's last commit succeeded (1 or 0)",
+            false,
+            u64::from(counts.connected.load(Ordering::Relaxed)),
+        ),
+        (
+            "history_embeddings",
+            "Embeddings that the search holds in memory",
+            false,
+            history.embeddings_in_memory(),
+        ),
+    ] {
+        family(e, name, help, counter, [(vec![], value)].into_iter())?;
+    }
+    family(
+        e,
+        "history_dropped",
+        "Changes that are not in the history, by cause",
+        true,
+        counts.dropped().into_iter().map(labelled("cause")),
+    )?;
+    family(
+        e,
+        "history_removed",
+        "Rows deleted from the history by age or size, by kind",
+        true,
+        counts.removed().into_iter().map(labelled("kind")),
+    )
 }
 
 /// Resources of this process.
@@ -307,6 +370,8 @@ mod tests {
             Hub::default(),
             Vec::new(),
             None,
+            Counts::default(),
+            None,
         );
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
@@ -315,6 +380,29 @@ mod tests {
             "twintrack_batch_frames_sum 3.0",
             "twintrack_live_clients 0",
             "# EOF",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_history_has_metrics() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = crate::store::HistoryConfig::default();
+        let run = crate::trajectory::RunId::nil();
+        let history = History::open(&config, dir.path(), run).expect("opened");
+        let (stages, hub) = (StageMetrics::default(), Hub::default());
+        let kept = Some(history.clone());
+        let (cameras, counts) = (Cameras::default(), Counts::default());
+        let registry = registry(&stages, cameras, hub, Vec::new(), None, counts, kept);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).expect("to a String");
+        for line in [
+            "twintrack_history_stored_total 0",
+            "twintrack_history_waiting 0",
+            "twintrack_history_embeddings 0",
+            "twintrack_history_dropped_total{cause=\"queue_full\"} 0",
+            "twintrack_history_removed_total{kind=\"crops\"} 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }

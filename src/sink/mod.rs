@@ -20,8 +20,8 @@ mod mqtt_config;
 mod mqtt_history;
 #[cfg(feature = "serve")]
 mod mqtt_session;
-#[cfg(feature = "serve")]
-mod outage_log;
+#[cfg(feature = "history")]
+pub(crate) mod outage_log;
 #[cfg(feature = "video")]
 pub mod overlay;
 pub mod private;
@@ -39,5 +39,6 @@ pub mod spool;
 pub mod stdout;
 #[cfg(feature = "serve")]
 pub mod webhook;
+pub mod without_embeddings;
 
 pub use sink::{FrameResult, OutputConfig, Sink, SinkError};

@@ -8,7 +8,7 @@ const LOG_AGAIN: Duration = Duration::from_secs(600);
 
 /// Decides which attempts are logged.
 #[derive(Debug, Default)]
-pub(super) struct OutageLog(Option<Outage>);
+pub(crate) struct OutageLog(Option<Outage>);
 
 #[derive(Debug)]
 struct Outage {

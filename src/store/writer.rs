@@ -1,0 +1,283 @@
+//! The thread that writes the history: batches of changes in one transaction each, and the
+//! deletion of old data between them.
+//!
+//! An unavailable database is tried again with growing pauses; meanwhile changes wait in the queue,
+//! and those for which it has no room are dropped and counted.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::clock;
+use crate::sink::outage_log::OutageLog;
+use crate::store::config::{HistoryConfig, Location};
+use crate::store::counts::HistoryCounts;
+use crate::store::database::{Database, Dialect, transaction};
+use crate::store::error::StoreError;
+use crate::store::jpeg;
+use crate::store::queue::Queue;
+use crate::store::retention::Retention;
+use crate::store::rows::{Change, Picture};
+use crate::store::write::{NameChanges, Rows, end_abandoned};
+use crate::time::Seconds;
+use crate::trajectory::RunId;
+
+/// Most changes in a transaction.
+const MOST: usize = 512;
+/// How long the writer waits for more changes after the first.
+const GATHER: Duration = Duration::from_secs(1);
+/// Back-off between attempts: first and longest pause.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+/// Interval of the run's signs of life.
+const ALIVE: Duration = Duration::from_secs(10);
+/// A run of another process without a sign of life for this long counts as ended, in seconds.
+const DEAD: f64 = 60.0;
+/// Interval between checks of age.
+const CHECK: Duration = Duration::from_secs(60);
+/// Interval between checks of size. PostgreSQL's reads all tables.
+const CHECK_SIZE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
+
+/// What the writer shares with the sink and the readers.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub location: Location,
+    pub config: HistoryConfig,
+    pub run: RunId,
+    pub queue: Queue,
+    pub counts: HistoryCounts,
+    pub names: Mutex<NameChanges>,
+    /// When to give up at shutdown.
+    pub deadline: Mutex<Option<Instant>>,
+}
+
+impl Shared {
+    fn is_overdue(&self) -> bool {
+        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        deadline.is_some_and(|at| Instant::now() >= at)
+    }
+}
+
+/// The writer's state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    db: Option<Box<dyn Database>>,
+    /// Whether the tracks of earlier runs are ended. Done once: after an outage of the database,
+    /// other processes may not have shown that they are alive yet.
+    begun: bool,
+    rows: Rows,
+    retention: Retention,
+    log: OutageLog,
+    pause: Duration,
+    last_alive: Option<Instant>,
+    last_check: Option<Instant>,
+    last_size: Option<Instant>,
+}
+
+impl Writer {
+    /// A writer; `db` is a prepared connection, if there is one yet.
+    pub fn new(shared: Arc<Shared>, db: Option<Box<dyn Database>>) -> Self {
+        Writer {
+            retention: Retention::new(&shared.config),
+            shared,
+            db,
+            begun: false,
+            rows: Rows::default(),
+            log: OutageLog::default(),
+            pause: BACKOFF.0,
+            last_alive: None,
+            last_check: None,
+            last_size: None,
+        }
+    }
+
+    /// Writes until the queue is closed and empty.
+    pub fn run(mut self) {
+        let shared = self.shared.clone();
+        while !shared.queue.is_over() {
+            let idle = if self.retention.is_pending() {
+                Duration::ZERO
+            } else {
+                GATHER
+            };
+            let mut batch = shared.queue.take(MOST, GATHER, idle);
+            batch.iter_mut().for_each(encode);
+            if !batch.is_empty() {
+                self.write(&batch);
+            }
+            self.maintain();
+        }
+    }
+
+    /// Writes a batch, until it is committed or must be given up, and settles it.
+    fn write(&mut self, batch: &[Change]) {
+        loop {
+            let error = match self.attempt(batch) {
+                Ok(()) => {
+                    let n = batch.len() as u64;
+                    self.shared.counts.stored.fetch_add(n, Ordering::Relaxed);
+                    break;
+                }
+                Err(e) => e,
+            };
+            if !error.is_transient() {
+                // One change of the batch is refused: the others are written without it.
+                if let [_] = batch {
+                    self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, "the history refuses a change, which is dropped");
+                    break;
+                }
+                batch
+                    .chunks(batch.len().div_ceil(2))
+                    .for_each(|half| self.write(half));
+                return;
+            }
+            self.failed(&error);
+            if !self.rest() {
+                let n = batch.len() as u64;
+                self.shared.counts.shutdown.fetch_add(n, Ordering::Relaxed);
+                break;
+            }
+        }
+        self.shared.queue.settle(batch.len());
+    }
+
+    /// Opens the database if necessary, and commits the batch.
+    fn attempt(&mut self, batch: &[Change]) -> Result<(), StoreError> {
+        if self.db.is_none() {
+            // Whatever keeps the database from being opened may be repaired while this runs.
+            let opened = self.shared.location.prepare();
+            self.db = Some(opened.map_err(|e| StoreError::Unavailable(e.to_string()))?);
+            self.last_alive = None;
+        }
+        let Some(db) = &mut self.db else {
+            return Err(StoreError::Unavailable("it is not open".into()));
+        };
+        if !self.begun {
+            begin(&mut **db, self.shared.run)?;
+            self.begun = true;
+        }
+        let names = self
+            .shared
+            .names
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let alive = self.last_alive.is_none_or(|at| at.elapsed() >= ALIVE);
+        let (rows, run) = (&mut self.rows, self.shared.run);
+        let written = transaction(&mut **db, |db| {
+            if alive {
+                rows.alive(db, run, clock::now())?;
+            }
+            batch
+                .iter()
+                .try_for_each(|change| rows.apply(db, change, &names))
+        });
+        if let Err(e) = written {
+            self.rows.forget();
+            return Err(e);
+        }
+        if alive {
+            self.last_alive = Some(Instant::now());
+        }
+        self.pause = BACKOFF.0;
+        let counts = &self.shared.counts;
+        counts.commits.fetch_add(1, Ordering::Relaxed);
+        counts.connected.store(true, Ordering::Relaxed);
+        if let Some(outage) = self.log.succeeded(Instant::now()) {
+            tracing::info!(seconds = outage.as_secs(), "the history is written again");
+        }
+        Ok(())
+    }
+
+    /// Counts and logs a failure; the connection is opened again.
+    fn failed(&mut self, error: &StoreError) {
+        let counts = &self.shared.counts;
+        counts.failures.fetch_add(1, Ordering::Relaxed);
+        counts.connected.store(false, Ordering::Relaxed);
+        if self.log.failed(&error.to_string(), Instant::now()) {
+            let database = self.shared.location.shown();
+            tracing::warn!(%database, %error, "the history cannot be written; changes wait in memory");
+        }
+        self.db = None;
+        self.rows.forget();
+    }
+
+    /// Pauses before the next attempt; false if the shutdown's timeout is over.
+    fn rest(&mut self) -> bool {
+        let until = Instant::now() + self.pause.mul_f64(0.8 + 0.4 * fastrand::f64());
+        self.pause = (2 * self.pause).min(BACKOFF.1);
+        while Instant::now() < until {
+            if self.shared.is_overdue() {
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        !self.shared.is_overdue()
+    }
+
+    /// Records that the run is alive, and deletes a little of what is too old.
+    fn maintain(&mut self) {
+        let due = |last: Option<Instant>, interval| last.is_none_or(|at| at.elapsed() >= interval);
+        if due(self.last_alive, ALIVE)
+            && self.db.is_some()
+            && let Err(e) = self.attempt(&[])
+        {
+            self.failed(&e);
+        }
+        let Some(db) = &mut self.db else { return };
+        if !self.retention.is_pending() && !due(self.last_check, CHECK) {
+            return;
+        }
+        self.last_check = Some(Instant::now());
+        let interval = match db.dialect() {
+            Dialect::Sqlite => CHECK_SIZE.0,
+            Dialect::Postgres => CHECK_SIZE.1,
+        };
+        let check_size = due(self.last_size, interval);
+        if check_size {
+            self.last_size = Some(Instant::now());
+        }
+        match self.retention.step(&mut **db, clock::now(), check_size) {
+            Ok(removed) => self.shared.counts.add_removed(removed),
+            Err(e) => self.failed(&e),
+        }
+    }
+}
+
+/// Ends the tracks of earlier runs that were killed. An SQLite file has one writer, so that all
+/// earlier runs are over.
+fn begin(db: &mut dyn Database, own: RunId) -> Result<(), StoreError> {
+    let now = clock::now();
+    let since = match db.dialect() {
+        Dialect::Sqlite => now,
+        Dialect::Postgres => now.plus(Seconds(-DEAD)),
+    };
+    let ended = transaction(db, |db| end_abandoned(db, own, since))?;
+    if ended > 0 {
+        tracing::info!(
+            tracks = ended,
+            "tracks of an earlier run that was killed are ended"
+        );
+    }
+    Ok(())
+}
+
+/// Encodes the crops of a track. One that cannot be encoded is left out.
+fn encode(change: &mut Change) {
+    let Change::Track(track) = change else { return };
+    track.crops.retain_mut(|crop| {
+        let Picture::Pixels(image) = &crop.picture else {
+            return true;
+        };
+        match jpeg::encode(image) {
+            Ok(bytes) => {
+                crop.picture = Picture::Jpeg(bytes);
+                true
+            }
+            Err(reason) => {
+                tracing::error!(reason, "cannot encode a crop, which is dropped");
+                false
+            }
+        }
+    });
+}
