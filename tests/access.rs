@@ -7,6 +7,7 @@ mod common;
 #[path = "common/http.rs"]
 mod http;
 
+use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -500,6 +501,7 @@ fn the_audit_log_says_who_did_what_from_where() {
         );
         assert_eq!(service.get("/api/v1/live", &[cookie]).status, 200);
         service.get("/api/v1/cameras/nobody/picture.jpg", &[cookie]);
+        service.get("/api/v1/live?cameras=c1,nobody", &[cookie]);
     }
     let audit = |query: &str| {
         service
@@ -534,6 +536,7 @@ fn the_audit_log_says_who_did_what_from_where() {
             "login anna 127.0.0.1 anna ok",
             "picture-seen anna 127.0.0.1 c1 ok",
             "live-seen anna 127.0.0.1 all cameras ok",
+            "live-seen anna 127.0.0.1 c1 ok",
         ]
     );
     // By pages.
@@ -640,6 +643,76 @@ fn users_and_tokens_are_kept_as_hashes_in_a_private_file() {
     std::fs::write(&config, format!("[serve]\nstate_dir = {state:?}\n")).unwrap();
     let out = command(&["user", "list", "--config", config.to_str().unwrap()], "");
     assert!(text(&out.stdout).contains("anna"));
+}
+
+/// Whether the terminal that `script` has made does not show what is typed.
+fn has_no_echo(script: u32) -> bool {
+    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children"));
+    let children = children.unwrap_or_default();
+    let Some(child) = children.split_whitespace().next() else {
+        return false;
+    };
+    let terminal = std::fs::read_link(format!("/proc/{child}/fd/0"));
+    terminal.is_ok_and(|terminal| {
+        let mut stty = std::process::Command::new("stty");
+        let out = stty.arg("-F").arg(terminal).arg("-a").output().unwrap();
+        text(&out.stdout).contains(" -echo ")
+    })
+}
+
+/// Types passwords on a terminal. `script` gives the command one.
+#[test]
+fn passwords_are_asked_for_twice_without_echo() {
+    let dir = tempfile::tempdir().unwrap();
+    let add = |name: &str, passwords: [&str; 2]| {
+        let program = common::twintrack();
+        let line = format!(
+            "{} user add {name} --role viewer --state-dir {}",
+            program.get_program().display(),
+            dir.path().display()
+        );
+        let mut child = std::process::Command::new("script")
+            .args(["-qec", &line, "/dev/null"])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let (mut keyboard, mut screen) = (child.stdin.take().unwrap(), String::new());
+        let mut output = child.stdout.take().unwrap();
+        let mut read_until = |end: Option<&str>| {
+            while end.is_none_or(|end| !screen.contains(end)) {
+                let mut part = [0; 200];
+                let n = output.read(&mut part).unwrap();
+                if n == 0 {
+                    break;
+                }
+                screen += &text(&part[..n]);
+            }
+            screen.clone()
+        };
+        for (question, password) in ["characters): ", "again: "].into_iter().zip(passwords) {
+            read_until(Some(question));
+            // The echo is turned off just after the question is written.
+            assert!(until(30, || has_no_echo(child.id())));
+            keyboard
+                .write_all(format!("{password}\n").as_bytes())
+                .unwrap();
+        }
+        let screen = read_until(None);
+        Ok::<_, std::io::Error>((child.wait().unwrap().success(), screen))
+    };
+    let Ok((added, screen)) = add("anna", [PASSWORD, PASSWORD]) else {
+        eprintln!("SKIPPED: the program script is not installed (Debian: bsdutils)");
+        return;
+    };
+    assert!(added && screen.contains("user anna added"), "{screen}");
+    assert!(!screen.contains(PASSWORD), "{screen}");
+    let (added, differ) = add("berta", [PASSWORD, "another horse"]).unwrap();
+    assert!(!added && differ.contains("differ"), "{differ}");
+    let users = std::fs::read_to_string(dir.path().join("users.toml")).unwrap();
+    assert!(
+        users.contains("anna") && !users.contains("berta"),
+        "{users}"
+    );
 }
 
 #[test]

@@ -99,9 +99,19 @@ pub async fn live(
         Ok(filter) => filter,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
-    let cameras = query.cameras.as_deref().unwrap_or("all cameras");
-    let audit = service.access.audit();
-    audit.seen(&principal, &client, AuditAction::LiveSeen, cameras);
+    let seen = |camera: &str| {
+        let audit = service.access.audit();
+        audit.seen(&principal, &client, AuditAction::LiveSeen, camera);
+    };
+    match &filter.cameras {
+        None => seen("all cameras"),
+        // Names of cameras that do not exist are the client's invention.
+        Some(names) => {
+            let all = service.cameras.all();
+            let known = all.iter().filter(|m| names.iter().any(|n| **n == *m.name));
+            known.for_each(|m| seen(&m.name));
+        }
+    }
     // The stream ends at shutdown, and when the session ends or the token becomes invalid.
     let stop = StreamEnd {
         shutdown: service.stop,

@@ -225,7 +225,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a folder");
         let file = AccountsFile::in_folder(dir.path());
         let soon = now().plus(crate::time::Seconds(3600.0));
-        let mut add = |name: &str, expires| {
+        let add = |name: &str, expires| {
             file.update(|a| a.add_token(name, Role::Viewer, expires, now()))
                 .expect("written")
         };
