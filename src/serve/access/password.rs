@@ -89,7 +89,7 @@ fn verify(password: &[u8], phc: Option<&str>) -> bool {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Busy;
 
-/// Verifies passwords on threads for blocking work, at most [`PARALLEL`] at a time.
+/// Verifies passwords on threads for blocking work, at most two at a time.
 pub struct PasswordVerifier {
     running: Semaphore,
     waiting: Semaphore,
