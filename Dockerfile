@@ -50,7 +50,7 @@ ENV ORT_DYLIB_PATH=/opt/twintrack/onnxruntime/libonnxruntime.so \
 USER 10001
 WORKDIR /var/lib/twintrack
 # Port of the page, live events and metrics. It can be reached only if the configuration listens on
-# all addresses, which requires a token.
+# all addresses, which requires users or a token.
 EXPOSE 8090
 ENTRYPOINT ["twintrack"]
 CMD ["--help"]

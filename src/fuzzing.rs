@@ -16,8 +16,8 @@ use crate::onnx::metadata::with_metadata;
 use crate::onnx::proto::ModelProto;
 use crate::refine::RecordedEvents;
 use crate::secret::Secret;
-use crate::serve::auth::Authorizer;
-use crate::serve::config::ServiceConfig;
+use crate::serve::access::control::AccessControl;
+use crate::serve::config::{ServeConfig, ServiceConfig};
 use crate::track::head::{AssociationHead, FEATURES, HeadTable};
 
 /// The file name in messages.
@@ -233,15 +233,22 @@ pub fn http(bytes: &[u8]) {
     let uri = Uri::try_from([b"/api/v1/live?", query].concat().as_slice());
     let Ok(uri) = uri else { return };
     let _ = crate::serve::live::try_query(&uri);
-    let authorizer = Authorizer {
-        token: Some(std::sync::Arc::new(Secret::new(TOKEN))),
-    };
+    static OPENED: std::sync::OnceLock<[AccessControl; 2]> = std::sync::OnceLock::new();
+    let [closed, open] = OPENED.get_or_init(|| {
+        let folder = std::env::temp_dir().join("twintrack-fuzz-without-users");
+        let config = ServeConfig::default()
+            .with_trusted_proxies(vec!["127.0.0.1".into()])
+            .with_state_dir(Some(folder));
+        let listen = ([127, 0, 0, 1], 0).into();
+        let access = |token| AccessControl::open(&config, listen, token).expect("valid");
+        [access(Some(Secret::new(TOKEN))), access(None)]
+    });
     let has_token = String::from_utf8_lossy(bytes).contains(TOKEN);
     assert!(
-        has_token || !authorizer.admits(&headers, uri.query()),
+        has_token || !closed.admits(&headers, uri.query()),
         "authorised without the token"
     );
-    let _ = Authorizer { token: None }.admits(&headers, uri.query());
+    let _ = open.admits(&headers, uri.query());
 }
 
 /// Addresses: the password is masked in any address, also in a malformed one.

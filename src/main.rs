@@ -70,6 +70,10 @@ enum Command {
     Track(Box<track::TrackArgs>),
     #[cfg(feature = "serve")]
     Serve(app::serve::ServeArgs),
+    #[cfg(feature = "serve")]
+    User(app::user::UserArgs),
+    #[cfg(feature = "serve")]
+    Token(app::token::TokenArgs),
     Refine(refine::RefineArgs),
     Compare(compare::CompareArgs),
     Search(search::SearchArgs),
@@ -126,6 +130,10 @@ fn main() -> ExitCode {
         Command::Track(args) => track::run(*args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => app::serve::run(&args),
+        #[cfg(feature = "serve")]
+        Command::User(args) => app::user::run(&args).map(print),
+        #[cfg(feature = "serve")]
+        Command::Token(args) => app::token::run(&args).map(print),
         Command::Refine(args) => refine::run(&args).map(|()| ExitCode::SUCCESS),
         Command::Compare(args) => compare::run(&args).map(print),
         Command::Search(args) => search::run(&args).map(print),

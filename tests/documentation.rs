@@ -445,13 +445,22 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         .with_token(secret.clone())
         .with_token_env(text.clone())
         .with_token_file(file.clone())
+        .with_tls_certificate(file.clone())
+        .with_tls_key(file.clone())
         .with_state_dir(file.clone());
     assert!(
         check_rows(
             "docs/reference/http.md",
             &serve,
-            &["token", "token_env", "token_file", "state_dir"]
-        ) >= 10
+            &[
+                "token",
+                "token_env",
+                "token_file",
+                "tls_certificate",
+                "tls_key",
+                "state_dir"
+            ]
+        ) >= 18
     );
     let mqtt = MqttConfig::default()
         .with_user(text.clone())
@@ -500,6 +509,7 @@ fn the_examples_on_the_pages_on_services_are_valid() {
         ("docs/reference/cameras.md", 3),
         ("docs/guide/first-camera.md", 2),
         ("docs/reference/http.md", 1),
+        ("docs/guide/access.md", 1),
         ("docs/reference/mqtt.md", 1),
         ("docs/reference/history.md", 1),
     ] {

@@ -6,9 +6,11 @@ use std::process::{Command, Stdio};
 mod common;
 use common::{run, text, twintrack};
 
-const COMMANDS: [&str; 13] = [
+const COMMANDS: [&str; 15] = [
     "track",
     "serve",
+    "user",
+    "token",
     "refine",
     "compare",
     "search",
@@ -67,7 +69,12 @@ fn the_manual_has_a_section_for_every_command_with_its_options() {
         let title = format!(".SH \"TWINTRACK {}\"", command.to_uppercase());
         assert_eq!(page.matches(&title).count(), 1, "{title}");
     }
-    assert!(page.contains(".SH \"TWINTRACK MODELS GET\""));
+    for section in ["MODELS GET", "USER ADD", "TOKEN REMOVE"] {
+        assert!(
+            page.contains(&format!(".SH \"TWINTRACK {section}\"")),
+            "{section}"
+        );
+    }
     // roff writes a hyphen as \-.
     for option in ["offline", "gallery", "check", "schema", "trials"] {
         assert!(

@@ -2,6 +2,8 @@
 //! options, opens inputs and outputs, and calls the library, which has the algorithms.
 
 #[cfg(feature = "serve")]
+pub mod accounts;
+#[cfg(feature = "serve")]
 pub mod bench;
 pub mod compare;
 pub mod detections;
@@ -26,5 +28,9 @@ pub mod settings;
 pub mod show;
 pub(crate) mod signals;
 pub(crate) mod telemetry;
+#[cfg(feature = "serve")]
+pub mod token;
 pub mod track;
 pub mod tune;
+#[cfg(feature = "serve")]
+pub mod user;

@@ -21,6 +21,7 @@ use twintrack::infer::Runtime;
 use twintrack::pipeline::{
     CameraConfigs, Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError,
 };
+use twintrack::serve::access::control::AccessControl;
 use twintrack::serve::config::{ServeConfig, ServiceConfig};
 use twintrack::serve::health::HealthMonitor;
 use twintrack::serve::hub::Hub;
@@ -133,7 +134,9 @@ fn check_addresses(service: &ServiceConfig) -> Result<()> {
 /// # Errors
 /// The first invalid setting, secret, network or gallery.
 fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<ExitCode> {
-    service.serve.listen_address().map_err(anyhow::Error::msg)?;
+    if let Some((address, token)) = service.serve.listen_address().map_err(anyhow::Error::msg)? {
+        AccessControl::open(&service.serve, address, token).map_err(anyhow::Error::msg)?;
+    }
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
     service.history.iter().try_for_each(HistoryConfig::check)?;
@@ -225,7 +228,11 @@ impl Outputs {
 
 async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
     let server = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
-        Some((address, token)) => Some((server::listen(address).await?, token)),
+        Some((address, token)) => {
+            let access = AccessControl::open(&service.serve, address, token);
+            let access = access.map_err(anyhow::Error::msg)?;
+            Some((server::listen(address).await?, access))
+        }
         None => None,
     };
     let detector = networks::detector(&config)?;
@@ -249,11 +256,13 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let health = HealthMonitor::default();
     let monitoring = tokio::spawn(health.clone().run(cameras.clone(), ended.clone()));
     let max_connections = service.serve.max_connections;
-    let serving = server.map(|(listener, token)| {
+    let serving = server.map(|(listener, access)| {
         if !args.quiet {
             let address = listener.local_addr();
             let address = address.map_or_else(|e| e.to_string(), |a| a.to_string());
-            eprintln!("page, live events and metrics: http://{address}");
+            let scheme = access.certificate().map_or("http", |_| "https");
+            let below = access.base_path().as_str();
+            eprintln!("page, live events and metrics: {scheme}://{address}{below}");
         }
         let registry = metrics::registry(
             &metrics,
@@ -270,9 +279,10 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             hub: hub.clone(),
             registry: Arc::new(registry),
             health,
+            access,
             stop: ended.clone(),
         };
-        tokio::spawn(server::run(listener, service, token, max_connections))
+        tokio::spawn(server::run(listener, service, max_connections))
     });
     let (send_changes, changes) = mpsc::channel(1);
     let (send_gallery, gallery) = watch::channel(Vec::new());

@@ -16,6 +16,10 @@ use crate::config::{self, Config, ConfigError};
 use crate::pipeline::BatchConfig;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
+use crate::serve::access::accounts_file::AccountsFile;
+use crate::serve::access::base_path::BasePath;
+use crate::serve::access::client::TrustedProxies;
+use crate::serve::tls::TlsFiles;
 use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
@@ -37,8 +41,9 @@ pub struct ServeConfig {
     /// Maximum number, 4 to 65536, of connections to the web server; further ones wait. Each live
     /// client holds one.
     pub max_connections: usize,
-    /// Token that clients must send; without one only clients on this machine are allowed. Prefer
-    /// `token_env` or `token_file`, which keep the token out of this file.
+    /// Token that clients may send, with the role admin; without users and tokens only clients on
+    /// this machine are allowed. Prefer `token_env` or `token_file`, which keep the token out of this
+    /// file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<Secret>,
     /// Environment variable that holds the token.
@@ -51,10 +56,33 @@ pub struct ServeConfig {
     pub output_bytes: u64,
     /// Number of rotated files to keep; older ones are deleted.
     pub output_keep: u32,
-    /// Folder of the spools, dead-letter files and the history. Absent: the value of the environment variable
-    /// STATE_DIRECTORY, which systemd sets, else `twintrack-state` in the working folder.
+    /// Folder of the spools, dead-letter files, the history, users and the audit log. Absent: the
+    /// value of the environment variable STATE_DIRECTORY, which systemd sets, else `twintrack-state`
+    /// in the working folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
+    /// Path below which a reverse proxy serves twintrack, such as `/twintrack`; the proxy must not
+    /// remove it. Empty: none.
+    pub base_path: String,
+    /// Addresses and networks, such as `127.0.0.1` and `10.0.0.0/8`, of reverse proxies whose
+    /// headers X-Forwarded-For, -Proto and -Host are believed.
+    pub trusted_proxies: Vec<String>,
+    /// File of the certificate for TLS (PEM, with the certificates of its issuers). Read again when
+    /// it changes and on SIGHUP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_certificate: Option<PathBuf>,
+    /// File of the certificate's private key (PEM).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls_key: Option<PathBuf>,
+    /// Time in seconds, 60 to 2592000, after which a session without requests and open live streams
+    /// ends.
+    pub session_idle: f64,
+    /// Time in seconds, 60 to 31536000, after which a session ends in any case.
+    pub session_lifetime: f64,
+    /// Size in bytes, 4096 to 1073741824, at which the audit log is rotated; 0 disables rotation.
+    pub audit_bytes: u64,
+    /// Number, 0 to 1000, of rotated audit logs to keep; older ones are deleted.
+    pub audit_keep: u32,
     /// Timeout of the shutdown in seconds, 0 to 600. Spooled events are delivered until then; the
     /// rest stays on disk for the next run.
     pub stop_within: f64,
@@ -73,6 +101,14 @@ impl Default for ServeConfig {
             output_bytes: 256 << 20,
             output_keep: 16,
             state_dir: None,
+            base_path: String::new(),
+            trusted_proxies: Vec::new(),
+            tls_certificate: None,
+            tls_key: None,
+            session_idle: 3600.0,
+            session_lifetime: 43_200.0,
+            audit_bytes: 8 << 20,
+            audit_keep: 16,
             stop_within: 5.0,
         }
     }
@@ -97,15 +133,42 @@ impl ServeConfig {
             0.0,
             100_000.0,
         )?;
+        within("serve.session_idle", self.session_idle, 60.0, 2_592_000.0)?;
+        within(
+            "serve.session_lifetime",
+            self.session_lifetime,
+            60.0,
+            31_536_000.0,
+        )?;
+        if self.audit_bytes > 0 {
+            within("serve.audit_bytes", self.audit_bytes, 4096, 1 << 30)?;
+        }
+        within("serve.audit_keep", self.audit_keep, 0, 1000)?;
         within("serve.stop_within", self.stop_within, 0.0, 600.0)
+    }
+
+    /// The files of the certificate; None without TLS.
+    ///
+    /// # Errors
+    /// When only one of the two is set.
+    pub fn tls_files(&self) -> Result<Option<TlsFiles>, String> {
+        match (&self.tls_certificate, &self.tls_key) {
+            (Some(certificate), Some(key)) => Ok(Some(TlsFiles {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            })),
+            (None, None) => Ok(None),
+            _ => Err("TLS needs both serve.tls_certificate and serve.tls_key".into()),
+        }
     }
 
     /// The address to listen on and the token to require, if any. None if the web server is
     /// disabled.
     ///
     /// # Errors
-    /// When the address is invalid, the configured token cannot be read, or the address is not a
-    /// loopback address and the token is missing or too short.
+    /// When the address, the base path or a trusted proxy is invalid, the configured token cannot be
+    /// read, or the address is not a loopback address and the token is too short, or there are
+    /// neither a token nor users.
     pub fn listen_address(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
         if self.listen.is_empty() {
             return Ok(None);
@@ -116,22 +179,33 @@ impl ServeConfig {
                 self.listen
             )
         })?;
+        BasePath::parse(&self.base_path)?;
+        TrustedProxies::parse(&self.trusted_proxies)?;
+        self.tls_files()?;
         let token = Secret::find_strong("token", &self.token, &self.token_env, &self.token_file)?;
-        let long = token
-            .as_ref()
-            .is_some_and(|t| t.expose().len() >= MIN_TOKEN);
-        if !address.ip().is_loopback() && !long {
+        let protected = match &token {
+            _ if address.ip().is_loopback() => true,
+            Some(token) => token.expose().len() >= MIN_TOKEN,
+            None => self.has_accounts()?,
+        };
+        if !protected {
             return Err(format!(
-                "serve.listen = \"{}\" is open to other machines, which requires a token of at \
-                 least {MIN_TOKEN} characters: set serve.token_file (`openssl rand -hex 24` \
-                 makes one)",
+                "serve.listen = \"{}\" is open to other machines, which requires users (`twintrack \
+                 user add`), or a token of at least {MIN_TOKEN} characters: set serve.token_file \
+                 (`openssl rand -hex 24` makes one)",
                 self.listen
             ));
         }
         Ok(Some((address, token)))
     }
 
-    /// The folder of spools, dead-letter files and the history.
+    /// Whether there are users or named tokens.
+    fn has_accounts(&self) -> Result<bool, String> {
+        let accounts = AccountsFile::in_folder(&self.state()).read();
+        accounts.map(|a| !a.is_empty()).map_err(|e| e.to_string())
+    }
+
+    /// The folder of spools, dead-letter files, the history, users and the audit log.
     pub fn state(&self) -> PathBuf {
         let systemd = || std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
         self.state_dir
@@ -308,13 +382,16 @@ impl ServiceConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serve::access::role::Role;
 
     #[test]
-    fn only_loopback_is_allowed_without_a_long_token() {
+    fn only_loopback_is_allowed_without_a_long_token_or_users() {
+        let dir = tempfile::tempdir().expect("a folder");
         let with = |listen: &str, token: Option<&str>| {
             ServeConfig {
                 listen: listen.into(),
                 token: token.map(Secret::new),
+                state_dir: Some(dir.path().into()),
                 ..ServeConfig::default()
             }
             .listen_address()
@@ -332,5 +409,36 @@ mod tests {
         assert!(with("0.0.0.0:8090", Some("0123456789abcdef")).is_ok());
         assert!(with("", None).is_ok_and(|d| d.is_none()));
         assert!(with("localhost", None).is_err());
+        let file = AccountsFile::in_folder(dir.path());
+        file.update(|accounts| accounts.add_token("t", Role::Viewer, None, crate::clock::now()))
+            .expect("written");
+        assert!(with("0.0.0.0:8090", None).is_ok());
+        assert!(
+            with("0.0.0.0:8090", Some("short")).is_err(),
+            "a short token is weak beside users too"
+        );
+        std::fs::write(file.path(), "nonsense").expect("written");
+        assert!(with("0.0.0.0:8090", None).is_err_and(|e| e.contains("users.toml")));
+    }
+
+    #[test]
+    fn settings_of_access_are_checked() {
+        let with = |toml: &str| {
+            let text = format!("[serve]\n{toml}\n[cameras.a]\nurl = \"x\"\n");
+            ServiceConfig::from_toml(&text, Path::new("cameras.toml")).map(|_| ())
+        };
+        with("base_path = \"/a\"\ntrusted_proxies = [\"10.0.0.0/8\"]").expect("valid");
+        for (toml, named) in [
+            ("base_path = \"a\"", "base_path"),
+            ("trusted_proxies = [\"localhost\"]", "trusted_proxies"),
+            ("tls_key = \"key.pem\"", "tls_certificate"),
+            ("session_idle = 1", "session_idle"),
+            ("session_lifetime = 1e9", "session_lifetime"),
+            ("audit_bytes = 1", "audit_bytes"),
+            ("audit_keep = 2000", "audit_keep"),
+        ] {
+            let error = with(toml).expect_err(toml).to_string();
+            assert!(error.contains(named), "{toml}: {error}");
+        }
     }
 }

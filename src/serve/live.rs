@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
+use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +15,9 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::serve::access::audit::AuditAction;
+use crate::serve::access::client::Client;
+use crate::serve::access::principal::Principal;
 use crate::serve::hub::{Hub, LiveEvent};
 use crate::serve::service::Service;
 use crate::trajectory::EventKind;
@@ -87,6 +90,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(15);
 /// Handler of the route: a WebSocket if the client requests an upgrade, else server-sent events.
 pub async fn live(
     State(service): State<Service>,
+    Extension(principal): Extension<Principal>,
+    Extension(client): Extension<Client>,
     Query(query): Query<LiveQuery>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
@@ -94,15 +99,49 @@ pub async fn live(
         Ok(filter) => filter,
         Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
     };
+    let seen = |camera: &str| {
+        let audit = service.access.audit();
+        audit.seen(&principal, &client, AuditAction::LiveSeen, camera);
+    };
+    match &filter.cameras {
+        None => seen("all cameras"),
+        // Names of cameras that do not exist are the client's invention.
+        Some(names) => {
+            let all = service.cameras.all();
+            let known = all.iter().filter(|m| names.iter().any(|n| **n == *m.name));
+            known.for_each(|m| seen(&m.name));
+        }
+    }
+    // The stream ends at shutdown, and when the session ends or the token becomes invalid.
+    let stop = StreamEnd {
+        shutdown: service.stop,
+        principal,
+    };
     match upgrade {
         Ok(upgrade) => upgrade
             .max_message_size(4096)
-            .on_upgrade(move |socket| websocket(socket, service.hub, filter, service.stop)),
-        Err(_) => sse(service.hub, filter, service.stop).into_response(),
+            .on_upgrade(move |socket| websocket(socket, service.hub, filter, stop)),
+        Err(_) => sse(service.hub, filter, stop).into_response(),
     }
 }
 
-async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: CancellationToken) {
+/// When a stream ends.
+struct StreamEnd {
+    shutdown: CancellationToken,
+    /// Kept for as long as the stream is open, so that its session does not become idle.
+    principal: Principal,
+}
+
+impl StreamEnd {
+    async fn reached(&self) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = self.principal.ended.cancelled() => {}
+        }
+    }
+}
+
+async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: StreamEnd) {
     let (mut subscription, statuses) = hub.subscribe();
     for event in statuses.into_iter().filter(|e| filter.matches(e)) {
         if !sent(&mut socket, Message::Text(event.text)).await {
@@ -114,7 +153,7 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: C
     let (mut next_ping, mut awaiting_pong) = (Instant::now() + PING_INTERVAL, false);
     loop {
         let message = tokio::select! {
-            () = stop.cancelled() => {
+            () = stop.reached() => {
                 let _ = socket.send(Message::Close(None)).await; // the client may have disconnected
                 return;
             }
@@ -158,7 +197,7 @@ async fn sent(socket: &mut WebSocket, message: Message) -> bool {
     )
 }
 
-fn sse(hub: Hub, filter: EventFilter, stop: CancellationToken) -> impl IntoResponse {
+fn sse(hub: Hub, filter: EventFilter, stop: StreamEnd) -> impl IntoResponse {
     let (subscription, statuses) = hub.subscribe();
     let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
     tokio::spawn(async move {
@@ -168,7 +207,7 @@ fn sse(hub: Hub, filter: EventFilter, stop: CancellationToken) -> impl IntoRespo
             let event = match statuses.next() {
                 Some(event) => event,
                 None => tokio::select! {
-                    () = stop.cancelled() => return,
+                    () = stop.reached() => return,
                     () = tx.closed() => return,
                     event = subscription.events.recv() => match event {
                         Ok(event) => event,
@@ -223,7 +262,11 @@ mod tests {
         let shared = hub.clone();
         let open = move |upgrade: WebSocketUpgrade| async move {
             let filter = LiveQuery::default().filter().expect("no filter");
-            upgrade.on_upgrade(move |s| websocket(s, shared, filter, CancellationToken::new()))
+            let stop = StreamEnd {
+                shutdown: CancellationToken::new(),
+                principal: Principal::local(),
+            };
+            upgrade.on_upgrade(move |s| websocket(s, shared, filter, stop))
         };
         let app = axum::Router::new().route("/", axum::routing::get(open));
         tokio::spawn(axum::serve(listener, app).into_future());

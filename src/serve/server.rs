@@ -1,26 +1,31 @@
-//! The web server: page, pictures, live events, health, metrics.
+//! The web server: its routes, the cameras, pictures, health and metrics.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::extract::{Path, Query, State};
+use axum::Json;
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
-use axum::{Json, Router, middleware};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::frame::CameraState;
 use crate::pipeline::cameras::Member;
-use crate::secret::Secret;
-use crate::serve::auth::{Authorizer, authorize};
+use crate::serve::access::audit::AuditAction;
+use crate::serve::access::client::Client;
+use crate::serve::access::login;
+use crate::serve::access::principal::Principal;
+use crate::serve::access::requirement::{Requirement, role};
+use crate::serve::access::role::Role;
 use crate::serve::connections;
 use crate::serve::health::is_ready;
 use crate::serve::live::live;
+use crate::serve::pages;
+use crate::serve::routes::Routes;
 use crate::serve::service::Service;
 use crate::trajectory::RunId;
 
@@ -98,9 +103,6 @@ impl CameraView {
     }
 }
 
-/// The page. It loads nothing from other hosts.
-const PAGE: &str = include_str!("../../web/index.html");
-
 /// Time for which the shutdown waits for open connections.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -115,37 +117,46 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
         .map_err(|source| ListenError { address, source })
 }
 
+/// All routes, with what each requires.
+pub fn routes() -> Routes {
+    let (viewer, admin) = (role(Role::Viewer), role(Role::Admin));
+    Routes::default()
+        // Health checks contain nothing confidential, and orchestrators have no token.
+        .get("/healthz", Requirement::Nothing, health)
+        .get("/readyz", Requirement::Nothing, readiness)
+        .get("/", viewer, || async { Html(pages::INDEX) })
+        .get("/login", Requirement::OwnOrigin, login::page)
+        .post("/api/v1/session", Requirement::OwnOrigin, login::log_in)
+        .get("/api/v1/session", viewer, login::whoami)
+        .delete("/api/v1/session", viewer, login::log_out)
+        .get("/api/v1/audit", admin, login::audit)
+        .get("/metrics", viewer, metrics)
+        .get("/api/v1/cameras", viewer, cameras)
+        .get("/api/v1/cameras/{name}/picture.jpg", viewer, picture)
+        .get("/api/v1/live", viewer, live)
+}
+
 /// Serves requests until shutdown, on at most `max_connections` connections at a time.
-pub async fn run(
-    listener: TcpListener,
-    service: Service,
-    token: Option<Secret>,
-    max_connections: usize,
-) {
-    let guarded = Router::new()
-        .route("/", get(|| async { Html(PAGE) }))
-        .route("/metrics", get(metrics))
-        .route("/api/v1/cameras", get(cameras))
-        .route("/api/v1/cameras/{name}/picture.jpg", get(picture))
-        .route("/api/v1/live", get(live))
-        .layer(middleware::from_fn_with_state(
-            Authorizer {
-                token: token.map(Arc::new),
-            },
-            authorize,
-        ));
-    // Health checks need no token, because they contain nothing confidential and orchestrators have
-    // no token.
-    let app = Router::new()
-        .route("/healthz", get(health))
-        .route("/readyz", get(readiness))
-        .merge(guarded)
-        .with_state(service.clone());
-    let stop = service.stop;
+pub async fn run(listener: TcpListener, service: Service, max_connections: usize) {
+    let (access, stop) = (service.access.clone(), service.stop.clone());
+    let app = routes()
+        .into_router(access.base_path(), access.clone())
+        .with_state(service);
+    let tls = access.certificate().map(|c| c.server_config()).transpose();
+    let tls = match tls {
+        Ok(tls) => tls,
+        Err(error) => {
+            tracing::error!(%error, "the web server does not start");
+            return;
+        }
+    };
+    let watching = tokio::spawn(access.clone().watch(stop.clone()));
     tokio::select! {
-        () = connections::serve(listener, app, max_connections, &stop) => {}
+        () = connections::serve(listener, app, tls, max_connections, &stop) => {}
         () = async { stop.cancelled().await; tokio::time::sleep(SHUTDOWN_TIMEOUT).await } => {}
     }
+    watching.abort();
+    access.audit().flush(SHUTDOWN_TIMEOUT).await;
 }
 
 async fn health(State(service): State<Service>) -> Response {
@@ -212,21 +223,25 @@ struct Size {
 
 async fn picture(
     State(service): State<Service>,
+    Extension(principal): Extension<Principal>,
+    Extension(client): Extension<Client>,
     Path(name): Path<String>,
     Query(size): Query<Size>,
 ) -> Response {
     let width = size.width.unwrap_or(u32::MAX).max(16);
     // Drawing takes milliseconds, which is too long for an async thread.
-    let made = tokio::task::spawn_blocking(move || service.hub.jpeg(&name, width)).await;
+    let (hub, camera) = (service.hub, name.clone());
+    let made = tokio::task::spawn_blocking(move || hub.jpeg(&camera, width)).await;
     match made {
-        Ok(Some(jpeg)) => (
-            [
+        Ok(Some(jpeg)) => {
+            let audit = service.access.audit();
+            audit.seen(&principal, &client, AuditAction::PictureSeen, &name);
+            let headers = [
                 (header::CONTENT_TYPE, "image/jpeg"),
                 (header::CACHE_CONTROL, "no-store"),
-            ],
-            jpeg,
-        )
-            .into_response(),
+            ];
+            (headers, jpeg).into_response()
+        }
         Ok(None) => (
             StatusCode::NOT_FOUND,
             "unknown camera, or no picture of it yet\n",

@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use axum::extract::FromRef;
 use prometheus_client::registry::Registry;
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::cameras::Cameras;
+use crate::serve::access::control::AccessControl;
 use crate::serve::health::HealthMonitor;
 use crate::serve::hub::Hub;
 use crate::trajectory::RunId;
@@ -23,6 +25,14 @@ pub struct Service {
     pub registry: Arc<Registry>,
     /// Liveness.
     pub health: HealthMonitor,
+    /// Users, tokens, sessions, audit log.
+    pub access: AccessControl,
     /// Cancelled at shutdown.
     pub stop: CancellationToken,
+}
+
+impl FromRef<Service> for AccessControl {
+    fn from_ref(service: &Service) -> Self {
+        service.access.clone()
+    }
 }

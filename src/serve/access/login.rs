@@ -1,0 +1,220 @@
+//! Sessions over HTTP: login, logout, who one is; and the audit log.
+
+use std::time::{Duration, Instant};
+
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{Html, IntoResponse, Redirect, Response};
+use axum::{Json, response::AppendHeaders};
+use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
+use crate::serve::access::accounts::MAX_NAME;
+use crate::serve::access::audit::{AuditAction, AuditEntry, AuditResult};
+use crate::serve::access::client::Client;
+use crate::serve::access::control::AccessControl;
+use crate::serve::access::cookies;
+use crate::serve::access::password::MAX_BYTES;
+use crate::serve::access::principal::{Principal, PrincipalKind};
+use crate::serve::access::role::Role;
+use crate::serve::access::sessions::hash;
+use crate::serve::json_body::{JsonBody, QueryOf};
+use crate::serve::pages;
+use crate::serve::problem::Problem;
+
+/// The body of a login.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Login {
+    name: String,
+    password: Secret,
+}
+
+/// Who one is, and the token that requests with a cookie need to change something.
+#[derive(Debug, Serialize)]
+struct SessionView {
+    name: std::sync::Arc<str>,
+    role: Role,
+    kind: PrincipalKind,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    csrf_token: Option<std::sync::Arc<str>>,
+}
+
+impl SessionView {
+    fn of(principal: &Principal) -> Json<Self> {
+        Json(SessionView {
+            name: principal.name.clone(),
+            role: principal.role,
+            kind: principal.kind,
+            csrf_token: principal.csrf_token.clone(),
+        })
+    }
+}
+
+/// `GET /login`: the page on which users log in; the main page if nobody needs to.
+pub async fn page(State(access): State<AccessControl>) -> Response {
+    if access.is_open() {
+        Redirect::to(&access.base_path().page()).into_response()
+    } else {
+        Html(pages::LOGIN).into_response()
+    }
+}
+
+/// `GET /api/v1/session`: who one is.
+pub async fn whoami(Extension(principal): Extension<Principal>) -> impl IntoResponse {
+    SessionView::of(&principal)
+}
+
+/// `POST /api/v1/session`: a login. The answer sets the cookie of the session.
+///
+/// # Errors
+/// 401 for an unknown name or a wrong password, which take as long; 422 for a name or password of
+/// impossible length; 429 after too many failed logins; 503 while too many are being checked.
+pub async fn log_in(
+    State(access): State<AccessControl>,
+    Extension(client): Extension<Client>,
+    headers: HeaderMap,
+    JsonBody(login): JsonBody<Login>,
+) -> Result<Response, Problem> {
+    let Login { name, password } = login;
+    if name.is_empty() || name.chars().count() > MAX_NAME {
+        return Err(Problem::field(
+            "name",
+            format!("a name has 1 to {MAX_NAME} characters"),
+        ));
+    }
+    if password.expose().is_empty() || password.expose().len() > MAX_BYTES {
+        let detail = format!("a password has 1 to {MAX_BYTES} bytes");
+        return Err(Problem::field("password", detail));
+    }
+    let user = access.accounts().user(&name);
+    // Of unknown names nothing is logged: people type passwords into the wrong field.
+    let entry = AuditEntry::new(AuditAction::Login).from(&client);
+    let entry = entry.on(if user.is_some() {
+        &name
+    } else {
+        "an unknown name"
+    });
+    if let Err(after) = access.limits().take(client.address, &name, Instant::now()) {
+        let reason = "too many failed logins";
+        access
+            .audit()
+            .record(entry.ended(AuditResult::Refused, reason));
+        let detail = "too many failed logins from this address or with this name; wait and try \
+                      again";
+        let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "login-limit", detail);
+        return Err(problem.with_retry_after(after));
+    }
+    let phc = user.as_ref().map(|user| user.password.clone());
+    let verified = access
+        .passwords()
+        .verify(password, phc)
+        .await
+        .map_err(|_| {
+            let detail = "too many logins at the same time; try again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "login-busy", detail)
+                .with_retry_after(Duration::from_secs(1))
+        })?;
+    let Some(user) = user.filter(|_| verified) else {
+        let reason = "unknown name or wrong password";
+        access
+            .audit()
+            .record(entry.ended(AuditResult::Refused, reason));
+        return Err(Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "login-failed",
+            "the name or the password is wrong",
+        ));
+    };
+    access.limits().give_back(client.address, &name);
+    if let Some(before) = access.session_id(&headers, &client) {
+        access.sessions().end(before);
+    }
+    let id = access
+        .sessions()
+        .start(&name, hash(&user.password), Instant::now())
+        .map_err(|e| Problem::internal("start a session", e))?;
+    let principal = Principal {
+        name: name.as_str().into(),
+        role: user.role,
+        kind: PrincipalKind::User,
+        csrf_token: Some(access.csrf_token(id.expose())),
+        ..Principal::local()
+    };
+    access.audit().record(entry.by(&principal));
+    let cookie = session_cookie(&access, &client, id.expose());
+    Ok((
+        AppendHeaders(cookie.map(|c| (header::SET_COOKIE, c))),
+        SessionView::of(&principal),
+    )
+        .into_response())
+}
+
+/// `DELETE /api/v1/session`: a logout. It ends the session and its streams, and makes the browser
+/// forget its cookies.
+pub async fn log_out(
+    State(access): State<AccessControl>,
+    Extension(client): Extension<Client>,
+    Extension(principal): Extension<Principal>,
+    headers: HeaderMap,
+) -> Response {
+    if let Some(id) = access.session_id(&headers, &client) {
+        access.sessions().end(id);
+    }
+    access.audit().record(
+        AuditEntry::new(AuditAction::Logout)
+            .by(&principal)
+            .from(&client),
+    );
+    let token = cookies::set(cookies::TOKEN, "", client.https, access.base_path());
+    let all = session_cookie(&access, &client, "")
+        .into_iter()
+        .chain(token);
+    let all: Vec<_> = all.map(|c| (header::SET_COOKIE, c)).collect();
+    (StatusCode::NO_CONTENT, AppendHeaders(all)).into_response()
+}
+
+fn session_cookie(access: &AccessControl, client: &Client, value: &str) -> Option<HeaderValue> {
+    let name = cookies::session_name(client.https, access.base_path());
+    cookies::set(&name, value, client.https, access.base_path())
+}
+
+/// The query of the audit log.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AuditQuery {
+    /// Largest number of entries, 1 to 1000; 100 if absent.
+    limit: Option<usize>,
+    /// Only entries before the one with this id.
+    before: Option<String>,
+    /// Read elsewhere.
+    #[serde(rename = "token")]
+    _token: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct AuditPage {
+    entries: Vec<serde_json::Value>,
+    /// The `before` of the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+/// `GET /api/v1/audit`: the newest entries of the audit log, newest first.
+///
+/// # Errors
+/// 400 for a query that is invalid, 500 when the log cannot be read.
+pub async fn audit(
+    State(access): State<AccessControl>,
+    QueryOf(query): QueryOf<AuditQuery>,
+) -> Result<Response, Problem> {
+    let limit = query.limit.unwrap_or(100);
+    if !(1..=1000).contains(&limit) {
+        return Err(Problem::field("limit", "it must be from 1 to 1000"));
+    }
+    let read = access.audit().newest(limit, query.before).await;
+    let entries = read.map_err(|e| Problem::internal("read the audit log", e))?;
+    let last = entries.last().and_then(|e| e["id"].as_str());
+    let next = last.filter(|_| entries.len() == limit).map(str::to_string);
+    Ok(Json(AuditPage { entries, next }).into_response())
+}

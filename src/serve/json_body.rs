@@ -1,0 +1,199 @@
+//! Bodies and queries of requests, with errors that name the invalid field.
+
+use std::time::Duration;
+
+use axum::body::to_bytes;
+use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::request::Parts;
+use axum::http::{StatusCode, header};
+use serde::de::DeserializeOwned;
+
+use crate::serve::problem::Problem;
+
+/// Largest body, bytes.
+const MAX_BODY: usize = 64 << 10;
+/// Time within which the whole body must arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// A JSON body of at most 64 KiB. The answer to another body is 400, 408, 413, 415 or 422.
+#[derive(Debug)]
+pub struct JsonBody<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let kind = request.headers().get(header::CONTENT_TYPE);
+        let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
+        // Pages of other origins cannot send this type without the browser asking first.
+        let essence = kind.split(';').next().unwrap_or_default().trim();
+        if !essence.eq_ignore_ascii_case("application/json") {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "media-type",
+                "the body must be JSON: send `Content-Type: application/json`",
+            ));
+        }
+        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), MAX_BODY));
+        let bytes = read.await.map_err(|_| {
+            Problem::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "slow-body",
+                format!(
+                    "the body did not arrive within {} s",
+                    BODY_TIMEOUT.as_secs()
+                ),
+            )
+        })?;
+        let bytes = bytes.map_err(|_| {
+            Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body-size",
+                format!("the body cannot be read, or has more than {MAX_BODY} bytes"),
+            )
+        })?;
+        parse(&bytes).map(JsonBody)
+    }
+}
+
+/// Parses a JSON body.
+///
+/// # Errors
+/// 400 if it is not JSON, 422 if a field is missing, unknown or of another type.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let value: T = serde_path_to_error::deserialize(&mut json).map_err(|e| {
+        let path = e.path().to_string();
+        let field = (path != ".").then_some(path);
+        let error = e.into_inner();
+        if error.is_data() {
+            let detail = without_position(&error.to_string());
+            let unknown = detail.split('`').nth(1).map(str::to_string);
+            let field = match (field, detail.contains(" field `")) {
+                (Some(field), true) if !unknown.as_ref().is_some_and(|u| field.ends_with(u)) => {
+                    unknown.map(|name| format!("{field}.{name}"))
+                }
+                (None, true) => unknown,
+                (field, _) => field,
+            };
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", detail)
+                .with_field(field)
+        } else {
+            not_json(&error)
+        }
+    })?;
+    json.end().map_err(|e| not_json(&e))?;
+    Ok(value)
+}
+
+fn not_json(error: &serde_json::Error) -> Problem {
+    Problem::new(
+        StatusCode::BAD_REQUEST,
+        "malformed-json",
+        format!("the body is not valid JSON: {error}"),
+    )
+}
+
+/// serde_json's message without line and column, which mean nothing for a missing field.
+fn without_position(message: &str) -> String {
+    let end = message.rfind(" at line ").unwrap_or(message.len());
+    message[..end].to_string()
+}
+
+/// The query of a request; 400 with the reason if it is invalid.
+#[derive(Debug)]
+pub struct QueryOf<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        axum::extract::Query::<T>::try_from_uri(&parts.uri)
+            .map(|query| QueryOf(query.0))
+            .map_err(|rejection| {
+                Problem::new(
+                    StatusCode::BAD_REQUEST,
+                    "invalid-query",
+                    rejection.body_text(),
+                )
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::Deserialize;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Zone {
+        name: String,
+        points: Vec<[f32; 2]>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Zones {
+        zones: Vec<Zone>,
+    }
+
+    /// Status, code and field of the problem of a body.
+    fn problem(text: &str) -> (u16, String, String) {
+        let problem = parse::<Zones>(text.as_bytes()).expect_err("invalid");
+        let value = serde_json::to_value(&problem).expect("serialises");
+        let of = |key: &str| value[key].as_str().unwrap_or_default().to_string();
+        (problem.status().as_u16(), of("code"), of("field"))
+    }
+
+    #[test]
+    fn an_invalid_body_is_rejected_with_the_field() {
+        let zones = parse::<Zones>(br#"{"zones": [{"name": "a", "points": [[1, 2]]}]}"#);
+        let zones = zones.expect("valid").zones;
+        assert_eq!((zones[0].name.as_str(), zones[0].points.len()), ("a", 1));
+        let field = |text| {
+            let (status, code, field) = problem(text);
+            assert_eq!((status, code.as_str()), (422, "invalid-field"), "{text}");
+            field
+        };
+        assert_eq!(field("{}"), "zones");
+        assert_eq!(field(r#"{"zones": [], "more": 1}"#), "more");
+        assert_eq!(field(r#"{"zones": [{"points": []}]}"#), "zones[0].name");
+        assert_eq!(
+            field(r#"{"zones": [{"name": 3, "points": []}]}"#),
+            "zones[0].name"
+        );
+        let deep = r#"{"zones": [{"name": "a", "points": [[1, 2], [3, "x"]]}]}"#;
+        assert_eq!(field(deep), "zones[0].points[1][1]");
+        for text in ["", "{", "nonsense", "{\"zones\": []} and more", "\u{0}"] {
+            let (status, code, _) = problem(text);
+            assert_eq!((status, code.as_str()), (400, "malformed-json"), "{text:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn other_types_and_huge_or_slow_bodies_are_rejected() {
+        let status = async |kind: &str, body: axum::body::Body| {
+            let request = Request::builder().header("content-type", kind);
+            let request = request.body(body).expect("a request");
+            let read = JsonBody::<Zones>::from_request(request, &()).await;
+            read.map_or_else(|p| p.status().as_u16(), |_| 200)
+        };
+        assert_eq!(
+            status("application/json", "{\"zones\": []}".into()).await,
+            200
+        );
+        assert_eq!(
+            status("application/JSON; charset=utf-8", "{\"zones\": []}".into()).await,
+            200
+        );
+        assert_eq!(status("text/plain", "{\"zones\": []}".into()).await, 415);
+        assert_eq!(status("", "{\"zones\": []}".into()).await, 415);
+        let huge = vec![b' '; MAX_BODY + 1];
+        assert_eq!(status("application/json", huge.into()).await, 413);
+        let never = tokio_stream::pending::<Result<Vec<u8>, std::io::Error>>();
+        let never = axum::body::Body::from_stream(never);
+        assert_eq!(status("application/json", never).await, 408);
+    }
+}
