@@ -9,6 +9,7 @@ mod config;
 mod ground;
 mod passage;
 mod scene;
+mod shapes;
 #[cfg(test)]
 mod tests;
 

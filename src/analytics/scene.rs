@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::analytics::boundary::{Boundary, Point, Sample};
-use crate::analytics::change::{
-    Change, LineChange, LineView, SceneView, ZoneChange, ZoneKind, ZoneView,
-};
+use crate::analytics::change::{Change, LineChange, SceneView, ZoneChange, ZoneKind};
 use crate::analytics::config::{
     CountingConfig, Direction, Ignore, LineConfig, SceneConfig, SceneError, Shape, ZoneConfig,
 };
 use crate::analytics::ground::{GroundMotion, GroundPlane};
 use crate::analytics::passage::{Crossing, Passage};
+use crate::analytics::shapes::{Line, Zone};
 
 /// A person in a frame.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -22,29 +21,6 @@ pub struct Person {
     pub foot: Point,
     /// Height of the box in pixels.
     pub height: f64,
-}
-
-#[derive(Debug)]
-struct Zone {
-    name: Arc<str>,
-    config: ZoneConfig,
-    boundary: Boundary,
-    entered: u64,
-    left: u64,
-    /// Presentation time in seconds since which there are too many people.
-    over_since: Option<f64>,
-    /// Whether an `over_limit` event was given for it.
-    over_told: bool,
-}
-
-#[derive(Debug)]
-struct Line {
-    name: Arc<str>,
-    config: LineConfig,
-    boundary: Boundary,
-    /// Numbers of crossings.
-    inwards: u64,
-    outwards: u64,
 }
 
 /// A person's stay in a zone.
@@ -479,70 +455,6 @@ impl Scene {
             zones: self.zones.iter().map(Zone::view).collect(),
             lines: self.lines.iter().map(Line::view).collect(),
             masks: self.masks.iter().map(|(_, b)| b.points().into()).collect(),
-        }
-    }
-}
-
-impl Zone {
-    /// Number of people inside.
-    fn occupancy(&self) -> u64 {
-        self.entered - self.left
-    }
-
-    fn is_over(&self) -> bool {
-        let limit = self.config.limit.map_or(u64::MAX, u64::from);
-        self.occupancy() > limit
-    }
-
-    fn entered_at(&mut self, at: f64) {
-        if self.is_over() {
-            self.over_since.get_or_insert(at);
-        }
-    }
-
-    /// The change that there are not too many people any more, if that was told.
-    fn left_at(&mut self, at: f64) -> Option<Change> {
-        if self.is_over() {
-            return None;
-        }
-        self.over_since = None;
-        std::mem::take(&mut self.over_told).then(|| self.limit_change(ZoneKind::WithinLimit, at))
-    }
-
-    fn limit_change(&self, kind: ZoneKind, at: f64) -> Change {
-        Change::Zone(ZoneChange {
-            zone: self.name.clone(),
-            kind,
-            track: None,
-            at,
-            point: None,
-            stay: None,
-            occupancy: self.occupancy(),
-            entered: self.entered,
-            left: self.left,
-            limit: self.config.limit,
-        })
-    }
-
-    fn view(&self) -> ZoneView {
-        ZoneView {
-            name: self.name.clone(),
-            points: self.boundary.points().into(),
-            occupancy: self.occupancy(),
-            entered: self.entered,
-            left: self.left,
-            over: self.over_told,
-        }
-    }
-}
-
-impl Line {
-    fn view(&self) -> LineView {
-        LineView {
-            name: self.name.clone(),
-            points: self.boundary.points().into(),
-            inwards: self.inwards,
-            outwards: self.outwards,
         }
     }
 }

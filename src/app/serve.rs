@@ -1,6 +1,6 @@
 //! `twintrack serve`: tracks many cameras in one process, as a service.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,34 +14,26 @@ use tokio_util::sync::CancellationToken;
 use crate::app::signals::Signals;
 use crate::app::{identities, networks, outputs, show};
 use twintrack::config::Config;
-use twintrack::embed::Embedder;
 use twintrack::frame::CameraState;
-use twintrack::gallery::GalleryReader;
-use twintrack::infer::Runtime;
-use twintrack::pipeline::{
-    CameraConfigs, Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError,
-};
+use twintrack::pipeline::{Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError};
 use twintrack::serve::access::control::AccessControl;
-use twintrack::serve::config::{ServeConfig, ServiceConfig};
+use twintrack::serve::config::ServiceConfig;
 use twintrack::serve::health::HealthMonitor;
 use twintrack::serve::hub::Hub;
 use twintrack::serve::metrics;
 use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
-use twintrack::sink::Sink;
-use twintrack::sink::counts::Counts;
-use twintrack::sink::home_assistant::CameraShapes;
 use twintrack::sink::mqtt::MqttConfig;
-use twintrack::sink::rotating::Rotating;
-use twintrack::sink::spool::Spool;
-use twintrack::sink::stdout::StdoutSink;
 use twintrack::sink::webhook::WebhookConfig;
-use twintrack::sink::without_embeddings::WithoutEmbeddings;
-use twintrack::source::{self, CameraConfig, Hardware, Transport, playback};
-use twintrack::store::{History, HistoryConfig, HistorySink};
-use twintrack::track::identity::GalleryPerson;
-use twintrack::trajectory::RunId;
+use twintrack::source::{self, Hardware, Transport, playback};
+use twintrack::store::{History, HistoryConfig};
+
+mod reload;
+mod sinks;
+
+use reload::{Reload, shapes_of};
+use sinks::Outputs;
 
 /// Track many cameras at once, with one detector for all.
 #[derive(Debug, Args)]
@@ -151,81 +143,6 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-/// The sinks, and their counters for the metrics.
-struct Outputs {
-    sinks: Vec<Box<dyn Sink>>,
-    spools: Vec<Arc<Spool>>,
-    /// Number of events dropped because they could not be written to the file or standard output.
-    dropped: Arc<AtomicU64>,
-    /// Numbers of people in zones and over lines.
-    counts: Counts,
-    history: Option<History>,
-}
-
-impl Outputs {
-    /// Creates the files, and starts the deliveries and the history. `hub` is `None` if there is no
-    /// web server.
-    fn open(
-        args: &ServeArgs,
-        service: &ServiceConfig,
-        config: &Config,
-        hub: Option<&Hub>,
-        shapes: watch::Receiver<Vec<CameraShapes>>,
-        run: RunId,
-    ) -> Result<Self> {
-        let ServeConfig {
-            output_bytes,
-            output_keep,
-            stop_within,
-            ..
-        } = service.serve;
-        // The hub keeps each camera's latest frame.
-        let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
-        sinks.extend(hub.map(|hub| Box::new(hub.clone()) as Box<dyn Sink>));
-        let counts = Counts::default();
-        sinks.push(Box::new(counts.clone()));
-        let mut spools = Vec::new();
-        let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));
-        if let Some(mqtt) = &service.mqtt {
-            let spool = Spool::open(&state, "mqtt", mqtt.spool)?;
-            spools.push(spool.clone());
-            sinks.push(Box::new(mqtt.start(spool, shutdown, shapes)?));
-        }
-        if let Some(webhook) = &service.webhook {
-            let spool = Spool::open(&state, "webhook", webhook.spool)?;
-            spools.push(spool.clone());
-            sinks.push(Box::new(webhook.start(spool, shutdown)?));
-        }
-        let dropped = if args.output == Path::new("-") {
-            let (stdout, dropped) = StdoutSink::stdout(config.output.ended, shutdown)?;
-            sinks.push(Box::new(stdout));
-            dropped
-        } else {
-            let (file, dropped) =
-                Rotating::open(&args.output, output_bytes, output_keep, config.output.ended)?;
-            sinks.push(Box::new(file));
-            dropped
-        };
-        let history = match &service.history {
-            Some(history) => Some(History::open(history, &state, run)?),
-            None => None,
-        };
-        if let Some(history) = &history {
-            if history.config().embeddings && !config.output.embeddings {
-                sinks = vec![Box::new(WithoutEmbeddings::new(sinks))];
-            }
-            sinks.push(Box::new(HistorySink::new(history.clone(), shutdown)));
-        }
-        Ok(Outputs {
-            sinks,
-            spools,
-            dropped,
-            counts,
-            history,
-        })
-    }
-}
-
 async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
     let server = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
         Some((address, token)) => {
@@ -246,7 +163,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let (send_shapes, shapes) = watch::channel(shapes_of(&service.cameras));
     let run = uuid::Uuid::now_v7();
     let live = server.is_some().then_some(&hub);
-    let outputs = Outputs::open(args, &service, &config, live, shapes, run)?;
+    let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run)?;
     let counts = outputs.counts.clone();
     let stored = service.history.as_ref();
 
@@ -378,113 +295,6 @@ fn conclude(args: &ServeArgs, cameras: &[Member], finished: bool, signals: &Sign
 fn notify_systemd(state: sd_notify::NotifyState<'_>) {
     if let Err(e) = sd_notify::notify(&[state]) {
         tracing::warn!(error = %e, "cannot notify systemd");
-    }
-}
-
-/// Reads the configuration and the gallery again on SIGHUP.
-struct Reload {
-    /// The configuration file.
-    path: PathBuf,
-    /// The settings with which the run began.
-    service: ServiceConfig,
-    config: Config,
-    /// Folder of the gallery, if any.
-    gallery: Option<PathBuf>,
-    /// Receives the names of the cameras' zones and lines.
-    shapes: watch::Sender<Vec<CameraShapes>>,
-}
-
-/// The names of the cameras' zones and lines.
-fn shapes_of(cameras: &CameraConfigs) -> Vec<CameraShapes> {
-    let of = |(name, camera): (&String, &CameraConfig)| CameraShapes {
-        camera: name.clone(),
-        zones: camera.zones.keys().cloned().collect(),
-        lines: camera.lines.keys().cloned().collect(),
-    };
-    cameras.iter().map(of).collect()
-}
-
-impl Reload {
-    /// Reads the cameras and the gallery again on each SIGHUP, until the pipeline has ended. If the
-    /// configuration is invalid, the cameras stay unchanged; if the gallery is invalid, the
-    /// previous gallery stays in use.
-    async fn on_signal(
-        self,
-        hub: Hub,
-        cameras: mpsc::Sender<CameraConfigs>,
-        gallery: watch::Sender<Vec<GalleryPerson>>,
-    ) {
-        use tokio::signal::unix::{SignalKind, signal};
-        let Ok(mut hangup) = signal(SignalKind::hangup()) else {
-            tracing::error!(
-                "cannot listen for SIGHUP: configuration and gallery cannot be reloaded"
-            );
-            return;
-        };
-        while hangup.recv().await.is_some() {
-            if let Some(configs) = self.cameras() {
-                let names: Vec<Arc<str>> =
-                    configs.keys().map(|name| name.as_str().into()).collect();
-                self.shapes.send_replace(shapes_of(&configs));
-                if cameras.send(configs).await.is_err() {
-                    return;
-                }
-                hub.retain_cameras(&names);
-            }
-            self.gallery(&gallery).await;
-        }
-    }
-
-    fn cameras(&self) -> Option<CameraConfigs> {
-        let (again, other) = match ServiceConfig::read(&self.path) {
-            Ok(both) => both,
-            Err(e) => {
-                tracing::error!(error = %e,
-                    "cannot read the configuration again; the cameras stay unchanged");
-                return None;
-            }
-        };
-        if again.transport() != self.service.transport() {
-            tracing::error!(
-                "the transport (tcp or udp) can only change at a restart of the service; the \
-                 cameras stay unchanged"
-            );
-            return None;
-        }
-        let same = again.clone().with_cameras(self.service.cameras.clone()) == self.service
-            && other == self.config;
-        if !same {
-            tracing::warn!(
-                "only [cameras] can change while the service runs; restart it for the other changes"
-            );
-        }
-        tracing::warn!(
-            cameras = again.cameras.len(),
-            "the configuration has been read again"
-        );
-        Some(again.cameras)
-    }
-
-    /// Reads the gallery with a second instance of the embedder, because the pipeline owns the
-    /// first.
-    async fn gallery(&self, gallery: &watch::Sender<Vec<GalleryPerson>>) {
-        let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
-            return;
-        };
-        let read = tokio::task::spawn_blocking(move || -> Result<Vec<GalleryPerson>> {
-            let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
-            Ok(GalleryReader::new(embedder, config).gallery(&dir)?)
-        });
-        match read.await.map_err(anyhow::Error::from).flatten() {
-            Ok(people) => {
-                tracing::warn!(people = people.len(), "the gallery has been read again");
-                gallery.send_replace(people);
-            }
-            Err(e) => {
-                tracing::error!(error = %e,
-                    "cannot read the gallery again; the previous one stays in use");
-            }
-        }
     }
 }
 
