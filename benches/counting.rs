@@ -81,7 +81,7 @@ fn bench(c: &mut Criterion) {
                 now += 1;
             });
         });
-        println!("{:.2} changes per frame", changes as f64 / now as f64);
+        eprintln!("{:.2} changes per frame", changes as f64 / now as f64);
     }
 }
 

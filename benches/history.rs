@@ -158,10 +158,8 @@ fn record(seconds: f64) {
         for n in 0..(seconds * RATE) as u64 {
             for camera in &mut cameras {
                 let (frame, ended) = camera.next();
-                let ended: Vec<_> = ended
-                    .into_iter()
-                    .map(|e| camera.builder.ended(e).into())
-                    .collect();
+                let ended = camera.builder.ended(ended).into_iter();
+                let ended: Vec<_> = ended.map(Into::into).collect();
                 if let Some(sink) = &mut sink {
                     sink.frame(&frame).unwrap();
                     ended.iter().for_each(|e| sink.ended(e).unwrap());

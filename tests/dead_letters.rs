@@ -75,8 +75,9 @@ fn deliver(
     let config = MqttConfig::default()
         .with_broker(format!("mqtt://127.0.0.1:{port}"))
         .with_version(version);
+    let shapes = tokio::sync::watch::channel(Vec::new()).1;
     let mut sink = config
-        .start(spool.clone(), Duration::from_secs(30))
+        .start(spool.clone(), Duration::from_secs(30), shapes)
         .unwrap();
     assert!(
         until(60, || spool.is_empty()),

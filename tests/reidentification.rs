@@ -90,13 +90,9 @@ fn scene(offline: bool, returning: [f32; 2]) -> RecordedEvents {
             restart: false,
         };
         recording.frames.push(events.frame(&frame, &update.tracks));
-        recording
-            .ended
-            .extend(update.ended.into_iter().map(|e| events.ended(e)));
+        recording.ended.extend(events.ended(update.ended));
     }
-    recording
-        .ended
-        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
+    recording.ended.extend(events.ended(tracker.finish()));
     recording
 }
 

@@ -71,13 +71,9 @@ fn evaluate(
         let mut update = tracker.update(detections, embeddings, elapsed).unwrap();
         update.tracks.retain(|t| t.state == TrackState::Confirmed);
         recording.frames.push(events.frame(frame, &update.tracks));
-        recording
-            .ended
-            .extend(update.ended.into_iter().map(|e| events.ended(e)));
+        recording.ended.extend(events.ended(update.ended));
     }
-    recording
-        .ended
-        .extend(tracker.finish().into_iter().map(|e| events.ended(e)));
+    recording.ended.extend(events.ended(tracker.finish()));
     if mode != Mode::Online {
         recording = recording.refine(&config.offline, &config.tracker);
     }

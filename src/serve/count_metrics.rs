@@ -17,6 +17,9 @@ fn labels<'a>(kind: &'static str, key: &'a ShapeKey) -> Labels<'a> {
     vec![("camera", &*key.0), (kind, &*key.1)]
 }
 
+/// Name and help of a family, whether it is a counter, and its value.
+type ZoneFamily = (&'static str, &'static str, bool, fn(&ZoneCounts) -> u64);
+
 impl Collector for CountCollector {
     fn encode(&self, mut e: DescriptorEncoder<'_>) -> Result<(), Error> {
         let (zones, lines) = (self.0.zones(), self.0.lines());
@@ -25,7 +28,7 @@ impl Collector for CountCollector {
                 .iter()
                 .map(move |(k, c)| (labels("zone", k), value(c)))
         };
-        let families: [(&str, &str, bool, fn(&ZoneCounts) -> u64); 5] = [
+        let families: [ZoneFamily; 5] = [
             ("zone_occupancy", "People in the zone", false, |c| {
                 c.occupancy
             }),

@@ -294,11 +294,11 @@ mod tests {
             Some(Bytes::from("2"))
         );
         assert_eq!(
-            hub.jpeg_with("gate", 32, |_, _, _| Err("jpeg_with twice".into())),
+            hub.jpeg_with("gate", 32, |_, _, _, _| Err("jpeg_with twice".into())),
             Some(Bytes::from("2"))
         );
         assert_eq!(
-            hub.jpeg_with("nobody", 32, |_, _, _| Ok(Bytes::new())),
+            hub.jpeg_with("nobody", 32, |_, _, _, _| Ok(Bytes::new())),
             None
         );
     }

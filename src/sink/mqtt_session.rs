@@ -442,7 +442,7 @@ mod tests {
         let (client, _, task) = broker.connect();
         task.abort();
         let (tx, signals) = tokio::sync::mpsc::unbounded_channel();
-        let mut history = BrokerHistory::default();
+        let (mut history, mut shapes) = (BrokerHistory::default(), watch::channel(Vec::new()).1);
         let mut session = Session::new(
             &broker,
             &delivery,

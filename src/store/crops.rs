@@ -183,6 +183,8 @@ mod tests {
             velocity: [0.0; 2],
             foot: [0.0; 2],
             identity: None,
+            zones: Vec::new(),
+            ground: None,
         }
     }
 

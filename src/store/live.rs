@@ -232,6 +232,8 @@ mod tests {
             velocity: [0.0; 2],
             foot: [16.0, 62.0],
             identity: None,
+            zones: Vec::new(),
+            ground: None,
         });
         FrameEvent {
             schema: FRAME_SCHEMA.into(),
