@@ -16,8 +16,8 @@ if [ "$(cat "$target/.installed" 2>/dev/null)" = "$wanted" ] && [ -e "$target/li
 
 echo "setup: fetching ONNX Runtime ($kind)"
 work=$(mktemp -d); trap 'rm -rf "$work"' EXIT
-# The library does not depend on Python, so any version of Python that has a wheel is selected, not
-# the installed one.
+# The library does not depend on Python, so the wheels for Python 3.12 are fetched, whichever
+# version is installed.
 python3 -m pip download --quiet --disable-pip-version-check --no-deps --require-hashes --only-binary=:all: --python-version 3.12 --implementation cp \
   --platform "manylinux_2_28_$(uname -m)" --platform "manylinux_2_27_$(uname -m)" --platform "manylinux2014_$(uname -m)" --dest "$work" -r "$requirements"
 for wheel in "$work"/*.whl; do python3 -m zipfile -e "$wheel" "$work/x"; done

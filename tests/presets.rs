@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use common::{clip, complete_lines, json_lines, run, text, twintrack};
 use serde_json::Value;
 
-/// Events of the clip's first eight seconds, without the ends of tracks.
+/// The `trajectory` events of the clip's first eight seconds.
 fn track(more: &[&str]) -> Vec<Value> {
     let output = run(twintrack()
         .arg("track")
@@ -63,7 +63,7 @@ fn by_default_some_frames_of_a_recording_are_skipped_and_interpolated() {
         };
         assert!(states.is_subset(&allowed), "{e}");
     }
-    // A person walks from frame to frame, also through the skipped ones.
+    // Boxes move little from frame to frame, in skipped frames too.
     let lefts = lefts(&events);
     let steps: Vec<f64> = lefts
         .iter()
@@ -78,7 +78,7 @@ fn by_default_some_frames_of_a_recording_are_skipped_and_interpolated() {
 fn the_preset_decides_how_many_frames_are_skipped() {
     let (balanced, fast) = (track(&[]), track(&["--preset", "fast"]));
     assert!(skipped(&fast).len() > skipped(&balanced).len() + 5);
-    // As `accurate` decides, without its larger input, which takes long.
+    // The interval of `accurate`, without its larger detector input, which is slow.
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("every.toml");
     std::fs::write(&config, "[cadence]\nmax_interval = 0\n").unwrap();

@@ -92,7 +92,7 @@ pub struct ZoneView {
     pub entered: u64,
     /// Number of exits so far.
     pub left: u64,
-    /// Whether there are too many people.
+    /// Whether an `over_limit` change was reported and no `within_limit` change since.
     pub over: bool,
 }
 

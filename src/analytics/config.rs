@@ -58,7 +58,7 @@ pub struct ZoneConfig {
     /// Seconds, 0.1 to 86400, after which a person who stays causes a `dwell` event; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dwell: Option<f64>,
-    /// Maximum number of people, 0 to 100000; one more for longer than `counting.hold` causes an
+    /// Maximum number of people, 0 to 100000; more for longer than `counting.hold` cause an
     /// `over_limit` event. Absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<u32>,
@@ -119,8 +119,8 @@ pub struct CountingConfig {
     /// Half the width of the band around lines and borders of zones in which a person has not
     /// crossed yet, as a share, 0.001 to 1, of the height of the person's box.
     pub margin: f64,
-    /// Seconds, 0 to 60: a crossing that is taken back within this time is not counted. Events come
-    /// later by it.
+    /// Seconds, 0 to 60: a crossing and one back within this time cancel each other. Events are
+    /// delayed by it.
     pub hold: f64,
 }
 

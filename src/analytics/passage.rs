@@ -1,10 +1,10 @@
 //! The passage of one person over one boundary: exactly one crossing for each time that the person
 //! goes over, with hysteresis in distance and in time.
 //!
-//! Distance: a person within the band around the boundary has not decided. What counts is the sum
-//! of the signed crossings between entering the band and leaving it.
-//! Time: a crossing that is taken back within `hold` seconds cancels out, so that a box that jumps
-//! for some frames counts nothing.
+//! Distance: while a person is within the band around the boundary, nothing is counted. When the
+//! person leaves it, the sum of the signed crossings since entering it counts.
+//! Time: a crossing and one back within `hold` seconds cancel each other, so that a box that jumps
+//! for some frames is not counted.
 //!
 //! Between two samples the person moves on a straight line. The crossings are therefore a function
 //! of the path, not of the frame rate, and reversing the path reverses their signs.

@@ -1,4 +1,4 @@
-//! The zones and lines of one camera: from the positions of people in every frame to what changed.
+//! The zones and lines of one camera: turns the positions of people in every frame into changes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct Stay {
     zone: usize,
     /// Presentation time in seconds of the entry.
     since: f64,
-    /// Whether a `dwell` event was given for it.
+    /// Whether its `dwell` change has been reported.
     told: bool,
 }
 
@@ -95,7 +95,7 @@ impl Scene {
         self.ground.as_ref()
     }
 
-    /// Replaces the settings. People leave the zones of before, and enter those that they are in;
+    /// Replaces the settings. People leave the previous zones, and enter those that they are in;
     /// zones and lines that are still there under their names keep their counts.
     pub fn replace(&mut self, new: Scene, now: f64) -> Vec<Change> {
         let changes = self.end_all(now);

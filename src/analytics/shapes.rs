@@ -13,9 +13,9 @@ pub(super) struct Zone {
     pub boundary: Boundary,
     pub entered: u64,
     pub left: u64,
-    /// Presentation time in seconds since which there are too many people.
+    /// Presentation time in seconds since which there have been more people than the limit.
     pub over_since: Option<f64>,
-    /// Whether an `over_limit` event was given for it.
+    /// Whether the present excess over the limit has been reported (`over_limit`).
     pub over_told: bool,
 }
 
@@ -46,7 +46,8 @@ impl Zone {
         }
     }
 
-    /// The change that there are not too many people any more, if that was told.
+    /// The change [`ZoneKind::WithinLimit`], if the number of people was reported to be over the
+    /// limit and no longer is.
     pub fn left_at(&mut self, at: f64) -> Option<Change> {
         if self.is_over() {
             return None;

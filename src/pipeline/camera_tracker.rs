@@ -133,7 +133,7 @@ impl CameraTracker {
         self
     }
 
-    /// Replaces the zones, lines and masks, if they differ. People leave the zones of before with
+    /// Replaces the zones, lines and masks, if they differ. People leave the previous zones with
     /// the next frame. Settings that cannot be used, which the configuration rejects, change
     /// nothing.
     pub fn set_scene(&mut self, scene: SceneConfig, counting: &CountingConfig) {

@@ -68,7 +68,8 @@ pub struct Input {
 }
 
 impl Input {
-    /// Opens `input` as [`crate::source::open()`] does. A camera that is lost is opened again.
+    /// Opens `input` as [`crate::source::open()`] does. The run reconnects to a camera after an
+    /// interruption.
     ///
     /// # Errors
     /// As [`crate::source::open()`].
@@ -94,7 +95,7 @@ impl Input {
         self.source.info()
     }
 
-    /// Opens a lost camera again. `start` counts for the first connection only.
+    /// Function that reconnects to the camera. `start` applies to the first connection only.
     fn reopening(&self) -> Opener {
         let options = SourceOptions {
             start: Seconds::ZERO,

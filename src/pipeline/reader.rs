@@ -1,4 +1,5 @@
-//! Reads one camera, or one recording, on its own thread, and reconnects to a camera that is lost.
+//! Reads one camera, or one recording, on its own thread, and reconnects to a camera after an
+//! interruption.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -31,7 +32,7 @@ pub enum FailurePolicy {
 }
 
 impl FailurePolicy {
-    /// Whether an input with these settings is opened again when it is lost.
+    /// Whether an input with these settings is opened again after an interruption.
     pub(super) fn reconnects(self, config: &CameraConfig) -> bool {
         match self {
             FailurePolicy::EndRun => config.is_live(),

@@ -21,7 +21,7 @@ use crate::source::{CameraConfig, Link, Source};
 use crate::time::Seconds;
 use crate::trajectory::{RunId, StatusEvent};
 
-/// Interval between two looks at the readers.
+/// Interval between two checks of the readers.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// Time that a shutdown waits for readers beyond their cameras' timeouts.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);

@@ -62,7 +62,7 @@ struct Outage {
 
 /// Interval between log lines about one outage whose reason stays the same.
 const LOG_AGAIN: Seconds = Seconds(600.0);
-/// Longest sleep between two looks at the stop request.
+/// Longest sleep between two checks for the stop request.
 const STOP_INTERVAL: Duration = Duration::from_millis(20);
 
 const STATES: [CameraState; 4] = [

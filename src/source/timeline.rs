@@ -6,8 +6,8 @@ use crate::time::Seconds;
 ///
 /// Policy: a reported time later than the last one is accepted; in a live stream, only up to
 /// [`MAX_JUMP`] later. A time that stands still, runs backwards, is missing or jumps further is
-/// replaced by the last time plus one frame at the nominal rate, and later reports are taken
-/// relative to that.
+/// replaced by the last time plus one frame at the nominal rate, and the times after it are shifted
+/// by the same difference.
 #[derive(Debug, Clone)]
 pub struct Timeline {
     frame: Seconds,
@@ -70,13 +70,13 @@ pub const INTERRUPTION: Seconds = Seconds(3.0);
 pub struct Breaks {
     /// Time and size (pixels) of the last frame.
     last: Option<(Seconds, (u32, u32))>,
-    /// The gap before it, unless that was an interruption.
+    /// The last gap that was not an interruption.
     usual: Option<Seconds>,
 }
 
 impl Breaks {
     /// Whether tracks must end before this frame: its size (pixels) has changed, or the gap before
-    /// it is longer than [`INTERRUPTION`] and than ten times the gap before.
+    /// it is longer than [`INTERRUPTION`] and longer than ten times the last usual gap.
     pub fn before(&mut self, pts: Seconds, size: (u32, u32)) -> bool {
         let Some((last, last_size)) = self.last.replace((pts, size)) else {
             return false;
@@ -130,19 +130,19 @@ impl Thinning {
 pub struct Lateness {
     /// Minimum of (arrival - presentation time), and when it was updated.
     least: Option<(f64, f64)>,
-    /// Time since which frames have been late, and their delay.
+    /// Since when frames have been late, and the delay at that time; set anew every [`CATCH_UP`].
     since: Option<(f64, f64)>,
 }
 
 /// Assumed maximum drift of cameras' clocks, seconds per second.
 const DRIFT: f64 = 5e-4;
-/// Frames that stay late for this long without catching up are not late: the camera's clock was set
-/// back.
+/// Frames that stay late for this long, in seconds, without catching up are not late: the camera's
+/// clock was set back.
 const CATCH_UP: f64 = 1.0;
 
 impl Lateness {
     /// Delay of the frame that arrives at `now` (on any monotonic clock), relative to the stream's
-    /// usual delay.
+    /// usual delay. A frame is late if that is more than `limit`.
     pub fn of(&mut self, now: Seconds, pts: Seconds, limit: Seconds) -> Seconds {
         let lag = now.0 - pts.0;
         let least = self

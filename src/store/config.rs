@@ -32,8 +32,9 @@ pub struct HistoryConfig {
     /// says `sslmode=require`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Seconds, 1 to 3600, after which a track that goes on is stored again. Lower shows it more
-    /// exactly while it goes on, and keeps more of it if the program is killed, at more writes.
+    /// Seconds, 1 to 3600, after which a track that goes on is stored again. A lower value shows it
+    /// more exactly while it goes on and keeps more of it if the program is killed, but causes more
+    /// writes.
     pub update_every: f64,
     /// Store the mean embedding of each track, for search by picture or track. Other outputs get
     /// embeddings only by `output.embeddings`.
@@ -47,9 +48,9 @@ pub struct HistoryConfig {
     /// Size in bytes, from 1048576, beyond which the oldest tracks and events are deleted; 0: no
     /// limit. SQLite: of the file without its free pages; PostgreSQL: of the stored values.
     pub max_bytes: u64,
-    /// Memory in bytes, from 1048576, for the search among one embedder's embeddings in SQLite, of
-    /// which each takes 36 bytes and one per dimension. If there are more, the newest that fit are
-    /// searched.
+    /// Memory in bytes, from 1048576, for the search among one embedder's embeddings in SQLite. An
+    /// embedding takes 36 bytes and one per dimension. If there are more embeddings, the newest
+    /// that fit are searched.
     pub search_memory: u64,
 }
 
@@ -60,7 +61,7 @@ pub struct HistoryConfig {
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct KeepDays {
-    /// Tracks since their end, with everything about them.
+    /// Tracks, counted from their end, with everything about them.
     pub tracks: f64,
     /// Zone events, line events and changes of cameras' states.
     pub events: f64,

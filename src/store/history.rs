@@ -1,4 +1,4 @@
-//! The history of a running program: writing by a thread of its own, and questions.
+//! The history of a running program: a thread of its own writes it, and questions read it.
 //!
 //! Questions block the caller while the database works: an async program asks them on a thread for
 //! blocking work.
@@ -399,7 +399,7 @@ impl History {
             }
         }
         self.0.search.remove(&deleted.keys);
-        // The log still holds the deleted rows until it is emptied.
+        // The write-ahead log still holds the deleted rows until it is emptied.
         self.ask(|db| match db.dialect() {
             Dialect::Sqlite => db.query("PRAGMA wal_checkpoint(TRUNCATE)", &[]).map(drop),
             Dialect::Postgres => Ok(()),

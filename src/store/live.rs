@@ -1,4 +1,4 @@
-//! The tracks of a camera that go on, from its events to rows of the history.
+//! Turns a camera's events into rows of the history, and keeps the tracks that have not ended.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,7 +1,7 @@
 //! PostgreSQL with the extension pgvector.
 //!
-//! All tables are in the schema `twintrack`, so that they do not meet those of other programs in
-//! the same database.
+//! All tables are in the schema `twintrack`, so that their names do not collide with those of other
+//! programs in the same database.
 
 use std::collections::HashMap;
 use std::path::Path;

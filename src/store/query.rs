@@ -1,4 +1,5 @@
-//! Questions to the history and their answers. Answers serialise to JSON for the HTTP interface.
+//! Filters of questions to the history, and the answers, which serialise to JSON for the HTTP
+//! interface.
 
 use std::str::FromStr;
 

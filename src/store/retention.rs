@@ -1,5 +1,5 @@
-//! Deletes what is older than its kind is kept, and the oldest data beyond the limit of size, in
-//! small steps so that the writer is not held up.
+//! Deletes data older than the retention of their kind, and the oldest data beyond the limit of
+//! size, in small steps so that the writer does not wait long.
 
 use crate::store::config::{HistoryConfig, KeepDays};
 use crate::store::database::{Database, Dialect, transaction};
@@ -7,7 +7,7 @@ use crate::store::error::StoreError;
 use crate::store::rows::milliseconds;
 use crate::time::Timestamp;
 
-/// Rows of a kind that a step deletes at most.
+/// Maximum number of rows of each kind that a step deletes.
 const STEP: i64 = 200;
 /// Milliseconds in a day.
 const DAY: f64 = 86_400_000.0;

@@ -122,7 +122,8 @@ pub struct EventRow {
     pub kind: EventKind,
     /// Name of the zone or line.
     pub name: String,
-    /// What happened: enter, leave, dwell or occupancy of a zone; in or out of a line.
+    /// What happened: enter, leave, dwell, `over_limit` or `within_limit` of a zone; in or out of a
+    /// line.
     pub action: String,
     /// The track, if the event is about one.
     pub track: Option<u64>,

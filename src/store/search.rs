@@ -1,8 +1,8 @@
 //! Search by embedding among the tracks of one embedder.
 //!
 //! PostgreSQL searches its HNSW index. For SQLite the embeddings are held in memory as int8
-//! ([`crate::store::vectors`]); the best of them are read and compared exactly. The memory follows
-//! the table: each search first reads the embeddings that are new.
+//! ([`crate::store::vectors`]); the best of them are read and compared exactly. Each search
+//! first reads into memory the embeddings that are new in the table.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};

@@ -136,7 +136,7 @@ fn people(
     Ok(())
 }
 
-/// The most of these intervals (both ends included) that hold one moment, by bucket.
+/// The largest number of these intervals (ends included) that contain one moment, by bucket.
 fn most_at_once(present: &[(i64, i64)], span: Span) -> Vec<u32> {
     let mut changes: Vec<(i64, i32)> = present
         .iter()
@@ -208,7 +208,7 @@ fn restrict(all: &mut Conditions, from: i64, to: i64, camera: Option<i64>, name:
 struct Step {
     time: i64,
     occupancy: u32,
-    /// Until when it holds at most: the run's last sign of life.
+    /// Latest time until which it holds: the run's last heartbeat.
     until: i64,
 }
 

@@ -156,8 +156,9 @@ impl Plan {
         })
     }
 
-    /// What follows the columns of other indexes than the plan's. An expression is not looked up in
-    /// an index; SQLite has no statistics by which it would choose well.
+    /// Text after the columns of indexes that the database is not to use: it makes an expression of
+    /// the column, which is not looked up in an index. SQLite has no statistics here, and would
+    /// choose badly.
     fn unindexed(self) -> &'static str {
         match self {
             Plan::Duration => "+ 0",

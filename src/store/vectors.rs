@@ -68,7 +68,7 @@ pub fn bytes_each(dimension: usize) -> usize {
     dimension + size_of::<Entry>() + size_of::<f32>()
 }
 
-/// An embedding as int8 and the factor of its numbers. Zero is its own copy, with the factor 1.
+/// An embedding as int8 and the factor of its numbers. A vector of zeros gets the factor 1.
 fn quantised(embedding: &[f32]) -> (f32, impl Iterator<Item = i8> + '_) {
     let largest = embedding.iter().fold(0.0f32, |m, v| m.max(v.abs()));
     let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
@@ -117,7 +117,7 @@ impl VectorIndex {
         }
     }
 
-    /// Number of embeddings, with those that have been removed since.
+    /// Number of embeddings, including those that have been removed.
     pub fn len(&self) -> usize {
         self.blocks.iter().map(|b| b.entries.len()).sum()
     }

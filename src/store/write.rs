@@ -354,8 +354,8 @@ fn only(rows: &[crate::store::database::Row]) -> Result<i64, StoreError> {
     )
 }
 
-/// Marks the tracks of runs that have ended without saying so (by a kill) as ended. A run counts as
-/// ended if it was last alive before `alive_since`, except for `own`. Returns the number of tracks.
+/// Marks the tracks of runs that were killed as ended: of all runs except `own` that were last
+/// alive before `alive_since`. Returns the number of tracks.
 ///
 /// # Errors
 /// When a statement fails.

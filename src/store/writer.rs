@@ -28,9 +28,9 @@ const MOST: usize = 512;
 const GATHER: Duration = Duration::from_secs(1);
 /// Back-off between attempts: first and longest pause.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
-/// Interval of the run's signs of life.
+/// Interval of the run's heartbeat.
 const ALIVE: Duration = Duration::from_secs(10);
-/// A run of another process without a sign of life for this long counts as ended, in seconds.
+/// A run of another process without a heartbeat for this long, in seconds, counts as ended.
 const DEAD: f64 = 60.0;
 /// Interval between checks of age.
 const CHECK: Duration = Duration::from_secs(60);
@@ -61,8 +61,8 @@ impl Shared {
 pub(super) struct Writer {
     shared: Arc<Shared>,
     db: Option<Box<dyn Database>>,
-    /// Whether the tracks of earlier runs are ended. Done once: after an outage of the database,
-    /// other processes may not have shown that they are alive yet.
+    /// Whether the tracks of earlier runs have been marked as ended. Done once: after an outage of
+    /// the database, other processes may not have written their heartbeat yet.
     begun: bool,
     rows: Rows,
     retention: Retention,
@@ -144,7 +144,7 @@ impl Writer {
     /// Opens the database if necessary, and commits the batch.
     fn attempt(&mut self, batch: &[Change]) -> Result<(), StoreError> {
         if self.db.is_none() {
-            // Whatever keeps the database from being opened may be repaired while this runs.
+            // Every error counts as temporary: its cause may be repaired while the program runs.
             let opened = self.shared.location.prepare();
             self.db = Some(opened.map_err(|e| StoreError::Unavailable(e.to_string()))?);
             self.last_alive = None;

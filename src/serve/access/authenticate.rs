@@ -1,5 +1,5 @@
-//! The middleware of the web server: finds out who sends a request, and refuses requests that lack
-//! what their route requires.
+//! The two middlewares of the web server: [`authenticate`] determines who sends a request,
+//! [`require`] refuses requests that lack what their route requires.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -56,7 +56,7 @@ pub async fn authenticate(
     let (headers, query) = (request.headers(), request.uri().query());
     let client = access.client(peer, headers);
     let safe = is_safe(request.method());
-    // A token in an address that changes something would be in logs.
+    // Only requests that change nothing may have a token in their address: logs contain addresses.
     let in_query = cookies::token_in_query(query).filter(|_| safe);
     let principal = access.principal(headers, in_query, &client);
     let is_page = request.uri().path() == access.base_path().page();

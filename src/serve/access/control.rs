@@ -28,7 +28,7 @@ use crate::serve::config::ServeConfig;
 use crate::serve::tls::Certificate;
 
 /// Interval at which the files of users and certificates are checked for changes, and sessions for
-/// their end.
+/// expiry.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The access control. Clones share its state.
@@ -139,9 +139,9 @@ impl AccessControl {
         self.0.proxies.client(peer, headers)
     }
 
-    /// Whether a request comes from a page of another origin. While everybody on this machine is
-    /// allowed, also whether it was sent to another host name, as an attack by DNS rebinding does,
-    /// or through a proxy from another machine.
+    /// Whether a request comes from a page of another origin. Without users and tokens, also
+    /// whether it was sent to another host name than localhost (as by DNS rebinding), or from
+    /// another machine through a trusted proxy.
     pub(super) fn is_foreign(&self, headers: &HeaderMap, client: &Client) -> bool {
         let other_host = || !origin::is_loopback(&client.host) || !client.address.is_loopback();
         origin::is_foreign(headers, &client.host) || (self.is_open() && other_host())

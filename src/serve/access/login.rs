@@ -1,4 +1,4 @@
-//! Sessions over HTTP: login, logout, who one is; and the audit log.
+//! Routes of login and logout, of the request's principal, and of the audit log.
 
 use std::time::{Duration, Instant};
 
@@ -30,7 +30,7 @@ pub struct Login {
     password: Secret,
 }
 
-/// Who one is, and the token that requests with a cookie need to change something.
+/// The principal of a request, and the token that requests with a cookie need to change something.
 #[derive(Debug, Serialize)]
 struct SessionView {
     name: std::sync::Arc<str>,
@@ -51,7 +51,8 @@ impl SessionView {
     }
 }
 
-/// `GET /login`: the page on which users log in; the main page if nobody needs to.
+/// `GET /login`: the page on which users log in; the main page if there are neither
+/// users nor tokens.
 pub async fn page(State(access): State<AccessControl>) -> Response {
     if access.is_open() {
         Redirect::to(&access.base_path().page()).into_response()
@@ -60,7 +61,7 @@ pub async fn page(State(access): State<AccessControl>) -> Response {
     }
 }
 
-/// `GET /api/v1/session`: who one is.
+/// `GET /api/v1/session`: the principal of the request.
 pub async fn whoami(Extension(principal): Extension<Principal>) -> impl IntoResponse {
     SessionView::of(&principal)
 }
@@ -68,7 +69,7 @@ pub async fn whoami(Extension(principal): Extension<Principal>) -> impl IntoResp
 /// `POST /api/v1/session`: a login. The answer sets the cookie of the session.
 ///
 /// # Errors
-/// 401 for an unknown name or a wrong password, which take as long; 422 for a name or password of
+/// 401 for an unknown name or a wrong password, after the same time; 422 for a name or password of
 /// impossible length; 429 after too many failed logins; 503 while too many are being checked.
 pub async fn log_in(
     State(access): State<AccessControl>,

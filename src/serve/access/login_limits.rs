@@ -14,7 +14,7 @@ const NAME: (u32, Duration) = (10, Duration::from_secs(30));
 /// Largest number of addresses, and of names, that are remembered.
 const KEYS: usize = 4096;
 
-/// Limits failed logins; successful ones are taken back.
+/// Limits failed logins; successful ones do not count.
 pub(super) struct LoginLimits {
     by_address: Mutex<RateLimit<IpAddr>>,
     by_name: Mutex<RateLimit<String>>,

@@ -1,5 +1,5 @@
 //! Who may use the web server: users, tokens, sessions, roles, limits on logins, trusted proxies,
-//! and the audit log. [`control`] puts them together, [`authenticate`] is the middleware.
+//! and the audit log. [`control`] puts them together, [`authenticate`] holds the middlewares.
 
 pub mod accounts;
 pub mod accounts_file;

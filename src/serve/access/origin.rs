@@ -1,4 +1,4 @@
-//! Requests that pages of other origins cause.
+//! Detects requests that pages of other origins cause, by `Origin`, `Sec-Fetch-Site` and host name.
 
 use std::net::IpAddr;
 

@@ -22,7 +22,7 @@ const LANES: u32 = 1;
 
 /// Verifications at a time; each takes [`MEMORY_KIB`] and about 20 ms of a core.
 const PARALLEL: usize = 2;
-/// Verifications that may wait; further logins are told to come back later.
+/// Verifications that may wait; further ones fail with [`Busy`].
 const WAITING: usize = 32;
 
 /// A password that cannot be used.
@@ -75,7 +75,7 @@ pub fn is_hash(phc: &str) -> bool {
 }
 
 /// Whether the password has this hash. Without a hash, because the user does not exist, a hash of
-/// another password is compared, so that the time does not tell.
+/// another password is compared, so that the time does not reveal it.
 fn verify(password: &[u8], phc: Option<&str>) -> bool {
     static OF_NOBODY: OnceLock<Option<String>> = OnceLock::new();
     let of_nobody = || OF_NOBODY.get_or_init(|| hash_any(b"the password of nobody").ok());
@@ -107,8 +107,8 @@ impl Default for PasswordVerifier {
 }
 
 impl PasswordVerifier {
-    /// Whether the password has the hash `phc`; None if the user does not exist, which takes as
-    /// long.
+    /// Whether the password has the hash `phc`; None if the user does not exist, which takes the
+    /// same time.
     ///
     /// # Errors
     /// [`Busy`] when too many verifications wait.

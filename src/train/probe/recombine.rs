@@ -60,7 +60,8 @@ impl FigureSources {
         out
     }
 
-    /// An unchanged figure, on its own background, if any.
+    /// A figure as it is, on its own background. A rendered body, which has neither colours nor a
+    /// background, is composed by [`FigureSources::person`].
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
         if figure.parts().is_some() {
