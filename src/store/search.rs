@@ -254,7 +254,7 @@ fn hnsw(
     let version = db.query(version, &[])?;
     let version = version.first().map(|row| row.text(0)).transpose()?;
     // From 0.8 on the search goes on until enough rows fulfil the filter.
-    if !version.unwrap_or_default().starts_with("0.7") {
+    if has_iterative_scans(version.unwrap_or_default()) {
         settings.push_str("; SET LOCAL hnsw.iterative_scan = strict_order");
     }
     db.batch(&settings)?;
@@ -284,4 +284,30 @@ fn hnsw(
     rows.iter()
         .map(|row| Ok((row.int(0)?, row.real(1)? as f32)))
         .collect()
+}
+
+/// Whether pgvector of this version has iterative scans: 0.8 or later.
+fn has_iterative_scans(version: &str) -> bool {
+    let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= (0, 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Regression: versions before 0.7 were taken for newer ones, which know the setting.
+    #[test]
+    fn iterative_scans_need_pgvector_0_8() {
+        assert!(
+            ["0.8.0", "0.10.1", "1.0"]
+                .iter()
+                .all(|v| has_iterative_scans(v))
+        );
+        assert!(
+            !["0.5.1", "0.6.0", "0.7.4", ""]
+                .iter()
+                .any(|v| has_iterative_scans(v))
+        );
+    }
 }
