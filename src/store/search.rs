@@ -254,7 +254,7 @@ fn hnsw(
     let version = db.query(version, &[])?;
     let version = version.first().map(|row| row.text(0)).transpose()?;
     // From 0.8 on the search goes on until enough rows fulfil the filter.
-    if has_iterative_scans(version.unwrap_or_default()) {
+    if has_iterative_scans(&version.unwrap_or_default()) {
         settings.push_str("; SET LOCAL hnsw.iterative_scan = strict_order");
     }
     db.batch(&settings)?;
