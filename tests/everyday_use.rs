@@ -268,8 +268,8 @@ fn parse_errors_name_file_line_and_cause() {
         ),
         ("{\"camera\":\"a\"}", "no field `schema`"),
         (
-            "{\"schema\":\"twintrack.zone/1\"}",
-            "'twintrack.zone/1' is none of",
+            "{\"schema\":\"twintrack.other/1\"}",
+            "'twintrack.other/1' is none of",
         ),
         ("1,2,3,4,5,6", "not an event of twintrack"),
     ] {

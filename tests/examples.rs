@@ -19,12 +19,14 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 23] = [
+const PAGES: [&str; 28] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
     "docs/guide/install.md",
     "docs/guide/first-camera.md",
+    "docs/guide/zones.md",
+    "docs/guide/access.md",
     "docs/guide/tune.md",
     "docs/guide/train.md",
     "docs/guide/labelled-people.md",
@@ -34,6 +36,7 @@ const PAGES: [&str; 23] = [
     "docs/reference/configuration.md",
     "docs/reference/cameras.md",
     "docs/reference/events.md",
+    "docs/reference/history.md",
     "docs/reference/http.md",
     "docs/reference/mqtt.md",
     "docs/reference/networks.md",
@@ -43,6 +46,8 @@ const PAGES: [&str; 23] = [
     "docs/design/networks.md",
     "docs/design/time.md",
     "docs/design/delivery.md",
+    "docs/design/history.md",
+    "docs/design/access.md",
 ];
 
 const BUILD: &str = "builds the program that this test is part of";
@@ -88,6 +93,18 @@ const NOT_RUN: &[(&str, &str)] = &[
         SYSTEM,
     ),
     ("sudo systemctl reload twintrack", SYSTEM),
+    (
+        "sudo -u twintrack twintrack user add anna --role admin --config /etc/twintrack/cameras.toml",
+        SYSTEM,
+    ),
+    (
+        "twintrack token add grafana --role viewer --expires 90d --config /etc/twintrack/cameras.toml",
+        SYSTEM,
+    ),
+    (
+        "curl -H \"Authorization: Bearer tt_…\" http://127.0.0.1:8090/metrics",
+        CAMERA,
+    ),
     (
         "twintrack doctor --detector ./yolo11n.onnx --embedder ./osnet.onnx --config mine.toml",
         DATA,

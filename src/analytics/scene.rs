@@ -62,6 +62,17 @@ pub struct Scene {
     lines: Vec<Line>,
     masks: Vec<(Ignore, Boundary)>,
     tracks: BTreeMap<u64, TrackState>,
+    /// Entries and exits of zones, and crossings of lines, under earlier settings and sizes.
+    past: Past,
+}
+
+/// Two counts by the name of a zone or line.
+type CountsByName = BTreeMap<Arc<str>, (u64, u64)>;
+
+#[derive(Debug, Default)]
+struct Past {
+    zones: CountsByName,
+    lines: CountsByName,
 }
 
 impl Scene {
@@ -99,36 +110,31 @@ impl Scene {
     /// zones and lines that are still there under their names keep their counts.
     pub fn replace(&mut self, new: Scene, now: f64) -> Vec<Change> {
         let changes = self.end_all(now);
+        self.keep_counts();
         let old = std::mem::replace(self, new);
+        self.past = old.past;
         if let Some(size) = old.size {
             self.resize(size);
         }
-        for zone in &mut self.zones {
-            if let Some(z) = old.zones.iter().find(|z| z.name == zone.name) {
-                (zone.entered, zone.left) = (z.entered, z.left);
-            }
-        }
-        for line in &mut self.lines {
-            if let Some(l) = old.lines.iter().find(|l| l.name == line.name) {
-                (line.inwards, line.outwards) = (l.inwards, l.outwards);
-            }
-        }
         changes
+    }
+
+    /// Keeps the counts of the zones and lines, also of those that are about to be removed: a name
+    /// that comes back counts on.
+    fn keep_counts(&mut self) {
+        let zones = self.zones.iter();
+        let counts = zones.map(|z| (z.name.clone(), (z.entered, z.left)));
+        self.past.zones.extend(counts);
+        let lines = self.lines.iter();
+        let counts = lines.map(|l| (l.name.clone(), (l.inwards, l.outwards)));
+        self.past.lines.extend(counts);
     }
 
     /// Converts the shapes to pixels of frames of another size. A shape that has no place in the
     /// picture is left out ([`SceneConfig::validate`] has rejected it).
     fn resize(&mut self, size: (u32, u32)) {
-        let counts: BTreeMap<Arc<str>, (u64, u64)> = self
-            .zones
-            .iter()
-            .map(|z| (z.name.clone(), (z.entered, z.left)))
-            .collect();
-        let crossings: BTreeMap<Arc<str>, (u64, u64)> = self
-            .lines
-            .iter()
-            .map(|l| (l.name.clone(), (l.inwards, l.outwards)))
-            .collect();
+        self.keep_counts();
+        let (counts, crossings) = (&self.past.zones, &self.past.lines);
         self.size = Some(size);
         let ground = self.ground.as_ref();
         let pixels = |shape: Shape<'_>| shape.pixels(size, ground);

@@ -484,3 +484,14 @@ fn unusable_shapes_are_rejected_with_their_key() {
             .contains("ground")
     );
 }
+
+/// Regression: a zone that was removed and added again counted from 0.
+#[test]
+fn a_zone_that_comes_back_counts_on() {
+    let mut scene = with_zone(half());
+    walk(&mut scene, 3.0, |_| 150.0);
+    scene.replace(Scene::default(), 3.0);
+    scene.replace(with_zone(half()), 3.0);
+    let view = scene.view();
+    assert_eq!((view.zones[0].entered, view.zones[0].left), (1, 1));
+}

@@ -34,6 +34,19 @@ impl Scenes {
         self.cameras.get(camera).unwrap_or(&self.common)
     }
 
+    /// Warns if the file has cameras with shapes, but none of this name and no common shapes.
+    pub fn warn_of_unused(&self, camera: &str) {
+        let unused = !self.cameras.contains_key(camera) && self.common.is_empty();
+        let mut with_shapes = self.cameras.iter().filter(|(_, scene)| !scene.is_empty());
+        if let Some((other, _)) = with_shapes.next().filter(|_| unused) {
+            tracing::warn!(
+                camera,
+                "the configuration has zones and lines of other cameras only, which are not used; \
+                 --camera {other} uses those of {other}"
+            );
+        }
+    }
+
     /// The settings of a camera while it is tracked: with `offline`, only its masks, because people
     /// are counted on the linked tracks.
     pub fn during(&self, camera: &str, offline: bool) -> SceneConfig {

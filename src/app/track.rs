@@ -47,6 +47,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let input = Input::open(&args.input, options.clone())?;
     let info = input.info().clone();
     let scenes = Scenes::read(args.config.as_deref(), &config)?;
+    scenes.warn_of_unused(&info.camera);
     let input = input.with_scene(scenes.during(&info.camera, args.offline));
     if args.offline && info.live {
         bail!(
@@ -72,6 +73,10 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
     let signals = Signals::listen();
     let recorder = Recorder::default();
     let outputs = Outputs::create(args, &config, &info, &recorder)?;
+    let shapes = scenes.config(&info.camera);
+    outputs
+        .counts
+        .declare(&info.camera, shapes.zones.keys(), shapes.lines.keys());
     let mut pipeline = Pipeline {
         embed_policy: networks::embed_policy(&config, embedder.as_ref()),
         cadence: networks::cadence(&config, &detections),

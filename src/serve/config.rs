@@ -183,6 +183,14 @@ impl ServeConfig {
         TrustedProxies::parse(&self.trusted_proxies)?;
         self.tls_files()?;
         let token = Secret::find_strong("token", &self.token, &self.token_env, &self.token_file)?;
+        let is_sendable = |t: &Secret| t.expose().bytes().all(|b| b.is_ascii_graphic());
+        if token.as_ref().is_some_and(|t| !is_sendable(t)) {
+            return Err(
+                "serve.token must consist of printable ASCII characters without spaces: clients \
+                 could not send it (`openssl rand -hex 24` makes one)"
+                    .into(),
+            );
+        }
         let protected = match &token {
             _ if address.ip().is_loopback() => true,
             Some(token) => token.expose().len() >= MIN_TOKEN,

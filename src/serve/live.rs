@@ -48,7 +48,8 @@ impl LiveQuery {
         };
         let kind = |name: &String| {
             serde_json::from_value(name.as_str().into()).map_err(|_| {
-                format!("unknown event '{name}'; use trajectory, track_ended or camera_status\n")
+                let all = EventKind::ALL.map(EventKind::name).join(", ");
+                format!("unknown event '{name}'; use {all}\n")
             })
         };
         let kinds = list(&self.events)

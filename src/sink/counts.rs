@@ -42,13 +42,31 @@ struct All {
     lines: BTreeMap<ShapeKey, LineCounts>,
 }
 
-/// Keeps the counts of every zone and line that had an event. Clones share them.
+/// Keeps the counts of every zone and line that was declared or had an event. Clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Counts(Arc<Mutex<All>>);
 
 impl Counts {
     fn all(&self) -> MutexGuard<'_, All> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds the zones and lines of a camera, so that they have counts before their first event.
+    pub fn declare<'a>(
+        &self,
+        camera: &Arc<str>,
+        zones: impl Iterator<Item = &'a String>,
+        lines: impl Iterator<Item = &'a String>,
+    ) {
+        let mut all = self.all();
+        for zone in zones {
+            let key = (camera.clone(), zone.as_str().into());
+            all.zones.entry(key).or_default();
+        }
+        for line in lines {
+            let key = (camera.clone(), line.as_str().into());
+            all.lines.entry(key).or_default();
+        }
     }
 
     /// The counts of the zones, by camera and name.

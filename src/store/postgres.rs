@@ -36,11 +36,17 @@ pub struct Postgres {
 /// # Errors
 /// A message without the address, because it holds the password.
 pub fn parse(url: &Secret) -> Result<Config, String> {
-    let mut config: Config = url.expose().parse().map_err(|_| {
+    let wrong = || {
         "url is not a PostgreSQL address, such as postgres://user:password@host/database \
          (in a password write %40 for @, %2F for /, %3A for :)"
             .to_string()
-    })?;
+    };
+    let mut config: Config = url.expose().parse().map_err(|_| wrong())?;
+    // The rest of a password with an unescaped @.
+    let is_password = |host: &Host| matches!(host, Host::Tcp(name) if name.contains('@'));
+    if config.get_hosts().iter().any(is_password) {
+        return Err(wrong());
+    }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(CONNECT);
     }

@@ -43,7 +43,9 @@ impl Sqlite {
             Ok(connection)
         };
         open().map(Sqlite).map_err(|e| match e.sqlite_error_code() {
-            Some(ErrorCode::DatabaseBusy) => StoreError::Unavailable(e.to_string()),
+            Some(ErrorCode::DatabaseBusy | ErrorCode::DiskFull | ErrorCode::SystemIoFailure) => {
+                StoreError::Unavailable(e.to_string())
+            }
             _ => StoreError::Open {
                 database: path.display().to_string(),
                 reason: match e.sqlite_error_code() {
@@ -92,7 +94,9 @@ fn failure(e: &rusqlite::Error) -> StoreError {
             | ErrorCode::SystemIoFailure
             | ErrorCode::CannotOpen
             | ErrorCode::ReadOnly
-            | ErrorCode::OutOfMemory,
+            | ErrorCode::OutOfMemory
+            | ErrorCode::DatabaseCorrupt
+            | ErrorCode::NotADatabase,
         ) => StoreError::Unavailable(e.to_string()),
         _ => StoreError::Statement(e.to_string()),
     }

@@ -75,6 +75,8 @@ pub struct EventBuilder {
     last: Option<(WallClock, u64)>,
     /// Events of zones and lines that were not taken yet.
     analytics: Vec<AnalyticsEvent>,
+    /// Changes by a replaced scene, whose events come after that of the next frame.
+    replaced: Vec<Change>,
 }
 
 /// A presentation time, and the wall-clock time at it.
@@ -99,14 +101,16 @@ impl EventBuilder {
             identities: BTreeMap::new(),
             last: None,
             analytics: Vec::new(),
+            replaced: Vec::new(),
         }
     }
 
-    /// Sets what is counted. Of a scene that was there before, people leave the zones.
+    /// Sets what is counted. Of a scene that was there before, people leave the zones; these events
+    /// come with those of the next frame.
     pub fn set_scene(&mut self, scene: Scene) {
         let now = self.last.map_or(Seconds::ZERO, |(clock, _)| clock.pts);
         let changes = self.scene.replace(scene, now.0);
-        self.record(changes);
+        self.replaced.extend(changes);
     }
 
     /// What is counted.
@@ -158,6 +162,8 @@ impl EventBuilder {
         self.last = Some((clock, frame.number));
         self.events += 1;
         let seq = self.events;
+        let replaced = std::mem::take(&mut self.replaced);
+        self.record(replaced);
         if !self.scene.is_empty() {
             self.remember_identities(tracks);
             let people = tracks.iter().filter(located).map(|t| Person {
@@ -198,6 +204,8 @@ impl EventBuilder {
 
     /// Builds the events of the ends of tracks. Their people leave the zones before.
     pub fn ended(&mut self, tracks: Vec<EndedTrack>) -> Vec<EndedEvent> {
+        let replaced = std::mem::take(&mut self.replaced);
+        self.record(replaced);
         if !self.scene.is_empty() {
             for t in &tracks {
                 let changes = self.scene.end(t.id);

@@ -95,16 +95,25 @@ impl AccountsFile {
     /// # Errors
     /// When the file cannot be read or is invalid.
     pub fn read(&self) -> Result<Accounts, AccountsFileError> {
-        let text = match std::fs::read_to_string(&self.path) {
+        // Opening a FIFO would wait for a writer, and keep the service from ending.
+        let text = match regular_file(&self.path).and_then(std::fs::read_to_string) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Accounts::default()),
             read => read.map_err(|source| AccountsFileError::Read {
                 path: self.path.clone(),
                 source,
             })?,
         };
+        // The message of the parser may quote a hash.
         let invalid = |e: toml::de::Error| AccountsFileError::Invalid {
             path: self.path.clone(),
-            reason: e.message().to_string(),
+            reason: match e.span() {
+                Some(at) => {
+                    let before = text.get(..at.start).unwrap_or_default();
+                    let line = 1 + before.matches('\n').count();
+                    format!("line {line} is not that of a users file")
+                }
+                None => "it is not a users file".into(),
+            },
         };
         let accounts: Accounts = toml::from_str(&text).map_err(invalid)?;
         accounts.validate()?;
@@ -168,6 +177,15 @@ pub(super) fn own_as(file: &File, folder: &Path) -> io::Result<()> {
         return Ok(());
     }
     std::os::unix::fs::fchown(file, Some(wanted.uid()), Some(wanted.gid()))
+}
+
+/// The path, if it is that of a regular file or of nothing.
+fn regular_file(path: &Path) -> io::Result<&Path> {
+    if std::fs::metadata(path)?.is_file() {
+        Ok(path)
+    } else {
+        Err(io::Error::other("it is not a regular file"))
+    }
 }
 
 #[cfg(test)]

@@ -89,9 +89,9 @@ impl AccessControl {
         })))
     }
 
-    /// Without users and tokens: every request to a loopback address is allowed.
+    /// Without users and tokens since the start: every request to a loopback address is allowed.
     pub fn is_open(&self) -> bool {
-        self.0.loopback && self.0.token.is_none() && self.0.accounts.is_empty()
+        self.0.loopback && self.0.token.is_none() && self.0.accounts.have_never_existed()
     }
 
     /// Whether there are users, who log in.

@@ -2,6 +2,7 @@
 //! changes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
@@ -77,6 +78,8 @@ pub struct LiveAccounts {
     loaded: RwLock<Arc<Loaded>>,
     /// Stamp of the file when it was last read.
     stamp: Mutex<Option<FileStamp>>,
+    /// Whether there have been users or tokens since the start.
+    existed: AtomicBool,
 }
 
 /// What a user's login and sessions are checked against.
@@ -97,6 +100,7 @@ impl LiveAccounts {
         let loaded = Loaded::new(file.read()?, &Loaded::default());
         Ok(LiveAccounts {
             file,
+            existed: AtomicBool::new(!loaded.accounts.is_empty()),
             loaded: RwLock::new(Arc::new(loaded)),
             stamp: Mutex::new(stamp),
         })
@@ -107,9 +111,10 @@ impl LiveAccounts {
         loaded.clone()
     }
 
-    /// Whether there are neither users nor tokens.
-    pub fn is_empty(&self) -> bool {
-        self.loaded().accounts.is_empty()
+    /// Whether there have been neither users nor tokens since the start. A service that loses its
+    /// last user must not become open: it is closed until it is started again.
+    pub fn have_never_existed(&self) -> bool {
+        !self.existed.load(Ordering::Acquire)
     }
 
     /// Whether there are users, who log in.
@@ -177,6 +182,14 @@ impl LiveAccounts {
                     tokens = accounts.tokens.len(),
                     "the users and tokens have been read again"
                 );
+                if accounts.is_empty() {
+                    tracing::warn!(
+                        "there are no users and tokens any more: nobody is let in until there are \
+                         some, or the service is started again"
+                    );
+                } else {
+                    self.existed.store(true, Ordering::Release);
+                }
                 let loaded = Arc::new(Loaded::new(accounts, &before));
                 {
                     let mut slot = self.loaded.write().unwrap_or_else(PoisonError::into_inner);
@@ -204,7 +217,7 @@ mod tests {
         let file = AccountsFile::in_folder(dir.path());
         let live = LiveAccounts::open(file.clone()).expect("missing");
         live.reload(false);
-        assert!(live.is_empty() && !live.has_users());
+        assert!(live.have_never_existed() && !live.has_users());
         let password = Secret::new("correct horse");
         file.update(|a| a.add_user("anna", Role::Operator, &password, now()))
             .expect("written");
@@ -218,6 +231,21 @@ mod tests {
         std::fs::remove_file(file.path()).expect("removed");
         live.reload(true);
         assert!(live.user("anna").is_some());
+    }
+
+    /// Regression: when the last user was removed, every client on this machine was an admin.
+    #[test]
+    fn a_service_that_loses_its_last_user_stays_closed() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = AccountsFile::in_folder(dir.path());
+        let live = LiveAccounts::open(file.clone()).expect("missing");
+        let password = Secret::new("correct horse");
+        file.update(|a| a.add_user("anna", Role::Operator, &password, now()))
+            .expect("written");
+        live.reload(false);
+        std::fs::write(file.path(), "").expect("written");
+        live.reload(true);
+        assert!(!live.has_users() && !live.have_never_existed());
     }
 
     #[test]
