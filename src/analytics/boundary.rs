@@ -67,8 +67,8 @@ fn squared_distance(a: Point, b: Point) -> f64 {
     (a[0] - b[0]).powi(2) + (a[1] - b[1]).powi(2)
 }
 
-/// Distance from `p` to the segment from `a` to `b`, in pixels.
-fn distance_to_edge(a: Point, b: Point, p: Point) -> f64 {
+/// Squared distance from `p` to the segment from `a` to `b`, in square pixels.
+fn squared_distance_to_edge(a: Point, b: Point, p: Point) -> f64 {
     let length = squared_distance(a, b);
     let along = (p[0] - a[0]) * (b[0] - a[0]) + (p[1] - a[1]) * (b[1] - a[1]);
     let share = if length > 0.0 {
@@ -77,7 +77,7 @@ fn distance_to_edge(a: Point, b: Point, p: Point) -> f64 {
         0.0
     };
     let nearest = [a[0] + share * (b[0] - a[0]), a[1] + share * (b[1] - a[1])];
-    squared_distance(nearest, p).sqrt()
+    squared_distance(nearest, p)
 }
 
 /// Whether the segments from `a` to `b` and from `c` to `d` have a point in common.
@@ -86,7 +86,8 @@ fn segments_meet(a: Point, b: Point, c: Point, d: Point) -> bool {
     if s1 * s2 < 0.0 && s3 * s4 < 0.0 {
         return true;
     }
-    let on = |s: f64, p: Point, q: Point, r: Point| s == 0.0 && distance_to_edge(p, q, r) == 0.0;
+    let on =
+        |s: f64, p: Point, q: Point, r: Point| s == 0.0 && squared_distance_to_edge(p, q, r) == 0.0;
     on(s1, a, b, c) || on(s2, a, b, d) || on(s3, c, d, a) || on(s4, c, d, b)
 }
 
@@ -139,8 +140,9 @@ impl Boundary {
     /// Distance from `p` to the polyline, in pixels.
     pub fn distance(&self, p: Point) -> f64 {
         self.edges()
-            .map(|(a, b)| distance_to_edge(a, b, p))
+            .map(|(a, b)| squared_distance_to_edge(a, b, p))
             .fold(f64::INFINITY, f64::min)
+            .sqrt()
     }
 
     /// Whether `p` is inside the polygon: the boundary is crossed once more inwards than outwards on
