@@ -106,8 +106,8 @@ impl Scene {
         self.ground.as_ref()
     }
 
-    /// Replaces the settings. People leave the previous zones, and enter those that they are in;
-    /// zones and lines that are still there under their names keep their counts.
+    /// Replaces the settings. People leave the previous zones, and enter those that they are in.
+    /// The counts of a name go on, also if it was not there for some time.
     pub fn replace(&mut self, new: Scene, now: f64) -> Vec<Change> {
         let changes = self.end_all(now);
         self.keep_counts();

@@ -7,7 +7,7 @@ use crate::store::database::{Database, Row};
 use crate::store::error::StoreError;
 use crate::store::query::{Cursor, EventFilter, Page, StoredEvent};
 use crate::store::rows::{milliseconds, timestamp};
-use crate::store::tracks::{camera_id, page_size};
+use crate::store::tracks::{camera_id, page, page_size};
 
 fn stored(row: &Row) -> Result<StoredEvent, StoreError> {
     let event = RawValue::from_string(row.text(7)?);
@@ -69,18 +69,5 @@ pub fn events(
         all.text()
     );
     all.values.push((limit + 1).into());
-    let mut rows = db.query(&sql, &all.values)?;
-    let more = rows.len() as i64 > limit;
-    rows.truncate(limit as usize);
-    let next = match rows.last() {
-        Some(last) if more => Some(Cursor {
-            time: last.int(1)?,
-            id: last.int(0)?,
-        }),
-        _ => None,
-    };
-    Ok(Page {
-        items: rows.iter().map(stored).collect::<Result<_, _>>()?,
-        next,
-    })
+    page(db.query(&sql, &all.values)?, limit, stored)
 }

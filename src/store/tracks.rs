@@ -293,7 +293,16 @@ pub fn tracks(
         all.text()
     );
     all.values.push((limit + 1).into());
-    let mut rows = db.query(&sql, &all.values)?;
+    page(db.query(&sql, &all.values)?, limit, summary)
+}
+
+/// The page of at most `limit` rows, whose first two columns are key and time; `item` makes an
+/// element of a row. A row beyond the limit says that there is a next page.
+pub(super) fn page<T>(
+    mut rows: Vec<Row>,
+    limit: i64,
+    item: impl Fn(&Row) -> Result<T, StoreError>,
+) -> Result<Page<T>, StoreError> {
     let more = rows.len() as i64 > limit;
     rows.truncate(limit as usize);
     let next = match rows.last() {
@@ -304,7 +313,7 @@ pub fn tracks(
         _ => None,
     };
     Ok(Page {
-        items: rows.iter().map(summary).collect::<Result<_, _>>()?,
+        items: rows.iter().map(item).collect::<Result<_, _>>()?,
         next,
     })
 }
