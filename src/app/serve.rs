@@ -72,8 +72,8 @@ impl ServeArgs {
 
 /// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
 /// the shutdown timed out. Without a signal it is 1 if an error ended a camera, a camera failed and
-/// delivered no frame, a network failed on frames of a camera of which none was tracked, or the
-/// shutdown timed out; else 0.
+/// delivered no frame, a network failed on frames of a camera of which none was tracked, the
+/// shutdown timed out, or the history could not be stored until then; else 0.
 ///
 /// # Errors
 /// If the configuration, a network, the gallery, an output or the port cannot be used, or an error
@@ -307,6 +307,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         }
         result => result.map(|_| true)?,
     };
+    let lost = |h: &History| h.counts().shutdown.load(Ordering::Relaxed) > 0;
+    let finished = finished && !outputs.history.as_ref().is_some_and(lost);
     if !args.quiet {
         eprint!("{}", show::counts(&counts, true));
     }
