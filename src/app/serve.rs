@@ -25,6 +25,7 @@ use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
 use twintrack::sink::mqtt::MqttConfig;
+use twintrack::sink::nats::NatsConfig;
 use twintrack::sink::webhook::WebhookConfig;
 use twintrack::source::{self, Hardware, Transport, playback};
 use twintrack::store::{History, HistoryConfig};
@@ -130,6 +131,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
         AccessControl::open(&service.serve, address, token).map_err(anyhow::Error::msg)?;
     }
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
+    service.nats.iter().try_for_each(NatsConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
     service.history.iter().try_for_each(HistoryConfig::check)?;
     show::detector(&networks::detector(config)?);

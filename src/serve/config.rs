@@ -21,6 +21,7 @@ use crate::serve::access::base_path::BasePath;
 use crate::serve::access::client::TrustedProxies;
 use crate::serve::tls::TlsFiles;
 use crate::sink::mqtt::MqttConfig;
+use crate::sink::nats::NatsConfig;
 use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
 use crate::store::HistoryConfig;
@@ -236,6 +237,9 @@ pub struct ServiceConfig {
     /// The MQTT sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<MqttConfig>,
+    /// The NATS sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsConfig>,
     /// The webhook sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
@@ -245,8 +249,8 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, `[history]`, and
-    /// the sections of [`Config`].
+    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[nats]`, `[webhook]`,
+    /// `[history]`, and the sections of [`Config`].
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
@@ -287,7 +291,8 @@ impl ServiceConfig {
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
-        let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook", "history"].contains(&key);
+        let own = ["serve", "cameras", "mqtt", "nats", "webhook", "history"];
+        let is_own = |key: &str| own.contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
             .into_inner()
             .into_iter()
@@ -320,6 +325,7 @@ impl ServiceConfig {
             camera.scene().validate(&format!("cameras.{name}."))?;
         }
         self.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        self.nats.iter().try_for_each(NatsConfig::validate)?;
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
         self.history.iter().try_for_each(HistoryConfig::validate)?;
         for (name, camera) in &self.cameras {
