@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs missing dependencies: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
 #   scripts/setup.sh [cpu|gpu]
-#   scripts/setup.sh tests       servers and tools for tests (broker, RTSP server, reverse proxy, ffmpeg)
+#   scripts/setup.sh tests       servers and tools for tests (MQTT broker, NATS server, RTSP server, reverse proxy, ffmpeg)
 # Needs root (or sudo) only if packages are missing. A second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -17,7 +17,7 @@ command -v clang >/dev/null || missing+=(clang)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ "$kind" = tests ]; then
-  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light; do
+  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
   # PostgreSQL with pgvector, for the history's tests. Debian 12 itself has no package of pgvector.

@@ -1,7 +1,9 @@
 //! One connection to a NATS server: a client that publishes messages, and the server's answers and
 //! notices as [`Signal`]s.
 
-use async_nats::{Client, Event, HeaderMap, ServerError, StatusCode, Subscriber};
+use async_nats::{
+    Client, ConnectError, ConnectErrorKind, Event, HeaderMap, ServerError, StatusCode, Subscriber,
+};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_stream::StreamExt as _;
@@ -116,7 +118,7 @@ impl Connection {
         let client = connecting
             .await
             .map_err(|e| e.to_string())?
-            .map_err(|e| e.to_string())?;
+            .map_err(|e| explain(&e))?;
         let inbox = client.new_inbox();
         let answers = client.subscribe(format!("{inbox}.*")).await;
         Ok(Connection {
@@ -193,6 +195,19 @@ impl Connection {
                 };
             }
         }
+    }
+}
+
+/// The reason why a connection failed.
+fn explain(error: &ConnectError) -> String {
+    match error.kind() {
+        ConnectErrorKind::AuthorizationViolation => {
+            "the server refuses the login: check user and password, token, nkey or \
+             credentials_file"
+                .into()
+        }
+        ConnectErrorKind::Authentication => format!("the login is invalid: {error}"),
+        _ => error.to_string(),
     }
 }
 
