@@ -17,7 +17,7 @@ command -v clang >/dev/null || missing+=(clang)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ "$kind" = tests ]; then
-  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server; do
+  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server xmllint:libxml2-utils; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
   # PostgreSQL with pgvector, for the history's tests. Debian 12 itself has no package of pgvector.
@@ -45,6 +45,10 @@ fi
 if [ "$kind" = tests ] && command -v apt-get >/dev/null; then
   # Without it the history's tests on PostgreSQL are skipped.
   scripts/build_pgvector.sh || say "pgvector is missing: the history is tested on SQLite only"
+fi
+if [ "$kind" = tests ]; then
+  # Without them the documents of `track --onvif` are not checked against ONVIF's schemas.
+  scripts/fetch_onvif_schemas.sh || say "ONVIF's schemas are missing: metadata is not checked against them"
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

@@ -540,6 +540,7 @@ fn the_examples_on_the_pages_on_services_are_valid() {
         ("docs/guide/first-camera.md", 2),
         ("docs/reference/http.md", 1),
         ("docs/guide/access.md", 1),
+        ("docs/guide/privacy.md", 1),
         ("docs/reference/mqtt.md", 1),
         ("docs/reference/nats.md", 1),
         ("docs/reference/history.md", 1),

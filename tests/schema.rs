@@ -59,6 +59,7 @@ fn every_section_of_a_service_is_accepted() {
         [mqtt]\nbroker = \"mqtt://h\"\nversion = \"3.1.1\"\nspool = { bytes = 1000 }\n\
         [nats]\nurl = \"tls://h\"\nstream = \"S\"\nnkey_file = \"k\"\n\
         [webhook]\nurl = \"https://h/x\"\nevents = [\"track_ended\"]\n\
+        [privacy]\nblur = \"faces\"\ncrops = false\n\
         [history]\nurl_env = \"X\"\ncrops = true\nkeep_days = { tracks = 1 }\n";
     assert_eq!(problems(file), Vec::<String>::new());
 }
@@ -77,6 +78,7 @@ fn unknown_keys_and_wrong_types_are_rejected() {
         "[webhook]\nevents = [\"frames\"]",
         "[detector]\nlayout = \"yolo9\"",
         "[detector]\nsize = 640",
+        "[privacy]\nblur = \"face\"",
         "[serve]\nbatch = \"four\"",
     ] {
         assert!(!problems(wrong).is_empty(), "accepted: {wrong}");

@@ -240,6 +240,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         run,
         sinks: outputs.sinks,
         output: config.output.clone(),
+        blur: config.privacy.blur,
         counting: config.counting.clone(),
         batch,
         observer: Arc::new(metrics),

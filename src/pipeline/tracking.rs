@@ -114,8 +114,12 @@ impl Tracking {
         }
         known.clone_from(&member);
         let held = tracker.begin(&item.frame, item.motion);
-        tracker.remove_masked(&item.frame, &mut item.detections);
         if item.left_out.is_none() && !item.skipped {
+            if item.still {
+                tracker.see_again(&item.frame);
+            } else {
+                tracker.remove_masked(&item.frame, &mut item.detections);
+            }
             let pts = item.frame.pts;
             let needed = |detections: &[Detection], policy: &EmbedPolicy| {
                 tracker.needs_embedding(pts, detections, policy)

@@ -307,13 +307,15 @@ impl ServiceConfig {
                 "cameras are sections of their own: write [cameras.NAME], not [serve.cameras.NAME]",
             ));
         }
-        let service: ServiceConfig =
+        let mut service: ServiceConfig =
             config::deserialize_table(Spanned::new(span.clone(), own), text, path)?;
         service.validate(path)?;
-        Ok((
-            service,
-            Config::from_table(Spanned::new(span, other), text, path)?,
-        ))
+        let config = Config::from_table(Spanned::new(span, other), text, path)?;
+        if let Some(history) = &mut service.history {
+            history.crops &= config.privacy.crops;
+            history.embeddings &= config.privacy.embeddings;
+        }
+        Ok((service, config))
     }
 
     fn validate(&self, path: &Path) -> Result<(), ConfigError> {
@@ -433,6 +435,23 @@ mod tests {
         );
         std::fs::write(file.path(), "nonsense").expect("written");
         assert!(with("0.0.0.0:8090", None).is_err_and(|e| e.contains("users.toml")));
+    }
+
+    #[test]
+    fn privacy_overrides_what_may_be_stored() {
+        let with = |privacy: &str| {
+            let text = format!(
+                "[cameras.a]\nurl = \"x\"\n[output]\nembeddings = true\n\
+                 [history]\ncrops = true\nembeddings = true\n[privacy]\n{privacy}\n"
+            );
+            let read = ServiceConfig::from_toml(&text, Path::new("cameras.toml"));
+            let (service, config) = read.expect("valid");
+            let history = service.history.expect("set");
+            (history.crops, history.embeddings, config.output.embeddings)
+        };
+        assert_eq!(with(""), (true, true, true));
+        assert_eq!(with("crops = false"), (false, true, true));
+        assert_eq!(with("embeddings = false"), (true, false, false));
     }
 
     #[test]

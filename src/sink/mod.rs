@@ -1,4 +1,4 @@
-//! Sinks: JSON lines, MOTChallenge text, an annotated video, and remote receivers (MQTT, NATS,
+//! Sinks: JSON lines, MOTChallenge text, ONVIF metadata, an annotated video, and remote receivers (MQTT, NATS,
 //! webhook) with a spool on disk.
 
 #[cfg(feature = "serve")]
@@ -32,10 +32,12 @@ mod nats_client;
 mod nats_config;
 #[cfg(feature = "serve")]
 mod nats_session;
+pub mod onvif;
 #[cfg(feature = "history")]
 pub(crate) mod outage_log;
 #[cfg(feature = "video")]
 pub mod overlay;
+pub mod privacy;
 pub mod private;
 pub mod recorder;
 #[cfg(feature = "serve")]
