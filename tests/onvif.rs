@@ -21,7 +21,7 @@ const SIZE: (f64, f64) = (768.0, 576.0);
 fn track(dir: &Path, more: &[&str]) -> (Vec<Value>, String) {
     let config = dir.join("c.toml");
     let shapes = "[detector]\nsize = \"416x320\"\n[cadence]\nmax_interval = 0\n\
-        [lines.\"door <1>\"]\npoints = [[200, 150], [560, 560]]\n\
+        [lines.door]\npoints = [[200, 150], [560, 560]]\n\
         [zones.whole]\npoints = [[0, 0], [1, 0], [1, 1], [0, 1]]\ndwell = 2\nlimit = 3\n\
         [ground]\npairs = [[0, 300, 0, 20], [768, 300, 20, 20], [768, 576, 20, 0], [0, 576, 0, 0]]\n";
     std::fs::write(&config, shapes).unwrap();
@@ -29,14 +29,7 @@ fn track(dir: &Path, more: &[&str]) -> (Vec<Value>, String) {
     run(twintrack()
         .arg("track")
         .arg(clip())
-        .args([
-            "--quiet",
-            "--duration",
-            "15",
-            "--camera",
-            "gate & yard",
-            "--config",
-        ])
+        .args(["--quiet", "--camera", "gate & yard", "--config"])
         .args([
             &config,
             Path::new("--output"),
