@@ -76,10 +76,12 @@ mod tests {
             PeopleInView::default(),
             Tracker::new(TrackerConfig::default()),
         );
+        let mut last = -0.1;
         let mut step = |at: f64, seen: &[Detection]| {
             let (pts, none) = (Seconds(at), Embeddings::none());
+            let elapsed = Seconds(at - std::mem::replace(&mut last, at));
             people.see(pts, seen);
-            let update = tracker.update(seen, &none, Seconds(0.1)).expect("valid");
+            let update = tracker.update(seen, &none, elapsed).expect("valid");
             (update.tracks.len(), people.boxes(pts, &tracker))
         };
         let first = [detection(100.0)];
@@ -88,7 +90,7 @@ mod tests {
         assert!(boxes.contains(&first[0].bbox));
         let (_, boxes) = step(0.4, &[]);
         assert!(boxes.contains(&first[0].bbox), "the detector missed them");
-        let (_, boxes) = step(0.6, &[detection(300.0)]);
+        let (_, boxes) = step(1.2, &[detection(300.0)]);
         assert!(!boxes.contains(&first[0].bbox));
         assert_eq!(people.latest(), [detection(300.0).bbox]);
         people.see_again(Seconds(2.0));
