@@ -17,6 +17,7 @@ command -v clang >/dev/null || missing+=(clang)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
 if [ "$kind" = tests ]; then
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server xmllint:libxml2-utils; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
@@ -49,6 +50,11 @@ fi
 if [ "$kind" = tests ]; then
   # Without them the documents of `track --onvif` are not checked against ONVIF's schemas.
   scripts/fetch_onvif_schemas.sh || say "ONVIF's schemas are missing: metadata is not checked against them"
+fi
+if [ "$kind" = tests ] && [ ! -x .deps/schemathesis/bin/schemathesis ]; then
+  # Compares the HTTP interface with its OpenAPI document; without it that test is skipped.
+  { python3 -m venv .deps/schemathesis && .deps/schemathesis/bin/pip install -q 'schemathesis==4.*'; } ||
+    say "schemathesis is missing: the OpenAPI document is not compared with the service"
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"
