@@ -10,10 +10,10 @@ mod http;
 use std::path::Path;
 
 use common::{Running, clip, complete_lines, run, twintrack, until};
-use http::Service;
+use http::{Request, Service};
 use opencv::core::{MatTraitConst as _, MatTraitConstManual as _, Vector};
 use opencv::imgcodecs;
-use serde_json::Value;
+use serde_json::{Value, json};
 use twintrack::frame::Image;
 use twintrack::source::{self, SourceOptions};
 
@@ -266,7 +266,7 @@ fn detail_of(pictures: &[Vec<u8>]) -> f64 {
 fn people_are_blurred_in_live_pictures_and_stored_crops() {
     let (open, hidden) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut last = Vec::new();
-    let mut stored = Vec::new();
+    let (mut without_overlay, mut stored) = (Vec::new(), Vec::new());
     for (dir, blur) in [(open.path(), "none"), (hidden.path(), "people")] {
         let mut service = serve(dir, &format!("blur = \"{blur}\""));
         let answer = service.get("/api/v1/cameras/short/picture.jpg?width=768", &[]);
@@ -275,6 +275,9 @@ fn people_are_blurred_in_live_pictures_and_stored_crops() {
         let events = frame_events(&lines);
         let event = events.iter().rfind(|e| e["camera"] == "short").unwrap();
         last.push(vec![(decode(&answer.body), boxes(event))]);
+        let plain = service.get("/api/v1/cameras/short/picture.jpg?overlay=false", &[]);
+        assert_eq!(plain.status, 200);
+        without_overlay.push(vec![(decode(&plain.body), boxes(event))]);
         service.child.signal("TERM");
         assert_eq!(service.child.code(60), Some(0), "{}", service.log());
         let pictures = crops(dir);
@@ -282,8 +285,10 @@ fn people_are_blurred_in_live_pictures_and_stored_crops() {
         stored.push(detail_of(&pictures));
     }
     for which in [HEAD, LEGS] {
-        let ratio = mean_detail(&last[1], which) / mean_detail(&last[0], which);
-        assert!(ratio < 0.5, "{which:?} {ratio}");
+        for pictures in [&last, &without_overlay] {
+            let ratio = mean_detail(&pictures[1], which) / mean_detail(&pictures[0], which);
+            assert!(ratio < 0.5, "{which:?} {ratio}");
+        }
     }
     assert!(stored[1] < 0.6 * stored[0], "crops {stored:?}");
 }
@@ -293,6 +298,17 @@ fn one_setting_forbids_all_crops_and_one_all_embeddings() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     let mut service = serve(dir, "crops = false\nembeddings = false");
+    // Nobody can be enrolled.
+    let track = service.get("/api/v1/tracks?limit=1", &[]).json()["items"][0].clone();
+    let of = json!({"run": track["run"], "camera": track["camera"], "id": track["id"]});
+    let body = json!({"name": "Ada", "track": of}).to_string();
+    let refused = service.send(&Request::json("POST", "/api/v1/identities", &body));
+    assert_eq!(refused.problem().1, "no-embedding", "{}", refused.text());
+    let picture = service.get("/api/v1/cameras/short/picture.jpg?overlay=false", &[]);
+    assert_eq!(picture.status, 200);
+    let path = "/api/v1/identities/Ada/pictures";
+    let refused = service.send(&Request::bytes("POST", path, "image/jpeg", &picture.body));
+    assert_eq!(refused.problem().1, "no-embedder", "{}", refused.text());
     service.child.signal("TERM");
     assert_eq!(service.child.code(60), Some(0), "{}", service.log());
     assert_eq!(crops(dir).len(), 0);
@@ -302,7 +318,7 @@ fn one_setting_forbids_all_crops_and_one_all_embeddings() {
         db.query_row(&sql, [], |row| row.get::<_, u64>(0)).unwrap()
     };
     assert!(count("tracks") > 5);
-    assert_eq!(count("embeddings"), 0);
+    assert_eq!(count("embeddings") + count("identity_embeddings"), 0);
     let lines = complete_lines(&dir.join("out.jsonl"));
     let mut ended = lines
         .iter()

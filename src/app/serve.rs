@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::signals::Signals;
 use crate::app::{identities, networks, outputs, show};
 use twintrack::config::Config;
+use twintrack::embed::Embedder;
 use twintrack::frame::CameraState;
 use twintrack::pipeline::{Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError};
 use twintrack::serve::access::control::AccessControl;
@@ -185,7 +186,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let live = server.is_some().then_some(&hub);
     let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run)?;
     declare(&outputs.counts, &configs);
-    let people = embedder.as_ref().map(|e| {
+    let may_embed = |_: &&Embedder| config.privacy.embeddings;
+    let people = embedder.as_ref().filter(may_embed).map(|e| {
         let calibration = e.calibration();
         People::new(config.clone(), e.identity(), calibration)
     });
