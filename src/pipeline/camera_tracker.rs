@@ -175,11 +175,25 @@ impl CameraTracker {
 
     /// Removes the detections in masks, for which nobody is tracked. In pictures they are hidden all
     /// the same.
-    pub fn remove_masked(&mut self, frame: &Frame, detections: &mut Vec<Detection>) {
+    pub fn remove_masked(
+        &mut self,
+        frame: &Frame,
+        detections: &mut Vec<Detection>,
+        embeddings: &mut Embeddings,
+    ) {
         if let Some(in_view) = &mut self.in_view {
             in_view.see(frame.pts, detections);
         }
-        detections.retain(|d| !self.events.ignores_detection(d.bbox.foot(), frame));
+        let mut kept: Vec<usize> = (0..detections.len()).collect();
+        kept.retain(|&i| {
+            let foot = detections[i].bbox.foot();
+            !self.events.ignores_detection(foot, frame)
+        });
+        if kept.len() < detections.len() {
+            // On a GPU they are embedded before the masks apply.
+            *embeddings = embeddings.select(&kept);
+            *detections = kept.into_iter().map(|i| detections[i]).collect();
+        }
     }
 
     /// The shapes to draw into a frame; absent if it has no pixels.

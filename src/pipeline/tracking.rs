@@ -118,7 +118,8 @@ impl Tracking {
             if item.still {
                 tracker.see_again(&item.frame);
             } else {
-                tracker.remove_masked(&item.frame, &mut item.detections);
+                let (frame, detections) = (&item.frame, &mut item.detections);
+                tracker.remove_masked(frame, detections, &mut item.embeddings);
             }
             let pts = item.frame.pts;
             let needed = |detections: &[Detection], policy: &EmbedPolicy| {
