@@ -185,7 +185,8 @@ pub(super) async fn person(
 ) -> Result<PersonInPicture, Problem> {
     let region = region.map(parse_box).transpose()?;
     let people = service.people.clone().ok_or_else(|| {
-        let detail = "this service does not embed people: embedder.enabled is false";
+        let detail = "this service does not embed people: embedder.enabled or \
+                      privacy.embeddings is false";
         Problem::new(StatusCode::NOT_FOUND, "no-embedder", detail)
     })?;
     let read = tokio::task::spawn_blocking(move || people.read(&picture.bytes, region)).await;
