@@ -154,7 +154,8 @@ fn every_option_named_in_the_documents_exists() {
             .iter()
             .flat_map(|name| listed(&mut train(), &[name])),
     );
-    known.extend(["--features", "--no-default-features"].map(String::from)); // cargo's
+    // Those of cargo and mosquitto_sub.
+    known.extend(["--features", "--no-default-features", "--remove-retained"].map(String::from));
     let mut seen = 0;
     for (path, line) in pages::prose() {
         for quoted in line

@@ -12,23 +12,11 @@ use tokio::sync::{broadcast, watch};
 
 use crate::analytics::SceneView;
 use crate::frame::Image;
+use crate::serve::live_event::LiveEvent;
 use crate::serve::replay::{Replay, ReplayLimits, ResumeToken, Resumed};
 use crate::sink::overlay::{self, Painter};
 use crate::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, FrameEvent, StatusEvent, WithJson};
-
-/// An event for live clients. Cloning shares the text.
-#[derive(Debug, Clone)]
-pub struct LiveEvent {
-    /// Name of the camera.
-    pub camera: Arc<str>,
-    /// The kind of event.
-    pub kind: EventKind,
-    /// The event, JSON.
-    pub text: axum::extract::ws::Utf8Bytes,
-    /// Position in the stream of live events, from 1.
-    pub position: u64,
-}
 
 /// Capacity of the broadcast channel. A client for which more events wait loses the oldest.
 const CHANNEL_EVENTS: usize = 1024;

@@ -14,6 +14,7 @@ pub mod health;
 pub mod hub;
 pub mod json_body;
 pub mod live;
+pub mod live_event;
 mod metric_family;
 pub mod metrics;
 pub mod openapi;

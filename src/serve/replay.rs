@@ -9,7 +9,7 @@ use axum::extract::ws::Utf8Bytes;
 use serde::Serialize;
 use uuid::Uuid;
 
-use crate::serve::hub::LiveEvent;
+use crate::serve::live_event::LiveEvent;
 
 /// Which events are kept.
 #[derive(Debug, Clone, Copy, PartialEq)]

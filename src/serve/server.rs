@@ -233,7 +233,7 @@ pub fn routes() -> Routes {
                 .answers_of(&["text/event-stream"])
                 .problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "a value"),
         )
-        .merge(api::routes())
+        .merge(api::routes::routes())
 }
 
 /// The OpenAPI document of all routes, below a base path (empty: none).

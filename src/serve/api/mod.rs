@@ -7,19 +7,7 @@ mod export_parquet;
 mod history;
 mod identities;
 mod overview;
+pub mod routes;
 mod search;
 mod shapes;
 mod tracks;
-
-use crate::serve::routes::Routes;
-
-/// The routes of the interface, except for session, audit log and live streams.
-pub fn routes() -> Routes {
-    overview::routes()
-        .merge(shapes::routes())
-        .merge(tracks::routes())
-        .merge(events::routes())
-        .merge(search::routes())
-        .merge(identities::routes())
-        .merge(export::routes())
-}
