@@ -75,50 +75,84 @@ pub fn hide_people(result: &mut FrameResult, blur: Blur) {
     };
     let tracks = result.event.tracks.iter();
     let tracks = tracks.map(|t| BBox::from(t.bbox.map(|v| v as f32)));
-    for bbox in result.people.iter().copied().chain(tracks) {
-        hide(image, &bbox, blur);
+    // The latest places first: most of the earlier ones lie within them.
+    let people = result.people.iter().copied();
+    let places: Vec<BBox> = people.chain(tracks).collect();
+    let mut hidden: Vec<Region> = Vec::new();
+    for bbox in places.iter().rev() {
+        let region = Region::of(bbox, blur);
+        if !hidden.iter().any(|earlier| earlier.covers(&region)) {
+            region.hide(image);
+            hidden.push(region);
+        }
     }
 }
 
-/// Replaces what is to be hidden of a person by cells of one colour each, rounded to 16 values per
-/// channel. If other frames share the pixels, they keep theirs.
-fn hide(image: &mut Image, bbox: &BBox, blur: Blur) {
-    let (region, cell) = match blur {
-        Blur::None => return,
-        Blur::Faces => {
-            let height = (HEAD.0 * bbox.height).max(HEAD.1 * bbox.width);
-            let head = BBox {
-                height: height.min(bbox.height),
-                ..*bbox
-            };
-            (head, head.height / CELLS.0)
-        }
-        Blur::People => (*bbox, bbox.height / CELLS.1),
-    };
-    let (dx, dy) = (MARGIN * bbox.width, MARGIN * region.height);
-    let edge = |v: f32, most: u32| v.clamp(0.0, most as f32) as usize;
-    let left = edge((region.left - dx).floor(), image.width);
-    let right = edge((region.right() + dx).ceil(), image.width);
-    let top = edge((region.top - dy).floor(), image.height);
-    let bottom = edge((region.bottom() + dy).ceil(), image.height);
-    let (cell, stride) = (MIN_CELL.max(cell as usize), image.stride);
-    let pixels = unshared(&mut image.data);
-    for y in (top..bottom).step_by(cell) {
-        for x in (left..right).step_by(cell) {
-            let (x_end, y_end) = ((x + cell).min(right), (y + cell).min(bottom));
-            let row = |y: usize| stride * y + 3 * x..stride * y + 3 * x_end;
-            let mut sums = [0u64; 3];
-            for y in y..y_end {
-                for pixel in pixels[row(y)].chunks_exact(3) {
-                    (0..3).for_each(|c| sums[c] += u64::from(pixel[c]));
-                }
+/// A part of a picture that is to be hidden.
+#[derive(Debug, Clone, Copy)]
+struct Region {
+    /// The person's box, or the head's.
+    inner: BBox,
+    /// The same enlarged by [`MARGIN`], which is hidden.
+    outer: BBox,
+    /// Side of the cells in pixels.
+    cell: usize,
+}
+
+impl Region {
+    fn of(bbox: &BBox, blur: Blur) -> Self {
+        let (inner, cells) = match blur {
+            Blur::Faces => {
+                let height = (HEAD.0 * bbox.height).max(HEAD.1 * bbox.width);
+                let height = height.min(bbox.height);
+                (BBox { height, ..*bbox }, CELLS.0)
             }
-            let count = ((x_end - x) * (y_end - y)) as u64;
-            let middle = !BITS / 2 + 1;
-            let color = sums.map(|sum| ((sum / count) as u8 & BITS) | middle);
-            for y in y..y_end {
-                for pixel in pixels[row(y)].chunks_exact_mut(3) {
-                    pixel.copy_from_slice(&color);
+            Blur::People | Blur::None => (*bbox, CELLS.1),
+        };
+        Region {
+            inner,
+            outer: inner.buffered(MARGIN),
+            cell: MIN_CELL.max((inner.height / cells) as usize),
+        }
+    }
+
+    /// Whether the other's box is hidden with this region, by cells of at least half the side.
+    fn covers(&self, other: &Region) -> bool {
+        let (a, b) = (&self.outer, &other.inner);
+        a.left <= b.left
+            && a.top <= b.top
+            && a.right() >= b.right()
+            && a.bottom() >= b.bottom()
+            && 2 * self.cell >= other.cell
+    }
+
+    /// Replaces the pixels by cells of one colour each, rounded to 16 values per channel. If other
+    /// frames share the pixels, they keep theirs.
+    fn hide(&self, image: &mut Image) {
+        let edge = |v: f32, most: u32| v.clamp(0.0, most as f32) as usize;
+        let left = edge(self.outer.left.floor(), image.width);
+        let right = edge(self.outer.right().ceil(), image.width);
+        let top = edge(self.outer.top.floor(), image.height);
+        let bottom = edge(self.outer.bottom().ceil(), image.height);
+        let (cell, stride) = (self.cell, image.stride);
+        let pixels = unshared(&mut image.data);
+        for y in (top..bottom).step_by(cell) {
+            for x in (left..right).step_by(cell) {
+                let (x_end, y_end) = ((x + cell).min(right), (y + cell).min(bottom));
+                let row = |y: usize| stride * y + 3 * x..stride * y + 3 * x_end;
+                let mut sums = [0u64; 3];
+                for y in y..y_end {
+                    for pixel in pixels[row(y)].chunks_exact(3) {
+                        (0..3).for_each(|c| sums[c] += u64::from(pixel[c]));
+                    }
+                }
+                let count = ((x_end - x) * (y_end - y)) as u64;
+                let middle = !BITS / 2 + 1;
+                let color = sums.map(|sum| ((sum / count) as u8 & BITS) | middle);
+                for y in y..y_end {
+                    for pixel in pixels[row(y)].chunks_exact_mut(3) {
+                        pixel.copy_from_slice(&color);
+                    }
                 }
             }
         }
@@ -162,6 +196,9 @@ impl Sink for PeopleRecorder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::frame::Frame;
+    use crate::time::Seconds;
+    use crate::trajectory::{EventBuilder, RunId};
 
     const SIZE: (usize, usize) = (120, 160);
 
@@ -193,7 +230,7 @@ mod tests {
 
     fn hidden(bbox: BBox, blur: Blur) -> Image {
         let mut image = noise();
-        hide(&mut image, &bbox, blur);
+        Region::of(&bbox, blur).hide(&mut image);
         image
     }
 
@@ -205,7 +242,6 @@ mod tests {
         let faces = hidden(bbox, Blur::Faces);
         // A quarter of the height: 25 pixels, and 10 % of it above and below.
         assert_eq!(changed(&noise(), &faces), Some([26, 37, 74, 68]));
-        assert_eq!(changed(&noise(), &hidden(bbox, Blur::None)), None);
     }
 
     /// Somebody near the camera, of whom only head and shoulders are in the picture.
@@ -252,12 +288,48 @@ mod tests {
     fn frames_that_share_the_pixels_keep_theirs() {
         let image = noise();
         let mut shared = image.clone();
-        hide(
-            &mut shared,
-            &BBox::new(10.0, 10.0, 50.0, 90.0),
-            Blur::People,
-        );
+        let bbox = BBox::new(10.0, 10.0, 50.0, 90.0);
+        Region::of(&bbox, Blur::People).hide(&mut shared);
         assert_eq!(changed(&noise(), &image), None);
         assert!(changed(&image, &shared).is_some());
+    }
+
+    /// Of places that lie within a later one only the later one is hidden; all are covered.
+    #[test]
+    fn every_box_of_a_frame_is_hidden_unless_nothing_is_asked_for() {
+        let walking = (0..6).map(|i| BBox::new(20.0 + 3.0 * i as f32, 20.0, 30.0, 80.0));
+        let people: Vec<BBox> = walking.chain([BBox::new(70.0, 90.0, 20.0, 60.0)]).collect();
+        let frame = Frame {
+            camera: "gate".into(),
+            number: 1,
+            pts: Seconds(0.0),
+            time: None,
+            width: SIZE.0 as u32,
+            height: SIZE.1 as u32,
+            image: Some(noise()),
+            restart: false,
+        };
+        let event = EventBuilder::new(RunId::nil(), "gate".into(), None).frame(&frame, &[]);
+        let result = |blur| {
+            let mut result = FrameResult {
+                frame: frame.clone(),
+                detections: Vec::new(),
+                event: event.clone().into(),
+                people: people.clone(),
+                scene: None,
+            };
+            hide_people(&mut result, blur);
+            result.frame.image.expect("there")
+        };
+        let image = result(Blur::People);
+        for bbox in &people {
+            for y in bbox.top as usize..bbox.bottom() as usize {
+                for x in bbox.left as usize..bbox.right() as usize {
+                    let pixel = &image.row(y)[3 * x..3 * x + 3];
+                    assert!(pixel.iter().all(|v| v % 16 == 8), "{x} {y}: {pixel:?}");
+                }
+            }
+        }
+        assert_eq!(changed(&noise(), &result(Blur::None)), None);
     }
 }
