@@ -1,0 +1,98 @@
+// Pictures of one camera over a WebSocket: each message is a frame number, its presentation time
+// and a JPEG.
+
+import { path, socketAddress } from "./client";
+import { pause } from "./live";
+
+export interface Picture {
+  frame: number;
+  /** Presentation time in seconds. */
+  pts: number;
+  image: ImageBitmap;
+}
+
+/** Header of a message: u64 frame number and f64 presentation time, both big-endian. */
+const HEADER = 16;
+
+/** Splits a message into its header and the JPEG. Null if it is too short. */
+export function parseMessage(
+  data: ArrayBuffer,
+): { frame: number; pts: number; jpeg: Uint8Array<ArrayBuffer> } | null {
+  if (data.byteLength <= HEADER) return null;
+  const view = new DataView(data);
+  const frame = Number(view.getBigUint64(0));
+  return { frame, pts: view.getFloat64(8), jpeg: new Uint8Array(data, HEADER) };
+}
+
+/** Counts of a stream, for measurements. */
+export interface VideoCounts {
+  /** Pictures that have arrived. */
+  received: number;
+  /** Pictures that were replaced by a newer one before they were decoded. */
+  replaced: number;
+}
+
+/** The stream of a camera's pictures, until `close`. The newest picture wins: while one is decoded,
+ * of those that arrive only the last one is kept. */
+export class Video {
+  readonly counts: VideoCounts = { received: 0, replaced: 0 };
+  private socket: WebSocket | null = null;
+  private timer = 0;
+  private attempts = 0;
+  private closed = false;
+  private decoding = false;
+  private waiting: ArrayBuffer | null = null;
+
+  constructor(
+    private readonly camera: string,
+    private readonly width: number,
+    private readonly rate: number,
+    private readonly show: (picture: Picture) => void,
+  ) {
+    this.open();
+  }
+
+  close(): void {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.socket?.close();
+  }
+
+  private open(): void {
+    const query = { width: this.width, rate: this.rate, overlay: false };
+    const socket = new WebSocket(socketAddress(`cameras/${path(this.camera)}/video`, query));
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    socket.onmessage = (event: MessageEvent<ArrayBuffer>) => {
+      this.attempts = 0;
+      this.counts.received += 1;
+      if (this.decoding) {
+        if (this.waiting) this.counts.replaced += 1;
+        this.waiting = event.data;
+      } else void this.decode(event.data);
+    };
+    socket.onclose = () => {
+      if (this.closed) return;
+      this.timer = window.setTimeout(() => this.open(), pause(this.attempts));
+      this.attempts += 1;
+    };
+  }
+
+  private async decode(data: ArrayBuffer): Promise<void> {
+    const message = parseMessage(data);
+    this.decoding = true;
+    try {
+      if (message) {
+        const image = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
+        if (this.closed) image.close();
+        else this.show({ frame: message.frame, pts: message.pts, image });
+      }
+    } catch {
+      // A picture that cannot be decoded is left out; the next one follows.
+    }
+    this.decoding = false;
+    const next = this.waiting;
+    this.waiting = null;
+    if (next && !this.closed) void this.decode(next);
+  }
+}

@@ -1,0 +1,164 @@
+// The live picture of a camera in a canvas. Pictures are requested and painted only while the canvas
+// is on the screen.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { type Picture, Video } from "../api/video";
+import { paint } from "../draw/scene";
+import { type LiveCamera, liveCamera } from "../live_cameras";
+import { settings } from "../settings";
+
+interface Props {
+  camera: string;
+  /** Largest width in pixels of the pictures that are requested. */
+  width: number;
+  /** Most pictures per second. */
+  rate: number;
+  /** Shape that is being edited, as `zones/door`, and is not painted. */
+  hidden?: string;
+}
+
+/** Size of the frame before one is known. */
+const UNKNOWN: [number, number] = [640, 400];
+
+/** Paints one camera until `close`. */
+class CanvasPainter {
+  private video: Video | null = null;
+  private picture: Picture | null = null;
+  private visible = false;
+  private dirty = false;
+  private request = 0;
+  private drawn = 0;
+  hidden: string | undefined;
+  private readonly ends: (() => void)[] = [];
+
+  constructor(
+    private readonly canvas: HTMLCanvasElement,
+    private readonly camera: LiveCamera,
+    private readonly width: number,
+    private readonly rate: number,
+    private readonly onFirst: () => void,
+  ) {
+    const sizes = new ResizeObserver(() => this.resize());
+    sizes.observe(canvas);
+    const places = new IntersectionObserver((entries) => {
+      this.visible = entries.at(-1)?.isIntersecting ?? false;
+      this.follow();
+    });
+    places.observe(canvas);
+    const follow = () => this.follow();
+    document.addEventListener("visibilitychange", follow);
+    this.ends.push(
+      () => sizes.disconnect(),
+      () => places.disconnect(),
+      () => document.removeEventListener("visibilitychange", follow),
+      camera.onFrame(() => this.invalidate()),
+      settings.watch(() => this.invalidate()),
+    );
+  }
+
+  close(): void {
+    for (const end of this.ends) end();
+    cancelAnimationFrame(this.request);
+    this.video?.close();
+    this.picture?.image.close();
+  }
+
+  /** Asks for a new painting before the browser shows the next frame. */
+  invalidate(): void {
+    this.dirty = true;
+    if (!this.request && this.active()) {
+      this.request = requestAnimationFrame(() => {
+        this.request = 0;
+        if (this.dirty) this.paint();
+      });
+    }
+  }
+
+  private active(): boolean {
+    return this.visible && !document.hidden;
+  }
+
+  /** Opens the stream of pictures, or closes it while nobody sees them. */
+  private follow(): void {
+    if (this.active() && !this.video) {
+      this.video = new Video(this.camera.name, this.width, this.rate, (p) => this.show(p));
+      this.invalidate();
+    } else if (!this.active() && this.video) {
+      this.video.close();
+      this.video = null;
+    }
+  }
+
+  private show(picture: Picture): void {
+    if (!this.picture) this.onFirst();
+    this.picture?.image.close();
+    this.picture = picture;
+    this.drawn += 1;
+    this.invalidate();
+  }
+
+  private resize(): void {
+    const { canvas } = this;
+    const ratio = window.devicePixelRatio;
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    canvas.width = Math.max(1, Math.round(width * ratio));
+    canvas.height = Math.max(1, Math.round(height * ratio));
+    this.invalidate();
+  }
+
+  private paint(): void {
+    const context = this.canvas.getContext("2d");
+    if (!context) return;
+    this.dirty = false;
+    const { camera, picture } = this;
+    // Boxes belong to the picture that is shown; without pictures the newest ones are painted.
+    const event = picture ? camera.eventOf(picture.frame) : camera.frames.at(-1);
+    paint(
+      context,
+      {
+        image: picture?.image ?? null,
+        frame: camera.frameSize() ?? UNKNOWN,
+        event,
+        past: camera.frames,
+        shapes: camera.shapes.get(),
+        alarms: camera.alarms,
+        show: settings.get().show,
+        hidden: this.hidden,
+      },
+      window.devicePixelRatio,
+    );
+    // For measurements and tests.
+    const { dataset } = this.canvas;
+    dataset.frame = String(picture?.frame ?? 0);
+    dataset.boxes = String(event?.tracks.length ?? 0);
+    dataset.exact = String(picture !== null && event?.frame === picture.frame);
+    dataset.drawn = String(this.drawn);
+    dataset.received = String(this.video?.counts.received ?? 0);
+  }
+}
+
+export function CameraCanvas({ camera, width, rate, hidden }: Props) {
+  const canvas = useRef<HTMLCanvasElement>(null);
+  const painter = useRef<CanvasPainter | null>(null);
+  const [shown, setShown] = useState(false);
+  useEffect(() => {
+    if (!canvas.current) return;
+    setShown(false);
+    const made = new CanvasPainter(canvas.current, liveCamera(camera), width, rate, () =>
+      setShown(true),
+    );
+    painter.current = made;
+    return () => made.close();
+  }, [camera, width, rate]);
+  useEffect(() => {
+    if (!painter.current) return;
+    painter.current.hidden = hidden;
+    painter.current.invalidate();
+  }, [hidden]);
+  return (
+    <>
+      <canvas ref={canvas} role="img" aria-label={`live picture of ${camera}`} />
+      {!shown && <span class="waiting">no picture yet</span>}
+    </>
+  );
+}
