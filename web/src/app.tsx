@@ -3,10 +3,11 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import type { Role } from "./api/types";
 import { startLive } from "./live_cameras";
+import { route } from "./navigation";
 import { useAction } from "./parts/load";
 import { ErrorNote } from "./parts/notes";
 import { ConnectionBar } from "./parts/state";
-import { link, type Route, route } from "./route";
+import { link, type Route } from "./route";
 import { begin, logOut, may, session } from "./session";
 import { change, settings, type Theme } from "./settings";
 import { useValue } from "./store";

@@ -5,7 +5,8 @@ export function duration(seconds: number): string {
   if (seconds < 60) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   const whole = Math.round(seconds);
   const [h, m, s] = [Math.floor(whole / 3600), Math.floor((whole % 3600) / 60), whole % 60];
-  return h > 0 ? `${h} h ${m} min` : `${m} min ${s} s`;
+  const parts = h > 0 ? [`${h} h`, m && `${m} min`] : [`${m} min`, s && `${s} s`];
+  return parts.filter(Boolean).join(" ");
 }
 
 const two = (n: number) => String(n).padStart(2, "0");

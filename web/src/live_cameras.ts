@@ -26,8 +26,8 @@ export class LiveCamera {
   readonly shapes = new Value<Shapes | null>(null);
   /** Newest first. */
   readonly events = new Value<(ZoneEvent | LineEvent)[]>([]);
-  /** Names of the zones that hold more people than their limit. */
-  readonly alarms = new Set<string>();
+  private readonly occupancies = new Map<string, number>();
+  private readonly crossings = new Map<string, { in: number; out: number }>();
   private readonly painters = new Set<() => void>();
 
   constructor(readonly name: string) {}
@@ -60,13 +60,18 @@ export class LiveCamera {
     return (this.frames.length - 1) / (last.pts - first.pts);
   }
 
+  setState(state: CameraState, reason: string | undefined): void {
+    const now = this.state.get();
+    if (now.state === state && now.reason === reason) return;
+    this.state.set(reason === undefined ? { state } : { state, reason });
+  }
+
   take(message: LiveMessage): void {
     if (message.schema === "twintrack.trajectory/1") this.takeFrame(message);
     else if (message.schema === "twintrack.zone/1") this.takeZone(message);
     else if (message.schema === "twintrack.line/1") this.takeLine(message);
     else if (message.schema === "twintrack.camera_status/1") {
-      const { state, reason } = message;
-      this.state.set(reason === undefined ? { state } : { state, reason });
+      this.setState(message.state, message.reason);
     } else return;
     for (const painter of this.painters) painter();
   }
@@ -74,41 +79,56 @@ export class LiveCamera {
   /** Reads the shapes again. @throws Problem */
   async readShapes(): Promise<void> {
     const shapes = await request<Shapes>(`cameras/${path(this.name)}/shapes`);
-    this.alarms.clear();
-    for (const [name, { limit, occupancy }] of Object.entries(shapes.zones)) {
-      if (limit !== undefined && (occupancy ?? 0) > limit) this.alarms.add(name);
-    }
     this.shapes.set(shapes);
+    for (const name of [...this.occupancies.keys()]) {
+      if (!shapes.zones[name]) this.occupancies.delete(name);
+    }
+    for (const name of [...this.crossings.keys()]) {
+      if (!shapes.lines[name]) this.crossings.delete(name);
+    }
     for (const painter of this.painters) painter();
+  }
+
+  /** Number of people in a zone: by its last event, else by the zones of the newest tracks; absent
+   * before the first frame. */
+  occupancy(zone: string): number | undefined {
+    const known = this.occupancies.get(zone) ?? this.shapes.get()?.zones[zone]?.occupancy;
+    if (known !== undefined) return known;
+    return this.frames.at(-1)?.tracks.filter((t) => t.zones?.includes(zone)).length;
+  }
+
+  /** Number of crossings of a line in this run; absent if they are not known. */
+  counts(line: string): { in: number; out: number } | undefined {
+    return this.crossings.get(line) ?? this.shapes.get()?.lines[line]?.counts;
+  }
+
+  /** Whether a zone holds more people than its limit. */
+  isAlarmed(zone: string): boolean {
+    const limit = this.shapes.get()?.zones[zone]?.limit;
+    return limit !== undefined && (this.occupancy(zone) ?? 0) > limit;
   }
 
   private takeFrame(event: FrameEvent): void {
     const last = this.frames.at(-1);
     // A new run, or a recording that repeats, begins with new tracks.
     if (last && (last.run !== event.run || event.pts < last.pts)) this.frames = [];
+    if (last && last.run !== event.run) {
+      this.occupancies.clear();
+      this.crossings.clear();
+    }
     this.frames.push(event);
     const old = this.frames.findIndex((f) => f.pts >= event.pts - KEEP);
     if (old > 0) this.frames.splice(0, old);
   }
 
   private takeZone(event: ZoneEvent): void {
-    if (event.kind === "over_limit") this.alarms.add(event.zone);
-    if (event.kind === "within_limit") this.alarms.delete(event.zone);
+    this.occupancies.set(event.zone, event.occupancy);
     this.remember(event);
-    const shapes = this.shapes.get();
-    const zone = shapes?.zones[event.zone];
-    if (!shapes || !zone) return;
-    const zones = { ...shapes.zones, [event.zone]: { ...zone, occupancy: event.occupancy } };
-    this.shapes.set({ ...shapes, zones });
   }
 
   private takeLine(event: LineEvent): void {
+    this.crossings.set(event.line, { in: event.in, out: event.out });
     this.remember(event);
-    const shapes = this.shapes.get();
-    const line = shapes?.lines[event.line];
-    if (!shapes || !line) return;
-    const counts = { in: event.in, out: event.out };
-    this.shapes.set({ ...shapes, lines: { ...shapes.lines, [event.line]: { ...line, counts } } });
   }
 
   private remember(event: ZoneEvent | LineEvent): void {
@@ -158,6 +178,8 @@ async function readCameras(): Promise<void> {
     const overview = await request<{ cameras: CameraView[] }>("cameras");
     cameras.set(overview.cameras);
     camerasError.set(null);
+    for (const { name, state, reason } of overview.cameras)
+      liveCamera(name).setState(state, reason);
     const names = overview.cameras.map((c) => c.name);
     if (names.join("\n") !== cameraNames.get().join("\n")) cameraNames.set(names);
   } catch (error) {

@@ -1,6 +1,6 @@
 import { render } from "preact";
 import { App } from "./app";
-import { followAddress } from "./route";
+import { followAddress } from "./navigation";
 
 followAddress();
 const root = document.getElementById("app");

@@ -1,6 +1,4 @@
-// The view that the page shows, in the fragment of its address: `#/camera/gate?zone=door`.
-
-import { Value } from "./store";
+// Fragments of the page's address that say what it shows: `#/camera/gate?zone=door`. Pure.
 
 export interface Route {
   /** Name of the view; empty for the first one. */
@@ -34,17 +32,4 @@ export function link(view: string, parts: (string | number)[] = [], query: Query
   const all = Object.entries(query).filter(([, v]) => v !== undefined && v !== "");
   const text = new URLSearchParams(all.map(([k, v]) => [k, String(v)])).toString();
   return `#/${path}${text ? `?${text}` : ""}`;
-}
-
-export const route = new Value(parseRoute(location.hash));
-
-/** Follows the address from now on. */
-export function followAddress(): void {
-  window.addEventListener("hashchange", () => route.set(parseRoute(location.hash)));
-}
-
-/** Changes the address of the same view, without an entry in the browser's history. */
-export function replaceRoute(fragment: string): void {
-  history.replaceState(null, "", fragment);
-  route.set(parseRoute(fragment));
 }

@@ -22,7 +22,10 @@ export interface Scene {
   /** Events of the last seconds for the trails, oldest first. */
   past: FrameEvent[];
   shapes: Shapes | null;
-  alarms: ReadonlySet<string>;
+  /** Number of people in a zone, crossings of a line, if known. */
+  occupancy(zone: string): number | undefined;
+  counts(line: string): { in: number; out: number } | undefined;
+  isAlarmed(zone: string): boolean;
   show: Show;
   /** Shape that is being edited and is therefore left out: its kind and name. */
   hidden?: string | undefined;
@@ -67,7 +70,8 @@ class Painter {
     if (closed) this.context.closePath();
   }
 
-  shapes({ shapes, alarms, frame, hidden }: Scene): void {
+  shapes(scene: Scene): void {
+    const { shapes, frame, hidden } = scene;
     if (!shapes) return;
     const { context, ratio } = this;
     const pixels = (s: { pixels?: Point[]; points: Point[]; unit: string }) =>
@@ -89,15 +93,16 @@ class Painter {
       const zone = shapes.zones[name];
       const corners = zone ? pixels(zone) : [];
       if (!zone || corners.length === 0) continue;
-      const colour = alarms.has(name) ? ALARM : ZONE;
+      const colour = scene.isAlarmed(name) ? ALARM : ZONE;
       this.trace(corners, true);
       context.fillStyle = colour;
       context.globalAlpha = 0.14;
       context.fill();
       context.globalAlpha = 1;
       this.stroke(colour, 2);
-      const people = zone.occupancy === undefined ? "" : ` ${zone.occupancy}`;
-      this.label(name + people, this.at(middle(corners)), colour, "middle");
+      const people = scene.occupancy(name);
+      const text = people === undefined ? name : `${name} ${people}`;
+      this.label(text, this.at(middle(corners)), colour, "middle");
     }
     for (const name of shown("lines", shapes.lines)) {
       const line = shapes.lines[name];
@@ -106,8 +111,9 @@ class Painter {
       this.trace(points, false);
       this.stroke(LINE, 2.5);
       this.arrow(points, LINE);
-      const counts = line.counts ? ` in ${line.counts.in} out ${line.counts.out}` : "";
-      this.label(name + counts, this.at(points[0] ?? [0, 0]), LINE, "above");
+      const counts = scene.counts(name);
+      const text = counts ? `${name} in ${counts.in} out ${counts.out}` : name;
+      this.label(text, this.at(points[0] ?? [0, 0]), LINE, "above");
     }
   }
 

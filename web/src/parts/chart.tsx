@@ -7,7 +7,7 @@ import { roundUp } from "../statistics";
 export interface Series {
   name: string;
   /** Class of its colour. */
-  class: "one" | "two" | "three";
+  tone: "tone-1" | "tone-2" | "tone-3";
   kind: "bars" | "line";
   /** A value for each bucket. */
   values: number[];
@@ -45,7 +45,7 @@ export function Chart({ title, starts, series }: Props) {
       <figcaption>
         <strong>{title}</strong>
         {series.map((s) => (
-          <span key={s.name} class={`legend ${s.class}`}>
+          <span key={s.name} class={`legend ${s.tone}`}>
             {s.name}
           </span>
         ))}
@@ -76,7 +76,7 @@ export function Chart({ title, starts, series }: Props) {
             s.values.map((value, i) => (
               <rect
                 key={`${s.name} ${starts[i]}`}
-                class={s.class}
+                class={s.tone}
                 x={LEFT + i * slot + (0.1 + (0.8 * n) / bars.length) * slot}
                 width={Math.max(0.5, (0.8 * slot) / bars.length)}
                 y={y(value)}
@@ -91,7 +91,7 @@ export function Chart({ title, starts, series }: Props) {
             .map((s) => (
               <polyline
                 key={s.name}
-                class={s.class}
+                class={s.tone}
                 points={s.values.map((v, i) => `${LEFT + (i + 0.5) * slot},${y(v)}`).join(" ")}
               />
             ))}

@@ -2,7 +2,8 @@
 
 import { fromLocal, toLocal } from "../format";
 import { cameraNames } from "../live_cameras";
-import { link, replaceRoute } from "../route";
+import { replaceRoute } from "../navigation";
+import { link } from "../route";
 import { useValue } from "../store";
 
 /** Reads and changes the query of a view's address. Times in it are those of datetime-local. */

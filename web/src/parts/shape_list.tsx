@@ -5,10 +5,11 @@ import { path, request } from "../api/client";
 import type { Line, Mask, ShapeKind, Shapes, Zone } from "../api/types";
 import { WORD } from "../edit/shape";
 import { duration } from "../format";
-import { liveCamera } from "../live_cameras";
+import { type LiveCamera, liveCamera } from "../live_cameras";
 import { may } from "../session";
 import { Confirm } from "./dialog";
 import { Empty } from "./notes";
+import { useSecond } from "./watching";
 
 export const KINDS: ShapeKind[] = ["zones", "lines", "masks"];
 
@@ -19,10 +20,12 @@ interface Props {
 }
 
 /** A shape's settings and counts in a few words. */
-export function about(kind: ShapeKind, shape: Zone | Line | Mask): string {
-  const { dwell, limit, occupancy, wrong, counts, ignore } = shape as Partial<Zone & Line & Mask>;
+function about(camera: LiveCamera, kind: ShapeKind, name: string, shape: Zone | Line | Mask) {
+  const { dwell, limit, wrong, ignore } = shape as Partial<Zone & Line & Mask>;
+  const people = kind === "zones" ? camera.occupancy(name) : undefined;
+  const counts = kind === "lines" ? camera.counts(name) : undefined;
   const words = [];
-  if (kind === "zones" && occupancy !== undefined) words.push(`${occupancy} inside`);
+  if (people !== undefined) words.push(`${people} inside`);
   if (limit !== undefined) words.push(`limit ${limit}`);
   if (dwell !== undefined) words.push(`event after ${duration(dwell)}`);
   if (counts) words.push(`${counts.in} in, ${counts.out} out`);
@@ -32,6 +35,7 @@ export function about(kind: ShapeKind, shape: Zone | Line | Mask): string {
 }
 
 export function ShapeList({ camera, shapes, onEdit }: Props) {
+  useSecond();
   const [removing, setRemoving] = useState<{ kind: ShapeKind; name: string } | null>(null);
   const rows = KINDS.flatMap((kind) =>
     Object.entries(shapes?.[kind] ?? {}).map(([name, shape]) => ({ kind, name, shape })),
@@ -53,7 +57,7 @@ export function ShapeList({ camera, shapes, onEdit }: Props) {
             <span class="grow">
               <strong>{name}</strong> <small>{WORD[kind]}</small>
               <br />
-              <small class="about">{about(kind, shape)}</small>
+              <small class="about">{about(liveCamera(camera), kind, name, shape)}</small>
             </span>
             {shape.origin === "configuration" ? (
               <small title="Change it in the configuration file">from the configuration</small>

@@ -3,7 +3,7 @@
 import type { Point } from "../api/types";
 import { trackColour } from "../draw/colour";
 import { liveCamera } from "../live_cameras";
-import { useSecond } from "./grid";
+import { useSecond } from "../parts/watching";
 
 /** Metres of margin around the positions. */
 const MARGIN = 1;

@@ -10,15 +10,16 @@ import { ShapeForm } from "../edit/shape_form";
 import { clock } from "../format";
 import { cameraNames, liveCamera } from "../live_cameras";
 import { CameraCanvas } from "../parts/camera_canvas";
+import { CameraFacts } from "../parts/camera_facts";
 import { Empty, ErrorNote } from "../parts/notes";
 import { KINDS, ShapeList } from "../parts/shape_list";
 import { ShowSwitches } from "../parts/show_switches";
 import { CameraStateNote } from "../parts/state";
+import { useSecond } from "../parts/watching";
 import { link } from "../route";
 import { may } from "../session";
 import { useValue } from "../store";
 import { BirdsEye } from "./birds_eye";
-import { CameraFacts, useSecond } from "./grid";
 
 /** Width of the requested pictures in pixels, and pictures per second. */
 const [WIDTH, RATE] = [1280, 15];

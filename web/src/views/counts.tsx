@@ -41,15 +41,15 @@ function Heat({ camera, from, to }: Wanted) {
 
 function Charts({ buckets }: { buckets: Bucket[] }) {
   const starts = buckets.map((b) => b.start);
-  const bars = (name: string, tone: "one" | "two", of: (b: Bucket) => number) => ({
+  const bars = (name: string, tone: "tone-1" | "tone-2", of: (b: Bucket) => number) => ({
     name,
-    class: tone,
+    tone,
     kind: "bars" as const,
     values: buckets.map(of),
   });
-  const line = (name: string, tone: "two" | "three", of: (b: Bucket) => number) => ({
-    ...bars(name, "one", of),
-    class: tone,
+  const line = (name: string, tone: "tone-2" | "tone-3", of: (b: Bucket) => number) => ({
+    ...bars(name, "tone-1", of),
+    tone,
     kind: "line" as const,
   });
   return (
@@ -58,8 +58,8 @@ function Charts({ buckets }: { buckets: Bucket[] }) {
         title="People"
         starts={starts}
         series={[
-          bars("tracks", "one", (b) => b.tracks),
-          line("most at a time", "three", (b) => b.people_max ?? 0),
+          bars("tracks", "tone-1", (b) => b.tracks),
+          line("most at a time", "tone-3", (b) => b.people_max ?? 0),
         ]}
       />
       {namesIn(buckets, "lines").map((name) => (
@@ -68,8 +68,8 @@ function Charts({ buckets }: { buckets: Bucket[] }) {
           title={`Line ${name}`}
           starts={starts}
           series={[
-            bars("in", "one", (b) => b.lines[name]?.in ?? 0),
-            bars("out", "two", (b) => b.lines[name]?.out ?? 0),
+            bars("in", "tone-1", (b) => b.lines[name]?.in ?? 0),
+            bars("out", "tone-2", (b) => b.lines[name]?.out ?? 0),
           ]}
         />
       ))}
@@ -79,9 +79,9 @@ function Charts({ buckets }: { buckets: Bucket[] }) {
           title={`Zone ${name}`}
           starts={starts}
           series={[
-            bars("entered", "one", (b) => b.zones[name]?.entered ?? 0),
-            line("mean occupancy", "two", (b) => b.zones[name]?.mean ?? 0),
-            line("highest occupancy", "three", (b) => b.zones[name]?.max ?? 0),
+            bars("entered", "tone-1", (b) => b.zones[name]?.entered ?? 0),
+            line("mean occupancy", "tone-2", (b) => b.zones[name]?.mean ?? 0),
+            line("highest occupancy", "tone-3", (b) => b.zones[name]?.max ?? 0),
           ]}
         />
       ))}

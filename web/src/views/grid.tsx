@@ -1,81 +1,17 @@
 // All cameras, live.
 
-import { useEffect, useState } from "preact/hooks";
-import { cameraNames, cameras, camerasError, liveCamera } from "../live_cameras";
+import { cameraNames, cameras, camerasError } from "../live_cameras";
 import { CameraCanvas } from "../parts/camera_canvas";
+import { CameraFacts } from "../parts/camera_facts";
 import { Empty, ErrorNote } from "../parts/notes";
 import { ShowSwitches } from "../parts/show_switches";
 import { CameraStateNote } from "../parts/state";
+import { useShapes } from "../parts/watching";
 import { link } from "../route";
 import { useValue } from "../store";
 
 /** Width of the requested pictures in pixels, and pictures per second. */
 const [WIDTH, RATE] = [640, 12];
-/** Milliseconds between two readings of the shapes, which others may change. */
-const READ_SHAPES = 30_000;
-
-/** Reads a camera's shapes at first and every half minute. */
-export function useShapes(camera: string): void {
-  useEffect(() => {
-    const read = () =>
-      liveCamera(camera)
-        .readShapes()
-        .catch(() => undefined);
-    void read();
-    const timer = setInterval(read, READ_SHAPES);
-    return () => clearInterval(timer);
-  }, [camera]);
-}
-
-/** Draws the component again every second, for values that change with every frame. */
-export function useSecond(): void {
-  const [, redraw] = useState(0);
-  useEffect(() => {
-    const timer = setInterval(() => redraw((n) => n + 1), 1000);
-    return () => clearInterval(timer);
-  }, []);
-}
-
-/** Facts of a camera: frames/s, latency, people, occupancy. */
-export function CameraFacts({ name }: { name: string }) {
-  useSecond();
-  const camera = liveCamera(name);
-  const view = useValue(cameras)?.find((c) => c.name === name);
-  const shapes = useValue(camera.shapes);
-  const rate = camera.frameRate();
-  const latency = view?.latency_p95;
-  const zones = Object.entries(shapes?.zones ?? {});
-  return (
-    <dl class="facts">
-      <div>
-        <dt>frames/s</dt>
-        <dd>{rate === null ? "–" : rate.toFixed(1)}</dd>
-      </div>
-      <div>
-        <dt>latency (p95)</dt>
-        <dd>{latency === undefined ? "–" : `${Math.round(1000 * latency)} ms`}</dd>
-      </div>
-      <div>
-        <dt>people now</dt>
-        <dd>{view?.present ?? "–"}</dd>
-      </div>
-      <div>
-        <dt>so far</dt>
-        <dd>{view?.people ?? "–"}</dd>
-      </div>
-      {zones.map(([zone, { occupancy, limit }]) => (
-        <div key={zone} class={camera.alarms.has(zone) ? "bad" : ""}>
-          <dt>in {zone}</dt>
-          <dd>
-            {occupancy ?? "–"}
-            {limit === undefined ? "" : ` of ${limit}`}
-          </dd>
-        </div>
-      ))}
-    </dl>
-  );
-}
-
 function Tile({ name }: { name: string }) {
   useShapes(name);
   return (

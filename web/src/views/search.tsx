@@ -4,12 +4,12 @@ import { useEffect, useRef, useState } from "preact/hooks";
 import { request } from "../api/client";
 import { Problem } from "../api/problem";
 import type { Box, SearchResult } from "../api/types";
+import { route } from "../navigation";
 import { BoxPicker } from "../parts/box_picker";
 import { CameraFilter, Filters, TimeFilter } from "../parts/filters";
 import { useAction } from "../parts/load";
 import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
 import { TrackCards } from "../parts/track_card";
-import { route } from "../route";
 import { service } from "../session";
 import { useValue } from "../store";
 

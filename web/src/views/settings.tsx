@@ -4,11 +4,11 @@ import { cameraNames, liveCamera } from "../live_cameras";
 import { ExportLinks } from "../parts/exports";
 import { ShapeList } from "../parts/shape_list";
 import { ShowSwitches } from "../parts/show_switches";
+import { useShapes } from "../parts/watching";
 import { link } from "../route";
 import { service, session } from "../session";
 import { change, settings, type Theme } from "../settings";
 import { useValue } from "../store";
-import { useShapes } from "./grid";
 
 const THEMES: [Theme, string][] = [
   ["system", "as the system"],
