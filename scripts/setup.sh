@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs missing dependencies: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
 #   scripts/setup.sh [cpu|gpu]
+#   scripts/setup.sh web         Node, npm and Chromium, for the dashboard
 #   scripts/setup.sh tests       servers and tools for tests (broker, RTSP server, reverse proxy, ffmpeg)
 # Needs root (or sudo) only if packages are missing. A second run does nothing.
 set -euo pipefail
@@ -16,6 +17,13 @@ command -v clang >/dev/null || missing+=(clang)
 { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*'; } >/dev/null || missing+=(libclang-dev)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+if [ "$kind" = web ]; then
+  # What building and testing the dashboard needs, and nothing else.
+  missing=()
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  command -v chromium >/dev/null || missing+=(chromium)
+fi
 if [ "$kind" = tests ]; then
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
@@ -45,6 +53,11 @@ fi
 if [ "$kind" = tests ] && command -v apt-get >/dev/null; then
   # Without it the history's tests on PostgreSQL are skipped.
   scripts/build_pgvector.sh || say "pgvector is missing: the history is tested on SQLite only"
+fi
+if [ "$kind" = web ]; then
+  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' ||
+    { say "Node $(node --version) is too old: 20.19, or 22.12 or later"; exit 1; }
+  exit
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

@@ -2,6 +2,7 @@
 //! access control), and the configuration file of `twintrack serve`.
 
 pub mod access;
+mod assets;
 pub mod config;
 mod connections;
 mod count_metrics;

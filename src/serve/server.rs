@@ -21,6 +21,7 @@ use crate::serve::access::login;
 use crate::serve::access::principal::Principal;
 use crate::serve::access::requirement::{Requirement, role};
 use crate::serve::access::role::Role;
+use crate::serve::assets;
 use crate::serve::connections;
 use crate::serve::health::is_ready;
 use crate::serve::live::live;
@@ -126,6 +127,7 @@ pub fn routes() -> Routes {
         .get("/readyz", Requirement::Nothing, readiness)
         .get("/", viewer, || async { Html(pages::INDEX) })
         .get("/login", Requirement::OwnOrigin, login::page)
+        .get("/assets/{file}", Requirement::OwnOrigin, assets::asset)
         .post("/api/v1/session", Requirement::OwnOrigin, login::log_in)
         .get("/api/v1/session", viewer, login::whoami)
         .delete("/api/v1/session", viewer, login::log_out)

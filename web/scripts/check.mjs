@@ -1,25 +1,23 @@
-// Compares dist/, as built into the folder that is the first argument, with the committed one. Of
+// Compares the folder that is the first argument, a fresh build, with the committed dist. Of
 // compressed files the contents are compared, because zlib differs between versions of Node.
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 
-const committed = new URL("../dist/", import.meta.url);
-const built = new URL(`file://${process.argv[2]}/`);
+const built = process.argv[2];
 const files = (folder) =>
   readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
-    .map((entry) => `${entry.parentPath}/${entry.name}`.slice(folder.pathname.length))
-    .sort();
+    .map((entry) => `${entry.parentPath}/${entry.name}`.slice(folder.length + 1));
 const content = (folder, name) => {
-  const bytes = readFileSync(new URL(name, folder));
+  const bytes = readFileSync(`${folder}/${name}`);
   return name.endsWith(".gz") ? gunzipSync(bytes) : bytes;
 };
-const names = new Set([...files(committed), ...files(built)]);
+const names = new Set([...files("dist"), ...files(built)]);
 const differs = (name) =>
-  !existsSync(new URL(name, committed)) ||
-  !existsSync(new URL(name, built)) ||
-  !content(committed, name).equals(content(built, name));
-const wrong = [...names].filter(differs);
+  !existsSync(`dist/${name}`) ||
+  !existsSync(`${built}/${name}`) ||
+  !content("dist", name).equals(content(built, name));
+const wrong = [...names].filter(differs).sort();
 if (wrong.length > 0) {
   process.stderr.write(`web/dist is not what web/src builds: ${wrong.join(", ")}; run make web\n`);
   process.exit(1);
