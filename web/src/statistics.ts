@@ -7,17 +7,29 @@ const LENGTHS = [10, 60, 300, 900, 3600, 14_400, 86_400];
 /** About so many buckets are shown. */
 const WANTED = 60;
 /** Seconds that are shown if no time is chosen. */
-export const DEFAULT_SPAN = 86_400;
+const DEFAULT_SPAN = 86_400;
 
-/** The length in seconds of the buckets for a span of time (RFC 3339; until now by default). */
-export function bucketSeconds(
+/** A span of time in buckets: begin and end (RFC 3339), and the length of a bucket in seconds. */
+export interface Span {
+  from: string;
+  to: string;
+  bucket: number;
+}
+
+/** The buckets for a span of time (RFC 3339); by default the last day until now. The span is
+ * widened to whole buckets, counted from midnight UTC. */
+export function bucketsOf(
   from: string | undefined,
   to: string | undefined,
   now = Date.now(),
-): number {
+): Span {
   const end = to ? Date.parse(to) : now;
-  const span = from ? (end - Date.parse(from)) / 1000 : DEFAULT_SPAN;
-  return LENGTHS.find((length) => span / length <= WANTED) ?? 86_400;
+  const begin = from ? Date.parse(from) : end - 1000 * DEFAULT_SPAN;
+  const span = Math.max(end - begin, 0) / 1000;
+  const bucket = LENGTHS.find((length) => span / length <= WANTED) ?? 86_400;
+  const whole = (time: number, round: (n: number) => number) =>
+    new Date(round(time / 1000 / bucket) * bucket * 1000).toISOString();
+  return { from: whole(begin, Math.floor), to: whole(Math.max(end, begin + 1), Math.ceil), bucket };
 }
 
 /** The names of lines or zones that occur in any bucket, sorted. */

@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Bucket } from "./api/types";
 import { count, duration, fromLocal, moment, percent, toLocal } from "./format";
 import { link, parseRoute } from "./route";
-import { bucketSeconds, namesIn, roundUp } from "./statistics";
+import { bucketsOf, namesIn, roundUp } from "./statistics";
 
 test("durations and counts are short", () => {
   expect([4.21, 42.4, 200, 7500, 3600].map(duration)).toEqual([
@@ -37,10 +37,17 @@ test("a route survives its way through the address", () => {
 test("buckets are chosen for the span, in round lengths", () => {
   const now = Date.parse("2026-11-27T12:00:00Z");
   const from = (hours: number) => new Date(now - hours * 3_600_000).toISOString();
-  expect(bucketSeconds(undefined, undefined, now)).toBe(3600);
-  expect(bucketSeconds(from(1), undefined, now)).toBe(60);
-  expect(bucketSeconds(from(24 * 7), undefined, now)).toBe(14_400);
-  expect(bucketSeconds(from(24 * 365), undefined, now)).toBe(86_400);
+  const length = (hours: number) => bucketsOf(from(hours), undefined, now).bucket;
+  expect([1, 24, 24 * 7, 24 * 365].map(length)).toEqual([60, 3600, 14_400, 86_400]);
+  // Whole buckets, that end after now.
+  expect(bucketsOf(undefined, undefined, now + 1)).toEqual({
+    from: "2026-11-26T12:00:00.000Z",
+    to: "2026-11-27T13:00:00.000Z",
+    bucket: 3600,
+  });
+  // An end before the begin is one bucket.
+  const wrong = bucketsOf(from(0), from(5), now);
+  expect(Date.parse(wrong.to) - Date.parse(wrong.from)).toBe(1000 * wrong.bucket);
   expect([0, 3, 7, 12, 230].map(roundUp)).toEqual([1, 3, 10, 20, 250]);
   const bucket = (lines: Bucket["lines"]): Bucket => ({ start: "", tracks: 0, lines, zones: {} });
   const buckets = [bucket({ b: { in: 1, out: 0 } }), bucket({ a: { in: 0, out: 0 } })];

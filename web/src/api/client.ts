@@ -53,7 +53,9 @@ export async function request<T>(to: string, options: Options = {}): Promise<T> 
   let response: Response;
   try {
     const signal = options.signal ?? null;
-    const init: RequestInit = { method, headers, cache: "no-store", signal };
+    // Answers with an entity tag are asked for again, and not sent again if they are the same.
+    const cache = method === "GET" ? "no-cache" : "no-store";
+    const init: RequestInit = { method, headers, cache, signal };
     if (body !== undefined) init.body = body;
     response = await fetch(address(to, options.query), init);
   } catch (error) {

@@ -14,6 +14,10 @@ export interface Picture {
 /** Header of a message: u64 frame number and f64 presentation time, both big-endian. */
 const HEADER = 16;
 
+/** Longest pause in milliseconds before the stream is opened again: a camera without a picture yet
+ * refuses it. */
+const LONGEST = 2000;
+
 /** Splits a message into its header and the JPEG. Null if it is too short. */
 export function parseMessage(
   data: ArrayBuffer,
@@ -73,7 +77,7 @@ export class Video {
     };
     socket.onclose = () => {
       if (this.closed) return;
-      this.timer = window.setTimeout(() => this.open(), pause(this.attempts));
+      this.timer = window.setTimeout(() => this.open(), Math.min(pause(this.attempts), LONGEST));
       this.attempts += 1;
     };
   }

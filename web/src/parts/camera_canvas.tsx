@@ -27,7 +27,9 @@ class CanvasPainter {
   private visible = false;
   private dirty = false;
   private request = 0;
-  private drawn = 0;
+  private shown = 0;
+  private painted = 0;
+  private lastPainted = -1;
   hidden: string | undefined;
   private readonly ends: (() => void)[] = [];
 
@@ -93,7 +95,7 @@ class CanvasPainter {
     if (!this.picture) this.onFirst();
     this.picture?.image.close();
     this.picture = picture;
-    this.drawn += 1;
+    this.shown += 1;
     this.invalidate();
   }
 
@@ -129,12 +131,17 @@ class CanvasPainter {
       },
       window.devicePixelRatio,
     );
+    if (picture && picture.frame !== this.lastPainted) {
+      this.lastPainted = picture.frame;
+      this.painted += 1;
+    }
     // For measurements and tests.
     const { dataset } = this.canvas;
     dataset.frame = String(picture?.frame ?? 0);
     dataset.boxes = String(event?.tracks.length ?? 0);
     dataset.exact = String(picture !== null && event?.frame === picture.frame);
-    dataset.drawn = String(this.drawn);
+    dataset.drawn = String(this.shown);
+    dataset.painted = String(this.painted);
     dataset.received = String(this.video?.counts.received ?? 0);
   }
 }

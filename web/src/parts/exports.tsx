@@ -1,4 +1,4 @@
-// Links that download the tracks of a filter.
+// Links that download the tracks of a filter. MOTChallenge files are of one camera.
 
 import { address } from "../api/client";
 import { may } from "../session";
@@ -15,7 +15,7 @@ export function ExportLinks({ query }: { query: Record<string, string | undefine
   return (
     <p class="links">
       Export the tracks:
-      {FORMATS.map(([format, text]) => (
+      {FORMATS.filter(([format]) => format !== "mot" || query.camera).map(([format, text]) => (
         <a key={format} href={address("export/tracks", { ...query, format })} download="">
           {text}
         </a>

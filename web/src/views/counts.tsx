@@ -10,7 +10,7 @@ import { CameraFilter, Filters, TimeFilter } from "../parts/filters";
 import { HeatCanvas } from "../parts/heat_canvas";
 import { useLoad } from "../parts/load";
 import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
-import { bucketSeconds, namesIn } from "../statistics";
+import { bucketsOf, namesIn } from "../statistics";
 import { useValue } from "../store";
 
 /** Columns of the heat map. */
@@ -94,14 +94,13 @@ export function CountsView({ query }: { query: URLSearchParams }) {
   const names = useValue(cameraNames);
   const camera = filters.get("camera");
   const [from, to] = [filters.time("from"), filters.time("to")];
-  const bucket = bucketSeconds(from, to);
+  const { bucket } = bucketsOf(from, to);
   const { data, error, loading, reload } = useLoad(
     (signal) => {
-      const since = from ?? new Date(Date.now() - 86_400_000).toISOString();
-      const wanted = { camera, from: since, to, bucket };
-      return request<{ buckets: Bucket[] }>("statistics", { query: wanted, signal });
+      const query = { ...bucketsOf(from, to), camera };
+      return request<{ buckets: Bucket[] }>("statistics", { query, signal });
     },
-    [camera, from, to, bucket],
+    [camera, from, to],
   );
   if (isNoHistory(error)) return <NoHistory what="Counts over time" />;
   const shown = camera ? [camera] : names;

@@ -10,20 +10,19 @@ import { useAction, useLoad } from "../parts/load";
 import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
 import { Strip } from "../parts/strip";
 import { TrackCards } from "../parts/track_card";
-import { bucketSeconds } from "../statistics";
+import { bucketsOf } from "../statistics";
 
 /** Tracks per page. */
 const LIMIT = 48;
 
 function Timeline({ filters }: { filters: Filters }) {
   const [from, to, camera] = [filters.time("from"), filters.time("to"), filters.get("camera")];
-  const bucket = bucketSeconds(from, to);
+  const { bucket } = bucketsOf(from, to);
   const { data } = useLoad(
-    (signal) =>
-      request<{ buckets: Bucket[] }>("statistics", {
-        query: { from: from ?? dayAgo(), to, camera, bucket },
-        signal,
-      }),
+    (signal) => {
+      const query = { ...bucketsOf(from, to), camera };
+      return request<{ buckets: Bucket[] }>("statistics", { query, signal });
+    },
     [from, to, camera],
   );
   if (!data || data.buckets.length === 0) return null;
@@ -41,9 +40,6 @@ function Timeline({ filters }: { filters: Filters }) {
     />
   );
 }
-
-/** A day ago, by the minute. */
-const dayAgo = () => new Date(Math.floor(Date.now() / 60_000 - 1440) * 60_000).toISOString();
 
 export function TracksView({ query }: { query: URLSearchParams }) {
   const filters = new Filters("tracks", query);
