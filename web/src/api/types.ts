@@ -239,6 +239,13 @@ export interface StoredEvent {
   name: string;
   action: string;
   track?: number;
+  event: ZoneEvent | LineEvent;
+}
+
+export interface StateChange {
+  time: string;
+  state: CameraState;
+  reason?: string;
 }
 
 export interface AuditEntry {

@@ -20,6 +20,15 @@ interface Props {
 /** Size of the frame before one is known. */
 const UNKNOWN: [number, number] = [640, 400];
 
+/** Widths of pictures; few, because the service encodes a picture once for all who ask for its
+ * width. */
+const WIDTHS = [320, 480, 640, 960, 1280, 1920];
+
+/** The smallest width with a pixel for each of the screen's. */
+function stepWidth(pixels: number): number {
+  return WIDTHS.find((width) => width >= pixels) ?? 1920;
+}
+
 /** Paints one camera until `close`. */
 class CanvasPainter {
   private video: Video | null = null;
@@ -83,7 +92,8 @@ class CanvasPainter {
   /** Opens the stream of pictures, or closes it while nobody sees them. */
   private follow(): void {
     if (this.active() && !this.video) {
-      this.video = new Video(this.camera.name, this.width, this.rate, (p) => this.show(p));
+      const width = Math.min(this.width, stepWidth(this.canvas.width));
+      this.video = new Video(this.camera.name, width, this.rate, (p) => this.show(p));
       this.invalidate();
     } else if (!this.active() && this.video) {
       this.video.close();

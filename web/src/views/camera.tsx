@@ -1,15 +1,15 @@
 // One camera large, with its shapes and the editor for them.
 
 import { useEffect, useReducer, useRef, useState } from "preact/hooks";
-import type { LineEvent, Point, ShapeKind, ZoneEvent } from "../api/types";
+import type { Point, ShapeKind } from "../api/types";
 import { toShares } from "../draw/geometry";
 import { begin, type Draws, type Step, step } from "../edit/draft";
 import { type Fields, fieldsOf, WORD } from "../edit/shape";
 import { ShapeCanvas } from "../edit/shape_canvas";
 import { ShapeForm } from "../edit/shape_form";
-import { clock } from "../format";
 import { cameraNames, liveCamera } from "../live_cameras";
 import { CameraCanvas } from "../parts/camera_canvas";
+import { RecentEvents, StateChanges } from "../parts/camera_events";
 import { CameraFacts } from "../parts/camera_facts";
 import { Empty, ErrorNote } from "../parts/notes";
 import { KINDS, ShapeList } from "../parts/shape_list";
@@ -21,8 +21,8 @@ import { may } from "../session";
 import { useValue } from "../store";
 import { BirdsEye } from "./birds_eye";
 
-/** Width of the requested pictures in pixels, and pictures per second. */
-const [WIDTH, RATE] = [1280, 15];
+/** Largest width of the pictures in pixels, and most pictures per second. */
+const [WIDTH, RATE] = [1920, 15];
 
 /** The shape that is edited; the name is null for a new one. */
 interface Editing {
@@ -33,40 +33,6 @@ interface Editing {
 type Start = { do: "start"; points: Point[] };
 const reduce = (draws: Draws, action: Step | Start): Draws =>
   action.do === "start" ? begin(action.points) : step(draws, action);
-
-const ACTIONS: Record<ZoneEvent["kind"], string> = {
-  enter: "enters",
-  leave: "leaves",
-  dwell: "stays in",
-  over_limit: "too many people in",
-  within_limit: "no longer too many people in",
-};
-
-function eventText(event: ZoneEvent | LineEvent): string {
-  const who = event.track === undefined ? "" : `${event.identity?.name ?? `track ${event.track}`} `;
-  if (event.schema === "twintrack.line/1") {
-    const wrong = event.wrong ? " (wrong direction)" : "";
-    return `${who}crosses ${event.line}, ${event.direction}${wrong}`;
-  }
-  return `${who}${ACTIONS[event.kind]} ${event.zone}`;
-}
-
-function RecentEvents({ name }: { name: string }) {
-  const events = useValue(liveCamera(name).events);
-  return (
-    <section class="card padded">
-      <h2>Recent events</h2>
-      {events.length === 0 && <Empty>None since this page was opened.</Empty>}
-      <ul class="list events">
-        {events.slice(0, 15).map((event) => (
-          <li key={`${event.run} ${event.seq}`}>
-            <time>{event.time ? clock(event.time) : ""}</time> <span>{eventText(event)}</span>
-          </li>
-        ))}
-      </ul>
-    </section>
-  );
-}
 
 export function CameraPage({ name }: { name: string }) {
   const camera = liveCamera(name);
@@ -187,6 +153,7 @@ export function CameraPage({ name }: { name: string }) {
           </section>
           <BirdsEye name={name} />
           <RecentEvents name={name} />
+          <StateChanges name={name} />
         </div>
       </div>
     </>

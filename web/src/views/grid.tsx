@@ -10,8 +10,8 @@ import { useShapes } from "../parts/watching";
 import { link } from "../route";
 import { useValue } from "../store";
 
-/** Width of the requested pictures in pixels, and pictures per second. */
-const [WIDTH, RATE] = [640, 12];
+/** Largest width of the pictures in pixels, and most pictures per second. */
+const [WIDTH, RATE] = [960, 15];
 function Tile({ name }: { name: string }) {
   useShapes(name);
   return (
