@@ -108,7 +108,7 @@ describe("live", { skip: missing, concurrency: false }, () => {
     // People cross it: both the list and the events say so.
     await row.getByText(/[1-9]\d* (in|out)/).waitFor({ timeout: 120_000 });
     await page
-      .getByText(/crosses (inwards|outwards) path/)
+      .getByText(/crosses path (inwards|outwards)/)
       .first()
       .waitFor({ timeout: 120_000 });
     const { lines } = await service.get("cameras/gate/shapes");

@@ -12,14 +12,12 @@ import { Empty } from "./notes";
 /** Rows of the lists. */
 const ROWS = 15;
 
-const ACTIONS: Record<string, string> = {
+const ACTIONS: Record<ZoneEvent["kind"], string> = {
   enter: "enters",
   leave: "leaves",
   dwell: "stays in",
   over_limit: "too many people in",
   within_limit: "no longer too many people in",
-  in: "crosses inwards",
-  out: "crosses outwards",
 };
 
 interface Row {
@@ -31,14 +29,15 @@ interface Row {
 type Event = ZoneEvent | LineEvent;
 
 function rowOf(event: Event): Row {
-  const isLine = event.schema === "twintrack.line/1";
-  const [action, name] = isLine ? [event.direction, event.line] : [event.kind, event.zone];
   const who = event.identity?.name ?? (event.track === undefined ? "" : `track ${event.track}`);
-  const wrong = isLine && event.wrong ? "(wrong direction)" : "";
+  const words =
+    event.schema === "twintrack.line/1"
+      ? ["crosses", event.line, `${event.direction}wards`, event.wrong && "(wrong direction)"]
+      : [ACTIONS[event.kind], event.zone];
   return {
     key: `${event.run} ${event.seq}`,
     time: event.time ?? "",
-    text: [who, ACTIONS[action] ?? action, name, wrong].filter(Boolean).join(" "),
+    text: [who, ...words].filter(Boolean).join(" "),
   };
 }
 
