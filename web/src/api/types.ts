@@ -216,6 +216,8 @@ export interface Heatmap {
   columns: number;
   rows: number;
   tracks: number;
+  /** Whether there were more tracks than are counted. */
+  truncated?: boolean;
   /** Person-seconds, by row and column. */
   seconds: number[][];
 }

@@ -27,7 +27,7 @@ export function HeatCanvas({ heat, picture }: { heat: Heatmap; picture: string }
       </div>
       <figcaption>
         {count(heat.tracks, "track")}, {duration(total)} in all; red: {duration(highest)} in one
-        cell
+        cell{heat.truncated ? "; of the newest tracks only" : ""}
       </figcaption>
     </figure>
   );

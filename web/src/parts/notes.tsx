@@ -26,7 +26,7 @@ export function isNoHistory(error: unknown): boolean {
 export function NoHistory({ what }: { what: string }) {
   return (
     <section class="card padded">
-      <h2>{what} need the history</h2>
+      <h1>{what} need the history</h1>
       <p>
         This service stores no history. To turn it on, add these lines to the service's
         configuration and start it again:

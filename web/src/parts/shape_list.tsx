@@ -19,6 +19,10 @@ interface Props {
   onEdit(kind: ShapeKind, name: string): void;
 }
 
+/** What a button opens in the editor: a kind for a new shape, or a shape. */
+export const opens = (kind: ShapeKind, name: string | null) =>
+  name === null ? kind : `${kind}/${name}`;
+
 /** A shape's settings and counts in a few words. */
 function about(camera: LiveCamera, kind: ShapeKind, name: string, shape: Zone | Line | Mask) {
   const { dwell, limit, wrong, ignore } = shape as Partial<Zone & Line & Mask>;
@@ -67,6 +71,7 @@ export function ShapeList({ camera, shapes, onEdit }: Props) {
                   <button
                     type="button"
                     aria-label={`edit ${WORD[kind]} ${name}`}
+                    data-opens={opens(kind, name)}
                     onClick={() => onEdit(kind, name)}
                   >
                     Edit

@@ -12,7 +12,7 @@ import { CameraCanvas } from "../parts/camera_canvas";
 import { RecentEvents, StateChanges } from "../parts/camera_events";
 import { CameraFacts } from "../parts/camera_facts";
 import { Empty, ErrorNote } from "../parts/notes";
-import { KINDS, ShapeList } from "../parts/shape_list";
+import { KINDS, opens, ShapeList } from "../parts/shape_list";
 import { ShowSwitches } from "../parts/show_switches";
 import { CameraStateNote } from "../parts/state";
 import { useSecond } from "../parts/watching";
@@ -42,7 +42,6 @@ export function CameraPage({ name }: { name: string }) {
   const [editing, setEditing] = useState<Editing | null>(null);
   const [fields, setFields] = useState<Fields>(() => fieldsOf("zones", null, null));
   const [draws, apply] = useReducer(reduce, begin([]));
-  const opener = useRef<HTMLElement | null>(null);
   const stage = useRef<HTMLDivElement>(null);
   useSecond();
   useEffect(() => {
@@ -55,7 +54,6 @@ export function CameraPage({ name }: { name: string }) {
   }, [ratio]);
 
   const open = (kind: ShapeKind, shape: string | null) => {
-    opener.current = document.activeElement as HTMLElement | null;
     const found = shape === null ? null : (shapes?.[kind][shape] ?? null);
     const size = frame ?? [1, 1];
     const inShares = found && toShares(found.points, found.unit, size);
@@ -64,10 +62,17 @@ export function CameraPage({ name }: { name: string }) {
     setFields(fieldsOf(kind, shape, shapes));
     setEditing({ kind, name: shape });
   };
+  // The focus goes back to the button that opened the editor, which is made anew.
+  const back = useRef("");
   const done = () => {
+    back.current = editing ? opens(editing.kind, editing.name) : "";
     setEditing(null);
-    requestAnimationFrame(() => opener.current?.isConnected && opener.current.focus());
   };
+  useEffect(() => {
+    if (editing || !back.current) return;
+    document.querySelector<HTMLElement>(`[data-opens="${CSS.escape(back.current)}"]`)?.focus();
+    back.current = "";
+  }, [editing]);
   useEffect(() => {
     if (!editing) return;
     const onKey = (event: KeyboardEvent) => {
@@ -133,6 +138,7 @@ export function CameraPage({ name }: { name: string }) {
                     <button
                       key={kind}
                       type="button"
+                      data-opens={opens(kind, null)}
                       disabled={!frame || !shapes}
                       onClick={() => open(kind, null)}
                     >

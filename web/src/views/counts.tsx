@@ -103,6 +103,7 @@ export function CountsView({ query }: { query: URLSearchParams }) {
     [camera, from, to],
   );
   if (isNoHistory(error)) return <NoHistory what="Counts over time" />;
+  const isEmpty = !data?.buckets.some((b) => b.tracks || b.people_max);
   const shown = camera ? [camera] : names;
   return (
     <>
@@ -118,8 +119,8 @@ export function CountsView({ query }: { query: URLSearchParams }) {
         <TimeFilter filters={filters} />
       </form>
       <ErrorNote error={error} />
-      {!loading && data?.buckets.length === 0 && <Empty>Nothing was counted in this time.</Empty>}
-      {data && data.buckets.length > 0 && <Charts buckets={data.buckets} />}
+      {!loading && isEmpty && <Empty>Nothing was counted in this time.</Empty>}
+      {data && !isEmpty && <Charts buckets={data.buckets} />}
       {shown.map((name) => (
         <Heat key={name} camera={name} from={from} to={to} />
       ))}
