@@ -3,6 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { clock, moment } from "../format";
 import { roundUp } from "../statistics";
+import { Scroll } from "./scroll";
 
 export interface Series {
   name: string;
@@ -22,7 +23,7 @@ interface Props {
 
 const [HEIGHT, LEFT, BOTTOM, TOP] = [150, 34, 22, 8];
 
-const shown = (value: number) => (Number.isInteger(value) ? String(value) : value.toFixed(2));
+const shown = (value: number) => String(Number(value.toFixed(2)));
 
 export function Chart({ title, starts, series }: Props) {
   const [width, setWidth] = useState(480);
@@ -99,7 +100,7 @@ export function Chart({ title, starts, series }: Props) {
       </section>
       <details>
         <summary>Table</summary>
-        <div class="scroll">
+        <Scroll label={`table of ${title}`}>
           <table>
             <thead>
               <tr>
@@ -122,7 +123,7 @@ export function Chart({ title, starts, series }: Props) {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       </details>
     </figure>
   );

@@ -21,7 +21,7 @@ export function TrackCard({ track }: { track: Track | Match }) {
       <a href={trackLink(track)}>
         {track.crop === undefined ? (
           <span class="nocrop" aria-hidden="true">
-            no crop
+            {track.ended ? "no crop" : "no crop yet"}
           </span>
         ) : (
           <img src={cropAddress(track.crop)} alt="" loading="lazy" decoding="async" />

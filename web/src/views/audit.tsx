@@ -6,6 +6,7 @@ import type { AuditEntry } from "../api/types";
 import { moment } from "../format";
 import { useAction, useLoad } from "../parts/load";
 import { Empty, ErrorNote } from "../parts/notes";
+import { Scroll } from "../parts/scroll";
 
 interface AuditPage {
   entries: AuditEntry[];
@@ -37,7 +38,7 @@ export function AuditView() {
       </div>
       <ErrorNote error={first.error} />
       {first.data && entries.length === 0 && <Empty>The log is empty.</Empty>}
-      <div class="scroll">
+      <Scroll label="entries">
         <table>
           <thead>
             <tr>
@@ -64,7 +65,7 @@ export function AuditView() {
             ))}
           </tbody>
         </table>
-      </div>
+      </Scroll>
       <ErrorNote error={paging.error} />
       {next && (
         <button type="button" disabled={paging.busy} onClick={() => paging.run(nextPage)}>

@@ -47,7 +47,7 @@ export function GridView() {
       </div>
       <ErrorNote error={error} />
       {all?.length === 0 && <Empty>The configuration has no cameras.</Empty>}
-      <div class="grid">
+      <div class="grid" style={{ "--columns": Math.ceil(Math.sqrt(names.length)) }}>
         {names.map((name) => (
           <Tile key={name} name={name} />
         ))}

@@ -7,6 +7,7 @@ import { count, moment } from "../format";
 import { Ask, Confirm } from "../parts/dialog";
 import { useAction, useLoad } from "../parts/load";
 import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
+import { Scroll } from "../parts/scroll";
 import { link } from "../route";
 import { may } from "../session";
 
@@ -94,7 +95,7 @@ export function IdentitiesView() {
       </p>
       {data?.items.length === 0 && <Empty>Nobody is enrolled.</Empty>}
       {data && data.items.length > 0 && (
-        <div class="scroll">
+        <Scroll label="identities">
           <table>
             <thead>
               <tr>
@@ -140,7 +141,7 @@ export function IdentitiesView() {
               ))}
             </tbody>
           </table>
-        </div>
+        </Scroll>
       )}
       {open?.what === "rename" && (
         <Ask
