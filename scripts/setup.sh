@@ -22,7 +22,7 @@ if [ "$kind" = web ]; then
   missing=()
   command -v node >/dev/null || missing+=(nodejs)
   command -v npm >/dev/null || missing+=(npm)
-  command -v chromium >/dev/null || missing+=(chromium)
+  command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 fi
 if [ "$kind" = tests ]; then
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light; do

@@ -37,7 +37,7 @@ const shot = async (page, name, more = {}) => {
   await page.screenshot({
     path: `${folder}/dashboard-${name}.jpg`,
     type: "jpeg",
-    quality: 76,
+    quality: 72,
     ...more,
   });
 };
