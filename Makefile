@@ -48,11 +48,11 @@ setup-web: ## install what building and testing the dashboard needs (Node, npm, 
 web: web/node_modules/.package-lock.json ## build web/dist, which is committed, from web/src
 	@cd web && npm run --silent build
 web-check: ## types, lints and unit tests of the dashboard; fail if web/dist is not what web/src builds
-	@if ! command -v npm >/dev/null; then echo 'web-check is skipped: npm is missing (make setup-web)'; exit 0; fi; \
+	@if ! node web/scripts/require_node.mjs; then echo 'web-check is SKIPPED: run make setup-web'; exit 0; fi; \
 	$(MAKE) --no-print-directory web/node_modules/.package-lock.json && cd web && \
 	npm run --silent types && npm run --silent lint && npm run --silent test && npm run --silent check
 test-dashboard: build ## the dashboard in headless Chromium, with a running service
-	@if ! command -v node >/dev/null; then echo 'test-dashboard is skipped: Node is missing (make setup-web)'; exit 0; fi; \
+	@if ! node web/scripts/require_node.mjs; then echo 'test-dashboard is SKIPPED: run make setup-web'; exit 0; fi; \
 	node --test --test-reporter spec tests/dashboard/*.test.mjs
 bench-dashboard: build ## size, first paint and dropped frames of the dashboard (BENCHMARKS.md)
 	@node tests/dashboard/bench.mjs

@@ -55,8 +55,7 @@ if [ "$kind" = tests ] && command -v apt-get >/dev/null; then
   scripts/build_pgvector.sh || say "pgvector is missing: the history is tested on SQLite only"
 fi
 if [ "$kind" = web ]; then
-  node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 22 || (a === 22 && b >= 12) || (a === 20 && b >= 19) ? 0 : 1)' ||
-    { say "Node $(node --version) is too old: 20.19, or 22.12 or later"; exit 1; }
+  node web/scripts/require_node.mjs
   exit
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
