@@ -32,20 +32,23 @@ export function parseMessage(
 export interface VideoCounts {
   /** Pictures that have arrived. */
   received: number;
-  /** Pictures that were replaced by a newer one before they were decoded. */
-  replaced: number;
+  /** Pictures that were left out, because newer ones were waiting. */
+  dropped: number;
 }
 
-/** The stream of a camera's pictures, until `close`. The newest picture wins: while one is decoded,
- * of those that arrive only the last one is kept. */
+/** Pictures that wait to be decoded. If more arrive, the oldest is left out: a page that is too slow
+ * must not fall behind, but a burst after a delay of the network loses nothing. */
+const MOST_WAITING = 3;
+
+/** The stream of a camera's pictures, until `close`. */
 export class Video {
-  readonly counts: VideoCounts = { received: 0, replaced: 0 };
+  readonly counts: VideoCounts = { received: 0, dropped: 0 };
   private socket: WebSocket | null = null;
   private timer = 0;
   private attempts = 0;
   private closed = false;
   private decoding = false;
-  private waiting: ArrayBuffer | null = null;
+  private readonly waiting: ArrayBuffer[] = [];
 
   constructor(
     private readonly camera: string,
@@ -70,10 +73,12 @@ export class Video {
     socket.onmessage = (event: MessageEvent<ArrayBuffer>) => {
       this.attempts = 0;
       this.counts.received += 1;
-      if (this.decoding) {
-        if (this.waiting) this.counts.replaced += 1;
-        this.waiting = event.data;
-      } else void this.decode(event.data);
+      this.waiting.push(event.data);
+      if (this.waiting.length > MOST_WAITING) {
+        this.waiting.shift();
+        this.counts.dropped += 1;
+      }
+      if (!this.decoding) void this.decode();
     };
     socket.onclose = () => {
       if (this.closed) return;
@@ -82,21 +87,20 @@ export class Video {
     };
   }
 
-  private async decode(data: ArrayBuffer): Promise<void> {
-    const message = parseMessage(data);
+  /** Decodes the pictures that wait, one after the other. */
+  private async decode(): Promise<void> {
     this.decoding = true;
-    try {
-      if (message) {
+    for (let data = this.waiting.shift(); data && !this.closed; data = this.waiting.shift()) {
+      const message = parseMessage(data);
+      if (!message) continue;
+      try {
         const image = await createImageBitmap(new Blob([message.jpeg], { type: "image/jpeg" }));
         if (this.closed) image.close();
         else this.show({ frame: message.frame, pts: message.pts, image });
+      } catch {
+        // A picture that cannot be decoded is left out; the next one follows.
       }
-    } catch {
-      // A picture that cannot be decoded is left out; the next one follows.
     }
     this.decoding = false;
-    const next = this.waiting;
-    this.waiting = null;
-    if (next && !this.closed) void this.decode(next);
   }
 }

@@ -24,6 +24,9 @@ const UNKNOWN: [number, number] = [640, 400];
  * width. */
 const WIDTHS = [320, 480, 640, 960, 1280, 1920];
 
+/** Pictures that wait to be painted; the oldest is left out if there are more. */
+const MOST_NEXT = 3;
+
 /** The smallest width with a pixel for each of the screen's. */
 function stepWidth(pixels: number): number {
   return WIDTHS.find((width) => width >= pixels) ?? 1920;
@@ -33,12 +36,13 @@ function stepWidth(pixels: number): number {
 class CanvasPainter {
   private video: Video | null = null;
   private picture: Picture | null = null;
+  /** Pictures to be painted next, oldest first. */
+  private readonly next: Picture[] = [];
   private visible = false;
   private dirty = false;
   private request = 0;
   private shown = 0;
   private painted = 0;
-  private lastPainted = -1;
   hidden: string | undefined;
   private readonly ends: (() => void)[] = [];
 
@@ -70,8 +74,14 @@ class CanvasPainter {
   close(): void {
     for (const end of this.ends) end();
     cancelAnimationFrame(this.request);
-    this.video?.close();
+    this.stop();
     this.picture?.image.close();
+  }
+
+  private stop(): void {
+    this.video?.close();
+    this.video = null;
+    for (const { image } of this.next.splice(0)) image.close();
   }
 
   /** Asks for a new painting before the browser shows the next frame. */
@@ -96,17 +106,25 @@ class CanvasPainter {
       this.video = new Video(this.camera.name, width, this.rate, (p) => this.show(p));
       this.invalidate();
     } else if (!this.active() && this.video) {
-      this.video.close();
-      this.video = null;
+      this.stop();
     }
   }
 
   private show(picture: Picture): void {
     if (!this.picture) this.onFirst();
-    this.picture?.image.close();
-    this.picture = picture;
+    this.next.push(picture);
+    if (this.next.length > MOST_NEXT) this.next.shift()?.image.close();
     this.shown += 1;
     this.invalidate();
+  }
+
+  /** Takes the next picture, if there is one: one for each frame of the screen. */
+  private advance(): void {
+    const picture = this.next.shift();
+    if (!picture) return;
+    this.picture?.image.close();
+    this.picture = picture;
+    this.painted += 1;
   }
 
   private resize(): void {
@@ -122,6 +140,8 @@ class CanvasPainter {
     const context = this.canvas.getContext("2d");
     if (!context) return;
     this.dirty = false;
+    this.advance();
+    if (this.next.length > 0) this.invalidate();
     const { camera, picture } = this;
     // Boxes belong to the picture that is shown; without pictures the newest ones are painted.
     const event = picture ? camera.eventOf(picture.frame) : camera.frames.at(-1);
@@ -141,10 +161,6 @@ class CanvasPainter {
       },
       window.devicePixelRatio,
     );
-    if (picture && picture.frame !== this.lastPainted) {
-      this.lastPainted = picture.frame;
-      this.painted += 1;
-    }
     // For measurements and tests.
     const { dataset } = this.canvas;
     dataset.frame = String(picture?.frame ?? 0);
