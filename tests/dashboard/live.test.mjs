@@ -174,7 +174,9 @@ describe("live", { skip: missing, concurrency: false }, () => {
     await press("Enter");
     await tabTo("Add point");
     await press("Enter");
-    await until("a point", async () => (await points.count()) === 1);
+    await until("a point has the focus again", () =>
+      page.evaluate(() => document.activeElement?.getAttribute("data-index") === "0"),
+    );
     await press("Shift+ArrowLeft", "Enter", "Shift+ArrowDown", "Enter");
     await until("three points", async () => (await points.count()) === 3);
     await press("Shift+ArrowDown", "Shift+ArrowDown", "Shift+ArrowRight");

@@ -153,6 +153,7 @@ describe("people", { skip: missing, concurrency: false }, () => {
     await row.waitFor();
     await page.getByRole("button", { name: "delete Ada L." }).click();
     // Escape changes nothing.
+    await dialog.waitFor();
     await page.keyboard.press("Escape");
     await dialog.waitFor({ state: "detached" });
     await row.waitFor();
