@@ -289,6 +289,7 @@ fn fill(db: &mut dyn Database, count: usize, is_empty: bool) -> (People, Vec<Vec
                 frame: (1920, 1080),
                 path: None,
                 path_error: None,
+                boxes: Vec::new(),
                 identity: None,
                 embedder: None,
                 embedding: None,

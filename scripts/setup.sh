@@ -25,6 +25,7 @@ if [ "$kind" = web ]; then
   command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
 fi
 if [ "$kind" = tests ]; then
+  python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
@@ -57,6 +58,11 @@ fi
 if [ "$kind" = web ]; then
   node web/scripts/require_node.mjs
   exit
+fi
+if [ "$kind" = tests ] && [ ! -x .deps/schemathesis/bin/schemathesis ]; then
+  # Compares the HTTP interface with its OpenAPI document; without it that test is skipped.
+  { python3 -m venv .deps/schemathesis && .deps/schemathesis/bin/pip install -q 'schemathesis==4.*'; } ||
+    say "schemathesis is missing: the OpenAPI document is not compared with the service"
 fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

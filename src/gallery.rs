@@ -10,6 +10,7 @@ use thiserror::Error;
 
 use crate::config::Config;
 use crate::detect::Detector;
+use crate::detection::Detection;
 use crate::embed::Embedder;
 use crate::frame::Image;
 use crate::geometry::BBox;
@@ -21,6 +22,9 @@ use crate::track::identity::GalleryPerson;
 /// A picture whose width is at most this share of its height is used as the crop of one person. In
 /// wider pictures the person is detected.
 const CROP_ASPECT: f32 = 0.62;
+/// Confidence of people who count when a picture is to show one person only.
+#[cfg(feature = "serve")]
+const SURE: f32 = 0.5;
 
 /// Errors of reading pictures of people.
 #[derive(Debug, Error)]
@@ -59,6 +63,36 @@ pub enum GalleryError {
         .0.display()
     )]
     Nobody(PathBuf),
+    /// A picture in memory cannot be decoded.
+    #[error("the picture cannot be used: {0}")]
+    Encoded(String),
+    /// The box that a client states is not in the picture.
+    #[error("the box is not in the picture")]
+    Outside,
+    /// No person is detected in a picture in memory.
+    #[error(
+        "nobody was detected in the picture; cut it to the person (upright, at most {CROP_ASPECT} \
+         times as wide as high)"
+    )]
+    NoPerson,
+    /// Several people are detected in a picture in memory.
+    #[error(
+        "{} people were detected in the picture, at {}; state the box of the one you mean, or cut \
+         the picture to the person",
+        .0.len(),
+        boxes(.0)
+    )]
+    Several(Vec<BBox>),
+}
+
+/// Boxes as `left,top,width,height`.
+fn boxes(all: &[BBox]) -> String {
+    let text = |bbox: &BBox| {
+        let numbers: [f32; 4] = (*bbox).into();
+        numbers.map(|v| format!("{v:.0}")).join(",")
+    };
+    let texts: Vec<String> = all.iter().map(text).collect();
+    texts.join(" and ")
 }
 
 /// The embedding of a picture.
@@ -168,6 +202,58 @@ impl GalleryReader {
         self.embed(&read_image(path)?, Region::Whole)
     }
 
+    /// Embeds the person in an encoded picture (JPEG, PNG): the one in `bbox` (pixels) if it is
+    /// given, else the only one, who is detected unless the picture is cut to a person.
+    ///
+    /// # Errors
+    /// When the picture cannot be decoded, shows nobody or several people, the box is outside, or a
+    /// network fails.
+    #[cfg(feature = "serve")]
+    pub fn read_encoded(
+        &mut self,
+        picture: &[u8],
+        bbox: Option<BBox>,
+    ) -> Result<GalleryPicture, GalleryError> {
+        let image = image_folder::decode(picture).map_err(GalleryError::Encoded)?;
+        let stated = |bbox: BBox| {
+            let frame = BBox::new(0.0, 0.0, image.width as f32, image.height as f32);
+            let inside = bbox.intersection(&frame) >= 1.0;
+            let region = Region::Person {
+                bbox,
+                confidence: 1.0,
+                people: 1,
+            };
+            inside.then_some(region).ok_or(GalleryError::Outside)
+        };
+        let region = match bbox {
+            Some(bbox) => stated(bbox)?,
+            None => self.only_person(&image)?,
+        };
+        self.embed(&image, region)
+    }
+
+    /// The region of the only person in a picture.
+    #[cfg(feature = "serve")]
+    fn only_person(&mut self, image: &Image) -> Result<Region, GalleryError> {
+        if is_crop(image) {
+            return Ok(Region::Whole);
+        }
+        let people = self.detect(image)?;
+        let mut sure: Vec<&Detection> = people.iter().filter(|d| d.confidence >= SURE).collect();
+        if sure.is_empty() {
+            sure.extend(people.first());
+        }
+        match sure[..] {
+            [] => Err(GalleryError::NoPerson),
+            [one] => Ok(Region::Person {
+                bbox: one.bbox,
+                confidence: one.confidence,
+                people: 1,
+            }),
+            _ => Err(GalleryError::Several(sure.iter().map(|d| d.bbox).collect())),
+        }
+    }
+
     fn embed(&mut self, image: &Image, region: Region) -> Result<GalleryPicture, GalleryError> {
         let bbox = match region {
             Region::Whole => BBox::new(0.0, 0.0, image.width as f32, image.height as f32),
@@ -183,10 +269,19 @@ impl GalleryReader {
 
     /// The region of the person: the whole of an upright crop, else the most confident detection.
     fn find_person(&mut self, image: &Image) -> Result<Option<Region>, InferError> {
-        let (w, h) = (image.width as f32, image.height as f32);
-        if w <= CROP_ASPECT * h {
+        if is_crop(image) {
             return Ok(Some(Region::Whole));
         }
+        let people = self.detect(image)?;
+        Ok(people.first().map(|d| Region::Person {
+            bbox: d.bbox,
+            confidence: d.confidence,
+            people: people.len(),
+        }))
+    }
+
+    /// The people in a picture, from the most confidently detected one.
+    fn detect(&mut self, image: &Image) -> Result<Vec<Detection>, InferError> {
         let detector = match &mut self.detector {
             Some(d) => d,
             none => none.insert(Detector::open(
@@ -195,12 +290,7 @@ impl GalleryReader {
                 self.config.session(),
             )?),
         };
-        let people = detector.detect_image(image)?;
-        Ok(people.first().map(|d| Region::Person {
-            bbox: d.bbox,
-            confidence: d.confidence,
-            people: people.len(),
-        }))
+        detector.detect_image(image)
     }
 
     /// Reads a gallery. Pictures with the same name and different extensions, or in one sub-folder,
@@ -245,6 +335,11 @@ impl GalleryReader {
     pub fn into_embedder(self) -> Embedder {
         self.embedder
     }
+}
+
+/// Whether a picture is cut to one person.
+fn is_crop(image: &Image) -> bool {
+    image.width as f32 <= CROP_ASPECT * image.height as f32
 }
 
 /// Reads an image file. The file is first opened without OpenCV, which does not report why a file

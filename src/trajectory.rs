@@ -240,6 +240,9 @@ pub struct GroundPosition {
     pub position: [f64; 2],
     /// Speed in metres per second, smoothed over about half a second.
     pub speed: f64,
+    /// Metres walked since the track began. 0 in files of earlier versions, which do not have it.
+    #[serde(default)]
+    pub walked: f64,
 }
 
 /// A track has ended.

@@ -225,7 +225,7 @@ fn a_ground_plane_gives_positions_and_speeds() {
         .args(["--quiet", "--duration", "4", "--config"])
         .arg(&config));
     let events = json_lines(&text(&out.stdout));
-    let mut moving = 0;
+    let (mut moving, mut walked) = (0, std::collections::BTreeMap::new());
     for t in events
         .iter()
         .filter_map(|e| e["tracks"].as_array())
@@ -240,7 +240,13 @@ fn a_ground_plane_gives_positions_and_speeds() {
             );
         }
         moving += usize::from(ground["speed"].as_f64().unwrap() > 0.2);
+        let before = walked.insert(t["id"].as_u64(), ground["walked"].as_f64().unwrap());
+        assert!(
+            before.unwrap_or_default() <= walked[&t["id"].as_u64()],
+            "{t}"
+        );
     }
+    assert!(walked.values().any(|w| *w > 2.0), "{walked:?}");
     assert!(moving > 50, "{moving}");
 }
 

@@ -266,7 +266,7 @@ fn live_events_arrive_by_websocket_and_by_server_sent_events() {
             .iter()
             .all(|e| e["camera"] == "c2" && e["schema"] == "twintrack.trajectory/1")
     );
-    assert_eq!(get(port, "/api/v1/live?events=nonsense", &[]).0, 400);
+    assert_eq!(get(port, "/api/v1/live?events=nonsense", &[]).0, 422);
 
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream

@@ -51,16 +51,19 @@ pub enum Direction {
 #[non_exhaustive]
 pub struct ZoneConfig {
     /// Corners [x, y] of the polygon, 3 to 64, in order around it. It must not cross itself.
+    #[cfg_attr(feature = "serve", schemars(length(min = 3, max = 64)))]
     pub points: Vec<Point>,
     /// Unit of `points`: auto, pixel, share or metre. auto: shares of the frame if no coordinate is
     /// outside 0 to 1, otherwise pixels.
     pub unit: PointUnit,
     /// Seconds, 0.1 to 86400, after which a person who stays causes a `dwell` event; absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serve", schemars(range(min = 0.1, max = 86400)))]
     pub dwell: Option<f64>,
     /// Maximum number of people, 0 to 100000; more for longer than `counting.hold` cause an
     /// `over_limit` event. Absent: none.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "serve", schemars(range(max = 100_000)))]
     pub limit: Option<u32>,
 }
 
@@ -73,6 +76,7 @@ pub struct ZoneConfig {
 pub struct LineConfig {
     /// Points [x, y], 2 to 64, of the line. `in` is from the left hand to the right hand of
     /// somebody who goes along them, as seen in the picture.
+    #[cfg_attr(feature = "serve", schemars(length(min = 2, max = 64)))]
     pub points: Vec<Point>,
     /// Unit of `points`, as in zones.
     pub unit: PointUnit,
@@ -102,6 +106,7 @@ pub enum Ignore {
 #[non_exhaustive]
 pub struct MaskConfig {
     /// Corners [x, y] of the polygon, as in zones. A person is in it if the foot point is.
+    #[cfg_attr(feature = "serve", schemars(length(min = 3, max = 64)))]
     pub points: Vec<Point>,
     /// Unit of `points`, as in zones.
     pub unit: PointUnit,
@@ -309,10 +314,10 @@ fn check_shape(
     ground: Option<&GroundPlane>,
 ) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    if name.is_empty() || !name.chars().all(allowed) {
+    if !name.chars().all(allowed) || name.chars().all(|c| c == '.') {
         return Err(
-            "its name may contain only letters, digits, '-', '_' and '.': it becomes part of topics \
-             and addresses"
+            "its name may contain only letters, digits, '-', '_' and '.', and not only dots: it \
+             becomes part of topics and addresses"
                 .into(),
         );
     }

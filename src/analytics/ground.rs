@@ -122,6 +122,8 @@ pub struct GroundMotion {
     position: Point,
     /// Metres per second; absent before the second position.
     velocity: Option<Point>,
+    /// Metres walked: the smoothed speed, integrated.
+    walked: f64,
 }
 
 impl GroundMotion {
@@ -131,6 +133,7 @@ impl GroundMotion {
             at,
             position,
             velocity: None,
+            walked: 0.0,
         }
     }
 
@@ -144,12 +147,19 @@ impl GroundMotion {
         let share = 1.0 - (-elapsed / SMOOTHING).exp();
         let smooth = |v: Point| std::array::from_fn(|i| v[i] + share * (step[i] - v[i]));
         self.velocity = Some(self.velocity.map_or(step, smooth));
+        self.walked += self.speed() * elapsed;
         (self.at, self.position) = (at, position);
     }
 
     /// Speed in metres per second.
     pub fn speed(&self) -> f64 {
         self.velocity.map_or(0.0, |[x, y]| x.hypot(y))
+    }
+
+    /// Metres walked since the beginning. It is a little more than the distance of the positions,
+    /// by their jitter that the smoothing leaves.
+    pub fn walked(&self) -> f64 {
+        self.walked
     }
 }
 
@@ -280,6 +290,9 @@ mod tests {
                 // 1.4 m/s; every other position is off by 5 cm.
                 motion.update(t, [1.4 * t, if i % 2 == 0 { 0.05 } else { 0.0 }]);
             }
+            // 14 m, and at most a quarter more by the jitter.
+            let walked = motion.walked();
+            assert!((13.9..17.5).contains(&walked), "{walked} m at {rate}");
             assert!(
                 (motion.speed() - 1.4).abs() < 0.4,
                 "{} at {rate}",

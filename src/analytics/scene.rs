@@ -440,11 +440,11 @@ impl Scene {
         stays.iter().map(|s| &self.zones[s.zone].name)
     }
 
-    /// Speed of a track in metres per second; 0 for a track that has just begun, and without a
-    /// ground plane.
-    pub fn speed(&self, track: u64) -> f64 {
+    /// Speed of a track in metres per second, and metres walked so far; 0 for a track that has just
+    /// begun, and without a ground plane.
+    pub fn motion(&self, track: u64) -> (f64, f64) {
         let motion = self.tracks.get(&track).and_then(|t| t.motion.as_ref());
-        motion.map_or(0.0, GroundMotion::speed)
+        motion.map_or((0.0, 0.0), |m| (m.speed(), m.walked()))
     }
 
     /// As [`Scene::view`], for frames of `size` pixels, before the first of them.

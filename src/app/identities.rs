@@ -10,19 +10,23 @@ use twintrack::embed::Embedder;
 use twintrack::gallery::GalleryReader;
 use twintrack::track::identity::IdentityRegistry;
 
-/// The registry that assigns identities to tracks; `None` if neither a gallery nor
-/// `identity.remember` is set.
+/// The registry that assigns identities to tracks. `None` if neither a gallery nor
+/// `identity.remember` is set, and nobody can be enrolled: `enrolling` says whether people can be
+/// while the program runs, which a calibrated embedder allows.
 ///
 /// # Errors
 /// If there is no embedder, the embedder is not calibrated, or a picture of the gallery cannot be
 /// used.
 pub fn registry(
     gallery: Option<&Path>,
+    enrolling: bool,
     config: &Config,
     embedder: &mut Option<Embedder>,
     quiet: bool,
 ) -> Result<Option<IdentityRegistry>> {
-    if gallery.is_none() && config.identity.remember <= 0.0 {
+    let calibrated = embedder.as_ref().is_some_and(|e| e.calibration().is_some());
+    let enrolling = enrolling && calibrated;
+    if gallery.is_none() && config.identity.remember <= 0.0 && !enrolling {
         return Ok(None);
     }
     let asked = if gallery.is_some() {

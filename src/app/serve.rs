@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::signals::Signals;
@@ -17,10 +17,12 @@ use twintrack::config::Config;
 use twintrack::frame::CameraState;
 use twintrack::pipeline::{Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError};
 use twintrack::serve::access::control::AccessControl;
+use twintrack::serve::camera_settings::CameraSettings;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::serve::health::HealthMonitor;
 use twintrack::serve::hub::Hub;
 use twintrack::serve::metrics;
+use twintrack::serve::people::People;
 use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
@@ -32,7 +34,7 @@ use twintrack::store::{History, HistoryConfig};
 mod reload;
 mod sinks;
 
-use reload::{Reload, shapes_of};
+use reload::{Applying, GalleryInUse, Reload, declare, shapes_of};
 use sinks::Outputs;
 
 /// Track many cameras at once, with one detector for all.
@@ -135,7 +137,13 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     show::detector(&networks::detector(config)?);
     let mut embedder = networks::embedder(config)?;
     embedder.iter().for_each(show::embedder);
-    identities::registry(args.gallery.as_deref(), config, &mut embedder, args.quiet)?;
+    identities::registry(
+        args.gallery.as_deref(),
+        false,
+        config,
+        &mut embedder,
+        args.quiet,
+    )?;
     if !args.quiet {
         let (file, cameras) = (args.config.display(), service.cameras.len());
         eprintln!("{file}: the settings, the networks and {cameras} cameras are valid");
@@ -157,16 +165,32 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let mut embedder = networks::embedder(&config)?;
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
-    let identities =
-        identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
-    let (hub, cameras, metrics) = (Hub::default(), Cameras::default(), StageMetrics::default());
-    let (send_shapes, shapes) = watch::channel(shapes_of(&service.cameras));
+    // People can be enrolled by their stored embeddings.
+    let enrolling = service.history.as_ref().is_some_and(|h| h.embeddings);
+    let identities = identities::registry(
+        args.gallery.as_deref(),
+        enrolling,
+        &config,
+        &mut embedder,
+        args.quiet,
+    )?;
+    let hub = Hub::new(service.serve.replay());
+    let (cameras, metrics) = (Cameras::default(), StageMetrics::default());
+    let settings = CameraSettings::open(service.cameras.clone(), &service.serve.state())?;
+    let configs = settings.used().borrow().clone();
+    let (send_shapes, shapes) = watch::channel(shapes_of(&configs));
     let run = uuid::Uuid::now_v7();
     let live = server.is_some().then_some(&hub);
     let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run)?;
+    declare(&outputs.counts, &configs);
+    let people = embedder.as_ref().map(|e| {
+        let calibration = e.calibration();
+        People::new(config.clone(), e.identity(), calibration)
+    });
     let counts = outputs.counts.clone();
     let stored = service.history.as_ref();
 
+    let enrolled = Arc::new(Notify::new());
     let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
@@ -194,23 +218,45 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             run,
             cameras: cameras.clone(),
             hub: hub.clone(),
+            settings: settings.clone(),
+            history: outputs.history.clone(),
+            people: people.clone(),
+            identities: enrolled.clone(),
             registry: Arc::new(registry),
             health,
+            openapi: Arc::new(server::openapi(access.base_path().as_str())),
             access,
             stop: ended.clone(),
         };
         tokio::spawn(server::run(listener, service, max_connections))
     });
     let (send_changes, changes) = mpsc::channel(1);
+    let applying = Applying {
+        settings: settings.clone(),
+        shapes: send_shapes,
+        counts: counts.clone(),
+        hub,
+        cameras: send_changes,
+    };
+    let applying = tokio::spawn(applying.run());
     let (send_gallery, gallery) = watch::channel(Vec::new());
+    let people = GalleryInUse {
+        folder: identities
+            .as_ref()
+            .map_or_else(Vec::new, |r| r.gallery().to_vec()),
+        history: outputs.history.clone(),
+        embedder: people.map(|p| p.embedder().to_string()),
+        send: send_gallery,
+    };
     let reload = Reload {
         path: args.config.clone(),
         service: service.clone(),
         config: config.clone(),
         gallery: args.gallery.clone(),
-        shapes: send_shapes,
+        settings,
+        enrolled,
     };
-    let reloading = tokio::spawn(reload.on_signal(hub, send_changes, send_gallery));
+    let reloading = tokio::spawn(reload.run(people));
     notify_systemd(sd_notify::NotifyState::Ready);
     let stopping = signals.stop();
     tokio::spawn(async move {
@@ -220,7 +266,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
 
     let decoding = config.source;
     let inputs = Inputs::Many {
-        configs: service.cameras.clone(),
+        configs,
         changes,
         open: Arc::new(move |camera, options| {
             playback::open(camera, &options.clone().with_decoding(decoding))
@@ -249,6 +295,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let result = pipeline.run().await;
     ended.cancel();
     reloading.abort();
+    applying.abort();
     if let Some(serving) = serving {
         let _ = serving.await; // the server has logged its errors
     }

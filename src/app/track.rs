@@ -67,8 +67,13 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         )?
     };
     show::models(&detections, embedder.as_ref());
-    let identities =
-        identities::registry(args.gallery.as_deref(), &config, &mut embedder, args.quiet)?;
+    let identities = identities::registry(
+        args.gallery.as_deref(),
+        false,
+        &config,
+        &mut embedder,
+        args.quiet,
+    )?;
     let (times, cameras) = (Arc::new(StageTimes::default()), Cameras::default());
     let signals = Signals::listen();
     let recorder = Recorder::default();

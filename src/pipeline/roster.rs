@@ -161,6 +161,10 @@ impl Roster {
         for (name, config) in configs {
             match self.readers.entries.get(&name) {
                 Some(entry) if *entry.member.config == config => {}
+                Some(entry) if entry.member.config.differs_in_scene_only(&config) => {
+                    tracing::info!(camera = %name, "the camera has other zones, lines or masks");
+                    self.replace_scene(&name, config);
+                }
                 Some(entry) if entry.reader.is_some() => {
                     tracing::info!(camera = %name, "reading the camera with its new settings");
                     self.batcher.set_weight(entry.lane, config.weight);
@@ -198,6 +202,15 @@ impl Roster {
         self.observer.forget(name);
         self.readers.unreported.push(entry.member.name.clone());
         self.readers.removed.insert(name.into(), entry.member);
+    }
+
+    /// Changes a camera's zones, lines and masks. Its reader continues; a recording that has ended
+    /// is not read again.
+    fn replace_scene(&mut self, name: &str, config: CameraConfig) {
+        if let Some(entry) = self.readers.entries.get_mut(name) {
+            entry.member.config = Arc::new(config);
+            self.cameras.put(entry.lane, entry.member.clone());
+        }
     }
 
     /// Stops a camera's reader and starts another in the same lane: tracks, numbers and times

@@ -19,6 +19,7 @@ use crate::secret::Secret;
 use crate::serve::access::accounts_file::AccountsFile;
 use crate::serve::access::base_path::BasePath;
 use crate::serve::access::client::TrustedProxies;
+use crate::serve::replay::ReplayLimits;
 use crate::serve::tls::TlsFiles;
 use crate::sink::mqtt::MqttConfig;
 use crate::sink::webhook::WebhookConfig;
@@ -56,9 +57,9 @@ pub struct ServeConfig {
     pub output_bytes: u64,
     /// Number of rotated files to keep; older ones are deleted.
     pub output_keep: u32,
-    /// Folder of the spools, dead-letter files, the history, users and the audit log. Absent: the
-    /// value of the environment variable STATE_DIRECTORY, which systemd sets, else `twintrack-state`
-    /// in the working folder.
+    /// Folder of the spools, dead-letter files, the history, drawn zones, users and the audit log.
+    /// Absent: the value of the environment variable STATE_DIRECTORY, which systemd sets, else
+    /// `twintrack-state` in the working folder.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state_dir: Option<PathBuf>,
     /// Path below which a reverse proxy serves twintrack, such as `/twintrack`; the proxy must not
@@ -79,6 +80,11 @@ pub struct ServeConfig {
     pub session_idle: f64,
     /// Time in seconds, 60 to 31536000, after which a session ends in any case.
     pub session_lifetime: f64,
+    /// Maximum age in seconds, 0 to 3600, of the live events that are kept in memory for clients
+    /// that reconnect; 0: none are kept.
+    pub live_age: f64,
+    /// Maximum size in bytes, up to 4294967296, of these events together.
+    pub live_bytes: u64,
     /// Size in bytes, 4096 to 1073741824, at which the audit log is rotated; 0 disables rotation.
     pub audit_bytes: u64,
     /// Number, 0 to 1000, of rotated audit logs to keep; older ones are deleted.
@@ -107,6 +113,8 @@ impl Default for ServeConfig {
             tls_key: None,
             session_idle: 3600.0,
             session_lifetime: 43_200.0,
+            live_age: 120.0,
+            live_bytes: 32 << 20,
             audit_bytes: 8 << 20,
             audit_keep: 16,
             stop_within: 5.0,
@@ -140,11 +148,21 @@ impl ServeConfig {
             60.0,
             31_536_000.0,
         )?;
+        within("serve.live_age", self.live_age, 0.0, 3600.0)?;
+        within("serve.live_bytes", self.live_bytes, 0, 1_u64 << 32)?;
         if self.audit_bytes > 0 {
             within("serve.audit_bytes", self.audit_bytes, 4096, 1 << 30)?;
         }
         within("serve.audit_keep", self.audit_keep, 0, 1000)?;
         within("serve.stop_within", self.stop_within, 0.0, 600.0)
+    }
+
+    /// Which live events are kept for clients that reconnect.
+    pub fn replay(&self) -> ReplayLimits {
+        ReplayLimits {
+            age: Duration::from_secs_f64(self.live_age),
+            bytes: usize::try_from(self.live_bytes).unwrap_or(usize::MAX),
+        }
     }
 
     /// The files of the certificate; None without TLS.

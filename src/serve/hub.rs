@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use axum::body::Bytes;
 use serde::Serialize;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 use crate::analytics::SceneView;
 use crate::frame::Image;
-use crate::sink::overlay::Painter;
+use crate::serve::replay::{Replay, ReplayLimits, ResumeToken, Resumed};
+use crate::sink::overlay::{self, Painter};
 use crate::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, FrameEvent, StatusEvent, WithJson};
 
@@ -24,6 +26,8 @@ pub struct LiveEvent {
     pub kind: EventKind,
     /// The event, JSON.
     pub text: axum::extract::ws::Utf8Bytes,
+    /// Position in the stream of live events, from 1.
+    pub position: u64,
 }
 
 /// Capacity of the broadcast channel. A client for which more events wait loses the oldest.
@@ -37,20 +41,40 @@ struct Latest {
     scene: Option<Arc<SceneView>>,
     painter: Painter,
     status: Option<LiveEvent>,
-    /// Cached JPEG. Its lock is held while drawing, so that simultaneous requests cause one
-    /// drawing.
-    jpeg: Arc<Mutex<Option<CachedJpeg>>>,
+    /// Cached JPEGs of the latest frame. The lock is held while drawing, so that simultaneous
+    /// requests cause one drawing.
+    jpegs: Arc<Mutex<Vec<(PictureSize, LivePicture)>>>,
+    /// Number of the latest frame, for clients that wait for the next one.
+    frames: watch::Sender<u64>,
 }
 
-/// The last JPEG of a camera, with the frame and the width for which it was drawn.
-struct CachedJpeg {
-    frame: u64,
-    width: u32,
-    jpeg: Bytes,
+/// How a picture is made of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PictureSize {
+    /// Maximum width in pixels.
+    pub width: u32,
+    /// Whether tracks, zones and lines are drawn into it.
+    pub overlay: bool,
 }
+
+/// A picture of a camera's frame.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LivePicture {
+    /// Number of the frame.
+    pub frame: u64,
+    /// Presentation time of the frame in seconds.
+    pub pts: f64,
+    /// The picture.
+    pub jpeg: Bytes,
+}
+
+/// Maximum number of sizes of a frame's picture that are kept.
+const PICTURE_SIZES: usize = 8;
 
 struct Shared {
     events: broadcast::Sender<LiveEvent>,
+    /// Locked while an event is sent, so that clients that resume miss none.
+    replay: Mutex<Replay>,
     cameras: Mutex<BTreeMap<Arc<str>, Latest>>,
     clients: AtomicU64,
     missed: AtomicU64,
@@ -62,8 +86,16 @@ pub struct Hub(Arc<Shared>);
 
 impl Default for Hub {
     fn default() -> Self {
+        Hub::new(ReplayLimits::default())
+    }
+}
+
+impl Hub {
+    /// A hub without cameras, which keeps events within these limits for clients that resume.
+    pub fn new(limits: ReplayLimits) -> Self {
         Hub(Arc::new(Shared {
             events: broadcast::Sender::new(CHANNEL_EVENTS),
+            replay: Mutex::new(Replay::new(limits)),
             cameras: Mutex::default(),
             clients: AtomicU64::new(0),
             missed: AtomicU64::new(0),
@@ -76,6 +108,15 @@ pub struct Subscription {
     hub: Hub,
     /// Live events of all cameras.
     pub events: broadcast::Receiver<LiveEvent>,
+    /// Token of the place in the stream where the subscription began.
+    pub start: ResumeToken,
+}
+
+impl Subscription {
+    /// The token of an event.
+    pub fn token(&self, position: u64) -> ResumeToken {
+        self.start.at(position)
+    }
 }
 
 impl Drop for Subscription {
@@ -92,20 +133,26 @@ impl Hub {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Subscribes a client. Also returns the current status event of every camera.
-    pub fn subscribe(&self) -> (Subscription, Vec<LiveEvent>) {
+    /// Subscribes a client. What it receives first is the current status event of every camera,
+    /// and then the events since the place at which it resumes.
+    pub fn subscribe(&self, resume: Option<ResumeToken>) -> (Subscription, Resumed) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
+        let statuses = self.cameras();
+        let statuses = statuses.values().filter_map(|l| l.status.clone());
+        let statuses: Vec<LiveEvent> = statuses.collect();
+        let replay = self.replay();
         let subscription = Subscription {
             hub: self.clone(),
             events: self.0.events.subscribe(),
+            start: replay.token(replay.last()),
         };
-        (
-            subscription,
-            self.cameras()
-                .values()
-                .filter_map(|l| l.status.clone())
-                .collect(),
-        )
+        let mut first = resume.map(|token| replay.since(token)).unwrap_or_default();
+        first.events.splice(0..0, statuses);
+        (subscription, first)
+    }
+
+    fn replay(&self) -> MutexGuard<'_, Replay> {
+        self.0.replay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Number of subscribed clients.
@@ -123,23 +170,43 @@ impl Hub {
         self.0.missed.fetch_add(events, Ordering::Relaxed);
     }
 
-    /// Draws the tracks into the camera's latest frame and encodes it as JPEG, at most `width`
-    /// pixels wide. None if the camera is unknown or has no frame yet. Takes some milliseconds,
-    /// during which other calls for the same camera wait; the pipeline does not wait.
-    pub fn jpeg(&self, camera: &str, width: u32) -> Option<Bytes> {
-        self.jpeg_with(camera, width, |painter, image, event, scene| {
-            painter.jpeg(image, event, scene, width).map(Bytes::from)
+    /// Receives the number of a camera's latest frame; None if the camera is unknown.
+    pub fn frames(&self, camera: &str) -> Option<watch::Receiver<u64>> {
+        Some(self.cameras().get(camera)?.frames.subscribe())
+    }
+
+    /// The width and height in pixels of a camera's frames, and its zones and lines with their
+    /// counts; None before its first frame.
+    pub fn scene(&self, camera: &str) -> Option<([u32; 2], Arc<SceneView>)> {
+        let cameras = self.cameras();
+        let latest = cameras.get(camera)?;
+        let event = latest.event.as_ref()?;
+        let scene = latest.scene.clone().unwrap_or_default();
+        Some(([event.width, event.height], scene))
+    }
+
+    /// Encodes a camera's latest frame as JPEG, with the tracks if `size.overlay`. None if the
+    /// camera is unknown or has no frame yet. Takes some milliseconds, during which other calls for
+    /// the same camera wait; the pipeline does not wait.
+    pub fn picture(&self, camera: &str, size: PictureSize) -> Option<LivePicture> {
+        self.picture_with(camera, size, |painter, image, event, scene| {
+            let jpeg = if size.overlay {
+                painter.jpeg(image, event, scene, size.width)
+            } else {
+                overlay::plain_jpeg(image, size.width)
+            };
+            jpeg.map(Bytes::from)
         })
     }
 
-    fn jpeg_with(
+    fn picture_with(
         &self,
         camera: &str,
-        width: u32,
+        size: PictureSize,
         draw: impl FnOnce(&Painter, &Image, &FrameEvent, Option<&SceneView>) -> Result<Bytes, String>,
-    ) -> Option<Bytes> {
+    ) -> Option<LivePicture> {
         // Concurrent calls wait here, so that a frame is drawn once.
-        let cache = self.cameras().get(camera)?.jpeg.clone();
+        let cache = self.cameras().get(camera)?.jpegs.clone();
         let mut cache = cache.lock().unwrap_or_else(PoisonError::into_inner);
         // The pipeline takes the lock on `cameras` for every frame, so it must not be held while
         // drawing.
@@ -147,23 +214,23 @@ impl Hub {
             let cameras = self.cameras();
             let latest = cameras.get(camera)?;
             let (image, event) = (latest.image.as_ref()?, latest.event.as_ref()?);
-            if let Some(cached) = cache
-                .as_ref()
-                .filter(|c| (c.frame, c.width) == (event.frame, width))
-            {
-                return Some(cached.jpeg.clone());
+            cache.retain(|(_, picture)| picture.frame == event.frame);
+            if let Some((_, cached)) = cache.iter().find(|(of, _)| *of == size) {
+                return Some(cached.clone());
             }
             let scene = latest.scene.clone();
             (image.clone(), event.clone(), scene, latest.painter.clone())
         };
         match draw(&painter, &image, &event, scene.as_deref()) {
             Ok(jpeg) => {
-                *cache = Some(CachedJpeg {
+                let picture = LivePicture {
                     frame: event.frame,
-                    width,
-                    jpeg: jpeg.clone(),
-                });
-                Some(jpeg)
+                    pts: event.pts,
+                    jpeg,
+                };
+                cache.truncate(PICTURE_SIZES - 1);
+                cache.push((size, picture.clone()));
+                Some(picture)
             }
             Err(reason) => {
                 tracing::error!(camera, reason, "cannot draw the latest frame");
@@ -177,22 +244,27 @@ impl Hub {
         self.cameras().retain(|name, _| cameras.contains(name));
     }
 
-    /// Sends an event to all clients. Without clients it returns None and does not serialise the
-    /// event, except for a `camera_status` event, which clients that subscribe later will need.
+    /// Sends an event to all clients. If there are none, and no events are kept for those that
+    /// resume, it returns None and does not serialise the event, except for a `camera_status`
+    /// event, which clients that subscribe later will need.
     fn broadcast(
         &self,
         camera: &Arc<str>,
         kind: EventKind,
         event: &WithJson<impl Serialize>,
     ) -> Option<LiveEvent> {
-        if self.0.events.receiver_count() == 0 && kind != EventKind::CameraStatus {
+        let idle = self.0.events.receiver_count() == 0 && kind != EventKind::CameraStatus;
+        if idle && !self.replay().is_enabled() {
             return None;
         }
-        let event = LiveEvent {
+        let mut event = LiveEvent {
             camera: camera.clone(),
             kind,
             text: event.json().into(),
+            position: 0,
         };
+        let mut replay = self.replay();
+        replay.push(&mut event, Instant::now());
         let _ = self.0.events.send(event.clone()); // fails without clients
         Some(event)
     }
@@ -208,6 +280,7 @@ impl Sink for Hub {
             latest.image.clone_from(&finished.frame.image);
             latest.event = Some(FrameEvent::clone(event));
             latest.scene.clone_from(&finished.scene);
+            latest.frames.send_replace(event.frame);
         }
         self.broadcast(&event.camera, EventKind::Trajectory, event);
         Ok(())
@@ -247,6 +320,11 @@ mod tests {
     use crate::time::Seconds;
     use crate::trajectory::{EventBuilder, RunId};
 
+    const SIZE: PictureSize = PictureSize {
+        width: 32,
+        overlay: true,
+    };
+
     fn finished(number: u64) -> FrameResult {
         let image = Image::packed(32, 32, vec![0; 3 * 32 * 32].into());
         let frame = Frame {
@@ -276,7 +354,7 @@ mod tests {
         let (done, ended) = channel();
         let drawing = hub.clone();
         std::thread::spawn(move || {
-            let made = drawing.jpeg_with("gate", 32, |_, _, event, _| {
+            let made = drawing.picture_with("gate", SIZE, |_, _, event, _| {
                 drawing.clone().frame(&finished(2)).expect("in memory");
                 Ok(Bytes::from(event.frame.to_string()))
             });
@@ -285,21 +363,24 @@ mod tests {
         let made = ended
             .recv_timeout(Duration::from_secs(30))
             .expect("the frame is not blocked by the drawing");
-        assert_eq!(made, Some(Bytes::from("1")));
+        let number = |picture: Option<LivePicture>| picture.map(|p| (p.frame, p.jpeg));
+        let of = |n: u64| Some((n, Bytes::from(n.to_string())));
+        assert_eq!(number(made), of(1));
         // The next call draws the new frame; the one after it returns the cached JPEG.
-        assert_eq!(
-            hub.jpeg_with("gate", 32, |_, _, event, _| Ok(Bytes::from(
-                event.frame.to_string()
-            ))),
-            Some(Bytes::from("2"))
-        );
-        assert_eq!(
-            hub.jpeg_with("gate", 32, |_, _, _, _| Err("jpeg_with twice".into())),
-            Some(Bytes::from("2"))
-        );
-        assert_eq!(
-            hub.jpeg_with("nobody", 32, |_, _, _, _| Ok(Bytes::new())),
-            None
-        );
+        let drawn = hub.picture_with("gate", SIZE, |_, _, event, _| {
+            Ok(Bytes::from(event.frame.to_string()))
+        });
+        assert_eq!(number(drawn), of(2));
+        let cached = hub.picture_with("gate", SIZE, |_, _, _, _| Err("drawn twice".into()));
+        assert_eq!(number(cached), of(2));
+        // Of another size it is another picture.
+        let plain = PictureSize {
+            overlay: false,
+            ..SIZE
+        };
+        let drawn = hub.picture_with("gate", plain, |_, _, _, _| Ok(Bytes::from("plain")));
+        assert_eq!(number(drawn), Some((2, Bytes::from("plain"))));
+        let unknown = hub.picture_with("nobody", SIZE, |_, _, _, _| Ok(Bytes::new()));
+        assert_eq!(unknown, None);
     }
 }

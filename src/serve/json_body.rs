@@ -1,10 +1,9 @@
-//! Bodies and queries of requests, with errors that name the invalid field.
+//! Bodies of requests, with errors that name the invalid field.
 
 use std::time::Duration;
 
-use axum::body::to_bytes;
-use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::request::Parts;
+use axum::body::{Bytes, to_bytes};
+use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
 
@@ -23,10 +22,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
-        let kind = request.headers().get(header::CONTENT_TYPE);
-        let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
         // Pages of other origins cannot send this type without the browser asking first.
-        let essence = kind.split(';').next().unwrap_or_default().trim();
+        let essence = media_type(&request);
         if !essence.eq_ignore_ascii_case("application/json") {
             return Err(Problem::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -34,26 +31,67 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
                 "the body must be JSON: send `Content-Type: application/json`",
             ));
         }
-        let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), MAX_BODY));
-        let bytes = read.await.map_err(|_| {
-            Problem::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "slow-body",
-                format!(
-                    "the body did not arrive within {} s",
-                    BODY_TIMEOUT.as_secs()
-                ),
-            )
-        })?;
-        let bytes = bytes.map_err(|_| {
-            Problem::new(
-                StatusCode::PAYLOAD_TOO_LARGE,
-                "body-size",
-                format!("the body cannot be read, or has more than {MAX_BODY} bytes"),
-            )
-        })?;
+        let bytes = read_body(request, MAX_BODY).await?;
         parse(&bytes).map(JsonBody)
     }
+}
+
+/// A picture, JPEG or PNG, of at most 8 MiB. The answer to another body is 408, 413 or 415.
+#[derive(Debug)]
+pub struct PictureBody(pub Bytes);
+
+/// Media types of a [`PictureBody`].
+pub const PICTURE_TYPES: &[&str] = &["image/jpeg", "image/png"];
+
+/// Largest picture, bytes.
+const MAX_PICTURE: usize = 8 << 20;
+
+impl<S: Send + Sync> FromRequest<S> for PictureBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, Problem> {
+        let essence = media_type(&request).to_ascii_lowercase();
+        if !PICTURE_TYPES.contains(&essence.as_str()) {
+            return Err(Problem::new(
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                "media-type",
+                "the body must be a picture: send `Content-Type: image/jpeg` or `image/png`",
+            ));
+        }
+        read_body(request, MAX_PICTURE).await.map(PictureBody)
+    }
+}
+
+/// The media type of a request's body, without parameters; empty if it is not stated.
+fn media_type(request: &Request) -> &str {
+    let kind = request.headers().get(header::CONTENT_TYPE);
+    let kind = kind.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim()
+}
+
+/// Reads a body of at most `most` bytes.
+///
+/// # Errors
+/// 408 if it does not arrive in time, 413 if it is too large.
+async fn read_body(request: Request, most: usize) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(BODY_TIMEOUT, to_bytes(request.into_body(), most));
+    let bytes = read.await.map_err(|_| {
+        Problem::new(
+            StatusCode::REQUEST_TIMEOUT,
+            "slow-body",
+            format!(
+                "the body did not arrive within {} s",
+                BODY_TIMEOUT.as_secs()
+            ),
+        )
+    })?;
+    bytes.map_err(|_| {
+        Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body-size",
+            format!("the body cannot be read, or has more than {most} bytes"),
+        )
+    })
 }
 
 /// Parses a JSON body.
@@ -66,7 +104,9 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
         let path = e.path().to_string();
         let field = (path != ".").then_some(path);
         let error = e.into_inner();
-        if error.is_data() {
+        // A list that is too long ends with an error of syntax, but the body is JSON.
+        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok();
+        if error.is_data() || is_json() {
             let detail = without_position(&error.to_string());
             let unknown = detail.split('`').nth(1).map(str::to_string);
             let field = match (field, detail.contains(" field `")) {
@@ -98,26 +138,6 @@ fn not_json(error: &serde_json::Error) -> Problem {
 fn without_position(message: &str) -> String {
     let end = message.rfind(" at line ").unwrap_or(message.len());
     message[..end].to_string()
-}
-
-/// The query of a request; 400 with the reason if it is invalid.
-#[derive(Debug)]
-pub struct QueryOf<T>(pub T);
-
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for QueryOf<T> {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        axum::extract::Query::<T>::try_from_uri(&parts.uri)
-            .map(|query| QueryOf(query.0))
-            .map_err(|rejection| {
-                Problem::new(
-                    StatusCode::BAD_REQUEST,
-                    "invalid-query",
-                    rejection.body_text(),
-                )
-            })
-    }
 }
 
 #[cfg(test)]
@@ -166,6 +186,8 @@ mod tests {
         );
         let deep = r#"{"zones": [{"name": "a", "points": [[1, 2], [3, "x"]]}]}"#;
         assert_eq!(field(deep), "zones[0].points[1][1]");
+        let long = r#"{"zones": [{"name": "a", "points": [[1, 2, 3]]}]}"#;
+        assert_eq!(field(long), "zones[0].points[0]");
         for text in ["", "{", "nonsense", "{\"zones\": []} and more", "\u{0}"] {
             let (status, code, _) = problem(text);
             assert_eq!((status, code.as_str()), (400, "malformed-json"), "{text:?}");

@@ -1,34 +1,43 @@
 //! Live events for web clients, over a WebSocket or as server-sent events:
 //! `/api/v1/live?cameras=a,b&events=trajectory,track_ended`.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Extension, Query, State};
-use axum::http::StatusCode;
+use axum::extract::{Extension, State};
+use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 use crate::serve::access::audit::AuditAction;
 use crate::serve::access::client::Client;
 use crate::serve::access::principal::Principal;
-use crate::serve::hub::{Hub, LiveEvent};
+use crate::serve::hub::{Hub, LiveEvent, Subscription};
+use crate::serve::problem::Problem;
+use crate::serve::query::QueryOf;
+use crate::serve::replay::{ResumeToken, missed_message, resume_message};
 use crate::serve::service::Service;
+use crate::serve::stream_end::{PING_INTERVAL, SEND_TIMEOUT, StreamEnd};
 use crate::trajectory::EventKind;
 
-/// Query parameters; by default all events are sent.
-#[derive(Debug, Default, Deserialize)]
+/// The query of live events; by default all events are sent.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
 pub struct LiveQuery {
     /// Comma-separated names of cameras.
     cameras: Option<String>,
-    /// Comma-separated kinds of events.
+    /// Comma-separated kinds of events: trajectory, track_ended, camera_status, zone, line.
     events: Option<String>,
+    /// Asks for messages with the schema `twintrack.resume/1`, whose `token` is given here at the
+    /// next connection, so that it begins after the events of this one. Empty: from now on.
+    resume: Option<String>,
 }
 
 /// The events that a client receives; None means all.
@@ -38,7 +47,7 @@ struct EventFilter {
 }
 
 impl LiveQuery {
-    fn filter(&self) -> Result<EventFilter, String> {
+    fn filter(&self) -> Result<EventFilter, Problem> {
         let list = |text: &Option<String>| {
             text.as_ref().map(|t| {
                 t.split(',')
@@ -49,7 +58,8 @@ impl LiveQuery {
         let kind = |name: &String| {
             serde_json::from_value(name.as_str().into()).map_err(|_| {
                 let all = EventKind::ALL.map(EventKind::name).join(", ");
-                format!("unknown event '{name}'; use {all}\n")
+                let name: String = name.chars().take(100).collect();
+                Problem::field("events", format!("unknown event '{name}'; use {all}"))
             })
         };
         let kinds = list(&self.events)
@@ -65,12 +75,21 @@ impl LiveQuery {
             kinds,
         })
     }
+
+    /// The place to resume at: None if the client does not resume.
+    fn token(&self, headers: &HeaderMap) -> Result<Option<ResumeToken>, Problem> {
+        let last = headers.get("last-event-id").and_then(|v| v.to_str().ok());
+        let token = self.resume.as_deref().filter(|t| !t.is_empty()).or(last);
+        let token = token.map(str::parse).transpose();
+        token.map_err(|reason| Problem::field("resume", reason))
+    }
 }
 
 /// Whether the address has a valid query for live events.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn try_query(uri: &axum::http::Uri) -> bool {
-    Query::<LiveQuery>::try_from_uri(uri).is_ok_and(|Query(query)| query.filter().is_ok())
+    crate::serve::query::parse::<LiveQuery>(uri.query().unwrap_or_default())
+        .is_ok_and(|query| query.filter().is_ok() && query.token(&HeaderMap::new()).is_ok())
 }
 
 impl EventFilter {
@@ -82,24 +101,20 @@ impl EventFilter {
     }
 }
 
-/// Timeout of sending an event to a client; after it the client is disconnected.
-const SEND_TIMEOUT: Duration = Duration::from_secs(20);
-/// If nothing was sent to a client for this long, a ping is sent; the client is disconnected if it
-/// does not answer the ping within the same time.
-const PING_INTERVAL: Duration = Duration::from_secs(15);
-
-/// Handler of the route: a WebSocket if the client requests an upgrade, else server-sent events.
+/// `GET /api/v1/live`: a WebSocket if the client requests an upgrade, else server-sent events.
+///
+/// # Errors
+/// 400 and 422 for an invalid query.
 pub async fn live(
     State(service): State<Service>,
     Extension(principal): Extension<Principal>,
     Extension(client): Extension<Client>,
-    Query(query): Query<LiveQuery>,
+    QueryOf(query): QueryOf<LiveQuery>,
+    headers: HeaderMap,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
-) -> Response {
-    let filter = match query.filter() {
-        Ok(filter) => filter,
-        Err(reason) => return (StatusCode::BAD_REQUEST, reason).into_response(),
-    };
+) -> Result<Response, Problem> {
+    let filter = query.filter()?;
+    let token = query.token(&headers)?;
     let seen = |camera: &str| {
         let audit = service.access.audit();
         audit.seen(&principal, &client, AuditAction::LiveSeen, camera);
@@ -113,59 +128,126 @@ pub async fn live(
             known.for_each(|m| seen(&m.name));
         }
     }
-    // The stream ends at shutdown, and when the session ends or the token becomes invalid.
-    let stop = StreamEnd {
+    let end = StreamEnd {
         shutdown: service.stop,
         principal,
     };
-    match upgrade {
+    let stream = LiveStream::new(service.hub, filter, token, query.resume.is_some(), end);
+    Ok(match upgrade {
         Ok(upgrade) => upgrade
             .max_message_size(4096)
-            .on_upgrade(move |socket| websocket(socket, service.hub, filter, stop)),
-        Err(_) => sse(service.hub, filter, stop).into_response(),
+            .on_upgrade(move |socket| websocket(socket, stream)),
+        Err(_) => sse(stream).into_response(),
+    })
+}
+
+/// Time after which a client gets the token of the last event.
+const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a client receives.
+enum Outgoing {
+    Event(LiveEvent),
+    /// The client can resume here.
+    Token(ResumeToken),
+    /// Events are missing; their number, if it is known.
+    Missed(Option<u64>),
+}
+
+/// The events for one client.
+struct LiveStream {
+    hub: Hub,
+    filter: EventFilter,
+    end: StreamEnd,
+    subscription: Subscription,
+    /// What is sent before the events that come.
+    first: VecDeque<Outgoing>,
+    /// Whether the client wants tokens.
+    tokens: bool,
+    /// Position of the last event, and of the last token.
+    last: u64,
+    told: u64,
+    next_token: Instant,
+}
+
+impl LiveStream {
+    /// A subscription, which begins with the state of every camera and, with a token, with the
+    /// events since.
+    fn new(
+        hub: Hub,
+        filter: EventFilter,
+        resume: Option<ResumeToken>,
+        tokens: bool,
+        end: StreamEnd,
+    ) -> Self {
+        let (subscription, resumed) = hub.subscribe(resume);
+        let mut first = VecDeque::new();
+        first.extend(resumed.missed.then_some(Outgoing::Missed(None)));
+        let events = resumed.events.into_iter().filter(|e| filter.matches(e));
+        first.extend(events.map(Outgoing::Event));
+        first.extend(tokens.then_some(Outgoing::Token(subscription.start)));
+        LiveStream {
+            filter,
+            end,
+            first,
+            tokens,
+            last: subscription.start.position(),
+            told: subscription.start.position(),
+            next_token: Instant::now() + TOKEN_INTERVAL,
+            subscription,
+            hub,
+        }
     }
-}
 
-/// When a stream ends.
-struct StreamEnd {
-    shutdown: CancellationToken,
-    /// Kept for as long as the stream is open, so that its session does not become idle.
-    principal: Principal,
-}
-
-impl StreamEnd {
-    async fn reached(&self) {
-        tokio::select! {
-            () = self.shutdown.cancelled() => {}
-            () = self.principal.ended.cancelled() => {}
+    /// Waits for the next message; None at the end of the stream. Nothing is lost if the future is
+    /// dropped.
+    async fn next(&mut self) -> Option<Outgoing> {
+        if let Some(first) = self.first.pop_front() {
+            return Some(first);
+        }
+        loop {
+            tokio::select! {
+                () = self.end.reached() => return None,
+                event = self.subscription.events.recv() => match event {
+                    Ok(event) => {
+                        self.last = event.position;
+                        if self.filter.matches(&event) {
+                            return Some(Outgoing::Event(event));
+                        }
+                    }
+                    Err(RecvError::Lagged(events)) => {
+                        self.hub.count_missed(events);
+                        if self.tokens {
+                            return Some(Outgoing::Missed(Some(events)));
+                        }
+                    }
+                    Err(RecvError::Closed) => return None,
+                },
+                () = tokio::time::sleep_until(self.next_token), if self.tokens => {
+                    self.next_token = Instant::now() + TOKEN_INTERVAL;
+                    if self.told != self.last {
+                        self.told = self.last;
+                        return Some(Outgoing::Token(self.subscription.token(self.last)));
+                    }
+                }
+            }
         }
     }
 }
 
-async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: StreamEnd) {
-    let (mut subscription, statuses) = hub.subscribe();
-    for event in statuses.into_iter().filter(|e| filter.matches(e)) {
-        if !sent(&mut socket, Message::Text(event.text)).await {
-            return;
-        }
-    }
+async fn websocket(mut socket: WebSocket, mut stream: LiveStream) {
     // The time is counted from the last message sent to this client, not from the last event,
     // because its filter may select few events.
     let (mut next_ping, mut awaiting_pong) = (Instant::now() + PING_INTERVAL, false);
     loop {
         let message = tokio::select! {
-            () = stop.reached() => {
-                let _ = socket.send(Message::Close(None)).await; // the client may have disconnected
-                return;
-            }
-            event = subscription.events.recv() => match event {
-                Ok(event) if filter.matches(&event) => Message::Text(event.text),
-                Ok(_) => continue,
-                Err(RecvError::Lagged(events)) => {
-                    hub.count_missed(events);
-                    continue;
+            outgoing = stream.next() => match outgoing {
+                Some(Outgoing::Event(event)) => Message::Text(event.text),
+                Some(Outgoing::Token(token)) => Message::Text(resume_message(token)),
+                Some(Outgoing::Missed(events)) => Message::Text(missed_message(events)),
+                None => {
+                    let _ = socket.send(Message::Close(None)).await; // the client may be gone
+                    return;
                 }
-                Err(RecvError::Closed) => return,
             },
             received = socket.recv() => match received {
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return,
@@ -184,50 +266,38 @@ async fn websocket(mut socket: WebSocket, hub: Hub, filter: EventFilter, stop: S
             }
         };
         next_ping = Instant::now() + PING_INTERVAL;
-        if !sent(&mut socket, message).await {
+        let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(message));
+        if !matches!(sent.await, Ok(Ok(()))) {
             return;
         }
     }
 }
 
-/// Sends a message; returns whether it was sent within [`SEND_TIMEOUT`].
-async fn sent(socket: &mut WebSocket, message: Message) -> bool {
-    matches!(
-        tokio::time::timeout(SEND_TIMEOUT, socket.send(message)).await,
-        Ok(Ok(()))
-    )
-}
-
-fn sse(hub: Hub, filter: EventFilter, stop: StreamEnd) -> impl IntoResponse {
-    let (subscription, statuses) = hub.subscribe();
+fn sse(mut stream: LiveStream) -> impl IntoResponse {
     let (tx, rx) = tokio::sync::mpsc::channel::<Result<Event, Infallible>>(16);
     tokio::spawn(async move {
-        let mut subscription = subscription;
-        let mut statuses = statuses.into_iter();
         loop {
-            let event = match statuses.next() {
-                Some(event) => event,
-                None => tokio::select! {
-                    () = stop.reached() => return,
-                    () = tx.closed() => return,
-                    event = subscription.events.recv() => match event {
-                        Ok(event) => event,
-                        Err(RecvError::Lagged(events)) => {
-                            hub.count_missed(events);
-                            continue;
-                        }
-                        Err(RecvError::Closed) => return,
-                    }
-                },
+            let outgoing = tokio::select! {
+                outgoing = stream.next() => outgoing,
+                () = tx.closed() => return,
             };
-            if !filter.matches(&event) {
-                continue;
-            }
-            let name = event.kind.name();
-            let sent = tokio::time::timeout(
-                SEND_TIMEOUT,
-                tx.send(Ok(Event::default().event(name).data(event.text.as_str()))),
-            );
+            let event = match outgoing {
+                Some(Outgoing::Event(event)) => {
+                    let token = stream.subscription.token(event.position).to_string();
+                    let named = Event::default().event(event.kind.name()).id(token);
+                    named.data(event.text.as_str())
+                }
+                Some(Outgoing::Token(token)) => {
+                    let named = Event::default().event("resume").id(token.to_string());
+                    named.data(resume_message(token).as_str())
+                }
+                Some(Outgoing::Missed(events)) => {
+                    let named = Event::default().event("missed");
+                    named.data(missed_message(events).as_str())
+                }
+                None => return,
+            };
+            let sent = tokio::time::timeout(SEND_TIMEOUT, tx.send(Ok(event)));
             if !matches!(sent.await, Ok(Ok(()))) {
                 return;
             }
@@ -240,6 +310,8 @@ fn sse(hub: Hub, filter: EventFilter, stop: StreamEnd) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
+
+    use tokio_util::sync::CancellationToken;
 
     use super::*;
     use crate::frame::CameraState;
@@ -263,11 +335,12 @@ mod tests {
         let shared = hub.clone();
         let open = move |upgrade: WebSocketUpgrade| async move {
             let filter = LiveQuery::default().filter().expect("no filter");
-            let stop = StreamEnd {
+            let end = StreamEnd {
                 shutdown: CancellationToken::new(),
                 principal: Principal::local(),
             };
-            upgrade.on_upgrade(move |s| websocket(s, shared, filter, stop))
+            let stream = LiveStream::new(shared, filter, None, false, end);
+            upgrade.on_upgrade(move |s| websocket(s, stream))
         };
         let app = axum::Router::new().route("/", axum::routing::get(open));
         tokio::spawn(axum::serve(listener, app).into_future());

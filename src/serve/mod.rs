@@ -2,10 +2,14 @@
 //! access control), and the configuration file of `twintrack serve`.
 
 pub mod access;
+mod api;
 mod assets;
+pub mod camera_settings;
+mod conditional;
 pub mod config;
 mod connections;
 mod count_metrics;
+pub mod drawn_shapes;
 mod headers;
 pub mod health;
 pub mod hub;
@@ -13,13 +17,21 @@ pub mod json_body;
 pub mod live;
 mod metric_family;
 pub mod metrics;
+pub mod openapi;
+pub mod operation;
 pub mod pages;
+pub mod people;
 pub mod problem;
+mod query;
+pub mod replay;
 pub mod routes;
 pub mod schema;
 pub mod server;
 pub mod service;
 pub mod stage_metrics;
+mod state_file;
+mod stream_end;
 pub mod tls;
+mod video;
 
 pub use config::ServiceConfig;

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 /// An error that a handler answers with. The `type` is `about:blank`, so `title` is the status's
 /// name; `code` tells problems of one status apart.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(schemars::JsonSchema, Debug, Clone, PartialEq, Serialize)]
 pub struct Problem {
     #[serde(rename = "type")]
     kind: &'static str,

@@ -12,12 +12,14 @@ use crate::serve::access::authenticate::{authenticate, require};
 use crate::serve::access::base_path::BasePath;
 use crate::serve::access::control::AccessControl;
 use crate::serve::access::requirement::Requirement;
+use crate::serve::conditional::conditional;
 use crate::serve::headers::add_headers;
+use crate::serve::operation::Operation;
 use crate::serve::problem::Problem;
 use crate::serve::service::Service;
 
 /// A route: method, path below the base path, requirement.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Route {
     /// The method; GET includes HEAD.
     pub method: Method,
@@ -25,6 +27,8 @@ pub struct Route {
     pub path: &'static str,
     /// What the route requires.
     pub requirement: Requirement,
+    /// What the OpenAPI document says about it; absent for pages.
+    pub operation: Option<Operation>,
 }
 
 /// The table of routes under construction.
@@ -86,8 +90,17 @@ impl Routes {
             method,
             path,
             requirement,
+            operation: None,
         };
         self.0.push((route, routed));
+        self
+    }
+
+    /// States what the OpenAPI document says about the route that was added last.
+    pub fn documented(mut self, operation: Operation) -> Self {
+        if let Some((route, _)) = self.0.last_mut() {
+            route.operation = Some(operation);
+        }
         self
     }
 
@@ -123,6 +136,7 @@ impl Routes {
                 let path = request.uri().path().chars().take(200).collect::<String>();
                 Problem::not_found(format!("there is nothing at {path}"))
             })
+            .layer(middleware::from_fn(conditional))
             .layer(middleware::from_fn_with_state(access, authenticate))
             .layer(middleware::from_fn(add_headers))
     }

@@ -13,6 +13,7 @@ use crate::infer::pixels::ColorOrder;
 use crate::infer::{Device, InputSize, PixelFormat};
 use crate::secret::Secret;
 use crate::serve::config::ServiceConfig;
+use crate::time::Timestamp;
 use crate::track::similarity::StrangerTable;
 
 /// The schema (draft 7, the newest that the usual TOML editors support) of a file that may have all
@@ -47,7 +48,7 @@ pub fn configuration() -> Value {
 
 /// Joins the lines of descriptions, writes links to Rust items as code, and writes defaults of type
 /// f32 with the digits of an f32: 0.1, not 0.10000000149011612.
-fn tidy(value: &mut Value) {
+pub(super) fn tidy(value: &mut Value) {
     match value {
         Value::Object(map) => map.iter_mut().for_each(|(key, value)| match value {
             Value::String(text) if key == "description" => {
@@ -99,6 +100,7 @@ text_schema! {
     InputSize, "InputSize", { "type": "string", "pattern": "^(auto|[0-9]+x[0-9]+)$" };
     Secret, "Secret", { "type": "string" };
     StrangerTable, "StrangerTable", { "type": "string" };
+    Timestamp, "Timestamp", { "type": "string", "format": "date-time" };
 }
 
 /// A pixel format is the name of a predefined one, or a table.

@@ -1,33 +1,39 @@
 //! The web server: its routes, the cameras, pictures, health and metrics.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Extension, Path, Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{Html, IntoResponse, Response};
-use serde::{Deserialize, Serialize};
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde_json::Value;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::analytics::{LineView, ZoneView};
 use crate::frame::CameraState;
 use crate::pipeline::cameras::Member;
-use crate::serve::access::audit::AuditAction;
-use crate::serve::access::client::Client;
 use crate::serve::access::login;
-use crate::serve::access::principal::Principal;
 use crate::serve::access::requirement::{Requirement, role};
 use crate::serve::access::role::Role;
+use crate::serve::api;
 use crate::serve::assets;
 use crate::serve::connections;
 use crate::serve::health::is_ready;
-use crate::serve::live::live;
+use crate::serve::hub::Hub;
+use crate::serve::live::{LiveQuery, live};
+use crate::serve::openapi;
+use crate::serve::operation::Operation;
 use crate::serve::pages;
 use crate::serve::routes::Routes;
 use crate::serve::service::Service;
+use crate::serve::video::{self, CameraPath, PictureQuery, VideoQuery};
 use crate::trajectory::RunId;
 
 /// The server cannot bind its address.
@@ -44,7 +50,7 @@ pub struct ListenError {
 }
 
 /// A camera in `/api/v1/cameras`, which the page shows.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct CameraView {
     name: Arc<str>,
     state: CameraState,
@@ -67,9 +73,34 @@ struct CameraView {
     reason: Option<Arc<str>>,
     /// The address, without credentials.
     url: String,
+    /// Width and height of the frames in pixels; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    frame: Option<[u32; 2]>,
+    /// The zones by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    zones: BTreeMap<Arc<str>, ZoneState>,
+    /// The lines by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    lines: BTreeMap<Arc<str>, LineState>,
 }
 
-#[derive(Debug, Serialize)]
+/// People in a zone.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ZoneState {
+    /// Number of people inside.
+    occupancy: u64,
+    /// Whether they are more than the zone's limit.
+    over_limit: bool,
+}
+
+/// Crossings of a line since the start of the run.
+#[derive(Debug, Serialize, JsonSchema)]
+struct LineState {
+    r#in: u64,
+    out: u64,
+}
+
+#[derive(Debug, Serialize, JsonSchema)]
 struct Dropped {
     decode_late: u64,
     detector_busy: u64,
@@ -78,7 +109,24 @@ struct Dropped {
 }
 
 impl CameraView {
-    fn of(m: &Member) -> Self {
+    fn of(m: &Member, hub: &Hub) -> Self {
+        let scene = hub.scene(&m.name);
+        let frame = scene.as_ref().map(|(size, _)| *size);
+        let scene = scene.map(|(_, scene)| scene).unwrap_or_default();
+        let zone = |z: &ZoneView| {
+            let state = ZoneState {
+                occupancy: z.occupancy,
+                over_limit: z.over,
+            };
+            (z.name.clone(), state)
+        };
+        let line = |l: &LineView| {
+            let state = LineState {
+                r#in: l.inwards,
+                out: l.outwards,
+            };
+            (l.name.clone(), state)
+        };
         let (n, c) = (|count: &AtomicU64| count.load(Ordering::Relaxed), &m.counts);
         CameraView {
             name: m.name.clone(),
@@ -100,6 +148,9 @@ impl CameraView {
             failures: m.failures(),
             reason: m.link.reason(),
             url: m.config.url.to_string(),
+            frame,
+            zones: scene.zones.iter().map(zone).collect(),
+            lines: scene.lines.iter().map(line).collect(),
         }
     }
 }
@@ -120,7 +171,7 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
 
 /// All routes, with what each requires.
 pub fn routes() -> Routes {
-    let (viewer, admin) = (role(Role::Viewer), role(Role::Admin));
+    let viewer = role(Role::Viewer);
     Routes::default()
         // Health checks contain nothing confidential, and orchestrators have no token.
         .get("/healthz", Requirement::Nothing, health)
@@ -128,14 +179,68 @@ pub fn routes() -> Routes {
         .get("/", viewer, || async { Html(pages::INDEX) })
         .get("/login", Requirement::OwnOrigin, login::page)
         .get("/assets/{file}", Requirement::OwnOrigin, assets::asset)
-        .post("/api/v1/session", Requirement::OwnOrigin, login::log_in)
-        .get("/api/v1/session", viewer, login::whoami)
-        .delete("/api/v1/session", viewer, login::log_out)
-        .get("/api/v1/audit", admin, login::audit)
         .get("/metrics", viewer, metrics)
+        .merge(login::routes())
         .get("/api/v1/cameras", viewer, cameras)
-        .get("/api/v1/cameras/{name}/picture.jpg", viewer, picture)
+        .documented(
+            Operation::new("cameras", "State, counters, zones and lines of the cameras")
+                .answers::<Overview>(),
+        )
+        .get(
+            "/api/v1/cameras/{camera}/picture.jpg",
+            viewer,
+            video::picture,
+        )
+        .documented(
+            Operation::new("cameras", "The latest picture of a camera")
+                .path::<CameraPath>()
+                .query::<PictureQuery>()
+                .answers_of(&["image/jpeg"])
+                .problem(
+                    StatusCode::NOT_FOUND,
+                    "not-found",
+                    "no such camera, or no picture yet",
+                )
+                .problem(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid-field",
+                    "the width",
+                ),
+        )
+        .get("/api/v1/cameras/{camera}/video", viewer, video::video)
+        .documented(
+            Operation::new(
+                "cameras",
+                "Pictures of a camera as they come: Motion JPEG, or over a WebSocket the number of \
+                 the frame, its time and a JPEG",
+            )
+            .path::<CameraPath>()
+            .query::<VideoQuery>()
+            .answers_of(&["multipart/x-mixed-replace"])
+            .problem(
+                StatusCode::NOT_FOUND,
+                "not-found",
+                "no such camera, or no picture yet",
+            )
+            .problem(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-field",
+                "the width or rate",
+            ),
+        )
         .get("/api/v1/live", viewer, live)
+        .documented(
+            Operation::new("live", "Live events, server-sent or over a WebSocket")
+                .query::<LiveQuery>()
+                .answers_of(&["text/event-stream"])
+                .problem(StatusCode::UNPROCESSABLE_ENTITY, "invalid-field", "a value"),
+        )
+        .merge(api::routes())
+}
+
+/// The OpenAPI document of all routes, below a base path (empty: none).
+pub fn openapi(base: &str) -> Value {
+    openapi::document(&routes().table(), base)
 }
 
 /// Serves requests until shutdown, on at most `max_connections` connections at a time.
@@ -202,53 +307,23 @@ async fn metrics(State(service): State<Service>) -> Response {
     }
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Overview {
     run: RunId,
     cameras: Vec<CameraView>,
 }
 
 async fn cameras(State(service): State<Service>) -> impl IntoResponse {
+    let cameras = service.cameras.all();
+    let cameras = cameras
+        .iter()
+        .map(|m| CameraView::of(m, &service.hub))
+        .collect();
     (
         [(header::CACHE_CONTROL, "no-store")],
         Json(Overview {
             run: service.run,
-            cameras: service.cameras.all().iter().map(CameraView::of).collect(),
+            cameras,
         }),
     )
-}
-
-#[derive(Deserialize)]
-struct Size {
-    width: Option<u32>,
-}
-
-async fn picture(
-    State(service): State<Service>,
-    Extension(principal): Extension<Principal>,
-    Extension(client): Extension<Client>,
-    Path(name): Path<String>,
-    Query(size): Query<Size>,
-) -> Response {
-    let width = size.width.unwrap_or(u32::MAX).max(16);
-    // Drawing takes milliseconds, which is too long for an async thread.
-    let (hub, camera) = (service.hub, name.clone());
-    let made = tokio::task::spawn_blocking(move || hub.jpeg(&camera, width)).await;
-    match made {
-        Ok(Some(jpeg)) => {
-            let audit = service.access.audit();
-            audit.seen(&principal, &client, AuditAction::PictureSeen, &name);
-            let headers = [
-                (header::CONTENT_TYPE, "image/jpeg"),
-                (header::CACHE_CONTROL, "no-store"),
-            ];
-            (headers, jpeg).into_response()
-        }
-        Ok(None) => (
-            StatusCode::NOT_FOUND,
-            "unknown camera, or no picture of it yet\n",
-        )
-            .into_response(),
-        Err(e) => (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()).into_response(),
-    }
 }

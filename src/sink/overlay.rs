@@ -184,34 +184,40 @@ impl Painter {
         scene: Option<&SceneView>,
         width: u32,
     ) -> Result<Vec<u8>, String> {
-        let encode = || {
-            let mut mat = self.draw(image, event, scene)?;
-            if width < image.width {
-                let height = (f64::from(image.height) * f64::from(width) / f64::from(image.width))
-                    .round()
-                    .max(1.0) as i32;
-                let mut small = Mat::default();
-                imgproc::resize(
-                    &mat,
-                    &mut small,
-                    Size::new(width as i32, height),
-                    0.0,
-                    0.0,
-                    imgproc::INTER_AREA,
-                )?;
-                mat = small;
-            }
-            let mut bytes = Vector::new();
-            imgcodecs::imencode(
-                ".jpg",
-                &mat,
-                &mut bytes,
-                &Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 80]),
-            )?;
-            Ok(bytes.into())
-        };
-        encode().map_err(|e: opencv::Error| e.message)
+        let drawn = self.draw(image, event, scene);
+        drawn
+            .and_then(|mat| encode(&mat, width))
+            .map_err(|e| e.message)
     }
+}
+
+/// Encodes an image as JPEG, at most `width` pixels wide, with nothing drawn into it.
+///
+/// # Errors
+/// Returns OpenCV's message.
+pub fn plain_jpeg(image: &Image, width: u32) -> Result<Vec<u8>, String> {
+    let mat = mat_of(image);
+    mat.and_then(|mat| encode(&mat, width))
+        .map_err(|e| e.message)
+}
+
+/// Encodes a picture as JPEG, at most `width` pixels wide.
+fn encode(mat: &Mat, width: u32) -> Result<Vec<u8>, opencv::Error> {
+    let size = mat.size()?;
+    let width = i32::try_from(width).unwrap_or(i32::MAX).max(1);
+    let mut small = Mat::default();
+    let scaled = if width < size.width {
+        let height = f64::from(size.height) * f64::from(width) / f64::from(size.width);
+        let size = Size::new(width, height.round().max(1.0) as i32);
+        imgproc::resize(mat, &mut small, size, 0.0, 0.0, imgproc::INTER_AREA)?;
+        &small
+    } else {
+        mat
+    };
+    let mut bytes = Vector::new();
+    let quality = Vector::from_slice(&[imgcodecs::IMWRITE_JPEG_QUALITY, 80]);
+    imgcodecs::imencode(".jpg", scaled, &mut bytes, &quality)?;
+    Ok(bytes.into())
 }
 
 /// `skipped`: the detector did not process the frame, so that no track is confirmed in it.

@@ -210,6 +210,14 @@ impl CameraConfig {
         self.ground = scene.ground;
     }
 
+    /// Whether another configuration differs from this one, and only in the zones, lines, masks and
+    /// ground plane.
+    pub fn differs_in_scene_only(&self, other: &CameraConfig) -> bool {
+        let mut same_scene = other.clone();
+        same_scene.set_scene(self.scene());
+        *self == same_scene && self != other
+    }
+
     /// Whether `url` is a stream or a device; otherwise it is a file.
     pub fn has_address(&self) -> bool {
         is_stream(self.url.expose())

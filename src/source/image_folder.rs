@@ -337,6 +337,31 @@ pub fn read(path: &Path) -> Result<Image, SourceError> {
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
+/// Most pixels of a picture in memory, which somebody sends: about 150 MB when decoded.
+#[cfg(feature = "serve")]
+const MAX_PIXELS: usize = 50_000_000;
+
+/// Decodes a picture in memory. Its size is read before it is decoded, because a small file can
+/// hold a huge picture.
+///
+/// # Errors
+/// The reason why it cannot be decoded.
+#[cfg(feature = "serve")]
+pub fn decode(picture: &[u8]) -> Result<Image, String> {
+    use opencv::{core::Mat, imgcodecs};
+    let size = imagesize::blob_size(picture).map_err(|_| "it is not a picture".to_string())?;
+    if size.width.saturating_mul(size.height) > MAX_PIXELS {
+        let (width, height) = (size.width, size.height);
+        return Err(format!(
+            "it has {width}x{height} pixels; at most {MAX_PIXELS} are decoded"
+        ));
+    }
+    let bytes = Mat::from_slice(picture).map_err(|e| e.message)?;
+    let mat = imgcodecs::imdecode(&bytes, imgcodecs::IMREAD_COLOR)
+        .map_err(|e| undecodable(&e.message))?;
+    crate::source::video::image_of(&mat)
+}
+
 /// The part of OpenCV's exception `message` that is about the picture.
 #[cfg(feature = "video")]
 fn undecodable(message: &str) -> String {

@@ -15,6 +15,7 @@ use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
 use crate::store::database::{Database, Dialect};
 use crate::store::error::StoreError;
+use crate::store::heat_map::{HeatMap, HeatMapQuery, heat_map};
 use crate::store::identities::{self, Deleted};
 use crate::store::query::{
     CameraSummary, Cursor, EventFilter, Found, Page, StoredEvent, StoredIdentity, TrackDetail,
@@ -307,6 +308,14 @@ impl History {
     /// As [`statistics`].
     pub fn statistics(&self, query: &StatisticsQuery) -> Result<Vec<query::Bucket>, StoreError> {
         self.ask(|db| statistics(db, query))
+    }
+
+    /// Where people were, and for how long.
+    ///
+    /// # Errors
+    /// As [`heat_map`].
+    pub fn heat_map(&self, query: &HeatMapQuery) -> Result<HeatMap, StoreError> {
+        self.ask(|db| heat_map(db, query))
     }
 
     /// The `k` tracks nearest to an embedding made by `embedder` (name and hash).

@@ -14,6 +14,7 @@ const MAX_NAME: usize = 200;
 
 /// What deleting an identity has removed.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct Deleted {
     /// Tracks that had the name.
     pub tracks: u64,

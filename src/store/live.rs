@@ -4,17 +4,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::frame::Image;
+use crate::store::box_samples::BoxSamples;
 use crate::store::crops::{self, BestCrops};
 use crate::store::rows::{EventKind, EventRow, TrackRow};
 use crate::time::{Clock, Seconds, Timestamp};
 use crate::track::TrackState;
-use crate::trajectory::{EndedEvent, FrameEvent, RunId, TrackEvent};
+use crate::trajectory::{EndedEvent, FrameEvent, RunId, TrackEvent, thousandths};
 
 /// A track that goes on.
 #[derive(Debug)]
 struct LiveTrack {
     row: TrackRow,
     crops: BestCrops,
+    boxes: BoxSamples,
     /// Presentation time in seconds at which its next row is due.
     due: f64,
 }
@@ -78,7 +80,10 @@ impl LiveTracks {
         let (pts, time) = self.last.unwrap_or((event.last, now));
         let at = |then: f64| time.plus(Seconds(then - pts));
         let (mut row, crops) = match self.tracks.remove(&event.id) {
-            Some(live) => (live.row, live.crops.take()),
+            Some(live) => {
+                let boxes = live.boxes.take();
+                (TrackRow { boxes, ..live.row }, live.crops.take())
+            }
             // No frame showed the track: it ended before its first row.
             None => (
                 TrackRow {
@@ -93,6 +98,7 @@ impl LiveTracks {
                     frame: (0, 0),
                     path: None,
                     path_error: None,
+                    boxes: Vec::new(),
                     identity: None,
                     embedder: None,
                     embedding: None,
@@ -162,7 +168,7 @@ impl LiveTrack {
                 run,
                 camera,
                 track: track.id,
-                pts: (event.pts - track.age, event.pts),
+                pts: (thousandths(event.pts - track.age), event.pts),
                 time: (time.plus(Seconds(-track.age)), time),
                 clock,
                 hits: 0,
@@ -170,12 +176,14 @@ impl LiveTrack {
                 frame: (event.width, event.height),
                 path: None,
                 path_error: None,
+                boxes: Vec::new(),
                 identity: None,
                 embedder: None,
                 embedding: None,
                 crops: Vec::new(),
             },
             crops: BestCrops::default(),
+            boxes: BoxSamples::default(),
             due: event.pts,
         }
     }
@@ -185,6 +193,9 @@ impl LiveTrack {
         self.row.pts.1 = event.pts - unseen;
         self.row.time.1 = time.plus(Seconds(-unseen));
         self.row.hits = track.hits;
+        if track.state == TrackState::Confirmed {
+            self.boxes.add(event.frame, event.pts, track.bbox);
+        }
         if let Some(identity) = &track.identity {
             self.row.identity = Some((identity.name.clone(), identity.similarity));
         }

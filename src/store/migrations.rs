@@ -8,7 +8,8 @@ use crate::store::error::StoreError;
 
 /// The migrations. Version n of the tables is reached by the first n of them. Types in braces are
 /// those of the database: see [`for_dialect`].
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE runs (
         id {id}, uuid TEXT NOT NULL UNIQUE, began {int} NOT NULL, alive {int} NOT NULL,
         version TEXT NOT NULL
@@ -85,7 +86,9 @@ const MIGRATIONS: &[&str] = &["
         embedder_id {int} NOT NULL REFERENCES embedders (id), embedding {vector} NOT NULL
     );
     CREATE INDEX identity_embeddings_identity ON identity_embeddings (identity_id);
-"];
+",
+    "ALTER TABLE paths ADD COLUMN boxes TEXT",
+];
 
 /// Key of the lock that keeps two programs from migrating a PostgreSQL database at once.
 const MIGRATION_LOCK: i64 = 0x7477_696e_7472_636b;

@@ -2,6 +2,7 @@
 //!
 //! [`HistorySink`] hands events to the writer of a [`History`], which also answers questions.
 
+mod box_samples;
 mod condition;
 pub mod config;
 pub mod counts;
@@ -9,6 +10,7 @@ mod crops;
 pub mod database;
 pub mod error;
 pub mod events;
+pub mod heat_map;
 pub mod history;
 pub mod identities;
 mod jpeg;

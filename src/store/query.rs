@@ -6,7 +6,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 
 use crate::store::error::StoreError;
-use crate::store::rows::EventKind;
+use crate::store::rows::{EventKind, timestamp};
 use crate::time::Timestamp;
 use crate::track::identity::Identity;
 use crate::trajectory::RunId;
@@ -29,6 +29,8 @@ pub struct TrackFilter {
     pub identity: Option<String>,
     /// Tracks of at least this duration in seconds.
     pub min_duration: Option<f64>,
+    /// Tracks of this run.
+    pub run: Option<RunId>,
 }
 
 /// Which events; absent fields do not restrict.
@@ -82,6 +84,21 @@ impl FromStr for Cursor {
     }
 }
 
+#[cfg(feature = "serve")]
+impl schemars::JsonSchema for Cursor {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Cursor".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^-?[0-9]+\\.-?[0-9]+$" })
+    }
+}
+
 impl Serialize for Cursor {
     fn serialize<S: Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
@@ -90,6 +107,7 @@ impl Serialize for Cursor {
 
 /// A page of a list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct Page<T> {
     /// The rows, from new to old.
     pub items: Vec<T>,
@@ -100,6 +118,7 @@ pub struct Page<T> {
 
 /// A camera.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct CameraSummary {
     /// The name.
     pub camera: String,
@@ -122,6 +141,7 @@ pub struct CameraSummary {
 
 /// A change of a camera's state.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct StatusChange {
     /// When.
     pub time: Timestamp,
@@ -134,6 +154,7 @@ pub struct StatusChange {
 
 /// A track in a list.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct TrackSummary {
     /// The run.
     pub run: RunId,
@@ -165,10 +186,14 @@ pub struct TrackSummary {
     pub identity: Option<Identity>,
     /// Number of its stored crops.
     pub crops: u32,
+    /// Key of the best crop, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub crop: Option<i64>,
 }
 
 /// A track with all that is stored about it, except for the pictures themselves.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct TrackDetail {
     /// The track.
     #[serde(flatten)]
@@ -178,6 +203,10 @@ pub struct TrackDetail {
     /// Greatest deviation of the path in pixels, if it is more than 2.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path_error: Option<f64>,
+    /// Boxes of an ended track at some of its frames: [frame, left, top, width, height], pixels.
+    /// Between them they are interpolated.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub boxes: Vec<[f64; 5]>,
     /// The zones that it was in.
     pub zones: Vec<String>,
     /// The network that made the stored embedding, if there is one.
@@ -189,6 +218,7 @@ pub struct TrackDetail {
 
 /// A stored crop, without the picture.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct CropSummary {
     /// Key, for [`crate::store::tracks::crop`].
     pub id: i64,
@@ -202,6 +232,7 @@ pub struct CropSummary {
 
 /// An event of a zone or a line.
 #[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct StoredEvent {
     /// Wall-clock time.
     pub time: Timestamp,
@@ -217,13 +248,24 @@ pub struct StoredEvent {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub track: Option<u64>,
     /// The whole event.
+    #[cfg_attr(
+        feature = "serve",
+        schemars(with = "serde_json::Map<String, serde_json::Value>")
+    )]
     pub event: Box<serde_json::value::RawValue>,
+}
+
+fn as_time<S: Serializer>(milliseconds: &i64, s: S) -> Result<S::Ok, S::Error> {
+    timestamp(*milliseconds).serialize(s)
 }
 
 /// A span of time with its counts.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct Bucket {
-    /// Begin, milliseconds since 1970.
+    /// Begin, milliseconds since 1970; in JSON the time.
+    #[serde(serialize_with = "as_time")]
+    #[cfg_attr(feature = "serve", schemars(with = "Timestamp"))]
     pub start: i64,
     /// Tracks that began.
     pub tracks: u64,
@@ -237,6 +279,7 @@ pub struct Bucket {
 
 /// Crossings of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct LineCounts {
     /// Into the side that the line's direction points to.
     #[serde(rename = "in")]
@@ -248,6 +291,7 @@ pub struct LineCounts {
 
 /// Occupancy of a zone.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct ZoneCounts {
     /// Number of people who entered.
     pub entered: u64,
@@ -259,6 +303,7 @@ pub struct ZoneCounts {
 
 /// A track that a search has found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct Found {
     /// The track.
     #[serde(flatten)]
@@ -270,6 +315,7 @@ pub struct Found {
 
 /// An enrolled identity, or a name that tracks have.
 #[derive(Debug, Clone, PartialEq, Serialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct StoredIdentity {
     /// The name.
     pub name: String,

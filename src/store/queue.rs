@@ -163,6 +163,7 @@ mod tests {
             frame: (1, 1),
             path: None,
             path_error: None,
+            boxes: Vec::new(),
             identity: None,
             embedder: None,
             embedding: None,

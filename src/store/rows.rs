@@ -33,7 +33,7 @@ impl Change {
                 });
                 let path = t.path.as_ref().map_or(0, Vec::len);
                 let embedding = t.embedding.as_ref().map_or(0, Vec::len);
-                512 + 24 * path + 4 * embedding + pictures.sum::<usize>()
+                512 + 24 * path + 20 * t.boxes.len() + 4 * embedding + pictures.sum::<usize>()
             }
         }
     }
@@ -69,6 +69,8 @@ pub struct TrackRow {
     pub path: Option<Vec<[f64; 3]>>,
     /// Greatest deviation of the path in pixels, if it is more than 2.
     pub path_error: Option<f64>,
+    /// Boxes at some frames: [frame, left, top, width, height], pixels.
+    pub boxes: Vec<[f32; 5]>,
     /// Name and similarity of the person, if known.
     pub identity: Option<(String, f64)>,
     /// The embedder: its name and, after the last space, the hash of its weights.
@@ -138,7 +140,8 @@ pub struct EventRow {
 }
 
 /// The kinds of events in the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum EventKind {

@@ -14,7 +14,8 @@ use crate::trajectory::RunId;
 /// Columns of [`summary`], of the tables tracks `t`, runs `r` and cameras `c`.
 const SUMMARY: &str = "t.id, t.first_time, r.uuid, c.name, t.track, t.last_time, t.first_pts,
     t.last_pts, t.duration, t.clock, t.hits, t.ended, t.width, t.height, t.identity, t.similarity,
-    (SELECT count(*) FROM crops p WHERE p.track_id = t.id)";
+    (SELECT count(*) FROM crops p WHERE p.track_id = t.id),
+    (SELECT p.id FROM crops p WHERE p.track_id = t.id ORDER BY p.score DESC, p.id LIMIT 1)";
 
 /// Number of tracks of a minimum duration up to which they are found by their duration and then
 /// sorted; beyond it they are so many that a page is found sooner in the order of time.
@@ -60,6 +61,7 @@ fn summary(row: &Row) -> Result<TrackSummary, StoreError> {
         frame: [whole(row, 12)?, whole(row, 13)?],
         identity,
         crops: whole(row, 16)?,
+        crop: row.int_if_any(17)?,
     })
 }
 
@@ -180,12 +182,12 @@ impl Plan {
 }
 
 fn milliseconds_of(seconds: f64) -> Result<Value, StoreError> {
-    if seconds.is_finite() {
+    if seconds.is_finite() && seconds >= 0.0 {
         Ok(Value::Int((1000.0 * seconds).ceil() as i64))
     } else {
         Err(StoreError::Argument {
             argument: "min_duration",
-            reason: "it is not a number of seconds".into(),
+            reason: "it must be a number of seconds, at least 0".into(),
         })
     }
 }
@@ -226,6 +228,13 @@ fn conditions(
         all.with(
             &format!("{first} {} < ?", plan.unindexed()),
             milliseconds(to),
+        );
+    }
+    if let Some(run) = filter.run {
+        let run = run.to_string();
+        all.with(
+            "t.run_id = (SELECT id FROM runs WHERE uuid = ?)",
+            run.as_str(),
         );
     }
     if let Some(identity) = &filter.identity {
@@ -336,6 +345,14 @@ pub(super) fn by_ids(
     Ok(found)
 }
 
+/// A list of points or boxes.
+pub(super) fn numbers<const N: usize>(text: &str) -> Result<Vec<[f64; N]>, StoreError>
+where
+    [f64; N]: serde::de::DeserializeOwned,
+{
+    serde_json::from_str(text).map_err(|e| StoreError::Value(format!("a path: {e}")))
+}
+
 /// The key of a track.
 fn track_id(
     db: &mut dyn Database,
@@ -373,14 +390,16 @@ pub fn track(
         return Ok(None);
     };
     let key = [Value::Int(id)];
-    let paths = db.query("SELECT path, error FROM paths WHERE track_id = ?", &key)?;
-    let (path, path_error) = match paths.first() {
-        Some(row) => {
-            let path = serde_json::from_str(&row.text(0)?);
-            let path = path.map_err(|e| StoreError::Value(format!("a path: {e}")))?;
-            (path, row.real_if_any(1)?)
-        }
-        None => (Vec::new(), None),
+    let sql = "SELECT path, error, boxes FROM paths WHERE track_id = ?";
+    let paths = db.query(sql, &key)?;
+    let (path, path_error, boxes) = match paths.first() {
+        Some(row) => (
+            numbers(&row.text(0)?)?,
+            row.real_if_any(1)?,
+            row.text_if_any(2)?
+                .map_or(Ok(Vec::new()), |b| numbers(&b))?,
+        ),
+        None => (Vec::new(), None, Vec::new()),
     };
     let zones = db.query(
         "SELECT zone FROM track_zones WHERE track_id = ? ORDER BY zone",
@@ -407,6 +426,7 @@ pub fn track(
         summary,
         path,
         path_error,
+        boxes,
         zones: zones
             .iter()
             .map(|row| row.text(0))

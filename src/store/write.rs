@@ -277,10 +277,18 @@ impl Rows {
         }
         if let Some(path) = &t.path {
             let text = serde_json::to_string(path).unwrap_or_default();
+            let boxes = (!t.boxes.is_empty()).then(|| serde_json::to_string(&t.boxes));
+            let boxes = boxes.and_then(Result::ok);
             db.execute(
-                "INSERT INTO paths (track_id, path, error) VALUES (?, ?, ?)
-                 ON CONFLICT (track_id) DO UPDATE SET path = excluded.path, error = excluded.error",
-                &[id.into(), text.as_str().into(), t.path_error.into()],
+                "INSERT INTO paths (track_id, path, error, boxes) VALUES (?, ?, ?, ?)
+                 ON CONFLICT (track_id) DO UPDATE SET path = excluded.path, error = excluded.error,
+                     boxes = excluded.boxes",
+                &[
+                    id.into(),
+                    text.as_str().into(),
+                    t.path_error.into(),
+                    boxes.as_deref().into(),
+                ],
             )?;
         }
         if let (Some(embedder), Some(embedding)) = (&t.embedder, &t.embedding) {

@@ -73,6 +73,7 @@ impl IdentityConfig {
 
 /// Identity of a track.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct Identity {
     /// The person's name.
     pub name: String,
@@ -177,6 +178,11 @@ impl IdentityRegistry {
             .with_reidentify(reidentify.clone());
         self.memory = (c.remember > 0.0).then(|| PersonMemory::new(config, strangers));
         self
+    }
+
+    /// The people of the gallery.
+    pub fn gallery(&self) -> &[GalleryPerson] {
+        &self.gallery
     }
 
     /// Replaces the gallery; remembered people stay.

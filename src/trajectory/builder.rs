@@ -26,6 +26,7 @@ impl TrackEvent {
     fn new(t: &TrackOutput, scene: &Scene) -> Self {
         let foot = t.bbox.foot();
         let metres = scene.ground().and_then(|g| g.to_metres(point(foot)));
+        let (speed, walked) = scene.motion(t.id);
         TrackEvent {
             id: t.id,
             state: t.state,
@@ -44,7 +45,8 @@ impl TrackEvent {
             zones: scene.zones_of(t.id).cloned().collect(),
             ground: metres.map(|m| GroundPosition {
                 position: m.map(|v| hundredths(v as f32)),
-                speed: hundredths(scene.speed(t.id) as f32),
+                speed: hundredths(speed as f32),
+                walked: hundredths(walked as f32),
             }),
         }
     }

@@ -158,6 +158,14 @@ impl<'a> Request<'a> {
         request
     }
 
+    /// A request with a body of this media type, as a page of the same origin sends it.
+    pub fn bytes(method: &'a str, path: &'a str, kind: &'a str, body: &[u8]) -> Self {
+        let headers = [("content-type", kind), ("sec-fetch-site", "same-origin")];
+        let mut request = Request::new(method, path).with(&headers);
+        request.body = body.into();
+        request
+    }
+
     pub fn with(mut self, headers: &[(&'a str, &'a str)]) -> Self {
         self.headers.extend(headers);
         self

@@ -98,6 +98,7 @@ pub fn track(camera: &str, id: u64, first: f64, last: f64) -> TrackRow {
         frame: (640, 480),
         path: Some(vec![[first, 1.0, 2.0], [last, 3.25, 4.5]]),
         path_error: None,
+        boxes: Vec::new(),
         identity: None,
         embedder: None,
         embedding: None,

@@ -17,13 +17,13 @@ use crate::server::Server;
 
 pub fn a_newer_database_is_refused(place: &Place) {
     let history = place.open();
-    let newer = "UPDATE twintrack_version SET version = version + 1";
+    let newer = "UPDATE twintrack_version SET version = version + 1000";
     history.ask(|db| db.execute(newer, &[])).unwrap();
     close(&history);
     let refused = History::open(&place.config, place.folder.path(), run(2));
     let says = refused.err().expect("newer").to_string();
     assert!(
-        says.contains("version 2") && says.contains("newer program"),
+        says.contains("version 10") && says.contains("newer program"),
         "{says}"
     );
 }

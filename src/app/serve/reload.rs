@@ -1,34 +1,27 @@
-//! Reloading of the configuration and the gallery on SIGHUP.
+//! Changes while the service runs: of the configuration and the gallery on SIGHUP, of drawn zones and
+//! enrolled people by clients.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 use twintrack::config::Config;
 use twintrack::embed::Embedder;
 use twintrack::gallery::GalleryReader;
 use twintrack::infer::Runtime;
 use twintrack::pipeline::CameraConfigs;
+use twintrack::serve::camera_settings::CameraSettings;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::serve::hub::Hub;
+use twintrack::sink::counts::Counts;
 use twintrack::sink::home_assistant::CameraShapes;
 use twintrack::source::CameraConfig;
+use twintrack::store::History;
+use twintrack::track::appearance::mean_direction;
 use twintrack::track::identity::GalleryPerson;
-
-/// Reads the configuration and the gallery again on SIGHUP.
-pub(super) struct Reload {
-    /// The configuration file.
-    pub path: PathBuf,
-    /// The settings with which the run began.
-    pub service: ServiceConfig,
-    pub config: Config,
-    /// Folder of the gallery, if any.
-    pub gallery: Option<PathBuf>,
-    /// Receives the names of the cameras' zones and lines.
-    pub shapes: watch::Sender<Vec<CameraShapes>>,
-}
 
 /// The names of the cameras' zones and lines.
 pub(super) fn shapes_of(cameras: &CameraConfigs) -> Vec<CameraShapes> {
@@ -40,16 +33,109 @@ pub(super) fn shapes_of(cameras: &CameraConfigs) -> Vec<CameraShapes> {
     cameras.iter().map(of).collect()
 }
 
+/// Adds the cameras' zones and lines to the counts.
+pub(super) fn declare(counts: &Counts, cameras: &CameraConfigs) {
+    for (name, camera) in cameras {
+        let name: Arc<str> = name.as_str().into();
+        counts.declare(&name, camera.zones.keys(), camera.lines.keys());
+    }
+}
+
+/// Applies changes of the cameras' settings to the running service.
+pub(super) struct Applying {
+    pub settings: CameraSettings,
+    /// Receives the names of the cameras' zones and lines.
+    pub shapes: watch::Sender<Vec<CameraShapes>>,
+    pub counts: Counts,
+    pub hub: Hub,
+    /// Receives the cameras.
+    pub cameras: mpsc::Sender<CameraConfigs>,
+}
+
+impl Applying {
+    /// Applies each change, until the pipeline has ended.
+    pub async fn run(self) {
+        let mut used = self.settings.used();
+        while used.changed().await.is_ok() {
+            let configs = used.borrow_and_update().clone();
+            let names: Vec<Arc<str>> = configs.keys().map(|name| name.as_str().into()).collect();
+            self.shapes.send_replace(shapes_of(&configs));
+            declare(&self.counts, &configs);
+            if self.cameras.send(configs).await.is_err() {
+                return;
+            }
+            self.hub.retain_cameras(&names);
+        }
+    }
+}
+
+/// The people that the pipeline recognises: those of the gallery folder, and enrolled ones.
+pub(super) struct GalleryInUse {
+    /// The people of the folder.
+    pub folder: Vec<GalleryPerson>,
+    pub history: Option<History>,
+    /// Name and hash of the embedder; absent without one.
+    pub embedder: Option<String>,
+    pub send: watch::Sender<Vec<GalleryPerson>>,
+}
+
+impl GalleryInUse {
+    /// Reads the enrolled people, and sends all to the pipeline. A person who is in the folder and
+    /// enrolled has the mean of the embeddings.
+    async fn update(&self) {
+        let mut views: BTreeMap<String, Vec<Vec<f32>>> = BTreeMap::new();
+        for person in &self.folder {
+            let own = views.entry(person.name.clone()).or_default();
+            own.push(person.embedding.clone());
+        }
+        match self.enrolled().await {
+            Ok(enrolled) => {
+                for (name, embedding) in enrolled {
+                    views.entry(name).or_default().push(embedding);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error,
+                    "cannot read the enrolled people; those known before stay in use");
+                return;
+            }
+        }
+        let person = |(name, views): (String, Vec<Vec<f32>>)| GalleryPerson {
+            name,
+            embedding: mean_direction(views.iter().map(|v| (v.as_slice(), 1.0))),
+        };
+        self.send
+            .send_replace(views.into_iter().map(person).collect());
+    }
+
+    async fn enrolled(&self) -> Result<Vec<(String, Vec<f32>)>> {
+        let (Some(history), Some(embedder)) = (self.history.clone(), self.embedder.clone()) else {
+            return Ok(Vec::new());
+        };
+        let read = move || history.identity_embeddings(&embedder);
+        Ok(tokio::task::spawn_blocking(read).await??)
+    }
+}
+
+/// Reads the configuration and the gallery again on SIGHUP, and the enrolled people when they have
+/// changed.
+pub(super) struct Reload {
+    /// The configuration file.
+    pub path: PathBuf,
+    /// The settings with which the run began.
+    pub service: ServiceConfig,
+    pub config: Config,
+    /// Folder of the gallery, if any.
+    pub gallery: Option<PathBuf>,
+    pub settings: CameraSettings,
+    /// Notified when enrolled people have changed.
+    pub enrolled: Arc<Notify>,
+}
+
 impl Reload {
-    /// Reads the cameras and the gallery again on each SIGHUP, until the pipeline has ended. If the
-    /// configuration is invalid, the cameras stay unchanged; if the gallery is invalid, the
-    /// previous gallery stays in use.
-    pub async fn on_signal(
-        self,
-        hub: Hub,
-        cameras: mpsc::Sender<CameraConfigs>,
-        gallery: watch::Sender<Vec<GalleryPerson>>,
-    ) {
+    /// Works until it is aborted. If the configuration is invalid, the cameras stay unchanged; if
+    /// the gallery is invalid, the previous gallery stays in use.
+    pub async fn run(self, mut people: GalleryInUse) {
         use tokio::signal::unix::{SignalKind, signal};
         let Ok(mut hangup) = signal(SignalKind::hangup()) else {
             tracing::error!(
@@ -57,17 +143,23 @@ impl Reload {
             );
             return;
         };
-        while hangup.recv().await.is_some() {
-            if let Some(configs) = self.cameras() {
-                let names: Vec<Arc<str>> =
-                    configs.keys().map(|name| name.as_str().into()).collect();
-                self.shapes.send_replace(shapes_of(&configs));
-                if cameras.send(configs).await.is_err() {
-                    return;
+        people.update().await;
+        loop {
+            tokio::select! {
+                received = hangup.recv() => {
+                    if received.is_none() {
+                        return;
+                    }
+                    if let Some(configs) = self.cameras() {
+                        self.settings.set_configured(configs);
+                    }
+                    if let Some(folder) = self.gallery().await {
+                        people.folder = folder;
+                        people.update().await;
+                    }
                 }
-                hub.retain_cameras(&names);
+                () = self.enrolled.notified() => people.update().await,
             }
-            self.gallery(&gallery).await;
         }
     }
 
@@ -102,11 +194,9 @@ impl Reload {
     }
 
     /// Reads the gallery with a second instance of the embedder, because the pipeline owns the
-    /// first.
-    async fn gallery(&self, gallery: &watch::Sender<Vec<GalleryPerson>>) {
-        let (Some(dir), config) = (self.gallery.clone(), self.config.clone()) else {
-            return;
-        };
+    /// first. None if there is none, or it cannot be read.
+    async fn gallery(&self) -> Option<Vec<GalleryPerson>> {
+        let (dir, config) = (self.gallery.clone()?, self.config.clone());
         let read = tokio::task::spawn_blocking(move || -> Result<Vec<GalleryPerson>> {
             let embedder = Embedder::open(&Runtime::load()?, &config.embedder, config.session())?;
             Ok(GalleryReader::new(embedder, config).gallery(&dir)?)
@@ -114,11 +204,12 @@ impl Reload {
         match read.await.map_err(anyhow::Error::from).flatten() {
             Ok(people) => {
                 tracing::warn!(people = people.len(), "the gallery has been read again");
-                gallery.send_replace(people);
+                Some(people)
             }
             Err(e) => {
                 tracing::error!(error = %e,
                     "cannot read the gallery again; the previous one stays in use");
+                None
             }
         }
     }

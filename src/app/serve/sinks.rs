@@ -53,10 +53,6 @@ impl Outputs {
         let mut sinks: Vec<Box<dyn Sink>> = Vec::new();
         sinks.extend(hub.map(|hub| Box::new(hub.clone()) as Box<dyn Sink>));
         let counts = Counts::default();
-        for (name, camera) in &service.cameras {
-            let name: Arc<str> = name.as_str().into();
-            counts.declare(&name, camera.zones.keys(), camera.lines.keys());
-        }
         sinks.push(Box::new(counts.clone()));
         let mut spools = Vec::new();
         let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));

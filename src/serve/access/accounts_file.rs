@@ -1,13 +1,14 @@
 //! The file of users and named tokens: `users.toml` in the state folder.
 
-use std::fs::{File, Metadata};
-use std::io::{self, Write as _};
+use std::fs::Metadata;
+use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use crate::serve::access::accounts::{Accounts, AccountsError};
+use crate::serve::state_file;
 use crate::sink::private;
 
 /// Name of the file in the state folder.
@@ -95,13 +96,13 @@ impl AccountsFile {
     /// # Errors
     /// When the file cannot be read or is invalid.
     pub fn read(&self) -> Result<Accounts, AccountsFileError> {
-        // Opening a FIFO would wait for a writer, and keep the service from ending.
-        let text = match regular_file(&self.path).and_then(std::fs::read_to_string) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Accounts::default()),
-            read => read.map_err(|source| AccountsFileError::Read {
-                path: self.path.clone(),
-                source,
-            })?,
+        let read = state_file::read(&self.path);
+        let read = read.map_err(|source| AccountsFileError::Read {
+            path: self.path.clone(),
+            source,
+        })?;
+        let Some(text) = read else {
+            return Ok(Accounts::default());
         };
         // The message of the parser may quote a hash.
         let invalid = |e: toml::de::Error| AccountsFileError::Invalid {
@@ -141,50 +142,18 @@ impl AccountsFile {
             .open(folder.join("users.lock"))
             .map_err(failed)?;
         lock.lock().map_err(failed)?;
-        own_as(&lock, folder).map_err(failed)?;
+        state_file::own_as(&lock, folder).map_err(failed)?;
         let mut accounts = self.read()?;
         let result = change(&mut accounts)?;
-        self.write(folder, &accounts).map_err(failed)?;
+        self.write(&accounts).map_err(failed)?;
         Ok(result)
     }
 
-    /// Replaces the file by a new one, so that readers see the old or the new content, also after a
-    /// crash.
-    fn write(&self, folder: &Path, accounts: &Accounts) -> io::Result<()> {
+    fn write(&self, accounts: &Accounts) -> io::Result<()> {
         let text = toml::to_string(accounts).map_err(io::Error::other)?;
         let head = "# Users and tokens of twintrack. Change them by `twintrack user` and \
                     `twintrack token`.\n\n";
-        // Temporary files are accessible by their owner only.
-        let mut file = tempfile::Builder::new()
-            .prefix(".users-")
-            .tempfile_in(folder)?;
-        file.write_all(head.as_bytes())?;
-        file.write_all(text.as_bytes())?;
-        own_as(file.as_file(), folder)?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path)?;
-        File::open(folder)?.sync_all()
-    }
-}
-
-/// Gives the file to the owner of the folder, so that the service can read what root has written.
-///
-/// # Errors
-/// When the folder belongs to another user, and the process is not root.
-pub(super) fn own_as(file: &File, folder: &Path) -> io::Result<()> {
-    let (of, wanted) = (file.metadata()?, std::fs::metadata(folder)?);
-    if of.uid() == wanted.uid() {
-        return Ok(());
-    }
-    std::os::unix::fs::fchown(file, Some(wanted.uid()), Some(wanted.gid()))
-}
-
-/// The path, if it is that of a regular file or of nothing.
-fn regular_file(path: &Path) -> io::Result<&Path> {
-    if std::fs::metadata(path)?.is_file() {
-        Ok(path)
-    } else {
-        Err(io::Error::other("it is not a regular file"))
+        state_file::replace(&self.path, &format!("{head}{text}"))
     }
 }
 

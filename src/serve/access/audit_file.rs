@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::serve::access::accounts_file::own_as;
+use crate::serve::state_file::own_as;
 use crate::sink::private;
 
 /// Name of the file in the state folder.

@@ -58,11 +58,11 @@ pub async fn authenticate(
     let safe = is_safe(request.method());
     // Only requests that change nothing may have a token in their address: logs contain addresses.
     let in_query = cookies::token_in_query(query).filter(|_| safe);
-    let principal = access.principal(headers, in_query, &client);
+    let principal = access.principal(headers, in_query.as_deref(), &client);
     let is_page = request.uri().path() == access.base_path().page();
     if let Some(token) = in_query.filter(|_| is_page && request.method() == Method::GET) {
         let host_is_ours = !access.is_foreign(headers, &client);
-        if let Some(response) = to_cookie(&access, token, client.https).filter(|_| host_is_ours) {
+        if let Some(response) = to_cookie(&access, &token, client.https).filter(|_| host_is_ours) {
             return response;
         }
     }

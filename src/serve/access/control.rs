@@ -290,7 +290,7 @@ impl AccessControl {
         let client = self.client(peer, headers);
         !self.is_foreign(headers, &client)
             && self
-                .principal(headers, cookies::token_in_query(query), &client)
+                .principal(headers, cookies::token_in_query(query).as_deref(), &client)
                 .is_some()
     }
 }
@@ -332,7 +332,8 @@ mod tests {
         let access = open(config, "127.0.0.1:0", Some(TOKEN));
         let name = |all: &[(&'static str, &str)], query: Option<&str>| {
             let query = cookies::token_in_query(query);
-            let principal = access.principal(&headers(all), query, &local("localhost"))?;
+            let principal =
+                access.principal(&headers(all), query.as_deref(), &local("localhost"))?;
             assert_eq!(principal.role, Role::Admin);
             Some((principal.name.to_string(), principal.csrf_token.is_some()))
         };

@@ -32,13 +32,10 @@ pub(super) fn find<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 /// The token of a query such as `cameras=a&token=…`.
-pub(super) fn token_in_query(query: Option<&str>) -> Option<&str> {
-    query
-        .unwrap_or_default()
-        .split('&')
-        .filter_map(|p| p.split_once('='))
-        .find(|(name, _)| *name == "token")
-        .map(|(_, value)| value)
+pub(super) fn token_in_query(query: Option<&str>) -> Option<String> {
+    form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+        .find(|(name, _)| name == "token")
+        .map(|(_, value)| value.into_owned())
 }
 
 /// The header that sets a cookie. The browser forgets it at its end, or at once if `value` is

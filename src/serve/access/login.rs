@@ -6,6 +6,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::{Json, response::AppendHeaders};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
@@ -16,14 +17,69 @@ use crate::serve::access::control::AccessControl;
 use crate::serve::access::cookies;
 use crate::serve::access::password::MAX_BYTES;
 use crate::serve::access::principal::{Principal, PrincipalKind};
+use crate::serve::access::requirement::{Requirement, role};
 use crate::serve::access::role::Role;
 use crate::serve::access::sessions::hash;
-use crate::serve::json_body::{JsonBody, QueryOf};
+use crate::serve::json_body::JsonBody;
+use crate::serve::operation::Operation;
 use crate::serve::pages;
 use crate::serve::problem::Problem;
+use crate::serve::query::QueryOf;
+use crate::serve::routes::Routes;
+
+/// The routes of session and audit log.
+pub fn routes() -> Routes {
+    let (viewer, admin) = (role(Role::Viewer), role(Role::Admin));
+    Routes::default()
+        .post("/api/v1/session", Requirement::OwnOrigin, log_in)
+        .documented(
+            Operation::new(
+                "session",
+                "Logs in; the answer sets the cookie of the session",
+            )
+            .body::<Login>()
+            .answers::<SessionView>()
+            .problem(
+                StatusCode::UNAUTHORIZED,
+                "login-failed",
+                "wrong name or password",
+            )
+            .problem(StatusCode::FORBIDDEN, "origin", "a page of another origin")
+            .problem(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "invalid-field",
+                "a field is wrong",
+            )
+            .problem(
+                StatusCode::TOO_MANY_REQUESTS,
+                "login-limit",
+                "too many failed logins",
+            )
+            .problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "login-busy",
+                "too many at a time",
+            ),
+        )
+        .get("/api/v1/session", viewer, whoami)
+        .documented(Operation::new("session", "Who one is").answers::<SessionView>())
+        .delete("/api/v1/session", viewer, log_out)
+        .documented(Operation::new("session", "Logs out").answers_empty(StatusCode::NO_CONTENT))
+        .get("/api/v1/audit", admin, audit)
+        .documented(
+            Operation::new("audit", "The newest entries of the audit log, newest first")
+                .query::<AuditQuery>()
+                .answers::<AuditPage>()
+                .problem(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    "invalid-field",
+                    "the limit",
+                ),
+        )
+}
 
 /// The body of a login.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Login {
     name: String,
@@ -31,7 +87,7 @@ pub struct Login {
 }
 
 /// The principal of a request, and the token that requests with a cookie need to change something.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct SessionView {
     name: std::sync::Arc<str>,
     role: Role,
@@ -181,21 +237,19 @@ fn session_cookie(access: &AccessControl, client: &Client, value: &str) -> Optio
 }
 
 /// The query of the audit log.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AuditQuery {
     /// Largest number of entries, 1 to 1000; 100 if absent.
+    #[schemars(range(min = 1, max = 1000))]
     limit: Option<usize>,
     /// Only entries before the one with this id.
-    before: Option<String>,
-    /// Read elsewhere.
-    #[serde(rename = "token")]
-    _token: Option<String>,
+    before: Option<uuid::Uuid>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct AuditPage {
-    entries: Vec<serde_json::Value>,
+    entries: Vec<serde_json::Map<String, serde_json::Value>>,
     /// The `before` of the next page; absent on the last one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
@@ -213,9 +267,15 @@ pub async fn audit(
     if !(1..=1000).contains(&limit) {
         return Err(Problem::field("limit", "it must be from 1 to 1000"));
     }
-    let read = access.audit().newest(limit, query.before).await;
+    let before = query.before.map(|id| id.to_string());
+    let read = access.audit().newest(limit, before).await;
     let entries = read.map_err(|e| Problem::internal("read the audit log", e))?;
-    let last = entries.last().and_then(|e| e["id"].as_str());
+    let object = |entry| match entry {
+        serde_json::Value::Object(entry) => Some(entry),
+        _ => None,
+    };
+    let entries: Vec<_> = entries.into_iter().filter_map(object).collect();
+    let last = entries.last().and_then(|e| e.get("id")?.as_str());
     let next = last.filter(|_| entries.len() == limit).map(str::to_string);
     Ok(Json(AuditPage { entries, next }).into_response())
 }

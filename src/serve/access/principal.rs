@@ -8,7 +8,9 @@ use tokio_util::sync::CancellationToken;
 use crate::serve::access::role::Role;
 
 /// How a principal is known.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    schemars::JsonSchema, Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize,
+)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum PrincipalKind {

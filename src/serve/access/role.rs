@@ -6,14 +6,26 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 /// What a user or a token may do. Ordered: each role may do all that the roles before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    schemars::JsonSchema,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Sees the pages, cameras, pictures, live events and metrics.
     Viewer,
-    /// Also changes zones, searches and enrols.
+    /// Also changes zones, searches by picture, enrols, renames and exports.
     Operator,
-    /// Also deletes, and reads the audit log.
+    /// Also deletes people, and reads the audit log.
     Admin,
 }
 

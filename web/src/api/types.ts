@@ -34,6 +34,9 @@ export interface CameraView {
   latency_p95?: number;
   reason?: string;
   url: string;
+  frame?: [width: number, height: number];
+  zones?: Record<string, { occupancy: number; over_limit: boolean }>;
+  lines?: Record<string, { in: number; out: number }>;
 }
 
 export interface Identity {
@@ -138,11 +141,9 @@ interface Shape {
 export interface Zone extends Shape {
   dwell?: number;
   limit?: number;
-  occupancy?: number;
 }
 export interface Line extends Shape {
   wrong?: "in" | "out";
-  counts?: { in: number; out: number };
 }
 export interface Mask extends Shape {
   ignore: "detections" | "counting";
