@@ -67,6 +67,22 @@ describe("a camera", () => {
     expect(camera.occupancy("door")).toBe(0);
   });
 
+  test("takes state, size and counts from the list of cameras", () => {
+    const camera = new LiveCamera("gate");
+    const view = { name: "gate", tracked: 1, present: 0, people: 0, reconnects: 0, url: "" };
+    camera.takeView({
+      ...view,
+      state: "offline",
+      reason: "no route",
+      frame: [640, 480],
+      zones: { door: { occupancy: 3, over_limit: false } },
+      lines: { in: { in: 2, out: 1 } },
+    });
+    expect(camera.state.get()).toEqual({ state: "offline", reason: "no route" });
+    expect(camera.frameSize()).toEqual([640, 480]);
+    expect([camera.occupancy("door"), camera.counts("in")?.in]).toEqual([3, 2]);
+  });
+
   test("tells those who paint after each event, until they end it", () => {
     const camera = new LiveCamera("gate");
     let painted = 0;

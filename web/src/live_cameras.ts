@@ -26,6 +26,7 @@ export class LiveCamera {
   readonly shapes = new Value<Shapes | null>(null);
   /** Newest first. */
   readonly events = new Value<(ZoneEvent | LineEvent)[]>([]);
+  private size: [width: number, height: number] | null = null;
   private readonly occupancies = new Map<string, number>();
   private readonly crossings = new Map<string, { in: number; out: number }>();
   private readonly painters = new Set<() => void>();
@@ -50,7 +51,7 @@ export class LiveCamera {
   /** Size of the frames, if it is known yet. */
   frameSize(): [width: number, height: number] | null {
     const last = this.frames.at(-1);
-    return last ? [last.width, last.height] : (this.shapes.get()?.frame ?? null);
+    return last ? [last.width, last.height] : (this.shapes.get()?.frame ?? this.size);
   }
 
   /** Frames per second of the last seconds; null before two frames. */
@@ -60,7 +61,17 @@ export class LiveCamera {
     return (this.frames.length - 1) / (last.pts - first.pts);
   }
 
-  setState(state: CameraState, reason: string | undefined): void {
+  /** Takes state and counts from the list of cameras. Events between two readings change them. */
+  takeView({ state, reason, frame, zones, lines }: CameraView): void {
+    this.setState(state, reason);
+    this.size ??= frame ?? null;
+    for (const [name, { occupancy }] of Object.entries(zones ?? {})) {
+      this.occupancies.set(name, occupancy);
+    }
+    for (const [name, counts] of Object.entries(lines ?? {})) this.crossings.set(name, counts);
+  }
+
+  private setState(state: CameraState, reason: string | undefined): void {
     const now = this.state.get();
     if (now.state === state && now.reason === reason) return;
     this.state.set(reason === undefined ? { state } : { state, reason });
@@ -89,17 +100,17 @@ export class LiveCamera {
     for (const painter of this.painters) painter();
   }
 
-  /** Number of people in a zone: by its last event, else by the zones of the newest tracks; absent
-   * before the first frame. */
+  /** Number of people in a zone: as the service said last, else by the zones of the newest tracks;
+   * absent before the first frame. */
   occupancy(zone: string): number | undefined {
-    const known = this.occupancies.get(zone) ?? this.shapes.get()?.zones[zone]?.occupancy;
+    const known = this.occupancies.get(zone);
     if (known !== undefined) return known;
     return this.frames.at(-1)?.tracks.filter((t) => t.zones?.includes(zone)).length;
   }
 
   /** Number of crossings of a line in this run; absent if they are not known. */
   counts(line: string): { in: number; out: number } | undefined {
-    return this.crossings.get(line) ?? this.shapes.get()?.lines[line]?.counts;
+    return this.crossings.get(line);
   }
 
   /** Whether a zone holds more people than its limit. */
@@ -178,8 +189,7 @@ async function readCameras(): Promise<void> {
     const overview = await request<{ cameras: CameraView[] }>("cameras");
     cameras.set(overview.cameras);
     camerasError.set(null);
-    for (const { name, state, reason } of overview.cameras)
-      liveCamera(name).setState(state, reason);
+    for (const view of overview.cameras) liveCamera(view.name).takeView(view);
     const names = overview.cameras.map((c) => c.name);
     if (names.join("\n") !== cameraNames.get().join("\n")) cameraNames.set(names);
   } catch (error) {
