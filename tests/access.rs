@@ -168,7 +168,11 @@ fn files_of_the_pages_are_served_without_a_login_and_with_entity_tags() {
         let path = format!("/watch/assets/{file}");
         let plain = service.get(&path, &[]);
         assert_eq!(plain.status, 200, "{path}");
-        let kind = if file.ends_with(".js") { "text/javascript" } else { "text/css" };
+        let kind = if file.ends_with(".js") {
+            "text/javascript"
+        } else {
+            "text/css"
+        };
         assert!(plain.header("content-type").unwrap().starts_with(kind));
         assert_eq!(plain.header("cache-control"), Some("no-cache"));
         assert_eq!(plain.header("content-encoding"), None);

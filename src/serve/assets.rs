@@ -72,8 +72,8 @@ pub async fn asset(
     let (plain, gzip) = asset.tags();
     let zipped = accepts_gzip(&headers);
     let tag = if zipped { gzip } else { plain };
-    let tag_value = HeaderValue::from_str(tag)
-        .map_err(|e| Problem::internal("state the entity tag", e))?;
+    let tag_value =
+        HeaderValue::from_str(tag).map_err(|e| Problem::internal("state the entity tag", e))?;
     let common = [
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::VARY, HeaderValue::from_static("accept-encoding")),
@@ -83,15 +83,12 @@ pub async fn asset(
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
     }
     let body = if zipped { asset.gzip } else { asset.plain };
-    let mut response = (
-        common,
-        [(header::CONTENT_TYPE, asset.content_type)],
-        body,
-    )
-        .into_response();
+    let mut response = (common, [(header::CONTENT_TYPE, asset.content_type)], body).into_response();
     if zipped {
         let encoding = HeaderValue::from_static("gzip");
-        response.headers_mut().insert(header::CONTENT_ENCODING, encoding);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_ENCODING, encoding);
     }
     Ok(response)
 }

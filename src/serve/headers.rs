@@ -153,7 +153,13 @@ mod tests {
         assert!(!policy.contains("unsafe") && directive("frame-ancestors").ends_with("'none'"));
         // Hashes do not cover these.
         for page in pages::ALL {
-            for attribute in [" style=\"", "<style ", " onclick=", " onload=", "javascript:"] {
+            for attribute in [
+                " style=\"",
+                "<style ",
+                " onclick=",
+                " onload=",
+                "javascript:",
+            ] {
                 assert!(!page.contains(attribute), "{attribute}");
             }
         }
