@@ -10,7 +10,7 @@ help:      ## this list
 
 setup:     ## install what is missing (apt packages, ONNX Runtime)
 	@scripts/setup.sh cpu
-setup-test: ## install what the tests talk to (MQTT broker, RTSP server, nginx, ffmpeg, PostgreSQL, schemathesis); without them those tests skip
+setup-test: ## install what the tests talk to (MQTT broker, NATS server, RTSP server, nginx, ffmpeg, PostgreSQL, schemathesis); without them those tests skip
 	@scripts/setup.sh tests
 setup-gpu: ## the same with ONNX Runtime for NVIDIA GPUs (CUDA 13, cuDNN 9)
 	@scripts/setup.sh gpu

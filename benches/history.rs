@@ -144,6 +144,7 @@ impl Camera {
             frame,
             detections: Vec::new(),
             event: event.into(),
+            people: Vec::new(),
             scene: None,
         };
         (result, ended)

@@ -33,6 +33,7 @@ TRACKER = [  # section, file, struct
     ("offline.fill", "src/track/interpolate.rs", "InterpolateConfig"),
     ("identity", "src/track/identity.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
+    ("privacy", "src/sink/privacy.rs", "PrivacyConfig"),
     ("counting", "src/analytics/config.rs", "CountingConfig"),
     ("zones.NAME", "src/analytics/config.rs", "ZoneConfig"),
     ("lines.NAME", "src/analytics/config.rs", "LineConfig"),

@@ -2,7 +2,7 @@
 # Installs missing dependencies: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
 #   scripts/setup.sh [cpu|gpu]
 #   scripts/setup.sh web         Node, npm and Chromium, for the dashboard
-#   scripts/setup.sh tests       servers and tools for tests (broker, RTSP server, reverse proxy, ffmpeg)
+#   scripts/setup.sh tests       servers and tools for tests (MQTT broker, NATS server, RTSP server, reverse proxy, ffmpeg)
 # Needs root (or sudo) only if packages are missing. A second run does nothing.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +26,7 @@ if [ "$kind" = web ]; then
 fi
 if [ "$kind" = tests ]; then
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
-  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light; do
+  for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server xmllint:libxml2-utils; do
     command -v "${tool%%:*}" >/dev/null || [ -x "/usr/sbin/${tool%%:*}" ] || missing+=("${tool##*:}")
   done
   # PostgreSQL with pgvector, for the history's tests. Debian 12 itself has no package of pgvector.
@@ -58,6 +58,10 @@ fi
 if [ "$kind" = web ]; then
   node web/scripts/require_node.mjs
   exit
+fi
+if [ "$kind" = tests ]; then
+  # Without them the documents of `track --onvif` are not checked against ONVIF's schemas.
+  scripts/fetch_onvif_schemas.sh || say "ONVIF's schemas are missing: metadata is not checked against them"
 fi
 if [ "$kind" = tests ] && [ ! -x .deps/schemathesis/bin/schemathesis ]; then
   # Compares the HTTP interface with its OpenAPI document; without it that test is skipped.

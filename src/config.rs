@@ -18,6 +18,7 @@ use crate::embed::{Crops, EmbedderConfig};
 use crate::infer::{Device, Preprocessing, SessionOptions};
 use crate::range::{OutOfRange, within};
 use crate::sink::OutputConfig;
+use crate::sink::privacy::{Blur, PrivacyConfig};
 use crate::source::SourceConfig;
 use crate::text_file;
 use crate::time::Seconds;
@@ -66,6 +67,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// Which tracks and events are written.
     pub output: OutputConfig,
+    /// What pictures and stored data may show of people.
+    pub privacy: PrivacyConfig,
     /// When a person counts as being on the other side of a line or of a zone's border.
     pub counting: CountingConfig,
     /// Zones by name, in which people are counted. These, `lines`, `masks` and
@@ -187,6 +190,7 @@ impl Config {
     pub fn from_table(table: Table<'_>, text: &str, path: &Path) -> Result<Self, ConfigError> {
         let mut config: Config = deserialize_table(table, text, path)?;
         config.validate()?;
+        config.output.embeddings &= config.privacy.embeddings;
         if let Some(head) = &config.tracker.head_file {
             // `join` keeps an absolute path as it is.
             config.tracker.head = Some(Arc::new(read_head(
@@ -270,7 +274,8 @@ impl Config {
     /// The limits within which the detector skips frames of a live input (`live`) or of a
     /// recording. `None`: the detector processes every frame, as by default on a GPU.
     pub fn cadence(&self, live: bool, on_gpu: bool) -> Option<CadenceLimits> {
-        let preset = if on_gpu {
+        // Somebody who appears in a frame that the detector skips could not be hidden.
+        let preset = if on_gpu || self.privacy.blur != Blur::None {
             Seconds::ZERO
         } else {
             self.preset.max_interval(live)

@@ -1,6 +1,6 @@
 //! The outputs of the detector and the embedder for a frame.
 
-use ndarray::{Array2, ArrayView1};
+use ndarray::{Array2, ArrayView1, Axis};
 
 use crate::geometry::BBox;
 
@@ -53,6 +53,18 @@ impl Embeddings {
             .copied()
             .flatten()
             .map(|row| self.vectors.row(row))
+    }
+
+    /// The embeddings of the detections with these indices, in this order.
+    pub fn select(&self, kept: &[usize]) -> Self {
+        let row = |d: usize| self.row_of.get(d).copied().flatten();
+        let rows: Vec<usize> = kept.iter().filter_map(|&d| row(d)).collect();
+        let mut new_rows = 0..;
+        let row_of = kept.iter().map(|&d| row(d).and_then(|_| new_rows.next()));
+        Embeddings {
+            vectors: self.vectors.select(Axis(0), &rows),
+            row_of: row_of.collect(),
+        }
     }
 
     /// Number of detections with an embedding.

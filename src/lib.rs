@@ -39,7 +39,7 @@
 //! | `pipeline` | sources, sinks and the stages between them: [`pipeline`], [`source`], [`sink`] |
 //! | `video` | decoding and encoding of video by OpenCV |
 //! | `history` | tracks, events and embeddings in a database: [`store`] |
-//! | `serve` | live cameras, web server, MQTT, webhook: [`serve`] |
+//! | `serve` | live cameras, web server, MQTT, NATS, webhook: [`serve`] |
 //! | `models` | the catalogue of networks: [`models`] |
 //! | `train` | training of the Siamese network: `train` |
 //! | `cli` | the program `twintrack` |

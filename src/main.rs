@@ -117,7 +117,8 @@ fn main() -> ExitCode {
     prepare_libraries(cli.command.input_options());
     let level = ["warn", "info", "debug"][usize::from(cli.verbose.min(2))];
     let filter = EnvFilter::try_from_env("TWINTRACK_LOG")
-        .unwrap_or_else(|_| EnvFilter::new(format!("error,twintrack={level}")));
+        // async_nats logs every failed attempt, which the NATS sink logs once for each outage.
+        .unwrap_or_else(|_| EnvFilter::new(format!("error,async_nats=off,twintrack={level}")));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

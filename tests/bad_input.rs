@@ -422,7 +422,13 @@ fn an_output_that_is_an_input_or_another_output_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let copy = dir.path().join("clip.mp4");
     std::fs::copy(clip(), &copy).unwrap();
-    for option in ["--output", "--mot", "--video", "--save-detections"] {
+    for option in [
+        "--output",
+        "--mot",
+        "--onvif",
+        "--video",
+        "--save-detections",
+    ] {
         fails(
             track(&copy).arg(option).arg(&copy),
             1,

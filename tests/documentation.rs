@@ -127,6 +127,7 @@ fn every_setting_on_the_pages_exists() {
         "docs/reference/cameras.md",
         "docs/reference/http.md",
         "docs/reference/mqtt.md",
+        "docs/reference/nats.md",
         "docs/reference/history.md",
     ] {
         for (section, key) in rows(&page(path))
@@ -412,7 +413,7 @@ fn check_rows(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usiz
 fn the_pages_on_services_have_every_key_with_its_default() {
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
-    use twintrack::sink::{mqtt::MqttConfig, webhook::WebhookConfig};
+    use twintrack::sink::{mqtt::MqttConfig, nats::NatsConfig, webhook::WebhookConfig};
     use twintrack::store::HistoryConfig;
     let (text, file, secret) = (
         Some("x".to_string()),
@@ -481,6 +482,35 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         "key_file",
     ];
     assert!(check_rows("docs/reference/mqtt.md", &mqtt, &free) >= 14);
+    let nats = NatsConfig::default()
+        .with_user(text.clone())
+        .with_password(secret.clone())
+        .with_password_env(text.clone())
+        .with_password_file(file.clone())
+        .with_token(secret.clone())
+        .with_token_env(text.clone())
+        .with_token_file(file.clone())
+        .with_nkey(secret.clone())
+        .with_nkey_env(text.clone())
+        .with_nkey_file(file.clone())
+        .with_credentials_file(file.clone())
+        .with_ca_file(file.clone())
+        .with_certificate_file(file.clone())
+        .with_key_file(file.clone())
+        .with_stream(text.clone());
+    let secrets = [
+        "url",
+        "token",
+        "token_env",
+        "token_file",
+        "nkey",
+        "nkey_env",
+        "nkey_file",
+        "credentials_file",
+        "stream",
+    ];
+    let free: Vec<&str> = free.into_iter().chain(secrets).collect();
+    assert!(check_rows("docs/reference/nats.md", &nats, &free) >= 19);
     let history = HistoryConfig::default()
         .with_url(secret.clone())
         .with_url_env(text.clone())
@@ -510,7 +540,9 @@ fn the_examples_on_the_pages_on_services_are_valid() {
         ("docs/guide/first-camera.md", 2),
         ("docs/reference/http.md", 1),
         ("docs/guide/access.md", 1),
+        ("docs/guide/privacy.md", 1),
         ("docs/reference/mqtt.md", 1),
+        ("docs/reference/nats.md", 1),
         ("docs/reference/history.md", 1),
     ] {
         let text = std::fs::read_to_string(repository(page)).expect("the page");

@@ -88,7 +88,13 @@ fn an_output_that_is_a_hard_link_of_an_input_is_rejected() {
         } else {
             "rec.mp4"
         };
-        for option in ["--output", "--mot", "--video", "--save-detections"] {
+        for option in [
+            "--output",
+            "--mot",
+            "--onvif",
+            "--video",
+            "--save-detections",
+        ] {
             let mut c = track(dir, input);
             c.args(["--detections", "det.txt", option, "link.mp4"]);
             fails(&mut c, 1, &["link.mp4", "also an input", "another name"]);

@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 30] = [
+const PAGES: [&str; 33] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -28,6 +28,7 @@ const PAGES: [&str; 30] = [
     "docs/guide/zones.md",
     "docs/guide/access.md",
     "docs/guide/dashboard.md",
+    "docs/guide/privacy.md",
     "docs/guide/tune.md",
     "docs/guide/train.md",
     "docs/guide/labelled-people.md",
@@ -40,7 +41,9 @@ const PAGES: [&str; 30] = [
     "docs/reference/history.md",
     "docs/reference/http.md",
     "docs/reference/mqtt.md",
+    "docs/reference/nats.md",
     "docs/reference/networks.md",
+    "docs/reference/onvif.md",
     "docs/reference/training-configuration.md",
     "docs/design/pipeline.md",
     "docs/design/tracker.md",
@@ -57,6 +60,7 @@ const CAMERA: &str = "needs cameras";
 const NETWORK: &str = "needs a network connection";
 const TRAINING: &str = "trains for minutes or hours (tests/training.rs trains)";
 const DATA: &str = "needs data sets or networks that may not be part of this repository";
+const SERVER: &str = "needs a server that this machine may not have";
 const SYSTEM: &str = "changes the system";
 
 /// Commands that are not run, and why. The arguments of twintrack's own commands are still checked.
@@ -70,6 +74,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         BUILD,
     ),
     ("make setup-train-gpu", NETWORK),
+    (
+        "nats stream add TWINTRACK --subjects 'twintrack.>' --storage file --retention limits --discard old --max-age 7d --dupe-window 10m --defaults",
+        SERVER,
+    ),
     ("cargo build --release --features train-cuda", BUILD),
     (
         "target/release/twintrack track rtsp://camera/stream",

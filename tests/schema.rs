@@ -57,7 +57,9 @@ fn every_section_of_a_service_is_accepted() {
         [cameras.gate-1]\nurl = \"rtsp://h/x\"\ntransport = \"udp\"\npassword_file = \"p\"\n\
         [serve]\nlisten = \"\"\n\
         [mqtt]\nbroker = \"mqtt://h\"\nversion = \"3.1.1\"\nspool = { bytes = 1000 }\n\
+        [nats]\nurl = \"tls://h\"\nstream = \"S\"\nnkey_file = \"k\"\n\
         [webhook]\nurl = \"https://h/x\"\nevents = [\"track_ended\"]\n\
+        [privacy]\nblur = \"faces\"\ncrops = false\n\
         [history]\nurl_env = \"X\"\ncrops = true\nkeep_days = { tracks = 1 }\n";
     assert_eq!(problems(file), Vec::<String>::new());
 }
@@ -72,9 +74,11 @@ fn unknown_keys_and_wrong_types_are_rejected() {
         "[cameras.gate]\nurl = \"x\"\npasword = \"y\"",
         "[mqtt]\nbrokers = \"x\"",
         "[mqtt.spool]\nsize = 1",
+        "[nats]\nstreams = \"x\"",
         "[webhook]\nevents = [\"frames\"]",
         "[detector]\nlayout = \"yolo9\"",
         "[detector]\nsize = 640",
+        "[privacy]\nblur = \"face\"",
         "[serve]\nbatch = \"four\"",
     ] {
         assert!(!problems(wrong).is_empty(), "accepted: {wrong}");

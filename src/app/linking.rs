@@ -5,6 +5,7 @@ use std::sync::Arc;
 use twintrack::analytics::{Scene, SceneView};
 use twintrack::config::Config;
 use twintrack::refine::{RecordedEvents, frame_of};
+use twintrack::sink::privacy::{Blur, PeopleRecorder, hide_people};
 use twintrack::sink::{FrameResult, Sink, SinkError};
 use twintrack::source::{Source, SourceError};
 
@@ -30,9 +31,18 @@ pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
     )
 }
 
+/// The pixels of a recording.
+pub struct Pictures {
+    pub source: Box<dyn Source>,
+    /// Whom the pictures may show, if they are to be hidden.
+    pub people: PeopleRecorder,
+    /// What is hidden.
+    pub blur: Blur,
+}
+
 /// Writes events to the sinks in order of their sequence numbers: for every frame its `trajectory`
-/// event, then the events of zones and lines, then the `track_ended` events. `pictures` is the source of the
-/// pixels, for sinks that draw. Checks `stop` before every frame, and returns early when it is
+/// event, then the events of zones and lines, then the `track_ended` events. `pictures` are
+/// for sinks that draw. Checks `stop` before every frame, and returns early when it is
 /// true.
 ///
 /// # Errors
@@ -40,7 +50,7 @@ pub fn summary(before: &RecordedEvents, after: &RecordedEvents) -> String {
 pub fn deliver(
     events: &RecordedEvents,
     sinks: &mut [Box<dyn Sink>],
-    mut pictures: Option<Box<dyn Source>>,
+    mut pictures: Option<Pictures>,
     mut scene: SceneView,
     stop: &dyn Fn() -> bool,
 ) -> Result<(), DeliverError> {
@@ -52,7 +62,7 @@ pub fn deliver(
     let next_seqs = seqs.chain(std::iter::once(u64::MAX));
     for (event, next) in events.frames.iter().zip(next_seqs).take_while(|_| !stop()) {
         let mut frame = frame_of(event);
-        if let Some(source) = &mut pictures {
+        if let Some(Pictures { source, .. }) = &mut pictures {
             while let Some(next) = source.next_frame()? {
                 if next.number == event.frame {
                     frame = next;
@@ -63,12 +73,17 @@ pub fn deliver(
         while let Some(e) = counted.next_if(|e| e.seq() < next) {
             e.update(&mut scene);
         }
-        let finished = FrameResult {
+        let people = pictures.as_ref().map(|p| p.people.take(event.frame));
+        let mut finished = FrameResult {
             frame,
             detections: Vec::new(),
             event: event.clone().into(),
+            people: people.unwrap_or_default(),
             scene: pictures.is_some().then(|| Arc::new(scene.clone())),
         };
+        if let Some(pictures) = &pictures {
+            hide_people(&mut finished, pictures.blur);
+        }
         for sink in sinks.iter_mut() {
             sink.frame(&finished)?;
         }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::app::signals::Signals;
 use crate::app::{identities, networks, outputs, show};
 use twintrack::config::Config;
+use twintrack::embed::Embedder;
 use twintrack::frame::CameraState;
 use twintrack::pipeline::{Cameras, DetectionSource, Inputs, Member, Pipeline, PipelineError};
 use twintrack::serve::access::control::AccessControl;
@@ -27,6 +28,7 @@ use twintrack::serve::server;
 use twintrack::serve::service::Service;
 use twintrack::serve::stage_metrics::StageMetrics;
 use twintrack::sink::mqtt::MqttConfig;
+use twintrack::sink::nats::NatsConfig;
 use twintrack::sink::webhook::WebhookConfig;
 use twintrack::source::{self, Hardware, Transport, playback};
 use twintrack::store::{History, HistoryConfig};
@@ -72,8 +74,8 @@ impl ServeArgs {
 
 /// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
 /// the shutdown timed out. Without a signal it is 1 if an error ended a camera, a camera failed and
-/// delivered no frame, a network failed on frames of a camera of which none was tracked, or the
-/// shutdown timed out; else 0.
+/// delivered no frame, a network failed on frames of a camera of which none was tracked, the
+/// shutdown timed out, or the history could not be stored until then; else 0.
 ///
 /// # Errors
 /// If the configuration, a network, the gallery, an output or the port cannot be used, or an error
@@ -132,6 +134,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
         AccessControl::open(&service.serve, address, token).map_err(anyhow::Error::msg)?;
     }
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
+    service.nats.iter().try_for_each(NatsConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
     service.history.iter().try_for_each(HistoryConfig::check)?;
     show::detector(&networks::detector(config)?);
@@ -183,7 +186,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let live = server.is_some().then_some(&hub);
     let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run)?;
     declare(&outputs.counts, &configs);
-    let people = embedder.as_ref().map(|e| {
+    let may_embed = |_: &&Embedder| config.privacy.embeddings;
+    let people = embedder.as_ref().filter(may_embed).map(|e| {
         let calibration = e.calibration();
         People::new(config.clone(), e.identity(), calibration)
     });
@@ -284,6 +288,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         run,
         sinks: outputs.sinks,
         output: config.output.clone(),
+        blur: config.privacy.blur,
         counting: config.counting.clone(),
         batch,
         observer: Arc::new(metrics),
@@ -307,6 +312,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         }
         result => result.map(|_| true)?,
     };
+    let lost = |h: &History| h.counts().shutdown.load(Ordering::Relaxed) > 0;
+    let finished = finished && !outputs.history.as_ref().is_some_and(lost);
     if !args.quiet {
         eprint!("{}", show::counts(&counts, true));
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::app::linking::Pictures;
 use crate::app::scenes::Scenes;
 use crate::app::signals::Signals;
 use crate::app::{detections, identities, linking, networks, show};
@@ -18,6 +19,8 @@ use twintrack::sink::Sink;
 use twintrack::sink::counts::Counts;
 use twintrack::sink::jsonl::JsonLines;
 use twintrack::sink::mot::{MotContent, MotText};
+use twintrack::sink::onvif::OnvifMetadata;
+use twintrack::sink::privacy::{Blur, PeopleRecorder};
 use twintrack::sink::recorder::Recorder;
 use twintrack::source::{self, Link, SourceInfo, SourceOptions};
 
@@ -91,6 +94,7 @@ async fn track(args: &TrackArgs, config: Config) -> Result<ExitCode> {
         identities,
         sinks: outputs.during,
         output: config.output.clone(),
+        blur: config.privacy.blur,
         counting: config.counting.clone(),
         batch,
         observer: times.clone(),
@@ -207,7 +211,7 @@ struct Outputs {
     /// Sinks that receive events while the input is read.
     during: Vec<Box<dyn Sink>>,
     /// Sinks that receive the linked tracks after the end of the input.
-    after: Vec<Box<dyn Sink>>,
+    after: AfterLinking,
     /// The numbers of people in zones and over lines.
     counts: Counts,
 }
@@ -226,13 +230,16 @@ impl Outputs {
     ) -> Result<Self> {
         let mut outputs = Outputs {
             during: sinks(args, config, info)?,
-            after: Vec::new(),
+            after: AfterLinking::default(),
             counts: Counts::default(),
         };
         outputs.during.push(Box::new(outputs.counts.clone()));
         if args.offline {
             let recorder: Vec<Box<dyn Sink>> = vec![Box::new(recorder.clone())];
-            outputs.after = std::mem::replace(&mut outputs.during, recorder);
+            outputs.after.sinks = std::mem::replace(&mut outputs.during, recorder);
+            if args.video.is_some() && config.privacy.blur != Blur::None {
+                outputs.during.push(Box::new(outputs.after.people.clone()));
+            }
         }
         if let Some(path) = &args.save_detections {
             let detections = MotText::create(path, MotContent::Detections, &config.output)?;
@@ -240,6 +247,14 @@ impl Outputs {
         }
         Ok(outputs)
     }
+}
+
+/// The sinks that receive linked tracks.
+#[derive(Default)]
+struct AfterLinking {
+    sinks: Vec<Box<dyn Sink>>,
+    /// Whom the pictures may show, if they are to be hidden.
+    people: PeopleRecorder,
 }
 
 /// Links the tracks of a finished run and writes the outputs. Returns `false` if a signal stopped
@@ -250,7 +265,7 @@ fn link_and_write(
     options: SourceOptions,
     events: &RecordedEvents,
     mut scene: Scene,
-    mut sinks: Vec<Box<dyn Sink>>,
+    AfterLinking { mut sinks, people }: AfterLinking,
     signals: &Signals,
 ) -> Result<bool> {
     tracing::info!(tracks = events.ended.len(), "linking tracks");
@@ -267,6 +282,11 @@ fn link_and_write(
     } else {
         None
     };
+    let pictures = pictures.map(|source| Pictures {
+        source,
+        people,
+        blur: config.privacy.blur,
+    });
     linking::deliver(&refined, &mut sinks, pictures, shapes, &|| {
         stop.is_cancelled()
     })?;
@@ -290,6 +310,9 @@ fn sinks(args: &TrackArgs, config: &Config, info: &SourceInfo) -> Result<Vec<Box
             MotContent::Tracks,
             &config.output,
         )?));
+    }
+    if let Some(path) = &args.onvif {
+        sinks.push(Box::new(OnvifMetadata::create(path, info.live)?));
     }
     if let Some(path) = &args.video {
         sinks.push(annotated(path, info)?);

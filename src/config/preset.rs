@@ -113,6 +113,20 @@ mod tests {
         assert_eq!(cadence.overlap, 0.9);
     }
 
+    /// Somebody who appears in a skipped frame could not be hidden.
+    #[test]
+    fn no_frame_is_skipped_while_pictures_are_blurred_unless_asked_for() {
+        let of = |text: &str| toml::from_str::<Config>(text).expect("valid");
+        for blur in ["faces", "people"] {
+            let text = format!("preset = \"fast\"\n[privacy]\nblur = \"{blur}\"\n");
+            assert_eq!(of(&text).cadence(false, false), None);
+            assert_eq!(of(&text).cadence(true, false), None);
+            let asked = of(&format!("{text}[cadence]\nmax_interval = 0.5"));
+            let interval = asked.cadence(true, false).map(|c| c.max_interval);
+            assert_eq!(interval, Some(Seconds(0.5)));
+        }
+    }
+
     #[test]
     fn on_a_gpu_every_frame_is_detected_and_every_crop_embedded() {
         let fast = Config::default().with_preset(Preset::Fast);

@@ -6,8 +6,9 @@ use std::time::Instant;
 use crate::analytics::{CountingConfig, Scene, SceneConfig, SceneView};
 use crate::detection::{Detection, Embeddings};
 use crate::frame::Frame;
-use crate::geometry::Affine;
+use crate::geometry::{Affine, BBox};
 use crate::pipeline::error::PipelineError;
+use crate::pipeline::people_in_view::PeopleInView;
 use crate::sink::{FrameResult, OutputConfig};
 use crate::time::Seconds;
 use crate::track::cadence::Agreement;
@@ -60,6 +61,8 @@ pub(super) struct CameraTracker {
     detected: (Vec<TrackOutput>, Seconds),
     /// Frames of a recording that the detector skipped, until the next one that it did not.
     held: Vec<Held>,
+    /// Whom pictures may show; present if they are to be hidden.
+    in_view: Option<PeopleInView>,
 }
 
 /// A skipped frame, with the tracks' predictions.
@@ -67,6 +70,7 @@ struct Held {
     frame: Frame,
     arrived: Instant,
     tracks: Vec<TrackOutput>,
+    people: Vec<BBox>,
 }
 
 impl CameraTracker {
@@ -79,7 +83,20 @@ impl CameraTracker {
             ended: Vec::new(),
             detected: Default::default(),
             held: Vec::new(),
+            in_view: None,
         }
+    }
+
+    /// Fills in [`FrameResult::people`].
+    pub fn with_people(mut self, wanted: bool) -> Self {
+        self.in_view = wanted.then(PeopleInView::default);
+        self
+    }
+
+    /// Everybody whom the frame at `pts` may show, if they are to be hidden.
+    fn people_in_view(&self, pts: Seconds) -> Vec<BBox> {
+        let boxes = |v: &PeopleInView| v.boxes(pts, &self.tracker);
+        self.in_view.as_ref().map(boxes).unwrap_or_default()
     }
 
     /// Number of people so far: tracks that were confirmed.
@@ -95,6 +112,7 @@ impl CameraTracker {
             held = self.release(None);
             self.ended.extend(self.tracker.finish());
             self.detected.0.clear();
+            self.in_view.iter_mut().for_each(PeopleInView::clear);
         }
         if let Some(map) = motion {
             self.tracker.apply_camera_motion(&map);
@@ -148,9 +166,34 @@ impl CameraTracker {
         }
     }
 
-    /// Removes the detections in masks, for which nobody is tracked.
-    pub fn remove_masked(&mut self, frame: &Frame, detections: &mut Vec<Detection>) {
-        detections.retain(|d| !self.events.ignores_detection(d.bbox.foot(), frame));
+    /// Begins a frame in which nothing has moved: its detections are those of the last one.
+    pub fn see_again(&mut self, frame: &Frame) {
+        if let Some(in_view) = &mut self.in_view {
+            in_view.see_again(frame.pts);
+        }
+    }
+
+    /// Removes the detections in masks, for which nobody is tracked. In pictures they are hidden all
+    /// the same.
+    pub fn remove_masked(
+        &mut self,
+        frame: &Frame,
+        detections: &mut Vec<Detection>,
+        embeddings: &mut Embeddings,
+    ) {
+        if let Some(in_view) = &mut self.in_view {
+            in_view.see(frame.pts, detections);
+        }
+        let mut kept: Vec<usize> = (0..detections.len()).collect();
+        kept.retain(|&i| {
+            let foot = detections[i].bbox.foot();
+            !self.events.ignores_detection(foot, frame)
+        });
+        if kept.len() < detections.len() {
+            // On a GPU they are embedded before the masks apply.
+            *embeddings = embeddings.select(&kept);
+            *detections = kept.into_iter().map(|i| detections[i]).collect();
+        }
     }
 
     /// The shapes to draw into a frame; absent if it has no pixels.
@@ -178,10 +221,12 @@ impl CameraTracker {
         let mut tracks = update.map_err(|e| invalid(&frame, e))?.tracks;
         self.last = Some(frame.pts);
         self.keep_identities(&mut tracks);
+        let people = self.people_in_view(frame.pts);
         self.held.push(Held {
             frame,
             arrived,
             tracks,
+            people,
         });
         Ok(if live { self.release(None) } else { Vec::new() })
     }
@@ -215,6 +260,7 @@ impl CameraTracker {
         let mut tracked = self.release(Some((&update.tracks, frame.pts)));
         let event = self.events.frame(&frame, &update.tracks);
         let scene = self.view(&frame);
+        let people = self.people_in_view(frame.pts);
         let ended = self.events.ended(update.ended);
         self.detected = (update.tracks, frame.pts);
         tracked.push(TrackedFrame {
@@ -222,6 +268,7 @@ impl CameraTracker {
                 frame,
                 detections,
                 event: event.into(),
+                people,
                 scene,
             }),
             arrived: Some(arrived),
@@ -250,11 +297,16 @@ impl CameraTracker {
             tracks.retain(shown);
             let event = self.events.skipped_frame(&h.frame, &tracks);
             let scene = self.view(&h.frame);
+            let mut people = h.people;
+            // Who is detected in the next frame may be in this one already.
+            let next = self.in_view.iter().filter(|_| next.is_some());
+            people.extend(next.flat_map(PeopleInView::latest));
             TrackedFrame {
                 frame: Some(FrameResult {
                     frame: h.frame,
                     detections: Vec::new(),
                     event: event.into(),
+                    people,
                     scene,
                 }),
                 arrived: Some(h.arrived),

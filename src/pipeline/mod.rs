@@ -15,6 +15,7 @@ pub mod inputs;
 pub mod metrics;
 pub mod motion_gate;
 pub mod observer;
+mod people_in_view;
 mod quarantine;
 pub mod reader;
 pub mod roster;

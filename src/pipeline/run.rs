@@ -33,6 +33,7 @@ use crate::pipeline::scale::{FrameInput, Scaler};
 use crate::pipeline::stage::{self, Outcome, joined};
 use crate::pipeline::tracking::{NewTracker, SharedIdentities, Trackers, Tracking, track};
 use crate::pipeline::write::write;
+use crate::sink::privacy::Blur;
 use crate::sink::{OutputConfig, Sink};
 use crate::source::{Link, SourceError};
 use crate::track::embed_policy::EmbedPolicy;
@@ -91,6 +92,8 @@ pub struct Pipeline {
     pub sinks: Vec<Box<dyn Sink>>,
     /// Selection of the events that are written.
     pub output: OutputConfig,
+    /// What is blurred in the frames before the sinks get them.
+    pub blur: Blur,
     /// When people count as being on the other side of the cameras' lines and zones' borders.
     pub counting: CountingConfig,
     /// Rules by which frames share the networks.
@@ -126,6 +129,7 @@ impl Pipeline {
             run: RunId::now_v7(),
             sinks: Vec::new(),
             output: OutputConfig::default(),
+            blur: Blur::None,
             counting: CountingConfig::default(),
             batch: BatchConfig::default(),
             observer: Arc::new(NoObserver),
@@ -153,6 +157,7 @@ impl Pipeline {
             embedder,
             embed_policy,
             tracker,
+            blur,
             counting,
             identities,
             gallery,
@@ -167,7 +172,7 @@ impl Pipeline {
         let (policy, quarantine) = (inputs.policy(), Arc::<Quarantine>::default());
         let (out, output) = mpsc::channel(inputs.sink_queue());
         let keep_pixels = sinks.iter().any(|s| s.needs_pixels());
-        let written = write(sinks, output, observer.clone());
+        let written = write(sinks, blur, output, observer.clone());
         let tracking = Tracking {
             cameras: cameras.clone(),
             identities: SharedIdentities {
@@ -282,7 +287,7 @@ impl Pipeline {
 
     fn new_tracker(&self) -> NewTracker {
         let (tracker, output, run) = (self.tracker.clone(), self.output.clone(), self.run);
-        let counting = self.counting.clone();
+        let (counting, hides) = (self.counting.clone(), self.blur != Blur::None);
         let embedder = self.embedder.as_ref();
         let label: Option<Arc<str>> = embedder
             .filter(|_| self.embeddings)
@@ -292,7 +297,9 @@ impl Pipeline {
             let events = EventBuilder::new(run, camera.name.clone(), label.clone());
             let tracker = Tracker::new(tracker.clone()).with_strangers(strangers.clone());
             let scene = camera.config.scene();
-            CameraTracker::new(tracker, events, output.clone()).with_scene(scene, &counting)
+            CameraTracker::new(tracker, events, output.clone())
+                .with_scene(scene, &counting)
+                .with_people(hides)
         })
     }
 }

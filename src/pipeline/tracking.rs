@@ -114,8 +114,13 @@ impl Tracking {
         }
         known.clone_from(&member);
         let held = tracker.begin(&item.frame, item.motion);
-        tracker.remove_masked(&item.frame, &mut item.detections);
         if item.left_out.is_none() && !item.skipped {
+            if item.still {
+                tracker.see_again(&item.frame);
+            } else {
+                let (frame, detections) = (&item.frame, &mut item.detections);
+                tracker.remove_masked(frame, detections, &mut item.embeddings);
+            }
             let pts = item.frame.pts;
             let needed = |detections: &[Detection], policy: &EmbedPolicy| {
                 tracker.needs_embedding(pts, detections, policy)

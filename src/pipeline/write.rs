@@ -8,17 +8,22 @@ use tokio::sync::mpsc;
 use crate::pipeline::camera_tracker::TrackedFrame;
 use crate::pipeline::observer::Observer;
 use crate::pipeline::stage::{self, Outcome};
+use crate::sink::privacy::{Blur, hide_people};
 use crate::sink::{Sink, SinkError};
 use crate::trajectory::WithJson;
 
-/// Passes events to every sink. All sinks are finished at the end, and after an error of one too.
+/// Passes events to every sink, and frames in which people are hidden as `blur` says. All sinks are finished at the end, and after an error of one too.
 pub(super) fn write(
     mut sinks: Vec<Box<dyn Sink>>,
+    blur: Blur,
     mut input: mpsc::Receiver<TrackedFrame>,
     observer: Arc<dyn Observer>,
 ) -> Outcome<()> {
     stage::spawn("write", move || {
-        let mut deliver = |tracked: TrackedFrame| -> Result<(), SinkError> {
+        let mut deliver = |mut tracked: TrackedFrame| -> Result<(), SinkError> {
+            if let Some(frame) = &mut tracked.frame {
+                hide_people(frame, blur);
+            }
             let ended: Vec<WithJson<_>> = tracked.ended.into_iter().map(Into::into).collect();
             let analytics: Vec<WithJson<_>> =
                 tracked.analytics.into_iter().map(Into::into).collect();
@@ -94,7 +99,7 @@ mod tests {
             Box::new(Recording("b", calls.clone())),
         ];
         let (_, input) = mpsc::channel(1);
-        joined(write(sinks, input, Arc::new(NoObserver)))
+        joined(write(sinks, Blur::None, input, Arc::new(NoObserver)))
             .await
             .expect("written");
         assert_eq!(

@@ -22,6 +22,7 @@ use crate::serve::access::client::TrustedProxies;
 use crate::serve::replay::ReplayLimits;
 use crate::serve::tls::TlsFiles;
 use crate::sink::mqtt::MqttConfig;
+use crate::sink::nats::NatsConfig;
 use crate::sink::webhook::WebhookConfig;
 use crate::source::{CameraConfig, Transport};
 use crate::store::HistoryConfig;
@@ -254,6 +255,9 @@ pub struct ServiceConfig {
     /// The MQTT sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mqtt: Option<MqttConfig>,
+    /// The NATS sink.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nats: Option<NatsConfig>,
     /// The webhook sink.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
@@ -263,8 +267,8 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[webhook]`, `[history]`, and
-    /// the sections of [`Config`].
+    /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[nats]`, `[webhook]`,
+    /// `[history]`, and the sections of [`Config`].
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
@@ -305,7 +309,8 @@ impl ServiceConfig {
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
-        let is_own = |key: &str| ["serve", "cameras", "mqtt", "webhook", "history"].contains(&key);
+        let own = ["serve", "cameras", "mqtt", "nats", "webhook", "history"];
+        let is_own = |key: &str| own.contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
             .into_inner()
             .into_iter()
@@ -320,13 +325,15 @@ impl ServiceConfig {
                 "cameras are sections of their own: write [cameras.NAME], not [serve.cameras.NAME]",
             ));
         }
-        let service: ServiceConfig =
+        let mut service: ServiceConfig =
             config::deserialize_table(Spanned::new(span.clone(), own), text, path)?;
         service.validate(path)?;
-        Ok((
-            service,
-            Config::from_table(Spanned::new(span, other), text, path)?,
-        ))
+        let config = Config::from_table(Spanned::new(span, other), text, path)?;
+        if let Some(history) = &mut service.history {
+            history.crops &= config.privacy.crops;
+            history.embeddings &= config.privacy.embeddings;
+        }
+        Ok((service, config))
     }
 
     fn validate(&self, path: &Path) -> Result<(), ConfigError> {
@@ -338,6 +345,7 @@ impl ServiceConfig {
             camera.scene().validate(&format!("cameras.{name}."))?;
         }
         self.mqtt.iter().try_for_each(MqttConfig::validate)?;
+        self.nats.iter().try_for_each(NatsConfig::validate)?;
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
         self.history.iter().try_for_each(HistoryConfig::validate)?;
         for (name, camera) in &self.cameras {
@@ -445,6 +453,23 @@ mod tests {
         );
         std::fs::write(file.path(), "nonsense").expect("written");
         assert!(with("0.0.0.0:8090", None).is_err_and(|e| e.contains("users.toml")));
+    }
+
+    #[test]
+    fn privacy_overrides_what_may_be_stored() {
+        let with = |privacy: &str| {
+            let text = format!(
+                "[cameras.a]\nurl = \"x\"\n[output]\nembeddings = true\n\
+                 [history]\ncrops = true\nembeddings = true\n[privacy]\n{privacy}\n"
+            );
+            let read = ServiceConfig::from_toml(&text, Path::new("cameras.toml"));
+            let (service, config) = read.expect("valid");
+            let history = service.history.expect("set");
+            (history.crops, history.embeddings, config.output.embeddings)
+        };
+        assert_eq!(with(""), (true, true, true));
+        assert_eq!(with("crops = false"), (false, true, true));
+        assert_eq!(with("embeddings = false"), (true, false, false));
     }
 
     #[test]

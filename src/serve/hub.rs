@@ -342,6 +342,7 @@ mod tests {
             frame,
             detections: Vec::new(),
             event: event.into(),
+            people: Vec::new(),
             scene: None,
         }
     }

@@ -6,6 +6,7 @@ use axum::body::{Bytes, to_bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{StatusCode, header};
 use serde::de::DeserializeOwned;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::serve::problem::Problem;
 
@@ -36,9 +37,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// A picture, JPEG or PNG, of at most 8 MiB. The answer to another body is 408, 413 or 415.
+/// A picture, JPEG or PNG, of at most 8 MiB. The answer to another body is 408, 413 or 415, and 503
+/// while [`MAX_PICTURES`] others are worked on, so that their memory is bounded.
 #[derive(Debug)]
-pub struct PictureBody(pub Bytes);
+pub struct PictureBody {
+    /// The encoded picture.
+    pub bytes: Bytes,
+    _permit: SemaphorePermit<'static>,
+}
+
+/// Most pictures that are received and worked on at a time.
+const MAX_PICTURES: usize = 8;
+static PICTURES: Semaphore = Semaphore::const_new(MAX_PICTURES);
 
 /// Media types of a [`PictureBody`].
 pub const PICTURE_TYPES: &[&str] = &["image/jpeg", "image/png"];
@@ -58,7 +68,15 @@ impl<S: Send + Sync> FromRequest<S> for PictureBody {
                 "the body must be a picture: send `Content-Type: image/jpeg` or `image/png`",
             ));
         }
-        read_body(request, MAX_PICTURE).await.map(PictureBody)
+        let permit = PICTURES.try_acquire().map_err(|_| {
+            let detail = "too many pictures at the same time; try again";
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "pictures-busy", detail)
+                .with_retry_after(Duration::from_secs(1))
+        })?;
+        Ok(PictureBody {
+            bytes: read_body(request, MAX_PICTURE).await?,
+            _permit: permit,
+        })
     }
 }
 
@@ -192,6 +210,23 @@ mod tests {
             let (status, code, _) = problem(text);
             assert_eq!((status, code.as_str()), (400, "malformed-json"), "{text:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn pictures_are_worked_on_a_few_at_a_time() {
+        let picture = async || {
+            let request = Request::builder().header("content-type", "image/png");
+            let request = request.body("picture".into()).expect("a request");
+            PictureBody::from_request(request, &()).await
+        };
+        let mut held = Vec::new();
+        for _ in 0..MAX_PICTURES {
+            held.push(picture().await.expect("there is room"));
+        }
+        let problem = picture().await.expect_err("no room");
+        assert_eq!(problem.status(), StatusCode::SERVICE_UNAVAILABLE);
+        held.pop();
+        assert_eq!(picture().await.expect("room again").bytes, "picture");
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::sink::backoff::Backoff;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::sink::spool::{QueuedEvent, Spool};
 use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, StatusEvent, WithJson};
@@ -55,7 +56,7 @@ impl Delivery {
 
     /// Runs `work` on the spool until it succeeds, with back-off.
     async fn retry<T>(&self, what: &str, work: impl Fn() -> Result<T, SinkError>) -> T {
-        let mut pause = DISK_BACKOFF.0;
+        let mut backoff = Backoff::new(DISK_BACKOFF.0, DISK_BACKOFF.1);
         loop {
             match work() {
                 Ok(done) => return done,
@@ -67,8 +68,7 @@ impl Delivery {
                     );
                 }
             }
-            tokio::time::sleep(Duration::from_secs_f64(pause)).await;
-            pause = (2.0 * pause).min(DISK_BACKOFF.1);
+            backoff.wait(None).await;
         }
     }
 }

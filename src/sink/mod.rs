@@ -1,6 +1,10 @@
-//! Sinks: JSON lines, MOTChallenge text, an annotated video, and remote receivers (MQTT, webhook)
-//! with a spool on disk.
+//! Sinks: JSON lines, MOTChallenge text, ONVIF metadata, an annotated video, and remote receivers (MQTT, NATS,
+//! webhook) with a spool on disk.
 
+#[cfg(feature = "serve")]
+mod backoff;
+#[cfg(feature = "serve")]
+mod client_tls;
 pub mod counts;
 #[cfg(feature = "serve")]
 pub mod dead_letter;
@@ -20,10 +24,20 @@ mod mqtt_config;
 mod mqtt_history;
 #[cfg(feature = "serve")]
 mod mqtt_session;
+#[cfg(feature = "serve")]
+pub mod nats;
+#[cfg(feature = "serve")]
+mod nats_client;
+#[cfg(feature = "serve")]
+mod nats_config;
+#[cfg(feature = "serve")]
+mod nats_session;
+pub mod onvif;
 #[cfg(feature = "history")]
 pub(crate) mod outage_log;
 #[cfg(feature = "video")]
 pub mod overlay;
+pub mod privacy;
 pub mod private;
 pub mod recorder;
 #[cfg(feature = "serve")]

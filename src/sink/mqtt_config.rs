@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
+use crate::sink::client_tls::{ClientTls, install_provider};
 use crate::sink::sink::SinkError;
 use crate::sink::spool::SpoolLimits;
 use crate::trajectory::EventKind;
@@ -217,34 +218,20 @@ impl MqttConfig {
 
     /// Plain TCP, or TLS with the configured certificates.
     fn transport(&self, tls: bool) -> Result<Transport, SinkError> {
-        let read = |path: &PathBuf| {
-            std::fs::read(path)
-                .map_err(|e| settings_error(format!("cannot read {}: {e}", path.display())))
-        };
-        let client_auth = match (&self.certificate_file, &self.key_file) {
-            (Some(certificate), Some(key)) => Some((read(certificate)?, read(key)?)),
-            (None, None) => None,
-            _ => {
-                return Err(settings_error(
-                    "certificate_file and key_file must be set together".into(),
-                ));
-            }
-        };
+        let files = ClientTls::read(&self.ca_file, &self.certificate_file, &self.key_file)
+            .map_err(settings_error)?;
         if !tls {
             return Ok(Transport::Tcp);
         }
-        // The error is ignored: another part of the program has installed the provider already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        match &self.ca_file {
-            Some(ca) => Ok(Transport::Tls(TlsConfiguration::Simple {
-                ca: read(ca)?,
+        install_provider();
+        match (files.ca, files.client) {
+            (Some(ca), client_auth) => Ok(Transport::Tls(TlsConfiguration::Simple {
+                ca,
                 alpn: None,
                 client_auth,
             })),
-            None if client_auth.is_some() => {
-                Err(settings_error("certificate_file requires ca_file".into()))
-            }
-            None => Ok(Transport::Tls(TlsConfiguration::default())),
+            (None, Some(_)) => Err(settings_error("certificate_file requires ca_file".into())),
+            (None, None) => Ok(Transport::Tls(TlsConfiguration::default())),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use crate::address::masked;
+use crate::sink::backoff::Backoff;
 use crate::sink::delivery::Delivery;
 use crate::sink::home_assistant::{CameraShapes, discovery};
 use crate::sink::mqtt_client::{Client, Failure, Signal, Signals, WINDOW, packet_size};
@@ -32,7 +33,8 @@ pub(super) async fn deliver(
     mut shapes: watch::Receiver<Vec<CameraShapes>>,
     delivery: Delivery,
 ) {
-    let (mut pause, mut history) = (BACKOFF.0, BrokerHistory::default());
+    let mut backoff = Backoff::new(BACKOFF.0, BACKOFF.1);
+    let mut history = BrokerHistory::default();
     let mut log = OutageLog::default();
     let counts = &delivery.spool.counts;
     loop {
@@ -73,11 +75,9 @@ pub(super) async fn deliver(
                     .record_break(unacknowledged, &delivery, &error)
                     .await;
             }
-            pause = if transient || history.suspect.is_some() {
-                (2.0 * pause).min(BACKOFF.1)
-            } else {
-                BACKOFF.0
-            };
+            if !transient && history.suspect.is_none() {
+                backoff.reset();
+            }
         } else {
             if log.failed(&error, Instant::now()) {
                 tracing::warn!(
@@ -85,12 +85,8 @@ pub(super) async fn deliver(
                     "cannot connect to the broker; events wait on disk"
                 );
             }
-            pause = (2.0 * pause).min(BACKOFF.1);
         }
-        tokio::time::sleep(Duration::from_secs_f64(
-            pause * (0.8 + 0.4 * fastrand::f64()),
-        ))
-        .await;
+        backoff.wait(None).await;
     }
 }
 

@@ -12,6 +12,7 @@ use thiserror::Error;
 use crate::analytics::SceneView;
 use crate::detection::Detection;
 use crate::frame::Frame;
+use crate::geometry::BBox;
 use crate::range::{OutOfRange, within};
 use crate::sink::private;
 use crate::trajectory::{AnalyticsEvent, EndedEvent, FrameEvent, StatusEvent, WithJson};
@@ -25,6 +26,9 @@ pub struct FrameResult {
     pub detections: Vec<Detection>,
     /// The frame's trajectory event.
     pub event: WithJson<FrameEvent>,
+    /// Boxes of everybody whom the frame may show, also of those who are not tracked; empty unless
+    /// pictures are blurred.
+    pub people: Vec<BBox>,
     /// The camera's zones and lines with their counts, for sinks that draw; absent if it has none.
     pub scene: Option<Arc<SceneView>>,
 }

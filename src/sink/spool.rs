@@ -98,7 +98,7 @@ pub struct SpoolCounts {
     pub refused: AtomicU64,
     /// Failed attempts of delivery.
     pub failures: AtomicU64,
-    /// Whether the receiver is connected (MQTT) or answered the last attempt (webhook).
+    /// Whether the receiver is connected (MQTT, NATS) or answered the last attempt (webhook).
     pub connected: AtomicBool,
 }
 

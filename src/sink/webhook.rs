@@ -20,6 +20,7 @@ use sha2::Sha256;
 use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
+use crate::sink::backoff::Backoff;
 use crate::sink::delivery::{Delivery, SpoolSink};
 use crate::sink::outage_log::OutageLog;
 use crate::sink::sink::SinkError;
@@ -293,7 +294,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
         events: max_events,
         bytes: webhook.config.batch_bytes,
     };
-    let (mut pause, mut log) = (BACKOFF.0, OutageLog::default());
+    let (mut backoff, mut log) = (Backoff::new(BACKOFF.0, BACKOFF.1), OutageLog::default());
     loop {
         let events = delivery.after(0, limits.events, limits.bytes).await;
         if events.is_empty() {
@@ -351,7 +352,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
                 let seconds = outage.as_secs();
                 tracing::info!(sink = "webhook", %url, seconds, "the receiver accepts events again");
             }
-            pause = BACKOFF.0;
+            backoff.reset();
             continue;
         };
         spool.counts.failures.fetch_add(1, Ordering::Relaxed);
@@ -361,11 +362,7 @@ async fn deliver(webhook: Webhook, delivery: Delivery) {
                 "the receiver does not accept the events; they wait on disk"
             );
         }
-        tokio::time::sleep(
-            after.unwrap_or_else(|| Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64()))),
-        )
-        .await;
-        pause = (2.0 * pause).min(BACKOFF.1);
+        backoff.wait(after).await;
     }
 }
 

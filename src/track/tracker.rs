@@ -143,6 +143,13 @@ impl Tracker {
         self.tracks.iter().find(|t| t.id == id).map(|t| &t.views)
     }
 
+    /// The boxes of all tracks in the last frame, also of tentative ones and of those detected at most
+    /// `unseen` before it.
+    pub fn boxes(&self, unseen: Seconds) -> impl Iterator<Item = BBox> + '_ {
+        let recent = move |t: &&Track| (self.now - t.seen).0 <= unseen.0;
+        self.tracks.iter().filter(recent).map(Track::bbox)
+    }
+
     /// The settings.
     pub fn config(&self) -> &TrackerConfig {
         &self.config

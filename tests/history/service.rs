@@ -116,3 +116,30 @@ fn a_history_that_cannot_be_opened_stops_the_start() {
         "{says}"
     );
 }
+
+/// Regression: the exit code was 0, although nothing was stored.
+#[test]
+fn a_run_whose_history_cannot_be_stored_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("cameras.toml");
+    let toml = format!(
+        "[cameras.gate]\nurl = {:?}\nrealtime = false\n[serve]\nlisten = \"\"\n\
+         state_dir = {:?}\nstop_within = 0.5\n[detector]\nsize = \"128x96\"\n\
+         [embedder]\nenabled = false\n[history]\nurl = \"postgres://nobody@127.0.0.1:1/none\"\n",
+        clip(),
+        dir.path().join("state")
+    );
+    std::fs::write(&file, toml).unwrap();
+    let out = twintrack()
+        .args(["serve", "--config"])
+        .arg(&file)
+        .output()
+        .unwrap();
+    let summary = text(&out.stderr);
+    assert_eq!(out.status.code(), Some(1), "{summary}");
+    assert!(summary.contains("not available yet"), "{summary}");
+    assert!(
+        summary.contains("history: 0 changes stored") && !summary.contains(" 0 dropped (shutdown)"),
+        "{summary}"
+    );
+}

@@ -179,6 +179,7 @@ impl Stages {
             frame,
             detections,
             event: event.into(),
+            people: Vec::new(),
             scene: None,
         })?;
         clock.lap(&mut self.alone.times[5]);

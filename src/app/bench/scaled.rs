@@ -56,6 +56,7 @@ pub fn write(
             frame,
             detections: Vec::new(),
             event: event.into(),
+            people: Vec::new(),
             scene: None,
         })?;
     }

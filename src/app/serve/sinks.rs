@@ -61,6 +61,11 @@ impl Outputs {
             spools.push(spool.clone());
             sinks.push(Box::new(mqtt.start(spool, shutdown, shapes)?));
         }
+        if let Some(nats) = &service.nats {
+            let spool = Spool::open(&state, "nats", nats.spool)?;
+            spools.push(spool.clone());
+            sinks.push(Box::new(nats.start(spool, shutdown)?));
+        }
         if let Some(webhook) = &service.webhook {
             let spool = Spool::open(&state, "webhook", webhook.spool)?;
             spools.push(spool.clone());

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::app::{options, outputs, settings};
@@ -29,6 +29,9 @@ pub struct TrackArgs {
     /// Also write a MOTChallenge result file.
     #[arg(long, value_name = "FILE")]
     pub(super) mot: Option<PathBuf>,
+    /// Also write ONVIF metadata (the scene description of Profile M): XML, one document a line.
+    #[arg(long, value_name = "FILE")]
+    pub(super) onvif: Option<PathBuf>,
     /// Also write an annotated video: boxes, ids, coloured trails (.mp4, .mkv, .avi).
     #[arg(long, value_name = "FILE")]
     pub(super) video: Option<PathBuf>,
@@ -148,6 +151,11 @@ pub(super) fn configure(args: &TrackArgs) -> Result<Config> {
     set(&mut c.detector.size, &args.size);
     set(&mut c.embedder.model, &args.embedder);
     c.embedder.enabled &= !args.no_embed;
+    if args.embeddings && !c.privacy.embeddings {
+        bail!(
+            "--embeddings: privacy.embeddings = false in the configuration forbids to write embeddings"
+        );
+    }
     c.output.embeddings |= args.embeddings;
     // Linking gains from every detection, and --save-detections must have the detections of every
     // frame.
@@ -188,10 +196,11 @@ pub(super) fn source_options(args: &TrackArgs, config: &Config) -> SourceOptions
 }
 
 /// The kinds of output and their files.
-pub(super) fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 4] {
+pub(super) fn outputs_of(args: &TrackArgs) -> [(&'static str, Option<&PathBuf>); 5] {
     [
         ("trajectories", Some(&args.output)),
         ("MOTChallenge", args.mot.as_ref()),
+        ("ONVIF metadata", args.onvif.as_ref()),
         ("annotated video", args.video.as_ref()),
         ("detections", args.save_detections.as_ref()),
     ]

@@ -1,6 +1,7 @@
 //! Which frames and events leave a camera's tracker, and when.
 
 use super::*;
+use crate::analytics::{MaskConfig, PointUnit};
 use crate::geometry::BBox;
 use crate::track::TrackerConfig;
 use crate::trajectory::RunId;
@@ -144,4 +145,24 @@ fn tracks_end_at_a_restart_mark_even_if_a_network_fails_on_its_frame() {
     assert!(t.begin(&restart, None).is_empty());
     let tracked = detect(&mut t, 7, Vec::new());
     assert_eq!(tracked[0].ended.len(), 1);
+}
+
+/// Regression: on a GPU, where frames are embedded before the masks apply, the remaining detections
+/// had the embeddings of others.
+#[test]
+fn detections_outside_masks_keep_their_embeddings() {
+    let mask = MaskConfig::default()
+        .with_points(vec![[0.0, 0.0], [200.0, 0.0], [200.0, 480.0], [0.0, 480.0]])
+        .with_unit(PointUnit::Pixel);
+    let scene = SceneConfig::default().with_masks([("left".to_string(), mask)].into());
+    let mut t = tracker().with_scene(scene, &CountingConfig::default());
+    let mut detections: Vec<Detection> =
+        [300.0, 100.0, 500.0].into_iter().flat_map(person).collect();
+    let vectors = ndarray::array![[1.0, 0.0], [0.0, 1.0]];
+    let mut embeddings = Embeddings::of(vectors, &[0, 2], 3);
+    t.remove_masked(&frame(1), &mut detections, &mut embeddings);
+    assert_eq!(detections, [person(300.0), person(500.0)].concat());
+    let of = |i: usize| embeddings.get(i).map(|v| v.to_vec());
+    assert_eq!((of(0), of(1)), (Some(vec![1.0, 0.0]), Some(vec![0.0, 1.0])));
+    assert_eq!((of(2), embeddings.len()), (None, 2));
 }

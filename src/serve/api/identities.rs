@@ -162,11 +162,18 @@ async fn enrol(
     JsonBody(Enrolment { name, track }): JsonBody<Enrolment>,
 ) -> Result<Response, Problem> {
     let object = format!("{name}, by track {} of {}", track.id, track.camera);
+    let may_enrol = service.people.is_some();
     let enrolled = service.ask(move |h| {
         if h.track(track.run, &track.camera, track.id)?.is_none() {
             return Ok(Err(unknown_track()));
         }
-        let Some((embedder, embedding)) = h.embedding(track.run, &track.camera, track.id)? else {
+        // Without an embedder, or if embeddings may not be stored, those of earlier runs do not
+        // count.
+        let stored = match may_enrol {
+            true => h.embedding(track.run, &track.camera, track.id)?,
+            false => None,
+        };
+        let Some((embedder, embedding)) = stored else {
             let detail = "no embedding of this track is stored: it has not ended, or the history \
                           stores none (history.embeddings)";
             return Ok(Err(Problem::new(

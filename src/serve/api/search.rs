@@ -147,6 +147,11 @@ pub(super) fn of_picture(operation: Operation) -> Operation {
             "no-embedder",
             "the embedder is switched off",
         )
+        .problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "pictures-busy",
+            "too many pictures at the same time",
+        )
 }
 
 /// The box `left,top,width,height` of a query.
@@ -180,10 +185,11 @@ pub(super) async fn person(
 ) -> Result<PersonInPicture, Problem> {
     let region = region.map(parse_box).transpose()?;
     let people = service.people.clone().ok_or_else(|| {
-        let detail = "this service does not embed people: embedder.enabled is false";
+        let detail = "this service does not embed people: embedder.enabled or \
+                      privacy.embeddings is false";
         Problem::new(StatusCode::NOT_FOUND, "no-embedder", detail)
     })?;
-    let read = tokio::task::spawn_blocking(move || people.read(&picture.0, region)).await;
+    let read = tokio::task::spawn_blocking(move || people.read(&picture.bytes, region)).await;
     read.map_err(|e| Problem::internal("read the picture", e))?
 }
 

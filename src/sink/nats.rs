@@ -1,0 +1,37 @@
+//! The NATS sink: delivery at least once, to subscribers or into a stream of JetStream.
+//!
+//! The subject of an event is `<subject>.<camera>.<kind>`, such as `twintrack.gate-1.trajectory`.
+//! Into a stream (`stream`), events are published with the header `Nats-Msg-Id`, by which JetStream
+//! recognises repetitions, and leave the spool when the stream has stored them. Without a stream
+//! they leave the spool when the server has processed them, and only those who have subscribed at
+//! that time receive them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::sink::delivery::SpoolSink;
+pub use crate::sink::nats_config::NatsConfig;
+use crate::sink::nats_session::deliver;
+use crate::sink::sink::SinkError;
+use crate::sink::spool::Spool;
+
+impl NatsConfig {
+    /// Starts the sink. Returns at once; the delivery thread connects, and reconnects, to the
+    /// server.
+    ///
+    /// # Errors
+    /// When the settings are invalid, or a file that they name cannot be read.
+    pub fn start(
+        &self,
+        spool: Arc<Spool>,
+        shutdown_timeout: Duration,
+    ) -> Result<SpoolSink, SinkError> {
+        let server = self.server()?;
+        SpoolSink::start(
+            spool,
+            self.events.clone(),
+            shutdown_timeout,
+            move |delivery| deliver(server, delivery),
+        )
+    }
+}
