@@ -4,7 +4,7 @@ OUT   := out
 CLIP  := samples/pets2009-s2l1.mp4
 BIN   := target/release/twintrack
 
-.PHONY: help setup setup-test setup-gpu setup-train-gpu setup-train-torch build demo test soak fuzz lint bench bench-check train-demo clean
+.PHONY: help setup setup-test setup-gpu setup-train-gpu setup-train-torch build demo test soak fuzz lint bench bench-check train-demo clean setup-web web web-check test-dashboard bench-dashboard
 help:      ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
@@ -37,6 +37,25 @@ demo: build ## track the sample video, then look at out/demo.mp4
 
 test: build ## all tests
 	@cargo test --release --locked --features train
+
+# The dashboard. What is built is committed in web/dist, so that the program builds without Node.
+web/node_modules/.package-lock.json: web/package-lock.json
+	@cd web && npm ci --no-progress --loglevel error
+	@touch $@
+setup-web: ## install what building and testing the dashboard needs (Node, npm, Chromium)
+	@scripts/setup.sh web
+	@$(MAKE) --no-print-directory web/node_modules/.package-lock.json
+web: web/node_modules/.package-lock.json ## build web/dist, which is committed, from web/src
+	@cd web && npm run --silent build
+web-check: ## types, lints and unit tests of the dashboard; fail if web/dist is not what web/src builds
+	@if ! node web/scripts/require_node.mjs; then echo 'web-check is SKIPPED: run make setup-web'; exit 0; fi; \
+	$(MAKE) --no-print-directory web/node_modules/.package-lock.json && cd web && \
+	npm run --silent types && npm run --silent lint && npm run --silent test && npm run --silent check
+test-dashboard: build ## the dashboard in headless Chromium, with a running service
+	@if ! node web/scripts/require_node.mjs; then echo 'test-dashboard is SKIPPED: run make setup-web'; exit 0; fi; \
+	node --test --test-reporter spec tests/dashboard/*.test.mjs
+bench-dashboard: build ## size, first paint and dropped frames of the dashboard (BENCHMARKS.md)
+	@node tests/dashboard/bench.mjs
 
 soak: build ## the long tests (minutes each, bounded)
 	@cargo test --release --locked --features train --test sinks --test web --test soak -- --ignored --nocapture --test-threads 1 soak

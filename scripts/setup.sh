@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs missing dependencies: the system's OpenCV with its headers, clang for the bindings, and the ONNX Runtime library.
 #   scripts/setup.sh [cpu|gpu]
+#   scripts/setup.sh web         Node, npm and Chromium, for the dashboard
 #   scripts/setup.sh tests       servers and tools for tests (MQTT broker, NATS server, RTSP server, reverse proxy, ffmpeg)
 # Needs root (or sudo) only if packages are missing. A second run does nothing.
 set -euo pipefail
@@ -16,6 +17,13 @@ command -v clang >/dev/null || missing+=(clang)
 { compgen -G '/usr/lib/llvm-*/lib/libclang.so*' || compgen -G '/usr/lib/llvm-*/lib/libclang-[0-9]*.so*'; } >/dev/null || missing+=(libclang-dev)
 command -v g++ >/dev/null || missing+=(g++)
 command -v python3 >/dev/null && python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+if [ "$kind" = web ]; then
+  # What building and testing the dashboard needs, and nothing else.
+  missing=()
+  command -v node >/dev/null || missing+=(nodejs)
+  command -v npm >/dev/null || missing+=(npm)
+  command -v chromium >/dev/null || command -v google-chrome >/dev/null || missing+=(chromium)
+fi
 if [ "$kind" = tests ]; then
   python3 -c 'import ensurepip' 2>/dev/null || missing+=(python3-venv)
   for tool in mosquitto:mosquitto mosquitto_sub:mosquitto-clients ffmpeg:ffmpeg openssl:openssl nginx:nginx-light nats-server:nats-server xmllint:libxml2-utils; do
@@ -46,6 +54,10 @@ fi
 if [ "$kind" = tests ] && command -v apt-get >/dev/null; then
   # Without it the history's tests on PostgreSQL are skipped.
   scripts/build_pgvector.sh || say "pgvector is missing: the history is tested on SQLite only"
+fi
+if [ "$kind" = web ]; then
+  node web/scripts/require_node.mjs
+  exit
 fi
 if [ "$kind" = tests ]; then
   # Without them the documents of `track --onvif` are not checked against ONVIF's schemas.

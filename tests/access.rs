@@ -70,7 +70,7 @@ fn users_log_in_see_and_log_out() {
         (303, Some("/login"))
     );
     let login = service.get("/login", &html);
-    assert!(login.status == 200 && login.text().contains("<form id=\"login\">"));
+    assert!(login.status == 200 && login.text().contains("<form id=\"login\""));
     assert_eq!(service.get("/api/v1/cameras", &[]).problem().1, "login");
     assert_eq!(
         service.get("/", &[]).header("www-authenticate"),
@@ -149,6 +149,52 @@ fn users_log_in_see_and_log_out() {
     assert!(ended);
     assert_eq!(service.get("/api/v1/cameras", &[cookie]).status, 401);
     assert!(!service.log().contains(PASSWORD));
+}
+
+/// The login page needs its script and style before anybody has logged in.
+#[test]
+fn files_of_the_pages_are_served_without_a_login_and_with_entity_tags() {
+    let dir = tempfile::tempdir().unwrap();
+    add_user(dir.path(), "anna", "admin");
+    let service = Service::start(dir.path(), "base_path = \"/watch\"");
+    let login = service.get("/watch/login", &[]).text();
+    let files: Vec<&str> = login
+        .split("\"./assets/")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .collect();
+    assert!(files.len() >= 2, "{login}");
+    for file in files {
+        let path = format!("/watch/assets/{file}");
+        let plain = service.get(&path, &[]);
+        assert_eq!(plain.status, 200, "{path}");
+        let kind = if file.ends_with(".js") {
+            "text/javascript"
+        } else {
+            "text/css"
+        };
+        assert!(plain.header("content-type").unwrap().starts_with(kind));
+        assert_eq!(plain.header("cache-control"), Some("no-cache"));
+        assert_eq!(plain.header("content-encoding"), None);
+        let zipped = service.get(&path, &[("accept-encoding", "gzip, br")]);
+        assert_eq!(zipped.header("content-encoding"), Some("gzip"));
+        assert!(zipped.body.starts_with(&[0x1f, 0x8b]) && zipped.body.len() < plain.body.len());
+        // Each form has its own tag; with it the answer is short.
+        let tags = [&plain, &zipped].map(|a| a.header("etag").unwrap().to_string());
+        assert_ne!(tags[0], tags[1]);
+        let again = service.get(&path, &[("if-none-match", &tags[0])]);
+        assert_eq!((again.status, again.body.len()), (304, 0));
+        let other = service.get(&path, &[("if-none-match", &tags[1])]);
+        assert_eq!(other.status, 200);
+    }
+    for path in [
+        "/watch/assets/users.toml",
+        "/watch/assets/..%2Findex.html",
+        "/watch/assets/../login",
+        "/assets/app.js",
+    ] {
+        assert_eq!(service.get(path, &[]).problem().0, 404, "{path}");
+    }
 }
 
 #[test]

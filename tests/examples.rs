@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 31] = [
+const PAGES: [&str; 33] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -27,6 +27,7 @@ const PAGES: [&str; 31] = [
     "docs/guide/first-camera.md",
     "docs/guide/zones.md",
     "docs/guide/access.md",
+    "docs/guide/dashboard.md",
     "docs/guide/privacy.md",
     "docs/guide/tune.md",
     "docs/guide/train.md",
@@ -51,6 +52,7 @@ const PAGES: [&str; 31] = [
     "docs/design/delivery.md",
     "docs/design/history.md",
     "docs/design/access.md",
+    "docs/design/dashboard.md",
 ];
 
 const BUILD: &str = "builds the program that this test is part of";

@@ -3,6 +3,7 @@
 
 pub mod access;
 mod api;
+mod assets;
 pub mod camera_settings;
 mod conditional;
 pub mod config;

@@ -23,6 +23,7 @@ use crate::serve::access::login;
 use crate::serve::access::requirement::{Requirement, role};
 use crate::serve::access::role::Role;
 use crate::serve::api;
+use crate::serve::assets;
 use crate::serve::connections;
 use crate::serve::health::is_ready;
 use crate::serve::hub::Hub;
@@ -177,6 +178,7 @@ pub fn routes() -> Routes {
         .get("/readyz", Requirement::Nothing, readiness)
         .get("/", viewer, || async { Html(pages::INDEX) })
         .get("/login", Requirement::OwnOrigin, login::page)
+        .get("/assets/{file}", Requirement::OwnOrigin, assets::asset)
         .get("/metrics", viewer, metrics)
         .merge(login::routes())
         .get("/api/v1/cameras", viewer, cameras)
