@@ -62,6 +62,7 @@ fn event(builder: &mut EventBuilder, camera: &str, number: u64, pts: f64) -> Fra
         frame,
         detections: Vec::new(),
         event: event.into(),
+        people: Vec::new(),
         scene: None,
     }
 }
