@@ -5,6 +5,7 @@
 //! Number of clients and seconds. Four cameras publish 10 events a second of 15 people each; every
 //! client receives all of them over a WebSocket of the real server, on this machine. Prints the time
 //! from publishing an event to its arrival at a client, and the processor time.
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::process::ExitCode;
 use std::sync::Arc;

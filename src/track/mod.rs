@@ -15,6 +15,7 @@ pub mod embed_policy;
 pub mod flow;
 pub mod head;
 pub mod identity;
+mod identity_config;
 pub mod interpolate;
 pub mod memory;
 pub mod motion;

@@ -18,6 +18,7 @@ use crate::serve::access::requirement::role;
 use crate::serve::access::role::Role;
 use crate::serve::api::export_mot::MotExport;
 use crate::serve::api::export_parquet::ParquetExport;
+use crate::serve::api::track_export::TrackExport;
 use crate::serve::operation::Operation;
 use crate::serve::problem::Problem;
 use crate::serve::query::QueryOf;
@@ -105,21 +106,6 @@ pub(super) fn routes() -> Routes {
                 ])
                 .of_history(),
         )
-}
-
-/// Writes tracks in a format.
-pub(super) trait TrackExport {
-    /// Writes a track.
-    ///
-    /// # Errors
-    /// When writing fails.
-    fn track(&mut self, track: &TrackDetail) -> io::Result<()>;
-
-    /// Writes what comes after the last track.
-    ///
-    /// # Errors
-    /// When writing fails.
-    fn finish(self: Box<Self>) -> io::Result<()>;
 }
 
 /// JSON lines.

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use crate::serve::api::export::TrackExport;
+use crate::serve::api::track_export::TrackExport;
 use crate::store::query::TrackDetail;
 
 /// Most frames between two stored boxes that are interpolated; over a longer gap the person was not

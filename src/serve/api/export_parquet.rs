@@ -11,7 +11,7 @@ use parquet::file::properties::WriterProperties;
 use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 
-use crate::serve::api::export::TrackExport;
+use crate::serve::api::track_export::TrackExport;
 use crate::store::query::TrackDetail;
 
 /// Rows of a group.

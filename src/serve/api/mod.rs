@@ -10,4 +10,5 @@ mod overview;
 pub mod routes;
 mod search;
 mod shapes;
+mod track_export;
 mod tracks;
