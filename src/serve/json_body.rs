@@ -38,7 +38,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
 }
 
 /// A picture, JPEG or PNG, of at most 8 MiB. The answer to another body is 408, 413 or 415, and 503
-/// while [`MAX_PICTURES`] others are worked on, so that their memory is bounded.
+/// while eight others are worked on, so that their memory is bounded.
 #[derive(Debug)]
 pub struct PictureBody {
     /// The encoded picture.
