@@ -180,7 +180,9 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let hub = Hub::new(service.serve.replay());
     let (cameras, metrics) = (Cameras::default(), StageMetrics::default());
     let settings = CameraSettings::open(service.cameras.clone(), &service.serve.state())?;
-    let configs = settings.used().borrow().clone();
+    // From here on, so that no change by a client is missed.
+    let mut used = settings.used();
+    let configs = used.borrow_and_update().clone();
     let (send_shapes, shapes) = watch::channel(shapes_of(&configs));
     let run = uuid::Uuid::now_v7();
     let live = server.is_some().then_some(&hub);
@@ -236,7 +238,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     });
     let (send_changes, changes) = mpsc::channel(1);
     let applying = Applying {
-        settings: settings.clone(),
+        used,
         shapes: send_shapes,
         counts: counts.clone(),
         hub,

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use crate::analytics::{SceneConfig, SceneError};
 use crate::pipeline::CameraConfigs;
 use crate::serve::drawn_shapes::{
-    CameraShapes, DrawnShapes, DrawnShapesError, DrawnShapesFile, Shape, ShapeKind,
+    DrawnShapes, DrawnShapesError, DrawnShapesFile, Shape, ShapeKind, Shapes,
 };
 use crate::source::CameraConfig;
 
@@ -83,12 +83,12 @@ impl CameraSettings {
 
     /// A camera's shapes: those of the configuration file, those that were drawn and are used, and
     /// its settings in use. None if there is no such camera.
-    pub fn shapes(&self, camera: &str) -> Option<(CameraShapes, CameraShapes, SceneConfig)> {
+    pub fn shapes(&self, camera: &str) -> Option<(Shapes, Shapes, SceneConfig)> {
         let state = self.state();
         let configured = state.configured.get(camera)?.scene();
         let used = state.scene(camera, &configured);
-        let configured = CameraShapes::of(&configured);
-        let mut drawn = CameraShapes::of(&used);
+        let configured = Shapes::of(&configured);
+        let mut drawn = Shapes::of(&used);
         for (name, shape) in configured.all() {
             drawn.remove(shape.kind(), name);
         }
@@ -105,7 +105,7 @@ impl CameraSettings {
         let mut own = state.changeable(camera, shape.kind(), name)?;
         let configured = state.configured.get(camera).map(CameraConfig::scene);
         let configured = configured.unwrap_or_default();
-        let mut all = CameraShapes::of(&state.scene(camera, &configured));
+        let mut all = Shapes::of(&state.scene(camera, &configured));
         all.put(name, shape.clone());
         all.into_scene(configured).validate("")?;
         let is_new = !own.put(name, shape);
@@ -131,12 +131,7 @@ impl CameraSettings {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn replace(
-        &self,
-        state: &mut State,
-        camera: &str,
-        own: CameraShapes,
-    ) -> Result<(), ShapeError> {
+    fn replace(&self, state: &mut State, camera: &str, own: Shapes) -> Result<(), ShapeError> {
         let mut drawn = state.drawn.clone();
         drawn.cameras.insert(camera.into(), own);
         self.0.file.write(&drawn)?;
@@ -148,15 +143,10 @@ impl CameraSettings {
 
 impl State {
     /// The drawn shapes of a camera, if that of this kind and name may change.
-    fn changeable(
-        &self,
-        camera: &str,
-        kind: ShapeKind,
-        name: &str,
-    ) -> Result<CameraShapes, ShapeError> {
+    fn changeable(&self, camera: &str, kind: ShapeKind, name: &str) -> Result<Shapes, ShapeError> {
         let configured = self.configured.get(camera);
         let configured = configured.ok_or_else(|| ShapeError::UnknownCamera(camera.into()))?;
-        if CameraShapes::of(&configured.scene()).has(kind, name) {
+        if Shapes::of(&configured.scene()).has(kind, name) {
             return Err(ShapeError::Configured(kind.section()));
         }
         Ok(self.drawn.cameras.get(camera).cloned().unwrap_or_default())
@@ -164,9 +154,9 @@ impl State {
 
     /// A camera's scene: that of the configuration file, and the drawn shapes that it allows.
     fn scene(&self, camera: &str, configured: &SceneConfig) -> SceneConfig {
-        let mut shapes = CameraShapes::of(configured);
+        let mut shapes = Shapes::of(configured);
         let drawn = self.drawn.cameras.get(camera);
-        for (name, shape) in drawn.into_iter().flat_map(CameraShapes::all) {
+        for (name, shape) in drawn.into_iter().flat_map(Shapes::all) {
             let (before, kind) = (shapes.clone(), shape.kind().section());
             if shapes.put(name, shape) {
                 tracing::warn!(camera, kind, name = %name,

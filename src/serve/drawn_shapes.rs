@@ -92,7 +92,7 @@ impl Shape {
 /// The shapes of one camera.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct CameraShapes {
+pub struct Shapes {
     /// Zones by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<String, ZoneConfig>,
@@ -104,10 +104,10 @@ pub struct CameraShapes {
     pub masks: BTreeMap<String, MaskConfig>,
 }
 
-impl CameraShapes {
+impl Shapes {
     /// The zones, lines and masks of a scene.
     pub fn of(scene: &SceneConfig) -> Self {
-        CameraShapes {
+        Shapes {
             zones: scene.zones.clone(),
             lines: scene.lines.clone(),
             masks: scene.masks.clone(),
@@ -168,7 +168,7 @@ impl CameraShapes {
 #[serde(deny_unknown_fields, default)]
 pub struct DrawnShapes {
     /// Shapes by the camera's name.
-    pub cameras: BTreeMap<String, CameraShapes>,
+    pub cameras: BTreeMap<String, Shapes>,
 }
 
 /// The file.

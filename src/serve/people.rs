@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::gallery::{GalleryError, GalleryReader, Region};
 use crate::geometry::BBox;
 use crate::serve::problem::Problem;
+use crate::store::write::embedder_hash;
 use crate::track::similarity::Calibration;
 
 /// Reads pictures of people. Clones share the networks, which work on one picture at a time.
@@ -52,9 +53,8 @@ impl People {
 
     /// The calibration, if `embedder` is the one in use.
     pub fn calibration_of(&self, embedder: &str) -> Option<Calibration> {
-        let hash = |name: &str| name.rsplit(' ').next().map(str::to_string);
         self.calibration
-            .filter(|_| hash(embedder) == hash(&self.embedder))
+            .filter(|_| embedder_hash(embedder) == embedder_hash(&self.embedder))
     }
 
     /// Finds and embeds the person in an encoded picture. `region` is the person's box, [left, top,

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use crate::range::{OutOfRange, within};
 use crate::sink::backoff::Backoff;
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::sink::spool::{QueuedEvent, Spool};
@@ -30,6 +31,15 @@ const DISK_BACKOFF: (f64, f64) = (0.5, 10.0);
 /// After the shutdown timeout [`SpoolSink`] waits this much longer for its worker, so that the
 /// worker can end by itself.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Checks the number of kinds of events that a sink sends, `events` of the section `section`.
+///
+/// # Errors
+/// When there are none, or more than there are kinds.
+pub(super) fn check_events(section: &str, events: &[EventKind]) -> Result<(), OutOfRange> {
+    let key = format!("{section}.events (how many)");
+    within(&key, events.len(), 1, EventKind::ALL.len())
+}
 
 impl Delivery {
     /// The next events; see [`Spool::after`].

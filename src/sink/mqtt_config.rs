@@ -7,9 +7,10 @@ use rumqttc::{TlsConfiguration, Transport};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::range::{OutOfRange, within};
+use crate::range::OutOfRange;
 use crate::secret::Secret;
 use crate::sink::client_tls::{ClientTls, install_provider};
+use crate::sink::delivery::check_events;
 use crate::sink::sink::SinkError;
 use crate::sink::spool::SpoolLimits;
 use crate::trajectory::EventKind;
@@ -89,13 +90,7 @@ impl Default for MqttConfig {
             certificate_file: None,
             key_file: None,
             topic: "twintrack".into(),
-            events: vec![
-                EventKind::Trajectory,
-                EventKind::TrackEnded,
-                EventKind::CameraStatus,
-                EventKind::Zone,
-                EventKind::Line,
-            ],
+            events: EventKind::ALL.to_vec(),
             home_assistant: None,
             spool: SpoolLimits::default(),
         }
@@ -125,12 +120,7 @@ impl MqttConfig {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within(
-            "mqtt.events (how many)",
-            self.events.len(),
-            1,
-            EventKind::ALL.len(),
-        )?;
+        check_events("mqtt", &self.events)?;
         self.spool.validate("mqtt")
     }
 

@@ -9,9 +9,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::address::masked;
-use crate::range::{OutOfRange, within};
+use crate::range::OutOfRange;
 use crate::secret::Secret;
 use crate::sink::client_tls::{ClientTls, install_provider};
+use crate::sink::delivery::check_events;
 use crate::sink::sink::SinkError;
 use crate::sink::spool::SpoolLimits;
 use crate::trajectory::EventKind;
@@ -158,12 +159,7 @@ impl NatsConfig {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within(
-            "nats.events (how many)",
-            self.events.len(),
-            1,
-            EventKind::ALL.len(),
-        )?;
+        check_events("nats", &self.events)?;
         self.spool.validate("nats")
     }
 

@@ -21,7 +21,7 @@ use crate::address::Address;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
 use crate::sink::backoff::Backoff;
-use crate::sink::delivery::{Delivery, SpoolSink};
+use crate::sink::delivery::{Delivery, SpoolSink, check_events};
 use crate::sink::outage_log::OutageLog;
 use crate::sink::sink::SinkError;
 use crate::sink::spool::{Spool, SpoolLimits};
@@ -94,12 +94,7 @@ impl WebhookConfig {
     /// # Errors
     /// The first value outside its range.
     pub fn validate(&self) -> Result<(), OutOfRange> {
-        within(
-            "webhook.events (how many)",
-            self.events.len(),
-            1,
-            EventKind::ALL.len(),
-        )?;
+        check_events("webhook", &self.events)?;
         within("webhook.batch", self.batch, 1, 10_000)?;
         within("webhook.batch_bytes", self.batch_bytes, 1, 1_000_000_000)?;
         within("webhook.timeout", self.timeout, 0.1, 600.0)?;

@@ -3,11 +3,10 @@
 
 use serde::Serialize;
 
-use crate::store::condition::Conditions;
 use crate::store::database::Database;
 use crate::store::error::StoreError;
-use crate::store::rows::milliseconds;
-use crate::store::tracks::{camera_id, longest, numbers};
+use crate::store::query::TrackFilter;
+use crate::store::tracks::{Plan, conditions, numbers};
 use crate::time::Timestamp;
 
 /// Largest number of columns.
@@ -70,19 +69,15 @@ pub fn heat_map(db: &mut dyn Database, query: &HeatMapQuery) -> Result<HeatMap, 
         truncated: false,
         seconds: Vec::new(),
     };
-    let Some(camera) = camera_id(db, &query.camera)? else {
+    let filter = TrackFilter {
+        camera: Some(query.camera.clone()),
+        from: query.from,
+        to: query.to,
+        ..TrackFilter::default()
+    };
+    let Some(mut all) = conditions(db, &filter, Plan::Time)? else {
         return Ok(map);
     };
-    let mut all = Conditions::default();
-    all.with("t.camera_id = ?", camera);
-    if let Some(from) = query.from.map(milliseconds) {
-        let margin = longest(db)? + 60_000;
-        all.with("t.first_time >= ?", from.saturating_sub(margin));
-        all.with("t.last_time >= ?", from);
-    }
-    if let Some(to) = query.to {
-        all.with("t.first_time < ?", milliseconds(to));
-    }
     let sql = format!(
         "SELECT t.width, t.height, p.path FROM tracks t JOIN paths p ON p.track_id = t.id
          WHERE {} ORDER BY t.first_time DESC, t.id DESC LIMIT ?",

@@ -132,7 +132,7 @@ pub(super) fn longest(db: &mut dyn Database) -> Result<i64, StoreError> {
 
 /// How the tracks of a page are found.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Plan {
+pub(super) enum Plan {
     /// In the order of time.
     Time,
     /// By the duration, then sorted, because few are so long.
@@ -193,7 +193,7 @@ fn milliseconds_of(seconds: f64) -> Result<Value, StoreError> {
 }
 
 /// The conditions of a filter on the tracks `t`; None if no track can fulfil them.
-fn conditions(
+pub(super) fn conditions(
     db: &mut dyn Database,
     filter: &TrackFilter,
     plan: Plan,

@@ -43,7 +43,8 @@ pub(super) fn declare(counts: &Counts, cameras: &CameraConfigs) {
 
 /// Applies changes of the cameras' settings to the running service.
 pub(super) struct Applying {
-    pub settings: CameraSettings,
+    /// The settings; those of the start have been seen.
+    pub used: watch::Receiver<CameraConfigs>,
     /// Receives the names of the cameras' zones and lines.
     pub shapes: watch::Sender<Vec<CameraShapes>>,
     pub counts: Counts,
@@ -54,10 +55,9 @@ pub(super) struct Applying {
 
 impl Applying {
     /// Applies each change, until the pipeline has ended.
-    pub async fn run(self) {
-        let mut used = self.settings.used();
-        while used.changed().await.is_ok() {
-            let configs = used.borrow_and_update().clone();
+    pub async fn run(mut self) {
+        while self.used.changed().await.is_ok() {
+            let configs = self.used.borrow_and_update().clone();
             let names: Vec<Arc<str>> = configs.keys().map(|name| name.as_str().into()).collect();
             self.shapes.send_replace(shapes_of(&configs));
             declare(&self.counts, &configs);

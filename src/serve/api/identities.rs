@@ -13,7 +13,7 @@ use crate::serve::access::principal::Principal;
 use crate::serve::access::requirement::role;
 use crate::serve::access::role::Role;
 use crate::serve::api::search::{of_picture, person};
-use crate::serve::api::tracks::unknown_track;
+use crate::serve::api::tracks::{embedding_of, no_embedding};
 use crate::serve::conditional::Tagged;
 use crate::serve::json_body::{JsonBody, PictureBody};
 use crate::serve::operation::Operation;
@@ -162,29 +162,13 @@ async fn enrol(
     JsonBody(Enrolment { name, track }): JsonBody<Enrolment>,
 ) -> Result<Response, Problem> {
     let object = format!("{name}, by track {} of {}", track.id, track.camera);
-    let may_enrol = service.people.is_some();
-    let enrolled = service.ask(move |h| {
-        if h.track(track.run, &track.camera, track.id)?.is_none() {
-            return Ok(Err(unknown_track()));
-        }
-        // Without an embedder, or if embeddings may not be stored, those of earlier runs do not
-        // count.
-        let stored = match may_enrol {
-            true => h.embedding(track.run, &track.camera, track.id)?,
-            false => None,
-        };
-        let Some((embedder, embedding)) = stored else {
-            let detail = "no embedding of this track is stored: it has not ended, or the history \
-                          stores none (history.embeddings)";
-            return Ok(Err(Problem::new(
-                StatusCode::CONFLICT,
-                "no-embedding",
-                detail,
-            )));
-        };
-        h.enrol(&name, &embedder, &[embedding]).map(Ok)
-    });
-    enrolled.await??;
+    let (embedder, embedding) = embedding_of(&service, track.run, &track.camera, track.id).await?;
+    // Without an embedder, or if embeddings may not be stored, those of earlier runs do not count.
+    if service.people.is_none() {
+        return Err(no_embedding());
+    }
+    let enrolled = service.ask(move |h| h.enrol(&name, &embedder, &[embedding]));
+    enrolled.await?;
     service.identities_changed();
     record(&service, &principal, &client, AuditAction::Enrol, object);
     Ok(StatusCode::CREATED.into_response())

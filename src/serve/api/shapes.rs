@@ -160,18 +160,14 @@ fn view(service: &Service, camera: &str) -> Result<ShapesView, Problem> {
         .ok_or_else(|| shape_problem(ShapeError::UnknownCamera(camera.into())))?;
     let size = service.hub.scene(camera).map(|(size, _)| size);
     let ground = used.ground.clone();
+    let masks: Vec<String> = used.masks.keys().cloned().collect();
     // A scene of its own, because that of the tracker has a change from the next frame on.
     let pixels = size.and_then(|size| {
         let scene = Scene::new(used, CountingConfig::default()).ok();
         scene.map(|mut scene| scene.shapes(size.into()))
     });
-    let masks: Vec<&String> = {
-        let mut names: Vec<&String> = configured.masks.keys().chain(drawn.masks.keys()).collect();
-        names.sort_unstable();
-        names
-    };
     let pixels_of = |kind, name: &String| {
-        let number = masks.iter().position(|n| *n == name);
+        let number = masks.iter().position(|n| n == name);
         pixels
             .as_ref()
             .and_then(|view| points(view, kind, name, number))

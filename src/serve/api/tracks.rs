@@ -161,8 +161,38 @@ async fn track(
 }
 
 /// 404 for a track that the history does not have.
-pub(super) fn unknown_track() -> Problem {
+fn unknown_track() -> Problem {
     Problem::not_found("the history has no such track")
+}
+
+/// The embedder (name and hash) and the stored embedding of a track.
+///
+/// # Errors
+/// 404 without a history, or for an unknown track; 409 if no embedding of it is stored.
+pub(super) async fn embedding_of(
+    service: &Service,
+    run: RunId,
+    camera: &str,
+    track: u64,
+) -> Result<(String, Vec<f32>), Problem> {
+    let camera = camera.to_string();
+    let asked = service.ask(move |h| {
+        let embedding = h.embedding(run, &camera, track)?;
+        let known = embedding.is_some() || h.track(run, &camera, track)?.is_some();
+        Ok((known, embedding))
+    });
+    match asked.await? {
+        (_, Some(found)) => Ok(found),
+        (false, None) => Err(unknown_track()),
+        (true, None) => Err(no_embedding()),
+    }
+}
+
+/// 409 for a track without a stored embedding.
+pub(super) fn no_embedding() -> Problem {
+    let detail = "no embedding of this track is stored: it has not ended, or the history stores \
+                  none (history.embeddings)";
+    Problem::new(StatusCode::CONFLICT, "no-embedding", detail)
 }
 
 async fn similar(
@@ -175,20 +205,7 @@ async fn similar(
     query.without_box()?;
     let TrackPath { run, camera, track } = path;
     let object = format!("like track {track} of {camera}");
-    let name = camera.clone();
-    let embedding = service.ask(move |h| {
-        let known = h.track(run, &name, track)?.is_some();
-        Ok((known, h.embedding(run, &name, track)?))
-    });
-    let (embedder, embedding) = match embedding.await? {
-        (_, Some(found)) => found,
-        (false, None) => return Err(unknown_track()),
-        (true, None) => {
-            let detail = "no embedding of this track is stored: it has not ended, or the history \
-                          stores none (history.embeddings)";
-            return Err(Problem::new(StatusCode::CONFLICT, "no-embedding", detail));
-        }
-    };
+    let (embedder, embedding) = embedding_of(&service, run, &camera, track).await?;
     let entry = AuditEntry::new(AuditAction::Search);
     let entry = entry.by(&principal).from(&client).on(object);
     service.access.audit().record(entry);
