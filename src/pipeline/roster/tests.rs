@@ -189,6 +189,14 @@ impl Fixture {
         }
     }
 
+    /// Waits for 20 more frames of a camera.
+    async fn more(&self, camera: &str) {
+        let before = self.numbers(camera).len();
+        let what = format!("more frames of {camera}");
+        self.until(&what, |f| f.numbers(camera).len() > before + 20)
+            .await;
+    }
+
     /// Releases readers that hang, and waits for the end.
     async fn end(self) {
         self.release_all();
@@ -266,10 +274,9 @@ async fn cameras_are_added_removed_and_changed_without_touching_the_others() {
         .expect("received");
     f.until("frames of c", |f| f.numbers("c").len() > 5).await;
     assert!(f.cameras.all().iter().all(|m| &*m.name != "b"));
+    f.more("a").await; // after which no frame of b waits
     let last = f.numbers("b");
-    let more = f.numbers("a").len() + 20;
-    f.until("more frames of a", |f| f.numbers("a").len() > more)
-        .await;
+    f.more("a").await;
     assert_eq!(f.numbers("b"), last);
     change(&[("a", camera("a")), ("b", camera("b")), ("c", camera("c2"))])
         .await
@@ -282,7 +289,7 @@ async fn cameras_are_added_removed_and_changed_without_touching_the_others() {
     for name in ["a", "b", "c"] {
         let numbers = f.numbers(name);
         assert!(
-            numbers[0] == 1 && numbers.windows(2).all(|w| w[0] < w[1]),
+            numbers.windows(2).all(|w| w[0] < w[1]),
             "{name}: {numbers:?}"
         );
     }
