@@ -22,6 +22,27 @@ impl Address {
         &self.0
     }
 
+    /// Whether the address holds a login: a user or password before the host, or a value in the
+    /// query whose name says so. True if that cannot be told.
+    pub fn has_login(&self) -> bool {
+        const SECRETS: [&str; 8] = [
+            "auth", "key", "pass", "passwd", "password", "pwd", "token", "user",
+        ];
+        if !self.0.contains("://") {
+            return false;
+        }
+        match Url::parse(&self.0) {
+            Ok(url) if url.has_host() && !is_ambiguous(&self.0, &url) => {
+                let names = |name: &str| SECRETS.contains(&name.to_ascii_lowercase().as_str());
+                !url.username().is_empty()
+                    || url.password().is_some()
+                    || url.query_pairs().any(|(name, _)| names(&name))
+            }
+            Ok(url) => url.has_host(),
+            Err(_) => true,
+        }
+    }
+
     /// Whether the address is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -200,6 +221,29 @@ fn may_be_secret(word: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_are_found_before_the_host_and_in_the_query() {
+        for with in [
+            "rtsp://admin:pw@host/x",
+            "rtsp://admin@host/x",
+            "rtsp://admin:pa/ss@host/x",
+            "http://host/flv?user=a&password=b",
+            "http://host/flv?channel=1&Token=b",
+            "rtsp://[bad",
+        ] {
+            assert!(Address::new(with).has_login(), "{with}");
+        }
+        for without in [
+            "rtsp://host/x",
+            "rtsp://host:554/cam?channel=1&subtype=0",
+            "clips/a@b.mp4",
+            "file:///a/b.mp4",
+            "/dev/video0",
+        ] {
+            assert!(!Address::new(without).has_login(), "{without}");
+        }
+    }
 
     #[test]
     fn secrets_are_masked_when_displayed_and_serialised() {

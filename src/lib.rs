@@ -82,6 +82,8 @@ pub mod detection;
 #[cfg(feature = "infer")]
 pub mod embed;
 pub mod eval;
+#[cfg(feature = "serve")]
+pub mod fleet;
 pub mod frame;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

@@ -71,6 +71,8 @@ enum Command {
     #[cfg(feature = "serve")]
     Serve(app::serve::ServeArgs),
     #[cfg(feature = "serve")]
+    Fleet(app::fleet::FleetArgs),
+    #[cfg(feature = "serve")]
     User(app::user::UserArgs),
     #[cfg(feature = "serve")]
     Token(app::token::TokenArgs),
@@ -131,6 +133,8 @@ fn main() -> ExitCode {
         Command::Track(args) => track::run(*args),
         #[cfg(feature = "serve")]
         Command::Serve(args) => app::serve::run(&args),
+        #[cfg(feature = "serve")]
+        Command::Fleet(args) => app::fleet::run(&args).map(print),
         #[cfg(feature = "serve")]
         Command::User(args) => app::user::run(&args).map(print),
         #[cfg(feature = "serve")]

@@ -178,6 +178,10 @@ pub struct FrameEvent {
     /// repetitions. 0 in files of earlier versions, which do not have it.
     #[serde(default)]
     pub seq: u64,
+    /// Revision of the lease with which a fleet's worker held the camera; absent outside a fleet.
+    /// Events with a lower revision than earlier events of the camera do not count.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease: Option<u64>,
     /// Frame number within the camera, from 1.
     pub frame: u64,
     /// Presentation time in seconds.
@@ -257,6 +261,9 @@ pub struct EndedEvent {
     /// Sequence number; see [`FrameEvent::seq`].
     #[serde(default)]
     pub seq: u64,
+    /// See [`FrameEvent::lease`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease: Option<u64>,
     /// Id of the track.
     pub id: u64,
     /// Presentation time in seconds of its first detection.
@@ -290,6 +297,9 @@ pub struct StatusEvent {
     pub run: RunId,
     /// Name of the camera.
     pub camera: Arc<str>,
+    /// See [`FrameEvent::lease`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease: Option<u64>,
     /// The new state.
     pub state: CameraState,
     /// Time at which the state changed.
@@ -312,10 +322,16 @@ impl StatusEvent {
             schema: STATUS_SCHEMA.into(),
             run,
             camera,
+            lease: None,
             state,
             time,
             reason,
         }
+    }
+
+    /// With the revision of the lease of a fleet's worker.
+    pub fn with_lease(self, lease: Option<u64>) -> Self {
+        StatusEvent { lease, ..self }
     }
 }
 

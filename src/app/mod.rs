@@ -9,6 +9,8 @@ pub mod compare;
 pub mod detections;
 pub mod doctor;
 pub mod evaluate;
+#[cfg(feature = "serve")]
+pub mod fleet;
 pub mod identities;
 pub mod linking;
 pub mod manual;

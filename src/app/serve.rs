@@ -33,9 +33,11 @@ use twintrack::sink::webhook::WebhookConfig;
 use twintrack::source::{self, Hardware, Transport, playback};
 use twintrack::store::{History, HistoryConfig};
 
+mod fleet;
 mod reload;
 mod sinks;
 
+use fleet::Membership;
 use reload::{Applying, GalleryInUse, Reload, declare, shapes_of};
 use sinks::Outputs;
 
@@ -134,7 +136,10 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
         AccessControl::open(&service.serve, address, token).map_err(anyhow::Error::msg)?;
     }
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
-    service.nats.iter().try_for_each(NatsConfig::check)?;
+    service
+        .event_stream()
+        .iter()
+        .try_for_each(NatsConfig::check)?;
     service.webhook.iter().try_for_each(WebhookConfig::check)?;
     service.history.iter().try_for_each(HistoryConfig::check)?;
     show::detector(&networks::detector(config)?);
@@ -163,7 +168,10 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         }
         None => None,
     };
-    let detector = networks::detector(&config)?;
+    let mut detector = networks::detector(&config)?;
+    let signals = Signals::listen();
+    let membership = Membership::join(&service, &mut detector, &signals.stop()).await?;
+    let is_worker = membership.is_some();
     let batch = service.batch(detector.model().provider().is_gpu());
     let mut embedder = networks::embedder(&config)?;
     show::detector(&detector);
@@ -186,7 +194,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let (send_shapes, shapes) = watch::channel(shapes_of(&configs));
     let run = uuid::Uuid::now_v7();
     let live = server.is_some().then_some(&hub);
-    let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run)?;
+    let tenure = membership.as_ref().map(|m| &m.tenure);
+    let outputs = Outputs::open(&args.output, &service, &config, live, shapes, run, tenure)?;
     declare(&outputs.counts, &configs);
     let may_embed = |_: &&Embedder| config.privacy.embeddings;
     let people = embedder.as_ref().filter(may_embed).map(|e| {
@@ -197,7 +206,6 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let stored = service.history.as_ref();
 
     let enrolled = Arc::new(Notify::new());
-    let signals = Signals::listen();
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
     let health = HealthMonitor::default();
@@ -254,6 +262,15 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         embedder: people.map(|p| p.embedder().to_string()),
         send: send_gallery,
     };
+    let left = CancellationToken::new(); // the worker leaves its fleet
+    let worker = membership.map(|membership| {
+        membership.start(
+            cameras.clone(),
+            settings.clone(),
+            signals.stop(),
+            left.clone(),
+        )
+    });
     let reload = Reload {
         path: args.config.clone(),
         service: service.clone(),
@@ -272,6 +289,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
 
     let decoding = config.source;
     let inputs = Inputs::Many {
+        waits: is_worker,
         configs,
         changes,
         open: Arc::new(move |camera, options| {
@@ -300,6 +318,10 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         ..Pipeline::new(inputs, detections)
     };
     let result = pipeline.run().await;
+    left.cancel();
+    if let Some(worker) = worker {
+        let _ = worker.await; // it has logged its errors
+    }
     ended.cancel();
     reloading.abort();
     applying.abort();

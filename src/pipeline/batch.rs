@@ -71,8 +71,8 @@ pub(super) enum DetectorInput {
 /// Frames that pass the stages together.
 pub(super) struct Batch {
     pub items: Vec<Item>,
-    /// Cameras that have ended: no frame of theirs follows.
-    pub ended: Vec<Lane>,
+    /// Cameras that have ended, with their names: no frame of theirs follows.
+    pub ended: Vec<(Lane, Arc<str>)>,
     /// The active frames as the detector's input.
     pub input: Option<Scaled>,
     /// The active frames in the device's memory, if they are prepared there.

@@ -5,7 +5,7 @@
 //! a batch, and the reader waits for room in the slot (backpressure).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::frame::Frame;
@@ -28,15 +28,16 @@ pub struct Waiting {
 pub struct Batch {
     /// Frames that can share a batch; those of a recording in their order.
     pub frames: Vec<Waiting>,
-    /// Cameras that have ended: no frame of theirs follows.
-    pub ended: Vec<Lane>,
+    /// Cameras that have ended, with their names: no frame of theirs follows.
+    pub ended: Vec<(Lane, Arc<str>)>,
 }
 
 #[derive(Debug, Default)]
 struct Slot {
     waiting: VecDeque<(Frame, Instant)>,
     offered: Option<Instant>,
-    ended: bool,
+    /// Name of the camera, if it has ended.
+    ended: Option<Arc<str>>,
 }
 
 #[derive(Debug, Default)]
@@ -161,9 +162,9 @@ impl Batcher {
     }
 
     /// Ends a camera. Its waiting frame is still processed.
-    pub fn end(&self, lane: Lane) {
+    pub fn end(&self, lane: Lane, camera: &Arc<str>) {
         if let Some(slot) = self.lock().slots.get_mut(&lane) {
-            slot.ended = true;
+            slot.ended = Some(camera.clone());
         }
         self.changed.notify_all();
     }
@@ -203,12 +204,12 @@ impl Batcher {
                 let expected = state
                     .slots
                     .values()
-                    .filter(|s| !s.ended && s.offered.is_some_and(|at| now - at < QUIET))
+                    .filter(|s| s.ended.is_none() && s.offered.is_some_and(|at| now - at < QUIET))
                     .count();
                 let due = oldest.map(|at| (at + self.limits.wait).saturating_duration_since(now));
                 if waiting >= self.limits.size.min(expected.max(1))
                     || due == Some(Duration::ZERO)
-                    || state.slots.values().any(|s| s.ended)
+                    || state.slots.values().any(|s| s.ended.is_some())
                 {
                     let batch = self.take(&mut state);
                     if !(batch.frames.is_empty() && batch.ended.is_empty()) {
@@ -263,13 +264,13 @@ impl Batcher {
                 arrived,
             });
         }
-        let ended: Vec<Lane> = state
+        let ended: Vec<(Lane, Arc<str>)> = state
             .slots
             .iter()
-            .filter(|(_, s)| s.ended && s.waiting.is_empty())
-            .map(|(&lane, _)| lane)
+            .filter(|(_, s)| s.waiting.is_empty())
+            .filter_map(|(&lane, s)| Some((lane, s.ended.clone()?)))
             .collect();
-        for lane in &ended {
+        for (lane, _) in &ended {
             state.slots.remove(lane);
             state.queue.remove(*lane);
         }
@@ -404,7 +405,7 @@ mod tests {
         b.close();
         let feed = std::thread::spawn(move || {
             (1..=20).for_each(|n| assert!(feeder.offer_patiently(lane, frame(n, 100))));
-            feeder.end(lane);
+            feeder.end(lane, &"cam".into());
         });
         let (mut numbers, mut ended) = (Vec::new(), Vec::new());
         while let Some(batch) = b.next() {
@@ -416,7 +417,7 @@ mod tests {
         feed.join().expect("no panic");
         assert_eq!(
             (numbers, ended),
-            ((1..=20).collect::<Vec<u64>>(), vec![lane])
+            ((1..=20).collect::<Vec<u64>>(), vec![(lane, "cam".into())])
         );
     }
 }

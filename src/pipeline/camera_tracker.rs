@@ -38,6 +38,8 @@ pub(super) struct TrackedFrame {
     /// Tracks that ended with this frame.
     pub ended: Vec<EndedEvent>,
     pub status: Option<StatusEvent>,
+    /// A camera of which no event follows until it is added again, except for its status.
+    pub left: Option<Arc<str>>,
 }
 
 /// Identities that the tracks are given.
@@ -97,6 +99,11 @@ impl CameraTracker {
     fn people_in_view(&self, pts: Seconds) -> Vec<BBox> {
         let boxes = |v: &PeopleInView| v.boxes(pts, &self.tracker);
         self.in_view.as_ref().map(boxes).unwrap_or_default()
+    }
+
+    /// Sets the revision of the lease that the next events carry.
+    pub fn set_lease(&mut self, lease: Option<u64>) {
+        self.events.set_lease(lease);
     }
 
     /// Number of people so far: tracks that were confirmed.
@@ -274,7 +281,7 @@ impl CameraTracker {
             arrived: Some(arrived),
             analytics: self.events.take_analytics(),
             ended,
-            status: None,
+            ..TrackedFrame::default()
         });
         Ok(tracked)
     }

@@ -53,7 +53,7 @@ impl Embedding {
     /// Begins a batch. If crops are cut on the network's device and all are wanted, this function
     /// embeds them in one run; if the run fails, each frame is embedded alone.
     pub fn begin(&mut self, batch: &mut Batch) {
-        for lane in &batch.ended {
+        for (lane, _) in &batch.ended {
             self.results.remove(lane);
         }
         let start = Instant::now();

@@ -24,7 +24,8 @@ pub enum Inputs {
     /// One input, which decides when the run ends: at the end or an error of a recording, or after
     /// the requested duration of a camera. No `camera_status` events are sent.
     One(Input),
-    /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them.
+    /// Cameras by name. Each fails and recovers on its own; the run ends with the last of them,
+    /// unless it waits for more.
     Many {
         /// The cameras at the start.
         configs: CameraConfigs,
@@ -32,6 +33,8 @@ pub enum Inputs {
         changes: mpsc::Receiver<CameraConfigs>,
         /// Function that opens a camera.
         open: Opener,
+        /// Whether the run goes on without cameras while `changes` is open.
+        waits: bool,
     },
 }
 
@@ -41,6 +44,10 @@ impl Inputs {
             Inputs::One(_) => FailurePolicy::EndRun,
             Inputs::Many { .. } => FailurePolicy::Isolate,
         }
+    }
+
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Inputs::Many { waits: true, .. })
     }
 
     /// Function that opens a camera, also again after an interruption.

@@ -49,6 +49,8 @@ pub(super) struct Roster {
     pub open: Opener,
     pub policy: FailurePolicy,
     pub observer: Arc<dyn Observer>,
+    /// Whether the run goes on without cameras while changes can come.
+    pub waits: bool,
     /// Makes the links of new cameras; replaced in tests.
     pub new_link: Box<dyn Fn() -> Link + Send>,
     pub readers: Readers,
@@ -60,7 +62,7 @@ pub(super) struct Readers {
     /// Removed cameras: if such a camera is added again, its numbers continue.
     removed: BTreeMap<String, Member>,
     /// Removed cameras whose end was not reported yet.
-    unreported: Vec<Arc<str>>,
+    unreported: Vec<Member>,
     started: ReaderId,
     ended: mpsc::UnboundedReceiver<(ReaderId, Result<(), PipelineError>)>,
     ends: mpsc::UnboundedSender<(ReaderId, Result<(), PipelineError>)>,
@@ -197,10 +199,10 @@ impl Roster {
         };
         tracing::info!(camera = %name, "the camera is removed");
         entry.member.link.stop();
-        self.batcher.end(entry.lane);
+        self.batcher.end(entry.lane, &entry.member.name);
         self.cameras.remove(entry.lane);
         self.observer.forget(name);
-        self.readers.unreported.push(entry.member.name.clone());
+        self.readers.unreported.push(entry.member.clone());
         self.readers.removed.insert(name.into(), entry.member);
     }
 
@@ -241,7 +243,8 @@ impl Roster {
             failure: None,
         };
         let mut changing = true;
-        while self.readers.entries.values().any(|e| e.reader.is_some()) {
+        while (self.waits && changing) || self.readers.entries.values().any(|e| e.reader.is_some())
+        {
             tokio::select! {
                 () = stop.cancelled() => {
                     ended.interrupted = true;
@@ -275,7 +278,7 @@ impl Roster {
         // Absent: the reader was replaced, or its camera was removed.
         let entry = entries.find(|e| e.reader == Some(id))?;
         entry.reader = None;
-        self.batcher.end(entry.lane);
+        self.batcher.end(entry.lane, &entry.member.name);
         let link = &entry.member.link;
         let failure = match (result, self.policy) {
             (Err(e), FailurePolicy::EndRun) => Some(e),
@@ -317,7 +320,7 @@ impl Roster {
     async fn shut_down(&mut self) {
         for entry in self.readers.entries.values() {
             entry.member.link.stop();
-            self.batcher.end(entry.lane);
+            self.batcher.end(entry.lane, &entry.member.name);
         }
         self.batcher.close();
         let configs = self.readers.entries.values().map(|e| &e.member.config);
@@ -349,8 +352,10 @@ impl Roster {
         if self.policy == FailurePolicy::EndRun {
             return;
         }
-        let send = |camera: &Arc<str>, state, reason| {
-            let status = StatusEvent::at(clock::now(), self.run, camera.clone(), state, reason);
+        let send = |member: &Member, state, reason| {
+            let status =
+                StatusEvent::at(clock::now(), self.run, member.name.clone(), state, reason)
+                    .with_lease(member.config.lease);
             out.try_send(TrackedFrame {
                 status: Some(status),
                 ..TrackedFrame::default()
@@ -359,7 +364,7 @@ impl Roster {
         };
         self.readers
             .unreported
-            .retain(|camera| !send(camera, CameraState::Ended, None));
+            .retain(|member| !send(member, CameraState::Ended, None));
         for entry in self.readers.entries.values_mut() {
             let state = entry.member.state();
             let reason = entry.member.link.reason();
@@ -368,7 +373,7 @@ impl Roster {
             let known = entry.reported.as_ref().is_some_and(|(reported, why)| {
                 *reported == state && (why == &reason || state == CameraState::Connecting)
             });
-            if !known && send(&entry.member.name, state, reason.clone()) {
+            if !known && send(&entry.member, state, reason.clone()) {
                 entry.reported = Some((state, reason));
             }
         }

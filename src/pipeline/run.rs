@@ -197,6 +197,7 @@ impl Pipeline {
             cameras: cameras.clone(),
             open: inputs.opener(),
             policy,
+            waits: inputs.waits(),
             observer: observer.clone(),
             new_link: Box::new(Link::default),
             readers: Readers::default(),

@@ -54,7 +54,7 @@ impl Scaler {
 
     /// Prepares a batch for the detector. A frame that cannot be prepared is dropped.
     pub fn prepare(&mut self, batch: &mut Batch) {
-        for lane in &batch.ended {
+        for (lane, _) in &batch.ended {
             self.cameras.remove(lane);
         }
         for item in &mut batch.items {

@@ -111,6 +111,7 @@ impl Tracking {
         };
         if !Arc::ptr_eq(&known.config, &member.config) {
             tracker.set_scene(member.config.scene(), &self.counting);
+            tracker.set_lease(member.config.lease);
         }
         known.clone_from(&member);
         let held = tracker.begin(&item.frame, item.motion);
@@ -217,6 +218,7 @@ impl Tracking {
             .remove(&member.name)
             .unwrap_or_else(|| (self.new_tracker)(member));
         tracker.set_scene(member.config.scene(), &self.counting);
+        tracker.set_lease(member.config.lease);
         self.trackers.active.insert(lane, (tracker, member.clone()));
         Ok(())
     }
@@ -306,6 +308,17 @@ impl Tracking {
         }
     }
 
+    /// Tells the sinks that no event of a camera follows.
+    fn left(&mut self, camera: Arc<str>) -> Result<(), Abort> {
+        let tracked = TrackedFrame {
+            left: Some(camera),
+            ..TrackedFrame::default()
+        };
+        self.out
+            .blocking_send(tracked)
+            .map_err(|_| Abort::SinksClosed)
+    }
+
     /// Ends a camera's tracks. Its tracker is kept, in case the camera is added again.
     fn end(&mut self, lane: Lane) -> Result<(), Abort> {
         let Some((mut tracker, member)) = self.trackers.active.remove(&lane) else {
@@ -345,8 +358,13 @@ pub(super) fn track(
                 mut items, ended, ..
             } = batch;
             let updated = items.iter_mut().try_for_each(|item| tracking.update(item));
-            let mut lanes = ended.into_iter();
-            let result = updated.and_then(|()| lanes.try_for_each(|lane| tracking.end(lane)));
+            let mut ended = ended.into_iter();
+            let result = updated.and_then(|()| {
+                ended.try_for_each(|(lane, camera)| {
+                    tracking.end(lane)?;
+                    tracking.left(camera)
+                })
+            });
             match result {
                 Ok(()) => {}
                 Err(Abort::SinksClosed) => break,

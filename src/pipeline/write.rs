@@ -36,6 +36,7 @@ pub(super) fn write(
                 analytics.iter().try_for_each(|e| sink.analytics(e))?;
                 ended.iter().try_for_each(|e| sink.ended(e))?;
                 status.iter().try_for_each(|e| sink.status(e))?;
+                tracked.left.iter().for_each(|camera| sink.left(camera));
             }
             Ok(())
         };

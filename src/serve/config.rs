@@ -13,6 +13,7 @@ use toml::Spanned;
 use toml::de::DeTable;
 
 use crate::config::{self, Config, ConfigError};
+use crate::fleet::FleetConfig;
 use crate::pipeline::BatchConfig;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
@@ -264,11 +265,14 @@ pub struct ServiceConfig {
     /// The history of tracks and events. Absent: none is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryConfig>,
+    /// The fleet of which the service is a worker. Absent: it has its own cameras.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetConfig>,
 }
 
 impl ServiceConfig {
     /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[nats]`, `[webhook]`,
-    /// `[history]`, and the sections of [`Config`].
+    /// `[history]`, `[fleet]`, and the sections of [`Config`].
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
@@ -287,7 +291,7 @@ impl ServiceConfig {
             .serve
             .listen_address()
             .map_err(|e| ConfigError::invalid(path, e))?;
-        if service.cameras.is_empty() {
+        if service.cameras.is_empty() && service.fleet.is_none() {
             return Err(ConfigError::invalid(
                 path,
                 "it has no camera; add a section [cameras.NAME] with url = \"rtsp://…\"",
@@ -309,7 +313,9 @@ impl ServiceConfig {
     fn parse_partial(text: &str, path: &Path) -> Result<(Self, Config), ConfigError> {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
-        let own = ["serve", "cameras", "mqtt", "nats", "webhook", "history"];
+        let own = [
+            "serve", "cameras", "mqtt", "nats", "webhook", "history", "fleet",
+        ];
         let is_own = |key: &str| own.contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
             .into_inner()
@@ -348,6 +354,11 @@ impl ServiceConfig {
         self.nats.iter().try_for_each(NatsConfig::validate)?;
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
         self.history.iter().try_for_each(HistoryConfig::validate)?;
+        self.fleet.iter().try_for_each(FleetConfig::validate)?;
+        if let Some(fleet) = &self.fleet {
+            self.check_fleet(fleet)
+                .map_err(|reason| ConfigError::invalid(path, reason))?;
+        }
         for (name, camera) in &self.cameras {
             if name.is_empty()
                 || !name
@@ -383,6 +394,28 @@ impl ServiceConfig {
             ));
         }
         Ok(())
+    }
+
+    /// Checks what a worker of a fleet needs.
+    fn check_fleet(&self, fleet: &FleetConfig) -> Result<(), String> {
+        if let Some(name) = self.cameras.keys().next() {
+            return Err(format!(
+                "[fleet]: a worker gets its cameras from the fleet; write cameras.{name} into a file of \
+                 its own and add it with `twintrack fleet apply FILE`"
+            ));
+        }
+        if fleet.nats.is_empty() {
+            return Err("[fleet]: set nats to the NATS server, such as nats://host:4222".into());
+        }
+        fleet.worker_name().map(drop)
+    }
+
+    /// Settings of the NATS sink: those of `[nats]`; of a worker, into its fleet's stream.
+    pub fn event_stream(&self) -> Option<NatsConfig> {
+        match &self.fleet {
+            Some(fleet) => Some(fleet.events(self.nats.as_ref())),
+            None => self.nats.clone(),
+        }
     }
 
     fn rtsp(&self) -> impl Iterator<Item = (&String, &CameraConfig)> {

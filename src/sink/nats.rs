@@ -9,6 +9,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_nats::Client;
+
 use crate::sink::delivery::SpoolSink;
 pub use crate::sink::nats_config::NatsConfig;
 use crate::sink::nats_session::deliver;
@@ -16,6 +18,21 @@ use crate::sink::sink::SinkError;
 use crate::sink::spool::Spool;
 
 impl NatsConfig {
+    /// Opens a client of the server, which reconnects by itself. The inner error says why the
+    /// server cannot be reached.
+    ///
+    /// # Errors
+    /// When the settings are invalid, or a file that they name cannot be read.
+    pub(crate) async fn connect(&self) -> Result<Result<Client, String>, SinkError> {
+        let server = self.server()?;
+        let options = server.options().map_err(|reason| SinkError::Settings {
+            sink: "nats",
+            reason,
+        })?;
+        let client = options.connect(&server.addresses[..]).await;
+        Ok(client.map_err(|e| e.to_string()))
+    }
+
     /// Starts the sink. Returns at once; the delivery thread connects, and reconnects, to the
     /// server.
     ///

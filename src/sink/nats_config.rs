@@ -154,6 +154,12 @@ fn is_subject(text: &str) -> bool {
 }
 
 impl NatsConfig {
+    /// The addresses, as they may be logged.
+    pub(crate) fn display(&self) -> String {
+        let masked: Vec<String> = self.url.split(',').map(masked).collect();
+        masked.join(",")
+    }
+
     /// Checks that every value is in its range.
     ///
     /// # Errors
@@ -296,7 +302,6 @@ impl Server {
 
     /// The addresses, as they may be logged.
     pub fn display(&self) -> String {
-        let masked: Vec<String> = self.config.url.split(',').map(masked).collect();
-        masked.join(",")
+        self.config.display()
     }
 }

@@ -71,6 +71,10 @@ pub trait Sink: Send {
         Ok(())
     }
 
+    /// No event of a camera follows until it is added again, except for its status: all its tracks
+    /// have ended.
+    fn left(&mut self, _camera: &Arc<str>) {}
+
     /// Begins shutdown without waiting: no more events follow. Called on every sink before the
     /// first [`Sink::finish`], so that the shutdown timeouts of all sinks run at the same time.
     fn close(&mut self) {}

@@ -1,5 +1,7 @@
 //! Hides embeddings from sinks, where only another sink is to have them.
 
+use std::sync::Arc;
+
 use crate::sink::sink::{FrameResult, Sink, SinkError};
 use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
 
@@ -39,6 +41,10 @@ impl Sink for WithoutEmbeddings {
         self.0.iter_mut().try_for_each(|sink| sink.status(event))
     }
 
+    fn left(&mut self, camera: &Arc<str>) {
+        self.0.iter_mut().for_each(|sink| sink.left(camera));
+    }
+
     fn close(&mut self) {
         self.0.iter_mut().for_each(|sink| sink.close());
     }
@@ -65,6 +71,7 @@ mod tests {
             run: RunId::nil(),
             camera: "gate".into(),
             seq: 1,
+            lease: None,
             id: 7,
             first: 0.0,
             last: 1.0,

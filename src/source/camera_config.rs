@@ -117,6 +117,17 @@ pub struct CameraConfig {
     /// Where points of the picture are on the ground: positions and speeds in metres.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ground: Option<GroundConfig>,
+    /// Labels, such as `site=north`, that a fleet's worker must have to get the camera. Without a
+    /// fleet they have no effect.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
+    /// Priority, -100 to 100, within a fleet whose workers cannot hold all cameras: those of higher
+    /// priority are held. Without a fleet it has no effect.
+    pub priority: i32,
+    /// Revision of the lease with which a fleet's worker holds the camera. Set by the worker; not
+    /// part of a file.
+    #[serde(skip)]
+    pub lease: Option<u64>,
 }
 
 impl Default for CameraConfig {
@@ -145,6 +156,9 @@ impl Default for CameraConfig {
             lines: BTreeMap::new(),
             masks: BTreeMap::new(),
             ground: None,
+            labels: Vec::new(),
+            priority: 0,
+            lease: None,
         }
     }
 }
@@ -190,6 +204,7 @@ impl CameraConfig {
         self.target_fps.map_or(Ok(()), |rate| {
             within(&key("target_fps"), rate, 0.05, 1000.0)
         })?;
+        within(&key("priority"), self.priority, -100, 100)?;
         within(&key("weight"), self.weight, 0.01, 100.0)
     }
 

@@ -49,6 +49,14 @@ impl AnalyticsEvent {
         }
     }
 
+    /// Revision of the lease of a fleet's worker; see [`crate::trajectory::FrameEvent::lease`].
+    pub fn lease(&self) -> Option<u64> {
+        match self {
+            AnalyticsEvent::Zone(e) => e.lease,
+            AnalyticsEvent::Line(e) => e.lease,
+        }
+    }
+
     /// Sets the counts of the zone or line in `view` to those of this event.
     pub fn update(&self, view: &mut SceneView) {
         match self {
@@ -91,6 +99,9 @@ pub struct ZoneEvent {
     pub camera: Arc<str>,
     /// Sequence number; see [`crate::trajectory::FrameEvent::seq`].
     pub seq: u64,
+    /// See [`crate::trajectory::FrameEvent::lease`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease: Option<u64>,
     /// Number of the frame with which the change was decided, which is later than the change by at
     /// least `counting.hold`.
     pub frame: u64,
@@ -138,6 +149,9 @@ pub struct LineEvent {
     pub camera: Arc<str>,
     /// Sequence number; see [`crate::trajectory::FrameEvent::seq`].
     pub seq: u64,
+    /// See [`crate::trajectory::FrameEvent::lease`].
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub lease: Option<u64>,
     /// Number of the frame with which the crossing was decided, which is later than the crossing by
     /// at least `counting.hold`.
     pub frame: u64,

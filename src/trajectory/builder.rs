@@ -70,6 +70,8 @@ pub struct EventBuilder {
     paths: BTreeMap<u64, TrackPath>,
     /// Number of events so far.
     events: u64,
+    /// Revision of the lease of a fleet's worker.
+    lease: Option<u64>,
     scene: Scene,
     /// Last known identities of the current tracks, if there is something to count.
     identities: BTreeMap<u64, Identity>,
@@ -99,6 +101,7 @@ impl EventBuilder {
             start: None,
             paths: BTreeMap::new(),
             events: 0,
+            lease: None,
             scene: Scene::default(),
             identities: BTreeMap::new(),
             last: None,
@@ -113,6 +116,11 @@ impl EventBuilder {
         let now = self.last.map_or(Seconds::ZERO, |(clock, _)| clock.pts);
         let changes = self.scene.replace(scene, now.0);
         self.replaced.extend(changes);
+    }
+
+    /// Sets the revision of the lease that the next events carry.
+    pub fn set_lease(&mut self, lease: Option<u64>) {
+        self.lease = lease;
     }
 
     /// What is counted.
@@ -182,6 +190,7 @@ impl EventBuilder {
             run: self.run,
             camera: self.camera.clone(),
             seq,
+            lease: self.lease,
             frame: frame.number,
             pts: thousandths(frame.pts.0),
             time: frame.time.map(|t| t.at),
@@ -228,6 +237,7 @@ impl EventBuilder {
             run: self.run,
             camera: self.camera.clone(),
             seq: self.events,
+            lease: self.lease,
             id: t.id,
             first: thousandths((start + t.span.0).0),
             last: thousandths((start + t.span.1).0),
@@ -259,6 +269,7 @@ impl EventBuilder {
                     run: self.run,
                     camera: self.camera.clone(),
                     seq: self.events,
+                    lease: self.lease,
                     frame: self.last.map_or(0, |(_, frame)| frame),
                     pts: thousandths(c.at),
                     time: self.time_at(c.at),
@@ -278,6 +289,7 @@ impl EventBuilder {
                     run: self.run,
                     camera: self.camera.clone(),
                     seq: self.events,
+                    lease: self.lease,
                     frame: self.last.map_or(0, |(_, frame)| frame),
                     pts: thousandths(c.at),
                     time: self.time_at(c.at),

@@ -168,19 +168,28 @@ fn request_stream(port: u16, login: &Value, what: &str, more: &Value) {
 
 /// The number of messages in the stream EVENTS.
 pub fn stored(port: u16, login: &Value) -> u64 {
-    let info = jetstream(port, login, "STREAM.INFO.EVENTS", &json!({}));
+    stored_in(port, login, "EVENTS")
+}
+
+fn stored_in(port: u16, login: &Value, stream: &str) -> u64 {
+    let info = jetstream(port, login, &format!("STREAM.INFO.{stream}"), &json!({}));
     info["state"]["messages"].as_u64().expect("a number")
 }
 
 /// All messages of the stream EVENTS, in order.
 pub fn read_stream(port: u16, login: &Value) -> Vec<Message> {
-    let count = stored(port, login) as usize;
+    read_stream_named(port, login, "EVENTS")
+}
+
+/// All messages of a stream, in order.
+pub fn read_stream_named(port: u16, login: &Value, stream: &str) -> Vec<Message> {
+    let count = stored_in(port, login, stream) as usize;
     let mut reader = Client::connect(port, login, &["reader"]);
-    let config = json!({"stream_name": "EVENTS", "config": {
+    let config = json!({"stream_name": stream, "config": {
         "deliver_subject": "reader", "ack_policy": "none", "deliver_policy": "all",
         "max_deliver": -1,
     }});
-    jetstream(port, login, "CONSUMER.CREATE.EVENTS", &config);
+    jetstream(port, login, &format!("CONSUMER.CREATE.{stream}"), &config);
     let mut all = Vec::new();
     assert!(
         until(60, || {

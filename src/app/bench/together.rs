@@ -89,6 +89,7 @@ pub async fn many(
     // changes.
     let (_changes, changes) = mpsc::channel(1);
     let inputs = Inputs::Many {
+        waits: false,
         configs,
         changes,
         open: Arc::new(playback::open),

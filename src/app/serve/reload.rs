@@ -186,6 +186,9 @@ impl Reload {
                 "only [cameras] can change while the service runs; restart it for the other changes"
             );
         }
+        if again.fleet.is_some() {
+            return None; // a worker's cameras are the fleet's
+        }
         tracing::warn!(
             cameras = again.cameras.len(),
             "the configuration has been read again"

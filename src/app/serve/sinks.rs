@@ -9,6 +9,7 @@ use anyhow::Result;
 use tokio::sync::watch;
 
 use twintrack::config::Config;
+use twintrack::fleet::tenure::{Tenure, WhileTenured};
 use twintrack::serve::config::{ServeConfig, ServiceConfig};
 use twintrack::serve::hub::Hub;
 use twintrack::sink::Sink;
@@ -34,7 +35,7 @@ pub(super) struct Outputs {
 
 impl Outputs {
     /// Creates the file `output`, and starts the deliveries and the history. `hub` is `None` if there is no
-    /// web server.
+    /// web server, `tenure` if the service is no worker of a fleet.
     pub fn open(
         output: &Path,
         service: &ServiceConfig,
@@ -42,6 +43,7 @@ impl Outputs {
         hub: Option<&Hub>,
         shapes: watch::Receiver<Vec<CameraShapes>>,
         run: RunId,
+        tenure: Option<&Tenure>,
     ) -> Result<Self> {
         let ServeConfig {
             output_bytes,
@@ -61,7 +63,7 @@ impl Outputs {
             spools.push(spool.clone());
             sinks.push(Box::new(mqtt.start(spool, shutdown, shapes)?));
         }
-        if let Some(nats) = &service.nats {
+        if let Some(nats) = service.event_stream() {
             let spool = Spool::open(&state, "nats", nats.spool)?;
             spools.push(spool.clone());
             sinks.push(Box::new(nats.start(spool, shutdown)?));
@@ -90,6 +92,9 @@ impl Outputs {
                 sinks = vec![Box::new(WithoutEmbeddings::new(sinks))];
             }
             sinks.push(Box::new(HistorySink::new(history.clone(), shutdown)));
+        }
+        if let Some(tenure) = tenure {
+            sinks = vec![Box::new(WhileTenured::new(sinks, tenure.clone()))];
         }
         Ok(Outputs {
             sinks,

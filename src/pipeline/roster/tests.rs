@@ -121,6 +121,7 @@ fn fixture(first: &[(&str, CameraConfig)]) -> Fixture {
         open,
         policy: FailurePolicy::Isolate,
         observer: Arc::new(NoObserver),
+        waits: false,
         new_link: Box::new(move || Link::with_timer(clock.clone())),
         readers: Readers::default(),
     };

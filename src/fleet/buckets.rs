@@ -1,0 +1,338 @@
+//! The fleet's buckets in JetStream's key-value store, and notices to workers.
+//!
+//! Every change states the revision that it replaces, so of two programs that change a record only
+//! one succeeds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::jetstream::{self, Context, kv, stream};
+use serde::{Deserialize, Serialize};
+use tokio_stream::StreamExt as _;
+
+use crate::fleet::config::{EVENT_STREAM, EVENT_SUBJECT, FleetConfig};
+use crate::fleet::error::FleetError;
+use crate::fleet::records::{LeaseRecord, WorkerRecord, parse, to_json};
+use crate::sink::nats::NatsConfig;
+use crate::source::CameraConfig;
+
+/// Bucket of the cameras: a record for each camera's name.
+const CAMERAS: &str = "twintrack-cameras";
+/// Bucket of the leases: a record for each camera that a worker has.
+const LEASES: &str = "twintrack-leases";
+/// Bucket of the workers' reports and of the coordinator's seat.
+const WORKERS: &str = "twintrack-workers";
+/// Prefix of the workers' keys.
+const WORKER_KEYS: &str = "worker.";
+/// Key of the coordinator's seat.
+pub(super) const SEAT: &str = "coordinator";
+/// Prefix of the subjects of notices, followed by a worker's id.
+const NOTICES: &str = "twintrack.fleet.";
+/// Time after which the stream no longer recognises a repeated event.
+const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
+/// Timeout of a request. A worker's cameras are given to others if it waits long.
+const REQUEST: Duration = Duration::from_secs(1);
+/// Longest record in bytes; a worker's report names its cameras.
+const RECORD_BYTES: i32 = 1 << 20;
+
+/// A record with its revision and the server's time of its last change.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Versioned<T> {
+    /// The record.
+    pub record: T,
+    /// Its revision, which rises with every change of its bucket.
+    pub revision: u64,
+    /// Nanoseconds since 1970, by the server's clock.
+    pub changed: i128,
+}
+
+/// A bucket of records of one type.
+#[derive(Clone)]
+pub struct Bucket<T> {
+    store: kv::Store,
+    record: std::marker::PhantomData<fn() -> T>,
+}
+
+/// A change of a record, as a [`Watch`] reports it.
+#[derive(Debug)]
+pub struct Change<T> {
+    /// The key.
+    pub key: String,
+    /// The record; none if it was deleted or is invalid.
+    pub record: Option<Versioned<T>>,
+}
+
+impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
+    fn new(store: kv::Store) -> Self {
+        Bucket {
+            store,
+            record: std::marker::PhantomData,
+        }
+    }
+
+    /// Reads a record; none if there is none.
+    ///
+    /// # Errors
+    /// When the server does not answer, or the record is invalid.
+    pub async fn get(&self, key: &str) -> Result<Option<Versioned<T>>, FleetError> {
+        let entry = self.store.entry(key).await;
+        let entry = entry.map_err(|e| FleetError::request("read a record", e))?;
+        entry
+            .filter(|e| e.operation == kv::Operation::Put)
+            .map(|e| versioned(&e))
+            .transpose()
+    }
+
+    /// Writes a new record. Returns its revision.
+    ///
+    /// # Errors
+    /// [`FleetError::Changed`] if there is one already; another error if the server does not answer.
+    pub async fn create(&self, key: &str, record: &T) -> Result<u64, FleetError> {
+        let created = self.store.create(key, to_json(record).into()).await;
+        created.map_err(|e| match e.kind() {
+            kv::CreateErrorKind::AlreadyExists => FleetError::Changed(key.into()),
+            _ => FleetError::request("write a record", e),
+        })
+    }
+
+    /// Replaces the record of a revision. Returns the new revision.
+    ///
+    /// # Errors
+    /// [`FleetError::Changed`] if there is another revision; another error if the server does not
+    /// answer, and then the record may have been replaced.
+    pub async fn update(&self, key: &str, record: &T, revision: u64) -> Result<u64, FleetError> {
+        let updated = self
+            .store
+            .update(key, to_json(record).into(), revision)
+            .await;
+        updated.map_err(|e| match e.kind() {
+            kv::UpdateErrorKind::WrongLastRevision => FleetError::Changed(key.into()),
+            _ => FleetError::request("write a record", e),
+        })
+    }
+
+    /// Writes a record, whatever was there. Returns its revision.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn put(&self, key: &str, record: &T) -> Result<u64, FleetError> {
+        let put = self.store.put(key, to_json(record).into()).await;
+        put.map_err(|e| FleetError::request("write a record", e))
+    }
+
+    /// Deletes the record of a revision.
+    ///
+    /// # Errors
+    /// When there is another revision, or the server does not answer.
+    pub async fn delete(&self, key: &str, revision: u64) -> Result<(), FleetError> {
+        let deleted = self.store.delete_expect_revision(key, Some(revision)).await;
+        deleted.map_err(|e| FleetError::request("delete a record", e))
+    }
+
+    /// All records whose keys match a pattern, by key, and the changes from then on.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn watch(
+        &self,
+        pattern: &str,
+    ) -> Result<(BTreeMap<String, Versioned<T>>, Watch<T>), FleetError> {
+        let fail = |e: &dyn std::fmt::Display| FleetError::request("watch a bucket", e);
+        let watch = self.store.watch_with_history(pattern).await;
+        let watch = watch.map_err(|e| fail(&e))?;
+        let mut info = self.store.stream.clone();
+        let info = info.info().await.map_err(|e| fail(&e))?;
+        let mut is_complete = info.state.messages == 0;
+        let mut watch = Watch {
+            changes: watch,
+            record: std::marker::PhantomData,
+        };
+        let mut records = BTreeMap::new();
+        // The bucket may hold other keys only: then nothing comes.
+        while !is_complete {
+            let next = tokio::time::timeout(REQUEST, watch.changes.next()).await;
+            let Ok(next) = next else { break };
+            let entry = next.ok_or_else(|| fail(&"it has ended"))?;
+            let entry = entry.map_err(|e| fail(&e))?;
+            is_complete = entry.delta == 0;
+            if let Change {
+                key,
+                record: Some(record),
+            } = change(&entry)
+            {
+                records.insert(key, record);
+            }
+        }
+        Ok((records, watch))
+    }
+
+    /// All records whose keys match a pattern, by key.
+    ///
+    /// # Errors
+    /// When the server does not answer.
+    pub async fn all(&self, pattern: &str) -> Result<BTreeMap<String, Versioned<T>>, FleetError> {
+        Ok(self.watch(pattern).await?.0)
+    }
+}
+
+/// The changes of a bucket.
+pub struct Watch<T> {
+    changes: kv::Watch,
+    record: std::marker::PhantomData<fn() -> T>,
+}
+
+impl<T: for<'de> Deserialize<'de>> Watch<T> {
+    /// Waits for the next change.
+    ///
+    /// # Errors
+    /// When the server no longer reports changes.
+    pub async fn next(&mut self) -> Result<Change<T>, FleetError> {
+        match self.changes.next().await {
+            Some(Ok(entry)) => Ok(change(&entry)),
+            Some(Err(e)) => Err(FleetError::request("watch a bucket", e)),
+            None => Err(FleetError::request("watch a bucket", "it has ended")),
+        }
+    }
+}
+
+fn versioned<T: for<'de> Deserialize<'de>>(entry: &kv::Entry) -> Result<Versioned<T>, FleetError> {
+    Ok(Versioned {
+        record: parse(&entry.key, &entry.value)?,
+        revision: entry.revision,
+        changed: entry.created.unix_timestamp_nanos(),
+    })
+}
+
+fn change<T: for<'de> Deserialize<'de>>(entry: &kv::Entry) -> Change<T> {
+    let record = match entry.operation {
+        kv::Operation::Put => versioned(entry)
+            .inspect_err(|error| tracing::error!(%error, "a record of the fleet is not used"))
+            .ok(),
+        kv::Operation::Delete | kv::Operation::Purge => None,
+    };
+    Change {
+        key: entry.key.clone(),
+        record,
+    }
+}
+
+/// A connection to a fleet's server. Clones share it.
+#[derive(Clone)]
+pub struct Fleet {
+    client: Client,
+    /// The cameras, by name.
+    pub cameras: Bucket<CameraConfig>,
+    /// The leases, by camera.
+    pub leases: Bucket<LeaseRecord>,
+    /// The workers' reports, by [`worker_key`].
+    pub workers: Bucket<WorkerRecord>,
+    /// The coordinator's seat.
+    pub(super) seat: Bucket<String>,
+}
+
+/// Key of a worker's report.
+pub fn worker_key(id: &str) -> String {
+    format!("{WORKER_KEYS}{id}")
+}
+
+/// The worker's id in a key.
+pub fn worker_id(key: &str) -> &str {
+    key.strip_prefix(WORKER_KEYS).unwrap_or(key)
+}
+
+impl Fleet {
+    /// Connects, and creates the buckets and the stream of events that are missing.
+    ///
+    /// # Errors
+    /// When the settings are invalid, the server cannot be reached, refuses the login, or has no
+    /// JetStream.
+    pub async fn connect(
+        config: &FleetConfig,
+        nats: Option<&NatsConfig>,
+    ) -> Result<Self, FleetError> {
+        let connection = config.connection(nats);
+        let client = connection.connect().await?;
+        let client = client.map_err(|reason| FleetError::Connect {
+            server: connection.display(),
+            reason,
+        })?;
+        let creating = jetstream::new(client.clone());
+        for name in [CAMERAS, LEASES, WORKERS] {
+            create_bucket(&creating, name, config.replicas).await?;
+        }
+        let events = config.events(nats);
+        if events.stream.as_deref() == Some(EVENT_STREAM) {
+            create_event_stream(&creating, config).await?;
+        }
+        let mut context = creating;
+        context.set_timeout(REQUEST);
+        let bucket = async |name: &str| {
+            let bucket = context.get_key_value(name).await;
+            bucket.map_err(|e| FleetError::request("open a bucket", e))
+        };
+        let workers = bucket(WORKERS).await?;
+        let fleet = Fleet {
+            cameras: Bucket::new(bucket(CAMERAS).await?),
+            leases: Bucket::new(bucket(LEASES).await?),
+            workers: Bucket::new(workers.clone()),
+            seat: Bucket::new(workers),
+            client,
+        };
+        Ok(fleet)
+    }
+
+    /// Tells a worker that the records of these cameras concern it. It may get lost.
+    pub(super) async fn notify(&self, worker: &str, cameras: &[String]) {
+        let subject = format!("{NOTICES}{worker}");
+        if let Err(error) = self.client.publish(subject, to_json(&cameras).into()).await {
+            tracing::warn!(worker, %error, "cannot notify a worker; it is tried again");
+        }
+    }
+
+    /// The notices to a worker.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub(super) async fn notices(&self, worker: &str) -> Result<async_nats::Subscriber, FleetError> {
+        let subscriber = self.client.subscribe(format!("{NOTICES}{worker}")).await;
+        subscriber.map_err(|e| FleetError::request("subscribe to notices", e))
+    }
+}
+
+/// Creates a bucket, if it is missing. Not by `create_key_value`, which needs a server of version
+/// 2.10. Records are read from the stream's leader (no `allow_direct`), because another server may
+/// be behind.
+async fn create_bucket(context: &Context, name: &str, replicas: usize) -> Result<(), FleetError> {
+    let stream = stream::Config {
+        name: format!("KV_{name}"),
+        subjects: vec![format!("$KV.{name}.>")],
+        max_messages_per_subject: 1,
+        max_message_size: RECORD_BYTES,
+        num_replicas: replicas,
+        discard: stream::DiscardPolicy::New,
+        allow_rollup: true,
+        deny_delete: true,
+        ..stream::Config::default()
+    };
+    let created = context.get_or_create_stream(stream).await;
+    created
+        .map(drop)
+        .map_err(|e| FleetError::request("create a bucket", e))
+}
+
+/// Creates the stream of events, if it is missing.
+async fn create_event_stream(context: &Context, config: &FleetConfig) -> Result<(), FleetError> {
+    let stream = stream::Config {
+        name: EVENT_STREAM.into(),
+        subjects: vec![format!("{EVENT_SUBJECT}.>")],
+        num_replicas: config.replicas,
+        max_age: Duration::from_secs_f64(config.keep_events),
+        duplicate_window: DUPLICATE_WINDOW.min(Duration::from_secs_f64(config.keep_events)),
+        ..stream::Config::default()
+    };
+    let created = context.get_or_create_stream(stream).await;
+    created
+        .map(drop)
+        .map_err(|e| FleetError::request("create the stream of events", e))
+}

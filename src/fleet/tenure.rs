@@ -1,0 +1,202 @@
+//! Until when a worker's events count, and the sink that keeps to it.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use tokio::sync::Notify;
+
+use crate::sink::{FrameResult, Sink, SinkError};
+use crate::trajectory::{AnalyticsEvent, EndedEvent, StatusEvent, WithJson};
+
+/// The time until which a worker's events count. Clones share it.
+///
+/// The clock is the machine's monotonic one: it goes on while the process is stopped (SIGSTOP), but
+/// not while the machine sleeps.
+#[derive(Debug, Clone, Default)]
+pub struct Tenure(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Notify,
+    /// Events that came too late.
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    until: Option<Instant>,
+    /// Cameras of which the sinks have received all events.
+    left: BTreeSet<Arc<str>>,
+}
+
+impl Tenure {
+    /// Extends the tenure. A time before the present end changes nothing.
+    pub fn extend(&self, until: Instant) {
+        let mut state = self.state();
+        state.until = Some(state.until.map_or(until, |at| at.max(until)));
+    }
+
+    /// Ends the tenure at once: the leases are lost.
+    pub fn end(&self) {
+        self.state().until = None;
+    }
+
+    /// Whether events count at this time.
+    pub fn holds(&self, now: Instant) -> bool {
+        self.state().until.is_some_and(|until| now < until)
+    }
+
+    /// Events dropped because they came after the end.
+    pub fn dropped(&self) -> u64 {
+        self.0.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A camera is tracked: its last event is still to come.
+    pub fn entered(&self, camera: &str) {
+        self.state().left.remove(camera);
+    }
+
+    /// The sinks have received all events of a camera.
+    fn left(&self, camera: &Arc<str>) {
+        self.state().left.insert(camera.clone());
+        self.0.changed.notify_one();
+    }
+
+    /// Whether the sinks have received all events of a camera.
+    pub fn has_left(&self, camera: &str) -> bool {
+        self.state().left.contains(camera)
+    }
+
+    /// Waits until the sinks have received all events of a camera. For one task at a time.
+    pub async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Passes events to other sinks while the tenure lasts; later ones are dropped and counted.
+pub struct WhileTenured {
+    sinks: Vec<Box<dyn Sink>>,
+    tenure: Tenure,
+}
+
+impl WhileTenured {
+    /// The sinks, of which none gets an event after the tenure.
+    pub fn new(sinks: Vec<Box<dyn Sink>>, tenure: Tenure) -> Self {
+        WhileTenured { sinks, tenure }
+    }
+
+    fn pass(
+        &mut self,
+        mut event: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>,
+    ) -> Result<(), SinkError> {
+        if !self.tenure.holds(Instant::now()) {
+            self.tenure.0.dropped.fetch_add(1, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.sinks
+            .iter_mut()
+            .try_for_each(|sink| event(sink.as_mut()))
+    }
+}
+
+impl Sink for WhileTenured {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
+        self.pass(|sink| sink.frame(finished))
+    }
+
+    fn needs_pixels(&self) -> bool {
+        self.sinks.iter().any(|sink| sink.needs_pixels())
+    }
+
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
+        self.pass(|sink| sink.ended(event))
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.pass(|sink| sink.analytics(event))
+    }
+
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
+        self.pass(|sink| sink.status(event))
+    }
+
+    fn left(&mut self, camera: &Arc<str>) {
+        self.sinks.iter_mut().for_each(|sink| sink.left(camera));
+        self.tenure.left(camera);
+    }
+
+    fn close(&mut self) {
+        self.sinks.iter_mut().for_each(|sink| sink.close());
+    }
+
+    /// Finishes all sinks, and returns the first error.
+    fn finish(&mut self) -> Result<(), SinkError> {
+        let finished: Vec<_> = self.sinks.iter_mut().map(|sink| sink.finish()).collect();
+        finished.into_iter().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::clock;
+    use crate::frame::CameraState;
+    use crate::trajectory::RunId;
+
+    /// Counts the changes of state.
+    struct Counting(Arc<AtomicU64>);
+
+    impl Sink for Counting {
+        fn frame(&mut self, _: &FrameResult) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn status(&mut self, _: &WithJson<StatusEvent>) -> Result<(), SinkError> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+
+        fn finish(&mut self) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    fn status() -> WithJson<StatusEvent> {
+        let state = CameraState::Online;
+        StatusEvent::at(clock::now(), RunId::nil(), "gate".into(), state, None).into()
+    }
+
+    #[test]
+    fn events_after_the_tenure_reach_no_sink_and_are_counted() {
+        let (passed, tenure) = (Arc::<AtomicU64>::default(), Tenure::default());
+        let counting = Box::new(Counting(passed.clone()));
+        let mut sink = WhileTenured::new(vec![counting], tenure.clone());
+        sink.status(&status()).expect("dropped");
+        tenure.extend(Instant::now() + Duration::from_secs(3600));
+        tenure.extend(Instant::now());
+        sink.status(&status()).expect("passed");
+        tenure.end();
+        sink.status(&status()).expect("dropped");
+        assert_eq!(passed.load(Ordering::Relaxed), 1);
+        assert_eq!(tenure.dropped(), 2);
+    }
+
+    #[test]
+    fn a_camera_has_left_when_the_sinks_have_its_last_event() {
+        let tenure = Tenure::default();
+        let mut sink = WhileTenured::new(Vec::new(), tenure.clone());
+        sink.left(&"gate".into());
+        assert!(tenure.has_left("gate") && !tenure.has_left("yard"));
+        tenure.entered("gate");
+        assert!(!tenure.has_left("gate"));
+    }
+}
