@@ -18,6 +18,7 @@ mod fleet_view;
 mod lease_changes;
 pub mod records;
 mod reporter;
+pub mod simulation;
 pub mod tenure;
 pub mod worker;
 
