@@ -41,6 +41,8 @@ const PAGES: [&str; 33] = [
     "docs/reference/history.md",
     "docs/reference/http.md",
     "docs/reference/mqtt.md",
+    "docs/guide/fleet.md",
+    "docs/design/fleet.md",
     "docs/reference/nats.md",
     "docs/reference/networks.md",
     "docs/reference/onvif.md",
@@ -79,6 +81,21 @@ const NOT_RUN: &[(&str, &str)] = &[
         SERVER,
     ),
     ("cargo build --release --features train-cuda", BUILD),
+    (
+        "twintrack fleet --nats nats://10.0.0.2:4222 apply cameras.toml --dry-run",
+        SERVER,
+    ),
+    (
+        "twintrack fleet --nats nats://10.0.0.2:4222 apply cameras.toml",
+        SERVER,
+    ),
+    (
+        "twintrack serve --config worker.toml --output events.jsonl",
+        SERVER,
+    ),
+    ("twintrack history --config history.toml", SERVER),
+    ("twintrack fleet --nats nats://10.0.0.2:4222 status", SERVER),
+    ("twintrack fleet --nats nats://10.0.0.2:4222 list", SERVER),
     (
         "target/release/twintrack track rtsp://camera/stream",
         CAMERA,

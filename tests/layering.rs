@@ -42,12 +42,13 @@ const LAYERS: &[(&str, u32)] = &[
     ("gallery", 8),
     ("pipeline", 8),
     ("train", 8),
-    ("serve", 9),
-    ("prelude", 10),
-    ("fuzzing", 10),
-    ("app", 10),
-    ("bin", 11),
-    ("main", 11),
+    ("fleet", 9),
+    ("serve", 10),
+    ("prelude", 11),
+    ("fuzzing", 11),
+    ("app", 11),
+    ("bin", 12),
+    ("main", 12),
 ];
 /// Modules without I/O, threads and clocks. They use no other modules.
 const PURE: &[&str] = &[
