@@ -10,7 +10,7 @@ help:      ## this list
 
 setup:     ## install what is missing (apt packages, ONNX Runtime)
 	@scripts/setup.sh cpu
-setup-test: ## install what the tests talk to (MQTT broker, NATS server, RTSP server, nginx, ffmpeg, PostgreSQL, schemathesis); without them those tests skip
+setup-test: ## install what the tests talk to (MQTT broker, NATS server, RTSP server, nginx, ffmpeg, PostgreSQL, schemathesis, kubernetes-validate); without them those tests skip
 	@scripts/setup.sh tests
 setup-gpu: ## the same with ONNX Runtime for NVIDIA GPUs (CUDA 13, cuDNN 9)
 	@scripts/setup.sh gpu
@@ -59,6 +59,7 @@ bench-dashboard: build ## size, first paint and dropped frames of the dashboard 
 
 soak: build ## the long tests (minutes each, bounded)
 	@cargo test --release --locked --features train --test sinks --test web --test soak -- --ignored --nocapture --test-threads 1 soak
+	@scripts/fleet_soak.py
 
 # Fuzz targets of the parsers of untrusted input. Without a sanitizer they run with any Rust, at
 # 10,000 to 300,000 inputs per second.
@@ -72,13 +73,14 @@ fuzz: build ## run every fuzz target for SECONDS=60 each
 	  cargo fuzz run --sanitizer none -O $$t fuzz/corpus/$$t fuzz/seeds/$$t $$more -- -max_total_time=$(SECONDS) -max_len=4096 || exit 1; \
 	done
 
-lint:      ## format, clippy, licences
+lint:      ## format, clippy, licences, manifests
 	cargo fmt --check
 	cargo clippy --release --all-targets --locked --features train -- -D warnings
 	cargo clippy --release --no-default-features --lib --bins --locked -- -D warnings
 	cargo clippy --release --no-default-features --features cli --lib --bins --locked -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --lib --release --locked --features train
 	scripts/deny.sh
+	scripts/check_deploy.sh
 
 bench: build ## the benchmarks of BENCHMARKS.md that need nothing beyond this repository
 	cargo bench --locked --bench tracker_update

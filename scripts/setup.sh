@@ -68,5 +68,10 @@ if [ "$kind" = tests ] && [ ! -x .deps/schemathesis/bin/schemathesis ]; then
   { python3 -m venv .deps/schemathesis && .deps/schemathesis/bin/pip install -q 'schemathesis==4.*'; } ||
     say "schemathesis is missing: the OpenAPI document is not compared with the service"
 fi
+if [ "$kind" = tests ] && [ ! -x .deps/deploy/bin/kubernetes-validate ]; then
+  # Has the schemas of Kubernetes, for `make lint`; without it deploy/ is not checked.
+  { python3 -m venv .deps/deploy && .deps/deploy/bin/pip install -q 'kubernetes-validate==1.37.*'; } ||
+    say "kubernetes-validate is missing: deploy/ is not checked"
+fi
 command -v cargo >/dev/null || { say "Rust is missing: install it with rustup"; exit 1; }
 [ "$kind" = tests ] || scripts/fetch_onnxruntime.sh "$kind"

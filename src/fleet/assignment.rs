@@ -60,7 +60,7 @@ pub fn plan(
     placement.relieve(moves);
     placement.balance(moves);
     Plan {
-        moves: placement.moves(),
+        moves: placement.moves,
         workers: placement.places,
     }
 }
@@ -87,6 +87,8 @@ struct Placement<'a> {
     loads: Vec<f64>,
     /// Every worker's cameras.
     held: Vec<BTreeSet<usize>>,
+    /// Number of cameras that left a worker which could have kept them for another.
+    moves: usize,
 }
 
 /// A camera without a worker, in the order in which they are placed: by priority, then by load.
@@ -124,6 +126,7 @@ impl<'a> Placement<'a> {
             places: vec![None; cameras.len()],
             loads: vec![0.0; workers.len()],
             held: vec![BTreeSet::new(); workers.len()],
+            moves: 0,
         };
         for (camera, worker) in current.iter().enumerate() {
             if let Some(worker) = *worker
@@ -146,12 +149,19 @@ impl<'a> Placement<'a> {
         self.places[camera] = Some(worker);
         self.loads[worker] += self.cameras[camera].load;
         self.held[worker].insert(camera);
+        self.moves += usize::from(self.is_move(camera, worker));
+    }
+
+    /// Whether a camera on this worker has left another one that is not draining.
+    fn is_move(&self, camera: usize, worker: WorkerIndex) -> bool {
+        self.before[camera].is_some_and(|before| before != worker && !self.workers[before].draining)
     }
 
     fn take(&mut self, camera: usize) {
         if let Some(worker) = self.places[camera].take() {
             self.loads[worker] -= self.cameras[camera].load;
             self.held[worker].remove(&camera);
+            self.moves -= usize::from(self.is_move(camera, worker));
         }
     }
 
@@ -165,16 +175,6 @@ impl<'a> Placement<'a> {
         let useful = self.workers.iter().filter(|w| !w.draining);
         let capacity: f64 = useful.map(|w| w.capacity).sum();
         self.loads.iter().sum::<f64>() / capacity.max(f64::MIN_POSITIVE)
-    }
-
-    /// Number of cameras that left a worker which exists for another.
-    fn moves(&self) -> usize {
-        let moved =
-            |(before, now): &(&Option<WorkerIndex>, &Option<WorkerIndex>)| match (before, now) {
-                (Some(before), Some(now)) => before != now && !self.workers[*before].draining,
-                _ => false,
-            };
-        self.before.iter().zip(&self.places).filter(moved).count()
     }
 
     /// The worker with room for a camera whose utilisation would then be the smallest.
@@ -262,10 +262,9 @@ impl<'a> Placement<'a> {
                 }
                 self.take(camera);
                 let place = self.room_for(camera);
-                let used = self.moves();
                 match place {
                     // `room_for` cannot return the worker itself: the camera did not fit there.
-                    Some(place) if used < moves => self.put(camera, place),
+                    Some(place) if self.moves < moves => self.put(camera, place),
                     Some(_) => {
                         self.put(camera, worker);
                         break;
@@ -279,9 +278,9 @@ impl<'a> Placement<'a> {
     /// Moves cameras from workers with more than their share of the load to others, while moves are
     /// left and a move makes the busier of the two workers less busy.
     fn balance(&mut self, moves: usize) {
-        let (mean, mut used) = (self.mean(), self.moves());
+        let mean = self.mean();
         let mut settled = vec![false; self.workers.len()];
-        while used < moves {
+        while self.moves < moves {
             let busiest = (0..self.workers.len())
                 .filter(|&w| !settled[w] && !self.workers[w].draining)
                 .max_by(|&a, &b| self.utilisation(a).total_cmp(&self.utilisation(b)));
@@ -293,7 +292,6 @@ impl<'a> Placement<'a> {
                 Some((camera, to)) => {
                     self.take(camera);
                     self.put(camera, to);
-                    used = self.moves();
                 }
                 None => settled[from] = true,
             }

@@ -133,7 +133,7 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
     /// All records whose keys match a pattern, by key, and the changes from then on.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// When the server does not answer, or does not deliver all records.
     pub async fn watch(
         &self,
         pattern: &str,
@@ -149,10 +149,17 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
             record: std::marker::PhantomData,
         };
         let mut records = BTreeMap::new();
-        // The bucket may hold other keys only: then nothing comes.
+        let mut received = 0;
         while !is_complete {
             let next = tokio::time::timeout(REQUEST, watch.changes.next()).await;
-            let Ok(next) = next else { break };
+            let Ok(next) = next else {
+                // The bucket may hold other keys only: then nothing comes.
+                if received == 0 && !self.has_any(pattern).await? {
+                    break;
+                }
+                return Err(fail(&"it does not deliver all records"));
+            };
+            received += 1;
             let entry = next.ok_or_else(|| fail(&"it has ended"))?;
             let entry = entry.map_err(|e| fail(&e))?;
             is_complete = entry.delta == 0;
@@ -167,10 +174,18 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         Ok((records, watch))
     }
 
+    /// Whether the bucket has a key that matches a pattern, deleted ones included.
+    async fn has_any(&self, pattern: &str) -> Result<bool, FleetError> {
+        let subjects = format!("{}{pattern}", self.store.prefix);
+        let info = self.store.stream.info_with_subjects(subjects).await;
+        let mut info = info.map_err(|e| FleetError::request("list a bucket's keys", e))?;
+        Ok(info.next().await.is_some())
+    }
+
     /// All records whose keys match a pattern, by key.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// When the server does not answer, or does not deliver all records.
     pub async fn all(&self, pattern: &str) -> Result<BTreeMap<String, Versioned<T>>, FleetError> {
         Ok(self.watch(pattern).await?.0)
     }

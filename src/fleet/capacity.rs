@@ -8,7 +8,8 @@ use crate::pipeline::Member;
 
 /// Interval over which rates are measured.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A worker that drops a greater share of its frames is overloaded.
+/// A worker that drops a greater share of its frames in two intervals in a row is overloaded. In one,
+/// something else may have taken the processor, or the process was stopped.
 const DROPPED_SHARE: f64 = 0.05;
 /// Factor by which the capacity rises again per interval without overload.
 const RECOVERY: f64 = 1.05;
@@ -20,6 +21,8 @@ pub struct Capacity {
     measured: f64,
     /// Frames per second now.
     now: f64,
+    /// Frames were dropped in the last interval.
+    is_late: bool,
     since: Option<Instant>,
     /// Frames read and dropped until then, by camera.
     counted: BTreeMap<String, [u64; 2]>,
@@ -32,6 +35,7 @@ impl Capacity {
         Capacity {
             measured,
             now: measured,
+            is_late: false,
             since: None,
             counted: BTreeMap::new(),
             rates: BTreeMap::new(),
@@ -79,10 +83,11 @@ impl Capacity {
         let delivered: BTreeMap<String, [f64; 2]> = known.collect();
         let sum = |n: usize| delivered.values().map(|d| d[n]).sum::<f64>();
         let (read, dropped) = (sum(0), sum(1));
-        self.now = if dropped > DROPPED_SHARE * read {
-            (read - dropped).clamp(0.01 * self.measured, self.measured)
-        } else {
-            (self.now * RECOVERY).min(self.measured)
+        let was_late = std::mem::replace(&mut self.is_late, dropped > DROPPED_SHARE * read);
+        self.now = match (was_late, self.is_late) {
+            (true, true) => (read - dropped).clamp(0.01 * self.measured, self.measured),
+            (false, true) => self.now,
+            (_, false) => (self.now * RECOVERY).min(self.measured),
         };
         self.rates = delivered
             .into_iter()
@@ -116,8 +121,22 @@ mod tests {
         // Of 90 frames a second, 30 are dropped.
         capacity.update_counts(counts(&[("a", [600, 201]), ("b", [499, 100])]), at(20));
         assert_eq!(capacity.rate("b"), 40.0);
+        assert_eq!(capacity.frames_per_second(), 100.0, "for one interval");
+        capacity.update_counts(counts(&[("a", [1100, 401]), ("b", [899, 200])]), at(30));
         assert!((capacity.frames_per_second() - 60.0).abs() < 1e-9);
-        capacity.update_counts(counts(&[("a", [700, 201])]), at(30));
+        capacity.update_counts(counts(&[("a", [1200, 401])]), at(40));
         assert!((capacity.frames_per_second() - 63.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_process_that_was_stopped_does_not_count_as_overloaded() {
+        let (mut capacity, start) = (Capacity::new(100.0), Instant::now());
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        capacity.update_counts(counts(&[("a", [0, 0])]), at(0));
+        capacity.update_counts(counts(&[("a", [100, 0])]), at(10));
+        capacity.update_counts(counts(&[("a", [200, 90])]), at(45));
+        capacity.update_counts(counts(&[("a", [300, 90])]), at(55));
+        assert_eq!(capacity.frames_per_second(), 100.0);
+        assert_eq!(capacity.rate("a"), 10.0);
     }
 }

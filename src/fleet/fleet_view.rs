@@ -1,12 +1,12 @@
 //! What the coordinator knows of the fleet, and what follows from it. Without I/O; times are given.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use crate::fleet::assignment::{Demand, Offer, plan};
-use crate::fleet::buckets::{Versioned, worker_id};
+use crate::fleet::buckets::{Versioned, worker_id, worker_key};
 use crate::fleet::config::LeaseTimes;
-use crate::fleet::lease_changes::{LeaseChange, unix_nanos};
+use crate::fleet::lease_changes::LeaseChange;
 use crate::fleet::records::{HeldCamera, LeaseRecord, Leaving, WorkerRecord};
 use crate::source::CameraConfig;
 
@@ -37,7 +37,7 @@ pub(super) struct FleetView {
     times: LeaseTimes,
     cameras: BTreeMap<String, Versioned<CameraConfig>>,
     leases: BTreeMap<String, Versioned<LeaseRecord>>,
-    /// By key.
+    /// By id.
     workers: BTreeMap<String, Worker>,
     /// When workers were notified of cameras, by camera.
     notified: BTreeMap<String, Instant>,
@@ -74,6 +74,16 @@ impl FleetView {
         self.is_dirty = true;
     }
 
+    /// Revision of a camera's record.
+    pub fn camera_revision(&self, name: &str) -> Option<u64> {
+        self.cameras.get(name).map(|c| c.revision)
+    }
+
+    /// When the last plan was made.
+    pub fn planned(&self) -> Option<Instant> {
+        self.planned
+    }
+
     /// Takes a lease, or its removal. A revision before the known one is ignored.
     pub fn lease(&mut self, camera: &str, record: Option<Versioned<LeaseRecord>>) {
         match record {
@@ -97,8 +107,9 @@ impl FleetView {
 
     /// Takes a worker's report that was seen at `now`, or its removal.
     pub fn worker(&mut self, key: &str, report: Option<Versioned<WorkerRecord>>, now: Instant) {
+        let id = worker_id(key);
         let Some(report) = report else {
-            self.is_dirty |= self.workers.remove(key).is_some();
+            self.is_dirty |= self.workers.remove(id).is_some();
             return;
         };
         self.first.get_or_insert(now);
@@ -107,10 +118,10 @@ impl FleetView {
             revision: report.revision,
             reported: now,
         };
-        let before = self.workers.insert(key.into(), worker);
+        let before = self.workers.insert(id.into(), worker);
         let is_other = |before: Worker| {
-            before.report.draining != self.workers[key].report.draining
-                || before.report.labels != self.workers[key].report.labels
+            before.report.draining != self.workers[id].report.draining
+                || before.report.labels != self.workers[id].report.labels
         };
         self.is_dirty |= before.is_none_or(is_other);
     }
@@ -123,30 +134,31 @@ impl FleetView {
         }
         let silent = |w: &Worker| now.saturating_duration_since(w.reported) >= self.times.lost;
         let lost = self.workers.iter().filter(|(_, w)| silent(w));
-        lost.map(|(key, w)| (key.clone(), w.revision)).collect()
+        lost.map(|(id, w)| (worker_key(id), w.revision)).collect()
     }
 
-    /// Number of cameras that may move now although their workers exist.
-    fn moves_left(&self) -> usize {
+    /// Number of cameras that may move now although their workers exist. `unix`: nanoseconds since
+    /// 1970.
+    fn moves_left(&self, unix: i128) -> usize {
         let share = (MOVED_SHARE * self.cameras.len() as f64).ceil() as usize;
-        let since = unix_nanos() - i128::try_from(MOVES_WITHIN.as_nanos()).unwrap_or_default();
+        let since = unix - i128::try_from(MOVES_WITHIN.as_nanos()).unwrap_or_default();
         let lately = |l: &&Versioned<LeaseRecord>| l.record.moved && l.changed > since;
         let moved = self.leases.values().filter(lately).count();
         share.saturating_sub(moved)
     }
 
-    /// Changes of leases that are due at `now`.
-    pub fn changes(&mut self, now: Instant) -> Vec<LeaseChange> {
+    /// Changes of leases that are due at `now`, which is `unix` in nanoseconds since 1970.
+    pub fn changes(&mut self, now: Instant, unix: i128) -> Vec<LeaseChange> {
         let is_due = self.planned.is_none_or(|at| now - at >= PLAN_EVERY);
         if !(self.is_dirty || is_due) || self.is_starting(now) {
             return Vec::new();
         }
         (self.planned, self.is_dirty) = (Some(now), false);
-        let keys: Vec<&String> = self.workers.keys().collect();
-        let index: BTreeMap<&str, usize> = keys
+        let ids: Vec<&String> = self.workers.keys().collect();
+        let index: HashMap<&str, usize> = ids
             .iter()
             .enumerate()
-            .map(|(n, key)| (worker_id(key), n))
+            .map(|(n, id)| (id.as_str(), n))
             .collect();
         let offers: Vec<Offer> = self.workers.values().map(|w| offer(&w.report)).collect();
         let names: Vec<&String> = self.cameras.keys().collect();
@@ -158,8 +170,8 @@ impl FleetView {
                 index.get(worker).copied()
             })
             .collect();
-        let plan = plan(&demands, &offers, &current, self.moves_left());
-        let id = |worker: usize| worker_id(keys[worker]).to_string();
+        let plan = plan(&demands, &offers, &current, self.moves_left(unix));
+        let id = |worker: usize| ids[worker].as_str();
         let mut changes: Vec<LeaseChange> = names
             .iter()
             .zip(&plan.workers)
@@ -186,8 +198,7 @@ impl FleetView {
     }
 
     fn is_alive(&self, worker: &str) -> bool {
-        self.workers
-            .contains_key(&crate::fleet::buckets::worker_key(worker))
+        self.workers.contains_key(worker)
     }
 
     /// The frames per second of a camera, as its worker has measured them.
@@ -208,19 +219,17 @@ impl FleetView {
 
     /// A camera in the report of a worker.
     fn held(&self, worker: &str, camera: &str) -> Option<HeldCamera> {
-        let worker = self
-            .workers
-            .get(&crate::fleet::buckets::worker_key(worker))?;
+        let worker = self.workers.get(worker)?;
         worker.report.cameras.get(camera).copied()
     }
 
     /// The change of a camera's lease by which `worker` gets it, or nobody.
-    fn change(&self, camera: &str, worker: Option<String>) -> Option<LeaseChange> {
+    fn change(&self, camera: &str, worker: Option<&str>) -> Option<LeaseChange> {
         let name = camera.to_string();
         let Some(lease) = self.leases.get(camera) else {
             return worker.map(|worker| LeaseChange::Give {
                 camera: name,
-                worker,
+                worker: worker.into(),
                 revision: None,
             });
         };
@@ -229,7 +238,7 @@ impl FleetView {
             return Some(match worker {
                 Some(worker) => LeaseChange::Give {
                     camera: name,
-                    worker,
+                    worker: worker.into(),
                     revision: Some(revision),
                 },
                 None => LeaseChange::Delete {
@@ -240,7 +249,7 @@ impl FleetView {
         }
         let leaving = match worker {
             Some(worker) if worker == lease.record.worker => None,
-            Some(worker) => Some(Leaving::To(worker)),
+            Some(worker) => Some(Leaving::To(worker.into())),
             None => Some(Leaving::Nowhere),
         };
         (leaving != lease.record.leaving).then(|| LeaseChange::Leave {
@@ -298,7 +307,7 @@ fn offer(report: &WorkerRecord) -> Offer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::buckets::worker_key;
+    use crate::fleet::lease_changes::unix_nanos;
 
     const SECOND: Duration = Duration::from_secs(1);
 
@@ -343,7 +352,7 @@ mod tests {
     /// their number.
     fn apply(view: &mut FleetView, now: Instant) -> BTreeMap<String, usize> {
         let mut given = BTreeMap::new();
-        for change in view.changes(now) {
+        for change in view.changes(now, unix_nanos()) {
             let revision = 100 + view.leases.values().map(|l| l.revision).max().unwrap_or(0);
             let record = match &change {
                 LeaseChange::Give { worker, .. } => {
@@ -426,14 +435,14 @@ mod tests {
         apply(&mut view, start + 4 * SECOND);
         view.camera("c3", None);
         let now = start + 5 * SECOND;
-        let changes = view.changes(now);
+        let changes = view.changes(now, unix_nanos());
         assert!(
             matches!(&changes[..], [LeaseChange::Leave { camera, leaving: Some(Leaving::Nowhere), .. }] if camera == "c3"),
             "{changes:?}"
         );
         let worker = view.leases["c3"].record.worker.clone();
         view.worker(&worker_key(&worker), None, now);
-        let deleted = view.changes(now).into_iter();
+        let deleted = view.changes(now, unix_nanos()).into_iter();
         let deleted = deleted.filter(|c| matches!(c, LeaseChange::Delete { .. }));
         assert_eq!(deleted.count(), 1);
     }

@@ -21,6 +21,7 @@ pub mod live_feed;
 pub mod overview;
 pub mod records;
 mod reporter;
+pub mod simulation;
 pub mod tenure;
 pub mod worker;
 

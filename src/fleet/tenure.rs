@@ -1,6 +1,6 @@
-//! Until when a worker's events count, and the sink that keeps to it.
+//! Until when and under which leases a worker's events count, and the sink that keeps to it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -30,6 +30,23 @@ struct State {
     until: Option<Instant>,
     /// Cameras of which the sinks have received all events.
     left: BTreeSet<Arc<str>>,
+    /// Highest number of a lease so far.
+    newest: u64,
+    /// Leases up to this number are lost.
+    lost: u64,
+    /// The leases that were given back, the last one of each camera.
+    given_back: BTreeMap<String, u64>,
+}
+
+impl State {
+    /// Whether events of a camera's lease count at this time.
+    fn accepts(&self, now: Instant, camera: &str, lease: Option<u64>) -> bool {
+        let is_fenced = lease.is_some_and(|lease| {
+            let given_back = self.given_back.get(camera).copied().unwrap_or(0);
+            lease <= self.lost.max(given_back)
+        });
+        self.until.is_some_and(|until| now < until) && !is_fenced
+    }
 }
 
 impl Tenure {
@@ -39,9 +56,16 @@ impl Tenure {
         state.until = Some(state.until.map_or(until, |at| at.max(until)));
     }
 
-    /// Ends the tenure at once: the leases are lost.
+    /// Ends the tenure at once: the leases are lost. The next tenure, under new leases, does not
+    /// bring back the events of these, which may still be on their way to the sinks.
     pub fn end(&self) {
-        self.state().until = None;
+        let mut state = self.state();
+        (state.until, state.lost) = (None, state.newest);
+    }
+
+    /// A camera's lease has been given back: its later events do not count.
+    pub fn give_back(&self, camera: &str, lease: u64) {
+        self.state().given_back.insert(camera.into(), lease);
     }
 
     /// Whether events count at this time.
@@ -54,9 +78,15 @@ impl Tenure {
         self.0.dropped.load(Ordering::Relaxed)
     }
 
-    /// A camera is tracked: its last event is still to come.
-    pub fn entered(&self, camera: &str) {
-        self.state().left.remove(camera);
+    /// A camera is tracked under a lease: its last event is still to come. If it was to be given
+    /// back and is kept after all, its events count again.
+    pub fn entered(&self, camera: &str, lease: u64) {
+        let mut state = self.state();
+        state.left.remove(camera);
+        if state.given_back.get(camera) == Some(&lease) {
+            state.given_back.remove(camera);
+        }
+        state.newest = state.newest.max(lease);
     }
 
     /// The sinks have received all events of a camera.
@@ -94,9 +124,12 @@ impl WhileTenured {
 
     fn pass(
         &mut self,
+        camera: &str,
+        lease: Option<u64>,
         mut event: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
-        if !self.tenure.holds(Instant::now()) {
+        let accepts = self.tenure.state().accepts(Instant::now(), camera, lease);
+        if !accepts {
             self.tenure.0.dropped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
@@ -108,7 +141,8 @@ impl WhileTenured {
 
 impl Sink for WhileTenured {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
-        self.pass(|sink| sink.frame(finished))
+        let event = &finished.event;
+        self.pass(&event.camera, event.lease, |sink| sink.frame(finished))
     }
 
     fn needs_pixels(&self) -> bool {
@@ -116,15 +150,15 @@ impl Sink for WhileTenured {
     }
 
     fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
-        self.pass(|sink| sink.ended(event))
+        self.pass(&event.camera, event.lease, |sink| sink.ended(event))
     }
 
     fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
-        self.pass(|sink| sink.analytics(event))
+        self.pass(event.camera(), event.lease(), |sink| sink.analytics(event))
     }
 
     fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
-        self.pass(|sink| sink.status(event))
+        self.pass(&event.camera, event.lease, |sink| sink.status(event))
     }
 
     fn left(&mut self, camera: &Arc<str>) {
@@ -171,8 +205,41 @@ mod tests {
     }
 
     fn status() -> WithJson<StatusEvent> {
+        under(None)
+    }
+
+    fn under(lease: Option<u64>) -> WithJson<StatusEvent> {
         let state = CameraState::Online;
-        StatusEvent::at(clock::now(), RunId::nil(), "gate".into(), state, None).into()
+        let event = StatusEvent::at(clock::now(), RunId::nil(), "gate".into(), state, None);
+        event.with_lease(lease).into()
+    }
+
+    /// Events on their way to the sinks when a worker has lost its leases, and has new ones.
+    #[test]
+    fn events_of_lost_leases_and_of_leases_given_back_do_not_count_again() {
+        let (passed, tenure) = (Arc::<AtomicU64>::default(), Tenure::default());
+        let counting = Box::new(Counting(passed.clone()));
+        let mut sink = WhileTenured::new(vec![counting], tenure.clone());
+        let mut passes = |lease: u64| {
+            let before = passed.load(Ordering::Relaxed);
+            sink.status(&under(Some(lease))).expect("passed or dropped");
+            passed.load(Ordering::Relaxed) > before
+        };
+        tenure.entered("gate", 7);
+        tenure.extend(Instant::now() + Duration::from_secs(3600));
+        assert!(passes(7));
+        tenure.end();
+        tenure.extend(Instant::now() + Duration::from_secs(3600));
+        assert!(!passes(7), "its lease is lost");
+        tenure.entered("gate", 9);
+        assert!(passes(9) && !passes(7));
+        tenure.give_back("gate", 9);
+        assert!(!passes(9), "it was given back");
+        tenure.entered("gate", 9);
+        assert!(passes(9), "it is kept after all");
+        tenure.give_back("gate", 9);
+        tenure.entered("gate", 12);
+        assert!(passes(12) && !passes(9));
     }
 
     #[test]
@@ -196,7 +263,7 @@ mod tests {
         let mut sink = WhileTenured::new(Vec::new(), tenure.clone());
         sink.left(&"gate".into());
         assert!(tenure.has_left("gate") && !tenure.has_left("yard"));
-        tenure.entered("gate");
+        tenure.entered("gate", 1);
         assert!(!tenure.has_left("gate"));
     }
 }

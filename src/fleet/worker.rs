@@ -176,7 +176,9 @@ impl Holder {
         };
         let lease = self.fleet.leases.get(camera).await?;
         let Some(lease) = lease.filter(|l| l.record.worker == id) else {
-            self.cameras.remove(camera);
+            if let Some(held) = self.cameras.remove(camera) {
+                self.tenure.give_back(camera, held.lease);
+            }
             return Ok(());
         };
         if self
@@ -249,6 +251,7 @@ impl Holder {
         match held.leaving.clone() {
             None => return Ok(()),
             Some((Leaving::Nowhere, _)) => {
+                self.tenure.give_back(camera, held.lease);
                 self.fleet.leases.delete(camera, held.revision).await?;
                 self.known.insert(camera.into(), held.revision + 1);
                 tracing::info!(camera, "this worker has stopped the camera");
@@ -259,6 +262,7 @@ impl Holder {
                     ..LeaseRecord::of(&worker)
                 };
                 let leases = &self.fleet.leases;
+                self.tenure.give_back(camera, held.lease);
                 let revision = leases.update(camera, &record, held.revision).await?;
                 self.known.insert(camera.into(), revision);
                 self.fleet.notify(&worker, &[camera.to_string()]).await;
@@ -287,8 +291,12 @@ impl Holder {
                 if !is_safe && !assigned.is_empty() {
                     tracing::warn!("the fleet has no report of this worker: it stops its cameras");
                 }
-                let new = cameras.keys().filter(|name| !assigned.contains_key(*name));
-                new.for_each(|name| self.tenure.entered(name));
+                let lease = |c: Option<&CameraConfig>| c.and_then(|c| c.lease);
+                for (name, camera) in &cameras {
+                    if lease(assigned.get(name)) != camera.lease {
+                        self.tenure.entered(name, camera.lease.unwrap_or_default());
+                    }
+                }
                 *assigned = cameras;
             }
             is_other

@@ -17,6 +17,12 @@ use crate::sink::nats_session::deliver;
 use crate::sink::sink::SinkError;
 use crate::sink::spool::Spool;
 
+/// Interval of pings of a client that reconnects by itself: after two to three of them without an
+/// answer it turns to another server.
+const LIVE_PING: Duration = Duration::from_secs(1);
+/// Timeout of its connections to one address.
+const LIVE_CONNECT: Duration = Duration::from_secs(2);
+
 impl NatsConfig {
     /// Opens a client of the server, which reconnects by itself. The inner error says why the
     /// server cannot be reached.
@@ -29,6 +35,11 @@ impl NatsConfig {
             sink: "nats",
             reason,
         })?;
+        // A server that falls silent must be left before what depends on the connection runs out,
+        // such as the leases of a fleet.
+        let options = options
+            .ping_interval(LIVE_PING)
+            .connection_timeout(LIVE_CONNECT);
         let client = options.connect(&server.addresses[..]).await;
         Ok(client.map_err(|e| e.to_string()))
     }
@@ -50,5 +61,55 @@ impl NatsConfig {
             shutdown_timeout,
             move |delivery| deliver(server, delivery),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// A server that accepts a login and says nothing more. It tells `logins` its address.
+    fn silent_server(logins: mpsc::Sender<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+        let address = listener.local_addr().expect("bound").to_string();
+        let own = address.clone();
+        std::thread::spawn(move || {
+            let mut open = Vec::new();
+            for stream in listener.incoming() {
+                let mut stream = stream.expect("accepted");
+                let info = r#"INFO {"server_id":"a","version":"2.9.0","max_payload":1000,"proto":1,"headers":true}"#;
+                stream
+                    .write_all(format!("{info}\r\n").as_bytes())
+                    .expect("written");
+                let mut lines = BufReader::new(stream.try_clone().expect("cloned")).lines();
+                while lines.next().expect("a line").expect("text") != "PING" {}
+                stream.write_all(b"PONG\r\n").expect("written");
+                open.push(stream);
+                logins.send(own.clone()).expect("received");
+            }
+        });
+        address
+    }
+
+    #[test]
+    fn a_client_leaves_a_server_that_falls_silent_in_time_for_a_lease() {
+        let (logins, login) = mpsc::channel();
+        let servers = [silent_server(logins.clone()), silent_server(logins)];
+        let url = servers.each_ref().map(|a| format!("nats://{a}")).join(",");
+        let config = NatsConfig::default().with_url(url);
+        let runtime = tokio::runtime::Runtime::new().expect("started");
+        let client = runtime.block_on(config.connect()).expect("valid");
+        client.expect("connected");
+        let first = login.recv().expect("a login");
+        // Two to three pings take 3 s; a client that sends them every 10 s takes 20 s at least.
+        let next = login.recv_timeout(Duration::from_secs(15));
+        assert!(
+            next.is_ok_and(|next| servers.contains(&next)),
+            "{first} is kept"
+        );
     }
 }
