@@ -98,6 +98,7 @@ pub mod mot_format;
 pub mod onnx;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
+pub mod multi_camera;
 pub mod prelude;
 pub mod range;
 pub mod refine;
