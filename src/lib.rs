@@ -94,11 +94,11 @@ pub mod infer;
 pub mod models;
 pub mod mot_files;
 pub mod mot_format;
+pub mod multi_camera;
 #[cfg(feature = "infer")]
 pub mod onnx;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
-pub mod multi_camera;
 pub mod prelude;
 pub mod range;
 pub mod refine;

@@ -27,8 +27,8 @@ pub struct MultiCameraConfig {
     /// Learn which camera follows which, after how long, and use it. Without it, appearance decides
     /// alone, except that nobody is in two places at once.
     pub topology: bool,
-    /// Weight, in [0, 10], of the appearance. 1: as the embedder's calibration states it; lower if
-    /// the calibration was made on pictures much easier than the cameras'; 0: time decides alone.
+    /// Weight, in [0, 10], of the appearance; 1: as the embedder's calibration states it. Higher
+    /// finds more people again and takes more strangers for each other; 0: time decides alone.
     pub appearance: f32,
     /// Seconds, 0 to 3600, by which the clocks of two cameras may differ: at cameras whose views do
     /// not overlap, tracks of one person do not overlap in time by more than this.
@@ -49,7 +49,7 @@ impl Default for MultiCameraConfig {
             probability: 0.5,
             views: 5,
             topology: true,
-            appearance: 1.0,
+            appearance: 1.5,
             clocks: 3.0,
             half_life: 604_800.0,
             people: 20_000,

@@ -21,23 +21,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::multi_camera::camera_track::{CameraTrack, Decision, RejectedTrack};
 use crate::multi_camera::config::MultiCameraConfig;
-use crate::multi_camera::person::{Look, Person, Stay};
+use crate::multi_camera::person::{Person, PersonEmbedding, Sighting};
+use crate::multi_camera::score::{MAX_APPEARANCE, Scores, UsedLink};
 use crate::multi_camera::topology::{MAX_CAMERAS, Topology};
 use crate::time::Seconds;
 use crate::track::assignment::{Assignment, Candidate};
 use crate::track::similarity::Calibration;
 
-/// Largest magnitude of the logarithm of appearance's likelihood ratio: beyond it a calibration is an
-/// extrapolation.
-const MAX_APPEARANCE: f32 = 8.0;
 /// Candidates with a score below this are ignored: their probability is below one in 3000.
 const LEAST_SCORE: f32 = -8.0;
 /// People who are kept as candidates of a waiting track, the best.
 const MAX_CANDIDATES: usize = 48;
-/// Tracks that wait at most; the one that ended first is then decided early.
-const MAX_WAITING: usize = 512;
-/// Seconds by which tracks of one camera may overlap in time and still be of one person.
-const SAME_CAMERA_OVERLAP: f64 = 0.2;
+/// Tracks that wait at most; a quarter of them, those that ended first, are then decided early.
+const MAX_WAITING: usize = 256;
+/// Tracks are decided together if the first of them has been due for this share of the delay, so that
+/// not every track assigns all that wait.
+const DECIDE_EVERY: f64 = 0.1;
+/// Share of the time for which people are remembered after which it is looked who is to be
+/// forgotten, and share of the people who are forgotten at once if there are too many.
+const FORGET_SHARE: f64 = 0.02;
 /// Tolerance of an embedding's squared length.
 const UNIT_TOLERANCE: f32 = 1e-2;
 
@@ -45,8 +47,8 @@ const UNIT_TOLERANCE: f32 = 1e-2;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Waiting {
     key: u64,
-    stay: Stay,
-    look: Look,
+    sighting: Sighting,
+    embedding: PersonEmbedding,
     /// People who may be the track's, and the logarithm of appearance's likelihood ratio.
     people: Vec<(u64, f32)>,
     /// The same for other waiting tracks, by key.
@@ -65,7 +67,7 @@ enum Previous {
 struct Follow {
     previous: Previous,
     score: f32,
-    link: (u32, u32, Seconds),
+    link: UsedLink,
 }
 
 /// What is remembered, and what is learned. It can be serialised, and continues when it is read back.
@@ -80,6 +82,8 @@ pub struct Matcher {
     next: u64,
     /// The latest end of a track, or the latest time given.
     now: Seconds,
+    /// When people were last forgotten.
+    forgotten: Seconds,
     #[serde(skip)]
     assignment: Assignment,
 }
@@ -95,7 +99,8 @@ impl Matcher {
             people: BTreeMap::new(),
             waiting: Vec::new(),
             next: 1,
-            now: Seconds(f64::NEG_INFINITY),
+            now: Seconds(f64::MIN),
+            forgotten: Seconds(f64::MIN),
             assignment: Assignment::default(),
         }
     }
@@ -128,13 +133,13 @@ impl Matcher {
     /// # Errors
     /// The reason why the track gets no person. The matcher is unchanged.
     pub fn push(&mut self, track: CameraTrack) -> Result<Vec<Decision>, RejectedTrack> {
-        let (stay, look) = self.check(&track)?;
+        let (sighting, embedding) = self.check(&track)?;
         self.topology
-            .pass(stay.camera, stay.last, self.config.half_life);
+            .pass(sighting.camera, sighting.last, self.config.half_life);
         let mut waiting = Waiting {
             key: track.key,
-            stay,
-            look,
+            sighting,
+            embedding,
             people: Vec::new(),
             tracks: Vec::new(),
         };
@@ -148,9 +153,15 @@ impl Matcher {
     pub fn advance(&mut self, now: Seconds) -> Vec<Decision> {
         self.now = Seconds(self.now.0.max(now.0));
         let mut until = self.now.0 - self.config.delay;
-        if self.waiting.len() > MAX_WAITING {
-            let ends = self.waiting.iter().map(|w| w.stay.last.0);
-            until = until.max(ends.fold(f64::INFINITY, f64::min));
+        let mut ends: Vec<f64> = self.waiting.iter().map(|w| w.sighting.last.0).collect();
+        ends.sort_by(f64::total_cmp);
+        if ends.len() > MAX_WAITING {
+            until = until.max(ends[MAX_WAITING / 4]);
+        } else if ends
+            .first()
+            .is_none_or(|end| *end > until - DECIDE_EVERY * self.config.delay)
+        {
+            return Vec::new();
         }
         let decisions = self.decide(until);
         self.forget();
@@ -162,7 +173,7 @@ impl Matcher {
         self.decide(f64::INFINITY)
     }
 
-    fn check(&mut self, track: &CameraTrack) -> Result<(Stay, Look), RejectedTrack> {
+    fn check(&mut self, track: &CameraTrack) -> Result<(Sighting, PersonEmbedding), RejectedTrack> {
         let embedder = self
             .embedders
             .iter()
@@ -178,124 +189,95 @@ impl Matcher {
             return Err(RejectedTrack::Times(track.key));
         }
         let camera = self.topology.camera(&track.camera);
-        let stay = Stay {
+        let sighting = Sighting {
             camera: camera.ok_or(RejectedTrack::Cameras(MAX_CAMERAS))?,
             first: track.first,
             last: track.last,
         };
-        let look = Look {
+        let embedding = PersonEmbedding {
             embedder: embedder as u16,
-            embedding: track.embedding.clone().into(),
+            vector: track.embedding.clone().into(),
         };
-        Ok((stay, look))
+        Ok((sighting, embedding))
     }
 
-    /// Logarithm of the likelihood ratio of two embeddings' distance; the calibration is fitted with
-    /// equal weight of pairs of one person and of two, so the odds of its similarity are this ratio.
-    fn appearance(&self, a: &Look, b: &Look) -> Option<f32> {
-        let calibration = self.embedders.get(usize::from(a.embedder))?.1;
-        let log_odds = calibration.slope * (calibration.threshold - a.distance(b)?);
-        Some((self.config.appearance * log_odds).clamp(-MAX_APPEARANCE, MAX_APPEARANCE))
-    }
-
-    /// The same for all embeddings of a person: their mean.
-    fn appearance_of(&self, person: &Person, look: &Look) -> Option<f32> {
-        let ratios = person.looks.iter().filter_map(|l| self.appearance(l, look));
-        let (sum, count) = ratios.fold((0.0, 0u32), |(sum, n), r| (sum + r, n + 1));
-        (count > 0).then(|| sum / count as f32)
-    }
-
-    /// The pairs of stays that one person cannot have: at one camera at the same time, or at two
-    /// cameras whose views do not overlap.
-    fn excludes(&self, a: &Stay, b: &Stay) -> bool {
-        let overlap = a.overlap(b).0;
-        if a.camera == b.camera {
-            overlap > SAME_CAMERA_OVERLAP
-        } else {
-            let views = || self.config.topology && self.topology.overlap(a.camera, b.camera);
-            overlap > self.config.clocks && !views()
+    fn scores(&self) -> Scores<'_> {
+        Scores {
+            config: &self.config,
+            embedders: &self.embedders,
+            topology: &self.topology,
         }
-    }
-
-    /// Score of time for a track among stays, and the link; `None` if the stays exclude the track.
-    fn time_score(&self, stays: &[Stay], stay: &Stay) -> Option<(f32, (u32, u32, Seconds))> {
-        if stays.iter().any(|s| self.excludes(s, stay)) {
-            return None;
-        }
-        let after = stays.partition_point(|s| s.first.0 <= stay.first.0);
-        // Before all stays that are kept, the track is followed instead of following.
-        let (from, to) = match after.checked_sub(1) {
-            Some(before) => (&stays[before], stay),
-            None => (stay, stays.first()?),
-        };
-        let time = to.first - from.last;
-        let density = if self.config.topology {
-            self.topology.density(from.camera, to.camera, time)
-        } else {
-            self.topology.unknown_density(time)
-        };
-        let ratio = density / self.topology.new_people(to.camera);
-        Some((ratio.ln() as f32, (from.camera, to.camera, time)))
     }
 
     fn compare_with_people(&mut self, waiting: &mut Waiting) {
         let mut found: Vec<(f32, u64, f32)> = Vec::new();
         let mut together = Vec::new();
         for (id, person) in &self.people {
-            match self.time_score(&person.stays, &waiting.stay) {
+            match self.scores().time(&person.sightings, &waiting.sighting) {
                 Some((time, _)) if time + MAX_APPEARANCE > LEAST_SCORE => {
-                    if let Some(look) = self.appearance_of(person, &waiting.look)
-                        && time + look > LEAST_SCORE
+                    if let Some(appearance) =
+                        self.scores().appearance_of(person, &waiting.embedding)
+                        && time + appearance > LEAST_SCORE
                     {
-                        found.push((time + look, *id, look));
+                        found.push((time + appearance, *id, appearance));
                     }
                 }
                 Some(_) => {}
-                None => together.extend(self.together(&person.stays, waiting, |w| {
-                    self.appearance_of(person, &w.look)
+                None => together.extend(self.together(&person.sightings, waiting, |w| {
+                    self.scores().appearance_of(person, &w.embedding)
                 })),
             }
         }
         found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         found.truncate(MAX_CANDIDATES);
-        waiting.people = found.into_iter().map(|(_, id, look)| (id, look)).collect();
+        waiting.people = found
+            .into_iter()
+            .map(|(_, id, appearance)| (id, appearance))
+            .collect();
         for (a, b, ratio) in together {
             self.topology.compare(a, b, ratio);
         }
     }
 
-    /// The stay at the same time as a track, with the comparison of their appearances.
+    /// The sighting at the same time as a track, with the comparison of their appearances.
     fn together(
         &self,
-        stays: &[Stay],
+        sightings: &[Sighting],
         waiting: &Waiting,
         appearance: impl FnOnce(&Waiting) -> Option<f32>,
     ) -> Option<(u32, u32, f32)> {
-        let stay = &waiting.stay;
-        let at = stays.iter().rev().find(|s| s.overlap(stay).0 > self.config.clocks)?;
-        Some((at.camera, stay.camera, appearance(waiting)?))
+        let sighting = &waiting.sighting;
+        let at = sightings
+            .iter()
+            .rev()
+            .find(|s| s.overlap(sighting).0 > self.config.clocks)?;
+        Some((at.camera, sighting.camera, appearance(waiting)?))
     }
 
     fn compare_with_waiting(&mut self, waiting: &mut Waiting) {
         let mut together = Vec::new();
         let mut pairs = Vec::new();
         for (at, other) in self.waiting.iter().enumerate() {
-            let Some(look) = self.appearance(&other.look, &waiting.look) else {
+            let Some(appearance) = self
+                .scores()
+                .appearance(&other.embedding, &waiting.embedding)
+            else {
                 continue;
             };
-            if self.excludes(&other.stay, &waiting.stay) {
-                together.extend(self.together(&[other.stay], waiting, |_| Some(look)));
+            if self.scores().excludes(&other.sighting, &waiting.sighting) {
+                together.extend(self.together(&[other.sighting], waiting, |_| Some(appearance)));
             } else {
-                pairs.push((at, look));
+                pairs.push((at, appearance));
             }
         }
-        for (at, look) in pairs {
+        for (at, appearance) in pairs {
             let other = &mut self.waiting[at];
-            let earlier = (other.stay.first.0, other.key) < (waiting.stay.first.0, waiting.key);
+            let earlier =
+                (other.sighting.first.0, other.key) < (waiting.sighting.first.0, waiting.key);
             if earlier {
-                waiting.tracks.push((other.key, look));
+                waiting.tracks.push((other.key, appearance));
             } else {
-                other.tracks.push((waiting.key, look));
+                other.tracks.push((waiting.key, appearance));
             }
         }
         for (a, b, ratio) in together {
@@ -304,23 +286,23 @@ impl Matcher {
     }
 
     /// The ways for a waiting track to follow a person or another waiting track.
-    fn follows(&self, waiting: &Waiting) -> Vec<Follow> {
+    fn follows(&self, waiting: &Waiting, rows: &BTreeMap<u64, usize>) -> Vec<Follow> {
         let mut found = Vec::new();
-        for &(id, look) in &waiting.people {
-            let stays = self.people.get(&id).map(|p| p.stays.as_slice());
-            let time = stays.and_then(|s| self.time_score(s, &waiting.stay));
+        for &(id, appearance) in &waiting.people {
+            let sightings = self.people.get(&id).map(|p| p.sightings.as_slice());
+            let time = sightings.and_then(|s| self.scores().time(s, &waiting.sighting));
             found.extend(time.map(|(time, link)| Follow {
                 previous: Previous::Person(id),
-                score: time + look,
+                score: time + appearance,
                 link,
             }));
         }
-        for &(key, look) in &waiting.tracks {
-            let other = self.waiting.iter().find(|w| w.key == key);
-            let time = other.and_then(|o| self.time_score(&[o.stay], &waiting.stay));
+        for &(key, appearance) in &waiting.tracks {
+            let other = rows.get(&key).map(|row| &self.waiting[*row]);
+            let time = other.and_then(|o| self.scores().time(&[o.sighting], &waiting.sighting));
             found.extend(time.map(|(time, link)| Follow {
                 previous: Previous::Track(key),
-                score: time + look,
+                score: time + appearance,
                 link,
             }));
         }
@@ -330,14 +312,20 @@ impl Matcher {
 
     /// Assigns all waiting tracks, and decides those that ended until `until`.
     fn decide(&mut self, until: f64) -> Vec<Decision> {
-        let is_due = |w: &Waiting| w.stay.last.0 <= until;
+        let is_due = |w: &Waiting| w.sighting.last.0 <= until;
         if !self.waiting.iter().any(is_due) {
             return Vec::new();
         }
-        let follows: Vec<Vec<Follow>> = self.waiting.iter().map(|w| self.follows(w)).collect();
+        let keys = self.waiting.iter().enumerate();
+        let rows: BTreeMap<u64, usize> = keys.map(|(row, w)| (w.key, row)).collect();
+        let follows: Vec<Vec<Follow>> = self
+            .waiting
+            .iter()
+            .map(|w| self.follows(w, &rows))
+            .collect();
         let chosen = self.assign(&follows);
         let mut round = Round {
-            rows: self.waiting.iter().enumerate().map(|(r, w)| (w.key, r)).collect(),
+            rows,
             follows,
             chosen,
             person_of: BTreeMap::new(),
@@ -347,7 +335,7 @@ impl Matcher {
             .filter(|&r| is_due(&self.waiting[r]))
             .collect();
         due.sort_by(|&a, &b| {
-            let first = |r: usize| self.waiting[r].stay.first.0;
+            let first = |r: usize| self.waiting[r].sighting.first.0;
             first(a).total_cmp(&first(b)).then(a.cmp(&b))
         });
         for row in due {
@@ -404,24 +392,31 @@ impl Matcher {
             (id, share / (1.0 + odds))
         });
         let joined = joined.filter(|(id, probability)| {
-            let stays = self.people.get(id).map_or(&[][..], |p| p.stays.as_slice());
-            let stay = &self.waiting[row].stay;
-            *probability >= self.config.probability && !stays.iter().any(|s| self.excludes(s, stay))
+            let sightings = self
+                .people
+                .get(id)
+                .map_or(&[][..], |p| p.sightings.as_slice());
+            let sighting = &self.waiting[row].sighting;
+            *probability >= self.config.probability
+                && !sightings
+                    .iter()
+                    .any(|s| self.scores().excludes(s, sighting))
         });
         let new = 1.0 / (1.0 + odds);
         for f in follows {
             let (from, to, time) = f.link;
-            self.topology.learn(from, to, time, f.score.exp() / (1.0 + odds));
+            self.topology
+                .learn(from, to, time, f.score.exp() / (1.0 + odds));
         }
         let (person, probability) = joined.unwrap_or_else(|| {
             self.next += 1;
             (self.next - 1, new)
         });
         let waiting = &self.waiting[row];
-        self.topology.count(waiting.stay.camera, new);
+        self.topology.count(waiting.sighting.camera, new);
         self.people.entry(person).or_default().learn(
-            waiting.stay,
-            waiting.look.clone(),
+            waiting.sighting,
+            waiting.embedding.clone(),
             self.config.views,
         );
         round.person_of.insert(key, person);
@@ -441,15 +436,17 @@ impl Matcher {
         changed.dedup();
         for w in &mut waiting {
             w.tracks.retain(|(key, _)| !person_of.contains_key(key));
-            w.people.retain(|(id, _)| changed.binary_search(id).is_err());
+            w.people
+                .retain(|(id, _)| changed.binary_search(id).is_err());
             for id in &changed {
                 let person = &self.people[id];
-                let time = self.time_score(&person.stays, &w.stay);
-                let look = time.and_then(|_| self.appearance_of(person, &w.look));
-                if let (Some((time, _)), Some(look)) = (time, look)
-                    && time + look > LEAST_SCORE
+                let time = self.scores().time(&person.sightings, &w.sighting);
+                let appearance =
+                    time.and_then(|_| self.scores().appearance_of(person, &w.embedding));
+                if let (Some((time, _)), Some(appearance)) = (time, appearance)
+                    && time + appearance > LEAST_SCORE
                 {
-                    w.people.push((*id, look));
+                    w.people.push((*id, appearance));
                 }
             }
         }
@@ -458,15 +455,26 @@ impl Matcher {
 
     /// Forgets people who were not seen for long, and the most distant ones if there are too many.
     fn forget(&mut self) {
+        let most = self.config.people;
+        let interval = FORGET_SHARE * self.config.remember;
+        if self.people.len() <= most && (self.now - self.forgotten).0 < interval {
+            return;
+        }
+        self.forgotten = self.now;
         let oldest = self.now.0 - self.config.remember;
         self.people.retain(|_, p| p.last().0 >= oldest);
-        while self.people.len() > self.config.people {
-            let last = |p: &Person| p.last().0;
-            let oldest = self.people.iter().min_by(|a, b| last(a.1).total_cmp(&last(b.1)));
-            let Some(id) = oldest.map(|(id, _)| *id) else {
-                return;
-            };
-            self.people.remove(&id);
+        if self.people.len() > most {
+            let mut ages: Vec<(f64, u64)> = self
+                .people
+                .iter()
+                .map(|(id, p)| (p.last().0, *id))
+                .collect();
+            ages.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+            // Some more than necessary, so that not every track sorts all people.
+            let kept = most - (FORGET_SHARE * most as f64) as usize;
+            for (_, id) in &ages[..ages.len() - kept] {
+                self.people.remove(id);
+            }
         }
     }
 }

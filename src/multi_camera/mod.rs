@@ -10,8 +10,10 @@ pub mod camera_track;
 pub mod config;
 mod matcher;
 mod person;
+mod score;
 pub mod topology;
 mod travel_time;
+pub mod trial;
 pub mod walks;
 
 pub use camera_track::{CameraTrack, Decision, RejectedTrack};

@@ -4,12 +4,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Seconds;
 
-/// Stays that are kept of a person, the latest ones.
-const MAX_STAYS: usize = 12;
+/// Sightings that are kept of a person, the latest ones.
+const MAX_SIGHTINGS: usize = 12;
 
 /// Presence of a person at a camera: one track.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub(super) struct Stay {
+pub(super) struct Sighting {
     /// Number of the camera in the topology.
     pub camera: u32,
     /// Time of the first detection.
@@ -18,28 +18,27 @@ pub(super) struct Stay {
     pub last: Seconds,
 }
 
-impl Stay {
+impl Sighting {
     /// For how long both lasted at the same time; negative if there is a gap.
-    pub fn overlap(&self, other: &Stay) -> Seconds {
+    pub fn overlap(&self, other: &Sighting) -> Seconds {
         Seconds(self.last.0.min(other.last.0) - self.first.0.max(other.first.0))
     }
 }
 
 /// An embedding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(super) struct Look {
+pub(super) struct PersonEmbedding {
     /// Number of the embedder.
     pub embedder: u16,
     /// Unit length.
-    pub embedding: Box<[f32]>,
+    pub vector: Box<[f32]>,
 }
 
-impl Look {
+impl PersonEmbedding {
     /// The cosine distance, in [0, 2]; `None` if the embedders differ.
-    pub fn distance(&self, other: &Look) -> Option<f32> {
-        let comparable =
-            self.embedder == other.embedder && self.embedding.len() == other.embedding.len();
-        comparable.then(|| (1.0 - dot(&self.embedding, &other.embedding)).clamp(0.0, 2.0))
+    pub fn distance(&self, other: &PersonEmbedding) -> Option<f32> {
+        let comparable = self.embedder == other.embedder && self.vector.len() == other.vector.len();
+        comparable.then(|| (1.0 - dot(&self.vector, &other.vector)).clamp(0.0, 2.0))
     }
 }
 
@@ -59,28 +58,34 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
 /// A person.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Person {
-    /// The latest stays, in order of their first detection.
-    pub stays: Vec<Stay>,
+    /// The latest sightings, in order of their first detection.
+    pub sightings: Vec<Sighting>,
     /// The latest embeddings, the newest last.
-    pub looks: Vec<Look>,
+    pub embeddings: Vec<PersonEmbedding>,
 }
 
 impl Person {
     /// Adds a track.
-    pub fn learn(&mut self, stay: Stay, look: Look, max_looks: usize) {
-        let place = self.stays.partition_point(|s| s.first.0 <= stay.first.0);
-        self.stays.insert(place, stay);
-        if self.stays.len() > MAX_STAYS {
-            self.stays.remove(0);
+    pub fn learn(&mut self, sighting: Sighting, embedding: PersonEmbedding, max_embeddings: usize) {
+        let place = self
+            .sightings
+            .partition_point(|s| s.first.0 <= sighting.first.0);
+        self.sightings.insert(place, sighting);
+        if self.sightings.len() > MAX_SIGHTINGS {
+            self.sightings.remove(0);
         }
-        if self.looks.len() >= max_looks {
-            self.looks.remove(0);
+        if self.embeddings.len() >= max_embeddings {
+            self.embeddings.remove(0);
         }
-        self.looks.push(look);
+        self.embeddings.push(embedding);
     }
 
     /// Time of the last detection.
     pub fn last(&self) -> Seconds {
-        Seconds(self.stays.iter().fold(f64::NEG_INFINITY, |t, s| t.max(s.last.0)))
+        Seconds(
+            self.sightings
+                .iter()
+                .fold(f64::NEG_INFINITY, |t, s| t.max(s.last.0)),
+        )
     }
 }

@@ -23,12 +23,15 @@ use crate::time::Seconds;
 pub const MAX_CAMERAS: usize = 4096;
 /// Links that a camera keeps, the heaviest.
 const MAX_LINKS: usize = 64;
+/// Cameras with which a camera is compared for overlapping views, those with the most pairs that look
+/// like one person.
+const MAX_TOGETHER: usize = 256;
 /// Share of people who, without knowledge, are not seen again.
 const GONE: f64 = 0.3;
 /// Departures that the distribution without knowledge counts as much as.
 const PRIOR_DEPARTURES: f32 = 8.0;
 /// Travel times that the density without knowledge counts as much as.
-const PRIOR_TIMES: f32 = 2.0;
+const PRIOR_TIMES: f32 = 0.5;
 /// New people and seconds that the prior rate of new people counts as much as.
 const PRIOR_NEW: (f64, f64) = (1.0, 60.0);
 /// Seconds in which the rate of new people loses half of its weight, because it changes with the
@@ -191,11 +194,21 @@ impl Topology {
             &mut self.chance
         } else {
             let of = &mut self.cameras[a.min(b) as usize].together;
-            // The pairs of a camera with all others are few beside its links and their bins.
             of.entry(a.max(b)).or_default()
         };
         together.pairs += 1.0;
         together.same += same;
+        let of = &mut self.cameras[a.min(b) as usize].together;
+        if of.len() > MAX_TOGETHER {
+            let rest = |t: &Together| t.same / t.pairs;
+            let least = of
+                .iter()
+                .filter(|(number, _)| **number != a.max(b))
+                .min_by(|x, y| rest(x.1).total_cmp(&rest(y.1)));
+            if let Some(number) = least.map(|(number, _)| *number) {
+                of.remove(&number);
+            }
+        }
     }
 
     /// Whether the views of two cameras overlap, so that a person can be at both at once.
@@ -227,5 +240,130 @@ impl Topology {
             }
         }
         found
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: f64 = 86_400.0;
+
+    fn cameras(topology: &mut Topology, count: usize) -> Vec<u32> {
+        (0..count)
+            .map(|k| {
+                topology
+                    .camera(&format!("{k}").into())
+                    .expect("few cameras")
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_link_that_is_used_is_expected() {
+        let mut t = Topology::default();
+        let c = cameras(&mut t, 3);
+        let before = t.density(c[0], c[1], Seconds(40.0));
+        for k in 0..20 {
+            t.count(c[0], 0.5);
+            t.learn(c[0], c[1], Seconds(38.0 + 0.2 * f64::from(k)), 1.0);
+        }
+        assert!(t.density(c[0], c[1], Seconds(40.0)) > 50.0 * before);
+        assert!(
+            t.density(c[0], c[2], Seconds(40.0)) < before,
+            "the other way"
+        );
+        assert!(
+            t.density(c[1], c[0], Seconds(40.0)) <= before,
+            "the way back"
+        );
+        let links = t.links(0.5);
+        assert_eq!(links.len(), 1);
+        assert_eq!(
+            (&*links[0].from, &*links[0].to, links[0].share),
+            ("0", "1", 1.0)
+        );
+        assert!((36.0..44.0).contains(&links[0].travel[1].0));
+    }
+
+    #[test]
+    fn what_was_learned_is_forgotten_slowly() {
+        let mut t = Topology::default();
+        let c = cameras(&mut t, 2);
+        t.pass(c[0], Seconds(0.0), DAY);
+        for _ in 0..100 {
+            t.count(c[0], 0.0);
+            t.learn(c[0], c[1], Seconds(40.0), 1.0);
+        }
+        let fresh = t.density(c[0], c[1], Seconds(40.0));
+        t.pass(c[0], Seconds(DAY), DAY);
+        let camera = &t.cameras[0];
+        assert!((camera.departures - 50.0).abs() < 0.01);
+        assert!((camera.links[&c[1]].travel.weight() - 50.0).abs() < 0.01);
+        let day_after = t.density(c[0], c[1], Seconds(40.0));
+        assert!(day_after < fresh && day_after > 0.5 * fresh);
+        // A camera that was moved: after some half-lives the new way outweighs the old one.
+        for day in 2..6 {
+            t.pass(c[0], Seconds(f64::from(day) * DAY), DAY);
+            for _ in 0..100 {
+                t.count(c[0], 0.0);
+                t.learn(c[0], c[1], Seconds(10.0), 1.0);
+            }
+        }
+        let density = |s| t.density(c[0], c[1], Seconds(s));
+        assert!(density(10.0) > 10.0 * density(40.0));
+    }
+
+    #[test]
+    fn views_overlap_if_more_pairs_look_like_one_person_than_by_chance() {
+        let mut t = Topology::default();
+        let c = cameras(&mut t, 3);
+        // At one camera at the same time: two people, of whom one pair in ten looks alike.
+        for k in 0..500 {
+            t.compare(c[0], c[0], if k % 10 == 0 { 5.0 } else { -3.0 });
+            t.compare(c[0], c[1], if k % 10 == 0 { 5.0 } else { -3.0 });
+            t.compare(c[2], c[1], if k % 4 == 0 { 5.0 } else { -3.0 });
+        }
+        assert!(!t.overlap(c[0], c[1]), "as many as by chance");
+        assert!(t.overlap(c[1], c[2]) && t.overlap(c[2], c[1]));
+        assert!(!t.overlap(c[0], c[2]), "never compared");
+    }
+
+    #[test]
+    fn rates_of_new_people_are_of_the_last_hours() {
+        let mut t = Topology::default();
+        let c = cameras(&mut t, 1);
+        for minute in 0..600 {
+            t.pass(c[0], Seconds(60.0 * f64::from(minute)), 1e9);
+            if minute < 300 {
+                t.count(c[0], 1.0);
+            }
+            if minute == 299 {
+                let rate = 60.0 * t.new_people(c[0]);
+                assert!((rate - 1.0).abs() < 0.05, "{rate} a minute");
+            }
+        }
+        let rate = 60.0 * t.new_people(c[0]);
+        assert!(
+            rate < 0.1,
+            "{rate} a minute, after five hours without anybody"
+        );
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let mut t = Topology::default();
+        let c = cameras(&mut t, MAX_CAMERAS);
+        assert_eq!(t.camera(&"one more".into()), None);
+        assert_eq!(t.camera(&"7".into()), Some(7));
+        for &to in &c {
+            let weight = if to == 3 { 5.0 } else { 1.0 };
+            t.learn(c[0], to, Seconds(40.0), weight);
+            t.compare(c[0], to, if to == 3 { 5.0 } else { -5.0 });
+        }
+        let camera = &t.cameras[0];
+        assert_eq!(camera.links.len(), MAX_LINKS);
+        assert!(camera.together.len() <= MAX_TOGETHER);
+        assert!(camera.links.contains_key(&3) && camera.together.contains_key(&3));
     }
 }

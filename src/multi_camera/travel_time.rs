@@ -22,10 +22,15 @@ const KERNEL: f64 = 1.0;
 /// Bins on each side of the kernel's centre.
 const REACH: i64 = 3;
 
-/// Place of a travel time on the scale.
+/// asinh(-SHORTEST / LINEAR), and the place of the longest travel time on the scale; a test compares
+/// them.
+const ORIGIN: f64 = 5.703_793_585_582_131;
+const END: f64 = 152.131_573_515_458_6;
+
+/// Place of a travel time on the scale, in bins.
 fn place(time: Seconds) -> f64 {
     let time = time.0.clamp(SHORTEST.0, LONGEST.0);
-    ((time / LINEAR).asinh() - (SHORTEST.0 / LINEAR).asinh()) / BIN
+    ((time / LINEAR).asinh() + ORIGIN) / BIN
 }
 
 /// How many bins a second has at a travel time, 1/s.
@@ -36,7 +41,7 @@ fn bins_per_second(time: Seconds) -> f64 {
 /// A density of travel times without knowledge, 1/s: uniform on the scale, so that it falls as
 /// 1 / time.
 pub(super) fn unknown(time: Seconds) -> f64 {
-    bins_per_second(time) / place(LONGEST)
+    bins_per_second(time) / END
 }
 
 /// Weighted travel times.
@@ -54,7 +59,7 @@ impl TravelTimes {
     /// Adds a travel time.
     pub(super) fn add(&mut self, time: Seconds, weight: f32) {
         let center = place(time);
-        let last = place(LONGEST) as i64;
+        let last = END as i64;
         let bin = |k: i64| (center.round() as i64 + k).clamp(0, last);
         let share = |k: i64| {
             let off = (center.round() + k as f64 - center) / KERNEL;
@@ -92,7 +97,8 @@ impl TravelTimes {
         let weight = |k: f64| {
             let bin = k as usize;
             let bin = bin.checked_sub(usize::from(self.first));
-            bin.and_then(|b| self.bins.get(b)).map_or(0.0, |w| f64::from(*w))
+            bin.and_then(|b| self.bins.get(b))
+                .map_or(0.0, |w| f64::from(*w))
         };
         let (low, part) = (at.floor(), at.fract());
         let counted = (1.0 - part) * weight(low) + part * weight(low + 1.0);
@@ -113,7 +119,7 @@ impl TravelTimes {
             rest <= 0.0
         });
         let bin = bin.filter(|_| self.weight > 0.0)? + usize::from(self.first);
-        let at = bin as f64 * BIN + (SHORTEST.0 / LINEAR).asinh();
+        let at = bin as f64 * BIN - ORIGIN;
         Some(Seconds(LINEAR * at.sinh()))
     }
 
@@ -121,5 +127,74 @@ impl TravelTimes {
     pub(super) fn scale(&mut self, factor: f32) {
         self.bins.iter_mut().for_each(|w| *w *= factor);
         self.weight *= factor;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The integral of a density over travel times.
+    fn integral(density: impl Fn(Seconds) -> f64) -> f64 {
+        let step = 0.01;
+        let scale = |k: f64| Seconds(LINEAR * (k * BIN - ORIGIN).sinh());
+        let middles = (0..(END / step) as usize).map(|i| (i as f64 + 0.5) * step);
+        middles
+            .map(|k| {
+                let width = scale(k + step / 2.0) - scale(k - step / 2.0);
+                density(scale(k)) * width.0
+            })
+            .sum()
+    }
+
+    #[test]
+    fn the_constants_of_the_scale_are_those_of_its_ends() {
+        assert!((ORIGIN + (SHORTEST.0 / LINEAR).asinh()).abs() < 1e-12);
+        assert!((END - place(LONGEST)).abs() < 1e-9);
+        assert_eq!(place(Seconds(-1e9)), 0.0);
+        assert_eq!(place(Seconds(1e12)), END);
+    }
+
+    #[test]
+    fn densities_integrate_to_one() {
+        assert!((integral(unknown) - 1.0).abs() < 1e-2);
+        let mut times = TravelTimes::default();
+        for (time, weight) in [
+            (-12.0, 0.5),
+            (0.3, 1.0),
+            (40.0, 2.0),
+            (41.0, 1.0),
+            (7000.0, 0.1),
+        ] {
+            times.add(Seconds(time), weight);
+        }
+        for prior in [0.0, 2.0] {
+            let sum = integral(|t| times.density(t, prior));
+            assert!((sum - 1.0).abs() < 1e-2, "{sum} with a prior of {prior}");
+        }
+    }
+
+    #[test]
+    fn a_learned_time_is_much_more_likely_than_others() {
+        let mut times = TravelTimes::default();
+        for time in [38.0, 40.0, 42.0, 44.0] {
+            times.add(Seconds(time), 1.0);
+        }
+        let density = |t| times.density(Seconds(t), 1.0);
+        assert!(density(41.0) > 20.0 * density(20.0));
+        assert!(density(41.0) > 20.0 * density(90.0));
+        assert!(density(-41.0) < density(20.0), "the direction counts");
+        let median = times.quantile(0.5).expect("weights").0;
+        assert!((36.0..46.0).contains(&median), "{median}");
+        assert_eq!(TravelTimes::default().quantile(0.5), None);
+    }
+
+    #[test]
+    fn memory_is_bounded_by_the_scale() {
+        let mut times = TravelTimes::default();
+        for k in -400..1000 {
+            times.add(Seconds(f64::from(k) * 1000.0), 1.0);
+        }
+        assert!(times.bins.len() <= END as usize + 1, "{}", times.bins.len());
     }
 }

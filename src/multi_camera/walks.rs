@@ -83,8 +83,8 @@ struct Place {
     ways: Vec<Way>,
     entrance: bool,
     clock: f64,
-    /// Median of the time in view.
-    stay: f64,
+    /// Median of the time in view, in seconds.
+    in_view: f64,
 }
 
 /// The cameras and the ways between them.
@@ -127,7 +127,7 @@ fn places(scene: &WalkScene) -> Vec<Place> {
                 .collect(),
             entrance: a < entrances,
             clock: CLOCKS * normal(&mut rng),
-            stay: 8.0 + 20.0 * rng.f64(),
+            in_view: 8.0 + 20.0 * rng.f64(),
         })
         .collect()
 }
@@ -156,7 +156,15 @@ pub fn walk(scene: &WalkScene) -> Vec<WalkTrack> {
         let mut now = scene.duration.0 * rng.f64();
         let mut passages = 0;
         loop {
-            now = visit(&places, person, now, hurry, &mut rng, &mut passages, &mut tracks);
+            now = visit(
+                &places,
+                person,
+                now,
+                hurry,
+                &mut rng,
+                &mut passages,
+                &mut tracks,
+            );
             if passages >= MAX_PASSAGES || rng.f64() >= RETURN.0 {
                 break;
             }
@@ -184,9 +192,9 @@ fn visit(
     loop {
         let place = &places[at];
         *passages += 1;
-        let stay = (place.stay * hurry * (0.4 * normal(rng)).exp()).max(2.0);
-        pass(place, (person, at), (now, now + stay), rng, tracks);
-        now += stay;
+        let time = (place.in_view * hurry * (0.4 * normal(rng)).exp()).max(2.0);
+        pass(place, (person, at), (now, now + time), rng, tracks);
+        now += time;
         let leaves = rng.f64() < LEAVE[usize::from(place.entrance)];
         if leaves || place.ways.is_empty() || *passages >= MAX_PASSAGES {
             return now;
@@ -197,7 +205,7 @@ fn visit(
         };
         let way = &place.ways[choose(rng, place.ways.iter().map(weight))];
         now += match way.shared {
-            Some(seconds) => -seconds.min(0.8 * stay),
+            Some(seconds) => -seconds.min(0.8 * time),
             None => way.time * hurry * (HURRY * normal(rng)).exp(),
         };
         before = Some(at);
