@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use twintrack::multi_camera::trial::{Judgement, LabelledTrack, Method, drawn_people, dress};
-use twintrack::multi_camera::walks::{WalkScene, walk};
+use twintrack::multi_camera::walks::{WalkScene, overlapping, walk};
 use twintrack::multi_camera::{
     CameraTrack, Decision, Matcher, MultiCameraConfig, RejectedTrack, Topology,
 };
@@ -329,4 +329,39 @@ fn a_topology_survives_being_saved() {
     assert_eq!(read.cameras(), 5);
     assert_eq!(read.links(0.05), topology.links(0.05));
     assert!(topology.links(0.05).len() > 5);
+}
+
+#[test]
+fn overlapping_fields_of_view_are_found_and_no_others() {
+    let mut found = 0;
+    for seed in [10, 20, 30] {
+        let walks = WalkScene {
+            cameras: 10,
+            people: 300,
+            duration: Seconds(3600.0),
+            places: seed,
+            walks: seed + 1,
+        };
+        let people = drawn_people(300, 24, SPREAD, seed + 2);
+        let tracks = dress(&walk(&walks), &people, seed + 3);
+        let config = MultiCameraConfig::default();
+        let (_, topology) = Method::Learning.find(&tracks, &config, OF_DRAWN);
+        let mut truth: Vec<[String; 2]> = overlapping(&walks)
+            .iter()
+            .map(|(a, b)| [format!("camera-{a}"), format!("camera-{b}")])
+            .collect();
+        truth.iter_mut().for_each(|pair| pair.sort());
+        for (a, b) in topology.overlapping() {
+            let mut pair = [a.to_string(), b.to_string()];
+            pair.sort();
+            assert!(truth.contains(&pair), "{pair:?} do not overlap");
+            found += 1;
+            truth.retain(|t| *t != pair);
+        }
+        missed += truth.len();
+    }
+    assert!(
+        found >= 3 && found > missed,
+        "{found} found, {missed} missed"
+    );
 }

@@ -222,6 +222,20 @@ impl Topology {
         t.same - expected > OVERLAP_LEAST + OVERLAP_SIGMAS * expected.sqrt()
     }
 
+    /// The pairs of cameras whose fields of view overlap.
+    pub fn overlapping(&self) -> Vec<(Arc<str>, Arc<str>)> {
+        let name = |number: u32| self.cameras[number as usize].name.clone();
+        let numbers = 0..self.cameras.len() as u32;
+        let pairs = numbers.flat_map(|a| {
+            let others = self.cameras[a as usize].together.keys();
+            others.map(move |b| (a, *b))
+        });
+        pairs
+            .filter(|(a, b)| self.overlap(*a, *b))
+            .map(|(a, b)| (name(a), name(b)))
+            .collect()
+    }
+
     /// The links of all cameras with at least the share `share` of the people who leave.
     pub fn links(&self, share: f32) -> Vec<LinkSummary> {
         let mut found = Vec::new();

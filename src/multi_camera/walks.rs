@@ -132,6 +132,16 @@ fn places(scene: &WalkScene) -> Vec<Place> {
         .collect()
 }
 
+/// The pairs of cameras whose fields of view overlap, the lower number first.
+pub fn overlapping(scene: &WalkScene) -> Vec<(usize, usize)> {
+    let mut pairs = Vec::new();
+    for (a, place) in places(scene).iter().enumerate() {
+        let shared = place.ways.iter().filter(|w| w.shared.is_some());
+        pairs.extend(shared.map(|w| (a, w.to)).filter(|(a, b)| a < b));
+    }
+    pairs
+}
+
 /// The index that a random number chooses among weights.
 fn choose(rng: &mut Rng, weights: impl Iterator<Item = f64> + Clone) -> usize {
     let mut left = rng.f64() * weights.clone().sum::<f64>();
