@@ -180,8 +180,8 @@ impl Matcher {
             .position(|(hash, _)| *hash == track.embedder)
             .ok_or_else(|| RejectedTrack::Uncalibrated(track.embedder.clone()))?;
         let squares: f32 = track.embedding.iter().map(|v| v * v).sum();
-        // NaN is not within the tolerance.
-        if !((squares - 1.0).abs() <= UNIT_TOLERANCE) {
+        let unit = (squares - 1.0).abs() <= UNIT_TOLERANCE;
+        if !unit {
             return Err(RejectedTrack::Embedding(track.key));
         }
         let in_order = track.first.0.is_finite() && track.last.0.is_finite();

@@ -7,6 +7,8 @@
 //! A camera misses some of them, its tracker breaks some tracks in two, and its clock is wrong by a
 //! constant.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use fastrand::Rng;
 
 use crate::time::Seconds;
@@ -95,34 +97,31 @@ fn places(scene: &WalkScene) -> Vec<Place> {
         .map(|_| (side * rng.f64(), side * rng.f64()))
         .collect();
     let distance = |a: usize, b: usize| (at[a].0 - at[b].0).hypot(at[a].1 - at[b].1);
-    let mut joined = vec![vec![false; scene.cameras]; scene.cameras];
+    let mut ways: BTreeSet<(usize, usize)> = BTreeSet::new();
     for a in 0..scene.cameras {
         let mut near: Vec<usize> = (0..scene.cameras).filter(|&b| b != a).collect();
         near.sort_by(|&b, &c| distance(a, b).total_cmp(&distance(a, c)));
-        for &b in near.iter().take(NEIGHBOURS) {
-            (joined[a][b], joined[b][a]) = (true, true);
-        }
+        let nearest = near.iter().take(NEIGHBOURS);
+        ways.extend(nearest.flat_map(|&b| [(a, b), (b, a)]));
     }
-    let mut shared = vec![vec![None; scene.cameras]; scene.cameras];
-    for a in 0..scene.cameras {
-        for b in a + 1..scene.cameras {
-            if joined[a][b] && rng.f64() < OVERLAPPING {
-                let seconds = Some(4.0 + 4.0 * rng.f64());
-                (shared[a][b], shared[b][a]) = (seconds, seconds);
-            }
+    let mut shared: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+    for &(a, b) in ways.iter().filter(|(a, b)| a < b) {
+        if rng.f64() < OVERLAPPING {
+            let seconds = 4.0 + 4.0 * rng.f64();
+            shared.extend([((a, b), seconds), ((b, a), seconds)]);
         }
     }
     let entrances = ((ENTRANCES * scene.cameras as f64).round() as usize).max(2);
     (0..scene.cameras)
         .map(|a| Place {
             ways: (0..scene.cameras)
-                .filter(|&b| joined[a][b])
+                .filter(|&b| ways.contains(&(a, b)))
                 .map(|b| Way {
                     to: b,
                     weight: -(1.0 - rng.f64()).ln(),
                     // A way is not straight, and begins and ends outside the views.
                     time: 3.0 + distance(a, b) * (1.0 + 0.5 * rng.f64()) / SPEED.0,
-                    shared: shared[a][b],
+                    shared: shared.get(&(a, b)).copied(),
                 })
                 .collect(),
             entrance: a < entrances,
