@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::multi_camera::camera_track::CameraTrack;
-use crate::track::appearance::cosine_distance;
+use crate::multi_camera::person::dot;
 
 /// The person of the nearest earlier track, if its cosine distance is at most `distance`, else a new
 /// person; tracks of one camera at the same time are of different people. Returns the people in the
@@ -20,7 +20,9 @@ pub fn nearest_neighbour(tracks: &[CameraTrack], distance: f32, remember: f64) -
         let nearest = (oldest..at)
             .filter(|&other| !excluded.contains(&people[other]))
             .filter_map(|other| {
-                let d = cosine_distance(&tracks[other].embedding, &track.embedding)?;
+                let embedding = &tracks[other].embedding;
+                let comparable = embedding.len() == track.embedding.len();
+                let d = comparable.then(|| 1.0 - dot(embedding, &track.embedding))?;
                 (d <= distance).then_some((d, people[other]))
             })
             .min_by(|a, b| a.0.total_cmp(&b.0));

@@ -43,7 +43,7 @@ impl PersonEmbedding {
 }
 
 /// The scalar product, in 16 partial sums, which the compiler makes vector instructions of.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let (mut sums, whole) = ([0.0f32; LANES], a.len() / LANES * LANES);
     for (x, y) in a.chunks_exact(LANES).zip(b.chunks_exact(LANES)) {
