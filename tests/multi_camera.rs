@@ -195,6 +195,9 @@ fn unusable_tracks_are_rejected_with_a_reason() {
         RejectedTrack::Times(7)
     );
     assert_eq!(m.waiting(), 0);
+    assert_eq!(m.push(good.clone()), Ok(Vec::new()));
+    assert_eq!(m.push(good), Err(RejectedTrack::Repeated(7)));
+    assert_eq!(m.finish().len(), 1);
 }
 
 fn scene(cameras: usize, people: usize, seed: u64) -> Vec<LabelledTrack> {

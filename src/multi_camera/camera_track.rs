@@ -10,7 +10,8 @@ use crate::time::Seconds;
 /// An ended track of one camera.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CameraTrack {
-    /// The caller's number of the track, unique over all cameras.
+    /// The caller's number of the track, unique over all cameras. A track that is given again after
+    /// its decision is taken for another one.
     pub key: u64,
     /// Name of the camera.
     pub camera: Arc<str>,
@@ -49,6 +50,9 @@ pub enum RejectedTrack {
     /// The times are not finite, or the last is before the first.
     #[error("the times of track {0} are not finite and in order")]
     Times(u64),
+    /// A track with this key waits for its decision already.
+    #[error("the track {0} was given before")]
+    Repeated(u64),
     /// There are more cameras than the matcher may know.
     #[error("there are more than {0} cameras")]
     Cameras(usize),

@@ -22,8 +22,9 @@ use serde::{Deserialize, Serialize};
 use crate::multi_camera::camera_track::{CameraTrack, Decision, RejectedTrack};
 use crate::multi_camera::config::MultiCameraConfig;
 use crate::multi_camera::person::{Person, PersonEmbedding, Sighting};
-use crate::multi_camera::score::{MAX_APPEARANCE, Scores, UsedLink};
+use crate::multi_camera::score::{MAX_APPEARANCE, Scores};
 use crate::multi_camera::topology::{MAX_CAMERAS, Topology};
+use crate::multi_camera::waiting::{Follow, Previous, Round, Waiting};
 use crate::time::Seconds;
 use crate::track::assignment::{Assignment, Candidate};
 use crate::track::similarity::Calibration;
@@ -42,33 +43,6 @@ const DECIDE_EVERY: f64 = 0.1;
 const FORGET_SHARE: f64 = 0.02;
 /// Tolerance of an embedding's squared length.
 const UNIT_TOLERANCE: f32 = 1e-2;
-
-/// A track that waits for its decision.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Waiting {
-    key: u64,
-    sighting: Sighting,
-    embedding: PersonEmbedding,
-    /// People who may be the track's, and the logarithm of appearance's likelihood ratio.
-    people: Vec<(u64, f32)>,
-    /// The same for other waiting tracks, by key.
-    tracks: Vec<(u64, f32)>,
-}
-
-/// What a waiting track follows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Previous {
-    Person(u64),
-    Track(u64),
-}
-
-/// A way for a track to follow something: its score, and the link of the topology that it uses.
-#[derive(Debug, Clone, Copy)]
-struct Follow {
-    previous: Previous,
-    score: f32,
-    link: UsedLink,
-}
 
 /// What is remembered, and what is learned. It can be serialised, and continues when it is read back.
 #[derive(Debug, Serialize, Deserialize)]
@@ -188,6 +162,9 @@ impl Matcher {
         if !in_order || track.last.0 < track.first.0 {
             return Err(RejectedTrack::Times(track.key));
         }
+        if self.waiting.iter().any(|w| w.key == track.key) {
+            return Err(RejectedTrack::Repeated(track.key));
+        }
         let camera = self.topology.camera(&track.camera);
         let sighting = Sighting {
             camera: camera.ok_or(RejectedTrack::Cameras(MAX_CAMERAS))?,
@@ -210,7 +187,7 @@ impl Matcher {
     }
 
     fn compare_with_people(&mut self, waiting: &mut Waiting) {
-        let mut found: Vec<(f32, u64, f32)> = Vec::new();
+        let mut found: Vec<(u64, f32)> = Vec::new();
         let mut together = Vec::new();
         for (id, person) in &self.people {
             match self.scores().time(&person.sightings, &waiting.sighting) {
@@ -219,7 +196,7 @@ impl Matcher {
                         self.scores().appearance_of(person, &waiting.embedding)
                         && time + appearance > LEAST_SCORE
                     {
-                        found.push((time + appearance, *id, appearance));
+                        found.push((*id, appearance));
                     }
                 }
                 Some(_) => {}
@@ -228,15 +205,26 @@ impl Matcher {
                 })),
             }
         }
-        found.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        found.truncate(MAX_CANDIDATES);
-        waiting.people = found
-            .into_iter()
-            .map(|(_, id, appearance)| (id, appearance))
-            .collect();
+        waiting.people = found;
+        self.keep_best(waiting);
         for (a, b, ratio) in together {
             self.topology.compare(a, b, ratio);
         }
+    }
+
+    /// Keeps the candidates with the best scores.
+    fn keep_best(&self, waiting: &mut Waiting) {
+        let scores = self.scores();
+        let score = |(id, appearance): (u64, f32)| {
+            let time = scores
+                .time(&self.people.get(&id)?.sightings, &waiting.sighting)?
+                .0;
+            Some((time + appearance, (id, appearance)))
+        };
+        let mut scored: Vec<_> = waiting.people.iter().copied().filter_map(score).collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.0.cmp(&b.1.0)));
+        scored.truncate(MAX_CANDIDATES);
+        waiting.people = scored.into_iter().map(|(_, candidate)| candidate).collect();
     }
 
     /// The sighting at the same time as a track, with the comparison of their appearances.
@@ -449,6 +437,9 @@ impl Matcher {
                     w.people.push((*id, appearance));
                 }
             }
+            if w.people.len() > 2 * MAX_CANDIDATES {
+                self.keep_best(w);
+            }
         }
         self.waiting = waiting;
     }
@@ -477,16 +468,4 @@ impl Matcher {
             }
         }
     }
-}
-
-/// The state of one assignment.
-struct Round {
-    /// Row of each waiting track, by key.
-    rows: BTreeMap<u64, usize>,
-    follows: Vec<Vec<Follow>>,
-    /// Index in the row's list of what it follows; `None`: somebody new.
-    chosen: Vec<Option<usize>>,
-    /// The people of the tracks decided.
-    person_of: BTreeMap<u64, u64>,
-    decisions: Vec<Decision>,
 }

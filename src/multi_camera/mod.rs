@@ -8,12 +8,13 @@
 pub mod baseline;
 pub mod camera_track;
 pub mod config;
-mod matcher;
+pub mod matcher;
 mod person;
 mod score;
 pub mod topology;
 mod travel_time;
 pub mod trial;
+mod waiting;
 pub mod walks;
 
 pub use camera_track::{CameraTrack, Decision, RejectedTrack};
