@@ -170,6 +170,26 @@ fn embeddings_of_different_embedders_are_not_compared() {
 }
 
 #[test]
+fn new_settings_apply_to_people_known_before() {
+    let other: Arc<str> = "other".into();
+    let mut m = matcher(MultiCameraConfig::default().with_delay(0.0));
+    let first = m.push(track(1, "door", (0.0, 10.0), 0.0)).unwrap();
+    assert_eq!(first[0].person, 1);
+    // By the new calibration, embeddings at an angle of 60 degrees are of one person.
+    let generous = Calibration {
+        slope: 20.0,
+        threshold: 1.5,
+    };
+    let embedders = vec![(EMBEDDER.into(), generous), (other.clone(), CALIBRATION)];
+    let mut m = m.with_settings(MultiCameraConfig::default().with_delay(0.0), embedders);
+    let second = m.push(track(2, "hall", (30.0, 40.0), 60.0)).unwrap();
+    assert_eq!(second[0].person, 1);
+    let mut third = track(3, "hall", (31.0, 41.0), 0.0);
+    third.embedder = other;
+    assert_eq!(m.push(third).unwrap()[0].person, 2);
+}
+
+#[test]
 fn unusable_tracks_are_rejected_with_a_reason() {
     let mut m = matcher(MultiCameraConfig::default());
     let good = track(7, "door", (0.0, 10.0), 0.0);

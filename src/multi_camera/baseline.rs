@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use crate::multi_camera::camera_track::CameraTrack;
 use crate::multi_camera::person::dot;
 
-/// The person of the nearest earlier track, if its cosine distance is at most `distance`, else a new
-/// person; tracks of one camera at the same time are of different people. Returns the people in the
-/// order of the tracks, which are in the order in which they end.
+/// The person of the nearest earlier track, if its cosine distance is at most `distance`, else a
+/// new person; tracks of one camera at the same time are of different people. Returns the people in
+/// the order of the tracks, which are in the order in which they end.
 pub fn nearest_neighbour(tracks: &[CameraTrack], distance: f32, remember: f64) -> Vec<u64> {
     let mut people: Vec<u64> = Vec::with_capacity(tracks.len());
     let mut next = 1;

@@ -36,8 +36,8 @@ pub struct MultiCameraConfig {
     /// Seconds, 60 to 1,000,000,000, in which what was learned about the cameras loses half of its
     /// weight. Lower adapts faster after a camera was moved; higher knows rare ways better.
     pub half_life: f64,
-    /// Largest number, 1 to 1,000,000, of people remembered. The one who was not seen for longest is
-    /// forgotten first. Limits memory and time.
+    /// Largest number, 1 to 1,000,000, of people remembered. The one who was not seen for longest
+    /// is forgotten first. Limits memory and time.
     pub people: usize,
 }
 

@@ -10,9 +10,9 @@
 //! ```
 //!
 //! Both densities are per second, so that their ratio has no unit. Tracks wait for
-//! [`MultiCameraConfig::delay`] and are then assigned together (Kuhn-Munkres), where a waiting track
-//! can follow a person or another waiting track, and each is followed at most once: the linking of
-//! Zhang et al. (2008) in a sliding window.
+//! [`MultiCameraConfig::delay`] and are then assigned together (Kuhn-Munkres), where a waiting
+//! track can follow a person or another waiting track, and each is followed at most once: the
+//! linking of Zhang et al. (2008) in a sliding window.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -35,8 +35,8 @@ const LEAST_SCORE: f32 = -8.0;
 const MAX_CANDIDATES: usize = 48;
 /// Tracks that wait at most; a quarter of them, those that ended first, are then decided early.
 const MAX_WAITING: usize = 256;
-/// Tracks are decided together if the first of them has been due for this share of the delay, so that
-/// not every track assigns all that wait.
+/// Tracks are decided together if the first of them has been due for this share of the delay, so
+/// that not every track assigns all that wait.
 const DECIDE_EVERY: f64 = 0.1;
 /// Share of the time for which people are remembered after which it is looked who is to be
 /// forgotten, and share of the people who are forgotten at once if there are too many.
@@ -44,7 +44,8 @@ const FORGET_SHARE: f64 = 0.02;
 /// Tolerance of an embedding's squared length.
 const UNIT_TOLERANCE: f32 = 1e-2;
 
-/// What is remembered, and what is learned. It can be serialised, and continues when it is read back.
+/// What is remembered, and what is learned. It can be serialised, and continues when it is read
+/// back.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Matcher {
     config: MultiCameraConfig,
@@ -63,8 +64,8 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// Creates a matcher that knows nobody. `embedders`: hash and calibration of each embedder whose
-    /// tracks are compared; embeddings of different embedders are not.
+    /// Creates a matcher that knows nobody. `embedders`: hash and calibration of each embedder
+    /// whose tracks are compared; embeddings of different embedders are not.
     pub fn new(config: MultiCameraConfig, embedders: Vec<(Arc<str>, Calibration)>) -> Self {
         Matcher {
             config,
@@ -83,6 +84,24 @@ impl Matcher {
     #[must_use]
     pub fn with_topology(mut self, topology: Topology) -> Self {
         self.topology = topology;
+        self
+    }
+
+    /// Continues with other settings, for example those of a new start. Known embedders get the new
+    /// calibration, others are added.
+    #[must_use]
+    pub fn with_settings(
+        mut self,
+        config: MultiCameraConfig,
+        embedders: Vec<(Arc<str>, Calibration)>,
+    ) -> Self {
+        self.config = config;
+        for (hash, calibration) in embedders {
+            match self.embedders.iter_mut().find(|e| e.0 == hash) {
+                Some(known) => known.1 = calibration,
+                None => self.embedders.push((hash, calibration)),
+            }
+        }
         self
     }
 

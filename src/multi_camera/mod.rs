@@ -1,9 +1,9 @@
 //! Multi-target multi-camera tracking: which tracks of different cameras are of the same person.
 //! Pure: no I/O, no clock, no threads.
 //!
-//! Start with [`matcher`]: it takes ended tracks and gives each the number of a person. [`topology`]
-//! is what it learns about the cameras: who follows whom, after how long. [`walks`] simulates people
-//! who walk between cameras; the matcher is judged on it.
+//! Start with [`matcher`]: it takes ended tracks and gives each the number of a person.
+//! [`topology`] is what it learns about the cameras: who follows whom, after how long. [`walks`]
+//! simulates people who walk between cameras; the matcher is judged on it.
 
 pub mod baseline;
 pub mod camera_track;

@@ -8,11 +8,11 @@ use crate::multi_camera::topology::Topology;
 use crate::time::Seconds;
 use crate::track::similarity::Calibration;
 
-/// Largest magnitude of the logarithm of appearance's likelihood ratio: beyond it a calibration is an
-/// extrapolation.
+/// Largest magnitude of the logarithm of appearance's likelihood ratio: beyond it a calibration is
+/// an extrapolation.
 pub(super) const MAX_APPEARANCE: f32 = 14.0;
-/// The logarithms of n embeddings' likelihood ratios count as their mean times n to this power: 0 if
-/// all embeddings of a person said the same, 1 if they were independent. Measured.
+/// The logarithms of n embeddings' likelihood ratios count as their mean times n to this power: 0
+/// if all embeddings of a person said the same, 1 if they were independent. Measured.
 const INDEPENDENCE: f32 = 0.2;
 /// Factor on the rate of new people, which is too high because it counts known people who were not
 /// recognised. Measured.
@@ -33,8 +33,9 @@ pub(super) struct Scores<'a> {
 }
 
 impl Scores<'_> {
-    /// Logarithm of the likelihood ratio of two embeddings' distance. The calibration is fitted with
-    /// equal weight of pairs of one person and of two, so the odds of its similarity are this ratio.
+    /// Logarithm of the likelihood ratio of two embeddings' distance. The calibration is fitted
+    /// with equal weight of pairs of one person and of two, so the odds of its similarity are this
+    /// ratio.
     pub fn appearance(&self, a: &PersonEmbedding, b: &PersonEmbedding) -> Option<f32> {
         let calibration = self.embedders.get(usize::from(a.embedder))?.1;
         let log_odds = calibration.slope * (calibration.threshold - a.distance(b)?);

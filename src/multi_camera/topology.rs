@@ -1,11 +1,11 @@
 //! The topology of the cameras: from each camera, which camera people are seen at next, and after
 //! how long. Learned without labels.
 //!
-//! Makris, Ellis and Black (2004) find links between cameras by correlating departures and arrivals;
-//! Javed et al. (2008) estimate the densities of travel times from known correspondences. Here the
-//! correspondences are unknown and weighted by their probability, as in the online form of expectation
-//! maximisation of Huang and Russell (1998) and Pasula et al. (1999): wrong ones spread over all
-//! cameras and times, right ones add up.
+//! Makris, Ellis and Black (2004) find links between cameras by correlating departures and
+//! arrivals; Javed et al. (2008) estimate the densities of travel times from known correspondences.
+//! Here the correspondences are unknown and weighted by their probability, as in the online form of
+//! expectation maximisation of Huang and Russell (1998) and Pasula et al. (1999): wrong ones spread
+//! over all cameras and times, right ones add up.
 //!
 //! A link counts people who were detected at the one camera and next detected at the other, with
 //! whatever was missed between. The clocks' constant offsets are part of the travel times. A camera
@@ -23,8 +23,8 @@ use crate::time::Seconds;
 pub const MAX_CAMERAS: usize = 4096;
 /// Links that a camera keeps, the heaviest.
 const MAX_LINKS: usize = 64;
-/// Cameras with which a camera is compared for overlapping views, those with the most pairs that look
-/// like one person.
+/// Cameras with which a camera is compared for overlapping views, those with the most pairs that
+/// look like one person.
 const MAX_TOGETHER: usize = 256;
 /// Share of people who, without knowledge, are not seen again.
 const GONE: f64 = 0.3;

@@ -22,8 +22,8 @@ const KERNEL: f64 = 1.0;
 /// Bins on each side of the kernel's centre.
 const REACH: i64 = 3;
 
-/// asinh(-SHORTEST / LINEAR), and the place of the longest travel time on the scale; a test compares
-/// them.
+/// asinh(-SHORTEST / LINEAR), and the place of the longest travel time on the scale; a test
+/// compares them.
 const ORIGIN: f64 = 5.703_793_585_582_131;
 const END: f64 = 152.131_573_515_458_6;
 

@@ -3,9 +3,9 @@
 //! Cameras stand at random places and are joined to their nearest neighbours; some are entrances.
 //! Each camera has its own preferences among its neighbours, and each pair a travel time of its own
 //! (log-normal), which is negative where views overlap. People enter at random times, walk from
-//! camera to camera at a speed of their own, leave at an entrance or anywhere, and some return later.
-//! A camera misses some of them, its tracker breaks some tracks in two, and its clock is wrong by a
-//! constant.
+//! camera to camera at a speed of their own, leave at an entrance or anywhere, and some return
+//! later. A camera misses some of them, its tracker breaks some tracks in two, and its clock is
+//! wrong by a constant.
 
 use std::collections::{BTreeMap, BTreeSet};
 
