@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 33] = [
+const PAGES: [&str; 34] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -49,6 +49,7 @@ const PAGES: [&str; 33] = [
     "docs/reference/training-configuration.md",
     "docs/design/pipeline.md",
     "docs/design/tracker.md",
+    "docs/design/multi-camera.md",
     "docs/design/networks.md",
     "docs/design/time.md",
     "docs/design/delivery.md",

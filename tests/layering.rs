@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("models", 4),
     ("eval", 4),
     ("trajectory", 4),
+    ("multi_camera", 5),
     ("refine", 5),
     ("sink", 6),
     ("store", 7),
@@ -63,6 +64,7 @@ const PURE: &[&str] = &[
     "track",
     "eval",
     "trajectory",
+    "multi_camera",
     "refine",
 ];
 /// Names that pure modules must not use.
