@@ -96,6 +96,7 @@ pub mod infer;
 pub mod models;
 pub mod mot_files;
 pub mod mot_format;
+pub mod multi_camera;
 #[cfg(feature = "infer")]
 pub mod onnx;
 #[cfg(feature = "pipeline")]

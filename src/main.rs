@@ -73,6 +73,8 @@ enum Command {
     #[cfg(feature = "serve")]
     Fleet(app::fleet::FleetArgs),
     #[cfg(feature = "serve")]
+    History(app::history::HistoryArgs),
+    #[cfg(feature = "serve")]
     User(app::user::UserArgs),
     #[cfg(feature = "serve")]
     Token(app::token::TokenArgs),
@@ -135,6 +137,8 @@ fn main() -> ExitCode {
         Command::Serve(args) => app::serve::run(&args),
         #[cfg(feature = "serve")]
         Command::Fleet(args) => app::fleet::run(&args).map(print),
+        #[cfg(feature = "serve")]
+        Command::History(args) => app::history::run(&args),
         #[cfg(feature = "serve")]
         Command::User(args) => app::user::run(&args).map(print),
         #[cfg(feature = "serve")]

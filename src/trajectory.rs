@@ -270,6 +270,18 @@ pub struct EndedEvent {
     pub first: f64,
     /// Presentation time in seconds of its last detection.
     pub last: f64,
+    /// Wall-clock time of its last detection, if it is known.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub time: Option<Timestamp>,
+    /// The origin of `time`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub clock: Option<Clock>,
+    /// Width of the source frame in pixels. 0 in files of earlier versions, which do not have it.
+    #[serde(default)]
+    pub width: u32,
+    /// Height of the source frame in pixels; see `width`.
+    #[serde(default)]
+    pub height: u32,
     /// Number of detections.
     pub hits: u32,
     /// The foot point over time: [pts, x, y], at most one per [`PATH_STEP`] and at most 512,

@@ -399,6 +399,8 @@ fn zones_and_lines_are_drawn_counted_and_kept() {
     }
     let unknown = send(&service, "PUT", "/api/v1/cameras/yard/zones/a", &zone);
     assert_eq!(unknown.problem().0, 404);
+    let patched = service.send(&Request::new("PATCH", shapes)).problem();
+    assert_eq!((patched.0, patched.1.as_str()), (405, "method-not-allowed"));
     // A client that does not know the present shapes changes nothing.
     let delete = |path: &str, headers: &[(&str, &str)]| {
         let path = format!("/api/v1/cameras/c1/{path}");
@@ -406,6 +408,28 @@ fn zones_and_lines_are_drawn_counted_and_kept() {
     };
     let stale = delete("zones/left", &[("if-match", &tag)]);
     assert_eq!(stale.problem().1, "changed");
+    // Regression: of several changes at once with the same tag, more than one succeeded.
+    let tag = service.get(shapes, &[]).header("etag").unwrap().to_string();
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let put = |n: usize| {
+            let (service, tag) = (&service, &tag);
+            scope.spawn(move || {
+                let path = format!("/api/v1/cameras/c1/lines/at-once-{n}");
+                let body = json!({"points": [[0.1, 0.1], [0.9, 0.2]]}).to_string();
+                let request = Request::json("PUT", &path, &body);
+                service
+                    .send(&request.with(&[("if-match", tag.as_str())]))
+                    .status
+            })
+        };
+        let sent: Vec<_> = (0..6).map(put).collect();
+        sent.into_iter().map(|t| t.join().unwrap()).collect()
+    });
+    let of = |status: u16| statuses.iter().filter(|s| **s == status).count();
+    assert_eq!((of(201), of(412)), (1, 5), "{statuses:?}");
+    for n in 0..6 {
+        delete(&format!("lines/at-once-{n}"), &[]);
+    }
     let present = service.get(shapes, &[]).header("etag").unwrap().to_string();
     assert_eq!(delete("zones/left", &[("if-match", &present)]).status, 204);
     assert_eq!(delete("zones/left", &[]).problem().0, 404);

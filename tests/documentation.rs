@@ -411,6 +411,7 @@ fn check_rows(page: &str, config: &impl serde::Serialize, free: &[&str]) -> usiz
 #[cfg(feature = "serve")]
 #[test]
 fn the_pages_on_services_have_every_key_with_its_default() {
+    use twintrack::fleet::FleetConfig;
     use twintrack::secret::Secret;
     use twintrack::serve::config::ServeConfig;
     use twintrack::sink::{mqtt::MqttConfig, nats::NatsConfig, webhook::WebhookConfig};
@@ -426,7 +427,8 @@ fn the_pages_on_services_have_every_key_with_its_default() {
         .with_password_env(text.clone())
         .with_password_file(file.clone())
         .with_target_fps(Some(5.0))
-        .with_recorded(Some(true));
+        .with_recorded(Some(true))
+        .with_labels(vec!["site=north".into()]);
     assert!(
         check_rows(
             "docs/reference/cameras.md",
@@ -438,9 +440,10 @@ fn the_pages_on_services_have_every_key_with_its_default() {
                 "password_env",
                 "password_file",
                 "target_fps",
-                "recorded"
+                "recorded",
+                "labels"
             ]
-        ) >= 19
+        ) >= 21
     );
     let serve = ServeConfig::default()
         .with_token(secret.clone())
@@ -511,6 +514,11 @@ fn the_pages_on_services_have_every_key_with_its_default() {
     ];
     let free: Vec<&str> = free.into_iter().chain(secrets).collect();
     assert!(check_rows("docs/reference/nats.md", &nats, &free) >= 19);
+    let fleet = FleetConfig::default()
+        .with_name(text.clone())
+        .with_capacity(Some(25.0));
+    let page = "docs/guide/fleet.md";
+    assert_eq!(check_rows(page, &fleet, &["nats", "name", "capacity"]), 7);
     let history = HistoryConfig::default()
         .with_url(secret.clone())
         .with_url_env(text.clone())
@@ -543,6 +551,7 @@ fn the_examples_on_the_pages_on_services_are_valid() {
         ("docs/guide/privacy.md", 1),
         ("docs/reference/mqtt.md", 1),
         ("docs/reference/nats.md", 1),
+        ("docs/guide/fleet.md", 2),
         ("docs/reference/history.md", 1),
     ] {
         let text = std::fs::read_to_string(repository(page)).expect("the page");

@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 33] = [
+const PAGES: [&str; 34] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
@@ -41,12 +41,15 @@ const PAGES: [&str; 33] = [
     "docs/reference/history.md",
     "docs/reference/http.md",
     "docs/reference/mqtt.md",
+    "docs/guide/fleet.md",
+    "docs/design/fleet.md",
     "docs/reference/nats.md",
     "docs/reference/networks.md",
     "docs/reference/onvif.md",
     "docs/reference/training-configuration.md",
     "docs/design/pipeline.md",
     "docs/design/tracker.md",
+    "docs/design/multi-camera.md",
     "docs/design/networks.md",
     "docs/design/time.md",
     "docs/design/delivery.md",
@@ -79,6 +82,21 @@ const NOT_RUN: &[(&str, &str)] = &[
         SERVER,
     ),
     ("cargo build --release --features train-cuda", BUILD),
+    (
+        "twintrack fleet --nats nats://10.0.0.2:4222 apply cameras.toml --dry-run",
+        SERVER,
+    ),
+    (
+        "twintrack fleet --nats nats://10.0.0.2:4222 apply cameras.toml",
+        SERVER,
+    ),
+    (
+        "twintrack serve --config worker.toml --output events.jsonl",
+        SERVER,
+    ),
+    ("twintrack history --config history.toml", SERVER),
+    ("twintrack fleet --nats nats://10.0.0.2:4222 status", SERVER),
+    ("twintrack fleet --nats nats://10.0.0.2:4222 list", SERVER),
     (
         "target/release/twintrack track rtsp://camera/stream",
         CAMERA,

@@ -6,13 +6,15 @@
 mod common;
 #[path = "common/fleet.rs"]
 mod fleet_workers;
+#[path = "common/http.rs"]
+mod http;
 #[path = "common/nats.rs"]
 mod nats;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use common::{free_port, run, text, twintrack, until};
+use common::{free_port, text, twintrack, until};
 use fleet_workers::{Findings, FleetWorker, cameras, check, fleet, held, worker_settings};
 use nats::{read_stream_named, server};
 use serde_json::{Value, json};
@@ -32,10 +34,13 @@ fn pair(dir: &Path, count: usize) -> Option<Pair> {
     let server = server(dir, port, "")?;
     let url = format!("nats://127.0.0.1:{port}");
     let file = dir.join("cameras.toml");
-    std::fs::write(&file, cameras(count, "")).unwrap();
+    // Fast and large enough for tracks.
+    let sections = cameras(count, "").replace("target_fps = 1.0", "target_fps = 5.0");
+    std::fs::write(&file, sections).unwrap();
     fleet(&url, &["apply", file.to_str().unwrap()]);
     let worker = |name: &str| {
         let settings = worker_settings(&url, name, &dir.join(name), "");
+        let settings = settings.replace("longest_side = 160", "longest_side = 416");
         FleetWorker::start(dir, name, &settings)
     };
     let workers = [worker("a"), worker("b")];
@@ -141,6 +146,122 @@ fn a_worker_that_was_stopped_passes_on_no_event_of_its_old_leases() {
     assert_clean(&check(&pair.events()));
 }
 
+/// The answer of the web server on `port`; None while it does not answer.
+fn get_json(port: u16, path: &str) -> Option<Value> {
+    std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    let mut stream = http::connect(port);
+    let answer = http::Request::new("GET", path).send(&mut stream, "127.0.0.1");
+    (answer.status == 200).then(|| answer.json())
+}
+
+/// Camera and id of a track, of an event or of the API.
+fn track_id(value: &Value) -> (String, u64) {
+    let camera = value["camera"].as_str().unwrap().to_string();
+    (camera, value["id"].as_u64().unwrap())
+}
+
+/// The stream's events are stored once although the process that stores them is killed; what an
+/// older lease writes behind a newer one is left out; the API lists the fleet's cameras.
+#[test]
+fn the_history_of_a_fleet_has_every_ended_track_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let Some(mut pair) = pair(dir, 2) else {
+        return;
+    };
+    let page = free_port();
+    let config = dir.join("history.toml");
+    let state = dir.join("history");
+    let text = format!(
+        "[fleet]\nnats = \"{}\"\n[history]\n[embedder]\nenabled = false\n\
+         [serve]\nlisten = \"127.0.0.1:{page}\"\nstate_dir = \"{}\"\n",
+        pair.url,
+        state.display()
+    );
+    std::fs::write(&config, text).unwrap();
+    let start = || {
+        let log = std::fs::File::create(dir.join("history.log")).unwrap();
+        let mut command = twintrack();
+        command.args(["history", "-v", "--config"]).arg(&config);
+        common::Running::start(command.stderr(log))
+    };
+    let stored = || -> Vec<(String, u64)> {
+        let answer = get_json(page, "/api/v1/tracks?limit=1000").unwrap_or_default();
+        let tracks = answer["items"].as_array().cloned().unwrap_or_default();
+        let mut ids: Vec<_> = tracks.iter().map(track_id).collect();
+        ids.sort();
+        ids
+    };
+    let mut history = start();
+    let listed = until(120, || {
+        let answer = get_json(page, "/api/v1/cameras").unwrap_or_default();
+        answer["cameras"].as_array().is_some_and(|c| c.len() == 2)
+    });
+    assert!(listed, "the fleet's cameras are listed");
+    let put = |path: &str, body: Value| {
+        let path = format!("/api/v1/fleet/cameras/{path}");
+        let request = http::Request::json("PUT", &path, &body.to_string());
+        request.send(&mut http::connect(page), "127.0.0.1")
+    };
+    let extra = json!({"url": "rtsp://10.0.0.9/x", "labels": ["site=nowhere"]});
+    assert_eq!(put("extra", extra.clone()).status, 201);
+    assert_eq!(put("extra", extra).status, 200);
+    let secret = put("other", json!({"url": "rtsp://h/x", "password": "hunter2"}));
+    assert_eq!(
+        (secret.status, secret.text().contains("hunter2")),
+        (422, false)
+    );
+    let overview = get_json(page, "/api/v1/fleet").unwrap();
+    let names = overview["cameras"].as_array().unwrap().iter();
+    let names: Vec<&str> = names.map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["c0", "c1", "extra"]);
+    assert!(
+        overview["cameras"][2]["worker"].is_null(),
+        "no worker has its label"
+    );
+    let delete = http::Request::new("DELETE", "/api/v1/fleet/cameras/extra");
+    let delete = delete.with(&[("sec-fetch-site", "same-origin")]);
+    let deleted = || delete.send(&mut http::connect(page), "127.0.0.1").status;
+    assert_eq!((deleted(), deleted()), (204, 404));
+    assert!(until(240, || !stored().is_empty()), "a first track");
+    history.signal("KILL");
+    history.code(10);
+    for worker in &mut pair.workers {
+        worker.process.signal("TERM");
+        assert_eq!(worker.process.code(60), Some(0));
+    }
+    history = start();
+    let ended: Vec<Value> = pair
+        .events()
+        .into_iter()
+        .filter(|e| e["schema"] == "twintrack.track_ended/1")
+        .collect();
+    let mut expected: Vec<_> = ended.iter().map(track_id).collect();
+    // A zombie: a track of an older lease behind those of the newest one; and one that counts.
+    let newest = ended.iter().max_by_key(|e| e["lease"].as_u64()).unwrap();
+    let subject = format!("twintrack.events.{}.track_ended", track_id(newest).0);
+    let publish = |lease: u64, id: u64| {
+        let mut event = newest.clone();
+        (event["lease"], event["id"]) = (json!(lease), json!(id));
+        nats::publish(pair.port, &subject, &event.to_string());
+    };
+    let lease = newest["lease"].as_u64().unwrap();
+    publish(lease - 1, 987_654);
+    publish(lease, 987_655);
+    expected.push((track_id(newest).0, 987_655));
+    expected.sort();
+    let mut found = Vec::new();
+    let done = until(120, || {
+        found = stored();
+        found == expected
+    });
+    assert!(done, "{found:?}, expected {expected:?}");
+    history.signal("TERM");
+    assert_eq!(history.code(60), Some(0));
+    let log = std::fs::read_to_string(dir.join("history.log")).unwrap();
+    assert!(log.contains(" 1 left out"), "{log}");
+}
+
 #[test]
 fn the_records_of_cameras_follow_a_file_and_single_commands() {
     let (dir, port) = (tempfile::tempdir().unwrap(), free_port());
@@ -188,7 +309,9 @@ fn the_records_of_cameras_follow_a_file_and_single_commands() {
     fleet(&url, &["remove", "a"]);
     assert_eq!(listed(&url), ["b"]);
     let fails = |arguments: &[&str]| {
-        let out = run(twintrack().args(["fleet", "--nats", &url]).args(arguments));
+        let mut command = twintrack();
+        let command = command.args(["fleet", "--nats", &url]).args(arguments);
+        let out = command.output().unwrap();
         assert!(!out.status.success());
         text(&out.stderr)
     };

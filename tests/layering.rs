@@ -35,6 +35,7 @@ const LAYERS: &[(&str, u32)] = &[
     ("models", 4),
     ("eval", 4),
     ("trajectory", 4),
+    ("multi_camera", 5),
     ("refine", 5),
     ("sink", 6),
     ("store", 7),
@@ -42,12 +43,13 @@ const LAYERS: &[(&str, u32)] = &[
     ("gallery", 8),
     ("pipeline", 8),
     ("train", 8),
-    ("serve", 9),
-    ("prelude", 10),
-    ("fuzzing", 10),
-    ("app", 10),
-    ("bin", 11),
-    ("main", 11),
+    ("fleet", 9),
+    ("serve", 10),
+    ("prelude", 11),
+    ("fuzzing", 11),
+    ("app", 11),
+    ("bin", 12),
+    ("main", 12),
 ];
 /// Modules without I/O, threads and clocks. They use no other modules.
 const PURE: &[&str] = &[
@@ -62,6 +64,7 @@ const PURE: &[&str] = &[
     "track",
     "eval",
     "trajectory",
+    "multi_camera",
     "refine",
 ];
 /// Names that pure modules must not use.

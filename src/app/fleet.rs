@@ -9,8 +9,9 @@ use clap::{Args, Subcommand};
 
 use twintrack::address::Address;
 use twintrack::fleet::FleetConfig;
-use twintrack::fleet::buckets::{Fleet, Versioned, worker_id};
-use twintrack::fleet::records::{LeaseRecord, WorkerRecord, check_camera};
+use twintrack::fleet::buckets::Fleet;
+use twintrack::fleet::overview::FleetOverview;
+use twintrack::fleet::records::check_camera;
 use twintrack::pipeline::CameraConfigs;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::source::CameraConfig;
@@ -273,83 +274,42 @@ async fn remove(fleet: &Fleet, name: &str) -> Result<String> {
     Ok(format!("removed {name}\n"))
 }
 
-/// The name of the worker that tracks a camera.
-fn holder<'a>(
-    camera: &str,
-    leases: &BTreeMap<String, Versioned<LeaseRecord>>,
-    workers: &'a BTreeMap<String, Versioned<WorkerRecord>>,
-) -> Option<&'a str> {
-    let lease = leases.get(camera)?;
-    let mut holders = workers.iter();
-    let (_, worker) = holders.find(|(key, _)| worker_id(key) == lease.record.worker)?;
-    let holds = worker.record.cameras.contains_key(camera);
-    holds.then_some(worker.record.name.as_str())
-}
-
 async fn list(fleet: &Fleet, json: bool) -> Result<String> {
-    let cameras = fleet.cameras.all(">").await?;
-    let leases = fleet.leases.all(">").await?;
-    let workers = fleet.workers.all("worker.>").await?;
+    let overview = FleetOverview::read(fleet).await?;
     if json {
-        let camera = |(name, camera): (&String, &Versioned<CameraConfig>)| {
-            serde_json::json!({
-                "name": name,
-                "url": camera.record.url.to_string(),
-                "labels": camera.record.labels,
-                "priority": camera.record.priority,
-                "revision": camera.revision,
-                "lease": leases.get(name).map(|l| l.revision),
-                "worker": holder(name, &leases, &workers),
-            })
-        };
-        let cameras: Vec<_> = cameras.iter().map(camera).collect();
-        return Ok(serde_json::to_string_pretty(&cameras)? + "\n");
+        return Ok(serde_json::to_string_pretty(&overview.cameras)? + "\n");
     }
     let mut out = format!(
         "{:<24} {:<16} {:>8}  {:<20} address\n",
         "camera", "worker", "priority", "labels"
     );
-    for (name, camera) in &cameras {
-        let worker = holder(name, &leases, &workers).unwrap_or("-");
-        let camera = &camera.record;
+    for camera in &overview.cameras {
         writeln!(
             out,
-            "{name:<24} {worker:<16} {:>8}  {:<20} {}",
+            "{:<24} {:<16} {:>8}  {:<20} {}",
+            camera.name,
+            camera.worker.as_deref().unwrap_or("-"),
             camera.priority,
             camera.labels.join(","),
             camera.url
         )?;
     }
-    writeln!(out, "{} cameras", cameras.len())?;
+    writeln!(out, "{} cameras", overview.cameras.len())?;
     Ok(out)
 }
 
 async fn status(fleet: &Fleet, json: bool) -> Result<String> {
-    let cameras = fleet.cameras.all(">").await?;
-    let leases = fleet.leases.all(">").await?;
-    let workers = fleet.workers.all("worker.>").await?;
-    let without: Vec<&String> = cameras
-        .keys()
-        .filter(|name| holder(name, &leases, &workers).is_none())
-        .collect();
+    let overview = FleetOverview::read(fleet).await?;
     if json {
-        let worker = |(key, worker): (&String, &Versioned<WorkerRecord>)| {
-            let mut value = serde_json::to_value(&worker.record)?;
-            value["id"] = worker_id(key).into();
-            Ok(value)
-        };
-        let workers: Vec<serde_json::Value> = workers.iter().map(worker).collect::<Result<_>>()?;
-        let value = serde_json::json!({
-            "workers": workers, "cameras": cameras.len(), "without_worker": without,
-        });
-        return Ok(serde_json::to_string_pretty(&value)? + "\n");
+        return Ok(serde_json::to_string_pretty(&overview)? + "\n");
     }
     let mut out = format!(
         "{:<16} {:>8} {:>10} {:>10} {:>5} {:>9} {:<4} {:<9} labels\n",
         "worker", "cameras", "frames/s", "capacity", "load", "memory", "GPU", "state"
     );
-    for Versioned { record: w, .. } in workers.values() {
-        let rate: f64 = w.cameras.values().map(|c| c.rate).sum();
+    for worker in &overview.workers {
+        let (w, rate) = (&worker.report, worker.rate());
+        let labels: Vec<&str> = w.labels.iter().map(String::as_str).collect();
         writeln!(
             out,
             "{:<16} {:>8} {rate:>10.1} {:>10.1} {:>4.0}% {:>6} MB {:<4} {:<9} {}",
@@ -360,14 +320,15 @@ async fn status(fleet: &Fleet, json: bool) -> Result<String> {
             w.memory >> 20,
             if w.gpu { "yes" } else { "no" },
             if w.draining { "stopping" } else { "working" },
-            w.labels.iter().cloned().collect::<Vec<_>>().join(",")
+            labels.join(",")
         )?;
     }
+    let without: Vec<&str> = overview.without_worker().map(|c| &*c.name).collect();
     writeln!(
         out,
         "{} workers, {} cameras, {} without a worker",
-        workers.len(),
-        cameras.len(),
+        overview.workers.len(),
+        overview.cameras.len(),
         without.len()
     )?;
     for name in without.iter().take(20) {

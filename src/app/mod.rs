@@ -11,6 +11,8 @@ pub mod doctor;
 pub mod evaluate;
 #[cfg(feature = "serve")]
 pub mod fleet;
+#[cfg(feature = "serve")]
+pub mod history;
 pub mod identities;
 pub mod linking;
 pub mod manual;

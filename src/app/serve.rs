@@ -33,7 +33,7 @@ use twintrack::sink::webhook::WebhookConfig;
 use twintrack::source::{self, Hardware, Transport, playback};
 use twintrack::store::{History, HistoryConfig};
 
-mod fleet;
+pub(super) mod fleet;
 mod reload;
 mod sinks;
 
@@ -135,6 +135,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     if let Some((address, token)) = service.serve.listen_address().map_err(anyhow::Error::msg)? {
         AccessControl::open(&service.serve, address, token).map_err(anyhow::Error::msg)?;
     }
+    CameraSettings::open(service.cameras.clone(), &service.serve.state())?;
     service.mqtt.iter().try_for_each(MqttConfig::check)?;
     service
         .event_stream()
@@ -187,7 +188,11 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     )?;
     let hub = Hub::new(service.serve.replay());
     let (cameras, metrics) = (Cameras::default(), StageMetrics::default());
-    let settings = CameraSettings::open(service.cameras.clone(), &service.serve.state())?;
+    let state = service.serve.state();
+    let settings = match is_worker {
+        true => CameraSettings::of_fleet(&state),
+        false => CameraSettings::open(service.cameras.clone(), &state)?,
+    };
     // From here on, so that no change by a client is missed.
     let mut used = settings.used();
     let configs = used.borrow_and_update().clone();
@@ -236,6 +241,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
             history: outputs.history.clone(),
             people: people.clone(),
             identities: enrolled.clone(),
+            fleet: membership.as_ref().map(|m| m.fleet.clone()),
             registry: Arc::new(registry),
             health,
             openapi: Arc::new(server::openapi(access.base_path().as_str())),

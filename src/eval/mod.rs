@@ -7,6 +7,7 @@ mod assignment;
 pub mod clear;
 pub mod hota;
 pub mod identity;
+pub mod multi_camera;
 pub mod report;
 pub mod sequence;
 pub mod tune;

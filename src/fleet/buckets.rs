@@ -236,6 +236,7 @@ fn change<T: for<'de> Deserialize<'de>>(entry: &kv::Entry) -> Change<T> {
 #[derive(Clone)]
 pub struct Fleet {
     client: Client,
+    context: Context,
     /// The cameras, by name.
     pub cameras: Bucket<CameraConfig>,
     /// The leases, by camera.
@@ -293,8 +294,23 @@ impl Fleet {
             workers: Bucket::new(workers.clone()),
             seat: Bucket::new(workers),
             client,
+            context,
         };
         Ok(fleet)
+    }
+
+    /// The context of JetStream.
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The messages of subjects from now on, without JetStream: some may be missed.
+    ///
+    /// # Errors
+    /// When the connection is closed.
+    pub async fn subscribe(&self, subject: &str) -> Result<async_nats::Subscriber, FleetError> {
+        let subscriber = self.client.subscribe(subject.to_string()).await;
+        subscriber.map_err(|e| FleetError::request("subscribe", e))
     }
 
     /// Tells a worker that the records of these cameras concern it. It may get lost.
@@ -310,8 +326,7 @@ impl Fleet {
     /// # Errors
     /// When the connection is closed.
     pub(super) async fn notices(&self, worker: &str) -> Result<async_nats::Subscriber, FleetError> {
-        let subscriber = self.client.subscribe(format!("{NOTICES}{worker}")).await;
-        subscriber.map_err(|e| FleetError::request("subscribe to notices", e))
+        self.subscribe(&format!("{NOTICES}{worker}")).await
     }
 }
 

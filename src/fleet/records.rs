@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::fleet::error::FleetError;
@@ -107,7 +108,7 @@ impl LeaseRecord {
 }
 
 /// A worker's report, once per [`crate::fleet::config::LeaseTimes::report`].
-#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct WorkerRecord {
     /// Its name.
     pub name: String,
@@ -139,7 +140,7 @@ pub struct WorkerRecord {
 }
 
 /// A camera that a worker tracks.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct HeldCamera {
     /// Number of the lease.
     pub lease: u64,

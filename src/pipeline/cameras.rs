@@ -158,6 +158,28 @@ impl Cameras {
         all
     }
 
+    /// Makes the cameras those of other programs, of which only settings and states are known.
+    pub fn set_remote(&self, configs: &BTreeMap<String, CameraConfig>) {
+        let mut cameras = lock(&self.0);
+        cameras.retain(|_, member| configs.contains_key(&*member.name));
+        for (name, config) in configs {
+            let known = cameras.values_mut().find(|m| *m.name == **name);
+            if let Some(member) = known {
+                member.config = Arc::new(config.clone());
+                continue;
+            }
+            let lane = cameras.last_key_value().map_or(0, |(lane, _)| lane + 1);
+            cameras.insert(lane, Member::new(name, config.clone(), Link::default()));
+        }
+    }
+
+    /// Sets the state of a camera of another program.
+    pub fn set_state(&self, camera: &str, state: CameraState) {
+        if let Some(member) = lock(&self.0).values().find(|m| &*m.name == camera) {
+            member.link.set_state(state);
+        }
+    }
+
     /// The counts of all cameras together.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
@@ -186,5 +208,31 @@ impl Cameras {
 
     pub(super) fn remove(&self, lane: Lane) {
         lock(&self.0).remove(&lane);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cameras_of_other_programs_keep_their_state_when_the_list_changes() {
+        let cameras = Cameras::default();
+        let configs = |names: &[&str]| {
+            let named = names
+                .iter()
+                .map(|n| (n.to_string(), CameraConfig::default()));
+            named.collect::<BTreeMap<_, _>>()
+        };
+        cameras.set_remote(&configs(&["a", "b"]));
+        cameras.set_state("b", CameraState::Online);
+        cameras.set_state("nobody", CameraState::Online);
+        cameras.set_remote(&configs(&["b", "c"]));
+        let all = cameras.all();
+        let states: Vec<_> = all.iter().map(|m| (&*m.name, m.state())).collect();
+        assert_eq!(
+            states,
+            [("b", CameraState::Online), ("c", CameraState::Connecting)]
+        );
     }
 }

@@ -27,6 +27,15 @@ pub enum ShapeError {
     /// The configuration file has a shape of this kind and name.
     #[error("the configuration file has {0} of this name; change it there")]
     Configured(&'static str),
+    /// The camera is one of a fleet.
+    #[error(
+        "the zones, lines and masks of a fleet's cameras are part of their records: change them with \
+         `twintrack fleet apply`"
+    )]
+    Fleet,
+    /// The camera's shapes are not those that the client knows.
+    #[error("the shapes of the camera have changed in the meantime; read them again")]
+    Changed,
     /// The shape cannot be used.
     #[error(transparent)]
     Scene(#[from] SceneError),
@@ -48,6 +57,8 @@ pub struct CameraSettings(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     file: DrawnShapesFile,
+    /// The cameras are a fleet's: nothing is drawn here.
+    is_fleet: bool,
     /// The settings in use.
     used: watch::Sender<CameraConfigs>,
 }
@@ -58,15 +69,27 @@ impl CameraSettings {
     /// # Errors
     /// When the file of drawn shapes cannot be read or is invalid.
     pub fn open(configured: CameraConfigs, folder: &Path) -> Result<Self, DrawnShapesError> {
+        let drawn = DrawnShapesFile::in_folder(folder).read()?;
+        Ok(Self::with(configured, folder, drawn, false))
+    }
+
+    /// The cameras of a fleet, which come by [`CameraSettings::set_configured`]. Their shapes cannot
+    /// be changed here, because another worker may have the camera next.
+    pub fn of_fleet(folder: &Path) -> Self {
+        Self::with(CameraConfigs::new(), folder, DrawnShapes::default(), true)
+    }
+
+    fn with(configured: CameraConfigs, folder: &Path, drawn: DrawnShapes, is_fleet: bool) -> Self {
         let file = DrawnShapesFile::in_folder(folder);
-        let drawn = file.read()?;
         let state = State { configured, drawn };
+        state.log_unused();
         let used = watch::Sender::new(state.used());
-        Ok(CameraSettings(Arc::new(Shared {
+        CameraSettings(Arc::new(Shared {
             state: Mutex::new(state),
             file,
+            is_fleet,
             used,
-        })))
+        }))
     }
 
     /// The settings in use, which change with the configuration file and with drawn shapes.
@@ -78,30 +101,31 @@ impl CameraSettings {
     pub fn set_configured(&self, configured: CameraConfigs) {
         let mut state = self.state();
         state.configured = configured;
+        state.log_unused();
         self.0.used.send_replace(state.used());
     }
 
     /// A camera's shapes: those of the configuration file, those that were drawn and are used, and
     /// its settings in use. None if there is no such camera.
-    pub fn shapes(&self, camera: &str) -> Option<(Shapes, Shapes, SceneConfig)> {
-        let state = self.state();
-        let configured = state.configured.get(camera)?.scene();
-        let used = state.scene(camera, &configured);
-        let configured = Shapes::of(&configured);
-        let mut drawn = Shapes::of(&used);
-        for (name, shape) in configured.all() {
-            drawn.remove(shape.kind(), name);
-        }
-        Some((configured, drawn, used))
+    pub fn shapes(&self, camera: &str) -> Option<CameraShapes> {
+        self.state().shapes(camera)
     }
 
-    /// Adds or replaces a drawn shape. Returns whether it is new.
+    /// Adds or replaces a drawn shape, if the camera's shapes before are `expected`. Returns whether
+    /// it is new.
     ///
     /// # Errors
-    /// When there is no such camera, the configuration file has a shape of this kind and name, the
+    /// When there is no such camera, its shapes are not the expected ones, the configuration file has a shape of this kind and name, the
     /// shape cannot be used, or the file cannot be written; nothing is then changed.
-    pub fn put(&self, camera: &str, name: &str, shape: Shape) -> Result<bool, ShapeError> {
+    pub fn put(
+        &self,
+        camera: &str,
+        name: &str,
+        shape: Shape,
+        expected: impl FnOnce(&CameraShapes) -> bool,
+    ) -> Result<bool, ShapeError> {
         let mut state = self.state();
+        state.check(camera, expected)?;
         let mut own = state.changeable(camera, shape.kind(), name)?;
         let configured = state.configured.get(camera).map(CameraConfig::scene);
         let configured = configured.unwrap_or_default();
@@ -113,13 +137,20 @@ impl CameraSettings {
         Ok(is_new)
     }
 
-    /// Removes a drawn shape.
+    /// Removes a drawn shape, if the camera's shapes before are `expected`.
     ///
     /// # Errors
-    /// When there is no such camera or drawn shape, the configuration file has a shape of this kind
+    /// When there is no such camera or drawn shape, its shapes are not the expected ones, the configuration file has a shape of this kind
     /// and name, or the file cannot be written.
-    pub fn remove(&self, camera: &str, kind: ShapeKind, name: &str) -> Result<(), ShapeError> {
+    pub fn remove(
+        &self,
+        camera: &str,
+        kind: ShapeKind,
+        name: &str,
+        expected: impl FnOnce(&CameraShapes) -> bool,
+    ) -> Result<(), ShapeError> {
         let mut state = self.state();
+        state.check(camera, expected)?;
         let mut own = state.changeable(camera, kind, name)?;
         if !own.remove(kind, name) {
             return Err(ShapeError::UnknownShape(kind.section()));
@@ -132,6 +163,9 @@ impl CameraSettings {
     }
 
     fn replace(&self, state: &mut State, camera: &str, own: Shapes) -> Result<(), ShapeError> {
+        if self.0.is_fleet {
+            return Err(ShapeError::Fleet);
+        }
         let mut drawn = state.drawn.clone();
         drawn.cameras.insert(camera.into(), own);
         self.0.file.write(&drawn)?;
@@ -141,7 +175,72 @@ impl CameraSettings {
     }
 }
 
+/// A camera's shapes.
+#[derive(Debug, Clone)]
+pub struct CameraShapes {
+    /// Those of the configuration file.
+    pub configured: Shapes,
+    /// Those that were drawn and are used.
+    pub drawn: Shapes,
+    /// The camera's settings in use.
+    pub used: SceneConfig,
+}
+
+/// Why a drawn shape is not used.
+enum Unused {
+    Configured,
+    Invalid(SceneError),
+}
+
 impl State {
+    fn shapes(&self, camera: &str) -> Option<CameraShapes> {
+        let configured = self.configured.get(camera)?.scene();
+        let used = self.scene(camera, &configured);
+        let configured = Shapes::of(&configured);
+        let mut drawn = Shapes::of(&used);
+        for (name, shape) in configured.all() {
+            drawn.remove(shape.kind(), name);
+        }
+        Some(CameraShapes {
+            configured,
+            drawn,
+            used,
+        })
+    }
+
+    fn check(
+        &self,
+        camera: &str,
+        expected: impl FnOnce(&CameraShapes) -> bool,
+    ) -> Result<(), ShapeError> {
+        let shapes = self.shapes(camera);
+        let shapes = shapes.ok_or_else(|| ShapeError::UnknownCamera(camera.into()))?;
+        if expected(&shapes) {
+            Ok(())
+        } else {
+            Err(ShapeError::Changed)
+        }
+    }
+
+    /// Logs the drawn shapes that are not used.
+    fn log_unused(&self) {
+        for (camera, config) in &self.configured {
+            for (kind, name, why) in self.merged(camera, &config.scene()).1 {
+                match why {
+                    Unused::Configured => tracing::warn!(
+                        camera,
+                        kind,
+                        name,
+                        "the drawn shape is not used: the configuration file has one of this name"
+                    ),
+                    Unused::Invalid(error) => {
+                        tracing::warn!(camera, kind, name, %error, "the drawn shape is not used");
+                    }
+                }
+            }
+        }
+    }
+
     /// The drawn shapes of a camera, if that of this kind and name may change.
     fn changeable(&self, camera: &str, kind: ShapeKind, name: &str) -> Result<Shapes, ShapeError> {
         let configured = self.configured.get(camera);
@@ -154,20 +253,31 @@ impl State {
 
     /// A camera's scene: that of the configuration file, and the drawn shapes that it allows.
     fn scene(&self, camera: &str, configured: &SceneConfig) -> SceneConfig {
-        let mut shapes = Shapes::of(configured);
+        self.merged(camera, configured).0
+    }
+
+    /// As [`State::scene`], and the drawn shapes that are not used: kind, name, reason.
+    fn merged(
+        &self,
+        camera: &str,
+        configured: &SceneConfig,
+    ) -> (SceneConfig, Vec<(&'static str, String, Unused)>) {
+        let (mut shapes, mut unused) = (Shapes::of(configured), Vec::new());
         let drawn = self.drawn.cameras.get(camera);
         for (name, shape) in drawn.into_iter().flat_map(Shapes::all) {
             let (before, kind) = (shapes.clone(), shape.kind().section());
-            if shapes.put(name, shape) {
-                tracing::warn!(camera, kind, name = %name,
-                    "the drawn shape is not used: the configuration file has one of this name");
+            let why = if shapes.put(name, shape) {
+                Some(Unused::Configured)
+            } else {
+                let scene = shapes.clone().into_scene(configured.clone());
+                scene.validate("").err().map(Unused::Invalid)
+            };
+            if let Some(why) = why {
                 shapes = before;
-            } else if let Err(error) = shapes.clone().into_scene(configured.clone()).validate("") {
-                tracing::warn!(camera, kind, name = %name, %error, "the drawn shape is not used");
-                shapes = before;
+                unused.push((kind, name.to_string(), why));
             }
         }
-        shapes.into_scene(configured.clone())
+        (shapes.into_scene(configured.clone()), unused)
     }
 
     /// The settings of all cameras.
@@ -211,23 +321,24 @@ mod tests {
         let mut changes = own.used();
         changes.mark_unchanged();
         assert!(
-            own.put("gate", "desk", Shape::Zone(zone(0.4)))
+            own.put("gate", "desk", Shape::Zone(zone(0.4)), |_| true)
                 .expect("new")
         );
         assert!(
-            !own.put("gate", "desk", Shape::Zone(zone(0.3)))
+            !own.put("gate", "desk", Shape::Zone(zone(0.3)), |_| true)
                 .expect("old")
         );
         let line = LineConfig::default().with_points(vec![[0.0, 0.5], [1.0, 0.5]]);
         assert!(
-            own.put("gate", "desk", Shape::Line(line)).expect("new"),
+            own.put("gate", "desk", Shape::Line(line), |_| true)
+                .expect("new"),
             "another kind"
         );
         assert!(changes.has_changed().expect("open"));
         assert_eq!(zones(&own), ["desk", "door"]);
-        let (configured, drawn, _) = own.shapes("gate").expect("known");
-        assert_eq!(configured.zones.len() + drawn.zones.len(), 2);
-        assert_eq!(drawn.zones["desk"], zone(0.3));
+        let shapes = own.shapes("gate").expect("known");
+        assert_eq!(shapes.configured.zones.len() + shapes.drawn.zones.len(), 2);
+        assert_eq!(shapes.drawn.zones["desk"], zone(0.3));
         // After a restart, and with a configuration that has a zone of the same name.
         assert_eq!(zones(&settings(dir.path(), &["door"])), ["desk", "door"]);
         let again = settings(dir.path(), &["desk", "door"]);
@@ -235,9 +346,19 @@ mod tests {
         // The file can be pasted into a configuration.
         let text = std::fs::read_to_string(dir.path().join("shapes.toml")).expect("written");
         assert!(text.contains("[cameras.gate.zones.desk]"), "{text}");
-        own.remove("gate", ShapeKind::Zone, "desk").expect("drawn");
-        own.remove("gate", ShapeKind::Line, "desk").expect("drawn");
+        for kind in [ShapeKind::Zone, ShapeKind::Line] {
+            own.remove("gate", kind, "desk", |_| true).expect("drawn");
+        }
         assert_eq!(zones(&own), ["door"]);
+    }
+
+    #[test]
+    fn shapes_of_a_fleets_cameras_cannot_be_drawn() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let own = CameraSettings::of_fleet(dir.path());
+        own.set_configured([("gate".to_string(), CameraConfig::default())].into());
+        let put = own.put("gate", "a", Shape::Zone(zone(0.5)), |_| true);
+        assert!(matches!(put, Err(ShapeError::Fleet)));
     }
 
     #[test]
@@ -246,7 +367,7 @@ mod tests {
         let own = settings(dir.path(), &["door"]);
         let put = |camera: &str, name: &str, zone| {
             let error = own
-                .put(camera, name, Shape::Zone(zone))
+                .put(camera, name, Shape::Zone(zone), |_| true)
                 .expect_err("impossible");
             error.to_string()
         };
@@ -256,7 +377,11 @@ mod tests {
             assert!(put("gate", name, zone(0.5)).contains("its name"), "{name}");
         }
         assert!(put("gate", "a", ZoneConfig::default()).contains("0 points"));
-        let remove = |name| own.remove("gate", ShapeKind::Zone, name);
+        let stale = own.put("gate", "a", Shape::Zone(zone(0.5)), |shapes| {
+            shapes.configured.zones.is_empty()
+        });
+        assert!(matches!(stale, Err(ShapeError::Changed)));
+        let remove = |name| own.remove("gate", ShapeKind::Zone, name, |_| true);
         assert!(matches!(
             remove("a"),
             Err(ShapeError::UnknownShape("zones"))

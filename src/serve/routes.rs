@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::extract::Request;
 use axum::handler::Handler;
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
 use axum::middleware;
 use axum::response::Redirect;
 use axum::routing::{MethodFilter, MethodRouter, get, on};
@@ -135,6 +135,10 @@ impl Routes {
             .fallback(async |request: Request| {
                 let path = request.uri().path().chars().take(200).collect::<String>();
                 Problem::not_found(format!("there is nothing at {path}"))
+            })
+            .method_not_allowed_fallback(async |request: Request| {
+                let detail = format!("this address does not answer to {}", request.method());
+                Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", detail)
             })
             .layer(middleware::from_fn(conditional))
             .layer(middleware::from_fn_with_state(access, authenticate))

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::fleet::buckets::Fleet;
 use crate::pipeline::cameras::Cameras;
 use crate::serve::access::control::AccessControl;
 use crate::serve::camera_settings::CameraSettings;
@@ -34,6 +35,8 @@ pub struct Service {
     pub people: Option<People>,
     /// Notified when enrolled identities have changed.
     pub identities: Arc<Notify>,
+    /// The fleet, if the service is part of one.
+    pub fleet: Option<Fleet>,
     /// The metrics.
     pub registry: Arc<Registry>,
     /// Liveness.

@@ -25,6 +25,7 @@ use crate::store::readers::Readers;
 use crate::store::rows::Change;
 use crate::store::search::{Search, SearchFilter};
 use crate::store::statistics::{StatisticsQuery, statistics};
+use crate::store::write::NameChange;
 use crate::store::writer::{Shared, Writer};
 use crate::store::{events, query, tracks};
 use crate::trajectory::RunId;
@@ -165,6 +166,11 @@ impl History {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         }
         accepted
+    }
+
+    /// Whether the queue has room for a change that must not be dropped.
+    pub fn has_room(&self) -> bool {
+        self.0.shared.queue.has_room()
     }
 
     /// Waits until all changes pushed so far are committed. What is committed survives a kill of
@@ -362,9 +368,7 @@ impl History {
         embeddings: &[Vec<f32>],
     ) -> Result<(), StoreError> {
         let embedder: Arc<str> = embedder.into();
-        self.ask(|db| identities::enrol(db, name, &embedder, embeddings, clock::now()))?;
-        lock(&self.0.shared.names).remove(name);
-        Ok(())
+        self.ask(|db| identities::enrol(db, name, &embedder, embeddings, clock::now()))
     }
 
     /// Renames an identity, and the tracks that have its name. Tracks that the tracker still
@@ -375,25 +379,33 @@ impl History {
     pub fn rename_identity(&self, old: &str, new: &str) -> Result<(), StoreError> {
         self.ask(|db| identities::rename(db, old, new))?;
         let mut names = lock(&self.0.shared.names);
-        for later in names.values_mut().filter(|n| n.as_deref() == Some(old)) {
-            *later = Some(new.into());
+        let is_old = |change: &&mut NameChange| change.name.as_deref() == Some(old);
+        for later in names.values_mut().filter(is_old) {
+            later.name = Some(new.into());
         }
-        names.remove(new);
         if old != new {
-            names.insert(old.into(), Some(new.into()));
+            let change = NameChange {
+                name: Some(new.into()),
+                at: clock::now(),
+            };
+            names.insert(old.into(), change);
         }
         Ok(())
     }
 
     /// Deletes an identity with everything about the person: see [`identities::delete`]. Tracks
     /// that the tracker still reports under the name are stored without it, without embedding and
-    /// without crops, until the name is enrolled again or the program ends.
+    /// without crops, also if the name is enrolled again meanwhile.
     ///
     /// # Errors
     /// As [`identities::delete`].
     pub fn delete_identity(&self, name: &str) -> Result<Deleted, StoreError> {
         let names = &self.0.shared.names;
-        let before = lock(names).insert(name.into(), None);
+        let change = NameChange {
+            name: None,
+            at: clock::now(),
+        };
+        let before = lock(names).insert(name.into(), change);
         let deleted = self.ask(|db| identities::delete(db, name));
         let deleted = deleted.inspect_err(|_| {
             let mut names = lock(names);
@@ -403,8 +415,8 @@ impl History {
             };
         })?;
         for later in lock(names).values_mut() {
-            if later.as_deref() == Some(name) {
-                *later = None;
+            if later.name.as_deref() == Some(name) {
+                later.name = None;
             }
         }
         self.0.search.remove(&deleted.keys);

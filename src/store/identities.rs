@@ -38,11 +38,21 @@ fn checked(name: &str) -> Result<(), StoreError> {
         wrong("it must not be empty, and must not begin or end with white space")
     } else if name.chars().count() > MAX_NAME {
         wrong("it must have at most 200 characters")
-    } else if name.chars().any(char::is_control) {
-        wrong("it must have no control characters")
+    } else if name.chars().any(|c| c.is_control() || is_invisible(c)) {
+        wrong(
+            "it must have no control characters and none that are invisible or turn the text round",
+        )
+    } else if name == "." || name == ".." {
+        wrong("it must not be . or .., which browsers remove from addresses")
     } else {
         Ok(())
     }
+}
+
+/// Whether a character has no width or changes the direction of the text, by which two names look
+/// the same.
+fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
 }
 
 /// The enrolled identities, by name.
@@ -190,4 +200,28 @@ pub fn delete(db: &mut dyn Database, name: &str) -> Result<Deleted, StoreError> 
             keys,
         })
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_cannot_be_told_apart_or_addressed_are_refused() {
+        for name in [
+            "",
+            " a",
+            "a ",
+            ".",
+            "..",
+            "\u{200B}",
+            "Anna\u{202E}x",
+            "a\nb",
+        ] {
+            assert!(checked(name).is_err(), "{name:?}");
+        }
+        for name in ["Anna", "J. R.", "Ána María", "...", "東"] {
+            assert!(checked(name).is_ok(), "{name:?}");
+        }
+    }
 }

@@ -62,7 +62,7 @@ impl LiveTracks {
             let live = self
                 .tracks
                 .entry(track.id)
-                .or_insert_with(|| LiveTrack::new(event, track, time, clock));
+                .or_insert_with(|| LiveTrack::new(event, track, (time, clock), now));
             live.update(event, track, time);
             if let (Some(height), Some(image)) = (config.crop_height, image) {
                 live.offer(event, track, image, time, height);
@@ -77,7 +77,8 @@ impl LiveTracks {
 
     /// The last row of a track that has ended.
     pub fn ended(&mut self, event: &EndedEvent, config: LiveSettings, now: Timestamp) -> TrackRow {
-        let (pts, time) = self.last.unwrap_or((event.last, now));
+        let known = event.time.map(|time| (event.last, time));
+        let (pts, time) = known.or(self.last).unwrap_or((event.last, now));
         let at = |then: f64| time.plus(Seconds(then - pts));
         let (mut row, crops) = match self.tracks.remove(&event.id) {
             Some(live) => {
@@ -87,15 +88,16 @@ impl LiveTracks {
             // No frame showed the track: it ended before its first row.
             None => (
                 TrackRow {
+                    began: now.plus(Seconds(event.first - event.last)),
                     run: event.run,
                     camera: event.camera.clone(),
                     track: event.id,
                     pts: (event.first, event.last),
                     time: (at(event.first), at(event.last)),
-                    clock: None,
+                    clock: event.clock,
                     hits: 0,
                     ended: true,
-                    frame: (0, 0),
+                    frame: (event.width, event.height),
                     path: None,
                     path_error: None,
                     boxes: Vec::new(),
@@ -158,13 +160,14 @@ impl LiveTrack {
     fn new(
         event: &FrameEvent,
         track: &TrackEvent,
-        time: Timestamp,
-        clock: Option<Clock>,
+        (time, clock): (Timestamp, Option<Clock>),
+        now: Timestamp,
     ) -> LiveTrack {
         let run: RunId = event.run;
         let camera: Arc<str> = event.camera.clone();
         LiveTrack {
             row: TrackRow {
+                began: now.plus(Seconds(-track.age)),
                 run,
                 camera,
                 track: track.id,
@@ -273,6 +276,10 @@ mod tests {
             id,
             first: 0.0,
             last,
+            time: None,
+            clock: None,
+            width: 640,
+            height: 480,
             hits: 30,
             path: vec![[0.0, 1.0, 2.0], [last, 3.0, 4.0]],
             path_error: None,

@@ -88,6 +88,22 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX identity_embeddings_identity ON identity_embeddings (identity_id);
 ",
     "ALTER TABLE paths ADD COLUMN boxes TEXT",
+    "
+    CREATE TABLE leases (
+        camera_id {int} NOT NULL REFERENCES cameras (id), lease {int} NOT NULL,
+        position {int} NOT NULL, PRIMARY KEY (camera_id, lease)
+    );
+    ALTER TABLE tracks ADD COLUMN lease {int};
+    ALTER TABLE tracks ADD COLUMN position {int};
+    CREATE INDEX tracks_position ON tracks (camera_id, position) WHERE position IS NOT NULL;
+    ALTER TABLE events ADD COLUMN lease {int};
+    ALTER TABLE events ADD COLUMN position {int};
+    CREATE INDEX events_position ON events (camera_id, position) WHERE position IS NOT NULL;
+    ALTER TABLE camera_status ADD COLUMN lease {int};
+    ALTER TABLE camera_status ADD COLUMN position {int};
+    CREATE INDEX camera_status_position ON camera_status (camera_id, position)
+        WHERE position IS NOT NULL;
+",
 ];
 
 /// Key of the lock that keeps two programs from migrating a PostgreSQL database at once.

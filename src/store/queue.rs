@@ -59,6 +59,12 @@ impl Queue {
         true
     }
 
+    /// Whether the queue is at most half full, so that changes of many threads fit.
+    pub fn has_room(&self) -> bool {
+        let state = self.lock();
+        state.changes.len() < MAX_CHANGES / 2 && state.bytes < MAX_BYTES / 2
+    }
+
     /// Takes up to `most` changes; after the first has come, waits up to `gather` for more. Returns
     /// no change after `idle` without one, or at the end.
     pub fn take(&self, most: usize, gather: Duration, idle: Duration) -> Vec<Change> {
@@ -152,6 +158,7 @@ mod tests {
 
     fn progress() -> Change {
         Change::Track(Box::new(TrackRow {
+            began: timestamp(0),
             run: RunId::nil(),
             camera: "gate".into(),
             track: 1,

@@ -18,6 +18,22 @@ pub enum Change {
     Track(Box<TrackRow>),
     /// Somebody entered or left a zone, or crossed a line.
     Event(EventRow),
+    /// A change that was read from a fleet's stream.
+    Published(Box<Published>),
+}
+
+/// A change with its place in a fleet's stream. It is not stored, or deleted later, if an event of a
+/// newer lease of its camera stands before it in the stream.
+#[derive(Debug, Clone)]
+pub struct Published {
+    /// Name of the camera.
+    pub camera: Arc<str>,
+    /// Number of the lease under which it was observed.
+    pub lease: u64,
+    /// Its sequence number in the stream.
+    pub position: u64,
+    /// The change.
+    pub change: Change,
 }
 
 impl Change {
@@ -26,6 +42,7 @@ impl Change {
         match self {
             Change::Status(_) => 256,
             Change::Event(e) => 256 + e.json.len(),
+            Change::Published(p) => 64 + p.change.bytes(),
             Change::Track(t) => {
                 let pictures = t.crops.iter().map(|c| match &c.picture {
                     Picture::Pixels(image) => image.data.len(),
@@ -47,6 +64,8 @@ impl Change {
 /// A track. Written again as it goes on, and a last time when it has ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrackRow {
+    /// When the track began, by this machine's clock. Not stored: `time` may be a recording's.
+    pub began: Timestamp,
     /// The run.
     pub run: RunId,
     /// Name of the camera.

@@ -6,7 +6,10 @@ use std::sync::Arc;
 
 use crate::store::database::{Database, Dialect, Value};
 use crate::store::error::StoreError;
-use crate::store::rows::{Change, CropRow, EventKind, EventRow, Picture, TrackRow, milliseconds};
+use crate::store::lease_order::Place;
+use crate::store::rows::{
+    Change, CropRow, EventKind, EventRow, Picture, Published, TrackRow, milliseconds,
+};
 use crate::time::{Clock, Timestamp};
 use crate::trajectory::{RunId, StatusEvent};
 
@@ -19,11 +22,21 @@ pub struct Rows {
     runs: HashMap<RunId, i64>,
     cameras: HashMap<Arc<str>, i64>,
     embedders: HashMap<(Arc<str>, usize), i64>,
+    outdated: u64,
 }
 
-/// Names of tracks' identities that have changed while the program runs: the new name, or None if
-/// the identity was deleted. The tracker may report the old one for some time.
-pub type NameChanges = HashMap<String, Option<String>>;
+/// Changes of identities while the program runs, by the name before. The tracker reports the old
+/// name of a track that goes on until it ends.
+pub type NameChanges = HashMap<String, NameChange>;
+
+/// A change of an identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NameChange {
+    /// The new name; None if the identity was deleted.
+    pub name: Option<String>,
+    /// Tracks that began before it are concerned. A later one of the same name is another enrolment's.
+    pub at: Timestamp,
+}
 
 /// The hash in an embedder's name and hash: the text after the last space.
 pub fn embedder_hash(embedder: &str) -> &str {
@@ -53,7 +66,10 @@ const UPSERT_TRACK: &str = "
 impl Rows {
     /// Forgets the remembered keys; to be called after a transaction that was undone.
     pub fn forget(&mut self) {
-        *self = Rows::default();
+        *self = Rows {
+            outdated: self.outdated,
+            ..Rows::default()
+        };
     }
 
     /// Applies a change. Of a track whose identity was deleted, neither name nor embedding nor
@@ -70,9 +86,13 @@ impl Rows {
         let track = match change {
             Change::Status(status) => return self.status(db, status),
             Change::Event(event) => return self.event(db, event),
+            Change::Published(published) => return self.published(db, published, names),
             Change::Track(track) => track,
         };
-        let changed = |(name, similarity): &(String, f64)| Some((names.get(name)?, *similarity));
+        let changed = |(name, similarity): &(String, f64)| {
+            let change = names.get(name).filter(|c| track.began < c.at)?;
+            Some((&change.name, *similarity))
+        };
         match track.identity.as_ref().and_then(changed) {
             None => self.track(db, track),
             Some((new, similarity)) => {
@@ -85,6 +105,52 @@ impl Rows {
                 self.track(db, &track)
             }
         }
+    }
+
+    /// Applies a change of a fleet's stream, if its lease still counts at its place.
+    fn published(
+        &mut self,
+        db: &mut dyn Database,
+        published: &Published,
+        names: &NameChanges,
+    ) -> Result<(), StoreError> {
+        let Published {
+            camera,
+            lease,
+            position,
+            change,
+        } = published;
+        let (run, at) = match change {
+            Change::Status(s) => (s.run, s.time),
+            Change::Event(e) => (e.run, e.time),
+            Change::Track(t) => (t.run, t.time.0),
+            Change::Published(_) => return Ok(()), // never nested
+        };
+        let camera = self.camera(db, camera, at)?;
+        let place = Place {
+            camera,
+            lease: *lease as i64,
+            position: *position as i64,
+        };
+        if !place.counts(db)? {
+            self.outdated += 1;
+            return Ok(());
+        }
+        self.apply(db, change, names)?;
+        let run = self.run(db, run, at)?;
+        match change {
+            Change::Track(t) => place.mark(db, "tracks", run, ("track", t.track as i64)),
+            Change::Event(e) => place.mark(db, "events", run, ("seq", e.seq as i64)),
+            Change::Status(s) => {
+                place.mark(db, "camera_status", run, ("time", milliseconds(s.time)))
+            }
+            Change::Published(_) => Ok(()),
+        }
+    }
+
+    /// Number of changes so far that were left out because a newer lease stands before them.
+    pub fn outdated(&self) -> u64 {
+        self.outdated
     }
 
     /// Records that the run is alive at `now`.

@@ -14,11 +14,11 @@ use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
 use crate::store::database::{Database, Dialect, transaction};
 use crate::store::error::StoreError;
-use crate::store::jpeg;
 use crate::store::queue::Queue;
 use crate::store::retention::Retention;
 use crate::store::rows::{Change, Picture};
 use crate::store::write::{NameChanges, Rows, end_abandoned};
+use crate::store::{jpeg, lease_order};
 use crate::time::Seconds;
 use crate::trajectory::RunId;
 
@@ -168,6 +168,9 @@ impl Writer {
             if alive {
                 rows.alive(db, run, clock::now())?;
             }
+            if batch.iter().any(|c| matches!(c, Change::Published(_))) {
+                lease_order::lock(db)?;
+            }
             batch
                 .iter()
                 .try_for_each(|change| rows.apply(db, change, &names))
@@ -181,6 +184,9 @@ impl Writer {
         }
         self.pause = BACKOFF.0;
         let counts = &self.shared.counts;
+        counts
+            .outdated
+            .store(self.rows.outdated(), Ordering::Relaxed);
         counts.commits.fetch_add(1, Ordering::Relaxed);
         counts.connected.store(true, Ordering::Relaxed);
         if let Some(outage) = self.log.succeeded(Instant::now()) {

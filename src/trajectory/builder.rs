@@ -77,6 +77,8 @@ pub struct EventBuilder {
     identities: BTreeMap<u64, Identity>,
     /// Time and number of the last frame.
     last: Option<(WallClock, u64)>,
+    /// Width and height of the last frame in pixels.
+    size: (u32, u32),
     /// Events of zones and lines that were not taken yet.
     analytics: Vec<AnalyticsEvent>,
     /// Changes by a replaced scene, whose events come after that of the next frame.
@@ -105,6 +107,7 @@ impl EventBuilder {
             scene: Scene::default(),
             identities: BTreeMap::new(),
             last: None,
+            size: (0, 0),
             analytics: Vec::new(),
             replaced: Vec::new(),
         }
@@ -170,6 +173,7 @@ impl EventBuilder {
             time: frame.time,
         };
         self.last = Some((clock, frame.number));
+        self.size = (frame.width, frame.height);
         self.events += 1;
         let seq = self.events;
         let replaced = std::mem::take(&mut self.replaced);
@@ -232,6 +236,7 @@ impl EventBuilder {
         let (path, error) = self.paths.remove(&t.id).unwrap_or_default().finish();
         let embedding = (self.embedder.is_some() && !t.embedding.is_empty()).then_some(t.embedding);
         self.events += 1;
+        let last = start + t.span.1;
         EndedEvent {
             schema: ENDED_SCHEMA.into(),
             run: self.run,
@@ -240,7 +245,11 @@ impl EventBuilder {
             lease: self.lease,
             id: t.id,
             first: thousandths((start + t.span.0).0),
-            last: thousandths((start + t.span.1).0),
+            last: thousandths(last.0),
+            time: self.time_at(last.0),
+            clock: self.last.and_then(|(clock, _)| clock.time?.clock),
+            width: self.size.0,
+            height: self.size.1,
             hits: t.hits,
             path,
             path_error: (error > path::TOLERANCE).then(|| hundredths(error as f32)),

@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -138,6 +139,14 @@ impl Client {
     }
 }
 
+/// Publishes a message.
+pub fn publish(port: u16, subject: &str, body: &str) {
+    let mut client = Client::connect(port, &json!({}), &[]);
+    let length = body.len();
+    client.send(&format!("PUB {subject} {length}\r\n{body}\r\nPING\r\n"));
+    assert!(until(20, || client.line().as_deref() == Some("PONG")));
+}
+
 /// A request to JetStream's API.
 fn jetstream(port: u16, login: &Value, request: &str, body: &Value) -> Value {
     let mut client = Client::connect(port, login, &["answer"]);
@@ -183,10 +192,13 @@ pub fn read_stream(port: u16, login: &Value) -> Vec<Message> {
 
 /// All messages of a stream, in order.
 pub fn read_stream_named(port: u16, login: &Value, stream: &str) -> Vec<Message> {
+    static READERS: AtomicUsize = AtomicUsize::new(0);
     let count = stored_in(port, login, stream) as usize;
-    let mut reader = Client::connect(port, login, &["reader"]);
+    // A subject of its own: the consumer of an earlier call lives on for some seconds.
+    let subject = format!("reader.{}", READERS.fetch_add(1, Ordering::Relaxed));
+    let mut reader = Client::connect(port, login, &[&subject]);
     let config = json!({"stream_name": stream, "config": {
-        "deliver_subject": "reader", "ack_policy": "none", "deliver_policy": "all",
+        "deliver_subject": subject, "ack_policy": "none", "deliver_policy": "all",
         "max_deliver": -1,
     }});
     jetstream(port, login, &format!("CONSUMER.CREATE.{stream}"), &config);

@@ -87,6 +87,7 @@ pub fn at(seconds: f64) -> Timestamp {
 /// An ended track between two times in seconds.
 pub fn track(camera: &str, id: u64, first: f64, last: f64) -> TrackRow {
     TrackRow {
+        began: at(first),
         run: run(1),
         camera: camera.into(),
         track: id,

@@ -204,7 +204,17 @@ pub fn identities_are_enrolled_renamed_and_deleted_with_everything(place: &Place
     history
         .enrol("Ada L.", NET, std::slice::from_ref(&ada))
         .unwrap();
+    // Regression: a track that goes on since the deletion was stored as the next one of the name.
     push(&history, [with_all(8, "Ada L.", &ada)]);
+    assert_eq!(
+        (count(&history, "embeddings"), count(&history, "crops")),
+        (2, 2)
+    );
+    let new = twintrack::store::rows::TrackRow {
+        began: twintrack::clock::now(),
+        ..with_all(9, "Ada L.", &ada)
+    };
+    push(&history, [new]);
     assert_eq!(count(&history, "embeddings"), 3);
     close(&history);
     if place.is_file() {

@@ -35,6 +35,10 @@ const NAVIGATION: { view: string; text: string; role: Role }[] = [
 const entryOf = (view: string) => ({ camera: "", person: "tracks" })[view] ?? view;
 
 function Content({ at }: { at: Route }) {
+  const needed = NAVIGATION.find((n) => n.view === entryOf(at.view))?.role;
+  if (needed && !may(needed)) {
+    return <p class="note">This page is for users with the role {needed}.</p>;
+  }
   const [first = "", second = "", third = ""] = at.parts;
   switch (at.view) {
     case "":

@@ -152,6 +152,8 @@ let live: Live | null = null;
 
 /** Whether live events arrive. */
 export const connection = new Value<Connection>("connecting");
+/** Whether events were missed: the connection was lost for longer than the service keeps them. */
+export const missed = new Value(false);
 /** State and counters of the cameras, read every two seconds. */
 export const cameras = new Value<CameraView[] | null>(null);
 /** Names of the cameras; changes only when a camera comes or goes. */
@@ -174,7 +176,8 @@ export function startLive(): void {
   if (live) return;
   live = new Live({
     message: (message) => {
-      if ("camera" in message) liveCamera(message.camera).take(message);
+      if (message.schema === "twintrack.missed/1") missed.set(true);
+      else if ("camera" in message) liveCamera(message.camera).take(message);
     },
     connection: (state) => connection.set(state),
   });

@@ -32,6 +32,11 @@ export function bucketsOf(
   return { from: whole(begin, Math.floor), to: whole(Math.max(end, begin + 1), Math.ceil), bucket };
 }
 
+/** Whether a span ends before it begins. */
+export function isReversed(from: string | undefined, to: string | undefined): boolean {
+  return from !== undefined && to !== undefined && Date.parse(from) > Date.parse(to);
+}
+
 /** The names of lines or zones that occur in any bucket, sorted. */
 export function namesIn(buckets: Bucket[], kind: "lines" | "zones"): string[] {
   return [...new Set(buckets.flatMap((b) => Object.keys(b[kind])))].sort();

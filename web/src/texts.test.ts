@@ -2,7 +2,7 @@ import { expect, test } from "vitest";
 import type { Bucket } from "./api/types";
 import { count, duration, fromLocal, moment, percent, toLocal } from "./format";
 import { link, parseRoute } from "./route";
-import { bucketsOf, namesIn, roundUp } from "./statistics";
+import { bucketsOf, isReversed, namesIn, roundUp } from "./statistics";
 
 test("durations and counts are short", () => {
   expect([4.21, 42.4, 200, 7500, 3600].map(duration)).toEqual([
@@ -52,4 +52,11 @@ test("buckets are chosen for the span, in round lengths", () => {
   const bucket = (lines: Bucket["lines"]): Bucket => ({ start: "", tracks: 0, lines, zones: {} });
   const buckets = [bucket({ b: { in: 1, out: 0 } }), bucket({ a: { in: 0, out: 0 } })];
   expect(namesIn(buckets, "lines")).toEqual(["a", "b"]);
+});
+
+test("a span that ends before it begins is reversed", () => {
+  const [early, late] = ["2026-01-01T00:00:00Z", "2026-01-01T00:00:00.5Z"];
+  expect(isReversed(late, early)).toBe(true);
+  expect(isReversed(early, late)).toBe(false);
+  expect(isReversed(late, undefined)).toBe(false);
 });

@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// The membership of a fleet.
 pub(super) struct Membership {
     config: FleetConfig,
-    fleet: Fleet,
+    pub fleet: Fleet,
     about: WorkerRecord,
     capacity: Capacity,
     pub tenure: Tenure,
@@ -104,7 +104,10 @@ impl Membership {
 }
 
 /// Connects, and tries again until it succeeds.
-async fn connect(
+///
+/// # Errors
+/// When `stop` comes first.
+pub async fn connect(
     config: &FleetConfig,
     service: &ServiceConfig,
     stop: &CancellationToken,

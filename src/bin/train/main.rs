@@ -15,6 +15,7 @@ mod process;
 mod settings;
 #[path = "../../app/telemetry.rs"]
 mod telemetry;
+mod walks;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -65,6 +66,7 @@ enum Command {
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
     Head(head::HeadArgs),
+    Walks(walks::WalksArgs),
     /// Print the training configuration with all its defaults (TOML).
     Config,
 }
@@ -171,6 +173,7 @@ fn main() -> ExitCode {
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
         Command::Head(args) => head::head(&args),
+        Command::Walks(args) => walks::walks(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),
     };
     match done {

@@ -38,6 +38,8 @@ pub enum AuditAction {
     Delete,
     /// Zones or lines were changed.
     ZonesChanged,
+    /// Cameras of the fleet were added, changed or removed.
+    CamerasChanged,
     /// Data were exported.
     Export,
     /// A user was added, removed or changed.

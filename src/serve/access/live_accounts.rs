@@ -184,8 +184,8 @@ impl LiveAccounts {
                 );
                 if accounts.is_empty() {
                     tracing::warn!(
-                        "there are no users and tokens any more: nobody is let in until there are \
-                         some, or the service is started again"
+                        "there are no users and tokens any more: nobody is let in without the token \
+                         of the configuration, until there are some or the service is started again"
                     );
                 } else {
                     self.existed.store(true, Ordering::Release);

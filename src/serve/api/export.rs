@@ -1,5 +1,6 @@
 //! Exports tracks as a file: JSON lines, CSV, MOTChallenge or Parquet.
 
+use std::borrow::Cow;
 use std::io::{self, BufWriter, Write};
 
 use axum::body::{Body, Bytes};
@@ -129,7 +130,7 @@ struct Csv<W: Write>(csv::Writer<W>);
 #[derive(Serialize)]
 struct CsvLine<'a> {
     run: RunId,
-    camera: &'a str,
+    camera: Cow<'a, str>,
     id: u64,
     first_time: Timestamp,
     last_time: Timestamp,
@@ -137,10 +138,20 @@ struct CsvLine<'a> {
     last: f64,
     duration: f64,
     hits: u32,
-    identity: Option<&'a str>,
+    identity: Option<Cow<'a, str>>,
     similarity: Option<f64>,
     zones: String,
     ended: bool,
+}
+
+/// A text that spreadsheets do not take for a formula: an apostrophe before characters with which
+/// formulas begin.
+fn as_text(text: &str) -> Cow<'_, str> {
+    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
+        Cow::Owned(format!("'{text}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 impl<W: Write> TrackExport for Csv<W> {
@@ -150,7 +161,7 @@ impl<W: Write> TrackExport for Csv<W> {
         } = track;
         let line = CsvLine {
             run: t.run,
-            camera: &t.camera,
+            camera: as_text(&t.camera),
             id: t.id,
             first_time: t.first_time,
             last_time: t.last_time,
@@ -158,9 +169,9 @@ impl<W: Write> TrackExport for Csv<W> {
             last: t.last,
             duration: t.duration,
             hits: t.hits,
-            identity: t.identity.as_ref().map(|i| i.name.as_str()),
+            identity: t.identity.as_ref().map(|i| as_text(&i.name)),
             similarity: t.identity.as_ref().map(|i| i.similarity),
-            zones: zones.join(" "),
+            zones: as_text(&zones.join(" ")).into_owned(),
             ended: t.ended,
         };
         self.0.serialize(line).map_err(io::Error::other)
@@ -303,5 +314,18 @@ fn write(
         page = history
             .tracks(filter, Some(cursor), PAGE)
             .map_err(io::Error::other)?;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_cell_of_a_text_is_a_formula() {
+        for formula in ["=1+1", "+1", "-x", "@a", "\t=1"] {
+            assert_eq!(as_text(formula), format!("'{formula}"));
+        }
+        assert_eq!(as_text("gate-1 =x"), "gate-1 =x");
     }
 }

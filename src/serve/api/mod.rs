@@ -4,6 +4,7 @@ mod events;
 mod export;
 mod export_mot;
 mod export_parquet;
+mod fleet;
 mod history;
 mod identities;
 mod overview;

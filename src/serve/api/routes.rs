@@ -1,6 +1,6 @@
 //! The routes of the HTTP interface.
 
-use crate::serve::api::{events, export, identities, overview, search, shapes, tracks};
+use crate::serve::api::{events, export, fleet, identities, overview, search, shapes, tracks};
 use crate::serve::routes::Routes;
 
 /// The routes of the interface, except for session, audit log and live streams.
@@ -12,4 +12,5 @@ pub fn routes() -> Routes {
         .merge(search::routes())
         .merge(identities::routes())
         .merge(export::routes())
+        .merge(fleet::routes())
 }

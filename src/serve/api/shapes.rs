@@ -16,9 +16,10 @@ use crate::serve::access::client::Client;
 use crate::serve::access::principal::Principal;
 use crate::serve::access::requirement::role;
 use crate::serve::access::role::Role;
-use crate::serve::camera_settings::ShapeError;
+use crate::serve::camera_settings::{CameraShapes, ShapeError};
 use crate::serve::conditional::{Tagged, entity_tag, has_tag};
 use crate::serve::drawn_shapes::{Shape, ShapeKind};
+use crate::serve::hub::Hub;
 use crate::serve::json_body::JsonBody;
 use crate::serve::operation::Operation;
 use crate::serve::problem::Problem;
@@ -154,11 +155,18 @@ async fn shapes(
 }
 
 fn view(service: &Service, camera: &str) -> Result<ShapesView, Problem> {
-    let (configured, drawn, used) = service
-        .settings
-        .shapes(camera)
-        .ok_or_else(|| shape_problem(ShapeError::UnknownCamera(camera.into())))?;
-    let size = service.hub.scene(camera).map(|(size, _)| size);
+    let shapes = service.settings.shapes(camera);
+    let shapes = shapes.ok_or_else(|| shape_problem(ShapeError::UnknownCamera(camera.into())))?;
+    Ok(view_of(&service.hub, camera, shapes))
+}
+
+fn view_of(hub: &Hub, camera: &str, shapes: CameraShapes) -> ShapesView {
+    let CameraShapes {
+        configured,
+        drawn,
+        used,
+    } = shapes;
+    let size = hub.scene(camera).map(|(size, _)| size);
     let ground = used.ground.clone();
     let masks: Vec<String> = used.masks.keys().cloned().collect();
     // A scene of its own, because that of the tracker has a change from the next frame on.
@@ -215,7 +223,7 @@ fn view(service: &Service, camera: &str) -> Result<ShapesView, Problem> {
             }
         }
     }
-    Ok(all)
+    all
 }
 
 /// The points of a shape in pixels. Masks have no names in a view, but the order of their names.
@@ -242,6 +250,8 @@ fn shape_problem(error: ShapeError) -> Problem {
     let text: String = error.to_string().chars().take(300).collect();
     match error {
         ShapeError::UnknownCamera(_) | ShapeError::UnknownShape(_) => Problem::not_found(text),
+        ShapeError::Changed => Problem::new(StatusCode::PRECONDITION_FAILED, "changed", text),
+        ShapeError::Fleet => Problem::new(StatusCode::CONFLICT, "fleet", text),
         ShapeError::Configured(_) => Problem::new(StatusCode::CONFLICT, "configured", text),
         ShapeError::Scene(error) => {
             let (field, detail) = field_of(&error.to_string());
@@ -273,21 +283,17 @@ struct ShapeChange {
 }
 
 impl ShapeChange {
-    /// Fails if the shapes are not those that the client knows.
-    fn check_unchanged(&self) -> Result<(), Problem> {
-        if !self.headers.contains_key(header::IF_MATCH) {
-            return Ok(());
-        }
-        let current = view(&self.service, &self.path.camera)?;
-        let bytes = serde_json::to_vec(&current).unwrap_or_default();
-        if has_tag(&self.headers, header::IF_MATCH, &entity_tag(&bytes)) {
-            Ok(())
-        } else {
-            Err(Problem::new(
-                StatusCode::PRECONDITION_FAILED,
-                "changed",
-                "the shapes of the camera have changed in the meantime; read them again",
-            ))
+    /// Whether shapes are those that the client knows; true if it does not say.
+    fn expected(&self) -> impl FnOnce(&CameraShapes) -> bool + Send + use<> {
+        let (hub, camera) = (self.service.hub.clone(), self.path.camera.clone());
+        let headers = self.headers.clone();
+        move |shapes| {
+            if !headers.contains_key(header::IF_MATCH) {
+                return true;
+            }
+            let view = view_of(&hub, &camera, shapes.clone());
+            let bytes = serde_json::to_vec(&view).unwrap_or_default();
+            has_tag(&headers, header::IF_MATCH, &entity_tag(&bytes))
         }
     }
 
@@ -300,10 +306,11 @@ impl ShapeChange {
     }
 
     async fn put(self, shape: Shape) -> Result<Response, Problem> {
-        self.check_unchanged()?;
         let (camera, name) = (self.path.camera.clone(), self.path.name.clone());
         let (settings, kind) = (self.service.settings.clone(), shape.kind());
-        let put = tokio::task::spawn_blocking(move || settings.put(&camera, &name, shape)).await;
+        let expected = self.expected();
+        let put = move || settings.put(&camera, &name, shape, expected);
+        let put = tokio::task::spawn_blocking(put).await;
         let put = put.map_err(|e| Problem::internal("store the shape", e))?;
         let is_new = put.map_err(shape_problem)?;
         self.record(kind, if is_new { "added" } else { "replaced" });
@@ -316,11 +323,11 @@ impl ShapeChange {
     }
 
     async fn delete(self, kind: ShapeKind) -> Result<Response, Problem> {
-        self.check_unchanged()?;
         let (camera, name) = (self.path.camera.clone(), self.path.name.clone());
         let settings = self.service.settings.clone();
-        let removed =
-            tokio::task::spawn_blocking(move || settings.remove(&camera, kind, &name)).await;
+        let expected = self.expected();
+        let remove = move || settings.remove(&camera, kind, &name, expected);
+        let removed = tokio::task::spawn_blocking(remove).await;
         let removed = removed.map_err(|e| Problem::internal("remove the shape", e))?;
         removed.map_err(shape_problem)?;
         self.record(kind, "removed");

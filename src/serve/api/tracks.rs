@@ -181,17 +181,19 @@ pub(super) async fn embedding_of(
         let known = embedding.is_some() || h.track(run, &camera, track)?.is_some();
         Ok((known, embedding))
     });
+    // If embeddings may not be stored, those of earlier runs do not count.
+    let wanted = service.history()?.config().embeddings;
     match asked.await? {
-        (_, Some(found)) => Ok(found),
+        (_, Some(found)) if wanted => Ok(found),
         (false, None) => Err(unknown_track()),
-        (true, None) => Err(no_embedding()),
+        _ => Err(no_embedding()),
     }
 }
 
 /// 409 for a track without a stored embedding.
 pub(super) fn no_embedding() -> Problem {
-    let detail = "no embedding of this track is stored: it has not ended, or the history stores \
-                  none (history.embeddings)";
+    let detail = "no embedding of this track is stored or may be used: it has not ended, or \
+                  embeddings are switched off (history.embeddings or privacy.embeddings)";
     Problem::new(StatusCode::CONFLICT, "no-embedding", detail)
 }
 
@@ -222,6 +224,12 @@ async fn crop(
     State(service): State<Service>,
     PathOf(CropPath { crop }): PathOf<CropPath>,
 ) -> Result<Response, Problem> {
+    // Crops of earlier runs may not be blurred as those of this one.
+    if !service.history()?.config().crops {
+        return Err(Problem::not_found(
+            "crops are switched off (history.crops or privacy.crops)",
+        ));
+    }
     let jpeg = service.ask(move |h| h.crop(crop)).await?;
     let jpeg = jpeg.ok_or_else(|| Problem::not_found("the history has no such crop"))?;
     // Keys are never used again, so that a crop does not change. It is not kept for long, because

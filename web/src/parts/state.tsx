@@ -1,6 +1,6 @@
 // State of a camera, and of the connection.
 
-import { connection, liveCamera } from "../live_cameras";
+import { connection, liveCamera, missed } from "../live_cameras";
 import { useValue } from "../store";
 
 const TEXTS = {
@@ -19,12 +19,19 @@ export function CameraStateNote({ camera }: { camera: string }) {
   );
 }
 
-/** A bar that says that the connection is lost, while it is. */
+/** A bar that says that the connection is lost, or that events were missed. */
 export function ConnectionBar() {
-  const state = useValue(connection);
+  const lost = useValue(connection) === "lost";
+  const gap = useValue(missed) && !lost;
   return (
-    <div class={state === "lost" ? "bar" : "bar none"} role="status">
-      {state === "lost" ? "The connection to the service is lost. Connecting again…" : ""}
+    <div class={lost || gap ? "bar" : "bar none"} role="status">
+      {lost && "The connection to the service is lost. Connecting again…"}
+      {gap && "Some live events were missed while the connection was lost. "}
+      {gap && (
+        <button type="button" onClick={() => missed.set(false)}>
+          Dismiss
+        </button>
+      )}
     </div>
   );
 }

@@ -10,7 +10,7 @@ import { CameraFilter, Filters, TimeFilter } from "../parts/filters";
 import { HeatCanvas } from "../parts/heat_canvas";
 import { useLoad } from "../parts/load";
 import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
-import { bucketsOf, namesIn } from "../statistics";
+import { bucketsOf, isReversed, namesIn } from "../statistics";
 import { useValue } from "../store";
 
 /** Columns of the heat map. */
@@ -103,6 +103,7 @@ export function CountsView({ query }: { query: URLSearchParams }) {
     [camera, from, to],
   );
   if (isNoHistory(error)) return <NoHistory what="Counts over time" />;
+  const reversed = isReversed(from, to);
   const isEmpty = !data?.buckets.some((b) => b.tracks || b.people_max);
   const shown = camera ? [camera] : names;
   return (
@@ -119,7 +120,8 @@ export function CountsView({ query }: { query: URLSearchParams }) {
         <TimeFilter filters={filters} />
       </form>
       <ErrorNote error={error} />
-      {!loading && isEmpty && <Empty>Nothing was counted in this time.</Empty>}
+      {reversed && <Empty>From is after To: nothing can be counted in between.</Empty>}
+      {!loading && isEmpty && !reversed && <Empty>Nothing was counted in this time.</Empty>}
       {data && !isEmpty && <Charts buckets={data.buckets} />}
       {shown.map((name) => (
         <Heat key={name} camera={name} from={from} to={to} />

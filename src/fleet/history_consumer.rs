@@ -1,0 +1,236 @@
+//! Stores a fleet's events in the history: consumers of its stream, of which any number of processes
+//! share the work.
+//!
+//! Each kind of event has a durable consumer of JetStream. An event is acknowledged when the history
+//! has committed it; what is not acknowledged is delivered again, to this or another process, and
+//! storing it twice changes nothing. Trajectories are not read: an ended track has what the history
+//! keeps of them.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, pull};
+use async_nats::jetstream::{AckKind, Message};
+use tokio_stream::StreamExt as _;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock;
+use crate::fleet::buckets::Fleet;
+use crate::fleet::error::FleetError;
+use crate::sink::outage_log::OutageLog;
+use crate::store::History;
+use crate::store::live::{LiveSettings, LiveTracks};
+use crate::store::rows::{Change, EventRow, Published};
+use crate::trajectory::{Event, EventKind};
+
+/// The kinds that are stored, each by a consumer of its own.
+const KINDS: [EventKind; 4] = [
+    EventKind::TrackEnded,
+    EventKind::Zone,
+    EventKind::Line,
+    EventKind::CameraStatus,
+];
+/// Most events that are stored together.
+const BATCH: usize = 256;
+/// Longest time that a request for events waits for the first one.
+const WAIT: Duration = Duration::from_secs(2);
+/// Time without an acknowledgement after which an event is delivered again.
+const ACK_WAIT: Duration = Duration::from_secs(60);
+/// Interval at which the server is told that events are still worked on.
+const PROGRESS: Duration = Duration::from_secs(15);
+/// Pause after an error.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Reads a fleet's stream into a history.
+#[derive(Clone)]
+pub struct HistoryConsumer {
+    fleet: Fleet,
+    /// The stream, and the prefix of its subjects.
+    stream: String,
+    subject: String,
+    history: History,
+}
+
+impl HistoryConsumer {
+    /// Stores the events of a stream, whose subjects are `<subject>.<camera>.<kind>`.
+    pub fn new(fleet: Fleet, stream: &str, subject: &str, history: History) -> Self {
+        HistoryConsumer {
+            fleet,
+            stream: stream.into(),
+            subject: subject.into(),
+            history,
+        }
+    }
+
+    /// Works until `stop`. Errors are logged, and tried again.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut tasks = tokio::task::JoinSet::new();
+        for kind in KINDS {
+            tasks.spawn(self.clone().consume(kind, stop.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(error) = ended {
+                tracing::error!(%error, "a reader of the fleet's events has failed");
+            }
+        }
+    }
+
+    async fn consume(self, kind: EventKind, stop: CancellationToken) {
+        let mut log = OutageLog::default();
+        while !stop.is_cancelled() {
+            let error = tokio::select! {
+                () = stop.cancelled() => return,
+                ended = self.read(kind, &mut log, &stop) => match ended {
+                    Ok(()) => return,
+                    Err(error) => error,
+                },
+            };
+            if log.failed(&error.to_string(), std::time::Instant::now()) {
+                tracing::warn!(kind = kind.name(), %error, "cannot read the fleet's events");
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
+    /// Reads events until `stop`.
+    async fn read(
+        &self,
+        kind: EventKind,
+        log: &mut OutageLog,
+        stop: &CancellationToken,
+    ) -> Result<(), FleetError> {
+        let consumer = self.consumer(kind).await?;
+        loop {
+            let fetched = consumer
+                .fetch()
+                .max_messages(BATCH)
+                .expires(WAIT)
+                .messages();
+            let fetched = fetched.await;
+            let mut fetched = fetched.map_err(|e| FleetError::request("deliver events", e))?;
+            let mut messages = Vec::new();
+            while let Some(message) = fetched.next().await {
+                messages.push(message.map_err(|e| FleetError::request("deliver events", e))?);
+            }
+            log.succeeded(std::time::Instant::now());
+            self.store(&messages).await?;
+            if stop.is_cancelled() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn consumer(&self, kind: EventKind) -> Result<Consumer<pull::Config>, FleetError> {
+        let fail = |e: String| FleetError::request("read the stream of events", e);
+        let stream = self.fleet.context().get_stream(&self.stream).await;
+        let stream = stream.map_err(|e| fail(e.to_string()))?;
+        let name = format!("history-{}", kind.name());
+        let config = pull::Config {
+            durable_name: Some(name.clone()),
+            description: Some("Stores events in twintrack's history".into()),
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            filter_subject: format!("{}.*.{}", self.subject, kind.name()),
+            ..pull::Config::default()
+        };
+        let consumer = stream.get_or_create_consumer(&name, config).await;
+        consumer.map_err(|e| fail(e.to_string()))
+    }
+
+    /// Hands events to the history, and acknowledges them when they are committed.
+    async fn store(&self, messages: &[Message]) -> Result<(), FleetError> {
+        let mut committed = 0;
+        for (n, message) in messages.iter().enumerate() {
+            let Some(change) = change(message) else {
+                continue; // acknowledged with the others: it would be invalid the next time too
+            };
+            // A full queue: what is in it is committed first.
+            while !self.history.has_room() {
+                self.commit(&messages[committed..n]).await?;
+                committed = n;
+            }
+            self.history.push(change);
+        }
+        self.commit(&messages[committed..]).await
+    }
+
+    /// Waits until what was handed to the history is committed, and acknowledges it.
+    async fn commit(&self, messages: &[Message]) -> Result<(), FleetError> {
+        let lost = || {
+            let count = &self.history.counts().shutdown;
+            count.load(std::sync::atomic::Ordering::Relaxed)
+        };
+        let before = lost();
+        loop {
+            let history = self.history.clone();
+            let flush = tokio::task::spawn_blocking(move || history.flush(PROGRESS));
+            match flush.await {
+                Ok(Ok(())) => break,
+                Ok(Err(_)) => {
+                    for message in messages {
+                        acknowledge(message, AckKind::Progress).await?;
+                    }
+                }
+                Err(e) => return Err(FleetError::request("store events", e)),
+            }
+        }
+        if lost() > before {
+            return Err(FleetError::request(
+                "store events",
+                "the history ended before they were committed",
+            ));
+        }
+        for message in messages {
+            acknowledge(message, AckKind::Ack).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn acknowledge(message: &Message, kind: AckKind) -> Result<(), FleetError> {
+    let acknowledged = message.ack_with(kind).await;
+    acknowledged.map_err(|e| FleetError::request("take an acknowledgement", e))
+}
+
+/// The change of the history by an event; None, logged, if it is invalid.
+fn change(message: &Message) -> Option<Change> {
+    let invalid = |reason: &dyn std::fmt::Display| {
+        tracing::error!(subject = %message.subject, %reason, "an event of the fleet is not stored");
+    };
+    let text = std::str::from_utf8(&message.payload);
+    let text = text.inspect_err(|e| invalid(e)).ok()?;
+    let event = Event::parse(text.trim_end());
+    let event = event.inspect_err(|e| invalid(e)).ok()?;
+    let position = message.info().inspect_err(|e| invalid(e)).ok()?;
+    let position = position.stream_sequence;
+    let now = clock::now();
+    let (camera, lease, change) = match event {
+        Event::Ended(ended) => {
+            let settings = LiveSettings {
+                update_every: 0.0,
+                embeddings: true,
+                crop_height: None,
+            };
+            let row = LiveTracks::default().ended(&ended, settings, now);
+            (ended.camera, ended.lease, Change::Track(Box::new(row)))
+        }
+        Event::Status(status) => {
+            let camera = status.camera.clone();
+            (camera, status.lease, Change::Status(status))
+        }
+        Event::Analytics(event) => {
+            let row = EventRow::parse(text.trim_end(), now);
+            let row = row.inspect_err(|e| invalid(e)).ok()?;
+            (event.camera().clone(), event.lease(), Change::Event(row))
+        }
+        Event::Frame(_) => return None,
+    };
+    Some(match lease {
+        None => change,
+        Some(lease) => Change::Published(Box::new(Published {
+            camera,
+            lease,
+            position,
+            change,
+        })),
+    })
+}

@@ -1,0 +1,148 @@
+//! Which changes of a fleet's stream count: those of a camera's newest lease at their place.
+//!
+//! Several programs may read the stream at once and store what they read in any order. For each
+//! lease of a camera, the history therefore keeps the lowest known place in the stream. A change of
+//! an older lease that stands behind it is not stored, and is deleted if it was stored before the
+//! newer lease was known. The lock keeps two programs from doing one of these each at the same time.
+
+use crate::store::database::{Database, Dialect};
+use crate::store::error::StoreError;
+
+/// Key of the lock under which leases are compared in PostgreSQL; an SQLite file has one writer.
+const LOCK: i64 = 0x7477_6c65_6173_6573;
+
+/// Tables with places in a stream.
+const TABLES: [&str; 3] = ["tracks", "events", "camera_status"];
+
+/// The place of a change in a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place {
+    /// Key of the camera.
+    pub camera: i64,
+    pub lease: i64,
+    /// Sequence number in the stream.
+    pub position: i64,
+}
+
+/// Takes the lock until the transaction ends.
+pub(super) fn lock(db: &mut dyn Database) -> Result<(), StoreError> {
+    if db.dialect() == Dialect::Postgres {
+        db.query(
+            "SELECT 1 FROM (SELECT pg_advisory_xact_lock(CAST(? AS BIGINT))) AS locked",
+            &[LOCK.into()],
+        )?;
+    }
+    Ok(())
+}
+
+impl Place {
+    /// Records the lease's place, and deletes what stands behind it of older leases. Returns whether
+    /// the change counts.
+    ///
+    /// # Errors
+    /// When a statement fails.
+    pub fn counts(&self, db: &mut dyn Database) -> Result<bool, StoreError> {
+        let newer = db.query(
+            "SELECT 1 FROM leases WHERE camera_id = ? AND lease > ? AND position < ? LIMIT 1",
+            &[self.camera.into(), self.lease.into(), self.position.into()],
+        )?;
+        if !newer.is_empty() {
+            return Ok(false);
+        }
+        let lowered = db.query(
+            "INSERT INTO leases (camera_id, lease, position) VALUES (?, ?, ?)
+             ON CONFLICT (camera_id, lease) DO UPDATE SET position = excluded.position
+             WHERE excluded.position < leases.position RETURNING lease",
+            &[self.camera.into(), self.lease.into(), self.position.into()],
+        )?;
+        if !lowered.is_empty() {
+            for table in TABLES {
+                let sql = format!(
+                    "DELETE FROM {table} WHERE camera_id = ? AND position > ? AND lease < ?"
+                );
+                let values = [self.camera.into(), self.position.into(), self.lease.into()];
+                db.execute(&sql, &values)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Notes the place in the row of a run, of which a further column has this value.
+    ///
+    /// # Errors
+    /// When the statement fails.
+    pub fn mark(
+        &self,
+        db: &mut dyn Database,
+        table: &str,
+        run: i64,
+        (column, value): (&str, i64),
+    ) -> Result<(), StoreError> {
+        let sql = format!(
+            "UPDATE {table} SET lease = ?, position = ?
+             WHERE run_id = ? AND camera_id = ? AND {column} = ?"
+        );
+        let values = [
+            self.lease.into(),
+            self.position.into(),
+            run.into(),
+            self.camera.into(),
+            value.into(),
+        ];
+        db.execute(&sql, &values).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::CameraState;
+    use crate::store::migrations;
+    use crate::store::rows::{Change, Published, timestamp};
+    use crate::store::sqlite::Sqlite;
+    use crate::store::write::{NameChanges, Rows};
+    use crate::trajectory::{RunId, StatusEvent};
+
+    /// A change of state at a place in the stream; its time says which it is.
+    fn status(lease: u64, position: u64) -> Change {
+        let (run, at) = (RunId::nil(), timestamp(position as i64));
+        let status = StatusEvent::at(at, run, "gate".into(), CameraState::Online, None);
+        Change::Published(Box::new(Published {
+            camera: "gate".into(),
+            lease,
+            position,
+            change: Change::Status(status),
+        }))
+    }
+
+    /// The places that are stored after these changes, (lease, position) in the order of reading.
+    fn stored(order: &[(u64, u64)]) -> (Vec<i64>, u64) {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let mut db = Sqlite::open(file.path()).expect("opened");
+        migrations::apply(&mut db).expect("migrated");
+        let mut rows = Rows::default();
+        for &(lease, position) in order {
+            let change = status(lease, position);
+            rows.apply(&mut db, &change, &NameChanges::new())
+                .expect("applied");
+        }
+        let sql = "SELECT position FROM camera_status ORDER BY position";
+        let found = db.query(sql, &[]).expect("readable");
+        let places = found.iter().map(|r| r.int(0).expect("a place")).collect();
+        (places, rows.outdated())
+    }
+
+    #[test]
+    fn what_an_older_lease_wrote_behind_a_newer_one_does_not_count_in_any_order_of_reading() {
+        // In the stream: lease 5 at 1 and 2, lease 9 at 3, the zombie of lease 5 at 4, lease 9 at 5.
+        let stream = [(5, 1), (5, 2), (9, 3), (5, 4), (9, 5)];
+        assert_eq!(stored(&stream), (vec![1, 2, 3, 5], 1));
+        let reversed: Vec<_> = stream.iter().rev().copied().collect();
+        assert_eq!(stored(&reversed).0, [1, 2, 3, 5]);
+        let zombie_first = [(5, 4), (5, 1), (9, 5), (9, 3), (5, 2)];
+        assert_eq!(stored(&zombie_first).0, [1, 2, 3, 5]);
+        // A repetition changes nothing.
+        let twice: Vec<_> = stream.iter().chain(&stream).copied().collect();
+        assert_eq!(stored(&twice).0, [1, 2, 3, 5]);
+    }
+}
