@@ -94,9 +94,10 @@ impl Coordinator {
                     return Ok(seat);
                 }
                 Err(FleetError::Changed(_)) => seen = None,
+                // What was seen before still counts, so that the seat is free at once when a cluster
+                // has elected a leader. If its holder is well, it has only been as cut off.
                 Err(error) => {
                     tracing::debug!(%error, "cannot take the coordinator's seat");
-                    seen = None;
                 }
             }
             tokio::time::sleep(self.times.report).await;
