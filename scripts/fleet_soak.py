@@ -183,6 +183,8 @@ class Fleet:
             400, "the load is balanced", lambda: self.imbalance() <= IMBALANCE, hold=10
         )
         time.sleep(CALM_SECONDS)
+        # A camera that changes hands at this moment has no worker.
+        self.until(10, "all cameras have workers", lambda: self.imbalance() < math.inf)
         phase["imbalance"] = self.imbalance()
         print("          " + ", ".join(
             f"{w['name']} {len(w['cameras'])} of {w['capacity']:.0f}/s" for w in self.status()))
