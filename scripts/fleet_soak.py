@@ -157,11 +157,14 @@ class Fleet:
     def stream(self, server):
         return Stream(self.servers[server].site.address)
 
-    def until(self, seconds, what, condition):
-        start = time.time()
+    def until(self, seconds, what, condition, hold=0):
+        """Waits until a condition has held for `hold` seconds. Returns after how many seconds it
+        began to."""
+        start, since = time.time(), None
         while time.time() - start < seconds:
-            if condition():
-                return time.time() - start
+            since = (since or time.time()) if condition() else None
+            if since and time.time() - since >= hold:
+                return since - start
             time.sleep(0.5)
         raise RuntimeError(f"not within {seconds} s: {what} ({self.held()})")
 
@@ -174,8 +177,9 @@ class Fleet:
         """Waits until the load is balanced, within the minutes that bounded moves need; then 30 s
         of calm, and measures again."""
         phase = self.phases[-1]
+        # A server that was cut off answers with what it knew, until it has caught up.
         phase["balanced"] = self.until(
-            400, "the load is balanced", lambda: self.imbalance() <= IMBALANCE
+            400, "the load is balanced", lambda: self.imbalance() <= IMBALANCE, hold=10
         )
         time.sleep(CALM_SECONDS)
         phase["imbalance"] = self.imbalance()
@@ -243,7 +247,12 @@ class Fleet:
                     file.flush()
             except OSError:
                 pass
-        time.sleep(FAULT_SECONDS)
+        # Events that cannot be delivered for a moment, when there is no space for them.
+        time.sleep(FAULT_SECONDS / 2)
+        self.net.link(self.workers["w6"].site, up=False)
+        time.sleep(3)
+        self.net.link(self.workers["w6"].site, up=True)
+        time.sleep(FAULT_SECONDS / 2 - 3)
         filler.unlink()
         self.back("a worker's disk full for 30 s")
 
@@ -283,6 +292,8 @@ def report(fleet, found, codes):
         share = f"{100 * phase['imbalance']:9.0f} %" if "imbalance" in phase else f"{'-':>11}"
         print(f"{phase['name']:44}{len(gaps):12}{''.join(numbers)}{phase['late']:7}"
               f"{phase['gone']:6}{balanced}{share}")
+        if gaps and quantile(gaps, 0.95) > TAKEOVER_P95:
+            broken.append(f"{phase['name']}: takeover p95 {quantile(gaps, 0.95):.1f} s")
         if phase.get("imbalance", 0) > IMBALANCE:
             broken.append(f"{phase['name']}: imbalance {phase['imbalance']:.2f}")
     gaps = [gap for phase in fleet.phases for gap in phase["gaps"]]
@@ -300,8 +311,8 @@ def report(fleet, found, codes):
             broken.append(f"{key}: {len(found[key])}, such as {found[key][:3]}")
     if found["without"]:
         broken.append(f"events without a lease: {found['without']}")
-    if not gaps or p95 > TAKEOVER_P95:
-        broken.append(f"takeover p95 {p95:.1f} s")
+    if not gaps:
+        broken.append("no camera was taken over")
     if found["cameras"] != fleet.options.cameras:
         broken.append(f"events of {found['cameras']} cameras only")
     if any(codes.values()):

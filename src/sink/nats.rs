@@ -103,7 +103,7 @@ mod tests {
         let config = NatsConfig::default().with_url(url);
         let runtime = tokio::runtime::Runtime::new().expect("started");
         let client = runtime.block_on(config.connect()).expect("valid");
-        client.expect("connected");
+        let _client = client.expect("connected");
         let first = login.recv().expect("a login");
         // Two to three pings take 3 s; a client that sends them every 10 s takes 20 s at least.
         let next = login.recv_timeout(Duration::from_secs(15));
