@@ -23,6 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.dont_write_bytecode = True  # the modules beside this file
 from fleet_soak_net import Network, Process, Site
 from fleet_soak_stream import Monitor, Stream, judge, quantile
 
@@ -230,8 +231,16 @@ class Fleet:
         self.back("SIGSTOP of the leader for 30 s")
 
     def partition(self):
+        """The worst case: the coordinator and the leader of the reports' stream are on the side of
+        the minority, with another worker."""
+        workers = "KV_twintrack-workers"
+        leader = self.stream("n1").leader(workers)
+        seat = self.stream("n1").last(workers, "$KV.twintrack-workers.coordinator")
+        coordinator = seat.rsplit("-", 1)[0]
+        other = next(name for name in self.workers if name != coordinator)
         self.phase("partition for 30 s")
-        minority = [self.servers["n3"].site, self.workers["w4"].site, self.workers["w5"].site]
+        minority = [self.servers[leader].site, self.workers[coordinator].site,
+                    self.workers[other].site]
         self.net.part(minority)
         time.sleep(FAULT_SECONDS)
         self.net.join(minority)

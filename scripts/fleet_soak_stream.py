@@ -1,4 +1,5 @@
 """Reads a fleet's stream by the text protocol of NATS, and judges it, for fleet_soak.py."""
+import base64
 import json
 import math
 import socket
@@ -100,6 +101,11 @@ class Stream:
 
     def leader(self, stream):
         return self.request(f"STREAM.INFO.{stream}")["cluster"]["leader"]
+
+    def last(self, stream, subject):
+        """The last message of a subject, which is JSON."""
+        answer = self.request(f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject})
+        return json.loads(base64.b64decode(answer["message"]["data"]))
 
     def read(self, stream):
         """All messages, in their order: message id, time of storage, event."""

@@ -65,6 +65,11 @@ impl Coordinator {
             let asked = Instant::now();
             let taken = match self.fleet.seat.get(SEAT).await {
                 Ok(None) => self.fleet.seat.create(SEAT, &self.name).await,
+                // It had the seat, and could not coordinate for a moment.
+                Ok(Some(entry)) if entry.record == self.name => {
+                    let seat = &self.fleet.seat;
+                    seat.update(SEAT, &self.name, entry.revision).await
+                }
                 Ok(Some(entry)) => match seen {
                     Some((revision, since)) if revision == entry.revision => {
                         if asked - since < self.times.lost / 2 {
@@ -94,9 +99,10 @@ impl Coordinator {
                     return Ok(seat);
                 }
                 Err(FleetError::Changed(_)) => seen = None,
+                // What was seen before still counts, so that the seat is free at once when a cluster
+                // has elected a leader. If its holder is well, it has only been as cut off.
                 Err(error) => {
                     tracing::debug!(%error, "cannot take the coordinator's seat");
-                    seen = None;
                 }
             }
             tokio::time::sleep(self.times.report).await;
