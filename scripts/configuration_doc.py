@@ -31,7 +31,7 @@ TRACKER = [  # section, file, struct
     ("offline", "src/track/offline.rs", "OfflineConfig"),
     ("offline.tracklets", "src/track/offline.rs", "TrackletConfig"),
     ("offline.fill", "src/track/interpolate.rs", "InterpolateConfig"),
-    ("identity", "src/track/identity.rs", "IdentityConfig"),
+    ("identity", "src/track/identity_config.rs", "IdentityConfig"),
     ("output", "src/sink/sink.rs", "OutputConfig"),
     ("privacy", "src/sink/privacy.rs", "PrivacyConfig"),
     ("counting", "src/analytics/config.rs", "CountingConfig"),

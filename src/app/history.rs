@@ -12,10 +12,11 @@ use clap::Args;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::app::networks;
 use crate::app::serve::fleet::connect;
 use crate::app::signals::Signals;
+use crate::app::{networks, people};
 use twintrack::config::Config;
+use twintrack::embed::Embedder;
 use twintrack::fleet::buckets::Fleet;
 use twintrack::fleet::history_consumer::HistoryConsumer;
 use twintrack::fleet::live_feed::LiveFeed;
@@ -96,6 +97,8 @@ async fn store(
     let history = History::open(&history, &service.serve.state(), run)?;
     let stop = signals.stop();
     let fleet = connect(fleet, &service, &stop).await?;
+    let embedder = networks::embedder(&config)?.filter(|_| config.privacy.embeddings);
+    let matching = people::start(&service, &history, embedder.as_ref())?;
     let stream = events.stream.clone().unwrap_or_default();
     let consumer = HistoryConsumer::new(fleet.clone(), &stream, &events.subject, history.clone());
     let storing = tokio::spawn(consumer.run(stop.clone()));
@@ -112,10 +115,11 @@ async fn store(
             history: history.clone(),
             run,
         };
-        web.serve(listener, access, &service, &config, &ended)
+        web.serve(listener, access, &service, &config, embedder, &ended)
     });
     let serving = serving.transpose()?;
     let _ = storing.await; // it has logged its errors
+    drop(matching);
     ended.cancel();
     for task in serving.into_iter().flatten() {
         let _ = task.await;
@@ -157,6 +161,7 @@ impl Web {
         access: AccessControl,
         service: &ServiceConfig,
         config: &Config,
+        embedder: Option<Embedder>,
         ended: &CancellationToken,
     ) -> Result<Vec<tokio::task::JoinHandle<()>>> {
         let (cameras, hub) = (Cameras::default(), Hub::new(service.serve.replay()));
@@ -180,7 +185,6 @@ impl Web {
                 seen.retain_cameras(&names);
             }
         });
-        let embedder = networks::embedder(config)?.filter(|_| config.privacy.embeddings);
         let people = embedder.map(|e| People::new(config.clone(), e.identity(), e.calibration()));
         let (stages, health) = (StageMetrics::default(), HealthMonitor::default());
         let registry = metrics::registry(

@@ -22,6 +22,8 @@ pub mod models;
 pub mod networks;
 pub mod options;
 pub mod outputs;
+#[cfg(feature = "serve")]
+pub mod people;
 pub mod refine;
 pub mod scenes;
 pub mod search;

@@ -12,7 +12,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::signals::Signals;
-use crate::app::{identities, networks, outputs, show};
+use crate::app::{identities, networks, outputs, people as persons, show};
 use twintrack::config::Config;
 use twintrack::embed::Embedder;
 use twintrack::frame::CameraState;
@@ -210,6 +210,11 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let counts = outputs.counts.clone();
     let stored = service.history.as_ref();
 
+    let matching = match (&outputs.history, &service.multi_camera) {
+        (Some(history), _) => persons::start(&service, history, embedder.as_ref())?,
+        (None, Some(_)) => bail!("[multi_camera] needs a section [history]"),
+        (None, None) => None,
+    };
     let enrolled = Arc::new(Notify::new());
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();
@@ -324,6 +329,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         ..Pipeline::new(inputs, detections)
     };
     let result = pipeline.run().await;
+    drop(matching);
     left.cancel();
     if let Some(worker) = worker {
         let _ = worker.await; // it has logged its errors

@@ -250,8 +250,8 @@ impl<'a> Placement<'a> {
             })
     }
 
-    /// Takes cameras off workers whose load exceeds their capacity: to workers with room; if there
-    /// are none, those of the lowest priority are placed nowhere.
+    /// Takes cameras off workers whose load exceeds their capacity, those of the lowest priority
+    /// first, to workers with room. Without room they stay, with fewer frames.
     fn relieve(&mut self, moves: usize) {
         for worker in 0..self.workers.len() {
             let mut kept: Vec<usize> = self.held[worker].iter().copied().collect();
@@ -269,7 +269,8 @@ impl<'a> Placement<'a> {
                         self.put(camera, worker);
                         break;
                     }
-                    None => {}
+                    // No worker has room: fewer frames are better than none.
+                    None => self.put(camera, worker),
                 }
             }
         }
@@ -418,16 +419,11 @@ mod tests {
         let placed = plan(&cameras, &workers, &current, 6);
         assert_eq!(placed.workers[..2], [None, None]);
         assert!(placed.workers[2..].iter().all(Option::is_some));
-        // A worker that turns out to be slower gives back the lowest priorities.
+        // A worker that turns out to be slower keeps its cameras if no other one has room for them.
         let slower = [worker(9.0), worker(5.0)];
         let current = placed.workers.clone();
         let placed = plan(&cameras, &slower, &current, 6);
-        let held = placed.workers.iter().flatten().count();
-        assert_eq!(held, 3);
-        let lost = (0..6).filter(|&c| current[c].is_some() && placed.workers[c].is_none());
-        assert_eq!(lost.count(), 1);
-        let loads = loads(&cameras, &slower, &placed);
-        assert!(loads[0] <= 9.0 && loads[1] <= 5.0, "{loads:?}");
+        assert_eq!((placed.workers, placed.moves), (current, 0));
     }
 
     #[test]

@@ -29,6 +29,8 @@ use crate::time::Seconds;
 use crate::track::assignment::{Assignment, Candidate};
 use crate::track::similarity::Calibration;
 
+mod remembered;
+
 /// Candidates with a score below this are ignored: their probability is below one in 3000.
 const LEAST_SCORE: f32 = -8.0;
 /// People who are kept as candidates of a waiting track, the best.

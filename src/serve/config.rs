@@ -14,6 +14,7 @@ use toml::de::DeTable;
 
 use crate::config::{self, Config, ConfigError};
 use crate::fleet::FleetConfig;
+use crate::multi_camera::MultiCameraConfig;
 use crate::pipeline::BatchConfig;
 use crate::range::{OutOfRange, within};
 use crate::secret::Secret;
@@ -265,6 +266,9 @@ pub struct ServiceConfig {
     /// The history of tracks and events. Absent: none is stored.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub history: Option<HistoryConfig>,
+    /// Who is who across cameras, decided on the tracks in the history. Absent: it is not decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub multi_camera: Option<MultiCameraConfig>,
     /// The fleet of which the service is a worker. Absent: it has its own cameras.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetConfig>,
@@ -314,7 +318,14 @@ impl ServiceConfig {
         let whole = config::parse_table(text, path)?;
         let span = whole.span();
         let own = [
-            "serve", "cameras", "mqtt", "nats", "webhook", "history", "fleet",
+            "serve",
+            "cameras",
+            "mqtt",
+            "nats",
+            "webhook",
+            "history",
+            "fleet",
+            "multi_camera",
         ];
         let is_own = |key: &str| own.contains(&key);
         let (own, other): (DeTable<'_>, DeTable<'_>) = whole
@@ -355,6 +366,9 @@ impl ServiceConfig {
         self.webhook.iter().try_for_each(WebhookConfig::validate)?;
         self.history.iter().try_for_each(HistoryConfig::validate)?;
         self.fleet.iter().try_for_each(FleetConfig::validate)?;
+        self.multi_camera
+            .iter()
+            .try_for_each(MultiCameraConfig::validate)?;
         if let Some(fleet) = &self.fleet {
             self.check_fleet(fleet)
                 .map_err(|reason| ConfigError::invalid(path, reason))?;
@@ -447,82 +461,4 @@ impl ServiceConfig {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::serve::access::role::Role;
-
-    #[test]
-    fn only_loopback_is_allowed_without_a_long_token_or_users() {
-        let dir = tempfile::tempdir().expect("a folder");
-        let with = |listen: &str, token: Option<&str>| {
-            ServeConfig {
-                listen: listen.into(),
-                token: token.map(Secret::new),
-                state_dir: Some(dir.path().into()),
-                ..ServeConfig::default()
-            }
-            .listen_address()
-        };
-        assert!(
-            with("127.0.0.1:0", None).is_ok_and(|d| d.is_some_and(|(_, token)| token.is_none()))
-        );
-        assert!(with("[::1]:8090", None).is_ok());
-        assert!(
-            with("0.0.0.0:8090", None)
-                .expect_err("open to all")
-                .contains("token")
-        );
-        assert!(with("0.0.0.0:8090", Some("short")).is_err());
-        assert!(with("0.0.0.0:8090", Some("0123456789abcdef")).is_ok());
-        assert!(with("", None).is_ok_and(|d| d.is_none()));
-        assert!(with("localhost", None).is_err());
-        let file = AccountsFile::in_folder(dir.path());
-        file.update(|accounts| accounts.add_token("t", Role::Viewer, None, crate::clock::now()))
-            .expect("written");
-        assert!(with("0.0.0.0:8090", None).is_ok());
-        assert!(
-            with("0.0.0.0:8090", Some("short")).is_err(),
-            "a short token is weak beside users too"
-        );
-        std::fs::write(file.path(), "nonsense").expect("written");
-        assert!(with("0.0.0.0:8090", None).is_err_and(|e| e.contains("users.toml")));
-    }
-
-    #[test]
-    fn privacy_overrides_what_may_be_stored() {
-        let with = |privacy: &str| {
-            let text = format!(
-                "[cameras.a]\nurl = \"x\"\n[output]\nembeddings = true\n\
-                 [history]\ncrops = true\nembeddings = true\n[privacy]\n{privacy}\n"
-            );
-            let read = ServiceConfig::from_toml(&text, Path::new("cameras.toml"));
-            let (service, config) = read.expect("valid");
-            let history = service.history.expect("set");
-            (history.crops, history.embeddings, config.output.embeddings)
-        };
-        assert_eq!(with(""), (true, true, true));
-        assert_eq!(with("crops = false"), (false, true, true));
-        assert_eq!(with("embeddings = false"), (true, false, false));
-    }
-
-    #[test]
-    fn settings_of_access_are_checked() {
-        let with = |toml: &str| {
-            let text = format!("[serve]\n{toml}\n[cameras.a]\nurl = \"x\"\n");
-            ServiceConfig::from_toml(&text, Path::new("cameras.toml")).map(|_| ())
-        };
-        with("base_path = \"/a\"\ntrusted_proxies = [\"10.0.0.0/8\"]").expect("valid");
-        for (toml, named) in [
-            ("base_path = \"a\"", "base_path"),
-            ("trusted_proxies = [\"localhost\"]", "trusted_proxies"),
-            ("tls_key = \"key.pem\"", "tls_certificate"),
-            ("session_idle = 1", "session_idle"),
-            ("session_lifetime = 1e9", "session_lifetime"),
-            ("audit_bytes = 1", "audit_bytes"),
-            ("audit_keep = 2000", "audit_keep"),
-        ] {
-            let error = with(toml).expect_err(toml).to_string();
-            assert!(error.contains(named), "{toml}: {error}");
-        }
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::clock;
+use crate::multi_camera::MultiCameraConfig;
 use crate::sink::private;
 use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
@@ -17,6 +18,7 @@ use crate::store::database::{Database, Dialect};
 use crate::store::error::StoreError;
 use crate::store::heat_map::{HeatMap, HeatMapQuery, heat_map};
 use crate::store::identities::{self, Deleted};
+use crate::store::person_matching::{CalibratedEmbedder, PersonMatching};
 use crate::store::query::{
     CameraSummary, Cursor, EventFilter, Found, Page, StoredEvent, StoredIdentity, TrackDetail,
     TrackFilter, TrackSummary,
@@ -135,6 +137,18 @@ impl History {
             writer: Mutex::new(Some(writer)),
             file_lock: Mutex::new(file_lock),
         })))
+    }
+
+    /// Starts to give ended tracks the number of their person across cameras.
+    ///
+    /// # Errors
+    /// When the settings are invalid, or the thread cannot be started.
+    pub fn match_people(
+        &self,
+        config: MultiCameraConfig,
+        embedders: Vec<CalibratedEmbedder>,
+    ) -> Result<PersonMatching, StoreError> {
+        PersonMatching::start(self.0.shared.location.clone(), config, embedders)
     }
 
     /// The settings.

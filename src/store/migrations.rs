@@ -104,6 +104,12 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX camera_status_position ON camera_status (camera_id, position)
         WHERE position IS NOT NULL;
 ",
+    "
+    ALTER TABLE tracks ADD COLUMN person {int};
+    ALTER TABLE tracks ADD COLUMN person_probability {real};
+    CREATE INDEX tracks_person ON tracks (person, first_time, id) WHERE person IS NOT NULL;
+    CREATE TABLE matching (id {int} PRIMARY KEY, state TEXT NOT NULL);
+",
 ];
 
 /// Key of the lock that keeps two programs from migrating a PostgreSQL database at once.

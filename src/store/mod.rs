@@ -18,6 +18,7 @@ mod lease_order;
 pub(crate) mod live;
 pub mod migrations;
 mod open;
+pub mod person_matching;
 pub mod postgres;
 pub mod query;
 mod queue;

@@ -31,6 +31,8 @@ pub struct TrackFilter {
     pub min_duration: Option<f64>,
     /// Tracks of this run.
     pub run: Option<RunId>,
+    /// Tracks of this person across cameras, by number.
+    pub person: Option<u64>,
 }
 
 /// Which events; absent fields do not restrict.
@@ -184,6 +186,9 @@ pub struct TrackSummary {
     /// The person, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// Number of the person across cameras, if it has been decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub person: Option<u64>,
     /// Number of its stored crops.
     pub crops: u32,
     /// Key of the best crop, if there is one.

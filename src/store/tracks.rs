@@ -15,7 +15,8 @@ use crate::trajectory::RunId;
 const SUMMARY: &str = "t.id, t.first_time, r.uuid, c.name, t.track, t.last_time, t.first_pts,
     t.last_pts, t.duration, t.clock, t.hits, t.ended, t.width, t.height, t.identity, t.similarity,
     (SELECT count(*) FROM crops p WHERE p.track_id = t.id),
-    (SELECT p.id FROM crops p WHERE p.track_id = t.id ORDER BY p.score DESC, p.id LIMIT 1)";
+    (SELECT p.id FROM crops p WHERE p.track_id = t.id ORDER BY p.score DESC, p.id LIMIT 1),
+    t.person";
 
 /// Number of tracks of a minimum duration up to which they are found by their duration and then
 /// sorted; beyond it they are so many that a page is found sooner in the order of time.
@@ -62,6 +63,7 @@ fn summary(row: &Row) -> Result<TrackSummary, StoreError> {
         identity,
         crops: whole(row, 16)?,
         crop: row.int_if_any(17)?,
+        person: row.int_if_any(18)?.map(|person| person as u64),
     })
 }
 
@@ -236,6 +238,10 @@ pub(super) fn conditions(
             "t.run_id = (SELECT id FROM runs WHERE uuid = ?)",
             run.as_str(),
         );
+    }
+    if let Some(person) = filter.person {
+        let person = i64::try_from(person).unwrap_or(-1);
+        all.with("t.person = ?", person);
     }
     if let Some(identity) = &filter.identity {
         all.with("t.identity = ?", identity.as_str());

@@ -90,6 +90,8 @@ struct ExportQuery {
     min_duration: Option<f64>,
     /// Tracks of this run; required for mot if the tracks are of several runs.
     run: Option<RunId>,
+    /// Tracks of this person across cameras, by number.
+    person: Option<u64>,
 }
 
 /// The routes.
@@ -213,6 +215,7 @@ async fn export(
         identity: query.identity,
         min_duration: query.min_duration,
         run: query.run,
+        person: query.person,
     };
     if format == Format::Mot && filter.camera.is_none() {
         return Err(Problem::field(

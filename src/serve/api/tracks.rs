@@ -60,6 +60,8 @@ struct TracksQuery {
     min_duration: Option<f64>,
     /// Tracks of this run.
     run: Option<RunId>,
+    /// Tracks of this person across cameras, by number.
+    person: Option<u64>,
     /// Where the page begins: `next` of the page before.
     cursor: Option<String>,
     /// Most tracks on the page, 1 to 1000; absent: 50.
@@ -143,6 +145,7 @@ async fn tracks(
         identity: query.identity,
         min_duration: query.min_duration,
         run: query.run,
+        person: query.person,
     };
     let limit = query.limit.unwrap_or(PAGE);
     let page = service
