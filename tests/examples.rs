@@ -19,7 +19,7 @@ use opencv::videoio::{
 };
 use pages::{FOLDERS, page};
 
-const PAGES: [&str; 34] = [
+const PAGES: [&str; 36] = [
     "README.md",
     "docs/README.md",
     "docs/glossary.md",
