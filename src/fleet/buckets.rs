@@ -124,10 +124,18 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
     /// Deletes the record of a revision.
     ///
     /// # Errors
-    /// When there is another revision, or the server does not answer.
+    /// [`FleetError::Changed`] if there is another revision or none; another error if the server does
+    /// not answer.
     pub async fn delete(&self, key: &str, revision: u64) -> Result<(), FleetError> {
         let deleted = self.store.delete_expect_revision(key, Some(revision)).await;
-        deleted.map_err(|e| FleetError::request("delete a record", e))
+        let Err(error) = deleted else { return Ok(()) };
+        // The client does not say why.
+        match self.get(key).await? {
+            Some(present) if present.revision == revision => {
+                Err(FleetError::request("delete a record", error))
+            }
+            _ => Err(FleetError::Changed(key.into())),
+        }
     }
 
     /// All records whose keys match a pattern, by key, and the changes from then on.
@@ -345,10 +353,24 @@ async fn create_bucket(context: &Context, name: &str, replicas: usize) -> Result
         deny_delete: true,
         ..stream::Config::default()
     };
-    let created = context.get_or_create_stream(stream).await;
-    created
-        .map(drop)
-        .map_err(|e| FleetError::request("create a bucket", e))
+    create_stream(context, stream).await
+}
+
+/// Creates a stream, if it is missing. One with fewer replicas gets those of `config`.
+async fn create_stream(context: &Context, config: stream::Config) -> Result<(), FleetError> {
+    let fail = |e: &dyn std::fmt::Display| FleetError::request("create a stream", e);
+    let replicas = config.num_replicas;
+    let stream = context.get_or_create_stream(config).await;
+    let present = stream.map_err(|e| fail(&e))?.cached_info().config.clone();
+    if present.num_replicas >= replicas {
+        return Ok(());
+    }
+    let raised = stream::Config {
+        num_replicas: replicas,
+        ..present
+    };
+    let updated = context.update_stream(raised).await;
+    updated.map(drop).map_err(|e| fail(&e))
 }
 
 /// Creates the stream of events, if it is missing.
@@ -361,8 +383,5 @@ async fn create_event_stream(context: &Context, config: &FleetConfig) -> Result<
         duplicate_window: DUPLICATE_WINDOW.min(Duration::from_secs_f64(config.keep_events)),
         ..stream::Config::default()
     };
-    let created = context.get_or_create_stream(stream).await;
-    created
-        .map(drop)
-        .map_err(|e| FleetError::request("create the stream of events", e))
+    create_stream(context, stream).await
 }

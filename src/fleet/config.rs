@@ -37,11 +37,11 @@ pub struct FleetConfig {
     /// to others; the same for all workers of a fleet. A worker that cannot report stops its cameras
     /// a quarter earlier. Less than 8 stops cameras while a NATS cluster elects a leader.
     pub lease: f64,
-    /// Number of NATS servers, 1 to 5, that store each lease and event, when this worker is the
-    /// first of its fleet: 3 for a cluster.
+    /// Number of NATS servers, 1 to 5, on which each record and event is stored: 3 for a cluster. A
+    /// program that starts with a higher number raises it; none lowers it.
     pub replicas: usize,
-    /// Time in seconds, 60 to 31536000, for which the stream keeps events, when this worker is the
-    /// first of its fleet.
+    /// Time in seconds, 60 to 31536000, for which the stream keeps events. Used by the first program
+    /// that connects to the server; later values are ignored.
     pub keep_events: f64,
 }
 

@@ -43,15 +43,17 @@ impl Coordinator {
     /// Tries for the seat, and coordinates while it has it, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let coordinating = async {
-                let seat = self.take_seat().await?;
-                self.coordinate(seat, &stop).await
-            };
-            tokio::select! {
+            let seat = tokio::select! {
                 () = stop.cancelled() => return,
-                ended = coordinating => if let Err(error) = ended {
-                    tracing::warn!(%error, "this worker does not coordinate the fleet any more");
-                }
+                seat = self.take_seat() => seat,
+            };
+            // It ends by itself at `stop`, so that it gives the seat up.
+            let ended = match seat {
+                Ok(seat) => self.coordinate(seat, &stop).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = ended {
+                tracing::warn!(%error, "this worker does not coordinate the fleet any more");
             }
             tokio::time::sleep(self.times.report).await;
         }
@@ -100,7 +102,8 @@ impl Coordinator {
                 }
                 Err(FleetError::Changed(_)) => seen = None,
                 // What was seen before still counts, so that the seat is free at once when a cluster
-                // has elected a leader. If its holder is well, it has only been as cut off.
+                // has elected a leader. A holder that is well was cut off for the same time; its next
+                // renewal then fails, because the revision is another one.
                 Err(error) => {
                     tracing::debug!(%error, "cannot take the coordinator's seat");
                 }

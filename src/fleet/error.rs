@@ -20,7 +20,7 @@ pub enum FleetError {
         reason: String,
     },
     /// The server does not answer, or refuses a request.
-    #[error("the NATS server refuses to {action}: {reason}")]
+    #[error("the NATS server cannot {action}: {reason}")]
     Request {
         /// What was asked for.
         action: &'static str,

@@ -140,7 +140,7 @@ impl HistoryConsumer {
     async fn store(&self, messages: &[Message]) -> Result<(), FleetError> {
         let mut committed = 0;
         for (n, message) in messages.iter().enumerate() {
-            let Some(change) = change(message) else {
+            let Some(change) = change(message, self.history.config().embeddings) else {
                 continue; // acknowledged with the others: it would be invalid the next time too
             };
             // A full queue: what is in it is committed first.
@@ -191,8 +191,9 @@ async fn acknowledge(message: &Message, kind: AckKind) -> Result<(), FleetError>
     acknowledged.map_err(|e| FleetError::request("take an acknowledgement", e))
 }
 
-/// The change of the history by an event; None, logged, if it is invalid.
-fn change(message: &Message) -> Option<Change> {
+/// The change of the history by an event; None, logged, if it is invalid. `embeddings`: whether the
+/// history may have them.
+fn change(message: &Message, embeddings: bool) -> Option<Change> {
     let invalid = |reason: &dyn std::fmt::Display| {
         tracing::error!(subject = %message.subject, %reason, "an event of the fleet is not stored");
     };
@@ -207,7 +208,7 @@ fn change(message: &Message) -> Option<Change> {
         Event::Ended(ended) => {
             let settings = LiveSettings {
                 update_every: 0.0,
-                embeddings: true,
+                embeddings,
                 crop_height: None,
             };
             let row = LiveTracks::default().ended(&ended, settings, now);

@@ -22,7 +22,7 @@ pub struct FleetCamera {
     pub priority: i32,
     /// Revision of its record.
     pub revision: u64,
-    /// Number of its lease, if a worker has it.
+    /// Number of its lease, if a worker tracks it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lease: Option<u64>,
     /// Name of the worker that tracks it; absent if none does.
@@ -67,10 +67,11 @@ impl FleetOverview {
         let workers = fleet.workers.all("worker.>").await?;
         let camera = |(name, camera): (String, Versioned<_>)| {
             let lease = leases.get(&name);
+            let holder = lease.and_then(|l| holder(&name, &l.record, &workers));
             let config: crate::source::CameraConfig = camera.record;
             FleetCamera {
-                lease: lease.map(|l| l.revision),
-                worker: lease.and_then(|l| holder(&name, &l.record, &workers)),
+                lease: holder.map(|(_, lease)| lease),
+                worker: holder.map(|(worker, _)| worker.to_string()),
                 url: config.url.to_string(),
                 labels: config.labels,
                 priority: config.priority,
@@ -95,14 +96,14 @@ impl FleetOverview {
     }
 }
 
-/// The name of the worker that tracks a camera, if its report says so.
-fn holder(
+/// The name of the worker that tracks a camera and the number of its lease, if its report says so.
+fn holder<'a>(
     camera: &str,
     lease: &LeaseRecord,
-    workers: &BTreeMap<String, Versioned<WorkerRecord>>,
-) -> Option<String> {
+    workers: &'a BTreeMap<String, Versioned<WorkerRecord>>,
+) -> Option<(&'a str, u64)> {
     let mut workers = workers.iter();
     let (_, worker) = workers.find(|(key, _)| worker_id(key) == lease.worker)?;
-    let holds = worker.record.cameras.contains_key(camera);
-    holds.then(|| worker.record.name.clone())
+    let held = worker.record.cameras.get(camera)?;
+    Some((worker.record.name.as_str(), held.lease))
 }

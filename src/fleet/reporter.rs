@@ -19,7 +19,7 @@ use crate::sink::outage_log::OutageLog;
 
 /// Pause after a report that failed.
 const RETRY: Duration = Duration::from_millis(250);
-/// Timeout of a report. Shorter than a request's, so that a lost answer costs little of the lease.
+/// Timeout of a report, so that a lost answer costs little of the lease.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The cameras that a worker has, with the revisions of their leases and records.

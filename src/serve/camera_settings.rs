@@ -126,6 +126,9 @@ impl CameraSettings {
     ) -> Result<bool, ShapeError> {
         let mut state = self.state();
         state.check(camera, expected)?;
+        if self.0.is_fleet {
+            return Err(ShapeError::Fleet);
+        }
         let mut own = state.changeable(camera, shape.kind(), name)?;
         let configured = state.configured.get(camera).map(CameraConfig::scene);
         let configured = configured.unwrap_or_default();
@@ -151,6 +154,9 @@ impl CameraSettings {
     ) -> Result<(), ShapeError> {
         let mut state = self.state();
         state.check(camera, expected)?;
+        if self.0.is_fleet {
+            return Err(ShapeError::Fleet);
+        }
         let mut own = state.changeable(camera, kind, name)?;
         if !own.remove(kind, name) {
             return Err(ShapeError::UnknownShape(kind.section()));
@@ -163,9 +169,6 @@ impl CameraSettings {
     }
 
     fn replace(&self, state: &mut State, camera: &str, own: Shapes) -> Result<(), ShapeError> {
-        if self.0.is_fleet {
-            return Err(ShapeError::Fleet);
-        }
         let mut drawn = state.drawn.clone();
         drawn.cameras.insert(camera.into(), own);
         self.0.file.write(&drawn)?;

@@ -59,6 +59,11 @@ pub(super) fn routes() -> Routes {
                 .path::<CameraPath>()
                 .answers_empty(StatusCode::NO_CONTENT)
                 .problem(
+                    StatusCode::NOT_FOUND,
+                    "not-found",
+                    "the fleet has no such camera",
+                )
+                .problem(
                     StatusCode::CONFLICT,
                     "changed",
                     "the record has changed at the same time",
@@ -72,7 +77,7 @@ fn of_fleet(operation: Operation) -> Operation {
         .problem(
             StatusCode::NOT_FOUND,
             "no-fleet",
-            "the service is not part of a fleet, or the fleet has no such camera",
+            "the service is not part of a fleet",
         )
         .problem(
             StatusCode::SERVICE_UNAVAILABLE,

@@ -128,6 +128,11 @@ fn removes(summary: &'static str) -> Operation {
             "the configuration file has a shape of this name",
         )
         .problem(
+            StatusCode::CONFLICT,
+            "fleet",
+            "the shapes of a fleet's cameras are part of their records",
+        )
+        .problem(
             StatusCode::PRECONDITION_FAILED,
             "changed",
             "the shapes have changed since those whose ETag is in If-Match",
