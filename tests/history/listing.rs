@@ -88,6 +88,7 @@ pub fn tracks_are_listed_by_filters_in_pages_that_new_tracks_do_not_shift(place:
             identity: has(4).then(|| "ada".into()),
             min_duration: has(5).then_some(20.0),
             run: None,
+            person: None,
         };
         let listed = ids(&all(&history, &filter, 7));
         assert_eq!(listed, expected(&filter), "{filter:?}");

@@ -153,7 +153,7 @@ fn use_tree(tokens: &[String], at: &mut usize, prefix: &[String], out: &mut Vec<
             "::" => *at += 1,
             "{" => {
                 *at += 1;
-                while tokens.get(*at).is_some_and(|t| t != "}") {
+                while tokens.get(*at).is_some_and(|t| t != "}" && t != ";") {
                     use_tree(tokens, at, &path, out);
                     *at += usize::from(tokens.get(*at).is_some_and(|t| t == ","));
                 }
@@ -184,7 +184,8 @@ pub fn paths(code: &str) -> (Vec<Import>, Vec<Vec<String>>) {
     let (tokens, mut at) = (tokens(code), 0);
     let (mut imports, mut inline) = (Vec::new(), Vec::new());
     while at < tokens.len() {
-        if tokens[at] == "use" {
+        // `use<'a>` lists what a returned type captures.
+        if tokens[at] == "use" && tokens.get(at + 1).is_none_or(|t| t != "<") {
             at += 1;
             use_tree(&tokens, &mut at, &[], &mut imports);
         } else if tokens[at].starts_with(is_word) {
@@ -217,6 +218,14 @@ pub fn expanded(imports: &[Import], inline: Vec<Vec<String>>) -> Vec<Vec<String>
         None => path,
     };
     inline.into_iter().map(full).collect()
+}
+
+/// Regression: the parser did not end.
+#[test]
+fn captured_lifetimes_are_no_imports() {
+    let (imports, _) = paths("fn f() -> impl Fn() + use<> { a; } use b::{c, d};");
+    let names: Vec<&str> = imports.iter().map(|i| i.name.as_str()).collect();
+    assert_eq!(names, ["c", "d"]);
 }
 
 #[test]
