@@ -279,6 +279,7 @@ fn fill(db: &mut dyn Database, count: usize, is_empty: bool) -> (People, Vec<Vec
     transaction(db, |db| {
         for camera in 0..CAMERAS {
             let row = TrackRow {
+                began: timestamp(0),
                 run: RunId::from_u128(1),
                 camera: format!("camera-{camera}").into(),
                 track: 0,

@@ -157,6 +157,7 @@ fn main() -> ExitCode {
             history: None,
             people: None,
             identities: Arc::default(),
+            fleet: None,
             registry: Arc::default(),
             health: Default::default(),
             access: AccessControl::open(&config, any, None).expect("valid"),

@@ -155,7 +155,13 @@ fn every_option_named_in_the_documents_exists() {
             .flat_map(|name| listed(&mut train(), &[name])),
     );
     // Those of cargo and mosquitto_sub.
-    known.extend(["--features", "--no-default-features", "--remove-retained"].map(String::from));
+    let others = [
+        "--bench",
+        "--features",
+        "--no-default-features",
+        "--remove-retained",
+    ];
+    known.extend(others.map(String::from));
     let mut seen = 0;
     for (path, line) in pages::prose() {
         for quoted in line

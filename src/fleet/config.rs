@@ -22,7 +22,7 @@ pub const EVENT_SUBJECT: &str = "twintrack.events";
 #[non_exhaustive]
 pub struct FleetConfig {
     /// Address of the NATS server, nats://host:4222 or tls://host:4222; several servers of a cluster
-    /// are separated by commas. The login and the TLS files are those of section [nats].
+    /// are separated by commas. The login and the TLS files are those of section `[nats]`.
     pub nats: String,
     /// Name of this worker, of letters, digits, '-' and '_'; absent: the host's name.
     #[serde(skip_serializing_if = "Option::is_none")]
