@@ -124,6 +124,26 @@ impl Event {
             _ => return Err(EventError::Unknown(schema)),
         })
     }
+
+    /// Name of the camera.
+    pub fn camera(&self) -> &Arc<str> {
+        match self {
+            Event::Frame(e) => &e.camera,
+            Event::Ended(e) => &e.camera,
+            Event::Status(e) => &e.camera,
+            Event::Analytics(e) => e.camera(),
+        }
+    }
+
+    /// Revision of the lease of a fleet's worker; see [`FrameEvent::lease`].
+    pub fn lease(&self) -> Option<u64> {
+        match self {
+            Event::Frame(e) => e.lease,
+            Event::Ended(e) => e.lease,
+            Event::Status(e) => e.lease,
+            Event::Analytics(e) => e.lease(),
+        }
+    }
 }
 
 /// An event with its JSON, which is serialised at the first use and shared by all sinks.

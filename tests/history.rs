@@ -5,6 +5,8 @@
 mod common;
 #[path = "history/data.rs"]
 mod data;
+#[path = "history/fleet.rs"]
+mod fleet;
 #[path = "history/listing.rs"]
 mod listing;
 #[path = "history/people.rs"]
@@ -38,6 +40,8 @@ macro_rules! behaviours {
 }
 
 behaviours! {
+    fleet::what_an_older_lease_wrote_behind_a_newer_one_is_left_out,
+    fleet::people_across_cameras_get_a_number,
     listing::tracks_are_listed_by_filters_in_pages_that_new_tracks_do_not_shift,
     listing::a_track_has_its_path_zones_and_crops,
     listing::repeated_and_late_rows_change_nothing,

@@ -8,7 +8,6 @@ use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 
 use twintrack::address::Address;
-use twintrack::fleet::FleetConfig;
 use twintrack::fleet::buckets::Fleet;
 use twintrack::fleet::overview::FleetOverview;
 use twintrack::fleet::records::check_camera;
@@ -126,15 +125,8 @@ impl ServerArgs {
                 "which fleet? Give its NATS server with --nats nats://HOST:4222, or --config FILE"
             );
         }
-        Ok(connect(&fleet, &service).await?)
+        Ok(Fleet::connect(&fleet, service.nats.as_ref()).await?)
     }
-}
-
-async fn connect(
-    fleet: &FleetConfig,
-    service: &ServiceConfig,
-) -> Result<Fleet, twintrack::fleet::FleetError> {
-    Fleet::connect(fleet, service.nats.as_ref()).await
 }
 
 /// The cameras that a command writes.

@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::serve::fleet::connect;
+use crate::app::serve::listen;
 use crate::app::signals::Signals;
 use crate::app::{networks, people};
 use twintrack::config::Config;
@@ -85,14 +86,7 @@ async fn store(
         bail!("there is no fleet");
     };
     let signals = Signals::listen();
-    let server = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
-        Some((address, token)) => {
-            let access = AccessControl::open(&service.serve, address, token);
-            let access = access.map_err(anyhow::Error::msg)?;
-            Some((server::listen(address).await?, access))
-        }
-        None => None,
-    };
+    let server = listen(&service).await?;
     let run = uuid::Uuid::now_v7();
     let history = History::open(&history, &service.serve.state(), run)?;
     let stop = signals.stop();

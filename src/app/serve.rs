@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
+use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -160,15 +161,24 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
-async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
-    let server = match service.serve.listen_address().map_err(anyhow::Error::msg)? {
-        Some((address, token)) => {
-            let access = AccessControl::open(&service.serve, address, token);
-            let access = access.map_err(anyhow::Error::msg)?;
-            Some((server::listen(address).await?, access))
-        }
-        None => None,
+/// Opens the port of the web server; None if it is switched off.
+///
+/// # Errors
+/// When the address, the accounts or the certificate are invalid, or the port cannot be opened.
+pub(super) async fn listen(
+    service: &ServiceConfig,
+) -> Result<Option<(TcpListener, AccessControl)>> {
+    let listen = service.serve.listen_address().map_err(anyhow::Error::msg)?;
+    let Some((address, token)) = listen else {
+        return Ok(None);
     };
+    let access = AccessControl::open(&service.serve, address, token);
+    let access = access.map_err(anyhow::Error::msg)?;
+    Ok(Some((server::listen(address).await?, access)))
+}
+
+async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Result<ExitCode> {
+    let server = listen(&service).await?;
     let mut detector = networks::detector(&config)?;
     let signals = Signals::listen();
     let membership = Membership::join(&service, &mut detector, &signals.stop()).await?;

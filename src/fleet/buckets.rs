@@ -112,15 +112,6 @@ impl<T: Serialize + for<'de> Deserialize<'de>> Bucket<T> {
         })
     }
 
-    /// Writes a record, whatever was there. Returns its revision.
-    ///
-    /// # Errors
-    /// When the server does not answer.
-    pub async fn put(&self, key: &str, record: &T) -> Result<u64, FleetError> {
-        let put = self.store.put(key, to_json(record).into()).await;
-        put.map_err(|e| FleetError::request("write a record", e))
-    }
-
     /// Deletes the record of a revision.
     ///
     /// # Errors

@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock;
 use crate::fleet::buckets::{Fleet, SEAT, Watch};
 use crate::fleet::config::LeaseTimes;
 use crate::fleet::error::FleetError;
 use crate::fleet::fleet_view::FleetView;
-use crate::fleet::lease_changes::unix_nanos;
 
 /// Interval between two looks at the fleet.
 const INTERVAL: Duration = Duration::from_millis(250);
@@ -170,7 +170,10 @@ impl Coordinator {
                 Err(error) => tracing::debug!(worker = %key, %error, "a worker is not lost"),
             }
         }
-        let mut changes = view.changes(now, unix_nanos()).into_iter().peekable();
+        let mut changes = view
+            .changes(now, clock::now().0.as_nanosecond())
+            .into_iter()
+            .peekable();
         while changes.peek().is_some() {
             let mut writes = tokio::task::JoinSet::new();
             for change in changes.by_ref().take(AT_ONCE) {

@@ -307,12 +307,16 @@ fn offer(report: &WorkerRecord) -> Offer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fleet::lease_changes::unix_nanos;
+    use crate::clock;
 
     const SECOND: Duration = Duration::from_secs(1);
 
     fn times() -> LeaseTimes {
         LeaseTimes::of(8 * SECOND)
+    }
+
+    fn unix_nanos() -> i128 {
+        clock::now().0.as_nanosecond()
     }
 
     fn versioned<T>(record: T, revision: u64) -> Option<Versioned<T>> {

@@ -204,7 +204,8 @@ fn change(message: &Message, embeddings: bool) -> Option<Change> {
     let position = message.info().inspect_err(|e| invalid(e)).ok()?;
     let position = position.stream_sequence;
     let now = clock::now();
-    let (camera, lease, change) = match event {
+    let (camera, lease) = (event.camera().clone(), event.lease());
+    let change = match event {
         Event::Ended(ended) => {
             let settings = LiveSettings {
                 update_every: 0.0,
@@ -212,16 +213,13 @@ fn change(message: &Message, embeddings: bool) -> Option<Change> {
                 crop_height: None,
             };
             let row = LiveTracks::default().ended(&ended, settings, now);
-            (ended.camera, ended.lease, Change::Track(Box::new(row)))
+            Change::Track(Box::new(row))
         }
-        Event::Status(status) => {
-            let camera = status.camera.clone();
-            (camera, status.lease, Change::Status(status))
-        }
-        Event::Analytics(event) => {
+        Event::Status(status) => Change::Status(status),
+        Event::Analytics(_) => {
             let row = EventRow::parse(text.trim_end(), now);
             let row = row.inspect_err(|e| invalid(e)).ok()?;
-            (event.camera().clone(), event.lease(), Change::Event(row))
+            Change::Event(row)
         }
         Event::Frame(_) => return None,
     };

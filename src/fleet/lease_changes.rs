@@ -1,7 +1,6 @@
 //! The changes of leases that the coordinator decides on.
 
-use std::time::SystemTime;
-
+use crate::clock;
 use crate::fleet::buckets::{Bucket, Versioned};
 use crate::fleet::error::FleetError;
 use crate::fleet::records::{LeaseRecord, Leaving};
@@ -24,12 +23,6 @@ pub(super) enum LeaseChange {
     },
     /// The record of a gone worker is deleted.
     Delete { camera: String, revision: u64 },
-}
-
-/// Now, in nanoseconds since 1970.
-pub(super) fn unix_nanos() -> i128 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, |d| i128::try_from(d.as_nanos()).unwrap_or_default())
 }
 
 impl LeaseChange {
@@ -84,7 +77,7 @@ impl LeaseChange {
         Ok(Some(Versioned {
             record,
             revision,
-            changed: unix_nanos(),
+            changed: clock::now().0.as_nanosecond(),
         }))
     }
 }

@@ -14,11 +14,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::fleet::buckets::{Fleet, Versioned};
 use crate::fleet::error::FleetError;
-use crate::frame::Frame;
 use crate::pipeline::{CameraConfigs, Cameras};
+use crate::refine::frame_of;
 use crate::sink::{FrameResult, Sink};
 use crate::source::CameraConfig;
-use crate::time::{Seconds, WallTime};
 use crate::trajectory::{Event, FrameEvent};
 
 /// Pause after an error.
@@ -107,14 +106,8 @@ impl LiveFeed {
                 return;
             }
         };
-        let (camera, lease) = match &event {
-            Event::Frame(e) => (&e.camera, e.lease),
-            Event::Ended(e) => (&e.camera, e.lease),
-            Event::Status(e) => (&e.camera, e.lease),
-            Event::Analytics(e) => (e.camera(), e.lease()),
-        };
-        if let Some(lease) = lease {
-            let newest = self.leases.entry(camera.clone()).or_default();
+        if let Some(lease) = event.lease() {
+            let newest = self.leases.entry(event.camera().clone()).or_default();
             if lease < *newest {
                 return;
             }
@@ -140,19 +133,7 @@ impl LiveFeed {
 /// The frame of an event, without pixels and detections.
 fn without_pixels(event: FrameEvent) -> FrameResult {
     FrameResult {
-        frame: Frame {
-            camera: event.camera.clone(),
-            number: event.frame,
-            pts: Seconds(event.pts),
-            time: event.time.map(|at| WallTime {
-                at,
-                clock: event.clock,
-            }),
-            width: event.width,
-            height: event.height,
-            image: None,
-            restart: false,
-        },
+        frame: frame_of(&event),
         detections: Vec::new(),
         event: event.into(),
         people: Vec::new(),

@@ -126,16 +126,14 @@ impl WhileTenured {
         &mut self,
         camera: &str,
         lease: Option<u64>,
-        mut event: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>,
+        event: impl FnOnce(&mut dyn Sink) -> Result<(), SinkError>,
     ) -> Result<(), SinkError> {
         let accepts = self.tenure.state().accepts(Instant::now(), camera, lease);
         if !accepts {
             self.tenure.0.dropped.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        self.sinks
-            .iter_mut()
-            .try_for_each(|sink| event(sink.as_mut()))
+        event(&mut self.sinks)
     }
 }
 
@@ -146,7 +144,7 @@ impl Sink for WhileTenured {
     }
 
     fn needs_pixels(&self) -> bool {
-        self.sinks.iter().any(|sink| sink.needs_pixels())
+        self.sinks.needs_pixels()
     }
 
     fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
@@ -162,18 +160,16 @@ impl Sink for WhileTenured {
     }
 
     fn left(&mut self, camera: &Arc<str>) {
-        self.sinks.iter_mut().for_each(|sink| sink.left(camera));
+        self.sinks.left(camera);
         self.tenure.left(camera);
     }
 
     fn close(&mut self) {
-        self.sinks.iter_mut().for_each(|sink| sink.close());
+        self.sinks.close();
     }
 
-    /// Finishes all sinks, and returns the first error.
     fn finish(&mut self) -> Result<(), SinkError> {
-        let finished: Vec<_> = self.sinks.iter_mut().map(|sink| sink.finish()).collect();
-        finished.into_iter().collect()
+        self.sinks.finish()
     }
 }
 

@@ -86,6 +86,43 @@ pub trait Sink: Send {
     fn finish(&mut self) -> Result<(), SinkError>;
 }
 
+/// Passes everything to each sink, until one fails.
+impl Sink for Vec<Box<dyn Sink>> {
+    fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
+        self.iter_mut().try_for_each(|sink| sink.frame(finished))
+    }
+
+    fn needs_pixels(&self) -> bool {
+        self.iter().any(|sink| sink.needs_pixels())
+    }
+
+    fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
+        self.iter_mut().try_for_each(|sink| sink.ended(event))
+    }
+
+    fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
+        self.iter_mut().try_for_each(|sink| sink.analytics(event))
+    }
+
+    fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
+        self.iter_mut().try_for_each(|sink| sink.status(event))
+    }
+
+    fn left(&mut self, camera: &Arc<str>) {
+        self.iter_mut().for_each(|sink| sink.left(camera));
+    }
+
+    fn close(&mut self) {
+        self.iter_mut().for_each(|sink| sink.close());
+    }
+
+    /// Finishes all sinks, and returns the first error.
+    fn finish(&mut self) -> Result<(), SinkError> {
+        let finished: Vec<_> = self.iter_mut().map(|sink| sink.finish()).collect();
+        finished.into_iter().collect()
+    }
+}
+
 /// Settings: which tracks and events are written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]

@@ -17,11 +17,11 @@ impl WithoutEmbeddings {
 
 impl Sink for WithoutEmbeddings {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
-        self.0.iter_mut().try_for_each(|sink| sink.frame(finished))
+        self.0.frame(finished)
     }
 
     fn needs_pixels(&self) -> bool {
-        self.0.iter().any(|sink| sink.needs_pixels())
+        self.0.needs_pixels()
     }
 
     fn ended(&mut self, event: &WithJson<EndedEvent>) -> Result<(), SinkError> {
@@ -30,29 +30,27 @@ impl Sink for WithoutEmbeddings {
             embedding: None,
             ..EndedEvent::clone(event)
         });
-        self.0.iter_mut().try_for_each(|sink| sink.ended(&stripped))
+        self.0.ended(&stripped)
     }
 
     fn analytics(&mut self, event: &WithJson<AnalyticsEvent>) -> Result<(), SinkError> {
-        self.0.iter_mut().try_for_each(|sink| sink.analytics(event))
+        self.0.analytics(event)
     }
 
     fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
-        self.0.iter_mut().try_for_each(|sink| sink.status(event))
+        self.0.status(event)
     }
 
     fn left(&mut self, camera: &Arc<str>) {
-        self.0.iter_mut().for_each(|sink| sink.left(camera));
+        self.0.left(camera);
     }
 
     fn close(&mut self) {
-        self.0.iter_mut().for_each(|sink| sink.close());
+        self.0.close();
     }
 
-    /// Finishes all sinks, and returns the first error.
     fn finish(&mut self) -> Result<(), SinkError> {
-        let finished: Vec<_> = self.0.iter_mut().map(|sink| sink.finish()).collect();
-        finished.into_iter().collect()
+        self.0.finish()
     }
 }
 

@@ -191,6 +191,20 @@ pub trait Database: Send {
     fn batch(&mut self, sql: &str) -> Result<(), StoreError>;
 }
 
+/// Takes a lock of PostgreSQL until the transaction ends; an SQLite file has one writer anyway.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn lock(db: &mut dyn Database, key: i64) -> Result<(), StoreError> {
+    if db.dialect() == Dialect::Postgres {
+        db.query(
+            "SELECT 1 FROM (SELECT pg_advisory_xact_lock(CAST(? AS BIGINT))) AS locked",
+            &[key.into()],
+        )?;
+    }
+    Ok(())
+}
+
 /// Runs `work` in a transaction. It is committed if `work` succeeds, and undone otherwise.
 ///
 /// # Errors

@@ -5,11 +5,11 @@
 //! an older lease that stands behind it is not stored, and is deleted if it was stored before the
 //! newer lease was known. The lock keeps two programs from doing one of these each at the same time.
 
-use crate::store::database::{Database, Dialect};
+use crate::store::database::Database;
 use crate::store::error::StoreError;
 
 /// Key of the lock under which leases are compared in PostgreSQL; an SQLite file has one writer.
-const LOCK: i64 = 0x7477_6c65_6173_6573;
+pub(super) const LOCK: i64 = 0x7477_6c65_6173_6573;
 
 /// Tables with places in a stream.
 const TABLES: [&str; 3] = ["tracks", "events", "camera_status"];
@@ -22,17 +22,6 @@ pub(super) struct Place {
     pub lease: i64,
     /// Sequence number in the stream.
     pub position: i64,
-}
-
-/// Takes the lock until the transaction ends.
-pub(super) fn lock(db: &mut dyn Database) -> Result<(), StoreError> {
-    if db.dialect() == Dialect::Postgres {
-        db.query(
-            "SELECT 1 FROM (SELECT pg_advisory_xact_lock(CAST(? AS BIGINT))) AS locked",
-            &[LOCK.into()],
-        )?;
-    }
-    Ok(())
 }
 
 impl Place {

@@ -3,7 +3,7 @@
 //! Each migration is applied once, in order, in one transaction with the number that records it. A
 //! released migration is never changed; a change of the tables is a new migration.
 
-use crate::store::database::{Database, Dialect, transaction};
+use crate::store::database::{Database, Dialect, lock, transaction};
 use crate::store::error::StoreError;
 
 /// The migrations. Version n of the tables is reached by the first n of them. Types in braces are
@@ -154,12 +154,7 @@ fn apply_list(db: &mut dyn Database, migrations: &[&str]) -> Result<(), StoreErr
     let known = migrations.len() as i64;
     transaction(db, |db| {
         let dialect = db.dialect();
-        if dialect == Dialect::Postgres {
-            db.query(
-                "SELECT 1 FROM (SELECT pg_advisory_xact_lock(CAST(? AS BIGINT))) AS locked",
-                &[MIGRATION_LOCK.into()],
-            )?;
-        }
+        lock(db, MIGRATION_LOCK)?;
         let version = "CREATE TABLE IF NOT EXISTS twintrack_version (version {int} NOT NULL)";
         db.batch(&for_dialect(version, dialect))?;
         let rows = db.query("SELECT version FROM twintrack_version", &[])?;

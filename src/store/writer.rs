@@ -12,7 +12,7 @@ use crate::clock;
 use crate::sink::outage_log::OutageLog;
 use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
-use crate::store::database::{Database, Dialect, transaction};
+use crate::store::database::{Database, Dialect, lock, transaction};
 use crate::store::error::StoreError;
 use crate::store::queue::Queue;
 use crate::store::retention::Retention;
@@ -169,7 +169,7 @@ impl Writer {
                 rows.alive(db, run, clock::now())?;
             }
             if batch.iter().any(|c| matches!(c, Change::Published(_))) {
-                lease_order::lock(db)?;
+                lock(db, lease_order::LOCK)?;
             }
             batch
                 .iter()
