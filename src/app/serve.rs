@@ -284,14 +284,18 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         send: send_gallery,
     };
     let left = CancellationToken::new(); // the worker leaves its fleet
-    let worker = membership.map(|membership| {
-        membership.start(
-            cameras.clone(),
-            settings.clone(),
-            signals.stop(),
-            left.clone(),
-        )
-    });
+    // A worker always has a NATS sink.
+    let worker = membership
+        .zip(outputs.nats_spool)
+        .map(|(membership, spool)| {
+            membership.start(
+                cameras.clone(),
+                spool,
+                settings.clone(),
+                signals.stop(),
+                left.clone(),
+            )
+        });
     let reload = Reload {
         path: args.config.clone(),
         service: service.clone(),

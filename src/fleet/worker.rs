@@ -1,7 +1,7 @@
 //! A worker of a fleet: which cameras it has, taken over and given back by the records.
 
 use std::collections::BTreeMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -17,11 +17,12 @@ use crate::fleet::records::{HeldCamera, LeaseRecord, Leaving, WorkerRecord, chec
 use crate::fleet::reporter::{Held, Reporter, unique};
 use crate::fleet::tenure::Tenure;
 use crate::pipeline::{CameraConfigs, Cameras};
+use crate::sink::spool::Spool;
 use crate::source::CameraConfig;
 
 /// Interval between two looks at the cameras that are to be given back.
 const INTERVAL: Duration = Duration::from_millis(250);
-/// Time after which a camera is given back although its last events have not been written.
+/// Time after which a camera is given back although its last events have not been delivered.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A worker, before it starts.
@@ -34,6 +35,8 @@ pub struct Worker {
     pub about: WorkerRecord,
     /// How much it can process.
     pub capacity: Capacity,
+    /// Holds the events that the fleet's stream has not stored yet.
+    pub spool: Arc<Spool>,
     /// Until when its events count; shared with [`crate::fleet::tenure::WhileTenured`].
     pub tenure: Tenure,
     /// The cameras of its pipeline.
@@ -44,7 +47,7 @@ pub struct Worker {
 
 impl Worker {
     /// Works until `ended`. At `stop`, no camera is taken any more; cameras whose last events have
-    /// been written are given to others, the rest when the worker has ended.
+    /// been delivered are given to others, the rest when the worker has ended.
     pub async fn run(self, stop: CancellationToken, ended: CancellationToken) {
         let (send_id, id) = watch::channel(None);
         let held = Held::default();
@@ -66,6 +69,7 @@ impl Worker {
         let holder = Holder {
             fleet: self.fleet,
             times: self.times,
+            spool: self.spool,
             tenure: self.tenure,
             assigned: self.assigned,
             reported: held,
@@ -101,6 +105,7 @@ struct HeldLease {
 struct Holder {
     fleet: Fleet,
     times: LeaseTimes,
+    spool: Arc<Spool>,
     tenure: Tenure,
     assigned: watch::Sender<CameraConfigs>,
     /// For the reports.
@@ -221,7 +226,8 @@ impl Holder {
         Ok(())
     }
 
-    /// Gives back the cameras that are to leave and whose last events have been written.
+    /// Gives back the cameras that are to leave and whose last events have been delivered: in the
+    /// stream, events behind the first one of the next lease do not count.
     async fn give_back(&mut self) {
         let due: Vec<String> = self
             .cameras
@@ -229,7 +235,8 @@ impl Holder {
             .filter(|(name, held)| {
                 held.leaving.as_ref().is_some_and(|(_, since)| {
                     let is_tracked = self.assigned.borrow().contains_key(*name);
-                    (!is_tracked && self.tenure.has_left(name)) || since.elapsed() > PATIENCE
+                    let has_left = !is_tracked && self.tenure.has_left(name);
+                    (has_left && !self.spool.has_events_of(name)) || since.elapsed() > PATIENCE
                 })
             })
             .map(|(name, _)| name.clone())

@@ -435,6 +435,19 @@ impl Spool {
         self.counts.events.load(Ordering::Relaxed) == 0
     }
 
+    /// Whether events of a camera are in the queue. If the disk fails, it says no, because then they
+    /// cannot be delivered.
+    pub fn has_events_of(&self, camera: &str) -> bool {
+        let db = self.lock();
+        let places = || -> rusqlite::Result<Vec<i64>> {
+            let sql = "SELECT place FROM events WHERE camera = ?";
+            let mut select = db.connection.prepare_cached(sql)?;
+            select.query_map([camera], |r| r.get(0))?.collect()
+        };
+        let places = places().unwrap_or_default();
+        places.iter().any(|place| !db.finished.contains_key(place))
+    }
+
     /// Waits until an event has been pushed since this method last returned.
     pub async fn pushed(&self) {
         self.pushed.notified().await;

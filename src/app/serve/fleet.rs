@@ -1,5 +1,6 @@
 //! `twintrack serve` as a worker of a fleet.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -18,6 +19,7 @@ use twintrack::frame::Image;
 use twintrack::pipeline::{CameraConfigs, Cameras};
 use twintrack::serve::camera_settings::CameraSettings;
 use twintrack::serve::config::ServiceConfig;
+use twintrack::sink::spool::Spool;
 
 /// Frame with which the detector's time is measured.
 const FRAME: (u32, u32) = (1280, 720);
@@ -75,11 +77,12 @@ impl Membership {
         }))
     }
 
-    /// Starts the worker. The cameras that it gets become those of `settings`. It ends after
+    /// Starts the worker; `spool` is that of the fleet's stream. The cameras that it gets become those of `settings`. It ends after
     /// `ended`.
     pub fn start(
         self,
         cameras: Cameras,
+        spool: Arc<Spool>,
         settings: CameraSettings,
         stop: CancellationToken,
         ended: CancellationToken,
@@ -90,6 +93,7 @@ impl Membership {
             times: self.config.times(),
             about: self.about,
             capacity: self.capacity,
+            spool,
             tenure: self.tenure,
             cameras,
             assigned,

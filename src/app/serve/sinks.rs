@@ -26,6 +26,8 @@ use twintrack::trajectory::RunId;
 pub(super) struct Outputs {
     pub sinks: Vec<Box<dyn Sink>>,
     pub spools: Vec<Arc<Spool>>,
+    /// The spool of the NATS sink among them, if there is one.
+    pub nats_spool: Option<Arc<Spool>>,
     /// Number of events dropped because they could not be written to the file or standard output.
     pub dropped: Arc<AtomicU64>,
     /// Numbers of people in zones and over lines.
@@ -56,7 +58,7 @@ impl Outputs {
         sinks.extend(hub.map(|hub| Box::new(hub.clone()) as Box<dyn Sink>));
         let counts = Counts::default();
         sinks.push(Box::new(counts.clone()));
-        let mut spools = Vec::new();
+        let (mut spools, mut nats_spool) = (Vec::new(), None);
         let (state, shutdown) = (service.serve.state(), Duration::from_secs_f64(stop_within));
         if let Some(mqtt) = &service.mqtt {
             let spool = Spool::open(&state, "mqtt", mqtt.spool)?;
@@ -66,6 +68,7 @@ impl Outputs {
         if let Some(nats) = service.event_stream() {
             let spool = Spool::open(&state, "nats", nats.spool)?;
             spools.push(spool.clone());
+            nats_spool = Some(spool.clone());
             sinks.push(Box::new(nats.start(spool, shutdown)?));
         }
         if let Some(webhook) = &service.webhook {
@@ -99,6 +102,7 @@ impl Outputs {
         Ok(Outputs {
             sinks,
             spools,
+            nats_spool,
             dropped,
             counts,
             history,

@@ -28,6 +28,20 @@ fn queued(spool: &Spool) -> (u64, u64) {
 }
 
 #[test]
+fn a_camera_has_events_until_all_of_them_are_delivered() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let spool = open(dir.path(), SpoolLimits::default());
+    for camera in ["a", "b", "a"] {
+        spool.push(EventKind::TrackEnded, camera, b"event");
+    }
+    let events = after(&spool, 0, 10);
+    spool.acknowledge(&[events[0].position, events[1].position]);
+    assert!(spool.has_events_of("a") && !spool.has_events_of("b"));
+    spool.acknowledge(&[events[2].position]);
+    assert!(!spool.has_events_of("a"));
+}
+
+#[test]
 fn undelivered_events_survive_a_restart_in_order() {
     let dir = tempfile::tempdir().expect("a folder");
     let spool = open(dir.path(), SpoolLimits::default());
