@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::app::serve::fleet::connect;
-use crate::app::serve::listen;
+use crate::app::serve::{listen, url_of};
 use crate::app::signals::Signals;
 use crate::app::{networks, people};
 use twintrack::config::Config;
@@ -99,9 +99,8 @@ async fn store(
     let ended = CancellationToken::new();
     let serving = server.map(|(listener, access)| {
         if !args.quiet {
-            let address = listener.local_addr();
-            let address = address.map_or_else(|e| e.to_string(), |a| a.to_string());
-            eprintln!("API and dashboard of the fleet: {address}");
+            let url = url_of(&listener, &access);
+            eprintln!("API and dashboard of the fleet: {url}");
         }
         let web = Web {
             fleet,

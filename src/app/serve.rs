@@ -161,6 +161,14 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     Ok(ExitCode::SUCCESS)
 }
 
+/// Address of the dashboard, for messages.
+pub(super) fn url_of(listener: &TcpListener, access: &AccessControl) -> String {
+    let address = listener.local_addr();
+    let address = address.map_or_else(|e| e.to_string(), |a| a.to_string());
+    let scheme = access.certificate().map_or("http", |_| "https");
+    format!("{scheme}://{address}{}", access.base_path().as_str())
+}
+
 /// Opens the port of the web server; None if it is switched off.
 ///
 /// # Errors
@@ -233,11 +241,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let max_connections = service.serve.max_connections;
     let serving = server.map(|(listener, access)| {
         if !args.quiet {
-            let address = listener.local_addr();
-            let address = address.map_or_else(|e| e.to_string(), |a| a.to_string());
-            let scheme = access.certificate().map_or("http", |_| "https");
-            let below = access.base_path().as_str();
-            eprintln!("page, live events and metrics: {scheme}://{address}{below}");
+            let url = url_of(&listener, &access);
+            eprintln!("page, live events and metrics: {url}");
         }
         let registry = metrics::registry(
             &metrics,

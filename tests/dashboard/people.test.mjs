@@ -9,7 +9,8 @@ const LINE = "[cameras.hall.lines.diagonal]\npoints = [[200, 150], [560, 560]]\n
 const ZONE = "[cameras.hall.zones.left]\npoints = [[0, 100], [180, 100], [250, 420], [0, 420]]\n";
 // The clip once, as fast as possible; a second camera keeps the service running.
 const CAMERAS = once("hall") + LINE + ZONE + endless("gate");
-const HISTORY = "[history]\nembeddings = true\ncrops = true\n";
+const HISTORY =
+  "[history]\nembeddings = true\ncrops = true\n[multi_camera]\ndelay = 0.5\nprobability = 0.2\n";
 
 describe("people", { skip: missing, concurrency: false }, () => {
   let service;
@@ -87,6 +88,24 @@ describe("people", { skip: missing, concurrency: false }, () => {
     await similar.first().waitFor();
     assert.match(await similar.first().textContent(), /\d+ % similar|distance/);
     await checkAccessibility(page, "person");
+  });
+
+  test("a person's page has the other tracks of that person", async () => {
+    const all = async () => (await service.get("tracks?limit=200")).items;
+    const others = (tracks, t) => tracks.filter((o) => o.person === t.person && o !== t);
+    const returned = (tracks) =>
+      tracks.find((t) => t.person !== undefined && others(tracks, t).length > 0);
+    const track = await until("a person has two tracks", async () => returned(await all()));
+    await show(page, `#/person/${track.run}/${track.camera}/${track.id}`);
+    const section = page.locator("#same-person");
+    await section.getByText(`assigned to person ${track.person}`).waitFor();
+    await section.locator(".track").first().waitFor();
+    await section.getByRole("link", { name: "All of them" }).click();
+    assert.equal(await page.getByLabel("Person").inputValue(), String(track.person));
+    await until("only tracks of the person are listed", async () => {
+      const wanted = (await service.get(`tracks?person=${track.person}&limit=48`)).items.length;
+      return wanted > 1 && (await page.locator(".track").count()) === wanted;
+    });
   });
 
   test("a picture finds the person in it", async () => {

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
-const PROGRAM = process.env.TWINTRACK ?? join(ROOT, "target/release/twintrack");
+export const PROGRAM = process.env.TWINTRACK ?? join(ROOT, "target/release/twintrack");
 export const CLIP = join(ROOT, "samples/pets2009-s2l1.mp4");
 
 /** Waits until `check` returns something; fails after `seconds`. */
@@ -24,8 +24,11 @@ export async function until(what, check, seconds = 120) {
 /** A running service. */
 export class Service {
   /** Starts it with this configuration, after these commands of users, such as
-   * `["user", "add", "anna", "--role", "admin"]`; all have the password `correct horse`. */
-  static async start({ cameras, serve = "", more = "", users = [], port = 0, folder }) {
+   * `["user", "add", "anna", "--role", "admin"]`; all have the password `correct horse`.
+   * `command` is `serve` or `history`. */
+  static async start(options) {
+    const { cameras = "", serve = "", more = "", users = [], port = 0, folder } = options;
+    const { command = "serve" } = options;
     if (!existsSync(PROGRAM)) throw new Error(`${PROGRAM} is missing: make build`);
     const service = new Service();
     service.folder = folder ?? mkdtempSync(join(tmpdir(), "twintrack-dashboard-"));
@@ -45,13 +48,12 @@ export class Service {
     const log = join(service.folder, "log");
     writeFileSync(log, "");
     service.log = () => readFileSync(log, "utf8");
-    service.process = spawn(
-      PROGRAM,
-      ["serve", "--config", config, "--output", join(service.folder, "out.jsonl")],
-      { stdio: ["ignore", "ignore", openSync(log, "a")] },
-    );
+    const output = command === "serve" ? ["--output", join(service.folder, "out.jsonl")] : [];
+    service.process = spawn(PROGRAM, [command, "--config", config, ...output], {
+      stdio: ["ignore", "ignore", openSync(log, "a")],
+    });
     service.ended = new Promise((done) => service.process.once("exit", done));
-    const found = () => /page, live events and metrics: \S+?:(\d+)/.exec(service.log())?.[1];
+    const found = () => /(?:metrics|of the fleet): https?:\/\/\S+?:(\d+)/.exec(service.log())?.[1];
     const started = () => {
       if (service.process.exitCode !== null) throw new Error(service.log());
       return found();

@@ -8,12 +8,13 @@ import { useAction } from "./parts/load";
 import { ErrorNote } from "./parts/notes";
 import { ConnectionBar } from "./parts/state";
 import { link, type Route } from "./route";
-import { begin, logOut, may, session } from "./session";
+import { begin, logOut, may, service, session } from "./session";
 import { change, settings, type Theme } from "./settings";
 import { useValue } from "./store";
 import { AuditView } from "./views/audit";
 import { CameraPage } from "./views/camera";
 import { CountsView } from "./views/counts";
+import { FleetView } from "./views/fleet";
 import { GridView } from "./views/grid";
 import { IdentitiesView } from "./views/identities";
 import { PersonView } from "./views/person";
@@ -27,6 +28,7 @@ const NAVIGATION: { view: string; text: string; role: Role }[] = [
   { view: "search", text: "Search", role: "operator" },
   { view: "counts", text: "Counts", role: "viewer" },
   { view: "identities", text: "Identities", role: "viewer" },
+  { view: "fleet", text: "Fleet", role: "viewer" },
   { view: "settings", text: "Settings", role: "viewer" },
   { view: "audit", text: "Audit log", role: "admin" },
 ];
@@ -55,6 +57,8 @@ function Content({ at }: { at: Route }) {
       return <CountsView query={at.query} />;
     case "identities":
       return <IdentitiesView />;
+    case "fleet":
+      return <FleetView />;
     case "settings":
       return <SettingsView />;
     case "audit":
@@ -99,13 +103,15 @@ function Account() {
 }
 
 function Header({ view }: { view: string }) {
+  const fleet = useValue(service)?.fleet ?? false;
+  const entries = NAVIGATION.filter((n) => may(n.role) && (n.view !== "fleet" || fleet));
   return (
     <header class="top">
       <a class="brand" href={link("")}>
         twintrack
       </a>
       <nav aria-label="Views">
-        {NAVIGATION.filter((n) => may(n.role)).map((n) => (
+        {entries.map((n) => (
           <a
             key={n.view}
             href={link(n.view)}

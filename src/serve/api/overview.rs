@@ -29,6 +29,8 @@ struct ServiceView {
     embeddings: bool,
     /// Whether people can be searched by a picture.
     search: bool,
+    /// Whether the service is part of a fleet.
+    fleet: bool,
 }
 
 /// The routes.
@@ -51,6 +53,7 @@ async fn service(State(service): State<Service>) -> Tagged<ServiceView> {
         crops: history.is_some_and(|h| h.crops),
         embeddings,
         search: embeddings && service.people.is_some(),
+        fleet: service.fleet.is_some(),
     })
 }
 

@@ -22,6 +22,8 @@ export interface Service {
   search: boolean;
   embeddings: boolean;
   crops: boolean;
+  /** Whether it is part of a fleet. */
+  fleet: boolean;
 }
 
 export interface CameraView {
@@ -174,6 +176,8 @@ export interface Track extends TrackKey {
   frame: [width: number, height: number];
   identity?: Identity;
   crops: number;
+  /** Number of the person across cameras, once it has been decided. */
+  person?: number;
   /** Its best crop. */
   crop?: string | number;
 }
@@ -202,6 +206,34 @@ export interface Page<T> {
 export interface SearchResult {
   box?: Box;
   items: Match[];
+}
+
+/** A worker of the fleet, with its last report. */
+export interface FleetWorker {
+  id: string;
+  name: string;
+  /** Frames per second that it can process. */
+  capacity: number;
+  labels: string[];
+  draining: boolean;
+  gpu: boolean;
+  version: string;
+  /** By name; `rate`: frames per second. */
+  cameras: Record<string, { lease: number; record: number; rate: number }>;
+}
+export interface FleetCamera {
+  name: string;
+  url: string;
+  labels: string[];
+  priority: number;
+  revision: number;
+  lease?: number;
+  /** Absent if no worker tracks it. */
+  worker?: string;
+}
+export interface FleetOverview {
+  workers: FleetWorker[];
+  cameras: FleetCamera[];
 }
 
 export interface Bucket {

@@ -3,7 +3,7 @@
 import { useState } from "preact/hooks";
 import { address, path, request } from "../api/client";
 import { Problem } from "../api/problem";
-import type { EnrolledIdentity, Match, TrackDetail } from "../api/types";
+import type { EnrolledIdentity, Match, Page, Track, TrackDetail } from "../api/types";
 import { trackColour } from "../draw/colour";
 import { count, duration, moment, percent } from "../format";
 import { Ask, Confirm } from "../parts/dialog";
@@ -12,6 +12,9 @@ import { Empty, ErrorNote, isNoHistory, NoHistory } from "../parts/notes";
 import { cropAddress, TrackCards } from "../parts/track_card";
 import { link } from "../route";
 import { may } from "../session";
+
+/** Number of the person's other tracks that are shown. */
+const OTHERS = 12;
 
 interface Props {
   run: string;
@@ -87,6 +90,28 @@ function Facts({ track }: { track: TrackDetail }) {
         </div>
       )}
     </dl>
+  );
+}
+
+/** Other tracks of the same person, at this camera and at others. */
+function SamePerson({ track, person }: { track: TrackDetail; person: number }) {
+  const { data, error } = useLoad(
+    (signal) => request<Page<Track>>("tracks", { query: { person, limit: OTHERS + 1 }, signal }),
+    [person],
+  );
+  const own = (t: Track) => t.run === track.run && t.camera === track.camera && t.id === track.id;
+  const others = data?.items.filter((t) => !own(t)).slice(0, OTHERS) ?? [];
+  return (
+    <section id="same-person">
+      <h2>The same person</h2>
+      <p class="hint">
+        Tracks that were assigned to person {person} by appearance, time and the cameras' topology.{" "}
+        <a href={link("tracks", [], { person })}>All of them</a>
+      </p>
+      <ErrorNote error={error} />
+      {data && others.length === 0 && <Empty>This person has no other track.</Empty>}
+      <TrackCards tracks={others} />
+    </section>
   );
 }
 
@@ -224,6 +249,7 @@ export function PersonView({ run, camera, id }: Props) {
           </section>
         </div>
       </div>
+      {track.person !== undefined && <SamePerson track={track} person={track.person} />}
       <Similar track={track} />
     </>
   );

@@ -49,6 +49,7 @@ export function TracksView({ query }: { query: URLSearchParams }) {
     to: filters.time("to"),
     zone: filters.get("zone"),
     identity: filters.get("identity"),
+    person: filters.get("person"),
     min_duration: filters.get("min_duration"),
   };
   const key = JSON.stringify(wanted);
@@ -81,6 +82,7 @@ export function TracksView({ query }: { query: URLSearchParams }) {
         <TimeFilter filters={filters} />
         <TextFilter filters={filters} name="zone" text="Zone" />
         <TextFilter filters={filters} name="identity" text="Identity" />
+        <NumberFilter filters={filters} name="person" text="Person" />
         <NumberFilter filters={filters} name="min_duration" text="At least (s)" />
       </form>
       <Timeline filters={filters} />
