@@ -1,11 +1,13 @@
-//! Time to decode video files to BGR, in alternation, so that changes in the machine's load affect
-//! all alike:
+//! Compares the time that decoders need for the first frames of video files, as BGR. In each round
+//! every decoder decodes the file once, so that changes in the machine's load affect all decoders
+//! alike:
 //!
 //!     cargo bench --bench decode -- FILE ...
 //!
-//! Prints for each file the milliseconds per frame, wall-clock and of the processor (all threads),
-//! of OpenCV's `grab` alone, of its `grab` and `retrieve` (both with one thread per core), and of
-//! twintrack's source with 1, 2 and 4 threads; the median over the rounds.
+//! Prints for each file and decoder the milliseconds per frame, medians over the rounds: wall-clock
+//! time, and processor time of all threads together. The decoders are OpenCV's `grab` alone, its
+//! `grab` with `retrieve` (one thread per core in both cases), and twintrack's source with 1, 2 and
+//! 4 threads.
 
 use std::error::Error;
 use std::time::Instant;

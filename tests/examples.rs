@@ -162,6 +162,10 @@ const NOT_RUN: &[(&str, &str)] = &[
         TRAINING,
     ),
     (
+        "target/release/twintrack-train mirror --model ./my-siamese.onnx --output my-mirrored.onnx",
+        TRAINING,
+    ),
+    (
         "twintrack-train distil --teacher ./reid.onnx --start-from ./reid.onnx --probes video:my-camera.mp4 figures:figures --config half.toml --output reid-half.onnx",
         TRAINING,
     ),

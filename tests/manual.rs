@@ -55,7 +55,7 @@ fn bash_can_read_its_completions() {
 }
 
 #[test]
-fn an_unknown_shell_is_rejected_with_the_known_ones() {
+fn the_error_for_an_unknown_shell_lists_the_known_ones() {
     let result = twintrack().args(["completions", "sh"]).output().unwrap();
     assert_eq!(result.status.code(), Some(2));
     assert!(text(&result.stderr).contains("bash"));

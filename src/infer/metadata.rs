@@ -85,7 +85,7 @@ impl ModelMetadata {
 }
 
 /// Parses class names as Ultralytics writes them, as a Python dictionary: `{0: 'person', 1:
-/// "driver's cab"}`. Empty when the text is anything else.
+/// "driver's cab"}`, up to the first entry of another form.
 fn class_names(text: &str) -> BTreeMap<usize, String> {
     let mut names = BTreeMap::new();
     let mut rest = text.trim().strip_prefix('{').unwrap_or_default();

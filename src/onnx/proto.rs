@@ -45,7 +45,7 @@ pub struct AttributeProto {
     /// INTS, kind 7.
     #[prost(int64, repeated, packed = "false", tag = "8")]
     pub ints: Vec<i64>,
-    /// Number of the field that is used.
+    /// Type of the argument (`AttributeType` of the specification): the kind stated at each field.
     #[prost(int32, tag = "20")]
     pub kind: i32,
 }

@@ -158,7 +158,8 @@ impl Cameras {
         all
     }
 
-    /// Makes the cameras those of other programs, of which only settings and states are known.
+    /// Sets the list to cameras that other programs read, of which only settings and states are
+    /// known. Cameras that are in the list already keep their states.
     pub fn set_remote(&self, configs: &BTreeMap<String, CameraConfig>) {
         let mut cameras = lock(&self.0);
         cameras.retain(|_, member| configs.contains_key(&*member.name));

@@ -38,7 +38,7 @@ pub enum TlsError {
         /// The cause.
         source: rustls::Error,
     },
-    /// The provider of cryptography supports no version of TLS.
+    /// The provider of cryptography has no usable cipher suite or key exchange.
     #[error("TLS is not available: {0}")]
     Unavailable(rustls::Error),
 }
@@ -110,7 +110,8 @@ impl Certificate {
     /// was read last.
     ///
     /// # Errors
-    /// When the provider of cryptography lacks a version, which does not happen with ring.
+    /// When the provider of cryptography has no cipher suite for these versions, or no key exchange
+    /// for one of its suites; ring has both.
     pub fn server_config(self: &Arc<Self>) -> Result<Arc<ServerConfig>, TlsError> {
         let mut config = ServerConfig::builder_with_provider(self.provider.clone())
             .with_safe_default_protocol_versions()

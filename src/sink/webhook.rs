@@ -49,7 +49,7 @@ pub struct WebhookConfig {
     /// list of CAs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Kinds of events to send: trajectory, track_ended, camera_status.
+    /// Kinds of events to send: trajectory, track_ended, zone, line, camera_status.
     pub events: Vec<EventKind>,
     /// Maximum number, 1 to 10000, of events in one POST.
     pub batch: usize,
@@ -231,10 +231,11 @@ struct BatchLimits {
 }
 
 impl BatchLimits {
-    /// Adapts the limits after the answer to a POST of `sent` events and bytes. A refusal halves
-    /// the limits, until the refused event is alone. After an accepted batch the number of events
-    /// doubles, up to `max_events`. The limit of bytes never increases, because a receiver's limit
-    /// is fixed.
+    /// Adapts the limits after the answer to a POST of `sent` events and bytes. If several events
+    /// are too large, the limit of bytes becomes half of the bytes sent; if several events are
+    /// refused for another reason, the limit of events becomes half of the events sent. A refused
+    /// single event changes nothing. After an accepted batch the limit of events doubles, up to
+    /// `max_events`. The limit of bytes never increases, because a receiver's limit is fixed.
     fn adapt(&mut self, answer: &Answer, sent: BatchLimits, max_events: usize) {
         match answer {
             Answer::Accepted => self.events = (2 * self.events).min(max_events),

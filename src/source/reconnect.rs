@@ -8,9 +8,10 @@ use crate::frame::Frame;
 use crate::source::camera_config::CameraConfig;
 use crate::time::Seconds;
 
-/// Pauses between attempts: doubling, bounded, randomised by 20 %.
+/// Pauses between attempts: each is twice the last one, at most `longest`; it is then multiplied by
+/// a random factor from 0.8 to 1.2.
 ///
-/// The crate `backon` was considered: its jitter adds up to 100 % and can exceed the longest pause.
+/// The crate `backon` was considered: its jitter can double a pause, even the longest one.
 #[derive(Debug)]
 pub struct Backoff {
     first: f64,
@@ -20,7 +21,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Pauses from `first` to `longest` seconds; `seed` randomises them.
+    /// Pauses from `first` to `longest` seconds, before the random factors of `seed`.
     pub fn new(first: f64, longest: f64, seed: u64) -> Self {
         Backoff {
             first,
@@ -45,17 +46,19 @@ impl Backoff {
 
 /// The largest factor by which timeouts grow.
 const MOST_STEPS: u32 = 4;
-/// Frames that arrive within this share of the timeout are in no danger of it.
+/// If the mean interval between frames is at most this share of the timeout, the timeout is long
+/// enough for the camera.
 const SAFE_SHARE: f64 = 0.25;
 
 /// Timeouts that grow for cameras that answer slowly, or deliver frames rarely.
 #[derive(Debug, Default)]
 struct AdaptiveTimeout {
-    /// Attempts in a row that took the whole timeout. The first may be bad luck; from the second on
-    /// the timeout grows.
+    /// Number of attempts and connections, at most [`MOST_STEPS`], that ended by the timeout since
+    /// frames last came at short intervals. The first may be chance; from the second on the timeout
+    /// grows. Failures that come sooner do not count.
     steps: u32,
-    /// Number and time of the first and of the last frame of this connection. Both are the
-    /// camera's own, because frames may arrive in bursts and some are dropped.
+    /// Number and presentation time of the first and of the last frame of this connection, as the
+    /// source gives them: frames may arrive in bursts, and some are dropped.
     span: Option<[(u64, Seconds); 2]>,
 }
 
@@ -141,11 +144,12 @@ impl Reconnect {
         self.offset = None;
     }
 
-    /// Gives a frame its number and time on the camera's own clock, which continues over
-    /// interruptions like the wall clock, and marks it with `restart` if tracks must not continue:
-    /// after a gap of more than `keep_ids`, and where the size changes.
+    /// Numbers a frame, shifts its presentation time so that the duration of interruptions is
+    /// included, and marks it with `restart` if tracks must not continue: after a gap of more than
+    /// `keep_ids`, and where the size changes.
     ///
-    /// Frames of a live source are numbered without gaps; a recording keeps its own numbers.
+    /// Frames of a live source are numbered without gaps. A recording keeps its own numbers; when
+    /// it is opened again, they continue from its last number.
     pub fn frame(
         &mut self,
         frame: &mut Frame,
@@ -314,8 +318,8 @@ mod tests {
             state.failed(&config, Seconds(now));
             timeout
         };
-        // The camera answers late: the timeouts grow, up to four times. An immediate refusal does
-        // not change the timeouts.
+        // The camera answers late: the timeouts grow to at most four times the configured ones. An
+        // immediate refusal does not change them.
         let mut slow = Reconnect::new(&config, 1);
         let factors =
             [2.0, 2.0, 0.1, 4.0, 6.0, 8.0, 8.0].map(|silence| attempt(&mut slow, &[], silence));

@@ -1,7 +1,8 @@
-//! The tables, and how those of earlier versions of the program become those of this one.
+//! The migrations, which create the tables and update those of earlier versions of the program.
 //!
-//! Each migration is applied once, in order, in one transaction with the number that records it. A
-//! released migration is never changed; a change of the tables is a new migration.
+//! Each migration is applied once, in order. All that are due and the new version number are one
+//! transaction: if one fails, none is applied. A released migration is never changed; a change of
+//! the tables is a new migration.
 
 use crate::store::database::{Database, Dialect, lock, transaction};
 use crate::store::error::StoreError;

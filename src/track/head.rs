@@ -166,14 +166,17 @@ impl AssociationHead {
     /// Validates a table.
     ///
     /// # Errors
-    /// Fails on another schema, an unknown feature, a value that is not finite, or a node that does
-    /// not refer to later nodes.
+    /// Fails on another schema, a number that is not finite, an empty tree, an unknown feature, or a
+    /// split that does not refer to later nodes of its tree.
     pub fn new(table: &HeadTable) -> Result<Self, HeadError> {
         if table.schema != HEAD_SCHEMA {
             return Err(HeadError(format!(
                 "its schema is '{}', but '{HEAD_SCHEMA}' is needed",
                 table.schema
             )));
+        }
+        if !table.base.is_finite() {
+            return Err(HeadError("its base is not a finite number".into()));
         }
         let trees = table
             .trees
@@ -218,17 +221,18 @@ fn check(nodes: &[HeadNode]) -> Result<Vec<CheckedNode>, String> {
                 )
             })?;
             let down = |to: usize| to > i && to < nodes.len();
-            let fine = threshold.is_finite() && down(*left) && down(*right);
-            if fine {
-                Ok(CheckedNode::Split {
-                    feature: known,
-                    threshold: *threshold,
-                    left: *left,
-                    right: *right,
-                })
-            } else {
-                Err(format!("node {i} must refer to later nodes"))
+            if !threshold.is_finite() {
+                return Err(format!("the threshold of node {i} is not a finite number"));
             }
+            if !(down(*left) && down(*right)) {
+                return Err(format!("node {i} must refer to later nodes"));
+            }
+            Ok(CheckedNode::Split {
+                feature: known,
+                threshold: *threshold,
+                left: *left,
+                right: *right,
+            })
         }
     };
     nodes.iter().enumerate().map(one).collect()

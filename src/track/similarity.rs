@@ -88,8 +88,8 @@ impl StrangerTable {
         for &(distance, rate) in &points {
             if !((0.0..FARTHEST.0).contains(&distance) && rate > 0.0 && rate < 1.0) {
                 return Err(format!(
-                    "{rate}@{distance}: a rate must be between 0 and 1, a cosine distance from 0 to \
-                     2"
+                    "{rate}@{distance}: a rate must be above 0 and below 1, a cosine distance at \
+                     least 0 and below 2"
                 ));
             }
         }

@@ -54,8 +54,9 @@ pub struct TrainingPairs {
 
 impl TrainingPairs {
     /// Adds the pairs that occur if these frames are tracked without errors: each person's track is
-    /// updated with that person's detections, and is paired with every detection that can be
-    /// matched with it, in both rounds of matching.
+    /// updated with that person's detections, and in each of the two rounds of matching it is
+    /// paired with every detection of a known person that passes the round's gating. A detection
+    /// that passes both gives two pairs.
     pub fn collect(&mut self, frames: &[LabelledFrame], config: &TrackerConfig) {
         let mut tracks: BTreeMap<u64, Track> = BTreeMap::new();
         let mut now = Seconds::ZERO;
@@ -119,7 +120,7 @@ impl TrainingPairs {
     /// Trains `count` trees.
     ///
     /// # Errors
-    /// Fails when all pairs are of the same person, or all of different people.
+    /// Fails when track and detection are the same person in every pair, or in none.
     pub fn train(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
         let fail = |problem: String| TrainError::Data {
             name: "the pairs of tracks and detections".into(),
@@ -127,8 +128,8 @@ impl TrainingPairs {
         };
         if !self.same.contains(&true) || !self.same.contains(&false) {
             return Err(fail(
-                "all pairs are of the same person, or all of different people; use sequences in \
-                 which people meet"
+                "track and detection are the same person in every pair, or in none; use sequences \
+                 in which people meet"
                     .into(),
             ));
         }
@@ -195,8 +196,8 @@ fn table(tree: &forust_ml::tree::Tree) -> Vec<HeadNode> {
     order.iter().map(entry).collect()
 }
 
-/// Mean negative log likelihood, and area under the ROC curve. `None` if all pairs are of the same
-/// person, or all of different people.
+/// Mean negative log likelihood, and area under the ROC curve. `None` if `same` is all true or all
+/// false.
 pub fn evaluate(probabilities: &[f32], same: &[bool]) -> Option<(f64, f64)> {
     let positives = same.iter().filter(|s| **s).count();
     let negatives = same.len() - positives;
@@ -240,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn trained_trees_beat_overlap_alone_and_survive_the_table() {
+    fn a_head_from_trained_trees_ranks_pairs_better_than_overlap_alone() {
         let mut pairs = TrainingPairs::default();
         (0..12).for_each(|s| {
             pairs.collect(
@@ -273,7 +274,7 @@ mod tests {
                 .train(30, 1)
                 .expect_err("one kind")
                 .to_string()
-                .contains("all of different people")
+                .contains("the same person in every pair, or in none")
         );
     }
 }

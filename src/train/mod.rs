@@ -5,7 +5,7 @@
 //! [`validation`], [`speed`], [`batch`] (its input),
 //! [`dataset`] with [`readers`], [`synthetic`] and [`from_video`] (sources of pictures), [`distil`]
 //! with [`probe`] (training by a teacher's outputs), [`retrieval`] (evaluation), [`calibrate`],
-//! [`export`] over [`onnx`].
+//! [`mirror`], [`export`] over [`onnx`].
 
 pub mod association;
 pub mod batch;
@@ -26,6 +26,7 @@ pub mod graph;
 pub mod kernels;
 pub mod learner;
 pub mod loss;
+pub mod mirror;
 pub mod network;
 pub mod onnx;
 pub mod optimiser;

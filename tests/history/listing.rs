@@ -21,7 +21,7 @@ fn all(
         let page = history.tracks(filter, cursor, limit).unwrap();
         assert!(page.items.len() <= limit);
         tracks.extend(page.items);
-        // A cursor survives its way through an address.
+        // As a client gets and sends it: as text.
         cursor = match page.next {
             Some(next) => Some(next.to_string().parse().unwrap()),
             None => return tracks,
@@ -193,7 +193,7 @@ pub fn repeated_and_late_rows_change_nothing(place: &Place) {
         )));
     }
     close(&history);
-    // The same again by a second process of the same run.
+    // Opened again, as by the next start of the program with the same run id.
     let history = place.open();
     let detail = history.track(run(1), "gate", 1).unwrap().unwrap();
     assert_eq!((detail.summary.duration, detail.summary.crops), (5.0, 1));

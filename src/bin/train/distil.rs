@@ -13,6 +13,7 @@ use twintrack::train::distil::batches::TeacherBatches;
 use twintrack::train::distil::store::{RowShape, Store};
 use twintrack::train::distil::teacher::Teacher;
 use twintrack::train::error::TrainError;
+use twintrack::train::probe::figure::Figure;
 use twintrack::train::probe::generator::{Generator, VERSION};
 use twintrack::train::probe::recombine::FigureSources;
 use twintrack::train::readers::DataSpec;
@@ -21,8 +22,8 @@ use twintrack::train::validation::split;
 
 use super::{TrainingArgs, train};
 
-/// Distil: train an embedder to reproduce the embeddings of another network, the teacher, of
-/// pictures without labels (Hinton et al. 2015).
+/// Distil: train an embedder on pictures without labels to reproduce the embeddings that another
+/// network, the teacher, computes for them (Hinton et al. 2015).
 #[derive(Debug, Args)]
 pub struct DistilArgs {
     /// ONNX file of the teacher, an embedder: a path (./large.onnx), the name of a file in a
@@ -30,7 +31,7 @@ pub struct DistilArgs {
     #[arg(long, value_name = "FILE")]
     teacher: PathBuf,
     /// Pictures of people, from which the probes are made, KIND:WHERE. KIND is pictures, figures,
-    /// or one of --data; docs/guide/train.md describes WHERE for each.
+    /// or any kind that --data accepts; docs/guide/train.md describes WHERE for each.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     probes: Vec<DataSpec>,
     /// Labelled data to train on in addition to the probes, KIND:WHERE.
@@ -98,7 +99,7 @@ fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
     for spec in &args.probes {
         let footage = spec.footage(size, config.seed)?;
         eprintln!(
-            "{spec}: {} people, {} scenes for backgrounds",
+            "{spec}: {} pictures of people, {} scenes for backgrounds",
             footage.figures.len(),
             footage.scenes.len()
         );
@@ -135,7 +136,7 @@ fn batches(args: &DistilArgs, config: &TrainConfig) -> Result<TeacherBatches> {
     let dir = args.probe_store(key);
     let store = Store::open(&dir, rows)?;
     eprintln!(
-        "{}: {} pictures with the teacher's output",
+        "{}: the teacher's output of {} pictures is stored already",
         dir.display(),
         store.count()
     );
@@ -158,7 +159,8 @@ impl DistilArgs {
     }
 }
 
-/// Hash (FNV-1a) of everything on which the teacher's outputs depend.
+/// Hash (FNV-1a) of everything on which the teacher's outputs depend: its file, the pictures from
+/// which the probes are made, the generator's version, and settings.
 fn store_key(
     teacher: &Path,
     args: &DistilArgs,
@@ -167,12 +169,9 @@ fn store_key(
 ) -> Result<u64> {
     let teacher =
         std::fs::read(teacher).with_context(|| format!("cannot read {}", teacher.display()))?;
-    let counts: Vec<usize> = stock
-        .figures
-        .iter()
-        .map(Vec::len)
-        .chain([stock.scenes.len()])
-        .collect();
+    let counts: Vec<usize> = stock.figures.iter().map(Vec::len).collect();
+    let figures = stock.figures.iter().flatten().flat_map(Figure::pixels);
+    let scenes = stock.scenes.iter().flat_map(|scene| scene.data.iter());
     let settings = format!(
         "{:?} {:?} {:?} {counts:?} {} {} {} {:?} {:?}",
         VERSION,
@@ -191,5 +190,7 @@ fn store_key(
     Ok(teacher
         .iter()
         .chain(settings.as_bytes())
+        .chain(figures)
+        .chain(scenes)
         .fold(0xcbf2_9ce4_8422_2325, fnv))
 }

@@ -8,6 +8,7 @@ mod evaluate;
 mod head;
 #[path = "../../app/message.rs"]
 mod message;
+mod mirror;
 #[path = "../../app/outputs.rs"]
 mod outputs;
 mod process;
@@ -65,6 +66,7 @@ enum Command {
     Eval(evaluate::EvalArgs),
     Calibrate(calibrate::CalibrateArgs),
     Convert(ConvertArgs),
+    Mirror(mirror::MirrorArgs),
     Head(head::HeadArgs),
     Walks(walks::WalksArgs),
     /// Print the training configuration with all its defaults (TOML).
@@ -172,6 +174,7 @@ fn main() -> ExitCode {
         Command::Eval(args) => evaluate::eval(&args),
         Command::Calibrate(args) => calibrate::run(&args),
         Command::Convert(args) => convert(&args),
+        Command::Mirror(args) => mirror::run(&args),
         Command::Head(args) => head::head(&args),
         Command::Walks(args) => walks::walks(&args),
         Command::Config => toml::to_string(&TrainConfig::default()).map_err(Into::into),

@@ -217,8 +217,9 @@ fn a_refused_event_goes_to_the_dead_letter_file_and_the_others_arrive() {
     }
 }
 
-/// Regression: if removing events from the spool failed after a 2xx, they were sent again without a
-/// pause; after a first correction, no event was sent until the removal succeeded.
+/// Regression: if events could not be removed from the spool after a 2xx, they were sent again
+/// without a pause. The first fix had a bug of its own: no event was sent until the removal
+/// succeeded.
 #[test]
 fn accepted_events_are_sent_once_and_later_ones_too_while_the_disk_fails() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -227,7 +228,8 @@ fn accepted_events_are_sent_once_and_later_ones_too_while_the_disk_fails() {
     spool.push(EventKind::TrackEnded, "cam", b"1");
     let first = spool.after(0, 1, 1).expect("read")[0].position;
     spool.fail_removal_of(Some(first));
-    // These events stay queued, so that the file is not replaced.
+    // Two events are still queued when the first one is acknowledged. If the queue were empty then,
+    // the spool would start a new file, and the removal that fails would not matter.
     (2..=3).for_each(|i| spool.push(EventKind::TrackEnded, "cam", i.to_string().as_bytes()));
     let config = WebhookConfig {
         url,

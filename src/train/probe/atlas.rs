@@ -1,8 +1,8 @@
 //! Figure atlases: rendered people with a label of the body part for every pixel
 //! (`models/render_figures.py`). A sheet is a PNG of cells of 64x128 pixels, one person each. Red
-//! is the label of the body part ([`BodyPart::of_label`]). Green is the shade: the linear luminance
-//! relative to the mean of the part's group (128: equal to the mean). Blue is the coverage by the
-//! person (255: full).
+//! is the label of the body part ([`BodyPart::of_label`]). Green is the shade: 128 times the linear
+//! luminance divided by its mean over the part's group (skin; top and sleeves; legs; other parts
+//! alone), at most 255. Blue is the coverage by the person (255: full).
 
 use std::path::Path;
 

@@ -90,7 +90,12 @@ impl Figure {
         }
     }
 
-    /// The pixels.
+    /// Packed blue, green, red bytes.
+    pub fn pixels(&self) -> &[u8] {
+        &self.pixels
+    }
+
+    /// The picture.
     pub fn picture(&self) -> Picture {
         Picture::from_bgr(self.size, &self.pixels)
     }

@@ -60,8 +60,8 @@ impl FigureSources {
         out
     }
 
-    /// A figure as it is, on its own background. A rendered body, which has neither colours nor a
-    /// background, is composed by [`FigureSources::person`].
+    /// A figure as it is, on its own background. If a rendered body is drawn, which has neither
+    /// colours nor a background, the result is that of [`FigureSources::person`].
     pub fn unchanged(&self, rng: &mut Rng) -> Picture {
         let figure = self.figure(rng);
         if figure.parts().is_some() {
@@ -144,7 +144,7 @@ impl FigureSources {
             piece = recolour(&piece, rng);
         }
         if chance(rng, 0.2) {
-            // Replaces the ground by the ground of another scene.
+            // Replaces what is below a random horizon by another part of a scene, or by one colour.
             let ground = if chance(rng, 0.5) {
                 self.piece(rng)
             } else {
