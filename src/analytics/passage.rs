@@ -52,14 +52,14 @@ impl Visit {
 /// State of one person at one boundary.
 #[derive(Debug, Clone)]
 pub struct Passage {
-    /// Present while the person is within the band. Boxed, as the next: both are rare, and hundreds
-    /// of passages are read for every frame.
+    /// Present while the person is within the band. Boxed, as `pending` is, because both are rarely
+    /// present and hundreds of passages are read for every frame.
     visit: Option<Box<Visit>>,
     /// A crossing that can still be taken back.
     pending: Option<Box<Crossing>>,
-    /// The boundary is at least `clearance` pixels away from this foot point. 0 if the last sample
-    /// was within the band.
+    /// A foot point whose distance from the boundary is `clearance`.
     anchor: Point,
+    /// In pixels; 0 if the last sample was within the band.
     clearance: f64,
 }
 
