@@ -2,9 +2,9 @@
 //! goes over, with hysteresis in distance and in time.
 //!
 //! Distance: while a person is within the band around the boundary, nothing is counted. When the
-//! person leaves it, the sum of the signed crossings since entering it counts.
-//! Time: a crossing and one back within `hold` seconds cancel each other, so that a box that jumps
-//! for some frames is not counted.
+//! person leaves it, the sum of the signed crossings since entering it counts. Time: a crossing and
+//! a crossing back within `hold` seconds cancel each other, so that a box that jumps for some
+//! frames is not counted.
 //!
 //! Between two samples the person moves on a straight line. The crossings are therefore a function
 //! of the path, not of the frame rate, and reversing the path reverses their signs.
