@@ -208,8 +208,9 @@ impl Boundary {
         self.distance(sample.foot) <= sample.margin
     }
 
-    /// The first fault of the corners of a line or, if `closed`, a polygon, if there is one: a
-    /// polygon must not cross or touch itself, and no two successive points may be equal.
+    /// The first fault of the corners of a line or, if `closed`, a polygon, if there is one: no two
+    /// successive points may be equal, and a polygon must have an area and must not cross or touch
+    /// itself.
     pub fn fault(points: Vec<Point>, closed: bool) -> Option<String> {
         let drawn = Boundary { points, closed };
         let edges: Vec<(Point, Point)> = drawn.edges().collect();

@@ -40,7 +40,7 @@ pub struct ZoneChange {
     pub zone: Arc<str>,
     /// What has changed.
     pub kind: ZoneKind,
-    /// The track; absent for changes of the limit.
+    /// The track; absent for `over_limit` and `within_limit`.
     pub track: Option<u64>,
     /// Presentation time in seconds of the change.
     pub at: f64,
@@ -54,7 +54,7 @@ pub struct ZoneChange {
     pub entered: u64,
     /// Number of exits so far, this change included.
     pub left: u64,
-    /// The limit, for its changes.
+    /// The limit; present for `over_limit` and `within_limit` only.
     pub limit: Option<u32>,
 }
 

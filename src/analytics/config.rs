@@ -257,8 +257,9 @@ impl SceneConfig {
     /// Checks every shape; `prefix` comes before the keys in messages (`cameras.gate.` or nothing).
     ///
     /// # Errors
-    /// The first value outside its range, the first polygon with fewer than three points or that
-    /// crosses itself, and a ground plane that is degenerate or missing for shapes in metres.
+    /// The first fault: a ground plane that cannot be used, or is missing for shapes in metres; a
+    /// shape with an invalid name, a wrong number of points, a point out of range or two equal
+    /// successive points; a polygon without area or that crosses itself; a value outside its range.
     pub fn validate(&self, prefix: &str) -> Result<(), SceneError> {
         let ground = self.ground_plane().map_err(|reason| SceneError::Ground {
             key: format!("{prefix}ground"),

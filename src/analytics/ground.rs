@@ -38,8 +38,9 @@ impl GroundPlane {
     /// Fits the homography to the pairs, by least squares if there are more than four.
     ///
     /// # Errors
-    /// When there are too few or too many pairs, three of four lie on one line, or they do not fit
-    /// one plane within a metre.
+    /// When there are too few or too many pairs, a coordinate is out of range, three of four pairs
+    /// lie on one line, or the pairs lie on both sides of a horizon or do not fit one plane within
+    /// a metre.
     pub fn new(config: &GroundConfig) -> Result<Self, String> {
         let pairs = &config.pairs;
         if !(4..=MAX_PAIRS).contains(&pairs.len()) {
@@ -156,8 +157,8 @@ impl GroundMotion {
         self.velocity.map_or(0.0, |[x, y]| x.hypot(y))
     }
 
-    /// Metres walked since the beginning. It is a little more than the distance of the positions,
-    /// by their jitter that the smoothing leaves.
+    /// Metres walked since the beginning. It is slightly longer than the person's way, because the
+    /// smoothing leaves some jitter.
     pub fn walked(&self) -> f64 {
         self.walked
     }

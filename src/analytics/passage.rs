@@ -2,9 +2,9 @@
 //! goes over, with hysteresis in distance and in time.
 //!
 //! Distance: while a person is within the band around the boundary, nothing is counted. When the
-//! person leaves it, the sum of the signed crossings since entering it counts.
-//! Time: a crossing and one back within `hold` seconds cancel each other, so that a box that jumps
-//! for some frames is not counted.
+//! person leaves it, the sum of the signed crossings since entering it counts. Time: a crossing and
+//! a crossing back within `hold` seconds cancel each other, so that a box that jumps for some
+//! frames is not counted.
 //!
 //! Between two samples the person moves on a straight line. The crossings are therefore a function
 //! of the path, not of the frame rate, and reversing the path reverses their signs.
@@ -52,14 +52,14 @@ impl Visit {
 /// State of one person at one boundary.
 #[derive(Debug, Clone)]
 pub struct Passage {
-    /// Present while the person is within the band. Boxed, as the next: both are rare, and hundreds
-    /// of passages are read for every frame.
+    /// Present while the person is within the band. Boxed, as `pending` is, because both are rarely
+    /// present and hundreds of passages are read for every frame.
     visit: Option<Box<Visit>>,
     /// A crossing that can still be taken back.
     pending: Option<Box<Crossing>>,
-    /// The boundary is at least `clearance` pixels away from this foot point. 0 if the last sample
-    /// was within the band.
+    /// A foot point whose distance from the boundary is `clearance`.
     anchor: Point,
+    /// In pixels; 0 if the last sample was within the band.
     clearance: f64,
 }
 

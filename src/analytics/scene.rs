@@ -55,7 +55,7 @@ struct Counted {
 pub struct Scene {
     config: SceneConfig,
     counting: CountingConfig,
-    /// Size of the frames in pixels, for which the boundaries are.
+    /// Size in pixels of the frames for which the boundaries were computed.
     size: Option<(u32, u32)>,
     ground: Option<GroundPlane>,
     zones: Vec<Zone>,
@@ -107,7 +107,8 @@ impl Scene {
     }
 
     /// Replaces the settings. People leave the previous zones, and enter those that they are in.
-    /// The counts of a name go on, also if it was not there for some time.
+    /// The counts of a zone or line continue under its name, even if the name was absent for some
+    /// time.
     pub fn replace(&mut self, new: Scene, now: f64) -> Vec<Change> {
         let changes = self.end_all(now);
         self.keep_counts();
@@ -188,7 +189,8 @@ impl Scene {
     }
 
     /// Moves the people to where they are in the frame at `now`, whose size is `size` pixels.
-    /// Tracks that are not among them stay where they were. Returns what changed, in order of time.
+    /// Tracks that are not among them stay where they were. Returns what changed: what crossings
+    /// caused, in order of time, then the `dwell` and `over_limit` changes that are due.
     pub fn frame(
         &mut self,
         now: f64,
@@ -399,8 +401,10 @@ impl Scene {
         }
     }
 
-    /// Adds `dwell` and `over_limit` changes that are due. They come later by `hold`, as crossings
-    /// do, so that a crossing before them is known.
+    /// Adds `dwell` and `over_limit` changes that are due. A `dwell` change comes `hold` seconds
+    /// late, as crossings do, so that an exit before it is known. An `over_limit` change comes
+    /// after twice `hold`: the excess must last for `hold`, and exits are known `hold` seconds
+    /// late.
     fn check_durations(&mut self, now: f64, changes: &mut Vec<Change>) {
         let hold = self.counting.hold;
         for (&track, state) in &mut self.tracks {

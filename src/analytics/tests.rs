@@ -152,7 +152,7 @@ proptest! {
     }
 
     #[test]
-    fn entries_and_exits_of_a_zone_alternate_and_are_as_many(
+    fn entries_and_exits_of_a_zone_alternate_and_are_equal_in_number(
         path in prop_oneof![paths(), paths_along()], hold in 0.0..1.0,
     ) {
         let found = nets(&zone_crossings(&zone(), &samples(&path, 1), hold));

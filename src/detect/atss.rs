@@ -26,7 +26,8 @@ pub(super) struct Level<'a> {
     stride: usize,
 }
 
-/// Pairs each output with its stride. `None` when an output has another shape.
+/// Pairs each output with its stride. `None` when the number of outputs is not in [`STRIDES`], or
+/// an output has another shape.
 pub(super) fn levels<'a>(batch: &'a BatchOutputs<'_>) -> Option<Vec<Level<'a>>> {
     let level = |(i, o): (usize, &'a crate::infer::Output)| {
         let (maps, stride) = (o.values.view().into_dimensionality::<Ix4>().ok()?, 8 << i);

@@ -124,9 +124,9 @@ pub struct Detector {
     /// Prepares the detector's input on its device; absent if the CPU prepares the input, and after
     /// the loader was taken.
     loader: Option<FrameLoader>,
-    /// Most frames in a batch that are expected.
+    /// Largest number of frames that a batch is expected to have.
     largest_batch: usize,
-    /// Sizes of inputs that its device is prepared for.
+    /// Sizes (width, height) of the inputs that the device is prepared for.
     prepared: BTreeSet<(usize, usize)>,
 }
 

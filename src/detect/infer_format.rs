@@ -176,8 +176,8 @@ fn by_cells(
     }
     let strides = strides_of(places, batch.input).unwrap_or_default();
     let grid = cells(strides, batch.input);
-    // Median error of a row's centre against its cell, in cells, with the centre read as an offset,
-    // in pixels, or computed from edges in pixels.
+    // Median distance, in cells, of a row's centre from the middle of its cell. The centre is read
+    // in one of three ways: as an offset in cells, in pixels, or computed from edges in pixels.
     let miss = |at: &dyn Fn(ArrayView1<'_, f32>) -> (f32, f32), decoded: bool| {
         let one = |(row, (x, y, s)): (ArrayView1<'_, f32>, &(f32, f32, f32))| {
             let (a, b) = at(row);

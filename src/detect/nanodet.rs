@@ -24,8 +24,8 @@ pub(super) struct Level<'a> {
     columns: usize,
 }
 
-/// Pairs the outputs by their number of places, in any order. `None` when a stride lacks its pair
-/// or an output belongs to no stride.
+/// Pairs the outputs by their number of places, in any order. `None` when a stride other than 64
+/// lacks its pair, or an output belongs to no stride.
 pub(super) fn levels<'a>(
     outputs: &'a [Output],
     class: usize,

@@ -2,9 +2,9 @@
 
 use crate::detection::Detection;
 
-/// Keeps the most confident of every group that overlaps by more than `iou`, in descending order of
-/// confidence, at most `limit` of them. Equal confidences are ordered by their boxes, so that the
-/// result does not depend on the input's order.
+/// Drops each detection that overlaps a kept one of higher confidence by more than `iou`. Returns
+/// at most `limit` detections, in descending order of confidence. Equal confidences are ordered by
+/// their boxes, so that the result does not depend on the input's order.
 pub fn suppress(mut detections: Vec<Detection>, iou: f32, limit: usize) -> Vec<Detection> {
     let key = |d: &Detection| (d.bbox.left, d.bbox.top, d.bbox.width, d.bbox.height);
     detections.sort_by(|a, b| {

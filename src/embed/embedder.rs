@@ -192,7 +192,8 @@ impl Embedder {
         })
     }
 
-    /// Embeds the people of one frame in one batch.
+    /// Embeds, in one batch, those of a frame's detections that the settings `min_confidence` and
+    /// `max_crops` choose. `detections` are in descending order of confidence.
     ///
     /// # Errors
     /// Fails when the run fails.
@@ -204,7 +205,8 @@ impl Embedder {
         self.embed_those(image, detections, |_| true)
     }
 
-    /// As [`Embedder::embed`], only the detections whose indices are `needed`.
+    /// As [`Embedder::embed`], but of the chosen detections only those for whose index `needed` is
+    /// true.
     ///
     /// # Errors
     /// Fails when the run fails.
@@ -244,8 +246,8 @@ impl Embedder {
         self.cropper.is_some()
     }
 
-    /// Copies frames of one size to the network's device, for [`Embedder::embed_on_device`]. `None`
-    /// if crops are cut on the CPU.
+    /// Prepares frames of one size for [`Embedder::embed_on_device`]. `None` if crops are cut on
+    /// the CPU.
     ///
     /// # Errors
     /// Fails when the device fails.

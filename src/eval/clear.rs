@@ -42,7 +42,8 @@ impl Clear {
                 out.false_negatives += n as f64;
                 continue; // such a frame interrupts no track, as in TrackEval
             }
-            // Pairs of the previous frame take precedence if their overlap is above the threshold.
+            // Pairs of the previous frame take precedence if their overlap is at least the
+            // threshold.
             let weight: Vec<f64> = (0..n)
                 .flat_map(|t| (0..m).map(move |r| (t, r)))
                 .map(|(t, r)| match f.iou(t, r) {

@@ -54,7 +54,7 @@ impl TrackIdentity {
 /// Weight in common of a true person and one of the result.
 type Common = ((u64, u64), f64);
 
-/// Pairs with people in common, directly or through others.
+/// Groups the pairs so that pairs of different groups have no person in common.
 fn groups(common: &BTreeMap<(u64, u64), f64>) -> Vec<Vec<Common>> {
     let mut group_of_result: BTreeMap<u64, usize> = BTreeMap::new();
     let mut groups: Vec<Vec<Common>> = Vec::new();
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn the_assignment_is_the_best_over_all_people() {
-        // Result 5 shares 2 tracks with person 1 and 2 with person 2; person 1 has another.
+        // Result 5 shares two tracks with person 1 and two with person 2; result 6 shares three
+        // with person 1.
         let pairs = [(1, 5), (1, 5), (2, 5), (2, 5), (1, 6), (1, 6), (1, 6)];
         assert_eq!(judged(&pairs).idr, 5.0 / 7.0);
     }
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn weights_count_as_much_as_they_say() {
+    fn tracks_count_by_their_weights() {
         let track = |truth, result, weight| JudgedTrack {
             truth,
             result: Some(result),

@@ -2,7 +2,7 @@
 //!
 //! The rules follow the reference implementation (TrackEval; Luiten et al. 2021): result boxes
 //! matched to a distractor (a static person, a reflection, a person on a vehicle, ...) at an IoU of
-//! 0.5 are removed. Then ground truth that is not a pedestrian to be counted is removed.
+//! at least 0.5 are removed. Then ground truth that is not a pedestrian to be counted is removed.
 
 use std::collections::{BTreeMap, HashMap};
 

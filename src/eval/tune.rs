@@ -2,8 +2,8 @@
 //! decreasing steps.
 //!
 //! Random search finds better parameters than a grid if few of many parameters have an effect
-//! (Bergstra and Bengio 2012). The second half is a (1+n) evolution strategy, which starts at the
-//! best point found.
+//! (Bergstra and Bengio 2012). The last 60 % of the trials are a (1+n) evolution strategy, which
+//! starts at the best point found.
 
 use crate::eval::report::{Counts, Scores, combine};
 
@@ -66,8 +66,8 @@ const ROUND: usize = 16;
 
 /// Evaluates `trials` parameter sets, the starting one first. `evaluate` receives the parameter
 /// sets of a round, and returns for each the counts of every sequence, or `None` if the
-/// configuration is invalid. `on_round` receives all trials after each round. The same seed gives
-/// the same trials.
+/// configuration is invalid. `on_round` receives all valid trials after each round. Returns the
+/// valid trials; none if the starting set is invalid. The same seed gives the same trials.
 pub fn search(
     parameters: &[Parameter],
     trials: usize,

@@ -19,7 +19,8 @@ use crate::infer::options::SessionOptions;
 use crate::infer::pixels::PixelFormat;
 use crate::infer::runtime::Runtime;
 
-/// Frames of one size in the device's memory: bytes [N, H, W, 3]. Clones share them.
+/// Frames of one size, bytes [N, H, W, 3]: in the device's memory if [`FrameLoader::load`] made
+/// them, in host memory if [`Cropper::load`] did. Clones share them.
 #[derive(Clone)]
 pub struct DeviceFrames {
     pub(super) frames: Arc<DynValue>,
@@ -162,7 +163,8 @@ impl Cropper {
         Ok(Cropper { graph, size })
     }
 
-    /// Copies frames of one size to the device, for use in [`Cropper::cut`].
+    /// Copies frames of one size to host memory, from which each [`Cropper::cut`] copies them to
+    /// the device.
     ///
     /// # Errors
     /// Fails when the device fails.

@@ -73,9 +73,9 @@ fn download_folder_from(var: impl Fn(&str) -> Option<PathBuf>) -> Option<PathBuf
 /// networks. In each folder a name without an extension matches the file NAME, else NAME.onnx.
 ///
 /// # Errors
-/// Fails when no file is found; if the working folder has a file of that name, the message says to
-/// write `./NAME`. If both the working folder and another folder have the file, a warning is logged
-/// instead.
+/// Fails when no file is found or the path is a folder; if only the working folder has a file of
+/// that name, the message says to write `./NAME`. If both the working folder and another folder
+/// have the file, a warning is logged instead.
 pub fn find_model(path: &Path) -> Result<PathBuf, InferError> {
     let mut folders: Vec<PathBuf> = std::env::var_os("TWINTRACK_MODELS")
         .map(PathBuf::from)

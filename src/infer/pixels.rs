@@ -44,7 +44,7 @@ pub struct PixelFormat {
 
 /// Names of the predefined formats, for error messages.
 const FORMATS: &str = "imagenet-rgb, imagenet-bgr, unit-rgb or bytes-bgr";
-/// Smallest standard deviation that is plausible on the 0 to 255 scale.
+/// Smallest and greatest standard deviation that is accepted, on the 0 to 255 scale.
 const LEAST_STD: f32 = 1.0;
 const GREATEST_STD: f32 = 1e4;
 
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preset_equals_the_table_with_its_values() {
+    fn a_predefined_format_equals_the_table_with_its_values() {
         let table =
             "{ color = \"rgb\", mean = [123.675, 116.28, 103.53], std = [58.395, 57.12, 57.375] }";
         assert_eq!(read("\"imagenet-rgb\""), Ok(PixelFormat::IMAGENET_RGB));

@@ -10,8 +10,8 @@ use crate::range::{OutOfRange, within};
 /// Size of a network's input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum InputSize {
-    /// The model's own size. A detector with free dimensions uses the frame's size with a longer
-    /// side of at most 768 pixels; an embedder uses the size in its metadata.
+    /// The model's own size. A detector with free dimensions uses the frame's size, scaled down to
+    /// `detector.longest_side` if it is larger; an embedder uses the size in its metadata.
     #[default]
     Auto,
     /// Width and height in pixels.

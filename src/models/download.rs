@@ -19,8 +19,8 @@ const ANSWER: Duration = Duration::from_secs(30);
 /// Timeout for the next bytes of a response.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Downloads `file` to `to` and appends `suffix`. An existing file `to` with the suffix `.part` is
-/// resumed. `progress` receives the number of bytes on disk.
+/// Downloads `file` to `to` and appends `suffix`. If the file [`part_of`] `to` exists, the download
+/// resumes from it. `progress` receives the number of bytes on disk.
 ///
 /// # Errors
 /// Fails when the server cannot be reached, closes the connection early or sends another file, and

@@ -78,8 +78,9 @@ impl IrNetwork {
     /// Parses the XML.
     ///
     /// # Errors
-    /// Fails when the text is not XML, is not IR of version 10 or 11, or an edge refers to no
-    /// layer; the message says which.
+    /// Fails when the text is not XML, is not IR of version 10 or 11, or a layer lacks an
+    /// attribute, has an input without an edge from an earlier layer, or has an output of an
+    /// unsupported type or a dynamic shape; the message names the layer.
     pub fn parse(xml: &str) -> Result<Self, String> {
         let document = Document::parse(xml).map_err(|e| format!("not valid XML: {e}"))?;
         let net = document.root_element();

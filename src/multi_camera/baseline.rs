@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use crate::multi_camera::camera_track::CameraTrack;
 use crate::multi_camera::person::dot;
 
-/// The person of the nearest earlier track, if its cosine distance is at most `distance`, else a
-/// new person; tracks of one camera at the same time are of different people. Returns the people in
-/// the order of the tracks, which are in the order in which they end.
+/// For each track, the person of the nearest track that ended earlier, by at most `remember`
+/// seconds, if the cosine distance is at most `distance`; else a new person. Tracks of one camera
+/// at the same time are of different people. `tracks` are in the order in which they end; the
+/// people are returned in the same order.
 pub fn nearest_neighbour(tracks: &[CameraTrack], distance: f32, remember: f64) -> Vec<u64> {
     let mut people: Vec<u64> = Vec::with_capacity(tracks.len());
     let mut next = 1;

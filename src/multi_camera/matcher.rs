@@ -33,15 +33,17 @@ mod remembered;
 
 /// Candidates with a score below this are ignored: their probability is below one in 3000.
 const LEAST_SCORE: f32 = -8.0;
-/// People who are kept as candidates of a waiting track, the best.
+/// Number of people to which the candidates of a waiting track are reduced, those with the best
+/// scores.
 const MAX_CANDIDATES: usize = 48;
-/// Tracks that wait at most; a quarter of them, those that ended first, are then decided early.
+/// Maximum number of waiting tracks. Beyond it, the quarter of them that ended first is decided
+/// early.
 const MAX_WAITING: usize = 256;
-/// Tracks are decided together if the first of them has been due for this share of the delay, so
-/// that not every track assigns all that wait.
+/// Tracks are decided together once the first of them has been due for this share of the delay, so
+/// that not every new track causes an assignment of all waiting tracks.
 const DECIDE_EVERY: f64 = 0.1;
-/// Share of the time for which people are remembered after which it is looked who is to be
-/// forgotten, and share of the people who are forgotten at once if there are too many.
+/// People are forgotten at intervals of this share of [`MultiCameraConfig::remember`]. If there are
+/// too many, the number is reduced by this share below [`MultiCameraConfig::people`].
 const FORGET_SHARE: f64 = 0.02;
 /// Tolerance of an embedding's squared length.
 const UNIT_TOLERANCE: f32 = 1e-2;
@@ -57,7 +59,7 @@ pub struct Matcher {
     people: BTreeMap<u64, Person>,
     waiting: Vec<Waiting>,
     next: u64,
-    /// The latest end of a track, or the latest time given.
+    /// The latest of all ends of tracks and all times given to [`Matcher::advance`].
     now: Seconds,
     /// When people were last forgotten.
     forgotten: Seconds,
@@ -67,7 +69,8 @@ pub struct Matcher {
 
 impl Matcher {
     /// Creates a matcher that knows nobody. `embedders`: hash and calibration of each embedder
-    /// whose tracks are compared; embeddings of different embedders are not.
+    /// whose tracks are compared; embeddings of different embedders are not compared with each
+    /// other.
     pub fn new(config: MultiCameraConfig, embedders: Vec<(Arc<str>, Calibration)>) -> Self {
         Matcher {
             config,
@@ -248,7 +251,8 @@ impl Matcher {
         waiting.people = scored.into_iter().map(|(_, candidate)| candidate).collect();
     }
 
-    /// The sighting at the same time as a track, with the comparison of their appearances.
+    /// The latest sighting at the same time as a waiting track: the sighting's camera, the track's
+    /// camera, and the logarithm of appearance's likelihood ratio. `None` if there is none.
     fn together(
         &self,
         sightings: &[Sighting],
@@ -319,7 +323,8 @@ impl Matcher {
         found
     }
 
-    /// Assigns all waiting tracks, and decides those that ended until `until`.
+    /// Assigns all waiting tracks, and decides those that ended at `until` or before, with the
+    /// tracks that these follow.
     fn decide(&mut self, until: f64) -> Vec<Decision> {
         let is_due = |w: &Waiting| w.sighting.last.0 <= until;
         if !self.waiting.iter().any(is_due) {
@@ -354,7 +359,7 @@ impl Matcher {
         round.decisions
     }
 
-    /// The row's choice of what to follow, by index in its list.
+    /// For each row, the index in its list of what it follows; `None`: nothing.
     fn assign(&mut self, follows: &[Vec<Follow>]) -> Vec<Option<usize>> {
         let mut columns: BTreeMap<Previous, usize> = BTreeMap::new();
         let mut candidates = Vec::new();
@@ -436,7 +441,8 @@ impl Matcher {
         });
     }
 
-    /// Removes the tracks that are decided, and compares the others with their people.
+    /// Removes the decided tracks, and compares the tracks that still wait with the people of the
+    /// decided ones.
     fn leave_waiting(&mut self, person_of: &BTreeMap<u64, u64>) {
         let mut waiting = std::mem::take(&mut self.waiting);
         waiting.retain(|w| !person_of.contains_key(&w.key));
@@ -465,7 +471,8 @@ impl Matcher {
         self.waiting = waiting;
     }
 
-    /// Forgets people who were not seen for long, and the most distant ones if there are too many.
+    /// Forgets people who were not seen for [`MultiCameraConfig::remember`] and, if there are too
+    /// many, those who were not seen for longest.
     fn forget(&mut self) {
         let most = self.config.people;
         let interval = FORGET_SHARE * self.config.remember;

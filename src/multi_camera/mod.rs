@@ -2,8 +2,8 @@
 //! Pure: no I/O, no clock, no threads.
 //!
 //! Start with [`matcher`]: it takes ended tracks and gives each the number of a person.
-//! [`topology`] is what it learns about the cameras: who follows whom, after how long. [`walks`]
-//! simulates people who walk between cameras; the matcher is judged on it.
+//! [`topology`] is what it learns about the cameras: at which camera people are seen next, after
+//! how long. [`walks`] simulates people who walk between cameras; the matcher is judged on it.
 
 pub mod baseline;
 pub mod camera_track;

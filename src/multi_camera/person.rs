@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Seconds;
 
-/// Sightings that are kept of a person, the latest ones.
+/// Maximum number of sightings of a person that are kept, the latest ones.
 const MAX_SIGHTINGS: usize = 12;
 
 /// Presence of a person at a camera: one track.
@@ -42,7 +42,7 @@ impl PersonEmbedding {
     }
 }
 
-/// The scalar product, in 16 partial sums, which the compiler makes vector instructions of.
+/// The scalar product, in 16 partial sums, so that the compiler uses vector instructions.
 pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let (mut sums, whole) = ([0.0f32; LANES], a.len() / LANES * LANES);

@@ -56,8 +56,8 @@ impl Scores<'_> {
         clamped(self.config.appearance * log_odds)
     }
 
-    /// Whether one person cannot have both: at one camera at the same time, or at two cameras whose
-    /// fields of view do not overlap.
+    /// Whether the sightings cannot be of one person: they are at the same time, and at one camera
+    /// or at two cameras whose fields of view do not overlap.
     pub fn excludes(&self, a: &Sighting, b: &Sighting) -> bool {
         let overlap = a.overlap(b).0;
         if a.camera == b.camera {
@@ -68,14 +68,16 @@ impl Scores<'_> {
         }
     }
 
-    /// Score of time for a track among sightings in order of time, and the link; `None` if the
-    /// sightings exclude the track.
+    /// The part of the score that depends on time, for a track among a person's sightings (in order
+    /// of their first detection), and the link used; `None` if there are no sightings, or they
+    /// exclude the track.
     pub fn time(&self, sightings: &[Sighting], track: &Sighting) -> Option<(f32, UsedLink)> {
         if sightings.iter().any(|s| self.excludes(s, track)) {
             return None;
         }
         let after = sightings.partition_point(|s| s.first.0 <= track.first.0);
-        // Before all sightings that are kept, the track is followed instead of following.
+        // A track that began before all kept sightings does not follow: the first sighting follows
+        // it.
         let (from, to) = match after.checked_sub(1) {
             Some(before) => (&sightings[before], track),
             None => (track, sightings.first()?),

@@ -21,18 +21,18 @@ use crate::time::Seconds;
 
 /// Largest number of cameras.
 pub const MAX_CAMERAS: usize = 4096;
-/// Links that a camera keeps, the heaviest.
+/// Maximum number of links that a camera keeps, those with the greatest weights.
 const MAX_LINKS: usize = 64;
-/// Cameras with which a camera is compared for overlapping views, those with the most pairs that
-/// look like one person.
+/// Maximum number of cameras with which a camera is compared for overlapping views, those with the
+/// highest share of pairs that look like one person.
 const MAX_TOGETHER: usize = 256;
 /// Share of people who, without knowledge, are not seen again.
 const GONE: f64 = 0.3;
-/// Departures that the distribution without knowledge counts as much as.
+/// Weight of the distribution without knowledge, in departures.
 const PRIOR_DEPARTURES: f32 = 8.0;
-/// Travel times that the density without knowledge counts as much as.
+/// Weight of the density without knowledge, in travel times.
 const PRIOR_TIMES: f32 = 0.5;
-/// New people and seconds that the prior rate of new people counts as much as.
+/// The prior rate of new people and its weight: this many new people in this many seconds.
 const PRIOR_NEW: (f64, f64) = (1.0, 60.0);
 /// Seconds in which the rate of new people loses half of its weight, because it changes with the
 /// time of day.
@@ -41,8 +41,8 @@ const RATE_HALF_LIFE: f64 = 3600.0;
 const SCALE_EVERY: f64 = 60.0;
 /// Prior share of pairs of tracks at the same time at two cameras that are one person.
 const SAME_PRIOR: f64 = 0.02;
-/// Views overlap if the pairs that look like one person exceed those expected by chance by this
-/// number, and by [`OVERLAP_SIGMAS`] standard deviations.
+/// Views overlap if the pairs that look like one person exceed those expected by chance by more
+/// than this number plus [`OVERLAP_SIGMAS`] standard deviations.
 const OVERLAP_LEAST: f64 = 4.0;
 /// See [`OVERLAP_LEAST`].
 const OVERLAP_SIGMAS: f64 = 4.0;
@@ -69,8 +69,9 @@ struct Camera {
     links: BTreeMap<u32, Link>,
     /// Pairs of tracks at the same time here and at a camera with a higher number.
     together: BTreeMap<u32, Together>,
-    /// Weight of new people, and the seconds in which they came.
+    /// Weight of new people.
     new_people: f64,
+    /// Seconds in which these came, scaled as their weight is.
     watched: f64,
     /// Time to which the weights are scaled.
     scaled: Option<Seconds>,
@@ -94,7 +95,7 @@ pub struct LinkSummary {
     pub to: Arc<str>,
     /// Share of the people who leave `from` that are seen next at `to`, in [0, 1].
     pub share: f32,
-    /// Travel time that a tenth, a half, and nine tenths do not exceed.
+    /// Travel times that a tenth, half and nine tenths of these people do not exceed.
     pub travel: [Seconds; 3],
 }
 
@@ -185,8 +186,8 @@ impl Topology {
         }
     }
 
-    /// Compares two tracks at the same time by the natural logarithm of the likelihood ratio that
-    /// they are of one person.
+    /// Counts a pair of tracks at the same time, of the cameras `a` and `b`. `log_ratio` is the
+    /// natural logarithm of the likelihood ratio that they are of one person.
     pub(super) fn compare(&mut self, a: u32, b: u32, log_ratio: f32) {
         let odds = SAME_PRIOR / (1.0 - SAME_PRIOR) * f64::from(log_ratio).exp();
         let same = odds / (1.0 + odds);

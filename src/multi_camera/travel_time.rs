@@ -22,9 +22,9 @@ const KERNEL: f64 = 1.0;
 /// Bins on each side of the kernel's centre.
 const REACH: i64 = 3;
 
-/// asinh(-SHORTEST / LINEAR), and the place of the longest travel time on the scale; a test
-/// compares them.
+/// asinh(-SHORTEST / LINEAR); a test compares the two.
 const ORIGIN: f64 = 5.703_793_585_582_131;
+/// Place of the longest travel time on the scale, in bins; a test compares the two.
 const END: f64 = 152.131_573_515_458_6;
 
 /// Place of a travel time on the scale, in bins.
@@ -91,7 +91,8 @@ impl TravelTimes {
         }
     }
 
-    /// The density at a travel time, 1/s; `prior` times of the unknown distribution are added.
+    /// The density at a travel time, 1/s; the density without knowledge is added with the weight
+    /// `prior`.
     pub(super) fn density(&self, time: Seconds, prior: f32) -> f64 {
         let at = place(time);
         let weight = |k: f64| {

@@ -50,9 +50,9 @@ pub enum Method {
 /// Embedder hash of simulated tracks.
 const EMBEDDER: &str = "simulated";
 
-/// Gives tracks the embeddings of pictures, one picture per track, of the person in a random order
-/// of people. A camera prefers pictures of one of the real cameras, always the same. No picture is
-/// used twice: tracks of people who have none left are left out.
+/// Gives each track the embedding of a picture. Each simulated person gets the pictures of one of
+/// `people`, in random order. A simulated camera prefers the pictures of one real camera, always
+/// the same. No picture is used twice: a track is left out if its person has no picture left.
 pub fn dress(tracks: &[WalkTrack], people: &[Vec<Picture>], seed: u64) -> Vec<LabelledTrack> {
     let mut rng = Rng::with_seed(seed);
     let mut cameras: Vec<u32> = people.iter().flatten().map(|p| p.camera).collect();

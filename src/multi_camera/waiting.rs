@@ -14,9 +14,10 @@ pub(super) struct Waiting {
     pub key: u64,
     pub sighting: Sighting,
     pub embedding: PersonEmbedding,
-    /// People who may be the track's, and the logarithm of appearance's likelihood ratio.
+    /// People of whom the track may be, by number, and the logarithm of appearance's likelihood
+    /// ratio.
     pub people: Vec<(u64, f32)>,
-    /// The same for other waiting tracks, by key.
+    /// Waiting tracks that this one may follow, by key, and the same logarithm.
     pub tracks: Vec<(u64, f32)>,
 }
 

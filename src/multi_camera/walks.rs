@@ -49,7 +49,7 @@ const ENTRANCES: f64 = 0.3;
 const OVERLAPPING: f64 = 0.1;
 /// Probability of leaving after a camera that is no entrance, and after one that is.
 const LEAVE: [f64; 2] = [0.05, 0.35];
-/// Probability of turning back to the camera before.
+/// Factor by which turning back to the camera before is less frequent.
 const TURN: f64 = 0.05;
 /// Probability of returning after having left, and the mean absence in seconds.
 const RETURN: (f64, f64) = (0.25, 900.0);
@@ -77,7 +77,7 @@ struct Way {
     weight: f64,
     /// Seconds at the mean speed.
     time: f64,
-    /// Views overlap: the next camera sees people this much before this one loses them.
+    /// Present if the views overlap: the seconds for which both cameras see a person.
     shared: Option<f64>,
 }
 

@@ -54,7 +54,8 @@ impl Item {
     }
 }
 
-/// The detector's input, and where each frame, of (width, height), lies in it.
+/// The detector's input. For each of its frames: the letterbox, and the frame's width and height in
+/// pixels.
 pub(super) struct Scaled {
     pub input: DetectorInput,
     pub places: Vec<(Letterbox, (u32, u32))>,

@@ -121,7 +121,7 @@ impl Batcher {
     }
 
     /// Puts a frame into its camera's slot. Returns whether it replaced a waiting frame, which is
-    /// dropped.
+    /// dropped. A frame of a camera without a slot is ignored.
     pub fn offer(&self, lane: Lane, frame: Frame) -> bool {
         let mut state = self.lock();
         let Some(slot) = state.slots.get_mut(&lane) else {
@@ -161,7 +161,7 @@ impl Batcher {
         true
     }
 
-    /// Ends a camera. Its waiting frame is still processed.
+    /// Ends a camera. Its waiting frames are still processed.
     pub fn end(&self, lane: Lane, camera: &Arc<str>) {
         if let Some(slot) = self.lock().slots.get_mut(&lane) {
             slot.ended = Some(camera.clone());
@@ -183,8 +183,10 @@ impl Batcher {
         self.changed.notify_all();
     }
 
-    /// Waits for the next batch: a full one, or what there is when its oldest frame has waited for
-    /// the limit. `None` at the end.
+    /// Waits for the next batch: a full one; one with at least as many frames as cameras have
+    /// delivered in the last second; or what there is when the oldest frame has waited for
+    /// [`BatchLimits::wait`], or a camera has ended. `None` once [`Batcher::close`] was called and
+    /// all cameras have ended.
     pub fn next(&self) -> Option<Batch> {
         let mut state = self.lock();
         loop {

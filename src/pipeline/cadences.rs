@@ -103,7 +103,7 @@ impl Cadences {
         let period = camera.last.map_or(Seconds::ZERO, |l| frame.pts - l);
         camera.last = Some(frame.pts);
         let bytes = frame.image.as_ref().map_or(0, |image| image.data.len());
-        // The nearest frame to the end of the interval is processed.
+        // The frame nearest to the end of the interval is processed.
         let skips = camera
             .processed
             .is_some_and(|p| (frame.pts - p).0 + period.0 / 2.0 < interval.0)

@@ -42,7 +42,7 @@ pub(super) struct TrackedFrame {
     pub left: Option<Arc<str>>,
 }
 
-/// Identities that the tracks are given.
+/// The registry that gives the tracks their identities.
 pub(super) struct Identities<'a> {
     pub registry: &'a mut IdentityRegistry,
     /// Time on a clock that all cameras share. Absent with a single camera, whose presentation
@@ -63,7 +63,7 @@ pub(super) struct CameraTracker {
     detected: (Vec<TrackOutput>, Seconds),
     /// Frames of a recording that the detector skipped, until the next one that it did not.
     held: Vec<Held>,
-    /// Whom pictures may show; present if they are to be hidden.
+    /// The people whom pictures may show; present if people are blurred.
     in_view: Option<PeopleInView>,
 }
 
@@ -89,13 +89,13 @@ impl CameraTracker {
         }
     }
 
-    /// Fills in [`FrameResult::people`].
+    /// Sets whether [`FrameResult::people`] is filled in.
     pub fn with_people(mut self, wanted: bool) -> Self {
         self.in_view = wanted.then(PeopleInView::default);
         self
     }
 
-    /// Everybody whom the frame at `pts` may show, if they are to be hidden.
+    /// Boxes of everybody whom the frame at `pts` may show; empty unless people are blurred.
     fn people_in_view(&self, pts: Seconds) -> Vec<BBox> {
         let boxes = |v: &PeopleInView| v.boxes(pts, &self.tracker);
         self.in_view.as_ref().map(boxes).unwrap_or_default()
@@ -180,8 +180,8 @@ impl CameraTracker {
         }
     }
 
-    /// Removes the detections in masks, for which nobody is tracked. In pictures they are hidden all
-    /// the same.
+    /// Removes the detections in masks, so that they neither start nor continue tracks. In pictures
+    /// the people in them are blurred nevertheless.
     pub fn remove_masked(
         &mut self,
         frame: &Frame,
@@ -197,7 +197,7 @@ impl CameraTracker {
             !self.events.ignores_detection(foot, frame)
         });
         if kept.len() < detections.len() {
-            // On a GPU they are embedded before the masks apply.
+            // On a GPU the detections are embedded before the masks apply.
             *embeddings = embeddings.select(&kept);
             *detections = kept.into_iter().map(|i| detections[i]).collect();
         }
@@ -386,7 +386,8 @@ fn find(tracks: &[TrackOutput], id: u64) -> Option<&TrackOutput> {
 }
 
 /// Replaces a prediction between two frames by the interpolation of the track's detections in them,
-/// at `share` of the time between them. A track that was not detected in both becomes lost.
+/// at `share` of the time between them. A track that was not detected in each of the two frames
+/// becomes lost.
 fn interpolate(
     t: &mut TrackOutput,
     earlier: Option<&TrackOutput>,

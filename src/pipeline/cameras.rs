@@ -18,9 +18,9 @@ pub struct CameraCounts {
     pub read: AtomicU64,
     /// Frames whose events were passed to the sinks.
     pub tracked: AtomicU64,
-    /// Detections in them.
+    /// Detections in the frames of `tracked`.
     pub detections: AtomicU64,
-    /// Frames among them that the detector skipped.
+    /// Frames of `tracked` that the detector skipped.
     pub skipped: AtomicU64,
     /// Detections that were embedded.
     pub embedded: AtomicU64,
@@ -181,7 +181,7 @@ impl Cameras {
         }
     }
 
-    /// The counts of all cameras together.
+    /// The counts of all cameras in the list together.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
         for camera in self.all() {

@@ -52,7 +52,7 @@ pub struct Summary {
     /// [`SourceError::Truncated`] if the end of the input is missing. All frames before it were
     /// written.
     pub cut: Option<SourceError>,
-    /// Frames dropped because a network failed on them.
+    /// Frames dropped because a network failed on them, or during a quarantine.
     pub failed: u64,
     /// Time from the start of the pipeline to the last event written.
     pub wall: Duration,

@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn another_size_opens_it() {
+    fn another_picture_size_opens_the_gate() {
         let mut gate = MotionGate::default();
         assert!(gate.opens(&picture(1, None, 0), Seconds(0.0)));
         assert!(gate.opens(

@@ -12,7 +12,7 @@ const HOLD: Seconds = Seconds(0.5);
 /// Time for which the predicted place of a track that is not detected is hidden.
 const LOST: Seconds = Seconds(1.0);
 
-/// The latest detections of a camera, also those of nobody who is tracked.
+/// The latest detections of a camera, including those that no track continues.
 #[derive(Debug, Default)]
 pub(super) struct PeopleInView {
     /// Times and boxes, oldest first.
@@ -42,8 +42,8 @@ impl PeopleInView {
         self.recent.clear();
     }
 
-    /// The places of the people in a frame at time `at`: of the detections shortly before, and of
-    /// all tracks.
+    /// The boxes that are blurred in a frame at time `at`: of detections at most [`HOLD`] before
+    /// it, and of tracks detected at most [`LOST`] before it.
     pub fn boxes(&self, at: Seconds, tracker: &Tracker) -> Vec<BBox> {
         let recent = self.recent.iter().filter(|r| (at - r.0).0 <= HOLD.0);
         let recent = recent.flat_map(|(_, boxes)| boxes.iter().copied());

@@ -24,8 +24,7 @@ pub type Opener = Arc<
 /// The consequence of a failure of an input, of a network on its frames, or of its tracker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailurePolicy {
-    /// The failure ends the run: the only input is a recording, or was opened by hand. A live
-    /// source is reconnected.
+    /// The failure ends the run, which has one input; but a live source that fails is reconnected.
     EndRun,
     /// The failure is counted and logged, and other cameras continue.
     Isolate,

@@ -94,7 +94,7 @@ pub struct Pipeline {
     pub output: OutputConfig,
     /// What is blurred in the frames before the sinks get them.
     pub blur: Blur,
-    /// When people count as being on the other side of the cameras' lines and zones' borders.
+    /// When a person counts as being on the other side of a boundary.
     pub counting: CountingConfig,
     /// Rules by which frames share the networks.
     pub batch: BatchConfig,

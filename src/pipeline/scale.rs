@@ -71,8 +71,8 @@ impl Scaler {
         }
     }
 
-    /// Estimates for each frame what its camera did since the frame before, and whether anything
-    /// moves. Cameras are independent, so each has a thread of its own.
+    /// Estimates for each frame its camera's motion since the frame before, and whether anything in
+    /// the picture moves. Cameras are independent, so each has a thread of its own.
     fn observe(&mut self, items: &mut [Item]) {
         let mut by_camera: BTreeMap<Lane, Vec<&mut Item>> = BTreeMap::new();
         for item in items.iter_mut().filter(|i| i.left_out.is_none()) {
@@ -113,7 +113,7 @@ impl Observed {
         }
     }
 
-    /// A frame that fails is dropped.
+    /// Estimates both for one frame. The frame is dropped if this fails.
     fn observe(&mut self, item: &mut Item) {
         let observed = caught("scale", || {
             item.still = !item.skipped && item.gated && stands_still(&mut self.gate, &item.frame);
@@ -130,7 +130,7 @@ impl Observed {
 
 impl FrameInput {
     /// The active frames as the detector's input; they share one input size. `None` if there is no
-    /// active frame. If the device fails, the input is made on the CPU.
+    /// active frame. If the device fails, this input and all later ones are made on the CPU.
     fn of(&mut self, batch: &mut Batch) -> Option<Scaled> {
         let Some(loader) = &mut self.loader else {
             return host_input(&self.scaling, batch);

@@ -38,8 +38,8 @@ pub fn caught<T>(
     })
 }
 
-/// Number of frames in a row on which a network may fail; from that number on, the network, not the
-/// frames, is taken for the cause.
+/// If a network fails on this many frames in a row, the network is taken for the cause, not the
+/// frames.
 pub const MAX_FAILURES: u32 = 5;
 
 /// Runs a network on `n` frames together. If that fails or panics, runs it on each frame alone.

@@ -12,8 +12,8 @@ use crate::sink::privacy::{Blur, hide_people};
 use crate::sink::{Sink, SinkError};
 use crate::trajectory::WithJson;
 
-/// Passes events to every sink, and frames in which people are hidden as `blur` says. All sinks are
-/// finished at the end, and after an error of one too.
+/// Passes events to every sink, with frames in which people are blurred as `blur` says. All sinks
+/// are finished at the end, even if one has failed.
 pub(super) fn write(
     mut sinks: Vec<Box<dyn Sink>>,
     blur: Blur,

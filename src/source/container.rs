@@ -2,8 +2,8 @@
 //! number of frames.
 //!
 //! If a container stores no number of frames, FFmpeg estimates one (duration times a guessed rate),
-//! which says nothing about missing frames. The sizes that containers store for their parts do: a
-//! part that reaches beyond the end of the file was cut.
+//! which says nothing about missing frames. The sizes that containers store for their parts show a
+//! missing end: a part that reaches beyond the end of the file was cut.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -14,7 +14,7 @@ use std::path::Path;
 pub struct Container {
     /// Evidence that the file's end is missing; absent if it is complete or unknown.
     pub cut: Option<String>,
-    /// Whether the container stores its number of frames, all of which are to be shown.
+    /// Whether the container stores the number of frames that a player shows.
     pub stores_count: bool,
 }
 
@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn avi_and_transport_streams() {
+    fn avi_and_transport_streams_show_a_missing_end() {
         let avi = |size: u32| [&b"RIFF"[..], &size.to_le_bytes(), b"AVI ", &[0; 96]].concat();
         assert_eq!(look_at(&avi(100)).cut, None);
         assert_eq!(look_at(&avi(0)).cut, None, "an interrupted recorder");

@@ -25,8 +25,9 @@ pub struct ImageFolder {
     folder: PathBuf,
     /// Pictures by frame number; empty for a sequence without pictures.
     pictures: BTreeMap<u64, PathBuf>,
-    /// Number of the next frame and of the last one.
+    /// Number of the next frame.
     next: u64,
+    /// Number of the last frame.
     last: u64,
     /// Size in pixels of frames without pictures.
     size: (u32, u32),
@@ -171,8 +172,9 @@ fn in_order(files: Vec<PathBuf>) -> BTreeMap<u64, PathBuf> {
 }
 
 /// Numbers a sequence's pictures by the last number in their names, so that a missing picture does
-/// not shift the others; numbers from 0 are shifted to begin at 1. Numbers by order if names have
-/// no numbers, repeat them, or all exceed the sequence's length.
+/// not shift the others; numbers from 0 are shifted to begin at 1. Numbers the pictures by their
+/// order if a name has no number, if two names have the same number, or if all numbers exceed the
+/// sequence's length.
 fn by_number(files: Vec<PathBuf>, length: u64) -> BTreeMap<u64, PathBuf> {
     let number = |p: &PathBuf| {
         let stem = p.file_stem()?.to_string_lossy().into_owned();
@@ -337,7 +339,7 @@ pub fn read(path: &Path) -> Result<Image, SourceError> {
     crate::source::video::image_of(&mat).map_err(fail)
 }
 
-/// Most pixels of a picture in memory, which somebody sends: about 150 MB when decoded.
+/// Maximum number of pixels of a picture that a client sends: about 150 MB when decoded.
 #[cfg(feature = "serve")]
 const MAX_PIXELS: usize = 50_000_000;
 
@@ -362,7 +364,7 @@ pub fn decode(picture: &[u8]) -> Result<Image, String> {
     crate::source::video::image_of(&mat)
 }
 
-/// The part of OpenCV's exception `message` that is about the picture.
+/// Why the picture cannot be decoded, from OpenCV's exception `message`.
 #[cfg(feature = "video")]
 fn undecodable(message: &str) -> String {
     if message.contains("CV_IO_MAX_IMAGE") {

@@ -15,7 +15,8 @@ use crate::source::source::{Source, SourceOptions};
 /// the reader's task ([`crate::source::reconnect`]).
 ///
 /// # Errors
-/// If it is missing, empty, or not of the kind that its name suggests.
+/// If a path is missing, empty, or not of the kind that its name suggests. For a camera as
+/// [`open_camera`].
 pub fn open(input: &str, options: &SourceOptions) -> Result<Box<dyn Source>, SourceError> {
     if is_stream(input) {
         return open_camera(&CameraConfig::of_input(input, options.recorded), options);
@@ -79,7 +80,8 @@ fn open_folder(dir: &Path, options: &SourceOptions) -> Result<Box<dyn Source>, S
 /// Connects to the camera or remote recording that `config` describes, once.
 ///
 /// # Errors
-/// If it does not answer within its timeout, or rejects the request.
+/// If it does not answer within its timeout or rejects the request, or if its password cannot be
+/// read.
 #[cfg(feature = "video")]
 pub fn open_camera(
     config: &CameraConfig,

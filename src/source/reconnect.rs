@@ -38,7 +38,7 @@ impl Backoff {
         Duration::from_secs_f64(pause * (0.8 + 0.4 * self.rng.f64()))
     }
 
-    /// After a success the next failure counts as the first failure.
+    /// Call this after a success: the next failure counts as the first.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

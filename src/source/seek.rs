@@ -10,15 +10,16 @@ use opencv::videoio::{self, VideoCapture, VideoCaptureTrait as _, VideoCaptureTr
 
 use crate::time::Seconds;
 
-/// Up to this many frames are decoded and skipped instead of seeking.
+/// If fewer frames than this precede the target, they are decoded and skipped instead of seeking.
 const WORTH: usize = 100;
 /// Seconds before the target to which FFmpeg seeks: it uses an average rate and must not land
 /// beyond the target.
 const MARGINS: [f64; 3] = [1.0, 10.0, 60.0];
 /// Tolerance in seconds between a frame's time and the index.
 const SAME: f64 = 0.0006;
-/// Limits on the index: bytes and frames.
+/// Maximum size of the index in bytes.
 const LARGEST: u64 = 256 << 20;
+/// Maximum number of frames in the index.
 const LONGEST: u64 = 20_000_000;
 
 /// A capture positioned within a recording.
@@ -30,8 +31,9 @@ pub(super) struct Landing {
     pub first: Seconds,
 }
 
-/// Opens the file shortly before the first frame at or after `start`, relative to its first frame.
-/// `capture` opens it. `None` if the position would not be certain, or seeking is not worth it.
+/// Opens the file shortly before the target: the first frame that is at least `start` later than
+/// the file's first frame. `capture` opens it. `None` if the position would not be certain, or
+/// seeking is not worth it.
 pub(super) fn open(
     path: &str,
     start: Seconds,
@@ -239,7 +241,7 @@ mod tests {
         }
     }
 
-    /// Before, `--start 7200` decoded two hours of video.
+    /// Regression: `--start 7200` decoded two hours of video.
     #[test]
     fn seeking_finds_the_right_frame_by_number_time_and_pixels() {
         let dir = tempfile::tempdir().expect("a folder");

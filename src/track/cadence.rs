@@ -70,7 +70,7 @@ pub struct Agreement {
     pub camera_moves: bool,
 }
 
-/// The interval grows if predictions overlap by at least this much more than is good enough.
+/// The interval grows if the overlap is at least [`CadenceLimits::overlap`] plus this.
 const MARGIN: f32 = 0.15;
 /// Shorter intervals count as none: the detector processes every frame.
 const SHORTEST: f64 = 0.02;
@@ -80,7 +80,7 @@ const SHORTEST: f64 = 0.02;
 pub struct CadenceLimits {
     /// Longest interval; 0: the detector processes every frame.
     pub max_interval: Seconds,
-    /// IoU at which predictions are good enough.
+    /// Minimum IoU at which predictions are good enough.
     pub overlap: f32,
 }
 

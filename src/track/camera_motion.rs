@@ -113,8 +113,8 @@ pub fn from_boxes(
 pub type PointPair = ([f32; 2], [f32; 2]);
 
 /// Fits a similarity transform (shift, rotation, zoom) from the first to the second points by least
-/// squares with Tukey's weights, as [`from_boxes`] does. `None` if there are too few points, or if
-/// too few of them fit one transform.
+/// squares with Tukey's weights, as [`from_boxes`] does. `None` if there are too few points, if too
+/// few of them fit one transform, or if the zoom is outside [0.7, 1.4).
 pub fn fit_similarity(pairs: &[PointPair]) -> Option<Affine> {
     if pairs.len() < 8 {
         return None;

@@ -79,8 +79,9 @@ struct Search {
     column_price: Vec<f64>,
     distance: Vec<f64>,
     came_from: Vec<usize>,
-    /// Columns whose distance is set and finished columns; both lists are reset after each search.
+    /// Columns whose distance is finite; emptied after each search.
     touched: Vec<usize>,
+    /// Columns whose shortest path is known; emptied after each search.
     finished: Vec<usize>,
     /// Whether a column is in `finished`. By rounding, a later path to such a column can seem
     /// shorter; to follow it would create a cycle.

@@ -64,13 +64,13 @@ struct NameHolder {
     seen: Seconds,
 }
 
-/// Time after a track's last detection during which its gallery name is assigned on another camera
+/// Time after a track last got a gallery name, during which a track of another camera gets the name
 /// only at a higher similarity.
 const HOLD_TIME: Seconds = Seconds(2.0);
 
 impl NameHolder {
-    /// Whether the name cannot be assigned on `camera`, because a track of another camera has it
-    /// with at least this similarity.
+    /// Whether the name cannot be assigned on `camera`, because a track of another camera got it at
+    /// most [`HOLD_TIME`] ago with at least this similarity.
     fn keeps_name(&self, camera: &Arc<str>, similarity: f32, now: Seconds) -> bool {
         self.track.0 != *camera
             && self.similarity >= similarity
@@ -141,8 +141,8 @@ impl IdentityRegistry {
         self.gallery = gallery;
     }
 
-    /// Identities of a frame's tracks, in the order of `tracks`; `None` where unknown. `now` is a
-    /// monotonic clock shared by all cameras.
+    /// Identities of a frame's tracks, in the order of `observations`; `None` where unknown. `now`
+    /// is the time of a monotonic clock that all cameras share.
     pub fn identify(
         &mut self,
         camera: &Arc<str>,
@@ -182,8 +182,8 @@ impl IdentityRegistry {
         identities
     }
 
-    /// Assigns people of the gallery to tracks with at least the configured similarity, each person
-    /// to at most one track.
+    /// Assigns people of the gallery to the frame's tracks: each person to at most one track, and
+    /// only if their similarity is at least the configured one.
     fn match_gallery(
         &mut self,
         camera: &Arc<str>,
@@ -231,8 +231,8 @@ impl IdentityRegistry {
                 }
             }
         }
-        // The cost of an unassigned row exceeds any candidate's cost, so that as many tracks as
-        // possible are named.
+        // The cost of an unassigned row exceeds any candidate's cost, so that naming a track is
+        // cheaper than leaving it without a name.
         for (row, column) in
             self.assignment
                 .solve(observations.len(), self.gallery.len(), &candidates, 1.01)

@@ -76,9 +76,10 @@ pub fn fill(
     }
 }
 
-/// Returns boxes of the frames `processed` (indices into `times`, ascending; each box has an index
-/// into `processed`) as boxes of all frames: between boxes of neighbouring processed frames, those
-/// of the frames that were skipped are interpolated.
+/// Converts boxes of the processed frames to boxes of all frames: where a trajectory has boxes in
+/// two neighbouring processed frames, boxes are interpolated in the skipped frames between.
+/// `processed` holds the indices into `times` of the processed frames, ascending. The `frame` of
+/// each given box is an index into `processed`, that of each returned box an index into `times`.
 pub fn spread(
     boxes: &[TrajectoryBox],
     processed: &[usize],

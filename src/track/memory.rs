@@ -24,7 +24,7 @@ pub struct MemoryConfig {
     pub remember: f64,
     /// Number of detections that a track needs before it is identified.
     pub after_hits: u32,
-    /// The cameras' views overlap, so that several can see a person at once.
+    /// The cameras' fields of view overlap, so that several cameras can see a person at once.
     pub overlap: bool,
     /// Rules by which a person is recognised.
     pub reidentify: ReidentifyConfig,
@@ -95,7 +95,7 @@ impl PersonMemory {
 
     /// Identifies a track: returns its person with the distance by which it was recognised, or a
     /// new person without a distance. Returns `None` while the track has too few detections. `now`
-    /// is one clock for all cameras.
+    /// is the time of a clock that all cameras share.
     pub fn identify(
         &mut self,
         key: &TrackKey,
@@ -148,7 +148,8 @@ impl PersonMemory {
     }
 
     /// The person whose appearance matches unambiguously, among those who have no other track at
-    /// present and could have walked to this track's first box.
+    /// present (with overlapping fields of view: none at this camera) and could have walked to this
+    /// track's first box.
     fn nearest(
         &self,
         camera: &Arc<str>,

@@ -13,7 +13,7 @@ use crate::track::track::{ClearView, Track};
 pub struct MatchRound {
     /// Boxes are enlarged by this share of their size on each side.
     pub buffer: f32,
-    /// Pairs that cost more are not matched.
+    /// Pairs that cost at least this are not matched.
     pub limit: f32,
 }
 
@@ -28,7 +28,7 @@ pub struct FrameDetections<'a> {
 }
 
 impl<'a> FrameDetections<'a> {
-    /// Determines which detections cover which.
+    /// Computes how much of each detection is covered.
     pub fn new(detections: &'a [Detection], embeddings: &'a Embeddings) -> Self {
         Self::reusing(Vec::new(), detections, embeddings)
     }
@@ -106,7 +106,7 @@ impl<'a> FrameDetections<'a> {
 }
 
 /// Cost of assigning detection `d` to the track; `None` if the enlarged boxes do not overlap, or if
-/// an association head gives a probability below its limit.
+/// an association head gives a probability of at most `tracker.head_limit`.
 pub fn cost(
     track: &Track,
     frame: &FrameDetections<'_>,

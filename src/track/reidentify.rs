@@ -73,12 +73,12 @@ impl ReidentifyConfig {
 /// The median distance of pairs of views is at most a limit if at least half of the pairs are. For
 /// strangers this happens at most twice as often as for a single pair (Markov's inequality).
 const MEDIAN_FACTOR: f32 = 2.0;
-/// A new track is not yet reported if at most this share of strangers is as near to a lost person,
-/// because it may be that person.
+/// A new track is not yet reported if its distance to a lost person has a false-accept rate of at
+/// most this, because it may be that person.
 const CANDIDATE_RATE: f32 = 0.2;
 
-/// Index of the person matched, by the distances to each; `None` if nobody matches or the match is
-/// ambiguous.
+/// Index in `distances` of the candidate who matches; `None` if nobody matches or the match is
+/// ambiguous. `distances` holds the new track's distance to each candidate.
 pub fn unambiguous_match(
     distances: &[f32],
     strangers: &StrangerTable,
@@ -153,6 +153,7 @@ pub fn compare_with_lost(
 }
 
 /// Whether a person can walk from one position and time to the other at `speed` heights per second.
+/// Half a height is added to the distance that the person can walk.
 pub fn reachable(from: (&BBox, Seconds), to: (&BBox, Seconds), speed: f32) -> bool {
     let ((ax, ay), (bx, by)) = (from.0.foot(), to.0.foot());
     let height = from.0.height.max(to.0.height);

@@ -12,8 +12,9 @@ pub struct SharedIds {
     spans: Vec<Span>,
     /// Indices of the tracklets of each id, in order of time.
     by_id: BTreeMap<u64, Vec<usize>>,
-    /// The next and the previous tracklet with the same id.
+    /// For each tracklet, the next one with the same id.
     next: Vec<Option<usize>>,
+    /// For each tracklet, the previous one with the same id.
     previous: Vec<Option<usize>>,
 }
 
@@ -40,8 +41,9 @@ impl SharedIds {
         }
     }
 
-    /// Whether `b` may follow `a` in a trajectory. It may not if tracklets with the ids of `a` and
-    /// `b` overlap in time.
+    /// Whether `b` may follow `a` in a trajectory. The next tracklet with the id of `a`, if any,
+    /// must be `b` or begin after `b` has ended; the previous tracklet with the id of `b`, if any,
+    /// must be `a` or end before `a` begins.
     pub fn allow(&self, a: usize, b: usize) -> bool {
         let after = self.next[a].is_none_or(|n| n == b || self.spans[b].2 < self.spans[n].1);
         let before = self.previous[b].is_none_or(|p| p == a || self.spans[p].2 < self.spans[a].1);

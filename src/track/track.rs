@@ -131,7 +131,8 @@ impl Track {
         self.hits == 0
     }
 
-    /// Takes over the id, appearance and counts of `old`, a lost track of the same person.
+    /// Takes over the id, first detection, number of detections and views of `old`, a lost track of
+    /// the same person; and its appearance, if this track's is unknown.
     pub fn resume(&mut self, old: Track) {
         self.state = TrackState::Confirmed;
         self.id = old.id;
@@ -157,7 +158,7 @@ pub struct EndedTrack {
     pub span: (Seconds, Seconds),
     /// Number of its detections.
     pub hits: u32,
-    /// The track's mean embedding, a unit vector; empty without an embedder.
+    /// The track's mean embedding, a unit vector; empty if no clear view was embedded.
     pub embedding: Vec<f32>,
 }
 

@@ -143,8 +143,8 @@ impl Tracker {
         self.tracks.iter().find(|t| t.id == id).map(|t| &t.views)
     }
 
-    /// The boxes of all tracks in the last frame, also of tentative ones and of those detected at most
-    /// `unseen` before it.
+    /// The boxes, in the last frame, of all tracks that were detected at most `unseen` before it,
+    /// tentative tracks included.
     pub fn boxes(&self, unseen: Seconds) -> impl Iterator<Item = BBox> + '_ {
         let recent = move |t: &&Track| (self.now - t.seen).0 <= unseen.0;
         self.tracks.iter().filter(recent).map(Track::bbox)
@@ -309,7 +309,8 @@ impl Tracker {
         }
     }
 
-    /// Update: corrects matched tracks with their detections; the others become lost.
+    /// Update: corrects matched tracks with their detections; confirmed tracks without a detection
+    /// become lost.
     fn update_tracks(&mut self, frame: &FrameDetections<'_>, lists: &mut Lists) {
         lists.overlaps.clear();
         for (t, &d) in self.tracks.iter_mut().zip(&lists.matched) {
@@ -344,7 +345,8 @@ impl Tracker {
         self.scenery.remove_expired(self.now, &self.config.scenery);
     }
 
-    /// Create: unmatched confident detections start tentative tracks.
+    /// Create: each unmatched detection with a confidence of at least `tracker.birth` starts a
+    /// tentative track, unless it is a duplicate (`tracker.duplicate`).
     fn create(&mut self, frame: &FrameDetections<'_>, lists: &Lists) {
         let seen = |b: &BBox| {
             let mut matched = lists.matched.iter().flatten();
@@ -363,8 +365,8 @@ impl Tracker {
         }
     }
 
-    /// Confirm: a tentative track with enough detections gets an id, or the id of the lost person
-    /// whom it continues.
+    /// Confirm: a tentative track with enough detections gets a new id, or the id of the lost track
+    /// that it continues.
     fn confirm_tracks(&mut self) {
         for t in 0..self.tracks.len() {
             let track = &self.tracks[t];
@@ -416,7 +418,7 @@ impl Tracker {
         ended(self.tracks.extract_if(.., |t| !keep(t)))
     }
 
-    /// The tracks that are reported. `confirmed`: the state of those that are confirmed.
+    /// The tracks that are reported. `confirmed`: the state in which confirmed tracks are reported.
     fn output(&self, confirmed: TrackState) -> Vec<TrackOutput> {
         let mut tracks = Vec::with_capacity(self.tracks.len());
         let shown = self

@@ -28,7 +28,7 @@ pub enum TrackError {
         /// The detection.
         detection: Detection,
     },
-    /// The elapsed time is not positive.
+    /// The elapsed time is not finite, or not above zero.
     #[error("elapsed time must be finite and above zero after the first frame, not {0}")]
     InvalidElapsed(Seconds),
 }
@@ -38,9 +38,10 @@ pub enum TrackError {
 pub struct TrackOutput {
     /// Id, unique within the run.
     pub id: u64,
-    /// Confirmed (detected in this frame) or lost.
+    /// Confirmed (detected in this frame) or lost; in a frame that the detector skipped, also
+    /// predicted or interpolated.
     pub state: TrackState,
-    /// The detected box, or the predicted box if the track is lost; pixels.
+    /// The box in pixels: detected if `detection` is present, else predicted or interpolated.
     pub bbox: BBox,
     /// Confidence of the last detection, in [0, 1].
     pub confidence: f32,
@@ -52,7 +53,8 @@ pub struct TrackOutput {
     pub hits: u32,
     /// Velocity of the centre in pixels per second.
     pub velocity: (f32, f32),
-    /// Index of the matched detection in this frame's list of detections; absent if lost.
+    /// Index of the matched detection in this frame's list of detections; absent if the track was
+    /// not detected.
     pub detection: Option<usize>,
     /// The clear view in this frame, if any.
     pub view: Option<ClearView>,
@@ -63,8 +65,9 @@ pub struct TrackOutput {
 /// Result of an update.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrackUpdate {
-    /// All confirmed and lost tracks, by id.
+    /// Confirmed tracks, and lost tracks detected at most `tracker.keep_lost` ago, sorted by id;
+    /// without scenery.
     pub tracks: Vec<TrackOutput>,
-    /// Confirmed tracks that ended with this frame, by id.
+    /// Tracks that had been confirmed and ended with this frame, sorted by id.
     pub ended: Vec<EndedTrack>,
 }

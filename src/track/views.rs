@@ -60,8 +60,8 @@ impl Views {
         }
     }
 
-    /// Adds a view later than the others. If there are [`MAX_VIEWS`] already, one is removed and
-    /// its memory reused.
+    /// Adds a view later than the others. If there are [`MAX_VIEWS`] already, either the new view
+    /// is not added, or another is removed and its memory reused.
     fn add(&mut self, embedding: &[f32], clarity: f32, at: Seconds) {
         let mut view = TimedView {
             embedding: Vec::new(),
@@ -120,8 +120,9 @@ impl Views {
         self.kept.is_empty()
     }
 
-    /// Median of the cosine distances between all pairs of views (the lower one of an even number),
-    /// in [0, 2]; `None` if either has no views.
+    /// Median of the cosine distances between all pairs of views, in [0, 2]; of an even number of
+    /// distances, the lower of the two in the middle. `None` if either person has no views, or the
+    /// dimensions differ.
     pub fn distance(&self, other: &Views) -> Option<f32> {
         let pairs = self.kept.iter().flat_map(|a| {
             other

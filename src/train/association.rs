@@ -55,8 +55,8 @@ pub struct TrainingPairs {
 impl TrainingPairs {
     /// Adds the pairs that occur if these frames are tracked without errors: each person's track is
     /// updated with that person's detections, and in each of the two rounds of matching it is
-    /// paired with every detection of a known person that passes the round's gating. A detection
-    /// that passes both gives two pairs.
+    /// paired with every detection of a known label that passes the round's gating. A detection
+    /// that passes the gating of both rounds gives two pairs.
     pub fn collect(&mut self, frames: &[LabelledFrame], config: &TrackerConfig) {
         let mut tracks: BTreeMap<u64, Track> = BTreeMap::new();
         let mut now = Seconds::ZERO;
@@ -120,7 +120,8 @@ impl TrainingPairs {
     /// Trains `count` trees.
     ///
     /// # Errors
-    /// Fails when track and detection are the same person in every pair, or in none.
+    /// Fails when track and detection are the same person in every pair, or in none, and when the
+    /// trees cannot be fitted.
     pub fn train(&self, count: usize, seed: u64) -> Result<HeadTable, TrainError> {
         let fail = |problem: String| TrainError::Data {
             name: "the pairs of tracks and detections".into(),

@@ -81,7 +81,8 @@ impl Sampler {
     /// design.
     ///
     /// # Errors
-    /// Fails when the data sets together have fewer identities with two pictures than `people`.
+    /// Fails when `people` or `views` is below 2, and when the data sets together have fewer than
+    /// `people` identities with at least two pictures.
     pub fn new(
         sets: Vec<Dataset>,
         (people, views): (usize, usize),

@@ -51,7 +51,7 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Creates a data set; identities are numbered from 0 in the order of `key`s.
+    /// Creates a data set; identities are numbered from 0 in ascending order of their keys.
     ///
     /// # Errors
     /// Fails when there is no picture.
@@ -149,7 +149,8 @@ impl Dataset {
 /// Share of a person's size that is kept as surroundings on each side.
 const MARGIN: f32 = 0.15;
 
-/// Cuts a person with surroundings out of a frame; `None` if the box is outside the frame.
+/// Cuts a person with surroundings out of a frame; `None` if fewer than two rows or columns of
+/// these pixels are inside the frame.
 pub fn cut(frame: &Image, person: &BBox, camera: u32, number: u64) -> Option<Crop> {
     let wide = BBox::new(
         person.left - MARGIN * person.width,

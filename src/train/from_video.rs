@@ -41,10 +41,11 @@ pub struct TrackedFrame<'a> {
 }
 
 /// Runs detector, embedder and tracker on the frames `frames` (first and last, counted from 1) of a
-/// video, and calls `show` with each result.
+/// video, and calls `show` with each result. Returns the tracker in its state after the last frame.
 ///
 /// # Errors
-/// Fails when the video cannot be read or a model cannot be opened.
+/// Fails when the video cannot be read, a model cannot be opened or run, or the tracker rejects a
+/// frame.
 pub fn track_video(
     input: &str,
     frames: (u64, u64),

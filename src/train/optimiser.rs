@@ -1,6 +1,6 @@
 //! AdamW (Loshchilov and Hutter 2019). On a GPU all weights are one vector. A step then takes a
-//! dozen operations instead of a dozen per weight tensor, which take longer to start than to
-//! compute.
+//! dozen operations, not a dozen per weight tensor: starting so many small operations takes longer
+//! than computing them.
 
 use std::collections::HashMap;
 

@@ -106,7 +106,8 @@ impl DataSpec {
     /// Reads the pictures with their identities.
     ///
     /// # Errors
-    /// Fails when a file is missing or cannot be read, or there is no picture of a person.
+    /// Fails when a file is missing or cannot be read, there is no picture of a person, or the kind
+    /// has no identities.
     pub fn read(&self, seed: u64) -> Result<Dataset, TrainError> {
         let path = Path::new(&self.location);
         match self.kind {

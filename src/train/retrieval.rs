@@ -331,7 +331,7 @@ mod tests {
             }
         });
         let r = retrieval(&one, &l, Protocol::CrossCamera).expect("matches");
-        // Picture 0 is the nearest of the three other pictures of person 1.
+        // For each of the three other pictures of person 1, picture 0 is the nearest.
         let want = ((1.0 + 2.0 / 3.0 + 0.5) / 3.0 + 3.0) / 4.0;
         assert!((r.map - want).abs() < 1e-9, "{} instead of {want}", r.map);
         assert_eq!(r.rank, [1.0, 1.0, 1.0]);

@@ -45,8 +45,9 @@ struct Camera {
     pan: f32,
     /// Pixels per body height at depth 1.
     zoom: f32,
-    /// Row of the horizon, and the camera's height in body heights.
+    /// Row of the horizon.
     horizon: f32,
+    /// The camera's height above the ground in body heights.
     eye: f32,
 }
 
@@ -125,8 +126,8 @@ impl Walker {
     }
 }
 
-/// Simulates a scene of `seconds` and returns its labelled frames. Without `bank` there are no
-/// embeddings, as with tracking by motion only.
+/// Simulates a scene of `seconds` and returns its labelled frames. With an empty `bank` there are
+/// no embeddings, as with tracking by motion only.
 pub fn scene(seconds: f32, bank: &EmbeddingBank, seed: u64) -> Vec<LabelledFrame> {
     let mut rng = Rng::with_seed(seed);
     let rng = &mut rng;

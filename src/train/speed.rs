@@ -33,9 +33,9 @@ pub struct Speed {
     pub loss: f64,
 }
 
-/// Trains a new network twice: with prepared batches, then with the loader. Each time, `steps`
-/// steps are measured after `warm_up` uncounted ones, in which a GPU compiles and selects its
-/// kernels. `easy_steps` is ignored.
+/// Trains a new network with prepared batches, then the same network with the loader. Each time,
+/// `steps` steps are measured after `warm_up` uncounted ones, in which a GPU compiles and selects
+/// its kernels. `easy_steps` is ignored.
 ///
 /// # Errors
 /// Fails when settings or data are unsuitable.

@@ -35,7 +35,7 @@ struct Person {
     legs: Rgb,
     /// Share of the legs that clothes cover.
     leg_length: f32,
-    /// Whether these clothes are a skirt.
+    /// Whether the clothes of the legs are a skirt.
     skirt: bool,
     /// Length of a coat as a share of the legs.
     coat: f32,
@@ -310,7 +310,7 @@ fn figure(canvas: &mut Canvas, p: &Person, shift: (f32, f32), rng: &mut Rng) {
     }
 }
 
-/// Draws a post, a wall or another person's shoulder in front of the person.
+/// Draws a wall or a post in front of the person.
 fn occlude(canvas: &mut Canvas, rng: &mut Rng) {
     let color = cloth(rng);
     if rng.bool() {

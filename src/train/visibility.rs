@@ -5,7 +5,7 @@ use crate::geometry::BBox;
 /// Interval in frames at which a person is cut out; consecutive frames differ little.
 pub(super) const CROP_INTERVAL: u64 = 5;
 
-/// A person is excluded if others cover more than this share.
+/// A person is excluded if one other person covers at least this share.
 pub(super) const MAX_COVERED: f32 = 0.3;
 /// Whether the person at `i` is visible. People lower in the picture are nearer to the camera.
 pub(super) fn is_visible(boxes: &[BBox], i: usize) -> bool {

@@ -27,12 +27,12 @@ impl Detector {
         self.decoded(&outputs, input, letterboxes)
     }
 
-    /// Sets the most frames that a batch is expected to have.
+    /// Sets the largest number of frames that a batch is expected to have.
     pub fn expect_batches(&mut self, largest: usize) {
         self.largest_batch = largest;
     }
 
-    /// Runs black batches of all sizes that are expected.
+    /// Runs black batches of all expected sizes, so that the device is prepared for them.
     fn prepare(&mut self, input: (usize, usize)) -> Result<(), InferError> {
         if !self.model.provider().is_gpu() {
             return Ok(());
@@ -87,7 +87,7 @@ impl Detector {
         Ok(frames)
     }
 
-    /// For batches of 1, 2, 4, … frames, at most `most`, the shortest of three times.
+    /// For batches of 1, 2, 4, … frames, at most `most`, the shortest time of four runs.
     fn batch_times(
         &mut self,
         loader: &mut FrameLoader,

@@ -1,10 +1,10 @@
-//! Continues from persons that were decided before.
+//! Continues from people who were decided before.
 
 use crate::multi_camera::camera_track::{CameraTrack, RejectedTrack};
 use crate::multi_camera::matcher::Matcher;
 
 impl Matcher {
-    /// Gives new people numbers after `last`.
+    /// Gives new people numbers greater than `last`.
     #[must_use]
     pub fn with_people_after(mut self, last: u64) -> Self {
         self.next = self.next.max(last + 1);

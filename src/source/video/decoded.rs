@@ -274,8 +274,8 @@ unsafe impl Send for Converter {}
 const BGR24: c_int = 3;
 /// FFmpeg's `SWS_BICUBIC`, as OpenCV.
 const BICUBIC: c_int = 4;
-/// FFmpeg writes whole vectors, beyond the end of a row too: rows of other widths than multiples of
-/// [`VECTOR`] are padded to this many pixels.
+/// FFmpeg writes whole vectors, beyond the end of a row too: rows whose width is not a multiple of
+/// [`VECTOR`] are padded to a multiple of this many pixels.
 const ROW: i32 = 64;
 /// Pixels of a vector.
 const VECTOR: i32 = 16;
@@ -389,7 +389,7 @@ impl Drop for Converter {
 mod tests {
     use super::*;
 
-    /// Frames in the memory of such a decoder are left to OpenCV, which copies them.
+    /// Frames in the memory of a decoder in hardware are left to OpenCV, which copies them.
     #[test]
     fn formats_of_decoders_in_hardware_are_not_converted_here() {
         type ByName = unsafe extern "C" fn(*const c_char) -> c_int;

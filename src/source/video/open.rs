@@ -36,7 +36,7 @@ impl Video {
     /// Opens a video file.
     ///
     /// # Errors
-    /// If it is not a video, or its frames are too small.
+    /// If it cannot be read or is not a video, its name is not UTF-8, or its frames are too small.
     pub fn open_file(path: &Path, options: &SourceOptions) -> Result<Self, SourceError> {
         let input = path.display().to_string();
         let fail = |reason: String| SourceError::Open {
@@ -90,7 +90,7 @@ impl Video {
     /// its length is a recording.
     ///
     /// # Errors
-    /// If it does not answer within the timeout, or rejects the request.
+    /// If the address is invalid, or it does not answer within the timeout or rejects the request.
     pub fn open_stream(
         address: &Address,
         timeouts: Timeouts,

@@ -162,7 +162,7 @@ fn a_rarely_detected_trajectory_is_dropped() {
 
 #[test]
 fn gaps_are_filled_relative_to_the_moving_camera() {
-    // The camera jerks by 80 pixels and back while person 1 is hidden; three others show the
+    // The camera jerks by 80 pixels and back while person 1 is hidden; four others show the
     // movement.
     let jerk = |frame: usize| if (22..24).contains(&frame) { 80.0 } else { 0.0 };
     let shaken = |mut t: Tracklet| {

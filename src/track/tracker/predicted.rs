@@ -54,8 +54,9 @@ impl Tracker {
     }
 
     /// For each detection of the next frame, `elapsed` after the previous one, whether its
-    /// embedding can matter: it can where position and size leave a doubt about the track, where
-    /// the track is new, lost or has not been embedded for [`EmbedPolicy::refresh`].
+    /// embedding can matter. It can if position and size leave a doubt about which track the
+    /// detection continues; if that track is new or lost, or its appearance is unknown; or if the
+    /// view is clear and the track was last embedded at least [`EmbedPolicy::refresh`] ago.
     pub fn needs_embedding(
         &mut self,
         detections: &[Detection],

@@ -45,8 +45,8 @@ fn shrunk<B: Backend>(x: Tensor<B, 4>, (h, w): (usize, usize)) -> Tensor<B, 4> {
     }
 }
 
-/// The size (height, width) at which maps of two sizes can be compared; `None` if neither is a
-/// multiple of the other.
+/// The size (height, width) at which maps of two sizes can be compared; `None` if of the two
+/// heights, or of the two widths, neither is a multiple of the other.
 pub fn common_size(a: (usize, usize), b: (usize, usize)) -> Option<(usize, usize)> {
     let side = |a: usize, b: usize| a.max(b).is_multiple_of(a.min(b)).then_some(a.min(b));
     Some((side(a.0, b.0)?, side(a.1, b.1)?))

@@ -79,7 +79,8 @@ impl Store {
     /// Opens or creates the store in `dir`. Incomplete rows of an interrupted run are overwritten.
     ///
     /// # Errors
-    /// Fails when the folder cannot be written, or holds rows of another shape.
+    /// Fails when the folder cannot be written, its `about.json` cannot be read, or it holds rows
+    /// of another shape.
     pub fn open(dir: &Path, rows: RowShape) -> Result<Self, TrainError> {
         let fail = |e: io::Error| TrainError::Write {
             path: dir.to_path_buf(),

@@ -54,8 +54,8 @@ impl Teacher {
     /// has the last map as a second output, is opened instead.
     ///
     /// # Errors
-    /// Fails when the file cannot be read or run, when its crop size or pixel format is unknown,
-    /// and when its output is not one vector per crop.
+    /// Fails when the file cannot be read or run, when the copy cannot be written, when the crop
+    /// size or pixel format is unknown, and when the output is not one vector per crop.
     pub fn open(
         runtime: &Runtime,
         path: &Path,

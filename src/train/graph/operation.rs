@@ -39,7 +39,7 @@ pub enum Elementwise {
     Sigmoid,
     /// max(0, min(1, alpha x + beta))
     HardSigmoid(f32, f32),
-    /// x times the hard sigmoid of x / 6 + 1/2
+    /// x max(0, min(1, x / 6 + 1/2))
     HardSwish,
 }
 
@@ -100,7 +100,7 @@ pub enum Operation {
     PlaneMean { x: usize },
     /// Changes the dimensions; 0 keeps a dimension, -1 infers one.
     Reshape { x: usize, dims: Vec<i64> },
-    /// Merges all dimensions from `axis` on.
+    /// Merges all dimensions after the first.
     Flatten { x: usize },
     /// Concatenates channels.
     Concat { xs: Vec<usize> },

@@ -19,7 +19,7 @@ pub fn degrade(mut picture: Picture, sources: &FigureSources, rng: &mut Rng) -> 
     if chance(rng, 0.8) {
         picture = box_error(&picture, rng);
     }
-    // Only some pictures are scaled down or blurred.
+    // Only some pictures may be scaled down, blurred or noisy.
     let spoilt = chance(rng, 0.4);
     if spoilt && chance(rng, 0.4) {
         let width = rng.usize(size.0 * 28 / 100..size.0 * 88 / 100);

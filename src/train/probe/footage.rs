@@ -28,7 +28,7 @@ const EVERY: u64 = 5;
 const LOWEST: f32 = 40.0;
 /// Minimum width of a box as a share of its height; narrower boxes cut off arms.
 const NARROWEST: f32 = 0.40;
-/// Number of frames that are kept as backgrounds and to compute the empty scene.
+/// About this many frames are kept as backgrounds and to compute the empty scene.
 const SCENES: u64 = 31;
 /// The camera counts as moving if the median difference between the frames and their median picture
 /// exceeds this (range 0 to 255).

@@ -15,12 +15,14 @@ pub const VERSION: u32 = 2;
 pub struct Generator {
     sources: FigureSources,
     seed: u64,
-    /// Share of probes with recombined people; the others show unchanged figures.
+    /// Share of the probes of people that show recombined people; the others show unchanged
+    /// figures.
     recombined: f32,
 }
 
 impl Generator {
-    /// Creates a generator; `recombined` in [0, 1] is the share of recombined people.
+    /// Creates a generator; `recombined` in [0, 1] is the share of the probes of people that show
+    /// recombined people.
     pub fn new(sources: FigureSources, seed: u64, recombined: f32) -> Self {
         Generator {
             sources,

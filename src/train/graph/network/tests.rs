@@ -77,8 +77,8 @@ fn foreign_networks_compute_what_onnx_runtime_does() {
     assert!(worst < 1e-4, "{worst}");
 }
 
-/// Writes each of our networks to a file, reads it as a graph, trains it for a step and writes it
-/// again.
+/// Writes networks of three kinds to files, reads each as a graph, computes the gradients of its
+/// weights, and writes it again.
 #[test]
 fn exported_networks_can_be_trained_as_graphs() {
     type B = Autodiff<Flex>;
