@@ -182,7 +182,8 @@ impl<'a> Session<'a> {
                 signal = self.signals.recv() => {
                     self.handle(signal.ok_or("the connection has ended")??).await?;
                 }
-                // An error: the shapes do not change any more.
+                // An error means that the shapes do not change any more; this branch is then
+                // disabled.
                 Ok(()) = self.shapes.changed(), if self.is_idle() => {
                     self.publish_discovery().await?;
                     self.drain().await?;
