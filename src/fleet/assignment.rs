@@ -14,7 +14,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 pub struct Demand {
     /// Frames per second that it needs.
     pub load: f64,
-    /// Where capacity lacks, cameras of higher priority are placed.
+    /// If capacity is short, cameras of higher priority are placed first.
     pub priority: i32,
     /// Labels that its worker must have.
     pub labels: BTreeSet<String>,
@@ -39,7 +39,7 @@ pub type WorkerIndex = usize;
 pub struct Plan {
     /// For every camera, its worker; none if there is no room.
     pub workers: Vec<Option<WorkerIndex>>,
-    /// Number of cameras that change from one worker to another although the first still exists.
+    /// Number of cameras that move to another worker from one that could keep them.
     pub moves: usize,
 }
 
@@ -80,7 +80,7 @@ pub fn imbalance(cameras: &[Demand], workers: &[Offer], places: &[Option<WorkerI
 struct Placement<'a> {
     cameras: &'a [Demand],
     workers: &'a [Offer],
-    /// The workers before; none for cameras whose worker is gone or does not fit.
+    /// The worker that each camera had before; none if the worker is gone or does not fit.
     before: Vec<Option<WorkerIndex>>,
     places: Vec<Option<WorkerIndex>>,
     /// Frames per second of every worker's cameras.
@@ -187,7 +187,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Places the cameras without a worker. Where there is no room, cameras of lower priority lose
-    /// theirs.
+    /// their workers.
     fn place_homeless(&mut self) {
         let homeless = |camera: usize| Homeless {
             priority: self.cameras[camera].priority,
@@ -250,8 +250,8 @@ impl<'a> Placement<'a> {
             })
     }
 
-    /// Takes cameras off workers whose load exceeds their capacity, those of the lowest priority
-    /// first, to workers with room. Without room they stay, with fewer frames.
+    /// Moves cameras, those of the lowest priority first, from workers whose load exceeds their
+    /// capacity to workers with room, while moves are left. Other cameras stay, with fewer frames.
     fn relieve(&mut self, moves: usize) {
         for worker in 0..self.workers.len() {
             let mut kept: Vec<usize> = self.held[worker].iter().copied().collect();

@@ -93,7 +93,7 @@ impl Reporter {
         }
     }
 
-    /// The leases are lost: the worker's cameras are stopped.
+    /// Ends tenure and registration: the leases are lost, and the worker's cameras are stopped.
     fn lose(&self, registration: &mut Option<Registration>) {
         self.tenure.end();
         *registration = None;

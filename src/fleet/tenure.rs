@@ -56,8 +56,8 @@ impl Tenure {
         state.until = Some(state.until.map_or(until, |at| at.max(until)));
     }
 
-    /// Ends the tenure at once: the leases are lost. The next tenure, under new leases, does not
-    /// bring back the events of these, which may still be on their way to the sinks.
+    /// Ends the tenure at once: the leases are lost. Events of these leases may still be on their
+    /// way to the sinks; they do not count in the next tenure, which has new leases.
     pub fn end(&self) {
         let mut state = self.state();
         (state.until, state.lost) = (None, state.newest);
@@ -100,7 +100,8 @@ impl Tenure {
         self.state().left.contains(camera)
     }
 
-    /// Waits until the sinks have received all events of a camera. For one task at a time.
+    /// Waits until the sinks have received all events of some camera. Only one task at a time may
+    /// wait.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
