@@ -126,7 +126,8 @@ mod tests {
 
     #[test]
     fn what_an_older_lease_wrote_behind_a_newer_one_does_not_count_in_any_order_of_reading() {
-        // In the stream: lease 5 at 1 and 2, lease 9 at 3, the zombie of lease 5 at 4, lease 9 at 5.
+        // In the stream: lease 5 at 1 and 2, lease 9 at 3, a late write of lease 5 at 4, lease 9 at
+        // 5.
         let stream = [(5, 1), (5, 2), (9, 3), (5, 4), (9, 5)];
         assert_eq!(stored(&stream), (vec![1, 2, 3, 5], 1));
         let reversed: Vec<_> = stream.iter().rev().copied().collect();
