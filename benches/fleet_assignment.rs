@@ -44,7 +44,8 @@ fn worker(rng: &mut Rng, n: usize) -> (String, f64, BTreeSet<String>) {
     (format!("worker-{n:03}"), capacity, labels)
 }
 
-/// Prints the median time in milliseconds of [`plan`] from nothing, and of one that changes nothing.
+/// Prints the median time in milliseconds of [`plan`] from nothing, and of one that changes
+/// nothing.
 fn plan_times() {
     let mut rng = Rng::with_seed(1);
     let demands: Vec<Demand> = (0..CAMERAS)

@@ -1,10 +1,11 @@
-//! Which worker tracks which camera: a pure function of the cameras, the workers and who holds what.
+//! Which worker tracks which camera: a pure function of the cameras, the workers and who holds
+//! what.
 //!
 //! Cameras stay where they are, unless their worker is gone, no longer fits their labels, has too
-//! little capacity, or has more than its share of the load. A worker's share is in proportion to its
-//! capacity. Every choice is greedy (the largest camera first, to the worker whose load is then the
-//! smallest share of its capacity; Graham 1969), because an optimal placement would move cameras
-//! that need not move.
+//! little capacity, or has more than its share of the load. A worker's share is in proportion to
+//! its capacity. Every choice is greedy (the largest camera first, to the worker whose load is then
+//! the smallest share of its capacity; Graham 1969), because an optimal placement would move
+//! cameras that need not move.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap};
@@ -299,8 +300,8 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The camera of a worker, and another worker, by whose move the busier of the two becomes least
-    /// busy; none if no move makes it less busy than it is.
+    /// The camera of a worker, and another worker, by whose move the busier of the two becomes
+    /// least busy; none if no move makes it less busy than it is.
     fn best_move(&self, from: WorkerIndex) -> Option<(usize, WorkerIndex)> {
         let mut others: Vec<WorkerIndex> = (0..self.workers.len())
             .filter(|&w| w != from && !self.workers[w].draining)

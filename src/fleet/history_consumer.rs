@@ -1,10 +1,10 @@
 //! Stores a fleet's events in the history: consumers of its stream, whose work any number of
 //! processes can share.
 //!
-//! Each kind of event has a durable consumer of JetStream. An event is acknowledged when the history
-//! has committed it; what is not acknowledged is delivered again, to this or another process, and
-//! storing it twice changes nothing. Trajectories are not read: an ended track has what the history
-//! keeps of them.
+//! Each kind of event has a durable consumer of JetStream. An event is acknowledged when the
+//! history has committed it; what is not acknowledged is delivered again, to this or another
+//! process, and storing it twice changes nothing. Trajectories are not read: an ended track has
+//! what the history keeps of them.
 
 use std::time::Duration;
 

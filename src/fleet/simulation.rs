@@ -1,6 +1,6 @@
-//! A fleet without I/O: the coordinator's own code ([`crate::fleet::assignment`] and its view of the
-//! records), with workers that are reports and a clock that is told. It counts what the parts send
-//! to NATS. For benchmarks of fleets larger than a machine can hold.
+//! A fleet without I/O: the coordinator's own code ([`crate::fleet::assignment`] and its view of
+//! the records), with workers that are reports and a clock that is told. It counts what the parts
+//! send to NATS. For benchmarks of fleets larger than a machine can hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

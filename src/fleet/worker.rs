@@ -173,8 +173,8 @@ impl Holder {
         }
     }
 
-    /// Reads a camera's lease and record, and takes the camera over, or notes that it is to be given
-    /// back.
+    /// Reads a camera's lease and record, and takes the camera over, or notes that it is to be
+    /// given back.
     async fn read(&mut self, camera: &str) -> Result<(), FleetError> {
         let Some(id) = self.id.clone() else {
             return Ok(());

@@ -73,8 +73,8 @@ impl CameraSettings {
         Ok(Self::with(configured, folder, drawn, false))
     }
 
-    /// The cameras of a fleet, which come by [`CameraSettings::set_configured`]. Their shapes cannot
-    /// be changed here, because another worker may have the camera next.
+    /// The cameras of a fleet, which come by [`CameraSettings::set_configured`]. Their shapes
+    /// cannot be changed here, because another worker may have the camera next.
     pub fn of_fleet(folder: &Path) -> Self {
         Self::with(CameraConfigs::new(), folder, DrawnShapes::default(), true)
     }

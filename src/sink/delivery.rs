@@ -56,8 +56,7 @@ impl Delivery {
         self.spool.acknowledge(positions);
     }
 
-    /// Moves an event that the receiver refuses to the dead-letter file. Returns when the event has
-    /// left the spool.
+    /// Moves a refused event to the dead-letter file. Returns when the event has left the spool.
     pub async fn refuse(&self, position: i64, reason: &str) {
         self.retry("cannot read a refused event", || {
             self.spool.refuse(position, reason)

@@ -284,8 +284,8 @@ impl<'a> Session<'a> {
             .await
     }
 
-    /// Publishes the messages of Home Assistant's discovery, if configured, and removes those of
-    /// zones and lines that are gone.
+    /// Publishes the messages of Home Assistant's discovery, if configured. Removes messages that
+    /// this connection has published, of zones and lines that are gone.
     async fn publish_discovery(&mut self) -> Result<(), Failure> {
         let config = &self.broker.config;
         let Some(prefix) = config

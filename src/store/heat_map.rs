@@ -1,5 +1,5 @@
-//! Where people were: person-seconds in the cells of a grid over a camera's frame, from the paths of
-//! ended tracks.
+//! Where people were: person-seconds in the cells of a grid over a camera's frame, from the paths
+//! of ended tracks.
 
 use serde::Serialize;
 

@@ -100,8 +100,8 @@ impl Retention {
             self.pending |= done > 0;
         }
         if removed.total() > 0 && db.dialect() == Dialect::Sqlite {
-            // Moves free pages to the end of the file and cuts them off: one page each time that the
-            // statement is stepped, so that it must be run as a query.
+            // Moves free pages to the end of the file and cuts them off: one page each time that
+            // the statement is stepped, so that it must be run as a query.
             db.query("PRAGMA incremental_vacuum(1000)", &[])?;
         }
         Ok(removed)

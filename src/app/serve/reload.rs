@@ -1,5 +1,5 @@
-//! Changes while the service runs: of the configuration and the gallery on SIGHUP, of drawn zones and
-//! enrolled people by clients.
+//! Changes while the service runs: of the configuration and the gallery on SIGHUP, of drawn zones
+//! and enrolled people by clients.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
