@@ -78,8 +78,8 @@ impl ServeArgs {
 /// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
 /// the shutdown timed out or changes of the history were not stored in time. Without a signal it is
 /// 1 if an error ended a camera, a camera failed and delivered no frame, a network failed on frames
-/// of a camera of which none was tracked, the shutdown timed out, or changes of the history were
-/// not stored in time; else 0.
+/// of a camera and no frame of it was tracked, the shutdown timed out, or changes of the history
+/// were not stored in time; else 0.
 ///
 /// # Errors
 /// If the configuration, a network, the gallery, an output or the port cannot be used, or an error

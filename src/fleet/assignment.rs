@@ -40,7 +40,7 @@ pub type WorkerIndex = usize;
 pub struct Plan {
     /// For every camera, its worker; none if there is no room.
     pub workers: Vec<Option<WorkerIndex>>,
-    /// Number of cameras that move to another worker from one that could keep them.
+    /// Number of cameras that move to another worker from one that is not draining.
     pub moves: usize,
 }
 
@@ -48,8 +48,9 @@ pub struct Plan {
 const TOLERANCE: f64 = 0.1;
 
 /// Decides which worker tracks each camera. `current` has the present workers, in the order of
-/// `cameras`; a camera whose worker is gone has none. At most `moves` cameras leave a worker that
-/// could keep them; those of workers that are draining leave in any case.
+/// `cameras`; a camera whose worker is gone has none. At most `moves` cameras leave a worker to
+/// relieve it or to balance the load. Cameras of workers that are draining or no longer fit, and
+/// those that give way to a camera of higher priority, leave in any case.
 pub fn plan(
     cameras: &[Demand],
     workers: &[Offer],
@@ -81,14 +82,14 @@ pub fn imbalance(cameras: &[Demand], workers: &[Offer], places: &[Option<WorkerI
 struct Placement<'a> {
     cameras: &'a [Demand],
     workers: &'a [Offer],
-    /// The worker that each camera had before; none if the worker is gone or does not fit.
+    /// The worker that each camera had before; none if that worker is gone.
     before: Vec<Option<WorkerIndex>>,
     places: Vec<Option<WorkerIndex>>,
     /// Frames per second of every worker's cameras.
     loads: Vec<f64>,
     /// Every worker's cameras.
     held: Vec<BTreeSet<usize>>,
-    /// Number of cameras that left a worker which could have kept them for another.
+    /// Number of cameras that move to another worker from one that is not draining.
     moves: usize,
 }
 
@@ -215,8 +216,9 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The worker on which the fewest cameras of lower priority have to give way to a camera, and
-    /// these cameras.
+    /// A worker on which cameras of lower priority can give way to a camera, and these cameras. It
+    /// is the worker whose most important loser has the lowest priority; among equals, the one with
+    /// the fewest losers.
     fn room_by_priority(&self, camera: usize) -> Option<(WorkerIndex, Vec<usize>)> {
         let demand = &self.cameras[camera];
         let losers = |worker: WorkerIndex| {

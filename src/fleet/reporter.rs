@@ -118,8 +118,8 @@ impl Reporter {
         let key = worker_key(id);
         match in_time(self.workers.update(&key, &self.about, *revision)).await {
             Ok(next) => *revision = next,
-            // The answer to an earlier report may have been lost: only this worker writes the
-            // record.
+            // The answer to an earlier report may have been lost. Only this worker writes the
+            // record, so a higher revision is its own.
             Err(FleetError::Changed(key)) => match in_time(self.workers.get(&key)).await? {
                 Some(stored) if stored.revision > *revision => {
                     *revision = stored.revision;

@@ -21,7 +21,7 @@ pub struct Tenure(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
-    /// Events that came too late.
+    /// Events that came after the tenure, or under a lease that was lost or given back.
     dropped: AtomicU64,
 }
 
@@ -73,7 +73,8 @@ impl Tenure {
         self.state().until.is_some_and(|until| now < until)
     }
 
-    /// Events dropped because they came after the end.
+    /// Events dropped because they came after the tenure, or under a lease that was lost or given
+    /// back.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -111,7 +112,8 @@ impl Tenure {
     }
 }
 
-/// Passes events to other sinks while the tenure lasts; later ones are dropped and counted.
+/// Passes events to other sinks while the tenure lasts. Later events, and those under a lease that
+/// was lost or given back, are dropped and counted.
 pub struct WhileTenured {
     sinks: Vec<Box<dyn Sink>>,
     tenure: Tenure,

@@ -160,7 +160,7 @@ struct LiveStream {
     filter: EventFilter,
     end: StreamEnd,
     subscription: Subscription,
-    /// What is sent before the events that come.
+    /// What is sent before new events.
     first: VecDeque<Outgoing>,
     /// Whether the client wants tokens.
     tokens: bool,

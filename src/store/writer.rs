@@ -120,7 +120,8 @@ impl Writer {
                 Err(e) => e,
             };
             if !error.is_transient() {
-                // One change of the batch is refused: the others are written without it.
+                // A change of the batch is refused. The batch is halved until that change is alone,
+                // so that the others are written.
                 if let [_] = batch {
                     self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, "the history refuses a change, which is dropped");

@@ -180,7 +180,7 @@ impl AuditLog {
         })
     }
 
-    /// Adds an entry.
+    /// Adds an entry. If the queue is full, the entry is dropped, counted and logged.
     pub fn record(&self, entry: AuditEntry) {
         if self
             .sender

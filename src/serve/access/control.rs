@@ -89,8 +89,8 @@ impl AccessControl {
         })))
     }
 
-    /// Whether every request is allowed: the server listens on this machine only, and there have
-    /// been neither users nor tokens since the start.
+    /// Whether requests need neither a user nor a token: the server listens on this machine only,
+    /// and there have been neither users nor tokens since the start.
     pub fn is_open(&self) -> bool {
         self.0.loopback && self.0.token.is_none() && self.0.accounts.have_never_existed()
     }

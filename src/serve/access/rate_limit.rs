@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// At most `burst` events of a key at once, and one more per `refill`. Keeps at most `capacity`
-/// keys; to make room, the eighth of the buckets that are nearest to full are forgotten.
+/// keys; to make room, it forgets the eighth of the buckets that is nearest to full.
 #[derive(Debug)]
 pub struct RateLimit<K> {
     burst: f64,
