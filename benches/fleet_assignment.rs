@@ -3,8 +3,8 @@
 //!
 //!     cargo bench --bench fleet_assignment
 //!
-//! The coordinator's code is the product's ([`twintrack::fleet::simulation`]); leases of 8 s. Seeded:
-//! all but the times is the same in every run.
+//! The coordinator's code is the product's ([`twintrack::fleet::simulation`]); leases of 8 s. The
+//! random numbers are seeded: everything but the times is the same in every run.
 #![allow(clippy::print_stdout, reason = "a benchmark's table")]
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use twintrack::source::CameraConfig;
 const CAMERAS: usize = 10_000;
 const WORKERS: usize = 300;
 const SITES: [&str; 4] = ["site=north", "site=south", "site=east", "site=west"];
-/// Minutes within which a fleet must be balanced again, to end the simulation.
+/// Number of minutes after which a simulation ends even if cameras still move.
 const MINUTES: u64 = 30;
 
 /// Cameras of 1 to 25 frames per second, a third of them bound to a site, a tenth with a higher
@@ -44,7 +44,8 @@ fn worker(rng: &mut Rng, n: usize) -> (String, f64, BTreeSet<String>) {
     (format!("worker-{n:03}"), capacity, labels)
 }
 
-/// Prints the median time in milliseconds of [`plan`] from nothing, and of one that changes nothing.
+/// Prints the median time in milliseconds of [`plan`] from nothing, and of one that changes
+/// nothing.
 fn plan_times() {
     let mut rng = Rng::with_seed(1);
     let demands: Vec<Demand> = (0..CAMERAS)
@@ -131,7 +132,7 @@ fn row(
     now
 }
 
-/// Runs whole minutes until no camera has moved for one; prints the first minute and the rest.
+/// Runs whole minutes until no camera has moved for a minute, at most [`MINUTES`]; prints each.
 fn settle(name: &str, fleet: &mut Simulation) {
     let mut minutes = 0;
     loop {

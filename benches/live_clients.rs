@@ -2,9 +2,10 @@
 //!
 //!     cargo bench --bench live_clients -- 200 30
 //!
-//! Number of clients and seconds. Four cameras publish 10 events a second of 15 people each; every
-//! client receives all of them over a WebSocket of the real server, on this machine. Prints the time
-//! from publishing an event to its arrival at a client, and the processor time.
+//! The arguments are the number of clients and the number of seconds. Four cameras publish 10
+//! events a second of 15 people each; every client receives all of them over a WebSocket of the
+//! real server, on this machine. Prints the time from publishing an event to its arrival at a
+//! client, and the processor time.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 use std::process::ExitCode;

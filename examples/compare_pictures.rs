@@ -4,7 +4,7 @@
 //! cargo run --release --example compare_pictures -- a.jpg b.jpg
 //! ```
 //!
-//! Each picture is cut to one person. Pictures of scenes need a detector first.
+//! Each picture must be cut to one person. Pictures of scenes need a detector first.
 
 #![allow(clippy::print_stdout, reason = "the output of a program")]
 

@@ -23,7 +23,7 @@ impl Address {
     }
 
     /// Whether the address holds a login: a user or password before the host, or a value in the
-    /// query whose name says so. True if that cannot be told.
+    /// query whose name says so. True for an address that cannot be parsed unambiguously.
     pub fn has_login(&self) -> bool {
         const SECRETS: [&str; 8] = [
             "auth", "key", "pass", "passwd", "password", "pwd", "token", "user",
@@ -152,8 +152,8 @@ fn last_host(address: &str) -> String {
 /// Whether an `@` after the host may end a password that contains a `/`, `?` or `#`, so that the
 /// beginning of the password was parsed as the host.
 fn is_ambiguous(address: &str, url: &Url) -> bool {
-    // `Url` removes the colon of an empty port, although a password may follow it, and accepts a
-    // backslash after it; so the text decides.
+    // `Url` removes the colon of an empty port, although a password may follow the colon, and
+    // accepts a backslash after the colon; so the text decides.
     let authority = address.split_once("://").map_or("", |(_, rest)| rest);
     let authority = authority
         .split(['/', '\\', '?', '#'])
@@ -206,7 +206,8 @@ fn host_and_port(url: &Url) -> String {
         .map_or_else(|| host.to_string(), |port| format!("{host}:{port}"))
 }
 
-/// A path segment with letters and digits is treated as a key if it has at least this many bytes.
+/// A path segment that consists of letters and digits, with at least one of each, is treated as a
+/// key if it has at least this many bytes.
 const KEY_LENGTH: usize = 16;
 
 fn may_be_secret(word: &str) -> bool {

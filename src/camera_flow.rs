@@ -37,7 +37,8 @@ pub struct CameraFlow {
 
 impl CameraFlow {
     /// The transform from the previous frame to this one, in pixels of the full frame. None if the
-    /// camera does not move, or its motion cannot be estimated.
+    /// camera does not move, its motion cannot be estimated, or this frame is not compared with the
+    /// previous one (the first frame, and most frames while idle).
     ///
     /// # Errors
     /// When OpenCV fails.

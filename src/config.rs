@@ -158,7 +158,9 @@ impl Config {
     /// Reads a TOML file; absent keys have their defaults.
     ///
     /// # Errors
-    /// When it cannot be read, is not TOML, or has an unknown key or a value out of range.
+    /// When the file cannot be read, is not TOML, or has an unknown key, a value of the wrong type
+    /// or out of range, or a shape that cannot be used; or when the file of `tracker.head_file`
+    /// cannot be used.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         Self::from_toml(&Self::text(path)?, path)
     }
@@ -183,7 +185,7 @@ impl Config {
         Self::from_table(parse_table(text, path)?, text, path)
     }
 
-    /// Reads a configuration from a `table` of the TOML `text` of the file `path`.
+    /// Reads a configuration from `table`, which is a part of the TOML `text` of the file `path`.
     ///
     /// # Errors
     /// As [`Config::read`].
@@ -203,7 +205,7 @@ impl Config {
     /// Checks that every value is in its range.
     ///
     /// # Errors
-    /// The first value outside its range.
+    /// The first value outside its range, or the first shape that cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
         within("threads", self.threads, 0, 1024)?;
         self.source.validate()?;
@@ -313,7 +315,7 @@ pub fn parse_table<'a>(text: &'a str, path: &Path) -> Result<Table<'a>, ConfigEr
     toml::de::DeTable::parse(text).map_err(|e| ConfigError::invalid(path, e))
 }
 
-/// Deserialises a `table` of the TOML `text` of the file `path`.
+/// Deserialises `table`, which is a part of the TOML `text` of the file `path`.
 ///
 /// # Errors
 /// On an unknown key or a value of the wrong type; the message has its line in `text`.

@@ -262,7 +262,7 @@ pub fn address(bytes: &[u8]) {
         address.check(),
         address.hint(),
     );
-    // `Url` removes tabs and line breaks, by which a part may become the password's text.
+    // `Url` removes tabs and line breaks; a part that contains them may become the password's text.
     let is_innocent = |part: &&str| !part.replace(['\t', '\n', '\r'], "").contains(PASSWORD);
     let parts: Vec<&str> = text.splitn(3, '\n').filter(is_innocent).collect();
     if let [before, after, path] = parts.as_slice() {

@@ -22,7 +22,8 @@ use crate::track::identity::GalleryPerson;
 /// A picture whose width is at most this share of its height is used as the crop of one person. In
 /// wider pictures the person is detected.
 const CROP_ASPECT: f32 = 0.62;
-/// Confidence of people who count when a picture is to show one person only.
+/// Minimum confidence of the detections that are counted in a picture that must show one person
+/// only.
 #[cfg(feature = "serve")]
 const SURE: f32 = 0.5;
 

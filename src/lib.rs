@@ -45,8 +45,9 @@
 //! | `cli` | the program `twintrack` |
 //!
 //! Link a program that decodes video with `-Wl,--export-dynamic-symbol=avcodec_receive_frame` and
-//! `-Wl,--export-dynamic-symbol=avcodec_open2`, as `build.rs` does: frames are then converted without
-//! OpenCV's copies, a change of their size within a stream is noticed, and `source.threads` counts.
+//! `-Wl,--export-dynamic-symbol=avcodec_open2`, as `build.rs` does: frames are then converted
+//! without OpenCV's copies, a change of the frame size within a stream is noticed, and
+//! `source.threads` takes effect.
 //!
 //! Programs in `examples/`: `track_boxes` (pure), `track_video` (a callback per event),
 //! `compare_pictures` (embed and compare).

@@ -6,8 +6,8 @@ use crate::mot_format::{Known, MotError, MotRow, SequenceInfo, folder_name, pars
 use crate::text_file;
 
 /// Reads the properties of the sequence in the folder `dir` from its `seqinfo.ini`. Without that
-/// file, as in CVAT's exports, they are taken from `known` and from the last frame in `gt/gt.txt`
-/// and `det/det.txt`. None if the folder has none of these files.
+/// file, as in CVAT's exports, rate and size are taken from `known`, and the length is the last
+/// frame number in `gt/gt.txt` and `det/det.txt`. None if the folder has none of these files.
 ///
 /// # Errors
 /// When one of the files cannot be read or is malformed.
@@ -37,7 +37,8 @@ pub fn find_sequence(dir: &Path, known: Known) -> Result<Option<SequenceInfo>, M
 /// Reads the `seqinfo.ini` in `dir`.
 ///
 /// # Errors
-/// When the file is missing or lacks frame rate, length or size.
+/// When the file cannot be read, or its frame rate, length or size is missing or not a number above
+/// zero.
 pub fn read_sequence(dir: &Path) -> Result<SequenceInfo, MotError> {
     let path = dir.join("seqinfo.ini");
     SequenceInfo::parse(&read(&path)?, &path)

@@ -107,7 +107,7 @@ impl SequenceInfo {
     /// name of the sequence.
     ///
     /// # Errors
-    /// When the text lacks frame rate, length or size.
+    /// When frame rate, length or size is missing or not a number above zero.
     pub fn parse(text: &str, path: &Path) -> Result<Self, MotError> {
         let values: BTreeMap<&str, &str> = lines(text)
             .filter_map(|l| l.split_once('='))

@@ -62,7 +62,7 @@ pub enum RefineError {
     },
 }
 
-/// The `trajectory` and `track_ended` events of one camera in one run.
+/// The events of one camera in one run, except for `camera_status` events.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RecordedEvents {
     /// The frames, in order of time.
@@ -253,9 +253,9 @@ impl RecordedEvents {
         })
     }
 
-    /// The identity of each trajectory: the name that its tracks had in most frames. Of several
-    /// trajectories that overlap in time, only the one with the most frames of a name gets that
-    /// name.
+    /// The identity of each trajectory: the name that its tracks had in most frames. If several
+    /// trajectories that overlap in time have one name, only the one that has it in the most frames
+    /// keeps it.
     fn names(
         &self,
         trajectories: &[LinkedTrajectory],
@@ -309,9 +309,9 @@ impl RecordedEvents {
         names
     }
 
-    /// The tracklets of every id. A track with a gap longer than `max_gap` was re-identified by
-    /// appearance, and becomes two tracklets. Frames are indices into `processed`, whose times are
-    /// `times`.
+    /// The tracklets of every id. A track is split at each gap longer than `max_gap`, because it
+    /// was re-identified by appearance after the gap. Frames are indices into `processed`, whose
+    /// times are `times`.
     fn tracklets(&self, processed: &[usize], times: &[Seconds], max_gap: Seconds) -> Vec<Tracklet> {
         let mut by_id: BTreeMap<u64, Vec<Tracklet>> = BTreeMap::new();
         for (frame, &index) in processed.iter().enumerate() {
@@ -430,7 +430,7 @@ fn velocity(before: &TrajectoryBox, after: &TrajectoryBox, times: &[Seconds]) ->
 }
 
 /// The mean embedding of tracklets, unit length, weighted by their numbers of detections; empty if
-/// they have none.
+/// no tracklet has an embedding.
 fn mean_embedding<'a>(parts: impl Iterator<Item = &'a Tracklet>) -> Vec<f32> {
     mean_direction(
         parts

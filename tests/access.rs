@@ -114,7 +114,7 @@ fn users_log_in_see_and_log_out() {
     );
     assert_eq!(who["csrf_token"], csrf);
 
-    // What a page of another origin may cause is refused.
+    // Requests that a page of another origin can cause are refused.
     let (csrf, own) = (csrf.as_str().unwrap(), ("sec-fetch-site", "same-origin"));
     let (token, origin) = (
         ("x-csrf-token", csrf),
@@ -264,7 +264,7 @@ fn every_route_requires_its_role_and_is_documented() {
             }
         }
     }
-    // Of a path with more than one method each has its own requirement; others are refused.
+    // Each method of a path has its own requirement; other methods are refused.
     assert_eq!(
         service
             .send(&Request::new("PATCH", "/api/v1/session"))
@@ -314,7 +314,7 @@ fn changes_of_users_and_tokens_hold_without_a_restart() {
     assert_eq!(service.get("/login", &[]).header("location"), Some("/"));
     let elsewhere = service.get("/", &[("host", "gate.example")]);
     assert_eq!(elsewhere.problem().1, "origin");
-    // The first user closes it.
+    // After the first user has been added, a login is required.
     add_user(path, "anna", "viewer");
     let status = |headers: &[(&str, &str)]| service.get("/api/v1/audit", headers).status;
     assert!(until(30, || status(&[]) == 401));
@@ -689,7 +689,7 @@ fn users_and_tokens_are_kept_as_hashes_in_a_private_file() {
         );
     }
     assert_eq!(std::fs::read_to_string(&file).unwrap(), stored);
-    // The folder of a configuration.
+    // The state folder that a configuration names.
     let config = dir.path().join("cameras.toml");
     std::fs::write(&config, format!("[serve]\nstate_dir = {state:?}\n")).unwrap();
     let out = command(&["user", "list", "--config", config.to_str().unwrap()], "");

@@ -92,7 +92,7 @@ fn tracks_are_listed_shown_counted_and_exported() {
     );
     let tracks = ended_tracks(&service, 5);
 
-    // Pages have all tracks of one page, without repetition.
+    // Small pages together have all tracks of one large page, without repetition.
     let until_now = format!("to={}", tracks[0]["first_time"].as_str().unwrap());
     let whole = get(&service, &format!("/api/v1/tracks?limit=1000&{until_now}"));
     let whole = whole["items"].as_array().unwrap().clone();
@@ -127,7 +127,8 @@ fn tracks_are_listed_shown_counted_and_exported() {
         assert_eq!(page["items"].as_array().unwrap().len(), count, "{filter}");
     }
 
-    // A track with its path, boxes and crops; the client that has it gets no body.
+    // A track with its path, boxes and crops; a client that has the same answer already gets no
+    // body.
     let path = path_of(&tracks[0]);
     let answer = service.get(&path, &[]);
     let track = answer.json();
@@ -154,7 +155,7 @@ fn tracks_are_listed_shown_counted_and_exported() {
     assert_eq!(crop.header("content-type"), Some("image/jpeg"));
     assert_eq!(crop.body[..3], [0xff, 0xd8, 0xff]);
 
-    // Similar tracks, without itself, from the most similar one.
+    // Tracks that are similar to it, without the track itself, from the most similar one.
     let similar = get(&service, &format!("{path}/similar?limit=3"));
     let similar = similar["items"].as_array().unwrap();
     assert_eq!(similar.len(), 3);
@@ -649,7 +650,7 @@ fn a_client_that_reconnects_misses_no_event() {
     let event: Value = serde_json::from_str(&data).unwrap();
     assert!(event["frame"].as_u64().unwrap() <= last + 1, "{event}");
 
-    // A token of another run: what is there is sent, and that there was more is told.
+    // A token of another run: the kept events are sent, after the message that events are missing.
     let other = format!("{}.7", uuid::Uuid::now_v7().simple());
     let mut socket = websocket(&service, &format!("/api/v1/live?resume={other}"));
     assert_eq!(message(&mut socket)["schema"], "twintrack.missed/1");

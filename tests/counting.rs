@@ -10,7 +10,8 @@ use std::process::Command;
 use common::{clip, json_lines, repository, run, text, twintrack};
 use serde_json::Value;
 
-/// Largest difference in frames between a counted event and the one made by eye, 0.3 s.
+/// Largest difference between a counted event and the one counted by eye: 3 frames, which are 0.3
+/// s.
 const TOLERANCE: i64 = 3;
 
 /// A zone's or line's name, the event, and its frame.

@@ -236,7 +236,7 @@ fn detections_that_do_not_fit_are_reported() {
 }
 
 #[test]
-fn a_part_of_a_sequence_does_not_need_all_detections() {
+fn tracking_a_part_of_a_sequence_does_not_warn_of_unused_detections() {
     let dir = sequence(rows(|n| format!("{n},-1,20,20,30,60,0.9")));
     let part = ["--detections", "det.txt", "--duration", "1"];
     let out = run(track(dir.path(), ".").args(part));

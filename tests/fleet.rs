@@ -1,5 +1,5 @@
 //! A small fleet on one NATS server: takeover of a killed worker's cameras, a worker that was
-//! stopped and goes on, orderly handover, the records of cameras.
+//! paused (SIGSTOP) and goes on, orderly handover, the records of cameras.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -34,7 +34,7 @@ fn pair(dir: &Path, count: usize) -> Option<Pair> {
     let server = server(dir, port, "")?;
     let url = format!("nats://127.0.0.1:{port}");
     let file = dir.join("cameras.toml");
-    // Fast and large enough for tracks.
+    // Fast and large enough that people are tracked.
     let sections = cameras(count, "").replace("target_fps = 1.0", "target_fps = 5.0");
     std::fs::write(&file, sections).unwrap();
     fleet(&url, &["apply", file.to_str().unwrap()]);
@@ -123,7 +123,7 @@ fn a_killed_workers_cameras_are_tracked_by_the_other_one() {
     assert_eq!(taken_over, 2, "{found:?}");
 }
 
-/// The zombie: a worker that is stopped for longer than its lease must not go on with its cameras.
+/// A worker that is paused (SIGSTOP) for longer than its lease must not go on with its cameras.
 #[test]
 fn a_worker_that_was_stopped_passes_on_no_event_of_its_old_leases() {
     let dir = tempfile::tempdir().unwrap();
@@ -237,7 +237,7 @@ fn the_history_of_a_fleet_has_every_ended_track_once() {
         .filter(|e| e["schema"] == "twintrack.track_ended/1")
         .collect();
     let mut expected: Vec<_> = ended.iter().map(track_id).collect();
-    // A zombie: a track of an older lease behind those of the newest one; and one that counts.
+    // A late event of an older lease, behind those of the newest lease, and an event that counts.
     let newest = ended.iter().max_by_key(|e| e["lease"].as_u64()).unwrap();
     let subject = format!("twintrack.events.{}.track_ended", track_id(newest).0);
     let publish = |lease: u64, id: u64| {

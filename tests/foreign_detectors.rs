@@ -608,7 +608,7 @@ fn a_real_yolox_needs_no_setting() {
     assert_three(&detector.detect_image(&first_frame()).expect("it runs"));
 }
 
-/// Intel's detector, which is cut before box decoding.
+/// Intel's detector, whose graph ends before the decoding of boxes.
 #[test]
 fn a_real_atss_needs_no_setting() {
     let Some(model) = common::shared("data/person-detection-0303/person_detection_0303.onnx")

@@ -235,7 +235,7 @@ fn tracks_end_at_a_gap_in_a_recording() {
 }
 
 #[test]
-fn people_are_detected_as_well_in_anamorphic_video_and_boxes_are_in_stored_pixels() {
+fn people_are_detected_equally_well_in_anamorphic_video_and_boxes_are_in_stored_pixels() {
     let Some(dir) = folder() else { return };
     let clip = clip();
     for (name, filter) in [

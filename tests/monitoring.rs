@@ -1,5 +1,5 @@
-//! What a running service shows of zones and lines, and that the files in `monitoring/` name metrics
-//! that exist.
+//! What a running service shows of zones and lines, and that the files in `monitoring/` name
+//! metrics that exist.
 #![cfg(feature = "serve")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -11,8 +11,8 @@ use std::path::Path;
 use common::{Running, clip, free_port, repository, twintrack, until};
 use serde_json::Value;
 
-/// The file of a service with the camera `gate`, which repeats the clip at full speed, and the shapes
-/// of `configs/zones.toml`; `more` is added to it.
+/// The file of a service with the camera `gate`, which repeats the clip at full speed, and the
+/// shapes of `configs/zones.toml`; `more` is added to it.
 fn configuration(port: u16, more: &str) -> String {
     let shapes = std::fs::read_to_string(repository("configs/zones.toml")).unwrap();
     let shapes = shapes

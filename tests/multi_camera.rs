@@ -16,8 +16,8 @@ const CALIBRATION: Calibration = Calibration {
     slope: 12.0,
     threshold: 0.5,
 };
-/// Spread of `drawn_people`: pairs of one person have a cosine distance of about 0.77, of two about 1,
-/// both with a standard deviation of 0.13.
+/// Spread of `drawn_people`: pairs of one person have a cosine distance of about 0.77, pairs of two
+/// people about 1, each with a standard deviation of 0.13.
 const SPREAD: f32 = 1.8;
 /// Calibration of the distances of `drawn_people`.
 const OF_DRAWN: Calibration = Calibration {
@@ -89,7 +89,7 @@ fn nobody_is_in_two_places_at_once() {
 }
 
 #[test]
-fn a_track_that_arrives_late_is_followed_by_one_that_came_before_it() {
+fn tracks_that_arrive_out_of_order_get_the_same_people_as_in_order() {
     let (before, late, after) = (
         track(1, "door", (0.0, 10.0), 0.0),
         track(2, "hall", (20.0, 30.0), 4.0),

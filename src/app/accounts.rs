@@ -76,7 +76,7 @@ impl StateArgs {
     }
 }
 
-/// Name of the user who runs the command, before `sudo`.
+/// Name of the user who runs the command; under `sudo`, of the user who called `sudo`.
 fn own_name() -> String {
     ["SUDO_USER", "USER", "LOGNAME"]
         .iter()

@@ -173,7 +173,8 @@ fn cameras_of(file: &Path) -> Result<CameraConfigs> {
     Ok(cameras)
 }
 
-/// Makes the fleet's cameras the wanted ones. Returns the differences.
+/// Makes the fleet's cameras the wanted ones, and returns the differences. With `dry_run` nothing
+/// is written; with `keep` cameras that are not wanted stay.
 async fn apply(fleet: &Fleet, wanted: &CameraConfigs, dry_run: bool, keep: bool) -> Result<String> {
     let present = fleet.cameras.all(">").await?;
     let (mut out, mut counts) = (String::new(), [0_usize; 3]);

@@ -10,9 +10,9 @@ use twintrack::embed::Embedder;
 use twintrack::gallery::GalleryReader;
 use twintrack::track::identity::IdentityRegistry;
 
-/// The registry that assigns identities to tracks. `None` if neither a gallery nor
-/// `identity.remember` is set, and nobody can be enrolled: `enrolling` says whether people can be
-/// while the program runs, which a calibrated embedder allows.
+/// The registry that assigns identities to tracks. `enrolling`: whether people may be enrolled
+/// while the program runs; this needs a calibrated embedder. `None` if neither a gallery nor
+/// `identity.remember` is set, and nobody can be enrolled.
 ///
 /// # Errors
 /// If there is no embedder, the embedder is not calibrated, or a picture of the gallery cannot be

@@ -57,7 +57,7 @@ pub fn deliver(
     let mut ended = events.ended.iter().peekable();
     let mut analytics = events.analytics.iter().peekable();
     let mut counted = analytics.clone();
-    // Sequence numbers of the frames after each frame.
+    // For each frame, the sequence number of the frame after it.
     let seqs = events.frames.iter().skip(1).map(|f| f.seq);
     let next_seqs = seqs.chain(std::iter::once(u64::MAX));
     for (event, next) in events.frames.iter().zip(next_seqs).take_while(|_| !stop()) {

@@ -76,9 +76,10 @@ impl ServeArgs {
 }
 
 /// Runs the command. The exit code after SIGINT (Ctrl-C) is 130; after SIGTERM it is 0, or 143 if
-/// the shutdown timed out. Without a signal it is 1 if an error ended a camera, a camera failed and
-/// delivered no frame, a network failed on frames of a camera of which none was tracked, the
-/// shutdown timed out, or the history could not be stored until then; else 0.
+/// the shutdown timed out or changes of the history were not stored in time. Without a signal it is
+/// 1 if an error ended a camera, a camera failed and delivered no frame, a network failed on frames
+/// of a camera and no frame of it was tracked, the shutdown timed out, or changes of the history
+/// were not stored in time; else 0.
 ///
 /// # Errors
 /// If the configuration, a network, the gallery, an output or the port cannot be used, or an error
@@ -211,7 +212,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
         true => CameraSettings::of_fleet(&state),
         false => CameraSettings::open(service.cameras.clone(), &state)?,
     };
-    // From here on, so that no change by a client is missed.
+    // Subscribed before clients are served, so that none of their changes is missed.
     let mut used = settings.used();
     let configs = used.borrow_and_update().clone();
     let (send_shapes, shapes) = watch::channel(shapes_of(&configs));

@@ -6,11 +6,12 @@ use std::path::Path;
 use twintrack::config::{Config, ConfigError};
 
 /// Reads the configuration at `path`; if `path` is `None`, returns the defaults. With the feature
-/// `serve`, the sections of `serve` (`serve`, `cameras`, `mqtt`, `nats`, `webhook`, `history`) are
-/// checked and otherwise ignored; without it they are rejected as unknown.
+/// `serve`, the sections of `serve` (`serve`, `cameras`, `mqtt`, `nats`, `webhook`, `history`,
+/// `multi_camera`, `fleet`) are checked and otherwise ignored; without it they are rejected as
+/// unknown.
 ///
 /// # Errors
-/// When the file cannot be read, is not TOML, or has an unknown key or a value out of range.
+/// When the file cannot be read, is not TOML, or has an unknown key or an invalid value.
 pub fn read(path: Option<&Path>) -> Result<Config, ConfigError> {
     path.map_or_else(|| Ok(Config::default()), of_file)
 }

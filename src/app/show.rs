@@ -206,7 +206,7 @@ pub fn summary(s: &Summary, stages: &[(&'static str, Duration)]) -> String {
 }
 
 /// The rows of the summary with the counts of zones and lines, each with the name of its camera if
-/// `cameras`; empty if there are none.
+/// `cameras`; empty if there are neither zones nor lines.
 pub fn counts(counts: &Counts, cameras: bool) -> String {
     let mut out = String::new();
     let mut row = |name: String, value: String| {

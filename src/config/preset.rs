@@ -22,8 +22,9 @@ pub enum Preset {
 }
 
 impl Preset {
-    /// Longest time between two frames that the detector processes. In the frames between, boxes
-    /// are interpolated (recordings) or predicted from motion (live inputs), which is less precise.
+    /// Longest time between two frames that the detector processes; zero: it processes every frame.
+    /// In the frames between, boxes are interpolated (recordings) or predicted from motion (live
+    /// inputs), which is less precise.
     pub fn max_interval(self, live: bool) -> Seconds {
         match (self, live) {
             (Preset::Fast, false) => Seconds(0.4),

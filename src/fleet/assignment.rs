@@ -1,10 +1,11 @@
-//! Which worker tracks which camera: a pure function of the cameras, the workers and who holds what.
+//! Which worker tracks which camera: a pure function of the cameras, the workers and who holds
+//! what.
 //!
 //! Cameras stay where they are, unless their worker is gone, no longer fits their labels, has too
-//! little capacity, or has more than its share of the load. A worker's share is in proportion to its
-//! capacity. Every choice is greedy (the largest camera first, to the worker whose load is then the
-//! smallest share of its capacity; Graham 1969), because an optimal placement would move cameras
-//! that need not move.
+//! little capacity, or has more than its share of the load. A worker's share is in proportion to
+//! its capacity. Every choice is greedy (the largest camera first, to the worker whose load is then
+//! the smallest share of its capacity; Graham 1969), because an optimal placement would move
+//! cameras that need not move.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeSet, BinaryHeap};
@@ -14,7 +15,7 @@ use std::collections::{BTreeSet, BinaryHeap};
 pub struct Demand {
     /// Frames per second that it needs.
     pub load: f64,
-    /// Where capacity lacks, cameras of higher priority are placed.
+    /// If capacity is short, cameras of higher priority are placed first.
     pub priority: i32,
     /// Labels that its worker must have.
     pub labels: BTreeSet<String>,
@@ -39,7 +40,7 @@ pub type WorkerIndex = usize;
 pub struct Plan {
     /// For every camera, its worker; none if there is no room.
     pub workers: Vec<Option<WorkerIndex>>,
-    /// Number of cameras that change from one worker to another although the first still exists.
+    /// Number of cameras that move to another worker from one that is not draining.
     pub moves: usize,
 }
 
@@ -47,8 +48,9 @@ pub struct Plan {
 const TOLERANCE: f64 = 0.1;
 
 /// Decides which worker tracks each camera. `current` has the present workers, in the order of
-/// `cameras`; a camera whose worker is gone has none. At most `moves` cameras leave a worker that
-/// could keep them; those of workers that are draining leave in any case.
+/// `cameras`; a camera whose worker is gone has none. At most `moves` cameras leave a worker to
+/// relieve it or to balance the load. Cameras of workers that are draining or no longer fit, and
+/// those that give way to a camera of higher priority, leave in any case.
 pub fn plan(
     cameras: &[Demand],
     workers: &[Offer],
@@ -80,14 +82,14 @@ pub fn imbalance(cameras: &[Demand], workers: &[Offer], places: &[Option<WorkerI
 struct Placement<'a> {
     cameras: &'a [Demand],
     workers: &'a [Offer],
-    /// The workers before; none for cameras whose worker is gone or does not fit.
+    /// The worker that each camera had before; none if that worker is gone.
     before: Vec<Option<WorkerIndex>>,
     places: Vec<Option<WorkerIndex>>,
     /// Frames per second of every worker's cameras.
     loads: Vec<f64>,
     /// Every worker's cameras.
     held: Vec<BTreeSet<usize>>,
-    /// Number of cameras that left a worker which could have kept them for another.
+    /// Number of cameras that move to another worker from one that is not draining.
     moves: usize,
 }
 
@@ -187,7 +189,7 @@ impl<'a> Placement<'a> {
     }
 
     /// Places the cameras without a worker. Where there is no room, cameras of lower priority lose
-    /// theirs.
+    /// their workers.
     fn place_homeless(&mut self) {
         let homeless = |camera: usize| Homeless {
             priority: self.cameras[camera].priority,
@@ -214,8 +216,9 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The worker on which the fewest cameras of lower priority have to give way to a camera, and
-    /// these cameras.
+    /// A worker on which cameras of lower priority can give way to a camera, and these cameras. It
+    /// is the worker whose most important loser has the lowest priority; among equals, the one with
+    /// the fewest losers.
     fn room_by_priority(&self, camera: usize) -> Option<(WorkerIndex, Vec<usize>)> {
         let demand = &self.cameras[camera];
         let losers = |worker: WorkerIndex| {
@@ -250,8 +253,8 @@ impl<'a> Placement<'a> {
             })
     }
 
-    /// Takes cameras off workers whose load exceeds their capacity, those of the lowest priority
-    /// first, to workers with room. Without room they stay, with fewer frames.
+    /// Moves cameras, those of the lowest priority first, from workers whose load exceeds their
+    /// capacity to workers with room, while moves are left. Other cameras stay, with fewer frames.
     fn relieve(&mut self, moves: usize) {
         for worker in 0..self.workers.len() {
             let mut kept: Vec<usize> = self.held[worker].iter().copied().collect();
@@ -299,8 +302,8 @@ impl<'a> Placement<'a> {
         }
     }
 
-    /// The camera of a worker, and another worker, by whose move the busier of the two becomes least
-    /// busy; none if no move makes it less busy than it is.
+    /// The camera of a worker, and another worker, by whose move the busier of the two becomes
+    /// least busy; none if no move makes it less busy than it is.
     fn best_move(&self, from: WorkerIndex) -> Option<(usize, WorkerIndex)> {
         let mut others: Vec<WorkerIndex> = (0..self.workers.len())
             .filter(|&w| w != from && !self.workers[w].draining)

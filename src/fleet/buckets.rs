@@ -31,7 +31,7 @@ pub(super) const SEAT: &str = "coordinator";
 const NOTICES: &str = "twintrack.fleet.";
 /// Time after which the stream no longer recognises a repeated event.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(300);
-/// Timeout of a request. A worker's cameras are given to others if it waits long.
+/// Timeout of a request. A worker that waits long loses its cameras to others.
 const REQUEST: Duration = Duration::from_secs(1);
 /// Longest record in bytes; a worker's report names its cameras.
 const RECORD_BYTES: i32 = 1 << 20;
@@ -41,7 +41,7 @@ const RECORD_BYTES: i32 = 1 << 20;
 pub struct Versioned<T> {
     /// The record.
     pub record: T,
-    /// Its revision, which rises with every change of its bucket.
+    /// Revision of its last change; revisions rise with every change in the bucket.
     pub revision: u64,
     /// Nanoseconds since 1970, by the server's clock.
     pub changed: i128,
@@ -312,7 +312,7 @@ impl Fleet {
         subscriber.map_err(|e| FleetError::request("subscribe", e))
     }
 
-    /// Tells a worker that the records of these cameras concern it. It may get lost.
+    /// Tells a worker that the records of these cameras concern it. The notice may get lost.
     pub(super) async fn notify(&self, worker: &str, cameras: &[String]) {
         let subject = format!("{NOTICES}{worker}");
         if let Err(error) = self.client.publish(subject, to_json(&cameras).into()).await {
@@ -347,7 +347,7 @@ async fn create_bucket(context: &Context, name: &str, replicas: usize) -> Result
     create_stream(context, stream).await
 }
 
-/// Creates a stream, if it is missing. One with fewer replicas gets those of `config`.
+/// Creates a stream, if it is missing. A stream with fewer replicas gets the number in `config`.
 async fn create_stream(context: &Context, config: stream::Config) -> Result<(), FleetError> {
     let fail = |e: &dyn std::fmt::Display| FleetError::request("create a stream", e);
     let replicas = config.num_replicas;

@@ -8,8 +8,8 @@ use crate::pipeline::Member;
 
 /// Interval over which rates are measured.
 const INTERVAL: Duration = Duration::from_secs(10);
-/// A worker that drops a greater share of its frames in two intervals in a row is overloaded. In one,
-/// something else may have taken the processor, or the process was stopped.
+/// A worker that drops a greater share of its frames in two intervals in a row is overloaded. In a
+/// single interval, another program may have used the processor, or this process was stopped.
 const DROPPED_SHARE: f64 = 0.05;
 /// Factor by which the capacity rises again per interval without overload.
 const RECOVERY: f64 = 1.05;
@@ -21,10 +21,10 @@ pub struct Capacity {
     measured: f64,
     /// Frames per second now.
     now: f64,
-    /// Frames were dropped in the last interval.
+    /// More than [`DROPPED_SHARE`] of the frames were dropped in the last interval.
     is_late: bool,
     since: Option<Instant>,
-    /// Frames read and dropped until then, by camera.
+    /// Frames read and dropped until `since`, by camera.
     counted: BTreeMap<String, [u64; 2]>,
     rates: BTreeMap<String, f64>,
 }

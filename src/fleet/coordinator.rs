@@ -2,9 +2,9 @@
 //!
 //! All workers try for the seat. Whoever has it reads the cameras, the leases and the workers'
 //! reports, plans ([`crate::fleet::assignment`]), and writes leases. A worker whose report does not
-//! change for the time of a lease is lost: its report is deleted, by which its next one fails, and
-//! its cameras are given to others. Two coordinators at once do no harm, since every write names the
-//! revision that it replaces.
+//! change for the time of a lease is lost: its report is deleted, so that its next report fails,
+//! and its cameras are given to others. Two coordinators at once do no harm, since every write
+//! names the revision that it replaces.
 
 use std::time::{Duration, Instant};
 
@@ -47,7 +47,7 @@ impl Coordinator {
                 () = stop.cancelled() => return,
                 seat = self.take_seat() => seat,
             };
-            // It ends by itself at `stop`, so that it gives the seat up.
+            // `coordinate` ends by itself at `stop`, because it must give the seat up.
             let ended = match seat {
                 Ok(seat) => self.coordinate(seat, &stop).await,
                 Err(error) => Err(error),
@@ -67,7 +67,7 @@ impl Coordinator {
             let asked = Instant::now();
             let taken = match self.fleet.seat.get(SEAT).await {
                 Ok(None) => self.fleet.seat.create(SEAT, &self.name).await,
-                // It had the seat, and could not coordinate for a moment.
+                // This worker had the seat, and could not coordinate for a moment.
                 Ok(Some(entry)) if entry.record == self.name => {
                     let seat = &self.fleet.seat;
                     seat.update(SEAT, &self.name, entry.revision).await
@@ -101,9 +101,10 @@ impl Coordinator {
                     return Ok(seat);
                 }
                 Err(FleetError::Changed(_)) => seen = None,
-                // What was seen before still counts, so that the seat is free at once when a cluster
-                // has elected a leader. A holder that is well was cut off for the same time; its next
-                // renewal then fails, because the revision is another one.
+                // What was seen before an outage still counts, so that the seat can be taken as
+                // soon as the cluster has elected a leader. A holder that still runs was cut off
+                // for the same time; if the seat is taken from it, its next renewal fails, because
+                // the revision has changed.
                 Err(error) => {
                     tracing::debug!(%error, "cannot take the coordinator's seat");
                 }
@@ -166,7 +167,8 @@ impl Coordinator {
                     tracing::warn!(worker = %key, "a worker is lost; others get its cameras");
                     view.worker(&key, None, now);
                 }
-                // It has reported meanwhile, which the watch will tell.
+                // The worker has reported meanwhile, which the watch will tell, or the server does
+                // not answer; then it is tried again.
                 Err(error) => tracing::debug!(worker = %key, %error, "a worker is not lost"),
             }
         }
@@ -201,7 +203,8 @@ impl Coordinator {
     /// Renews the seat when that is due.
     ///
     /// # Errors
-    /// When another worker has taken it, or it could not be renewed for half a lease.
+    /// When another worker has taken the seat, the seat could not be renewed for half a lease, or
+    /// its record cannot be read after a renewal that was refused.
     async fn renew(&self, seat: &mut Seat) -> Result<(), FleetError> {
         let now = Instant::now();
         if now - seat.renewed < self.times.report {

@@ -190,7 +190,8 @@ impl FleetView {
         changes
     }
 
-    /// Whether the fleet starts: no worker has a camera, and others may still be starting too.
+    /// Whether the fleet is starting: no worker has a lease, and half the time of a lease has not
+    /// passed since the first report, so that other workers may still come.
     fn is_starting(&self, now: Instant) -> bool {
         let alive = |l: &Versioned<LeaseRecord>| self.is_alive(&l.record.worker);
         let settled = |first: Instant| now.saturating_duration_since(first) >= self.times.lost / 2;
@@ -201,7 +202,8 @@ impl FleetView {
         self.workers.contains_key(worker)
     }
 
-    /// The frames per second of a camera, as its worker has measured them.
+    /// What a camera needs. The load is the rate that its worker has measured, else the expected
+    /// rate.
     fn demand(&self, name: &str) -> Demand {
         let config = &self.cameras[name].record;
         let lease = self.leases.get(name);
@@ -223,7 +225,8 @@ impl FleetView {
         worker.report.cameras.get(camera).copied()
     }
 
-    /// The change of a camera's lease by which `worker` gets it, or nobody.
+    /// The change by which `worker` gets a camera's lease, or, without `worker`, nobody has it;
+    /// none if the lease is that way already.
     fn change(&self, camera: &str, worker: Option<&str>) -> Option<LeaseChange> {
         let name = camera.to_string();
         let Some(lease) = self.leases.get(camera) else {

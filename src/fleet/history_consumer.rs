@@ -1,10 +1,10 @@
-//! Stores a fleet's events in the history: consumers of its stream, of which any number of processes
-//! share the work.
+//! Stores a fleet's events in the history: consumers of its stream, whose work any number of
+//! processes can share.
 //!
-//! Each kind of event has a durable consumer of JetStream. An event is acknowledged when the history
-//! has committed it; what is not acknowledged is delivered again, to this or another process, and
-//! storing it twice changes nothing. Trajectories are not read: an ended track has what the history
-//! keeps of them.
+//! Each kind of event has a durable consumer of JetStream. An event is acknowledged when the
+//! history has committed it; what is not acknowledged is delivered again, to this or another
+//! process, and storing it twice changes nothing. Trajectories are not read: an ended track has
+//! what the history keeps of them.
 
 use std::time::Duration;
 
@@ -191,8 +191,8 @@ async fn acknowledge(message: &Message, kind: AckKind) -> Result<(), FleetError>
     acknowledged.map_err(|e| FleetError::request("take an acknowledgement", e))
 }
 
-/// The change of the history by an event; None, logged, if it is invalid. `embeddings`: whether the
-/// history may have them.
+/// The change of the history by the event in a message; None, with a log message, if the event is
+/// invalid. `embeddings`: whether the history may have them.
 fn change(message: &Message, embeddings: bool) -> Option<Change> {
     let invalid = |reason: &dyn std::fmt::Display| {
         tracing::error!(subject = %message.subject, %reason, "an event of the fleet is not stored");

@@ -8,8 +8,8 @@ use crate::fleet::records::{LeaseRecord, Leaving};
 /// A change of one camera's lease.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum LeaseChange {
-    /// A camera that no worker has is given to one. `revision`: of its present record, whose worker
-    /// is gone.
+    /// A camera that no worker has is given to one. `revision`: that of the present record, whose
+    /// worker is gone; none without a record.
     Give {
         camera: String,
         worker: String,
@@ -35,7 +35,8 @@ impl LeaseChange {
         }
     }
 
-    /// Writes the change. Returns the record then; its time of change is this machine's.
+    /// Writes the change. Returns the new record, whose time of change is by this machine's clock;
+    /// none if it was deleted.
     ///
     /// # Errors
     /// When the record was changed meanwhile, or the server does not answer.

@@ -93,7 +93,7 @@ impl Reporter {
         }
     }
 
-    /// The leases are lost: the worker's cameras are stopped.
+    /// Ends tenure and registration: the leases are lost, and the worker's cameras are stopped.
     fn lose(&self, registration: &mut Option<Registration>) {
         self.tenure.end();
         *registration = None;
@@ -118,7 +118,8 @@ impl Reporter {
         let key = worker_key(id);
         match in_time(self.workers.update(&key, &self.about, *revision)).await {
             Ok(next) => *revision = next,
-            // The answer to an earlier report may have been lost: only this worker writes the record.
+            // The answer to an earlier report may have been lost. Only this worker writes the
+            // record, so a higher revision is its own.
             Err(FleetError::Changed(key)) => match in_time(self.workers.get(&key)).await? {
                 Some(stored) if stored.revision > *revision => {
                     *revision = stored.revision;

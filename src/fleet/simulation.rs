@@ -1,6 +1,6 @@
-//! A fleet without I/O: the coordinator's own code ([`crate::fleet::assignment`] and its view of the
-//! records), with workers that are reports and a clock that is told. It counts what the parts send
-//! to NATS. For benchmarks of fleets larger than a machine can hold.
+//! A fleet without I/O: the coordinator's own code ([`crate::fleet::assignment`] and its view of
+//! the records), with workers that are reports and a clock that is told. It counts what the parts
+//! send to NATS. For benchmarks of fleets larger than a machine can hold.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -64,7 +64,7 @@ pub struct Simulation {
     messages: Messages,
     /// Cameras that were given away by workers that could have kept them, so far.
     moved: usize,
-    /// Times that the coordinator needed for its looks at the fleet that led to a plan.
+    /// How long each of the coordinator's looks at the fleet took that led to a plan.
     plans: Vec<Duration>,
 }
 
@@ -116,7 +116,7 @@ impl Simulation {
         self.workers.remove(id);
     }
 
-    /// Simulates so many seconds.
+    /// Simulates the next `seconds` seconds.
     pub fn run(&mut self, seconds: u64) {
         let end = self.elapsed + Duration::from_secs(seconds);
         while self.elapsed < end {
@@ -139,7 +139,7 @@ impl Simulation {
         self.moved
     }
 
-    /// Times that the coordinator has needed for plans with their changes, since the last call.
+    /// How long each of the coordinator's plans since the last call took, with its changes.
     pub fn take_plan_times(&mut self) -> Vec<Duration> {
         std::mem::take(&mut self.plans)
     }
@@ -179,7 +179,7 @@ impl Simulation {
         imbalance(&demands, &offers, &places)
     }
 
-    /// A look of the coordinator at the fleet, after the reports and the cameras given back.
+    /// One step: workers report and give cameras back, then the coordinator looks at the fleet.
     fn step(&mut self) {
         self.elapsed += STEP;
         let now = self.now();

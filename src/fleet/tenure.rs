@@ -21,7 +21,7 @@ pub struct Tenure(Arc<Shared>);
 struct Shared {
     state: Mutex<State>,
     changed: Notify,
-    /// Events that came too late.
+    /// Events that came after the tenure, or under a lease that was lost or given back.
     dropped: AtomicU64,
 }
 
@@ -56,8 +56,8 @@ impl Tenure {
         state.until = Some(state.until.map_or(until, |at| at.max(until)));
     }
 
-    /// Ends the tenure at once: the leases are lost. The next tenure, under new leases, does not
-    /// bring back the events of these, which may still be on their way to the sinks.
+    /// Ends the tenure at once: the leases are lost. Events of these leases may still be on their
+    /// way to the sinks; they do not count in the next tenure, which has new leases.
     pub fn end(&self) {
         let mut state = self.state();
         (state.until, state.lost) = (None, state.newest);
@@ -73,7 +73,8 @@ impl Tenure {
         self.state().until.is_some_and(|until| now < until)
     }
 
-    /// Events dropped because they came after the end.
+    /// Events dropped because they came after the tenure, or under a lease that was lost or given
+    /// back.
     pub fn dropped(&self) -> u64 {
         self.0.dropped.load(Ordering::Relaxed)
     }
@@ -100,7 +101,8 @@ impl Tenure {
         self.state().left.contains(camera)
     }
 
-    /// Waits until the sinks have received all events of a camera. For one task at a time.
+    /// Waits until the sinks have received all events of some camera. Only one task at a time may
+    /// wait.
     pub async fn changed(&self) {
         self.0.changed.notified().await;
     }
@@ -110,7 +112,8 @@ impl Tenure {
     }
 }
 
-/// Passes events to other sinks while the tenure lasts; later ones are dropped and counted.
+/// Passes events to other sinks while the tenure lasts. Later events, and those under a lease that
+/// was lost or given back, are dropped and counted.
 pub struct WhileTenured {
     sinks: Vec<Box<dyn Sink>>,
     tenure: Tenure,

@@ -1,4 +1,4 @@
-//! A worker of a fleet: which cameras it has, taken over and given back by the records.
+//! A worker of a fleet: takes cameras over and gives them back, as the records say.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -113,7 +113,7 @@ struct Holder {
     /// Id under which the worker is registered.
     id: Option<String>,
     cameras: BTreeMap<String, HeldLease>,
-    /// Highest known revisions of leases, against answers that are out of date.
+    /// Highest known revisions of leases, by which answers that are out of date are recognised.
     known: BTreeMap<String, u64>,
 }
 
@@ -173,8 +173,8 @@ impl Holder {
         }
     }
 
-    /// Reads a camera's lease and record, and takes the camera over, or notes that it is to be given
-    /// back.
+    /// Reads a camera's lease and record, and takes the camera over, or notes that it is to be
+    /// given back.
     async fn read(&mut self, camera: &str) -> Result<(), FleetError> {
         let Some(id) = self.id.clone() else {
             return Ok(());
@@ -226,8 +226,9 @@ impl Holder {
         Ok(())
     }
 
-    /// Gives back the cameras that are to leave and whose last events have been delivered: in the
-    /// stream, events behind the first one of the next lease do not count.
+    /// Gives back the cameras that are to leave, once their last events have been delivered, at the
+    /// latest after [`PATIENCE`]: in the stream, events behind the first one of the next lease do
+    /// not count.
     async fn give_back(&mut self) {
         let due: Vec<String> = self
             .cameras

@@ -73,8 +73,8 @@ impl CameraSettings {
         Ok(Self::with(configured, folder, drawn, false))
     }
 
-    /// The cameras of a fleet, which come by [`CameraSettings::set_configured`]. Their shapes cannot
-    /// be changed here, because another worker may have the camera next.
+    /// The cameras of a fleet, which come by [`CameraSettings::set_configured`]. Their shapes
+    /// cannot be changed here, because another worker may have the camera next.
     pub fn of_fleet(folder: &Path) -> Self {
         Self::with(CameraConfigs::new(), folder, DrawnShapes::default(), true)
     }
@@ -111,12 +111,13 @@ impl CameraSettings {
         self.state().shapes(camera)
     }
 
-    /// Adds or replaces a drawn shape, if the camera's shapes before are `expected`. Returns whether
-    /// it is new.
+    /// Adds or replaces a drawn shape, if `expected` accepts the camera's present shapes. Returns
+    /// whether the shape is new.
     ///
     /// # Errors
-    /// When there is no such camera, its shapes are not the expected ones, the configuration file has a shape of this kind and name, the
-    /// shape cannot be used, or the file cannot be written; nothing is then changed.
+    /// When there is no such camera, its shapes are not the expected ones, it is one of a fleet,
+    /// the configuration file has a shape of this kind and name, the shape cannot be used, or the
+    /// file cannot be written; nothing is then changed.
     pub fn put(
         &self,
         camera: &str,
@@ -140,11 +141,12 @@ impl CameraSettings {
         Ok(is_new)
     }
 
-    /// Removes a drawn shape, if the camera's shapes before are `expected`.
+    /// Removes a drawn shape, if `expected` accepts the camera's present shapes.
     ///
     /// # Errors
-    /// When there is no such camera or drawn shape, its shapes are not the expected ones, the configuration file has a shape of this kind
-    /// and name, or the file cannot be written.
+    /// When there is no such camera or drawn shape, the camera's shapes are not the expected ones,
+    /// it is one of a fleet, the configuration file has a shape of this kind and name, or the file
+    /// cannot be written.
     pub fn remove(
         &self,
         camera: &str,
@@ -244,7 +246,7 @@ impl State {
         }
     }
 
-    /// The drawn shapes of a camera, if that of this kind and name may change.
+    /// The drawn shapes of a camera, if its drawn shape of this kind and name may be changed.
     fn changeable(&self, camera: &str, kind: ShapeKind, name: &str) -> Result<Shapes, ShapeError> {
         let configured = self.configured.get(camera);
         let configured = configured.ok_or_else(|| ShapeError::UnknownCamera(camera.into()))?;

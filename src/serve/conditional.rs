@@ -38,7 +38,7 @@ pub fn entity_tag(content: &[u8]) -> String {
     format!("\"{hex}\"")
 }
 
-/// Whether a list of entity tags, as in If-None-Match and If-Match, has this one.
+/// Whether a list of entity tags, as in If-None-Match and If-Match, has this one or `*`.
 pub fn has_tag(headers: &HeaderMap, name: header::HeaderName, tag: &str) -> bool {
     let tags = headers.get_all(name).iter().filter_map(|v| v.to_str().ok());
     let mut tags = tags.flat_map(|v| v.split(',')).map(str::trim);

@@ -187,9 +187,10 @@ impl ServeConfig {
     /// disabled.
     ///
     /// # Errors
-    /// When the address, the base path or a trusted proxy is invalid, the configured token cannot be
-    /// read, or the address is not a loopback address and the token is too short, or there are
-    /// neither a token nor users.
+    /// When the address, the base path or a trusted proxy is invalid, only one of the TLS files is
+    /// set, or the token or the users cannot be read. When the token has other characters than
+    /// printable ASCII. When the address is not a loopback address, and the token is shorter than
+    /// [`MIN_TOKEN`] or, without a token, there are neither users nor named tokens.
     pub fn listen_address(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
         if self.listen.is_empty() {
             return Ok(None);
@@ -276,7 +277,7 @@ pub struct ServiceConfig {
 
 impl ServiceConfig {
     /// Reads a service's file: `[serve]`, `[cameras.NAME]`, `[mqtt]`, `[nats]`, `[webhook]`,
-    /// `[history]`, `[fleet]`, and the sections of [`Config`].
+    /// `[history]`, `[multi_camera]`, `[fleet]`, and the sections of [`Config`].
     ///
     /// # Errors
     /// When the file cannot be read, is not TOML, has no camera, or has an unknown key or a value
@@ -424,7 +425,8 @@ impl ServiceConfig {
         fleet.worker_name().map(drop)
     }
 
-    /// Settings of the NATS sink: those of `[nats]`; of a worker, into its fleet's stream.
+    /// Settings of the NATS sink: those of `[nats]`; for a worker of a fleet, see
+    /// [`FleetConfig::events`].
     pub fn event_stream(&self) -> Option<NatsConfig> {
         match &self.fleet {
             Some(fleet) => Some(fleet.events(self.nats.as_ref())),

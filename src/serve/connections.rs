@@ -31,8 +31,8 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause after a connection cannot be accepted, for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Serves `app` on at most `max` connections at a time, by TLS if `tls` is given; others wait to be
-/// accepted. When `stop` is
+/// Serves `app` on at most `max` connections at a time, by TLS if `tls` is given; further ones wait
+/// to be accepted. A connection that has become a WebSocket does not count. When `stop` is
 /// cancelled, no connection is accepted any more, and the function returns when the requests of
 /// open connections have been answered.
 pub(super) async fn serve(

@@ -8,8 +8,8 @@ use prometheus_client::encoding::DescriptorEncoder;
 use crate::serve::metric_family::{Labels, family};
 use crate::sink::counts::{Counts, ShapeKey, ZoneCounts};
 
-/// Reads the counts of zones and lines at every scrape. A zone or line appears with its first
-/// event.
+/// Reads the counts of zones and lines at every scrape. A zone or line appears when it is declared,
+/// or with its first event.
 #[derive(Debug)]
 pub(super) struct CountCollector(pub Counts);
 

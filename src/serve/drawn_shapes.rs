@@ -1,5 +1,6 @@
 //! Zones, lines and masks that were drawn on the page or set over HTTP: the file `shapes.toml` in
-//! the state folder. It has the sections of the configuration file, so that they can be moved there.
+//! the state folder. It has the sections of the configuration file, so that they can be moved
+//! there.
 
 use std::collections::BTreeMap;
 use std::io;

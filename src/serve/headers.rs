@@ -40,7 +40,7 @@ const FIXED: [(HeaderName, HeaderValue); 6] = [
     ),
 ];
 
-/// Middleware: adds the headers. An answer without `Cache-Control` must not be stored.
+/// Middleware: adds the headers. An answer without `Cache-Control` gets `no-store`.
 pub async fn add_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     // The middleware that authenticates has left the client in the answer.
@@ -62,8 +62,8 @@ pub async fn add_headers(request: Request, next: Next) -> Response {
     response
 }
 
-/// The content security policy: files of this server only, and of the pages' inline scripts and
-/// styles only those that are compiled in, by their hashes.
+/// The content security policy: only files of this server, and only those inline scripts and styles
+/// that are in the compiled-in pages, allowed by their hashes.
 fn policy() -> HeaderValue {
     static POLICY: OnceLock<HeaderValue> = OnceLock::new();
     let make = || {

@@ -27,8 +27,8 @@ impl HealthMonitor {
         !self.stalled.load(Ordering::Relaxed)
     }
 
-    /// Evaluates liveness every `INTERVAL` until `stop` is cancelled; notifies systemd's watchdog
-    /// while healthy.
+    /// Evaluates liveness at least every `INTERVAL` until `stop` is cancelled; notifies systemd's
+    /// watchdog while healthy.
     pub async fn run(self, cameras: Cameras, stop: CancellationToken) {
         // systemd recommends two notifications per watchdog timeout.
         let watchdog = sd_notify::watchdog_enabled();

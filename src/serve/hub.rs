@@ -174,8 +174,8 @@ impl Hub {
     }
 
     /// Encodes a camera's latest frame as JPEG, with the tracks if `size.overlay`. None if the
-    /// camera is unknown or has no frame yet. Takes some milliseconds, during which other calls for
-    /// the same camera wait; the pipeline does not wait.
+    /// camera is unknown or has no frame yet, or if the encoding fails. Takes some milliseconds,
+    /// during which other calls for the same camera wait; the pipeline does not wait.
     pub fn picture(&self, camera: &str, size: PictureSize) -> Option<LivePicture> {
         self.picture_with(camera, size, |painter, image, event, scene| {
             let jpeg = if size.overlay {

@@ -15,7 +15,7 @@ const MAX_BODY: usize = 64 << 10;
 /// Time within which the whole body must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A JSON body of at most 64 KiB. The answer to another body is 400, 408, 413, 415 or 422.
+/// A JSON body of at most 64 KiB. The answer to any other body is 400, 408, 413, 415 or 422.
 #[derive(Debug)]
 pub struct JsonBody<T>(pub T);
 
@@ -37,8 +37,8 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for JsonBody<T> {
     }
 }
 
-/// A picture, JPEG or PNG, of at most 8 MiB. The answer to another body is 408, 413 or 415, and 503
-/// while eight others are worked on, so that their memory is bounded.
+/// A picture, JPEG or PNG, of at most 8 MiB. The answer to any other body is 408, 413 or 415. It is
+/// 503 while eight other pictures are worked on, so that their memory is bounded.
 #[derive(Debug)]
 pub struct PictureBody {
     /// The encoded picture.

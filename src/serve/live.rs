@@ -122,7 +122,7 @@ pub async fn live(
     };
     match &filter.cameras {
         None => seen("all cameras"),
-        // Names of cameras that do not exist are the client's invention.
+        // Names of cameras that do not exist are not logged: a client may send any text.
         Some(names) => {
             let all = service.cameras.all();
             let known = all.iter().filter(|m| names.iter().any(|n| **n == *m.name));
@@ -142,7 +142,7 @@ pub async fn live(
     })
 }
 
-/// Time after which a client gets the token of the last event.
+/// Least time between two tokens sent to a client; each is that of the last event.
 const TOKEN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a client receives.
@@ -160,7 +160,7 @@ struct LiveStream {
     filter: EventFilter,
     end: StreamEnd,
     subscription: Subscription,
-    /// What is sent before the events that come.
+    /// What is sent before new events.
     first: VecDeque<Outgoing>,
     /// Whether the client wants tokens.
     tokens: bool,

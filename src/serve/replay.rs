@@ -76,7 +76,8 @@ impl FromStr for ResumeToken {
 pub struct Resumed {
     /// Events since its last one, oldest first.
     pub events: Vec<LiveEvent>,
-    /// Whether events in between are no longer there, or their number is not known.
+    /// Whether events before these are missing: they are no longer kept, or the token is of an
+    /// earlier program run.
     pub missed: bool,
 }
 

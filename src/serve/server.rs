@@ -155,7 +155,7 @@ impl CameraView {
     }
 }
 
-/// Time for which the shutdown waits for open connections.
+/// Time for which the shutdown waits for open connections, and then for the audit log.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Binds the address. Must be called before other parts of the service start, so that a port in use

@@ -17,11 +17,12 @@ pub fn read(path: &Path) -> io::Result<Option<String>> {
     }
 }
 
-/// Replaces a file in an existing folder, so that readers see the old or the new content, also after
-/// a crash. It is accessible by its owner, who is that of the folder.
+/// Replaces a file in an existing folder, so that readers see the old or the new content, also
+/// after a crash. The file is accessible by its owner only, who is that of the folder.
 ///
 /// # Errors
-/// When it cannot be written; the old file is then unchanged.
+/// When it cannot be written. The old file is then unchanged, unless only the synchronisation of
+/// the folder failed.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // Temporary files are accessible by their owner only.
@@ -47,7 +48,7 @@ pub fn own_as(file: &File, folder: &Path) -> io::Result<()> {
     std::os::unix::fs::fchown(file, Some(wanted.uid()), Some(wanted.gid()))
 }
 
-/// The path, if it is that of a regular file or of nothing.
+/// The path, if it is that of a regular file; an error of the kind `NotFound` if nothing is there.
 fn regular_file(path: &Path) -> io::Result<&Path> {
     if std::fs::metadata(path)?.is_file() {
         Ok(path)

@@ -33,7 +33,7 @@ impl Backoff {
         Duration::from_secs_f64(pause * (0.8 + 0.4 * fastrand::f64()))
     }
 
-    /// Waits for the next pause, or for `requested` instead, if the receiver has requested it.
+    /// Waits for `requested` if the receiver has requested a pause, else for the next pause.
     pub async fn wait(&mut self, requested: Option<Duration>) {
         let pause = self.advance();
         tokio::time::sleep(requested.unwrap_or(pause)).await;

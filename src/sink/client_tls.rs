@@ -37,8 +37,8 @@ fn read(path: impl AsRef<Path>) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|e| format!("cannot read {}: {e}", path.display()))
 }
 
-/// Makes ring the process's provider of TLS's cryptography. The error is ignored: another part of
-/// the program has installed it already.
+/// Makes ring the process's provider of TLS's cryptography. An error is ignored: it means that
+/// another part of the program has installed a provider already.
 pub(super) fn install_provider() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

@@ -52,7 +52,8 @@ impl DeadLetters {
     /// Appends an event (JSON) with the reason for the refusal.
     ///
     /// # Errors
-    /// When the file cannot be written. After an error the file still consists of complete lines.
+    /// When `event` is not JSON, or the file cannot be written. After an error the file still
+    /// consists of complete lines.
     pub fn append(&mut self, sink: &str, reason: &str, event: &[u8]) -> io::Result<()> {
         let event = serde_json::from_slice(event)?;
         let letter = DeadLetter {

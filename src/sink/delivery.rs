@@ -21,8 +21,8 @@ use crate::trajectory::{AnalyticsEvent, EndedEvent, EventKind, StatusEvent, With
 pub struct Delivery {
     /// The queue of events.
     pub spool: Arc<Spool>,
-    /// Cancelled at shutdown, after the last event. The worker then delivers the queued events and
-    /// returns.
+    /// Cancelled at shutdown, when the last event has been queued. The worker then delivers the
+    /// queued events and returns.
     pub shutdown: CancellationToken,
 }
 
@@ -32,10 +32,11 @@ const DISK_BACKOFF: (f64, f64) = (0.5, 10.0);
 /// worker can end by itself.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// Checks the number of kinds of events that a sink sends, `events` of the section `section`.
+/// Checks the length of `events`, the kinds of events that a sink sends; `section` is the sink's
+/// section in the configuration.
 ///
 /// # Errors
-/// When there are none, or more than there are kinds.
+/// When the list is empty, or longer than the number of kinds.
 pub(super) fn check_events(section: &str, events: &[EventKind]) -> Result<(), OutOfRange> {
     let key = format!("{section}.events (how many)");
     within(&key, events.len(), 1, EventKind::ALL.len())
@@ -55,8 +56,7 @@ impl Delivery {
         self.spool.acknowledge(positions);
     }
 
-    /// Moves an event that the receiver refuses to the dead-letter file. Returns when the event has
-    /// left the spool.
+    /// Moves a refused event to the dead-letter file. Returns when the event has left the spool.
     pub async fn refuse(&self, position: i64, reason: &str) {
         self.retry("cannot read a refused event", || {
             self.spool.refuse(position, reason)

@@ -1,5 +1,5 @@
-//! Sinks: JSON lines, MOTChallenge text, ONVIF metadata, an annotated video, and remote receivers (MQTT, NATS,
-//! webhook) with a spool on disk.
+//! Sinks: JSON lines, MOTChallenge text, ONVIF metadata, an annotated video, and remote receivers
+//! (MQTT, NATS, webhook) with a spool on disk.
 
 #[cfg(feature = "serve")]
 mod backoff;

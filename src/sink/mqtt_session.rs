@@ -182,7 +182,8 @@ impl<'a> Session<'a> {
                 signal = self.signals.recv() => {
                     self.handle(signal.ok_or("the connection has ended")??).await?;
                 }
-                // An error: the shapes do not change any more.
+                // An error means that the shapes do not change any more; this branch is then
+                // disabled.
                 Ok(()) = self.shapes.changed(), if self.is_idle() => {
                     self.publish_discovery().await?;
                     self.drain().await?;
@@ -283,8 +284,8 @@ impl<'a> Session<'a> {
             .await
     }
 
-    /// Publishes the messages of Home Assistant's discovery, if configured, and removes those of
-    /// zones and lines that are gone.
+    /// Publishes the messages of Home Assistant's discovery, if configured. Removes messages that
+    /// this connection has published, of zones and lines that are gone.
     async fn publish_discovery(&mut self) -> Result<(), Failure> {
         let config = &self.broker.config;
         let Some(prefix) = config

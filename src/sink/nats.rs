@@ -20,11 +20,11 @@ use crate::sink::spool::Spool;
 /// Interval of pings of a client that reconnects by itself: after two to three of them without an
 /// answer it turns to another server.
 const LIVE_PING: Duration = Duration::from_secs(1);
-/// Timeout of its connections to one address.
+/// Timeout of such a client for connecting to one address.
 const LIVE_CONNECT: Duration = Duration::from_secs(2);
 
 impl NatsConfig {
-    /// Opens a client of the server, which reconnects by itself. The inner error says why the
+    /// Opens a client of the server. The client reconnects by itself. The inner error says why the
     /// server cannot be reached.
     ///
     /// # Errors

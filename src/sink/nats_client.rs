@@ -65,7 +65,7 @@ impl Notice {
 }
 
 /// Runs the tasks of one client, on a thread of its own, and ends them when it is dropped:
-/// otherwise the client would reconnect by itself, and send messages that it has queued out of
+/// otherwise the client would reconnect by itself, and would then send its queued messages out of
 /// order.
 struct ClientRuntime(Option<Runtime>);
 
@@ -135,8 +135,8 @@ impl Connection {
         self.client.max_payload()
     }
 
-    /// Publishes an event. `position`: JetStream shall answer, which results in
-    /// [`Signal::Answer`].
+    /// Publishes an event. If `position` is given, JetStream is asked for an answer, which becomes
+    /// a [`Signal::Answer`] or [`Signal::NoStream`] with this position.
     ///
     /// # Errors
     /// When the client has ended.
@@ -171,7 +171,7 @@ impl Connection {
         published.map_err(|e| e.to_string())
     }
 
-    /// Waits for the next signal. Cancelling it loses none.
+    /// Waits for the next signal. Cancel safe: no signal is lost.
     pub async fn next(&mut self) -> Signal {
         let ended = || Signal::Notice(Notice::Ended("the client has ended".into()));
         loop {

@@ -118,8 +118,8 @@ async fn run(server: &Server, delivery: &Delivery, state: &mut State) -> Result<
     }
 }
 
-/// Sends a batch, waits until the server has answered every event of it, and takes the answered
-/// ones off the spool.
+/// Sends a batch, waits until the server has answered every event of the batch, and removes the
+/// answered events from the spool.
 ///
 /// # Errors
 /// When the connection breaks, or the server cannot accept events at present. The events that are

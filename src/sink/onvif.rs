@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_is_there_even_if_it_is_unknown() {
+    fn an_unknown_time_is_replaced_by_the_presentation_time_after_1970() {
         assert_eq!(utc_time(None, 61.5), "1970-01-01T00:01:01.500Z");
         let known: Timestamp = serde_json::from_str("\"2026-11-27T12:00:00Z\"").expect("valid");
         assert_eq!(utc_time(Some(known), 61.5), "2026-11-27T12:00:00.000Z");

@@ -45,7 +45,7 @@ mod tests {
 
     /// Regression: 9,000 lines were logged in an outage of one day.
     #[test]
-    fn an_outage_is_logged_at_its_begin_every_ten_minutes_and_at_its_end() {
+    fn an_outage_is_logged_at_its_beginning_every_ten_minutes_and_at_its_end() {
         let start = Instant::now();
         let mut log = OutageLog::default();
         assert_eq!(log.succeeded(start), None);

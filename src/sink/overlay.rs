@@ -46,7 +46,7 @@ pub struct Painter {
 
 impl Overlay {
     /// Creates the file `path`; its extension selects the container (mp4, mkv, avi). A frame rate
-    /// out of range is replaced by 25.
+    /// that is not between 0.1 and 1000 is replaced by 25.
     ///
     /// # Errors
     /// When the extension is not that of a supported container, or the file cannot be created.
@@ -172,8 +172,8 @@ impl Painter {
         Ok(mat)
     }
 
-    /// Draws the tracks of `event`, and the zones and lines of `scene`, into the image and encodes
-    /// it as JPEG, at most `width` pixels wide.
+    /// Draws the tracks of `event`, and the shapes of `scene`, into a copy of the image, and
+    /// encodes the copy as JPEG, at most `width` pixels wide.
     ///
     /// # Errors
     /// Returns OpenCV's message.
@@ -248,8 +248,8 @@ fn draw_person(
     draw_label(mat, &label, Point::new(l, top), color(t.id), scale)
 }
 
-/// Draws a text on a filled rectangle, whose lower left corner is `at`, or below the top of the
-/// picture if there is no room above it.
+/// Draws a text on a filled rectangle whose lower left corner is `at`; without room above `at`, the
+/// rectangle is moved down to the top edge of the picture.
 fn draw_label(
     mat: &mut Mat,
     label: &str,

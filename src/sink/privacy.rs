@@ -116,7 +116,8 @@ impl Region {
         }
     }
 
-    /// Whether the other's box is hidden with this region, by cells of at least half the side.
+    /// Whether hiding this region also hides the box of `other`, by cells whose side is at least
+    /// half that of the cells of `other`.
     fn covers(&self, other: &Region) -> bool {
         let (a, b) = (&self.outer, &other.inner);
         a.left <= b.left
@@ -294,9 +295,10 @@ mod tests {
         assert!(changed(&image, &shared).is_some());
     }
 
-    /// Of places that lie within a later one only the later one is hidden; all are covered.
+    /// A place that lies within a later one is not hidden separately, because hiding the later one
+    /// covers it.
     #[test]
-    fn every_box_of_a_frame_is_hidden_unless_nothing_is_asked_for() {
+    fn every_box_of_a_frame_is_hidden_unless_blur_is_none() {
         let walking = (0..6).map(|i| BBox::new(20.0 + 3.0 * i as f32, 20.0, 30.0, 80.0));
         let people: Vec<BBox> = walking.chain([BBox::new(70.0, 90.0, 20.0, 60.0)]).collect();
         let frame = Frame {

@@ -33,7 +33,8 @@ pub struct FrameResult {
     pub scene: Option<Arc<SceneView>>,
 }
 
-/// Receives events. Methods may block on local I/O, so a sink is called from its own thread.
+/// Receives events. Methods may block on local I/O, so the pipeline calls sinks on a thread of its
+/// own.
 pub trait Sink: Send {
     /// Writes a processed frame.
     ///
@@ -71,8 +72,8 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// No event of a camera follows until it is added again, except for its status: all its tracks
-    /// have ended.
+    /// A camera was removed, and all its tracks have ended: except for `camera_status`, no event of
+    /// the camera follows until the camera is added again.
     fn left(&mut self, _camera: &Arc<str>) {}
 
     /// Begins shutdown without waiting: no more events follow. Called on every sink before the
@@ -86,7 +87,8 @@ pub trait Sink: Send {
     fn finish(&mut self) -> Result<(), SinkError>;
 }
 
-/// Passes everything to each sink, until one fails.
+/// Passes every event to the sinks in their order; after a sink's error, the sinks behind it do not
+/// get the event.
 impl Sink for Vec<Box<dyn Sink>> {
     fn frame(&mut self, finished: &FrameResult) -> Result<(), SinkError> {
         self.iter_mut().try_for_each(|sink| sink.frame(finished))

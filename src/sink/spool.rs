@@ -96,7 +96,7 @@ pub struct SpoolCounts {
     pub dropped: AtomicU64,
     /// Refused events, which are in the dead-letter file.
     pub refused: AtomicU64,
-    /// Failed attempts of delivery.
+    /// Failed attempts to deliver events, or to read or remove them on the disk.
     pub failures: AtomicU64,
     /// Whether the receiver is connected (MQTT, NATS) or answered the last attempt (webhook).
     pub connected: AtomicBool,
@@ -384,9 +384,9 @@ impl Spool {
         self.counts.delivered.fetch_add(removed, Ordering::Relaxed);
     }
 
-    /// Moves an event that the receiver refuses to the dead-letter file, counts and logs it. If the
-    /// dead-letter file cannot be written, the event is dropped and counted as dropped, so that it
-    /// does not block others.
+    /// Moves a refused event to the dead-letter file, counts and logs it. If the dead-letter file
+    /// cannot be written, the event is dropped and counted as dropped, so that it does not block
+    /// others.
     ///
     /// # Errors
     /// When the event cannot be read from the disk.
@@ -398,7 +398,7 @@ impl Spool {
             .query_row(body, [position], |r| r.get(0))
             .optional()
             .map_err(|e| self.fail(&e))?;
-        let Some(body) = body else { return Ok(()) }; // dropped in the meantime, because of its age
+        let Some(body) = body else { return Ok(()) }; // dropped in the meantime, beyond a limit
         let mut dead_letters = self
             .dead_letters
             .lock()
@@ -435,8 +435,8 @@ impl Spool {
         self.counts.events.load(Ordering::Relaxed) == 0
     }
 
-    /// Whether events of a camera are in the queue. If the disk fails, it says no, because then they
-    /// cannot be delivered.
+    /// Whether events of a camera are in the queue. If the disk fails, it says no, because then
+    /// they cannot be delivered.
     pub fn has_events_of(&self, camera: &str) -> bool {
         let db = self.lock();
         let places = || -> rusqlite::Result<Vec<i64>> {

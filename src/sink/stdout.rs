@@ -84,8 +84,8 @@ impl StdoutSink {
         ))
     }
 
-    /// Queues an event. If the queue is full, a `required` event is held in memory, and another
-    /// event is dropped.
+    /// Queues an event. If the queue is full or lines are held, the event is held in memory if it
+    /// is `required`, and dropped otherwise.
     fn push(&mut self, event: &WithJson<impl Serialize>, required: bool) -> Result<(), SinkError> {
         let line = event.line().clone();
         self.queue_held();

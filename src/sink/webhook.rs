@@ -4,7 +4,7 @@
 //! value of the header `X-Twintrack-Timestamp` (seconds since 1970), a full stop, and the body. A
 //! 2xx response acknowledges the events. 400, 413 or 422 refuses them: the batch is then sent in
 //! smaller parts, and an event that is refused when sent alone goes to the dead-letter file. After
-//! any other response the events are sent again.
+//! any other response, or none, the events are sent again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -232,10 +232,10 @@ struct BatchLimits {
 
 impl BatchLimits {
     /// Adapts the limits after the answer to a POST of `sent` events and bytes. If several events
-    /// are too large, the limit of bytes becomes half of the bytes sent; if several events are
-    /// refused for another reason, the limit of events becomes half of the events sent. A refused
-    /// single event changes nothing. After an accepted batch the limit of events doubles, up to
-    /// `max_events`. The limit of bytes never increases, because a receiver's limit is fixed.
+    /// together are too large, the limit of bytes becomes half of the bytes sent; if several events
+    /// are refused for another reason, the limit of events becomes half of the events sent. A
+    /// refused single event changes nothing. After an accepted batch the limit of events doubles,
+    /// up to `max_events`. The limit of bytes never increases, because a receiver's limit is fixed.
     fn adapt(&mut self, answer: &Answer, sent: BatchLimits, max_events: usize) {
         match answer {
             Answer::Accepted => self.events = (2 * self.events).min(max_events),

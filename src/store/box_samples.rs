@@ -2,7 +2,8 @@
 
 /// Least time in seconds between two boxes.
 const INTERVAL: f64 = 0.2;
-/// Most boxes of a track; beyond it every second one is removed, and the interval doubles.
+/// Maximum number of kept boxes of a track; beyond it every second box is removed, and the interval
+/// doubles.
 const MAX_BOXES: usize = 1024;
 
 /// Frame, left, top, width, height.

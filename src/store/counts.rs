@@ -17,7 +17,8 @@ pub struct HistoryCounts {
     pub refused: AtomicU64,
     /// Changes dropped because they were not committed before the shutdown's timeout.
     pub shutdown: AtomicU64,
-    /// Changes of a fleet's stream left out, because a newer lease of the camera stands before them.
+    /// Changes of a fleet's stream left out, because a newer lease of the camera stands before
+    /// them.
     pub outdated: AtomicU64,
     /// Failed attempts to open the database or to commit.
     pub failures: AtomicU64,

@@ -1,5 +1,5 @@
-//! Where people were: person-seconds in the cells of a grid over a camera's frame, from the paths of
-//! ended tracks.
+//! Where people were: person-seconds in the cells of a grid over a camera's frame, from the paths
+//! of ended tracks.
 
 use serde::Serialize;
 
@@ -13,10 +13,10 @@ use crate::time::Timestamp;
 pub const MAX_COLUMNS: u32 = 256;
 /// Most tracks that are read; of more, the newest.
 const MAX_TRACKS: i64 = 20_000;
-/// Steps per cell in which a path is walked.
+/// Number of steps per cell in which the points of a path are sampled.
 const STEPS: f64 = 4.0;
 
-/// Which tracks, and how fine.
+/// Which tracks are counted, and the resolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeatMapQuery {
     /// Name of the camera.

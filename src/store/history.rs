@@ -102,8 +102,8 @@ impl History {
         let search = Arc::new(Search::new(config.search_memory));
         let (opened, result) = std::sync::mpsc::channel();
         let (writing, loading) = (shared.clone(), search.clone());
-        // PostgreSQL's client has a runtime of its own, so that its connection must be made and
-        // closed on a thread without one.
+        // PostgreSQL's client has an async runtime of its own; therefore its connection must be
+        // opened and closed on a thread without a runtime.
         let thread = std::thread::Builder::new().name("history".into());
         let spawned = thread.spawn(move || {
             let db = match writing.location.prepare() {
@@ -207,14 +207,16 @@ impl History {
         self.0.shared.queue.close();
     }
 
-    /// Waits for the writer's end after [`History::close`], at most until the timeout given there.
+    /// Waits for the writer's end after [`History::close`], at most until 0.5 s after the timeout
+    /// given there.
     ///
     /// # Errors
     /// When the writer did not end in time.
     pub fn finish(&self) -> Result<(), StoreError> {
         self.0.readers.close();
         let deadline = lock(&self.0.shared.deadline).unwrap_or_else(Instant::now);
-        // The writer itself gives up at the deadline; it gets a little longer to say so.
+        // The writer itself gives up at the deadline; it gets a little longer, so that it can end
+        // by itself.
         let deadline = deadline + Duration::from_millis(500);
         let Some(writer) = lock(&self.0.writer).take() else {
             return Ok(());
@@ -234,7 +236,8 @@ impl History {
     /// most 16 questions run at once, further ones wait.
     ///
     /// # Errors
-    /// The error of `question`, or of connecting.
+    /// The error of `question`, or of connecting; [`StoreError::Unavailable`] after
+    /// [`History::finish`].
     pub fn ask<T>(
         &self,
         question: impl Fn(&mut dyn Database) -> Result<T, StoreError>,
@@ -412,7 +415,8 @@ impl History {
     /// without crops, also if the name is enrolled again meanwhile.
     ///
     /// # Errors
-    /// As [`identities::delete`].
+    /// As [`identities::delete`]; also when the write-ahead log cannot be emptied, although the
+    /// identity is then deleted.
     pub fn delete_identity(&self, name: &str) -> Result<Deleted, StoreError> {
         let names = &self.0.shared.names;
         let change = NameChange {

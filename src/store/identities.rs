@@ -49,8 +49,8 @@ fn checked(name: &str) -> Result<(), StoreError> {
     }
 }
 
-/// Whether a character has no width or changes the direction of the text, by which two names look
-/// the same.
+/// Whether a character has no width or changes the direction of the text, so that two different
+/// names could look the same.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}'..='\u{2069}' | '\u{FEFF}')
 }
@@ -165,8 +165,8 @@ pub fn rename(db: &mut dyn Database, old: &str, new: &str) -> Result<(), StoreEr
     })
 }
 
-/// Deletes an identity with everything about the person: its embeddings, the crops and embeddings
-/// of the tracks that have its name, and the name in them. The tracks' times, paths and events
+/// Deletes an identity with everything about the person: its embeddings, and the crops, the
+/// embeddings and the name of the tracks that have its name. The tracks' times, paths and events
 /// stay, without a name.
 ///
 /// # Errors

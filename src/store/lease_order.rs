@@ -1,9 +1,10 @@
-//! Which changes of a fleet's stream count: those of a camera's newest lease at their place.
+//! Which changes of a fleet's stream count: a change counts unless a change of a newer lease of the
+//! same camera stands before it in the stream.
 //!
 //! Several programs may read the stream at once and store what they read in any order. For each
 //! lease of a camera, the history therefore keeps the lowest known place in the stream. A change of
 //! an older lease that stands behind it is not stored, and is deleted if it was stored before the
-//! newer lease was known. The lock keeps two programs from doing one of these each at the same time.
+//! newer lease was known. The lock keeps two programs from doing this at the same time.
 
 use crate::store::database::Database;
 use crate::store::error::StoreError;
@@ -25,8 +26,8 @@ pub(super) struct Place {
 }
 
 impl Place {
-    /// Records the lease's place, and deletes what stands behind it of older leases. Returns whether
-    /// the change counts.
+    /// Records the lease's place, and deletes the stored changes of older leases that stand behind
+    /// it. Returns whether the change counts.
     ///
     /// # Errors
     /// When a statement fails.
@@ -56,7 +57,8 @@ impl Place {
         Ok(true)
     }
 
-    /// Notes the place in the row of a run, of which a further column has this value.
+    /// Stores lease and position in the row of `table` that has this run, this camera, and `value`
+    /// in `column`.
     ///
     /// # Errors
     /// When the statement fails.
@@ -92,7 +94,7 @@ mod tests {
     use crate::store::write::{NameChanges, Rows};
     use crate::trajectory::{RunId, StatusEvent};
 
-    /// A change of state at a place in the stream; its time says which it is.
+    /// A change of state at a place in the stream; its time in milliseconds is its position.
     fn status(lease: u64, position: u64) -> Change {
         let (run, at) = (RunId::nil(), timestamp(position as i64));
         let status = StatusEvent::at(at, run, "gate".into(), CameraState::Online, None);
@@ -104,7 +106,8 @@ mod tests {
         }))
     }
 
-    /// The places that are stored after these changes, (lease, position) in the order of reading.
+    /// Applies changes, (lease, position) in the order of reading. Returns the positions of those
+    /// that are stored at the end, and the number of outdated ones.
     fn stored(order: &[(u64, u64)]) -> (Vec<i64>, u64) {
         let file = tempfile::NamedTempFile::new().expect("a file");
         let mut db = Sqlite::open(file.path()).expect("opened");
@@ -123,7 +126,8 @@ mod tests {
 
     #[test]
     fn what_an_older_lease_wrote_behind_a_newer_one_does_not_count_in_any_order_of_reading() {
-        // In the stream: lease 5 at 1 and 2, lease 9 at 3, the zombie of lease 5 at 4, lease 9 at 5.
+        // In the stream: lease 5 at 1 and 2, lease 9 at 3, a late write of lease 5 at 4, lease 9 at
+        // 5.
         let stream = [(5, 1), (5, 2), (9, 3), (5, 4), (9, 5)];
         assert_eq!(stored(&stream), (vec![1, 2, 3, 5], 1));
         let reversed: Vec<_> = stream.iter().rev().copied().collect();

@@ -123,8 +123,8 @@ impl LiveTracks {
         row
     }
 
-    /// Completes an event of a zone: without an occupancy of its own it gets the number of tracks
-    /// in the zone after it.
+    /// Completes an event of a zone: if it has no occupancy, it gets the number of tracks in the
+    /// zone after the event.
     pub fn complete(&mut self, event: &mut EventRow) {
         if event.kind != EventKind::Zone {
             return;

@@ -1,8 +1,8 @@
 //! Gives ended tracks the number of their person across cameras ([`crate::multi_camera`]).
 //!
-//! The tables are the truth: the matcher in memory is built from the tracks of the last time for
-//! which people are remembered, and built again after an error, so that a number that was given
-//! never changes. One process at a time does this for a database.
+//! The tables are authoritative: the matcher in memory is built from the decided tracks of the last
+//! `remember` seconds, and rebuilt after an error, so that a number, once given, never changes. One
+//! process at a time does this for a database.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,7 +26,7 @@ pub type CalibratedEmbedder = (Arc<str>, Calibration);
 const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(5));
 /// Most tracks that are read at once.
 const MOST: i64 = 500;
-/// Interval at which what was learned about the cameras is stored.
+/// Interval at which the learned topology is stored.
 const SAVE_EVERY: Duration = Duration::from_secs(60);
 /// Key of the lock of the process that matches, in PostgreSQL; an SQLite file has one process.
 const LOCK: i64 = 0x7477_7065_6f70_6c65;
@@ -186,7 +186,8 @@ fn new_track(row: &Row) -> Result<NewTrack, StoreError> {
 }
 
 impl Matching {
-    /// Reads the people of the last time for which they are remembered.
+    /// Reads the learned topology, and the tracks of the last `remember` seconds that have a person
+    /// number.
     fn load(
         db: &mut dyn Database,
         config: MultiCameraConfig,
@@ -273,7 +274,7 @@ impl Matching {
         })
     }
 
-    /// Stores what was learned about the cameras.
+    /// Stores the learned topology.
     fn save(&mut self, db: &mut dyn Database) -> Result<(), StoreError> {
         self.saved = Instant::now();
         let text = serde_json::to_string(self.matcher.topology())

@@ -77,7 +77,8 @@ pub fn shown(url: &Secret) -> String {
 /// # Errors
 /// When the file cannot be read, or holds no certificate.
 pub fn tls(ca_file: Option<&Path>) -> Result<MakeRustlsConnect, String> {
-    // The error is ignored: another part of the program has installed the provider already.
+    // An error is ignored: it means that another part of the program has installed a provider
+    // already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut roots = rustls::RootCertStore::empty();
     match ca_file {
@@ -125,8 +126,8 @@ impl Postgres {
     /// be called on a thread of an async runtime.
     ///
     /// # Errors
-    /// When the address is invalid, the server cannot be reached or refuses the user, or pgvector
-    /// is missing.
+    /// When the address is invalid, the CA's file cannot be used, the server cannot be reached or
+    /// refuses the user, or pgvector is missing.
     pub fn open(url: &Secret, ca_file: Option<&Path>) -> Result<Self, StoreError> {
         let config = parse(url).map_err(StoreError::Settings)?;
         let client = if is_plain(&config, ca_file) {
@@ -197,7 +198,8 @@ impl Postgres {
     }
 }
 
-/// The statement with `$1`, `$2`, … instead of `?`. Statements of this module have no `?` in texts.
+/// The statement with `$1`, `$2`, … instead of `?`. Statements of this module have no `?` in string
+/// literals.
 fn numbered(sql: &str) -> String {
     let mut out = String::with_capacity(sql.len() + 16);
     for (n, part) in sql.split('?').enumerate() {
@@ -211,7 +213,7 @@ fn numbered(sql: &str) -> String {
 
 fn failure(e: &postgres::Error) -> StoreError {
     let Some(db) = e.as_db_error() else {
-        // Without an error of the server: the connection failed, or a value has the wrong type.
+        // The server has reported no error: the connection failed, or a value has the wrong type.
         let says = e.to_string();
         let cause = std::error::Error::source(e).map_or(String::new(), |c| format!(": {c}"));
         return if says.contains("serializ") {

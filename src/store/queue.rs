@@ -19,7 +19,7 @@ struct State {
     accepted: u64,
     /// Number of changes that the writer has committed or given up so far.
     settled: u64,
-    /// Whether `flush` waits, so that the writer does not wait for a larger batch.
+    /// Whether `flush` waits; the writer then does not wait for a larger batch.
     hurry: bool,
     closed: bool,
 }
@@ -59,14 +59,14 @@ impl Queue {
         true
     }
 
-    /// Whether the queue is at most half full, so that changes of many threads fit.
+    /// Whether the queue is less than half full, so that changes of many threads fit.
     pub fn has_room(&self) -> bool {
         let state = self.lock();
         state.changes.len() < MAX_CHANGES / 2 && state.bytes < MAX_BYTES / 2
     }
 
     /// Takes up to `most` changes; after the first has come, waits up to `gather` for more. Returns
-    /// no change after `idle` without one, or at the end.
+    /// an empty list if no change comes within `idle`, or when the queue is closed and empty.
     pub fn take(&self, most: usize, gather: Duration, idle: Duration) -> Vec<Change> {
         let mut state = self.wait(self.lock(), idle, |s| s.changes.is_empty() && !s.closed);
         if !state.changes.is_empty() {

@@ -100,8 +100,8 @@ impl Retention {
             self.pending |= done > 0;
         }
         if removed.total() > 0 && db.dialect() == Dialect::Sqlite {
-            // Moves free pages to the end of the file and cuts them off: one page each time that the
-            // statement is stepped, so that it must be run as a query.
+            // Moves free pages to the end of the file and cuts them off: one page each time that
+            // the statement is stepped, so that it must be run as a query.
             db.query("PRAGMA incremental_vacuum(1000)", &[])?;
         }
         Ok(removed)
@@ -129,7 +129,8 @@ impl Retention {
         })
     }
 
-    /// Number of the oldest tracks (or events, without tracks) beyond the limit of size.
+    /// Number of the oldest tracks to delete to get below the limit of size; of the oldest events,
+    /// if there are no tracks.
     fn measure(&self, db: &mut dyn Database) -> Result<i64, StoreError> {
         let used = used_bytes(db)?;
         if used <= self.max_bytes {
@@ -149,8 +150,8 @@ impl Retention {
     }
 }
 
-/// Deletes the `count` tracks that ended first, and the events older than the remaining ones; the
-/// oldest events, if there is no track. Returns the numbers of tracks and events.
+/// Deletes the `count` tracks that ended first, and events older than the remaining tracks. If no
+/// track has ended, deletes the `count` oldest events. Returns the numbers of tracks and events.
 fn oldest(db: &mut dyn Database, count: i64) -> Result<(u64, u64), StoreError> {
     let tracks = db.execute(
         "DELETE FROM tracks WHERE id IN (

@@ -22,8 +22,8 @@ pub enum Change {
     Published(Box<Published>),
 }
 
-/// A change with its place in a fleet's stream. It is not stored, or deleted later, if an event of a
-/// newer lease of its camera stands before it in the stream.
+/// A change with its place in a fleet's stream. It is not stored, or is deleted later, if a change
+/// of a newer lease of its camera stands before it in the stream.
 #[derive(Debug, Clone)]
 pub struct Published {
     /// Name of the camera.

@@ -36,7 +36,7 @@ pub struct SearchFilter {
     pub to: Option<Timestamp>,
 }
 
-/// The memory of the search, by key of the embedder.
+/// The indexes in memory, by key of the embedder.
 #[derive(Debug)]
 pub struct Search {
     memory: u64,
@@ -89,7 +89,7 @@ impl Search {
         }
     }
 
-    /// The index of an embedder, with all that is in the table.
+    /// The index of an embedder, after the embeddings that are new in the table have been added.
     fn current(
         &self,
         db: &mut dyn Database,

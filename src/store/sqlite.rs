@@ -29,7 +29,7 @@ impl Sqlite {
             let connection = Connection::open(path)?;
             connection.busy_timeout(BUSY)?;
             connection.set_prepared_statement_cache_capacity(64);
-            // `auto_vacuum` counts for an empty file only.
+            // `auto_vacuum` takes effect in an empty file only.
             connection.execute_batch(
                 "PRAGMA auto_vacuum = INCREMENTAL;
                  PRAGMA journal_mode = WAL;

@@ -73,8 +73,8 @@ impl Span {
     }
 }
 
-/// Counts per bucket. A zone's name that several cameras use: the means are added, and the maximum
-/// is the greatest of them.
+/// Counts per bucket. If several cameras have a zone of the same name, their means are added, and
+/// the maximum is the greatest of their maxima.
 ///
 /// # Errors
 /// When the buckets are invalid or more than [`MAX_BUCKETS`], or the database fails.
@@ -284,7 +284,7 @@ fn spread(step: &Step, end: i64, zone: &str, span: Span, buckets: &mut [Bucket])
     for bucket in buckets.iter_mut().take(last + 1).skip(span.index(begin)) {
         let stop = (bucket.start + span.bucket).min(span.to);
         let covered = (end.min(stop) - begin.max(bucket.start)).max(0);
-        // A step may end at once, but it does count for the greatest number.
+        // A step of length zero adds nothing to the mean, but counts for the maximum.
         if covered == 0 && begin < bucket.start {
             continue;
         }

@@ -18,8 +18,8 @@ const SUMMARY: &str = "t.id, t.first_time, r.uuid, c.name, t.track, t.last_time,
     (SELECT p.id FROM crops p WHERE p.track_id = t.id ORDER BY p.score DESC, p.id LIMIT 1),
     t.person";
 
-/// Number of tracks of a minimum duration up to which they are found by their duration and then
-/// sorted; beyond it they are so many that a page is found sooner in the order of time.
+/// If fewer tracks than this have a filter's minimum duration, they are found by duration and then
+/// sorted; otherwise a page is found sooner by reading the tracks in the order of time.
 const FEW: i64 = 20_000;
 
 /// The key of a camera.
@@ -137,7 +137,7 @@ pub(super) fn longest(db: &mut dyn Database) -> Result<i64, StoreError> {
 pub(super) enum Plan {
     /// In the order of time.
     Time,
-    /// By the duration, then sorted, because few are so long.
+    /// By the duration, then sorted, because few tracks are so long.
     Duration,
     /// By the zone, in the order of time.
     Zone,
@@ -160,9 +160,9 @@ impl Plan {
         })
     }
 
-    /// Text after the columns of indexes that the database is not to use: it makes an expression of
-    /// the column, which is not looked up in an index. SQLite has no statistics here, and would
-    /// choose badly.
+    /// Text after the columns whose index the database must not use: it turns the column into an
+    /// expression, for which no index is used. SQLite has no statistics here, and would choose a
+    /// slow index.
     fn unindexed(self) -> &'static str {
         match self {
             Plan::Duration => "+ 0",
@@ -220,7 +220,8 @@ pub(super) fn conditions(
         }
     }
     if let Some(from) = filter.from.map(milliseconds) {
-        // Durations are of presentation times, which can differ from the wall clock's a little.
+        // A duration is a difference of presentation times, which can differ a little from that of
+        // the wall-clock times.
         let margin = longest(db)? + 60_000;
         let begin = format!("{first} {} >= ?", plan.unindexed());
         all.with(&begin, from.saturating_sub(margin));
@@ -264,7 +265,7 @@ pub(super) fn page_size(limit: usize) -> Result<i64, StoreError> {
     }
 }
 
-/// Whether the tracks of this duration are few.
+/// Whether fewer than [`FEW`] tracks have at least this duration in milliseconds.
 fn are_few(db: &mut dyn Database, duration: &Value) -> Result<bool, StoreError> {
     let rows = db.query(
         "SELECT count(*) FROM (SELECT 1 FROM tracks WHERE duration >= ? LIMIT ?) AS part",
@@ -351,7 +352,7 @@ pub(super) fn by_ids(
     Ok(found)
 }
 
-/// A list of points or boxes.
+/// Parses a JSON list of points or boxes.
 pub(super) fn numbers<const N: usize>(text: &str) -> Result<Vec<[f64; N]>, StoreError>
 where
     [f64; N]: serde::de::DeserializeOwned,

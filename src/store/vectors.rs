@@ -133,8 +133,8 @@ impl VectorIndex {
         entry.map_or(0, |e| e.id)
     }
 
-    /// Adds an embedding with a higher key than all before; others, and those of another dimension,
-    /// are left out.
+    /// Adds an embedding. It is left out if its key is not higher than all before, or its dimension
+    /// is not that of the index.
     pub fn push(&mut self, entry: Entry, embedding: &[f32]) {
         if embedding.len() != self.dimension || entry.id <= self.last() {
             return;
@@ -248,7 +248,7 @@ impl Block {
 /// The greatest scores so far.
 struct Best {
     count: usize,
-    /// Scores that are not greater cannot be among the `count` greatest.
+    /// A score that is not greater than this cannot be among the `count` greatest.
     least: f32,
     scores: Vec<(f32, i64)>,
 }

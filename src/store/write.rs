@@ -25,8 +25,8 @@ pub struct Rows {
     outdated: u64,
 }
 
-/// Changes of identities while the program runs, by the name before. The tracker reports the old
-/// name of a track that goes on until it ends.
+/// Renamed and deleted identities since the program started, by the old name. The tracker reports a
+/// track under the old name until the track ends.
 pub type NameChanges = HashMap<String, NameChange>;
 
 /// A change of an identity.
@@ -34,7 +34,8 @@ pub type NameChanges = HashMap<String, NameChange>;
 pub struct NameChange {
     /// The new name; None if the identity was deleted.
     pub name: Option<String>,
-    /// Tracks that began before it are concerned. A later one of the same name is another enrolment's.
+    /// The change applies to tracks that began before this time. A later track with the old name
+    /// belongs to a new enrolment.
     pub at: Timestamp,
 }
 
@@ -51,7 +52,7 @@ fn clock_name(clock: Clock) -> &'static str {
     }
 }
 
-/// Columns of a track that its later rows change.
+/// Inserts a track, or updates the columns that its later rows change.
 const UPSERT_TRACK: &str = "
     INSERT INTO tracks (run_id, camera_id, track, first_time, last_time, duration, first_pts,
         last_pts, clock, hits, ended, identity, similarity, width, height)
@@ -428,8 +429,8 @@ fn only(rows: &[crate::store::database::Row]) -> Result<i64, StoreError> {
     )
 }
 
-/// Marks the tracks of runs that were killed as ended: of all runs except `own` that were last
-/// alive before `alive_since`. Returns the number of tracks.
+/// Marks as ended the tracks of killed runs: of all runs except `own` that were last alive before
+/// `alive_since`. Returns the number of tracks.
 ///
 /// # Errors
 /// When a statement fails.

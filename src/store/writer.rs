@@ -34,7 +34,7 @@ const ALIVE: Duration = Duration::from_secs(10);
 const DEAD: f64 = 60.0;
 /// Interval between checks of age.
 const CHECK: Duration = Duration::from_secs(60);
-/// Interval between checks of size. PostgreSQL's reads all tables.
+/// Interval between checks of size: of SQLite, and of PostgreSQL, whose check reads all tables.
 const CHECK_SIZE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
 /// What the writer shares with the sink and the readers.
@@ -120,7 +120,8 @@ impl Writer {
                 Err(e) => e,
             };
             if !error.is_transient() {
-                // One change of the batch is refused: the others are written without it.
+                // A change of the batch is refused. The batch is halved until that change is alone,
+                // so that the others are written.
                 if let [_] = batch {
                     self.shared.counts.refused.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, "the history refuses a change, which is dropped");
@@ -195,7 +196,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Counts and logs a failure; the connection is opened again.
+    /// Counts and logs a failure, and closes the connection; the next attempt opens a new one.
     fn failed(&mut self, error: &StoreError) {
         let counts = &self.shared.counts;
         counts.failures.fetch_add(1, Ordering::Relaxed);

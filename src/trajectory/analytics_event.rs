@@ -41,7 +41,7 @@ impl AnalyticsEvent {
         }
     }
 
-    /// Its sequence number.
+    /// Sequence number of the event.
     pub fn seq(&self) -> u64 {
         match self {
             AnalyticsEvent::Zone(e) => e.seq,
@@ -79,7 +79,7 @@ impl AnalyticsEvent {
         }
     }
 
-    /// Number of the frame with which it was decided.
+    /// Number of the frame with which the change or the crossing was decided.
     pub fn frame(&self) -> u64 {
         match self {
             AnalyticsEvent::Zone(e) => e.frame,
@@ -102,8 +102,8 @@ pub struct ZoneEvent {
     /// See [`crate::trajectory::FrameEvent::lease`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lease: Option<u64>,
-    /// Number of the frame with which the change was decided, which is later than the change by at
-    /// least `counting.hold`.
+    /// Number of the frame with which the change was decided. It is later than the change by at
+    /// least `counting.hold`, unless the end of the track or a new scene decided the change.
     pub frame: u64,
     /// Presentation time in seconds of the change.
     pub pts: f64,
@@ -152,8 +152,8 @@ pub struct LineEvent {
     /// See [`crate::trajectory::FrameEvent::lease`].
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lease: Option<u64>,
-    /// Number of the frame with which the crossing was decided, which is later than the crossing by
-    /// at least `counting.hold`.
+    /// Number of the frame with which the crossing was decided. It is later than the crossing by at
+    /// least `counting.hold`, unless the end of the track or a new scene decided the crossing.
     pub frame: u64,
     /// Presentation time in seconds of the crossing.
     pub pts: f64,

@@ -81,7 +81,7 @@ pub struct EventBuilder {
     size: (u32, u32),
     /// Events of zones and lines that were not taken yet.
     analytics: Vec<AnalyticsEvent>,
-    /// Changes by a replaced scene, whose events come after that of the next frame.
+    /// Changes caused by replacing the scene; their events follow the event of the next frame.
     replaced: Vec<Change>,
 }
 
@@ -113,8 +113,8 @@ impl EventBuilder {
         }
     }
 
-    /// Sets what is counted. Of a scene that was there before, people leave the zones; these events
-    /// come with those of the next frame.
+    /// Replaces the scene. The people leave the zones of the previous scene; the events of these
+    /// changes come with those of the next frame.
     pub fn set_scene(&mut self, scene: Scene) {
         let now = self.last.map_or(Seconds::ZERO, |(clock, _)| clock.pts);
         let changes = self.scene.replace(scene, now.0);
@@ -143,7 +143,7 @@ impl EventBuilder {
         std::mem::take(&mut self.analytics)
     }
 
-    /// The shapes and their counts, for drawing; absent if there are none.
+    /// The shapes and their counts, for drawing; None if the scene is empty.
     pub fn view(&self) -> Option<Arc<SceneView>> {
         (!self.scene.is_empty()).then(|| Arc::new(self.scene.view()))
     }
@@ -209,7 +209,7 @@ impl EventBuilder {
         }
     }
 
-    /// As [`EventBuilder::frame`], of a frame that the detector did not process.
+    /// As [`EventBuilder::frame`], for a frame that the detector did not process.
     pub fn skipped_frame(&mut self, frame: &Frame, tracks: &[TrackOutput]) -> FrameEvent {
         FrameEvent {
             skipped: true,
@@ -217,7 +217,8 @@ impl EventBuilder {
         }
     }
 
-    /// Builds the events of the ends of tracks. Their people leave the zones before.
+    /// Builds the `track_ended` events. Before each of them, the events of the track's person
+    /// leaving zones are recorded.
     pub fn ended(&mut self, tracks: Vec<EndedTrack>) -> Vec<EndedEvent> {
         let replaced = std::mem::take(&mut self.replaced);
         self.record(replaced);
@@ -268,7 +269,7 @@ impl EventBuilder {
         }
     }
 
-    /// Makes events of changes of the scene.
+    /// Appends the events of changes of the scene to `analytics`.
     fn record(&mut self, changes: Vec<Change>) {
         for change in changes {
             self.events += 1;

@@ -59,7 +59,7 @@ pub fn cameras(count: usize, more: &str) -> String {
     (0..count).map(camera).collect()
 }
 
-/// Runs `twintrack fleet`; returns its standard output. It must succeed.
+/// Runs `twintrack fleet`; returns its standard output. The command must succeed.
 pub fn fleet(nats: &str, arguments: &[&str]) -> String {
     let output = run(twintrack().args(["fleet", "--nats", nats]).args(arguments));
     assert!(output.status.success(), "{}", text(&output.stderr));

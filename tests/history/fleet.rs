@@ -36,8 +36,8 @@ fn publish(history: &History, order: &[(u64, u64)]) {
 
 pub fn what_an_older_lease_wrote_behind_a_newer_one_is_left_out(place: &Place) {
     let history = place.open();
-    // In the stream: lease 5 at 1 and 2, lease 9 at 3, a zombie of lease 5 at 4, lease 9 at 5. The
-    // zombie is read before the newer lease is known.
+    // In the stream: lease 5 at 1 and 2, lease 9 at 3, a late write of lease 5 at 4, lease 9 at 5.
+    // The late write is read before the newer lease is known.
     publish(&history, &[(5, 4), (5, 1), (9, 5), (9, 3), (5, 2), (5, 4)]);
     let ids: Vec<u64> = stored(&history).iter().map(|t| t.id).collect();
     assert_eq!(ids, [1, 2, 3, 5]);

@@ -98,7 +98,7 @@ pub fn search_finds_the_nearest_of_the_same_embedder(place: &Place) {
     );
     assert_eq!(found(&none)[0].track.id, 5000);
     close(&history);
-    // The memory is read again at the next start.
+    // The embeddings are read into memory again at the next start.
     let history = place.open();
     let near = history.search(NET, &query, 1, &none).unwrap();
     assert_eq!(near[0].track.id, 5000);
@@ -204,7 +204,8 @@ pub fn identities_are_enrolled_renamed_and_deleted_with_everything(place: &Place
     history
         .enrol("Ada L.", NET, std::slice::from_ref(&ada))
         .unwrap();
-    // Regression: a track that goes on since the deletion was stored as the next one of the name.
+    // Regression: a track that began before the deletion was stored as one of the person enrolled
+    // afterwards.
     push(&history, [with_all(8, "Ada L.", &ada)]);
     assert_eq!(
         (count(&history, "embeddings"), count(&history, "crops")),

@@ -123,7 +123,7 @@ impl Server {
         );
     }
 
-    /// Stops the server at once, as a power failure of it would.
+    /// Stops the server at once, without a clean shutdown, as a power failure would.
     pub fn stop(&self) {
         self.run(
             "pg_ctl",

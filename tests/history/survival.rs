@@ -35,7 +35,7 @@ pub fn tracks_of_a_killed_run_are_ended(place: &Place) {
     };
     let history = place.open();
     push(&history, [going(1), track("gate", 2, 1.0, 2.0)]);
-    // As long ago as another process must be silent to count as ended.
+    // Longer ago than 60 s, after which another process without a heartbeat counts as ended.
     let killed = "UPDATE runs SET alive = alive - 61000";
     history.ask(|db| db.execute(killed, &[])).unwrap();
     close(&history);
@@ -165,7 +165,8 @@ fn another_file_is_left_as_it_is() {
     assert_eq!(std::fs::read(&file).unwrap(), before);
 }
 
-/// A locked database costs no more than the queue holds, and is written again when it is free.
+/// While the database is locked, changes wait in the queue, and further ones are dropped; when it
+/// is free, those in the queue are written.
 #[test]
 fn a_locked_database_is_tried_again_and_what_has_no_room_is_counted() {
     let place = Place::file();

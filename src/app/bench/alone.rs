@@ -23,7 +23,7 @@ use twintrack::track::Tracker;
 use twintrack::trajectory::{EventBuilder, RunId};
 
 /// Number of frames that are decoded before the other stages process them, so that the decoder's
-/// threads are idle while those are measured.
+/// threads are idle while the other stages are measured.
 const CHUNK: usize = 16;
 
 /// For each of [`STAGES`], in their order, the time of each frame.

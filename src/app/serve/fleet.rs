@@ -21,9 +21,9 @@ use twintrack::serve::camera_settings::CameraSettings;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::sink::spool::Spool;
 
-/// Frame with which the detector's time is measured.
+/// Width and height in pixels of the frame with which the detector's speed is measured.
 const FRAME: (u32, u32) = (1280, 720);
-/// Time for which it is measured.
+/// Duration of that measurement.
 const MEASURED_FOR: Duration = Duration::from_secs(1);
 /// Share of the detector's frames per second that a worker offers: the rest of the time is for
 /// decoding, embeddings and association.
@@ -44,7 +44,7 @@ impl Membership {
     /// Connects to the fleet, if the service is a worker; waits for the server until `stop`.
     ///
     /// # Errors
-    /// When the settings are invalid, or it was stopped before the server could be reached.
+    /// When the settings are invalid, or `stop` comes before the server can be reached.
     pub async fn join(
         service: &ServiceConfig,
         detector: &mut Detector,
@@ -77,8 +77,8 @@ impl Membership {
         }))
     }
 
-    /// Starts the worker; `spool` is that of the fleet's stream. The cameras that it gets become those of `settings`. It ends after
-    /// `ended`.
+    /// Starts the worker; `spool` is that of the fleet's stream. The worker's cameras become those
+    /// of `settings`. The worker ends after `ended`.
     pub fn start(
         self,
         cameras: Cameras,
@@ -133,7 +133,8 @@ pub async fn connect(
     }
 }
 
-/// Frames per second that this machine can process: measured on the detector alone.
+/// Frames per second that this worker offers: the share [`OFFERED`] of what the detector alone can
+/// process.
 ///
 /// # Errors
 /// When the detector fails.

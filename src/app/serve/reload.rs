@@ -1,5 +1,5 @@
-//! Changes while the service runs: of the configuration and the gallery on SIGHUP, of drawn zones and
-//! enrolled people by clients.
+//! Changes while the service runs: of the configuration and the gallery on SIGHUP, of drawn zones
+//! and enrolled people by clients.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -197,7 +197,7 @@ impl Reload {
     }
 
     /// Reads the gallery with a second instance of the embedder, because the pipeline owns the
-    /// first. None if there is none, or it cannot be read.
+    /// first. None if there is no gallery, or the gallery cannot be read.
     async fn gallery(&self) -> Option<Vec<GalleryPerson>> {
         let (dir, config) = (self.gallery.clone()?, self.config.clone());
         let read = tokio::task::spawn_blocking(move || -> Result<Vec<GalleryPerson>> {

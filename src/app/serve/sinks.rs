@@ -36,8 +36,8 @@ pub(super) struct Outputs {
 }
 
 impl Outputs {
-    /// Creates the file `output`, and starts the deliveries and the history. `hub` is `None` if there is no
-    /// web server, `tenure` if the service is no worker of a fleet.
+    /// Creates the file `output`, and starts the deliveries and the history. `hub` is `None` if
+    /// there is no web server; `tenure` is `None` if the service is no worker of a fleet.
     pub fn open(
         output: &Path,
         service: &ServiceConfig,

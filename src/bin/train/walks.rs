@@ -23,7 +23,8 @@ use crate::settings;
 
 use super::evaluate::open_as;
 
-/// Cosine distances of which the best, chosen by the result, is the limit of the nearest neighbour.
+/// Limits, as cosine distances, that are tried for the nearest neighbour; the one with the best
+/// result counts.
 const LIMITS: [f32; 12] = [
     0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7,
 ];

@@ -180,7 +180,7 @@ impl AuditLog {
         })
     }
 
-    /// Adds an entry.
+    /// Adds an entry. If the queue is full, the entry is dropped, counted and logged.
     pub fn record(&self, entry: AuditEntry) {
         if self
             .sender
@@ -195,8 +195,9 @@ impl AuditLog {
         }
     }
 
-    /// Adds an entry for an object that a principal sees, once a session and day: pages ask for
-    /// pictures several times a second. Principals without a credential are left out.
+    /// Adds an entry for an object that a principal sees, once per credential, action and object in
+    /// [`SEEN_FOR`]: pages ask for pictures several times a second. Principals without a credential
+    /// are left out.
     pub fn seen(&self, principal: &Principal, client: &Client, action: AuditAction, object: &str) {
         let Some(credential) = principal.credential else {
             return;
@@ -220,7 +221,8 @@ impl AuditLog {
         );
     }
 
-    /// Waits until all entries so far have been written, at most for `limit`.
+    /// Waits until all entries so far have been written, at most for `limit`. Does not wait if the
+    /// queue is full.
     pub async fn flush(&self, limit: Duration) {
         let (answer, written) = oneshot::channel();
         if self.sender.try_send(Message::Flush(answer)).is_ok() {

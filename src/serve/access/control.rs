@@ -89,7 +89,8 @@ impl AccessControl {
         })))
     }
 
-    /// Without users and tokens since the start: every request to a loopback address is allowed.
+    /// Whether requests need neither a user nor a token: the server listens on this machine only,
+    /// and there have been neither users nor tokens since the start.
     pub fn is_open(&self) -> bool {
         self.0.loopback && self.0.token.is_none() && self.0.accounts.have_never_existed()
     }
@@ -148,7 +149,8 @@ impl AccessControl {
     }
 
     /// Who sends a request: by a bearer token, by the token in the query, by the session of a
-    /// cookie, or by the token of a cookie. None if nothing of these is valid.
+    /// cookie, or by the token of a cookie. None if none of these is valid. The local principal if
+    /// [`AccessControl::is_open`].
     pub(super) fn principal(
         &self,
         headers: &HeaderMap,

@@ -4,8 +4,8 @@ use axum::http::{HeaderMap, HeaderValue, header};
 
 use crate::serve::access::base_path::BasePath;
 
-/// Cookie of a session. Over https its name has a prefix with which browsers accept it only from
-/// this host over https.
+/// Cookie of a session. Over https its name has a prefix: browsers accept `__Secure-` over https
+/// only, and `__Host-` also from this host only.
 const SESSION: &str = "twintrack_session";
 /// Cookie with the token, after the page has been opened with `?token=…`.
 pub(super) const TOKEN: &str = "twintrack_token";
@@ -38,8 +38,8 @@ pub(super) fn token_in_query(query: Option<&str>) -> Option<String> {
         .map(|(_, value)| value.into_owned())
 }
 
-/// The header that sets a cookie. The browser forgets it at its end, or at once if `value` is
-/// empty. None if the value has characters that headers cannot have.
+/// The header that sets a cookie. The browser forgets the cookie when the browser is closed, or at
+/// once if `value` is empty. None if the value has characters that headers cannot have.
 pub(super) fn set(name: &str, value: &str, https: bool, base: &BasePath) -> Option<HeaderValue> {
     let secure = if https { "; Secure" } else { "" };
     let age = if value.is_empty() { "; Max-Age=0" } else { "" };

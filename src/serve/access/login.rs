@@ -258,7 +258,7 @@ struct AuditPage {
 /// `GET /api/v1/audit`: the newest entries of the audit log, newest first.
 ///
 /// # Errors
-/// 400 for a query that is invalid, 500 when the log cannot be read.
+/// 400 for an invalid query, 422 for an invalid limit, 500 when the log cannot be read.
 pub async fn audit(
     State(access): State<AccessControl>,
     QueryOf(query): QueryOf<AuditQuery>,

@@ -75,7 +75,7 @@ pub fn is_hash(phc: &str) -> bool {
 }
 
 /// Whether the password has this hash. Without a hash, because the user does not exist, a hash of
-/// another password is compared, so that the time does not reveal it.
+/// another password is compared, so that the time does not reveal that the user does not exist.
 fn verify(password: &[u8], phc: Option<&str>) -> bool {
     static OF_NOBODY: OnceLock<Option<String>> = OnceLock::new();
     let of_nobody = || OF_NOBODY.get_or_init(|| hash_any(b"the password of nobody").ok());
@@ -107,8 +107,8 @@ impl Default for PasswordVerifier {
 }
 
 impl PasswordVerifier {
-    /// Whether the password has the hash `phc`; None if the user does not exist, which takes the
-    /// same time.
+    /// Whether the password has the hash `phc`. `phc` is None if the user does not exist: the
+    /// result is then false, after the same time.
     ///
     /// # Errors
     /// [`Busy`] when too many verifications wait.

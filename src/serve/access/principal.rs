@@ -36,8 +36,8 @@ pub struct Principal {
     pub kind: PrincipalKind,
     /// Cancelled when the session ends or the token becomes invalid; open streams must end then.
     pub ended: CancellationToken,
-    /// Known by a cookie, which browsers also send with requests that other pages cause: requests
-    /// that change something must then contain this CSRF token.
+    /// Present if the principal is known by a cookie, which browsers also send with requests that
+    /// other pages cause: requests that change something must contain this CSRF token.
     pub csrf_token: Option<Arc<str>>,
     /// Digest of the credential: tells sessions of one user apart. None without a credential.
     pub(super) credential: Option<[u8; 32]>,

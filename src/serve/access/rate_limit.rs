@@ -5,7 +5,7 @@ use std::hash::Hash;
 use std::time::{Duration, Instant};
 
 /// At most `burst` events of a key at once, and one more per `refill`. Keeps at most `capacity`
-/// keys; if there are more, the bucket that is nearest to full is forgotten.
+/// keys; to make room, it forgets the eighth of the buckets that is nearest to full.
 #[derive(Debug)]
 pub struct RateLimit<K> {
     burst: f64,
@@ -72,7 +72,7 @@ impl<K: Hash + Eq + Clone> RateLimit<K> {
             .iter()
             .map(|(key, bucket)| (key.clone(), self.level(*bucket, now)))
             .collect();
-        // An eighth at a time, so that a flood of keys does not sort for each.
+        // An eighth at a time, so that the buckets are not sorted for each key of a flood.
         levels.sort_unstable_by(|a, b| b.1.total_cmp(&a.1));
         for (key, _) in levels.iter().take(self.capacity.div_ceil(8)) {
             self.buckets.remove(key);
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_keys_does_not_make_room_for_a_blocked_key() {
+    fn a_flood_of_keys_does_not_make_a_blocked_key_forgotten() {
         let (mut limit, start) = (RateLimit::new(2, REFILL, 64), Instant::now());
         for _ in 0..2 {
             limit.take(&u32::MAX, start).expect("within the burst");

@@ -55,7 +55,7 @@ pub struct Found {
 
 /// The sessions, by the hash of their id. Times are given, so that tests need not wait.
 pub struct Sessions {
-    /// A session without requests and open streams ends after this time.
+    /// A session ends after this time with neither requests nor open streams.
     idle: Duration,
     /// A session ends after this time in any case.
     lifetime: Duration,

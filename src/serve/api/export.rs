@@ -260,7 +260,7 @@ async fn export(
             if error.kind() != io::ErrorKind::BrokenPipe {
                 tracing::error!(%error, "an export of tracks failed");
             }
-            let _ = tx.blocking_send(Err(error)); // ends the answer before its end
+            let _ = tx.blocking_send(Err(error)); // breaks the answer off
         }
     });
     let name = format!("attachment; filename=\"tracks.{}\"", format.extension());

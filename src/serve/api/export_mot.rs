@@ -1,4 +1,5 @@
-//! MOTChallenge results: a line for each track and frame, the boxes between stored ones interpolated.
+//! MOTChallenge results: a line for each track and frame, the boxes between stored ones
+//! interpolated.
 
 use std::io::{self, Write};
 

@@ -5,7 +5,7 @@ use opencv::imgproc;
 
 use crate::analytics::{LineView, SceneView, ZoneView};
 
-/// Blue, green, red.
+/// Colours: blue, green and red, each in [0, 255].
 const ZONE: Scalar = Scalar::from_array([60.0, 200.0, 60.0, 0.0]);
 const OVER_LIMIT: Scalar = Scalar::from_array([60.0, 60.0, 235.0, 0.0]);
 const LINE: Scalar = Scalar::from_array([0.0, 200.0, 255.0, 0.0]);
