@@ -71,9 +71,9 @@ pub struct Config {
     pub privacy: PrivacyConfig,
     /// When a person counts as being on the other side of a line or of a zone's border.
     pub counting: CountingConfig,
-    /// Zones by name, in which people are counted. These, `lines`, `masks` and
-    /// `ground` apply to `track` and `refine`, unless `--camera` names a camera of the same file;
-    /// `serve` uses those of its cameras.
+    /// Zones by name, in which people are counted. `zones`, `lines`, `masks` and `ground` at the top
+    /// level apply to `track` and `refine`; if `--camera` names a camera of the file, those of that
+    /// camera apply instead. `serve` uses those of each camera.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub zones: BTreeMap<String, ZoneConfig>,
     /// Lines by name, over which people are counted.
@@ -82,7 +82,7 @@ pub struct Config {
     /// Masks by name, in which people are ignored.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub masks: BTreeMap<String, MaskConfig>,
-    /// Where points of the picture are on the ground: positions and speeds in metres.
+    /// Map from the picture to the ground, for positions and speeds in metres.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ground: Option<GroundConfig>,
 }

@@ -360,6 +360,21 @@ fn an_interrupted_download_is_resumed() {
     );
     assert_eq!(user.files(), ["big.onnx"]);
     user.run(&["verify"]).expect("verified");
+
+    // Metadata of another version is replaced without a download.
+    server.set(|s| s.files.clear());
+    let before = server.requests().len();
+    let mut other = bytes.to_vec();
+    other.extend(twintrack::onnx::graph::metadata_suffix(&[(
+        "name".into(),
+        "old".into(),
+    )]));
+    std::fs::write(user.models().join("big.onnx"), other).expect("written");
+    assert!(user.run(&["verify"]).is_err());
+    user.run(&["get", "big"]).expect("its bytes are here");
+    assert_eq!(server.requests().len(), before);
+    let renewed = std::fs::read(user.models().join("big.onnx")).expect("installed");
+    assert_eq!(renewed, installed);
 }
 
 #[test]

@@ -124,8 +124,8 @@ pub struct CountingConfig {
     /// Half the width of the band around lines and borders of zones in which a person has not
     /// crossed yet, as a share, 0.001 to 1, of the height of the person's box.
     pub margin: f64,
-    /// Seconds, 0 to 60: a crossing and one back within this time cancel each other. Events are
-    /// delayed by it.
+    /// Seconds, 0 to 60: a crossing and a crossing back within this time cancel each other. Events
+    /// are delayed by this time.
     pub hold: f64,
 }
 
@@ -267,7 +267,7 @@ impl SceneConfig {
         })?;
         let all = self.zones.len() + self.lines.len() + self.masks.len();
         within(
-            &format!("the number of zones, lines and masks in {prefix}zones"),
+            &format!("the number of {prefix}zones, lines and masks together"),
             all,
             0,
             MAX_SHAPES,

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use crate::analytics::boundary::{Boundary, Point, Sample};
 use crate::analytics::change::{Change, LineChange, SceneView, ZoneChange, ZoneKind};
 use crate::analytics::config::{
-    CountingConfig, Direction, Ignore, LineConfig, SceneConfig, SceneError, Shape, ZoneConfig,
+    CountingConfig, Direction, Ignore, LineConfig, MaskConfig, SceneConfig, SceneError, Shape,
+    ZoneConfig,
 };
 use crate::analytics::ground::{GroundMotion, GroundPlane};
 use crate::analytics::passage::{Crossing, Passage};
@@ -60,7 +61,9 @@ pub struct Scene {
     ground: Option<GroundPlane>,
     zones: Vec<Zone>,
     lines: Vec<Line>,
+    /// Masks in pixels of frames of `masks_size`.
     masks: Vec<(Ignore, Boundary)>,
+    masks_size: Option<(u32, u32)>,
     tracks: BTreeMap<u64, TrackState>,
     /// Entries and exits of zones, and crossings of lines, under earlier settings and sizes.
     past: Past,
@@ -165,20 +168,24 @@ impl Scene {
             })
         };
         self.lines = self.config.lines.iter().filter_map(line).collect();
-        let masks = self.config.masks.values();
-        self.masks = masks
-            .filter_map(|m| Some((m.ignore, Boundary::polygon(pixels(m.shape())?))))
-            .collect();
+        self.resize_masks(size);
+    }
+
+    fn resize_masks(&mut self, size: (u32, u32)) {
+        let ground = self.ground.as_ref();
+        let mask = |m: &MaskConfig| {
+            let pixels = m.shape().pixels(size, ground)?;
+            Some((m.ignore, Boundary::polygon(pixels)))
+        };
+        self.masks = self.config.masks.values().filter_map(mask).collect();
+        self.masks_size = Some(size);
     }
 
     /// Whether detections with this foot point are ignored, in frames of `size` pixels. To be
     /// called before [`Scene::frame`] for the same frame.
     pub fn ignores_detection(&mut self, foot: Point, size: (u32, u32)) -> bool {
-        if self.config.masks.is_empty() {
-            return false;
-        }
-        if self.size != Some(size) && self.tracks.is_empty() {
-            self.resize(size);
+        if self.masks_size != Some(size) {
+            self.resize_masks(size);
         }
         self.is_masked(foot, Ignore::Detections)
     }

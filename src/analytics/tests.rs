@@ -368,25 +368,21 @@ fn masks_hide_detections_or_positions() {
             .with_ignore(ignore)
     };
     let masked = |ignore| {
+        let whole = vec![[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]];
+        let zone = ZoneConfig::default().with_points(whole);
         let config = SceneConfig::default()
-            .with_zones(
-                [(
-                    "all".to_string(),
-                    ZoneConfig::default().with_points(vec![
-                        [0.0, 0.0],
-                        [1.0, 0.0],
-                        [1.0, 1.0],
-                        [0.0, 1.0],
-                    ]),
-                )]
-                .into(),
-            )
+            .with_zones([("all".to_string(), zone)].into())
             .with_masks([("left".to_string(), mask(ignore))].into());
         scene(config)
     };
     let mut detections = masked(Ignore::Detections);
     assert!(detections.ignores_detection([50.0, 50.0], SIZE));
     assert!(!detections.ignores_detection([150.0, 50.0], SIZE));
+    // Frames of another size, also while people are in the picture.
+    walk(&mut detections, 1.0, |_| 150.0);
+    let twice = (2 * SIZE.0, 2 * SIZE.1);
+    assert!(detections.ignores_detection([150.0, 50.0], twice));
+    assert!(!detections.ignores_detection([250.0, 50.0], twice));
     let mut counting = masked(Ignore::Counting);
     assert!(!counting.ignores_detection([50.0, 50.0], SIZE));
     assert!(walk(&mut counting, 3.0, |_| 50.0).is_empty(), "not counted");

@@ -16,7 +16,7 @@ use twintrack::serve::config::{ServeConfig, ServiceConfig};
 /// Where the service keeps its users.
 #[derive(Debug, Args)]
 pub struct StateArgs {
-    /// The service's settings, of which `serve.state_dir` says where its users are.
+    /// Configuration of the service (TOML); `serve.state_dir` is the folder of its users.
     #[arg(short, long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
     /// Folder of the service's users, instead of that of the settings; without both, the value of

@@ -63,7 +63,8 @@ enum FleetCommand {
         /// Label that its worker must have, such as site=north; repeat it for several.
         #[arg(long = "label", value_name = "LABEL")]
         labels: Vec<String>,
-        /// Priority, -100 to 100: where capacity lacks, cameras of higher priority are tracked.
+        /// Priority, -100 to 100: if capacity is short, cameras of higher priority are
+        /// tracked first.
         #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
         priority: i32,
         /// Frames per second to process; absent: all.

@@ -35,11 +35,11 @@ use twintrack::sink::counts::Counts;
 use twintrack::store::{History, HistoryConfig};
 
 /// Store the events of a fleet in the history, and serve API and dashboard for all its cameras. Any
-/// number of these processes share the work; workers need none of their own.
+/// number of these processes share the work; workers need no history of their own.
 #[derive(Debug, Args)]
 pub struct HistoryArgs {
-    /// Configuration (TOML): [fleet] with the NATS server, [history] with the database, [serve] with
-    /// the address of API and dashboard (listen = "" for none), see docs/guide/fleet.md.
+    /// Configuration (TOML): [fleet] with the NATS server, [history] with the database, [serve]
+    /// with the address of API and dashboard (listen = "" for none), see docs/guide/fleet.md.
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
     /// Address of the fleet's NATS server; overrides `fleet.nats`.

@@ -34,7 +34,7 @@ enum TokenCommand {
         #[arg(long, value_name = "TIME", value_parser = time_span)]
         expires: Option<jiff::Span>,
     },
-    /// List the tokens, without themselves.
+    /// List names, roles and expiry of the tokens, not the tokens themselves.
     List,
     /// Remove a token; it becomes invalid.
     Remove {

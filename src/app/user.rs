@@ -49,7 +49,7 @@ enum UserCommand {
         #[command(flatten)]
         password: PasswordArgs,
     },
-    /// Give a user another role, which holds at once.
+    /// Change a user's role; open sessions get it too.
     Role {
         /// Name of the user.
         name: String,

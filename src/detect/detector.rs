@@ -207,7 +207,7 @@ impl Detector {
             .and_then(|s| s.parse().ok())
             .unwrap_or(32);
         let longest_side = config.longest_side.unwrap_or(LONGEST_SIDE);
-        let size = input_size(&model, config.size, step).map_err(&misfit)?;
+        let size = input_size(model.dims(), config.size, step).map_err(&misfit)?;
         let tried = match size {
             InputSize::Fixed(w, h) => (w, h),
             InputSize::Auto => {
@@ -330,20 +330,28 @@ impl Detector {
     }
 }
 
-/// Resolves the input size from the model's fixed dimensions and the setting.
-fn input_size(model: &Model, asked: InputSize, step: usize) -> Result<InputSize, String> {
-    match (model.dims(), asked) {
+/// Resolves the input size from the model's dimensions, `None` where free, and the setting. Free
+/// dimensions must be multiples of `step`.
+fn input_size(
+    dims: [Option<usize>; 4],
+    asked: InputSize,
+    step: usize,
+) -> Result<InputSize, String> {
+    match (dims, asked) {
         ([_, _, Some(h), Some(w)], InputSize::Auto) => Ok(InputSize::Fixed(w, h)),
         ([_, _, h, w], InputSize::Fixed(cw, ch))
             if h.is_some_and(|h| h != ch) || w.is_some_and(|w| w != cw) =>
         {
             Err(format!(
-                "its input is fixed at {}x{}, not the requested {cw}x{ch}; omit --size",
+                "its input is fixed at {}x{}, not the requested {cw}x{ch}; omit --size or \
+                 detector.size",
                 show(w),
                 show(h)
             ))
         }
-        (_, InputSize::Fixed(w, h)) if w % step != 0 || h % step != 0 => {
+        ([_, _, fixed_h, fixed_w], InputSize::Fixed(w, h))
+            if (fixed_w.is_none() && w % step != 0) || (fixed_h.is_none() && h % step != 0) =>
+        {
             let (whole_w, whole_h) = (w.div_ceil(step) * step, h.div_ceil(step) * step);
             Err(format!(
                 "its input must be a multiple of {step} on both sides, not {w}x{h}; try \
@@ -398,4 +406,21 @@ fn decide_format(
 
 fn show(side: Option<usize>) -> String {
     side.map_or("any".into(), |s| s.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_free_dimensions_must_be_multiples_of_the_step() {
+        let fixed = [None, Some(3), Some(300), Some(300)];
+        let asked = |w, h| InputSize::Fixed(w, h);
+        assert_eq!(input_size(fixed, InputSize::Auto, 32), Ok(asked(300, 300)));
+        assert_eq!(input_size(fixed, asked(300, 300), 32), Ok(asked(300, 300)));
+        assert!(input_size(fixed, asked(320, 320), 32).is_err_and(|e| e.contains("fixed")));
+        let free = [None, Some(3), None, None];
+        assert_eq!(input_size(free, asked(320, 640), 32), Ok(asked(320, 640)));
+        assert!(input_size(free, asked(300, 320), 32).is_err_and(|e| e.contains("320x320")));
+    }
 }

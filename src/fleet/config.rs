@@ -21,8 +21,8 @@ pub const EVENT_SUBJECT: &str = "twintrack.events";
 #[setters(prefix = "with_")]
 #[non_exhaustive]
 pub struct FleetConfig {
-    /// Address of the NATS server, nats://host:4222 or tls://host:4222; several servers of a cluster
-    /// are separated by commas. The login and the TLS files are those of section `[nats]`.
+    /// Address of the NATS server, nats://host:4222 or tls://host:4222; several servers of a
+    /// cluster are separated by commas. The login and the TLS files are those of section `[nats]`.
     pub nats: String,
     /// Name of this worker, of letters, digits, '-' and '_'; absent: the host's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,15 +33,16 @@ pub struct FleetConfig {
     /// start.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub capacity: Option<f64>,
-    /// Time in seconds, 4 to 600, after which the cameras of a worker that does not report are given
-    /// to others; the same for all workers of a fleet. A worker that cannot report stops its cameras
-    /// a quarter earlier. Less than 8 stops cameras while a NATS cluster elects a leader.
+    /// Time in seconds, 4 to 600, after which the cameras of a worker that does not report are
+    /// given to others; the same for all workers of a fleet. A worker that cannot report stops its
+    /// cameras after three quarters of this time. With less than 8, cameras stop whenever a NATS
+    /// cluster elects a leader.
     pub lease: f64,
     /// Number of NATS servers, 1 to 5, on which each record and event is stored: 3 for a cluster. A
-    /// program that starts with a higher number raises it; none lowers it.
+    /// program that starts with a higher value raises the number; no program lowers it.
     pub replicas: usize,
-    /// Time in seconds, 60 to 31536000, for which the stream keeps events. Used by the first program
-    /// that connects to the server; later values are ignored.
+    /// Time in seconds, 60 to 31536000, for which the stream keeps events. Used by the first
+    /// program that connects to the server; later values are ignored.
     pub keep_events: f64,
 }
 

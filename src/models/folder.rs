@@ -77,18 +77,17 @@ impl ModelFolder {
         match entry.format {
             Format::Onnx => {
                 let file = &entry.files[0];
+                let metadata = metadata_suffix(&entry.metadata());
                 if check(file, &model).is_ok() {
                     // The file differs only in its appended metadata, which another version of the
                     // program wrote.
-                    fs::rename(&model, part_of(&model))
-                        .map_err(|e| ModelsError::write(&model, file.bytes, e))?;
+                    let mut bytes = fs::read(&model).map_err(|e| ModelsError::read(&model, e))?;
+                    bytes.truncate(file.bytes as usize);
+                    bytes.extend(metadata);
+                    write_whole(&model, &bytes)?;
+                } else {
+                    fetch(file, &model, &metadata, &mut |n| progress(file, n))?;
                 }
-                fetch(
-                    file,
-                    &model,
-                    &metadata_suffix(&entry.metadata()),
-                    &mut |n| progress(file, n),
-                )?;
             }
             Format::OpenVino => {
                 for file in &entry.files {

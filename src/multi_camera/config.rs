@@ -24,8 +24,8 @@ pub struct MultiCameraConfig {
     pub probability: f32,
     /// Number, 1 to 100, of the latest embeddings of a person that are compared.
     pub views: usize,
-    /// Learn which camera follows which, after how long, and use it. Without it, appearance decides
-    /// alone, except that nobody is in two places at once.
+    /// Learn at which camera people are seen next, and after how long, and use this. Without it,
+    /// appearance decides alone, except that nobody is in two places at once.
     pub topology: bool,
     /// Weight, in [0, 10], of the appearance; 1: as the embedder's calibration states it. Higher
     /// finds more people again and takes more strangers for each other; 0: time decides alone.
@@ -34,7 +34,8 @@ pub struct MultiCameraConfig {
     /// not overlap, tracks of one person do not overlap in time by more than this.
     pub clocks: f64,
     /// Seconds, 60 to 1,000,000,000, in which what was learned about the cameras loses half of its
-    /// weight. Lower adapts faster after a camera was moved; higher knows rare ways better.
+    /// weight. Lower adapts faster after a camera was moved; higher remembers rare ways
+    /// longer.
     pub half_life: f64,
     /// Largest number, 1 to 1,000,000, of people remembered. The one who was not seen for longest
     /// is forgotten first. Limits memory and time.

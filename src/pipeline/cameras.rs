@@ -38,8 +38,9 @@ pub struct CameraCounts {
     pub present: AtomicU64,
     /// Number of decoders that hung and were replaced.
     pub hung: AtomicU64,
-    /// Counts of earlier readers' links: reconnects, late frames, thinned frames, failures.
-    earlier: [AtomicU64; 4],
+    /// Counts of earlier readers' links: reconnects, late frames, thinned frames, failures,
+    /// damaged frames.
+    earlier: [AtomicU64; 5],
     /// Latencies in seconds of the last frames, from decoding to event.
     latencies: Mutex<Vec<f32>>,
 }
@@ -105,6 +106,7 @@ impl Member {
             self.link.late_frames(),
             self.link.thinned_frames(),
             self.link.failures(),
+            self.link.damaged_frames(),
         ];
         self.counts.earlier.iter().zip(old).for_each(|(sum, n)| {
             sum.fetch_add(n, Ordering::Relaxed);
@@ -144,16 +146,38 @@ impl Member {
     pub fn thinned(&self) -> u64 {
         self.counted(2, self.link.thinned_frames())
     }
+
+    /// Frames that could not be decoded or read.
+    fn damaged(&self) -> u64 {
+        self.counted(4, self.link.damaged_frames())
+    }
+
+    fn add_to(&self, summary: &mut Summary) {
+        let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
+        let counts = &self.counts;
+        summary.frames += count(&counts.tracked);
+        summary.detections += count(&counts.detections);
+        summary.skipped += count(&counts.skipped);
+        summary.embedded += count(&counts.embedded);
+        summary.people += count(&counts.people);
+        summary.dropped += count(&counts.detector_busy) + count(&counts.sink_slow);
+        summary.failed += count(&counts.network_failed);
+        summary.damaged += self.damaged();
+    }
 }
 
 /// All cameras of a run. Clones share them.
 #[derive(Clone, Default)]
-pub struct Cameras(Arc<Mutex<BTreeMap<Lane, Member>>>);
+pub struct Cameras {
+    members: Arc<Mutex<BTreeMap<Lane, Member>>>,
+    /// Counts of the cameras that were removed.
+    removed: Arc<Mutex<Summary>>,
+}
 
 impl Cameras {
     /// All cameras, sorted by name.
     pub fn all(&self) -> Vec<Member> {
-        let mut all: Vec<Member> = lock(&self.0).values().cloned().collect();
+        let mut all: Vec<Member> = lock(&self.members).values().cloned().collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -161,7 +185,7 @@ impl Cameras {
     /// Sets the list to cameras that other programs read, of which only settings and states are
     /// known. Cameras that are in the list already keep their states.
     pub fn set_remote(&self, configs: &BTreeMap<String, CameraConfig>) {
-        let mut cameras = lock(&self.0);
+        let mut cameras = lock(&self.members);
         cameras.retain(|_, member| configs.contains_key(&*member.name));
         for (name, config) in configs {
             let known = cameras.values_mut().find(|m| *m.name == **name);
@@ -176,45 +200,57 @@ impl Cameras {
 
     /// Sets the state of a camera of another program.
     pub fn set_state(&self, camera: &str, state: CameraState) {
-        if let Some(member) = lock(&self.0).values().find(|m| &*m.name == camera) {
+        if let Some(member) = lock(&self.members).values().find(|m| &*m.name == camera) {
             member.link.set_state(state);
         }
     }
 
-    /// The counts of all cameras in the list together.
+    /// The counts of all cameras together, removed ones included.
     pub fn summary(&self) -> Summary {
         let mut summary = Summary::default();
-        for camera in self.all() {
-            let count = |c: &AtomicU64| c.load(Ordering::Relaxed);
-            let counts = &camera.counts;
-            summary.frames += count(&counts.tracked);
-            summary.detections += count(&counts.detections);
-            summary.skipped += count(&counts.skipped);
-            summary.embedded += count(&counts.embedded);
-            summary.people += count(&counts.people);
-            summary.dropped += count(&counts.detector_busy) + count(&counts.sink_slow);
-            summary.failed += count(&counts.network_failed);
-            summary.damaged += camera.link.damaged_frames();
-        }
+        summary.add(&lock(&self.removed));
+        self.all().iter().for_each(|c| c.add_to(&mut summary));
         summary
     }
 
     pub(super) fn get(&self, lane: Lane) -> Option<Member> {
-        lock(&self.0).get(&lane).cloned()
+        lock(&self.members).get(&lane).cloned()
     }
 
     pub(super) fn put(&self, lane: Lane, member: Member) {
-        lock(&self.0).insert(lane, member);
+        lock(&self.members).insert(lane, member);
     }
 
     pub(super) fn remove(&self, lane: Lane) {
-        lock(&self.0).remove(&lane);
+        if let Some(member) = lock(&self.members).remove(&lane) {
+            member.add_to(&mut lock(&self.removed));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_summary_has_the_counts_of_earlier_readers_and_of_removed_cameras() {
+        let cameras = Cameras::default();
+        let put = |lane, name: &str| {
+            let member = Member::new(name, CameraConfig::default(), Link::default());
+            member.counts.tracked.store(10, Ordering::Relaxed);
+            member.link.count_damaged(1);
+            cameras.put(lane, member.clone());
+            member
+        };
+        let kept = put(0, "kept");
+        put(1, "removed");
+        let renewed = kept.renewed(CameraConfig::default());
+        renewed.link.count_damaged(2);
+        cameras.put(0, renewed);
+        cameras.remove(1);
+        let summary = cameras.summary();
+        assert_eq!((summary.frames, summary.damaged), (20, 4));
+    }
 
     #[test]
     fn cameras_of_other_programs_keep_their_state_when_the_list_changes() {

@@ -65,6 +65,20 @@ pub struct Summary {
 }
 
 impl Summary {
+    /// Adds the counts of frames, detections and people.
+    pub(super) fn add(&mut self, other: &Summary) {
+        self.frames += other.frames;
+        self.skipped += other.skipped;
+        self.detections += other.detections;
+        self.embedded += other.embedded;
+        self.people += other.people;
+        self.dropped += other.dropped;
+        self.damaged += other.damaged;
+        self.failed += other.failed;
+    }
+}
+
+impl Summary {
     /// Frames per second over the whole run.
     pub fn frames_per_second(&self) -> f64 {
         self.frames as f64 / self.wall.as_secs_f64().max(1e-9)

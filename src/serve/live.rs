@@ -37,7 +37,7 @@ pub struct LiveQuery {
     /// Comma-separated kinds of events: trajectory, track_ended, camera_status, zone, line.
     events: Option<String>,
     /// Asks for messages with the schema `twintrack.resume/1`, whose `token` is given here at the
-    /// next connection, so that it begins after the events of this one. Empty: from now on.
+    /// next connection, which then begins after the events of this one. Empty: from now on.
     resume: Option<String>,
 }
 

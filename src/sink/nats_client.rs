@@ -17,8 +17,8 @@ pub(super) enum Signal {
     Answer(i64, Vec<u8>),
     /// No stream takes the subject of the event at this position.
     NoStream(i64),
-    /// The server has processed everything that was published before this mark.
-    Mark(u8),
+    /// The server has processed everything that was published before the mark of this number.
+    Mark(u64),
     Notice(Notice),
 }
 
@@ -96,6 +96,8 @@ pub(super) struct Connection {
     inbox: String,
     answers: Subscriber,
     notices: UnboundedReceiver<Notice>,
+    /// Number of the last mark.
+    mark: u64,
     _runtime: ClientRuntime,
 }
 
@@ -126,6 +128,7 @@ impl Connection {
             client,
             inbox,
             notices,
+            mark: 0,
             _runtime: runtime,
         })
     }
@@ -160,15 +163,17 @@ impl Connection {
         published.map_err(|e| e.to_string())
     }
 
-    /// Publishes a mark to this client itself, which results in [`Signal::Mark`] when the server
-    /// has processed everything that was published before.
+    /// Publishes a mark to this client itself, which results in [`Signal::Mark`] with the returned
+    /// number when the server has processed everything that was published before.
     ///
     /// # Errors
     /// When the client has ended.
-    pub async fn publish_mark(&self, number: u8) -> Result<(), String> {
-        let subject = format!("{}.mark{number}", self.inbox);
+    pub async fn publish_mark(&mut self) -> Result<u64, String> {
+        self.mark += 1;
+        let subject = format!("{}.mark{}", self.inbox, self.mark);
         let published = self.client.publish(subject, Vec::new().into()).await;
-        published.map_err(|e| e.to_string())
+        published.map_err(|e| e.to_string())?;
+        Ok(self.mark)
     }
 
     /// Waits for the next signal. Cancel safe: no signal is lost.
@@ -184,8 +189,8 @@ impl Connection {
                 return ended();
             };
             let last = message.subject.rsplit('.').next().unwrap_or_default();
-            if let Some(number) = last.strip_prefix("mark") {
-                return Signal::Mark(number.parse().unwrap_or_default());
+            if let Some(number) = last.strip_prefix("mark").and_then(|n| n.parse().ok()) {
+                return Signal::Mark(number);
             }
             if let Ok(position) = last.parse() {
                 return if message.status == Some(StatusCode::NO_RESPONDERS) {

@@ -156,6 +156,17 @@ struct Batch {
     refused: Vec<(i64, String)>,
     /// Subjects that the server forbids.
     forbidden: BTreeSet<String>,
+    /// The mark that is awaited, without a stream.
+    mark: Option<AwaitedMark>,
+}
+
+/// A mark behind a batch's events. The server reports a forbidden subject before the first mark
+/// arrives; the client passes the report on by another task, which has run when the second mark
+/// arrives.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum AwaitedMark {
+    First(u64),
+    Second(u64),
 }
 
 impl Batch {
@@ -163,7 +174,7 @@ impl Batch {
         &mut self,
         server: &Server,
         state: &State,
-        connection: &Connection,
+        connection: &mut Connection,
         events: Vec<QueuedEvent>,
     ) -> Result<(), String> {
         let limit = connection.max_payload();
@@ -195,7 +206,7 @@ impl Batch {
             self.waiting.insert(event.position, subject);
         }
         if server.config.stream.is_none() && !self.waiting.is_empty() {
-            connection.publish_mark(1).await?;
+            self.mark = Some(AwaitedMark::First(connection.publish_mark().await?));
         }
         Ok(())
     }
@@ -211,12 +222,10 @@ impl Batch {
             match signal {
                 Signal::Notice(notice) => self.handle(notice)?,
                 Signal::Answer(position, text) => self.answered(position, &text)?,
-                // The server reports a forbidden subject before the mark; the client passes the
-                // report on by another task, which has run when the second mark arrives.
-                Signal::Mark(1) => connection.publish_mark(2).await?,
-                Signal::Mark(_) => {
-                    let all = std::mem::take(&mut self.waiting);
-                    self.delivered.extend(all.into_keys());
+                Signal::Mark(number) => {
+                    if self.marked(number) {
+                        self.mark = Some(AwaitedMark::Second(connection.publish_mark().await?));
+                    }
                 }
                 Signal::NoStream(position) => {
                     let subject = self.waiting.get(&position).map_or("", String::as_str);
@@ -228,6 +237,16 @@ impl Batch {
             }
         }
         Ok(())
+    }
+
+    /// Handles a mark; returns whether the second mark is to be published. Behind the second mark
+    /// all events are delivered. Marks of earlier batches, which ended without them, are ignored.
+    fn marked(&mut self, number: u64) -> bool {
+        if self.mark == Some(AwaitedMark::Second(number)) {
+            let all = std::mem::take(&mut self.waiting);
+            self.delivered.extend(all.into_keys());
+        }
+        self.mark == Some(AwaitedMark::First(number))
     }
 
     /// Handles JetStream's answer to an event.
@@ -427,6 +446,22 @@ mod tests {
         assert_eq!(refused, [1, 3]);
         assert!(batch.waiting.contains_key(&2) && batch.forbidden.contains("a"));
         assert!(batch.handle(Notice::Ended("gone".into())).is_err());
+    }
+
+    /// Regression: if all events of a batch were refused before its mark arrived, the next batch
+    /// took that mark for its own.
+    #[test]
+    fn events_are_delivered_by_the_marks_of_their_own_batch() {
+        let mut batch = Batch {
+            waiting: BTreeMap::from([(1, "a".into())]),
+            mark: Some(AwaitedMark::First(2)),
+            ..Batch::default()
+        };
+        assert!(!batch.marked(1) && batch.marked(2));
+        batch.mark = Some(AwaitedMark::Second(3));
+        assert!(!batch.marked(1) && batch.delivered.is_empty());
+        assert!(!batch.marked(3));
+        assert_eq!(batch.delivered, [1]);
     }
 
     #[test]

@@ -137,7 +137,7 @@ pub struct OutputConfig {
     pub lost: bool,
     /// Seconds for which a confirmed track without a detection is written at its predicted
     /// position, in the state `lost`, even if `lost` is false, and into MOTChallenge files too.
-    /// Higher bridges longer misses of the detector, but shows people longer who have left.
+    /// Higher bridges longer misses of the detector, but shows people who have left for longer.
     pub coast: f64,
     /// Also write a `track_ended` event, with the path, when a track ends.
     pub ended: bool,

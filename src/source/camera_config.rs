@@ -74,13 +74,14 @@ pub struct CameraConfig {
     /// Timeout in seconds for the next frame. It grows like `open_timeout`, for cameras with a low
     /// frame rate.
     pub read_timeout: f64,
-    /// First pause in seconds before reconnecting. It doubles with each failure.
+    /// First pause in seconds before reconnecting. Each further failure doubles the
+    /// pause.
     pub retry_after: f64,
     /// Maximum pause in seconds before reconnecting; at least `retry_after`. Each pause is
     /// randomised by 20 %, so that cameras do not reconnect all at once.
     pub retry_at_most: f64,
-    /// A decoder that does not return for this many seconds is abandoned and replaced; at least 0.2
-    /// more than four times the longer of `open_timeout` and `read_timeout`.
+    /// A decoder that does not return for this many seconds is abandoned and replaced. Minimum: four
+    /// times the longer of `open_timeout` and `read_timeout`, plus 0.2.
     pub hang_timeout: f64,
     /// Maximum length in seconds of an interruption after which tracks continue; after a longer one
     /// all tracks end.
@@ -114,7 +115,7 @@ pub struct CameraConfig {
     /// Masks by name, in which people are ignored.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub masks: BTreeMap<String, MaskConfig>,
-    /// Where points of the picture are on the ground: positions and speeds in metres.
+    /// Map from the picture to the ground, for positions and speeds in metres.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ground: Option<GroundConfig>,
     /// Labels, such as `site=north`, that a fleet's worker must have to get the camera. Without a

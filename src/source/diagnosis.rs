@@ -45,27 +45,34 @@ pub(super) fn why(address: &Address, timeout: Duration) -> String {
             return format!("the host {host} is not known (its name cannot be resolved)");
         }
     };
-    let Some(place) = places.first() else {
-        return format!("the host {host} has no address");
-    };
-    let stream = match TcpStream::connect_timeout(place, timeout) {
-        Ok(stream) => stream,
-        Err(e) if e.kind() == io::ErrorKind::ConnectionRefused => {
+    // The first address that accepts a connection, else the error of the last one.
+    let mut connected = None;
+    for place in places {
+        let stream = TcpStream::connect_timeout(&place, timeout);
+        connected = Some(stream.map(|stream| (stream, place)));
+        if matches!(connected, Some(Ok(_))) {
+            break;
+        }
+    }
+    let (stream, place) = match connected {
+        None => return format!("the host {host} has no address"),
+        Some(Ok(connected)) => connected,
+        Some(Err(e)) if e.kind() == io::ErrorKind::ConnectionRefused => {
             return format!("{host} refuses connections on port {port}: nothing listens there");
         }
-        Err(e) if e.kind() == io::ErrorKind::TimedOut => {
+        Some(Err(e)) if e.kind() == io::ErrorKind::TimedOut => {
             return format!(
                 "{host} does not answer on port {port} within {} s",
                 timeout.as_secs_f64()
             );
         }
-        Err(e) => return format!("{host} cannot be reached on port {port} ({e})"),
+        Some(Err(e)) => return format!("{host} cannot be reached on port {port} ({e})"),
     };
     drop(stream);
     if !matches!(scheme, "rtsp" | "http") {
         return format!("{host} answers on port {port}, but no stream could be opened");
     }
-    match status(&url, *place, timeout) {
+    match status(&url, place, timeout) {
         Ok(401) if url.username().is_empty() => "it asks for user and password (401)".into(),
         Ok(401) => "it rejects this user and password (401)".into(),
         Ok(403) => "it denies access (403)".into(),
@@ -210,6 +217,14 @@ mod tests {
 
     fn why_of(address: &str) -> String {
         why(&Address::new(address), Duration::from_secs(30))
+    }
+
+    /// `localhost` usually has the addresses ::1, where nothing listens here, and 127.0.0.1.
+    #[test]
+    fn all_addresses_of_a_host_are_tried() {
+        let port = server(|_| "RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n".into());
+        let why = why_of(&format!("rtsp://localhost:{port}/x"));
+        assert!(why.contains("404"), "{why}");
     }
 
     #[test]

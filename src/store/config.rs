@@ -32,8 +32,8 @@ pub struct HistoryConfig {
     /// says `sslmode=require`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
-    /// Seconds, 1 to 3600, after which a track that goes on is stored again. A lower value shows it
-    /// more exactly while it goes on and keeps more of it if the program is killed, but causes more
+    /// Seconds, 1 to 3600, after which a track that goes on is stored again. With a lower value, what
+    /// is stored is more recent, and less is lost if the program is killed, but there are more
     /// writes.
     pub update_every: f64,
     /// Store the mean embedding of each track, for search by picture or track. Other outputs get
@@ -49,7 +49,7 @@ pub struct HistoryConfig {
     /// limit. SQLite: of the file without its free pages; PostgreSQL: of the stored values.
     pub max_bytes: u64,
     /// Memory in bytes, from 1048576, for the search among one embedder's embeddings in SQLite. An
-    /// embedding takes 36 bytes and one per dimension. If there are more embeddings, the newest
+    /// embedding takes 36 bytes plus 1 byte per dimension. If there are more embeddings, the newest
     /// that fit are searched.
     pub search_memory: u64,
 }

@@ -131,7 +131,7 @@ pub struct CameraSummary {
     /// Its last state, if any: connecting, online, offline or ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
-    /// Why it delivers no frames.
+    /// Why it delivers no frames; absent while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// When it came into that state.
@@ -149,7 +149,7 @@ pub struct StatusChange {
     pub time: Timestamp,
     /// The new state.
     pub state: String,
-    /// Why it delivers no frames.
+    /// Why it delivers no frames; absent while it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -318,7 +318,7 @@ pub struct Found {
     pub distance: f32,
 }
 
-/// An enrolled identity, or a name that tracks have.
+/// An enrolled identity.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 pub struct StoredIdentity {

@@ -16,7 +16,7 @@ use crate::range::{OutOfRange, share, within};
 #[non_exhaustive]
 pub struct AppearanceConfig {
     /// The average of a track's embeddings is updated at each clear view: weight of the old
-    /// average, in [0, 1). Higher remembers longer and tolerates a bad crop; lower follows a person
+    /// average, in [0, 0.999]. Higher remembers longer and tolerates a bad crop; lower follows a person
     /// who turns around.
     pub memory: f32,
     /// The average is not updated from a crop of which people in front cover more than this share

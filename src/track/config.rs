@@ -57,9 +57,9 @@ pub struct TrackerConfig {
     /// A learned association head (JSON), which replaces the weights of `tracker.cost`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub head_file: Option<PathBuf>,
-    /// With an association head: minimum probability, in [0, 0.99], that a track and a detection
-    /// are the same person; pairs with a lower one are not matched. Higher starts a new track
-    /// rather than continuing a doubtful one.
+    /// With an association head: probability, in [0, 0.99], that a track and a detection are the
+    /// same person; pairs with this probability or a lower one are not matched. Higher starts a new
+    /// track rather than continuing a doubtful one.
     pub head_limit: f32,
     /// The association head read from `head_file`.
     #[serde(skip)]

@@ -44,7 +44,7 @@ pub struct CostConfig {
     /// As `buffer`, and at least as large: for the second round, which matches the tracks and
     /// detections that the first round left unmatched.
     pub second_buffer: f32,
-    /// Pairs of track and detection that cost more than this are not matched. Higher keeps ids
+    /// Pairs of track and detection that cost at least this are not matched. Higher keeps ids
     /// through larger deviations, lower starts new tracks.
     pub limit: f32,
     /// As `limit`, for detections below `tracker.sure`, which can only continue a track.

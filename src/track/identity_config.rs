@@ -19,14 +19,14 @@ pub struct IdentityConfig {
     /// 0.5 false accepts and false rejects are equally frequent. Lower names more people, with more
     /// mistakes.
     pub similarity: f32,
-    /// Number of detections that a track needs before it gets an identity, so that its appearance
-    /// is reliable.
+    /// Number of detections, 1 to 100000, that a track needs before it gets an identity, so that its
+    /// appearance is reliable.
     pub after_hits: u32,
     /// Number, 1 to 100, of a track's clearest crops whose embeddings are averaged and compared
     /// with the gallery.
     pub crops: usize,
-    /// The fields of view of the cameras of `serve` overlap, so that several can see a person at
-    /// once. Otherwise a person is at one camera at a time.
+    /// The fields of view of the cameras of `serve` overlap, so that several cameras can see a person
+    /// at once. Otherwise a person is at one camera at a time.
     pub overlap: bool,
 }
 

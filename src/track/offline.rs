@@ -61,7 +61,8 @@ pub struct OfflineConfig {
     pub fill: InterpolateConfig,
 }
 
-/// Settings that replace the online tracker's when its tracks are linked afterwards. Others stay.
+/// Settings that replace the online tracker's when its tracks are linked afterwards. The other
+/// settings are those of `[tracker]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, Setters)]
 #[cfg_attr(feature = "serve", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]

@@ -53,7 +53,8 @@ pub struct Checkpoint<'a, B: AutodiffBackend, L, T> {
 }
 
 /// Writes a checkpoint as a folder of files. If the program is interrupted while writing, the
-/// previous checkpoint is kept.
+/// previous checkpoint is kept; if it is one of the same step and the interruption comes between
+/// two renames, as `checkpoint-old`.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -172,11 +173,15 @@ fn replace_checkpoint(
     };
     sync(&fresh).map_err(|e| failed(&fresh, &e))?;
     let former: Vec<PathBuf> = checkpoints(dir).into_iter().map(|(_, path)| path).collect();
-    // A repeated run with the same number of steps overwrites its own checkpoint.
+    // A repeated run with the same number of steps overwrites its own checkpoint, which is moved
+    // aside and not removed first, because that takes longer.
+    let aside = dir.join(format!("{NAME}old"));
+    let _ = fs::remove_dir_all(&aside); // left by an interrupted run
     if former.contains(&path) {
-        fs::remove_dir_all(&path).map_err(|e| failed(&path, &e))?;
+        fs::rename(&path, &aside).map_err(|e| failed(&path, &e))?;
     }
     fs::rename(&fresh, &path).map_err(|e| failed(&path, &e))?;
+    let _ = fs::remove_dir_all(&aside);
     for old in former.iter().filter(|old| **old != path) {
         let _ = fs::remove_dir_all(old); // an error is ignored: the folder only takes disk space
     }

@@ -240,7 +240,8 @@ fn incomparable_maps<B: AutodiffBackend + Kernels>(
         .then(|| {
             format!(
                 "feature maps of {w}x{h} pixels cannot be compared with the teacher's of \
-                 {tw}x{th}: neither size is a multiple of the other; distil.map is ignored"
+                 {tw}x{th}: in height or in width neither is a multiple of the other; distil.map \
+                 is ignored"
             )
         })
 }

@@ -30,7 +30,7 @@ const LIMITS: [f32; 12] = [
 ];
 
 /// Judge who is who across cameras, on simulated walks of the people of a data set: IDF1 of the
-/// matcher (learning which camera follows which during the run, or knowing it from another run),
+/// matcher (learning the topology of the cameras during the run, or knowing it from another run),
 /// of appearance alone, of the nearest neighbour, and of time alone.
 #[derive(Debug, Args)]
 pub struct WalksArgs {

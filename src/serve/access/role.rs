@@ -25,7 +25,7 @@ pub enum Role {
     Viewer,
     /// Also changes zones, searches by picture, enrols, renames and exports.
     Operator,
-    /// Also deletes people, and reads the audit log.
+    /// Also deletes people, changes the fleet's cameras, and reads the audit log.
     Admin,
 }
 
