@@ -237,8 +237,8 @@ class Fleet:
         the minority, with another worker."""
         workers = "KV_twintrack-workers"
         leader = self.stream("n1").leader(workers)
-        seat = self.stream("n1").last(workers, "$KV.twintrack-workers.coordinator")
-        coordinator = seat.rsplit("-", 1)[0]
+        name = self.stream("n1").last(workers, "$KV.twintrack-workers.coordinator")
+        coordinator = name.rsplit("-", 1)[0]
         other = next(name for name in self.workers if name != coordinator)
         self.phase("partition for 30 s")
         minority = [self.servers[leader].site, self.workers[coordinator].site,
@@ -303,12 +303,17 @@ def report(fleet, found, codes):
         share = f"{100 * phase['imbalance']:9.0f} %" if "imbalance" in phase else f"{'-':>11}"
         print(f"{phase['name']:44}{len(gaps):12}{''.join(numbers)}{phase['late']:7}"
               f"{phase['gone']:6}{balanced}{share}")
-        if gaps and quantile(gaps, 0.95) > TAKEOVER_P95:
+        # After a partition, JetStream may have no leader for longer than a lease; the workers stop
+        # their cameras until it has. That is no takeover from a lost worker.
+        is_fault = not phase["name"].endswith(", return")
+        if gaps and is_fault and quantile(gaps, 0.95) > TAKEOVER_P95:
             broken.append(f"{phase['name']}: takeover p95 {quantile(gaps, 0.95):.1f} s")
         if phase.get("imbalance", 0) > IMBALANCE:
             broken.append(f"{phase['name']}: imbalance {phase['imbalance']:.2f}")
     gaps = [gap for phase in fleet.phases for gap in phase["gaps"]]
     p95 = quantile(gaps, 0.95)
+    if p95 > TAKEOVER_P95:
+        broken.append(f"takeover p95 {p95:.1f} s")
     print(f"\n{found['events']} events of {found['cameras']} cameras, {found['acknowledged']} "
           f"acknowledgements seen; {len(gaps)} takeovers, p95 {p95:.1f} s")
     print(f"acknowledged and lost {len(found['lost'])}, stored twice {len(found['doubled'])}, made "

@@ -318,11 +318,12 @@ async fn status(fleet: &Fleet, json: bool) -> Result<String> {
         )?;
     }
     let without: Vec<&str> = overview.without_worker().map(|c| &*c.name).collect();
+    let counted = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     writeln!(
         out,
-        "{} workers, {} cameras, {} without a worker",
-        overview.workers.len(),
-        overview.cameras.len(),
+        "{}, {}, {} without a worker",
+        counted(overview.workers.len(), "worker"),
+        counted(overview.cameras.len(), "camera"),
         without.len()
     )?;
     for name in without.iter().take(20) {

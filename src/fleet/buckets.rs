@@ -21,12 +21,12 @@ use crate::source::CameraConfig;
 const CAMERAS: &str = "twintrack-cameras";
 /// Bucket of the leases: a record for each camera that a worker has.
 const LEASES: &str = "twintrack-leases";
-/// Bucket of the workers' reports and of the coordinator's seat.
+/// Bucket of the workers' reports and of the coordinator's name.
 const WORKERS: &str = "twintrack-workers";
 /// Prefix of the workers' keys.
 const WORKER_KEYS: &str = "worker.";
-/// Key of the coordinator's seat.
-pub(super) const SEAT: &str = "coordinator";
+/// Key of the coordinator's name.
+pub(super) const LEADER: &str = "coordinator";
 /// Prefix of the subjects of notices, followed by a worker's id.
 const NOTICES: &str = "twintrack.fleet.";
 /// Time after which the stream no longer recognises a repeated event.
@@ -242,8 +242,8 @@ pub struct Fleet {
     pub leases: Bucket<LeaseRecord>,
     /// The workers' reports, by [`worker_key`].
     pub workers: Bucket<WorkerRecord>,
-    /// The coordinator's seat.
-    pub(super) seat: Bucket<String>,
+    /// The coordinator's name.
+    pub(super) leader: Bucket<String>,
 }
 
 /// Key of a worker's report.
@@ -291,7 +291,7 @@ impl Fleet {
             cameras: Bucket::new(bucket(CAMERAS).await?),
             leases: Bucket::new(bucket(LEASES).await?),
             workers: Bucket::new(workers.clone()),
-            seat: Bucket::new(workers),
+            leader: Bucket::new(workers),
             client,
             context,
         };

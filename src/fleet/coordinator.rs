@@ -1,6 +1,6 @@
 //! The coordinator: one worker of a fleet at a time decides which worker tracks which camera.
 //!
-//! All workers try for the seat. Whoever has it reads the cameras, the leases and the workers'
+//! All workers try to become the leader. The leader reads the cameras, the leases and the workers'
 //! reports, plans ([`crate::fleet::assignment`]), and writes leases. A worker whose report does not
 //! change for the time of a lease is lost: its report is deleted, so that its next report fails,
 //! and its cameras are given to others. Two coordinators at once do no harm, since every write
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock;
-use crate::fleet::buckets::{Fleet, SEAT, Watch};
+use crate::fleet::buckets::{Fleet, LEADER, Watch};
 use crate::fleet::config::LeaseTimes;
 use crate::fleet::error::FleetError;
 use crate::fleet::fleet_view::FleetView;
@@ -25,12 +25,13 @@ const AT_ONCE: usize = 64;
 pub(super) struct Coordinator {
     pub fleet: Fleet,
     pub times: LeaseTimes,
-    /// A name that no other coordinator has, for the seat's record.
+    /// A name that no other coordinator has, for the leader's record.
     pub name: String,
 }
 
-/// The seat of the coordinator.
-struct Seat {
+/// The leadership of this worker, which it must renew.
+struct Leadership {
+    /// Revision of the leader's record.
     revision: u64,
     renewed: Instant,
     /// Since when renewals have succeeded without a gap.
@@ -40,16 +41,16 @@ struct Seat {
 }
 
 impl Coordinator {
-    /// Tries for the seat, and coordinates while it has it, until `stop`.
+    /// Tries to become the leader, and coordinates while it leads, until `stop`.
     pub async fn run(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            let seat = tokio::select! {
+            let leadership = tokio::select! {
                 () = stop.cancelled() => return,
-                seat = self.take_seat() => seat,
+                leadership = self.acquire() => leadership,
             };
-            // `coordinate` ends by itself at `stop`, because it must give the seat up.
-            let ended = match seat {
-                Ok(seat) => self.coordinate(seat, &stop).await,
+            // `coordinate` ends by itself at `stop`, because it must give the leadership up.
+            let ended = match leadership {
+                Ok(leadership) => self.coordinate(leadership, &stop).await,
                 Err(error) => Err(error),
             };
             if let Err(error) = ended {
@@ -59,69 +60,64 @@ impl Coordinator {
         }
     }
 
-    /// Waits until the seat is free, or its holder has not renewed it for half a lease, and takes
-    /// it. Failed requests are tried again.
-    async fn take_seat(&self) -> Result<Seat, FleetError> {
-        let mut seen: Option<(u64, Instant)> = None;
+    /// Waits until nobody leads, or the leader has not renewed its leadership for half a lease, and
+    /// takes the leadership. Failed requests are tried again.
+    async fn acquire(&self) -> Result<Leadership, FleetError> {
+        let mut seen = None;
         loop {
-            let asked = Instant::now();
-            let taken = match self.fleet.seat.get(SEAT).await {
-                Ok(None) => self.fleet.seat.create(SEAT, &self.name).await,
-                // This worker had the seat, and could not coordinate for a moment.
-                Ok(Some(entry)) if entry.record == self.name => {
-                    let seat = &self.fleet.seat;
-                    seat.update(SEAT, &self.name, entry.revision).await
-                }
-                Ok(Some(entry)) => match seen {
-                    Some((revision, since)) if revision == entry.revision => {
-                        if asked - since < self.times.lost / 2 {
-                            tokio::time::sleep(self.times.report).await;
-                            continue;
-                        }
-                        self.fleet.seat.update(SEAT, &self.name, revision).await
-                    }
-                    _ => {
-                        seen = Some((entry.revision, asked));
-                        continue;
-                    }
-                },
-                Err(e) => Err(e),
-            };
-            match taken {
-                Ok(revision) => {
+            match self.try_acquire(&mut seen).await {
+                Ok(Some(revision)) => {
                     tracing::info!("this worker coordinates the fleet");
-                    let now = Instant::now();
-                    let mut seat = Seat {
-                        revision,
-                        renewed: now,
-                        steady: now,
-                        server_time: 0,
-                    };
-                    seat.read_time(&self.fleet).await?;
-                    return Ok(seat);
+                    return Leadership::new(revision, &self.fleet).await;
                 }
+                Ok(None) => {}
                 Err(FleetError::Changed(_)) => seen = None,
-                // What was seen before an outage still counts, so that the seat can be taken as
-                // soon as the cluster has elected a leader. A holder that still runs was cut off
-                // for the same time; if the seat is taken from it, its next renewal fails, because
-                // the revision has changed.
-                Err(error) => {
-                    tracing::debug!(%error, "cannot take the coordinator's seat");
-                }
+                // What was seen before an outage still counts, so that the leadership can be taken
+                // as soon as the cluster has elected a leader of its own. A coordinator that still
+                // runs was cut off for the same time; its next renewal fails, because the revision
+                // has changed.
+                Err(error) => tracing::debug!(%error, "cannot become the coordinator"),
             }
             tokio::time::sleep(self.times.report).await;
         }
     }
 
-    /// Coordinates until the seat is lost, a watch ends, or `stop`.
-    async fn coordinate(&self, mut seat: Seat, stop: &CancellationToken) -> Result<(), FleetError> {
+    /// Tries once; returns the record's revision if this worker leads. `seen`: revision of another
+    /// leader's record, and since when it has been the same.
+    async fn try_acquire(
+        &self,
+        seen: &mut Option<(u64, Instant)>,
+    ) -> Result<Option<u64>, FleetError> {
+        let now = Instant::now();
+        let bucket = &self.fleet.leader;
+        let Some(entry) = bucket.get(LEADER).await? else {
+            return bucket.create(LEADER, &self.name).await.map(Some);
+        };
+        let (_, since) = seen
+            .filter(|(revision, _)| *revision == entry.revision)
+            .unwrap_or((entry.revision, now));
+        *seen = Some((entry.revision, since));
+        // Its own record: this worker has led, and could not coordinate for a moment.
+        if entry.record != self.name && now - since < self.times.lost / 2 {
+            return Ok(None);
+        }
+        let updated = bucket.update(LEADER, &self.name, entry.revision).await;
+        updated.map(Some)
+    }
+
+    /// Coordinates until the leadership is lost, a watch ends, or `stop`.
+    async fn coordinate(
+        &self,
+        mut leadership: Leadership,
+        stop: &CancellationToken,
+    ) -> Result<(), FleetError> {
         let (cameras, mut camera_changes) = self.fleet.cameras.watch(">").await?;
         let (leases, mut lease_changes) = self.fleet.leases.watch(">").await?;
         let (workers, mut worker_changes): (_, Watch<_>) =
             self.fleet.workers.watch("worker.>").await?;
         let mut view = FleetView::new(self.times);
         let now = Instant::now();
-        let server_time = seat.server_time;
+        let server_time = leadership.server_time;
         cameras
             .into_iter()
             .for_each(|(k, v)| view.camera(&k, Some(v)));
@@ -130,14 +126,14 @@ impl Coordinator {
             .for_each(|(k, v)| view.lease(&k, Some(v)));
         for (key, report) in workers {
             let age = u64::try_from(server_time - report.changed).unwrap_or_default();
-            let reported = seat.renewed.checked_sub(Duration::from_nanos(age));
+            let reported = leadership.renewed.checked_sub(Duration::from_nanos(age));
             view.worker(&key, Some(report), reported.unwrap_or(now));
         }
         let mut ticks = tokio::time::interval(INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                () = stop.cancelled() => return self.leave_seat(seat).await,
+                () = stop.cancelled() => return self.release(leadership).await,
                 change = camera_changes.next() => {
                     let change = change?;
                     view.camera(&change.key, change.record);
@@ -151,17 +147,17 @@ impl Coordinator {
                     view.worker(&change.key, change.record, Instant::now());
                 }
                 _ = ticks.tick() => {
-                    self.renew(&mut seat).await?;
-                    self.act(&mut view, &seat).await;
+                    self.renew(&mut leadership).await?;
+                    self.act(&mut view, &leadership).await;
                 }
             }
         }
     }
 
     /// Deletes lost workers' reports, writes leases, and notifies workers.
-    async fn act(&self, view: &mut FleetView, seat: &Seat) {
+    async fn act(&self, view: &mut FleetView, leadership: &Leadership) {
         let now = Instant::now();
-        for (key, revision) in view.lost(now, seat.steady) {
+        for (key, revision) in view.lost(now, leadership.steady) {
             match self.fleet.workers.delete(&key, revision).await {
                 Ok(()) => {
                     tracing::warn!(worker = %key, "a worker is lost; others get its cameras");
@@ -200,57 +196,64 @@ impl Coordinator {
         }
     }
 
-    /// Renews the seat when that is due.
+    /// Renews the leadership when that is due.
     ///
     /// # Errors
-    /// When another worker has taken the seat, the seat could not be renewed for half a lease, or
-    /// its record cannot be read after a renewal that was refused.
-    async fn renew(&self, seat: &mut Seat) -> Result<(), FleetError> {
+    /// When another worker leads, the leadership could not be renewed for half a lease, or the
+    /// leader's record cannot be read after a renewal that was refused.
+    async fn renew(&self, leadership: &mut Leadership) -> Result<(), FleetError> {
         let now = Instant::now();
-        if now - seat.renewed < self.times.report {
+        if now - leadership.renewed < self.times.report {
             return Ok(());
         }
         match self
             .fleet
-            .seat
-            .update(SEAT, &self.name, seat.revision)
+            .leader
+            .update(LEADER, &self.name, leadership.revision)
             .await
         {
             Ok(revision) => {
-                seat.revision = revision;
-                if now - seat.renewed > self.times.report * 3 {
-                    seat.steady = now;
+                leadership.revision = revision;
+                if now - leadership.renewed > self.times.report * 3 {
+                    leadership.steady = now;
                 }
-                seat.renewed = now;
+                leadership.renewed = now;
                 Ok(())
             }
             // The answer to an earlier renewal may have been lost.
-            Err(FleetError::Changed(key)) => match self.fleet.seat.get(SEAT).await? {
-                Some(entry) if entry.record == self.name && entry.revision > seat.revision => {
-                    seat.revision = entry.revision;
+            Err(FleetError::Changed(key)) => match self.fleet.leader.get(LEADER).await? {
+                Some(entry)
+                    if entry.record == self.name && entry.revision > leadership.revision =>
+                {
+                    leadership.revision = entry.revision;
                     Ok(())
                 }
                 _ => Err(FleetError::Changed(key)),
             },
-            Err(error) if now - seat.renewed > self.times.lost / 2 => Err(error),
+            Err(error) if now - leadership.renewed > self.times.lost / 2 => Err(error),
             Err(error) => {
-                tracing::debug!(%error, "cannot renew the coordinator's seat");
+                tracing::debug!(%error, "cannot renew the leadership");
                 Ok(())
             }
         }
     }
 
-    /// Gives the seat up, so that another worker takes it at once.
-    async fn leave_seat(&self, seat: Seat) -> Result<(), FleetError> {
-        self.fleet.seat.delete(SEAT, seat.revision).await
+    /// Gives the leadership up, so that another worker takes it at once.
+    async fn release(&self, leadership: Leadership) -> Result<(), FleetError> {
+        self.fleet.leader.delete(LEADER, leadership.revision).await
     }
 }
 
-impl Seat {
-    /// Reads the server's time of the last renewal.
-    async fn read_time(&mut self, fleet: &Fleet) -> Result<(), FleetError> {
-        let entry = fleet.seat.get(SEAT).await?;
-        self.server_time = entry.map_or(0, |e| e.changed);
-        Ok(())
+impl Leadership {
+    /// The leadership by the record of this revision, with the server's time of the record.
+    async fn new(revision: u64, fleet: &Fleet) -> Result<Self, FleetError> {
+        let now = Instant::now();
+        let entry = fleet.leader.get(LEADER).await?;
+        Ok(Leadership {
+            revision,
+            renewed: now,
+            steady: now,
+            server_time: entry.map_or(0, |e| e.changed),
+        })
     }
 }

@@ -23,8 +23,8 @@ pub struct Messages {
     pub reports: u64,
     /// Bytes of the reports' records.
     pub report_bytes: u64,
-    /// Renewals of the coordinator's seat.
-    pub seat: u64,
+    /// Renewals of the coordinator's leadership.
+    pub renewals: u64,
     /// Leases written by the coordinator, and given back by workers.
     pub leases: u64,
     /// Notices to workers.
@@ -36,7 +36,7 @@ pub struct Messages {
 impl Messages {
     /// All messages.
     pub fn total(&self) -> u64 {
-        self.reports + self.seat + self.leases + self.notices + self.reads
+        self.reports + self.renewals + self.leases + self.notices + self.reads
     }
 }
 
@@ -190,7 +190,7 @@ impl Simulation {
         };
         if is_time(self.times.report) {
             self.report(now);
-            self.messages.seat += 1;
+            self.messages.renewals += 1;
         }
         for camera in std::mem::take(&mut self.given_back) {
             self.give_back(&camera);
@@ -361,7 +361,7 @@ mod tests {
         fleet.run(60);
         let after = fleet.messages();
         assert_eq!(after.reports - before.reports, 4 * 60);
-        assert_eq!(after.seat - before.seat, 60);
+        assert_eq!(after.renewals - before.renewals, 60);
         assert_eq!(after.total() - before.total(), 5 * 60);
         assert!(after.report_bytes > before.report_bytes);
     }

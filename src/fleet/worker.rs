@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
-use crate::fleet::buckets::Fleet;
+use crate::fleet::buckets::{Fleet, Versioned};
 use crate::fleet::capacity::Capacity;
 use crate::fleet::config::LeaseTimes;
 use crate::fleet::coordinator::Coordinator;
@@ -186,44 +186,48 @@ impl Holder {
             }
             return Ok(());
         };
-        if self
-            .known
-            .get(camera)
-            .is_some_and(|known| lease.revision < *known)
-        {
+        let known = self.known.get(camera).copied().unwrap_or_default();
+        if lease.revision < known {
             return Ok(());
         }
         self.known.insert(camera.into(), lease.revision);
         let record = self.fleet.cameras.get(camera).await?;
-        let record = record.filter(|r| {
+        let is_valid = |r: &Versioned<CameraConfig>| {
             check_camera(camera, &r.record)
                 .inspect_err(|error| tracing::error!(%error, "a camera's record is not used"))
                 .is_ok()
-        });
-        let held = self.cameras.get(camera);
-        let (config, revision) = match (record, held) {
+        };
+        self.hold(camera, lease, record.filter(is_valid));
+        Ok(())
+    }
+
+    /// Takes a camera over, or updates what is known of it. Without a valid record the settings
+    /// stay; a camera without settings is not taken.
+    fn hold(
+        &mut self,
+        camera: &str,
+        lease: Versioned<LeaseRecord>,
+        record: Option<Versioned<CameraConfig>>,
+    ) {
+        let before = self.cameras.get(camera);
+        let (config, record) = match (record, before) {
             (Some(record), _) => (record.record, record.revision),
-            (None, Some(held)) => (held.config.clone(), held.record),
-            (None, None) => return Ok(()),
+            (None, Some(before)) => (before.config.clone(), before.record),
+            (None, None) => return,
         };
-        let leaving = lease.record.leaving.map(|leaving| {
-            let since = held
-                .and_then(|h| h.leaving.as_ref())
-                .map(|(_, since)| *since);
-            (leaving, since.unwrap_or_else(Instant::now))
-        });
+        let since = before.and_then(|b| Some(b.leaving.as_ref()?.1));
+        let leaving = lease.record.leaving;
         let held = HeldLease {
-            lease: held.map_or(lease.revision, |h| h.lease),
+            lease: before.map_or(lease.revision, |b| b.lease),
             revision: lease.revision,
-            record: revision,
+            record,
             config,
-            leaving,
+            leaving: leaving.map(|leaving| (leaving, since.unwrap_or_else(Instant::now))),
         };
-        if !self.cameras.contains_key(camera) {
+        if before.is_none() {
             tracing::info!(camera, lease = held.lease, "this worker gets the camera");
         }
         self.cameras.insert(camera.into(), held);
-        Ok(())
     }
 
     /// Gives back the cameras that are to leave, once their last events have been delivered, at the

@@ -27,6 +27,8 @@ function PathPicture({ track }: { track: TrackDetail }) {
   const [width, height] = track.frame;
   const size = width / 90;
   const [first, last] = [track.path[0], track.path.at(-1)];
+  // The history of a fleet has no pictures.
+  const [hasPicture, setHasPicture] = useState(true);
   const picture = address(`cameras/${path(track.camera)}/picture.jpg`, {
     width: 960,
     overlay: false,
@@ -35,7 +37,9 @@ function PathPicture({ track }: { track: TrackDetail }) {
     <svg class="path" viewBox={`0 0 ${width} ${height}`} role="img" aria-label="path">
       <title>{`path of track ${track.id} over the newest picture of ${track.camera}`}</title>
       <rect class="nopicture" width={width} height={height} />
-      <image href={picture} width={width} height={height} />
+      {hasPicture && (
+        <image href={picture} width={width} height={height} onError={() => setHasPicture(false)} />
+      )}
       <polyline
         points={track.path.map(([, x, y]) => `${x},${y}`).join(" ")}
         stroke={trackColour(track.id)}
