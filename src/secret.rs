@@ -1,5 +1,6 @@
 //! Passwords and tokens: reading them, and a type that masks them when displayed.
 
+use std::env::VarError;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -25,7 +26,7 @@ impl Secret {
     /// or the first line of a file. `what` names it in messages. None if none is given.
     ///
     /// # Errors
-    /// A message, when the variable is not set or the file cannot be read.
+    /// A message, when the variable is not set or not UTF-8, or the file cannot be read.
     pub fn find(
         what: &str,
         value: &Option<Secret>,
@@ -34,12 +35,7 @@ impl Secret {
     ) -> Result<Option<Secret>, String> {
         match (value, variable, file) {
             (Some(secret), _, _) => Ok(Some(secret.clone())),
-            (_, Some(name), _) => match std::env::var(name) {
-                Ok(text) => Ok(Some(Secret(text))),
-                Err(_) => Err(format!(
-                    "the environment variable {name} for the {what} is not set"
-                )),
-            },
+            (_, Some(name), _) => Self::of_variable(what, name, std::env::var(name)).map(Some),
             (_, _, Some(file)) => {
                 let text = std::fs::read_to_string(file)
                     .map_err(|e| format!("cannot read the {what} file {}: {e}", file.display()))?;
@@ -49,6 +45,22 @@ impl Secret {
             }
             _ => Ok(None),
         }
+    }
+
+    /// The secret that was read from the environment variable `name`.
+    fn of_variable(
+        what: &str,
+        name: &str,
+        read: Result<String, VarError>,
+    ) -> Result<Secret, String> {
+        read.map(Secret).map_err(|error| {
+            // The error's own message has the value.
+            let fault = match error {
+                VarError::NotPresent => "is not set",
+                VarError::NotUnicode(_) => "is not UTF-8",
+            };
+            format!("the environment variable {name} for the {what} {fault}")
+        })
     }
 
     /// As [`Secret::find`], for secrets that authorise or sign, which must not be blank.
@@ -97,6 +109,17 @@ impl Serialize for Secret {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Regression: a variable that is not UTF-8 was said not to be set.
+    #[test]
+    fn an_unusable_variable_is_named_without_its_value() {
+        let fault = |error| Secret::of_variable("token", "TOKEN", Err(error)).expect_err("none");
+        let unset = "the environment variable TOKEN for the token is not set";
+        assert_eq!(fault(VarError::NotPresent), unset);
+        let binary = VarError::NotUnicode("abc".into());
+        let not_text = "the environment variable TOKEN for the token is not UTF-8";
+        assert_eq!(fault(binary), not_text);
+    }
 
     #[test]
     fn a_blank_secret_is_rejected_whatever_its_origin() {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::ops::{Add, Sub};
 
+use jiff::civil::date;
+use jiff::fmt::temporal::Pieces;
 use serde::{Deserialize, Serialize};
 
 /// A duration, or a presentation time, in seconds.
@@ -66,10 +68,26 @@ impl Serialize for Timestamp {
 impl<'de> Deserialize<'de> for Timestamp {
     fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
         let text = String::deserialize(d)?;
-        text.parse()
+        parse(&text)
             .map(Timestamp)
             .map_err(serde::de::Error::custom)
     }
+}
+
+/// Parses RFC 3339. Times of the last two days of its calendar that jiff cannot represent become
+/// jiff's latest one, because clients write 9999-12-31T23:59:59Z for "no end".
+fn parse(text: &str) -> Result<jiff::Timestamp, jiff::Error> {
+    text.parse().or_else(|error| {
+        let is_last = |time: Pieces<'_>| {
+            let complete = time.time().is_some() && time.offset().is_some();
+            complete && time.date() >= date(9999, 12, 30)
+        };
+        if Pieces::parse(text).is_ok_and(is_last) {
+            Ok(jiff::Timestamp::MAX)
+        } else {
+            Err(error)
+        }
+    })
 }
 
 /// The origin of a wall-clock time.
@@ -107,5 +125,22 @@ mod tests {
             serde_json::to_string(&t.plus(Seconds(0.5))).expect("serialises"),
             "\"2026-11-24T12:00:41.633Z\""
         );
+    }
+
+    /// Regression: the last day of the calendar of RFC 3339 was refused.
+    #[test]
+    fn the_end_of_the_calendar_is_a_time() {
+        for text in [
+            "9999-12-31T00:00:00Z",
+            "9999-12-31T23:59:59.999Z",
+            "9999-12-30T23:30:00-01:00",
+        ] {
+            assert_eq!(parse(text).expect(text), jiff::Timestamp::MAX);
+        }
+        let before = parse("9999-12-30T21:00:00Z").expect("representable");
+        assert!(before < jiff::Timestamp::MAX);
+        for text in ["9999-12-31", "9999-12-31T23:59:59", "9999-12-32T00:00:00Z"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
     }
 }

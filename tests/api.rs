@@ -498,7 +498,10 @@ fn people_are_searched_enrolled_recognised_renamed_and_deleted() {
     assert_eq!(code("/api/v1/search", &crop[..200]), "invalid-picture");
     let huge = vec![0xff; (8 << 20) + 1];
     assert_eq!(code("/api/v1/search", &huge), "body-size");
-    assert_eq!(refused("/api/v1/search?limit=0", &crop).2, "limit");
+    // Parameters are checked before the picture is decoded.
+    assert_eq!(refused("/api/v1/search?limit=0", b"no picture").2, "limit");
+    let blank = "/api/v1/identities/%20/pictures";
+    assert_eq!(refused(blank, b"no picture").2, "name");
     let text = Request::json("POST", "/api/v1/search", "{}");
     assert_eq!(service.send(&text).problem().1, "media-type");
 
@@ -771,6 +774,12 @@ fn queries_with_errors_are_refused_with_the_field() {
         let (status, _, field) = problem(&service, &format!("/api/v1/{path}"));
         assert_eq!((status, field.as_str()), wanted, "{path}");
     }
+    let hosts = [("host", "localhost"), ("host", "evil.example")];
+    let two = service.get("/api/v1/service", &hosts);
+    assert_eq!(two.problem().0, 400, "{two:?}");
+    // The end of the calendar of RFC 3339.
+    let never = "/api/v1/tracks?from=9999-12-31T23:59:59Z&to=9999-12-31T23:59:59Z";
+    assert_eq!(get(&service, never)["items"], json!([]));
     // Metacharacters of SQL are ordinary characters.
     for name in ["'%3B%20DROP%20TABLE%20tracks%3B--", "%25", "_", "%00"] {
         let page = get(

@@ -2,8 +2,11 @@
 //! send a request in time, so that clients without a token cannot exhaust the process's file
 //! descriptors.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -14,9 +17,9 @@ use hyper::service::Service;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use rustls::ServerConfig;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -32,9 +35,9 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves `app` on at most `max` connections at a time, by TLS if `tls` is given; further ones wait
-/// to be accepted. A connection that has become a WebSocket does not count. When `stop` is
-/// cancelled, no connection is accepted any more, and the function returns when the requests of
-/// open connections have been answered.
+/// to be accepted. A connection that has become a WebSocket counts until it is closed. When `stop`
+/// is cancelled, no connection is accepted any more, and the function returns when the requests of
+/// open connections have been answered; it does not wait for WebSockets.
 pub(super) async fn serve(
     listener: TcpListener,
     app: Router,
@@ -53,12 +56,17 @@ pub(super) async fn serve(
         };
         match accepted {
             (Ok(slot), Ok((stream, address))) => {
-                let connection =
-                    serve_client(stream, address, app.clone(), tls.clone(), stop.clone());
-                open.spawn(async move {
-                    connection.await;
-                    drop(slot);
-                });
+                let stream = Counted {
+                    stream,
+                    _slot: slot,
+                };
+                open.spawn(serve_client(
+                    stream,
+                    address,
+                    app.clone(),
+                    tls.clone(),
+                    stop.clone(),
+                ));
             }
             (_, Err(error)) => {
                 tracing::warn!(%error, "cannot accept a connection to the web server");
@@ -71,9 +79,56 @@ pub(super) async fn serve(
     open.wait().await;
 }
 
+/// A connection with its place among the connections at a time. The place is part of the stream,
+/// because hyper's future of a connection ends when it becomes a WebSocket, which owns the stream.
+struct Counted {
+    stream: TcpStream,
+    _slot: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
 /// Serves one client, after the handshake of TLS.
 async fn serve_client(
-    stream: TcpStream,
+    stream: Counted,
     address: SocketAddr,
     app: Router,
     tls: Option<Arc<ServerConfig>>,
@@ -142,6 +197,9 @@ async fn serve_connection(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use axum::http::StatusCode;
     use axum::routing::get;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -154,9 +212,30 @@ mod tests {
     ) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (address, stop) = (listener.local_addr().expect("bound"), stop.clone());
-        let app = Router::new().route("/", get(|| async { "hello" }));
-        let task = tokio::spawn(async move { serve(listener, app, tls, 2, &stop).await });
+        let task = tokio::spawn(async move { serve(listener, app(), tls, 2, &stop).await });
         (address, task)
+    }
+
+    /// `/upgrade` switches to a protocol in which the server reads until the client closes;
+    /// `/` answers with the number of upgraded connections that are open.
+    fn app() -> Router {
+        let upgraded = Arc::new(AtomicUsize::new(0));
+        let count = upgraded.clone();
+        let upgrade = move |request: Request| async move {
+            upgraded.fetch_add(1, Ordering::Relaxed);
+            tokio::spawn(async move {
+                let upgrade = hyper::upgrade::on(request).await;
+                let mut stream = TokioIo::new(upgrade.expect("upgraded"));
+                let _ = stream.read_to_end(&mut Vec::new()).await; // until the client closes
+                upgraded.fetch_sub(1, Ordering::Relaxed);
+            });
+            let headers = [("connection", "upgrade"), ("upgrade", "reading")];
+            (StatusCode::SWITCHING_PROTOCOLS, headers)
+        };
+        let root = move || async move { count.load(Ordering::Relaxed).to_string() };
+        Router::new()
+            .route("/", get(root))
+            .route("/upgrade", get(upgrade))
     }
 
     async fn connect(address: std::net::SocketAddr, text: &str) -> TcpStream {
@@ -189,6 +268,35 @@ mod tests {
         // After its response, the third connection is idle too.
         let mut rest = Vec::new();
         let _ = third.read_to_end(&mut rest).await;
+        stop.cancel();
+        task.await.expect("it ends");
+    }
+
+    /// Regression: a connection that became a WebSocket made room for another, so that their
+    /// number was not limited.
+    #[tokio::test]
+    async fn upgraded_connections_count_until_they_are_closed() {
+        let stop = CancellationToken::new();
+        let (address, task) = server(&stop, None).await;
+        let mut upgraded = Vec::new();
+        for _ in 0..2 {
+            let request = "GET /upgrade HTTP/1.1\r\nHost: localhost\r\n\
+                           Connection: upgrade\r\nUpgrade: reading\r\n\r\n";
+            let mut stream = connect(address, request).await;
+            let mut answer = [0; 12];
+            stream.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 101");
+            upgraded.push(stream);
+        }
+        // It waits until one of the two is closed. The pause gives a server that does not make it
+        // wait the time to answer with another number.
+        let request = REQUEST.replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+        let mut third = connect(address, &request).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        upgraded.pop();
+        let mut answer = String::new();
+        third.read_to_string(&mut answer).await.expect("an answer");
+        assert!(answer.ends_with("\r\n\r\n1"), "{answer}");
         stop.cancel();
         task.await.expect("it ends");
     }

@@ -125,9 +125,9 @@ impl Hub {
     /// and then the events since the place at which it resumes.
     pub fn subscribe(&self, resume: Option<ResumeToken>) -> (Subscription, Resumed) {
         self.0.clients.fetch_add(1, Ordering::Relaxed);
-        let statuses = self.cameras();
-        let statuses = statuses.values().filter_map(|l| l.status.clone());
-        let statuses: Vec<LiveEvent> = statuses.collect();
+        // Locked to the end: a status event is sent under this lock too, so that it is either
+        // stored here already or received through the subscription.
+        let cameras = self.cameras();
         let replay = self.replay();
         let subscription = Subscription {
             hub: self.clone(),
@@ -135,6 +135,15 @@ impl Hub {
             start: replay.token(replay.last()),
         };
         let mut first = resume.map(|token| replay.since(token)).unwrap_or_default();
+        // A client that has received the states only resumes before its first event, not at the
+        // time of the last change of a state.
+        let begin = first.events.first().map(|event| event.position - 1);
+        let begin = begin.unwrap_or(replay.last());
+        let statuses = cameras.values().filter_map(|latest| latest.status.clone());
+        let statuses = statuses.map(|status| LiveEvent {
+            position: begin,
+            ..status
+        });
         first.events.splice(0..0, statuses);
         (subscription, first)
     }
@@ -285,11 +294,10 @@ impl Sink for Hub {
     }
 
     fn status(&mut self, event: &WithJson<StatusEvent>) -> Result<(), SinkError> {
+        // Sent and stored under one lock, see `subscribe`.
+        let mut cameras = self.cameras();
         let status = self.broadcast(&event.camera, EventKind::CameraStatus, event);
-        self.cameras()
-            .entry(event.camera.clone())
-            .or_default()
-            .status = status;
+        cameras.entry(event.camera.clone()).or_default().status = status;
         Ok(())
     }
 
@@ -299,12 +307,12 @@ impl Sink for Hub {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::mpsc::channel;
     use std::time::Duration;
 
     use super::*;
-    use crate::frame::Frame;
+    use crate::frame::{CameraState, Frame};
     use crate::time::Seconds;
     use crate::trajectory::{EventBuilder, RunId};
 
@@ -313,7 +321,8 @@ mod tests {
         overlay: true,
     };
 
-    fn finished(number: u64) -> FrameResult {
+    /// The result of a frame of the camera `gate` without people.
+    pub fn finished(number: u64) -> FrameResult {
         let image = Image::packed(32, 32, vec![0; 3 * 32 * 32].into());
         let frame = Frame {
             camera: "gate".into(),
@@ -371,5 +380,59 @@ mod tests {
         assert_eq!(number(drawn), Some((2, Bytes::from("plain"))));
         let unknown = hub.picture_with("nobody", SIZE, |_, _, _, _| Ok(Bytes::new()));
         assert_eq!(unknown, None);
+    }
+
+    /// A change of the state of the camera `gate`, with a number as its reason.
+    fn status(number: u64) -> WithJson<StatusEvent> {
+        let (run, time, reason) = (RunId::nil(), crate::clock::now(), number.to_string());
+        let state = CameraState::Offline;
+        StatusEvent::at(time, run, "gate".into(), state, Some(reason.into())).into()
+    }
+
+    /// Regression: the states that a client receives first had the position at which they were
+    /// sent, so that a client that had received nothing else resumed there.
+    #[test]
+    fn the_states_have_the_position_at_which_the_client_begins() {
+        let mut hub = Hub::default();
+        hub.status(&status(1)).expect("in memory");
+        for number in 1..=3 {
+            hub.frame(&finished(number)).expect("in memory");
+        }
+        let positions =
+            |resumed: &Resumed| -> Vec<u64> { resumed.events.iter().map(|e| e.position).collect() };
+        let (fresh, first) = hub.subscribe(None);
+        assert_eq!((fresh.start.position(), positions(&first)), (4, vec![4]));
+        let (_, resumed) = hub.subscribe(Some(fresh.token(2)));
+        assert_eq!(positions(&resumed), [2, 3, 4]);
+        let other = Hub::default().subscribe(None).0.start;
+        let (_, all) = hub.subscribe(Some(other));
+        assert_eq!((all.missed, positions(&all)), (true, vec![0, 1, 2, 3, 4]));
+    }
+
+    /// Regression: a status event was stored after it had been sent; a client that subscribed in
+    /// between received the state before it, and never the new one.
+    #[test]
+    fn a_client_receives_the_state_of_the_place_where_it_begins() {
+        const CHANGES: u64 = 20_000;
+        let hub = Hub::default();
+        let mut changed = hub.clone();
+        changed.status(&status(1)).expect("in memory");
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for number in 2..=CHANGES {
+                    changed.status(&status(number)).expect("in memory");
+                }
+            });
+            loop {
+                let (subscription, first) = hub.subscribe(None);
+                let state: serde_json::Value =
+                    serde_json::from_str(&first.events[0].text).expect("JSON");
+                let last = subscription.start.position();
+                assert_eq!(state["reason"], last.to_string(), "{state}");
+                if last == CHANGES {
+                    break;
+                }
+            }
+        });
     }
 }

@@ -25,7 +25,7 @@ use crate::serve::problem::Problem;
 use crate::serve::query::QueryOf;
 use crate::serve::replay::{ResumeToken, missed_message, resume_message};
 use crate::serve::service::Service;
-use crate::serve::stream_end::{PING_INTERVAL, SEND_TIMEOUT, StreamEnd};
+use crate::serve::stream_end::{PING_INTERVAL, SEND_TIMEOUT, StreamEnd, send};
 use crate::trajectory::EventKind;
 
 /// The query of live events; by default all events are sent.
@@ -246,7 +246,7 @@ async fn websocket(mut socket: WebSocket, mut stream: LiveStream) {
                 Some(Outgoing::Token(token)) => Message::Text(resume_message(token)),
                 Some(Outgoing::Missed(events)) => Message::Text(missed_message(events)),
                 None => {
-                    let _ = socket.send(Message::Close(None)).await; // the client may be gone
+                    send(&mut socket, Message::Close(None)).await; // the client may be gone
                     return;
                 }
             },
@@ -267,8 +267,7 @@ async fn websocket(mut socket: WebSocket, mut stream: LiveStream) {
             }
         };
         next_ping = Instant::now() + PING_INTERVAL;
-        let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(message));
-        if !matches!(sent.await, Ok(Ok(()))) {
+        if !send(&mut socket, message).await {
             return;
         }
     }

@@ -13,6 +13,7 @@ pub struct LiveEvent {
     pub kind: EventKind,
     /// The event, JSON.
     pub text: axum::extract::ws::Utf8Bytes,
-    /// Position in the stream of live events, from 1.
+    /// Position in the stream of live events, from 1; of the states that a client receives first,
+    /// the position at which the client begins.
     pub position: u64,
 }

@@ -12,6 +12,7 @@ mod count_metrics;
 pub mod drawn_shapes;
 mod headers;
 pub mod health;
+mod host;
 pub mod hub;
 pub mod json_body;
 pub mod live;

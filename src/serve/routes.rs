@@ -14,6 +14,7 @@ use crate::serve::access::control::AccessControl;
 use crate::serve::access::requirement::Requirement;
 use crate::serve::conditional::conditional;
 use crate::serve::headers::add_headers;
+use crate::serve::host::require_host;
 use crate::serve::operation::Operation;
 use crate::serve::problem::Problem;
 use crate::serve::service::Service;
@@ -142,6 +143,7 @@ impl Routes {
             })
             .layer(middleware::from_fn(conditional))
             .layer(middleware::from_fn_with_state(access, authenticate))
+            .layer(middleware::from_fn(require_host))
             .layer(middleware::from_fn(add_headers))
     }
 }

@@ -21,8 +21,8 @@ pub fn read(path: &Path) -> io::Result<Option<String>> {
 /// after a crash. The file is accessible by its owner only, who is that of the folder.
 ///
 /// # Errors
-/// When it cannot be written. The old file is then unchanged, unless only the synchronisation of
-/// the folder failed.
+/// When it cannot be written; the old file is then unchanged. If only the synchronisation of the
+/// folder fails, readers see the new content, so a warning is logged instead.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     // Temporary files are accessible by their owner only.
@@ -33,7 +33,13 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     own_as(file.as_file(), folder)?;
     file.as_file().sync_all()?;
     file.persist(path)?;
-    File::open(folder)?.sync_all()
+    if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+        tracing::warn!(
+            file = %path.display(), %error,
+            "a file is written, but a power failure may undo that: cannot synchronise its folder"
+        );
+    }
+    Ok(())
 }
 
 /// Gives the file to the owner of the folder, so that the service can read what root has written.
@@ -54,5 +60,28 @@ fn regular_file(path: &Path) -> io::Result<&Path> {
         Ok(path)
     } else {
         Err(io::Error::other("it is not a regular file"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    /// Regression: callers were told that the file could not be written, although it was. (The
+    /// superuser can open any folder; as such the test shows nothing.)
+    #[test]
+    fn a_file_in_a_folder_that_cannot_be_synchronised_is_written() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let path = dir.path().join("users.toml");
+        let mode = |mode| std::fs::set_permissions(dir.path(), Permissions::from_mode(mode));
+        mode(0o300).expect("changed"); // cannot be opened for reading
+        for text in ["old", "new"] {
+            replace(&path, text).expect("written");
+            assert_eq!(read(&path).expect("readable").as_deref(), Some(text));
+        }
+        mode(0o700).expect("changed");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::extract::ws::{Message, WebSocket};
 use tokio_util::sync::CancellationToken;
 
 use crate::serve::access::principal::Principal;
@@ -10,6 +11,12 @@ use crate::serve::access::principal::Principal;
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(20);
 /// If nothing was sent to a client for this long, a ping is sent.
 pub const PING_INTERVAL: Duration = Duration::from_secs(15);
+
+/// Sends a message. Returns whether the client has accepted it in time; if not, the stream ends.
+pub async fn send(socket: &mut WebSocket, message: Message) -> bool {
+    let sent = tokio::time::timeout(SEND_TIMEOUT, socket.send(message));
+    matches!(sent.await, Ok(Ok(())))
+}
 
 /// A stream ends at shutdown, and when the session ends or the token becomes invalid.
 pub struct StreamEnd {

@@ -21,7 +21,7 @@ use crate::serve::hub::{Hub, LivePicture, PictureSize};
 use crate::serve::problem::Problem;
 use crate::serve::query::{PathOf, QueryOf};
 use crate::serve::service::Service;
-use crate::serve::stream_end::{PING_INTERVAL, SEND_TIMEOUT, StreamEnd};
+use crate::serve::stream_end::{PING_INTERVAL, SEND_TIMEOUT, StreamEnd, send};
 
 /// The camera in the path.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -201,30 +201,35 @@ pub async fn video(
 
 async fn over_websocket(mut socket: WebSocket, mut pictures: Pictures) {
     loop {
-        let picture = tokio::select! {
-            picture = pictures.next() => picture,
-            received = socket.recv() => match received {
-                Some(Ok(Message::Close(_)) | Err(_)) | None => return,
-                Some(Ok(_)) => continue, // what a client sends is ignored
-            },
-            // So that a client that is gone is noticed while no frames come.
-            () = tokio::time::sleep(PING_INTERVAL) => {
-                if socket.send(Message::Ping(Default::default())).await.is_err() {
-                    return;
+        // Not started again after a message of the client: a picture that is being made would be
+        // lost.
+        let mut next = std::pin::pin!(pictures.next());
+        let mut next_ping = Instant::now() + PING_INTERVAL;
+        let picture = loop {
+            tokio::select! {
+                picture = next.as_mut() => break picture,
+                received = socket.recv() => match received {
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return,
+                    Some(Ok(_)) => {} // what a client sends is ignored
+                },
+                // So that a client that is gone is noticed while no frames come.
+                () = tokio::time::sleep_until(next_ping) => {
+                    if !send(&mut socket, Message::Ping(Default::default())).await {
+                        return;
+                    }
+                    next_ping = Instant::now() + PING_INTERVAL;
                 }
-                continue;
             }
         };
         let Some(LivePicture { frame, pts, jpeg }) = picture else {
-            let _ = socket.send(Message::Close(None)).await; // the client may have disconnected
+            send(&mut socket, Message::Close(None)).await; // the client may have disconnected
             return;
         };
         let mut message = Vec::with_capacity(16 + jpeg.len());
         message.extend(frame.to_be_bytes());
         message.extend(pts.to_be_bytes());
         message.extend_from_slice(&jpeg);
-        let sent = socket.send(Message::Binary(message.into()));
-        if !matches!(tokio::time::timeout(SEND_TIMEOUT, sent).await, Ok(Ok(()))) {
+        if !send(&mut socket, Message::Binary(message.into())).await {
             return;
         }
     }
@@ -258,4 +263,69 @@ fn motion_jpeg(mut pictures: Pictures) -> Response {
     let kind = format!("multipart/x-mixed-replace; boundary={BOUNDARY}");
     let body = Body::from_stream(tokio_stream::wrappers::ReceiverStream::new(rx));
     ([(header::CONTENT_TYPE, kind)], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::serve::hub::tests::finished;
+    use crate::sink::Sink as _;
+
+    /// Regression: a message of the client dropped the picture that was being made, so that a
+    /// client that kept sending got none.
+    #[tokio::test]
+    async fn messages_of_the_client_do_not_prevent_a_picture() {
+        let mut hub = Hub::default();
+        hub.frame(&finished(1)).expect("in memory");
+        let open = move |upgrade: WebSocketUpgrade| async move {
+            let mut frames = hub.frames("gate").expect("a frame");
+            frames.mark_changed();
+            let pictures = Pictures {
+                hub,
+                camera: "gate".into(),
+                size: size(None, Some(false)).expect("valid"),
+                frames,
+                interval: Duration::from_secs(1),
+                // The first picture is made without waiting for the timer.
+                next: Instant::now() - Duration::from_secs(1),
+                end: StreamEnd {
+                    shutdown: CancellationToken::new(),
+                    principal: Principal::local(),
+                },
+            };
+            upgrade.on_upgrade(move |socket| over_websocket(socket, pictures))
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a port");
+        let address = listener.local_addr().expect("bound");
+        let app = axum::Router::new().route("/", axum::routing::get(open));
+        tokio::spawn(axum::serve(listener, app).into_future());
+        let mut client = tokio::net::TcpStream::connect(address)
+            .await
+            .expect("listening");
+        let mut sent = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+                         Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            .to_vec();
+        // Empty text messages, which the server finds when it makes the first picture.
+        for _ in 0..200 {
+            sent.extend([0x81, 0x80, 0, 0, 0, 0]);
+        }
+        client.write_all(&sent).await.expect("sent");
+        let mut received = Vec::new();
+        let picture = async {
+            while !received.windows(2).any(|bytes| bytes == [0xff, 0xd8]) {
+                let read = client.read_buf(&mut received).await.expect("open");
+                assert!(read > 0, "closed");
+            }
+        };
+        let timeout = Duration::from_secs(60);
+        tokio::time::timeout(timeout, picture)
+            .await
+            .expect("a picture");
+    }
 }

@@ -27,7 +27,11 @@ pub struct Deleted {
     pub keys: Vec<i64>,
 }
 
-fn checked(name: &str) -> Result<(), StoreError> {
+/// Checks the name of an identity.
+///
+/// # Errors
+/// When it is empty or too long, or has characters or white space that are not allowed.
+pub fn check_name(name: &str) -> Result<(), StoreError> {
     let wrong = |reason: &str| {
         Err(StoreError::Argument {
             argument: "name",
@@ -109,7 +113,7 @@ pub fn enrol(
     embeddings: &[Vec<f32>],
     now: Timestamp,
 ) -> Result<(), StoreError> {
-    checked(name)?;
+    check_name(name)?;
     let valid = |e: &Vec<f32>| !e.is_empty() && e.iter().all(|v| v.is_finite());
     if embeddings.is_empty() || !embeddings.iter().all(valid) {
         return Err(StoreError::Argument {
@@ -142,7 +146,7 @@ pub fn enrol(
 /// When the new name is invalid or in use, no identity and no track has the old one, or the
 /// database fails.
 pub fn rename(db: &mut dyn Database, old: &str, new: &str) -> Result<(), StoreError> {
-    checked(new)?;
+    check_name(new)?;
     if old == new {
         return Ok(());
     }
@@ -218,10 +222,10 @@ mod tests {
             "Anna\u{202E}x",
             "a\nb",
         ] {
-            assert!(checked(name).is_err(), "{name:?}");
+            assert!(check_name(name).is_err(), "{name:?}");
         }
         for name in ["Anna", "J. R.", "Ána María", "...", "東"] {
-            assert!(checked(name).is_ok(), "{name:?}");
+            assert!(check_name(name).is_ok(), "{name:?}");
         }
     }
 }

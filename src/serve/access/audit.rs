@@ -3,12 +3,12 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
 
 use crate::serve::access::audit_file::AuditFile;
@@ -155,7 +155,7 @@ type View = ([u8; 32], AuditAction, String);
 #[derive(Clone)]
 pub struct AuditLog {
     file: AuditFile,
-    sender: SyncSender<Message>,
+    sender: Sender<Message>,
     lost: Arc<AtomicU64>,
     seen: Arc<Mutex<HashMap<View, Instant>>>,
 }
@@ -166,11 +166,11 @@ impl AuditLog {
     /// # Errors
     /// When no thread can be started.
     pub fn start(file: AuditFile) -> Result<Self, String> {
-        let (sender, receiver) = sync_channel(QUEUE);
+        let (sender, mut receiver) = channel(QUEUE);
         let own = file.clone();
         std::thread::Builder::new()
             .name("audit".into())
-            .spawn(move || write_all(&own, &receiver))
+            .spawn(move || write_all(&own, &mut receiver))
             .map_err(|e| format!("cannot start the audit log's thread: {e}"))?;
         Ok(AuditLog {
             file,
@@ -221,16 +221,24 @@ impl AuditLog {
         );
     }
 
-    /// Waits until all entries so far have been written, at most for `limit`. Does not wait if the
-    /// queue is full.
+    /// Waits until all entries so far have been written, at most for `limit`.
     pub async fn flush(&self, limit: Duration) {
-        let (answer, written) = oneshot::channel();
-        if self.sender.try_send(Message::Flush(answer)).is_ok() {
-            let _ = tokio::time::timeout(limit, written).await; // the process is about to end
+        let flush = async {
+            let (answer, written) = oneshot::channel();
+            if self.sender.send(Message::Flush(answer)).await.is_ok() {
+                let _ = written.await; // fails only if the thread has ended
+            }
+        };
+        if tokio::time::timeout(limit, flush).await.is_err() {
+            tracing::warn!(
+                ?limit,
+                "the audit log is not written yet: the disk is too slow"
+            );
         }
     }
 
-    /// The newest entries, see [`AuditFile::newest`]; those that wait are written first.
+    /// The newest entries, see [`AuditFile::newest`]; those that wait are written first, if that
+    /// takes no longer than 2 s.
     ///
     /// # Errors
     /// When a file cannot be read.
@@ -249,8 +257,8 @@ impl AuditLog {
 
 /// Writes entries until all senders are gone. An entry that cannot be written is logged without its
 /// content.
-fn write_all(file: &AuditFile, receiver: &Receiver<Message>) {
-    for message in receiver {
+fn write_all(file: &AuditFile, receiver: &mut Receiver<Message>) {
+    while let Some(message) = receiver.blocking_recv() {
         match message {
             Message::Entry(entry) => {
                 if let Err(error) = file.append(&entry) {
@@ -323,6 +331,31 @@ mod tests {
             ("viewer".into(), "ok".into())
         );
         assert!(field("time").ends_with('Z'));
+    }
+
+    /// Regression: with a full queue nothing was waited for.
+    #[tokio::test]
+    async fn entries_of_a_full_queue_are_waited_for() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = AuditFile::in_folder(dir.path(), 0, 1);
+        let log = AuditLog::start(file.clone()).expect("a thread");
+        let entry = || AuditEntry::new(AuditAction::Search);
+        log.record(entry());
+        log.flush(Duration::from_secs(60)).await;
+        // The thread waits for this lock with the first entry, and the others fill the queue.
+        let lock = std::fs::File::open(file.path()).expect("written");
+        lock.lock().expect("locked");
+        log.record(entry());
+        while log.sender.capacity() < QUEUE {
+            tokio::task::yield_now().await;
+        }
+        for _ in 0..QUEUE {
+            log.record(entry());
+        }
+        assert_eq!(log.sender.capacity(), 0);
+        tokio::join!(log.flush(Duration::from_secs(60)), async { drop(lock) });
+        let entries = file.newest(QUEUE + 10, None).expect("readable");
+        assert_eq!(entries.len(), QUEUE + 2);
     }
 
     #[tokio::test]

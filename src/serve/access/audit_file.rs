@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -57,25 +58,41 @@ impl AuditFile {
         line.push(b'\n');
         let folder = self.path.parent().unwrap_or(Path::new("."));
         private::create_folder(folder)?;
-        let mut file = self.open(folder)?;
-        let written = file.metadata()?.len();
-        if self.bytes > 0 && written > 0 && written + line.len() as u64 > self.bytes {
+        loop {
+            let mut file = self.open(folder)?;
+            let written = file.metadata()?.len();
+            if self.bytes == 0 || written == 0 || written + line.len() as u64 <= self.bytes {
+                return file.write_all(&line);
+            }
             self.rotate()?;
-            drop(file);
-            file = self.open(folder)?;
+            // Other writers may fill the new file before this one has its lock.
         }
-        file.write_all(&line)
     }
 
     /// Opens the file and locks it against other processes.
     fn open(&self, folder: &Path) -> io::Result<File> {
-        let file = private::options()
-            .append(true)
-            .create(true)
-            .open(&self.path)?;
-        own_as(&file, folder)?;
-        file.lock()?;
-        Ok(file)
+        loop {
+            let file = private::options()
+                .append(true)
+                .create(true)
+                .open(&self.path)?;
+            own_as(&file, folder)?;
+            file.lock()?;
+            // While this process waited for the lock, another one may have rotated the file.
+            if self.is_current(&file)? {
+                return Ok(file);
+            }
+        }
+    }
+
+    /// Whether an open file is the one that has the path.
+    fn is_current(&self, file: &File) -> io::Result<bool> {
+        let id = |of: std::fs::Metadata| (of.dev(), of.ino());
+        match std::fs::metadata(&self.path) {
+            Ok(named) => Ok(id(named) == id(file.metadata()?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn rotate(&self) -> io::Result<()> {
@@ -189,5 +206,33 @@ mod tests {
         });
         let all = AuditFile::in_folder(dir.path(), 0, 1).newest(1000, None);
         assert_eq!(all.expect("readable").len(), 200);
+    }
+
+    /// Regression: a writer that had waited for the lock while another one rotated the file rotated
+    /// the new, nearly empty one too, which with few files kept deleted full ones.
+    #[test]
+    fn parallel_writers_rotate_full_files_only() {
+        const ENTRIES: usize = 5; // of a file
+        let dir = tempfile::tempdir().expect("a folder");
+        let line = json!({"id": "0-000"}).to_string().len() + 1;
+        let file = AuditFile::in_folder(dir.path(), (ENTRIES * line) as u64, 1000);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                let file = file.clone();
+                scope.spawn(move || {
+                    for n in 0..250 {
+                        file.append(&json!({"id": format!("{writer}-{n:03}")}))
+                            .expect("written");
+                    }
+                });
+            }
+        });
+        let entries = |n: u32| {
+            let text = std::fs::read_to_string(file.numbered(n)).expect("there");
+            text.lines().count()
+        };
+        let files = 1000 / ENTRIES as u32;
+        assert!((0..files).all(|n| entries(n) == ENTRIES));
+        assert!(!file.numbered(files).exists());
     }
 }

@@ -152,31 +152,29 @@ pub async fn log_in(
     } else {
         "an unknown name"
     });
+    let refused = |reason: &str| {
+        let entry = entry.clone().ended(AuditResult::Refused, reason);
+        access.audit().record(entry);
+    };
     if let Err(after) = access.limits().take(client.address, &name, Instant::now()) {
-        let reason = "too many failed logins";
-        access
-            .audit()
-            .record(entry.ended(AuditResult::Refused, reason));
+        refused("too many failed logins");
         let detail = "too many failed logins from this address or with this name; wait and try \
                       again";
         let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "login-limit", detail);
         return Err(problem.with_retry_after(after));
     }
     let phc = user.as_ref().map(|user| user.password.clone());
-    let verified = access
-        .passwords()
-        .verify(password, phc)
-        .await
-        .map_err(|_| {
-            let detail = "too many logins at the same time; try again";
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "login-busy", detail)
-                .with_retry_after(Duration::from_secs(1))
-        })?;
+    let verified = access.passwords().verify(password, phc).await;
+    let verified = verified.map_err(|_| {
+        // The password was not checked, so this is no failed login.
+        access.limits().give_back(client.address, &name);
+        refused("too many logins at the same time");
+        let detail = "too many logins at the same time; try again";
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "login-busy", detail)
+            .with_retry_after(Duration::from_secs(1))
+    })?;
     let Some(user) = user.filter(|_| verified) else {
-        let reason = "unknown name or wrong password";
-        access
-            .audit()
-            .record(entry.ended(AuditResult::Refused, reason));
+        refused("unknown name or wrong password");
         return Err(Problem::new(
             StatusCode::UNAUTHORIZED,
             "login-failed",
@@ -278,4 +276,52 @@ pub async fn audit(
     let last = entries.last().and_then(|e| e.get("id")?.as_str());
     let next = last.filter(|_| entries.len() == limit).map(str::to_string);
     Ok(Json(AuditPage { entries, next }).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::serve::access::accounts_file::AccountsFile;
+    use crate::serve::config::ServeConfig;
+
+    /// Regression: a login for which there was no room counted as a failed one, and was not in the
+    /// audit log.
+    #[tokio::test]
+    async fn a_login_while_too_many_are_checked_is_logged_and_does_not_count() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let password = Secret::new("correct horse");
+        AccountsFile::in_folder(dir.path())
+            .update(|a| a.add_user("anna", Role::Viewer, &password, crate::clock::now()))
+            .expect("written");
+        let config = ServeConfig::default().with_state_dir(Some(dir.path().into()));
+        let address = "127.0.0.1:0".parse().expect("an address");
+        let access = AccessControl::open(&config, address, None).expect("valid");
+        let log_in = async || {
+            let login = Login {
+                name: "anna".into(),
+                password: password.clone(),
+            };
+            let client = Extension(Client::default());
+            let answer = log_in(
+                State(access.clone()),
+                client,
+                HeaderMap::new(),
+                JsonBody(login),
+            );
+            let answer = answer.await.map(|response| response.status());
+            answer.unwrap_or_else(|problem| problem.status())
+        };
+        const ATTEMPTS: usize = 30; // more than failed ones are allowed
+        let all = access.passwords().occupy().await;
+        for _ in 0..ATTEMPTS {
+            assert_eq!(log_in().await, StatusCode::SERVICE_UNAVAILABLE);
+        }
+        drop(all);
+        assert_eq!(log_in().await, StatusCode::OK);
+        access.audit().flush(Duration::from_secs(60)).await;
+        let entries = access.audit().newest(100, None).await.expect("readable");
+        let results: Vec<_> = entries.iter().map(|e| e["result"].as_str()).collect();
+        assert_eq!(results.len(), ATTEMPTS + 1);
+        assert!(results[1..].iter().all(|r| *r == Some("refused")));
+    }
 }

@@ -121,6 +121,13 @@ impl PasswordVerifier {
         // A panic of the hash function counts as a wrong password.
         Ok(verified.await.unwrap_or(false))
     }
+
+    /// Takes all places, so that verifications fail with [`Busy`] until the result is dropped.
+    #[cfg(test)]
+    pub async fn occupy(&self) -> tokio::sync::SemaphorePermit<'_> {
+        let all = u32::try_from(PARALLEL + WAITING).expect("small");
+        self.waiting.acquire_many(all).await.expect("open")
+    }
 }
 
 #[cfg(test)]
@@ -166,11 +173,7 @@ mod tests {
     #[tokio::test]
     async fn more_verifications_than_may_wait_are_refused() {
         let verifier = PasswordVerifier::default();
-        let all = verifier
-            .waiting
-            .acquire_many(u32::try_from(PARALLEL + WAITING).expect("small"))
-            .await
-            .expect("open");
+        let all = verifier.occupy().await;
         assert_eq!(verifier.verify(Secret::new("x"), None).await, Err(Busy));
         drop(all);
         assert_eq!(verifier.verify(Secret::new("x"), None).await, Ok(false));

@@ -43,7 +43,7 @@ impl Service {
 }
 
 /// The problem of an error of the history.
-fn problem(error: StoreError) -> Problem {
+pub(super) fn problem(error: StoreError) -> Problem {
     match error {
         StoreError::Argument { argument, reason } => Problem::field(argument, reason),
         StoreError::Exists(_) => Problem::new(StatusCode::CONFLICT, "exists", error.to_string())

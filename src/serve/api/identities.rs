@@ -12,6 +12,7 @@ use crate::serve::access::client::Client;
 use crate::serve::access::principal::Principal;
 use crate::serve::access::requirement::role;
 use crate::serve::access::role::Role;
+use crate::serve::api::history::problem;
 use crate::serve::api::search::{of_picture, person};
 use crate::serve::api::tracks::{embedding_of, no_embedding};
 use crate::serve::conditional::Tagged;
@@ -21,7 +22,7 @@ use crate::serve::problem::Problem;
 use crate::serve::query::{PathOf, QueryOf};
 use crate::serve::routes::Routes;
 use crate::serve::service::Service;
-use crate::store::identities::Deleted;
+use crate::store::identities::{Deleted, check_name};
 use crate::store::query::StoredIdentity;
 use crate::trajectory::RunId;
 
@@ -183,6 +184,7 @@ async fn enrol_picture(
     picture: PictureBody,
 ) -> Result<Response, Problem> {
     service.history()?;
+    check_name(&name).map_err(problem)?;
     let person = person(&service, picture, query.region.as_deref()).await?;
     let object = format!("{name}, by a picture");
     let enrolled = service.ask(move |h| h.enrol(&name, &person.embedder, &[person.embedding]));

@@ -63,8 +63,16 @@ pub(super) struct FoundPeople {
 
 impl SearchQuery {
     /// Number of tracks that the client wants.
-    pub fn wanted(&self) -> usize {
-        self.limit.unwrap_or(20)
+    ///
+    /// # Errors
+    /// 422 for an invalid limit.
+    pub fn wanted(&self) -> Result<usize, Problem> {
+        let wanted = self.limit.unwrap_or(20);
+        if (1..=200).contains(&wanted) {
+            Ok(wanted)
+        } else {
+            Err(Problem::field("limit", "it must be from 1 to 200"))
+        }
     }
 
     /// Fails if there is a box, in a search without a picture.
@@ -78,7 +86,7 @@ impl SearchQuery {
     /// The tracks most similar to an embedding of `embedder` (name and hash), `most` at most.
     ///
     /// # Errors
-    /// 404 without a history, 422 for an invalid limit.
+    /// 404 without a history.
     pub async fn find(
         &self,
         service: &Service,
@@ -86,9 +94,6 @@ impl SearchQuery {
         embedding: Vec<f32>,
         most: usize,
     ) -> Result<FoundPeople, Problem> {
-        if !(1..=200).contains(&self.wanted()) {
-            return Err(Problem::field("limit", "it must be from 1 to 200"));
-        }
         let filter = SearchFilter {
             camera: self.camera.clone(),
             from: self.from,
@@ -201,11 +206,11 @@ async fn search(
     picture: PictureBody,
 ) -> Result<axum::Json<FoundPeople>, Problem> {
     service.history()?;
+    let most = query.wanted()?;
     let person = person(&service, picture, query.region.as_deref()).await?;
     let entry = AuditEntry::new(AuditAction::Search);
     let entry = entry.by(&principal).from(&client).on("by a picture");
     service.access.audit().record(entry);
-    let most = query.wanted();
     let found = query
         .find(&service, person.embedder, person.embedding, most)
         .await?;

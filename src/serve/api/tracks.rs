@@ -208,18 +208,19 @@ async fn similar(
     QueryOf(query): QueryOf<SearchQuery>,
 ) -> Result<Tagged<FoundPeople>, Problem> {
     query.without_box()?;
+    let wanted = query.wanted()?;
     let TrackPath { run, camera, track } = path;
     let object = format!("like track {track} of {camera}");
     let (embedder, embedding) = embedding_of(&service, run, &camera, track).await?;
     let entry = AuditEntry::new(AuditAction::Search);
     let entry = entry.by(&principal).from(&client).on(object);
     service.access.audit().record(entry);
-    let more = query.wanted() + 1; // the track itself is among those found
+    let more = wanted + 1; // the track itself is among those found
     let mut found = query.find(&service, embedder, embedding, more).await?;
     found.items.retain(|f| {
         (f.found.track.run, f.found.track.id) != (run, track) || f.found.track.camera != camera
     });
-    found.items.truncate(query.wanted());
+    found.items.truncate(wanted);
     Ok(Tagged(found))
 }
 
