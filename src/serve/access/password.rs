@@ -1,6 +1,6 @@
 //! Passwords: their hashes (argon2id, PHC strings), and a limit on parallel verifications.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher as _, PasswordVerifier as _};
@@ -91,8 +91,8 @@ pub struct Busy;
 
 /// Verifies passwords on threads for blocking work, at most two at a time.
 pub struct PasswordVerifier {
-    running: Semaphore,
-    waiting: Semaphore,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
 }
 
 impl Default for PasswordVerifier {
@@ -100,22 +100,25 @@ impl Default for PasswordVerifier {
         // The first login of an unknown user must not take longer than later ones.
         verify(b"", None);
         PasswordVerifier {
-            running: Semaphore::new(PARALLEL),
-            waiting: Semaphore::new(PARALLEL + WAITING),
+            running: Arc::new(Semaphore::new(PARALLEL)),
+            waiting: Arc::new(Semaphore::new(PARALLEL + WAITING)),
         }
     }
 }
 
 impl PasswordVerifier {
     /// Whether the password has the hash `phc`. `phc` is None if the user does not exist: the
-    /// result is then false, after the same time.
+    /// result is then false, after the same time. A verification counts until it ends, also if the
+    /// caller does not wait for it any more.
     ///
     /// # Errors
     /// [`Busy`] when too many verifications wait.
     pub async fn verify(&self, password: Secret, phc: Option<String>) -> Result<bool, Busy> {
-        let _waiting = self.waiting.try_acquire().map_err(|_| Busy)?;
-        let _running = self.running.acquire().await.map_err(|_| Busy)?;
+        let waiting = self.waiting.clone().try_acquire_owned().map_err(|_| Busy)?;
+        let running = self.running.clone().acquire_owned().await;
+        let running = running.map_err(|_| Busy)?;
         let verified = tokio::task::spawn_blocking(move || {
+            let _places = (waiting, running);
             verify(password.expose().as_bytes(), phc.as_deref())
         });
         // A panic of the hash function counts as a wrong password.
@@ -132,6 +135,9 @@ impl PasswordVerifier {
 
 #[cfg(test)]
 mod tests {
+    use std::future::{Future as _, poll_fn};
+    use std::task::{Context, Poll};
+
     use super::*;
 
     #[test]
@@ -177,5 +183,29 @@ mod tests {
         assert_eq!(verifier.verify(Secret::new("x"), None).await, Err(Busy));
         drop(all);
         assert_eq!(verifier.verify(Secret::new("x"), None).await, Ok(false));
+    }
+
+    #[test]
+    fn a_verification_counts_although_its_client_has_disconnected() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .max_blocking_threads(1)
+            .build()
+            .expect("started");
+        runtime.block_on(async {
+            let verifier = PasswordVerifier::default();
+            // The only blocking thread is busy, so the verification waits.
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            let busy = tokio::task::spawn_blocking(move || wait.recv());
+            let mut verifying = Box::pin(verifier.verify(Secret::new("x"), None));
+            let once = |cx: &mut Context<'_>| Poll::Ready(verifying.as_mut().poll(cx));
+            assert!(poll_fn(once).await.is_pending());
+            drop(verifying);
+            let places = || verifier.waiting.available_permits();
+            assert_eq!(places(), PARALLEL + WAITING - 1);
+            drop(release);
+            busy.await.expect("ended").expect_err("nothing was sent");
+            let all = verifier.waiting.acquire_many((PARALLEL + WAITING) as u32);
+            all.await.expect("open");
+        });
     }
 }

@@ -194,7 +194,13 @@ pub(super) async fn person(
                       privacy.embeddings is false";
         Problem::new(StatusCode::NOT_FOUND, "no-embedder", detail)
     })?;
-    let read = tokio::task::spawn_blocking(move || people.read(&picture.bytes, region)).await;
+    let read = tokio::task::spawn_blocking(move || {
+        // The whole picture is moved here: it counts until it has been read, also if the client
+        // has disconnected.
+        let picture = picture;
+        people.read(&picture.bytes, region)
+    });
+    let read = read.await;
     read.map_err(|e| Problem::internal("read the picture", e))?
 }
 
