@@ -9,6 +9,8 @@ mod data;
 mod fleet;
 #[path = "history/listing.rs"]
 mod listing;
+#[path = "history/order.rs"]
+mod order;
 #[path = "history/people.rs"]
 mod people;
 #[path = "history/server.rs"]
