@@ -85,6 +85,19 @@ fn what_is_wrong_is_named_with_exit_code_1() {
              [cameras.gate]\nurl = \"rtsp://h/x\"\n",
             "nosuch.pem",
         ),
+        (
+            "[multi_camera]\n[cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "needs a section [history]",
+        ),
+        (
+            "[multi_camera]\n[history]\n[cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "history.embeddings",
+        ),
+        (
+            "[multi_camera]\n[history]\nembeddings = true\n[embedder]\nenabled = false\n\
+             [cameras.gate]\nurl = \"rtsp://h/x\"\n",
+            "calibrated embedder",
+        ),
     ] {
         let (code, said) = check(dir.path(), config);
         assert_eq!(code, Some(1), "{config}: {said}");

@@ -9,6 +9,8 @@ mod data;
 mod fleet;
 #[path = "history/listing.rs"]
 mod listing;
+#[path = "history/order.rs"]
+mod order;
 #[path = "history/people.rs"]
 mod people;
 #[path = "history/server.rs"]
@@ -41,6 +43,7 @@ macro_rules! behaviours {
 
 behaviours! {
     fleet::what_an_older_lease_wrote_behind_a_newer_one_is_left_out,
+    fleet::zones_of_a_track_are_found_in_any_order_of_reading,
     fleet::people_across_cameras_get_a_number,
     listing::tracks_are_listed_by_filters_in_pages_that_new_tracks_do_not_shift,
     listing::a_track_has_its_path_zones_and_crops,

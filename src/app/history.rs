@@ -92,7 +92,8 @@ async fn store(
     let stop = signals.stop();
     let fleet = connect(fleet, &service, &stop).await?;
     let embedder = networks::embedder(&config)?.filter(|_| config.privacy.embeddings);
-    let matching = people::start(&service, &history, embedder.as_ref())?;
+    let matching = people::matching(&service, embedder.as_ref())?;
+    let matching = matching.map(|m| m.start(&history)).transpose()?;
     let stream = events.stream.clone().unwrap_or_default();
     let consumer = HistoryConsumer::new(fleet.clone(), &stream, &events.subject, history.clone());
     let storing = tokio::spawn(consumer.run(stop.clone()));

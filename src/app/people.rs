@@ -1,26 +1,32 @@
-//! Who is who across cameras: starts the matching in the history.
+//! Who is who across cameras: what the matching in the history needs.
 
 use anyhow::{Result, bail};
 
 use twintrack::embed::Embedder;
+use twintrack::multi_camera::MultiCameraConfig;
 use twintrack::serve::config::ServiceConfig;
 use twintrack::store::History;
-use twintrack::store::person_matching::PersonMatching;
+use twintrack::store::person_matching::{CalibratedEmbedder, PersonMatching};
 use twintrack::store::write::embedder_hash;
 
-/// Starts the matching, if the configuration has `[multi_camera]`.
+/// Settings of the matching, and the embedder whose tracks are matched.
+pub struct Matching {
+    config: MultiCameraConfig,
+    embedder: CalibratedEmbedder,
+}
+
+/// The matching, if the configuration has `[multi_camera]`; it is not started yet.
 ///
 /// # Errors
-/// When the history stores no embeddings, or the embedder is not calibrated.
-pub fn start(
-    service: &ServiceConfig,
-    history: &History,
-    embedder: Option<&Embedder>,
-) -> Result<Option<PersonMatching>> {
-    let Some(config) = &service.multi_camera else {
+/// When there is no history, the history stores no embeddings, or the embedder is not calibrated.
+pub fn matching(service: &ServiceConfig, embedder: Option<&Embedder>) -> Result<Option<Matching>> {
+    let Some(config) = service.multi_camera.clone() else {
         return Ok(None);
     };
-    if !history.config().embeddings {
+    let Some(history) = &service.history else {
+        bail!("[multi_camera] needs a section [history]");
+    };
+    if !history.embeddings {
         bail!("[multi_camera] compares embeddings: set history.embeddings = true");
     }
     let Some((hash, calibration)) = embedder.and_then(|e| {
@@ -32,6 +38,18 @@ pub fn start(
              `twintrack-train calibrate`"
         );
     };
-    let matching = history.match_people(config.clone(), vec![(hash, calibration)])?;
-    Ok(Some(matching))
+    Ok(Some(Matching {
+        config,
+        embedder: (hash, calibration),
+    }))
+}
+
+impl Matching {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When the settings are invalid, or its thread cannot be started.
+    pub fn start(self, history: &History) -> Result<PersonMatching> {
+        Ok(history.match_people(self.config, vec![self.embedder])?)
+    }
 }

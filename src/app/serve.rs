@@ -148,6 +148,7 @@ fn check(args: &ServeArgs, service: &ServiceConfig, config: &Config) -> Result<E
     show::detector(&networks::detector(config)?);
     let mut embedder = networks::embedder(config)?;
     embedder.iter().for_each(show::embedder);
+    persons::matching(service, embedder.as_ref())?;
     identities::registry(
         args.gallery.as_deref(),
         false,
@@ -196,6 +197,7 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     let mut embedder = networks::embedder(&config)?;
     show::detector(&detector);
     embedder.iter().for_each(show::embedder);
+    let matching = persons::matching(&service, embedder.as_ref())?;
     // People can be enrolled by their stored embeddings.
     let enrolling = service.history.as_ref().is_some_and(|h| h.embeddings);
     let identities = identities::registry(
@@ -228,12 +230,8 @@ async fn serve(args: &ServeArgs, service: ServiceConfig, config: Config) -> Resu
     });
     let counts = outputs.counts.clone();
     let stored = service.history.as_ref();
-
-    let matching = match (&outputs.history, &service.multi_camera) {
-        (Some(history), _) => persons::start(&service, history, embedder.as_ref())?,
-        (None, Some(_)) => bail!("[multi_camera] needs a section [history]"),
-        (None, None) => None,
-    };
+    let matching = matching.zip(outputs.history.as_ref());
+    let matching = matching.map(|(m, history)| m.start(history)).transpose()?;
     let enrolled = Arc::new(Notify::new());
     // Cancelled when the pipeline has ended; the web server runs until then.
     let ended = CancellationToken::new();

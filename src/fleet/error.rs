@@ -27,6 +27,9 @@ pub enum FleetError {
         /// The cause.
         reason: String,
     },
+    /// The history cannot store events of the fleet.
+    #[error("the history cannot store the fleet's events: {0}")]
+    History(String),
     /// Another program has changed a record since it was read.
     #[error("the record '{0}' has changed since it was read")]
     Changed(String),

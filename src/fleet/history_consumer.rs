@@ -138,28 +138,24 @@ impl HistoryConsumer {
 
     /// Hands events to the history, and acknowledges them when they are committed.
     async fn store(&self, messages: &[Message]) -> Result<(), FleetError> {
-        let mut committed = 0;
+        let (mut committed, lost_before) = (0, lost(&self.history));
         for (n, message) in messages.iter().enumerate() {
             let Some(change) = change(message, self.history.config().embeddings) else {
                 continue; // acknowledged with the others: it would be invalid the next time too
             };
             // A full queue: what is in it is committed first.
             while !self.history.has_room() {
-                self.commit(&messages[committed..n]).await?;
+                self.commit(&messages[committed..n], lost_before).await?;
                 committed = n;
             }
-            self.history.push(change);
+            push(&self.history, change)?;
         }
-        self.commit(&messages[committed..]).await
+        self.commit(&messages[committed..], lost_before).await
     }
 
-    /// Waits until what was handed to the history is committed, and acknowledges it.
-    async fn commit(&self, messages: &[Message]) -> Result<(), FleetError> {
-        let lost = || {
-            let count = &self.history.counts().shutdown;
-            count.load(std::sync::atomic::Ordering::Relaxed)
-        };
-        let before = lost();
+    /// Waits until what was handed to the history is committed, and acknowledges it. `lost_before`:
+    /// what [`lost`] returned before it was handed over.
+    async fn commit(&self, messages: &[Message], lost_before: u64) -> Result<(), FleetError> {
         loop {
             let history = self.history.clone();
             let flush = tokio::task::spawn_blocking(move || history.flush(PROGRESS));
@@ -170,20 +166,36 @@ impl HistoryConsumer {
                         acknowledge(message, AckKind::Progress).await?;
                     }
                 }
-                Err(e) => return Err(FleetError::request("store events", e)),
+                Err(e) => return Err(FleetError::History(e.to_string())),
             }
         }
-        if lost() > before {
-            return Err(FleetError::request(
-                "store events",
-                "the history ended before they were committed",
-            ));
+        if lost(&self.history) > lost_before {
+            let reason = "it was closed before they were committed";
+            return Err(FleetError::History(reason.into()));
         }
         for message in messages {
             acknowledge(message, AckKind::Ack).await?;
         }
         Ok(())
     }
+}
+
+/// Hands a change to the history.
+///
+/// # Errors
+/// When the history does not accept it, so that the event must not be acknowledged.
+fn push(history: &History, change: Change) -> Result<(), FleetError> {
+    if history.push(change) {
+        Ok(())
+    } else {
+        Err(FleetError::History("it is closed, or has no room".into()))
+    }
+}
+
+/// Number of changes that the history accepted and did not commit before its end.
+fn lost(history: &History) -> u64 {
+    let count = &history.counts().shutdown;
+    count.load(std::sync::atomic::Ordering::Relaxed)
 }
 
 async fn acknowledge(message: &Message, kind: AckKind) -> Result<(), FleetError> {
@@ -232,4 +244,28 @@ fn change(message: &Message, embeddings: bool) -> Option<Change> {
             change,
         })),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::CameraState;
+    use crate::store::HistoryConfig;
+    use crate::trajectory::{RunId, StatusEvent};
+
+    #[test]
+    fn an_event_that_the_history_does_not_accept_is_an_error() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let history = History::open(&HistoryConfig::default(), dir.path(), RunId::nil());
+        let history = history.expect("opened");
+        let change = || {
+            let (run, camera) = (RunId::nil(), "gate".into());
+            let state = CameraState::Online;
+            Change::Status(StatusEvent::at(clock::now(), run, camera, state, None))
+        };
+        push(&history, change()).expect("accepted");
+        history.close(Duration::from_secs(60));
+        // Regression: the event was acknowledged, and so never delivered again.
+        push(&history, change()).expect_err("closed");
+    }
 }

@@ -205,6 +205,21 @@ pub(super) fn lock(db: &mut dyn Database, key: i64) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Empties the write-ahead log of SQLite, which holds deleted rows until then. Returns whether it is
+/// empty: other connections that read or write for longer than [`Database::query`] waits prevent
+/// it. Does nothing with PostgreSQL.
+///
+/// # Errors
+/// When the database fails.
+pub(super) fn empty_log(db: &mut dyn Database) -> Result<bool, StoreError> {
+    if db.dialect() == Dialect::Postgres {
+        return Ok(true);
+    }
+    let rows = db.query("PRAGMA wal_checkpoint(TRUNCATE)", &[])?;
+    // The first column: whether other connections prevented it.
+    rows.first().map_or(Ok(false), |row| Ok(row.int(0)? == 0))
+}
+
 /// Runs `work` in a transaction. It is committed if `work` succeeds, and undone otherwise.
 ///
 /// # Errors

@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::multi_camera::MultiCameraConfig;
 use crate::sink::private;
 use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
-use crate::store::database::{Database, Dialect};
+use crate::store::database::{Database, empty_log};
 use crate::store::error::StoreError;
 use crate::store::heat_map::{HeatMap, HeatMapQuery, heat_map};
 use crate::store::identities::{self, Deleted};
@@ -28,7 +29,7 @@ use crate::store::rows::Change;
 use crate::store::search::{Search, SearchFilter};
 use crate::store::statistics::{StatisticsQuery, statistics};
 use crate::store::write::NameChange;
-use crate::store::writer::{Shared, Writer};
+use crate::store::writer::{Shared, Shutdown, Writer};
 use crate::store::{events, query, tracks};
 use crate::trajectory::RunId;
 
@@ -97,7 +98,8 @@ impl History {
             queue: Default::default(),
             counts: HistoryCounts::default(),
             names: Mutex::default(),
-            deadline: Mutex::default(),
+            log_to_empty: true.into(),
+            shutdown: Mutex::default(),
         });
         let search = Arc::new(Search::new(config.search_memory));
         let (opened, result) = std::sync::mpsc::channel();
@@ -177,7 +179,7 @@ impl History {
         let accepted = self.0.shared.queue.push(change);
         if !accepted {
             let count = &self.counts().queue_full;
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
         }
         accepted
     }
@@ -203,7 +205,8 @@ impl History {
     /// Accepts no more changes; the writer ends when it has written those in the queue, at the
     /// latest after `timeout`.
     pub fn close(&self, timeout: Duration) {
-        *lock(&self.0.shared.deadline) = Some(Instant::now() + timeout);
+        let deadline = Instant::now() + timeout;
+        *lock(&self.0.shared.shutdown) = Some(Shutdown { deadline, timeout });
         self.0.shared.queue.close();
     }
 
@@ -214,7 +217,10 @@ impl History {
     /// When the writer did not end in time.
     pub fn finish(&self) -> Result<(), StoreError> {
         self.0.readers.close();
-        let deadline = lock(&self.0.shared.deadline).unwrap_or_else(Instant::now);
+        let Shutdown { deadline, timeout } = lock(&self.0.shared.shutdown).unwrap_or(Shutdown {
+            deadline: Instant::now(),
+            timeout: Duration::ZERO,
+        });
         // The writer itself gives up at the deadline; it gets a little longer, so that it can end
         // by itself.
         let deadline = deadline + Duration::from_millis(500);
@@ -223,7 +229,7 @@ impl History {
         };
         while !writer.is_finished() {
             if Instant::now() >= deadline {
-                return Err(StoreError::Timeout(0.5));
+                return Err(StoreError::Timeout(timeout.as_secs_f64()));
             }
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -232,8 +238,9 @@ impl History {
         Ok(())
     }
 
-    /// Runs a question on a connection of its own; an interrupted connection is replaced once. At
-    /// most 16 questions run at once, further ones wait.
+    /// Runs a question on a connection of its own; an interrupted connection is replaced once, and
+    /// the question then runs again, so that it must not change the history. At most 16 questions
+    /// run at once, further ones wait.
     ///
     /// # Errors
     /// The error of `question`, or of connecting; [`StoreError::Unavailable`] after
@@ -243,6 +250,14 @@ impl History {
         question: impl Fn(&mut dyn Database) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         self.0.readers.ask(&self.0.shared.location, question)
+    }
+
+    /// Runs a change of the history, as [`History::ask`], but never twice.
+    fn change<T>(
+        &self,
+        change: impl FnOnce(&mut dyn Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        self.0.readers.change(&self.0.shared.location, change)
     }
 
     /// All cameras, by name.
@@ -385,7 +400,7 @@ impl History {
         embeddings: &[Vec<f32>],
     ) -> Result<(), StoreError> {
         let embedder: Arc<str> = embedder.into();
-        self.ask(|db| identities::enrol(db, name, &embedder, embeddings, clock::now()))
+        self.change(|db| identities::enrol(db, name, &embedder, embeddings, clock::now()))
     }
 
     /// Renames an identity, and the tracks that have its name. Tracks that the tracker still
@@ -394,8 +409,8 @@ impl History {
     /// # Errors
     /// As [`identities::rename`].
     pub fn rename_identity(&self, old: &str, new: &str) -> Result<(), StoreError> {
-        self.ask(|db| identities::rename(db, old, new))?;
         let mut names = lock(&self.0.shared.names);
+        self.change(|db| identities::rename(db, old, new))?;
         let is_old = |change: &&mut NameChange| change.name.as_deref() == Some(old);
         for later in names.values_mut().filter(is_old) {
             later.name = Some(new.into());
@@ -412,37 +427,31 @@ impl History {
 
     /// Deletes an identity with everything about the person: see [`identities::delete`]. Tracks
     /// that the tracker still reports under the name are stored without it, without embedding and
-    /// without crops, also if the name is enrolled again meanwhile.
+    /// without crops, also if the name is enrolled again meanwhile. SQLite's write-ahead log, which
+    /// holds the deleted rows, is emptied; if a reader prevents it for 5 s, the writer tries again
+    /// every 10 s.
     ///
     /// # Errors
-    /// As [`identities::delete`]; also when the write-ahead log cannot be emptied, although the
-    /// identity is then deleted.
+    /// As [`identities::delete`].
     pub fn delete_identity(&self, name: &str) -> Result<Deleted, StoreError> {
-        let names = &self.0.shared.names;
+        let mut names = lock(&self.0.shared.names);
         let change = NameChange {
             name: None,
             at: clock::now(),
         };
-        let before = lock(names).insert(name.into(), change);
-        let deleted = self.ask(|db| identities::delete(db, name));
-        let deleted = deleted.inspect_err(|_| {
-            let mut names = lock(names);
-            match before {
-                Some(before) => names.insert(name.into(), before),
-                None => names.remove(name),
-            };
-        })?;
-        for later in lock(names).values_mut() {
+        let deleted = self.change(|db| identities::delete(db, name))?;
+        names.insert(name.into(), change);
+        for later in names.values_mut() {
             if later.name.as_deref() == Some(name) {
                 later.name = None;
             }
         }
+        drop(names);
         self.0.search.remove(&deleted.keys);
-        // The write-ahead log still holds the deleted rows until it is emptied.
-        self.ask(|db| match db.dialect() {
-            Dialect::Sqlite => db.query("PRAGMA wal_checkpoint(TRUNCATE)", &[]).map(drop),
-            Dialect::Postgres => Ok(()),
-        })?;
+        // After an error too, the identity is deleted, and the writer logs its own error.
+        if !matches!(self.ask(empty_log), Ok(true)) {
+            self.0.shared.log_to_empty.store(true, Ordering::Relaxed);
+        }
         Ok(deleted)
     }
 }

@@ -9,7 +9,8 @@
 use crate::store::database::Database;
 use crate::store::error::StoreError;
 
-/// Key of the lock under which leases are compared in PostgreSQL; an SQLite file has one writer.
+/// Key of the lock of transactions with changes that need a turn in PostgreSQL
+/// ([`crate::store::rows::Change::needs_turn`]); an SQLite file has one writer.
 pub(super) const LOCK: i64 = 0x7477_6c65_6173_6573;
 
 /// Tables with places in a stream.

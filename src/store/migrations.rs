@@ -111,6 +111,7 @@ const MIGRATIONS: &[&str] = &[
     CREATE INDEX tracks_person ON tracks (person, first_time, id) WHERE person IS NOT NULL;
     CREATE TABLE matching (id {int} PRIMARY KEY, state TEXT NOT NULL);
 ",
+    "CREATE INDEX events_of_track ON events (run_id, camera_id, track) WHERE kind = 'zone'",
 ];
 
 /// Key of the lock that keeps two programs from migrating a PostgreSQL database at once.

@@ -156,7 +156,8 @@ fn lock(db: &mut dyn Database) -> Result<bool, StoreError> {
 struct Matching {
     matcher: Matcher,
     config: MultiCameraConfig,
-    /// Key of the last embedding that was read.
+    /// Key of the last embedding that was read. Embeddings are committed in the order of their keys
+    /// ([`crate::store::rows::Change::needs_turn`]).
     cursor: i64,
     saved: Instant,
 }

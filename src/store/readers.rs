@@ -41,12 +41,8 @@ impl Readers {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers a question; an interrupted connection is replaced once.
-    pub fn ask<T>(
-        &self,
-        location: &Location,
-        question: impl Fn(&mut dyn Database) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+    /// Waits until a question can be answered. Returns an idle connection too, if there is one.
+    fn turn(&self) -> Result<(Turn<'_>, Option<Box<dyn Database>>), StoreError> {
         let waited = self
             .answered
             .wait_while(self.lock(), |s| s.active >= MOST && !s.closed);
@@ -57,9 +53,17 @@ impl Readers {
             ));
         }
         state.active += 1;
-        let idle = state.idle.pop();
-        drop(state);
-        let _turn = Turn(self);
+        Ok((Turn(self), state.idle.pop()))
+    }
+
+    /// Answers a question; an interrupted connection is replaced once, and the question is then
+    /// asked again.
+    pub fn ask<T>(
+        &self,
+        location: &Location,
+        question: impl Fn(&mut dyn Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (_turn, idle) = self.turn()?;
         if let Some(mut db) = idle {
             match question(&mut *db) {
                 Err(e) if e.is_transient() => {}
@@ -73,6 +77,24 @@ impl Readers {
         let answer = question(&mut *db);
         self.keep(db);
         answer
+    }
+
+    /// Makes a change, never twice: after an interruption nobody knows whether it was committed, and
+    /// the caller gets the error. An idle connection that was interrupted before is replaced.
+    pub fn change<T>(
+        &self,
+        location: &Location,
+        change: impl FnOnce(&mut dyn Database) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let (_turn, idle) = self.turn()?;
+        let usable = idle.and_then(|mut db| db.query("SELECT 1", &[]).is_ok().then_some(db));
+        let mut db = match usable {
+            Some(db) => db,
+            None => location.open()?,
+        };
+        let made = change(&mut *db);
+        self.keep(db);
+        made
     }
 
     fn keep(&self, db: Box<dyn Database>) {
@@ -129,5 +151,26 @@ mod tests {
         assert!((1..=IDLE).contains(&readers.lock().idle.len()));
         readers.close();
         assert!(readers.ask(&location, |_| Ok(())).is_err());
+    }
+
+    #[test]
+    fn a_change_whose_answer_is_lost_is_not_made_again() {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let location = Location::File(file.path().into());
+        let readers = Readers::default();
+        let created = readers.change(&location, |db| db.batch("CREATE TABLE made (x INTEGER)"));
+        created.expect("a table");
+        assert_eq!(readers.lock().idle.len(), 1, "as after any question");
+        // Regression: an idle connection's error made the change run again.
+        let lost = readers.change(&location, |db| {
+            db.execute("INSERT INTO made VALUES (1)", &[])?;
+            Err::<(), _>(StoreError::Unavailable("the answer is lost".into()))
+        });
+        assert!(matches!(lost, Err(StoreError::Unavailable(_))));
+        let made = readers.ask(&location, |db| {
+            let rows = db.query("SELECT count(*) FROM made", &[])?;
+            rows[0].int(0)
+        });
+        assert_eq!(made.expect("readable"), 1);
     }
 }

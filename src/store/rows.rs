@@ -55,6 +55,17 @@ impl Change {
         }
     }
 
+    /// Whether transactions with such changes must run one after the other in PostgreSQL: each
+    /// compares its leases with those of the others, and keys of embeddings must be committed in
+    /// ascending order, because [`crate::store::person_matching`] reads them in this order, once.
+    pub fn needs_turn(&self) -> bool {
+        match self {
+            Change::Published(_) => true,
+            Change::Track(t) => t.embedding.is_some(),
+            Change::Status(_) | Change::Event(_) => false,
+        }
+    }
+
     /// Whether the change only shows the progress of something that will be written again.
     pub fn is_progress(&self) -> bool {
         matches!(self, Change::Track(t) if !t.ended)

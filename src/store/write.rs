@@ -64,6 +64,15 @@ const UPSERT_TRACK: &str = "
     WHERE excluded.ended >= tracks.ended
     RETURNING id, first_time";
 
+/// Stores the zones of a track. To be run after its row and after each of its events of zones,
+/// because either can come first.
+const ADD_ZONES: &str = "
+    INSERT INTO track_zones (zone, first_time, track_id)
+    SELECT DISTINCT e.name, t.first_time, t.id FROM tracks t
+    JOIN events e ON e.run_id = t.run_id AND e.camera_id = t.camera_id AND e.track = t.track
+    WHERE t.run_id = ? AND t.camera_id = ? AND t.track = ? AND e.kind = 'zone'
+    ON CONFLICT (zone, first_time, track_id) DO NOTHING";
+
 impl Rows {
     /// Forgets the remembered keys; to be called after a transaction that was undone.
     pub fn forget(&mut self) {
@@ -291,18 +300,7 @@ impl Rows {
             ],
         )?;
         if let (EventKind::Zone, Some(track)) = (event.kind, track) {
-            db.execute(
-                "INSERT INTO track_zones (zone, first_time, track_id)
-                 SELECT CAST(? AS TEXT), first_time, id FROM tracks
-                 WHERE run_id = ? AND camera_id = ? AND track = ?
-                 ON CONFLICT (zone, first_time, track_id) DO NOTHING",
-                &[
-                    event.name.as_str().into(),
-                    run.into(),
-                    camera.into(),
-                    track.into(),
-                ],
-            )?;
+            db.execute(ADD_ZONES, &[run.into(), camera.into(), track.into()])?;
         }
         Ok(())
     }
@@ -310,13 +308,14 @@ impl Rows {
     fn track(&mut self, db: &mut dyn Database, t: &TrackRow) -> Result<(), StoreError> {
         let run = self.run(db, t.run, t.time.0)?;
         let camera = self.camera(db, &t.camera, t.time.0)?;
+        let track = t.track as i64;
         let (first, last) = (milliseconds(t.time.0), milliseconds(t.time.1));
         let rows = db.query(
             UPSERT_TRACK,
             &[
                 run.into(),
                 camera.into(),
-                (t.track as i64).into(),
+                track.into(),
                 first.into(),
                 last.into(),
                 ((1000.0 * (t.pts.1 - t.pts.0)).round() as i64).into(),
@@ -339,6 +338,7 @@ impl Rows {
             return Ok(());
         };
         let (id, first) = (row.int(0)?, row.int(1)?);
+        db.execute(ADD_ZONES, &[run.into(), camera.into(), track.into()])?;
         if t.ended {
             seen(db, camera, last)?;
         }

@@ -4,7 +4,7 @@
 //! An unavailable database is tried again with growing pauses; meanwhile changes wait in the queue,
 //! and those for which it has no room are dropped and counted.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::clock;
 use crate::sink::outage_log::OutageLog;
 use crate::store::config::{HistoryConfig, Location};
 use crate::store::counts::HistoryCounts;
-use crate::store::database::{Database, Dialect, lock, transaction};
+use crate::store::database::{Database, Dialect, empty_log, lock, transaction};
 use crate::store::error::StoreError;
 use crate::store::queue::Queue;
 use crate::store::retention::Retention;
@@ -34,6 +34,8 @@ const ALIVE: Duration = Duration::from_secs(10);
 const DEAD: f64 = 60.0;
 /// Interval between checks of age.
 const CHECK: Duration = Duration::from_secs(60);
+/// Interval between attempts to empty the write-ahead log.
+const EMPTY_LOG: Duration = Duration::from_secs(10);
 /// Interval between checks of size: of SQLite, and of PostgreSQL, whose check reads all tables.
 const CHECK_SIZE: (Duration, Duration) = (Duration::from_secs(60), Duration::from_secs(600));
 
@@ -45,15 +47,28 @@ pub(super) struct Shared {
     pub run: RunId,
     pub queue: Queue,
     pub counts: HistoryCounts,
+    /// Locked by the writer during a transaction, and while an identity is renamed or deleted. So
+    /// a track is either in the tables before the change, or written with regard to it.
     pub names: Mutex<NameChanges>,
-    /// When to give up at shutdown.
-    pub deadline: Mutex<Option<Instant>>,
+    /// Whether the write-ahead log of SQLite may hold rows of a deleted identity. The writer then
+    /// empties it, when no reader prevents it. True at first, because of a killed run.
+    pub log_to_empty: AtomicBool,
+    /// The shutdown, if it has begun.
+    pub shutdown: Mutex<Option<Shutdown>>,
+}
+
+/// When to give up at shutdown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shutdown {
+    pub deadline: Instant,
+    /// The time from its begin to the deadline.
+    pub timeout: Duration,
 }
 
 impl Shared {
     fn is_overdue(&self) -> bool {
-        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
-        deadline.is_some_and(|at| Instant::now() >= at)
+        let shutdown = *self.shutdown.lock().unwrap_or_else(PoisonError::into_inner);
+        shutdown.is_some_and(|s| Instant::now() >= s.deadline)
     }
 }
 
@@ -71,6 +86,8 @@ pub(super) struct Writer {
     last_alive: Option<Instant>,
     last_check: Option<Instant>,
     last_size: Option<Instant>,
+    /// When the writer last tried to empty the write-ahead log.
+    last_emptying: Option<Instant>,
 }
 
 impl Writer {
@@ -87,6 +104,7 @@ impl Writer {
             last_alive: None,
             last_check: None,
             last_size: None,
+            last_emptying: None,
         }
     }
 
@@ -105,6 +123,7 @@ impl Writer {
                 self.write(&batch);
             }
             self.maintain();
+            self.empty_log();
         }
     }
 
@@ -157,25 +176,23 @@ impl Writer {
             begin(&mut **db, self.shared.run)?;
             self.begun = true;
         }
-        let names = self
-            .shared
-            .names
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        let alive = self.last_alive.is_none_or(|at| at.elapsed() >= ALIVE);
+        let alive = is_due(self.last_alive, ALIVE);
         let (rows, run) = (&mut self.rows, self.shared.run);
+        let names = self.shared.names.lock();
+        let names = names.unwrap_or_else(PoisonError::into_inner);
         let written = transaction(&mut **db, |db| {
+            // First, so that no row is locked while this waits.
+            if batch.iter().any(Change::needs_turn) {
+                lock(db, lease_order::LOCK)?;
+            }
             if alive {
                 rows.alive(db, run, clock::now())?;
-            }
-            if batch.iter().any(|c| matches!(c, Change::Published(_))) {
-                lock(db, lease_order::LOCK)?;
             }
             batch
                 .iter()
                 .try_for_each(|change| rows.apply(db, change, &names))
         });
+        drop(names);
         if let Err(e) = written {
             self.rows.forget();
             return Err(e);
@@ -224,15 +241,14 @@ impl Writer {
 
     /// Records that the run is alive, and deletes a little of what is too old.
     fn maintain(&mut self) {
-        let due = |last: Option<Instant>, interval| last.is_none_or(|at| at.elapsed() >= interval);
-        if due(self.last_alive, ALIVE)
+        if is_due(self.last_alive, ALIVE)
             && self.db.is_some()
             && let Err(e) = self.attempt(&[])
         {
             self.failed(&e);
         }
         let Some(db) = &mut self.db else { return };
-        if !self.retention.is_pending() && !due(self.last_check, CHECK) {
+        if !self.retention.is_pending() && !is_due(self.last_check, CHECK) {
             return;
         }
         self.last_check = Some(Instant::now());
@@ -240,7 +256,7 @@ impl Writer {
             Dialect::Sqlite => CHECK_SIZE.0,
             Dialect::Postgres => CHECK_SIZE.1,
         };
-        let check_size = due(self.last_size, interval);
+        let check_size = is_due(self.last_size, interval);
         if check_size {
             self.last_size = Some(Instant::now());
         }
@@ -249,6 +265,28 @@ impl Writer {
             Err(e) => self.failed(&e),
         }
     }
+
+    /// Tries to empty the write-ahead log, if that is to be done.
+    fn empty_log(&mut self) {
+        let Some(db) = &mut self.db else { return };
+        let to_empty = &self.shared.log_to_empty;
+        if !is_due(self.last_emptying, EMPTY_LOG) || !to_empty.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.last_emptying = Some(Instant::now());
+        let emptied = empty_log(&mut **db);
+        if !matches!(emptied, Ok(true)) {
+            to_empty.store(true, Ordering::Relaxed);
+        }
+        if let Err(e) = emptied {
+            self.failed(&e);
+        }
+    }
+}
+
+/// Whether `last` is at least `interval` ago.
+fn is_due(last: Option<Instant>, interval: Duration) -> bool {
+    last.is_none_or(|at| at.elapsed() >= interval)
 }
 
 /// Ends the tracks of earlier runs that were killed. An SQLite file has one writer, so that all

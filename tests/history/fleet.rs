@@ -10,7 +10,7 @@ use twintrack::time::Seconds;
 use twintrack::track::similarity::Calibration;
 
 use crate::common::until;
-use crate::data::{LONG, Place, close, embedded, track};
+use crate::data::{LONG, Place, close, embedded, run, track, zone};
 
 fn stored(history: &History) -> Vec<TrackSummary> {
     let page = history.tracks(&TrackFilter::default(), None, 100).unwrap();
@@ -23,15 +23,21 @@ fn stored(history: &History) -> Vec<TrackSummary> {
 /// the place is the track's id too.
 fn publish(history: &History, order: &[(u64, u64)]) {
     for &(lease, position) in order {
-        let published = Published {
-            camera: "gate".into(),
-            lease,
-            position,
-            change: Change::Track(Box::new(track("gate", position, 0.0, 5.0))),
-        };
-        assert!(history.push(Change::Published(Box::new(published))));
-        history.flush(LONG).unwrap();
+        let row = track("gate", position, 0.0, 5.0);
+        publish_change(history, (lease, position), Change::Track(Box::new(row)));
     }
+}
+
+/// Pushes a change of the camera with its lease and place in the stream.
+fn publish_change(history: &History, (lease, position): (u64, u64), change: Change) {
+    let published = Published {
+        camera: "gate".into(),
+        lease,
+        position,
+        change,
+    };
+    assert!(history.push(Change::Published(Box::new(published))));
+    history.flush(LONG).unwrap();
 }
 
 pub fn what_an_older_lease_wrote_behind_a_newer_one_is_left_out(place: &Place) {
@@ -41,6 +47,44 @@ pub fn what_an_older_lease_wrote_behind_a_newer_one_is_left_out(place: &Place) {
     publish(&history, &[(5, 4), (5, 1), (9, 5), (9, 3), (5, 2), (5, 4)]);
     let ids: Vec<u64> = stored(&history).iter().map(|t| t.id).collect();
     assert_eq!(ids, [1, 2, 3, 5]);
+    close(&history);
+}
+
+/// Regression: a zone was found only of a track that was stored before the zone's event, and a
+/// fleet's tracks are stored at their end.
+pub fn zones_of_a_track_are_found_in_any_order_of_reading(place: &Place) {
+    let history = place.open();
+    // Several programs store a fleet's events in PostgreSQL.
+    let second = match place.is_file() {
+        true => history.clone(),
+        false => place.open_run(run(2)),
+    };
+    let zone = |track, seq| zone("gate", seq, 1.0, "enter", track, 1);
+    let filter = TrackFilter {
+        zone: Some("door".into()),
+        ..TrackFilter::default()
+    };
+    // The second time, all of it is delivered again.
+    for _ in 0..2 {
+        publish_change(&history, (5, 1), zone(2, 1));
+        publish(&second, &[(5, 2), (5, 4)]);
+        publish_change(&history, (5, 3), zone(4, 2));
+        publish(&history, &[(5, 5)]);
+        // Of an older lease: the track is left out, with its zones.
+        publish_change(&history, (5, 7), zone(8, 3));
+        publish(&second, &[(5, 8), (9, 6)]);
+
+        let page = history.tracks(&filter, None, 100).unwrap();
+        let mut ids: Vec<u64> = page.items.iter().map(|t| t.id).collect();
+        ids.sort_unstable();
+        assert_eq!(ids, [2, 4]);
+        let zones = |id| history.track(run(1), "gate", id).unwrap().map(|t| t.zones);
+        assert_eq!(zones(2).unwrap(), ["door"]);
+        assert_eq!(zones(4).unwrap(), ["door"]);
+        assert!(zones(5).unwrap().is_empty());
+        assert!(zones(8).is_none());
+    }
+    close(&second);
     close(&history);
 }
 
