@@ -56,6 +56,7 @@ behaviours! {
     listing::invalid_arguments_are_named,
     people::search_finds_the_nearest_of_the_same_embedder,
     people::identities_are_enrolled_renamed_and_deleted_with_everything,
+    people::events_are_renamed_and_deleted_with_their_person,
     people::old_data_are_deleted_by_kind,
     people::the_oldest_data_beyond_the_size_are_deleted,
     survival::a_newer_database_is_refused,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::store::database::{Database, Row, Value, transaction};
 use crate::store::error::StoreError;
+use crate::store::event_names;
 use crate::store::query::StoredIdentity;
 use crate::store::rows::{milliseconds, timestamp};
 use crate::store::write::{Rows, embedder_hash};
@@ -140,7 +141,7 @@ pub fn enrol(
     })
 }
 
-/// Renames an identity, and the tracks that have its name.
+/// Renames an identity, and the tracks and events that have its name.
 ///
 /// # Errors
 /// When the new name is invalid or in use, no identity and no track has the old one, or the
@@ -165,7 +166,7 @@ pub fn rename(db: &mut dyn Database, old: &str, new: &str) -> Result<(), StoreEr
         if identities + tracks == 0 {
             return Err(StoreError::Missing(format!("identity '{old}'")));
         }
-        Ok(())
+        event_names::change(db, old, Some(new))
     })
 }
 
@@ -197,6 +198,7 @@ pub fn delete(db: &mut dyn Database, name: &str) -> Result<Deleted, StoreError> 
         if identities + tracks == 0 {
             return Err(StoreError::Missing(format!("identity '{name}'")));
         }
+        event_names::change(db, name, None)?;
         Ok(Deleted {
             tracks,
             crops,

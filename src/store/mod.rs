@@ -9,6 +9,7 @@ pub mod counts;
 mod crops;
 pub mod database;
 pub mod error;
+mod event_names;
 pub mod events;
 pub mod heat_map;
 pub mod history;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::store::database::{Database, Dialect, Value};
 use crate::store::error::StoreError;
+use crate::store::event_names;
 use crate::store::lease_order::Place;
 use crate::store::rows::{
     Change, CropRow, EventKind, EventRow, Picture, Published, TrackRow, milliseconds,
@@ -95,7 +96,10 @@ impl Rows {
     ) -> Result<(), StoreError> {
         let track = match change {
             Change::Status(status) => return self.status(db, status),
-            Change::Event(event) => return self.event(db, event),
+            Change::Event(event) => {
+                let renamed = self.renamed(db, event, names)?;
+                return self.event(db, renamed.as_ref().unwrap_or(event));
+            }
             Change::Published(published) => return self.published(db, published, names),
             Change::Track(track) => track,
         };
@@ -115,6 +119,42 @@ impl Rows {
                 self.track(db, &track)
             }
         }
+    }
+
+    /// The event with the new name of its person, or without a person who was deleted; None if
+    /// nothing changes.
+    fn renamed(
+        &mut self,
+        db: &mut dyn Database,
+        event: &EventRow,
+        names: &NameChanges,
+    ) -> Result<Option<EventRow>, StoreError> {
+        let name = (!names.is_empty()).then(|| event_names::name_in(&event.json));
+        let Some(name) = name.flatten() else {
+            return Ok(None);
+        };
+        let Some(change) = names.get(&name) else {
+            return Ok(None);
+        };
+        // When the track began, as far as it is known.
+        let run = self.run(db, event.run, event.time)?;
+        let camera = self.camera(db, &event.camera, event.time)?;
+        let track = event.track.unwrap_or_default() as i64;
+        let began = db.query(
+            "SELECT first_time FROM tracks WHERE run_id = ? AND camera_id = ? AND track = ?",
+            &[run.into(), camera.into(), track.into()],
+        )?;
+        let began = began
+            .first()
+            .map_or(Ok(milliseconds(event.time)), |row| row.int(0))?;
+        if began >= milliseconds(change.at) {
+            return Ok(None);
+        }
+        let json = event_names::with_name(&event.json, &name, change.name.as_deref());
+        Ok(json.map(|json| EventRow {
+            json,
+            ..event.clone()
+        }))
     }
 
     /// Applies a change of a fleet's stream, if its lease still counts at its place.

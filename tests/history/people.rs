@@ -1,12 +1,14 @@
 //! Search, identities, and the deletion of old data.
 
-use twintrack::store::query::{EventFilter, TrackFilter};
+use twintrack::store::query::{EventFilter, StoredEvent, TrackFilter};
 use twintrack::store::retention::{Retention, used_bytes};
 use twintrack::store::search::SearchFilter;
 use twintrack::store::{History, KeepDays, StoreError};
 
 use crate::common::until;
-use crate::data::{LONG, Place, at, close, crop, embedded, line, named, push, run, track, unit};
+use crate::data::{
+    LONG, Place, at, close, crop, embedded, event, line, named, push, run, track, unit,
+};
 
 const NET: &str = "siamese 0123abcd";
 
@@ -103,6 +105,47 @@ pub fn search_finds_the_nearest_of_the_same_embedder(place: &Place) {
     let history = place.open();
     let near = history.search(NET, &query, 1, &none).unwrap();
     assert_eq!(near[0].track.id, 5000);
+    close(&history);
+}
+
+pub fn events_are_renamed_and_deleted_with_their_person(place: &Place) {
+    let history = place.open();
+    let enter = |seq, track: u64, name: &str| {
+        let identity = format!(r#""identity":{{"name":"{name}","similarity":0.9}}"#);
+        let zone = r#""schema":"twintrack.zone/1","zone":"door","kind":"enter","occupancy":1"#;
+        let what = format!(r#"{zone},"track":{track},{identity}"#);
+        assert!(history.push(event("gate", seq, seq as f64, &what)));
+    };
+    let names = || {
+        let page = history.events(&EventFilter::default(), None, 10).unwrap();
+        let event = |e: &StoredEvent| {
+            let event: serde_json::Value = serde_json::from_str(e.event.get()).unwrap();
+            event["identity"]["name"].as_str().map(String::from)
+        };
+        page.items.iter().rev().map(event).collect::<Vec<_>>()
+    };
+    enter(1, 1, "ada");
+    enter(2, 2, "a_a");
+    push(
+        &history,
+        [
+            named(track("gate", 1, 0.0, 50.0), "ada"),
+            named(track("gate", 2, 0.0, 50.0), "a_a"),
+        ],
+    );
+    let some = |name: &str| Some(name.to_string());
+    assert_eq!(names(), [some("ada"), some("a_a")]);
+    history.rename_identity("a_a", "ben").unwrap();
+    history.rename_identity("ada", "Ada L.").unwrap();
+    // The tracker still reports the old name.
+    enter(3, 1, "ada");
+    history.flush(LONG).unwrap();
+    assert_eq!(names(), [some("Ada L."), some("ben"), some("Ada L.")]);
+    history.delete_identity("Ada L.").unwrap();
+    enter(4, 1, "ada");
+    enter(5, 1, "Ada L.");
+    history.flush(LONG).unwrap();
+    assert_eq!(names(), [None, some("ben"), None, None, None]);
     close(&history);
 }
 
