@@ -16,7 +16,8 @@ fn explained(e: io::Error) -> io::Error {
     if e.kind() == io::ErrorKind::InvalidData {
         io::Error::new(
             io::ErrorKind::InvalidData,
-            "it is not UTF-8 text (UTF-16, or a binary file); save it as UTF-8",
+            "it is not UTF-8 text; it may have another encoding, such as UTF-16, or be a binary \
+             file; save it as UTF-8 text",
         )
     } else {
         e

@@ -288,7 +288,7 @@ fn parse_errors_name_file_line_and_cause() {
     .unwrap();
     fails(
         twintrack().args(["doctor", "-c"]).arg(&config),
-        &["head.json", "either `leaf` or `feature`"],
+        &["head.json", "either only `leaf`"],
     );
     // Values of wrong types, for settings with parsers of their own.
     for setting in [

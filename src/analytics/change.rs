@@ -44,7 +44,8 @@ pub struct ZoneChange {
     pub track: Option<u64>,
     /// Presentation time in seconds of the change.
     pub at: f64,
-    /// Where the border was crossed, in pixels; absent if the track began or ended in the zone.
+    /// `enter` and `leave`: where the border was crossed, in pixels. Absent if the track entered by
+    /// beginning in the zone or left by ending in it, and for all other kinds.
     pub point: Option<Point>,
     /// Seconds in the zone so far, of `leave` and `dwell`.
     pub stay: Option<f64>,
@@ -73,9 +74,9 @@ pub struct LineChange {
     pub point: Option<Point>,
     /// Whether it is the line's wrong direction.
     pub wrong: bool,
-    /// Number of crossings in so far, this one included.
+    /// Number of crossings in the direction `in`, up to and including this change.
     pub inwards: u64,
-    /// Number of crossings out so far, this one included.
+    /// Number of crossings in the direction `out`, up to and including this change.
     pub outwards: u64,
 }
 

@@ -124,8 +124,8 @@ pub struct CountingConfig {
     /// Half the width of the band around lines and borders of zones in which a person has not
     /// crossed yet, as a share, 0.001 to 1, of the height of the person's box.
     pub margin: f64,
-    /// Seconds, 0 to 60: a crossing and a crossing back within this time cancel each other. Events
-    /// are delayed by this time.
+    /// Seconds, 0 to 60: a crossing and a crossing back in less time cancel each other. Events are
+    /// written this much later, `over_limit` events twice as much.
     pub hold: f64,
 }
 

@@ -27,7 +27,8 @@ pub struct FleetConfig {
     /// Name of this worker, of letters, digits, '-' and '_'; absent: the host's name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Labels of this worker, such as `site=north`. It gets cameras whose labels it has.
+    /// Labels of this worker, such as `site=north`. It gets cameras all of whose labels it has,
+    /// and cameras without labels.
     pub labels: Vec<String>,
     /// Frames per second, 0.1 to 1000000, that this worker can process; absent: measured at the
     /// start.

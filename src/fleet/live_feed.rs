@@ -40,7 +40,9 @@ pub struct LiveFeed {
 }
 
 impl LiveFeed {
-    /// Works until `stop`. Errors are logged, and tried again.
+    /// Runs until `stop`, then closes the sinks. After an error of the connection, which is logged,
+    /// the subscriptions are opened again; an event that is invalid or that a sink fails on is
+    /// logged and left out.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
             let error = tokio::select! {

@@ -129,7 +129,8 @@ impl Observed {
 }
 
 impl FrameInput {
-    /// The active frames as the detector's input; they share one input size. `None` if there is no
+    /// The active frames as the detector's input. The batcher has grouped them by input size and, if
+    /// they are prepared on the device, by frame size. `None` if there is no
     /// active frame. If the device fails, this input and all later ones are made on the CPU.
     fn of(&mut self, batch: &mut Batch) -> Option<Scaled> {
         let Some(loader) = &mut self.loader else {

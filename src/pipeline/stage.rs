@@ -2,8 +2,8 @@
 //!
 //! If the stage before ends, its channel closes and this stage ends after its last item. If the
 //! stage after ends, this one ends at its next item. So a graceful stop passes from the first stage
-//! to the last and loses nothing in progress; an error passes from the failed stage to those
-//! before.
+//! to the last and loses nothing in progress. A stage that fails returns its error; the stages
+//! after it finish what they have received, and those before it end at their next item.
 
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};

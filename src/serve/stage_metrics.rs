@@ -71,7 +71,7 @@ impl StageMetrics {
         );
         registry.register_with_unit(
             "latency",
-            "Time from the decoding of a frame to its event, seconds",
+            "Time from when a frame has been decoded until its event is passed to the sinks, seconds",
             Unit::Seconds,
             self.latency.clone(),
         );

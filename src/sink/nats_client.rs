@@ -218,7 +218,7 @@ fn explain(error: &ConnectError) -> String {
 
 async fn forward(event: Event, notices: UnboundedSender<Notice>) {
     if let Some(notice) = Notice::of(event) {
-        let _ = notices.send(notice); // the connection has been given up
+        let _ = notices.send(notice); // fails only if the connection has been dropped
     }
 }
 
@@ -227,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forbidden_subject_is_told_from_other_errors() {
+    fn a_forbidden_subject_is_distinguished_from_other_errors() {
         let publish = "Permissions Violation for Publish to \"twintrack.Gate-1.zone\"";
         assert_eq!(
             Notice::parse(publish),

@@ -36,8 +36,10 @@ pub struct TrackerConfig {
     pub confirm_hits: u32,
     /// A tentative track ends when it was not detected for this many seconds.
     pub keep_tentative: f64,
-    /// A confirmed track ends when it was not detected for this many seconds. Higher bridges longer
-    /// occlusions, but may give the id of an old track to a new person.
+    /// A confirmed track that was not detected for this many seconds is not continued by position
+    /// any more. It ends then, or after `reidentify.within` if re-identification is possible and
+    /// that is longer. Higher bridges longer occlusions, but may give the id of an old track to a
+    /// new person.
     pub keep_lost: f64,
     /// A detection starts no track if its IoU with a track detected in the same frame exceeds this
     /// value, in [0, 1].

@@ -29,15 +29,15 @@ pub const FEATURES: [&str; 9] = [
 pub struct PairFeatures {
     /// 1 - IoU of the enlarged boxes, in [0, 1].
     pub overlap: f32,
-    /// Vertical distance of the foot points divided by the person's height.
+    /// Vertical distance of the foot points divided by the height of the track's predicted box.
     pub position: f32,
-    /// Horizontal distance of the centres divided by the person's height.
+    /// Horizontal distance of the centres divided by the height of the track's predicted box.
     pub horizontal: f32,
     /// Absolute logarithm of the ratio of heights.
     pub size: f32,
     /// Seconds since the track's last detection.
     pub absence: f32,
-    /// Speed of the track, heights per second.
+    /// Speed of the track in heights of its predicted box per second.
     pub speed: f32,
     /// Cosine distance of the appearances, in [0, 2]; -1 when one is unknown.
     pub appearance: f32,
@@ -122,7 +122,9 @@ impl TryFrom<NodeFields> for HeadNode {
                 right: None,
                 leaf: Some(leaf),
             } => Ok(HeadNode::Leaf { leaf }),
-            _ => Err("a node has either `leaf` or `feature`, `threshold`, `left` and `right`"),
+            _ => Err(
+                "a node has either only `leaf`, or all of `feature`, `threshold`, `left` and `right`",
+            ),
         }
     }
 }
@@ -335,12 +337,9 @@ mod tests {
                 .expect_err(node)
                 .to_string()
         };
+        assert!(unread(r#"{"feature":"overlap","left":1,"right":2}"#).contains("all of `feature`"));
         assert!(
-            unread(r#"{"feature":"overlap","left":1,"right":2}"#)
-                .contains("either `leaf` or `feature`")
-        );
-        assert!(
-            unread(r#"{"leaf":1.0,"left":1}"#).contains("either `leaf`")
+            unread(r#"{"leaf":1.0,"left":1}"#).contains("either only `leaf`")
                 && unread(r#"{"leaf":"x"}"#).contains("expected f32")
         );
         assert!(unread(r#"{"leave":1.0}"#).contains("unknown field `leave`"));

@@ -1,4 +1,5 @@
-//! A track and its states: tentative, confirmed, lost, ended.
+//! A track in progress ([`Track`]), its state in a frame ([`TrackState`]), and the summary of an
+//! ended track ([`EndedTrack`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,8 @@ pub enum TrackState {
     Confirmed,
     /// Confirmed, and not detected in the current frame.
     Lost,
-    /// Confirmed, in a frame that the detector did not process.
+    /// The detector did not process this frame; the track was detected in the last frame that it
+    /// processed. (A lost track stays `Lost` in such a frame.)
     Predicted,
     /// Not detected in the frame; the box was interpolated between two detections.
     Interpolated,

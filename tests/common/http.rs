@@ -171,7 +171,8 @@ impl<'a> Request<'a> {
         self
     }
 
-    /// Sends the request to `host`, and reads the answer; of a stream only its head.
+    /// Sends the request over `stream`, with the header `Host: {host}` if it has none, and reads the
+    /// answer. Of an answer without `Content-Length`, only status and headers are read.
     pub fn send(&self, stream: &mut (impl Read + Write), host: &str) -> Answer {
         let named = self.headers.iter().any(|(name, _)| *name == "host");
         let host = if named {
@@ -289,7 +290,8 @@ pub fn command(arguments: &[&str], input: &str) -> Output {
     child.wait_with_output().expect("it ends")
 }
 
-/// Runs a command of the users in `dir/state`, and asserts success; returns standard output.
+/// Runs `twintrack user …` or `twintrack token …` on the state folder `dir/state`, and asserts
+/// success; returns standard output.
 pub fn account(dir: &Path, arguments: &[&str], input: &str) -> String {
     let state = dir.join("state");
     let state = state.to_str().expect("UTF-8");

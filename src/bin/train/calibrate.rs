@@ -32,15 +32,16 @@ pub struct CalibrateArgs {
     #[arg(short, long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Labelled data, KIND:WHERE as for training; preferably several sets, with people on whom the
-    /// network was not trained. In a video only people in the same frame count as strangers.
+    /// network was not trained. In a video, two people count as strangers only if they appear
+    /// together in at least one frame; their other pictures are then compared too.
     #[arg(long, value_name = "KIND:WHERE", required = true, num_args = 1..)]
     data: Vec<DataSpec>,
     /// More sets for the false-accept rates: at each distance, the highest rate of all sets is
     /// used. The similarity is not fitted to these sets.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     strangers: Vec<DataSpec>,
-    /// Only evaluate the calibration on these sets, to see how well the calibration generalises to
-    /// other people.
+    /// Sets on which the calibration is only evaluated, not fitted: they show how well it
+    /// generalises to other people.
     #[arg(long, value_name = "KIND:WHERE", num_args = 1..)]
     test: Vec<DataSpec>,
     /// Write the calibrated copy of the network to this file; without this option, the result is
@@ -83,7 +84,8 @@ pub fn run(args: &CalibrateArgs) -> Result<String> {
         let evaluated = EvaluatedSet::of(&set, embeddings(&mut embedder, &set.crops)?.view());
         evaluated.with_context(|| {
             format!(
-                "{}: it needs comparable pictures of the same person and of different people",
+                "{}: it has no two pictures of one person, or of two people, that may be compared \
+                 (docs/guide/train.md says which may)",
                 set.name
             )
         })

@@ -67,7 +67,8 @@ struct BucketsQuery {
     from: Timestamp,
     /// End of the last bucket.
     to: Timestamp,
-    /// Length of a bucket in seconds, at least 1; absent: 3600. There are at most 10000 buckets.
+    /// Length of a bucket in seconds, at least 1; absent: 3600. A request for more than
+    /// 10000 buckets is refused.
     #[schemars(range(min = 1))]
     bucket: Option<f64>,
     /// Name of the camera; absent: all.

@@ -5,8 +5,8 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
 
-/// Factor by which the relational loss has about the same scale as the others, because cosines
-/// differ little.
+/// Factor that brings the relational loss to about the scale of the other losses; it is small
+/// because the cosines of student and teacher differ little.
 const RELATION_SCALE: f32 = 10.0;
 
 /// Mean cosine distance between the rows of two matrices of unit rows [n, d], in [0, 2].
@@ -45,8 +45,8 @@ fn shrunk<B: Backend>(x: Tensor<B, 4>, (h, w): (usize, usize)) -> Tensor<B, 4> {
     }
 }
 
-/// The size (height, width) at which maps of two sizes can be compared; `None` if of the two
-/// heights, or of the two widths, neither is a multiple of the other.
+/// The size (height, width) at which maps of two sizes can be compared; `None` unless one height
+/// is a multiple of the other, and one width is a multiple of the other.
 pub fn common_size(a: (usize, usize), b: (usize, usize)) -> Option<(usize, usize)> {
     let side = |a: usize, b: usize| a.max(b).is_multiple_of(a.min(b)).then_some(a.min(b));
     Some((side(a.0, b.0)?, side(a.1, b.1)?))
