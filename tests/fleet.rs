@@ -231,24 +231,25 @@ fn the_history_of_a_fleet_has_every_ended_track_once() {
         assert_eq!(worker.process.code(60), Some(0));
     }
     history = start();
-    let ended: Vec<Value> = pair
-        .events()
-        .into_iter()
-        .filter(|e| e["schema"] == "twintrack.track_ended/1")
-        .collect();
-    let mut expected: Vec<_> = ended.iter().map(track_id).collect();
+    let events = pair.events();
+    let is_ended = |e: &&Value| e["schema"] == "twintrack.track_ended/1";
+    let ended: Vec<&Value> = events.iter().filter(is_ended).collect();
+    let mut expected: Vec<_> = ended.iter().map(|e| track_id(e)).collect();
     // A late event of an older lease, behind those of the newest lease, and an event that counts.
-    let newest = ended.iter().max_by_key(|e| e["lease"].as_u64()).unwrap();
-    let subject = format!("twintrack.events.{}.track_ended", track_id(newest).0);
+    let last = *ended.last().unwrap();
+    let camera = track_id(last).0;
+    let subject = format!("twintrack.events.{camera}.track_ended");
     let publish = |lease: u64, id: u64| {
-        let mut event = newest.clone();
+        let mut event = last.clone();
         (event["lease"], event["id"]) = (json!(lease), json!(id));
         nats::publish(pair.port, &subject, &event.to_string());
     };
-    let lease = newest["lease"].as_u64().unwrap();
+    // The worker that had the camera last need not have ended a track.
+    let of_camera = events.iter().filter(|e| e["camera"] == *camera);
+    let lease = of_camera.filter_map(|e| e["lease"].as_u64()).max().unwrap();
     publish(lease - 1, 987_654);
     publish(lease, 987_655);
-    expected.push((track_id(newest).0, 987_655));
+    expected.push((camera, 987_655));
     expected.sort();
     let mut found = Vec::new();
     let done = until(120, || {

@@ -101,7 +101,7 @@ describe("fleet", { skip: missing || noServer || false, concurrency: false }, ()
     await row.waitFor({ state: "detached" });
     assert.deepEqual(await names(), ["far", "near"]);
     fleet("remove", "far");
-    await page.locator("#cameras").getByText("far").waitFor({ state: "detached" });
+    await page.getByRole("link", { name: "far" }).waitFor({ state: "detached" });
   });
 
   test("nothing went wrong in the page", () => {
