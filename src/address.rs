@@ -154,20 +154,26 @@ fn last_host(address: &str) -> String {
 fn is_ambiguous(address: &str, url: &Url) -> bool {
     // `Url` removes the colon of an empty port, although a password may follow the colon, and
     // accepts a backslash after the colon; so the text decides.
-    let authority = address.split_once("://").map_or("", |(_, rest)| rest);
-    let authority = authority
-        .split(['/', '\\', '?', '#'])
-        .next()
-        .unwrap_or_default();
+    let text = address.split_once("://").map_or("", |(_, rest)| rest);
+    let authority = text.split(['/', '\\', '?', '#']).next();
+    let authority = authority.unwrap_or_default();
+    // `Url` removes segments of the path before `..`, also one with the `@` behind a password.
+    let path = text[authority.len()..].split(['?', '#']).next();
     let after_host = authority.rsplit(']').next().unwrap_or_default();
     let has_login =
         !url.username().is_empty() || url.password().is_some() || after_host.contains([':', '@']);
     let rest = [url.query(), url.fragment()].into_iter().flatten();
-    url.path().contains('@') || (has_login && rest.into_iter().any(|part| part.contains('@')))
+    path.is_some_and(|path| path.contains('@'))
+        || url.path().contains('@')
+        || (has_login && rest.into_iter().any(|part| part.contains('@')))
 }
 
 fn mask_parts(address: &str, url: &Url) -> String {
     if is_ambiguous(address, url) {
+        let count = |text: &str| text.matches('@').count();
+        if count(url.as_str()) != count(address) {
+            return last_host(address);
+        }
         let host = url.as_str().rsplit('@').next().unwrap_or_default();
         let host = host.split(['?', '#']).next().unwrap_or_default();
         return format!("{}://***@{}", url.scheme(), mask_path(host));
@@ -268,6 +274,8 @@ mod tests {
             ("rtsp://admin:/a/SECRET#@host/x", "rtsp://***@host/x"),
             ("rtsp://admin:\\SECRET?@host/x", "rtsp://***@host/x"),
             ("rtsp://admin:12?@host/user=SECRET", "rtsp://***@host/***"),
+            ("rtsp://admin:/SECRET@host/../x", "rtsp://***@host"),
+            ("rtsp://admin:/a@SECRET/b@host/..", "rtsp://***@host"),
             ("http://h/flv?user=me@mail.example", "http://h/flv?user=***"),
             (
                 "http://h/flv?user=a&password=SECRET",

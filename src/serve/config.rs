@@ -190,7 +190,7 @@ impl ServeConfig {
     /// When the address, the base path or a trusted proxy is invalid, only one of the TLS files is
     /// set, or the token or the users cannot be read. When the token has other characters than
     /// printable ASCII. When the address is not a loopback address, and the token is shorter than
-    /// [`MIN_TOKEN`] or, without a token, there are neither users nor named tokens.
+    /// `MIN_TOKEN` or, without a token, there are neither users nor named tokens.
     pub fn listen_address(&self) -> Result<Option<(SocketAddr, Option<Secret>)>, String> {
         if self.listen.is_empty() {
             return Ok(None);

@@ -196,7 +196,7 @@ impl AuditLog {
     }
 
     /// Adds an entry for an object that a principal sees, once per credential, action and object in
-    /// [`SEEN_FOR`]: pages ask for pictures several times a second. Principals without a credential
+    /// `SEEN_FOR`: pages ask for pictures several times a second. Principals without a credential
     /// are left out.
     pub fn seen(&self, principal: &Principal, client: &Client, action: AuditAction, object: &str) {
         let Some(credential) = principal.credential else {
