@@ -124,7 +124,7 @@ impl BBox {
         )
     }
 
-    /// The box that divides the way to `other` in the ratio `share` : 1 - `share`.
+    /// Linear interpolation of position and size: this box if `share` is 0, `other` if it is 1.
     pub fn mix(&self, other: &BBox, share: f32) -> BBox {
         let mix = |from: f32, to: f32| from + share * (to - from);
         BBox::new(

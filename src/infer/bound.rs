@@ -1,4 +1,5 @@
-//! Sessions whose inputs and outputs stay in the memory of their device (I/O binding).
+//! Sessions with I/O binding: the caller chooses for each output whether it is in device or host
+//! memory, so that values can stay on the device between sessions.
 
 use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::{IoBinding, Session};
@@ -72,7 +73,8 @@ impl BoundSession {
     /// order.
     ///
     /// # Errors
-    /// Fails when an input does not fit or the run fails.
+    /// Fails when the network has no input or output of a given name, when an input's type or shape
+    /// does not match the network, or when the run fails.
     pub fn run(
         &mut self,
         inputs: &[(&str, &DynValue)],

@@ -28,7 +28,8 @@ pub(super) struct SessionPerShape {
     /// Options with the device on which the sessions run.
     options: SessionOptions,
     provider: Provider,
-    /// On a CPU it runs every shape; on a GPU it runs none and gives the file's inputs and outputs.
+    /// On a CPU it runs inputs of every shape. On a GPU it never runs, and is kept for the names,
+    /// types and dimensions of the file's inputs and outputs.
     first: BoundSession,
     /// Sessions by input shape; the most recently used one is the last.
     sessions: Vec<([usize; 4], BoundSession)>,
@@ -60,7 +61,8 @@ impl SessionPerShape {
         })
     }
 
-    /// One of the sessions; all have the same inputs and outputs.
+    /// The first session, whose free dimensions are not fixed; the others have inputs and outputs
+    /// of the same names.
     pub fn any(&self) -> &Session {
         &self.first.session
     }

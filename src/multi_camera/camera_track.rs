@@ -10,8 +10,8 @@ use crate::time::Seconds;
 /// An ended track of one camera.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CameraTrack {
-    /// The caller's number of the track, unique over all cameras. A track that is given again after
-    /// its decision is taken for another one.
+    /// The caller's number of the track, unique over all cameras. If a track is given again after
+    /// it was decided, the matcher treats it as a different track.
     pub key: u64,
     /// Name of the camera.
     pub camera: Arc<str>,

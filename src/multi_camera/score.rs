@@ -1,4 +1,5 @@
-//! The score of "this track follows that person": the natural logarithm of a ratio of likelihoods.
+//! The score of "this track is the next track of that person": the natural logarithm of the
+//! likelihood that the track is of that person, divided by the likelihood that it is of a new one.
 
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use crate::track::similarity::Calibration;
 /// Largest magnitude of the logarithm of appearance's likelihood ratio: beyond it a calibration is
 /// an extrapolation.
 pub(super) const MAX_APPEARANCE: f32 = 14.0;
-/// The logarithms of n embeddings' likelihood ratios count as their mean times n to this power: 0
-/// if all embeddings of a person said the same, 1 if they were independent. Measured.
+/// Exponent p with which the logarithms of n embeddings' likelihood ratios are combined: mean *
+/// n^p. 0 would be right if all embeddings of a person carried the same information, 1 if they were
+/// independent. Measured.
 const INDEPENDENCE: f32 = 0.2;
 /// Factor on the rate of new people, which is too high because it counts known people who were not
 /// recognised. Measured.

@@ -56,9 +56,10 @@ pub struct Summary {
     pub failed: u64,
     /// Time from the start of the pipeline to the last event written.
     pub wall: Duration,
-    /// Time inside ONNX Runtime: detector and embedder.
+    /// Sum of the detector's and the embedder's time inside ONNX Runtime. It may exceed `wall`,
+    /// because they run at the same time.
     pub inference: Duration,
-    /// Given detections of frames that did not come.
+    /// Number of detections supplied by the user for frames that the source did not deliver.
     pub unused: u64,
     /// Whether the run was stopped before the input's end.
     pub interrupted: bool,

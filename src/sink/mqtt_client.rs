@@ -13,7 +13,8 @@ use crate::sink::mqtt_config::{Broker, Version};
 
 /// Maximum number of events in flight.
 pub(super) const WINDOW: usize = 64;
-/// Packet size limit in bytes for brokers that state none.
+/// Maximum packet size in bytes, in both directions, with protocol 3.1.1, in which a broker cannot
+/// state a limit.
 const MAX_PACKET: usize = 16 << 20;
 
 /// An occurrence on a connection. Packets are identified by their packet ids.
@@ -136,7 +137,8 @@ trait Events: Send + 'static {
     /// Waits for the next event of the client; `None` if it is not a signal.
     fn next(&mut self) -> impl Future<Output = Result<Option<Received>, String>> + Send;
 
-    /// Signals of the packets that arrived before an error.
+    /// After an error of `next`: the signals, of received and of sent packets, that are still
+    /// queued in the client.
     fn queued(&mut self) -> impl Iterator<Item = Received> + Send;
 }
 
@@ -245,7 +247,8 @@ impl Client {
         }
     }
 
-    /// Sends DISCONNECT, after which the broker does not publish the last will.
+    /// Queues DISCONNECT for sending. Once the broker has received it, it does not publish the last
+    /// will.
     pub async fn disconnect(&self) -> Result<(), Failure> {
         match self {
             Client::V3(c) => c.disconnect().await.map_err(|e| e.to_string().into()),

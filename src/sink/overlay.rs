@@ -311,7 +311,7 @@ fn mat_of(image: &Image) -> Result<Mat, opencv::Error> {
 }
 
 /// Scales a frame to `size`, keeping its aspect ratio, and pads the rest with black. `shown` is the
-/// frame's display size, in square pixels.
+/// frame's display size (width, height), in pixels with an aspect ratio of 1:1.
 fn letterbox(mat: &Mat, shown: (u32, u32), size: Size) -> Result<Mat, opencv::Error> {
     if mat.size()? == size {
         return mat.try_clone();

@@ -1,6 +1,6 @@
 //! The colour layout: a histogram of lightness and hue with soft votes in eight horizontal stripes,
-//! as in `scripts/build_colour_layout.py` (similar to Farenzena et al. 2010). It has no weights.
-//! This module computes it and adds it to ONNX graphs.
+//! as in `scripts/build_colour_layout.py` (similar to Farenzena et al. 2010). It has no trained
+//! weights. This module computes it and adds it to ONNX graphs.
 
 use ndarray::{Array2, Array4, ArrayView3, Axis};
 
@@ -19,7 +19,8 @@ const COLUMN_WIDTH: f32 = 0.22;
 /// Dimension of the colour layout: stripes x lightness bins x hue bins.
 pub const COLOURS: usize = STRIPES * LIGHTNESS.len() * BINS;
 
-/// Matrix from red, green, blue to lightness (BT.601), red minus green, yellow minus blue.
+/// Matrix from red, green, blue to luma (BT.601), from which the lightness is computed, red minus
+/// green, yellow minus blue.
 const OPPONENT: [[f32; 3]; 3] = [[0.299, 0.587, 0.114], [0.7, -0.7, 0.0], [0.3, 0.3, -0.6]];
 
 /// Centres of the hue bins in the plane of the two opponent colours: grey, then points on a circle.

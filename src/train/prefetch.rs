@@ -3,8 +3,8 @@
 use std::sync::mpsc::{Receiver, sync_channel};
 
 /// Yields the results of `make` for the steps `first` to `last` (exclusive), in order. `loaders`
-/// threads compute them in advance; at most three results of each thread wait. The threads end when
-/// the iterator is dropped.
+/// threads compute them in advance; up to three results of each thread are queued. The threads end
+/// when the iterator is dropped.
 pub fn prefetch<T: Send + 'static>(
     make: impl Fn(usize) -> T + Clone + Send + 'static,
     first: usize,

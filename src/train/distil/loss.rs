@@ -5,8 +5,9 @@ use burn::tensor::Tensor;
 use burn::tensor::backend::Backend;
 use burn::tensor::module::avg_pool2d;
 
-/// Factor that brings the relational loss to about the scale of the other losses; it is small
-/// because the cosines of student and teacher differ little.
+/// Factor that brings the relational loss to about the scale of the other losses; without it that
+/// loss is small, because for a pair of pictures the student's cosine and the teacher's cosine
+/// differ little.
 const RELATION_SCALE: f32 = 10.0;
 
 /// Mean cosine distance between the rows of two matrices of unit rows [n, d], in [0, 2].

@@ -97,7 +97,8 @@ impl<B: Backend> GraphNetwork<B> {
             .expect("converted to float32")
     }
 
-    /// Runs the network on pictures [n, 3, h, w] in the file's pixel format.
+    /// Runs the network on pictures [n, 3, h, w] in the pixel format of the ONNX file from which
+    /// the plan was read.
     ///
     /// # Panics
     /// When a step does not fit its input, which [`GraphNetwork::new`] excludes.
@@ -180,7 +181,8 @@ fn first_input(operation: &Operation) -> Option<usize> {
     operation.inputs().first().copied()
 }
 
-/// For each step, the values that no later step reads.
+/// For each step, those of its inputs that no later step reads; the plan's output is never among
+/// them.
 fn last_reads(plan: &Plan) -> Vec<Vec<usize>> {
     let mut seen = std::collections::BTreeSet::from([plan.output]);
     let mut uses: Vec<Vec<usize>> = plan
